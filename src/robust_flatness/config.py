@@ -94,6 +94,8 @@ class DataSpec(Spec):
     unlabeled: Size = 0
     early_stopping: Count
     test: Count
+    classes: Annotated[Integer, Field(ge=2)] | None = None
+    """Number of classes K; None: the highest training label plus one (`npz`), 10 (`digits`)."""
 
     @model_validator(mode="after")
     def _check(self) -> "DataSpec":

@@ -1,0 +1,6 @@
+"""Datasets, their disjoint splits, and augmentation."""
+
+from robust_flatness.data.dataset import Dataset, load_dataset, save_dataset
+from robust_flatness.data.splits import make_splits
+
+__all__ = ["Dataset", "load_dataset", "make_splits", "save_dataset"]

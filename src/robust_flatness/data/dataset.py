@@ -1,0 +1,112 @@
+"""The prepared dataset of an experiment: one file, its splits, and a checksum over them."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from robust_flatness.config import ConfigError
+from robust_flatness.files import atomic_path
+
+SPLITS = ("train", "unlabeled", "early_stopping", "test")
+
+
+def checksum(arrays: dict[str, np.ndarray]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of the arrays, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Disjoint splits of images and labels, with the training images' channel statistics.
+
+    `images` and `labels` give torch tensors; the labels of the `unlabeled` split are withheld.
+    """
+
+    arrays: dict[str, np.ndarray]
+
+    @property
+    def classes(self) -> int:
+        """Number of classes K."""
+        return int(self.arrays["classes"])
+
+    @property
+    def channels(self) -> int:
+        """Number of input channels C."""
+        return self.arrays["x_train"].shape[1]
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Channel means of the training images in [0, 1]."""
+        return tuple(self.arrays["mean"].tolist())
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Channel standard deviations of the training images in [0, 1]."""
+        return tuple(self.arrays["std"].tolist())
+
+    @cached_property
+    def checksum(self) -> str:
+        """SHA-256 over all arrays: what a training's resume state is tied to."""
+        return checksum(self.arrays)
+
+    def size(self, split: str) -> int:
+        """Number of examples of a split."""
+        return len(self.arrays[f"x_{split}"])
+
+    def images(self, split: str, count: int | None = None, device="cpu"):
+        """The first `count` images (None: all), float32 [n, C, H, W] in [0, 1]."""
+        import torch
+
+        return torch.from_numpy(self._first(f"x_{split}", count)).to(device).float().div_(255)
+
+    def labels(self, split: str, count: int | None = None, device="cpu"):
+        """The first `count` labels (None: all), int64 [n]."""
+        import torch
+
+        if split == "unlabeled":
+            raise ConfigError("the labels of the unlabelled split are withheld; use pseudo-labels")
+        return torch.from_numpy(self._first(f"y_{split}", count)).to(device)
+
+    def _first(self, name: str, count: int | None) -> np.ndarray:
+        array = self.arrays[name]
+        if count is not None and count > len(array):
+            raise ConfigError(f"{count} examples asked for, but {name} has {len(array)}")
+        return array[:count]
+
+
+def save_dataset(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write the splits with their checksum; equal arrays give equal bytes."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays, sha256=np.array(checksum(arrays)))
+
+
+def load_dataset(path: Path) -> Dataset:
+    """A prepared dataset, checked against its checksum.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing, damaged, or not one written by `save_dataset`.
+    """
+    hint = "run `robust-flatness prepare` (or snakemake) to make it anew"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        stored = str(arrays.pop("sha256", ""))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; {hint}") from None
+    except Exception as error:  # zipfile, zlib, struct and numpy each raise their own on damage
+        raise ConfigError(f"{path}: damaged or no prepared dataset ({error}); {hint}") from None
+    if not stored:
+        raise ConfigError(f"{path}: no checksum, so not a prepared dataset; {hint}")
+    if stored != checksum(arrays):
+        raise ConfigError(f"{path}: the checksum does not match, the file is damaged; {hint}")
+    return Dataset(arrays)

@@ -1,0 +1,113 @@
+"""Checkpoints: weights as safetensors that describe themselves and carry a checksum.
+
+The file holds the tensors and one metadata key with canonical JSON: the architecture, what was
+trained, and a SHA-256 over the tensors that is verified when the file is read. Loading runs no
+code from the file.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from robust_flatness.config import ConfigError, ModelSpec, parse
+from robust_flatness.files import atomic_path, canonical_json
+from robust_flatness.models import build_model
+
+KEY = "robust_flatness"
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a checkpoint says of itself. `epoch` counts from 0; `weight_bound` is the clipping
+    of the training, into which perturbed weights are projected when flatness is measured."""
+
+    model: dict
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    variant: str
+    seed: int
+    epoch: int
+    weight_bound: float | None = None
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network in evaluation mode and what is known of it."""
+
+    model: nn.Module
+    metadata: Metadata
+
+
+def checksum(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of the tensors, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_checkpoint(path: Path, model: nn.Module, metadata: Metadata) -> None:
+    """Write weights and buffers of `model`, whole or not at all; equal models give equal bytes."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    metadata = replace(metadata, sha256=checksum(tensors))
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(save(tensors, {KEY: canonical_json(asdict(metadata))}))
+
+
+def load_checkpoint(path: Path, device="cpu") -> Checkpoint:
+    """The network of a checkpoint, in evaluation mode.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing, truncated, altered, or its tensors do not fit the architecture
+        it names.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(KEY)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such checkpoint") from None
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"{path}: truncated or damaged checkpoint ({error}); train it again") from None
+    try:
+        metadata = Metadata(**json.loads(text or "null"))
+        spec = parse(ModelSpec, metadata.model)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: no checkpoint of this kit, or damaged ({error})") from None
+    if metadata.sha256 != checksum(tensors):
+        raise ConfigError(f"{path}: the checksum does not match, the file is damaged; train it again")
+    model = build_model(spec, metadata.classes, metadata.mean, metadata.std)
+    load_weights(model, tensors, path)
+    return Checkpoint(model.eval().to(device), metadata)
+
+
+def load_weights(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Load `tensors` into `model`.
+
+    Raises
+    ------
+    ConfigError
+        If names or shapes differ: the checkpoint belongs to another architecture.
+    """
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if expected != found:
+        names = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
+        name = names[0]
+        raise ConfigError(
+            f"{path}: belongs to another architecture: {len(names)} tensors differ, first {name!r} "
+            f"(expected {expected.get(name, 'none')}, found {found.get(name, 'none')})"
+        )
+    model.load_state_dict(tensors)
