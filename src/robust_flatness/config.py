@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from robust_flatness.errors import ConfigError
 from robust_flatness.files import canonical_json
 
 CONFIG_DIRECTORY = Path("config")
@@ -30,10 +31,6 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 #: Number of examples in scikit-learn's bundled handwritten digits, known without loading them.
 DIGITS_EXAMPLES = 1797
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used; the message names field, value and what is allowed."""
 
 
 def parse_number(value: Any) -> Any:

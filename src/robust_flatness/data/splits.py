@@ -172,6 +172,7 @@ def _labels(path: Path, key: str, array: np.ndarray, count: int) -> np.ndarray:
     if not np.issubdtype(array.dtype, np.integer):
         nans = np.issubdtype(array.dtype, np.floating) and np.isnan(array).any()
         raise ConfigError(
-            f"{path}: {key} has dtype {array.dtype}{' and contains NaN' if nans else ''}; labels must be integers"
+            f"{path}: {key} has dtype {array.dtype}{' and contains NaN' if nans else ''}; "
+            "labels must be integers"
         )
     return array.astype(np.int64)

@@ -46,9 +46,11 @@ class Checkpoint:
     metadata: Metadata
 
 
-def checksum(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes of the tensors, in the order of their names."""
-    digest = hashlib.sha256()
+def checksum(tensors: dict[str, Tensor], metadata: Metadata) -> str:
+    """SHA-256 over the metadata (less its own checksum) and over names, dtypes, shapes and bytes
+    of the tensors, in the order of their names."""
+    described = canonical_json(asdict(replace(metadata, sha256="")))
+    digest = hashlib.sha256(described.encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -59,7 +61,7 @@ def checksum(tensors: dict[str, Tensor]) -> str:
 def save_checkpoint(path: Path, model: nn.Module, metadata: Metadata) -> None:
     """Write weights and buffers of `model`, whole or not at all; equal models give equal bytes."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    metadata = replace(metadata, sha256=checksum(tensors))
+    metadata = replace(metadata, sha256=checksum(tensors, metadata))
     with atomic_path(path) as temporary:
         temporary.write_bytes(save(tensors, {KEY: canonical_json(asdict(metadata))}))
 
@@ -86,7 +88,7 @@ def load_checkpoint(path: Path, device="cpu") -> Checkpoint:
         spec = parse(ModelSpec, metadata.model)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{path}: no checkpoint of this kit, or damaged ({error})") from None
-    if metadata.sha256 != checksum(tensors):
+    if metadata.sha256 != checksum(tensors, metadata):
         raise ConfigError(f"{path}: the checksum does not match, the file is damaged; train it again")
     model = build_model(spec, metadata.classes, metadata.mean, metadata.std)
     load_weights(model, tensors, path)

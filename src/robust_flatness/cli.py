@@ -1,0 +1,403 @@
+"""Command line: one command per step of the workflow, and `measure` for a network of one's own.
+
+Specs are JSON (text or a file), as the workflow hands them over; `robust-flatness spec` prints
+them, so that any step can be run by hand:
+
+    robust-flatness train --spec "$(robust-flatness spec train --variant trades-6)" ...
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from robust_flatness.config import (
+    AutoAttackSpec,
+    ConfigError,
+    DataSpec,
+    FlatnessSpec,
+    HessianSpec,
+    LandscapeSpec,
+    ModelSpec,
+    RobustnessSpec,
+    SeriesSpec,
+    TrainJob,
+    load_experiment,
+    load_yaml,
+    parse,
+    parse_number,
+)
+from robust_flatness.errors import RobustFlatnessError
+from robust_flatness.files import write_json
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+    help="Adversarial training, robustness and flatness of the robust loss, step by step.",
+)  # fmt: skip
+
+Spec = Annotated[str, typer.Option(help="Settings as JSON, or a file that holds them.")]
+Data = Annotated[Path, typer.Option(help="Prepared dataset (.npz) from `prepare`.")]
+Seed = Annotated[int, typer.Option(help="Seed from which all random streams derive.", min=0)]
+Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Threads = Annotated[int, typer.Option(help="Torch's threads; another number gives other bits.", min=1)]
+Checkpoints = Annotated[list[Path], typer.Argument(help="Checkpoints (.safetensors).")]
+Output = Annotated[Path, typer.Option(help="File to write.")]
+Measures = Annotated[Path, typer.Option(help="Folder for the results, <checkpoint>/<measure>.json each.")]
+
+
+def read_spec(kind: type, text: str) -> Any:
+    """A spec from JSON text or from a file of it."""
+    try:
+        if not text.lstrip().startswith("{"):
+            text = Path(text).read_text(encoding="utf-8")
+        values = json.loads(text)
+    except OSError as error:
+        raise ConfigError(f"--spec: {text!r} is neither JSON nor a file ({error.strerror})") from None
+    except ValueError as error:
+        raise ConfigError(f"--spec: not valid JSON ({error})") from None
+    return parse(kind, values, "--spec")
+
+
+def start_torch(device: str, threads: int) -> None:
+    """Fix torch's threads and check the device."""
+    import torch
+
+    torch.set_num_threads(threads)
+    if device not in ("cpu", "cuda"):
+        raise ConfigError(f"--device: {device!r} given; allowed are cpu and cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device: cuda given, but torch sees no GPU here; use cpu")
+
+
+@contextmanager
+def progress_bar(description: str) -> Iterator[Callable[..., None]]:
+    """A progress bar on a terminal, nothing in a log: yields `update(done, total, text="")`."""
+    if not sys.stderr.isatty():
+        yield lambda done=0, total=None, text="": None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task(description, total=None)
+        yield lambda done=0, total=None, text="": bar.update(
+            task, completed=done, total=total, description=f"{description} {text}".strip()
+        )
+
+
+@app.command()
+def spec(
+    step: Annotated[str, typer.Argument(help="data, train, robustness, flatness, hessian, ...")],
+    config: Annotated[Path, typer.Option(help="Experiment.")] = Path("config/digits.yaml"),
+    variant: Annotated[str, typer.Option(help="Variant, for train.")] = "at",
+    seed: Seed = 0,
+) -> None:
+    """Print the settings of one step of an experiment as JSON."""
+    experiment = load_experiment(load_yaml(config), config.parent / "variants.yaml")
+    if experiment.spec.results_table is not None:
+        raise ConfigError(f"{config}: starts from a results table; it has no steps")
+    if step == "train":
+        if variant not in experiment.train_jobs:
+            raise ConfigError(f"--variant: {variant!r} is not trained in {config}")
+        chosen = experiment.train_job(variant, seed)
+    else:
+        steps = {"data": experiment.spec.data, "model": experiment.spec.model}
+        steps |= {
+            name: getattr(experiment.spec.measures, name)
+            for name in ("robustness", "flatness", "hessian", "landscape", "series")
+        }
+        chosen = steps.get(step)
+        if chosen is None:
+            known = ", ".join(["train", *(name for name, value in steps.items() if value is not None)])
+            raise ConfigError(f"{step!r} is no step of {config}; it has {known}")
+    typer.echo(chosen.json_text())
+
+
+@app.command()
+def prepare(spec: Spec, output: Output, seed: Seed = 0) -> None:
+    """Read a dataset, draw its disjoint splits, write them to one file."""
+    from robust_flatness.data import make_splits, save_dataset
+
+    save_dataset(output, make_splits(read_spec(DataSpec, spec), seed))
+
+
+@app.command()
+def pseudo_label(
+    spec: Spec, data: Data, output: Output, seed: Seed = 0, device: Device = "cpu", threads: Threads = 1
+) -> None:
+    """Train a standard classifier on the labelled images and label the unlabelled pool with it."""
+    from robust_flatness.data import load_dataset
+    from robust_flatness.training.pseudo_labels import pseudo_label, save_pseudo_labels
+
+    model = read_spec(ModelSpec, spec)
+    start_torch(device, threads)
+    dataset = load_dataset(data)
+    save_pseudo_labels(output, pseudo_label(dataset, model, seed, device=device), dataset)
+
+
+@app.command()
+def train(
+    spec: Spec,
+    data: Data,
+    directory: Annotated[Path, typer.Option(help="Folder for history and checkpoints.")],
+    pseudo_labels: Annotated[Path | None, typer.Option(help="Pseudo-labels of the pool.")] = None,
+    device: Device = "cpu",
+    threads: Threads = 1,
+) -> None:
+    """Train one variant; resumes where an earlier run of the same settings was interrupted."""
+    from robust_flatness.data import load_dataset
+    from robust_flatness.training import train as run_training
+    from robust_flatness.training.pseudo_labels import load_pseudo_labels
+
+    job = read_spec(TrainJob, spec)
+    start_torch(device, threads)
+    dataset = load_dataset(data)
+    labels = load_pseudo_labels(pseudo_labels, dataset) if pseudo_labels else None
+    with progress_bar(f"{job.variant}, seed {job.seed}") as update:
+        run_training(job, dataset, directory, device=device, pseudo_labels=labels, progress=update)
+
+
+@app.command()
+def scale(
+    checkpoints: Checkpoints,
+    factor: Annotated[float, typer.Option(help="Factor for all convolutions.")],
+    variant: Annotated[str, typer.Option(help="Name of the derived model.")],
+    directory: Annotated[Path, typer.Option(help="Folder for the scaled checkpoints.")],
+) -> None:
+    """Scale convolutions and the batch norms' statistics with them: same function, other weights."""
+    from dataclasses import replace
+
+    from robust_flatness.flatness.scaling import scale_convolutions
+    from robust_flatness.models.checkpoint import load_checkpoint, save_checkpoint
+
+    if factor <= 0:
+        raise ConfigError(f"--factor: {factor} given; must be greater than 0")
+    for path in checkpoints:
+        checkpoint = load_checkpoint(path)
+        save_checkpoint(
+            directory / path.name,
+            scale_convolutions(checkpoint.model, factor),
+            replace(checkpoint.metadata, variant=variant),
+        )
+
+
+def run_measure(
+    name: str,
+    function: Callable,
+    spec: Any,
+    data: Path,
+    seed: int,
+    output: Path,
+    checkpoints: list[Path],
+    device: str,
+    threads: int,
+) -> None:
+    """Apply a measure to each checkpoint and write `<output>/<checkpoint>/<name>.json`.
+
+    Checkpoints with identical tensors (the last may be the early-stopped one) are measured once.
+    """
+    from robust_flatness.data import load_dataset
+    from robust_flatness.models.checkpoint import load_checkpoint
+    from robust_flatness.provenance import provenance
+
+    start_torch(device, threads)
+    dataset = load_dataset(data)
+    known: dict[str, Any] = {}
+    with progress_bar(name) as update:
+        for index, path in enumerate(checkpoints):
+            update(index, len(checkpoints), path.stem)
+            checkpoint = load_checkpoint(path, device)
+            metadata = checkpoint.metadata
+            if metadata.sha256 not in known:
+                known[metadata.sha256] = function(checkpoint, dataset, spec, seed, device)
+            measured = known[metadata.sha256]
+            write_json(
+                output / path.stem / f"{name}.json",
+                {
+                    "measure": name,
+                    "checkpoint": {
+                        "variant": metadata.variant,
+                        "epoch": metadata.epoch,
+                        "sha256": metadata.sha256,
+                    },
+                    "spec": spec.model_dump(mode="json"),
+                    "seed": seed,
+                    "data_sha256": dataset.checksum,
+                    "provenance": provenance(device, threads),
+                    "values": measured.values,
+                    "details": measured.details,
+                },
+            )
+
+
+@app.command()
+def robustness(
+    checkpoints: Checkpoints, spec: Spec, data: Data, output: Measures,
+    seed: Seed = 0, device: Device = "cpu", threads: Threads = 1,
+) -> None:  # fmt: skip
+    """Measure Err, CE, RErr and RLoss by PGD, and RErr by AutoAttack."""
+    chosen = read_spec(RobustnessSpec, spec)
+    from robust_flatness import measures
+
+    run_measure("robustness", measures.robustness, chosen, data, seed, output, checkpoints, device, threads)
+
+
+@app.command()
+def flatness(
+    checkpoints: Checkpoints, spec: Spec, data: Data, output: Measures,
+    seed: Seed = 0, device: Device = "cpu", threads: Threads = 1,
+) -> None:  # fmt: skip
+    """Measure average- and worst-case flatness, in RLoss and in CE, at all radii."""
+    chosen = read_spec(FlatnessSpec, spec)
+    from robust_flatness import measures
+
+    run_measure("flatness", measures.flatness, chosen, data, seed, output, checkpoints, device, threads)
+
+
+@app.command()
+def hessian(
+    checkpoints: Checkpoints, spec: Spec, data: Data, output: Measures,
+    seed: Seed = 0, device: Device = "cpu", threads: Threads = 1,
+) -> None:  # fmt: skip
+    """Measure the extreme eigenvalues of the Hessian of the clean loss."""
+    chosen = read_spec(HessianSpec, spec)
+    from robust_flatness import measures
+
+    run_measure("hessian", measures.hessian, chosen, data, seed, output, checkpoints, device, threads)
+
+
+@app.command()
+def landscape(
+    checkpoints: Checkpoints, spec: Spec, data: Data, output: Measures,
+    seed: Seed = 0, device: Device = "cpu", threads: Threads = 1,
+) -> None:  # fmt: skip
+    """Measure RLoss along random, adversarial and Hessian directions."""
+    chosen = read_spec(LandscapeSpec, spec)
+    from robust_flatness import measures
+
+    run_measure("landscape", measures.landscape, chosen, data, seed, output, checkpoints, device, threads)
+
+
+@app.command()
+def series(
+    directory: Annotated[Path, typer.Argument(help="Folder with the snapshots epoch-NNN.safetensors.")],
+    spec: Spec, data: Data, output: Output,
+    seed: Seed = 0, device: Device = "cpu", threads: Threads = 1,
+) -> None:  # fmt: skip
+    """Measure loss, flatness and, where asked for, the largest eigenvalue at every snapshot."""
+    chosen = read_spec(SeriesSpec, spec)
+    from robust_flatness import measures
+    from robust_flatness.collect import write_table
+    from robust_flatness.data import load_dataset
+    from robust_flatness.models.checkpoint import load_checkpoint
+
+    snapshots = sorted(directory.glob("epoch-*.safetensors"))
+    if not snapshots:
+        raise ConfigError(f"{directory}: no snapshots (epoch-NNN.safetensors); train the variant first")
+    start_torch(device, threads)
+    dataset = load_dataset(data)
+    rows = []
+    with progress_bar("series") as update:
+        for index, path in enumerate(snapshots):
+            update(index, len(snapshots), path.stem)
+            checkpoint = load_checkpoint(path, device)
+            row = measures.snapshot(checkpoint, dataset, chosen, seed, device)
+            rows.append({"epoch": checkpoint.metadata.epoch, **row})
+    write_table(output, rows)
+
+
+@app.command()
+def collect(
+    spec: Annotated[str, typer.Option(help="Variants and seeds as JSON, or a file that holds them.")],
+    directory: Annotated[Path, typer.Option(help="Folder of the experiment's results.")],
+) -> None:
+    """Gather measures, histories and series into models.csv, history.csv, series.csv, landscape.csv."""
+    from robust_flatness.collect import CollectSpec, collect_results
+
+    collect_results(read_spec(CollectSpec, spec), directory)
+
+
+@app.command()
+def import_table(
+    table: Annotated[Path, typer.Argument(help="Results table (.csv) in the form of models.csv.")],
+    directory: Annotated[Path, typer.Option(help="Folder for the checked tables.")],
+) -> None:
+    """Check a results table and bring it, and what lies beside it, into the form of `collect`."""
+    from robust_flatness.results import import_table as run_import
+
+    run_import(table, directory)
+
+
+@app.command()
+def measure(
+    model: Annotated[str, typer.Option(help="Function that makes the network: package.module:name.")],
+    data: Annotated[Path, typer.Option(help="x_test, y_test (and x_train, y_train), uint8 images (.npz).")],
+    epsilon: Annotated[str, typer.Option(help="Radius of the L-infinity ball, e.g. 8/255.")],
+    weights: Annotated[Path | None, typer.Option(help="Weights (.safetensors).")] = None,
+    output: Annotated[Path | None, typer.Option(help="JSON file; default: standard output.")] = None,
+    examples: Annotated[int, typer.Option(help="Test examples, from the first.", min=1)] = 1000,
+    step_size: Annotated[str, typer.Option(help="PGD's step; default epsilon / 4.")] = "",
+    steps: Annotated[int, typer.Option(help="PGD's iterations.", min=1)] = 20,
+    restarts: Annotated[int, typer.Option(help="PGD's restarts.", min=1)] = 10,
+    average_xi: Annotated[str, typer.Option(help="Radius of average-case flatness.")] = "0.5",
+    worst_xi: Annotated[str, typer.Option(help="Radius of worst-case flatness.")] = "0.003",
+    samples: Annotated[int, typer.Option(help="Samples of average-case flatness.", min=1)] = 10,
+    autoattack: Annotated[bool, typer.Option(help="Also run AutoAttack (standard).")] = False,
+    batch_size: Annotated[int, typer.Option(min=1)] = 128,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    threads: Threads = 1,
+) -> None:
+    """Measure robustness and robust flatness of a network of your own.
+
+    The network takes inputs in [0, 1], [n, C, H, W], and returns logits [n, K].
+    """
+    from robust_flatness.own_model import OwnModel, measure_own_model
+
+    numbers = {"--epsilon": epsilon, "--average-xi": average_xi, "--worst-xi": worst_xi}
+    numbers["--step-size"] = step_size or f"{positive('--epsilon', epsilon) / 4!r}"
+    values = {option: positive(option, text) for option, text in numbers.items()}
+    robust = parse(
+        RobustnessSpec,
+        {
+            "attack": {
+                "epsilon": values["--epsilon"], "step_size": values["--step-size"],
+                "steps": steps, "restarts": restarts,
+            },
+            "autoattack": AutoAttackSpec() if autoattack else None,
+            "test_examples": examples, "train_examples": 1,
+            "clean_test_examples": examples, "clean_train_examples": 1, "batch_size": batch_size,
+        },
+        "measure",
+    )  # fmt: skip
+    start_torch(device, threads)
+    result = measure_own_model(
+        OwnModel(model, weights, data, examples), robust,
+        average_xi=values["--average-xi"], worst_xi=values["--worst-xi"], samples=samples,
+        seed=seed, device=device,
+    )  # fmt: skip
+    if output:
+        write_json(output, result)
+    else:
+        typer.echo(json.dumps(result, indent=2, sort_keys=True))
+
+
+def positive(option: str, text: str) -> float:
+    """A number greater than 0 from the command line, fractions like 8/255 allowed."""
+    value = parse_number(text)
+    if not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise ConfigError(f"{option}: {text!r} given; expected a number greater than 0, e.g. 0.03 or 8/255")
+    return float(value)
+
+
+def main() -> None:
+    """Run the command line; known errors end with one message and exit status 1."""
+    try:
+        app()
+    except RobustFlatnessError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
