@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from robust_flatness.config import Spec
 from robust_flatness.errors import ConfigError
 from robust_flatness.files import write_text
@@ -22,7 +24,7 @@ class VariantEntry(Spec):
     family: str
     derived: bool = False
     epochs: int
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default_factory=dict)
     measures: tuple[str, ...] = ("robustness", "flatness")
     series: bool = False
 

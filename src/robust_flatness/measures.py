@@ -121,13 +121,18 @@ def flatness(
         )
         if progress:
             progress(column)
-        known = measured.details.get(_reference_key(split, case, attacked), {})
-        common = dict(
-            attack=pgd(spec.attack, spec.precision) if attacked else None,
-            xi=xi, batch_size=part.batch_size, scope=part.scope, precision=spec.precision,
-            seed=derive_seed(seed, "flatness", case), weight_bound=checkpoint.metadata.weight_bound,
-            reference=known.get("reference"),
-        )  # fmt: skip
+        reference = f"reference_{split}_{'rloss' if attacked else 'ce'}"
+        known = measured.details.setdefault(reference, {})
+        common = {
+            "attack": pgd(spec.attack, spec.precision) if attacked else None,
+            "xi": xi,
+            "batch_size": part.batch_size,
+            "scope": part.scope,
+            "precision": spec.precision,
+            "seed": derive_seed(seed, "flatness", case),
+            "weight_bound": checkpoint.metadata.weight_bound,
+            "reference": known.get("reference"),
+        }
         if case == "average":
             result = average_flatness(
                 checkpoint.model, x, y,
@@ -143,10 +148,9 @@ def flatness(
             )  # fmt: skip
         measured.values[column] = result.value
         measured.details[column] = {"perturbed": result.perturbed.tolist(), "xi": xi}
-        measured.details[_reference_key(split, case, attacked)] = {
-            "reference": result.reference,
-            "reference_single": getattr(result, "reference_single", None),
-        }
+        known["reference"] = result.reference
+        if case == "average":
+            known["reference_single"] = result.reference_single
     return measured
 
 
@@ -160,10 +164,6 @@ def _flatness_jobs(
                 yield split, case, attacked, 0
         for index in range(1, len(getattr(spec, case).xi)):
             yield "test", case, True, index
-
-
-def _reference_key(split: str, case: str, attacked: bool) -> str:
-    return f"reference_{split}_{case}_{'rloss' if attacked else 'ce'}"
 
 
 def hessian(

@@ -1,0 +1,35 @@
+# The tables of the experiment, from the files of its jobs.
+
+
+def collect_spec():
+    entries = {}
+    for slug, variant in EXPERIMENT.variants.items():
+        job = EXPERIMENT.train_jobs[variant.derived_from or slug]
+        entries[slug] = VariantEntry(
+            label=variant.label,
+            family=variant.family,
+            derived=variant.derived_from is not None,
+            epochs=job.training.epochs,
+            settings=applied_settings(job),
+            measures=[measure for measure, slugs in MEASURED.items() if slug in slugs],
+            series=slug in EXPERIMENT.measured_by("series"),
+        )
+    return CollectSpec(variants=entries, seeds=SEEDS)
+
+
+rule collect:
+    input:
+        rules.measure.input,
+        expand(f"{RUN}/history.csv", variant=TRAINED, seed=SEEDS),
+    output:
+        expand(f"{RESULTS}/{{table}}.csv", table=TABLES),
+    log:
+        f"{LOGS}/collect.log",
+    params:
+        spec=collect_spec().json_text(),
+        directory=RESULTS,
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    shell:
+        "robust-flatness collect --spec {params.spec:q} --directory {params.directory} > {log} 2>&1"

@@ -1,0 +1,52 @@
+# The validated experiment and what the rules share.
+
+import os
+import sys
+from pathlib import Path
+from shlex import quote
+
+from robust_flatness.collect import CHECKPOINTS, TABLES, CollectSpec, VariantEntry
+from robust_flatness.config import load_experiment
+from robust_flatness.errors import ConfigError
+from robust_flatness.workflow import applied_settings, only_draws, table_is_older
+
+ROOT = Path(workflow.basedir)
+
+try:
+    EXPERIMENT = load_experiment(config, ROOT / "config/variants.yaml")
+except ConfigError as error:
+    # One line per problem, without Snakemake's traceback through this file.
+    sys.exit(f"error: the configuration cannot be used\n{error}")
+
+RESULTS = f"results/{EXPERIMENT.name}"
+LOGS = f"logs/{EXPERIMENT.name}"
+RUN = f"{RESULTS}/{{variant}}/seed-{{seed}}"
+RUN_LOG = f"{LOGS}/{{variant}}/seed-{{seed}}"
+
+# The commands of the rules come from the environment that runs Snakemake.
+shell.prefix(f"export PATH={quote(os.path.dirname(sys.executable))}:$PATH; ")
+
+# When only figures or tables are asked for and the results are there, the graph is cut at them:
+# whatever changed upstream, nothing is trained or measured.
+MAKES_TABLES = not (only_draws(sys.argv[1:]) and Path(RESULTS, "models.csv").exists())
+if not MAKES_TABLES and table_is_older(RESULTS, workflow.configfiles):
+    print(
+        f"note: {RESULTS}/models.csv is older than the configuration; figures and tables are drawn "
+        "from it as it is (run `snakemake --cores all` to bring it up to date)",
+        file=sys.stderr,
+    )
+
+TRAINED = [slug for slug, variant in EXPERIMENT.variants.items() if variant.derived_from is None]
+DERIVED = [slug for slug in EXPERIMENT.variants if slug not in TRAINED]
+SEEDS = EXPERIMENT.spec.seeds
+COMPUTE = f"--device {EXPERIMENT.spec.compute.device} --threads {EXPERIMENT.spec.compute.threads}"
+
+
+def one_of(slugs):
+    """A pattern for a wildcard that takes these values and nothing else."""
+    return "|".join(slug.replace(".", r"\.") for slug in slugs) or "(?!)"
+
+
+wildcard_constraints:
+    variant=one_of(EXPERIMENT.variants),
+    seed=r"\d+",

@@ -1,0 +1,33 @@
+# The dataset's disjoint splits, and pseudo-labels for the pool without labels.
+
+
+rule prepare:
+    output:
+        f"{RESULTS}/data/seed-{{seed}}.npz",
+    log:
+        f"{LOGS}/data/seed-{{seed}}.log",
+    params:
+        spec=EXPERIMENT.spec.data.json_text(),
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    shell:
+        "robust-flatness prepare --spec {params.spec:q} --seed {wildcards.seed} --output {output} > {log} 2>&1"
+
+
+rule pseudo_label:
+    input:
+        rules.prepare.output,
+    output:
+        f"{RESULTS}/data/pseudo-labels-{{seed}}.npz",
+    log:
+        f"{LOGS}/data/pseudo-labels-{{seed}}.log",
+    params:
+        spec=EXPERIMENT.spec.model.json_text(),
+        compute=COMPUTE,
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    shell:
+        "robust-flatness pseudo-label --spec {params.spec:q} --seed {wildcards.seed} "
+        "--data {input} --output {output} {params.compute} > {log} 2>&1"

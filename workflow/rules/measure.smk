@@ -1,0 +1,86 @@
+# Measures of the last and the early-stopped checkpoint. Each rule gets its own settings alone:
+# a changed radius remeasures flatness and nothing else.
+
+MEASURES = EXPERIMENT.spec.measures
+
+MEASURED = {
+    "robustness": list(EXPERIMENT.variants),
+    "flatness": list(EXPERIMENT.variants),
+    "hessian": EXPERIMENT.measured_by("hessian"),
+    "landscape": EXPERIMENT.measured_by("landscape"),
+}
+
+
+for measure, slugs in MEASURED.items():
+
+    if slugs:
+
+        rule:
+            name:
+                measure
+            input:
+                data=rules.prepare.output,
+                checkpoints=expand(
+                    f"{RUN}/checkpoints/{{checkpoint}}.safetensors", checkpoint=CHECKPOINTS, allow_missing=True
+                ),
+            output:
+                expand(f"{RUN}/measures/{{checkpoint}}/{measure}.json", checkpoint=CHECKPOINTS, allow_missing=True),
+            log:
+                f"{RUN_LOG}/{measure}.log",
+            benchmark:
+                f"{RUN}/timings/{measure}.tsv"
+            wildcard_constraints:
+                variant=one_of(slugs),
+            params:
+                command=measure,
+                spec=getattr(MEASURES, measure).json_text(),
+                directory=f"{RUN}/measures",
+                compute=COMPUTE,
+            resources:
+                mem_mb=4000,
+                runtime=240,
+            shell:
+                "robust-flatness {params.command} {input.checkpoints} --spec {params.spec:q} --data {input.data} "
+                "--seed {wildcards.seed} --output {params.directory} {params.compute} > {log} 2>&1"
+
+
+def series_spec(wildcards):
+    """The eigenvalue, the dearest part, only for the variants named for it."""
+    if wildcards.variant in MEASURES.hessian_series_variants:
+        return MEASURES.series.json_text()
+    return MEASURES.series.model_copy(update={"hessian": None}).json_text()
+
+
+if EXPERIMENT.measured_by("series"):
+
+    rule series:
+        input:
+            data=rules.prepare.output,
+            last=f"{RUN}/checkpoints/last.safetensors",
+        output:
+            f"{RUN}/series.csv",
+        log:
+            f"{RUN_LOG}/series.log",
+        benchmark:
+            f"{RUN}/timings/series.tsv"
+        wildcard_constraints:
+            variant=one_of(EXPERIMENT.measured_by("series")),
+        params:
+            spec=series_spec,
+            directory=f"{RUN}/checkpoints",
+            compute=COMPUTE,
+        resources:
+            mem_mb=4000,
+            runtime=720,
+        shell:
+            "robust-flatness series {params.directory} --spec {params.spec:q} --data {input.data} "
+            "--seed {wildcards.seed} --output {output} {params.compute} > {log} 2>&1"
+
+
+rule measure:
+    input:
+        [
+            expand(f"{RUN}/measures/{{checkpoint}}/{measure}.json", variant=slugs, seed=SEEDS, checkpoint=CHECKPOINTS)
+            for measure, slugs in MEASURED.items()
+        ],
+        expand(f"{RUN}/series.csv", variant=EXPERIMENT.measured_by("series"), seed=SEEDS),
