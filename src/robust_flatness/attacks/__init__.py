@@ -1,0 +1,5 @@
+"""Attacks on the inputs of a classifier."""
+
+from robust_flatness.attacks.pgd import PGD, Found, project, random_start
+
+__all__ = ["PGD", "Found", "project", "random_start"]

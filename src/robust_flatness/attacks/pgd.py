@@ -1,0 +1,232 @@
+"""Projected gradient descent (PGD) on inputs, in the L-infinity ball and the box [0, 1]."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from robust_flatness.models.inference import InferenceModel
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy per example, [n], of logits [n, K] and labels [n] or probabilities [n, K]."""
+    return F.cross_entropy(logits, target, reduction="none")
+
+
+def bounds(x: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Lowest and highest admissible inputs: the ball of radius `epsilon` within [0, 1]."""
+    return (x - epsilon).clamp_(min=0), (x + epsilon).clamp_(max=1)
+
+
+def project(x_adv: Tensor, x: Tensor, epsilon: float) -> Tensor:
+    """`x_adv` projected onto the L-infinity ball around `x` and onto [0, 1]."""
+    return torch.clamp(x_adv, *bounds(x, epsilon))
+
+
+def random_start(x: Tensor, epsilon: float, generator: torch.Generator) -> Tensor:
+    """Starts uniform in the ball around `x`, projected onto [0, 1].
+
+    Drawn on the generator's device and moved to that of `x`: a generator on the CPU gives the
+    same starts for every device.
+    """
+    noise = torch.rand(x.shape, dtype=x.dtype, device=generator.device, generator=generator)
+    return project(x + noise.to(x.device).mul_(2).sub_(1).mul_(epsilon), x, epsilon)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an attack found, per example.
+
+    Attributes
+    ----------
+    x_adv
+        The inputs of highest loss, [n, ...].
+    loss
+        Their losses, [n]: the highest over all iterates and restarts.
+    error
+        [n], True where any iterate is misclassified; None where the targets are no labels.
+    """
+
+    x_adv: Tensor
+    loss: Tensor
+    error: Tensor | None
+
+
+@dataclass(frozen=True)
+class PGD:
+    r"""PGD with signed gradients, as in Madry et al. 2018 and Stutz et al. 2021, Sec. 3.1.
+
+    .. math:: x_{t+1} = \Pi(x_t + \alpha\,\mathrm{sign}\,\nabla_x L(f(x_t), y))
+
+    from a start uniform in the ball; :math:`\Pi` projects onto the ball of radius `epsilon` and
+    onto [0, 1]. Per example the highest loss over all iterates (start and last one included) and
+    restarts is kept: it estimates the robust loss. A call takes `steps` + 1 forward and `steps`
+    backward passes per restart, and one forward pass for the clean inputs.
+
+    Attributes
+    ----------
+    epsilon
+        Radius of the ball, for inputs in [0, 1].
+    step_size
+        Step :math:`\alpha`.
+    steps, restarts
+        Numbers of steps, and of random starts.
+    include_clean
+        Count the clean input among the iterates, so that no loss is below the clean one.
+    precision
+        `float32`, or `bfloat16` to search in bfloat16; what is reported is then computed in the
+        model's own precision at the point of highest loss of each restart.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range.
+    """
+
+    epsilon: float
+    step_size: float
+    steps: int
+    restarts: int = 1
+    include_clean: bool = True
+    precision: str = "float32"
+
+    def __post_init__(self):
+        for name in ("epsilon", "step_size"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}: {getattr(self, name)} given, but it must be > 0")
+        for name in ("steps", "restarts"):
+            if not getattr(self, name) >= 1:
+                raise ValueError(f"{name}: {getattr(self, name)} given, but it must be at least 1")
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision: {self.precision!r} given; allowed are 'float32' and 'bfloat16'")
+
+    def with_restarts(self, restarts: int) -> "PGD":
+        """This attack with another number of restarts."""
+        return replace(self, restarts=restarts)
+
+    def __call__(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        batch_size: int | None = None,
+        generator: torch.Generator | None = None,
+        loss: Loss | None = None,
+    ) -> Found:
+        """Attack every example of `x`.
+
+        Random starts are drawn for the whole of `x` before it is split into batches, restart by
+        restart: what is found for an example does not depend on the batch size, and more restarts
+        or steps with the same generator never lower a loss.
+
+        Parameters
+        ----------
+        model
+            Inputs to logits; an `InferenceModel` is used as it is, of others one is made.
+        x, y
+            Inputs [n, ...] in [0, 1], and labels [n] or whatever `loss` takes as its target.
+        batch_size
+            Examples per pass; None for all at once.
+        generator
+            Source of the random starts; None for one seeded with 0.
+        loss
+            `loss(logits, target) -> [n]`, to be maximised; None for the cross-entropy.
+        """
+        check_inputs(x, y)
+        net = InferenceModel.of(model, x[:2])
+        generator = generator if generator is not None else torch.Generator().manual_seed(0)
+        loss = loss or cross_entropy
+        found = self.clean(net, x, y, batch_size, loss) if self.include_clean else None
+        for _ in range(self.restarts):
+            start = random_start(x, self.epsilon, generator)
+            parts = [
+                self.from_start(net, x[part], y[part], start[part], loss)
+                for part in batches(len(x), batch_size)
+            ]
+            found = better(found, _concatenated(parts))
+        return found
+
+    @torch.no_grad()
+    def clean(
+        self,
+        net: InferenceModel,
+        x: Tensor,
+        y: Tensor,
+        batch_size: int | None = None,
+        loss: Loss = cross_entropy,
+    ) -> Found:
+        """Loss and error of the clean inputs."""
+        parts = []
+        for part in batches(len(x), batch_size):
+            logits = net.logits(x[part])
+            parts.append(Found(x[part], loss(logits, y[part]), _errors(logits, y[part])))
+        return _concatenated(parts)
+
+    def from_start(
+        self, net: InferenceModel, x: Tensor, y: Tensor, start: Tensor, loss: Loss = cross_entropy
+    ) -> Found:
+        """The best of the `steps` + 1 iterates from `start`, for one batch."""
+        low, high = bounds(x, self.epsilon)
+        current, found = start, None
+        for step in range(self.steps + 1):
+            current = current.detach()
+            last = step == self.steps
+            with torch.set_grad_enabled(not last):
+                current.requires_grad_(not last)
+                logits = net.logits(current, self.precision)
+                losses = loss(logits, y)
+            if not last:
+                (gradient,) = torch.autograd.grad(losses.sum(), current)
+            with torch.no_grad():
+                here = Found(current.detach(), losses.detach(), _errors(logits, y))
+                found = better(found, here)
+                if not last:
+                    current = here.x_adv + self.step_size * gradient.sign_()
+                    current = torch.clamp(current, low, high)
+        return found if self.precision == "float32" else self.clean(net, found.x_adv, y, None, loss)
+
+
+def batches(n: int, batch_size: int | None) -> Iterator[slice]:
+    """Slices of at most `batch_size` of `n` examples (None: all in one)."""
+    size = batch_size or max(n, 1)
+    return (slice(start, start + size) for start in range(0, n, size))
+
+
+def better(old: Found | None, new: Found) -> Found:
+    """Per example the one of higher loss; an error in either is one. `None` is no attack."""
+    if old is None:
+        return new
+    higher = new.loss > old.loss
+    shape = (-1,) + (1,) * (new.x_adv.ndim - 1)
+    return Found(
+        torch.where(higher.view(shape), new.x_adv, old.x_adv),
+        torch.where(higher, new.loss, old.loss),
+        None if new.error is None else old.error | new.error,
+    )
+
+
+def check_inputs(x: Tensor, y: Tensor) -> None:
+    """Raise `ValueError` unless `x` and `y` hold the same positive number of examples."""
+    if len(x) == 0 or len(x) != len(y):
+        raise ValueError(f"x, y: {len(x)} inputs and {len(y)} targets; give one target for each input")
+    if not x.is_floating_point():
+        raise ValueError(f"x: dtype {x.dtype}; inputs must be floating-point numbers in [0, 1]")
+
+
+def _errors(logits: Tensor, y: Tensor) -> Tensor | None:
+    return None if y.is_floating_point() or y.ndim != 1 else logits.argmax(dim=1) != y
+
+
+def _concatenated(parts: list[Found]) -> Found:
+    if len(parts) == 1:
+        return parts[0]
+    errors = [part.error for part in parts]
+    return Found(
+        torch.cat([part.x_adv for part in parts]),
+        torch.cat([part.loss for part in parts]),
+        None if errors[0] is None else torch.cat(errors),
+    )
