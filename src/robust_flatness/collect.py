@@ -25,6 +25,7 @@ class VariantEntry(Spec):
     derived: bool = False
     epochs: int
     settings: dict[str, Any] = Field(default_factory=dict)
+    """Settings applied that differ from the baseline's."""
     measures: tuple[str, ...] = ("robustness", "flatness")
     series: bool = False
 
@@ -33,6 +34,7 @@ class CollectSpec(Spec):
     """The variants and seeds of an experiment."""
 
     variants: dict[str, VariantEntry]
+    baseline: dict[str, Any] = Field(default_factory=dict)
     seeds: tuple[int, ...]
 
 
@@ -61,7 +63,8 @@ def collect_results(spec: CollectSpec, directory: Path) -> None:
                     row |= content["values"]
                     curves = content["details"].get("curves", ())
                     landscape += [{**key, "checkpoint": checkpoint, **curve} for curve in curves]
-                row |= {f"setting_{name}": value for name, value in entry.settings.items()}
+                settings = spec.baseline | entry.settings
+                row |= {f"setting_{name}": value for name, value in settings.items()}
                 models.append(row)
             if not entry.derived:
                 history += [{**key, **row} for row in read_rows(folder / "history.csv")]

@@ -2,6 +2,8 @@
 
 
 def collect_spec():
+    """Settings are given as differences from the first variant's: a command line is bounded."""
+    baseline = applied_settings(next(iter(EXPERIMENT.train_jobs.values())))
     entries = {}
     for slug, variant in EXPERIMENT.variants.items():
         job = EXPERIMENT.train_jobs[variant.derived_from or slug]
@@ -10,11 +12,11 @@ def collect_spec():
             family=variant.family,
             derived=variant.derived_from is not None,
             epochs=job.training.epochs,
-            settings=applied_settings(job),
+            settings=dict(applied_settings(job).items() - baseline.items()),
             measures=[measure for measure, slugs in MEASURED.items() if slug in slugs],
             series=slug in EXPERIMENT.measured_by("series"),
         )
-    return CollectSpec(variants=entries, seeds=SEEDS)
+    return CollectSpec(variants=entries, baseline=baseline, seeds=SEEDS)
 
 
 rule collect:

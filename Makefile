@@ -1,0 +1,71 @@
+# make            set up .venv, then run the default experiment (snakemake --cores all)
+# make test       set up .venv, then lint and tests
+# make figures    redraw figures and tables from existing results
+# make published  the paper's printed numbers through the same figures, tables and claims
+# make docs       copy figures, tables and models.csv of results to docs/results/
+# make benchmark  our attacks and measures beside a plain implementation
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+CORES ?= all
+SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES)
+WORKERS ?= 2
+
+.DELETE_ON_ERROR:
+.PHONY: all setup test lint format tests test-slurm test-faults figures published docs benchmark lock
+
+all: setup
+	$(SNAKEMAKE)
+
+setup: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "error: $$($(PYTHON) --version) found; Python 3.11 or later is needed (make PYTHON=...)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+test: lint tests
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile workflow
+
+tests: setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest -n $(WORKERS) -m "not slurm and not faults"
+
+test-slurm: setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest -m slurm
+
+test-faults: setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest -m faults
+
+figures: setup
+	$(SNAKEMAKE) figures tables
+
+published: setup
+	$(SNAKEMAKE) --configfile config/published.yaml
+
+docs: setup
+	$(SNAKEMAKE) docs
+	$(SNAKEMAKE) --configfile config/published.yaml -- docs
+
+benchmark: setup
+	$(BIN)/python benchmarks/run.py
+
+# The pinned versions, resolved anew. Torch and torchvision are pinned as a pair.
+lock: setup
+	$(BIN)/python -m pip install --quiet uv
+	printf 'torch==2.14.1\ntorchvision==0.29.1\n' > $(VENV)/pair.txt
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+	  --constraint $(VENV)/pair.txt --no-header --no-annotate --output-file requirements.lock
