@@ -1,0 +1,87 @@
+"""Averages over seeds, differences within a variant, joins with the printed numbers."""
+
+import math
+from collections.abc import Iterable
+
+import pandas as pd
+
+from robust_flatness.results.columns import HISTORY, KEYS, SERIES, is_measure
+
+
+def over_seeds(frame: pd.DataFrame, by: Iterable[str]) -> pd.DataFrame:
+    """Mean of every number over the seeds, per group `by`, in the order of first appearance.
+
+    Words keep their first value. `seeds` counts the seeds; with more than one, each measure has a
+    column `<name>_seed_sd`, the standard deviation over seeds (with n - 1).
+    """
+    by = list(by)
+    numbers = [
+        name
+        for name in frame.columns
+        if name not in (*by, "seed") and pd.api.types.is_numeric_dtype(frame[name])
+    ]
+    words = [name for name in frame.columns if name not in (*by, *numbers, "seed")]
+    groups = frame.groupby(by, sort=False, dropna=False)
+    parts = [groups[numbers].mean(), groups[words].first()] if words else [groups[numbers].mean()]
+    counts = groups.size().rename("seeds")
+    if frame["seed"].nunique() > 1:
+        measured = [name for name in numbers if is_measure(name) or name in HISTORY or name in SERIES]
+        parts.append(groups[measured].std().add_suffix("_seed_sd"))
+    return pd.concat([*parts, counts], axis=1).reset_index()
+
+
+def variants_at(models: pd.DataFrame, checkpoint: str = "last", derived: bool = False) -> pd.DataFrame:
+    """One row per variant at one checkpoint, averaged over seeds (see `over_seeds`).
+
+    Derived models (scaled copies, RobustBench) are left out unless `derived`.
+    """
+    chosen = models[(models["checkpoint"] == checkpoint) & (derived | (models["derived"] == 0))]
+    return over_seeds(chosen, KEYS[:1])
+
+
+def with_differences(models: pd.DataFrame) -> pd.DataFrame:
+    """One row per variant at its last checkpoint, with what is computed within a variant:
+
+    `rloss_gap`
+        RLoss on test minus RLoss on training examples;
+    `rloss_overfitting`
+        test RLoss of the last minus that of the early-stopped checkpoint;
+    `best_<measure>`
+        the measure at the early-stopped checkpoint.
+    """
+    last = variants_at(models)
+    best = variants_at(models, "best")
+    measures = [name for name in best.columns if is_measure(name)]
+    best = best[["variant", *measures]].rename(columns={name: f"best_{name}" for name in measures})
+    joined = last.merge(best, on="variant", how="left")
+    test = joined.get("test_rloss_pgd", pd.Series(math.nan, index=joined.index))
+    joined["rloss_gap"] = test - joined.get("train_rloss_pgd", math.nan)
+    joined["rloss_overfitting"] = test - joined.get("best_test_rloss_pgd", math.nan)
+    return joined
+
+
+def has(frame: pd.DataFrame, *columns: str, rows: int = 1) -> bool:
+    """Whether at least `rows` rows of the frame have a value in all of `columns`."""
+    if any(name not in frame for name in columns):
+        return False
+    return int(frame[list(columns)].notna().all(axis=1).sum()) >= rows
+
+
+def robust_error_column(models: pd.DataFrame, split: str = "test") -> str:
+    """RErr by AutoAttack where it was run, else by PGD."""
+    autoattack = f"{split}_rerr_aa"
+    return autoattack if has(models, autoattack) else f"{split}_rerr_pgd"
+
+
+def join_published(ours: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
+    """Ours and the printed numbers side by side: a left join on `variant`, theirs with the suffix
+    `_published`. Both have one row per variant."""
+    theirs = published[["variant", *(name for name in published.columns if is_measure(name))]]
+    theirs = theirs.rename(columns=lambda name: name if name == "variant" else f"{name}_published")
+    return ours.merge(theirs, on="variant", how="left")
+
+
+def same_data(models: pd.DataFrame, published: pd.DataFrame) -> bool:
+    """Whether the models were trained on the paper's dataset, so that absolute values compare."""
+    ours = set(models.get("dataset", pd.Series(dtype=object)).dropna())
+    return bool(ours) and ours == set(published["dataset"])

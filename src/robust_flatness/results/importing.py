@@ -1,0 +1,41 @@
+"""Starting an experiment from a table of results instead of from trainings."""
+
+from pathlib import Path
+
+from robust_flatness.results.published import read_published
+from robust_flatness.results.tables import (
+    ResultsError,
+    Tables,
+    read_history,
+    read_landscape,
+    read_results_table,
+    read_series,
+    write_tables,
+)
+
+
+def import_table(path: Path, directory: Path) -> None:
+    """Write the four tables of an experiment that starts from a given table of results.
+
+    A path inside `paper_tables/published` stands for all printed numbers there; beside any other
+    table, `history.csv`, `series.csv` and `landscape.csv` are taken along where they exist.
+
+    Raises
+    ------
+    ResultsError
+        If a table cannot be used; nothing is written then.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ResultsError(f"results_table: {path}: no such file")
+    folder = path if path.is_dir() else path.parent
+    if folder.resolve().parts[-2:] == ("paper_tables", "published"):
+        tables = read_published(folder)
+    else:
+        tables = Tables(
+            models=read_results_table(path),
+            history=read_history(folder / "history.csv"),
+            series=read_series(folder / "series.csv"),
+            landscape=read_landscape(folder / "landscape.csv"),
+        )
+    write_tables(tables, directory)
