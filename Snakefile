@@ -12,7 +12,7 @@ min_version("9.0")
 
 if not workflow.overwrite_configfiles:
 
-    configfile: "config/digits.yaml"
+    configfile: f"{workflow.basedir}/config/digits.yaml"
 
 
 include: "workflow/rules/common.smk"

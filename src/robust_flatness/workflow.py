@@ -1,5 +1,6 @@
 """What the Snakemake workflow asks of the library while it is planned."""
 
+import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -41,3 +42,12 @@ def applied_settings(job: TrainJob) -> dict:
     }
     settings["model"] = settings.pop("name")
     return settings
+
+
+def verdicts(claims: str | Path) -> str:
+    """The table of claims as a few lines for the end of a run."""
+    with open(claims, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    width = max(len(row["claim"]) for row in rows)
+    lines = [f"  {row['claim']:<{width}}  {row['verdict']}" for row in rows]
+    return "\n".join(["The talk's claims on this experiment:", *lines, f"({claims})"])

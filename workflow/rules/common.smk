@@ -8,7 +8,7 @@ from shlex import quote
 from robust_flatness.collect import CHECKPOINTS, TABLES, CollectSpec, VariantEntry
 from robust_flatness.config import load_experiment
 from robust_flatness.errors import ConfigError
-from robust_flatness.workflow import applied_settings, only_draws, table_is_older
+from robust_flatness.workflow import applied_settings, only_draws, table_is_older, verdicts
 
 ROOT = Path(workflow.basedir)
 

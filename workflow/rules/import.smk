@@ -1,9 +1,11 @@
 # Instead of training and measuring: tables that somebody made elsewhere.
 
+TABLE = Path(EXPERIMENT.spec.results_table)
+
 
 rule import_table:
     input:
-        EXPERIMENT.spec.results_table,
+        TABLE if TABLE.exists() else ROOT / TABLE,
     output:
         expand(f"{RESULTS}/{{table}}.csv", table=TABLES),
     log:

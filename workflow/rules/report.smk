@@ -1,0 +1,19 @@
+# Results kept in the repository for its readers, and the last words of a run.
+
+
+rule docs:
+    input:
+        tables=rules.tables.input,
+        figures=rules.figures.input,
+        models=f"{RESULTS}/models.csv",
+    params:
+        directory=ROOT / "docs/results" / EXPERIMENT.name,
+    localrule: True
+    script:
+        "../scripts/keep_results.py"
+
+
+onsuccess:
+    claims = Path("paper_tables", EXPERIMENT.name, "claims.csv")
+    if claims.exists() and MAKES_TABLES:
+        print(verdicts(claims), file=sys.stderr)
