@@ -17,6 +17,7 @@ if not workflow.overwrite_configfiles:
 
 include: "workflow/rules/common.smk"
 
+
 if MAKES_TABLES:
     if EXPERIMENT.spec.results_table:
 

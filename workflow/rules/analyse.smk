@@ -27,11 +27,11 @@ rule collect:
         expand(f"{RESULTS}/{{table}}.csv", table=TABLES),
     log:
         f"{LOGS}/collect.log",
-    params:
-        spec=collect_spec().json_text(),
-        directory=RESULTS,
     resources:
         mem_mb=2000,
         runtime=10,
+    params:
+        spec=collect_spec().json_text(),
+        directory=RESULTS,
     shell:
         "robust-flatness collect --spec {params.spec:q} --directory {params.directory} > {log} 2>&1"

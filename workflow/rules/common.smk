@@ -50,3 +50,11 @@ def one_of(slugs):
 wildcard_constraints:
     variant=one_of(EXPERIMENT.variants),
     seed=r"\d+",
+
+
+def for_each_checkpoint(pattern):
+    """`pattern` for the last and the early-stopped checkpoint; other wildcards stay."""
+    return expand(pattern, which=CHECKPOINTS, allow_missing=True)
+
+
+WEIGHTS = f"{RUN}/checkpoints/{{which}}.safetensors"

@@ -6,11 +6,11 @@ rule prepare:
         f"{RESULTS}/data/seed-{{seed}}.npz",
     log:
         f"{LOGS}/data/seed-{{seed}}.log",
-    params:
-        spec=EXPERIMENT.spec.data.json_text(),
     resources:
         mem_mb=2000,
         runtime=30,
+    params:
+        spec=EXPERIMENT.spec.data.json_text(),
     shell:
         "robust-flatness prepare --spec {params.spec:q} --seed {wildcards.seed} --output {output} > {log} 2>&1"
 
@@ -22,12 +22,12 @@ rule pseudo_label:
         f"{RESULTS}/data/pseudo-labels-{{seed}}.npz",
     log:
         f"{LOGS}/data/pseudo-labels-{{seed}}.log",
-    params:
-        spec=EXPERIMENT.spec.model.json_text(),
-        compute=COMPUTE,
     resources:
         mem_mb=4000,
         runtime=120,
+    params:
+        spec=EXPERIMENT.spec.model.json_text(),
+        compute=COMPUTE,
     shell:
         "robust-flatness pseudo-label --spec {params.spec:q} --seed {wildcards.seed} "
         "--data {input} --output {output} {params.compute} > {log} 2>&1"

@@ -20,25 +20,23 @@ for measure, slugs in MEASURED.items():
                 measure
             input:
                 data=rules.prepare.output,
-                checkpoints=expand(
-                    f"{RUN}/checkpoints/{{checkpoint}}.safetensors", checkpoint=CHECKPOINTS, allow_missing=True
-                ),
+                checkpoints=for_each_checkpoint(WEIGHTS),
             output:
-                expand(f"{RUN}/measures/{{checkpoint}}/{measure}.json", checkpoint=CHECKPOINTS, allow_missing=True),
+                for_each_checkpoint(f"{RUN}/measures/{{which}}/{measure}.json"),
             log:
                 f"{RUN_LOG}/{measure}.log",
             benchmark:
                 f"{RUN}/timings/{measure}.tsv"
             wildcard_constraints:
                 variant=one_of(slugs),
+            resources:
+                mem_mb=4000,
+                runtime=240,
             params:
                 command=measure,
                 spec=getattr(MEASURES, measure).json_text(),
                 directory=f"{RUN}/measures",
                 compute=COMPUTE,
-            resources:
-                mem_mb=4000,
-                runtime=240,
             shell:
                 "robust-flatness {params.command} {input.checkpoints} --spec {params.spec:q} --data {input.data} "
                 "--seed {wildcards.seed} --output {params.directory} {params.compute} > {log} 2>&1"
@@ -65,13 +63,13 @@ if EXPERIMENT.measured_by("series"):
             f"{RUN}/timings/series.tsv"
         wildcard_constraints:
             variant=one_of(EXPERIMENT.measured_by("series")),
+        resources:
+            mem_mb=4000,
+            runtime=720,
         params:
             spec=series_spec,
             directory=f"{RUN}/checkpoints",
             compute=COMPUTE,
-        resources:
-            mem_mb=4000,
-            runtime=720,
         shell:
             "robust-flatness series {params.directory} --spec {params.spec:q} --data {input.data} "
             "--seed {wildcards.seed} --output {output} {params.compute} > {log} 2>&1"
@@ -80,7 +78,11 @@ if EXPERIMENT.measured_by("series"):
 rule measure:
     input:
         [
-            expand(f"{RUN}/measures/{{checkpoint}}/{measure}.json", variant=slugs, seed=SEEDS, checkpoint=CHECKPOINTS)
+            expand(
+                for_each_checkpoint(f"{RUN}/measures/{{which}}/{measure}.json"),
+                variant=slugs,
+                seed=SEEDS,
+            )
             for measure, slugs in MEASURED.items()
         ],
         expand(f"{RUN}/series.csv", variant=EXPERIMENT.measured_by("series"), seed=SEEDS),

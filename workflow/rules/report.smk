@@ -6,9 +6,9 @@ rule docs:
         tables=rules.tables.input,
         figures=rules.figures.input,
         models=f"{RESULTS}/models.csv",
+    localrule: True
     params:
         directory=ROOT / "docs/results" / EXPERIMENT.name,
-    localrule: True
     script:
         "../scripts/keep_results.py"
 

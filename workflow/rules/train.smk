@@ -12,6 +12,10 @@ def pseudo_labels(wildcards):
     return []
 
 
+def pseudo_labels_option(wildcards, input):
+    return f"--pseudo-labels {input.pseudo_labels}" if input.pseudo_labels else ""
+
+
 rule train_variant:
     input:
         data=rules.prepare.output,
@@ -26,14 +30,14 @@ rule train_variant:
         f"{RUN}/timings/train.tsv"
     wildcard_constraints:
         variant=one_of(TRAINED),
-    params:
-        spec=training_spec,
-        pseudo_labels=lambda wildcards, input: f"--pseudo-labels {input.pseudo_labels}" * bool(input.pseudo_labels),
-        directory=RUN,
-        compute=COMPUTE,
     resources:
         mem_mb=4000,
         runtime=720,
+    params:
+        spec=training_spec,
+        pseudo_labels=pseudo_labels_option,
+        directory=RUN,
+        compute=COMPUTE,
     shell:
         "robust-flatness train --spec {params.spec:q} --data {input.data} {params.pseudo_labels} "
         "--directory {params.directory} {params.compute} > {log} 2>&1"
@@ -41,24 +45,24 @@ rule train_variant:
 
 def checkpoints_derived_from(wildcards):
     source = EXPERIMENT.variants[wildcards.variant].derived_from
-    return expand(f"{RUN}/checkpoints/{{checkpoint}}.safetensors", variant=source, seed=wildcards.seed, checkpoint=CHECKPOINTS)
+    return expand(for_each_checkpoint(WEIGHTS), variant=source, seed=wildcards.seed)
 
 
 rule scale:
     input:
         checkpoints_derived_from,
     output:
-        expand(f"{RUN}/checkpoints/{{checkpoint}}.safetensors", checkpoint=CHECKPOINTS, allow_missing=True),
+        for_each_checkpoint(WEIGHTS),
     log:
         f"{RUN_LOG}/scale.log",
     wildcard_constraints:
         variant=one_of(DERIVED),
-    params:
-        factor=lambda wildcards: EXPERIMENT.variants[wildcards.variant].convolution_scale,
-        directory=f"{RUN}/checkpoints",
     resources:
         mem_mb=2000,
         runtime=10,
+    params:
+        factor=lambda wildcards: EXPERIMENT.variants[wildcards.variant].convolution_scale,
+        directory=f"{RUN}/checkpoints",
     shell:
         "robust-flatness scale {input} --factor {params.factor} --variant {wildcards.variant} "
         "--directory {params.directory} > {log} 2>&1"
