@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -28,14 +29,19 @@ from robust_flatness.files import canonical_json
 
 CONFIG_DIRECTORY = Path("config")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+#: Names become folders.
+LONGEST_NAME = 100
 
 #: Number of examples in scikit-learn's bundled handwritten digits, known without loading them.
 DIGITS_EXAMPLES = 1797
+DIGITS_CLASSES = 10
 
 
 def parse_number(value: Any) -> Any:
     """Numbers as people write them: 8, 0.5, "1e-3", "8/255", "0.15/4". Anything else is returned
     unchanged, for the validation to complain about."""
+    if isinstance(value, bool):
+        raise ValueError("expected a number")
     if isinstance(value, str):
         parts = value.split("/")
         try:
@@ -46,6 +52,13 @@ def parse_number(value: Any) -> Any:
                 return int(value) if re.fullmatch(r"\s*[+-]?\d+\s*", value) else numbers[0]
         except ValueError:
             pass
+    return value
+
+
+def check_radii(value: tuple[float, ...]) -> tuple[float, ...]:
+    """Radii name columns of the results, the first is the main one: at least one, each once."""
+    if not value or len(set(value)) < len(value):
+        raise ValueError("name at least one radius, each once")
     return value
 
 
@@ -60,10 +73,10 @@ Real = Annotated[float, BeforeValidator(parse_number), Field(allow_inf_nan=False
 Positive = Annotated[Real, Field(gt=0)]
 NonNegative = Annotated[Real, Field(ge=0)]
 Probability = Annotated[Real, Field(ge=0, le=1)]
-Integer = Annotated[int, BeforeValidator(parse_number)]
+Integer = Annotated[int, BeforeValidator(parse_number), Field(lt=2**63)]
 Count = Annotated[Integer, Field(ge=1)]
 Size = Annotated[Integer, Field(ge=0)]
-Radii = Annotated[tuple[Positive, ...], BeforeValidator(parse_list)]
+Radii = Annotated[tuple[Positive, ...], BeforeValidator(parse_list), AfterValidator(check_radii)]
 Precision = Literal["float32", "bfloat16"]
 
 
@@ -101,6 +114,8 @@ class DataSpec(Spec):
         if self.name == "digits":
             if self.path:
                 raise ValueError(f"path: {self.path!r} given, but 'digits' comes with scikit-learn")
+            if self.classes not in (None, DIGITS_CLASSES):
+                raise ValueError(f"classes: {self.classes} given, but 'digits' has {DIGITS_CLASSES}")
             total = self.train + self.unlabeled + self.early_stopping + self.test
             if total > DIGITS_EXAMPLES:
                 raise ValueError(
@@ -108,6 +123,11 @@ class DataSpec(Spec):
                     f"but 'digits' has {DIGITS_EXAMPLES} images; reduce one of them"
                 )
         return self
+
+    @property
+    def known_classes(self) -> int | None:
+        """The number of classes where it is known without reading the data."""
+        return DIGITS_CLASSES if self.name == "digits" else self.classes
 
 
 class ModelSpec(Spec):
@@ -423,8 +443,11 @@ class ExperimentSpec(Spec):
     @field_validator("experiment")
     @classmethod
     def _name(cls, value: str) -> str:
-        if not NAME.fullmatch(value):
-            raise ValueError("use letters, digits, '.', '_' and '-', starting with a letter or digit")
+        if not NAME.fullmatch(value) or len(value) > LONGEST_NAME:
+            raise ValueError(
+                f"use at most {LONGEST_NAME} letters, digits, '.', '_' and '-', "
+                "starting with a letter or digit"
+            )
         if value == "published":
             raise ValueError("'published' is the folder of the paper's printed numbers; choose another name")
         return value
@@ -508,7 +531,23 @@ class Experiment:
         for field in ("hessian", "landscape", "series", "hessian_series"):
             slugs = getattr(measures, f"{field}_variants")
             self._require_known(f"measures.{field}_variants", slugs, self.catalogue)
+            if slugs and getattr(measures, field.removeprefix("hessian_"), None) is None:
+                raise ConfigError(
+                    f"measures.{field}_variants: {', '.join(slugs)} given, but what to measure is missing; "
+                    f"add measures.{field.removeprefix('hessian_')}"
+                )
         data = self.spec.data
+        autoattack, classes = measures.robustness.autoattack, data.known_classes
+        if autoattack and autoattack.target_classes and classes and autoattack.target_classes >= classes:
+            raise ConfigError(
+                f"measures.robustness.autoattack.target_classes: {autoattack.target_classes} given; "
+                f"at most {classes - 1} with {classes} classes"
+            )
+        if measures.landscape is not None and measures.landscape.examples > data.test:
+            raise ConfigError(
+                f"measures.landscape.examples: {measures.landscape.examples} examples asked for, but the "
+                f"split has {data.test} (data.test)"
+            )
         limits = {"test_examples": data.test, "train_examples": data.train}
         limits |= {f"clean_{key}": limit for key, limit in limits.items()}
         for name in ("robustness", "flatness", "series"):
@@ -556,10 +595,14 @@ class Experiment:
             integer = isinstance(values[field], int) and not isinstance(values[field], bool)
             if not isinstance(values[field], int | float):
                 raise ConfigError(f"{where}: scale.{field}: not a number that can be scaled")
-            values[field] = max(1, round(values[field] * factor)) if integer else values[field] * factor
+            scaled = values[field] * factor
+            if not math.isfinite(scaled):
+                raise ConfigError(f"{where}: scale.{field}: {values[field]} times {factor:g} is too large")
+            values[field] = max(1, round(scaled)) if integer else scaled
         values.update(variant.set)
-        values["batch_size"] = max(values["batch_size"], self.spec.minimum_batch_size)
         training = parse(TrainingSpec, values, where)
+        batch_size = max(training.batch_size, self.spec.minimum_batch_size)
+        training = training.model_copy(update={"batch_size": batch_size})
         if training.weight_averaging is not None and "weight_averaging" not in self._applied_as_given(slug):
             steps = training.epochs * math.ceil(self.spec.data.train / training.batch_size)
             decay = rescaled_decay(training.weight_averaging, steps)
@@ -588,6 +631,18 @@ class Experiment:
         return [slug for slug in getattr(measures, f"{measure}_variants") if slug in self.variants]
 
 
+UNION_BRANCH = re.compile(r"(function-|literal\[|tuple\[)")
+
+
+def shown(value: Any, length: int = 200) -> str:
+    """`value` as it is quoted in a message, cut where it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # integers of more than 4,300 digits; endless nesting
+        text = f"a {type(value).__name__} too large to show"
+    return text if len(text) <= length else f"{text[:length]}..."
+
+
 def parse(spec: type[Spec], values: Any, where: str = "") -> Any:
     """`values` validated as `spec`.
 
@@ -601,13 +656,14 @@ def parse(spec: type[Spec], values: Any, where: str = "") -> Any:
     except ValidationError as error:
         lines = []
         for problem in error.errors():
-            path = ".".join(str(part) for part in problem["loc"] if not str(part).startswith("function-"))
+            # branches of a union ("literal['all']", "function-before[...]") are no part of a field's name
+            path = ".".join(part for part in map(str, problem["loc"]) if not UNION_BRANCH.match(part))
             field = ".".join(part for part in (where, path) if part) or spec.__name__
             message = problem["msg"].removeprefix("Value error, ")
             given = (
                 ""
                 if problem["type"] in {"missing"} or isinstance(problem["input"], dict)
-                else (f" (given: {problem['input']!r})")
+                else f" (given: {shown(problem['input'])})"
             )
             if problem["type"] == "extra_forbidden":
                 message = "unknown field"
@@ -618,7 +674,25 @@ def parse(spec: type[Spec], values: Any, where: str = "") -> Any:
 def load_variants(path: Path) -> dict[str, VariantSpec]:
     """The catalogue of variants from a YAML file: slug -> `VariantSpec`."""
     raw = load_yaml(path)
-    return {slug: parse(VariantSpec, value, f"{path}: {slug}") for slug, value in raw.items()}
+    for slug in raw:
+        if not isinstance(slug, str) or not NAME.fullmatch(slug) or len(slug) > LONGEST_NAME:
+            raise ConfigError(
+                f"{path}: {shown(slug)} cannot name a variant; use at most {LONGEST_NAME} letters, digits, "
+                "'.', '_' and '-', starting with a letter or digit"
+            )
+    catalogue = {slug: parse(VariantSpec, value, f"{path}: {slug}") for slug, value in raw.items()}
+    for slug, variant in catalogue.items():
+        if variant.derived_from is None:
+            continue
+        source = catalogue.get(variant.derived_from)
+        if source is None or source.derived_from is not None:
+            raise ConfigError(
+                f"{path}: {slug}.derived_from: {variant.derived_from!r} given; "
+                "expected a variant that is trained"
+            )
+        if variant.convolution_scale is None:
+            raise ConfigError(f"{path}: {slug}.convolution_scale: missing; a derived variant needs it")
+    return catalogue
 
 
 def load_experiment(values: Mapping[str, Any], variants_path: Path | None = None) -> Experiment:
@@ -646,8 +720,8 @@ def load_yaml(path: Path) -> dict[str, Any]:
         value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # impossible dates, endless nesting
+        raise ConfigError(f"{path}: not valid YAML ({(str(error).splitlines() or ['?'])[0]})") from None
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: expected a mapping of fields, found {type(value).__name__}")
     return value
