@@ -22,7 +22,6 @@ from robust_flatness.config import (
     FlatnessSpec,
     HessianSpec,
     LandscapeSpec,
-    ModelSpec,
     RobustnessSpec,
     SeriesSpec,
     TrainJob,
@@ -105,7 +104,7 @@ def spec(
             raise ConfigError(f"--variant: {variant!r} is not trained in {config}")
         chosen = experiment.train_job(variant, seed)
     else:
-        steps = {"data": experiment.spec.data, "model": experiment.spec.model}
+        steps = {"data": experiment.spec.data, "baseline": experiment.baseline}
         steps |= {
             name: getattr(experiment.spec.measures, name)
             for name in ("robustness", "flatness", "hessian", "landscape", "series")
@@ -130,13 +129,13 @@ def pseudo_label(
     spec: Spec, data: Data, output: Output, seed: Seed = 0, device: Device = "cpu", threads: Threads = 1
 ) -> None:
     """Train a standard classifier on the labelled images and label the unlabelled pool with it."""
-    from robust_flatness.data import load_dataset
-    from robust_flatness.training.pseudo_labels import pseudo_label, save_pseudo_labels
+    from robust_flatness.data import load_dataset, save_pseudo_labels
+    from robust_flatness.training import pseudo_label as predict
 
-    model = read_spec(ModelSpec, spec)
+    job = read_spec(TrainJob, spec)
     start_torch(device, threads)
     dataset = load_dataset(data)
-    save_pseudo_labels(output, pseudo_label(dataset, model, seed, device=device), dataset)
+    save_pseudo_labels(output, predict(dataset, job.model, job.training, seed, device), dataset)
 
 
 @app.command()
@@ -149,16 +148,18 @@ def train(
     threads: Threads = 1,
 ) -> None:
     """Train one variant; resumes where an earlier run of the same settings was interrupted."""
-    from robust_flatness.data import load_dataset
+    from robust_flatness.data import load_dataset, load_pseudo_labels
     from robust_flatness.training import train as run_training
-    from robust_flatness.training.pseudo_labels import load_pseudo_labels
 
     job = read_spec(TrainJob, spec)
     start_torch(device, threads)
     dataset = load_dataset(data)
     labels = load_pseudo_labels(pseudo_labels, dataset) if pseudo_labels else None
     with progress_bar(f"{job.variant}, seed {job.seed}") as update:
-        run_training(job, dataset, directory, device=device, pseudo_labels=labels, progress=update)
+        run_training(
+            job, dataset, directory, device=device, pseudo_labels=labels,
+            progress=lambda done, total, row: update(done, total),
+        )  # fmt: skip
 
 
 @app.command()

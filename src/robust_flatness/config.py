@@ -589,8 +589,7 @@ class Experiment:
             raise ConfigError(
                 f"{where}: unknown field {', '.join(map(repr, unknown))}; allowed are {', '.join(allowed)}"
             )
-        baseline = parse(TrainingSpec, self._baseline(), "training")
-        values = baseline.model_dump()
+        values = self.baseline.training.model_dump()
         for field, factor in variant.scale.items():
             integer = isinstance(values[field], int) and not isinstance(values[field], bool)
             if not isinstance(values[field], int | float):
@@ -616,12 +615,13 @@ class Experiment:
         override = self.spec.overrides.get(slug)
         return set(override.set) if override else set()
 
-    def _baseline(self) -> dict[str, Any]:
-        return {
-            "epsilon": self.spec.epsilon,
-            "evaluation_epsilon": self.spec.epsilon,
-            **self.spec.training,
-        }
+    @cached_property
+    def baseline(self) -> TrainJob:
+        """The AT baseline that the variants change; pseudo-labels are predicted with its settings."""
+        epsilon = self.spec.epsilon
+        values = {"epsilon": epsilon, "evaluation_epsilon": epsilon, **self.spec.training}
+        training = parse(TrainingSpec, values, "training")
+        return TrainJob(variant="baseline", seed=0, model=self.spec.model, training=training)
 
     def measured_by(self, measure: str) -> list[str]:
         """Slugs to which `hessian`, `landscape`, `series` or `hessian_series` applies."""

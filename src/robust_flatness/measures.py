@@ -22,7 +22,6 @@ from robust_flatness.data import Dataset
 from robust_flatness.evaluation import evaluate_robustness
 from robust_flatness.flatness import average_flatness, hessian_eigenvalues, loss_landscape, worst_flatness
 from robust_flatness.models.checkpoint import Checkpoint
-from robust_flatness.results import radius_column
 from robust_flatness.seeding import derive_seed
 
 SPLITS = ("test", "train")
@@ -115,10 +114,7 @@ def flatness(
         count = getattr(spec, f"{split}_examples")
         x, y = dataset.images(split, count, device), dataset.labels(split, count, device)
         xi = part.xi[index]
-        prefix = {"average": "avg", "worst": "worst"}[case]
-        column = radius_column(
-            f"{prefix}_flatness_{'rloss' if attacked else 'ce'}", None if index == 0 else xi, split
-        )
+        column = flatness_column(split, case, attacked, None if index == 0 else xi)
         if progress:
             progress(column)
         reference = f"reference_{split}_{'rloss' if attacked else 'ce'}"
@@ -152,6 +148,18 @@ def flatness(
         if case == "average":
             known["reference_single"] = result.reference_single
     return measured
+
+
+def flatness_column(split: str, case: str, attacked: bool, xi: float | None = None) -> str:
+    """Name of a flatness column; `xi` for a radius other than the main one.
+
+    >>> flatness_column("train", "average", True), flatness_column("test", "worst", True, 0.00075)
+    ('train_avg_flatness_rloss', 'worst_flatness_rloss_0.00075')
+    """
+    prefix = "train_" if split == "train" else ""
+    loss = "rloss" if attacked else "ce"
+    suffix = "" if xi is None else f"_{xi:g}"
+    return f"{prefix}{'avg' if case == 'average' else 'worst'}_flatness_{loss}{suffix}"
 
 
 def _flatness_jobs(

@@ -26,7 +26,7 @@ rule pseudo_label:
         mem_mb=4000,
         runtime=120,
     params:
-        spec=EXPERIMENT.spec.model.json_text(),
+        spec=EXPERIMENT.baseline.json_text(),
         compute=COMPUTE,
     shell:
         "robust-flatness pseudo-label --spec {params.spec:q} --seed {wildcards.seed} "

@@ -1,6 +1,19 @@
 """Datasets, their disjoint splits, and augmentation."""
 
-from robust_flatness.data.dataset import Dataset, load_dataset, save_dataset
+from robust_flatness.data.dataset import (
+    Dataset,
+    load_dataset,
+    load_pseudo_labels,
+    save_dataset,
+    save_pseudo_labels,
+)
 from robust_flatness.data.splits import make_splits
 
-__all__ = ["Dataset", "load_dataset", "make_splits", "save_dataset"]
+__all__ = [
+    "Dataset",
+    "load_dataset",
+    "load_pseudo_labels",
+    "make_splits",
+    "save_dataset",
+    "save_pseudo_labels",
+]

@@ -96,7 +96,31 @@ def load_dataset(path: Path) -> Dataset:
     ConfigError
         If the file is missing, damaged, or not one written by `save_dataset`.
     """
-    hint = "run `robust-flatness prepare` (or snakemake) to make it anew"
+    return Dataset(load_arrays(path, "run `robust-flatness prepare` (or snakemake) to make it anew"))
+
+
+def save_pseudo_labels(path: Path, labels: np.ndarray, dataset: Dataset) -> None:
+    """Write labels [n] of the unlabelled split, tied to the dataset they were predicted for."""
+    save_dataset(path, {"labels": np.asarray(labels), "dataset": np.array(dataset.checksum)})
+
+
+def load_pseudo_labels(path: Path, dataset: Dataset) -> np.ndarray:
+    """Labels [n] of the unlabelled split.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing, damaged, or was made for another dataset.
+    """
+    hint = "run `robust-flatness pseudo-label` (or snakemake) to make it anew"
+    arrays = load_arrays(path, hint)
+    if str(arrays.get("dataset")) != dataset.checksum:
+        raise ConfigError(f"{path}: these pseudo-labels belong to another dataset; {hint}")
+    return arrays["labels"]
+
+
+def load_arrays(path: Path, hint: str) -> dict[str, np.ndarray]:
+    """The arrays of a file with a checksum; `hint` tells how to make it anew."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -104,9 +128,9 @@ def load_dataset(path: Path) -> Dataset:
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; {hint}") from None
     except Exception as error:  # zipfile, zlib, struct and numpy each raise their own on damage
-        raise ConfigError(f"{path}: damaged or no prepared dataset ({error}); {hint}") from None
+        raise ConfigError(f"{path}: damaged, or no file of this kit ({error}); {hint}") from None
     if not stored:
-        raise ConfigError(f"{path}: no checksum, so not a prepared dataset; {hint}")
+        raise ConfigError(f"{path}: no checksum, so not a file of this kit; {hint}")
     if stored != checksum(arrays):
         raise ConfigError(f"{path}: the checksum does not match, the file is damaged; {hint}")
-    return Dataset(arrays)
+    return arrays
