@@ -166,6 +166,11 @@ class PGD:
             parts.append(Found(x[part], loss(logits, y[part]), _errors(logits, y[part])))
         return _concatenated(parts)
 
+    def losses(self, net: InferenceModel, x: Tensor, y: Tensor, start: Tensor) -> Tensor:
+        """Highest cross-entropy of each example over the iterates from `start`, [n], for one batch."""
+        found = self.from_start(net, x, y, start)
+        return (better(self.clean(net, x, y), found) if self.include_clean else found).loss
+
     def from_start(
         self, net: InferenceModel, x: Tensor, y: Tensor, start: Tensor, loss: Loss = cross_entropy
     ) -> Found:

@@ -115,6 +115,10 @@ class InferenceModel(nn.Module):
             self._handles = (model, [holders[name] for name in self._own])
         return self._handles[1]
 
+    def read(self, names: Sequence[str]) -> list[Tensor]:
+        """Copies of the tensors `names` as they are now (parameters, not folded weights)."""
+        return [self._own[name].detach().clone() for name in names]
+
     def leaves(self, names: Sequence[str], precision: str = "float32") -> list[Tensor]:
         """The tensors that stand for the parameters `names` in the computation of `logits`.
 

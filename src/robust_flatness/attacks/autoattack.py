@@ -1,0 +1,193 @@
+"""AutoAttack (Croce & Hein 2020) through the package pyautoattack, one attack after the other."""
+
+import contextlib
+import hashlib
+import io
+import logging
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robust_flatness.attacks.pgd import batches, check_inputs, cross_entropy
+from robust_flatness.config import AutoAttackSpec
+from robust_flatness.errors import ConfigError
+from robust_flatness.files import atomic_path
+from robust_flatness.models.inference import InferenceModel
+from robust_flatness.seeding import derive_seed
+
+_SILENT = logging.Logger("silent", level=logging.CRITICAL + 1)
+
+
+@dataclass(frozen=True)
+class AutoAttackResult:
+    """What AutoAttack found, per example.
+
+    Attributes
+    ----------
+    error
+        [n], True where the example is misclassified or was successfully attacked.
+    loss
+        [n], cross-entropy at the adversarial examples; of the clean ones where no attack succeeded.
+    x_adv
+        [n, ...], the adversarial examples; clean where no attack succeeded.
+    description
+        The attack and its budget in words.
+    """
+
+    error: Tensor
+    loss: Tensor
+    x_adv: Tensor
+    description: str
+
+
+def run_autoattack(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    epsilon: float,
+    spec: AutoAttackSpec | None = None,
+    batch_size: int = 250,
+    seed: int = 0,
+    state_path: Path | None = None,
+) -> AutoAttackResult:
+    """Attack the correctly classified examples; each attack works on what the ones before left.
+
+    The standard version is the library's: APGD-CE, targeted APGD and FAB (9 target classes, or
+    K - 1 if that is less) and Square (5,000 queries), one restart each. The global random state is
+    left as it was.
+
+    Parameters
+    ----------
+    model
+        Inputs [n, C, H, W] in [0, 1] to logits [n, K]; not changed.
+    x, y
+        Inputs and labels.
+    epsilon
+        Radius of the L-infinity ball.
+    spec
+        The budget; None for the standard version.
+    batch_size
+        Examples per pass. The library draws random numbers per batch: results depend on it.
+    seed
+        Each attack's random numbers derive from it and the attack's name.
+    state_path
+        File in which finished attacks are kept: a call that was interrupted goes on after the last
+        of them, with the same result. One of another model, other data or settings is ignored.
+
+    Raises
+    ------
+    ConfigError
+        If the budget does not fit the number of classes.
+    """
+    spec = spec or AutoAttackSpec()
+    check_inputs(x, y)
+    net = InferenceModel.of(model, x[:2])
+    with torch.no_grad():
+        logits = torch.cat([net(x[part]) for part in batches(len(x), batch_size)])
+    targets = _target_classes(spec, logits.shape[1])
+    key = _fingerprint(logits, x, y, epsilon, spec, batch_size, seed)
+    robust, x_adv, done = logits.argmax(dim=1) == y, x.clone(), 0
+    if state_path is not None:
+        robust, x_adv, done = _load(Path(state_path), key, (robust, x_adv, done))
+    for index, name in enumerate(spec.attacks):
+        if index < done:
+            continue
+        with _contained(x.device):
+            attack = _attack(net, name, epsilon, spec, targets, derive_seed(seed, "autoattack", name), x)
+            for indices in robust.nonzero().flatten().split(batch_size):
+                candidates = attack.perturb(x[indices].clone(), y[indices].clone()).detach().to(x.dtype)
+                with torch.no_grad():
+                    fooled = net(candidates).argmax(dim=1) != y[indices]
+                x_adv[indices[fooled]] = candidates[fooled]
+                robust[indices[fooled]] = False
+        if state_path is not None:
+            _save(Path(state_path), key, robust, x_adv, index + 1)
+    with torch.no_grad():
+        loss = torch.cat([cross_entropy(net(x_adv[part]), y[part]) for part in batches(len(x), batch_size)])
+    return AutoAttackResult(~robust, loss, x_adv, spec.description)
+
+
+def _target_classes(spec: AutoAttackSpec, classes: int) -> int:
+    if "apgd-t" in spec.attacks and classes < 4:
+        raise ConfigError(
+            f"autoattack: apgd-t needs at least 4 classes for its loss (DLR), the model has {classes}; "
+            "use version: reduced with attacks: [apgd-ce, fab-t, square]"
+        )
+    if spec.target_classes is not None and spec.target_classes > classes - 1:
+        raise ConfigError(
+            f"autoattack.target_classes: {spec.target_classes} given, but a model with {classes} "
+            f"classes has at most {classes - 1}"
+        )
+    return spec.target_classes or min(9, classes - 1)
+
+
+def _attack(
+    net: InferenceModel, name: str, epsilon: float, spec: AutoAttackSpec, targets: int, seed: int, x: Tensor
+):
+    """The library's attack object `name` with the budget of `spec`."""
+    from pyautoattack import AutoAttack
+
+    def predict(inputs: Tensor) -> Tensor:
+        # the library computes in float32, whatever the model does
+        return net(inputs.to(x.dtype))
+
+    library = AutoAttack(predict, attacks=[name], eps=epsilon, version="custom", seed=seed, device=x.device)
+    attack = {
+        "apgd-ce": library.apgd,
+        "apgd-t": library.apgd_targeted,
+        "fab-t": library.fab,
+        "square": library.square,
+    }[name]
+    attack.n_restarts, attack.seed = spec.restarts, seed
+    if name.startswith("apgd"):
+        attack.n_iter = attack.n_iter_orig = spec.iterations
+        attack.logger = _SILENT
+    if name == "apgd-ce":
+        attack.loss = "ce"
+    if name == "fab-t":
+        attack.targeted, attack.n_iter = True, spec.iterations
+    if name.endswith("-t"):
+        attack.n_target_classes = targets
+    if name == "square":
+        attack.n_queries = spec.queries
+    return attack
+
+
+@contextlib.contextmanager
+def _contained(device: torch.device) -> Iterator[None]:
+    """Keep the library's seeding of global generators and its prints to itself."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices), contextlib.redirect_stdout(io.StringIO()):
+        yield
+
+
+def _fingerprint(
+    logits: Tensor, x: Tensor, y: Tensor, epsilon: float, spec: AutoAttackSpec, batch_size: int, seed: int
+) -> str:
+    """Digest of all that the result depends on; the model counts by its logits."""
+    digest = hashlib.sha256(f"{epsilon} {spec.json_text()} {batch_size} {seed} {x.shape}".encode())
+    for tensor in (logits, x, y):
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _save(path: Path, key: str, robust: Tensor, x_adv: Tensor, done: int) -> None:
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, key=np.array(key), robust=robust.cpu(), x_adv=x_adv.cpu(), done=np.array(done))
+
+
+def _load(path: Path, key: str, fresh: tuple[Tensor, Tensor, int]) -> tuple[Tensor, Tensor, int]:
+    """The state in `path`, or `fresh` if there is none, it is damaged, or it is of another call."""
+    try:
+        with np.load(path, allow_pickle=False) as state:
+            if str(state["key"]) != key:
+                return fresh
+            robust, x_adv = (torch.from_numpy(state[name]) for name in ("robust", "x_adv"))
+            return robust.to(fresh[0].device), x_adv.to(fresh[1].device), int(state["done"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return fresh

@@ -1,0 +1,124 @@
+"""Robustness of one network: clean and robust error and loss."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from robust_flatness.attacks.autoattack import run_autoattack
+from robust_flatness.attacks.pgd import PGD, batches, check_inputs, cross_entropy
+from robust_flatness.config import AutoAttackSpec
+from robust_flatness.models.inference import InferenceModel
+from robust_flatness.seeding import generator
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Per example: misclassified (bool, [n]) and cross-entropy ([n], nats)."""
+
+    error: Tensor
+    loss: Tensor
+
+    @property
+    def mean_error(self) -> float:
+        return self.error.double().mean().item()
+
+    @property
+    def mean_loss(self) -> float:
+        return self.loss.double().mean().item()
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """Errors as fractions in [0, 1], losses in nats; None for an attack that was not run.
+
+    `clean`, `pgd` and `autoattack` hold the values of each example. An example counts as
+    robustly misclassified if it is misclassified when clean or at any iterate of the attack.
+    """
+
+    clean: Losses
+    pgd: Losses | None = None
+    autoattack: Losses | None = None
+
+    @property
+    def err(self) -> float:
+        return self.clean.mean_error
+
+    @property
+    def ce(self) -> float:
+        return self.clean.mean_loss
+
+    @property
+    def rerr_pgd(self) -> float | None:
+        return self.pgd and self.pgd.mean_error
+
+    @property
+    def rloss_pgd(self) -> float | None:
+        return self.pgd and self.pgd.mean_loss
+
+    @property
+    def rerr_aa(self) -> float | None:
+        return self.autoattack and self.autoattack.mean_error
+
+    @property
+    def rloss_aa(self) -> float | None:
+        return self.autoattack and self.autoattack.mean_loss
+
+
+def evaluate_robustness(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    attack: PGD | None,
+    autoattack: bool | AutoAttackSpec = True,
+    batch_size: int = 128,
+    seed: int = 0,
+    state_path: Path | None = None,
+) -> Robustness:
+    """Err and CE of clean examples, RErr and RLoss by PGD, and RErr by AutoAttack.
+
+    Parameters
+    ----------
+    model
+        Inputs [n, ...] in [0, 1] to logits [n, K]; not changed.
+    x, y
+        Inputs and labels.
+    attack
+        PGD; None for clean error and loss only.
+    autoattack
+        True for the standard version, a spec for another budget, False for none. Its radius is
+        the attack's.
+    batch_size
+        Examples per pass.
+    seed
+        Source of all random starts.
+    state_path
+        File in which AutoAttack keeps what it has finished (see `run_autoattack`).
+
+    Raises
+    ------
+    ValueError
+        If AutoAttack is asked for without an attack to take the radius from, or the model's
+        output has the wrong shape.
+    """
+    if autoattack and attack is None:
+        raise ValueError("attack: None given, but autoattack takes its radius from it")
+    check_inputs(x, y)
+    net = InferenceModel(model, x[:2])
+    clean, pgd, auto = _clean(net, x, y, batch_size), None, None
+    if attack is not None:
+        found = attack(net, x, y, batch_size, generator(seed, "pgd"))
+        pgd = Losses(found.error | clean.error, found.loss.maximum(clean.loss))
+    if autoattack:
+        spec = AutoAttackSpec() if autoattack is True else autoattack
+        result = run_autoattack(net, x, y, attack.epsilon, spec, batch_size, seed, state_path)
+        auto = Losses(result.error, result.loss)
+    return Robustness(clean, pgd, auto)
+
+
+@torch.no_grad()
+def _clean(net: InferenceModel, x: Tensor, y: Tensor, batch_size: int) -> Losses:
+    logits = torch.cat([net(x[part]) for part in batches(len(x), batch_size)])
+    return Losses(logits.argmax(dim=1) != y, cross_entropy(logits, y))

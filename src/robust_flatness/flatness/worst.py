@@ -1,0 +1,164 @@
+"""Worst-case flatness: the highest loss in the neighbourhood, over weights and inputs jointly."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from robust_flatness.attacks.pgd import PGD, batches, bounds, cross_entropy, random_start
+from robust_flatness.flatness.average import Progress
+from robust_flatness.flatness.neighborhood import Neighborhood
+from robust_flatness.flatness.result import (
+    FlatnessResult,
+    check_measure,
+    reference_losses,
+    with_precision,
+)
+from robust_flatness.models.inference import InferenceModel
+from robust_flatness.seeding import generator
+
+
+def worst_flatness(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    attack: PGD | None,
+    xi: float = 0.003,
+    steps: int = 20,
+    restarts: int = 10,
+    weight_step: float = 0.01,
+    batch_size: int = 128,
+    scope: str = "dataset",
+    seed: int = 0,
+    reference: float | None = None,
+    weight_bound: float | None = None,
+    precision: str | None = None,
+    progress: Progress | None = None,
+) -> FlatnessResult:
+    r"""Worst-case flatness of the robust loss (Stutz et al. 2021, Eq. 5).
+
+    .. math:: \max_{\nu \in B_\xi(w),\ \|\delta_i\|_\infty\le\epsilon}
+              \tfrac1n\sum_i L(f(x_i+\delta_i; w+\nu), y_i) - \mathrm{RLoss}(w)
+
+    Weights and inputs are optimised jointly by projected gradient ascent; one backward pass gives
+    both gradients. The inputs take the attack's signed step, each layer of :math:`\nu` a step of
+    `weight_step` :math:`\|w^{(l)}\|_2` along its normalised gradient. The value is the loss at the
+    last iterate, the highest over restarts.
+
+    Parameters
+    ----------
+    model
+        Inputs [n, ...] in [0, 1] to logits [n, K]; not changed.
+    x, y
+        Inputs and labels.
+    attack
+        Attack of RLoss(w); its epsilon and step size apply to the joint optimisation, too. None
+        measures the clean loss.
+    xi
+        Relative radius.
+    steps, restarts
+        Steps of the joint optimisation, and random starts (of weights and inputs).
+    weight_step
+        Step in the weights, relative to a layer's norm.
+    scope
+        `dataset`: one :math:`\nu` for all; a step is a sweep over the batches, in which :math:`\nu`
+        moves after each batch. `batch`: each batch has its own, and its own best restart.
+    seed
+        Source of the starts; they depend on nothing else.
+    reference
+        RLoss(w), where known.
+    weight_bound
+        Perturbed weights are projected into [-b, b], for networks trained with clipped weights.
+    precision
+        Replaces the attack's precision; reported losses are in the model's own.
+    progress
+        Called with (restarts done, restarts).
+
+    Returns
+    -------
+    FlatnessResult
+        `perturbed` has a value per restart, its mean over examples. With `scope="batch"` the
+        maximum over restarts is taken for each batch, so `value` is at least
+        `perturbed.max() - reference`.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range or the model's output has the wrong shape.
+    """
+    check_measure(x, y, scope, xi=xi, steps=steps, restarts=restarts, weight_step=weight_step,
+                  batch_size=batch_size)  # fmt: skip
+    attack, precision = with_precision(attack, precision)
+    net = InferenceModel(model, x[:2])
+    if reference is None:
+        reference, _ = reference_losses(net, x, y, attack, batch_size, seed)
+    search = JointSearch(net, Neighborhood(net, xi, weight_bound), attack, steps, weight_step, precision)
+    parts = list(batches(len(x), batch_size))
+    sums = []
+    for restart in range(restarts):
+        start = x
+        if attack is not None:
+            start = random_start(x, attack.epsilon, generator(seed, "worst starts", restart))
+        groups = [[part] for part in parts] if scope == "batch" else [parts]
+        found = []
+        for index, group in enumerate(groups):
+            directions = generator(seed, "worst directions", restart, index)
+            found += search.run(x, y, start, group, directions)[1]
+        sums.append(torch.stack(found))
+        if progress is not None:
+            progress(restart + 1, restarts)
+    table = torch.stack(sums).cpu() / len(x)
+    perturbed = table.sum(dim=1)
+    best = table.amax(dim=0).sum() if scope == "batch" else perturbed.max()
+    return FlatnessResult(best.item() - reference, reference, perturbed)
+
+
+@dataclass
+class JointSearch:
+    """Projected gradient ascent in weights and inputs jointly, from one start of both."""
+
+    net: InferenceModel
+    neighborhood: Neighborhood
+    attack: PGD | None
+    steps: int
+    weight_step: float
+    precision: str
+
+    def run(
+        self, x: Tensor, y: Tensor, start: Tensor, parts: list[slice], directions: torch.Generator
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The final perturbation of the weights, and under it the summed loss of each batch in `parts`."""
+        net, ball = self.net, self.neighborhood
+        nu = ball.in_ball(directions)
+        inputs = [start[part] for part in parts]
+        ranges = [None if self.attack is None else bounds(x[part], self.attack.epsilon) for part in parts]
+        try:
+            for _ in range(self.steps):
+                for index, part in enumerate(parts):
+                    net.refresh(ball.at(nu))
+                    gradient, gradients = self._gradients(inputs[index], y[part])
+                    with torch.no_grad():
+                        if gradient is not None:
+                            moved = inputs[index] + self.attack.step_size * gradient.sign_()
+                            inputs[index] = torch.clamp(moved, *ranges[index])
+                        ball.step(nu, gradients, self.weight_step)
+        finally:
+            net.release()
+        net.refresh(ball.at(nu))
+        with torch.no_grad():
+            losses = [
+                cross_entropy(net(inputs[index]), y[part]).double().sum() for index, part in enumerate(parts)
+            ]
+        return nu, losses
+
+    def _gradients(self, x: Tensor, y: Tensor) -> tuple[Tensor | None, list[Tensor]]:
+        """Gradients of the mean loss of a batch by its inputs (None if clean) and by the weights."""
+        names = self.neighborhood.names
+        leaves = self.net.leaves(names, self.precision)
+        x = x.detach().requires_grad_(self.attack is not None)
+        loss = cross_entropy(self.net.logits(x, self.precision), y).mean()
+        wanted = leaves if self.attack is None else [*leaves, x]
+        found = torch.autograd.grad(loss, wanted, materialize_grads=True)
+        gradient = None if self.attack is None else found[-1]
+        return gradient, self.net.pull_back(names, found[: len(leaves)])
