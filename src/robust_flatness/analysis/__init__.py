@@ -1,0 +1,1 @@
+"""Statistics over the tables of results: correlations, groups, claims. No torch."""

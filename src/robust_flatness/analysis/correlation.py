@@ -1,0 +1,198 @@
+"""Correlations of flatness with robustness: coefficient, interval, p-value, and linear fits."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import stdtr
+
+from robust_flatness.analysis.resampling import (
+    LEVEL,
+    RESAMPLES,
+    Interval,
+    bca_interval,
+    p_value,
+    permutations,
+    resampled_counts,
+    wider,
+)
+
+Coefficient = Callable[..., np.ndarray]
+
+
+def weighted_pearson(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Pearson's r with observation i counted `counts[b, i]` times: [B].
+
+    `x` and `y` are [n], or [B, n] where each resample has values of its own (ranks). NaN where one
+    of them does not vary.
+    """
+    total = counts.sum(axis=1, keepdims=True)
+    x = x - np.sum(counts * x, axis=1, keepdims=True) / total
+    y = y - np.sum(counts * y, axis=1, keepdims=True) / total
+    weighted = counts * x
+    covariance = np.sum(weighted * y, axis=1)
+    variances = np.sum(weighted * x, axis=1) * np.sum(counts * y * y, axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        r = covariance / np.sqrt(variances)
+    # A resample of equal values has no variance but for rounding.
+    return np.where(variances > 1e-24, np.clip(r, -1, 1), np.nan)
+
+
+def weighted_ranks(x: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Midranks [B, n] of x [n] in a sample that holds observation i `counts[b, i]` times.
+
+    The rank of a value is (number of smaller ones) + (number of equal ones + 1) / 2.
+    """
+    _, tie = np.unique(x, return_inverse=True)
+    same = np.zeros((len(x), tie.max() + 1))
+    same[np.arange(len(x)), tie] = 1
+    groups = counts @ same
+    smaller = np.cumsum(groups, axis=1) - groups
+    return (smaller + (groups + 1) / 2)[:, tie]
+
+
+def weighted_spearman(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Spearman's rho: `weighted_pearson` of the midranks, [B]."""
+    return weighted_pearson(weighted_ranks(x, counts), weighted_ranks(y, counts), counts)
+
+
+#: The coefficients by name.
+COEFFICIENTS: dict[str, Coefficient] = {"pearson": weighted_pearson, "spearman": weighted_spearman}
+
+
+def coefficient(x: Sequence[float], y: Sequence[float], kind: str = "pearson") -> float:
+    """Pearson's r or Spearman's rho of two samples; NaN with fewer than three observations."""
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    return float(COEFFICIENTS[kind](x, y, np.ones((1, len(x))))[0]) if len(x) > 2 else math.nan
+
+
+def permutation_p(
+    x: Sequence[float], y: Sequence[float], kind: str = "pearson", count: int = RESAMPLES, seed: int = 0
+) -> float:
+    """Two-sided p-value of a correlation under permutations of y; exact where n! <= `count`."""
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    if len(x) < 3:
+        return math.nan
+    if kind == "spearman":
+        once = np.ones((1, len(x)))
+        x, y = weighted_ranks(x, once)[0], weighted_ranks(y, once)[0]
+    x, y = x - x.mean(), y - y.mean()
+    norm = math.sqrt(x @ x * (y @ y))
+    if norm == 0:
+        return math.nan
+    orders, exact = permutations(len(x), count, seed)
+    return p_value(float(x @ y) / norm, y[orders] @ x / norm, exact)
+
+
+def student_p(r: float, n: int) -> float:
+    """Two-sided p-value of r from Student's t with n - 2 degrees of freedom (as the paper has it)."""
+    if n < 3 or not math.isfinite(r):
+        return math.nan
+    return 0.0 if abs(r) >= 1 else float(2 * stdtr(n - 2, -abs(r) * math.sqrt((n - 2) / (1 - r * r))))
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """A correlation with its 95 % intervals and p-value.
+
+    `interval` is the wider of `over_variants` and `over_families` and decides; `p` is the
+    permutation test's, `p_student` that of Student's t.
+    """
+
+    kind: str
+    value: float
+    over_variants: Interval
+    over_families: Interval
+    p: float
+    p_student: float
+    n: int
+    families: int
+
+    @property
+    def interval(self) -> Interval:
+        return wider(self.over_variants, self.over_families)
+
+
+def finite(*columns: Sequence[float]) -> np.ndarray:
+    """Where all columns have a value: [n] of bool."""
+    return np.all([np.isfinite(np.asarray(column, float)) for column in columns], axis=0)
+
+
+def correlate(
+    x: Sequence[float],
+    y: Sequence[float],
+    families: Sequence,
+    kind: str = "pearson",
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Correlation:
+    """Correlation of two measures over variants; rows where one is missing are left out."""
+    kept = finite(x, y)
+    x, y = np.asarray(x, float)[kept], np.asarray(y, float)[kept]
+    families = [family for family, keep in zip(families, kept, strict=True) if keep]
+
+    def statistic(counts: np.ndarray) -> np.ndarray:
+        return COEFFICIENTS[kind](x, y, counts)
+
+    value = coefficient(x, y, kind)
+    settings = {"resamples": resamples, "level": level, "seed": seed}
+    return Correlation(
+        kind=kind,
+        value=value,
+        over_variants=bca_interval(statistic, len(x), **settings),
+        over_families=bca_interval(statistic, len(x), families, **settings),
+        p=permutation_p(x, y, kind, resamples, seed),
+        p_student=student_p(value, len(x)),
+        n=len(x),
+        families=len(set(families)),
+    )
+
+
+def weighted_line(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Least-squares intercept and slope of y = a + b x, observation i counted `counts[b, i]`
+    times: [B] each; NaN where x does not vary."""
+    total = counts.sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean_x, mean_y = counts @ x / total, counts @ y / total
+        variance = counts @ (x * x) / total - mean_x**2
+        slope = (counts @ (x * y) / total - mean_x * mean_y) / variance
+    slope = np.where(variance > 1e-12 * max(float(np.var(x)), 1e-300), slope, np.nan)
+    return mean_y - slope * mean_x, slope
+
+
+@dataclass(frozen=True)
+class Line:
+    """A least-squares line with a pointwise bootstrap band, on a grid of x."""
+
+    x: np.ndarray
+    y: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    slope: float
+
+
+def fit_line(
+    x: Sequence[float],
+    y: Sequence[float],
+    resamples: int = 999,
+    level: float = LEVEL,
+    seed: int = 0,
+    points: int = 50,
+) -> Line | None:
+    """Line through the points, band from the percentiles of lines through resampled variants.
+
+    None with fewer than three points or without variation in x.
+    """
+    kept = finite(x, y)
+    x, y = np.asarray(x, float)[kept], np.asarray(y, float)[kept]
+    if len(x) < 3 or np.ptp(x) == 0:
+        return None
+    grid = np.linspace(x.min(), x.max(), points)
+    intercept, slope = weighted_line(x, y, np.ones((1, len(x))))
+    intercepts, slopes = weighted_line(x, y, resampled_counts(len(x), resamples, seed))
+    lines = intercepts[:, None] + slopes[:, None] * grid
+    lines = lines[np.isfinite(slopes)]
+    low, high = np.quantile(lines, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return Line(grid, intercept[0] + slope[0] * grid, low, high, float(slope[0]))
