@@ -1,0 +1,101 @@
+"""Random crops, flips, AutoAugment and cutout on batches of images in [0, 1].
+
+Crop, flip and cutout are batched tensor operations, each image with a choice of its own from one
+generator. AutoAugment is torchvision's, image by image.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from robust_flatness.config import AugmentationSpec
+
+
+def augment(
+    x: Tensor, spec: AugmentationSpec, generator: torch.Generator, fill: Sequence[float] = ()
+) -> Tensor:
+    """`x` [n, C, H, W] after crop, flip, AutoAugment and cutout, those of `spec` in this order.
+
+    Random choices are drawn on the CPU from `generator`, whatever device `x` is on. `fill` are the
+    channel means that cutout fills with; needed with cutout only. Without any operation `x` itself
+    is returned; otherwise a new tensor.
+    """
+    if spec.crop:
+        x = random_crop(x, spec.crop, generator)
+    if spec.flip:
+        x = random_flip(x, generator)
+    if spec.autoaugment:
+        x = autoaugment(x, generator)
+    if spec.cutout:
+        x = cutout(x, spec.cutout, fill, generator)
+    return x
+
+
+def random_crop(x: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
+    """Shift each image by up to `pixels` in both directions, uniformly, filling with zeros."""
+    count, _, height, width = x.shape
+    offset = torch.randint(2 * pixels + 1, (2, count), generator=generator).to(x.device)
+    padded = torch.nn.functional.pad(x, (pixels,) * 4)
+    rows = offset[0, :, None, None] + torch.arange(height, device=x.device)[:, None]
+    columns = offset[1, :, None, None] + torch.arange(width, device=x.device)
+    # indices around a slice: the gathered dimensions come first, channels last
+    images = torch.arange(count, device=x.device)[:, None, None]
+    return padded[images, :, rows, columns].permute(0, 3, 1, 2).contiguous()
+
+
+def random_flip(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror each image from left to right with probability 1/2."""
+    flipped = torch.randint(2, (len(x),), generator=generator).bool().to(x.device)
+    return torch.where(flipped[:, None, None, None], x.flip(3), x)
+
+
+def cutout(x: Tensor, size: int, fill: Sequence[float], generator: torch.Generator) -> Tensor:
+    """Fill a square of `size` pixels with the channel values `fill` (DeVries and Taylor, 2017).
+
+    The centre is uniform over the image, so the square may reach beyond the border.
+
+    Raises
+    ------
+    ValueError
+        If `fill` does not have one value per channel.
+    """
+    count, channels, height, width = x.shape
+    if len(fill) != channels:
+        raise ValueError(f"fill: {len(fill)} values given, but the images have {channels} channels")
+    top = torch.randint(height, (count,), generator=generator).to(x.device)[:, None] - size // 2
+    left = torch.randint(width, (count,), generator=generator).to(x.device)[:, None] - size // 2
+    row = torch.arange(height, device=x.device)
+    column = torch.arange(width, device=x.device)
+    rows = (row >= top) & (row < top + size)
+    columns = (column >= left) & (column < left + size)
+    inside = rows[:, None, :, None] & columns[:, None, None, :]
+    value = torch.tensor(list(fill), dtype=x.dtype, device=x.device)[:, None, None]
+    return torch.where(inside, value, x)
+
+
+def autoaugment(x: Tensor, generator: torch.Generator) -> Tensor:
+    """AutoAugment's CIFAR-10 policy (Cubuk et al., CVPR 2019) on each image, in 256 levels.
+
+    Grey images are repeated to three channels and averaged back. torchvision draws from torch's
+    global state: it is seeded from `generator` and restored afterwards.
+
+    Raises
+    ------
+    ValueError
+        If the images have neither 1 nor 3 channels.
+    """
+    from torchvision.transforms import AutoAugment, AutoAugmentPolicy
+    from torchvision.transforms.functional import pil_to_tensor, to_pil_image
+
+    channels = x.shape[1]
+    if channels not in (1, 3):
+        raise ValueError(f"AutoAugment needs images of 1 or 3 channels, these have {channels}")
+    policy = AutoAugment(AutoAugmentPolicy.CIFAR10)
+    levels = (x.detach().cpu() * 255).round().to(torch.uint8).expand(-1, 3, -1, -1)
+    seed = int(torch.randint(2**63 - 1, (), generator=generator))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        images = torch.stack([pil_to_tensor(policy(to_pil_image(image))) for image in levels])
+    images = images.to(x.device, x.dtype) / 255
+    return images if channels == 3 else images.mean(1, keepdim=True)

@@ -1,0 +1,98 @@
+"""Attacks on the inputs in training: PGD and its variants."""
+
+import torch
+from torch import Tensor
+
+from robust_flatness.attacks.pgd import PGD, project, random_start
+from robust_flatness.config import TrainingSpec
+from robust_flatness.models.inference import InferenceModel
+from robust_flatness.training.objectives import Batch, Forward, Objective
+
+
+class TrainingAttack:
+    """Adversarial examples for the updates of a training.
+
+    PGD from a uniform random start, the iterate of highest loss of each example (the clean example
+    is no candidate), on the network in evaluation mode. Settings change it:
+
+    - `stop_after_flip`: see `pgd_tau`;
+    - `attack_predicted_label`: the attack's label is the one predicted on the clean example;
+    - `attack_incorrect=False`: examples misclassified when clean stay clean;
+    - `adversarial_fraction`: a random share of each batch is attacked, the rest stays clean.
+
+    Predictions on clean examples are made in training mode, as in the released code.
+    """
+
+    def __init__(self, spec: TrainingSpec, objective: Objective):
+        self.spec = spec
+        self.objective = objective
+        self.pgd = PGD(
+            spec.epsilon, spec.step_size, spec.steps, include_clean=False, precision=spec.precision
+        )
+
+    @property
+    def needs_prediction(self) -> bool:
+        """Whether `predict` is called."""
+        return self.spec.attack_predicted_label or not self.spec.attack_incorrect
+
+    def __call__(
+        self, inference: InferenceModel, predict: Forward, batch: Batch, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Adversarial examples [n, C, H, W], and which were attacked, [n] bool.
+
+        `inference` is the network in evaluation mode, `predict` gives logits in training mode
+        without leaving a trace in the network.
+        """
+        spec, x = self.spec, batch.x
+        target, loss = self.objective.attack_goal(inference, batch)
+        attacked = torch.ones(len(x), dtype=torch.bool, device=x.device)
+        if self.needs_prediction:
+            predicted = predict(x).argmax(1)
+            if spec.attack_predicted_label:
+                target = predicted
+            if not spec.attack_incorrect:
+                attacked = predicted == batch.y
+        if spec.adversarial_fraction < 1:
+            # a subset of fixed size: only these are attacked
+            order = torch.randperm(len(x), generator=generator)
+            chosen = order[: round(spec.adversarial_fraction * len(x))].to(x.device)
+            attacked = torch.zeros_like(attacked).index_fill_(0, chosen, True) & attacked
+            x_adv = x.clone()
+            if len(chosen):
+                x_adv[chosen] = self._search(inference, x[chosen], target[chosen], generator, loss)
+        else:
+            x_adv = self._search(inference, x, target, generator, loss)
+        if not spec.attack_incorrect:
+            x_adv = torch.where(attacked[:, None, None, None], x_adv, x)
+        return x_adv, attacked
+
+    def _search(self, inference: InferenceModel, x: Tensor, target: Tensor, generator, loss) -> Tensor:
+        if self.spec.stop_after_flip is not None:
+            return pgd_tau(inference, x, target, self.pgd, self.spec.stop_after_flip, generator)
+        return self.pgd(inference, x, target, generator=generator, loss=loss).x_adv
+
+
+def pgd_tau(
+    inference: InferenceModel, x: Tensor, y: Tensor, pgd: PGD, tau: int, generator: torch.Generator
+) -> Tensor:
+    """PGD that stops `tau` iterations after an example's label flips (Zhang et al., ICML 2020).
+
+    An example is returned where it stops: `tau` steps after the first iterate that is misclassified
+    (the random start counts as one), or the last iterate if fewer steps are left or it never flips.
+    """
+    x_adv = random_start(x, pgd.epsilon, generator)
+    left = torch.full_like(y, tau)
+    flipped = torch.zeros_like(y, dtype=torch.bool)
+    for _ in range(pgd.steps):
+        with torch.enable_grad():
+            x_adv.requires_grad_(True)
+            logits = inference.logits(x_adv, pgd.precision)
+            losses = torch.nn.functional.cross_entropy(logits, y, reduction="sum")
+            (gradient,) = torch.autograd.grad(losses, x_adv)
+        x_adv = x_adv.detach()
+        flipped |= logits.argmax(1) != y
+        moving = ~flipped | (left > 0)
+        left -= (flipped & moving).to(left.dtype)
+        stepped = project(x_adv + pgd.step_size * gradient.sign(), x, pgd.epsilon)
+        x_adv = torch.where(moving[:, None, None, None], stepped, x_adv)
+    return x_adv

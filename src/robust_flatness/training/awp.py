@@ -1,0 +1,53 @@
+"""Adversarial weight perturbation (Wu et al., NeurIPS 2020), one ascent step a batch."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from robust_flatness.models.inference import InferenceModel
+
+
+class WeightPerturbation:
+    r"""w + nu with nu^(l) = xi ||w^(l)||_2 g^(l) / ||g^(l)||_2, g the gradient in evaluation mode.
+
+    The layers l are the weights of convolutions and linear layers: tensors of more than one
+    dimension, so neither biases nor batch norm. Where the gradient is zero, nu is.
+    """
+
+    def __init__(self, network: nn.Module, xi: float):
+        self.xi = xi
+        weights = {name: p for name, p in network.named_parameters() if p.ndim > 1}
+        self.names, self.weights = list(weights), list(weights.values())
+
+    def ascent(self, inference: InferenceModel, loss: Callable[[], Tensor]) -> list[Tensor]:
+        """nu for each layer; `loss` evaluates what is ascended on `inference`, the network in
+        evaluation mode."""
+        with torch.enable_grad():
+            leaves = inference.leaves(self.names)
+            try:
+                gradients = torch.autograd.grad(loss(), leaves)
+            finally:
+                inference.release()
+        with torch.no_grad():
+            gradients = inference.pull_back(self.names, list(gradients))
+            norms = torch._foreach_norm(gradients)
+            sizes = torch._foreach_norm(self.weights)
+            torch._foreach_mul_(sizes, self.xi)
+            # 0 / tiny = 0: a layer without gradient stays
+            torch._foreach_clamp_min_(norms, torch.finfo(norms[0].dtype).tiny)
+            torch._foreach_div_(sizes, norms)
+            return list(torch._foreach_mul(gradients, sizes))
+
+    @contextlib.contextmanager
+    def applied(self, nu: list[Tensor]) -> Iterator[None]:
+        """The network at w + nu; afterwards at w again, bit for bit."""
+        with torch.no_grad():
+            saved = [weight.clone() for weight in self.weights]
+            torch._foreach_add_(self.weights, nu)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(self.weights, saved)

@@ -1,0 +1,82 @@
+"""Which examples make up each batch."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robust_flatness.config import ConfigError
+from robust_flatness.seeding import generator
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """Batches of `batch_size` examples; an epoch is one pass over the `examples` labelled ones.
+
+    With a `pool` of further examples, round(`pool_fraction` * batch_size) of each batch come from
+    it, in passes over the pool. The last, incomplete batch of a pass is kept, its examples from the
+    pool in proportion; only a batch of one example is dropped, which batch norm cannot use.
+
+    Raises
+    ------
+    ConfigError
+        If no batch is left, or there is no room for labelled examples.
+    """
+
+    examples: int
+    batch_size: int
+    seed: int
+    pool: int = 0
+    pool_fraction: float = 0.0
+
+    def __post_init__(self):
+        if self.labelled < 1:
+            raise ConfigError(
+                f"unlabeled_fraction: {self.pool_fraction} of batch_size {self.batch_size} leaves no "
+                "labelled example in a batch; lower it or raise batch_size"
+            )
+        if self.updates < 1:
+            raise ConfigError(
+                f"batch_size: {self.batch_size} with {self.examples} training examples gives no batch of "
+                "at least 2 examples, which batch norm needs"
+            )
+
+    @property
+    def labelled(self) -> int:
+        """Labelled examples of a whole batch."""
+        return self.batch_size - round(self.pool_fraction * self.batch_size)
+
+    @property
+    def updates(self) -> int:
+        """Batches of one pass over the labelled examples."""
+        return sum(1 for _ in self._sizes())
+
+    def _sizes(self) -> Iterator[tuple[int, int]]:
+        """Labelled and pool examples of each batch of a pass."""
+        for start in range(0, self.examples, self.labelled):
+            count = min(self.labelled, self.examples - start)
+            extra = round((self.batch_size - self.labelled) * count / self.labelled)
+            if count + extra > 1:
+                yield count, extra
+
+    def epoch(self, epoch: int) -> Iterator[Tensor]:
+        """Indices of the batches of `epoch`, pass after pass without end.
+
+        Labelled examples are 0 .. examples - 1, those of the pool follow. The order of the labelled
+        examples is the same whatever the pool.
+        """
+        order = generator(self.seed, "batches", epoch)
+        pool_order = generator(self.seed, "pool", epoch)
+        waiting = torch.empty(0, dtype=torch.int64)
+        while True:
+            permutation = torch.randperm(self.examples, generator=order)
+            start = 0
+            for count, extra in self._sizes():
+                batch = permutation[start : start + count]
+                start += count
+                while len(waiting) < extra:
+                    more = torch.randperm(self.pool, generator=pool_order) + self.examples
+                    waiting = torch.cat([waiting, more])
+                yield torch.cat([batch, waiting[:extra]]) if extra else batch
+                waiting = waiting[extra:]

@@ -1,0 +1,422 @@
+"""Adversarial training with snapshots, early stopping, history and resumption."""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from robust_flatness.attacks.pgd import PGD
+from robust_flatness.config import ConfigError, TrainingSpec, TrainJob
+from robust_flatness.data import Dataset
+from robust_flatness.data.augmentation import augment
+from robust_flatness.files import canonical_json
+from robust_flatness.models import build_model
+from robust_flatness.models.checkpoint import Metadata, save_checkpoint
+from robust_flatness.models.inference import InferenceModel
+from robust_flatness.seeding import derive_seed, generator
+from robust_flatness.training.attack import TrainingAttack
+from robust_flatness.training.averaging import averaged_weights, recompute_statistics
+from robust_flatness.training.awp import WeightPerturbation
+from robust_flatness.training.batches import BatchPlan
+from robust_flatness.training.history import best_epoch, write_history
+from robust_flatness.training.label_noise import noisy_labels
+from robust_flatness.training.objectives import OBJECTIVES, Batch
+from robust_flatness.training.optimizers import (
+    clip_weights,
+    make_optimizer,
+    optimizer_tensors,
+    restore_optimizer,
+)
+from robust_flatness.training.resume import ResumeStore, State, snapshot_name
+from robust_flatness.training.schedules import Schedule
+from robust_flatness.training.statistics import RunningStatistics
+
+Row = dict[str, float | int | str]
+#: Called after every epoch with the epochs done, the epochs in all, and the epoch's row of history.
+Progress = Callable[[int, int, Row], None]
+
+EVALUATION_BATCH = 256
+
+
+class TrainingError(RuntimeError):
+    """A training that cannot go on; the message says when and what is left of it."""
+
+
+def train(
+    job: TrainJob,
+    dataset: Dataset,
+    directory: Path,
+    *,
+    device: str = "cpu",
+    pseudo_labels=None,
+    progress: Progress | None = None,
+    report: Callable[[str], None] = print,
+) -> None:
+    """Train `job` on `dataset` and write what comes of it to `directory`.
+
+    Written are `history.csv` and `checkpoints/{last,best,epoch-NNN}.safetensors`, all at the end:
+    until then, state and snapshots are kept in `directory/.resume`, from which an interrupted
+    training goes on to the bit-identical result. `best` is the first snapshot with the lowest RErr
+    on the early-stopping images. `pseudo_labels` are int labels [n] of the `unlabeled` split,
+    needed if `unlabeled_fraction` is set. `report` receives messages for the log.
+
+    A second process in the same directory waits for the first and then takes over; if the first
+    has finished the same training meanwhile, nothing is left to do.
+
+    Raises
+    ------
+    ConfigError
+        If settings exclude each other, or do not fit the data.
+    TrainingError
+        If the loss becomes NaN or infinite. The last good epoch's state is kept.
+    """
+    run = Training(job, dataset, device, pseudo_labels)
+    directory = Path(directory)
+    store = ResumeStore(directory, run.fingerprint(dataset.checksum), report)
+    epochs = job.training.epochs
+    with store.locked() as waited:
+        if waited and store.published(["history.csv", "checkpoints/best.safetensors"]):
+            report(f"{directory}: that process has finished the same training; nothing left to do")
+            return
+        state = store.load()
+        rows: list[Row] = []
+        if state is not None:
+            run.restore(state.tensors)
+            rows = state.notes["rows"]
+        if rows:
+            report(f"{directory}: resumed after epoch {rows[-1]['epoch']}")
+        snapshots = set(job.training.snapshot_epochs())
+        for epoch in range(len(rows), epochs):
+            row = run.epoch(epoch)
+            _require_finite(run, row, rows, store, snapshots)
+            if epoch in snapshots:
+                row |= run.snapshot(epoch, store.snapshots / snapshot_name(epoch))
+            rows.append(row)
+            taken = sorted(snapshots & set(range(epoch + 1)))
+            store.save(State(run.state(), {"rows": rows}), taken)
+            if progress:
+                progress(epoch + 1, epochs, row)
+        store.publish(snapshots, best_epoch(rows))
+        write_history(directory / "history.csv", rows)
+        store.finish()
+
+
+def _require_finite(run: "Training", row: Row, rows: list[Row], store: ResumeStore, snapshots: set) -> None:
+    if math.isfinite(row["train_loss"]) and run.finite():
+        return
+    taken = sorted(snapshots & set(range(len(rows))))
+    kept = (
+        f"the state after epoch {len(rows) - 1} and the snapshots up to epoch {taken[-1]} are kept in "
+        f"{store.folder}"
+        if taken
+        else "no epoch was finished before"
+    )
+    raise TrainingError(
+        f"variant {run.job.variant!r}, seed {run.job.seed}: the loss became NaN or infinite in epoch "
+        f"{row['epoch']} of {run.spec.epochs} (learning rate {row['learning_rate']:g}); {kept}. "
+        "A lower learning_rate usually helps (overrides in the experiment's YAML)"
+    )
+
+
+def check_settings(spec: TrainingSpec) -> None:
+    """Raise `ConfigError` for settings that exclude each other."""
+    for field, given, objectives in (
+        ("label_smoothing", spec.label_smoothing, ("at", "trades", "self-supervision")),
+        ("attack_predicted_label", spec.attack_predicted_label, ("at", "mart")),
+        ("attack_incorrect: false", not spec.attack_incorrect, ("at", "trades", "mart")),
+        ("stop_after_flip", spec.stop_after_flip is not None, ("at", "mart")),
+        ("adversarial_fraction < 1", spec.adversarial_fraction < 1, ("self-supervision",)),
+    ):
+        if given and spec.objective not in objectives:
+            raise ConfigError(
+                f"{field}: not defined with objective {spec.objective!r}; "
+                f"allowed with {', '.join(objectives)}"
+            )
+
+
+class Training:
+    """A training in progress: network, optimiser and what is done in an epoch.
+
+    Every random choice has a stream of its own, derived from the job's seed, its purpose and the
+    epoch. So all variants share initial weights, order of examples and starts of the evaluation,
+    and no state of a generator has to be kept between epochs.
+    """
+
+    def __init__(self, job: TrainJob, dataset: Dataset, device: str = "cpu", pseudo_labels=None):
+        spec = job.training
+        check_settings(spec)
+        self.job, self.spec, self.device = job, spec, torch.device(device)
+        self.classes, self.mean, self.std = dataset.classes, dataset.mean, dataset.std
+        self.x, self.y, pool = _training_data(dataset, spec, device, pseudo_labels)
+        self.pool_labels = self.y[len(self.y) - pool :]
+        examples = len(self.y) - pool
+        self.plan = BatchPlan(examples, spec.batch_size, job.seed, pool, spec.unlabeled_fraction)
+        self.schedule = Schedule(spec, self.plan.updates)
+        count = min(spec.history_examples, dataset.size("test"))
+        self.held_out = {
+            "early_stopping": (
+                dataset.images("early_stopping", device=device),
+                dataset.labels("early_stopping", device=device),
+            ),
+            "test": (dataset.images("test", count, device), dataset.labels("test", count, device)),
+        }
+
+        model = build_model(job.model, self.classes, self.mean, self.std, self._stream("initialisation"))
+        self.model = model.to(self.device)
+        self.objective = OBJECTIVES[spec.objective](spec)
+        self.network = self.objective.network(self.model, self._stream("second head"))
+        self.network = self.network.to(self.device, memory_format=torch.channels_last).train()
+        self.parameters = list(self.network.parameters())
+        if spec.weight_clipping is not None:
+            clip_weights(self.parameters, spec.weight_clipping)
+        self.average = None
+        if spec.weight_averaging is not None:
+            self.average = averaged_weights(self.model, spec.weight_averaging)
+        self.optimizer = make_optimizer(spec, self.parameters)
+        self.statistics = RunningStatistics(self.network)
+        self.attack = TrainingAttack(spec, self.objective)
+        self.inference = InferenceModel(self.network, self.x[:2])
+        self.evaluator = InferenceModel(self.model, self.x[:2])
+        self.perturbation = None
+        if spec.weight_perturbation:
+            self.perturbation = WeightPerturbation(self.network, spec.weight_perturbation)
+
+    def _stream(self, *names: str | int) -> torch.Generator:
+        return generator(self.job.seed, *names)
+
+    # -- one epoch -----------------------------------------------------------------------------------
+
+    def epoch(self, epoch: int) -> Row:
+        """Train for one epoch; its row of history, less the columns of snapshots."""
+        self.streams = {
+            name: self._stream(name, epoch)
+            for name in ("augmentation", "attack", "label noise", "objective", "langevin")
+        }
+        if self.spec.optimizer == "entropy-sgd":
+            self.optimizer.noise_generator = self.streams["langevin"]
+        # sums over the epoch, on the device: updates, loss; counted examples, their loss and errors
+        self.sums = torch.zeros(5, dtype=torch.float64, device=self.device)
+        batches = self._batches(epoch)
+        first = epoch * self.plan.updates
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(derive_seed(self.job.seed, "dropout", epoch))
+            for update in range(first, first + self.plan.updates):
+                self._set_rates(update)
+                loss = self.optimizer.step(lambda: self._gradient(next(batches)))
+                self.sums[:2] += torch.stack([torch.ones_like(loss), loss]).to(self.sums.dtype)
+                if self.spec.weight_clipping is not None:
+                    clip_weights(self.parameters, self.spec.weight_clipping)
+                if self.average is not None:
+                    self.average.update_parameters(self.model)
+        updates, loss, examples, rloss, errors = self.sums.tolist()
+        return {
+            "variant": self.job.variant,
+            "seed": self.job.seed,
+            "epoch": epoch,
+            "epochs": self.spec.epochs,
+            "normalised_epoch": (epoch + 1) / self.spec.epochs,
+            "learning_rate": self.schedule.learning_rate(first),
+            "train_loss": loss / updates,
+            "train_rloss": rloss / examples if examples else math.nan,
+            "train_rerr": 100 * errors / examples if examples else math.nan,
+        }
+
+    def _set_rates(self, update: int) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.schedule.learning_rate(update)
+            if self.spec.optimizer == "sgd":
+                group["momentum"] = self.schedule.momentum(update)
+
+    def _batches(self, epoch: int) -> Iterator[Batch]:
+        """Augmented batches with labels as the weight update sees them, without end."""
+        spec, streams = self.spec, self.streams
+        for index in self.plan.epoch(epoch):
+            index = index.to(self.device)
+            y = target = self.y[index]
+            if spec.label_noise:
+                target = noisy_labels(y, spec.label_noise, self.classes, streams["label noise"])
+            counted = index < self.plan.examples
+            batch = Batch(self.x[index], y, target, counted, spec.label_smoothing)
+            batch = self.objective.prepare(batch, streams["objective"])
+            yield replace(batch, x=augment(batch.x, spec.augmentation, streams["augmentation"], self.mean))
+
+    def _gradient(self, batch: Batch) -> Tensor:
+        """Set the gradients of the weights for one batch; its loss, detached."""
+        self.inference.refresh(self.network)
+        x_adv, attacked = self.attack(self.inference, self._predict, batch, self.streams["attack"])
+        batch = replace(batch, x_adv=x_adv)
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.perturbation is None:
+            loss, logits = self.objective(self._forward, batch)
+            loss.backward()
+        else:
+            loss, logits = self._perturbed_gradient(batch)
+        with torch.no_grad():
+            counted = batch.counted
+            if self.spec.adversarial_fraction < 1:
+                counted = counted & attacked
+            # labels of other heads are out of range, and not counted
+            labels = batch.y.clamp(max=self.classes - 1)
+            losses = F.cross_entropy(logits, labels, reduction="none")
+            errors = logits.argmax(1) != labels
+            rows = torch.stack(
+                [counted.to(losses.dtype), losses * counted, (errors & counted).to(losses.dtype)]
+            )
+            self.sums[2:] += rows.sum(1)
+        return loss.detach()
+
+    def _perturbed_gradient(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """AT-AWP: the gradient at w + nu, in training mode.
+
+        As in the released code, batch norm's running statistics are those of the unperturbed
+        weights, from a pass of their own.
+        """
+        with torch.no_grad():
+            self.objective(self._forward, batch)
+        seen = batch.for_attack()
+        nu = self.perturbation.ascent(self.inference, lambda: self.objective(self._evaluate, seen)[0])
+        with self.perturbation.applied(nu), self.statistics.frozen():
+            loss, logits = self.objective(self._forward, batch)
+            loss.backward()
+        return loss, logits
+
+    def _forward(self, x: Tensor) -> Tensor:
+        """Logits in training mode."""
+        low = self.spec.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
+            logits = self.network(x.contiguous(memory_format=torch.channels_last))
+        return logits.to(x.dtype)
+
+    def _evaluate(self, x: Tensor) -> Tensor:
+        """Logits in evaluation mode."""
+        return self.inference.logits(x, self.spec.precision)
+
+    @torch.no_grad()
+    def _predict(self, x: Tensor) -> Tensor:
+        """Class logits in training mode that leave the running statistics alone."""
+        with self.statistics.frozen():
+            return self._forward(x)[:, : self.classes]
+
+    # -- snapshots -----------------------------------------------------------------------------------
+
+    def snapshot(self, epoch: int, path: Path) -> Row:
+        """Save the weights (averaged ones, if there is an average) and evaluate them."""
+        model = self.model
+        if self.average is not None:
+            model = self.average.module
+            recompute_statistics(model, self._clean_batches(epoch))
+        metadata = Metadata(
+            model=self.job.model.model_dump(),
+            classes=self.classes,
+            mean=self.mean,
+            std=self.std,
+            variant=self.job.variant,
+            seed=self.job.seed,
+            epoch=epoch,
+            weight_bound=self.spec.weight_clipping,
+        )
+        save_checkpoint(path, model, metadata)
+        self.evaluator.refresh(model)
+        return self.evaluate()
+
+    def _clean_batches(self, epoch: int) -> Iterator[Tensor]:
+        """One epoch of augmented clean batches."""
+        stream = self._stream("statistics", epoch)
+        plan = replace(self.plan, seed=derive_seed(self.job.seed, "statistics"))
+        for _, index in zip(range(plan.updates), plan.epoch(epoch), strict=False):
+            yield augment(self.x[index.to(self.device)], self.spec.augmentation, stream, self.mean)
+
+    def evaluate(self) -> Row:
+        """RLoss and RErr on the held-out images, by PGD with the training's number of steps.
+
+        The same random starts at every snapshot, and for every variant with equal images.
+        """
+        spec = self.spec
+        row: Row = {}
+        for split, restarts in (("test", 1), ("early_stopping", spec.early_stopping_restarts)):
+            x, y = self.held_out[split]
+            attack = PGD(
+                spec.evaluation_epsilon, spec.step_size, spec.steps, restarts, precision=spec.precision
+            )
+            found = attack(self.evaluator, x, y, EVALUATION_BATCH, self._stream("evaluation", split))
+            row[f"{split}_rloss"] = found.loss.mean().item()
+            row[f"{split}_rerr"] = 100 * found.error.double().mean().item()
+            if split == "test":
+                with torch.no_grad():
+                    correct = torch.cat([self.evaluator(part) for part in x.split(EVALUATION_BATCH)])
+                correct = correct.argmax(1) == y
+                # the mean over no example is NaN, and left empty in the file
+                row["test_correct_rloss"] = found.loss[correct].mean().item()
+                row["test_incorrect_rloss"] = found.loss[~correct].mean().item()
+        return row
+
+    # -- interruption --------------------------------------------------------------------------------
+
+    def fingerprint(self, data_checksum: str) -> str:
+        """SHA-256 of everything the result depends on: job, data, pseudo-labels, torch, device."""
+        parts = {
+            "job": self.job.model_dump(mode="json"),
+            "data": data_checksum,
+            "pseudo_labels": self.pool_labels.tolist(),
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "device": self.device.type,
+        }
+        return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+
+    def finite(self) -> bool:
+        """Whether all weights and statistics are finite."""
+        tensors = [t for t in self.network.state_dict().values() if t.is_floating_point()]
+        return bool(torch.stack([t.isfinite().all() for t in tensors]).all())
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors from which `restore` goes on, bit for bit."""
+        parts = {"network": self.network.state_dict(), "optimizer": optimizer_tensors(self.optimizer)}
+        if self.average is not None:
+            parts["average"] = self.average.state_dict()
+        return {f"{part}/{name}": t for part, tensors in parts.items() for name, t in tensors.items()}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` returned."""
+        parts: dict[str, dict[str, Tensor]] = {"network": {}, "optimizer": {}, "average": {}}
+        for name, tensor in tensors.items():
+            part, rest = name.split("/", 1)
+            parts[part][rest] = tensor.to(self.device)
+        self.network.load_state_dict(parts["network"])
+        restore_optimizer(self.optimizer, parts["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(parts["average"])
+
+
+def _training_data(
+    dataset: Dataset, spec: TrainingSpec, device: str, pseudo_labels
+) -> tuple[Tensor, Tensor, int]:
+    """Images and labels of the training split, then of the pool if it is used, and the pool's size."""
+    x, y = dataset.images("train", device=device), dataset.labels("train", device=device)
+    if not spec.unlabeled_fraction:
+        return x, y, 0
+    if pseudo_labels is None:
+        raise ConfigError(
+            f"unlabeled_fraction: {spec.unlabeled_fraction} needs pseudo-labels of the unlabelled images; "
+            "make them with `robust-flatness pseudo-label`"
+        )
+    labels = torch.as_tensor(pseudo_labels).to(device)
+    size = dataset.size("unlabeled")
+    if labels.shape != (size,) or size == 0 or labels.is_floating_point():
+        raise ConfigError(
+            f"pseudo_labels: {labels.dtype} of shape {tuple(labels.shape)}; expected an integer label for "
+            f"each of the {size} unlabelled images"
+        )
+    if labels.min() < 0 or labels.max() >= dataset.classes:
+        raise ConfigError(
+            f"pseudo_labels: from {int(labels.min())} to {int(labels.max())}; "
+            f"allowed are 0 to {dataset.classes - 1}"
+        )
+    pool = dataset.images("unlabeled", device=device)
+    return torch.cat([x, pool]), torch.cat([y, labels.to(y.dtype)]), size

@@ -1,0 +1,93 @@
+"""Self-supervision by rotation (Hendrycks et al., NeurIPS 2019)."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from robust_flatness.config import ConfigError, TrainingSpec
+from robust_flatness.training.objectives.base import Batch, Forward, Objective
+
+ROTATIONS = 4
+HIDDEN = 256
+
+
+class RotationNetwork(nn.Module):
+    """`model` with a second head on its features that predicts by how much an image is rotated.
+
+    The head is linear to 256, ReLU, batch norm, linear to 4. The output [n, K + 4] holds the
+    classes' logits, then the rotations'.
+    """
+
+    def __init__(self, model: nn.Module, generator: torch.Generator):
+        super().__init__()
+        self.model = model
+        self.head = nn.Sequential(
+            nn.Linear(model.feature_size, HIDDEN),
+            nn.ReLU(),
+            nn.BatchNorm1d(HIDDEN),
+            nn.Linear(HIDDEN, ROTATIONS),
+        )
+        for layer in (self.head[0], self.head[3]):
+            # gain sqrt 2, as in the networks
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.model.features(x)
+        return torch.cat([self.model.classifier(features), self.head(features)], dim=1)
+
+
+def rotate(x: Tensor, quarters: Tensor) -> Tensor:
+    """Rotate image i of `x` [n, C, H, H] by `quarters[i]` times 90 degrees, counter-clockwise."""
+    turned = torch.stack([x.rot90(k, (2, 3)) for k in range(ROTATIONS)])
+    return turned[quarters, torch.arange(len(x), device=x.device)]
+
+
+class SelfSupervision(Objective):
+    """mean CE of the class on one half of the batch + lambda mean CE of the rotation on the other.
+
+    The other half (the last n // 2 examples) is rotated by a random multiple of 90 degrees before
+    augmentation. Adversarial examples maximise the cross-entropy of what their half predicts; for
+    them, the label of a rotated example is K + its number of quarter turns.
+    """
+
+    def __init__(self, spec: TrainingSpec):
+        super().__init__(spec)
+        self.classes = 0
+
+    def network(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
+        self.classes = model.classifier.out_features
+        return RotationNetwork(model, generator)
+
+    def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
+        height, width = batch.x.shape[2:]
+        if height != width:
+            raise ConfigError(f"objective: 'self-supervision' rotates square images, not {height}x{width}")
+        count = len(batch.x) // 2
+        plain = len(batch.x) - count
+        quarters = torch.randint(ROTATIONS, (count,), generator=generator).to(batch.x.device)
+        labels = self.classes + quarters
+        return replace(
+            batch,
+            x=torch.cat([batch.x[:plain], rotate(batch.x[plain:], quarters)]),
+            y=torch.cat([batch.y[:plain], labels]),
+            target=torch.cat([batch.target[:plain], labels]),
+            counted=torch.cat([batch.counted[:plain], torch.zeros_like(batch.counted[plain:])]),
+        )
+
+    def attack_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy among the classes where `target` is one, among the rotations elsewhere."""
+        rotated = target >= self.classes
+        of_class = torch.arange(logits.shape[1], device=logits.device) < self.classes
+        own = logits.masked_fill(of_class == rotated[:, None], -torch.inf)
+        return F.cross_entropy(own, target, reduction="none")
+
+    def __call__(self, forward: Forward, batch: Batch) -> tuple[Tensor, Tensor]:
+        plain = len(batch.x) - len(batch.x) // 2
+        logits = forward(batch.x_adv)
+        classes, rotations = logits[:, : self.classes], logits[plain:, self.classes :]
+        loss = F.cross_entropy(classes[:plain], batch.target[:plain], label_smoothing=batch.smoothing)
+        rotation_loss = F.cross_entropy(rotations, batch.target[plain:] - self.classes)
+        return loss + self.spec.objective_weight * rotation_loss, classes

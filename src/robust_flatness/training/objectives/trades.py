@@ -1,0 +1,35 @@
+"""TRADES (Zhang et al., ICML 2019): clean cross-entropy and consistency under perturbation."""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from robust_flatness.training.objectives.base import Batch, ExampleLoss, Forward, Objective
+
+
+def kl_divergence(clean: Tensor, adversarial: Tensor) -> Tensor:
+    """KL(p || q) per example, p = softmax(`clean`), q = softmax(`adversarial`), logits [n, K]."""
+    log_p, log_q = F.log_softmax(clean, dim=1), F.log_softmax(adversarial, dim=1)
+    return (log_p.exp() * (log_p - log_q)).sum(1)
+
+
+class Trades(Objective):
+    """mean over examples of CE(f(x), y) + lambda KL(f(x) || f(x~)).
+
+    The adversarial x~ maximises the same KL, against the clean prediction in evaluation mode. Clean
+    and adversarial examples pass the network one after the other, so that batch norm takes the
+    statistics of each alone. The gradient flows through both arguments of the KL.
+    """
+
+    def attack_goal(self, forward: Forward, batch: Batch) -> tuple[Tensor, ExampleLoss]:
+        return forward(batch.x).detach(), self.attack_loss
+
+    def attack_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """KL between the clean prediction, whose logits are `target`, and that of `logits`."""
+        return kl_divergence(target, logits)
+
+    def __call__(self, forward: Forward, batch: Batch) -> tuple[Tensor, Tensor]:
+        clean = forward(batch.x)
+        adversarial = forward(batch.x_adv)
+        loss = F.cross_entropy(clean, batch.target, label_smoothing=batch.smoothing)
+        divergence = kl_divergence(clean, adversarial).mean()
+        return loss + self.spec.objective_weight * divergence, adversarial

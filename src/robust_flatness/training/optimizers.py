@@ -1,0 +1,63 @@
+"""The optimiser of a training, and the box that weight clipping keeps the weights in."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from robust_flatness.config import ConfigError, TrainingSpec
+from robust_flatness.training.entropy_sgd import EntropySGD
+from robust_flatness.training.sgd import SGD
+
+
+def make_optimizer(spec: TrainingSpec, parameters: Iterable[Tensor]) -> SGD | torch.optim.Optimizer:
+    """SGD (Nesterov), Adam or Entropy-SGD; weight decay applies to every tensor.
+
+    Raises
+    ------
+    ConfigError
+        For Entropy-SGD with momentum.
+    """
+    parameters = list(parameters)
+    common = {"lr": spec.learning_rate, "weight_decay": spec.weight_decay}
+    if spec.optimizer == "sgd":
+        return SGD(parameters, momentum=spec.momentum, **common)
+    if spec.optimizer == "adam":
+        return torch.optim.Adam(parameters, fused=True, **common)
+    if spec.momentum:
+        raise ConfigError(
+            f"momentum: {spec.momentum} with optimizer 'entropy-sgd'; it runs without momentum, set 0"
+        )
+    return EntropySGD(parameters, langevin_steps=spec.langevin_steps, **common)
+
+
+def optimizer_tensors(optimizer: SGD | torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's tensors by "<parameter's number>.<name>"; its numbers are the training's."""
+    state = optimizer.state_dict()["state"]
+    return {f"{i}.{key}": tensor for i, tensors in state.items() for key, tensor in tensors.items()}
+
+
+def restore_optimizer(optimizer: SGD | torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Bring the optimiser to the state that `optimizer_tensors` returned."""
+    parameters = optimizer.param_groups[0]["params"]
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        number, key = name.split(".", 1)
+        parameter = parameters[int(number)]
+        if tensor.shape == parameter.shape:
+            # in the parameter's memory layout
+            tensor = torch.empty_like(parameter, requires_grad=False).copy_(tensor)
+        state.setdefault(int(number), {})[key] = tensor
+    groups = optimizer.state_dict().get("param_groups")
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+@torch.no_grad()
+def clip_weights(parameters: Iterable[Tensor], bound: float) -> None:
+    """Clip each tensor to [-bound, bound], in place (Stutz et al., MLSys 2021).
+
+    Batch norm's scale is 1 + w, so it stays within 1 +- bound.
+    """
+    parameters = list(parameters)
+    torch._foreach_clamp_min_(parameters, -bound)
+    torch._foreach_clamp_max_(parameters, bound)

@@ -1,0 +1,67 @@
+"""Pseudo-labels of unlabelled images (Carmon et al., NeurIPS 2019)."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from robust_flatness.config import ModelSpec, TrainingSpec
+from robust_flatness.data import Dataset
+from robust_flatness.data.augmentation import augment
+from robust_flatness.models import build_model
+from robust_flatness.seeding import derive_seed, generator
+from robust_flatness.training.batches import BatchPlan
+from robust_flatness.training.optimizers import make_optimizer
+from robust_flatness.training.schedules import Schedule
+
+
+def pseudo_label(
+    dataset: Dataset, model: ModelSpec, training: TrainingSpec, seed: int, device: str = "cpu"
+) -> Tensor:
+    """Labels int64 [n] of the `unlabeled` split, predicted by a standard classifier.
+
+    A network of `model` is trained on the clean images of the `train` split, with the epochs,
+    batches, rates, optimiser and augmentation of `training` and without any attack. Only the
+    training split's labels are read; how right the predictions are is not, and cannot be, computed.
+    The same arguments give the same labels.
+
+    Raises
+    ------
+    RuntimeError
+        If the loss becomes NaN.
+    """
+    seed = derive_seed(seed, "pseudo-labels")
+    x, y = dataset.images("train", device=device), dataset.labels("train", device=device)
+    network = build_model(
+        model, dataset.classes, dataset.mean, dataset.std, generator(seed, "initialisation")
+    )
+    network = network.to(device, memory_format=torch.channels_last).train()
+    optimizer = make_optimizer(training, network.parameters())
+    plan = BatchPlan(len(x), training.batch_size, seed)
+    schedule = Schedule(training, plan.updates)
+    for epoch in range(training.epochs):
+        stream = generator(seed, "augmentation", epoch)
+        indices = plan.epoch(epoch)
+        total = torch.zeros((), device=device)
+        devices = [torch.device(device)] if device.startswith("cuda") else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(derive_seed(seed, "dropout", epoch))
+            for update in range(plan.updates):
+                optimizer.param_groups[0]["lr"] = schedule.learning_rate(epoch * plan.updates + update)
+                index = next(indices).to(device)
+                batch = augment(x[index], training.augmentation, stream, dataset.mean)
+                optimizer.zero_grad(set_to_none=True)
+                loss = F.cross_entropy(network(batch), y[index])
+                loss.backward()
+                optimizer.step()
+                total += loss.detach()
+        if not math.isfinite(total.item()):
+            raise RuntimeError(f"pseudo-labels: the loss became NaN in epoch {epoch}; lower learning_rate")
+    network.eval()
+    pool = dataset.images("unlabeled", device=device)
+    with torch.no_grad():
+        logits = [network(part) for part in pool.split(1024)]
+    if not logits:
+        return torch.zeros(0, dtype=torch.int64)
+    return torch.cat(logits).argmax(1).cpu()
