@@ -657,7 +657,8 @@ def parse(spec: type[Spec], values: Any, where: str = "") -> Any:
         lines = []
         for problem in error.errors():
             # branches of a union ("literal['all']", "function-before[...]") are no part of a field's name
-            path = ".".join(part for part in map(str, problem["loc"]) if not UNION_BRANCH.match(part))
+            parts = (part for part in map(str, problem["loc"]) if not UNION_BRANCH.match(part))
+            path = ".".join(part if part and part.isprintable() else repr(part) for part in parts)
             field = ".".join(part for part in (where, path) if part) or spec.__name__
             message = problem["msg"].removeprefix("Value error, ")
             given = (

@@ -26,7 +26,8 @@ def build_model(
     `mean` and `std` are the channel statistics of the training images in [0, 1]. With a
     `generator`, initial weights are drawn from it; without, they are left for loading.
     """
-    model = ResNet(MODELS[spec.name], spec.width, classes, mean, std, spec.activation, spec.dropout)
+    with torch.random.fork_rng(devices=[]):  # torch's layers draw weights of their own when they are made
+        model = ResNet(MODELS[spec.name], spec.width, classes, mean, std, spec.activation, spec.dropout)
     if generator is not None:
         model.reset_parameters(generator)
     return model

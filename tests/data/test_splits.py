@@ -1,0 +1,256 @@
+"""Splits are disjoint, stratified and seeded; a user's arrays are checked before anything runs."""
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from robust_flatness.config import ConfigError, DataSpec, parse
+from robust_flatness.data.splits import make_splits, read_npz
+
+SIZES = {"train": 150, "unlabeled": 450, "early_stopping": 200, "test": 500}
+SPLITS = tuple(SIZES)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return make_splits(DataSpec(name="digits", **SIZES), seed=0)
+
+
+def keys_of(images: np.ndarray) -> list[bytes]:
+    return [image.tobytes() for image in images]
+
+
+def arrays(train=60, test=40, channels=None, classes=3):
+    """Numbered images, so that each can be found again: its first two pixels are its index."""
+    rng = np.random.default_rng(0)
+    shape = (4, 4) if channels is None else (4, 4, channels)
+
+    def images(count, offset):
+        x = rng.integers(0, 256, (count, *shape), dtype=np.uint8)
+        x.reshape(count, -1)[:, 0] = np.arange(count) % 256
+        x.reshape(count, -1)[:, 1] = offset
+        return x
+
+    return {
+        "x_train": images(train, 0),
+        "y_train": np.arange(train) % classes,
+        "x_test": images(test, 1),
+        "y_test": np.arange(test) % classes,
+    }
+
+
+def save(path, changed=None, without=(), **settings):
+    content = arrays(**settings) | (changed or {})
+    np.savez(path, **{key: value for key, value in content.items() if key not in without})
+    return path
+
+
+def npz_spec(path, **sizes):
+    return DataSpec(
+        **{"name": "npz", "path": str(path), "train": 20, "early_stopping": 10, "test": 15} | sizes
+    )
+
+
+def test_no_example_is_in_two_splits(digits):
+    """The digits hold a few images twice; counting them shows each example used at most once."""
+    available: dict[bytes, int] = {}
+    source = np.rint(load_digits().images * (255 / 16)).astype(np.uint8)
+    for key in keys_of(source):
+        available[key] = available.get(key, 0) + 1
+    for split in SPLITS:
+        for key in keys_of(digits[f"x_{split}"]):
+            available[key] -= 1
+    assert min(available.values()) >= 0
+    assert sum(available.values()) == len(source) - sum(SIZES.values())
+
+
+def test_sizes_shapes_and_dtypes(digits):
+    for split, size in SIZES.items():
+        assert digits[f"x_{split}"].shape == (size, 1, 8, 8)
+        assert digits[f"x_{split}"].dtype == np.uint8
+    assert digits["x_train"].min() == 0
+    assert digits["x_train"].max() == 255
+
+
+def test_labels_belong_to_their_images(digits):
+    source = load_digits()
+    labels: dict[bytes, set[int]] = {}
+    for key, label in zip(
+        keys_of(np.rint(source.images * (255 / 16)).astype(np.uint8)), source.target, strict=True
+    ):
+        labels.setdefault(key, set()).add(int(label))
+    for split in ("train", "early_stopping", "test"):
+        for key, label in zip(keys_of(digits[f"x_{split}"]), digits[f"y_{split}"], strict=True):
+            assert int(label) in labels[key]
+
+
+def test_every_split_has_the_shares_of_the_classes(digits):
+    """Stratified: each class's count is its share of the split, rounded up or down."""
+    shares = np.bincount(load_digits().target) / 1797
+    for split in ("train", "early_stopping", "test"):
+        counts = np.bincount(digits[f"y_{split}"], minlength=10)
+        assert np.abs(counts - shares * SIZES[split]).max() <= 2
+
+
+def test_labels_of_the_pool_are_gone(digits):
+    assert "y_unlabeled" not in digits
+
+
+def test_same_seed_same_splits_other_seed_other_splits(digits):
+    again = make_splits(DataSpec(name="digits", **SIZES), seed=0)
+    other = make_splits(DataSpec(name="digits", **SIZES), seed=1)
+    assert all(np.array_equal(digits[name], again[name]) for name in digits)
+    assert not np.array_equal(digits["x_test"], other["x_test"])
+
+
+def test_a_larger_pool_leaves_test_and_training_examples_alone(digits):
+    smaller = make_splits(DataSpec(name="digits", **(SIZES | {"unlabeled": 0})), seed=0)
+    for split in ("train", "early_stopping", "test"):
+        assert np.array_equal(digits[f"x_{split}"], smaller[f"x_{split}"])
+    assert len(smaller["x_unlabeled"]) == 0
+
+
+def test_statistics_are_those_of_the_training_images_alone(digits):
+    pixels = digits["x_train"].astype(np.float64) / 255
+    assert digits["mean"] == pytest.approx([pixels.mean()], rel=1e-12)
+    assert digits["std"] == pytest.approx([pixels.std()], rel=1e-12)
+
+
+def test_all_digits_can_be_used():
+    splits = make_splits(
+        DataSpec(name="digits", train=1000, unlabeled=97, early_stopping=200, test=500), seed=0
+    )
+    assert sum(len(splits[f"x_{split}"]) for split in SPLITS) == 1797
+
+
+def test_npz_test_is_the_head_and_early_stopping_the_tail(tmp_path):
+    path = save(tmp_path / "data.npz")
+    splits = make_splits(npz_spec(path), seed=0)
+    source = arrays()
+    assert np.array_equal(splits["x_test"][:, 0], source["x_test"][:15])
+    assert np.array_equal(splits["y_test"], source["y_test"][:15])
+    assert np.array_equal(splits["x_early_stopping"][:, 0], source["x_test"][-10:])
+    assert np.array_equal(splits["y_early_stopping"], source["y_test"][-10:])
+
+
+def test_npz_training_and_pool_are_disjoint_and_in_order(tmp_path):
+    splits = make_splits(npz_spec(save(tmp_path / "data.npz"), train=25, unlabeled=30), seed=0)
+    train, pool = splits["x_train"][:, 0, 0, 0], splits["x_unlabeled"][:, 0, 0, 0]
+    assert not set(train) & set(pool)
+    assert (np.diff(train.astype(int)) > 0).all()
+    assert (np.diff(pool.astype(int)) > 0).all()
+    assert np.array_equal(splits["y_train"], train % 3)
+
+
+def test_npz_whole_training_set(tmp_path):
+    splits = make_splits(npz_spec(save(tmp_path / "data.npz"), train=60), seed=0)
+    assert np.array_equal(splits["x_train"][:, 0], arrays()["x_train"])
+
+
+@pytest.mark.parametrize("channels", [None, 1, 3, 4])
+def test_npz_images_come_out_channels_first(tmp_path, channels):
+    path = save(tmp_path / "data.npz", channels=channels)
+    x, source = read_npz(path)["x_test"], arrays(channels=channels)["x_test"]
+    assert x.shape == (40, channels or 1, 4, 4)
+    expected = source if channels is None else source[..., 0]
+    assert np.array_equal(x[:, 0], expected)
+
+
+def test_constant_channel_can_be_whitened(tmp_path):
+    black = np.zeros((60, 4, 4), np.uint8)
+    splits = make_splits(npz_spec(save(tmp_path / "data.npz", {"x_train": black})), seed=0)
+    assert (splits["std"] > 0).all()
+
+
+# Every bad array gets a message that names the file, the key, what was found and what is allowed.
+BAD_ARRAYS = {
+    "float images": ({"x_train": np.zeros((60, 4, 4))}, ["x_train", "float64", "uint8"]),
+    "nan images": ({"x_test": np.full((40, 4, 4), np.nan)}, ["x_test", "NaN", "uint8"]),
+    "flat images": ({"x_train": np.zeros((60, 16), np.uint8)}, ["x_train", "(60, 16)", "height"]),
+    "channels first": (
+        {"x_train": np.zeros((60, 3, 8, 8), np.uint8)},
+        ["x_train", "(60, 3, 8, 8)", "channels"],
+    ),
+    "no images": ({"x_test": np.zeros((0, 4, 4), np.uint8)}, ["x_test", "(0, 4, 4)"]),
+    "sizes differ": ({"x_test": np.zeros((40, 5, 4), np.uint8)}, ["x_train", "x_test", "(1, 5, 4)"]),
+    "labels too few": ({"y_train": np.zeros(59, int)}, ["y_train", "(59,)", "(60,)"]),
+    "labels one-hot": ({"y_train": np.zeros((60, 3), int)}, ["y_train", "(60, 3)"]),
+    "labels float": ({"y_train": np.zeros(60)}, ["y_train", "float64", "integers"]),
+    "labels nan": ({"y_test": np.full(40, np.nan)}, ["y_test", "NaN", "integers"]),
+    "labels bool": ({"y_train": np.zeros(60, bool)}, ["y_train", "bool", "integers"]),
+    "labels text": ({"y_train": np.full(60, "a")}, ["y_train", "integers"]),
+    "label negative": ({"y_train": np.arange(60) % 3 - 1}, ["y_train", "-1", "0 to 1"]),
+    "label unknown": ({"y_test": np.arange(40) % 5}, ["y_test", "4", "0 to 2"]),
+    "label huge": ({"y_test": np.full(40, 2**63, np.uint64)}, ["y_test"]),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ARRAYS)
+def test_bad_arrays_are_named(tmp_path, name):
+    changed, words = BAD_ARRAYS[name]
+    path = save(tmp_path / "data.npz", changed)
+    with pytest.raises(ConfigError) as error:
+        read_npz(path)
+    assert all(word in str(error.value) for word in [str(path), *words])
+
+
+@pytest.mark.parametrize("key", ["x_train", "y_train", "x_test", "y_test"])
+def test_missing_key_is_named(tmp_path, key):
+    path = save(tmp_path / "data.npz", without=[key])
+    with pytest.raises(ConfigError, match=f"{key} missing"):
+        read_npz(path)
+
+
+def test_labels_are_checked_against_the_classes_given(tmp_path):
+    path = save(tmp_path / "data.npz", classes=5)
+    assert read_npz(path, classes=7)["y_train"].max() == 4
+    with pytest.raises(ConfigError, match="0 to 3"):
+        read_npz(path, classes=4)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        ({"train": 61}, ["data.train", "61", "60"]),
+        ({"train": 40, "unlabeled": 30}, ["data.unlabeled", "30", "60"]),
+        ({"test": 31}, ["data.test", "31", "40"]),
+        ({"early_stopping": 41, "test": 1}, ["data.early_stopping", "41", "40"]),
+        ({"train": 2}, ["data.train", "2"]),
+    ],
+)
+def test_sizes_beyond_the_data_are_named(tmp_path, sizes, words):
+    spec = npz_spec(save(tmp_path / "data.npz"), **sizes)
+    with pytest.raises(ConfigError) as error:
+        make_splits(spec, seed=0)
+    assert all(word in str(error.value) for word in words)
+
+
+def test_sizes_beyond_the_digits_are_named_before_anything_is_loaded():
+    with pytest.raises(ConfigError, match=r"= 1800, but 'digits' has 1797"):
+        parse(DataSpec, {"name": "digits", "train": 1300, "early_stopping": 250, "test": 250}, "data")
+
+
+def test_pickled_arrays_are_refused_and_not_run(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "exploded"), "w"))
+
+    path = save(tmp_path / "data.npz", {"y_train": np.array([Bomb()] * 60, dtype=object)})
+    with pytest.raises(ConfigError, match=str(path)):
+        read_npz(path)
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"not a zip", b"\x93NUMPY\x01\x00", b"\x80\x04N."])
+def test_other_files_are_refused(tmp_path, content):
+    path = tmp_path / "data.npz"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=str(path)):
+        read_npz(path)
+
+
+def test_missing_file_directory_and_npy_are_refused(tmp_path):
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    for path in (tmp_path / "missing.npz", tmp_path, tmp_path / "array.npy"):
+        with pytest.raises(ConfigError, match=str(path)):
+            read_npz(path)

@@ -1,0 +1,483 @@
+"""The config: what people write is understood, and what cannot be used is named."""
+
+import copy
+import itertools
+import math
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from robust_flatness.config import (
+    AutoAttackSpec,
+    ConfigError,
+    Experiment,
+    ExperimentSpec,
+    TrainingSpec,
+    load_experiment,
+    load_variants,
+    load_yaml,
+    parse,
+    parse_number,
+    rescaled_decay,
+)
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = {name: load_yaml(ROOT / f"config/{name}.yaml") for name in ("digits", "smoke")}
+VARIANTS = ROOT / "config/variants.yaml"
+CATALOGUE = load_variants(VARIANTS)
+
+
+def load(values) -> Experiment:
+    """As `load_experiment`, with the catalogue read once for all tests."""
+    return Experiment(parse(ExperimentSpec, values), CATALOGUE)
+
+
+def digits(**changed):
+    """The digits' config with values at dotted paths replaced (None: removed)."""
+    config = copy.deepcopy(CONFIGS["digits"])
+    for path, value in changed.items():
+        *folders, name = path.split("__")
+        place = config
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        if value is None:
+            del place[name]
+        else:
+            place[name] = value
+    return config
+
+
+# What people write.
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("8/255", 8 / 255),
+        ("1e-3", 1e-3),
+        ("0.15/4", 0.0375),
+        (" 7 ", 7),
+        ("-2", -2),
+        (0.5, 0.5),
+        ("1/0", "1/0"),
+    ],
+)
+def test_numbers_as_people_write_them(text, number):
+    assert parse_number(text) == number
+
+
+@pytest.mark.parametrize("text", ["8/255/2", "abc", "", "/", "1/", "0x10", "1,5"])
+def test_other_text_is_left_for_the_validation(text):
+    assert parse_number(text) == text
+
+
+def test_values_from_the_command_line_are_understood():
+    """Snakemake's --config gives text, and lists where there are commas."""
+    as_text = digits(epsilon="8/255", seeds="0,1", variants="at,trades-6", training__learning_rate="5e-2")
+    spec = load(as_text).spec
+    assert spec.epsilon == 8 / 255
+    assert spec.seeds == (0, 1)
+    assert spec.variants == ("at", "trades-6")
+    assert spec.training["learning_rate"] == "5e-2"
+    assert load(as_text).train_jobs["at"].training.learning_rate == 0.05
+    assert load(digits(seeds=3)).spec.seeds == (3,)
+    assert load(digits(variants="at")).spec.variants == ("at",)
+    assert load(digits(variants=["all"])).spec.variants == "all"
+
+
+def test_equal_settings_give_equal_text_whatever_their_order():
+    config = digits()
+    shuffled = dict(reversed(config.items())) | {"training": dict(reversed(config["training"].items()))}
+    assert load(config).train_job("at", 0).json_text() == load(shuffled).train_job("at", 0).json_text()
+    slashed = digits(training__step_size=0.0375)
+    assert load(config).train_job("at", 0).json_text() == load(slashed).train_job("at", 0).json_text()
+
+
+def test_json_text_reads_back_as_the_same_spec():
+    experiment = load(digits())
+    for slug, job in experiment.train_jobs.items():
+        assert type(job).model_validate_json(job.json_text()) == job, slug
+
+
+# The catalogue.
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_published_variant_is_known_and_no_two_come_out_equal(name):
+    import csv
+
+    with open(ROOT / "paper_tables/published/variants.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    column = next(column for column in ("variant", "slug") if column in rows[0])
+    published = {row[column] for row in rows}
+    assert len(published) == 74
+    experiment = load(CONFIGS[name] | {"variants": "all"})
+    assert published <= experiment.variants.keys()
+    texts = {job.model_copy(update={"variant": ""}).json_text() for job in experiment.train_jobs.values()}
+    assert len(texts) == len(experiment.train_jobs) == 74
+
+
+def test_variants_are_changes_of_the_baseline():
+    jobs = {slug: job.training for slug, job in load(digits()).train_jobs.items()}
+    at = jobs["at"]
+    assert jobs["learning-rate-0.2"].learning_rate == 4 * at.learning_rate
+    assert jobs["cyclic-1"].epochs == at.epochs // 5
+    assert jobs["weight-decay-0"].weight_decay == 0
+    assert jobs["epsilon-9"].epsilon == pytest.approx(9 / 8 * at.epsilon, rel=1e-15)
+    assert jobs["epsilon-9"].evaluation_epsilon == at.epsilon
+    assert jobs["trades-6"].model_dump() == {
+        **at.model_dump(),
+        "objective": "trades",
+        "objective_weight": 6,
+    }
+
+
+def test_weight_averaging_forgets_as_much_as_published():
+    """The weight of the initialisation after the whole training is the published one's."""
+    for decay in (0.98, 0.9975):
+        for steps in (300, 58650):
+            assert rescaled_decay(decay, steps) ** steps == pytest.approx(decay**58650, rel=1e-6)
+    training = load(digits()).train_jobs["weight-averaging-0.98"].training
+    steps = training.epochs * math.ceil(150 / training.batch_size)
+    assert training.weight_averaging == rescaled_decay(0.98, steps)
+
+
+def test_batch_sizes_have_a_floor():
+    experiment = load(digits(minimum_batch_size=16, variants=["batch-size-8"], overrides=None))
+    assert experiment.train_jobs["batch-size-8"].training.batch_size == 16
+    with pytest.raises(ConfigError, match="'batch-size-8' and 'batch-size-16' come out equal"):
+        load(digits(minimum_batch_size=16, variants=["batch-size-8", "batch-size-16"], overrides=None))
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 11, 12, 13, 30, 60, 150])
+def test_snapshots_are_many_even_and_include_the_last_epoch(epochs):
+    spec = load(digits(variants=["at"], training__epochs=epochs)).train_jobs["at"].training
+    taken = spec.snapshot_epochs()
+    assert taken[0] == 0
+    assert taken[-1] == epochs - 1
+    assert len(taken) >= min(12, epochs)
+    assert len({b - a for a, b in itertools.pairwise(taken[:-1])}) <= 1
+
+
+def test_an_experiments_override_replaces_a_scaled_value():
+    experiment = load(digits(overrides__adam={"set": {"learning_rate": 0.003}}))
+    assert experiment.train_jobs["adam"].training.learning_rate == 0.003
+    assert experiment.train_jobs["adam"].training.optimizer == "adam"
+
+
+def test_catalogue_with_unusable_names_or_sources_is_refused(tmp_path):
+    for content, words in {
+        "a/b: {label: x, family: y}": ["'a/b'", "letters"],
+        "1: {label: x, family: y}": ["1 cannot name"],
+        "a: {label: x}": ["a.family", "required"],
+        "a: [1]": ["a", "dictionary"],
+        "a: {label: x, family: y, derived_from: b}": ["a.derived_from", "'b'"],
+        "a: {label: x, family: y}\nb: {label: x, family: y, derived_from: a}": ["b.convolution_scale"],
+        "a: {label: x, family: y, scale: {epochs: -1}}": ["a.scale.epochs", "-1"],
+    }.items():
+        path = tmp_path / "variants.yaml"
+        path.write_text(content)
+        with pytest.raises(ConfigError) as error:
+            load_variants(path)
+        assert all(word in str(error.value) for word in [str(path), *words])
+
+
+# Bad input: the message names the field, the value, and what is allowed.
+
+BAD = {
+    "unknown variant": ({"variants": ["nope"]}, ["variants", "'nope'", "trades-6"]),
+    "unknown variant, overridden": ({"overrides__nope": {}}, ["overrides", "'nope'", "trades-6"]),
+    "derived alone": ({"variants": ["at-scaled-2"]}, ["'at-scaled-2'", "'at'"]),
+    "unknown dataset": ({"data__name": "mnist"}, ["data.name", "'mnist'", "'digits' or 'npz'"]),
+    "unknown model": ({"model__name": "vgg"}, ["model.name", "'vgg'", "'resnet18' or 'small-resnet'"]),
+    "unknown activation": ({"model__activation": "tanh"}, ["model.activation", "'tanh'", "'relu'"]),
+    "unknown objective": ({"training__objective": "gan"}, ["training.objective", "'gan'", "'trades'"]),
+    "unknown field": ({"training__epoch": 3}, ["training.epoch", "unknown field"]),
+    "unknown section": ({"measure": {}}, ["measure", "unknown field"]),
+    "unknown field in an override": (
+        {"overrides__at": {"set": {"lr": 1}}},
+        ["'at'", "'lr'", "learning_rate"],
+    ),
+    "epsilon 0": ({"epsilon": 0}, ["epsilon", "greater than 0", "0"]),
+    "epsilon below 0": ({"epsilon": "-8/255"}, ["epsilon", "greater than 0", "-8/255"]),
+    "epsilon above 1": ({"epsilon": 8}, ["epsilon", "less than or equal to 1", "8"]),
+    "epsilon nan": ({"epsilon": math.nan}, ["epsilon", "finite", "nan"]),
+    "epsilon text": ({"epsilon": "8/0"}, ["epsilon", "8/0", "number"]),
+    "step size 0": ({"training__step_size": 0}, ["training.step_size", "greater than 0"]),
+    "attack's step size": (
+        {"measures__robustness__attack__step_size": -1},
+        ["measures.robustness.attack.step_size", "greater than 0", "-1"],
+    ),
+    "xi 0": (
+        {"measures__flatness__average__xi": [0.5, 0]},
+        ["measures.flatness.average.xi.1", "greater than 0"],
+    ),
+    "xi twice": (
+        {"measures__flatness__worst__xi": [0.5, "1/2"]},
+        ["measures.flatness.worst.xi", "each once"],
+    ),
+    "no xi": ({"measures__flatness__worst__xi": []}, ["measures.flatness.worst.xi", "at least one"]),
+    "samples 0": (
+        {"measures__flatness__average__samples": 0},
+        ["measures.flatness.average.samples", "equal to 1"],
+    ),
+    "restarts 0": (
+        {"measures__robustness__attack__restarts": 0},
+        ["measures.robustness.attack.restarts", "equal to 1"],
+    ),
+    "steps 0": ({"training__steps": 0}, ["training.steps", "equal to 1"]),
+    "steps 1.5": ({"training__steps": 1.5}, ["training.steps", "integer", "1.5"]),
+    "steps true": ({"training__steps": True}, ["training.steps", "number", "True"]),
+    "epochs none": ({"overrides__at": {"set": {"epochs": None}}}, ["'at'", "epochs", "integer"]),
+    "batch size text": ({"overrides__adam": {"set": {"batch_size": "x"}}}, ["'adam'", "batch_size", "'x'"]),
+    "epochs scaled away": (
+        {"overrides__at": {"scale": {"epochs": 1e308}}},
+        ["'at'", "scale.epochs", "too large"],
+    ),
+    "no number to scale": (
+        {"overrides__at": {"scale": {"milestones": 2}}},
+        ["'at'", "scale.milestones", "not a number"],
+    ),
+    "test too large": ({"data__test": 1500}, ["data", "test", "1797"]),
+    "train too large": ({"data__train": 5000}, ["data", "train", "1797"]),
+    "early stopping 0": ({"data__early_stopping": 0}, ["data.early_stopping", "equal to 1"]),
+    "measure beyond test": (
+        {"measures__robustness__test_examples": 501},
+        ["measures.robustness.test_examples", "501", "500", "data.test"],
+    ),
+    "measure beyond training": (
+        {"measures__flatness__train_examples": 151},
+        ["measures.flatness.train_examples", "151", "150", "data.train"],
+    ),
+    "clean beyond test": (
+        {"measures__robustness__clean_test_examples": 501},
+        ["measures.robustness.clean_test_examples", "501", "500"],
+    ),
+    "digits' classes": ({"data__classes": 5}, ["classes", "5", "10"]),
+    "digits' path": ({"data__path": "x.npz"}, ["path", "'x.npz'", "scikit-learn"]),
+    "npz without path": ({"data__name": "npz"}, ["path", "npz"]),
+    "targets": (
+        {"measures__robustness__autoattack__target_classes": 10},
+        ["target_classes", "10", "at most 9"],
+    ),
+    "no pool": ({"data__unlabeled": 0}, ["'unlabeled'", "data.unlabeled"]),
+    "seeds twice": ({"seeds": [0, "0"]}, ["seeds", "each once"]),
+    "no seeds": ({"seeds": []}, ["seeds", "at least one"]),
+    "endless seed": ({"seeds": [10**5000]}, ["seeds.0", "less than", "too large to show"]),
+    "seed below 0": ({"seeds": [-1]}, ["seeds.0", "equal to 0", "-1"]),
+    "experiment with a path": ({"experiment": "../x"}, ["experiment", "'../x'", "letters"]),
+    "experiment published": ({"experiment": "published"}, ["experiment", "choose another name"]),
+    "experiment too long": ({"experiment": "x" * 101}, ["experiment", "at most 100"]),
+    "experiment missing": ({"experiment": None}, ["experiment", "required"]),
+    "data missing": ({"data": None}, ["data", "missing", "results_table"]),
+    "device": ({"compute": {"device": "tpu"}}, ["compute.device", "'tpu'", "'cpu' or 'cuda'"]),
+    "threads": ({"compute": {"threads": 0}}, ["compute.threads", "equal to 1"]),
+    "series of unknown variants": (
+        {"measures__series_variants": ["nope"]},
+        ["measures.series_variants", "'nope'"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_values_are_named(name):
+    changed, words = BAD[name]
+    with pytest.raises(ConfigError) as error:
+        load(digits(**changed))
+    message = str(error.value)
+    assert all(word in message for word in words), message
+
+
+def test_measures_asked_for_need_their_settings():
+    config = copy.deepcopy(CONFIGS["smoke"])
+    del config["measures"]["hessian"]
+    with pytest.raises(ConfigError, match=r"measures\.hessian_variants: .*add measures\.hessian"):
+        load(config)
+
+
+def test_landscape_examples_are_bounded_by_the_split():
+    config = copy.deepcopy(CONFIGS["smoke"])
+    config["measures"]["landscape"]["examples"] = 61
+    with pytest.raises(ConfigError, match=r"measures\.landscape\.examples: 61 .* 60"):
+        load(config)
+
+
+def test_all_problems_are_told_at_once():
+    with pytest.raises(ConfigError) as error:
+        load(digits(epsilon=0, data__train=0, model__name="vgg"))
+    assert {line.split(":")[0] for line in str(error.value).splitlines()} >= {
+        "epsilon",
+        "data.train",
+        "model.name",
+    }
+
+
+def test_standard_autoattack_has_a_fixed_budget():
+    with pytest.raises(ConfigError, match=r"iterations: .*version: reduced"):
+        parse(AutoAttackSpec, {"iterations": 5})
+    assert AutoAttackSpec().description == "AutoAttack (standard)"
+    reduced = AutoAttackSpec(version="reduced", attacks=["apgd-ce"], iterations=5)
+    assert "reduced" in reduced.description
+    assert "apgd-ce" in reduced.description
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[1, 2]", b"text", b"a: [", b"\xff\xfe", b"a: 2001-99-99", b"x: " + b"9" * 5000, b"a: &x [*x]"],
+)
+def test_files_that_hold_no_config_are_refused(tmp_path, content):
+    path = tmp_path / "config.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError):
+        load_experiment(load_yaml(path), VARIANTS)
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"missing\.yaml: cannot be read"):
+        load_yaml(tmp_path / "missing.yaml")
+
+
+def test_planning_imports_neither_torch_nor_numpy():
+    code = (
+        "import sys; from pathlib import Path; import robust_flatness.config as c, robust_flatness.collect, "
+        "robust_flatness.workflow; c.load_experiment(c.load_yaml(Path('config/digits.yaml'))); "
+        "print([m for m in ('torch', 'numpy', 'sklearn', 'pandas') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
+
+
+# Random mutations of valid configs: they validate, or the message names a field.
+
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.sampled_from([10**30, -(10**30), 10**400, 10**4000, 2**63, 0, -1, 1]),
+    st.floats(),
+    st.sampled_from(
+        ["1e-3", "8/255", "1/0", "nan", "inf", "-inf", "1e999", "9" * 5000, "at", "all", "trades-6"]
+    ),
+    st.text(max_size=8),
+    st.sampled_from(
+        ["at,at", "standard", "reduced", "cyclic", "batch", "npz", "../..", "\x00", "\ud800", "=", "{}"]
+    ),
+    st.binary(max_size=3),
+)
+GARBAGE = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(st.one_of(st.text(max_size=5), st.integers(), st.none()), inner, max_size=3),
+    ),
+    max_leaves=6,
+)
+TRAINING_FIELDS = sorted(TrainingSpec.model_fields)
+SLUGS = sorted(CATALOGUE)
+
+
+def places(value, path=()):
+    """Paths of all values in a config."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield (*path, key)
+        yield from places(inner, (*path, key))
+
+
+PLACES = {name: list(places(config)) for name, config in CONFIGS.items()}
+
+
+@st.composite
+def mutated(draw):
+    """A valid config with one to three changes."""
+    name = draw(st.sampled_from(sorted(CONFIGS)))
+    config = copy.deepcopy(CONFIGS[name])
+    for _ in range(draw(st.integers(1, 3))):
+        path = draw(st.sampled_from(PLACES[name]))
+        holder = config
+        try:
+            for key in path[:-1]:
+                holder = holder[key]
+            _ = holder[path[-1]]
+        except (KeyError, IndexError, TypeError):
+            continue  # an earlier change removed it
+        change = draw(
+            st.sampled_from(["replace", "replace", "delete", "rename", "wrap", "add", "override", "scalar"])
+        )
+        if change == "replace":
+            holder[path[-1]] = draw(GARBAGE)
+        elif change == "scalar":
+            holder[path[-1]] = draw(st.one_of(st.floats(-2, 2), st.integers(-3, 2000)))
+        elif change == "delete":
+            del holder[path[-1]]
+        elif change == "wrap":
+            holder[path[-1]] = draw(st.sampled_from([[holder[path[-1]]], {"x": holder[path[-1]]}]))
+        elif change == "rename" and isinstance(holder, dict):
+            holder[draw(st.one_of(st.text(max_size=6), st.integers()))] = holder.pop(path[-1])
+        elif change == "add" and isinstance(holder, dict):
+            holder[draw(st.sampled_from([*TRAINING_FIELDS, "variants", "results_table", "x"]))] = draw(
+                GARBAGE
+            )
+        elif change == "override":
+            if not isinstance(config.get("overrides"), dict):
+                config["overrides"] = {}
+            kind = draw(st.sampled_from(["set", "scale", "model"]))
+            field = draw(st.sampled_from([*TRAINING_FIELDS, "activation", "dropout", "x"]))
+            config["overrides"][draw(st.sampled_from([*SLUGS, "x"]))] = {kind: {field: draw(GARBAGE)}}
+    return config
+
+
+def test_mutated_configs_validate_or_name_the_field():
+    counts = {"tried": 0, "refused": 0}
+
+    @settings(
+        max_examples=1000, deadline=None, derandomize=True, database=None,
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @given(mutated())
+    def try_mutation(config):
+        counts["tried"] += 1
+        try:
+            experiment = load(config)
+            # what planning asks of a config that was accepted
+            for slug in experiment.train_jobs:
+                experiment.train_job(slug, experiment.spec.seeds[0]).json_text()
+        except ConfigError as error:
+            counts["refused"] += 1
+            message = str(error)
+            assert ":" in message.splitlines()[0]  # the field comes first
+            assert len(message) < 20_000
+            assert " object at 0x" not in message
+
+    try_mutation()
+    # mutations that never hurt, or always do, would show nothing
+    assert counts["tried"] >= 1000
+    assert 0.3 < counts["refused"] / counts["tried"] < 0.98
+
+
+def test_every_single_field_removed_or_replaced_is_accepted_or_named():
+    """Every place of both configs, not a sample: removed, and replaced by values that fit nothing."""
+    rng = random.Random(0)
+    for name, config in CONFIGS.items():
+        for path in PLACES[name]:
+            for value in rng.sample([None, "x", -1, [], {}, math.nan, True, 10**400], 3):
+                changed = copy.deepcopy(config)
+                holder = changed
+                for key in path[:-1]:
+                    holder = holder[key]
+                if value is None:
+                    del holder[path[-1]]
+                else:
+                    holder[path[-1]] = value
+                try:
+                    load(changed)
+                except ConfigError as error:
+                    # the field itself or the section around it is named
+                    message = str(error)
+                    named = [part for part in path if isinstance(part, str)]
+                    assert any(part in message for part in named[-2:]), (path, value, message)
