@@ -5,7 +5,7 @@ the published column names (errors in per cent, losses in nats), and `details`, 
 behind them. All variants are measured with the same examples, starts and directions.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -98,25 +98,23 @@ def flatness(
     *,
     splits: tuple[str, ...] = SPLITS,
     clean: bool = True,
-    progress: Callable[[str], None] | None = None,
 ) -> Measured:
     """Average- and worst-case flatness in RLoss and, if `clean`, in CE.
 
-    The main radius on every split; the other radii, for the ablation, on test examples.
+    The main radius on every split; the other radii, for the ablation, on test examples and not
+    for the early-stopped checkpoint.
     """
     measured = Measured(
         {"avg_flatness_xi": spec.average.xi[0], "worst_flatness_xi": spec.worst.xi[0]}
         | {f"flatness_{split}_examples": getattr(spec, f"{split}_examples") for split in splits}
     )
-    for job in _flatness_jobs(spec, splits, clean):
-        split, case, attacked, index = job
+    ablation = checkpoint.name != "best"
+    for split, case, attacked, index in _flatness_jobs(spec, splits, clean, ablation):
         part = getattr(spec, case)
         count = getattr(spec, f"{split}_examples")
         x, y = dataset.images(split, count, device), dataset.labels(split, count, device)
         xi = part.xi[index]
         column = flatness_column(split, case, attacked, None if index == 0 else xi)
-        if progress:
-            progress(column)
         reference = f"reference_{split}_{'rloss' if attacked else 'ce'}"
         known = measured.details.setdefault(reference, {})
         common = {
@@ -163,14 +161,14 @@ def flatness_column(split: str, case: str, attacked: bool, xi: float | None = No
 
 
 def _flatness_jobs(
-    spec: FlatnessSpec | SeriesSpec, splits: tuple[str, ...], clean: bool
+    spec: FlatnessSpec | SeriesSpec, splits: tuple[str, ...], clean: bool, ablation: bool
 ) -> Iterator[tuple[str, str, bool, int]]:
     """(split, case, attacked, index of the radius), main radii first."""
     for case in ("average", "worst"):
         for attacked in (True, False) if clean else (True,):
             for split in splits:
                 yield split, case, attacked, 0
-        for index in range(1, len(getattr(spec, case).xi)):
+        for index in range(1, len(getattr(spec, case).xi) if ablation else 1):
             yield "test", case, True, index
 
 

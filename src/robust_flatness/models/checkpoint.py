@@ -40,10 +40,11 @@ class Metadata:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network in evaluation mode and what is known of it."""
+    """A network in evaluation mode and what is known of it; `name` is its file's, e.g. `last`."""
 
     model: nn.Module
     metadata: Metadata
+    name: str = ""
 
 
 def checksum(tensors: dict[str, Tensor], metadata: Metadata) -> str:
@@ -92,7 +93,7 @@ def load_checkpoint(path: Path, device="cpu") -> Checkpoint:
         raise ConfigError(f"{path}: the checksum does not match, the file is damaged; train it again")
     model = build_model(spec, metadata.classes, metadata.mean, metadata.std)
     load_weights(model, tensors, path)
-    return Checkpoint(model.eval().to(device), metadata)
+    return Checkpoint(model.eval().to(device), metadata, Path(path).stem)
 
 
 def load_weights(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
