@@ -1,0 +1,76 @@
+import copy
+
+import torch
+from torch import nn
+
+from robust_flatness.models.checkpoint import load_checkpoint
+from robust_flatness.training import train
+from robust_flatness.training.averaging import averaged_weights, recompute_statistics
+from robust_flatness.training.loop import Training
+
+
+def test_average_starts_at_the_initial_weights_and_forgets_by_the_decay():
+    model = nn.Linear(3, 2).double()
+    average = averaged_weights(model, 0.7)
+    expected = model.weight.detach().clone()
+    for _ in range(4):
+        nn.init.normal_(model.weight)
+        average.update_parameters(model)
+        expected = 0.7 * expected + 0.3 * model.weight.detach()
+    torch.testing.assert_close(average.module.weight, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_statistics_are_means_over_the_batches(dataset, make_job):
+    run = Training(make_job(), dataset)
+    model = run.model
+    weights = copy.deepcopy(list(model.parameters()))
+    batches = list(run.x.split(5))
+    recompute_statistics(model, batches)
+    with torch.no_grad():
+        outputs = [model.stem(model.whitening(x)) for x in batches]
+        mean = torch.stack([out.mean((0, 2, 3)) for out in outputs]).mean(0)
+        variance = torch.stack([out.var((0, 2, 3)) for out in outputs]).mean(0)
+    torch.testing.assert_close(model.stem_norm.running_mean, mean, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(model.stem_norm.running_var, variance, rtol=1e-5, atol=1e-6)
+    assert model.training
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), weights, strict=True))
+
+
+def weights_of(path):
+    return dict(load_checkpoint(path).model.named_parameters())
+
+
+def test_no_averaging_at_decay_zero(tmp_path, dataset, make_job):
+    """The same weights as without; only batch norm's statistics are recomputed."""
+    train(make_job(), dataset, tmp_path / "plain")
+    train(make_job(weight_averaging=0.0), dataset, tmp_path / "averaged")
+    for name in ("epoch-001", "last"):
+        plain = weights_of(tmp_path / "plain" / "checkpoints" / f"{name}.safetensors")
+        averaged = weights_of(tmp_path / "averaged" / "checkpoints" / f"{name}.safetensors")
+        for key in plain:
+            torch.testing.assert_close(averaged[key], plain[key], rtol=1e-6, atol=1e-7)
+
+
+def test_the_average_is_saved_and_evaluated_and_does_not_touch_training(tmp_path, dataset, make_job):
+    job = make_job(weight_averaging=0.9)
+    run, plain = Training(job, dataset), Training(make_job(), dataset)
+    recorded = []
+    step = run.optimizer.step
+    run.optimizer.step = lambda closure: (
+        step(closure), recorded.append(copy.deepcopy(run.model.state_dict()))
+    )[0]  # fmt: skip
+    expected = {name: p.detach().clone() for name, p in run.model.named_parameters()}
+    assert run.epoch(0) == plain.epoch(0)
+    row = run.snapshot(0, tmp_path / "snapshot.safetensors")
+    for weights in recorded:
+        expected = {name: 0.9 * value + 0.1 * weights[name] for name, value in expected.items()}
+    saved = load_checkpoint(tmp_path / "snapshot.safetensors").model
+    for name, parameter in saved.named_parameters():
+        torch.testing.assert_close(parameter, expected[name], rtol=1e-5, atol=1e-6)
+    run.evaluator.refresh(saved)
+    assert run.evaluate() == row
+    # a snapshot leaves the training's own weights and statistics alone
+    for (name, a), b in zip(
+        run.network.state_dict().items(), plain.network.state_dict().values(), strict=True
+    ):
+        assert torch.equal(a, b), name

@@ -1,0 +1,112 @@
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from robust_flatness.models.inference import InferenceModel
+from robust_flatness.training.awp import WeightPerturbation
+from robust_flatness.training.loop import Training
+
+
+@pytest.fixture
+def run(dataset, make_job):
+    """A network after one epoch, so that nothing is at its initial value."""
+    run = Training(make_job(weight_perturbation=0.01, learning_rate=0.02), dataset)
+    run.epoch(0)
+    return run
+
+
+def test_each_layer_moves_along_its_gradient_by_xi_times_its_norm(run):
+    network = run.network.double()
+    x, y = run.x[:8].double(), run.y[:8]
+    perturbation = WeightPerturbation(network, 0.01)
+    inference = InferenceModel(network, x)
+    nu = perturbation.ascent(inference, lambda: nn.functional.cross_entropy(inference(x), y))
+
+    frozen = copy.deepcopy(network).eval()
+    nn.functional.cross_entropy(frozen(x), y).backward()
+    gradients = {name: p.grad for name, p in frozen.named_parameters()}
+    weights = dict(network.named_parameters())
+    expected = [name for name in weights if weights[name].ndim > 1]
+    assert perturbation.names == expected
+    assert not any("norm" in name or "bias" in name for name in expected)
+    assert len(expected) == sum(isinstance(m, nn.Conv2d | nn.Linear) for m in network.modules())
+    for name, change in zip(expected, nu, strict=True):
+        assert change.norm().item() == pytest.approx(0.01 * weights[name].norm().item(), rel=1e-10)
+        direction = gradients[name] / gradients[name].norm()
+        torch.testing.assert_close(change / change.norm(), direction, rtol=1e-6, atol=1e-8)
+
+
+def test_weights_come_back_bit_for_bit(run):
+    network = run.network
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    perturbation = WeightPerturbation(network, 0.01)
+    nu = [torch.randn_like(w) / 3 for w in perturbation.weights]
+    with perturbation.applied(nu):
+        for name, weight, change in zip(perturbation.names, perturbation.weights, nu, strict=True):
+            assert torch.equal(weight, before[name] + change)
+    with pytest.raises(KeyboardInterrupt), perturbation.applied(nu):
+        raise KeyboardInterrupt
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_a_layer_without_gradient_stays(run):
+    perturbation = WeightPerturbation(run.network, 0.01)
+    inference = InferenceModel(run.network, run.x[:2])
+    nu = perturbation.ascent(inference, lambda: 0 * inference(run.x[:4]).sum())
+    assert all((change == 0).all() for change in nu)
+
+
+def test_update_takes_the_gradient_at_the_perturbed_weights_in_training_mode(run):
+    """And batch norm's running statistics at the unperturbed ones, counted once."""
+    run.inference.refresh(run.network)
+    batch = next(run._batches(1))
+    batch = replace(batch, x_adv=batch.x)
+    twin = copy.deepcopy(run.network)
+    nu = run.perturbation.ascent(
+        run.inference, lambda: nn.functional.cross_entropy(run.inference(batch.x_adv), batch.y)
+    )
+    run.optimizer.zero_grad()
+    run._perturbed_gradient(batch)
+
+    with torch.no_grad():
+        twin(batch.x_adv)
+    for name, buffer in twin.named_buffers():
+        assert torch.equal(run.network.get_buffer(name), buffer), name
+    with torch.no_grad():
+        for name, change in zip(run.perturbation.names, nu, strict=True):
+            twin.get_parameter(name).add_(change)
+    twin.zero_grad()
+    nn.functional.cross_entropy(twin(batch.x_adv), batch.y).backward()
+    for name, parameter in run.network.named_parameters():
+        torch.testing.assert_close(parameter.grad, twin.get_parameter(name).grad, rtol=1e-4, atol=1e-6)
+
+
+def test_size_zero_is_adversarial_training_step_for_step(dataset, make_job):
+    plain, perturbed = (Training(make_job(), dataset) for _ in range(2))
+    perturbed.perturbation = WeightPerturbation(perturbed.network, 0.0)
+    for epoch in range(2):
+        assert plain.epoch(epoch) == perturbed.epoch(epoch)
+    for (name, a), b in zip(
+        plain.network.state_dict().items(), perturbed.network.state_dict().values(), strict=True
+    ):
+        assert torch.equal(a, b), name
+
+
+def test_ascent_sees_neither_noisy_labels_nor_smoothing(dataset, make_job):
+    job = make_job(weight_perturbation=0.01, label_noise=1.0, label_smoothing=0.3)
+    run = Training(job, dataset)
+    seen = []
+    objective = run.objective
+    run.objective = lambda forward, batch: seen.append((forward, batch)) or objective(forward, batch)
+    run.objective.prepare, run.objective.attack_goal = objective.prepare, objective.attack_goal
+    run.attack.objective = objective
+    run.epoch(0)
+    ascents = [batch for forward, batch in seen if forward == run._evaluate]
+    updates = [batch for forward, batch in seen if forward != run._evaluate]
+    assert ascents
+    assert all(torch.equal(batch.target, batch.y) and batch.smoothing == 0 for batch in ascents)
+    assert any(not torch.equal(batch.target, batch.y) and batch.smoothing == 0.3 for batch in updates)

@@ -1,0 +1,78 @@
+import pytest
+import torch
+
+from robust_flatness.training.entropy_sgd import EntropySGD
+
+
+def quadratic(w, curvatures):
+    """Closure that sets the gradient of curvature * w^2 / 2, a new curvature at each call."""
+    queue = iter(curvatures)
+
+    def closure():
+        w.grad = None
+        loss = (next(queue) * w**2 / 2).sum()
+        loss.backward()
+        return loss
+
+    return closure
+
+
+def test_step_by_hand_without_noise_and_scoping():
+    """w = 2, curvatures 1 (its gradient unused), 3, 5; inner rate 0.1, decay 0.5, outer rate 0.4."""
+    w = torch.tensor([2.0], dtype=torch.float64, requires_grad=True)
+    optimizer = EntropySGD([w], lr=0.4, langevin_steps=2, weight_decay=0.5, noise=0, gamma=0)
+    loss = optimizer.step(quadratic(w, [1, 3, 5]))
+    first = 2 - 0.1 * (3 * 2 + 0.5 * 2)
+    mean = 0.75 * 2 + 0.25 * first
+    second = first - 0.1 * (5 * first + 0.5 * first)
+    mean = 0.75 * mean + 0.25 * second
+    assert loss.item() == 2.0
+    assert w.item() == pytest.approx(2 - 0.4 * (2 - mean + 0.5 * 2), rel=1e-14)
+
+
+def test_scoping_pulls_towards_the_outer_weights():
+    w = torch.tensor([2.0], dtype=torch.float64, requires_grad=True)
+    optimizer = EntropySGD([w], lr=1.0, langevin_steps=2, noise=0, gamma=0.7, averaging=0)
+    optimizer.step(quadratic(w, [1, 3, 5]))
+    first = 2 - 0.1 * 3 * 2
+    second = first - 0.1 * (5 * first - 0.7 * (2 - first))
+    # with rate 1 and no averaging the step ends at the last inner weights
+    assert w.item() == pytest.approx(second, rel=1e-14)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_uses_one_batch_more_than_inner_steps(steps):
+    w = torch.ones(1, requires_grad=True)
+    calls = []
+
+    def closure():
+        calls.append(w.item())
+        w.grad = torch.ones(1)
+        return torch.zeros(())
+
+    EntropySGD([w], lr=0.05, langevin_steps=steps, noise=0).step(closure)
+    assert len(calls) == steps + 1
+    assert calls[0] == calls[1] == 1
+
+
+def test_noise_has_the_spread_of_langevin_dynamics():
+    """Without gradient, one inner step adds N(0, 2 eta' noise^2)."""
+    w = torch.zeros(40_000, dtype=torch.float64, requires_grad=True)
+    optimizer = EntropySGD([w], lr=1.0, langevin_steps=1, noise=1e-2, gamma=0, averaging=0, inner_lr=0.08)
+    optimizer.noise_generator = torch.Generator().manual_seed(0)
+
+    def closure():
+        w.grad = torch.zeros_like(w)
+        return torch.zeros(())
+
+    optimizer.step(closure)
+    expected = 1e-2 * (2 * 0.08) ** 0.5
+    # the spread of a standard deviation over n draws is about sigma / sqrt(2 n); five of them
+    assert w.std().item() == pytest.approx(expected, rel=5 / (2 * len(w)) ** 0.5)
+    assert abs(w.mean().item()) < 5 * expected / len(w) ** 0.5
+
+
+@pytest.mark.parametrize("wrong", [{"lr": 0.0}, {"langevin_steps": 0}, {"inner_lr": -0.1}])
+def test_refuses_what_cannot_work(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        EntropySGD([torch.ones(1)], **{"lr": 0.1, "langevin_steps": 1, **wrong})

@@ -1,0 +1,335 @@
+"""The whole training, on tiny data."""
+
+import csv
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from robust_flatness.attacks import PGD
+from robust_flatness.config import ConfigError, load_experiment, load_variants
+from robust_flatness.data import Dataset
+from robust_flatness.models.checkpoint import load_checkpoint
+from robust_flatness.seeding import generator
+from robust_flatness.training import TrainingError, loop, train
+from robust_flatness.training.history import COLUMNS, write_history
+from robust_flatness.training.loop import Training
+
+VARIANTS = Path(__file__).parents[2] / "config" / "variants.yaml"
+SLUGS = [slug for slug, variant in load_variants(VARIANTS).items() if variant.derived_from is None]
+
+
+def history(directory):
+    with open(directory / "history.csv") as file:
+        return list(csv.DictReader(file))
+
+
+def tiny_experiment():
+    """The catalogue on 20 images of 8x8; epochs so few that no variant trains for more than two."""
+    attack = {"epsilon": 0.1, "step_size": 0.05, "steps": 2}
+    robustness = {"attack": attack, "test_examples": 9, "train_examples": 9}
+    robustness |= {"clean_test_examples": 9, "clean_train_examples": 9}
+    flatness = {"attack": attack, "average": {"xi": [0.5]}, "worst": {"xi": [0.003]}}
+    flatness |= {"test_examples": 9, "train_examples": 9}
+    return load_experiment(
+        {
+            "experiment": "tiny",
+            "epsilon": 0.1,
+            "data": {
+                "name": "npz", "path": "x.npz", "train": 20, "unlabeled": 12,
+                "early_stopping": 9, "test": 12,
+            },
+            "model": {"name": "small-resnet", "width": 2},
+            "training": {
+                "epochs": 2, "batch_size": 8, "learning_rate": 0.02, "weight_decay": 0.0005,
+                "step_size": 0.05, "steps": 3, "snapshots": 2, "early_stopping_restarts": 1,
+            },
+            "measures": {"robustness": robustness, "flatness": flatness},
+            "overrides": {
+                slug: {"set": {"batch_size": size}}
+                for slug, size in {
+                    "batch-size-8": 2, "batch-size-16": 3, "batch-size-32": 4, "batch-size-64": 5,
+                }.items()
+            }
+            # variants that only the number of epochs tells apart
+            | {f"cyclic-{n}": {"set": {"epochs": 2}} for n in (1, 2, 3, 4)}
+            | {f"entropy-sgd-{n}": {"set": {"epochs": 1}} for n in (1, 2, 3, 5)}
+            | {"autoaugment": {"set": {"augmentation": {"crop": 1, "autoaugment": True, "cutout": 4}}}},
+        },
+        VARIANTS,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    return tiny_experiment()
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+def test_every_variant_trains(slug, experiment, tmp_path, dataset):
+    job = experiment.train_job(slug, 0)
+    labels = torch.arange(12) % 3
+    train(job, dataset, tmp_path, pseudo_labels=labels)
+    rows = history(tmp_path)
+    assert len(rows) == job.training.epochs
+    assert math.isfinite(float(rows[-1]["train_loss"]))
+    assert rows[-1]["early_stopping_rerr"] != ""
+    metadata = load_checkpoint(tmp_path / "checkpoints" / "last.safetensors").metadata
+    assert (metadata.variant, metadata.epoch) == (slug, job.training.epochs - 1)
+    assert metadata.weight_bound == job.training.weight_clipping
+
+
+def test_files_and_history(tmp_path, dataset, make_job):
+    seen = []
+    job = make_job(epochs=5, snapshots=2)
+    train(job, dataset, tmp_path, progress=lambda done, total, row: seen.append((done, total, row["epoch"])))
+    assert seen == [(i + 1, 5, i) for i in range(5)]
+    rows = history(tmp_path)
+    assert tuple(rows[0]) == COLUMNS
+    assert [row["epoch"] for row in rows] == list("01234")
+    assert [float(row["normalised_epoch"]) for row in rows] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert {(row["variant"], row["seed"], row["epochs"]) for row in rows} == {("tiny", "0", "5")}
+    snapshots = job.training.snapshot_epochs()
+    assert snapshots == [0, 2, 4]
+    for row in rows:
+        assert 0 <= float(row["train_rerr"]) <= 100
+        assert (row["test_rloss"] != "") == (int(row["epoch"]) in snapshots)
+    names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert names == {f"{n}.safetensors" for n in ("epoch-000", "epoch-002", "epoch-004", "last", "best")}
+    assert [load_checkpoint(tmp_path / "checkpoints" / f"epoch-00{e}.safetensors").metadata.epoch
+            for e in snapshots] == snapshots  # fmt: skip
+    errors = [float(rows[e]["early_stopping_rerr"]) for e in snapshots]
+    best = load_checkpoint(tmp_path / "checkpoints" / "best.safetensors").metadata.epoch
+    assert best == snapshots[errors.index(min(errors))]
+
+
+def test_training_learns(tmp_path, dataset, make_job):
+    train(make_job(epochs=12, model={"width": 4}, snapshots=1), dataset, tmp_path)
+    rows = history(tmp_path)
+    assert float(rows[-1]["train_rloss"]) < 0.5 * float(rows[0]["train_rloss"])
+    assert float(rows[-1]["train_rerr"]) < 20
+
+
+def test_snapshot_values_are_those_of_the_checkpoint(tmp_path, dataset, make_job):
+    """RLoss and RErr again, from the file, with the starts that every snapshot is evaluated with."""
+    job = make_job(early_stopping_restarts=2, history_examples=7)
+    train(job, dataset, tmp_path)
+    row = history(tmp_path)[-1]
+    model = load_checkpoint(tmp_path / "checkpoints" / "last.safetensors").model
+    for split, count, restarts in (("test", 7, 1), ("early_stopping", 9, 2)):
+        x, y = dataset.images(split, count), dataset.labels(split, count)
+        found = PGD(0.1, 0.05, 2, restarts)(model, x, y, generator=generator(0, "evaluation", split))
+        assert float(row[f"{split}_rloss"]) == pytest.approx(found.loss.mean().item(), rel=1e-5)
+        assert float(row[f"{split}_rerr"]) == pytest.approx(100 * found.error.float().mean().item())
+        if split == "test":
+            right = model(x).argmax(1) == y
+            for name, part in (("correct", right), ("incorrect", ~right)):
+                value = row[f"test_{name}_rloss"]
+                if part.any():
+                    assert float(value) == pytest.approx(found.loss[part].mean().item(), rel=1e-5)
+                else:
+                    assert value == ""
+
+
+def test_undefined_values_are_empty_cells(tmp_path):
+    write_history(tmp_path / "history.csv", [{"epoch": 0, "test_rloss": math.nan, "train_loss": 0.1}])
+    row = history(tmp_path)[0]
+    assert (row["test_rloss"], row["train_loss"], row["test_rerr"]) == ("", "0.1", "")
+
+
+def test_early_stopping_never_reads_the_test_split(tmp_path, make_dataset, make_job):
+    """Another test split changes the curves on it, and nothing else."""
+    dataset = make_dataset()
+    other = Dataset({**dataset.arrays, **{k: make_dataset(seed=7).arrays[k] for k in ("x_test", "y_test")}})
+    train(make_job(), dataset, tmp_path / "a")
+    train(make_job(), other, tmp_path / "b")
+    for path in sorted((tmp_path / "a" / "checkpoints").iterdir()):
+        assert path.read_bytes() == (tmp_path / "b" / "checkpoints" / path.name).read_bytes(), path.name
+    for a, b in zip(history(tmp_path / "a"), history(tmp_path / "b"), strict=True):
+        differing = {column for column in COLUMNS if a[column] != b[column]}
+        assert differing <= {"test_rloss", "test_rerr", "test_correct_rloss", "test_incorrect_rloss"}
+    assert a["test_rloss"] != b["test_rloss"]
+
+
+def test_same_seed_same_bytes_and_other_seed_other_weights(tmp_path, dataset, make_job):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(make_job(seed=seed), dataset, tmp_path / name)
+    content = {n: (tmp_path / n / "checkpoints" / "last.safetensors").read_bytes() for n in "abc"}
+    assert content["a"] == content["b"]
+    assert (tmp_path / "a" / "history.csv").read_bytes() == (tmp_path / "b" / "history.csv").read_bytes()
+    assert content["a"] != content["c"]
+
+
+def test_global_random_state_is_neither_used_nor_changed(tmp_path, dataset, make_job):
+    job = make_job(model={"dropout": 0.1}, augmentation={"autoaugment": True, "crop": 1})
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    train(job, dataset, tmp_path / "a")
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    train(job, dataset, tmp_path / "b")
+    last = Path("checkpoints") / "last.safetensors"
+    assert (tmp_path / "a" / last).read_bytes() == (tmp_path / "b" / last).read_bytes()
+
+
+def test_variants_share_initial_weights_and_order_of_examples(dataset, make_job):
+    settings = [
+        {}, {"objective": "trades", "objective_weight": 6}, {"weight_decay": 0.05},
+        {"objective": "self-supervision", "adversarial_fraction": 0.5}, {"weight_perturbation": 0.01},
+        {"optimizer": "entropy-sgd", "momentum": 0},
+    ]  # fmt: skip
+    runs = [Training(make_job(**changes), dataset) for changes in settings]
+    first = runs[0]
+    order = [next(run.plan.epoch(0)).tolist() for run in runs]
+    assert all(indices == order[0] for indices in order)
+    for run in runs[1:]:
+        for (name, a), b in zip(
+            first.model.named_parameters(), run.model.parameters(), strict=True
+        ):  # fmt: skip
+            assert torch.equal(a, b), name
+
+
+@pytest.mark.parametrize("bound", [0.05, 0.2])
+def test_weights_are_clipped_after_every_step(bound, dataset, make_job):
+    run = Training(make_job(weight_clipping=bound, learning_rate=0.5), dataset)
+    largest = []
+    attack = run.attack
+
+    def watched(inference, predict, batch, stream):
+        largest.append(max(p.abs().max().item() for p in run.network.parameters()))
+        return attack(inference, predict, batch, stream)
+
+    run.attack = watched
+    run.epoch(0)
+    largest.append(max(p.abs().max().item() for p in run.network.parameters()))
+    assert len(largest) == run.plan.updates + 1
+    assert max(largest) <= np.float32(bound)
+    for norm in run.statistics.norms:
+        assert (norm.scale - 1).abs().max() <= bound + 1e-6
+
+
+def test_label_smoothing_at_zero_and_averaging_of_the_loss(dataset, make_job):
+    smooth, plain = Training(make_job(label_smoothing=0.0), dataset), Training(make_job(), dataset)
+    assert smooth.epoch(0) == plain.epoch(0)
+    row = plain.epoch(1)
+    # with one batch size throughout (20 = 5 * 4), AT's loss is the RLoss of its batches
+    assert row["train_loss"] == pytest.approx(row["train_rloss"], rel=1e-5)
+
+
+def test_history_counts_true_labels_of_attacked_labelled_examples(dataset, make_job):
+    """Label noise, rotations, clean shares and pseudo-labels stay out of the curves."""
+    labels = torch.zeros(12, dtype=torch.int64)
+    for changes, counted in (
+        ({"label_noise": 1.0}, 20),
+        ({"unlabeled_fraction": 0.5}, 20),
+        ({"objective": "self-supervision", "objective_weight": 1}, 10),
+    ):
+        run = Training(make_job(**changes), dataset, pseudo_labels=labels)
+        run.epoch(0)
+        assert run.sums[2].item() == counted
+    half = Training(make_job(objective="self-supervision", adversarial_fraction=0.5), dataset)
+    half.epoch(0)
+    # 2 of each batch of 4 are attacked, of them 0 to 2 are not rotated
+    assert 0 < half.sums[2].item() <= 10
+
+
+def test_nan_stops_and_keeps_the_last_good_epoch(tmp_path, dataset, make_job, monkeypatch):
+    job = make_job(epochs=6, snapshots=6)
+    train(job, dataset, tmp_path / "reference")
+    original = Training.epoch
+
+    def poisoned(self, epoch):
+        row = original(self, epoch)
+        if epoch == 3:
+            with torch.no_grad():
+                self.parameters[0].mul_(math.nan)
+        return row
+
+    monkeypatch.setattr(Training, "epoch", poisoned)
+    with pytest.raises(TrainingError, match=r"'tiny', seed 0.*NaN.*epoch 3 of 6.*epoch 2 .*kept"):
+        train(job, dataset, tmp_path / "run")
+    assert not (tmp_path / "run" / "history.csv").exists()
+    kept = sorted(path.name for path in (tmp_path / "run" / ".resume" / "checkpoints").iterdir())
+    assert kept == [f"epoch-00{e}.safetensors" for e in range(3)]
+    for name in kept:
+        model = load_checkpoint(tmp_path / "run" / ".resume" / "checkpoints" / name).model
+        assert all(t.isfinite().all() for t in model.state_dict().values())
+    monkeypatch.setattr(Training, "epoch", original)
+    train(job, dataset, tmp_path / "run", report=lambda _: None)
+    last = Path("checkpoints") / "last.safetensors"
+    assert (tmp_path / "run" / last).read_bytes() == (tmp_path / "reference" / last).read_bytes()
+
+
+def test_a_diverging_training_says_so(tmp_path, dataset, make_job):
+    job = make_job(learning_rate=1e30, epochs=4)
+    with pytest.raises(TrainingError, match=r"NaN or infinite in epoch 0 of 4 .*no epoch was finished"):
+        train(job, dataset, tmp_path)
+
+
+def test_second_head_is_not_in_the_checkpoint(tmp_path, dataset, make_job):
+    train(make_job(objective="self-supervision", objective_weight=1), dataset, tmp_path)
+    checkpoint = load_checkpoint(tmp_path / "checkpoints" / "last.safetensors")
+    assert not any("head" in name for name in checkpoint.model.state_dict())
+    assert checkpoint.model(torch.rand(2, 1, 8, 8)).shape == (2, 3)
+
+
+def test_bfloat16_keeps_float32_weights(tmp_path, dataset, make_job):
+    low, full = Training(make_job(precision="bfloat16"), dataset), Training(make_job(), dataset)
+    a, b = low.epoch(0), full.epoch(0)
+    assert a != b
+    assert a["train_loss"] == pytest.approx(b["train_loss"], rel=0.1)
+    assert all(p.dtype == torch.float32 for p in low.parameters)
+    low.snapshot(0, tmp_path / "s.safetensors")
+
+
+def test_pool_is_the_unlabelled_split_and_nothing_else(dataset, make_job):
+    job = make_job(unlabeled_fraction=0.5)
+    run = Training(job, dataset, pseudo_labels=torch.arange(12) % 3)
+    expected = torch.cat([dataset.images("train"), dataset.images("unlabeled")])
+    assert torch.equal(run.x, expected)
+    assert torch.equal(run.y, torch.cat([dataset.labels("train"), torch.arange(12) % 3]))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (None, "needs pseudo-labels"),
+        (np.zeros(5, dtype=np.int64), "12 unlabelled images"),
+        (np.full(12, 3), "allowed are 0 to 2"),
+        (np.zeros(12), "integer label"),
+    ],
+)
+def test_bad_pseudo_labels(labels, message, dataset, make_job):
+    with pytest.raises(ConfigError, match=message):
+        Training(make_job(unlabeled_fraction=0.5), dataset, pseudo_labels=labels)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"objective": "mart", "label_smoothing": 0.1},
+        {"objective": "trades", "attack_predicted_label": True},
+        {"objective": "self-supervision", "stop_after_flip": 1},
+        {"objective": "self-supervision", "attack_incorrect": False},
+        {"adversarial_fraction": 0.5},
+        {"optimizer": "entropy-sgd"},
+    ],
+)
+def test_settings_that_exclude_each_other(settings, dataset, make_job):
+    with pytest.raises(ConfigError):
+        Training(make_job(**settings), dataset)
+
+
+def test_importing_the_training_imports_neither_torchvision_nor_the_compiler():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, robust_flatness.training; print([m for m in ('torchvision', 'sklearn', 'torch._dynamo')"
+    )
+    code += " if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert loop.EVALUATION_BATCH > 0

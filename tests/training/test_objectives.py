@@ -1,0 +1,227 @@
+"""Each loss against its formula, written out example by example in float64."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from robust_flatness.config import TrainingSpec
+from robust_flatness.training.objectives import OBJECTIVES, Batch
+from robust_flatness.training.objectives.self_supervision import RotationNetwork, rotate
+
+CLASSES = 3
+LAMBDA = 2.5
+TAU = 0.3
+
+
+def spec(**settings) -> TrainingSpec:
+    values = {"epochs": 1, "batch_size": 4, "learning_rate": 0.1, "weight_decay": 0}
+    attack = {"epsilon": 0.1, "evaluation_epsilon": 0.1, "step_size": 0.05}
+    return TrainingSpec(**values, **attack, **settings)
+
+
+def make_net(outputs: int) -> nn.Module:
+    generator = torch.Generator().manual_seed(1)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, outputs)).double()
+    for parameter in net.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    return net
+
+
+def make_batch(labels: list[int], smoothing: float = 0.0) -> Batch:
+    generator = torch.Generator().manual_seed(2)
+    x, shift = torch.rand(2, len(labels), 1, 2, 2, generator=generator, dtype=torch.float64)
+    y = torch.tensor(labels)
+    return Batch(x, y, y, torch.ones(len(y), dtype=torch.bool), smoothing, x_adv=x + 0.2 * shift)
+
+
+def probabilities(logits) -> list[float]:
+    exponentials = [math.exp(value) for value in logits.tolist()]
+    return [value / sum(exponentials) for value in exponentials]
+
+
+def smoothed(p, label, tau):
+    k = len(p)
+    return -sum(((1 - tau) * (i == label) + tau / k) * math.log(p[i]) for i in range(k))
+
+
+def kl(p, q):
+    return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+
+
+def bce(p, label):
+    return -math.log(p[label]) - math.log(1 - max(v for i, v in enumerate(p) if i != label))
+
+
+def formula(name, net, batch):
+    """The objective as method.md states it, without any batched operation."""
+    with torch.no_grad():
+        clean = [probabilities(row[:CLASSES]) for row in net(batch.x)]
+        adversarial = [probabilities(row[:CLASSES]) for row in net(batch.x_adv)]
+        rotation = [probabilities(row[CLASSES:]) for row in net(batch.x_adv) if len(row) > CLASSES]
+    labels, n, tau = batch.target.tolist(), len(batch.x), batch.smoothing
+    if name == "at":
+        return sum(smoothed(p, y, tau) for p, y in zip(adversarial, labels, strict=True)) / n
+    if name == "trades":
+        triples = zip(clean, adversarial, labels, strict=True)
+        return sum(smoothed(p, y, tau) + LAMBDA * kl(p, q) for p, q, y in triples) / n
+    if name == "mart":
+        triples = zip(clean, adversarial, labels, strict=True)
+        return sum(bce(q, y) + LAMBDA * kl(p, q) * (1 - p[y]) for p, q, y in triples) / n
+    half = n // 2
+    classes = sum(smoothed(adversarial[i], labels[i], tau) for i in range(n - half)) / (n - half)
+    turns = sum(-math.log(rotation[i][labels[i] - CLASSES]) for i in range(n - half, n)) / half
+    return classes + LAMBDA * turns
+
+
+CASES = [
+    ("at", [0, 2, 1, 1, 0], 0.0),
+    ("at", [0, 2, 1, 1, 0], TAU),
+    ("trades", [0, 2, 1, 1, 0], 0.0),
+    ("trades", [0, 2, 1, 1, 0], TAU),
+    ("mart", [0, 2, 1, 1, 0], 0.0),
+    ("self-supervision", [0, 2, 1, 3, 6], 0.0),
+    ("self-supervision", [0, 2, 1, 3, 6], TAU),
+]
+
+
+@pytest.mark.parametrize(("name", "labels", "smoothing"), CASES)
+def test_value_and_gradient_follow_the_formula(name, labels, smoothing):
+    objective = OBJECTIVES[name](spec(objective=name, objective_weight=LAMBDA))
+    objective.classes = CLASSES
+    net = make_net(CLASSES + 4 if name == "self-supervision" else CLASSES)
+    batch = make_batch(labels, smoothing)
+    loss, logits = objective(net, batch)
+    assert loss.item() == pytest.approx(formula(name, net, batch), rel=1e-12)
+    torch.testing.assert_close(logits, net(batch.x_adv)[:, :CLASSES])
+
+    loss.backward()
+    step = 1e-5  # central differences: error of order step^2, and 1e-16 / step from rounding
+    for parameter in net.parameters():
+        flat, gradient = parameter.data.view(-1), parameter.grad.view(-1)
+        for i in range(len(flat)):
+            value = flat[i].item()
+            flat[i] = value + step
+            above = formula(name, net, batch)
+            flat[i] = value - step
+            below = formula(name, net, batch)
+            flat[i] = value
+            assert gradient[i].item() == pytest.approx((above - below) / (2 * step), rel=1e-6, abs=1e-8)
+
+
+def test_trades_without_consistency_is_clean_training():
+    net, batch = make_net(CLASSES), make_batch([0, 2, 1])
+    loss, _ = OBJECTIVES["trades"](spec(objective="trades", objective_weight=0))(net, batch)
+    expected = nn.functional.cross_entropy(net(batch.x), batch.y)
+    gradients = torch.autograd.grad(loss, list(net.parameters()))
+    for got, want in zip(gradients, torch.autograd.grad(expected, list(net.parameters())), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-14)
+
+
+def test_mart_without_consistency_is_boosted_cross_entropy():
+    net, batch = make_net(CLASSES), make_batch([0, 2, 1])
+    loss, _ = OBJECTIVES["mart"](spec(objective="mart", objective_weight=0))(net, batch)
+    p = net(batch.x_adv).softmax(1)
+    p_y = p.gather(1, batch.y[:, None])[:, 0]
+    wrong = p.clone()
+    wrong[torch.arange(3), batch.y] = -1
+    expected = (-p_y.log() - (1 - wrong.amax(1)).log()).mean()
+    gradients = torch.autograd.grad(loss, list(net.parameters()))
+    for got, want in zip(gradients, torch.autograd.grad(expected, list(net.parameters())), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-13)
+
+
+def test_mart_is_finite_where_a_wrong_class_has_probability_one():
+    """In float32, 1 - p is 0 there; the exact value is the margin in logits."""
+    from robust_flatness.training.objectives.mart import boosted_cross_entropy
+
+    logits = torch.tensor([[0.0, 60.0, -10.0]], requires_grad=True)
+    loss = boosted_cross_entropy(logits, torch.tensor([0]))
+    assert loss.item() == pytest.approx(60 + 60, rel=1e-6)
+    loss.sum().backward()
+    assert logits.grad.isfinite().all()
+
+
+def test_unused_labels_do_not_enter():
+    """The weight update sees `target`, never `y`."""
+    for name, labels, smoothing in CASES:
+        objective = OBJECTIVES[name](spec(objective=name, objective_weight=LAMBDA))
+        objective.classes = CLASSES
+        net = make_net(CLASSES + 4)
+        batch = make_batch(labels, smoothing)
+        other = Batch(batch.x, batch.y.flip(0), batch.target, batch.counted, smoothing, batch.x_adv)
+        assert objective(net, batch)[0] == objective(net, other)[0]
+
+
+def test_trades_attack_maximises_the_divergence_from_the_clean_prediction():
+    objective = OBJECTIVES["trades"](spec(objective="trades", objective_weight=1))
+    net, batch = make_net(CLASSES), make_batch([0, 2, 1])
+    target, loss = objective.attack_goal(net, batch)
+    assert not target.requires_grad
+    with torch.no_grad():
+        values = loss(net(batch.x_adv), target)
+        pairs = zip(net(batch.x), net(batch.x_adv), strict=True)
+        expected = [kl(probabilities(p), probabilities(q)) for p, q in pairs]
+    assert values.tolist() == pytest.approx(expected, rel=1e-12)
+    zero = loss(net(batch.x), target)
+    assert zero.abs().max() < 1e-15
+
+
+def test_each_half_is_attacked_on_its_own_label():
+    objective = OBJECTIVES["self-supervision"](spec(objective="self-supervision"))
+    objective.classes = CLASSES
+    logits = torch.randn(4, CLASSES + 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    labels = [2, 0, 3, 5]
+    expected = [
+        -math.log(probabilities(row[:CLASSES])[y])
+        if y < CLASSES
+        else -math.log(probabilities(row[CLASSES:])[y - CLASSES])
+        for row, y in zip(logits, labels, strict=True)
+    ]
+    logits.requires_grad_(True)
+    values = objective.attack_loss(logits, torch.tensor(labels))
+    assert values.tolist() == pytest.approx(expected, rel=1e-12)
+    values.sum().backward()
+    assert (logits.grad[:2, CLASSES:] == 0).all()
+    assert (logits.grad[2:, :CLASSES] == 0).all()
+
+
+def test_four_quarter_turns_are_the_identity():
+    x = torch.rand(4, 2, 3, 3, generator=torch.Generator().manual_seed(0))
+    turned = x
+    for _ in range(4):
+        turned = rotate(turned, torch.ones(4, dtype=torch.int64))
+    assert torch.equal(turned, x)
+    quarters = torch.tensor([0, 1, 2, 3])
+    back = rotate(rotate(x, quarters), (4 - quarters) % 4)
+    assert torch.equal(back, x)
+    assert torch.equal(rotate(x, quarters)[1], torch.rot90(x[1], 1, (1, 2)))
+
+
+def test_labels_of_rotated_examples_say_how_they_were_rotated():
+    objective = OBJECTIVES["self-supervision"](spec(objective="self-supervision"))
+    objective.classes = CLASSES
+    x = torch.rand(41, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(41) % CLASSES
+    batch = Batch(x, y, y, torch.ones(41, dtype=torch.bool))
+    prepared = objective.prepare(batch, torch.Generator().manual_seed(3))
+    assert torch.equal(prepared.x[:21], x[:21])
+    assert torch.equal(prepared.y[:21], y[:21])
+    quarters = prepared.y[21:] - CLASSES
+    assert sorted(quarters.unique().tolist()) == [0, 1, 2, 3]
+    for image, original, k in zip(prepared.x[21:], x[21:], quarters.tolist(), strict=True):
+        assert torch.equal(image, original.rot90(k, (1, 2)))
+    assert torch.equal(prepared.target, prepared.y)
+    assert prepared.counted.tolist() == [True] * 21 + [False] * 20
+
+
+def test_second_head_leaves_the_classifier_alone(make_job):
+    from robust_flatness.models import build_model
+
+    model = build_model(make_job().model, CLASSES, [0.5], [0.3], torch.Generator().manual_seed(0))
+    both = RotationNetwork(model, torch.Generator().manual_seed(1)).eval()
+    x = torch.rand(5, 1, 8, 8)
+    out = both(x)
+    assert out.shape == (5, CLASSES + 4)
+    torch.testing.assert_close(out[:, :CLASSES], model(x))

@@ -1,0 +1,263 @@
+"""Interrupted trainings go on to the bit-identical result."""
+
+import fcntl
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from robust_flatness.training import train
+from robust_flatness.training.loop import Training
+from robust_flatness.training.resume import ResumeStore
+
+PSEUDO = torch.arange(12) % 3
+EPOCHS = 5
+
+CASES = {
+    "at": {},
+    "cyclic": {"schedule": "cyclic", "cycles": 2},
+    "adam": {"optimizer": "adam", "learning_rate": 0.001},
+    "entropy-sgd": {"optimizer": "entropy-sgd", "momentum": 0, "langevin_steps": 2},
+    "averaging": {"weight_averaging": 0.9, "augmentation": {"crop": 1, "flip": True, "cutout": 2}},
+    "awp": {"weight_perturbation": 0.01},
+    "clipping": {"weight_clipping": 0.1},
+    "dropout": {"model": {"dropout": 0.2}},
+    "noise": {"label_noise": 0.5},
+    "self-supervision": {
+        "objective": "self-supervision", "objective_weight": 1, "adversarial_fraction": 0.5,
+    },
+    "trades": {"objective": "trades", "objective_weight": 6},
+    "unlabeled": {"unlabeled_fraction": 0.5},
+}  # fmt: skip
+
+
+class Interruption(BaseException):
+    pass
+
+
+def quiet(_):
+    pass
+
+
+def content(directory: Path) -> dict[str, bytes]:
+    paths = [*directory.glob("checkpoints/*"), directory / "history.csv"]
+    return {str(path.relative_to(directory)): path.read_bytes() for path in paths}
+
+
+def interrupt_after(epochs):
+    def progress(done, total, row):
+        if done == epochs:
+            raise Interruption
+
+    return progress
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_resumed_training_is_bit_identical(name, tmp_path, dataset, make_job):
+    job = make_job(epochs=EPOCHS, snapshots=3, **CASES[name])
+    train(job, dataset, tmp_path / "whole", pseudo_labels=PSEUDO)
+    directory = tmp_path / "interrupted"
+    stops = sorted(random.Random(name).sample(range(1, EPOCHS), 2))
+    for stop in stops:
+        with pytest.raises(Interruption):
+            train(job, dataset, directory, pseudo_labels=PSEUDO, progress=interrupt_after(stop), report=quiet)
+        # declared outputs appear only at the end
+        assert [path.name for path in directory.iterdir()] == [".resume"]
+    messages = []
+    train(job, dataset, directory, pseudo_labels=PSEUDO, report=messages.append)
+    assert f"resumed after epoch {stops[-1] - 1}" in messages[0]
+    assert content(directory) == content(tmp_path / "whole")
+
+
+def test_interruption_within_an_epoch_loses_that_epoch_only(tmp_path, dataset, make_job, monkeypatch):
+    job = make_job(epochs=EPOCHS)
+    train(job, dataset, tmp_path / "whole")
+    original, started = Training.epoch, []
+
+    def breaking(self, epoch):
+        started.append(epoch)
+        row = original(self, epoch)
+        if started.count(epoch) == 1 and epoch in (0, 2, 3):
+            raise Interruption
+        return row
+
+    monkeypatch.setattr(Training, "epoch", breaking)
+    for _ in range(3):
+        with pytest.raises(Interruption):
+            train(job, dataset, tmp_path / "run", report=quiet)
+    train(job, dataset, tmp_path / "run", report=quiet)
+    assert started == [0, 0, 1, 2, 2, 3, 3, 4]
+    assert content(tmp_path / "run") == content(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("where", ["publish", "finish"])
+def test_interruption_while_publishing(where, tmp_path, dataset, make_job, monkeypatch):
+    """Declared outputs may then be deleted, as a workflow does."""
+    job = make_job()
+    train(job, dataset, tmp_path / "whole")
+    directory = tmp_path / "run"
+    original = getattr(ResumeStore, where)
+
+    def breaking(self, *arguments):
+        if where == "publish":
+            original(self, *arguments)
+        raise Interruption
+
+    monkeypatch.setattr(ResumeStore, where, breaking)
+    with pytest.raises(Interruption):
+        train(job, dataset, directory, report=quiet)
+    for path in (directory / "checkpoints").iterdir():
+        path.unlink()
+    (directory / "history.csv").unlink(missing_ok=True)
+    monkeypatch.setattr(ResumeStore, where, original)
+    monkeypatch.setattr(Training, "epoch", None)  # nothing is trained again
+    train(job, dataset, directory, report=quiet)
+    assert content(directory) == content(tmp_path / "whole")
+
+
+def test_finished_training_keeps_no_state_and_is_made_anew(tmp_path, dataset, make_job):
+    train(make_job(), dataset, tmp_path)
+    assert sorted(p.name for p in (tmp_path / ".resume").iterdir()) == ["finished", "lock"]
+    before = content(tmp_path)
+    train(make_job(), dataset, tmp_path)
+    assert content(tmp_path) == before
+
+
+def test_stale_snapshots_are_removed(tmp_path, dataset, make_job):
+    train(make_job(epochs=6, snapshots=6), dataset, tmp_path)
+    train(make_job(epochs=3, snapshots=1), dataset, tmp_path)
+    names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert names == {"epoch-000.safetensors", "epoch-002.safetensors", "best.safetensors", "last.safetensors"}
+
+
+def interrupted(tmp_path, dataset, job, after=2, **arguments):
+    with pytest.raises(Interruption):
+        train(job, dataset, tmp_path, progress=interrupt_after(after), report=quiet, **arguments)
+
+
+@pytest.mark.parametrize("damage", ["bit", "truncated", "empty", "snapshot", "missing snapshot"])
+def test_damaged_state_is_discarded_with_a_message(damage, tmp_path, dataset, make_job):
+    job = make_job()
+    train(job, dataset, tmp_path / "whole")
+    directory = tmp_path / "run"
+    interrupted(directory, dataset, job)
+    path = directory / ".resume" / ("checkpoints/epoch-001.safetensors" if "snapshot" in damage else "state")
+    data = bytearray(path.read_bytes())
+    if damage in ("bit", "snapshot"):
+        data[-20] ^= 1
+        path.write_bytes(data)
+    elif damage == "missing snapshot":
+        path.unlink()
+    else:
+        path.write_bytes(data[: len(data) // 2 if damage == "truncated" else 0])
+    messages = []
+    train(job, dataset, directory, report=messages.append)
+    assert len(messages) == 1
+    assert "training starts from the beginning" in messages[0]
+    assert content(directory) == content(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("what", ["settings", "data", "pseudo-labels"])
+def test_state_of_another_training_is_discarded(what, tmp_path, make_dataset, make_job):
+    settings = {"unlabeled_fraction": 0.5}
+    job, dataset, labels = make_job(**settings), make_dataset(), PSEUDO
+    interrupted(tmp_path / "run", dataset, job, pseudo_labels=labels)
+    if what == "settings":
+        job = make_job(learning_rate=0.04, **settings)
+    elif what == "data":
+        dataset = make_dataset(seed=3)
+    else:
+        labels = (labels + 1) % 3
+    messages = []
+    train(job, dataset, tmp_path / "run", pseudo_labels=labels, report=messages.append)
+    train(job, dataset, tmp_path / "whole", pseudo_labels=labels)
+    assert "other settings, data or torch version" in messages[0]
+    assert content(tmp_path / "run") == content(tmp_path / "whole")
+
+
+def start_waiting(job, dataset, directory):
+    messages = []
+    thread = threading.Thread(
+        target=train, args=(job, dataset, directory), kwargs={"report": messages.append}
+    )
+    thread.start()
+    deadline = time.monotonic() + 20
+    while not messages and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert "another process is training here" in messages[0]
+    return thread, messages
+
+
+def test_second_process_waits_and_goes_on(tmp_path, dataset, make_job):
+    job = make_job()
+    train(job, dataset, tmp_path / "whole")
+    directory = tmp_path / "run"
+    interrupted(directory, dataset, job)
+    with open(directory / ".resume" / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        thread, messages = start_waiting(job, dataset, directory)
+        time.sleep(0.1)
+        assert thread.is_alive()
+        assert not (directory / "history.csv").exists()
+    thread.join(60)
+    assert "resumed after epoch 1" in messages[1]
+    assert content(directory) == content(tmp_path / "whole")
+
+
+def test_second_process_leaves_what_the_first_has_finished(tmp_path, dataset, make_job):
+    job = make_job()
+    train(job, dataset, tmp_path)
+    before = (tmp_path / "history.csv").stat().st_mtime_ns
+    with open(tmp_path / ".resume" / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        thread, messages = start_waiting(job, dataset, tmp_path)
+    thread.join(60)
+    assert "nothing left to do" in messages[1]
+    assert (tmp_path / "history.csv").stat().st_mtime_ns == before
+
+
+KILLED = """
+import sys
+from pathlib import Path
+import numpy as np
+import torch
+from robust_flatness.config import TrainJob
+from robust_flatness.data import Dataset
+from robust_flatness.training import train
+
+torch.set_num_threads(1)
+folder = Path(sys.argv[1])
+arrays = dict(np.load(folder / "data.npz"))
+job = TrainJob.model_validate_json((folder / "job.json").read_text())
+train(job, Dataset(arrays), folder / sys.argv[2], progress=lambda *_: print("epoch", flush=True))
+"""
+
+
+def test_killed_processes(tmp_path, dataset, make_job):
+    """kill -9 and SIGTERM while it trains, then to the end: the same bytes."""
+    import numpy as np
+
+    job = make_job(epochs=8, snapshots=4)
+    np.savez(tmp_path / "data.npz", **dataset.arrays)
+    (tmp_path / "job.json").write_text(job.json_text())
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for epochs, number in ((2, signal.SIGKILL), (4, signal.SIGTERM)):
+        process = subprocess.Popen([*command, "killed"], stdout=subprocess.PIPE, text=True, env=environment)
+        for _ in range(epochs):
+            process.stdout.readline()
+        process.send_signal(number)
+        assert process.wait(30) == -number
+        process.stdout.close()
+    done = subprocess.run([*command, "killed"], capture_output=True, text=True, check=True, env=environment)
+    assert "resumed after epoch" in done.stdout
+    assert done.stdout.count("epoch\n") < 8
+    train(job, dataset, tmp_path / "whole")
+    assert content(tmp_path / "killed") == content(tmp_path / "whole")

@@ -1,0 +1,148 @@
+"""Attacks in training, on models whose iterates are known in closed form."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from robust_flatness.attacks import PGD, random_start
+from robust_flatness.models.inference import InferenceModel
+from robust_flatness.training.attack import TrainingAttack, pgd_tau
+from robust_flatness.training.loop import Training
+from robust_flatness.training.objectives import OBJECTIVES, Batch
+
+CENTRE = 0.5
+
+
+class Threshold(nn.Module):
+    """Images of one pixel; class 1 where it is above `CENTRE`, so every step on label 0 goes up."""
+
+    def __init__(self):
+        super().__init__()
+        self.slope = nn.Parameter(torch.tensor(3.0, dtype=torch.float64))
+
+    def forward(self, x):
+        score = self.slope * (x.flatten(1) - CENTRE)
+        return torch.cat([-score, score], 1)
+
+
+def pixels(count):
+    x = torch.rand(count, 1, 1, 1, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    return 0.2 + 0.6 * x
+
+
+@pytest.mark.parametrize("tau", [0, 1, 2, 3])
+def test_pgd_tau_stops_tau_steps_after_the_flip(tau):
+    epsilon, size, steps = 0.2, 0.01, 7
+    x = pixels(400)
+    y = torch.zeros(400, dtype=torch.int64)
+    start = random_start(x, epsilon, torch.Generator().manual_seed(1)).flatten()
+    net = InferenceModel(Threshold())
+    found = pgd_tau(net, x, y, PGD(epsilon, size, steps), tau, torch.Generator().manual_seed(1)).flatten()
+
+    iterates = start + size * torch.arange(steps + 1, dtype=torch.float64)[:, None]
+    iterates = torch.minimum(iterates, x.flatten() + epsilon)
+    wrong = iterates > CENTRE
+    first = torch.where(wrong.any(0), wrong.int().argmax(0), steps)
+    expected = iterates.gather(0, (first + tau).clamp(max=steps)[None])[0]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    # all three kinds occur: misclassified at the start, flipped on the way, never flipped
+    assert {bool(v) for v in wrong[0]} == {True, False}
+    assert (first[~wrong[0]] < steps).any()
+    assert (~wrong.any(0)).any()
+
+
+def attack_of(make_job, **settings):
+    spec = make_job(epsilon=0.2, step_size=0.05, steps=4, **settings).training
+    return TrainingAttack(spec, OBJECTIVES[spec.objective](spec))
+
+
+def batch_of(x, y):
+    return Batch(x, y, y, torch.ones(len(y), dtype=torch.bool))
+
+
+def one_hot(labels):
+    return lambda x: nn.functional.one_hot(labels, 2).to(x)
+
+
+def test_the_predicted_label_decides_the_direction(make_job):
+    attack = attack_of(make_job, attack_predicted_label=True)
+    x, y = pixels(50), torch.zeros(50, dtype=torch.int64)
+    predicted = torch.arange(50) % 2
+    x_adv, attacked = attack(
+        InferenceModel(Threshold()), one_hot(predicted), batch_of(x, y), torch.Generator().manual_seed(0)
+    )
+    start = random_start(x, 0.2, torch.Generator().manual_seed(0))
+    moved = (x_adv - start).flatten()
+    room = 0.2 - (start - x).flatten().abs() > 1e-6
+    assert (moved[(predicted == 0) & room] > 0).all()
+    assert (moved[(predicted == 1) & room] < 0).all()
+    assert attacked.all()
+
+
+def test_misclassified_examples_stay_clean(make_job):
+    attack = attack_of(make_job, attack_incorrect=False)
+    x, y = pixels(50), torch.arange(50) // 3 % 2
+    predicted = torch.arange(50) % 2
+    x_adv, attacked = attack(
+        InferenceModel(Threshold()), one_hot(predicted), batch_of(x, y), torch.Generator().manual_seed(0)
+    )
+    assert torch.equal(attacked, predicted == y)
+    same = (x_adv == x).flatten()
+    assert torch.equal(same, ~attacked)
+    assert (x_adv - x).abs().max() <= 0.2 + 1e-9
+
+
+def test_a_share_of_the_batch_is_attacked(make_job):
+    attack = attack_of(make_job, objective="self-supervision", adversarial_fraction=0.3)
+    attack.objective.classes = 2
+    net = InferenceModel(nn.Sequential(nn.Flatten(), nn.Linear(1, 6).double()))
+    x, y = pixels(40), torch.zeros(40, dtype=torch.int64)
+    chosen = []
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(30):
+        x_adv, attacked = attack(net, None, batch_of(x, y), generator)
+        assert attacked.sum() == 12
+        assert (x_adv[~attacked] == x[~attacked]).all()
+        assert (x_adv[attacked] != x[attacked]).all()
+        chosen.append(attacked)
+    # a new random share each time: every example's turn comes (missed 30 times: 0.7^30)
+    assert torch.stack(chosen).any(0).all()
+
+
+@pytest.mark.parametrize("objective", ["at", "trades", "mart", "self-supervision"])
+def test_attacks_run_in_evaluation_mode_and_see_true_labels(objective, dataset, make_job):
+    """Equal to PGD on a copy in evaluation mode, although updates see other labels."""
+    job = make_job(objective=objective, objective_weight=1, label_noise=1.0)
+    run = Training(job, dataset)
+    run.epoch(0)
+    run.inference.refresh(run.network)
+    batch = next(run._batches(1))
+    assert not torch.equal(batch.target, batch.y)
+    before = {name: tensor.clone() for name, tensor in run.network.state_dict().items()}
+    found, _ = run.attack(run.inference, run._predict, batch, torch.Generator().manual_seed(9))
+    for name, tensor in run.network.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    assert run.network.training
+
+    frozen = copy.deepcopy(run.network).eval()
+    target, loss = run.objective.attack_goal(frozen, batch)
+    attack = PGD(0.1, 0.05, 2, include_clean=False)
+    expected = attack(frozen, batch.x, target, generator=torch.Generator().manual_seed(9), loss=loss).x_adv
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    if objective != "trades":
+        assert torch.equal(target, batch.y)
+
+
+def test_predictions_in_training_mode_leave_no_trace(dataset, make_job):
+    run = Training(make_job(attack_incorrect=False), dataset)
+    before = {name: tensor.clone() for name, tensor in run.network.state_dict().items()}
+    x = run.x[:6]
+    predicted = run._predict(x)
+    for name, tensor in run.network.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    # training mode it was: batch statistics, not the running ones of the start
+    other = copy.deepcopy(run.network).train()
+    torch.testing.assert_close(predicted, other(x).detach())
+    assert not torch.allclose(predicted, other.eval()(x))
