@@ -175,8 +175,8 @@ def scale(
     from robust_flatness.flatness.scaling import scale_convolutions
     from robust_flatness.models.checkpoint import load_checkpoint, save_checkpoint
 
-    if factor <= 0:
-        raise ConfigError(f"--factor: {factor} given; must be greater than 0")
+    if not 0 < factor < float("inf"):
+        raise ConfigError(f"--factor: {factor} given; expected a number greater than 0")
     for path in checkpoints:
         checkpoint = load_checkpoint(path)
         save_checkpoint(
@@ -399,6 +399,6 @@ def main() -> None:
     """Run the command line; known errors end with one message and exit status 1."""
     try:
         app()
-    except RobustFlatnessError as error:
+    except (RobustFlatnessError, OSError) as error:  # OSError: a full disk, a folder without permission
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

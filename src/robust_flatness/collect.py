@@ -69,9 +69,9 @@ def collect_results(spec: CollectSpec, directory: Path) -> None:
             if not entry.derived:
                 history += [{**key, **row} for row in read_rows(folder / "history.csv")]
             if entry.series:
-                rows = read_rows(folder / "series.csv")
                 series += [
-                    {**key, "normalised_epoch": (int(row["epoch"]) + 1) / entry.epochs, **row} for row in rows
+                    {**key, "normalised_epoch": (int(row["epoch"]) + 1) / entry.epochs, **row}
+                    for row in read_rows(folder / "series.csv")
                 ]
     tables = zip(TABLES, (models, history, series, landscape), strict=True)
     for name, rows in tables:
@@ -88,7 +88,7 @@ def read_measure(path: Path) -> dict:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        _ = content["values"], content["details"], content["checkpoint"]["epoch"]
+        _ = content["values"] | content["details"], content["checkpoint"]["epoch"]
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such measure; run `snakemake measure` first") from None
     except (ValueError, KeyError, TypeError) as error:
@@ -97,12 +97,23 @@ def read_measure(path: Path) -> dict:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file as written by `write_table`."""
+    """The rows of a job's CSV file, as written by `write_table`: each has an epoch.
+
+    Raises
+    ------
+    ConfigError
+        If it is missing or damaged.
+    """
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+            rows = list(csv.DictReader(file))
+        if not rows or not all(row["epoch"].isdecimal() for row in rows):
+            raise ValueError("a row without an epoch" if rows else "no rows")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such table; run `snakemake train` first") from None
+    except (ValueError, KeyError, AttributeError, csv.Error) as error:
+        raise ConfigError(f"{path}: damaged ({error!r}); delete it and run snakemake again") from None
+    return rows
 
 
 def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

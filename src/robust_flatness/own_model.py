@@ -44,7 +44,7 @@ class OwnModel:
         sys.path.insert(0, str(Path.cwd()))
         try:
             factory = getattr(importlib.import_module(module_name), name)
-        except (ImportError, AttributeError) as error:
+        except (ImportError, AttributeError, TypeError, ValueError) as error:
             raise ConfigError(f"--model: {self.factory!r} cannot be imported ({error})") from None
         finally:
             sys.path.pop(0)
@@ -164,7 +164,7 @@ def check_output(model: nn.Module, x: torch.Tensor, classes: int) -> None:
     with torch.no_grad():
         try:
             logits = model(x)
-        except RuntimeError as error:
+        except Exception as error:  # whatever a network raises on inputs it is not made for
             raise ConfigError(
                 f"--model: fails on images of shape {tuple(x.shape)} [n, C, H, W]: {error}"
             ) from None

@@ -1,0 +1,441 @@
+"""The command line: bad input ends with one message and exit status 1, before any long work."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+from robust_flatness import cli
+from robust_flatness.config import DataSpec, ModelSpec, load_experiment, load_yaml
+from robust_flatness.data import load_dataset, make_splits, save_dataset
+from robust_flatness.models import build_model
+from robust_flatness.models.checkpoint import Metadata, save_checkpoint
+from robust_flatness.seeding import generator
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = sorted(
+    command.name or command.callback.__name__.replace("_", "-") for command in cli.app.registered_commands
+)
+NETS = """
+import torch
+from torch import nn
+
+def good():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+
+def few():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+
+def flat():
+    return nn.Sequential(nn.Flatten(0), nn.Linear(64 * 2, 3))
+
+def images():
+    return nn.Identity()
+
+def other_size():
+    return nn.Sequential(nn.Flatten(), nn.Linear(100, 3))
+
+def not_a_number():
+    net = good()
+    with torch.no_grad():
+        net[1].weight.fill_(float("nan"))
+    return net
+
+def pair():
+    class Pair(nn.Module):
+        def forward(self, x):
+            return x.flatten(1), x
+    return Pair()
+
+def two_inputs():
+    class TwoInputs(nn.Module):
+        def forward(self, x, y):
+            return x
+    return TwoInputs()
+
+def needs_arguments(width):
+    return good()
+
+def no_module():
+    return 3
+
+constant = 3
+"""
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """`run(*arguments)` -> (exit status, standard output, standard error), in `tmp_path`."""
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["robust-flatness", *map(str, arguments)])
+        try:
+            cli.main()
+            status = 0
+        except SystemExit as exit_:
+            status = exit_.code or 0
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    yield call
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def refused(run):
+    """`refused(words, *arguments)`: exit status 1 and one message with all the words."""
+
+    def check(words, *arguments):
+        status, out, err = run(*arguments)
+        assert status == 1
+        assert err.startswith("error: ")
+        assert "Traceback" not in err + out
+        missing = [word for word in words if word not in err]
+        assert not missing, err
+        return err
+
+    return check
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "seed-0.npz"
+    save_dataset(path, make_splits(DataSpec(name="digits", train=30, early_stopping=20, test=25), 0))
+    return path
+
+
+@pytest.fixture(scope="module")
+def checkpoint(prepared, tmp_path_factory):
+    path = tmp_path_factory.mktemp("checkpoints") / "last.safetensors"
+    dataset, spec = load_dataset(prepared), ModelSpec(name="small-resnet", width=2)
+    model = build_model(spec, 10, dataset.mean, dataset.std, generator(0, "test"))
+    described = Metadata(spec.model_dump(), 10, dataset.mean, dataset.std, "at", 0, 4)
+    save_checkpoint(path, model, described)
+    return path
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A module of networks and data of one's own, in the working directory of `run`."""
+    (tmp_path / "my_nets.py").write_text(NETS)
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (12, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "my.npz", x_train=x, y_train=np.arange(12) % 3, x_test=x, y_test=np.arange(12) % 3)
+    yield tmp_path
+    sys.modules.pop("my_nets", None)
+
+
+def measure(model="my_nets:good", **options):
+    options = {
+        "data": "my.npz",
+        "epsilon": "8/255",
+        "examples": 6,
+        "steps": 2,
+        "restarts": 1,
+        "samples": 1,
+    } | options
+    return [
+        "measure",
+        "--model",
+        model,
+        *(w for k, v in options.items() for w in (f"--{k.replace('_', '-')}", v)),
+    ]
+
+
+# Help.
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command):
+    result = CliRunner().invoke(cli.app, [command, "--help"])
+    assert result.exit_code == 0
+    assert len(result.output.split("Usage:")[1].strip().splitlines()) > 3
+
+
+def test_every_rule_calls_a_command_that_exists():
+    import re
+
+    text = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
+    called = set(re.findall(r"robust-flatness ([a-z][a-z-]*)", text))
+    assert called
+    assert called <= set(COMMANDS)
+
+
+def test_help_imports_no_torch():
+    code = "import sys; from robust_flatness import cli; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+# Specs.
+
+
+def test_printed_specs_are_read_back(run, monkeypatch):
+    for step in ("data", "baseline", "robustness", "flatness", "hessian", "landscape", "series"):
+        status, out, err = run("spec", step, "--config", ROOT / "config/smoke.yaml")
+        assert status == 0, err
+        assert json.loads(out)
+    status, out, _ = run("spec", "train", "--config", ROOT / "config/smoke.yaml", "--variant", "trades-6")
+    experiment = load_experiment(load_yaml(ROOT / "config/smoke.yaml"), ROOT / "config/variants.yaml")
+    assert out.strip() == experiment.train_job("trades-6", 0).json_text()
+
+
+def test_unknown_steps_and_variants_are_named(refused):
+    config = ["--config", ROOT / "config/smoke.yaml"]
+    refused(["'x'", "robustness", "train"], "spec", "x", *config)
+    refused(["--variant", "'nope'"], "spec", "train", "--variant", "nope", *config)
+    refused(["missing.yaml", "cannot be read"], "spec", "train", "--config", "missing.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", ["--spec", "not valid JSON"]),
+        ("nothing.json", ["--spec", "nothing.json", "neither JSON nor a file"]),
+        ("x" * 5000, ["--spec", "neither JSON nor a file"]),
+        ("{}", ["--spec.name", "required"]),
+        (
+            '{"name": "digits", "train": 0, "early_stopping": 1, "test": 1}',
+            ["--spec.train", "equal to 1", "0"],
+        ),
+        (
+            '{"name": "digits", "train": NaN, "early_stopping": 1, "test": 1}',
+            ["--spec.train", "finite", "nan"],
+        ),
+        (
+            '{"name": "digits", "train": 1, "early_stopping": 1, "test": 1, "x": 1}',
+            ["--spec.x", "unknown field"],
+        ),
+        (
+            '{"name": "cifar", "train": 1, "early_stopping": 1, "test": 1}',
+            ["--spec.name", "'cifar'", "'npz'"],
+        ),
+    ],
+)
+def test_bad_specs_are_named(refused, tmp_path, text, words):
+    refused(words, "prepare", "--spec", text, "--output", "out.npz")
+    assert not (tmp_path / "out.npz").exists()
+
+
+def test_specs_come_from_files_too(run, refused, tmp_path):
+    path = tmp_path / "data.json"
+    path.write_text('{"name": "digits", "train": 30, "early_stopping": 20, "test": 25}')
+    assert run("prepare", "--spec", path, "--output", "out.npz")[0] == 0
+    assert load_dataset(tmp_path / "out.npz").size("test") == 25
+    path.write_bytes(b"\xff{")
+    refused(["--spec", "not valid JSON"], "prepare", "--spec", path, "--output", "other.npz")
+
+
+def test_sizes_beyond_the_data_are_named(refused, own):
+    spec = {"name": "npz", "path": "my.npz", "train": 13, "early_stopping": 5, "test": 5}
+    refused(
+        ["data.train", "13", "my.npz", "12"], "prepare", "--spec", json.dumps(spec), "--output", "out.npz"
+    )
+    spec |= {"train": 6, "test": 8}
+    refused(["data.test", "8", "my.npz", "12"], "prepare", "--spec", json.dumps(spec), "--output", "out.npz")
+    spec |= {"path": "missing.npz"}
+    refused(["data.path", "missing.npz"], "prepare", "--spec", json.dumps(spec), "--output", "out.npz")
+
+
+# Jobs.
+
+
+def smoke(step):
+    experiment = load_experiment(load_yaml(ROOT / "config/smoke.yaml"), ROOT / "config/variants.yaml")
+    if step == "train":
+        return experiment.train_job("at", 0).json_text()
+    return getattr(experiment.spec.measures, step).json_text()
+
+
+@pytest.mark.parametrize("step", ["robustness", "flatness", "hessian", "landscape"])
+def test_measures_refuse_damaged_files_and_bad_devices(refused, prepared, checkpoint, tmp_path, step):
+    common = ["--spec", smoke(step), "--output", "measures"]
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(checkpoint.read_bytes()[:-100])
+    damaged = tmp_path / "damaged.npz"
+    damaged.write_bytes(prepared.read_bytes()[:-100])
+    refused([str(cut), "truncated or damaged"], step, cut, *common, "--data", prepared)
+    refused(["missing.safetensors"], step, "missing.safetensors", *common, "--data", prepared)
+    refused([str(damaged), "damaged"], step, checkpoint, *common, "--data", damaged)
+    refused(["missing.npz", "no such file"], step, checkpoint, *common, "--data", "missing.npz")
+    refused(
+        ["--device", "'tpu'", "cpu and cuda"],
+        step,
+        checkpoint,
+        *common,
+        "--data",
+        prepared,
+        "--device",
+        "tpu",
+    )
+    if not torch.cuda.is_available():
+        refused(["--device", "no GPU"], step, checkpoint, *common, "--data", prepared, "--device", "cuda")
+    assert not (tmp_path / "measures").exists()
+
+
+def test_more_examples_than_the_data_has_are_named(refused, prepared, checkpoint):
+    spec = json.loads(smoke("robustness")) | {"test_examples": 26}
+    arguments = [
+        "robustness",
+        checkpoint,
+        "--spec",
+        json.dumps(spec),
+        "--data",
+        prepared,
+        "--output",
+        "measures",
+    ]
+    refused(["26 examples", "25"], *arguments)
+
+
+def test_series_needs_snapshots(refused, prepared, tmp_path):
+    arguments = ["series", tmp_path, "--spec", smoke("series"), "--data", prepared, "--output", "series.csv"]
+    refused([str(tmp_path), "no snapshots"], *arguments)
+
+
+@pytest.mark.parametrize("factor", ["0", "-1", "nan", "inf"])
+def test_scaling_needs_a_positive_factor(refused, checkpoint, factor):
+    arguments = ["scale", checkpoint, f"--factor={factor}", "--variant", "x", "--directory", "scaled"]
+    refused(["--factor", factor], *arguments)
+
+
+def test_training_refuses_a_damaged_dataset(refused, tmp_path):
+    (tmp_path / "data.npz").write_bytes(b"PK")
+    refused(
+        ["data.npz", "damaged"],
+        "train", "--spec", smoke("train"), "--data", "data.npz", "--directory", "run",
+    )  # fmt: skip
+    assert not (tmp_path / "run").exists()
+
+
+def test_unknown_options_and_negative_seeds_are_refused(run, prepared):
+    for arguments in (["--seed", "-1"], ["--sed", "1"], ["--threads", "0"]):
+        command = ["train", "--spec", "{}", "--data", prepared, "--directory", "run", *arguments]
+        status, _, err = run(*command)
+        assert status == 2
+        assert arguments[0] in err
+        assert "Traceback" not in err
+
+
+def test_a_full_disk_is_reported_without_a_traceback(refused, monkeypatch):
+    def no_space(*_):
+        raise OSError(28, "No space left on device", "out.npz")
+
+    monkeypatch.setattr("os.fsync", no_space)
+    spec = '{"name": "digits", "train": 30, "early_stopping": 20, "test": 25}'
+    refused(["out.npz", "No space left"], "prepare", "--spec", spec, "--output", "out.npz")
+
+
+def test_collect_refuses_missing_and_damaged_measures(refused, tmp_path):
+    spec = {
+        "variants": {"at": {"label": "AT", "family": "at", "epochs": 3, "measures": ["flatness"]}},
+        "seeds": [0],
+    }
+    path = tmp_path / "results/at/seed-0/measures/last/flatness.json"
+    arguments = ["collect", "--spec", json.dumps(spec), "--directory", "results"]
+    refused(["flatness.json", "no such measure"], *arguments)
+    path.parent.mkdir(parents=True)
+    for content in ("", "{", "[]", "null", '{"values": {}}', '{"values": 1, "details": 1, "checkpoint": 1}'):
+        path.write_text(content)
+        refused(["flatness.json", "damaged"], *arguments)
+    assert not (tmp_path / "results/models.csv").exists()
+
+
+# A network of one's own.
+
+
+def test_own_network_is_measured(run, own):
+    status, out, err = run(*measure())
+    assert status == 0, err
+    values = json.loads(out)["values"]
+    assert values["test_rloss_pgd"] >= values["test_ce"]
+    assert run(*measure(output="mine.json"))[0] == 0
+    assert json.loads((own / "mine.json").read_text())["values"] == values
+
+
+def test_own_weights_are_loaded(run, own):
+    save_file({"1.weight": torch.zeros(3, 64), "1.bias": torch.zeros(3)}, own / "zero.safetensors")
+    status, out, _ = run(*measure(weights="zero.safetensors"))
+    assert status == 0
+    assert json.loads(out)["values"]["test_ce"] == pytest.approx(np.log(3), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("my_nets", ["--model", "'my_nets'", "package.module:function"]),
+        ("nothing:good", ["--model", "'nothing:good'", "cannot be imported"]),
+        (".my_nets:good", ["--model", "'.my_nets:good'", "cannot be imported"]),
+        ("my_nets:nothing", ["--model", "'my_nets:nothing'", "cannot be imported"]),
+        ("my_nets:constant", ["--model", "constant"]),
+        ("my_nets:needs_arguments", ["--model", "needs_arguments", "without arguments"]),
+        ("my_nets:no_module", ["--model", "int", "nn.Module"]),
+        ("my_nets:few", ["--model", "2 logits", "3 classes"]),
+        ("my_nets:flat", ["--model", "(3,)", "(2, K)"]),
+        ("my_nets:images", ["--model", "(2, 1, 8, 8)", "(2, K)"]),
+        ("my_nets:pair", ["--model", "tuple", "(2, K)"]),
+        ("my_nets:other_size", ["--model", "fails on images of shape (2, 1, 8, 8)"]),
+        ("my_nets:two_inputs", ["--model", "fails on images of shape (2, 1, 8, 8)"]),
+        ("my_nets:not_a_number", ["--model", "NaN"]),
+    ],
+)
+def test_networks_that_cannot_be_measured_are_named(refused, own, model, words):
+    refused(words, *measure(model))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"epsilon": "0"}, ["--epsilon", "'0'", "greater than 0"]),
+        ({"epsilon": "-1"}, ["--epsilon", "'-1'", "greater than 0"]),
+        ({"epsilon": "8/0"}, ["--epsilon", "'8/0'"]),
+        ({"epsilon": "nan"}, ["--epsilon", "'nan'"]),
+        ({"epsilon": "8"}, ["epsilon", "8", "less than or equal to 1"]),
+        ({"step_size": "0"}, ["--step-size", "'0'"]),
+        ({"average_xi": "0"}, ["--average-xi", "'0'"]),
+        ({"worst_xi": "x"}, ["--worst-xi", "'x'"]),
+        ({"examples": 13}, ["--examples", "13", "12"]),
+        ({"data": "missing.npz"}, ["missing.npz", "no such file"]),
+        ({"data": "my_nets.py"}, ["my_nets.py", "npz"]),
+        ({"weights": "missing.safetensors"}, ["--weights", "missing.safetensors"]),
+        ({"weights": "my_nets.py"}, ["--weights", "my_nets.py", ".safetensors"]),
+    ],
+)
+def test_own_settings_are_checked(refused, own, options, words):
+    refused(words, *measure(**options))
+
+
+@pytest.mark.parametrize("option", ["steps", "restarts", "samples", "examples", "batch_size"])
+def test_counts_below_one_are_refused(run, own, option):
+    status, _, err = run(*measure(**{option: 0}))
+    assert status == 2
+    assert option.replace("_", "-") in err
+
+
+def test_own_weights_that_do_not_fit_are_named(refused, own):
+    save_file({"1.weight": torch.zeros(3, 63), "1.bias": torch.zeros(3)}, own / "other.safetensors")
+    refused(
+        ["other.safetensors", "another architecture", "'1.weight'"], *measure(weights="other.safetensors")
+    )
+    whole = (own / "other.safetensors").read_bytes()
+    (own / "cut.safetensors").write_bytes(whole[:-10])
+    refused(["cut.safetensors", "truncated or damaged"], *measure(weights="cut.safetensors"))
+
+
+def test_pickled_weights_are_refused_and_not_run(refused, own):
+    class Bomb:
+        def __reduce__(self):
+            return (open, (str(own / "exploded"), "w"))
+
+    torch.save({"x": Bomb()}, own / "bomb.safetensors")
+    refused(["bomb.safetensors"], *measure(weights="bomb.safetensors"))
+    assert not (own / "exploded").exists()

@@ -1,0 +1,129 @@
+"""Results tables: every file of a job arrives in its place, and a missing one is an error."""
+
+import csv
+import json
+import math
+
+import pytest
+
+from robust_flatness.collect import CollectSpec, collect_results, write_table
+from robust_flatness.errors import ConfigError
+
+
+def write_measure(directory, variant, checkpoint, name, epoch, values, details=None):
+    path = directory / variant / "seed-0/measures" / checkpoint / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"checkpoint": {"epoch": epoch}, "values": values, "details": details or {}}
+    path.write_text(json.dumps(content))
+
+
+def read(path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def results(tmp_path):
+    for variant, offset in (("at", 0), ("trades-6", 10), ("at-scaled-2", 20)):
+        for checkpoint, epoch in (("last", 4), ("best", 2)):
+            value = offset + epoch
+            write_measure(tmp_path, variant, checkpoint, "robustness", epoch, {"test_rloss_pgd": value + 0.1})
+            write_measure(
+                tmp_path, variant, checkpoint, "flatness", epoch, {"avg_flatness_rloss": value + 1 / 3}
+            )
+    curves = [{"direction": "random", "s": 0.5, "rloss": 2.0}]
+    for checkpoint in ("last", "best"):
+        write_measure(tmp_path, "at", checkpoint, "landscape", 4, {}, {"curves": curves})
+    for variant in ("at", "trades-6"):
+        write_table(
+            tmp_path / variant / "seed-0/history.csv",
+            [{"epoch": epoch, "train_loss": 1.5} for epoch in range(5)],
+        )
+    write_table(tmp_path / "at/seed-0/series.csv", [{"epoch": 0, "test_rloss_pgd": 2.0}, {"epoch": 4}])
+    return tmp_path
+
+
+def entry(**changed):
+    return {"label": "a label", "family": "a", "epochs": 5} | changed
+
+
+SPEC = {
+    "variants": {
+        "at": entry(measures=["robustness", "flatness", "landscape"], series=True),
+        "trades-6": entry(settings={"objective": "trades"}),
+        "at-scaled-2": entry(derived=True),
+    },
+    "baseline": {"objective": "at", "epochs": 5},
+    "seeds": [0],
+}
+
+
+def test_every_measure_arrives_in_its_row(results):
+    collect_results(CollectSpec.model_validate(SPEC), results)
+    rows = read(results / "models.csv")
+    assert [(row["variant"], row["checkpoint"]) for row in rows] == [
+        (variant, checkpoint) for variant in SPEC["variants"] for checkpoint in ("last", "best")
+    ]
+    for row in rows:
+        offset = {"at": 0, "trades-6": 10, "at-scaled-2": 20}[row["variant"]]
+        value = offset + (4 if row["checkpoint"] == "last" else 2)
+        assert float(row["test_rloss_pgd"]) == value + 0.1
+        assert float(row["avg_flatness_rloss"]) == value + 1 / 3
+        assert row["derived"] == str(int(row["variant"] == "at-scaled-2"))
+        assert row["setting_objective"] == ("trades" if row["variant"] == "trades-6" else "at")
+        assert row["setting_epochs"] == "5"
+
+
+def test_histories_series_and_landscapes_arrive(results):
+    collect_results(CollectSpec.model_validate(SPEC), results)
+    history = read(results / "history.csv")
+    assert [row["variant"] for row in history] == ["at"] * 5 + ["trades-6"] * 5
+    series = read(results / "series.csv")
+    assert [float(row["normalised_epoch"]) for row in series] == [0.2, 1.0]
+    assert [row["test_rloss_pgd"] for row in series] == ["2.0", ""]
+    assert {row["checkpoint"] for row in read(results / "landscape.csv")} == {"last", "best"}
+
+
+def test_collecting_twice_gives_equal_bytes(results):
+    names = ("models", "history", "series", "landscape")
+    collect_results(CollectSpec.model_validate(SPEC), results)
+    first = [(results / f"{name}.csv").read_bytes() for name in names]
+    collect_results(CollectSpec.model_validate(SPEC), results)
+    assert [(results / f"{name}.csv").read_bytes() for name in names] == first
+
+
+@pytest.mark.parametrize(
+    "file", ["at/seed-0/measures/best/flatness.json", "at/seed-0/history.csv", "at/seed-0/series.csv"]
+)
+def test_a_missing_file_is_named_and_no_table_is_written(results, file):
+    (results / file).unlink()
+    with pytest.raises(ConfigError, match=file):
+        collect_results(CollectSpec.model_validate(SPEC), results)
+    assert not (results / "models.csv").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"variant\nx\n", b"epoch\nnone\n", b"epoch\n\x00\n"])
+def test_a_damaged_series_is_named(results, content):
+    (results / "at/seed-0/series.csv").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"at/seed-0/series\.csv"):
+        collect_results(CollectSpec.model_validate(SPEC), results)
+
+
+def test_floats_survive_the_table(tmp_path):
+    values = [1 / 3, 1e-300, 123456789.123456789, -0.0, 5e-324, 2.0]
+    write_table(tmp_path / "t.csv", [{"x": value} for value in values])
+    assert [float(row["x"]) for row in read(tmp_path / "t.csv")] == values
+
+
+def test_text_survives_the_table(tmp_path):
+    text = 'Late, "multi-step"\nα = 0.5'
+    write_table(tmp_path / "t.csv", [{"label": text, "b": 1}, {"c": math.pi}])
+    rows = read(tmp_path / "t.csv")
+    assert rows[0] == {"label": text, "b": "1", "c": ""}
+    assert list(rows[1]) == ["label", "b", "c"]
+
+
+def test_an_empty_table_has_a_header(tmp_path):
+    write_table(tmp_path / "t.csv", [])
+    with open(tmp_path / "t.csv") as file:
+        assert list(csv.reader(file)) == [["variant"]]

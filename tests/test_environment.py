@@ -1,0 +1,89 @@
+"""The package's ranges, the locked versions and the conda environment agree."""
+
+import re
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+RANGES = [Requirement(text) for text in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]]
+LOCK = (ROOT / "requirements.lock").read_text()
+LOCKED = [Requirement(line) for line in LOCK.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def locked(name: str) -> list[Requirement]:
+    return [line for line in LOCKED if canonicalize_name(line.name) == canonicalize_name(name)]
+
+
+def test_every_line_of_the_lock_pins_one_version():
+    for line in LOCKED:
+        assert re.fullmatch(r"==[\w.!+-]+", str(line.specifier)), str(line)
+
+
+def test_the_lock_names_no_host_and_no_option():
+    """A lock with an index or a file of one machine does not install on another."""
+    assert not re.search(r"https?:|file:|git\+|\.\w+/|@|--", LOCK)
+
+
+@pytest.mark.parametrize("wanted", RANGES, ids=lambda wanted: wanted.name)
+def test_locked_versions_lie_in_the_ranges(wanted):
+    pins = locked(wanted.name)
+    assert pins, f"{wanted.name} is not locked"
+    for pin in pins:
+        pinned = next(iter(pin.specifier)).version
+        assert wanted.specifier.contains(pinned, prereleases=True), f"{pin} is outside {wanted}"
+
+
+def test_no_package_is_pinned_twice_for_one_environment():
+    for python in ("3.11", "3.12", "3.13", "3.14"):
+        environment = {
+            "python_version": python,
+            "python_full_version": f"{python}.0",
+            "sys_platform": "linux",
+        }
+        names = [
+            canonicalize_name(line.name)
+            for line in LOCKED
+            if not line.marker or line.marker.evaluate(environment)
+        ]
+        assert len(names) == len(set(names)), sorted(name for name in set(names) if names.count(name) > 1)
+
+
+def test_torch_and_torchvision_are_a_pair():
+    """torchvision 0.N goes with torch 2.(N-15): other pairs fail at import."""
+    torch, vision = (next(iter(locked(name)[0].specifier)).version for name in ("torch", "torchvision"))
+    assert int(vision.split(".")[1]) == int(torch.split(".")[1]) + 15
+
+
+def test_conda_users_get_the_same_through_pip():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    plain = [item for item in environment["dependencies"] if isinstance(item, str)]
+    pip = next(item["pip"] for item in environment["dependencies"] if isinstance(item, dict))
+    assert pip == ["-r requirements.lock", "-e ."]
+    # whatever conda itself installs is no package of the lock: it could differ from it
+    names = {re.split(r"[ <>=]", item)[0] for item in plain}
+    assert not {name for name in names if locked(name)} - {"pip"}
+    python = SpecifierSet(
+        next(item for item in plain if item.startswith("python")).removeprefix("python").strip()
+    )
+    allowed = SpecifierSet(PROJECT["requires-python"])
+    for minor in range(8, 15):
+        assert python.contains(f"3.{minor}.1") == allowed.contains(f"3.{minor}.1")
+
+
+def test_snakemake_is_as_new_as_the_workflow_asks_for():
+    minimum = re.search(r'min_version\("([\d.]+)"\)', (ROOT / "Snakefile").read_text()).group(1)
+    wanted = next(wanted for wanted in RANGES if wanted.name == "snakemake")
+    assert not wanted.specifier.contains(f"{int(minimum.split('.')[0]) - 1}.99")
+
+
+def test_this_environment_is_the_locked_one():
+    for name in ("torch", "torchvision", "snakemake", "numpy", "scipy", "pyautoattack"):
+        assert version(name).split("+")[0] in {next(iter(pin.specifier)).version for pin in locked(name)}
