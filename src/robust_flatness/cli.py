@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -200,39 +201,40 @@ def run_measure(
     """Apply a measure to each checkpoint and write `<output>/<checkpoint>/<name>.json`.
 
     Checkpoints with identical tensors (the last may be the early-stopped one) are measured once.
+    A job that was interrupted goes on after the last checkpoint, or attack of AutoAttack, that it
+    had finished.
     """
     from robust_flatness.data import load_dataset
     from robust_flatness.models.checkpoint import load_checkpoint
     from robust_flatness.provenance import provenance
+    from robust_flatness.unfinished import Unfinished
 
     start_torch(device, threads)
     dataset = load_dataset(data)
-    known: dict[str, Any] = {}
-    with progress_bar(name) as update:
-        for index, path in enumerate(checkpoints):
-            update(index, len(checkpoints), path.stem)
-            checkpoint = load_checkpoint(path, device)
+    loaded = [load_checkpoint(path, device) for path in checkpoints]
+    outputs = [output / path.stem / f"{name}.json" for path in checkpoints]
+    common = {
+        "measure": name,
+        "spec": spec.model_dump(mode="json"),
+        "seed": seed,
+        "data_sha256": dataset.checksum,
+        "provenance": provenance(device, threads),
+    }
+    identity = common | {"checkpoints": [checkpoint.metadata.sha256 for checkpoint in loaded]}
+    unfinished = Unfinished(output / ".resume" / name, identity)
+    state = {"state": unfinished.parts} if name == "robustness" else {}
+    with unfinished.locked(outputs) as needed, progress_bar(name) as update:
+        for index, (path, checkpoint) in enumerate(zip(outputs, loaded, strict=True) if needed else ()):
             metadata = checkpoint.metadata
-            if metadata.sha256 not in known:
-                known[metadata.sha256] = function(checkpoint, dataset, spec, seed, device)
-            measured = known[metadata.sha256]
-            write_json(
-                output / path.stem / f"{name}.json",
-                {
-                    "measure": name,
-                    "checkpoint": {
-                        "variant": metadata.variant,
-                        "epoch": metadata.epoch,
-                        "sha256": metadata.sha256,
-                    },
-                    "spec": spec.model_dump(mode="json"),
-                    "seed": seed,
-                    "data_sha256": dataset.checksum,
-                    "provenance": provenance(device, threads),
-                    "values": measured.values,
-                    "details": measured.details,
-                },
+            update(index, len(loaded), path.parent.name)
+            measured = unfinished.get(
+                metadata.sha256,
+                lambda checkpoint=checkpoint: asdict(
+                    function(checkpoint, dataset, spec, seed, device, **state)
+                ),
             )
+            described = {"variant": metadata.variant, "epoch": metadata.epoch, "sha256": metadata.sha256}
+            write_json(path, common | {"checkpoint": described, **measured})
 
 
 @app.command()
@@ -295,20 +297,34 @@ def series(
     from robust_flatness.collect import write_table
     from robust_flatness.data import load_dataset
     from robust_flatness.models.checkpoint import load_checkpoint
+    from robust_flatness.provenance import provenance
+    from robust_flatness.unfinished import Unfinished
 
     snapshots = sorted(directory.glob("epoch-*.safetensors"))
     if not snapshots:
         raise ConfigError(f"{directory}: no snapshots (epoch-NNN.safetensors); train the variant first")
     start_torch(device, threads)
     dataset = load_dataset(data)
-    rows = []
-    with progress_bar("series") as update:
-        for index, path in enumerate(snapshots):
+    identity = {
+        "checkpoints": [load_checkpoint(path).metadata.sha256 for path in snapshots],
+        "spec": chosen.model_dump(mode="json"),
+        "seed": seed,
+        "data_sha256": dataset.checksum,
+        "provenance": provenance(device, threads),
+    }
+    unfinished = Unfinished(output.parent / ".resume" / output.stem, identity)
+    with unfinished.locked([output]) as needed, progress_bar("series") as update:
+        rows = []
+        for index, path in enumerate(snapshots if needed else ()):
             update(index, len(snapshots), path.stem)
             checkpoint = load_checkpoint(path, device)
-            row = measures.snapshot(checkpoint, dataset, chosen, seed, device)
+            row = unfinished.get(
+                checkpoint.metadata.sha256,
+                lambda checkpoint=checkpoint: measures.snapshot(checkpoint, dataset, chosen, seed, device),
+            )
             rows.append({"epoch": checkpoint.metadata.epoch, **row})
-    write_table(output, rows)
+        if needed:
+            write_table(output, rows)
 
 
 @app.command()

@@ -63,7 +63,7 @@ def robustness(
             autoattack=spec.autoattack or False,
             batch_size=spec.batch_size,
             seed=derive_seed(seed, "robustness", split),
-            state_path=state / f"autoattack-{split}" if state and spec.autoattack else None,
+            state_path=state / f"autoattack-{checkpoint.name}-{split}" if state and spec.autoattack else None,
         )  # fmt: skip
         clean_count = getattr(spec, f"clean_{split}_examples")
         clean = evaluate_robustness(
