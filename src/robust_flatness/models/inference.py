@@ -99,7 +99,7 @@ class InferenceModel(nn.Module):
             values = [holder[key] for holder, key in self._read_from(source)]
             torch._foreach_copy_(self._targets, values)
             self._fold(statistics=True)
-        else:
+        elif source:
             torch._foreach_copy_([self._own[name] for name in source], list(source.values()))
             self._fold(statistics=not self._of_norms.isdisjoint(source))
 
@@ -152,7 +152,7 @@ class InferenceModel(nn.Module):
         self._trace, self._channels_last = traced, channels_last
         self._computes_low = traced is not None and traced.complete
         network = self.network
-        network.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+        _set_layout(network, channels_last)
         folded = self._lay_out(traced.folds if traced is not None else [])
         self._own = {
             name: tensor
@@ -265,3 +265,20 @@ class InferenceModel(nn.Module):
         else:
             self._prepare(None, channels_last=False)
         self._checked = True
+
+
+def _set_layout(network: nn.Module, channels_last: bool) -> None:
+    """Lay out the weights of convolutions, from which their outputs take their layout.
+
+    Strides are written out: those of weights with one input channel or of size 1 x 1 fit both
+    layouts, and torch would leave them and take the slow one.
+    """
+    network.to(memory_format=torch.contiguous_format)
+    for module in network.modules():
+        if channels_last and isinstance(module, nn.Conv2d):
+            weight = module.weight
+            _, channels, height, width = weight.shape
+            strides = (channels * height * width, 1, channels * width, channels)
+            module.weight.data = torch.empty_strided(
+                weight.shape, strides, dtype=weight.dtype, device=weight.device
+            ).copy_(weight.detach())

@@ -1,6 +1,7 @@
 """A network in evaluation mode as a function of its input and its weights, traced once."""
 
 import copy
+import operator
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from robust_flatness.models.convolution import FEW_CHANNELS, conv2d, image_conv2d
 from robust_flatness.models.layers import CenteredBatchNorm2d
 
 #: Layers that are the identity in evaluation mode.
@@ -47,11 +49,6 @@ class Trace:
         return [source for source in self.inputs if not isinstance(source, str)]
 
 
-def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, *options) -> Tensor:
-    """`F.conv2d` in the dtype of the weight."""
-    return F.conv2d(x.to(weight.dtype), weight, bias, *options)
-
-
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`F.linear` in the dtype of the weight."""
     return F.linear(x.to(weight.dtype), weight, bias)
@@ -76,6 +73,27 @@ def trace(network: nn.Module) -> Trace | None:
     except Exception:  # whatever a user's forward raises when called with a proxy
         return None
     return _Rewriter(root, graph).rewrite()
+
+
+def spatial_mean(x: Tensor, keep: bool) -> Tensor:
+    """Mean over height and width: [n, C], or [n, C, 1, 1] if `keep`.
+
+    In channels-last layout the gradient stays in that layout, which `x.mean((2, 3))` loses.
+    """
+    if x.ndim != 4 or not x.is_contiguous(memory_format=torch.channels_last):
+        return x.mean(dim=(2, 3), keepdim=keep)
+    mean = x.permute(0, 2, 3, 1).flatten(1, 2).mean(dim=1)
+    return mean[:, :, None, None] if keep else mean
+
+
+def _is_global_pooling(module: nn.Module) -> bool:
+    return type(module) is nn.AdaptiveAvgPool2d and module.output_size in (1, (1, 1))
+
+
+def _over_space(node: fx.Node) -> bool:
+    """Whether a call of `mean` is `x.mean(dim=(2, 3))` or `x.mean((2, 3))`."""
+    dims = node.kwargs.get("dim", node.args[1] if len(node.args) == 2 else None)
+    return len(node.args) + len(node.kwargs) == 2 and isinstance(dims, list | tuple) and tuple(dims) == (2, 3)
 
 
 class _InputOnly(nn.Module):
@@ -109,9 +127,11 @@ class _Rewriter:
         self.owners = Counter(
             id(p) for module in self.modules.values() for p in module._parameters.values() if p is not None
         )
-        self._replace_all((nn.ReLU,), lambda node: self._call(node, torch.relu, node.args[0]))
         self._replace_all((nn.Linear,), self._linear)
         self._replace_all((nn.Conv2d,), self._conv2d)
+        self._pool_first()
+        self._spatial_means()
+        self._replace_all((nn.ReLU,), self._relu)
         self.graph.lint()
         run = fx.GraphModule(self.root, self.graph).forward
         return Trace(run, tuple(self.inputs), complete=not self._parameters_left())
@@ -166,8 +186,42 @@ class _Rewriter:
             weight, bias = self._input((fold, "weight")), self._input((fold, "bias"))
             norm.replace_all_uses_with(node)
             self.graph.erase_node(norm)
+        simple = conv.stride == conv.dilation == (1, 1) and conv.groups == 1
+        if simple and conv.in_channels <= FEW_CHANNELS and not isinstance(conv.padding, str):
+            return self._call(node, image_conv2d, node.args[0], weight, bias, conv.padding)
         options = (conv.stride, conv.padding, conv.dilation, conv.groups)
         return self._call(node, conv2d, node.args[0], weight, bias, *options)
+
+    def _pool_first(self) -> None:
+        """ReLU and max pooling commute, in value and gradient: pool first, there is less to rectify."""
+        for pool in self._called():
+            relu = pool.args[0]
+            if (
+                type(self.modules[pool.target]) is nn.MaxPool2d
+                and relu.op == "call_module"
+                and type(self.modules[relu.target]) is nn.ReLU
+                and len(relu.users) == 1
+            ):
+                pool.replace_all_uses_with(relu)
+                pool.args, relu.args = relu.args, (pool,)
+                pool.append(relu)
+
+    def _spatial_means(self) -> None:
+        """Global average pooling, as a layer or by `mean`, in the layout of the activations."""
+        for node in list(self.graph.nodes):
+            pooled = node.op == "call_module" and _is_global_pooling(self.modules[node.target])
+            averaged = node.op == "call_method" and node.target == "mean" and _over_space(node)
+            if pooled or averaged:
+                new = self._call(node, spatial_mean, node.args[0], pooled)
+                node.replace_all_uses_with(new)
+                self.graph.erase_node(node)
+
+    def _relu(self, node: fx.Node) -> fx.Node:
+        """In place where its input is fresh, used by nothing else and no gradient's ingredient."""
+        source = node.args[0]
+        fresh = source.op == "call_function" and source.target in (conv2d, image_conv2d, linear, operator.add)
+        function = torch.relu_ if fresh and len(source.users) == 1 else torch.relu
+        return self._call(node, function, source)
 
     def _norm_after(self, node: fx.Node) -> fx.Node | None:
         user = next(iter(node.users)) if len(node.users) == 1 else None

@@ -1,0 +1,65 @@
+"""Convolution with a fast gradient with respect to inputs of few channels."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+#: Inputs with at most this many channels (images) take the gradient below.
+FEW_CHANNELS = 4
+
+
+def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride, padding, dilation, groups) -> Tensor:
+    """`F.conv2d` in the dtype of the weight."""
+    return F.conv2d(x.to(weight.dtype), weight, bias, stride, padding, dilation, groups)
+
+
+def image_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int]) -> Tensor:
+    """`conv2d` with stride, dilation and groups 1, for inputs of few channels.
+
+    Libraries compute the gradient with respect to the input as a convolution with as many output
+    channels as the input has, at a small part of their speed when these are 1 or 3.
+    """
+    return _ImageConvolution.apply(x.to(weight.dtype), weight, bias, padding)
+
+
+class _ImageConvolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int]) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.padding, ctx.has_bias = padding, bias is not None
+        return F.conv2d(x, weight, bias, 1, padding)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        x, weight = ctx.saved_tensors
+        by_x = _input_gradient(gradient, weight, ctx.padding) if ctx.needs_input_grad[0] else None
+        mask = [False, ctx.needs_input_grad[1], ctx.has_bias and ctx.needs_input_grad[2]]
+        _, by_weight, by_bias = (
+            torch.ops.aten.convolution_backward(
+                gradient, x, weight, [len(weight)], [1, 1], list(ctx.padding), [1, 1], False, [0, 0], 1, mask
+            )
+            if any(mask)
+            else (None, None, None)
+        )
+        return by_x, by_weight, by_bias, None
+
+
+def _input_gradient(gradient: Tensor, weight: Tensor, padding: tuple[int, int]) -> Tensor:
+    """The gradient [n, C, H, W] from that of the output, [n, O, H', W'].
+
+    One matrix product gives what each output position sends through each weight,
+    [C, kh, kw, n, H', W'], and kh * kw shifted additions collect it.
+    """
+    n, outputs, height, width = gradient.shape
+    _, channels, kh, kw = weight.shape
+    spread = weight.permute(2, 3, 1, 0).reshape(-1, outputs)
+    sent = spread @ gradient.permute(0, 2, 3, 1).reshape(-1, outputs).t()
+    sent = sent.float() if sent.dtype == torch.bfloat16 else sent
+    sent = sent.view(kh, kw, channels, n, height, width)
+    collected = sent.new_zeros(channels, n, height + kh - 1, width + kw - 1)
+    for i in range(kh):
+        for j in range(kw):
+            collected[:, :, i : i + height, j : j + width].add_(sent[i, j])
+    top, left = padding
+    inner = collected[:, :, top : height + kh - 1 - top, left : width + kw - 1 - left]
+    return inner.transpose(0, 1).to(gradient.dtype)

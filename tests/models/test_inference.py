@@ -1,0 +1,289 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from robust_flatness.config import ModelSpec
+from robust_flatness.models import CenteredBatchNorm2d, build_model
+from robust_flatness.models.inference import InferenceModel
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def randomise(model, seed=1):
+    """Statistics and parameters that no layer is the identity for."""
+    g = generator(seed)
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase) and module.running_mean is not None:
+            module.running_mean.normal_(generator=g)
+            module.running_var.uniform_(0.3, 3, generator=g)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(0.3 * torch.randn(parameter.shape, generator=g, dtype=parameter.dtype))
+    return model
+
+
+def resnet(**changes):
+    spec = ModelSpec(name="small-resnet", width=4, **changes)
+    return build_model(spec, 5, [0.3, 0.4], [0.2, 0.3], generator()).double()
+
+
+class TwoUses(nn.Module):
+    """The convolution's output is used beside its batch norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.out = nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        a = self.conv(x)
+        return self.out((self.norm(a) + a).relu().mean(dim=(2, 3)))
+
+
+class Shared(nn.Module):
+    """One convolution before two batch norms."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm1, self.norm2 = (
+            nn.Conv2d(2, 2, 3, padding=1),
+            nn.BatchNorm2d(2),
+            nn.BatchNorm2d(2),
+        )
+
+    def forward(self, x):
+        return self.norm2(self.conv(self.norm1(self.conv(x)).relu())).mean(dim=(2, 3))
+
+
+class Branching(nn.Module):
+    """Control flow that depends on the input: cannot be traced."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        out = self.norm(self.conv(x)).mean(dim=(2, 3))
+        return out if out.sum() > 0 else 2 * out
+
+
+class Viewing(nn.Module):
+    """A view of activations, which fails in channels-last layout."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.out = nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Linear(4 * 36, 3)
+
+    def forward(self, x, scale=None):
+        out = self.norm(self.conv(x)).relu().view(x.size(0), -1)
+        return self.out(out if scale is None else scale * out)
+
+
+def plain_cnn():
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(4, 6, 3, stride=2, bias=False), nn.BatchNorm2d(6, affine=False), nn.Dropout(0.5), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3),
+    )  # fmt: skip
+
+
+def with_hook():
+    model = plain_cnn()
+    model[0].register_forward_hook(lambda module, inputs, output: 2 * output)
+    return model
+
+
+def parametrised():
+    model = plain_cnn()
+    nn.utils.parametrizations.weight_norm(model[0])
+    return model
+
+
+def no_statistics():
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3),
+    )  # fmt: skip
+
+
+CASES = {
+    "resnet": (resnet, True),
+    "resnet-gelu": (lambda: resnet(activation="gelu"), True),
+    "resnet-dropout": (lambda: resnet(dropout=0.3), True),
+    "plain": (plain_cnn, True),
+    "two-uses": (TwoUses, True),
+    "shared": (Shared, True),
+    "viewing": (Viewing, True),
+    "no-statistics": (no_statistics, True),
+    "branching": (Branching, False),
+    "hook": (with_hook, False),
+    "parametrised": (parametrised, False),
+}
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    make, traced = CASES[request.param]
+    torch.manual_seed(0)
+    return randomise(make().double()), traced
+
+
+@pytest.fixture
+def x():
+    return torch.rand(6, 2, 8, 8, dtype=torch.float64, generator=generator())
+
+
+def test_equals_the_model_in_evaluation_mode(case, x):
+    model, traced = case
+    net = InferenceModel(model.train(), x[:2])
+    assert net.folded is traced
+    expected = copy.deepcopy(model).eval()(x)
+    torch.testing.assert_close(net(x), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_input_gradients_equal_the_models(case, x):
+    model, _ = case
+    inputs = [x.clone().requires_grad_() for _ in range(2)]
+    net = InferenceModel(model, x[:2])
+    for function, leaf in zip((net, copy.deepcopy(model).eval()), inputs, strict=True):
+        function(leaf).square().sum().backward()
+    torch.testing.assert_close(inputs[0].grad, inputs[1].grad, rtol=1e-9, atol=1e-10)
+
+
+def test_pulled_back_gradients_are_those_of_the_parameters(case, x):
+    model, _ = case
+    net = InferenceModel(model, x[:2])
+    reference = copy.deepcopy(model).eval()
+    names = [name for name, _ in reference.named_parameters()]
+    names = [n for n in names if not any(n.startswith(prefix) for prefix in batch_norms(model))]
+    expected = torch.autograd.grad(
+        reference(x).square().sum(), [dict(reference.named_parameters())[n] for n in names]
+    )
+    leaves = net.leaves(names)
+    found = net.pull_back(names, torch.autograd.grad(net(x).square().sum(), leaves))
+    net.release()
+    for name, ours, theirs in zip(names, found, expected, strict=True):
+        torch.testing.assert_close(
+            ours, theirs, rtol=1e-8, atol=1e-9, msg=lambda m, name=name: f"{name}: {m}"
+        )
+    assert not any(leaf.requires_grad for leaf in leaves)
+
+
+def batch_norms(model):
+    return [
+        f"{name}."
+        for name, module in model.named_modules()
+        if isinstance(module, nn.modules.batchnorm._NormBase)
+    ]
+
+
+def test_folds_every_batch_norm_of_a_resnet(x):
+    net = InferenceModel(randomise(resnet()), x)
+    assert not any(
+        isinstance(m, CenteredBatchNorm2d) for m in net._trace.run.__self__.modules() if m is not net
+    )
+    assert len(net._trace.folds) == sum(isinstance(m, nn.Conv2d) for m in net.network.modules())
+
+
+def test_refresh_reads_weights_and_statistics_of_the_model(case, x):
+    model, _ = case
+    net = InferenceModel(model, x[:2])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.3).add_(0.05)
+    randomise(model, seed=2)
+    expected = copy.deepcopy(model).eval()(x)
+    assert not torch.allclose(net(x), expected)
+    net.refresh()
+    torch.testing.assert_close(net(x), expected, rtol=1e-9, atol=1e-10)
+    other = randomise(copy.deepcopy(model), seed=3)
+    net.refresh(other)
+    torch.testing.assert_close(net(x), copy.deepcopy(other).eval()(x), rtol=1e-9, atol=1e-10)
+
+
+def test_refresh_with_some_tensors_leaves_the_others(case, x):
+    model, _ = case
+    net = InferenceModel(model, x[:2])
+    reference = copy.deepcopy(model).eval()
+    tensors = dict((*reference.named_parameters(), *reference.named_buffers()))
+    for kind in ("weight", "bias", "running_mean", "running_var"):
+        changed = {n: 1.2 * t.detach() + 0.1 for n, t in tensors.items() if n.endswith(kind)}
+        for part in (dict(list(changed.items())[::2]), dict(list(changed.items())[1::2])):
+            net.refresh(part)
+            for name, value in part.items():
+                tensors[name].data.copy_(value)
+            torch.testing.assert_close(net(x), reference(x), rtol=1e-9, atol=1e-9, msg=kind)
+
+
+def test_refresh_does_not_know_other_names(x):
+    with pytest.raises(KeyError, match=r"stem\.nothing"):
+        InferenceModel(resnet(), x).refresh({"stem.nothing": torch.zeros(1)})
+
+
+def test_shares_and_changes_nothing_of_the_model(case, x):
+    model, _ = case
+    model.train()
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    pointers = {t.data_ptr() for t in (*model.parameters(), *model.buffers())}
+    net = InferenceModel(model, x[:2])
+    net.refresh({name: torch.ones_like(p) for name, p in net.network.named_parameters()})
+    net(x)
+    assert pointers.isdisjoint(t.data_ptr() for t in (*net.parameters(), *net.buffers()))
+    assert all(module.training for module in model.modules())
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    assert [name for name, _ in net.named_children()] == ["network"]
+
+
+def test_bfloat16_stays_close_and_returns_the_inputs_dtype(case, x):
+    model, _ = case
+    net = InferenceModel(model.float(), x[:2].float())
+    low, full = net.logits(x.float(), "bfloat16"), net(x.float())
+    assert low.dtype == torch.float32
+    assert not torch.equal(low, full)
+    assert (low - full).abs().max() < 0.05 * full.abs().max()
+    net.refresh({name: 2 * p for name, p in net.network.named_parameters()})
+    full = net(x.float())
+    assert (net.logits(x.float(), "bfloat16") - full).abs().max() < 0.05 * full.abs().max()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("kernel", "padding"), [(3, 1), (5, 2), (3, 0), ((1, 3), (0, 1))])
+def test_gradient_of_a_convolution_of_images(channels, kernel, padding):
+    conv = nn.Conv2d(channels, 6, kernel, padding=padding, dtype=torch.float64)
+    model = nn.Sequential(conv, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    x = torch.rand(3, channels, 7, 8, dtype=torch.float64, generator=generator())
+    net = InferenceModel(model, x)
+    names = ["0.weight", "0.bias"]
+    leaf = x.clone().requires_grad_()
+    leaves = net.leaves(names)
+    found = torch.autograd.grad(net(leaf).square().sum(), [leaf, *leaves])
+    expected = torch.autograd.grad(model(leaf).square().sum(), [leaf, conv.weight, conv.bias])
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("output", ["feature map", "vector", "tuple"])
+def test_output_of_the_wrong_shape_is_named(output, x):
+    class Wrong(nn.Module):
+        def forward(self, x):
+            return {"feature map": x, "vector": x.sum(dim=(1, 2, 3)), "tuple": (x, x)}[output]
+
+    with pytest.raises(ValueError, match=r"model: output .* \[n, K\]"):
+        InferenceModel(Wrong())(x)
+
+
+def test_relu_before_pooling_with_ties(x):
+    """Plateaus of zeros: pooling first must not change the gradient."""
+    model = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(32, 3)).double()
+    shifted = (x - 0.7).requires_grad_()
+    ours = torch.autograd.grad(InferenceModel(model, x)(shifted).sum(), shifted)
+    theirs = torch.autograd.grad(
+        F.linear(model[1](shifted.relu()).flatten(1), model[3].weight).sum(), shifted
+    )
+    torch.testing.assert_close(ours, theirs)
