@@ -158,9 +158,11 @@ class _Rewriter:
         return self.last_input
 
     def _parameter_inputs(self, node: fx.Node) -> list[fx.Node | None]:
-        name, module = _inside(node.target), self.modules[node.target]
-        return [self._input(f"{name}.{key}") if getattr(module, key) is not None else None
-                for key in ("weight", "bias")]  # fmt: skip
+        module = self.modules[node.target]
+        return [
+            self._input(_inside(f"{node.target}.{key}")) if getattr(module, key) is not None else None
+            for key in ("weight", "bias")
+        ]
 
     def _alone(self, node: fx.Node) -> bool:
         """Whether a layer is called once and shares no parameter with another one."""
@@ -241,7 +243,8 @@ class _Rewriter:
 
 
 def _inside(target: str) -> str:
-    return target.removeprefix("network.")
+    """The name within the network of a layer's name in the trace; that of the network itself is ""."""
+    return target.removeprefix("network").removeprefix(".")
 
 
 def evaluation_copy(model: nn.Module) -> nn.Module:

@@ -1,0 +1,168 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import robust_flatness.attacks.autoattack as module
+from robust_flatness.attacks.autoattack import run_autoattack
+from robust_flatness.attacks.pgd import cross_entropy
+from robust_flatness.config import AutoAttackSpec, ModelSpec
+from robust_flatness.errors import ConfigError
+from robust_flatness.models import build_model
+from robust_flatness.models.inference import InferenceModel
+
+EPSILON = 0.02
+SPEC = AutoAttackSpec(
+    version="reduced", attacks=["apgd-ce", "apgd-t", "fab-t", "square"], iterations=3, queries=20
+)
+
+
+def make_model(classes=5):
+    g = torch.Generator().manual_seed(0)
+    model = build_model(ModelSpec(name="small-resnet", width=4), classes, [0.5], [0.3], g)
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_var.fill_(0.2)
+    return model
+
+
+@pytest.fixture(scope="module")
+def setup():
+    model = make_model()
+    x = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        y = copy.deepcopy(model).eval()(x).argmax(dim=1)
+    y[:5] = (y[:5] + 1) % 5  # five are misclassified when clean
+    return model, x, y
+
+
+def test_adversarial_examples_are_admissible_and_fool_the_model(setup):
+    model, x, y = setup
+    result = run_autoattack(model, x, y, EPSILON, SPEC)
+    assert (result.x_adv - x).abs().max() <= EPSILON + 1e-6
+    assert result.x_adv.min() >= 0
+    assert result.x_adv.max() <= 1
+    logits = InferenceModel(model)(result.x_adv).detach()
+    assert torch.equal(logits.argmax(dim=1) != y, result.error)
+    torch.testing.assert_close(result.loss, cross_entropy(logits, y))
+    assert result.error[:5].all()
+    assert torch.equal(result.x_adv[:5], x[:5])
+    assert torch.equal(result.x_adv[~result.error], x[~result.error])
+    assert 5 < result.error.sum() < len(x)
+    assert result.description == "AutoAttack (reduced: apgd-ce+apgd-t+fab-t+square, 3 iterations, 1 restart)"
+
+
+def test_leaves_no_trace(setup, capfd, caplog):
+    model, x, y = setup
+    state, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    run_autoattack(model, x, y, EPSILON, SPEC)
+    assert torch.equal(random, torch.get_rng_state())
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+    captured = capfd.readouterr()
+    assert captured.out == captured.err == caplog.text == ""
+
+
+def test_seeded(setup):
+    model, x, y = setup
+    spec = AutoAttackSpec(version="reduced", attacks=["apgd-ce"], iterations=2)
+    first, second = (run_autoattack(model, x, y, EPSILON, spec, seed=3) for _ in range(2))
+    assert torch.equal(first.x_adv, second.x_adv)
+    other = run_autoattack(model, x, y, EPSILON, spec, seed=4)
+    assert not torch.equal(first.x_adv, other.x_adv)
+
+
+def test_goes_on_after_the_last_finished_attack(setup, tmp_path, monkeypatch):
+    model, x, y = setup
+    path = tmp_path / "state.npz"
+    whole = run_autoattack(model, x, y, EPSILON, SPEC)
+    started = []
+    make = module._attack
+
+    def interrupted(net, name, *rest):
+        started.append(name)
+        if name == "fab-t" and started.count("fab-t") == 1:
+            raise KeyboardInterrupt
+        return make(net, name, *rest)
+
+    monkeypatch.setattr(module, "_attack", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_autoattack(model, x, y, EPSILON, SPEC, state_path=path)
+    resumed = run_autoattack(model, x, y, EPSILON, SPEC, state_path=path)
+    assert started == ["apgd-ce", "apgd-t", "fab-t", "fab-t", "square"]
+    assert torch.equal(resumed.x_adv, whole.x_adv)
+    assert torch.equal(resumed.error, whole.error)
+    again = run_autoattack(model, x, y, EPSILON, SPEC, state_path=path)
+    assert len(started) == 5
+    assert torch.equal(again.error, whole.error)
+
+
+@pytest.mark.parametrize("change", ["model", "epsilon", "seed", "damaged", "truncated"])
+def test_a_state_of_something_else_is_not_used(setup, tmp_path, change):
+    model, x, y = setup
+    spec = AutoAttackSpec(version="reduced", attacks=["apgd-ce"], iterations=2)
+    path = tmp_path / "state.npz"
+    run_autoattack(model, x, y, EPSILON, spec, state_path=path)
+    epsilon, seed = EPSILON, 0
+    if change == "model":
+        model = copy.deepcopy(model)
+        model.classifier.bias.data += 0.1
+    elif change == "epsilon":
+        epsilon = 2 * EPSILON
+    elif change == "seed":
+        seed = 1
+    elif change == "damaged":
+        path.write_bytes(b"nothing")
+    else:
+        path.write_bytes(path.read_bytes()[:-200])
+    resumed = run_autoattack(model, x, y, epsilon, spec, seed=seed, state_path=path)
+    fresh = run_autoattack(model, x, y, epsilon, spec, seed=seed)
+    assert torch.equal(resumed.x_adv, fresh.x_adv)
+
+
+def test_the_standard_budget_is_the_librarys():
+    from pyautoattack import AutoAttack
+
+    net, x = InferenceModel(make_model(10)), torch.rand(2, 1, 8, 8)
+    library = AutoAttack(net, version="standard", eps=EPSILON, seed=0)
+    spec = AutoAttackSpec()
+    assert list(spec.attacks) == library.attacks_to_run
+    targets = module._target_classes(spec, 10)
+    theirs = {
+        "apgd-ce": library.apgd, "apgd-t": library.apgd_targeted,
+        "fab-t": library.fab, "square": library.square,
+    }  # fmt: skip
+    budget = (
+        "n_restarts",
+        "n_iter",
+        "n_iter_orig",
+        "n_queries",
+        "n_target_classes",
+        "eps",
+        "norm",
+        "rho",
+        "eot_iter",
+    )
+    for name, attack in theirs.items():
+        ours = module._attack(net, name, EPSILON, spec, targets, 0, x)
+        for field in budget:
+            assert getattr(ours, field, None) == getattr(attack, field, None), (name, field)
+    assert spec.description == "AutoAttack (standard)"
+
+
+def test_the_budget_must_fit_the_number_of_classes():
+    x, y = torch.rand(3, 1, 8, 8), torch.zeros(3, dtype=torch.long)
+    with pytest.raises(ConfigError, match=r"apgd-t needs at least 4 classes.*the model has 3"):
+        run_autoattack(make_model(3), x, y, EPSILON)
+    with pytest.raises(ConfigError, match=r"target_classes: 5 given.*at most 4"):
+        run_autoattack(make_model(5), x, y, EPSILON, AutoAttackSpec(version="reduced", target_classes=5))
+    few = AutoAttackSpec(version="reduced", attacks=["apgd-ce", "fab-t"], iterations=2)
+    assert run_autoattack(make_model(3), x, y, EPSILON, few).error.shape == (3,)
+
+
+def test_works_in_double_precision(setup):
+    model, x, y = setup
+    spec = AutoAttackSpec(version="reduced", attacks=["apgd-ce"], iterations=2)
+    result = run_autoattack(copy.deepcopy(model).double(), x.double(), y, EPSILON, spec)
+    assert result.loss.dtype == torch.float64

@@ -1,0 +1,222 @@
+import copy
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from robust_flatness.attacks import PGD, project, random_start
+from robust_flatness.attacks.pgd import cross_entropy
+from robust_flatness.config import ModelSpec
+from robust_flatness.models import build_model
+from robust_flatness.models.inference import InferenceModel
+
+EPSILON = 0.1
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def data():
+    g = generator(1)
+    return torch.rand(12, 2, 6, 6, dtype=torch.float64, generator=g), torch.randint(0, 4, (12,), generator=g)
+
+
+@pytest.fixture
+def model():
+    spec = ModelSpec(name="small-resnet", width=4)
+    net = build_model(spec, 4, [0.5, 0.5], [0.3, 0.3], generator(2)).double()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_var.fill_(0.2)
+    return net
+
+
+class Recorder:
+    """Cross-entropy that remembers each call."""
+
+    def __init__(self):
+        self.losses, self.errors = [], []
+
+    def __call__(self, logits, target):
+        losses = cross_entropy(logits, target)
+        self.losses.append(losses.detach().clone())
+        self.errors.append(logits.detach().argmax(dim=1) != target)
+        return losses
+
+
+def test_reaches_the_optimum_of_a_linear_model(data):
+    """For two classes the optimum is x - epsilon sign(w_y - w_other), clipped to [0, 1]."""
+    x, y = data[0].flatten(1), data[1] % 2
+    linear = nn.Linear(x.shape[1], 2, dtype=torch.float64)
+    torch.nn.init.normal_(linear.weight, generator=generator(3))
+    difference = linear.weight[y] - linear.weight[1 - y]
+    optimum = (x - EPSILON * difference.sign()).clamp(0, 1)
+    attack = PGD(EPSILON, EPSILON / 4, 8)  # eight steps cross the whole ball
+    found = attack(linear, x, y)
+    torch.testing.assert_close(found.loss, F.cross_entropy(linear(optimum), y, reduction="none"))
+    torch.testing.assert_close(found.x_adv, optimum)
+
+
+def test_every_iterate_is_in_the_ball_and_the_box(model, data):
+    x, y = data
+    seen = []
+
+    class Watching(nn.Module):
+        def forward(self, inputs):
+            if inputs.sum() < 0:  # cannot be traced: every call passes here
+                return inputs
+            seen.append(inputs.detach().clone())
+            return inputs.flatten(1)[:, :4] * 3
+
+    PGD(EPSILON, EPSILON, 5, restarts=2, include_clean=False)(InferenceModel(Watching(), x), x, y)
+    iterates = [inputs for inputs in seen if len(inputs) == len(x)][-12:]
+    assert len(iterates) == 12
+    assert len({tuple(i.flatten().tolist()) for i in iterates}) > 2
+    for inputs in iterates:
+        assert (inputs - x).abs().max() <= EPSILON + 1e-12
+        assert inputs.min() >= 0
+        assert inputs.max() <= 1
+    found = PGD(EPSILON, EPSILON, 5)(model.float(), x.float(), y)
+    assert (found.x_adv - x.float()).abs().max() <= EPSILON + 1e-6
+    assert found.x_adv.min() >= 0
+    assert found.x_adv.max() <= 1
+
+
+@pytest.mark.parametrize("include_clean", [True, False])
+@pytest.mark.parametrize("batch_size", [None, 5])
+def test_keeps_the_highest_loss_of_all_iterates_and_restarts(model, data, include_clean, batch_size):
+    x, y = data
+    record = Recorder()
+    attack = PGD(EPSILON, 0.9 * EPSILON, 4, restarts=3, include_clean=include_clean)  # overshoots
+    found = attack(model, x, y, batch_size, generator(), record)
+    counts = [len(losses) for losses in record.losses]
+    per_batch = (attack.steps + 1) * attack.restarts + include_clean
+    assert len(counts) == per_batch * (1 if batch_size is None else 3)
+    if batch_size is None:
+        losses, errors = torch.stack(record.losses), torch.stack(record.errors)
+        torch.testing.assert_close(found.loss, losses.amax(dim=0))
+        assert torch.equal(found.error, errors.any(dim=0))
+        assert (losses.argmax(dim=0) % (attack.steps + 1) != attack.steps).any()  # not always the last
+    with torch.no_grad():
+        at_found = cross_entropy(InferenceModel(model)(found.x_adv), y)
+    torch.testing.assert_close(found.loss, at_found)
+
+
+def test_never_below_the_clean_loss(model, data):
+    x, y = data
+    clean = cross_entropy(InferenceModel(model)(x), y).detach()
+    found = PGD(EPSILON, 1e-6, 1)(model, x, y)
+    assert (found.loss >= clean).all()
+    assert (found.x_adv == x).flatten(1).all(dim=1).any()  # some clean input was the best point
+
+
+@pytest.mark.parametrize("more", [{"restarts": 4}, {"steps": 9}])
+def test_more_restarts_or_steps_never_lower_a_loss(model, data, more):
+    x, y = data
+    attack = PGD(EPSILON, EPSILON / 2, 4)
+    less = attack(model, x, y, generator=generator())
+    greater = dataclasses.replace(attack, **more)(model, x, y, generator=generator())
+    assert (greater.loss >= less.loss).all()
+    assert (greater.loss > less.loss).any()
+    assert (greater.error >= less.error).all()
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 12, 100])
+def test_does_not_depend_on_the_batch_size(model, data, batch_size):
+    x, y = data
+    attack = PGD(EPSILON, EPSILON / 3, 5, restarts=2)
+    whole = attack(model, x, y, None, generator())
+    parts = attack(model, x, y, batch_size, generator())
+    torch.testing.assert_close(parts.loss, whole.loss, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(parts.x_adv, whole.x_adv, rtol=1e-9, atol=1e-12)
+    assert torch.equal(parts.error, whole.error)
+
+
+def test_same_generator_same_result_and_no_global_randomness(model, data):
+    x, y = data
+    attack = PGD(EPSILON, EPSILON / 3, 2)
+    state = torch.get_rng_state()
+    first, second = (attack(model, x, y, generator=generator(7)) for _ in range(2))
+    assert torch.equal(first.x_adv, second.x_adv)
+    assert torch.equal(state, torch.get_rng_state())
+    assert not torch.equal(first.x_adv, attack(model, x, y, generator=generator(8)).x_adv)
+    assert torch.equal(attack(model, x, y).x_adv, attack(model, x, y, generator=generator(0)).x_adv)
+
+
+def test_the_model_is_left_alone_also_by_an_exception(model, data):
+    x, y = data
+    model.train()
+    state = copy.deepcopy(model.state_dict())
+
+    def failing(logits, target):
+        raise KeyboardInterrupt
+
+    PGD(EPSILON, EPSILON / 3, 2)(model, x, y)
+    with pytest.raises(KeyboardInterrupt):
+        PGD(EPSILON, EPSILON / 3, 2)(model, x, y, loss=failing)
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    assert all(module.training for module in model.modules())
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    assert not x.requires_grad
+
+
+def test_other_losses_with_targets_that_are_no_labels(model, data):
+    x, _ = data
+    target = torch.softmax(torch.randn(len(x), 4, dtype=torch.float64, generator=generator()), dim=1)
+
+    def kl(logits, probabilities):
+        return F.kl_div(F.log_softmax(logits, dim=1), probabilities, reduction="none").sum(dim=1)
+
+    found = PGD(EPSILON, EPSILON / 3, 4)(model, x, target, batch_size=5, loss=kl)
+    assert found.error is None
+    torch.testing.assert_close(found.loss, kl(InferenceModel(model)(found.x_adv), target).detach())
+    assert (found.loss > kl(InferenceModel(model)(x), target)).all()
+
+
+def test_bfloat16_reports_losses_of_the_models_own_precision(model, data):
+    x, y = data[0].float(), data[1]
+    model = model.float()
+    found = PGD(EPSILON, EPSILON / 4, 8, restarts=2, precision="bfloat16")(model, x, y)
+    torch.testing.assert_close(found.loss, cross_entropy(InferenceModel(model)(found.x_adv), y).detach())
+    full = PGD(EPSILON, EPSILON / 4, 8, restarts=2)(model, x, y)
+    assert found.loss.mean() == pytest.approx(full.loss.mean().item(), rel=0.05)
+
+
+def test_starts_are_uniform_in_the_ball():
+    x = torch.full((1, 1, 100, 100), 0.5, dtype=torch.float64)
+    noise = (random_start(x, EPSILON, generator()) - x).flatten() / EPSILON
+    assert noise.abs().max() <= 1 + 1e-12
+    # mean 0 and variance 1/3 within five standard errors of 10,000 draws
+    assert abs(noise.mean()) < 5 * (1 / 3 / 10_000) ** 0.5
+    assert abs(noise.var() - 1 / 3) < 5 * (4 / 45 / 10_000) ** 0.5
+
+
+def test_projection_is_the_nearest_admissible_point():
+    x = torch.tensor([0.02, 0.5, 0.97])
+    far = torch.tensor([-1.0, 0.9, 2.0])
+    torch.testing.assert_close(project(far, x, 0.1), torch.tensor([0.0, 0.6, 1.0]))
+    near = torch.tensor([0.05, 0.45, 0.9])
+    torch.testing.assert_close(project(near, x, 0.1), near)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("epsilon", 0), ("epsilon", -1), ("step_size", 0), ("steps", 0), ("restarts", 0), ("precision", "fp8")],
+)
+def test_numbers_out_of_range_are_named(field, value):
+    with pytest.raises(ValueError, match=rf"{field}: '?{value}'? given"):
+        PGD(**{"epsilon": 0.1, "step_size": 0.1, "steps": 1, field: value})
+
+
+def test_inputs_and_targets_must_belong_together(model, data):
+    attack = PGD(EPSILON, EPSILON, 1)
+    with pytest.raises(ValueError, match="12 inputs and 3 targets"):
+        attack(model, data[0], data[1][:3])
+    with pytest.raises(ValueError, match="0 inputs"):
+        attack(model, data[0][:0], data[1][:0])
+    with pytest.raises(ValueError, match=r"x: dtype torch.uint8"):
+        attack(model, data[0].byte(), data[1])

@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from robust_flatness.flatness import hessian_eigenvalues, scale_convolutions
+
+
+def network(*, activation=nn.Tanh):
+    torch.manual_seed(0)
+    layers = nn.Sequential(
+        nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3, eps=0), activation(),
+        nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3, eps=0), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    ).double()  # fmt: skip
+    for index in (1, 4):
+        layers[index].running_var.uniform_(0.5, 2)
+        layers[index].running_mean.normal_()
+        nn.init.normal_(layers[index].weight)
+    return layers.eval()
+
+
+@pytest.fixture
+def data():
+    g = torch.Generator().manual_seed(0)
+    return torch.rand(11, 1, 5, 5, dtype=torch.float64, generator=g), torch.randint(0, 3, (11,), generator=g)
+
+
+def dense(model, x, y):
+    """The whole matrix by autograd, for the parameters with more than one dimension."""
+    parameters = {name: p for name, p in model.named_parameters() if p.ndim > 1}
+    sizes = [p.numel() for p in parameters.values()]
+
+    def loss(flat):
+        parts = zip(parameters, flat.split(sizes), strict=True)
+        weights = {name: part.view(parameters[name].shape) for name, part in parts}
+        return nn.functional.cross_entropy(torch.func.functional_call(model, weights, x), y)
+
+    flat = torch.cat([p.detach().flatten() for p in parameters.values()])
+    return torch.autograd.functional.hessian(loss, flat), parameters
+
+
+def test_equals_the_dense_matrix(data):
+    model = network()
+    matrix, parameters = dense(model, *data)
+    values, vectors = torch.linalg.eigh(matrix)
+    found = hessian_eigenvalues(model, *data, tolerance=1e-10, batch_size=4)
+    assert found.largest == pytest.approx(values[-1].item(), rel=1e-8)
+    assert found.smallest == pytest.approx(values[0].item(), rel=1e-8)
+    expected = [values[0], values[1], values[-2], values[-1]]
+    np.testing.assert_allclose(found.eigenvalues, expected, rtol=1e-8)
+    assert found.convexity == pytest.approx((abs(values[0]) / abs(values[-1])).item())
+    vector = torch.cat([found.vector[name].flatten() for name in parameters])
+    assert abs(vector @ vectors[:, -1]) == pytest.approx(1, abs=1e-6)
+    assert {name: v.shape for name, v in found.vector.items()} == {n: p.shape for n, p in parameters.items()}
+
+
+def test_coarse_tolerance_is_kept(data):
+    model = network()
+    values = torch.linalg.eigvalsh(dense(model, *data)[0])
+    found = hessian_eigenvalues(model, *data, tolerance=0.01)
+    assert found.largest == pytest.approx(values[-1].item(), rel=0.01)
+    assert found.smallest == pytest.approx(values[0].item(), rel=0.01)
+
+
+def test_evaluation_mode_and_seed(data):
+    model = network().train()
+    first, second = (hessian_eigenvalues(model, *data, seed=3) for _ in range(2))
+    assert np.array_equal(first.eigenvalues, second.eigenvalues)
+    assert np.array_equal(first.eigenvalues, hessian_eigenvalues(model.eval(), *data, seed=3).eigenvalues)
+    assert not np.array_equal(first.eigenvalues, hessian_eigenvalues(model, *data, seed=4).eigenvalues)
+
+
+@pytest.mark.parametrize("s", [0.5, 2.0])
+def test_depends_on_the_scale_of_the_convolutions(data, s):
+    """All weights are convolutions': eigenvalues change by exactly 1 / s^2."""
+    model = network()
+    before = hessian_eigenvalues(model, *data, tolerance=1e-8)
+    after = hessian_eigenvalues(scale_convolutions(model, s), *data, tolerance=1e-8)
+    assert after.largest == pytest.approx(before.largest / s**2, rel=1e-6)
+    assert after.smallest == pytest.approx(before.smallest / s**2, rel=1e-6)
+    assert after.convexity == pytest.approx(before.convexity, rel=1e-6)
+
+
+@pytest.mark.parametrize(("field", "value"), [("k", 1), ("k", 1000), ("tolerance", 0)])
+def test_arguments_out_of_range_are_named(data, field, value):
+    with pytest.raises(ValueError, match=f"{field}: {value} given"):
+        hessian_eigenvalues(network(), *data, **{field: value})

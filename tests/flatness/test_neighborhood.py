@@ -1,0 +1,139 @@
+import pytest
+import torch
+from torch import nn
+
+from robust_flatness.config import ModelSpec
+from robust_flatness.flatness import Neighborhood, perturbed_parameters
+from robust_flatness.models import build_model
+from robust_flatness.models.inference import InferenceModel
+
+XI = 0.3
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def model():
+    return build_model(ModelSpec(name="small-resnet", width=4), 5, [0.5], [0.3], generator()).double()
+
+
+@pytest.fixture
+def ball(model):
+    return Neighborhood(InferenceModel(model), XI)
+
+
+def norms(tensors):
+    return torch.stack([tensor.norm() for tensor in tensors])
+
+
+def test_all_parameters_but_those_of_batch_norms(model):
+    names = perturbed_parameters(model)
+    assert {"stem.weight", "stem.bias", "classifier.weight", "classifier.bias"} < set(names)
+    left = [name for name, _ in model.named_parameters() if name not in names]
+    assert left
+    assert all("norm" in name or "shortcut.1" in name for name in left)
+    layers = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.LayerNorm(2))
+    assert perturbed_parameters(layers) == ["0.weight", "0.bias", "2.weight", "2.bias"]
+
+
+def test_on_the_sphere_every_layer_has_exactly_its_radius(model, ball):
+    nu = ball.on_sphere(generator())
+    weights = [dict(model.named_parameters())[name] for name in ball.names]
+    expected = XI * norms(weights)
+    torch.testing.assert_close(norms(nu), expected.detach(), rtol=1e-12, atol=0)
+    at = ball.at(nu)
+    for name, tensor in at.items():
+        moved = (tensor - dict(model.named_parameters())[name]).norm()
+        torch.testing.assert_close(moved, XI * dict(model.named_parameters())[name].norm())
+
+
+def test_radii_are_exact_in_single_precision(model):
+    ball = Neighborhood(InferenceModel(model.float()), XI)
+    nu = ball.on_sphere(generator())
+    torch.testing.assert_close(norms(nu), XI * norms(ball.weights), rtol=1e-5, atol=0)
+
+
+def test_in_the_ball_no_layer_exceeds_its_radius_and_norms_are_uniform(ball):
+    shares = torch.stack(
+        [norms(ball.in_ball(generator(seed)))[0] / (XI * ball.weights[0].norm()) for seed in range(400)]
+    )
+    assert shares.max() <= 1 + 1e-12
+    # mean 1/2, variance 1/12, within five standard errors of 400 draws
+    assert abs(shares.mean() - 0.5) < 5 * (1 / 12 / 400) ** 0.5
+    assert abs(shares.var() - 1 / 12) < 5 * (1 / 180 / 400) ** 0.5
+
+
+def test_directions_are_isotropic(ball):
+    """A coordinate of a unit vector in dimension d has mean 0 and variance 1/d."""
+    index = ball.names.index("classifier.weight")
+    size = ball.weights[index].numel()
+    first = torch.stack([ball.directions(generator(s))[index].flatten()[0] for s in range(400)])
+    assert abs(first.mean()) < 5 * (1 / size / 400) ** 0.5
+    assert first.var() * size == pytest.approx(1, abs=5 * (2 / 400) ** 0.5)
+
+
+def test_zero_tensors_stay_zero(ball):
+    zero = [name for name, weight in ball.center().items() if not weight.any()]
+    assert "stem.bias" in zero
+    nu = ball.in_ball(generator())
+    gradients = [torch.randn(w.shape, dtype=w.dtype, generator=generator()) for w in ball.weights]
+    for perturbation in (ball.on_sphere(generator()), nu, ball.step(nu, gradients, 0.01)):
+        at = ball.at(perturbation)
+        assert not any(at[name].any() for name in zero)
+        assert all(tensor.isfinite().all() for tensor in at.values())
+
+
+def test_projection_shrinks_what_is_outside_and_keeps_what_is_inside(ball):
+    outside = [3 * nu for nu in ball.on_sphere(generator())]
+    expected = [nu / 3 for nu in outside]
+    for found, wanted in zip(ball.project([nu.clone() for nu in outside]), expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+    inside = [0.9 * nu for nu in ball.on_sphere(generator())]
+    for found, wanted in zip(ball.project([nu.clone() for nu in inside]), inside, strict=True):
+        assert torch.equal(found, wanted)
+    zeros = [torch.zeros_like(w) for w in ball.weights]
+    assert not any(nu.any() for nu in ball.project(zeros))
+
+
+def test_a_step_moves_a_layer_by_its_share_of_the_norm(ball):
+    zeros = [torch.zeros_like(w) for w in ball.weights]
+    gradients = [1e-8 * torch.randn(w.shape, dtype=w.dtype, generator=generator()) for w in ball.weights]
+    nu = ball.step(zeros, gradients, 0.01)
+    torch.testing.assert_close(norms(nu), 0.01 * norms(ball.weights))
+    for moved, gradient, weight in zip(nu, gradients, ball.weights, strict=True):
+        torch.testing.assert_close((moved * gradient).sum(), 0.01 * weight.norm() * gradient.norm())
+    for _ in range(50):
+        ball.step(nu, gradients, 0.01)
+    torch.testing.assert_close(norms(nu), XI * norms(ball.weights))
+    still = ball.step(
+        [torch.zeros_like(w) for w in ball.weights], [torch.zeros_like(w) for w in ball.weights], 0.01
+    )
+    assert not any(tensor.any() for tensor in still)
+
+
+def test_the_weight_bound_holds_for_every_perturbation(model):
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.clamp_(-0.05, 0.05)
+    ball = Neighborhood(InferenceModel(model), XI, weight_bound=0.05)
+    gradients = [torch.randn(w.shape, dtype=w.dtype, generator=generator()) for w in ball.weights]
+    nu = ball.in_ball(generator())
+    for perturbation in (ball.on_sphere(generator()), nu, ball.step(nu, gradients, 0.2)):
+        assert max(tensor.abs().max() for tensor in ball.at(perturbation).values()) <= 0.05 + 1e-15
+        assert (norms(perturbation) <= XI * norms(ball.weights) * (1 + 1e-12)).all()
+    free = Neighborhood(InferenceModel(model), XI)
+    assert max(t.abs().max() for t in free.at(free.on_sphere(generator())).values()) > 0.05
+
+
+def test_equal_seeds_give_equal_directions_for_models_of_equal_shapes(model):
+    other = build_model(ModelSpec(name="small-resnet", width=4), 5, [0.1], [0.2], generator(9)).double()
+    first, second = (Neighborhood(InferenceModel(m), XI).directions(generator(5)) for m in (model, other))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_a_model_without_anything_to_perturb_is_refused():
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4))
+    with pytest.raises(ValueError, match="nothing can be perturbed"):
+        Neighborhood(InferenceModel(model), XI)
