@@ -304,7 +304,8 @@ def test_losses_of_the_reference_are_those_of_the_model(trained, held_out):
     assert result.reference == result.reference_single == pytest.approx(expected, rel=1e-5)
 
 
-def test_landscape_at_zero_is_rloss(trained, held_out, attack):
+def test_landscape_at_zero_is_rloss(trained, held_out):
+    attack = PGD(0.1, 0.05, 3)
     fields = ("epsilon", "step_size", "steps", "restarts")
     spec = LandscapeSpec(
         points=3, random_directions=3, adversarial_directions=2, adversarial_steps=3,
