@@ -11,9 +11,10 @@ import torch
 from robust_flatness.attacks import PGD
 from robust_flatness.config import ConfigError, load_experiment, load_variants
 from robust_flatness.data import Dataset
+from robust_flatness.errors import TrainingError
 from robust_flatness.models.checkpoint import load_checkpoint
 from robust_flatness.seeding import generator
-from robust_flatness.training import TrainingError, loop, train
+from robust_flatness.training import train
 from robust_flatness.training.history import COLUMNS, write_history
 from robust_flatness.training.loop import Training
 
@@ -332,4 +333,3 @@ def test_importing_the_training_imports_neither_torchvision_nor_the_compiler():
     code += " if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-    assert loop.EVALUATION_BATCH > 0

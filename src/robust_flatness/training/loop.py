@@ -14,6 +14,7 @@ from robust_flatness.attacks.pgd import PGD
 from robust_flatness.config import ConfigError, TrainingSpec, TrainJob
 from robust_flatness.data import Dataset
 from robust_flatness.data.augmentation import augment
+from robust_flatness.errors import TrainingError
 from robust_flatness.files import canonical_json
 from robust_flatness.models import build_model
 from robust_flatness.models.checkpoint import Metadata, save_checkpoint
@@ -41,10 +42,6 @@ Row = dict[str, float | int | str]
 Progress = Callable[[int, int, Row], None]
 
 EVALUATION_BATCH = 256
-
-
-class TrainingError(RuntimeError):
-    """A training that cannot go on; the message says when and what is left of it."""
 
 
 def train(

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from robust_flatness.config import ModelSpec, TrainingSpec
 from robust_flatness.data import Dataset
 from robust_flatness.data.augmentation import augment
+from robust_flatness.errors import TrainingError
 from robust_flatness.models import build_model
 from robust_flatness.seeding import derive_seed, generator
 from robust_flatness.training.batches import BatchPlan
@@ -28,8 +29,8 @@ def pseudo_label(
 
     Raises
     ------
-    RuntimeError
-        If the loss becomes NaN.
+    TrainingError
+        If the loss becomes NaN or infinite.
     """
     seed = derive_seed(seed, "pseudo-labels")
     x, y = dataset.images("train", device=device), dataset.labels("train", device=device)
@@ -57,7 +58,7 @@ def pseudo_label(
                 optimizer.step()
                 total += loss.detach()
         if not math.isfinite(total.item()):
-            raise RuntimeError(f"pseudo-labels: the loss became NaN in epoch {epoch}; lower learning_rate")
+            raise TrainingError(f"pseudo-labels: the loss became NaN in epoch {epoch}; lower learning_rate")
     network.eval()
     pool = dataset.images("unlabeled", device=device)
     with torch.no_grad():
