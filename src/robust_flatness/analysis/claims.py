@@ -190,15 +190,14 @@ def _difference(evidence: Evidence, test: Mapping[str, Any], rules: Rules) -> Fi
     if few:
         return Finding(name, n=n, note=few)
 
+    one, two, three = values
+
     def statistic(counts: np.ndarray) -> np.ndarray:
-        first, second, target = values
-        return COEFFICIENTS[kind](first, target, counts) - COEFFICIENTS[kind](second, target, counts)
+        return COEFFICIENTS[kind](one, three, counts) - COEFFICIENTS[kind](two, three, counts)
 
     if kind == "spearman":
-        ranked = [weighted_ranks(value, np.ones((1, n)))[0] for value in values]
-    else:
-        ranked = values
-    first, second, target = ((value - value.mean()) / (value.std() or math.nan) for value in ranked)
+        values = [weighted_ranks(value, np.ones((1, n)))[0] for value in values]
+    first, second, target = ((value - value.mean()) / (value.std() or math.nan) for value in values)
     terms = target * (first - second) / n
     flips, exact = signs(n, rules.resamples)
     interval, over = _wider_interval(statistic, n, models["family"], rules)
@@ -207,18 +206,12 @@ def _difference(evidence: Evidence, test: Mapping[str, Any], rules: Rules) -> Fi
     return _judged(finding, test["sign"], rules)
 
 
-def _mean(
-    differences: np.ndarray,
-    families: Sequence | None,
-    rules: Rules,
-    name: str,
-    sign: str,
-    least: int,
-    what: str,
-) -> Finding:
-    """Mean of paired differences; p-value by random signs."""
+def _mean(differences: np.ndarray, families: Sequence | None, name: str, sign: str, rules: Rules) -> Finding:
+    """Mean of paired differences over variants or, without families, over snapshots; p-value by
+    random signs."""
     n = len(differences)
-    few = _too_few(n, least, what)
+    what = "variants" if families is not None else "snapshots"
+    few = _too_few(n, rules.snapshots if families is None else rules.variants, what)
     if few:
         return Finding(name, n=n, note=few)
 
@@ -247,7 +240,7 @@ def _baseline(evidence: Evidence, test: Mapping[str, Any], rules: Rules) -> Find
     chosen = _chosen(models, test).dropna(subset=[measure, "test_rloss_pgd"])
     chosen = chosen[chosen["test_rloss_pgd"] < at["test_rloss_pgd"]]
     differences = (chosen[measure] - at[measure]).to_numpy(float)
-    return _mean(differences, chosen["family"], rules, name, test["sign"], rules.variants, "variants")
+    return _mean(differences, chosen["family"], name, test["sign"], rules)
 
 
 def _early_stopping(evidence: Evidence, test: Mapping[str, Any], rules: Rules) -> Finding:
@@ -259,7 +252,7 @@ def _early_stopping(evidence: Evidence, test: Mapping[str, Any], rules: Rules) -
         return Finding(name, note=f"not measured: {results.describe(measure)}, early-stopped")
     improved = pairs[pairs["best_test_rloss_pgd"] < pairs["test_rloss_pgd"]]
     differences = (improved[f"best_{measure}"] - improved[measure]).to_numpy(float)
-    found = _mean(differences, improved["family"], rules, name, test["sign"], rules.variants, "variants")
+    found = _mean(differences, improved["family"], name, test["sign"], rules)
     by_epoch = "early-stopped: the snapshot of lowest test RLoss" if pairs.attrs["by_epoch"] else ""
     return replace(found, note=found.note or by_epoch)
 
@@ -345,7 +338,7 @@ def _epochs_below(evidence: Evidence, test: Mapping[str, Any], rules: Rules) -> 
     first, second = (rows.dropna(subset=[measure]) for rows in curves)
     reference = np.interp(first["normalised_epoch"], second["normalised_epoch"], second[measure])
     differences = first[measure].to_numpy(float) - reference
-    return _mean(differences, None, rules, name, test["sign"], rules.snapshots, "snapshots")
+    return _mean(differences, None, name, test["sign"], rules)
 
 
 def _scaling(evidence: Evidence, test: Mapping[str, Any], _: Rules) -> Finding:
@@ -444,18 +437,22 @@ def load_claims(path: Path | None = None) -> tuple[Rules, list[Claim]]:
     return rules, claims
 
 
-def judge(tables: results.Tables, published: results.Tables, path: Path | None = None) -> list[Claim]:
-    """Every claim with its findings on an experiment and, for comparison, on the printed numbers."""
+def judge(
+    tables: results.Tables, published: results.Tables | None = None, path: Path | None = None
+) -> list[Claim]:
+    """Every claim with its findings on an experiment and, for comparison, on the printed numbers
+    (None: the experiment's tables are the printed numbers)."""
     rules, claims = load_claims(path)
-    ours, theirs = Evidence.of(tables), Evidence.of(published)
-    return [
-        replace(
-            claim,
-            findings=tuple(KINDS[test["kind"]](ours, test, rules) for test in claim.tests),
-            published=tuple(KINDS[test["kind"]](theirs, test, rules) for test in claim.tests),
-        )
-        for claim in claims
-    ]
+
+    def findings(evidence: Evidence, claim: Claim) -> tuple[Finding, ...]:
+        return tuple(KINDS[test["kind"]](evidence, test, rules) for test in claim.tests)
+
+    ours = Evidence.of(tables)
+    judged = [replace(claim, findings=findings(ours, claim)) for claim in claims]
+    if published is None:
+        return [replace(claim, published=claim.findings) for claim in judged]
+    theirs = Evidence.of(published)
+    return [replace(claim, published=findings(theirs, claim)) for claim in judged]
 
 
 def claims_frame(claims: Sequence[Claim]) -> pd.DataFrame:

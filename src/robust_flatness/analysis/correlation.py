@@ -22,21 +22,27 @@ Coefficient = Callable[..., np.ndarray]
 
 
 def weighted_pearson(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Pearson's r with observation i counted `counts[b, i]` times: [B].
+    """Pearson's r of x [n] and y [n] with observation i counted `counts[b, i]` times: [B].
 
-    `x` and `y` are [n], or [B, n] where each resample has values of its own (ranks). NaN where one
-    of them does not vary.
+    NaN where x or y does not vary.
     """
-    total = counts.sum(axis=1, keepdims=True)
-    x = x - np.sum(counts * x, axis=1, keepdims=True) / total
-    y = y - np.sum(counts * y, axis=1, keepdims=True) / total
-    weighted = counts * x
-    covariance = np.sum(weighted * y, axis=1)
-    variances = np.sum(weighted * x, axis=1) * np.sum(counts * y * y, axis=1)
+    # Centring first keeps the moments' differences accurate.
+    x, y = _standardised(x), _standardised(y)
+    moments = counts @ np.column_stack([x, y, x * x, y * y, x * y]) / counts.sum(axis=1, keepdims=True)
+    mean_x, mean_y, xx, yy, xy = moments.T
+    return _ratio(xy - mean_x * mean_y, xx - mean_x**2, yy - mean_y**2)
+
+
+def _standardised(x: np.ndarray) -> np.ndarray:
+    deviation = x - x.mean()
+    return deviation / (np.sqrt(np.mean(deviation**2)) or 1.0)
+
+
+def _ratio(covariance: np.ndarray, variance_x: np.ndarray, variance_y: np.ndarray) -> np.ndarray:
+    """Covariance over standard deviations. A resample of equal values varies by rounding only."""
+    varies = (variance_x > 1e-12) & (variance_y > 1e-12)
     with np.errstate(invalid="ignore", divide="ignore"):
-        r = covariance / np.sqrt(variances)
-    # A resample of equal values has no variance but for rounding.
-    return np.where(variances > 1e-24, np.clip(r, -1, 1), np.nan)
+        return np.where(varies, np.clip(covariance / np.sqrt(variance_x * variance_y), -1, 1), np.nan)
 
 
 def weighted_ranks(x: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -44,17 +50,21 @@ def weighted_ranks(x: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
     The rank of a value is (number of smaller ones) + (number of equal ones + 1) / 2.
     """
-    _, tie = np.unique(x, return_inverse=True)
-    same = np.zeros((len(x), tie.max() + 1))
-    same[np.arange(len(x)), tie] = 1
-    groups = counts @ same
-    smaller = np.cumsum(groups, axis=1) - groups
-    return (smaller + (groups + 1) / 2)[:, tie]
+    ahead = (x[:, None] < x).astype(float) + (x[:, None] == x) / 2
+    return counts @ ahead + 0.5
 
 
 def weighted_spearman(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Spearman's rho: `weighted_pearson` of the midranks, [B]."""
-    return weighted_pearson(weighted_ranks(x, counts), weighted_ranks(y, counts), counts)
+    """Spearman's rho, Pearson's r of the midranks, with observation i counted `counts[b, i]` times:
+    [B]."""
+    total = counts.sum(axis=1, keepdims=True)
+    # Midranks of a sample of N have the mean (N + 1) / 2; in units of N, to compare with 1.
+    x, y = ((weighted_ranks(values, counts) - (total + 1) / 2) / total for values in (x, y))
+    weighted = counts * x
+    xy, xx = (np.einsum("bi,bi->b", weighted, values) for values in (y, x))
+    yy = np.einsum("bi,bi,bi->b", counts, y, y)
+    total = total[:, 0]
+    return _ratio(xy / total, xx / total, yy / total)
 
 
 #: The coefficients by name.

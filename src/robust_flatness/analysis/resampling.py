@@ -93,7 +93,8 @@ def bca_interval(
     count = len(units)
     if count < 3:
         return UNKNOWN
-    values = statistic(resampled_counts(count, resamples, seed) @ units)
+    counts = resampled_counts(count, resamples, seed)
+    values = statistic(counts if groups is None else counts @ units)
     values = values[np.isfinite(values)]
     observed = float(statistic(np.ones((1, n)))[0])
     left_out = statistic((1 - np.eye(count)) @ units)

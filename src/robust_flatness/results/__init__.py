@@ -27,6 +27,7 @@ from robust_flatness.results.aggregate import (
 from robust_flatness.results.columns import (
     ERRORS,
     FLATNESS,
+    HESSIAN,
     HISTORY,
     LANDSCAPE,
     LOSSES,
@@ -47,6 +48,7 @@ from robust_flatness.results.tables import (
     Tables,
     catalogue,
     csv_text,
+    empty,
     read_history,
     read_landscape,
     read_models,
@@ -60,6 +62,7 @@ from robust_flatness.results.tables import (
 __all__ = [
     "ERRORS",
     "FLATNESS",
+    "HESSIAN",
     "HISTORY",
     "LANDSCAPE",
     "LOSSES",
@@ -73,6 +76,7 @@ __all__ = [
     "csv_text",
     "describe",
     "direction",
+    "empty",
     "has",
     "import_table",
     "is_known_column",

@@ -123,6 +123,9 @@ def describe(name: str) -> str:
     if split in ("test", "train") and measure in words:
         return f"{split} {words[measure]}"
     return {
+        "rloss": "RLoss along directions in weight space",
+        "test_correct_rloss": "test RLoss on examples classified correctly",
+        "test_incorrect_rloss": "test RLoss on examples classified incorrectly",
         "hessian_max": "largest Hessian eigenvalue",
         "hessian_min": "smallest Hessian eigenvalue",
         "convexity": "|λmin| / |λmax|",

@@ -107,6 +107,7 @@ def _published_history(directory: Path) -> pd.DataFrame:
     curves = read_printed("training_curves", directory)
     curves = curves[curves["figure"] == "robust_overfitting"]
     wide = curves.pivot(index="normalised_epoch", columns="series", values="value").reset_index()
+    wide[["test_rerr", "train_rerr"]] *= 100
     wide["epochs"] = PUBLISHED_EPOCHS
     wide["epoch"] = np.round(wide["normalised_epoch"] * PUBLISHED_EPOCHS) - 1
     wide["variant"] = "at"

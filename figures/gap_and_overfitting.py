@@ -1,0 +1,20 @@
+# %% [markdown]
+# # The two parts of robust generalisation
+#
+# Left: the gap of RLoss between test and training examples. Right: how much RLoss rose between the
+# early-stopped and the last checkpoint. Both differences are taken within a variant.
+#
+# Claim: average-case flatness goes with both.
+
+# %%
+from robust_flatness.plotting import inputs, scatter
+
+notebook = inputs("gap_and_overfitting", globals().get("snakemake"))
+
+# %%
+figure = scatter.correlation_figure(
+    notebook,
+    [("avg_flatness_rloss", "rloss_gap"), ("avg_flatness_rloss", "rloss_overfitting")],
+    height=2.7,
+)
+notebook.save(figure)

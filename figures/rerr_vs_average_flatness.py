@@ -1,0 +1,21 @@
+# %% [markdown]
+# # Robust error against average-case flatness
+#
+# As the headline plot, with the error in place of the loss. The relation is weaker: above RLoss of about
+# -ln(1/K) a lower loss hardly lowers the error (see `rerr_vs_rloss`).
+
+# %%
+from robust_flatness import results
+from robust_flatness.plotting import inputs, scatter
+
+notebook = inputs("rerr_vs_average_flatness", globals().get("snakemake"))
+
+# %%
+figure = scatter.correlation_figure(
+    notebook,
+    [("avg_flatness_rloss", results.robust_error_column(notebook.variants))],
+    labelled=scatter.LABELLED,
+    robustbench=True,
+    height=3.6,
+)
+notebook.save(figure)

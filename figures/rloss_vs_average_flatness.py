@@ -1,0 +1,23 @@
+# %% [markdown]
+# # Robust loss against average-case flatness
+#
+# The headline plot: one point per training variant, at its last checkpoint. Average-case flatness is the
+# mean rise of RLoss under random perturbations of the weights, of half of each layer's norm.
+#
+# Claim: flatter models are more robust. Across all variants, low average-case flatness goes with low
+# RLoss.
+
+# %%
+from robust_flatness.plotting import inputs, scatter
+
+notebook = inputs("rloss_vs_average_flatness", globals().get("snakemake"))
+
+# %%
+figure = scatter.correlation_figure(
+    notebook,
+    [("avg_flatness_rloss", "test_rloss_pgd")],
+    labelled=scatter.LABELLED,
+    robustbench=True,
+    height=3.6,
+)
+notebook.save(figure)

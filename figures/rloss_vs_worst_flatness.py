@@ -1,0 +1,26 @@
+# %% [markdown]
+# # Robust loss against worst-case flatness
+#
+# Worst-case flatness is the rise of RLoss under the worst perturbation of the weights that a joint attack
+# on weights and inputs finds, within a small part of each layer's norm.
+#
+# Claim: it relates to RLoss too, more weakly than the average-case measure, and depends on the radius.
+# The paper's tables have ξ = 0.003, its correlation plot 0.00075.
+
+# %%
+from robust_flatness import results
+from robust_flatness.plotting import inputs, scatter
+
+notebook = inputs("rloss_vs_worst_flatness", globals().get("snakemake"))
+small = results.radius_columns(notebook.variants.columns, "worst").get(0.00075)
+
+# %%
+columns = ["worst_flatness_rloss", *([small] if small else [])]
+figure = scatter.correlation_figure(
+    notebook,
+    [(column, "test_rloss_pgd") for column in columns],
+    labelled=scatter.LABELLED,
+    robustbench=True,
+    height=3.0,
+)
+notebook.save(figure)

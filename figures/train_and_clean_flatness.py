@@ -1,0 +1,19 @@
+# %% [markdown]
+# # Other ways to measure flatness
+#
+# Test RLoss against average-case flatness measured on training examples, against average-case flatness
+# of the *clean* loss, and against the standard deviation of RLoss over random perturbations.
+#
+# Claims: flatness on training examples predicts test RLoss as well; flatness of the clean loss does not.
+
+# %%
+from robust_flatness.plotting import inputs, scatter
+
+notebook = inputs("train_and_clean_flatness", globals().get("snakemake"))
+
+# %%
+measures = ["train_avg_flatness_rloss", "avg_flatness_ce", "avg_flatness_rloss_std"]
+figure = scatter.correlation_figure(
+    notebook, [(measure, "test_rloss_pgd") for measure in measures], height=2.5
+)
+notebook.save(figure)

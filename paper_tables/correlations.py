@@ -1,0 +1,87 @@
+# %% [markdown]
+# # Correlations
+#
+# Every flatness measure with test RLoss and RErr over all variants: Pearson and Spearman with p-values,
+# 95 % intervals and n. The interval shown is the wider of the BCa bootstraps over variants and over
+# families of variants, which are not independent; both are in the CSV.
+
+# %%
+import pandas as pd
+
+from robust_flatness import results
+from robust_flatness.analysis.correlation import coefficient, correlate
+from robust_flatness.plotting import inputs, tables
+
+notebook = inputs("correlations", globals().get("snakemake"))
+variants, published = notebook.variants, notebook.published.variants
+WITHOUT = "weight-clipping-0.025"  # its flatness is printed as 0
+
+# %%
+measures = [*results.FLATNESS, "hessian_max"]
+for case in ("avg", "worst"):
+    measures += results.radius_columns(variants.columns, case).values()
+measures += ["avg_flatness_rloss_std", "train_avg_flatness_rloss", "train_worst_flatness_rloss"]
+main = ["avg_flatness_rloss", "worst_flatness_rloss"]
+cases = [
+    (measure, target, "")
+    for target in ("test_rloss_pgd", results.robust_error_column(variants))
+    for measure in measures
+]
+cases += [(measure, target, "") for target in ("rloss_gap", "rloss_overfitting") for measure in main]
+cases += [(measure, "test_rloss_pgd", WITHOUT) for measure in main]
+
+# %%
+rows = []
+for measure, target, left_out in cases:
+    ours, theirs = (frame[frame["variant"] != left_out] for frame in (variants, published))
+    if not results.has(ours, measure, target, rows=4):
+        continue
+    for kind in ("pearson", "spearman"):
+        found = correlate(ours[measure], ours[target], ours["family"], kind)
+        printed = float("nan")
+        if results.has(theirs, measure, target):
+            printed = coefficient(theirs[measure], theirs[target], kind)
+        rows.append(
+            {
+                **{"measure": measure, "against": target, "without": left_out, "coefficient": kind},
+                **{"value": found.value, "low": found.interval.low, "high": found.interval.high},
+                **{"p_permutation": found.p, "p_student": found.p_student, "n": found.n},
+                "families": found.families,
+                "low_variants": found.over_variants.low,
+                "high_variants": found.over_variants.high,
+                "low_families": found.over_families.low,
+                "high_families": found.over_families.high,
+                "published": printed,
+            }
+        )
+frame = pd.DataFrame(rows or [dict.fromkeys(("measure", "against", "coefficient", "value"))])
+frame["with"] = [f"with {results.describe(name)}" if name else "" for name in frame["against"].fillna("")]
+frame["name"] = [
+    (results.describe(name) if name else "no measure with enough variants")
+    + (f", without {left_out}" if left_out else "")
+    for name, left_out in zip(frame["measure"], frame.get("without", [""] * len(frame)), strict=True)
+]
+
+# %%
+columns = {
+    "name": tables.Column("Measure"),
+    "coefficient": tables.Column("Coefficient"),
+    "value": tables.Column("Value", tables.digits(3)),
+    "low": tables.Column("95 % from", tables.digits(3)),
+    "high": tables.Column("to", tables.digits(3)),
+    "p_permutation": tables.Column("p, permutation", tables.p_value),
+    "p_student": tables.Column("p, Student", tables.p_value),
+    "n": tables.Column("n", tables.digits(0)),
+    "published": tables.Column("Published", tables.digits(3)),
+}
+if notebook.is_paper:
+    columns.pop("published")
+notes = [
+    "Intervals: BCa bootstrap, the wider of over variants and over families. Published: computed from the "
+    "printed table (RErr by AutoAttack), so that rounding is in it."
+]
+notebook.write(
+    tables.texts(
+        frame, columns, f"Correlations over variants ({notebook.experiment})", notes, sections="with"
+    )
+)

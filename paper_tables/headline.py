@@ -1,0 +1,64 @@
+# %% [markdown]
+# # The headline table
+#
+# Nineteen methods, grouped by RErr: good, average and poor at the 30 % and 70 % percentiles of all
+# variants no worse than the baseline, and worse beyond it (for the paper's own numbers, the groups as
+# printed). The average over all variants of a group stands at its end.
+
+# %%
+import pandas as pd
+
+from robust_flatness import results
+from robust_flatness.analysis.grouping import GROUPS, with_groups
+from robust_flatness.plotting import inputs, tables
+
+notebook = inputs("headline", globals().get("snakemake"))
+printed = results.read_printed("headline")
+test, train = (results.robust_error_column(notebook.variants, split) for split in ("test", "train"))
+shown = [test, train, "avg_flatness_rloss", "worst_flatness_rloss", f"best_{test}"]
+names = dict(zip(shown, printed.columns[1:], strict=True))
+
+# %%
+variants = with_groups(notebook.variants).reindex(columns=["variant", "label", "group", *shown])
+rows = []
+for group in [*GROUPS, ""]:
+    members = variants[variants["group"] == group].sort_values(test, kind="stable")
+    listed = members[members["variant"].isin(printed["variant"])]
+    rows.append(listed.assign(section=group or "not grouped"))
+    if group and len(members):
+        mean = members[shown].mean().to_frame().T
+        label = f"average of all {len(members)}"
+        rows.append(mean.assign(variant=f"average-{group}", label=label, group=group, section=group))
+frame = pd.concat(rows, ignore_index=True).rename(columns=names)
+if not notebook.is_paper:
+    theirs = printed.rename(columns=lambda name: name if name == "variant" else f"{name}_published")
+    frame = frame.merge(theirs, on="variant", how="left")
+
+# %%
+HEADINGS = {
+    "test_rerr_aa": ("RErr test", 1),
+    "train_rerr_aa": ("RErr train", 1),
+    "avg_flatness_rloss": ("Average-case flatness", 2),
+    "worst_flatness_rloss": ("Worst-case flatness", 2),
+    "early_stop_rerr_aa": ("RErr early-stopped", 1),
+}
+columns = {"label": tables.Column("Method")}
+for name, (heading, digits) in HEADINGS.items():
+    columns[name] = tables.Column(heading, tables.digits(digits))
+    columns[f"{name}_published"] = tables.Column(f"{heading}, published", tables.digits(digits))
+attack = [word for word in notebook.models.get("autoattack", pd.Series(dtype=object)).unique() if word]
+notes = [f"RErr in per cent, by {attack[0] if attack and test.endswith('aa') else 'PGD'}."]
+if not notebook.is_paper:
+    notes.append(
+        "Published: CIFAR-10, ResNet-18."
+        + ("" if notebook.same_data else " Another dataset here: compare rank and sign, not values.")
+    )
+notebook.write(
+    tables.texts(
+        frame.drop(columns=["group"]),
+        columns,
+        f"Robustness and flatness of selected methods ({notebook.experiment})",
+        notes,
+        sections="section",
+    )
+)

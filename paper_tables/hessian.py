@@ -1,0 +1,43 @@
+# %% [markdown]
+# # Hessian and convexity
+#
+# The largest eigenvalue of the Hessian of the clean loss and |λmin| / |λmax|, a measure of how far from
+# convex the loss is around the minimum. Not scale-invariant: shown as the contrast to the flatness
+# measures.
+
+# %%
+from robust_flatness import results
+from robust_flatness.plotting import inputs, tables
+
+notebook = inputs("hessian", globals().get("snakemake"))
+printed = results.read_printed("hessian")
+
+# %%
+models = results.variants_at(notebook.models, derived=True)
+models = models.reindex(columns=["variant", "label", *results.HESSIAN, *results.ERRORS])
+rerr = results.robust_error_column(models)
+frame = models.dropna(subset=["hessian_max"])[["variant", "label", rerr, *results.HESSIAN]]
+theirs = printed.set_axis(
+    ["variant", "test_rerr_aa_published", "hessian_max_published", "convexity_published"], axis="columns"
+)
+order = {slug: index for index, slug in enumerate(theirs["variant"])}
+if not notebook.is_paper:
+    frame = frame.merge(theirs, on="variant", how="outer" if frame.empty else "left")
+    labels = {slug: spec.label for slug, spec in results.catalogue().items()}
+    frame["label"] = frame["label"].fillna(frame["variant"].map(labels))
+frame = frame.sort_values("variant", key=lambda slugs: slugs.map(order), kind="stable")
+
+# %%
+columns = {
+    "label": tables.Column("Model"),
+    rerr: tables.Column("RErr test (%)", tables.digits(1)),
+    "hessian_max": tables.Column("λmax", tables.digits(1)),
+    "hessian_min": tables.Column("λmin", tables.digits(1)),
+    "convexity": tables.Column("|λmin| / |λmax|", tables.digits(3)),
+    "hessian_max_published": tables.Column("λmax, published", tables.digits(0)),
+    "convexity_published": tables.Column("|λmin| / |λmax|, published", tables.digits(3)),
+}
+notes = ["The published eigenvalues sum the loss of four batches: about four times those of the mean loss."]
+if frame["hessian_max"].isna().all():
+    notes.insert(0, "Not measured here: set measures.hessian and hessian_variants in the config.")
+notebook.write(tables.texts(frame, columns, f"Hessian and convexity ({notebook.experiment})", notes))

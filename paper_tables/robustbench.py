@@ -1,0 +1,34 @@
+# %% [markdown]
+# # RobustBench models
+#
+# Errors, losses and flatness of eight models of the RobustBench zoo, as printed in the paper. They differ
+# in architecture and were early-stopped by their authors, so they are part of no correlation. Models of
+# this family in the experiment's own results stand beside them.
+
+# %%
+from robust_flatness import results
+from robust_flatness.plotting import inputs, tables
+
+notebook = inputs("robustbench", globals().get("snakemake"))
+
+# %%
+measures = [*results.ERRORS, *results.LOSSES, "avg_flatness_rloss", "worst_flatness_rloss"]
+frame = notebook.published.robustbench[["variant", "label", *measures]]
+ours = notebook.models[notebook.models["family"] == results.ROBUSTBENCH]
+if len(ours) and not notebook.is_paper:
+    ours = ours[["variant", *(name for name in measures if name in ours)]]
+    frame = frame.merge(ours, on="variant", how="outer", suffixes=("", "_measured"))
+
+# %%
+HEADINGS = {
+    **{"test_err": ("Err", 1), "test_rerr_pgd": ("RErr, PGD", 1), "test_rerr_aa": ("RErr, AA", 1)},
+    **{"test_ce": ("CE", 2), "test_rloss_pgd": ("RLoss", 2), "train_rloss_pgd": ("RLoss train", 2)},
+    "avg_flatness_rloss": ("Average-case flatness", 2),
+    "worst_flatness_rloss": ("Worst-case flatness", 2),
+}
+columns = {"label": tables.Column("Model"), "variant": tables.Column("RobustBench name")}
+for name, (heading, digits) in HEADINGS.items():
+    columns[name] = tables.Column(heading, tables.digits(digits))
+    columns[f"{name}_measured"] = tables.Column(f"{heading}, measured", tables.digits(digits))
+notes = ["Published: CIFAR-10, on test examples unless said otherwise; errors in per cent."]
+notebook.write(tables.texts(frame, columns, "RobustBench models, as printed in the paper", notes))

@@ -1,0 +1,8 @@
+"""What the notebooks in `figures/` and `paper_tables/` share: inputs and outputs, style, plots.
+
+Works on tables only and never imports torch; matplotlib is imported by the modules that draw.
+"""
+
+from robust_flatness.plotting.notebook import Notebook, inputs
+
+__all__ = ["Notebook", "inputs"]
