@@ -339,6 +339,45 @@ def collect(
 
 
 @app.command()
+def verify(
+    directory: Annotated[Path, typer.Argument(help="Results of an experiment, e.g. results/digits.")],
+    sample: Annotated[int, typer.Option(help="Measures to recompute; 0: all.", min=0)] = 6,
+    seed: Annotated[int, typer.Option(help="Seed that chooses the sample.", min=0)] = 0,
+    device: Device = "cpu",
+    threads: Threads = 1,
+) -> None:
+    """Recompute a sample of measures from the checkpoints and report agreement.
+
+    On the machine that measured them they must be identical; elsewhere differences up to a stated
+    tolerance agree. Exit status 1 if one does not.
+    """
+    from robust_flatness import verify as verification
+
+    start_torch(device, threads)
+    files = verification.sample_files(directory, sample or None, seed)
+    note = verification.other_versions(files[0])
+    if note:
+        typer.echo(f"note: {note}")
+    agreements = []
+    with progress_bar("verify") as update:
+        for index, path in enumerate(files):
+            update(index, len(files), path.stem)
+            agreements.append(verification.verify_file(path, device))
+            typer.echo(agreements[-1])
+    problems = verification.verify_table(directory, files)
+    typer.echo("\n".join(problems or [f"{directory}/models.csv: equal to the measures"]))
+    identical = sum(agreement.equal == agreement.values for agreement in agreements)
+    agree = sum(agreement.agrees for agreement in agreements)
+    typer.echo(
+        f"{len(files)} measures recomputed: {identical} identical, {agree - identical} within the tolerance "
+        f"(errors {verification.ERROR_TOLERANCE_IN_EXAMPLES} examples, others {verification.TOLERANCE:g} of "
+        f"max(1, |value|)), {len(files) - agree} different"
+    )
+    if agree < len(files) or problems:
+        raise typer.Exit(1)
+
+
+@app.command()
 def import_table(
     table: Annotated[Path, typer.Argument(help="Results table (.csv) in the form of models.csv.")],
     directory: Annotated[Path, typer.Option(help="Folder for the checked tables.")],

@@ -1,0 +1,200 @@
+"""Recompute a sample of an experiment's measures from its checkpoints and compare."""
+
+import csv
+import importlib.metadata
+import json
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from robust_flatness import measures
+from robust_flatness.collect import read_measure
+from robust_flatness.config import (
+    FlatnessSpec,
+    HessianSpec,
+    LandscapeSpec,
+    RobustnessSpec,
+    parse,
+)
+from robust_flatness.data import load_dataset
+from robust_flatness.errors import ConfigError
+from robust_flatness.models.checkpoint import load_checkpoint
+from robust_flatness.seeding import derive_seed
+
+MEASURES = {
+    "robustness": (RobustnessSpec, measures.robustness),
+    "flatness": (FlatnessSpec, measures.flatness),
+    "hessian": (HessianSpec, measures.hessian),
+    "landscape": (LandscapeSpec, measures.landscape),
+}
+
+#: Largest difference between machines that counts as agreement, relative to max(1, |value|), and
+#: for errors in examples. On the same machine, with the same torch and threads, results are equal
+#: bit for bit. Elsewhere sums are rounded in another order, and a signed gradient step turns a
+#: rounding at 0 into a step of full size, for single pixels.
+TOLERANCE = 0.01
+ERROR_TOLERANCE_IN_EXAMPLES = 2
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """One measure's file against its recomputation.
+
+    `values` is the number of values compared, `equal` how many of them are equal bit for bit,
+    `largest` the largest difference in units of what is allowed, found in `column`.
+    """
+
+    path: Path
+    values: int
+    equal: int
+    largest: float
+    column: str
+
+    @property
+    def agrees(self) -> bool:
+        """Whether all differences are within what is allowed."""
+        return self.largest <= 1
+
+    def __str__(self) -> str:
+        if self.equal == self.values:
+            return f"{self.path}: {self.values} values, identical"
+        verdict = "agree" if self.agrees else "DIFFER"
+        return (
+            f"{self.path}: {self.equal} of {self.values} values identical, the others {verdict}: "
+            f"largest difference {self.largest:.2g} of what is allowed ({self.column})"
+        )
+
+
+def sample_files(directory: Path, count: int | None, seed: int) -> list[Path]:
+    """`count` of the measures' files below `directory`, chosen by `seed`; None: all.
+
+    Raises
+    ------
+    ConfigError
+        If there are none.
+    """
+    files = sorted(directory.glob("*/seed-*/measures/*/*.json"))
+    files = [path for path in files if path.stem in MEASURES and not path.parent.name.startswith(".")]
+    if not files:
+        raise ConfigError(
+            f"{directory}: no measures (<variant>/seed-<seed>/measures/<checkpoint>/*.json); "
+            "give the folder of an experiment's results, e.g. results/digits"
+        )
+    if count is None or count >= len(files):
+        return files
+    return sorted(random.Random(derive_seed(seed, "verify")).sample(files, count))
+
+
+def verify_file(path: Path, device: str = "cpu") -> Agreement:
+    """Recompute the measure of `path` from its checkpoint and data.
+
+    Raises
+    ------
+    ConfigError
+        If a file is missing or damaged, or checkpoint or data are not those that were measured.
+    """
+    content = read_measure(path)
+    kind, function = MEASURES[path.stem]
+    run = path.parents[2]
+    try:
+        spec = parse(kind, content["spec"], f"{path}: spec")
+        seed, data_sha256 = int(content["seed"]), content["data_sha256"]
+        checkpoint_sha256 = content["checkpoint"]["sha256"]
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: damaged ({error!r} is missing)") from None
+    data = run.parents[1] / f"data/seed-{seed}.npz"
+    dataset = load_dataset(data)
+    if dataset.checksum != data_sha256:
+        raise ConfigError(f"{data}: not the data measured in {path} (its checksum is {data_sha256[:12]}...)")
+    weights = run / f"checkpoints/{path.parent.name}.safetensors"
+    checkpoint = load_checkpoint(weights, device)
+    if checkpoint.metadata.sha256 != checkpoint_sha256:
+        raise ConfigError(
+            f"{weights}: not the checkpoint measured in {path} (its checksum is {checkpoint_sha256[:12]}...)"
+        )
+    measured = function(checkpoint, dataset, spec, seed, device)
+    recomputed = json.loads(json.dumps({"values": measured.values, "details": measured.details}))
+    # values of a checkpoint equal to another one are stored once: compare what both have
+    pairs = [*_pairs("", content["values"], recomputed["values"])]
+    pairs += _pairs("details.", content["details"], recomputed["details"])
+    return _compare(path, pairs, content["values"])
+
+
+def verify_table(directory: Path, files: list[Path]) -> list[str]:
+    """Differences between models.csv and the values in `files`, one line each."""
+    table = directory / "models.csv"
+    try:
+        with open(table, newline="", encoding="utf-8") as file:
+            rows = {(row["variant"], row["seed"], row["checkpoint"]): row for row in csv.DictReader(file)}
+    except FileNotFoundError:
+        return [f"{table}: not there yet; run snakemake to collect the measures"]
+    except (ValueError, KeyError, csv.Error) as error:
+        raise ConfigError(f"{table}: damaged ({error!r})") from None
+    problems = []
+    for path in files:
+        run = path.parents[2]
+        key = run.parent.name, run.name.removeprefix("seed-"), path.parent.name
+        row = rows.get(key)
+        if row is None:
+            problems.append(f"{table}: no row for {', '.join(key)}")
+            continue
+        for column, value in read_measure(path)["values"].items():
+            if row.get(column) != _cell(value):
+                problems.append(f"{table}: {column} of {', '.join(key)}: {row.get(column)}, measured {value}")
+    return problems
+
+
+def other_versions(path: Path) -> str | None:
+    """A line if `path` was measured with another torch, where results agree but are not equal."""
+    measured = read_measure(path).get("provenance", {}).get("torch")
+    here = importlib.metadata.version("torch")
+    if measured == here:
+        return None
+    return f"measured with torch {measured}, here is {here}: agreement within the tolerance is all to expect"
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _pairs(name: str, stored: Any, recomputed: Any) -> Iterator[tuple[str, Any, Any]]:
+    """(name, stored, recomputed) of all numbers and words that both have."""
+    if isinstance(stored, dict) and isinstance(recomputed, dict):
+        for key in sorted(stored.keys() & recomputed.keys()):
+            yield from _pairs(f"{name}{key}.", stored[key], recomputed[key])
+    elif isinstance(stored, list) and isinstance(recomputed, list) and len(stored) == len(recomputed):
+        for index, pair in enumerate(zip(stored, recomputed, strict=True)):
+            yield from _pairs(f"{name}{index}.", *pair)
+    else:
+        yield name.removesuffix("."), stored, recomputed
+
+
+def _compare(path: Path, pairs: list[tuple[str, Any, Any]], values: dict) -> Agreement:
+    equal, largest, column = 0, 0.0, ""
+    for name, stored, recomputed in pairs:
+        same = stored == recomputed or (_is_nan(stored) and _is_nan(recomputed))
+        equal += same
+        difference = 0.0 if same else _difference(name, stored, recomputed, values)
+        if difference > largest:
+            largest, column = difference, f"{name}: {stored}, recomputed {recomputed}"
+    return Agreement(path, len(pairs), equal, largest, column)
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _difference(name: str, stored: Any, recomputed: Any, values: dict) -> float:
+    """The difference in units of what is allowed; infinite where nothing is."""
+    if isinstance(stored, str) or isinstance(recomputed, str) or stored is None or recomputed is None:
+        return math.inf
+    allowed = TOLERANCE * max(1.0, abs(stored))
+    split, _, kind = name.partition("_")
+    if kind == "err" or kind.startswith("rerr_"):
+        examples = values.get(f"{'clean' if kind == 'err' else 'robust'}_{split}_examples")
+        allowed = 100 * ERROR_TOLERANCE_IN_EXAMPLES / examples if examples else allowed
+    difference = abs(stored - recomputed) / allowed
+    return math.inf if math.isnan(difference) else difference
