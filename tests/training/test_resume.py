@@ -1,5 +1,6 @@
 """Interrupted trainings go on to the bit-identical result."""
 
+import errno
 import fcntl
 import os
 import random
@@ -10,9 +11,11 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from robust_flatness.errors import TrainingError
 from robust_flatness.training import train
 from robust_flatness.training.loop import Training
 from robust_flatness.training.resume import ResumeStore
@@ -25,7 +28,11 @@ CASES = {
     "cyclic": {"schedule": "cyclic", "cycles": 2},
     "adam": {"optimizer": "adam", "learning_rate": 0.001},
     "entropy-sgd": {"optimizer": "entropy-sgd", "momentum": 0, "langevin_steps": 2},
-    "averaging": {"weight_averaging": 0.9, "augmentation": {"crop": 1, "flip": True, "cutout": 2}},
+    "averaging": {
+        "weight_averaging": 0.9,
+        "augmentation": {"crop": 1, "flip": True, "cutout": 2},
+        "model": {"dropout": 0.2},
+    },
     "awp": {"weight_perturbation": 0.01},
     "clipping": {"weight_clipping": 0.1},
     "dropout": {"model": {"dropout": 0.2}},
@@ -240,24 +247,69 @@ train(job, Dataset(arrays), folder / sys.argv[2], progress=lambda *_: print("epo
 """
 
 
-def test_killed_processes(tmp_path, dataset, make_job):
-    """kill -9 and SIGTERM while it trains, then to the end: the same bytes."""
-    import numpy as np
-
-    job = make_job(epochs=8, snapshots=4)
+def prepare_killing(tmp_path, dataset, job):
+    """What `KILLED` reads, and the command that trains to `tmp_path / "killed"`."""
     np.savez(tmp_path / "data.npz", **dataset.arrays)
     (tmp_path / "job.json").write_text(job.json_text())
-    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    command = [sys.executable, "-c", KILLED, str(tmp_path), "killed"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return {"args": command, "stdout": subprocess.PIPE, "text": True, "env": environment}
+
+
+def test_killed_processes(tmp_path, dataset, make_job):
+    """kill -9 and SIGTERM while it trains, then to the end: the same bytes."""
+    job = make_job(epochs=8, snapshots=4)
+    call = prepare_killing(tmp_path, dataset, job)
     for epochs, number in ((2, signal.SIGKILL), (4, signal.SIGTERM)):
-        process = subprocess.Popen([*command, "killed"], stdout=subprocess.PIPE, text=True, env=environment)
-        for _ in range(epochs):
-            process.stdout.readline()
-        process.send_signal(number)
-        assert process.wait(30) == -number
-        process.stdout.close()
-    done = subprocess.run([*command, "killed"], capture_output=True, text=True, check=True, env=environment)
+        with subprocess.Popen(**call) as process:
+            for _ in range(epochs):
+                process.stdout.readline()
+            process.send_signal(number)
+            assert process.wait(30) == -number
+    done = subprocess.run(**call, check=True)
     assert "resumed after epoch" in done.stdout
     assert done.stdout.count("epoch\n") < 8
     train(job, dataset, tmp_path / "whole")
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
+
+
+@pytest.mark.faults
+def test_ten_kills_at_random_moments(tmp_path, dataset, make_job):
+    """Moments spread over epochs and the writing of state, snapshots and outputs."""
+    job = make_job(epochs=40, snapshots=20)
+    train(job, dataset, tmp_path / "whole")
+    call = prepare_killing(tmp_path, dataset, job)
+    moments = random.Random(0)
+    kills = 0
+    while kills < 10:
+        with subprocess.Popen(**call) as process:
+            process.stdout.readline()
+            time.sleep(moments.uniform(0, 0.4))
+            process.kill()
+            kills += process.wait(30) == -signal.SIGKILL
+        for path in (tmp_path / "killed").glob("checkpoints/*"):
+            path.unlink()  # as a workflow does with a failed job's outputs
+        (tmp_path / "killed" / "history.csv").unlink(missing_ok=True)
+    subprocess.run(**call, check=True)
+    assert content(tmp_path / "killed") == content(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("write", [1, 4, 9, 14])
+def test_a_full_disk_stops_with_a_message_and_can_be_resumed(write, tmp_path, dataset, make_job, monkeypatch):
+    job = make_job(epochs=EPOCHS, snapshots=2)
+    train(job, dataset, tmp_path / "whole")
+    writes = []
+    original = os.fsync
+
+    def full(descriptor):
+        writes.append(descriptor)
+        if len(writes) == write:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        original(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(TrainingError, match=r"No space left.*kept in .*\.resume"):
+        train(job, dataset, tmp_path / "run", report=quiet)
+    assert not list((tmp_path / "run").rglob("*.tmp"))
+    train(job, dataset, tmp_path / "run", report=quiet)
+    assert content(tmp_path / "run") == content(tmp_path / "whole")

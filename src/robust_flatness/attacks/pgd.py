@@ -175,6 +175,13 @@ class PGD:
         self, net: InferenceModel, x: Tensor, y: Tensor, start: Tensor, loss: Loss = cross_entropy
     ) -> Found:
         """The best of the `steps` + 1 iterates from `start`, for one batch."""
+        found = self.search(net, x, y, start, loss)
+        return found if self.precision == "float32" else self.clean(net, found.x_adv, y, None, loss)
+
+    def search(
+        self, net: InferenceModel, x: Tensor, y: Tensor, start: Tensor, loss: Loss = cross_entropy
+    ) -> Found:
+        """As `from_start`, with losses as the search saw them, in the attack's precision."""
         low, high = bounds(x, self.epsilon)
         current, found = start, None
         for step in range(self.steps + 1):
@@ -192,7 +199,7 @@ class PGD:
                 if not last:
                     current = here.x_adv + self.step_size * gradient.sign_()
                     current = torch.clamp(current, low, high)
-        return found if self.precision == "float32" else self.clean(net, found.x_adv, y, None, loss)
+        return found
 
 
 def batches(n: int, batch_size: int | None) -> Iterator[slice]:

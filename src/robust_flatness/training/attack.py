@@ -26,9 +26,7 @@ class TrainingAttack:
     def __init__(self, spec: TrainingSpec, objective: Objective):
         self.spec = spec
         self.objective = objective
-        self.pgd = PGD(
-            spec.epsilon, spec.step_size, spec.steps, include_clean=False, precision=spec.precision
-        )
+        self.pgd = PGD(spec.epsilon, spec.step_size, spec.steps, precision=spec.precision)
 
     @property
     def needs_prediction(self) -> bool:
@@ -69,7 +67,8 @@ class TrainingAttack:
     def _search(self, inference: InferenceModel, x: Tensor, target: Tensor, generator, loss) -> Tensor:
         if self.spec.stop_after_flip is not None:
             return pgd_tau(inference, x, target, self.pgd, self.spec.stop_after_flip, generator)
-        return self.pgd(inference, x, target, generator=generator, loss=loss).x_adv
+        start = random_start(x, self.spec.epsilon, generator)
+        return self.pgd.search(inference, x, target, start, loss).x_adv
 
 
 def pgd_tau(

@@ -1,5 +1,6 @@
 """Adversarial training with snapshots, early stopping, history and resumption."""
 
+import contextlib
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -70,37 +71,48 @@ def train(
     ConfigError
         If settings exclude each other, or do not fit the data.
     TrainingError
-        If the loss becomes NaN or infinite. The last good epoch's state is kept.
+        If the loss becomes NaN or infinite, or a file cannot be written. The last good epoch's state
+        is kept.
     """
     run = Training(job, dataset, device, pseudo_labels)
     directory = Path(directory)
     store = ResumeStore(directory, run.fingerprint(dataset.checksum), report)
-    epochs = job.training.epochs
-    with store.locked() as waited:
-        if waited and store.published(["history.csv", "checkpoints/best.safetensors"]):
-            report(f"{directory}: that process has finished the same training; nothing left to do")
-            return
-        state = store.load()
-        rows: list[Row] = []
-        if state is not None:
-            run.restore(state.tensors)
-            rows = state.notes["rows"]
-        if rows:
-            report(f"{directory}: resumed after epoch {rows[-1]['epoch']}")
-        snapshots = set(job.training.snapshot_epochs())
-        for epoch in range(len(rows), epochs):
-            row = run.epoch(epoch)
-            _require_finite(run, row, rows, store, snapshots)
-            if epoch in snapshots:
-                row |= run.snapshot(epoch, store.snapshots / snapshot_name(epoch))
-            rows.append(row)
-            taken = sorted(snapshots & set(range(epoch + 1)))
-            store.save(State(run.state(), {"rows": rows}), taken)
-            if progress:
-                progress(epoch + 1, epochs, row)
-        store.publish(snapshots, best_epoch(rows))
-        write_history(directory / "history.csv", rows)
-        store.finish()
+    try:
+        with store.locked() as waited:
+            if waited and store.published(["history.csv", "checkpoints/best.safetensors"]):
+                report(f"{directory}: that process has finished the same training; nothing left to do")
+                return
+            _train(run, store, progress)
+    except OSError as error:
+        raise TrainingError(
+            f"{error.filename or directory}: {error.strerror or error}; the epochs saved so far are kept in "
+            f"{store.folder}, and the next run goes on from there"
+        ) from error
+
+
+def _train(run: "Training", store: ResumeStore, progress: Progress | None) -> None:
+    """Train from the stored state, or the beginning, to the published files."""
+    epochs, directory = run.spec.epochs, store.directory
+    state = store.load()
+    rows: list[Row] = []
+    if state is not None:
+        run.restore(state.tensors)
+        rows = state.notes["rows"]
+        store.report(f"{directory}: resumed after epoch {rows[-1]['epoch']}")
+    snapshots = set(run.spec.snapshot_epochs())
+    for epoch in range(len(rows), epochs):
+        row = run.epoch(epoch)
+        _require_finite(run, row, rows, store, snapshots)
+        if epoch in snapshots:
+            row |= run.snapshot(epoch, store.snapshots / snapshot_name(epoch))
+        rows.append(row)
+        taken = sorted(snapshots & set(range(epoch + 1)))
+        store.save(State(run.state(), {"rows": rows}), taken)
+        if progress:
+            progress(epoch + 1, epochs, row)
+    store.publish(snapshots, best_epoch(rows))
+    write_history(directory / "history.csv", rows)
+    store.finish()
 
 
 def _require_finite(run: "Training", row: Row, rows: list[Row], store: ResumeStore, snapshots: set) -> None:
@@ -200,9 +212,7 @@ class Training:
         self.sums = torch.zeros(5, dtype=torch.float64, device=self.device)
         batches = self._batches(epoch)
         first = epoch * self.plan.updates
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(derive_seed(self.job.seed, "dropout", epoch))
+        with self._dropout("dropout", epoch):
             for update in range(first, first + self.plan.updates):
                 self._set_rates(update)
                 loss = self.optimizer.step(lambda: self._gradient(next(batches)))
@@ -223,6 +233,14 @@ class Training:
             "train_rloss": rloss / examples if examples else math.nan,
             "train_rerr": 100 * errors / examples if examples else math.nan,
         }
+
+    @contextlib.contextmanager
+    def _dropout(self, *names: str | int) -> Iterator[None]:
+        """Seeds torch's global state, which dropout draws from, and restores it."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(derive_seed(self.job.seed, *names))
+            yield
 
     def _set_rates(self, update: int) -> None:
         for group in self.optimizer.param_groups:
@@ -307,7 +325,8 @@ class Training:
         model = self.model
         if self.average is not None:
             model = self.average.module
-            recompute_statistics(model, self._clean_batches(epoch))
+            with self._dropout("statistics dropout", epoch):
+                recompute_statistics(model, self._clean_batches(epoch))
         metadata = Metadata(
             model=self.job.model.model_dump(),
             classes=self.classes,
