@@ -28,8 +28,8 @@ rule collect:
     log:
         f"{LOGS}/collect.log",
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         spec=collect_spec().json_text(),
         directory=RESULTS,

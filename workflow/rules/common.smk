@@ -8,6 +8,7 @@ from shlex import quote
 from robust_flatness.collect import CHECKPOINTS, TABLES, CollectSpec, VariantEntry
 from robust_flatness.config import load_experiment
 from robust_flatness.errors import ConfigError
+from robust_flatness.resources import measuring_passes, minutes, series_passes, training_passes
 from robust_flatness.workflow import applied_settings, only_draws, table_is_older, verdicts
 
 ROOT = Path(workflow.basedir)
@@ -39,7 +40,19 @@ if not MAKES_TABLES and table_is_older(RESULTS, workflow.configfiles):
 TRAINED = [slug for slug, variant in EXPERIMENT.variants.items() if variant.derived_from is None]
 DERIVED = [slug for slug in EXPERIMENT.variants if slug not in TRAINED]
 SEEDS = EXPERIMENT.spec.seeds
+# GPUs of a job: a cluster's scheduler grants them, a local run shares those of --resources gpu=N.
+GPUS = int(EXPERIMENT.spec.compute.device == "cuda")
 COMPUTE = f"--device {EXPERIMENT.spec.compute.device} --threads {EXPERIMENT.spec.compute.threads}"
+
+
+def growing(amount):
+    """Memory (MB) or time (minutes) of a job: more at each attempt, where a profile sets `retries`."""
+    return lambda wildcards, attempt: amount * attempt
+
+
+def minutes_for(passes):
+    """The time limit of a job that takes `passes` through the experiment's network."""
+    return minutes(passes, EXPERIMENT.spec.model, EXPERIMENT.spec.compute.device)
 
 
 def one_of(slugs):

@@ -7,8 +7,8 @@ rule prepare:
     log:
         f"{LOGS}/data/seed-{{seed}}.log",
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         spec=EXPERIMENT.spec.data.json_text(),
     shell:
@@ -23,8 +23,9 @@ rule pseudo_label:
     log:
         f"{LOGS}/data/pseudo-labels-{{seed}}.log",
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(4000),
+        runtime=growing(minutes_for(training_passes(EXPERIMENT.baseline, EXPERIMENT.spec.data.train))),
+        gpu=GPUS,
     params:
         spec=EXPERIMENT.baseline.json_text(),
         compute=COMPUTE,

@@ -3,6 +3,9 @@
 
 MEASURES = EXPERIMENT.spec.measures
 
+HELD_OUT = EXPERIMENT.spec.data.early_stopping
+MOST_SNAPSHOTS = max(len(job.training.snapshot_epochs()) for job in EXPERIMENT.train_jobs.values())
+
 MEASURED = {
     "robustness": list(EXPERIMENT.variants),
     "flatness": list(EXPERIMENT.variants),
@@ -30,8 +33,9 @@ for measure, slugs in MEASURED.items():
             wildcard_constraints:
                 variant=one_of(slugs),
             resources:
-                mem_mb=4000,
-                runtime=240,
+                mem_mb=growing(4000),
+                runtime=growing(minutes_for(measuring_passes(getattr(MEASURES, measure), HELD_OUT))),
+                gpu=GPUS,
             params:
                 command=measure,
                 spec=getattr(MEASURES, measure).json_text(),
@@ -64,8 +68,9 @@ if EXPERIMENT.measured_by("series"):
         wildcard_constraints:
             variant=one_of(EXPERIMENT.measured_by("series")),
         resources:
-            mem_mb=4000,
-            runtime=720,
+            mem_mb=growing(4000),
+            runtime=growing(minutes_for(series_passes(MEASURES.series, MOST_SNAPSHOTS))),
+            gpu=GPUS,
         params:
             spec=series_spec,
             directory=f"{RUN}/checkpoints",

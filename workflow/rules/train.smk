@@ -5,6 +5,11 @@ def training_spec(wildcards):
     return EXPERIMENT.train_job(wildcards.variant, int(wildcards.seed)).json_text()
 
 
+def training_minutes(wildcards, attempt):
+    passes = training_passes(EXPERIMENT.train_jobs[wildcards.variant], EXPERIMENT.spec.data.train)
+    return attempt * minutes_for(passes)
+
+
 def pseudo_labels(wildcards):
     """Only variants that use the pool wait for its pseudo-labels."""
     if EXPERIMENT.train_jobs[wildcards.variant].training.unlabeled_fraction:
@@ -31,8 +36,9 @@ rule train_variant:
     wildcard_constraints:
         variant=one_of(TRAINED),
     resources:
-        mem_mb=4000,
-        runtime=720,
+        mem_mb=growing(4000),
+        runtime=training_minutes,
+        gpu=GPUS,
     params:
         spec=training_spec,
         pseudo_labels=pseudo_labels_option,
@@ -58,8 +64,8 @@ rule scale:
     wildcard_constraints:
         variant=one_of(DERIVED),
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         factor=lambda wildcards: EXPERIMENT.variants[wildcards.variant].convolution_scale,
         directory=f"{RUN}/checkpoints",
