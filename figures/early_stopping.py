@@ -8,7 +8,7 @@
 # arrows point down and to the left.
 
 # %%
-from robust_flatness.analysis.claims import early_stopping_pairs
+from robust_flatness.analysis.evidence import early_stopping_pairs
 from robust_flatness.plotting import inputs, scatter, style
 
 notebook = inputs("early_stopping", globals().get("snakemake"))

@@ -11,7 +11,7 @@
 import pandas as pd
 
 from robust_flatness import results
-from robust_flatness.analysis.claims import kink
+from robust_flatness.analysis.evidence import kink
 from robust_flatness.plotting import inputs, scatter, style
 
 notebook = inputs("rerr_vs_rloss", globals().get("snakemake"))

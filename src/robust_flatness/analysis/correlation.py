@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtr
 
 from robust_flatness.analysis.resampling import (
     LEVEL,
@@ -97,6 +96,8 @@ def permutation_p(
 
 def student_p(r: float, n: int) -> float:
     """Two-sided p-value of r from Student's t with n - 2 degrees of freedom (as the paper has it)."""
+    from scipy.special import stdtr
+
     if n < 3 or not math.isfinite(r):
         return math.nan
     return 0.0 if abs(r) >= 1 else float(2 * stdtr(n - 2, -abs(r) * math.sqrt((n - 2) / (1 - r * r))))
@@ -107,7 +108,7 @@ class Correlation:
     """A correlation with its 95 % intervals and p-value.
 
     `interval` is the wider of `over_variants` and `over_families` and decides; `p` is the
-    permutation test's, `p_student` that of Student's t.
+    permutation test's (NaN if not asked for), `p_student` that of Student's t.
     """
 
     kind: str
@@ -115,9 +116,12 @@ class Correlation:
     over_variants: Interval
     over_families: Interval
     p: float
-    p_student: float
     n: int
     families: int
+
+    @property
+    def p_student(self) -> float:
+        return student_p(self.value, self.n)
 
     @property
     def interval(self) -> Interval:
@@ -137,8 +141,10 @@ def correlate(
     resamples: int = RESAMPLES,
     level: float = LEVEL,
     seed: int = 0,
+    test: bool = True,
 ) -> Correlation:
-    """Correlation of two measures over variants; rows where one is missing are left out."""
+    """Correlation of two measures over variants; rows where one is missing are left out. `test` asks
+    for the permutation test."""
     kept = finite(x, y)
     x, y = np.asarray(x, float)[kept], np.asarray(y, float)[kept]
     families = [family for family, keep in zip(families, kept, strict=True) if keep]
@@ -146,15 +152,13 @@ def correlate(
     def statistic(counts: np.ndarray) -> np.ndarray:
         return COEFFICIENTS[kind](x, y, counts)
 
-    value = coefficient(x, y, kind)
     settings = {"resamples": resamples, "level": level, "seed": seed}
     return Correlation(
         kind=kind,
-        value=value,
+        value=coefficient(x, y, kind),
         over_variants=bca_interval(statistic, len(x), **settings),
         over_families=bca_interval(statistic, len(x), families, **settings),
-        p=permutation_p(x, y, kind, resamples, seed),
-        p_student=student_p(value, len(x)),
+        p=permutation_p(x, y, kind, resamples, seed) if test else math.nan,
         n=len(x),
         families=len(set(families)),
     )

@@ -10,10 +10,12 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtr, ndtri
+
+NORMAL = NormalDist()
 
 RESAMPLES = 9999
 LEVEL = 0.95
@@ -108,10 +110,10 @@ def bca_interval(
     spread = np.sum(influence**2)
     if not 0 < below < 1 or spread == 0:
         return UNKNOWN
-    bias = ndtri(below)
+    bias = NORMAL.inv_cdf(below)
     acceleration = np.sum(influence**3) / (6 * spread**1.5)
-    ends = bias + ndtri(np.array([(1 - level) / 2, (1 + level) / 2]))
-    shares = ndtr(bias + ends / (1 - acceleration * ends))
+    ends = [bias + NORMAL.inv_cdf(share) for share in ((1 - level) / 2, (1 + level) / 2)]
+    shares = [NORMAL.cdf(bias + end / (1 - acceleration * end)) for end in ends]
     return Interval(*np.quantile(values, shares).tolist())
 
 

@@ -204,6 +204,8 @@ def inputs(name: str, snakemake: Any = None) -> Notebook:
         The object Snakemake puts into a script's globals (`globals().get("snakemake")`).
     """
     if snakemake is not None:
+        if snakemake.log:
+            sys.stdout = sys.stderr = open(snakemake.log[0], "w", encoding="utf-8")  # noqa: SIM115
         return Notebook(name, Path(snakemake.input.models).parent, [Path(path) for path in snakemake.output])
     script = Path(sys.argv[0]).stem == name
     given = sys.argv[1] if script and len(sys.argv) > 1 else os.environ.get(VARIABLE, DEFAULT)

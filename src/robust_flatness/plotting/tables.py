@@ -34,6 +34,11 @@ def p_value(value: object) -> str:
     return "< 0.0002" if value < 0.0002 else f"{value:.2g}"
 
 
+def rounded(value: object) -> object:
+    """A float with twelve significant digits; anything else as it is."""
+    return float(f"{value:.12g}") if isinstance(value, float) and math.isfinite(value) else value
+
+
 @dataclass(frozen=True)
 class Column:
     """A column as shown: its heading, and how a value is written."""
@@ -55,7 +60,7 @@ def texts(
     Parameters
     ----------
     frame
-        All of it goes into the CSV.
+        All of it goes into the CSV, with twelve digits: more would depend on the processor.
     columns
         Those shown in Markdown and LaTeX, in this order.
     title, notes
@@ -74,7 +79,7 @@ def texts(
         for key, rows in frame.groupby(keys, sort=False)
     ]
     return {
-        ".csv": csv_text(frame),
+        ".csv": csv_text(frame.map(rounded)),
         ".md": _markdown(headings, numeric, groups, title, notes, paragraphs),
         ".tex": _latex(headings, numeric, groups, title, notes),
     }

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from robust_flatness.config import VariantSpec, load_variants
+from robust_flatness.errors import ConfigError
 from robust_flatness.files import write_text
 from robust_flatness.results.columns import (
     CHECKPOINTS,
@@ -33,7 +34,7 @@ from robust_flatness.results.columns import (
 )
 
 
-class ResultsError(ValueError):
+class ResultsError(ConfigError):
     """A table of results that cannot be used; the message names file, row, column and value."""
 
 

@@ -1,0 +1,34 @@
+# The tables, and the claims judged: one notebook each, from the results tables alone.
+
+CLAIMS = of_repository("config/claims.yaml")
+PAPER_TABLES = sorted(path.stem for path in (ROOT / "paper_tables").glob("*.py"))
+
+
+rule table:
+    input:
+        **RESULT_TABLES,
+        published=PUBLISHED,
+        rules=lambda wildcards: CLAIMS if wildcards.name == "claims" else [],
+    output:
+        csv=f"paper_tables/{EXPERIMENT.name}/{{name}}.csv",
+        md=report(
+            f"paper_tables/{EXPERIMENT.name}/{{name}}.md",
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"table": "{name}"},
+        ),
+        tex=f"paper_tables/{EXPERIMENT.name}/{{name}}.tex",
+    log:
+        f"{LOGS}/tables/{{name}}.log",
+    wildcard_constraints:
+        name=one_of(PAPER_TABLES),
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    script:
+        "../../paper_tables/{wildcards.name}.py"
+
+
+rule tables:
+    input:
+        expand(rules.table.output, name=PAPER_TABLES),
