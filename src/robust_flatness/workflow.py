@@ -45,9 +45,18 @@ def applied_settings(job: TrainJob) -> dict:
 
 
 def verdicts(claims: str | Path) -> str:
-    """The table of claims as a few lines for the end of a run."""
+    """The table of claims as a line each for the end of a run: verdict, and the first statistic that
+    decides it."""
     with open(claims, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+        rows = [row for row in csv.DictReader(file) if row["decides"] == "yes"]
     width = max(len(row["claim"]) for row in rows)
-    lines = [f"  {row['claim']:<{width}}  {row['verdict']}" for row in rows]
+    lines = []
+    for claim in dict.fromkeys(row["claim"] for row in rows):
+        first = next(row for row in rows if row["claim"] == claim)
+        shown = first["note"]
+        if first["value"]:
+            shown = f"{first['statistic']}: {float(first['value']):.2f}"
+        if first["value"] and first["low"]:
+            shown += f" [{float(first['low']):.2f}, {float(first['high']):.2f}]"
+        lines.append(f"  {claim:<{width}}  {first['verdict']:<14}  {shown}")
     return "\n".join(["The talk's claims on this experiment:", *lines, f"({claims})"])
