@@ -1,0 +1,249 @@
+"""Time PGD and both flatness measures against a plain implementation, in one run.
+
+    python benchmarks/run.py [--repetitions 5] [--quick]
+
+The two take turns, so that whatever else the machine does hits both; medians of the processor
+time (one thread) and of the ratios are reported. Single-precision results are checked to be
+equal, bfloat16's to be within 1 %.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+sys.path.insert(0, str(Path(__file__).parent))
+import plain
+
+from robust_flatness.attacks import PGD, random_start
+from robust_flatness.config import ModelSpec
+from robust_flatness.flatness import Neighborhood, average_flatness, worst_flatness
+from robust_flatness.models import build_model
+from robust_flatness.models.inference import InferenceModel
+from robust_flatness.seeding import generator
+
+#: Ratios asked for, by workload and precision.
+TARGETS = {
+    ("PGD, ResNet-18", "float32"): 1.7,
+    ("PGD, ResNet-18", "bfloat16"): 5.0,
+    ("average-case flatness", "float32"): 1.5,
+    ("average-case flatness", "bfloat16"): 4.0,
+    ("worst-case flatness", "float32"): 1.5,
+    ("worst-case flatness", "bfloat16"): 4.0,
+}
+BATCH = 128
+
+
+def small_net() -> nn.Module:
+    """A convolutional net for 28x28 images, with biases and without batch norm."""
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(), nn.Linear(64, 10),
+    )  # fmt: skip
+
+
+def images(count: int, channels: int, size: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Ten classes of smooth random patterns with noise, in [0, 1]: something a net can learn."""
+    g = generator(seed, "images")
+    patterns = F.interpolate(torch.rand(10, channels, 5, 5, generator=g), size=size, mode="bicubic")
+    y = torch.randint(0, 10, (count,), generator=g)
+    noise = 0.15 * torch.randn(count, channels, size, size, generator=g)
+    return (patterns[y] + noise).clamp(0, 1), y
+
+
+def trained(model: nn.Module, channels: int, size: int, steps: int) -> nn.Module:
+    """`model` after some steps of adversarial training with one signed step each."""
+    g = generator(0, "weights")
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            nn.init.kaiming_normal_(parameter, generator=g)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+            module.momentum = 0.5  # few steps
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
+    for step in range(steps):
+        x, y = images(64, channels, size, seed=0)
+        noise = 0.1 * torch.randn(x.shape, generator=generator(step, "noise"))
+        x = (x + noise).clamp(0, 1).requires_grad_()
+        (gradient,) = torch.autograd.grad(F.cross_entropy(model(x), y), x)
+        moved = (x.detach() + 8 / 255 * gradient.sign()).clamp(0, 1)
+        optimizer.zero_grad()
+        F.cross_entropy(model(moved), y).backward()
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return model.eval()
+
+
+class Workload:
+    """A call of the plain implementation and one of ours; both return a list of mean losses."""
+
+    def __init__(self, name: str, plainly: Callable[[], list[float]], ours: Callable[[str], list[float]]):
+        self.name, self.plainly, self.ours = name, plainly, ours
+
+
+def pgd_workload(name: str, model: nn.Module, x: Tensor, y: Tensor, steps: int) -> Workload:
+    """Highest loss of each example by PGD with one start."""
+    attack = PGD(8 / 255, 0.007, steps)
+    start = random_start(x, attack.epsilon, torch.Generator().manual_seed(0))
+
+    def ours(precision: str) -> list[float]:
+        chosen = PGD(8 / 255, 0.007, steps, precision=precision)
+        return chosen(model, x, y, BATCH, torch.Generator().manual_seed(0)).loss.tolist()
+
+    def plainly() -> list[float]:
+        losses = []
+        for i in range(0, len(x), BATCH):
+            part = slice(i, i + BATCH)
+            losses += plain.pgd_losses(model, x[part], y[part], [start[part]], 8 / 255, 0.007, steps)
+        return losses
+
+    return Workload(name, plainly, ours)
+
+
+def average_workload(model: nn.Module, x: Tensor, y: Tensor, steps: int, samples: int) -> Workload:
+    """RLoss at random weights, one start each."""
+    attack = PGD(0.1, 0.02, steps)
+    ball = Neighborhood(InferenceModel(model, x[:2]), 0.5)
+    nus = [ball.on_sphere(generator(0, "directions", sample, 0)) for sample in range(samples)]
+    starts = [random_start(x, 0.1, generator(0, "starts", sample)) for sample in range(samples)]
+    perturbations = [dict(zip(ball.names, nu, strict=True)) for nu in nus]
+
+    def ours(precision: str) -> list[float]:
+        return average_flatness(
+            model, x, y, attack=attack, xi=0.5, samples=samples, batch_size=BATCH, precision=precision,
+            reference=0.0, reference_single=0.0,
+        ).perturbed.tolist()  # fmt: skip
+
+    def plainly() -> list[float]:
+        return plain.average_losses(model, x, y, perturbations, starts, 0.1, 0.02, steps, BATCH)
+
+    return Workload("average-case flatness", plainly, ours)
+
+
+def worst_workload(model: nn.Module, x: Tensor, y: Tensor, steps: int) -> Workload:
+    """Loss after joint ascent in weights and inputs, one start."""
+    attack = PGD(0.1, 0.02, steps)
+    ball = Neighborhood(InferenceModel(model, x[:2]), 0.003)
+    nu = dict(zip(ball.names, ball.in_ball(generator(0, "worst directions", 0, 0)), strict=True))
+    start = random_start(x, 0.1, generator(0, "worst starts", 0))
+
+    def ours(precision: str) -> list[float]:
+        return worst_flatness(
+            model, x, y, attack=attack, xi=0.003, steps=steps, restarts=1, batch_size=BATCH,
+            precision=precision, reference=0.0,
+        ).perturbed.tolist()  # fmt: skip
+
+    def plainly() -> list[float]:
+        return [plain.worst_loss(model, x, y, nu, start, 0.003, 0.01, 0.1, 0.02, steps, BATCH)]
+
+    return Workload("worst-case flatness", plainly, ours)
+
+
+def workloads(quick: bool) -> list[Workload]:
+    """The comparisons; `quick` shortens attacks and data."""
+    wide = build_model(ModelSpec(name="resnet18", width=4 if quick else 64), 10, [0.5] * 3, [0.25] * 3)
+    wide = trained(wide, 3, 32, 4 if quick else 12)
+    small = trained(small_net(), 1, 28, 20 if quick else 200)
+    x_wide, y_wide = images(64, 3, 32, seed=0)
+    x, y = images(200 if quick else 1000, 1, 28, seed=0)
+    steps = 3 if quick else 20
+    return [
+        pgd_workload("PGD, ResNet-18", wide, x_wide, y_wide, 1 if quick else 3),
+        pgd_workload("PGD, small net", small, x, y, steps),
+        average_workload(small, x, y, steps, samples=1),
+        worst_workload(small, x, y, steps),
+    ]
+
+
+def timed(function: Callable[[], list[float]]) -> tuple[float, list[float]]:
+    """Seconds of processor time that a call takes, and its result."""
+    begin = time.process_time()
+    result = function()
+    return time.process_time() - begin, result
+
+
+def compare(workload: Workload, repetitions: int) -> list[str]:
+    """Rows of the table for one workload.
+
+    Raises
+    ------
+    SystemExit
+        If results differ.
+    """
+    variants = {
+        "plain": workload.plainly,
+        "float32": lambda: workload.ours("float32"),
+        "bfloat16": lambda: workload.ours("bfloat16"),
+    }
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    results: dict[str, list[float]] = {}
+    for function in variants.values():
+        function()
+    for _ in range(repetitions):
+        for name, function in variants.items():
+            seconds, results[name] = timed(function)
+            times[name].append(seconds)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    means = {name: statistics.fmean(values) for name, values in results.items()}
+    differences = {name: abs(means[name] / means["plain"] - 1) for name in results}
+    # single precision: iterates whose gradient is zero up to rounding may take the other sign
+    if differences["float32"] > 1e-3 or differences["bfloat16"] > 1e-2:
+        sys.exit(f"{workload.name}: results differ: {means}")
+    rows = []
+    for precision in ("float32", "bfloat16"):
+        ratios = [a / b for a, b in zip(times["plain"], times[precision], strict=True)]
+        target = TARGETS.get((workload.name, precision))
+        rows.append(
+            f"{workload.name:<24}{precision:<10}{medians['plain']:>9.3f}{medians[precision]:>9.3f}"
+            f"{statistics.median(ratios):>8.2f}{f'{target:.1f}' if target else '-':>8}"
+            f"{means['plain']:>11.5f}{means[precision]:>11.5f}"
+        )
+    return rows
+
+
+def processor() -> str:
+    """The processor and what it offers for bfloat16."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return "unknown processor"
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    fields = {key.strip(): value.strip() for key, value in fields.items()}
+    flags = fields.get("flags", "").split()
+    name = fields.get("model name", "unknown processor")
+    return f"{name}; avx512_bf16: {_yes('avx512_bf16' in flags)}, AMX: {_yes('amx_bf16' in flags)}"
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def main() -> None:
+    """Run all comparisons and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--repetitions", type=int, default=5, help="repetitions of each (default 5)")
+    parser.add_argument("--quick", action="store_true", help="short attacks on little data, for tests")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    print(processor())
+    print(f"torch {torch.__version__}, 1 thread, {options.repetitions} interleaved repetitions, medians\n")
+    columns = f"{'plain s':>9}{'ours s':>9}{'ratio':>8}{'target':>8}{'plain loss':>11}{'ours':>11}"
+    print(f"{'':<24}{'ours in':<10}{columns}")
+    for workload in workloads(options.quick):
+        for row in compare(workload, options.repetitions):
+            print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()
