@@ -10,11 +10,12 @@ from typing import Any
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """A temporary path beside `path`; renamed to `path` if the block succeeds, removed if not.
 
-    The data is flushed to the disk before the rename, so that a file under its final name is
-    complete even after a power failure.
+    With `durable`, the data is flushed to the disk before the rename, so that a file under its
+    final name is complete even after a power failure. Without, that holds for killed processes
+    only: for state that is written often, carries a checksum and can be made anew.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -23,8 +24,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
     finally:

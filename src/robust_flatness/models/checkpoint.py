@@ -59,11 +59,13 @@ def checksum(tensors: dict[str, Tensor], metadata: Metadata) -> str:
     return digest.hexdigest()
 
 
-def save_checkpoint(path: Path, model: nn.Module, metadata: Metadata) -> None:
-    """Write weights and buffers of `model`, whole or not at all; equal models give equal bytes."""
+def save_checkpoint(path: Path, model: nn.Module, metadata: Metadata, *, durable: bool = True) -> None:
+    """Write weights and buffers of `model`, whole or not at all; equal models give equal bytes.
+
+    `durable` as in `files.atomic_path`."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     metadata = replace(metadata, sha256=checksum(tensors, metadata))
-    with atomic_path(path) as temporary:
+    with atomic_path(path, durable=durable) as temporary:
         temporary.write_bytes(save(tensors, {KEY: canonical_json(asdict(metadata))}))
 
 

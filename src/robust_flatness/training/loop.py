@@ -337,7 +337,7 @@ class Training:
             epoch=epoch,
             weight_bound=self.spec.weight_clipping,
         )
-        save_checkpoint(path, model, metadata)
+        save_checkpoint(path, model, metadata, durable=False)
         self.evaluator.refresh(model)
         return self.evaluate()
 

@@ -127,7 +127,7 @@ class ResumeStore:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
         tensors[NOTES] = torch.frombuffer(bytearray(json.dumps(notes).encode()), dtype=torch.uint8)
         payload = save(tensors)
-        with atomic_path(self.state_path) as temporary:
+        with atomic_path(self.state_path, durable=False) as temporary:
             temporary.write_bytes(hashlib.sha256(payload).hexdigest().encode() + payload)
 
     def publish(self, epochs: Iterable[int], best: int) -> None:
