@@ -1,0 +1,236 @@
+"""Kills, terminations and full disks: the run goes on, and its results are those of an undisturbed one."""
+
+import contextlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from robust_flatness.config import load_experiment
+
+pytestmark = pytest.mark.faults
+
+ROOT = Path(__file__).parents[2]
+KILLS = 10
+TARGET = "results/faults/models.csv"
+
+
+def experiment() -> dict:
+    """One variant, all measures, enough epochs to be killed between."""
+    config = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
+    config |= {"experiment": "faults", "variants": ["at"]}
+    config["training"] |= {"epochs": 8, "snapshots": 4}
+    measures = config["measures"]
+    measures |= {"hessian_variants": ["at"], "landscape_variants": ["at"], "series_variants": ["at"]}
+    measures["hessian_series_variants"] = []
+    return config
+
+
+def command(directory: Path, *arguments: str) -> list[str]:
+    parts = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile"]
+    parts += ["--workflow-profile", ROOT / "profiles/default", "--directory", directory, "--cores", "2"]
+    parts += ["--configfile", directory / "config.yaml", *arguments]
+    return list(map(str, parts))
+
+
+def prepared_folder(path: Path) -> Path:
+    path.mkdir()
+    (path / "config.yaml").write_text(yaml.safe_dump(experiment()))
+    return path
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    """Everything a run leaves but its timings and what resumption keeps for itself."""
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in sorted((directory / "results").rglob("*"))
+        if path.is_file() and not {"timings", ".resume"} & set(path.parts)
+    }
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """An undisturbed run: its folder and how long it took."""
+    directory = prepared_folder(tmp_path_factory.mktemp("reference") / "run")
+    start = time.monotonic()
+    done = subprocess.run(command(directory, "--", TARGET), capture_output=True, text=True, cwd=directory)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return directory, time.monotonic() - start
+
+
+def finished_rules(log: Path) -> list[str]:
+    return re.findall(r"Finished jobid: \d+ \(Rule: (\w+)\)", log.read_text())
+
+
+def start(directory: Path, log: Path) -> subprocess.Popen:
+    with open(log, "w") as file:
+        return subprocess.Popen(
+            command(directory, "--", TARGET), stdout=file, stderr=file, cwd=directory, start_new_session=True
+        )
+
+
+def unlock(directory: Path) -> None:
+    subprocess.run(command(directory, "--unlock"), check=True, capture_output=True, cwd=directory)
+
+
+def stop(process: subprocess.Popen, how: str) -> None:
+    if how == "kill all":
+        os.killpg(process.pid, signal.SIGKILL)
+    elif how == "kill snakemake":  # its jobs go on, as orphans
+        process.kill()
+    else:
+        process.terminate()
+    process.wait()
+
+
+def test_kills_at_random_moments(reference, tmp_path):
+    """Ten stops, then the documented way on: --unlock and the same command again."""
+    undisturbed, duration = reference
+    rng = random.Random(0)
+    stops, completed, sessions = 0, 0, []
+    try:
+        while stops < KILLS:
+            directory, finished = prepared_folder(tmp_path / f"run-{completed}"), []
+            while True:
+                log = tmp_path / f"{len(sessions)}.log"
+                process = start(directory, log)
+                sessions.append(process.pid)
+                try:
+                    patience = rng.uniform(0.05, 0.5) if stops < KILLS else 20
+                    process.wait(patience * duration)
+                    finished += finished_rules(log)
+                    break
+                except subprocess.TimeoutExpired:
+                    assert stops < KILLS, "the run does not come to its end"
+                stop(process, rng.choice(["kill all", "kill all", "kill snakemake", "terminate"]))
+                stops += 1
+                finished += finished_rules(log)
+                # no half-written file has a final name: all JSON of results can be read
+                for path in directory.glob("results/*/*/*/measures/*/*.json"):
+                    json.loads(path.read_text())
+                unlock(directory)
+            assert process.returncode == 0, log.read_text()[-3000:]
+            again = [rule for rule in set(finished) if finished.count(rule) > 1]
+            assert not again, f"finished and redone: {again}"
+            assert contents(directory) == contents(undisturbed)
+            completed += 1
+    finally:
+        for session in sessions:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(session, signal.SIGKILL)
+    size = sum(map(len, contents(undisturbed).values()))
+    print(f"{stops} stops survived in {completed} runs; {size} bytes equal to the undisturbed run's")
+
+
+# Single jobs.
+
+
+def spec_of(step: str) -> str:
+    loaded = load_experiment(experiment(), ROOT / "config/variants.yaml")
+    if step == "train":
+        return loaded.train_job("at", 0).json_text()
+    return getattr(loaded.spec.measures, step).json_text()
+
+
+def job(step: str, undisturbed: Path, directory: Path) -> list[str]:
+    """The command line of a job that writes below `directory`, reading from an undisturbed run."""
+    run = undisturbed / "results/faults/at/seed-0"
+    common = ["--spec", spec_of(step), "--data", undisturbed / "results/faults/data/seed-0.npz"]
+    base = [sys.executable, "-m", "robust_flatness", step]
+    if step == "train":
+        parts = [*base, *common, "--directory", directory]
+    elif step == "series":
+        parts = [*base, run / "checkpoints", *common, "--output", directory / "series.csv"]
+    else:
+        weights = [run / f"checkpoints/{name}.safetensors" for name in ("last", "best")]
+        parts = [*base, *weights, *common, "--output", directory / "measures"]
+    return list(map(str, parts))
+
+
+def run_job(undisturbed: Path, parts: list[str], check: bool = False) -> subprocess.CompletedProcess:
+    """Run a job where the undisturbed run was: results name the commit of that folder, if any."""
+    return subprocess.run(parts, capture_output=True, text=True, check=check, cwd=undisturbed)
+
+
+def outputs(step: str, directory: Path) -> dict[str, bytes]:
+    patterns = {"train": ["history.csv", "checkpoints/*.safetensors"], "series": ["series.csv"]}
+    chosen = patterns.get(step, [f"measures/*/{step}.json"])
+    found = {path for pattern in chosen for path in directory.glob(pattern)}
+    return {str(path.relative_to(directory)): path.read_bytes() for path in sorted(found)}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("step", ["train", "robustness", "flatness", "series"])
+def test_a_stopped_job_goes_on_to_the_same_bytes(reference, tmp_path, step, number):
+    undisturbed, _ = reference
+    rng = random.Random(number)
+    start = time.monotonic()
+    run_job(undisturbed, job(step, undisturbed, tmp_path / "timing"), check=True)
+    duration = time.monotonic() - start
+    for _ in range(3):
+        process = subprocess.Popen(
+            job(step, undisturbed, tmp_path / "out"), stdout=subprocess.DEVNULL, cwd=undisturbed
+        )
+        try:
+            process.wait(rng.uniform(0.4, 0.95) * duration)
+        except subprocess.TimeoutExpired:
+            process.send_signal(number)
+            process.wait()
+    done = run_job(undisturbed, job(step, undisturbed, tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    assert outputs(step, tmp_path / "out") == outputs(step, undisturbed / "results/faults/at/seed-0")
+    leftovers = [path for path in (tmp_path / "out").rglob("*.tmp") if path.is_file()]
+    assert not leftovers
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system that can be resized: `resize(kilobytes)`; unmounted at the end."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", folder], capture_output=True, text=True
+    ) if shutil.which("mount") else None  # fmt: skip
+    if mounted is None or mounted.returncode:
+        pytest.skip(
+            "a small tmpfs cannot be mounted here: " + (mounted.stderr.strip() if mounted else "no mount")
+        )
+
+    def resize(kilobytes: int) -> None:
+        subprocess.run(["mount", "-o", f"remount,size={kilobytes}k", folder], check=True)
+
+    try:
+        yield folder, resize
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.parametrize("step", ["train", "robustness", "flatness", "series"])
+def test_a_full_disk_stops_the_job_and_space_lets_it_go_on(reference, small_disk, step):
+    undisturbed, _ = reference
+    folder, resize = small_disk
+    expected = outputs(step, undisturbed / "results/faults/at/seed-0")
+    needed = sum(map(len, expected.values())) // 1024
+    failures = 0
+    for kilobytes in (8, needed // 3 + 4, 20 * needed + 4000):
+        resize(kilobytes)
+        done = run_job(undisturbed, job(step, undisturbed, folder / "out"))
+        made = outputs(step, folder / "out")
+        # whatever has its final name is whole
+        assert all(expected[name] == content for name, content in made.items())
+        if done.returncode:
+            failures += 1
+            assert "No space left on device" in done.stderr
+            assert "Traceback" not in done.stderr
+    assert failures
+    assert done.returncode == 0, done.stderr
+    assert made == expected
