@@ -299,15 +299,15 @@ def test_a_full_disk_stops_with_a_message_and_can_be_resumed(write, tmp_path, da
     job = make_job(epochs=EPOCHS, snapshots=2)
     train(job, dataset, tmp_path / "whole")
     writes = []
-    original = os.fsync
+    original = Path.replace
 
-    def full(descriptor):
-        writes.append(descriptor)
+    def full(temporary, path):
+        writes.append(path)
         if len(writes) == write:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        original(descriptor)
+        return original(temporary, path)
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(TrainingError, match=r"No space left.*kept in .*\.resume"):
         train(job, dataset, tmp_path / "run", report=quiet)
     assert not list((tmp_path / "run").rglob("*.tmp"))
