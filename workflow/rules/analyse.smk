@@ -27,6 +27,7 @@ rule collect:
         expand(f"{RESULTS}/{{table}}.csv", table=TABLES),
     log:
         f"{LOGS}/collect.log",
+    localrule: True
     resources:
         mem_mb=growing(2000),
         runtime=growing(10),

@@ -6,6 +6,7 @@ rule prepare:
         f"{RESULTS}/data/seed-{{seed}}.npz",
     log:
         f"{LOGS}/data/seed-{{seed}}.log",
+    localrule: True
     resources:
         mem_mb=growing(2000),
         runtime=growing(30),

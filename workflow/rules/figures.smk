@@ -28,6 +28,7 @@ rule figure:
         f"{LOGS}/figures/{{name}}.log",
     wildcard_constraints:
         name=one_of(FIGURES),
+    localrule: True
     resources:
         mem_mb=1000,
         runtime=10,

@@ -22,6 +22,7 @@ rule table:
         f"{LOGS}/tables/{{name}}.log",
     wildcard_constraints:
         name=one_of(PAPER_TABLES),
+    localrule: True
     resources:
         mem_mb=1000,
         runtime=10,

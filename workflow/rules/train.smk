@@ -63,6 +63,7 @@ rule scale:
         f"{RUN_LOG}/scale.log",
     wildcard_constraints:
         variant=one_of(DERIVED),
+    localrule: True
     resources:
         mem_mb=growing(2000),
         runtime=growing(10),
