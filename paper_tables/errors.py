@@ -1,3 +1,8 @@
+# ---
+# jupyter:
+#   kernelspec: {display_name: Python 3, language: python, name: python3}
+# ---
+
 # %% [markdown]
 # # Errors of all variants
 #
@@ -19,7 +24,7 @@ if not notebook.is_paper:
         values = dict(zip(theirs["variant"], theirs[name], strict=True))
         frame[f"{name}_published"] = frame["variant"].map(values)
 by = results.robust_error_column(notebook.variants)
-frame = frame.dropna(axis="columns", how="all").sort_values(by, kind="stable") if by in frame else frame
+frame = frame.sort_values(by, kind="stable").dropna(axis="columns", how="all")
 
 # %%
 HEADINGS = {

@@ -1,3 +1,8 @@
+# ---
+# jupyter:
+#   kernelspec: {display_name: Python 3, language: python, name: python3}
+# ---
+
 # %% [markdown]
 # # The headline table
 #
@@ -16,7 +21,11 @@ notebook = inputs("headline", globals().get("snakemake"))
 printed = results.read_printed("headline")
 test, train = (results.robust_error_column(notebook.variants, split) for split in ("test", "train"))
 shown = [test, train, "avg_flatness_rloss", "worst_flatness_rloss", f"best_{test}"]
-names = dict(zip(shown, printed.columns[1:], strict=True))
+# The published columns' names, with the attack that was run.
+attack = test.rsplit("_", 1)[1]
+names = dict(
+    zip(shown, (name.replace("rerr_aa", f"rerr_{attack}") for name in printed.columns[1:]), strict=True)
+)
 
 # %%
 variants = with_groups(notebook.variants).reindex(columns=["variant", "label", "group", *shown])
@@ -31,26 +40,26 @@ for group in [*GROUPS, ""]:
         rows.append(mean.assign(variant=f"average-{group}", label=label, group=group, section=group))
 frame = pd.concat(rows, ignore_index=True).rename(columns=names)
 if not notebook.is_paper:
-    theirs = printed.rename(columns=lambda name: name if name == "variant" else f"{name}_published")
+    theirs = printed.set_axis(["variant", *(f"{name}_published" for name in names.values())], axis="columns")
     frame = frame.merge(theirs, on="variant", how="left")
 
 # %%
 HEADINGS = {
-    "test_rerr_aa": ("RErr test", 1),
-    "train_rerr_aa": ("RErr train", 1),
+    f"test_rerr_{attack}": ("RErr test", 1),
+    f"train_rerr_{attack}": ("RErr train", 1),
     "avg_flatness_rloss": ("Average-case flatness", 2),
     "worst_flatness_rloss": ("Worst-case flatness", 2),
-    "early_stop_rerr_aa": ("RErr early-stopped", 1),
+    f"early_stop_rerr_{attack}": ("RErr early-stopped", 1),
 }
 columns = {"label": tables.Column("Method")}
 for name, (heading, digits) in HEADINGS.items():
     columns[name] = tables.Column(heading, tables.digits(digits))
     columns[f"{name}_published"] = tables.Column(f"{heading}, published", tables.digits(digits))
-attack = [word for word in notebook.models.get("autoattack", pd.Series(dtype=object)).unique() if word]
-notes = [f"RErr in per cent, by {attack[0] if attack and test.endswith('aa') else 'PGD'}."]
+words = [word for word in notebook.models.get("autoattack", ()) if word]
+notes = [f"RErr in per cent, by {words[0] if words and attack == 'aa' else 'PGD'}."]
 if not notebook.is_paper:
     notes.append(
-        "Published: CIFAR-10, ResNet-18."
+        "Published: CIFAR-10, ResNet-18, RErr by AutoAttack."
         + ("" if notebook.same_data else " Another dataset here: compare rank and sign, not values.")
     )
 notebook.write(

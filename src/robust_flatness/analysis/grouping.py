@@ -33,7 +33,7 @@ def with_groups(variants: pd.DataFrame) -> pd.DataFrame:
     printed = variants.get("robustness_group")
     if printed is not None and (printed.fillna("") != "").any():
         return variants.assign(group=printed.fillna(""))
-    rerr = variants[robust_error_column(variants)] if len(variants) else pd.Series(dtype=float)
+    rerr = variants.get(robust_error_column(variants), pd.Series(np.nan, index=variants.index))
     baseline = rerr[variants["variant"] == "at"]
     reference = float(baseline.iloc[0]) if len(baseline) else float("nan")
     return variants.assign(group=robustness_groups(rerr, reference))

@@ -1,7 +1,7 @@
 """One style for all figures: sizes, fonts, and a fixed colour and marker per family.
 
-Colours are those of Okabe and Ito, which people with any colour vision tell apart. A colour stands
-for a kind of change to training, the marker for the family within it.
+Colours are those of Okabe and Ito and a dark grey, which people with any colour vision tell apart. A
+colour stands for a kind of change to training, the marker for the family within it.
 """
 
 import textwrap
@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 #: Widths of a figure in inches: a column and a page.
 COLUMN, PAGE = 3.4, 7.0
 
-BLACK, GREY, LIGHT = "#000000", "#808080", "#c4c4c4"
+BLACK, DARK, GREY, LIGHT = "#000000", "#545454", "#808080", "#c4c4c4"
 BLUE, SKY, GREEN = "#0072B2", "#56B4E9", "#009E73"
 ORANGE, VERMILLION, PURPLE = "#E69F00", "#D55E00", "#CC79A7"
 
@@ -61,10 +61,10 @@ FAMILIES = {
     "learning-rate": Family("Learning rate", SKY, "o"),
     "schedule": Family("Constant, late schedule", SKY, "s"),
     "cyclic": Family("Cyclic schedule", SKY, "D"),
-    "attack": Family("Larger ε, PGD-5, PGD-14", GREY, "o"),
-    "pgd-tau": Family("PGD-7-τ", GREY, "s"),
-    "ignore-incorrect": Family("Ignore incorrect", GREY, "D"),
-    "label-leaking": Family("Prevent label leaking", GREY, "^"),
+    "attack": Family("Larger ε, PGD-5, PGD-14", DARK, "o"),
+    "pgd-tau": Family("PGD-7-τ", DARK, "s"),
+    "ignore-incorrect": Family("Ignore incorrect", DARK, "D"),
+    "label-leaking": Family("Prevent label leaking", DARK, "^"),
     "scaled": Family("AT, scaled", BLACK, "P"),
     "other": Family("Other", BLACK, "X"),
     "robustbench": Family("RobustBench", BLACK, "v"),

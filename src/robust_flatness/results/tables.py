@@ -216,6 +216,8 @@ def read_results_table(path: Path) -> pd.DataFrame:
     missing = ["variant"] if "variant" not in header else []
     for name in header:
         if not is_known_column(name):
+            if ";" in name or "\t" in name:
+                raise ResultsError(f"{path}: the header is {name!r}; separate cells by commas")
             close = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
             hint = f"did you mean {close[0]!r}?" if close else "known are " + ", ".join(names)
             raise ResultsError(

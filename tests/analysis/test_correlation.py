@@ -1,0 +1,118 @@
+"""Coefficients under weights, p-values and fitted lines against direct computations."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from robust_flatness.analysis.correlation import (
+    coefficient,
+    correlate,
+    fit_line,
+    permutation_p,
+    student_p,
+    weighted_line,
+    weighted_pearson,
+    weighted_ranks,
+    weighted_spearman,
+)
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(5)
+    x = rng.integers(0, 6, size=12).astype(float)  # ties
+    return x, x + rng.normal(size=12).round(1)
+
+
+@pytest.fixture
+def counts():
+    return np.random.default_rng(2).integers(0, 3, size=(40, 12)).astype(float)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [(weighted_pearson, stats.pearsonr), (weighted_spearman, stats.spearmanr)]
+)
+def test_counts_are_repetitions(data, counts, ours, theirs):
+    x, y = data
+    found = ours(x, y, counts)
+    for value, times in zip(found, counts.astype(int), strict=True):
+        assert value == pytest.approx(theirs(np.repeat(x, times), np.repeat(y, times)).statistic, abs=1e-12)
+
+
+def test_weighted_ranks_are_midranks_of_the_repeated_sample(data, counts):
+    x, _ = data
+    for ranks, times in zip(weighted_ranks(x, counts), counts.astype(int), strict=True):
+        expected = stats.rankdata(np.repeat(x, times))
+        assert np.repeat(ranks, times) == pytest.approx(expected)
+
+
+def test_no_variation_has_no_correlation():
+    counts = np.array([[3.0, 0, 0], [1, 1, 1]])
+    for ours in (weighted_pearson, weighted_spearman):
+        found = ours(np.array([1.0, 2, 3]), np.array([5.0, 7, 6]), counts)
+        assert math.isnan(found[0])
+        assert found[1] == pytest.approx(0.5)
+    assert math.isnan(coefficient([1, 2, 3], [4, 4, 4]))
+    assert math.isnan(coefficient([1, 2], [1, 2]))
+
+
+def test_a_large_offset_costs_no_accuracy(data):
+    x, y = data
+    assert coefficient(1e6 + x, y) == pytest.approx(coefficient(x, y), abs=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["pearson", "spearman"])
+@pytest.mark.parametrize("n", [3, 4, 5, 6])
+def test_permutation_p_is_the_full_enumeration(kind, n):
+    rng = np.random.default_rng(n)
+    x, y = rng.normal(size=n).round(1), rng.normal(size=n).round(1)
+    observed = abs(coefficient(x, y, kind))
+    all_orders = [abs(coefficient(x, y[list(order)], kind)) for order in itertools.permutations(range(n))]
+    expected = np.mean([value >= observed - 1e-9 for value in all_orders])
+    assert permutation_p(x, y, kind) == pytest.approx(expected)
+
+
+def test_random_permutations_agree_with_enumeration():
+    """The share among B random orders has a standard deviation of at most sqrt(1 / 4B)."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=7), rng.normal(size=7)
+    exact = permutation_p(x, y, count=5040)
+    sampled = permutation_p(x, y, count=4000)
+    assert abs(sampled - exact) < 4 * math.sqrt(1 / (4 * 4000))
+
+
+def test_student_p_is_scipys(data):
+    x, y = data
+    expected = stats.pearsonr(x, y)
+    assert student_p(expected.statistic, len(x)) == pytest.approx(expected.pvalue)
+    assert student_p(1.0, 10) == 0
+
+
+def test_correlate_leaves_out_what_is_missing(data):
+    x, y = data
+    gaps = [math.nan, *x, 1.0]
+    found = correlate(gaps, [1.0, *y, math.nan], ["a", *"bbccddeeffgg", "h"], resamples=200)
+    assert found.n == 12
+    assert found.families == 6
+    assert found.value == pytest.approx(stats.pearsonr(x, y).statistic)
+    assert found.interval in (found.over_variants, found.over_families)
+    assert found.interval.width == max(found.over_variants.width, found.over_families.width)
+
+
+def test_line_is_least_squares(data, counts):
+    x, y = data
+    intercepts, slopes = weighted_line(x, y, counts)
+    for intercept, slope, times in zip(intercepts, slopes, counts.astype(int), strict=True):
+        expected = np.polyfit(np.repeat(x, times), np.repeat(y, times), 1)
+        assert (slope, intercept) == pytest.approx(tuple(expected), abs=1e-9)
+
+
+def test_band_holds_the_line(data):
+    line = fit_line(*data)
+    assert (line.low <= line.y + 1e-9).all()
+    assert (line.y <= line.high + 1e-9).all()
+    assert fit_line([1, 1, 1], [1, 2, 3]) is None
+    assert fit_line([1, 2], [1, 2]) is None

@@ -1,0 +1,37 @@
+"""Groups of variants by robust error."""
+
+import numpy as np
+
+from robust_flatness import results
+from robust_flatness.analysis.grouping import robustness_groups, with_groups
+
+
+def test_percentiles_are_of_the_variants_no_worse_than_the_baseline():
+    rerr = [*range(10, 21), 30.0, 40.0]
+    groups = robustness_groups(rerr, baseline=20)
+    assert groups == ["good"] * 4 + ["average"] * 4 + ["poor"] * 3 + ["worse"] * 2
+
+
+def test_the_baseline_itself_is_not_worse():
+    assert robustness_groups([50.0, 55.0, 60.0], baseline=60.0)[-1] == "poor"
+
+
+def test_without_a_value_or_a_baseline_there_is_no_group():
+    assert robustness_groups([np.nan, 10.0], baseline=20)[0] == ""
+    assert robustness_groups([10.0, 20.0], baseline=np.nan) == ["", ""]
+
+
+def test_published_groups_are_as_printed():
+    variants = with_groups(results.variants_at(results.read_published().models))
+    printed = results.read_printed("variants").set_index("variant")["robustness_group"]
+    assert (variants.set_index("variant")["group"] == printed).all()
+
+
+def test_groups_are_computed_where_none_are_printed():
+    variants = results.variants_at(results.read_published().models).assign(robustness_group="")
+    groups = with_groups(variants).set_index("variant")["group"]
+    assert groups["at"] == "poor"
+    assert groups["unlabeled"] == "good"
+    assert groups["constant-learning-rate-0.005"] == "worse"
+    within = groups[groups != "worse"]
+    assert abs((within == "good").mean() - 0.3) < 0.05

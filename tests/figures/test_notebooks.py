@@ -1,0 +1,161 @@
+"""Every figure and table in the three ways it runs: plain Python, notebook, Snakemake script.
+
+(The smoke run of the workflow runs all of them as Snakemake scripts.)
+"""
+
+import json
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import synthetic
+
+from robust_flatness import results
+
+ROOT = Path(__file__).parents[2]
+FIGURES = sorted((ROOT / "figures").glob("*.py"))
+TABLES = sorted((ROOT / "paper_tables").glob("*.py"))
+SIX = ("at", "trades-6", "awp-0.01", "label-noise-0.3", "weight-decay-0.05", "label-smoothing-0.3")
+
+
+def name(path: Path) -> str:
+    return f"{path.parent.name}/{path.stem}"
+
+
+def outputs(path: Path, folder: Path, experiment: str) -> list[Path]:
+    suffixes = (".pdf", ".png") if path.parent.name == "figures" else (".csv", ".md", ".tex")
+    return [folder / path.parent.name / experiment / f"{path.stem}{suffix}" for suffix in suffixes]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory) -> Path:
+    """Results of made-up experiments: all variants with two seeds, six variants, and one bare table."""
+    folder = tmp_path_factory.mktemp("workspace")
+    synthetic.write(folder / "results/synthetic", seeds=2)
+    synthetic.write(folder / "results/six", variants=SIX)
+    sent = folder / "sent.csv"
+    sent.write_text("variant,test_err\nat,20\nmine,30\n")
+    results.import_table(sent, folder / "results/bare")
+    return folder
+
+
+@pytest.fixture
+def plain(workspace, monkeypatch):
+    """Run a notebook as `python figures/<name>.py <experiment>` does."""
+
+    def run(path: Path, experiment: str) -> list[Path]:
+        monkeypatch.chdir(workspace)
+        monkeypatch.setattr(sys, "argv", [str(path), experiment])
+        runpy.run_path(str(path), run_name="__main__")
+        written = outputs(path, workspace, experiment)
+        assert all(file.stat().st_size > 0 for file in written)
+        return written
+
+    return run
+
+
+def test_there_are_18_figures_and_8_tables():
+    assert (len(FIGURES), len(TABLES)) == (18, 8)
+
+
+@pytest.mark.parametrize("path", [*FIGURES, *TABLES], ids=name)
+def test_plain_python(plain, path):
+    plain(path, "synthetic")
+
+
+@pytest.mark.parametrize("path", [*FIGURES, *TABLES], ids=name)
+def test_what_is_missing_does_not_fail_the_run(plain, path):
+    """A table of clean errors alone: a page or a line says what is missing and how to get it."""
+    plain(path, "bare")
+
+
+@pytest.fixture
+def written(monkeypatch) -> list[str]:
+    """The texts that are written into figures."""
+    from matplotlib.axes import Axes
+
+    texts: list[str] = []
+    write = Axes.text
+
+    def noted(axes, x, y, text, **look):
+        texts.append(text)
+        return write(axes, x, y, text, **look)
+
+    monkeypatch.setattr(Axes, "text", noted)
+    return texts
+
+
+def test_a_page_says_what_is_missing(plain, written):
+    plain(ROOT / "figures/rloss_vs_average_flatness.py", "bare")
+    assert any("average-case flatness in RLoss" in text and "To get it" in text for text in written)
+
+
+@pytest.mark.parametrize("paths", [FIGURES[:9], FIGURES[9:], TABLES], ids=["first", "second", "tables"])
+def test_notebook(workspace, tmp_path, paths):
+    """As `jupytext --to ipynb --execute` runs them, in their own folder."""
+    shutil.copytree(workspace / "results/six", tmp_path / "results/six")
+    copies = []
+    for path in paths:
+        copies.append(tmp_path / path.parent.name / path.name)
+        copies[-1].parent.mkdir(exist_ok=True)
+        shutil.copy(path, copies[-1])
+    done = subprocess.run(
+        [sys.executable, "-m", "jupytext", "--to", "ipynb", "--execute", *map(str, copies)],
+        env={**os.environ, "ROBUST_FLATNESS_EXPERIMENT": "six"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for path, copy in zip(paths, copies, strict=True):
+        assert all(file.exists() for file in outputs(path, tmp_path, "six"))
+        cells = json.loads(copy.with_suffix(".ipynb").read_text())["cells"]
+        assert cells[0]["cell_type"] == "markdown"
+        shown = {kind for cell in cells for out in cell.get("outputs", ()) for kind in out.get("data", ())}
+        assert shown & {"image/png", "text/markdown"}
+
+
+@pytest.fixture
+def without_torch(tmp_path) -> dict[str, str]:
+    """An environment in which importing torch fails."""
+    (tmp_path / "poison").mkdir()
+    (tmp_path / "poison/torch.py").write_text("raise ImportError('no torch here')\n")
+    return {**os.environ, "PYTHONPATH": str(tmp_path / "poison")}
+
+
+@pytest.mark.parametrize("path", [FIGURES[5], TABLES[0], TABLES[1]], ids=name)
+def test_same_bytes_without_torch(workspace, without_torch, path):
+    """The same figure twice, under other hash seeds, is the same file. None of it needs torch."""
+    contents = []
+    for seed in "12":
+        environment = {**without_torch, "PYTHONHASHSEED": seed}
+        command = [sys.executable, str(path), "six"]
+        subprocess.run(command, cwd=workspace, env=environment, check=True, timeout=600)
+        contents.append([file.read_bytes() for file in outputs(path, workspace, "six")])
+    assert contents[0] == contents[1]
+
+
+def test_pdf_is_vector_with_its_fonts_and_no_date(plain):
+    pdf = plain(ROOT / "figures/rloss_vs_average_flatness.py", "six")[0].read_bytes()
+    assert b"/FontFile2" in pdf
+    assert b"/Type3" not in pdf
+    assert b"/Subtype /Image" not in pdf
+    assert b"CreationDate" not in pdf
+
+
+def test_a_correlation_plot_names_coefficient_interval_and_n(plain, written):
+    plain(ROOT / "figures/rloss_vs_average_flatness.py", "synthetic")
+    published = next(text for text in written if "Pearson r = 0.85" in text)
+    assert "[0.74, 0.91]" in published
+    assert "n = 74" in published
+
+
+def test_captions_for_every_output():
+    for folder, template in (("figures", "figure"), ("paper_tables", "table")):
+        caption = (ROOT / f"workflow/report/{template}.rst").read_text()
+        for path in (ROOT / folder).glob("*.py"):
+            assert f'"{path.stem}": "' in caption

@@ -1,0 +1,183 @@
+"""Style, labels, tables and the notebooks' inputs."""
+
+import itertools
+import math
+import types
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from robust_flatness import results
+from robust_flatness.plotting import curves, inputs, style, tables
+from robust_flatness.plotting.labels import place_labels
+
+OKABE_ITO = {"#000000", "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#545454"}
+
+
+def test_every_family_has_a_look_of_its_own():
+    families = {spec.family for spec in results.catalogue().values()} | {results.ROBUSTBENCH, results.OTHER}
+    assert families <= set(style.FAMILIES)
+    looks = [(look.color, look.marker) for look in style.FAMILIES.values()]
+    assert len(set(looks)) == len(looks)
+    assert {look.color for look in style.FAMILIES.values()} <= OKABE_ITO
+    assert style.family("something new") == style.FAMILIES["other"]
+
+
+def test_colours_differ_in_lightness_or_hue_for_every_vision():
+    """Simulated protanopia and deuteranopia (Machado et al. 2009): no two colours come close."""
+    simulations = (
+        np.eye(3),
+        np.array([[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]]),
+        np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]]),
+    )
+    colors = {look.color for look in style.FAMILIES.values()}
+    linear = {c: np.array([int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)]) ** 2.2 for c in colors}
+    for matrix in simulations:
+        seen = {color: np.clip(matrix @ value, 0, 1) ** (1 / 2.2) for color, value in linear.items()}
+        for one, two in itertools.combinations(seen, 2):
+            assert np.linalg.norm(seen[one] - seen[two]) > 0.15, (one, two)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_labels_overlap_neither_each_other_nor_other_texts(seed):
+    rng = np.random.default_rng(seed)
+    figure, (axes,) = style.panels(width=3.4, height=2.6)
+    points = rng.normal(size=(40, 2)) * (1, 0.2)
+    axes.scatter(*points.T)
+    note = axes.text(0.02, 0.98, "Pearson r = 0.85\nn = 40", va="top", transform=axes.transAxes)
+    labels = [(x, y, f"variant {i}") for i, (x, y) in enumerate(points[:15])]
+    written = place_labels(axes, labels, points, [note])
+    renderer = figure.canvas.get_renderer()
+    frame = axes.get_window_extent(renderer)
+    boxes = [text.get_window_extent(renderer) for text in [*written, note]]
+    assert len(written) >= 8
+    for one, two in itertools.combinations(boxes, 2):
+        assert not one.overlaps(two)
+    for box in boxes[:-1]:
+        assert frame.x0 - 1 <= box.x0
+        assert box.x1 <= frame.x1 + 1
+
+
+def test_a_lone_label_stands_beside_its_point():
+    _, (axes,) = style.panels()
+    axes.scatter([0, 1], [0, 1])
+    (text,) = place_labels(axes, [(0.0, 0.0, "here")], [(0.0, 0.0), (1.0, 1.0)])
+    inverse = axes.transAxes.inverted()
+    target = inverse.transform(axes.transData.transform((0.0, 0.0)))
+    assert np.linalg.norm(np.array(text.get_position()) - target) < 0.1
+
+
+def test_hyperparameters_are_in_order():
+    frame = pd.DataFrame({"variant": [*results.catalogue()]})
+    frame["family"] = [spec.family for spec in results.catalogue().values()]
+    values = [value for _, value in curves.by_hyperparameter(frame, ("batch-size",))]
+    assert values == ["8", "16", "32", "64", "256", "512"]
+    assert [slug for slug, _ in curves.by_hyperparameter(frame, ("activation",))] == ["mish", "silu", "gelu"]
+    every = {family for families in curves.HYPERPARAMETERS.values() for family in families}
+    assert every <= set(frame["family"])
+
+
+def test_drops_are_where_the_rate_falls():
+    history = results.read_published().history
+    assert curves.drops(history) == pytest.approx([0.4, 0.6, 0.8], abs=1e-3)
+    assert curves.drops(history, "constant-learning-rate-0.01") == []
+
+
+def table() -> dict[str, str]:
+    frame = pd.DataFrame(
+        {
+            "name": ["A_1 & 100 %", "λ|x|", ""],
+            "value": [1.2345, math.nan, -0.5],
+            "p": [0.0001, 0.034, math.nan],
+            "group": ["one", "one", "two"],
+        }
+    )
+    columns = {
+        "name": tables.Column("Name"),
+        "value": tables.Column("Value", tables.digits(2)),
+        "p": tables.Column("p", tables.p_value),
+        "absent": tables.Column("Absent"),
+    }
+    return tables.texts(frame, columns, "A table", ["A note."], sections="group")
+
+
+def test_markdown_is_a_table_with_sections():
+    lines = table()[".md"].splitlines()
+    assert lines[0] == "# A table"
+    assert lines[2:4] == ["| Name | Value | p |", "| --- | ---: | ---: |"]
+    assert lines[4] == "| **one** |  |  |"
+    assert lines[5] == "| A_1 & 100 % | 1.23 | < 0.0002 |"
+    assert lines[6] == "| λ\\|x\\| | - | 0.034 |"
+    assert lines[-1] == "A note."
+    widths = {len(line.replace("\\|", "").split("|")) for line in lines if line.startswith("|")}
+    assert widths == {5}
+
+
+def test_latex_is_escaped_and_aligned():
+    text = table()[".tex"]
+    assert r"A\_1 \& 100 \% & 1.23 & $<$ 0.0002 \\" in text
+    assert r"$\lambda$$|$x$|$" in text
+    assert r"\multicolumn{3}{l}{\textbf{two}} \\" in text
+    assert r"\begin{tabular}{lrr}" in text
+    assert text.count(r"\midrule") == 2
+
+
+def test_csv_keeps_every_column_and_twelve_digits():
+    frame = pd.DataFrame({"value": [1 / 3, math.nan], "hidden": [2.0, 1e-9]})
+    text = tables.texts(frame, {"value": tables.Column("Value", tables.digits(1))}, "T")[".csv"]
+    assert text == "value,hidden\n0.333333333333,2\n,1e-09\n"
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch) -> Path:
+    for name in ("digits", "mine"):
+        (tmp_path / "results" / name).mkdir(parents=True)
+        (tmp_path / "results" / name / "models.csv").write_text("variant,test_err\nat,20\n")
+    (tmp_path / "figures").mkdir()
+    monkeypatch.chdir(tmp_path / "figures")
+    monkeypatch.delenv("ROBUST_FLATNESS_EXPERIMENT", raising=False)
+    return tmp_path
+
+
+def test_a_notebook_finds_its_experiment(workspace, monkeypatch):
+    assert inputs("some_figure").experiment == "digits"
+    monkeypatch.setenv("ROBUST_FLATNESS_EXPERIMENT", "mine")
+    assert inputs("some_figure").experiment == "mine"
+    monkeypatch.setattr("sys.argv", ["figures/some_figure.py", "digits"])
+    assert inputs("some_figure").experiment == "digits"
+    # In a notebook the arguments are the kernel's.
+    monkeypatch.setattr("sys.argv", ["ipykernel_launcher.py", "-f", "kernel.json"])
+    assert inputs("some_figure").experiment == "mine"
+
+
+def test_a_script_reads_and_writes_what_its_rule_says(workspace):
+    job = types.SimpleNamespace(
+        input=types.SimpleNamespace(models=str(workspace / "results/mine/models.csv")),
+        output=[str(workspace / "a.pdf"), str(workspace / "a.png")],
+        log=[],
+    )
+    notebook = inputs("some_figure", job)
+    assert notebook.experiment == "mine"
+    assert notebook.outputs("figures", (".pdf", ".png")) == {
+        ".pdf": workspace / "a.pdf",
+        ".png": workspace / "a.png",
+    }
+
+
+def test_an_unknown_experiment_is_named_with_those_there_are(workspace, monkeypatch):
+    monkeypatch.setenv("ROBUST_FLATNESS_EXPERIMENT", "digit")
+    with pytest.raises(results.ResultsError, match="there are digits, mine"):
+        inputs("some_figure")
+
+
+def test_the_printed_numbers_are_known_as_such(tmp_path, workspace):
+    results.import_table(results.published_directory() / "variants.csv", tmp_path / "results/paper")
+    job = types.SimpleNamespace(
+        input=types.SimpleNamespace(models=str(tmp_path / "results/paper/models.csv")), output=[], log=[]
+    )
+    assert inputs("x", job).is_paper
+    assert inputs("x", job).same_data
+    assert not inputs("x").is_paper
+    assert not inputs("x").same_data

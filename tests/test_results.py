@@ -1,0 +1,239 @@
+"""Tables of results: what is accepted, what is refused and how, the printed numbers, seeds."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from robust_flatness import results
+
+HEADER = "variant,seed,checkpoint,test_rerr_aa,test_rloss_pgd,avg_flatness_rloss\n"
+ROW = "at,0,last,62.8,3.91,1.22\n"
+
+
+@pytest.fixture
+def table(tmp_path):
+    def write(text: str) -> Path:
+        path = tmp_path / "sent.csv"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(results.ResultsError) as error:
+        results.read_results_table(path)
+    message = str(error.value)
+    assert str(path) in message
+    return message
+
+
+def test_a_good_table_is_read_as_it_is(table):
+    frame = results.read_results_table(table(HEADER + ROW + "at,0,best,54.6,1.53,\n"))
+    assert frame["test_rerr_aa"].tolist() == [62.8, 54.6]
+    assert math.isnan(frame["avg_flatness_rloss"][1])
+    assert frame["family"].tolist() == ["at", "at"]
+    assert frame["label"][0] == "AT (baseline)"
+
+
+def test_identity_may_be_left_out(table):
+    frame = results.read_results_table(table("variant,test_rloss_pgd\nat,1\ntrades-6,2\n"))
+    assert frame["checkpoint"].tolist() == ["last", "last"]
+    assert frame["seed"].tolist() == [0, 0]
+    assert frame["family"].tolist() == ["at", "trades"]
+
+
+def test_unknown_variants_are_kept_as_other(table):
+    frame = results.read_results_table(table(HEADER + ROW + "my-net,0,last,50,1.5,0.3\n"))
+    assert frame["family"].tolist() == ["at", "other"]
+    assert frame["label"][1] == "my-net"
+    assert frame["derived"].tolist() == [0, 0]
+
+
+def test_derived_models_are_known_as_such(table):
+    frame = results.read_results_table(table("variant,test_rloss_pgd\nat-scaled-2,1\n"))
+    assert frame["derived"].tolist() == [1]
+    assert results.variants_at(frame).empty
+
+
+def test_radii_and_spreads_are_columns(table):
+    names = "avg_flatness_rloss_0.25,worst_flatness_ce_0.00075,train_avg_flatness_rloss_1.0_se,setting_width"
+    frame = results.read_results_table(table(f"variant,{names}\nat,1,2,3,wide\n"))
+    assert frame["setting_width"][0] == "wide"
+    assert results.radius_columns(frame.columns, "avg") == {0.25: "avg_flatness_rloss_0.25"}
+    assert results.radius_columns(frame.columns, "worst", "ce") == {0.00075: "worst_flatness_ce_0.00075"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ["empty"]),
+        (HEADER, ["no rows"]),
+        ("model,test_rloss_pgd\nat,1\n", ["'model'", "unknown column"]),
+        ("seed,test_rloss_pgd\n0,1\n", ["'variant' is missing", "'seed'"]),
+        ("variant,seed\nat,0\n", ["no column holds a measure", "avg_flatness_rloss"]),
+        ("variant,test_rlos_pgd\nat,1\n", ["'test_rlos_pgd'", "did you mean 'test_rloss_pgd'"]),
+        ("variant,avg_flatnes_rloss\nat,1\n", ["did you mean 'avg_flatness_rloss'"]),
+        ("variant,test_ce,test_ce\nat,1,2\n", ["'test_ce' appears more than once"]),
+        ("variant,test_ce\nat,1\nat-2,1,3\n", ["row 3 has 3 cells", "header has 2"]),
+        ("variant;test_ce\nat;1\n", ["'variant;test_ce'", "separate cells by commas"]),
+        (
+            HEADER + "at,0,last,high,3.91,1.22\n",
+            ["row 2 (at)", "test_rerr_aa", "'high'", "not a finite number"],
+        ),
+        (HEADER + ROW + "mish,0,last,60,inf,1\n", ["row 3 (mish)", "test_rloss_pgd", "'inf'"]),
+        (HEADER + "at,0,last,162.8,3.91,1.22\n", ["test_rerr_aa", "162.8", "0 to 100"]),
+        (HEADER + "at,0,last,62.8,-3.91,1.22\n", ["test_rloss_pgd", "-3.91", "0 and above"]),
+        (HEADER + ROW + "mish,0,last,1,1,1\n" + ROW, ["rows 2 and 4", "'at'", "seed 0", "'last'"]),
+        (HEADER + "at,0,final,62.8,3.91,1.22\n", ["row 2", "'final'", "last, best"]),
+        (HEADER + "at,0.5,last,62.8,3.91,1.22\n", ["row 2", "seed", "0.5"]),
+        (HEADER + ",0,last,62.8,3.91,1.22\n", ["row 2", "variant: empty"]),
+    ],
+)
+def test_a_bad_table_is_refused_with_its_place(table, text, words):
+    message = refused(table(text))
+    for word in words:
+        assert word in message
+
+
+def test_what_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_bytes(b"\xff\xfe\x00v\x00a")
+    assert "UTF-8" in refused(path)
+    assert "cannot be read" in refused(tmp_path / "absent.csv")
+
+
+def test_byte_order_mark_and_blank_end_are_no_harm(table):
+    frame = results.read_results_table(table("\ufeff" + HEADER + ROW + "\n\n"))
+    assert len(frame) == 1
+
+
+def test_import_writes_all_tables_or_nothing(table, tmp_path):
+    target = tmp_path / "results" / "mine"
+    results.import_table(table(HEADER + ROW), target)
+    assert {path.name for path in target.iterdir()} == {
+        *("models.csv", "history.csv", "series.csv", "landscape.csv")
+    }
+    tables = results.read_tables(target)
+    assert tables.models["test_rloss_pgd"].tolist() == [3.91]
+    assert tables.history.empty
+    with pytest.raises(results.ResultsError):
+        results.import_table(table(HEADER + ROW + ROW), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(results.ResultsError, match="no such file"):
+        results.import_table(tmp_path / "none.csv", target)
+
+
+def test_import_takes_the_curves_beside_the_table_along(table, tmp_path):
+    path = table(HEADER + ROW)
+    (tmp_path / "history.csv").write_text("variant,epoch,normalised_epoch,test_rloss\nat,0,0.5,2.5\n")
+    results.import_table(path, tmp_path / "to")
+    assert results.read_history(tmp_path / "to" / "history.csv")["test_rloss"].tolist() == [2.5]
+
+
+def test_import_of_the_published_folder_brings_everything(tmp_path):
+    results.import_table(results.published_directory() / "variants.csv", tmp_path)
+    tables = results.read_tables(tmp_path)
+    published = results.read_published()
+    for name in ("models", "history", "series"):
+        left, right = getattr(tables, name), getattr(published, name)
+        assert len(left) == len(right)
+        shared = [column for column in right.columns if pd.api.types.is_numeric_dtype(right[column])]
+        assert np.allclose(left[shared].astype(float), right[shared].astype(float), equal_nan=True)
+
+
+def test_written_numbers_read_back_exactly(tmp_path):
+    values = [0.1, 1 / 3, 1e-17, 123456789.125, math.nan, -0.0]
+    frame = results.read_published().models.head(6).assign(test_ce=values)
+    tables = results.Tables(frame, *[results.empty(("variant",))] * 3)
+    results.write_tables(tables, tmp_path)
+    again = results.read_models(tmp_path / "models.csv")
+    assert np.array_equal(again["test_ce"].to_numpy(), np.array(values), equal_nan=True)
+
+
+def test_an_empty_history_is_an_empty_table(tmp_path):
+    (tmp_path / "history.csv").write_text("variant\n")
+    history = results.read_history(tmp_path / "history.csv")
+    assert history.empty
+    assert "test_rloss" in history
+    assert results.over_seeds(history, ("variant", "epoch")).empty
+
+
+def test_published_models_are_as_printed():
+    models = results.read_published().models
+    assert (models["checkpoint"] == "best").sum() == 74
+    assert (models["family"] == results.ROBUSTBENCH).sum() == 8
+    at = models[(models["variant"] == "at") & (models["checkpoint"] == "last")].iloc[0]
+    assert (at["test_rerr_aa"], at["avg_flatness_rloss"], at["hessian_max"]) == (62.8, 1.22, 1990)
+    best = models[(models["variant"] == "at") & (models["checkpoint"] == "best")].iloc[0]
+    assert (best["test_rerr_aa"], best["test_rloss_pgd"]) == (54.6, 1.53)
+    scaled = models[models["variant"] == "at-scaled-2"].iloc[0]
+    assert (scaled["hessian_max"], scaled["derived"]) == (505, 1)
+
+
+def test_published_curves_are_in_our_units():
+    published = results.read_published()
+    at = published.history[published.history["variant"] == "at"]
+    assert at["test_rerr"].between(50, 75).all()  # per cent
+    assert at["normalised_epoch"].iloc[-1] == 1
+    drops = at["normalised_epoch"][at["learning_rate"].diff() < 0].to_numpy()
+    # Drops at 60, 90 and 120 of 150 epochs show in the next thirtieth.
+    assert drops == pytest.approx([13 / 30, 19 / 30, 25 / 30], abs=1e-3)
+    series = published.series.set_index(["variant", "epoch"])
+    assert series.loc[("at", 149.0), "hessian_max"] == pytest.approx(1990.3)
+    assert len(published.series["variant"].unique()) == 17
+
+
+def test_cyclic_rates_peak_in_the_middle_of_each_cycle():
+    history = results.read_published().history
+    rates = history[history["variant"] == "cyclic-2"]["learning_rate"].to_numpy()
+    assert len(rates) == 60
+    assert {int(np.argmax(rates[:30])), 30 + int(np.argmax(rates[30:]))} <= {14, 15, 44, 45}
+    assert rates.max() <= 0.2
+    assert rates[[0, 29, 30, 59]].max() < 0.01
+
+
+def test_seeds_are_averaged_with_their_spread():
+    models = results.read_published().models
+    second = models.assign(seed=1, test_rloss_pgd=models["test_rloss_pgd"] + 1)
+    variants = results.variants_at(pd.concat([models, second])).set_index("variant")
+    assert variants.loc["at", "test_rloss_pgd"] == pytest.approx(4.41)
+    assert variants.loc["at", "test_rloss_pgd_seed_sd"] == pytest.approx(math.sqrt(0.5))
+    assert variants.loc["at", "seeds"] == 2
+    assert variants.loc["at", "label"] == "AT (baseline)"
+    assert "test_rloss_pgd_seed_sd" not in results.variants_at(models)
+
+
+def test_differences_are_within_a_variant():
+    variants = results.with_differences(results.read_published().models).set_index("variant")
+    assert len(variants) == 74
+    assert variants.loc["at", "rloss_gap"] == pytest.approx(3.91 - 0.19)
+    assert variants.loc["at", "rloss_overfitting"] == pytest.approx(3.91 - 1.53)
+    assert variants.loc["at", "best_test_rerr_aa"] == 54.6
+
+
+def test_ours_and_theirs_are_joined_by_variant(table):
+    ours = results.variants_at(results.read_results_table(table(HEADER + ROW + "mine,0,last,50,1.5,0.3\n")))
+    joined = results.join_published(ours, results.variants_at(results.read_published().models))
+    assert joined["test_rloss_pgd_published"].tolist()[0] == 3.91
+    assert math.isnan(joined["test_rloss_pgd_published"][1])
+
+
+def test_absolute_values_compare_on_the_same_dataset_only(table):
+    published = results.read_published().models
+    assert results.same_data(published, published)
+    assert not results.same_data(published.assign(dataset="digits"), published)
+    assert not results.same_data(results.read_results_table(table(HEADER + ROW)), published)
+
+
+def test_columns_are_named_in_words():
+    assert results.describe("avg_flatness_rloss") == "average-case flatness in RLoss"
+    assert results.describe("worst_flatness_rloss_0.00075").endswith("(ξ = 0.00075)")
+    assert "training examples" in results.describe("train_avg_flatness_ce")
+    assert results.describe("avg_flatness_rloss_std").startswith("standard deviation")
+    assert results.direction("avg_flatness_rloss") == "lower is flatter"
+    assert results.direction("test_rloss_pgd") == "lower is more robust"
+    assert results.direction("test_ce") == ""
