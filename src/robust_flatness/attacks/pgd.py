@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,13 @@ from torch.nn import functional as F
 from robust_flatness.models.inference import InferenceModel
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class Network(Protocol):
+    """What an attack needs of a network: an `InferenceModel` or an `Ensemble`."""
+
+    def logits(self, x: Tensor, precision: str = "float32") -> Tensor:
+        """Logits [n, K] of inputs [n, ...]."""
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
@@ -153,7 +161,7 @@ class PGD:
     @torch.no_grad()
     def clean(
         self,
-        net: InferenceModel,
+        net: Network,
         x: Tensor,
         y: Tensor,
         batch_size: int | None = None,
@@ -166,21 +174,19 @@ class PGD:
             parts.append(Found(x[part], loss(logits, y[part]), _errors(logits, y[part])))
         return _concatenated(parts)
 
-    def losses(self, net: InferenceModel, x: Tensor, y: Tensor, start: Tensor) -> Tensor:
+    def losses(self, net: Network, x: Tensor, y: Tensor, start: Tensor) -> Tensor:
         """Highest cross-entropy of each example over the iterates from `start`, [n], for one batch."""
         found = self.from_start(net, x, y, start)
         return (better(self.clean(net, x, y), found) if self.include_clean else found).loss
 
     def from_start(
-        self, net: InferenceModel, x: Tensor, y: Tensor, start: Tensor, loss: Loss = cross_entropy
+        self, net: Network, x: Tensor, y: Tensor, start: Tensor, loss: Loss = cross_entropy
     ) -> Found:
         """The best of the `steps` + 1 iterates from `start`, for one batch."""
         found = self.search(net, x, y, start, loss)
         return found if self.precision == "float32" else self.clean(net, found.x_adv, y, None, loss)
 
-    def search(
-        self, net: InferenceModel, x: Tensor, y: Tensor, start: Tensor, loss: Loss = cross_entropy
-    ) -> Found:
+    def search(self, net: Network, x: Tensor, y: Tensor, start: Tensor, loss: Loss = cross_entropy) -> Found:
         """As `from_start`, with losses as the search saw them, in the attack's precision."""
         low, high = bounds(x, self.epsilon)
         current, found = start, None

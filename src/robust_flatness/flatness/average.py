@@ -1,6 +1,9 @@
 """Average-case flatness: the loss at random weights of the neighbourhood."""
 
+import itertools
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +16,14 @@ from robust_flatness.flatness.result import (
     reference_losses,
     with_precision,
 )
+from robust_flatness.models.ensemble import Ensemble, UnsupportedError
 from robust_flatness.models.inference import InferenceModel
 from robust_flatness.seeding import generator
 
 Progress = Callable[[int, int], None]
+
+#: Examples of several batches, each with a perturbation of its own, that are attacked together.
+SIDE_BY_SIDE = 128
 
 
 def average_flatness(
@@ -89,38 +96,76 @@ def average_flatness(
         reference_single = single if reference_single is None else reference_single
     elif attack is None:
         reference_single = reference
-    neighborhood = Neighborhood(net, xi, weight_bound)
+    measure = _Samples(net, Neighborhood(net, xi, weight_bound), x, y, attack, batch_size, scope, seed)
     perturbed = []
     for sample in range(samples):
-        perturbed.append(_perturbed_loss(net, neighborhood, x, y, attack, batch_size, scope, (seed, sample)))
+        perturbed.append(measure.loss(sample))
         if progress is not None:
             progress(sample + 1, samples)
     values = torch.stack(perturbed).cpu()
     return FlatnessResult(values.mean().item() - reference, reference, values, reference_single)
 
 
-def _perturbed_loss(
-    net: InferenceModel,
-    neighborhood: Neighborhood,
-    x: Tensor,
-    y: Tensor,
-    attack: PGD | None,
-    batch_size: int,
-    scope: str,
-    stream: tuple[int, int],
-) -> Tensor:
-    """Mean loss over all examples for the perturbation or perturbations of one sample."""
-    seed, sample = stream
-    start = None if attack is None else random_start(x, attack.epsilon, generator(seed, "starts", sample))
-    total = 0.0
-    for batch, part in enumerate(batches(len(x), batch_size)):
-        if batch == 0 or scope == "batch":
-            directions = generator(seed, "directions", sample, batch)
-            net.refresh(neighborhood.at(neighborhood.on_sphere(directions)))
-        if attack is None:
-            with torch.no_grad():
-                losses = cross_entropy(net(x[part]), y[part])
-        else:
-            losses = attack.losses(net, x[part], y[part], start[part])
-        total = total + losses.double().sum()
-    return total / len(x)
+@dataclass
+class _Samples:
+    """The mean loss over all examples for the perturbation, or perturbations, of a sample."""
+
+    net: InferenceModel
+    neighborhood: Neighborhood
+    x: Tensor
+    y: Tensor
+    attack: PGD | None
+    batch_size: int
+    scope: str
+    seed: int
+
+    def __post_init__(self):
+        self.groups = [[part] for part in batches(len(self.x), self.batch_size)]
+        self.ensembles: dict[int, Ensemble] = {}
+        if self.scope == "batch":
+            self._group()
+
+    def _group(self) -> None:
+        """Let batches that are small go together: as many perturbed networks side by side."""
+        full = len(self.x) // self.batch_size
+        together = SIDE_BY_SIDE // self.batch_size
+        if full < 2 or together < 2:
+            return
+        parts = [part for (part,) in self.groups]
+        count = math.ceil(full / together)
+        bounds = [full * i // count for i in range(count + 1)]
+        groups = [parts[first:last] for first, last in itertools.pairwise(bounds)]
+        try:
+            sizes = {len(group) for group in groups}
+            self.ensembles = {size: Ensemble(self.net, size, self.x) for size in sizes if size > 1}
+        except UnsupportedError:
+            return
+        self.groups = groups + [[part] for part in parts[full:]]
+
+    def loss(self, sample: int) -> Tensor:
+        start = None
+        if self.attack is not None:
+            start = random_start(self.x, self.attack.epsilon, generator(self.seed, "starts", sample))
+        total, batch = 0.0, 0
+        for group in self.groups:
+            net = self.ensembles.get(len(group), self.net)
+            for member in range(len(group)):
+                if batch == 0 or self.scope == "batch":
+                    self._perturb(sample, batch)
+                if net is not self.net:
+                    net.take(member)
+                batch += 1
+            part = slice(group[0].start, group[-1].stop)
+            total = total + self._losses(net, part, start).double().sum()
+        return total / len(self.x)
+
+    def _perturb(self, sample: int, batch: int) -> None:
+        nu = self.neighborhood.on_sphere(generator(self.seed, "directions", sample, batch))
+        self.net.refresh(self.neighborhood.at(nu))
+
+    def _losses(self, net: InferenceModel | Ensemble, part: slice, start: Tensor | None) -> Tensor:
+        x, y = self.x[part], self.y[part]
+        if self.attack is not None:
+            return self.attack.losses(net, x, y, start[part])
+        with torch.no_grad():
+            return cross_entropy(net.logits(x), y)

@@ -52,6 +52,16 @@ class InferenceModel(nn.Module):
         return model if isinstance(model, cls) else cls(model, example)
 
     @property
+    def trace(self) -> Trace | None:
+        """The traced function in use, None for the plain copy."""
+        return self._trace
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """The current weights of the traced function, folded, in the order of its inputs."""
+        return self._weights
+
+    @property
     def folded(self) -> bool:
         """Whether the traced function is used (True) or the plain copy (False)."""
         return self._trace is not None
@@ -276,9 +286,13 @@ def _set_layout(network: nn.Module, channels_last: bool) -> None:
     network.to(memory_format=torch.contiguous_format)
     for module in network.modules():
         if channels_last and isinstance(module, nn.Conv2d):
-            weight = module.weight
-            _, channels, height, width = weight.shape
-            strides = (channels * height * width, 1, channels * width, channels)
-            module.weight.data = torch.empty_strided(
-                weight.shape, strides, dtype=weight.dtype, device=weight.device
-            ).copy_(weight.detach())
+            weight = module.weight.detach()
+            strides = channels_last_strides(weight.shape)
+            laid_out = torch.empty_strided(weight.shape, strides, dtype=weight.dtype, device=weight.device)
+            module.weight.data = laid_out.copy_(weight)
+
+
+def channels_last_strides(shape: Sequence[int]) -> tuple[int, int, int, int]:
+    """Strides of a channels-last tensor of four dimensions."""
+    _, channels, height, width = shape
+    return channels * height * width, 1, channels * width, channels

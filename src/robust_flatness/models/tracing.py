@@ -5,6 +5,7 @@ import operator
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, fx, nn
@@ -29,16 +30,20 @@ class Fold:
 
 @dataclass(frozen=True)
 class Trace:
-    """`run(x, *weights)` computes the network's output for `weights` in the order of `inputs`.
+    """A network as a function: `run(x, *weights)`, the forward of `module`.
 
-    An input is the name of a parameter or, for a folded convolution, `(fold, "weight")` or
-    `(fold, "bias")`. Parameters that are no input stay in the network that was traced; `complete`
-    tells that there are none.
+    `inputs` tells what the weights are, in their order: the name of a parameter or, for a folded
+    convolution, `(fold, "weight")` or `(fold, "bias")`. Parameters that are no input stay in the
+    network that was traced; `complete` tells that there are none.
     """
 
-    run: Callable[..., Tensor]
+    module: fx.GraphModule
     inputs: tuple[str | tuple[Fold, str], ...]
     complete: bool
+
+    @cached_property
+    def run(self) -> Callable[..., Tensor]:
+        return self.module.forward
 
     @property
     def folds(self) -> list[Fold]:
@@ -133,8 +138,8 @@ class _Rewriter:
         self._spatial_means()
         self._replace_all((nn.ReLU,), self._relu)
         self.graph.lint()
-        run = fx.GraphModule(self.root, self.graph).forward
-        return Trace(run, tuple(self.inputs), complete=not self._parameters_left())
+        module = fx.GraphModule(self.root, self.graph)
+        return Trace(module, tuple(self.inputs), complete=not self._parameters_left())
 
     def _called(self) -> list[fx.Node]:
         return [node for node in self.graph.nodes if node.op == "call_module"]
