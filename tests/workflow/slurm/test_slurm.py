@@ -33,11 +33,15 @@ def cluster(tmp_path_factory):
 
 
 def prepared_folder(path: Path) -> Path:
-    """A folder with a small experiment: one variant and what is derived from it, all measures."""
+    """A folder with a small experiment: the smoke experiment's baseline and its dearer measures."""
     config = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
-    config |= {"experiment": "cluster", "variants": ["at", "at-scaled-2"]}
-    config["training"] |= {"epochs": 8, "snapshots": 4}
-    config["measures"] |= {"series_variants": ["at"], "hessian_series_variants": []}
+    config |= {"experiment": "cluster", "variants": ["at"]}
+    config["measures"] |= {"landscape_variants": [], "series_variants": ["at"]}
+    config["measures"] |= {"hessian_variants": [], "hessian_series_variants": []}
+    # long enough for a scheduler that looks every few seconds to find the jobs running
+    config["training"] |= {"epochs": 20, "snapshots": 4}
+    config["measures"]["flatness"]["average"]["samples"] = 20
+    config["measures"]["robustness"]["attack"]["restarts"] = 20
     path.mkdir()
     (path / "config.yaml").write_text(yaml.safe_dump(config))
     return path
@@ -118,7 +122,7 @@ def test_results_through_slurm_are_those_of_a_local_run(cluster, local, tmp_path
     run = Run(cluster, prepared_folder(tmp_path / "run"))
     run.start()
     run.finish()
-    assert len(re.findall("has been submitted with SLURM jobid", run.log())) >= 6
+    assert len(re.findall("has been submitted with SLURM jobid", run.log())) == 4
     assert contents(run.directory) == local
 
 
@@ -157,7 +161,7 @@ def test_snakemake_killed_and_started_again(cluster, local, tmp_path):
     subprocess.run(unlocking, check=True, capture_output=True, cwd=run.directory, env=run.environment)
     run.start()
     run.finish()
-    again = [rule for _, rule in run.finished() if rule in finished and rule in ("prepare", "train_variant")]
+    again = [rule for _, rule in run.finished() if rule in finished and rule == "train_variant"]
     assert len(again) == len(set(again)), "a finished job was redone"
     assert contents(run.directory) == local
 
