@@ -1,6 +1,6 @@
 """Time PGD and both flatness measures against a plain implementation, in one run.
 
-    python benchmarks/run.py [--repetitions 5] [--quick]
+    python benchmarks/run.py [--repetitions 3] [--quick]
 
 The two take turns, so that whatever else the machine does hits both; medians of the processor
 time (one thread) and of the ratios are reported. Single-precision results are checked to be
@@ -12,6 +12,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -83,11 +84,13 @@ def trained(model: nn.Module, channels: int, size: int, steps: int) -> nn.Module
     return model.eval()
 
 
+@dataclass(frozen=True)
 class Workload:
-    """A call of the plain implementation and one of ours; both return a list of mean losses."""
+    """A call of the plain implementation, and one of ours in a precision; both return losses."""
 
-    def __init__(self, name: str, plainly: Callable[[], list[float]], ours: Callable[[str], list[float]]):
-        self.name, self.plainly, self.ours = name, plainly, ours
+    name: str
+    plainly: Callable[[], list[float]]
+    ours: Callable[[str], list[float]]
 
 
 def pgd_workload(name: str, model: nn.Module, x: Tensor, y: Tensor, steps: int) -> Workload:
@@ -157,7 +160,7 @@ def workloads(quick: bool) -> list[Workload]:
     x, y = images(200 if quick else 1000, 1, 28, seed=0)
     steps = 3 if quick else 20
     return [
-        pgd_workload("PGD, ResNet-18", wide, x_wide, y_wide, 1 if quick else 3),
+        pgd_workload("PGD, ResNet-18", wide, x_wide, y_wide, 1 if quick else 10),
         pgd_workload("PGD, small net", small, x, y, steps),
         average_workload(small, x, y, steps, samples=1),
         worst_workload(small, x, y, steps),
@@ -186,8 +189,6 @@ def compare(workload: Workload, repetitions: int) -> list[str]:
     }
     times: dict[str, list[float]] = {name: [] for name in variants}
     results: dict[str, list[float]] = {}
-    for function in variants.values():
-        function()
     for _ in range(repetitions):
         for name, function in variants.items():
             seconds, results[name] = timed(function)
@@ -232,7 +233,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--repetitions", type=int, default=5, help="repetitions of each (default 5)")
+    parser.add_argument("--repetitions", type=int, default=3, help="repetitions of each (default 3)")
     parser.add_argument("--quick", action="store_true", help="short attacks on little data, for tests")
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -220,3 +220,7 @@ def test_inputs_and_targets_must_belong_together(model, data):
         attack(model, data[0][:0], data[1][:0])
     with pytest.raises(ValueError, match=r"x: dtype torch.uint8"):
         attack(model, data[0].byte(), data[1])
+    with pytest.raises(ValueError, match=r"x: values from .* to 255; inputs must be numbers in \[0, 1\]"):
+        attack(model, (255 * data[0] / data[0].max()).round(), data[1])
+    with pytest.raises(ValueError, match="x: values from nan"):
+        attack(model, data[0] / 0 * 0, data[1])

@@ -228,11 +228,14 @@ def better(old: Found | None, new: Found) -> Found:
 
 
 def check_inputs(x: Tensor, y: Tensor) -> None:
-    """Raise `ValueError` unless `x` and `y` hold the same positive number of examples."""
+    """Raise `ValueError` unless `x` and `y` hold as many examples, at least one, and `x` is in [0, 1]."""
     if len(x) == 0 or len(x) != len(y):
         raise ValueError(f"x, y: {len(x)} inputs and {len(y)} targets; give one target for each input")
     if not x.is_floating_point():
         raise ValueError(f"x: dtype {x.dtype}; inputs must be floating-point numbers in [0, 1]")
+    low, high = x.aminmax()
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f"x: values from {low:.4g} to {high:.4g}; inputs must be numbers in [0, 1]")
 
 
 def _errors(logits: Tensor, y: Tensor) -> Tensor | None:

@@ -16,9 +16,11 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride, padding, dila
 def image_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int]) -> Tensor:
     """`conv2d` with stride, dilation and groups 1, for inputs of few channels.
 
-    Libraries compute the gradient with respect to the input as a convolution with as many output
-    channels as the input has, at a small part of their speed when these are 1 or 3.
+    On the CPU, the gradient with respect to the input is a convolution with as many output
+    channels as the input has, and reaches a small part of the usual speed when these are 1 or 3.
     """
+    if x.device.type != "cpu":
+        return conv2d(x, weight, bias, (1, 1), padding, (1, 1), 1)
     return _ImageConvolution.apply(x.to(weight.dtype), weight, bias, padding)
 
 
