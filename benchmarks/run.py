@@ -60,7 +60,7 @@ def images(count: int, channels: int, size: int, seed: int) -> tuple[Tensor, Ten
     return (patterns[y] + noise).clamp(0, 1), y
 
 
-def trained(model: nn.Module, channels: int, size: int, steps: int) -> nn.Module:
+def trained(model: nn.Module, channels: int, size: int, steps: int, batch: int = 64) -> nn.Module:
     """`model` after some steps of adversarial training with one signed step each."""
     g = generator(0, "weights")
     for parameter in model.parameters():
@@ -72,7 +72,7 @@ def trained(model: nn.Module, channels: int, size: int, steps: int) -> nn.Module
             module.momentum = 0.5  # few steps
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
     for step in range(steps):
-        x, y = images(64, channels, size, seed=0)
+        x, y = (tensor[:batch] for tensor in images(64, channels, size, seed=0))
         noise = 0.1 * torch.randn(x.shape, generator=generator(step, "noise"))
         x = (x + noise).clamp(0, 1).requires_grad_()
         (gradient,) = torch.autograd.grad(F.cross_entropy(model(x), y), x)
@@ -91,9 +91,11 @@ class Workload:
     name: str
     plainly: Callable[[], list[float]]
     ours: Callable[[str], list[float]]
+    most: int = 100
+    """Repetitions at most."""
 
 
-def pgd_workload(name: str, model: nn.Module, x: Tensor, y: Tensor, steps: int) -> Workload:
+def pgd_workload(name: str, model: nn.Module, x: Tensor, y: Tensor, steps: int, most: int = 100) -> Workload:
     """Highest loss of each example by PGD with one start."""
     attack = PGD(8 / 255, 0.007, steps)
     start = random_start(x, attack.epsilon, torch.Generator().manual_seed(0))
@@ -109,7 +111,7 @@ def pgd_workload(name: str, model: nn.Module, x: Tensor, y: Tensor, steps: int) 
             losses += plain.pgd_losses(model, x[part], y[part], [start[part]], 8 / 255, 0.007, steps)
         return losses
 
-    return Workload(name, plainly, ours)
+    return Workload(name, plainly, ours, most)
 
 
 def average_workload(model: nn.Module, x: Tensor, y: Tensor, steps: int, samples: int) -> Workload:
@@ -154,13 +156,13 @@ def worst_workload(model: nn.Module, x: Tensor, y: Tensor, steps: int) -> Worklo
 def workloads(quick: bool) -> list[Workload]:
     """The comparisons; `quick` shortens attacks and data."""
     wide = build_model(ModelSpec(name="resnet18", width=4 if quick else 64), 10, [0.5] * 3, [0.25] * 3)
-    wide = trained(wide, 3, 32, 4 if quick else 12)
+    wide = trained(wide, 3, 32, 4 if quick else 12, batch=32)
     small = trained(small_net(), 1, 28, 20 if quick else 200)
     x_wide, y_wide = images(64, 3, 32, seed=0)
     x, y = images(200 if quick else 1000, 1, 28, seed=0)
     steps = 3 if quick else 20
     return [
-        pgd_workload("PGD, ResNet-18", wide, x_wide, y_wide, 1 if quick else 10),
+        pgd_workload("PGD, ResNet-18", wide, x_wide, y_wide, 1 if quick else 10, most=2),
         pgd_workload("PGD, small net", small, x, y, steps),
         average_workload(small, x, y, steps, samples=1),
         worst_workload(small, x, y, steps),
@@ -189,7 +191,7 @@ def compare(workload: Workload, repetitions: int) -> list[str]:
     }
     times: dict[str, list[float]] = {name: [] for name in variants}
     results: dict[str, list[float]] = {}
-    for _ in range(repetitions):
+    for _ in range(min(repetitions, workload.most)):
         for name, function in variants.items():
             seconds, results[name] = timed(function)
             times[name].append(seconds)
