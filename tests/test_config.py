@@ -130,6 +130,8 @@ def test_variants_are_changes_of_the_baseline():
     assert jobs["weight-decay-0"].weight_decay == 0
     assert jobs["epsilon-9"].epsilon == pytest.approx(9 / 8 * at.epsilon, rel=1e-15)
     assert jobs["epsilon-9"].evaluation_epsilon == at.epsilon
+    assert (jobs["pgd-14"].steps, jobs["pgd-5"].steps) == (14, 5)
+    assert {job.evaluation_steps for job in jobs.values()} == {7}
     assert jobs["trades-6"].model_dump() == {
         **at.model_dump(),
         "objective": "trades",
@@ -481,3 +483,21 @@ def test_every_single_field_removed_or_replaced_is_accepted_or_named():
                     message = str(error)
                     named = [part for part in path if isinstance(part, str)]
                     assert any(part in message for part in named[-2:]), (path, value, message)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"objective": "mart", "label_smoothing": 0.1},
+        {"objective": "trades", "attack_predicted_label": True},
+        {"objective": "self-supervision", "stop_after_flip": 1},
+        {"objective": "self-supervision", "attack_incorrect": False},
+        {"adversarial_fraction": 0.5},
+        {"optimizer": "entropy-sgd"},
+    ],
+)
+def test_settings_that_exclude_each_other_are_refused_before_planning(settings):
+    values = digits()
+    values["overrides"] = {"at": {"set": settings}}
+    with pytest.raises(ConfigError, match="variant 'at'"):
+        load(values)

@@ -294,7 +294,7 @@ def series(
     """Measure loss, flatness and, where asked for, the largest eigenvalue at every snapshot."""
     chosen = read_spec(SeriesSpec, spec)
     from robust_flatness import measures
-    from robust_flatness.collect import write_table
+    from robust_flatness.collect import read_rows, write_table
     from robust_flatness.data import load_dataset
     from robust_flatness.models.checkpoint import load_checkpoint
     from robust_flatness.provenance import provenance
@@ -303,6 +303,14 @@ def series(
     snapshots = sorted(directory.glob("epoch-*.safetensors"))
     if not snapshots:
         raise ConfigError(f"{directory}: no snapshots (epoch-NNN.safetensors); train the variant first")
+    history = directory.parent / "history.csv"
+    taken = {int(row["epoch"]) for row in read_rows(history) if row["test_rloss"]}
+    lacking = taken - {int(path.stem.removeprefix("epoch-")) for path in snapshots}
+    if lacking:
+        raise ConfigError(
+            f"{directory}: snapshots of epochs {', '.join(map(str, sorted(lacking)))} are missing, but "
+            f"{history} has them; delete {history} and run snakemake again to retrain"
+        )
     start_torch(device, threads)
     dataset = load_dataset(data)
     identity = {

@@ -214,12 +214,35 @@ class TrainingSpec(Spec):
     snapshots: Count = 12
     """At least this many snapshots over the training, evenly spaced, and one after the last epoch."""
     early_stopping_restarts: Count = 5
-    """Restarts of the PGD that chooses the early-stopped checkpoint (steps as in training)."""
+    """Restarts of the PGD that chooses the early-stopped checkpoint."""
     history_examples: Count = 1280
     """Test images of the training curves."""
     evaluation_epsilon: Annotated[Positive, Field(le=1)]
-    """Radius of early stopping and training curves: the threat model's, whatever is trained with."""
+    evaluation_step_size: Positive
+    evaluation_steps: Count
+    """PGD of early stopping and training curves: the threat model's radius and the baseline's steps,
+    whatever is trained with."""
     precision: Precision = "float32"
+
+    @model_validator(mode="after")
+    def _check(self) -> "TrainingSpec":
+        for field, given, objectives in (
+            ("label_smoothing", self.label_smoothing > 0, ("at", "trades", "self-supervision")),
+            ("attack_predicted_label", self.attack_predicted_label, ("at", "mart")),
+            ("attack_incorrect: false", not self.attack_incorrect, ("at", "trades", "mart")),
+            ("stop_after_flip", self.stop_after_flip is not None, ("at", "mart")),
+            ("adversarial_fraction < 1", self.adversarial_fraction < 1, ("self-supervision",)),
+        ):
+            if given and self.objective not in objectives:
+                raise ValueError(
+                    f"{field}: not defined with objective {self.objective!r}; "
+                    f"allowed with {', '.join(objectives)}"
+                )
+        if self.optimizer == "entropy-sgd" and self.momentum:
+            raise ValueError(
+                f"momentum: {self.momentum} with optimizer 'entropy-sgd'; it runs without momentum, set 0"
+            )
+        return self
 
     def snapshot_epochs(self) -> list[int]:
         """Epochs (from 0) after which a snapshot is taken: 0, k, 2k, ... and the last."""
@@ -255,9 +278,10 @@ class AutoAttackSpec(Spec):
         """The budget in words, for results and tables."""
         if self.version == "standard":
             return "AutoAttack (standard)"
+        targets = f", {self.target_classes} target classes" if self.target_classes else ""
         return (
-            f"AutoAttack (reduced: {'+'.join(self.attacks)}, "
-            f"{self.iterations} iterations, {self.restarts} restart{'s' * (self.restarts > 1)})"
+            f"AutoAttack (reduced: {'+'.join(self.attacks)}, {self.iterations} iterations, "
+            f"{self.restarts} restart{'s' * (self.restarts > 1)}{targets})"
         )
 
 
@@ -618,8 +642,10 @@ class Experiment:
     @cached_property
     def baseline(self) -> TrainJob:
         """The AT baseline that the variants change; pseudo-labels are predicted with its settings."""
-        epsilon = self.spec.epsilon
-        values = {"epsilon": epsilon, "evaluation_epsilon": epsilon, **self.spec.training}
+        values = {"epsilon": self.spec.epsilon, "steps": 7, **self.spec.training}
+        for name in ("epsilon", "step_size", "steps"):
+            if name in values:
+                values.setdefault(f"evaluation_{name}", values[name])
         training = parse(TrainingSpec, values, "training")
         return TrainJob(variant="baseline", seed=0, model=self.spec.model, training=training)
 

@@ -11,12 +11,12 @@ from robust_flatness import __version__
 
 @functools.cache
 def git_commit() -> str | None:
-    """The commit of the working directory's repository, "-dirty" added where files are changed;
-    None outside a repository or without git."""
+    """The commit of the repository the package lies in, "-dirty" added where files are changed;
+    None for an installed package or without git."""
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=Path.cwd(), capture_output=True, text=True, check=True, timeout=10,
+            cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return None

@@ -4,7 +4,7 @@ import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from robust_flatness.config import TrainJob
+from robust_flatness.config import Experiment, TrainJob
 
 #: Targets, and folders of output files, that need nothing but the results tables.
 DRAWING_TARGETS = ("figures", "tables")
@@ -26,10 +26,21 @@ def only_draws(arguments: Sequence[str]) -> bool:
     )
 
 
-def table_is_older(results: str, configfiles: Iterable[str | Path]) -> bool:
-    """Whether the results tables were written before one of the configuration files."""
-    written = Path(results, "models.csv").stat().st_mtime
-    return any(Path(file).stat().st_mtime > written for file in configfiles)
+def why_stale(results: str, experiment: Experiment, files: Iterable[str | Path]) -> str:
+    """In which way models.csv lags behind the experiment, in words; empty if it does not.
+
+    It does if it is older than one of the configuration's `files`, or lacks a variant or seed.
+    """
+    table = Path(results, "models.csv")
+    if any(Path(file).stat().st_mtime > table.stat().st_mtime for file in files):
+        return "is older than the configuration"
+    if experiment.spec.results_table is not None:
+        return ""
+    with open(table, newline="", encoding="utf-8") as file:
+        found = {(row.get("variant"), row.get("seed")) for row in csv.DictReader(file)}
+    wanted = {(slug, str(seed)) for slug in experiment.variants for seed in experiment.spec.seeds}
+    lacking = len(wanted - found)
+    return f"lacks {lacking} of {len(wanted)} pairs of variant and seed" if lacking else ""
 
 
 def applied_settings(job: TrainJob) -> dict:

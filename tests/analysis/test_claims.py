@@ -159,3 +159,13 @@ def test_seeds_are_averaged_before_anything_is_tested(published):
     tables = dataclasses.replace(published, models=pd.concat(seeds, ignore_index=True))
     finding = {c.name: c for c in claims.judge(tables)}["flat-is-robust"].findings[0]
     assert finding.n == 74
+
+
+def test_the_baselines_own_error_counts_once_however_many_variants_there_are(published):
+    """All differences to the baseline share its error: if it is as large as they are, they say nothing."""
+    verdicts = []
+    for error in (0.01, 10.0):
+        models = published.models.assign(avg_flatness_rloss_se=error)
+        judged = {c.name: c for c in claims.judge(dataclasses.replace(published, models=models))}
+        verdicts.append([judged[name].verdict for name in ("variants-are-flat", "regularisers-are-flat")])
+    assert verdicts == [[claims.REPRODUCED] * 2, [claims.NOT_REPRODUCED] * 2]

@@ -1,5 +1,6 @@
 """The published experiment through Snakemake, without torch, and what a change redraws."""
 
+import contextlib
 import csv
 import os
 import shutil
@@ -46,6 +47,16 @@ def drawn(snakemake, checkout):
     return checkout
 
 
+@contextlib.contextmanager
+def changed(path: Path):
+    """A file with a line more, for a while."""
+    before, times = path.read_text(), (path.stat().st_atime, path.stat().st_mtime)
+    path.write_text(before + "\n# changed\n")
+    yield
+    path.write_text(before)
+    os.utime(path, times)
+
+
 def planned(done: subprocess.CompletedProcess) -> list[str]:
     """Outputs of the jobs of a dry run."""
     assert done.returncode == 0, done.stderr[-3000:]
@@ -67,24 +78,13 @@ def test_nothing_is_drawn_twice(drawn, snakemake):
 
 
 def test_a_changed_notebook_redraws_that_figure_alone(drawn, snakemake):
-    notebook = drawn / "figures/rloss_vs_average_flatness.py"
-    before = notebook.read_text()
-    notebook.write_text(before.replace("height=3.6", "height=3.7"))
-    try:
+    with changed(drawn / "figures/rloss_vs_average_flatness.py"):
         assert planned(snakemake("--dry-run", "--", *TARGETS)) == [TARGETS[0]]
-    finally:
-        notebook.write_text(before)
 
 
 def test_changed_rules_judge_the_claims_again(drawn, snakemake):
-    rules = drawn / "config/claims.yaml"
-    times = rules.stat().st_atime, rules.stat().st_mtime
-    rules.write_text(rules.read_text() + "\n# changed\n")
-    try:
+    with changed(drawn / "config/claims.yaml"):
         assert planned(snakemake("--dry-run", "--", *TARGETS)) == [TARGETS[1]]
-    finally:
-        rules.write_text(rules.read_text().removesuffix("\n# changed\n"))
-        os.utime(rules, times)
 
 
 def test_a_table_somebody_sent_is_drawn(checkout, snakemake):

@@ -63,6 +63,8 @@ def make_job():
             "weight_decay": 0.0005,
             "epsilon": 0.1,
             "evaluation_epsilon": 0.1,
+            "evaluation_step_size": 0.05,
+            "evaluation_steps": 2,
             "step_size": 0.05,
             "steps": 2,
             "snapshots": 2,

@@ -307,22 +307,6 @@ def test_bad_pseudo_labels(labels, message, dataset, make_job):
         Training(make_job(unlabeled_fraction=0.5), dataset, pseudo_labels=labels)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"objective": "mart", "label_smoothing": 0.1},
-        {"objective": "trades", "attack_predicted_label": True},
-        {"objective": "self-supervision", "stop_after_flip": 1},
-        {"objective": "self-supervision", "attack_incorrect": False},
-        {"adversarial_fraction": 0.5},
-        {"optimizer": "entropy-sgd"},
-    ],
-)
-def test_settings_that_exclude_each_other(settings, dataset, make_job):
-    with pytest.raises(ConfigError):
-        Training(make_job(**settings), dataset)
-
-
 def test_importing_the_training_imports_neither_torchvision_nor_the_compiler():
     import subprocess
     import sys

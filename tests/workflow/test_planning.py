@@ -3,6 +3,7 @@
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -31,9 +32,11 @@ class Workflow:
         assert SMOKE.count(old) == 1, f"{old!r} is {SMOKE.count(old)} times in smoke.yaml"
         self.write(SMOKE.replace(old, new))
 
-    def snakemake(self, *arguments: str, python: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
-        command = [sys.executable, *python, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
-        command += ["--workflow-profile", str(ROOT / "profiles/default"), "--directory", str(self.directory)]
+    def snakemake(
+        self, *arguments: str, python: tuple[str, ...] = (), root: Path = ROOT
+    ) -> subprocess.CompletedProcess:
+        command = [sys.executable, *python, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
+        command += ["--workflow-profile", str(root / "profiles/default"), "--directory", str(self.directory)]
         command += ["--cores", "2", "--configfile", str(self.directory / "config.yaml")]
         command += [argument for argument in arguments if argument.startswith("-")]
         command += ["--", *(argument for argument in arguments if not argument.startswith("-"))]
@@ -41,9 +44,9 @@ class Workflow:
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         return done
 
-    def plan(self, *targets: str) -> Counter:
+    def plan(self, *targets: str, root: Path = ROOT) -> Counter:
         """Jobs planned: (rule, variant) -> count; the variant is empty for rules without one."""
-        done = self.snakemake("--dry-run", *targets)
+        done = self.snakemake("--dry-run", *targets, root=root)
         jobs: Counter = Counter()
         for block in re.split(r"\n(?=(?:local)?rule \w+:)", done.stdout + done.stderr)[1:]:
             rule = re.match(r"(?:local)?rule (\w+):", block).group(1)
@@ -188,6 +191,59 @@ def test_figures_and_tables_never_train_or_measure_once_there_are_results(workfl
     workflow.change(*UPSTREAM[change])
     jobs = workflow.plan("figures", "tables")
     assert not rules(jobs) & (EXPENSIVE | {"collect"})
+
+
+def touched(path: Path) -> None:
+    os.utime(path)
+
+
+#: What happens to a file upstream of the tables, in the results' folder.
+FILES = {
+    "a deleted measure": ("at/seed-0/measures/last/flatness.json", Path.unlink),
+    "a deleted checkpoint": ("trades-6/seed-0/checkpoints/last.safetensors", Path.unlink),
+    "a newer dataset": ("data/seed-0.npz", touched),
+    "a copied-in table": ("models.csv", touched),
+    "a missing table": ("landscape.csv", Path.unlink),
+}
+
+
+@pytest.mark.parametrize("event", FILES)
+def test_drawing_plans_one_figure_and_nothing_upstream_whatever_happened_to_files(workflow, event):
+    name, happens = FILES[event]
+    path = workflow.directory / "results/smoke" / name
+    before = path.stat()
+    figure = workflow.directory / "figures/smoke/rerr_vs_rloss.png"
+    kept = figure.stat()
+    figure.unlink()
+    try:
+        happens(path)
+        jobs = workflow.plan("figures/smoke/rerr_vs_rloss.png")
+        assert {rule for rule, _ in jobs} == {"figure"}
+        assert jobs["figure", ""] == 1
+    finally:
+        for changed, state in ((path, before), (figure, kept)):
+            changed.touch()
+            os.utime(changed, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+
+def test_drawing_ignores_changed_source_and_changed_rules(made, tmp_path):
+    checkout = tmp_path / "checkout"
+    for name in ("Snakefile", "config", "figures", "paper_tables", "profiles", "src", "workflow"):
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, checkout / name)
+        else:
+            checkout.mkdir(exist_ok=True)
+            shutil.copyfile(source, checkout / name)
+    rule = checkout / "workflow/rules/measure.smk"
+    text = rule.read_text()
+    assert "robust-flatness {params.command}" in text
+    rule.write_text(text.replace("robust-flatness {params.command}", "robust-flatness  {params.command}"))
+    touched(checkout / "src/robust_flatness/flatness/average.py")
+    made.write(SMOKE)
+    jobs = made.plan("figures", "tables", root=checkout)
+    assert not rules(jobs) & (EXPENSIVE | {"collect"})
+    assert rules(made.plan(root=checkout)) & MEASURES  # the full target does see the changed rule
 
 
 def test_drawing_tells_of_a_table_older_than_the_config(workflow):

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from pathlib import Path
 from shlex import quote
 
@@ -9,7 +10,7 @@ from robust_flatness.collect import CHECKPOINTS, TABLES, CollectSpec, VariantEnt
 from robust_flatness.config import load_experiment
 from robust_flatness.errors import ConfigError
 from robust_flatness.resources import measuring_passes, minutes, series_passes, training_passes
-from robust_flatness.workflow import applied_settings, only_draws, table_is_older, verdicts
+from robust_flatness.workflow import applied_settings, only_draws, why_stale, verdicts
 
 ROOT = Path(workflow.basedir)
 
@@ -30,12 +31,14 @@ shell.prefix(f"export PATH={quote(os.path.dirname(sys.executable))}:$PATH; ")
 # When only figures or tables are asked for and the results are there, the graph is cut at them:
 # whatever changed upstream, nothing is trained or measured.
 MAKES_TABLES = not (only_draws(sys.argv[1:]) and Path(RESULTS, "models.csv").exists())
-if not MAKES_TABLES and table_is_older(RESULTS, workflow.configfiles):
-    print(
-        f"note: {RESULTS}/models.csv is older than the configuration; figures and tables are drawn "
-        "from it as it is (run `snakemake --cores all` to bring it up to date)",
-        file=sys.stderr,
-    )
+if not MAKES_TABLES:
+    STALE = why_stale(RESULTS, EXPERIMENT, [*workflow.configfiles, ROOT / "config/variants.yaml"])
+    if STALE:
+        print(
+            f"note: {RESULTS}/models.csv {STALE}; figures and tables are drawn from it as it is "
+            "(run `snakemake --cores all` to bring it up to date)",
+            file=sys.stderr,
+        )
 
 TRAINED = [slug for slug, variant in EXPERIMENT.variants.items() if variant.derived_from is None]
 DERIVED = [slug for slug in EXPERIMENT.variants if slug not in TRAINED]

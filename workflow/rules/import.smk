@@ -10,6 +10,7 @@ rule import_table:
         expand(f"{RESULTS}/{{table}}.csv", table=TABLES),
     log:
         f"{LOGS}/import.log",
+    localrule: True
     params:
         directory=RESULTS,
     shell:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
 
 from robust_flatness import results
 from robust_flatness.analysis.correlation import (
@@ -179,7 +180,20 @@ def _baseline(evidence: Evidence, test: Mapping[str, Any], rules: Rules) -> Find
     chosen = _chosen(models, test).dropna(subset=[measure, "test_rloss_pgd"])
     chosen = chosen[chosen["test_rloss_pgd"] < at["test_rloss_pgd"]]
     differences = (chosen[measure] - at[measure]).to_numpy(float)
-    return _mean(differences, chosen["family"], name, test["sign"], rules)
+    found = _mean(differences, chosen["family"], name, test["sign"], rules)
+    error = at.get(f"{measure}_se", math.nan)
+    if found.outcome == UNTESTABLE or not error > 0:
+        return replace(found, note=found.note or "the baseline's own error is not known, nor in the interval")
+    # All differences share one value of the baseline: its measuring error adds to the interval, and
+    # a mean within it is no evidence, however many variants there are.
+    scale = norm.ppf((1 + rules.level) / 2)
+    low, high = (
+        found.value + math.copysign(math.hypot(end - found.value, scale * error), end - found.value)
+        for end in (found.interval.low, found.interval.high)
+    )
+    p = max(found.p, 2 * norm.sf(abs(found.value) / error))
+    widened = replace(found, interval=Interval(low, high), p=float(p))
+    return _judged(widened, test["sign"], rules)
 
 
 def _early_stopping(evidence: Evidence, test: Mapping[str, Any], rules: Rules) -> Finding:

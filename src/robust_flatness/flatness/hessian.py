@@ -1,15 +1,14 @@
 """Extreme eigenvalues of the Hessian of the clean loss."""
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from robust_flatness.attacks.pgd import batches, check_inputs
-from robust_flatness.models.inference import InferenceModel
+from robust_flatness.models.tracing import evaluation_copy
 from robust_flatness.seeding import derive_seed
 
 
@@ -78,55 +77,34 @@ def hessian_eigenvalues(
         If an argument is out of range.
     """
     check_inputs(x, y)
-    product = HessianProduct(InferenceModel(model, x[:2]), x, y, batch_size)
-    if not 2 <= k < product.size:
-        raise ValueError(f"k: {k} given; allowed are 2 to {product.size - 1}, below the number of weights")
+    network = evaluation_copy(model)
+    parameters = {name: p for name, p in network.named_parameters() if p.ndim > 1}
+    size = sum(p.numel() for p in parameters.values())
+    if not 2 <= k < size:
+        raise ValueError(f"k: {k} given; allowed are 2 to {size - 1}, below the number of weights")
     if not tolerance > 0:
         raise ValueError(f"tolerance: {tolerance} given, but it must be > 0")
-    start = np.random.default_rng(derive_seed(seed, "lanczos")).standard_normal(product.size)
-    operator = LinearOperator((product.size,) * 2, matvec=product, dtype=start.astype(product.dtype).dtype)
-    values, vectors = eigsh(operator, k=k, which="BE", tol=tolerance, v0=start.astype(operator.dtype))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations inside the library's dependencies
+        from curvlinops import HessianLinearOperator
+        from scipy.sparse.linalg import eigsh  # here: 0.4 s of start-up that other measures need not pay
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
+    operator = HessianLinearOperator(
+        network,
+        nn.CrossEntropyLoss(reduction="mean"),
+        list(parameters.values()),
+        [(x[part], y[part]) for part in batches(len(x), batch_size)],
+        check_deterministic=False,
+    )
+    start = np.random.default_rng(derive_seed(seed, "lanczos")).standard_normal(size)
+    linear = operator.to_scipy()
+    values, vectors = eigsh(linear, k=k, which="BE", tol=tolerance, v0=start.astype(linear.dtype))
     order = np.argsort(values)
-    return HessianResult(values[order].astype(float), product.by_name(vectors[:, order[-1]]))
-
-
-class HessianProduct:
-    r"""The product :math:`v \mapsto \nabla_w^2 \tfrac1n\sum_i L(f(x_i; w), y_i)\, v` by two backward passes.
-
-    For the parameters with more than one dimension. The network computes with folded weights
-    W' = a W (see `InferenceModel`), linear in W, so that its Hessian is a H' a.
-    """
-
-    def __init__(self, net: InferenceModel, x: Tensor, y: Tensor, batch_size: int):
-        self.net, self.x, self.y = net, x, y
-        self.parts = list(batches(len(x), batch_size))
-        shapes = {name: p.shape for name, p in net.network.named_parameters() if p.ndim > 1}
-        self.names, self.shapes = list(shapes), list(shapes.values())
-        self.sizes = [shape.numel() for shape in self.shapes]
-        self.size = sum(self.sizes)
-        self.dtype = np.dtype(str(x.dtype).removeprefix("torch."))
-
-    def by_name(self, vector: np.ndarray) -> dict[str, Tensor]:
-        """A vector of length `size` cut into tensors of the parameters' shapes."""
-        pieces = torch.from_numpy(vector.astype(self.dtype)).to(self.x.device).split(self.sizes)
-        return {
-            name: piece.view(shape)
-            for name, piece, shape in zip(self.names, pieces, self.shapes, strict=True)
-        }
-
-    def __call__(self, vector: np.ndarray) -> np.ndarray:
-        """The product with `vector`, of length `size`."""
-        net = self.net
-        scaled = net.pull_back(self.names, list(self.by_name(vector.ravel()).values()))
-        total = [torch.zeros_like(v) for v in scaled]
-        try:
-            leaves = net.leaves(self.names)
-            for part in self.parts:
-                loss = F.cross_entropy(net(self.x[part]), self.y[part], reduction="sum")
-                gradients = torch.autograd.grad(loss, leaves, create_graph=True, materialize_grads=True)
-                products = torch.autograd.grad(gradients, leaves, scaled, materialize_grads=True)
-                torch._foreach_add_(total, list(products))
-        finally:
-            net.release()
-        result = net.pull_back(self.names, total)
-        return torch.cat([t.reshape(-1) for t in result]).div(len(self.x)).cpu().numpy()
+    top = torch.from_numpy(np.ascontiguousarray(vectors[:, order[-1]])).to(x.device)
+    pieces = top.split([p.numel() for p in parameters.values()])
+    vector = {
+        name: piece.view(parameters[name].shape).to(parameters[name].dtype)
+        for name, piece in zip(parameters, pieces, strict=True)
+    }
+    return HessianResult(values[order].astype(float), vector)

@@ -141,6 +141,8 @@ def grid(
 def name_grid(figure: Figure, x: str, y: str, bottom: float = 0.55) -> None:
     """Names of the axes that all panels of a `grid` share; further lines of `x` are notes."""
     page = figure.get_figheight()
+    if page - bottom < 2.2:
+        y = y.replace(" (", "\n(")
     middle = (1 + bottom / page) / 2
     figure.text(0.1 / PAGE, middle, y, rotation=90, va="center", ha="left", fontsize=8)
     name, _, notes = x.partition("\n")

@@ -25,11 +25,9 @@ HESSIAN = ("hessian_max", "hessian_min", "convexity")
 SETTINGS = (
     "avg_flatness_xi",
     "worst_flatness_xi",
-    "robust_test_examples",
-    "robust_train_examples",
-    "flatness_test_examples",
-    "flatness_train_examples",
     "classes",
+    *(f"{what}_{split}_examples" for what in ("clean", "robust", "flatness") for split in ("test", "train")),
+    "hessian_examples",
 )
 #: Columns of words; all others hold numbers.
 WORDS = ("variant", "checkpoint", "family", "label", "autoattack", "dataset", "robustness_group")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from robust_flatness import __version__
 from robust_flatness.attacks.pgd import PGD
 from robust_flatness.config import ConfigError, TrainingSpec, TrainJob
 from robust_flatness.data import Dataset
@@ -132,22 +133,6 @@ def _require_finite(run: "Training", row: Row, rows: list[Row], store: ResumeSto
     )
 
 
-def check_settings(spec: TrainingSpec) -> None:
-    """Raise `ConfigError` for settings that exclude each other."""
-    for field, given, objectives in (
-        ("label_smoothing", spec.label_smoothing, ("at", "trades", "self-supervision")),
-        ("attack_predicted_label", spec.attack_predicted_label, ("at", "mart")),
-        ("attack_incorrect: false", not spec.attack_incorrect, ("at", "trades", "mart")),
-        ("stop_after_flip", spec.stop_after_flip is not None, ("at", "mart")),
-        ("adversarial_fraction < 1", spec.adversarial_fraction < 1, ("self-supervision",)),
-    ):
-        if given and spec.objective not in objectives:
-            raise ConfigError(
-                f"{field}: not defined with objective {spec.objective!r}; "
-                f"allowed with {', '.join(objectives)}"
-            )
-
-
 class Training:
     """A training in progress: network, optimiser and what is done in an epoch.
 
@@ -158,7 +143,6 @@ class Training:
 
     def __init__(self, job: TrainJob, dataset: Dataset, device: str = "cpu", pseudo_labels=None):
         spec = job.training
-        check_settings(spec)
         self.job, self.spec, self.device = job, spec, torch.device(device)
         self.classes, self.mean, self.std = dataset.classes, dataset.mean, dataset.std
         self.x, self.y, pool = _training_data(dataset, spec, device, pseudo_labels)
@@ -349,7 +333,7 @@ class Training:
             yield augment(self.x[index.to(self.device)], self.spec.augmentation, stream, self.mean)
 
     def evaluate(self) -> Row:
-        """RLoss and RErr on the held-out images, by PGD with the training's number of steps.
+        """RLoss and RErr on the held-out images, by PGD with the baseline's radius and steps.
 
         The same random starts at every snapshot, and for every variant with equal images.
         """
@@ -358,7 +342,11 @@ class Training:
         for split, restarts in (("test", 1), ("early_stopping", spec.early_stopping_restarts)):
             x, y = self.held_out[split]
             attack = PGD(
-                spec.evaluation_epsilon, spec.step_size, spec.steps, restarts, precision=spec.precision
+                spec.evaluation_epsilon,
+                spec.evaluation_step_size,
+                spec.evaluation_steps,
+                restarts,
+                precision=spec.precision,
             )
             found = attack(self.evaluator, x, y, EVALUATION_BATCH, self._stream("evaluation", split))
             row[f"{split}_rloss"] = found.loss.mean().item()
@@ -375,8 +363,9 @@ class Training:
     # -- interruption --------------------------------------------------------------------------------
 
     def fingerprint(self, data_checksum: str) -> str:
-        """SHA-256 of everything the result depends on: job, data, pseudo-labels, torch, device."""
+        """SHA-256 of everything the result depends on: job, data, pseudo-labels, versions, device."""
         parts = {
+            "robust_flatness": __version__,
             "job": self.job.model_dump(mode="json"),
             "data": data_checksum,
             "pseudo_labels": self.pool_labels.tolist(),
