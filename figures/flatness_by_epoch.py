@@ -62,7 +62,7 @@ def draw():
         axes.set_axis_off()
     colors = ScalarMappable(cmap=style.EPOCH_COLORS)
     bar = figure.colorbar(colors, cax=figure.add_axes((0.925, 0.35, 0.012, 0.4)))
-    bar.set_label("epoch (share of training)", fontsize=7)
+    bar.set_label("epoch (share)", fontsize=7)
     note = "Grey: the AT baseline."
     if not notebook.is_paper:
         note += " Dashed, ending in a circle: published, CIFAR-10"

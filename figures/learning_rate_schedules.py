@@ -40,15 +40,17 @@ def draw():
     printed = notebook.published.history.dropna(subset=["learning_rate"])
     for axes, (name, slugs) in zip(panels, PANELS.items(), strict=True):
         for slug, color, width in zip(slugs, COLORS, (2.4, 1.9, 1.4, 0.9), strict=True):
-            label = results.catalogue()[slug].label
-            axes.plot(*over_baseline(history, slug), color=color, linewidth=width, label=label)
+            if slug in set(history["variant"]):
+                label = results.catalogue()[slug].label
+                axes.plot(*over_baseline(history, slug), color=color, linewidth=width, label=label)
             if not notebook.is_paper:
                 axes.plot(*over_baseline(printed, slug), **{**style.PUBLISHED, "color": color})
         axes.set_title(name)
         axes.set(xlabel="Epoch (share of the baseline's)")
         if name != "Cyclic":
             axes.set_yscale("log")
-        axes.legend(fontsize=5.5, loc="lower left" if name != "Cyclic" else "upper left")
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=5.5, loc="lower left" if name != "Cyclic" else "upper left")
     panels[2].set_ylim(0, 0.36)
     panels[0].set_ylabel("Learning rate")
     if not notebook.is_paper:
