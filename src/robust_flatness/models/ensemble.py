@@ -4,6 +4,7 @@ import operator
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional as F
 
 from robust_flatness.models.convolution import conv2d, image_conv2d
 from robust_flatness.models.inference import InferenceModel, channels_last_strides
@@ -11,6 +12,7 @@ from robust_flatness.models.tracing import linear, spatial_mean
 
 #: What keeps channels apart, so that channels of several networks can lie side by side.
 _FUNCTIONS = {
+    F.relu,
     operator.add,
     operator.sub,
     operator.mul,
