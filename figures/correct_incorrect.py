@@ -28,30 +28,28 @@ CURVES = {
 
 
 # %%
-def draw():
-    figure, panels = style.panels(1, len(SLUGS), height=2.6, sharey=True)
-    for axes, slug in zip(panels, SLUGS, strict=True):
-        axes.set_title(results.catalogue()[slug].label, fontsize=7)
-        rows = curves.of(ours, slug)
-        if not results.has(rows, "test_correct_rloss"):
-            reason = "the paper prints\nthis as a picture only" if notebook.is_paper else "not trained"
-            axes.text(0.5, 0.5, reason, ha="center", color=style.GREY, transform=axes.transAxes)
-            continue
+def draw(slugs):
+    figure, panels = style.panels(1, len(slugs), height=2.6, sharey=True)
+    for axes, slug in zip(panels, slugs, strict=True):
+        axes.set_title(style.short(results.catalogue()[slug].label), fontsize=7)
         for column, (label, color) in CURVES.items():
-            curves.draw(axes, rows, column, color=color, label=label)
+            curves.draw(axes, curves.of(ours, slug), column, color=color, label=label)
             if not notebook.is_paper:
                 curves.draw(axes, curves.of(printed, slug), column, **{**style.PUBLISHED, "color": color})
         curves.mark_drops(axes, curves.drops(ours, slug))
-        axes.set_xlabel("Epoch (share)")
+        axes.set_xlabel("Epoch (share of training)")
     panels[0].set_ylabel("RLoss")
-    entries = next(axes.get_legend_handles_labels()[0] for axes in panels if axes.lines)
     note = "" if notebook.is_paper else "Dashed: published, CIFAR-10."
-    style.legend_below(figure, entries, columns=4, text=note)
+    lacking = ", ".join(slug for slug in SLUGS if slug not in slugs)
+    if lacking:
+        note += f" {'Pictures only in the paper' if notebook.is_paper else 'Not trained'}: {lacking}."
+    style.legend_below(figure, style.entries(panels[:1]), columns=4, text=note)
     return figure
 
 
 # %%
+slugs = [slug for slug in SLUGS if results.has(curves.of(ours, slug), "test_correct_rloss")]
 missing = notebook.missing("test_correct_rloss", "test_incorrect_rloss", table="history")
-shown = ours["variant"].isin(SLUGS).any()
-missing = missing or "Missing: these variants' training curves." * (not shown)
-notebook.save(style.missing_page("Correct and incorrect examples", missing) if missing else draw())
+missing = missing or "Missing: these variants' training curves."
+title = "Correct and incorrect examples"
+notebook.save(draw(slugs) if slugs else style.missing_page(title, missing))

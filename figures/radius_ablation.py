@@ -36,7 +36,7 @@ def draw():
     columns = max(len(radii) for radii in RADII.values())
     shape = (2, columns) if columns > 1 else (1, 2)
     figure, panels = style.grid(
-        *shape, height=1.5, above=0.62, below=0.3, bottom=1.35, between=0.15, sharey=True
+        *shape, height=1.5, above=0.62, below=0.3, bottom=1.2, between=0.15, sharey=True
     )
     for row, (case, radii) in enumerate(RADII.items()):
         for column, axes in enumerate(panels[row * columns : (row + 1) * columns]):
@@ -53,7 +53,7 @@ def draw():
             axes.set_title(f"{'Average' if case == 'avg' else 'Worst'}-case, ξ = {xi:g}\n{text}", fontsize=6)
             scatter.limits(axes, rows[x], rows[Y])
             axes.set_xlabel("flatness (lower is flatter)", fontsize=7)
-    style.name_grid(figure, "", "Test RLoss (lower is more robust)", bottom=1.35)
+    style.name_grid(figure, "", "Test RLoss (lower is more robust)", bottom=1.2)
     note = scatter.INTERVALS
     if notebook.is_paper:
         note += " The paper prints flatness at these radii only; others it shows as pictures."

@@ -47,7 +47,7 @@ def draw():
         & (landscape["normalisation"] == "layer")
         & (landscape["checkpoint"] == "last")
     ]
-    figure, panels = style.panels(1, 2, height=2.9)
+    figure, panels = style.panels(1, 1 if curves.empty else 2, height=2.9)
     places = np.arange(len(MEASURES))
     for slug, marker, shift in zip(SCALES, "v^", (-0.12, 0.12), strict=True):
         drawn = [(ours, "black", "black", 0.0)]
@@ -69,14 +69,14 @@ def draw():
     panels[0].set_xlim(-0.5, len(MEASURES) - 0.5)
     panels[0].set_ylabel("relative to the unscaled model")
     panels[0].legend(loc="lower left", fontsize=6.5)
+    if curves.empty:
+        style.note(figure, "Loss landscapes of these models were not measured.")
+        return figure
     for (slug, label), line in zip({"at": "unscaled", **SCALES}.items(), ("-", "--", ":"), strict=True):
         rows = results.over_seeds(curves[curves["variant"] == slug], ("s",)).sort_values("s")
         panels[1].plot(rows["s"], rows["rloss"], color="black", linestyle=line, label=label)
-    if curves.empty:
-        style.message(panels[1], "no loss landscapes of these models")
-    else:
-        panels[1].set(xlabel="step s along random directions", ylabel="RLoss")
-        panels[1].legend()
+    panels[1].set(xlabel="step s along random directions", ylabel="RLoss")
+    panels[1].legend()
     return figure
 
 
