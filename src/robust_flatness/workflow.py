@@ -60,6 +60,8 @@ def verdicts(claims: str | Path) -> str:
     decides it."""
     with open(claims, newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["decides"] == "yes"]
+    if not rows:
+        return f"{claims}: no claim"
     width = max(len(row["claim"]) for row in rows)
     lines = []
     for claim in dict.fromkeys(row["claim"] for row in rows):
