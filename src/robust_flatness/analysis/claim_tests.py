@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
 
 from robust_flatness import results
 from robust_flatness.analysis.correlation import (
@@ -19,6 +18,7 @@ from robust_flatness.analysis.correlation import (
 )
 from robust_flatness.analysis.evidence import Evidence, early_stopping_pairs, kink
 from robust_flatness.analysis.resampling import (
+    NORMAL,
     UNKNOWN,
     Interval,
     bca_interval,
@@ -186,12 +186,12 @@ def _baseline(evidence: Evidence, test: Mapping[str, Any], rules: Rules) -> Find
         return replace(found, note=found.note or "the baseline's own error is not known, nor in the interval")
     # All differences share one value of the baseline: its measuring error adds to the interval, and
     # a mean within it is no evidence, however many variants there are.
-    scale = norm.ppf((1 + rules.level) / 2)
+    scale = NORMAL.inv_cdf((1 + rules.level) / 2)
     low, high = (
         found.value + math.copysign(math.hypot(end - found.value, scale * error), end - found.value)
         for end in (found.interval.low, found.interval.high)
     )
-    p = max(found.p, 2 * norm.sf(abs(found.value) / error))
+    p = max(found.p, 2 * NORMAL.cdf(-abs(found.value) / error))
     widened = replace(found, interval=Interval(low, high), p=float(p))
     return _judged(widened, test["sign"], rules)
 
