@@ -240,7 +240,7 @@ def test_the_model_is_bit_identical_afterwards(trained, held_out, attack, name, 
     pointers = [p.data_ptr() for p in model.parameters()]
     if interrupted:
         if name == "hessian":
-            monkeypatch.setattr("robust_flatness.flatness.hessian.eigsh", _interrupt)
+            monkeypatch.setattr("scipy.sparse.linalg.eigsh", _interrupt)
         else:
             monkeypatch.setattr(InferenceModel, "logits", _after(2, InferenceModel.logits))
         with pytest.raises(KeyboardInterrupt):

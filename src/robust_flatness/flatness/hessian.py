@@ -84,22 +84,22 @@ def hessian_eigenvalues(
         raise ValueError(f"k: {k} given; allowed are 2 to {size - 1}, below the number of weights")
     if not tolerance > 0:
         raise ValueError(f"tolerance: {tolerance} given, but it must be > 0")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecations inside the library's dependencies
-        from curvlinops import HessianLinearOperator
-        from scipy.sparse.linalg import eigsh  # here: 0.4 s of start-up that other measures need not pay
     for parameter in parameters.values():
         parameter.requires_grad_(True)
-    operator = HessianLinearOperator(
-        network,
-        nn.CrossEntropyLoss(reduction="mean"),
-        list(parameters.values()),
-        [(x[part], y[part]) for part in batches(len(x), batch_size)],
-        check_deterministic=False,
-    )
     start = np.random.default_rng(derive_seed(seed, "lanczos")).standard_normal(size)
-    linear = operator.to_scipy()
-    values, vectors = eigsh(linear, k=k, which="BE", tol=tolerance, v0=start.astype(linear.dtype))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of the libraries' own code, on first use
+        from curvlinops import HessianLinearOperator
+        from scipy.sparse.linalg import eigsh  # here: 0.4 s of start-up that other measures need not pay
+
+        operator = HessianLinearOperator(
+            network,
+            nn.CrossEntropyLoss(reduction="mean"),
+            list(parameters.values()),
+            [(x[part], y[part]) for part in batches(len(x), batch_size)],
+            check_deterministic=False,
+        ).to_scipy()
+        values, vectors = eigsh(operator, k=k, which="BE", tol=tolerance, v0=start.astype(operator.dtype))
     order = np.argsort(values)
     top = torch.from_numpy(np.ascontiguousarray(vectors[:, order[-1]])).to(x.device)
     pieces = top.split([p.numel() for p in parameters.values()])
