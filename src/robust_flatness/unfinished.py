@@ -68,7 +68,7 @@ class Unfinished:
         except (OSError, ValueError, KeyError, TypeError):
             pass
         part = json.loads(json.dumps(compute()))
-        write_json(path, {"part": part, "sha256": _digest(part)})
+        write_json(path, {"part": part, "sha256": _digest(part)}, durable=False)
         return part
 
     def _is_finished(self) -> bool:
