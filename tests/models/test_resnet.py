@@ -8,7 +8,7 @@ from torch import nn
 
 from robust_flatness.config import ModelSpec
 from robust_flatness.models import CenteredBatchNorm2d, Whitening, build_model
-from robust_flatness.models.layers import ACTIVATIONS
+from robust_flatness.models.layers import ACTIVATIONS, SafeConv2d
 from robust_flatness.seeding import generator
 
 
@@ -170,3 +170,19 @@ def test_a_block_adds_its_input():
         block.norm2.weight.fill_(-1)
     x = torch.randn(2, 4, 5, 5)
     assert torch.equal(block(x), x.relu())
+
+
+@pytest.mark.parametrize("channels", [(2, 4), (4, 8), (6, 8), (8, 16)])
+def test_weight_gradients_of_narrow_strided_shortcuts_leave_the_memory_alone(channels):
+    """On processors without AVX-512, torch's own layer writes past its workspace here and crashes."""
+    inputs, outputs = channels
+    layer = SafeConv2d(inputs, outputs, 1, 2)
+    x = torch.rand(4, inputs, 8, 8).contiguous(memory_format=torch.channels_last)
+    expected = nn.Conv2d(inputs, outputs, 1, 2).double()
+    expected.load_state_dict(layer.state_dict())
+    (by_weight,) = torch.autograd.grad(expected(x.double()).square().sum(), [expected.weight])
+    neighbours = [torch.full((inputs * 64,), 7.0) for _ in range(50)]
+    for _ in range(50):
+        (gradient,) = torch.autograd.grad(layer(x).square().sum(), [layer.weight])
+        torch.testing.assert_close(gradient.double(), by_weight, rtol=1e-4, atol=1e-4)
+    assert all(bool((neighbour == 7).all()) for neighbour in neighbours)

@@ -1,4 +1,4 @@
-"""Convolution with a fast gradient with respect to inputs of few channels."""
+"""Convolutions of few channels: a fast gradient with respect to images, a safe one to weights."""
 
 import torch
 from torch import Tensor
@@ -6,11 +6,22 @@ from torch.nn import functional as F
 
 #: Inputs with at most this many channels (images) take the gradient below.
 FEW_CHANNELS = 4
+#: On processors without AVX-512, oneDNN writes past its workspace in the gradient with respect to the
+#: weights of strided 1x1 convolutions with fewer input channels (uxlfoundation/oneDNN, issue 6035).
+UNSAFE_CHANNELS = 8
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride, padding, dilation, groups) -> Tensor:
-    """`F.conv2d` in the dtype of the weight."""
-    return F.conv2d(x.to(weight.dtype), weight, bias, stride, padding, dilation, groups)
+    """`F.conv2d` in the dtype of the weight, with gradients that are right for few channels."""
+    return safe_conv2d(x.to(weight.dtype), weight, bias, stride, padding, dilation, groups)
+
+
+def safe_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride, padding, dilation, groups) -> Tensor:
+    """`F.conv2d`; strided 1x1 convolutions of few channels as one of stride 1 on the pixels they see."""
+    pointwise = weight.shape[2:] == (1, 1) and padding in ((0, 0), "valid")
+    if pointwise and weight.shape[1] < UNSAFE_CHANNELS and stride != (1, 1):
+        x, stride = x[:, :, :: stride[0], :: stride[1]], (1, 1)
+    return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
 
 def image_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int]) -> Tensor:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from robust_flatness.models.convolution import safe_conv2d
+
 ACTIVATIONS = {"relu": nn.ReLU, "mish": nn.Mish, "silu": nn.SiLU, "gelu": nn.GELU}
 
 
@@ -22,6 +24,13 @@ class Whitening(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return (x.clamp(0, 1) - self.mean) / self.std
+
+
+class SafeConv2d(nn.Conv2d):
+    """`nn.Conv2d` whose gradients can be trusted when it is 1x1, strided and of few channels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return safe_conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 class CenteredBatchNorm2d(nn.BatchNorm2d):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from robust_flatness.models.layers import ACTIVATIONS, CenteredBatchNorm2d, Whitening
+from robust_flatness.models.layers import ACTIVATIONS, CenteredBatchNorm2d, SafeConv2d, Whitening
 
 
 class BasicBlock(nn.Module):
@@ -25,7 +25,9 @@ class BasicBlock(nn.Module):
         self.act2 = ACTIVATIONS[activation]()
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride), CenteredBatchNorm2d(outputs))
+            self.shortcut = nn.Sequential(
+                SafeConv2d(inputs, outputs, 1, stride), CenteredBatchNorm2d(outputs)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.act1(self.norm1(self.conv1(x)))

@@ -12,12 +12,13 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from robust_flatness.models.convolution import FEW_CHANNELS, conv2d, image_conv2d
-from robust_flatness.models.layers import CenteredBatchNorm2d
+from robust_flatness.models.layers import CenteredBatchNorm2d, SafeConv2d
 
 #: Layers that are the identity in evaluation mode.
 INERT = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 #: Batch norms that can be folded; a subclass may compute something else.
 FOLDABLE = (nn.BatchNorm2d, CenteredBatchNorm2d)
+CONVOLUTIONS = (nn.Conv2d, SafeConv2d)
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class _InputOnly(nn.Module):
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return type(m) in FOLDABLE or super().is_leaf_module(m, module_qualified_name)
+        return type(m) in (*FOLDABLE, *CONVOLUTIONS) or super().is_leaf_module(m, module_qualified_name)
 
 
 class _Rewriter:
@@ -133,7 +134,7 @@ class _Rewriter:
             id(p) for module in self.modules.values() for p in module._parameters.values() if p is not None
         )
         self._replace_all((nn.Linear,), self._linear)
-        self._replace_all((nn.Conv2d,), self._conv2d)
+        self._replace_all(CONVOLUTIONS, self._conv2d)
         self._pool_first()
         self._spatial_means()
         self._replace_all((nn.ReLU,), self._relu)
