@@ -138,6 +138,16 @@ def test_first_drop_starts_at_the_last_point_before_it(published):
     assert unchanged.from_first_drop("history", "at").empty
 
 
+def test_a_snapshot_before_the_drop_counts_though_epochs_lie_between(published):
+    """Curves measured at some epochs only start at the last of those before the drop."""
+    history = published.history.copy()
+    at = history["variant"] == "at"
+    history.loc[at & (history["epoch"] % 25 != 24), "test_rerr"] = np.nan
+    evidence = Evidence.of(dataclasses.replace(published, history=history))
+    epochs = evidence.from_first_drop("history", "at", "test_rerr")["epoch"]
+    assert epochs.tolist() == [49, 74, 99, 124, 149]
+
+
 def test_bend_of_a_straight_line_does_not_hold(published, rules):
     models = Evidence.of(published).models
     rng = np.random.default_rng(0)

@@ -225,11 +225,10 @@ def _trend(evidence: Evidence, test: Mapping[str, Any], rules: Rules) -> Finding
     table, measure = test.get("table", "history"), test["measure"]
     what = "epochs" if table == "history" else "snapshots"
     name = f"Spearman, {results.describe(measure)} of {test['variant']} with the epoch"
-    rows = evidence.from_first_drop(table, test["variant"])
+    rows = evidence.from_first_drop(table, test["variant"], measure)
     lacking = _lacking(rows, measure)
     if lacking:
         return Finding(name, note=lacking)
-    rows = rows.dropna(subset=[measure])
     return _over_epochs(
         rows["normalised_epoch"].to_numpy(float),
         rows[measure].to_numpy(float),
@@ -260,10 +259,10 @@ def _epochs_below(evidence: Evidence, test: Mapping[str, Any], rules: Rules) -> 
     """Mean difference of two trainings' measure over their snapshots from the first drop on."""
     measure, variant, baseline = test["measure"], test["variant"], test["baseline"]
     name = f"mean {results.describe(measure)} over epochs, {variant} minus {baseline}"
-    curves = [evidence.from_first_drop("series", slug) for slug in (variant, baseline)]
+    curves = [evidence.from_first_drop("series", slug, measure) for slug in (variant, baseline)]
     if any(_lacking(rows, measure) for rows in curves):
         return Finding(name, note=f"not measured: {results.describe(measure)} over epochs")
-    first, second = (rows.dropna(subset=[measure]) for rows in curves)
+    first, second = curves
     reference = np.interp(first["normalised_epoch"], second["normalised_epoch"], second[measure])
     differences = first[measure].to_numpy(float) - reference
     return _mean(differences, None, name, test["sign"], rules)

@@ -28,11 +28,13 @@ class Evidence:
             series=results.over_seeds(tables.series, by_epoch),
         )
 
-    def from_first_drop(self, table: str, variant: str) -> pd.DataFrame:
-        """Rows of a variant's history or series from the last one at or before the end of the first
-        learning rate on. The drop is the baseline's where the variant's own is not in the history."""
+    def from_first_drop(self, table: str, variant: str, *measures: str) -> pd.DataFrame:
+        """Rows of a variant's history or series that have all `measures`, from the last one at or
+        before the end of the first learning rate on. The drop is the baseline's where the variant's
+        own is not in the history. Without any row at all if a measure is no column."""
         frame: pd.DataFrame = getattr(self, table)
         rows = frame[frame["variant"] == variant].sort_values("normalised_epoch")
+        rows = rows.dropna(subset=list(measures)) if set(measures) <= set(rows) else rows.iloc[:0]
         for slug in (variant, "at"):
             history = self.history[self.history["variant"] == slug].dropna(subset=["learning_rate"])
             history = history.sort_values("normalised_epoch")
