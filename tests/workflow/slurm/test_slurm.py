@@ -129,11 +129,13 @@ def test_results_through_slurm_are_those_of_a_local_run(cluster, local, tmp_path
 
 
 def test_cancelled_timed_out_and_lost_jobs_are_run_again(cluster, local, tmp_path):
-    """scancel in training, a time limit in the first measure to run, a node down in another."""
+    """scancel in training, the first measure to run hangs over its time limit, a node down in another."""
     run = Run(cluster, prepared_folder(tmp_path / "run"))
     run.start()
     cluster.client("scancel", run.wait_for("train_variant")[1])
     rule, job = run.wait_for(*MEASURES)
+    # stopped, for Slurm looks at the limits every half minute only
+    cluster.client("scancel", "--full", "--signal=STOP", job)
     cluster.client("scontrol", "update", f"jobid={job}", "timelimit=0:01")
     _, job = run.wait_for(*(other for other in MEASURES if other != rule))
     node = cluster.node_of(job)
