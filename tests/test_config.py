@@ -249,6 +249,15 @@ BAD = {
     ),
     "test too large": ({"data__test": 1500}, ["data", "test", "1797"]),
     "train too large": ({"data__train": 5000}, ["data", "train", "1797"]),
+    "batch of one": ({"training__batch_size": 1}, ["training.batch_size", "equal to 2", "1"]),
+    "measure with another epsilon": (
+        {"measures__flatness__attack": {"epsilon": 0.1, "step_size": 0.02, "steps": 10}},
+        ["measures.flatness.attack.epsilon", "0.1", "0.2"],
+    ),
+    "scale of what is set": (
+        {"overrides__trades-6": {"scale": {"objective_weight": 2}}},
+        ["'trades-6'", "scale.objective_weight", "6", "under set"],
+    ),
     "early stopping 0": ({"data__early_stopping": 0}, ["data.early_stopping", "equal to 1"]),
     "measure beyond test": (
         {"measures__robustness__test_examples": 501},

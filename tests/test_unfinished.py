@@ -39,14 +39,24 @@ def test_finished_parts_are_not_measured_again(tmp_path):
         assert unfinished.get("b", lambda: 2) == 2
 
 
-def test_a_finished_job_leaves_no_parts(tmp_path):
+def test_a_job_that_was_finished_unseen_is_not_measured_again(tmp_path):
+    """Its workflow died before it ended, and the next one has deleted its outputs."""
     unfinished = job(tmp_path)
     with unfinished.locked([]):
         unfinished.get("a", lambda: 1)
-    assert {path.name for path in (tmp_path / ".resume").iterdir()} == {"lock", "finished"}
-    with unfinished.locked([]) as needed:  # run again by hand: measured again
+        (unfinished.parts / "autoattack").write_text("state of the measure's own")
+    assert [path.name for path in unfinished.parts.iterdir()] == ["a.json"]
+    with job(tmp_path).locked([]) as needed:
         assert needed
-        assert unfinished.get("a", lambda: 2) == 2
+        assert unfinished.get("a", never) == 1
+
+
+def test_other_source_measures_again(tmp_path, monkeypatch):
+    interrupted(tmp_path)
+    monkeypatch.setattr("robust_flatness.unfinished.source_digest", lambda: "other")
+    unfinished = job(tmp_path)
+    with unfinished.locked([]):
+        assert unfinished.get("a", lambda: 7) == 7
 
 
 @pytest.mark.parametrize("other", [{"spec": {"xi": 0.25}, "seed": 0}, {"spec": {"xi": 0.5}, "seed": 1}])
@@ -55,7 +65,9 @@ def test_parts_of_another_job_are_not_taken(tmp_path, other):
     unfinished = job(tmp_path, other)
     with unfinished.locked([]):
         assert unfinished.get("a", lambda: 7) == 7
-    assert len(list((tmp_path / ".resume").iterdir())) == 2
+    assert {path.name for path in (tmp_path / ".resume").iterdir()} == {
+        "lock", "finished", unfinished.parts.name,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-3], lambda b: b.replace(b"1.5", b"2.5"), lambda b: b""])

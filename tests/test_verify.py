@@ -105,7 +105,15 @@ def test_a_rounding_agrees_and_is_told(results):
     assert agreement.equal == agreement.values - 1
 
 
-@pytest.mark.parametrize("value", [float("nan"), None, "1", float("inf")])
+def test_what_is_missing_differs(results):
+    path = results / "at/seed-0/measures/last/robustness.json"
+    edit(path, lambda content: content["values"].clear())
+    agreement = verify_file(path)
+    assert not agreement.agrees
+    assert agreement.values > 3
+
+
+@pytest.mark.parametrize("value", [float("nan"), None, "1", float("inf"), [1.0], {}])
 def test_what_is_no_number_differs(results, value):
     path = results / "at/seed-0/measures/best/robustness.json"
     edit(path, lambda content: content["values"].update(test_ce=value))

@@ -167,7 +167,8 @@ class TrainingSpec(Spec):
     """
 
     epochs: Count
-    batch_size: Count
+    batch_size: Annotated[Integer, Field(ge=2)]
+    """At least 2: batch norm has no statistics of one image."""
     optimizer: Literal["sgd", "adam", "entropy-sgd"] = "sgd"
     learning_rate: Positive
     momentum: Annotated[Real, Field(ge=0, lt=1)] = 0.9
@@ -560,6 +561,13 @@ class Experiment:
                     f"measures.{field}_variants: {', '.join(slugs)} given, but what to measure is missing; "
                     f"add measures.{field.removeprefix('hessian_')}"
                 )
+        for name in ("robustness", "flatness", "landscape", "series"):
+            part = getattr(measures, name)
+            if part is not None and part.attack.epsilon != self.spec.epsilon:
+                raise ConfigError(
+                    f"measures.{name}.attack.epsilon: {part.attack.epsilon:g} given, but the experiment's "
+                    f"epsilon is {self.spec.epsilon:g}; give both the same value (and step_size with them)"
+                )
         data = self.spec.data
         autoattack, classes = measures.robustness.autoattack, data.known_classes
         if autoattack and autoattack.target_classes and classes and autoattack.target_classes >= classes:
@@ -613,6 +621,11 @@ class Experiment:
             raise ConfigError(
                 f"{where}: unknown field {', '.join(map(repr, unknown))}; allowed are {', '.join(allowed)}"
             )
+        for field in variant.scale.keys() & variant.set.keys():
+            raise ConfigError(
+                f"{where}: scale.{field}: the variant sets {field} to {shown(variant.set[field])}; "
+                f"give the new value under set instead"
+            )
         values = self.baseline.training.model_dump()
         for field, factor in variant.scale.items():
             integer = isinstance(values[field], int) and not isinstance(values[field], bool)
@@ -621,7 +634,8 @@ class Experiment:
             scaled = values[field] * factor
             if not math.isfinite(scaled):
                 raise ConfigError(f"{where}: scale.{field}: {values[field]} times {factor:g} is too large")
-            values[field] = max(1, round(scaled)) if integer else scaled
+            least = 2 if field == "batch_size" else 1
+            values[field] = max(least, round(scaled)) if integer else scaled
         values.update(variant.set)
         training = parse(TrainingSpec, values, where)
         batch_size = max(training.batch_size, self.spec.minimum_batch_size)

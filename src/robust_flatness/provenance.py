@@ -1,6 +1,7 @@
 """What produced a result: versions, commit, device. The same for equal runs, so no timings."""
 
 import functools
+import hashlib
 import importlib.metadata
 import platform
 import subprocess
@@ -21,6 +22,15 @@ def git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return described.stdout.strip() or None
+
+
+@functools.cache
+def source_digest() -> str:
+    """SHA-256 of the package's source: unfinished work of other source is not taken up."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def provenance(device: str, threads: int) -> dict:

@@ -2,8 +2,8 @@
 
 A workflow deletes a job's declared outputs before it runs the job again, so nothing that must
 survive lies among them. Each part of a job (a checkpoint's measure, a snapshot's row) is kept as
-soon as it is measured; a job that is run again takes it from there. When the job is done, all of
-it is removed but the fingerprint.
+soon as it is measured; a job that is run again takes it from there, also one that was finished but
+whose end the workflow did not see. Parts stay until another job takes their place.
 
     <folder>/lock       held by the process that is measuring
     <folder>/finished   fingerprint of the job that was done last
@@ -20,14 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from robust_flatness.files import canonical_json, write_json, write_text
+from robust_flatness.provenance import source_digest
 
 
 class Unfinished:
-    """Finished parts of one job in `folder`; `identity` is all that its result depends on."""
+    """Finished parts of one job in `folder`; `identity` is all that its result depends on, but for
+    the package's source, which is added."""
 
     def __init__(self, folder: Path, identity: Any, report: Callable[[str], None] = print):
         self.folder = Path(folder)
-        self.fingerprint = hashlib.sha256(canonical_json(identity).encode()).hexdigest()
+        self.fingerprint = hashlib.sha256(canonical_json([identity, source_digest()]).encode()).hexdigest()
         self.parts = self.folder / self.fingerprint[:16]
         self.report = report
 
@@ -37,8 +39,8 @@ class Unfinished:
 
         A killed workflow leaves its jobs running. If such a process holds the lock it is waited
         for; if it has then written the `outputs` of this very job, there is nothing left to do.
-        The kernel frees the lock when its holder ends, however it ends. Parts are removed when
-        the block succeeds, and kept when it does not.
+        The kernel frees the lock when its holder ends, however it ends. What a measure keeps beside
+        the parts (`parts` is its folder too) is removed when the block succeeds.
         """
         outputs = [Path(path) for path in outputs]
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -55,7 +57,9 @@ class Unfinished:
             self._clean(outputs)
             yield True
             write_text(self.folder / "finished", self.fingerprint)
-            shutil.rmtree(self.parts, ignore_errors=True)
+            for path in self.parts.iterdir() if self.parts.exists() else ():
+                if path.suffix != ".json":
+                    path.unlink()
 
     def get(self, name: str, compute: Callable[[], Any]) -> Any:
         """The part `name`: as it was kept, or computed and kept. Values are JSON's."""

@@ -117,7 +117,6 @@ def verify_file(path: Path, device: str = "cpu") -> Agreement:
         )
     measured = function(checkpoint, dataset, spec, seed, device)
     recomputed = json.loads(json.dumps({"values": measured.values, "details": measured.details}))
-    # values of a checkpoint equal to another one are stored once: compare what both have
     pairs = [*_pairs("", content["values"], recomputed["values"])]
     pairs += _pairs("details.", content["details"], recomputed["details"])
     return _compare(path, pairs, content["values"])
@@ -161,10 +160,13 @@ def _cell(value: Any) -> str:
 
 
 def _pairs(name: str, stored: Any, recomputed: Any) -> Iterator[tuple[str, Any, Any]]:
-    """(name, stored, recomputed) of all numbers and words that both have."""
+    """(name, stored, recomputed) of all numbers and words recomputed; None where one is not stored.
+
+    More may be stored: a checkpoint equal to another one has that one's values.
+    """
     if isinstance(stored, dict) and isinstance(recomputed, dict):
-        for key in sorted(stored.keys() & recomputed.keys()):
-            yield from _pairs(f"{name}{key}.", stored[key], recomputed[key])
+        for key in sorted(recomputed):
+            yield from _pairs(f"{name}{key}.", stored.get(key), recomputed[key])
     elif isinstance(stored, list) and isinstance(recomputed, list) and len(stored) == len(recomputed):
         for index, pair in enumerate(zip(stored, recomputed, strict=True)):
             yield from _pairs(f"{name}{index}.", *pair)
@@ -189,7 +191,7 @@ def _is_nan(value: Any) -> bool:
 
 def _difference(name: str, stored: Any, recomputed: Any, values: dict) -> float:
     """The difference in units of what is allowed; infinite where nothing is."""
-    if isinstance(stored, str) or isinstance(recomputed, str) or stored is None or recomputed is None:
+    if not (isinstance(stored, int | float) and isinstance(recomputed, int | float)):
         return math.inf
     allowed = TOLERANCE * max(1.0, abs(stored))
     split, _, kind = name.partition("_")

@@ -69,6 +69,12 @@ def test_the_average_is_saved_and_evaluated_and_does_not_touch_training(tmp_path
         torch.testing.assert_close(parameter, expected[name], rtol=1e-5, atol=1e-6)
     run.evaluator.refresh(saved)
     assert run.evaluate() == row
+    # its batch norms have the means over one clean epoch, all images once
+    batches = list(run._clean_batches(0))
+    assert sum(map(len, batches)) == len(run.x)
+    outputs = [saved.stem(saved.whitening(x)) for x in batches]
+    mean = torch.stack([out.mean((0, 2, 3)) for out in outputs]).mean(0)
+    torch.testing.assert_close(saved.stem_norm.running_mean, mean, rtol=1e-4, atol=1e-5)
     # a snapshot leaves the training's own weights and statistics alone
     for (name, a), b in zip(
         run.network.state_dict().items(), plain.network.state_dict().values(), strict=True

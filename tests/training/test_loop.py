@@ -115,13 +115,14 @@ def test_training_learns(tmp_path, dataset, make_job):
 
 def test_snapshot_values_are_those_of_the_checkpoint(tmp_path, dataset, make_job):
     """RLoss and RErr again, from the file, with the starts that every snapshot is evaluated with."""
-    job = make_job(early_stopping_restarts=2, history_examples=7)
+    evaluation = {"evaluation_epsilon": 0.15, "evaluation_step_size": 0.04, "evaluation_steps": 3}
+    job = make_job(early_stopping_restarts=2, history_examples=7, **evaluation)
     train(job, dataset, tmp_path)
     row = history(tmp_path)[-1]
     model = load_checkpoint(tmp_path / "checkpoints" / "last.safetensors").model
     for split, count, restarts in (("test", 7, 1), ("early_stopping", 9, 2)):
         x, y = dataset.images(split, count), dataset.labels(split, count)
-        found = PGD(0.1, 0.05, 2, restarts)(model, x, y, generator=generator(0, "evaluation", split))
+        found = PGD(0.15, 0.04, 3, restarts)(model, x, y, generator=generator(0, "evaluation", split))
         assert float(row[f"{split}_rloss"]) == pytest.approx(found.loss.mean().item(), rel=1e-5)
         assert float(row[f"{split}_rerr"]) == pytest.approx(100 * found.error.float().mean().item())
         if split == "test":
@@ -211,12 +212,53 @@ def test_weights_are_clipped_after_every_step(bound, dataset, make_job):
         assert (norm.scale - 1).abs().max() <= bound + 1e-6
 
 
-def test_label_smoothing_at_zero_and_averaging_of_the_loss(dataset, make_job):
-    smooth, plain = Training(make_job(label_smoothing=0.0), dataset), Training(make_job(), dataset)
-    assert smooth.epoch(0) == plain.epoch(0)
-    row = plain.epoch(1)
-    # with one batch size throughout (20 = 5 * 4), AT's loss is the RLoss of its batches
+def test_the_loss_is_averaged_over_the_epoch(dataset, make_job):
+    """With one batch size throughout (20 = 5 * 4), AT's loss is the RLoss of its batches."""
+    row = Training(make_job(), dataset).epoch(0)
     assert row["train_loss"] == pytest.approx(row["train_rloss"], rel=1e-5)
+
+
+def test_every_update_is_made_at_the_scheduled_rate_and_momentum(dataset, make_job):
+    """Multi-step: 0.05 until epoch 2, then a tenth, ...; cyclic: a triangle, momentum against it."""
+    for settings, expected in (
+        ({"epochs": 5}, [(0.05 * 0.1**drops, 0.9) for drops in (0, 0, 1, 2, 3) for _ in range(5)]),
+        (
+            {"epochs": 2, "schedule": "cyclic"},
+            [(0.01 * height, 0.9 - 0.02 * height) for height in (0, 1, 2, 3, 4, 5, 4, 3, 2, 1)],
+        ),
+    ):
+        run = Training(make_job(**settings), dataset)
+        used, step = [], run.optimizer.step
+
+        def recording(closure, group=run.optimizer.param_groups[0], step=step, used=used):
+            used.append((group["lr"], group["momentum"]))
+            return step(closure)
+
+        run.optimizer.step = recording
+        for epoch in range(settings["epochs"]):
+            run.epoch(epoch)
+        np.testing.assert_allclose(used, expected, atol=1e-12)
+
+
+def test_batches_are_augmented_anew_in_every_epoch(dataset, make_job):
+    """An epoch is one pass over the images, each moved by at most one pixel."""
+    run = Training(make_job(augmentation={"crop": 1}), dataset)
+    run.epoch(0)  # makes the epoch's streams
+    padded = torch.nn.functional.pad(run.x, (1, 1, 1, 1))
+    views = [padded[:, :, i : i + 8, j : j + 8] for i in range(3) for j in range(3)]
+    epochs = []
+    for epoch in (0, 1):
+        run.streams["augmentation"] = generator(0, "augmentation", epoch)
+        order = torch.cat(list(run.plan.epoch(epoch)))
+        assert sorted(order.tolist()) == list(range(20))
+        batches = [batch.x for _, batch in zip(range(run.plan.updates), run._batches(epoch), strict=False)]
+        seen = torch.empty_like(run.x)
+        seen[order] = torch.cat(batches)
+        among = torch.stack([(seen == view).flatten(1).all(1) for view in views])
+        assert among.any(0).all()
+        assert not among[4].all(), "nothing was moved"
+        epochs.append(seen)
+    assert not torch.equal(*epochs)
 
 
 def test_history_counts_true_labels_of_attacked_labelled_examples(dataset, make_job):

@@ -129,12 +129,46 @@ def test_interruption_while_publishing(where, tmp_path, dataset, make_job, monke
     assert content(directory) == content(tmp_path / "whole")
 
 
-def test_finished_training_keeps_no_state_and_is_made_anew(tmp_path, dataset, make_job):
+def test_finished_training_keeps_no_state(tmp_path, dataset, make_job):
     train(make_job(), dataset, tmp_path)
     assert sorted(p.name for p in (tmp_path / ".resume").iterdir()) == ["finished", "lock"]
-    before = content(tmp_path)
+
+
+def test_a_training_that_was_finished_unseen_is_not_done_again(tmp_path, dataset, make_job, monkeypatch):
+    """Snakemake dies, its job ends well, the next Snakemake deletes the outputs and starts it anew."""
     train(make_job(), dataset, tmp_path)
+    before = content(tmp_path)
+    for name in ("history.csv", "checkpoints/last.safetensors", "checkpoints/best.safetensors"):
+        (tmp_path / name).unlink()
+    messages = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "epoch", None)  # nothing is trained
+        train(make_job(), dataset, tmp_path, report=messages.append)
     assert content(tmp_path) == before
+    assert "has been finished" in messages[0]
+
+
+@pytest.mark.parametrize("change", ["settings", "source", "damage", "deletion"])
+def test_a_finished_training_is_made_anew_if_it_is_another_or_not_whole(
+    change, tmp_path, dataset, make_job, monkeypatch
+):
+    train(make_job(), dataset, tmp_path)
+    snapshot = sorted((tmp_path / "checkpoints").glob("epoch-*"))[0]
+    before = content(tmp_path)
+    if change == "source":
+        monkeypatch.setattr("robust_flatness.training.loop.source_digest", lambda: "other")
+    elif change == "damage":
+        data = bytearray(snapshot.read_bytes())
+        data[-5] ^= 1
+        snapshot.unlink()  # may be linked to another file
+        snapshot.write_bytes(data)
+    elif change == "deletion":
+        snapshot.unlink()
+    epochs = []
+    settings = {"learning_rate": 0.01} if change == "settings" else {}
+    train(make_job(**settings), dataset, tmp_path, progress=lambda done, *_: epochs.append(done))
+    assert epochs == [1, 2, 3]
+    assert (content(tmp_path) == before) is (change != "settings")
 
 
 def test_stale_snapshots_are_removed(tmp_path, dataset, make_job):
@@ -221,13 +255,13 @@ def test_second_process_waits_and_goes_on(tmp_path, dataset, make_job):
 def test_second_process_leaves_what_the_first_has_finished(tmp_path, dataset, make_job):
     job = make_job()
     train(job, dataset, tmp_path)
-    before = (tmp_path / "history.csv").stat().st_mtime_ns
+    before = content(tmp_path)
     with open(tmp_path / ".resume" / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         thread, messages = start_waiting(job, dataset, tmp_path)
     thread.join(60)
-    assert "nothing left to do" in messages[1]
-    assert (tmp_path / "history.csv").stat().st_mtime_ns == before
+    assert "has been finished" in messages[1]
+    assert content(tmp_path) == before
 
 
 KILLED = """

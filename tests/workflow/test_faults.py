@@ -35,24 +35,26 @@ def experiment() -> dict:
     return config
 
 
-def command(directory: Path, *arguments: str) -> list[str]:
+def command(directory: Path, *arguments: str, cores: int = 2) -> list[str]:
     parts = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile"]
-    parts += ["--workflow-profile", ROOT / "profiles/default", "--directory", directory, "--cores", "2"]
+    parts += ["--workflow-profile", ROOT / "profiles/default", "--directory", directory, "--cores", cores]
     parts += ["--configfile", directory / "config.yaml", *arguments]
     return list(map(str, parts))
 
 
-def prepared_folder(path: Path) -> Path:
+def prepared_folder(path: Path, config: dict | None = None) -> Path:
     path.mkdir()
-    (path / "config.yaml").write_text(yaml.safe_dump(experiment()))
+    (path / "config.yaml").write_text(yaml.safe_dump(config or experiment()))
     return path
 
 
-def contents(directory: Path) -> dict[str, bytes]:
-    """Everything a run leaves but its timings and what resumption keeps for itself."""
+def contents(directory: Path, *folders: str) -> dict[str, bytes]:
+    """Everything a run leaves in `results` (and other folders) but its timings and what resumption
+    keeps for itself."""
     return {
         str(path.relative_to(directory)): path.read_bytes()
-        for path in sorted((directory / "results").rglob("*"))
+        for folder in ("results", *folders)
+        for path in sorted((directory / folder).rglob("*"))
         if path.is_file() and not {"timings", ".resume"} & set(path.parts)
     }
 
@@ -129,6 +131,23 @@ def test_kills_at_random_moments(reference, tmp_path):
                 os.killpg(session, signal.SIGKILL)
     size = sum(map(len, contents(undisturbed).values()))
     print(f"{stops} stops survived in {completed} runs; {size} bytes equal to the undisturbed run's")
+
+
+def test_two_runs_give_the_same_bytes(tmp_path):
+    """Checkpoints, JSON, CSV, figures and tables of the smoke experiment, with two cores and with one."""
+    config = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
+    found = []
+    for cores in (2, 1):
+        directory = prepared_folder(tmp_path / f"{cores}-cores", config)
+        subprocess.run(command(directory, cores=cores), check=True, capture_output=True, cwd=directory)
+        found.append(contents(directory, "figures", "paper_tables"))
+    first, second = found
+    kinds = {Path(name).suffix for name in first}
+    assert {".safetensors", ".json", ".csv", ".pdf", ".png", ".md"} <= kinds
+    assert first.keys() == second.keys()
+    different = [name for name in first if first[name] != second[name]]
+    assert not different
+    print(f"{len(first)} files, {sum(map(len, first.values()))} bytes equal in two runs")
 
 
 # Single jobs.

@@ -21,6 +21,7 @@ from robust_flatness.files import canonical_json
 from robust_flatness.models import build_model
 from robust_flatness.models.checkpoint import Metadata, save_checkpoint
 from robust_flatness.models.inference import InferenceModel
+from robust_flatness.provenance import source_digest
 from robust_flatness.seeding import derive_seed, generator
 from robust_flatness.training.attack import TrainingAttack
 from robust_flatness.training.averaging import averaged_weights, recompute_statistics
@@ -64,8 +65,8 @@ def train(
     on the early-stopping images. `pseudo_labels` are int labels [n] of the `unlabeled` split,
     needed if `unlabeled_fraction` is set. `report` receives messages for the log.
 
-    A second process in the same directory waits for the first and then takes over; if the first
-    has finished the same training meanwhile, nothing is left to do.
+    A second process in the same directory waits for the first and then takes over. A training that
+    has been finished is not done again: what is missing of its files is made from its snapshots.
 
     Raises
     ------
@@ -79,11 +80,15 @@ def train(
     directory = Path(directory)
     store = ResumeStore(directory, run.fingerprint(dataset.checksum), report)
     try:
-        with store.locked() as waited:
-            if waited and store.published(["history.csv", "checkpoints/best.safetensors"]):
-                report(f"{directory}: that process has finished the same training; nothing left to do")
-                return
-            _train(run, store, progress)
+        with store.locked():
+            rows = store.finished()
+            if rows is None:
+                rows = _train(run, store, progress)
+            else:
+                report(f"{directory}: this training has been finished; its files are made from its snapshots")
+            store.publish(run.spec.snapshot_epochs(), best_epoch(rows))
+            write_history(directory / "history.csv", rows)
+            store.finish(rows)
     except OSError as error:
         raise TrainingError(
             f"{error.filename or directory}: {error.strerror or error}; the epochs saved so far are kept in "
@@ -91,8 +96,8 @@ def train(
         ) from error
 
 
-def _train(run: "Training", store: ResumeStore, progress: Progress | None) -> None:
-    """Train from the stored state, or the beginning, to the published files."""
+def _train(run: "Training", store: ResumeStore, progress: Progress | None) -> list[Row]:
+    """Train from the stored state, or the beginning, to the last epoch; the rows of the history."""
     epochs, directory = run.spec.epochs, store.directory
     state = store.load()
     rows: list[Row] = []
@@ -111,9 +116,7 @@ def _train(run: "Training", store: ResumeStore, progress: Progress | None) -> No
         store.save(State(run.state(), {"rows": rows}), taken)
         if progress:
             progress(epoch + 1, epochs, row)
-    store.publish(snapshots, best_epoch(rows))
-    write_history(directory / "history.csv", rows)
-    store.finish()
+    return rows
 
 
 def _require_finite(run: "Training", row: Row, rows: list[Row], store: ResumeStore, snapshots: set) -> None:
@@ -363,9 +366,11 @@ class Training:
     # -- interruption --------------------------------------------------------------------------------
 
     def fingerprint(self, data_checksum: str) -> str:
-        """SHA-256 of everything the result depends on: job, data, pseudo-labels, versions, device."""
+        """SHA-256 of everything the result depends on: source, job, data, pseudo-labels, versions,
+        device."""
         parts = {
             "robust_flatness": __version__,
+            "source": source_digest(),
             "job": self.job.model_dump(mode="json"),
             "data": data_checksum,
             "pseudo_labels": self.pool_labels.tolist(),

@@ -7,7 +7,7 @@ the very end.
     .resume/lock          held by the process that is training here
     .resume/state         SHA-256 of the rest, then safetensors as of the last finished epoch
     .resume/checkpoints/  the snapshots so far
-    .resume/finished      fingerprint of the training that was published last
+    .resume/finished      fingerprint and history of the training that was published last
 """
 
 import contextlib
@@ -60,33 +60,38 @@ class ResumeStore:
         self.folder = self.directory / ".resume"
         self.state_path = self.folder / "state"
         self.snapshots = self.folder / "checkpoints"
+        self._published = self.directory / "checkpoints"
         self._finished = self.folder / "finished"
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[bool]:
-        """Hold the lock; yields whether another process held it first and had to be waited for.
+    def locked(self) -> Iterator[None]:
+        """Hold the lock; another process that holds it is waited for.
 
         The kernel frees the lock when its holder ends, however it ends.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(self.folder / "lock", "w") as file:
-            waited = False
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                waited = True
                 self.report(f"{self.directory}: another process is training here; waiting for it to end")
                 fcntl.flock(file, fcntl.LOCK_EX)
-            yield waited
+            yield
 
-    def published(self, names: Iterable[str]) -> bool:
-        """Whether this very training has been published and its files are all there."""
+    def finished(self) -> list[dict[str, Any]] | None:
+        """The history of this very training, if it has been finished and its snapshots are whole.
+
+        Its declared outputs may be gone: a workflow deletes those of a job whose end it has not seen.
+        """
         try:
-            if self._finished.read_text(encoding="utf-8") != self.fingerprint:
-                return False
-        except OSError:
-            return False
-        return all((self.directory / name).exists() for name in names)
+            content = json.loads(self._finished.read_text(encoding="utf-8"))
+            if content["fingerprint"] != self.fingerprint:
+                return None
+            for epoch in content["snapshots"]:
+                load_checkpoint(self._published / snapshot_name(epoch))
+        except (OSError, ValueError, KeyError, TypeError, ConfigError):
+            return None
+        return content["rows"]
 
     def load(self) -> State | None:
         """The last finished epoch's state; None to start from the beginning.
@@ -133,24 +138,30 @@ class ResumeStore:
     def publish(self, epochs: Iterable[int], best: int) -> None:
         """Put the snapshots of `epochs`, `best` and `last` into `<directory>/checkpoints`.
 
-        The snapshots stay in the store as well, until `finish`.
+        The snapshots stay in the store as well, until `finish`; those that are not there any more
+        have been published.
         """
         epochs = sorted(epochs)
-        target = self.directory / "checkpoints"
+        target = self._published
         target.mkdir(parents=True, exist_ok=True)
         names = {snapshot_name(epoch): epoch for epoch in epochs}
         for path in (*target.glob("epoch-*.safetensors"), *target.glob(".*.tmp")):
             if path.name not in names:
                 path.unlink()
         for name in names:
-            _link(self.snapshots / name, target / name)
+            if (self.snapshots / name).exists():
+                _link(self.snapshots / name, target / name)
         for name, epoch in {"best": best, "last": epochs[-1]}.items():
             with atomic_path(target / f"{name}.safetensors") as temporary:
-                shutil.copyfile(self.snapshots / snapshot_name(epoch), temporary)
+                shutil.copyfile(target / snapshot_name(epoch), temporary)
 
-    def finish(self) -> None:
-        """Everything is published: drop state and snapshots."""
-        write_text(self._finished, self.fingerprint)
+    def finish(self, rows: list[dict[str, Any]]) -> None:
+        """Everything is published: note the history, drop state and snapshots."""
+        snapshots = sorted(
+            int(path.stem.removeprefix("epoch-")) for path in self._published.glob("epoch-*.safetensors")
+        )
+        content = {"fingerprint": self.fingerprint, "rows": rows, "snapshots": snapshots}
+        write_text(self._finished, json.dumps(content))
         self.clear()
 
     def clear(self) -> None:
