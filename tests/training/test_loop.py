@@ -249,9 +249,9 @@ def test_batches_are_augmented_anew_in_every_epoch(dataset, make_job):
     epochs = []
     for epoch in (0, 1):
         run.streams["augmentation"] = generator(0, "augmentation", epoch)
-        order = torch.cat(list(run.plan.epoch(epoch)))
+        order = torch.cat([index for _, index in zip(range(5), run.plan.epoch(epoch), strict=False)])
         assert sorted(order.tolist()) == list(range(20))
-        batches = [batch.x for _, batch in zip(range(run.plan.updates), run._batches(epoch), strict=False)]
+        batches = [batch.x for _, batch in zip(range(5), run._batches(epoch), strict=False)]
         seen = torch.empty_like(run.x)
         seen[order] = torch.cat(batches)
         among = torch.stack([(seen == view).flatten(1).all(1) for view in views])
