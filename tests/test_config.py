@@ -78,9 +78,9 @@ def test_other_text_is_left_for_the_validation(text):
 
 def test_values_from_the_command_line_are_understood():
     """Snakemake's --config gives text, and lists where there are commas."""
-    as_text = digits(epsilon="8/255", seeds="0,1", variants="at,trades-6", training__learning_rate="5e-2")
+    as_text = digits(epsilon="51/255", seeds="0,1", variants="at,trades-6", training__learning_rate="5e-2")
     spec = load(as_text).spec
-    assert spec.epsilon == 8 / 255
+    assert spec.epsilon == 51 / 255
     assert spec.seeds == (0, 1)
     assert spec.variants == ("at", "trades-6")
     assert spec.training["learning_rate"] == "5e-2"

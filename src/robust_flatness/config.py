@@ -563,7 +563,7 @@ class Experiment:
                 )
         for name in ("robustness", "flatness", "landscape", "series"):
             part = getattr(measures, name)
-            if part is not None and part.attack.epsilon != self.spec.epsilon:
+            if part is not None and not math.isclose(part.attack.epsilon, self.spec.epsilon, rel_tol=1e-4):
                 raise ConfigError(
                     f"measures.{name}.attack.epsilon: {part.attack.epsilon:g} given, but the experiment's "
                     f"epsilon is {self.spec.epsilon:g}; give both the same value (and step_size with them)"
