@@ -51,8 +51,25 @@ def npz_spec(path, **sizes):
     )
 
 
+def test_a_pool_with_published_pseudo_labels_is_taken_as_it_is(tmp_path):
+    pool = {"x_unlabeled": arrays(test=30)["x_test"], "y_unlabeled": np.arange(30) % 3}
+    path = save(tmp_path / "own.npz", pool)
+    splits = make_splits(npz_spec(path, train=60, unlabeled=25), 0)
+    assert np.array_equal(splits["x_unlabeled"][:, 0], pool["x_unlabeled"][:25])
+    assert np.array_equal(splits["pseudo_labels"], pool["y_unlabeled"][:25])
+    assert "y_unlabeled" not in splits
+    assert len(splits["x_train"]) == 60  # no training image goes to the pool
+    with pytest.raises(ConfigError, match=r"data.unlabeled: 31 .* x_unlabeled .* has 30"):
+        make_splits(npz_spec(path, unlabeled=31), 0)
+    with pytest.raises(ConfigError, match="y_unlabeled missing"):
+        make_splits(npz_spec(save(tmp_path / "half.npz", pool, ["y_unlabeled"])), 0)
+    wrong = pool | {"y_unlabeled": np.full(30, 7)}
+    with pytest.raises(ConfigError, match="y_unlabeled holds labels from 7"):
+        make_splits(npz_spec(save(tmp_path / "wrong.npz", wrong)), 0)
+
+
 def test_no_example_is_in_two_splits(digits):
-    """The digits hold a few images twice; counting them shows each example used at most once."""
+    """Counted, so that it holds for data in which an image is there twice, too."""
     available: dict[bytes, int] = {}
     source = np.rint(load_digits().images * (255 / 16)).astype(np.uint8)
     for key in keys_of(source):

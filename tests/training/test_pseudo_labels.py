@@ -48,3 +48,9 @@ def test_held_out_splits_do_not_matter(dataset, settings):
 
 def test_no_pool_no_labels(make_dataset, settings):
     assert len(pseudo_label(make_dataset(unlabeled=0), settings.model, settings.training, seed=0)) == 0
+
+
+def test_published_pseudo_labels_are_kept(dataset, settings):
+    published = np.arange(12) % 2
+    given = Dataset(dataset.arrays | {"pseudo_labels": published})
+    assert pseudo_label(given, settings.model, settings.training, seed=0).tolist() == published.tolist()

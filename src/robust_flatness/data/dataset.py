@@ -52,6 +52,11 @@ class Dataset:
         """Channel standard deviations of the training images in [0, 1]."""
         return tuple(self.arrays["std"].tolist())
 
+    @property
+    def pseudo_labels(self) -> np.ndarray | None:
+        """Published pseudo-labels of the `unlabeled` split, int64 [n], where the data came with them."""
+        return self.arrays.get("pseudo_labels")
+
     @cached_property
     def checksum(self) -> str:
         """SHA-256 over all arrays: what a training's resume state is tied to."""

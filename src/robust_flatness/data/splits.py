@@ -13,6 +13,9 @@ from robust_flatness.config import ConfigError, DataSpec
 from robust_flatness.seeding import derive_seed
 
 Arrays = dict[str, np.ndarray]
+KEYS = ("x_train", "y_train", "x_test", "y_test")
+#: Images without labels, and labels somebody predicted for them.
+POOL_KEYS = ("x_unlabeled", "y_unlabeled")
 
 
 def make_splits(spec: DataSpec, seed: int) -> Arrays:
@@ -21,7 +24,9 @@ def make_splits(spec: DataSpec, seed: int) -> Arrays:
     `digits`: all four splits are stratified random subsets. `npz`: `test` is the head of the test
     set and `early_stopping` its tail (as in the paper's use of CIFAR-10); `train` and `unlabeled`
     are disjoint stratified subsets of the training set in their original order, or the whole of it.
-    The pool's labels are left out: nothing after this function can read them.
+    The pool's labels are left out: nothing after this function can read them. A file with images
+    `x_unlabeled` has the pool from there (its head), and their published pseudo-labels `y_unlabeled`,
+    kept as `pseudo_labels`.
 
     Raises
     ------
@@ -38,7 +43,7 @@ def make_splits(spec: DataSpec, seed: int) -> Arrays:
     else:
         source = read_npz(Path(spec.path), spec.classes)
         splits, classes = _npz_splits(source, spec, seed)
-    del splits["y_unlabeled"]
+    splits.pop("y_unlabeled", None)
     pixels = splits["x_train"].astype(np.float64) / 255
     splits["classes"] = np.int64(classes)
     splits["mean"] = pixels.mean((0, 2, 3))
@@ -86,18 +91,31 @@ def _npz_splits(source: Arrays, spec: DataSpec, seed: int) -> tuple[Arrays, int]
             f"data.test + data.early_stopping: {spec.test} + {spec.early_stopping} examples asked for, "
             f"but {path} has {available} test examples"
         )
+    given = "x_unlabeled" in source
+    if given and spec.unlabeled > len(source["x_unlabeled"]):
+        raise ConfigError(
+            f"data.unlabeled: {spec.unlabeled} examples asked for, but x_unlabeled of {path} has "
+            f"{len(source['x_unlabeled'])}"
+        )
     available = len(source["y_train"])
-    if spec.train + spec.unlabeled > available:
+    if given and spec.train > available:
+        raise ConfigError(
+            f"data.train: {spec.train} examples asked for, but {path} has {available} training examples"
+        )
+    if not given and spec.train + spec.unlabeled > available:
         raise ConfigError(
             f"data.train + data.unlabeled: {spec.train} + {spec.unlabeled} examples asked for, "
             f"but {path} has {available} training examples"
         )
-    sizes = {"train": spec.train, "unlabeled": spec.unlabeled}
+    sizes = {"train": spec.train} if given else {"train": spec.train, "unlabeled": spec.unlabeled}
     parts = _stratified(source["y_train"], sizes, derive_seed(seed, "splits"))
     splits = {}
     for name, index in parts.items():
         splits[f"x_{name}"] = source["x_train"][np.sort(index)]
         splits[f"y_{name}"] = source["y_train"][np.sort(index)]
+    if given:
+        splits["x_unlabeled"] = source["x_unlabeled"][: spec.unlabeled]
+        splits["pseudo_labels"] = source["y_unlabeled"][: spec.unlabeled]
     ends = {"test": slice(spec.test), "early_stopping": slice(-spec.early_stopping, None)}
     for name, part in ends.items():
         splits[f"x_{name}"] = source["x_test"][part]
@@ -106,7 +124,8 @@ def _npz_splits(source: Arrays, spec: DataSpec, seed: int) -> tuple[Arrays, int]
 
 
 def read_npz(path: Path, classes: int | None = None) -> Arrays:
-    """A user's arrays `x_train, y_train, x_test, y_test`, images brought to uint8 [n, C, H, W].
+    """A user's arrays `x_train, y_train, x_test, y_test` and, if it has them, `x_unlabeled,
+    y_unlabeled`; images brought to uint8 [n, C, H, W].
 
     Raises
     ------
@@ -114,9 +133,9 @@ def read_npz(path: Path, classes: int | None = None) -> Arrays:
         If the file cannot be read, a key is missing, a shape or dtype is wrong, or a label lies
         outside 0..K-1.
     """
-    keys = ("x_train", "y_train", "x_test", "y_test")
     try:
         with np.load(path, allow_pickle=False) as file:
+            keys = KEYS + POOL_KEYS if set(POOL_KEYS) & set(file.files) else KEYS
             missing = [key for key in keys if key not in file.files]
             if missing:
                 raise ConfigError(
@@ -132,16 +151,18 @@ def read_npz(path: Path, classes: int | None = None) -> Arrays:
         raise ConfigError(f"{path}: not a readable .npz file of plain arrays ({error})") from None
     except Exception as error:  # zlib and struct raise their own on damaged archives
         raise ConfigError(f"{path}: damaged .npz file ({error})") from None
-    for part in ("train", "test"):
+    parts = [key.removeprefix("x_") for key in keys if key.startswith("x_")]
+    for part in parts:
         source[f"x_{part}"] = _images(path, f"x_{part}", source[f"x_{part}"])
         source[f"y_{part}"] = _labels(path, f"y_{part}", source[f"y_{part}"], len(source[f"x_{part}"]))
-    shapes = {part: source[f"x_{part}"].shape[1:] for part in ("train", "test")}
-    if shapes["train"] != shapes["test"]:
-        raise ConfigError(
-            f"{path}: x_train has images of shape {shapes['train']}, x_test of {shapes['test']} (C, H, W)"
-        )
+    shapes = {part: source[f"x_{part}"].shape[1:] for part in parts}
+    for part, shape in shapes.items():
+        if shape != shapes["train"]:
+            raise ConfigError(
+                f"{path}: x_train has images of shape {shapes['train']}, x_{part} of {shape} (C, H, W)"
+            )
     count = classes or int(source["y_train"].max()) + 1
-    for part in ("train", "test"):
+    for part in parts:
         labels = source[f"y_{part}"]
         if labels.min() < 0 or labels.max() >= count:
             raise ConfigError(
