@@ -12,6 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 VARIANTS = ["at", "trades-6", "unlabeled", "at-scaled-2"]
 
+pytestmark = pytest.mark.xdist_group("smoke")  # one process for all, so that there is one run
+
 
 def snakemake(directory: Path, *arguments: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile"]
