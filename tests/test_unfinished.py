@@ -39,6 +39,15 @@ def test_finished_parts_are_not_measured_again(tmp_path):
         assert unfinished.get("b", lambda: 2) == 2
 
 
+def test_a_kept_part_is_in_the_order_of_a_measured_one(tmp_path):
+    """Columns of a table follow the keys."""
+    unfinished = job(tmp_path)
+    with unfinished.locked([]):
+        measured = unfinished.get("a", lambda: {"b": 1, "a": {"d": 2, "c": 3}})
+        kept = unfinished.get("a", never)
+    assert str(measured) == str(kept) == "{'a': {'c': 3, 'd': 2}, 'b': 1}"
+
+
 def test_a_job_that_was_finished_unseen_is_not_measured_again(tmp_path):
     """Its workflow died before it ended, and the next one has deleted its outputs."""
     unfinished = job(tmp_path)

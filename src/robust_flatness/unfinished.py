@@ -62,7 +62,7 @@ class Unfinished:
                     path.unlink()
 
     def get(self, name: str, compute: Callable[[], Any]) -> Any:
-        """The part `name`: as it was kept, or computed and kept. Values are JSON's."""
+        """The part `name`: as it was kept, or computed and kept. Values are JSON's, keys sorted."""
         path = self.parts / f"{name}.json"
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -71,7 +71,7 @@ class Unfinished:
                 return content["part"]
         except (OSError, ValueError, KeyError, TypeError):
             pass
-        part = json.loads(json.dumps(compute()))
+        part = json.loads(canonical_json(compute()))
         write_json(path, {"part": part, "sha256": _digest(part)}, durable=False)
         return part
 
