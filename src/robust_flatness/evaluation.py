@@ -106,7 +106,7 @@ def evaluate_robustness(
     if autoattack and attack is None:
         raise ValueError("attack: None given, but autoattack takes its radius from it")
     check_inputs(x, y)
-    net = InferenceModel(model, x[:2])
+    net = InferenceModel.of(model, x[:2])
     clean, pgd, auto = _clean(net, x, y, batch_size), None, None
     if attack is not None:
         found = attack(net, x, y, batch_size, generator(seed, "pgd"))

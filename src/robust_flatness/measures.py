@@ -58,7 +58,7 @@ def robustness(
         count = getattr(spec, f"{split}_examples")
         x, y = dataset.images(split, count, device), dataset.labels(split, count, device)
         result = evaluate_robustness(
-            checkpoint.model, x, y,
+            checkpoint.inference, x, y,
             attack=pgd(spec.attack, spec.precision),
             autoattack=spec.autoattack or False,
             batch_size=spec.batch_size,
@@ -67,7 +67,7 @@ def robustness(
         )  # fmt: skip
         clean_count = getattr(spec, f"clean_{split}_examples")
         clean = evaluate_robustness(
-            checkpoint.model,
+            checkpoint.inference,
             dataset.images(split, clean_count, device),
             dataset.labels(split, clean_count, device),
             attack=None, autoattack=False, batch_size=spec.batch_size, seed=0,
@@ -129,7 +129,7 @@ def flatness(
         }
         if case == "average":
             result = average_flatness(
-                checkpoint.model, x, y,
+                checkpoint.inference, x, y,
                 samples=spec.average.samples if attacked else spec.average.clean_samples,
                 reference_single=known.get("reference_single"), **common,
             )  # fmt: skip
@@ -137,7 +137,7 @@ def flatness(
             measured.values[f"{column}_se"] = result.standard_error
         else:
             result = worst_flatness(
-                checkpoint.model, x, y,
+                checkpoint.inference, x, y,
                 steps=part.steps, restarts=part.restarts, weight_step=part.weight_step, **common,
             )  # fmt: skip
         measured.values[column] = result.value

@@ -287,3 +287,17 @@ def test_relu_before_pooling_with_ties(x):
         F.linear(model[1](shifted.relu()).flatten(1), model[3].weight).sum(), shifted
     )
     torch.testing.assert_close(ours, theirs)
+
+
+def test_a_lent_network_gets_its_weights_back(x):
+    model = randomise(resnet())
+    net = InferenceModel(model)
+    before = net(x).detach()
+    with pytest.raises(ZeroDivisionError), InferenceModel.lent(net, x[:2]) as lent:  # noqa: PT012
+        assert lent is net
+        lent.refresh({"stem.weight": torch.zeros_like(model.stem.weight)})
+        assert not torch.equal(lent(x), before)
+        raise ZeroDivisionError
+    assert torch.equal(net(x), before)
+    with InferenceModel.lent(model, x[:2]) as lent:
+        assert lent is not model

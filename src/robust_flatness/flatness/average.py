@@ -89,19 +89,19 @@ def average_flatness(
     """
     check_measure(x, y, scope, xi=xi, samples=samples, batch_size=batch_size)
     attack, _ = with_precision(attack, precision)
-    net = InferenceModel(model, x[:2])
-    if reference is None or (attack is not None and reference_single is None):
-        known, single = reference_losses(net, x, y, attack, batch_size, seed)
-        reference = known if reference is None else reference
-        reference_single = single if reference_single is None else reference_single
-    elif attack is None:
-        reference_single = reference
-    measure = _Samples(net, Neighborhood(net, xi, weight_bound), x, y, attack, batch_size, scope, seed)
-    perturbed = []
-    for sample in range(samples):
-        perturbed.append(measure.loss(sample))
-        if progress is not None:
-            progress(sample + 1, samples)
+    with InferenceModel.lent(model, x[:2]) as net:
+        if reference is None or (attack is not None and reference_single is None):
+            known, single = reference_losses(net, x, y, attack, batch_size, seed)
+            reference = known if reference is None else reference
+            reference_single = single if reference_single is None else reference_single
+        elif attack is None:
+            reference_single = reference
+        measure = _Samples(net, Neighborhood(net, xi, weight_bound), x, y, attack, batch_size, scope, seed)
+        perturbed = []
+        for sample in range(samples):
+            perturbed.append(measure.loss(sample))
+            if progress is not None:
+                progress(sample + 1, samples)
     values = torch.stack(perturbed).cpu()
     return FlatnessResult(values.mean().item() - reference, reference, values, reference_single)
 

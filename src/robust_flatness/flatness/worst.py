@@ -90,24 +90,24 @@ def worst_flatness(
     check_measure(x, y, scope, xi=xi, steps=steps, restarts=restarts, weight_step=weight_step,
                   batch_size=batch_size)  # fmt: skip
     attack, precision = with_precision(attack, precision)
-    net = InferenceModel(model, x[:2])
-    if reference is None:
-        reference, _ = reference_losses(net, x, y, attack, batch_size, seed)
-    search = JointSearch(net, Neighborhood(net, xi, weight_bound), attack, steps, weight_step, precision)
-    parts = list(batches(len(x), batch_size))
-    sums = []
-    for restart in range(restarts):
-        start = x
-        if attack is not None:
-            start = random_start(x, attack.epsilon, generator(seed, "worst starts", restart))
-        groups = [[part] for part in parts] if scope == "batch" else [parts]
-        found = []
-        for index, group in enumerate(groups):
-            directions = generator(seed, "worst directions", restart, index)
-            found += search.run(x, y, start, group, directions)[1]
-        sums.append(torch.stack(found))
-        if progress is not None:
-            progress(restart + 1, restarts)
+    with InferenceModel.lent(model, x[:2]) as net:
+        if reference is None:
+            reference, _ = reference_losses(net, x, y, attack, batch_size, seed)
+        search = JointSearch(net, Neighborhood(net, xi, weight_bound), attack, steps, weight_step, precision)
+        parts = list(batches(len(x), batch_size))
+        sums = []
+        for restart in range(restarts):
+            start = x
+            if attack is not None:
+                start = random_start(x, attack.epsilon, generator(seed, "worst starts", restart))
+            groups = [[part] for part in parts] if scope == "batch" else [parts]
+            found = []
+            for index, group in enumerate(groups):
+                directions = generator(seed, "worst directions", restart, index)
+                found += search.run(x, y, start, group, directions)[1]
+            sums.append(torch.stack(found))
+            if progress is not None:
+                progress(restart + 1, restarts)
     table = torch.stack(sums).cpu() / len(x)
     perturbed = table.sum(dim=1)
     best = table.amax(dim=0).sum() if scope == "batch" else perturbed.max()

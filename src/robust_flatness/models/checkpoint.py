@@ -8,6 +8,7 @@ code from the file.
 import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from robust_flatness.config import ConfigError, ModelSpec, parse
 from robust_flatness.files import atomic_path, canonical_json
 from robust_flatness.models import build_model
+from robust_flatness.models.inference import InferenceModel
 
 KEY = "robust_flatness"
 
@@ -45,6 +47,11 @@ class Checkpoint:
     model: nn.Module
     metadata: Metadata
     name: str = ""
+
+    @cached_property
+    def inference(self) -> InferenceModel:
+        """The network as attacks and measures compute it, traced once for all of them."""
+        return InferenceModel(self.model)
 
 
 def checksum(tensors: dict[str, Tensor], metadata: Metadata) -> str:

@@ -1,6 +1,7 @@
 """A frozen evaluation copy of a network, for attacks on its inputs and measures on its weights."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +50,23 @@ class InferenceModel(nn.Module):
     @classmethod
     def of(cls, model: nn.Module, example: Tensor | None = None) -> "InferenceModel":
         """`model` itself if it is an `InferenceModel`, else a new one made from it."""
-        return model if isinstance(model, cls) else cls(model, example)
+        if not isinstance(model, cls):
+            return cls(model, example)
+        if example is not None and not model._checked:
+            model._check(example)
+        return model
+
+    @classmethod
+    @contextlib.contextmanager
+    def lent(cls, model: nn.Module, example: Tensor | None = None) -> Iterator["InferenceModel"]:
+        """As `of`, to perturb: an `InferenceModel` that was given gets its weights back at the end."""
+        net = cls.of(model, example)
+        before = None if net is not model else net.read(list(net._own))
+        try:
+            yield net
+        finally:
+            if before is not None:
+                net.refresh(dict(zip(net._own, before, strict=True)))
 
     @property
     def trace(self) -> Trace | None:
