@@ -336,7 +336,7 @@ class FlatnessSpec(Spec):
 class HessianSpec(Spec):
     """Extreme eigenvalues of the Hessian of the mean clean loss on the early-stopping images."""
 
-    eigenvalues: Count = 4
+    eigenvalues: Annotated[Integer, Field(ge=2)] = 4
     tolerance: Positive = 0.01
     batch_size: Count = 128
 
@@ -639,6 +639,7 @@ class Experiment:
         values.update(variant.set)
         training = parse(TrainingSpec, values, where)
         batch_size = max(training.batch_size, self.spec.minimum_batch_size)
+        batch_size = min(batch_size, self.spec.data.train)
         training = training.model_copy(update={"batch_size": batch_size})
         if training.weight_averaging is not None and "weight_averaging" not in self._applied_as_given(slug):
             steps = training.epochs * math.ceil(self.spec.data.train / training.batch_size)

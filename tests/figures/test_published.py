@@ -53,9 +53,11 @@ def changed(path: Path):
     """A file with a line more, for a while."""
     before, times = path.read_text(), (path.stat().st_atime, path.stat().st_mtime)
     path.write_text(before + "\n# changed\n")
-    yield
-    path.write_text(before)
-    os.utime(path, times)
+    try:
+        yield
+    finally:
+        path.write_text(before)
+        os.utime(path, times)
 
 
 def planned(done: subprocess.CompletedProcess) -> list[str]:

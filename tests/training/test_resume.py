@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -148,7 +149,7 @@ def test_a_training_that_was_finished_unseen_is_not_done_again(tmp_path, dataset
     assert "has been finished" in messages[0]
 
 
-@pytest.mark.parametrize("change", ["settings", "source", "damage", "deletion"])
+@pytest.mark.parametrize("change", ["settings", "source", "damage", "exchange", "deletion"])
 def test_a_finished_training_is_made_anew_if_it_is_another_or_not_whole(
     change, tmp_path, dataset, make_job, monkeypatch
 ):
@@ -162,6 +163,11 @@ def test_a_finished_training_is_made_anew_if_it_is_another_or_not_whole(
         data[-5] ^= 1
         snapshot.unlink()  # may be linked to another file
         snapshot.write_bytes(data)
+    elif change == "exchange":  # a whole snapshot, but of another training
+        train(make_job(learning_rate=0.01), dataset, tmp_path / "other")
+        snapshot.unlink()
+        shutil.copy(tmp_path / "other/checkpoints" / snapshot.name, snapshot)
+        shutil.rmtree(tmp_path / "other")
     elif change == "deletion":
         snapshot.unlink()
     epochs = []

@@ -121,6 +121,7 @@ def test_kills_at_random_moments(reference, tmp_path):
                     json.loads(path.read_text())
                 unlock(directory)
             assert process.returncode == 0, log.read_text()[-3000:]
+            assert "collect" in finished
             again = [rule for rule in set(finished) if finished.count(rule) > 1]
             assert not again, f"finished and redone: {again}"
             assert contents(directory) == contents(undisturbed)

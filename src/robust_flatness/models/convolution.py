@@ -6,9 +6,10 @@ from torch.nn import functional as F
 
 #: Inputs with at most this many channels (images) take the gradient below.
 FEW_CHANNELS = 4
-#: On processors without AVX-512, oneDNN writes past its workspace in the gradient with respect to the
-#: weights of strided 1x1 convolutions with fewer input channels (uxlfoundation/oneDNN, issue 6035).
-UNSAFE_CHANNELS = 8
+#: oneDNN writes past its workspace in the gradient with respect to the weights of strided 1x1 convolutions
+#: with fewer input channels than a vector register holds: 16 with AVX-512, 8 without (uxlfoundation/oneDNN,
+#: issue 6035).
+UNSAFE_CHANNELS = 16
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride, padding, dilation, groups) -> Tensor:

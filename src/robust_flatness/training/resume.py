@@ -87,9 +87,10 @@ class ResumeStore:
             content = json.loads(self._finished.read_text(encoding="utf-8"))
             if content["fingerprint"] != self.fingerprint:
                 return None
-            for epoch in content["snapshots"]:
-                load_checkpoint(self._published / snapshot_name(epoch))
-        except (OSError, ValueError, KeyError, TypeError, ConfigError):
+            for name, digest in content["snapshots"].items():
+                if load_checkpoint(self._published / name).metadata.sha256 != digest:
+                    return None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ConfigError):
             return None
         return content["rows"]
 
@@ -157,9 +158,10 @@ class ResumeStore:
 
     def finish(self, rows: list[dict[str, Any]]) -> None:
         """Everything is published: note the history, drop state and snapshots."""
-        snapshots = sorted(
-            int(path.stem.removeprefix("epoch-")) for path in self._published.glob("epoch-*.safetensors")
-        )
+        snapshots = {
+            path.name: load_checkpoint(path).metadata.sha256
+            for path in sorted(self._published.glob("epoch-*.safetensors"))
+        }
         content = {"fingerprint": self.fingerprint, "rows": rows, "snapshots": snapshots}
         write_text(self._finished, json.dumps(content))
         self.clear()

@@ -183,6 +183,7 @@ def test_snakemake_killed_and_started_again(cluster, local, tmp_path):
     run.start()
     run.finish()
     rules = [rule for _, rule in run.finished()]
+    assert "train_variant" in finished
     again = [rule for rule in finished if rules.count(rule) > 1]
     assert not again, f"finished and redone: {again}"
     assert contents(run.directory) == local
