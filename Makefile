@@ -42,7 +42,7 @@ format: setup
 	$(BIN)/snakefmt Snakefile workflow
 
 tests: setup
-	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest -n $(WORKERS) --dist loadgroup -m "not slurm and not faults"
+	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest -n $(WORKERS) --dist loadfile -m "not slurm and not faults"
 
 test-slurm: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest -m slurm

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.xdist_group("published")
 TARGETS = ["figures/paper/rloss_vs_average_flatness.pdf", "paper_tables/paper/claims.csv"]
 
 

@@ -12,8 +12,6 @@ import pytest
 ROOT = Path(__file__).parents[2]
 VARIANTS = ["at", "trades-6", "unlabeled", "at-scaled-2"]
 
-pytestmark = pytest.mark.xdist_group("smoke")  # one process for all, so that there is one run
-
 
 def snakemake(directory: Path, *arguments: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile"]
