@@ -151,6 +151,17 @@ def test_weight_averaging_forgets_as_much_as_published():
     assert training.weight_averaging == rescaled_decay(0.98, steps)
 
 
+def test_a_batch_has_at_most_all_training_images():
+    """Four times 32 are 128: the value applied is the one that results name."""
+    experiment = load(digits())
+    assert experiment.train_job("batch-size-512", 0).training.batch_size == experiment.spec.data.train == 96
+
+
+def test_a_single_eigenvalue_is_refused_before_anything_is_trained():
+    with pytest.raises(ConfigError, match=r"measures\.hessian\.eigenvalues"):
+        load(digits(measures__hessian__eigenvalues=1))
+
+
 def test_batch_sizes_have_a_floor():
     experiment = load(digits(minimum_batch_size=16, variants=["batch-size-8"], overrides=None))
     assert experiment.train_jobs["batch-size-8"].training.batch_size == 16
