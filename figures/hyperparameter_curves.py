@@ -27,6 +27,8 @@ def draw(methods):
     columns = min(4, max(2, len(methods)))
     rows = -(-len(methods) // columns)
     figure, panels = style.grid(rows, columns, sharex=True, sharey=True)
+    if not notebook.is_paper:  # printed curves begin late; the first epochs of high rates reach hundreds
+        panels[0].set_yscale("log")
     for axes, (name, order) in zip(panels, methods.items(), strict=False):
         curves.draw(axes, test_curve(notebook, "at"), "test_rloss", color=style.LIGHT, linewidth=2)
         shades = matplotlib.colormaps["viridis_r"](
