@@ -15,6 +15,8 @@ from robust_flatness.files import write_text
 
 CHECKPOINTS = ("last", "best")
 TABLES = ("models", "history", "series", "landscape")
+#: Measures of the last checkpoint alone: the dearer ones, which are shown of trained models.
+LAST_ONLY = ("hessian", "landscape")
 
 
 class VariantEntry(Spec):
@@ -38,6 +40,11 @@ class CollectSpec(Spec):
     seeds: tuple[int, ...]
 
 
+def checkpoints_of(measure: str) -> tuple[str, ...]:
+    """The checkpoints that a measure is made of."""
+    return CHECKPOINTS[:1] if measure in LAST_ONLY else CHECKPOINTS
+
+
 def collect_results(spec: CollectSpec, directory: Path) -> None:
     """Write models.csv, history.csv, series.csv and landscape.csv in `directory`.
 
@@ -58,6 +65,8 @@ def collect_results(spec: CollectSpec, directory: Path) -> None:
                 row = {**key, "checkpoint": checkpoint, "family": entry.family, "label": entry.label}
                 row |= {"derived": int(entry.derived), "epochs": entry.epochs}
                 for measure in entry.measures:
+                    if checkpoint not in checkpoints_of(measure):
+                        continue
                     content = read_measure(folder / "measures" / checkpoint / f"{measure}.json")
                     row["epoch"] = content["checkpoint"]["epoch"]
                     row |= content["values"]

@@ -98,8 +98,11 @@ def flatness(
     *,
     splits: tuple[str, ...] = SPLITS,
     clean: bool = True,
+    test_rloss: float | None = None,
 ) -> Measured:
     """Average- and worst-case flatness in RLoss and, if `clean`, in CE.
+
+    `test_rloss` is RLoss(w) of the test examples, where it is known, of the same attack.
 
     The main radius on every split; the other radii, for the ablation, on test examples and not
     for the early-stopped checkpoint.
@@ -109,6 +112,9 @@ def flatness(
         | {f"flatness_{split}_examples": getattr(spec, f"{split}_examples") for split in splits}
     )
     ablation = checkpoint.name != "best"
+    if test_rloss is not None:
+        single = test_rloss if spec.attack.restarts == 1 else None
+        measured.details["reference_test_rloss"] = {"reference": test_rloss, "reference_single": single}
     for split, case, attacked, index in _flatness_jobs(spec, splits, clean, ablation):
         part = getattr(spec, case)
         count = getattr(spec, f"{split}_examples")
@@ -218,11 +224,14 @@ def snapshot(
             attack=spec.attack, autoattack=None,
             test_examples=spec.test_examples, train_examples=spec.train_examples,
             clean_test_examples=spec.test_examples, clean_train_examples=spec.train_examples,
-            batch_size=spec.average.batch_size, precision=spec.precision,
+            batch_size=spec.worst.batch_size, precision=spec.precision,
         ),
         seed, device,
     ).values  # fmt: skip
-    values = flatness(checkpoint, dataset, spec, seed, device, splits=("test",), clean=False).values
+    values = flatness(
+        checkpoint, dataset, spec, seed, device,
+        splits=("test",), clean=False, test_rloss=robust["test_rloss_pgd"],
+    ).values  # fmt: skip
     row = {key: robust[key] for key in ("test_rloss_pgd", "train_rloss_pgd", "test_rerr_pgd")}
     row |= {key: value for key, value in values.items() if "flatness_rloss" in key}
     if spec.hessian is not None:

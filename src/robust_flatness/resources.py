@@ -48,9 +48,10 @@ def training_passes(job: TrainJob, images: int) -> int:
 
 
 def measuring_passes(spec: RobustnessSpec | FlatnessSpec | HessianSpec | LandscapeSpec, held_out: int) -> int:
-    """Both checkpoints and both splits; `held_out` images for the Hessian."""
+    """Both checkpoints and both splits; of the last one alone the Hessian, on `held_out` images, and
+    the landscape."""
     if isinstance(spec, HessianSpec):
-        return CHECKPOINTS * HESSIAN_PRODUCTS * held_out
+        return HESSIAN_PRODUCTS * held_out
     if isinstance(spec, RobustnessSpec):
         each = _attack(spec.attack) + (_autoattack(spec.autoattack) if spec.autoattack else 0)
         return CHECKPOINTS * (spec.test_examples + spec.train_examples) * each
@@ -58,7 +59,7 @@ def measuring_passes(spec: RobustnessSpec | FlatnessSpec | HessianSpec | Landsca
         each = _attack(spec.attack) + _average(spec.average, spec.attack) + _worst(spec.worst)
         return CHECKPOINTS * (spec.test_examples + spec.train_examples) * each
     directions = 2 * (spec.random_directions + spec.adversarial_directions + 1)
-    return CHECKPOINTS * directions * spec.points * spec.examples * _attack(spec.attack)
+    return directions * spec.points * spec.examples * _attack(spec.attack)
 
 
 def series_passes(spec: SeriesSpec, snapshots: int) -> int:

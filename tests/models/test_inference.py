@@ -253,9 +253,10 @@ def test_bfloat16_stays_close_and_returns_the_inputs_dtype(case, x):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("stride", [1, 2, 3, (2, 1)])
 @pytest.mark.parametrize(("kernel", "padding"), [(3, 1), (5, 2), (3, 0), ((1, 3), (0, 1))])
-def test_gradient_of_a_convolution_of_images(channels, kernel, padding):
-    conv = nn.Conv2d(channels, 6, kernel, padding=padding, dtype=torch.float64)
+def test_gradient_of_a_convolution_of_images(channels, kernel, padding, stride):
+    conv = nn.Conv2d(channels, 6, kernel, stride, padding, dtype=torch.float64)
     model = nn.Sequential(conv, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     x = torch.rand(3, channels, 7, 8, dtype=torch.float64, generator=generator())
     net = InferenceModel(model, x)

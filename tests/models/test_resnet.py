@@ -1,5 +1,6 @@
 """The networks: what the paper's architecture has, counted and compared."""
 
+import copy
 import math
 
 import pytest
@@ -8,7 +9,7 @@ from torch import nn
 
 from robust_flatness.config import ModelSpec
 from robust_flatness.models import CenteredBatchNorm2d, Whitening, build_model
-from robust_flatness.models.layers import ACTIVATIONS, SafeConv2d
+from robust_flatness.models.layers import ACTIVATIONS, SafeConv2d, with_affine_norms
 from robust_flatness.seeding import generator
 
 
@@ -161,6 +162,39 @@ def test_stages_double_channels_and_halve_the_resolution():
         model.stages[stage + 1].register_forward_hook(lambda _, __, out: shapes.append(tuple(out.shape[1:])))
     model(torch.rand(1, 3, 32, 32))
     assert shapes == [(4, 32, 32), (8, 16, 16), (16, 8, 8), (32, 4, 4)]
+
+
+def test_the_small_network_halves_the_resolution_at_once():
+    model = network(width=4).eval()
+    shapes = []
+    for part in (model.stem, *model.stages):
+        part.register_forward_hook(lambda _, __, out: shapes.append(tuple(out.shape[1:])))
+    model(torch.rand(1, 1, 8, 8))
+    assert shapes == [(4, 4, 4), (4, 4, 4), (8, 2, 2)]
+
+
+@pytest.mark.parametrize("norm", [CenteredBatchNorm2d(3), nn.BatchNorm2d(3), nn.BatchNorm2d(3, affine=False)])
+def test_affine_norms_compute_what_batch_norms_do(norm):
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Sequential(norm, nn.ReLU())).double().eval()
+    norm.running_mean.normal_()
+    norm.running_var.uniform_(0.3, 3)
+    for parameter in norm.parameters():
+        nn.init.normal_(parameter)
+    x = torch.randn(4, 2, 6, 6, dtype=torch.float64)
+    expected = model(x)
+    changed = with_affine_norms(copy.deepcopy(model))
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in changed.modules())
+    torch.testing.assert_close(changed(x), expected)
+
+
+def test_batch_norms_that_may_compute_something_else_stay():
+    class Own(nn.BatchNorm2d):
+        pass
+
+    hooked = nn.BatchNorm2d(3)
+    hooked.register_forward_hook(lambda _, __, out: 2 * out)
+    kept = [Own(3), nn.BatchNorm2d(3, track_running_stats=False), hooked]
+    assert list(with_affine_norms(nn.Sequential(*kept)).children()) == kept
 
 
 def test_a_block_adds_its_input():

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from shlex import quote
 
-from robust_flatness.collect import CHECKPOINTS, TABLES, CollectSpec, VariantEntry
+from robust_flatness.collect import CHECKPOINTS, TABLES, CollectSpec, VariantEntry, checkpoints_of
 from robust_flatness.config import load_experiment
 from robust_flatness.errors import ConfigError
 from robust_flatness.resources import measuring_passes, minutes, series_passes, training_passes
@@ -68,9 +68,9 @@ wildcard_constraints:
     seed=r"\d+",
 
 
-def for_each_checkpoint(pattern):
+def for_each_checkpoint(pattern, checkpoints=CHECKPOINTS):
     """`pattern` for the last and the early-stopped checkpoint; other wildcards stay."""
-    return expand(pattern, which=CHECKPOINTS, allow_missing=True)
+    return expand(pattern, which=checkpoints, allow_missing=True)
 
 
 WEIGHTS = f"{RUN}/checkpoints/{{which}}.safetensors"

@@ -1,4 +1,4 @@
-# Measures of the last and the early-stopped checkpoint. Each rule gets its own settings alone:
+# Measures of the last and, but for the dearer ones, the early-stopped checkpoint. Each rule gets its own settings alone:
 # a changed radius remeasures flatness and nothing else.
 
 MEASURES = EXPERIMENT.spec.measures
@@ -23,9 +23,9 @@ for measure, slugs in MEASURED.items():
                 measure
             input:
                 data=rules.prepare.output,
-                checkpoints=for_each_checkpoint(WEIGHTS),
+                checkpoints=for_each_checkpoint(WEIGHTS, checkpoints_of(measure)),
             output:
-                for_each_checkpoint(f"{RUN}/measures/{{which}}/{measure}.json"),
+                for_each_checkpoint(f"{RUN}/measures/{{which}}/{measure}.json", checkpoints_of(measure)),
             log:
                 f"{RUN_LOG}/{measure}.log",
             benchmark:
@@ -84,7 +84,7 @@ rule measure:
     input:
         [
             expand(
-                for_each_checkpoint(f"{RUN}/measures/{{which}}/{measure}.json"),
+                for_each_checkpoint(f"{RUN}/measures/{{which}}/{measure}.json", checkpoints_of(measure)),
                 variant=slugs,
                 seed=SEEDS,
             )

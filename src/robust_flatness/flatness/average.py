@@ -91,7 +91,7 @@ def average_flatness(
     attack, _ = with_precision(attack, precision)
     with InferenceModel.lent(model, x[:2]) as net:
         if reference is None or (attack is not None and reference_single is None):
-            known, single = reference_losses(net, x, y, attack, batch_size, seed)
+            known, single = reference_losses(net, x, y, attack, max(batch_size, SIDE_BY_SIDE), seed)
             reference = known if reference is None else reference
             reference_single = single if reference_single is None else reference_single
         elif attack is None:

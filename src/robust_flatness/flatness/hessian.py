@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_flatness.attacks.pgd import batches, check_inputs
+from robust_flatness.models.layers import with_affine_norms
 from robust_flatness.models.tracing import evaluation_copy
 from robust_flatness.seeding import derive_seed
 
@@ -77,7 +78,7 @@ def hessian_eigenvalues(
         If an argument is out of range.
     """
     check_inputs(x, y)
-    network = evaluation_copy(model)
+    network = with_affine_norms(evaluation_copy(model))
     parameters = {name: p for name, p in network.named_parameters() if p.ndim > 1}
     size = sum(p.numel() for p in parameters.values())
     if not 2 <= k < size:

@@ -8,8 +8,8 @@ from robust_flatness.config import ModelSpec
 from robust_flatness.models.layers import CenteredBatchNorm2d, Whitening
 from robust_flatness.models.resnet import ResNet
 
-#: Residual blocks per stage of each architecture.
-MODELS = {"resnet18": (2, 2, 2, 2), "small-resnet": (1, 1, 1)}
+#: Residual blocks per stage, and the stride of the first convolution, of each architecture.
+MODELS = {"resnet18": ((2, 2, 2, 2), 1), "small-resnet": ((1, 1), 2)}
 
 __all__ = ["MODELS", "CenteredBatchNorm2d", "ResNet", "Whitening", "build_model"]
 
@@ -27,7 +27,8 @@ def build_model(
     `generator`, initial weights are drawn from it; without, they are left for loading.
     """
     with torch.random.fork_rng(devices=[]):  # torch's layers draw weights of their own when they are made
-        model = ResNet(MODELS[spec.name], spec.width, classes, mean, std, spec.activation, spec.dropout)
+        blocks, stem_stride = MODELS[spec.name]
+        model = ResNet(blocks, spec.width, classes, mean, std, spec.activation, spec.dropout, stem_stride)
     if generator is not None:
         model.reset_parameters(generator)
     return model

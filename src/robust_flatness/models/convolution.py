@@ -1,5 +1,7 @@
 """Convolutions of few channels: a fast gradient with respect to images, a safe one to weights."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -25,41 +27,48 @@ def safe_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride, padding,
     return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
 
-def image_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int]) -> Tensor:
-    """`conv2d` with stride, dilation and groups 1, for inputs of few channels.
+def image_conv2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int], padding: tuple[int, int]
+) -> Tensor:
+    """`conv2d` with dilation and groups 1, for inputs of few channels.
 
     On the CPU, the gradient with respect to the input is a convolution with as many output
     channels as the input has, and reaches a small part of the usual speed when these are 1 or 3.
     """
     if x.device.type != "cpu":
-        return conv2d(x, weight, bias, (1, 1), padding, (1, 1), 1)
-    return _ImageConvolution.apply(x.to(weight.dtype), weight, bias, padding)
+        return conv2d(x, weight, bias, stride, padding, (1, 1), 1)
+    return _ImageConvolution.apply(x.to(weight.dtype), weight, bias, stride, padding)
 
 
 class _ImageConvolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int]) -> Tensor:
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, stride, padding) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.padding, ctx.has_bias = padding, bias is not None
-        return F.conv2d(x, weight, bias, 1, padding)
+        ctx.stride, ctx.padding, ctx.has_bias = stride, padding, bias is not None
+        return F.conv2d(x, weight, bias, stride, padding)
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
         x, weight = ctx.saved_tensors
-        by_x = _input_gradient(gradient, weight, ctx.padding) if ctx.needs_input_grad[0] else None
+        stride, padding = list(ctx.stride), list(ctx.padding)
+        by_x = None
+        if ctx.needs_input_grad[0]:
+            by_x = _input_gradient(gradient, weight, x.shape[2:], ctx.stride, ctx.padding)
         mask = [False, ctx.needs_input_grad[1], ctx.has_bias and ctx.needs_input_grad[2]]
         _, by_weight, by_bias = (
             torch.ops.aten.convolution_backward(
-                gradient, x, weight, [len(weight)], [1, 1], list(ctx.padding), [1, 1], False, [0, 0], 1, mask
+                gradient, x, weight, [len(weight)], stride, padding, [1, 1], False, [0, 0], 1, mask
             )
             if any(mask)
             else (None, None, None)
         )
-        return by_x, by_weight, by_bias, None
+        return by_x, by_weight, by_bias, None, None
 
 
-def _input_gradient(gradient: Tensor, weight: Tensor, padding: tuple[int, int]) -> Tensor:
-    """The gradient [n, C, H, W] from that of the output, [n, O, H', W'].
+def _input_gradient(
+    gradient: Tensor, weight: Tensor, size: Sequence[int], stride: tuple[int, int], padding: tuple[int, int]
+) -> Tensor:
+    """The gradient [n, C, *size] from that of the output, [n, O, H', W'].
 
     One matrix product gives what each output position sends through each weight,
     [C, kh, kw, n, H', W'], and kh * kw shifted additions collect it.
@@ -70,10 +79,11 @@ def _input_gradient(gradient: Tensor, weight: Tensor, padding: tuple[int, int]) 
     sent = spread @ gradient.permute(0, 2, 3, 1).reshape(-1, outputs).t()
     sent = sent.float() if sent.dtype == torch.bfloat16 else sent
     sent = sent.view(kh, kw, channels, n, height, width)
-    collected = sent.new_zeros(channels, n, height + kh - 1, width + kw - 1)
+    (down, right), (top, left) = stride, padding
+    collected = sent.new_zeros(channels, n, size[0] + 2 * top, size[1] + 2 * left)
+    last_row, last_column = down * (height - 1) + 1, right * (width - 1) + 1
     for i in range(kh):
         for j in range(kw):
-            collected[:, :, i : i + height, j : j + width].add_(sent[i, j])
-    top, left = padding
-    inner = collected[:, :, top : height + kh - 1 - top, left : width + kw - 1 - left]
+            collected[:, :, i : i + last_row : down, j : j + last_column : right].add_(sent[i, j])
+    inner = collected[:, :, top : top + size[0], left : left + size[1]]
     return inner.transpose(0, 1).to(gradient.dtype)

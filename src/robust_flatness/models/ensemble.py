@@ -104,8 +104,8 @@ class _Widening(fx.Transformer):
             *args, groups = args
             return super().call_function(conv2d, (*args, groups * self.count), kwargs)
         if target is image_conv2d:
-            x, weight, bias, padding = args
-            options = ((1, 1), padding, (1, 1), self.count)
+            x, weight, bias, stride, padding = args
+            options = (stride, padding, (1, 1), self.count)
             return super().call_function(conv2d, (x, weight, bias, *options), kwargs)
         if target is linear:
             return super().call_function(_linears, (*args, self.count), kwargs)

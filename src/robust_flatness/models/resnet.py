@@ -38,10 +38,10 @@ class BasicBlock(nn.Module):
 class ResNet(nn.Module):
     """Images [n, C, H, W] in [0, 1] to logits [n, K].
 
-    `blocks` residual blocks a stage; stage i has `width * 2^i` channels and, but for the first,
-    halves the resolution. `features` are the globally averaged activations [n, `feature_size`]
-    before the linear `classifier`. Weights: Kaiming normal (gain sqrt 2; fan-out for
-    convolutions, fan-in for the classifier), biases 0.
+    A convolution of `stem_stride`, then `blocks` residual blocks a stage; stage i has `width * 2^i`
+    channels and, but for the first, halves the resolution. `features` are the globally averaged
+    activations [n, `feature_size`] before the linear `classifier`. Weights: Kaiming normal (gain
+    sqrt 2; fan-out for convolutions, fan-in for the classifier), biases 0.
     """
 
     def __init__(
@@ -53,10 +53,11 @@ class ResNet(nn.Module):
         std: Sequence[float],
         activation: str = "relu",
         dropout: float = 0.0,
+        stem_stride: int = 1,
     ):
         super().__init__()
         self.whitening = Whitening(mean, std)
-        self.stem = nn.Conv2d(len(mean), width, 3, 1, 1)
+        self.stem = nn.Conv2d(len(mean), width, 3, stem_stride, 1)
         self.stem_norm = CenteredBatchNorm2d(width)
         self.stem_act = ACTIVATIONS[activation]()
         stages, inputs = [], width

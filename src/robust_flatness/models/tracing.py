@@ -194,9 +194,9 @@ class _Rewriter:
             weight, bias = self._input((fold, "weight")), self._input((fold, "bias"))
             norm.replace_all_uses_with(node)
             self.graph.erase_node(norm)
-        simple = conv.stride == conv.dilation == (1, 1) and conv.groups == 1
-        if simple and conv.in_channels <= FEW_CHANNELS and not isinstance(conv.padding, str):
-            return self._call(node, image_conv2d, node.args[0], weight, bias, conv.padding)
+        simple = conv.dilation == (1, 1) and conv.groups == 1 and not isinstance(conv.padding, str)
+        if simple and conv.in_channels <= FEW_CHANNELS:
+            return self._call(node, image_conv2d, node.args[0], weight, bias, conv.stride, conv.padding)
         options = (conv.stride, conv.padding, conv.dilation, conv.groups)
         return self._call(node, conv2d, node.args[0], weight, bias, *options)
 
