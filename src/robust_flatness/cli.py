@@ -7,7 +7,9 @@ them, so that any step can be run by hand:
 """
 
 import json
+import resource
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -32,12 +34,9 @@ from robust_flatness.config import (
     parse_number,
 )
 from robust_flatness.errors import RobustFlatnessError
-from robust_flatness.files import write_json
+from robust_flatness.files import write_json, write_text
 
-app = typer.Typer(
-    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
-    help="Adversarial training, robustness and flatness of the robust loss, step by step.",
-)  # fmt: skip
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 Spec = Annotated[str, typer.Option(help="Settings as JSON, or a file that holds them.")]
 Data = Annotated[Path, typer.Option(help="Prepared dataset (.npz) from `prepare`.")]
@@ -87,6 +86,24 @@ def progress_bar(description: str) -> Iterator[Callable[..., None]]:
         yield lambda done=0, total=None, text="": bar.update(
             task, completed=done, total=total, description=f"{description} {text}".strip()
         )
+
+
+@app.callback()
+def common(
+    context: typer.Context,
+    timings: Annotated[Path | None, typer.Option(help="File for time and memory taken (.tsv).")] = None,
+) -> None:
+    """Adversarial training, robustness and flatness of the robust loss, step by step."""
+    if timings is not None:
+        start = time.monotonic()
+        context.call_on_close(lambda: write_text(timings, usage(time.monotonic() - start), durable=False))
+
+
+def usage(seconds: float) -> str:
+    """A table of one row: seconds, CPU seconds and peak memory (MB) of this process so far."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    memory = used.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    return f"s\tcpu_s\tmax_rss_mb\n{seconds:.2f}\t{used.ru_utime + used.ru_stime:.2f}\t{memory:.0f}\n"
 
 
 @app.command()
@@ -461,7 +478,7 @@ def positive(option: str, text: str) -> float:
 def main() -> None:
     """Run the command line; known errors end with one message and exit status 1."""
     try:
-        app()
+        app(prog_name="robust-flatness")
     except (RobustFlatnessError, OSError) as error:  # OSError: a full disk, a folder without permission
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

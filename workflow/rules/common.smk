@@ -10,6 +10,7 @@ from robust_flatness.collect import CHECKPOINTS, TABLES, CollectSpec, VariantEnt
 from robust_flatness.config import load_experiment
 from robust_flatness.errors import ConfigError
 from robust_flatness.resources import measuring_passes, minutes, series_passes, training_passes
+from robust_flatness.server import start_server
 from robust_flatness.workflow import applied_settings, only_draws, why_stale, verdicts
 
 ROOT = Path(workflow.basedir)
@@ -27,6 +28,13 @@ RUN_LOG = f"{LOGS}/{{variant}}/seed-{{seed}}"
 
 # The commands of the rules come from the environment that runs Snakemake.
 shell.prefix(f"export PATH={quote(os.path.dirname(sys.executable))}:$PATH; ")
+
+
+# Local jobs are forked from one process, which imports torch once. It ends with Snakemake.
+onstart:
+    if workflow.local_exec and MAKES_TABLES and not EXPERIMENT.spec.results_table:
+        globals()["SERVER"] = start_server()
+
 
 # When only figures or tables are asked for and the results are there, the graph is cut at them:
 # whatever changed upstream, nothing is trained or measured.

@@ -28,8 +28,6 @@ for measure, slugs in MEASURED.items():
                 for_each_checkpoint(f"{RUN}/measures/{{which}}/{measure}.json", checkpoints_of(measure)),
             log:
                 f"{RUN_LOG}/{measure}.log",
-            benchmark:
-                f"{RUN}/timings/{measure}.tsv"
             wildcard_constraints:
                 variant=one_of(slugs),
             resources:
@@ -40,10 +38,12 @@ for measure, slugs in MEASURED.items():
                 command=measure,
                 spec=getattr(MEASURES, measure).json_text(),
                 directory=f"{RUN}/measures",
+                timings=f"{RUN}/timings/{measure}.tsv",
                 compute=COMPUTE,
             shell:
-                "robust-flatness {params.command} {input.checkpoints} --spec {params.spec:q} --data {input.data} "
-                "--seed {wildcards.seed} --output {params.directory} {params.compute} > {log} 2>&1"
+                "robust-flatness --timings {params.timings} {params.command} {input.checkpoints} "
+                "--spec {params.spec:q} --data {input.data} --seed {wildcards.seed} "
+                "--output {params.directory} {params.compute} > {log} 2>&1"
 
 
 def series_spec(wildcards):
@@ -63,8 +63,6 @@ if EXPERIMENT.measured_by("series"):
             f"{RUN}/series.csv",
         log:
             f"{RUN_LOG}/series.log",
-        benchmark:
-            f"{RUN}/timings/series.tsv"
         wildcard_constraints:
             variant=one_of(EXPERIMENT.measured_by("series")),
         resources:
@@ -74,10 +72,11 @@ if EXPERIMENT.measured_by("series"):
         params:
             spec=series_spec,
             directory=f"{RUN}/checkpoints",
+            timings=f"{RUN}/timings/series.tsv",
             compute=COMPUTE,
         shell:
-            "robust-flatness series {params.directory} --spec {params.spec:q} --data {input.data} "
-            "--seed {wildcards.seed} --output {output} {params.compute} > {log} 2>&1"
+            "robust-flatness --timings {params.timings} series {params.directory} "
+            "--spec {params.spec:q} --data {input.data} --seed {wildcards.seed} --output {output} {params.compute} > {log} 2>&1"
 
 
 rule measure:

@@ -31,8 +31,6 @@ rule train_variant:
         best=f"{RUN}/checkpoints/best.safetensors",
     log:
         f"{RUN_LOG}/train.log",
-    benchmark:
-        f"{RUN}/timings/train.tsv"
     wildcard_constraints:
         variant=one_of(TRAINED),
     resources:
@@ -43,10 +41,11 @@ rule train_variant:
         spec=training_spec,
         pseudo_labels=pseudo_labels_option,
         directory=RUN,
+        timings=f"{RUN}/timings/train.tsv",
         compute=COMPUTE,
     shell:
-        "robust-flatness train --spec {params.spec:q} --data {input.data} {params.pseudo_labels} "
-        "--directory {params.directory} {params.compute} > {log} 2>&1"
+        "robust-flatness --timings {params.timings} train --spec {params.spec:q} "
+        "--data {input.data} {params.pseudo_labels} --directory {params.directory} {params.compute} > {log} 2>&1"
 
 
 def checkpoints_derived_from(wildcards):
