@@ -35,7 +35,7 @@ def image_conv2d(
     On the CPU, the gradient with respect to the input is a convolution with as many output
     channels as the input has, and reaches a small part of the usual speed when these are 1 or 3.
     """
-    if x.device.type != "cpu":
+    if x.device.type != "cpu" or weight.shape[2:] == (1, 1):
         return conv2d(x, weight, bias, stride, padding, (1, 1), 1)
     return _ImageConvolution.apply(x.to(weight.dtype), weight, bias, stride, padding)
 

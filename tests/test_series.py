@@ -1,0 +1,73 @@
+"""A snapshot's row of the series: the measures' own values, with RLoss(w) found once."""
+
+import pytest
+
+from robust_flatness import measures
+from robust_flatness.attacks import PGD
+from robust_flatness.config import DataSpec, ModelSpec, SeriesSpec
+from robust_flatness.data import load_dataset, make_splits, save_dataset
+from robust_flatness.flatness import average_flatness, worst_flatness
+from robust_flatness.models import build_model
+from robust_flatness.models.checkpoint import Metadata, load_checkpoint, save_checkpoint
+from robust_flatness.seeding import derive_seed, generator
+
+ATTACK = {"epsilon": 0.1, "step_size": 0.05, "steps": 2}
+
+
+@pytest.fixture(scope="module")
+def snapshot(tmp_path_factory):
+    """A network with random weights, and data."""
+    folder = tmp_path_factory.mktemp("series")
+    save_dataset(
+        folder / "data.npz", make_splits(DataSpec(name="digits", train=20, early_stopping=20, test=30), 0)
+    )
+    dataset, spec = load_dataset(folder / "data.npz"), ModelSpec(name="small-resnet", width=2)
+    model = build_model(spec, 10, dataset.mean, dataset.std, generator(0, "test"))
+    described = Metadata(spec.model_dump(), 10, dataset.mean, dataset.std, "at", 0, 0)
+    save_checkpoint(folder / "epoch-000.safetensors", model, described)
+    return load_checkpoint(folder / "epoch-000.safetensors"), dataset
+
+
+@pytest.mark.parametrize("restarts", [1, 2])
+def test_a_row_holds_the_measures(snapshot, restarts):
+    checkpoint, dataset = snapshot
+    spec = SeriesSpec(
+        attack=ATTACK | {"restarts": restarts},
+        average={"xi": [0.5], "samples": 2, "scope": "batch", "batch_size": 8},
+        worst={"xi": [0.003, 0.001], "steps": 2, "restarts": 1},
+        test_examples=30,
+        train_examples=20,
+    )
+    row = measures.snapshot(checkpoint, dataset, spec, seed=3)
+    x, y, attack = dataset.images("test"), dataset.labels("test"), PGD(**ATTACK, restarts=restarts)
+    common = {"attack": attack, "reference": row["test_rloss_pgd"]}
+    average = average_flatness(
+        checkpoint.model, x, y, xi=0.5, samples=2, scope="batch", batch_size=8,
+        seed=derive_seed(3, "flatness", "average"), **common,
+    )  # fmt: skip
+    assert row["avg_flatness_rloss"] == pytest.approx(average.value, abs=1e-5)
+    for xi, column in ((0.003, "worst_flatness_rloss"), (0.001, "worst_flatness_rloss_0.001")):
+        worst = worst_flatness(
+            checkpoint.model, x, y, xi=xi, steps=2, restarts=1,
+            seed=derive_seed(3, "flatness", "worst"), **common,
+        )  # fmt: skip
+        assert row[column] == pytest.approx(worst.value, abs=1e-5)
+    alone = attack(checkpoint.model, x, y, None, generator(derive_seed(3, "robustness", "test"), "pgd"))
+    assert row["test_rloss_pgd"] == pytest.approx(alone.loss.mean().item(), abs=1e-5)
+
+
+def test_rloss_is_found_once(snapshot, monkeypatch):
+    checkpoint, dataset = snapshot
+    calls, attack = [], PGD.__call__
+
+    def counted(self, model, x, *arguments):
+        calls.append(len(x))
+        return attack(self, model, x, *arguments)
+
+    monkeypatch.setattr(PGD, "__call__", counted)
+    spec = SeriesSpec(
+        attack=ATTACK, average={"xi": [0.5], "samples": 1}, worst={"xi": [0.003], "steps": 1, "restarts": 1},
+        test_examples=30, train_examples=20,
+    )  # fmt: skip
+    measures.snapshot(checkpoint, dataset, spec, seed=0)
+    assert sorted(calls) == [20, 30]  # each split once, in the measure of robustness
