@@ -1,10 +1,12 @@
 """Jobs forked by the server: the same as processes of their own, also in how they end."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -124,23 +126,55 @@ def test_time_and_memory_are_the_jobs(server, tmp_path):
     assert run(*arguments, address=server[1]).returncode == 0
     header, values = ((tmp_path / "t.tsv").read_text().splitlines()[i].split("\t") for i in (0, 1))
     row = dict(zip(header, map(float, values), strict=True))
-    assert 0 < row["cpu_s"] < 60
     assert 0 < row["s"] < 60
-    assert row["max_rss_mb"] > 100  # torch is imported
+    assert 0 <= row["cpu_s"] < 60
+    assert row["max_rss_mb"] > 100  # the server has imported torch, the client has not
+    assert run("--timings", tmp_path / "failed.tsv", "spec", "none", address=server[1]).returncode == 1
+    assert not (tmp_path / "failed.tsv").exists()
+    assert run("--timings", tmp_path / "t.tsv/x", *arguments[2:], address=server[1]).returncode == 0
 
 
-@pytest.mark.parametrize("changes", [{"OMP_NUM_THREADS": "2"}, {"PYTHONPATH": "/nowhere"}])
-def test_other_settings_of_the_libraries_need_a_process_of_their_own(server, changes):
-    request = ["robust-flatness", "--help"]
-    script = (
-        "import sys; from robust_flatness.launch import run_in_server; "
-        f"print(run_in_server({server[1]!r}, {request!r}))"
-    )
-    found = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True,
-        env=environment(server[1], **changes),
-    )  # fmt: skip
-    assert found.stdout == "None\n", found.stderr
+def asked(address: str, redirection: str = "", **changes: str) -> str:
+    """What `run_in_server` says of a small command, in a process with these variables."""
+    script = f"from robust_flatness.launch import run_in_server as r; r_ = r({address!r}, ['x', '--help'])"
+    code = f"{sys.executable} -c \"{script}; open('answer', 'w').write(str(r_))\" {redirection}"
+    folder = Path(tempfile.mkdtemp())
+    subprocess.run(["bash", "-c", code], cwd=folder, env=environment(address, **changes), check=False)
+    return (folder / "answer").read_text()
+
+
+def test_only_jobs_like_the_server_are_taken(server):
+    """Libraries read these variables when they are imported; streams that are closed cannot be sent."""
+    assert asked(server[1]) == "0"
+    assert asked(server[1], OMP_NUM_THREADS="2") == "None"
+    assert asked(server[1], PYTHONPATH="/nowhere") == "None"
+    for redirection in ("<&-", ">&-", "2>&-"):
+        assert asked(server[1], redirection) == "None"
+    assert asked(server[1]) == "0"
+
+
+def test_forked_and_single_processes_give_the_same_bytes(server, tmp_path):
+    spec = json.loads(run("spec", "train", cwd=ROOT).stdout)
+    spec["training"] |= {"epochs": 2, "history_examples": 20}
+    flatness = json.loads(run("spec", "flatness", cwd=ROOT).stdout)
+    flatness |= {"test_examples": 20, "train_examples": 20}
+    data = run("spec", "data", cwd=ROOT).stdout
+    assert run("prepare", "--spec", data, "--output", tmp_path / "d").returncode == 0
+    made = {}
+    for address in (None, server[1]):
+        folder = tmp_path / str(address is None)
+        last, data = folder / "checkpoints/last.safetensors", ["--data", tmp_path / "d"]
+        steps = [
+            ["train", *data, "--spec", json.dumps(spec), "--directory", folder],
+            ["flatness", last, *data, "--spec", json.dumps(flatness), "--output", folder / "measures"],
+        ]
+        for step in steps:
+            done = run(*step, address=address)
+            assert done.returncode == 0, done.stderr
+        files = [path for path in folder.rglob("*") if path.is_file() and ".resume" not in path.parts]
+        made[address] = {str(path.relative_to(folder)): path.read_bytes() for path in files}
+    assert len(made[None]) == 6  # history, three snapshots' names and two, flatness
+    assert made[None] == made[server[1]]
 
 
 def test_without_its_server_a_command_runs_itself(tmp_path):
@@ -159,6 +193,25 @@ def test_a_server_ends_with_its_owner_but_its_jobs_do_not(monkeypatch, tmp_path)
         assert client.poll() is None
         client.kill()
         client.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_terminated_server_leaves_nothing(monkeypatch, number):
+    with running(monkeypatch) as (process, address):
+        assert asked(address) == "0"  # it is up
+        process.send_signal(number)
+        assert process.wait(60) == 0
+        assert not Path(address).parent.exists()
+
+
+def test_where_no_socket_can_be_made_there_is_no_server(monkeypatch, tmp_path):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    assert start_server() is None
+    assert not list(long.iterdir())
+    assert VARIABLE not in os.environ
 
 
 def test_a_server_named_in_the_environment_is_kept(monkeypatch):

@@ -74,7 +74,7 @@ def test_measures_say_what_made_them(results):
 
 def test_on_this_machine_all_is_identical(results):
     files = sample_files(results, None, 0)
-    assert len(files) == 4
+    assert len(files) == 3  # the Hessian is of the last checkpoint alone
     for path in files:
         agreement = verify_file(path)
         assert agreement.agrees
@@ -149,7 +149,7 @@ def test_the_table_is_held_against_the_measures(results):
 
 def test_samples_are_chosen_by_the_seed(results):
     assert sample_files(results, 2, 0) == sample_files(results, 2, 0)
-    assert len({tuple(sample_files(results, 2, seed)) for seed in range(20)}) > 3
+    assert len({tuple(sample_files(results, 2, seed)) for seed in range(20)}) > 2
 
 
 def test_a_folder_without_measures_is_named(tmp_path):

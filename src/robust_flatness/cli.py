@@ -11,7 +11,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,7 +36,29 @@ from robust_flatness.config import (
 from robust_flatness.errors import RobustFlatnessError
 from robust_flatness.files import write_json, write_text
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+#: Time and CPU time when the command began; the library hands nothing from its start to its end.
+_began = [0.0, 0.0]
+
+
+def clocks() -> tuple[float, float]:
+    """Time and this process' CPU time, in seconds."""
+    return time.monotonic(), time.process_time()
+
+
+def write_timings(result: Any, timings: Path | None) -> None:
+    """After a command that has succeeded: seconds and CPU seconds since it began, peak memory (MB)."""
+    if timings is None:
+        return
+    seconds, cpu = (now - then for now, then in zip(clocks(), _began, strict=True))
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    with suppress(OSError):  # what was computed counts
+        row = f"{seconds:.2f}\t{cpu:.2f}\t{memory:.0f}"
+        write_text(timings, f"s\tcpu_s\tmax_rss_mb\n{row}\n", durable=False)
+
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, result_callback=write_timings
+)  # fmt: skip
 
 Spec = Annotated[str, typer.Option(help="Settings as JSON, or a file that holds them.")]
 Data = Annotated[Path, typer.Option(help="Prepared dataset (.npz) from `prepare`.")]
@@ -90,20 +112,10 @@ def progress_bar(description: str) -> Iterator[Callable[..., None]]:
 
 @app.callback()
 def common(
-    context: typer.Context,
     timings: Annotated[Path | None, typer.Option(help="File for time and memory taken (.tsv).")] = None,
 ) -> None:
     """Adversarial training, robustness and flatness of the robust loss, step by step."""
-    if timings is not None:
-        start = time.monotonic()
-        context.call_on_close(lambda: write_text(timings, usage(time.monotonic() - start), durable=False))
-
-
-def usage(seconds: float) -> str:
-    """A table of one row: seconds, CPU seconds and peak memory (MB) of this process so far."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    memory = used.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
-    return f"s\tcpu_s\tmax_rss_mb\n{seconds:.2f}\t{used.ru_utime + used.ru_stime:.2f}\t{memory:.0f}\n"
+    _began[:] = clocks()
 
 
 @app.command()

@@ -32,9 +32,11 @@ def main() -> None:
 def run_in_server(address: str, argv: list[str]) -> int | None:
     """The exit status of the command `argv`; None where the server is gone or does not take it.
 
-    The job has this process' environment, working directory and standard streams. It is killed when
-    this process ends before it.
+    The job has this process' environment, working directory and standard streams, which must be open.
+    It is killed when this process ends before it.
     """
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        return None
     request = json.dumps({"argv": argv, "directory": os.getcwd(), "environment": dict(os.environ)}).encode()
     with socket.socket(socket.AF_UNIX) as connection:
         try:

@@ -11,11 +11,13 @@ end of the connection for the end of the other: a job without client is killed, 
 job fails. Where a job is not accepted, the client runs it itself.
 """
 
+import contextlib
 import gc
 import importlib
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -28,13 +30,15 @@ from pathlib import Path
 
 from robust_flatness.launch import ACCEPTED, VARIABLE
 
-#: What most jobs import.
+#: What the workflow's jobs import.
 MODULES = (
     "robust_flatness.cli",
     "robust_flatness.collect",
     "robust_flatness.data",
+    "robust_flatness.flatness.scaling",
     "robust_flatness.measures",
     "robust_flatness.training",
+    "robust_flatness.unfinished",
     "pyautoattack",
     "scipy.sparse.linalg",
 )
@@ -43,34 +47,40 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 READ_ON_IMPORT = (*THREAD_VARIABLES, "PYTHONPATH")
 
 
-def start_server(threads: int = 1) -> subprocess.Popen | None:
+def start_server() -> subprocess.Popen | None:
     """Start a server, name it in this process' environment, and return its process.
 
     It ends when `stdin` of the process returned is closed, also by the end of this process. None is
     returned, and nothing done, where the environment names a server already (or names "", to do without),
-    and on systems other than Linux, where forking is not safe with all system libraries.
+    where a standard stream is closed or there is no place for a socket, and on systems other than Linux,
+    where forking is not safe with all system libraries.
     """
-    if VARIABLE in os.environ or sys.platform != "linux":
+    closed = None in (sys.stdin, sys.stdout, sys.stderr)
+    if VARIABLE in os.environ or sys.platform != "linux" or closed:
         return None
-    folder = tempfile.mkdtemp(prefix="robust-flatness-")  # for this user alone
-    address = os.path.join(folder, "server")
-    environment = dict(os.environ) | dict.fromkeys(THREAD_VARIABLES, str(threads))
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(address)
-        listener.listen(128)
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", __name__, str(listener.fileno()), address],
-            stdin=subprocess.PIPE,
-            pass_fds=[listener.fileno()],
-            env=environment,
-        )
+    folder = None
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="robust-flatness-"))  # for this user alone
+        address = str(folder / "server")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(address)
+            listener.listen(128)
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", __name__, str(listener.fileno()), address],
+                stdin=subprocess.PIPE,
+                pass_fds=[listener.fileno()],
+                env=dict(os.environ) | dict.fromkeys(THREAD_VARIABLES, "1"),  # as Snakemake sets them
+            )
+    except OSError:  # the path of a socket is bounded
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        return None
     os.environ[VARIABLE] = address
     return process
 
 
 def serve(listener: socket.socket, alive: int) -> None:
     """Fork a job for each connection until the descriptor `alive` is at its end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the jobs
     preload()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
     while True:
@@ -81,7 +91,8 @@ def serve(listener: socket.socket, alive: int) -> None:
         if os.fork() == 0:
             listener.close()
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)
             _run_job(connection)
         connection.close()
 
@@ -134,7 +145,8 @@ def _receive(connection: socket.socket, size: int) -> bytes:
 
 def _end_with(connection: socket.socket) -> None:
     """Kill this process when the client's end of the connection is closed."""
-    connection.recv(1)
+    with contextlib.suppress(OSError):
+        connection.recv(1)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -162,13 +174,14 @@ def _status(function: Callable[[], None]) -> int:
 
 def main() -> None:
     """`python -m robust_flatness.server <descriptor of the listening socket> <its path>`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the jobs
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit())
     listener = socket.socket(fileno=int(sys.argv[1]))
     try:
         serve(listener, alive=sys.stdin.fileno())
     finally:
-        address = Path(sys.argv[2])
-        address.unlink(missing_ok=True)
-        address.parent.rmdir()
+        shutil.rmtree(Path(sys.argv[2]).parent, ignore_errors=True)
 
 
 if __name__ == "__main__":

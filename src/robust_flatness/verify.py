@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from robust_flatness import measures
-from robust_flatness.collect import read_measure
+from robust_flatness.collect import checkpoints_of, read_measure
 from robust_flatness.config import (
     FlatnessSpec,
     HessianSpec,
@@ -77,7 +77,9 @@ def sample_files(directory: Path, count: int | None, seed: int) -> list[Path]:
         If there are none.
     """
     files = sorted(directory.glob("*/seed-*/measures/*/*.json"))
-    files = [path for path in files if path.stem in MEASURES and not path.parent.name.startswith(".")]
+    files = [
+        path for path in files if path.parent.name in checkpoints_of(path.stem) and path.stem in MEASURES
+    ]
     if not files:
         raise ConfigError(
             f"{directory}: no measures (<variant>/seed-<seed>/measures/<checkpoint>/*.json); "

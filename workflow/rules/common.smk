@@ -77,7 +77,7 @@ wildcard_constraints:
 
 
 def for_each_checkpoint(pattern, checkpoints=CHECKPOINTS):
-    """`pattern` for the last and the early-stopped checkpoint; other wildcards stay."""
+    """`pattern` for each of `checkpoints`; other wildcards stay."""
     return expand(pattern, which=checkpoints, allow_missing=True)
 
 

@@ -90,13 +90,14 @@ def average_flatness(
     check_measure(x, y, scope, xi=xi, samples=samples, batch_size=batch_size)
     attack, _ = with_precision(attack, precision)
     with InferenceModel.lent(model, x[:2]) as net:
+        measure = _Samples(net, Neighborhood(net, xi, weight_bound), x, y, attack, batch_size, scope, seed)
         if reference is None or (attack is not None and reference_single is None):
-            known, single = reference_losses(net, x, y, attack, max(batch_size, SIDE_BY_SIDE), seed)
+            at_once = SIDE_BY_SIDE if measure.ensembles else batch_size
+            known, single = reference_losses(net, x, y, attack, at_once, seed)
             reference = known if reference is None else reference
             reference_single = single if reference_single is None else reference_single
         elif attack is None:
             reference_single = reference
-        measure = _Samples(net, Neighborhood(net, xi, weight_bound), x, y, attack, batch_size, scope, seed)
         perturbed = []
         for sample in range(samples):
             perturbed.append(measure.loss(sample))

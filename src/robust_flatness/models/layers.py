@@ -71,21 +71,17 @@ class CenteredBatchNorm2d(nn.BatchNorm2d):
 
 
 def with_affine_norms(network: nn.Module) -> nn.Module:
-    """`network`, which is in evaluation mode, with its batch norms of images replaced by what they
-    compute with their running statistics, in place: derivatives of it take less time.
+    """`network`, which is in evaluation mode, with its centred batch norms replaced by what they compute
+    with their running statistics, in place: derivatives of it take less time.
 
-    Subclasses of `nn.BatchNorm2d` other than `CenteredBatchNorm2d` stay, and those with hooks: they
-    may compute something else. So does `network` if it is a batch norm itself.
+    Those with hooks stay. Other batch norms do as well: a network may read their weights elsewhere.
     """
     for module in list(network.modules()):
         for name, norm in list(module.named_children()):
-            known = type(norm) in (nn.BatchNorm2d, CenteredBatchNorm2d) and norm.running_mean is not None
-            if not known or norm._forward_hooks or norm._forward_pre_hooks:
+            if type(norm) is not CenteredBatchNorm2d or norm.running_mean is None:
                 continue
-            scale = torch.rsqrt(norm.running_var + norm.eps)
-            shift = -norm.running_mean * scale
-            if norm.weight is not None:
-                factor = norm.scale if isinstance(norm, CenteredBatchNorm2d) else norm.weight
-                scale, shift = factor * scale, factor * shift + norm.bias
-            setattr(module, name, Affine2d(scale.detach(), shift.detach()))
+            if not norm._forward_hooks and not norm._forward_pre_hooks:
+                scale = norm.scale * torch.rsqrt(norm.running_var + norm.eps)
+                shift = norm.bias - norm.running_mean * scale
+                setattr(module, name, Affine2d(scale.detach(), shift.detach()))
     return network

@@ -3,7 +3,8 @@
 An experiment has four tables under `results/<experiment>/`:
 
 `models.csv`
-    one row per variant, seed and checkpoint (`last`, `best`), with every measure;
+    one row per variant, seed and checkpoint (`last`, `best`), with every measure (the Hessian's and the
+    landscape of the last one alone);
 `history.csv`
     one row per variant, seed and epoch: the training curves;
 `series.csv`
