@@ -11,6 +11,7 @@
 
 # %%
 import matplotlib
+from matplotlib.ticker import LogLocator, NullLocator
 
 from robust_flatness.plotting import curves, inputs, style
 
@@ -29,6 +30,9 @@ def draw(methods):
     figure, panels = style.grid(rows, columns, sharex=True, sharey=True)
     if not notebook.is_paper:  # printed curves begin late; the first epochs of high rates reach hundreds
         panels[0].set_yscale("log")
+        panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6))
+        panels[0].yaxis.set_major_formatter("{x:g}")
+        panels[0].yaxis.set_minor_locator(NullLocator())
     for axes, (name, order) in zip(panels, methods.items(), strict=False):
         curves.draw(axes, test_curve(notebook, "at"), "test_rloss", color=style.LIGHT, linewidth=2)
         shades = matplotlib.colormaps["viridis_r"](

@@ -51,7 +51,7 @@ def draw():
             axes.set_yscale("log")
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=5.5, loc="lower left" if name != "Cyclic" else "upper left")
-    panels[2].set_ylim(0, 0.36)
+    panels[2].set_ylim(0, 1.75 * panels[2].get_ylim()[1])  # room for the legend
     panels[0].set_ylabel("Learning rate")
     if not notebook.is_paper:
         style.note(figure, "Dashed: published, CIFAR-10.")
