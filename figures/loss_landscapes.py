@@ -62,6 +62,10 @@ def draw():
             if rows["rloss_std"].notna().any():
                 low, high = rows["rloss"] - rows["rloss_std"], rows["rloss"] + rows["rloss_std"]
                 axes.fill_between(rows["s"], low, high, color=look["color"], alpha=0.1, linewidth=0)
+        along = landscape.loc[landscape["direction"] == direction, "rloss"]
+        if along.max() > 50 * along.min() > 0:  # along eigenvectors it may rise a thousandfold
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
         scale = part["scale"].iloc[0] if len(part) else float("nan")
         axes.set_title(f"{direction.title()}, {normalisation}-wise (× {scale:g})", fontsize=7.5)
     for axes in panels[-len(directions) :]:
