@@ -77,6 +77,7 @@ def long_training(directory: Path, address: str) -> subprocess.Popen:
     client = subprocess.Popen(
         [COMMAND, "train", "--spec", spec, "--data", data, "--directory", directory / "run"],
         env=environment(address), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # in the background, too
     )  # fmt: skip
     wait_for((directory / "run/.resume/state").exists)
     return client
@@ -99,7 +100,7 @@ def test_jobs_are_forked_by_the_server(server, tmp_path):
     assert [job.ppid() for job in jobs(server)] == [server[0].pid]
     assert psutil.Process(client.pid).memory_info().rss < 50e6  # it has not imported torch
     client.kill()
-    client.communicate()
+    client.communicate(timeout=60)
     wait_for(lambda: not jobs(server))
 
 
@@ -107,7 +108,7 @@ def test_jobs_are_forked_by_the_server(server, tmp_path):
 def test_a_job_ends_with_its_client(server, tmp_path, number):
     client = long_training(tmp_path, server[1])
     client.send_signal(number)
-    client.communicate()
+    client.communicate(timeout=60)
     assert client.returncode in (-number, 128 + number)
     wait_for(lambda: not jobs(server))
 
@@ -192,7 +193,7 @@ def test_a_server_ends_with_its_owner_but_its_jobs_do_not(monkeypatch, tmp_path)
         assert not Path(address).parent.exists()
         assert client.poll() is None
         client.kill()
-        client.communicate()
+        client.communicate(timeout=60)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

@@ -6,6 +6,7 @@ The protocol is described in `robust_flatness.server`.
 
 import json
 import os
+import signal
 import socket
 import sys
 
@@ -37,12 +38,15 @@ def run_in_server(address: str, argv: list[str]) -> int | None:
     """
     if None in (sys.stdin, sys.stdout, sys.stderr):
         return None
-    request = json.dumps({"argv": argv, "directory": os.getcwd(), "environment": dict(os.environ)}).encode()
+    request = {"argv": argv, "directory": os.getcwd(), "environment": dict(os.environ)}
+    # a command in the background of a script leaves Ctrl-C alone
+    request["interruptible"] = signal.getsignal(signal.SIGINT) != signal.SIG_IGN
+    message = json.dumps(request).encode()
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect(address)
-            socket.send_fds(connection, [len(request).to_bytes(8, "big")], [0, 1, 2])
-            connection.sendall(request)
+            socket.send_fds(connection, [len(message).to_bytes(8, "big")], [0, 1, 2])
+            connection.sendall(message)
             taken = connection.recv(len(ACCEPTED), socket.MSG_WAITALL) == ACCEPTED
         except OSError:
             taken = False

@@ -90,7 +90,6 @@ def serve(listener: socket.socket, alive: int) -> None:
         connection, _ = listener.accept()
         if os.fork() == 0:
             listener.close()
-            signal.signal(signal.SIGINT, signal.default_int_handler)
             for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_DFL)
             _run_job(connection)
@@ -126,6 +125,8 @@ def _run_job(connection: socket.socket) -> None:
         os.environ.update(environment)
         tempfile.tempdir = None
         sys.argv = request["argv"]
+        if request["interruptible"]:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         connection.sendall(ACCEPTED)
         threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
         from robust_flatness.cli import main
