@@ -16,6 +16,7 @@ import seaborn as sns
 from robust_flatness.plotting import inputs, style
 
 notebook = inputs("correlation_matrix", globals().get("snakemake"))
+FEWEST = 6  # variants; fewer are no correlation
 MEASURES = {
     "test_rloss_pgd": "RLoss",
     "test_rerr_aa": "RErr",
@@ -37,6 +38,9 @@ def ranks(variants):
 def draw():
     ours, published = ranks(notebook.variants), ranks(notebook.published.variants)
     below = np.tril(np.ones_like(ours, dtype=bool), -1)
+    count = len(notebook.variants)
+    if count < FEWEST:
+        ours = np.full_like(ours, np.nan)
     table = np.where(below, ours, published)
     np.fill_diagonal(table, np.nan)
     figure, (axes,) = style.panels(1, 1, height=3.4)
@@ -46,9 +50,8 @@ def draw():
         annot_kws={"size": 6}, xticklabels=names, yticklabels=names, cbar_kws={"label": "Spearman's ρ"},
     )  # fmt: skip
     axes.grid(visible=False)
-    text = (
-        f"Below the diagonal: {notebook.experiment}, n = {len(notebook.variants)}; above: published, n = 74."
-    )
+    below_text = f"n = {count}" if count >= FEWEST else f"{count} variants, {FEWEST} needed"
+    text = f"Below the diagonal: {notebook.experiment}, {below_text}; above: published, n = 74."
     style.note(figure, text)
     return figure
 

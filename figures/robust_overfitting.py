@@ -39,7 +39,7 @@ def early_stopping(axes):
     if results.has(at, rerr, f"best_{rerr}"):
         attack = "AutoAttack" if rerr.endswith("aa") else "PGD"
         last, stopped = at[rerr].iloc[0], at[f"best_{rerr}"].iloc[0]
-        axes.set_title(f"{last:.1f} % at the end, {stopped:.1f} % early-stopped ({attack})")
+        axes.set_title(f"{attack}: {last:.1f} % at the end, {stopped:.1f} % early-stopped")
     if results.has(best, "epoch", "epochs"):
         share = (best["epoch"].mean() + 1) / best["epochs"].mean()
         axes.axvline(share, color=style.GREEN, linewidth=0.8, linestyle="--", label="early-stopped")
@@ -53,7 +53,9 @@ def draw():
             if not notebook.is_paper:
                 curves.draw(axes, theirs, column, **{**style.PUBLISHED, "color": color})
         curves.mark_drops(axes, curves.drops(ours))
-        axes.set(xlabel="Epoch (share of training)", ylabel="RLoss" if measure == "rloss" else "RErr (%)")
+        axes.set(
+            xlabel="Epoch (share of training)", ylabel="RLoss" if measure == "rloss" else "RErr (%) by PGD"
+        )
     early_stopping(panels[1])
     if not notebook.is_paper:
         panels[0].plot([], [], **style.PUBLISHED, label="published, CIFAR-10")

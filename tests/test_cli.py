@@ -362,6 +362,14 @@ def test_own_network_is_measured(run, own):
     assert json.loads((own / "mine.json").read_text())["values"] == values
 
 
+def test_all_own_test_examples_are_taken_where_there_are_fewer_than_the_default(run, own):
+    default = measure()
+    at = default.index("--examples")
+    status, out, err = run(*default[:at], *default[at + 2 :])
+    assert status == 0, err
+    assert json.loads(out)["values"] == json.loads(run(*measure(examples=12))[1])["values"]
+
+
 def test_own_weights_are_loaded(run, own):
     save_file({"1.weight": torch.zeros(3, 64), "1.bias": torch.zeros(3)}, own / "zero.safetensors")
     status, out, _ = run(*measure(weights="zero.safetensors"))

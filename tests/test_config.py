@@ -212,8 +212,13 @@ BAD = {
     "unknown model": ({"model__name": "vgg"}, ["model.name", "'vgg'", "'resnet18' or 'small-resnet'"]),
     "unknown activation": ({"model__activation": "tanh"}, ["model.activation", "'tanh'", "'relu'"]),
     "unknown objective": ({"training__objective": "gan"}, ["training.objective", "'gan'", "'trades'"]),
-    "unknown field": ({"training__epoch": 3}, ["training.epoch", "unknown field"]),
-    "unknown section": ({"measure": {}}, ["measure", "unknown field"]),
+    "unknown field": ({"training__epoch": 3}, ["training.epoch", "unknown field", "'epochs'?", "batch_size"]),
+    "unknown section": ({"measure": {}}, ["measure", "unknown field", "did you mean 'measures'?"]),
+    "nested field": (
+        {"measures__flatness__average__sample": 3},
+        ["average.sample", "did you mean 'samples'?", "scope"],
+    ),
+    "misspelt variant": ({"variants": ["trade-6"]}, ["'trade-6', did you mean 'trades-6'?"]),
     "unknown field in an override": (
         {"overrides__at": {"set": {"lr": 1}}},
         ["'at'", "'lr'", "learning_rate"],

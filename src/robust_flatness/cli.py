@@ -432,7 +432,9 @@ def measure(
     epsilon: Annotated[str, typer.Option(help="Radius of the L-infinity ball, e.g. 8/255.")],
     weights: Annotated[Path | None, typer.Option(help="Weights (.safetensors).")] = None,
     output: Annotated[Path | None, typer.Option(help="JSON file; default: standard output.")] = None,
-    examples: Annotated[int, typer.Option(help="Test examples, from the first.", min=1)] = 1000,
+    examples: Annotated[
+        int | None, typer.Option(help="Test examples, from the first; default 1000, or all.", min=1)
+    ] = None,
     step_size: Annotated[str, typer.Option(help="PGD's step; default epsilon / 4.")] = "",
     steps: Annotated[int, typer.Option(help="PGD's iterations.", min=1)] = 20,
     restarts: Annotated[int, typer.Option(help="PGD's restarts.", min=1)] = 10,
@@ -447,7 +449,7 @@ def measure(
 ) -> None:
     """Measure robustness and robust flatness of a network of your own.
 
-    The network takes inputs in [0, 1], [n, C, H, W], and returns logits [n, K].
+    The network takes inputs in the range 0 to 1 of shape (n, C, H, W) and returns logits of shape (n, K).
     """
     from robust_flatness.own_model import OwnModel, measure_own_model
 
@@ -462,8 +464,8 @@ def measure(
                 "steps": steps, "restarts": restarts,
             },
             "autoattack": AutoAttackSpec() if autoattack else None,
-            "test_examples": examples, "train_examples": 1,
-            "clean_test_examples": examples, "clean_train_examples": 1, "batch_size": batch_size,
+            "test_examples": examples or 1, "train_examples": 1,
+            "clean_test_examples": examples or 1, "clean_train_examples": 1, "batch_size": batch_size,
         },
         "measure",
     )  # fmt: skip

@@ -5,12 +5,13 @@ slice as canonical JSON, so that a change of one measure's settings reruns that 
 This module imports neither torch nor numpy: planning must start in a fraction of a second.
 """
 
+import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -530,7 +531,7 @@ class Experiment:
         unknown = [slug for slug in slugs if slug not in known]
         if unknown:
             raise ConfigError(
-                f"{field}: unknown variant {', '.join(map(repr, unknown))}; "
+                f"{field}: unknown variant {', '.join(map(repr, unknown))}{meant(unknown[0], known)}; "
                 f"known are {', '.join(known)} (config/variants.yaml)"
             )
 
@@ -684,6 +685,24 @@ def shown(value: Any, length: int = 200) -> str:
     return text if len(text) <= length else f"{text[:length]}..."
 
 
+def meant(name: str, known: Iterable[str]) -> str:
+    """`, did you mean ...?` where one of the names known is close to `name`."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def _fields_at(spec: type[BaseModel], location: Iterable[str | int]) -> list[str]:
+    """The fields of the spec that lies at `location` within `spec`; none where that is unclear."""
+    for part in location:
+        field = spec.model_fields.get(str(part))
+        kinds = [] if field is None else [field.annotation, *get_args(field.annotation)]
+        nested = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if len(nested) != 1:
+            return []
+        spec = nested[0]
+    return list(spec.model_fields)
+
+
 def parse(spec: type[Spec], values: Any, where: str = "") -> Any:
     """`values` validated as `spec`.
 
@@ -708,7 +727,9 @@ def parse(spec: type[Spec], values: Any, where: str = "") -> Any:
                 else f" (given: {shown(problem['input'])})"
             )
             if problem["type"] == "extra_forbidden":
-                message = "unknown field"
+                allowed = _fields_at(spec, problem["loc"][:-1])
+                message = f"unknown field{meant(str(problem['loc'][-1]), allowed)}"
+                message += f"; allowed are {', '.join(allowed)}" if allowed else ""
             lines.append(f"{field}: {message}{given}")
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
 

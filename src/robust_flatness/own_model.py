@@ -27,7 +27,7 @@ class OwnModel:
     factory: str
     weights: Path | None
     data: Path
-    examples: int
+    examples: int | None = None  # None: the first 1000, or all where there are fewer
 
     def load(self) -> nn.Module:
         """The network in evaluation mode.
@@ -105,12 +105,13 @@ def measure_own_model(
         If network, weights or data cannot be used, or the logits have the wrong shape.
     """
     source = read_npz(own.data)
-    if own.examples > len(source["y_test"]):
+    examples = min(1000, len(source["y_test"])) if own.examples is None else own.examples
+    if examples > len(source["y_test"]):
         raise ConfigError(
-            f"--examples: {own.examples} given, but {own.data} has {len(source['y_test'])} test examples"
+            f"--examples: {examples} given, but {own.data} has {len(source['y_test'])} test examples"
         )
-    x = torch.from_numpy(source["x_test"][: own.examples]).to(device).float() / 255
-    y = torch.from_numpy(source["y_test"][: own.examples]).to(device)
+    x = torch.from_numpy(source["x_test"][:examples]).to(device).float() / 255
+    y = torch.from_numpy(source["y_test"][:examples]).to(device)
     model = own.load().to(device)
     check_output(model, x[:2], int(source["y_train"].max()) + 1)
     attack = PGD(robust.attack.epsilon, robust.attack.step_size, robust.attack.steps, robust.attack.restarts)
@@ -137,7 +138,7 @@ def measure_own_model(
         "worst_flatness_rloss": worst.value,
         "avg_flatness_xi": average_xi,
         "worst_flatness_xi": worst_xi,
-        "robust_test_examples": own.examples,
+        "robust_test_examples": examples,
     }
     if robust.autoattack:
         values["test_rerr_aa"] = 100 * result.rerr_aa

@@ -157,14 +157,20 @@ class Notebook:
             with atomic_path(path) as temporary:
                 metadata = {"CreationDate": None} if suffix == ".pdf" else None
                 figure.savefig(temporary, format=suffix[1:], metadata=metadata)
-        return Saved(tuple(paths.values()))
+        return self._saved(paths)
 
     def write(self, texts: dict[str, str]) -> Saved:
         """Write a table; `texts` maps ".csv", ".md" and ".tex" to their contents."""
         paths = self.outputs("paper_tables", (".csv", ".md", ".tex"))
         for suffix, path in paths.items():
             write_text(path, texts[suffix])
-        return Saved(tuple(paths.values()))
+        return self._saved(paths)
+
+    def _saved(self, paths: dict[str, Path]) -> Saved:
+        saved = Saved(tuple(paths.values()))
+        if Path(sys.argv[0]).stem == self.name:  # as plain Python; a notebook shows what it has made
+            print(saved)
+        return saved
 
 
 class Published:

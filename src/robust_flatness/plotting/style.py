@@ -141,10 +141,10 @@ def grid(
 def name_grid(figure: Figure, x: str, y: str, bottom: float = 0.55) -> None:
     """Names of the axes that all panels of a `grid` share; further lines of `x` are notes."""
     page = figure.get_figheight()
-    if page - bottom < 2.2:
-        y = y.replace(" (", "\n(")
+    short = page - bottom < 2.2
     middle = (1 + bottom / page) / 2
-    figure.text(0.1 / PAGE, middle, y, rotation=90, va="center", ha="left", fontsize=8)
+    text, size, left = (y.replace(" (", "\n("), 6.5, 0.02) if short else (y, 8, 0.1)
+    figure.text(left / PAGE, middle, text, rotation=90, va="center", ha="left", fontsize=size)
     name, _, notes = x.partition("\n")
     figure.text(0.5, (bottom - 0.22) / page, name, ha="center", va="center", fontsize=8)
     if notes:
