@@ -28,7 +28,7 @@ def draw(methods):
     columns = min(4, max(2, len(methods)))
     rows = -(-len(methods) // columns)
     figure, panels = style.grid(rows, columns, sharex=True, sharey=True)
-    if not notebook.is_paper:  # printed curves begin late; the first epochs of high rates reach hundreds
+    if not notebook.is_paper:  # printed curves begin late; the first epochs of high rates go far beyond
         panels[0].set_yscale("log")
         panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6))
         panels[0].yaxis.set_major_formatter("{x:g}")

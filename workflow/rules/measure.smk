@@ -1,5 +1,5 @@
-# Measures of the last and, but for the dearer ones, the early-stopped checkpoint. Each rule gets its own settings alone:
-# a changed radius remeasures flatness and nothing else.
+# Measures of the last and, but for the dearer ones, the early-stopped checkpoint. Each rule gets its
+# own settings alone: a changed radius remeasures flatness and nothing else.
 
 MEASURES = EXPERIMENT.spec.measures
 
@@ -76,7 +76,8 @@ if EXPERIMENT.measured_by("series"):
             compute=COMPUTE,
         shell:
             "robust-flatness --timings {params.timings} series {params.directory} "
-            "--spec {params.spec:q} --data {input.data} --seed {wildcards.seed} --output {output} {params.compute} > {log} 2>&1"
+            "--spec {params.spec:q} --data {input.data} --seed {wildcards.seed} "
+            "--output {output} {params.compute} > {log} 2>&1"
 
 
 rule measure:

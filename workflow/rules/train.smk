@@ -45,7 +45,8 @@ rule train_variant:
         compute=COMPUTE,
     shell:
         "robust-flatness --timings {params.timings} train --spec {params.spec:q} "
-        "--data {input.data} {params.pseudo_labels} --directory {params.directory} {params.compute} > {log} 2>&1"
+        "--data {input.data} {params.pseudo_labels} --directory {params.directory} "
+        "{params.compute} > {log} 2>&1"
 
 
 def checkpoints_derived_from(wildcards):
