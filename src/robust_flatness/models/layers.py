@@ -81,7 +81,7 @@ def with_affine_norms(network: nn.Module) -> nn.Module:
             if type(norm) is not CenteredBatchNorm2d or norm.running_mean is None:
                 continue
             if not norm._forward_hooks and not norm._forward_pre_hooks:
-                scale = norm.scale * torch.rsqrt(norm.running_var + norm.eps)
-                shift = norm.bias - norm.running_mean * scale
-                setattr(module, name, Affine2d(scale.detach(), shift.detach()))
+                inverse = torch.rsqrt(norm.running_var + norm.eps)
+                shift = norm.scale * (-norm.running_mean * inverse) + norm.bias
+                setattr(module, name, Affine2d((norm.scale * inverse).detach(), shift.detach()))
     return network
