@@ -13,7 +13,7 @@
 # Robust overfitting is mainly a rise of RLoss on incorrectly classified examples.
 
 # %%
-from robust_flatness import results
+from robust_flatness import tables as results
 from robust_flatness.plotting import curves, inputs, style
 
 notebook = inputs("correct_incorrect", globals().get("snakemake"))

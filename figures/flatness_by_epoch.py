@@ -15,7 +15,7 @@
 # %%
 from matplotlib.cm import ScalarMappable
 
-from robust_flatness import results
+from robust_flatness import tables as results
 from robust_flatness.plotting import curves, inputs, style
 
 notebook = inputs("flatness_by_epoch", globals().get("snakemake"))

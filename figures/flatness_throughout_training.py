@@ -13,7 +13,7 @@
 # together with test RLoss; so does the eigenvalue, which is drawn relative to its last value.
 
 # %%
-from robust_flatness import results
+from robust_flatness import tables as results
 from robust_flatness.plotting import curves, inputs, style
 
 notebook = inputs("flatness_throughout_training", globals().get("snakemake"))

@@ -11,7 +11,7 @@
 # baseline's epochs.
 
 # %%
-from robust_flatness import results
+from robust_flatness import tables as results
 from robust_flatness.plotting import curves, inputs, style
 
 notebook = inputs("learning_rate_schedules", globals().get("snakemake"))

@@ -13,7 +13,7 @@
 # Flat minima are wide valleys here: robust models rise slowly in random and in adversarial directions.
 
 # %%
-from robust_flatness import results
+from robust_flatness import tables as results
 from robust_flatness.plotting import inputs, style
 
 notebook = inputs("loss_landscapes", globals().get("snakemake"))

@@ -12,7 +12,7 @@
 # on it.
 
 # %%
-from robust_flatness import results
+from robust_flatness import tables as results
 from robust_flatness.analysis.correlation import coefficient
 from robust_flatness.plotting import inputs, scatter, style
 

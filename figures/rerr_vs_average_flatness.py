@@ -10,7 +10,7 @@
 # -ln(1/K) a lower loss hardly lowers the error (see `rerr_vs_rloss`).
 
 # %%
-from robust_flatness import results
+from robust_flatness import tables as results
 from robust_flatness.plotting import inputs, scatter
 
 notebook = inputs("rerr_vs_average_flatness", globals().get("snakemake"))

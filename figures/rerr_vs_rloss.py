@@ -15,7 +15,7 @@
 # %%
 import pandas as pd
 
-from robust_flatness import results
+from robust_flatness import tables as results
 from robust_flatness.analysis.evidence import kink
 from robust_flatness.plotting import inputs, scatter, style
 

@@ -13,7 +13,7 @@
 # The paper's tables have ξ = 0.003, its correlation plot 0.00075.
 
 # %%
-from robust_flatness import results
+from robust_flatness import tables as results
 from robust_flatness.plotting import inputs, scatter
 
 notebook = inputs("rloss_vs_worst_flatness", globals().get("snakemake"))

@@ -13,7 +13,7 @@
 # they fall on training examples. Early stopping undoes part of it.
 
 # %%
-from robust_flatness import results
+from robust_flatness import tables as results
 from robust_flatness.plotting import curves, inputs, style
 
 notebook = inputs("robust_overfitting", globals().get("snakemake"))

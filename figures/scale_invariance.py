@@ -16,7 +16,7 @@
 # %%
 import numpy as np
 
-from robust_flatness import results
+from robust_flatness import tables as results
 from robust_flatness.plotting import inputs, style
 
 notebook = inputs("scale_invariance", globals().get("snakemake"))

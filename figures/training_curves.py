@@ -10,7 +10,7 @@
 # the baseline's test curve in grey. Dashed: published, as far as the paper's figures give it.
 
 # %%
-from robust_flatness import results
+from robust_flatness import tables as results
 from robust_flatness.plotting import curves, inputs, style
 
 notebook = inputs("training_curves", globals().get("snakemake"))

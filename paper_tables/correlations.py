@@ -13,7 +13,7 @@
 # %%
 import pandas as pd
 
-from robust_flatness import results
+from robust_flatness import tables as results
 from robust_flatness.analysis.correlation import coefficient, correlate
 from robust_flatness.plotting import inputs, tables
 

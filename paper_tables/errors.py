@@ -9,7 +9,7 @@
 # Clean and robust errors on test and training examples, and of the early-stopped checkpoint.
 
 # %%
-from robust_flatness import results
+from robust_flatness import tables as results
 from robust_flatness.plotting import inputs, tables
 
 notebook = inputs("errors", globals().get("snakemake"))

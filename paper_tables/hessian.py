@@ -11,7 +11,7 @@
 # measures.
 
 # %%
-from robust_flatness import results
+from robust_flatness import tables as results
 from robust_flatness.plotting import inputs, tables
 
 notebook = inputs("hessian", globals().get("snakemake"))

@@ -9,7 +9,7 @@
 # Clean and robust cross-entropy on test and training examples, and all four flatness measures.
 
 # %%
-from robust_flatness import results
+from robust_flatness import tables as results
 from robust_flatness.plotting import inputs, tables
 
 notebook = inputs("losses", globals().get("snakemake"))

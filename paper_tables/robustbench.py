@@ -11,7 +11,7 @@
 # this family in the experiment's own results stand beside them.
 
 # %%
-from robust_flatness import results
+from robust_flatness import tables as results
 from robust_flatness.plotting import inputs, tables
 
 notebook = inputs("robustbench", globals().get("snakemake"))

@@ -10,7 +10,7 @@
 # that outputs stay): errors and flatness do not change, the largest eigenvalue does.
 
 # %%
-from robust_flatness import results
+from robust_flatness import tables as results
 from robust_flatness.plotting import inputs, tables
 
 notebook = inputs("scale_invariance", globals().get("snakemake"))

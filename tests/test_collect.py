@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from robust_flatness.collect import CollectSpec, collect_results, write_table
 from robust_flatness.errors import ConfigError
+from robust_flatness.tables.collect import CollectSpec, collect_results, write_table
 
 
 def write_measure(directory, variant, checkpoint, name, epoch, values, details=None):

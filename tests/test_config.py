@@ -373,7 +373,8 @@ def test_missing_file_is_named(tmp_path):
 
 def test_planning_imports_neither_torch_nor_numpy():
     code = (
-        "import sys; from pathlib import Path; import robust_flatness.config as c, robust_flatness.collect, "
+        "import sys; from pathlib import Path; import robust_flatness.config as c; "
+        "import robust_flatness.tables.collect, "
         "robust_flatness.workflow; c.load_experiment(c.load_yaml(Path('config/digits.yaml'))); "
         "print([m for m in ('torch', 'numpy', 'sklearn', 'pandas') if m in sys.modules])"
     )

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from robust_flatness.config import ModelSpec, load_experiment, load_yaml
-from robust_flatness.resources import (
+from robust_flatness.measuring.cost import (
     OVERHEAD_MINUTES,
     measuring_passes,
     minutes,

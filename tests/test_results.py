@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from robust_flatness import results
+from robust_flatness import tables as results
 
 HEADER = "variant,seed,checkpoint,test_rerr_aa,test_rloss_pgd,avg_flatness_rloss\n"
 ROW = "at,0,last,62.8,3.91,1.22\n"

@@ -273,7 +273,7 @@ def robustness(
 ) -> None:  # fmt: skip
     """Measure Err, CE, RErr and RLoss by PGD, and RErr by AutoAttack."""
     chosen = read_spec(RobustnessSpec, spec)
-    from robust_flatness import measures
+    from robust_flatness.measuring import measures
 
     run_measure("robustness", measures.robustness, chosen, data, seed, output, checkpoints, device, threads)
 
@@ -285,7 +285,7 @@ def flatness(
 ) -> None:  # fmt: skip
     """Measure average- and worst-case flatness, in RLoss and in CE, at all radii."""
     chosen = read_spec(FlatnessSpec, spec)
-    from robust_flatness import measures
+    from robust_flatness.measuring import measures
 
     run_measure("flatness", measures.flatness, chosen, data, seed, output, checkpoints, device, threads)
 
@@ -297,7 +297,7 @@ def hessian(
 ) -> None:  # fmt: skip
     """Measure the extreme eigenvalues of the Hessian of the clean loss."""
     chosen = read_spec(HessianSpec, spec)
-    from robust_flatness import measures
+    from robust_flatness.measuring import measures
 
     run_measure("hessian", measures.hessian, chosen, data, seed, output, checkpoints, device, threads)
 
@@ -309,7 +309,7 @@ def landscape(
 ) -> None:  # fmt: skip
     """Measure RLoss along random, adversarial and Hessian directions."""
     chosen = read_spec(LandscapeSpec, spec)
-    from robust_flatness import measures
+    from robust_flatness.measuring import measures
 
     run_measure("landscape", measures.landscape, chosen, data, seed, output, checkpoints, device, threads)
 
@@ -322,11 +322,11 @@ def series(
 ) -> None:  # fmt: skip
     """Measure loss, flatness and, where asked for, the largest eigenvalue at every snapshot."""
     chosen = read_spec(SeriesSpec, spec)
-    from robust_flatness import measures
-    from robust_flatness.collect import read_rows, write_table
     from robust_flatness.data import load_dataset
+    from robust_flatness.measuring import measures
     from robust_flatness.models.checkpoint import load_checkpoint
     from robust_flatness.provenance import provenance
+    from robust_flatness.tables.collect import read_rows, write_table
     from robust_flatness.unfinished import Unfinished
 
     snapshots = sorted(directory.glob("epoch-*.safetensors"))
@@ -370,7 +370,7 @@ def collect(
     directory: Annotated[Path, typer.Option(help="Folder of the experiment's results.")],
 ) -> None:
     """Gather measures, histories and series into models.csv, history.csv, series.csv, landscape.csv."""
-    from robust_flatness.collect import CollectSpec, collect_results
+    from robust_flatness.tables.collect import CollectSpec, collect_results
 
     collect_results(read_spec(CollectSpec, spec), directory)
 
@@ -388,7 +388,7 @@ def verify(
     On the machine that measured them they must be identical; elsewhere differences up to a stated
     tolerance agree. Exit status 1 if one does not.
     """
-    from robust_flatness import verify as verification
+    from robust_flatness.measuring import verify as verification
 
     start_torch(device, threads)
     files = verification.sample_files(directory, sample or None, seed)
@@ -420,7 +420,7 @@ def import_table(
     directory: Annotated[Path, typer.Option(help="Folder for the checked tables.")],
 ) -> None:
     """Check a results table and bring it, and what lies beside it, into the form of `collect`."""
-    from robust_flatness.results import import_table as run_import
+    from robust_flatness.tables import import_table as run_import
 
     run_import(table, directory)
 
@@ -451,7 +451,7 @@ def measure(
 
     The network takes inputs in the range 0 to 1 of shape (n, C, H, W) and returns logits of shape (n, K).
     """
-    from robust_flatness.own_model import OwnModel, measure_own_model
+    from robust_flatness.measuring.own_model import OwnModel, measure_own_model
 
     numbers = {"--epsilon": epsilon, "--average-xi": average_xi, "--worst-xi": worst_xi}
     numbers["--step-size"] = step_size or f"{positive('--epsilon', epsilon) / 4!r}"

@@ -33,10 +33,10 @@ from robust_flatness.launch import ACCEPTED, VARIABLE
 #: What the workflow's jobs import.
 MODULES = (
     "robust_flatness.cli",
-    "robust_flatness.collect",
+    "robust_flatness.tables.collect",
     "robust_flatness.data",
     "robust_flatness.flatness.scaling",
-    "robust_flatness.measures",
+    "robust_flatness.measuring.measures",
     "robust_flatness.training",
     "robust_flatness.unfinished",
     "pyautoattack",

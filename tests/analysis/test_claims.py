@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from robust_flatness import results
+from robust_flatness import tables as results
 from robust_flatness.analysis import claims
 from robust_flatness.analysis.claim_tests import FAILS, HOLDS, KINDS, UNTESTABLE
 from robust_flatness.analysis.correlation import coefficient

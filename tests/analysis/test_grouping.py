@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from robust_flatness import results
+from robust_flatness import tables as results
 from robust_flatness.analysis.grouping import robustness_groups, with_groups
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from robust_flatness import results
+from robust_flatness import tables as results
 
 EPOCHS = 60
 WORST = {0.003: "", 0.00075: "_0.00075", 0.001: "_0.001", 0.005: "_0.005"}

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import synthetic
 
-from robust_flatness import results
+from robust_flatness import tables as results
 
 ROOT = Path(__file__).parents[2]
 FIGURES = sorted((ROOT / "figures").glob("*.py"))

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from robust_flatness import results
+from robust_flatness import tables as results
 from robust_flatness.plotting import curves, inputs, style, tables
 from robust_flatness.plotting.labels import place_labels
 

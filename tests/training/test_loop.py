@@ -14,8 +14,8 @@ from robust_flatness.data import Dataset
 from robust_flatness.errors import TrainingError
 from robust_flatness.models.checkpoint import load_checkpoint
 from robust_flatness.seeding import generator
+from robust_flatness.tables.history import COLUMNS, write_history
 from robust_flatness.training import train
-from robust_flatness.training.history import COLUMNS, write_history
 from robust_flatness.training.loop import Training
 
 VARIANTS = Path(__file__).parents[2] / "config" / "variants.yaml"

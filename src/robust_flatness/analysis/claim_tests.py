@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from robust_flatness import results
+from robust_flatness import tables as results
 from robust_flatness.analysis.correlation import (
     COEFFICIENTS,
     correlate,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from robust_flatness import results
+from robust_flatness import tables as results
 from robust_flatness.analysis.claim_tests import FAILS, KINDS, UNTESTABLE, Finding, Rules
 from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.config import load_yaml

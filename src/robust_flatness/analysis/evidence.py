@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from robust_flatness import results
+from robust_flatness import tables as results
 
 
 @dataclass(frozen=True)

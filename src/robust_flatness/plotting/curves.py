@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from robust_flatness import results
+from robust_flatness import tables as results
 
 EPOCH = "normalised_epoch"
 

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robust_flatness import results
+from robust_flatness import tables as results
 from robust_flatness.files import atomic_path, write_text
 
 if TYPE_CHECKING:

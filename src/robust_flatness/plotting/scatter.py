@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from robust_flatness import results
+from robust_flatness import tables as results
 from robust_flatness.analysis.correlation import coefficient, correlate, finite, fit_line
 from robust_flatness.plotting import style
 from robust_flatness.plotting.labels import place_labels

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from robust_flatness.results import csv_text
+from robust_flatness.tables import csv_text
 
 Format = Callable[[object], str]
 

@@ -23,11 +23,11 @@ from robust_flatness.models.checkpoint import Metadata, save_checkpoint
 from robust_flatness.models.inference import InferenceModel
 from robust_flatness.provenance import source_digest
 from robust_flatness.seeding import derive_seed, generator
+from robust_flatness.tables.history import best_epoch, write_history
 from robust_flatness.training.attack import TrainingAttack
 from robust_flatness.training.averaging import averaged_weights, recompute_statistics
 from robust_flatness.training.awp import WeightPerturbation
 from robust_flatness.training.batches import BatchPlan
-from robust_flatness.training.history import best_epoch, write_history
 from robust_flatness.training.label_noise import noisy_labels
 from robust_flatness.training.objectives import OBJECTIVES, Batch
 from robust_flatness.training.optimizers import (

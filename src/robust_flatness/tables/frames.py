@@ -15,7 +15,7 @@ import pandas as pd
 from robust_flatness.config import VariantSpec, load_variants
 from robust_flatness.errors import ConfigError
 from robust_flatness.files import write_text
-from robust_flatness.results.columns import (
+from robust_flatness.tables.schema import (
     CHECKPOINTS,
     ERRORS,
     FLATNESS,

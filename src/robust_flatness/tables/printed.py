@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 
 from robust_flatness.config import VariantSpec, parse_number
-from robust_flatness.results.columns import HISTORY, LANDSCAPE, ROBUSTBENCH, SERIES, WORDS
-from robust_flatness.results.tables import (
+from robust_flatness.tables.frames import (
     Tables,
     catalogue,
     empty,
@@ -16,6 +15,7 @@ from robust_flatness.results.tables import (
     read_rows,
     repository,
 )
+from robust_flatness.tables.schema import HISTORY, LANDSCAPE, ROBUSTBENCH, SERIES, WORDS
 
 #: Training of the AT baseline in the paper.
 PUBLISHED_EPOCHS = 150

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robust_flatness import measures
-from robust_flatness.collect import checkpoints_of, read_measure
 from robust_flatness.config import (
     FlatnessSpec,
     HessianSpec,
@@ -21,8 +19,10 @@ from robust_flatness.config import (
 )
 from robust_flatness.data import load_dataset
 from robust_flatness.errors import ConfigError
+from robust_flatness.measuring import measures
 from robust_flatness.models.checkpoint import load_checkpoint
 from robust_flatness.seeding import derive_seed
+from robust_flatness.tables.collect import checkpoints_of, read_measure
 
 MEASURES = {
     "robustness": (RobustnessSpec, measures.robustness),

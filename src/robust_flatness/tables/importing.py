@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from robust_flatness.results.published import read_published
-from robust_flatness.results.tables import (
+from robust_flatness.tables.frames import (
     ResultsError,
     Tables,
     read_history,
@@ -12,6 +11,7 @@ from robust_flatness.results.tables import (
     read_series,
     write_tables,
 )
+from robust_flatness.tables.printed import read_published
 
 
 def import_table(path: Path, directory: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from robust_flatness.results.columns import HISTORY, KEYS, SERIES, is_measure
+from robust_flatness.tables.schema import HISTORY, KEYS, SERIES, is_measure
 
 
 def over_seeds(frame: pd.DataFrame, by: Iterable[str]) -> pd.DataFrame:

@@ -1,0 +1,149 @@
+"""Network and training, and everything that the variants change in them."""
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from robust_flatness.config.values import (
+    Count,
+    Integer,
+    NonNegative,
+    Positive,
+    Precision,
+    Probability,
+    Real,
+    Size,
+    Spec,
+    parse_list,
+)
+
+
+class ModelSpec(Spec):
+    """An architecture: `name` as in `robust_flatness.models.MODELS`, `width` channels in the
+    first stage; `dropout` is the probability in every residual block."""
+
+    name: Literal["resnet18", "small-resnet"]
+    width: Count
+    activation: Literal["relu", "mish", "silu", "gelu"] = "relu"
+    dropout: Annotated[Real, Field(ge=0, lt=1)] = 0.0
+
+
+class AugmentationSpec(Spec):
+    """Crops after zero padding by up to `crop` pixels, flips, AutoAugment's CIFAR-10 policy, and a
+    square of `cutout` pixels (0: none) filled with the channel means."""
+
+    crop: Size = 0
+    flip: bool = False
+    autoaugment: bool = False
+    cutout: Size = 0
+
+
+class TrainingSpec(Spec):
+    """Adversarial training and everything the variants change in it.
+
+    Section references are to Stutz et al., ICCV 2021; defaults are the AT baseline where it
+    does not depend on the dataset.
+    """
+
+    epochs: Count
+    batch_size: Annotated[Integer, Field(ge=2)]
+    """At least 2: batch norm has no statistics of one image."""
+    optimizer: Literal["sgd", "adam", "entropy-sgd"] = "sgd"
+    learning_rate: Positive
+    momentum: Annotated[Real, Field(ge=0, lt=1)] = 0.9
+    weight_decay: NonNegative
+    langevin_steps: Count = 1
+    """Entropy-SGD: inner steps L of stochastic gradient Langevin dynamics."""
+    schedule: Literal["multi-step", "constant", "cyclic"] = "multi-step"
+    milestones: Annotated[tuple[Annotated[Real, Field(gt=0, lt=1)], ...], BeforeValidator(parse_list)] = (
+        0.4,
+        0.6,
+        0.8,
+    )
+    """Multi-step: fractions of the epochs at which the rate is multiplied by 0.1."""
+    cycles: Count = 1
+    """Cyclic: number of triangular cycles, each from 0 to the learning rate and back to 0."""
+
+    epsilon: Annotated[Positive, Field(le=1)]
+    step_size: Positive
+    steps: Count = 7
+    stop_after_flip: Annotated[Integer, Field(ge=0)] | None = None
+    """PGD-tau: an example's attack stops tau iterations after its label flips."""
+    attack_incorrect: bool = True
+    """False: examples misclassified when clean stay clean ("ignore incorrect")."""
+    attack_predicted_label: bool = False
+    """PGD against the label predicted on the clean example ("prevent label leaking")."""
+
+    objective: Literal["at", "trades", "mart", "self-supervision"] = "at"
+    objective_weight: NonNegative = 0.0
+    """lambda of TRADES, MART and self-supervision."""
+    adversarial_fraction: Probability = 1.0
+    """Share of each batch that is attacked; below 1 with self-supervision only."""
+    weight_perturbation: NonNegative = 0.0
+    """AT-AWP: size xi of the adversarial weight perturbation, relative to each layer's norm."""
+    label_smoothing: Probability = 0.0
+    label_noise: Probability = 0.0
+    weight_clipping: Positive | None = None
+    weight_averaging: Annotated[Real, Field(ge=0, lt=1)] | None = None
+    """Decay per step of the exponential moving average of the weights, already rescaled to the
+    number of steps (see `rescaled_decay`)."""
+    unlabeled_fraction: Annotated[Real, Field(ge=0, lt=1)] = 0.0
+    """Share of each batch drawn from the unlabelled pool, with pseudo-labels."""
+    augmentation: AugmentationSpec = AugmentationSpec()
+
+    snapshots: Count = 12
+    """At least this many snapshots over the training, evenly spaced, and one after the last epoch."""
+    early_stopping_restarts: Count = 5
+    """Restarts of the PGD that chooses the early-stopped checkpoint."""
+    history_examples: Count = 1280
+    """Test images of the training curves."""
+    evaluation_epsilon: Annotated[Positive, Field(le=1)]
+    evaluation_step_size: Positive
+    evaluation_steps: Count
+    """PGD of early stopping and training curves: the threat model's radius and the baseline's steps,
+    whatever is trained with."""
+    precision: Precision = "float32"
+
+    @model_validator(mode="after")
+    def _check(self) -> "TrainingSpec":
+        for field, given, objectives in (
+            ("label_smoothing", self.label_smoothing > 0, ("at", "trades", "self-supervision")),
+            ("attack_predicted_label", self.attack_predicted_label, ("at", "mart")),
+            ("attack_incorrect: false", not self.attack_incorrect, ("at", "trades", "mart")),
+            ("stop_after_flip", self.stop_after_flip is not None, ("at", "mart")),
+            ("adversarial_fraction < 1", self.adversarial_fraction < 1, ("self-supervision",)),
+        ):
+            if given and self.objective not in objectives:
+                raise ValueError(
+                    f"{field}: not defined with objective {self.objective!r}; "
+                    f"allowed with {', '.join(objectives)}"
+                )
+        if self.optimizer == "entropy-sgd" and self.momentum:
+            raise ValueError(
+                f"momentum: {self.momentum} with optimizer 'entropy-sgd'; it runs without momentum, set 0"
+            )
+        return self
+
+    def snapshot_epochs(self) -> list[int]:
+        """Epochs (from 0) after which a snapshot is taken: 0, k, 2k, ... and the last."""
+        interval = max(1, self.epochs // self.snapshots)
+        return sorted({*range(0, self.epochs, interval), self.epochs - 1})
+
+
+class TrainJob(Spec):
+    """Everything a training depends on besides its data file."""
+
+    variant: str
+    seed: Size
+    model: ModelSpec
+    training: TrainingSpec
+
+
+#: Updates of the published training: 150 epochs of 391 batches.
+PUBLISHED_STEPS = 58650
+
+
+def rescaled_decay(decay: float, steps: int) -> float:
+    """Decay per step that forgets as much over `steps` updates as `decay` does over the published
+    58,650: decay^(58650 / steps)."""
+    return decay ** (PUBLISHED_STEPS / steps)

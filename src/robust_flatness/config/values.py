@@ -1,0 +1,171 @@
+"""Numbers and lists as people write them, and what all specs share.
+
+Nothing in this package imports torch or numpy: planning must start in a fraction of a second.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from robust_flatness.errors import ConfigError
+from robust_flatness.files import canonical_json
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+#: Names become folders.
+LONGEST_NAME = 100
+
+
+def parse_number(value: Any) -> Any:
+    """Numbers as people write them: 8, 0.5, "1e-3", "8/255", "0.15/4". Anything else is returned
+    unchanged, for the validation to complain about."""
+    if isinstance(value, bool):
+        raise ValueError("expected a number")
+    if isinstance(value, str):
+        parts = value.split("/")
+        try:
+            numbers = [float(part) for part in parts]
+            if len(numbers) == 2 and numbers[1] != 0:
+                return numbers[0] / numbers[1]
+            if len(numbers) == 1:
+                return int(value) if re.fullmatch(r"\s*[+-]?\d+\s*", value) else numbers[0]
+        except ValueError:
+            pass
+    return value
+
+
+def check_radii(value: tuple[float, ...]) -> tuple[float, ...]:
+    """Radii name columns of the results, the first is the main one: at least one, each once."""
+    if not value or len(set(value)) < len(value):
+        raise ValueError("name at least one radius, each once")
+    return value
+
+
+def parse_list(value: Any) -> Any:
+    """A list, also from "a,b,c" or a single value, as the command line gives them."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return [value] if isinstance(value, int | float) else value
+
+
+Real = Annotated[float, BeforeValidator(parse_number), Field(allow_inf_nan=False)]
+
+
+Positive = Annotated[Real, Field(gt=0)]
+
+
+NonNegative = Annotated[Real, Field(ge=0)]
+
+
+Probability = Annotated[Real, Field(ge=0, le=1)]
+
+
+Integer = Annotated[int, BeforeValidator(parse_number), Field(lt=2**63)]
+
+
+Count = Annotated[Integer, Field(ge=1)]
+
+
+Size = Annotated[Integer, Field(ge=0)]
+
+
+Radii = Annotated[tuple[Positive, ...], BeforeValidator(parse_list), AfterValidator(check_radii)]
+
+
+Precision = Literal["float32", "bfloat16"]
+
+
+class Spec(BaseModel):
+    """Base of all specs: immutable, no unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def json_text(self) -> str:
+        """Canonical JSON, as handed to a job."""
+        return canonical_json(self.model_dump(mode="json"))
+
+
+UNION_BRANCH = re.compile(r"(function-|literal\[|tuple\[)")
+
+
+def shown(value: Any, length: int = 200) -> str:
+    """`value` as it is quoted in a message, cut where it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # integers of more than 4,300 digits; endless nesting
+        text = f"a {type(value).__name__} too large to show"
+    return text if len(text) <= length else f"{text[:length]}..."
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """`, did you mean ...?` where one of the names known is close to `name`."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def _fields_at(spec: type[BaseModel], location: Iterable[str | int]) -> list[str]:
+    """The fields of the spec that lies at `location` within `spec`; none where that is unclear."""
+    for part in location:
+        field = spec.model_fields.get(str(part))
+        kinds = [] if field is None else [field.annotation, *get_args(field.annotation)]
+        nested = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if len(nested) != 1:
+            return []
+        spec = nested[0]
+    return list(spec.model_fields)
+
+
+def parse(spec: type[Spec], values: Any, where: str = "") -> Any:
+    """`values` validated as `spec`.
+
+    Raises
+    ------
+    ConfigError
+        One line per problem: the field, the value given, what is allowed.
+    """
+    try:
+        return spec.model_validate(values)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            # branches of a union ("literal['all']", "function-before[...]") are no part of a field's name
+            parts = (part for part in map(str, problem["loc"]) if not UNION_BRANCH.match(part))
+            path = ".".join(part if part and part.isprintable() else repr(part) for part in parts)
+            field = ".".join(part for part in (where, path) if part) or spec.__name__
+            message = problem["msg"].removeprefix("Value error, ")
+            given = (
+                ""
+                if problem["type"] in {"missing"} or isinstance(problem["input"], dict)
+                else f" (given: {shown(problem['input'])})"
+            )
+            if problem["type"] == "extra_forbidden":
+                allowed = _fields_at(spec, problem["loc"][:-1])
+                message = f"unknown field{meant(str(problem['loc'][-1]), allowed)}"
+                message += f"; allowed are {', '.join(allowed)}" if allowed else ""
+            lines.append(f"{field}: {message}{given}")
+        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing, is no YAML or holds something else.
+    """
+    try:
+        value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # impossible dates, endless nesting
+        raise ConfigError(f"{path}: not valid YAML ({(str(error).splitlines() or ['?'])[0]})") from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: expected a mapping of fields, found {type(value).__name__}")
+    return value

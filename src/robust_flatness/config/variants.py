@@ -1,0 +1,69 @@
+"""The catalogue of training variants."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from robust_flatness.config.values import LONGEST_NAME, NAME, Positive, Spec, load_yaml, parse, shown
+from robust_flatness.errors import ConfigError
+
+
+class VariantSpec(Spec):
+    """A training variant: changes relative to the AT baseline.
+
+    `scale` multiplies a number of the baseline, `set` replaces a field of `TrainingSpec`, `model`
+    one of `ModelSpec`. A variant with `derived_from` is made from another one's checkpoints by
+    scaling its convolutions by `convolution_scale`, without training.
+    """
+
+    label: str
+    family: str
+    scale: dict[str, Positive | Literal[0]] = Field(default_factory=dict)
+    set: dict[str, Any] = Field(default_factory=dict)
+    model: dict[str, Any] = Field(default_factory=dict)
+    derived_from: str | None = None
+    convolution_scale: Positive | None = None
+
+    def overridden(self, override: "VariantOverride") -> "VariantSpec":
+        """This variant with an experiment's own values; a value set there replaces a scaled one."""
+        kept = {k: v for k, v in self.scale.items() if k not in override.set}
+        return self.model_copy(
+            update={
+                "scale": {**kept, **override.scale},
+                "set": {**self.set, **override.set},
+                "model": {**self.model, **override.model},
+            }
+        )
+
+
+class VariantOverride(Spec):
+    """An experiment's own values for one variant, where the scale of its network asks for it."""
+
+    scale: dict[str, Positive | Literal[0]] = Field(default_factory=dict)
+    set: dict[str, Any] = Field(default_factory=dict)
+    model: dict[str, Any] = Field(default_factory=dict)
+
+
+def load_variants(path: Path) -> dict[str, VariantSpec]:
+    """The catalogue of variants from a YAML file: slug -> `VariantSpec`."""
+    raw = load_yaml(path)
+    for slug in raw:
+        if not isinstance(slug, str) or not NAME.fullmatch(slug) or len(slug) > LONGEST_NAME:
+            raise ConfigError(
+                f"{path}: {shown(slug)} cannot name a variant; use at most {LONGEST_NAME} letters, digits, "
+                "'.', '_' and '-', starting with a letter or digit"
+            )
+    catalogue = {slug: parse(VariantSpec, value, f"{path}: {slug}") for slug, value in raw.items()}
+    for slug, variant in catalogue.items():
+        if variant.derived_from is None:
+            continue
+        source = catalogue.get(variant.derived_from)
+        if source is None or source.derived_from is not None:
+            raise ConfigError(
+                f"{path}: {slug}.derived_from: {variant.derived_from!r} given; "
+                "expected a variant that is trained"
+            )
+        if variant.convolution_scale is None:
+            raise ConfigError(f"{path}: {slug}.convolution_scale: missing; a derived variant needs it")
+    return catalogue

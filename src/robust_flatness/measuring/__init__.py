@@ -1,0 +1,1 @@
+"""Measures of checkpoints and of any network."""
