@@ -1,11 +1,15 @@
 """Splits are disjoint, stratified and seeded; a user's arrays are checked before anything runs."""
 
+import gzip
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
 from robust_flatness.config import ConfigError, DataSpec, parse
-from robust_flatness.data.splits import make_splits, read_npz
+from robust_flatness.data.fashion import build
+from robust_flatness.data.npz import read_npz
+from robust_flatness.data.splits import make_splits
 
 SIZES = {"train": 150, "unlabeled": 450, "early_stopping": 200, "test": 500}
 SPLITS = tuple(SIZES)
@@ -138,6 +142,69 @@ def test_all_digits_can_be_used():
         DataSpec(name="digits", train=1000, unlabeled=97, early_stopping=200, test=500), seed=0
     )
     assert sum(len(splits[f"x_{split}"]) for split in SPLITS) == 1797
+
+
+@pytest.fixture(scope="module")
+def fashion():
+    spec = {"train": 128, "unlabeled": 512, "early_stopping": 500, "test": 1000}
+    return make_splits(DataSpec(name="fashion", **spec), seed=0)
+
+
+def test_fashion_has_ten_classes_of_grey_images_in_every_split(fashion):
+    for split, size in {"train": 128, "unlabeled": 512, "early_stopping": 500, "test": 1000}.items():
+        assert fashion[f"x_{split}"].shape == (size, 1, 8, 8)
+        assert fashion[f"x_{split}"].dtype == np.uint8
+        if split != "unlabeled":
+            assert set(fashion[f"y_{split}"]) == set(range(10))
+            assert fashion[f"y_{split}"].dtype == np.int64
+    assert "y_unlabeled" not in fashion
+    assert np.bincount(fashion["y_train"]).max() <= 15  # stratified: about 13 of each class
+
+
+def test_fashion_is_split_as_its_authors_did(fashion):
+    """Test and early-stopping images are the head and the tail of the test images, whatever the seed;
+    training images are drawn by seed."""
+    spec = {"train": 128, "unlabeled": 0, "early_stopping": 1000, "test": 1000}
+    other = make_splits(DataSpec(name="fashion", **spec), seed=1)
+    assert np.array_equal(other["x_test"], fashion["x_test"])
+    assert np.array_equal(other["x_early_stopping"][500:], fashion["x_early_stopping"])
+    assert not np.array_equal(other["x_train"], fashion["x_train"])
+    images = {split: {x.tobytes() for x in fashion[f"x_{split}"]} for split in SPLITS}
+    assert not images["train"] & (images["unlabeled"] | images["test"] | images["early_stopping"])
+    assert not images["test"] & images["early_stopping"]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        ({"train": 4001}, ["train + unlabeled = 4001", "4000 training images"]),
+        ({"test": 1991}, ["test + early_stopping = 2001", "2000 test images"]),
+        ({"path": "x.npz"}, ["path", "x.npz"]),
+        ({"classes": 9}, ["classes: 9", "has 10"]),
+    ],
+)
+def test_fashion_sizes_are_checked_before_anything_is_loaded(sizes, words):
+    values = {"name": "fashion", "train": 100, "early_stopping": 10, "test": 100} | sizes
+    with pytest.raises(ConfigError) as error:
+        parse(DataSpec, values, "data")
+    assert all(word in str(error.value) for word in words)
+
+
+def test_fashion_is_rebuilt_from_the_original_files(tmp_path):
+    """Blocks of 4x4 equal pixels, in the IDX format: each average is the pixel itself."""
+    small = np.random.default_rng(0).integers(0, 256, (5, 8, 8), dtype=np.uint8)
+    for original in ("train", "t10k"):
+        for kind, content in (
+            ("images-idx3", np.kron(small, np.ones((1, 4, 4), np.uint8))),
+            ("labels-idx1", np.arange(5, dtype=np.uint8)),
+        ):
+            header = bytes([0, 0, 8, content.ndim]) + np.array(content.shape, ">u4").tobytes()
+            path = tmp_path / f"{original}-{kind}-ubyte.gz"
+            path.write_bytes(gzip.compress(header + content.tobytes()))
+    arrays = build.build(tmp_path)
+    assert np.array_equal(arrays["x_train"], small)
+    assert np.array_equal(arrays["x_test"], small)
+    assert arrays["y_test"].tolist() == [0, 1, 2, 3, 4]
 
 
 def test_npz_test_is_the_head_and_early_stopping_the_tail(tmp_path):

@@ -1,6 +1,6 @@
 """The experiment: typed specs of data, model, training, attacks and measures."""
 
-from robust_flatness.config.data import DIGITS_CLASSES, DIGITS_EXAMPLES, DataSpec
+from robust_flatness.config.data import CLASSES, DIGITS_EXAMPLES, FASHION_EXAMPLES, DataSpec
 from robust_flatness.config.experiment import (
     CONFIG_DIRECTORY,
     ComputeSpec,
@@ -54,9 +54,10 @@ from robust_flatness.config.variants import VariantOverride, VariantSpec, load_v
 from robust_flatness.errors import ConfigError
 
 __all__ = [
+    "CLASSES",
     "CONFIG_DIRECTORY",
-    "DIGITS_CLASSES",
     "DIGITS_EXAMPLES",
+    "FASHION_EXAMPLES",
     "LONGEST_NAME",
     "NAME",
     "PUBLISHED_STEPS",

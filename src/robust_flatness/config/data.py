@@ -6,11 +6,11 @@ from pydantic import Field, model_validator
 
 from robust_flatness.config.values import Count, Integer, Size, Spec
 
-#: Number of examples in scikit-learn's bundled handwritten digits, known without loading them.
+#: Sizes known without loading anything: handwritten digits come in one set, Fashion-MNIST in two.
 DIGITS_EXAMPLES = 1797
-
-
-DIGITS_CLASSES = 10
+FASHION_EXAMPLES = {"train": 4000, "test": 2000}
+#: Number of classes of the datasets that come with the kit.
+CLASSES = {"digits": 10, "fashion": 10}
 
 
 class DataSpec(Spec):
@@ -21,33 +21,40 @@ class DataSpec(Spec):
     the measures.
     """
 
-    name: Literal["digits", "npz"]
+    name: Literal["digits", "fashion", "npz"]
     path: str | None = None
     train: Count
     unlabeled: Size = 0
     early_stopping: Count
     test: Count
     classes: Annotated[Integer, Field(ge=2)] | None = None
-    """Number of classes K; None: the highest training label plus one (`npz`), 10 (`digits`)."""
+    """Number of classes K; None: the highest training label plus one (`npz`), or the dataset's own."""
 
     @model_validator(mode="after")
     def _check(self) -> "DataSpec":
         if self.name == "npz" and not self.path:
             raise ValueError("path: the dataset 'npz' needs the path of an .npz file")
-        if self.name == "digits":
+        if self.name in CLASSES:
             if self.path:
-                raise ValueError(f"path: {self.path!r} given, but 'digits' comes with scikit-learn")
-            if self.classes not in (None, DIGITS_CLASSES):
-                raise ValueError(f"classes: {self.classes} given, but 'digits' has {DIGITS_CLASSES}")
-            total = self.train + self.unlabeled + self.early_stopping + self.test
-            if total > DIGITS_EXAMPLES:
-                raise ValueError(
-                    f"train + unlabeled + early_stopping + test = {total}, "
-                    f"but 'digits' has {DIGITS_EXAMPLES} images; reduce one of them"
-                )
+                raise ValueError(f"path: {self.path!r} given, but {self.name!r} comes with the kit")
+            if self.classes not in (None, CLASSES[self.name]):
+                raise ValueError(f"classes: {self.classes} given, but {self.name!r} has {CLASSES[self.name]}")
+        if self.name == "digits":
+            self._check_size(("train", "unlabeled", "early_stopping", "test"), DIGITS_EXAMPLES, "images")
+        elif self.name == "fashion":
+            self._check_size(("train", "unlabeled"), FASHION_EXAMPLES["train"], "training images")
+            self._check_size(("test", "early_stopping"), FASHION_EXAMPLES["test"], "test images")
         return self
+
+    def _check_size(self, splits: tuple[str, ...], available: int, what: str) -> None:
+        total = sum(getattr(self, split) for split in splits)
+        if total > available:
+            raise ValueError(
+                f"{' + '.join(splits)} = {total}, but {self.name!r} has {available} {what}; "
+                "reduce one of them"
+            )
 
     @property
     def known_classes(self) -> int | None:
         """The number of classes where it is known without reading the data."""
-        return DIGITS_CLASSES if self.name == "digits" else self.classes
+        return CLASSES.get(self.name, self.classes)

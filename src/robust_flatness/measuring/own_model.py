@@ -11,7 +11,7 @@ from torch import nn
 
 from robust_flatness.attacks import PGD
 from robust_flatness.config import RobustnessSpec
-from robust_flatness.data.splits import read_npz
+from robust_flatness.data.npz import read_npz
 from robust_flatness.errors import ConfigError
 from robust_flatness.evaluation import evaluate_robustness
 from robust_flatness.flatness import average_flatness, worst_flatness
