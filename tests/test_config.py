@@ -288,7 +288,7 @@ BAD = {
         ["measures.robustness.clean_test_examples", "501", "500"],
     ),
     "digits' classes": ({"data__classes": 5}, ["classes", "5", "10"]),
-    "digits' path": ({"data__path": "x.npz"}, ["path", "'x.npz'", "scikit-learn"]),
+    "digits' path": ({"data__path": "x.npz"}, ["path", "'x.npz'", "comes with the kit"]),
     "npz without path": ({"data__name": "npz"}, ["path", "npz"]),
     "targets": (
         {"measures__robustness__autoattack__target_classes": 10},
