@@ -21,7 +21,7 @@ frame = claims.claims_frame(judged)
 headings = {claim.name: f"{claim.name}: {claim.verdict}" for claim in judged}
 frame["section"] = frame["claim"].map(headings)
 frame["shown"] = frame["outcome"] + frame["decides"].map({"yes": "", "no": " (beside it)"})
-paragraphs = {headings[claim.name]: f"{claim.statement}\n\nRule: {claim.rule}" for claim in judged}
+paragraphs = {headings[claim.name]: f"{claim.spec.statement}\n\nRule: {claim.spec.rule}" for claim in judged}
 
 # %%
 columns = {

@@ -5,12 +5,15 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
+from pydantic import TypeAdapter
 
 from robust_flatness import tables as results
 from robust_flatness.analysis import claims
-from robust_flatness.analysis.claim_tests import FAILS, HOLDS, KINDS, UNTESTABLE
+from robust_flatness.analysis.claim_tests import FAILS, HOLDS, UNTESTABLE, AnyTest
 from robust_flatness.analysis.correlation import coefficient
 from robust_flatness.analysis.evidence import Evidence, early_stopping_pairs, kink
+from robust_flatness.config import ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +28,12 @@ def judged(published):
 
 @pytest.fixture(scope="module")
 def rules():
-    return dataclasses.replace(claims.load_claims()[0], resamples=999)
+    return claims.load_claims().model_copy(update={"resamples": 999})
+
+
+def judged_by(evidence, rules, **fields):
+    """The finding of one test, given as in a file of claims."""
+    return TypeAdapter(AnyTest).validate_python(fields).judge(evidence, rules)
 
 
 def test_correlations_of_the_printed_table(published):
@@ -52,13 +60,56 @@ def test_verdicts_on_the_printed_numbers(judged):
     assert set(verdicts.values()) == {claims.REPRODUCED}
 
 
-def test_every_claim_says_what_it_claims_and_how_it_is_judged(judged):
+def test_every_claim_has_a_test_that_decides(judged):
     for claim in judged.values():
-        assert claim.statement
-        assert claim.rule
-        assert any(test.get("decides", True) for test in claim.tests)
-        for test in claim.tests:
-            assert test["kind"] in KINDS
+        assert any(test.decides for test in claim.spec.tests)
+
+
+@pytest.fixture
+def changed_claims(tmp_path):
+    """A file of claims with one test's fields changed."""
+
+    def change(claim: str, test: int, remove: str = "", **fields):
+        source = results.repository() / "config" / "claims.yaml"
+        raw = yaml.safe_load(source.read_text(encoding="utf-8"))
+        entry = raw["claims"][claim]["tests"][test]
+        entry.pop(remove, None)
+        entry.update(fields)
+        path = tmp_path / "claims.yaml"
+        path.write_text(yaml.safe_dump(raw), encoding="utf-8")
+        return path
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"decide": False}, "unknown field, did you mean 'decides'?; allowed are decides, talk"),
+        ({"sign": "up"}, "flat-is-robust.tests.0.correlation.sign"),
+        ({"remove": "sign"}, "flat-is-robust.tests.0.correlation.sign: Field required"),
+        ({"kind": "corelation"}, "does not match any of the expected tags"),
+        ({"families": []}, "flat-is-robust.tests.0.correlation.families"),
+    ],
+)
+def test_a_field_misspelt_or_missing_is_an_error_that_names_it(changed_claims, change, message):
+    with pytest.raises(ConfigError) as error:
+        claims.load_claims(changed_claims("flat-is-robust", 0, **change))
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"measure": "avg_flatnes_rloss"}, "unknown column 'avg_flatnes_rloss', did you mean 'avg_flatness"),
+        ({"families": ["awpp"]}, "unknown family 'awpp', did you mean 'awp'?"),
+        ({"without": ["trades6"]}, "unknown variant 'trades6', did you mean 'trades-6'?"),
+    ],
+)
+def test_a_name_that_no_table_knows_is_an_error(published, changed_claims, change, message):
+    with pytest.raises(ConfigError, match=r"flat-is-robust\.tests\.0") as error:
+        claims.judge(published, path=changed_claims("flat-is-robust", 0, **change))
+    assert message in str(error.value)
 
 
 def test_intervals_are_the_wider_ones(judged):
@@ -93,15 +144,14 @@ def test_six_variants_without_curves_are_not_testable_rather_than_wrong(publishe
 
 def test_difference_of_correlations_is_paired(published, rules):
     evidence = Evidence.of(published)
-    test = {"coefficient": "pearson", "measure": "avg_flatness_rloss", "against": "test_rloss_pgd"}
-    same = KINDS["difference"](evidence, {**test, "minus": "avg_flatness_rloss", "sign": "positive"}, rules)
+    test = {"kind": "difference", "coefficient": "pearson", "measure": "avg_flatness_rloss"}
+    test |= {"against": "test_rloss_pgd", "sign": "positive"}
+    same = judged_by(evidence, rules, **test, minus="avg_flatness_rloss")
     assert same.value == 0
     assert same.outcome == FAILS
-    ours = KINDS["difference"](evidence, {**test, "minus": "worst_flatness_rloss", "sign": "positive"}, rules)
+    ours = judged_by(evidence, rules, **test, minus="worst_flatness_rloss")
     assert ours.value == pytest.approx(0.847 - 0.499, abs=0.002)
-    other = KINDS["difference"](
-        evidence, {**test, "minus": "worst_flatness_rloss", "sign": "negative"}, rules
-    )
+    other = judged_by(evidence, rules, **{**test, "minus": "worst_flatness_rloss", "sign": "negative"})
     assert (ours.outcome, other.outcome) == (HOLDS, FAILS)
 
 
@@ -109,8 +159,8 @@ def test_an_interval_that_touches_zero_does_not_hold(published, rules):
     noise = np.random.default_rng(0).normal(size=74)
     evidence = Evidence.of(published)
     evidence = dataclasses.replace(evidence, models=evidence.models.assign(avg_flatness_ce=noise))
-    test = {"coefficient": "pearson", "measure": "avg_flatness_ce", "against": "test_rloss_pgd"}
-    assert KINDS["correlation"](evidence, {**test, "sign": "positive"}, rules).outcome == FAILS
+    test = {"kind": "correlation", "coefficient": "pearson", "measure": "avg_flatness_ce"}
+    assert judged_by(evidence, rules, **test, against="test_rloss_pgd", sign="positive").outcome == FAILS
 
 
 def test_early_stopping_is_paired_within_variants(published):
@@ -153,9 +203,9 @@ def test_bend_of_a_straight_line_does_not_hold(published, rules):
     rng = np.random.default_rng(0)
     straight = models.assign(test_rerr_aa=50 + 3 * models["test_rloss_pgd"] + rng.normal(size=len(models)))
     evidence = dataclasses.replace(Evidence.of(published), models=straight)
-    assert KINDS["bend"](evidence, {"sign": "positive"}, rules).outcome == FAILS
+    assert judged_by(evidence, rules, kind="bend", sign="positive").outcome == FAILS
     few = dataclasses.replace(evidence, models=straight[straight["test_rloss_pgd"] < 2.3])
-    assert KINDS["bend"](few, {"sign": "positive"}, rules).outcome == UNTESTABLE
+    assert judged_by(few, rules, kind="bend", sign="positive").outcome == UNTESTABLE
 
 
 def test_kink_is_the_loss_of_a_uniform_guess():

@@ -1,19 +1,34 @@
 """The paper's claims, judged on an experiment by the rules in `config/claims.yaml`."""
 
+import difflib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
+from pydantic import Field
 
 from robust_flatness import tables as results
-from robust_flatness.analysis.claim_tests import FAILS, KINDS, UNTESTABLE, Finding, Rules
+from robust_flatness.analysis.claim_tests import FAILS, UNTESTABLE, AnyTest, Finding, Rules
 from robust_flatness.analysis.evidence import Evidence
-from robust_flatness.config import load_yaml
+from robust_flatness.config import ConfigError, Spec, load_yaml, parse
 
 REPRODUCED, NOT_REPRODUCED, NOT_TESTABLE = "reproduced", "not reproduced", "not testable"
+
+
+class ClaimSpec(Spec):
+    """A claim in words, the rule in words, and the tests that are the rule."""
+
+    statement: str = Field(min_length=1)
+    rule: str = Field(min_length=1)
+    tests: tuple[AnyTest, ...] = Field(min_length=1)
+
+
+class ClaimsSpec(Rules):
+    """A file of claims."""
+
+    claims: Mapping[str, ClaimSpec]
 
 
 @dataclass(frozen=True)
@@ -21,51 +36,93 @@ class Claim:
     """A claim with its findings, and those of the same tests on the printed numbers."""
 
     name: str
-    statement: str
-    rule: str
-    tests: tuple[Mapping[str, Any], ...]
-    findings: tuple[Finding, ...] = ()
-    published: tuple[Finding, ...] = ()
+    spec: ClaimSpec
+    findings: tuple[Finding, ...]
+    published: tuple[Finding, ...]
 
     @property
     def verdict(self) -> str:
         deciding = [
             finding.outcome
-            for test, finding in zip(self.tests, self.findings, strict=True)
-            if test.get("decides", True)
+            for test, finding in zip(self.spec.tests, self.findings, strict=True)
+            if test.decides
         ]
         if FAILS in deciding:
             return NOT_REPRODUCED
         return NOT_TESTABLE if UNTESTABLE in deciding else REPRODUCED
 
 
-def load_claims(path: Path | None = None) -> tuple[Rules, list[Claim]]:
-    """The rules and claims of `config/claims.yaml`, not yet judged."""
-    raw = load_yaml(path or results.repository() / "config" / "claims.yaml")
-    rules = Rules(raw["significance"], raw["level"], raw["resamples"], **raw["minimum"])
-    claims = [
-        Claim(name, entry["statement"], entry["rule"], tuple(entry["tests"]))
-        for name, entry in raw["claims"].items()
-    ]
-    return rules, claims
+def load_claims(path: Path | None = None) -> ClaimsSpec:
+    """The rules and claims of a file, `config/claims.yaml` by default.
+
+    Raises
+    ------
+    ConfigError
+        For a kind of test that does not exist, a field that the kind does not have, or one that is
+        missing: a line each.
+    """
+    path = path or results.repository() / "config" / "claims.yaml"
+    return parse(ClaimsSpec, load_yaml(path), str(path))
 
 
 def judge(
     tables: results.Tables, published: results.Tables | None = None, path: Path | None = None
 ) -> list[Claim]:
     """Every claim with its findings on an experiment and, for comparison, on the printed numbers
-    (None: the experiment's tables are the printed numbers)."""
-    rules, claims = load_claims(path)
+    (None: the experiment's tables are the printed numbers).
 
-    def findings(evidence: Evidence, claim: Claim) -> tuple[Finding, ...]:
-        return tuple(KINDS[test["kind"]](evidence, test, rules) for test in claim.tests)
+    Raises
+    ------
+    ConfigError
+        If the file of claims cannot be read, or names a column, variant or family that neither the
+        tables nor the catalogue know.
+    """
+    spec = load_claims(path)
+    _check_names(spec, tables)
+
+    def findings(evidence: Evidence, claim: ClaimSpec) -> tuple[Finding, ...]:
+        return tuple(test.judge(evidence, spec) for test in claim.tests)
 
     ours = Evidence.of(tables)
-    judged = [replace(claim, findings=findings(ours, claim)) for claim in claims]
-    if published is None:
-        return [replace(claim, published=claim.findings) for claim in judged]
-    theirs = Evidence.of(published)
-    return [replace(claim, published=findings(theirs, claim)) for claim in judged]
+    theirs = ours if published is None else Evidence.of(published)
+    judged = []
+    for name, claim in spec.claims.items():
+        found = findings(ours, claim)
+        judged.append(Claim(name, claim, found, found if theirs is ours else findings(theirs, claim)))
+    return judged
+
+
+def _check_names(spec: ClaimsSpec, tables: results.Tables) -> None:
+    """A misspelt name would leave a test without data, and silently untested."""
+    known = results.catalogue()
+    variants = {*known, *tables.models["variant"]}
+    families = {*(variant.family for variant in known.values()), *tables.models["family"]}
+    columns = {*results.HISTORY, *results.SERIES, "rloss_gap", "rloss_overfitting"}
+    columns |= {*tables.models, *tables.history, *tables.series}
+    problems = []
+    for name, claim in spec.claims.items():
+        for number, test in enumerate(claim.tests):
+            where = f"claims.{name}.tests.{number}"
+            wrong = [
+                (what, given, allowed)
+                for what, names, allowed in (
+                    ("column", test.columns(), columns),
+                    ("family", getattr(test, "families", None) or (), families),
+                    ("variant", [*getattr(test, "without", ()), *_variants(test)], variants),
+                )
+                for given in names
+                if given not in allowed and not (what == "column" and results.is_known_column(given))
+            ]
+            for what, given, allowed in wrong:
+                close = difflib.get_close_matches(given, sorted(allowed), n=1)
+                hint = f", did you mean {close[0]!r}?" if close else ""
+                problems.append(f"{where}: unknown {what} {given!r}{hint}")
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _variants(test: AnyTest) -> list[str]:
+    return [getattr(test, field) for field in ("variant", "baseline") if hasattr(test, field)]
 
 
 def claims_frame(claims: Sequence[Claim]) -> pd.DataFrame:
@@ -82,14 +139,14 @@ def claims_frame(claims: Sequence[Claim]) -> pd.DataFrame:
             "n": finding.n,
             "p": finding.p,
             "published": theirs.value,
-            "talk": test.get("talk", math.nan),
+            "talk": math.nan if test.talk is None else test.talk,
             "outcome": finding.outcome,
-            "decides": "yes" if test.get("decides", True) else "no",
+            "decides": "yes" if test.decides else "no",
             "note": finding.note,
-            "statement": claim.statement,
-            "rule": claim.rule,
+            "statement": claim.spec.statement,
+            "rule": claim.spec.rule,
         }
         for claim in claims
-        for test, finding, theirs in zip(claim.tests, claim.findings, claim.published, strict=True)
+        for test, finding, theirs in zip(claim.spec.tests, claim.findings, claim.published, strict=True)
     ]
     return pd.DataFrame(rows)

@@ -109,16 +109,27 @@ def meant(name: str, known: Iterable[str]) -> str:
     return f", did you mean {close[0]!r}?" if close else ""
 
 
+def _specs_in(annotation: Any) -> list[type[BaseModel]]:
+    """The specs within an annotation: itself, or those of a list, a mapping, a union."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [spec for part in get_args(annotation) for spec in _specs_in(part)]
+
+
 def _fields_at(spec: type[BaseModel], location: Iterable[str | int]) -> list[str]:
     """The fields of the spec that lies at `location` within `spec`; none where that is unclear."""
-    for part in location:
-        field = spec.model_fields.get(str(part))
-        kinds = [] if field is None else [field.annotation, *get_args(field.annotation)]
-        nested = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
-        if len(nested) != 1:
-            return []
-        spec = nested[0]
-    return list(spec.model_fields)
+    specs = [spec]
+    for part in map(str, location):
+        if len(specs) == 1 and part in specs[0].model_fields:
+            specs = _specs_in(specs[0].model_fields[part].annotation)
+        elif len(specs) > 1:  # the tag of a union's branch, after the index in a list
+            tagged = [
+                spec
+                for spec in specs
+                if any(part in get_args(field.annotation) for field in spec.model_fields.values())
+            ]
+            specs = tagged or specs
+    return list(specs[0].model_fields) if len(specs) == 1 else []
 
 
 def parse(spec: type[Spec], values: Any, where: str = "") -> Any:

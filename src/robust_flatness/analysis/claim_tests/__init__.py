@@ -1,0 +1,21 @@
+"""The tests that the rules of `config/claims.yaml` are made of: a spec for each kind, which reads its
+fields from the file and judges an experiment."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from robust_flatness.analysis.claim_tests.base import FAILS, HOLDS, UNTESTABLE, Finding, Rules, Test
+from robust_flatness.analysis.claim_tests.bend import Bend
+from robust_flatness.analysis.claim_tests.correlations import Correlation, Difference
+from robust_flatness.analysis.claim_tests.epochs import Epochs, EpochsBelow, Trend
+from robust_flatness.analysis.claim_tests.pairs import Baseline, EarlyStopping
+from robust_flatness.analysis.claim_tests.scaling import Scaling
+
+#: Any test; `kind` says which.
+AnyTest = Annotated[
+    Trend | Epochs | EpochsBelow | EarlyStopping | Correlation | Difference | Baseline | Scaling | Bend,
+    Field(discriminator="kind"),
+]
+
+__all__ = ["FAILS", "HOLDS", "UNTESTABLE", "AnyTest", "Finding", "Rules", "Test"]
