@@ -99,12 +99,12 @@ def test_same_generator_same_images_and_input_untouched():
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_autoaugment_leaves_the_global_state_alone(channels):
-    x = images(30, channels, size=8)
+    x, fill = images(30, channels, size=8), (0.5,) * channels
     state = torch.get_rng_state()
-    out = autoaugment(x, seeded())
+    out = autoaugment(x, seeded(), fill)
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(123)
-    assert torch.equal(autoaugment(x, seeded()), out)
+    assert torch.equal(autoaugment(x, seeded(), fill), out)
     torch.set_rng_state(state)
     assert out.shape == x.shape
     assert out.dtype == x.dtype
@@ -112,10 +112,28 @@ def test_autoaugment_leaves_the_global_state_alone(channels):
     changed = [not torch.allclose(a, b, atol=1e-3) for a, b in zip(out, levels, strict=True)]
     # transforms differ from image to image; some leave an image as it is
     assert sum(changed) > 10
-    same = autoaugment(x[:1].expand(30, -1, -1, -1), seeded())
+    same = autoaugment(x[:1].expand(30, -1, -1, -1), seeded(), fill)
     assert len({tuple(image.flatten().tolist()) for image in same}) > 5
 
 
 def test_autoaugment_needs_grey_or_colour():
     with pytest.raises(ValueError, match="1 or 3"):
-        autoaugment(images(2, channels=4), seeded())
+        autoaugment(images(2, channels=4), seeded(), (0.5,) * 4)
+
+
+def test_with_autoaugment_what_is_left_empty_takes_the_channel_means():
+    """No zeros come in: of an image that is the channel means, every shift, shear and rotation is itself."""
+    fill = (100 / 255, 150 / 255, 200 / 255)
+    flat = torch.tensor(fill)[:, None, None].expand(3, 8, 8)
+    cropped = random_crop(flat.expand(50, -1, -1, -1), 3, seeded(), fill)
+    assert torch.equal(cropped, flat.expand(50, -1, -1, -1))
+    spec = AugmentationSpec(crop=3, flip=True, autoaugment=True)
+    out = augment(flat.expand(300, -1, -1, -1), spec, seeded(), fill)
+    # what changes colours changes all pixels alike
+    torch.testing.assert_close(out, out[:, :, :1, :1].expand_as(out), rtol=0, atol=1.01 / 255)
+
+
+def test_crops_without_autoaugment_fill_with_zeros():
+    ones = torch.ones(50, 3, 6, 6)
+    cropped = augment(ones, AugmentationSpec(crop=2), seeded(), (0.5,) * 3)
+    assert set(cropped.unique().tolist()) == {0.0, 1.0}

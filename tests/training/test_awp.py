@@ -62,6 +62,7 @@ def test_a_layer_without_gradient_stays(run):
 
 def test_update_takes_the_gradient_at_the_perturbed_weights_in_training_mode(run):
     """And batch norm's running statistics at the unperturbed ones, counted once."""
+    run.spec = run.spec.model_copy(update={"gradient_clamp": None})
     run.inference.refresh(run.network)
     batch = next(run._batches(1))
     batch = replace(batch, x_adv=batch.x)
@@ -85,8 +86,30 @@ def test_update_takes_the_gradient_at_the_perturbed_weights_in_training_mode(run
         torch.testing.assert_close(parameter.grad, twin.get_parameter(name).grad, rtol=1e-4, atol=1e-6)
 
 
+def test_the_gradient_at_the_perturbed_weights_is_clamped(run):
+    run.inference.refresh(run.network)
+    batch = next(run._batches(1))
+    batch = replace(batch, x_adv=batch.x)
+    assert run.spec.gradient_clamp == 0.05
+    found = {}
+    for clamp in (None, 0.05):
+        run.spec = run.spec.model_copy(update={"gradient_clamp": clamp})
+        run.optimizer.zero_grad()
+        run._perturbed_gradient(batch)
+        found[clamp] = torch.cat([p.grad.flatten() for p in run.parameters])
+    beyond = found[None].abs() > 0.05
+    assert beyond.any()
+    assert not beyond.all()
+    assert torch.equal(found[0.05], found[None].clamp(-0.05, 0.05))
+
+
+def test_the_clamp_is_for_perturbed_weights_only(dataset, make_job):
+    with_clamp, without = (Training(make_job(gradient_clamp=c), dataset) for c in (1e-6, None))
+    assert with_clamp.epoch(0) == without.epoch(0)
+
+
 def test_size_zero_is_adversarial_training_step_for_step(dataset, make_job):
-    plain, perturbed = (Training(make_job(), dataset) for _ in range(2))
+    plain, perturbed = (Training(make_job(gradient_clamp=None), dataset) for _ in range(2))
     perturbed.perturbation = WeightPerturbation(perturbed.network, 0.0)
     for epoch in range(2):
         assert plain.epoch(epoch) == perturbed.epoch(epoch)

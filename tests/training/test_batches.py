@@ -36,23 +36,32 @@ def test_epochs_and_passes_differ_and_seeds_repeat():
     assert not torch.equal(first, torch.cat(passes(BatchPlan(22, 4, seed=1), 0)))
 
 
-def test_share_of_the_pool():
-    plan = BatchPlan(20, 6, seed=0, pool=10, pool_fraction=0.5)
+@pytest.mark.parametrize("fraction", [0.25, 0.5, 0.7])
+def test_an_epoch_with_a_pool_has_the_batches_of_one_without(fraction):
+    plan = BatchPlan(20, 6, seed=0, pool=10, pool_fraction=fraction)
+    without = passes(BatchPlan(20, 6, seed=0), 0)
     batches = passes(plan, 0)
-    labelled = [b[b < 20] for b in batches]
-    pool = [b[b >= 20] for b in batches]
-    assert [len(b) for b in labelled] == [3] * 6 + [2]
-    assert [len(b) for b in pool] == [3] * 6 + [2]
-    assert sorted(torch.cat(labelled).tolist()) == list(range(20))
-    drawn = torch.cat(pool)
-    # passes over the pool: after two of them, each of its examples was there twice
-    assert sorted(drawn.tolist()) == sorted(2 * list(range(20, 30)))
+    assert [len(b) for b in batches] == [len(b) for b in without] == [6, 6, 6, 2]
+    drawn = [int((b >= 20).sum()) for b in batches]
+    assert drawn == [round(fraction * len(b)) for b in batches]
+    labelled = torch.cat(batches)
+    labelled = labelled[labelled < 20]
+    assert len(set(labelled.tolist())) == len(labelled) == 20 - sum(drawn)
+
+
+def test_the_pool_is_drawn_in_passes_and_every_labelled_example_comes_along():
+    plan = BatchPlan(20, 6, seed=0, pool=10, pool_fraction=0.5)
+    assert sorted(i for i in torch.cat(passes(plan, 0)).tolist() if i >= 20) == list(range(20, 30))
+    seen = torch.cat([torch.cat(passes(plan, epoch)) for epoch in range(12)])
+    # each is missed by an epoch with probability 1/2
+    assert set(seen.tolist()) == set(range(30))
 
 
 def test_order_of_labelled_examples_does_not_depend_on_the_pool():
     without = torch.cat(passes(BatchPlan(20, 4, seed=3), 5))
     with_pool = torch.cat(passes(BatchPlan(20, 8, seed=3, pool=50, pool_fraction=0.5), 5))
-    assert torch.equal(with_pool[with_pool < 20], without)
+    labelled = with_pool[with_pool < 20]
+    assert torch.equal(labelled, without[: len(labelled)])
 
 
 def test_a_batch_needs_labelled_examples():

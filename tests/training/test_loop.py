@@ -266,7 +266,7 @@ def test_history_counts_true_labels_of_attacked_labelled_examples(dataset, make_
     labels = torch.zeros(12, dtype=torch.int64)
     for changes, counted in (
         ({"label_noise": 1.0}, 20),
-        ({"unlabeled_fraction": 0.5}, 20),
+        ({"unlabeled_fraction": 0.5}, 10),
         ({"objective": "self-supervision", "objective_weight": 1}, 10),
     ):
         run = Training(make_job(**changes), dataset, pseudo_labels=labels)

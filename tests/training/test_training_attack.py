@@ -146,14 +146,32 @@ def test_attacks_run_in_evaluation_mode_and_see_true_labels(objective, dataset, 
         assert torch.equal(target, batch.y)
 
 
-def test_predictions_in_training_mode_leave_no_trace(dataset, make_job):
+def test_predictions_are_made_in_training_mode(dataset, make_job):
     run = Training(make_job(attack_incorrect=False), dataset)
-    before = {name: tensor.clone() for name, tensor in run.network.state_dict().items()}
-    x = run.x[:6]
+    x, other = run.x[:6], copy.deepcopy(run.network)
     predicted = run._predict(x)
-    for name, tensor in run.network.state_dict().items():
-        assert torch.equal(tensor, before[name]), name
-    # training mode it was: batch statistics, not the running ones of the start
-    other = copy.deepcopy(run.network).train()
-    torch.testing.assert_close(predicted, other(x).detach())
+    # batch statistics, not the running ones of the start
+    torch.testing.assert_close(predicted, copy.deepcopy(other).train()(x).detach())
     assert not torch.allclose(predicted, other.eval()(x))
+
+
+@pytest.mark.parametrize("setting", [{"attack_incorrect": False}, {"attack_predicted_label": True}, {}])
+def test_running_statistics_count_the_clean_pass_of_the_prediction(setting, dataset, make_job):
+    """In double precision, against means written out: of the clean batch, where there is such a
+    pass, then of the adversarial one."""
+    run = Training(make_job(**setting), dataset)
+    run.network.double()
+    run.streams, run.sums = {"attack": torch.Generator().manual_seed(0)}, torch.zeros(5, dtype=torch.float64)
+    x, y = run.x[:8].double(), run.y[:8]
+    seen, stem = [], run.network.stem
+    hook = stem.register_forward_hook(lambda module, inputs, output: seen.append(output.detach()))
+    run._gradient(Batch(x, y, y, torch.ones(8, dtype=torch.bool)))
+    hook.remove()
+    norm = run.network.stem_norm
+    assert len(seen) == norm.num_batches_tracked == (2 if setting else 1)
+    if setting:
+        torch.testing.assert_close(seen[0], stem(run.network.whitening(x)).detach())
+    mean = torch.zeros_like(norm.running_mean)
+    for output in seen:
+        mean = 0.9 * mean + 0.1 * output.mean((0, 2, 3))
+    torch.testing.assert_close(norm.running_mean, mean)

@@ -81,6 +81,8 @@ class TrainingSpec(Spec):
     """Share of each batch that is attacked; below 1 with self-supervision only."""
     weight_perturbation: NonNegative = 0.0
     """AT-AWP: size xi of the adversarial weight perturbation, relative to each layer's norm."""
+    gradient_clamp: Positive | None = 0.05
+    """AT-AWP: bound on each element of the gradient at the perturbed weights; None for none."""
     label_smoothing: Probability = 0.0
     label_noise: Probability = 0.0
     weight_clipping: Positive | None = None

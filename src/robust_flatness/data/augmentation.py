@@ -18,25 +18,30 @@ def augment(
     """`x` [n, C, H, W] after crop, flip, AutoAugment and cutout, those of `spec` in this order.
 
     Random choices are drawn on the CPU from `generator`, whatever device `x` is on. `fill` are the
-    channel means that cutout fills with; needed with cutout only. Without any operation `x` itself
-    is returned; otherwise a new tensor.
+    channel means that cutout and, with AutoAugment, the corners left empty are filled with (without
+    it, crops fill with zeros); needed with these two only. Without any operation `x` itself is
+    returned; otherwise a new tensor.
     """
     if spec.crop:
-        x = random_crop(x, spec.crop, generator)
+        x = random_crop(x, spec.crop, generator, fill if spec.autoaugment else ())
     if spec.flip:
         x = random_flip(x, generator)
     if spec.autoaugment:
-        x = autoaugment(x, generator)
+        x = autoaugment(x, generator, fill)
     if spec.cutout:
         x = cutout(x, spec.cutout, fill, generator)
     return x
 
 
-def random_crop(x: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
-    """Shift each image by up to `pixels` in both directions, uniformly, filling with zeros."""
+def random_crop(x: Tensor, pixels: int, generator: torch.Generator, fill: Sequence[float] = ()) -> Tensor:
+    """Shift each image by up to `pixels` in both directions, uniformly, filling with the channel
+    values `fill` (none: zeros)."""
     count, _, height, width = x.shape
     offset = torch.randint(2 * pixels + 1, (2, count), generator=generator).to(x.device)
     padded = torch.nn.functional.pad(x, (pixels,) * 4)
+    if fill:
+        padded[..., :pixels, :] = padded[..., -pixels:, :] = channel_values(x, fill)
+        padded[..., :pixels] = padded[..., -pixels:] = channel_values(x, fill)
     rows = offset[0, :, None, None] + torch.arange(height, device=x.device)[:, None]
     columns = offset[1, :, None, None] + torch.arange(width, device=x.device)
     # indices around a slice: the gathered dimensions come first, channels last
@@ -60,9 +65,7 @@ def cutout(x: Tensor, size: int, fill: Sequence[float], generator: torch.Generat
     ValueError
         If `fill` does not have one value per channel.
     """
-    count, channels, height, width = x.shape
-    if len(fill) != channels:
-        raise ValueError(f"fill: {len(fill)} values given, but the images have {channels} channels")
+    count, _, height, width = x.shape
     top = torch.randint(height, (count,), generator=generator).to(x.device)[:, None] - size // 2
     left = torch.randint(width, (count,), generator=generator).to(x.device)[:, None] - size // 2
     row = torch.arange(height, device=x.device)
@@ -70,13 +73,26 @@ def cutout(x: Tensor, size: int, fill: Sequence[float], generator: torch.Generat
     rows = (row >= top) & (row < top + size)
     columns = (column >= left) & (column < left + size)
     inside = rows[:, None, :, None] & columns[:, None, None, :]
-    value = torch.tensor(list(fill), dtype=x.dtype, device=x.device)[:, None, None]
-    return torch.where(inside, value, x)
+    return torch.where(inside, channel_values(x, fill), x)
 
 
-def autoaugment(x: Tensor, generator: torch.Generator) -> Tensor:
+def channel_values(x: Tensor, fill: Sequence[float]) -> Tensor:
+    """`fill`, one value for each channel of the images `x`, as a tensor [C, 1, 1].
+
+    Raises
+    ------
+    ValueError
+        If `fill` has another number of values.
+    """
+    if len(fill) != x.shape[1]:
+        raise ValueError(f"fill: {len(fill)} values given, but the images have {x.shape[1]} channels")
+    return torch.tensor(list(fill), dtype=x.dtype, device=x.device)[:, None, None]
+
+
+def autoaugment(x: Tensor, generator: torch.Generator, fill: Sequence[float]) -> Tensor:
     """AutoAugment's CIFAR-10 policy (Cubuk et al., CVPR 2019) on each image, in 256 levels.
 
+    Corners left empty by shears, shifts and rotations take the channel values `fill`.
     Grey images are repeated to three channels and averaged back. torchvision draws from torch's
     global state: it is seeded from `generator` and restored afterwards.
 
@@ -91,7 +107,8 @@ def autoaugment(x: Tensor, generator: torch.Generator) -> Tensor:
     channels = x.shape[1]
     if channels not in (1, 3):
         raise ValueError(f"AutoAugment needs images of 1 or 3 channels, these have {channels}")
-    policy = AutoAugment(AutoAugmentPolicy.CIFAR10)
+    filled = (channel_values(x, fill).flatten() * 255).round().expand(3).tolist()
+    policy = AutoAugment(AutoAugmentPolicy.CIFAR10, fill=filled)
     levels = (x.detach().cpu() * 255).round().to(torch.uint8).expand(-1, 3, -1, -1)
     seed = int(torch.randint(2**63 - 1, (), generator=generator))
     with torch.random.fork_rng(devices=[]):

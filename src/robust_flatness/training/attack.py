@@ -20,7 +20,8 @@ class TrainingAttack:
     - `attack_incorrect=False`: examples misclassified when clean stay clean;
     - `adversarial_fraction`: a random share of each batch is attacked, the rest stays clean.
 
-    Predictions on clean examples are made in training mode, as in the released code.
+    Predictions on clean examples are made by a pass of their own in training mode, which batch norm's
+    running statistics count, as in the released code.
     """
 
     def __init__(self, spec: TrainingSpec, objective: Objective):
@@ -38,8 +39,7 @@ class TrainingAttack:
     ) -> tuple[Tensor, Tensor]:
         """Adversarial examples [n, C, H, W], and which were attacked, [n] bool.
 
-        `inference` is the network in evaluation mode, `predict` gives logits in training mode
-        without leaving a trace in the network.
+        `inference` is the network in evaluation mode, `predict` gives logits in training mode.
         """
         spec, x = self.spec, batch.x
         target, loss = self.objective.attack_goal(inference, batch)

@@ -12,11 +12,13 @@ from robust_flatness.seeding import generator
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """Batches of `batch_size` examples; an epoch is one pass over the `examples` labelled ones.
+    """Batches of `batch_size` examples; an epoch has as many as one pass over the `examples`
+    labelled ones takes.
 
-    With a `pool` of further examples, round(`pool_fraction` * batch_size) of each batch come from
-    it, in passes over the pool. The last, incomplete batch of a pass is kept, its examples from the
-    pool in proportion; only a batch of one example is dropped, which batch norm cannot use.
+    The last, incomplete batch of a pass is kept; only one of a single example is dropped, which
+    batch norm cannot use. With a `pool` of further examples the batches are as many and as large,
+    but the share `pool_fraction` of each, rounded, comes from the pool, in passes over it: an epoch
+    then sees the rest of the labelled examples only, others in each epoch (as in the released code).
 
     Raises
     ------
@@ -31,7 +33,7 @@ class BatchPlan:
     pool_fraction: float = 0.0
 
     def __post_init__(self):
-        if self.labelled < 1:
+        if self.batch_size - round(self.pool_fraction * self.batch_size) < 1:
             raise ConfigError(
                 f"unlabeled_fraction: {self.pool_fraction} of batch_size {self.batch_size} leaves no "
                 "labelled example in a batch; lower it or raise batch_size"
@@ -43,28 +45,23 @@ class BatchPlan:
             )
 
     @property
-    def labelled(self) -> int:
-        """Labelled examples of a whole batch."""
-        return self.batch_size - round(self.pool_fraction * self.batch_size)
-
-    @property
     def updates(self) -> int:
-        """Batches of one pass over the labelled examples."""
+        """Batches of an epoch."""
         return sum(1 for _ in self._sizes())
 
     def _sizes(self) -> Iterator[tuple[int, int]]:
-        """Labelled and pool examples of each batch of a pass."""
-        for start in range(0, self.examples, self.labelled):
-            count = min(self.labelled, self.examples - start)
-            extra = round((self.batch_size - self.labelled) * count / self.labelled)
-            if count + extra > 1:
-                yield count, extra
+        """Labelled and pool examples of each batch of an epoch."""
+        for start in range(0, self.examples, self.batch_size):
+            size = min(self.batch_size, self.examples - start)
+            extra = round(self.pool_fraction * size)
+            if size > 1:
+                yield size - extra, extra
 
     def epoch(self, epoch: int) -> Iterator[Tensor]:
-        """Indices of the batches of `epoch`, pass after pass without end.
+        """Indices of the batches of `epoch`, and of more epochs like it without end.
 
-        Labelled examples are 0 .. examples - 1, those of the pool follow. The order of the labelled
-        examples is the same whatever the pool.
+        Labelled examples are 0 .. examples - 1, those of the pool follow. The labelled examples are
+        taken from the start of the same order whatever the pool.
         """
         order = generator(self.seed, "batches", epoch)
         pool_order = generator(self.seed, "pool", epoch)

@@ -274,10 +274,10 @@ class Training:
         return loss.detach()
 
     def _perturbed_gradient(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """AT-AWP: the gradient at w + nu, in training mode.
+        """AT-AWP: the gradient at w + nu, in training mode, each element clamped.
 
-        As in the released code, batch norm's running statistics are those of the unperturbed
-        weights, from a pass of their own.
+        As in the released code, which clamps too, batch norm's running statistics are those of the
+        unperturbed weights, from a pass of their own.
         """
         with torch.no_grad():
             self.objective(self._forward, batch)
@@ -286,6 +286,10 @@ class Training:
         with self.perturbation.applied(nu), self.statistics.frozen():
             loss, logits = self.objective(self._forward, batch)
             loss.backward()
+        if self.spec.gradient_clamp is not None:
+            gradients = [p.grad for p in self.parameters if p.grad is not None]
+            torch._foreach_clamp_min_(gradients, -self.spec.gradient_clamp)
+            torch._foreach_clamp_max_(gradients, self.spec.gradient_clamp)
         return loss, logits
 
     def _forward(self, x: Tensor) -> Tensor:
@@ -301,9 +305,9 @@ class Training:
 
     @torch.no_grad()
     def _predict(self, x: Tensor) -> Tensor:
-        """Class logits in training mode that leave the running statistics alone."""
-        with self.statistics.frozen():
-            return self._forward(x)[:, : self.classes]
+        """Class logits in training mode; batch norm's running statistics count the pass, as in the
+        released code."""
+        return self._forward(x)[:, : self.classes]
 
     # -- snapshots -----------------------------------------------------------------------------------
 

@@ -12,8 +12,7 @@ class RunningStatistics:
     """The batch norms of a network; `frozen` keeps their running statistics as they are.
 
     In training mode batch norm normalises by the batch's statistics and updates its running ones.
-    Passes that only look (is this example misclassified? which way do adversarial weights lie?)
-    run inside `frozen`, so that each update counts once.
+    The pass at adversarial weights runs inside `frozen`: what counts are the weights themselves.
     """
 
     def __init__(self, network: nn.Module):
