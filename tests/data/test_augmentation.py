@@ -122,8 +122,9 @@ def test_autoaugment_needs_grey_or_colour():
 
 
 def test_with_autoaugment_what_is_left_empty_takes_the_channel_means():
-    """No zeros come in: of an image that is the channel means, every shift, shear and rotation is itself."""
-    fill = (100 / 255, 150 / 255, 200 / 255)
+    """No zeros come in: of an image that is the channel means, every shift, shear and rotation is itself.
+    Grey ones, which saturation and contrast leave alone before what moves the image."""
+    fill = (100 / 255,) * 3
     flat = torch.tensor(fill)[:, None, None].expand(3, 8, 8)
     cropped = random_crop(flat.expand(50, -1, -1, -1), 3, seeded(), fill)
     assert torch.equal(cropped, flat.expand(50, -1, -1, -1))
