@@ -1,0 +1,139 @@
+"""The highest loss in a ball around the weights, by gradient ascent: SAM's, ASAM's and adaptive balls."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from robust_flatness.attacks.pgd import cross_entropy, project
+from robust_flatness.sharpness.base import Loss, Objective, SharpnessResult, norm
+
+
+def sam(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    loss: Loss = "ce",
+    batch_size: int = 128,
+    seed: int = 0,
+    rho: float = 0.05,
+    steps: int = 20,
+) -> SharpnessResult:
+    r"""SAM's sharpness (Foret et al., ICLR 2021) in the global ball.
+
+    .. math:: \max_{\|\nu\|_2 \le \rho} L(w + \nu) - L(w)
+
+    One step (`steps=1`) is SAM's own, :math:`\nu = \rho\,\nabla L / \|\nabla L\|`; more are projected
+    gradient ascent, each of length rho / 4, of which the best iterate counts. In the robust loss the inputs
+    move along with the weights, a signed step each; at the last iterate, which counts then, adversarial
+    examples are found anew. Not invariant to rescalings of layers. The standard error is over examples.
+
+    Raises
+    ------
+    ValueError
+        If `rho` is not positive or there is no step.
+    """
+    return _ascended(Objective(model, x, y, loss, batch_size, seed), _Ball(rho, lambda w: None), steps)
+
+
+def asam(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    loss: Loss = "ce",
+    batch_size: int = 128,
+    seed: int = 0,
+    rho: float = 0.5,
+    eta: float = 0.01,
+    steps: int = 20,
+) -> SharpnessResult:
+    r"""ASAM's adaptive sharpness (Kwon et al., ICML 2021).
+
+    .. math:: \max_{\|T_w^{-1}\nu\|_2 \le \rho} L(w + \nu) - L(w),\quad T_w = \mathrm{diag}(|w| + \eta)
+
+    elementwise, with eta as in its authors' code. One step is
+    :math:`\nu = \rho\, T_w^2 \nabla L / \|T_w \nabla L\|`. Invariant to rescalings of layers, but for eta.
+    Otherwise as `sam`.
+    """
+    return _ascended(
+        Objective(model, x, y, loss, batch_size, seed), _Ball(rho, lambda w: w.abs() + eta), steps
+    )
+
+
+@dataclass(frozen=True)
+class _Ball:
+    """||T^-1 nu||_2 <= rho with T = diag(scale(w)); None is the identity."""
+
+    rho: float
+    scale: Callable[[Tensor], Tensor | None]
+
+    def __post_init__(self):
+        if not self.rho > 0:
+            raise ValueError(f"rho: {self.rho} given, but it must be > 0")
+
+    def scales(self, weights: Sequence[Tensor]) -> list[Tensor]:
+        return [torch.ones_like(w) if (t := self.scale(w)) is None else t for w in weights]
+
+
+def _ascended(objective: Objective, ball: _Ball, steps: int) -> SharpnessResult:
+    if steps < 1:
+        raise ValueError(f"steps: {steps} given, but it must be at least 1")
+    scales = ball.scales(objective.weights)
+    length = ball.rho if steps == 1 else ball.rho / 4
+
+    def move(mu: list[Tensor], gradient: list[Tensor]) -> list[Tensor]:
+        """mu = T^-1 nu, along T grad, and back into the ball."""
+        direction = torch._foreach_mul(gradient, scales)
+        size = norm(direction).clamp(min=torch.finfo(direction[0].dtype).tiny)
+        torch._foreach_add_(mu, torch._foreach_mul(direction, length / size))
+        shrink = (ball.rho / norm(mu).clamp(min=torch.finfo(mu[0].dtype).tiny)).clamp(max=1.0)
+        torch._foreach_mul_(mu, shrink)
+        return mu
+
+    return SharpnessResult.mean(rise(objective, scales, move, steps))
+
+
+def rise(
+    objective: Objective,
+    scales: list[Tensor],
+    move: Callable[[list[Tensor], list[Tensor]], list[Tensor]],
+    steps: int,
+    part: slice = slice(None),
+    head: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """The rise of the loss of each example at the highest of the iterates nu = T mu of `move`, from mu = 0;
+    in the robust loss at the last one.
+
+    `move(mu, gradient)` makes a step in `mu` from the gradient by the weights; `part` are the examples
+    ascended on, `head` is applied to logits.
+    """
+    x, y = objective.x[part], objective.y[part]
+    clean = objective.attack is None
+    inputs = objective.inputs[part]
+    mu = [torch.zeros_like(w) for w in objective.weights]
+    local = objective.restricted(part)
+    reference, best = local.losses(head=head), None
+    for _ in range(steps):
+        at = torch._foreach_add(objective.weights, torch._foreach_mul(mu, scales))
+        leaves = [w.detach().requires_grad_(True) for w in at]
+        inputs = inputs.detach().requires_grad_(not clean)
+        with torch.enable_grad():
+            logits = objective.logits(leaves, inputs)
+            loss = cross_entropy(logits if head is None else head(logits), y).mean()
+        wanted = leaves if clean else [*leaves, inputs]
+        found = torch.autograd.grad(loss, wanted, materialize_grads=True)
+        with torch.no_grad():
+            if not clean:
+                step = objective.attack.step_size * found[-1].sign()
+                inputs = project(inputs + step, x, objective.attack.epsilon)
+            mu = move(mu, list(found[: len(leaves)]))
+            at = torch._foreach_add(objective.weights, torch._foreach_mul(mu, scales))
+        if clean:
+            losses = local.losses(at, head)
+            best = losses if best is None or losses.mean() > best.mean() else best
+    if best is None:
+        best = local.losses(at, head)
+    return best.double() - reference.double()

@@ -1,0 +1,55 @@
+"""Relative flatness of the last linear layer."""
+
+import torch
+from torch import Tensor, nn
+
+from robust_flatness.sharpness.base import Loss, Objective, SharpnessResult
+
+
+def relative_flatness(
+    model: nn.Module, x: Tensor, y: Tensor, *, loss: Loss = "ce", batch_size: int = 128, seed: int = 0
+) -> SharpnessResult:
+    r"""Relative flatness (Petzka et al., NeurIPS 2021) of the last linear layer z = V phi + b.
+
+    .. math:: \sum_{s, s'} \langle v_s, v_{s'} \rangle\, \mathrm{Tr}(H_{s, s'}),\quad
+              H_{s, s'} = \partial^2 L / \partial v_s \partial v_{s'}
+
+    with the rows v_s of V. For the cross-entropy the Hessian in this layer is known:
+    :math:`\mathrm{Tr} H_{s,s'}` is the mean over examples of
+    :math:`\|\phi\|^2 (p_s [s = s'] - p_s p_{s'})`, so that an example contributes
+    :math:`\|\phi\|^2 (\sum_s p_s \|v_s\|^2 - \|\sum_s p_s v_s\|^2)`. Invariant to scaling the features by
+    c and V by 1 / c. Robust loss: at adversarial examples found at w. The standard error is over examples.
+
+    Raises
+    ------
+    ValueError
+        If the network's logits are not the output of a linear layer.
+    """
+    objective = Objective(model, x, y, loss, batch_size, seed)
+    layers = [module for module in objective.module.modules() if isinstance(module, nn.Linear)]
+    seen: list[tuple[nn.Linear, Tensor, Tensor]] = []
+    handles = [
+        layer.register_forward_hook(lambda layer, args, out: seen.append((layer, args[0], out)))
+        for layer in layers
+    ]
+    values = []
+    try:
+        for part in objective.parts:
+            seen.clear()
+            with torch.no_grad():
+                logits = objective.module(objective.inputs[part])
+            last = next((entry for entry in reversed(seen) if entry[2].shape == logits.shape), None)
+            if last is None or not torch.equal(last[2], logits):
+                raise ValueError(
+                    "model: its logits are not the output of an nn.Linear; "
+                    "relative flatness is defined for a last linear layer"
+                )
+            layer, features, _ = last
+            p = torch.softmax(logits.double(), dim=1)
+            v = layer.weight.detach().double()
+            spread = p @ (v * v).sum(1) - (p @ v).square().sum(1)
+            values.append(features.double().square().sum(1) * spread)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return SharpnessResult.mean(torch.cat(values))
