@@ -236,7 +236,7 @@ def run_measure(
     from robust_flatness.data import load_dataset
     from robust_flatness.models.checkpoint import load_checkpoint
     from robust_flatness.provenance import provenance
-    from robust_flatness.unfinished import Unfinished
+    from robust_flatness.resumable import Unfinished
 
     start_torch(device, threads)
     dataset = load_dataset(data)
@@ -326,8 +326,8 @@ def series(
     from robust_flatness.measuring import measures
     from robust_flatness.models.checkpoint import load_checkpoint
     from robust_flatness.provenance import provenance
+    from robust_flatness.resumable import Unfinished
     from robust_flatness.tables.collect import read_rows, write_table
-    from robust_flatness.unfinished import Unfinished
 
     snapshots = sorted(directory.glob("epoch-*.safetensors"))
     if not snapshots:

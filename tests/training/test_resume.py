@@ -17,9 +17,9 @@ import pytest
 import torch
 
 from robust_flatness.errors import TrainingError
+from robust_flatness.resumable import UnfinishedTraining
 from robust_flatness.training import train
 from robust_flatness.training.loop import Training
-from robust_flatness.training.resume import ResumeStore
 
 PSEUDO = torch.arange(12) % 3
 EPOCHS = 5
@@ -111,20 +111,20 @@ def test_interruption_while_publishing(where, tmp_path, dataset, make_job, monke
     job = make_job()
     train(job, dataset, tmp_path / "whole")
     directory = tmp_path / "run"
-    original = getattr(ResumeStore, where)
+    original = getattr(UnfinishedTraining, where)
 
     def breaking(self, *arguments):
         if where == "publish":
             original(self, *arguments)
         raise Interruption
 
-    monkeypatch.setattr(ResumeStore, where, breaking)
+    monkeypatch.setattr(UnfinishedTraining, where, breaking)
     with pytest.raises(Interruption):
         train(job, dataset, directory, report=quiet)
     for path in (directory / "checkpoints").iterdir():
         path.unlink()
     (directory / "history.csv").unlink(missing_ok=True)
-    monkeypatch.setattr(ResumeStore, where, original)
+    monkeypatch.setattr(UnfinishedTraining, where, original)
     monkeypatch.setattr(Training, "epoch", None)  # nothing is trained again
     train(job, dataset, directory, report=quiet)
     assert content(directory) == content(tmp_path / "whole")

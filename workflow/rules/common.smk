@@ -10,7 +10,7 @@ from robust_flatness.tables.collect import CHECKPOINTS, TABLES, CollectSpec, Var
 from robust_flatness.config import load_experiment
 from robust_flatness.errors import ConfigError
 from robust_flatness.measuring.cost import measuring_passes, minutes, series_passes, training_passes
-from robust_flatness.server import start_server
+from robust_flatness.warm_start.server import start_server
 from robust_flatness.workflow import applied_settings, only_draws, why_stale, verdicts
 
 ROOT = Path(workflow.basedir)

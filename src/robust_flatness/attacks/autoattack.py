@@ -8,15 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from robust_flatness.attacks.pgd import batches, check_inputs, cross_entropy
 from robust_flatness.config import AutoAttackSpec
 from robust_flatness.errors import ConfigError
-from robust_flatness.files import atomic_path
 from robust_flatness.models.inference import InferenceModel
+from robust_flatness.resumable import StateFile
 from robust_flatness.seeding import derive_seed
 
 _SILENT = logging.Logger("silent", level=logging.CRITICAL + 1)
@@ -91,8 +90,12 @@ def run_autoattack(
     targets = _target_classes(spec, logits.shape[1])
     key = _fingerprint(logits, x, y, epsilon, spec, batch_size, seed)
     robust, x_adv, done = logits.argmax(dim=1) == y, x.clone(), 0
-    if state_path is not None:
-        robust, x_adv, done = _load(Path(state_path), key, (robust, x_adv, done))
+    file = StateFile(Path(state_path), key) if state_path is not None else None
+    if file is not None:
+        with contextlib.suppress(ConfigError):  # damaged, or of another call: from the beginning
+            if state := file.load():
+                robust, x_adv = (state.tensors[name].to(x.device) for name in ("robust", "x_adv"))
+                done = state.notes["done"]
     for index, name in enumerate(spec.attacks):
         if index < done:
             continue
@@ -104,8 +107,8 @@ def run_autoattack(
                     fooled = net(candidates).argmax(dim=1) != y[indices]
                 x_adv[indices[fooled]] = candidates[fooled]
                 robust[indices[fooled]] = False
-        if state_path is not None:
-            _save(Path(state_path), key, robust, x_adv, index + 1)
+        if file is not None:
+            file.save({"robust": robust, "x_adv": x_adv}, {"done": index + 1})
     with torch.no_grad():
         loss = torch.cat([cross_entropy(net(x_adv[part]), y[part]) for part in batches(len(x), batch_size)])
     return AutoAttackResult(~robust, loss, x_adv, spec.description)
@@ -173,20 +176,3 @@ def _fingerprint(
     for tensor in (logits, x, y):
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _save(path: Path, key: str, robust: Tensor, x_adv: Tensor, done: int) -> None:
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, key=np.array(key), robust=robust.cpu(), x_adv=x_adv.cpu(), done=np.array(done))
-
-
-def _load(path: Path, key: str, fresh: tuple[Tensor, Tensor, int]) -> tuple[Tensor, Tensor, int]:
-    """The state in `path`, or `fresh` if there is none, it is damaged, or it is of another call."""
-    try:
-        with np.load(path, allow_pickle=False) as state:
-            if str(state["key"]) != key:
-                return fresh
-            robust, x_adv = (torch.from_numpy(state[name]) for name in ("robust", "x_adv"))
-            return robust.to(fresh[0].device), x_adv.to(fresh[1].device), int(state["done"])
-    except Exception:  # whatever a damaged file makes zipfile and numpy raise
-        return fresh

@@ -22,6 +22,7 @@ from robust_flatness.models import build_model
 from robust_flatness.models.checkpoint import Metadata, save_checkpoint
 from robust_flatness.models.inference import InferenceModel
 from robust_flatness.provenance import source_digest
+from robust_flatness.resumable import State, UnfinishedTraining, snapshot_name
 from robust_flatness.seeding import derive_seed, generator
 from robust_flatness.tables.history import best_epoch, write_history
 from robust_flatness.training.attack import TrainingAttack
@@ -36,7 +37,6 @@ from robust_flatness.training.optimizers import (
     optimizer_tensors,
     restore_optimizer,
 )
-from robust_flatness.training.resume import ResumeStore, State, snapshot_name
 from robust_flatness.training.schedules import Schedule
 from robust_flatness.training.statistics import RunningStatistics
 
@@ -78,7 +78,7 @@ def train(
     """
     run = Training(job, dataset, device, pseudo_labels)
     directory = Path(directory)
-    store = ResumeStore(directory, run.fingerprint(dataset.checksum), report)
+    store = UnfinishedTraining(directory, run.fingerprint(dataset.checksum), report)
     try:
         with store.locked():
             rows = store.finished()
@@ -96,7 +96,7 @@ def train(
         ) from error
 
 
-def _train(run: "Training", store: ResumeStore, progress: Progress | None) -> list[Row]:
+def _train(run: "Training", store: UnfinishedTraining, progress: Progress | None) -> list[Row]:
     """Train from the stored state, or the beginning, to the last epoch; the rows of the history."""
     epochs, directory = run.spec.epochs, store.directory
     state = store.load()
@@ -119,7 +119,9 @@ def _train(run: "Training", store: ResumeStore, progress: Progress | None) -> li
     return rows
 
 
-def _require_finite(run: "Training", row: Row, rows: list[Row], store: ResumeStore, snapshots: set) -> None:
+def _require_finite(
+    run: "Training", row: Row, rows: list[Row], store: UnfinishedTraining, snapshots: set
+) -> None:
     if math.isfinite(row["train_loss"]) and run.finite():
         return
     taken = sorted(snapshots & set(range(len(rows))))

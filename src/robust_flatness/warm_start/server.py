@@ -2,7 +2,7 @@
 
 A local run of a small experiment consists of hundreds of jobs of a few seconds, and importing torch
 takes two to three of them. The workflow starts a server for its own time; `robust-flatness` finds it
-by an environment variable and runs there (see `robust_flatness.launch`). A forked job is the same
+by an environment variable and runs there (see `robust_flatness.warm_start.launch`). A forked job is the same
 code in the same state as a process of its own: results are equal byte for byte.
 
 A client connects and sends the length of its request, its standard streams (as descriptors) and
@@ -28,7 +28,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from robust_flatness.launch import ACCEPTED, VARIABLE
+from robust_flatness.warm_start.launch import ACCEPTED, VARIABLE
 
 #: What the workflow's jobs import.
 MODULES = (
@@ -38,7 +38,7 @@ MODULES = (
     "robust_flatness.flatness.scaling",
     "robust_flatness.measuring.measures",
     "robust_flatness.training",
-    "robust_flatness.unfinished",
+    "robust_flatness.resumable",
     "pyautoattack",
     "scipy.sparse.linalg",
 )
@@ -174,7 +174,7 @@ def _status(function: Callable[[], None]) -> int:
 
 
 def main() -> None:
-    """`python -m robust_flatness.server <descriptor of the listening socket> <its path>`."""
+    """`python -m robust_flatness.warm_start.server <descriptor of the listening socket> <its path>`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the jobs
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit())

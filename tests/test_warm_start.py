@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from robust_flatness.launch import VARIABLE, run_in_server
-from robust_flatness.server import THREAD_VARIABLES, start_server
+from robust_flatness.warm_start.launch import VARIABLE, run_in_server
+from robust_flatness.warm_start.server import THREAD_VARIABLES, start_server
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the server runs on Linux alone")
 
@@ -137,7 +137,8 @@ def test_time_and_memory_are_the_jobs(server, tmp_path):
 
 def asked(address: str, redirection: str = "", **changes: str) -> str:
     """What `run_in_server` says of a small command, in a process with these variables."""
-    script = f"from robust_flatness.launch import run_in_server as r; r_ = r({address!r}, ['x', '--help'])"
+    run = "from robust_flatness.warm_start.launch import run_in_server as r"
+    script = f"{run}; r_ = r({address!r}, ['x', '--help'])"
     code = f"{sys.executable} -c \"{script}; open('answer', 'w').write(str(r_))\" {redirection}"
     folder = Path(tempfile.mkdtemp())
     subprocess.run(["bash", "-c", code], cwd=folder, env=environment(address, **changes), check=False)

@@ -1,13 +1,19 @@
-"""An interrupted measuring job goes on where it was, and two never write at once."""
+"""Interrupted work goes on where it was, and two never write at once."""
 
+import errno
+import fcntl
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import pytest
+import torch
 
-from robust_flatness.unfinished import Unfinished
+from robust_flatness import resumable
+from robust_flatness.errors import ConfigError
+from robust_flatness.resumable import StateFile, Unfinished, locked
 
 IDENTITY = {"spec": {"xi": 0.5}, "seed": 0}
 
@@ -62,7 +68,7 @@ def test_a_job_that_was_finished_unseen_is_not_measured_again(tmp_path):
 
 def test_other_source_measures_again(tmp_path, monkeypatch):
     interrupted(tmp_path)
-    monkeypatch.setattr("robust_flatness.unfinished.source_digest", lambda: "other")
+    monkeypatch.setattr("robust_flatness.resumable.source_digest", lambda: "other")
     unfinished = job(tmp_path)
     with unfinished.locked([]):
         assert unfinished.get("a", lambda: 7) == 7
@@ -102,7 +108,7 @@ OTHER = textwrap.dedent(
     """
     import sys, time
     from pathlib import Path
-    from robust_flatness.unfinished import Unfinished
+    from robust_flatness.resumable import Unfinished
     folder = Path(sys.argv[1])
     with Unfinished(folder / ".resume", {"spec": {"xi": 0.5}, "seed": int(sys.argv[2])}).locked([]):
         print("holding", flush=True)
@@ -140,3 +146,100 @@ def test_an_orphan_whose_output_is_gone_does_not_count(tmp_path):
         assert needed
     orphan.wait()
     orphan.stdout.close()
+
+
+def test_a_state_comes_back_as_it_was(tmp_path):
+    file = StateFile(tmp_path / "state", "mine")
+    assert file.load() is None
+    tensors = {"bits": torch.tensor([True, False]), "half": torch.ones(2, 3, dtype=torch.bfloat16)}
+    file.save(tensors, {"done": 2, "rows": [0.1 + 0.2]})
+    state = file.load()
+    assert all(torch.equal(state.tensors[name], tensors[name]) for name in tensors)
+    assert state.notes == {"done": 2, "rows": [0.1 + 0.2]}
+    with pytest.raises(ConfigError, match="belongs to other settings"):
+        StateFile(tmp_path / "state", "other").load()
+
+
+def test_no_flipped_bit_of_a_state_counts(tmp_path):
+    file = StateFile(tmp_path / "state", "mine")
+    file.save({"x": torch.arange(8)}, {"done": 1})
+    whole = file.path.read_bytes()
+    for position in range(len(whole)):
+        data = bytearray(whole)
+        data[position] ^= 1 << position % 8
+        file.path.write_bytes(data)
+        with pytest.raises(ConfigError, match="damaged"):
+            file.load()
+
+
+HOLDER = textwrap.dedent(
+    """
+    import errno, fcntl, os, sys, time
+    from pathlib import Path
+    def flock(*_):
+        raise OSError(int(sys.argv[2]), "not here")
+    fcntl.flock = flock
+    from robust_flatness.resumable import locked
+    with locked(Path(sys.argv[1]), "waits", print):
+        print("holding", flush=True)
+        time.sleep(float(sys.argv[3]))
+        os._exit(9)  # as if killed: nothing is released
+    """
+)
+
+
+@pytest.fixture(params=[errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP], ids=errno.errorcode.get)
+def no_flock(request, monkeypatch):
+    """A file system without flock: the error number it answers with."""
+
+    def flock(*_):
+        raise OSError(request.param, "not here")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    return request.param
+
+
+def test_without_flock_a_file_takes_its_place(tmp_path, no_flock):
+    said = []
+    with locked(tmp_path, "waits", said.append) as waited:
+        assert not waited
+        assert (tmp_path / "lock-lease").exists()
+    assert not (tmp_path / "lock-lease").exists()
+    assert len(said) == 1
+    assert "no flock on this file system" in said[0]
+
+
+def test_without_flock_a_dead_process_is_taken_over(tmp_path, no_flock):
+    """It is waited for while it lives, and not for the end of its lease."""
+    command = [sys.executable, "-c", HOLDER, str(tmp_path), str(no_flock), "1"]
+    holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert "note" in holder.stdout.readline()
+    assert holder.stdout.readline() == "holding\n"
+    threading.Thread(target=holder.wait).start()  # a process that nobody waits for is still there
+    said, start = [], time.monotonic()
+    with locked(tmp_path, "another process holds it", said.append) as waited:
+        assert waited
+        assert holder.wait(10) == 9
+    assert 0.3 < time.monotonic() - start < resumable.LEASE / 3
+    assert "another process holds it; waiting" in said[1]
+    holder.stdout.close()
+
+
+def test_without_flock_a_dead_machine_is_taken_over(tmp_path, monkeypatch):
+    """Its process cannot be asked for here, and the file is no longer refreshed."""
+
+    def flock(*_):
+        raise OSError(errno.ENOSYS, "not here")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr(resumable, "LEASE", 2.0)
+    elsewhere = f"import socket\nsocket.gethostname = lambda: 'elsewhere'\n{HOLDER}"
+    code = elsewhere.replace(
+        "with locked", "import robust_flatness.resumable as r; r.LEASE = 2.0\nwith locked"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path), str(errno.ENOSYS), "0"], check=False)
+    assert "elsewhere" in (tmp_path / "lock-lease").read_text()
+    start = time.monotonic()
+    with locked(tmp_path, "waits", lambda text: None) as waited:
+        assert waited
+    assert time.monotonic() - start >= resumable.LEASE

@@ -1,7 +1,7 @@
 """Entry point of the command line: hands the command to a job server where one is named.
 
 Imports next to nothing, since importing torch takes longer than many a job of a small experiment.
-The protocol is described in `robust_flatness.server`.
+The protocol is described in `robust_flatness.warm_start.server`.
 """
 
 import json
