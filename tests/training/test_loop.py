@@ -68,9 +68,12 @@ def experiment():
     return tiny_experiment()
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("slug", SLUGS)
-def test_every_variant_trains(slug, experiment, tmp_path, dataset):
+def test_every_variant_trains_in_both_precisions(slug, precision, experiment, tmp_path, dataset):
+    """For two updates or more, snapshots and their evaluation included."""
     job = experiment.train_job(slug, 0)
+    job = job.model_copy(update={"training": job.training.model_copy(update={"precision": precision})})
     labels = torch.arange(12) % 3
     train(job, dataset, tmp_path, pseudo_labels=labels)
     rows = history(tmp_path)

@@ -87,7 +87,7 @@ class PGD:
         Count the clean input among the iterates, so that no loss is below the clean one.
     precision
         `float32`, or `bfloat16` to search in bfloat16; what is reported is then computed in the
-        model's own precision at the point of highest loss of each restart.
+        model's own precision, at the points of highest loss and of largest margin of each restart.
 
     Raises
     ------
@@ -176,18 +176,41 @@ class PGD:
 
     def losses(self, net: Network, x: Tensor, y: Tensor, start: Tensor) -> Tensor:
         """Highest cross-entropy of each example over the iterates from `start`, [n], for one batch."""
-        found = self.from_start(net, x, y, start)
+        found = self.search(net, x, y, start)
+        if self.precision != "float32":
+            found = self.clean(net, found.x_adv, y)
         return (better(self.clean(net, x, y), found) if self.include_clean else found).loss
 
     def from_start(
         self, net: Network, x: Tensor, y: Tensor, start: Tensor, loss: Loss = cross_entropy
     ) -> Found:
         """The best of the `steps` + 1 iterates from `start`, for one batch."""
-        found = self.search(net, x, y, start, loss)
-        return found if self.precision == "float32" else self.clean(net, found.x_adv, y, None, loss)
+        if self.precision == "float32":
+            return self.search(net, x, y, start, loss)
+        widest = None
 
-    def search(self, net: Network, x: Tensor, y: Tensor, start: Tensor, loss: Loss = cross_entropy) -> Found:
-        """As `from_start`, with losses as the search saw them, in the attack's precision."""
+        def watch(point: Tensor, logits: Tensor) -> None:
+            nonlocal widest
+            here = margin(logits, y)
+            widest = better(widest, Found(point, here, here > 0))
+
+        found = self.search(net, x, y, start, loss, watch if _are_labels(y) else None)
+        found = self.clean(net, found.x_adv, y, None, loss)
+        if widest is None:
+            return found
+        return replace(found, error=found.error | self.clean(net, widest.x_adv, y).error)
+
+    def search(
+        self,
+        net: Network,
+        x: Tensor,
+        y: Tensor,
+        start: Tensor,
+        loss: Loss = cross_entropy,
+        watch: Callable[[Tensor, Tensor], None] | None = None,
+    ) -> Found:
+        """As `from_start`, with losses as the search saw them, in the attack's precision; `watch` is
+        called with each iterate and its logits."""
         low, high = bounds(x, self.epsilon)
         current, found = start, None
         for step in range(self.steps + 1):
@@ -202,6 +225,8 @@ class PGD:
             with torch.no_grad():
                 here = Found(current.detach(), losses.detach(), _errors(logits, y))
                 found = better(found, here)
+                if watch is not None:
+                    watch(here.x_adv, logits)
                 if not last:
                     current = here.x_adv + self.step_size * gradient.sign_()
                     current = torch.clamp(current, low, high)
@@ -227,6 +252,12 @@ def better(old: Found | None, new: Found) -> Found:
     )
 
 
+def margin(logits: Tensor, y: Tensor) -> Tensor:
+    """Highest logit of another class minus that of the label, [n]: above 0 where misclassified."""
+    own = logits.gather(1, y[:, None])
+    return (logits.scatter(1, y[:, None], -torch.inf).amax(1, keepdim=True) - own)[:, 0]
+
+
 def check_inputs(x: Tensor, y: Tensor) -> None:
     """Raise `ValueError` unless `x` and `y` hold as many examples, at least one, and `x` is in [0, 1]."""
     if len(x) == 0 or len(x) != len(y):
@@ -238,8 +269,12 @@ def check_inputs(x: Tensor, y: Tensor) -> None:
         raise ValueError(f"x: values from {low:.4g} to {high:.4g}; inputs must be numbers in [0, 1]")
 
 
+def _are_labels(y: Tensor) -> bool:
+    return y.ndim == 1 and not y.is_floating_point()
+
+
 def _errors(logits: Tensor, y: Tensor) -> Tensor | None:
-    return None if y.is_floating_point() or y.ndim != 1 else logits.argmax(dim=1) != y
+    return logits.argmax(dim=1) != y if _are_labels(y) else None
 
 
 def _concatenated(parts: list[Found]) -> Found:

@@ -38,6 +38,9 @@ def image_conv2d(
     """
     if x.device.type != "cpu" or weight.shape[2:] == (1, 1):
         return conv2d(x, weight, bias, stride, padding, (1, 1), 1)
+    if torch.is_autocast_enabled("cpu"):  # which does not see into the function below
+        weight = weight.to(torch.get_autocast_dtype("cpu"))
+        bias = bias if bias is None else bias.to(weight.dtype)
     return _ImageConvolution.apply(x.to(weight.dtype), weight, bias, stride, padding)
 
 

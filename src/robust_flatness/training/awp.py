@@ -21,11 +21,13 @@ class WeightPerturbation:
         weights = {name: p for name, p in network.named_parameters() if p.ndim > 1}
         self.names, self.weights = list(weights), list(weights.values())
 
-    def ascent(self, inference: InferenceModel, loss: Callable[[], Tensor]) -> list[Tensor]:
+    def ascent(
+        self, inference: InferenceModel, loss: Callable[[], Tensor], precision: str = "float32"
+    ) -> list[Tensor]:
         """nu for each layer; `loss` evaluates what is ascended on `inference`, the network in
-        evaluation mode."""
+        evaluation mode, in this precision."""
         with torch.enable_grad():
-            leaves = inference.leaves(self.names)
+            leaves = inference.leaves(self.names, precision)
             try:
                 gradients = torch.autograd.grad(loss(), leaves)
             finally:

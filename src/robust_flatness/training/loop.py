@@ -284,7 +284,9 @@ class Training:
         with torch.no_grad():
             self.objective(self._forward, batch)
         seen = batch.for_attack()
-        nu = self.perturbation.ascent(self.inference, lambda: self.objective(self._evaluate, seen)[0])
+        nu = self.perturbation.ascent(
+            self.inference, lambda: self.objective(self._evaluate, seen)[0], self.spec.precision
+        )
         with self.perturbation.applied(nu), self.statistics.frozen():
             loss, logits = self.objective(self._forward, batch)
             loss.backward()
