@@ -44,5 +44,5 @@ columns = {
 }
 notes = ["The published eigenvalues sum the loss of four batches: about four times those of the mean loss."]
 if frame["hessian_max"].isna().all():
-    notes.insert(0, "Not measured here: set measures.hessian and hessian_variants in the config.")
+    notes.insert(0, "Not measured here: add measures.hessian to the config.")
 notebook.write(tables.texts(frame, columns, f"Hessian and convexity ({notebook.experiment})", notes))

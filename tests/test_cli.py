@@ -165,7 +165,7 @@ def test_every_rule_calls_a_command_that_exists():
     import re
 
     text = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
-    called = set(re.findall(r"robust-flatness ([a-z][a-z-]*)", text))
+    called = set(re.findall(r"robust-flatness (?:--timings \S+ )?([a-z][a-z-]*)", text))
     assert called
     assert called <= set(COMMANDS)
 
@@ -253,53 +253,44 @@ def smoke(step):
     experiment = load_experiment(load_yaml(ROOT / "config/smoke.yaml"), ROOT / "config/variants.yaml")
     if step == "train":
         return experiment.train_job("at", 0).json_text()
-    return getattr(experiment.spec.measures, step).json_text()
+    return experiment.measures[step].json_text()
 
 
 @pytest.mark.parametrize("step", ["robustness", "flatness", "hessian", "landscape"])
 def test_measures_refuse_damaged_files_and_bad_devices(refused, prepared, checkpoint, tmp_path, step):
-    common = ["--spec", smoke(step), "--output", "measures"]
+    common = ["--spec", smoke(step), "--output", "run"]
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(checkpoint.read_bytes()[:-100])
     damaged = tmp_path / "damaged.npz"
     damaged.write_bytes(prepared.read_bytes()[:-100])
-    refused([str(cut), "truncated or damaged"], step, cut, *common, "--data", prepared)
-    refused(["missing.safetensors"], step, "missing.safetensors", *common, "--data", prepared)
-    refused([str(damaged), "damaged"], step, checkpoint, *common, "--data", damaged)
-    refused(["missing.npz", "no such file"], step, checkpoint, *common, "--data", "missing.npz")
-    refused(
-        ["--device", "'tpu'", "cpu and cuda"],
-        step,
-        checkpoint,
-        *common,
-        "--data",
-        prepared,
-        "--device",
-        "tpu",
-    )
+    command = ["measure-checkpoints", step]
+    refused([str(cut), "truncated or damaged"], *command, cut, *common, "--data", prepared)
+    refused(["missing.safetensors"], *command, "missing.safetensors", *common, "--data", prepared)
+    refused([str(damaged), "damaged"], *command, checkpoint, *common, "--data", damaged)
+    refused(["missing.npz", "no such file"], *command, checkpoint, *common, "--data", "missing.npz")
+    arguments = [*command, checkpoint, *common, "--data", prepared, "--device"]
+    refused(["--device", "'tpu'", "cpu and cuda"], *arguments, "tpu")
     if not torch.cuda.is_available():
-        refused(["--device", "no GPU"], step, checkpoint, *common, "--data", prepared, "--device", "cuda")
-    assert not (tmp_path / "measures").exists()
+        refused(["--device", "no GPU"], *arguments, "cuda")
+    assert not (tmp_path / "run").exists()
 
 
 def test_more_examples_than_the_data_has_are_named(refused, prepared, checkpoint):
     spec = json.loads(smoke("robustness")) | {"test_examples": 26}
-    arguments = [
-        "robustness",
-        checkpoint,
-        "--spec",
-        json.dumps(spec),
-        "--data",
-        prepared,
-        "--output",
-        "measures",
-    ]
-    refused(["26 examples", "25"], *arguments)
+    arguments = [checkpoint, "--spec", json.dumps(spec), "--data", prepared, "--output", "run"]
+    refused(["26 examples", "25"], "measure-checkpoints", "robustness", *arguments)
+
+
+def test_an_unknown_measure_is_named(refused, prepared, checkpoint):
+    arguments = [checkpoint, "--spec", "{}", "--data", prepared, "--output", "run"]
+    words = ["'flatnes'", "did you mean 'flatness'?", "robustness, flatness"]
+    refused(words, "measure-checkpoints", "flatnes", *arguments)
 
 
 def test_series_needs_snapshots(refused, prepared, tmp_path):
-    arguments = ["series", tmp_path, "--spec", smoke("series"), "--data", prepared, "--output", "series.csv"]
-    refused([str(tmp_path), "no snapshots"], *arguments)
+    arguments = ["--spec", smoke("series"), "--data", prepared, "--output", "run"]
+    words = [str(tmp_path), "no snapshots"]
+    refused(words, "measure-checkpoints", "series", tmp_path / "last.safetensors", *arguments)
 
 
 @pytest.mark.parametrize("factor", ["0", "-1", "nan", "inf"])

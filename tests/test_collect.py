@@ -44,12 +44,13 @@ def results(tmp_path):
 
 
 def entry(**changed):
-    return {"label": "a label", "family": "a", "epochs": 5} | changed
+    measures = {"measures": ["robustness", "flatness"]}
+    return {"label": "a label", "family": "a", "epochs": 5} | measures | changed
 
 
 SPEC = {
     "variants": {
-        "at": entry(measures=["robustness", "flatness", "landscape"], series=True),
+        "at": entry(measures=["robustness", "flatness", "landscape", "series"]),
         "trades-6": entry(settings={"objective": "trades"}),
         "at-scaled-2": entry(derived=True),
     },

@@ -307,8 +307,16 @@ BAD = {
     "device": ({"compute": {"device": "tpu"}}, ["compute.device", "'tpu'", "'cpu' or 'cuda'"]),
     "threads": ({"compute": {"threads": 0}}, ["compute.threads", "equal to 1"]),
     "series of unknown variants": (
-        {"measures__series_variants": ["nope"]},
-        ["measures.series_variants", "'nope'"],
+        {"measures__series__variants": ["nope"]},
+        ["measures.series.variants", "'nope'"],
+    ),
+    "eigenvalues of unknown variants": (
+        {"measures__series__hessian__variants": ["at", "nope"]},
+        ["measures.series.hessian.variants", "'nope'"],
+    ),
+    "series of a model that is not trained": (
+        {"measures__series__variants": ["at", "at-scaled-2"]},
+        ["measures.series.variants", "'at-scaled-2'", "trained"],
     ),
 }
 
@@ -322,11 +330,30 @@ def test_bad_values_are_named(name):
     assert all(word in message for word in words), message
 
 
-def test_measures_asked_for_need_their_settings():
-    config = copy.deepcopy(CONFIGS["smoke"])
-    del config["measures"]["hessian"]
-    with pytest.raises(ConfigError, match=r"measures\.hessian_variants: .*add measures\.hessian"):
-        load(config)
+def test_a_measure_is_made_of_the_variants_it_names_and_else_of_all_that_it_can():
+    experiment = load(CONFIGS["smoke"])
+    assert experiment.measured_by("hessian") == ["at", "at-scaled-2"]
+    assert experiment.measured_by("robustness") == list(experiment.variants)
+    everywhere = copy.deepcopy(CONFIGS["smoke"])
+    for block in everywhere["measures"].values():
+        block.pop("variants", None)
+    everywhere = load(everywhere)
+    assert everywhere.measured_by("landscape") == list(experiment.variants)
+    assert everywhere.measured_by("series") == ["at", "trades-6", "unlabeled"]  # what has snapshots
+    del (without := copy.deepcopy(CONFIGS["smoke"]))["measures"]["hessian"]
+    assert load(without).measured_by("hessian") == []
+
+
+def test_the_variants_of_a_measure_are_no_part_of_its_jobs_settings():
+    series = load(CONFIGS["smoke"]).measures["series"]
+    assert "variants" not in series.json_text()
+    assert series.for_variant("at").hessian is not None
+    assert series.for_variant("trades-6").hessian is None
+    more = copy.deepcopy(CONFIGS["smoke"])
+    more["measures"]["series"]["variants"] = ["at", "trades-6", "unlabeled"]
+    for slug in ("at", "trades-6"):
+        spec = load(more).measures["series"].for_variant(slug)
+        assert spec.json_text() == series.for_variant(slug).json_text()
 
 
 def test_landscape_examples_are_bounded_by_the_split():

@@ -5,11 +5,10 @@ from pathlib import Path
 from robust_flatness.config import ModelSpec, load_experiment, load_yaml
 from robust_flatness.measuring.cost import (
     OVERHEAD_MINUTES,
-    measuring_passes,
     minutes,
-    series_passes,
     training_passes,
 )
+from robust_flatness.measuring.registry import MEASURES
 
 ROOT = Path(__file__).parents[1]
 DIGITS = load_experiment(load_yaml(ROOT / "config/digits.yaml"), ROOT / "config/variants.yaml")
@@ -38,11 +37,10 @@ def test_a_training_at_paper_scale_fits_a_day_of_one_gpu():
 
 def test_digits_jobs_are_short():
     """A scheduler starts short jobs sooner; each takes less than two minutes on one core."""
-    measures = DIGITS.spec.measures
-    parts = (measures.robustness, measures.flatness, measures.hessian, measures.landscape)
-    passes = [measuring_passes(part, DIGITS.spec.data.early_stopping) for part in parts if part is not None]
+    passes = [
+        MEASURES[name].passes(spec, DIGITS.spec.data.early_stopping, 13)
+        for name, spec in DIGITS.measures.items()
+    ]
     passes += [training_passes(job, DIGITS.spec.data.train) for job in DIGITS.train_jobs.values()]
-    if measures.series is not None:
-        passes.append(series_passes(measures.series, 13))
     for count in passes:
         assert OVERHEAD_MINUTES < minutes(count, DIGITS.spec.model, "cpu") < 60

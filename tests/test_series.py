@@ -6,7 +6,7 @@ from robust_flatness.attacks import PGD
 from robust_flatness.config import DataSpec, ModelSpec, SeriesSpec
 from robust_flatness.data import load_dataset, make_splits, save_dataset
 from robust_flatness.flatness import average_flatness, worst_flatness
-from robust_flatness.measuring import measures
+from robust_flatness.measuring import series
 from robust_flatness.models import build_model
 from robust_flatness.models.checkpoint import Metadata, load_checkpoint, save_checkpoint
 from robust_flatness.seeding import derive_seed, generator
@@ -38,7 +38,7 @@ def test_a_row_holds_the_measures(snapshot, restarts):
         test_examples=30,
         train_examples=20,
     )
-    row = measures.snapshot(checkpoint, dataset, spec, seed=3)
+    row = series.snapshot(checkpoint, dataset, spec, seed=3).values
     x, y, attack = dataset.images("test"), dataset.labels("test"), PGD(**ATTACK, restarts=restarts)
     common = {"attack": attack, "reference": row["test_rloss_pgd"]}
     average = average_flatness(
@@ -69,5 +69,5 @@ def test_rloss_is_found_once(snapshot, monkeypatch):
         attack=ATTACK, average={"xi": [0.5], "samples": 1}, worst={"xi": [0.003], "steps": 1, "restarts": 1},
         test_examples=30, train_examples=20,
     )  # fmt: skip
-    measures.snapshot(checkpoint, dataset, spec, seed=0)
+    series.snapshot(checkpoint, dataset, spec, seed=0)
     assert sorted(calls) == [20, 30]  # each split once, in the measure of robustness

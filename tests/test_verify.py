@@ -46,8 +46,8 @@ def made(tmp_path_factory):
         save_checkpoint(run / f"checkpoints/{checkpoint}.safetensors", model, described)
     for name, settings in (("robustness", ROBUSTNESS), ("hessian", HessianSpec(eigenvalues=2))):
         weights = [run / f"checkpoints/{checkpoint}.safetensors" for checkpoint in ("last", "best")]
-        arguments = ["--spec", settings.json_text(), "--data", data, "--output", run / "measures"]
-        done = command(name, *weights, *arguments)
+        arguments = ["--spec", settings.json_text(), "--data", data, "--output", run]
+        done = command("measure-checkpoints", name, *weights, *arguments)
         assert done.exit_code == 0, done.exception
     return root
 

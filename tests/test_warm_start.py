@@ -159,7 +159,7 @@ def test_forked_and_single_processes_give_the_same_bytes(server, tmp_path):
     spec = json.loads(run("spec", "train", cwd=ROOT).stdout)
     spec["training"] |= {"epochs": 2, "history_examples": 20}
     flatness = json.loads(run("spec", "flatness", cwd=ROOT).stdout)
-    flatness |= {"test_examples": 20, "train_examples": 20}
+    flatness = json.dumps(flatness | {"test_examples": 20, "train_examples": 20})
     data = run("spec", "data", cwd=ROOT).stdout
     assert run("prepare", "--spec", data, "--output", tmp_path / "d").returncode == 0
     made = {}
@@ -168,7 +168,7 @@ def test_forked_and_single_processes_give_the_same_bytes(server, tmp_path):
         last, data = folder / "checkpoints/last.safetensors", ["--data", tmp_path / "d"]
         steps = [
             ["train", *data, "--spec", json.dumps(spec), "--directory", folder],
-            ["flatness", last, *data, "--spec", json.dumps(flatness), "--output", folder / "measures"],
+            ["measure-checkpoints", "flatness", last, *data, "--spec", flatness, "--output", folder],
         ]
         for step in steps:
             done = run(*step, address=address)

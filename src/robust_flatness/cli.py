@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,19 +21,17 @@ from robust_flatness.config import (
     AutoAttackSpec,
     ConfigError,
     DataSpec,
-    FlatnessSpec,
-    HessianSpec,
-    LandscapeSpec,
     RobustnessSpec,
-    SeriesSpec,
     TrainJob,
     load_experiment,
     load_yaml,
+    meant,
     parse,
     parse_number,
 )
 from robust_flatness.errors import RobustFlatnessError
 from robust_flatness.files import write_json, write_text
+from robust_flatness.measuring.registry import MEASURES
 
 #: Time and CPU time when the command began; the library hands nothing from its start to its end.
 _began = [0.0, 0.0]
@@ -67,7 +64,6 @@ Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Threads = Annotated[int, typer.Option(help="Torch's threads; another number gives other bits.", min=1)]
 Checkpoints = Annotated[list[Path], typer.Argument(help="Checkpoints (.safetensors).")]
 Output = Annotated[Path, typer.Option(help="File to write.")]
-Measures = Annotated[Path, typer.Option(help="Folder for the results, <checkpoint>/<measure>.json each.")]
 
 
 def read_spec(kind: type, text: str) -> Any:
@@ -122,7 +118,7 @@ def common(
 def spec(
     step: Annotated[str, typer.Argument(help="data, train, robustness, flatness, hessian, ...")],
     config: Annotated[Path, typer.Option(help="Experiment.")] = Path("config/digits.yaml"),
-    variant: Annotated[str, typer.Option(help="Variant, for train.")] = "at",
+    variant: Annotated[str, typer.Option(help="Variant, for train and measures.")] = "at",
     seed: Seed = 0,
 ) -> None:
     """Print the settings of one step of an experiment as JSON."""
@@ -135,14 +131,10 @@ def spec(
         chosen = experiment.train_job(variant, seed)
     else:
         steps = {"data": experiment.spec.data, "baseline": experiment.baseline}
-        steps |= {
-            name: getattr(experiment.spec.measures, name)
-            for name in ("robustness", "flatness", "hessian", "landscape", "series")
-        }
-        chosen = steps.get(step)
-        if chosen is None:
-            known = ", ".join(["train", *(name for name, value in steps.items() if value is not None)])
-            raise ConfigError(f"{step!r} is no step of {config}; it has {known}")
+        steps |= {name: measure.for_variant(variant) for name, measure in experiment.measures.items()}
+        if step not in steps:
+            raise ConfigError(f"{step!r} is no step of {config}; it has {', '.join(['train', *steps])}")
+        chosen = steps[step]
     typer.echo(chosen.json_text())
 
 
@@ -216,152 +208,28 @@ def scale(
         )
 
 
-def run_measure(
-    name: str,
-    function: Callable,
-    spec: Any,
-    data: Path,
-    seed: int,
-    output: Path,
-    checkpoints: list[Path],
-    device: str,
-    threads: int,
+@app.command()
+def measure_checkpoints(
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(MEASURES)}.", metavar="MEASURE")],
+    checkpoints: Checkpoints,
+    spec: Spec,
+    data: Data,
+    output: Annotated[Path, typer.Option(help="Folder of the run: measures/<checkpoint>/... or a table.")],
+    seed: Seed = 0,
+    device: Device = "cpu",
+    threads: Threads = 1,
 ) -> None:
-    """Apply a measure to each checkpoint and write `<output>/<checkpoint>/<name>.json`.
-
-    Checkpoints with identical tensors (the last may be the early-stopped one) are measured once.
-    A job that was interrupted goes on after the last checkpoint, or attack of AutoAttack, that it
-    had finished.
-    """
-    from robust_flatness.data import load_dataset
-    from robust_flatness.models.checkpoint import load_checkpoint
-    from robust_flatness.provenance import provenance
-    from robust_flatness.resumable import Unfinished
+    """Apply one measure to checkpoints; one of snapshots (the series) to all that lie beside them."""
+    if name not in MEASURES:
+        raise ConfigError(f"{name!r} given{meant(name, MEASURES)}; measures are {', '.join(MEASURES)}")
+    chosen = read_spec(MEASURES[name].spec, spec)
+    from robust_flatness.measuring import run
 
     start_torch(device, threads)
-    dataset = load_dataset(data)
-    loaded = [load_checkpoint(path, device) for path in checkpoints]
-    outputs = [output / path.stem / f"{name}.json" for path in checkpoints]
-    common = {
-        "measure": name,
-        "spec": spec.model_dump(mode="json"),
-        "seed": seed,
-        "data_sha256": dataset.checksum,
-        "provenance": provenance(device, threads),
-    }
-    identity = common | {"checkpoints": [checkpoint.metadata.sha256 for checkpoint in loaded]}
-    unfinished = Unfinished(output / ".resume" / name, identity)
-    state = {"state": unfinished.parts} if name == "robustness" else {}
-    with unfinished.locked(outputs) as needed, progress_bar(name) as update:
-        for index, (path, checkpoint) in enumerate(zip(outputs, loaded, strict=True) if needed else ()):
-            metadata = checkpoint.metadata
-            update(index, len(loaded), path.parent.name)
-            measured = unfinished.get(
-                metadata.sha256,
-                lambda checkpoint=checkpoint: asdict(
-                    function(checkpoint, dataset, spec, seed, device, **state)
-                ),
-            )
-            described = {"variant": metadata.variant, "epoch": metadata.epoch, "sha256": metadata.sha256}
-            write_json(path, common | {"checkpoint": described, **measured})
-
-
-@app.command()
-def robustness(
-    checkpoints: Checkpoints, spec: Spec, data: Data, output: Measures,
-    seed: Seed = 0, device: Device = "cpu", threads: Threads = 1,
-) -> None:  # fmt: skip
-    """Measure Err, CE, RErr and RLoss by PGD, and RErr by AutoAttack."""
-    chosen = read_spec(RobustnessSpec, spec)
-    from robust_flatness.measuring import measures
-
-    run_measure("robustness", measures.robustness, chosen, data, seed, output, checkpoints, device, threads)
-
-
-@app.command()
-def flatness(
-    checkpoints: Checkpoints, spec: Spec, data: Data, output: Measures,
-    seed: Seed = 0, device: Device = "cpu", threads: Threads = 1,
-) -> None:  # fmt: skip
-    """Measure average- and worst-case flatness, in RLoss and in CE, at all radii."""
-    chosen = read_spec(FlatnessSpec, spec)
-    from robust_flatness.measuring import measures
-
-    run_measure("flatness", measures.flatness, chosen, data, seed, output, checkpoints, device, threads)
-
-
-@app.command()
-def hessian(
-    checkpoints: Checkpoints, spec: Spec, data: Data, output: Measures,
-    seed: Seed = 0, device: Device = "cpu", threads: Threads = 1,
-) -> None:  # fmt: skip
-    """Measure the extreme eigenvalues of the Hessian of the clean loss."""
-    chosen = read_spec(HessianSpec, spec)
-    from robust_flatness.measuring import measures
-
-    run_measure("hessian", measures.hessian, chosen, data, seed, output, checkpoints, device, threads)
-
-
-@app.command()
-def landscape(
-    checkpoints: Checkpoints, spec: Spec, data: Data, output: Measures,
-    seed: Seed = 0, device: Device = "cpu", threads: Threads = 1,
-) -> None:  # fmt: skip
-    """Measure RLoss along random, adversarial and Hessian directions."""
-    chosen = read_spec(LandscapeSpec, spec)
-    from robust_flatness.measuring import measures
-
-    run_measure("landscape", measures.landscape, chosen, data, seed, output, checkpoints, device, threads)
-
-
-@app.command()
-def series(
-    directory: Annotated[Path, typer.Argument(help="Folder with the snapshots epoch-NNN.safetensors.")],
-    spec: Spec, data: Data, output: Output,
-    seed: Seed = 0, device: Device = "cpu", threads: Threads = 1,
-) -> None:  # fmt: skip
-    """Measure loss, flatness and, where asked for, the largest eigenvalue at every snapshot."""
-    chosen = read_spec(SeriesSpec, spec)
-    from robust_flatness.data import load_dataset
-    from robust_flatness.measuring import measures
-    from robust_flatness.models.checkpoint import load_checkpoint
-    from robust_flatness.provenance import provenance
-    from robust_flatness.resumable import Unfinished
-    from robust_flatness.tables.collect import read_rows, write_table
-
-    snapshots = sorted(directory.glob("epoch-*.safetensors"))
-    if not snapshots:
-        raise ConfigError(f"{directory}: no snapshots (epoch-NNN.safetensors); train the variant first")
-    history = directory.parent / "history.csv"
-    taken = {int(row["epoch"]) for row in read_rows(history) if row["test_rloss"]}
-    lacking = taken - {int(path.stem.removeprefix("epoch-")) for path in snapshots}
-    if lacking:
-        raise ConfigError(
-            f"{directory}: snapshots of epochs {', '.join(map(str, sorted(lacking)))} are missing, but "
-            f"{history} has them; delete {history} and run snakemake again to retrain"
+    with progress_bar(name) as update:
+        run.measure_checkpoints(
+            MEASURES[name], checkpoints, chosen, data, output, seed, device, threads, update
         )
-    start_torch(device, threads)
-    dataset = load_dataset(data)
-    identity = {
-        "checkpoints": [load_checkpoint(path).metadata.sha256 for path in snapshots],
-        "spec": chosen.model_dump(mode="json"),
-        "seed": seed,
-        "data_sha256": dataset.checksum,
-        "provenance": provenance(device, threads),
-    }
-    unfinished = Unfinished(output.parent / ".resume" / output.stem, identity)
-    with unfinished.locked([output]) as needed, progress_bar("series") as update:
-        rows = []
-        for index, path in enumerate(snapshots if needed else ()):
-            update(index, len(snapshots), path.stem)
-            checkpoint = load_checkpoint(path, device)
-            row = unfinished.get(
-                checkpoint.metadata.sha256,
-                lambda checkpoint=checkpoint: measures.snapshot(checkpoint, dataset, chosen, seed, device),
-            )
-            rows.append({"epoch": checkpoint.metadata.epoch, **row})
-        if needed:
-            write_table(output, rows)
 
 
 @app.command()

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from robust_flatness.config import load_experiment
+from robust_flatness.measuring.registry import MEASURES
 
 pytestmark = pytest.mark.faults
 
@@ -30,8 +31,8 @@ def experiment() -> dict:
     config |= {"experiment": "faults", "variants": ["at"]}
     config["training"] |= {"epochs": 8, "snapshots": 4}
     measures = config["measures"]
-    measures |= {"hessian_variants": ["at"], "landscape_variants": ["at"], "series_variants": ["at"]}
-    measures["hessian_series_variants"] = []
+    measures["hessian"]["variants"] = measures["series"]["variants"] = ["at"]
+    del measures["series"]["hessian"]
     return config
 
 
@@ -158,24 +159,19 @@ def spec_of(step: str) -> str:
     loaded = load_experiment(experiment(), ROOT / "config/variants.yaml")
     if step == "train":
         return loaded.train_job("at", 0).json_text()
-    spec = getattr(loaded.spec.measures, step)
-    if step == "series":  # as the rule does for variants that are not in hessian_series_variants
-        spec = spec.model_copy(update={"hessian": None})
-    return spec.json_text()
+    return loaded.measures[step].for_variant("at").json_text()
 
 
 def job(step: str, undisturbed: Path, directory: Path) -> list[str]:
     """The command line of a job that writes below `directory`, reading from an undisturbed run."""
     run = undisturbed / "results/faults/at/seed-0"
     common = ["--spec", spec_of(step), "--data", undisturbed / "results/faults/data/seed-0.npz"]
-    base = [sys.executable, "-m", "robust_flatness", step]
+    base = [sys.executable, "-m", "robust_flatness"]
     if step == "train":
-        parts = [*base, *common, "--directory", directory]
-    elif step == "series":
-        parts = [*base, run / "checkpoints", *common, "--output", directory / "series.csv"]
+        parts = [*base, step, *common, "--directory", directory]
     else:
-        weights = [run / f"checkpoints/{name}.safetensors" for name in ("last", "best")]
-        parts = [*base, *weights, *common, "--output", directory / "measures"]
+        weights = [run / f"checkpoints/{name}.safetensors" for name in MEASURES[step].weights]
+        parts = [*base, "measure-checkpoints", step, *weights, *common, "--output", directory]
     return list(map(str, parts))
 
 

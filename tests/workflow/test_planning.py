@@ -237,8 +237,8 @@ def test_drawing_ignores_changed_source_and_changed_rules(made, tmp_path):
             shutil.copyfile(source, checkout / name)
     rule = checkout / "workflow/rules/measure.smk"
     text = rule.read_text()
-    assert " {params.command} {input" in text
-    rule.write_text(text.replace(" {params.command} {input", "  {params.command} {input"))
+    assert " {params.measure} " in text
+    rule.write_text(text.replace(" {params.measure} ", "  {params.measure} "))
     touched(checkout / "src/robust_flatness/flatness/average.py")
     made.write(SMOKE)
     jobs = made.plan("figures", "tables", root=checkout)

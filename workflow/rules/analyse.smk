@@ -13,8 +13,7 @@ def collect_spec():
             derived=variant.derived_from is not None,
             epochs=job.training.epochs,
             settings=dict(applied_settings(job).items() - baseline.items()),
-            measures=[measure for measure, slugs in MEASURED.items() if slug in slugs],
-            series=slug in EXPERIMENT.measured_by("series"),
+            measures=[name for name, slugs in MEASURED.items() if slug in slugs],
         )
     return CollectSpec(variants=entries, baseline=baseline, seeds=SEEDS)
 

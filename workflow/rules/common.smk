@@ -6,10 +6,11 @@ import time
 from pathlib import Path
 from shlex import quote
 
-from robust_flatness.tables.collect import CHECKPOINTS, TABLES, CollectSpec, VariantEntry, checkpoints_of
 from robust_flatness.config import load_experiment
 from robust_flatness.errors import ConfigError
-from robust_flatness.measuring.cost import measuring_passes, minutes, series_passes, training_passes
+from robust_flatness.measuring.cost import minutes, training_passes
+from robust_flatness.measuring.registry import CHECKPOINTS, MEASURES
+from robust_flatness.tables.collect import TABLES, CollectSpec, VariantEntry
 from robust_flatness.warm_start.server import start_server
 from robust_flatness.workflow import applied_settings, only_draws, why_stale, verdicts
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from robust_flatness.config.data import DataSpec
-from robust_flatness.config.measures import MeasureSpecs
+from robust_flatness.config.measures import MeasureSpec
 from robust_flatness.config.training import ModelSpec, TrainingSpec, TrainJob, rescaled_decay
 from robust_flatness.config.values import (
     LONGEST_NAME,
@@ -22,6 +22,7 @@ from robust_flatness.config.values import (
     Positive,
     Size,
     Spec,
+    Variants,
     meant,
     parse,
     parse_list,
@@ -30,6 +31,7 @@ from robust_flatness.config.values import (
 from robust_flatness.config.variants import VariantOverride, VariantSpec, load_variants
 from robust_flatness.errors import ConfigError
 from robust_flatness.files import canonical_json
+from robust_flatness.measuring.registry import MEASURES, MeasureSpecs
 
 CONFIG_DIRECTORY = Path("config")
 
@@ -48,7 +50,7 @@ class ExperimentSpec(Spec):
     experiment: str
     description: str = ""
     seeds: Annotated[tuple[Size, ...], BeforeValidator(parse_list)] = (0,)
-    variants: Literal["all"] | Annotated[tuple[str, ...], BeforeValidator(parse_list)] = "all"
+    variants: Variants = "all"
     results_table: str | None = None
     """Start from this table: nothing is trained or measured."""
     epsilon: Annotated[Positive, Field(le=1)] | None = None
@@ -72,12 +74,6 @@ class ExperimentSpec(Spec):
         if value == "published":
             raise ValueError("'published' is the folder of the paper's printed numbers; choose another name")
         return value
-
-    @field_validator("variants", mode="before")
-    @classmethod
-    def _variants(cls, value: Any) -> Any:
-        parsed = value if value == "all" else parse_list(value)
-        return "all" if parsed == ["all"] else parsed
 
     @field_validator("variants", "seeds")
     @classmethod
@@ -147,45 +143,42 @@ class Experiment:
                     f"variants: {slug!r} is made from {variant.derived_from!r}; add that variant"
                 )
 
+    @cached_property
+    def measures(self) -> dict[str, MeasureSpec]:
+        """What is measured: the settings of each measure, in the registry's order."""
+        given = {name: getattr(self.spec.measures, name) for name in MEASURES}
+        return {name: spec for name, spec in given.items() if spec is not None}
+
     def _check_measures(self) -> None:
-        measures = self.spec.measures
-        for field in ("hessian", "landscape", "series", "hessian_series"):
-            slugs = getattr(measures, f"{field}_variants")
-            self._require_known(f"measures.{field}_variants", slugs, self.catalogue)
-            if slugs and getattr(measures, field.removeprefix("hessian_"), None) is None:
+        data = self.spec.data
+        for name, spec in self.measures.items():
+            for field, part in {
+                "": spec,
+                **{f".{field}": part for field, part in spec.parts().items()},
+            }.items():
+                if part.variants != "all":
+                    self._require_known(f"measures.{name}{field}.variants", part.variants, self.catalogue)
+            derived = [s for s, variant in self.variants.items() if variant.derived_from is not None]
+            untrained = [slug for slug in derived if spec.variants != "all" and slug in spec.variants]
+            if MEASURES[name].of_snapshots and untrained:
                 raise ConfigError(
-                    f"measures.{field}_variants: {', '.join(slugs)} given, but what to measure is missing; "
-                    f"add measures.{field.removeprefix('hessian_')}"
+                    f"measures.{name}.variants: {', '.join(map(repr, untrained))} given, but only trained "
+                    "variants have snapshots"
                 )
-        for name in ("robustness", "flatness", "landscape", "series"):
-            part = getattr(measures, name)
-            if part is not None and not math.isclose(part.attack.epsilon, self.spec.epsilon, rel_tol=1e-4):
+            attack = getattr(spec, "attack", None)
+            if attack is not None and not math.isclose(attack.epsilon, self.spec.epsilon, rel_tol=1e-4):
                 raise ConfigError(
-                    f"measures.{name}.attack.epsilon: {part.attack.epsilon:g} given, but the experiment's "
+                    f"measures.{name}.attack.epsilon: {attack.epsilon:g} given, but the experiment's "
                     f"epsilon is {self.spec.epsilon:g}; give both the same value (and step_size with them)"
                 )
-        data = self.spec.data
-        autoattack, classes = measures.robustness.autoattack, data.known_classes
-        if autoattack and autoattack.target_classes and classes and autoattack.target_classes >= classes:
-            raise ConfigError(
-                f"measures.robustness.autoattack.target_classes: {autoattack.target_classes} given; "
-                f"at most {classes - 1} with {classes} classes"
-            )
-        if measures.landscape is not None and measures.landscape.examples > data.test:
-            raise ConfigError(
-                f"measures.landscape.examples: {measures.landscape.examples} examples asked for, but the "
-                f"split has {data.test} (data.test)"
-            )
-        limits = {"test_examples": data.test, "train_examples": data.train}
-        limits |= {f"clean_{key}": limit for key, limit in limits.items()}
-        for name in ("robustness", "flatness", "series"):
-            part = getattr(measures, name)
-            for key, limit in limits.items():
-                if part is not None and getattr(part, key, 0) > limit:
+            for field, most, where in spec.limits(data):
+                if getattr(spec, field) > most:
                     raise ConfigError(
-                        f"measures.{name}.{key}: {getattr(part, key)} examples asked for, but the "
-                        f"split has {limit} (data.{'test' if 'test' in key else 'train'})"
+                        f"measures.{name}.{field}: {getattr(spec, field)} examples asked for, but the "
+                        f"split has {most} ({where})"
                     )
+            for problem in spec.problems(data):
+                raise ConfigError(f"measures.{name}.{problem}")
 
     @cached_property
     def train_jobs(self) -> dict[str, TrainJob]:
@@ -261,11 +254,16 @@ class Experiment:
         return TrainJob(variant="baseline", seed=0, model=self.spec.model, training=training)
 
     def measured_by(self, measure: str) -> list[str]:
-        """Slugs to which `hessian`, `landscape`, `series` or `hessian_series` applies."""
-        measures = self.spec.measures
-        if getattr(measures, measure.removeprefix("hessian_"), None) is None:
+        """Slugs that a measure is made of."""
+        spec = self.measures.get(measure)
+        if spec is None:
             return []
-        return [slug for slug in getattr(measures, f"{measure}_variants") if slug in self.variants]
+        trained_only = MEASURES[measure].of_snapshots
+        return [
+            slug
+            for slug, variant in self.variants.items()
+            if spec.applies_to(slug) and not (trained_only and variant.derived_from is not None)
+        ]
 
 
 def load_experiment(values: Mapping[str, Any], variants_path: Path | None = None) -> Experiment:

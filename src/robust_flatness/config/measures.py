@@ -1,10 +1,12 @@
-"""Attacks and measures."""
+"""Attacks, and what the settings of all measures share; each measure's own lie beside it in `measuring/`."""
 
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from robust_flatness.config.values import Count, Integer, Positive, Precision, Radii, Spec, parse_list
+from robust_flatness.config.data import DataSpec
+from robust_flatness.config.values import Count, Positive, Spec, Variants, parse_list
 
 
 class AttackSpec(Spec):
@@ -51,98 +53,35 @@ class AutoAttackSpec(Spec):
         )
 
 
-class RobustnessSpec(Spec):
-    """Robustness of a checkpoint: PGD for RLoss, AutoAttack for RErr, clean error and loss."""
+class MeasureSpec(Spec):
+    """Base of the settings of a measure, and of a part of it that has variants of its own.
 
-    attack: AttackSpec
-    autoattack: AutoAttackSpec | None = AutoAttackSpec()
-    test_examples: Count
-    train_examples: Count
-    clean_test_examples: Count
-    clean_train_examples: Count
-    batch_size: Count = 128
-    precision: Precision = "float32"
+    `variants` are the slugs it is made of. They decide which jobs there are and are no part of a job's
+    settings, so they are left out where a spec is written.
+    """
 
+    variants: Variants = Field("all", exclude=True)
 
-class AverageFlatnessSpec(Spec):
-    """Average-case flatness: first radius the main one, the others the ablation's."""
+    def applies_to(self, slug: str) -> bool:
+        return self.variants == "all" or slug in self.variants
 
-    xi: Radii
-    samples: Count = 10
-    clean_samples: Count = 50
-    """Samples for the clean loss (flatness in CE)."""
-    scope: Literal["dataset", "batch"] = "dataset"
-    batch_size: Count = 128
+    def parts(self) -> dict[str, "MeasureSpec"]:
+        """The parts with variants of their own, by field."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: value for name, value in values.items() if isinstance(value, MeasureSpec)}
 
+    def for_variant(self, slug: str) -> Self:
+        """These settings as a job for `slug` gets them: without the parts that are not made of it."""
+        dropped = {name: None for name, part in self.parts().items() if not part.applies_to(slug)}
+        return self.model_copy(update=dropped)
 
-class WorstFlatnessSpec(Spec):
-    """Worst-case flatness: first radius the main one, the others the ablation's."""
+    def limits(self, data: DataSpec) -> Iterator[tuple[str, int, str]]:
+        """(field, most that the data allows, where that is set) of every number of examples."""
+        for split in ("test", "train"):
+            for field in (f"{split}_examples", f"clean_{split}_examples"):
+                if field in type(self).model_fields:
+                    yield field, getattr(data, split), f"data.{split}"
 
-    xi: Radii
-    steps: Count = 20
-    restarts: Count = 10
-    weight_step: Positive = 0.01
-    scope: Literal["dataset", "batch"] = "dataset"
-    batch_size: Count = 128
-
-
-class FlatnessSpec(Spec):
-    """Flatness of a checkpoint, average- and worst-case, in RLoss and in CE."""
-
-    attack: AttackSpec
-    """Attack of RLoss(w); each sample of the average-case measure attacks with one start."""
-    average: AverageFlatnessSpec
-    worst: WorstFlatnessSpec
-    test_examples: Count
-    train_examples: Count
-    precision: Precision = "float32"
-
-
-class HessianSpec(Spec):
-    """Extreme eigenvalues of the Hessian of the mean clean loss on the early-stopping images."""
-
-    eigenvalues: Annotated[Integer, Field(ge=2)] = 4
-    tolerance: Positive = 0.01
-    batch_size: Count = 128
-
-
-class LandscapeSpec(Spec):
-    """RLoss along directions in weight space, at `points` values of s in [-1, 1]."""
-
-    points: Annotated[Integer, Field(ge=3)] = 51
-    attack: AttackSpec
-    random_directions: Count = 10
-    adversarial_directions: Count = 10
-    random_scale: Positive = 0.5
-    adversarial_scale: Positive = 0.025
-    hessian_scale: Positive = 0.5
-    adversarial_steps: Count = 20
-    examples: Count = 128
-    precision: Precision = "float32"
-
-
-class SeriesSpec(Spec):
-    """Loss, flatness and eigenvalue at every snapshot of a training."""
-
-    attack: AttackSpec
-    average: AverageFlatnessSpec
-    worst: WorstFlatnessSpec
-    hessian: HessianSpec | None = None
-    """Set for the variants of `hessian_series_variants` only."""
-    test_examples: Count
-    train_examples: Count
-    precision: Precision = "float32"
-
-
-class MeasureSpecs(Spec):
-    """What is measured. `hessian`, `landscape` and `series` apply to the variants named."""
-
-    robustness: RobustnessSpec
-    flatness: FlatnessSpec
-    hessian: HessianSpec | None = None
-    hessian_variants: Annotated[tuple[str, ...], BeforeValidator(parse_list)] = ()
-    landscape: LandscapeSpec | None = None
-    landscape_variants: Annotated[tuple[str, ...], BeforeValidator(parse_list)] = ()
-    series: SeriesSpec | None = None
-    series_variants: Annotated[tuple[str, ...], BeforeValidator(parse_list)] = ()
-    hessian_series_variants: Annotated[tuple[str, ...], BeforeValidator(parse_list)] = ()
+    def problems(self, data: DataSpec) -> Iterator[str]:
+        """What else does not fit the data: a field and what is wrong with it."""
+        yield from ()

@@ -81,6 +81,15 @@ Radii = Annotated[tuple[Positive, ...], BeforeValidator(parse_list), AfterValida
 Precision = Literal["float32", "bfloat16"]
 
 
+def parse_variants(value: Any) -> Any:
+    """As `parse_list`; "all" stands for all variants of the experiment."""
+    parsed = value if value == "all" else parse_list(value)
+    return "all" if parsed == ["all"] else parsed
+
+
+Variants = Annotated[Literal["all"] | tuple[str, ...], BeforeValidator(parse_variants)]
+
+
 class Spec(BaseModel):
     """Base of all specs: immutable, no unknown fields."""
 

@@ -10,26 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robust_flatness.config import (
-    FlatnessSpec,
-    HessianSpec,
-    LandscapeSpec,
-    RobustnessSpec,
-    parse,
-)
+from robust_flatness.config import parse
 from robust_flatness.data import load_dataset
 from robust_flatness.errors import ConfigError
-from robust_flatness.measuring import measures
+from robust_flatness.measuring.registry import MEASURES
 from robust_flatness.models.checkpoint import load_checkpoint
 from robust_flatness.seeding import derive_seed
-from robust_flatness.tables.collect import checkpoints_of, read_measure
-
-MEASURES = {
-    "robustness": (RobustnessSpec, measures.robustness),
-    "flatness": (FlatnessSpec, measures.flatness),
-    "hessian": (HessianSpec, measures.hessian),
-    "landscape": (LandscapeSpec, measures.landscape),
-}
+from robust_flatness.tables.collect import read_measure
 
 #: Largest difference between machines that counts as agreement, relative to max(1, |value|), and
 #: for errors in examples. On the same machine, with the same torch and threads, results are equal
@@ -78,7 +65,9 @@ def sample_files(directory: Path, count: int | None, seed: int) -> list[Path]:
     """
     files = sorted(directory.glob("*/seed-*/measures/*/*.json"))
     files = [
-        path for path in files if path.parent.name in checkpoints_of(path.stem) and path.stem in MEASURES
+        path
+        for path in files
+        if path.stem in MEASURES and path.parent.name in MEASURES[path.stem].checkpoints
     ]
     if not files:
         raise ConfigError(
@@ -99,10 +88,10 @@ def verify_file(path: Path, device: str = "cpu") -> Agreement:
         If a file is missing or damaged, or checkpoint or data are not those that were measured.
     """
     content = read_measure(path)
-    kind, function = MEASURES[path.stem]
+    measure = MEASURES[path.stem]
     run = path.parents[2]
     try:
-        spec = parse(kind, content["spec"], f"{path}: spec")
+        spec = parse(measure.spec, content["spec"], f"{path}: spec")
         seed, data_sha256 = int(content["seed"]), content["data_sha256"]
         checkpoint_sha256 = content["checkpoint"]["sha256"]
     except (KeyError, TypeError) as error:
@@ -117,7 +106,7 @@ def verify_file(path: Path, device: str = "cpu") -> Agreement:
         raise ConfigError(
             f"{weights}: not the checkpoint measured in {path} (its checksum is {checkpoint_sha256[:12]}...)"
         )
-    measured = function(checkpoint, dataset, spec, seed, device)
+    measured = measure.function(checkpoint, dataset, spec, seed, device)
     recomputed = json.loads(json.dumps({"values": measured.values, "details": measured.details}))
     pairs = [*_pairs("", content["values"], recomputed["values"])]
     pairs += _pairs("details.", content["details"], recomputed["details"])

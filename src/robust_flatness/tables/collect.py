@@ -12,11 +12,9 @@ from pydantic import Field
 from robust_flatness.config import Spec
 from robust_flatness.errors import ConfigError
 from robust_flatness.files import write_text
+from robust_flatness.measuring.registry import CHECKPOINTS, MEASURES
 
-CHECKPOINTS = ("last", "best")
 TABLES = ("models", "history", "series", "landscape")
-#: Measures of the last checkpoint alone: the dearer ones, which are shown of trained models.
-LAST_ONLY = ("hessian", "landscape")
 
 
 class VariantEntry(Spec):
@@ -28,8 +26,7 @@ class VariantEntry(Spec):
     epochs: int
     settings: dict[str, Any] = Field(default_factory=dict)
     """Settings applied that differ from the baseline's."""
-    measures: tuple[str, ...] = ("robustness", "flatness")
-    series: bool = False
+    measures: tuple[str, ...] = ()
 
 
 class CollectSpec(Spec):
@@ -40,11 +37,6 @@ class CollectSpec(Spec):
     seeds: tuple[int, ...]
 
 
-def checkpoints_of(measure: str) -> tuple[str, ...]:
-    """The checkpoints that a measure is made of."""
-    return CHECKPOINTS[:1] if measure in LAST_ONLY else CHECKPOINTS
-
-
 def collect_results(spec: CollectSpec, directory: Path) -> None:
     """Write models.csv, history.csv, series.csv and landscape.csv in `directory`.
 
@@ -53,37 +45,35 @@ def collect_results(spec: CollectSpec, directory: Path) -> None:
     ConfigError
         If a measure's file is missing or damaged.
     """
-    models: list[dict] = []
-    history: list[dict] = []
-    series: list[dict] = []
-    landscape: list[dict] = []
+    tables: dict[str, list[dict]] = {name: [] for name in TABLES}
     for variant, entry in spec.variants.items():
         for seed in spec.seeds:
             folder = directory / variant / f"seed-{seed}"
             key = {"variant": variant, "seed": seed}
+            measures = [MEASURES[name] for name in entry.measures]
             for checkpoint in CHECKPOINTS:
                 row = {**key, "checkpoint": checkpoint, "family": entry.family, "label": entry.label}
                 row |= {"derived": int(entry.derived), "epochs": entry.epochs}
-                for measure in entry.measures:
-                    if checkpoint not in checkpoints_of(measure):
+                for measure in measures:
+                    if checkpoint not in measure.checkpoints:
                         continue
-                    content = read_measure(folder / "measures" / checkpoint / f"{measure}.json")
+                    content = read_measure(folder / "measures" / checkpoint / f"{measure.name}.json")
                     row["epoch"] = content["checkpoint"]["epoch"]
                     row |= content["values"]
-                    curves = content["details"].get("curves", ())
-                    landscape += [{**key, "checkpoint": checkpoint, **curve} for curve in curves]
+                    for rows in content["details"].get(measure.rows, ()):
+                        tables[measure.name].append({**key, "checkpoint": checkpoint, **rows})
                 settings = spec.baseline | entry.settings
                 row |= {f"setting_{name}": value for name, value in settings.items()}
-                models.append(row)
+                tables["models"].append(row)
             if not entry.derived:
-                history += [{**key, **row} for row in read_rows(folder / "history.csv")]
-            if entry.series:
-                series += [
-                    {**key, "normalised_epoch": (int(row["epoch"]) + 1) / entry.epochs, **row}
-                    for row in read_rows(folder / "series.csv")
-                ]
-    tables = zip(TABLES, (models, history, series, landscape), strict=True)
-    for name, rows in tables:
+                tables["history"] += [{**key, **row} for row in read_rows(folder / "history.csv")]
+            for measure in measures:
+                if measure.of_snapshots:
+                    tables[measure.name] += [
+                        {**key, "normalised_epoch": (int(row["epoch"]) + 1) / entry.epochs, **row}
+                        for row in read_rows(folder / f"{measure.name}.csv")
+                    ]
+    for name, rows in tables.items():
         write_table(directory / f"{name}.csv", rows)
 
 

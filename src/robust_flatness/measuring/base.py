@@ -1,0 +1,78 @@
+"""What an entry of the registry says, and what a measure returns."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from robust_flatness.config.measures import AttackSpec, MeasureSpec
+
+SPLITS = ("test", "train")
+CHECKPOINTS = ("last", "best")
+#: In place of checkpoints: every snapshot of a training.
+SNAPSHOTS = ("snapshots",)
+
+
+@dataclass
+class Measured:
+    """`values` go into the results table; `details`, the distribution behind them, stay in the
+    measure's file."""
+
+    values: dict[str, float | int | str] = field(default_factory=dict)
+    details: dict = field(default_factory=dict)
+
+
+class Function(Protocol):
+    """Measures one network: `function(checkpoint, dataset, spec, seed, device, state) -> Measured`.
+
+    `values` are flat, in the names of the results table (errors in per cent, losses in nats). All
+    variants are measured with the same examples, starts and directions, which derive from `seed`.
+    `state` is a folder in which unfinished work may be kept. Torch is imported inside the function:
+    planning reads the registry and does without.
+    """
+
+    def __call__(
+        self, checkpoint: Any, dataset: Any, spec: Any, seed: int, device: str = "cpu", state: Any = None
+    ) -> Measured: ...
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measure: all that the config, the command line, the workflow and the tables know of it.
+
+    `passes(spec, held_out, snapshots)` is the number of passes (forward and backward through the network
+    for one image) of a job, with `held_out` images for early stopping and at most that many snapshots.
+    `columns` are the columns of the results table in words, for axes. `rows` names the entry of
+    `details` whose rows become the table `<name>.csv`.
+    """
+
+    name: str
+    spec: type[MeasureSpec]
+    function: Function
+    passes: Callable[[Any, int, int], int]
+    columns: Mapping[str, str]
+    checkpoints: tuple[str, ...] = CHECKPOINTS
+    rows: str | None = None
+
+    @property
+    def of_snapshots(self) -> bool:
+        """Whether it is made of every snapshot of a training, so of trained models alone."""
+        return self.checkpoints == SNAPSHOTS
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """The checkpoints that must be there; snapshots lie beside the last one."""
+        return CHECKPOINTS[:1] if self.of_snapshots else self.checkpoints
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The files of a job, below the folder of a variant and seed."""
+        if self.of_snapshots:
+            return (f"{self.name}.csv",)
+        return tuple(f"measures/{checkpoint}/{self.name}.json" for checkpoint in self.checkpoints)
+
+
+def pgd(spec: AttackSpec, precision: str):
+    """The attack of a spec."""
+    from robust_flatness.attacks import PGD
+
+    return PGD(spec.epsilon, spec.step_size, spec.steps, spec.restarts, precision=precision)

@@ -1,0 +1,172 @@
+"""Average- and worst-case flatness, in RLoss and in CE, at all radii."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from robust_flatness.config.measures import AttackSpec, MeasureSpec
+from robust_flatness.config.values import Count, Positive, Precision, Radii, Spec
+from robust_flatness.measuring.base import CHECKPOINTS, SPLITS, Measure, Measured, pgd
+from robust_flatness.measuring.cost import attack_passes
+from robust_flatness.seeding import derive_seed
+
+if TYPE_CHECKING:
+    from robust_flatness.data import Dataset
+    from robust_flatness.measuring.series import SeriesSpec
+    from robust_flatness.models.checkpoint import Checkpoint
+
+
+class AverageFlatnessSpec(Spec):
+    """Average-case flatness: first radius the main one, the others the ablation's."""
+
+    xi: Radii
+    samples: Count = 10
+    clean_samples: Count = 50
+    """Samples for the clean loss (flatness in CE)."""
+    scope: Literal["dataset", "batch"] = "dataset"
+    batch_size: Count = 128
+
+
+class WorstFlatnessSpec(Spec):
+    """Worst-case flatness: first radius the main one, the others the ablation's."""
+
+    xi: Radii
+    steps: Count = 20
+    restarts: Count = 10
+    weight_step: Positive = 0.01
+    scope: Literal["dataset", "batch"] = "dataset"
+    batch_size: Count = 128
+
+
+class FlatnessSpec(MeasureSpec):
+    """Flatness of a checkpoint, average- and worst-case, in RLoss and in CE."""
+
+    attack: AttackSpec
+    """Attack of RLoss(w); each sample of the average-case measure attacks with one start."""
+    average: AverageFlatnessSpec
+    worst: WorstFlatnessSpec
+    test_examples: Count
+    train_examples: Count
+    precision: Precision = "float32"
+
+
+def flatness(
+    checkpoint: "Checkpoint",
+    dataset: "Dataset",
+    spec: "FlatnessSpec | SeriesSpec",
+    seed: int,
+    device: str = "cpu",
+    state: Path | None = None,
+    *,
+    splits: tuple[str, ...] = SPLITS,
+    clean: bool = True,
+    test_rloss: float | None = None,
+) -> Measured:
+    """Average- and worst-case flatness in RLoss and, if `clean`, in CE.
+
+    `test_rloss` is RLoss(w) of the test examples, where it is known, of the same attack.
+
+    The main radius on every split; the other radii, for the ablation, on test examples and not
+    for the early-stopped checkpoint.
+    """
+    from robust_flatness.flatness import average_flatness, worst_flatness
+
+    measured = Measured(
+        {"avg_flatness_xi": spec.average.xi[0], "worst_flatness_xi": spec.worst.xi[0]}
+        | {f"flatness_{split}_examples": getattr(spec, f"{split}_examples") for split in splits}
+    )
+    ablation = checkpoint.name != "best"
+    if test_rloss is not None:
+        single = test_rloss if spec.attack.restarts == 1 else None
+        measured.details["reference_test_rloss"] = {"reference": test_rloss, "reference_single": single}
+    for split, case, attacked, index in _flatness_jobs(spec, splits, clean, ablation):
+        part = getattr(spec, case)
+        count = getattr(spec, f"{split}_examples")
+        x, y = dataset.images(split, count, device), dataset.labels(split, count, device)
+        xi = part.xi[index]
+        column = flatness_column(split, case, attacked, None if index == 0 else xi)
+        reference = f"reference_{split}_{'rloss' if attacked else 'ce'}"
+        known = measured.details.setdefault(reference, {})
+        common = {
+            "attack": pgd(spec.attack, spec.precision) if attacked else None,
+            "xi": xi,
+            "batch_size": part.batch_size,
+            "scope": part.scope,
+            "precision": spec.precision,
+            "seed": derive_seed(seed, "flatness", case),
+            "weight_bound": checkpoint.metadata.weight_bound,
+            "reference": known.get("reference"),
+        }
+        if case == "average":
+            result = average_flatness(
+                checkpoint.inference, x, y,
+                samples=spec.average.samples if attacked else spec.average.clean_samples,
+                reference_single=known.get("reference_single"), **common,
+            )  # fmt: skip
+            measured.values[f"{column}_std"] = result.std
+            measured.values[f"{column}_se"] = result.standard_error
+        else:
+            result = worst_flatness(
+                checkpoint.inference, x, y,
+                steps=part.steps, restarts=part.restarts, weight_step=part.weight_step, **common,
+            )  # fmt: skip
+        measured.values[column] = result.value
+        measured.details[column] = {"perturbed": result.perturbed.tolist(), "xi": xi}
+        known["reference"] = result.reference
+        if case == "average":
+            known["reference_single"] = result.reference_single
+    return measured
+
+
+def flatness_column(split: str, case: str, attacked: bool, xi: float | None = None) -> str:
+    """Name of a flatness column; `xi` for a radius other than the main one.
+
+    >>> flatness_column("train", "average", True), flatness_column("test", "worst", True, 0.00075)
+    ('train_avg_flatness_rloss', 'worst_flatness_rloss_0.00075')
+    """
+    prefix = "train_" if split == "train" else ""
+    loss = "rloss" if attacked else "ce"
+    suffix = "" if xi is None else f"_{xi:g}"
+    return f"{prefix}{'avg' if case == 'average' else 'worst'}_flatness_{loss}{suffix}"
+
+
+def _flatness_jobs(
+    spec: "FlatnessSpec | SeriesSpec", splits: tuple[str, ...], clean: bool, ablation: bool
+) -> Iterator[tuple[str, str, bool, int]]:
+    """(split, case, attacked, index of the radius), main radii first."""
+    for case in ("average", "worst"):
+        for attacked in (True, False) if clean else (True,):
+            for split in splits:
+                yield split, case, attacked, 0
+        for index in range(1, len(getattr(spec, case).xi) if ablation else 1):
+            yield "test", case, True, index
+
+
+def passes(spec: FlatnessSpec, held_out: int, snapshots: int) -> int:
+    """Both cases on both splits of every checkpoint."""
+    each = attack_passes(spec.attack) + average_passes(spec.average, spec.attack) + worst_passes(spec.worst)
+    return len(CHECKPOINTS) * (spec.test_examples + spec.train_examples) * each
+
+
+def average_passes(spec: AverageFlatnessSpec, attack: AttackSpec) -> int:
+    """Passes for one example at all radii."""
+    return len(spec.xi) * spec.samples * attack.steps + spec.clean_samples
+
+
+def worst_passes(spec: WorstFlatnessSpec) -> int:
+    """Passes for one example at all radii."""
+    return 2 * (len(spec.xi) + 1) * spec.steps * spec.restarts
+
+
+def _columns() -> Iterator[tuple[str, str]]:
+    for split in SPLITS:
+        for case, words in (("average", "average-case"), ("worst", "worst-case")):
+            for attacked in (True, False):
+                loss = "RLoss" if attacked else "CE"
+                where = " on training examples" if split == "train" else ""
+                yield flatness_column(split, case, attacked), f"{words} flatness in {loss}{where}"
+
+
+MEASURE = Measure(
+    name="flatness", spec=FlatnessSpec, function=flatness, passes=passes, columns=dict(_columns())
+)

@@ -1,0 +1,72 @@
+"""Extreme eigenvalues of the Hessian."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from robust_flatness.config.measures import MeasureSpec
+from robust_flatness.config.values import Count, Integer, Positive
+from robust_flatness.measuring.base import Measure, Measured
+from robust_flatness.seeding import derive_seed
+
+if TYPE_CHECKING:
+    from robust_flatness.data import Dataset
+    from robust_flatness.models.checkpoint import Checkpoint
+
+#: Products with the Hessian until Lanczos has converged at both ends, two passes each.
+PRODUCTS = 1000
+
+
+class HessianSpec(MeasureSpec):
+    """Extreme eigenvalues of the Hessian of the mean clean loss on the early-stopping images."""
+
+    eigenvalues: Annotated[Integer, Field(ge=2)] = 4
+    tolerance: Positive = 0.01
+    batch_size: Count = 128
+
+
+def hessian(
+    checkpoint: "Checkpoint",
+    dataset: "Dataset",
+    spec: HessianSpec,
+    seed: int,
+    device: str = "cpu",
+    state: Path | None = None,
+) -> Measured:
+    """Extreme eigenvalues of the Hessian of the mean clean loss on the early-stopping images."""
+    from robust_flatness.flatness import hessian_eigenvalues
+
+    x, y = dataset.images("early_stopping", device=device), dataset.labels("early_stopping", device=device)
+    result = hessian_eigenvalues(
+        checkpoint.model, x, y,
+        k=spec.eigenvalues, tolerance=spec.tolerance, batch_size=spec.batch_size,
+        seed=derive_seed(seed, "hessian"),
+    )  # fmt: skip
+    return Measured(
+        {
+            "hessian_max": result.largest,
+            "hessian_min": result.smallest,
+            "convexity": result.convexity,
+            "hessian_examples": len(x),
+        }
+    )
+
+
+def passes(spec: HessianSpec, held_out: int, snapshots: int) -> int:
+    """Products with the Hessian on the images for early stopping."""
+    return PRODUCTS * held_out
+
+
+MEASURE = Measure(
+    name="hessian",
+    spec=HessianSpec,
+    function=hessian,
+    passes=passes,
+    columns={
+        "hessian_max": "largest Hessian eigenvalue",
+        "hessian_min": "smallest Hessian eigenvalue",
+        "convexity": "|λmin| / |λmax|",
+    },
+    checkpoints=("last",),
+)

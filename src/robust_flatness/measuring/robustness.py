@@ -1,0 +1,112 @@
+"""Robustness: errors and losses, clean and under attack."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from robust_flatness.config.data import DataSpec
+from robust_flatness.config.measures import AttackSpec, AutoAttackSpec, MeasureSpec
+from robust_flatness.config.values import Count, Precision
+from robust_flatness.measuring.base import CHECKPOINTS, SPLITS, Measure, Measured, pgd
+from robust_flatness.measuring.cost import attack_passes, autoattack_passes
+from robust_flatness.seeding import derive_seed
+
+if TYPE_CHECKING:
+    from robust_flatness.data import Dataset
+    from robust_flatness.models.checkpoint import Checkpoint
+
+
+class RobustnessSpec(MeasureSpec):
+    """Robustness of a checkpoint: PGD for RLoss, AutoAttack for RErr, clean error and loss."""
+
+    attack: AttackSpec
+    autoattack: AutoAttackSpec | None = AutoAttackSpec()
+    test_examples: Count
+    train_examples: Count
+    clean_test_examples: Count
+    clean_train_examples: Count
+    batch_size: Count = 128
+    precision: Precision = "float32"
+
+    def problems(self, data: DataSpec) -> Iterator[str]:
+        targets = self.autoattack and self.autoattack.target_classes
+        if targets and data.known_classes and targets >= data.known_classes:
+            yield (
+                f"autoattack.target_classes: {targets} given; at most {data.known_classes - 1} with "
+                f"{data.known_classes} classes"
+            )
+
+
+def robustness(
+    checkpoint: "Checkpoint",
+    dataset: "Dataset",
+    spec: RobustnessSpec,
+    seed: int,
+    device: str = "cpu",
+    state: Path | None = None,
+) -> Measured:
+    """Err, CE, RErr and RLoss on the first test and training examples.
+
+    `state` is a directory in which AutoAttack keeps what it has finished, to go on from there
+    after an interruption.
+    """
+    from robust_flatness.evaluation import evaluate_robustness
+
+    measured = Measured()
+    for split in SPLITS:
+        count = getattr(spec, f"{split}_examples")
+        x, y = dataset.images(split, count, device), dataset.labels(split, count, device)
+        result = evaluate_robustness(
+            checkpoint.inference, x, y,
+            attack=pgd(spec.attack, spec.precision),
+            autoattack=spec.autoattack or False,
+            batch_size=spec.batch_size,
+            seed=derive_seed(seed, "robustness", split),
+            state_path=state / f"autoattack-{checkpoint.name}-{split}" if state and spec.autoattack else None,
+        )  # fmt: skip
+        clean_count = getattr(spec, f"clean_{split}_examples")
+        clean = evaluate_robustness(
+            checkpoint.inference,
+            dataset.images(split, clean_count, device),
+            dataset.labels(split, clean_count, device),
+            attack=None, autoattack=False, batch_size=spec.batch_size, seed=0,
+        )  # fmt: skip
+        measured.values |= {
+            f"{split}_err": 100 * clean.err,
+            f"{split}_ce": clean.ce,
+            f"{split}_rerr_pgd": 100 * result.rerr_pgd,
+            f"{split}_rloss_pgd": result.rloss_pgd,
+            f"robust_{split}_examples": count,
+            f"clean_{split}_examples": clean_count,
+        }
+        if spec.autoattack:
+            measured.values |= {
+                f"{split}_rerr_aa": 100 * result.rerr_aa,
+                f"{split}_rloss_aa": result.rloss_aa,
+                "autoattack": spec.autoattack.description,
+            }
+    return measured
+
+
+def passes(spec: RobustnessSpec, held_out: int, snapshots: int) -> int:
+    """Both attacks on both splits of every checkpoint."""
+    each = attack_passes(spec.attack) + (autoattack_passes(spec.autoattack) if spec.autoattack else 0)
+    return len(CHECKPOINTS) * (spec.test_examples + spec.train_examples) * each
+
+
+WORDS = {
+    "err": "Err (%)",
+    "ce": "CE",
+    "rerr_pgd": "RErr, PGD (%)",
+    "rloss_pgd": "RLoss",
+    "rerr_aa": "RErr, AutoAttack (%)",
+    "rloss_aa": "CE on AutoAttack's examples",
+}
+
+MEASURE = Measure(
+    name="robustness",
+    spec=RobustnessSpec,
+    function=robustness,
+    passes=passes,
+    columns={f"{split}_{name}": f"{split} {words}" for split in SPLITS for name, words in WORDS.items()},
+)

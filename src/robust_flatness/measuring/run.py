@@ -1,0 +1,113 @@
+"""Measuring checkpoints: one job of the workflow."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from robust_flatness.data import Dataset, load_dataset
+from robust_flatness.errors import ConfigError
+from robust_flatness.files import write_json
+from robust_flatness.measuring.base import Measure
+from robust_flatness.models.checkpoint import load_checkpoint
+from robust_flatness.provenance import provenance
+from robust_flatness.resumable import Unfinished
+from robust_flatness.tables.collect import read_rows, write_table
+
+#: Called before each checkpoint: how many are done, of how many, and its name.
+Progress = Callable[[int, int, str], None]
+
+
+def measure_checkpoints(
+    measure: Measure,
+    checkpoints: list[Path],
+    spec: Any,
+    data: Path,
+    output: Path,
+    seed: int,
+    device: str,
+    threads: int,
+    progress: Progress,
+) -> None:
+    """Apply a measure to each checkpoint and write `<output>/measures/<checkpoint>/<measure>.json`.
+
+    A measure of snapshots takes those that lie beside the checkpoints and writes
+    `<output>/<measure>.csv`, a row for each. Checkpoints with identical tensors (the last may be the
+    early-stopped one) are measured once. A job that was interrupted goes on after the last
+    checkpoint, or attack of AutoAttack, that it had finished.
+
+    Raises
+    ------
+    ConfigError
+        If a file is missing or damaged, or the data has fewer examples than asked for.
+    """
+    dataset = load_dataset(data)
+    if measure.of_snapshots:
+        checkpoints = snapshots_beside(checkpoints[0])
+    loaded = [load_checkpoint(path, device) for path in checkpoints]
+    described = describe_job(measure, spec, seed, dataset, device, threads)
+    if measure.of_snapshots:
+        outputs, folder = [output / f"{measure.name}.csv"], output
+    else:
+        folder = output / "measures"
+        outputs = [folder / path.stem / f"{measure.name}.json" for path in checkpoints]
+    identity = described | {"checkpoints": [checkpoint.metadata.sha256 for checkpoint in loaded]}
+    unfinished = Unfinished(folder / ".resume" / measure.name, identity)
+    with unfinished.locked(outputs) as needed:
+        results = []
+        for index, checkpoint in enumerate(loaded if needed else ()):
+            progress(index, len(loaded), checkpoint.name)
+            results.append(
+                unfinished.get(
+                    checkpoint.metadata.sha256,
+                    lambda checkpoint=checkpoint: asdict(
+                        measure.function(checkpoint, dataset, spec, seed, device, unfinished.parts)
+                    ),
+                )
+            )
+            if not measure.of_snapshots:
+                metadata = checkpoint.metadata
+                source = {"variant": metadata.variant, "epoch": metadata.epoch, "sha256": metadata.sha256}
+                write_json(outputs[index], described | {"checkpoint": source, **results[index]})
+        if needed and measure.of_snapshots:
+            rows = zip(loaded, results, strict=True)
+            write_table(
+                outputs[0],
+                [{"epoch": checkpoint.metadata.epoch, **result["values"]} for checkpoint, result in rows],
+            )
+
+
+def describe_job(
+    measure: Measure, spec: Any, seed: int, dataset: Dataset, device: str, threads: int
+) -> dict[str, Any]:
+    """What a result depends on besides the network."""
+    return {
+        "measure": measure.name,
+        "spec": spec.model_dump(mode="json"),
+        "seed": seed,
+        "data_sha256": dataset.checksum,
+        "provenance": provenance(device, threads),
+    }
+
+
+def snapshots_beside(path: Path) -> list[Path]:
+    """The snapshots `epoch-NNN.safetensors` in the folder of a checkpoint, by epoch.
+
+    Raises
+    ------
+    ConfigError
+        If there are none, or fewer than the training's history tells of.
+    """
+    folder = path.parent
+    snapshots = sorted(folder.glob("epoch-*.safetensors"))
+    if not snapshots:
+        raise ConfigError(f"{folder}: no snapshots (epoch-NNN.safetensors); train the variant first")
+    history = folder.parent / "history.csv"
+    taken = {int(row["epoch"]) for row in read_rows(history) if row["test_rloss"]}
+    lacking = taken - {int(path.stem.removeprefix("epoch-")) for path in snapshots}
+    if lacking:
+        raise ConfigError(
+            f"{folder}: snapshots of epochs {', '.join(map(str, sorted(lacking)))} are missing, but "
+            f"{history} has them; delete {history} and run snakemake again to retrain"
+        )
+    return snapshots

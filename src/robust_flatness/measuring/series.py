@@ -1,0 +1,78 @@
+"""Loss, flatness and eigenvalue throughout a training."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from robust_flatness.config.measures import AttackSpec, MeasureSpec
+from robust_flatness.config.values import Count, Precision
+from robust_flatness.measuring.base import SNAPSHOTS, Measure, Measured
+from robust_flatness.measuring.cost import attack_passes
+from robust_flatness.measuring.flatness import (
+    AverageFlatnessSpec,
+    WorstFlatnessSpec,
+    average_passes,
+    flatness,
+    worst_passes,
+)
+from robust_flatness.measuring.hessian import HessianSpec, hessian
+from robust_flatness.measuring.robustness import RobustnessSpec, robustness
+
+if TYPE_CHECKING:
+    from robust_flatness.data import Dataset
+    from robust_flatness.models.checkpoint import Checkpoint
+
+
+class SeriesSpec(MeasureSpec):
+    """Loss, flatness and eigenvalue at every snapshot of a training."""
+
+    attack: AttackSpec
+    average: AverageFlatnessSpec
+    worst: WorstFlatnessSpec
+    hessian: HessianSpec | None = None
+    """The largest eigenvalue, which takes longest; for the variants named in it."""
+    test_examples: Count
+    train_examples: Count
+    precision: Precision = "float32"
+
+
+def snapshot(
+    checkpoint: "Checkpoint",
+    dataset: "Dataset",
+    spec: SeriesSpec,
+    seed: int,
+    device: str = "cpu",
+    state: Path | None = None,
+) -> Measured:
+    """Loss, flatness and largest eigenvalue of one snapshot: a row of the series."""
+    robust = robustness(
+        checkpoint, dataset,
+        RobustnessSpec(
+            attack=spec.attack, autoattack=None,
+            test_examples=spec.test_examples, train_examples=spec.train_examples,
+            clean_test_examples=spec.test_examples, clean_train_examples=spec.train_examples,
+            batch_size=spec.worst.batch_size, precision=spec.precision,
+        ),
+        seed, device,
+    ).values  # fmt: skip
+    values = flatness(
+        checkpoint, dataset, spec, seed, device,
+        splits=("test",), clean=False, test_rloss=robust["test_rloss_pgd"],
+    ).values  # fmt: skip
+    row = {key: robust[key] for key in ("test_rloss_pgd", "train_rloss_pgd", "test_rerr_pgd")}
+    row |= {key: value for key, value in values.items() if "flatness_rloss" in key}
+    if spec.hessian is not None:
+        row["hessian_max"] = hessian(checkpoint, dataset, spec.hessian, seed, device).values["hessian_max"]
+    return Measured(row)
+
+
+def passes(spec: SeriesSpec, held_out: int, snapshots: int) -> int:
+    """Robustness and flatness at every snapshot."""
+    each = (
+        2 * attack_passes(spec.attack) + average_passes(spec.average, spec.attack) + worst_passes(spec.worst)
+    )
+    return snapshots * (spec.test_examples + spec.train_examples) * each
+
+
+MEASURE = Measure(
+    name="series", spec=SeriesSpec, function=snapshot, passes=passes, columns={}, checkpoints=SNAPSHOTS
+)
