@@ -14,7 +14,7 @@
 
 # %%
 from robust_flatness import tables as results
-from robust_flatness.plotting import curves, inputs, style
+from robust_flatness.plotting import curves, inputs, looks, style
 
 notebook = inputs("correct_incorrect", globals().get("snakemake"))
 ours, printed = notebook.history, notebook.published.history
@@ -31,7 +31,7 @@ CURVES = {
 def draw(slugs):
     figure, panels = style.panels(1, len(slugs), height=2.6, sharey=True)
     for axes, slug in zip(panels, slugs, strict=True):
-        axes.set_title(style.short(results.catalogue()[slug].label), fontsize=7)
+        axes.set_title(looks.variant(slug), fontsize=7)
         for column, (label, color) in CURVES.items():
             curves.draw(axes, curves.of(ours, slug), column, color=color, label=label)
             if not notebook.is_paper:

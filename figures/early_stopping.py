@@ -14,7 +14,7 @@
 
 # %%
 from robust_flatness.analysis.evidence import early_stopping_pairs
-from robust_flatness.plotting import inputs, scatter, style
+from robust_flatness.plotting import inputs, looks, scatter, style
 
 notebook = inputs("early_stopping", globals().get("snakemake"))
 X, Y = "avg_flatness_rloss", "test_rloss_pgd"
@@ -27,7 +27,7 @@ def arrows(axes, pairs, title, hollow=False):
     """From the last to the early-stopped checkpoint of each variant."""
     improved = pairs[f"best_{Y}"] < pairs[Y]
     for row, better in zip(pairs.to_dict("records"), improved, strict=True):
-        color = style.family(row["family"]).color if better else style.LIGHT
+        color = looks.color(row["family"]) if better else style.LIGHT
         axes.annotate(
             "",
             xy=(row[f"best_{X}"], row[f"best_{Y}"]),

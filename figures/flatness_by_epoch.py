@@ -16,7 +16,7 @@
 from matplotlib.cm import ScalarMappable
 
 from robust_flatness import tables as results
-from robust_flatness.plotting import curves, inputs, style
+from robust_flatness.plotting import curves, inputs, looks, style
 
 notebook = inputs("flatness_by_epoch", globals().get("snakemake"))
 series, published = notebook.series, notebook.published.series
@@ -55,7 +55,7 @@ def draw():
     figure, panels = style.grid(rows, columns, below=0.22, between=0.3, right=0.6)
     for axes, (slug, x) in zip(panels, shown, strict=False):
         trajectory(axes, slug, x)
-        label = style.short(results.catalogue()[slug].label if slug in results.catalogue() else slug)
+        label = looks.variant(slug)
         axes.set_title(label if x == X else f"{label}, worst-case", fontsize=6)
         axes.tick_params(labelsize=6)
     for axes in panels[len(shown) :]:

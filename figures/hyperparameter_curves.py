@@ -13,7 +13,7 @@
 import matplotlib
 from matplotlib.ticker import LogLocator, NullLocator
 
-from robust_flatness.plotting import curves, inputs, style
+from robust_flatness.plotting import curves, inputs, looks, style
 
 notebook = inputs("hyperparameter_curves", globals().get("snakemake"))
 
@@ -58,7 +58,7 @@ drawn = [slug for slug in notebook.variants["variant"] if len(test_curve(noteboo
 trained = notebook.variants[notebook.variants["variant"].isin(drawn)]
 methods = {
     name: curves.by_hyperparameter(trained, families)
-    for name, families in curves.HYPERPARAMETERS.items()
+    for name, families in looks.methods().items()
     if trained["family"].isin(families).any()
 }
 lacking = "Missing: training curves of variants that differ in a hyper-parameter.\n"

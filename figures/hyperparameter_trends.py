@@ -14,7 +14,7 @@
 
 # %%
 from robust_flatness.analysis.correlation import fit_line
-from robust_flatness.plotting import curves, inputs, scatter, style
+from robust_flatness.plotting import curves, inputs, looks, scatter, style
 from robust_flatness.plotting.labels import place_labels
 
 notebook = inputs("hyperparameter_trends", globals().get("snakemake"))
@@ -27,11 +27,18 @@ def method(axes, frame, families, hollow):
     """The method's variants, joined in the order of the hyper-parameter; returns their labels."""
     order = curves.by_hyperparameter(frame, families)
     rows = frame.set_index("variant").loc[[slug for slug, _ in order], [X, Y]]
-    look = style.family(families[0])
     line = fit_line(rows[X], rows[Y]) if len(rows) > 2 else None
     if line is not None:
         width, dashes = (0.7, (0, (4, 1.5))) if hollow else (1.6, "-")
-        axes.plot(line.x, line.y, color=look.color, linewidth=width, linestyle=dashes, alpha=0.6, zorder=2)
+        axes.plot(
+            line.x,
+            line.y,
+            color=looks.color(families[0]),
+            linewidth=width,
+            linestyle=dashes,
+            alpha=0.6,
+            zorder=2,
+        )
     scatter.points(axes, frame[frame["family"].isin(families)], X, Y, hollow, size=10 if hollow else 20)
     return [(*point, value) for point, (_, value) in zip(rows.to_numpy(), order, strict=True)]
 
@@ -39,9 +46,7 @@ def method(axes, frame, families, hollow):
 def draw():
     rows = variants.dropna(subset=[X, Y])
     methods = {
-        name: families
-        for name, families in curves.HYPERPARAMETERS.items()
-        if rows["family"].isin(families).any()
+        name: families for name, families in looks.methods().items() if rows["family"].isin(families).any()
     }
     columns = min(4, max(2, len(methods)))
     lines = -(-len(methods) // columns)
@@ -69,6 +74,6 @@ def draw():
 
 # %%
 missing = notebook.missing(X, Y)
-none = not variants["family"].isin(sum(curves.HYPERPARAMETERS.values(), ())).any()
+none = not any(variants["family"].isin(names).any() for names in looks.methods().values())
 missing = missing or "Missing: variants that differ in a hyper-parameter." * bool(none)
 notebook.save(style.missing_page("Hyper-parameter trends", missing) if missing else draw())

@@ -14,7 +14,7 @@
 
 # %%
 from robust_flatness import tables as results
-from robust_flatness.plotting import inputs, style
+from robust_flatness.plotting import inputs, looks, style
 
 notebook = inputs("loss_landscapes", globals().get("snakemake"))
 landscape = results.over_seeds(
@@ -26,17 +26,17 @@ LINES = ("-", "--", ":", "-.")
 
 
 # %%
-def looks():
+def lines():
     """Colour of the family; variants of one family differ in the line."""
     seen, found = {}, {}
     for slug in sorted(dict.fromkeys(landscape["variant"]), key=lambda slug: slug != "at"):
         spec = results.catalogue().get(slug)
         name = "at" if spec and spec.family == "scaled" else spec.family if spec else results.OTHER
-        color = style.family(name).color
+        color = looks.color(name)
         found[slug] = {
             "color": color,
             "linestyle": LINES[seen.get(color, 0) % len(LINES)],
-            "label": style.short(spec.label) if spec else slug,
+            "label": looks.variant(slug),
         }
         seen[color] = seen.get(color, 0) + 1
     return found
@@ -48,7 +48,7 @@ def draw():
     figure, panels = style.panels(
         len(normalisations), len(directions), height=2.1 * len(normalisations) + 0.7, sharey="col"
     )
-    shown = looks()
+    shown = lines()
     grid = [(normalisation, direction) for normalisation in normalisations for direction in directions]
     for axes, (normalisation, direction) in zip(panels, grid, strict=True):
         part = landscape[

@@ -19,7 +19,7 @@ notebook = inputs("rerr_vs_average_flatness", globals().get("snakemake"))
 figure = scatter.correlation_figure(
     notebook,
     [("avg_flatness_rloss", results.robust_error_column(notebook.variants))],
-    labelled=scatter.LABELLED,
+    labelled=True,
     robustbench=True,
     height=3.6,
 )

@@ -21,7 +21,7 @@ notebook = inputs("rloss_vs_average_flatness", globals().get("snakemake"))
 figure = scatter.correlation_figure(
     notebook,
     [("avg_flatness_rloss", "test_rloss_pgd")],
-    labelled=scatter.LABELLED,
+    labelled=True,
     robustbench=True,
     height=3.6,
 )

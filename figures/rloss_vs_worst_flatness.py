@@ -24,7 +24,7 @@ columns = ["worst_flatness_rloss", *([small] if small else [])]
 figure = scatter.correlation_figure(
     notebook,
     [(column, "test_rloss_pgd") for column in columns],
-    labelled=scatter.LABELLED,
+    labelled=True,
     robustbench=True,
     height=3.0,
 )

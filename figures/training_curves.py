@@ -11,7 +11,7 @@
 
 # %%
 from robust_flatness import tables as results
-from robust_flatness.plotting import curves, inputs, style
+from robust_flatness.plotting import curves, inputs, looks, style
 
 notebook = inputs("training_curves", globals().get("snakemake"))
 headline = [*results.read_printed("headline")["variant"]]
@@ -36,8 +36,7 @@ def draw(slugs):
         if not notebook.is_paper:
             printed = test_curve(notebook.published, slug)
             curves.draw(axes, printed, "test_rloss", **{**style.PUBLISHED, "color": style.TEST})
-        spec = results.catalogue().get(slug)
-        axes.set_title(style.short(spec.label) if spec else slug, fontsize=6.5)
+        axes.set_title(looks.variant(slug), fontsize=6.5)
     for axes in panels[len(slugs) :]:
         axes.set_axis_off()
     note = (

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from robust_flatness.config.families import load_families
+
 ROOT = Path(__file__).parents[2]
 TARGETS = ["figures/paper/rloss_vs_average_flatness.pdf", "paper_tables/paper/claims.csv"]
 
@@ -82,6 +84,25 @@ def test_nothing_is_drawn_twice(drawn, snakemake):
 def test_a_changed_notebook_redraws_that_figure_alone(drawn, snakemake):
     with changed(drawn / "figures/rloss_vs_average_flatness.py"):
         assert planned(snakemake("--dry-run", "--", *TARGETS)) == [TARGETS[0]]
+
+
+@pytest.mark.parametrize("name", ["config/families.yaml", "config/variants.yaml"])
+def test_a_changed_label_redraws(drawn, snakemake, name):
+    with changed(drawn / name):
+        assert planned(snakemake("--dry-run", "--", *TARGETS)) == TARGETS
+
+
+def test_an_experiment_of_ones_own_families_draws_them(drawn, snakemake, checkout):
+    (checkout / "own.yaml").write_text(
+        "experiment: own\nresults_table: own.csv\nfamilies: {mine: {label: My method, color: green}}\n"
+    )
+    (checkout / "own.csv").write_text("variant,family,test_rloss_pgd\nat,at,1\nmy-net,mine,2\n")
+    target = "figures/own/rloss_vs_average_flatness.png"
+    done = snakemake("--", target, config="own.yaml")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert load_families(checkout / "results/own/families.yaml")["mine"].label == "My method"
+    (checkout / "own.yaml").write_text((checkout / "own.yaml").read_text().replace("My method", "Mine"))
+    assert target.replace("png", "pdf") in planned(snakemake("--dry-run", "--", target, config="own.yaml"))
 
 
 def test_changed_rules_judge_the_claims_again(drawn, snakemake):

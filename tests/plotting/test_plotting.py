@@ -10,19 +10,40 @@ import pandas as pd
 import pytest
 
 from robust_flatness import tables as results
-from robust_flatness.plotting import curves, inputs, style, tables
+from robust_flatness.config import TrainingSpec
+from robust_flatness.plotting import curves, inputs, looks, style, tables
 from robust_flatness.plotting.labels import place_labels
 
 OKABE_ITO = {"#000000", "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#545454"}
 
 
 def test_every_family_has_a_look_of_its_own():
-    families = {spec.family for spec in results.catalogue().values()} | {results.ROBUSTBENCH, results.OTHER}
-    assert families <= set(style.FAMILIES)
-    looks = [(look.color, look.marker) for look in style.FAMILIES.values()]
-    assert len(set(looks)) == len(looks)
-    assert {look.color for look in style.FAMILIES.values()} <= OKABE_ITO
-    assert style.family("something new") == style.FAMILIES["other"]
+    needed = {spec.family for spec in results.catalogue().values()} | {results.ROBUSTBENCH, results.OTHER}
+    assert needed <= set(looks.every())
+    drawn = [(look.color, look.marker) for look in looks.every().values()]
+    assert len(set(drawn)) == len(drawn)
+    assert {looks.color(name) for name in looks.every()} <= OKABE_ITO
+    assert looks.family("something new") == looks.every()["other"]
+
+
+def test_families_name_their_variants_and_settings():
+    settings = TrainingSpec.model_fields
+    for name, look in looks.every().items():
+        if look.named:
+            assert results.catalogue()[look.named].family == name
+        assert look.setting is None or (look.setting in settings and look.parameter)
+
+
+def test_an_experiment_adds_families_and_changes_those_there_are(tmp_path):
+    own = tmp_path / "families.yaml"
+    own.write_text("mine: {label: My method}\nmart: {label: MART, color: '#123456', marker: s}\n")
+    try:
+        looks.use(looks.file(), own)
+        assert looks.family("mine").label == "My method"
+        assert looks.color("mart") == "#123456"
+        assert looks.family("trades").marker == "s"
+    finally:
+        looks.use(looks.file())
 
 
 def test_colours_differ_in_lightness_or_hue_for_every_vision():
@@ -32,7 +53,7 @@ def test_colours_differ_in_lightness_or_hue_for_every_vision():
         np.array([[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]]),
         np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]]),
     )
-    colors = {look.color for look in style.FAMILIES.values()}
+    colors = {looks.color(name) for name in looks.every()}
     linear = {c: np.array([int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)]) ** 2.2 for c in colors}
     for matrix in simulations:
         seen = {color: np.clip(matrix @ value, 0, 1) ** (1 / 2.2) for color, value in linear.items()}
@@ -75,7 +96,7 @@ def test_hyperparameters_are_in_order():
     values = [value for _, value in curves.by_hyperparameter(frame, ("batch-size",))]
     assert values == ["8", "16", "32", "64", "256", "512"]
     assert [slug for slug, _ in curves.by_hyperparameter(frame, ("activation",))] == ["mish", "silu", "gelu"]
-    every = {family for families in curves.HYPERPARAMETERS.values() for family in families}
+    every = {family for names in looks.methods().values() for family in names}
     assert every <= set(frame["family"])
 
 
@@ -154,7 +175,9 @@ def test_a_notebook_finds_its_experiment(workspace, monkeypatch):
 
 def test_a_script_reads_and_writes_what_its_rule_says(workspace):
     job = types.SimpleNamespace(
-        input=types.SimpleNamespace(models=str(workspace / "results/mine/models.csv")),
+        input=types.SimpleNamespace(
+            models=str(workspace / "results/mine/models.csv"), families=[looks.file()]
+        ),
         output=[str(workspace / "a.pdf"), str(workspace / "a.png")],
         log=[],
     )
@@ -175,7 +198,11 @@ def test_an_unknown_experiment_is_named_with_those_there_are(workspace, monkeypa
 def test_the_printed_numbers_are_known_as_such(tmp_path, workspace):
     results.import_table(results.published_directory() / "variants.csv", tmp_path / "results/paper")
     job = types.SimpleNamespace(
-        input=types.SimpleNamespace(models=str(tmp_path / "results/paper/models.csv")), output=[], log=[]
+        input=types.SimpleNamespace(
+            models=str(tmp_path / "results/paper/models.csv"), families=[looks.file()]
+        ),
+        output=[],
+        log=[],
     )
     assert inputs("x", job).is_paper
     assert inputs("x", job).same_data

@@ -8,6 +8,7 @@ from shlex import quote
 
 from robust_flatness.config import load_experiment
 from robust_flatness.errors import ConfigError
+from robust_flatness.files import canonical_json, write_text
 from robust_flatness.measuring.cost import minutes, training_passes
 from robust_flatness.measuring.registry import CHECKPOINTS, MEASURES
 from robust_flatness.tables.collect import TABLES, CollectSpec, VariantEntry

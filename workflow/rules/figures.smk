@@ -17,10 +17,32 @@ def of_repository(path):
 PUBLISHED = sorted(of_repository("paper_tables/published").glob("*.csv"))
 
 
+OWN_FAMILIES = EXPERIMENT.spec.model_dump(mode="json", include={"families"}, exclude_unset=True)
+# What every figure and table reads besides results.
+CATALOGUE = {
+    "published": PUBLISHED,
+    "variants": of_repository("config/variants.yaml"),
+    "families": [of_repository("config/families.yaml"), f"{RESULTS}/families.yaml"],
+}
+
+
+# The experiment's own families, beside its tables for whatever draws them.
+rule families:
+    output:
+        f"{RESULTS}/families.yaml",
+    log:
+        f"{LOGS}/families.log",
+    localrule: True
+    params:
+        families=canonical_json(OWN_FAMILIES.get("families", {})),
+    run:
+        write_text(Path(output[0]), params.families + "\n")
+
+
 rule figure:
     input:
         **RESULT_TABLES,
-        published=PUBLISHED,
+        **CATALOGUE,
     output:
         pdf=f"figures/{EXPERIMENT.name}/{{name}}.pdf",
         png=report(

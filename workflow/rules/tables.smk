@@ -7,7 +7,7 @@ PAPER_TABLES = sorted(path.stem for path in (ROOT / "paper_tables").glob("*.py")
 rule table:
     input:
         **RESULT_TABLES,
-        published=PUBLISHED,
+        **CATALOGUE,
         rules=lambda wildcards: CLAIMS if wildcards.name == "claims" else [],
     output:
         csv=f"paper_tables/{EXPERIMENT.name}/{{name}}.csv",

@@ -13,7 +13,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from robust_flatness.config.data import DataSpec
+<<<<<<< HEAD
 from robust_flatness.config.measures import MeasureSpec
+=======
+from robust_flatness.config.families import FamilySpec
+from robust_flatness.config.measures import MeasureSpecs
+>>>>>>> 097acba (Families, their colours, markers and parameters, and short names are YAML; what a figure reads is an input of its rule)
 from robust_flatness.config.training import ModelSpec, TrainingSpec, TrainJob, rescaled_decay
 from robust_flatness.config.values import (
     LONGEST_NAME,
@@ -62,6 +67,8 @@ class ExperimentSpec(Spec):
     measures: MeasureSpecs | None = None
     compute: ComputeSpec = ComputeSpec()
     overrides: dict[str, VariantOverride] = Field(default_factory=dict)
+    families: dict[str, FamilySpec] = Field(default_factory=dict)
+    """Families of the experiment's own, or others of the catalogue's names, as in config/families.yaml."""
 
     @field_validator("experiment")
     @classmethod

@@ -18,6 +18,8 @@ class VariantSpec(Spec):
     """
 
     label: str
+    short: str | None = None
+    """Its name where there is little room; the label by default."""
     family: str
     scale: dict[str, Positive | Literal[0]] = Field(default_factory=dict)
     set: dict[str, Any] = Field(default_factory=dict)

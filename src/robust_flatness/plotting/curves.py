@@ -11,26 +11,6 @@ from robust_flatness import tables as results
 
 EPOCH = "normalised_epoch"
 
-#: Methods with a hyper-parameter, each with the families that belong to it.
-HYPERPARAMETERS = {
-    "Learning rate": ("learning-rate",),
-    "Constant, late schedule": ("schedule",),
-    "Cyclic schedule, cycles": ("cyclic",),
-    "Batch size": ("batch-size",),
-    "Weight decay": ("weight-decay",),
-    "Weight clipping, w_max": ("weight-clipping",),
-    "Weight averaging, τ": ("weight-averaging",),
-    "Label smoothing, τ": ("label-smoothing",),
-    "Label noise, τ": ("label-noise",),
-    "PGD-7-τ": ("pgd-tau",),
-    "TRADES, λ": ("trades",),
-    "MART, λ": ("mart",),
-    "AT-AWP, ξ": ("awp",),
-    "Self-supervision, λ": ("self-supervision",),
-    "Entropy-SGD, L": ("entropy-sgd",),
-    "Activation": ("activation",),
-}
-
 
 def of(frame: pd.DataFrame, variant: str, *columns: str) -> pd.DataFrame:
     """A variant's rows in order of epochs, those with a value in all of `columns`."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from robust_flatness import tables as results
 from robust_flatness.files import atomic_path, write_text
+from robust_flatness.plotting import looks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,12 +64,22 @@ class Notebook:
     outputs
         Files to write; their suffixes say which is which. None: the usual places, beside
         `results/`.
+    families
+        Files that say how families are drawn. None: the repository's, and the experiment's own.
     """
 
-    def __init__(self, name: str, directory: Path, outputs: Sequence[Path] | None = None):
+    def __init__(
+        self,
+        name: str,
+        directory: Path,
+        outputs: Sequence[Path] | None = None,
+        families: Sequence[Path] | None = None,
+    ):
         self.name = name
         self.directory = Path(directory)
         self._outputs = outputs
+        own = self.directory / "families.yaml"
+        looks.use(*(families or [looks.file(), *([own] if own.exists() else [])]))
         if not (self.directory / "models.csv").is_file():
             others = sorted(path.parent.name for path in self.directory.parent.glob("*/models.csv"))
             raise results.ResultsError(
@@ -210,7 +221,8 @@ def inputs(name: str, snakemake: Any = None) -> Notebook:
     if snakemake is not None:
         if snakemake.log:
             sys.stdout = sys.stderr = open(snakemake.log[0], "w", encoding="utf-8")  # noqa: SIM115
-        return Notebook(name, Path(snakemake.input.models).parent, [Path(path) for path in snakemake.output])
+        given = snakemake.input
+        return Notebook(name, Path(given.models).parent, [*map(Path, snakemake.output)], [*given.families])
     script = Path(sys.argv[0]).stem == name
     given = sys.argv[1] if script and len(sys.argv) > 1 else os.environ.get(VARIABLE, DEFAULT)
     return Notebook(name, workspace() / "results" / given)

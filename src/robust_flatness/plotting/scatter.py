@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from robust_flatness import tables as results
 from robust_flatness.analysis.correlation import coefficient, correlate, finite, fit_line
-from robust_flatness.plotting import style
+from robust_flatness.plotting import looks, style
 from robust_flatness.plotting.labels import place_labels
 from robust_flatness.plotting.notebook import Notebook
 
@@ -18,17 +18,6 @@ MARKER_AREA = 22
 #: So many variants can all be named.
 FEW = 12
 INTERVALS = "Brackets: 95 % BCa bootstrap over variants or families, the wider one."
-#: Variants named in the big scatter plots; the legend names the other families.
-LABELLED = (
-    *("at", "awp-0.01", "trades-6", "mart-6", "self-supervision-4", "unlabeled", "autoaugment"),
-    *("weight-decay-0", "entropy-sgd-1", "label-smoothing-0.3", "silu", "batch-size-8"),
-)
-SHORT = {
-    **{"at": "AT", "awp-0.01": "AWP 0.01", "trades-6": "TRADES 6", "mart-6": "MART 6"},
-    **{"self-supervision-4": "Self-sup. 4", "unlabeled": "+Unlabeled", "autoaugment": "AutoAugment"},
-    **{"weight-decay-0": "No decay", "entropy-sgd-1": "Entropy-SGD 1", "silu": "SiLU"},
-    **{"label-smoothing-0.3": "Smoothing 0.3", "batch-size-8": "Batch size 8"},
-}
 
 
 def points(
@@ -37,15 +26,15 @@ def points(
     """A point per variant in its family's colour and marker, with bars of one standard deviation over
     seeds where there are several."""
     for name, group in frame.groupby("family", sort=False):
-        look = style.family(name)
+        look, color = looks.family(name), looks.color(name)
         area = size * (3 if name == "at" else 1)
         axes.scatter(
             group[x],
             group[y],
             s=area,
             marker=look.marker,
-            facecolors="none" if hollow else look.color,
-            edgecolors=look.color if hollow else "white",
+            facecolors="none" if hollow else color,
+            edgecolors=color if hollow else "white",
             linewidths=0.8 if hollow else 0.4,
             zorder=4 if name == "at" else 3,
         )
@@ -55,9 +44,7 @@ def points(
             if f"{column}_seed_sd" in group
         }
         if spread:
-            axes.errorbar(
-                group[x], group[y], **spread, fmt="none", ecolor=look.color, elinewidth=0.5, zorder=2
-            )
+            axes.errorbar(group[x], group[y], **spread, fmt="none", ecolor=color, elinewidth=0.5, zorder=2)
 
 
 def trend(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> float | None:
@@ -176,14 +163,14 @@ def label_variants(
     frame: pd.DataFrame,
     x: str,
     y: str,
-    slugs: Sequence[str],
     extra: pd.DataFrame | None = None,
 ) -> None:
-    """Name some variants beside their points, all if they are few. Call it when the figure is
-    otherwise complete."""
+    """Name a variant of each family that asks for it beside its point, all variants if they are few.
+    Call it when the figure is otherwise complete."""
     frame = frame.dropna(subset=[x, y])
-    chosen = frame if len(frame) <= FEW else frame[frame["variant"].isin(slugs)]
-    names = [SHORT.get(slug, label) for slug, label in zip(chosen["variant"], chosen["label"], strict=True)]
+    named = [look.named for look in looks.every().values()]
+    chosen = frame if len(frame) <= FEW else frame[frame["variant"].isin(named)]
+    names = [looks.variant(*pair) for pair in zip(chosen["variant"], chosen["label"], strict=True)]
     place_labels(
         axes,
         [*zip(chosen[x], chosen[y], names, strict=True)],
@@ -212,7 +199,7 @@ def comparison_note(notebook: Notebook, *columns: str) -> str:
 def correlation_figure(
     notebook: Notebook,
     pairs: Sequence[tuple[str, str]],
-    labelled: Sequence[str] = (),
+    labelled: bool = False,
     height: float = 3.0,
     robustbench: bool = False,
 ) -> Figure:
@@ -258,5 +245,5 @@ def correlation_figure(
     style.legend_below(figure, style.handles(families), text=note)
     for plot, (frame, x, y) in zip(axes, drawn, strict=True):
         if labelled and results.has(frame, x, y):
-            label_variants(plot, frame, x, y, labelled, extra)
+            label_variants(plot, frame, x, y, extra)
     return figure

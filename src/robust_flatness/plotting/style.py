@@ -1,12 +1,7 @@
-"""One style for all figures: sizes, fonts, and a fixed colour and marker per family.
-
-Colours are those of Okabe and Ito and a dark grey, which people with any colour vision tell apart. A
-colour stands for a kind of change to training, the marker for the family within it.
-"""
+"""One style for all figures: sizes, fonts, colours, legends and notes."""
 
 import textwrap
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -16,12 +11,16 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from robust_flatness.config.families import PALETTE
+from robust_flatness.plotting import looks
+from robust_flatness.tables.schema import OTHER, ROBUSTBENCH
+
 #: Widths of a figure in inches: a column and a page.
 COLUMN, PAGE = 3.4, 7.0
 
-BLACK, DARK, GREY, LIGHT = "#000000", "#545454", "#808080", "#c4c4c4"
-BLUE, SKY, GREEN = "#0072B2", "#56B4E9", "#009E73"
-ORANGE, VERMILLION, PURPLE = "#E69F00", "#D55E00", "#CC79A7"
+GREY, LIGHT = "#808080", "#c4c4c4"
+BLACK, BLUE, GREEN = PALETTE["black"], PALETTE["blue"], PALETTE["green"]
+ORANGE, VERMILLION, PURPLE = PALETTE["orange"], PALETTE["vermillion"], PALETTE["purple"]
 
 #: Published curves drawn over ours.
 PUBLISHED = {"color": GREY, "linewidth": 0.8, "linestyle": (0, (4, 1.5))}
@@ -29,51 +28,6 @@ TRAIN, TEST = BLUE, VERMILLION
 
 #: Epochs, early to late: even in lightness, readable without colour.
 EPOCH_COLORS = "cividis"
-
-
-@dataclass(frozen=True)
-class Family:
-    """How a family of variants is drawn."""
-
-    label: str
-    color: str
-    marker: str
-
-
-FAMILIES = {
-    "at": Family("AT (baseline)", BLACK, "*"),
-    "awp": Family("AT-AWP", BLUE, "o"),
-    "trades": Family("TRADES", BLUE, "s"),
-    "mart": Family("MART", BLUE, "D"),
-    "self-supervision": Family("Self-supervision", VERMILLION, "o"),
-    "unlabeled": Family("+Unlabeled", VERMILLION, "s"),
-    "autoaugment": Family("AutoAugment", VERMILLION, "D"),
-    "weight-decay": Family("Weight decay", GREEN, "o"),
-    "weight-clipping": Family("Weight clipping", GREEN, "s"),
-    "weight-averaging": Family("Weight averaging", GREEN, "D"),
-    "dropout": Family("Dropout", GREEN, "^"),
-    "label-noise": Family("Label noise", PURPLE, "o"),
-    "label-smoothing": Family("Label smoothing", PURPLE, "s"),
-    "activation": Family("MiSH, SiLU, GeLU", PURPLE, "D"),
-    "entropy-sgd": Family("Entropy-SGD", ORANGE, "o"),
-    "adam": Family("Adam", ORANGE, "s"),
-    "batch-size": Family("Batch size", ORANGE, "D"),
-    "learning-rate": Family("Learning rate", SKY, "o"),
-    "schedule": Family("Constant, late schedule", SKY, "s"),
-    "cyclic": Family("Cyclic schedule", SKY, "D"),
-    "attack": Family("Larger ε, PGD-5, PGD-14", DARK, "o"),
-    "pgd-tau": Family("PGD-7-τ", DARK, "s"),
-    "ignore-incorrect": Family("Ignore incorrect", DARK, "D"),
-    "label-leaking": Family("Prevent label leaking", DARK, "^"),
-    "scaled": Family("AT, scaled", BLACK, "P"),
-    "other": Family("Other", BLACK, "X"),
-    "robustbench": Family("RobustBench", BLACK, "v"),
-}
-
-
-def family(name: str) -> Family:
-    """How a family is drawn; one without a style of its own is drawn as "other"."""
-    return FAMILIES.get(name, FAMILIES["other"])
 
 
 def use() -> None:
@@ -171,20 +125,21 @@ def wrapped(text: str, figure: Figure) -> str:
 
 
 def handles(families: Iterable[str], hollow: bool = False) -> list[Line2D]:
-    """Legend entries of the families, in the order of `FAMILIES`."""
-    present = {name if name in FAMILIES else "other" for name in families}
+    """Legend entries of the families, in their order."""
+    known = looks.every()
+    present = {name if name in known else OTHER for name in families}
     return [
         Line2D(
             [],
             [],
             linestyle="",
-            marker=style.marker,
-            color=style.color,
-            markerfacecolor="none" if hollow or name == "robustbench" else style.color,
+            marker=look.marker,
+            color=looks.color(name),
+            markerfacecolor="none" if hollow or name == ROBUSTBENCH else looks.color(name),
             markersize=7 if name == "at" else 4.5,
-            label=style.label,
+            label=look.label,
         )
-        for name, style in FAMILIES.items()
+        for name, look in known.items()
         if name in present
     ]
 
@@ -214,20 +169,6 @@ def legend_below(figure: Figure, entries: list, columns: int = 5, text: str = ""
         alignment="left",
     )
     legend.get_title().set_color("#404040")
-
-
-_SHORT = {
-    **{"lambda=": "λ=", "tau=": "τ=", "xi=": "ξ=", "epsilon=": "ε=", "w_max=": ""},
-    **{"Self-supervision": "Self-superv.", "Weight averaging": "Weight avg.", "AT (baseline)": "AT"},
-    **{"Const learning rate": "Const. rate", "Prevent label leaking": "Prev. label leaking"},
-}
-
-
-def short(label: str) -> str:
-    """A variant's label for a small panel."""
-    for long, brief in _SHORT.items():
-        label = label.replace(long, brief)
-    return label
 
 
 def message(axes: Axes, text: str) -> None:
