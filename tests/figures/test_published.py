@@ -34,7 +34,8 @@ def snakemake(checkout, tmp_path_factory):
 
     def run(*arguments: str, config: str = "config/published.yaml") -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", "snakemake", "--configfile", config, "--cores", "2", *arguments]
-        environment = {**os.environ, "PYTHONPATH": str(poison)}
+        path = os.pathsep.join((str(poison), os.environ.get("PYTHONPATH", "")))
+        environment = {**os.environ, "PYTHONPATH": path}
         return subprocess.run(
             command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=300
         )

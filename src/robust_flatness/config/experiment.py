@@ -13,12 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from robust_flatness.config.data import DataSpec
-<<<<<<< HEAD
-from robust_flatness.config.measures import MeasureSpec
-=======
 from robust_flatness.config.families import FamilySpec
-from robust_flatness.config.measures import MeasureSpecs
->>>>>>> 097acba (Families, their colours, markers and parameters, and short names are YAML; what a figure reads is an input of its rule)
+from robust_flatness.config.measures import MeasureSpec
 from robust_flatness.config.training import ModelSpec, TrainingSpec, TrainJob, rescaled_decay
 from robust_flatness.config.values import (
     LONGEST_NAME,
