@@ -1,6 +1,7 @@
 """The command line: bad input ends with one message and exit status 1, before any long work."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -177,6 +178,13 @@ def test_help_imports_no_torch():
 
 
 # Specs.
+
+
+def test_help_on_a_terminal_without_unicode():
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C", "COLUMNS": "80"}
+    command = [sys.executable, "-m", "robust_flatness", "measure", "--help"]
+    done = subprocess.run(command, capture_output=True, env=environment, check=True)
+    assert b"--epsilon" in done.stdout
 
 
 def test_printed_specs_are_read_back(run, monkeypatch):

@@ -113,3 +113,19 @@ def test_equal_values_give_equal_json(tmp_path):
     write_json(tmp_path / "2.json", second)
     assert (tmp_path / "1.json").read_bytes() == (tmp_path / "2.json").read_bytes()
     assert json.loads((tmp_path / "1.json").read_text()) == first
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_permissions_are_the_umasks(tmp_path, umask, mode, monkeypatch):
+    """Also where the file system has no chmod."""
+
+    def chmod(*_, **__):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chmod", chmod)
+    before = os.umask(umask)
+    try:
+        write_text(tmp_path / "file.txt", NEW)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file.txt").stat().st_mode & 0o777 == mode

@@ -359,6 +359,8 @@ def positive(option: str, text: str) -> float:
 
 def main() -> None:
     """Run the command line; known errors end with one message and exit status 1."""
+    with suppress(AttributeError):  # a terminal without Unicode shows what it can; a stream may be closed
+        sys.stdout.reconfigure(errors="replace")
     try:
         app(prog_name="robust-flatness")
     except (RobustFlatnessError, OSError) as error:  # OSError: a full disk, a folder without permission

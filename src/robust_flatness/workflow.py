@@ -1,29 +1,61 @@
 """What the Snakemake workflow asks of the library while it is planned."""
 
+import atexit
 import csv
-from collections.abc import Iterable, Sequence
+import shutil
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+from shlex import quote
 
 from robust_flatness.config import Experiment, TrainJob
+from robust_flatness.errors import ConfigError
 
 #: Targets, and folders of output files, that need nothing but the results tables.
 DRAWING_TARGETS = ("figures", "tables")
 DRAWING_FOLDERS = ("figures/", "paper_tables/")
 
 
-def only_draws(arguments: Sequence[str]) -> bool:
-    """Whether a `snakemake` command line asks for figures and tables and nothing else."""
-    from snakemake.cli import get_argument_parser
-
-    try:
-        known, _ = get_argument_parser().parse_known_args(list(arguments))
-    except SystemExit:
-        return False
-    targets = known.targets or ()
-    return bool(targets) and all(
-        target in DRAWING_TARGETS or target.removeprefix("./").startswith(DRAWING_FOLDERS)
-        for target in map(str, targets)
+def only_draws(targets: Iterable[str | Path]) -> bool:
+    """Whether the targets of a `snakemake` command are figures and tables and nothing else."""
+    names = [str(target) for target in targets]
+    return bool(names) and all(
+        name in DRAWING_TARGETS or name.removeprefix("./").startswith(DRAWING_FOLDERS) for name in names
     )
+
+
+def plain_executable(executable: str, *, here_alone: bool) -> str:
+    """`executable`, Python of some environment, by a path that a shell takes without quotes.
+
+    Where a folder of its path has a space in its name, this is a path through a link to the environment,
+    in a temporary folder that is removed when this process ends.
+
+    Raises
+    ------
+    ConfigError
+        If there has to be a link, but jobs run on other machines too (not `here_alone`), or none can
+        be made.
+    """
+    if quote(executable) == executable:
+        return executable
+    problem = (
+        f"{executable}: the path of this environment has a space or another character that a shell does not "
+        "take as it is, and Snakemake does not quote it; make the environment in a folder without"
+    )
+    if not here_alone:
+        raise ConfigError(problem)
+    path = Path(executable)
+    try:
+        folder = tempfile.mkdtemp(prefix="robust-flatness-")
+        link = Path(folder, "environment")
+        link.symlink_to(path.parents[1].absolute(), target_is_directory=True)
+    except OSError as error:
+        raise ConfigError(f"{problem} ({error})") from None
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    linked = str(link / path.parent.name / path.name)
+    if quote(linked) != linked:
+        raise ConfigError(f"{problem}, or set TMPDIR to one")
+    return linked
 
 
 def why_stale(results: str, experiment: Experiment, files: Iterable[str | Path]) -> str:

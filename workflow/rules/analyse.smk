@@ -34,4 +34,4 @@ rule collect:
         spec=collect_spec().json_text(),
         directory=RESULTS,
     shell:
-        "robust-flatness collect --spec {params.spec:q} --directory {params.directory} > {log} 2>&1"
+        "robust-flatness collect --spec {params.spec:q} --directory {params.directory:q} > {log:q} 2>&1"

@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from shlex import quote
 
+from snakemake.cli import get_argument_parser
+
 from robust_flatness.config import load_experiment
 from robust_flatness.errors import ConfigError
 from robust_flatness.files import canonical_json, write_text
@@ -13,9 +15,10 @@ from robust_flatness.measuring.cost import minutes, training_passes
 from robust_flatness.measuring.registry import CHECKPOINTS, MEASURES
 from robust_flatness.tables.collect import TABLES, CollectSpec, VariantEntry
 from robust_flatness.warm_start.server import start_server
-from robust_flatness.workflow import applied_settings, only_draws, why_stale, verdicts
+from robust_flatness.workflow import applied_settings, only_draws, plain_executable, why_stale, verdicts
 
-ROOT = Path(workflow.basedir)
+# The repository's folder, also where another workflow takes this one as a module.
+ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
 
 try:
     EXPERIMENT = load_experiment(config, ROOT / "config/variants.yaml")
@@ -28,6 +31,12 @@ LOGS = f"logs/{EXPERIMENT.name}"
 RUN = f"{RESULTS}/{{variant}}/seed-{{seed}}"
 RUN_LOG = f"{LOGS}/{{variant}}/seed-{{seed}}"
 
+# Snakemake calls the scripts of rules by the path of Python, and does not quote it.
+try:
+    sys.executable = plain_executable(sys.executable, here_alone=workflow.local_exec)
+except ConfigError as error:
+    sys.exit(f"error: {error}")
+
 # The commands of the rules come from the environment that runs Snakemake.
 shell.prefix(f"export PATH={quote(os.path.dirname(sys.executable))}:$PATH; ")
 
@@ -38,9 +47,17 @@ onstart:
         globals()["SERVER"] = start_server()
 
 
+def targets():
+    """The targets on Snakemake's command line; the workflow object does not know them yet."""
+    try:
+        return get_argument_parser().parse_known_args(sys.argv[1:])[0].targets or ()
+    except SystemExit:
+        return ()
+
+
 # When only figures or tables are asked for and the results are there, the graph is cut at them:
 # whatever changed upstream, nothing is trained or measured.
-MAKES_TABLES = not (only_draws(sys.argv[1:]) and Path(RESULTS, "models.csv").exists())
+MAKES_TABLES = not (only_draws(targets()) and Path(RESULTS, "models.csv").exists())
 if not MAKES_TABLES:
     STALE = why_stale(RESULTS, EXPERIMENT, [*workflow.configfiles, ROOT / "config/variants.yaml"])
     if STALE:

@@ -13,7 +13,7 @@ rule prepare:
     params:
         spec=EXPERIMENT.spec.data.json_text(),
     shell:
-        "robust-flatness prepare --spec {params.spec:q} --seed {wildcards.seed} --output {output} > {log} 2>&1"
+        "robust-flatness prepare --spec {params.spec:q} --seed {wildcards.seed} --output {output:q} > {log:q} 2>&1"
 
 
 rule pseudo_label:
@@ -32,4 +32,4 @@ rule pseudo_label:
         compute=COMPUTE,
     shell:
         "robust-flatness pseudo-label --spec {params.spec:q} --seed {wildcards.seed} "
-        "--data {input} --output {output} {params.compute} > {log} 2>&1"
+        "--data {input:q} --output {output:q} {params.compute} > {log:q} 2>&1"

@@ -14,4 +14,4 @@ rule import_table:
     params:
         directory=RESULTS,
     shell:
-        "robust-flatness import-table {input} --directory {params.directory} > {log} 2>&1"
+        "robust-flatness import-table {input:q} --directory {params.directory:q} > {log:q} 2>&1"

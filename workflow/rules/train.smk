@@ -18,7 +18,7 @@ def pseudo_labels(wildcards):
 
 
 def pseudo_labels_option(wildcards, input):
-    return f"--pseudo-labels {input.pseudo_labels}" if input.pseudo_labels else ""
+    return f"--pseudo-labels {quote(str(input.pseudo_labels))}" if input.pseudo_labels else ""
 
 
 rule train_variant:
@@ -44,9 +44,9 @@ rule train_variant:
         timings=f"{RUN}/timings/train.tsv",
         compute=COMPUTE,
     shell:
-        "robust-flatness --timings {params.timings} train --spec {params.spec:q} "
-        "--data {input.data} {params.pseudo_labels} --directory {params.directory} "
-        "{params.compute} > {log} 2>&1"
+        "robust-flatness --timings {params.timings:q} train --spec {params.spec:q} "
+        "--data {input.data:q} {params.pseudo_labels} --directory {params.directory:q} "
+        "{params.compute} > {log:q} 2>&1"
 
 
 def checkpoints_derived_from(wildcards):
@@ -71,8 +71,8 @@ rule scale:
         factor=lambda wildcards: EXPERIMENT.variants[wildcards.variant].convolution_scale,
         directory=f"{RUN}/checkpoints",
     shell:
-        "robust-flatness scale {input} --factor {params.factor} --variant {wildcards.variant} "
-        "--directory {params.directory} > {log} 2>&1"
+        "robust-flatness scale {input:q} --factor {params.factor} --variant {wildcards.variant} "
+        "--directory {params.directory:q} > {log:q} 2>&1"
 
 
 rule train:

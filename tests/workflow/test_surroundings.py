@@ -1,0 +1,98 @@
+"""Where the workflow runs: other folders, spaces in paths, as a module of another workflow."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from robust_flatness.errors import ConfigError
+from robust_flatness.workflow import only_draws, plain_executable
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A folder with a space in its name, and in it a results table with one in its."""
+    folder = tmp_path / "my folder"
+    folder.mkdir()
+    table = "variant,test_rloss_pgd,avg_flatness_rloss\nat,1.5,1.2\ntrades-6,1.3,0.5\n"
+    (folder / "my table.csv").write_text(table)
+    (folder / "own.yaml").write_text('experiment: own\nresults_table: "my table.csv"\n')
+    return folder
+
+
+def snakemake(folder: Path, *arguments: str, python: str | Path = sys.executable):
+    command = [python, "-m", "snakemake", "--workflow-profile", ROOT / "profiles/default", "--cores", "1"]
+    return subprocess.run([*command, *arguments], cwd=folder, capture_output=True, text=True, timeout=300)
+
+
+def test_spaces_in_every_path(folder):
+    """The table's, the working directory's and the environment's."""
+    (folder / "environment").symlink_to(Path(sys.executable).parents[1])
+    figure = "figures/own/rloss_vs_average_flatness.png"
+    done = snakemake(
+        folder, "--snakefile", ROOT / "Snakefile", "--configfile", "own.yaml", "--", figure,
+        python=folder / "environment/bin" / Path(sys.executable).name,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert (folder / figure).exists()
+
+
+def test_as_a_module_of_another_workflow(folder):
+    """Its own rules, its own folder; files of this repository are found all the same."""
+    (folder / "Snakefile").write_text(
+        textwrap.dedent(
+            f"""
+            configfile: "own.yaml"
+
+            module flatness:
+                snakefile: "{ROOT / "Snakefile"}"
+                config: config
+
+            use rule * from flatness as flatness_*
+
+            rule mine:
+                default_target: True
+                input: "paper_tables/own/claims.md"
+                output: touch("mine")
+            """
+        )
+    )
+    done = snakemake(folder)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert (folder / "mine").exists()
+    assert (folder / "results/own/models.csv").exists()
+
+
+def test_a_path_that_needs_quotes_is_refused_where_jobs_run_elsewhere(tmp_path):
+    python = str(tmp_path / "an env" / "bin" / "python")
+    with pytest.raises(ConfigError, match=r"an env.*make the environment in a folder without"):
+        plain_executable(python, here_alone=False)
+    assert plain_executable(sys.executable, here_alone=False) == sys.executable
+
+
+def test_a_link_to_an_environment_is_that_environment(tmp_path):
+    (tmp_path / "an env").symlink_to(Path(sys.executable).parents[1])
+    python = plain_executable(str(tmp_path / "an env/bin" / Path(sys.executable).name), here_alone=True)
+    assert " " not in python
+    code = "import snakemake, sys; print(sys.prefix)"
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    assert os.path.samefile(done.stdout.strip(), sys.prefix)
+
+
+@pytest.mark.parametrize(
+    ("targets", "drawing"),
+    [
+        ((), False),
+        (("figures",), True),
+        (("tables", "./figures/digits/x.pdf", Path("paper_tables/digits/claims.md")), True),
+        (("figures", "measure"), False),
+        (("results/digits/models.csv",), False),
+    ],
+)
+def test_drawing_targets_are_figures_and_tables_alone(targets, drawing):
+    assert only_draws(targets) is drawing
