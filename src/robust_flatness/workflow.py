@@ -70,7 +70,7 @@ def why_stale(results: str, experiment: Experiment, files: Iterable[str | Path])
         return ""
     with open(table, newline="", encoding="utf-8") as file:
         found = {(row.get("variant"), row.get("seed")) for row in csv.DictReader(file)}
-    wanted = {(slug, str(seed)) for slug in experiment.variants for seed in experiment.spec.seeds}
+    wanted = {(slug, str(seed)) for slug in experiment.variants for seed in experiment.seeds_of(slug)}
     lacking = len(wanted - found)
     return f"lacks {lacking} of {len(wanted)} pairs of variant and seed" if lacking else ""
 

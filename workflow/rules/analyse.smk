@@ -12,6 +12,7 @@ def collect_spec():
             family=variant.family,
             derived=variant.derived_from is not None,
             epochs=job.training.epochs,
+            seeds=None if EXPERIMENT.seeds_of(slug) == SEEDS else EXPERIMENT.seeds_of(slug),
             settings=dict(applied_settings(job).items() - baseline.items()),
             measures=[name for name, slugs in MEASURED.items() if slug in slugs],
         )
@@ -21,7 +22,7 @@ def collect_spec():
 rule collect:
     input:
         rules.measure.input,
-        expand(f"{RUN}/history.csv", variant=TRAINED, seed=SEEDS),
+        of_each(f"{RUN}/history.csv", TRAINED),
     output:
         expand(f"{RESULTS}/{{table}}.csv", table=TABLES),
     log:

@@ -95,6 +95,11 @@ wildcard_constraints:
     seed=r"\d+",
 
 
+def of_each(pattern, slugs):
+    """`pattern` for each of the variants, with each of its seeds."""
+    return [path for slug in slugs for path in expand(pattern, variant=slug, seed=EXPERIMENT.seeds_of(slug))]
+
+
 def for_each_checkpoint(pattern, checkpoints=CHECKPOINTS):
     """`pattern` for each of `checkpoints`; other wildcards stay."""
     return expand(pattern, which=checkpoints, allow_missing=True)

@@ -52,4 +52,4 @@ for name, slugs in MEASURED.items():
 
 rule measure:
     input:
-        [expand(measured_files(name), variant=slugs, seed=SEEDS) for name, slugs in MEASURED.items()],
+        [of_each(measured_files(name), slugs) for name, slugs in MEASURED.items()],

@@ -77,4 +77,4 @@ rule scale:
 
 rule train:
     input:
-        expand(f"{RUN}/checkpoints/last.safetensors", variant=TRAINED, seed=SEEDS),
+        of_each(f"{RUN}/checkpoints/last.safetensors", TRAINED),

@@ -29,7 +29,7 @@ from robust_flatness.config.values import (
     parse_list,
     shown,
 )
-from robust_flatness.config.variants import VariantOverride, VariantSpec, load_variants
+from robust_flatness.config.variants import BASELINE, VariantOverride, VariantSpec, load_variants
 from robust_flatness.errors import ConfigError
 from robust_flatness.files import canonical_json
 from robust_flatness.measuring.registry import MEASURES, MeasureSpecs
@@ -51,6 +51,8 @@ class ExperimentSpec(Spec):
     experiment: str
     description: str = ""
     seeds: Annotated[tuple[Size, ...], BeforeValidator(parse_list)] = (0,)
+    baseline_seeds: Annotated[tuple[Size, ...], BeforeValidator(parse_list)] | None = None
+    """Seeds of the variant `at`, whose curves are judged over seeds; None: as the others'."""
     variants: Variants = "all"
     results_table: str | None = None
     """Start from this table: nothing is trained or measured."""
@@ -78,10 +80,10 @@ class ExperimentSpec(Spec):
             raise ValueError("'published' is the folder of the paper's printed numbers; choose another name")
         return value
 
-    @field_validator("variants", "seeds")
+    @field_validator("variants", "seeds", "baseline_seeds")
     @classmethod
     def _distinct(cls, value: Any) -> Any:
-        if value != "all" and (not value or len(set(value)) < len(value)):
+        if value not in ("all", None) and (not value or len(set(value)) < len(value)):
             raise ValueError("name at least one, each once")
         return value
 
@@ -201,6 +203,11 @@ class Experiment:
                 )
             seen[key] = slug
         return jobs
+
+    def seeds_of(self, slug: str) -> tuple[int, ...]:
+        """The seeds that a variant is trained and measured with."""
+        own = self.spec.baseline_seeds if slug == BASELINE else None
+        return own or self.spec.seeds
 
     def train_job(self, slug: str, seed: int) -> TrainJob:
         return self.train_jobs[slug].model_copy(update={"seed": seed})

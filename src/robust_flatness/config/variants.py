@@ -8,6 +8,9 @@ from pydantic import Field
 from robust_flatness.config.values import LONGEST_NAME, NAME, Positive, Spec, load_yaml, parse, shown
 from robust_flatness.errors import ConfigError
 
+#: The variant that is the baseline itself.
+BASELINE = "at"
+
 
 class VariantSpec(Spec):
     """A training variant: changes relative to the AT baseline.

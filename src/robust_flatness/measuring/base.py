@@ -52,6 +52,8 @@ class Measure:
     columns: Mapping[str, str]
     checkpoints: tuple[str, ...] = CHECKPOINTS
     rows: str | None = None
+    examples: bool = False
+    """Whether `details["examples"]` holds values of single examples: split -> column -> list."""
 
     @property
     def of_snapshots(self) -> bool:
@@ -67,8 +69,13 @@ class Measure:
     def outputs(self) -> tuple[str, ...]:
         """The files of a job, below the folder of a variant and seed."""
         if self.of_snapshots:
-            return (f"{self.name}.csv",)
+            return f"{self.name}.csv", *((f"{self.name}-examples.csv",) if self.examples else ())
         return tuple(f"measures/{checkpoint}/{self.name}.json" for checkpoint in self.checkpoints)
+
+
+def splits_of(spec: Any) -> list[str]:
+    """The splits of which examples are asked for."""
+    return [split for split in SPLITS if getattr(spec, f"{split}_examples")]
 
 
 def pgd(spec: AttackSpec, precision: str):

@@ -1,12 +1,12 @@
 """Average- and worst-case flatness, in RLoss and in CE, at all radii."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from robust_flatness.config.measures import AttackSpec, MeasureSpec
-from robust_flatness.config.values import Count, Positive, Precision, Radii, Spec
-from robust_flatness.measuring.base import CHECKPOINTS, SPLITS, Measure, Measured, pgd
+from robust_flatness.config.values import Count, Positive, Precision, Radii, Size, Spec
+from robust_flatness.measuring.base import CHECKPOINTS, SPLITS, Measure, Measured, pgd, splits_of
 from robust_flatness.measuring.cost import attack_passes
 from robust_flatness.seeding import derive_seed
 
@@ -46,7 +46,8 @@ class FlatnessSpec(MeasureSpec):
     average: AverageFlatnessSpec
     worst: WorstFlatnessSpec
     test_examples: Count
-    train_examples: Count
+    train_examples: Size
+    """0: the training split is left out."""
     precision: Precision = "float32"
 
 
@@ -58,7 +59,7 @@ def flatness(
     device: str = "cpu",
     state: Path | None = None,
     *,
-    splits: tuple[str, ...] = SPLITS,
+    splits: Sequence[str] | None = None,
     clean: bool = True,
     test_rloss: float | None = None,
 ) -> Measured:
@@ -71,6 +72,7 @@ def flatness(
     """
     from robust_flatness.flatness import average_flatness, worst_flatness
 
+    splits = splits_of(spec) if splits is None else splits
     measured = Measured(
         {"avg_flatness_xi": spec.average.xi[0], "worst_flatness_xi": spec.worst.xi[0]}
         | {f"flatness_{split}_examples": getattr(spec, f"{split}_examples") for split in splits}
@@ -131,7 +133,7 @@ def flatness_column(split: str, case: str, attacked: bool, xi: float | None = No
 
 
 def _flatness_jobs(
-    spec: "FlatnessSpec | SeriesSpec", splits: tuple[str, ...], clean: bool, ablation: bool
+    spec: "FlatnessSpec | SeriesSpec", splits: Sequence[str], clean: bool, ablation: bool
 ) -> Iterator[tuple[str, str, bool, int]]:
     """(split, case, attacked, index of the radius), main radii first."""
     for case in ("average", "worst"):

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 from robust_flatness.config.data import DataSpec
 from robust_flatness.config.measures import AttackSpec, AutoAttackSpec, MeasureSpec
-from robust_flatness.config.values import Count, Precision
-from robust_flatness.measuring.base import CHECKPOINTS, SPLITS, Measure, Measured, pgd
+from robust_flatness.config.values import Count, Precision, Size
+from robust_flatness.measuring.base import CHECKPOINTS, SPLITS, Measure, Measured, pgd, splits_of
 from robust_flatness.measuring.cost import attack_passes, autoattack_passes
 from robust_flatness.seeding import derive_seed
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from robust_flatness.data import Dataset
     from robust_flatness.models.checkpoint import Checkpoint
 
@@ -22,9 +24,10 @@ class RobustnessSpec(MeasureSpec):
     attack: AttackSpec
     autoattack: AutoAttackSpec | None = AutoAttackSpec()
     test_examples: Count
-    train_examples: Count
+    train_examples: Size
+    """0: the training split is left out."""
     clean_test_examples: Count
-    clean_train_examples: Count
+    clean_train_examples: Size
     batch_size: Count = 128
     precision: Precision = "float32"
 
@@ -47,13 +50,15 @@ def robustness(
 ) -> Measured:
     """Err, CE, RErr and RLoss on the first test and training examples.
 
+    Robust losses and errors of single examples are kept in `details["examples"]`, by split.
+
     `state` is a directory in which AutoAttack keeps what it has finished, to go on from there
     after an interruption.
     """
     from robust_flatness.evaluation import evaluate_robustness
 
     measured = Measured()
-    for split in SPLITS:
+    for split in splits_of(spec):
         count = getattr(spec, f"{split}_examples")
         x, y = dataset.images(split, count, device), dataset.labels(split, count, device)
         result = evaluate_robustness(
@@ -79,13 +84,21 @@ def robustness(
             f"robust_{split}_examples": count,
             f"clean_{split}_examples": clean_count,
         }
+        examples = {"rloss": rounded(result.pgd.loss), "rerr_pgd": result.pgd.error.int().tolist()}
         if spec.autoattack:
+            examples["rerr_aa"] = result.autoattack.error.int().tolist()
             measured.values |= {
                 f"{split}_rerr_aa": 100 * result.rerr_aa,
                 f"{split}_rloss_aa": result.rloss_aa,
                 "autoattack": spec.autoattack.description,
             }
+        measured.details.setdefault("examples", {})[split] = examples
     return measured
+
+
+def rounded(losses: "Tensor") -> list[float]:
+    """Losses of single examples with 6 significant digits: enough for bootstraps, a third of the bytes."""
+    return [float(f"{loss:.6g}") for loss in losses.tolist()]
 
 
 def passes(spec: RobustnessSpec, held_out: int, snapshots: int) -> int:
@@ -109,4 +122,5 @@ MEASURE = Measure(
     function=robustness,
     passes=passes,
     columns={f"{split}_{name}": f"{split} {words}" for split in SPLITS for name, words in WORDS.items()},
+    examples=True,
 )

@@ -9,10 +9,10 @@ from robust_flatness.data import Dataset, load_dataset
 from robust_flatness.errors import ConfigError
 from robust_flatness.files import write_json
 from robust_flatness.measuring.base import Measure
-from robust_flatness.models.checkpoint import load_checkpoint
+from robust_flatness.models.checkpoint import Checkpoint, load_checkpoint
 from robust_flatness.provenance import provenance
 from robust_flatness.resumable import Unfinished
-from robust_flatness.tables.collect import read_rows, write_table
+from robust_flatness.tables.collect import example_rows, read_rows, write_table
 
 #: Called before each checkpoint: how many are done, of how many, and its name.
 Progress = Callable[[int, int, str], None]
@@ -47,7 +47,7 @@ def measure_checkpoints(
     loaded = [load_checkpoint(path, device) for path in checkpoints]
     described = describe_job(measure, spec, seed, dataset, device, threads)
     if measure.of_snapshots:
-        outputs, folder = [output / f"{measure.name}.csv"], output
+        outputs, folder = [output / path for path in measure.outputs], output
     else:
         folder = output / "measures"
         outputs = [folder / path.stem / f"{measure.name}.json" for path in checkpoints]
@@ -70,11 +70,22 @@ def measure_checkpoints(
                 source = {"variant": metadata.variant, "epoch": metadata.epoch, "sha256": metadata.sha256}
                 write_json(outputs[index], described | {"checkpoint": source, **results[index]})
         if needed and measure.of_snapshots:
-            rows = zip(loaded, results, strict=True)
-            write_table(
-                outputs[0],
-                [{"epoch": checkpoint.metadata.epoch, **result["values"]} for checkpoint, result in rows],
-            )
+            write_series(outputs, dict(zip(loaded, results, strict=True)))
+
+
+def write_series(outputs: list[Path], results: dict[Checkpoint, dict]) -> None:
+    """The table of a measure of snapshots, and beside it, where asked for, that of single examples."""
+    write_table(
+        outputs[0],
+        [{"epoch": snapshot.metadata.epoch, **result["values"]} for snapshot, result in results.items()],
+    )
+    for path in outputs[1:]:
+        examples = [
+            {"epoch": snapshot.metadata.epoch, "checkpoint": snapshot.name, **row}
+            for snapshot, result in results.items()
+            for row in example_rows(result["details"]["examples"])
+        ]
+        write_table(path, examples)
 
 
 def describe_job(

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robust_flatness.config.measures import AttackSpec, MeasureSpec
-from robust_flatness.config.values import Count, Precision
+from robust_flatness.config.values import Count, Precision, Size
 from robust_flatness.measuring.base import SNAPSHOTS, Measure, Measured
 from robust_flatness.measuring.cost import attack_passes
 from robust_flatness.measuring.flatness import (
@@ -31,7 +31,8 @@ class SeriesSpec(MeasureSpec):
     hessian: HessianSpec | None = None
     """The largest eigenvalue, which takes longest; for the variants named in it."""
     test_examples: Count
-    train_examples: Count
+    train_examples: Size
+    """0: the training split is left out."""
     precision: Precision = "float32"
 
 
@@ -53,16 +54,17 @@ def snapshot(
             batch_size=spec.worst.batch_size, precision=spec.precision,
         ),
         seed, device,
-    ).values  # fmt: skip
+    )  # fmt: skip
     values = flatness(
         checkpoint, dataset, spec, seed, device,
-        splits=("test",), clean=False, test_rloss=robust["test_rloss_pgd"],
+        splits=("test",), clean=False, test_rloss=robust.values["test_rloss_pgd"],
     ).values  # fmt: skip
-    row = {key: robust[key] for key in ("test_rloss_pgd", "train_rloss_pgd", "test_rerr_pgd")}
+    kept = ("test_rloss_pgd", "train_rloss_pgd", "test_rerr_pgd")
+    row = {key: robust.values[key] for key in kept if key in robust.values}
     row |= {key: value for key, value in values.items() if "flatness_rloss" in key}
     if spec.hessian is not None:
         row["hessian_max"] = hessian(checkpoint, dataset, spec.hessian, seed, device).values["hessian_max"]
-    return Measured(row)
+    return Measured(row, robust.details)
 
 
 def passes(spec: SeriesSpec, held_out: int, snapshots: int) -> int:
@@ -74,5 +76,11 @@ def passes(spec: SeriesSpec, held_out: int, snapshots: int) -> int:
 
 
 MEASURE = Measure(
-    name="series", spec=SeriesSpec, function=snapshot, passes=passes, columns={}, checkpoints=SNAPSHOTS
+    name="series",
+    spec=SeriesSpec,
+    function=snapshot,
+    passes=passes,
+    columns={},
+    checkpoints=SNAPSHOTS,
+    examples=True,
 )

@@ -3,18 +3,19 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from robust_flatness.config import Spec
+from robust_flatness.config.values import Spec
+from robust_flatness.config.variants import BASELINE
 from robust_flatness.errors import ConfigError
 from robust_flatness.files import write_text
 from robust_flatness.measuring.registry import CHECKPOINTS, MEASURES
 
-TABLES = ("models", "history", "series", "landscape")
+TABLES = ("models", "history", "series", "landscape", "examples")
 
 
 class VariantEntry(Spec):
@@ -24,6 +25,8 @@ class VariantEntry(Spec):
     family: str
     derived: bool = False
     epochs: int
+    seeds: tuple[int, ...] | None = None
+    """Its own seeds, where they are not the experiment's."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Settings applied that differ from the baseline's."""
     measures: tuple[str, ...] = ()
@@ -47,7 +50,7 @@ def collect_results(spec: CollectSpec, directory: Path) -> None:
     """
     tables: dict[str, list[dict]] = {name: [] for name in TABLES}
     for variant, entry in spec.variants.items():
-        for seed in spec.seeds:
+        for seed in entry.seeds or spec.seeds:
             folder = directory / variant / f"seed-{seed}"
             key = {"variant": variant, "seed": seed}
             measures = [MEASURES[name] for name in entry.measures]
@@ -62,6 +65,8 @@ def collect_results(spec: CollectSpec, directory: Path) -> None:
                     row |= content["values"]
                     for rows in content["details"].get(measure.rows, ()):
                         tables[measure.name].append({**key, "checkpoint": checkpoint, **rows})
+                    for rows in example_rows(content["details"].get("examples", {})):
+                        tables["examples"].append({**key, "checkpoint": checkpoint, **rows})
                 settings = spec.baseline | entry.settings
                 row |= {f"setting_{name}": value for name, value in settings.items()}
                 tables["models"].append(row)
@@ -73,8 +78,19 @@ def collect_results(spec: CollectSpec, directory: Path) -> None:
                         {**key, "normalised_epoch": (int(row["epoch"]) + 1) / entry.epochs, **row}
                         for row in read_rows(folder / f"{measure.name}.csv")
                     ]
+                if measure.of_snapshots and measure.examples and variant == BASELINE:
+                    for row in read_rows(folder / f"{measure.name}-examples.csv"):
+                        del row["epoch"]
+                        tables["examples"].append({**key, **row})
     for name, rows in tables.items():
         write_table(directory / f"{name}.csv", rows)
+
+
+def example_rows(examples: Mapping[str, Mapping[str, list]]) -> Iterator[dict[str, Any]]:
+    """A row for each example from `details["examples"]` of a measure."""
+    for split, columns in examples.items():
+        for number, values in enumerate(zip(*columns.values(), strict=True)):
+            yield {"split": split, "example": number, **dict(zip(columns, values, strict=True))}
 
 
 def read_measure(path: Path) -> dict:
@@ -93,6 +109,24 @@ def read_measure(path: Path) -> dict:
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: damaged ({error!r}); delete it and run snakemake again") from None
     return content
+
+
+def read_examples(path: Path) -> list[dict[str, str]]:
+    """The rows of examples.csv.
+
+    Raises
+    ------
+    ConfigError
+        If it is damaged.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        if not all(row["example"].isdecimal() for row in rows):
+            raise ValueError("a row without an example's number")
+    except (ValueError, KeyError, AttributeError, csv.Error) as error:
+        raise ConfigError(f"{path}: damaged ({error!r})") from None
+    return rows
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

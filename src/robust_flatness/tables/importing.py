@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from robust_flatness.tables.collect import read_examples, write_table
 from robust_flatness.tables.frames import (
     ResultsError,
     Tables,
@@ -15,10 +16,10 @@ from robust_flatness.tables.printed import read_published
 
 
 def import_table(path: Path, directory: Path) -> None:
-    """Write the four tables of an experiment that starts from a given table of results.
+    """Write the tables of an experiment that starts from a given table of results.
 
     A path inside `paper_tables/published` stands for all printed numbers there; beside any other
-    table, `history.csv`, `series.csv` and `landscape.csv` are taken along where they exist.
+    table, `history.csv`, `series.csv`, `landscape.csv` and `examples.csv` are taken along where they exist.
 
     Raises
     ------
@@ -39,3 +40,5 @@ def import_table(path: Path, directory: Path) -> None:
             landscape=read_landscape(folder / "landscape.csv"),
         )
     write_tables(tables, directory)
+    examples = folder / "examples.csv"
+    write_table(directory / "examples.csv", read_examples(examples) if examples.exists() else [])
