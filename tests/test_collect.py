@@ -40,6 +40,10 @@ def results(tmp_path):
             [{"epoch": epoch, "train_loss": 1.5} for epoch in range(5)],
         )
     write_table(tmp_path / "at/seed-0/series.csv", [{"epoch": 0, "test_rloss_pgd": 2.0}, {"epoch": 4}])
+    write_table(
+        tmp_path / "at/seed-0/series-examples.csv",
+        [{"epoch": 0, "checkpoint": "epoch-000", "split": "test", "example": 0, "rloss": 2.5, "rerr_pgd": 1}],
+    )
     return tmp_path
 
 
@@ -83,6 +87,47 @@ def test_histories_series_and_landscapes_arrive(results):
     assert [float(row["normalised_epoch"]) for row in series] == [0.2, 1.0]
     assert [row["test_rloss_pgd"] for row in series] == ["2.0", ""]
     assert {row["checkpoint"] for row in read(results / "landscape.csv")} == {"last"}
+
+
+def test_single_examples_arrive_with_their_split_and_number(results):
+    examples = {
+        "test": {"rloss": [1.5, 0.25], "rerr_pgd": [1, 0], "rerr_aa": [1, 1]},
+        "train": {"rloss": [0.5], "rerr_pgd": [0]},
+    }
+    for checkpoint in ("last", "best"):
+        write_measure(results, "trades-6", checkpoint, "robustness", 4, {}, {"examples": examples})
+    collect_results(CollectSpec.model_validate(SPEC), results)
+    rows = read(results / "examples.csv")
+    of_baseline = [row for row in rows if row["variant"] == "at"]
+    assert [(row["checkpoint"], row["rloss"], row["rerr_aa"]) for row in of_baseline] == [
+        ("epoch-000", "2.5", "")
+    ]
+    last = [row for row in rows if row["checkpoint"] == "last"]
+    assert [
+        (row["split"], row["example"], row["rloss"], row["rerr_pgd"], row["rerr_aa"]) for row in last
+    ] == [
+        ("test", "0", "1.5", "1", "1"),
+        ("test", "1", "0.25", "0", "1"),
+        ("train", "0", "0.5", "0", ""),
+    ]
+
+
+def test_a_variant_may_have_seeds_of_its_own(results):
+    for name in ("measures/last/robustness.json", "measures/best/robustness.json"):
+        path = results / "at/seed-3" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes((results / "at/seed-0" / name).read_bytes())
+    write_table(results / "at/seed-3/history.csv", [{"epoch": 0}])
+    spec = {
+        "variants": {
+            "at": entry(measures=["robustness"], seeds=[0, 3]),
+            "trades-6": entry(measures=["robustness"]),
+        },
+        "seeds": [0],
+    }
+    collect_results(CollectSpec.model_validate(spec), results)
+    found = {(row["variant"], row["seed"]) for row in read(results / "models.csv")}
+    assert found == {("at", "0"), ("at", "3"), ("trades-6", "0")}
 
 
 def test_collecting_twice_gives_equal_bytes(results):

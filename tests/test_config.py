@@ -105,6 +105,13 @@ def test_json_text_reads_back_as_the_same_spec():
         assert type(job).model_validate_json(job.json_text()) == job, slug
 
 
+def test_the_baseline_may_have_more_seeds():
+    experiment = load(digits(seeds=[7], baseline_seeds="0,1,2"))
+    assert experiment.seeds_of("at") == (0, 1, 2)
+    assert experiment.seeds_of("trades-6") == (7,)
+    assert load(digits(seeds=[7])).seeds_of("at") == (7,)
+
+
 # The catalogue.
 
 
@@ -296,6 +303,7 @@ BAD = {
     ),
     "no pool": ({"data__unlabeled": 0}, ["'unlabeled'", "data.unlabeled"]),
     "seeds twice": ({"seeds": [0, "0"]}, ["seeds", "each once"]),
+    "seeds of the baseline twice": ({"baseline_seeds": [0, "0"]}, ["baseline_seeds", "each once"]),
     "no seeds": ({"seeds": []}, ["seeds", "at least one"]),
     "endless seed": ({"seeds": [10**5000]}, ["seeds.0", "less than", "too large to show"]),
     "seed below 0": ({"seeds": [-1]}, ["seeds.0", "equal to 0", "-1"]),

@@ -1,5 +1,7 @@
 """A snapshot's row of the series: the measures' own values, with RLoss(w) found once."""
 
+from dataclasses import replace
+
 import pytest
 
 from robust_flatness.attacks import PGD
@@ -7,9 +9,12 @@ from robust_flatness.config import DataSpec, ModelSpec, SeriesSpec
 from robust_flatness.data import load_dataset, make_splits, save_dataset
 from robust_flatness.flatness import average_flatness, worst_flatness
 from robust_flatness.measuring import series
+from robust_flatness.measuring.registry import MEASURES
+from robust_flatness.measuring.run import measure_checkpoints
 from robust_flatness.models import build_model
 from robust_flatness.models.checkpoint import Metadata, load_checkpoint, save_checkpoint
 from robust_flatness.seeding import derive_seed, generator
+from robust_flatness.tables.collect import read_rows, write_table
 
 ATTACK = {"epsilon": 0.1, "step_size": 0.05, "steps": 2}
 
@@ -28,6 +33,30 @@ def snapshot(tmp_path_factory):
     return load_checkpoint(folder / "epoch-000.safetensors"), dataset
 
 
+def test_the_tables_have_all_snapshots_and_their_examples(snapshot, tmp_path):
+    checkpoint, dataset = snapshot
+    save_dataset(tmp_path / "data.npz", dataset.arrays)
+    for epoch in (0, 3):
+        path = tmp_path / f"run/checkpoints/epoch-{epoch:03d}.safetensors"
+        save_checkpoint(path, checkpoint.model, replace(checkpoint.metadata, epoch=epoch))
+    write_table(tmp_path / "run/history.csv", [{"epoch": epoch, "test_rloss": 1} for epoch in (0, 3)])
+    spec = SeriesSpec(
+        attack=ATTACK, average={"xi": [0.5], "samples": 1}, worst={"xi": [0.003], "steps": 1, "restarts": 1},
+        test_examples=4, train_examples=3,
+    )  # fmt: skip
+    last, data = tmp_path / "run/checkpoints/last.safetensors", tmp_path / "data.npz"
+    measure_checkpoints(
+        MEASURES["series"], [last], spec, data, tmp_path / "run", 0, "cpu", 1, lambda *_: None
+    )
+    rows = read_rows(tmp_path / "run/series.csv")
+    assert [row["epoch"] for row in rows] == ["0", "3"]
+    examples = read_rows(tmp_path / "run/series-examples.csv")
+    assert [row["checkpoint"] for row in examples] == ["epoch-000"] * 7 + ["epoch-003"] * 7
+    assert [row["split"] for row in examples[:7]] == ["test"] * 4 + ["train"] * 3
+    losses = [float(row["rloss"]) for row in examples[:4]]
+    assert sum(losses) / 4 == pytest.approx(float(rows[0]["test_rloss_pgd"]), rel=1e-5)
+
+
 @pytest.mark.parametrize("restarts", [1, 2])
 def test_a_row_holds_the_measures(snapshot, restarts):
     checkpoint, dataset = snapshot
@@ -38,7 +67,13 @@ def test_a_row_holds_the_measures(snapshot, restarts):
         test_examples=30,
         train_examples=20,
     )
-    row = series.snapshot(checkpoint, dataset, spec, seed=3).values
+    measured = series.snapshot(checkpoint, dataset, spec, seed=3)
+    row, examples = measured.values, measured.details["examples"]
+    for split, count in (("test", 30), ("train", 20)):
+        losses, errors = examples[split]["rloss"], examples[split]["rerr_pgd"]
+        assert len(losses) == len(errors) == count
+        assert sum(losses) / count == pytest.approx(row[f"{split}_rloss_pgd"], rel=1e-5)
+    assert 100 * sum(examples["test"]["rerr_pgd"]) / 30 == pytest.approx(row["test_rerr_pgd"])
     x, y, attack = dataset.images("test"), dataset.labels("test"), PGD(**ATTACK, restarts=restarts)
     common = {"attack": attack, "reference": row["test_rloss_pgd"]}
     average = average_flatness(

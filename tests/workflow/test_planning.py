@@ -166,6 +166,13 @@ def test_an_added_seed_adds_its_own_jobs_alone(workflow):
     assert set(planned) == {"1"}
 
 
+def test_added_seeds_of_the_baseline_add_its_jobs_alone(workflow):
+    workflow.change("seeds: [0]", "seeds: [0]\nbaseline_seeds: [0, 1]")
+    jobs = workflow.plan()
+    assert {variant for rule, variant in expensive(jobs) if rule != "prepare"} == {"at"}
+    assert jobs["train_variant", "at"] == 1
+
+
 def test_a_deleted_measure_is_measured_again_alone(workflow):
     path = workflow.directory / "results/smoke/at/seed-0/measures/last/hessian.json"
     before = path.stat()

@@ -70,19 +70,19 @@ def measure_checkpoints(
                 source = {"variant": metadata.variant, "epoch": metadata.epoch, "sha256": metadata.sha256}
                 write_json(outputs[index], described | {"checkpoint": source, **results[index]})
         if needed and measure.of_snapshots:
-            write_series(outputs, dict(zip(loaded, results, strict=True)))
+            write_series(outputs, [*zip(loaded, results, strict=True)])
 
 
-def write_series(outputs: list[Path], results: dict[Checkpoint, dict]) -> None:
+def write_series(outputs: list[Path], results: list[tuple[Checkpoint, dict]]) -> None:
     """The table of a measure of snapshots, and beside it, where asked for, that of single examples."""
     write_table(
         outputs[0],
-        [{"epoch": snapshot.metadata.epoch, **result["values"]} for snapshot, result in results.items()],
+        [{"epoch": snapshot.metadata.epoch, **result["values"]} for snapshot, result in results],
     )
     for path in outputs[1:]:
         examples = [
             {"epoch": snapshot.metadata.epoch, "checkpoint": snapshot.name, **row}
-            for snapshot, result in results.items()
+            for snapshot, result in results
             for row in example_rows(result["details"]["examples"])
         ]
         write_table(path, examples)

@@ -16,6 +16,8 @@ from robust_flatness.files import write_text
 from robust_flatness.measuring.registry import CHECKPOINTS, MEASURES
 
 TABLES = ("models", "history", "series", "landscape", "examples")
+#: Robust loss by PGD; misclassified under PGD and under AutoAttack, 0 or 1.
+EXAMPLE_COLUMNS = ("rloss", "rerr_pgd", "rerr_aa")
 
 
 class VariantEntry(Spec):
@@ -88,8 +90,9 @@ def collect_results(spec: CollectSpec, directory: Path) -> None:
 
 def example_rows(examples: Mapping[str, Mapping[str, list]]) -> Iterator[dict[str, Any]]:
     """A row for each example from `details["examples"]` of a measure."""
-    for split, columns in examples.items():
-        for number, values in enumerate(zip(*columns.values(), strict=True)):
+    for split, lists in examples.items():
+        columns = [column for column in EXAMPLE_COLUMNS if column in lists]
+        for number, values in enumerate(zip(*(lists[column] for column in columns), strict=True)):
             yield {"split": split, "example": number, **dict(zip(columns, values, strict=True))}
 
 
