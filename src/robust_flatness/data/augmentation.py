@@ -1,7 +1,7 @@
 """Random crops, flips, AutoAugment and cutout on batches of images in [0, 1].
 
-Crop, flip and cutout are batched tensor operations, each image with a choice of its own from one
-generator. AutoAugment is torchvision's, image by image.
+All are batched tensor operations, each image with a choice of its own from one generator, drawn on the
+generator's device: without any trip to the CPU where that is the images' (AutoAugment takes one).
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from robust_flatness.config import AugmentationSpec
+from robust_flatness.data.autoaugment import LEVELS, apply_policy
 
 
 def augment(
@@ -17,10 +18,9 @@ def augment(
 ) -> Tensor:
     """`x` [n, C, H, W] after crop, flip, AutoAugment and cutout, those of `spec` in this order.
 
-    Random choices are drawn on the CPU from `generator`, whatever device `x` is on. `fill` are the
-    channel means that cutout and, with AutoAugment, the corners left empty are filled with (without
-    it, crops fill with zeros); needed with these two only. Without any operation `x` itself is
-    returned; otherwise a new tensor.
+    Random choices are drawn on the device of `generator`. `fill` are the channel means that cutout
+    and, with AutoAugment, the corners left empty are filled with (without it, crops fill with zeros);
+    needed with these two only. Without any operation `x` itself is returned; otherwise a new tensor.
     """
     if spec.crop:
         x = random_crop(x, spec.crop, generator, fill if spec.autoaugment else ())
@@ -37,7 +37,8 @@ def random_crop(x: Tensor, pixels: int, generator: torch.Generator, fill: Sequen
     """Shift each image by up to `pixels` in both directions, uniformly, filling with the channel
     values `fill` (none: zeros)."""
     count, _, height, width = x.shape
-    offset = torch.randint(2 * pixels + 1, (2, count), generator=generator).to(x.device)
+    offset = torch.randint(2 * pixels + 1, (2, count), generator=generator, device=generator.device)
+    offset = offset.to(x.device)
     padded = torch.nn.functional.pad(x, (pixels,) * 4)
     if fill:
         padded[..., :pixels, :] = padded[..., -pixels:, :] = channel_values(x, fill)
@@ -51,7 +52,7 @@ def random_crop(x: Tensor, pixels: int, generator: torch.Generator, fill: Sequen
 
 def random_flip(x: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror each image from left to right with probability 1/2."""
-    flipped = torch.randint(2, (len(x),), generator=generator).bool().to(x.device)
+    flipped = torch.randint(2, (len(x),), generator=generator, device=generator.device).bool().to(x.device)
     return torch.where(flipped[:, None, None, None], x.flip(3), x)
 
 
@@ -66,8 +67,10 @@ def cutout(x: Tensor, size: int, fill: Sequence[float], generator: torch.Generat
         If `fill` does not have one value per channel.
     """
     count, _, height, width = x.shape
-    top = torch.randint(height, (count,), generator=generator).to(x.device)[:, None] - size // 2
-    left = torch.randint(width, (count,), generator=generator).to(x.device)[:, None] - size // 2
+    top, left = (
+        torch.randint(side, (count, 1), generator=generator, device=generator.device).to(x.device) - size // 2
+        for side in (height, width)
+    )
     row = torch.arange(height, device=x.device)
     column = torch.arange(width, device=x.device)
     rows = (row >= top) & (row < top + size)
@@ -92,27 +95,18 @@ def channel_values(x: Tensor, fill: Sequence[float]) -> Tensor:
 def autoaugment(x: Tensor, generator: torch.Generator, fill: Sequence[float]) -> Tensor:
     """AutoAugment's CIFAR-10 policy (Cubuk et al., CVPR 2019) on each image, in 256 levels.
 
-    Corners left empty by shears, shifts and rotations take the channel values `fill`.
-    Grey images are repeated to three channels and averaged back. torchvision draws from torch's
-    global state: it is seeded from `generator` and restored afterwards.
+    Corners left empty by shears, shifts and rotations take the channel values `fill`. Grey images are
+    repeated to three channels and averaged back.
 
     Raises
     ------
     ValueError
         If the images have neither 1 nor 3 channels.
     """
-    from torchvision.transforms import AutoAugment, AutoAugmentPolicy
-    from torchvision.transforms.functional import pil_to_tensor, to_pil_image
-
     channels = x.shape[1]
     if channels not in (1, 3):
         raise ValueError(f"AutoAugment needs images of 1 or 3 channels, these have {channels}")
-    filled = (channel_values(x, fill).flatten() * 255).round().expand(3).tolist()
-    policy = AutoAugment(AutoAugmentPolicy.CIFAR10, fill=filled)
-    levels = (x.detach().cpu() * 255).round().to(torch.uint8).expand(-1, 3, -1, -1)
-    seed = int(torch.randint(2**63 - 1, (), generator=generator))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        images = torch.stack([pil_to_tensor(policy(to_pil_image(image))) for image in levels])
-    images = images.to(x.device, x.dtype) / 255
+    filled = (channel_values(x, fill).flatten() * LEVELS).round().expand(3)
+    levels = (x * LEVELS).round().expand(-1, 3, -1, -1)
+    images = apply_policy(levels, filled, generator) / LEVELS
     return images if channels == 3 else images.mean(1, keepdim=True)

@@ -1,0 +1,209 @@
+"""AutoAugment's CIFAR-10 policy (Cubuk et al., CVPR 2019) on batches of images, on any device.
+
+Images are float tensors [n, 3, H, W] of whole levels 0 .. 255. Each operation takes a magnitude [n] and
+gives what torchvision's operation of that name gives on uint8 tensors.
+"""
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+LEVELS = 255.0
+BINS = 10
+#: Weights of red, green and blue in the grey image.
+GREY = (0.2989, 0.587, 0.114)
+Operation = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def shear_x(x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
+    """Row h (from its middle) moves left by magnitude * (h + 1/2) pixels."""
+    return _resampled(x, fill, lambda row, column: (row, column + magnitude * (row + x.shape[2] / 2)))
+
+
+def shear_y(x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
+    """Column w moves up by magnitude * (w + 1/2) pixels."""
+    return _resampled(x, fill, lambda row, column: (row + magnitude * (column + x.shape[3] / 2), column))
+
+
+def translate_x(x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
+    """Shift to the right by `magnitude` pixels, its fraction dropped."""
+    return _resampled(x, fill, lambda row, column: (row, column - magnitude.trunc()))
+
+
+def translate_y(x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
+    """Shift downwards by `magnitude` pixels, its fraction dropped."""
+    return _resampled(x, fill, lambda row, column: (row - magnitude.trunc(), column))
+
+
+def rotate(x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
+    """Rotate about the centre by `magnitude` degrees, counter-clockwise."""
+    angle = torch.deg2rad(magnitude)
+    cos, sin = angle.cos(), angle.sin()
+    return _resampled(x, fill, lambda row, column: (sin * column + cos * row, cos * column - sin * row))
+
+
+def brightness(x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
+    """Blend with black."""
+    return _blend(x, torch.zeros_like(x), magnitude)
+
+
+def color(x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
+    """Blend with the grey image."""
+    return _blend(x, _grey(x), magnitude)
+
+
+def contrast(x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
+    """Blend with the mean of the grey image."""
+    return _blend(x, _grey(x).mean(dim=(1, 2, 3), keepdim=True), magnitude)
+
+
+def sharpness(x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
+    """Blend with the image smoothed by (1 1 1, 1 5 1, 1 1 1) / 13, whose border is the image's own."""
+    if min(x.shape[2:]) <= 2:
+        return x
+    kernel = x.new_ones(3, 3)
+    kernel[1, 1] = 5
+    smooth = F.conv2d(x.flatten(0, 1)[:, None], kernel[None, None] / 13)
+    blurred = x.clone()
+    blurred[..., 1:-1, 1:-1] = smooth.round().view_as(blurred[..., 1:-1, 1:-1])
+    return _blend(x, blurred, magnitude)
+
+
+def posterize(x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
+    """Keep the `magnitude` highest of the 8 bits."""
+    step = 2 ** (8 - _of_images(magnitude))
+    return (x / step).floor() * step
+
+
+def solarize(x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
+    """Invert the levels from `magnitude` on."""
+    return torch.where(x >= _of_images(magnitude), LEVELS - x, x)
+
+
+def autocontrast(x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
+    """Stretch each channel to 0 .. 255; a channel of one level stays."""
+    low, high = x.amin((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
+    stretched = ((x - low) * (LEVELS / (high - low))).clamp(0, LEVELS).floor()
+    return torch.where(high > low, stretched, x)
+
+
+def equalize(x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
+    """Level v of a channel becomes floor((pixels below v + s // 2) / s), at most 255, with
+    s = (pixels below the highest level) // 255; a channel with s = 0 stays."""
+    levels = x.flatten(0, 1).flatten(1).long()
+    counts = torch.zeros(len(levels), 256, dtype=levels.dtype, device=x.device)
+    counts.scatter_add_(1, levels, torch.ones_like(levels))
+    highest = levels.amax(1, keepdim=True)
+    step = (levels.shape[1] - counts.gather(1, highest)) // 255
+    below = counts.cumsum(1) - counts
+    table = ((below + step // 2) // step.clamp(min=1)).clamp(0, 255)
+    equalized = torch.where(step > 0, table.gather(1, levels), levels)
+    return equalized.to(x.dtype).view_as(x)
+
+
+def invert(x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
+    """255 minus the level."""
+    return LEVELS - x
+
+
+OPERATIONS: dict[str, Operation] = {
+    "ShearX": shear_x, "ShearY": shear_y, "TranslateX": translate_x, "TranslateY": translate_y,
+    "Rotate": rotate, "Brightness": brightness, "Color": color, "Contrast": contrast,
+    "Sharpness": sharpness, "Posterize": posterize, "Solarize": solarize,
+    "AutoContrast": autocontrast, "Equalize": equalize, "Invert": invert,
+}  # fmt: skip
+#: Largest magnitude of those that go either way: shears, angles, and factors 1 + magnitude of blends.
+SIGNED = {"ShearX": 0.3, "ShearY": 0.3, "Rotate": 30.0} | dict.fromkeys(
+    ("Brightness", "Color", "Contrast", "Sharpness"), 0.9
+)
+#: Largest shift as a share of the image's side.
+SHIFT = 150 / 331
+
+
+def magnitude_of(name: str, level: int | None, sign: int, side: int) -> float:
+    """The magnitude of an operation at `level` 0 .. 9 of strength, for images of `side` pixels."""
+    part = (level or 0) / (BINS - 1)
+    if name.startswith("Translate"):
+        return sign * part * SHIFT * side
+    if name == "Posterize":
+        return 8 - round(4 * part)
+    if name == "Solarize":
+        return LEVELS * (1 - part)
+    return sign * part * SIGNED.get(name, 0.0)
+
+
+@functools.cache
+def policy() -> tuple[tuple[tuple[str, float, int | None], ...], ...]:
+    """The 25 pairs of (operation, probability, level)."""
+    from torchvision.transforms import AutoAugment, AutoAugmentPolicy
+
+    return tuple(AutoAugment(AutoAugmentPolicy.CIFAR10).policies)
+
+
+def apply_policy(x: Tensor, fill: Tensor, generator: torch.Generator) -> Tensor:
+    """Each image of `x` [n, 3, H, W] after a random pair of the policy; the first operation of all
+    images, then the second, those of one kind together. `fill` [3] are the levels of what is left empty.
+    """
+    count, device = len(x), generator.device
+    pairs = torch.randint(len(policy()), (count,), device=device, generator=generator)
+    chances = torch.rand(2, count, device=device, generator=generator)
+    signs = torch.randint(2, (2, count), device=device, generator=generator)
+    # one transfer; which images an operation takes is then known without waiting for the device
+    pairs, chances, signs = pairs.tolist(), chances.tolist(), signs.tolist()
+    for place in range(2):
+        taken: dict[str, list[tuple[int, float]]] = {}
+        for image in range(count):
+            name, probability, level = policy()[pairs[image]][place]
+            if chances[place][image] <= probability:
+                side = x.shape[3] if name == "TranslateX" else x.shape[2]
+                sign = 2 * signs[place][image] - 1
+                taken.setdefault(name, []).append((image, magnitude_of(name, level, sign, side)))
+        changed = x.clone()
+        for name, images in taken.items():
+            indices, magnitudes = zip(*images, strict=True)
+            index = torch.tensor(indices, device=x.device)
+            magnitude = torch.tensor(magnitudes, dtype=x.dtype, device=x.device)
+            changed[index] = OPERATIONS[name](x[index], magnitude, fill)
+        x = changed
+    return x
+
+
+def _of_images(values: Tensor) -> Tensor:
+    return values[:, None, None, None]
+
+
+def _grey(x: Tensor) -> Tensor:
+    red, green, blue = x.unbind(1)
+    return (GREY[0] * red + GREY[1] * green + GREY[2] * blue).floor()[:, None]
+
+
+def _blend(x: Tensor, other: Tensor, magnitude: Tensor) -> Tensor:
+    """(1 + magnitude) x - magnitude other, within 0 .. 255, its fraction dropped."""
+    ratio = 1 + _of_images(magnitude)
+    return (ratio * x + (1 - ratio) * other).clamp(0, LEVELS).floor()
+
+
+def _resampled(x: Tensor, fill: Tensor, source: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Tensor:
+    """Each pixel from the one nearest to `source(row, column)`, or `fill` where that lies outside.
+
+    Rows and columns are counted from the image's centre; those of all images are [H, W, n].
+    """
+    count, channels, height, width = x.shape
+    rows = torch.arange(height, device=x.device, dtype=x.dtype) + (0.5 - height / 2)
+    columns = torch.arange(width, device=x.device, dtype=x.dtype) + (0.5 - width / 2)
+    row, column = source(
+        rows[:, None, None].expand(-1, width, 1), columns[None, :, None].expand(height, -1, 1)
+    )
+    grid = torch.stack(
+        [
+            (column / (width / 2)).expand(height, width, count),
+            (row / (height / 2)).expand(height, width, count),
+        ],
+        dim=-1,
+    )
+    known = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
+    moved = F.grid_sample(known, grid.permute(2, 0, 1, 3), mode="nearest", align_corners=False)
+    return torch.where(moved[:, channels:] < 0.5, fill[:, None, None], moved[:, :channels])
