@@ -1,0 +1,21 @@
+# ---
+# jupyter:
+#   kernelspec: {display_name: Python 3, language: python, name: python3}
+# ---
+
+# %% [markdown]
+# # The page of an experiment
+#
+# One HTML file to explore the results with: the headline plot with both axes to choose from all measures,
+# training curves of what is selected, verdicts, measures compared, loss landscapes. It works offline.
+
+# %%
+from robust_flatness.page.build import write_page
+from robust_flatness.plotting import inputs
+
+notebook = inputs("page", globals().get("snakemake"))
+page = notebook.outputs("report", (".html",))[".html"]
+tables = notebook.beside("paper_tables")
+
+# %%
+write_page(notebook, page, tables / "claims.csv", tables / "correlations.csv")

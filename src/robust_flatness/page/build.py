@@ -1,0 +1,54 @@
+"""The page as one self-contained HTML file."""
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from robust_flatness.files import write_text
+from robust_flatness.page.charts import charts
+from robust_flatness.page.data import page_data
+from robust_flatness.plotting.notebook import Notebook
+
+LARGEST = 4_000_000
+
+
+def write_page(
+    notebook: Notebook, path: Path, claims: Path | None = None, correlations: Path | None = None
+) -> None:
+    """Write the page of an experiment to `path`; `claims` and `correlations` are its tables (CSV).
+
+    The file holds its data, style, script and Vega's JavaScript, and asks the network for nothing.
+
+    Raises
+    ------
+    ValueError
+        If the page would exceed 4 MB.
+    """
+    import vl_convert
+
+    data = page_data(notebook, claims, correlations)
+    text = (
+        _part("template.html")
+        .replace("{{experiment}}", notebook.experiment)
+        .replace("{{style}}", _part("page.css"))
+        .replace("{{vega}}", vl_convert.javascript_bundle())
+        .replace("{{charts}}", _json(charts(data["families"])))
+        .replace("{{data}}", _json(data))
+        .replace("{{script}}", _part("page.js"))
+    )
+    size = len(text.encode())
+    if size > LARGEST:
+        raise ValueError(
+            f"{path}: the page would have {size / 1e6:.1f} MB; at most {LARGEST / 1e6:g} are allowed"
+        )
+    write_text(path, text)
+
+
+def _part(name: str) -> str:
+    return files("robust_flatness.page").joinpath(name).read_text(encoding="utf-8")
+
+
+def _json(value: Any) -> str:
+    """JSON that may stand inside a script element."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")

@@ -1,0 +1,207 @@
+"""What the page shows, from an experiment's tables: plain lists and dictionaries for its script."""
+
+import csv
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from robust_flatness import tables as results
+from robust_flatness.plotting import style
+from robust_flatness.plotting.notebook import Notebook
+
+#: Matplotlib's markers as Vega's shapes.
+SHAPES = {
+    **{"o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "v": "triangle-down", "P": "cross"},
+    "*": "M0,-1L.22,-.31L.95,-.31L.36,.12L.59,.81L0,.38L-.59,.81L-.36,.12L-.95,-.31L-.22,-.31Z",
+    "X": "M-0.9,-0.9L0.9,0.9M-0.9,0.9L0.9,-0.9",
+}
+#: Where a claim is seen on the page: a section or, with axes, the scatter plot.
+PLACES: dict[str, dict[str, str]] = {
+    "robust-overfitting": {"section": "curves"},
+    "overfitting-is-sharpening": {"section": "paths"},
+    "early-stopping-is-flat": {"x": "avg_flatness_rloss", "y": "rloss_overfitting"},
+    "flat-is-robust": {"x": "avg_flatness_rloss", "y": "test_rloss_pgd"},
+    "variants-are-flat": {"x": "avg_flatness_rloss", "y": "test_rerr_aa"},
+    "regularisers-are-flat": {"x": "avg_flatness_rloss", "y": "test_rloss_pgd"},
+    "worst-case-is-weaker": {"x": "worst_flatness_rloss", "y": "test_rloss_pgd"},
+    "gap-and-overfitting": {"x": "avg_flatness_rloss", "y": "rloss_gap"},
+    "train-flatness": {"x": "train_avg_flatness_rloss", "y": "test_rloss_pgd"},
+    "clean-flatness-does-not": {"x": "avg_flatness_ce", "y": "test_rloss_pgd"},
+    "scale-invariant": {"section": "landscapes"},
+    "rerr-kink": {"x": "test_rloss_pgd", "y": "test_rerr_aa"},
+}
+DIFFERENCES = ("rloss_gap", "rloss_overfitting")
+#: Points of a training curve that are kept.
+CURVE_POINTS = 40
+DIGITS = 5
+
+
+def page_data(notebook: Notebook, claims: Path | None, correlations: Path | None) -> dict[str, Any]:
+    """All data of the page, ready for JSON: numbers with five digits, none that is not finite.
+
+    `claims` and `correlations` are the tables of these names (CSV); what is None or missing is left out.
+    """
+    ours = notebook.variants
+    layers = [("paper" if notebook.is_paper else "ours", ours, notebook.tables)]
+    if not notebook.is_paper:
+        layers.append(("paper", notebook.published.variants, notebook.published.tables))
+    columns = [name for name in _measures(ours) if results.has(ours, name, rows=3)]
+    families = dict.fromkeys(name for _, frame, _ in layers for name in frame["family"])
+    return {
+        "experiment": notebook.experiment,
+        "isPaper": notebook.is_paper,
+        "measures": {
+            name: {"words": results.describe(name), "low": results.direction(name)} for name in columns
+        },
+        "families": {name: _look(name) for name in families},
+        "models": [row for layer, frame, _ in layers for row in _models(layer, frame, columns)],
+        "curves": _curves(notebook.history),
+        "paths": _paths(notebook.series),
+        "landscapes": _landscapes(notebook.tables.landscape),
+        "labels": dict(zip(ours["variant"], ours["label"], strict=True)) | _derived(notebook.tables.models),
+        "claims": _claims(_rows(claims), columns),
+        "correlations": _comparison(_rows(correlations)),
+    }
+
+
+def _measures(frame: pd.DataFrame) -> list[str]:
+    spreads = ("_se", "_std", "_sd")
+    named = [c for c in frame.columns if results.is_measure(c) and not c.endswith(spreads)]
+    return [*named, *(name for name in DIFFERENCES if name in frame)]
+
+
+def _look(name: str) -> dict[str, str]:
+    family = style.family(name)
+    return {"label": family.label, "color": family.color, "shape": SHAPES[family.marker]}
+
+
+def _models(layer: str, frame: pd.DataFrame, columns: list[str]) -> list[dict[str, Any]]:
+    """A row per variant: its measures and, in words, the settings in which it differs from the baseline."""
+    settings = [name for name in frame.columns if name.startswith("setting_")]
+    at = frame[frame["variant"] == "at"]
+    baseline = at.iloc[0] if len(at) else None
+    rows = []
+    for _, row in frame.iterrows():
+        changed = [
+            f"{name.removeprefix('setting_').replace('_', ' ')} {_word(row[name])}"
+            for name in settings
+            if baseline is not None and _word(row[name]) != _word(baseline[name])
+        ]
+        values = {name: _number(row[name]) for name in columns if name in row}
+        rows.append(
+            {
+                "layer": layer,
+                "variant": row["variant"],
+                "label": row["label"],
+                "family": row["family"],
+                "settings": ", ".join(changed) or ("the baseline" if row["variant"] == "at" else ""),
+                "values": {name: value for name, value in values.items() if value is not None},
+            }
+        )
+    return rows
+
+
+def _curves(history: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
+    """Training curves per variant: share of the training, RLoss and RErr, thinned out."""
+    found = {}
+    names = ("train_rloss", "test_rloss", "train_rerr", "test_rerr")
+    for slug, rows in history.groupby("variant", sort=False):
+        rows = rows.sort_values("normalised_epoch")
+        every = max(1, len(rows) // CURVE_POINTS)
+        snapshot = rows["test_rloss"].notna()
+        kept = rows[snapshot | (pd.Series(range(len(rows)), index=rows.index) % every == 0)]
+        found[slug] = _records(kept, {"epoch": "normalised_epoch"} | {name: name for name in names})
+    return {slug: rows for slug, rows in found.items() if any("test_rloss" in row for row in rows)}
+
+
+def _paths(series: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
+    """Test RLoss and flatness of each variant's snapshots."""
+    columns = {"epoch": "normalised_epoch", "rloss": "test_rloss_pgd", "flatness": "avg_flatness_rloss"}
+    if not results.has(series, *columns.values()):
+        return {}
+    series = series.dropna(subset=list(columns.values())).sort_values("normalised_epoch")
+    return {slug: _records(rows, columns) for slug, rows in series.groupby("variant", sort=False)}
+
+
+def _landscapes(landscape: pd.DataFrame) -> list[dict[str, Any]]:
+    if not results.has(landscape, "rloss"):
+        return []
+    kept = landscape[(landscape["checkpoint"] == "last") & (landscape["normalisation"] == "layer")]
+    means = kept.groupby(["variant", "direction", "s"], sort=False)["rloss"].mean().reset_index()
+    names = ("variant", "direction", "s", "rloss")
+    return _records(means, {name: name for name in names})
+
+
+def _derived(models: pd.DataFrame) -> dict[str, str]:
+    return dict(zip(models["variant"], models["label"], strict=True))
+
+
+def _claims(rows: list[dict[str, str]], columns: list[str]) -> list[dict[str, Any]]:
+    """A claim each: verdict, statement, its deciding statistics, and where it is seen."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        place = dict(PLACES.get(row["claim"], {}))
+        if place.get("y") == "test_rerr_aa" and "test_rerr_aa" not in columns:
+            place["y"] = "test_rerr_pgd"
+        if any(place.get(axis, columns[0]) not in columns for axis in ("x", "y")):
+            place = {}
+        entry = found.setdefault(
+            row["claim"],
+            {
+                **{"name": row["claim"], "verdict": row["verdict"], "statement": row["statement"]},
+                **{"rule": row["rule"], "place": place, "tests": []},
+            },
+        )
+        numbers = {name: _number(row[name]) for name in ("value", "low", "high", "n", "published")}
+        words = {"statistic": row["statistic"], "outcome": row["outcome"], "note": row.get("note", "")}
+        entry["tests"].append({**words, "decides": row["decides"] == "yes", **numbers})
+    return list(found.values())
+
+
+def _comparison(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """Spearman's correlation of each measure with test RLoss, strongest first."""
+    chosen = [row for row in rows if row.get("coefficient", "").lower() == "spearman"]
+    found = []
+    for row in chosen:
+        value = _number(row["value"])
+        if value is None or row.get("against", "test_rloss_pgd") != "test_rloss_pgd":
+            continue
+        ends = {end: _number(row[end]) for end in ("low", "high")}
+        found.append({"name": row["name"], "value": value, **ends})
+    return sorted(found, key=lambda row: -abs(row["value"]))
+
+
+def _rows(path: Path | None) -> list[dict[str, str]]:
+    if path is None or not Path(path).is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _records(frame: pd.DataFrame, columns: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Rows as dictionaries, new name -> value; what is missing is left out."""
+    rows = []
+    for values in frame[list(columns.values())].itertuples(index=False, name=None):
+        row = {name: _plain(value) for name, value in zip(columns, values, strict=True)}
+        rows.append({name: value for name, value in row.items() if value is not None})
+    return rows
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, str) else _number(value)
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return float(f"{number:.{DIGITS}g}") if math.isfinite(number) else None
+
+
+def _word(value: Any) -> str:
+    number = _number(value)
+    return str(value) if number is None else f"{number:g}"
