@@ -14,7 +14,7 @@ SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES)
 WORKERS ?= 2
 
 .DELETE_ON_ERROR:
-.PHONY: all setup test lint format tests test-slurm test-faults figures published docs benchmark lock
+.PHONY: all setup test-page test lint format tests test-slurm test-faults figures published docs benchmark lock
 
 all: setup
 	$(SNAKEMAKE)
@@ -42,13 +42,21 @@ format: setup
 	$(BIN)/snakefmt Snakefile workflow
 
 tests: setup
-	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest -n $(WORKERS) --dist loadfile -m "not slurm and not faults"
+	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest -n $(WORKERS) --dist loadfile -m "not slurm and not faults and not page"
 
 test-slurm: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest -m slurm
 
 test-faults: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest -m faults
+
+# A browser: Chromium of the system, or one that playwright has installed.
+test-page: setup
+	$(BIN)/python -m pip install --quiet playwright
+	command -v chromium chromium-browser google-chrome >/dev/null \
+	  || { apt-get update --quiet && apt-get install --quiet --yes chromium; } \
+	  || $(BIN)/python -m playwright install chromium || true
+	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest -m page
 
 figures: setup
 	$(SNAKEMAKE) figures tables

@@ -4,7 +4,7 @@
 #   snakemake --cores all figures      figures only; trains nothing once results/ holds the tables
 #   snakemake --configfile config/published.yaml --cores all
 #
-# Other targets: train, measure, tables. Options: --config variants=at,trades-6 seeds=0,1
+# Other targets: train, measure, tables, page. Options: --config variants=at,trades-6 seeds=0,1
 
 from snakemake.utils import min_version
 
@@ -33,6 +33,7 @@ if MAKES_TABLES:
 
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/tables.smk"
+include: "workflow/rules/page.smk"
 include: "workflow/rules/report.smk"
 
 
@@ -41,3 +42,4 @@ rule all:
     input:
         rules.figures.input,
         rules.tables.input,
+        rules.page.input,

@@ -12,8 +12,8 @@ from robust_flatness.config import Experiment, TrainJob
 from robust_flatness.errors import ConfigError
 
 #: Targets, and folders of output files, that need nothing but the results tables.
-DRAWING_TARGETS = ("figures", "tables")
-DRAWING_FOLDERS = ("figures/", "paper_tables/")
+DRAWING_TARGETS = ("figures", "tables", "page")
+DRAWING_FOLDERS = ("figures/", "paper_tables/", "report/")
 
 
 def only_draws(targets: Iterable[str | Path]) -> bool:

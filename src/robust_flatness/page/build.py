@@ -13,12 +13,11 @@ from robust_flatness.plotting.notebook import Notebook
 LARGEST = 4_000_000
 
 
-def write_page(
-    notebook: Notebook, path: Path, claims: Path | None = None, correlations: Path | None = None
-) -> None:
-    """Write the page of an experiment to `path`; `claims` and `correlations` are its tables (CSV).
+def write_page(notebook: Notebook, path: Path) -> None:
+    """Write the page of an experiment to `path`.
 
-    The file holds its data, style, script and Vega's JavaScript, and asks the network for nothing.
+    The file holds its data, style, script and Vega's JavaScript, and asks the network for nothing. Verdicts
+    and the comparison of measures come from `paper_tables/<experiment>/`, where these are there.
 
     Raises
     ------
@@ -27,7 +26,8 @@ def write_page(
     """
     import vl_convert
 
-    data = page_data(notebook, claims, correlations)
+    folder = notebook.directory.resolve().parents[1] / "paper_tables" / notebook.experiment
+    data = page_data(notebook, folder / "claims.csv", folder / "correlations.csv")
     text = (
         _part("template.html")
         .replace("{{experiment}}", notebook.experiment)

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from robust_flatness import tables as results
-from robust_flatness.plotting import style
+from robust_flatness.plotting import looks
 from robust_flatness.plotting.notebook import Notebook
 
 #: Matplotlib's markers as Vega's shapes.
@@ -39,10 +39,10 @@ CURVE_POINTS = 40
 DIGITS = 5
 
 
-def page_data(notebook: Notebook, claims: Path | None, correlations: Path | None) -> dict[str, Any]:
+def page_data(notebook: Notebook, claims: Path, correlations: Path) -> dict[str, Any]:
     """All data of the page, ready for JSON: numbers with five digits, none that is not finite.
 
-    `claims` and `correlations` are the tables of these names (CSV); what is None or missing is left out.
+    `claims` and `correlations` are the tables of these names (CSV); one that is missing is left out.
     """
     ours = notebook.variants
     layers = [("paper" if notebook.is_paper else "ours", ours, notebook.tables)]
@@ -74,8 +74,8 @@ def _measures(frame: pd.DataFrame) -> list[str]:
 
 
 def _look(name: str) -> dict[str, str]:
-    family = style.family(name)
-    return {"label": family.label, "color": family.color, "shape": SHAPES[family.marker]}
+    family = looks.family(name)
+    return {"label": family.label, "color": looks.color(name), "shape": SHAPES[family.marker]}
 
 
 def _models(layer: str, frame: pd.DataFrame, columns: list[str]) -> list[dict[str, Any]]:
@@ -174,8 +174,8 @@ def _comparison(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: -abs(row["value"]))
 
 
-def _rows(path: Path | None) -> list[dict[str, str]]:
-    if path is None or not Path(path).is_file():
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not Path(path).is_file():
         return []
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))

@@ -13,9 +13,8 @@
 from robust_flatness.page.build import write_page
 from robust_flatness.plotting import inputs
 
-notebook = inputs("page", globals().get("snakemake"))
+notebook = inputs("index", globals().get("snakemake"))
 page = notebook.outputs("report", (".html",))[".html"]
-tables = notebook.beside("paper_tables")
 
 # %%
-write_page(notebook, page, tables / "claims.csv", tables / "correlations.csv")
+write_page(notebook, page)
