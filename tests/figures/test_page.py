@@ -28,7 +28,7 @@ def notebook(tmp_path_factory) -> Notebook:
     tables.mkdir(parents=True)
     (tables / "claims.csv").write_text(
         "claim,verdict,statistic,value,low,high,n,published,outcome,decides,note,statement,rule\n"
-        "flat-is-robust,reproduced,Pearson,0.8,0.6,0.9,74,0.85,holds,yes,,Flat is </script> robust.,Positive.\n"
+        "flat-is-robust,reproduced,Pearson,0.8,0.6,0.9,74,0.85,holds,yes,,A </script> is flat.,Positive.\n"
         "rerr-kink,not testable,slope,,,,0,,not testable,yes,too few,It bends.,A hinge.\n"
     )
     (tables / "correlations.csv").write_text(
@@ -74,7 +74,7 @@ def test_the_file_holds_all_it_needs(page):
     assert "{{" not in own
     data = re.search(r"^const DATA = (.*);$", text, flags=re.M)[1]
     claims = json.loads(data.replace("<\\/", "</"))["claims"]
-    assert claims[0]["statement"] == "Flat is </script> robust."
+    assert claims[0]["statement"] == "A </script> is flat."
     assert claims[1]["tests"][0]["value"] is None
 
 
