@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from robust_flatness import tables as results
 from robust_flatness.analysis import claims
-from robust_flatness.analysis.claim_tests import FAILS, HOLDS, UNTESTABLE, AnyTest
+from robust_flatness.analysis.claim_tests import FAILS, HOLDS, AnyTest
 from robust_flatness.analysis.correlation import coefficient
 from robust_flatness.analysis.evidence import Evidence, early_stopping_pairs, kink
 from robust_flatness.config import ConfigError
@@ -54,10 +54,23 @@ def test_correlations_of_the_printed_table(published):
 
 
 def test_verdicts_on_the_printed_numbers(judged):
+    """Not testable: what was shown as a picture only, at one radius, or for models that early stopping
+    improves alone; and the break of RErr over RLoss lies anywhere between 1.4 and 3.5."""
     assert len(judged) == 12
-    verdicts = {name: claim.verdict for name, claim in judged.items()}
-    assert verdicts.pop("train-flatness") == claims.NOT_TESTABLE  # shown as a picture only
-    assert set(verdicts.values()) == {claims.REPRODUCED}
+    untestable = {name for name, claim in judged.items() if claim.verdict.startswith("not testable")}
+    assert untestable == {"train-flatness", "worst-case-is-weaker", "early-stopping-is-flat", "rerr-kink"}
+    others = {claim.verdict for name, claim in judged.items() if name not in untestable}
+    assert others == {"holds in the printed numbers"}
+
+
+def test_the_printed_curves_of_one_seed_are_judged_by_the_weaker_rule(judged):
+    for name in ("robust-overfitting", "overfitting-is-sharpening"):
+        assert "the weaker rule" in judged[name].findings[0].note
+
+
+def test_verdicts_on_an_experiment_and_on_the_printed_numbers_have_words_of_their_own(published):
+    claim = next(c for c in claims.judge(published, published) if c.name == "flat-is-robust")
+    assert (claim.verdict, claim.published_verdict) == ("reproduced", "holds in the printed numbers")
 
 
 def test_every_claim_has_a_test_that_decides(judged):
@@ -119,27 +132,12 @@ def test_intervals_are_the_wider_ones(judged):
     assert finding.p < 0.001
 
 
-def test_each_claim_can_fail(published):
-    """Measures turned round: what was flat is sharp, what rose falls. No claim survives that."""
-    models, series = published.models.copy(), published.series.copy()
-    for frame in (models, series):
-        for name in frame.columns:
-            if "flatness_rloss" in name or name == "test_rerr_aa":
-                frame[name] = 100 - frame[name]
-    models.loc[models["variant"] == "at-scaled-2", "avg_flatness_rloss"] *= 2
-    history = published.history.assign(test_rloss=-published.history["test_rloss"])
-    turned = dataclasses.replace(published, models=models, series=series, history=history)
-    verdicts = {claim.name: claim.verdict for claim in claims.judge(turned)}
-    del verdicts["train-flatness"]
-    assert set(verdicts.values()) == {claims.NOT_REPRODUCED}
-
-
 def test_six_variants_without_curves_are_not_testable_rather_than_wrong(published):
     slugs = ["at", "trades-6", "awp-0.01", "label-noise-0.3", "weight-decay-0.05"]
     models = published.models[published.models["variant"].isin(slugs)]
     empty = (results.empty(columns) for columns in (results.HISTORY, results.SERIES, results.LANDSCAPE))
-    verdicts = {c.name: c.verdict for c in claims.judge(results.Tables(models, *empty))}
-    assert set(verdicts.values()) == {claims.NOT_TESTABLE}
+    judged = claims.judge(results.Tables(models, *empty), published)
+    assert {claim.verdict for claim in judged} == {claims.NOT_TESTABLE}
 
 
 def test_difference_of_correlations_is_paired(published, rules):
@@ -198,16 +196,6 @@ def test_a_snapshot_before_the_drop_counts_though_epochs_lie_between(published):
     assert epochs.tolist() == [49, 74, 99, 124, 149]
 
 
-def test_bend_of_a_straight_line_does_not_hold(published, rules):
-    models = Evidence.of(published).models
-    rng = np.random.default_rng(0)
-    straight = models.assign(test_rerr_aa=50 + 3 * models["test_rloss_pgd"] + rng.normal(size=len(models)))
-    evidence = dataclasses.replace(Evidence.of(published), models=straight)
-    assert judged_by(evidence, rules, kind="bend", sign="positive").outcome == FAILS
-    few = dataclasses.replace(evidence, models=straight[straight["test_rloss_pgd"] < 2.3])
-    assert judged_by(few, rules, kind="bend", sign="positive").outcome == UNTESTABLE
-
-
 def test_kink_is_the_loss_of_a_uniform_guess():
     assert kink(pd.DataFrame({"classes": [4.0]})) == pytest.approx(np.log(4))
     assert kink(pd.DataFrame({"variant": ["at"]})) == pytest.approx(np.log(10))
@@ -226,6 +214,7 @@ def test_the_baselines_own_error_counts_once_however_many_variants_there_are(pub
     verdicts = []
     for error in (0.01, 10.0):
         models = published.models.assign(avg_flatness_rloss_se=error)
-        judged = {c.name: c for c in claims.judge(dataclasses.replace(published, models=models))}
+        tables = dataclasses.replace(published, models=models)
+        judged = {c.name: c for c in claims.judge(tables, published)}
         verdicts.append([judged[name].verdict for name in ("variants-are-flat", "regularisers-are-flat")])
     assert verdicts == [[claims.REPRODUCED] * 2, [claims.NOT_REPRODUCED] * 2]

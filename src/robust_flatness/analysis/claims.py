@@ -11,10 +11,18 @@ from pydantic import Field
 
 from robust_flatness import tables as results
 from robust_flatness.analysis.claim_tests import FAILS, UNTESTABLE, AnyTest, Finding, Rules
+from robust_flatness.analysis.claim_tests.base import noted
 from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.config import ConfigError, Spec, load_yaml, parse
 
 REPRODUCED, NOT_REPRODUCED, NOT_TESTABLE = "reproduced", "not reproduced", "not testable"
+
+#: The verdicts of an experiment in words, and those of the printed numbers, which reproduce nothing.
+PRINTED = {
+    REPRODUCED: "holds in the printed numbers",
+    NOT_REPRODUCED: "does not hold in the printed numbers",
+    NOT_TESTABLE: "not testable in the printed numbers",
+}
 
 
 class ClaimSpec(Spec):
@@ -33,23 +41,37 @@ class ClaimsSpec(Rules):
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim with its findings, and those of the same tests on the printed numbers."""
+    """A claim with its findings, and those of the same tests on the printed numbers; `printed` says that
+    the experiment's tables are the printed numbers."""
 
     name: str
     spec: ClaimSpec
     findings: tuple[Finding, ...]
     published: tuple[Finding, ...]
+    printed: bool = False
 
     @property
     def verdict(self) -> str:
-        deciding = [
-            finding.outcome
-            for test, finding in zip(self.spec.tests, self.findings, strict=True)
-            if test.decides
-        ]
-        if FAILS in deciding:
-            return NOT_REPRODUCED
-        return NOT_TESTABLE if UNTESTABLE in deciding else REPRODUCED
+        """The verdict on the experiment, in words."""
+        return self.published_verdict if self.printed else verdict(self.spec, self.findings)
+
+    @property
+    def published_verdict(self) -> str:
+        """The verdict on the printed numbers, in words."""
+        return PRINTED[verdict(self.spec, self.published)]
+
+
+def findings(claim: ClaimSpec, evidence: Evidence, rules: Rules) -> tuple[Finding, ...]:
+    """Each of the claim's tests on one experiment."""
+    return tuple(noted(test.judge(evidence, rules), test.left_out(evidence)) for test in claim.tests)
+
+
+def verdict(claim: ClaimSpec, found: Sequence[Finding]) -> str:
+    """The verdict that the tests which decide come to."""
+    outcomes = [finding.outcome for test, finding in zip(claim.tests, found, strict=True) if test.decides]
+    if FAILS in outcomes:
+        return NOT_REPRODUCED
+    return NOT_TESTABLE if UNTESTABLE in outcomes else REPRODUCED
 
 
 def load_claims(path: Path | None = None) -> ClaimsSpec:
@@ -80,15 +102,13 @@ def judge(
     spec = load_claims(path)
     _check_names(spec, tables)
 
-    def findings(evidence: Evidence, claim: ClaimSpec) -> tuple[Finding, ...]:
-        return tuple(test.judge(evidence, spec) for test in claim.tests)
-
     ours = Evidence.of(tables)
     theirs = ours if published is None else Evidence.of(published)
     judged = []
     for name, claim in spec.claims.items():
-        found = findings(ours, claim)
-        judged.append(Claim(name, claim, found, found if theirs is ours else findings(theirs, claim)))
+        found = findings(claim, ours, spec)
+        printed = found if theirs is ours else findings(claim, theirs, spec)
+        judged.append(Claim(name, claim, found, printed, published is None))
     return judged
 
 
@@ -108,7 +128,7 @@ def _check_names(spec: ClaimsSpec, tables: results.Tables) -> None:
                 for what, names, allowed in (
                     ("column", test.columns(), columns),
                     ("family", getattr(test, "families", None) or (), families),
-                    ("variant", [*getattr(test, "without", ()), *_variants(test)], variants),
+                    ("variant", _variants(test), variants),
                 )
                 for given in names
                 if given not in allowed and not (what == "column" and results.is_known_column(given))
@@ -122,15 +142,20 @@ def _check_names(spec: ClaimsSpec, tables: results.Tables) -> None:
 
 
 def _variants(test: AnyTest) -> list[str]:
-    return [getattr(test, field) for field in ("variant", "baseline") if hasattr(test, field)]
+    """The slugs that a test names."""
+    named = [getattr(test, field) for field in ("variant", "baseline") if hasattr(test, field)]
+    weaker = getattr(test, "otherwise", None)
+    return [*named, *getattr(test, "without", ()), *(_variants(weaker) if weaker else ())]
 
 
 def claims_frame(claims: Sequence[Claim]) -> pd.DataFrame:
-    """A row per test: claim, verdict, statistic, interval, n, p, published value, outcome, rule."""
+    """A row per test: claim, verdict, statistic, interval, n, p, published value, outcome, rule. A
+    statistic that a claim has twice (the weaker rule decides, and stands beside) has one row."""
     rows = [
         {
             "claim": claim.name,
             "verdict": claim.verdict,
+            "published_verdict": claim.published_verdict,
             "statistic": finding.statistic,
             "value": finding.value,
             "low": finding.interval.low,
@@ -149,4 +174,4 @@ def claims_frame(claims: Sequence[Claim]) -> pd.DataFrame:
         for claim in claims
         for test, finding, theirs in zip(claim.spec.tests, claim.findings, claim.published, strict=True)
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).drop_duplicates(["claim", "statistic"], ignore_index=True)

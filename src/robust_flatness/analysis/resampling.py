@@ -117,6 +117,67 @@ def bca_interval(
     return Interval(*np.quantile(values, shares).tolist())
 
 
+def student_interval(values: Sequence[float], level: float = LEVEL) -> tuple[Interval, float]:
+    """Interval of the mean of few independent values, and its two-sided p-value: Student's t with n - 1
+    degrees of freedom. NaN with fewer than two values."""
+    from scipy.special import stdtr
+
+    values = np.asarray(values, float)
+    n = len(values)
+    if n < 2:
+        return UNKNOWN, math.nan
+    mean, error = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(n)
+    reach = t_quantile(level, n - 1) * error
+    if error == 0:
+        return Interval(mean, mean), 0.0 if mean else 1.0
+    return Interval(mean - reach, mean + reach), float(2 * stdtr(n - 1, -abs(mean) / error))
+
+
+def t_quantile(level: float, degrees: float) -> float:
+    """The t with P(|T| <= t) = `level`; the normal's where the degrees of freedom are infinite."""
+    from scipy.special import stdtrit
+
+    share = (1 + level) / 2
+    return NORMAL.inv_cdf(share) if math.isinf(degrees) else float(stdtrit(degrees, share))
+
+
+def crossed_interval(
+    values: np.ndarray, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
+) -> tuple[Interval, float]:
+    r"""Interval of the mean over seeds and examples, and its two-sided p-value.
+
+    Seeds and examples are drawn anew, each with replacement and independently, and every drawn seed is
+    paired with every drawn example (Owen 2007, "The pigeonhole bootstrap": its variance is at least
+    the true one, also where each seed has examples of its own). Resampling few seeds shows too small
+    a spread: the part of each resampled mean that is due to the seeds drawn is multiplied by
+    sqrt(S / (S - 1)) and by the ratio of Student's quantile with S - 1 degrees of freedom to the
+    normal's. The interval is of percentiles; p is twice the smaller share of resampled means on one
+    side of 0.
+
+    Parameters
+    ----------
+    values
+        [seeds, examples], without missing ones.
+
+    Returns
+    -------
+    tuple
+        NaN with fewer than two seeds; with one example, Student's interval over seeds.
+    """
+    count, examples = values.shape
+    if count < 2 or examples < 2:
+        return student_interval(values.mean(axis=1) if examples else (), level)
+    of_seeds = resampled_counts(count, resamples, seed) / count
+    of_examples = resampled_counts(examples, resamples, seed + 1) / examples
+    means = np.einsum("bn,bn->b", of_seeds @ values, of_examples)
+    due_to_seeds = of_seeds @ values.mean(axis=1) - values.mean()
+    widening = math.sqrt(count / (count - 1)) * t_quantile(level, count - 1) / t_quantile(level, math.inf)
+    means = means + (widening - 1) * due_to_seeds
+    interval = Interval(*np.quantile(means, [(1 - level) / 2, (1 + level) / 2]).tolist())
+    side = min(int(np.sum(means <= 0)), int(np.sum(means >= 0)))
+    return interval, min(1.0, 2 * (side + 1) / (resamples + 1))
+
+
 def wider(first: Interval, second: Interval) -> Interval:
     """The wider of two intervals; one that is unknown gives way."""
     if math.isnan(first.width) or math.isnan(second.width):

@@ -6,15 +6,28 @@ from typing import Annotated
 from pydantic import Field
 
 from robust_flatness.analysis.claim_tests.base import FAILS, HOLDS, UNTESTABLE, Finding, Rules, Test
-from robust_flatness.analysis.claim_tests.bend import Bend
-from robust_flatness.analysis.claim_tests.correlations import Correlation, Difference
+from robust_flatness.analysis.claim_tests.correlations import Correlation, Difference, Radius
 from robust_flatness.analysis.claim_tests.epochs import Epochs, EpochsBelow, Trend
+from robust_flatness.analysis.claim_tests.hinge import HingeBreak, HingeFit, HingeSlopes
 from robust_flatness.analysis.claim_tests.pairs import Baseline, EarlyStopping
+from robust_flatness.analysis.claim_tests.rise import Rise
 from robust_flatness.analysis.claim_tests.scaling import Scaling
 
 #: Any test; `kind` says which.
 AnyTest = Annotated[
-    Trend | Epochs | EpochsBelow | EarlyStopping | Correlation | Difference | Baseline | Scaling | Bend,
+    Rise
+    | Trend
+    | Epochs
+    | EpochsBelow
+    | EarlyStopping
+    | Correlation
+    | Difference
+    | Radius
+    | Baseline
+    | Scaling
+    | HingeBreak
+    | HingeSlopes
+    | HingeFit,
     Field(discriminator="kind"),
 ]
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 HOLDS, FAILS, UNTESTABLE = "holds", "does not hold", "not testable"
 
-Sign = Literal["positive", "negative"]
+#: With fewer families a bootstrap over them (BCa) is unreliable.
+LEAST_FAMILIES = 6
+
+Sign = Literal["positive", "negative", "either"]
 Kind = Literal["pearson", "spearman"]
 
 
@@ -27,6 +30,7 @@ class Minimum(Spec):
 
     variants: Count
     snapshots: Count
+    seeds: Count
 
 
 class Rules(Spec):
@@ -66,6 +70,9 @@ class Test(Spec):
     decides: bool = True
     talk: Real | None = None
 
+    #: Whether the test is over variants, so that those left out are to be named.
+    over_variants: ClassVar[bool] = False
+
     def judge(self, evidence: "Evidence", rules: Rules) -> Finding:
         """The test on one experiment."""
         raise NotImplementedError
@@ -74,9 +81,25 @@ class Test(Spec):
         """The columns that the test reads."""
         return []
 
+    def left_out(self, evidence: "Evidence") -> str:
+        """A note that names the variants that this test does without."""
+        if not self.over_variants:
+            return ""
+        notes = []
+        if evidence.not_learnt:
+            notes.append(f"left out, since they have not learnt: {', '.join(evidence.not_learnt)}")
+        if evidence.repeated:
+            pairs = ", ".join(
+                f"{slug} (the same model as {same})" for slug, same in evidence.repeated.items()
+            )
+            notes.append(f"counted once: {pairs}")
+        return "; ".join(notes)
+
 
 class Selection(Test):
     """A test over variants: of some families only, without some of them."""
+
+    over_variants: ClassVar[bool] = True
 
     families: tuple[str, ...] | None = Field(None, min_length=1)
     without: tuple[str, ...] = ()
@@ -93,12 +116,26 @@ class Selection(Test):
 
 
 def judged(finding: Finding, sign: Sign, rules: Rules) -> Finding:
-    """The outcome of a test with a sign: the interval on that side of 0, and p significant."""
+    """The outcome of a test with a sign: the interval on that side of 0 ("either": off 0), and p
+    significant."""
     if math.isnan(finding.interval.width) or math.isnan(finding.p):
-        return replace(finding, note=finding.note or "no interval: the values do not vary")
-    side = finding.interval.low > 0 if sign == "positive" else finding.interval.high < 0
-    holds = side and finding.p < rules.significance
+        return noted(finding, "" if finding.note else "no interval: the values do not vary")
+    sides = {"positive": finding.interval.low > 0, "negative": finding.interval.high < 0}
+    holds = sides.get(sign, any(sides.values())) and finding.p < rules.significance
     return replace(finding, outcome=HOLDS if holds else FAILS)
+
+
+def noted(finding: Finding, *notes: str) -> Finding:
+    """The finding with more notes, empty ones left out."""
+    return replace(finding, note="; ".join(note for note in (finding.note, *notes) if note))
+
+
+def few_families(families: Sequence) -> str:
+    """A note where an interval over families rests on few of them."""
+    count = len(set(families))
+    return (
+        f"{count} families only: an interval over them is unreliable" if 3 <= count < LEAST_FAMILIES else ""
+    )
 
 
 def too_few(n: int, least: int, what: str) -> str:
@@ -140,4 +177,5 @@ def mean_difference(
         interval, over = wider_interval(statistic, n, families, rules)
     flips, exact = signs(n, rules.resamples)
     p = p_value(float(differences.mean()), flips @ differences / n, exact)
-    return judged(Finding(name, float(differences.mean()), interval, over, p, n), sign, rules)
+    found = judged(Finding(name, float(differences.mean()), interval, over, p, n), sign, rules)
+    return noted(found, few_families(families) if families is not None else "")

@@ -1,10 +1,10 @@
 """Tests of correlations over variants."""
 
 import math
-from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
+import pandas as pd
 
 from robust_flatness import tables as results
 from robust_flatness.analysis.claim_tests.base import (
@@ -14,8 +14,10 @@ from robust_flatness.analysis.claim_tests.base import (
     Selection,
     Sign,
     Test,
+    few_families,
     judged,
     lacking,
+    noted,
     too_few,
     wider_interval,
 )
@@ -50,16 +52,51 @@ class Correlation(Selection):
         over = "families" if found.interval is found.over_families else "variants"
         finding = Finding(name, found.value, found.interval, over, found.p, found.n)
         few = too_few(found.n, rules.minimum.variants, "variants")
-        return replace(finding, note=few) if few else judged(finding, self.sign, rules)
+        if few:
+            return noted(finding, few)
+        return noted(judged(finding, self.sign, rules), few_families(models["family"]))
 
 
-class Difference(Test):
-    """Difference of two measures' correlations with a third, over the same variants.
+def difference_of_correlations(
+    models: pd.DataFrame, x: str, other: str, y: str, coefficient: Kind, sign: Sign, name: str, rules: Rules
+) -> Finding:
+    """Correlation of x with y minus that of `other` with y, over the variants that have all three.
 
     p-value: with all three standardised (ranks for Spearman's), the difference is the mean of
     z_y (z_x - z_o); were the two measures exchangeable within a variant, each term's sign would be
     random.
     """
+    missing = lacking(models, x, other, y)
+    if missing:
+        return Finding(name, note=missing)
+    models = models[finite(*(models[column] for column in (x, other, y)))]
+    values = [models[column].to_numpy(float) for column in (x, other, y)]
+    n = len(models)
+    few = too_few(n, rules.minimum.variants, "variants")
+    if few:
+        return Finding(name, n=n, note=few)
+
+    one, two, three = values
+    weighted = COEFFICIENTS[coefficient]
+
+    def statistic(counts: np.ndarray) -> np.ndarray:
+        return weighted(one, three, counts) - weighted(two, three, counts)
+
+    if coefficient == "spearman":
+        values = [weighted_ranks(value, np.ones((1, n)))[0] for value in values]
+    first, second, target = ((value - value.mean()) / (value.std() or math.nan) for value in values)
+    terms = target * (first - second) / n
+    flips, exact = signs(n, rules.resamples)
+    interval, over = wider_interval(statistic, n, models["family"], rules)
+    p = p_value(float(terms.sum()), flips @ terms, exact)
+    finding = Finding(name, float(statistic(np.ones((1, n)))[0]), interval, over, p, n)
+    return noted(judged(finding, sign, rules), few_families(models["family"]))
+
+
+class Difference(Test):
+    """Difference of two measures' correlations with a third, over the same variants."""
+
+    over_variants: ClassVar[bool] = True
 
     kind: Literal["difference"]
     coefficient: Kind
@@ -75,28 +112,44 @@ class Difference(Test):
         x, other, y = self.measure, self.minus, self.against
         name = f"{self.coefficient.title()} with {results.describe(y)}: "
         name += f"{results.describe(x)} minus {results.describe(other)}"
-        missing = lacking(evidence.models, x, other, y)
-        if missing:
-            return Finding(name, note=missing)
-        models = evidence.models[finite(*(evidence.models[column] for column in (x, other, y)))]
-        values = [models[column].to_numpy(float) for column in (x, other, y)]
-        n = len(models)
-        few = too_few(n, rules.minimum.variants, "variants")
-        if few:
-            return Finding(name, n=n, note=few)
+        return difference_of_correlations(
+            evidence.models, x, other, y, self.coefficient, self.sign, name, rules
+        )
 
-        one, two, three = values
-        weighted = COEFFICIENTS[self.coefficient]
 
-        def statistic(counts: np.ndarray) -> np.ndarray:
-            return weighted(one, three, counts) - weighted(two, three, counts)
+class Radius(Test):
+    """Correlation of a flatness measure at its smallest radius minus that at its largest, over the same
+    variants: two-sided, whichever is the larger."""
 
-        if self.coefficient == "spearman":
-            values = [weighted_ranks(value, np.ones((1, n)))[0] for value in values]
-        first, second, target = ((value - value.mean()) / (value.std() or math.nan) for value in values)
-        terms = target * (first - second) / n
-        flips, exact = signs(n, rules.resamples)
-        interval, over = wider_interval(statistic, n, models["family"], rules)
-        p = p_value(float(terms.sum()), flips @ terms, exact)
-        finding = Finding(name, float(statistic(np.ones((1, n)))[0]), interval, over, p, n)
-        return judged(finding, self.sign, rules)
+    over_variants: ClassVar[bool] = True
+
+    kind: Literal["radius"]
+    coefficient: Kind
+    case: Literal["avg", "worst"]
+    loss: Literal["rloss", "ce"] = "rloss"
+    against: str
+
+    def columns(self) -> list[str]:
+        return [self.against]
+
+    def judge(self, evidence: Evidence, rules: Rules) -> Finding:
+        measure = results.describe(f"{self.case}_flatness_{self.loss}")
+        name = f"{self.coefficient.title()} of {measure} with {results.describe(self.against)}: "
+        columns = {
+            xi: column
+            for xi, column in results.all_radii(evidence.models, self.case, self.loss).items()
+            if results.has(evidence.models, column)
+        }
+        if len(columns) < 2:
+            return Finding(f"{name}smallest radius minus largest", note="measured at fewer than two radii")
+        small, large = min(columns), max(columns)
+        return difference_of_correlations(
+            evidence.models,
+            columns[small],
+            columns[large],
+            self.against,
+            self.coefficient,
+            "either",
+            f"{name}at ξ = {small:g} minus at {large:g}",
+            rules,
+        )

@@ -2,7 +2,10 @@
 
 import math
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
+
+import numpy as np
+import pandas as pd
 
 from robust_flatness import tables as results
 from robust_flatness.analysis.claim_tests.base import (
@@ -12,58 +15,90 @@ from robust_flatness.analysis.claim_tests.base import (
     Selection,
     Sign,
     Test,
+    few_families,
     judged,
     lacking,
     mean_difference,
+    noted,
+    too_few,
+    wider_interval,
 )
-from robust_flatness.analysis.evidence import Evidence, early_stopping_pairs
-from robust_flatness.analysis.resampling import NORMAL, Interval
+from robust_flatness.analysis.evidence import Evidence, early_stopping_pairs, improved_by_early_stopping
+from robust_flatness.analysis.resampling import Interval, p_value, permutations, t_quantile
 
 
 class Baseline(Selection):
-    """Mean difference to the baseline, over more robust variants of some families."""
+    """Mean difference to the baseline, over the variants of some families that are more robust than it:
+    of lower RErr (AutoAttack's where it was run) or of lower RLoss.
+
+    All differences share one value of the baseline. Its standard error (over its seeds, else over the
+    samples of its flatness) adds to the interval, with Student's quantile, and a mean within it is no
+    evidence, however many variants there are.
+    """
 
     kind: Literal["baseline"]
     measure: str
+    robust: Literal["rerr", "rloss"]
     sign: Sign
 
     def columns(self) -> list[str]:
         return [self.measure]
 
     def judge(self, evidence: Evidence, rules: Rules) -> Finding:
-        measure = self.measure
-        name = f"mean {results.describe(measure)}, minus the baseline's"
-        models = evidence.models
-        missing = lacking(models, measure, "test_rloss_pgd")
+        from scipy.special import stdtr
+
+        measure, models = self.measure, evidence.models
+        robust = "test_rloss_pgd" if self.robust == "rloss" else results.robust_error_column(models)
+        name = f"mean {results.describe(measure)} minus the baseline's, of those with lower "
+        name += results.describe(robust) + self.restriction
+        missing = lacking(models, measure, robust)
         at = models[models["variant"] == "at"]
-        if missing or not results.has(at, measure, "test_rloss_pgd"):
+        if missing or not results.has(at, measure, robust):
             return Finding(name, note=missing or "the baseline was not measured")
         at = at.iloc[0]
-        chosen = self.chosen(models).dropna(subset=[measure, "test_rloss_pgd"])
-        chosen = chosen[chosen["test_rloss_pgd"] < at["test_rloss_pgd"]]
+        chosen = self.chosen(models).dropna(subset=[measure, robust])
+        chosen = chosen[chosen[robust] < at[robust]]
         differences = (chosen[measure] - at[measure]).to_numpy(float)
         found = mean_difference(differences, chosen["family"], name, self.sign, rules)
-        error = at.get(f"{measure}_se", math.nan)
+        error, degrees, source = _standard_error(at, measure)
         if found.outcome == UNTESTABLE or not error > 0:
             unknown = "the baseline's own error is not known, nor in the interval"
-            return replace(found, note=found.note or unknown)
-        # All differences share one value of the baseline: its measuring error adds to the interval, and
-        # a mean within it is no evidence, however many variants there are.
-        scale = NORMAL.inv_cdf((1 + rules.level) / 2)
+            return found if found.outcome == UNTESTABLE else noted(found, unknown)
+        reach = t_quantile(rules.level, degrees) * error
         low, high = (
-            found.value + math.copysign(math.hypot(end - found.value, scale * error), end - found.value)
+            found.value + math.copysign(math.hypot(end - found.value, reach), end - found.value)
             for end in (found.interval.low, found.interval.high)
         )
-        p = max(found.p, 2 * NORMAL.cdf(-abs(found.value) / error))
-        widened = replace(found, interval=Interval(low, high), p=float(p))
-        return judged(widened, self.sign, rules)
+        p = max(found.p, 2 * float(stdtr(degrees, -abs(found.value) / error)))
+        widened = replace(found, interval=Interval(low, high), p=p)
+        return noted(judged(widened, self.sign, rules), f"the baseline's error over {source} included")
+
+
+def _standard_error(at: pd.Series, measure: str) -> tuple[float, float, str]:
+    """Standard error of the baseline's measure, its degrees of freedom, and what it is over."""
+    seeds, spread = at.get("seeds", 1), at.get(f"{measure}_seed_sd", math.nan)
+    if seeds > 1 and spread > 0:
+        return spread / math.sqrt(seeds), seeds - 1, f"{seeds} seeds"
+    error, spread = at.get(f"{measure}_se", math.nan), at.get(f"{measure}_std", math.nan)
+    samples = round((spread / error) ** 2) if error > 0 and spread > 0 else 0
+    return error, samples - 1 if samples > 1 else math.inf, "samples of its flatness"
 
 
 class EarlyStopping(Test):
-    """Mean difference early-stopped minus last, over variants that early stopping improves."""
+    """Mean difference early-stopped minus last, over variants that early stopping improves; with
+    `minus: others`, less the same mean over those it does not improve.
+
+    A variant is improved if its early-stopped RLoss is lower beyond the noise of its evaluation
+    (paired bootstrap over examples); where losses of single examples were not kept, if it is lower at
+    all. Variants whose early-stopped checkpoint is the last one are none of the others: their
+    difference is 0 by construction.
+    """
+
+    over_variants: ClassVar[bool] = True
 
     kind: Literal["early-stopping"]
     measure: str
+    minus: Literal["others"] | None = None
     sign: Sign
 
     def columns(self) -> list[str]:
@@ -71,12 +106,59 @@ class EarlyStopping(Test):
 
     def judge(self, evidence: Evidence, rules: Rules) -> Finding:
         measure = self.measure
-        name = f"mean {results.describe(measure)}, early-stopped minus last"
+        name = f"mean {results.describe(measure)}, early-stopped minus last, of those improved"
+        name += " minus the others'" if self.minus else ""
         pairs = early_stopping_pairs(evidence.models, evidence.series, measure)
         if pairs.empty:
             return Finding(name, note=f"not measured: {results.describe(measure)}, early-stopped")
-        improved = pairs[pairs["best_test_rloss_pgd"] < pairs["test_rloss_pgd"]]
-        differences = (improved[f"best_{measure}"] - improved[measure]).to_numpy(float)
-        found = mean_difference(differences, improved["family"], name, self.sign, rules)
-        by_epoch = "early-stopped: the snapshot of lowest test RLoss" if pairs.attrs["by_epoch"] else ""
-        return replace(found, note=found.note or by_epoch)
+        pairs = pairs[~pairs["variant"].isin(evidence.not_learnt)]
+        lower = (pairs["best_test_rloss_pgd"] < pairs["test_rloss_pgd"]).to_numpy()
+        beyond = improved_by_early_stopping(evidence.examples, rules.level)
+        known = bool(beyond) and not pairs.attrs["by_epoch"]
+        improved = np.array([beyond.get(slug, False) for slug in pairs["variant"]]) if known else lower
+        notes = [
+            "" if known else "losses of single examples were not kept: improved is any lower RLoss",
+            "early-stopped is the snapshot of lowest test RLoss" if pairs.attrs["by_epoch"] else "",
+        ]
+        differences = (pairs[f"best_{measure}"] - pairs[measure]).to_numpy(float)
+        if self.minus is None:
+            families = pairs["family"][improved]
+            found = mean_difference(differences[improved], families, name, self.sign, rules)
+        else:
+            kept = improved | ~pairs["same"].to_numpy(bool)
+            found = difference_of_groups(
+                differences[kept], improved[kept], pairs["family"][kept], name, self.sign, rules
+            )
+        return noted(found, *notes)
+
+
+#: The least number of variants in each of two groups that are compared.
+LEAST_IN_GROUP = 3
+
+
+def difference_of_groups(
+    values: np.ndarray, first: np.ndarray, families: pd.Series, name: str, sign: Sign, rules: Rules
+) -> Finding:
+    """Mean of the variants in `first` minus that of the others; p-value by permuting who is in it."""
+    n, inside = len(values), first.astype(float)
+    counts = int(inside.sum()), int(n - inside.sum())
+    if min(counts) < LEAST_IN_GROUP:
+        return Finding(
+            name, n=n, note=f"{counts[0]} improved and {counts[1]} others, {LEAST_IN_GROUP} needed of each"
+        )
+    few = too_few(n, rules.minimum.variants, "variants")
+    if few:
+        return Finding(name, n=n, note=few)
+
+    def statistic(drawn: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means = [drawn @ (side * values) / (drawn @ side) for side in (inside, 1 - inside)]
+        return means[0] - means[1]
+
+    interval, over = wider_interval(statistic, n, families, rules)
+    observed = float(statistic(np.ones((1, n)))[0])
+    orders, exact = permutations(n, rules.resamples)
+    shuffled = values[orders]
+    p = p_value(observed, shuffled @ inside / counts[0] - shuffled @ (1 - inside) / counts[1], exact)
+    found = judged(Finding(name, observed, interval, over, p, n), sign, rules)
+    return noted(found, f"{counts[0]} improved, {counts[1]} others", few_families(families))

@@ -1,0 +1,119 @@
+"""An experiment made up so that every claim of the talk is true in it, to be changed one claim at a time."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from robust_flatness import tables as results
+
+ROBUST = ("awp", "trades", "mart", "self-supervision", "unlabeled")
+REGULARISERS = ("autoaugment", "weight-decay", "label-noise", "entropy-sgd")
+OTHERS = ("label-smoothing", "learning-rate", "cyclic", "batch-size", "activation", "adam")
+EPOCHS, DROP, SNAPSHOTS = 40, 15, (4, 9, 14, 19, 24, 29, 34, 39)
+SEEDS, EXAMPLES = 5, 60
+
+
+@dataclass(frozen=True)
+class Tables(results.Tables):
+    """Tables with losses of single examples."""
+
+    examples: pd.DataFrame = None
+
+
+def experiment(seed: int = 0) -> Tables:
+    """Seventy-six variants of one latent sharpness, the baseline with five seeds."""
+    rng = np.random.default_rng(seed)
+    models = _models(rng)
+    return Tables(
+        models=models,
+        history=_history(rng),
+        series=_series(rng),
+        landscape=pd.DataFrame(columns=list(results.LANDSCAPE)),
+        examples=_examples(models, rng),
+    )
+
+
+def _models(rng) -> pd.DataFrame:
+    families = [family for family in (*ROBUST, *REGULARISERS, *OTHERS) for _ in range(5)]
+    reach = {**dict.fromkeys(ROBUST, (0.1, 0.7)), **dict.fromkeys(REGULARISERS, (0.2, 0.8))}
+    latent = np.array([rng.uniform(*reach.get(family, (0.3, 1.6))) for family in families])
+    frame = pd.DataFrame({"variant": [f"{family}-{number}" for number, family in enumerate(families)]})
+    frame["family"], frame["seed"] = families, 0
+    baseline = pd.DataFrame({"variant": "at", "family": "at", "seed": range(SEEDS)})
+    frame = pd.concat([frame, baseline], ignore_index=True)
+    latent = np.concatenate([latent, np.full(SEEDS, 1.0)])
+    noise = lambda scale: rng.normal(0, scale, len(frame))  # noqa: E731
+    frame = frame.assign(checkpoint="last", label=frame["variant"], derived=0, classes=10, train_err=1.0)
+    frame["avg_flatness_xi"], frame["worst_flatness_xi"] = 0.5, 0.003
+    frame["test_rloss_pgd"] = 1.2 + 1.6 * latent + noise(0.05)
+    frame["train_rloss_pgd"] = 1 + noise(0.05)
+    frame["test_rerr_aa"] = hinge(frame["test_rloss_pgd"], math.log(10)) + noise(0.3)
+    frame["avg_flatness_rloss"] = latent + noise(0.05)
+    frame["train_avg_flatness_rloss"] = latent + noise(0.05)
+    frame["avg_flatness_ce"] = frame["worst_flatness_ce"] = 1 + noise(0.3)
+    frame["worst_flatness_rloss"] = latent + noise(0.4)
+    frame["worst_flatness_rloss_0.00075"] = 0.1 * latent + noise(0.2)
+    frame["worst_flatness_rloss_0.005"] = latent + noise(0.2)
+    frame["hessian_max"] = 100.0
+    gain = np.where(latent > 0.5, 0.8 * (latent - 0.5), 0)
+    best = frame.assign(
+        checkpoint="best",
+        test_rloss_pgd=frame["test_rloss_pgd"] - gain + np.abs(noise(0.01)),
+        avg_flatness_rloss=frame["avg_flatness_rloss"] - gain + noise(0.02),
+    )
+    at = frame[frame["variant"] == "at"].iloc[:1].assign(derived=1)
+    half = at.assign(variant="at-scaled-0.5", hessian_max=400.0)
+    double = at.assign(variant="at-scaled-2", hessian_max=25.0)
+    return pd.concat([frame, best, half, double], ignore_index=True)
+
+
+def hinge(rloss, at: float, below: float = 15, above: float = 1):
+    return 40 + below * np.minimum(rloss, at) + above * np.maximum(rloss - at, 0)
+
+
+def _history(rng) -> pd.DataFrame:
+    epoch = np.arange(EPOCHS)
+    late = np.maximum(epoch - DROP + 1, 0) / (EPOCHS - DROP)
+    rows = []
+    for seed in range(SEEDS):
+        frame = pd.DataFrame({"variant": "at", "seed": seed, "epoch": epoch, "epochs": EPOCHS})
+        frame["normalised_epoch"] = (epoch + 1) / EPOCHS
+        frame["learning_rate"] = np.where(epoch < DROP, 0.1, 0.01)
+        for name, rise in {"test_rloss": 0.5, "test_rerr": 4, "train_rloss": -0.5, "train_rerr": -20}.items():
+            frame[name] = 2 + rise * (late + rng.normal(0, 0.02, EPOCHS))
+        rows.append(frame)
+    return pd.concat(rows, ignore_index=True)
+
+
+def _series(rng) -> pd.DataFrame:
+    epoch = np.array(SNAPSHOTS)
+    late = np.maximum(epoch - DROP + 1, 0) / (EPOCHS - DROP)
+    rows = []
+    for variant, rise in (("at", 0.5), ("label-smoothing-0.3", 0.1)):
+        for seed in range(SEEDS if variant == "at" else 1):
+            frame = pd.DataFrame({"variant": variant, "seed": seed, "epoch": epoch})
+            frame["normalised_epoch"] = (epoch + 1) / EPOCHS
+            for name in ("test_rloss_pgd", "avg_flatness_rloss", "worst_flatness_rloss", "hessian_max"):
+                frame[name] = 1 + rise * (late + rng.normal(0, 0.02, len(epoch)))
+            rows.append(frame)
+    return pd.concat(rows, ignore_index=True)
+
+
+def _examples(models: pd.DataFrame, rng) -> pd.DataFrame:
+    """Losses and errors of single examples: of test examples at both checkpoints, with the means of the
+    table; of the baseline also before the first drop, on test and training examples."""
+    rows = []
+    for (variant, seed), group in models[models["derived"] == 0].groupby(["variant", "seed"], sort=False):
+        own = rng.gamma(2, 0.5, EXAMPLES)
+        means = {("test", row.checkpoint): row.test_rloss_pgd for row in group.itertuples()}
+        if variant == "at":
+            means["test", "epoch-014"] = means["test", "last"] - 0.5
+            means |= {("train", "epoch-014"): 1.5, ("train", "last"): 1.0}
+        for (split, checkpoint), mean in means.items():
+            loss = own - own.mean() + mean + rng.normal(0, 0.05, EXAMPLES)
+            columns = {"variant": variant, "seed": seed, "checkpoint": checkpoint, "split": split}
+            columns |= {"example": range(EXAMPLES), "rloss": loss, "rerr_pgd": (loss > 1.8).astype(float)}
+            rows.append(pd.DataFrame(columns))
+    return pd.concat(rows, ignore_index=True)
