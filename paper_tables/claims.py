@@ -22,6 +22,7 @@ headings = {claim.name: f"{claim.name}: {claim.verdict}" for claim in judged}
 frame["section"] = frame["claim"].map(headings)
 frame["shown"] = frame["outcome"] + frame["decides"].map({"yes": "", "no": " (beside it)"})
 paragraphs = {headings[claim.name]: f"{claim.spec.statement}\n\nRule: {claim.spec.rule}" for claim in judged}
+verdicts = claims.verdicts_table(judged, notebook.experiment)
 
 # %%
 columns = {
@@ -38,9 +39,10 @@ columns = {
     "note": tables.Column("Note"),
 }
 notes = [
-    "A test holds if its 95 % interval (BCa, the wider of over variants and over families) lies on the side "
-    "of 0 that the claim says and p < 0.05 (permutations, two-sided). Tests marked (beside it) do not "
-    "change the verdict. Published: the same statistic on the printed numbers. Talk: the value it states."
+    "A test with a sign holds if its 95 % interval lies on that side of 0 and p < 0.05 (two-sided). Over "
+    "variants or families, intervals are bootstraps, of which the wider one is shown and decides, and "
+    "p-values are of permutations. Tests marked (beside it) do not change the verdict. Published: the same "
+    "statistic on the printed numbers. Talk: the value it states."
 ]
 title = f"The claims, judged on {notebook.experiment}"
-notebook.write(tables.texts(frame, columns, title, notes, "section", paragraphs))
+notebook.write(tables.texts(frame, columns, title, notes, "section", paragraphs, verdicts))

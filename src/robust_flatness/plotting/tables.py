@@ -54,6 +54,7 @@ def texts(
     notes: Sequence[str] = (),
     sections: str | None = None,
     paragraphs: Mapping[str, str] | None = None,
+    introduction: str = "",
 ) -> dict[str, str]:
     """A frame as {".csv": ..., ".md": ..., ".tex": ...}.
 
@@ -69,6 +70,8 @@ def texts(
         A column whose values head groups of rows, in order of appearance.
     paragraphs
         Text for each section: in Markdown, sections then have a heading, this text and a table each.
+    introduction
+        Markdown below the title.
     """
     shown = {name: column for name, column in columns.items() if name in frame}
     headings = [column.heading for column in shown.values()]
@@ -80,17 +83,19 @@ def texts(
     ]
     return {
         ".csv": csv_text(frame.map(rounded)),
-        ".md": _markdown(headings, numeric, groups, title, notes, paragraphs),
+        ".md": _markdown(headings, numeric, groups, title, notes, paragraphs, introduction),
         ".tex": _latex(headings, numeric, groups, title, notes),
     }
 
 
-def _markdown(headings, numeric, groups, title: str, notes: Sequence[str], paragraphs) -> str:
+def _markdown(
+    headings, numeric, groups, title: str, notes: Sequence[str], paragraphs, introduction: str
+) -> str:
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
     head = [line(headings), line(["---:" if right else "---" for right in numeric])]
-    lines = [f"# {title}", "", *([] if paragraphs else head)]
+    lines = [f"# {title}", "", *([introduction, ""] if introduction else []), *([] if paragraphs else head)]
     for key, rows in groups:
         if paragraphs:
             lines += [f"## {key}", "", paragraphs[key], "", *head]
