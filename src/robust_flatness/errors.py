@@ -6,7 +6,12 @@ class RobustFlatnessError(Exception):
 
 
 class ConfigError(RobustFlatnessError, ValueError):
-    """Input that cannot be used; the message names the field or file, the value and what is allowed."""
+    """Settings that cannot be used; the message names the field, the value and what is allowed."""
+
+
+class FileError(RobustFlatnessError, ValueError):
+    """A file that cannot be used: missing, damaged, or not of the others it is used with. The message names
+    the file, what is wrong with it, and what to do."""
 
 
 class TrainingError(RobustFlatnessError, RuntimeError):

@@ -1,11 +1,9 @@
-"""Reading, checking and writing the tables of an experiment."""
+"""The tables of an experiment as pandas frames: read, checked and written."""
 
-import csv
 import difflib
-import io
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 
@@ -13,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from robust_flatness.config import VariantSpec, load_variants
-from robust_flatness.errors import ConfigError
-from robust_flatness.files import write_text
+from robust_flatness.errors import FileError
+from robust_flatness.tables import rows as csv_rows
+from robust_flatness.tables.rows import Rows, read_rows, write_rows
 from robust_flatness.tables.schema import (
     CHECKPOINTS,
     ERRORS,
@@ -27,20 +26,15 @@ from robust_flatness.tables.schema import (
     LOSSES,
     OTHER,
     SERIES,
-    SETTINGS,
     WORDS,
     is_known_column,
     is_measure,
 )
 
 
-class ResultsError(ConfigError):
-    """A table of results that cannot be used; the message names file, row, column and value."""
-
-
 @dataclass(frozen=True)
 class Tables:
-    """The four tables of an experiment."""
+    """The tables of an experiment, named as their files."""
 
     models: pd.DataFrame
     history: pd.DataFrame
@@ -54,50 +48,20 @@ def repository() -> Path:
 
     Raises
     ------
-    ResultsError
+    FileError
         If there is neither.
     """
     here = Path.cwd()
     for folder in (here, *here.parents, Path(__file__).resolve().parents[3]):
         if (folder / "config" / "variants.yaml").is_file():
             return folder
-    raise ResultsError(f"{here}: not inside a checkout of this repository (no config/variants.yaml found)")
+    raise FileError(f"{here}: not inside a checkout of this repository (no config/variants.yaml found)")
 
 
 @cache
 def catalogue() -> Mapping[str, VariantSpec]:
     """The variants of `config/variants.yaml`: slug -> spec, with label and family."""
     return load_variants(repository() / "config" / "variants.yaml")
-
-
-def read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of a CSV file as text.
-
-    Raises
-    ------
-    ResultsError
-        If the file cannot be read, has no header, a doubled column or a row of another length.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ResultsError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise ResultsError(f"{path}: not a text file in UTF-8") from None
-    rows = [*csv.reader(io.StringIO(text.rstrip()))]
-    if not rows:
-        raise ResultsError(f"{path}: empty; expected a header line and one row per model")
-    header = [name.strip() for name in rows[0]]
-    doubled = sorted({name for name in header if header.count(name) > 1})
-    if doubled:
-        raise ResultsError(f"{path}: column {', '.join(map(repr, doubled))} appears more than once")
-    for number, row in enumerate(rows[1:], start=2):
-        if len(row) != len(header):
-            raise ResultsError(
-                f"{path}: row {number} has {len(row)} cells, the header has {len(header)}"
-                + ("; separate cells by commas" if len(header) == 1 else "")
-            )
-    return header, [[cell.strip() for cell in row] for row in rows[1:]]
 
 
 def parse_numbers(path: Path, column: str, cells: list[str], who: list[str]) -> list[float]:
@@ -109,7 +73,7 @@ def parse_numbers(path: Path, column: str, cells: list[str], who: list[str]) -> 
         except ValueError:
             value = math.inf
         if math.isinf(value) or (cell and math.isnan(value) and cell.lower() != "nan"):
-            raise ResultsError(
+            raise FileError(
                 f"{path}: row {number} ({variant}), column {column}: {cell!r} is not a finite number; "
                 "leave the cell empty where nothing was measured"
             )
@@ -117,14 +81,14 @@ def parse_numbers(path: Path, column: str, cells: list[str], who: list[str]) -> 
     return values
 
 
-def _parse(path: Path, header: list[str], rows: list[list[str]]) -> pd.DataFrame:
-    """Rows of text as a frame: words as they are, everything else as numbers."""
-    cells = dict(zip(header, ([*column] for column in zip(*rows, strict=True)), strict=False))
-    who = cells.get("variant", [""] * len(rows))
+def parse_rows(path: Path, table: Rows) -> pd.DataFrame:
+    """Rows of text as a frame: words and columns of somebody's own words as they are, everything else as
+    numbers."""
+    who = [row.get("variant", "") for row in table.rows]
     frame = {}
-    for name in header:
-        column = cells.get(name, [])
-        if name in (*WORDS, "direction", "normalisation"):
+    for name in table.columns:
+        column = [row[name] for row in table.rows]
+        if name in WORDS:
             frame[name] = pd.Series(column, dtype=object)
         elif name.startswith("setting_"):
             frame[name] = pd.Series([_number_or_word(cell) for cell in column], dtype=object)
@@ -148,16 +112,16 @@ def identified(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
     variants = list(frame["variant"])
     for number, slug in enumerate(variants, start=2):
         if not slug:
-            raise ResultsError(f"{path}: row {number}, column variant: empty")
+            raise FileError(f"{path}: row {number}, column variant: empty")
     seeds = frame.get("seed", pd.Series([math.nan] * len(frame), dtype=float)).fillna(0)
     for number, seed in enumerate(seeds, start=2):
         if seed < 0 or seed != int(seed):
-            raise ResultsError(f"{path}: row {number}, column seed: {seed:g}; allowed are 0, 1, 2, ...")
+            raise FileError(f"{path}: row {number}, column seed: {seed:g}; allowed are 0, 1, 2, ...")
     frame["seed"] = seeds.astype(int)
     checkpoints = list(frame.get("checkpoint", ["last"] * len(frame)))
     for number, checkpoint in enumerate(checkpoints, start=2):
         if checkpoint not in CHECKPOINTS:
-            raise ResultsError(
+            raise FileError(
                 f"{path}: row {number}, column checkpoint: {checkpoint!r}; "
                 f"allowed are {', '.join(CHECKPOINTS)}"
             )
@@ -188,7 +152,7 @@ def identified(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
     seen: dict[tuple, int] = {}
     for number, key in enumerate(frame[list(KEYS)].itertuples(index=False, name=None), start=2):
         if key in seen:
-            raise ResultsError(
+            raise FileError(
                 f"{path}: rows {seen[key]} and {number} are both variant {key[0]!r}, seed {key[1]}, "
                 f"checkpoint {key[2]!r}; keep one of them"
             )
@@ -205,7 +169,7 @@ def read_results_table(path: Path) -> pd.DataFrame:
 
     Raises
     ------
-    ResultsError
+    FileError
         For a missing or misnamed column, a cell that is no number, an error outside 0 to 100, a
         negative loss, or two rows for the same variant, seed and checkpoint.
     """
@@ -217,26 +181,26 @@ def read_results_table(path: Path) -> pd.DataFrame:
     for name in header:
         if not is_known_column(name):
             if ";" in name or "\t" in name:
-                raise ResultsError(f"{path}: the header is {name!r}; separate cells by commas")
+                raise FileError(f"{path}: the header is {name!r}; separate cells by commas")
             close = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
             hint = f"did you mean {close[0]!r}?" if close else "known are " + ", ".join(names)
-            raise ResultsError(
+            raise FileError(
                 f"{path}: unknown column {name!r}; {hint} "
                 "(columns of your own may be kept under setting_<name>)"
             )
     if missing:
-        raise ResultsError(f"{path}: column 'variant' is missing; found {', '.join(map(repr, header))}")
+        raise FileError(f"{path}: column 'variant' is missing; found {', '.join(map(repr, header))}")
     if not any(is_measure(name) for name in header):
-        raise ResultsError(f"{path}: no column holds a measure; known are {', '.join(measures)}")
+        raise FileError(f"{path}: no column holds a measure; known are {', '.join(measures)}")
     if not rows:
-        raise ResultsError(f"{path}: no rows; expected one per variant, seed and checkpoint")
+        raise FileError(f"{path}: no rows; expected one per variant, seed and checkpoint")
     frame = _parse(path, header, rows)
     for name in set(header) & {*ERRORS, *LOSSES}:
         values = frame[name].to_numpy()
         upper = 100 if name in ERRORS else math.inf
         for row in np.flatnonzero((values < 0) | (values > upper)):
             allowed = "0 to 100 (per cent)" if name in ERRORS else "0 and above"
-            raise ResultsError(
+            raise FileError(
                 f"{path}: row {row + 2} ({frame['variant'][row]}), column {name}: {values[row]:g}; "
                 f"allowed is {allowed}"
             )
@@ -248,13 +212,13 @@ def read_models(path: Path) -> pd.DataFrame:
 
     Raises
     ------
-    ResultsError
+    FileError
         If a cell is no number, a row is doubled, or `variant` is missing.
     """
     path = Path(path)
     header, rows = read_rows(path)
     if "variant" not in header:
-        raise ResultsError(f"{path}: column 'variant' is missing; found {', '.join(map(repr, header))}")
+        raise FileError(f"{path}: column 'variant' is missing; found {', '.join(map(repr, header))}")
     return identified(path, _parse(path, header, rows))
 
 
@@ -264,7 +228,7 @@ def _read_plain(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
         return empty(columns)
     header, rows = read_rows(path)
     if "variant" not in header:
-        raise ResultsError(f"{path}: column 'variant' is missing; found {', '.join(map(repr, header))}")
+        raise FileError(f"{path}: column 'variant' is missing; found {', '.join(map(repr, header))}")
     frame = _parse(path, header, rows)
     for name in columns:
         if name not in frame:

@@ -1,10 +1,24 @@
-"""The columns of the tables: names, words for axes, direction."""
+"""The columns of the tables: which there are, what they say in words, what a low value means.
 
-import re
+An experiment has these tables under `results/<experiment>/`:
+
+`models.csv`
+    one row per variant, seed and checkpoint (`last`, `best`), with every measure (the Hessian's and the
+    landscape of the last one alone);
+`history.csv`
+    one row per variant, seed and epoch: the training curves;
+`series.csv`
+    one row per variant, seed and snapshot: loss and flatness throughout training;
+`landscape.csv`
+    one row per variant, direction and point: RLoss along directions in weight space.
+"""
+
 from collections.abc import Iterable
+from functools import cache
 
-import pandas as pd
+from robust_flatness.tables.columns import Column, Name
 
+TABLES = ("models", "history", "series", "landscape")
 CHECKPOINTS = ("last", "best")
 KEYS = ("variant", "seed", "checkpoint")
 IDENTITY = (*KEYS, "family", "label", "derived", "epoch", "epochs")
@@ -14,28 +28,76 @@ OTHER = "other"
 #: Family of the RobustBench models in the published tables.
 ROBUSTBENCH = "robustbench"
 
-ERRORS = tuple(
-    f"{split}_{measure}" for split in ("test", "train") for measure in ("err", "rerr_pgd", "rerr_aa")
-)
-LOSSES = tuple(
-    f"{split}_{measure}" for split in ("test", "train") for measure in ("ce", "rloss_pgd", "rloss_aa")
-)
-FLATNESS = ("avg_flatness_rloss", "worst_flatness_rloss", "avg_flatness_ce", "worst_flatness_ce")
-HESSIAN = ("hessian_max", "hessian_min", "convexity")
-SETTINGS = (
-    "avg_flatness_xi",
-    "worst_flatness_xi",
-    "classes",
-    *(f"{what}_{split}_examples" for what in ("clean", "robust", "flatness") for split in ("test", "train")),
-    "hessian_examples",
-)
-#: Columns of words; all others hold numbers.
-WORDS = ("variant", "checkpoint", "family", "label", "autoattack", "dataset", "robustness_group")
+_ROBUST, _FLAT = "lower is more robust", "lower is flatter"
 
-_FLATNESS = re.compile(
-    r"(?P<train>train_)?(?P<case>avg|worst)_flatness_(?P<loss>rloss|ce)"
-    r"(_(?P<xi>\d+(\.\d+)?(e-?\d+)?))?(_(?P<spread>std|se))?"
+
+def _examples(what: str, words: str) -> Column:
+    return Column(f"{what}_examples", words, kind="setting")
+
+
+def _flatness(stem: str, words: str, spread: bool) -> Column:
+    return Column(stem, words, "flatness", splits="train", radii=True, spread=spread, direction=_FLAT)
+
+
+#: Columns of `models.csv` by the measure that fills them.
+MEASURED: dict[str, tuple[Column, ...]] = {
+    "robustness": (
+        Column("err", "Err (%)", "error", splits="both"),
+        Column("rerr_pgd", "RErr, PGD (%)", "error", splits="both", direction=_ROBUST),
+        Column("rerr_aa", "RErr, AutoAttack (%)", "error", splits="both", direction=_ROBUST),
+        Column("ce", "CE", "loss", splits="both"),
+        Column("rloss_pgd", "RLoss", "loss", splits="both", direction=_ROBUST),
+        Column("rloss_aa", "CE on AutoAttack's examples", "loss", splits="both", direction=_ROBUST),
+        Column("autoattack", "AutoAttack's budget", "word"),
+        _examples("clean_test", "test examples, clean"),
+        _examples("clean_train", "training examples, clean"),
+        _examples("robust_test", "test examples, attacked"),
+        _examples("robust_train", "training examples, attacked"),
+    ),
+    "flatness": (
+        _flatness("avg_flatness_rloss", "average-case flatness in RLoss", True),
+        _flatness("worst_flatness_rloss", "worst-case flatness in RLoss", False),
+        _flatness("avg_flatness_ce", "average-case flatness in CE", True),
+        _flatness("worst_flatness_ce", "worst-case flatness in CE", False),
+        Column("avg_flatness_xi", "radius of average-case flatness", "setting"),
+        Column("worst_flatness_xi", "radius of worst-case flatness", "setting"),
+        _examples("flatness_test", "test examples, flatness"),
+        _examples("flatness_train", "training examples, flatness"),
+    ),
+    "hessian": (
+        Column("hessian_max", "largest Hessian eigenvalue", direction=_FLAT),
+        Column("hessian_min", "smallest Hessian eigenvalue"),
+        Column("convexity", "|λmin| / |λmax|"),
+        _examples("hessian", "held-out examples, Hessian"),
+    ),
+    "landscape": (_examples("landscape", "test examples, landscape"),),
+}
+
+#: What is neither measured nor a key: words and settings of a row of `models.csv`.
+OTHERS = (
+    Column("family", "family", "word"),
+    Column("label", "label", "word"),
+    Column("dataset", "dataset", "word"),
+    Column("robustness_group", "group by robustness", "word"),
+    Column("classes", "number of classes", "setting"),
 )
+#: What is computed from the columns of one variant.
+DIFFERENCES = (
+    Column("rloss_gap", "RLoss, test minus train"),
+    Column("rloss_overfitting", "RLoss, last minus early-stopped"),
+)
+#: Quantities of the curves alone.
+CURVES = (
+    Column("rloss", "RLoss", "loss", splits="both", direction=_ROBUST),
+    Column("rerr", "RErr (%)", "error", splits="both", direction=_ROBUST),
+    Column("test_correct_rloss", "test RLoss on examples classified correctly", "loss", direction=_ROBUST),
+    Column("test_incorrect_rloss", "test RLoss on examples classified incorrectly", "loss", direction=_ROBUST),
+    Column("early_stopping_rloss", "early-stopping RLoss", "loss", direction=_ROBUST),
+    Column("early_stopping_rerr", "early-stopping RErr (%)", "error", direction=_ROBUST),
+    Column("normalised_epoch", "epoch (share of training)"),
+    Column("learning_rate", "learning rate"),
+)
+ALONG_DIRECTIONS = Column("rloss", "RLoss along directions in weight space", "loss", direction=_ROBUST)
 
 HISTORY = (
     *("variant", "seed", "epoch", "epochs", "normalised_epoch", "learning_rate", "train_loss"),
@@ -52,16 +114,44 @@ LANDSCAPE = (
     *("rloss", "rloss_std"),
 )
 
+_MODELS = (*(column for columns in MEASURED.values() for column in columns), *OTHERS)
+
+
+def _named(kind: str) -> tuple[str, ...]:
+    columns = [column for column in _MODELS if column.kind == kind]
+    return tuple(
+        column.name(split)
+        for split in ("test", "train")
+        for column in columns
+        if split == "test" or column.splits == "both"
+    )
+
+
+#: Names of `models.csv` at the main radius, by kind; flatness on test examples alone.
+ERRORS, LOSSES, FLATNESS = _named("error"), _named("loss"), _named("flatness")
+HESSIAN = tuple(column.stem for column in MEASURED["hessian"] if column.is_measure)
+SETTINGS = _named("setting")
+#: Columns of text; all others hold numbers, but for the settings of trainings, which may be either.
+WORDS = ("variant", "checkpoint", "direction", "normalisation", *_named("word"))
+
+
+@cache
+def parse_name(name: str) -> Name | None:
+    """A column of `models.csv` in its parts; None where no measure has such a column."""
+    return next(filter(None, (column.parse(name) for column in _MODELS)), None)
+
 
 def is_known_column(name: str) -> bool:
-    """Whether `models.csv` may have a column of this name."""
-    fixed = {*IDENTITY, *WORDS, *ERRORS, *LOSSES, *HESSIAN, *SETTINGS}
-    return name in fixed or name.startswith("setting_") or _FLATNESS.fullmatch(name) is not None
+    """Whether `models.csv` has a column of this name by itself."""
+    known = parse_name(name)
+    own = known is not None and not known.best and not known.seeds
+    return own or name in IDENTITY or name.startswith("setting_")
 
 
 def is_measure(name: str) -> bool:
     """Whether the column holds a measure (an error, a loss, a flatness, an eigenvalue)."""
-    return name in {*ERRORS, *LOSSES, *HESSIAN} or _FLATNESS.fullmatch(name) is not None
+    known = parse_name(name)
+    return known is not None and known.column.is_measure and not known.best and not known.seeds
 
 
 def radius_columns(
@@ -71,73 +161,33 @@ def radius_columns(
 
     `case` is "avg" or "worst", `loss` is "rloss" or "ce"; `train` asks for training examples.
     """
+    stem, split = f"{case}_flatness_{loss}", "train" if train else "test"
     found = {}
     for name in columns:
-        match = _FLATNESS.fullmatch(name)
-        if (
-            match
-            and match["xi"]
-            and not match["spread"]
-            and (match["case"], match["loss"], bool(match["train"])) == (case, loss, train)
-        ):
-            found[float(match["xi"])] = name
+        known = parse_name(name)
+        if known is not None and known.xi is not None and not (known.spread or known.best or known.seeds):
+            if (known.column.stem, known.split) == (stem, split):
+                found[known.xi] = name
     return dict(sorted(found.items()))
 
 
-def all_radii(models: pd.DataFrame, case: str, loss: str = "rloss") -> dict[float, str]:
-    """As `radius_columns`, the main radius included where the table says what it is."""
-    radii = radius_columns(models.columns, case, loss)
-    main, xi = f"{case}_flatness_{loss}", models.get(f"{case}_flatness_xi")
-    if main in models and xi is not None and xi.notna().any():
-        radii[float(xi.dropna().iloc[0])] = main
-    return dict(sorted(radii.items()))
-
-
 def describe(name: str) -> str:
-    """A column in words, as on the axes of the figures.
+    """A column in words, as on the axes of the figures; a name that is not known as it is.
 
-    >>> describe("avg_flatness_rloss")
-    'average-case flatness in RLoss'
+    >>> describe("avg_flatness_rloss"), describe("train_worst_flatness_ce")
+    ('average-case flatness in RLoss', 'worst-case flatness in CE on training examples')
     """
-    match = _FLATNESS.fullmatch(name)
-    if match:
-        case = {"avg": "average-case", "worst": "worst-case"}[match["case"]]
-        words = f"{case} flatness in {'RLoss' if match['loss'] == 'rloss' else 'CE'}"
-        words += " on training examples" if match["train"] else ""
-        words += f" (ξ = {float(match['xi']):g})" if match["xi"] else ""
-        spread = {"std": "standard deviation of ", "se": "standard error of ", None: ""}
-        return spread[match["spread"]] + words
-    words = {
-        "err": "Err (%)",
-        "rerr_pgd": "RErr, PGD (%)",
-        "rerr_aa": "RErr, AutoAttack (%)",
-        "ce": "CE",
-        "rloss_pgd": "RLoss",
-        "rloss_aa": "CE on AutoAttack's examples",
-        "rloss": "RLoss",
-        "rerr": "RErr (%)",
-    }
-    split, _, measure = name.partition("_")
-    if split in ("test", "train") and measure in words:
-        return f"{split} {words[measure]}"
-    return {
-        "rloss": "RLoss along directions in weight space",
-        "test_correct_rloss": "test RLoss on examples classified correctly",
-        "test_incorrect_rloss": "test RLoss on examples classified incorrectly",
-        "hessian_max": "largest Hessian eigenvalue",
-        "hessian_min": "smallest Hessian eigenvalue",
-        "convexity": "|λmin| / |λmax|",
-        "rloss_gap": "RLoss, test minus train",
-        "rloss_overfitting": "RLoss, last minus early-stopped",
-        "normalised_epoch": "epoch (share of training)",
-        "learning_rate": "learning rate",
-    }.get(name, name)
+    known = _known(name)
+    return known.words if known else name
 
 
 def direction(name: str) -> str:
     """What a low value of a column means: "lower is flatter", "lower is more robust", or ""."""
-    if "flatness" in name:
-        return "lower is flatter" if not name.endswith(("_std", "_se")) else ""
-    if "rloss" in name or "rerr" in name:
-        return "" if name in ("rloss_gap", "rloss_overfitting") else "lower is more robust"
-    return "lower is flatter" if name == "hessian_max" else ""
+    known = _known(name)
+    return known.direction if known else ""
+
+
+@cache
+def _known(name: str) -> Name | None:
+    columns = (*_MODELS, *CURVES, *DIFFERENCES, ALONG_DIRECTIONS)
+    return next(filter(None, (column.parse(name) for column in columns)), None)

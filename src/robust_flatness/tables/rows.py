@@ -1,0 +1,80 @@
+"""The only reader and writer of CSV: rows of text in, rows of anything out. No pandas."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from robust_flatness.errors import FileError
+from robust_flatness.files import write_text
+
+
+class Rows(NamedTuple):
+    """A table as text: its columns, and a dictionary for each row."""
+
+    columns: tuple[str, ...]
+    rows: list[dict[str, str]]
+
+
+def read_rows(path: Path, need: Sequence[str] = (), remedy: str = "") -> Rows:
+    """The rows of a CSV file as text, without blanks around the cells.
+
+    `need` names columns that must be there; `remedy` says what to do about a file that is missing or
+    damaged.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read, has no header, a doubled column, one of `need` missing, or a row of
+        another length.
+    """
+    remedy = f"; {remedy}" if remedy else ""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+        lines = [*csv.reader(io.StringIO(text.rstrip()))]
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read ({error.strerror}){remedy}") from None
+    except UnicodeDecodeError:
+        raise FileError(f"{path}: not a text file in UTF-8{remedy}") from None
+    except csv.Error as error:
+        raise FileError(f"{path}: not a CSV file ({error}){remedy}") from None
+    if not lines:
+        raise FileError(f"{path}: empty; expected a header line and one row per model{remedy}")
+    header = tuple(name.strip() for name in lines[0])
+    doubled = sorted({name for name in header if header.count(name) > 1})
+    if doubled:
+        raise FileError(f"{path}: column {', '.join(map(repr, doubled))} appears more than once{remedy}")
+    for name in need:
+        if name not in header:
+            found = ", ".join(map(repr, header))
+            raise FileError(f"{path}: column {name!r} is missing; found {found}{remedy}")
+    rows = []
+    for number, line in enumerate(lines[1:], start=2):
+        if len(line) != len(header):
+            raise FileError(
+                f"{path}: row {number} has {len(line)} cells, the header has {len(header)}"
+                + ("; separate cells by commas" if len(header) == 1 else remedy)
+            )
+        rows.append({name: cell.strip() for name, cell in zip(header, line, strict=True)})
+    return Rows(header, rows)
+
+
+def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = ()) -> str:
+    """Rows as CSV: `columns` first, then the others in order of appearance; an empty cell where a row has
+    none, and for None.
+
+    Floats are written with the shortest digits that read back to the same number.
+    """
+    rows = list(rows)
+    names = list(dict.fromkeys((*columns, *(name for row in rows for name in row))))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names or ["variant"], restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
+    """Write `csv_text` to `path`, whole or not at all."""
+    write_text(path, csv_text(rows, columns))
