@@ -14,7 +14,8 @@ from robust_flatness.measuring.run import measure_checkpoints
 from robust_flatness.models import build_model
 from robust_flatness.models.checkpoint import Metadata, load_checkpoint, save_checkpoint
 from robust_flatness.seeding import derive_seed, generator
-from robust_flatness.tables.collect import read_rows, write_table
+from robust_flatness.tables.collect import read_epochs
+from robust_flatness.tables.rows import write_rows
 
 ATTACK = {"epsilon": 0.1, "step_size": 0.05, "steps": 2}
 
@@ -39,7 +40,7 @@ def test_the_tables_have_all_snapshots_and_their_examples(snapshot, tmp_path):
     for epoch in (0, 3):
         path = tmp_path / f"run/checkpoints/epoch-{epoch:03d}.safetensors"
         save_checkpoint(path, checkpoint.model, replace(checkpoint.metadata, epoch=epoch))
-    write_table(tmp_path / "run/history.csv", [{"epoch": epoch, "test_rloss": 1} for epoch in (0, 3)])
+    write_rows(tmp_path / "run/history.csv", [{"epoch": epoch, "test_rloss": 1} for epoch in (0, 3)])
     spec = SeriesSpec(
         attack=ATTACK, average={"xi": [0.5], "samples": 1}, worst={"xi": [0.003], "steps": 1, "restarts": 1},
         test_examples=4, train_examples=3,
@@ -48,9 +49,9 @@ def test_the_tables_have_all_snapshots_and_their_examples(snapshot, tmp_path):
     measure_checkpoints(
         MEASURES["series"], [last], spec, data, tmp_path / "run", 0, "cpu", 1, lambda *_: None
     )
-    rows = read_rows(tmp_path / "run/series.csv")
+    rows = read_epochs(tmp_path / "run/series.csv")
     assert [row["epoch"] for row in rows] == ["0", "3"]
-    examples = read_rows(tmp_path / "run/series-examples.csv")
+    examples = read_epochs(tmp_path / "run/series-examples.csv")
     assert [row["checkpoint"] for row in examples] == ["epoch-000"] * 7 + ["epoch-003"] * 7
     assert [row["split"] for row in examples[:7]] == ["test"] * 4 + ["train"] * 3
     losses = [float(row["rloss"]) for row in examples[:4]]

@@ -1,7 +1,6 @@
 """What the Snakemake workflow asks of the library while it is planned."""
 
 import atexit
-import csv
 import shutil
 import tempfile
 from collections.abc import Iterable
@@ -9,7 +8,8 @@ from pathlib import Path
 from shlex import quote
 
 from robust_flatness.config import Experiment, TrainJob
-from robust_flatness.errors import ConfigError
+from robust_flatness.errors import ConfigError, FileError
+from robust_flatness.tables.rows import read_rows
 
 #: Targets, and folders of output files, that need nothing but the results tables.
 DRAWING_TARGETS = ("figures", "tables", "page")
@@ -68,8 +68,10 @@ def why_stale(results: str, experiment: Experiment, files: Iterable[str | Path])
         return "is older than the configuration"
     if experiment.spec.results_table is not None:
         return ""
-    with open(table, newline="", encoding="utf-8") as file:
-        found = {(row.get("variant"), row.get("seed")) for row in csv.DictReader(file)}
+    try:
+        found = {(row["variant"], row["seed"]) for row in read_rows(table, need=["variant", "seed"]).rows}
+    except FileError:
+        return "is damaged"
     wanted = {(slug, str(seed)) for slug in experiment.variants for seed in experiment.seeds_of(slug)}
     lacking = len(wanted - found)
     return f"lacks {lacking} of {len(wanted)} pairs of variant and seed" if lacking else ""
@@ -90,8 +92,7 @@ def applied_settings(job: TrainJob) -> dict:
 def verdicts(claims: str | Path) -> str:
     """The table of claims as a line each for the end of a run: verdict, and the first statistic that
     decides it."""
-    with open(claims, newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["decides"] == "yes"]
+    rows = [row for row in read_rows(Path(claims), need=["decides"]).rows if row["decides"] == "yes"]
     if not rows:
         return f"{claims}: no claim"
     width = max(len(row["claim"]) for row in rows)

@@ -11,6 +11,7 @@ import pytest
 
 from robust_flatness import tables as results
 from robust_flatness.config import TrainingSpec
+from robust_flatness.errors import FileError
 from robust_flatness.plotting import curves, inputs, looks, style, tables
 from robust_flatness.plotting.labels import place_labels
 
@@ -191,7 +192,7 @@ def test_a_script_reads_and_writes_what_its_rule_says(workspace):
 
 def test_an_unknown_experiment_is_named_with_those_there_are(workspace, monkeypatch):
     monkeypatch.setenv("ROBUST_FLATNESS_EXPERIMENT", "digit")
-    with pytest.raises(results.ResultsError, match="there are digits, mine"):
+    with pytest.raises(FileError, match="there are digits, mine"):
         inputs("some_figure")
 
 

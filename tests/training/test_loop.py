@@ -14,7 +14,8 @@ from robust_flatness.data import Dataset
 from robust_flatness.errors import TrainingError
 from robust_flatness.models.checkpoint import load_checkpoint
 from robust_flatness.seeding import generator
-from robust_flatness.tables.history import COLUMNS, write_history
+from robust_flatness.tables.history import write_history
+from robust_flatness.tables.schema import HISTORY
 from robust_flatness.training import train
 from robust_flatness.training.loop import Training
 
@@ -91,7 +92,7 @@ def test_files_and_history(tmp_path, dataset, make_job):
     train(job, dataset, tmp_path, progress=lambda done, total, row: seen.append((done, total, row["epoch"])))
     assert seen == [(i + 1, 5, i) for i in range(5)]
     rows = history(tmp_path)
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == HISTORY
     assert [row["epoch"] for row in rows] == list("01234")
     assert [float(row["normalised_epoch"]) for row in rows] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert {(row["variant"], row["seed"], row["epochs"]) for row in rows} == {("tiny", "0", "5")}
@@ -153,7 +154,7 @@ def test_early_stopping_never_reads_the_test_split(tmp_path, make_dataset, make_
     for path in sorted((tmp_path / "a" / "checkpoints").iterdir()):
         assert path.read_bytes() == (tmp_path / "b" / "checkpoints" / path.name).read_bytes(), path.name
     for a, b in zip(history(tmp_path / "a"), history(tmp_path / "b"), strict=True):
-        differing = {column for column in COLUMNS if a[column] != b[column]}
+        differing = {column for column in HISTORY if a[column] != b[column]}
         assert differing <= {"test_rloss", "test_rerr", "test_correct_rloss", "test_incorrect_rloss"}
     assert a["test_rloss"] != b["test_rloss"]
 

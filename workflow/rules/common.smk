@@ -13,7 +13,8 @@ from robust_flatness.errors import ConfigError
 from robust_flatness.files import canonical_json, write_text
 from robust_flatness.measuring.cost import minutes, training_passes
 from robust_flatness.measuring.registry import CHECKPOINTS, MEASURES
-from robust_flatness.tables.collect import TABLES, CollectSpec, VariantEntry
+from robust_flatness.tables.collect import CollectSpec, VariantEntry
+from robust_flatness.tables.schema import TABLES
 from robust_flatness.warm_start.server import start_server
 from robust_flatness.workflow import applied_settings, only_draws, plain_executable, why_stale, verdicts
 

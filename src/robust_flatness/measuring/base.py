@@ -1,10 +1,11 @@
 """What an entry of the registry says, and what a measure returns."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from robust_flatness.config.measures import AttackSpec, MeasureSpec
+from robust_flatness.tables.columns import Column
 
 SPLITS = ("test", "train")
 CHECKPOINTS = ("last", "best")
@@ -41,7 +42,7 @@ class Measure:
 
     `passes(spec, held_out, snapshots)` is the number of passes (forward and backward through the network
     for one image) of a job, with `held_out` images for early stopping and at most that many snapshots.
-    `columns` are the columns of the results table in words, for axes. `rows` names the entry of
+    `columns` are its columns of the results table, with their words. `rows` names the entry of
     `details` whose rows become the table `<name>.csv`.
     """
 
@@ -49,7 +50,7 @@ class Measure:
     spec: type[MeasureSpec]
     function: Function
     passes: Callable[[Any, int, int], int]
-    columns: Mapping[str, str]
+    columns: tuple[Column, ...]
     checkpoints: tuple[str, ...] = CHECKPOINTS
     rows: str | None = None
     examples: bool = False

@@ -9,6 +9,7 @@ from robust_flatness.config.values import Count, Positive, Precision, Radii, Siz
 from robust_flatness.measuring.base import CHECKPOINTS, SPLITS, Measure, Measured, pgd, splits_of
 from robust_flatness.measuring.cost import attack_passes
 from robust_flatness.seeding import derive_seed
+from robust_flatness.tables.columns import FLATTER, Column
 
 if TYPE_CHECKING:
     from robust_flatness.data import Dataset
@@ -49,6 +50,19 @@ class FlatnessSpec(MeasureSpec):
     train_examples: Size
     """0: the training split is left out."""
     precision: Precision = "float32"
+
+
+#: The columns, by case and whether the examples are attacked.
+COLUMNS = {
+    (case, attacked): Column(
+        f"{short}_flatness_{'rloss' if attacked else 'ce'}",
+        f"{case}-case flatness in {'RLoss' if attacked else 'CE'}",
+        kind="flatness", splits="train", radii=True, spread=case == "average", direction=FLATTER,
+        compared=True,
+    )
+    for attacked in (True, False)
+    for case, short in (("average", "avg"), ("worst", "worst"))
+}  # fmt: skip
 
 
 def flatness(
@@ -126,10 +140,7 @@ def flatness_column(split: str, case: str, attacked: bool, xi: float | None = No
     >>> flatness_column("train", "average", True), flatness_column("test", "worst", True, 0.00075)
     ('train_avg_flatness_rloss', 'worst_flatness_rloss_0.00075')
     """
-    prefix = "train_" if split == "train" else ""
-    loss = "rloss" if attacked else "ce"
-    suffix = "" if xi is None else f"_{xi:g}"
-    return f"{prefix}{'avg' if case == 'average' else 'worst'}_flatness_{loss}{suffix}"
+    return COLUMNS[case, attacked].name(split, xi)
 
 
 def _flatness_jobs(
@@ -160,15 +171,18 @@ def worst_passes(spec: WorstFlatnessSpec) -> int:
     return 2 * (len(spec.xi) + 1) * spec.steps * spec.restarts
 
 
-def _columns() -> Iterator[tuple[str, str]]:
-    for split in SPLITS:
-        for case, words in (("average", "average-case"), ("worst", "worst-case")):
-            for attacked in (True, False):
-                loss = "RLoss" if attacked else "CE"
-                where = " on training examples" if split == "train" else ""
-                yield flatness_column(split, case, attacked), f"{words} flatness in {loss}{where}"
-
-
 MEASURE = Measure(
-    name="flatness", spec=FlatnessSpec, function=flatness, passes=passes, columns=dict(_columns())
+    name="flatness",
+    spec=FlatnessSpec,
+    function=flatness,
+    passes=passes,
+    columns=(
+        *COLUMNS.values(),
+        Column("avg_flatness_xi", "radius of average-case flatness", "setting"),
+        Column("worst_flatness_xi", "radius of worst-case flatness", "setting"),
+        *(
+            Column(f"flatness_{split}_examples", f"{split} examples of flatness", "setting")
+            for split in SPLITS
+        ),
+    ),
 )

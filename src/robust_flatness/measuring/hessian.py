@@ -9,6 +9,7 @@ from robust_flatness.config.measures import MeasureSpec
 from robust_flatness.config.values import Count, Integer, Positive
 from robust_flatness.measuring.base import Measure, Measured
 from robust_flatness.seeding import derive_seed
+from robust_flatness.tables.columns import FLATTER, Column
 
 if TYPE_CHECKING:
     from robust_flatness.data import Dataset
@@ -63,10 +64,11 @@ MEASURE = Measure(
     spec=HessianSpec,
     function=hessian,
     passes=passes,
-    columns={
-        "hessian_max": "largest Hessian eigenvalue",
-        "hessian_min": "smallest Hessian eigenvalue",
-        "convexity": "|λmin| / |λmax|",
-    },
+    columns=(
+        Column("hessian_max", "largest Hessian eigenvalue", direction=FLATTER, compared=True),
+        Column("hessian_min", "smallest Hessian eigenvalue"),
+        Column("convexity", "|λmin| / |λmax|"),
+        Column("hessian_examples", "held-out examples of the Hessian", "setting"),
+    ),
     checkpoints=("last",),
 )

@@ -12,6 +12,7 @@ from robust_flatness.config.values import Count, Integer, Positive, Precision
 from robust_flatness.measuring.base import Measure, Measured, pgd
 from robust_flatness.measuring.cost import attack_passes
 from robust_flatness.seeding import derive_seed
+from robust_flatness.tables.columns import Column
 
 if TYPE_CHECKING:
     from robust_flatness.data import Dataset
@@ -70,7 +71,7 @@ MEASURE = Measure(
     spec=LandscapeSpec,
     function=landscape,
     passes=passes,
-    columns={},
+    columns=(Column("landscape_examples", "test examples of the landscape", "setting"),),
     checkpoints=("last",),
     rows="curves",
 )

@@ -11,7 +11,7 @@ from robust_flatness.config.values import Spec
 from robust_flatness.measuring import flatness, hessian, landscape, robustness, series
 from robust_flatness.measuring.base import CHECKPOINTS, Measure, Measured
 
-__all__ = ["CHECKPOINTS", "MEASURES", "Measure", "MeasureSpecs", "Measured", "columns_in_words"]
+__all__ = ["CHECKPOINTS", "MEASURES", "Measure", "MeasureSpecs", "Measured"]
 
 MEASURES: dict[str, Measure] = {
     module.MEASURE.name: module.MEASURE for module in (robustness, flatness, hessian, landscape, series)
@@ -21,8 +21,3 @@ MEASURES: dict[str, Measure] = {
 MeasureSpecs: Any = create_model(
     "MeasureSpecs", __base__=Spec, **{name: (entry.spec | None, None) for name, entry in MEASURES.items()}
 )
-
-
-def columns_in_words() -> dict[str, str]:
-    """The columns of all measures in words, as on the axes of figures."""
-    return {column: words for entry in MEASURES.values() for column, words in entry.columns.items()}

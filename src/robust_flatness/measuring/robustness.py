@@ -10,6 +10,7 @@ from robust_flatness.config.values import Count, Precision, Size
 from robust_flatness.measuring.base import CHECKPOINTS, SPLITS, Measure, Measured, pgd, splits_of
 from robust_flatness.measuring.cost import attack_passes, autoattack_passes
 from robust_flatness.seeding import derive_seed
+from robust_flatness.tables.columns import MORE_ROBUST, Column
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -107,20 +108,24 @@ def passes(spec: RobustnessSpec, held_out: int, snapshots: int) -> int:
     return len(CHECKPOINTS) * (spec.test_examples + spec.train_examples) * each
 
 
-WORDS = {
-    "err": "Err (%)",
-    "ce": "CE",
-    "rerr_pgd": "RErr, PGD (%)",
-    "rloss_pgd": "RLoss",
-    "rerr_aa": "RErr, AutoAttack (%)",
-    "rloss_aa": "CE on AutoAttack's examples",
-}
-
 MEASURE = Measure(
     name="robustness",
     spec=RobustnessSpec,
     function=robustness,
     passes=passes,
-    columns={f"{split}_{name}": f"{split} {words}" for split in SPLITS for name, words in WORDS.items()},
+    columns=(
+        Column("err", "Err (%)", "error", splits="both"),
+        Column("rerr_pgd", "RErr, PGD (%)", "error", splits="both", direction=MORE_ROBUST),
+        Column("rerr_aa", "RErr, AutoAttack (%)", "error", splits="both", direction=MORE_ROBUST),
+        Column("ce", "CE", "loss", splits="both"),
+        Column("rloss_pgd", "RLoss", "loss", splits="both", direction=MORE_ROBUST),
+        Column("rloss_aa", "CE on AutoAttack's examples", "loss", splits="both", direction=MORE_ROBUST),
+        Column("autoattack", "AutoAttack's budget", "word"),
+        *(
+            Column(f"{what}_{split}_examples", f"{split} examples, {what}", "setting")
+            for what in ("clean", "robust")
+            for split in SPLITS
+        ),
+    ),
     examples=True,
 )

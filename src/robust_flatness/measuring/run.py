@@ -12,7 +12,8 @@ from robust_flatness.measuring.base import Measure
 from robust_flatness.models.checkpoint import Checkpoint, load_checkpoint
 from robust_flatness.provenance import provenance
 from robust_flatness.resumable import Unfinished
-from robust_flatness.tables.collect import example_rows, read_rows, write_table
+from robust_flatness.tables.collect import example_rows
+from robust_flatness.tables.rows import read_rows, write_rows
 
 #: Called before each checkpoint: how many are done, of how many, and its name.
 Progress = Callable[[int, int, str], None]
@@ -75,7 +76,7 @@ def measure_checkpoints(
 
 def write_series(outputs: list[Path], results: list[tuple[Checkpoint, dict]]) -> None:
     """The table of a measure of snapshots, and beside it, where asked for, that of single examples."""
-    write_table(
+    write_rows(
         outputs[0],
         [{"epoch": snapshot.metadata.epoch, **result["values"]} for snapshot, result in results],
     )
@@ -85,7 +86,7 @@ def write_series(outputs: list[Path], results: list[tuple[Checkpoint, dict]]) ->
             for snapshot, result in results
             for row in example_rows(result["details"]["examples"])
         ]
-        write_table(path, examples)
+        write_rows(path, examples)
 
 
 def describe_job(
@@ -114,7 +115,8 @@ def snapshots_beside(path: Path) -> list[Path]:
     if not snapshots:
         raise ConfigError(f"{folder}: no snapshots (epoch-NNN.safetensors); train the variant first")
     history = folder.parent / "history.csv"
-    taken = {int(row["epoch"]) for row in read_rows(history) if row["test_rloss"]}
+    epochs = read_rows(history, need=["epoch", "test_rloss"]).rows
+    taken = {int(row["epoch"]) for row in epochs if row["test_rloss"]}
     lacking = taken - {int(path.stem.removeprefix("epoch-")) for path in snapshots}
     if lacking:
         raise ConfigError(

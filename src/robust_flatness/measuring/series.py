@@ -80,7 +80,7 @@ MEASURE = Measure(
     spec=SeriesSpec,
     function=snapshot,
     passes=passes,
-    columns={},
+    columns=(),
     checkpoints=SNAPSHOTS,
     examples=True,
 )

@@ -1,6 +1,5 @@
 """Recompute a sample of an experiment's measures from its checkpoints and compare."""
 
-import csv
 import importlib.metadata
 import json
 import math
@@ -17,6 +16,7 @@ from robust_flatness.measuring.registry import MEASURES
 from robust_flatness.models.checkpoint import load_checkpoint
 from robust_flatness.seeding import derive_seed
 from robust_flatness.tables.collect import read_measure
+from robust_flatness.tables.rows import read_rows
 
 #: Largest difference between machines that counts as agreement, relative to max(1, |value|), and
 #: for errors in examples. On the same machine, with the same torch and threads, results are equal
@@ -119,13 +119,10 @@ def verify_table(directory: Path, files: list[Path]) -> list[str]:
     The table holds the variants of the last run; what others have left is not compared.
     """
     table = directory / "models.csv"
-    try:
-        with open(table, newline="", encoding="utf-8") as file:
-            rows = {(row["variant"], row["seed"], row["checkpoint"]): row for row in csv.DictReader(file)}
-    except FileNotFoundError:
+    if not table.exists():
         return [f"{table}: not there yet; run snakemake to collect the measures"]
-    except (ValueError, KeyError, csv.Error) as error:
-        raise ConfigError(f"{table}: damaged ({error!r})") from None
+    rows = read_rows(table, need=("variant", "seed", "checkpoint")).rows
+    rows = {(row["variant"], row["seed"], row["checkpoint"]): row for row in rows}
     variants, problems = {variant for variant, _, _ in rows}, []
     for path in files:
         run = path.parents[2]

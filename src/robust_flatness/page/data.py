@@ -1,6 +1,5 @@
 """What the page shows, from an experiment's tables: plain lists and dictionaries for its script."""
 
-import csv
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ import pandas as pd
 from robust_flatness import tables as results
 from robust_flatness.plotting import looks
 from robust_flatness.plotting.notebook import Notebook
+from robust_flatness.tables.rows import read_rows
 
 #: Matplotlib's markers as Vega's shapes.
 SHAPES = {
@@ -175,10 +175,7 @@ def _comparison(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    if not Path(path).is_file():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return read_rows(path).rows if Path(path).is_file() else []
 
 
 def _records(frame: pd.DataFrame, columns: Mapping[str, str]) -> list[dict[str, Any]]:

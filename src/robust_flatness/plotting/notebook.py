@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robust_flatness import tables as results
+from robust_flatness.errors import FileError
 from robust_flatness.files import atomic_path, write_text
 from robust_flatness.plotting import looks
 
@@ -82,7 +83,7 @@ class Notebook:
         looks.use(*(families or [looks.file(), *([own] if own.exists() else [])]))
         if not (self.directory / "models.csv").is_file():
             others = sorted(path.parent.name for path in self.directory.parent.glob("*/models.csv"))
-            raise results.ResultsError(
+            raise FileError(
                 f"{self.directory / 'models.csv'}: no such file; run the experiment first, or name another "
                 f"one after the notebook's name or in {VARIABLE}"
                 + (f" (there are {', '.join(others)})" if others else "")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from robust_flatness.tables import csv_text
+from robust_flatness.tables.frames import frame_text
 
 Format = Callable[[object], str]
 
@@ -82,7 +82,7 @@ def texts(
         for key, rows in frame.groupby(keys, sort=False)
     ]
     return {
-        ".csv": csv_text(frame.map(rounded)),
+        ".csv": frame_text(frame.map(rounded)),
         ".md": _markdown(headings, numeric, groups, title, notes, paragraphs, introduction),
         ".tex": _latex(headings, numeric, groups, title, notes),
     }

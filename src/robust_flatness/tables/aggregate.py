@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from robust_flatness.tables.schema import HISTORY, KEYS, SERIES, is_measure
+from robust_flatness.tables.schema import HISTORY, KEYS, SERIES, is_measure, radius_columns
 
 
 def over_seeds(frame: pd.DataFrame, by: Iterable[str]) -> pd.DataFrame:
@@ -85,3 +85,12 @@ def same_data(models: pd.DataFrame, published: pd.DataFrame) -> bool:
     """Whether the models were trained on the paper's dataset, so that absolute values compare."""
     ours = set(models.get("dataset", pd.Series(dtype=object)).dropna())
     return bool(ours) and ours == set(published["dataset"])
+
+
+def all_radii(models: pd.DataFrame, case: str, loss: str = "rloss") -> dict[float, str]:
+    """As `radius_columns`, the main radius included where the table says what it is."""
+    radii = radius_columns(models.columns, case, loss)
+    main, xi = f"{case}_flatness_{loss}", models.get(f"{case}_flatness_xi")
+    if main in models and xi is not None and xi.notna().any():
+        radii[float(xi.dropna().iloc[0])] = main
+    return dict(sorted(radii.items()))

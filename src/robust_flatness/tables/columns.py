@@ -16,6 +16,9 @@ from typing import Literal
 
 Kind = Literal["error", "loss", "flatness", "number", "setting", "word"]
 
+#: What a low value means.
+MORE_ROBUST, FLATTER = "lower is more robust", "lower is flatter"
+
 _XI = r"\d+(\.\d+)?(e-?\d+)?"
 _SPREADS = {"std": "standard deviation of ", "se": "standard error of "}
 
@@ -47,6 +50,8 @@ class Column:
     """Whether there are columns for the spread and the standard error of a measurement."""
     direction: str = ""
     """What a low value means, in words."""
+    compared: bool = False
+    """Whether correlations set it against RLoss and RErr."""
 
     @property
     def is_measure(self) -> bool:
@@ -67,7 +72,9 @@ class Column:
         split = {"": "", "train": "(?P<split>train_)?", "both": "(?P<split>test_|train_)"}[self.splits]
         xi = f"(_(?P<xi>{_XI}))?" if self.radii else ""
         spread = "(_(?P<spread>std|se))?" if self.spread else ""
-        return re.compile(f"(?P<best>best_)?{split}{re.escape(self.stem)}{xi}{spread}(_seed_(?P<seeds>sd|se))?")
+        return re.compile(
+            f"(?P<best>best_)?{split}{re.escape(self.stem)}{xi}{spread}(_seed_(?P<seeds>sd|se))?"
+        )
 
     def parse(self, name: str) -> "Name | None":
         """The parts of a column's name; None if it is not one of this quantity."""

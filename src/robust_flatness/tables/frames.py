@@ -3,20 +3,22 @@
 import difflib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from robust_flatness.config import VariantSpec, load_variants
 from robust_flatness.errors import FileError
-from robust_flatness.tables import rows as csv_rows
-from robust_flatness.tables.rows import Rows, read_rows, write_rows
+from robust_flatness.files import write_text
+from robust_flatness.measuring.base import CHECKPOINTS
+from robust_flatness.tables.rows import Rows, csv_text, read_rows
 from robust_flatness.tables.schema import (
-    CHECKPOINTS,
     ERRORS,
+    EXAMPLES,
     FLATNESS,
     HESSIAN,
     HISTORY,
@@ -26,9 +28,12 @@ from robust_flatness.tables.schema import (
     LOSSES,
     OTHER,
     SERIES,
+    SETTINGS,
+    TABLES,
     WORDS,
     is_known_column,
     is_measure,
+    is_number,
 )
 
 
@@ -40,6 +45,7 @@ class Tables:
     history: pd.DataFrame
     series: pd.DataFrame
     landscape: pd.DataFrame
+    examples: pd.DataFrame = field(default_factory=lambda: empty(EXAMPLES))
 
 
 def repository() -> Path:
@@ -82,8 +88,8 @@ def parse_numbers(path: Path, column: str, cells: list[str], who: list[str]) -> 
 
 
 def parse_rows(path: Path, table: Rows) -> pd.DataFrame:
-    """Rows of text as a frame: words and columns of somebody's own words as they are, everything else as
-    numbers."""
+    """Rows of text as a frame: words as they are, numbers as numbers; settings of trainings and columns of
+    somebody's own may hold either."""
     who = [row.get("variant", "") for row in table.rows]
     frame = {}
     for name in table.columns:
@@ -92,8 +98,10 @@ def parse_rows(path: Path, table: Rows) -> pd.DataFrame:
             frame[name] = pd.Series(column, dtype=object)
         elif name.startswith("setting_"):
             frame[name] = pd.Series([_number_or_word(cell) for cell in column], dtype=object)
-        else:
+        elif is_number(name) or all(isinstance(_number_or_word(cell), float) for cell in column if cell):
             frame[name] = pd.Series(parse_numbers(path, name, column, who), dtype=float)
+        else:
+            frame[name] = pd.Series(column, dtype=object)
     return pd.DataFrame(frame)
 
 
@@ -104,11 +112,27 @@ def _number_or_word(cell: str) -> float | str:
         return cell
 
 
-def identified(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
-    """`frame` with every identity column: family, label and derived from the catalogue, seed 0 and
-    checkpoint "last" where the table does not say."""
+class Named(NamedTuple):
+    """What a catalogue says of a variant."""
+
+    label: str
+    family: str
+    derived: bool
+
+
+def known_variants() -> dict[str, Named]:
+    """The variants of `config/variants.yaml`."""
+    return {
+        slug: Named(variant.label, variant.family, variant.derived_from is not None)
+        for slug, variant in catalogue().items()
+    }
+
+
+def identified(path: Path, frame: pd.DataFrame, known: Mapping[str, Named] | None = None) -> pd.DataFrame:
+    """`frame` with every identity column. Where the table does not say, family, label and derived are
+    those of `known` (None: of `config/variants.yaml`), seed is 0 and checkpoint "last"."""
     frame = frame.copy()
-    known = catalogue()
+    known = known_variants() if known is None else known
     variants = list(frame["variant"])
     for number, slug in enumerate(variants, start=2):
         if not slug:
@@ -126,26 +150,14 @@ def identified(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
                 f"allowed are {', '.join(CHECKPOINTS)}"
             )
     frame["checkpoint"] = pd.Series(checkpoints, dtype=object)
-    families = frame.get("family", [OTHER] * len(frame))
-    # A table of ours may hold variants added since; its own family and label then stand.
-    frame["family"] = pd.Series(
-        [
-            known[slug].family if slug in known else family or OTHER
-            for slug, family in zip(variants, families, strict=True)
-        ],
-        dtype=object,
-    )
-    labels = frame.get("label", [""] * len(frame))
-    frame["label"] = pd.Series(
-        [
-            known[slug].label if slug in known else label or slug
-            for slug, label in zip(variants, labels, strict=True)
-        ],
-        dtype=object,
-    )
-    given = frame.get("derived", pd.Series([0.0] * len(frame), dtype=float)).fillna(0)
-    derived = [slug in known and known[slug].derived_from is not None for slug in variants]
-    frame["derived"] = [int(a or b) for a, b in zip(derived, given != 0, strict=True)]
+    named = [known.get(slug, Named(slug, OTHER, False)) for slug in variants]
+    for name in ("family", "label"):
+        given = frame.get(name, [""] * len(frame))
+        cells = [own or getattr(each, name) for own, each in zip(given, named, strict=True)]
+        frame[name] = pd.Series(cells, dtype=object)
+    derived = frame.get("derived", pd.Series([math.nan] * len(frame), dtype=float))
+    derived = derived.fillna(pd.Series([float(each.derived) for each in named], index=frame.index))
+    frame["derived"] = (derived != 0).astype(int)
     for name in ("epoch", "epochs"):
         if name not in frame:
             frame[name] = math.nan
@@ -174,28 +186,29 @@ def read_results_table(path: Path) -> pd.DataFrame:
         negative loss, or two rows for the same variant, seed and checkpoint.
     """
     path = Path(path)
-    header, rows = read_rows(path)
+    table = read_rows(path)
     measures = [*ERRORS, *LOSSES, *FLATNESS, *HESSIAN]
     names = [*IDENTITY, *WORDS, *measures, *SETTINGS]
-    missing = ["variant"] if "variant" not in header else []
-    for name in header:
-        if not is_known_column(name):
-            if ";" in name or "\t" in name:
-                raise FileError(f"{path}: the header is {name!r}; separate cells by commas")
-            close = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
-            hint = f"did you mean {close[0]!r}?" if close else "known are " + ", ".join(names)
+    for name in table.columns:
+        if is_known_column(name):
+            continue
+        if ";" in name or "\t" in name:
+            raise FileError(f"{path}: the header is {name!r}; separate cells by commas")
+        close = difflib.get_close_matches(name, names, n=1, cutoff=0.85)
+        if close:
             raise FileError(
-                f"{path}: unknown column {name!r}; {hint} "
-                "(columns of your own may be kept under setting_<name>)"
+                f"{path}: unknown column {name!r}; did you mean {close[0]!r}? "
+                "(a column of your own needs a name that is less like it)"
             )
-    if missing:
-        raise FileError(f"{path}: column 'variant' is missing; found {', '.join(map(repr, header))}")
-    if not any(is_measure(name) for name in header):
+    if "variant" not in table.columns:
+        found = ", ".join(map(repr, table.columns))
+        raise FileError(f"{path}: column 'variant' is missing; found {found}")
+    if not any(is_measure(name) for name in table.columns):
         raise FileError(f"{path}: no column holds a measure; known are {', '.join(measures)}")
-    if not rows:
+    if not table.rows:
         raise FileError(f"{path}: no rows; expected one per variant, seed and checkpoint")
-    frame = _parse(path, header, rows)
-    for name in set(header) & {*ERRORS, *LOSSES}:
+    frame = parse_rows(path, table)
+    for name in set(table.columns) & {*ERRORS, *LOSSES}:
         values = frame[name].to_numpy()
         upper = 100 if name in ERRORS else math.inf
         for row in np.flatnonzero((values < 0) | (values > upper)):
@@ -215,21 +228,14 @@ def read_models(path: Path) -> pd.DataFrame:
     FileError
         If a cell is no number, a row is doubled, or `variant` is missing.
     """
-    path = Path(path)
-    header, rows = read_rows(path)
-    if "variant" not in header:
-        raise FileError(f"{path}: column 'variant' is missing; found {', '.join(map(repr, header))}")
-    return identified(path, _parse(path, header, rows))
+    return identified(path, parse_rows(path, read_rows(path, need=["variant"])))
 
 
 def _read_plain(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     """One of the other tables, with at least `columns`; a missing file is an empty table."""
     if not Path(path).exists():
         return empty(columns)
-    header, rows = read_rows(path)
-    if "variant" not in header:
-        raise FileError(f"{path}: column 'variant' is missing; found {', '.join(map(repr, header))}")
-    frame = _parse(path, header, rows)
+    frame = parse_rows(path, read_rows(path, need=["variant"]))
     for name in columns:
         if name not in frame:
             frame[name] = 0.0 if name == "seed" else math.nan
@@ -256,36 +262,41 @@ def read_landscape(path: Path) -> pd.DataFrame:
     return _read_plain(path, LANDSCAPE)
 
 
+def read_examples(path: Path) -> pd.DataFrame:
+    """`examples.csv`; an empty table if the file does not exist."""
+    return _read_plain(path, EXAMPLES)
+
+
 def read_tables(directory: Path) -> Tables:
-    """The four tables under `results/<experiment>/`."""
+    """The tables under `results/<experiment>/`."""
     directory = Path(directory)
     return Tables(
         models=read_models(directory / "models.csv"),
         history=read_history(directory / "history.csv"),
         series=read_series(directory / "series.csv"),
         landscape=read_landscape(directory / "landscape.csv"),
+        examples=read_examples(directory / "examples.csv"),
     )
 
 
-def _cell(value: object) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
+def frame_text(frame: pd.DataFrame) -> str:
+    """A frame as CSV: the shortest text that reads back as the same numbers, empty for missing."""
+    rows = (dict(zip(frame.columns, row, strict=True)) for row in frame.itertuples(index=False, name=None))
+    return csv_text(
+        ({name: _shortest(value) for name, value in row.items()} for row in rows), [*frame.columns]
+    )
+
+
+def _shortest(value: object) -> object:
     if isinstance(value, float | np.floating):
         number = float(value)
-        return str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
-    return str(value)
-
-
-def csv_text(frame: pd.DataFrame) -> str:
-    """A frame as CSV: the shortest text that reads back as the same numbers, empty for missing."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(frame.columns)
-    writer.writerows([_cell(value) for value in row] for row in frame.itertuples(index=False, name=None))
-    return out.getvalue()
+        if math.isnan(number):
+            return None
+        return int(number) if number.is_integer() and abs(number) < 1e15 else number
+    return value
 
 
 def write_tables(tables: Tables, directory: Path) -> None:
-    """Write the four tables, each whole or not at all."""
-    for name in ("models", "history", "series", "landscape"):
-        write_text(Path(directory) / f"{name}.csv", csv_text(getattr(tables, name)))
+    """Write the tables of an experiment, each whole or not at all."""
+    for name in TABLES:
+        write_text(Path(directory) / f"{name}.csv", frame_text(getattr(tables, name)))

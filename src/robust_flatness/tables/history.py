@@ -4,35 +4,23 @@ import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from robust_flatness.files import write_text
-
-#: Columns of history.csv; errors in per cent, losses in nats, the last ones at snapshots only.
-COLUMNS = (
-    "variant",
-    "seed",
-    "epoch",
-    "epochs",
-    "normalised_epoch",
-    "learning_rate",
-    "train_loss",
-    "train_rloss",
-    "train_rerr",
-    "test_rloss",
-    "test_rerr",
-    "test_correct_rloss",
-    "test_incorrect_rloss",
-    "early_stopping_rloss",
-    "early_stopping_rerr",
-)
+from robust_flatness.tables.rows import write_rows
+from robust_flatness.tables.schema import HISTORY
 
 
 def write_history(path: Path, rows: Iterable[Mapping[str, float | int | str]]) -> None:
-    """Write rows as CSV, in full precision; missing and undefined (NaN) values are empty."""
-    lines = [",".join(COLUMNS)]
-    for row in rows:
-        values = (row.get(column, "") for column in COLUMNS)
-        lines.append(",".join("" if isinstance(v, float) and math.isnan(v) else str(v) for v in values))
-    write_text(path, "\n".join(lines) + "\n")
+    """Write rows as CSV, in full precision; missing and undefined (NaN) values are empty.
+
+    Errors are in per cent, losses in nats; those of early stopping are there at snapshots only.
+    """
+    defined = (
+        {name: row[name] for name in HISTORY if name in row and not _is_nan(row[name])} for row in rows
+    )
+    write_rows(path, defined, HISTORY)
+
+
+def _is_nan(value: float | int | str) -> bool:
+    return isinstance(value, float) and math.isnan(value)
 
 
 def best_epoch(rows: Iterable[Mapping[str, float | int | str]]) -> int:

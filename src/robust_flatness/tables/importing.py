@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from robust_flatness.tables.collect import read_examples, write_table
+from robust_flatness.errors import FileError
 from robust_flatness.tables.frames import (
-    ResultsError,
     Tables,
+    read_examples,
     read_history,
     read_landscape,
     read_results_table,
@@ -23,12 +23,12 @@ def import_table(path: Path, directory: Path) -> None:
 
     Raises
     ------
-    ResultsError
+    FileError
         If a table cannot be used; nothing is written then.
     """
     path = Path(path)
     if not path.exists():
-        raise ResultsError(f"results_table: {path}: no such file")
+        raise FileError(f"results_table: {path}: no such file")
     folder = path if path.is_dir() else path.parent
     if folder.resolve().parts[-2:] == ("paper_tables", "published"):
         tables = read_published(folder)
@@ -38,7 +38,6 @@ def import_table(path: Path, directory: Path) -> None:
             history=read_history(folder / "history.csv"),
             series=read_series(folder / "series.csv"),
             landscape=read_landscape(folder / "landscape.csv"),
+            examples=read_examples(folder / "examples.csv"),
         )
     write_tables(tables, directory)
-    examples = folder / "examples.csv"
-    write_table(directory / "examples.csv", read_examples(examples) if examples.exists() else [])

@@ -5,23 +5,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from robust_flatness.config import VariantSpec, parse_number
-from robust_flatness.tables.frames import (
-    Tables,
-    catalogue,
-    empty,
-    identified,
-    parse_numbers,
-    read_rows,
-    repository,
-)
-from robust_flatness.tables.schema import HISTORY, LANDSCAPE, ROBUSTBENCH, SERIES, WORDS
+from robust_flatness.tables.frames import Named, Tables, empty, identified, parse_numbers, repository
+from robust_flatness.tables.rows import read_rows
+from robust_flatness.tables.schema import HISTORY, LANDSCAPE, ROBUSTBENCH, SERIES
 
-#: Training of the AT baseline in the paper.
-PUBLISHED_EPOCHS = 150
-PUBLISHED_LEARNING_RATE = 0.05
 #: Radius of worst-case flatness in the paper's per-epoch figures.
 PUBLISHED_SERIES_XI = 0.00075
+#: Families whose learning rates are drawn.
+SCHEDULES = ("learning-rate", "schedule", "cyclic")
+#: Columns of text in the published CSVs.
+TEXT = (
+    *("variant", "model", "published_label", "robustness_group", "figure", "series", "flatness"),
+    *("robustbench_model", "label", "family", "schedule", "drops"),
+)
 
 
 def published_directory() -> Path:
@@ -32,18 +28,15 @@ def published_directory() -> Path:
 def read_printed(name: str, directory: Path | None = None) -> pd.DataFrame:
     """One of the published CSVs as it is, e.g. `read_printed("headline")`."""
     path = (directory or published_directory()) / f"{name}.csv"
-    header, rows = read_rows(path)
-    words = {
-        *("variant", "model", "published_label", "robustness_group", "figure", "series"),
-        *("flatness", "robustbench_model"),
-    }
-    columns = [*zip(*rows, strict=True)]
+    table = read_rows(path)
+    who = [row[table.columns[0]] for row in table.rows]
+    cells = {column: [row[column] for row in table.rows] for column in table.columns}
     return pd.DataFrame(
         {
-            column: pd.Series(cells, dtype=object)
-            if column in words
-            else pd.Series(parse_numbers(path, column, [*cells], [row[0] for row in rows]), dtype=float)
-            for column, cells in zip(header, columns, strict=True)
+            column: pd.Series(column_cells, dtype=object)
+            if column in TEXT
+            else pd.Series(parse_numbers(path, column, column_cells, who), dtype=float)
+            for column, column_cells in cells.items()
         }
     )
 
@@ -92,7 +85,7 @@ def _published_models(directory: Path) -> pd.DataFrame:
     bench = bench.assign(checkpoint="last", family=ROBUSTBENCH, derived=1.0)
 
     models = pd.concat([last, best, scaled, bench], ignore_index=True)
-    for name in WORDS:
+    for name in ("variant", "checkpoint", "family", "label", "autoattack", "dataset", "robustness_group"):
         models[name] = models[name].fillna("") if name in models else ""
     models["dataset"] = "cifar10"
     models["autoattack"] = "AutoAttack (standard)"
@@ -100,7 +93,11 @@ def _published_models(directory: Path) -> pd.DataFrame:
         **{"avg_flatness_xi": 0.5, "worst_flatness_xi": 0.003, "classes": 10},
         **{"robust_test_examples": 1000, "robust_train_examples": 1000},
     }
-    return identified(directory / "variants.csv", models.assign(**settings))
+    known = {
+        row.variant: Named(row.label, row.family, bool(row.derived))
+        for row in read_printed("catalogue", directory).itertuples()
+    }
+    return identified(directory / "variants.csv", models.assign(**settings), known)
 
 
 def _published_history(directory: Path) -> pd.DataFrame:
@@ -108,38 +105,35 @@ def _published_history(directory: Path) -> pd.DataFrame:
     curves = curves[curves["figure"] == "robust_overfitting"]
     wide = curves.pivot(index="normalised_epoch", columns="series", values="value").reset_index()
     wide[["test_rerr", "train_rerr"]] *= 100
-    wide["epochs"] = PUBLISHED_EPOCHS
-    wide["epoch"] = np.round(wide["normalised_epoch"] * PUBLISHED_EPOCHS) - 1
+    catalogue = read_printed("catalogue", directory).set_index("variant")
+    baseline = catalogue.loc["at"]
+    wide["epochs"] = baseline["epochs"]
+    wide["epoch"] = np.round(wide["normalised_epoch"] * baseline["epochs"]) - 1
     wide["variant"] = "at"
-    wide["learning_rate"] = _learning_rates(catalogue()["at"], wide["epoch"].to_numpy(), PUBLISHED_EPOCHS)
+    wide["learning_rate"] = _learning_rates(baseline, wide["epoch"].to_numpy())
     parts = [wide]
-    for slug, variant in catalogue().items():
-        if variant.family in ("learning-rate", "schedule", "cyclic"):
-            epochs = round(PUBLISHED_EPOCHS * float(variant.scale.get("epochs", 1)))
-            epoch = np.arange(epochs, dtype=float)
-            columns = {
-                **{"variant": slug, "epoch": epoch, "epochs": epochs},
-                "normalised_epoch": (epoch + 1) / epochs,
-                "learning_rate": _learning_rates(variant, epoch, epochs),
-            }
-            parts.append(pd.DataFrame(columns))
+    for slug, variant in catalogue[catalogue["family"].isin(SCHEDULES)].iterrows():
+        epoch = np.arange(variant["epochs"], dtype=float)
+        columns = {
+            **{"variant": slug, "epoch": epoch, "epochs": variant["epochs"]},
+            "normalised_epoch": (epoch + 1) / variant["epochs"],
+            "learning_rate": _learning_rates(variant, epoch),
+        }
+        parts.append(pd.DataFrame(columns))
     history = pd.concat(parts, ignore_index=True).assign(seed=0)
     return history.reindex(columns=list(HISTORY))
 
 
-def _learning_rates(variant: VariantSpec, epoch: np.ndarray, epochs: int) -> np.ndarray:
+def _learning_rates(variant: pd.Series, epoch: np.ndarray) -> np.ndarray:
     """Learning rate in each epoch (at its middle for cycles), as method and supplement describe it."""
-    rate = PUBLISHED_LEARNING_RATE * float(variant.scale.get("learning_rate", 1))
-    schedule = variant.set.get("schedule", "multi-step")
-    if schedule == "constant":
+    rate = variant["learning_rate"]
+    if variant["schedule"] == "constant":
         return np.full(epoch.shape, rate)
-    if schedule == "cyclic":
-        phase = ((epoch + 0.5) / epochs * variant.set["cycles"]) % 1
+    if variant["schedule"] == "cyclic":
+        phase = ((epoch + 0.5) / variant["epochs"] * variant["cycles"]) % 1
         return rate * (1 - np.abs(2 * phase - 1))
-    milestones = np.array(
-        [parse_number(value) for value in variant.set.get("milestones", (60 / 150, 90 / 150, 120 / 150))]
-    )
-    return rate * 0.1 ** np.sum(epoch[:, None] + 1e-9 >= np.round(milestones * epochs), axis=1)
+    drops = np.array([float(drop) for drop in variant["drops"].split("/")])
+    return rate * 0.1 ** np.sum(epoch[:, None] + 1e-9 >= drops, axis=1)
 
 
 def _published_series(directory: Path) -> pd.DataFrame:
@@ -154,13 +148,13 @@ def _published_series(directory: Path) -> pd.DataFrame:
         }
     )
     baseline["hessian_max"] = 1000 * baseline.pop("max_hessian_eigenvalue_1e3")
-    parts = [baseline.assign(variant="at", epochs=PUBLISHED_EPOCHS)]
+    epochs_of = read_printed("catalogue", directory).set_index("variant")["epochs"]
+    parts = [baseline.assign(variant="at", epochs=epochs_of["at"])]
     points = read_printed("flatness_by_epoch", directory)
     points = points[(points["flatness"] == "average") & (points["variant"] != "at")]
     for slug, group in points.groupby("variant", sort=False):
-        epochs = round(PUBLISHED_EPOCHS * float(catalogue()[slug].scale.get("epochs", 1)))
         columns = {
-            **{"variant": slug, "epochs": epochs},
+            **{"variant": slug, "epochs": epochs_of[slug]},
             "normalised_epoch": (group["checkpoint_index"] / group["checkpoint_index"].max()).to_numpy(),
             "test_rloss_pgd": group["test_rloss"].to_numpy(),
             "avg_flatness_rloss": group["flatness_rloss"].to_numpy(),

@@ -10,16 +10,17 @@ An experiment has these tables under `results/<experiment>/`:
 `series.csv`
     one row per variant, seed and snapshot: loss and flatness throughout training;
 `landscape.csv`
-    one row per variant, direction and point: RLoss along directions in weight space.
+    one row per variant, direction and point: RLoss along directions in weight space;
+`examples.csv`
+    one row per variant, seed, checkpoint (of the baseline also its snapshots), split and example.
 """
 
 from collections.abc import Iterable
-from functools import cache
 
-from robust_flatness.tables.columns import Column, Name
+from robust_flatness.measuring.registry import MEASURES
+from robust_flatness.tables.columns import MORE_ROBUST, Column, Name
 
-TABLES = ("models", "history", "series", "landscape")
-CHECKPOINTS = ("last", "best")
+TABLES = ("models", "history", "series", "landscape", "examples")
 KEYS = ("variant", "seed", "checkpoint")
 IDENTITY = (*KEYS, "family", "label", "derived", "epoch", "epochs")
 
@@ -27,51 +28,9 @@ IDENTITY = (*KEYS, "family", "label", "derived", "epoch", "epochs")
 OTHER = "other"
 #: Family of the RobustBench models in the published tables.
 ROBUSTBENCH = "robustbench"
-
-_ROBUST, _FLAT = "lower is more robust", "lower is flatter"
-
-
-def _examples(what: str, words: str) -> Column:
-    return Column(f"{what}_examples", words, kind="setting")
-
-
-def _flatness(stem: str, words: str, spread: bool) -> Column:
-    return Column(stem, words, "flatness", splits="train", radii=True, spread=spread, direction=_FLAT)
-
-
-#: Columns of `models.csv` by the measure that fills them.
-MEASURED: dict[str, tuple[Column, ...]] = {
-    "robustness": (
-        Column("err", "Err (%)", "error", splits="both"),
-        Column("rerr_pgd", "RErr, PGD (%)", "error", splits="both", direction=_ROBUST),
-        Column("rerr_aa", "RErr, AutoAttack (%)", "error", splits="both", direction=_ROBUST),
-        Column("ce", "CE", "loss", splits="both"),
-        Column("rloss_pgd", "RLoss", "loss", splits="both", direction=_ROBUST),
-        Column("rloss_aa", "CE on AutoAttack's examples", "loss", splits="both", direction=_ROBUST),
-        Column("autoattack", "AutoAttack's budget", "word"),
-        _examples("clean_test", "test examples, clean"),
-        _examples("clean_train", "training examples, clean"),
-        _examples("robust_test", "test examples, attacked"),
-        _examples("robust_train", "training examples, attacked"),
-    ),
-    "flatness": (
-        _flatness("avg_flatness_rloss", "average-case flatness in RLoss", True),
-        _flatness("worst_flatness_rloss", "worst-case flatness in RLoss", False),
-        _flatness("avg_flatness_ce", "average-case flatness in CE", True),
-        _flatness("worst_flatness_ce", "worst-case flatness in CE", False),
-        Column("avg_flatness_xi", "radius of average-case flatness", "setting"),
-        Column("worst_flatness_xi", "radius of worst-case flatness", "setting"),
-        _examples("flatness_test", "test examples, flatness"),
-        _examples("flatness_train", "training examples, flatness"),
-    ),
-    "hessian": (
-        Column("hessian_max", "largest Hessian eigenvalue", direction=_FLAT),
-        Column("hessian_min", "smallest Hessian eigenvalue"),
-        Column("convexity", "|λmin| / |λmax|"),
-        _examples("hessian", "held-out examples, Hessian"),
-    ),
-    "landscape": (_examples("landscape", "test examples, landscape"),),
-}
+#: Of an example: robust loss by PGD; misclassified under PGD and under AutoAttack, 0 or 1.
+OF_EXAMPLES = ("rloss", "rerr_pgd", "rerr_aa")
+EXAMPLES = (*KEYS, "split", "example", *OF_EXAMPLES)
 
 #: What is neither measured nor a key: words and settings of a row of `models.csv`.
 OTHERS = (
@@ -88,16 +47,20 @@ DIFFERENCES = (
 )
 #: Quantities of the curves alone.
 CURVES = (
-    Column("rloss", "RLoss", "loss", splits="both", direction=_ROBUST),
-    Column("rerr", "RErr (%)", "error", splits="both", direction=_ROBUST),
-    Column("test_correct_rloss", "test RLoss on examples classified correctly", "loss", direction=_ROBUST),
-    Column("test_incorrect_rloss", "test RLoss on examples classified incorrectly", "loss", direction=_ROBUST),
-    Column("early_stopping_rloss", "early-stopping RLoss", "loss", direction=_ROBUST),
-    Column("early_stopping_rerr", "early-stopping RErr (%)", "error", direction=_ROBUST),
+    Column("rloss", "RLoss", "loss", splits="both", direction=MORE_ROBUST),
+    Column("rerr", "RErr (%)", "error", splits="both", direction=MORE_ROBUST),
+    Column(
+        "test_correct_rloss", "test RLoss on examples classified correctly", "loss", direction=MORE_ROBUST
+    ),
+    Column(
+        "test_incorrect_rloss", "test RLoss on examples classified incorrectly", "loss", direction=MORE_ROBUST
+    ),
+    Column("early_stopping_rloss", "early-stopping RLoss", "loss", direction=MORE_ROBUST),
+    Column("early_stopping_rerr", "early-stopping RErr (%)", "error", direction=MORE_ROBUST),
     Column("normalised_epoch", "epoch (share of training)"),
     Column("learning_rate", "learning rate"),
 )
-ALONG_DIRECTIONS = Column("rloss", "RLoss along directions in weight space", "loss", direction=_ROBUST)
+ALONG_DIRECTIONS = Column("rloss", "RLoss along directions in weight space", "loss", direction=MORE_ROBUST)
 
 HISTORY = (
     *("variant", "seed", "epoch", "epochs", "normalised_epoch", "learning_rate", "train_loss"),
@@ -114,11 +77,15 @@ LANDSCAPE = (
     *("rloss", "rloss_std"),
 )
 
-_MODELS = (*(column for columns in MEASURED.values() for column in columns), *OTHERS)
+
+def _model_columns() -> tuple[Column, ...]:
+    """Every quantity of `models.csv`: those of the measures, in the order of the registry, and the others."""
+    return (*(column for measure in MEASURES.values() for column in measure.columns), *OTHERS)
 
 
 def _named(kind: str) -> tuple[str, ...]:
-    columns = [column for column in _MODELS if column.kind == kind]
+    """Names at the main radius; flatness on test examples alone."""
+    columns = [column for column in _model_columns() if column.kind == kind]
     return tuple(
         column.name(split)
         for split in ("test", "train")
@@ -127,18 +94,20 @@ def _named(kind: str) -> tuple[str, ...]:
     )
 
 
-#: Names of `models.csv` at the main radius, by kind; flatness on test examples alone.
-ERRORS, LOSSES, FLATNESS = _named("error"), _named("loss"), _named("flatness")
-HESSIAN = tuple(column.stem for column in MEASURED["hessian"] if column.is_measure)
-SETTINGS = _named("setting")
+ERRORS, LOSSES, FLATNESS, SETTINGS = map(_named, ("error", "loss", "flatness", "setting"))
+HESSIAN = tuple(column.stem for column in MEASURES["hessian"].columns if column.is_measure)
 #: Columns of text; all others hold numbers, but for the settings of trainings, which may be either.
-WORDS = ("variant", "checkpoint", "direction", "normalisation", *_named("word"))
+WORDS = ("variant", "checkpoint", "split", "direction", "normalisation", *_named("word"))
 
 
-@cache
+def compared() -> tuple[str, ...]:
+    """What is set against RLoss and RErr in correlations: flatness, sharpness, on test examples."""
+    return tuple(column.name() for column in _model_columns() if column.compared)
+
+
 def parse_name(name: str) -> Name | None:
     """A column of `models.csv` in its parts; None where no measure has such a column."""
-    return next(filter(None, (column.parse(name) for column in _MODELS)), None)
+    return next(filter(None, (column.parse(name) for column in _model_columns())), None)
 
 
 def is_known_column(name: str) -> bool:
@@ -162,12 +131,12 @@ def radius_columns(
     `case` is "avg" or "worst", `loss` is "rloss" or "ce"; `train` asks for training examples.
     """
     stem, split = f"{case}_flatness_{loss}", "train" if train else "test"
-    found = {}
-    for name in columns:
-        known = parse_name(name)
-        if known is not None and known.xi is not None and not (known.spread or known.best or known.seeds):
-            if (known.column.stem, known.split) == (stem, split):
-                found[known.xi] = name
+    named = [(name, parse_name(name)) for name in columns]
+    found = {
+        known.xi: name
+        for name, known in named
+        if known and known.column.stem == stem and known.xi and known == Name(known.column, split, known.xi)
+    }
     return dict(sorted(found.items()))
 
 
@@ -187,7 +156,14 @@ def direction(name: str) -> str:
     return known.direction if known else ""
 
 
-@cache
+def is_number(name: str) -> bool:
+    """Whether a column of any table that is known holds numbers."""
+    known = _known(name)
+    if known is None:
+        return name in {*IDENTITY, *HISTORY, *SERIES, *LANDSCAPE, *EXAMPLES} - {*WORDS}
+    return known.column.kind != "word"
+
+
 def _known(name: str) -> Name | None:
-    columns = (*_MODELS, *CURVES, *DIFFERENCES, ALONG_DIRECTIONS)
+    columns = (*_model_columns(), *CURVES, *DIFFERENCES, ALONG_DIRECTIONS)
     return next(filter(None, (column.parse(name) for column in columns)), None)

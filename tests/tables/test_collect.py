@@ -6,8 +6,9 @@ import math
 
 import pytest
 
-from robust_flatness.errors import ConfigError
-from robust_flatness.tables.collect import CollectSpec, collect_results, write_table
+from robust_flatness.errors import FileError
+from robust_flatness.tables.collect import CollectSpec, collect_results
+from robust_flatness.tables.rows import write_rows
 
 
 def write_measure(directory, variant, checkpoint, name, epoch, values, details=None):
@@ -35,12 +36,12 @@ def results(tmp_path):
     for checkpoint in ("last", "best"):
         write_measure(tmp_path, "at", checkpoint, "landscape", 4, {}, {"curves": curves})
     for variant in ("at", "trades-6"):
-        write_table(
+        write_rows(
             tmp_path / variant / "seed-0/history.csv",
             [{"epoch": epoch, "train_loss": 1.5} for epoch in range(5)],
         )
-    write_table(tmp_path / "at/seed-0/series.csv", [{"epoch": 0, "test_rloss_pgd": 2.0}, {"epoch": 4}])
-    write_table(
+    write_rows(tmp_path / "at/seed-0/series.csv", [{"epoch": 0, "test_rloss_pgd": 2.0}, {"epoch": 4}])
+    write_rows(
         tmp_path / "at/seed-0/series-examples.csv",
         [{"epoch": 0, "checkpoint": "epoch-000", "split": "test", "example": 0, "rloss": 2.5, "rerr_pgd": 1}],
     )
@@ -117,7 +118,7 @@ def test_a_variant_may_have_seeds_of_its_own(results):
         path = results / "at/seed-3" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes((results / "at/seed-0" / name).read_bytes())
-    write_table(results / "at/seed-3/history.csv", [{"epoch": 0}])
+    write_rows(results / "at/seed-3/history.csv", [{"epoch": 0}])
     spec = {
         "variants": {
             "at": entry(measures=["robustness"], seeds=[0, 3]),
@@ -143,7 +144,7 @@ def test_collecting_twice_gives_equal_bytes(results):
 )
 def test_a_missing_file_is_named_and_no_table_is_written(results, file):
     (results / file).unlink()
-    with pytest.raises(ConfigError, match=file):
+    with pytest.raises(FileError, match=file):
         collect_results(CollectSpec.model_validate(SPEC), results)
     assert not (results / "models.csv").exists()
 
@@ -151,25 +152,25 @@ def test_a_missing_file_is_named_and_no_table_is_written(results, file):
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"variant\nx\n", b"epoch\nnone\n", b"epoch\n\x00\n"])
 def test_a_damaged_series_is_named(results, content):
     (results / "at/seed-0/series.csv").write_bytes(content)
-    with pytest.raises(ConfigError, match=r"at/seed-0/series\.csv"):
+    with pytest.raises(FileError, match=r"at/seed-0/series\.csv"):
         collect_results(CollectSpec.model_validate(SPEC), results)
 
 
 def test_floats_survive_the_table(tmp_path):
     values = [1 / 3, 1e-300, 123456789.123456789, -0.0, 5e-324, 2.0]
-    write_table(tmp_path / "t.csv", [{"x": value} for value in values])
+    write_rows(tmp_path / "t.csv", [{"x": value} for value in values])
     assert [float(row["x"]) for row in read(tmp_path / "t.csv")] == values
 
 
 def test_text_survives_the_table(tmp_path):
     text = 'Late, "multi-step"\nα = 0.5'
-    write_table(tmp_path / "t.csv", [{"label": text, "b": 1}, {"c": math.pi}])
+    write_rows(tmp_path / "t.csv", [{"label": text, "b": 1}, {"c": math.pi}])
     rows = read(tmp_path / "t.csv")
     assert rows[0] == {"label": text, "b": "1", "c": ""}
     assert list(rows[1]) == ["label", "b", "c"]
 
 
 def test_an_empty_table_has_a_header(tmp_path):
-    write_table(tmp_path / "t.csv", [])
+    write_rows(tmp_path / "t.csv", [])
     with open(tmp_path / "t.csv") as file:
         assert list(csv.reader(file)) == [["variant"]]

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from robust_flatness import tables as results
+from robust_flatness.errors import FileError
 
 HEADER = "variant,seed,checkpoint,test_rerr_aa,test_rloss_pgd,avg_flatness_rloss\n"
 ROW = "at,0,last,62.8,3.91,1.22\n"
@@ -24,7 +25,7 @@ def table(tmp_path):
 
 
 def refused(path: Path) -> str:
-    with pytest.raises(results.ResultsError) as error:
+    with pytest.raises(FileError) as error:
         results.read_results_table(path)
     message = str(error.value)
     assert str(path) in message
@@ -72,7 +73,7 @@ def test_radii_and_spreads_are_columns(table):
     [
         ("", ["empty"]),
         (HEADER, ["no rows"]),
-        ("model,test_rloss_pgd\nat,1\n", ["'model'", "unknown column"]),
+        ("model,test_rloss_pgd\nat,1\n", ["'model'", "'variant' is missing"]),
         ("seed,test_rloss_pgd\n0,1\n", ["'variant' is missing", "'seed'"]),
         ("variant,seed\nat,0\n", ["no column holds a measure", "avg_flatness_rloss"]),
         ("variant,test_rlos_pgd\nat,1\n", ["'test_rlos_pgd'", "did you mean 'test_rloss_pgd'"]),
@@ -114,16 +115,14 @@ def test_byte_order_mark_and_blank_end_are_no_harm(table):
 def test_import_writes_all_tables_or_nothing(table, tmp_path):
     target = tmp_path / "results" / "mine"
     results.import_table(table(HEADER + ROW), target)
-    assert {path.name for path in target.iterdir()} == {
-        *("models.csv", "history.csv", "series.csv", "landscape.csv")
-    }
+    assert {path.name for path in target.iterdir()} == {f"{name}.csv" for name in results.TABLES}
     tables = results.read_tables(target)
     assert tables.models["test_rloss_pgd"].tolist() == [3.91]
     assert tables.history.empty
-    with pytest.raises(results.ResultsError):
+    with pytest.raises(FileError):
         results.import_table(table(HEADER + ROW + ROW), tmp_path / "other")
     assert not (tmp_path / "other").exists()
-    with pytest.raises(results.ResultsError, match="no such file"):
+    with pytest.raises(FileError, match="no such file"):
         results.import_table(tmp_path / "none.csv", target)
 
 
