@@ -8,13 +8,14 @@ from typing import Any
 from pydantic import create_model
 
 from robust_flatness.config.values import Spec
-from robust_flatness.measuring import flatness, hessian, landscape, robustness, series
+from robust_flatness.measuring import flatness, hessian, landscape, robustness, series, sharpness
 from robust_flatness.measuring.base import CHECKPOINTS, Measure, Measured
 
 __all__ = ["CHECKPOINTS", "MEASURES", "Measure", "MeasureSpecs", "Measured"]
 
 MEASURES: dict[str, Measure] = {
-    module.MEASURE.name: module.MEASURE for module in (robustness, flatness, hessian, landscape, series)
+    module.MEASURE.name: module.MEASURE
+    for module in (robustness, flatness, hessian, landscape, series, sharpness)
 }
 
 #: The block `measures` of an experiment: the settings of each measure, None for what is not measured.

@@ -20,6 +20,7 @@ from robust_flatness.config import ConfigError, ModelSpec, parse
 from robust_flatness.files import atomic_path, canonical_json
 from robust_flatness.models import build_model
 from robust_flatness.models.inference import InferenceModel
+from robust_flatness.seeding import generator
 
 KEY = "robust_flatness"
 
@@ -52,6 +53,14 @@ class Checkpoint:
     def inference(self) -> InferenceModel:
         """The network as attacks and measures compute it, traced once for all of them."""
         return InferenceModel(self.model)
+
+    def initial(self) -> dict[str, Tensor]:
+        """The weights before training, by name: drawn again from the seed."""
+        known = self.metadata
+        spec = parse(ModelSpec, known.model)
+        stream = generator(known.seed, "initialisation")
+        start = build_model(spec, known.classes, known.mean, known.std, stream)
+        return {name: p.detach() for name, p in start.named_parameters()}
 
 
 def checksum(tensors: dict[str, Tensor], metadata: Metadata) -> str:

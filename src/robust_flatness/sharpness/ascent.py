@@ -114,26 +114,29 @@ def rise(
     clean = objective.attack is None
     inputs = objective.inputs[part]
     mu = [torch.zeros_like(w) for w in objective.weights]
+    at = objective.weights
     local = objective.restricted(part)
     reference, best = local.losses(head=head), None
-    for _ in range(steps):
-        at = torch._foreach_add(objective.weights, torch._foreach_mul(mu, scales))
+    for step in range(steps):
         leaves = [w.detach().requires_grad_(True) for w in at]
         inputs = inputs.detach().requires_grad_(not clean)
         with torch.enable_grad():
             logits = objective.logits(leaves, inputs)
-            loss = cross_entropy(logits if head is None else head(logits), y).mean()
+            losses = cross_entropy(logits if head is None else head(logits), y)
+            mean = losses.mean()
         wanted = leaves if clean else [*leaves, inputs]
-        found = torch.autograd.grad(loss, wanted, materialize_grads=True)
+        found = torch.autograd.grad(mean, wanted, materialize_grads=True)
         with torch.no_grad():
+            if clean and step > 0:
+                best = _higher(best, losses.detach())
             if not clean:
-                step = objective.attack.step_size * found[-1].sign()
-                inputs = project(inputs + step, x, objective.attack.epsilon)
+                moved = inputs + objective.attack.step_size * found[-1].sign()
+                inputs = project(moved, x, objective.attack.epsilon)
             mu = move(mu, list(found[: len(leaves)]))
             at = torch._foreach_add(objective.weights, torch._foreach_mul(mu, scales))
-        if clean:
-            losses = local.losses(at, head)
-            best = losses if best is None or losses.mean() > best.mean() else best
-    if best is None:
-        best = local.losses(at, head)
-    return best.double() - reference.double()
+    last = local.losses(at, head)
+    return (_higher(best, last) if clean else last).double() - reference.double()
+
+
+def _higher(best: Tensor | None, losses: Tensor) -> Tensor:
+    return losses if best is None or losses.mean() > best.mean() else best

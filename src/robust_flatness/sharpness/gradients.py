@@ -1,12 +1,16 @@
 """Gradients of single examples by the weights, of the mean loss, and by the input."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.func import grad, vmap
 
 from robust_flatness.attacks.pgd import cross_entropy
-from robust_flatness.sharpness.base import Loss, Objective, SharpnessResult, dot, norm
+from robust_flatness.sharpness.base import Loss, Objective, SharpnessResult, norm
+
+#: Examples whose gradients are held at a time.
+TOGETHER = 32
 
 
 def fisher_trace(
@@ -20,7 +24,7 @@ def fisher_trace(
     `Objective`.
     """
     objective = Objective(model, x, y, loss, batch_size, seed)
-    return SharpnessResult.mean(torch.stack([dot(g, g) for g in example_gradients(objective)]))
+    return SharpnessResult.mean(torch.cat([_dots(g, g) for g in example_gradients(objective)]))
 
 
 def fisher_rao(
@@ -33,19 +37,40 @@ def fisher_rao(
     Invariant to rescalings of layers that keep the function. Otherwise as `fisher_trace`.
     """
     objective = Objective(model, x, y, loss, batch_size, seed)
-    products = [dot(objective.weights, g) for g in example_gradients(objective)]
-    return SharpnessResult.mean(torch.stack(products).double() ** 2)
+    products = [_dots(objective.weights, g) for g in example_gradients(objective)]
+    return SharpnessResult.mean(torch.cat(products) ** 2)
+
+
+def _dots(first: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
+    """<first, gradient> of each example, [m]; `first` may have a row for each."""
+    return sum((a * g).double().flatten(1).sum(1) for a, g in zip(first, gradients, strict=True))
 
 
 def example_gradients(objective: Objective) -> Iterator[list[Tensor]]:
-    """The gradient of each example's loss by the weights, one after the other."""
+    """The gradients of single examples by the weights, some examples at a time: [m, ...] for each layer.
+
+    Vectorised over examples where the network allows it, else one after the other.
+    """
+
+    def loss(weights: list[Tensor], x: Tensor, y: Tensor) -> Tensor:
+        return cross_entropy(objective.logits(weights, x[None]), y[None])[0]
+
+    together = vmap(grad(loss), in_dims=(None, 0, 0))
+    for start in range(0, len(objective.x), TOGETHER):
+        part = slice(start, start + TOGETHER)
+        x, y = objective.inputs[part], objective.y[part]
+        try:
+            found = together(objective.weights, x, y)
+        except (RuntimeError, NotImplementedError):  # an operation without a rule for vmap
+            single = [_gradient(loss, objective, *pair) for pair in zip(x, y, strict=True)]
+            found = [torch.stack(tensors) for tensors in zip(*single, strict=True)]
+        yield found
+
+
+def _gradient(loss, objective: Objective, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
     leaves = [w.detach().requires_grad_(True) for w in objective.weights]
-    for part in objective.parts:
-        with torch.enable_grad():
-            losses = objective.fixed(leaves, part)
-        for index, single in enumerate(losses):
-            last = index == len(losses) - 1
-            yield list(torch.autograd.grad(single, leaves, retain_graph=not last, materialize_grads=True))
+    with torch.enable_grad():
+        return torch.autograd.grad(loss(leaves, x, y), leaves, materialize_grads=True)
 
 
 def gradient_norm(

@@ -1,0 +1,266 @@
+"""Measures of sharpness, margin and capacity other than the paper's, on the clean and the robust loss."""
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from robust_flatness.config.data import DataSpec
+from robust_flatness.config.measures import AttackSpec, MeasureSpec
+from robust_flatness.config.values import Count, Positive, Precision, Size, parse_list
+from robust_flatness.errors import ConfigError
+from robust_flatness.measuring.base import Measure, Measured, pgd, splits_of
+from robust_flatness.measuring.cost import attack_passes
+from robust_flatness.seeding import derive_seed
+
+if TYPE_CHECKING:
+    from robust_flatness.data import Dataset
+    from robust_flatness.models.checkpoint import Checkpoint
+
+SIZES = ("small", "large")
+LOSSES = {"ce": "clean loss", "rloss": "robust loss"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A measure of `robust_flatness.sharpness`: its function there, what it is called, how dear it is.
+
+    `cost(spec)` are passes for an example on the clean loss, `attacks(spec)` the attacks on all of them
+    that it needs besides on the robust loss. `options(spec)` are further arguments.
+    """
+
+    function: str
+    words: str
+    cost: Callable[[Any], int]
+    attacks: Callable[[Any], int] = lambda spec: 1
+    options: Callable[[Any], dict[str, Any]] = lambda spec: {}
+
+
+def _adaptive() -> Iterator[tuple[str, Entry]]:
+    """Adaptive sharpness at both radii, on logits as they are and normalised."""
+    for index, size in enumerate(SIZES):
+        for normalised in (False, True):
+            suffix = f"{size}{'_normalised' if normalised else ''}"
+            words = f"{size} radius{', logits normalised' if normalised else ''}"
+            yield (
+                f"adaptive_linf_worst_{suffix}",
+                Entry(
+                    "adaptive_linf_worst",
+                    f"adaptive worst-case sharpness, {words}",
+                    lambda spec: 2 * spec.adaptive_steps,
+                    lambda spec: 3,
+                    lambda spec, index=index, normalised=normalised: {
+                        "rho": spec.worst_rho[index], "steps": spec.adaptive_steps, "normalised": normalised,
+                    },
+                ),
+            )  # fmt: skip
+            yield (
+                f"adaptive_average_{suffix}",
+                Entry(
+                    "adaptive_average",
+                    f"adaptive average-case sharpness, {words}",
+                    lambda spec: spec.samples,
+                    lambda spec: spec.samples + 1,
+                    lambda spec, index=index, normalised=normalised: {
+                        "rho": spec.average_rho[index], "samples": spec.samples, "normalised": normalised,
+                    },
+                ),
+            )  # fmt: skip
+
+
+#: Measures of a loss: columns `<name>_ce` and `<name>_rloss`.
+OF_LOSSES: dict[str, Entry] = {
+    "hessian_eigenvalue": Entry(
+        "hessian_eigenvalue", "largest Hessian eigenvalue, all weights", lambda s: 100
+    ),
+    "hessian_trace": Entry(
+        "hessian_trace",
+        "trace of the Hessian",
+        lambda s: 2 * s.vectors,
+        options=lambda s: {"samples": s.vectors},
+    ),
+    "fisher_trace": Entry("fisher_trace", "trace of the Fisher matrix", lambda s: 2),
+    "fisher_rao": Entry("fisher_rao", "Fisher-Rao norm", lambda s: 2),
+    "relative_flatness": Entry("relative_flatness", "relative flatness of the last layer", lambda s: 1),
+    "sam_one_step": Entry(
+        "sam", "SAM's sharpness, one step", lambda s: 2, lambda s: 3, lambda s: {"rho": s.sam_rho, "steps": 1}
+    ),
+    "sam": Entry(
+        "sam",
+        "SAM's sharpness",
+        lambda s: 2 * s.steps,
+        lambda s: 3,
+        lambda s: {"rho": s.sam_rho, "steps": s.steps},
+    ),
+    "asam_one_step": Entry(
+        "asam",
+        "ASAM's sharpness, one step",
+        lambda s: 2,
+        lambda s: 3,
+        lambda s: {"rho": s.asam_rho, "steps": 1},
+    ),
+    "asam": Entry(
+        "asam",
+        "ASAM's sharpness",
+        lambda s: 2 * s.steps,
+        lambda s: 3,
+        lambda s: {"rho": s.asam_rho, "steps": s.steps},
+    ),
+    **dict(_adaptive()),
+    "pacbayes_sigma": Entry(
+        "pacbayes_sigma",
+        "PAC-Bayes sharpness 1/σ²",
+        lambda s: s.halvings * s.samples,
+        lambda s: s.halvings * s.samples,
+        lambda s: {"samples": s.samples, "iterations": s.halvings},
+    ),
+    "gradient_norm": Entry("gradient_norm", "norm of the gradient by the weights", lambda s: 1),
+    "input_gradient_norm": Entry("input_gradient_norm", "norm of the gradient by the input", lambda s: 1),
+    "margin": Entry("margin", "margin, 10th percentile", lambda s: 1),
+}
+#: Measures of the weights alone: columns of these names.
+OF_WEIGHTS: dict[str, str] = {
+    "weight_norm": "norm of the weights",
+    "distance_from_init": "distance from the initial weights",
+    "spectral_product": "product of spectral norms",
+}
+NAMES = (*OF_LOSSES, *OF_WEIGHTS)
+
+
+def _two(value: tuple[float, ...]) -> tuple[float, ...]:
+    if len(value) != 2 or value[0] >= value[1]:
+        raise ValueError("name two radii, the smaller one first")
+    return value
+
+
+TwoRadii = Annotated[tuple[Positive, ...], BeforeValidator(parse_list), AfterValidator(_two)]
+
+
+class SharpnessSpec(MeasureSpec):
+    """Sharpness of the last checkpoint on training and, beside it, test examples."""
+
+    measures: Literal["all"] | Annotated[tuple[str, ...], BeforeValidator(parse_list)] = "all"
+    own: dict[str, str] = Field(default_factory=dict)
+    """Measures of one's own: name -> package.module:function, called as those of the kit are."""
+    attack: AttackSpec
+    train_examples: Count
+    test_examples: Size = 0
+    """0: on training examples alone."""
+    batch_size: Count = 128
+    vectors: Count = 20
+    """Random vectors of the trace."""
+    samples: Count = 4
+    """Draws of the noise in the weights."""
+    steps: Count = 20
+    """Steps of SAM's and ASAM's ascent."""
+    adaptive_steps: Count = 20
+    halvings: Count = 12
+    """Bisections for PAC-Bayes' sigma."""
+    sam_rho: Positive = 0.05
+    asam_rho: Positive = 0.5
+    worst_rho: TwoRadii = (0.001, 0.004)
+    """Radii of adaptive sharpness, chosen on the baseline so that its loss rises by about 0.1 and 1."""
+    average_rho: TwoRadii = (0.1, 0.3)
+    precision: Precision = "float32"
+
+    def chosen(self) -> list[str]:
+        """The measures asked for, in the order of the tables."""
+        return [name for name in NAMES if self.measures == "all" or name in self.measures]
+
+    def problems(self, data: DataSpec) -> Iterator[str]:
+        if self.measures != "all":
+            for name in self.measures:
+                if name not in NAMES:
+                    yield f"measures: unknown measure {name!r}; known are {', '.join(NAMES)}"
+        for name, function in self.own.items():
+            if name in NAMES or not name.isidentifier():
+                yield f"own: {name!r} cannot name a measure; use letters, digits and '_', and a new name"
+            if function.count(":") != 1:
+                yield f"own.{name}: {function!r} given; expected package.module:function"
+
+
+def sharpness(
+    checkpoint: "Checkpoint",
+    dataset: "Dataset",
+    spec: SharpnessSpec,
+    seed: int,
+    device: str = "cpu",
+    state: Path | None = None,
+) -> Measured:
+    """All measures asked for, as `<name>_ce` and `<name>_rloss` on training examples and with the prefix
+    `test_` on test examples; those of the weights as `<name>`. Standard errors have the suffix `_se`."""
+    from robust_flatness import sharpness as library
+
+    measured = Measured({f"sharpness_{split}_examples": getattr(spec, f"{split}_examples")
+                         for split in splits_of(spec)})  # fmt: skip
+    attack = pgd(spec.attack, spec.precision)
+    jobs: dict[str, tuple[Callable, Mapping[str, Any]]] = {
+        name: (getattr(library, OF_LOSSES[name].function), OF_LOSSES[name].options(spec))
+        for name in spec.chosen()
+        if name in OF_LOSSES
+    }
+    jobs |= {name: (_own(name, path), {}) for name, path in spec.own.items()}
+    for split in splits_of(spec):
+        count = getattr(spec, f"{split}_examples")
+        x, y = dataset.images(split, count, device), dataset.labels(split, count, device)
+        for name, (function, options) in jobs.items():
+            for loss in LOSSES:
+                result = function(
+                    checkpoint.model, x, y,
+                    loss="ce" if loss == "ce" else attack, batch_size=spec.batch_size,
+                    seed=derive_seed(seed, "sharpness"), **options,
+                )  # fmt: skip
+                column = f"{'test_' if split == 'test' else ''}{name}_{loss}"
+                measured.values[column] = result.value
+                if result.standard_error is not None:
+                    measured.values[f"{column}_se"] = result.standard_error
+    for name in set(spec.chosen()) & OF_WEIGHTS.keys():
+        value = _of_weights(checkpoint, name, library)
+        if value is not None:
+            measured.values[name] = value
+    return measured
+
+
+def _of_weights(checkpoint: "Checkpoint", name: str, library: Any) -> float | None:
+    if name != "distance_from_init":
+        return getattr(library, name)(checkpoint.model).value
+    initial = checkpoint.initial()
+    return None if initial is None else library.distance_from_init(checkpoint.model, initial).value
+
+
+def _own(name: str, path: str) -> Callable:
+    module, _, function = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"measures.sharpness.own.{name}: {path!r} cannot be imported ({error})") from None
+
+
+def passes(spec: SharpnessSpec, held_out: int, snapshots: int) -> int:
+    """Clean and robust loss on both splits."""
+    once = attack_passes(spec.attack)
+    each = sum(
+        2 * OF_LOSSES[name].cost(spec) + once * OF_LOSSES[name].attacks(spec)
+        for name in spec.chosen()
+        if name in OF_LOSSES
+    )
+    return (spec.train_examples + spec.test_examples) * each
+
+
+MEASURE = Measure(
+    name="sharpness",
+    spec=SharpnessSpec,
+    function=sharpness,
+    passes=passes,
+    columns={
+        f"{prefix}{name}_{loss}": f"{entry.words}, {words}{' on test examples' if prefix else ''}"
+        for prefix in ("", "test_")
+        for name, entry in OF_LOSSES.items()
+        for loss, words in LOSSES.items()
+    }
+    | OF_WEIGHTS,
+    checkpoints=("last",),
+)

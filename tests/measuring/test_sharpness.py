@@ -1,0 +1,106 @@
+"""The entry of the measures of sharpness: columns, splits, measures of one's own, errors."""
+
+import numpy as np
+import pytest
+import torch
+
+from robust_flatness import sharpness as library
+from robust_flatness.attacks import PGD
+from robust_flatness.config import DataSpec, ModelSpec
+from robust_flatness.data import Dataset
+from robust_flatness.measuring.registry import MEASURES
+from robust_flatness.measuring.sharpness import NAMES, OF_WEIGHTS, SharpnessSpec, sharpness
+from robust_flatness.models import build_model
+from robust_flatness.models.checkpoint import Checkpoint, Metadata
+from robust_flatness.seeding import derive_seed, generator
+
+ATTACK = {"epsilon": 0.1, "step_size": 0.05, "steps": 2}
+QUICK = {"vectors": 2, "samples": 2, "steps": 2, "adaptive_steps": 2, "halvings": 2}
+
+
+@pytest.fixture(scope="module")
+def checkpoint():
+    spec = ModelSpec(name="small-resnet", width=4)
+    model = build_model(spec, 3, (0.4,), (0.3,), generator(5, "initialisation")).eval()
+    known = Metadata(spec.model_dump(), 3, (0.4,), (0.3,), "at", 5, 0)
+    return Checkpoint(model, known, "last")
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    rng = np.random.default_rng(0)
+    images = {f"x_{s}": rng.integers(0, 256, (16, 1, 8, 8), dtype=np.uint8) for s in ("train", "test")}
+    labels = {f"y_{s}": rng.integers(0, 3, 16) for s in ("train", "test")}
+    return Dataset(images | labels)
+
+
+def spec(**values):
+    return SharpnessSpec(attack=ATTACK, train_examples=16, **QUICK | values)
+
+
+def test_every_measure_has_its_columns_on_both_splits_and_losses(checkpoint, dataset):
+    values = sharpness(checkpoint, dataset, spec(test_examples=8), seed=0).values
+    expected = {
+        f"{prefix}{name}_{loss}"
+        for name in set(NAMES) - OF_WEIGHTS.keys()
+        for prefix in ("", "test_")
+        for loss in ("ce", "rloss")
+    }
+    assert expected | OF_WEIGHTS.keys() <= values.keys()
+    assert expected | OF_WEIGHTS.keys() == MEASURES["sharpness"].columns.keys()
+    assert all(np.isfinite(value) for value in values.values())
+    assert {"fisher_trace_ce_se", "test_hessian_trace_rloss_se"} <= values.keys()
+
+
+def test_a_column_is_what_the_library_returns(checkpoint, dataset):
+    values = sharpness(checkpoint, dataset, spec(measures="fisher_rao"), seed=3).values
+    x, y = dataset.images("train"), dataset.labels("train")
+    seed = derive_seed(3, "sharpness")
+    assert values["fisher_rao_ce"] == library.fisher_rao(checkpoint.model, x, y, seed=seed).value
+    attack = PGD(0.1, 0.05, 2)
+    robust = library.fisher_rao(checkpoint.model, x, y, loss=attack, seed=seed)
+    assert values["fisher_rao_rloss"] == robust.value
+    assert values.keys() - {"sharpness_train_examples"} == {
+        *("fisher_rao_ce", "fisher_rao_ce_se", "fisher_rao_rloss", "fisher_rao_rloss_se")
+    }
+
+
+def test_initial_weights_are_drawn_again(checkpoint, dataset):
+    values = sharpness(checkpoint, dataset, spec(measures="distance_from_init"), seed=0).values
+    assert values["distance_from_init"] == 0
+    with torch.no_grad():
+        moved = build_model(ModelSpec(name="small-resnet", width=4), 3, (0.4,), (0.3,), generator(6, "x"))
+    other = Checkpoint(moved.eval(), checkpoint.metadata, "last")
+    assert (
+        sharpness(other, dataset, spec(measures="distance_from_init"), seed=0).values["distance_from_init"]
+        > 1
+    )
+
+
+def test_a_measure_of_ones_own(checkpoint, dataset, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(
+        "from robust_flatness.sharpness import SharpnessResult\n"
+        "def examples(model, x, y, *, loss='ce', batch_size=128, seed=0):\n"
+        "    return SharpnessResult(float(len(x)) + (loss != 'ce'))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    values = sharpness(
+        checkpoint, dataset, spec(measures="margin", own={"counted": "mine:examples"}), seed=0
+    ).values
+    assert (values["counted_ce"], values["counted_rloss"]) == (16, 17)
+
+
+def test_problems_are_said_before_anything_runs():
+    data = DataSpec(name="digits", train=50, early_stopping=50, test=50)
+    own = {"sam": "a:b", "no good": "a:b", "fine": "a.b"}
+    problems = list(spec(measures="sam,fisher", own=own).problems(data))
+    assert any("unknown measure 'fisher'; known are hessian_eigenvalue" in line for line in problems)
+    assert sum("cannot name a measure" in line for line in problems) == 2
+    assert any("own.fine: 'a.b' given; expected package.module:function" in line for line in problems)
+    with pytest.raises(ValueError, match="smaller one first"):
+        spec(worst_rho=[0.2, 0.1])
+
+
+def test_time_limits_grow_with_what_is_asked_for():
+    few, many = spec(measures="margin"), spec()
+    assert MEASURES["sharpness"].passes(many, 0, 0) > 10 * MEASURES["sharpness"].passes(few, 0, 0)
