@@ -13,6 +13,7 @@ from robust_flatness.measuring.sharpness import NAMES, OF_WEIGHTS, SharpnessSpec
 from robust_flatness.models import build_model
 from robust_flatness.models.checkpoint import Checkpoint, Metadata
 from robust_flatness.seeding import derive_seed, generator
+from robust_flatness.tables.schema import parse_name
 
 ATTACK = {"epsilon": 0.1, "step_size": 0.05, "steps": 2}
 QUICK = {"vectors": 2, "samples": 2, "steps": 2, "adaptive_steps": 2, "halvings": 2}
@@ -47,7 +48,10 @@ def test_every_measure_has_its_columns_on_both_splits_and_losses(checkpoint, dat
         for loss in ("ce", "rloss")
     }
     assert expected | OF_WEIGHTS.keys() <= values.keys()
-    assert expected | OF_WEIGHTS.keys() == MEASURES["sharpness"].columns.keys()
+    assert expected | OF_WEIGHTS.keys() == {
+        column.stem for column in MEASURES["sharpness"].columns if column.is_measure
+    }
+    assert all(parse_name(name) is not None for name in values)
     assert all(np.isfinite(value) for value in values.values())
     assert {"fisher_trace_ce_se", "test_hessian_trace_rloss_se"} <= values.keys()
 

@@ -12,9 +12,10 @@ from robust_flatness.config.data import DataSpec
 from robust_flatness.config.measures import AttackSpec, MeasureSpec
 from robust_flatness.config.values import Count, Positive, Precision, Size, parse_list
 from robust_flatness.errors import ConfigError
-from robust_flatness.measuring.base import Measure, Measured, pgd, splits_of
+from robust_flatness.measuring.base import SPLITS, Measure, Measured, pgd, splits_of
 from robust_flatness.measuring.cost import attack_passes
 from robust_flatness.seeding import derive_seed
+from robust_flatness.tables.columns import FLATTER, Column
 
 if TYPE_CHECKING:
     from robust_flatness.data import Dataset
@@ -250,17 +251,26 @@ def passes(spec: SharpnessSpec, held_out: int, snapshots: int) -> int:
     return (spec.train_examples + spec.test_examples) * each
 
 
+def _columns() -> Iterator[Column]:
+    """Of each measure on each loss: on training examples, which is what a measure of generalisation may
+    see, and on test examples beside it."""
+    for name, entry in OF_LOSSES.items():
+        way = "higher is more robust" if name == "margin" else FLATTER
+        for loss, words in LOSSES.items():
+            stem, text = f"{name}_{loss}", f"{entry.words}, {words}"
+            yield Column(stem, text, direction=way, spread=True, compared=True)
+            yield Column(f"test_{stem}", f"{text}, on test examples", direction=way, spread=True)
+    for name, words in OF_WEIGHTS.items():
+        yield Column(name, words, compared=True)
+    for split in SPLITS:
+        yield Column(f"sharpness_{split}_examples", f"{split} examples of sharpness", "setting")
+
+
 MEASURE = Measure(
     name="sharpness",
     spec=SharpnessSpec,
     function=sharpness,
     passes=passes,
-    columns={
-        f"{prefix}{name}_{loss}": f"{entry.words}, {words}{' on test examples' if prefix else ''}"
-        for prefix in ("", "test_")
-        for name, entry in OF_LOSSES.items()
-        for loss, words in LOSSES.items()
-    }
-    | OF_WEIGHTS,
+    columns=tuple(_columns()),
     checkpoints=("last",),
 )
