@@ -277,9 +277,9 @@ def test_measures_refuse_damaged_files_and_bad_devices(refused, prepared, checkp
     refused([str(damaged), "damaged"], *command, checkpoint, *common, "--data", damaged)
     refused(["missing.npz", "no such file"], *command, checkpoint, *common, "--data", "missing.npz")
     arguments = [*command, checkpoint, *common, "--data", prepared, "--device"]
-    refused(["--device", "'tpu'", "cpu and cuda"], *arguments, "tpu")
+    refused(["--device", "'tpu'", "cuda:N and mps"], *arguments, "tpu")
     if not torch.cuda.is_available():
-        refused(["--device", "no GPU"], *arguments, "cuda")
+        refused(["--device", "no such device"], *arguments, "cuda")
     assert not (tmp_path / "run").exists()
 
 

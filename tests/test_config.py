@@ -312,7 +312,7 @@ BAD = {
     "experiment too long": ({"experiment": "x" * 101}, ["experiment", "at most 100"]),
     "experiment missing": ({"experiment": None}, ["experiment", "required"]),
     "data missing": ({"data": None}, ["data", "missing", "results_table"]),
-    "device": ({"compute": {"device": "tpu"}}, ["compute.device", "'tpu'", "'cpu' or 'cuda'"]),
+    "device": ({"compute": {"device": "tpu"}}, ["compute.device", "'tpu'", "cuda:N"]),
     "threads": ({"compute": {"threads": 0}}, ["compute.threads", "equal to 1"]),
     "series of unknown variants": (
         {"measures__series__variants": ["nope"]},

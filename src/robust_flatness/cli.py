@@ -60,7 +60,7 @@ app = typer.Typer(
 Spec = Annotated[str, typer.Option(help="Settings as JSON, or a file that holds them.")]
 Data = Annotated[Path, typer.Option(help="Prepared dataset (.npz) from `prepare`.")]
 Seed = Annotated[int, typer.Option(help="Seed from which all random streams derive.", min=0)]
-Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Threads = Annotated[int, typer.Option(help="Torch's threads; another number gives other bits.", min=1)]
 Checkpoints = Annotated[list[Path], typer.Argument(help="Checkpoints (.safetensors).")]
 Output = Annotated[Path, typer.Option(help="File to write.")]
@@ -77,17 +77,6 @@ def read_spec(kind: type, text: str) -> Any:
     except ValueError as error:
         raise ConfigError(f"--spec: not valid JSON ({error})") from None
     return parse(kind, values, "--spec")
-
-
-def start_torch(device: str, threads: int) -> None:
-    """Fix torch's threads and check the device."""
-    import torch
-
-    torch.set_num_threads(threads)
-    if device not in ("cpu", "cuda"):
-        raise ConfigError(f"--device: {device!r} given; allowed are cpu and cuda")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device: cuda given, but torch sees no GPU here; use cpu")
 
 
 @contextmanager
@@ -152,10 +141,11 @@ def pseudo_label(
 ) -> None:
     """Train a standard classifier on the labelled images and label the unlabelled pool with it."""
     from robust_flatness.data import load_dataset, save_pseudo_labels
+    from robust_flatness.devices import start
     from robust_flatness.training import pseudo_label as predict
 
     job = read_spec(TrainJob, spec)
-    start_torch(device, threads)
+    device = start(device, threads)
     dataset = load_dataset(data)
     save_pseudo_labels(output, predict(dataset, job.model, job.training, seed, device), dataset)
 
@@ -171,10 +161,11 @@ def train(
 ) -> None:
     """Train one variant; resumes where an earlier run of the same settings was interrupted."""
     from robust_flatness.data import load_dataset, load_pseudo_labels
+    from robust_flatness.devices import start
     from robust_flatness.training import train as run_training
 
     job = read_spec(TrainJob, spec)
-    start_torch(device, threads)
+    device = start(device, threads)
     dataset = load_dataset(data)
     labels = load_pseudo_labels(pseudo_labels, dataset) if pseudo_labels else None
     with progress_bar(f"{job.variant}, seed {job.seed}") as update:
@@ -223,9 +214,10 @@ def measure_checkpoints(
     if name not in MEASURES:
         raise ConfigError(f"{name!r} given{meant(name, MEASURES)}; measures are {', '.join(MEASURES)}")
     chosen = read_spec(MEASURES[name].spec, spec)
+    from robust_flatness.devices import start
     from robust_flatness.measuring import run
 
-    start_torch(device, threads)
+    device = start(device, threads)
     with progress_bar(name) as update:
         run.measure_checkpoints(
             MEASURES[name], checkpoints, chosen, data, output, seed, device, threads, update
@@ -256,9 +248,10 @@ def verify(
     On the machine that measured them they must be identical; elsewhere differences up to a stated
     tolerance agree. Exit status 1 if one does not.
     """
+    from robust_flatness.devices import start
     from robust_flatness.measuring import verify as verification
 
-    start_torch(device, threads)
+    device = start(device, threads)
     files = verification.sample_files(directory, sample or None, seed)
     note = verification.other_versions(files[0])
     if note:
@@ -319,6 +312,7 @@ def measure(
 
     The network takes inputs in the range 0 to 1 of shape (n, C, H, W) and returns logits of shape (n, K).
     """
+    from robust_flatness.devices import start
     from robust_flatness.measuring.own_model import OwnModel, measure_own_model
 
     numbers = {"--epsilon": epsilon, "--average-xi": average_xi, "--worst-xi": worst_xi}
@@ -337,7 +331,7 @@ def measure(
         },
         "measure",
     )  # fmt: skip
-    start_torch(device, threads)
+    device = start(device, threads)
     result = measure_own_model(
         OwnModel(model, weights, data, examples), robust,
         average_xi=values["--average-xi"], worst_xi=values["--worst-xi"], samples=samples,

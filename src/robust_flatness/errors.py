@@ -14,5 +14,9 @@ class FileError(RobustFlatnessError, ValueError):
     the file, what is wrong with it, and what to do."""
 
 
+class OutOfMemoryError(RobustFlatnessError, MemoryError):
+    """A GPU's memory does not suffice; the message says what to try and what was kept."""
+
+
 class TrainingError(RobustFlatnessError, RuntimeError):
     """A training that cannot go on; the message names the epoch and what was kept."""

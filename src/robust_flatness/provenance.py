@@ -39,12 +39,12 @@ def provenance(device: str, threads: int) -> dict:
     if device.startswith("cuda"):
         import torch
 
-        name = torch.cuda.get_device_name()
+        name = torch.cuda.get_device_name(device)
     return {
         "robust_flatness": __version__,
         "git_commit": git_commit(),
         "torch": importlib.metadata.version("torch"),
-        "device": device,
+        "device": device.partition(":")[0],
         "device_name": name,
         "threads": threads,
     }

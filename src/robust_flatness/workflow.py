@@ -1,6 +1,7 @@
 """What the Snakemake workflow asks of the library while it is planned."""
 
 import atexit
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable
@@ -22,6 +23,14 @@ def only_draws(targets: Iterable[str | Path]) -> bool:
     return bool(names) and all(
         name in DRAWING_TARGETS or name.removeprefix("./").startswith(DRAWING_FOLDERS) for name in names
     )
+
+
+def gpus_here() -> int:
+    """NVIDIA GPUs of this machine that jobs may use, counted without importing torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
+    return len([path for path in Path("/dev").glob("nvidia*") if path.name[6:].isdigit()])
 
 
 def plain_executable(executable: str, *, here_alone: bool) -> str:

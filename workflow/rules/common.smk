@@ -16,7 +16,14 @@ from robust_flatness.measuring.registry import CHECKPOINTS, MEASURES
 from robust_flatness.tables.collect import CollectSpec, VariantEntry
 from robust_flatness.tables.schema import TABLES
 from robust_flatness.warm_start.server import start_server
-from robust_flatness.workflow import applied_settings, only_draws, plain_executable, why_stale, verdicts
+from robust_flatness.workflow import (
+    applied_settings,
+    gpus_here,
+    only_draws,
+    plain_executable,
+    why_stale,
+    verdicts,
+)
 
 # The repository's folder, also where another workflow takes this one as a module.
 ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
@@ -71,9 +78,13 @@ if not MAKES_TABLES:
 TRAINED = [slug for slug, variant in EXPERIMENT.variants.items() if variant.derived_from is None]
 DERIVED = [slug for slug in EXPERIMENT.variants if slug not in TRAINED]
 SEEDS = EXPERIMENT.spec.seeds
-# GPUs of a job: a cluster's scheduler grants them, a local run shares those of --resources gpu=N.
-GPUS = int(EXPERIMENT.spec.compute.device == "cuda")
-COMPUTE = f"--device {EXPERIMENT.spec.compute.device} --threads {EXPERIMENT.spec.compute.threads}"
+# GPUs of a job: a cluster's scheduler grants them. A local run starts as many such jobs at a time as there
+# are GPUs, each of which takes one of its own; --resources gpu=N allows more (or fewer).
+DEVICE = EXPERIMENT.spec.compute.device
+GPUS = int(DEVICE.startswith("cuda") or DEVICE == "mps" or (DEVICE == "auto" and gpus_here() > 0))
+if GPUS and workflow.local_exec and "gpu" not in workflow.global_resources:
+    workflow.register_resource("gpu", gpus_here() if DEVICE in ("auto", "cuda") and gpus_here() else 1)
+COMPUTE = f"--device {DEVICE} --threads {EXPERIMENT.spec.compute.threads}"
 
 
 def growing(amount):
@@ -83,7 +94,7 @@ def growing(amount):
 
 def minutes_for(passes):
     """The time limit of a job that takes `passes` through the experiment's network."""
-    return minutes(passes, EXPERIMENT.spec.model, EXPERIMENT.spec.compute.device)
+    return minutes(passes, EXPERIMENT.spec.model, "cuda" if GPUS else "cpu")
 
 
 def one_of(slugs):

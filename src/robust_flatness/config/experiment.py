@@ -8,9 +8,9 @@ import math
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from robust_flatness.config.data import DataSpec
 from robust_flatness.config.families import FamilySpec
@@ -24,6 +24,7 @@ from robust_flatness.config.values import (
     Size,
     Spec,
     Variants,
+    check_device,
     meant,
     parse,
     parse_list,
@@ -39,10 +40,11 @@ CONFIG_DIRECTORY = Path("config")
 
 class ComputeSpec(Spec):
     """How jobs run. `threads` are torch's threads in a job, fixed here because another number
-    gives other bits; `device` is `cpu` or `cuda`."""
+    gives other bits; `device` is `cpu`, `cuda`, `cuda:N`, `mps`, or `auto` for a GPU where there is
+    one."""
 
     threads: Count = 1
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Annotated[str, AfterValidator(check_device)] = "cpu"
 
 
 class ExperimentSpec(Spec):

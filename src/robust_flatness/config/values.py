@@ -78,7 +78,19 @@ Size = Annotated[Integer, Field(ge=0)]
 Radii = Annotated[tuple[Positive, ...], BeforeValidator(parse_list), AfterValidator(check_radii)]
 
 
-Precision = Literal["float32", "bfloat16"]
+#: `auto`: bfloat16 where the device that a job runs on is fast at it, else float32.
+Precision = Literal["float32", "bfloat16", "auto"]
+
+
+#: A device as torch names it, or `auto` for a GPU where there is one.
+DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?|mps")
+
+
+def check_device(value: str) -> str:
+    """A device, whether it is there or not."""
+    if not DEVICE.fullmatch(value):
+        raise ValueError("give auto, cpu, cuda, cuda:N (N counts from 0) or mps")
+    return value
 
 
 def parse_variants(value: Any) -> Any:

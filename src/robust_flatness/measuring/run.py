@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from robust_flatness.data import Dataset, load_dataset
+from robust_flatness.devices import out_of_memory, with_precision_on
 from robust_flatness.errors import ConfigError
 from robust_flatness.files import write_json
 from robust_flatness.measuring.base import Measure
@@ -42,7 +43,7 @@ def measure_checkpoints(
     ConfigError
         If a file is missing or damaged, or the data has fewer examples than asked for.
     """
-    dataset = load_dataset(data)
+    dataset, spec = load_dataset(data), with_precision_on(device, spec)
     if measure.of_snapshots:
         checkpoints = snapshots_beside(checkpoints[0])
     loaded = [load_checkpoint(path, device) for path in checkpoints]
@@ -61,17 +62,36 @@ def measure_checkpoints(
             results.append(
                 unfinished.get(
                     checkpoint.metadata.sha256,
-                    lambda checkpoint=checkpoint: asdict(
-                        measure.function(checkpoint, dataset, spec, seed, device, unfinished.parts)
+                    lambda checkpoint=checkpoint: measured(
+                        measure, checkpoint, dataset, spec, seed, device, unfinished.parts
                     ),
                 )
             )
             if not measure.of_snapshots:
                 metadata = checkpoint.metadata
-                source = {"variant": metadata.variant, "epoch": metadata.epoch, "sha256": metadata.sha256}
+                source = {
+                    name: getattr(metadata, name) for name in ("variant", "epoch", "precision", "sha256")
+                }
                 write_json(outputs[index], described | {"checkpoint": source, **results[index]})
         if needed and measure.of_snapshots:
             write_series(outputs, [*zip(loaded, results, strict=True)])
+
+
+def measured(
+    measure: Measure, checkpoint: Checkpoint, dataset: Dataset, spec: Any, seed: int, device: str, state: Path
+) -> dict[str, Any]:
+    """The values and details of one measure of one checkpoint."""
+    kept = "What is finished is kept, and the next run goes on from there."
+    with out_of_memory(largest_batch(spec.model_dump()), kept):
+        return asdict(measure.function(checkpoint, dataset, spec, seed, device, state))
+
+
+def largest_batch(settings: dict[str, Any]) -> int:
+    """The largest `batch_size` among settings and their parts; results do not depend on it but for
+    rounding."""
+    own = [value for name, value in settings.items() if name == "batch_size"]
+    parts = [largest_batch(value) for value in settings.values() if isinstance(value, dict)]
+    return max([*own, *parts], default=1)
 
 
 def write_series(outputs: list[Path], results: list[tuple[Checkpoint, dict]]) -> None:
@@ -98,7 +118,7 @@ def describe_job(
         "spec": spec.model_dump(mode="json"),
         "seed": seed,
         "data_sha256": dataset.checksum,
-        "provenance": provenance(device, threads),
+        "provenance": provenance(device, threads) | {"precision": getattr(spec, "precision", "float32")},
     }
 
 

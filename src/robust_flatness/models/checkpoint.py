@@ -28,7 +28,8 @@ KEY = "robust_flatness"
 @dataclass(frozen=True)
 class Metadata:
     """What a checkpoint says of itself. `epoch` counts from 0; `weight_bound` is the clipping
-    of the training, into which perturbed weights are projected when flatness is measured."""
+    of the training, into which perturbed weights are projected when flatness is measured; `precision`
+    is the one trained in."""
 
     model: dict
     classes: int
@@ -38,6 +39,7 @@ class Metadata:
     seed: int
     epoch: int
     weight_bound: float | None = None
+    precision: str = "float32"
     sha256: str = ""
 
 
@@ -66,13 +68,20 @@ class Checkpoint:
 def checksum(tensors: dict[str, Tensor], metadata: Metadata) -> str:
     """SHA-256 over the metadata (less its own checksum) and over names, dtypes, shapes and bytes
     of the tensors, in the order of their names."""
-    described = canonical_json(asdict(replace(metadata, sha256="")))
-    digest = hashlib.sha256(described.encode())
+    digest = hashlib.sha256(_text(replace(metadata, sha256="")).encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _text(metadata: Metadata) -> str:
+    """The metadata as JSON, float32 unsaid: checkpoints from before other precisions stay as they are."""
+    fields = asdict(metadata)
+    if metadata.precision == "float32":
+        del fields["precision"]
+    return canonical_json(fields)
 
 
 def save_checkpoint(path: Path, model: nn.Module, metadata: Metadata, *, durable: bool = True) -> None:
@@ -82,7 +91,7 @@ def save_checkpoint(path: Path, model: nn.Module, metadata: Metadata, *, durable
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     metadata = replace(metadata, sha256=checksum(tensors, metadata))
     with atomic_path(path, durable=durable) as temporary:
-        temporary.write_bytes(save(tensors, {KEY: canonical_json(asdict(metadata))}))
+        temporary.write_bytes(save(tensors, {KEY: _text(metadata)}))
 
 
 def load_checkpoint(path: Path, device="cpu") -> Checkpoint:

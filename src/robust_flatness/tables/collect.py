@@ -59,12 +59,15 @@ def collect_results(spec: CollectSpec, directory: Path) -> None:
                         continue
                     content = read_measure(folder / "measures" / checkpoint / f"{measure.name}.json")
                     row["epoch"] = content["checkpoint"]["epoch"]
+                    trained_in = content["checkpoint"].get("precision", "float32")
                     row |= content["values"]
                     for rows in content["details"].get(measure.rows, ()):
                         tables[measure.name].append({**key, "checkpoint": checkpoint, **rows})
                     for rows in example_rows(content["details"].get("examples", {})):
                         tables["examples"].append({**key, "checkpoint": checkpoint, **rows})
                 settings = spec.baseline | entry.settings
+                if settings.get("precision") == "auto":
+                    settings |= {"precision": trained_in}
                 row |= {f"setting_{name}": value for name, value in settings.items()}
                 tables["models"].append(row)
             if not entry.derived:

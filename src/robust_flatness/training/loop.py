@@ -16,6 +16,7 @@ from robust_flatness.attacks.pgd import PGD
 from robust_flatness.config import ConfigError, TrainingSpec, TrainJob
 from robust_flatness.data import Dataset
 from robust_flatness.data.augmentation import augment
+from robust_flatness.devices import out_of_memory, with_precision_on
 from robust_flatness.errors import TrainingError
 from robust_flatness.files import canonical_json
 from robust_flatness.models import build_model
@@ -75,8 +76,21 @@ def train(
     TrainingError
         If the loss becomes NaN or infinite, or a file cannot be written. The last good epoch's state
         is kept.
+    OutOfMemoryError
+        If a GPU's memory does not suffice. The last epoch's state is kept.
     """
-    run = Training(job, dataset, device, pseudo_labels)
+    kept = f"The next run with the same settings goes on from the last epoch finished in {directory}."
+    with out_of_memory(job.training.batch_size, kept):
+        _run(Training(job, dataset, device, pseudo_labels), dataset, directory, progress, report)
+
+
+def _run(
+    run: "Training",
+    dataset: Dataset,
+    directory: Path,
+    progress: Progress | None,
+    report: Callable[[str], None],
+) -> None:
     directory = Path(directory)
     store = UnfinishedTraining(directory, run.fingerprint(dataset.checksum), report)
     try:
@@ -147,7 +161,8 @@ class Training:
     """
 
     def __init__(self, job: TrainJob, dataset: Dataset, device: str = "cpu", pseudo_labels=None):
-        spec = job.training
+        spec = with_precision_on(device, job.training)
+        job = job.model_copy(update={"training": spec})
         self.job, self.spec, self.device = job, spec, torch.device(device)
         self.classes, self.mean, self.std = dataset.classes, dataset.mean, dataset.std
         self.x, self.y, pool = _training_data(dataset, spec, device, pseudo_labels)
@@ -331,6 +346,7 @@ class Training:
             seed=self.job.seed,
             epoch=epoch,
             weight_bound=self.spec.weight_clipping,
+            precision=self.spec.precision,
         )
         save_checkpoint(path, model, metadata, durable=False)
         self.evaluator.refresh(model)

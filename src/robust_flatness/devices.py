@@ -1,0 +1,128 @@
+"""Where a job computes and in which precision: decided when it starts, by what the machine can do."""
+
+import contextlib
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from filelock import FileLock, Timeout
+
+from robust_flatness.config.values import DEVICE, Spec
+from robust_flatness.errors import ConfigError, OutOfMemoryError
+
+AnySpec = TypeVar("AnySpec", bound=Spec)
+#: Locks of the GPUs that this process has taken, held until it ends.
+_taken: list[FileLock] = []
+
+
+def start(device: str, threads: int) -> str:
+    """Fix torch's threads and arithmetic; the device to use, as torch names it.
+
+    `auto` is a GPU where there is one (cuda, then mps), else the processor; `cuda` the first GPU that
+    no other job of this kit uses, or the first if all are in use. On a GPU, float32 means float32 (no
+    TF32), and convolutions are the same in every run: neither chosen by timing nor summed in any order.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such device.
+    """
+    torch.set_num_threads(threads)
+    if not DEVICE.fullmatch(device):
+        raise ConfigError(f"--device: {device!r} given; allowed are auto, cpu, cuda, cuda:N and mps")
+    kind, _, number = device.partition(":")
+    if kind == "auto":
+        kind = next((kind for kind in ("cuda", "mps") if _available(kind)), "cpu")
+    elif not _available(kind):
+        raise ConfigError(f"--device: {device} given, but torch sees no such device here; use cpu or auto")
+    if kind != "cuda":
+        return kind
+    count = torch.cuda.device_count()
+    if number and int(number) >= count:
+        raise ConfigError(f"--device: {device} given, but torch sees {count} GPUs here, counted from 0")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else sums may differ between runs
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    index = int(number) if number else free_gpu(count)
+    torch.cuda.set_device(index)
+    return f"cuda:{index}"
+
+
+def _available(kind: str) -> bool:
+    if kind == "cuda":
+        return torch.cuda.is_available()
+    return kind == "cpu" or torch.backends.mps.is_available()
+
+
+def free_gpu(count: int) -> int:
+    """The first of `count` GPUs that no other process has taken with this function, taken until this
+    process ends; 0 if all are."""
+    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
+    folder = Path(tempfile.gettempdir())
+    for index in range(count):
+        # the same card has other numbers where CUDA_VISIBLE_DEVICES is set
+        name = torch.cuda.get_device_properties(index).uuid
+        lock = FileLock(folder / f"robust-flatness-{user}-{name}.lock")
+        with contextlib.suppress(Timeout, OSError):
+            lock.acquire(timeout=0)
+            _taken.append(lock)
+            return index
+    return 0
+
+
+def is_fast_in_bfloat16(device: str) -> bool:
+    """Whether bfloat16 is faster than float32: on GPUs that compute in it, and on processors with
+    instructions for it (AMX, AVX512-BF16)."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    features = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return kind == "cpu" and any(getattr(torch.cpu, name, bool)() for name in features)
+
+
+def precision_on(device: str, precision: str) -> str:
+    """`float32` or `bfloat16`: `auto` is bfloat16 where it is fast.
+
+    Warns where bfloat16 is asked for and slow: emulated, it took up to 15 times as long as float32.
+    """
+    fast = precision == "float32" or is_fast_in_bfloat16(device)
+    if precision == "auto":
+        return "bfloat16" if fast else "float32"
+    if not fast:
+        warnings.warn(
+            f"precision: bfloat16 is slower than float32 on this device ({device}), which has no "
+            "instructions for it; give float32, or auto to take bfloat16 only where it is faster",
+            stacklevel=2,
+        )
+    return precision
+
+
+def with_precision_on(device: str, spec: AnySpec) -> AnySpec:
+    """A spec with its `precision`, where it has one, as it is on `device`."""
+    precision = getattr(spec, "precision", "float32")
+    if precision == "float32":
+        return spec
+    return spec.model_copy(update={"precision": precision_on(device, precision)})
+
+
+@contextlib.contextmanager
+def out_of_memory(batch_size: int, kept: str) -> Iterator[None]:
+    """Turn a GPU's "out of memory" into an error that says what to try; `kept` tells what is not lost.
+
+    Raises
+    ------
+    OutOfMemoryError
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        free, total = torch.cuda.mem_get_info() if torch.cuda.is_available() else (0, 0)
+        raise OutOfMemoryError(
+            f"the GPU's memory does not suffice for batches of {batch_size} ({free / 2**30:.1f} of "
+            f"{total / 2**30:.1f} GiB are free); end what else uses it, or try a batch_size of "
+            f"{max(1, batch_size // 2)}. {kept}"
+        ) from None

@@ -1,0 +1,124 @@
+"""Devices and precisions, as far as they can be told without a GPU; what needs one is skipped."""
+
+import warnings
+
+import pytest
+import torch
+
+from robust_flatness import devices
+from robust_flatness.config import ConfigError, ModelSpec, TrainingSpec
+from robust_flatness.config.experiment import ComputeSpec
+from robust_flatness.errors import OutOfMemoryError
+from robust_flatness.workflow import gpus_here
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+
+
+@pytest.fixture(autouse=True)
+def _threads():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def gpus(monkeypatch, tmp_path):
+    """Pretend that torch sees two GPUs, whose locks lie in a folder of the test."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
+    named = [type("Card", (), {"uuid": f"card-{i}"}) for i in range(2)]
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: named[index])
+    monkeypatch.setattr(devices.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(devices, "_taken", [])
+    flags = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    deterministic = torch.backends.cudnn.deterministic
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    yield
+    for lock in devices._taken:
+        lock.release()
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = flags
+    torch.backends.cudnn.deterministic = deterministic
+
+
+def test_names_of_devices():
+    for name in ("auto", "cpu", "cuda", "cuda:3", "mps"):
+        assert ComputeSpec(device=name).device == name
+    for name in ("gpu", "cuda:", "cuda:x", "cpu:0", ""):
+        with pytest.raises(ValueError, match="cuda:N"):
+            ComputeSpec(device=name)
+        with pytest.raises(ConfigError, match="cuda:N"):
+            devices.start(name, 1)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
+def test_without_a_gpu_auto_is_the_processor_and_cuda_an_error():
+    if not torch.backends.mps.is_available():
+        assert devices.start("auto", 1) == "cpu"
+    with pytest.raises(ConfigError, match="cuda:1"):
+        devices.start("cuda:1", 1)
+
+
+def test_jobs_take_a_gpu_each_and_float32_is_float32(gpus):
+    torch.backends.cuda.matmul.allow_tf32 = True
+    assert devices.start("auto", 1) == "cuda:0"
+    assert not torch.backends.cuda.matmul.allow_tf32
+    assert not torch.backends.cudnn.allow_tf32
+    assert torch.backends.cudnn.deterministic
+    # the first is in use by now
+    assert devices.start("cuda", 1) == "cuda:1"
+    assert devices.start("cuda", 1) == "cuda:0"
+    assert devices.start("cuda:1", 1) == "cuda:1"
+    with pytest.raises(ConfigError, match="2 GPUs"):
+        devices.start("cuda:2", 1)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_auto_is_bfloat16_where_it_is_fast(fast, monkeypatch):
+    monkeypatch.setattr(devices, "is_fast_in_bfloat16", lambda device: fast)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert devices.precision_on("cpu", "float32") == "float32"
+        assert devices.precision_on("cpu", "auto") == ("bfloat16" if fast else "float32")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert devices.precision_on("cpu", "bfloat16") == "bfloat16"
+    assert len(caught) == (0 if fast else 1)
+
+
+def test_a_spec_gets_the_precision_of_its_device(monkeypatch, make_training):
+    monkeypatch.setattr(devices, "is_fast_in_bfloat16", lambda device: True)
+    assert devices.with_precision_on("cpu", make_training(precision="auto")).precision == "bfloat16"
+    full = make_training(precision="float32")
+    assert devices.with_precision_on("cpu", full) is full
+    model = ModelSpec(name="small-resnet", width=2)
+    assert devices.with_precision_on("cpu", model) is model
+
+
+@pytest.fixture
+def make_training():
+    def make(**settings) -> TrainingSpec:
+        return TrainingSpec(
+            epochs=1, batch_size=4, learning_rate=0.1, weight_decay=0, epsilon=0.1, step_size=0.1,
+            evaluation_epsilon=0.1, evaluation_step_size=0.1, evaluation_steps=1, **settings,
+        )  # fmt: skip
+
+    return make
+
+
+def test_out_of_memory_says_what_to_try():
+    expected = pytest.raises(OutOfMemoryError, match=r"batches of 128.*batch_size of 64.*Nothing is lost")
+    with expected, devices.out_of_memory(128, "Nothing is lost."):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+@needs_gpu
+def test_a_gpu_out_of_memory():
+    with pytest.raises(OutOfMemoryError, match="GiB"), devices.out_of_memory(2, ""):
+        torch.empty(1 << 50, device="cuda")
+
+
+@pytest.mark.parametrize(("visible", "count"), [("", 0), ("-1", 0), ("2", 1), ("0,3", 2)])
+def test_a_local_run_counts_the_gpus_it_may_use(visible, count, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert gpus_here() == count
