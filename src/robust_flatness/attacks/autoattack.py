@@ -100,9 +100,9 @@ def run_autoattack(
         if index < done:
             continue
         with _contained(x.device):
-            attack = _attack(net, name, epsilon, spec, targets, derive_seed(seed, "autoattack", name), x)
+            attack = _attack(net, name, epsilon, spec, targets, derive_seed(seed, "autoattack", name), x, known)
             for indices in robust.nonzero().flatten().split(batch_size):
-                candidates = attack.perturb(x[indices].clone(), y[indices].clone()).detach().to(x.dtype)
+                candidates = attack(indices, x[indices].clone(), y[indices].clone())
                 with torch.no_grad():
                     fooled = net(candidates).argmax(dim=1) != y[indices]
                 x_adv[indices[fooled]] = candidates[fooled]

@@ -12,6 +12,9 @@ from robust_flatness.models.inference import InferenceModel
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
+#: Numbers in the inputs of the starts that are under way together: 64 MB in float32.
+AT_ONCE = 2**24
+
 
 class Network(Protocol):
     """What an attack needs of a network: an `InferenceModel` or an `Ensemble`."""
@@ -149,13 +152,15 @@ class PGD:
         generator = generator if generator is not None else torch.Generator().manual_seed(0)
         loss = loss or cross_entropy
         found = self.clean(net, x, y, batch_size, loss) if self.include_clean else None
-        for _ in range(self.restarts):
-            start = random_start(x, self.epsilon, generator)
-            parts = [
-                self.from_start(net, x[part], y[part], start[part], loss)
-                for part in batches(len(x), batch_size)
-            ]
-            found = better(found, _concatenated(parts))
+        n, left = len(x), self.restarts
+        while left:
+            count = min(left, max(1, AT_ONCE // x.numel()))
+            left -= count
+            starts = torch.cat([random_start(x, self.epsilon, generator) for _ in range(count)])
+            examples = torch.arange(n, device=x.device).repeat(count)
+            here = self.from_starts(net, x, y, starts, examples, batch_size or n, loss)
+            for restart in range(count):
+                found = better(found, _rows(here, slice(restart * n, (restart + 1) * n)))
         return found
 
     @torch.no_grad()
@@ -181,56 +186,105 @@ class PGD:
             found = self.clean(net, found.x_adv, y)
         return (better(self.clean(net, x, y), found) if self.include_clean else found).loss
 
-    def from_start(
-        self, net: Network, x: Tensor, y: Tensor, start: Tensor, loss: Loss = cross_entropy
-    ) -> Found:
-        """The best of the `steps` + 1 iterates from `start`, for one batch."""
-        if self.precision == "float32":
-            return self.search(net, x, y, start, loss)
-        widest = None
+    def search(self, net: Network, x: Tensor, y: Tensor, start: Tensor, loss: Loss = cross_entropy) -> Found:
+        """The best of the `steps` + 1 iterates from `start`, for one batch, with losses as the search saw
+        them, in the attack's precision."""
+        low, high = bounds(x, self.epsilon)
+        current, found = start, None
+        for step in range(self.steps + 1):
+            here, _, signs = self._look(net, current, y, loss, last=step == self.steps)
+            found = better(found, here)
+            if signs is not None:
+                current = self._moved(here.x_adv, signs, low, high)
+        return found
 
-        def watch(point: Tensor, logits: Tensor) -> None:
-            nonlocal widest
-            here = margin(logits, y)
-            widest = better(widest, Found(point, here, here > 0))
+    def _look(
+        self, net: Network, x_adv: Tensor, y: Tensor, loss: Loss, last: bool
+    ) -> tuple[Found, Tensor, Tensor | None]:
+        """Losses and errors at `x_adv`, the logits, and the gradient's signs unless it is the last iterate."""
+        x_adv = x_adv.detach()
+        with torch.set_grad_enabled(not last):
+            x_adv.requires_grad_(not last)
+            logits = net.logits(x_adv, self.precision)
+            losses = loss(logits, y)
+        signs = None if last else torch.autograd.grad(losses.sum(), x_adv)[0].sign_()
+        logits = logits.detach()
+        return Found(x_adv.detach(), losses.detach(), _errors(logits, y)), logits, signs
 
-        found = self.search(net, x, y, start, loss, watch if _are_labels(y) else None)
-        found = self.clean(net, found.x_adv, y, None, loss)
-        if widest is None:
-            return found
-        return replace(found, error=found.error | self.clean(net, widest.x_adv, y).error)
+    def _moved(self, x_adv: Tensor, sign: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        return torch.clamp(x_adv + self.step_size * sign, low, high)
 
-    def search(
+    def from_starts(
         self,
         net: Network,
         x: Tensor,
         y: Tensor,
-        start: Tensor,
+        starts: Tensor,
+        examples: Tensor,
+        batch_size: int,
         loss: Loss = cross_entropy,
-        watch: Callable[[Tensor, Tensor], None] | None = None,
     ) -> Found:
-        """As `from_start`, with losses as the search saw them, in the attack's precision; `watch` is
-        called with each iterate and its logits."""
+        """The best of the `steps` + 1 iterates from each of `starts` [m, ...], of `examples` [m] (indices).
+
+        No example's input is looked at twice. A step is a function of the input: where an example comes to
+        one that it, or another of its starts, has been to, all that would follow has been seen, or is
+        about to be. Such rows stop; the highest loss and whether there is an error stay the same to the
+        bit. All rows make their steps together, in passes of `batch_size`.
+        """
         low, high = bounds(x, self.epsilon)
-        current, found = start, None
+        current, going, of = starts, torch.arange(len(starts), device=x.device), examples
+        visited = _Visited(starts, of)
+        found = widest = None
         for step in range(self.steps + 1):
-            current = current.detach()
-            last = step == self.steps
-            with torch.set_grad_enabled(not last):
-                current.requires_grad_(not last)
-                logits = net.logits(current, self.precision)
-                losses = loss(logits, y)
-            if not last:
-                (gradient,) = torch.autograd.grad(losses.sum(), current)
-            with torch.no_grad():
-                here = Found(current.detach(), losses.detach(), _errors(logits, y))
-                found = better(found, here)
-                if watch is not None:
-                    watch(here.x_adv, logits)
-                if not last:
-                    current = here.x_adv + self.step_size * gradient.sign_()
-                    current = torch.clamp(current, low, high)
-        return found
+            looks = [
+                self._look(net, current[part], y[of[part]], loss, last=step == self.steps)
+                for part in batches(len(going), batch_size)
+            ]
+            found = _updated(found, _concatenated([here for here, _, _ in looks]), going)
+            if self.precision != "float32" and _are_labels(y):
+                margins = margin(torch.cat([logits for _, logits, _ in looks]), y[of])
+                widest = _updated(widest, Found(current, margins, margins > 0), going)
+            if step == self.steps:
+                break
+            signs = torch.cat([signs for _, _, signs in looks])
+            current = self._moved(current, signs, low[of], high[of])
+            new = visited.new(current, of)
+            current, going, of = current[new], going[new], of[new]
+            if not len(going):
+                break
+        if self.precision == "float32":
+            return found
+        found = self.clean(net, found.x_adv, y[examples], batch_size, loss)
+        if widest is None:
+            return found
+        return replace(found, error=found.error | self.clean(net, widest.x_adv, y[examples], batch_size).error)
+
+class _Visited:
+    """The inputs that each example has come to, as fingerprints of 64 bits."""
+
+    def __init__(self, inputs: Tensor, examples: Tensor):
+        random = torch.Generator().manual_seed(0)
+        factors = torch.randint(-(2**63), 2**63 - 1, (inputs[0].numel() + 1,), generator=random) | 1
+        self._factors = factors.to(inputs.device)
+        self._seen = self._fingerprints(inputs, examples)
+
+    def new(self, inputs: Tensor, examples: Tensor) -> Tensor:
+        """Indices of the inputs that their example comes to for the first time; all are noted."""
+        prints = self._fingerprints(inputs, examples)
+        ordered, order = prints.sort(stable=True)
+        known = torch.isin(prints, self._seen)
+        known[order[1:]] |= ordered[1:] == ordered[:-1]
+        self._seen = torch.cat([self._seen, prints])
+        return (~known).nonzero().flatten()
+
+    def _fingerprints(self, inputs: Tensor, examples: Tensor) -> Tensor:
+        """Linear in the bits of the values, twice, with a mixing step in between, modulo 2^64."""
+        values = inputs.detach().contiguous().flatten(1)
+        integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}[values.element_size()]
+        bits = values.view(integers).long()
+        mixed = bits * self._factors[:-1]
+        mixed = (mixed ^ (mixed >> 29)) * self._factors[:-1]
+        return mixed.sum(1) + examples * self._factors[-1]
 
 
 def batches(n: int, batch_size: int | None) -> Iterator[slice]:
@@ -256,6 +310,21 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
     """Highest logit of another class minus that of the label, [n]: above 0 where misclassified."""
     own = logits.gather(1, y[:, None])
     return (logits.scatter(1, y[:, None], -torch.inf).amax(1, keepdim=True) - own)[:, 0]
+
+
+def _rows(found: Found, rows: slice | Tensor) -> Found:
+    return Found(found.x_adv[rows], found.loss[rows], None if found.error is None else found.error[rows])
+
+
+def _updated(old: Found | None, new: Found, rows: Tensor) -> Found:
+    """`old` with its `rows` replaced by the better of theirs and `new`; `new` if there is no old."""
+    if old is None:
+        return new
+    best = better(_rows(old, rows), new)
+    old.x_adv[rows], old.loss[rows] = best.x_adv, best.loss
+    if old.error is not None:
+        old.error[rows] = best.error
+    return old
 
 
 def check_inputs(x: Tensor, y: Tensor) -> None:

@@ -1,0 +1,187 @@
+"""AutoPGD (Croce & Hein 2020, Alg. 1) in the L-infinity ball: what AutoAttack's first two attacks are made of.
+
+The same iterates as in the authors' code, from the same random numbers. An example leaves with its first
+misclassified iterate; the authors' code goes on with it to the last one.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Logits = Callable[[Tensor], Tensor]
+
+#: Checkpoints of the step size, as shares of the iterations: the first interval, by how much each is shorter
+#: than the one before, and the shortest.
+FIRST, SHORTER, SHORTEST = 0.22, 0.03, 0.06
+#: A step size is halved if less than this share of the steps since the last checkpoint raised the loss.
+RISING = 0.75
+MOMENTUM = 0.75
+
+
+def apgd_ce(
+    logits: Logits,
+    x: Tensor,
+    y: Tensor,
+    epsilon: float,
+    iterations: int,
+    restarts: int,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Untargeted, by the cross-entropy; `found` [n] and, where it is True, adversarial inputs [n, ...]."""
+    fooled, x_adv = _clean(logits, x).argmax(dim=1) != y, x.clone()
+    for _ in range(restarts):
+        _attack_rest(logits, x, y, None, epsilon, iterations, generator, fooled, x_adv)
+    return fooled, x_adv
+
+
+def apgd_targeted(
+    logits: Logits,
+    x: Tensor,
+    y: Tensor,
+    epsilon: float,
+    iterations: int,
+    restarts: int,
+    targets: int,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """By the targeted difference of logits ratio, one target class after the other.
+
+    The targets of an example are the `targets` classes of highest logit on the clean input besides the
+    first.
+    """
+    clean = _clean(logits, x)
+    fooled, x_adv = clean.argmax(dim=1) != y, x.clone()
+    ranked = clean.sort(dim=1).indices
+    for rank in range(2, targets + 2):
+        for _ in range(restarts):
+            target = ranked[:, -rank]
+            _attack_rest(logits, x, y, target, epsilon, iterations, generator, fooled, x_adv)
+    return fooled, x_adv
+
+
+def _clean(logits: Logits, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return logits(x)
+
+
+def _attack_rest(
+    logits: Logits,
+    x: Tensor,
+    y: Tensor,
+    target: Tensor | None,
+    epsilon: float,
+    iterations: int,
+    generator: torch.Generator,
+    fooled: Tensor,
+    x_adv: Tensor,
+) -> None:
+    """One run on the examples that are not `fooled`; `fooled` and `x_adv` are updated."""
+    rest = (~fooled).nonzero().flatten()
+    if not len(rest):
+        return
+    start = _start(x[rest], epsilon, generator)
+    aim = None if target is None else target[rest]
+    hit, inputs = _run(logits, x[rest], y[rest], aim, start, epsilon, iterations)
+    x_adv[rest[hit]] = inputs[hit]
+    fooled[rest[hit]] = True
+
+
+def _start(x: Tensor, epsilon: float, generator: torch.Generator) -> Tensor:
+    """A direction uniform in the cube, brought to its surface, at distance `epsilon`."""
+    noise = 2 * torch.rand(x.shape, generator=generator).to(x.device) - 1
+    largest = noise.abs().flatten(1).amax(dim=1) + 1e-12
+    return (x + epsilon * (noise / largest.view(-1, *[1] * (x.ndim - 1)))).clamp(0, 1)
+
+
+def dlr_targeted(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """Targeted difference of logits ratio, [n]: -(z_y - z_t) / (z_1 - (z_3 + z_4) / 2), z_1 >= z_2 >= ..."""
+    ordered = logits.sort(dim=1).values
+    rows = torch.arange(len(logits), device=logits.device)
+    scale = ordered[:, -1] - 0.5 * (ordered[:, -3] + ordered[:, -4]) + 1e-12
+    return -(logits[rows, y] - logits[rows, target]) / scale
+
+
+def _run(
+    logits: Logits, x: Tensor, y: Tensor, target: Tensor | None, start: Tensor, epsilon: float, iterations: int
+) -> tuple[Tensor, Tensor]:
+    """`hit` [n], and the first misclassified iterates."""
+    hit, inputs = torch.zeros(len(x), dtype=torch.bool, device=x.device), x.clone()
+    state = {"row": torch.arange(len(x), device=x.device), "x": x, "y": y, "current": start}
+    if target is not None:
+        state["target"] = target
+    state = _look(logits, state, hit, inputs)
+    loss, first = state["loss"], state["current"]
+    state |= {
+        "before": first, "best": first, "best_gradient": state["gradient"],
+        "best_loss": loss, "checked_loss": loss, "last_loss": torch.zeros_like(loss),
+        "rises": torch.zeros_like(loss), "halved": torch.ones_like(loss, dtype=torch.bool),
+        "step": torch.full_like(first[(slice(None),) + (slice(1),) * (x.ndim - 1)], 2 * epsilon),
+    }  # fmt: skip
+    interval, since = max(int(FIRST * iterations), 1), 0
+    for iteration in range(iterations):
+        if not len(state["row"]):
+            break
+        _move(state, epsilon, MOMENTUM if iteration else 1.0)
+        state = _look(logits, state, hit, inputs)
+        _keep_best(state)
+        since += 1
+        if since == interval:
+            _halve_steps(state, interval)
+            interval = max(interval - max(int(SHORTER * iterations), 1), max(int(SHORTEST * iterations), 1))
+            since = 0
+    return hit, inputs
+
+
+def _look(logits: Logits, state: dict[str, Tensor], hit: Tensor, inputs: Tensor) -> dict[str, Tensor]:
+    """Loss and gradient at the current iterates; the state of those that are still classified correctly."""
+    current, y = state["current"].detach().requires_grad_(), state["y"]
+    with torch.enable_grad():
+        output = logits(current)
+        if "target" in state:
+            loss = dlr_targeted(output, y, state["target"])
+        else:
+            loss = F.cross_entropy(output, y, reduction="none")
+        (gradient,) = torch.autograd.grad(loss.sum(), current)
+    state = state | {"current": current.detach(), "loss": loss.detach(), "gradient": gradient}
+    wrong = output.detach().argmax(dim=1) != y
+    if not wrong.any():
+        return state
+    rows = state["row"][wrong]
+    hit[rows], inputs[rows] = True, state["current"][wrong]
+    return {name: value[~wrong] for name, value in state.items()}
+
+
+def _move(state: dict[str, Tensor], epsilon: float, momentum: float) -> None:
+    x, current, before = state["x"], state["current"], state["before"]
+
+    def projected(z: Tensor) -> Tensor:
+        return torch.clamp(torch.min(torch.max(z, x - epsilon), x + epsilon), 0.0, 1.0)
+
+    stepped = projected(current + state["step"] * torch.sign(state["gradient"]))
+    moved = current + (stepped - current) * momentum + (current - before) * (1 - momentum)
+    state["before"], state["current"] = current, projected(moved)
+
+
+def _keep_best(state: dict[str, Tensor]) -> None:
+    loss = state["loss"]
+    state["rises"] = state["rises"] + (loss > state["last_loss"])
+    state["last_loss"] = loss
+    better = loss > state["best_loss"]
+    wide = better.view(state["step"].shape)
+    state["best"] = torch.where(wide, state["current"], state["best"])
+    state["best_gradient"] = torch.where(wide, state["gradient"], state["best_gradient"])
+    state["best_loss"] = torch.where(better, loss, state["best_loss"])
+
+
+def _halve_steps(state: dict[str, Tensor], interval: int) -> None:
+    """Halve the steps that oscillate or have not improved, and go on from the best iterate there."""
+    stuck = ~state["halved"] & (state["checked_loss"] >= state["best_loss"])
+    halve = (state["rises"] <= RISING * interval) | stuck
+    wide = halve.view(state["step"].shape)
+    state["step"] = torch.where(wide, state["step"] / 2, state["step"])
+    state["current"] = torch.where(wide, state["best"], state["current"])
+    state["gradient"] = torch.where(wide, state["best_gradient"], state["gradient"])
+    state["halved"], state["checked_loss"] = halve, state["best_loss"]
+    state["rises"] = torch.zeros_like(state["rises"])
