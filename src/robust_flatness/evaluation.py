@@ -113,8 +113,10 @@ def evaluate_robustness(
         pgd = Losses(found.error | clean.error, found.loss.maximum(clean.loss))
     if autoattack:
         spec = AutoAttackSpec() if autoattack is True else autoattack
-        result = run_autoattack(net, x, y, attack.epsilon, spec, batch_size, seed, state_path)
-        auto = Losses(result.error, result.loss)
+        result = run_autoattack(net, x, y, attack.epsilon, spec, batch_size, seed, state_path, found.x_adv)
+        # an iterate other than PGD's best may be the misclassified one
+        error = result.error | pgd.error if "pgd" in spec.attacks else result.error
+        auto = Losses(error, result.loss)
     return Robustness(clean, pgd, auto)
 
 

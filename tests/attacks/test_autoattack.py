@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 import robust_flatness.attacks.autoattack as module
+from robust_flatness.attacks import apgd
 from robust_flatness.attacks.autoattack import run_autoattack
-from robust_flatness.attacks.pgd import cross_entropy
+from robust_flatness.attacks.pgd import PGD, cross_entropy
 from robust_flatness.config import AutoAttackSpec, ModelSpec
 from robust_flatness.errors import ConfigError
 from robust_flatness.models import build_model
@@ -133,21 +134,17 @@ def test_the_standard_budget_is_the_librarys():
         "apgd-ce": library.apgd, "apgd-t": library.apgd_targeted,
         "fab-t": library.fab, "square": library.square,
     }  # fmt: skip
-    budget = (
-        "n_restarts",
-        "n_iter",
-        "n_iter_orig",
-        "n_queries",
-        "n_target_classes",
-        "eps",
-        "norm",
-        "rho",
-        "eot_iter",
-    )
-    for name, attack in theirs.items():
-        ours = module._attack(net, name, EPSILON, spec, targets, 0, x)
+    for name in ("apgd-ce", "apgd-t"):
+        assert theirs[name].n_iter == theirs[name].n_iter_orig == spec.iterations
+        assert theirs[name].n_restarts == spec.restarts
+        assert theirs[name].thr_decr == apgd.RISING
+        assert (theirs[name].norm, theirs[name].eps, theirs[name].eot_iter) == ("Linf", EPSILON, 1)
+    assert theirs["apgd-t"].n_target_classes == targets
+    budget = ("n_restarts", "n_iter", "n_queries", "n_target_classes", "eps", "norm")
+    for name in ("fab-t", "square"):
+        ours = module._library_attack(net, name, EPSILON, spec, targets, 0, x.device)
         for field in budget:
-            assert getattr(ours, field, None) == getattr(attack, field, None), (name, field)
+            assert getattr(ours, field, None) == getattr(theirs[name], field, None), (name, field)
     assert spec.description == "AutoAttack (standard)"
 
 
@@ -166,3 +163,27 @@ def test_works_in_double_precision(setup):
     spec = AutoAttackSpec(version="reduced", attacks=["apgd-ce"], iterations=2)
     result = run_autoattack(copy.deepcopy(model).double(), x.double(), y, EPSILON, spec)
     assert result.loss.dtype == torch.float64
+
+
+def test_what_pgd_has_found_counts_and_is_not_attacked_again(setup):
+    model, x, y = setup
+    found = PGD(EPSILON, EPSILON / 4, 10)(model, x, y)
+    spec = AutoAttackSpec(version="reduced", attacks=["pgd"])
+    result = run_autoattack(model, x, y, EPSILON, spec, known=found.x_adv)
+    fooled = InferenceModel(model)(found.x_adv).argmax(dim=1) != y
+    assert torch.equal(result.error, fooled)
+    assert torch.equal(result.x_adv[5:][fooled[5:]], found.x_adv[5:][fooled[5:]])
+    attacked = []
+    net = InferenceModel(model)
+
+    class Counting(InferenceModel):
+        def logits(self, inputs, precision="float32"):
+            attacked.append(len(inputs))
+            return super().logits(inputs, precision)
+
+    more = AutoAttackSpec(version="reduced", attacks=["pgd", "apgd-ce"], iterations=5)
+    both = run_autoattack(Counting(net.network), x, y, EPSILON, more, known=found.x_adv)
+    assert (both.error >= result.error).all()
+    assert max(attacked[-4:-2]) <= (~result.error).sum()
+    with pytest.raises(ConfigError, match="pgd stands for what PGD has found"):
+        run_autoattack(model, x, y, EPSILON, spec)

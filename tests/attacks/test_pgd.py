@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from robust_flatness.attacks import PGD, project, random_start
-from robust_flatness.attacks.pgd import cross_entropy
+from robust_flatness.attacks.pgd import _Visited, cross_entropy
 from robust_flatness.config import ModelSpec
 from robust_flatness.models import build_model
 from robust_flatness.models.inference import InferenceModel
@@ -73,11 +73,10 @@ def test_every_iterate_is_in_the_ball_and_the_box(model, data):
             return inputs.flatten(1)[:, :4] * 3
 
     PGD(EPSILON, EPSILON, 5, restarts=2, include_clean=False)(InferenceModel(Watching(), x), x, y)
-    iterates = [inputs for inputs in seen if len(inputs) == len(x)][-12:]
-    assert len(iterates) == 12
-    assert len({tuple(i.flatten().tolist()) for i in iterates}) > 2
+    iterates = torch.cat(seen)
+    assert len(iterates.unique(dim=0)) > 2 * len(x)
     for inputs in iterates:
-        assert (inputs - x).abs().max() <= EPSILON + 1e-12
+        assert (inputs - x).abs().flatten(1).amax(dim=1).min() <= EPSILON + 1e-12
         assert inputs.min() >= 0
         assert inputs.max() <= 1
     found = PGD(EPSILON, EPSILON, 5)(model.float(), x.float(), y)
@@ -89,21 +88,58 @@ def test_every_iterate_is_in_the_ball_and_the_box(model, data):
 @pytest.mark.parametrize("include_clean", [True, False])
 @pytest.mark.parametrize("batch_size", [None, 5])
 def test_keeps_the_highest_loss_of_all_iterates_and_restarts(model, data, include_clean, batch_size):
+    """Each start followed to its last step by itself, and the highest loss and any error kept."""
     x, y = data
-    record = Recorder()
     attack = PGD(EPSILON, 0.9 * EPSILON, 4, restarts=3, include_clean=include_clean)  # overshoots
-    found = attack(model, x, y, batch_size, generator(), record)
-    counts = [len(losses) for losses in record.losses]
-    per_batch = (attack.steps + 1) * attack.restarts + include_clean
-    assert len(counts) == per_batch * (1 if batch_size is None else 3)
-    if batch_size is None:
-        losses, errors = torch.stack(record.losses), torch.stack(record.errors)
-        torch.testing.assert_close(found.loss, losses.amax(dim=0))
-        assert torch.equal(found.error, errors.any(dim=0))
-        assert (losses.argmax(dim=0) % (attack.steps + 1) != attack.steps).any()  # not always the last
+    found = attack(model, x, y, batch_size, generator())
+    net, g, record = InferenceModel(model), generator(), Recorder()
+    if include_clean:
+        record(net(x), y)
+    for _ in range(3):
+        attack.search(net, x, y, random_start(x, EPSILON, g), record)
+    losses, errors = torch.stack(record.losses), torch.stack(record.errors)
+    torch.testing.assert_close(found.loss, losses.amax(dim=0))
+    assert torch.equal(found.error, errors.any(dim=0))
+    assert ((losses.argmax(dim=0) - int(include_clean)) % 5 != 4).any()  # not always the last
     with torch.no_grad():
-        at_found = cross_entropy(InferenceModel(model)(found.x_adv), y)
+        at_found = cross_entropy(net(found.x_adv), y)
     torch.testing.assert_close(found.loss, at_found)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_no_input_of_an_example_is_looked_at_twice(model, data, precision):
+    """Signed steps in a box end in a cycle, and starts meet: what is found stays, passes are saved."""
+    x, y = data[0].float(), data[1]
+    net, looked = InferenceModel(model.float(), x), []
+
+    class Counting:
+        def logits(self, inputs, precision="float32"):
+            looked.append(inputs.detach().clone())
+            return net.logits(inputs, precision)
+
+    attack = PGD(EPSILON, EPSILON / 2, 40, include_clean=False, precision=precision)
+    starts = torch.cat([random_start(x, EPSILON, generator(seed)) for seed in range(3)])
+    examples = torch.arange(len(x)).repeat(3)
+    found = attack.from_starts(Counting(), x, y, starts, examples, 100)
+    plain = attack.search(net, x[examples], y[examples], starts)
+    # rows that stop have their best from the start that was there before
+    best = found.loss.view(3, -1).amax(dim=0)
+    if precision == "float32":
+        torch.testing.assert_close(best, plain.loss.view(3, -1).amax(dim=0), rtol=1e-6, atol=0)
+        assert torch.equal(found.error.view(3, -1).any(dim=0), plain.error.view(3, -1).any(dim=0))
+    seen = torch.cat(looked[: attack.steps + 1])
+    assert len(seen) < 0.8 * 41 * len(starts)
+    assert len(looked[0]) == len(starts)
+    if precision == "float32":
+        assert len(seen.unique(dim=0)) == len(seen)
+
+
+def test_an_input_seen_by_another_example_is_looked_at_again():
+    visited = _Visited(torch.zeros(2, 1, 2, 2), torch.tensor([0, 1]))
+    again = torch.zeros(3, 1, 2, 2)
+    assert visited.new(again, torch.tensor([0, 2, 2])).tolist() == [1]
+    different = torch.tensor([0.0, 1.0, 1.0]).view(3, 1, 1, 1).expand(3, 1, 2, 2)
+    assert visited.new(different, torch.tensor([0, 0, 1])).tolist() == [1, 2]
 
 
 def test_never_below_the_clean_loss(model, data):

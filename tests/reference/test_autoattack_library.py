@@ -2,10 +2,13 @@
 
 import logging
 
+import pytest
 import torch
 from pyautoattack import AutoAttack
+from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from torch import nn
 
+from robust_flatness.attacks.apgd import run_apgd
 from robust_flatness.attacks.autoattack import run_autoattack
 from robust_flatness.config import AutoAttackSpec, ModelSpec
 from robust_flatness.models import build_model
@@ -13,15 +16,43 @@ from robust_flatness.models.inference import InferenceModel
 from robust_flatness.seeding import derive_seed
 
 
-def test_same_survivors_as_the_library():
+def problem(count):
     g = torch.Generator().manual_seed(0)
     model = build_model(ModelSpec(name="small-resnet", width=4), 5, [0.5], [0.3], g)
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.running_var.fill_(0.2)
     net = InferenceModel(model)
-    x = torch.rand(30, 1, 8, 8, generator=g)
-    y = net(x).argmax(dim=1)
+    x = torch.rand(count, 1, 8, 8, generator=g)
+    return net, x, net(x).detach().argmax(dim=1)
+
+
+@pytest.mark.parametrize("iterations", [1, 7, 60])
+@pytest.mark.parametrize("targets", [None, 3])
+@pytest.mark.parametrize("epsilon", [0.01, 0.03])
+def test_apgd_fools_the_same_examples_as_the_authors_code(iterations, targets, epsilon):
+    net, x, y = problem(60)
+    if targets is None:
+        attack = APGDAttack(net, n_iter=iterations, n_restarts=2, eps=epsilon, seed=5, device="cpu")
+    else:
+        attack = APGDAttack_targeted(
+            net, n_iter=iterations, n_restarts=2, eps=epsilon, seed=5, device="cpu", n_target_classes=targets,
+            logger=logging.Logger("silent", level=logging.CRITICAL + 1),
+        )  # fmt: skip
+    with torch.random.fork_rng():
+        theirs = attack.perturb(x, y)
+    random = torch.Generator().manual_seed(5)
+    ours = run_apgd(net, x, y, epsilon, iterations, 2, targets, random)
+    fooled = net(ours).argmax(dim=1) != y
+    assert torch.equal(fooled, net(theirs).argmax(dim=1) != y)
+    assert 0 < fooled.sum() < len(x)
+    assert (ours - x).abs().max() <= epsilon + 1e-6
+    assert torch.equal(ours[~fooled], x[~fooled])
+
+
+def test_same_survivors_as_the_library():
+    net, x, y = problem(30)
+    model = net.network
     spec = AutoAttackSpec(version="reduced", attacks=["apgd-ce", "apgd-t"], iterations=5, target_classes=4)
     ours = run_autoattack(model, x, y, 0.02, spec, batch_size=16, seed=1)
 

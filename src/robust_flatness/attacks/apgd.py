@@ -1,4 +1,4 @@
-"""AutoPGD (Croce & Hein 2020, Alg. 1) in the L-infinity ball: what AutoAttack's first two attacks are made of.
+"""AutoPGD (Croce & Hein 2020, Alg. 1) in the L-infinity ball: AutoAttack's first two attacks.
 
 The same iterates as in the authors' code, from the same random numbers. An example leaves with its first
 misclassified iterate; the authors' code goes on with it to the last one.
@@ -20,72 +20,47 @@ RISING = 0.75
 MOMENTUM = 0.75
 
 
-def apgd_ce(
+def run_apgd(
     logits: Logits,
     x: Tensor,
     y: Tensor,
     epsilon: float,
     iterations: int,
     restarts: int,
+    targets: int | None,
     generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Untargeted, by the cross-entropy; `found` [n] and, where it is True, adversarial inputs [n, ...]."""
-    fooled, x_adv = _clean(logits, x).argmax(dim=1) != y, x.clone()
-    for _ in range(restarts):
-        _attack_rest(logits, x, y, None, epsilon, iterations, generator, fooled, x_adv)
-    return fooled, x_adv
+) -> Tensor:
+    """APGD-CE, or with `targets` APGD-T; adversarial inputs [n, ...], clean ones where none was found.
 
+    APGD-T raises the targeted difference of logits ratio, one target after the other: the `targets` classes
+    of highest logit on the clean input besides the first. Each run attacks what is left by those before.
 
-def apgd_targeted(
-    logits: Logits,
-    x: Tensor,
-    y: Tensor,
-    epsilon: float,
-    iterations: int,
-    restarts: int,
-    targets: int,
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """By the targeted difference of logits ratio, one target class after the other.
-
-    The targets of an example are the `targets` classes of highest logit on the clean input besides the
-    first.
+    Parameters
+    ----------
+    logits
+        Inputs to logits [n, K]; K is at least 4 for APGD-T.
+    x, y
+        Inputs in [0, 1], float32, and labels.
+    epsilon, iterations, restarts
+        Radius of the L-infinity ball, steps of each run, and runs for each target.
+    generator
+        Source of the starts.
     """
-    clean = _clean(logits, x)
+    with torch.no_grad():
+        clean = logits(x)
     fooled, x_adv = clean.argmax(dim=1) != y, x.clone()
     ranked = clean.sort(dim=1).indices
-    for rank in range(2, targets + 2):
+    for target in [None] if targets is None else [ranked[:, -rank] for rank in range(2, targets + 2)]:
         for _ in range(restarts):
-            target = ranked[:, -rank]
-            _attack_rest(logits, x, y, target, epsilon, iterations, generator, fooled, x_adv)
-    return fooled, x_adv
-
-
-def _clean(logits: Logits, x: Tensor) -> Tensor:
-    with torch.no_grad():
-        return logits(x)
-
-
-def _attack_rest(
-    logits: Logits,
-    x: Tensor,
-    y: Tensor,
-    target: Tensor | None,
-    epsilon: float,
-    iterations: int,
-    generator: torch.Generator,
-    fooled: Tensor,
-    x_adv: Tensor,
-) -> None:
-    """One run on the examples that are not `fooled`; `fooled` and `x_adv` are updated."""
-    rest = (~fooled).nonzero().flatten()
-    if not len(rest):
-        return
-    start = _start(x[rest], epsilon, generator)
-    aim = None if target is None else target[rest]
-    hit, inputs = _run(logits, x[rest], y[rest], aim, start, epsilon, iterations)
-    x_adv[rest[hit]] = inputs[hit]
-    fooled[rest[hit]] = True
+            rest = (~fooled).nonzero().flatten()
+            if not len(rest):
+                return x_adv
+            start = _start(x[rest], epsilon, generator)
+            aim = None if target is None else target[rest]
+            hit, inputs = _run(logits, x[rest], y[rest], aim, start, epsilon, iterations)
+            x_adv[rest[hit]] = inputs[hit]
+            fooled[rest[hit]] = True
+    return x_adv
 
 
 def _start(x: Tensor, epsilon: float, generator: torch.Generator) -> Tensor:
@@ -104,7 +79,13 @@ def dlr_targeted(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
 
 
 def _run(
-    logits: Logits, x: Tensor, y: Tensor, target: Tensor | None, start: Tensor, epsilon: float, iterations: int
+    logits: Logits,
+    x: Tensor,
+    y: Tensor,
+    target: Tensor | None,
+    start: Tensor,
+    epsilon: float,
+    iterations: int,
 ) -> tuple[Tensor, Tensor]:
     """`hit` [n], and the first misclassified iterates."""
     hit, inputs = torch.zeros(len(x), dtype=torch.bool, device=x.device), x.clone()

@@ -3,22 +3,20 @@
 import contextlib
 import hashlib
 import io
-import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from robust_flatness.attacks.apgd import run_apgd
 from robust_flatness.attacks.pgd import batches, check_inputs, cross_entropy
 from robust_flatness.config import AutoAttackSpec
 from robust_flatness.errors import ConfigError
 from robust_flatness.models.inference import InferenceModel
 from robust_flatness.resumable import StateFile
 from robust_flatness.seeding import derive_seed
-
-_SILENT = logging.Logger("silent", level=logging.CRITICAL + 1)
 
 
 @dataclass(frozen=True)
@@ -52,6 +50,7 @@ def run_autoattack(
     batch_size: int = 250,
     seed: int = 0,
     state_path: Path | None = None,
+    known: Tensor | None = None,
 ) -> AutoAttackResult:
     """Attack the correctly classified examples; each attack works on what the ones before left.
 
@@ -70,25 +69,29 @@ def run_autoattack(
     spec
         The budget; None for the standard version.
     batch_size
-        Examples per pass. The library draws random numbers per batch: results depend on it.
+        Examples per pass. As in the library, each batch draws the same random numbers: results depend on it.
     seed
         Each attack's random numbers derive from it and the attack's name.
     state_path
         File in which finished attacks are kept: a call that was interrupted goes on after the last
         of them, with the same result. One of another model, other data or settings is ignored.
+    known
+        Inputs [n, C, H, W] that another attack, PGD, has found: the attack `pgd` of a reduced version.
 
     Raises
     ------
     ConfigError
-        If the budget does not fit the number of classes.
+        If the budget does not fit the number of classes, or asks for PGD's inputs and has none.
     """
     spec = spec or AutoAttackSpec()
     check_inputs(x, y)
+    if "pgd" in spec.attacks and known is None:
+        raise ConfigError("autoattack.attacks: pgd stands for what PGD has found, but nothing was given")
     net = InferenceModel.of(model, x[:2])
     with torch.no_grad():
         logits = torch.cat([net(x[part]) for part in batches(len(x), batch_size)])
     targets = _target_classes(spec, logits.shape[1])
-    key = _fingerprint(logits, x, y, epsilon, spec, batch_size, seed)
+    key = _fingerprint(logits, x, y, epsilon, spec, batch_size, seed, known)
     robust, x_adv, done = logits.argmax(dim=1) == y, x.clone(), 0
     file = StateFile(Path(state_path), key) if state_path is not None else None
     if file is not None:
@@ -100,9 +103,14 @@ def run_autoattack(
         if index < done:
             continue
         with _contained(x.device):
-            attack = _attack(net, name, epsilon, spec, targets, derive_seed(seed, "autoattack", name), x, known)
+            attack = None
+            if name != "pgd":
+                attack = _attack(net, name, epsilon, spec, targets, derive_seed(seed, "autoattack", name), x)
             for indices in robust.nonzero().flatten().split(batch_size):
-                candidates = attack(indices, x[indices].clone(), y[indices].clone())
+                if attack is None:
+                    candidates = known[indices]
+                else:
+                    candidates = attack(x[indices].clone(), y[indices].clone()).detach().to(x.dtype)
                 with torch.no_grad():
                     fooled = net(candidates).argmax(dim=1) != y[indices]
                 x_adv[indices[fooled]] = candidates[fooled]
@@ -130,32 +138,40 @@ def _target_classes(spec: AutoAttackSpec, classes: int) -> int:
 
 def _attack(
     net: InferenceModel, name: str, epsilon: float, spec: AutoAttackSpec, targets: int, seed: int, x: Tensor
-):
-    """The library's attack object `name` with the budget of `spec`."""
-    from pyautoattack import AutoAttack
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """`attack(x, y) -> x_adv` called `name`, with the budget of `spec`; FAB and Square are the library's."""
 
     def predict(inputs: Tensor) -> Tensor:
-        # the library computes in float32, whatever the model does
-        return net(inputs.to(x.dtype))
+        # AutoAttack computes in float32, whatever the model does
+        return net(inputs.to(x.dtype)).float()
 
-    library = AutoAttack(predict, attacks=[name], eps=epsilon, version="custom", seed=seed, device=x.device)
-    attack = {
-        "apgd-ce": library.apgd,
-        "apgd-t": library.apgd_targeted,
-        "fab-t": library.fab,
-        "square": library.square,
-    }[name]
-    attack.n_restarts, attack.seed = spec.restarts, seed
+    def apgd(x: Tensor, y: Tensor) -> Tensor:
+        random = torch.Generator().manual_seed(seed)
+        aims = targets if name == "apgd-t" else None
+        return run_apgd(predict, x.float(), y, epsilon, spec.iterations, spec.restarts, aims, random)
+
     if name.startswith("apgd"):
-        attack.n_iter = attack.n_iter_orig = spec.iterations
-        attack.logger = _SILENT
-    if name == "apgd-ce":
-        attack.loss = "ce"
+        return apgd
+    return _library_attack(predict, name, epsilon, spec, targets, seed, x.device).perturb
+
+
+def _library_attack(
+    predict: Callable[[Tensor], Tensor],
+    name: str,
+    epsilon: float,
+    spec: AutoAttackSpec,
+    targets: int,
+    seed: int,
+    device: torch.device,
+):
+    from pyautoattack import AutoAttack
+
+    library = AutoAttack(predict, attacks=[name], eps=epsilon, version="custom", seed=seed, device=device)
+    attack = {"fab-t": library.fab, "square": library.square}[name]
+    attack.n_restarts, attack.seed = spec.restarts, seed
     if name == "fab-t":
-        attack.targeted, attack.n_iter = True, spec.iterations
-    if name.endswith("-t"):
-        attack.n_target_classes = targets
-    if name == "square":
+        attack.targeted, attack.n_iter, attack.n_target_classes = True, spec.iterations, targets
+    else:
         attack.n_queries = spec.queries
     return attack
 
@@ -169,10 +185,17 @@ def _contained(device: torch.device) -> Iterator[None]:
 
 
 def _fingerprint(
-    logits: Tensor, x: Tensor, y: Tensor, epsilon: float, spec: AutoAttackSpec, batch_size: int, seed: int
+    logits: Tensor,
+    x: Tensor,
+    y: Tensor,
+    epsilon: float,
+    spec: AutoAttackSpec,
+    batch_size: int,
+    seed: int,
+    known: Tensor | None,
 ) -> str:
     """Digest of all that the result depends on; the model counts by its logits."""
     digest = hashlib.sha256(f"{epsilon} {spec.json_text()} {batch_size} {seed} {x.shape}".encode())
-    for tensor in (logits, x, y):
+    for tensor in (logits, x, y, *([] if known is None else [known])):
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

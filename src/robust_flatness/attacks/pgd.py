@@ -201,7 +201,7 @@ class PGD:
     def _look(
         self, net: Network, x_adv: Tensor, y: Tensor, loss: Loss, last: bool
     ) -> tuple[Found, Tensor, Tensor | None]:
-        """Losses and errors at `x_adv`, the logits, and the gradient's signs unless it is the last iterate."""
+        """Losses and errors at `x_adv`, the logits, and the gradient's signs except at the last iterate."""
         x_adv = x_adv.detach()
         with torch.set_grad_enabled(not last):
             x_adv.requires_grad_(not last)
@@ -257,7 +257,10 @@ class PGD:
         found = self.clean(net, found.x_adv, y[examples], batch_size, loss)
         if widest is None:
             return found
-        return replace(found, error=found.error | self.clean(net, widest.x_adv, y[examples], batch_size).error)
+        return replace(
+            found, error=found.error | self.clean(net, widest.x_adv, y[examples], batch_size).error
+        )
+
 
 class _Visited:
     """The inputs that each example has come to, as fingerprints of 64 bits."""
@@ -319,7 +322,7 @@ def _rows(found: Found, rows: slice | Tensor) -> Found:
 def _updated(old: Found | None, new: Found, rows: Tensor) -> Found:
     """`old` with its `rows` replaced by the better of theirs and `new`; `new` if there is no old."""
     if old is None:
-        return new
+        return replace(new, x_adv=new.x_adv.clone())
     best = better(_rows(old, rows), new)
     old.x_adv[rows], old.loss[rows] = best.x_adv, best.loss
     if old.error is not None:

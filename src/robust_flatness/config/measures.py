@@ -23,8 +23,9 @@ class AutoAttackSpec(Spec):
 
     version: Literal["standard", "reduced"] = "standard"
     attacks: Annotated[
-        tuple[Literal["apgd-ce", "apgd-t", "fab-t", "square"], ...], BeforeValidator(parse_list)
+        tuple[Literal["pgd", "apgd-ce", "apgd-t", "fab-t", "square"], ...], BeforeValidator(parse_list)
     ] = ("apgd-ce", "apgd-t", "fab-t", "square")
+    """`pgd` counts what the measure's own PGD has found; the attacks after it work on what is left."""
     iterations: Count = 100
     restarts: Count = 1
     queries: Count = 5000
@@ -46,7 +47,8 @@ class AutoAttackSpec(Spec):
         """The budget in words, for results and tables."""
         if self.version == "standard":
             return "AutoAttack (standard)"
-        targets = f", {self.target_classes} target classes" if self.target_classes else ""
+        count = self.target_classes
+        targets = f", {count} target class{'es' * (count > 1)}" if count else ""
         return (
             f"AutoAttack (reduced: {'+'.join(self.attacks)}, {self.iterations} iterations, "
             f"{self.restarts} restart{'s' * (self.restarts > 1)}{targets})"

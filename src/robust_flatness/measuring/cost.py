@@ -42,6 +42,5 @@ def autoattack_passes(spec: AutoAttackSpec) -> int:
     """Passes of AutoAttack for one example, if no attack finds anything."""
     if spec.version == "standard":
         return STANDARD_AUTOATTACK
-    return len(spec.attacks) * spec.iterations * spec.restarts * (spec.target_classes or 9) + (
-        spec.queries if "square" in spec.attacks else 0
-    )
+    runs = len(set(spec.attacks) - {"pgd", "square"}) * (spec.target_classes or 9)
+    return runs * spec.iterations * spec.restarts + (spec.queries if "square" in spec.attacks else 0)
