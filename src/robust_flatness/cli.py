@@ -228,11 +228,27 @@ def measure_checkpoints(
 def collect(
     spec: Annotated[str, typer.Option(help="Variants and seeds as JSON, or a file that holds them.")],
     directory: Annotated[Path, typer.Option(help="Folder of the experiment's results.")],
+    merge: Annotated[list[Path] | None, typer.Option(help="Tables of another run to join in.")] = None,
 ) -> None:
-    """Gather measures, histories and series into models.csv, history.csv, series.csv, landscape.csv."""
+    """Gather measures, histories and series into the tables of the experiment (models.csv and others)."""
     from robust_flatness.tables.collect import CollectSpec, collect_results
 
-    collect_results(read_spec(CollectSpec, spec), directory)
+    collect_results(read_spec(CollectSpec, spec), directory, merge or ())
+
+
+@app.command()
+def merge(
+    tables: Annotated[list[Path], typer.Argument(help="Folders with the tables of runs of one experiment.")],
+    output: Annotated[Path, typer.Option(help="Folder for the joined tables.")],
+) -> None:
+    """Join tables of several runs, e.g. of two machines, into one: models.csv and what lies beside it.
+
+    Rows that are in two of them with other numbers, and rows of another config, version or precision, are
+    an error that names them.
+    """
+    from robust_flatness.tables.merging import merge_tables
+
+    merge_tables(tables, output)
 
 
 @app.command()

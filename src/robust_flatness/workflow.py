@@ -11,6 +11,7 @@ from shlex import quote
 from robust_flatness.config import Experiment, TrainJob
 from robust_flatness.errors import ConfigError, FileError
 from robust_flatness.tables.rows import read_rows
+from robust_flatness.tables.runs import digest
 
 #: Targets, and folders of output files, that need nothing but the results tables.
 DRAWING_TARGETS = ("figures", "tables", "page")
@@ -96,6 +97,20 @@ def applied_settings(job: TrainJob) -> dict:
     }
     settings["model"] = settings.pop("name")
     return settings
+
+
+def config_digest(experiment: Experiment) -> str:
+    """What makes runs of an experiment comparable, in eight digits: data, network and the baseline's
+    training, but not where files lie, and not the precision, which each row tells."""
+    spec = experiment.spec
+    return digest(
+        {
+            "data": spec.data.model_dump(mode="json", exclude={"path"}),
+            "model": experiment.baseline.model.model_dump(mode="json"),
+            "training": experiment.baseline.training.model_dump(mode="json", exclude={"precision"}),
+            "minimum_batch_size": spec.minimum_batch_size,
+        }
+    )
 
 
 def verdicts(claims: str | Path) -> str:

@@ -16,13 +16,23 @@ def collect_spec():
             settings=dict(applied_settings(job).items() - baseline.items()),
             measures=[name for name, slugs in MEASURED.items() if slug in slugs],
         )
-    return CollectSpec(variants=entries, baseline=baseline, seeds=SEEDS)
+    return CollectSpec(variants=entries, baseline=baseline, seeds=SEEDS, config=config_digest(EXPERIMENT))
+
+
+# Folders with tables of other runs of the experiment, whose rows join this run's.
+OTHER_RUNS = [of_repository(path) for path in EXPERIMENT.spec.merge]
+
+try:
+    check_other_runs(OTHER_RUNS, config_digest(EXPERIMENT))
+except FileError as error:
+    sys.exit(f"error: merge: {error}")
 
 
 rule collect:
     input:
         rules.measure.input,
         of_each(f"{RUN}/history.csv", TRAINED),
+        others=[path for folder in OTHER_RUNS for path in sorted(folder.glob("*.csv")) if path.stem in TABLES],
     output:
         expand(f"{RESULTS}/{{table}}.csv", table=TABLES),
     log:
@@ -34,5 +44,7 @@ rule collect:
     params:
         spec=collect_spec().json_text(),
         directory=RESULTS,
+        merge=" ".join(f"--merge {quote(str(folder))}" for folder in OTHER_RUNS),
     shell:
-        "robust-flatness collect --spec {params.spec:q} --directory {params.directory:q} > {log:q} 2>&1"
+        "robust-flatness collect --spec {params.spec:q} --directory {params.directory:q} "
+        "{params.merge} > {log:q} 2>&1"

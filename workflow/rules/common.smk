@@ -9,15 +9,17 @@ from shlex import quote
 from snakemake.cli import get_argument_parser
 
 from robust_flatness.config import load_experiment
-from robust_flatness.errors import ConfigError
+from robust_flatness.errors import ConfigError, FileError
 from robust_flatness.files import canonical_json, write_text
 from robust_flatness.measuring.cost import minutes, training_passes
 from robust_flatness.measuring.registry import CHECKPOINTS, MEASURES
 from robust_flatness.tables.collect import CollectSpec, VariantEntry
+from robust_flatness.tables.merging import check_other_runs
 from robust_flatness.tables.schema import TABLES
 from robust_flatness.warm_start.server import start_server
 from robust_flatness.workflow import (
     applied_settings,
+    config_digest,
     gpus_here,
     only_draws,
     plain_executable,
@@ -85,6 +87,11 @@ GPUS = int(DEVICE.startswith("cuda") or DEVICE == "mps" or (DEVICE == "auto" and
 if GPUS and workflow.local_exec and "gpu" not in workflow.global_resources:
     workflow.register_resource("gpu", gpus_here() if DEVICE in ("auto", "cuda") and gpus_here() else 1)
 COMPUTE = f"--device {DEVICE} --threads {EXPERIMENT.spec.compute.threads}"
+
+
+def of_repository(path):
+    """A file or folder of the repository, relative where Snakemake runs in it."""
+    return Path(path) if Path(path).exists() else ROOT / path
 
 
 def growing(amount):

@@ -9,11 +9,6 @@ RESULT_TABLES = {
 }
 
 
-def of_repository(path):
-    """A file or folder of the repository, relative where Snakemake runs in it."""
-    return Path(path) if Path(path).exists() else ROOT / path
-
-
 PUBLISHED = sorted(of_repository("paper_tables/published").glob("*.csv"))
 
 

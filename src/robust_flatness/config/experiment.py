@@ -58,6 +58,9 @@ class ExperimentSpec(Spec):
     variants: Variants = "all"
     results_table: str | None = None
     """Start from this table: nothing is trained or measured."""
+    merge: tuple[str, ...] = ()
+    """Tables of other runs of this experiment, e.g. of another machine: folders whose rows join this
+    run's."""
     epsilon: Annotated[Positive, Field(le=1)] | None = None
     data: DataSpec | None = None
     model: ModelSpec | None = None
@@ -97,6 +100,11 @@ class ExperimentSpec(Spec):
             raise ValueError(
                 f"{', '.join(missing)}: missing; an experiment needs {', '.join(needed)}, "
                 "or a results_table to start from"
+            )
+        if self.merge and self.results_table is not None:
+            raise ValueError(
+                "merge: nothing is run that starts from a results_table; join tables with "
+                "`robust-flatness merge`"
             )
         return self
 

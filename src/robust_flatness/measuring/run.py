@@ -118,6 +118,7 @@ def describe_job(
         "spec": spec.model_dump(mode="json"),
         "seed": seed,
         "data_sha256": dataset.checksum,
+        "classes": dataset.classes,
         "provenance": provenance(device, threads) | {"precision": getattr(spec, "precision", "float32")},
     }
 

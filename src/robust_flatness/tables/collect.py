@@ -1,7 +1,7 @@
 """From the files of single jobs to the tables of an experiment."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ from robust_flatness.config.values import Spec
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.errors import FileError
 from robust_flatness.measuring.registry import CHECKPOINTS, MEASURES
-from robust_flatness.tables.rows import read_rows, write_rows
+from robust_flatness.tables.merging import merged, read_source, write_tables
+from robust_flatness.tables.rows import as_text, read_rows
+from robust_flatness.tables.runs import run_columns, same_models
 from robust_flatness.tables.schema import OF_EXAMPLES, TABLES
 
 
@@ -35,16 +37,28 @@ class CollectSpec(Spec):
     variants: dict[str, VariantEntry]
     baseline: dict[str, Any] = Field(default_factory=dict)
     seeds: tuple[int, ...]
+    config: str = ""
+    """A digest of the experiment, by which its rows are told from those of another."""
 
 
-def collect_results(spec: CollectSpec, directory: Path) -> None:
-    """Write the tables of an experiment in `directory`.
+def collect_results(spec: CollectSpec, directory: Path, others: Sequence[Path] = ()) -> None:
+    """Write the tables of an experiment in `directory`, joined with those of `others`, other runs of it.
 
     Raises
     ------
     FileError
-        If a measure's file is missing or damaged.
+        If a measure's file is missing or damaged, or the tables of another run do not fit
+        (`merging.merged`).
     """
+    tables = {name: as_text(rows) for name, rows in collected(spec, directory).items()}
+    if others:
+        sources = {str(path): read_source(path) for path in others}
+        tables = merged({str(directory): tables} | sources)
+    write_tables(tables, directory)
+
+
+def collected(spec: CollectSpec, directory: Path) -> dict[str, list[dict]]:
+    """The rows of each table, from the files of the jobs below `directory`."""
     tables: dict[str, list[dict]] = {name: [] for name in TABLES}
     for variant, entry in spec.variants.items():
         for seed in entry.seeds or spec.seeds:
@@ -54,10 +68,12 @@ def collect_results(spec: CollectSpec, directory: Path) -> None:
             for checkpoint in CHECKPOINTS:
                 row = {**key, "checkpoint": checkpoint, "family": entry.family, "label": entry.label}
                 row |= {"derived": int(entry.derived), "epochs": entry.epochs}
+                contents: dict[str, dict] = {}
                 for measure in measures:
                     if checkpoint not in measure.checkpoints:
                         continue
                     content = read_measure(folder / "measures" / checkpoint / f"{measure.name}.json")
+                    contents[measure.name] = content
                     row["epoch"] = content["checkpoint"]["epoch"]
                     trained_in = content["checkpoint"].get("precision", "float32")
                     row |= content["values"]
@@ -69,6 +85,8 @@ def collect_results(spec: CollectSpec, directory: Path) -> None:
                 if settings.get("precision") == "auto":
                     settings |= {"precision": trained_in}
                 row |= {f"setting_{name}": value for name, value in settings.items()}
+                row["classes"] = next((content.get("classes") for content in contents.values()), None)
+                row |= run_columns(contents, spec.config)
                 tables["models"].append(row)
             if not entry.derived:
                 tables["history"] += [{**key, **row} for row in read_epochs(folder / "history.csv")]
@@ -82,8 +100,10 @@ def collect_results(spec: CollectSpec, directory: Path) -> None:
                     for row in read_epochs(folder / f"{measure.name}-examples.csv"):
                         del row["epoch"]
                         tables["examples"].append({**key, **row})
-    for name, rows in tables.items():
-        write_rows(directory / f"{name}.csv", rows)
+    same = same_models(tables["models"])
+    for row in tables["models"]:
+        row["same_as"] = same.get(row["variant"], "")
+    return tables
 
 
 def example_rows(examples: Mapping[str, Mapping[str, list]]) -> Iterator[dict[str, Any]]:

@@ -16,6 +16,7 @@ from robust_flatness.errors import FileError
 from robust_flatness.files import write_text
 from robust_flatness.measuring.base import CHECKPOINTS
 from robust_flatness.tables.rows import Rows, csv_text, read_rows
+from robust_flatness.tables.runs import PREFIX
 from robust_flatness.tables.schema import (
     ERRORS,
     EXAMPLES,
@@ -94,7 +95,7 @@ def parse_rows(path: Path, table: Rows) -> pd.DataFrame:
     frame = {}
     for name in table.columns:
         column = [row[name] for row in table.rows]
-        if name in WORDS:
+        if name in WORDS or name.startswith(PREFIX):
             frame[name] = pd.Series(column, dtype=object)
         elif name.startswith("setting_"):
             frame[name] = pd.Series([_number_or_word(cell) for cell in column], dtype=object)

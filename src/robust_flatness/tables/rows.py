@@ -60,6 +60,17 @@ def read_rows(path: Path, need: Sequence[str] = (), remedy: str = "") -> Rows:
     return Rows(header, rows)
 
 
+def as_text(rows: Iterable[Mapping[str, Any]]) -> Rows:
+    """Rows as they would be read again once written."""
+    rows = list(rows)
+    columns = tuple(dict.fromkeys(name for row in rows for name in row))
+    cells = ({name: row.get(name) for name in columns} for row in rows)
+    return Rows(
+        columns or ("variant",),
+        [{name: "" if cell is None else str(cell) for name, cell in row.items()} for row in cells],
+    )
+
+
 def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = ()) -> str:
     """Rows as CSV: `columns` first, then the others in order of appearance; an empty cell where a row has
     none, and for None.

@@ -19,6 +19,7 @@ from collections.abc import Iterable
 
 from robust_flatness.measuring.registry import MEASURES
 from robust_flatness.tables.columns import MORE_ROBUST, Column, Name
+from robust_flatness.tables.runs import PREFIX
 
 TABLES = ("models", "history", "series", "landscape", "examples")
 KEYS = ("variant", "seed", "checkpoint")
@@ -39,6 +40,7 @@ OTHERS = (
     Column("dataset", "dataset", "word"),
     Column("robustness_group", "group by robustness", "word"),
     Column("classes", "number of classes", "setting"),
+    Column("same_as", "variant that is the same model", "word"),
 )
 #: What is computed from the columns of one variant.
 DIFFERENCES = (
@@ -114,7 +116,7 @@ def is_known_column(name: str) -> bool:
     """Whether `models.csv` has a column of this name by itself."""
     known = parse_name(name)
     own = known is not None and not known.best and not known.seeds
-    return own or name in IDENTITY or name.startswith("setting_")
+    return own or name in IDENTITY or name.startswith(("setting_", PREFIX))
 
 
 def is_measure(name: str) -> bool:
