@@ -14,7 +14,7 @@ SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES)
 WORKERS ?= 2
 
 .DELETE_ON_ERROR:
-.PHONY: all setup test-page test lint format tests test-slurm test-faults figures published docs benchmark lock
+.PHONY: all setup site test-page test-unpinned test lint format tests test-slurm test-faults figures published docs benchmark lock
 
 all: setup
 	$(SNAKEMAKE)
@@ -29,12 +29,16 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
-test: lint tests
+test: lint site tests
 
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow
+
+# The documentation site, with every link checked; needs no network.
+site: setup
+	NO_MKDOCS_2_WARNING=1 PATH="$(CURDIR)/$(BIN):$$PATH" mkdocs build --quiet
 
 format: setup
 	$(BIN)/ruff check --fix .
@@ -43,6 +47,13 @@ format: setup
 
 tests: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest -n $(WORKERS) --dist loadfile -m "not slurm and not faults and not page"
+
+# The newest versions of all packages instead of the pinned ones.
+test-unpinned:
+	$(PYTHON) -m venv .venv-unpinned
+	.venv-unpinned/bin/python -m pip install --quiet --editable ".[dev]"
+	PATH="$(CURDIR)/.venv-unpinned/bin:$$PATH" python -m pytest -n $(WORKERS) --dist loadfile \
+	  -m "not slurm and not faults and not page"
 
 test-slurm: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest -m slurm
