@@ -16,11 +16,11 @@ from robust_flatness.config import (
     AutoAttackSpec,
     ConfigError,
     Experiment,
-    ExperimentSpec,
     TrainingSpec,
     load_experiment,
     load_variants,
     load_yaml,
+    make_experiment,
     parse,
     parse_number,
     rescaled_decay,
@@ -34,7 +34,7 @@ CATALOGUE = load_variants(VARIANTS)
 
 def load(values) -> Experiment:
     """As `load_experiment`, with the catalogue read once for all tests."""
-    return Experiment(parse(ExperimentSpec, values), CATALOGUE)
+    return make_experiment(values, CATALOGUE)
 
 
 def digits(**changed):

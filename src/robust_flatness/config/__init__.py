@@ -49,6 +49,7 @@ _HOME = {
     "check_radii": "config.values",
     "load_experiment": "config.experiment",
     "load_variants": "config.variants",
+    "make_experiment": "config.experiment",
     "load_yaml": "config.values",
     "meant": "config.values",
     "parse": "config.values",

@@ -5,7 +5,7 @@ measure alone.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,13 +14,14 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 
 from robust_flatness.config.data import DataSpec
 from robust_flatness.config.families import FamilySpec
-from robust_flatness.config.measures import MeasureSpec
+from robust_flatness.config.measures import STEPS_TO_THE_EDGE, MeasureSpec, Setting
 from robust_flatness.config.training import ModelSpec, TrainingSpec, TrainJob, rescaled_decay
 from robust_flatness.config.values import (
     LONGEST_NAME,
     NAME,
     Count,
     Positive,
+    Problems,
     Size,
     Spec,
     Variants,
@@ -30,10 +31,17 @@ from robust_flatness.config.values import (
     parse_list,
     shown,
 )
-from robust_flatness.config.variants import BASELINE, VariantOverride, VariantSpec, load_variants
+from robust_flatness.config.values import parse_variants as parse_variants_field
+from robust_flatness.config.variants import (
+    BASELINE,
+    VariantOverride,
+    VariantSpec,
+    load_variants,
+    parse_variants,
+)
 from robust_flatness.errors import ConfigError
 from robust_flatness.files import canonical_json
-from robust_flatness.measuring.registry import MEASURES, MeasureSpecs
+from robust_flatness.measuring.registry import MEASURES, MeasureSpecs, with_defaults
 
 CONFIG_DIRECTORY = Path("config")
 
@@ -64,12 +72,15 @@ class ExperimentSpec(Spec):
     epsilon: Annotated[Positive, Field(le=1)] | None = None
     data: DataSpec | None = None
     model: ModelSpec | None = None
-    training: dict[str, Any] | None = None
+    training: dict[str, Any] = Field(default_factory=dict)
+    """Changes of the paper's AT baseline (`TrainingSpec`)."""
     minimum_batch_size: Count = 1
     """Floor for the batch sizes of the variants."""
     measures: MeasureSpecs | None = None
     compute: ComputeSpec = ComputeSpec()
     overrides: dict[str, VariantOverride] = Field(default_factory=dict)
+    own_variants: dict[str, Any] = Field(default_factory=dict)
+    """Variants of the experiment's own, as in config/variants.yaml."""
     families: dict[str, FamilySpec] = Field(default_factory=dict)
     """Families of the experiment's own, or others of the catalogue's names, as in config/families.yaml."""
 
@@ -92,9 +103,17 @@ class ExperimentSpec(Spec):
             raise ValueError("name at least one, each once")
         return value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _implied(cls, values: Any) -> Any:
+        """Fill in what threat model, data and training imply for the measures."""
+        if not isinstance(values, Mapping) or values.get("results_table") is not None:
+            return values
+        return {**values, "measures": with_defaults(values.get("measures"), Setting.of(values))}
+
     @model_validator(mode="after")
     def _check(self) -> "ExperimentSpec":
-        needed = ("epsilon", "data", "model", "training", "measures")
+        needed = ("epsilon", "data", "model")
         missing = [field for field in needed if getattr(self, field) is None]
         if missing and self.results_table is None:
             raise ValueError(
@@ -117,46 +136,46 @@ class Experiment:
 
     def __init__(self, spec: ExperimentSpec, catalogue: Mapping[str, VariantSpec]):
         self.spec = spec
+        problems = Problems()
         self.catalogue = dict(catalogue)
-        trained = [slug for slug, variant in catalogue.items() if variant.derived_from is None]
-        asked = trained if spec.variants == "all" else list(spec.variants)
-        self._require_known("variants", asked, catalogue)
-        self._require_known("overrides", spec.overrides, catalogue)
-        self.variants = {slug: self._resolved(slug) for slug in asked}
+        with problems.collected():
+            self.catalogue |= parse_variants(spec.own_variants, known=catalogue)
+        with problems.collected():
+            _require_known("overrides", spec.overrides, self.catalogue)
+        self.variants: dict[str, VariantSpec] = {}
+        with problems.collected():
+            self.variants = self._asked_for()
         if spec.results_table is None:
-            self._add_derived()
-            self._check_measures()
-            _ = self.train_jobs
+            for name, measure in self.measures.items():
+                for problem in self._problems_of(name, measure):
+                    problems.lines.append(f"measures.{name}.{problem}")
+            with problems.collected():
+                _ = self.train_jobs
+        problems.raise_if_any()
 
     @property
     def name(self) -> str:
         return self.spec.experiment
 
-    @staticmethod
-    def _require_known(field: str, slugs: Iterable[str], known: Iterable[str]) -> None:
-        unknown = [slug for slug in slugs if slug not in known]
-        if unknown:
-            raise ConfigError(
-                f"{field}: unknown variant {', '.join(map(repr, unknown))}{meant(unknown[0], known)}; "
-                f"known are {', '.join(known)} (config/variants.yaml)"
-            )
+    def _asked_for(self) -> dict[str, VariantSpec]:
+        """The variants with their overrides. Derived models come along when all variants are asked for;
+        named alone, they need the model they are made from."""
+        sources = {slug: variant.derived_from for slug, variant in self.catalogue.items()}
+        asked = self.spec.variants
+        if asked == "all":
+            trained = [slug for slug, source in sources.items() if source is None]
+            derived = [slug for slug, source in sources.items() if source is not None]
+            asked = (*trained, *(derived if self.spec.results_table is None else ()))
+        _require_known("variants", asked, self.catalogue)
+        for slug in asked if self.spec.results_table is None else ():
+            if sources[slug] is not None and sources[slug] not in asked:
+                raise ConfigError(f"variants: {slug!r} is made from {sources[slug]!r}; add that variant")
+        return {slug: self._resolved(slug) for slug in asked}
 
     def _resolved(self, slug: str) -> VariantSpec:
         variant = self.catalogue[slug]
         override = self.spec.overrides.get(slug)
         return variant.overridden(override) if override else variant
-
-    def _add_derived(self) -> None:
-        """Derived models come along when all variants are asked for; named alone, they need the
-        model they are made from."""
-        if self.spec.variants == "all":
-            derived = [s for s, v in self.catalogue.items() if v.derived_from in self.variants]
-            self.variants.update({slug: self._resolved(slug) for slug in derived})
-        for slug, variant in self.variants.items():
-            if variant.derived_from is not None and variant.derived_from not in self.variants:
-                raise ConfigError(
-                    f"variants: {slug!r} is made from {variant.derived_from!r}; add that variant"
-                )
 
     @cached_property
     def measures(self) -> dict[str, MeasureSpec]:
@@ -164,45 +183,45 @@ class Experiment:
         given = {name: getattr(self.spec.measures, name) for name in MEASURES}
         return {name: spec for name, spec in given.items() if spec is not None}
 
-    def _check_measures(self) -> None:
-        data = self.spec.data
-        for name, spec in self.measures.items():
-            for field, part in {
-                "": spec,
-                **{f".{field}": part for field, part in spec.parts().items()},
-            }.items():
-                if part.variants != "all":
-                    self._require_known(f"measures.{name}{field}.variants", part.variants, self.catalogue)
-            derived = [s for s, variant in self.variants.items() if variant.derived_from is not None]
-            untrained = [slug for slug in derived if spec.variants != "all" and slug in spec.variants]
+    def _problems_of(self, name: str, spec: MeasureSpec) -> Iterator[str]:
+        """What is wrong with the settings of a measure: a field and why."""
+        parts = {"": spec} | {f"{field}.": part for field, part in spec.parts().items()}
+        for field, part in parts.items():
+            named = () if part.variants == "all" else part.variants
+            unknown = [slug for slug in named if slug not in self.catalogue]
+            if unknown:
+                yield f"{field}variants: {unknown_variants(unknown, self.catalogue)}"
+            untrained = [slug for slug in named if slug in self.variants and self._is_derived(slug)]
             if MEASURES[name].of_snapshots and untrained:
-                raise ConfigError(
-                    f"measures.{name}.variants: {', '.join(map(repr, untrained))} given, but only trained "
-                    "variants have snapshots"
+                yield (
+                    f"{field}variants: {', '.join(map(repr, untrained))} given, but only trained variants "
+                    "have snapshots"
                 )
-            attack = getattr(spec, "attack", None)
-            if attack is not None and not math.isclose(attack.epsilon, self.spec.epsilon, rel_tol=1e-4):
-                raise ConfigError(
-                    f"measures.{name}.attack.epsilon: {attack.epsilon:g} given, but the experiment's "
-                    f"epsilon is {self.spec.epsilon:g}; give both the same value (and step_size with them)"
-                )
-            for field, most, where in spec.limits(data):
-                if getattr(spec, field) > most:
-                    raise ConfigError(
-                        f"measures.{name}.{field}: {getattr(spec, field)} examples asked for, but the "
-                        f"split has {most} ({where})"
-                    )
-            for problem in spec.problems(data):
-                raise ConfigError(f"measures.{name}.{problem}")
+        attack = getattr(spec, "attack", None)
+        if attack is not None and not math.isclose(attack.epsilon, self.spec.epsilon, rel_tol=1e-4):
+            yield (
+                f"attack.epsilon: {attack.epsilon:g} given, but the experiment's epsilon is "
+                f"{self.spec.epsilon:g}; leave it out here"
+            )
+        for field, most, where in spec.limits(self.spec.data):
+            if getattr(spec, field) > most:
+                given = getattr(spec, field)
+                yield f"{field}: {given} examples asked for, but the split has {most} ({where})"
+        yield from spec.problems(self.spec.data)
+
+    def _is_derived(self, slug: str) -> bool:
+        return self.variants[slug].derived_from is not None
 
     @cached_property
     def train_jobs(self) -> dict[str, TrainJob]:
         """The training of each variant that is trained, for the first seed (see `train_job`)."""
-        jobs = {
-            slug: self._train_job(slug, variant)
-            for slug, variant in self.variants.items()
-            if variant.derived_from is None
-        }
+        jobs, problems = {}, Problems()
+        _ = self.baseline
+        for slug, variant in self.variants.items():
+            if variant.derived_from is None:
+                with problems.collected():
+                    jobs[slug] = self._train_job(slug, variant)
+        problems.raise_if_any()
         seen: dict[str, str] = {}
         for slug, job in jobs.items():
             key = canonical_json({"m": job.model.model_dump(), "t": job.training.model_dump(mode="json")})
@@ -266,12 +285,12 @@ class Experiment:
     @cached_property
     def baseline(self) -> TrainJob:
         """The AT baseline that the variants change; pseudo-labels are predicted with its settings."""
-        values = {"epsilon": self.spec.epsilon, "steps": 7, **self.spec.training}
-        for name in ("epsilon", "step_size", "steps"):
-            if name in values:
-                values.setdefault(f"evaluation_{name}", values[name])
-        training = parse(TrainingSpec, values, "training")
-        return TrainJob(variant="baseline", seed=0, model=self.spec.model, training=training)
+        return TrainJob(
+            variant="baseline",
+            seed=0,
+            model=self.spec.model,
+            training=parse_baseline(self.spec.training, self.spec.epsilon),
+        )
 
     def measured_by(self, measure: str) -> list[str]:
         """Slugs that a measure is made of."""
@@ -281,9 +300,31 @@ class Experiment:
         trained_only = MEASURES[measure].of_snapshots
         return [
             slug
-            for slug, variant in self.variants.items()
-            if spec.applies_to(slug) and not (trained_only and variant.derived_from is not None)
+            for slug in self.variants
+            if spec.applies_to(slug) and not (trained_only and self._is_derived(slug))
         ]
+
+
+def parse_baseline(training: Mapping[str, Any], epsilon: float) -> TrainingSpec:
+    """The AT baseline's training; what is evaluated with is what the baseline is trained with."""
+    values = {"epsilon": epsilon, "step_size": epsilon / STEPS_TO_THE_EDGE, "steps": 7, **training}
+    for name in ("epsilon", "step_size", "steps"):
+        values.setdefault(f"evaluation_{name}", values[name])
+    return parse(TrainingSpec, values, "training")
+
+
+def unknown_variants(unknown: Sequence[str], known: Iterable[str]) -> str:
+    """That some variants are not known, and which are."""
+    return (
+        f"unknown variant {', '.join(map(repr, unknown))}{meant(unknown[0], known)}; "
+        f"known are {', '.join(known)} (config/variants.yaml)"
+    )
+
+
+def _require_known(field: str, slugs: Iterable[str], known: Mapping[str, Any]) -> None:
+    unknown = [slug for slug in slugs if slug not in known]
+    if unknown:
+        raise ConfigError(f"{field}: {unknown_variants(unknown, known)}")
 
 
 def load_experiment(values: Mapping[str, Any], variants_path: Path | None = None) -> Experiment:
@@ -293,7 +334,35 @@ def load_experiment(values: Mapping[str, Any], variants_path: Path | None = None
     ------
     ConfigError
         If a field is missing, unknown or out of range, a variant is unknown, or two variants
-        come out equal.
+        come out equal: a line for each problem.
     """
-    catalogue = load_variants(variants_path or CONFIG_DIRECTORY / "variants.yaml")
-    return Experiment(parse(ExperimentSpec, dict(values)), catalogue)
+    return make_experiment(values, load_variants(variants_path or CONFIG_DIRECTORY / "variants.yaml"))
+
+
+def make_experiment(values: Mapping[str, Any], catalogue: Mapping[str, VariantSpec]) -> Experiment:
+    """As `load_experiment`, with a catalogue that is read already."""
+    problems = Problems()
+    with problems.collected():
+        return Experiment(parse(ExperimentSpec, dict(values)), catalogue)
+    if not any(line.startswith(("training", "variant")) for line in problems.lines):
+        problems.lines += _problems_beside(values, catalogue)
+    problems.raise_if_any()
+    raise AssertionError("an experiment without problems was returned above")
+
+
+def _problems_beside(values: Mapping[str, Any], catalogue: Mapping[str, VariantSpec]) -> list[str]:
+    """Problems of the training and of the names of variants, where other fields kept these from being
+    looked at."""
+    problems = Problems()
+    training = values.get("training")
+    if isinstance(training, Mapping):
+        with problems.collected():
+            parse_baseline(training, Setting.of(values).epsilon)
+    own = values.get("own_variants")
+    known = {**catalogue, **(own if isinstance(own, Mapping) else {})}
+    for field, names in (("variants", values.get("variants")), ("overrides", values.get("overrides"))):
+        slugs = parse_variants_field(names) if field == "variants" else names
+        if isinstance(slugs, list | tuple | Mapping):
+            with problems.collected():
+                _require_known(field, [slug for slug in slugs if isinstance(slug, str)], known)
+    return problems.lines

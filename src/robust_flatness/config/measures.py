@@ -1,12 +1,16 @@
 """Attacks, and what the settings of all measures share; each measure's own lie beside it in `measuring/`."""
 
-from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from robust_flatness.config.data import DataSpec
-from robust_flatness.config.values import Count, Positive, Spec, Variants, parse_list
+from robust_flatness.config.values import Count, Positive, Spec, Variants, parse_list, parse_number
+
+#: PGD's steps from the centre of the ball to its edge, where no step size is given.
+STEPS_TO_THE_EDGE = 4
 
 
 class AttackSpec(Spec):
@@ -55,6 +59,70 @@ class AutoAttackSpec(Spec):
         )
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What an experiment has fixed before its measures: threat model, PGD's step, sizes of the splits."""
+
+    epsilon: float
+    step_size: float
+    test: int
+    train: int
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Setting":
+        """From an experiment's values as they are written. One that is missing or cannot be used, which the
+        validation tells of, is replaced by one that can."""
+        data, training = (_mapping(values.get(name)) for name in ("data", "training"))
+        epsilon = _number(values.get("epsilon"), 0.1)
+        return cls(
+            epsilon=epsilon,
+            step_size=_number(training.get("step_size"), epsilon / STEPS_TO_THE_EDGE),
+            test=int(_number(data.get("test"), 1)) or 1,
+            train=int(_number(data.get("train"), 1)) or 1,
+        )
+
+    def attack(self, steps: int, restarts: int) -> dict[str, Any]:
+        """An attack of this threat model."""
+        return {"epsilon": self.epsilon, "step_size": self.step_size, "steps": steps, "restarts": restarts}
+
+    def examples(self, most: int, prefix: str = "") -> dict[str, int]:
+        """The first `most` examples of both splits, or all where there are fewer."""
+        return {
+            f"{prefix}test_examples": min(most, self.test),
+            f"{prefix}train_examples": min(most, self.train),
+        }
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _number(value: Any, otherwise: float) -> float:
+    try:
+        number = parse_number(value)
+        usable = isinstance(number, int | float) and 0 < number < 1e9
+    except ValueError:
+        usable = False
+    return number if usable else otherwise
+
+
+def completed(defaults: Mapping[str, Any], given: Any) -> Any:
+    """`given` with what it lacks taken from `defaults`, in nested mappings too.
+
+    >>> completed({"attack": {"steps": 20, "restarts": 10}, "samples": 10}, {"attack": {"steps": 5}})
+    {'attack': {'steps': 5, 'restarts': 10}, 'samples': 10}
+    """
+    if not isinstance(given, Mapping):
+        return given
+    filled = {
+        key: completed(value, given[key])
+        if key in given and isinstance(value, Mapping)
+        else given.get(key, value)
+        for key, value in defaults.items()
+    }
+    return filled | {key: value for key, value in given.items() if key not in defaults}
+
+
 class MeasureSpec(Spec):
     """Base of the settings of a measure, and of a part of it that has variants of its own.
 
@@ -63,6 +131,11 @@ class MeasureSpec(Spec):
     """
 
     variants: Variants = Field("all", exclude=True)
+
+    @classmethod
+    def defaults(cls, setting: Setting) -> dict[str, Any]:
+        """What an experiment's block need not say, since the rest of the experiment implies it."""
+        return {}
 
     def applies_to(self, slug: str) -> bool:
         return self.variants == "all" or slug in self.variants

@@ -45,13 +45,13 @@ class TrainingSpec(Spec):
     does not depend on the dataset.
     """
 
-    epochs: Count
-    batch_size: Annotated[Integer, Field(ge=2)]
+    epochs: Count = 150
+    batch_size: Annotated[Integer, Field(ge=2)] = 128
     """At least 2: batch norm has no statistics of one image."""
     optimizer: Literal["sgd", "adam", "entropy-sgd"] = "sgd"
-    learning_rate: Positive
+    learning_rate: Positive = 0.05
     momentum: Annotated[Real, Field(ge=0, lt=1)] = 0.9
-    weight_decay: NonNegative
+    weight_decay: NonNegative = 0.0005
     langevin_steps: Count = 1
     """Entropy-SGD: inner steps L of stochastic gradient Langevin dynamics."""
     schedule: Literal["multi-step", "constant", "cyclic"] = "multi-step"

@@ -3,9 +3,10 @@
 Nothing in this package imports torch or numpy: planning must start in a fraction of a second.
 """
 
+import contextlib
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -182,6 +183,35 @@ def parse(spec: type[Spec], values: Any, where: str = "") -> Any:
                 message += f"; allowed are {', '.join(allowed)}" if allowed else ""
             lines.append(f"{field}: {message}{given}")
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+
+
+class Problems:
+    """Collects the problems of all levels, so that they are told at once.
+
+    >>> problems = Problems()
+    >>> with problems.collected():
+    ...     raise ConfigError("epsilon: missing")
+    >>> with problems.collected():
+    ...     raise ConfigError("data.train: missing")
+    >>> problems.lines
+    ['epsilon: missing', 'data.train: missing']
+    """
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    @contextlib.contextmanager
+    def collected(self) -> Iterator[None]:
+        """Keep the message of a `ConfigError` raised in the block, which then ends."""
+        try:
+            yield
+        except ConfigError as error:
+            self.lines += str(error).splitlines()
+
+    def raise_if_any(self) -> None:
+        """Raise one `ConfigError`, a line for each problem."""
+        if self.lines:
+            raise ConfigError("\n".join(dict.fromkeys(self.lines)))
 
 
 def load_yaml(path: Path) -> dict[str, Any]:

@@ -1,11 +1,21 @@
 """The catalogue of training variants."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from robust_flatness.config.values import LONGEST_NAME, NAME, Positive, Spec, load_yaml, parse, shown
+from robust_flatness.config.values import (
+    LONGEST_NAME,
+    NAME,
+    Positive,
+    Problems,
+    Spec,
+    load_yaml,
+    parse,
+    shown,
+)
 from robust_flatness.errors import ConfigError
 
 #: The variant that is the baseline itself.
@@ -52,23 +62,45 @@ class VariantOverride(Spec):
 
 def load_variants(path: Path) -> dict[str, VariantSpec]:
     """The catalogue of variants from a YAML file: slug -> `VariantSpec`."""
-    raw = load_yaml(path)
-    for slug in raw:
-        if not isinstance(slug, str) or not NAME.fullmatch(slug) or len(slug) > LONGEST_NAME:
-            raise ConfigError(
-                f"{path}: {shown(slug)} cannot name a variant; use at most {LONGEST_NAME} letters, digits, "
-                "'.', '_' and '-', starting with a letter or digit"
-            )
-    catalogue = {slug: parse(VariantSpec, value, f"{path}: {slug}") for slug, value in raw.items()}
-    for slug, variant in catalogue.items():
-        if variant.derived_from is None:
-            continue
-        source = catalogue.get(variant.derived_from)
-        if source is None or source.derived_from is not None:
-            raise ConfigError(
-                f"{path}: {slug}.derived_from: {variant.derived_from!r} given; "
-                "expected a variant that is trained"
-            )
-        if variant.convolution_scale is None:
-            raise ConfigError(f"{path}: {slug}.convolution_scale: missing; a derived variant needs it")
-    return catalogue
+    return parse_variants(load_yaml(path), f"{path}: ")
+
+
+def parse_variants(
+    values: Mapping[Any, Any], where: str = "own_variants.", known: Mapping[str, VariantSpec] | None = None
+) -> dict[str, VariantSpec]:
+    """A mapping from YAML as variants: slug -> `VariantSpec`; they may be derived from those `known`.
+
+    Raises
+    ------
+    ConfigError
+        If a name cannot be used, or a variant has an unknown, missing or impossible field: a line for
+        each problem.
+    """
+    problems, found = Problems(), {}
+    for slug, value in values.items():
+        with problems.collected():
+            if not isinstance(slug, str) or not NAME.fullmatch(slug) or len(slug) > LONGEST_NAME:
+                raise ConfigError(
+                    f"{where}{shown(slug)} cannot name a variant; use at most {LONGEST_NAME} letters, digits, "
+                    "'.', '_' and '-', starting with a letter or digit"
+                )
+            if known and slug in known:
+                raise ConfigError(f"{where}{slug}: there is such a variant; change it under overrides")
+            found[slug] = parse(VariantSpec, value, f"{where}{slug}")
+    for slug, variant in found.items():
+        with problems.collected():
+            _check_source(f"{where}{slug}", variant, {**(known or {}), **found})
+    problems.raise_if_any()
+    return found
+
+
+def _check_source(where: str, variant: VariantSpec, known: Mapping[str, VariantSpec]) -> None:
+    if variant.derived_from is None:
+        return
+    source = known.get(variant.derived_from)
+    if source is None or source.derived_from is not None:
+        raise ConfigError(
+            f"{where}.derived_from: {variant.derived_from!r} given; expected a variant that is trained"
+        )
+    if variant.convolution_scale is None:
+        raise ConfigError(f"{where}.convolution_scale: missing; a derived variant needs it")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from robust_flatness.config.measures import AttackSpec, MeasureSpec
 from robust_flatness.tables.columns import Column
@@ -52,6 +52,9 @@ class Measure:
     passes: Callable[[Any, int, int], int]
     columns: tuple[Column, ...]
     checkpoints: tuple[str, ...] = CHECKPOINTS
+    by_default: tuple[str, ...] | Literal["all"] = "all"
+    """Variants that it is made of in an experiment that does not say what is measured. What is made of all
+    of them comes along in every experiment."""
     rows: str | None = None
     examples: bool = False
     """Whether `details["examples"]` holds values of single examples: split -> column -> list."""

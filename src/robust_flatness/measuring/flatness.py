@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from robust_flatness.config.measures import AttackSpec, MeasureSpec
+from robust_flatness.config.measures import AttackSpec, MeasureSpec, Setting
 from robust_flatness.config.values import Count, Positive, Precision, Radii, Size, Spec
 from robust_flatness.measuring.base import CHECKPOINTS, SPLITS, Measure, Measured, pgd, splits_of
 from robust_flatness.measuring.cost import attack_passes
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class AverageFlatnessSpec(Spec):
     """Average-case flatness: first radius the main one, the others the ablation's."""
 
-    xi: Radii
+    xi: Radii = (0.5, 0.25, 0.75, 1.0)
     samples: Count = 10
     clean_samples: Count = 50
     """Samples for the clean loss (flatness in CE)."""
@@ -31,7 +31,7 @@ class AverageFlatnessSpec(Spec):
 class WorstFlatnessSpec(Spec):
     """Worst-case flatness: first radius the main one, the others the ablation's."""
 
-    xi: Radii
+    xi: Radii = (0.003, 0.00075, 0.001, 0.005)
     steps: Count = 20
     restarts: Count = 10
     weight_step: Positive = 0.01
@@ -44,12 +44,16 @@ class FlatnessSpec(MeasureSpec):
 
     attack: AttackSpec
     """Attack of RLoss(w); each sample of the average-case measure attacks with one start."""
-    average: AverageFlatnessSpec
-    worst: WorstFlatnessSpec
+    average: AverageFlatnessSpec = AverageFlatnessSpec()
+    worst: WorstFlatnessSpec = WorstFlatnessSpec()
     test_examples: Count
     train_examples: Size
     """0: the training split is left out."""
     precision: Precision = "float32"
+
+    @classmethod
+    def defaults(cls, setting: Setting) -> dict[str, Any]:
+        return {"attack": setting.attack(steps=20, restarts=10), **setting.examples(1000)}
 
 
 #: The columns, by case and whether the examples are attacked.

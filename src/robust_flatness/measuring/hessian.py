@@ -7,6 +7,7 @@ from pydantic import Field
 
 from robust_flatness.config.measures import MeasureSpec
 from robust_flatness.config.values import Count, Integer, Positive
+from robust_flatness.config.variants import BASELINE
 from robust_flatness.measuring.base import Measure, Measured
 from robust_flatness.seeding import derive_seed
 from robust_flatness.tables.columns import FLATTER, Column
@@ -71,4 +72,5 @@ MEASURE = Measure(
         Column("hessian_examples", "held-out examples of the Hessian", "setting"),
     ),
     checkpoints=("last",),
+    by_default=(BASELINE,),
 )

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from robust_flatness.config.data import DataSpec
-from robust_flatness.config.measures import AttackSpec, MeasureSpec
+from robust_flatness.config.measures import AttackSpec, MeasureSpec, Setting
 from robust_flatness.config.values import Count, Integer, Positive, Precision
+from robust_flatness.config.variants import BASELINE
 from robust_flatness.measuring.base import Measure, Measured, pgd
 from robust_flatness.measuring.cost import attack_passes
 from robust_flatness.seeding import derive_seed
@@ -32,6 +33,10 @@ class LandscapeSpec(MeasureSpec):
     adversarial_steps: Count = 20
     examples: Count = 128
     precision: Precision = "float32"
+
+    @classmethod
+    def defaults(cls, setting: Setting) -> dict[str, Any]:
+        return {"attack": setting.attack(steps=10, restarts=1), "examples": min(128, setting.test)}
 
     def limits(self, data: DataSpec) -> Iterator[tuple[str, int, str]]:
         yield "examples", data.test, "data.test"
@@ -74,4 +79,5 @@ MEASURE = Measure(
     columns=(Column("landscape_examples", "test examples of the landscape", "setting"),),
     checkpoints=("last",),
     rows="curves",
+    by_default=(BASELINE,),
 )

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from robust_flatness.config.data import DataSpec
-from robust_flatness.config.measures import AttackSpec, AutoAttackSpec, MeasureSpec
+from robust_flatness.config.measures import AttackSpec, AutoAttackSpec, MeasureSpec, Setting
 from robust_flatness.config.values import Count, Precision, Size
 from robust_flatness.measuring.base import CHECKPOINTS, SPLITS, Measure, Measured, pgd, splits_of
 from robust_flatness.measuring.cost import attack_passes, autoattack_passes
@@ -31,6 +31,11 @@ class RobustnessSpec(MeasureSpec):
     clean_train_examples: Size
     batch_size: Count = 128
     precision: Precision = "float32"
+
+    @classmethod
+    def defaults(cls, setting: Setting) -> dict[str, Any]:
+        robust, clean = setting.examples(1000), setting.examples(10_000, "clean_")
+        return {"attack": setting.attack(steps=20, restarts=10), **robust, **clean}
 
     def problems(self, data: DataSpec) -> Iterator[str]:
         targets = self.autoattack and self.autoattack.target_classes

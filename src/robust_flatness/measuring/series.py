@@ -1,10 +1,11 @@
 """Loss, flatness and eigenvalue throughout a training."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from robust_flatness.config.measures import AttackSpec, MeasureSpec
+from robust_flatness.config.measures import AttackSpec, MeasureSpec, Setting
 from robust_flatness.config.values import Count, Precision, Size
+from robust_flatness.config.variants import BASELINE
 from robust_flatness.measuring.base import SNAPSHOTS, Measure, Measured
 from robust_flatness.measuring.cost import attack_passes
 from robust_flatness.measuring.flatness import (
@@ -26,14 +27,24 @@ class SeriesSpec(MeasureSpec):
     """Loss, flatness and eigenvalue at every snapshot of a training."""
 
     attack: AttackSpec
-    average: AverageFlatnessSpec
-    worst: WorstFlatnessSpec
+    average: AverageFlatnessSpec = AverageFlatnessSpec(xi=(0.5,))
+    worst: WorstFlatnessSpec = WorstFlatnessSpec(xi=(0.003, 0.00075))
     hessian: HessianSpec | None = None
     """The largest eigenvalue, which takes longest; for the variants named in it."""
     test_examples: Count
     train_examples: Size
     """0: the training split is left out."""
     precision: Precision = "float32"
+
+    @classmethod
+    def defaults(cls, setting: Setting) -> dict[str, Any]:
+        """On the radii of the per-epoch figures alone."""
+        return {
+            "attack": setting.attack(steps=20, restarts=1),
+            "average": {"xi": [0.5]},
+            "worst": {"xi": [0.003, 0.00075]},
+            **setting.examples(1000),
+        }
 
 
 def snapshot(
@@ -83,4 +94,5 @@ MEASURE = Measure(
     columns=(),
     checkpoints=SNAPSHOTS,
     examples=True,
+    by_default=(BASELINE,),
 )
