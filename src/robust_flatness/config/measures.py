@@ -115,12 +115,10 @@ def completed(defaults: Mapping[str, Any], given: Any) -> Any:
     if not isinstance(given, Mapping):
         return given
     filled = {
-        key: completed(value, given[key])
-        if key in given and isinstance(value, Mapping)
-        else given.get(key, value)
-        for key, value in defaults.items()
+        key: completed(defaults[key], value) if isinstance(defaults.get(key), Mapping) else value
+        for key, value in given.items()
     }
-    return filled | {key: value for key, value in given.items() if key not in defaults}
+    return {**defaults, **filled}
 
 
 class MeasureSpec(Spec):

@@ -81,8 +81,8 @@ def parse_variants(
         with problems.collected():
             if not isinstance(slug, str) or not NAME.fullmatch(slug) or len(slug) > LONGEST_NAME:
                 raise ConfigError(
-                    f"{where}{shown(slug)} cannot name a variant; use at most {LONGEST_NAME} letters, digits, "
-                    "'.', '_' and '-', starting with a letter or digit"
+                    f"{where}{shown(slug)} cannot name a variant; use at most {LONGEST_NAME} letters, "
+                    "digits, '.', '_' and '-', starting with a letter or digit"
                 )
             if known and slug in known:
                 raise ConfigError(f"{where}{slug}: there is such a variant; change it under overrides")
