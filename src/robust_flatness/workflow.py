@@ -116,7 +116,10 @@ def config_digest(experiment: Experiment) -> str:
 def verdicts(claims: str | Path) -> str:
     """The table of claims as a line each for the end of a run: verdict, and the first statistic that
     decides it."""
-    rows = [row for row in read_rows(Path(claims), need=["decides"]).rows if row["decides"] == "yes"]
+    try:
+        rows = [row for row in read_rows(Path(claims), need=["decides"]).rows if row["decides"] == "yes"]
+    except FileError as error:  # what was run counts
+        return f"note: no verdicts ({error})"
     if not rows:
         return f"{claims}: no claim"
     width = max(len(row["claim"]) for row in rows)

@@ -233,9 +233,13 @@ def test_drawing_plans_one_figure_and_nothing_upstream_whatever_happened_to_file
             os.utime(changed, ns=(state.st_atime_ns, state.st_mtime_ns))
 
 
+#: What the workflow needs of the repository.
+CHECKOUT = ("Snakefile", "config", "figures", "paper_tables", "profiles", "report", "src", "workflow")
+
+
 def test_drawing_ignores_changed_source_and_changed_rules(made, tmp_path):
     checkout = tmp_path / "checkout"
-    for name in ("Snakefile", "config", "figures", "paper_tables", "profiles", "src", "workflow"):
+    for name in CHECKOUT:
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, checkout / name)
