@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from robust_flatness.config.data import DataSpec
-from robust_flatness.config.measures import AttackSpec, MeasureSpec
+from robust_flatness.config.measures import AttackSpec, MeasureSpec, Setting
 from robust_flatness.config.values import Count, Positive, Precision, Size, parse_list
+from robust_flatness.config.variants import BASELINE
 from robust_flatness.errors import ConfigError
 from robust_flatness.measuring.base import SPLITS, Measure, Measured, pgd, splits_of
 from robust_flatness.measuring.cost import attack_passes
@@ -167,6 +168,10 @@ class SharpnessSpec(MeasureSpec):
     average_rho: TwoRadii = (0.1, 0.3)
     precision: Precision = "float32"
 
+    @classmethod
+    def defaults(cls, setting: Setting) -> dict[str, Any]:
+        return {"attack": setting.attack(steps=20, restarts=1), "train_examples": min(1000, setting.train)}
+
     def chosen(self) -> list[str]:
         """The measures asked for, in the order of the tables."""
         return [name for name in NAMES if self.measures == "all" or name in self.measures]
@@ -273,4 +278,5 @@ MEASURE = Measure(
     passes=passes,
     columns=tuple(_columns()),
     checkpoints=("last",),
+    by_default=(BASELINE,),
 )
