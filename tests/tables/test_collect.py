@@ -174,3 +174,61 @@ def test_an_empty_table_has_a_header(tmp_path):
     write_rows(tmp_path / "t.csv", [])
     with open(tmp_path / "t.csv") as file:
         assert list(csv.reader(file)) == [["variant"]]
+
+
+def test_standard_errors_are_those_of_the_examples(results):
+    losses, errors = [1.0, 2.0, 4.0, 9.0], [0, 1, 1, 1]
+    examples = {"test": {"rloss": losses, "rerr_pgd": errors}}
+    write_measure(results, "at", "last", "robustness", 4, {"test_rloss_pgd": 4.0}, {"examples": examples})
+    collect_results(CollectSpec.model_validate(SPEC), results)
+    row = read(results / "models.csv")[0]
+    assert float(row["test_rloss_pgd_se"]) == pytest.approx(math.sqrt(38 / 3 / 4))
+    assert float(row["test_rerr_pgd_se"]) == pytest.approx(25)
+
+
+def test_a_measure_that_is_no_number_is_named(results):
+    values = {"avg_flatness_rloss": math.inf, "worst_flatness_rloss": math.nan, "avg_flatness_ce": 1.0}
+    write_measure(results, "at", "last", "flatness", 4, values)
+    collect_results(CollectSpec.model_validate(SPEC), results)
+    assert read(results / "models.csv")[0]["not_finite"] == "avg_flatness_rloss worst_flatness_rloss"
+
+
+def test_rows_say_with_which_settings_they_were_made(results):
+    def columns(radius, precision="float32"):
+        path = results / "at/seed-0/measures/last/flatness.json"
+        content = json.loads(path.read_text())
+        content["spec"] = {"xi": radius, "precision": precision}
+        content["provenance"] = {"torch": "2.14.1", "git_commit": "0123456789abcdef-dirty", "device": "cpu"}
+        path.write_text(json.dumps(content))
+        collect_results(CollectSpec.model_validate(SPEC | {"config": "c0ffee00"}), results)
+        return read(results / "models.csv")[0]
+
+    first, other, coarse = columns(0.5), columns(0.25), columns(0.5, "bfloat16")
+    assert (first["run_config"], first["run_torch"]) == ("c0ffee00", "2.14.1")
+    assert first["run_commit"] == "0123456789ab-dirty"
+    assert first["run_flatness"] != other["run_flatness"]
+    assert first["run_flatness"] == coarse["run_flatness"]
+    assert (first["run_precision"], coarse["run_precision"]) == ("float32", "bfloat16")
+
+
+def test_variants_that_come_out_as_one_model_are_marked(results):
+    for variant in ("at", "trades-6"):
+        path = results / variant / "seed-0/measures/last/robustness.json"
+        content = json.loads(path.read_text())
+        content["checkpoint"]["sha256"] = "5a3e" * 16
+        path.write_text(json.dumps(content))
+    collect_results(CollectSpec.model_validate(SPEC), results)
+    marked = {row["variant"]: row["same_as"] for row in read(results / "models.csv")}
+    assert marked == {"at": "", "trades-6": "at", "at-scaled-2": ""}
+
+
+def test_tables_of_another_run_are_joined(results, tmp_path):
+    collect_results(CollectSpec.model_validate(SPEC), results)
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    for path in results.glob("*.csv"):
+        path.rename(kept / path.name)
+    narrow = SPEC | {"variants": {"at": SPEC["variants"]["at"]}}
+    collect_results(CollectSpec.model_validate(narrow), results, [kept])
+    assert (results / "models.csv").read_bytes() == (kept / "models.csv").read_bytes()
+    assert (results / "history.csv").read_bytes() == (kept / "history.csv").read_bytes()

@@ -9,7 +9,9 @@ import pytest
 
 from robust_flatness import tables as results
 from robust_flatness.errors import FileError
+from robust_flatness.tables.rows import read_rows
 
+ROOT = Path(__file__).parents[2]
 HEADER = "variant,seed,checkpoint,test_rerr_aa,test_rloss_pgd,avg_flatness_rloss\n"
 ROW = "at,0,last,62.8,3.91,1.22\n"
 
@@ -133,6 +135,29 @@ def test_import_takes_the_curves_beside_the_table_along(table, tmp_path):
     assert results.read_history(tmp_path / "to" / "history.csv")["test_rloss"].tolist() == [2.5]
 
 
+def test_columns_of_ones_own_are_kept(table, tmp_path):
+    path = table("variant,test_rloss_pgd,optimiser,gpu_hours\nat,1,lion,2.5\nmish,2,sgd,\n")
+    results.import_table(path, tmp_path / "to")
+    frame = results.read_models(tmp_path / "to/models.csv")
+    assert frame["optimiser"].tolist() == ["lion", "sgd"]
+    assert frame["gpu_hours"][0] == 2.5
+    assert math.isnan(frame["gpu_hours"][1])
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "docs/results").glob("*/models.csv")), ids=lambda p: p.parent.name
+)
+def test_the_kit_reads_what_it_writes(path, tmp_path):
+    results.import_table(path, tmp_path / "once")
+    results.import_table(tmp_path / "once/models.csv", tmp_path / "twice")
+    for name in results.TABLES:
+        once, twice = (tmp_path / f"{folder}/{name}.csv" for folder in ("once", "twice"))
+        assert once.read_bytes() == twice.read_bytes()
+    given, kept = (read_rows(table) for table in (path, tmp_path / "once/models.csv"))
+    assert set(given.columns) <= set(kept.columns)
+    assert [row["variant"] for row in given.rows] == [row["variant"] for row in kept.rows]
+
+
 def test_import_of_the_published_folder_brings_everything(tmp_path):
     results.import_table(results.published_directory() / "variants.csv", tmp_path)
     tables = results.read_tables(tmp_path)
@@ -186,6 +211,26 @@ def test_published_curves_are_in_our_units():
     assert len(published.series["variant"].unique()) == 17
 
 
+def test_variants_of_ones_own_are_no_printed_numbers(monkeypatch, tmp_path):
+    before = results.read_published()
+    mine = (ROOT / "config/variants.yaml").read_text() + (
+        "mine: {label: Mine, family: learning-rate, scale: {learning_rate: 3}}\n"
+        "round: {label: Round, family: cyclic, set: {schedule: cyclic}}\n"
+    )
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/variants.yaml").write_text(mine.replace("label: TRADES", "label: Trades"))
+    (tmp_path / "paper_tables").symlink_to(ROOT / "paper_tables")
+    monkeypatch.chdir(tmp_path)
+    results.catalogue.cache_clear()
+    try:
+        assert "mine" in results.catalogue()
+        after = results.read_published()
+    finally:
+        results.catalogue.cache_clear()
+    for name in results.TABLES:
+        pd.testing.assert_frame_equal(getattr(after, name), getattr(before, name))
+
+
 def test_cyclic_rates_peak_in_the_middle_of_each_cycle():
     history = results.read_published().history
     rates = history[history["variant"] == "cyclic-2"]["learning_rate"].to_numpy()
@@ -204,6 +249,54 @@ def test_seeds_are_averaged_with_their_spread():
     assert variants.loc["at", "seeds"] == 2
     assert variants.loc["at", "label"] == "AT (baseline)"
     assert "test_rloss_pgd_seed_sd" not in results.variants_at(models)
+
+
+def test_seeds_have_a_standard_error():
+    models = results.read_published().models
+    seeds = [models.assign(seed=seed, test_rloss_pgd=models["test_rloss_pgd"] + seed) for seed in range(4)]
+    at = results.variants_at(pd.concat(seeds)).set_index("variant").loc["at"]
+    assert at["test_rloss_pgd_seed_se"] == pytest.approx(at["test_rloss_pgd_seed_sd"] / 2)
+
+
+def rows_of(**columns) -> pd.DataFrame:
+    """A table of one variant per value, at its last checkpoint."""
+    count = len(next(iter(columns.values())))
+    frame = pd.DataFrame({"variant": [f"v{i}" for i in range(count)], "seed": 0, "checkpoint": "last"})
+    return frame.assign(derived=0, **columns)
+
+
+def test_a_model_near_guessing_has_not_learnt():
+    of_ten = rows_of(train_err=[79.9, 80.0, 90.0, math.nan])
+    assert results.learnt(of_ten).tolist() == [True, False, False, True]
+    of_two = rows_of(train_err=[39.9, 40.0], classes=[2.0, 2.0])
+    assert results.learnt(of_two).tolist() == [True, False]
+
+
+def test_a_model_with_a_measure_that_is_no_number_has_not_learnt():
+    frame = rows_of(train_err=[5.0, 5.0], not_finite=["", "avg_flatness_rloss"])
+    assert results.learnt(frame).tolist() == [True, False]
+
+
+def test_the_last_checkpoint_decides_for_the_model():
+    last = rows_of(train_err=[10.0, 85.0])
+    best = last.assign(checkpoint="best", train_err=[85.0, 20.0])
+    assert results.learnt(pd.concat([last, best], ignore_index=True)).tolist() == [True, False] * 2
+
+
+def test_seeds_that_have_not_learnt_are_left_out_of_the_mean():
+    seeds = [rows_of(train_err=errors).assign(seed=seed) for seed, errors in enumerate(([10, 85], [90, 90]))]
+    averaged = results.variants_at(pd.concat(seeds, ignore_index=True))
+    assert averaged["train_err"].tolist() == [10, 87.5]
+    assert averaged["seeds"].tolist() == [1, 2]
+    assert results.learnt(averaged).tolist() == [True, False]
+
+
+def test_a_measure_that_is_no_number_is_missing_and_named(table):
+    header = "variant,test_rloss_pgd,avg_flatness_rloss,hessian_max,not_finite\n"
+    frame = results.read_results_table(table(header + "at,1,inf,nan,avg_flatness_rloss hessian_max\n"))
+    assert frame[["avg_flatness_rloss", "hessian_max"]].isna().all(axis=None)
+    assert not results.learnt(frame).any()
+    assert "'inf'" in refused(table(header + "at,inf,1,2,avg_flatness_rloss\n"))
 
 
 def test_differences_are_within_a_variant():

@@ -9,6 +9,7 @@ import pandas as pd
 
 from robust_flatness import tables as results
 from robust_flatness.analysis.resampling import resampled_counts
+from robust_flatness.tables.aggregate import learnt
 
 #: Resamples for the noise of one model's evaluation: 74 models share them.
 NOISE_RESAMPLES = 1999
@@ -135,15 +136,6 @@ class Evidence:
 
 
 NO_EXAMPLES = pd.DataFrame({name: pd.Series(dtype=object) for name in ("variant", "seed", "checkpoint")})
-
-
-def learnt(models: pd.DataFrame) -> pd.Series:
-    """Whether each model has learnt: its clean training error at the end is more than 10 points below
-    that of guessing, 100 (1 - 1/K) %. True where it was not measured."""
-    classes = models.get("classes", pd.Series(math.nan, index=models.index)).fillna(10)
-    error = models.get("train_err", pd.Series(math.nan, index=models.index))
-    guessing = (error >= 100 * (1 - 1 / classes) - 10) & (models["checkpoint"] == "last")
-    return ~guessing
 
 
 def early_stopping_pairs(models: pd.DataFrame, series: pd.DataFrame, measure: str) -> pd.DataFrame:

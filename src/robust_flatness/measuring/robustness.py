@@ -120,10 +120,10 @@ MEASURE = Measure(
     passes=passes,
     columns=(
         Column("err", "Err (%)", "error", splits="both"),
-        Column("rerr_pgd", "RErr, PGD (%)", "error", splits="both", direction=MORE_ROBUST),
-        Column("rerr_aa", "RErr, AutoAttack (%)", "error", splits="both", direction=MORE_ROBUST),
+        Column("rerr_pgd", "RErr, PGD (%)", "error", splits="both", spread=True, direction=MORE_ROBUST),
+        Column("rerr_aa", "RErr, AutoAttack (%)", "error", splits="both", spread=True, direction=MORE_ROBUST),
         Column("ce", "CE", "loss", splits="both"),
-        Column("rloss_pgd", "RLoss", "loss", splits="both", direction=MORE_ROBUST),
+        Column("rloss_pgd", "RLoss", "loss", splits="both", spread=True, direction=MORE_ROBUST),
         Column("rloss_aa", "CE on AutoAttack's examples", "loss", splits="both", direction=MORE_ROBUST),
         Column("autoattack", "AutoAttack's budget", "word"),
         *(

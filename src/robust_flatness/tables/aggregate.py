@@ -5,14 +5,15 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from robust_flatness.tables.schema import HISTORY, KEYS, SERIES, is_measure, radius_columns
+from robust_flatness.tables.schema import HISTORY, KEYS, SERIES, is_measure, parse_name, radius_columns
 
 
 def over_seeds(frame: pd.DataFrame, by: Iterable[str]) -> pd.DataFrame:
     """Mean of every number over the seeds, per group `by`, in the order of first appearance.
 
-    Words keep their first value. `seeds` counts the seeds; with more than one, each measure has a
-    column `<name>_seed_sd`, the standard deviation over seeds (with n - 1).
+    Words keep their first value. `seeds` counts the seeds; with more than one, each measure has
+    `<name>_seed_sd`, the standard deviation over seeds (with n - 1), and `<name>_seed_se`, the standard
+    error of the mean.
     """
     by = list(by)
     numbers = [
@@ -25,18 +26,50 @@ def over_seeds(frame: pd.DataFrame, by: Iterable[str]) -> pd.DataFrame:
     parts = [groups[numbers].mean(), groups[words].first()] if words else [groups[numbers].mean()]
     counts = groups.size().rename("seeds")
     if frame["seed"].nunique() > 1:
-        measured = [name for name in numbers if is_measure(name) or name in HISTORY or name in SERIES]
-        parts.append(groups[measured].std().add_suffix("_seed_sd"))
+        measured = [name for name in numbers if _varies(name)]
+        parts += [
+            groups[measured].std().add_suffix("_seed_sd"),
+            groups[measured].sem().add_suffix("_seed_se"),
+        ]
     return pd.concat([*parts, counts], axis=1).reset_index()
+
+
+def _varies(name: str) -> bool:
+    """Whether a column is measured anew for every seed, and is no spread itself."""
+    known = parse_name(name)
+    return (is_measure(name) and not known.spread) or name in HISTORY or name in SERIES
+
+
+def learnt(models: pd.DataFrame) -> pd.Series:
+    """Whether the model of each row has learnt, a bool Series.
+
+    A model has not where its clean training error at the end is within 10 points of that of guessing,
+    100 (1 - 1/K) % with K `classes` (10 where the table does not say), or where a measure of it came out
+    as infinite or no number (`not_finite`). All rows of a variant and seed share the answer, True where
+    neither was measured. In a table averaged by `variants_at`, a variant has learnt if one of its seeds has.
+    """
+    if "learnt" in models:
+        return models["learnt"].astype(bool)
+    missing = pd.Series(math.nan, index=models.index)
+    classes = models.get("classes", missing).fillna(10)
+    guessing = models.get("train_err", missing) >= 100 * (1 - 1 / classes) - 10
+    not_finite = models.get("not_finite", pd.Series("", index=models.index)).fillna("") != ""
+    failed = (guessing | not_finite) & (models["checkpoint"] == "last")
+    return ~failed.groupby([models["variant"], models["seed"]]).transform("any")
 
 
 def variants_at(models: pd.DataFrame, checkpoint: str = "last", derived: bool = False) -> pd.DataFrame:
     """One row per variant at one checkpoint, averaged over seeds (see `over_seeds`).
 
-    Derived models (scaled copies, RobustBench) are left out unless `derived`.
+    Derived models (scaled copies, RobustBench) are left out unless `derived`. Seeds that have not learnt
+    are left out where another one of the variant has; the column `learnt` is False where none has.
     """
+    models = models.assign(learnt=learnt(models))
+    some = models.groupby("variant")["learnt"].transform("any")
+    models = models[models["learnt"] | ~some]
     chosen = models[(models["checkpoint"] == checkpoint) & (derived | (models["derived"] == 0))]
-    return over_seeds(chosen, KEYS[:1])
+    averaged = over_seeds(chosen.drop(columns="learnt"), KEYS[:1])
+    return averaged.assign(learnt=averaged["variant"].isin(models["variant"][models["learnt"]]))
 
 
 def with_differences(models: pd.DataFrame) -> pd.DataFrame:

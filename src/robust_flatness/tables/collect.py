@@ -1,6 +1,8 @@
 """From the files of single jobs to the tables of an experiment."""
 
 import json
+import math
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,6 +71,7 @@ def collected(spec: CollectSpec, directory: Path) -> dict[str, list[dict]]:
                 row = {**key, "checkpoint": checkpoint, "family": entry.family, "label": entry.label}
                 row |= {"derived": int(entry.derived), "epochs": entry.epochs}
                 contents: dict[str, dict] = {}
+                errors: dict[str, float] = {}
                 for measure in measures:
                     if checkpoint not in measure.checkpoints:
                         continue
@@ -77,6 +80,7 @@ def collected(spec: CollectSpec, directory: Path) -> dict[str, list[dict]]:
                     row["epoch"] = content["checkpoint"]["epoch"]
                     trained_in = content["checkpoint"].get("precision", "float32")
                     row |= content["values"]
+                    errors |= standard_errors(content["details"].get("examples", {}))
                     for rows in content["details"].get(measure.rows, ()):
                         tables[measure.name].append({**key, "checkpoint": checkpoint, **rows})
                     for rows in example_rows(content["details"].get("examples", {})):
@@ -85,6 +89,8 @@ def collected(spec: CollectSpec, directory: Path) -> dict[str, list[dict]]:
                 if settings.get("precision") == "auto":
                     settings |= {"precision": trained_in}
                 row |= {f"setting_{name}": value for name, value in settings.items()}
+                row |= errors
+                row["not_finite"] = not_finite(row)
                 row["classes"] = next((content.get("classes") for content in contents.values()), None)
                 row |= run_columns(contents, spec.config)
                 tables["models"].append(row)
@@ -112,6 +118,24 @@ def example_rows(examples: Mapping[str, Mapping[str, list]]) -> Iterator[dict[st
         columns = [column for column in OF_EXAMPLES if column in lists]
         for number, values in enumerate(zip(*(lists[column] for column in columns), strict=True)):
             yield {"split": split, "example": number, **dict(zip(columns, values, strict=True))}
+
+
+def standard_errors(examples: Mapping[str, Mapping[str, list]]) -> dict[str, float]:
+    """Standard errors over examples of the mean robust loss and of the errors (in per cent), by column."""
+    found = {}
+    for split, lists in examples.items():
+        for column, values in lists.items():
+            if len(values) > 1:
+                per_cent = 1 if column == "rloss" else 100
+                name = f"{split}_{'rloss_pgd' if column == 'rloss' else column}_se"
+                found[name] = per_cent * statistics.stdev(values) / math.sqrt(len(values))
+    return found
+
+
+def not_finite(row: Mapping[str, Any]) -> str:
+    """The measures of a row that came out as infinite or no number."""
+    names = [name for name, value in row.items() if isinstance(value, float) and not math.isfinite(value)]
+    return " ".join(names)
 
 
 def read_measure(path: Path) -> dict:

@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -71,27 +71,33 @@ def catalogue() -> Mapping[str, VariantSpec]:
     return load_variants(repository() / "config" / "variants.yaml")
 
 
-def parse_numbers(path: Path, column: str, cells: list[str], who: list[str]) -> list[float]:
-    """The cells of one column as numbers, NaN where empty; `who` names each row in the message."""
+def parse_numbers(
+    path: Path, column: str, cells: list[str], who: list[str], infinite: Sequence[bool] | bool = False
+) -> list[float]:
+    """The cells of one column as numbers, NaN where empty; `who` names each row in the message. Where
+    `infinite`, a number that is not finite is NaN, too, and no error."""
+    allowed = [infinite] * len(cells) if isinstance(infinite, bool) else infinite
     values = []
-    for number, (cell, variant) in enumerate(zip(cells, who, strict=True), start=2):
+    for number, (cell, variant, free) in enumerate(zip(cells, who, allowed, strict=True), start=2):
         try:
             value = float(cell) if cell else math.nan
         except ValueError:
-            value = math.inf
-        if math.isinf(value) or (cell and math.isnan(value) and cell.lower() != "nan"):
+            value, free = math.inf, False
+        if not free and (math.isinf(value) or (cell and math.isnan(value) and cell.lower() != "nan")):
             raise FileError(
                 f"{path}: row {number} ({variant}), column {column}: {cell!r} is not a finite number; "
                 "leave the cell empty where nothing was measured"
             )
-        values.append(value)
+        values.append(value if math.isfinite(value) else math.nan)
     return values
 
 
-def parse_rows(path: Path, table: Rows) -> pd.DataFrame:
+def parse_rows(path: Path, table: Rows, infinite: bool = False) -> pd.DataFrame:
     """Rows of text as a frame: words as they are, numbers as numbers; settings of trainings and columns of
-    somebody's own may hold either."""
+    somebody's own may hold either. Numbers that are not finite are NaN where `infinite`, or where the
+    row's `not_finite` names the column, and an error elsewhere."""
     who = [row.get("variant", "") for row in table.rows]
+    named = [row.get("not_finite", "").split() for row in table.rows]
     frame = {}
     for name in table.columns:
         column = [row[name] for row in table.rows]
@@ -100,7 +106,8 @@ def parse_rows(path: Path, table: Rows) -> pd.DataFrame:
         elif name.startswith("setting_"):
             frame[name] = pd.Series([_number_or_word(cell) for cell in column], dtype=object)
         elif is_number(name) or all(isinstance(_number_or_word(cell), float) for cell in column if cell):
-            frame[name] = pd.Series(parse_numbers(path, name, column, who), dtype=float)
+            free = infinite or [name in names for names in named]
+            frame[name] = pd.Series(parse_numbers(path, name, column, who, free), dtype=float)
         else:
             frame[name] = pd.Series(column, dtype=object)
     return pd.DataFrame(frame)
@@ -236,7 +243,7 @@ def _read_plain(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     """One of the other tables, with at least `columns`; a missing file is an empty table."""
     if not Path(path).exists():
         return empty(columns)
-    frame = parse_rows(path, read_rows(path, need=["variant"]))
+    frame = parse_rows(path, read_rows(path, need=["variant"]), infinite=True)
     for name in columns:
         if name not in frame:
             frame[name] = 0.0 if name == "seed" else math.nan

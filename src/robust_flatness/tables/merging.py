@@ -19,7 +19,7 @@ KEYS = {
     "examples": ("variant", "seed", "checkpoint", "split", "example"),
 }
 #: Words that may differ in one and the same model: how it is called, and where it was made.
-FREE = ("label", "family", "same_as", f"{PREFIX}commit", f"{PREFIX}device", f"{PREFIX}torch")
+FREE = ("label", "family", "same_as", "not_finite", f"{PREFIX}commit", f"{PREFIX}device", f"{PREFIX}torch")
 #: Columns in which a run may have no other value than the first one has, and what a difference is called.
 COMMON = {
     f"{PREFIX}config": "another config",
@@ -148,7 +148,10 @@ def _joined(name: str, found: Mapping[str, Rows]) -> tuple[list[dict[str, str]],
                     f"{name}.csv, {place}: {column} is {kept[column]} in {owner} and {row[column]} in "
                     f"{source}{more}; leave the row out of one of them"
                 )
-            rows[which] = {**row, **{column: cell for column, cell in kept.items() if cell}}
+            strange = f"{kept.get('not_finite', '')} {row.get('not_finite', '')}".split()
+            rows[which] = row | {column: cell for column, cell in kept.items() if cell}
+            if strange:
+                rows[which]["not_finite"] = " ".join(dict.fromkeys(strange))
     order = {slug: index for index, slug in enumerate(dict.fromkeys(which[0] for which in rows))}
     return [rows[which] for which in sorted(rows, key=lambda which: order[which[0]])], conflicts
 

@@ -40,6 +40,7 @@ OTHERS = (
     Column("dataset", "dataset", "word"),
     Column("robustness_group", "group by robustness", "word"),
     Column("classes", "number of classes", "setting"),
+    Column("not_finite", "measures that are infinite or no number", "word"),
     Column("same_as", "variant that is the same model", "word"),
 )
 #: What is computed from the columns of one variant.
