@@ -14,7 +14,7 @@ SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES)
 WORKERS ?= 2
 
 .DELETE_ON_ERROR:
-.PHONY: all setup site test-page test-unpinned test lint format tests test-slurm test-faults figures published docs benchmark lock
+.PHONY: all setup dataset site test-page test-unpinned test lint format tests test-slurm test-faults figures published docs benchmark lock
 
 all: setup
 	$(SNAKEMAKE)
@@ -78,6 +78,10 @@ published: setup
 docs: setup
 	$(SNAKEMAKE) docs
 	$(SNAKEMAKE) --configfile config/published.yaml -- docs
+
+# All kept results as one tidy table with a dictionary and model cards, ready for an archive.
+dataset: setup
+	$(BIN)/robust-flatness dataset $(filter-out docs/results/paper/,$(dir $(wildcard docs/results/*/models.csv)))
 
 benchmark: setup
 	$(BIN)/python benchmarks/run.py

@@ -252,6 +252,20 @@ def merge(
 
 
 @app.command()
+def dataset(
+    tables: Annotated[list[Path], typer.Argument(help="Folders with the tables of experiments.")],
+    output: Annotated[Path, typer.Option(help="Folder for the dataset.")] = Path("dataset"),
+) -> None:
+    """Write all results as data: one tidy table (CSV, Parquet), a dictionary, a card for each model.
+
+    The paper's printed numbers come along.
+    """
+    from robust_flatness.tables.dataset import write_dataset
+
+    typer.echo(f"{output}: {write_dataset(tables, output)} values")
+
+
+@app.command()
 def verify(
     directory: Annotated[Path, typer.Argument(help="Results of an experiment, e.g. results/digits.")],
     sample: Annotated[int, typer.Option(help="Measures to recompute; 0: all.", min=0)] = 6,
