@@ -15,6 +15,16 @@ def derive_seed(seed: int, *names: str | int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
+def stream_device(device) -> str:
+    """Where the random numbers of a training on `device` are drawn: there on CUDA, else on the CPU.
+
+    The streams of measures are the CPU's whatever the device, so that all take the same starts and
+    directions.
+    """
+    name = str(device)
+    return name if name.startswith("cuda") else "cpu"
+
+
 def generator(seed: int, *names: str | int, device="cpu"):
     """A `torch.Generator` on `device` seeded with `derive_seed(seed, *names)`."""
     import torch

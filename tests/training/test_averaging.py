@@ -24,7 +24,7 @@ def test_statistics_are_means_over_the_batches(dataset, make_job):
     run = Training(make_job(), dataset)
     model = run.model
     weights = copy.deepcopy(list(model.parameters()))
-    batches = list(run.x.split(5))
+    batches = list(dataset.images("train").split(5))
     recompute_statistics(model, batches)
     with torch.no_grad():
         outputs = [model.stem(model.whitening(x)) for x in batches]
@@ -71,7 +71,7 @@ def test_the_average_is_saved_and_evaluated_and_does_not_touch_training(tmp_path
     assert run.evaluate() == row
     # its batch norms have the means over one clean epoch, all images once
     batches = list(run._clean_batches(0))
-    assert sum(map(len, batches)) == len(run.x)
+    assert sum(map(len, batches)) == dataset.size("train")
     outputs = [saved.stem(saved.whitening(x)) for x in batches]
     mean = torch.stack([out.mean((0, 2, 3)) for out in outputs]).mean(0)
     torch.testing.assert_close(saved.stem_norm.running_mean, mean, rtol=1e-4, atol=1e-5)

@@ -18,9 +18,9 @@ def run(dataset, make_job):
     return run
 
 
-def test_each_layer_moves_along_its_gradient_by_xi_times_its_norm(run):
+def test_each_layer_moves_along_its_gradient_by_xi_times_its_norm(run, dataset):
     network = run.network.double()
-    x, y = run.x[:8].double(), run.y[:8]
+    x, y = dataset.images("train", 8).double(), dataset.labels("train", 8)
     perturbation = WeightPerturbation(network, 0.01)
     inference = InferenceModel(network, x)
     nu = perturbation.ascent(inference, lambda: nn.functional.cross_entropy(inference(x), y))
@@ -53,10 +53,10 @@ def test_weights_come_back_bit_for_bit(run):
         assert torch.equal(tensor, before[name]), name
 
 
-def test_a_layer_without_gradient_stays(run):
+def test_a_layer_without_gradient_stays(run, dataset):
     perturbation = WeightPerturbation(run.network, 0.01)
-    inference = InferenceModel(run.network, run.x[:2])
-    nu = perturbation.ascent(inference, lambda: 0 * inference(run.x[:4]).sum())
+    inference = InferenceModel(run.network, dataset.images("train", 2))
+    nu = perturbation.ascent(inference, lambda: 0 * inference(dataset.images("train", 4)).sum())
     assert all((change == 0).all() for change in nu)
 
 

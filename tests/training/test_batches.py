@@ -6,8 +6,10 @@ from robust_flatness.training.batches import BatchPlan
 
 
 def passes(plan, epoch, count=1):
+    """Indices by batch, those of the pool counted on from those of the labelled examples."""
     batches = plan.epoch(epoch)
-    return [next(batches) for _ in range(count * plan.updates)]
+    pairs = [next(batches) for _ in range(count * plan.updates)]
+    return [torch.cat([labelled, extra + plan.examples]) for labelled, extra in pairs]
 
 
 def test_a_pass_has_every_example_once():

@@ -188,7 +188,7 @@ def test_variants_share_initial_weights_and_order_of_examples(dataset, make_job)
     ]  # fmt: skip
     runs = [Training(make_job(**changes), dataset) for changes in settings]
     first = runs[0]
-    order = [next(run.plan.epoch(0)).tolist() for run in runs]
+    order = [next(run.plan.epoch(0))[0].tolist() for run in runs]
     assert all(indices == order[0] for indices in order)
     for run in runs[1:]:
         for (name, a), b in zip(
@@ -248,15 +248,16 @@ def test_batches_are_augmented_anew_in_every_epoch(dataset, make_job):
     """An epoch is one pass over the images, each moved by at most one pixel."""
     run = Training(make_job(augmentation={"crop": 1}), dataset)
     run.epoch(0)  # makes the epoch's streams
-    padded = torch.nn.functional.pad(run.x, (1, 1, 1, 1))
+    x = dataset.images("train")
+    padded = torch.nn.functional.pad(x, (1, 1, 1, 1))
     views = [padded[:, :, i : i + 8, j : j + 8] for i in range(3) for j in range(3)]
     epochs = []
     for epoch in (0, 1):
         run.streams["augmentation"] = generator(0, "augmentation", epoch)
-        order = torch.cat([index for _, index in zip(range(5), run.plan.epoch(epoch), strict=False)])
+        order = torch.cat([index for _, (index, _) in zip(range(5), run.plan.epoch(epoch), strict=False)])
         assert sorted(order.tolist()) == list(range(20))
         batches = [batch.x for _, batch in zip(range(5), run._batches(epoch), strict=False)]
-        seen = torch.empty_like(run.x)
+        seen = torch.empty_like(x)
         seen[order] = torch.cat(batches)
         among = torch.stack([(seen == view).flatten(1).all(1) for view in views])
         assert among.any(0).all()
@@ -334,9 +335,20 @@ def test_bfloat16_keeps_float32_weights(tmp_path, dataset, make_job):
 def test_pool_is_the_unlabelled_split_and_nothing_else(dataset, make_job):
     job = make_job(unlabeled_fraction=0.5)
     run = Training(job, dataset, pseudo_labels=torch.arange(12) % 3)
-    expected = torch.cat([dataset.images("train"), dataset.images("unlabeled")])
-    assert torch.equal(run.x, expected)
-    assert torch.equal(run.y, torch.cat([dataset.labels("train"), torch.arange(12) % 3]))
+    x, y = run.examples(torch.tensor([3, 1]), torch.tensor([0, 11]))
+    expected = [dataset.images("train")[[3, 1]], dataset.images("unlabeled")[[0, 11]]]
+    assert torch.equal(x, torch.cat(expected))
+    assert y.tolist() == [*dataset.labels("train")[[3, 1]].tolist(), 0, 11 % 3]
+    pool = {tuple(image.flatten().tolist()) for image in dataset.images("unlabeled")}
+    run.streams = {"augmentation": None, "objective": None}
+    for _, batch in zip(range(run.plan.updates), run._batches(0), strict=False):
+        assert [tuple(i.flatten().tolist()) in pool for i in batch.x] == (~batch.counted).tolist()
+
+
+def test_images_are_kept_in_bytes(dataset, make_job):
+    run = Training(make_job(unlabeled_fraction=0.5), dataset, pseudo_labels=torch.arange(12) % 3)
+    assert run.pixels.dtype == run.pool.dtype == torch.uint8
+    assert not Training(make_job(), dataset).pool.numel()
 
 
 @pytest.mark.parametrize(

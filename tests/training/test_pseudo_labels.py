@@ -9,9 +9,9 @@ from robust_flatness.training import pseudo_label
 class Guarded(Dataset):
     """A dataset that counts what is read of it."""
 
-    def images(self, split, count=None, device="cpu"):
+    def pixels(self, split, count=None, device="cpu"):
         self.arrays["read"].append(f"x_{split}")
-        return super().images(split, count, device)
+        return super().pixels(split, count, device)
 
     def labels(self, split, count=None, device="cpu"):
         self.arrays["read"].append(f"y_{split}")

@@ -148,7 +148,7 @@ def test_attacks_run_in_evaluation_mode_and_see_true_labels(objective, dataset, 
 
 def test_predictions_are_made_in_training_mode(dataset, make_job):
     run = Training(make_job(attack_incorrect=False), dataset)
-    x, other = run.x[:6], copy.deepcopy(run.network)
+    x, other = dataset.images("train", 6), copy.deepcopy(run.network)
     predicted = run._predict(x)
     # batch statistics, not the running ones of the start
     torch.testing.assert_close(predicted, copy.deepcopy(other).train()(x).detach())
@@ -162,7 +162,7 @@ def test_running_statistics_count_the_clean_pass_of_the_prediction(setting, data
     run = Training(make_job(**setting), dataset)
     run.network.double()
     run.streams, run.sums = {"attack": torch.Generator().manual_seed(0)}, torch.zeros(5, dtype=torch.float64)
-    x, y = run.x[:8].double(), run.y[:8]
+    x, y = dataset.images("train", 8).double(), dataset.labels("train", 8)
     seen, stem = [], run.network.stem
     hook = stem.register_forward_hook(lambda module, inputs, output: seen.append(output.detach()))
     run._gradient(Batch(x, y, y, torch.ones(8, dtype=torch.bool)))

@@ -100,6 +100,11 @@ class InferenceModel(nn.Module):
         with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False):
             return self._forward(x, self._weights).to(x.dtype)
 
+    def prepare(self, precision: str) -> None:
+        """Bring what `logits` computes from in this precision up to date with the weights."""
+        if precision == "bfloat16" and self._computes_low:
+            self._low_weights()
+
     def _forward(self, x: Tensor, weights: list[Tensor]) -> Tensor:
         if self._channels_last and x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)

@@ -52,7 +52,7 @@ class TrainingAttack:
                 attacked = predicted == batch.y
         if spec.adversarial_fraction < 1:
             # a subset of fixed size: only these are attacked
-            order = torch.randperm(len(x), generator=generator)
+            order = torch.randperm(len(x), generator=generator, device=generator.device)
             chosen = order[: round(spec.adversarial_fraction * len(x))].to(x.device)
             attacked = torch.zeros_like(attacked).index_fill_(0, chosen, True) & attacked
             x_adv = x.clone()

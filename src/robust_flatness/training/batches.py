@@ -31,6 +31,7 @@ class BatchPlan:
     seed: int
     pool: int = 0
     pool_fraction: float = 0.0
+    device: str = "cpu"
 
     def __post_init__(self):
         if self.batch_size - round(self.pool_fraction * self.batch_size) < 1:
@@ -57,23 +58,23 @@ class BatchPlan:
             if size > 1:
                 yield size - extra, extra
 
-    def epoch(self, epoch: int) -> Iterator[Tensor]:
-        """Indices of the batches of `epoch`, and of more epochs like it without end.
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """For each batch of `epoch`, and of more epochs like it without end, the indices of its labelled
+        examples and of those from the pool; on `device`, where they are drawn, too.
 
-        Labelled examples are 0 .. examples - 1, those of the pool follow. The labelled examples are
-        taken from the start of the same order whatever the pool.
+        The labelled examples are taken from the start of the same order whatever the pool.
         """
-        order = generator(self.seed, "batches", epoch)
-        pool_order = generator(self.seed, "pool", epoch)
-        waiting = torch.empty(0, dtype=torch.int64)
+        order = generator(self.seed, "batches", epoch, device=self.device)
+        pool_order = generator(self.seed, "pool", epoch, device=self.device)
+        waiting = torch.empty(0, dtype=torch.int64, device=self.device)
         while True:
-            permutation = torch.randperm(self.examples, generator=order)
+            permutation = torch.randperm(self.examples, generator=order, device=self.device)
             start = 0
             for count, extra in self._sizes():
                 batch = permutation[start : start + count]
                 start += count
                 while len(waiting) < extra:
-                    more = torch.randperm(self.pool, generator=pool_order) + self.examples
+                    more = torch.randperm(self.pool, generator=pool_order, device=self.device)
                     waiting = torch.cat([waiting, more])
-                yield torch.cat([batch, waiting[:extra]]) if extra else batch
+                yield batch, waiting[:extra]
                 waiting = waiting[extra:]

@@ -22,8 +22,8 @@ class EntropySGD(Optimizer):
     ("scoping"), but never counts the steps, so that gamma is constant; it also runs without
     momentum. Both are kept.
 
-    Noise is drawn from `noise_generator` (a CPU generator, set anew each epoch by the training), so
-    the optimiser has no state of its own.
+    Noise is drawn from `noise_generator`, on its device (the training sets a generator anew each
+    epoch), so the optimiser has no state of its own.
 
     Raises
     ------
@@ -81,5 +81,7 @@ class EntropySGD(Optimizer):
         return loss
 
     def _normal(self, parameter: Tensor) -> Tensor:
-        noise = torch.randn(parameter.shape, generator=self.noise_generator, dtype=parameter.dtype)
+        stream = self.noise_generator
+        device = parameter.device if stream is None else stream.device
+        noise = torch.randn(parameter.shape, generator=stream, dtype=parameter.dtype, device=device)
         return noise.to(parameter.device)

@@ -8,8 +8,9 @@ def noisy_labels(labels: Tensor, rate: float, classes: int, generator: torch.Gen
     """Each label replaced, with probability `rate`, by one uniform over all `classes`.
 
     The replacement may be the label itself, so a label changes with probability
-    rate (1 - 1 / classes). Drawn on the CPU from `generator`.
+    rate (1 - 1 / classes). Drawn on the device of `generator`.
     """
-    replaced = torch.rand(labels.shape, generator=generator) < rate
-    other = torch.randint(classes, labels.shape, generator=generator)
+    source = {"generator": generator, "device": generator.device}
+    replaced = torch.rand(labels.shape, **source) < rate
+    other = torch.randint(classes, labels.shape, **source)
     return torch.where(replaced.to(labels.device), other.to(labels.device), labels)

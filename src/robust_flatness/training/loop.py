@@ -24,7 +24,7 @@ from robust_flatness.models.checkpoint import Metadata, save_checkpoint
 from robust_flatness.models.inference import InferenceModel
 from robust_flatness.provenance import source_digest
 from robust_flatness.resumable import State, UnfinishedTraining, snapshot_name
-from robust_flatness.seeding import derive_seed, generator
+from robust_flatness.seeding import derive_seed, generator, stream_device
 from robust_flatness.tables.history import best_epoch, write_history
 from robust_flatness.training.attack import TrainingAttack
 from robust_flatness.training.averaging import averaged_weights, recompute_statistics
@@ -165,10 +165,17 @@ class Training:
         job = job.model_copy(update={"training": spec})
         self.job, self.spec, self.device = job, spec, torch.device(device)
         self.classes, self.mean, self.std = dataset.classes, dataset.mean, dataset.std
-        self.x, self.y, pool = _training_data(dataset, spec, device, pseudo_labels)
-        self.pool_labels = self.y[len(self.y) - pool :]
-        examples = len(self.y) - pool
-        self.plan = BatchPlan(examples, spec.batch_size, job.seed, pool, spec.unlabeled_fraction)
+        # images stay uint8 on the device, and become numbers in [0, 1] batch by batch
+        self.pixels, self.labels = (
+            dataset.pixels("train", device=device),
+            dataset.labels("train", device=device),
+        )
+        self.pool, self.pool_labels = _pool(dataset, spec, device, pseudo_labels)
+        self.drawn_on = stream_device(device)
+        self.plan = BatchPlan(
+            len(self.labels), spec.batch_size, job.seed,
+            len(self.pool_labels), spec.unlabeled_fraction, self.drawn_on,
+        )  # fmt: skip
         self.schedule = Schedule(spec, self.plan.updates)
         count = min(spec.history_examples, dataset.size("test"))
         self.held_out = {
@@ -193,8 +200,9 @@ class Training:
         self.optimizer = make_optimizer(spec, self.parameters)
         self.statistics = RunningStatistics(self.network)
         self.attack = TrainingAttack(spec, self.objective)
-        self.inference = InferenceModel(self.network, self.x[:2])
-        self.evaluator = InferenceModel(self.model, self.x[:2])
+        example = dataset.images("train", min(2, len(self.labels)), device)
+        self.inference = InferenceModel(self.network, example)
+        self.evaluator = InferenceModel(self.model, example)
         self.perturbation = None
         if spec.weight_perturbation:
             self.perturbation = WeightPerturbation(self.network, spec.weight_perturbation)
@@ -207,13 +215,14 @@ class Training:
     def epoch(self, epoch: int) -> Row:
         """Train for one epoch; its row of history, less the columns of snapshots."""
         self.streams = {
-            name: self._stream(name, epoch)
+            name: generator(self.job.seed, name, epoch, device=self.drawn_on)
             for name in ("augmentation", "attack", "label noise", "objective", "langevin")
         }
         if self.spec.optimizer == "entropy-sgd":
             self.optimizer.noise_generator = self.streams["langevin"]
         # sums over the epoch, on the device: updates, loss; counted examples, their loss and errors
-        self.sums = torch.zeros(5, dtype=torch.float64, device=self.device)
+        wide = torch.float32 if self.device.type == "mps" else torch.float64
+        self.sums = torch.zeros(5, dtype=wide, device=self.device)
         batches = self._batches(epoch)
         first = epoch * self.plan.updates
         with self._dropout("dropout", epoch):
@@ -255,15 +264,25 @@ class Training:
     def _batches(self, epoch: int) -> Iterator[Batch]:
         """Augmented batches with labels as the weight update sees them, without end."""
         spec, streams = self.spec, self.streams
-        for index in self.plan.epoch(epoch):
-            index = index.to(self.device)
-            y = target = self.y[index]
+        for labelled, extra in self.plan.epoch(epoch):
+            x, y = self.examples(labelled, extra)
+            target = y
             if spec.label_noise:
                 target = noisy_labels(y, spec.label_noise, self.classes, streams["label noise"])
-            counted = index < self.plan.examples
-            batch = Batch(self.x[index], y, target, counted, spec.label_smoothing)
+            counted = torch.ones_like(y, dtype=torch.bool)
+            counted[len(labelled) :] = False
+            batch = Batch(x, y, target, counted, spec.label_smoothing)
             batch = self.objective.prepare(batch, streams["objective"])
             yield replace(batch, x=augment(batch.x, spec.augmentation, streams["augmentation"], self.mean))
+
+    def examples(self, labelled: Tensor, extra: Tensor) -> tuple[Tensor, Tensor]:
+        """Images in [0, 1] and labels of training examples, then of examples of the pool."""
+        labelled, extra = labelled.to(self.device), extra.to(self.device)
+        pixels, labels = self.pixels[labelled], self.labels[labelled]
+        if len(extra):
+            pixels = torch.cat([pixels, self.pool[extra]])
+            labels = torch.cat([labels, self.pool_labels[extra]])
+        return pixels.float().div_(255), labels
 
     def _gradient(self, batch: Batch) -> Tensor:
         """Set the gradients of the weights for one batch; its loss, detached."""
@@ -354,10 +373,10 @@ class Training:
 
     def _clean_batches(self, epoch: int) -> Iterator[Tensor]:
         """One epoch of augmented clean batches."""
-        stream = self._stream("statistics", epoch)
+        stream = generator(self.job.seed, "statistics", epoch, device=self.drawn_on)
         plan = replace(self.plan, seed=derive_seed(self.job.seed, "statistics"))
-        for _, index in zip(range(plan.updates), plan.epoch(epoch), strict=False):
-            yield augment(self.x[index.to(self.device)], self.spec.augmentation, stream, self.mean)
+        for _, indices in zip(range(plan.updates), plan.epoch(epoch), strict=False):
+            yield augment(self.examples(*indices)[0], self.spec.augmentation, stream, self.mean)
 
     def evaluate(self) -> Row:
         """RLoss and RErr on the held-out images, by PGD with the baseline's radius and steps.
@@ -377,7 +396,7 @@ class Training:
             )
             found = attack(self.evaluator, x, y, EVALUATION_BATCH, self._stream("evaluation", split))
             row[f"{split}_rloss"] = found.loss.mean().item()
-            row[f"{split}_rerr"] = 100 * found.error.double().mean().item()
+            row[f"{split}_rerr"] = 100 * found.error.cpu().double().mean().item()
             if split == "test":
                 with torch.no_grad():
                     correct = torch.cat([self.evaluator(part) for part in x.split(EVALUATION_BATCH)])
@@ -428,13 +447,10 @@ class Training:
             self.average.load_state_dict(parts["average"])
 
 
-def _training_data(
-    dataset: Dataset, spec: TrainingSpec, device: str, pseudo_labels
-) -> tuple[Tensor, Tensor, int]:
-    """Images and labels of the training split, then of the pool if it is used, and the pool's size."""
-    x, y = dataset.images("train", device=device), dataset.labels("train", device=device)
+def _pool(dataset: Dataset, spec: TrainingSpec, device: str, pseudo_labels) -> tuple[Tensor, Tensor]:
+    """Images, uint8, and pseudo-labels of the pool; none where it is not used."""
     if not spec.unlabeled_fraction:
-        return x, y, 0
+        return dataset.pixels("unlabeled", 0, device), dataset.labels("train", 0, device)
     if pseudo_labels is None:
         raise ConfigError(
             f"unlabeled_fraction: {spec.unlabeled_fraction} needs pseudo-labels of the unlabelled images; "
@@ -452,5 +468,4 @@ def _training_data(
             f"pseudo_labels: from {int(labels.min())} to {int(labels.max())}; "
             f"allowed are 0 to {dataset.classes - 1}"
         )
-    pool = dataset.images("unlabeled", device=device)
-    return torch.cat([x, pool]), torch.cat([y, labels.to(y.dtype)]), size
+    return dataset.pixels("unlabeled", device=device), labels.long()

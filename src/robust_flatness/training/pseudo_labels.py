@@ -11,7 +11,7 @@ from robust_flatness.data import Dataset
 from robust_flatness.data.augmentation import augment
 from robust_flatness.errors import TrainingError
 from robust_flatness.models import build_model
-from robust_flatness.seeding import derive_seed, generator
+from robust_flatness.seeding import derive_seed, generator, stream_device
 from robust_flatness.training.batches import BatchPlan
 from robust_flatness.training.optimizers import make_optimizer
 from robust_flatness.training.schedules import Schedule
@@ -35,16 +35,16 @@ def pseudo_label(
     if dataset.pseudo_labels is not None:
         return torch.from_numpy(dataset.pseudo_labels)
     seed = derive_seed(seed, "pseudo-labels")
-    x, y = dataset.images("train", device=device), dataset.labels("train", device=device)
+    pixels, y = dataset.pixels("train", device=device), dataset.labels("train", device=device)
     network = build_model(
         model, dataset.classes, dataset.mean, dataset.std, generator(seed, "initialisation")
     )
     network = network.to(device, memory_format=torch.channels_last).train()
     optimizer = make_optimizer(training, network.parameters())
-    plan = BatchPlan(len(x), training.batch_size, seed)
+    plan = BatchPlan(len(y), training.batch_size, seed, device=stream_device(device))
     schedule = Schedule(training, plan.updates)
     for epoch in range(training.epochs):
-        stream = generator(seed, "augmentation", epoch)
+        stream = generator(seed, "augmentation", epoch, device=stream_device(device))
         indices = plan.epoch(epoch)
         total = torch.zeros((), device=device)
         devices = [torch.device(device)] if device.startswith("cuda") else []
@@ -52,8 +52,9 @@ def pseudo_label(
             torch.manual_seed(derive_seed(seed, "dropout", epoch))
             for update in range(plan.updates):
                 optimizer.param_groups[0]["lr"] = schedule.learning_rate(epoch * plan.updates + update)
-                index = next(indices).to(device)
-                batch = augment(x[index], training.augmentation, stream, dataset.mean)
+                index = next(indices)[0].to(device)
+                batch = pixels[index].float().div_(255)
+                batch = augment(batch, training.augmentation, stream, dataset.mean)
                 optimizer.zero_grad(set_to_none=True)
                 loss = F.cross_entropy(network(batch), y[index])
                 loss.backward()
@@ -62,9 +63,9 @@ def pseudo_label(
         if not math.isfinite(total.item()):
             raise TrainingError(f"pseudo-labels: the loss became NaN in epoch {epoch}; lower learning_rate")
     network.eval()
-    pool = dataset.images("unlabeled", device=device)
+    pool = dataset.pixels("unlabeled", device=device)
     with torch.no_grad():
-        logits = [network(part) for part in pool.split(1024)]
+        logits = [network(part.float().div_(255)) for part in pool.split(1024)]
     if not logits:
         return torch.zeros(0, dtype=torch.int64)
     return torch.cat(logits).argmax(1).cpu()

@@ -67,7 +67,8 @@ class SelfSupervision(Objective):
             raise ConfigError(f"objective: 'self-supervision' rotates square images, not {height}x{width}")
         count = len(batch.x) // 2
         plain = len(batch.x) - count
-        quarters = torch.randint(ROTATIONS, (count,), generator=generator).to(batch.x.device)
+        quarters = torch.randint(ROTATIONS, (count,), generator=generator, device=generator.device)
+        quarters = quarters.to(batch.x.device)
         labels = self.classes + quarters
         return replace(
             batch,
