@@ -128,6 +128,22 @@ def spec(
 
 
 @app.command()
+def new_experiment(
+    data: Annotated[Path, typer.Option(help="x_train, y_train, x_test, y_test, uint8 images (.npz).")],
+    output: Annotated[Path, typer.Option(help="YAML file to write.")],
+    name: Annotated[str, typer.Option(help="Name of the experiment; default: the file's.")] = "",
+    epsilon: Annotated[str, typer.Option(help="Radius, e.g. 8/255; default: by the images' kind.")] = "",
+) -> None:
+    """Write a commented experiment for data of your own, with sizes that fit."""
+    from robust_flatness.data.new_experiment import new_experiment as written
+
+    if output.exists():
+        raise ConfigError(f"--output: {output} exists; name another file")
+    write_text(output, written(data, output, name or output.stem, epsilon))
+    typer.echo(f"{output}: snakemake --cores all --configfile {output}")
+
+
+@app.command()
 def prepare(spec: Spec, output: Output, seed: Seed = 0) -> None:
     """Read a dataset, draw its disjoint splits, write them to one file."""
     from robust_flatness.data import make_splits, save_dataset
