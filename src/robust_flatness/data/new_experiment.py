@@ -32,14 +32,14 @@ data:
   path: {path}
   train: {train}            # of {all_train} training images
   unlabeled: {unlabeled}        # {pool}
-  early_stopping: {early_stopping}   # the last of the {all_test} test images: for choosing checkpoints and settings
+  early_stopping: {early_stopping}   # the last of the {all_test} test images: to choose by
   test: {test}             # from their beginning: for the measures, looked at last
 
 # {network_note}
 model: {{name: {network}, width: {width}}}
 
-# The baseline. Choose these on the images for early stopping: train, look at the training curves of `at` in
-# figures/{experiment}/robust_overfitting.png, change one value at a time.
+# The baseline. Choose these on the images for early stopping alone: train `at`, look at the columns
+# early_stopping_* of results/{experiment}/history.csv, change one value at a time.
 training:
   epochs: {epochs}
   batch_size: {batch_size}
