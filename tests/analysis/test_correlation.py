@@ -11,9 +11,13 @@ from robust_flatness.analysis.correlation import (
     coefficient,
     correlate,
     fit_line,
+    granulated,
+    partial,
     permutation_p,
     student_p,
+    weighted_kendall,
     weighted_line,
+    weighted_partial,
     weighted_pearson,
     weighted_ranks,
     weighted_spearman,
@@ -33,7 +37,12 @@ def counts():
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs"), [(weighted_pearson, stats.pearsonr), (weighted_spearman, stats.spearmanr)]
+    ("ours", "theirs"),
+    [
+        (weighted_pearson, stats.pearsonr),
+        (weighted_spearman, stats.spearmanr),
+        (weighted_kendall, stats.kendalltau),
+    ],
 )
 def test_counts_are_repetitions(data, counts, ours, theirs):
     x, y = data
@@ -51,10 +60,10 @@ def test_weighted_ranks_are_midranks_of_the_repeated_sample(data, counts):
 
 def test_no_variation_has_no_correlation():
     counts = np.array([[3.0, 0, 0], [1, 1, 1]])
-    for ours in (weighted_pearson, weighted_spearman):
+    for ours, expected in ((weighted_pearson, 0.5), (weighted_spearman, 0.5), (weighted_kendall, 1 / 3)):
         found = ours(np.array([1.0, 2, 3]), np.array([5.0, 7, 6]), counts)
         assert math.isnan(found[0])
-        assert found[1] == pytest.approx(0.5)
+        assert found[1] == pytest.approx(expected)
     assert math.isnan(coefficient([1, 2, 3], [4, 4, 4]))
     assert math.isnan(coefficient([1, 2], [1, 2]))
 
@@ -116,3 +125,51 @@ def test_band_holds_the_line(data):
     assert (line.y <= line.high + 1e-9).all()
     assert fit_line([1, 1, 1], [1, 2, 3]) is None
     assert fit_line([1, 2], [1, 2]) is None
+
+
+def test_partial_correlation_is_that_of_residuals(counts):
+    rng = np.random.default_rng(3)
+    x, y, given = rng.normal(size=(3, 12))
+    x, y = x + given, y - given
+    found = weighted_partial(x, y, given, counts)
+    for value, times in zip(found, counts.astype(int), strict=True):
+        repeated = [np.repeat(values, times) for values in (x, y, given)]
+        design = np.column_stack([np.ones(times.sum()), repeated[2]])
+        left = [values - design @ np.linalg.lstsq(design, values)[0] for values in repeated[:2]]
+        assert value == pytest.approx(stats.pearsonr(*left).statistic, abs=1e-9)
+
+
+def test_what_two_measures_share_with_a_third_is_no_partial_correlation():
+    rng = np.random.default_rng(0)
+    given = rng.normal(size=200)
+    x, y = (given + 0.3 * rng.normal(size=200) for _ in range(2))
+    families = [str(number // 10) for number in range(200)]
+    assert coefficient(x, y, "spearman") > 0.8
+    for kind in ("pearson", "spearman"):
+        found = partial(x, y, given, families, kind, resamples=499)
+        assert abs(found.value) < 0.2
+        assert found.interval.low < 0 < found.interval.high
+        assert found.p > 0.05
+        related = partial(x, y + x, given, families, kind, resamples=499)
+        assert related.interval.low > 0.5
+        assert related.p < 0.01
+
+
+def test_granulated_coefficient_asks_within_families():
+    """Families that differ from each other, and within which the measure says nothing or the contrary."""
+    rng = np.random.default_rng(0)
+    families = np.array(["at", *(f"family-{number // 5}" for number in range(60))])
+    level = np.array([6.0, *(number // 5 for number in range(60))])
+    x, inside = level + 0.1 * rng.normal(size=61), 0.1 * rng.normal(size=61)
+    numeric = [*dict.fromkeys(families[1:])]
+    nothing = granulated(x, level + inside, families, numeric, resamples=499)
+    assert coefficient(x, level + inside, "kendall") > 0.8
+    assert nothing.interval.low < 0.5
+    assert nothing.families == 12
+    contrary = granulated(x, 20 * level - x, families, numeric, resamples=499)
+    assert contrary.value < 0 < coefficient(x, 20 * level - x, "kendall")
+    # By hand: one family of two settings and the baseline, one of a single setting, which is left out.
+    by_hand = granulated([1, 2, 3, 9], [1, 3, 2, 0], ["at", "a", "a", "b"], ["a", "b"])
+    assert by_hand.value == pytest.approx(stats.kendalltau([1, 2, 3], [1, 3, 2]).statistic)
+    assert (by_hand.n, by_hand.families) == (3, 1)
+    assert math.isnan(by_hand.interval.width)

@@ -1,4 +1,5 @@
-"""The paper's claims, judged on an experiment by the rules in `config/claims.yaml`."""
+"""Claims, judged on an experiment: the paper's by the rules in `config/claims.yaml`, later ones by those in
+`config/later-claims.yaml`."""
 
 import difflib
 import math
@@ -117,7 +118,7 @@ def _check_names(spec: ClaimsSpec, tables: results.Tables) -> None:
     known = results.catalogue()
     variants = {*known, *tables.models["variant"]}
     families = {*(variant.family for variant in known.values()), *tables.models["family"]}
-    columns = {*results.HISTORY, *results.SERIES, "rloss_gap", "rloss_overfitting"}
+    columns = {*results.HISTORY, *results.SERIES, *(column.stem for column in results.DIFFERENCES)}
     columns |= {*tables.models, *tables.history, *tables.series}
     problems = []
     for name, claim in spec.claims.items():
@@ -127,7 +128,7 @@ def _check_names(spec: ClaimsSpec, tables: results.Tables) -> None:
                 (what, given, allowed)
                 for what, names, allowed in (
                     ("column", test.columns(), columns),
-                    ("family", getattr(test, "families", None) or (), families),
+                    ("family", _families(test), families),
                     ("variant", _variants(test), variants),
                 )
                 for given in names
@@ -139,6 +140,11 @@ def _check_names(spec: ClaimsSpec, tables: results.Tables) -> None:
                 problems.append(f"{where}: unknown {what} {given!r}{hint}")
     if problems:
         raise ConfigError("\n".join(problems))
+
+
+def _families(test: AnyTest) -> list[str]:
+    """The families that a test names."""
+    return [*(getattr(test, "families", None) or ()), *getattr(test, "without_families", ())]
 
 
 def _variants(test: AnyTest) -> list[str]:

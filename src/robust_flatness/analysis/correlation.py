@@ -1,7 +1,7 @@
 """Correlations of flatness with robustness: coefficient, interval, p-value, and linear fits."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,11 +9,13 @@ import numpy as np
 from robust_flatness.analysis.resampling import (
     LEVEL,
     RESAMPLES,
+    UNKNOWN,
     Interval,
     bca_interval,
     p_value,
     permutations,
     resampled_counts,
+    signs,
     wider,
 )
 
@@ -66,12 +68,43 @@ def weighted_spearman(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.nd
     return _ratio(xy / total, xx / total, yy / total)
 
 
+def weighted_kendall(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Kendall's tau-b with observation i counted `counts[b, i]` times: [B].
+
+    With the signs s of all differences, tau-b = sum s_x s_y / sqrt(sum s_x^2 sum s_y^2).
+    """
+    of_x, of_y = (np.sign(values[:, None] - values) for values in (x, y))
+    both, in_x, in_y = (
+        np.einsum("bi,bi->b", counts @ pairs, counts) for pairs in (of_x * of_y, of_x**2, of_y**2)
+    )
+    total = counts.sum(axis=1) ** 2
+    return _ratio(both / total, in_x / total, in_y / total)
+
+
 #: The coefficients by name.
-COEFFICIENTS: dict[str, Coefficient] = {"pearson": weighted_pearson, "spearman": weighted_spearman}
+COEFFICIENTS: dict[str, Coefficient] = {
+    "pearson": weighted_pearson,
+    "spearman": weighted_spearman,
+    "kendall": weighted_kendall,
+}
+
+
+def weighted_partial(
+    x: np.ndarray, y: np.ndarray, given: np.ndarray, counts: np.ndarray, kind: str = "pearson"
+) -> np.ndarray:
+    """Partial correlation of x and y given a third measure z, of resamples: [B].
+
+    (r_xy - r_xz r_yz) / sqrt((1 - r_xz^2) (1 - r_yz^2)) with Pearson's or Spearman's coefficient: the
+    correlation of what a line in z (in its ranks) leaves of x and of y.
+    """
+    weighted = COEFFICIENTS[kind]
+    xy, xz, yz = weighted(x, y, counts), weighted(x, given, counts), weighted(y, given, counts)
+    return _ratio(xy - xz * yz, 1 - xz**2, 1 - yz**2)
 
 
 def coefficient(x: Sequence[float], y: Sequence[float], kind: str = "pearson") -> float:
-    """Pearson's r or Spearman's rho of two samples; NaN with fewer than three observations."""
+    """Pearson's r, Spearman's rho or Kendall's tau-b of two samples; NaN with fewer than three
+    observations."""
     x, y = np.asarray(x, float), np.asarray(y, float)
     return float(COEFFICIENTS[kind](x, y, np.ones((1, len(x))))[0]) if len(x) > 2 else math.nan
 
@@ -79,10 +112,15 @@ def coefficient(x: Sequence[float], y: Sequence[float], kind: str = "pearson") -
 def permutation_p(
     x: Sequence[float], y: Sequence[float], kind: str = "pearson", count: int = RESAMPLES, seed: int = 0
 ) -> float:
-    """Two-sided p-value of a correlation under permutations of y; exact where n! <= `count`."""
+    """Two-sided p-value of a correlation under permutations of y; exact where n! <= `count`. For
+    Kendall's tau it is scipy's, exact for few observations without ties, else by its normal limit."""
     x, y = np.asarray(x, float), np.asarray(y, float)
     if len(x) < 3:
         return math.nan
+    if kind == "kendall":
+        from scipy.stats import kendalltau
+
+        return float(kendalltau(x, y).pvalue)
     if kind == "spearman":
         once = np.ones((1, len(x)))
         x, y = weighted_ranks(x, once)[0], weighted_ranks(y, once)[0]
@@ -161,6 +199,106 @@ def correlate(
         p=permutation_p(x, y, kind, resamples, seed) if test else math.nan,
         n=len(x),
         families=len(set(families)),
+    )
+
+
+def partial(
+    x: Sequence[float],
+    y: Sequence[float],
+    given: Sequence[float],
+    families: Sequence,
+    kind: str = "pearson",
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Correlation:
+    """Partial correlation of two measures given a third (see `weighted_partial`), over variants.
+
+    p-value: what the third measure leaves of y is permuted (Freedman and Lane 1983).
+    """
+    kept = finite(x, y, given)
+    x, y, given = (np.asarray(values, float)[kept] for values in (x, y, given))
+    families = [family for family, keep in zip(families, kept, strict=True) if keep]
+    n, once = len(x), np.ones((1, int(kept.sum())))
+
+    def statistic(counts: np.ndarray) -> np.ndarray:
+        return weighted_partial(x, y, given, counts, kind)
+
+    p = math.nan
+    if n > 3:
+        values = (x, y, given)
+        if kind == "spearman":
+            values = tuple(weighted_ranks(value, once)[0] for value in values)
+        left = []
+        for value in values[:2]:
+            intercept, slope = weighted_line(values[2], value, once)
+            left.append(value - intercept - slope * values[2])
+        p = permutation_p(*left, "pearson", resamples, seed) if np.all(np.isfinite(left)) else math.nan
+    settings = {"resamples": resamples, "level": level, "seed": seed}
+    return Correlation(
+        kind=kind,
+        value=float(statistic(once)[0]) if n > 3 else math.nan,
+        over_variants=bca_interval(statistic, n, **settings),
+        over_families=bca_interval(statistic, n, families, **settings),
+        p=p,
+        n=n,
+        families=len(set(families)),
+    )
+
+
+#: The least number of settings of a family, the baseline included, that has a coefficient of its own.
+LEAST_SETTINGS = 3
+
+
+def granulated(
+    x: Sequence[float],
+    y: Sequence[float],
+    families: Sequence[str],
+    numeric: Collection[str],
+    baseline: str = "at",
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Correlation:
+    """The granulated Kendall coefficient (Jiang et al. 2020, "Fantastic Generalization Measures", their
+    psi for one axis at a time): Kendall's tau-b within each family in which one number is varied,
+    averaged over families.
+
+    A measure may order all variants well and still not see what one hyper-parameter does; this one
+    asks within each. The baseline is a setting of every family; families with fewer than three settings
+    are left out. The interval is over families, p is of random signs of their coefficients; `n` counts
+    variants, `families` those that carry it.
+    """
+    kept = finite(x, y)
+    x, y = np.asarray(x, float)[kept], np.asarray(y, float)[kept]
+    families = np.asarray(families, object)[kept]
+    at = families == baseline
+    taus, used = [], at.copy()
+    for family in numeric:
+        rows = (families == family) | at
+        if family != baseline and (families == family).any() and rows.sum() >= LEAST_SETTINGS:
+            tau = coefficient(x[rows], y[rows], "kendall")
+            if math.isfinite(tau):
+                taus.append(tau)
+                used |= rows
+    taus, count = np.array(taus), len(taus)
+
+    def statistic(counts: np.ndarray) -> np.ndarray:
+        return counts @ taus / counts.sum(axis=1)
+
+    if count == 0:
+        return Correlation("granulated", math.nan, UNKNOWN, UNKNOWN, math.nan, 0, 0)
+    flips, exact = signs(count, resamples, seed)
+    mean = float(taus.mean())
+    interval = bca_interval(statistic, count, resamples=resamples, level=level, seed=seed)
+    return Correlation(
+        kind="granulated",
+        value=mean,
+        over_variants=UNKNOWN,
+        over_families=interval,
+        p=p_value(mean, flips @ taus / count, exact),
+        n=int(used.sum()),
+        families=count,
     )
 
 

@@ -37,7 +37,7 @@ class Evidence:
     @classmethod
     def of(cls, tables: results.Tables) -> "Evidence":
         by_epoch = ("variant", "epoch")
-        models = tables.models
+        models = _numeric_settings(tables.models)
         trained = learnt(models)
         failed = {*models.loc[~trained, ["variant", "seed"]].itertuples(index=False, name=None)}
 
@@ -56,7 +56,7 @@ class Evidence:
             history=results.over_seeds(seeds.history, by_epoch),
             series=results.over_seeds(seeds.series, by_epoch),
             seeds=seeds,
-            examples=kept(getattr(tables, "examples", NO_EXAMPLES)),
+            examples=kept(tables.examples),
             not_learnt=tuple(dict.fromkeys(variant for variant, _ in sorted(failed))),
             repeated=dict(zip(models["variant"][same != ""], same[same != ""], strict=True)),
         )
@@ -105,7 +105,7 @@ class Evidence:
         split, _, column = measure.partition("_")
         column = "rloss" if column == "rloss_pgd" else column
         frame, end = self.examples, self.end_of_first_rate(variant)
-        if column not in frame or math.isnan(end):
+        if column not in results.OF_EXAMPLES or math.isnan(end):
             return np.empty((0, 1))
         frame = frame[(frame["variant"] == variant) & (frame["split"] == split)].dropna(subset=[column])
         epochs = float(self.history.loc[self.history["variant"] == variant, "epochs"].max())
@@ -135,7 +135,16 @@ class Evidence:
         return np.array(rises).reshape(-1, 1)
 
 
-NO_EXAMPLES = pd.DataFrame({name: pd.Series(dtype=object) for name in ("variant", "seed", "checkpoint")})
+def _numeric_settings(models: pd.DataFrame) -> pd.DataFrame:
+    """Settings of trainings, which may be words, as numbers where all that are given are."""
+    numbers = {}
+    for name in models.columns:
+        if name.startswith("setting_") and models[name].dtype == object:
+            given = models[name].replace("", math.nan)
+            number = pd.to_numeric(given, errors="coerce")
+            if number.notna().any() and (number.notna() == given.notna()).all():
+                numbers[name] = number
+    return models.assign(**numbers)
 
 
 def early_stopping_pairs(models: pd.DataFrame, series: pd.DataFrame, measure: str) -> pd.DataFrame:
@@ -173,9 +182,6 @@ def improved_by_early_stopping(examples: pd.DataFrame, level: float) -> dict[str
     The mean over examples of the early-stopped loss minus the last (averaged over seeds) is
     resampled over examples; the upper end of its interval lies below 0.
     """
-    needed = {"split", "example", "rloss"}
-    if not needed <= set(examples):
-        return {}
     test = examples[(examples["split"] == "test") & examples["checkpoint"].isin(["last", "best"])]
     losses = test.pivot_table(index=["variant", "example"], columns="checkpoint", values="rloss")
     if not {"last", "best"} <= set(losses):

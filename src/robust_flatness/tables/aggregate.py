@@ -77,6 +77,8 @@ def with_differences(models: pd.DataFrame) -> pd.DataFrame:
 
     `rloss_gap`
         RLoss on test minus RLoss on training examples;
+    `rerr_gap`
+        RErr by PGD on test minus that on training examples;
     `rloss_overfitting`
         test RLoss of the last minus that of the early-stopped checkpoint;
     `best_<measure>`
@@ -89,6 +91,8 @@ def with_differences(models: pd.DataFrame) -> pd.DataFrame:
     joined = last.merge(best, on="variant", how="left")
     test = joined.get("test_rloss_pgd", pd.Series(math.nan, index=joined.index))
     joined["rloss_gap"] = test - joined.get("train_rloss_pgd", math.nan)
+    missing = pd.Series(math.nan, index=joined.index)
+    joined["rerr_gap"] = joined.get("test_rerr_pgd", missing) - joined.get("train_rerr_pgd", missing)
     joined["rloss_overfitting"] = test - joined.get("best_test_rloss_pgd", math.nan)
     return joined
 

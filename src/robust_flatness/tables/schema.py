@@ -46,6 +46,7 @@ OTHERS = (
 #: What is computed from the columns of one variant.
 DIFFERENCES = (
     Column("rloss_gap", "RLoss, test minus train"),
+    Column("rerr_gap", "RErr by PGD, test minus train (%)"),
     Column("rloss_overfitting", "RLoss, last minus early-stopped"),
 )
 #: Quantities of the curves alone.

@@ -9,6 +9,7 @@ from robust_flatness.analysis.claim_tests.base import FAILS, HOLDS, UNTESTABLE, 
 from robust_flatness.analysis.claim_tests.correlations import Correlation, Difference, Radius
 from robust_flatness.analysis.claim_tests.epochs import Epochs, EpochsBelow, Trend
 from robust_flatness.analysis.claim_tests.hinge import HingeBreak, HingeFit, HingeSlopes
+from robust_flatness.analysis.claim_tests.later import Partial, Share
 from robust_flatness.analysis.claim_tests.pairs import Baseline, EarlyStopping
 from robust_flatness.analysis.claim_tests.rise import Rise
 from robust_flatness.analysis.claim_tests.scaling import Scaling
@@ -24,6 +25,8 @@ AnyTest = Annotated[
     | Difference
     | Radius
     | Baseline
+    | Partial
+    | Share
     | Scaling
     | HingeBreak
     | HingeSlopes

@@ -22,7 +22,8 @@ HOLDS, FAILS, UNTESTABLE = "holds", "does not hold", "not testable"
 LEAST_FAMILIES = 6
 
 Sign = Literal["positive", "negative", "either"]
-Kind = Literal["pearson", "spearman"]
+Coefficient = Literal["pearson", "spearman", "kendall"]
+Linear = Literal["pearson", "spearman"]
 
 
 class Minimum(Spec):
@@ -103,8 +104,11 @@ class Selection(Test):
 
     families: tuple[str, ...] | None = Field(None, min_length=1)
     without: tuple[str, ...] = ()
+    without_families: tuple[str, ...] = ()
 
     def chosen(self, models: pd.DataFrame) -> pd.DataFrame:
+        """The variants that the test is over."""
+        models = models[~models["family"].isin(self.without_families)]
         if self.families is not None:
             models = models[models["family"].isin(self.families)]
         return models[~models["variant"].isin(self.without)]
@@ -112,7 +116,8 @@ class Selection(Test):
     @property
     def restriction(self) -> str:
         words = f", within {' and '.join(self.families)}" if self.families is not None else ""
-        return words + (f", without {', '.join(self.without)}" if self.without else "")
+        left_out = [*self.without_families, *self.without]
+        return words + (f", without {', '.join(left_out)}" if left_out else "")
 
 
 def judged(finding: Finding, sign: Sign, rules: Rules) -> Finding:

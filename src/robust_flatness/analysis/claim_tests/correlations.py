@@ -8,8 +8,9 @@ import pandas as pd
 
 from robust_flatness import tables as results
 from robust_flatness.analysis.claim_tests.base import (
+    Coefficient,
     Finding,
-    Kind,
+    Linear,
     Rules,
     Selection,
     Sign,
@@ -30,7 +31,7 @@ class Correlation(Selection):
     """Correlation of a measure with another over variants."""
 
     kind: Literal["correlation"]
-    coefficient: Kind
+    coefficient: Coefficient
     measure: str
     against: str
     sign: Sign
@@ -58,7 +59,7 @@ class Correlation(Selection):
 
 
 def difference_of_correlations(
-    models: pd.DataFrame, x: str, other: str, y: str, coefficient: Kind, sign: Sign, name: str, rules: Rules
+    models: pd.DataFrame, x: str, other: str, y: str, coefficient: Linear, sign: Sign, name: str, rules: Rules
 ) -> Finding:
     """Correlation of x with y minus that of `other` with y, over the variants that have all three.
 
@@ -99,7 +100,7 @@ class Difference(Test):
     over_variants: ClassVar[bool] = True
 
     kind: Literal["difference"]
-    coefficient: Kind
+    coefficient: Linear
     measure: str
     minus: str
     against: str
@@ -124,7 +125,7 @@ class Radius(Test):
     over_variants: ClassVar[bool] = True
 
     kind: Literal["radius"]
-    coefficient: Kind
+    coefficient: Linear
     case: Literal["avg", "worst"]
     loss: Literal["rloss", "ce"] = "rloss"
     against: str

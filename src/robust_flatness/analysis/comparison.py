@@ -1,0 +1,156 @@
+"""Which measure goes with robust generalisation: many measures against robust loss, its gap and robust
+error, by the same coefficients and intervals."""
+
+import math
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from robust_flatness import tables as results
+from robust_flatness.analysis.correlation import Correlation, correlate, granulated, partial
+
+#: What is predicted; for RErr, AutoAttack's where it was run.
+RLOSS, GAP = "test_rloss_pgd", "rloss_gap"
+#: Capacity and the loss on training examples, which a measure of sharpness has to beat.
+CONTROLS = ("weight_norm", "distance_from_init", "spectral_product", "train_rloss_pgd")
+#: What a partial correlation is given.
+GIVEN = "train_rloss_pgd"
+#: Of these a large value is meant to be good, so that rankings reverse the sign.
+LARGER_IS_BETTER = ("margin",)
+COEFFICIENTS = ("pearson", "spearman", "kendall", "granulated", "partial")
+#: Fewer than for the claims: some hundred coefficients are resampled.
+RESAMPLES = 1999
+
+GROUPS = ("the talk's", "sharpness", "control")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A measure that may predict: its columns on the robust and on the clean loss, where it has them."""
+
+    name: str
+    words: str
+    group: str
+    columns: dict[str, str]
+    sign: int = 1
+
+
+def targets(models: pd.DataFrame) -> list[str]:
+    """The columns that are predicted."""
+    return [RLOSS, GAP, results.robust_error_column(models)]
+
+
+def candidates(models: pd.DataFrame) -> list[Candidate]:
+    """The measures of a table at their main radius: flatness as in the talk, sharpness as it was measured on
+    training examples, and the controls."""
+    found: dict[str, Candidate] = {}
+    for column in models.columns:
+        known = results.parse_name(column)
+        if known is None or known.xi is not None or known.spread or known.best or known.seeds:
+            continue
+        if column not in CONTROLS and known.column.kind not in ("flatness", "number"):
+            continue
+        if not results.has(models, column, rows=4) or (
+            known.split == "test" and known.column.splits == "both"
+        ):
+            continue
+        stem = known.column.stem
+        loss = next((loss for loss in ("rloss", "ce") if stem.endswith(f"_{loss}")), "")
+        name = stem.removesuffix(f"_{loss}") if loss else stem
+        if column == GIVEN:
+            name, loss = column, ""
+        name = f"{name} (train)" if "flatness" in stem and known.split == "train" else name
+        if column in CONTROLS:
+            group = "control"
+        else:
+            group = "the talk's" if known.column.kind == "flatness" or stem == "hessian_max" else "sharpness"
+        words = known.words.replace(" in RLoss", "").replace(" in CE", "")
+        for ending in (", robust loss", ", clean loss"):
+            words = words.replace(ending, "")
+        entry = found.setdefault(
+            name,
+            Candidate(name, words, group, {}, -1 if name.startswith(LARGER_IS_BETTER) else 1),
+        )
+        entry.columns[loss] = column
+    return list(found.values())
+
+
+def association(
+    models: pd.DataFrame,
+    column: str,
+    target: str,
+    coefficient: str,
+    numeric: Collection[str] = (),
+    resamples: int = RESAMPLES,
+) -> Correlation:
+    """One of `COEFFICIENTS` of a measure with a target; the partial one is Spearman's given train
+    RLoss."""
+    x, y, families = models[column], models[target], models["family"]
+    if coefficient == "granulated":
+        return granulated(x, y, families, numeric, resamples=resamples)
+    if coefficient == "partial":
+        return partial(x, y, models[GIVEN], families, "spearman", resamples)
+    return correlate(x, y, families, coefficient, resamples)
+
+
+def compare(
+    models: pd.DataFrame,
+    numeric: Collection[str],
+    coefficients: Sequence[str] = COEFFICIENTS,
+    against: Iterable[str] | None = None,
+    resamples: int = RESAMPLES,
+) -> pd.DataFrame:
+    """Every measure's coefficients with every target: a row each, with interval, p-value, numbers of
+    variants and of families.
+
+    Where a large value is meant to be good (the margin), the coefficient's sign is reversed, so that
+    positive always means that the measure ranks models as robustness does.
+
+    Parameters
+    ----------
+    models
+        One row per variant, as `tables.with_differences` has them.
+    numeric
+        Families in which one number is varied, for the granulated coefficient.
+    """
+    rows = []
+    for candidate in candidates(models):
+        for loss, column in candidate.columns.items():
+            for target in targets(models) if against is None else against:
+                for kind in coefficients:
+                    if column == GIVEN and kind == "partial":
+                        continue
+                    if not results.has(
+                        models, column, target, *([GIVEN] if kind == "partial" else ()), rows=4
+                    ):
+                        continue
+                    found = association(models, column, target, kind, numeric, resamples)
+                    ends = [candidate.sign * end for end in found.interval]
+                    rows.append(
+                        {
+                            **{"measure": candidate.name, "words": candidate.words, "group": candidate.group},
+                            **{"loss": loss, "column": column, "against": target, "coefficient": kind},
+                            "value": candidate.sign * found.value,
+                            **{"low": min(ends), "high": max(ends)},
+                            **{"p": found.p, "n": found.n, "families": found.families},
+                        }
+                    )
+    columns = ["measure", "words", "group", "loss", "column", "against", "coefficient", "value"]
+    return pd.DataFrame(rows, columns=[*columns, "low", "high", "p", "n", "families"])
+
+
+def ranked(compared: pd.DataFrame, target: str, coefficient: str) -> list[str]:
+    """The names of the measures, the one with the highest coefficient first; of a measure's two losses the
+    better one counts."""
+    rows = compared[(compared["against"] == target) & (compared["coefficient"] == coefficient)]
+    best = rows.groupby("measure")["value"].max().dropna().sort_values(ascending=False, kind="stable")
+    return list(best.index)
+
+
+def beats(compared: pd.DataFrame, target: str, coefficient: str, column: str) -> dict[str, float]:
+    """By how much a measure's coefficient exceeds that of each control; NaN where either is missing."""
+    rows = compared[(compared["against"] == target) & (compared["coefficient"] == coefficient)]
+    values = rows.set_index("column")["value"]
+    own = values.get(column, math.nan)
+    return {name: own - values.get(name, math.nan) for name in CONTROLS}
