@@ -1,6 +1,10 @@
 # The tables, and the claims judged: one notebook each, from the results tables alone.
 
-CLAIMS = of_repository("config/claims.yaml")
+#: The files of rules that a table is judged by.
+CLAIMS = {
+    "claims": of_repository("config/claims.yaml"),
+    "later_claims": of_repository("config/later-claims.yaml"),
+}
 PAPER_TABLES = sorted(path.stem for path in (ROOT / "paper_tables").glob("*.py"))
 
 
@@ -8,7 +12,7 @@ rule table:
     input:
         **RESULT_TABLES,
         **CATALOGUE,
-        rules=lambda wildcards: CLAIMS if wildcards.name == "claims" else [],
+        rules=lambda wildcards: CLAIMS.get(wildcards.name, []),
     output:
         csv=f"paper_tables/{EXPERIMENT.name}/{{name}}.csv",
         md=report(

@@ -18,10 +18,15 @@ CONTROLS = ("weight_norm", "distance_from_init", "spectral_product", "train_rlos
 GIVEN = "train_rloss_pgd"
 #: Of these a large value is meant to be good, so that rankings reverse the sign.
 LARGER_IS_BETTER = ("margin",)
+#: What is no measure of sharpness by itself.
+LEFT_OUT = ("hessian_min", "convexity")
+#: Measures of the clean loss whose names do not say so.
+CLEAN = ("hessian_max",)
 COEFFICIENTS = ("pearson", "spearman", "kendall", "granulated", "partial")
 #: Fewer than for the claims: some hundred coefficients are resampled.
 RESAMPLES = 1999
 
+LOSSES = ("rloss", "ce")
 GROUPS = ("the talk's", "sharpness", "control")
 
 
@@ -49,30 +54,23 @@ def candidates(models: pd.DataFrame) -> list[Candidate]:
         known = results.parse_name(column)
         if known is None or known.xi is not None or known.spread or known.best or known.seeds:
             continue
-        if column not in CONTROLS and known.column.kind not in ("flatness", "number"):
+        stem, kind = known.column.stem, known.column.kind
+        if column not in CONTROLS and (kind not in ("flatness", "number") or stem in LEFT_OUT):
             continue
-        if not results.has(models, column, rows=4) or (
-            known.split == "test" and known.column.splits == "both"
-        ):
+        if known.split == "test" and known.column.splits == "both":
             continue
-        stem = known.column.stem
-        loss = next((loss for loss in ("rloss", "ce") if stem.endswith(f"_{loss}")), "")
-        name = stem.removesuffix(f"_{loss}") if loss else stem
-        if column == GIVEN:
-            name, loss = column, ""
-        name = f"{name} (train)" if "flatness" in stem and known.split == "train" else name
-        if column in CONTROLS:
-            group = "control"
-        else:
-            group = "the talk's" if known.column.kind == "flatness" or stem == "hessian_max" else "sharpness"
-        words = known.words.replace(" in RLoss", "").replace(" in CE", "")
-        for ending in (", robust loss", ", clean loss"):
+        if not results.has(models, column, rows=4):
+            continue
+        loss = "ce" if stem in CLEAN else next((name for name in LOSSES if stem.endswith(f"_{name}")), "")
+        name = stem.removesuffix(f"_{loss}") if kind == "flatness" or loss else stem
+        group = GROUPS[2] if column in CONTROLS else GROUPS[0 if kind == "flatness" or stem in CLEAN else 1]
+        words = known.words
+        for ending in (" in RLoss", " in CE", ", robust loss", ", clean loss"):
             words = words.replace(ending, "")
-        entry = found.setdefault(
-            name,
-            Candidate(name, words, group, {}, -1 if name.startswith(LARGER_IS_BETTER) else 1),
-        )
-        entry.columns[loss] = column
+        if kind == "flatness" and known.split == "train":
+            name += "_train"
+        sign = -1 if name.startswith(LARGER_IS_BETTER) else 1
+        found.setdefault(name, Candidate(name, words, group, {}, sign)).columns[loss] = column
     return list(found.values())
 
 

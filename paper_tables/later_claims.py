@@ -1,0 +1,24 @@
+# ---
+# jupyter:
+#   kernelspec: {display_name: Python 3, language: python, name: python3}
+# ---
+
+# %% [markdown]
+# # Claims made since the talk, judged
+#
+# What later papers say of flatness, sharpness and robust generalisation, by the rules in
+# `config/later-claims.yaml` and on this experiment; the papers had other data and networks.
+
+# %%
+from robust_flatness import tables as results
+from robust_flatness.analysis import claims
+from robust_flatness.plotting import inputs, verdicts
+
+notebook = inputs("later_claims", globals().get("snakemake"))
+
+# %%
+published = None if notebook.is_paper else notebook.published.tables
+rules = results.repository() / "config" / "later-claims.yaml"
+judged = claims.judge(notebook.tables, published, rules)
+title = f"Claims made since the talk, judged on {notebook.experiment}"
+notebook.write(verdicts.texts(judged, title, notebook.experiment))

@@ -1,0 +1,66 @@
+# ---
+# jupyter:
+#   kernelspec: {display_name: Python 3, language: python, name: python3}
+# ---
+
+# %% [markdown]
+# # Which sharpness predicts robust generalisation
+#
+# Flatness as in the talk, other measures of sharpness (on training examples, where they were measured) and
+# controls that measure no sharpness, against test RLoss, its gap to training examples, and test RErr:
+# Spearman's, Pearson's and Kendall's coefficient, the granulated Kendall coefficient (within families in
+# which one number is varied, averaged) and Spearman's partial correlation given train RLoss. Positive means
+# that the measure ranks the variants as robustness does. Sorted by Spearman's with test RLoss.
+
+# %%
+from robust_flatness import tables as results
+from robust_flatness.analysis import comparison
+from robust_flatness.analysis.evidence import Evidence
+from robust_flatness.plotting import inputs, looks, tables
+
+notebook = inputs("sharpness_comparison", globals().get("snakemake"))
+LOSSES = {"rloss": "robust loss", "ce": "clean loss", "": ""}
+HEADINGS = {"pearson": "Pearson", "spearman": "Spearman", "kendall": "Kendall"}
+HEADINGS |= {"granulated": "Kendall, granulated", "partial": "Spearman given train RLoss"}
+
+# %%
+evidence = Evidence.of(notebook.tables)
+numeric = [name for name, family in looks.every().items() if family.setting]
+compared = comparison.compare(evidence.models, numeric)
+
+
+def cell(row):
+    if not row.low <= row.high:
+        return "-"
+    return f"{row.value:.2f} [{row.low:.2f}, {row.high:.2f}]"
+
+
+def wide(rows):
+    """A row per measure, loss and target, a column per coefficient."""
+    rows = rows.assign(shown=[cell(row) for row in rows.itertuples()])
+    keys = ["against", "words", "loss", "group"]
+    shown = rows.pivot(index=keys, columns="coefficient", values="shown").reset_index()
+    order = rows[rows["coefficient"] == "spearman"].set_index(keys)["value"]
+    shown["order"] = order.reindex(shown[keys].itertuples(index=False, name=None)).to_numpy()
+    targets = {name: number for number, name in enumerate(comparison.targets(evidence.models))}
+    shown["target"] = shown["against"].map(targets)
+    return shown.sort_values(["target", "order"], ascending=[True, False], kind="stable")
+
+
+shown = wide(compared)
+shown["loss"] = shown["loss"].map(LOSSES)
+shown["section"] = [f"with {results.describe(name)}" for name in shown["against"]]
+columns = {"words": tables.Column("Measure"), "loss": tables.Column("On"), "group": tables.Column("Kind")}
+columns |= {name: tables.Column(heading) for name, heading in HEADINGS.items()}
+
+# %%
+notes = [
+    "In brackets the 95 % interval: the wider one of bootstraps over variants and over families of variants; "
+    "of the granulated coefficient over families."
+]
+if evidence.not_learnt:
+    notes.append(f"Left out, since they have not learnt: {', '.join(evidence.not_learnt)}.")
+title = f"Which sharpness predicts robust generalisation, {notebook.experiment}"
+texts = tables.texts(shown.drop(columns=["order", "target"]), columns, title, notes, "section")
+texts[".csv"] = results.frame_text(compared.map(tables.rounded))
+notebook.write(texts)
