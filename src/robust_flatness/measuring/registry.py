@@ -10,14 +10,22 @@ from pydantic import create_model
 
 from robust_flatness.config.measures import Setting, completed
 from robust_flatness.config.values import Spec
-from robust_flatness.measuring import flatness, hessian, landscape, robustness, series, sharpness
+from robust_flatness.measuring import (
+    flatness,
+    hessian,
+    landscape,
+    other_radii,
+    robustness,
+    series,
+    sharpness,
+)
 from robust_flatness.measuring.base import CHECKPOINTS, Measure, Measured
 
 __all__ = ["CHECKPOINTS", "MEASURES", "Measure", "MeasureSpecs", "Measured", "with_defaults"]
 
 MEASURES: dict[str, Measure] = {
     module.MEASURE.name: module.MEASURE
-    for module in (robustness, flatness, hessian, landscape, series, sharpness)
+    for module in (robustness, flatness, hessian, landscape, series, sharpness, other_radii)
 }
 
 #: The block `measures` of an experiment: the settings of each measure, None for what is not measured.

@@ -46,6 +46,10 @@ class Column:
     both are named."""
     radii: bool = False
     """Whether there are columns for radii other than the main one."""
+    at: str = "(ξ = {xi:g})"
+    """How words say the radius."""
+    alone: bool = True
+    """Whether there is a column without a radius."""
     spread: bool = False
     """Whether there are columns for the spread and the standard error of a measurement."""
     direction: str = ""
@@ -70,7 +74,7 @@ class Column:
     @cached_property
     def _pattern(self) -> re.Pattern:
         split = {"": "", "train": "(?P<split>train_)?", "both": "(?P<split>test_|train_)"}[self.splits]
-        xi = f"(_(?P<xi>{_XI}))?" if self.radii else ""
+        xi = f"(_(?P<xi>{_XI})){'?' if self.alone else ''}" if self.radii else ""
         spread = "(_(?P<spread>std|se))?" if self.spread else ""
         return re.compile(
             f"(?P<best>best_)?{split}{re.escape(self.stem)}{xi}{spread}(_seed_(?P<seeds>sd|se))?"
@@ -110,7 +114,7 @@ class Name:
             words = f"{self.split} {words}"
         elif self.split == "train":
             words += " on training examples"
-        words += f" (ξ = {self.xi:g})" if self.xi is not None else ""
+        words += f" {self.column.at.format(xi=self.xi)}" if self.xi is not None else ""
         words = _SPREADS.get(self.spread, "") + words
         words += ", early-stopped" if self.best else ""
         return words + {"sd": ", standard deviation over seeds", "se": ", standard error over seeds"}.get(

@@ -89,7 +89,7 @@ def _model_columns() -> tuple[Column, ...]:
 
 def _named(kind: str) -> tuple[str, ...]:
     """Names at the main radius; flatness on test examples alone."""
-    columns = [column for column in _model_columns() if column.kind == kind]
+    columns = [column for column in _model_columns() if column.kind == kind and column.alone]
     return tuple(
         column.name(split)
         for split in ("test", "train")
