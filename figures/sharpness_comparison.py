@@ -21,7 +21,7 @@ COLORS = dict(zip(comparison.GROUPS, (style.BLUE, style.BLACK, style.ORANGE), st
 TITLES = dict(
     zip(
         comparison.targets(evidence.models),
-        ("with test RLoss", "with RLoss, test minus train", "with test RErr"),
+        ("with test RLoss", "with its gap, test - train", "with test RErr"),
         strict=True,
     )
 )
@@ -67,11 +67,12 @@ def draw(compared):
             if row.measure in order:
                 shift = {"rloss": -0.14, "ce": 0.14}.get(row.loss, 0)
                 mark(axes, row, order.index(row.measure) + shift)
-        axes.set(title=title, xlim=(-1.05, 1.05), ylim=(len(order) - 0.4, -0.6), xticks=[-1, -0.5, 0, 0.5, 1])
+        axes.set_title(title, fontsize=7.5)
+        axes.set(xlim=(-1.05, 1.05), ylim=(len(order) - 0.4, -0.6), xticks=[-1, -0.5, 0, 0.5, 1])
         axes.tick_params(axis="y", length=0)
     figure.suptitle(headline(compared), fontsize=8, x=0.01, ha="left")
     panels[1].set_xlabel("Spearman's ρ (right: the sharper, the less robust)")
-    panels[0].set_yticks(range(len(order)), [words["words"][name] for name in order], fontsize=6.5)
+    panels[0].set_yticks(range(len(order)), [words["words"][name] for name in order], fontsize=6)
     for tick, name in zip(panels[0].get_yticklabels(), order, strict=True):
         tick.set_color(COLORS[words["group"][name]])
     style.note(

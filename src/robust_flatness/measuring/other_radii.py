@@ -1,12 +1,13 @@
 """Robust error at other radii of the attack: how far in input space what a measure says reaches."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator
 
-from robust_flatness.config.measures import AttackSpec, MeasureSpec
+from robust_flatness.config.measures import AttackSpec, MeasureSpec, Setting
 from robust_flatness.config.values import Count, Positive, Precision, check_radii, parse_list
+from robust_flatness.config.variants import BASELINE
 from robust_flatness.measuring.base import Measure, Measured, pgd
 from robust_flatness.measuring.cost import attack_passes
 from robust_flatness.seeding import derive_seed
@@ -39,6 +40,10 @@ class OtherRadiiSpec(MeasureSpec):
     test_examples: Count
     batch_size: Count = 128
     precision: Precision = "float32"
+
+    @classmethod
+    def defaults(cls, setting: Setting) -> dict[str, Any]:
+        return {"attack": setting.attack(steps=20, restarts=1), "test_examples": min(1000, setting.test)}
 
     def at(self, factor: float) -> AttackSpec:
         """The attack at a multiple of its radius, at most 1."""
@@ -85,4 +90,5 @@ MEASURE = Measure(
     passes=passes,
     columns=(ERROR, Column("other_radii_test_examples", "test examples, other radii", "setting")),
     checkpoints=("last",),
+    by_default=(BASELINE,),
 )
