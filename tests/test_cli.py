@@ -361,6 +361,73 @@ def test_own_network_is_measured(run, own):
     assert json.loads((own / "mine.json").read_text())["values"] == values
 
 
+def test_an_own_result_says_what_it_is_of(run, own):
+    first = json.loads(run(*measure())[1])
+    assert first["data_sha256"] == json.loads(run(*measure())[1])["data_sha256"]
+    assert first["measures"]["robustness"]["test_examples"] == 6
+    assert first["measures"]["robustness"]["train_examples"] == 0
+    assert not [column for column in first["values"] if "train" in column]
+    save_file({"1.weight": torch.zeros(3, 64), "1.bias": torch.zeros(3)}, own / "zero.safetensors")
+    other = json.loads(run(*measure(weights="zero.safetensors"))[1])
+    assert other["data_sha256"] == first["data_sha256"]
+    assert other["weights_sha256"] != first["weights_sha256"]
+    assert len(first["weights_sha256"]) == 64
+
+
+def test_other_measures_of_an_own_network(run, refused, own):
+    """The Hessian is of the images that are left, and of none if none are."""
+    status, out, err = run(*measure(measures="hessian,flatness", train_examples=4))
+    assert status == 0, err
+    values = json.loads(out)["values"]
+    assert values["hessian_examples"] == 6
+    assert values["flatness_train_examples"] == 4
+    assert "train_avg_flatness_rloss" in values
+    refused(["x_early_stopping"], *measure(measures="hessian", examples=12))
+    refused(["--measures", "'series'", "robustness"], *measure(measures="series"))
+    refused(["13 examples", "x_train has 12"], *measure(train_examples=13))
+
+
+def test_an_own_network_is_measured_as_a_checkpoint_is(run, own):
+    """The same weights and images, as a checkpoint of the kit and as anyone's function, give equal values."""
+    (own / "kit.py").write_text(
+        "from robust_flatness.config import ModelSpec\n"
+        "from robust_flatness.models import build_model\n"
+        "def net():\n"
+        "    return build_model(ModelSpec(name='small-resnet', width=2), 3, [0.5], [0.2])\n"
+    )
+    spec = {"name": "npz", "path": "my.npz", "train": 9, "early_stopping": 3, "test": 9}
+    run("prepare", "--spec", json.dumps(spec), "--output", "prepared.npz")
+    dataset = load_dataset(own / "prepared.npz")
+    np.savez(
+        own / "same.npz",
+        **{
+            f"{kind}_{split}": dataset.arrays[f"{kind}_{split}"].squeeze()
+            for kind in "xy"
+            for split in ("train", "test")
+        },
+    )
+    sys.path.insert(0, str(own))
+    try:
+        from kit import net
+
+        model = net()
+    finally:
+        sys.path.pop(0)
+        sys.modules.pop("kit", None)
+    save_file(model.state_dict(), own / "kit.safetensors")
+    described = Metadata({"name": "small-resnet", "width": 2}, 3, (0.5,), (0.2,), "at", 0, 4)
+    save_checkpoint(own / "last.safetensors", model, described)
+    status, out, err = run(*measure("kit:net", weights="kit.safetensors", data="same.npz", examples=9))
+    assert status == 0, err
+    mine = json.loads(out)
+    for name, settings in mine["measures"].items():
+        arguments = ["--spec", json.dumps(settings), "--data", "prepared.npz", "--output", "run"]
+        status, _, err = run("measure-checkpoints", name, "last.safetensors", *arguments)
+        assert status == 0, err
+        ours = json.loads((own / f"run/measures/last/{name}.json").read_text())["values"]
+        assert ours == {column: mine["values"][column] for column in ours}
+
+
 def test_all_own_test_examples_are_taken_where_there_are_fewer_than_the_default(run, own):
     default = measure()
     at = default.index("--examples")

@@ -18,17 +18,17 @@ from typing import Annotated, Any
 import typer
 
 from robust_flatness.config import (
-    AutoAttackSpec,
     ConfigError,
     DataSpec,
-    RobustnessSpec,
     TrainJob,
     load_experiment,
     load_yaml,
     meant,
     parse,
+    parse_list,
     parse_number,
 )
+from robust_flatness.config.measures import STEPS_TO_THE_EDGE, Setting
 from robust_flatness.errors import RobustFlatnessError
 from robust_flatness.files import write_json, write_text
 from robust_flatness.measuring.registry import MEASURES
@@ -335,13 +335,17 @@ def import_table(
 @app.command()
 def measure(
     model: Annotated[str, typer.Option(help="Function that makes the network: package.module:name.")],
-    data: Annotated[Path, typer.Option(help="x_test, y_test (and x_train, y_train), uint8 images (.npz).")],
+    data: Annotated[Path, typer.Option(help="x_test, y_test, x_train, y_train, uint8 images (.npz).")],
     epsilon: Annotated[str, typer.Option(help="Radius of the L-infinity ball, e.g. 8/255.")],
     weights: Annotated[Path | None, typer.Option(help="Weights (.safetensors).")] = None,
-    output: Annotated[Path | None, typer.Option(help="JSON file; default: standard output.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="JSON file, with values of single examples; default: standard output.")
+    ] = None,
+    measures: Annotated[str, typer.Option(help="Measures, by name.")] = "robustness,flatness",
     examples: Annotated[
         int | None, typer.Option(help="Test examples, from the first; default 1000, or all.", min=1)
     ] = None,
+    train_examples: Annotated[int, typer.Option(help="Training examples, from the first.", min=0)] = 0,
     step_size: Annotated[str, typer.Option(help="PGD's step; default epsilon / 4.")] = "",
     steps: Annotated[int, typer.Option(help="PGD's iterations.", min=1)] = 20,
     restarts: Annotated[int, typer.Option(help="PGD's restarts.", min=1)] = 10,
@@ -359,33 +363,30 @@ def measure(
     The network takes inputs in the range 0 to 1 of shape (n, C, H, W) and returns logits of shape (n, K).
     """
     from robust_flatness.devices import start
-    from robust_flatness.measuring.own_model import OwnModel, measure_own_model
+    from robust_flatness.measuring.own_model import OwnModel, measure_network, own_data, own_specs
 
-    numbers = {"--epsilon": epsilon, "--average-xi": average_xi, "--worst-xi": worst_xi}
-    numbers["--step-size"] = step_size or f"{positive('--epsilon', epsilon) / 4!r}"
-    values = {option: positive(option, text) for option, text in numbers.items()}
-    robust = parse(
-        RobustnessSpec,
-        {
-            "attack": {
-                "epsilon": values["--epsilon"], "step_size": values["--step-size"],
-                "steps": steps, "restarts": restarts,
-            },
-            "autoattack": AutoAttackSpec() if autoattack else None,
-            "test_examples": examples or 1, "train_examples": 1,
-            "clean_test_examples": examples or 1, "clean_train_examples": 1, "batch_size": batch_size,
+    radius = positive("--epsilon", epsilon)
+    step = positive("--step-size", step_size) if step_size else radius / STEPS_TO_THE_EDGE
+    attack, batches = {"steps": steps, "restarts": restarts}, {"batch_size": batch_size}
+    blocks = {
+        "robustness": {"attack": attack, **batches} | ({} if autoattack else {"autoattack": None}),
+        "flatness": {
+            "attack": attack,
+            "average": {"xi": [positive("--average-xi", average_xi)], "samples": samples, **batches},
+            "worst": {"xi": [positive("--worst-xi", worst_xi)], **batches},
         },
-        "measure",
-    )  # fmt: skip
+    }
+    dataset, count = own_data(data, examples)
+    setting = Setting(radius, step, test=count, train=train_examples)
+    specs = own_specs(parse_list(measures), setting, blocks)
     device = start(device, threads)
-    result = measure_own_model(
-        OwnModel(model, weights, data, examples), robust,
-        average_xi=values["--average-xi"], worst_xi=values["--worst-xi"], samples=samples,
-        seed=seed, device=device,
-    )  # fmt: skip
+    own = OwnModel(model, weights)
+    result = measure_network(own.load(), dataset, specs, seed=seed, device=device)
+    result |= {"model": model, "weights": str(weights) if weights else None}
     if output:
         write_json(output, result)
     else:
+        result["measures"] = {name: part["spec"] for name, part in result["measures"].items()}
         typer.echo(json.dumps(result, indent=2, sort_keys=True))
 
 

@@ -24,7 +24,7 @@ def checkpoint():
     spec = ModelSpec(name="small-resnet", width=4)
     model = build_model(spec, 3, (0.4,), (0.3,), generator(5, "initialisation")).eval()
     known = Metadata(spec.model_dump(), 3, (0.4,), (0.3,), "at", 5, 0)
-    return Checkpoint(model, known, "last")
+    return Checkpoint(model, "last", metadata=known)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_initial_weights_are_drawn_again(checkpoint, dataset):
     assert values["distance_from_init"] == 0
     with torch.no_grad():
         moved = build_model(ModelSpec(name="small-resnet", width=4), 3, (0.4,), (0.3,), generator(6, "x"))
-    other = Checkpoint(moved.eval(), checkpoint.metadata, "last")
+    other = Checkpoint(moved.eval(), "last", metadata=checkpoint.metadata)
     assert (
         sharpness(other, dataset, spec(measures="distance_from_init"), seed=0).values["distance_from_init"]
         > 1

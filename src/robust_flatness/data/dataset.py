@@ -85,6 +85,8 @@ class Dataset:
         return torch.from_numpy(self._first(f"y_{split}", count)).to(device)
 
     def _first(self, name: str, count: int | None) -> np.ndarray:
+        if name not in self.arrays:
+            raise ConfigError(f"{name} is asked for, but the data has only {', '.join(sorted(self.arrays))}")
         array = self.arrays[name]
         if count is not None and count > len(array):
             raise ConfigError(f"{count} examples asked for, but {name} has {len(array)}")

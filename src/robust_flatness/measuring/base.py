@@ -23,7 +23,8 @@ class Measured:
 
 
 class Function(Protocol):
-    """Measures one network: `function(checkpoint, dataset, spec, seed, device, state) -> Measured`.
+    """Measures one network: `function(checkpoint, dataset, spec, seed, device, state) -> Measured`. The
+    checkpoint is a `models.checkpoint.Network`, one of this kit or anyone's.
 
     `values` are flat, in the names of the results table (errors in per cent, losses in nats). All
     variants are measured with the same examples, starts and directions, which derive from `seed`.

@@ -14,7 +14,7 @@ from robust_flatness.tables.columns import FLATTER, Column
 if TYPE_CHECKING:
     from robust_flatness.data import Dataset
     from robust_flatness.measuring.series import SeriesSpec
-    from robust_flatness.models.checkpoint import Checkpoint
+    from robust_flatness.models.checkpoint import Network
 
 
 class AverageFlatnessSpec(Spec):
@@ -70,7 +70,7 @@ COLUMNS = {
 
 
 def flatness(
-    checkpoint: "Checkpoint",
+    checkpoint: "Network",
     dataset: "Dataset",
     spec: "FlatnessSpec | SeriesSpec",
     seed: int,
@@ -114,7 +114,7 @@ def flatness(
             "scope": part.scope,
             "precision": spec.precision,
             "seed": derive_seed(seed, "flatness", case),
-            "weight_bound": checkpoint.metadata.weight_bound,
+            "weight_bound": checkpoint.weight_bound,
             "reference": known.get("reference"),
         }
         if case == "average":

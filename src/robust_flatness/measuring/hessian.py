@@ -14,7 +14,7 @@ from robust_flatness.tables.columns import FLATTER, Column
 
 if TYPE_CHECKING:
     from robust_flatness.data import Dataset
-    from robust_flatness.models.checkpoint import Checkpoint
+    from robust_flatness.models.checkpoint import Network
 
 #: Products with the Hessian until Lanczos has converged at both ends, two passes each.
 PRODUCTS = 1000
@@ -29,7 +29,7 @@ class HessianSpec(MeasureSpec):
 
 
 def hessian(
-    checkpoint: "Checkpoint",
+    checkpoint: "Network",
     dataset: "Dataset",
     spec: HessianSpec,
     seed: int,

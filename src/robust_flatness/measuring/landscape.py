@@ -17,7 +17,7 @@ from robust_flatness.tables.columns import Column
 
 if TYPE_CHECKING:
     from robust_flatness.data import Dataset
-    from robust_flatness.models.checkpoint import Checkpoint
+    from robust_flatness.models.checkpoint import Network
 
 
 class LandscapeSpec(MeasureSpec):
@@ -43,7 +43,7 @@ class LandscapeSpec(MeasureSpec):
 
 
 def landscape(
-    checkpoint: "Checkpoint",
+    checkpoint: "Network",
     dataset: "Dataset",
     spec: LandscapeSpec,
     seed: int,
@@ -60,7 +60,7 @@ def landscape(
             dataset.images("early_stopping", device=device),
             dataset.labels("early_stopping", device=device),
         ),
-        seed=derive_seed(seed, "landscape"), weight_bound=checkpoint.metadata.weight_bound,
+        seed=derive_seed(seed, "landscape"), weight_bound=checkpoint.weight_bound,
     )  # fmt: skip
     return Measured({"landscape_examples": len(x)}, {"curves": curves})
 

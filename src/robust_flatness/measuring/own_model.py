@@ -1,7 +1,8 @@
-"""Robustness and robust flatness of a network that is not of this kit."""
+"""Measures of a network that this kit has not trained."""
 
 import importlib
 import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,25 +10,23 @@ from typing import Any
 import torch
 from torch import nn
 
-from robust_flatness.attacks import PGD
-from robust_flatness.config import RobustnessSpec
+from robust_flatness.config.measures import MeasureSpec, Setting, completed
+from robust_flatness.config.values import meant, parse
+from robust_flatness.data import Dataset
 from robust_flatness.data.npz import read_npz
 from robust_flatness.errors import ConfigError
-from robust_flatness.evaluation import evaluate_robustness
-from robust_flatness.flatness import average_flatness, worst_flatness
-from robust_flatness.models.checkpoint import load_weights
+from robust_flatness.measuring.base import SPLITS
+from robust_flatness.measuring.registry import MEASURES
+from robust_flatness.models.checkpoint import Network, load_weights
 from robust_flatness.provenance import provenance
-from robust_flatness.seeding import derive_seed
 
 
 @dataclass(frozen=True)
 class OwnModel:
-    """Where a network comes from: `package.module:function`, its weights, and test data."""
+    """Where a network comes from: `package.module:function`, and its weights."""
 
     factory: str
-    weights: Path | None
-    data: Path
-    examples: int | None = None  # None: the first 1000, or all where there are fewer
+    weights: Path | None = None
 
     def load(self) -> nn.Module:
         """The network in evaluation mode.
@@ -87,70 +86,80 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         raise ConfigError(f"--weights: {path}: truncated or damaged ({error})") from None
 
 
-def measure_own_model(
-    own: OwnModel,
-    robust: RobustnessSpec,
-    *,
-    average_xi: float,
-    worst_xi: float,
-    samples: int,
-    seed: int,
-    device: str,
-) -> dict[str, Any]:
-    """The columns of the results table that concern test examples, for one network.
+def own_data(path: Path, examples: int | None) -> tuple[Dataset, int]:
+    """A user's images, and how many test examples are measured: `examples`, or 1000, or all where there are
+    fewer. What then remains, at most the last 500, stands for the images of early stopping, of which
+    the Hessian is measured.
 
     Raises
     ------
     ConfigError
-        If network, weights or data cannot be used, or the logits have the wrong shape.
+        If the file cannot be used, or has fewer test examples than asked for.
     """
-    source = read_npz(own.data)
-    examples = min(1000, len(source["y_test"])) if own.examples is None else own.examples
-    if examples > len(source["y_test"]):
-        raise ConfigError(
-            f"--examples: {examples} given, but {own.data} has {len(source['y_test'])} test examples"
-        )
-    x = torch.from_numpy(source["x_test"][:examples]).to(device).float() / 255
-    y = torch.from_numpy(source["y_test"][:examples]).to(device)
-    model = own.load().to(device)
-    check_output(model, x[:2], int(source["y_train"].max()) + 1)
-    attack = PGD(robust.attack.epsilon, robust.attack.step_size, robust.attack.steps, robust.attack.restarts)
-    result = evaluate_robustness(
-        model, x, y, attack=attack, autoattack=robust.autoattack or False,
-        batch_size=robust.batch_size, seed=derive_seed(seed, "robustness", "test"),
-    )  # fmt: skip
-    average = average_flatness(
-        model, x, y, attack=attack, xi=average_xi, samples=samples, batch_size=robust.batch_size,
-        seed=derive_seed(seed, "flatness", "average"),
-    )  # fmt: skip
-    worst = worst_flatness(
-        model, x, y, attack=attack, xi=worst_xi, batch_size=robust.batch_size,
-        seed=derive_seed(seed, "flatness", "worst"), reference=average.reference,
-    )  # fmt: skip
-    values = {
-        "test_err": 100 * result.err,
-        "test_ce": result.ce,
-        "test_rerr_pgd": 100 * result.rerr_pgd,
-        "test_rloss_pgd": result.rloss_pgd,
-        "avg_flatness_rloss": average.value,
-        "avg_flatness_rloss_std": average.std,
-        "avg_flatness_rloss_se": average.standard_error,
-        "worst_flatness_rloss": worst.value,
-        "avg_flatness_xi": average_xi,
-        "worst_flatness_xi": worst_xi,
-        "robust_test_examples": examples,
+    arrays = read_npz(path)
+    available = len(arrays["y_test"])
+    count = min(1000, available) if examples is None else examples
+    if count > available:
+        raise ConfigError(f"--examples: {count} given, but {path} has {available} test examples")
+    first = max(count, available - 500)
+    if first < available:
+        arrays |= {f"{kind}_early_stopping": arrays[f"{kind}_test"][first:] for kind in "xy"}
+    return Dataset(arrays), count
+
+
+def own_specs(names: Iterable[str], setting: Setting, blocks: Mapping[str, Any]) -> dict[str, MeasureSpec]:
+    """The settings of the measures named: `blocks`, completed by what `setting` implies, on all examples.
+
+    Raises
+    ------
+    ConfigError
+        If a measure is not known or cannot be made of a single network, or a setting cannot be used.
+    """
+    known = [name for name, entry in MEASURES.items() if not entry.of_snapshots]
+    specs = {}
+    for name in names:
+        if name not in known:
+            raise ConfigError(
+                f"--measures: {name!r} given{meant(name, known)}; allowed are {', '.join(known)}"
+            )
+        kind = MEASURES[name].spec
+        block = {
+            f"{prefix}{split}_examples": getattr(setting, split)
+            for prefix in ("", "clean_")
+            for split in SPLITS
+            if f"{prefix}{split}_examples" in kind.model_fields
+        }
+        block |= blocks.get(name, {})
+        specs[name] = parse(kind, completed(kind.defaults(setting), block), name)
+    return specs
+
+
+def measure_network(
+    model: nn.Module, dataset: Dataset, specs: Mapping[str, MeasureSpec], *, seed: int, device: str
+) -> dict[str, Any]:
+    """Measures of any network, by the functions that measure checkpoints: its result with settings, and the
+    checksums of weights and data.
+
+    Raises
+    ------
+    ConfigError
+        If the data lacks what a measure needs, or the network's logits have the wrong shape.
+    """
+    network = Network(model.to(device), "own")
+    check_output(model, dataset.images("test", 2, device), int(dataset.arrays["y_train"].max()) + 1)
+    measured = {
+        name: MEASURES[name].function(network, dataset, spec, seed, device) for name, spec in specs.items()
     }
-    if robust.autoattack:
-        values["test_rerr_aa"] = 100 * result.rerr_aa
-        values["test_rloss_aa"] = result.rloss_aa
-        values["autoattack"] = robust.autoattack.description
     return {
-        "model": own.factory,
-        "weights": str(own.weights) if own.weights else None,
         "seed": seed,
-        "attack": robust.attack.model_dump(),
+        "weights_sha256": network.sha256,
+        "data_sha256": dataset.checksum,
         "provenance": provenance(device, torch.get_num_threads()),
-        "values": values,
+        "values": {key: value for result in measured.values() for key, value in result.values.items()},
+        "measures": {
+            name: {"spec": specs[name].model_dump(mode="json"), "details": result.details}
+            for name, result in measured.items()
+        },
     }
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from robust_flatness.data import Dataset
-    from robust_flatness.models.checkpoint import Checkpoint
+    from robust_flatness.models.checkpoint import Network
 
 
 class RobustnessSpec(MeasureSpec):
@@ -47,7 +47,7 @@ class RobustnessSpec(MeasureSpec):
 
 
 def robustness(
-    checkpoint: "Checkpoint",
+    checkpoint: "Network",
     dataset: "Dataset",
     spec: RobustnessSpec,
     seed: int,

@@ -20,7 +20,7 @@ from robust_flatness.measuring.robustness import RobustnessSpec, robustness
 
 if TYPE_CHECKING:
     from robust_flatness.data import Dataset
-    from robust_flatness.models.checkpoint import Checkpoint
+    from robust_flatness.models.checkpoint import Network
 
 
 class SeriesSpec(MeasureSpec):
@@ -48,7 +48,7 @@ class SeriesSpec(MeasureSpec):
 
 
 def snapshot(
-    checkpoint: "Checkpoint",
+    checkpoint: "Network",
     dataset: "Dataset",
     spec: SeriesSpec,
     seed: int,

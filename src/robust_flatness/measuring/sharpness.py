@@ -20,7 +20,7 @@ from robust_flatness.tables.columns import FLATTER, Column
 
 if TYPE_CHECKING:
     from robust_flatness.data import Dataset
-    from robust_flatness.models.checkpoint import Checkpoint
+    from robust_flatness.models.checkpoint import Network
 
 SIZES = ("small", "large")
 LOSSES = {"ce": "clean loss", "rloss": "robust loss"}
@@ -189,7 +189,7 @@ class SharpnessSpec(MeasureSpec):
 
 
 def sharpness(
-    checkpoint: "Checkpoint",
+    checkpoint: "Network",
     dataset: "Dataset",
     spec: SharpnessSpec,
     seed: int,
@@ -230,7 +230,7 @@ def sharpness(
     return measured
 
 
-def _of_weights(checkpoint: "Checkpoint", name: str, library: Any) -> float | None:
+def _of_weights(checkpoint: "Network", name: str, library: Any) -> float | None:
     if name != "distance_from_init":
         return getattr(library, name)(checkpoint.model).value
     initial = checkpoint.initial()

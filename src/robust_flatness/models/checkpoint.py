@@ -7,9 +7,10 @@ code from the file.
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -44,17 +45,49 @@ class Metadata:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A network in evaluation mode and what is known of it; `name` is its file's, e.g. `last`."""
+class Network:
+    """Any network in evaluation mode, as measures take it; `name` is its file's, e.g. `last`."""
 
     model: nn.Module
-    metadata: Metadata
     name: str = ""
 
     @cached_property
     def inference(self) -> InferenceModel:
         """The network as attacks and measures compute it, traced once for all of them."""
         return InferenceModel(self.model)
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 over the parameters and buffers."""
+        digest = hashlib.sha256()
+        _update(digest, self.model.state_dict())
+        return digest.hexdigest()
+
+    @property
+    def weight_bound(self) -> float | None:
+        """Bound into which perturbed weights are projected; None: there is none."""
+        return None
+
+    def initial(self) -> dict[str, Tensor] | None:
+        """The weights before training, by name; None where they are not known."""
+        return None
+
+
+@dataclass(frozen=True)
+class Checkpoint(Network):
+    """A network that this kit has trained, and what its file says of it."""
+
+    metadata: Metadata = field(kw_only=True)
+
+    @property
+    def sha256(self) -> str:
+        """The checksum of its file."""
+        return self.metadata.sha256
+
+    @property
+    def weight_bound(self) -> float | None:
+        """The clipping of its training."""
+        return self.metadata.weight_bound
 
     def initial(self) -> dict[str, Tensor]:
         """The weights before training, by name: drawn again from the seed."""
@@ -69,11 +102,15 @@ def checksum(tensors: dict[str, Tensor], metadata: Metadata) -> str:
     """SHA-256 over the metadata (less its own checksum) and over names, dtypes, shapes and bytes
     of the tensors, in the order of their names."""
     digest = hashlib.sha256(_text(replace(metadata, sha256="")).encode())
+    _update(digest, tensors)
+    return digest.hexdigest()
+
+
+def _update(digest: Any, tensors: dict[str, Tensor]) -> None:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _text(metadata: Metadata) -> str:
@@ -120,7 +157,7 @@ def load_checkpoint(path: Path, device="cpu") -> Checkpoint:
         raise ConfigError(f"{path}: the checksum does not match, the file is damaged; train it again")
     model = build_model(spec, metadata.classes, metadata.mean, metadata.std)
     load_weights(model, tensors, path)
-    return Checkpoint(model.eval().to(device), metadata, Path(path).stem)
+    return Checkpoint(model.eval().to(device), Path(path).stem, metadata=metadata)
 
 
 def load_weights(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
