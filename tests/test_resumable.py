@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from robust_flatness import resumable
-from robust_flatness.errors import ConfigError
+from robust_flatness.errors import FileError
 from robust_flatness.resumable import StateFile, Unfinished, locked
 
 IDENTITY = {"spec": {"xi": 0.5}, "seed": 0}
@@ -156,7 +156,7 @@ def test_a_state_comes_back_as_it_was(tmp_path):
     state = file.load()
     assert all(torch.equal(state.tensors[name], tensors[name]) for name in tensors)
     assert state.notes == {"done": 2, "rows": [0.1 + 0.2]}
-    with pytest.raises(ConfigError, match="belongs to other settings"):
+    with pytest.raises(FileError, match="belongs to other settings"):
         StateFile(tmp_path / "state", "other").load()
 
 
@@ -168,7 +168,7 @@ def test_no_flipped_bit_of_a_state_counts(tmp_path):
         data = bytearray(whole)
         data[position] ^= 1 << position % 8
         file.path.write_bytes(data)
-        with pytest.raises(ConfigError, match="damaged"):
+        with pytest.raises(FileError, match="damaged"):
             file.load()
 
 

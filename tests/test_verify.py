@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from robust_flatness import cli
 from robust_flatness.config import DataSpec, HessianSpec, ModelSpec, RobustnessSpec
 from robust_flatness.data import load_dataset, make_splits, save_dataset
-from robust_flatness.errors import ConfigError
+from robust_flatness.errors import FileError
 from robust_flatness.measuring.verify import sample_files, verify_file, verify_table
 from robust_flatness.models import build_model
 from robust_flatness.models.checkpoint import Metadata, save_checkpoint
@@ -123,13 +123,13 @@ def test_what_is_no_number_differs(results, value):
 def test_other_weights_or_data_are_refused(results):
     path = results / "at/seed-0/measures/last/robustness.json"
     edit(path, lambda content: content["checkpoint"].update(sha256="0" * 64))
-    with pytest.raises(ConfigError, match=r"last\.safetensors: not the checkpoint measured"):
+    with pytest.raises(FileError, match=r"last\.safetensors: not the checkpoint measured"):
         verify_file(path)
     edit(path, lambda content: content.update(data_sha256="0" * 64))
-    with pytest.raises(ConfigError, match=r"seed-0\.npz: not the data measured"):
+    with pytest.raises(FileError, match=r"seed-0\.npz: not the data measured"):
         verify_file(path)
     edit(path, lambda content: content.pop("spec"))
-    with pytest.raises(ConfigError, match="damaged"):
+    with pytest.raises(FileError, match="damaged"):
         verify_file(path)
 
 
@@ -160,5 +160,5 @@ def test_samples_are_chosen_by_the_seed(results):
 
 def test_a_folder_without_measures_is_named(tmp_path):
     done = command("verify", tmp_path)
-    assert isinstance(done.exception, ConfigError)
+    assert isinstance(done.exception, FileError)
     assert str(tmp_path) in str(done.exception)

@@ -28,7 +28,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from robust_flatness.errors import ConfigError
+from robust_flatness.errors import FileError
 from robust_flatness.files import atomic_path, canonical_json, write_json, write_text
 from robust_flatness.models.checkpoint import load_checkpoint
 from robust_flatness.provenance import source_digest
@@ -111,7 +111,7 @@ class StateFile:
 
         Raises
         ------
-        ConfigError
+        FileError
             If it is damaged, or of another fingerprint; the message says which, without the path.
         """
         try:
@@ -119,17 +119,17 @@ class StateFile:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise ConfigError(f"cannot be read ({error.strerror})") from None
+            raise FileError(f"cannot be read ({error.strerror})") from None
         digest, payload = data[:DIGEST], data[DIGEST:]
         if hashlib.sha256(payload).hexdigest().encode() != digest:
-            raise ConfigError("damaged (its checksum does not match)")
+            raise FileError("damaged (its checksum does not match)")
         try:
             tensors = load(payload)
             notes = json.loads(tensors.pop(NOTES).numpy().tobytes())
         except (SafetensorError, KeyError, ValueError) as error:
-            raise ConfigError(f"cannot be read ({error})") from None
+            raise FileError(f"cannot be read ({error})") from None
         if notes.pop("fingerprint", None) != self.fingerprint:
-            raise ConfigError("belongs to other settings, data or torch version")
+            raise FileError("belongs to other settings, data or torch version")
         return State(tensors, notes)
 
 
@@ -177,7 +177,7 @@ class UnfinishedTraining:
             for name, digest in content["snapshots"].items():
                 if load_checkpoint(self._published / name).metadata.sha256 != digest:
                     return None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, ConfigError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, FileError):
             return None
         return content["rows"]
 
@@ -193,7 +193,7 @@ class UnfinishedTraining:
             state = self.state.load()
             for epoch in state.notes.pop("snapshots") if state else ():
                 load_checkpoint(self.snapshots / snapshot_name(epoch))
-        except ConfigError as problem:
+        except FileError as problem:
             self.report(f"{self.state.path}: {problem}; training starts from the beginning")
             self.clear()
             return None

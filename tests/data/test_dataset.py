@@ -9,6 +9,7 @@ import torch
 from robust_flatness.config import ConfigError, DataSpec
 from robust_flatness.data import load_dataset, make_splits, save_dataset
 from robust_flatness.data.dataset import checksum
+from robust_flatness.errors import FileError
 
 FAULTS = 1000
 
@@ -108,7 +109,7 @@ def test_truncated_files_are_refused(prepared, tmp_path):
     rng, whole, path = random.Random(1), prepared.read_bytes(), tmp_path / "damaged.npz"
     for length in [0, 1, len(whole) - 1, *(rng.randrange(len(whole)) for _ in range(30))]:
         path.write_bytes(whole[:length])
-        with pytest.raises(ConfigError, match=str(path)):
+        with pytest.raises(FileError, match=str(path)):
             load_dataset(path)
 
 
@@ -118,13 +119,13 @@ def test_rewritten_archive_with_other_values_is_refused(prepared, tmp_path):
         arrays = {name: file[name] for name in file.files}
     arrays["y_test"] = arrays["y_test"][::-1].copy()
     np.savez(tmp_path / "altered.npz", **arrays)
-    with pytest.raises(ConfigError, match="checksum does not match"):
+    with pytest.raises(FileError, match="checksum does not match"):
         load_dataset(tmp_path / "altered.npz")
 
 
 def test_a_users_own_arrays_are_no_prepared_dataset(tmp_path):
     np.savez(tmp_path / "own.npz", x_train=np.zeros((3, 8, 8), np.uint8))
-    with pytest.raises(ConfigError, match="no checksum"):
+    with pytest.raises(FileError, match="no checksum"):
         load_dataset(tmp_path / "own.npz")
 
 
@@ -134,11 +135,11 @@ def test_pickles_are_refused_and_not_run(tmp_path):
             return (open, (str(tmp_path / "exploded"), "w"))
 
     np.savez(tmp_path / "bomb.npz", x_train=np.array([Bomb()], dtype=object), sha256=np.array("0"))
-    with pytest.raises(ConfigError, match="bomb"):
+    with pytest.raises(FileError, match="bomb"):
         load_dataset(tmp_path / "bomb.npz")
     assert not (tmp_path / "exploded").exists()
 
 
 def test_missing_file_says_how_to_make_it(tmp_path):
-    with pytest.raises(ConfigError, match="robust-flatness prepare"):
+    with pytest.raises(FileError, match="robust-flatness prepare"):
         load_dataset(tmp_path / "missing.npz")

@@ -10,6 +10,7 @@ from robust_flatness.config import ConfigError, DataSpec, parse
 from robust_flatness.data.fashion import build
 from robust_flatness.data.npz import read_npz
 from robust_flatness.data.splits import make_splits
+from robust_flatness.errors import FileError
 
 SIZES = {"train": 150, "unlabeled": 450, "early_stopping": 200, "test": 500}
 SPLITS = tuple(SIZES)
@@ -65,10 +66,10 @@ def test_a_pool_with_published_pseudo_labels_is_taken_as_it_is(tmp_path):
     assert len(splits["x_train"]) == 60  # no training image goes to the pool
     with pytest.raises(ConfigError, match=r"data.unlabeled: 31 .* x_unlabeled .* has 30"):
         make_splits(npz_spec(path, unlabeled=31), 0)
-    with pytest.raises(ConfigError, match="y_unlabeled missing"):
+    with pytest.raises(FileError, match="y_unlabeled missing"):
         make_splits(npz_spec(save(tmp_path / "half.npz", pool, ["y_unlabeled"])), 0)
     wrong = pool | {"y_unlabeled": np.full(30, 7)}
-    with pytest.raises(ConfigError, match="y_unlabeled holds labels from 7"):
+    with pytest.raises(FileError, match="y_unlabeled holds labels from 7"):
         make_splits(npz_spec(save(tmp_path / "wrong.npz", wrong)), 0)
 
 
@@ -273,7 +274,7 @@ BAD_ARRAYS = {
 def test_bad_arrays_are_named(tmp_path, name):
     changed, words = BAD_ARRAYS[name]
     path = save(tmp_path / "data.npz", changed)
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(FileError) as error:
         read_npz(path)
     assert all(word in str(error.value) for word in [str(path), *words])
 
@@ -281,14 +282,14 @@ def test_bad_arrays_are_named(tmp_path, name):
 @pytest.mark.parametrize("key", ["x_train", "y_train", "x_test", "y_test"])
 def test_missing_key_is_named(tmp_path, key):
     path = save(tmp_path / "data.npz", without=[key])
-    with pytest.raises(ConfigError, match=f"{key} missing"):
+    with pytest.raises(FileError, match=f"{key} missing"):
         read_npz(path)
 
 
 def test_labels_are_checked_against_the_classes_given(tmp_path):
     path = save(tmp_path / "data.npz", classes=5)
     assert read_npz(path, classes=7)["y_train"].max() == 4
-    with pytest.raises(ConfigError, match="0 to 3"):
+    with pytest.raises(FileError, match="0 to 3"):
         read_npz(path, classes=4)
 
 
@@ -320,7 +321,7 @@ def test_pickled_arrays_are_refused_and_not_run(tmp_path):
             return (open, (str(tmp_path / "exploded"), "w"))
 
     path = save(tmp_path / "data.npz", {"y_train": np.array([Bomb()] * 60, dtype=object)})
-    with pytest.raises(ConfigError, match=str(path)):
+    with pytest.raises(FileError, match=str(path)):
         read_npz(path)
     assert not (tmp_path / "exploded").exists()
 
@@ -329,12 +330,12 @@ def test_pickled_arrays_are_refused_and_not_run(tmp_path):
 def test_other_files_are_refused(tmp_path, content):
     path = tmp_path / "data.npz"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match=str(path)):
+    with pytest.raises(FileError, match=str(path)):
         read_npz(path)
 
 
 def test_missing_file_directory_and_npy_are_refused(tmp_path):
     np.save(tmp_path / "array.npy", np.zeros(3))
     for path in (tmp_path / "missing.npz", tmp_path, tmp_path / "array.npy"):
-        with pytest.raises(ConfigError, match=str(path)):
+        with pytest.raises(FileError, match=str(path)):
             read_npz(path)

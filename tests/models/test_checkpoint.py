@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from robust_flatness.config import ConfigError, ModelSpec
+from robust_flatness.config import ModelSpec
+from robust_flatness.errors import FileError
 from robust_flatness.models import build_model
 from robust_flatness.models.checkpoint import KEY, Metadata, load_checkpoint, save_checkpoint
 from robust_flatness.seeding import generator
@@ -103,7 +104,7 @@ def test_flipped_bits_are_found_wherever_they_are(saved, tmp_path):
         path.write_bytes(damaged)
         if whole[place : place + 1] == b" ":
             continue
-        with pytest.raises(ConfigError, match=str(path)):
+        with pytest.raises(FileError, match=str(path)):
             load_checkpoint(path)
 
 
@@ -111,10 +112,10 @@ def test_truncated_files_are_refused(saved, tmp_path):
     rng, whole, path = random.Random(1), saved.read_bytes(), tmp_path / "damaged.safetensors"
     for length in [0, 7, 8, len(whole) - 1, *(rng.randrange(len(whole)) for _ in range(40))]:
         path.write_bytes(whole[:length])
-        with pytest.raises(ConfigError, match=str(path)):
+        with pytest.raises(FileError, match=str(path)):
             load_checkpoint(path)
     path.write_bytes(whole + b"\0")
-    with pytest.raises(ConfigError, match=str(path)):
+    with pytest.raises(FileError, match=str(path)):
         load_checkpoint(path)
 
 
@@ -131,7 +132,7 @@ def test_a_changed_weight_in_a_well_formed_file_is_found(saved, tmp_path):
     tensors = load_file(saved)
     tensors["classifier.weight"][0, 0] += 1
     path = altered(saved, tmp_path / "altered.safetensors", tensors)
-    with pytest.raises(ConfigError, match="checksum does not match"):
+    with pytest.raises(FileError, match="checksum does not match"):
         load_checkpoint(path)
 
 
@@ -140,7 +141,7 @@ def test_a_changed_weight_in_a_well_formed_file_is_found(saved, tmp_path):
 )
 def test_unknown_metadata_is_refused(saved, tmp_path, text):
     path = altered(saved, tmp_path / "altered.safetensors", text=text)
-    with pytest.raises(ConfigError, match="no checkpoint of this kit, or damaged"):
+    with pytest.raises(FileError, match="no checkpoint of this kit, or damaged"):
         load_checkpoint(path)
 
 
@@ -148,7 +149,7 @@ def test_another_architecture_is_named(tmp_path):
     path = tmp_path / "wide.safetensors"
     wide = network(spec=ModelSpec(name="small-resnet", width=4))
     save_checkpoint(path, wide, metadata())
-    with pytest.raises(ConfigError, match="belongs to another architecture") as error:
+    with pytest.raises(FileError, match="belongs to another architecture") as error:
         load_checkpoint(path)
     assert "expected (" in str(error.value)
     assert "found (" in str(error.value)
@@ -157,17 +158,17 @@ def test_another_architecture_is_named(tmp_path):
 def test_unknown_architecture_is_named(tmp_path):
     path = tmp_path / "other.safetensors"
     save_checkpoint(path, network(), metadata(model={"name": "vgg", "width": 2}))
-    with pytest.raises(ConfigError, match=r"'resnet18' or 'small-resnet' \(given: 'vgg'\)"):
+    with pytest.raises(FileError, match=r"'resnet18' or 'small-resnet' \(given: 'vgg'\)"):
         load_checkpoint(path)
 
 
 def test_missing_file_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"missing\.safetensors"):
+    with pytest.raises(FileError, match=r"missing\.safetensors"):
         load_checkpoint(tmp_path / "missing.safetensors")
 
 
 def test_directory_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=str(tmp_path)):
+    with pytest.raises(FileError, match=str(tmp_path)):
         load_checkpoint(tmp_path)
 
 
@@ -178,7 +179,7 @@ def test_pickled_weights_are_refused_and_not_run(tmp_path):
 
     path = tmp_path / "bomb.safetensors"
     torch.save({"weights": Bomb()}, path)
-    with pytest.raises(ConfigError, match=str(path)):
+    with pytest.raises(FileError, match=str(path)):
         load_checkpoint(path)
     assert not (tmp_path / "exploded").exists()
 

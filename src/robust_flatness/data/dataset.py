@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robust_flatness.config import ConfigError
+from robust_flatness.errors import ConfigError, FileError
 from robust_flatness.files import atomic_path
 
 SPLITS = ("train", "unlabeled", "early_stopping", "test")
@@ -104,7 +104,7 @@ def load_dataset(path: Path) -> Dataset:
 
     Raises
     ------
-    ConfigError
+    FileError
         If the file is missing, damaged, or not one written by `save_dataset`.
     """
     return Dataset(load_arrays(path, "run `robust-flatness prepare` (or snakemake) to make it anew"))
@@ -120,13 +120,13 @@ def load_pseudo_labels(path: Path, dataset: Dataset) -> np.ndarray:
 
     Raises
     ------
-    ConfigError
+    FileError
         If the file is missing, damaged, or was made for another dataset.
     """
     hint = "run `robust-flatness pseudo-label` (or snakemake) to make it anew"
     arrays = load_arrays(path, hint)
     if str(arrays.get("dataset")) != dataset.checksum:
-        raise ConfigError(f"{path}: these pseudo-labels belong to another dataset; {hint}")
+        raise FileError(f"{path}: these pseudo-labels belong to another dataset; {hint}")
     return arrays["labels"]
 
 
@@ -137,11 +137,11 @@ def load_arrays(path: Path, hint: str) -> dict[str, np.ndarray]:
             arrays = {name: file[name] for name in file.files}
         stored = str(arrays.pop("sha256", ""))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; {hint}") from None
+        raise FileError(f"{path}: no such file; {hint}") from None
     except Exception as error:  # zipfile, zlib, struct and numpy each raise their own on damage
-        raise ConfigError(f"{path}: damaged, or no file of this kit ({error}); {hint}") from None
+        raise FileError(f"{path}: damaged, or no file of this kit ({error}); {hint}") from None
     if not stored:
-        raise ConfigError(f"{path}: no checksum, so not a file of this kit; {hint}")
+        raise FileError(f"{path}: no checksum, so not a file of this kit; {hint}")
     if stored != checksum(arrays):
-        raise ConfigError(f"{path}: the checksum does not match, the file is damaged; {hint}")
+        raise FileError(f"{path}: the checksum does not match, the file is damaged; {hint}")
     return arrays

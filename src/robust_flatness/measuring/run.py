@@ -7,7 +7,7 @@ from typing import Any
 
 from robust_flatness.data import Dataset, load_dataset
 from robust_flatness.devices import out_of_memory, with_precision_on
-from robust_flatness.errors import ConfigError
+from robust_flatness.errors import FileError
 from robust_flatness.files import write_json
 from robust_flatness.measuring.base import Measure
 from robust_flatness.models.checkpoint import Checkpoint, load_checkpoint
@@ -40,7 +40,7 @@ def measure_checkpoints(
 
     Raises
     ------
-    ConfigError
+    FileError
         If a file is missing or damaged, or the data has fewer examples than asked for.
     """
     dataset, spec = load_dataset(data), with_precision_on(device, spec)
@@ -128,19 +128,19 @@ def snapshots_beside(path: Path) -> list[Path]:
 
     Raises
     ------
-    ConfigError
+    FileError
         If there are none, or fewer than the training's history tells of.
     """
     folder = path.parent
     snapshots = sorted(folder.glob("epoch-*.safetensors"))
     if not snapshots:
-        raise ConfigError(f"{folder}: no snapshots (epoch-NNN.safetensors); train the variant first")
+        raise FileError(f"{folder}: no snapshots (epoch-NNN.safetensors); train the variant first")
     history = folder.parent / "history.csv"
     epochs = read_rows(history, need=["epoch", "test_rloss"]).rows
     taken = {int(row["epoch"]) for row in epochs if row["test_rloss"]}
     lacking = taken - {int(path.stem.removeprefix("epoch-")) for path in snapshots}
     if lacking:
-        raise ConfigError(
+        raise FileError(
             f"{folder}: snapshots of epochs {', '.join(map(str, sorted(lacking)))} are missing, but "
             f"{history} has them; delete {history} and run snakemake again to retrain"
         )

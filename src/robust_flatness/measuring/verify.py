@@ -11,7 +11,7 @@ from typing import Any
 
 from robust_flatness.config import parse
 from robust_flatness.data import load_dataset
-from robust_flatness.errors import ConfigError
+from robust_flatness.errors import FileError
 from robust_flatness.measuring.registry import MEASURES
 from robust_flatness.models.checkpoint import load_checkpoint
 from robust_flatness.seeding import derive_seed
@@ -60,7 +60,7 @@ def sample_files(directory: Path, count: int | None, seed: int) -> list[Path]:
 
     Raises
     ------
-    ConfigError
+    FileError
         If there are none.
     """
     files = sorted(directory.glob("*/seed-*/measures/*/*.json"))
@@ -70,7 +70,7 @@ def sample_files(directory: Path, count: int | None, seed: int) -> list[Path]:
         if path.stem in MEASURES and path.parent.name in MEASURES[path.stem].checkpoints
     ]
     if not files:
-        raise ConfigError(
+        raise FileError(
             f"{directory}: no measures (<variant>/seed-<seed>/measures/<checkpoint>/*.json); "
             "give the folder of an experiment's results, e.g. results/digits"
         )
@@ -84,7 +84,7 @@ def verify_file(path: Path, device: str = "cpu") -> Agreement:
 
     Raises
     ------
-    ConfigError
+    FileError
         If a file is missing or damaged, or checkpoint or data are not those that were measured.
     """
     content = read_measure(path)
@@ -95,15 +95,15 @@ def verify_file(path: Path, device: str = "cpu") -> Agreement:
         seed, data_sha256 = int(content["seed"]), content["data_sha256"]
         checkpoint_sha256 = content["checkpoint"]["sha256"]
     except (KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: damaged ({error!r} is missing)") from None
+        raise FileError(f"{path}: damaged ({error!r} is missing)") from None
     data = run.parents[1] / f"data/seed-{seed}.npz"
     dataset = load_dataset(data)
     if dataset.checksum != data_sha256:
-        raise ConfigError(f"{data}: not the data measured in {path} (its checksum is {data_sha256[:12]}...)")
+        raise FileError(f"{data}: not the data measured in {path} (its checksum is {data_sha256[:12]}...)")
     weights = run / f"checkpoints/{path.parent.name}.safetensors"
     checkpoint = load_checkpoint(weights, device)
     if checkpoint.metadata.sha256 != checkpoint_sha256:
-        raise ConfigError(
+        raise FileError(
             f"{weights}: not the checkpoint measured in {path} (its checksum is {checkpoint_sha256[:12]}...)"
         )
     measured = measure.function(checkpoint, dataset, spec, seed, device)

@@ -17,7 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from robust_flatness.config import ConfigError, ModelSpec, parse
+from robust_flatness.config import ModelSpec, parse
+from robust_flatness.errors import FileError
 from robust_flatness.files import atomic_path, canonical_json
 from robust_flatness.models import build_model
 from robust_flatness.models.inference import InferenceModel
@@ -136,7 +137,7 @@ def load_checkpoint(path: Path, device="cpu") -> Checkpoint:
 
     Raises
     ------
-    ConfigError
+    FileError
         If the file is missing, truncated, altered, or its tensors do not fit the architecture
         it names.
     """
@@ -145,16 +146,16 @@ def load_checkpoint(path: Path, device="cpu") -> Checkpoint:
             text = (file.metadata() or {}).get(KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such checkpoint") from None
+        raise FileError(f"{path}: no such checkpoint") from None
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"{path}: truncated or damaged checkpoint ({error}); train it again") from None
+        raise FileError(f"{path}: truncated or damaged checkpoint ({error}); train it again") from None
     try:
         metadata = Metadata(**json.loads(text or "null"))
         spec = parse(ModelSpec, metadata.model)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{path}: no checkpoint of this kit, or damaged ({error})") from None
+        raise FileError(f"{path}: no checkpoint of this kit, or damaged ({error})") from None
     if metadata.sha256 != checksum(tensors, metadata):
-        raise ConfigError(f"{path}: the checksum does not match, the file is damaged; train it again")
+        raise FileError(f"{path}: the checksum does not match, the file is damaged; train it again")
     model = build_model(spec, metadata.classes, metadata.mean, metadata.std)
     load_weights(model, tensors, path)
     return Checkpoint(model.eval().to(device), Path(path).stem, metadata=metadata)
@@ -165,7 +166,7 @@ def load_weights(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> No
 
     Raises
     ------
-    ConfigError
+    FileError
         If names or shapes differ: the checkpoint belongs to another architecture.
     """
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -173,7 +174,7 @@ def load_weights(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> No
     if expected != found:
         names = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
         name = names[0]
-        raise ConfigError(
+        raise FileError(
             f"{path}: belongs to another architecture: {len(names)} tensors differ, first {name!r} "
             f"(expected {expected.get(name, 'none')}, found {found.get(name, 'none')})"
         )
