@@ -20,3 +20,11 @@ class OutOfMemoryError(RobustFlatnessError, MemoryError):
 
 class TrainingError(RobustFlatnessError, RuntimeError):
     """A training that cannot go on; the message names the epoch and what was kept."""
+
+
+class NonFiniteError(ConfigError):
+    """A network that gives NaN or infinite logits; the message names the examples and where."""
+
+
+class MeasurementWarning(UserWarning):
+    """Something about the model or the data that makes a number mislead."""

@@ -1,6 +1,5 @@
 """The networks: what the paper's architecture has, counted and compared."""
 
-import copy
 import math
 
 import pytest
@@ -9,7 +8,7 @@ from torch import nn
 
 from robust_flatness.config import ModelSpec
 from robust_flatness.models import CenteredBatchNorm2d, Whitening, build_model
-from robust_flatness.models.layers import ACTIVATIONS, SafeConv2d, with_affine_norms
+from robust_flatness.models.layers import ACTIVATIONS, SafeConv2d
 from robust_flatness.seeding import generator
 
 
@@ -171,30 +170,6 @@ def test_the_small_network_halves_the_resolution_at_once():
         part.register_forward_hook(lambda _, __, out: shapes.append(tuple(out.shape[1:])))
     model(torch.rand(1, 1, 8, 8))
     assert shapes == [(4, 4, 4), (4, 4, 4), (8, 2, 2)]
-
-
-def test_affine_norms_compute_what_batch_norms_do():
-    norm, g = CenteredBatchNorm2d(3), generator(0, "affine")
-    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Sequential(norm, nn.ReLU())).double().eval()
-    norm.running_mean.normal_(generator=g)
-    norm.running_var.uniform_(0.3, 3, generator=g)
-    for parameter in norm.parameters():
-        nn.init.normal_(parameter, generator=g)
-    x = torch.randn(4, 2, 6, 6, dtype=torch.float64, generator=g)
-    expected = model(x)
-    changed = with_affine_norms(copy.deepcopy(model))
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in changed.modules())
-    torch.testing.assert_close(changed(x), expected)
-
-
-def test_batch_norms_that_may_compute_something_else_stay():
-    class Own(CenteredBatchNorm2d):
-        pass
-
-    hooked = CenteredBatchNorm2d(3)
-    hooked.register_forward_hook(lambda _, __, out: 2 * out)
-    kept = [Own(3), nn.BatchNorm2d(3), CenteredBatchNorm2d(3, track_running_stats=False), hooked]
-    assert list(with_affine_norms(nn.Sequential(*kept)).children()) == kept
 
 
 def test_a_block_adds_its_input():

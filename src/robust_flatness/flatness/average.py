@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_flatness.attacks.pgd import PGD, batches, cross_entropy, random_start
+from robust_flatness.flatness.ensemble import Ensemble
 from robust_flatness.flatness.neighborhood import Neighborhood
 from robust_flatness.flatness.result import (
     FlatnessResult,
@@ -16,7 +17,6 @@ from robust_flatness.flatness.result import (
     reference_losses,
     with_precision,
 )
-from robust_flatness.models.ensemble import Ensemble, UnsupportedError
 from robust_flatness.models.inference import InferenceModel
 from robust_flatness.seeding import generator
 
@@ -130,17 +130,14 @@ class _Samples:
         """Let batches that are small go together: as many perturbed networks side by side."""
         full = len(self.x) // self.batch_size
         together = SIDE_BY_SIDE // self.batch_size
-        if full < 2 or together < 2:
+        if full < 2 or together < 2 or not Ensemble.fits(self.net, self.x):
             return
         parts = [part for (part,) in self.groups]
         count = math.ceil(full / together)
         bounds = [full * i // count for i in range(count + 1)]
         groups = [parts[first:last] for first, last in itertools.pairwise(bounds)]
-        try:
-            sizes = {len(group) for group in groups}
-            self.ensembles = {size: Ensemble(self.net, size, self.x) for size in sizes if size > 1}
-        except UnsupportedError:
-            return
+        sizes = {len(group) for group in groups}
+        self.ensembles = {size: Ensemble(self.net, size) for size in sizes if size > 1}
         self.groups = groups + [[part] for part in parts[full:]]
 
     def loss(self, sample: int) -> Tensor:

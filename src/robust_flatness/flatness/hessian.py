@@ -1,16 +1,28 @@
 """Extreme eigenvalues of the Hessian of the clean loss."""
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robust_flatness.attacks.pgd import batches, check_inputs
-from robust_flatness.models.layers import with_affine_norms
-from robust_flatness.models.tracing import evaluation_copy
+from robust_flatness.attacks.pgd import batches, cross_entropy
+from robust_flatness.errors import ConfigError, MeasurementWarning, NonFiniteError
+from robust_flatness.flatness.neighborhood import real_parts
+from robust_flatness.inputs import checked_inputs
+from robust_flatness.isolation import isolated
+from robust_flatness.models.inference import InferenceModel
 from robust_flatness.seeding import derive_seed
+
+#: Up to this many weights the matrix is computed as a whole.
+DENSE = 256
+#: Restarts of Lanczos' method, each about 16 products with the Hessian, before tolerances are relaxed.
+RESTARTS = 100
+#: Graphs of the gradient are kept for all products if they take at most so many bytes.
+KEPT_BYTES = 2**31
 
 
 @dataclass(frozen=True)
@@ -23,10 +35,17 @@ class HessianResult:
         Those computed, ascending: half of them the smallest, half the largest.
     vector
         Eigenvector of the largest one, unit norm, by parameter name.
+    residuals
+        ||H v - lambda v|| of each, at most so far is the next eigenvalue of H.
+    converged
+        Whether each eigenvalue met the relative tolerance. Where one did not (an end of the spectrum
+        at 0), its error is at most the tolerance times the largest eigenvalue.
     """
 
     eigenvalues: np.ndarray
     vector: dict[str, Tensor]
+    residuals: np.ndarray
+    converged: bool = True
 
     @property
     def largest(self) -> float:
@@ -38,10 +57,11 @@ class HessianResult:
 
     @property
     def convexity(self) -> float:
-        """|lambda_min| / |lambda_max|: 0 in a convex region."""
-        return abs(self.smallest) / abs(self.largest)
+        """|lambda_min| / |lambda_max|: 0 in a convex region; 0 if both are."""
+        return abs(self.smallest) / abs(self.largest) if self.smallest else 0.0
 
 
+@isolated()
 def hessian_eigenvalues(
     model: nn.Module,
     x: Tensor,
@@ -53,9 +73,12 @@ def hessian_eigenvalues(
 ) -> HessianResult:
     r"""Extreme eigenvalues of :math:`\nabla_w^2 \tfrac1n\sum_i L(f(x_i; w), y_i)` by Lanczos' method.
 
-    In evaluation mode, with respect to the parameters with more than one dimension (Stutz et al.
-    2021, Sec. 3.4). Not invariant to a rescaling of layers: scaling all convolutions of a network
-    with batch norm by s divides their block of the Hessian by s squared.
+    In evaluation mode, with respect to the parameters of the neighbourhood with more than one
+    dimension (Stutz et al. 2021, Sec. 3.4). Not invariant to a rescaling of layers: scaling all
+    convolutions of a network with batch norm by s divides their block of the Hessian by s squared.
+
+    Products with the Hessian are gradients of gradients, which all layers have. Small matrices
+    (up to 256 weights) are computed as a whole.
 
     Parameters
     ----------
@@ -74,38 +97,168 @@ def hessian_eigenvalues(
 
     Raises
     ------
-    ValueError
-        If an argument is out of range.
+    ConfigError
+        If an argument is out of range, no parameter has more than one dimension, or the Hessian is
+        not finite.
     """
-    check_inputs(x, y)
-    network = with_affine_norms(evaluation_copy(model))
-    parameters = {name: p for name, p in network.named_parameters() if p.ndim > 1}
-    size = sum(p.numel() for p in parameters.values())
-    if not 2 <= k < size:
-        raise ValueError(f"k: {k} given; allowed are 2 to {size - 1}, below the number of weights")
-    if not tolerance > 0:
-        raise ValueError(f"tolerance: {tolerance} given, but it must be > 0")
-    for parameter in parameters.values():
-        parameter.requires_grad_(True)
-    start = np.random.default_rng(derive_seed(seed, "lanczos")).standard_normal(size)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of the libraries' own code, on first use
-        from curvlinops import HessianLinearOperator
-        from scipy.sparse.linalg import eigsh  # here: 0.4 s of start-up that other measures need not pay
+    x, y = checked_inputs(x, y)
+    with InferenceModel.lent(model, x[:2]) as net, _twice_differentiable():
+        net.require_labels(y)
+        net.require_exact()
+        product = HessianProduct(net, x, y, batch_size)
+        if not 2 <= k < product.size:
+            raise ConfigError(
+                f"k: {k} given; allowed are 2 to {product.size - 1}, below the number of weights"
+            )
+        if not tolerance > 0:
+            raise ConfigError(f"tolerance: {tolerance} given, but it must be > 0")
+        try:
+            start = np.random.default_rng(derive_seed(seed, "lanczos")).standard_normal(product.size)
+            values, vectors, converged = _extremes(product, k, tolerance, start)
+            residuals = [np.linalg.norm(product(v) - a * v) for a, v in zip(values, vectors.T, strict=True)]
+        finally:
+            net.release()
+    if not converged:
+        _warn(values, tolerance)
+    return HessianResult(values, product.by_name(vectors[:, -1]), np.array(residuals, float), converged)
 
-        operator = HessianLinearOperator(
-            network,
-            nn.CrossEntropyLoss(reduction="mean"),
-            list(parameters.values()),
-            [(x[part], y[part]) for part in batches(len(x), batch_size)],
-            check_deterministic=False,
-        ).to_scipy()
-        values, vectors = eigsh(operator, k=k, which="BE", tol=tolerance, v0=start.astype(operator.dtype))
-    order = np.argsort(values)
-    top = torch.from_numpy(np.ascontiguousarray(vectors[:, order[-1]])).to(x.device)
-    pieces = top.split([p.numel() for p in parameters.values()])
-    vector = {
-        name: piece.view(parameters[name].shape).to(parameters[name].dtype)
-        for name, piece in zip(parameters, pieces, strict=True)
-    }
-    return HessianResult(values[order].astype(float), vector)
+
+class HessianProduct:
+    """v -> H v for vectors of `size` numbers, H the Hessian of the mean loss."""
+
+    def __init__(self, net: InferenceModel, x: Tensor, y: Tensor, batch_size: int):
+        shapes = net.shapes()
+        self.net, self.x, self.y = net, x, y
+        self.names = [name for name in net.perturbed if len(shapes[name]) > 1]
+        if not self.names:
+            raise ConfigError(
+                "model: no parameters with more than one dimension, besides those of normalisation layers"
+            )
+        self.leaves = net.leaves(self.names)
+        self.parts = list(batches(len(x), batch_size))
+        self.shapes = [p.shape for p in real_parts(self.leaves)]
+        self.size = sum(shape.numel() for shape in self.shapes)
+        self.dtype = np.float64 if self.leaves[0].dtype == torch.float64 else np.float32
+        self._kept: list[list[Tensor]] | None = None
+        first, taken = self._measured_gradient()
+        if taken * len(self.parts) <= KEPT_BYTES:
+            self._kept = [first, *(self._gradient(part) for part in self.parts[1:])]
+
+    def __call__(self, vector: np.ndarray) -> np.ndarray:
+        pieces = self._split(vector)
+        # the gradient by a weight is a_c times that by its folded weight, at both ends
+        pieces = self.net.pull_back(self.names, pieces)
+        total = [torch.zeros_like(leaf) for leaf in self.leaves]
+        for index, part in enumerate(self.parts):
+            gradient = self._kept[index] if self._kept is not None else self._gradient(part)
+            inner = sum((a * b).sum() for a, b in zip(real_parts(gradient), real_parts(pieces), strict=True))
+            if inner.requires_grad:
+                found = torch.autograd.grad(
+                    inner, self.leaves, retain_graph=self._kept is not None, materialize_grads=True
+                )
+                torch._foreach_add_(total, found)
+        total = real_parts(self.net.pull_back(self.names, total))
+        flat = torch.cat([t.detach().flatten() for t in total]).cpu().to(torch.float64).numpy()
+        if not np.isfinite(flat).all():
+            raise NonFiniteError("model: the Hessian of its clean loss is NaN or infinite")
+        return flat.astype(self.dtype)
+
+    def by_name(self, vector: np.ndarray) -> dict[str, Tensor]:
+        """`vector` in the shapes of the parameters."""
+        return dict(zip(self.names, self._split(vector), strict=True))
+
+    def _split(self, vector: np.ndarray) -> list[Tensor]:
+        flat = torch.from_numpy(np.ascontiguousarray(vector, self.dtype)).to(self.x.device)
+        pieces = flat.split([shape.numel() for shape in self.shapes])
+        shaped = [
+            piece.view(shape).to(leaf.real.dtype)
+            for piece, shape, leaf in zip(pieces, self.shapes, self.leaves, strict=True)
+        ]
+        return [
+            torch.view_as_complex(piece.contiguous()) if leaf.is_complex() else piece
+            for piece, leaf in zip(shaped, self.leaves, strict=True)
+        ]
+
+    def _gradient(self, part: slice) -> list[Tensor]:
+        logits = self.net.logits(self.x[part])
+        losses = cross_entropy(logits, self.y[part])
+        return list(
+            torch.autograd.grad(
+                losses.sum() / len(self.x), self.leaves, create_graph=True, materialize_grads=True
+            )
+        )
+
+    def _measured_gradient(self) -> tuple[list[Tensor], int]:
+        """The gradient of the first batch, and the bytes that its graph takes."""
+        taken: dict[int, int] = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            taken[tensor.data_ptr()] = tensor.nbytes
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            gradient = self._gradient(self.parts[0])
+        return gradient, sum(taken.values())
+
+
+@contextlib.contextmanager
+def _twice_differentiable() -> Iterator[None]:
+    """Attention and recurrent layers in forms that have second derivatives."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    with sdpa_kernel(SDPBackend.MATH), torch.backends.cudnn.flags(enabled=False), torch.enable_grad():
+        yield
+
+
+def _extremes(
+    product: HessianProduct, k: int, tolerance: float, start: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """k // 2 smallest and k - k // 2 largest eigenvalues, ascending, their vectors as columns, and whether
+    all met the tolerance."""
+    if product.size <= DENSE:
+        matrix = np.stack([product(unit) for unit in np.eye(product.size)]).astype(float)
+        values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
+        chosen = [*range(k // 2), *range(product.size - (k - k // 2), product.size)]
+        return values[chosen], vectors[:, chosen], True
+    start = start.astype(product.dtype)
+    if not product(start).any():
+        basis = np.zeros((product.size, k))
+        basis[np.arange(k), np.arange(k)] = 1
+        return np.zeros(k), basis, True
+    from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
+
+    operator = LinearOperator((product.size,) * 2, matvec=product, dtype=product.dtype)
+    try:
+        values, vectors = eigsh(operator, k, which="BE", tol=tolerance, v0=start, maxiter=RESTARTS)
+        order = np.argsort(values)
+        return values[order].astype(float), vectors[:, order], True
+    except ArpackError:  # an end of the spectrum at 0 meets no relative tolerance
+        return *_shifted(operator, k, tolerance, start), False
+
+
+def _shifted(operator, k: int, tolerance: float, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same with a tolerance relative to the largest eigenvalue, for both ends."""
+    from scipy.sparse.linalg import LinearOperator, eigsh
+
+    (bound,), _ = eigsh(operator, 1, which="LM", tol=tolerance, v0=start)
+    shift = 2 * abs(float(bound))
+    found = []
+    for sign, count in ((-1, k // 2), (1, k - k // 2)):
+        moved = LinearOperator(
+            operator.shape,
+            matvec=lambda v, sign=sign: sign * (operator @ v) + shift * v.ravel(),
+            dtype=operator.dtype,
+        )
+        values, vectors = eigsh(moved, count, which="LA", tol=tolerance / 10, v0=start)
+        order = np.argsort(sign * (values - shift))
+        found.append((sign * (values.astype(float) - shift)[order], vectors[:, order]))
+    return np.concatenate([v for v, _ in found]), np.concatenate([v for _, v in found], axis=1)
+
+
+def _warn(values: np.ndarray, tolerance: float) -> None:
+    warnings.warn(
+        f"Hessian: eigenvalues near 0 are known to {tolerance:g} of the largest ({values[-1]:.3g}), not of "
+        "themselves",
+        MeasurementWarning,
+        stacklevel=3,
+    )

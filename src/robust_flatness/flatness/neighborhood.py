@@ -4,23 +4,16 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
+from robust_flatness.errors import ConfigError
+from robust_flatness.models.copying import unwrapped
 from robust_flatness.models.inference import InferenceModel
+from robust_flatness.models.neighbours import perturbed_names
 
 
 def perturbed_parameters(model: nn.Module) -> list[str]:
-    """Names of the parameters in the neighbourhood: all but those of batch norms.
-
-    Each tensor is a layer of its own: weight and bias count separately.
-    """
-    of_norms = {
-        id(parameter)
-        for module in model.modules()
-        if isinstance(module, _NormBase)
-        for parameter in module.parameters(recurse=False)
-    }
-    return [name for name, parameter in model.named_parameters() if id(parameter) not in of_norms]
+    """Names of the parameters in the neighbourhood, a layer each; see `models.neighbours`."""
+    return list(model.perturbed) if isinstance(model, InferenceModel) else perturbed_names(unwrapped(model))
 
 
 class Neighborhood:
@@ -29,7 +22,8 @@ class Neighborhood:
     .. math:: B_\xi(w) = \{w + \nu : \|\nu^{(l)}\|_2 \le \xi \|w^{(l)}\|_2 \text{ for every } l\}
 
     (Stutz et al. 2021, Eq. 3). A perturbation is a list of tensors in the order of `names`. A
-    tensor of zeros has radius 0 and stays zero.
+    tensor of zeros has radius 0 and stays zero. Complex tensors stand in it as real ones of twice as
+    many numbers.
 
     Parameters
     ----------
@@ -43,10 +37,15 @@ class Neighborhood:
     """
 
     def __init__(self, net: InferenceModel, xi: float, weight_bound: float | None = None):
-        self.names = perturbed_parameters(net.network)
+        net.require_exact()
+        self.names = list(net.perturbed)
         if not self.names:
-            raise ValueError("model: no parameters besides those of batch norms; nothing can be perturbed")
-        self.weights = net.read(self.names)
+            raise ConfigError(
+                "model: no parameters besides those of normalisation layers; nothing can be perturbed"
+            )
+        own = net.read(self.names)
+        self._complex = [weight.is_complex() for weight in own]
+        self.weights = real_parts(own)
         self.norms = torch._foreach_norm(self.weights)
         self.radii = torch._foreach_mul(self.norms, xi)
         self.weight_bound = weight_bound
@@ -65,7 +64,7 @@ class Neighborhood:
             torch.empty_like(weight).copy_(part.view(weight.shape))
             for weight, part in zip(self.weights, parts, strict=True)
         ]
-        torch._foreach_div_(nu, torch._foreach_norm(nu))
+        torch._foreach_div_(nu, _positive(torch._foreach_norm(nu)))
         return nu
 
     def on_sphere(self, generator: torch.Generator) -> list[Tensor]:
@@ -91,9 +90,10 @@ class Neighborhood:
 
     def step(self, nu: list[Tensor], gradients: Sequence[Tensor], size: float) -> list[Tensor]:
         """`nu` moved by `size` ||w^(l)|| along each layer's normalised gradient and projected; in place."""
-        lengths = _positive(torch._foreach_norm(list(gradients)))
-        factors = torch._foreach_div(torch._foreach_mul(self.norms, size), lengths)
-        torch._foreach_addcmul_(nu, list(gradients), factors)
+        gradients = real_parts(gradients)
+        lengths = _positive(torch._foreach_norm(gradients))
+        torch._foreach_div_(gradients, lengths)  # first: a norm divided by a tiny length may overflow
+        torch._foreach_addcmul_(nu, gradients, torch._foreach_mul(self.norms, size))
         return self.project(nu)
 
     def within_bound(self, nu: list[Tensor]) -> list[Tensor]:
@@ -107,14 +107,24 @@ class Neighborhood:
 
     def at(self, nu: Sequence[Tensor]) -> dict[str, Tensor]:
         """The weights w + nu by name."""
-        return dict(zip(self.names, torch._foreach_add(self.weights, list(nu)), strict=True))
+        return self._by_name(torch._foreach_add(self.weights, list(nu)))
 
     def center(self) -> dict[str, Tensor]:
         """The unperturbed weights w by name."""
-        return dict(zip(self.names, self.weights, strict=True))
+        return self._by_name(self.weights)
+
+    def _by_name(self, weights: Sequence[Tensor]) -> dict[str, Tensor]:
+        values = (torch.view_as_complex(w) if c else w for w, c in zip(weights, self._complex, strict=True))
+        return dict(zip(self.names, values, strict=True))
 
 
-def _positive(norms: list[Tensor]) -> list[Tensor]:
+def real_parts(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors, complex ones as real and imaginary parts along a last dimension of 2."""
+    return [torch.view_as_real(t.resolve_conj()) if t.is_complex() else t for t in tensors]
+
+
+def _positive(norms: Sequence[Tensor]) -> list[Tensor]:
     """Norms as divisors: those of zero tensors become tiny."""
+    norms = list(norms)
     torch._foreach_clamp_min_(norms, torch.finfo(norms[0].dtype).tiny)
     return norms

@@ -6,7 +6,10 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from robust_flatness.models.tracing import evaluation_copy, trace
+#: Layers that are rescaled.
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+#: Layers that may stand between a convolution and its batch norm.
+INERT = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 
 def scale_convolutions(model: nn.Module, s: float) -> nn.Module:
@@ -21,23 +24,15 @@ def scale_convolutions(model: nn.Module, s: float) -> nn.Module:
     Raises
     ------
     ValueError
-        If `s` is not positive, or a convolution is not followed by a batch norm, so that outputs
-        would change.
+        If `s` is not positive, or a convolution is not followed by a batch norm (in the order of the
+        layers in the module), so that outputs would change.
     """
     if not s > 0:
         raise ValueError(f"s: {s} given, but it must be > 0")
-    convolutions = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
-    }
-    traced = trace(evaluation_copy(model))
-    if traced is not None:
-        bare = sorted(convolutions.keys() - {fold.conv for fold in traced.folds})
-        if bare:
-            raise ValueError(
-                f"model: no batch norm after the convolution {bare[0]}; its outputs would change"
-            )
+    convolutions = [name for name, module in model.named_modules() if isinstance(module, CONVOLUTIONS)]
+    bare = sorted(set(convolutions) - _normalised(model))
+    if bare:
+        raise ValueError(f"model: no batch norm after the convolution {bare[0]}; its outputs would change")
     scaled = copy.deepcopy(model)
     with torch.no_grad():
         for name in convolutions:
@@ -48,3 +43,17 @@ def scale_convolutions(model: nn.Module, s: float) -> nn.Module:
                 module.running_mean.mul_(s)
                 module.running_var.mul_(s * s)
     return scaled
+
+
+def _normalised(model: nn.Module) -> set[str]:
+    """Names of the convolutions that a batch norm with running statistics follows, in the order in
+    which the layers stand in the module."""
+    found, last = set(), None
+    for name, layer in model.named_modules():
+        if next(layer.children(), None) is not None or isinstance(layer, INERT):
+            continue
+        fits = last is not None and isinstance(layer, _BatchNorm) and layer.running_mean is not None
+        if fits and layer.num_features == last[1].out_channels:
+            found.add(last[0])
+        last = (name, layer) if isinstance(layer, CONVOLUTIONS) else None
+    return found

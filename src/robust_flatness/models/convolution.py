@@ -91,3 +91,9 @@ def _input_gradient(
             collected[:, :, i : i + last_row : down, j : j + last_column : right].add_(sent[i, j])
     inner = collected[:, :, top : top + size[0], left : left + size[1]]
     return inner.transpose(0, 1).to(gradient.dtype)
+
+
+def channels_last_strides(shape: Sequence[int]) -> tuple[int, int, int, int]:
+    """Strides of a channels-last tensor of four dimensions."""
+    _, channels, height, width = shape
+    return channels * height * width, 1, channels * width, channels

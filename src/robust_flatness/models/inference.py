@@ -1,59 +1,103 @@
-"""A frozen evaluation copy of a network, for attacks on its inputs and measures on its weights."""
+"""A network in evaluation mode, for attacks on its inputs and measures on its weights."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from robust_flatness.models.layers import CenteredBatchNorm2d
-from robust_flatness.models.tracing import Fold, Trace, evaluation_copy, trace
+from robust_flatness.errors import ConfigError, MeasurementWarning
+from robust_flatness.inputs import check_classes
+from robust_flatness.models.convolution import channels_last_strides
+from robust_flatness.models.copying import (
+    Borrowed,
+    at_tensors,
+    evaluation_copy,
+    memory_of,
+    named_tensors,
+    unwrapped,
+)
+from robust_flatness.models.folding import Folded, lowered, pairs_of
+from robust_flatness.models.neighbours import perturbed_names
 
 
 class InferenceModel(nn.Module):
-    r"""Evaluation-mode copy of a classifier, with batch norms folded into convolutions.
+    r"""The function of a classifier in evaluation mode, at weights of its own.
 
-    A batch norm with scale :math:`\gamma`, shift :math:`\beta` and running statistics
-    :math:`\mu, \sigma^2` after a convolution :math:`(W, b)` in evaluation mode makes, with it,
-    one convolution: :math:`W'_c = a_c W_c`, :math:`b'_c = a_c (b_c - \mu_c) + \beta_c` with
-    :math:`a_c = \gamma_c / \sqrt{\sigma_c^2 + \epsilon}`. It is folded where nothing else uses
-    the convolution's output.
+    A user's module runs as it is: a frozen copy, or, where a copy is not the same function of its
+    weights (closures over the module, attributes that cannot be copied), the module itself, called
+    at our tensors by `torch.func.functional_call`. The module given is never changed, and nothing of
+    it is shared. Images are laid out channels-last where the outputs are the same.
 
-    The network is traced once; `refresh` re-reads weights and statistics. A model that cannot be
-    traced, or whose folded output differs, is used as a plain copy instead (`folded` is then
-    False): same results, slower. The model given is never changed, and nothing of it is shared.
+    The networks of this kit have their batch norms folded into convolutions (see `Folded`).
 
     Parameters
     ----------
     model
         Any module from inputs [n, ...] to logits [n, K].
     example
-        A few inputs on which the copy is checked against the model; without them, the first
-        inputs seen are used.
+        A few inputs on which the function is checked; without them, the first inputs seen are used.
 
     Raises
     ------
-    ValueError
-        On first use, if the output is not of shape [n, K].
+    ConfigError
+        On first use, if the model fails, or its output is not of shape [n, K] or not finite.
     """
 
     def __init__(self, model: nn.Module, example: Tensor | None = None):
         super().__init__()
-        self.network = evaluation_copy(model)
+        model = unwrapped(model)
         self._source = (model,)  # in a tuple, or the user's model would become a submodule
         self._handles: tuple[nn.Module | None, list] = (None, [])
-        self._checked = False
-        self._prepare(trace(self.network), channels_last=True)
+        self.classes: int | None = None
+        self.random = False
+        self._channels_last = False
+        self._tested: Tensor | None = None
+        self._exact = False
+        self.perturbed = perturbed_names(model)
+        self._folded: Folded | None = None
+        try:
+            network = evaluation_copy(model)
+        except ConfigError:
+            raise
+        except Exception:  # whatever copying an attribute of a user's module raises
+            self._use(Borrowed(model))
+        else:
+            self._use(network)
+            pairs = pairs_of(network)
+            if pairs:
+                self._lay_out(channels_last=True)
+                self._folded = Folded(network, pairs)
+                self._functions["float32"] = self._folded.module
+        self._find_leaves()
         if example is not None:
-            self._check(example)
+            self.check(example)
+
+    def _use(self, function: nn.Module | Borrowed) -> None:
+        self.network = function if isinstance(function, nn.Module) else None
+        self._functions = {"float32": function}  # in a dict, or they would become submodules
+        self._own = {
+            name: tensor
+            for name, tensor in (
+                named_tensors(function) if isinstance(function, nn.Module) else function.tensors
+            ).items()
+            if tensor.is_floating_point() or tensor.is_complex()
+        }
+
+    def _find_leaves(self) -> None:
+        self._low_is_current = False
+        self._leaves = dict(self._own)
+        if self._folded is not None:
+            self._leaves |= dict(self._folded.module.named_parameters())
 
     @classmethod
     def of(cls, model: nn.Module, example: Tensor | None = None) -> "InferenceModel":
         """`model` itself if it is an `InferenceModel`, else a new one made from it."""
         if not isinstance(model, cls):
             return cls(model, example)
-        if example is not None and not model._checked:
-            model._check(example)
+        if example is not None:
+            model.check(example)
         return model
 
     @classmethod
@@ -69,19 +113,9 @@ class InferenceModel(nn.Module):
                 net.refresh(dict(zip(net._own, before, strict=True)))
 
     @property
-    def trace(self) -> Trace | None:
-        """The traced function in use, None for the plain copy."""
-        return self._trace
-
-    @property
-    def weights(self) -> list[Tensor]:
-        """The current weights of the traced function, folded, in the order of its inputs."""
-        return self._weights
-
-    @property
     def folded(self) -> bool:
-        """Whether the traced function is used (True) or the plain copy (False)."""
-        return self._trace is not None
+        """Whether batch norms are folded: in networks of the kit."""
+        return self._folded is not None
 
     def forward(self, x: Tensor) -> Tensor:
         return self.logits(x)
@@ -91,24 +125,28 @@ class InferenceModel(nn.Module):
 
         With `precision="bfloat16"`, convolutions and linear layers compute in bfloat16.
         """
-        if not self._checked:
-            self._check(x)
+        if self.classes is None:
+            self.check(x)
         if precision == "float32":
-            return self._forward(x, self._weights)
-        if self._computes_low:
-            return self._forward(x, self._low_weights()).to(x.dtype)
+            return self._call(self._functions["float32"], x)
+        if self._folded is not None:
+            return self._call(self.computing("bfloat16"), x).to(x.dtype)
         with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False):
-            return self._forward(x, self._weights).to(x.dtype)
+            return self._call(self._functions["float32"], x).to(x.dtype)
 
     def prepare(self, precision: str) -> None:
         """Bring what `logits` computes from in this precision up to date with the weights."""
-        if precision == "bfloat16" and self._computes_low:
-            self._low_weights()
+        if precision == "bfloat16" and self._folded is not None:
+            self.computing(precision)
 
-    def _forward(self, x: Tensor, weights: list[Tensor]) -> Tensor:
-        if self._channels_last and x.ndim == 4:
-            x = x.contiguous(memory_format=torch.channels_last)
-        return self.network(x) if self._trace is None else self._trace.run(x, *weights)
+    def _call(self, function, x: Tensor) -> Tensor:
+        """The module may change its input in place: it gets a copy."""
+        if self._folded is not None:
+            return function(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x)
+        layout = torch.channels_last if self._channels_last and x.ndim == 4 else torch.contiguous_format
+        logits = function(x.clone(memory_format=layout))
+        # a module that squeezes drops the batch of one
+        return logits[None] if len(x) == 1 and logits.shape == (self.classes,) else logits
 
     @torch.no_grad()
     def refresh(self, source: nn.Module | Mapping[str, Tensor] | None = None) -> None:
@@ -128,12 +166,17 @@ class InferenceModel(nn.Module):
         if source is None:
             source = self._source[0]
         if isinstance(source, nn.Module):
-            values = [holder[key] for holder, key in self._read_from(source)]
-            torch._foreach_copy_(self._targets, values)
-            self._fold(statistics=True)
-        elif source:
-            torch._foreach_copy_([self._own[name] for name in source], list(source.values()))
-            self._fold(statistics=not self._of_norms.isdisjoint(source))
+            torch._foreach_copy_(
+                list(self._own.values()), [holder[key] for holder, key in self._read_from(unwrapped(source))]
+            )
+            changed = None
+        else:
+            if source:
+                torch._foreach_copy_([self._own[name] for name in source], list(source.values()))
+            changed = source
+        self._low_is_current = False
+        if self._folded is not None:
+            self._folded.fold(changed)
 
     def _read_from(self, model: nn.Module) -> list:
         """Where `model` keeps each tensor: walking its modules costs more than reading them."""
@@ -147,6 +190,10 @@ class InferenceModel(nn.Module):
             self._handles = (model, [holders[name] for name in self._own])
         return self._handles[1]
 
+    def shapes(self) -> dict[str, torch.Size]:
+        """Shapes of the floating-point (and complex) parameters and buffers by name."""
+        return {name: tensor.shape for name, tensor in self._own.items()}
+
     def read(self, names: Sequence[str]) -> list[Tensor]:
         """Copies of the tensors `names` as they are now (parameters, not folded weights)."""
         return [self._own[name].detach().clone() for name in names]
@@ -158,163 +205,217 @@ class InferenceModel(nn.Module):
         here until `release`; `pull_back` turns gradients with respect to them into gradients
         with respect to the parameters.
         """
-        low = precision == "bfloat16" and self._computes_low
-        weights = self._low_weights() if low else self._weights
-        found = [weights[self._position[n]] if n in self._position else self._own[n] for n in names]
+        tensors = self._leaves
+        if precision == "bfloat16" and self._folded is not None:
+            tensors = tensors | dict(self.computing("bfloat16").named_parameters())
+        found = [tensors[name] for name in names]
         for leaf in found:
             leaf.requires_grad_(True)
         return found
 
     def release(self) -> None:
         """Freeze what `leaves` made to require gradients."""
-        for tensor in (*self._own.values(), *self._weights, *self._low):
+        low = self._functions["bfloat16"].parameters() if "bfloat16" in self._functions else ()
+        for tensor in (*self._leaves.values(), *low):
             tensor.requires_grad_(False)
 
     def pull_back(self, names: Sequence[str], gradients: Sequence[Tensor]) -> list[Tensor]:
         """dL/dW from the gradients with respect to the `leaves` of `names`: a_c dL/dW'_c for the
         weights and biases of folded convolutions."""
+        factors = {} if self._folded is None else self._folded.factor
         gradients = [g.to(self._own[n].dtype) for n, g in zip(names, gradients, strict=True)]
         return [
-            gradient * self._factor[name] if name in self._factor else gradient
+            gradient * factors[name] if name in factors else gradient
             for name, gradient in zip(names, gradients, strict=True)
         ]
 
-    def _prepare(self, traced: Trace | None, channels_last: bool) -> None:
-        """Lay out the copy's tensors for the traced function, or for the plain copy if None."""
-        self._trace, self._channels_last = traced, channels_last
-        self._computes_low = traced is not None and traced.complete
-        network = self.network
-        _set_layout(network, channels_last)
-        folded = self._lay_out(traced.folds if traced is not None else [])
-        self._own = {
-            name: tensor
-            for name, tensor in (*network.named_parameters(), *network.named_buffers())
-            if tensor.is_floating_point()
-        }
-        self._targets = list(self._own.values())
-        self._weights: list[Tensor] = []
-        self._low: list[Tensor] = []
-        self._low_is_current = False
-        self._position: dict[str, int] = {}
-        self._factor: dict[str, Tensor] = {}
-        for position, source in enumerate(traced.inputs if traced is not None else ()):
-            if isinstance(source, str):
-                name, tensor = source, self._own[source]
-            else:
-                fold, key = source
-                name = f"{fold.conv}.{key}"
-                tensor, self._factor[name] = folded[source]
-            self._position[name] = position
-            self._weights.append(tensor)
-        self._fold(statistics=True)
-
-    def _lay_out(self, folds: list[Fold]) -> dict[tuple[Fold, str], tuple[Tensor, Tensor]]:
-        """Put the statistics of all folded batch norms side by side in one buffer each, so that
-        folding takes a few operations for all of them and one for each convolution.
-
-        Returns the folded weight or bias and the factor a_c of each.
-        """
-        get = self.network.get_submodule
-        self._of_norms = {
-            f"{fold.norm}.{key}"
-            for fold in folds
-            for key in ("weight", "bias", "running_mean", "running_var")
-        }
-        self._products: list[tuple[Tensor, Tensor, Tensor]] = []
-        if not folds:
-            return {}
-        norms = [get(fold.norm) for fold in folds]
-        sizes = [norm.num_features for norm in norms]
-        self._statistics = norms[0].running_mean.new_zeros(10, sum(sizes)).unbind()
-        mean, var, gamma, beta, conv_bias, eps, one, scale, _, folded_bias = self._statistics
-        result, start = {}, 0
-        for fold, norm, size in zip(folds, norms, sizes, strict=True):
-            conv, part = get(fold.conv), slice(start, start + size)
-            start += size
-            for buffer, module, key in (
-                (mean, norm, "running_mean"),
-                (var, norm, "running_var"),
-                (gamma, norm, "weight"),
-                (beta, norm, "bias"),
-                (conv_bias, conv, "bias"),
-            ):
-                tensor = getattr(module, key)
-                if tensor is not None:
-                    buffer[part] = tensor.detach()
-                    tensor.data = buffer[part]
-            eps[part] = norm.eps
-            # a centred batch norm scales by 1 + weight, one without weights by 1
-            one[part] = float(isinstance(norm, CenteredBatchNorm2d) or norm.weight is None)
-            factor = scale[part].view(-1, 1, 1, 1)
-            weight = torch.empty_like(conv.weight)
-            self._products.append((conv.weight.detach(), factor, weight))
-            result[fold, "weight"] = (weight, factor)
-            # detached, or making one bias require gradients would make the whole buffer
-            result[fold, "bias"] = (folded_bias[part].detach(), scale[part])
-        return result
-
-    @torch.no_grad()
-    def _fold(self, statistics: bool) -> None:
-        self._low_is_current = False
-        if not self._products:
-            return
-        mean, var, gamma, beta, conv_bias, eps, one, scale, shift, folded_bias = self._statistics
-        if statistics:
-            torch.add(var, eps, out=scale).rsqrt_().mul_(gamma + one)
-            torch.addcmul(beta, mean, scale, value=-1, out=shift)
-        torch.addcmul(shift, conv_bias, scale, out=folded_bias)
-        for weight, factor, out in self._products:
-            torch.mul(weight, factor, out=out)
-
-    def _low_weights(self) -> list[Tensor]:
-        if not self._low:
-            self._low = [tensor.detach().to(torch.bfloat16) for tensor in self._weights]
-            self._low_is_current = True
-        if not self._low_is_current:
+    def computing(self, precision: str = "float32") -> nn.Module:
+        """For networks of the kit: the folded network, whose weights change with `refresh`."""
+        full = self._folded.module
+        if precision == "float32":
+            return full
+        if "bfloat16" not in self._functions:
+            self._functions["bfloat16"] = lowered(full)
+        elif not self._low_is_current:
+            ours, theirs = named_tensors(self._functions["bfloat16"]), named_tensors(full)
             with torch.no_grad():
-                torch._foreach_copy_(self._low, self._weights)
-            self._low_is_current = True
-        return self._low
+                torch._foreach_copy_(list(ours.values()), [theirs[name] for name in ours])
+        self._low_is_current = True
+        return self._functions["bfloat16"]
+
+    def _lay_out(self, channels_last: bool) -> None:
+        """Lay out images, and the weights of convolutions, from which outputs take their layout.
+
+        Strides are written out: those of weights with one input channel or of size 1 x 1 fit both
+        layouts, and torch would leave them and take the slow one.
+        """
+        self._channels_last = channels_last
+        for module in self.network.modules() if self.network is not None else ():
+            if isinstance(module, nn.Conv2d) and "weight" in module._parameters:
+                weight = module.weight.detach()
+                strides = channels_last_strides(weight.shape)
+                laid_out = torch.empty(weight.shape, dtype=weight.dtype, device=weight.device)
+                if channels_last:
+                    laid_out = torch.empty_strided(
+                        weight.shape, strides, dtype=weight.dtype, device=weight.device
+                    )
+                module.weight.data = laid_out.copy_(weight)
+
+    # -- checks --------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def _check(self, x: Tensor) -> None:
-        """Compare the traced function with the plain copy; where it differs or its memory layout
-        does not suit the model's own code, do without."""
-        traced = self._trace
-        self._prepare(None, channels_last=False)
-        expected = self._forward(x, [])
-        if not isinstance(expected, Tensor) or expected.ndim != 2 or len(expected) != len(x):
-            got = tuple(expected.shape) if isinstance(expected, Tensor) else type(expected).__name__
-            raise ValueError(f"model: output {got} for inputs {tuple(x.shape)}; it must be logits [n, K]")
-        tolerance = 1e3 * torch.finfo(expected.dtype).eps * expected.abs().amax().clamp(min=1)
-        for candidate, channels_last in ((traced, True), (traced, False), (None, True)):
+    def check(self, x: Tensor) -> None:
+        """Run the first inputs through the model, once: is its output what the kit can measure?
+
+        Chooses the memory layout, and warns (`MeasurementWarning`) where the model is random, where
+        an example's logits depend on the others of its batch, and where they are probabilities.
+        """
+        if self.classes is not None:
+            return
+        x = x.detach()[:2]
+        expected = self._first_output(x)
+        self.classes = expected.shape[1]
+        self._tested = x
+        if not self._agrees(x, expected):
+            self.random = True
+            _warn("the model is random: equal inputs give different logits, so its numbers are one draw's")
+        elif self._folded is None and x.ndim == 4 and _has_convolutions(self.network):
+            self._lay_out(channels_last=True)
+            if not self._agrees(x, expected):
+                self._lay_out(channels_last=False)
+        if not self.random and len(x) > 1:
+            self._check_single(x, expected)
+        _warn_of_probabilities(expected)
+
+    def _first_output(self, x: Tensor) -> Tensor:
+        function = self._functions["float32"] if self._folded is None else self.network
+        inputs = f"{x.dtype} inputs of shape {tuple(x.shape)}".replace("torch.", "")
+        try:
+            output = function(x.clone(memory_format=torch.contiguous_format))
+        except Exception as error:  # whatever a network raises on inputs it is not made for
+            raise ConfigError(f"model: fails on {inputs}: {type(error).__name__}: {error}") from error
+        if len(x) == 1 and isinstance(output, Tensor) and output.ndim == 1 and len(output) > 1:
+            output = output[None]
+        if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(x):
+            got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise ConfigError(f"model: output {got} for inputs {tuple(x.shape)}; it must be logits [n, K]")
+        if not output.is_floating_point():
+            raise ConfigError(f"model: output of {output.dtype}; it must be logits [n, K] of real numbers")
+        return output
+
+    def _agrees(self, x: Tensor, expected: Tensor) -> bool:
+        try:
+            return _equal(self._call(self._functions["float32"], x), expected)
+        except RuntimeError:  # .view() of a tensor whose layout it did not expect
+            return False
+
+    def _check_single(self, x: Tensor, expected: Tensor) -> None:
+        try:
+            alone = self._call(self._functions["float32"], x[:1])
+        except Exception as error:  # whatever a network raises on a batch of one
+            raise ConfigError(
+                f"model: fails on a single input {tuple(x[:1].shape)}, which a last batch may be: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        if alone.shape != expected[:1].shape:
+            raise ConfigError(
+                f"model: output {tuple(alone.shape)} for inputs {tuple(x[:1].shape)}; "
+                "it must be logits [n, K] for a single input, too"
+            )
+        if not _equal(alone, expected[:1]):
+            _warn(
+                "the logits of an example depend on the others of its batch (batch norm without running "
+                "statistics?): the numbers depend on the batch size"
+            )
+
+    def require_labels(self, y: Tensor) -> None:
+        """Raise `ConfigError` unless the labels are classes of the model."""
+        if self.classes is not None:
+            check_classes(y, self.classes)
+
+    def require_exact(self) -> None:
+        """Check, once, that this is the model's function of its weights, not only at the given ones.
+
+        The module itself is the judge, for a moment with other numbers in its parameters. Where a copy
+        differs, the module itself is used from here on.
+
+        Raises
+        ------
+        ConfigError
+            If neither equals it.
+        """
+        if self._exact or self._folded is not None or self._tested is None:
+            return
+        self._exact = True
+        model, x = self._source[0], self._tested
+        names = [name for name, p in model.named_parameters() if name in self._own]
+        before = {name: tensor.detach().clone() for name, tensor in self._own.items()}
+        g = torch.Generator().manual_seed(0)
+        moved = {name: before[name] * (0.9 + 0.2 * torch.rand((), generator=g).item()) for name in names}
+        moved = _aliased(model, moved)
+        with same_randomness(x.device):
+            expected = at_tensors(model, before | moved, x.clone())
+        for attempt in range(2):
+            self.refresh(moved)
             try:
-                self._prepare(candidate, channels_last)
-                if bool((self._forward(x, self._weights) - expected).abs().amax() <= tolerance):
-                    break
-            except RuntimeError:  # .view() of a tensor whose layout it did not expect
-                continue
+                with same_randomness(x.device), torch.no_grad():
+                    same = _equal(self._call(self._functions["float32"], x), expected)
+            except Exception:  # functional_call of a module that does not suit it
+                same = False
+            if same:
+                break
+            if attempt == 0 and self.network is not None:
+                self._channels_last = False
+                self._use(Borrowed(model))
+                self._find_leaves()
         else:
-            self._prepare(None, channels_last=False)
-        self._checked = True
+            raise ConfigError(
+                "model: its weights cannot be exchanged: neither a copy of the module nor "
+                "torch.func.functional_call gives what the module itself gives with other numbers in its "
+                "parameters"
+            )
+        self.refresh(before)
 
 
-def _set_layout(network: nn.Module, channels_last: bool) -> None:
-    """Lay out the weights of convolutions, from which their outputs take their layout.
-
-    Strides are written out: those of weights with one input channel or of size 1 x 1 fit both
-    layouts, and torch would leave them and take the slow one.
-    """
-    network.to(memory_format=torch.contiguous_format)
-    for module in network.modules():
-        if channels_last and isinstance(module, nn.Conv2d):
-            weight = module.weight.detach()
-            strides = channels_last_strides(weight.shape)
-            laid_out = torch.empty_strided(weight.shape, strides, dtype=weight.dtype, device=weight.device)
-            module.weight.data = laid_out.copy_(weight)
+@contextlib.contextmanager
+def same_randomness(device: torch.device) -> Iterator[None]:
+    """The same random numbers each time, from torch's global generators."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(0)
+        yield
 
 
-def channels_last_strides(shape: Sequence[int]) -> tuple[int, int, int, int]:
-    """Strides of a channels-last tensor of four dimensions."""
-    _, channels, height, width = shape
-    return channels * height * width, 1, channels * width, channels
+def _aliased(model: nn.Module, moved: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Parameters that lie at one place in memory have one value."""
+    first: dict[tuple, str] = {}
+    for name, parameter in model.named_parameters():
+        key = memory_of(parameter)
+        if name in moved and key is not None:
+            moved[name] = moved[first.setdefault(key, name)].as_strided(parameter.shape, parameter.stride())
+    return moved
+
+
+def _has_convolutions(network: nn.Module | None) -> bool:
+    return network is not None and any(isinstance(m, nn.Conv2d) for m in network.modules())
+
+
+def _equal(found: Tensor, expected: Tensor) -> bool:
+    """Whether logits are equal up to rounding; NaN equals NaN."""
+    if found.shape != expected.shape:
+        return False
+    finite = expected[expected.isfinite()]
+    size = finite.abs().max().item() if finite.numel() else 1.0
+    tolerance = min(1e3 * torch.finfo(expected.dtype).eps, 0.1) * max(size, 1.0)
+    return torch.allclose(found, expected, rtol=0, atol=tolerance, equal_nan=True)
+
+
+def _warn_of_probabilities(logits: Tensor) -> None:
+    values = logits.double()
+    if logits.shape[1] > 1 and ((values.sum(1) - 1).abs() < 1e-3).all() and (values >= 0).all():
+        _warn("the outputs are probabilities, not logits: the loss and its gradient are flattened")
+    elif logits.shape[1] > 1 and (values.logsumexp(1).abs() < 1e-5).all():
+        _warn("the outputs are log-probabilities, not logits: large losses may be cut off")
+
+
+def _warn(message: str) -> None:
+    warnings.warn(f"model: {message}", MeasurementWarning, stacklevel=3)

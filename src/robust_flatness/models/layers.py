@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robust_flatness.models.convolution import safe_conv2d
+from robust_flatness.models.convolution import UNSAFE_CHANNELS, safe_conv2d
 
 ACTIVATIONS = {"relu": nn.ReLU, "mish": nn.Mish, "silu": nn.SiLU, "gelu": nn.GELU}
 
@@ -33,16 +33,22 @@ class SafeConv2d(nn.Conv2d):
         return safe_conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
-class Affine2d(nn.Module):
-    """Per channel: scale * x + shift, both [C] and no parameters."""
+def is_unsafe(conv: nn.Conv2d) -> bool:
+    """Whether torch's gradient with respect to the weight of `conv` can write past its memory."""
+    pointwise, strided = conv.kernel_size == (1, 1), conv.stride != (1, 1)
+    return pointwise and strided and conv.padding in ((0, 0), "valid") and conv.in_channels < UNSAFE_CHANNELS
 
-    def __init__(self, scale: Tensor, shift: Tensor):
-        super().__init__()
-        self.register_buffer("scale", scale[:, None, None])
-        self.register_buffer("shift", shift[:, None, None])
+
+class SpatialMean(nn.Module):
+    """Mean over height and width: [n, C, H, W] to [n, C].
+
+    In channels-last layout the gradient stays in that layout, which `x.mean((2, 3))` loses.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.addcmul(self.shift, x, self.scale)
+        if x.is_contiguous(memory_format=torch.channels_last):
+            return x.permute(0, 2, 3, 1).flatten(1, 2).mean(dim=1)
+        return x.mean(dim=(2, 3))
 
 
 class CenteredBatchNorm2d(nn.BatchNorm2d):
@@ -68,20 +74,3 @@ class CenteredBatchNorm2d(nn.BatchNorm2d):
         return F.batch_norm(
             x, self.running_mean, self.running_var, self.scale, self.bias, self.training, factor, self.eps
         )
-
-
-def with_affine_norms(network: nn.Module) -> nn.Module:
-    """`network`, which is in evaluation mode, with its centred batch norms replaced by what they compute
-    with their running statistics, in place: derivatives of it take less time.
-
-    Those with hooks stay. Other batch norms do as well: a network may read their weights elsewhere.
-    """
-    for module in list(network.modules()):
-        for name, norm in list(module.named_children()):
-            if type(norm) is not CenteredBatchNorm2d or norm.running_mean is None:
-                continue
-            if not norm._forward_hooks and not norm._forward_pre_hooks:
-                inverse = torch.rsqrt(norm.running_var + norm.eps)
-                shift = norm.scale * (-norm.running_mean * inverse) + norm.bias
-                setattr(module, name, Affine2d((norm.scale * inverse).detach(), shift.detach()))
-    return network

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from robust_flatness.models.layers import ACTIVATIONS, CenteredBatchNorm2d, SafeConv2d, Whitening
+from robust_flatness.models.layers import ACTIVATIONS, CenteredBatchNorm2d, SafeConv2d, SpatialMean, Whitening
 
 
 class BasicBlock(nn.Module):
@@ -33,6 +33,11 @@ class BasicBlock(nn.Module):
         out = self.act1(self.norm1(self.conv1(x)))
         out = self.norm2(self.dropout(self.conv2(out)))
         return self.act2(out + self.shortcut(x))
+
+    def folds(self) -> list[tuple[str, str]]:
+        """Names of the convolutions and of the batch norms that alone receive their outputs."""
+        pairs = [("conv1", "norm1"), ("conv2", "norm2")]
+        return pairs if isinstance(self.shortcut, nn.Identity) else [*pairs, ("shortcut.0", "shortcut.1")]
 
 
 class ResNet(nn.Module):
@@ -68,6 +73,7 @@ class ResNet(nn.Module):
                 stages.append(BasicBlock(inputs, outputs, stride, activation, dropout))
                 inputs = outputs
         self.stages = nn.Sequential(*stages)
+        self.pool = SpatialMean()
         self.feature_size = inputs
         self.classifier = nn.Linear(inputs, classes)
 
@@ -86,7 +92,15 @@ class ResNet(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         x = self.stem_act(self.stem_norm(self.stem(self.whitening(x))))
-        return self.stages(x).mean(dim=(2, 3))
+        return self.pool(self.stages(x))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.features(x))
+
+    def folds(self) -> list[tuple[str, str]]:
+        """Names of the convolutions and of the batch norms that alone receive their outputs."""
+        blocks = ((f"stages.{i}", block.folds()) for i, block in enumerate(self.stages))
+        return [
+            ("stem", "stem_norm"),
+            *((f"{name}.{conv}", f"{name}.{norm}") for name, pairs in blocks for conv, norm in pairs),
+        ]

@@ -12,8 +12,8 @@ from torch.func import functional_call
 
 from robust_flatness.attacks.pgd import PGD, batches, check_inputs, cross_entropy, random_start
 from robust_flatness.flatness.neighborhood import perturbed_parameters
+from robust_flatness.models.copying import evaluation_copy
 from robust_flatness.models.inference import InferenceModel
-from robust_flatness.models.tracing import evaluation_copy
 from robust_flatness.seeding import generator
 
 #: "ce" is the clean loss; a PGD makes it the robust loss under this attack.
@@ -75,7 +75,7 @@ class Objective:
         self.attack = None if loss == "ce" else loss
         self.parts = list(batches(len(x), batch_size))
         self.module = evaluation_copy(model)
-        self.names = perturbed_parameters(self.module)
+        self.names = perturbed_parameters(model)
         if not self.names:
             raise ValueError("model: no parameters besides those of normalisation; nothing can be perturbed")
         own = dict(self.module.named_parameters())

@@ -38,6 +38,10 @@ class RotationNetwork(nn.Module):
         features = self.model.features(x)
         return torch.cat([self.model.classifier(features), self.head(features)], dim=1)
 
+    def folds(self) -> list[tuple[str, str]]:
+        """Names of the convolutions and of the batch norms that alone receive their outputs."""
+        return [(f"model.{conv}", f"model.{norm}") for conv, norm in self.model.folds()]
+
 
 def rotate(x: Tensor, quarters: Tensor) -> Tensor:
     """Rotate image i of `x` [n, C, H, H] by `quarters[i]` times 90 degrees, counter-clockwise."""
