@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from robust_flatness.attacks import PGD
-from robust_flatness.config import ConfigError, load_experiment, load_variants
+from robust_flatness.config import ConfigError, load_variants
 from robust_flatness.data import Dataset
 from robust_flatness.errors import TrainingError
 from robust_flatness.models.checkpoint import load_checkpoint
@@ -26,47 +26,6 @@ SLUGS = [slug for slug, variant in load_variants(VARIANTS).items() if variant.de
 def history(directory):
     with open(directory / "history.csv") as file:
         return list(csv.DictReader(file))
-
-
-def tiny_experiment():
-    """The catalogue on 20 images of 8x8; epochs so few that no variant trains for more than two."""
-    attack = {"epsilon": 0.1, "step_size": 0.05, "steps": 2}
-    robustness = {"attack": attack, "test_examples": 9, "train_examples": 9}
-    robustness |= {"clean_test_examples": 9, "clean_train_examples": 9}
-    flatness = {"attack": attack, "average": {"xi": [0.5]}, "worst": {"xi": [0.003]}}
-    flatness |= {"test_examples": 9, "train_examples": 9}
-    return load_experiment(
-        {
-            "experiment": "tiny",
-            "epsilon": 0.1,
-            "data": {
-                "name": "npz", "path": "x.npz", "train": 20, "unlabeled": 12,
-                "early_stopping": 9, "test": 12,
-            },
-            "model": {"name": "small-resnet", "width": 2},
-            "training": {
-                "epochs": 2, "batch_size": 8, "learning_rate": 0.02, "weight_decay": 0.0005,
-                "step_size": 0.05, "steps": 3, "snapshots": 2, "early_stopping_restarts": 1,
-            },
-            "measures": {"robustness": robustness, "flatness": flatness},
-            "overrides": {
-                slug: {"set": {"batch_size": size}}
-                for slug, size in {
-                    "batch-size-8": 2, "batch-size-16": 3, "batch-size-32": 4, "batch-size-64": 5,
-                }.items()
-            }
-            # variants that only the number of epochs tells apart
-            | {f"cyclic-{n}": {"set": {"epochs": 2}} for n in (1, 2, 3, 4)}
-            | {f"entropy-sgd-{n}": {"set": {"epochs": 1}} for n in (1, 2, 3, 5)}
-            | {"autoaugment": {"set": {"augmentation": {"crop": 1, "autoaugment": True, "cutout": 4}}}},
-        },
-        VARIANTS,
-    )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def experiment():
-    return tiny_experiment()
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

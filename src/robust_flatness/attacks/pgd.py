@@ -203,13 +203,34 @@ class PGD:
     ) -> tuple[Found, Tensor, Tensor | None]:
         """Losses and errors at `x_adv`, the logits, and the gradient's signs except at the last iterate."""
         x_adv = x_adv.detach()
-        with torch.set_grad_enabled(not last):
-            x_adv.requires_grad_(not last)
-            logits = net.logits(x_adv, self.precision)
-            losses = loss(logits, y)
-        signs = None if last else torch.autograd.grad(losses.sum(), x_adv)[0].sign_()
-        logits = logits.detach()
-        return Found(x_adv.detach(), losses.detach(), _errors(logits, y)), logits, signs
+        if last:
+            with torch.no_grad():
+                logits = net.logits(x_adv, self.precision)
+                losses, signs = loss(logits, y), None
+        else:
+            logits, losses, signs = self.gradient_signs(net, x_adv, y, loss)
+        return Found(x_adv, losses, _errors(logits, y)), logits, signs
+
+    def gradient_signs(
+        self, net: Network, x_adv: Tensor, y: Tensor, loss: Loss
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits, losses, and the signs of the losses' gradients by the inputs; replayed as a CUDA graph
+        where the network has `graphs`."""
+
+        def compute(x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            x_adv = x_adv.detach().requires_grad_(True)
+            with torch.enable_grad():
+                logits = net.logits(x_adv, self.precision)
+                losses = loss(logits, y)
+            (gradient,) = torch.autograd.grad(losses.sum(), x_adv)
+            return logits.detach(), losses.detach(), gradient.sign_()
+
+        graphs = getattr(net, "graphs", None)
+        if graphs is None:
+            return compute(x_adv, y)
+        net.prepare(self.precision)
+        found = graphs((loss, self.precision), compute, (x_adv, y))
+        return tuple(tensor.clone() for tensor in found)
 
     def _moved(self, x_adv: Tensor, sign: Tensor, low: Tensor, high: Tensor) -> Tensor:
         return torch.clamp(x_adv + self.step_size * sign, low, high)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from robust_flatness.config import ModelSpec, parse
 from robust_flatness.errors import FileError
 from robust_flatness.files import atomic_path, canonical_json
+from robust_flatness.graphs import Graphs
 from robust_flatness.models import build_model
 from robust_flatness.models.inference import InferenceModel
 from robust_flatness.seeding import generator
@@ -55,7 +56,9 @@ class Network:
     @cached_property
     def inference(self) -> InferenceModel:
         """The network as attacks and measures compute it, traced once for all of them."""
-        return InferenceModel(self.model)
+        inference = InferenceModel(self.model)
+        inference.graphs = Graphs()
+        return inference
 
     @property
     def sha256(self) -> str:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_flatness.errors import ConfigError, MeasurementWarning
+from robust_flatness.graphs import Graphs
 from robust_flatness.inputs import check_classes
 from robust_flatness.models.convolution import channels_last_strides
 from robust_flatness.models.copying import (
@@ -39,6 +40,9 @@ class InferenceModel(nn.Module):
     example
         A few inputs on which the function is checked; without them, the first inputs seen are used.
 
+    `graphs` may be set for the kit's own networks: attacks are then replayed as CUDA graphs on a GPU,
+    for which the network must neither wait for the device nor choose by values.
+
     Raises
     ------
     ConfigError
@@ -50,6 +54,7 @@ class InferenceModel(nn.Module):
         model = unwrapped(model)
         self._source = (model,)  # in a tuple, or the user's model would become a submodule
         self._handles: tuple[nn.Module | None, list] = (None, [])
+        self.graphs: Graphs | None = None
         self.classes: int | None = None
         self.random = False
         self._channels_last = False

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from robust_flatness.attacks.pgd import PGD, project, random_start
+from robust_flatness.attacks.pgd import PGD, cross_entropy, project, random_start
 from robust_flatness.config import TrainingSpec
 from robust_flatness.models.inference import InferenceModel
 from robust_flatness.training.objectives import Batch, Forward, Objective
@@ -83,15 +83,10 @@ def pgd_tau(
     left = torch.full_like(y, tau)
     flipped = torch.zeros_like(y, dtype=torch.bool)
     for _ in range(pgd.steps):
-        with torch.enable_grad():
-            x_adv.requires_grad_(True)
-            logits = inference.logits(x_adv, pgd.precision)
-            losses = torch.nn.functional.cross_entropy(logits, y, reduction="sum")
-            (gradient,) = torch.autograd.grad(losses, x_adv)
-        x_adv = x_adv.detach()
+        logits, _, signs = pgd.gradient_signs(inference, x_adv, y, cross_entropy)
         flipped |= logits.argmax(1) != y
         moving = ~flipped | (left > 0)
         left -= (flipped & moving).to(left.dtype)
-        stepped = project(x_adv + pgd.step_size * gradient.sign(), x, pgd.epsilon)
+        stepped = project(x_adv + pgd.step_size * signs, x, pgd.epsilon)
         x_adv = torch.where(moving[:, None, None, None], stepped, x_adv)
     return x_adv

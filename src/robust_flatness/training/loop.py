@@ -19,6 +19,7 @@ from robust_flatness.data.augmentation import augment
 from robust_flatness.devices import out_of_memory, with_precision_on
 from robust_flatness.errors import TrainingError
 from robust_flatness.files import canonical_json
+from robust_flatness.graphs import Graphs
 from robust_flatness.models import build_model
 from robust_flatness.models.checkpoint import Metadata, save_checkpoint
 from robust_flatness.models.inference import InferenceModel
@@ -203,6 +204,9 @@ class Training:
         example = dataset.images("train", min(2, len(self.labels)), device)
         self.inference = InferenceModel(self.network, example)
         self.evaluator = InferenceModel(self.model, example)
+        # batches of an epoch come in two sizes, the last one's and the others'
+        self.graphs = Graphs(most=2)
+        self.inference.graphs, self.evaluator.graphs = Graphs(most=2), Graphs(most=2)
         self.perturbation = None
         if spec.weight_perturbation:
             self.perturbation = WeightPerturbation(self.network, spec.weight_perturbation)
@@ -291,8 +295,7 @@ class Training:
         batch = replace(batch, x_adv=x_adv)
         self.optimizer.zero_grad(set_to_none=True)
         if self.perturbation is None:
-            loss, logits = self.objective(self._forward, batch)
-            loss.backward()
+            loss, logits = self._plain_gradient(batch)
         else:
             loss, logits = self._perturbed_gradient(batch)
         with torch.no_grad():
@@ -308,6 +311,23 @@ class Training:
             )
             self.sums[2:] += rows.sum(1)
         return loss.detach()
+
+    def _plain_gradient(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The gradient at the weights as they are; on a GPU forward and backward pass are replayed."""
+
+        def compute(x: Tensor, y: Tensor, target: Tensor, x_adv: Tensor) -> list[Tensor]:
+            for parameter in self.parameters:
+                parameter.grad = None
+            seen = replace(batch, x=x, y=y, target=target, x_adv=x_adv)
+            loss, logits = self.objective(self._forward, seen)
+            loss.backward()
+            return [loss.detach(), logits.detach(), *(p.grad for p in self.parameters)]
+
+        inputs = (batch.x, batch.y, batch.target, batch.x_adv)
+        loss, logits, *gradients = self.graphs("update", compute, inputs, list(self.network.buffers()))
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
+        return loss.clone(), logits
 
     def _perturbed_gradient(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """AT-AWP: the gradient at w + nu, in training mode, each element clamped.

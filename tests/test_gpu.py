@@ -1,0 +1,66 @@
+"""What only a GPU can show; skipped elsewhere."""
+
+import pytest
+import torch
+
+from robust_flatness.attacks import PGD
+from robust_flatness.config import ModelSpec
+from robust_flatness.graphs import Graphs
+from robust_flatness.models import build_model
+from robust_flatness.models.inference import InferenceModel
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+
+
+def network(seed=0):
+    stream = torch.Generator().manual_seed(seed)
+    spec = ModelSpec(name="resnet18", width=8)
+    return build_model(spec, 10, [0.5] * 3, [0.3] * 3, stream).cuda().eval()
+
+
+def images(count=32):
+    stream = torch.Generator().manual_seed(1)
+    x = torch.rand(count, 3, 16, 16, generator=stream)
+    return x.cuda(), torch.randint(10, (count,), generator=stream).cuda()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_replayed_attacks_are_the_plain_ones(precision):
+    x, y = images()
+    model = network()
+    plain, replayed = InferenceModel(model, x[:2]), InferenceModel(model, x[:2])
+    replayed.graphs = Graphs()
+    attack = PGD(8 / 255, 2 / 255, 5, 2, precision=precision)
+    for seed in range(3):
+        model = network(seed)
+        found = []
+        for net in (plain, replayed):
+            net.refresh(model)
+            found.append(attack(net, x, y, 16, torch.Generator().manual_seed(0)))
+        torch.testing.assert_close(found[0].loss, found[1].loss, rtol=1e-4, atol=1e-5)
+        assert (found[0].error == found[1].error).all()
+
+
+def test_a_replay_puts_back_what_the_warm_up_changed():
+    count = torch.zeros((), device="cuda")
+
+    def function(x):
+        count.add_(1)
+        return [x + count]
+
+    graphs = Graphs(most=1)
+    for turn in range(1, 4):
+        (out,) = graphs("count", function, (torch.full((2,), float(turn), device="cuda"),), [count])
+        assert out.tolist() == [2.0 * turn] * 2
+    # another shape than the one recorded is computed as it comes
+    (out,) = graphs("count", function, (torch.zeros(3, device="cuda"),), [count])
+    assert out.tolist() == [4.0] * 3
+
+
+def test_the_processor_and_the_gpu_agree():
+    x, y = images()
+    model = network()
+    attack = PGD(8 / 255, 2 / 255, 5, 2)
+    on_gpu = attack(model, x, y, 16, torch.Generator().manual_seed(0))
+    on_cpu = attack(model.cpu(), x.cpu(), y.cpu(), 16, torch.Generator().manual_seed(0))
+    assert on_gpu.loss.mean().item() == pytest.approx(on_cpu.loss.mean().item(), rel=1e-2)
