@@ -10,15 +10,15 @@
 # `config/later-claims.yaml` and on this experiment; the papers had other data and networks.
 
 # %%
-from robust_flatness import tables as results
 from robust_flatness.analysis import claims
 from robust_flatness.plotting import inputs, verdicts
+from robust_flatness.tables import frames
 
 notebook = inputs("later_claims", globals().get("snakemake"))
 
 # %%
 published = None if notebook.is_paper else notebook.published.tables
-rules = results.repository() / "config" / "later-claims.yaml"
+rules = frames.repository() / "config" / "later-claims.yaml"
 judged = claims.judge(notebook.tables, published, rules)
 title = f"Claims made since the talk, judged on {notebook.experiment}"
 notebook.write(verdicts.texts(judged, title, notebook.experiment))

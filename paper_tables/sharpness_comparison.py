@@ -13,10 +13,10 @@
 # that the measure ranks the variants as robustness does. Sorted by Spearman's with test RLoss.
 
 # %%
-from robust_flatness import tables as results
 from robust_flatness.analysis import comparison
 from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.plotting import inputs, looks, tables
+from robust_flatness.tables import frames, schema
 
 notebook = inputs("sharpness_comparison", globals().get("snakemake"))
 LOSSES = {"rloss": "robust loss", "ce": "clean loss", "": ""}
@@ -49,7 +49,7 @@ def wide(rows):
 
 shown = wide(compared)
 shown["loss"] = shown["loss"].map(LOSSES)
-shown["section"] = [f"with {results.describe(name)}" for name in shown["against"]]
+shown["section"] = [f"with {schema.describe(name)}" for name in shown["against"]]
 columns = {"words": tables.Column("Measure"), "loss": tables.Column("On"), "group": tables.Column("Kind")}
 columns |= {name: tables.Column(heading) for name, heading in HEADINGS.items()}
 
@@ -62,5 +62,5 @@ if evidence.not_learnt:
     notes.append(f"Left out, since they have not learnt: {', '.join(evidence.not_learnt)}.")
 title = f"Which sharpness predicts robust generalisation, {notebook.experiment}"
 texts = tables.texts(shown.drop(columns=["order", "target"]), columns, title, notes, "section")
-texts[".csv"] = results.frame_text(compared.map(tables.rounded))
+texts[".csv"] = frames.frame_text(compared.map(tables.rounded))
 notebook.write(texts)

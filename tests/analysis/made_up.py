@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from robust_flatness import tables as results
+from robust_flatness.tables import frames, schema
 
 ROBUST = ("awp", "trades", "mart", "self-supervision", "unlabeled")
 REGULARISERS = ("autoaugment", "weight-decay", "label-noise", "entropy-sgd")
@@ -14,15 +14,15 @@ EPOCHS, DROP, SNAPSHOTS = 40, 15, (4, 9, 14, 19, 24, 29, 34, 39)
 SEEDS, EXAMPLES = 5, 60
 
 
-def experiment(seed: int = 0) -> results.Tables:
+def experiment(seed: int = 0) -> frames.Tables:
     """Seventy-six variants of one latent sharpness, the baseline with five seeds."""
     rng = np.random.default_rng(seed)
     models = _models(rng)
-    return results.Tables(
+    return frames.Tables(
         models=models,
         history=_history(rng),
         series=_series(rng),
-        landscape=pd.DataFrame(columns=list(results.LANDSCAPE)),
+        landscape=pd.DataFrame(columns=list(schema.LANDSCAPE)),
         examples=_examples(models, rng),
     )
 

@@ -8,17 +8,17 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 
-from robust_flatness import tables as results
 from robust_flatness.analysis import claims
 from robust_flatness.analysis.claim_tests import FAILS, HOLDS, AnyTest
 from robust_flatness.analysis.correlation import coefficient
 from robust_flatness.analysis.evidence import Evidence, early_stopping_pairs, kink
 from robust_flatness.config import ConfigError
+from robust_flatness.tables import aggregate, frames, printed, schema
 
 
 @pytest.fixture(scope="module")
 def published():
-    return results.read_published()
+    return printed.read_published()
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def judged_by(evidence, rules, **fields):
 
 def test_correlations_of_the_printed_table(published):
     """The values at the end of the science page, from the printed table."""
-    variants = results.with_differences(published.models)
+    variants = aggregate.with_differences(published.models)
     assert len(variants) == 74
     without = variants[variants["variant"] != "weight-clipping-0.025"]
     expected = [
@@ -83,7 +83,7 @@ def changed_claims(tmp_path):
     """A file of claims with one test's fields changed."""
 
     def change(claim: str, test: int, remove: str = "", **fields):
-        source = results.repository() / "config" / "claims.yaml"
+        source = frames.repository() / "config" / "claims.yaml"
         raw = yaml.safe_load(source.read_text(encoding="utf-8"))
         entry = raw["claims"][claim]["tests"][test]
         entry.pop(remove, None)
@@ -135,8 +135,8 @@ def test_intervals_are_the_wider_ones(judged):
 def test_six_variants_without_curves_are_not_testable_rather_than_wrong(published):
     slugs = ["at", "trades-6", "awp-0.01", "label-noise-0.3", "weight-decay-0.05"]
     models = published.models[published.models["variant"].isin(slugs)]
-    empty = (results.empty(columns) for columns in (results.HISTORY, results.SERIES, results.LANDSCAPE))
-    judged = claims.judge(results.Tables(models, *empty), published)
+    empty = (frames.empty(columns) for columns in (schema.HISTORY, schema.SERIES, schema.LANDSCAPE))
+    judged = claims.judge(frames.Tables(models, *empty), published)
     assert {claim.verdict for claim in judged} == {claims.NOT_TESTABLE}
 
 
@@ -162,7 +162,7 @@ def test_an_interval_that_touches_zero_does_not_hold(published, rules):
 
 
 def test_early_stopping_is_paired_within_variants(published):
-    variants = results.with_differences(published.models)
+    variants = aggregate.with_differences(published.models)
     by_epoch = early_stopping_pairs(variants, published.series, "avg_flatness_rloss")
     assert by_epoch.attrs["by_epoch"]
     assert len(by_epoch) == 17

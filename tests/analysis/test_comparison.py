@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from robust_flatness import tables as results
 from robust_flatness.analysis import claims, comparison
 from robust_flatness.analysis.evidence import Evidence
+from robust_flatness.tables import aggregate, frames
 
-LATER = results.repository() / "config" / "later-claims.yaml"
+LATER = frames.repository() / "config" / "later-claims.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_flatness_that_goes_with_small_attacks_alone_is_local(tables, judge):
 
 
 def test_measures_are_compared_at_their_main_radius_and_without_spreads(tables):
-    models = results.with_differences(tables.models.assign(avg_flatness_rloss_se=0.1))
+    models = aggregate.with_differences(tables.models.assign(avg_flatness_rloss_se=0.1))
     columns = [column for found in comparison.candidates(models) for column in found.columns.values()]
     assert "avg_flatness_rloss" in columns
     assert "train_avg_flatness_rloss" in columns
@@ -85,7 +85,7 @@ def test_measures_are_compared_at_their_main_radius_and_without_spreads(tables):
 
 
 def test_the_best_measure_is_ranked_first(tables):
-    models = results.with_differences(tables.models)
+    models = aggregate.with_differences(tables.models)
     compared = comparison.compare(models, ["learning-rate"], ["spearman", "granulated"], resamples=199)
     ranked = comparison.ranked(compared, "test_rloss_pgd", "spearman")
     assert ranked[0].startswith("avg_flatness")
@@ -98,7 +98,7 @@ def test_the_best_measure_is_ranked_first(tables):
 
 
 def test_a_margin_is_ranked_by_its_negative(tables, monkeypatch):
-    models = results.with_differences(tables.models)
+    models = aggregate.with_differences(tables.models)
     monkeypatch.setattr(comparison, "LARGER_IS_BETTER", ("avg_flatness",))
     compared = comparison.compare(models, [], ["spearman"], ["test_rloss_pgd"], resamples=199)
     values = compared.set_index("column")["value"]

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from robust_flatness import tables as results
 from robust_flatness.analysis.grouping import robustness_groups, with_groups
+from robust_flatness.tables import aggregate, printed
 
 
 def test_percentiles_are_of_the_variants_no_worse_than_the_baseline():
@@ -22,13 +22,13 @@ def test_without_a_value_or_a_baseline_there_is_no_group():
 
 
 def test_published_groups_are_as_printed():
-    variants = with_groups(results.variants_at(results.read_published().models))
-    printed = results.read_printed("variants").set_index("variant")["robustness_group"]
-    assert (variants.set_index("variant")["group"] == printed).all()
+    variants = with_groups(aggregate.variants_at(printed.read_published().models))
+    groups = printed.read_printed("variants").set_index("variant")["robustness_group"]
+    assert (variants.set_index("variant")["group"] == groups).all()
 
 
 def test_groups_are_computed_where_none_are_printed():
-    variants = results.variants_at(results.read_published().models).assign(robustness_group="")
+    variants = aggregate.variants_at(printed.read_published().models).assign(robustness_group="")
     groups = with_groups(variants).set_index("variant")["group"]
     assert groups["at"] == "poor"
     assert groups["unlabeled"] == "good"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from robust_flatness import tables as results
+from robust_flatness.tables import frames, printed, schema
 
 EPOCHS = 60
 WORST = {0.003: "", 0.00075: "_0.00075", 0.001: "_0.001", 0.005: "_0.005"}
@@ -19,13 +19,13 @@ LANDSCAPES = ("at", "at-scaled-0.5", "at-scaled-2", "awp-0.01", "trades-6", "unl
 
 def write(directory: Path, seeds: int = 1, variants: tuple[str, ...] | None = None) -> None:
     """Write the four tables of an experiment under `directory`."""
-    published = results.read_published()
-    models = published.models[published.models["family"] != results.ROBUSTBENCH]
+    published = printed.read_published()
+    models = published.models[published.models["family"] != schema.ROBUSTBENCH]
     if variants is not None:
         models = models[models["variant"].isin(variants)]
     parts = [_tables(models, seed) for seed in range(seeds)]
-    tables = results.Tables(*(pd.concat(group, ignore_index=True) for group in zip(*parts, strict=True)))
-    results.write_tables(tables, directory)
+    tables = frames.Tables(*(pd.concat(group, ignore_index=True) for group in zip(*parts, strict=True)))
+    frames.write_tables(tables, directory)
 
 
 def _tables(published: pd.DataFrame, seed: int):
@@ -33,7 +33,7 @@ def _tables(published: pd.DataFrame, seed: int):
     last = published[published["checkpoint"] == "last"].reset_index(drop=True)
     at = last[last["variant"] == "at"].iloc[0]
     scaled = last["derived"] == 1
-    for name in results.ERRORS + results.LOSSES:
+    for name in schema.ERRORS + schema.LOSSES:
         last.loc[scaled, name] = at[name]
     best = published[(published["checkpoint"] == "best") & (published["derived"] == 0)]
     improved = best.set_index("variant")["test_rloss_pgd"].reindex(last["variant"]).to_numpy()
@@ -52,7 +52,7 @@ def _tables(published: pd.DataFrame, seed: int):
 def _measured(frame: pd.DataFrame, checkpoint: str, rng, sharpness: float = 1.0) -> pd.DataFrame:
     frame = frame.assign(checkpoint=checkpoint, epochs=EPOCHS, epoch=EPOCHS - 1)
     shake = lambda scale=0.08: np.exp(rng.normal(0, scale, len(frame)))  # noqa: E731
-    for name in (*results.ERRORS, *results.LOSSES):
+    for name in (*schema.ERRORS, *schema.LOSSES):
         frame[name] = (0.6 * frame[name] * shake()).round(4)
     flat = {
         "avg_flatness_rloss": frame["avg_flatness_rloss"],
@@ -79,7 +79,7 @@ def _measured(frame: pd.DataFrame, checkpoint: str, rng, sharpness: float = 1.0)
 def _history(models: pd.DataFrame, rng, seed: int) -> pd.DataFrame:
     parts = []
     for row in models[(models["checkpoint"] == "last") & (models["derived"] == 0)].itertuples():
-        spec = results.catalogue()[row.variant]
+        spec = frames.catalogue()[row.variant]
         epochs = max(1, round(EPOCHS * eval_fraction(spec.scale.get("epochs", 1))))
         epoch = np.arange(epochs)
         share = (epoch + 1) / epochs
@@ -105,7 +105,7 @@ def _history(models: pd.DataFrame, rng, seed: int) -> pd.DataFrame:
 
 def rates(variant: str, share: np.ndarray) -> np.ndarray:
     """The published learning rates where a variant has its own, else the baseline's."""
-    history = results.read_published().history
+    history = printed.read_published().history
     rows = history[history["variant"] == (variant if variant in set(history["variant"]) else "at")]
     return np.interp(share, rows["normalised_epoch"], rows["learning_rate"])
 
@@ -117,7 +117,7 @@ def eval_fraction(value) -> float:
 
 
 def _series(models: pd.DataFrame, rng, seed: int) -> pd.DataFrame:
-    named = {*results.read_published().series["variant"]}
+    named = {*printed.read_published().series["variant"]}
     parts = []
     for row in models[(models["checkpoint"] == "last") & models["variant"].isin(named)].itertuples():
         epoch = np.array([*range(0, EPOCHS, 5), EPOCHS - 1])
@@ -136,7 +136,7 @@ def _series(models: pd.DataFrame, rng, seed: int) -> pd.DataFrame:
             "hessian_max": 30 + 400 * late if row.variant == "at" else np.nan,
         }
         parts.append(pd.DataFrame(part))
-    return pd.concat(parts, ignore_index=True) if parts else results.empty(results.SERIES)
+    return pd.concat(parts, ignore_index=True) if parts else frames.empty(schema.SERIES)
 
 
 def _landscape(models: pd.DataFrame, rng, seed: int) -> pd.DataFrame:
@@ -154,4 +154,4 @@ def _landscape(models: pd.DataFrame, rng, seed: int) -> pd.DataFrame:
                     "rloss_std": 0.1 * steep * s**2 if direction == "random" else np.nan,
                 }
                 parts.append(pd.DataFrame(part))
-    return pd.concat(parts, ignore_index=True) if parts else results.empty(results.LANDSCAPE)
+    return pd.concat(parts, ignore_index=True) if parts else frames.empty(schema.LANDSCAPE)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import synthetic
 
-from robust_flatness import tables as results
+from robust_flatness.tables import importing
 
 ROOT = Path(__file__).parents[2]
 FIGURES = sorted((ROOT / "figures").glob("*.py"))
@@ -39,7 +39,7 @@ def workspace(tmp_path_factory) -> Path:
     synthetic.write(folder / "results/six", variants=SIX)
     sent = folder / "sent.csv"
     sent.write_text("variant,test_err\nat,20\nmine,30\n")
-    results.import_table(sent, folder / "results/bare")
+    importing.import_table(sent, folder / "results/bare")
     return folder
 
 

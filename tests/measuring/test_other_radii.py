@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from robust_flatness import tables as results
 from robust_flatness.config import ModelSpec
 from robust_flatness.data import Dataset
 from robust_flatness.measuring.other_radii import OtherRadiiSpec, other_radii, passes
 from robust_flatness.models import build_model
 from robust_flatness.models.checkpoint import Checkpoint, Metadata
 from robust_flatness.seeding import generator
+from robust_flatness.tables import schema
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def measured():
     def measure(**values):
         attack = {"epsilon": 0.1, "step_size": 0.05, "steps": 3}
         spec = OtherRadiiSpec(attack=attack, test_examples=40, **values)
-        return spec, other_radii(Checkpoint(network, known, "last"), dataset, spec, seed=0).values
+        return spec, other_radii(Checkpoint(network, "last", metadata=known), dataset, spec, seed=0).values
 
     return measure
 
@@ -39,8 +39,8 @@ def test_error_grows_with_the_radius(measured):
 def test_the_columns_are_known_and_say_the_radius(measured):
     spec, values = measured()
     assert {"test_rerr_pgd_eps_0.25", "test_rerr_pgd_eps_2"} <= values.keys()
-    assert all(results.is_known_column(name) for name in values)
-    assert results.describe("test_rerr_pgd_eps_0.25") == "test RErr, PGD (%) at 0.25 ε"
+    assert all(schema.is_known_column(name) for name in values)
+    assert schema.describe("test_rerr_pgd_eps_0.25") == "test RErr, PGD (%) at 0.25 ε"
     assert passes(spec, 0, 0) == 2 * 40 * 3
 
 

@@ -9,17 +9,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from robust_flatness import tables as results
 from robust_flatness.config import TrainingSpec
 from robust_flatness.errors import FileError
 from robust_flatness.plotting import curves, inputs, looks, style, tables
 from robust_flatness.plotting.labels import place_labels
+from robust_flatness.tables import frames, importing, printed, schema
 
 OKABE_ITO = {"#000000", "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#545454"}
 
 
 def test_every_family_has_a_look_of_its_own():
-    needed = {spec.family for spec in results.catalogue().values()} | {results.ROBUSTBENCH, results.OTHER}
+    needed = {spec.family for spec in frames.catalogue().values()} | {schema.ROBUSTBENCH, schema.OTHER}
     assert needed <= set(looks.every())
     drawn = [(look.color, look.marker) for look in looks.every().values()]
     assert len(set(drawn)) == len(drawn)
@@ -31,7 +31,7 @@ def test_families_name_their_variants_and_settings():
     settings = TrainingSpec.model_fields
     for name, look in looks.every().items():
         if look.named:
-            assert results.catalogue()[look.named].family == name
+            assert frames.catalogue()[look.named].family == name
         assert look.setting is None or (look.setting in settings and look.parameter)
 
 
@@ -92,8 +92,8 @@ def test_a_lone_label_stands_beside_its_point():
 
 
 def test_hyperparameters_are_in_order():
-    frame = pd.DataFrame({"variant": [*results.catalogue()]})
-    frame["family"] = [spec.family for spec in results.catalogue().values()]
+    frame = pd.DataFrame({"variant": [*frames.catalogue()]})
+    frame["family"] = [spec.family for spec in frames.catalogue().values()]
     values = [value for _, value in curves.by_hyperparameter(frame, ("batch-size",))]
     assert values == ["8", "16", "32", "64", "256", "512"]
     assert [slug for slug, _ in curves.by_hyperparameter(frame, ("activation",))] == ["mish", "silu", "gelu"]
@@ -102,7 +102,7 @@ def test_hyperparameters_are_in_order():
 
 
 def test_drops_are_where_the_rate_falls():
-    history = results.read_published().history
+    history = printed.read_published().history
     assert curves.drops(history) == pytest.approx([0.4, 0.6, 0.8], abs=1e-3)
     assert curves.drops(history, "constant-learning-rate-0.01") == []
 
@@ -197,7 +197,7 @@ def test_an_unknown_experiment_is_named_with_those_there_are(workspace, monkeypa
 
 
 def test_the_printed_numbers_are_known_as_such(tmp_path, workspace):
-    results.import_table(results.published_directory() / "variants.csv", tmp_path / "results/paper")
+    importing.import_table(printed.published_directory() / "variants.csv", tmp_path / "results/paper")
     job = types.SimpleNamespace(
         input=types.SimpleNamespace(
             models=str(tmp_path / "results/paper/models.csv"), families=[looks.file()]

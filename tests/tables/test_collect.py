@@ -215,7 +215,7 @@ def test_variants_that_come_out_as_one_model_are_marked(results):
     for variant in ("at", "trades-6"):
         path = results / variant / "seed-0/measures/last/robustness.json"
         content = json.loads(path.read_text())
-        content["checkpoint"]["sha256"] = "5a3e" * 16
+        content["checkpoint"]["weights_sha256"] = "5a3e" * 16
         path.write_text(json.dumps(content))
     collect_results(CollectSpec.model_validate(SPEC), results)
     marked = {row["variant"]: row["same_as"] for row in read(results / "models.csv")}

@@ -16,7 +16,7 @@ RUN = {
 def model(variant, seed=0, checkpoint="last", **changed):
     row = {"variant": variant, "seed": seed, "checkpoint": checkpoint, "test_rloss_pgd": 1.5}
     row |= {"setting_precision": "float32", "setting_weight_decay": 0.0005, **RUN}
-    return row | {"run_checkpoint": f"{variant}-{seed}-{checkpoint}"} | changed
+    return row | {"run_weights": f"{variant}-{seed}-{checkpoint}"} | changed
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_numbers_are_equal_however_they_are_written(run, tmp_path):
     ("changed", "words"),
     [
         ({"test_rloss_pgd": 1.75}, ["models.csv", "variant at, seed 0, checkpoint last", "1.5", "1.75"]),
-        ({"run_checkpoint": "other"}, ["run_checkpoint", "variant at"]),
+        ({"run_weights": "other"}, ["run_weights", "variant at"]),
         ({"run_config": "deadbeef"}, ["another config", "deadbeef", "c0ffee00"]),
         ({"run_config": ""}, ["another config", "nothing"]),
         ({"run_robustness": "bbbb0000"}, ["other settings of robustness", "bbbb0000"]),
@@ -143,7 +143,7 @@ def test_tables_of_another_experiment_are_found_before_anything_runs(run):
 
 
 def test_variants_with_equal_weights_are_marked_across_runs(run, tmp_path):
-    sources = [run("a", [model("mish")]), run("b", [model("silu", run_checkpoint="mish-0-last")])]
+    sources = [run("a", [model("mish")]), run("b", [model("silu", run_weights="mish-0-last")])]
     merge_tables(sources, tmp_path / "out")
     rows = read_rows(tmp_path / "out/models.csv").rows
     assert {row["variant"]: row["same_as"] for row in rows} == {"mish": "", "silu": "mish"}

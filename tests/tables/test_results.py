@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from robust_flatness import tables as results
 from robust_flatness.errors import FileError
+from robust_flatness.tables import aggregate, frames, importing, printed, schema
 from robust_flatness.tables.rows import read_rows
 
 ROOT = Path(__file__).parents[2]
@@ -28,14 +28,14 @@ def table(tmp_path):
 
 def refused(path: Path) -> str:
     with pytest.raises(FileError) as error:
-        results.read_results_table(path)
+        frames.read_results_table(path)
     message = str(error.value)
     assert str(path) in message
     return message
 
 
 def test_a_good_table_is_read_as_it_is(table):
-    frame = results.read_results_table(table(HEADER + ROW + "at,0,best,54.6,1.53,\n"))
+    frame = frames.read_results_table(table(HEADER + ROW + "at,0,best,54.6,1.53,\n"))
     assert frame["test_rerr_aa"].tolist() == [62.8, 54.6]
     assert math.isnan(frame["avg_flatness_rloss"][1])
     assert frame["family"].tolist() == ["at", "at"]
@@ -43,31 +43,31 @@ def test_a_good_table_is_read_as_it_is(table):
 
 
 def test_identity_may_be_left_out(table):
-    frame = results.read_results_table(table("variant,test_rloss_pgd\nat,1\ntrades-6,2\n"))
+    frame = frames.read_results_table(table("variant,test_rloss_pgd\nat,1\ntrades-6,2\n"))
     assert frame["checkpoint"].tolist() == ["last", "last"]
     assert frame["seed"].tolist() == [0, 0]
     assert frame["family"].tolist() == ["at", "trades"]
 
 
 def test_unknown_variants_are_kept_as_other(table):
-    frame = results.read_results_table(table(HEADER + ROW + "my-net,0,last,50,1.5,0.3\n"))
+    frame = frames.read_results_table(table(HEADER + ROW + "my-net,0,last,50,1.5,0.3\n"))
     assert frame["family"].tolist() == ["at", "other"]
     assert frame["label"][1] == "my-net"
     assert frame["derived"].tolist() == [0, 0]
 
 
 def test_derived_models_are_known_as_such(table):
-    frame = results.read_results_table(table("variant,test_rloss_pgd\nat-scaled-2,1\n"))
+    frame = frames.read_results_table(table("variant,test_rloss_pgd\nat-scaled-2,1\n"))
     assert frame["derived"].tolist() == [1]
-    assert results.variants_at(frame).empty
+    assert aggregate.variants_at(frame).empty
 
 
 def test_radii_and_spreads_are_columns(table):
     names = "avg_flatness_rloss_0.25,worst_flatness_ce_0.00075,train_avg_flatness_rloss_1.0_se,setting_width"
-    frame = results.read_results_table(table(f"variant,{names}\nat,1,2,3,wide\n"))
+    frame = frames.read_results_table(table(f"variant,{names}\nat,1,2,3,wide\n"))
     assert frame["setting_width"][0] == "wide"
-    assert results.radius_columns(frame.columns, "avg") == {0.25: "avg_flatness_rloss_0.25"}
-    assert results.radius_columns(frame.columns, "worst", "ce") == {0.00075: "worst_flatness_ce_0.00075"}
+    assert schema.radius_columns(frame.columns, "avg") == {0.25: "avg_flatness_rloss_0.25"}
+    assert schema.radius_columns(frame.columns, "worst", "ce") == {0.00075: "worst_flatness_ce_0.00075"}
 
 
 @pytest.mark.parametrize(
@@ -110,35 +110,35 @@ def test_what_is_no_text_is_refused(tmp_path):
 
 
 def test_byte_order_mark_and_blank_end_are_no_harm(table):
-    frame = results.read_results_table(table("\ufeff" + HEADER + ROW + "\n\n"))
+    frame = frames.read_results_table(table("\ufeff" + HEADER + ROW + "\n\n"))
     assert len(frame) == 1
 
 
 def test_import_writes_all_tables_or_nothing(table, tmp_path):
     target = tmp_path / "results" / "mine"
-    results.import_table(table(HEADER + ROW), target)
-    assert {path.name for path in target.iterdir()} == {f"{name}.csv" for name in results.TABLES}
-    tables = results.read_tables(target)
+    importing.import_table(table(HEADER + ROW), target)
+    assert {path.name for path in target.iterdir()} == {f"{name}.csv" for name in schema.TABLES}
+    tables = frames.read_tables(target)
     assert tables.models["test_rloss_pgd"].tolist() == [3.91]
     assert tables.history.empty
     with pytest.raises(FileError):
-        results.import_table(table(HEADER + ROW + ROW), tmp_path / "other")
+        importing.import_table(table(HEADER + ROW + ROW), tmp_path / "other")
     assert not (tmp_path / "other").exists()
     with pytest.raises(FileError, match="no such file"):
-        results.import_table(tmp_path / "none.csv", target)
+        importing.import_table(tmp_path / "none.csv", target)
 
 
 def test_import_takes_the_curves_beside_the_table_along(table, tmp_path):
     path = table(HEADER + ROW)
     (tmp_path / "history.csv").write_text("variant,epoch,normalised_epoch,test_rloss\nat,0,0.5,2.5\n")
-    results.import_table(path, tmp_path / "to")
-    assert results.read_history(tmp_path / "to" / "history.csv")["test_rloss"].tolist() == [2.5]
+    importing.import_table(path, tmp_path / "to")
+    assert frames.read_history(tmp_path / "to" / "history.csv")["test_rloss"].tolist() == [2.5]
 
 
 def test_columns_of_ones_own_are_kept(table, tmp_path):
     path = table("variant,test_rloss_pgd,optimiser,gpu_hours\nat,1,lion,2.5\nmish,2,sgd,\n")
-    results.import_table(path, tmp_path / "to")
-    frame = results.read_models(tmp_path / "to/models.csv")
+    importing.import_table(path, tmp_path / "to")
+    frame = frames.read_models(tmp_path / "to/models.csv")
     assert frame["optimiser"].tolist() == ["lion", "sgd"]
     assert frame["gpu_hours"][0] == 2.5
     assert math.isnan(frame["gpu_hours"][1])
@@ -148,9 +148,9 @@ def test_columns_of_ones_own_are_kept(table, tmp_path):
     "path", sorted((ROOT / "docs/results").glob("*/models.csv")), ids=lambda p: p.parent.name
 )
 def test_the_kit_reads_what_it_writes(path, tmp_path):
-    results.import_table(path, tmp_path / "once")
-    results.import_table(tmp_path / "once/models.csv", tmp_path / "twice")
-    for name in results.TABLES:
+    importing.import_table(path, tmp_path / "once")
+    importing.import_table(tmp_path / "once/models.csv", tmp_path / "twice")
+    for name in schema.TABLES:
         once, twice = (tmp_path / f"{folder}/{name}.csv" for folder in ("once", "twice"))
         assert once.read_bytes() == twice.read_bytes()
     given, kept = (read_rows(table) for table in (path, tmp_path / "once/models.csv"))
@@ -159,9 +159,9 @@ def test_the_kit_reads_what_it_writes(path, tmp_path):
 
 
 def test_import_of_the_published_folder_brings_everything(tmp_path):
-    results.import_table(results.published_directory() / "variants.csv", tmp_path)
-    tables = results.read_tables(tmp_path)
-    published = results.read_published()
+    importing.import_table(printed.published_directory() / "variants.csv", tmp_path)
+    tables = frames.read_tables(tmp_path)
+    published = printed.read_published()
     for name in ("models", "history", "series"):
         left, right = getattr(tables, name), getattr(published, name)
         assert len(left) == len(right)
@@ -171,25 +171,25 @@ def test_import_of_the_published_folder_brings_everything(tmp_path):
 
 def test_written_numbers_read_back_exactly(tmp_path):
     values = [0.1, 1 / 3, 1e-17, 123456789.125, math.nan, -0.0]
-    frame = results.read_published().models.head(6).assign(test_ce=values)
-    tables = results.Tables(frame, *[results.empty(("variant",))] * 3)
-    results.write_tables(tables, tmp_path)
-    again = results.read_models(tmp_path / "models.csv")
+    frame = printed.read_published().models.head(6).assign(test_ce=values)
+    tables = frames.Tables(frame, *[frames.empty(("variant",))] * 3)
+    frames.write_tables(tables, tmp_path)
+    again = frames.read_models(tmp_path / "models.csv")
     assert np.array_equal(again["test_ce"].to_numpy(), np.array(values), equal_nan=True)
 
 
 def test_an_empty_history_is_an_empty_table(tmp_path):
     (tmp_path / "history.csv").write_text("variant\n")
-    history = results.read_history(tmp_path / "history.csv")
+    history = frames.read_history(tmp_path / "history.csv")
     assert history.empty
     assert "test_rloss" in history
-    assert results.over_seeds(history, ("variant", "epoch")).empty
+    assert aggregate.over_seeds(history, ("variant", "epoch")).empty
 
 
 def test_published_models_are_as_printed():
-    models = results.read_published().models
+    models = printed.read_published().models
     assert (models["checkpoint"] == "best").sum() == 74
-    assert (models["family"] == results.ROBUSTBENCH).sum() == 8
+    assert (models["family"] == schema.ROBUSTBENCH).sum() == 8
     at = models[(models["variant"] == "at") & (models["checkpoint"] == "last")].iloc[0]
     assert (at["test_rerr_aa"], at["avg_flatness_rloss"], at["hessian_max"]) == (62.8, 1.22, 1990)
     best = models[(models["variant"] == "at") & (models["checkpoint"] == "best")].iloc[0]
@@ -199,7 +199,7 @@ def test_published_models_are_as_printed():
 
 
 def test_published_curves_are_in_our_units():
-    published = results.read_published()
+    published = printed.read_published()
     at = published.history[published.history["variant"] == "at"]
     assert at["test_rerr"].between(50, 75).all()  # per cent
     assert at["normalised_epoch"].iloc[-1] == 1
@@ -212,7 +212,7 @@ def test_published_curves_are_in_our_units():
 
 
 def test_variants_of_ones_own_are_no_printed_numbers(monkeypatch, tmp_path):
-    before = results.read_published()
+    before = printed.read_published()
     mine = (ROOT / "config/variants.yaml").read_text() + (
         "mine: {label: Mine, family: learning-rate, scale: {learning_rate: 3}}\n"
         "round: {label: Round, family: cyclic, set: {schedule: cyclic}}\n"
@@ -221,18 +221,18 @@ def test_variants_of_ones_own_are_no_printed_numbers(monkeypatch, tmp_path):
     (tmp_path / "config/variants.yaml").write_text(mine.replace("label: TRADES", "label: Trades"))
     (tmp_path / "paper_tables").symlink_to(ROOT / "paper_tables")
     monkeypatch.chdir(tmp_path)
-    results.catalogue.cache_clear()
+    frames.catalogue.cache_clear()
     try:
-        assert "mine" in results.catalogue()
-        after = results.read_published()
+        assert "mine" in frames.catalogue()
+        after = printed.read_published()
     finally:
-        results.catalogue.cache_clear()
-    for name in results.TABLES:
+        frames.catalogue.cache_clear()
+    for name in schema.TABLES:
         pd.testing.assert_frame_equal(getattr(after, name), getattr(before, name))
 
 
 def test_cyclic_rates_peak_in_the_middle_of_each_cycle():
-    history = results.read_published().history
+    history = printed.read_published().history
     rates = history[history["variant"] == "cyclic-2"]["learning_rate"].to_numpy()
     assert len(rates) == 60
     assert {int(np.argmax(rates[:30])), 30 + int(np.argmax(rates[30:]))} <= {14, 15, 44, 45}
@@ -241,20 +241,20 @@ def test_cyclic_rates_peak_in_the_middle_of_each_cycle():
 
 
 def test_seeds_are_averaged_with_their_spread():
-    models = results.read_published().models
+    models = printed.read_published().models
     second = models.assign(seed=1, test_rloss_pgd=models["test_rloss_pgd"] + 1)
-    variants = results.variants_at(pd.concat([models, second])).set_index("variant")
+    variants = aggregate.variants_at(pd.concat([models, second])).set_index("variant")
     assert variants.loc["at", "test_rloss_pgd"] == pytest.approx(4.41)
     assert variants.loc["at", "test_rloss_pgd_seed_sd"] == pytest.approx(math.sqrt(0.5))
     assert variants.loc["at", "seeds"] == 2
     assert variants.loc["at", "label"] == "AT (baseline)"
-    assert "test_rloss_pgd_seed_sd" not in results.variants_at(models)
+    assert "test_rloss_pgd_seed_sd" not in aggregate.variants_at(models)
 
 
 def test_seeds_have_a_standard_error():
-    models = results.read_published().models
+    models = printed.read_published().models
     seeds = [models.assign(seed=seed, test_rloss_pgd=models["test_rloss_pgd"] + seed) for seed in range(4)]
-    at = results.variants_at(pd.concat(seeds)).set_index("variant").loc["at"]
+    at = aggregate.variants_at(pd.concat(seeds)).set_index("variant").loc["at"]
     assert at["test_rloss_pgd_seed_se"] == pytest.approx(at["test_rloss_pgd_seed_sd"] / 2)
 
 
@@ -267,40 +267,40 @@ def rows_of(**columns) -> pd.DataFrame:
 
 def test_a_model_near_guessing_has_not_learnt():
     of_ten = rows_of(train_err=[79.9, 80.0, 90.0, math.nan])
-    assert results.learnt(of_ten).tolist() == [True, False, False, True]
+    assert aggregate.learnt(of_ten).tolist() == [True, False, False, True]
     of_two = rows_of(train_err=[39.9, 40.0], classes=[2.0, 2.0])
-    assert results.learnt(of_two).tolist() == [True, False]
+    assert aggregate.learnt(of_two).tolist() == [True, False]
 
 
 def test_a_model_with_a_measure_that_is_no_number_has_not_learnt():
     frame = rows_of(train_err=[5.0, 5.0], not_finite=["", "avg_flatness_rloss"])
-    assert results.learnt(frame).tolist() == [True, False]
+    assert aggregate.learnt(frame).tolist() == [True, False]
 
 
 def test_the_last_checkpoint_decides_for_the_model():
     last = rows_of(train_err=[10.0, 85.0])
     best = last.assign(checkpoint="best", train_err=[85.0, 20.0])
-    assert results.learnt(pd.concat([last, best], ignore_index=True)).tolist() == [True, False] * 2
+    assert aggregate.learnt(pd.concat([last, best], ignore_index=True)).tolist() == [True, False] * 2
 
 
 def test_seeds_that_have_not_learnt_are_left_out_of_the_mean():
     seeds = [rows_of(train_err=errors).assign(seed=seed) for seed, errors in enumerate(([10, 85], [90, 90]))]
-    averaged = results.variants_at(pd.concat(seeds, ignore_index=True))
+    averaged = aggregate.variants_at(pd.concat(seeds, ignore_index=True))
     assert averaged["train_err"].tolist() == [10, 87.5]
     assert averaged["seeds"].tolist() == [1, 2]
-    assert results.learnt(averaged).tolist() == [True, False]
+    assert aggregate.learnt(averaged).tolist() == [True, False]
 
 
 def test_a_measure_that_is_no_number_is_missing_and_named(table):
     header = "variant,test_rloss_pgd,avg_flatness_rloss,hessian_max,not_finite\n"
-    frame = results.read_results_table(table(header + "at,1,inf,nan,avg_flatness_rloss hessian_max\n"))
+    frame = frames.read_results_table(table(header + "at,1,inf,nan,avg_flatness_rloss hessian_max\n"))
     assert frame[["avg_flatness_rloss", "hessian_max"]].isna().all(axis=None)
-    assert not results.learnt(frame).any()
+    assert not aggregate.learnt(frame).any()
     assert "'inf'" in refused(table(header + "at,inf,1,2,avg_flatness_rloss\n"))
 
 
 def test_differences_are_within_a_variant():
-    variants = results.with_differences(results.read_published().models).set_index("variant")
+    variants = aggregate.with_differences(printed.read_published().models).set_index("variant")
     assert len(variants) == 74
     assert variants.loc["at", "rloss_gap"] == pytest.approx(3.91 - 0.19)
     assert variants.loc["at", "rloss_overfitting"] == pytest.approx(3.91 - 1.53)
@@ -308,24 +308,24 @@ def test_differences_are_within_a_variant():
 
 
 def test_ours_and_theirs_are_joined_by_variant(table):
-    ours = results.variants_at(results.read_results_table(table(HEADER + ROW + "mine,0,last,50,1.5,0.3\n")))
-    joined = results.join_published(ours, results.variants_at(results.read_published().models))
+    ours = aggregate.variants_at(frames.read_results_table(table(HEADER + ROW + "mine,0,last,50,1.5,0.3\n")))
+    joined = aggregate.join_published(ours, aggregate.variants_at(printed.read_published().models))
     assert joined["test_rloss_pgd_published"].tolist()[0] == 3.91
     assert math.isnan(joined["test_rloss_pgd_published"][1])
 
 
 def test_absolute_values_compare_on_the_same_dataset_only(table):
-    published = results.read_published().models
-    assert results.same_data(published, published)
-    assert not results.same_data(published.assign(dataset="digits"), published)
-    assert not results.same_data(results.read_results_table(table(HEADER + ROW)), published)
+    published = printed.read_published().models
+    assert aggregate.same_data(published, published)
+    assert not aggregate.same_data(published.assign(dataset="digits"), published)
+    assert not aggregate.same_data(frames.read_results_table(table(HEADER + ROW)), published)
 
 
 def test_columns_are_named_in_words():
-    assert results.describe("avg_flatness_rloss") == "average-case flatness in RLoss"
-    assert results.describe("worst_flatness_rloss_0.00075").endswith("(ξ = 0.00075)")
-    assert "training examples" in results.describe("train_avg_flatness_ce")
-    assert results.describe("avg_flatness_rloss_std").startswith("standard deviation")
-    assert results.direction("avg_flatness_rloss") == "lower is flatter"
-    assert results.direction("test_rloss_pgd") == "lower is more robust"
-    assert results.direction("test_ce") == ""
+    assert schema.describe("avg_flatness_rloss") == "average-case flatness in RLoss"
+    assert schema.describe("worst_flatness_rloss_0.00075").endswith("(ξ = 0.00075)")
+    assert "training examples" in schema.describe("train_avg_flatness_ce")
+    assert schema.describe("avg_flatness_rloss_std").startswith("standard deviation")
+    assert schema.direction("avg_flatness_rloss") == "lower is flatter"
+    assert schema.direction("test_rloss_pgd") == "lower is more robust"
+    assert schema.direction("test_ce") == ""

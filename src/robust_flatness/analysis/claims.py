@@ -10,11 +10,11 @@ from pathlib import Path
 import pandas as pd
 from pydantic import Field
 
-from robust_flatness import tables as results
 from robust_flatness.analysis.claim_tests import FAILS, UNTESTABLE, AnyTest, Finding, Rules
 from robust_flatness.analysis.claim_tests.base import noted
 from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.config import ConfigError, Spec, load_yaml, parse
+from robust_flatness.tables import frames, schema
 
 REPRODUCED, NOT_REPRODUCED, NOT_TESTABLE = "reproduced", "not reproduced", "not testable"
 
@@ -84,12 +84,12 @@ def load_claims(path: Path | None = None) -> ClaimsSpec:
         For a kind of test that does not exist, a field that the kind does not have, or one that is
         missing: a line each.
     """
-    path = path or results.repository() / "config" / "claims.yaml"
+    path = path or frames.repository() / "config" / "claims.yaml"
     return parse(ClaimsSpec, load_yaml(path), str(path))
 
 
 def judge(
-    tables: results.Tables, published: results.Tables | None = None, path: Path | None = None
+    tables: frames.Tables, published: frames.Tables | None = None, path: Path | None = None
 ) -> list[Claim]:
     """Every claim with its findings on an experiment and, for comparison, on the printed numbers
     (None: the experiment's tables are the printed numbers).
@@ -113,12 +113,12 @@ def judge(
     return judged
 
 
-def _check_names(spec: ClaimsSpec, tables: results.Tables) -> None:
+def _check_names(spec: ClaimsSpec, tables: frames.Tables) -> None:
     """A misspelt name would leave a test without data, and silently untested."""
-    known = results.catalogue()
+    known = frames.catalogue()
     variants = {*known, *tables.models["variant"]}
     families = {*(variant.family for variant in known.values()), *tables.models["family"]}
-    columns = {*results.HISTORY, *results.SERIES, *(column.stem for column in results.DIFFERENCES)}
+    columns = {*schema.HISTORY, *schema.SERIES, *(column.stem for column in schema.DIFFERENCES)}
     columns |= {*tables.models, *tables.history, *tables.series}
     problems = []
     for name, claim in spec.claims.items():
@@ -132,7 +132,7 @@ def _check_names(spec: ClaimsSpec, tables: results.Tables) -> None:
                     ("variant", _variants(test), variants),
                 )
                 for given in names
-                if given not in allowed and not (what == "column" and results.is_known_column(given))
+                if given not in allowed and not (what == "column" and schema.is_known_column(given))
             ]
             for what, given, allowed in wrong:
                 close = difflib.get_close_matches(given, sorted(allowed), n=1)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from robust_flatness import tables as results
 from robust_flatness.analysis.correlation import Correlation, correlate, granulated, partial
+from robust_flatness.tables import aggregate, schema
 
 #: What is predicted; for RErr, AutoAttack's where it was run.
 RLOSS, GAP = "test_rloss_pgd", "rloss_gap"
@@ -43,7 +43,7 @@ class Candidate:
 
 def targets(models: pd.DataFrame) -> list[str]:
     """The columns that are predicted."""
-    return [RLOSS, GAP, results.robust_error_column(models)]
+    return [RLOSS, GAP, aggregate.robust_error_column(models)]
 
 
 def candidates(models: pd.DataFrame) -> list[Candidate]:
@@ -51,7 +51,7 @@ def candidates(models: pd.DataFrame) -> list[Candidate]:
     training examples, and the controls."""
     found: dict[str, Candidate] = {}
     for column in models.columns:
-        known = results.parse_name(column)
+        known = schema.parse_name(column)
         if known is None or known.xi is not None or known.spread or known.best or known.seeds:
             continue
         stem, kind = known.column.stem, known.column.kind
@@ -60,7 +60,7 @@ def candidates(models: pd.DataFrame) -> list[Candidate]:
         # On test examples, some of them follow the test loss by construction.
         if (known.split == "test" and known.column.splits == "both") or stem.startswith("test_"):
             continue
-        if not results.has(models, column, rows=4):
+        if not aggregate.has(models, column, rows=4):
             continue
         loss = "ce" if stem in CLEAN else next((name for name in LOSSES if stem.endswith(f"_{name}")), "")
         name = stem.removesuffix(f"_{loss}") if kind == "flatness" or loss else stem
@@ -120,7 +120,7 @@ def compare(
                 for kind in coefficients:
                     if column == GIVEN and kind == "partial":
                         continue
-                    if not results.has(
+                    if not aggregate.has(
                         models, column, target, *([GIVEN] if kind == "partial" else ()), rows=4
                     ):
                         continue

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
-from robust_flatness import tables as results
 from robust_flatness.analysis.resampling import resampled_counts
+from robust_flatness.tables import aggregate, frames, schema
 from robust_flatness.tables.aggregate import learnt
 
 #: Resamples for the noise of one model's evaluation: 74 models share them.
@@ -29,13 +29,13 @@ class Evidence:
     derived: pd.DataFrame
     history: pd.DataFrame
     series: pd.DataFrame
-    seeds: results.Tables
+    seeds: frames.Tables
     examples: pd.DataFrame
     not_learnt: tuple[str, ...] = ()
     repeated: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, tables: results.Tables) -> "Evidence":
+    def of(cls, tables: frames.Tables) -> "Evidence":
         by_epoch = ("variant", "epoch")
         models = _numeric_settings(tables.models)
         trained = learnt(models)
@@ -51,10 +51,10 @@ class Evidence:
         same = models.get("same_as", pd.Series("", index=models.index)).fillna("")
         seeds = replace(tables, history=kept(tables.history), series=kept(tables.series))
         return cls(
-            models=results.with_differences(models[same == ""]),
-            derived=results.variants_at(models, derived=True),
-            history=results.over_seeds(seeds.history, by_epoch),
-            series=results.over_seeds(seeds.series, by_epoch),
+            models=aggregate.with_differences(models[same == ""]),
+            derived=aggregate.variants_at(models, derived=True),
+            history=aggregate.over_seeds(seeds.history, by_epoch),
+            series=aggregate.over_seeds(seeds.series, by_epoch),
             seeds=seeds,
             examples=kept(tables.examples),
             not_learnt=tuple(dict.fromkeys(variant for variant, _ in sorted(failed))),
@@ -105,7 +105,7 @@ class Evidence:
         split, _, column = measure.partition("_")
         column = "rloss" if column == "rloss_pgd" else column
         frame, end = self.examples, self.end_of_first_rate(variant)
-        if column not in results.OF_EXAMPLES or math.isnan(end):
+        if column not in schema.OF_EXAMPLES or math.isnan(end):
             return np.empty((0, 1))
         frame = frame[(frame["variant"] == variant) & (frame["split"] == split)].dropna(subset=[column])
         epochs = float(self.history.loc[self.history["variant"] == variant, "epochs"].max())
@@ -150,12 +150,12 @@ def _numeric_settings(models: pd.DataFrame) -> pd.DataFrame:
 def early_stopping_pairs(models: pd.DataFrame, series: pd.DataFrame, measure: str) -> pd.DataFrame:
     """Variants with a measure and test RLoss at the last and (`best_...`) early-stopped checkpoint.
 
-    `models` are those of `results.with_differences`. Where no early-stopped checkpoint was measured,
+    `models` are those of `aggregate.with_differences`. Where no early-stopped checkpoint was measured,
     the snapshots of `series` are used: the one of lowest test RLoss, and the last;
     `attrs["by_epoch"]` says so. `same` marks variants whose early-stopped checkpoint is the last one.
     """
     names = [measure, "test_rloss_pgd", f"best_{measure}", "best_test_rloss_pgd"]
-    if results.has(models, *names):
+    if aggregate.has(models, *names):
         pairs = models.dropna(subset=names)[["variant", "family", *names]].reset_index(drop=True)
         by_epoch = False
     else:
@@ -167,7 +167,7 @@ def early_stopping_pairs(models: pd.DataFrame, series: pd.DataFrame, measure: st
                 group = group.sort_values("normalised_epoch")
                 last, best = group.iloc[-1], group.loc[group["test_rloss_pgd"].idxmin()]
                 values = [row[name] for row in (last, best) for name in (measure, "test_rloss_pgd")]
-                rows.append((slug, families.get(slug, results.OTHER), *values))
+                rows.append((slug, families.get(slug, schema.OTHER), *values))
         pairs = pd.DataFrame(rows, columns=["variant", "family", *names])
         by_epoch = True
     pairs["same"] = np.all([pairs[name] == pairs[f"best_{name}"] for name in names[:2]], axis=0)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from robust_flatness.tables import robust_error_column
+from robust_flatness.tables.aggregate import robust_error_column
 
 GROUPS = ("good", "average", "poor", "worse")
 PERCENTILES = (30, 70)

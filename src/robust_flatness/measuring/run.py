@@ -72,6 +72,7 @@ def measure_checkpoints(
                 source = {
                     name: getattr(metadata, name) for name in ("variant", "epoch", "precision", "sha256")
                 }
+                source["weights_sha256"] = checkpoint.weights_sha256
                 write_json(outputs[index], described | {"checkpoint": source, **results[index]})
         if needed and measure.of_snapshots:
             write_series(outputs, [*zip(loaded, results, strict=True)])

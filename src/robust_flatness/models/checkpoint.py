@@ -60,12 +60,17 @@ class Network:
         inference.graphs = Graphs()
         return inference
 
-    @property
-    def sha256(self) -> str:
+    @cached_property
+    def weights_sha256(self) -> str:
         """SHA-256 over the parameters and buffers."""
         digest = hashlib.sha256()
         _update(digest, self.model.state_dict())
         return digest.hexdigest()
+
+    @property
+    def sha256(self) -> str:
+        """The checksum by which results name the network: that of its weights."""
+        return self.weights_sha256
 
     @property
     def weight_bound(self) -> float | None:
@@ -85,7 +90,7 @@ class Checkpoint(Network):
 
     @property
     def sha256(self) -> str:
-        """The checksum of its file."""
+        """The checksum of its file: of the weights and of what the file says of them."""
         return self.metadata.sha256
 
     @property

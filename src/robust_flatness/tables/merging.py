@@ -161,7 +161,7 @@ def _of_other_runs(sources: Mapping[str, Source]) -> Iterable[str]:
     models = {source: tables["models"] for source, tables in sources.items()}
     columns = dict.fromkeys(name for table in models.values() for name in table.columns)
     measures = [name for name in columns if name.startswith(PREFIX) and name not in FREE]
-    measures = [name for name in measures if name not in (*COMMON, f"{PREFIX}data", f"{PREFIX}checkpoint")]
+    measures = [name for name in measures if name not in (*COMMON, f"{PREFIX}data", f"{PREFIX}weights")]
     words = COMMON | {name: f"other settings of {name.removeprefix(PREFIX)}" for name in measures}
     for column, what in words.items():
         values = {

@@ -4,8 +4,8 @@
     a digest of the experiment: data, network, training of the baseline, without where files lie;
 `run_<measure>`
     a digest of that measure's settings;
-`run_data`, `run_checkpoint`
-    the first digits of the checksums of the data and of the weights;
+`run_data`, `run_weights`
+    the first digits of the checksums of the data and of the network's weights;
 `run_version`, `run_commit`, `run_torch`, `run_device`, `run_precision`
     this package and torch, the machine, and the precision of the measures.
 
@@ -37,7 +37,7 @@ def run_columns(contents: Mapping[str, Mapping[str, Any]], config: str) -> dict[
         asked = content.get("spec", {}).get("precision")
         cells = {
             "data": content.get("data_sha256", "")[:CHECKSUM],
-            "checkpoint": content["checkpoint"].get("sha256", "")[:CHECKSUM],
+            "weights": content["checkpoint"].get("weights_sha256", "")[:CHECKSUM],
             "version": made.get("robust_flatness"),
             "commit": shortened(made.get("git_commit") or ""),
             "torch": made.get("torch"),
@@ -47,7 +47,7 @@ def run_columns(contents: Mapping[str, Mapping[str, Any]], config: str) -> dict[
         found[name] = [digest(settings)]
         for key, value in cells.items():
             found.setdefault(key, []).append(value or "")
-    order = [*contents, "data", "checkpoint", "version", "commit", "torch", "device", "precision"]
+    order = [*contents, "data", "weights", "version", "commit", "torch", "device", "precision"]
     return {f"{PREFIX}config": config} | {
         f"{PREFIX}{key}": " / ".join(dict.fromkeys(filter(None, found.get(key, ())))) for key in order
     }
@@ -65,7 +65,7 @@ def same_models(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     Two are one model if their weights at the end are equal for every seed, or the settings applied are.
 
     >>> row = {"checkpoint": "last", "seed": 0, "derived": 0}
-    >>> same_models([row | {"variant": slug, "run_checkpoint": "e5ac"} for slug in ("a", "b")])
+    >>> same_models([row | {"variant": slug, "run_weights": "e5ac"} for slug in ("a", "b")])
     {'b': 'a'}
     """
     weights: dict[str, set] = {}
@@ -73,7 +73,7 @@ def same_models(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     for row in rows:
         if row.get("checkpoint", "last") != "last":
             continue
-        slug, sha = row["variant"], row.get(f"{PREFIX}checkpoint")
+        slug, sha = row["variant"], row.get(f"{PREFIX}weights")
         weights.setdefault(slug, set()).add((str(row.get("seed", 0)), sha) if sha else object())
         applied = {(key, str(value)) for key, value in row.items() if key.startswith("setting_")}
         distinct = str(row.get("derived", 0)) not in ("0", "0.0", "") or not applied

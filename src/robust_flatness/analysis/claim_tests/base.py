@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from robust_flatness import tables as results
 from robust_flatness.analysis.resampling import UNKNOWN, Interval, bca_interval, p_value, signs, wider
 from robust_flatness.config import Count, Real, Spec
+from robust_flatness.tables import aggregate, schema
 
 if TYPE_CHECKING:
     from robust_flatness.analysis.evidence import Evidence
@@ -150,7 +150,7 @@ def too_few(n: int, least: int, what: str) -> str:
 
 def lacking(frame: pd.DataFrame, *columns: str) -> str:
     """A note on the columns without any value, else ""."""
-    missing = [results.describe(name) for name in columns if not results.has(frame, name)]
+    missing = [schema.describe(name) for name in columns if not aggregate.has(frame, name)]
     return "not measured: " + ", ".join(missing) if missing else ""
 
 

@@ -6,7 +6,6 @@ from typing import ClassVar, Literal
 import numpy as np
 import pandas as pd
 
-from robust_flatness import tables as results
 from robust_flatness.analysis.claim_tests.base import (
     Coefficient,
     Finding,
@@ -25,6 +24,7 @@ from robust_flatness.analysis.claim_tests.base import (
 from robust_flatness.analysis.correlation import COEFFICIENTS, correlate, finite, weighted_ranks
 from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.analysis.resampling import p_value, signs
+from robust_flatness.tables import aggregate, schema
 
 
 class Correlation(Selection):
@@ -41,7 +41,7 @@ class Correlation(Selection):
 
     def judge(self, evidence: Evidence, rules: Rules) -> Finding:
         x, y = self.measure, self.against
-        name = f"{self.coefficient.title()}, {results.describe(x)} with {results.describe(y)}"
+        name = f"{self.coefficient.title()}, {schema.describe(x)} with {schema.describe(y)}"
         name += self.restriction
         models = self.chosen(evidence.models)
         missing = lacking(evidence.models, x, y)
@@ -111,8 +111,8 @@ class Difference(Test):
 
     def judge(self, evidence: Evidence, rules: Rules) -> Finding:
         x, other, y = self.measure, self.minus, self.against
-        name = f"{self.coefficient.title()} with {results.describe(y)}: "
-        name += f"{results.describe(x)} minus {results.describe(other)}"
+        name = f"{self.coefficient.title()} with {schema.describe(y)}: "
+        name += f"{schema.describe(x)} minus {schema.describe(other)}"
         return difference_of_correlations(
             evidence.models, x, other, y, self.coefficient, self.sign, name, rules
         )
@@ -134,12 +134,12 @@ class Radius(Test):
         return [self.against]
 
     def judge(self, evidence: Evidence, rules: Rules) -> Finding:
-        measure = results.describe(f"{self.case}_flatness_{self.loss}")
-        name = f"{self.coefficient.title()} of {measure} with {results.describe(self.against)}: "
+        measure = schema.describe(f"{self.case}_flatness_{self.loss}")
+        name = f"{self.coefficient.title()} of {measure} with {schema.describe(self.against)}: "
         columns = {
             xi: column
-            for xi, column in results.all_radii(evidence.models, self.case, self.loss).items()
-            if results.has(evidence.models, column)
+            for xi, column in aggregate.all_radii(evidence.models, self.case, self.loss).items()
+            if aggregate.has(evidence.models, column)
         }
         if len(columns) < 2:
             return Finding(f"{name}smallest radius minus largest", note="measured at fewer than two radii")

@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BeforeValidator, Field
 
-from robust_flatness import tables as results
 from robust_flatness.analysis.claim_tests.base import (
     Finding,
     Rules,
@@ -19,6 +18,7 @@ from robust_flatness.analysis.claim_tests.base import (
 from robust_flatness.analysis.correlation import correlate
 from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.config import parse_list
+from robust_flatness.tables import aggregate, schema
 
 
 def over_epochs(x: np.ndarray, y: np.ndarray, name: str, sign: Sign, rules: Rules, what: str) -> Finding:
@@ -45,7 +45,7 @@ class Trend(Test):
 
     def judge(self, evidence: Evidence, rules: Rules) -> Finding:
         what = "epochs" if self.table == "history" else "snapshots"
-        name = f"Spearman, {results.describe(self.measure)} of {self.variant} with the epoch"
+        name = f"Spearman, {schema.describe(self.measure)} of {self.variant} with the epoch"
         rows = evidence.from_first_drop(self.table, self.variant, self.measure)
         missing = lacking(rows, self.measure)
         if missing:
@@ -70,9 +70,9 @@ class Epochs(Test):
     def judge(self, evidence: Evidence, rules: Rules) -> Finding:
         y = self.against
         rows = evidence.from_first_drop("series", self.variant)
-        measured = [name for name in self.measure if results.has(rows, name)]
+        measured = [name for name in self.measure if aggregate.has(rows, name)]
         x = (measured or self.measure)[0]
-        name = f"Spearman, {results.describe(x)} of {self.variant} with {results.describe(y)} over epochs"
+        name = f"Spearman, {schema.describe(x)} of {self.variant} with {schema.describe(y)} over epochs"
         missing = lacking(rows, x, y)
         if missing:
             return Finding(name, note=missing)
@@ -95,10 +95,10 @@ class EpochsBelow(Test):
 
     def judge(self, evidence: Evidence, rules: Rules) -> Finding:
         measure = self.measure
-        name = f"mean {results.describe(measure)} over epochs, {self.variant} minus {self.baseline}"
+        name = f"mean {schema.describe(measure)} over epochs, {self.variant} minus {self.baseline}"
         curves = [evidence.from_first_drop("series", slug, measure) for slug in (self.variant, self.baseline)]
         if any(lacking(rows, measure) for rows in curves):
-            return Finding(name, note=f"not measured: {results.describe(measure)} over epochs")
+            return Finding(name, note=f"not measured: {schema.describe(measure)} over epochs")
         first, second = curves
         reference = np.interp(first["normalised_epoch"], second["normalised_epoch"], second[measure])
         differences = first[measure].to_numpy(float) - reference

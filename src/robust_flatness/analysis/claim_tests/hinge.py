@@ -15,7 +15,6 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from robust_flatness import tables as results
 from robust_flatness.analysis.claim_tests.base import (
     FAILS,
     HOLDS,
@@ -35,6 +34,7 @@ from robust_flatness.analysis.resampling import (
     wider,
 )
 from robust_flatness.config import Real
+from robust_flatness.tables import aggregate, schema
 
 #: Points of the grid of breaks, and the least number of different variants on either side of one.
 BREAKS = 101
@@ -168,8 +168,8 @@ class _OfHinge(Test):
 
     def judge(self, evidence: Evidence, rules: Rules) -> Finding:
         models = evidence.models
-        measure = results.robust_error_column(models)
-        name = f"{self.title} of a hinge of {results.describe(measure)} over RLoss"
+        measure = aggregate.robust_error_column(models)
+        name = f"{self.title} of a hinge of {schema.describe(measure)} over RLoss"
         missing = lacking(models, "test_rloss_pgd", measure)
         if missing:
             return Finding(name, note=missing)

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, model_validator
 
-from robust_flatness import tables as results
 from robust_flatness.analysis.claim_tests.base import (
     FAILS,
     HOLDS,
@@ -29,6 +28,7 @@ from robust_flatness.analysis.correlation import COEFFICIENTS, partial
 from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.analysis.resampling import Interval, membership, resampled_counts
 from robust_flatness.config import Positive, Real
+from robust_flatness.tables import schema
 
 
 class Partial(Selection):
@@ -58,9 +58,9 @@ class Partial(Selection):
         return [self.measure, self.against, self.given]
 
     def judge(self, evidence: Evidence, rules: Rules) -> Finding:
-        given = f"{'the logarithm of ' if self.logarithm else ''}{results.describe(self.given)}"
-        name = f"partial {self.coefficient.title()}, {results.describe(self.measure)} with "
-        name += f"{results.describe(self.against)} given {given}{self.restriction}"
+        given = f"{'the logarithm of ' if self.logarithm else ''}{schema.describe(self.given)}"
+        name = f"partial {self.coefficient.title()}, {schema.describe(self.measure)} with "
+        name += f"{schema.describe(self.against)} given {given}{self.restriction}"
         models = self.chosen(evidence.models)
         if self.given in models:
             models = models.assign(**{self.given: pd.to_numeric(models[self.given], errors="coerce")})
@@ -126,7 +126,7 @@ class Share(Test):
 
     def judge(self, evidence: Evidence, rules: Rules) -> Finding:
         name = f"share of measures with {self.coefficient.title()} of at least {self.least:g} with "
-        name += results.describe(self.against)
+        name += schema.describe(self.against)
         missing = lacking(evidence.models, self.against)
         if missing:
             return Finding(name, note=missing)

@@ -7,7 +7,6 @@ from typing import ClassVar, Literal
 import numpy as np
 import pandas as pd
 
-from robust_flatness import tables as results
 from robust_flatness.analysis.claim_tests.base import (
     UNTESTABLE,
     Finding,
@@ -25,6 +24,7 @@ from robust_flatness.analysis.claim_tests.base import (
 )
 from robust_flatness.analysis.evidence import Evidence, early_stopping_pairs, improved_by_early_stopping
 from robust_flatness.analysis.resampling import Interval, p_value, permutations, t_quantile
+from robust_flatness.tables import aggregate, schema
 
 
 class Baseline(Selection):
@@ -48,12 +48,12 @@ class Baseline(Selection):
         from scipy.special import stdtr
 
         measure, models = self.measure, evidence.models
-        robust = "test_rloss_pgd" if self.robust == "rloss" else results.robust_error_column(models)
-        name = f"mean {results.describe(measure)} minus the baseline's, of those with lower "
-        name += results.describe(robust) + self.restriction
+        robust = "test_rloss_pgd" if self.robust == "rloss" else aggregate.robust_error_column(models)
+        name = f"mean {schema.describe(measure)} minus the baseline's, of those with lower "
+        name += schema.describe(robust) + self.restriction
         missing = lacking(models, measure, robust)
         at = models[models["variant"] == "at"]
-        if missing or not results.has(at, measure, robust):
+        if missing or not aggregate.has(at, measure, robust):
             return Finding(name, note=missing or "the baseline was not measured")
         at = at.iloc[0]
         chosen = self.chosen(models).dropna(subset=[measure, robust])
@@ -106,11 +106,11 @@ class EarlyStopping(Test):
 
     def judge(self, evidence: Evidence, rules: Rules) -> Finding:
         measure = self.measure
-        name = f"mean {results.describe(measure)}, early-stopped minus last, of those improved"
+        name = f"mean {schema.describe(measure)}, early-stopped minus last, of those improved"
         name += " minus the others'" if self.minus else ""
         pairs = early_stopping_pairs(evidence.models, evidence.series, measure)
         if pairs.empty:
-            return Finding(name, note=f"not measured: {results.describe(measure)}, early-stopped")
+            return Finding(name, note=f"not measured: {schema.describe(measure)}, early-stopped")
         pairs = pairs[~pairs["variant"].isin(evidence.not_learnt)]
         lower = (pairs["best_test_rloss_pgd"] < pairs["test_rloss_pgd"]).to_numpy()
         beyond = improved_by_early_stopping(evidence.examples, rules.level)

@@ -4,12 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from robust_flatness import tables as results
 from robust_flatness.analysis.claim_tests.base import Finding, Rules, Sign, Test, judged, noted
 from robust_flatness.analysis.claim_tests.epochs import Epochs, Trend
 from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.analysis.resampling import crossed_interval
 from robust_flatness.config import parse_list
+from robust_flatness.tables import schema
 
 
 class Rise(Test):
@@ -34,7 +34,7 @@ class Rise(Test):
         rises = {measure: evidence.rise(self.variant, measure) for measure in self.measure}
         measure = max(self.measure, key=lambda measure: len(rises[measure]))
         seeds, examples = rises[measure].shape
-        name = f"{results.describe(measure)} of {self.variant}, end minus before the first drop of the rate"
+        name = f"{schema.describe(measure)} of {self.variant}, end minus before the first drop of the rate"
         least = rules.minimum.seeds
         if seeds < least:
             few = f"{seeds} seed{'s' if seeds != 1 else ''} with both checkpoints, {least} needed"

@@ -5,10 +5,10 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from robust_flatness import tables as results
 from robust_flatness.analysis.claim_tests.base import FAILS, HOLDS, Finding, Rules, Test
 from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.config import Real
+from robust_flatness.tables import schema
 
 #: The derived models and the factor of their convolutions.
 SCALED = {"at-scaled-0.5": 0.5, "at-scaled-2": 2.0}
@@ -34,14 +34,14 @@ class Scaling(Test):
 
     def judge(self, evidence: Evidence, rules: Rules) -> Finding:
         measure = self.measure
-        name = f"{results.describe(measure)} of scaled models over the baseline's, as a factor"
+        name = f"{schema.describe(measure)} of scaled models over the baseline's, as a factor"
         rows = evidence.derived.set_index("variant")
         needed = ["at", *SCALED]
         if measure not in rows or any(slug not in rows.index for slug in needed):
             return Finding(name, note="scaled models were not measured")
         values = rows.loc[needed, measure].to_numpy(float)
         if not np.all(values > 0):
-            return Finding(name, note=f"not measured: {results.describe(measure)} of scaled models")
+            return Finding(name, note=f"not measured: {schema.describe(measure)} of scaled models")
         ratios = values[1:] / values[0]
         factors = np.maximum(ratios, 1 / ratios)
         if self.within is not None:
