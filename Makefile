@@ -1,7 +1,9 @@
 # make            set up .venv, then run the default experiment (snakemake --cores all)
+# make digits     the quicker tour: the same on handwritten digits
 # make test       set up .venv, then lint and tests
 # make figures    redraw figures and tables from existing results
 # make published  the paper's printed numbers through the same figures, tables and claims
+# make convergence  more restarts and the standard AutoAttack beside the budgets of the two tours
 # make docs       copy figures, tables and models.csv of results to docs/results/
 # make benchmark  our attacks and measures beside a plain implementation
 
@@ -14,10 +16,13 @@ SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES)
 WORKERS ?= 2
 
 .DELETE_ON_ERROR:
-.PHONY: all setup dataset site test-page test-unpinned test lint format tests test-slurm test-faults figures published docs benchmark lock
+.PHONY: all digits convergence setup dataset site test-page test-unpinned test lint format tests test-slurm test-faults figures published docs benchmark lock
 
 all: setup
 	$(SNAKEMAKE)
+
+digits: setup
+	$(SNAKEMAKE) --configfile config/digits.yaml
 
 setup: $(READY)
 
@@ -77,11 +82,20 @@ published: setup
 
 docs: setup
 	$(SNAKEMAKE) docs
+	$(SNAKEMAKE) --configfile config/digits.yaml -- docs
 	$(SNAKEMAKE) --configfile config/published.yaml -- docs
 
 # All kept results as one tidy table with a dictionary and model cards, ready for an archive.
 dataset: setup
 	$(BIN)/robust-flatness dataset $(filter-out docs/results/paper/,$(dir $(wildcard docs/results/*/models.csv)))
+
+CONVERGENCE := at,awp-0.01,trades-6,self-supervision-4,label-smoothing-0.3,entropy-sgd-1
+
+convergence: setup
+	for name in fashion digits; do \
+	  $(SNAKEMAKE) --configfile config/$$name.yaml --config variants=$(CONVERGENCE) -- train && \
+	  $(BIN)/python benchmarks/convergence.py config/$$name.yaml --write docs/method.md || exit 1; \
+	done
 
 benchmark: setup
 	$(BIN)/python benchmarks/run.py

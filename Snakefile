@@ -1,6 +1,6 @@
 # Adversarially robust generalisation and flat minima, from data to every figure and table.
 #
-#   snakemake --cores all              the default experiment (config/digits.yaml), everything
+#   snakemake --cores all              the default experiment (config/fashion.yaml), everything
 #   snakemake --cores all figures      figures only; trains nothing once results/ holds the tables
 #   snakemake --configfile config/published.yaml --cores all
 #
@@ -12,7 +12,7 @@ min_version("9.0")
 
 if not workflow.overwrite_configfiles:
 
-    configfile: f"{workflow.basedir}/config/digits.yaml"
+    configfile: f"{workflow.basedir}/config/fashion.yaml"
 
 
 include: "workflow/rules/common.smk"

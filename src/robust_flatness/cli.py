@@ -106,7 +106,7 @@ def common(
 @app.command()
 def spec(
     step: Annotated[str, typer.Argument(help="data, train, robustness, flatness, hessian, ...")],
-    config: Annotated[Path, typer.Option(help="Experiment.")] = Path("config/digits.yaml"),
+    config: Annotated[Path, typer.Option(help="Experiment.")] = Path("config/fashion.yaml"),
     variant: Annotated[str, typer.Option(help="Variant, for train and measures.")] = "at",
     seed: Seed = 0,
 ) -> None:
@@ -283,7 +283,7 @@ def dataset(
 
 @app.command()
 def verify(
-    directory: Annotated[Path, typer.Argument(help="Results of an experiment, e.g. results/digits.")],
+    directory: Annotated[Path, typer.Argument(help="Results of an experiment, e.g. results/fashion.")],
     sample: Annotated[int, typer.Option(help="Measures to recompute; 0: all.", min=0)] = 6,
     seed: Annotated[int, typer.Option(help="Seed that chooses the sample.", min=0)] = 0,
     device: Device = "cpu",

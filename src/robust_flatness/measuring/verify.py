@@ -72,7 +72,7 @@ def sample_files(directory: Path, count: int | None, seed: int) -> list[Path]:
     if not files:
         raise FileError(
             f"{directory}: no measures (<variant>/seed-<seed>/measures/<checkpoint>/*.json); "
-            "give the folder of an experiment's results, e.g. results/digits"
+            "give the folder of an experiment's results, e.g. results/fashion"
         )
     if count is None or count >= len(files):
         return files

@@ -4,7 +4,7 @@
 2. As plain Python, `python figures/<name>.py [experiment]`.
 3. As a notebook, where the environment variable `ROBUST_FLATNESS_EXPERIMENT` names the experiment.
 
-Without a name the experiment is `digits`.
+Without a name the experiment is `fashion`.
 """
 
 import os
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 VARIABLE = "ROBUST_FLATNESS_EXPERIMENT"
-DEFAULT = "digits"
+DEFAULT = "fashion"
 
 #: How to get what a table lacks.
 REMEDIES = {

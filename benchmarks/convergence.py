@@ -1,0 +1,115 @@
+"""Whether an experiment's attacks have converged: more restarts of PGD, and the standard AutoAttack.
+
+    python benchmarks/convergence.py config/fashion.yaml [--results results] [--write docs/method.md]
+
+RLoss and RErr of the baseline over numbers of restarts, and RErr of six variants by the experiment's
+AutoAttack and by the standard one, on the early-stopping images: budgets are chosen without a look at the
+test images. The trainings have to be there (`snakemake ... train`). With --write the tables replace what
+stands between `<!-- convergence NAME -->` and `<!-- end of convergence NAME -->` in that file.
+"""
+
+import argparse
+import re
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from robust_flatness.attacks.pgd import PGD, better
+from robust_flatness.config import load_experiment, load_yaml
+from robust_flatness.data import load_dataset
+from robust_flatness.evaluation import evaluate_robustness
+from robust_flatness.models.checkpoint import load_checkpoint
+from robust_flatness.seeding import generator
+
+RESTARTS = (1, 2, 4, 8, 16, 32)
+VARIANTS = ("at", "awp-0.01", "trades-6", "self-supervision-4", "label-smoothing-0.3", "entropy-sgd-1")
+
+
+def restarts_table(checkpoint, spec, x, y) -> str:
+    """RLoss and RErr by PGD over restarts: each row has the restarts of the one above, and as many more."""
+    net, random = checkpoint.inference, generator(0, "convergence")
+    once = PGD(spec.attack.epsilon, spec.attack.step_size, spec.attack.steps)
+    lines = [
+        f"| restarts of PGD-{spec.attack.steps} | RLoss | change on doubling | RErr (%) |",
+        "| --- | --- | --- | --- |",
+    ]
+    found = before = None
+    for count in range(1, RESTARTS[-1] + 1):
+        found = better(found, once(net, x, y, spec.batch_size, random))
+        if count in RESTARTS:
+            loss, error = found.loss.double().mean().item(), 100 * found.error.double().mean().item()
+            change = "" if before is None else f"{100 * (loss / before - 1):.1f} %"
+            mark = " (used)" if count == spec.attack.restarts else ""
+            lines.append(f"| {count}{mark} | {loss:.3f} | {change} | {error:.1f} |")
+            before = loss
+    return "\n".join(lines)
+
+
+def autoattack_table(checkpoints, spec, x, y) -> str:
+    """RErr by PGD, the experiment's AutoAttack and the standard one, with their processor time."""
+    lines = [
+        "| variant | RErr (%), PGD | AutoAttack as used | standard | more | seconds, used | standard |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    attack = PGD(spec.attack.epsilon, spec.attack.step_size, spec.attack.steps, spec.attack.restarts)
+    for slug, checkpoint in checkpoints.items():
+        errors, seconds, pgd = [], [], None
+        for autoattack in (spec.autoattack, True):
+            started = time.process_time()
+            result = evaluate_robustness(
+                checkpoint.inference, x, y, attack=attack, autoattack=autoattack, batch_size=spec.batch_size
+            )
+            seconds.append(time.process_time() - started)
+            errors.append(100 * result.rerr_aa)
+            pgd = 100 * result.rerr_pgd
+        used, standard = errors
+        lines.append(
+            f"| `{slug}` | {pgd:.1f} | {used:.1f} | {standard:.1f} | {standard - used:+.1f} "
+            f"| {seconds[0]:.0f} | {seconds[1]:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def written(text: str, name: str, tables: str) -> str:
+    """`text` with `tables` between the two marks of `name`."""
+    first, last = f"<!-- convergence {name} -->", f"<!-- end of convergence {name} -->"
+    pattern = re.compile(f"{re.escape(first)}.*?{re.escape(last)}", re.DOTALL)
+    if not pattern.search(text):
+        raise SystemExit(f"error: the marks {first} and {last} are missing; add them where the tables belong")
+    return pattern.sub(lambda _: f"{first}\n{tables}\n{last}", text)
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--seed", type=int, default=None, help="the experiment's first one by default")
+    parser.add_argument("--write", type=Path, default=None)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    experiment = load_experiment(load_yaml(arguments.config))
+    seed = experiment.spec.seeds[0] if arguments.seed is None else arguments.seed
+    spec, folder = experiment.spec.measures.robustness, arguments.results / experiment.name
+    dataset = load_dataset(folder / f"data/seed-{seed}.npz")
+    x, y = dataset.images("early_stopping"), dataset.labels("early_stopping")
+    checkpoints = {
+        slug: load_checkpoint(folder / slug / f"seed-{seed}/checkpoints/last.safetensors")
+        for slug in VARIANTS
+    }
+    tables = (
+        f"`{experiment.name}`: last checkpoints of seed {seed}, {len(x)} early-stopping images.\n\n"
+        f"{restarts_table(checkpoints['at'], spec, x, y)}\n\n"
+        f"AutoAttack as used: {spec.autoattack.description.removeprefix('AutoAttack ').strip('()')}.\n\n"
+        f"{autoattack_table(checkpoints, spec, x, y)}"
+    )
+    print(tables)
+    if arguments.write is not None:
+        text = written(arguments.write.read_text(), experiment.name, tables)
+        arguments.write.write_text(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
