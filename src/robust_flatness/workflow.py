@@ -7,11 +7,15 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from shlex import quote
+from typing import NamedTuple
 
+from robust_flatness import __version__
 from robust_flatness.config import Experiment, TrainJob
 from robust_flatness.errors import ConfigError, FileError
+from robust_flatness.measuring.registry import MEASURES
+from robust_flatness.tables.collect import CollectSpec, VariantEntry
 from robust_flatness.tables.rows import read_rows
-from robust_flatness.tables.runs import digest
+from robust_flatness.tables.runs import PREFIX, digest, measure_digest
 
 #: Targets, and folders of output files, that need nothing but the results tables.
 DRAWING_TARGETS = ("figures", "tables", "page")
@@ -97,6 +101,94 @@ def applied_settings(job: TrainJob) -> dict:
     }
     settings["model"] = settings.pop("name")
     return settings
+
+
+def collect_spec(experiment: Experiment, kept: Iterable[str] = ()) -> CollectSpec:
+    """What the tables hold: the variants asked for, and rows of those `kept` from an earlier run.
+
+    Settings are given as differences from the first variant's, since a command line is bounded.
+    """
+    slugs = [slug for slug in experiment.catalogue if slug in {*experiment.variants, *kept}]
+    baseline = applied_settings(next(iter(experiment.train_jobs.values())))
+    entries = {}
+    for slug in slugs:
+        variant, job = experiment.catalogue[slug], experiment.job_behind(slug)
+        seeds = experiment.seeds_of(slug)
+        entries[slug] = VariantEntry(
+            label=variant.label,
+            family=variant.family,
+            derived=variant.derived_from is not None,
+            epochs=job.training.epochs,
+            seeds=None if seeds == experiment.spec.seeds else seeds,
+            settings=dict(applied_settings(job).items() - baseline.items()),
+            measures=experiment.measures_of(slug),
+            kept=slug not in experiment.variants,
+        )
+    return CollectSpec(
+        variants=entries,
+        baseline=baseline,
+        seeds=experiment.spec.seeds,
+        config=config_digest(experiment),
+        series={
+            name: measure_digest(spec.model_dump(mode="json"))
+            for name, spec in experiment.measures.items()
+            if MEASURES[name].of_snapshots
+        },
+    )
+
+
+class Others(NamedTuple):
+    """Variants in an experiment's tables that a run does not ask for: those whose rows stay, and those whose
+    rows go, since they were made with other settings."""
+
+    kept: list[str]
+    lost: list[str]
+
+
+def other_variants(experiment: Experiment, table: Path) -> Others:
+    """What becomes of the rows in models.csv of variants that are not asked for."""
+    found = Others([], [])
+    try:
+        rows = read_rows(table, need=["variant", "seed", "checkpoint"]).rows
+    except FileError:
+        return found
+    by_slug: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        if row["variant"] not in experiment.variants:
+            by_slug.setdefault(row["variant"], []).append(row)
+    for slug, own in by_slug.items():
+        current = slug in experiment.catalogue and _made_as_now(experiment, slug, own)
+        (found.kept if current else found.lost).append(slug)
+    return found
+
+
+def _made_as_now(experiment: Experiment, slug: str, rows: list[dict[str, str]]) -> bool:
+    """Whether the rows of a variant have the settings it would be trained and measured with, and all of its
+    seeds."""
+    try:
+        job = experiment.job_behind(slug)
+    except ConfigError:
+        return False
+    expected = {f"setting_{name}": value for name, value in applied_settings(job).items()}
+    if expected["setting_precision"] == "auto":
+        del expected["setting_precision"]
+    expected |= {f"{PREFIX}config": config_digest(experiment), f"{PREFIX}version": __version__}
+    digests = {
+        name: measure_digest(experiment.measures[name].for_variant(slug).model_dump(mode="json"))
+        for name in experiment.measures_of(slug)
+        if not MEASURES[name].of_snapshots
+    }
+    for row in rows:
+        made = {
+            name: digest
+            for name, digest in digests.items()
+            if row["checkpoint"] in MEASURES[name].checkpoints
+        }
+        cells = expected | {f"{PREFIX}{name}": digest for name, digest in made.items()}
+        if any(row.get(name) != ("" if value is None else str(value)) for name, value in cells.items()):
+            return False
+    wanted = {str(seed) for seed in experiment.seeds_of(slug)}
+    return wanted <= {row["seed"] for row in rows}
 
 
 def config_digest(experiment: Experiment) -> str:

@@ -176,6 +176,24 @@ def test_an_empty_table_has_a_header(tmp_path):
         assert list(csv.reader(file)) == [["variant"]]
 
 
+def test_rows_of_variants_not_asked_for_stay_where_they_were(results):
+    """Tables of a narrower run are those of the full one, but for what was measured anew."""
+    collect_results(CollectSpec.model_validate(SPEC), results)
+    names = ("models", "history", "series", "landscape", "examples")
+    first = {name: (results / f"{name}.csv").read_bytes() for name in names}
+    variants = {slug: {**entry, "kept": slug == "trades-6"} for slug, entry in SPEC["variants"].items()}
+    narrow = CollectSpec.model_validate(SPEC | {"variants": variants})
+    collect_results(narrow, results)
+    assert {name: (results / f"{name}.csv").read_bytes() for name in names} == first
+    write_measure(results, "at", "last", "robustness", 4, {"test_rloss_pgd": 7.5})
+    (results / "trades-6/seed-0/history.csv").unlink()  # what is kept is not looked at
+    collect_results(narrow, results)
+    rows = read(results / "models.csv")
+    assert [row["variant"] for row in rows] == [slug for slug in SPEC["variants"] for _ in range(2)]
+    assert rows[0]["test_rloss_pgd"] == "7.5"
+    assert (results / "history.csv").read_bytes() == first["history"]
+
+
 def test_standard_errors_are_those_of_the_examples(results):
     losses, errors = [1.0, 2.0, 4.0, 9.0], [0, 1, 1, 1]
     examples = {"test": {"rloss": losses, "rerr_pgd": errors}}

@@ -1,22 +1,17 @@
 # The tables of the experiment, from the files of its jobs.
 
 
-def collect_spec():
-    """Settings are given as differences from the first variant's: a command line is bounded."""
-    baseline = applied_settings(next(iter(EXPERIMENT.train_jobs.values())))
-    entries = {}
-    for slug, variant in EXPERIMENT.variants.items():
-        job = EXPERIMENT.train_jobs[variant.derived_from or slug]
-        entries[slug] = VariantEntry(
-            label=variant.label,
-            family=variant.family,
-            derived=variant.derived_from is not None,
-            epochs=job.training.epochs,
-            seeds=None if EXPERIMENT.seeds_of(slug) == SEEDS else EXPERIMENT.seeds_of(slug),
-            settings=dict(applied_settings(job).items() - baseline.items()),
-            measures=[name for name, slugs in MEASURED.items() if slug in slugs],
-        )
-    return CollectSpec(variants=entries, baseline=baseline, seeds=SEEDS, config=config_digest(EXPERIMENT))
+# Rows of variants that this run does not ask for stay in the tables, if they were made with its settings.
+KEPT, LOST = other_variants(EXPERIMENT, Path(RESULTS, "models.csv"))
+if KEPT:
+    named = ", ".join(KEPT) if len(KEPT) <= 5 else f"{len(KEPT)} variants"
+    print(f"note: {RESULTS}/models.csv keeps its rows of {named}, not asked for here", file=sys.stderr)
+if LOST:
+    print(
+        f"note: {RESULTS}/models.csv loses its rows of {', '.join(LOST)}: not asked for here, and made with "
+        f"other settings. A run of another name leaves it alone: --config experiment={EXPERIMENT.name}-2",
+        file=sys.stderr,
+    )
 
 
 # Folders with tables of other runs of the experiment, whose rows join this run's.
@@ -34,7 +29,7 @@ rule collect:
         of_each(f"{RUN}/history.csv", TRAINED),
         others=[path for folder in OTHER_RUNS for path in sorted(folder.glob("*.csv")) if path.stem in TABLES],
     output:
-        expand(f"{RESULTS}/{{table}}.csv", table=TABLES),
+        [update(f"{RESULTS}/{table}.csv") for table in TABLES],
     log:
         f"{LOGS}/collect.log",
     localrule: True
@@ -42,7 +37,7 @@ rule collect:
         mem_mb=growing(2000),
         runtime=growing(10),
     params:
-        spec=collect_spec().json_text(),
+        spec=collect_spec(EXPERIMENT, KEPT).json_text(),
         directory=RESULTS,
         merge=" ".join(f"--merge {quote(str(folder))}" for folder in OTHER_RUNS),
     shell:

@@ -13,15 +13,15 @@ from robust_flatness.errors import ConfigError, FileError
 from robust_flatness.files import canonical_json, write_text
 from robust_flatness.measuring.cost import minutes, training_passes
 from robust_flatness.measuring.registry import CHECKPOINTS, MEASURES
-from robust_flatness.tables.collect import CollectSpec, VariantEntry
 from robust_flatness.tables.merging import check_other_runs
 from robust_flatness.tables.schema import TABLES
 from robust_flatness.warm_start.server import start_server
 from robust_flatness.workflow import (
-    applied_settings,
+    collect_spec,
     config_digest,
     gpus_here,
     only_draws,
+    other_variants,
     plain_executable,
     why_stale,
     verdicts,

@@ -294,15 +294,29 @@ class Experiment:
 
     def measured_by(self, measure: str) -> list[str]:
         """Slugs that a measure is made of."""
-        spec = self.measures.get(measure)
-        if spec is None:
-            return []
-        trained_only = MEASURES[measure].of_snapshots
+        return [slug for slug in self.variants if measure in self.measures_of(slug)]
+
+    def measures_of(self, slug: str) -> list[str]:
+        """Measures that are made of a variant, whether or not it is asked for."""
+        trained = self.catalogue[slug].derived_from is None
         return [
-            slug
-            for slug in self.variants
-            if spec.applies_to(slug) and not (trained_only and self._is_derived(slug))
+            name
+            for name, spec in self.measures.items()
+            if spec.applies_to(slug) and (trained or not MEASURES[name].of_snapshots)
         ]
+
+    def job_behind(self, slug: str) -> TrainJob:
+        """The training that a variant's weights come from, whether or not it is asked for.
+
+        Raises
+        ------
+        ConfigError
+            If the variant cannot be trained in this experiment.
+        """
+        source = self.catalogue[slug].derived_from or slug
+        if source in self.train_jobs:
+            return self.train_jobs[source]
+        return self._train_job(source, self._resolved(source))
 
 
 def parse_baseline(training: Mapping[str, Any], epsilon: float) -> TrainingSpec:

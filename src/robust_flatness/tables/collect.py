@@ -14,8 +14,8 @@ from robust_flatness.config.variants import BASELINE
 from robust_flatness.errors import FileError
 from robust_flatness.measuring.registry import CHECKPOINTS, MEASURES
 from robust_flatness.tables.merging import merged, read_source, write_tables
-from robust_flatness.tables.rows import as_text, read_rows
-from robust_flatness.tables.runs import run_columns, same_models
+from robust_flatness.tables.rows import Rows, as_text, read_rows
+from robust_flatness.tables.runs import PREFIX, run_columns, same_models
 from robust_flatness.tables.schema import OF_EXAMPLES, TABLES
 
 
@@ -31,6 +31,8 @@ class VariantEntry(Spec):
     settings: dict[str, Any] = Field(default_factory=dict)
     """Settings applied that differ from the baseline's."""
     measures: tuple[str, ...] = ()
+    kept: bool = False
+    """Whether its rows are those of an earlier run, which this one leaves as they are."""
 
 
 class CollectSpec(Spec):
@@ -41,10 +43,14 @@ class CollectSpec(Spec):
     seeds: tuple[int, ...]
     config: str = ""
     """A digest of the experiment, by which its rows are told from those of another."""
+    series: dict[str, str] = Field(default_factory=dict)
+    """Digests of the settings of measures of snapshots, whose files do not tell them."""
 
 
 def collect_results(spec: CollectSpec, directory: Path, others: Sequence[Path] = ()) -> None:
     """Write the tables of an experiment in `directory`, joined with those of `others`, other runs of it.
+
+    Rows of variants that are `kept` are taken from the tables that are there.
 
     Raises
     ------
@@ -53,6 +59,13 @@ def collect_results(spec: CollectSpec, directory: Path, others: Sequence[Path] =
         (`merging.merged`).
     """
     tables = {name: as_text(rows) for name, rows in collected(spec, directory).items()}
+    kept = {slug: entry for slug, entry in spec.variants.items() if entry.kept}
+    if kept:
+        earlier = {name: kept_rows(table, kept, spec.seeds) for name, table in read_source(directory).items()}
+        tables = merged({"this run": tables, "an earlier run": earlier})
+        order = {slug: index for index, slug in enumerate(spec.variants)}
+        for table in tables.values():
+            table.rows.sort(key=lambda row: order[row["variant"]])
     if others:
         sources = {str(path): read_source(path) for path in others}
         tables = merged({str(directory): tables} | sources)
@@ -63,7 +76,7 @@ def collected(spec: CollectSpec, directory: Path) -> dict[str, list[dict]]:
     """The rows of each table, from the files of the jobs below `directory`."""
     tables: dict[str, list[dict]] = {name: [] for name in TABLES}
     for variant, entry in spec.variants.items():
-        for seed in entry.seeds or spec.seeds:
+        for seed in () if entry.kept else entry.seeds or spec.seeds:
             folder = directory / variant / f"seed-{seed}"
             key = {"variant": variant, "seed": seed}
             measures = [MEASURES[name] for name in entry.measures]
@@ -93,6 +106,9 @@ def collected(spec: CollectSpec, directory: Path) -> dict[str, list[dict]]:
                 row["not_finite"] = not_finite(row)
                 row["classes"] = next((content.get("classes") for content in contents.values()), None)
                 row |= run_columns(contents, spec.config)
+                row |= {
+                    f"{PREFIX}{name}": made for name, made in spec.series.items() if name in entry.measures
+                }
                 tables["models"].append(row)
             if not entry.derived:
                 tables["history"] += [{**key, **row} for row in read_epochs(folder / "history.csv")]
@@ -110,6 +126,12 @@ def collected(spec: CollectSpec, directory: Path) -> dict[str, list[dict]]:
     for row in tables["models"]:
         row["same_as"] = same.get(row["variant"], "")
     return tables
+
+
+def kept_rows(table: Rows, kept: Mapping[str, VariantEntry], seeds: Sequence[int]) -> Rows:
+    """The rows of an earlier run's table that stay."""
+    wanted = {(slug, str(seed)) for slug, entry in kept.items() for seed in entry.seeds or seeds}
+    return Rows(table.columns, [row for row in table.rows if (row["variant"], row["seed"]) in wanted])
 
 
 def example_rows(examples: Mapping[str, Mapping[str, list]]) -> Iterator[dict[str, Any]]:

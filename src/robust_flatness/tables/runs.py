@@ -28,11 +28,15 @@ def digest(settings: Any) -> str:
     return hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:DIGEST]
 
 
+def measure_digest(spec: Mapping[str, Any]) -> str:
+    """A digest of a measure's settings but for the precision, which has a column of its own."""
+    return digest({key: value for key, value in spec.items() if key != "precision"})
+
+
 def run_columns(contents: Mapping[str, Mapping[str, Any]], config: str) -> dict[str, str]:
     """The columns of a row from the files of its measures, name -> content."""
     found: dict[str, list[str]] = {}
     for name, content in contents.items():
-        settings = {key: value for key, value in content.get("spec", {}).items() if key != "precision"}
         made = content.get("provenance", {})
         asked = content.get("spec", {}).get("precision")
         cells = {
@@ -44,7 +48,7 @@ def run_columns(contents: Mapping[str, Mapping[str, Any]], config: str) -> dict[
             "device": " ".join(str(made[key]) for key in ("device", "device_name") if key in made),
             "precision": asked and made.get("precision", asked),
         }
-        found[name] = [digest(settings)]
+        found[name] = [measure_digest(content.get("spec", {}))]
         for key, value in cells.items():
             found.setdefault(key, []).append(value or "")
     order = [*contents, "data", "weights", "version", "commit", "torch", "device", "precision"]
