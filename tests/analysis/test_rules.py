@@ -69,7 +69,8 @@ def shifted(tables, split, changes):
     """Losses of the baseline's examples, at the end moved by `changes[seed]`."""
     examples = tables.examples.copy()
     for seed, change in enumerate(changes):
-        rows = examples["variant"].eq("at") & examples["checkpoint"].eq("last") & examples["split"].eq(split)
+        rows = examples["variant"].eq("at") & examples["checkpoint"].eq("epoch-039")
+        rows &= examples["split"].eq(split)
         examples.loc[rows & examples["seed"].eq(seed), "rloss"] += change
     return replace(tables, examples=examples)
 
@@ -167,6 +168,16 @@ def test_one_rising_curve_is_no_overfitting_where_the_other_seeds_fall(judge, tr
     alone, trend = judge("robust-overfitting", only_seeds(mixed, 1))
     assert alone == claims.REPRODUCED
     assert "the weaker rule" in trend[0].note
+
+
+def test_snapshots_are_compared_with_snapshots(true):
+    """The last checkpoint's own evaluation has a stronger attack: a rise that is none."""
+    evidence = Evidence.of(true)
+    rise = evidence.rise("at", "test_rloss_pgd")
+    assert rise.shape == (made_up.SEEDS, made_up.EXAMPLES)
+    examples = true.examples.copy()
+    examples.loc[examples["checkpoint"] == "last", "rloss"] += 5
+    assert np.array_equal(Evidence.of(replace(true, examples=examples)).rise("at", "test_rloss_pgd"), rise)
 
 
 def test_sharpening_in_one_seed_of_five_is_not_enough(judge, true):

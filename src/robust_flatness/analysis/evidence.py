@@ -10,6 +10,7 @@ import pandas as pd
 from robust_flatness.analysis.resampling import resampled_counts
 from robust_flatness.tables import aggregate, frames, schema
 from robust_flatness.tables.aggregate import learnt
+from robust_flatness.tables.schema import OF_EXAMPLES
 
 #: Resamples for the noise of one model's evaluation: 74 models share them.
 NOISE_RESAMPLES = 1999
@@ -102,25 +103,24 @@ class Evidence:
         return found
 
     def _rise_of_examples(self, variant: str, measure: str) -> np.ndarray:
+        """Of the snapshots alone, which one attack has evaluated: `last` and `best` had another one."""
         split, _, column = measure.partition("_")
         column = "rloss" if column == "rloss_pgd" else column
         frame, end = self.examples, self.end_of_first_rate(variant)
-        if column not in schema.OF_EXAMPLES or math.isnan(end):
+        if column not in OF_EXAMPLES or math.isnan(end):
             return np.empty((0, 1))
-        frame = frame[(frame["variant"] == variant) & (frame["split"] == split)].dropna(subset=[column])
+        chosen = (frame["variant"] == variant) & (frame["split"] == split)
+        frame = frame[chosen & frame["checkpoint"].str.startswith("epoch-")].dropna(subset=[column])
         epochs = float(self.history.loc[self.history["variant"] == variant, "epochs"].max())
         snapshots = {
-            name: (int(name.removeprefix("epoch-")) + 1) / epochs
-            for name in frame["checkpoint"].unique()
-            if name.startswith("epoch-")
+            name: (int(name.removeprefix("epoch-")) + 1) / epochs for name in frame["checkpoint"].unique()
         }
         before = [name for name, share in snapshots.items() if share <= end + 1e-6]
-        if not before:
+        if not before or len(before) == len(snapshots):
             return np.empty((0, 1))
+        first, last = max(before, key=snapshots.get), max(snapshots, key=snapshots.get)
         values = frame.pivot(index=["seed", "example"], columns="checkpoint", values=column)
-        if "last" not in values:
-            return np.empty((0, 1))
-        rise = (values["last"] - values[max(before, key=snapshots.get)]).unstack("seed")
+        rise = (values[last] - values[first]).unstack("seed")
         rise = rise.dropna(axis="columns", how="all").dropna().to_numpy().T
         return rise * (100 if column.startswith("rerr") else 1)
 
