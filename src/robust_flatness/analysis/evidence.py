@@ -45,8 +45,8 @@ class Evidence:
         def kept(frame: pd.DataFrame) -> pd.DataFrame:
             if not failed or frame.empty:
                 return frame
-            keys = frame[["variant", "seed"]].itertuples(index=False, name=None)
-            return frame[[key not in failed for key in keys]]
+            keys = pd.MultiIndex.from_frame(frame[["variant", "seed"]])
+            return frame[~keys.isin([*failed])]
 
         models = kept(models)
         same = models.get("same_as", pd.Series("", index=models.index)).fillna("")

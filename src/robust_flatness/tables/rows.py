@@ -56,7 +56,7 @@ def read_rows(path: Path, need: Sequence[str] = (), remedy: str = "") -> Rows:
                 f"{path}: row {number} has {len(line)} cells, the header has {len(header)}"
                 + ("; separate cells by commas" if len(header) == 1 else remedy)
             )
-        rows.append({name: cell.strip() for name, cell in zip(header, line, strict=True)})
+        rows.append(dict(zip(header, map(str.strip, line), strict=True)))
     return Rows(header, rows)
 
 
