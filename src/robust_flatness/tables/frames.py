@@ -281,7 +281,7 @@ def read_examples(path: Path) -> pd.DataFrame:
 
 
 def read_tables(directory: Path, examples: bool = True) -> Tables:
-    """The tables under `results/<experiment>/`; that of single examples, which is long, only if `examples`."""
+    """The tables under `results/<experiment>/`; the long one of examples only if asked for."""
     directory = Path(directory)
     return Tables(
         models=read_models(directory / "models.csv"),
