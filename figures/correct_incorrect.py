@@ -17,39 +17,39 @@ from robust_flatness import tables as results
 from robust_flatness.plotting import curves, inputs, looks, style
 
 notebook = inputs("correct_incorrect", globals().get("snakemake"))
-ours, printed = notebook.history, notebook.published.history
 SLUGS = ("at", "mart-6", "ignore-incorrect", "prevent-label-leaking")
 CURVES = {
-    "train_rloss": ("train", style.TRAIN),
+    "train_rloss": ("training", style.TRAIN),
     "test_rloss": ("test", style.TEST),
-    "test_correct_rloss": ("test, correct when clean", style.ORANGE),
-    "test_incorrect_rloss": ("test, incorrect when clean", style.PURPLE),
+    "test_correct_rloss": ("test, classified correctly when clean", style.ORANGE),
+    "test_incorrect_rloss": ("test, classified incorrectly when clean", style.PURPLE),
 }
+slugs = [slug for slug in SLUGS if results.has(curves.of(notebook.ours.history, slug), "test_correct_rloss")]
 
 
 # %%
-def draw(slugs):
+def draw():
     figure, panels = style.panels(1, len(slugs), height=2.6, sharey=True)
     for axes, slug in zip(panels, slugs, strict=True):
         axes.set_title(looks.variant(slug), fontsize=7)
-        for column, (label, color) in CURVES.items():
-            curves.draw(axes, curves.of(ours, slug), column, color=color, label=label)
-            if not notebook.is_paper:
-                curves.draw(axes, curves.of(printed, slug), column, **{**style.PUBLISHED, "color": color})
-        curves.mark_drops(axes, curves.drops(ours, slug))
+        for layer in notebook.layers:
+            rows = curves.of(layer.history, slug)
+            for column, (label, color) in CURVES.items():
+                curves.draw(axes, layer, rows, column, color=color, label=label)
+        curves.mark_drops(axes, curves.drops(notebook.ours.history, slug))
         axes.set_xlabel("Epoch (share of training)")
+    beyond = curves.scale(panels, together=True)
     panels[0].set_ylabel("RLoss")
-    note = "" if notebook.is_paper else "Dashed: published, CIFAR-10."
-    lacking = ", ".join(slug for slug in SLUGS if slug not in slugs)
+    note = notebook.beside("Dashed: published, CIFAR-10 (AT alone)", "compare the course, not the values")
+    lacking = ", ".join(looks.variant(slug) for slug in SLUGS if slug not in slugs)
     if lacking:
-        note += f" {'Pictures only in the paper' if notebook.is_paper else 'Not trained'}: {lacking}."
-    style.legend_below(figure, style.entries(panels[:1]), columns=4, text=note)
+        note += f" {'Not trained' if notebook.printed else 'Pictures only in the paper'}: {lacking}."
+    style.legend_below(figure, style.entries(panels), 5, f"{note} {curves.BEYOND * beyond}".strip())
     return figure
 
 
 # %%
-slugs = [slug for slug in SLUGS if results.has(curves.of(ours, slug), "test_correct_rloss")]
 missing = notebook.missing("test_correct_rloss", "test_incorrect_rloss", table="history")
-missing = missing or "Missing: these variants' training curves."
-title = "Correct and incorrect examples"
-notebook.save(draw(slugs) if slugs else style.missing_page(title, missing))
+if not slugs:
+    missing = missing or notebook.say_missing("these variants' training curves", "add them to the variants")
+notebook.show(draw, missing)

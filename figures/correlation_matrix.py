@@ -30,18 +30,16 @@ MEASURES = {
 
 
 # %%
-def ranks(variants):
+def ranks(layer):
     """Spearman's correlations of the measures; rows and columns of NaN where one was not taken."""
-    return variants.reindex(columns=[*MEASURES]).corr("spearman").to_numpy()
+    table = layer.counted.reindex(columns=[*MEASURES]).corr("spearman").to_numpy()
+    return table if len(layer.counted) >= FEWEST else np.full_like(table, np.nan)
 
 
 def draw():
-    ours, published = ranks(notebook.variants), ranks(notebook.published.variants)
-    below = np.tril(np.ones_like(ours, dtype=bool), -1)
-    count = len(notebook.variants)
-    if count < FEWEST:
-        ours = np.full_like(ours, np.nan)
-    table = np.where(below, ours, published)
+    below = np.tril(np.ones((len(MEASURES),) * 2, dtype=bool), -1)
+    ours, other = notebook.ours, notebook.layers[-1]
+    table = np.where(below, ranks(ours), ranks(other))
     np.fill_diagonal(table, np.nan)
     figure, (axes,) = style.panels(1, 1, height=3.4)
     names = [*MEASURES.values()]
@@ -50,12 +48,15 @@ def draw():
         annot_kws={"size": 6}, xticklabels=names, yticklabels=names, cbar_kws={"label": "Spearman's ρ"},
     )  # fmt: skip
     axes.grid(visible=False)
-    below_text = f"n = {count}" if count >= FEWEST else f"{count} variants, {FEWEST} needed"
-    text = f"Below the diagonal: {notebook.experiment}, {below_text}; above: published, n = 74."
-    style.note(figure, text)
+    sides = [
+        f"{place} {layer.name}, n = {len(layer.counted)}"
+        for place, layer in (("below the diagonal:", ours), ("above:", other))
+    ]
+    text = "; ".join(sides) if notebook.printed else f"{ours.name}, n = {len(ours.counted)}"
+    few = f" Fewer than {FEWEST} variants have no coefficient." * (len(ours.counted) < FEWEST)
+    style.note(figure, f"{text[0].upper()}{text[1:]}.{few} {ours.note}".strip())
     return figure
 
 
 # %%
-missing = notebook.missing("avg_flatness_rloss", "test_rloss_pgd")
-notebook.save(style.missing_page("Which measures go together", missing) if missing else draw())
+notebook.show(draw, notebook.missing("avg_flatness_rloss", "test_rloss_pgd"))

@@ -18,50 +18,58 @@ from robust_flatness.plotting import inputs, looks, scatter, style
 
 notebook = inputs("early_stopping", globals().get("snakemake"))
 X, Y = "avg_flatness_rloss", "test_rloss_pgd"
-ours = early_stopping_pairs(notebook.variants, notebook.series, X)
-published = early_stopping_pairs(notebook.published.variants, notebook.published.series, X)
+pairs = {layer: early_stopping_pairs(layer.counted, layer.series, X) for layer in notebook.layers}
 
 
 # %%
-def arrows(axes, pairs, title, hollow=False):
+def arrows(axes, rows, layer):
     """From the last to the early-stopped checkpoint of each variant."""
-    improved = pairs[f"best_{Y}"] < pairs[Y]
-    for row, better in zip(pairs.to_dict("records"), improved, strict=True):
-        color = looks.color(row["family"]) if better else style.LIGHT
+    improved = rows[f"best_{Y}"] < rows[Y]
+    for row, better in zip(rows.to_dict("records"), improved, strict=True):
         axes.annotate(
             "",
             xy=(row[f"best_{X}"], row[f"best_{Y}"]),
             xytext=(row[X], row[Y]),
-            arrowprops={"arrowstyle": "-|>", "color": color, "linewidth": 0.7, "mutation_scale": 6},
+            arrowprops={
+                "arrowstyle": "-|>",
+                "color": looks.color(row["family"]) if better else style.LIGHT,
+                "linewidth": 0.7,
+                "mutation_scale": 6,
+            },
             zorder=3 if better else 1,
         )
-    scatter.points(axes, pairs, X, Y, hollow, size=14)
-    axes.update_datalim(pairs[[f"best_{X}", f"best_{Y}"]].to_numpy(float))
+    scatter.points(axes, rows, X, Y, layer.beside, size=14)
+    axes.update_datalim(rows[[f"best_{X}", f"best_{Y}"]].to_numpy(float))
     axes.autoscale_view()
     scatter.name_axes(axes, X, Y)
-    flatter = (pairs[f"best_{X}"] < pairs[X])[improved].sum()
-    axes.set_title(title)
-    text = f"{improved.sum()} of {len(pairs)} improved,\n{flatter} of these are flatter"
-    scatter.in_corner(axes, text, [*pairs[X], *pairs[f"best_{X}"]], [*pairs[Y], *pairs[f"best_{Y}"]])
+    flatter = (rows[f"best_{X}"] < rows[X])[improved].sum()
+    name = f"{layer.title(len(rows))}\n" if notebook.printed else ""
+    axes.set_title(
+        f"{name}{improved.sum()} of {len(rows)} improved, {flatter} of these are flatter", fontsize=7
+    )
 
 
 def draw():
-    by_epoch = "Early-stopped: the snapshot of lowest test RLoss, where no other was measured."
-    if notebook.is_paper:
-        figure, panels = style.panels(height=4.2)
-        arrows(panels[0], ours, "")
-        note = by_epoch
-    else:
-        figure, panels = style.panels(1, 2, height=4.0)
-        arrows(panels[0], ours, f"{notebook.experiment} ({len(ours)} variants)")
-        arrows(panels[1], published, f"published, CIFAR-10 ({len(published)} variants)", hollow=True)
-        note = (
-            f"{scatter.comparison_note(notebook)} Published, early-stopped: the epoch of lowest test RLoss."
+    shown = {layer: rows for layer, rows in pairs.items() if len(rows)}
+    single = len(shown) == 1
+    figure, panels = style.panels(1, len(shown), height=3.6 if single else 4.0)
+    for axes, (layer, rows) in zip(panels, shown.items(), strict=True):
+        arrows(axes, rows, layer)
+    note = "Arrows lead from the last to the early-stopped checkpoint; grey where that has no lower RLoss. "
+    by_epoch = [layer.name for layer, rows in shown.items() if rows.attrs["by_epoch"]]
+    if by_epoch:
+        note += (
+            f"Early-stopped ({', '.join(by_epoch)}): the snapshot of lowest test RLoss, for want of another. "
         )
-    style.legend_below(figure, style.handles([*ours["family"], *published["family"]]), text=note)
+    note += scatter.comparison_note(notebook)
+    entries = style.handles([name for rows in shown.values() for name in rows["family"]])
+    if single:
+        style.legend_beside(figure, entries)
+        style.note(figure, note)
+    else:
+        style.legend_below(figure, entries, text=note)
     return figure
 
 
 # %%
-missing = notebook.missing(X, f"best_{X}")
-notebook.save(style.missing_page("Early stopping", missing) if ours.empty else draw())
+notebook.show(draw, notebook.missing(X, f"best_{X}") if pairs[notebook.ours].empty else "")

@@ -13,13 +13,14 @@
 # more robust in the end stay flat. Label smoothing stays flat although its RLoss rises.
 
 # %%
+import numpy as np
 from matplotlib.cm import ScalarMappable
 
 from robust_flatness import tables as results
 from robust_flatness.plotting import curves, inputs, looks, style
 
 notebook = inputs("flatness_by_epoch", globals().get("snakemake"))
-series, published = notebook.series, notebook.published.series
+series = notebook.ours.series
 X, Y = "avg_flatness_rloss", "test_rloss_pgd"
 WORST = [
     name for name in ("worst_flatness_rloss_0.00075", "worst_flatness_rloss") if results.has(series, name)
@@ -32,46 +33,65 @@ def trajectory(axes, slug, x):
     if slug != "at":
         baseline = curves.of(series, "at", x, Y)
         axes.plot(baseline[x], baseline[Y], color=style.LIGHT, linewidth=2, zorder=1)
-    if not notebook.is_paper:
-        printed = curves.of(published, slug, x, Y)
-        axes.plot(printed[x], printed[Y], **style.PUBLISHED, zorder=2)
-        axes.plot(printed[x][-1:], printed[Y][-1:], "o", color=style.GREY, fillstyle="none", zorder=2)
-    rows = curves.of(series, slug, x, Y)
-    axes.plot(rows[x], rows[Y], color="black", linewidth=0.4, zorder=3)
-    axes.scatter(
-        *(rows[x], rows[Y]),
-        c=rows[curves.EPOCH],
-        **{"cmap": style.EPOCH_COLORS, "vmin": 0, "vmax": 1, "s": 13, "zorder": 4},
-        **{"edgecolors": "black", "linewidths": 0.25},
-    )
+    for layer in notebook.layers:
+        rows = curves.of(layer.series, slug, x, Y)
+        if layer.beside:
+            axes.plot(rows[x], rows[Y], **style.PUBLISHED, zorder=2)
+            axes.plot(rows[x][-1:], rows[Y][-1:], "o", color=style.GREY, fillstyle="none", zorder=2)
+            continue
+        axes.plot(rows[x], rows[Y], color="black", linewidth=0.4, zorder=3)
+        axes.scatter(
+            *(rows[x], rows[Y]),
+            c=rows[curves.EPOCH],
+            **{"cmap": style.EPOCH_COLORS, "vmin": 0, "vmax": 1, "s": 13, "zorder": 4},
+            **{"edgecolors": "black", "linewidths": 0.25},
+        )
+
+
+def limits(shown, column):
+    """Limits of an axis for all panels alike, by the snapshots after each variant's first."""
+    values = [
+        curves.of(layer.series, slug, x, Y)[Y if column == Y else x].to_numpy()[1:]
+        for layer in notebook.layers
+        for slug, x in shown
+        if column in (x, Y)
+    ]
+    low, high = np.min(np.concatenate(values)), np.max(np.concatenate(values))
+    margin = 0.08 * (high - low)
+    return low - margin, high + margin
 
 
 def draw():
     slugs = [*dict.fromkeys(series.dropna(subset=[X, Y])["variant"])]
-    slugs.sort(key=lambda slug: [*results.catalogue()].index(slug) if slug in results.catalogue() else 99)
+    order = [*results.catalogue()]
+    slugs.sort(key=lambda slug: order.index(slug) if slug in order else len(order))
     shown = [(slug, X) for slug in slugs] + [("at", name) for name in WORST if "at" in slugs]
     columns = min(6, len(shown))
     rows = -(-len(shown) // columns)
-    figure, panels = style.grid(rows, columns, below=0.22, between=0.3, right=0.6)
-    for axes, (slug, x) in zip(panels, shown, strict=False):
+    figure, panels = style.grid(rows, columns, below=0.12, between=0.12, right=0.6, bottom=0.75, sharey=True)
+    for index, (axes, (slug, x)) in enumerate(zip(panels, shown, strict=False)):
         trajectory(axes, slug, x)
-        label = looks.variant(slug)
-        axes.set_title(label if x == X else f"{label}, worst-case", fontsize=6)
+        axes.set_title(looks.variant(slug) + ", worst-case" * (x != X), fontsize=6)
         axes.tick_params(labelsize=6)
+        axes.set_xlim(*limits(shown, x))
+        axes.set_ylim(*limits(shown, Y))
+        if x != X:
+            axes.set_xlabel(results.describe(x).replace(" in RLoss", ""), fontsize=5, labelpad=1, loc="right")
+        elif index + columns < len(shown):
+            axes.tick_params(labelbottom=False)
     for axes in panels[len(shown) :]:
         axes.set_axis_off()
     colors = ScalarMappable(cmap=style.EPOCH_COLORS)
     bar = figure.colorbar(colors, cax=figure.add_axes((0.925, 0.35, 0.012, 0.4)))
     bar.set_label("epoch (share)", fontsize=7)
-    note = "Grey: the AT baseline."
-    if not notebook.is_paper:
-        note += " Dashed, ending in a circle: published, CIFAR-10"
-        note += "." if notebook.same_data else "; compare the course, not the values."
+    note = "Grey: the AT baseline. One scale, set by the snapshots after the first, which may lie beyond. "
+    note += notebook.beside(
+        "Dashed, ending in a circle: published, CIFAR-10", "compare the course, not the values"
+    )
     words = f"Average-case flatness in RLoss (lower is flatter)\n{note}"
-    style.name_grid(figure, words, "Test RLoss (lower is more robust)")
+    style.name_grid(figure, words, "Test RLoss (lower is more robust)", bottom=0.75)
     return figure
 
 
 # %%
-missing = notebook.missing(X, Y, table="series")
-notebook.save(style.missing_page("RLoss against flatness by epoch", missing) if missing else draw())
+notebook.show(draw, notebook.missing(X, Y, table="series"))

@@ -10,62 +10,74 @@
 # the Hessian (of the clean loss) at every snapshot.
 #
 # Claim: overfitting is sharpening. After the first learning-rate drop, both flatness measures rise
-# together with test RLoss; so does the eigenvalue, which is drawn relative to its last value.
+# together with test RLoss; so does the eigenvalue. It and worst-case flatness, whose size depends on the
+# network and on the budget of the attack, are drawn relative to their last values.
 
 # %%
 from robust_flatness import tables as results
 from robust_flatness.plotting import curves, inputs, style
 
 notebook = inputs("flatness_throughout_training", globals().get("snakemake"))
-ours, theirs = curves.of(notebook.series, "at"), curves.of(notebook.published.series, "at")
+at = {layer: curves.of(layer.series, "at") for layer in notebook.layers}
+ours = at[notebook.ours]
 
 # The radius of the paper's per-epoch figures, where it was measured.
 worst = next(
     (name for name in ("worst_flatness_rloss_0.00075", "worst_flatness_rloss") if results.has(ours, name)),
     "worst_flatness_rloss",
 )
-PANELS = [
-    ("RLoss", {"train_rloss_pgd": ("train", style.TRAIN), "test_rloss_pgd": ("test", style.TEST)}),
-    ("Average-case flatness", {"avg_flatness_rloss": ("average-case flatness", style.GREEN)}),
-    ("Worst-case flatness", {worst: ("worst-case flatness", style.PURPLE)}),
-    ("Largest eigenvalue / last", {"relative_hessian": ("largest Hessian eigenvalue", style.ORANGE)}),
-]
+FLATTER = "lower is flatter"
+PANELS = {
+    "RLoss": {"train_rloss_pgd": ("training", style.TRAIN), "test_rloss_pgd": ("test", style.TEST)},
+    f"Average-case flatness\n({FLATTER})": {"avg_flatness_rloss": ("average-case flatness", style.GREEN)},
+    f"Worst-case flatness / last\n({FLATTER})": {worst: ("worst-case flatness", style.PURPLE)},
+    f"Largest eigenvalue / last\n({FLATTER})": {"hessian_max": ("largest Hessian eigenvalue", style.ORANGE)},
+}
+RELATIVE = (worst, "hessian_max")
 
 
 # %%
-def relative(rows):
-    """The eigenvalue relative to its value at the end of training."""
-    known = rows["hessian_max"].dropna()
-    return rows.assign(relative_hessian=rows["hessian_max"] / (known.iloc[-1] if len(known) else 1.0))
+def last(rows, column):
+    """A column's value at the end of training."""
+    return rows[column].dropna().iloc[-1]
 
 
 def draw():
-    figure, panels = style.panels(2, 2, height=4.2, sharex=True)
-    for axes, (name, columns) in zip(panels, PANELS, strict=True):
-        for column, (label, color) in columns.items():
-            if not results.has(relative(ours), column):
-                style.message(axes, f"not measured: {label}")
-                continue
-            curves.draw(axes, relative(ours), column, label=label, color=color, marker="o", markersize=2.5)
-            if not notebook.is_paper:
-                curves.draw(axes, relative(theirs), column, **{**style.PUBLISHED, "color": color})
-            curves.mark_drops(axes, curves.drops(notebook.history))
-            axes.set_ylabel(f"{name}\n(lower is flatter)" if "flatness" in name else name)
-    for axes in panels[2:]:
+    shown = {name: lines for name, lines in PANELS.items() if any(results.has(ours, c) for c in lines)}
+    columns = 2 if len(shown) > 1 else 1
+    rows = -(-len(shown) // columns)
+    figure, panels = style.panels(rows, columns, height=1.9 * rows + 0.4, sharex=True)
+    for axes, (name, lines) in zip(panels, shown.items(), strict=False):
+        for column, (label, color) in lines.items():
+            for layer, rows in at.items():
+                if column in RELATIVE and results.has(rows, column):
+                    rows = rows.assign(**{column: rows[column] / last(rows, column)})
+                curves.draw(axes, layer, rows, column, label=label, color=color, marker="o", markersize=2.5)
+            if column in RELATIVE:
+                radius = " (ξ = 0.00075)" if column.endswith("00075") else ""
+                values = [
+                    f"{'published ' * layer.beside}{last(rows, column):.4g}"
+                    for layer, rows in at.items()
+                    if results.has(rows, column)
+                ]
+                axes.set_title(f"last value{radius}: {', '.join(values)}", fontsize=7)
+        curves.mark_drops(axes, curves.drops(notebook.ours.history))
+        axes.set_ylabel(name)
+    for axes in panels[len(shown) :]:
+        axes.set_axis_off()
+    beyond = curves.scale(panels[: len(shown)])
+    for axes in panels[max(0, len(shown) - columns) : len(shown)]:
         axes.set_xlabel("Epoch (share of training)")
-    last = ours["hessian_max"].dropna()
-    if len(last):
-        panels[3].set_title(f"last value: {last.iloc[-1]:.4g}")
-    panels[2].set_title("" if worst.endswith("rloss") else "ξ = 0.00075")
-    if not notebook.is_paper:
-        panels[0].plot([], [], **style.PUBLISHED, label="published, CIFAR-10")
-    entries = style.entries(panels)
-    note = "" if notebook.same_data else "Published: another dataset; compare the course, not the values."
-    style.legend_below(figure, entries, columns=6, text=note)
+        axes.tick_params(labelbottom=True)
+    note = notebook.beside("Dashed: published, CIFAR-10", "compare the course, not the values")
+    style.legend_below(figure, style.entries(panels), 6, f"{note} {curves.BEYOND * beyond}".strip())
     return figure
 
 
 # %%
 missing = notebook.missing("test_rloss_pgd", "avg_flatness_rloss", table="series")
-unmeasured = missing or ours.empty
-notebook.save(style.missing_page("Flatness throughout training", missing) if unmeasured else draw())
+if ours.empty:
+    missing = missing or notebook.say_missing(
+        "the baseline's snapshots", "add at to measures.series.variants"
+    )
+notebook.show(draw, missing)

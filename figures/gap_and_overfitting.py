@@ -17,9 +17,8 @@ from robust_flatness.plotting import inputs, scatter
 notebook = inputs("gap_and_overfitting", globals().get("snakemake"))
 
 # %%
-figure = scatter.correlation_figure(
+scatter.show(
     notebook,
     [("avg_flatness_rloss", "rloss_gap"), ("avg_flatness_rloss", "rloss_overfitting")],
     height=2.7,
 )
-notebook.save(figure)

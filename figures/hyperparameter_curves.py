@@ -11,56 +11,64 @@
 
 # %%
 import matplotlib
-from matplotlib.ticker import LogLocator, NullLocator
 
 from robust_flatness.plotting import curves, inputs, looks, style
 
 notebook = inputs("hyperparameter_curves", globals().get("snakemake"))
-
-
-def test_curve(source, slug):
-    """Test RLoss over epochs, ours or published."""
-    return curves.test_curve(source.history, source.series, slug)
-
-
-# %%
-def draw(methods):
-    columns = min(4, max(2, len(methods)))
-    rows = -(-len(methods) // columns)
-    figure, panels = style.grid(rows, columns, sharex=True, sharey=True)
-    if not notebook.is_paper:  # printed curves begin late; the first epochs of high rates go far beyond
-        panels[0].set_yscale("log")
-        panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6))
-        panels[0].yaxis.set_major_formatter("{x:g}")
-        panels[0].yaxis.set_minor_locator(NullLocator())
-    for axes, (name, order) in zip(panels, methods.items(), strict=False):
-        curves.draw(axes, test_curve(notebook, "at"), "test_rloss", color=style.LIGHT, linewidth=2)
-        shades = matplotlib.colormaps["viridis_r"](
-            [0.15 + 0.8 * i / max(1, len(order) - 1) for i in range(len(order))]
-        )
-        for (slug, value), color in zip(order, shades, strict=True):
-            curves.draw(axes, test_curve(notebook, slug), "test_rloss", color=color, label=value, linewidth=1)
-            if not notebook.is_paper:
-                printed = test_curve(notebook.published, slug)
-                curves.draw(axes, printed, "test_rloss", **{**style.PUBLISHED, "color": color})
-        axes.set_title(name, fontsize=7)
-        axes.legend(fontsize=5, loc="upper left", handlelength=0.8, labelspacing=0.1, borderaxespad=0.1)
-    for axes in panels[len(methods) :]:
-        axes.set_axis_off()
-    note = "Epoch (share of training)\nGrey: the AT baseline."
-    note += "" if notebook.is_paper else " Dashed: published, CIFAR-10, of variants in the paper's figures."
-    style.name_grid(figure, note, "Test RLoss (lower is more robust)")
-    return figure
-
-
-# %%
-drawn = [slug for slug in notebook.variants["variant"] if len(test_curve(notebook, slug))]
-trained = notebook.variants[notebook.variants["variant"].isin(drawn)]
+variants = notebook.ours.variants
+drawn = [slug for slug in variants["variant"] if len(curves.test_curve(notebook.ours, slug))]
+trained = variants[variants["variant"].isin(drawn)]
 methods = {
     name: curves.by_hyperparameter(trained, families)
     for name, families in looks.methods().items()
     if trained["family"].isin(families).any()
 }
-lacking = "Missing: training curves of variants that differ in a hyper-parameter.\n"
-remedy = "To get it: run an experiment with them, snakemake --cores all."
-notebook.save(draw(methods) if methods else style.missing_page("Hyper-parameter curves", lacking + remedy))
+
+
+# %%
+def method(axes, order):
+    """The method's curves; those that cannot be told apart are drawn once."""
+    found = {slug: curves.test_curve(notebook.ours, slug) for slug, _ in order}
+    xy = {
+        slug: (rows[curves.EPOCH].to_numpy(), rows["test_rloss"].to_numpy()) for slug, rows in found.items()
+    }
+    groups, values = curves.coinciding(xy), dict(order)
+    shades = matplotlib.colormaps["viridis_r"](
+        [0.15 + 0.8 * i / max(1, len(order) - 1) for i in range(len(order))]
+    )
+    colors = dict(zip(values, shades, strict=True))
+    for first, group in groups.items():
+        label = values[first] if len(group) == 1 else f"{values[first]} to {values[group[-1]]} (coincide)"
+        for layer in notebook.layers:
+            for slug in group if layer.beside else [first]:
+                rows = curves.test_curve(layer, slug)
+                curves.draw(axes, layer, rows, "test_rloss", color=colors[slug], label=label, linewidth=1)
+
+
+def draw():
+    columns = min(4, max(2, len(methods)))
+    rows = -(-len(methods) // columns)
+    figure, panels = style.grid(rows, columns, height=1.25, bottom=0.7, sharex=True, sharey=True)
+    baseline = curves.test_curve(notebook.ours, "at")
+    for axes, (name, order) in zip(panels, methods.items(), strict=False):
+        curves.draw(axes, notebook.ours, baseline, "test_rloss", color=style.LIGHT, linewidth=2)
+        method(axes, order)
+        axes.set_title(name, fontsize=7)
+    for axes in panels[len(methods) :]:
+        axes.set_axis_off()
+    used = panels[: len(methods)]
+    beyond = curves.scale(used, together=True, room=0.35)
+    legend = {"handlelength": 0.8, "labelspacing": 0.1, "borderaxespad": 0.1, "columnspacing": 0.6}
+    for axes in used:
+        axes.legend(fontsize=5, loc="upper left", ncols=2, **legend)
+    note = f"Epoch (share of training)\nGrey: the AT baseline. {curves.APPLIED} {curves.BEYOND * beyond} "
+    note += notebook.beside("Dashed: published, CIFAR-10, of variants in the paper's figures")
+    style.name_grid(figure, note, "Test RLoss (lower is more robust)", bottom=0.7)
+    return figure
+
+
+# %%
+lacking = notebook.say_missing(
+    "training curves of variants that differ in a hyper-parameter", "run an experiment with them"
+)
+notebook.show(draw, "" if methods else lacking)

@@ -11,11 +11,11 @@
 # baseline's epochs.
 
 # %%
-from robust_flatness import tables as results
-from robust_flatness.plotting import curves, inputs, style
+import numpy as np
+
+from robust_flatness.plotting import curves, inputs, looks, style
 
 notebook = inputs("learning_rate_schedules", globals().get("snakemake"))
-history = notebook.history.dropna(subset=["learning_rate"])
 PANELS = {
     "Multi-step": ("at", "learning-rate-0.2", "learning-rate-0.1", "learning-rate-0.01"),
     "Constant and late": (
@@ -25,40 +25,56 @@ PANELS = {
     "Cyclic": ("cyclic-1", "cyclic-2", "cyclic-3", "cyclic-4"),
 }
 COLORS = (style.BLACK, style.BLUE, style.VERMILLION, style.GREEN)
+history = notebook.ours.history.dropna(subset=["learning_rate"])
+known = {row["variant"]: row for row in notebook.ours.variants.to_dict("records")}
 
 
 # %%
-def over_baseline(frame, slug):
-    """A variant's rows, epochs counted as shares of the baseline's."""
-    rows, baseline = curves.of(frame, slug), curves.of(frame, "at")
-    epochs = baseline["epochs"].iloc[0] if len(baseline) else rows["epochs"].max()
-    return (rows["epoch"] + 1) / epochs, rows["learning_rate"]
+def schedule(layer, slug, steps):
+    """Epochs as shares of the baseline's, and rates: each holds during its epoch, as steps; of a cycle,
+    which changes at every update, the middles of epochs are joined."""
+    rows = curves.of(layer.history, slug, "learning_rate")
+    baseline = curves.of(layer.history, "at", "learning_rate")
+    total = baseline["epochs"].iloc[0] if len(baseline) else rows["epochs"].max()
+    ends, rates = (rows["epoch"].to_numpy() + 1) / total, rows["learning_rate"].to_numpy()
+    if steps:
+        return np.concatenate([[0.0], ends]), np.concatenate([rates[:1], rates])
+    return ends - 0.5 / total, rates
 
 
 def draw():
-    figure, panels = style.panels(1, 3, height=2.5, sharex=True)
-    printed = notebook.published.history.dropna(subset=["learning_rate"])
-    for axes, (name, slugs) in zip(panels, PANELS.items(), strict=True):
-        for slug, color, width in zip(slugs, COLORS, (2.4, 1.9, 1.4, 0.9), strict=True):
-            if slug in set(history["variant"]):
-                label = results.catalogue()[slug].label
-                axes.plot(*over_baseline(history, slug), color=color, linewidth=width, label=label)
-            if not notebook.is_paper:
-                axes.plot(*over_baseline(printed, slug), **{**style.PUBLISHED, "color": color})
+    shown = {name: slugs for name, slugs in PANELS.items() if history["variant"].isin(slugs).any()}
+    figure, panels = style.panels(1, len(shown), height=2.6)
+    for axes, (name, slugs) in zip(panels, shown.items(), strict=True):
+        steps = name != "Cyclic"
+        for layer in notebook.layers:
+            for slug, color, width in zip(slugs, COLORS, (2.6, 2.0, 1.4, 0.8), strict=True):
+                if slug not in set(history["variant"]):
+                    continue
+                look = {"drawstyle": "steps-pre"} if steps else {}
+                if layer.beside:
+                    look |= {**style.PUBLISHED, "color": color}
+                else:
+                    label = looks.name(known[slug]) if slug in known else looks.variant(slug)
+                    look |= {"color": color, "linewidth": width, "label": label}
+                axes.plot(*schedule(layer, slug, steps), **look)
         axes.set_title(name)
-        axes.set(xlabel="Epoch (share of the baseline's)")
-        if name != "Cyclic":
+        axes.set(xlabel="Epoch (share of the baseline's)", xlim=(-0.03, 1.03))
+        if steps:
             axes.set_yscale("log")
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=5.5, loc="lower left" if name != "Cyclic" else "upper left")
-    panels[2].set_ylim(0, 1.75 * panels[2].get_ylim()[1])  # room for the legend
+            low, high = axes.get_ylim()
+            axes.set_ylim(low * (low / high) ** 0.4, high)  # room for the legend
+        axes.legend(fontsize=5.5, loc="lower left" if steps else "upper left")
+        if not steps:
+            axes.set_ylim(0, 1.6 * axes.get_ylim()[1])
     panels[0].set_ylabel("Learning rate")
-    if not notebook.is_paper:
-        style.note(figure, "Dashed: published, CIFAR-10.")
+    note = "Schedules that coincide, as the cyclic ones do until each ends, differ in their widths. "
+    style.note(figure, note + notebook.beside("Dashed: published, CIFAR-10"))
     return figure
 
 
 # %%
-named = history["variant"].isin(sum(PANELS.values(), ())).any()
-missing = notebook.missing("learning_rate", table="history") or "Missing: the schedules' variants."
-notebook.save(draw() if named else style.missing_page("Learning-rate schedules", missing))
+missing = notebook.missing("learning_rate", table="history")
+if not history["variant"].isin(sum(PANELS.values(), ())).any():
+    missing = missing or notebook.say_missing("the schedules' variants", "add them to the variants")
+notebook.show(draw, missing)

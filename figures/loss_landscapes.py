@@ -14,31 +14,34 @@
 
 # %%
 from robust_flatness import tables as results
-from robust_flatness.plotting import inputs, looks, style
+from robust_flatness.plotting import curves, inputs, looks, style
 
 notebook = inputs("loss_landscapes", globals().get("snakemake"))
-landscape = results.over_seeds(
-    notebook.tables.landscape[notebook.tables.landscape["checkpoint"] == "last"],
-    ("variant", "direction", "normalisation", "s"),
-)
-DIRECTIONS = ("random", "adversarial", "hessian")
-LINES = ("-", "--", ":", "-.")
+landscape = notebook.ours.landscape
+DIRECTIONS = {"random": "Random", "adversarial": "Adversarial", "hessian": "Hessian"}
+COLORS = (style.BLUE, style.VERMILLION, style.GREEN, style.ORANGE, style.PURPLE, style.GREY)
+LINES = ("-", "--", "-.", ":")
 
 
 # %%
+def groups():
+    """Variants whose curves cannot be told apart in any panel: the first one -> all of its group."""
+    slugs = sorted(dict.fromkeys(landscape["variant"]), key=lambda slug: slug != "at")
+    order = ["direction", "normalisation", "s"]
+    rows = {slug: landscape[landscape["variant"] == slug].sort_values(order) for slug in slugs}
+    curved = {slug: (part["s"].to_numpy(), part["rloss"].to_numpy()) for slug, part in rows.items()}
+    return curves.coinciding(curved, tolerance=0.05)
+
+
 def lines():
-    """Colour of the family; variants of one family differ in the line."""
-    seen, found = {}, {}
-    for slug in sorted(dict.fromkeys(landscape["variant"]), key=lambda slug: slug != "at"):
-        spec = results.catalogue().get(slug)
-        name = "at" if spec and spec.family == "scaled" else spec.family if spec else results.OTHER
-        color = looks.color(name)
-        found[slug] = {
-            "color": color,
-            "linestyle": LINES[seen.get(color, 0) % len(LINES)],
-            "label": looks.variant(slug),
-        }
-        seen[color] = seen.get(color, 0) + 1
+    """A colour and a line of its own per variant or group of them, and its name."""
+    found = {}
+    for index, (slug, group) in enumerate(groups().items()):
+        place = index - 1 if "at" in landscape["variant"].to_numpy() else index
+        names = [looks.variant(name) for name in group]
+        label = names[0] + f" ({', '.join(names[1:])} coincide with it)" * (len(group) > 1)
+        color = style.BLACK if slug == "at" else COLORS[place % len(COLORS)]
+        found[slug] = {"color": color, "linestyle": LINES[index % len(LINES)], "label": label}
     return found
 
 
@@ -46,7 +49,7 @@ def draw():
     normalisations = [name for name in ("layer", "filter") if name in set(landscape["normalisation"])]
     directions = [name for name in DIRECTIONS if name in set(landscape["direction"])]
     figure, panels = style.panels(
-        len(normalisations), len(directions), height=2.1 * len(normalisations) + 0.7, sharey="col"
+        len(normalisations), len(directions), height=2.0 * len(normalisations) + 0.5, sharey="col"
     )
     shown = lines()
     grid = [(normalisation, direction) for normalisation in normalisations for direction in directions]
@@ -54,29 +57,29 @@ def draw():
         part = landscape[
             (landscape["normalisation"] == normalisation) & (landscape["direction"] == direction)
         ]
-        if part.empty:
-            style.message(axes, "not measured")
         for slug, look in shown.items():
             rows = part[part["variant"] == slug].sort_values("s")
-            axes.plot(rows["s"], rows["rloss"], linewidth=1.1, **look)
-            if rows["rloss_std"].notna().any():
+            axes.plot(rows["s"], rows["rloss"], linewidth=1.2, **look)
+            if results.has(rows, "rloss_std"):
                 low, high = rows["rloss"] - rows["rloss_std"], rows["rloss"] + rows["rloss_std"]
-                axes.fill_between(rows["s"], low, high, color=look["color"], alpha=0.1, linewidth=0)
+                axes.fill_between(rows["s"], low, high, color=look["color"], alpha=0.12, linewidth=0)
         along = landscape.loc[landscape["direction"] == direction, "rloss"]
         if along.max() > 50 * along.min() > 0:  # along eigenvectors it may rise a thousandfold
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter("{x:g}")
         scale = part["scale"].iloc[0] if len(part) else float("nan")
-        axes.set_title(f"{direction.title()}, {normalisation}-wise (× {scale:g})", fontsize=7.5)
+        axes.set_title(f"{DIRECTIONS[direction]}, {normalisation}-wise (× {scale:g})", fontsize=7)
     for axes in panels[-len(directions) :]:
         axes.set_xlabel("step s along the direction")
     for axes in panels[:: len(directions)]:
         axes.set_ylabel("RLoss")
-    entries = panels[0].get_legend_handles_labels()[0]
-    style.legend_below(figure, entries, columns=5)
+    note = (
+        "Directions at s = 1 have × the norm of each layer's, or filter's, weights. Hessian: along its top "
+    )
+    note += "eigenvector. Band: standard deviation over random directions."
+    style.legend_below(figure, panels[0].get_legend_handles_labels()[0], columns=3, text=note)
     return figure
 
 
 # %%
-missing = notebook.missing("rloss", table="landscape")
-notebook.save(style.missing_page("Loss landscapes", missing) if missing else draw())
+notebook.show(draw, notebook.missing("rloss", table="landscape"))

@@ -17,28 +17,33 @@ from robust_flatness.analysis.correlation import coefficient
 from robust_flatness.plotting import inputs, scatter, style
 
 notebook = inputs("radius_ablation", globals().get("snakemake"))
-variants, published = notebook.variants, notebook.published.variants
-RADII = {case: results.all_radii(variants, case) for case in ("avg", "worst")}
+variants = notebook.ours.counted
 Y = "test_rloss_pgd"
+RADII = {
+    case: {xi: x for xi, x in results.all_radii(variants, case).items() if results.has(variants, x, Y)}
+    for case in ("avg", "worst")
+}
 
 
 # %%
 def printed_coefficients(case, xi):
-    """The published coefficients at this radius, in words."""
+    """The published coefficients at this radius, in words; "" where they were not printed."""
+    published = notebook.printed.counted if notebook.printed else variants.iloc[:0]
     x = results.all_radii(published, case).get(xi)
     if x is None:
-        return "a picture only"
+        return ""
     r, rho = (coefficient(published[x], published[Y], kind) for kind in ("pearson", "spearman"))
-    return f"r = {r:.2f}, ρ = {rho:.2f}"
+    return f"published: r = {r:.2f}, ρ = {rho:.2f}"
 
 
 def draw():
-    columns = max(len(radii) for radii in RADII.values())
-    shape = (2, columns) if columns > 1 else (1, 2)
+    shown = {case: radii for case, radii in RADII.items() if radii}
+    columns = max(len(radii) for radii in shown.values())
+    shape = (len(shown), columns) if columns > 1 else (1, len(shown))
     figure, panels = style.grid(
-        *shape, height=1.5, above=0.62, below=0.3, bottom=1.2, between=0.15, sharey=True
+        *shape, height=1.5, above=0.62, below=0.3, bottom=1.15, between=0.15, sharey=True
     )
-    for row, (case, radii) in enumerate(RADII.items()):
+    for row, (case, radii) in enumerate(shown.items()):
         for column, axes in enumerate(panels[row * columns : (row + 1) * columns]):
             if column >= len(radii):
                 axes.set_axis_off()
@@ -47,20 +52,18 @@ def draw():
             rows = variants.dropna(subset=[x, Y])
             scatter.trend(axes, rows, x, Y)
             scatter.points(axes, rows, x, Y, size=9)
-            text = scatter.coefficients_text(rows, x, Y, compact=True)
-            if not notebook.is_paper:
-                text += f"\npublished: {printed_coefficients(case, xi)}"
-            axes.set_title(f"{'Average' if case == 'avg' else 'Worst'}-case, ξ = {xi:g}\n{text}", fontsize=6)
+            found = scatter.coefficients(rows, x, Y, words=False)
+            lines = [f"{'Average' if case == 'avg' else 'Worst'}-case, ξ = {xi:g}", ", ".join(found[:1])]
+            lines += [", ".join(found[1:]), printed_coefficients(case, xi)]
+            axes.set_title("\n".join(filter(None, lines)), fontsize=6)
             scatter.limits(axes, rows[x], rows[Y])
+            scatter.apart(axes, notebook.ours.unlearnt, x, Y)
             axes.set_xlabel("flatness (lower is flatter)", fontsize=7)
-    style.name_grid(figure, "", "Test RLoss (lower is more robust)", bottom=1.2)
-    note = scatter.INTERVALS
-    if notebook.is_paper:
-        note += " The paper prints flatness at these radii only; others it shows as pictures."
-    style.legend_below(figure, style.handles(variants["family"]), text=note)
+    style.name_grid(figure, "", "Test RLoss (lower is more robust)", bottom=1.15)
+    note = f"{scatter.INTERVALS} At other radii than 0.5 and 0.003 the paper shows pictures only. "
+    style.legend_below(figure, style.handles(variants["family"]), text=note + notebook.ours.note)
     return figure
 
 
 # %%
-missing = notebook.missing("avg_flatness_rloss", "worst_flatness_rloss", Y)
-notebook.save(style.missing_page("Radius ablation", missing) if missing else draw())
+notebook.show(draw, "" if any(RADII.values()) else notebook.missing("avg_flatness_rloss", Y))

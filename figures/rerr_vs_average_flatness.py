@@ -16,11 +16,10 @@ from robust_flatness.plotting import inputs, scatter
 notebook = inputs("rerr_vs_average_flatness", globals().get("snakemake"))
 
 # %%
-figure = scatter.correlation_figure(
+scatter.show(
     notebook,
-    [("avg_flatness_rloss", results.robust_error_column(notebook.variants))],
+    [("avg_flatness_rloss", results.robust_error_column(notebook.ours.variants))],
     labelled=True,
     robustbench=True,
     height=3.6,
 )
-notebook.save(figure)

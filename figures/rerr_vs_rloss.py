@@ -24,8 +24,9 @@ X = "test_rloss_pgd"
 
 
 # %%
-def bent(axes, variants, title, hollow=False, extra=None):
+def bent(axes, layer, extra):
     """Points, the bend and a fit on each side of it."""
+    variants = layer.counted
     y, bend = results.robust_error_column(variants), kink(variants)
     rows = variants.dropna(subset=[X, y])
     axes.axvline(bend, color="black", linewidth=0.8, linestyle=":")
@@ -33,32 +34,35 @@ def bent(axes, variants, title, hollow=False, extra=None):
     for side in (rows[rows[X] < bend], rows[rows[X] >= bend]):
         slope = scatter.trend(axes, side, X, y)
         slopes.append("-" if slope is None else f"{slope:.1f}")
-    scatter.points(axes, rows, X, y, hollow)
+    scatter.points(axes, rows, X, y, layer.beside)
+    everything = rows
     if extra is not None:
         scatter.points(axes, extra, X, y, hollow=True)
+        everything = pd.concat([rows, extra])
     scatter.name_axes(axes, X, y)
-    text = f"slope {slopes[0]} below, {slopes[1]} above {bend:.2f}"
-    text += "\n" + scatter.coefficients_text(rows, X, y, compact=True).replace("\n", "; ")
-    axes.set_title(f"{title}\n{text}".strip(), fontsize=7)
-    everything = rows if extra is None else pd.concat([rows, extra])
     scatter.limits(axes, everything[X], everything[y])
+    scatter.apart(axes, layer.unlearnt, X, y)
+    lines = [f"slope {slopes[0]} below, {slopes[1]} above -ln(1/K) = {bend:.2f} (dotted)"]
+    lines.append(", ".join(scatter.coefficients(rows, X, y, words=False)))
+    axes.set_title("\n".join([layer.title()] * bool(notebook.printed) + lines), fontsize=6.5)
 
 
 def draw():
-    theirs = notebook.published
-    figure, panels = style.panels(1, 1 if notebook.is_paper else 2, height=4.2)
-    if notebook.is_paper:
-        bent(panels[0], notebook.variants, "", extra=theirs.robustbench)
-        note = scatter.INTERVALS
+    single = notebook.printed is None
+    figure, panels = style.panels(1, len(notebook.layers), height=3.4 if single else 3.9)
+    bench = notebook.published.robustbench
+    for axes, layer in zip(panels, notebook.layers, strict=True):
+        bent(axes, layer, bench if layer is notebook.layers[-1] else None)
+    families = [name for layer in notebook.layers for name in layer.variants["family"]]
+    entries = style.handles([*families, results.ROBUSTBENCH])
+    note = f"{scatter.INTERVALS} {scatter.comparison_note(notebook, X)} {notebook.ours.note}".strip()
+    if single:
+        style.legend_beside(figure, entries)
+        style.note(figure, note)
     else:
-        bent(panels[0], notebook.variants, f"{notebook.experiment} ({len(notebook.variants)} variants)")
-        bent(panels[1], theirs.variants, "published, CIFAR-10", hollow=True, extra=theirs.robustbench)
-        note = f"{scatter.INTERVALS} {scatter.comparison_note(notebook, X)}"
-    families = {*notebook.variants["family"], *theirs.variants["family"], results.ROBUSTBENCH}
-    style.legend_below(figure, style.handles(families), text=note)
+        style.legend_below(figure, entries, text=note)
     return figure
 
 
 # %%
-missing = notebook.missing(X, results.robust_error_column(notebook.variants))
-notebook.save(style.missing_page("RErr against RLoss", missing) if missing else draw())
+notebook.show(draw, notebook.missing(X, results.robust_error_column(notebook.ours.counted)))

@@ -18,11 +18,10 @@ from robust_flatness.plotting import inputs, scatter
 notebook = inputs("rloss_vs_average_flatness", globals().get("snakemake"))
 
 # %%
-figure = scatter.correlation_figure(
+scatter.show(
     notebook,
     [("avg_flatness_rloss", "test_rloss_pgd")],
     labelled=True,
     robustbench=True,
     height=3.6,
 )
-notebook.save(figure)

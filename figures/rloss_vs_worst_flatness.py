@@ -17,15 +17,14 @@ from robust_flatness import tables as results
 from robust_flatness.plotting import inputs, scatter
 
 notebook = inputs("rloss_vs_worst_flatness", globals().get("snakemake"))
-small = results.radius_columns(notebook.variants.columns, "worst").get(0.00075)
+small = results.radius_columns(notebook.ours.variants.columns, "worst").get(0.00075)
 
 # %%
 columns = ["worst_flatness_rloss", *([small] if small else [])]
-figure = scatter.correlation_figure(
+scatter.show(
     notebook,
     [(column, "test_rloss_pgd") for column in columns],
     labelled=True,
     robustbench=True,
     height=3.0,
 )
-notebook.save(figure)

@@ -10,60 +10,73 @@
 # the augmented batches; on test examples PGD is run at every snapshot.
 #
 # Claim: after the first drop of the learning rate (dotted), RLoss and RErr rise on test examples while
-# they fall on training examples. Early stopping undoes part of it.
+# they fall on training examples. Early stopping undoes part of it. What rises is mainly the loss of
+# examples that are classified incorrectly, attacked or not.
 
 # %%
 from robust_flatness import tables as results
 from robust_flatness.plotting import curves, inputs, style
 
 notebook = inputs("robust_overfitting", globals().get("snakemake"))
-ours, theirs = curves.of(notebook.history, "at"), curves.of(notebook.published.history, "at")
 
-CURVES = {
-    "rloss": [
-        ("train_rloss", "train", style.TRAIN, "-"),
-        ("test_rloss", "test", style.TEST, "-"),
-        ("test_correct_rloss", "test, correct when clean", style.ORANGE, "-"),
-        ("test_incorrect_rloss", "test, incorrect when clean", style.PURPLE, "-"),
-    ],
-    "rerr": [("train_rerr", "train", style.TRAIN, "-"), ("test_rerr", "test", style.TEST, "-")],
+PANELS = {
+    "RLoss": {"train_rloss": ("training examples", style.TRAIN), "test_rloss": ("test examples", style.TEST)},
+    "RLoss on test examples": {
+        "test_correct_rloss": ("classified correctly when clean", style.ORANGE),
+        "test_incorrect_rloss": ("classified incorrectly when clean", style.PURPLE),
+    },
+    "RErr by PGD (%)": {
+        "train_rerr": ("training examples", style.TRAIN),
+        "test_rerr": ("test examples", style.TEST),
+    },
 }
 
 
 # %%
-def early_stopping(axes):
-    """RErr of the last and of the early-stopped checkpoint, in words and as a dot."""
-    at = notebook.variants[notebook.variants["variant"] == "at"]
+def early_stopped():
+    """Where the early-stopped checkpoint lies, as a share of the training; None if unknown."""
+    models = notebook.ours.tables.models
+    best = models[(models["variant"] == "at") & (models["checkpoint"] == "best")]
+    if not results.has(best, "epoch", "epochs"):
+        return None
+    return (best["epoch"].mean() + 1) / best["epochs"].mean()
+
+
+def errors():
+    """RErr of the last and of the early-stopped checkpoint, in words."""
+    at = notebook.ours.variants[notebook.ours.variants["variant"] == "at"]
     rerr = results.robust_error_column(at)
-    best = notebook.models.query("variant == 'at' and checkpoint == 'best'")
-    if results.has(at, rerr, f"best_{rerr}"):
-        attack = "AutoAttack" if rerr.endswith("aa") else "PGD"
-        last, stopped = at[rerr].iloc[0], at[f"best_{rerr}"].iloc[0]
-        axes.set_title(f"{attack}: {last:.1f} % at the end, {stopped:.1f} % early-stopped")
-    if results.has(best, "epoch", "epochs"):
-        share = (best["epoch"].mean() + 1) / best["epochs"].mean()
-        axes.axvline(share, color=style.GREEN, linewidth=0.8, linestyle="--", label="early-stopped")
+    if not results.has(at, rerr, f"best_{rerr}"):
+        return ""
+    attack = "AutoAttack" if rerr.endswith("aa") else "PGD"
+    last, stopped = at[rerr].iloc[0], at[f"best_{rerr}"].iloc[0]
+    return f"RErr on test examples by {attack}: {last:.1f} % at the end, {stopped:.1f} % early-stopped. "
 
 
 def draw():
-    figure, panels = style.panels(1, 2, height=2.9)
-    for axes, (measure, lines) in zip(panels, CURVES.items(), strict=True):
-        for column, label, color, line in lines:
-            curves.draw(axes, ours, column, label=label, color=color, linestyle=line)
-            if not notebook.is_paper:
-                curves.draw(axes, theirs, column, **{**style.PUBLISHED, "color": color})
-        curves.mark_drops(axes, curves.drops(ours))
-        axes.set(
-            xlabel="Epoch (share of training)", ylabel="RLoss" if measure == "rloss" else "RErr (%) by PGD"
-        )
-    early_stopping(panels[1])
-    if not notebook.is_paper:
-        panels[0].plot([], [], **style.PUBLISHED, label="published, CIFAR-10")
-    entries = style.entries(panels)
-    style.legend_below(figure, entries, columns=6)
+    shown = {
+        name: lines
+        for name, lines in PANELS.items()
+        if any(results.has(curves.of(notebook.ours.history, "at"), column) for column in lines)
+    }
+    figure, panels = style.panels(1, len(shown), height=2.7)
+    for axes, (name, lines) in zip(panels, shown.items(), strict=True):
+        for layer in notebook.layers:
+            rows = curves.of(layer.history, "at")
+            for column, (label, color) in lines.items():
+                curves.draw(axes, layer, rows, column, label=label, color=color)
+        curves.mark_drops(axes, curves.drops(notebook.ours.history))
+        if early_stopped() is not None:
+            look = {"color": style.GREEN, "linewidth": 0.8, "linestyle": "--"}
+            axes.axvline(early_stopped(), **look, label="early-stopped checkpoint")
+        axes.set(xlabel="Epoch (share of training)")
+        axes.set_title(name)
+    beyond = curves.scale(panels)
+    note = errors() + "Training examples as the training attacks them, augmented. "
+    note += notebook.beside("Dashed: published, CIFAR-10", "compare the course, not the values")
+    style.legend_below(figure, style.entries(panels), 6, f"{note} {curves.BEYOND * beyond}")
     return figure
 
 
 # %%
-missing = notebook.missing("test_rloss", "train_rloss", table="history")
-notebook.save(style.missing_page("Robust overfitting", missing) if missing or ours.empty else draw())
+notebook.show(draw, notebook.missing("test_rloss", "train_rloss", table="history"))

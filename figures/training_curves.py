@@ -15,41 +15,36 @@ from robust_flatness.plotting import curves, inputs, looks, style
 
 notebook = inputs("training_curves", globals().get("snakemake"))
 headline = [*results.read_printed("headline")["variant"]]
+slugs = [slug for slug in headline if len(curves.test_curve(notebook.ours, slug))]
+slugs.sort(key=lambda slug: slug != "at")
 
 
 # %%
-def test_curve(source, slug):
-    """Test RLoss over epochs, ours or published."""
-    return curves.test_curve(source.history, source.series, slug)
-
-
-def draw(slugs):
+def draw():
     columns = min(5, len(slugs))
     rows = -(-len(slugs) // columns)
-    figure, panels = style.grid(rows, columns, height=1.05, sharex=True, sharey=True)
-    baseline = test_curve(notebook, "at")
+    figure, panels = style.grid(rows, columns, height=1.05, bottom=0.6, sharex=True, sharey=True)
+    baseline = curves.test_curve(notebook.ours, "at")
     for axes, slug in zip(panels, slugs, strict=False):
         if slug != "at":
-            curves.draw(axes, baseline, "test_rloss", color=style.LIGHT, linewidth=2)
-        curves.draw(axes, curves.of(notebook.history, slug), "train_rloss", color=style.TRAIN, label="train")
-        curves.draw(axes, test_curve(notebook, slug), "test_rloss", color=style.TEST, label="test")
-        if not notebook.is_paper:
-            printed = test_curve(notebook.published, slug)
-            curves.draw(axes, printed, "test_rloss", **{**style.PUBLISHED, "color": style.TEST})
+            curves.draw(axes, notebook.ours, baseline, "test_rloss", color=style.LIGHT, linewidth=2)
+        rows = curves.of(notebook.ours.history, slug)
+        curves.draw(axes, notebook.ours, rows, "train_rloss", color=style.TRAIN)
+        for layer in notebook.layers:
+            curves.draw(axes, layer, curves.test_curve(layer, slug), "test_rloss", color=style.TEST)
         axes.set_title(looks.variant(slug), fontsize=6.5)
     for axes in panels[len(slugs) :]:
         axes.set_axis_off()
-    note = (
-        "Epoch (share of training)\nBlue: training; red: test examples; grey: the AT baseline's test RLoss."
-    )
-    if not notebook.is_paper:
-        note += " Dashed: published, CIFAR-10, test."
-    style.name_grid(figure, note, "RLoss")
+    beyond = curves.scale(panels[: len(slugs)], together=True)
+    note = "Epoch (share of training)\n"
+    note += "Blue: training; red: test examples; grey: the AT baseline's test RLoss. "
+    note += notebook.beside("Dashed: published, CIFAR-10, test")
+    style.name_grid(figure, f"{note} {curves.BEYOND * beyond}", "RLoss", bottom=0.6)
     return figure
 
 
 # %%
-slugs = [slug for slug in headline if len(test_curve(notebook, slug))]
-slugs.sort(key=lambda slug: slug != "at")
-missing = notebook.missing("test_rloss", table="history") or "Missing: the methods of the headline table."
-notebook.save(draw(slugs) if slugs else style.missing_page("Training curves", missing))
+missing = notebook.missing("test_rloss", table="history")
+if not slugs:
+    missing = missing or notebook.say_missing("the methods of the headline table", "add them to the variants")
+notebook.show(draw, missing if not slugs else "")

@@ -1,13 +1,17 @@
-"""Curves over epochs: of one variant's history or series, learning-rate drops, small multiples."""
+"""Curves over epochs: of one variant's history or series, learning-rate drops, axes, small multiples."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullLocator
 
 from robust_flatness import tables as results
+from robust_flatness.plotting import looks, style
+from robust_flatness.plotting.notebook import Layer
 
 EPOCH = "normalised_epoch"
 
@@ -18,25 +22,29 @@ def of(frame: pd.DataFrame, variant: str, *columns: str) -> pd.DataFrame:
     return rows.dropna(subset=list(columns)) if columns else rows
 
 
-def draw(axes: Axes, rows: pd.DataFrame, column: str, **look) -> None:
-    """One curve over epochs, with a band of one standard deviation over seeds where there are several."""
+def draw(axes: Axes, layer: Layer, rows: pd.DataFrame, column: str, **look) -> Line2D | None:
+    """One curve over epochs, dashed where printed beside ours, with a band of one standard deviation over
+    seeds where there are several. Returns the line; None without values."""
     if not results.has(rows, column):
-        return
+        return None
+    if layer.beside:
+        look = {**style.PUBLISHED, "color": look.get("color", style.GREY)}
     rows = rows.dropna(subset=[column])
     (line,) = axes.plot(rows[EPOCH], rows[column], **look)
     spread = f"{column}_seed_sd"
     if results.has(rows, spread):
         low, high = rows[column] - rows[spread], rows[column] + rows[spread]
         axes.fill_between(rows[EPOCH], low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+    return line
 
 
-def test_curve(history: pd.DataFrame, series: pd.DataFrame, variant: str) -> pd.DataFrame:
+def test_curve(layer: Layer, variant: str) -> pd.DataFrame:
     """A variant's test RLoss over epochs as `test_rloss`: from its training curves or, where there are
     none, from its snapshots."""
-    rows = of(history, variant, "test_rloss")
+    rows = of(layer.history, variant, "test_rloss")
     if len(rows):
         return rows
-    rows = of(series, variant, "test_rloss_pgd")
+    rows = of(layer.series, variant, "test_rloss_pgd")
     return rows.rename(columns=lambda name: name.replace("test_rloss_pgd", "test_rloss"))
 
 
@@ -48,19 +56,123 @@ def drops(history: pd.DataFrame, variant: str = "at") -> list[float]:
 
 
 def mark_drops(axes: Axes, where: Iterable[float]) -> None:
-    """Thin vertical lines at the learning-rate drops."""
-    for share in where:
-        axes.axvline(share, color="#a0a0a0", linewidth=0.6, linestyle=":", zorder=0)
+    """Thin vertical lines at the learning-rate drops, with an entry for the legend."""
+    for index, share in enumerate(where):
+        label = None if index else "the learning rate drops"
+        axes.axvline(share, color="#909090", linewidth=0.7, linestyle=":", zorder=0, label=label)
+
+
+def scale(panels: Sequence[Axes], together: bool = False, room: float = 0.0) -> bool:
+    """Set the vertical axes by the epochs after each curve's first, which may lie far beyond; what is off
+    the scale is marked by a triangle at the edge, with its value. Whether anything is.
+
+    `together`: all panels get one scale, a logarithmic one where values differ more than tenfold. `room`:
+    a share of the axis left free above the curves.
+    """
+    groups = [list(panels)] if together else [[axes] for axes in panels]
+    marked = False
+    for group in groups:
+        curves = [(axes, line) for axes in group for line in axes.lines if _is_curve(axes, line)]
+        values = [np.asarray(line.get_ydata(), float) for _, line in curves]
+        later = np.concatenate([each[1:] if len(each) > 2 else each for each in values] or [np.zeros(0)])
+        later = later[np.isfinite(later)]
+        if not len(later):
+            continue
+        if together and later.max() > 10 * later.min() > 0:
+            for axes in group:
+                _logarithmic(axes)
+        logarithmic = group[0].get_yscale() == "log"
+        low, high = later.min(), later.max()
+        firsts = np.array([each[0] for each in values if len(each) and np.isfinite(each[0])])
+        span = high - low
+        near = firsts[(firsts > low - 0.3 * span) & (firsts < high + 0.3 * span)]
+        low, high = min([low, *near]), max([high, *near])
+        low, high = _with_margin(low, high, logarithmic, room)
+        for axes in group:
+            axes.set_ylim(low, high)
+        for axes, line in curves:
+            marked |= _mark_beyond(axes, line, low, high)
+    return marked
+
+
+#: What a triangle at the edge means.
+BEYOND = "Triangles: an early value beyond the axis, written beside it."
+
+
+def _is_curve(axes: Axes, line: Line2D) -> bool:
+    return line.get_transform() == axes.transData and len(line.get_xdata()) > 1
+
+
+def _logarithmic(axes: Axes) -> None:
+    """A logarithmic axis that reads 1, 2, 5, 10."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _with_margin(low: float, high: float, logarithmic: bool, room: float) -> tuple[float, float]:
+    if logarithmic and high > low > 0:
+        ratio = high / low
+        return low / ratio**0.06, high * ratio ** (0.06 + room)
+    span = (high - low) or abs(high) or 1.0
+    return low - 0.06 * span, high + (0.06 + room) * span
+
+
+def _mark_beyond(axes: Axes, line: Line2D, low: float, high: float) -> bool:
+    """Mark the first point of a curve that leaves the axis; whether it does."""
+    x, y = (np.asarray(data, float) for data in line.get_data())
+    outside = np.flatnonzero((y < low) | (y > high))
+    if not len(outside):
+        return False
+    first = outside[np.argmax(np.abs(y[outside]))]
+    top = y[first] > high
+    edge, marker = (high, "^") if top else (low, "v")
+    axes.plot(x[first], edge, marker, color=line.get_color(), markersize=4, clip_on=False, zorder=5)
+    axes.annotate(
+        f"{y[first]:.3g}",
+        *((x[first], edge), (4, -3 if top else 3)),
+        textcoords="offset points",
+        **{"fontsize": 5.5, "color": line.get_color(), "va": "center", "ha": "left"},
+    )
+    return True
+
+
+def coinciding(
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]], tolerance: float = 0.02
+) -> dict[str, list[str]]:
+    """Groups of curves that cannot be told apart: the first one's name -> all of its group.
+
+    Curves (x, y) coincide where they have the same x and their values differ by at most the share
+    `tolerance`.
+    """
+    groups: dict[str, list[str]] = {}
+    for name, (x, y) in curves.items():
+        for first, group in groups.items():
+            other_x, other_y = curves[first]
+            same = len(x) == len(other_x) and np.allclose(x, other_x)
+            if same and np.allclose(y, other_y, rtol=tolerance, atol=0, equal_nan=True):
+                group.append(name)
+                break
+        else:
+            groups[name] = [name]
+    return groups
 
 
 def by_hyperparameter(frame: pd.DataFrame, families: Sequence[str]) -> list[tuple[str, str]]:
-    """Variants of some families in the order of their hyper-parameter: (slug, its value as text)."""
-    slugs = [*dict.fromkeys(frame.loc[frame["family"].isin(families), "variant"])]
+    """Variants of some families in the order of their hyper-parameter: (slug, its value as text), with
+    the value applied in parentheses where that is another."""
+    rows = {row["variant"]: row for row in frame[frame["family"].isin(families)].to_dict("records")}
     order = [*results.catalogue()]
     named = []
-    for slug in slugs:
+    for slug, row in rows.items():
         match = re.search(r"-(\d+(?:\.\d+)?)$", slug)
-        value = match[1] if match else slug.split("-")[0]
+        value, applied = match[1] if match else looks.variant(slug, row["label"]), looks.applied(row)
+        value += f" ({applied})" if applied else ""
         position = order.index(slug) if slug in order else len(order)
         named.append((float(match[1]) if match else float("inf"), position, slug, value))
     return [(slug, value) for _, _, slug, value in sorted(named)]
+
+
+#: What parentheses after a hyper-parameter mean.
+APPLIED = "In parentheses: the value used here, where it is not the paper's."

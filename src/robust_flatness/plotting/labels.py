@@ -12,7 +12,7 @@ from robust_flatness.plotting.style import freeze
 DISTANCES = (5, 10, 16, 23, 31, 40, 52, 66)
 DIRECTIONS = np.arange(0, 360, 22.5)
 #: A label that would cover or cross about three points is left out.
-TOO_DEAR = 8
+WORST_COST = 8
 #: Points along a label's line at which it is checked.
 STEPS = np.linspace(0, 1, 15)[:, None]
 
@@ -28,9 +28,10 @@ def place_labels(
 ) -> list[Text]:
     """Write each label (x, y, text) beside its point, where it covers least.
 
-    Places all around the point are tried; covered points count against a place, as do its distance
-    and what its line to the point crosses. A label that finds no fair place is left out. Call it
-    last: the layout is fixed by drawing.
+    Places all around the point are tried; covered points count against a place, as do its distance,
+    other points near it and what its line to the point crosses. Where the label could be taken for
+    another point's, a line leads to its own. A label that finds no fair place is left out. Call it last:
+    the layout is fixed by drawing.
 
     Parameters
     ----------
@@ -77,21 +78,31 @@ def place_labels(
         ends = np.clip(target, boxes[:, :2], boxes[:, 2:])
         paths = starts[:, None] + STEPS * (ends - starts)[:, None]
         others = points[np.abs(points - target).max(axis=1) > 0.5]
+        own, nearest = _gaps(boxes, target[None]), _gaps(boxes, others)
+        # Beside another point a label would be taken for that one's, line or not.
+        doubtful = nearest < np.maximum(1.5 * own, own + 2 * pixel)
         costs = 0.05 * distances + _cost(boxes, paths, others, lines, frame, reach=2.5 * pixel)
+        costs += 1.5 * doubtful + 4.0 * (nearest < 3 * pixel)
         costs += 1e6 * sum((_overlap(boxes, box) for box in taken), np.zeros(len(boxes)))
         costs += 8.0 * sum((_crosses(paths, box) for box in taken), np.zeros(len(boxes)))
         best = int(np.argmin(costs))
-        if costs[best] > TOO_DEAR:
+        if costs[best] > WORST_COST:
             text.remove()
             continue
         text.set_position(inverse.transform(middles[best]))
         taken.append(boxes[best])
         written.append(text)
-        if distances[best] > DISTANCES[0]:
+        if distances[best] > DISTANCES[0] or doubtful[best]:
             lines.append(paths[best])
             line = inverse.transform(paths[best][[0, -1]])
             axes.plot(*line.T, color=color, linewidth=0.4, transform=axes.transAxes, zorder=5)
     return written
+
+
+def _gaps(boxes: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Distance of each box from the nearest of some points: [places]; infinite without points."""
+    nearest = np.clip(points, boxes[:, None, :2], boxes[:, None, 2:])
+    return np.linalg.norm(nearest - points, axis=2).min(axis=1, initial=np.inf)
 
 
 def _crowd(points: np.ndarray, point: np.ndarray, radius: float) -> int:
@@ -114,6 +125,8 @@ def _cost(
     outside = (boxes[:, :2] < frame[:2]).any(axis=1) | (boxes[:, 2:] > frame[2:]).any(axis=1)
     cost = 3.0 * covered + 1.5 * crossed + 30.0 * outside
     for line in lines:
+        crosses = np.linalg.norm(paths[:, :, None] - line, axis=3).min(axis=(1, 2)) < reach
+        cost += 1.5 * crosses
         inside = (line > boxes[:, None, :2]) & (line < boxes[:, None, 2:])
         cost += 8.0 * inside.all(axis=2).any(axis=1)
     return cost

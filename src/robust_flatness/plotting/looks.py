@@ -3,7 +3,10 @@
 A process draws one experiment: `use` says which families it has.
 """
 
+import math
+import re
 from collections.abc import Mapping
+from fractions import Fraction
 from pathlib import Path
 
 from robust_flatness.config.families import PALETTE, FamilySpec, load_families
@@ -60,6 +63,38 @@ def variant(slug: str, label: str = "") -> str:
     """A variant's name where there is little room; `label` for one that the catalogue lacks."""
     known = catalogue().get(slug)
     return short((known.short or known.label) if known else label or slug)
+
+
+def applied(row: Mapping) -> str | None:
+    """The value of the family's parameter that a variant was trained with, where it is not the one in
+    its name; `row` is one of models.csv.
+
+    >>> applied({"variant": "trades-6", "family": "trades", "setting_objective_weight": 0.125})
+    '1/8'
+    """
+    field = family(row["family"]).setting
+    number = re.search(r"-(\d+(?:\.\d+)?)$", row["variant"])
+    value = row.get(f"setting_{field}")
+    if number is None or not isinstance(value, int | float) or math.isnan(value):
+        return None
+    return None if math.isclose(value, float(number[1]), rel_tol=1e-6) else shown(value)
+
+
+def shown(value: float) -> str:
+    """A number in few characters, as a fraction where that is shorter.
+
+    >>> shown(0.0625), shown(0.5), shown(0.0071758)
+    ('1/16', '0.5', '0.00718')
+    """
+    fraction = Fraction(value).limit_denominator(64)
+    plain = f"{value:.3g}"
+    return str(fraction) if fraction == value and len(str(fraction)) < len(plain) else plain
+
+
+def name(row: Mapping) -> str:
+    """A variant's short name, with the value that was applied where its name says another."""
+    value = applied(row)
+    return variant(row["variant"], row["label"]) + (f" (here {value})" if value else "")
 
 
 def short(label: str) -> str:

@@ -21,10 +21,15 @@ from robust_flatness.files import atomic_path, write_text
 from robust_flatness.plotting import looks
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from matplotlib.figure import Figure
 
 VARIABLE = "ROBUST_FLATNESS_EXPERIMENT"
 DEFAULT = "fashion"
+
+#: Key in a PNG's metadata under which stands why it could not be drawn.
+NOT_DRAWN = "Not drawn"
 
 #: How to get what a table lacks.
 REMEDIES = {
@@ -53,8 +58,106 @@ class Saved:
         return "\n".join(str(path) for path in self.paths)
 
 
+class Layer:
+    """One set of numbers that a figure shows: an experiment's, or the paper's printed ones.
+
+    Parameters
+    ----------
+    name
+        What it is called in titles.
+    tables
+        Its four tables.
+    beside
+        Whether it stands beside an experiment's own numbers: hollow markers, dashed curves.
+    """
+
+    def __init__(self, name: str, tables: results.Tables, beside: bool = False):
+        self.name = name
+        self.tables = tables
+        self.beside = beside
+
+    def __getitem__(self, table: str):
+        """A table by its name; of the models, the last checkpoints."""
+        return self.variants if table == "models" else getattr(self, table)
+
+    @cached_property
+    def variants(self):
+        """A row per variant, averaged over seeds, at the last checkpoint, with the differences to
+        the early-stopped one (`results.with_differences`)."""
+        return results.with_differences(self.tables.models)
+
+    @cached_property
+    def learnt(self):
+        """Which of the `variants` have learnt (`results.learnt`)."""
+        if not hasattr(results, "learnt"):
+            return self.variants["variant"].notna()
+        return results.learnt(self.variants)
+
+    @property
+    def unlearnt(self):
+        """Variants that have not learnt: drawn apart and in no correlation."""
+        return self.variants[~self.learnt]
+
+    @cached_property
+    def counted(self):
+        """Variants that have learnt, each model once (`same_as`): what correlations are made of."""
+        same = self.variants.get("same_as")
+        twice = self.variants["variant"].isna() if same is None else same.fillna("") != ""
+        return self.variants[self.learnt & ~twice]
+
+    @property
+    def note(self) -> str:
+        """Which variants have not learnt, and which came out as one model; "" if none."""
+        sentences = []
+        names = [looks.variant(row["variant"], row["label"]) for row in self.unlearnt.to_dict("records")]
+        if names:
+            sentences.append(
+                f"Grey crosses: {', '.join(names)} did not learn (clean training error near that of a "
+                "guess) and are left out of all coefficients."
+            )
+        rows = self.variants.to_dict("records")
+        groups: dict[str, list[str]] = {}
+        for row in rows:
+            if isinstance(row.get("same_as"), str) and row["same_as"]:
+                groups.setdefault(row["same_as"], [row["same_as"]]).append(row["variant"])
+        for group in groups.values():
+            sentences.append(f"Came out as one model, counted once: {', '.join(map(looks.variant, group))}.")
+        return " ".join(sentences)
+
+    @cached_property
+    def derived(self):
+        """The same with derived models, without the differences."""
+        return results.variants_at(self.tables.models, derived=True)
+
+    @cached_property
+    def history(self):
+        """Training curves, averaged over seeds."""
+        return results.over_seeds(self.tables.history, ("variant", "epoch"))
+
+    @cached_property
+    def series(self):
+        """Loss and flatness over the snapshots, averaged over seeds."""
+        return results.over_seeds(self.tables.series, ("variant", "epoch"))
+
+    @cached_property
+    def landscape(self):
+        """RLoss along directions at the last checkpoints, averaged over seeds."""
+        last = self.tables.landscape[self.tables.landscape["checkpoint"] == "last"]
+        return results.over_seeds(last, ("variant", "direction", "normalisation", "s"))
+
+    @property
+    def robustbench(self):
+        """The RobustBench models, a row each."""
+        models = self.tables.models
+        return models[models["family"] == results.ROBUSTBENCH]
+
+    def title(self, count: int | None = None) -> str:
+        """The name, with how many variants it has."""
+        return f"{self.name} ({len(self.variants) if count is None else count} variants)"
+
+
 class Notebook:
-    """Tables of one experiment, the printed numbers to compare with, and where to write.
+    """The tables of one experiment, the printed numbers to compare with, and where to write.
 
     Parameters
     ----------
@@ -97,58 +200,66 @@ class Notebook:
     def tables(self) -> results.Tables:
         return results.read_tables(self.directory)
 
-    @property
-    def models(self):
-        """Every model measured: a row per variant, seed and checkpoint."""
-        return self.tables.models
-
     @cached_property
-    def variants(self):
-        """A row per variant, averaged over seeds, at the last checkpoint, with the differences to
-        the early-stopped one (`results.with_differences`)."""
-        return results.with_differences(self.models)
-
-    @cached_property
-    def history(self):
-        """Training curves, averaged over seeds."""
-        return results.over_seeds(self.tables.history, ("variant", "epoch"))
-
-    @cached_property
-    def series(self):
-        """Loss and flatness over the snapshots, averaged over seeds."""
-        return results.over_seeds(self.tables.series, ("variant", "epoch"))
-
-    @cached_property
-    def published(self) -> "Published":
+    def published(self) -> Layer:
         """The paper's printed numbers in the same form."""
-        return Published(results.read_published())
+        return Layer("published, CIFAR-10", results.read_published(), beside=True)
 
     @cached_property
     def is_paper(self) -> bool:
         """Whether this experiment *is* the printed numbers, so that there is nothing to compare."""
         keys = ["variant", "checkpoint", "test_rloss_pgd"]
         ours, theirs = (
-            frame.reindex(columns=keys).reset_index(drop=True)
-            for frame in (self.models, self.published.tables.models)
+            tables.models.reindex(columns=keys).reset_index(drop=True)
+            for tables in (self.tables, self.published.tables)
         )
         return ours.equals(theirs)
 
     @cached_property
+    def ours(self) -> Layer:
+        """What the notebook is about: the experiment's own numbers, or the paper's where it is the paper."""
+        return Layer(self.experiment, self.tables)
+
+    @cached_property
+    def printed(self) -> Layer | None:
+        """The printed numbers beside ours; None where ours are the printed ones."""
+        return None if self.is_paper else self.published
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """What a figure shows: ours and the printed numbers, or the paper's alone."""
+        return (self.ours,) if self.printed is None else (self.ours, self.printed)
+
+    @cached_property
     def same_data(self) -> bool:
         """Whether absolute values compare with the published ones (CIFAR-10, or the paper itself)."""
-        return results.same_data(self.models, self.published.tables.models)
+        return results.same_data(self.tables.models, self.published.tables.models)
+
+    def beside(self, same: str, other: str = "") -> str:
+        """A sentence about the printed numbers beside ours: `same` where data and so values compare,
+        else with `other` added; "" where there are none beside."""
+        if self.printed is None:
+            return ""
+        return f"{same}." if self.same_data or not other else f"{same}; {other}."
 
     def missing(self, *columns: str, table: str = "models") -> str:
         """What of `columns` the experiment lacks, and how to get it; "" if nothing."""
-        frames = {"models": self.variants, "history": self.history, "series": self.series}
-        frame = frames.get(table, self.tables.landscape)
-        lacking = [results.describe(name) for name in columns if not results.has(frame, name)]
-        if not lacking:
-            return ""
-        remedy = REMEDIES[table]
+        lacking = [results.describe(name) for name in columns if not results.has(self.ours[table], name)]
+        return self.say_missing(", ".join(lacking), REMEDIES[table]) if lacking else ""
+
+    def say_missing(self, what: str, remedy: str) -> str:
+        """That something is missing, and how to get it."""
         if self.is_paper:
-            remedy = "the paper shows it as a picture only; run an experiment, snakemake --cores all"
-        return f"Missing: {', '.join(lacking)}.\nTo get it: {remedy}."
+            remedy = "the paper shows it as a picture only; run an experiment (snakemake --cores all)"
+        return f"Missing: {what}. To get it: {remedy}."
+
+    def show(self, draw: "Callable[[], Figure]", missing: str = "") -> Saved:
+        """Draw and write the figure; where something is `missing`, one line that says so."""
+        from robust_flatness.plotting.style import line
+
+        if not missing:
+            return self.save(draw())
+        return self.save(line(f"Not drawn: {self.name}. {missing}"), missing)
 
     def outputs(self, folder: str, suffixes: Sequence[str]) -> dict[str, Path]:
         """Where to write: suffix -> path."""
@@ -157,21 +268,23 @@ class Notebook:
         root = self.directory.resolve().parents[1]
         return {suffix: root / folder / self.experiment / f"{self.name}{suffix}" for suffix in suffixes}
 
-    def save(self, figure: "Figure") -> Saved:
-        """Write the figure as PDF and PNG; the same figure gives the same bytes."""
+    def save(self, figure: "Figure", missing: str = "") -> Saved:
+        """Write the figure as PDF and PNG; the same figure gives the same bytes. What is `missing` for
+        it stands in the PNG's metadata (`NOT_DRAWN`)."""
         from robust_flatness.plotting.style import freeze
 
         paths = self.outputs("figures", (".pdf", ".png"))
         freeze(figure)
+        note = {NOT_DRAWN: missing} if missing else None
+        metadata = {".pdf": {"CreationDate": None}, ".png": note}
         for suffix, path in paths.items():
             with atomic_path(path) as temporary:
-                metadata = {"CreationDate": None} if suffix == ".pdf" else None
-                figure.savefig(temporary, format=suffix[1:], metadata=metadata)
+                figure.savefig(temporary, format=suffix[1:], metadata=metadata[suffix])
         return self._saved(paths)
 
     def write(self, texts: dict[str, str]) -> Saved:
-        """Write a table; `texts` maps ".csv", ".md" and ".tex" to their contents."""
-        paths = self.outputs("paper_tables", (".csv", ".md", ".tex"))
+        """Write a table; `texts` maps each suffix to its contents."""
+        paths = self.outputs("paper_tables", tuple(texts))
         for suffix, path in paths.items():
             write_text(path, texts[suffix])
         return self._saved(paths)
@@ -181,22 +294,6 @@ class Notebook:
         if Path(sys.argv[0]).stem == self.name:  # as plain Python; a notebook shows what it has made
             print(saved)
         return saved
-
-
-class Published:
-    """The printed numbers, as a notebook has its own."""
-
-    def __init__(self, tables: results.Tables):
-        self.tables = tables
-        self.variants = results.with_differences(tables.models)
-        self.history = results.over_seeds(tables.history, ("variant", "epoch"))
-        self.series = results.over_seeds(tables.series, ("variant", "epoch"))
-
-    @property
-    def robustbench(self):
-        """The RobustBench models, a row each."""
-        models = self.tables.models
-        return models[models["family"] == results.ROBUSTBENCH]
 
 
 def workspace() -> Path:

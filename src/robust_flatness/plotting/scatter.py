@@ -1,4 +1,4 @@
-"""Scatter plots of variants: points by family, trend with band, coefficients in the plot."""
+"""Scatter plots of variants: points by family, trend with band, coefficients in the title."""
 
 import textwrap
 from collections.abc import Sequence
@@ -12,12 +12,15 @@ from robust_flatness import tables as results
 from robust_flatness.analysis.correlation import coefficient, correlate, finite, fit_line
 from robust_flatness.plotting import looks, style
 from robust_flatness.plotting.labels import place_labels
-from robust_flatness.plotting.notebook import Notebook
+from robust_flatness.plotting.notebook import Layer, Notebook, Saved
 
 MARKER_AREA = 22
 #: So many variants can all be named.
 FEW = 12
-INTERVALS = "Brackets: 95 % BCa bootstrap over variants or families, the wider one."
+INTERVALS = (
+    "r: Pearson's, ρ: Spearman's correlation. In brackets: where it lies with 95 % certainty, if variants, "
+    "or whole families of them, are drawn anew at random (the wider range). Band: the same for the line."
+)
 
 
 def points(
@@ -47,6 +50,14 @@ def points(
             axes.errorbar(group[x], group[y], **spread, fmt="none", ecolor=color, elinewidth=0.5, zorder=2)
 
 
+def apart(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> None:
+    """Variants that have not learnt, as grey crosses; those outside the limits, at the edge."""
+    frame = frame[[x, y]].dropna()
+    if len(frame):
+        places = [frame[name].clip(*limits) for name, limits in ((x, axes.get_xlim()), (y, axes.get_ylim()))]
+        axes.scatter(*places, s=MARKER_AREA, marker="x", color=style.GREY, clip_on=False, zorder=3)
+
+
 def trend(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> float | None:
     """Least-squares line with its bootstrap band; returns its slope, None with too few points."""
     line = fit_line(frame[x], frame[y])
@@ -56,60 +67,25 @@ def trend(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> float | None:
     return line.slope if line else None
 
 
-def coefficients_text(frame: pd.DataFrame, x: str, y: str, compact: bool = False) -> str:
-    """Pearson's and Spearman's coefficients with intervals, and n, in three lines (compact: two)."""
-    lines = []
-    n = int(finite(frame[x], frame[y]).sum())
+def coefficients(frame: pd.DataFrame, x: str, y: str, words: bool = True) -> list[str]:
+    """Pearson's and Spearman's coefficients with intervals, and n, as texts."""
+    found = []
     for kind, symbol in (("pearson", "r"), ("spearman", "ρ")):
-        found = correlate(frame[x], frame[y], frame["family"], kind, test=False)
-        if np.isfinite(found.value):
-            low, high = found.interval
+        value = correlate(frame[x], frame[y], frame["family"], kind, test=False)
+        if np.isfinite(value.value):
+            low, high = value.interval
             interval = f" [{low:.2f}, {high:.2f}]" if np.isfinite(low) else ""
-            name = symbol if compact else f"{kind.title()} {symbol}"
-            lines.append(f"{name} = {found.value:.2f}{interval}")
-    if compact and lines:
-        lines[-1] += f", n = {n}"
-        return "\n".join(lines)
-    return "\n".join([*lines, f"n = {n}"])
+            found.append(f"{f'{kind.title()} ' * words}{symbol} = {value.value:.2f}{interval}")
+    return [*found, f"n = {int(finite(frame[x], frame[y]).sum())}"]
 
 
 def limits(axes: Axes, x: Sequence[float], y: Sequence[float]) -> None:
-    """Limits by the points, with room for text above and below; the trend's band is cut there."""
-    for values, setter, below, above in ((x, axes.set_xlim, 0.05, 0.05), (y, axes.set_ylim, 0.1, 0.2)):
+    """Limits by the points; the trend's band is cut there."""
+    for values, setter in ((x, axes.set_xlim), (y, axes.set_ylim)):
         values = np.asarray(values, float)
         low, high = np.nanmin(values), np.nanmax(values)
         span = (high - low) or 1.0
-        setter(low - below * span, high + above * span)
-
-
-def in_corner(axes: Axes, text: str, x: Sequence[float], y: Sequence[float], fontsize: float = 6.5):
-    """Text in the emptiest corner of a plot; the text's box, for labels to keep out of."""
-    kept = finite(x, y)
-    data = np.column_stack([np.asarray(x, float)[kept], np.asarray(y, float)[kept]])
-    places = axes.transAxes.inverted().transform(axes.transData.transform(data)) if len(data) else data
-    corners = {(0.02, 0.98): ("left", "top"), (0.98, 0.02): ("right", "bottom")}
-    corners |= {(0.98, 0.98): ("right", "top"), (0.02, 0.02): ("left", "bottom")}
-
-    def crowd(corner: tuple[float, float]) -> float:
-        if not len(places):
-            return 0
-        # The text is wide and low: a box of about 0.55 x 0.3 of the plot.
-        near = np.abs(places - corner) / (0.55, 0.3)
-        return float(np.sum(near.max(axis=1) < 1))
-
-    corner = min(corners, key=crowd)
-    ha, va = corners[corner]
-    return axes.text(
-        *corner,
-        text,
-        ha=ha,
-        va=va,
-        fontsize=fontsize,
-        transform=axes.transAxes,
-        linespacing=1.35,
-        zorder=5,
-        bbox={"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "none", "alpha": 0.8},
-    )
+        setter(low - 0.07 * span, high + 0.07 * span)
 
 
 def name_axes(axes: Axes, x: str, y: str, width: int = 60) -> None:
@@ -122,78 +98,72 @@ def name_axes(axes: Axes, x: str, y: str, width: int = 60) -> None:
 
 def panel(
     axes: Axes,
-    frame: pd.DataFrame,
+    layer: Layer,
     x: str,
     y: str,
-    title: str = "",
-    hollow: bool = False,
     extra: pd.DataFrame | None = None,
-    size: float = MARKER_AREA,
-    remedy: str = "not measured",
-    compact: bool = False,
+    narrow: bool = False,
+    words: bool = True,
+    title: str | None = None,
 ) -> None:
-    """One correlation plot: points, trend, coefficients, named axes.
+    """One correlation plot: points, trend, named axes, coefficients above it.
 
-    `extra` are points outside the correlation (RobustBench). Without the measures the panel says so.
-    In a compact panel the coefficients stand above it.
+    `extra` are points outside the correlation (RobustBench). A narrow panel has shorter lines;
+    without `words`, coefficients are named by their symbols alone.
     """
-    axes.set_title(title)
-    if not results.has(frame, x, y):
-        lacking = [results.describe(name) for name in (x, y) if not results.has(frame, name)]
-        style.message(axes, f"{remedy}:\n" + "\n".join(lacking))
-        return
-    frame = frame.dropna(subset=[x, y])
+    frame = layer.counted.dropna(subset=[x, y])
     trend(axes, frame, x, y)
-    points(axes, frame, x, y, hollow, size)
+    points(axes, frame, x, y, layer.beside)
     everything = frame[[x, y]]
     if extra is not None and results.has(extra, x, y):
-        points(axes, extra, x, y, hollow=True, size=size)
+        points(axes, extra, x, y, hollow=True)
         everything = pd.concat([everything, extra[[x, y]]])
-    name_axes(axes, x, y, 30 if compact else 60)
+    name_axes(axes, x, y, 30 if narrow else 60)
     limits(axes, everything[x], everything[y])
-    text = coefficients_text(frame, x, y, compact)
-    if compact:
-        axes.set_title(f"{title}\n{text}".strip(), fontsize=6.5)
-    else:
-        in_corner(axes, text, everything[x], everything[y])
+    apart(axes, layer.unlearnt, x, y)
+    found = coefficients(frame, x, y, words=words)
+    lines = [found[0], ", ".join(found[1:])] if narrow and len(found) > 1 else [", ".join(found)]
+    name = layer.name if title is None else title
+    axes.set_title("\n".join([*([name] if name else []), *lines]), fontsize=6.5)
 
 
 def label_variants(
-    axes: Axes,
-    frame: pd.DataFrame,
-    x: str,
-    y: str,
-    extra: pd.DataFrame | None = None,
+    axes: Axes, frame: pd.DataFrame, x: str, y: str, extra: pd.DataFrame | None = None
 ) -> None:
     """Name a variant of each family that asks for it beside its point, all variants if they are few.
     Call it when the figure is otherwise complete."""
     frame = frame.dropna(subset=[x, y])
     named = [look.named for look in looks.every().values()]
     chosen = frame if len(frame) <= FEW else frame[frame["variant"].isin(named)]
-    names = [looks.variant(*pair) for pair in zip(chosen["variant"], chosen["label"], strict=True)]
     place_labels(
         axes,
-        [*zip(chosen[x], chosen[y], names, strict=True)],
+        [(row[x], row[y], looks.name(row)) for row in chosen.to_dict("records")],
         [*pd.concat([frame, extra])[[x, y]].dropna().itertuples(index=False, name=None)],
-        [*axes.texts],
     )
 
 
 def comparison_note(notebook: Notebook, *columns: str) -> str:
     """What to compare between ours and the published plot: everything on the same data, else rank and
     sign, with the rank correlation of ours with theirs."""
-    if notebook.same_data:
-        return "Hollow: as printed in the paper, same dataset."
-    joined = results.join_published(notebook.variants, notebook.published.variants)
+    if notebook.printed is None:
+        return ""
+    note = notebook.beside("Hollow: as printed in the paper, CIFAR-10", "compare rank and sign, not values")
+    joined = results.join_published(notebook.ours.counted, notebook.printed.variants)
     ranks = []
-    for name in columns:
+    for name in [] if notebook.same_data else columns:
         theirs = f"{name}_published"
         if results.has(joined, name, theirs, rows=4):
             kept = finite(joined[name], joined[theirs])
             rho = coefficient(joined[name][kept], joined[theirs][kept], "spearman")
             ranks.append(f"{results.describe(name)} ρ = {rho:.2f} (n = {kept.sum()})")
-    text = "Published: CIFAR-10, hollow markers. Another dataset here: compare rank and sign, not values."
-    return text + (f"\nRank correlation of ours with published: {'; '.join(ranks)}." if ranks else "")
+    return note + (f" Rank correlation of ours with the printed numbers: {'; '.join(ranks)}." * bool(ranks))
+
+
+def show(notebook: Notebook, pairs: Sequence[tuple[str, str]], **options) -> Saved:
+    """Draw and write a `correlation_figure`."""
+    missing = notebook.missing(*dict.fromkeys(sum(pairs, ())))
+    drawn = any(results.has(notebook.ours.counted, *pair) for pair in pairs)
+    return notebook.show(lambda: correlation_figure(notebook, pairs, **options), "" if drawn else missing)
 
 
 def correlation_figure(
@@ -203,47 +173,52 @@ def correlation_figure(
     height: float = 3.0,
     robustbench: bool = False,
 ) -> Figure:
-    """Correlation plots of one experiment, a panel per pair (x, y), and the published ones under or
-    beside them."""
-    ours, theirs = notebook.variants, notebook.published
-    if not any(results.has(ours, x, y) for x, y in pairs):
-        return style.missing_page(notebook.name, notebook.missing(*dict.fromkeys(sum(pairs, ()))))
-    extra = theirs.robustbench if robustbench else None
-    absent = [(x, y) for x, y in pairs if not results.has(ours, x, y)]
-    pairs = [pair for pair in pairs if pair not in absent]
-    lacking = ", ".join(results.describe(x) for x, _ in absent)
-    drawn = [*((ours, x, y) for x, y in pairs)]
-    compact = len(pairs) > 2
-    if notebook.is_paper:
-        figure, axes = style.panels(1, len(pairs), height=height + 1.1)
-        for plot, (x, y) in zip(axes, pairs, strict=True):
-            panel(plot, ours, x, y, "", extra=extra, compact=compact)
-        note = INTERVALS
-        shown = ours
-    else:
-        drawn += [(theirs.variants, x, y) for x, y in pairs]
-        rows, columns = (1, 2) if len(pairs) == 1 else (2, len(pairs))
-        figure, axes = style.panels(rows, columns, height=height * rows + 0.9)
-        for index, (x, y) in enumerate(pairs):
-            count = int(finite(*(ours.get(name, np.full(len(ours), np.nan)) for name in (x, y))).sum())
-            title = f"{notebook.experiment} ({count} variants)"
-            panel(axes[index], ours, x, y, title, compact=compact)
+    """Correlation plots, a panel per pair (x, y): of ours, and under or beside them the printed ones.
+
+    Measures that a layer lacks have no panel and are named in the note.
+    """
+    rows = [
+        [(layer, *pair) for pair in pairs if results.has(layer.counted, *pair)] for layer in notebook.layers
+    ]
+    if len(pairs) == 1:
+        rows = [[cell for row in rows for cell in row]]
+    rows = [row for row in rows if row]
+    columns = max(map(len, rows))
+    note = [INTERVALS, comparison_note(notebook, *dict.fromkeys(sum(pairs, ())))]
+    for layer, said in zip(notebook.layers, ("Not measured", "Not printed"), strict=False):
+        lacking = [results.describe(x) for x, y in pairs if not results.has(layer.counted, x, y)]
+        if lacking:
+            said = "Not printed" if notebook.printed is None else said
+            note.append(f"{said}: {', '.join(lacking)}.")
+    note += [layer.note for layer in notebook.layers]
+    extra = notebook.published.robustbench if robustbench else None
+    families = [*(name for layer in notebook.layers for name in layer.variants["family"])]
+    entries = style.handles([*families, *([results.ROBUSTBENCH] if robustbench else [])])
+    single = columns == len(rows) == 1
+    figure, grid = style.cells(len(rows), columns, height=height * len(rows) + (0.35 if single else 0.75))
+    drawn = []
+    for row, cells in enumerate(rows):
+        for column, (layer, x, y) in enumerate(cells):
+            axes = figure.add_subplot(grid[row, column])
             panel(
-                axes[len(pairs) + index],
-                *(theirs.variants, x, y, "published, CIFAR-10"),
-                hollow=True,
-                extra=extra,
-                remedy="not printed",
-                compact=compact,
+                axes,
+                *(layer, x, y, None if layer is notebook.ours and notebook.printed else extra),
+                narrow=columns > 2,
+                words=columns == 1,
+                title="" if notebook.printed is None else layer.title(),
             )
-        note = comparison_note(notebook, *dict.fromkeys(sum(pairs, ())))
-        note = f"{INTERVALS} {note}"
-        shown = pd.concat([ours[["family"]], theirs.variants[["family"]]])
-    if lacking:
-        note += f" {'Not printed' if notebook.is_paper else 'Not measured'}: {lacking}."
-    families = [*shown["family"], *(["robustbench"] if robustbench else [])]
-    style.legend_below(figure, style.handles(families), text=note)
-    for plot, (frame, x, y) in zip(axes, drawn, strict=True):
-        if labelled and results.has(frame, x, y):
-            label_variants(plot, frame, x, y, extra)
+            drawn.append((axes, layer, x, y))
+    free = next(((row, len(cells)) for row, cells in enumerate(rows) if len(cells) < columns), None)
+    text = " ".join(filter(None, note))
+    if free is not None:
+        style.legend_inside(figure.add_subplot(grid[free[0], free[1] :]), entries)
+        style.note(figure, text)
+    elif single:
+        style.legend_beside(figure, entries)
+        style.note(figure, text)
+    else:
+        style.legend_below(figure, entries, text=text)
+    for axes, layer, x, y in drawn if labelled else []:
+        beside = extra if layer is notebook.layers[-1] else None
+        label_variants(axes, layer.counted, x, y, beside)
     return figure

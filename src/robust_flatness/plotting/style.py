@@ -7,6 +7,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -55,6 +56,14 @@ def panels(
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False, **options)
     return figure, [*axes.ravel()]
+
+
+def cells(rows: int, columns: int, height: float) -> tuple[Figure, GridSpec]:
+    """An empty figure and the cells for its panels."""
+    use()
+    figure = Figure(figsize=(PAGE, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_gridspec(rows, columns)
 
 
 def grid(
@@ -153,40 +162,43 @@ def entries(panels: Iterable[Axes]) -> list:
     return [*found.values()]
 
 
-def legend_below(figure: Figure, entries: list, columns: int = 5, text: str = "") -> None:
+#: How legends of families look: small, since there are many.
+LEGEND = {
+    **{"fontsize": 5.8, "handletextpad": 0.2, "labelspacing": 0.3, "columnspacing": 0.9},
+    "borderaxespad": 0.2,
+}
+
+
+def legend_below(figure: Figure, entries: list, columns: int = 7, text: str = "") -> None:
     """A legend under the panels, with a note above its entries."""
     legend = figure.legend(
         handles=entries,
         loc="outside lower center",
         ncols=columns,
-        columnspacing=1.2,
-        handletextpad=0.3,
-        labelspacing=0.35,
-        borderaxespad=0.2,
-        fontsize=6.5,
         title=wrapped(text, figure) or None,
         title_fontsize=6.5,
         alignment="left",
+        **LEGEND,
     )
     legend.get_title().set_color("#404040")
 
 
-def message(axes: Axes, text: str) -> None:
-    """An empty panel that says why it is empty."""
-    text = "\n".join(textwrap.fill(line, 30) for line in text.splitlines())
-    axes.set(xticks=[], yticks=[])
-    axes.grid(False)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=7, color=GREY, transform=axes.transAxes)
+def legend_beside(figure: Figure, entries: list) -> None:
+    """A legend in one column at the right of the figure."""
+    figure.legend(handles=entries, loc="outside right center", **LEGEND)
 
 
-def missing_page(title: str, missing: str) -> Figure:
-    """A page in place of a figure whose measures the experiment lacks: what is missing and how to get
-    it, as `Notebook.missing` puts it."""
-    figure, (axes,) = panels(width=PAGE, height=1.4)
-    message(axes, "")
-    axes.text(0, 0.95, title, va="top", fontsize=9, fontweight="bold", transform=axes.transAxes)
-    wrapped = "\n".join(textwrap.fill(line, 115) for line in missing.splitlines())
-    axes.text(0, 0.65, wrapped, va="top", linespacing=1.5, transform=axes.transAxes)
+def legend_inside(axes: Axes, entries: list, columns: int = 2) -> None:
+    """A legend in place of a panel."""
+    axes.set_axis_off()
+    axes.legend(handles=entries, loc="center", ncols=columns, **LEGEND)
+
+
+def line(text: str) -> Figure:
+    """A picture of one line of text, in place of a figure that cannot be drawn."""
+    use()
+    words = textwrap.fill(text, 150)
+    figure = Figure(figsize=(PAGE, 0.14 * (1 + words.count("\n")) + 0.08))
+    FigureCanvasAgg(figure)
+    figure.text(0.005, 0.5, words, va="center", fontsize=6.5, color="#404040")
     return figure
