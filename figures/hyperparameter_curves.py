@@ -32,13 +32,13 @@ def method(axes, order):
     xy = {
         slug: (rows[curves.EPOCH].to_numpy(), rows["test_rloss"].to_numpy()) for slug, rows in found.items()
     }
-    groups, values = curves.coinciding(xy), dict(order)
+    groups, values = curves.coinciding(xy, tolerance=0.05), dict(order)
     shades = matplotlib.colormaps["viridis_r"](
         [0.15 + 0.8 * i / max(1, len(order) - 1) for i in range(len(order))]
     )
     colors = dict(zip(values, shades, strict=True))
     for first, group in groups.items():
-        label = values[first] if len(group) == 1 else f"{values[first]} to {values[group[-1]]} (coincide)"
+        label = curves.span([values[slug] for slug in group])
         for layer in notebook.layers:
             for slug in group if layer.beside else [first]:
                 rows = curves.test_curve(layer, slug)
@@ -57,10 +57,10 @@ def draw():
     for axes in panels[len(methods) :]:
         axes.set_axis_off()
     used = panels[: len(methods)]
-    beyond = curves.scale(used, together=True, room=0.35)
+    beyond = curves.scale(used, together=True, room=0.3, logarithmic=True)
     legend = {"handlelength": 0.8, "labelspacing": 0.1, "borderaxespad": 0.1, "columnspacing": 0.6}
     for axes in used:
-        axes.legend(fontsize=5, loc="upper left", ncols=2, **legend)
+        axes.legend(fontsize=5, loc="upper right", ncols=2, **legend)
     note = f"Epoch (share of training)\nGrey: the AT baseline. {curves.APPLIED} {curves.BEYOND * beyond} "
     note += notebook.beside("Dashed: published, CIFAR-10, of variants in the paper's figures")
     style.name_grid(figure, note, "Test RLoss (lower is more robust)", bottom=0.7)

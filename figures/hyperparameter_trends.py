@@ -49,8 +49,7 @@ def method(axes, layer, families):
             near[0].append(value)
         else:
             named.append((point, [value]))
-    texts = [names[0] if len(names) == 1 else f"{names[0]} to {names[-1]} (coincide)" for _, names in named]
-    return [(*point, text) for (point, _), text in zip(named, texts, strict=True)]
+    return [(*point, curves.span(names)) for point, names in named]
 
 
 def draw():

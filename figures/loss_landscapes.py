@@ -77,7 +77,7 @@ def draw():
         "Directions at s = 1 have × the norm of each layer's, or filter's, weights. Hessian: along its top "
     )
     note += "eigenvector. Band: standard deviation over random directions."
-    style.legend_below(figure, panels[0].get_legend_handles_labels()[0], columns=3, text=note)
+    style.legend_below(figure, panels[0].get_legend_handles_labels()[0], columns=4, text=note)
     return figure
 
 

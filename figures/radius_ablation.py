@@ -41,7 +41,7 @@ def draw():
     columns = max(len(radii) for radii in shown.values())
     shape = (len(shown), columns) if columns > 1 else (1, len(shown))
     figure, panels = style.grid(
-        *shape, height=1.5, above=0.62, below=0.3, bottom=1.15, between=0.15, sharey=True
+        *shape, height=1.5, above=0.62, below=0.3, bottom=1.0, between=0.15, sharey=True
     )
     for row, (case, radii) in enumerate(shown.items()):
         for column, axes in enumerate(panels[row * columns : (row + 1) * columns]):
@@ -59,7 +59,7 @@ def draw():
             scatter.limits(axes, rows[x], rows[Y])
             scatter.apart(axes, notebook.ours.unlearnt, x, Y)
             axes.set_xlabel("flatness (lower is flatter)", fontsize=7)
-    style.name_grid(figure, "", "Test RLoss (lower is more robust)", bottom=1.15)
+    style.name_grid(figure, "", "Test RLoss (lower is more robust)", bottom=1.0)
     note = f"{scatter.INTERVALS} At other radii than 0.5 and 0.003 the paper shows pictures only. "
     style.legend_below(figure, style.handles(variants["family"]), text=note + notebook.ours.note)
     return figure

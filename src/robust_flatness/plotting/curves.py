@@ -62,12 +62,14 @@ def mark_drops(axes: Axes, where: Iterable[float]) -> None:
         axes.axvline(share, color="#909090", linewidth=0.7, linestyle=":", zorder=0, label=label)
 
 
-def scale(panels: Sequence[Axes], together: bool = False, room: float = 0.0) -> bool:
+def scale(
+    panels: Sequence[Axes], together: bool = False, room: float = 0.0, logarithmic: bool = False
+) -> bool:
     """Set the vertical axes by the epochs after each curve's first, which may lie far beyond; what is off
     the scale is marked by a triangle at the edge, with its value. Whether anything is.
 
-    `together`: all panels get one scale, a logarithmic one where values differ more than tenfold. `room`:
-    a share of the axis left free above the curves.
+    `together`: all panels get one scale; `room`: a share of the axis left free above the curves;
+    `logarithmic`: so where values differ more than fivefold.
     """
     groups = [list(panels)] if together else [[axes] for axes in panels]
     marked = False
@@ -78,10 +80,9 @@ def scale(panels: Sequence[Axes], together: bool = False, room: float = 0.0) -> 
         later = later[np.isfinite(later)]
         if not len(later):
             continue
-        if together and later.max() > 10 * later.min() > 0:
-            for axes in group:
-                _logarithmic(axes)
-        logarithmic = group[0].get_yscale() == "log"
+        logarithmic = logarithmic and later.max() > 5 * later.min() > 0
+        for axes in group if logarithmic else []:
+            _logarithmic(axes)
         low, high = later.min(), later.max()
         firsts = np.array([each[0] for each in values if len(each) and np.isfinite(each[0])])
         span = high - low
@@ -172,6 +173,14 @@ def by_hyperparameter(frame: pd.DataFrame, families: Sequence[str]) -> list[tupl
         position = order.index(slug) if slug in order else len(order)
         named.append((float(match[1]) if match else float("inf"), position, slug, value))
     return [(slug, value) for _, _, slug, value in sorted(named)]
+
+
+def span(values: Sequence[str]) -> str:
+    """Values of `by_hyperparameter` whose variants cannot be told apart, as one label."""
+    if len(values) == 1:
+        return values[0]
+    first, last = (value.partition(" (")[0] for value in (values[0], values[-1]))
+    return f"{first} to {last} (coincide)"
 
 
 #: What parentheses after a hyper-parameter mean.

@@ -92,7 +92,7 @@ def place_labels(
         text.set_position(inverse.transform(middles[best]))
         taken.append(boxes[best])
         written.append(text)
-        if distances[best] > DISTANCES[0] or doubtful[best]:
+        if distances[best] > DISTANCES[0] or nearest[best] < own[best] + 8 * pixel:
             lines.append(paths[best])
             line = inverse.transform(paths[best][[0, -1]])
             axes.plot(*line.T, color=color, linewidth=0.4, transform=axes.transAxes, zorder=5)
