@@ -43,3 +43,4 @@ rule all:
         rules.figures.input,
         rules.tables.input,
         rules.page.input,
+        rules.report_opening.output,

@@ -21,7 +21,7 @@ from robust_flatness.plotting.labels import place_labels
 
 notebook = inputs("hyperparameter_trends", globals().get("snakemake"))
 X, Y = "avg_flatness_rloss", "test_rloss_pgd"
-learnt = notebook.ours.variants[notebook.ours.learnt]
+learnt = notebook.ours.learnt
 rows = learnt.dropna(subset=[X, Y]) if {X, Y} <= set(learnt) else learnt.iloc[:0]
 methods = {
     name: families for name, families in looks.methods().items() if rows["family"].isin(families).any()
@@ -32,7 +32,7 @@ methods = {
 def method(axes, layer, families):
     """The method's variants, with a line in the order of the hyper-parameter; returns their labels,
     those of points at the same place as one."""
-    frame = layer.variants[layer.learnt].dropna(subset=[X, Y])
+    frame = layer.learnt.dropna(subset=[X, Y])
     order = curves.by_hyperparameter(frame, families)
     points = frame.set_index("variant").loc[[slug for slug, _ in order], [X, Y]]
     line = fit_line(points[X], points[Y]) if len(points) > 2 else None

@@ -87,10 +87,5 @@ def draw(compared):
 # %%
 missing = notebook.missing("avg_flatness_rloss", "test_rloss_pgd")
 if not missing and len(evidence.models) < FEWEST:
-    missing = f"Missing: {FEWEST} variants; there are {len(evidence.models)}."
-TITLE = "Which sharpness predicts robust generalisation"
-if missing:
-    saved = notebook.save(style.missing_page(TITLE, missing))
-else:
-    saved = notebook.save(draw(comparison.compare(evidence.models, [], ["spearman"])))
-saved
+    missing = notebook.say_missing(f"{FEWEST} variants; there are {len(evidence.models)}", "train more")
+notebook.show(lambda: draw(comparison.compare(evidence.models, [], ["spearman"])), missing)

@@ -18,7 +18,7 @@ from robust_flatness.analysis.correlation import coefficient, correlate
 from robust_flatness.plotting import inputs, tables
 
 notebook = inputs("correlations", globals().get("snakemake"))
-variants, published = notebook.variants, notebook.published.variants
+variants, published = notebook.ours.counted, notebook.published.counted
 WITHOUT = "weight-clipping-0.025"  # its flatness is printed as 0
 
 # %%
@@ -79,7 +79,7 @@ columns = {
     "n": tables.Column("n", tables.digits(0)),
     "published": tables.Column("Published", tables.digits(3)),
 }
-if notebook.is_paper:
+if notebook.printed is None:
     columns.pop("published")
 notes = [
     "Intervals: BCa bootstrap, the wider of over variants and over families. Published: computed from the "

@@ -19,7 +19,7 @@ from robust_flatness.plotting import inputs, tables
 
 notebook = inputs("headline", globals().get("snakemake"))
 printed = results.read_printed("headline")
-test, train = (results.robust_error_column(notebook.variants, split) for split in ("test", "train"))
+test, train = (results.robust_error_column(notebook.ours.variants, split) for split in ("test", "train"))
 shown = [test, train, "avg_flatness_rloss", "worst_flatness_rloss", f"best_{test}"]
 # The published columns' names, with the attack that was run.
 attack = test.rsplit("_", 1)[1]
@@ -28,7 +28,9 @@ names = dict(
 )
 
 # %%
-variants = with_groups(notebook.variants).reindex(columns=["variant", "label", "group", *shown])
+ours = notebook.ours.variants
+grouped = with_groups(ours.assign(label=tables.labels(ours)))
+variants = grouped.reindex(columns=["variant", "label", "group", *shown])
 rows = []
 for group in [*GROUPS, ""]:
     members = variants[variants["group"] == group].sort_values(test, kind="stable")
@@ -39,7 +41,7 @@ for group in [*GROUPS, ""]:
         label = f"average of all {len(members)}"
         rows.append(mean.assign(variant=f"average-{group}", label=label, group=group, section=group))
 frame = pd.concat(rows, ignore_index=True).rename(columns=names)
-if not notebook.is_paper:
+if notebook.printed:
     theirs = printed.set_axis(["variant", *(f"{name}_published" for name in names.values())], axis="columns")
     frame = frame.merge(theirs, on="variant", how="left")
 
@@ -51,23 +53,10 @@ HEADINGS = {
     "worst_flatness_rloss": ("Worst-case flatness", 2),
     f"early_stop_rerr_{attack}": ("RErr early-stopped", 1),
 }
-columns = {"label": tables.Column("Method")}
-for name, (heading, digits) in HEADINGS.items():
-    columns[name] = tables.Column(heading, tables.digits(digits))
-    columns[f"{name}_published"] = tables.Column(f"{heading}, published", tables.digits(digits))
-words = [word for word in notebook.models.get("autoattack", ()) if word]
-notes = [f"RErr in per cent, by {words[0] if words and attack == 'aa' else 'PGD'}."]
-if not notebook.is_paper:
-    notes.append(
-        "Published: CIFAR-10, ResNet-18, RErr by AutoAttack."
-        + ("" if notebook.same_data else " Another dataset here: compare rank and sign, not values.")
-    )
-notebook.write(
-    tables.texts(
-        frame.drop(columns=["group"]),
-        columns,
-        f"Robustness and flatness of selected methods ({notebook.experiment})",
-        notes,
-        sections="section",
-    )
-)
+columns = {"label": tables.Column("Method"), **tables.compared(HEADINGS)}
+words = [word for word in notebook.tables.models.get("autoattack", ()) if word]
+note = f"RErr in per cent, by {words[0] if words and attack == 'aa' else 'PGD'}."
+note += " Published: ResNet-18, RErr by AutoAttack." * bool(notebook.printed)
+title = f"Robustness and flatness of selected methods ({notebook.experiment})"
+frame = frame.drop(columns=["group"])
+notebook.write(tables.texts(frame, columns, title, tables.notes(notebook, note), sections="section"))

@@ -18,7 +18,7 @@ notebook = inputs("hessian", globals().get("snakemake"))
 printed = results.read_printed("hessian")
 
 # %%
-models = results.variants_at(notebook.models, derived=True)
+models = notebook.ours.derived
 models = models.reindex(columns=["variant", "label", *results.HESSIAN, *results.ERRORS])
 rerr = results.robust_error_column(models)
 frame = models.dropna(subset=["hessian_max"])[["variant", "label", rerr, *results.HESSIAN]]
@@ -26,7 +26,7 @@ theirs = printed.set_axis(
     ["variant", "test_rerr_aa_published", "hessian_max_published", "convexity_published"], axis="columns"
 )
 order = {slug: index for index, slug in enumerate(theirs["variant"])}
-if not notebook.is_paper:
+if notebook.printed:
     frame = frame.merge(theirs, on="variant", how="outer" if frame.empty else "left")
     labels = {slug: spec.label for slug, spec in results.catalogue().items()}
     frame["label"] = frame["label"].fillna(frame["variant"].map(labels))
@@ -36,11 +36,8 @@ frame = frame.sort_values("variant", key=lambda slugs: slugs.map(order), kind="s
 columns = {
     "label": tables.Column("Model"),
     rerr: tables.Column("RErr test (%)", tables.digits(1)),
-    "hessian_max": tables.Column("λmax", tables.digits(1)),
     "hessian_min": tables.Column("λmin", tables.digits(1)),
-    "convexity": tables.Column("|λmin| / |λmax|", tables.digits(3)),
-    "hessian_max_published": tables.Column("λmax, published", tables.digits(0)),
-    "convexity_published": tables.Column("|λmin| / |λmax|, published", tables.digits(3)),
+    **tables.compared({"hessian_max": ("λmax", 1), "convexity": ("|λmin| / |λmax|", 3)}),
 }
 notes = ["The published eigenvalues sum the loss of four batches: about four times those of the mean loss."]
 if frame["hessian_max"].isna().all():

@@ -17,8 +17,8 @@ from robust_flatness.tables import frames
 notebook = inputs("later_claims", globals().get("snakemake"))
 
 # %%
-published = None if notebook.is_paper else notebook.published.tables
 rules = frames.repository() / "config" / "later-claims.yaml"
+published = notebook.printed and notebook.printed.tables
 judged = claims.judge(notebook.tables, published, rules)
 title = f"Claims made since the talk, judged on {notebook.experiment}"
 notebook.write(verdicts.texts(judged, title, notebook.experiment))

@@ -16,33 +16,22 @@ notebook = inputs("losses", globals().get("snakemake"))
 
 # %%
 measures = [*results.LOSSES, "best_test_rloss_pgd", *results.FLATNESS]
-frame = notebook.variants.reindex(
-    columns=[
-        *("variant", "label", "family", *measures, "avg_flatness_rloss_se"),
-        *(f"{name}_seed_sd" for name in measures),
-    ]
-)
-if not notebook.is_paper:
-    theirs = notebook.published.variants
-    for name in measures:
-        values = dict(zip(theirs["variant"], theirs[name], strict=True))
-        frame[f"{name}_published"] = frame["variant"].map(values)
+frame = tables.variants(notebook, measures, more=["avg_flatness_rloss_se"])
 frame = frame.sort_values("test_rloss_pgd", kind="stable").dropna(axis="columns", how="all")
 
 # %%
 HEADINGS = {
-    **{"test_ce": "CE test", "test_rloss_pgd": "RLoss test", "train_ce": "CE train"},
-    **{"train_rloss_pgd": "RLoss train", "best_test_rloss_pgd": "RLoss early-stopped"},
-    **{"avg_flatness_rloss": "Average-case flatness", "worst_flatness_rloss": "Worst-case flatness"},
-    **{"avg_flatness_ce": "Average-case, CE", "worst_flatness_ce": "Worst-case, CE"},
-    "test_rloss_pgd_published": "RLoss test, published",
-    "avg_flatness_rloss_published": "Average-case flatness, published",
+    **{"test_ce": ("CE test", 2), "test_rloss_pgd": ("RLoss test", 2), "train_ce": ("CE train", 2)},
+    **{"train_rloss_pgd": ("RLoss train", 2), "best_test_rloss_pgd": ("RLoss early-stopped", 2)},
+    "avg_flatness_rloss": ("Average-case flatness", 2),
+    "worst_flatness_rloss": ("Worst-case flatness", 2),
+    **{"avg_flatness_ce": ("Average-case, CE", 2), "worst_flatness_ce": ("Worst-case, CE", 2)},
 }
+PAIRED = ("test_rloss_pgd", "avg_flatness_rloss")
 columns = {"label": tables.Column("Method")}
-columns |= {name: tables.Column(heading, tables.digits(2)) for name, heading in HEADINGS.items()}
-notes = ["By increasing RLoss. RLoss by PGD; every published column is in the CSV."]
-if not notebook.is_paper and not notebook.same_data:
-    notes.append("Published: CIFAR-10. Another dataset here: compare rank and sign, not values.")
-notebook.write(
-    tables.texts(frame, columns, f"Losses and flatness of all variants ({notebook.experiment})", notes)
-)
+for name, heading in HEADINGS.items():
+    pair = tables.compared({name: heading})
+    columns |= pair if name in PAIRED else {name: pair[name]}
+note = "By increasing RLoss. RLoss by PGD; every published column is in the CSV."
+title = f"Losses and flatness of all variants ({notebook.experiment})"
+notebook.write(tables.texts(frame, columns, title, tables.notes(notebook, note)))

@@ -19,8 +19,8 @@ notebook = inputs("robustbench", globals().get("snakemake"))
 # %%
 measures = [*results.ERRORS, *results.LOSSES, "avg_flatness_rloss", "worst_flatness_rloss"]
 frame = notebook.published.robustbench[["variant", "label", *measures]]
-ours = notebook.models[notebook.models["family"] == results.ROBUSTBENCH]
-if len(ours) and not notebook.is_paper:
+ours = notebook.ours.robustbench
+if len(ours) and notebook.printed:
     ours = ours[["variant", *(name for name in measures if name in ours)]]
     frame = frame.merge(ours, on="variant", how="outer", suffixes=("", "_measured"))
 

@@ -19,14 +19,14 @@ SLUGS = ("at-scaled-0.5", "at", "at-scaled-2")
 # %%
 measures = ["test_rerr_pgd", "train_rerr_pgd", "avg_flatness_rloss", "worst_flatness_rloss"]
 measures += ["worst_flatness_ce", "hessian_max"]
-models = results.variants_at(notebook.models, derived=True)
+models = notebook.ours.derived
 frame = models[models["variant"].isin(SLUGS)].reindex(columns=["variant", "label", *measures])
 printed = results.read_printed("scale_invariance").rename(columns={"model": "variant"})
 hessian = results.read_printed("hessian")
 printed["hessian_max"] = printed["variant"].map(
     dict(zip(hessian["model"], hessian["lambda_max"], strict=True))
 )
-if notebook.is_paper:
+if notebook.printed is None:
     frame = frame[["variant", "label"]].merge(printed, on="variant")
 else:
     theirs = printed.rename(columns=lambda name: name if name == "variant" else f"{name}_published")
@@ -42,10 +42,7 @@ HEADINGS = {
     "worst_flatness_ce": ("Worst-case flatness in CE", 2),
     "hessian_max": ("λmax", 1),
 }
-columns = {"label": tables.Column("Model")}
-for name, (heading, digits) in HEADINGS.items():
-    columns[name] = tables.Column(heading, tables.digits(digits))
-    columns[f"{name}_published"] = tables.Column(f"{heading}, published", tables.digits(digits))
+columns = {"label": tables.Column("Model"), **tables.compared(HEADINGS)}
 notes = ["Errors in per cent. The published worst-case flatness in CE of `at` is 0.86 here, 21.05 elsewhere."]
 lacking = [slug for slug in SLUGS if slug not in set(frame["variant"])]
 if lacking:

@@ -48,7 +48,7 @@ def page(notebook, tmp_path_factory) -> Path:
 def test_models_have_the_tables_values_and_settings(notebook):
     data = page_data(notebook, Path("none"), Path("none"))
     ours = {m["variant"]: m for m in data["models"] if m["layer"] == "ours"}
-    table = notebook.variants.set_index("variant")
+    table = notebook.ours.variants.set_index("variant")
     assert ours.keys() == set(table.index)
     for slug, model in ours.items():
         assert model["values"][Y] == pytest.approx(table.loc[slug, Y], rel=1e-4)
@@ -157,7 +157,7 @@ def test_a_brush_selects_what_python_selects(opened, notebook):
     opened.wait_for_timeout(500)
     names = opened.locator("#selection tbody td:first-child").all_inner_texts()
     assert 3 < len(names) < 74
-    chosen = notebook.variants[notebook.variants["label"].isin(names)]
+    chosen = notebook.ours.variants[notebook.ours.variants["label"].isin(names)]
     x, y = chosen[X].to_numpy(), chosen[Y].to_numpy()
     n, pearson, spearman = shown_coefficients(opened)
     assert n == len(names) == len(chosen)
@@ -175,7 +175,7 @@ def test_families_select_by_keyboard(opened, notebook):
     opened.keyboard.press("Enter")
     opened.locator("#families button", has_text="Weight decay").focus()
     opened.keyboard.press("Space")
-    chosen = notebook.variants[notebook.variants["family"].isin(["label-noise", "weight-decay"])]
+    chosen = notebook.ours.variants[notebook.ours.variants["family"].isin(["label-noise", "weight-decay"])]
     n, _, spearman = shown_coefficients(opened)
     assert n == len(chosen)
     assert spearman == pytest.approx(scipy.stats.spearmanr(chosen[X], chosen[Y]).statistic, abs=0.006)

@@ -1,5 +1,6 @@
 """Style, labels, tables and the notebooks' inputs."""
 
+import dataclasses
 import itertools
 import math
 import types
@@ -13,6 +14,7 @@ from robust_flatness.config import TrainingSpec
 from robust_flatness.errors import FileError
 from robust_flatness.plotting import curves, inputs, looks, style, tables
 from robust_flatness.plotting.labels import place_labels
+from robust_flatness.plotting.notebook import Layer
 from robust_flatness.tables import frames, importing, printed, schema
 
 OKABE_ITO = {"#000000", "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#545454"}
@@ -101,6 +103,57 @@ def test_hyperparameters_are_in_order():
     assert every <= set(frame["family"])
 
 
+def test_a_value_applied_stands_beside_the_paper_s():
+    row = {"variant": "self-supervision-4", "family": "self-supervision", "label": "x"}
+    assert looks.applied(row | {"setting_objective_weight": 0.125}) == "1/8"
+    assert looks.applied(row | {"setting_objective_weight": 4.0}) is None
+    assert looks.applied(row | {"setting_objective_weight": ""}) is None
+    assert looks.applied(row) is None
+    assert looks.name(row | {"setting_objective_weight": 0.125}).endswith("(here 1/8)")
+    assert looks.applied({"variant": "at", "family": "at", "setting_learning_rate": 0.3}) is None
+
+
+def test_an_axis_is_set_by_the_epochs_after_the_first():
+    _, (axes,) = style.panels()
+    axes.plot([0.1, 0.5, 1.0], [34.0, 1.0, 2.0])
+    assert curves.scale([axes])
+    low, high = axes.get_ylim()
+    assert low > 0.5
+    assert high < 2.5
+    assert any(text.get_text() == "34" for text in axes.texts)
+    _, (calm,) = style.panels()
+    calm.plot([0.1, 0.5, 1.0], [2.1, 1.0, 2.0])
+    assert not curves.scale([calm])
+    assert calm.get_ylim()[1] > 2.1
+
+
+def test_curves_that_coincide_are_one_group():
+    x = np.linspace(0, 1, 5)
+    found = {"a": (x, 1 + x), "b": (x, 1.01 + x), "c": (x, 2 + x), "d": (x[:3], 1 + x[:3])}
+    assert curves.coinciding(found) == {"a": ["a", "b"], "c": ["c"], "d": ["d"]}
+
+
+def test_a_label_near_another_point_has_a_line_to_its_own():
+    _, (axes,) = style.panels(width=3.4, height=2.6)
+    points = [(0.0, 0.0), (0.03, 0.02), (1.0, 1.0)]
+    axes.scatter(*zip(*points, strict=True))
+    before = len(axes.lines)
+    place_labels(axes, [(*points[0], "crowded")], points)
+    assert len(axes.lines) == before + 1
+
+
+def test_models_that_have_not_learnt_or_are_one_are_not_counted():
+    models = printed.read_published().models
+    models["same_as"] = np.where(models["variant"] == "weight-averaging-0.985", "weight-averaging-0.98", "")
+    models.loc[models["variant"] == "adam", "train_err"] = 88.0
+    layer = Layer("x", dataclasses.replace(printed.read_published(), models=models))
+    assert {"weight-averaging-0.985", "adam"}.isdisjoint(layer.counted["variant"])
+    assert len(layer.counted) == 72
+    assert list(layer.unlearnt["variant"]) == ["adam"]
+    assert "Adam" in layer.note
+    assert "Weight avg. τ=0.98, Weight avg. τ=0.985" in layer.note
+
+
 def test_drops_are_where_the_rate_falls():
     history = printed.read_published().history
     assert curves.drops(history) == pytest.approx([0.4, 0.6, 0.8], abs=1e-3)
@@ -139,11 +192,34 @@ def test_markdown_is_a_table_with_sections():
 
 def test_latex_is_escaped_and_aligned():
     text = table()[".tex"]
-    assert r"A\_1 \& 100 \% & 1.23 & $<$ 0.0002 \\" in text
-    assert r"$\lambda$$|$x$|$" in text
+    assert r"A\_1 \& 100 \% & $1.23$ & $<0.0002$ \\" in text
+    assert r"$\lambda|$x$|$" in text
     assert r"\multicolumn{3}{l}{\textbf{two}} \\" in text
     assert r"\begin{tabular}{lrr}" in text
+    assert r"\caption{A table. A note.}" in text
+    assert r"\label{tab:a-table}" in text
     assert text.count(r"\midrule") == 2
+    for name in ("table", "adjustbox", "tabular"):
+        assert text.count(rf"\begin{{{name}}}") == text.count(rf"\end{{{name}}}") == 1
+
+
+def test_latex_pairs_share_a_heading():
+    frame = pd.DataFrame({"label": ["AT"], "a": [1.0], "a_published": [2.0], "b": [3.0]})
+    columns = {"label": tables.Column("Method"), **tables.compared({"a": ("RErr", 1), "b": ("CE", 2)})}
+    lines = tables.texts(frame, columns, "T")[".tex"].splitlines()
+    top = lines.index(r"\toprule")
+    assert lines[top + 1] == r" & \multicolumn{2}{c}{RErr} &  \\"
+    assert lines[top + 2] == r"\cmidrule(lr){2-3}"
+    assert lines[top + 3] == r"Method & here & published & CE \\"
+    alone = tables.texts(frame.drop(columns=["a_published"]), columns, "T")[".tex"]
+    assert r"Method & RErr & CE \\" in alone
+
+
+def test_html_holds_every_cell_escaped():
+    text = table()[".html"]
+    assert "<td>A_1 &amp; 100 %</td>" in text
+    assert '<td class="number">&lt; 0.0002</td>' in text
+    assert text.count("<tr>") == 1 + 3 + 2  # heading, rows, groups
 
 
 def test_csv_keeps_every_column_and_twelve_digits():

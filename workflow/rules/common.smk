@@ -9,6 +9,7 @@ from shlex import quote
 from snakemake.cli import get_argument_parser
 
 from robust_flatness.config import load_experiment
+from robust_flatness.config.values import load_yaml
 from robust_flatness.errors import ConfigError, FileError
 from robust_flatness.files import canonical_json, write_text
 from robust_flatness.measuring.cost import minutes, training_passes

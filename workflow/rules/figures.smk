@@ -13,6 +13,14 @@ PUBLISHED = sorted(of_repository("paper_tables/published").glob("*.csv"))
 
 
 OWN_FAMILIES = EXPERIMENT.spec.model_dump(mode="json", include={"families"}, exclude_unset=True)
+CAPTIONS = load_yaml(ROOT / "workflow/report/captions.yaml")
+
+
+def caption(kind):
+    """The caption of a figure or table, in `snakemake --report`; one of the user's own may have none."""
+    return lambda wildcards: CAPTIONS[kind].get(wildcards.name, "")
+
+
 # What every figure and table reads besides results.
 CATALOGUE = {
     "published": PUBLISHED,
@@ -54,6 +62,8 @@ rule figure:
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        caption=caption("figures"),
     script:
         "../../figures/{wildcards.name}.py"
 

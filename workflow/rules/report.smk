@@ -9,8 +9,32 @@ rule docs:
     localrule: True
     params:
         directory=ROOT / "docs/results" / EXPERIMENT.name,
+        captions=CAPTIONS,
+        description=EXPERIMENT.spec.description,
     script:
         "../scripts/keep_results.py"
+
+
+# `snakemake --report` opens with the verdicts, once there are some.
+OPENING = Path(f"report/{EXPERIMENT.name}/opening.rst")
+if OPENING.exists():
+
+    report: OPENING.resolve()
+
+
+rule report_opening:
+    input:
+        claims=f"paper_tables/{EXPERIMENT.name}/claims.csv",
+    output:
+        OPENING,
+    log:
+        f"{LOGS}/report_opening.log",
+    localrule: True
+    params:
+        experiment=EXPERIMENT.name,
+        description=EXPERIMENT.spec.description,
+    script:
+        "../scripts/open_report.py"
 
 
 STARTED = time.time()

@@ -15,13 +15,14 @@ rule table:
         rules=lambda wildcards: CLAIMS.get(wildcards.name, []),
     output:
         csv=f"paper_tables/{EXPERIMENT.name}/{{name}}.csv",
-        md=report(
-            f"paper_tables/{EXPERIMENT.name}/{{name}}.md",
+        md=f"paper_tables/{EXPERIMENT.name}/{{name}}.md",
+        tex=f"paper_tables/{EXPERIMENT.name}/{{name}}.tex",
+        html=report(
+            f"paper_tables/{EXPERIMENT.name}/{{name}}.html",
             caption="../report/table.rst",
             category="Tables",
             labels={"table": "{name}"},
         ),
-        tex=f"paper_tables/{EXPERIMENT.name}/{{name}}.tex",
     log:
         f"{LOGS}/tables/{{name}}.log",
     wildcard_constraints:
@@ -30,6 +31,8 @@ rule table:
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        caption=caption("tables"),
     script:
         "../../paper_tables/{wildcards.name}.py"
 

@@ -1,17 +1,48 @@
-"""Copy an experiment's figures (PNG, reduced to a palette), tables and models.csv for readers."""
+"""Copy an experiment's figures (PNG), tables and models.csv for readers, with an index of captions."""
 
 import shutil
 from pathlib import Path
 
 from PIL import Image
 
-target = Path(snakemake.params.directory)  # noqa: F821 (given by Snakemake)
+from robust_flatness.plotting.notebook import NOT_DRAWN
+
+snakemake = snakemake  # noqa: F821 (given by Snakemake)
+target = Path(snakemake.params.directory)
+captions = snakemake.params.captions
 shutil.rmtree(target, ignore_errors=True)
 target.mkdir(parents=True)
-inputs = snakemake.input  # noqa: F821
-for name in map(Path, inputs.figures):
-    if name.suffix == ".png":
-        Image.open(name).convert("RGB").quantize(128).save(target / name.name, optimize=True)
-for name in map(Path, (*inputs.tables, inputs.models)):
-    if name.suffix in {".csv", ".md"}:
-        shutil.copyfile(name, target / name.name)
+
+figures, lacking = [], []
+for path in (Path(name) for name in snakemake.input.figures if name.endswith(".png")):
+    picture = Image.open(path)
+    if NOT_DRAWN in picture.info:
+        lacking.append(f"- `{path.stem}`: {picture.info[NOT_DRAWN]}")
+        continue
+    picture.convert("RGB").save(target / path.name, optimize=True)
+    words = captions["figures"].get(path.stem, path.stem)
+    figures += [f"## {path.stem.replace('_', ' ')}", "", words, "", f"![{path.stem}]({path.name})", ""]
+
+tables = []
+for path in map(Path, snakemake.input.tables):
+    if path.suffix in {".csv", ".md"}:
+        shutil.copyfile(path, target / path.name)
+    if path.suffix == ".md":
+        words = captions["tables"].get(path.stem, path.stem)
+        tables.append(f"- [{path.stem.replace('_', ' ')}]({path.name}) ([CSV]({path.stem}.csv)): {words}")
+shutil.copyfile(snakemake.input.models, target / "models.csv")
+
+index = [f"# {target.name}", "", snakemake.params.description, ""]
+index += ["## Tables", "", *tables, "- [models.csv](models.csv): every measure of every model.", "", *figures]
+index += ["## Not drawn", "", *lacking, ""] if lacking else []
+(target / "README.md").write_text("\n".join(index).rstrip() + "\n", encoding="utf-8")
+
+names = sorted(path.parent.name for path in target.parent.glob("*/README.md"))
+lines = [
+    "# Results kept for readers",
+    "",
+    "Figures with captions, tables and models.csv of each experiment:",
+    "",
+]
+lines += [f"- [{name}]({name}/README.md)" for name in names]
+(target.parent / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

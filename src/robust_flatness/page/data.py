@@ -44,22 +44,21 @@ def page_data(notebook: Notebook, claims: Path, correlations: Path) -> dict[str,
 
     `claims` and `correlations` are the tables of these names (CSV); one that is missing is left out.
     """
-    ours = notebook.variants
-    layers = [("paper" if notebook.is_paper else "ours", ours, notebook.tables)]
-    if not notebook.is_paper:
-        layers.append(("paper", notebook.published.variants, notebook.published.tables))
+    ours = notebook.ours.variants
+    names = ("paper",) if notebook.printed is None else ("ours", "paper")
+    layers = [(name, layer.variants) for name, layer in zip(names, notebook.layers, strict=True)]
     columns = [name for name in _measures(ours) if results.has(ours, name, rows=3)]
-    families = dict.fromkeys(name for _, frame, _ in layers for name in frame["family"])
+    families = dict.fromkeys(name for _, frame in layers for name in frame["family"])
     return {
         "experiment": notebook.experiment,
-        "isPaper": notebook.is_paper,
+        "isPaper": notebook.printed is None,
         "measures": {
             name: {"words": results.describe(name), "low": results.direction(name)} for name in columns
         },
         "families": {name: _look(name) for name in families},
-        "models": [row for layer, frame, _ in layers for row in _models(layer, frame, columns)],
-        "curves": _curves(notebook.history),
-        "paths": _paths(notebook.series),
+        "models": [row for layer, frame in layers for row in _models(layer, frame, columns)],
+        "curves": _curves(notebook.ours.history),
+        "paths": _paths(notebook.ours.series),
         "landscapes": _landscapes(notebook.tables.landscape),
         "labels": dict(zip(ours["variant"], ours["label"], strict=True)) | _derived(notebook.tables.models),
         "claims": _claims(_rows(claims), columns),

@@ -168,7 +168,7 @@ def by_hyperparameter(frame: pd.DataFrame, families: Sequence[str]) -> list[tupl
     named = []
     for slug, row in rows.items():
         match = re.search(r"-(\d+(?:\.\d+)?)$", slug)
-        value, applied = match[1] if match else looks.variant(slug, row["label"]), looks.applied(row)
+        value, applied = match[1] if match else looks.variant(slug, row.get("label", "")), looks.applied(row)
         value += f" ({applied})" if applied else ""
         position = order.index(slug) if slug in order else len(order)
         named.append((float(match[1]) if match else float("inf"), position, slug, value))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robust_flatness import tables as results
+from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.errors import FileError
 from robust_flatness.files import atomic_path, write_text
 from robust_flatness.plotting import looks
@@ -87,39 +88,38 @@ class Layer:
         return results.with_differences(self.tables.models)
 
     @cached_property
+    def evidence(self) -> Evidence:
+        """The tables as claims and coefficients see them."""
+        return Evidence.of(self.tables)
+
+    @property
+    def counted(self):
+        """Variants that have learnt, each model once: what correlations are made of."""
+        return self.evidence.models
+
+    @property
     def learnt(self):
-        """Which of the `variants` have learnt (`results.learnt`)."""
-        if not hasattr(results, "learnt"):
-            return self.variants["variant"].notna()
-        return results.learnt(self.variants)
+        """Variants that have learnt, those that came out as one model too."""
+        return self.variants[~self.variants["variant"].isin(self.evidence.not_learnt)]
 
     @property
     def unlearnt(self):
         """Variants that have not learnt: drawn apart and in no correlation."""
-        return self.variants[~self.learnt]
-
-    @cached_property
-    def counted(self):
-        """Variants that have learnt, each model once (`same_as`): what correlations are made of."""
-        same = self.variants.get("same_as")
-        twice = self.variants["variant"].isna() if same is None else same.fillna("") != ""
-        return self.variants[self.learnt & ~twice]
+        return self.variants[self.variants["variant"].isin(self.evidence.not_learnt)]
 
     @property
     def note(self) -> str:
         """Which variants have not learnt, and which came out as one model; "" if none."""
         sentences = []
-        names = [looks.variant(row["variant"], row["label"]) for row in self.unlearnt.to_dict("records")]
+        names = ", ".join(map(looks.variant, self.unlearnt["variant"]))
         if names:
             sentences.append(
-                f"Grey crosses: {', '.join(names)} did not learn (clean training error near that of a "
-                "guess) and are left out of all coefficients."
+                f"Not learnt (clean training error near that of a guess), drawn as grey crosses and left out "
+                f"of all coefficients: {names}."
             )
-        rows = self.variants.to_dict("records")
         groups: dict[str, list[str]] = {}
-        for row in rows:
-            if isinstance(row.get("same_as"), str) and row["same_as"]:
-                groups.setdefault(row["same_as"], [row["same_as"]]).append(row["variant"])
+        for slug, same in self.evidence.repeated.items():
+            groups.setdefault(same, [same]).append(slug)
         for group in groups.values():
             sentences.append(f"Came out as one model, counted once: {', '.join(map(looks.variant, group))}.")
         return " ".join(sentences)

@@ -1,14 +1,14 @@
-"""Tables as CSV (every digit), Markdown and LaTeX (rounded, for reading)."""
+"""Tables as CSV (every digit), Markdown, LaTeX and HTML (rounded, for reading)."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from robust_flatness.plotting import looks
+from robust_flatness.plotting.notebook import Notebook
+from robust_flatness.plotting.writing import Column, Format, Table, html, latex_table, markdown
 from robust_flatness.tables.frames import frame_text
-
-Format = Callable[[object], str]
 
 
 def digits(count: int) -> Format:
@@ -19,12 +19,6 @@ def digits(count: int) -> Format:
         return "-" if missing else f"{value:.{count}f}"
 
     return format_number
-
-
-def words(value: object) -> str:
-    """Text as it is; "-" where missing."""
-    missing = value is None or value == "" or (isinstance(value, float) and math.isnan(value))
-    return "-" if missing else str(value)
 
 
 def p_value(value: object) -> str:
@@ -39,12 +33,45 @@ def rounded(value: object) -> object:
     return float(f"{value:.12g}") if isinstance(value, float) and math.isfinite(value) else value
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column as shown: its heading, and how a value is written."""
+def compared(headings: Mapping[str, tuple[str, int]]) -> dict[str, Column]:
+    """Pairs of columns from {name: (heading, decimals)}: ours, and the printed `<name>_published`."""
+    columns = {}
+    for name, (heading, decimals) in headings.items():
+        columns[name] = Column(heading, digits(decimals), under=heading)
+        columns[f"{name}_published"] = Column(f"{heading}, published", digits(decimals), under=heading)
+    return columns
 
-    heading: str
-    format: Format = words
+
+def variants(notebook: Notebook, measures: Sequence[str], more: Sequence[str] = ()) -> pd.DataFrame:
+    """A row per variant: slug, label with the value applied where it is not the paper's, family, the
+    measures with their spread over seeds, columns `more`, and the printed numbers as
+    `<measure>_published`."""
+    ours = notebook.ours.variants
+    spreads = [f"{name}_seed_sd" for name in measures]
+    frame = ours.reindex(columns=["variant", "label", "family", *measures, *more, *spreads])
+    frame["label"] = labels(ours)
+    for layer in notebook.layers[1:]:
+        theirs = layer.variants.set_index("variant").reindex(columns=list(measures))
+        for name in measures:
+            frame[f"{name}_published"] = frame["variant"].map(theirs[name])
+    return frame
+
+
+def labels(frame: pd.DataFrame) -> list[str]:
+    """Variants' labels, with the value that was applied where the label says the paper's."""
+    rows = frame.to_dict("records")
+    applied = [looks.applied(row) for row in rows]
+    return [
+        f"{row['label']} (here {value})" if value else row["label"]
+        for row, value in zip(rows, applied, strict=True)
+    ]
+
+
+def notes(notebook: Notebook, *sentences: str) -> list[str]:
+    """Notes below a table: the given ones, what to compare, and which variants did not learn or are one."""
+    words = [word for word in sentences if word]
+    words += filter(None, [notebook.beside("Published: CIFAR-10", "compare rank and sign, not values")])
+    return [*words, *filter(None, [notebook.ours.note])]
 
 
 def texts(
@@ -56,7 +83,7 @@ def texts(
     paragraphs: Mapping[str, str] | None = None,
     introduction: str = "",
 ) -> dict[str, str]:
-    """A frame as {".csv": ..., ".md": ..., ".tex": ...}.
+    """A frame as {".csv": ..., ".md": ..., ".tex": ..., ".html": ...}.
 
     Parameters
     ----------
@@ -74,66 +101,15 @@ def texts(
         Markdown below the title.
     """
     shown = {name: column for name, column in columns.items() if name in frame}
-    headings = [column.heading for column in shown.values()]
-    numeric = [column.format is not words for column in shown.values()]
     keys = frame[sections] if sections else pd.Series([""] * len(frame), index=frame.index)
     groups = [
         (key, [[column.format(row[name]) for name, column in shown.items()] for _, row in rows.iterrows()])
         for key, rows in frame.groupby(keys, sort=False)
     ]
+    table = Table([*shown.values()], groups, title, [*notes], paragraphs or {}, introduction)
     return {
         ".csv": frame_text(frame.map(rounded)),
-        ".md": _markdown(headings, numeric, groups, title, notes, paragraphs, introduction),
-        ".tex": _latex(headings, numeric, groups, title, notes),
+        ".md": markdown(table),
+        ".tex": latex_table(table),
+        ".html": html(table),
     }
-
-
-def _markdown(
-    headings, numeric, groups, title: str, notes: Sequence[str], paragraphs, introduction: str
-) -> str:
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-    head = [line(headings), line(["---:" if right else "---" for right in numeric])]
-    lines = [f"# {title}", "", *([introduction, ""] if introduction else []), *([] if paragraphs else head)]
-    for key, rows in groups:
-        if paragraphs:
-            lines += [f"## {key}", "", paragraphs[key], "", *head]
-        elif key:
-            lines.append(line([f"**{key}**", *[""] * (len(headings) - 1)]))
-        lines += [line(row) for row in rows]
-        lines += [""] if paragraphs else []
-    for note in notes:
-        lines += [note, ""] if paragraphs else ["", note]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-_ESCAPES = {
-    **{"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_"},
-    **{"{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
-    **{"<": r"$<$", ">": r"$>$", "|": r"$|$", "ξ": r"$\xi$", "λ": r"$\lambda$", "τ": r"$\tau$"},
-    **{"ε": r"$\varepsilon$", "ρ": r"$\rho$", "−": "$-$"},
-}
-
-
-def latex(text: str) -> str:
-    """Text with LaTeX's special characters escaped."""
-    return "".join(_ESCAPES.get(character, character) for character in text)
-
-
-def _latex(headings, numeric, groups, title: str, notes: Sequence[str]) -> str:
-    def line(cells: Sequence[str]) -> str:
-        return " & ".join(map(latex, cells)) + r" \\"
-
-    lines = [
-        f"% {title}; needs the package booktabs",
-        rf"\begin{{tabular}}{{{''.join('r' if right else 'l' for right in numeric)}}}",
-        *(r"\toprule", line(headings), r"\midrule"),
-    ]
-    for index, (key, rows) in enumerate(groups):
-        if key:
-            lines += [r"\midrule"] if index else []
-            lines.append(rf"\multicolumn{{{len(headings)}}}{{l}}{{\textbf{{{latex(key)}}}}} \\")
-        lines += [line(row) for row in rows]
-    lines += [r"\bottomrule", r"\end{tabular}"]
-    return "\n".join([*lines, *(f"% {note}" for note in notes)]) + "\n"

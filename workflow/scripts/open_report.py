@@ -1,0 +1,21 @@
+"""The first page of Snakemake's report: the experiment and the verdicts on the claims."""
+
+import csv
+from pathlib import Path
+
+snakemake = snakemake  # noqa: F821 (given by Snakemake)
+with open(snakemake.input.claims, newline="", encoding="utf-8") as file:
+    verdicts = {row["claim"]: row["verdict"] for row in csv.DictReader(file) if row["claim"]}
+lines = [
+    f"**{snakemake.params.experiment}**: {snakemake.params.description}",
+    "",
+    "Verdicts on the claims of the talk (statistics, rules and the printed numbers: table *claims*):",
+    "",
+    ".. list-table::",
+    "   :header-rows: 1",
+    "",
+    *("   * - claim", "     - verdict"),
+]
+for claim, verdict in verdicts.items():
+    lines += [f"   * - {claim}", f"     - {verdict}"]
+Path(snakemake.output[0]).write_text("\n".join(lines) + "\n", encoding="utf-8")
