@@ -100,12 +100,12 @@ class Layer:
     @property
     def learnt(self):
         """Variants that have learnt, those that came out as one model too."""
-        return self.variants[~self.variants["variant"].isin(self.evidence.not_learnt)]
+        return self.variants[self.variants["learnt"]]
 
     @property
     def unlearnt(self):
         """Variants that have not learnt: drawn apart and in no correlation."""
-        return self.variants[self.variants["variant"].isin(self.evidence.not_learnt)]
+        return self.variants[~self.variants["learnt"]]
 
     @property
     def note(self) -> str:
