@@ -22,7 +22,7 @@ variants, published = notebook.ours.counted, notebook.published.counted
 WITHOUT = "weight-clipping-0.025"  # its flatness is printed as 0
 
 # %%
-measures = [*results.FLATNESS, "hessian_max"]
+measures = [*results.compared()]
 for case in ("avg", "worst"):
     measures += results.radius_columns(variants.columns, case).values()
 measures += ["avg_flatness_rloss_std", "train_avg_flatness_rloss", "train_worst_flatness_rloss"]

@@ -263,10 +263,10 @@ def _columns() -> Iterator[Column]:
         way = "higher is more robust" if name == "margin" else FLATTER
         for loss, words in LOSSES.items():
             stem, text = f"{name}_{loss}", f"{entry.words}, {words}"
-            yield Column(stem, text, direction=way, spread=True, compared=True)
+            yield Column(stem, text, direction=way, spread=True)
             yield Column(f"test_{stem}", f"{text}, on test examples", direction=way, spread=True)
     for name, words in OF_WEIGHTS.items():
-        yield Column(name, words, compared=True)
+        yield Column(name, words)
     for split in SPLITS:
         yield Column(f"sharpness_{split}_examples", f"{split} examples of sharpness", "setting")
 

@@ -55,7 +55,7 @@ class Column:
     direction: str = ""
     """What a low value means, in words."""
     compared: bool = False
-    """Whether correlations set it against RLoss and RErr."""
+    """Whether the table of correlations sets it against RLoss and RErr; sharpness has a table of its own."""
 
     @property
     def is_measure(self) -> bool:

@@ -105,7 +105,7 @@ WORDS = ("variant", "checkpoint", "split", "direction", "normalisation", *_named
 
 
 def compared() -> tuple[str, ...]:
-    """What is set against RLoss and RErr in correlations: flatness, sharpness, on test examples."""
+    """What the table of correlations sets against RLoss and RErr, on test examples."""
     return tuple(column.name() for column in _model_columns() if column.compared)
 
 
