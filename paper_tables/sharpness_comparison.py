@@ -19,6 +19,7 @@ from robust_flatness.plotting import inputs, looks, tables
 from robust_flatness.tables import frames, schema
 
 notebook = inputs("sharpness_comparison", globals().get("snakemake"))
+FLATNESS = "avg_flatness_rloss"
 LOSSES = {"rloss": "robust loss", "ce": "clean loss", "": ""}
 HEADINGS = {"pearson": "Pearson", "spearman": "Spearman", "kendall": "Kendall"}
 HEADINGS |= {"granulated": "Kendall, granulated", "partial": "Spearman given train RLoss"}
@@ -38,7 +39,7 @@ def cell(row):
 def wide(rows):
     """A row per measure, loss and target, a column per coefficient."""
     rows = rows.assign(shown=[cell(row) for row in rows.itertuples()])
-    keys = ["against", "words", "loss", "group"]
+    keys = ["against", "words", "loss", "group", "passes"]
     shown = rows.pivot(index=keys, columns="coefficient", values="shown").reset_index()
     order = rows[rows["coefficient"] == "spearman"].set_index(keys)["value"]
     shown["order"] = order.reindex(shown[keys].itertuples(index=False, name=None)).to_numpy()
@@ -52,14 +53,20 @@ shown["loss"] = shown["loss"].map(LOSSES)
 shown["section"] = [f"with {schema.describe(name)}" for name in shown["against"]]
 columns = {"words": tables.Column("Measure"), "loss": tables.Column("On"), "group": tables.Column("Kind")}
 columns |= {name: tables.Column(heading) for name, heading in HEADINGS.items()}
+columns["passes"] = tables.Column("Passes", tables.digits(0))
 
 # %%
 notes = [
     "In brackets the 95 % interval: the wider one of bootstraps over variants and over families of variants; "
-    "of the granulated coefficient over families."
+    "of the granulated coefficient over families. Passes: forward and backward through the network, for one "
+    "example, with the kit's defaults."
 ]
 if evidence.not_learnt:
     notes.append(f"Left out, since they have not learnt: {', '.join(evidence.not_learnt)}.")
+against = comparison.advantages(evidence.models, FLATNESS, comparison.RLOSS)
+if against:
+    told = "; ".join(advantage.words for advantage in against)
+    notes.append(f"Spearman's of average-case flatness in RLoss with test RLoss, signs left out: {told}.")
 title = f"Which sharpness predicts robust generalisation, {notebook.experiment}"
 texts = tables.texts(shown.drop(columns=["order", "target"]), columns, title, notes, "section")
 texts[".csv"] = frames.frame_text(compared.map(tables.rounded))

@@ -41,6 +41,10 @@ def judge():
     return judge
 
 
+def noise(frame):
+    return np.random.default_rng(7).normal(size=len(frame))
+
+
 def with_models(tables, **columns):
     return replace(tables, models=tables.models.assign(**columns))
 
@@ -93,8 +97,25 @@ def test_the_best_measure_is_ranked_first(tables):
     rows = rows.dropna(subset=["low"])  # one family alone has no interval
     assert (rows["low"] <= rows["value"]).all()
     assert (rows["value"] <= rows["high"]).all()
-    margins = comparison.beats(compared, "test_rloss_pgd", "spearman", "avg_flatness_rloss")
-    assert margins["train_rloss_pgd"] > 0.5
+
+
+def test_a_measure_is_compared_with_the_controls_whatever_their_sign(tables):
+    """A control that follows RLoss downwards is as strong as one that follows it upwards."""
+    rloss = tables.models["test_rloss_pgd"]
+    strong = with_models(tables, weight_norm=10 - rloss, distance_from_init=noise(rloss))
+    models = aggregate.with_differences(strong.models)
+    found = comparison.advantages(models, "avg_flatness_rloss", "test_rloss_pgd", resamples=499)
+    by_control = {advantage.control: advantage for advantage in found}
+    assert [*by_control] == ["weight_norm", "distance_from_init", "train_rloss_pgd"]
+    assert by_control["weight_norm"].value < 0
+    assert "less strongly than norm of the weights" in by_control["weight_norm"].words
+    assert by_control["distance_from_init"].interval.low > 0.3
+    assert "more strongly than" in by_control["distance_from_init"].words
+    same = comparison.advantages(
+        models.assign(weight_norm=models["avg_flatness_rloss"]),
+        "avg_flatness_rloss", "test_rloss_pgd", resamples=499,
+    )  # fmt: skip
+    assert "not told apart" in same[0].words
 
 
 def test_a_margin_is_ranked_by_its_negative(tables, monkeypatch):
@@ -105,3 +126,12 @@ def test_a_margin_is_ranked_by_its_negative(tables, monkeypatch):
     assert values["avg_flatness_rloss"] < -0.9
     assert values["train_avg_flatness_rloss"] < -0.9
     assert pd.isna(values["hessian_max"])  # it does not vary
+
+
+def test_every_measure_of_the_kit_has_a_cost(tables):
+    for candidate in comparison.candidates(aggregate.with_differences(tables.models)):
+        for loss in candidate.columns:
+            assert comparison.passes(candidate.name, loss) >= 0
+    assert comparison.passes("avg_flatness", "rloss") == 10 * 20 + 20 * 10
+    assert comparison.passes("sam", "ce") < comparison.passes("sam", "rloss")
+    assert np.isnan(comparison.passes("of_somebody", "ce"))

@@ -5,9 +5,15 @@ import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
+from robust_flatness.analysis.correlation import COEFFICIENTS as COEFFICIENTS_OF
 from robust_flatness.analysis.correlation import Correlation, correlate, granulated, partial
+from robust_flatness.analysis.resampling import Interval, bca_interval, wider
+from robust_flatness.config.measures import Setting
+from robust_flatness.measuring import flatness, hessian, sharpness
+from robust_flatness.measuring.cost import attack_passes
 from robust_flatness.tables import aggregate, schema
 
 #: What is predicted; for RErr, AutoAttack's where it was run.
@@ -64,6 +70,7 @@ def candidates(models: pd.DataFrame) -> list[Candidate]:
             continue
         loss = "ce" if stem in CLEAN else next((name for name in LOSSES if stem.endswith(f"_{name}")), "")
         name = stem.removesuffix(f"_{loss}") if kind == "flatness" or loss else stem
+        name = column if column in CONTROLS else name
         group = GROUPS[2] if column in CONTROLS else GROUPS[0 if kind == "flatness" or stem in CLEAN else 1]
         words = known.words
         for ending in (" in RLoss", " in CE", ", robust loss", ", clean loss"):
@@ -73,6 +80,29 @@ def candidates(models: pd.DataFrame) -> list[Candidate]:
         sign = -1 if name.startswith(LARGER_IS_BETTER) else 1
         found.setdefault(name, Candidate(name, words, group, {}, sign)).columns[loss] = column
     return list(found.values())
+
+
+def passes(name: str, loss: str) -> float:
+    """What a measure costs: passes, forward and backward, through the network for one example, with the
+    defaults of the specs and the paper's attack. NaN for measures that are not the kit's own."""
+    setting = Setting(epsilon=8 / 255, step_size=0.007, test=1000, train=1000)
+    spec = flatness.FlatnessSpec(**flatness.FlatnessSpec.defaults(setting))
+    of_sharpness = sharpness.SharpnessSpec(**sharpness.SharpnessSpec.defaults(setting))
+    once, average, worst = attack_passes(spec.attack), spec.average, spec.worst
+    known = {
+        ("avg_flatness", "rloss"): average.samples * spec.attack.steps + once,
+        ("avg_flatness", "ce"): average.clean_samples + 1,
+        ("worst_flatness", "rloss"): worst.steps * worst.restarts + once,
+        ("worst_flatness", "ce"): worst.steps * worst.restarts + 1,
+        ("hessian_max", "ce"): hessian.PRODUCTS,
+        (GIVEN, ""): once,
+        **{(control, ""): 0 for control in CONTROLS if control != GIVEN},
+    }
+    for measure, entry in sharpness.OF_LOSSES.items():
+        known[measure, "ce"] = entry.cost(of_sharpness)
+        known[measure, "rloss"] = known[measure, "ce"]
+        known[measure, "rloss"] += attack_passes(of_sharpness.attack) * entry.attacks(of_sharpness)
+    return known.get((name.removesuffix("_train") if "flatness" in name else name, loss), math.nan)
 
 
 def association(
@@ -132,11 +162,12 @@ def compare(
                             **{"loss": loss, "column": column, "against": target, "coefficient": kind},
                             "value": candidate.sign * found.value,
                             **{"low": min(ends), "high": max(ends)},
+                            "passes": passes(candidate.name, loss),
                             **{"p": found.p, "n": found.n, "families": found.families},
                         }
                     )
     columns = ["measure", "words", "group", "loss", "column", "against", "coefficient", "value"]
-    return pd.DataFrame(rows, columns=[*columns, "low", "high", "p", "n", "families"])
+    return pd.DataFrame(rows, columns=[*columns, "low", "high", "passes", "p", "n", "families"])
 
 
 def ranked(compared: pd.DataFrame, target: str, coefficient: str) -> list[str]:
@@ -147,9 +178,49 @@ def ranked(compared: pd.DataFrame, target: str, coefficient: str) -> list[str]:
     return list(best.index)
 
 
-def beats(compared: pd.DataFrame, target: str, coefficient: str, column: str) -> dict[str, float]:
-    """By how much a measure's coefficient exceeds that of each control; NaN where either is missing."""
-    rows = compared[(compared["against"] == target) & (compared["coefficient"] == coefficient)]
-    values = rows.set_index("column")["value"]
-    own = values.get(column, math.nan)
-    return {name: own - values.get(name, math.nan) for name in CONTROLS}
+@dataclass(frozen=True)
+class Advantage:
+    """By how much one measure's coefficient exceeds that of a control, both without their signs."""
+
+    control: str
+    value: float
+    interval: Interval
+
+    @property
+    def words(self) -> str:
+        """The comparison in a sentence's end: "stronger by 0.20 [0.05, 0.35] than ...", or that it is not
+        told."""
+        low, high = self.interval
+        told = f"{abs(self.value):.2f} [{min(abs(low), abs(high)):.2f}, {max(abs(low), abs(high)):.2f}]"
+        name = schema.describe(self.control)
+        if low > 0:
+            return f"more strongly than {name}, by {told}"
+        if high < 0:
+            return f"less strongly than {name}, by {told}"
+        return f"not told apart from {name} (difference {self.value:.2f} [{low:.2f}, {high:.2f}])"
+
+
+def advantages(
+    models: pd.DataFrame, column: str, target: str, coefficient: str = "spearman", resamples: int = RESAMPLES
+) -> list[Advantage]:
+    """A measure against every control that was measured, over the same variants: |r| of the measure minus
+    |r| of the control, the interval the wider one of bootstraps over variants and families. A control has
+    no sign that is expected of it, so the signs are left out."""
+    found = []
+    weighted = COEFFICIENTS_OF[coefficient]
+    for control in CONTROLS:
+        if not aggregate.has(models, column, control, target, rows=4):
+            continue
+        rows = models.dropna(subset=[column, control, target])
+        x, other, y = (rows[name].to_numpy(float) for name in (column, control, target))
+
+        def statistic(counts, x=x, other=other, y=y):
+            return np.abs(weighted(x, y, counts)) - np.abs(weighted(other, y, counts))
+
+        once, count = np.ones((1, len(rows))), len(rows)
+        interval = wider(
+            bca_interval(statistic, count, resamples=resamples),
+            bca_interval(statistic, count, rows["family"], resamples=resamples),
+        )
+        found.append(Advantage(control, float(statistic(once)[0]), interval))
+    return found
