@@ -34,7 +34,7 @@ def table(tmp_path):
             for name in whole.measures_of(slug):
                 if checkpoint in MEASURES[name].checkpoints:
                     spec = whole.measures[name].for_variant(slug)
-                    row[f"run_{name}"] = measure_digest(spec.model_dump(mode="json"))
+                    row[f"run_{name}"] = measure_digest(name, spec.model_dump(mode="json"))
             rows.append(row)
     path = tmp_path / "models.csv"
     with open(path, "w", newline="") as file:

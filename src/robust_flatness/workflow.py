@@ -130,7 +130,7 @@ def collect_spec(experiment: Experiment, kept: Iterable[str] = ()) -> CollectSpe
         seeds=experiment.spec.seeds,
         config=config_digest(experiment),
         series={
-            name: measure_digest(spec.model_dump(mode="json"))
+            name: measure_digest(name, spec.model_dump(mode="json"))
             for name, spec in experiment.measures.items()
             if MEASURES[name].of_snapshots
         },
@@ -174,7 +174,7 @@ def _made_as_now(experiment: Experiment, slug: str, rows: list[dict[str, str]]) 
         del expected["setting_precision"]
     expected |= {f"{PREFIX}config": config_digest(experiment), f"{PREFIX}version": __version__}
     digests = {
-        name: measure_digest(experiment.measures[name].for_variant(slug).model_dump(mode="json"))
+        name: measure_digest(name, experiment.measures[name].for_variant(slug).model_dump(mode="json"))
         for name in experiment.measures_of(slug)
         if not MEASURES[name].of_snapshots
     }
@@ -193,13 +193,14 @@ def _made_as_now(experiment: Experiment, slug: str, rows: list[dict[str, str]]) 
 
 def config_digest(experiment: Experiment) -> str:
     """What makes runs of an experiment comparable, in eight digits: data, network and the baseline's
-    training, but not where files lie, and not the precision, which each row tells."""
-    spec = experiment.spec
+    training, but not where files lie, and not the precision, which each row tells. Defaults are left
+    out, so that a setting that is added to the kit later makes no difference."""
+    spec, given = experiment.spec, {"mode": "json", "exclude_defaults": True}
     return digest(
         {
-            "data": spec.data.model_dump(mode="json", exclude={"path"}),
-            "model": experiment.baseline.model.model_dump(mode="json"),
-            "training": experiment.baseline.training.model_dump(mode="json", exclude={"precision"}),
+            "data": spec.data.model_dump(**given, exclude={"path"}),
+            "model": experiment.baseline.model.model_dump(**given),
+            "training": experiment.baseline.training.model_dump(**given, exclude={"precision"}),
             "minimum_batch_size": spec.minimum_batch_size,
         }
     )

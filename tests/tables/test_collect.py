@@ -212,10 +212,14 @@ def test_a_measure_that_is_no_number_is_named(results):
 
 
 def test_rows_say_with_which_settings_they_were_made(results):
-    def columns(radius, precision="float32"):
+    def columns(radius, precision="float32", **more):
         path = results / "at/seed-0/measures/last/flatness.json"
         content = json.loads(path.read_text())
-        content["spec"] = {"xi": radius, "precision": precision}
+        content["spec"] = {
+            **{"attack": {"epsilon": 0.1, "step_size": 0.025, "steps": 2}, "precision": precision},
+            **{"average": {"xi": [radius]}, "worst": {"xi": [0.003]}},
+            **{"test_examples": 10, "train_examples": 10, **more},
+        }
         content["provenance"] = {"torch": "2.14.1", "git_commit": "0123456789abcdef-dirty", "device": "cpu"}
         path.write_text(json.dumps(content))
         collect_results(CollectSpec.model_validate(SPEC | {"config": "c0ffee00"}), results)
@@ -226,6 +230,8 @@ def test_rows_say_with_which_settings_they_were_made(results):
     assert first["run_commit"] == "0123456789ab-dirty"
     assert first["run_flatness"] != other["run_flatness"]
     assert first["run_flatness"] == coarse["run_flatness"]
+    # A setting that has its default is the same as one that did not exist yet.
+    assert columns(0.5, variants="all")["run_flatness"] == first["run_flatness"]
     assert (first["run_precision"], coarse["run_precision"]) == ("float32", "bfloat16")
 
 

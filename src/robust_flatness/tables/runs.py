@@ -12,11 +12,13 @@
 A cell with several values, `a / b`, is of a row whose measures were made in several ways.
 """
 
+import contextlib
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from robust_flatness.files import canonical_json
+from robust_flatness.measuring.registry import MEASURES
 
 PREFIX = "run_"
 #: Digits of the checksums of files, and of digests of settings.
@@ -28,9 +30,20 @@ def digest(settings: Any) -> str:
     return hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:DIGEST]
 
 
-def measure_digest(spec: Mapping[str, Any]) -> str:
-    """A digest of a measure's settings but for the precision, which has a column of its own."""
-    return digest({key: value for key, value in spec.items() if key != "precision"})
+def measure_digest(name: str, spec: Mapping[str, Any]) -> str:
+    """A digest of a measure's settings, but for the precision, which has a column of its own, and the
+    variants that it applies to. Defaults are left out, so that a setting that is added to the kit later
+    makes no difference."""
+    with contextlib.suppress(ValueError):  # of a kit with other settings
+        spec = MEASURES[name].spec.model_validate(spec).model_dump(mode="json", exclude_defaults=True)
+    return digest(_without(spec, ("precision", "variants")))
+
+
+def _without(settings: Any, names: Sequence[str]) -> Any:
+    """Settings and their parts without some fields."""
+    if not isinstance(settings, Mapping):
+        return settings
+    return {name: _without(value, names) for name, value in settings.items() if name not in names}
 
 
 def run_columns(contents: Mapping[str, Mapping[str, Any]], config: str) -> dict[str, str]:
@@ -48,7 +61,7 @@ def run_columns(contents: Mapping[str, Mapping[str, Any]], config: str) -> dict[
             "device": " ".join(str(made[key]) for key in ("device", "device_name") if key in made),
             "precision": asked and made.get("precision", asked),
         }
-        found[name] = [measure_digest(content.get("spec", {}))]
+        found[name] = [measure_digest(name, content.get("spec", {}))]
         for key, value in cells.items():
             found.setdefault(key, []).append(value or "")
     order = [*contents, "data", "weights", "version", "commit", "torch", "device", "precision"]
