@@ -217,7 +217,10 @@ BAD = {
     "unknown variant": ({"variants": ["nope"]}, ["variants", "'nope'", "trades-6"]),
     "unknown variant, overridden": ({"overrides__nope": {}}, ["overrides", "'nope'", "trades-6"]),
     "derived alone": ({"variants": ["at-scaled-2"]}, ["'at-scaled-2'", "'at'"]),
-    "unknown dataset": ({"data__name": "mnist"}, ["data.name", "'mnist'", "'digits', 'fashion' or 'npz'"]),
+    "unknown dataset": (
+        {"data__name": "mnist"},
+        ["data.name", "'mnist'", "'digits', 'fashion', 'cifar10' or 'npz'"],
+    ),
     "unknown model": ({"model__name": "vgg"}, ["model.name", "'vgg'", "'resnet18' or 'small-resnet'"]),
     "unknown activation": ({"model__activation": "tanh"}, ["model.activation", "'tanh'", "'relu'"]),
     "unknown objective": ({"training__objective": "gan"}, ["training.objective", "'gan'", "'trades'"]),

@@ -28,6 +28,7 @@ from robust_flatness.config import (
     parse_list,
     parse_number,
 )
+from robust_flatness.config.data import CIFAR10_FOLDER
 from robust_flatness.config.measures import STEPS_TO_THE_EDGE, Setting
 from robust_flatness.errors import RobustFlatnessError
 from robust_flatness.files import write_json, write_text
@@ -149,6 +150,16 @@ def prepare(spec: Spec, output: Output, seed: Seed = 0) -> None:
     from robust_flatness.data import make_splits, save_dataset
 
     save_dataset(output, make_splits(read_spec(DataSpec, spec), seed))
+
+
+@app.command()
+def download_cifar10(
+    directory: Annotated[Path, typer.Option(help="Folder for the official files.")] = Path(CIFAR10_FOLDER),
+) -> None:
+    """Download CIFAR-10, checked by its checksum; goes on where an earlier download was interrupted."""
+    from robust_flatness.data.download import download_cifar10 as download
+
+    download(directory)
 
 
 @app.command()

@@ -4,9 +4,12 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from robust_flatness.errors import ConfigError
 
 
 @contextlib.contextmanager
@@ -30,6 +33,24 @@ def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def require_space(folder: Path, needed: int, what: str) -> None:
+    """Check that `needed` bytes are free where `folder` lies, before any of them is written.
+
+    Raises
+    ------
+    ConfigError
+        If they are not.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise ConfigError(
+            f"{folder}: {what} needs {needed / 1e6:.0f} MB of disk, and {free / 1e6:.0f} MB are free; "
+            "make room, or run in another folder (snakemake --directory)"
+        )
 
 
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:

@@ -1,7 +1,28 @@
 # The dataset's disjoint splits, and pseudo-labels for the pool without labels.
 
 
+def data_files(wildcards):
+    """What the dataset is read from, where the workflow downloads it."""
+    return rules.download.output if EXPERIMENT.spec.data.downloads else []
+
+
+if EXPERIMENT.spec.data.downloads:
+
+    rule download:
+        output:
+            expand(f"{CIFAR10_FOLDER}/{{name}}", name=CIFAR10_FILES),
+        log:
+            "logs/data/cifar10.log",
+        localrule: True
+        params:
+            directory=CIFAR10_FOLDER,
+        shell:
+            "robust-flatness download-cifar10 --directory {params.directory:q} > {log:q} 2>&1"
+
+
 rule prepare:
+    input:
+        data_files,
     output:
         f"{RESULTS}/data/seed-{{seed}}.npz",
     log:
@@ -25,7 +46,9 @@ rule pseudo_label:
         f"{LOGS}/data/pseudo-labels-{{seed}}.log",
     resources:
         mem_mb=growing(4000),
-        runtime=growing(minutes_for(training_passes(EXPERIMENT.baseline, EXPERIMENT.spec.data.train))),
+        runtime=growing(
+            minutes_for(training_passes(EXPERIMENT.baseline, EXPERIMENT.spec.data.count("train")))
+        ),
         gpu=GPUS,
     params:
         spec=EXPERIMENT.baseline.json_text(),

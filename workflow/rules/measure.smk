@@ -1,7 +1,7 @@
 # A rule for each measure of the registry. Each gets its own settings alone: a changed radius remeasures
 # flatness and nothing else.
 
-HELD_OUT = EXPERIMENT.spec.data.early_stopping
+HELD_OUT = EXPERIMENT.spec.data.count("early_stopping")
 MOST_SNAPSHOTS = max(len(job.training.snapshot_epochs()) for job in EXPERIMENT.train_jobs.values())
 
 MEASURED = {name: slugs for name in EXPERIMENT.measures if (slugs := EXPERIMENT.measured_by(name))}

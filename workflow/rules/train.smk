@@ -6,7 +6,7 @@ def training_spec(wildcards):
 
 
 def training_minutes(wildcards, attempt):
-    passes = training_passes(EXPERIMENT.train_jobs[wildcards.variant], EXPERIMENT.spec.data.train)
+    passes = training_passes(EXPERIMENT.train_jobs[wildcards.variant], EXPERIMENT.spec.data.count("train"))
     return attempt * minutes_for(passes)
 
 

@@ -267,13 +267,13 @@ class Experiment:
         values.update(variant.set)
         training = parse(TrainingSpec, values, where)
         batch_size = max(training.batch_size, self.spec.minimum_batch_size)
-        batch_size = min(batch_size, self.spec.data.train)
+        batch_size = min(batch_size, self.spec.data.count("train"))
         training = training.model_copy(update={"batch_size": batch_size})
         if training.weight_averaging is not None and "weight_averaging" not in self._applied_as_given(slug):
-            steps = training.epochs * math.ceil(self.spec.data.train / training.batch_size)
+            steps = training.epochs * math.ceil(self.spec.data.count("train") / training.batch_size)
             decay = rescaled_decay(training.weight_averaging, steps)
             training = training.model_copy(update={"weight_averaging": decay})
-        if training.unlabeled_fraction and not self.spec.data.unlabeled:
+        if training.unlabeled_fraction and not self.spec.data.count("unlabeled"):
             raise ConfigError(f"{where}: needs unlabelled images, but data.unlabeled is 0")
         model = parse(ModelSpec, {**self.spec.model.model_dump(), **variant.model}, f"{where}: model")
         return TrainJob(variant=slug, seed=self.spec.seeds[0], model=model, training=training)

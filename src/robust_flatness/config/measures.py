@@ -153,7 +153,7 @@ class MeasureSpec(Spec):
         for split in ("test", "train"):
             for field in (f"{split}_examples", f"clean_{split}_examples"):
                 if field in type(self).model_fields:
-                    yield field, getattr(data, split), f"data.{split}"
+                    yield field, data.count(split), f"data.{split}"
 
     def problems(self, data: DataSpec) -> Iterator[str]:
         """What else does not fit the data: a field and what is wrong with it."""

@@ -113,7 +113,7 @@ class Spec(BaseModel):
         return canonical_json(self.model_dump(mode="json"))
 
 
-UNION_BRANCH = re.compile(r"(function-|literal\[|tuple\[)")
+UNION_BRANCH = re.compile(r"(function-|literal\[|tuple\[|(count|ranges)$)")
 
 
 def shown(value: Any, length: int = 200) -> str:

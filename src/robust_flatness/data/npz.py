@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from robust_flatness.config import DataSpec
-from robust_flatness.data.official import Arrays, split_official
+from robust_flatness.data.official import Arrays, averaged, split_official
 from robust_flatness.errors import FileError
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
@@ -22,7 +22,12 @@ def splits(spec: DataSpec, seed: int) -> Arrays:
     FileError
         If the file is missing or malformed, or the sizes asked for exceed the data.
     """
-    return split_official(read_npz(Path(spec.path), spec.classes), spec, seed, spec.path)
+    source = read_npz(Path(spec.path), spec.classes)
+    for key in [key for key in source if key.startswith("x_")]:
+        source[key] = averaged(source[key], spec.size, spec.path)
+    if "x_unlabeled" in source:
+        source["x_pool"], source["y_pool"] = source.pop("x_unlabeled"), source.pop("y_unlabeled")
+    return split_official(source, spec, seed, spec.path)
 
 
 def read_npz(path: Path, classes: int | None = None) -> Arrays:

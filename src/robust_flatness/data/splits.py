@@ -8,8 +8,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from robust_flatness.config import DataSpec
-from robust_flatness.data import digits, fashion, npz
+from robust_flatness.config import ConfigError, DataSpec
+from robust_flatness.data import cifar10, digits, fashion, npz
+from robust_flatness.data.dataset import checksum
+from robust_flatness.data.official import CHUNK
 
 Arrays = dict[str, np.ndarray]
 
@@ -18,6 +20,7 @@ Arrays = dict[str, np.ndarray]
 SOURCES: dict[str, Callable[[DataSpec, int], Arrays]] = {
     "digits": digits.splits,
     "fashion": fashion.splits,
+    "cifar10": cifar10.splits,
     "npz": npz.splits,
 }
 
@@ -25,7 +28,7 @@ SOURCES: dict[str, Callable[[DataSpec, int], Arrays]] = {
 def make_splits(spec: DataSpec, seed: int) -> Arrays:
     """Images uint8 [n, C, H, W] and labels int64 [n] of each split, as `x_<split>`, `y_<split>`.
 
-    How they are drawn is the source's to say: `digits.splits`, `fashion.splits`, `npz.splits`. The pool's
+    How they are drawn is the source's to say: `digits.splits`, `fashion.splits`, and so on. The pool's
     labels are left out: nothing after this function can read them.
 
     Raises
@@ -35,8 +38,30 @@ def make_splits(spec: DataSpec, seed: int) -> Arrays:
     """
     splits = SOURCES[spec.name](spec, seed)
     splits.pop("y_unlabeled", None)
-    pixels = splits["x_train"].astype(np.float64) / 255
-    splits["mean"] = pixels.mean((0, 2, 3))
-    # a constant channel would be divided by zero
-    splits["std"] = np.maximum(pixels.std((0, 2, 3)), 1e-3)
+    splits["mean"], splits["std"] = channel_statistics(splits["x_train"])
+    if spec.sha256 is not None and (found := checksum(splits)) != spec.sha256:
+        raise ConfigError(
+            f"data.sha256: {spec.sha256} given, but the examples read have {found}: they are others"
+        )
     return splits
+
+
+def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel of uint8 images [n, C, H, W], scaled to [0, 1].
+
+    From sums of integers: exact, and without a copy of all images as floats. The standard deviation is at
+    least 0.001, since a constant channel would be divided by zero.
+    """
+    channels = images.shape[1]
+    total, squares = np.zeros(channels, dtype=np.int64), np.zeros(channels, dtype=np.int64)
+    for start in range(0, len(images), CHUNK):
+        part = images[start : start + CHUNK].astype(np.int64)
+        total += part.sum((0, 2, 3))
+        squares += (part**2).sum((0, 2, 3))
+    count = images.size // channels
+    mean = [value / (255 * count) for value in total.tolist()]
+    # Python's integers do not overflow, and their quotient is rounded once
+    variances = [
+        (count * s - t * t) / count**2 for s, t in zip(squares.tolist(), total.tolist(), strict=True)
+    ]
+    return np.array(mean), np.maximum(np.sqrt(variances) / 255, 1e-3)

@@ -39,7 +39,7 @@ class LandscapeSpec(MeasureSpec):
         return {"attack": setting.attack(steps=10, restarts=1), "examples": min(128, setting.test)}
 
     def limits(self, data: DataSpec) -> Iterator[tuple[str, int, str]]:
-        yield "examples", data.test, "data.test"
+        yield "examples", data.count("test"), "data.test"
 
 
 def landscape(
