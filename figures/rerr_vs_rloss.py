@@ -10,12 +10,14 @@
 # guess among K classes; a loss above it means confident mistakes.
 #
 # Claim: RErr against RLoss bends there. Two linear fits, split at that value; above it, a lower RLoss
-# hardly lowers RErr.
+# hardly lowers RErr. Any concave cloud gives such slopes, so a hinge is fitted too, whose break is free: grey
+# is the interval of its break.
 
 # %%
 import pandas as pd
 
 from robust_flatness import tables as results
+from robust_flatness.analysis.claim_tests.hinge import fitted
 from robust_flatness.analysis.evidence import kink
 from robust_flatness.plotting import inputs, scatter, style
 
@@ -30,6 +32,9 @@ def bent(axes, layer, extra):
     y, bend = results.robust_error_column(variants), kink(variants)
     rows = variants.dropna(subset=[X, y])
     axes.axvline(bend, color="black", linewidth=0.8, linestyle=":")
+    hinge = fitted(rows, y)
+    if hinge is not None:
+        axes.axvspan(*hinge.at_interval, color="#ececec", linewidth=0, zorder=0)
     slopes = []
     for side in (rows[rows[X] < bend], rows[rows[X] >= bend]):
         slope = scatter.trend(axes, side, X, y)
@@ -43,6 +48,9 @@ def bent(axes, layer, extra):
     scatter.limits(axes, everything[X], everything[y])
     scatter.apart(axes, layer.unlearnt, X, y)
     lines = [f"slope {slopes[0]} below, {slopes[1]} above -ln(1/K) = {bend:.2f} (dotted)"]
+    if hinge is not None:
+        low, high = hinge.at_interval
+        lines.append(f"a fitted hinge breaks at {hinge.at:.1f}, 95 % interval {low:.1f} to {high:.1f} (grey)")
     lines.append(", ".join(scatter.coefficients(rows, X, y, words=False)))
     axes.set_title("\n".join([layer.title()] * bool(notebook.printed) + lines), fontsize=6.5)
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import ClassVar, Literal
 
 import numpy as np
+import pandas as pd
 from pydantic import Field
 
 from robust_flatness.analysis.claim_tests.base import (
@@ -27,6 +28,8 @@ from robust_flatness.analysis.claim_tests.base import (
 )
 from robust_flatness.analysis.evidence import Evidence, kink
 from robust_flatness.analysis.resampling import (
+    LEVEL,
+    RESAMPLES,
     UNKNOWN,
     Interval,
     membership,
@@ -39,6 +42,8 @@ from robust_flatness.tables import aggregate, schema
 #: Points of the grid of breaks, and the least number of different variants on either side of one.
 BREAKS = 101
 LEAST_ON_A_SIDE = 3
+LEAST = 4 * LEAST_ON_A_SIDE
+RLOSS = "test_rloss_pgd"
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,19 @@ class Fitted:
     ratio_over: str
 
 
+def fitted(
+    models: pd.DataFrame, measure: str, resamples: int = RESAMPLES, level: float = LEVEL
+) -> Fitted | None:
+    """The hinge of a measure over test RLoss, over the variants that have both; None where they are fewer
+    than `LEAST` of different RLoss, or no hinge fits."""
+    rows = models.dropna(subset=[RLOSS, measure])
+    x, y = (tuple(rows[column].astype(float)) for column in (RLOSS, measure))
+    if len(set(x)) < LEAST:
+        return None
+    found = _fitted(x, y, tuple(rows["family"]), resamples, level)
+    return None if math.isnan(found.at) else found
+
+
 @lru_cache(maxsize=8)
 def _fitted(x: tuple, y: tuple, families: tuple, resamples: int, level: float) -> Fitted:
     x, y = np.array(x), np.array(y)
@@ -170,18 +188,18 @@ class _OfHinge(Test):
         models = evidence.models
         measure = aggregate.robust_error_column(models)
         name = f"{self.title} of a hinge of {schema.describe(measure)} over RLoss"
-        missing = lacking(models, "test_rloss_pgd", measure)
+        missing = lacking(models, RLOSS, measure)
         if missing:
             return Finding(name, note=missing)
-        models = models.dropna(subset=["test_rloss_pgd", measure])
-        x, y = (tuple(models[column].astype(float)) for column in ("test_rloss_pgd", measure))
-        least = max(rules.minimum.variants, 4 * LEAST_ON_A_SIDE)
-        if len(set(x)) < least:
-            return Finding(name, n=len(x), note=f"{len(set(x))} variants of different RLoss, {least} needed")
-        fitted = _fitted(x, y, tuple(models["family"]), rules.resamples, rules.level)
-        if math.isnan(fitted.at):
-            return Finding(name, n=len(x), note="no hinge can be fitted")
-        found = self.found(Finding(name, n=len(x)), fitted, kink(models))
+        models = models.dropna(subset=[RLOSS, measure])
+        different, least = models[RLOSS].nunique(), max(rules.minimum.variants, LEAST)
+        if different < least:
+            note = f"{different} variants of different RLoss, {least} needed"
+            return Finding(name, n=len(models), note=note)
+        hinge = fitted(models, measure, **rules.bootstrap)
+        if hinge is None:
+            return Finding(name, n=len(models), note="no hinge can be fitted")
+        found = self.found(Finding(name, n=len(models)), hinge, kink(models))
         return noted(found, few_families(models["family"]))
 
 
