@@ -6,9 +6,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from robust_flatness.attacks.autoattack import run_autoattack
-from robust_flatness.attacks.pgd import PGD, batches, check_inputs, cross_entropy
+from robust_flatness.attacks.autoattack import check_autoattack, run_autoattack
+from robust_flatness.attacks.pgd import PGD, batches, cross_entropy
 from robust_flatness.config import AutoAttackSpec
+from robust_flatness.inputs import checked_inputs, require_finite
+from robust_flatness.isolation import isolated
 from robust_flatness.models.inference import InferenceModel
 from robust_flatness.seeding import generator
 
@@ -66,6 +68,7 @@ class Robustness:
         return self.autoattack and self.autoattack.mean_loss
 
 
+@isolated()
 def evaluate_robustness(
     model: nn.Module,
     x: Tensor,
@@ -99,20 +102,23 @@ def evaluate_robustness(
 
     Raises
     ------
-    ValueError
-        If AutoAttack is asked for without an attack to take the radius from, or the model's
-        output has the wrong shape.
+    ConfigError
+        If AutoAttack is asked for without an attack to take the radius from, or the model or the
+        labels cannot be measured; `NonFiniteError` if a logit is NaN or infinite.
     """
     if autoattack and attack is None:
         raise ValueError("attack: None given, but autoattack takes its radius from it")
-    check_inputs(x, y)
+    x, y = checked_inputs(x, y)
     net = InferenceModel.of(model, x[:2])
+    net.require_labels(y)
+    spec = AutoAttackSpec() if autoattack is True else autoattack or None
+    if spec is not None:
+        check_autoattack(net, x, spec)
     clean, pgd, auto = _clean(net, x, y, batch_size), None, None
     if attack is not None:
         found = attack(net, x, y, batch_size, generator(seed, "pgd"))
         pgd = Losses(found.error | clean.error, found.loss.maximum(clean.loss))
-    if autoattack:
-        spec = AutoAttackSpec() if autoattack is True else autoattack
+    if spec is not None:
         result = run_autoattack(net, x, y, attack.epsilon, spec, batch_size, seed, state_path, found.x_adv)
         # an iterate other than PGD's best may be the misclassified one
         error = result.error | pgd.error if "pgd" in spec.attacks else result.error
@@ -123,4 +129,5 @@ def evaluate_robustness(
 @torch.no_grad()
 def _clean(net: InferenceModel, x: Tensor, y: Tensor, batch_size: int) -> Losses:
     logits = torch.cat([net(x[part]) for part in batches(len(x), batch_size)])
+    require_finite(logits, "on clean inputs")
     return Losses(logits.argmax(dim=1) != y, cross_entropy(logits, y))

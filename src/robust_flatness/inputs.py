@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from robust_flatness.errors import ConfigError
+from robust_flatness.errors import ConfigError, NonFiniteError
 
 
 def checked_inputs(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,6 +75,16 @@ def labels(y: Tensor) -> Tensor:
     return _usable(converted)
 
 
+def are_probabilities(y: Tensor) -> bool:
+    """Whether `y` holds probabilities of the classes, [n, K], that are not one-hot."""
+    return (
+        y.ndim == 2
+        and y.shape[1] > 1
+        and y.is_floating_point()
+        and bool((y >= 0).all() and ((y.sum(1) - 1).abs() < 1e-3).all() and (y.amax(1) < 1).any())
+    )
+
+
 def check_classes(y: Tensor, classes: int) -> None:
     """Raise `ConfigError` unless all labels are below `classes`."""
     if y.max() >= classes:
@@ -94,3 +104,15 @@ def _usable(tensor: Tensor) -> Tensor:
         return tensor
     with torch.inference_mode(False):
         return tensor.clone()
+
+
+def require_finite(values: Tensor, where: str, first: int = 0) -> None:
+    """Raise `NonFiniteError` if a row of `values` (logits or losses, of the examples from `first` on) is NaN
+    or infinite."""
+    finite = values.detach().isfinite().flatten(1).all(1) if values.ndim > 1 else values.detach().isfinite()
+    if not finite.all():
+        count = int((~finite).sum())
+        raise NonFiniteError(
+            f"model: NaN or infinite logits {where}, for {count} of {len(finite)} examples, first "
+            f"example {first + _first(~finite)}"
+        )

@@ -129,7 +129,7 @@ def test_the_standard_budget_is_the_librarys():
     library = AutoAttack(net, version="standard", eps=EPSILON, seed=0)
     spec = AutoAttackSpec()
     assert list(spec.attacks) == library.attacks_to_run
-    targets = module._target_classes(spec, 10)
+    targets = module.check_autoattack(InferenceModel.of(net, x), x, spec)
     theirs = {
         "apgd-ce": library.apgd, "apgd-t": library.apgd_targeted,
         "fab-t": library.fab, "square": library.square,

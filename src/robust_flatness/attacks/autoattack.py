@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from robust_flatness.attacks.apgd import run_apgd
-from robust_flatness.attacks.pgd import batches, check_inputs, cross_entropy
+from robust_flatness.attacks.pgd import batches, cross_entropy
 from robust_flatness.config import AutoAttackSpec
-from robust_flatness.errors import ConfigError
+from robust_flatness.errors import ConfigError, FileError
+from robust_flatness.inputs import checked_inputs, require_finite
+from robust_flatness.isolation import isolated
 from robust_flatness.models.inference import InferenceModel
 from robust_flatness.resumable import StateFile
 from robust_flatness.seeding import derive_seed
@@ -41,6 +43,7 @@ class AutoAttackResult:
     description: str
 
 
+@isolated()
 def run_autoattack(
     model: nn.Module,
     x: Tensor,
@@ -84,18 +87,20 @@ def run_autoattack(
         If the budget does not fit the number of classes, or asks for PGD's inputs and has none.
     """
     spec = spec or AutoAttackSpec()
-    check_inputs(x, y)
+    x, y = checked_inputs(x, y)
     if "pgd" in spec.attacks and known is None:
         raise ConfigError("autoattack.attacks: pgd stands for what PGD has found, but nothing was given")
     net = InferenceModel.of(model, x[:2])
+    net.require_labels(y)
+    targets = check_autoattack(net, x, spec)
     with torch.no_grad():
         logits = torch.cat([net(x[part]) for part in batches(len(x), batch_size)])
-    targets = _target_classes(spec, logits.shape[1])
+    require_finite(logits, "on clean inputs")
     key = _fingerprint(logits, x, y, epsilon, spec, batch_size, seed, known)
     robust, x_adv, done = logits.argmax(dim=1) == y, x.clone(), 0
     file = StateFile(Path(state_path), key) if state_path is not None else None
     if file is not None:
-        with contextlib.suppress(ConfigError):  # damaged, or of another call: from the beginning
+        with contextlib.suppress(FileError):  # damaged, or of another call: from the beginning
             if state := file.load():
                 robust, x_adv = (state.tensors[name].to(x.device) for name in ("robust", "x_adv"))
                 done = state.notes["done"]
@@ -106,7 +111,10 @@ def run_autoattack(
             attack = None
             if name != "pgd":
                 attack = _attack(net, name, epsilon, spec, targets, derive_seed(seed, "autoattack", name), x)
-            for indices in robust.nonzero().flatten().split(batch_size):
+            left = robust.nonzero().flatten()
+            for indices in (
+                left.split(batch_size) if len(left) else ()
+            ):  # an empty tensor has one, empty, part
                 if attack is None:
                     candidates = known[indices]
                 else:
@@ -122,7 +130,20 @@ def run_autoattack(
     return AutoAttackResult(~robust, loss, x_adv, spec.description)
 
 
-def _target_classes(spec: AutoAttackSpec, classes: int) -> int:
+def check_autoattack(net: InferenceModel, x: Tensor, spec: AutoAttackSpec) -> int:
+    """The number of target classes of the targeted attacks.
+
+    Raises
+    ------
+    ConfigError
+        If AutoAttack cannot be run on these inputs, or with so few classes.
+    """
+    if x.ndim != 4 and "square" in spec.attacks:
+        raise ConfigError(
+            f"autoattack: inputs of shape {tuple(x.shape)}, but Square needs images [n, C, H, W]; "
+            "use version: reduced with attacks: [apgd-ce, apgd-t, fab-t]"
+        )
+    classes = net.classes
     if "apgd-t" in spec.attacks and classes < 4:
         raise ConfigError(
             f"autoattack: apgd-t needs at least 4 classes for its loss (DLR), the model has {classes}; "
@@ -197,5 +218,5 @@ def _fingerprint(
     """Digest of all that the result depends on; the model counts by its logits."""
     digest = hashlib.sha256(f"{epsilon} {spec.json_text()} {batch_size} {seed} {x.shape}".encode())
     for tensor in (logits, x, y, *([] if known is None else [known])):
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -1,5 +1,6 @@
 """Projected gradient descent (PGD) on inputs, in the L-infinity ball and the box [0, 1]."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -8,6 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from robust_flatness.errors import ConfigError, MeasurementWarning
+from robust_flatness.inputs import are_probabilities, checked_images, labels, require_finite
+from robust_flatness.isolation import isolated
 from robust_flatness.models.inference import InferenceModel
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -25,6 +29,9 @@ class Network(Protocol):
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """Cross-entropy per example, [n], of logits [n, K] and labels [n] or probabilities [n, K]."""
+    if logits.dtype in (torch.bfloat16, torch.float16):  # three digits are too few for a loss
+        logits = logits.float()
+        target = target.float() if target.is_floating_point() else target
     return F.cross_entropy(logits, target, reduction="none")
 
 
@@ -119,6 +126,7 @@ class PGD:
         """This attack with another number of restarts."""
         return replace(self, restarts=restarts)
 
+    @isolated()
     def __call__(
         self,
         model: nn.Module,
@@ -146,21 +154,33 @@ class PGD:
             Source of the random starts; None for one seeded with 0.
         loss
             `loss(logits, target) -> [n]`, to be maximised; None for the cross-entropy.
+
+        Raises
+        ------
+        ConfigError
+            If inputs or targets cannot be used, or no gradient comes to the inputs; `NonFiniteError`
+            if a loss is NaN or infinite.
         """
-        check_inputs(x, y)
+        x = checked_images(x, len(y))
+        if loss is None and not are_probabilities(y):
+            y = labels(y)
         net = InferenceModel.of(model, x[:2])
+        if loss is None and y.ndim == 1:
+            net.require_labels(y)
         generator = generator if generator is not None else torch.Generator().manual_seed(0)
         loss = loss or cross_entropy
         found = self.clean(net, x, y, batch_size, loss) if self.include_clean else None
-        n, left = len(x), self.restarts
+        n, left, flat = len(x), self.restarts, []
         while left:
             count = min(left, max(1, AT_ONCE // x.numel()))
             left -= count
             starts = torch.cat([random_start(x, self.epsilon, generator) for _ in range(count)])
             examples = torch.arange(n, device=x.device).repeat(count)
-            here = self.from_starts(net, x, y, starts, examples, batch_size or n, loss)
+            here = self.from_starts(net, x, y, starts, examples, batch_size or n, loss, flat)
             for restart in range(count):
                 found = better(found, _rows(here, slice(restart * n, (restart + 1) * n)))
+        require_finite(found.loss, "under PGD")
+        _warn_of_zero_gradients(torch.cat(flat))
         return found
 
     @torch.no_grad()
@@ -222,7 +242,13 @@ class PGD:
             with torch.enable_grad():
                 logits = net.logits(x_adv, self.precision)
                 losses = loss(logits, y)
-            (gradient,) = torch.autograd.grad(losses.sum(), x_adv)
+                total = losses.sum()
+            if not total.requires_grad:
+                raise ConfigError(
+                    "model: no gradient comes to its inputs (.detach(), .data, NumPy, integer layers?); "
+                    "gradient-based attacks cannot measure it"
+                )
+            (gradient,) = torch.autograd.grad(total, x_adv)
             return logits.detach(), losses.detach(), gradient.sign_()
 
         graphs = getattr(net, "graphs", None)
@@ -244,13 +270,15 @@ class PGD:
         examples: Tensor,
         batch_size: int,
         loss: Loss = cross_entropy,
+        flat: list[Tensor] | None = None,
     ) -> Found:
         """The best of the `steps` + 1 iterates from each of `starts` [m, ...], of `examples` [m] (indices).
 
         No example's input is looked at twice. A step is a function of the input: where an example comes to
         one that it, or another of its starts, has been to, all that would follow has been seen, or is
         about to be. Such rows stop; the highest loss and whether there is an error stay the same to the
-        bit. All rows make their steps together, in passes of `batch_size`.
+        bit. All rows make their steps together, in passes of `batch_size`. `flat` receives which rows
+        have a gradient of zero at the start.
         """
         low, high = bounds(x, self.epsilon)
         current, going, of = starts, torch.arange(len(starts), device=x.device), examples
@@ -268,6 +296,8 @@ class PGD:
             if step == self.steps:
                 break
             signs = torch.cat([signs for _, _, signs in looks])
+            if step == 0 and flat is not None:
+                flat.append(~signs.flatten(1).any(1))
             current = self._moved(current, signs, low[of], high[of])
             new = visited.new(current, of)
             current, going, of = current[new], going[new], of[new]
@@ -321,7 +351,7 @@ def better(old: Found | None, new: Found) -> Found:
     """Per example the one of higher loss; an error in either is one. `None` is no attack."""
     if old is None:
         return new
-    higher = new.loss > old.loss
+    higher = (new.loss > old.loss) | new.loss.isnan()  # NaN stays, and is found out at the end
     shape = (-1,) + (1,) * (new.x_adv.ndim - 1)
     return Found(
         torch.where(higher.view(shape), new.x_adv, old.x_adv),
@@ -351,15 +381,15 @@ def _updated(old: Found | None, new: Found, rows: Tensor) -> Found:
     return old
 
 
-def check_inputs(x: Tensor, y: Tensor) -> None:
-    """Raise `ValueError` unless `x` and `y` hold as many examples, at least one, and `x` is in [0, 1]."""
-    if len(x) == 0 or len(x) != len(y):
-        raise ValueError(f"x, y: {len(x)} inputs and {len(y)} targets; give one target for each input")
-    if not x.is_floating_point():
-        raise ValueError(f"x: dtype {x.dtype}; inputs must be floating-point numbers in [0, 1]")
-    low, high = x.aminmax()
-    if not (low >= 0 and high <= 1):
-        raise ValueError(f"x: values from {low:.4g} to {high:.4g}; inputs must be numbers in [0, 1]")
+def _warn_of_zero_gradients(flat: Tensor) -> None:
+    count = int(flat.sum())
+    if count:
+        warnings.warn(
+            f"model: the gradient by the inputs is zero at {count} of {len(flat)} random starts (rounding, "
+            "saturation?): gradient-based attacks do not move there, and the robust loss is too low",
+            MeasurementWarning,
+            stacklevel=4,
+        )
 
 
 def _are_labels(y: Tensor) -> bool:

@@ -17,6 +17,8 @@ from robust_flatness.flatness.result import (
     reference_losses,
     with_precision,
 )
+from robust_flatness.inputs import checked_inputs, require_finite
+from robust_flatness.isolation import isolated
 from robust_flatness.models.inference import InferenceModel
 from robust_flatness.seeding import generator
 
@@ -26,6 +28,7 @@ Progress = Callable[[int, int], None]
 SIDE_BY_SIDE = 128
 
 
+@isolated()
 def average_flatness(
     model: nn.Module,
     x: Tensor,
@@ -84,12 +87,15 @@ def average_flatness(
 
     Raises
     ------
-    ValueError
-        If an argument is out of range or the model's output has the wrong shape.
+    ConfigError
+        If an argument is out of range, or the model or the targets cannot be measured;
+        `NonFiniteError` if a loss is NaN or infinite.
     """
-    check_measure(x, y, scope, xi=xi, samples=samples, batch_size=batch_size)
+    check_measure(scope, xi=xi, samples=samples, batch_size=batch_size)
     attack, _ = with_precision(attack, precision)
+    x, y = checked_inputs(x, y)
     with InferenceModel.lent(model, x[:2]) as net:
+        net.require_labels(y)
         measure = _Samples(net, Neighborhood(net, xi, weight_bound), x, y, attack, batch_size, scope, seed)
         if reference is None or (attack is not None and reference_single is None):
             at_once = SIDE_BY_SIDE if measure.ensembles else batch_size
@@ -164,6 +170,9 @@ class _Samples:
     def _losses(self, net: InferenceModel | Ensemble, part: slice, start: Tensor | None) -> Tensor:
         x, y = self.x[part], self.y[part]
         if self.attack is not None:
-            return self.attack.losses(net, x, y, start[part])
-        with torch.no_grad():
-            return cross_entropy(net.logits(x), y)
+            losses = self.attack.losses(net, x, y, start[part])
+        else:
+            with torch.no_grad():
+                losses = cross_entropy(net.logits(x), y)
+        require_finite(losses, "at randomly perturbed weights", part.start)
+        return losses

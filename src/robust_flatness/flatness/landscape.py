@@ -9,14 +9,17 @@ from robust_flatness.attacks.pgd import PGD, random_start
 from robust_flatness.config import LandscapeSpec
 from robust_flatness.flatness.average import Progress
 from robust_flatness.flatness.hessian import hessian_eigenvalues
-from robust_flatness.flatness.neighborhood import Neighborhood
+from robust_flatness.flatness.neighborhood import Neighborhood, real_parts
 from robust_flatness.flatness.worst import JointSearch
+from robust_flatness.inputs import checked_inputs
+from robust_flatness.isolation import isolated
 from robust_flatness.models.inference import InferenceModel
 from robust_flatness.seeding import derive_seed, generator
 
 Direction = list[Tensor]
 
 
+@isolated()
 def loss_landscape(
     model: nn.Module,
     x: Tensor,
@@ -46,7 +49,9 @@ def loss_landscape(
         A row for each direction, normalisation and s: `direction`, `normalisation`, `scale`, `s`,
         `rloss` and `rloss_std` (over random directions, else None).
     """
+    x, y = checked_inputs(x, y)
     net = InferenceModel(model, x[:2])
+    net.require_labels(y)
     search_space = Neighborhood(net, spec.adversarial_scale, weight_bound)
     start = random_start(x, attack.epsilon, generator(seed, "adversarial", "starts"))
     search = JointSearch(net, search_space, attack, spec.adversarial_steps, 0.01, attack.precision)
@@ -104,8 +109,9 @@ def _top_eigenvector(
     model: nn.Module, held_out: tuple[Tensor, Tensor], space: Neighborhood, batch_size: int, seed: int
 ) -> Direction:
     found = hessian_eigenvalues(model, *held_out, batch_size=batch_size, seed=derive_seed(seed, "hessian"))
+    parts = dict(zip(found.vector, real_parts(list(found.vector.values())), strict=True))
     return [
-        torch.empty_like(weight).copy_(found.vector.get(name, torch.zeros(())))
+        parts[name].to(weight) if name in parts else torch.zeros_like(weight)
         for name, weight in zip(space.names, space.weights, strict=True)
     ]
 
@@ -113,7 +119,7 @@ def _top_eigenvector(
 def _normalised(direction: Direction, weights: list[Tensor], way: str, scale: float) -> Direction:
     """`direction` with `scale` times the norms of `weights`; a part of norm 0 stays 0."""
     return [
-        d * (scale * _norm(w, way) / _norm(d, way).clamp(min=torch.finfo(d.dtype).tiny))
+        d / _norm(d, way).clamp(min=torch.finfo(d.dtype).tiny) * (scale * _norm(w, way))
         for d, w in zip(direction, weights, strict=True)
     ]
 

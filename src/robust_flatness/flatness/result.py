@@ -6,7 +6,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from robust_flatness.attacks.pgd import PGD, batches, better, check_inputs, cross_entropy
+from robust_flatness.attacks.pgd import PGD, batches, better, cross_entropy
+from robust_flatness.inputs import require_finite
 from robust_flatness.models.inference import InferenceModel
 from robust_flatness.seeding import generator
 
@@ -50,25 +51,32 @@ def reference_losses(
     """RLoss at the network's weights, by the attack as given and by its first start alone; the
     clean loss, twice, without an attack."""
     if attack is None:
-        value = clean_loss(net, x, y, batch_size).mean().item()
+        value = clean_loss(net, x, y, batch_size).double().mean().item()
         return value, value
     starts = generator(seed, "reference")
     first = attack.with_restarts(1)(net, x, y, batch_size, starts)
     found = first
     if attack.restarts > 1:
         found = better(first, attack.with_restarts(attack.restarts - 1)(net, x, y, batch_size, starts))
-    return found.loss.mean().item(), first.loss.mean().item()
+    return found.loss.double().mean().item(), first.loss.double().mean().item()
 
 
 @torch.no_grad()
 def clean_loss(net: InferenceModel, x: Tensor, y: Tensor, batch_size: int) -> Tensor:
-    """Cross-entropy of each example, [n]."""
-    return torch.cat([cross_entropy(net(x[part]), y[part]) for part in batches(len(x), batch_size)])
+    """Cross-entropy of each example, [n].
+
+    Raises
+    ------
+    NonFiniteError
+        If a logit is NaN or infinite.
+    """
+    logits = torch.cat([net(x[part]) for part in batches(len(x), batch_size)])
+    require_finite(logits, "on clean inputs")
+    return cross_entropy(logits, y)
 
 
-def check_measure(x: Tensor, y: Tensor, scope: str, **numbers: float) -> None:
+def check_measure(scope: str, **numbers: float) -> None:
     """Raise `ValueError` for arguments out of range: counts (integers) below 1, others not above 0."""
-    check_inputs(x, y)
     if scope not in ("dataset", "batch"):
         raise ValueError(f"scope: {scope!r} given; allowed are 'dataset' and 'batch'")
     for name, value in numbers.items():

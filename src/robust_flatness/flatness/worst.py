@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_flatness.attacks.pgd import PGD, batches, bounds, cross_entropy, random_start
+from robust_flatness.errors import ConfigError
 from robust_flatness.flatness.average import Progress
 from robust_flatness.flatness.neighborhood import Neighborhood
 from robust_flatness.flatness.result import (
@@ -14,10 +15,13 @@ from robust_flatness.flatness.result import (
     reference_losses,
     with_precision,
 )
+from robust_flatness.inputs import checked_inputs, require_finite
+from robust_flatness.isolation import isolated
 from robust_flatness.models.inference import InferenceModel
 from robust_flatness.seeding import generator
 
 
+@isolated()
 def worst_flatness(
     model: nn.Module,
     x: Tensor,
@@ -84,13 +88,16 @@ def worst_flatness(
 
     Raises
     ------
-    ValueError
-        If an argument is out of range or the model's output has the wrong shape.
+    ConfigError
+        If an argument is out of range, or the model or the targets cannot be measured;
+        `NonFiniteError` if a loss is NaN or infinite.
     """
-    check_measure(x, y, scope, xi=xi, steps=steps, restarts=restarts, weight_step=weight_step,
+    check_measure(scope, xi=xi, steps=steps, restarts=restarts, weight_step=weight_step,
                   batch_size=batch_size)  # fmt: skip
     attack, precision = with_precision(attack, precision)
+    x, y = checked_inputs(x, y)
     with InferenceModel.lent(model, x[:2]) as net:
+        net.require_labels(y)
         if reference is None:
             reference, _ = reference_losses(net, x, y, attack, batch_size, seed)
         search = JointSearch(net, Neighborhood(net, xi, weight_bound), attack, steps, weight_step, precision)
@@ -147,10 +154,10 @@ class JointSearch:
             net.release()
         net.refresh(ball.at(nu))
         with torch.no_grad():
-            losses = [
-                cross_entropy(net(inputs[index]), y[part]).double().sum() for index, part in enumerate(parts)
-            ]
-        return nu, losses
+            found = [cross_entropy(net(inputs[index]), y[part]) for index, part in enumerate(parts)]
+        for losses, part in zip(found, parts, strict=True):
+            require_finite(losses, "at adversarially perturbed weights", part.start or 0)
+        return nu, [losses.double().sum() for losses in found]
 
     def _gradients(self, x: Tensor, y: Tensor) -> tuple[Tensor | None, list[Tensor]]:
         """Gradients of the mean loss of a batch by its inputs (None if clean) and by the weights."""
@@ -158,6 +165,8 @@ class JointSearch:
         leaves = self.net.leaves(names, self.precision)
         x = x.detach().requires_grad_(self.attack is not None)
         loss = cross_entropy(self.net.logits(x, self.precision), y).mean()
+        if not loss.requires_grad:
+            raise ConfigError("model: no gradient comes to its weights or inputs; it cannot be searched")
         wanted = leaves if self.attack is None else [*leaves, x]
         found = torch.autograd.grad(loss, wanted, materialize_grads=True)
         gradient = None if self.attack is None else found[-1]

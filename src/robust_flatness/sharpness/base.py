@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from robust_flatness.attacks.pgd import PGD, batches, check_inputs, cross_entropy, random_start
+from robust_flatness.attacks.pgd import PGD, batches, cross_entropy, random_start
 from robust_flatness.flatness.neighborhood import perturbed_parameters
+from robust_flatness.inputs import checked_inputs
 from robust_flatness.models.copying import evaluation_copy
 from robust_flatness.models.inference import InferenceModel
 from robust_flatness.seeding import generator
@@ -68,7 +69,7 @@ class Objective:
     def __init__(
         self, model: nn.Module, x: Tensor, y: Tensor, loss: Loss = "ce", batch_size: int = 128, seed: int = 0
     ):
-        check_inputs(x, y)
+        x, y = checked_inputs(x, y)
         if loss != "ce" and not isinstance(loss, PGD):
             raise ValueError(f"loss: {loss!r} given; allowed are 'ce' and a PGD attack")
         self.x, self.y, self.seed = x, y, seed
