@@ -13,8 +13,8 @@
 # Robust overfitting is mainly a rise of RLoss on incorrectly classified examples.
 
 # %%
-from robust_flatness import tables as results
 from robust_flatness.plotting import curves, inputs, looks, style
+from robust_flatness.tables import aggregate
 
 notebook = inputs("correct_incorrect", globals().get("snakemake"))
 SLUGS = ("at", "mart-6", "ignore-incorrect", "prevent-label-leaking")
@@ -24,7 +24,9 @@ CURVES = {
     "test_correct_rloss": ("test, classified correctly when clean", style.ORANGE),
     "test_incorrect_rloss": ("test, classified incorrectly when clean", style.PURPLE),
 }
-slugs = [slug for slug in SLUGS if results.has(curves.of(notebook.ours.history, slug), "test_correct_rloss")]
+slugs = [
+    slug for slug in SLUGS if aggregate.has(curves.of(notebook.ours.history, slug), "test_correct_rloss")
+]
 
 
 # %%

@@ -16,14 +16,14 @@
 import numpy as np
 from matplotlib.cm import ScalarMappable
 
-from robust_flatness import tables as results
 from robust_flatness.plotting import curves, inputs, looks, style
+from robust_flatness.tables import aggregate, frames, schema
 
 notebook = inputs("flatness_by_epoch", globals().get("snakemake"))
 series = notebook.ours.series
 X, Y = "avg_flatness_rloss", "test_rloss_pgd"
 WORST = [
-    name for name in ("worst_flatness_rloss_0.00075", "worst_flatness_rloss") if results.has(series, name)
+    name for name in ("worst_flatness_rloss_0.00075", "worst_flatness_rloss") if aggregate.has(series, name)
 ][:1]
 
 
@@ -63,7 +63,7 @@ def limits(shown, column):
 
 def draw():
     slugs = [*dict.fromkeys(series.dropna(subset=[X, Y])["variant"])]
-    order = [*results.catalogue()]
+    order = [*frames.catalogue()]
     slugs.sort(key=lambda slug: order.index(slug) if slug in order else len(order))
     shown = [(slug, X) for slug in slugs] + [("at", name) for name in WORST if "at" in slugs]
     columns = min(6, len(shown))
@@ -76,7 +76,7 @@ def draw():
         axes.set_xlim(*limits(shown, x))
         axes.set_ylim(*limits(shown, Y))
         if x != X:
-            axes.set_xlabel(results.describe(x).replace(" in RLoss", ""), fontsize=5, labelpad=1, loc="right")
+            axes.set_xlabel(schema.describe(x).replace(" in RLoss", ""), fontsize=5, labelpad=1, loc="right")
         elif index + columns < len(shown):
             axes.tick_params(labelbottom=False)
     for axes in panels[len(shown) :]:

@@ -14,8 +14,8 @@
 # network and on the budget of the attack, are drawn relative to their last values.
 
 # %%
-from robust_flatness import tables as results
 from robust_flatness.plotting import curves, inputs, style
+from robust_flatness.tables import aggregate
 
 notebook = inputs("flatness_throughout_training", globals().get("snakemake"))
 at = {layer: curves.of(layer.series, "at") for layer in notebook.layers}
@@ -23,7 +23,7 @@ ours = at[notebook.ours]
 
 # The radius of the paper's per-epoch figures, where it was measured.
 worst = next(
-    (name for name in ("worst_flatness_rloss_0.00075", "worst_flatness_rloss") if results.has(ours, name)),
+    (name for name in ("worst_flatness_rloss_0.00075", "worst_flatness_rloss") if aggregate.has(ours, name)),
     "worst_flatness_rloss",
 )
 FLATTER = "lower is flatter"
@@ -43,14 +43,14 @@ def last(rows, column):
 
 
 def draw():
-    shown = {name: lines for name, lines in PANELS.items() if any(results.has(ours, c) for c in lines)}
+    shown = {name: lines for name, lines in PANELS.items() if any(aggregate.has(ours, c) for c in lines)}
     columns = 2 if len(shown) > 1 else 1
     rows = -(-len(shown) // columns)
     figure, panels = style.panels(rows, columns, height=1.9 * rows + 0.4, sharex=True)
     for axes, (name, lines) in zip(panels, shown.items(), strict=False):
         for column, (label, color) in lines.items():
             for layer, rows in at.items():
-                if column in RELATIVE and results.has(rows, column):
+                if column in RELATIVE and aggregate.has(rows, column):
                     rows = rows.assign(**{column: rows[column] / last(rows, column)})
                 curves.draw(axes, layer, rows, column, label=label, color=color, marker="o", markersize=2.5)
             if column in RELATIVE:
@@ -58,7 +58,7 @@ def draw():
                 values = [
                     f"{'published ' * layer.beside}{last(rows, column):.4g}"
                     for layer, rows in at.items()
-                    if results.has(rows, column)
+                    if aggregate.has(rows, column)
                 ]
                 axes.set_title(f"last value{radius}: {', '.join(values)}", fontsize=7)
         curves.mark_drops(axes, curves.drops(notebook.ours.history))

@@ -13,8 +13,8 @@
 # Flat minima are wide valleys here: robust models rise slowly in random and in adversarial directions.
 
 # %%
-from robust_flatness import tables as results
 from robust_flatness.plotting import curves, inputs, looks, style
+from robust_flatness.tables import aggregate
 
 notebook = inputs("loss_landscapes", globals().get("snakemake"))
 landscape = notebook.ours.landscape
@@ -60,7 +60,7 @@ def draw():
         for slug, look in shown.items():
             rows = part[part["variant"] == slug].sort_values("s")
             axes.plot(rows["s"], rows["rloss"], linewidth=1.2, **look)
-            if results.has(rows, "rloss_std"):
+            if aggregate.has(rows, "rloss_std"):
                 low, high = rows["rloss"] - rows["rloss_std"], rows["rloss"] + rows["rloss_std"]
                 axes.fill_between(rows["s"], low, high, color=look["color"], alpha=0.12, linewidth=0)
         along = landscape.loc[landscape["direction"] == direction, "rloss"]

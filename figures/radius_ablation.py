@@ -12,15 +12,15 @@
 # on it.
 
 # %%
-from robust_flatness import tables as results
 from robust_flatness.analysis.correlation import coefficient
 from robust_flatness.plotting import inputs, scatter, style
+from robust_flatness.tables import aggregate
 
 notebook = inputs("radius_ablation", globals().get("snakemake"))
 variants = notebook.ours.counted
 Y = "test_rloss_pgd"
 RADII = {
-    case: {xi: x for xi, x in results.all_radii(variants, case).items() if results.has(variants, x, Y)}
+    case: {xi: x for xi, x in aggregate.all_radii(variants, case).items() if aggregate.has(variants, x, Y)}
     for case in ("avg", "worst")
 }
 
@@ -29,7 +29,7 @@ RADII = {
 def printed_coefficients(case, xi):
     """The published coefficients at this radius, in words; "" where they were not printed."""
     published = notebook.printed.counted if notebook.printed else variants.iloc[:0]
-    x = results.all_radii(published, case).get(xi)
+    x = aggregate.all_radii(published, case).get(xi)
     if x is None:
         return ""
     r, rho = (coefficient(published[x], published[Y], kind) for kind in ("pearson", "spearman"))

@@ -10,15 +10,15 @@
 # -ln(1/K) a lower loss hardly lowers the error (see `rerr_vs_rloss`).
 
 # %%
-from robust_flatness import tables as results
 from robust_flatness.plotting import inputs, scatter
+from robust_flatness.tables import aggregate
 
 notebook = inputs("rerr_vs_average_flatness", globals().get("snakemake"))
 
 # %%
 scatter.show(
     notebook,
-    [("avg_flatness_rloss", results.robust_error_column(notebook.ours.variants))],
+    [("avg_flatness_rloss", aggregate.robust_error_column(notebook.ours.variants))],
     labelled=True,
     robustbench=True,
     height=3.6,

@@ -16,10 +16,10 @@
 # %%
 import pandas as pd
 
-from robust_flatness import tables as results
 from robust_flatness.analysis.claim_tests.hinge import fitted
 from robust_flatness.analysis.evidence import kink
 from robust_flatness.plotting import inputs, scatter, style
+from robust_flatness.tables import aggregate, schema
 
 notebook = inputs("rerr_vs_rloss", globals().get("snakemake"))
 X = "test_rloss_pgd"
@@ -29,7 +29,7 @@ X = "test_rloss_pgd"
 def bent(axes, layer, extra):
     """Points, the bend and a fit on each side of it."""
     variants = layer.counted
-    y, bend = results.robust_error_column(variants), kink(variants)
+    y, bend = aggregate.robust_error_column(variants), kink(variants)
     rows = variants.dropna(subset=[X, y])
     axes.axvline(bend, color="black", linewidth=0.8, linestyle=":")
     hinge = fitted(rows, y)
@@ -62,7 +62,7 @@ def draw():
     for axes, layer in zip(panels, notebook.layers, strict=True):
         bent(axes, layer, bench if layer is notebook.layers[-1] else None)
     families = [name for layer in notebook.layers for name in layer.variants["family"]]
-    entries = style.handles([*families, results.ROBUSTBENCH])
+    entries = style.handles([*families, schema.ROBUSTBENCH])
     note = f"{scatter.INTERVALS} {scatter.comparison_note(notebook, X)} {notebook.ours.note}".strip()
     if single:
         style.legend_beside(figure, entries)
@@ -73,4 +73,4 @@ def draw():
 
 
 # %%
-notebook.show(draw, notebook.missing(X, results.robust_error_column(notebook.ours.counted)))
+notebook.show(draw, notebook.missing(X, aggregate.robust_error_column(notebook.ours.counted)))

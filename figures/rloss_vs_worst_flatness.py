@@ -13,11 +13,11 @@
 # The paper's tables have ξ = 0.003, its correlation plot 0.00075.
 
 # %%
-from robust_flatness import tables as results
 from robust_flatness.plotting import inputs, scatter
+from robust_flatness.tables import schema
 
 notebook = inputs("rloss_vs_worst_flatness", globals().get("snakemake"))
-small = results.radius_columns(notebook.ours.variants.columns, "worst").get(0.00075)
+small = schema.radius_columns(notebook.ours.variants.columns, "worst").get(0.00075)
 
 # %%
 columns = ["worst_flatness_rloss", *([small] if small else [])]

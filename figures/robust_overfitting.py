@@ -14,8 +14,8 @@
 # examples that are classified incorrectly, attacked or not.
 
 # %%
-from robust_flatness import tables as results
 from robust_flatness.plotting import curves, inputs, style
+from robust_flatness.tables import aggregate
 
 notebook = inputs("robust_overfitting", globals().get("snakemake"))
 
@@ -37,7 +37,7 @@ def early_stopped():
     """Where the early-stopped checkpoint lies, as a share of the training; None if unknown."""
     models = notebook.ours.tables.models
     best = models[(models["variant"] == "at") & (models["checkpoint"] == "best")]
-    if not results.has(best, "epoch", "epochs"):
+    if not aggregate.has(best, "epoch", "epochs"):
         return None
     return (best["epoch"].mean() + 1) / best["epochs"].mean()
 
@@ -45,8 +45,8 @@ def early_stopped():
 def errors():
     """RErr of the last and of the early-stopped checkpoint, in words."""
     at = notebook.ours.variants[notebook.ours.variants["variant"] == "at"]
-    rerr = results.robust_error_column(at)
-    if not results.has(at, rerr, f"best_{rerr}"):
+    rerr = aggregate.robust_error_column(at)
+    if not aggregate.has(at, rerr, f"best_{rerr}"):
         return ""
     attack = "AutoAttack" if rerr.endswith("aa") else "PGD"
     last, stopped = at[rerr].iloc[0], at[f"best_{rerr}"].iloc[0]
@@ -57,7 +57,7 @@ def draw():
     shown = {
         name: lines
         for name, lines in PANELS.items()
-        if any(results.has(curves.of(notebook.ours.history, "at"), column) for column in lines)
+        if any(aggregate.has(curves.of(notebook.ours.history, "at"), column) for column in lines)
     }
     figure, panels = style.panels(1, len(shown), height=2.7)
     for axes, (name, lines) in zip(panels, shown.items(), strict=True):

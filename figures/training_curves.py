@@ -10,11 +10,11 @@
 # the baseline's test curve in grey. Dashed: published, as far as the paper's figures give it.
 
 # %%
-from robust_flatness import tables as results
 from robust_flatness.plotting import curves, inputs, looks, style
+from robust_flatness.tables import printed
 
 notebook = inputs("training_curves", globals().get("snakemake"))
-headline = [*results.read_printed("headline")["variant"]]
+headline = [*printed.read_printed("headline")["variant"]]
 slugs = [slug for slug in headline if len(curves.test_curve(notebook.ours, slug))]
 slugs.sort(key=lambda slug: slug != "at")
 

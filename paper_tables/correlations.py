@@ -13,23 +13,23 @@
 # %%
 import pandas as pd
 
-from robust_flatness import tables as results
 from robust_flatness.analysis.correlation import coefficient, correlate
 from robust_flatness.plotting import inputs, tables
+from robust_flatness.tables import aggregate, schema
 
 notebook = inputs("correlations", globals().get("snakemake"))
 variants, published = notebook.ours.counted, notebook.published.counted
 WITHOUT = "weight-clipping-0.025"  # its flatness is printed as 0
 
 # %%
-measures = [*results.compared()]
+measures = [*schema.compared()]
 for case in ("avg", "worst"):
-    measures += results.radius_columns(variants.columns, case).values()
+    measures += schema.radius_columns(variants.columns, case).values()
 measures += ["avg_flatness_rloss_std", "train_avg_flatness_rloss", "train_worst_flatness_rloss"]
 main = ["avg_flatness_rloss", "worst_flatness_rloss"]
 cases = [
     (measure, target, "")
-    for target in ("test_rloss_pgd", results.robust_error_column(variants))
+    for target in ("test_rloss_pgd", aggregate.robust_error_column(variants))
     for measure in measures
 ]
 cases += [(measure, target, "") for target in ("rloss_gap", "rloss_overfitting") for measure in main]
@@ -39,12 +39,12 @@ cases += [(measure, "test_rloss_pgd", WITHOUT) for measure in main]
 rows = []
 for measure, target, left_out in cases:
     ours, theirs = (frame[frame["variant"] != left_out] for frame in (variants, published))
-    if not results.has(ours, measure, target, rows=4):
+    if not aggregate.has(ours, measure, target, rows=4):
         continue
     for kind in ("pearson", "spearman"):
         found = correlate(ours[measure], ours[target], ours["family"], kind)
         printed = float("nan")
-        if results.has(theirs, measure, target):
+        if aggregate.has(theirs, measure, target):
             printed = coefficient(theirs[measure], theirs[target], kind)
         rows.append(
             {
@@ -60,9 +60,9 @@ for measure, target, left_out in cases:
             }
         )
 frame = pd.DataFrame(rows or [dict.fromkeys(("measure", "against", "coefficient", "value"))])
-frame["with"] = [f"with {results.describe(name)}" if name else "" for name in frame["against"].fillna("")]
+frame["with"] = [f"with {schema.describe(name)}" if name else "" for name in frame["against"].fillna("")]
 frame["name"] = [
-    (results.describe(name) if name else "no measure with enough variants")
+    (schema.describe(name) if name else "no measure with enough variants")
     + (f", without {left_out}" if left_out else "")
     for name, left_out in zip(frame["measure"], frame.get("without", [""] * len(frame)), strict=True)
 ]

@@ -9,8 +9,8 @@
 # Clean and robust errors on test and training examples, and of the early-stopped checkpoint.
 
 # %%
-from robust_flatness import tables as results
 from robust_flatness.plotting import inputs, tables
+from robust_flatness.tables import aggregate
 
 notebook = inputs("errors", globals().get("snakemake"))
 
@@ -27,7 +27,7 @@ HEADINGS = {
 }
 PAIRED = ("test_rerr_pgd", "test_rerr_aa")
 frame = tables.variants(notebook, [*HEADINGS])
-by = results.robust_error_column(frame)
+by = aggregate.robust_error_column(frame)
 frame = frame.sort_values(by, kind="stable").dropna(axis="columns", how="all")
 
 # %%

@@ -13,13 +13,14 @@
 # %%
 import pandas as pd
 
-from robust_flatness import tables as results
 from robust_flatness.analysis.grouping import GROUPS, with_groups
 from robust_flatness.plotting import inputs, tables
+from robust_flatness.tables import aggregate
+from robust_flatness.tables.printed import read_printed
 
 notebook = inputs("headline", globals().get("snakemake"))
-printed = results.read_printed("headline")
-test, train = (results.robust_error_column(notebook.ours.variants, split) for split in ("test", "train"))
+printed = read_printed("headline")
+test, train = (aggregate.robust_error_column(notebook.ours.variants, split) for split in ("test", "train"))
 shown = [test, train, "avg_flatness_rloss", "worst_flatness_rloss", f"best_{test}"]
 # The published columns' names, with the attack that was run.
 attack = test.rsplit("_", 1)[1]

@@ -11,24 +11,25 @@
 # measures.
 
 # %%
-from robust_flatness import tables as results
 from robust_flatness.plotting import inputs, tables
+from robust_flatness.tables import aggregate, frames, schema
+from robust_flatness.tables.printed import read_printed
 
 notebook = inputs("hessian", globals().get("snakemake"))
-printed = results.read_printed("hessian")
+printed = read_printed("hessian")
 
 # %%
 models = notebook.ours.derived
-models = models.reindex(columns=["variant", "label", *results.HESSIAN, *results.ERRORS])
-rerr = results.robust_error_column(models)
-frame = models.dropna(subset=["hessian_max"])[["variant", "label", rerr, *results.HESSIAN]]
+models = models.reindex(columns=["variant", "label", *schema.HESSIAN, *schema.ERRORS])
+rerr = aggregate.robust_error_column(models)
+frame = models.dropna(subset=["hessian_max"])[["variant", "label", rerr, *schema.HESSIAN]]
 theirs = printed.set_axis(
     ["variant", "test_rerr_aa_published", "hessian_max_published", "convexity_published"], axis="columns"
 )
 order = {slug: index for index, slug in enumerate(theirs["variant"])}
 if notebook.printed:
     frame = frame.merge(theirs, on="variant", how="outer" if frame.empty else "left")
-    labels = {slug: spec.label for slug, spec in results.catalogue().items()}
+    labels = {slug: spec.label for slug, spec in frames.catalogue().items()}
     frame["label"] = frame["label"].fillna(frame["variant"].map(labels))
 frame = frame.sort_values("variant", key=lambda slugs: slugs.map(order), kind="stable")
 

@@ -9,13 +9,13 @@
 # Clean and robust cross-entropy on test and training examples, and all four flatness measures.
 
 # %%
-from robust_flatness import tables as results
 from robust_flatness.plotting import inputs, tables
+from robust_flatness.tables import schema
 
 notebook = inputs("losses", globals().get("snakemake"))
 
 # %%
-measures = [*results.LOSSES, "best_test_rloss_pgd", *results.FLATNESS]
+measures = [*schema.LOSSES, "best_test_rloss_pgd", *schema.FLATNESS]
 frame = tables.variants(notebook, measures, more=["avg_flatness_rloss_se"])
 frame = frame.sort_values("test_rloss_pgd", kind="stable").dropna(axis="columns", how="all")
 

@@ -11,13 +11,13 @@
 # this family in the experiment's own results stand beside them.
 
 # %%
-from robust_flatness import tables as results
 from robust_flatness.plotting import inputs, tables
+from robust_flatness.tables import schema
 
 notebook = inputs("robustbench", globals().get("snakemake"))
 
 # %%
-measures = [*results.ERRORS, *results.LOSSES, "avg_flatness_rloss", "worst_flatness_rloss"]
+measures = [*schema.ERRORS, *schema.LOSSES, "avg_flatness_rloss", "worst_flatness_rloss"]
 frame = notebook.published.robustbench[["variant", "label", *measures]]
 ours = notebook.ours.robustbench
 if len(ours) and notebook.printed:

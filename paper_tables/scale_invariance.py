@@ -10,8 +10,8 @@
 # that outputs stay): errors and flatness do not change, the largest eigenvalue does.
 
 # %%
-from robust_flatness import tables as results
 from robust_flatness.plotting import inputs, tables
+from robust_flatness.tables.printed import read_printed
 
 notebook = inputs("scale_invariance", globals().get("snakemake"))
 SLUGS = ("at-scaled-0.5", "at", "at-scaled-2")
@@ -21,8 +21,8 @@ measures = ["test_rerr_pgd", "train_rerr_pgd", "avg_flatness_rloss", "worst_flat
 measures += ["worst_flatness_ce", "hessian_max"]
 models = notebook.ours.derived
 frame = models[models["variant"].isin(SLUGS)].reindex(columns=["variant", "label", *measures])
-printed = results.read_printed("scale_invariance").rename(columns={"model": "variant"})
-hessian = results.read_printed("hessian")
+printed = read_printed("scale_invariance").rename(columns={"model": "variant"})
+hessian = read_printed("hessian")
 printed["hessian_max"] = printed["variant"].map(
     dict(zip(hessian["model"], hessian["lambda_max"], strict=True))
 )

@@ -338,7 +338,7 @@ def import_table(
     directory: Annotated[Path, typer.Option(help="Folder for the checked tables.")],
 ) -> None:
     """Check a results table and bring it, and what lies beside it, into the form of `collect`."""
-    from robust_flatness.tables import import_table as run_import
+    from robust_flatness.tables.importing import import_table as run_import
 
     run_import(table, directory)
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from robust_flatness import tables as results
 from robust_flatness.plotting import looks
 from robust_flatness.plotting.notebook import Notebook
+from robust_flatness.tables import aggregate, schema
 from robust_flatness.tables.rows import read_rows
 
 #: Matplotlib's markers as Vega's shapes.
@@ -47,13 +47,13 @@ def page_data(notebook: Notebook, claims: Path, correlations: Path) -> dict[str,
     ours = notebook.ours.variants
     names = ("paper",) if notebook.printed is None else ("ours", "paper")
     layers = [(name, layer.variants) for name, layer in zip(names, notebook.layers, strict=True)]
-    columns = [name for name in _measures(ours) if results.has(ours, name, rows=3)]
+    columns = [name for name in _measures(ours) if aggregate.has(ours, name, rows=3)]
     families = dict.fromkeys(name for _, frame in layers for name in frame["family"])
     return {
         "experiment": notebook.experiment,
         "isPaper": notebook.printed is None,
         "measures": {
-            name: {"words": results.describe(name), "low": results.direction(name)} for name in columns
+            name: {"words": schema.describe(name), "low": schema.direction(name)} for name in columns
         },
         "families": {name: _look(name) for name in families},
         "models": [row for layer, frame in layers for row in _models(layer, frame, columns)],
@@ -68,7 +68,7 @@ def page_data(notebook: Notebook, claims: Path, correlations: Path) -> dict[str,
 
 def _measures(frame: pd.DataFrame) -> list[str]:
     spreads = ("_se", "_std", "_sd")
-    named = [c for c in frame.columns if results.is_measure(c) and not c.endswith(spreads)]
+    named = [c for c in frame.columns if schema.is_measure(c) and not c.endswith(spreads)]
     return [*named, *(name for name in DIFFERENCES if name in frame)]
 
 
@@ -119,14 +119,14 @@ def _curves(history: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
 def _paths(series: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
     """Test RLoss and flatness of each variant's snapshots."""
     columns = {"epoch": "normalised_epoch", "rloss": "test_rloss_pgd", "flatness": "avg_flatness_rloss"}
-    if not results.has(series, *columns.values()):
+    if not aggregate.has(series, *columns.values()):
         return {}
     series = series.dropna(subset=list(columns.values())).sort_values("normalised_epoch")
     return {slug: _records(rows, columns) for slug, rows in series.groupby("variant", sort=False)}
 
 
 def _landscapes(landscape: pd.DataFrame) -> list[dict[str, Any]]:
-    if not results.has(landscape, "rloss"):
+    if not aggregate.has(landscape, "rloss"):
         return []
     kept = landscape[(landscape["checkpoint"] == "last") & (landscape["normalisation"] == "layer")]
     means = kept.groupby(["variant", "direction", "s"], sort=False)["rloss"].mean().reset_index()

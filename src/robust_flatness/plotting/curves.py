@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
-from robust_flatness import tables as results
 from robust_flatness.plotting import looks, style
 from robust_flatness.plotting.notebook import Layer
+from robust_flatness.tables import aggregate, frames
 
 EPOCH = "normalised_epoch"
 
@@ -25,14 +25,14 @@ def of(frame: pd.DataFrame, variant: str, *columns: str) -> pd.DataFrame:
 def draw(axes: Axes, layer: Layer, rows: pd.DataFrame, column: str, **look) -> Line2D | None:
     """One curve over epochs, dashed where printed beside ours, with a band of one standard deviation over
     seeds where there are several. Returns the line; None without values."""
-    if not results.has(rows, column):
+    if not aggregate.has(rows, column):
         return None
     if layer.beside:
         look = {**style.PUBLISHED, "color": look.get("color", style.GREY)}
     rows = rows.dropna(subset=[column])
     (line,) = axes.plot(rows[EPOCH], rows[column], **look)
     spread = f"{column}_seed_sd"
-    if results.has(rows, spread):
+    if aggregate.has(rows, spread):
         low, high = rows[column] - rows[spread], rows[column] + rows[spread]
         axes.fill_between(rows[EPOCH], low, high, color=line.get_color(), alpha=0.15, linewidth=0)
     return line
@@ -164,7 +164,7 @@ def by_hyperparameter(frame: pd.DataFrame, families: Sequence[str]) -> list[tupl
     """Variants of some families in the order of their hyper-parameter: (slug, its value as text), with
     the value applied in parentheses where that is another."""
     rows = {row["variant"]: row for row in frame[frame["family"].isin(families)].to_dict("records")}
-    order = [*results.catalogue()]
+    order = [*frames.catalogue()]
     named = []
     for slug, row in rows.items():
         match = re.search(r"-(\d+(?:\.\d+)?)$", slug)

@@ -15,11 +15,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robust_flatness import tables as results
 from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.errors import FileError
 from robust_flatness.files import atomic_path, write_text
 from robust_flatness.plotting import looks
+from robust_flatness.tables import aggregate, frames, printed, schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,7 +72,7 @@ class Layer:
         Whether it stands beside an experiment's own numbers: hollow markers, dashed curves.
     """
 
-    def __init__(self, name: str, tables: results.Tables, beside: bool = False):
+    def __init__(self, name: str, tables: frames.Tables, beside: bool = False):
         self.name = name
         self.tables = tables
         self.beside = beside
@@ -84,8 +84,8 @@ class Layer:
     @cached_property
     def variants(self):
         """A row per variant, averaged over seeds, at the last checkpoint, with the differences to
-        the early-stopped one (`results.with_differences`)."""
-        return results.with_differences(self.tables.models)
+        the early-stopped one (`aggregate.with_differences`)."""
+        return aggregate.with_differences(self.tables.models)
 
     @cached_property
     def evidence(self) -> Evidence:
@@ -127,29 +127,29 @@ class Layer:
     @cached_property
     def derived(self):
         """The same with derived models, without the differences."""
-        return results.variants_at(self.tables.models, derived=True)
+        return aggregate.variants_at(self.tables.models, derived=True)
 
     @cached_property
     def history(self):
         """Training curves, averaged over seeds."""
-        return results.over_seeds(self.tables.history, ("variant", "epoch"))
+        return aggregate.over_seeds(self.tables.history, ("variant", "epoch"))
 
     @cached_property
     def series(self):
         """Loss and flatness over the snapshots, averaged over seeds."""
-        return results.over_seeds(self.tables.series, ("variant", "epoch"))
+        return aggregate.over_seeds(self.tables.series, ("variant", "epoch"))
 
     @cached_property
     def landscape(self):
         """RLoss along directions at the last checkpoints, averaged over seeds."""
         last = self.tables.landscape[self.tables.landscape["checkpoint"] == "last"]
-        return results.over_seeds(last, ("variant", "direction", "normalisation", "s"))
+        return aggregate.over_seeds(last, ("variant", "direction", "normalisation", "s"))
 
     @property
     def robustbench(self):
         """The RobustBench models, a row each."""
         models = self.tables.models
-        return models[models["family"] == results.ROBUSTBENCH]
+        return models[models["family"] == schema.ROBUSTBENCH]
 
     def title(self, count: int | None = None) -> str:
         """The name, with how many variants it has."""
@@ -197,13 +197,13 @@ class Notebook:
         return self.directory.name
 
     @cached_property
-    def tables(self) -> results.Tables:
-        return results.read_tables(self.directory)
+    def tables(self) -> frames.Tables:
+        return frames.read_tables(self.directory)
 
     @cached_property
     def published(self) -> Layer:
         """The paper's printed numbers in the same form."""
-        return Layer("published, CIFAR-10", results.read_published(), beside=True)
+        return Layer("published, CIFAR-10", printed.read_published(), beside=True)
 
     @cached_property
     def is_paper(self) -> bool:
@@ -233,7 +233,7 @@ class Notebook:
     @cached_property
     def same_data(self) -> bool:
         """Whether absolute values compare with the published ones (CIFAR-10, or the paper itself)."""
-        return results.same_data(self.tables.models, self.published.tables.models)
+        return aggregate.same_data(self.tables.models, self.published.tables.models)
 
     def beside(self, same: str, other: str = "") -> str:
         """A sentence about the printed numbers beside ours: `same` where data and so values compare,
@@ -244,7 +244,7 @@ class Notebook:
 
     def missing(self, *columns: str, table: str = "models") -> str:
         """What of `columns` the experiment lacks, and how to get it; "" if nothing."""
-        lacking = [results.describe(name) for name in columns if not results.has(self.ours[table], name)]
+        lacking = [schema.describe(name) for name in columns if not aggregate.has(self.ours[table], name)]
         return self.say_missing(", ".join(lacking), REMEDIES[table]) if lacking else ""
 
     def say_missing(self, what: str, remedy: str) -> str:

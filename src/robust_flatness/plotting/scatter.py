@@ -8,11 +8,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from robust_flatness import tables as results
 from robust_flatness.analysis.correlation import coefficient, correlate, finite, fit_line
 from robust_flatness.plotting import looks, style
 from robust_flatness.plotting.labels import place_labels
 from robust_flatness.plotting.notebook import Layer, Notebook, Saved
+from robust_flatness.tables import aggregate, schema
 
 MARKER_AREA = 22
 #: So many variants can all be named.
@@ -91,7 +91,7 @@ def limits(axes: Axes, x: Sequence[float], y: Sequence[float]) -> None:
 def name_axes(axes: Axes, x: str, y: str, width: int = 60) -> None:
     """Axes named in words, with the direction that is flat or robust; lines of `width` characters."""
     for name, setter in ((x, axes.set_xlabel), (y, axes.set_ylabel)):
-        words, direction = results.describe(name), results.direction(name)
+        words, direction = schema.describe(name), schema.direction(name)
         words = textwrap.fill(words[0].upper() + words[1:], width)
         setter(f"{words}\n({direction})" if direction else words)
 
@@ -115,7 +115,7 @@ def panel(
     trend(axes, frame, x, y)
     points(axes, frame, x, y, layer.beside)
     everything = frame[[x, y]]
-    if extra is not None and results.has(extra, x, y):
+    if extra is not None and aggregate.has(extra, x, y):
         points(axes, extra, x, y, hollow=True)
         everything = pd.concat([everything, extra[[x, y]]])
     name_axes(axes, x, y, 30 if narrow else 60)
@@ -148,21 +148,21 @@ def comparison_note(notebook: Notebook, *columns: str) -> str:
     if notebook.printed is None:
         return ""
     note = notebook.beside("Hollow: as printed in the paper, CIFAR-10", "compare rank and sign, not values")
-    joined = results.join_published(notebook.ours.counted, notebook.printed.variants)
+    joined = aggregate.join_published(notebook.ours.counted, notebook.printed.variants)
     ranks = []
     for name in [] if notebook.same_data else columns:
         theirs = f"{name}_published"
-        if results.has(joined, name, theirs, rows=4):
+        if aggregate.has(joined, name, theirs, rows=4):
             kept = finite(joined[name], joined[theirs])
             rho = coefficient(joined[name][kept], joined[theirs][kept], "spearman")
-            ranks.append(f"{results.describe(name)} ρ = {rho:.2f} (n = {kept.sum()})")
+            ranks.append(f"{schema.describe(name)} ρ = {rho:.2f} (n = {kept.sum()})")
     return note + (f" Rank correlation of ours with the printed numbers: {'; '.join(ranks)}." * bool(ranks))
 
 
 def show(notebook: Notebook, pairs: Sequence[tuple[str, str]], **options) -> Saved:
     """Draw and write a `correlation_figure`."""
     missing = notebook.missing(*dict.fromkeys(sum(pairs, ())))
-    drawn = any(results.has(notebook.ours.counted, *pair) for pair in pairs)
+    drawn = any(aggregate.has(notebook.ours.counted, *pair) for pair in pairs)
     return notebook.show(lambda: correlation_figure(notebook, pairs, **options), "" if drawn else missing)
 
 
@@ -178,7 +178,7 @@ def correlation_figure(
     Measures that a layer lacks have no panel and are named in the note.
     """
     rows = [
-        [(layer, *pair) for pair in pairs if results.has(layer.counted, *pair)] for layer in notebook.layers
+        [(layer, *pair) for pair in pairs if aggregate.has(layer.counted, *pair)] for layer in notebook.layers
     ]
     if len(pairs) == 1:
         rows = [[cell for row in rows for cell in row]]
@@ -186,14 +186,14 @@ def correlation_figure(
     columns = max(map(len, rows))
     note = [INTERVALS, comparison_note(notebook, *dict.fromkeys(sum(pairs, ())))]
     for layer, said in zip(notebook.layers, ("Not measured", "Not printed"), strict=False):
-        lacking = [results.describe(x) for x, y in pairs if not results.has(layer.counted, x, y)]
+        lacking = [schema.describe(x) for x, y in pairs if not aggregate.has(layer.counted, x, y)]
         if lacking:
             said = "Not printed" if notebook.printed is None else said
             note.append(f"{said}: {', '.join(lacking)}.")
     note += [layer.note for layer in notebook.layers]
     extra = notebook.published.robustbench if robustbench else None
     families = [*(name for layer in notebook.layers for name in layer.variants["family"])]
-    entries = style.handles([*families, *([results.ROBUSTBENCH] if robustbench else [])])
+    entries = style.handles([*families, *([schema.ROBUSTBENCH] if robustbench else [])])
     single = columns == len(rows) == 1
     figure, grid = style.cells(len(rows), columns, height=height * len(rows) + (0.35 if single else 0.75))
     drawn = []

@@ -5,17 +5,3 @@ brings the paper's printed numbers into the same tables, so that ours and theirs
 figures, tables and claims; `collect`, `merging` and `importing` make the tables of an experiment. Nothing
 here imports torch.
 """
-
-import importlib
-
-_MODULES = ("schema", "aggregate", "frames", "printed", "importing")
-
-
-def __getattr__(name: str):
-    if name.startswith("__"):
-        raise AttributeError(name)
-    for module in _MODULES:
-        found = importlib.import_module(f"{__name__}.{module}")
-        if hasattr(found, name):
-            return getattr(found, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
