@@ -135,3 +135,10 @@ def test_every_measure_of_the_kit_has_a_cost(tables):
     assert comparison.passes("avg_flatness", "rloss") == 10 * 20 + 20 * 10
     assert comparison.passes("sam", "ce") < comparison.passes("sam", "rloss")
     assert np.isnan(comparison.passes("of_somebody", "ce"))
+
+
+def test_measures_of_ones_own_are_compared(tables):
+    models = tables.models.assign(mine_rloss=tables.models["test_rloss_pgd"], mine_ce=1.0, note_ce="word")
+    found = {entry.name: entry for entry in comparison.candidates(aggregate.with_differences(models))}
+    assert found["mine"].columns == {"rloss": "mine_rloss", "ce": "mine_ce"}
+    assert "note" not in found

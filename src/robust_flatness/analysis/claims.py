@@ -75,6 +75,11 @@ def verdict(claim: ClaimSpec, found: Sequence[Finding]) -> str:
     return NOT_TESTABLE if UNTESTABLE in outcomes else REPRODUCED
 
 
+def default_claims() -> Path:
+    """The talk's claims."""
+    return frames.repository() / "config" / "claims.yaml"
+
+
 def load_claims(path: Path | None = None) -> ClaimsSpec:
     """The rules and claims of a file, `config/claims.yaml` by default.
 
@@ -84,7 +89,7 @@ def load_claims(path: Path | None = None) -> ClaimsSpec:
         For a kind of test that does not exist, a field that the kind does not have, or one that is
         missing: a line each.
     """
-    path = path or frames.repository() / "config" / "claims.yaml"
+    path = path or default_claims()
     return parse(ClaimsSpec, load_yaml(path), str(path))
 
 
@@ -101,7 +106,7 @@ def judge(
         tables nor the catalogue know.
     """
     spec = load_claims(path)
-    _check_names(spec, tables)
+    _check_names(spec, path or default_claims(), [tables, *([published] if published else [])])
 
     ours = Evidence.of(tables)
     theirs = ours if published is None else Evidence.of(published)
@@ -113,17 +118,20 @@ def judge(
     return judged
 
 
-def _check_names(spec: ClaimsSpec, tables: frames.Tables) -> None:
+def _check_names(spec: ClaimsSpec, path: Path, experiments: Sequence[frames.Tables]) -> None:
     """A misspelt name would leave a test without data, and silently untested."""
     known = frames.catalogue()
-    variants = {*known, *tables.models["variant"]}
-    families = {*(variant.family for variant in known.values()), *tables.models["family"]}
+    variants = {*known}
+    families = {variant.family for variant in known.values()}
     columns = {*schema.HISTORY, *schema.SERIES, *(column.stem for column in schema.DIFFERENCES)}
-    columns |= {*tables.models, *tables.history, *tables.series}
+    for tables in experiments:
+        variants |= {*tables.models["variant"]}
+        families |= {*tables.models["family"]}
+        columns |= {*tables.models, *tables.history, *tables.series}
     problems = []
     for name, claim in spec.claims.items():
         for number, test in enumerate(claim.tests):
-            where = f"claims.{name}.tests.{number}"
+            where = f"{path}.claims.{name}.tests.{number}"
             wrong = [
                 (what, given, allowed)
                 for what, names, allowed in (

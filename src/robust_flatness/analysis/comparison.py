@@ -54,11 +54,17 @@ def targets(models: pd.DataFrame) -> list[str]:
 
 def candidates(models: pd.DataFrame) -> list[Candidate]:
     """The measures of a table at their main radius: flatness as in the talk, sharpness as it was measured on
-    training examples, and the controls."""
+    training examples, one's own (`<name>_ce`, `<name>_rloss`) too, and the controls."""
     found: dict[str, Candidate] = {}
     for column in models.columns:
         known = schema.parse_name(column)
-        if known is None or known.xi is not None or known.spread or known.best or known.seeds:
+        if known is None:
+            name, _, loss = column.rpartition("_")
+            if loss in LOSSES and not name.startswith(("test_", "setting_")) and has_numbers(models, column):
+                own = Candidate(name, name.replace("_", " "), GROUPS[1], {})
+                found.setdefault(name, own).columns[loss] = column
+            continue
+        if known.xi is not None or known.spread or known.best or known.seeds:
             continue
         stem, kind = known.column.stem, known.column.kind
         if column not in CONTROLS and (kind not in ("flatness", "number") or stem in LEFT_OUT):
@@ -66,7 +72,7 @@ def candidates(models: pd.DataFrame) -> list[Candidate]:
         # On test examples, some of them follow the test loss by construction.
         if (known.split == "test" and known.column.splits == "both") or stem.startswith("test_"):
             continue
-        if not aggregate.has(models, column, rows=4):
+        if not has_numbers(models, column):
             continue
         loss = "ce" if stem in CLEAN else next((name for name in LOSSES if stem.endswith(f"_{name}")), "")
         name = stem.removesuffix(f"_{loss}") if kind == "flatness" or loss else stem
@@ -80,6 +86,11 @@ def candidates(models: pd.DataFrame) -> list[Candidate]:
         sign = -1 if name.startswith(LARGER_IS_BETTER) else 1
         found.setdefault(name, Candidate(name, words, group, {}, sign)).columns[loss] = column
     return list(found.values())
+
+
+def has_numbers(models: pd.DataFrame, column: str) -> bool:
+    """Whether enough variants have a number there."""
+    return pd.api.types.is_numeric_dtype(models[column]) and aggregate.has(models, column, rows=4)
 
 
 def passes(name: str, loss: str) -> float:
