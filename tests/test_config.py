@@ -221,7 +221,7 @@ BAD = {
         {"data__name": "mnist"},
         ["data.name", "'mnist'", "'digits', 'fashion', 'cifar10' or 'npz'"],
     ),
-    "unknown model": ({"model__name": "vgg"}, ["model.name", "'vgg'", "'resnet18' or 'small-resnet'"]),
+    "unknown model": ({"model__name": "vgg"}, ["model.name", "'vgg'", "'resnet18', 'small-resnet'"]),
     "unknown activation": ({"model__activation": "tanh"}, ["model.activation", "'tanh'", "'relu'"]),
     "unknown objective": ({"training__objective": "gan"}, ["training.objective", "'gan'", "'trades'"]),
     "unknown field": ({"training__epoch": 3}, ["training.epoch", "unknown field", "'epochs'?", "batch_size"]),

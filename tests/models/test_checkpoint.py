@@ -158,7 +158,7 @@ def test_another_architecture_is_named(tmp_path):
 def test_unknown_architecture_is_named(tmp_path):
     path = tmp_path / "other.safetensors"
     save_checkpoint(path, network(), metadata(model={"name": "vgg", "width": 2}))
-    with pytest.raises(FileError, match=r"'resnet18' or 'small-resnet' \(given: 'vgg'\)"):
+    with pytest.raises(FileError, match=r"'resnet18', .* \(given: 'vgg'\)"):
         load_checkpoint(path)
 
 

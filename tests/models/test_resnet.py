@@ -195,3 +195,29 @@ def test_weight_gradients_of_narrow_strided_shortcuts_leave_the_memory_alone(cha
         (gradient,) = torch.autograd.grad(layer(x).square().sum(), [layer.weight])
         torch.testing.assert_close(gradient.double(), by_weight, rtol=1e-4, atol=1e-4)
     assert all(bool((neighbour == 7).all()) for neighbour in neighbours)
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "millions"),
+    [("preact-resnet18", 64, 11.17), ("wide-resnet-28", 160, 36.48), ("wide-resnet-34", 160, 46.16)],
+)
+def test_preactivation_networks_have_the_published_sizes(name, width, millions):
+    """PreActResNet-18 of Rice et al. 2020, WideResNet-28-10 and -34-10: parameters in millions."""
+    with torch.device("meta"):
+        model = build_model(ModelSpec(name=name, width=width), 10, (0.5,) * 3, (0.25,) * 3)
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["preact-resnet18", "wide-resnet-28"])
+def test_preactivation_networks_fit_the_kit(name):
+    """Features before a linear classifier; the input counts from 0 to 1 alone."""
+    model = network(name, width=4, channels=3).double()
+    x = torch.rand(6, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    model.train()
+    model(x)
+    model.eval()
+    logits = model(x)
+    assert logits.shape == (6, 10)
+    assert model.features(x).shape == (6, model.feature_size)
+    torch.testing.assert_close(model.classifier(model.features(x)), logits)
+    torch.testing.assert_close(model(2 * x - 0.5), model((2 * x - 0.5).clamp(0, 1)))

@@ -20,9 +20,9 @@ from robust_flatness.config.values import (
 
 class ModelSpec(Spec):
     """An architecture: `name` as in `robust_flatness.models.MODELS`, `width` channels in the
-    first stage; `dropout` is the probability in every residual block."""
+    first stage (160 in a WideResNet-28-10); `dropout` is the probability in every residual block."""
 
-    name: Literal["resnet18", "small-resnet"]
+    name: Literal["resnet18", "small-resnet", "preact-resnet18", "wide-resnet-28", "wide-resnet-34"]
     width: Count
     activation: Literal["relu", "mish", "silu", "gelu"] = "relu"
     dropout: Annotated[Real, Field(ge=0, lt=1)] = 0.0
