@@ -1,0 +1,142 @@
+"""Networks and weights as people hold them."""
+
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from robust_flatness import load_model
+from robust_flatness.errors import ConfigError
+from robust_flatness.models.weights import load_weights, read_weights
+
+
+def network():
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 3))
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.second.weight = self.first.weight
+
+    def forward(self, x):
+        return self.second(self.first(x).tanh())
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "layers_here.py").write_text("from torch import nn\nlayer = nn.Flatten\n")
+    (tmp_path / "nets_here.py").write_text(
+        "from torch import nn\n"
+        "def net():\n"
+        "    from layers_here import layer\n"
+        "    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), layer(), nn.Linear(144, 3))\n"
+        "def broken():\n    raise KeyError('no such setting')\n"
+    )
+    return tmp_path
+
+
+def saved(path, tensors):
+    save_file(tensors, path) if path.suffix == ".safetensors" else torch.save(tensors, path)
+    return path
+
+
+FORMS = {
+    "plain.safetensors": lambda t: t,
+    "plain.pt": lambda t: t,
+    "nested.pth": lambda t: {"epoch": 3, "state_dict": t, "optimizer": {"lr": 0.1}},
+    "model.pt": lambda t: {"model": {"state_dict": t}},
+    "parallel.pt": lambda t: {f"module.{name}": value for name, value in t.items()},
+    "compiled.pt": lambda t: {f"_orig_mod.module.{name}": value for name, value in t.items()},
+    "average.pt": lambda t: {"n_averaged": torch.tensor(2), **{f"module.{n}": v for n, v in t.items()}},
+    "half.safetensors": lambda t: {n: v.bfloat16().float() for n, v in t.items()},
+    "old.pt": lambda t: {n: v for n, v in t.items() if "num_batches" not in n},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_weights_of_many_forms(folder, form):
+    torch.manual_seed(0)
+    source = network().eval()
+    path = saved(folder / form, FORMS[form](source.state_dict()))
+    model = load_model("nets_here:net", path)
+    x = torch.rand(2, 1, 8, 8)
+    torch.testing.assert_close(model(x), source(x), rtol=0.02, atol=0.02)
+    assert not any(module.training for module in model.modules())
+
+
+def test_of_tied_tensors_one_is_enough(tmp_path):
+    source, model = Tied(), Tied()
+    tensors = {n: t for n, t in source.state_dict().items() if n != "second.weight"}
+    load_weights(model, read_weights(saved(tmp_path / "tied.safetensors", tensors)), tmp_path)
+    x = torch.rand(2, 4)
+    assert torch.equal(model(x), source(x))
+    assert model.second.weight is model.first.weight
+
+
+def test_normalisation_outside_the_network(folder):
+    torch.manual_seed(0)
+    path = saved(folder / "w.pt", network().state_dict())
+    plain, normalised = (
+        load_model("nets_here:net", path),
+        load_model("nets_here:net", path, mean=[0.3], std=[0.2]),
+    )
+    x = torch.rand(2, 1, 8, 8)
+    torch.testing.assert_close(normalised(x), plain((x - 0.3) / 0.2))
+    with pytest.raises(ConfigError, match="mean, std"):
+        load_model("nets_here:net", path, mean=[0.3])
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("nets_here", "package.module:function"),
+        ("nothing_here:net", "cannot be imported"),
+        ("nets_here:nothing", "cannot be imported"),
+        ("nets_here:broken", r"nets_here:broken\(\) failed \(KeyError"),
+        ("torchvision:resnet19", "did you mean resnet1"),
+        ("robustbench:Carmon2019Unlabeled", "robustbench"),
+    ],
+)
+def test_networks_that_cannot_be_made_are_named(folder, model, words):
+    with pytest.raises(ConfigError, match=words):
+        load_model(model, saved(folder / "w.pt", network().state_dict()))
+
+
+def test_files_that_are_no_weights_are_named(folder):
+    files = {
+        "missing.pt": "no such file",
+        "text.txt": "expected a file .safetensors",
+        "damaged.pt": "cannot be read",
+        "damaged.safetensors": "truncated or damaged",
+        "module.pt": "save the weights alone",
+        "list.pt": "holds list",
+        "other.pt": "no weights by name",
+        "architecture.pt": "another architecture",
+    }
+    (folder / "text.txt").write_text("nothing")
+    for name in ("damaged.pt", "damaged.safetensors"):
+        (folder / name).write_bytes(b"nothing")
+    torch.save(network(), folder / "module.pt")
+    torch.save([1], folder / "list.pt")
+    torch.save({"epoch": 3}, folder / "other.pt")
+    torch.save(nn.Linear(2, 2).state_dict(), folder / "architecture.pt")
+    for name, words in files.items():
+        with pytest.raises(ConfigError, match=words):
+            load_model("nets_here:net", folder / name)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "mnasnet0_5"])
+def test_classifiers_of_torchvision(tmp_path, name):
+    from torchvision import models
+
+    torch.manual_seed(0)
+    source = models.get_model(name, weights=None, num_classes=10).eval()
+    path = saved(tmp_path / "w.pth", {f"module.{n}": t for n, t in source.state_dict().items()})
+    x = torch.rand(2, 3, 64, 64)
+    assert torch.equal(load_model(f"torchvision:{name}", path)(x), source(x))
