@@ -230,7 +230,7 @@ def test_csv_keeps_every_column_and_twelve_digits():
 
 @pytest.fixture
 def workspace(tmp_path, monkeypatch) -> Path:
-    for name in ("digits", "mine"):
+    for name in ("fashion", "mine"):
         (tmp_path / "results" / name).mkdir(parents=True)
         (tmp_path / "results" / name / "models.csv").write_text("variant,test_err\nat,20\n")
     (tmp_path / "figures").mkdir()
@@ -240,11 +240,11 @@ def workspace(tmp_path, monkeypatch) -> Path:
 
 
 def test_a_notebook_finds_its_experiment(workspace, monkeypatch):
-    assert inputs("some_figure").experiment == "digits"
+    assert inputs("some_figure").experiment == "fashion"
     monkeypatch.setenv("ROBUST_FLATNESS_EXPERIMENT", "mine")
     assert inputs("some_figure").experiment == "mine"
-    monkeypatch.setattr("sys.argv", ["figures/some_figure.py", "digits"])
-    assert inputs("some_figure").experiment == "digits"
+    monkeypatch.setattr("sys.argv", ["figures/some_figure.py", "fashion"])
+    assert inputs("some_figure").experiment == "fashion"
     # In a notebook the arguments are the kernel's.
     monkeypatch.setattr("sys.argv", ["ipykernel_launcher.py", "-f", "kernel.json"])
     assert inputs("some_figure").experiment == "mine"
@@ -267,8 +267,8 @@ def test_a_script_reads_and_writes_what_its_rule_says(workspace):
 
 
 def test_an_unknown_experiment_is_named_with_those_there_are(workspace, monkeypatch):
-    monkeypatch.setenv("ROBUST_FLATNESS_EXPERIMENT", "digit")
-    with pytest.raises(FileError, match="there are digits, mine"):
+    monkeypatch.setenv("ROBUST_FLATNESS_EXPERIMENT", "fashon")
+    with pytest.raises(FileError, match="there are fashion, mine"):
         inputs("some_figure")
 
 
