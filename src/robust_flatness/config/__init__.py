@@ -29,7 +29,6 @@ _HOME = {
     "ModelSpec": "config.training",
     "NAME": "config.values",
     "NonNegative": "config.values",
-    "PUBLISHED_STEPS": "config.training",
     "Positive": "config.values",
     "Precision": "config.values",
     "Probability": "config.values",

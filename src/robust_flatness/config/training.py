@@ -1,5 +1,6 @@
 """Network and training, and everything that the variants change in them."""
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -141,11 +142,15 @@ class TrainJob(Spec):
     training: TrainingSpec
 
 
-#: Updates of the published training: 150 epochs of 391 batches.
-PUBLISHED_STEPS = 58650
+#: The longest of the published memories, and what it may leave of the initial weights.
+LONGEST_DECAY, LEFT_OF_START = 0.9975, 0.01
 
 
 def rescaled_decay(decay: float, steps: int) -> float:
-    """Decay per step that forgets as much over `steps` updates as `decay` does over the published
-    58,650: decay^(58650 / steps)."""
-    return decay ** (PUBLISHED_STEPS / steps)
+    """Decay per update of the average over a training of `steps` updates.
+
+    The published one where that is long enough; in a shorter training all decays are raised to the one power
+    by which 0.9975, the longest of the published memories, has forgotten the initial weights to a hundredth:
+    decay^max(1, ln 0.01 / (steps ln 0.9975)). Below 1,840 updates, that is.
+    """
+    return decay ** max(1.0, math.log(LEFT_OF_START) / (steps * math.log(LONGEST_DECAY)))
