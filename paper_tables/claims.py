@@ -16,6 +16,6 @@ from robust_flatness.plotting import inputs, verdicts
 notebook = inputs("claims", globals().get("snakemake"))
 
 # %%
-judged = claims.judge(notebook.tables, notebook.printed and notebook.printed.tables)
+judged = claims.judge(notebook.tables_with_examples, notebook.printed and notebook.printed.tables)
 title = f"The claims, judged on {notebook.experiment}"
 notebook.write(verdicts.texts(judged, title, notebook.experiment))

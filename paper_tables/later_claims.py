@@ -19,6 +19,6 @@ notebook = inputs("later_claims", globals().get("snakemake"))
 # %%
 rules = frames.repository() / "config" / "later-claims.yaml"
 published = notebook.printed and notebook.printed.tables
-judged = claims.judge(notebook.tables, published, rules)
+judged = claims.judge(notebook.tables_with_examples, published, rules)
 title = f"Claims made since the talk, judged on {notebook.experiment}"
 notebook.write(verdicts.texts(judged, title, notebook.experiment))

@@ -10,7 +10,7 @@ Without a name the experiment is `fashion`.
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -198,7 +198,13 @@ class Notebook:
 
     @cached_property
     def tables(self) -> frames.Tables:
+        """The experiment's tables, without the long one of single examples."""
         return frames.read_tables(self.directory)
+
+    @property
+    def tables_with_examples(self) -> frames.Tables:
+        """The experiment's tables, all of them."""
+        return replace(self.tables, examples=frames.read_examples(self.directory / "examples.csv"))
 
     @cached_property
     def published(self) -> Layer:

@@ -280,15 +280,14 @@ def read_examples(path: Path) -> pd.DataFrame:
     return _read_plain(path, EXAMPLES)
 
 
-def read_tables(directory: Path, examples: bool = True) -> Tables:
-    """The tables under `results/<experiment>/`; the long one of examples only if asked for."""
+def read_tables(directory: Path) -> Tables:
+    """The tables under `results/<experiment>/`, but for the long one of single examples (`read_examples`)."""
     directory = Path(directory)
     return Tables(
         models=read_models(directory / "models.csv"),
         history=read_history(directory / "history.csv"),
         series=read_series(directory / "series.csv"),
         landscape=read_landscape(directory / "landscape.csv"),
-        examples=read_examples(directory / "examples.csv") if examples else empty(EXAMPLES),
     )
 
 
