@@ -70,7 +70,8 @@ def draw():
         axes.set_xlabel("Epoch (share of training)")
         axes.tick_params(labelbottom=True)
     note = notebook.beside("Dashed: published, CIFAR-10", "compare the course, not the values")
-    style.legend_below(figure, style.entries(panels), 6, f"{note} {curves.BEYOND * beyond}".strip())
+    note = " ".join(filter(None, [note, notebook.ours.spread("Bands"), curves.BEYOND * beyond]))
+    style.legend_below(figure, style.entries(panels), 6, note)
     return figure
 
 

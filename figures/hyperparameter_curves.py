@@ -61,7 +61,9 @@ def draw():
     legend = {"handlelength": 0.8, "labelspacing": 0.1, "borderaxespad": 0.1, "columnspacing": 0.6}
     for axes in used:
         axes.legend(fontsize=5, loc="upper right", ncols=2, **legend)
-    note = f"Epoch (share of training)\nGrey: the AT baseline. {curves.APPLIED} {curves.BEYOND * beyond} "
+    applied = any("(" in value for order in methods.values() for _, value in order)
+    note = "Epoch (share of training)\nGrey: the AT baseline. "
+    note += f"{curves.APPLIED * applied} {curves.BEYOND * beyond} "
     note += notebook.beside("Dashed: published, CIFAR-10, of variants in the paper's figures")
     style.name_grid(figure, note, "Test RLoss (lower is more robust)", bottom=0.7)
     return figure

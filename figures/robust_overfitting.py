@@ -72,9 +72,10 @@ def draw():
         axes.set(xlabel="Epoch (share of training)")
         axes.set_title(name)
     beyond = curves.scale(panels)
-    note = errors() + "Training examples as the training attacks them, augmented. "
+    note = errors() + "On training examples: by the attack of the training itself, augmented. "
     note += notebook.beside("Dashed: published, CIFAR-10", "compare the course, not the values")
-    style.legend_below(figure, style.entries(panels), 6, f"{note} {curves.BEYOND * beyond}")
+    note = " ".join(filter(None, [note, notebook.ours.spread("Bands"), curves.BEYOND * beyond]))
+    style.legend_below(figure, style.entries(panels), 6, note)
     return figure
 
 

@@ -21,7 +21,7 @@ slugs.sort(key=lambda slug: slug != "at")
 
 # %%
 def draw():
-    columns = min(5, len(slugs))
+    columns = min(len(slugs), min((5, 4, 6), key=lambda count: -len(slugs) % count))
     rows = -(-len(slugs) // columns)
     figure, panels = style.grid(rows, columns, height=1.05, bottom=0.6, sharex=True, sharey=True)
     baseline = curves.test_curve(notebook.ours, "at")

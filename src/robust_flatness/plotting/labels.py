@@ -82,6 +82,9 @@ def place_labels(
         # Beside another point a label would be taken for that one's, line or not.
         doubtful = nearest < np.maximum(1.5 * own, own + 2 * pixel)
         costs = 0.05 * distances + _cost(boxes, paths, others, lines, frame, reach=2.5 * pixel)
+        # A short level line before a number would read as a minus.
+        level = (np.abs(toward[:, 1]) < 0.3) & words[0].isdigit()
+        costs += 1.0 * (level & (distances > DISTANCES[0]))
         costs += 1.5 * doubtful + 4.0 * (nearest < 3 * pixel)
         costs += 1e6 * sum((_overlap(boxes, box) for box in taken), np.zeros(len(boxes)))
         costs += 8.0 * sum((_crosses(paths, box) for box in taken), np.zeros(len(boxes)))
@@ -92,7 +95,8 @@ def place_labels(
         text.set_position(inverse.transform(middles[best]))
         taken.append(boxes[best])
         written.append(text)
-        if distances[best] > DISTANCES[0] or nearest[best] < own[best] + 8 * pixel:
+        near_another = nearest[best] < own[best] + 8 * pixel and not level[best]
+        if distances[best] > DISTANCES[0] or near_another:
             lines.append(paths[best])
             line = inverse.transform(paths[best][[0, -1]])
             axes.plot(*line.T, color=color, linewidth=0.4, transform=axes.transAxes, zorder=5)

@@ -107,15 +107,29 @@ class Layer:
         """Variants that have not learnt: drawn apart and in no correlation."""
         return self.variants[~self.variants["learnt"]]
 
+    def spread(self, what: str) -> str:
+        """What bars or bands mean, with the number of seeds; "" where all variants have one."""
+        rows = self.variants[self.variants["seeds"] > 1]
+        counts = sorted({int(count) for count in rows["seeds"]})
+        if not counts:
+            return ""
+        who = ", ".join(map(looks.variant, rows["variant"])) if len(rows) < 4 else "variants"
+        return f"{what}: one standard deviation over {' or '.join(map(str, counts))} seeds of {who}."
+
     @property
     def note(self) -> str:
+        """What bars mean, which variants have not learnt, and which came out as one model."""
+        return " ".join(filter(None, [self.spread("Bars"), self.apart]))
+
+    @property
+    def apart(self) -> str:
         """Which variants have not learnt, and which came out as one model; "" if none."""
         sentences = []
         names = ", ".join(map(looks.variant, self.unlearnt["variant"]))
         if names:
             sentences.append(
-                f"Not learnt (clean training error near that of a guess), drawn as grey crosses and left out "
-                f"of all coefficients: {names}."
+                "Not learnt (clean training error near that of a guess), grey crosses in figures, in no "
+                f"coefficient: {names}."
             )
         groups: dict[str, list[str]] = {}
         for slug, same in self.evidence.repeated.items():

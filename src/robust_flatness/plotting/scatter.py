@@ -195,7 +195,8 @@ def correlation_figure(
     families = [*(name for layer in notebook.layers for name in layer.variants["family"])]
     entries = style.handles([*families, *([schema.ROBUSTBENCH] if robustbench else [])])
     single = columns == len(rows) == 1
-    figure, grid = style.cells(len(rows), columns, height=height * len(rows) + (0.35 if single else 0.75))
+    tall = max(height + 0.35, 3.7) if single else height * len(rows) + 0.75
+    figure, grid = style.cells(len(rows), columns, height=tall)
     drawn = []
     for row, cells in enumerate(rows):
         for column, (layer, x, y) in enumerate(cells):

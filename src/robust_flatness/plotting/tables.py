@@ -71,7 +71,7 @@ def notes(notebook: Notebook, *sentences: str) -> list[str]:
     """Notes below a table: the given ones, what to compare, and which variants did not learn or are one."""
     words = [word for word in sentences if word]
     words += filter(None, [notebook.beside("Published: CIFAR-10", "compare rank and sign, not values")])
-    return [*words, *filter(None, [notebook.ours.note])]
+    return [*words, *filter(None, [notebook.ours.apart])]
 
 
 def texts(
