@@ -14,7 +14,7 @@
 import pandas as pd
 
 from robust_flatness.analysis.correlation import coefficient, correlate
-from robust_flatness.plotting import inputs, tables
+from robust_flatness.plotting import inputs, typeset
 from robust_flatness.tables import aggregate, schema
 
 notebook = inputs("correlations", globals().get("snakemake"))
@@ -69,15 +69,15 @@ frame["name"] = [
 
 # %%
 columns = {
-    "name": tables.Column("Measure"),
-    "coefficient": tables.Column("Coefficient"),
-    "value": tables.Column("Value", tables.digits(3)),
-    "low": tables.Column("95 % from", tables.digits(3)),
-    "high": tables.Column("to", tables.digits(3)),
-    "p_permutation": tables.Column("p, permutation", tables.p_value),
-    "p_student": tables.Column("p, Student", tables.p_value),
-    "n": tables.Column("n", tables.digits(0)),
-    "published": tables.Column("Published", tables.digits(3)),
+    "name": typeset.Column("Measure"),
+    "coefficient": typeset.Column("Coefficient"),
+    "value": typeset.Column("Value", typeset.digits(3)),
+    "low": typeset.Column("95 % from", typeset.digits(3)),
+    "high": typeset.Column("to", typeset.digits(3)),
+    "p_permutation": typeset.Column("p, permutation", typeset.p_value),
+    "p_student": typeset.Column("p, Student", typeset.p_value),
+    "n": typeset.Column("n", typeset.digits(0)),
+    "published": typeset.Column("Published", typeset.digits(3)),
 }
 if notebook.printed is None:
     columns.pop("published")
@@ -86,7 +86,7 @@ notes = [
     "printed table (RErr by AutoAttack), so that rounding is in it."
 ]
 notebook.write(
-    tables.texts(
+    typeset.texts(
         frame, columns, f"Correlations over variants ({notebook.experiment})", notes, sections="with"
     )
 )

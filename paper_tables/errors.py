@@ -9,7 +9,7 @@
 # Clean and robust errors on test and training examples, and of the early-stopped checkpoint.
 
 # %%
-from robust_flatness.plotting import inputs, tables
+from robust_flatness.plotting import inputs, typeset
 from robust_flatness.tables import aggregate
 
 notebook = inputs("errors", globals().get("snakemake"))
@@ -26,16 +26,16 @@ HEADINGS = {
     "best_test_rerr_aa": ("Early-stopped, AA", 1),
 }
 PAIRED = ("test_rerr_pgd", "test_rerr_aa")
-frame = tables.variants(notebook, [*HEADINGS])
+frame = typeset.variants(notebook, [*HEADINGS])
 by = aggregate.robust_error_column(frame)
 frame = frame.sort_values(by, kind="stable").dropna(axis="columns", how="all")
 
 # %%
-columns = {"label": tables.Column("Method")}
+columns = {"label": typeset.Column("Method")}
 for name, heading in HEADINGS.items():
-    pair = tables.compared({name: heading})
+    pair = typeset.compared({name: heading})
     columns |= pair if name in PAIRED else {name: pair[name]}
 words = [word for word in notebook.tables.models.get("autoattack", []) if word][:1] or ["not run"]
 note = f"In per cent, by increasing RErr. AA: {words[0]}. Every published column is in the CSV."
 title = f"Errors of all variants ({notebook.experiment})"
-notebook.write(tables.texts(frame, columns, title, tables.notes(notebook, note)))
+notebook.write(typeset.texts(frame, columns, title, typeset.notes(notebook, note)))

@@ -14,7 +14,7 @@
 import pandas as pd
 
 from robust_flatness.analysis.grouping import GROUPS, with_groups
-from robust_flatness.plotting import inputs, tables
+from robust_flatness.plotting import inputs, typeset
 from robust_flatness.tables import aggregate
 from robust_flatness.tables.printed import read_printed
 
@@ -30,7 +30,7 @@ names = dict(
 
 # %%
 ours = notebook.ours.variants
-grouped = with_groups(ours.assign(label=tables.labels(ours)))
+grouped = with_groups(ours.assign(label=typeset.labels(ours)))
 variants = grouped.reindex(columns=["variant", "label", "group", *shown])
 rows = []
 for group in [*GROUPS, ""]:
@@ -54,10 +54,10 @@ HEADINGS = {
     "worst_flatness_rloss": ("Worst-case flatness", 2),
     f"early_stop_rerr_{attack}": ("RErr early-stopped", 1),
 }
-columns = {"label": tables.Column("Method"), **tables.compared(HEADINGS)}
+columns = {"label": typeset.Column("Method"), **typeset.compared(HEADINGS)}
 words = [word for word in notebook.tables.models.get("autoattack", ()) if word]
 note = f"RErr in per cent, by {words[0] if words and attack == 'aa' else 'PGD'}."
 note += " Published: ResNet-18, RErr by AutoAttack." * bool(notebook.printed)
 title = f"Robustness and flatness of selected methods ({notebook.experiment})"
 frame = frame.drop(columns=["group"])
-notebook.write(tables.texts(frame, columns, title, tables.notes(notebook, note), sections="section"))
+notebook.write(typeset.texts(frame, columns, title, typeset.notes(notebook, note), sections="section"))

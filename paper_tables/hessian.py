@@ -11,7 +11,7 @@
 # measures.
 
 # %%
-from robust_flatness.plotting import inputs, tables
+from robust_flatness.plotting import inputs, typeset
 from robust_flatness.tables import aggregate, frames, schema
 from robust_flatness.tables.printed import read_printed
 
@@ -35,12 +35,12 @@ frame = frame.sort_values("variant", key=lambda slugs: slugs.map(order), kind="s
 
 # %%
 columns = {
-    "label": tables.Column("Model"),
-    rerr: tables.Column("RErr test (%)", tables.digits(1)),
-    "hessian_min": tables.Column("λmin", tables.digits(1)),
-    **tables.compared({"hessian_max": ("λmax", 1), "convexity": ("|λmin| / |λmax|", 3)}),
+    "label": typeset.Column("Model"),
+    rerr: typeset.Column("RErr test (%)", typeset.digits(1)),
+    "hessian_min": typeset.Column("λmin", typeset.digits(1)),
+    **typeset.compared({"hessian_max": ("λmax", 1), "convexity": ("|λmin| / |λmax|", 3)}),
 }
 notes = ["The published eigenvalues sum the loss of four batches: about four times those of the mean loss."]
 if frame["hessian_max"].isna().all():
     notes.insert(0, "Not measured here: add measures.hessian to the config.")
-notebook.write(tables.texts(frame, columns, f"Hessian and convexity ({notebook.experiment})", notes))
+notebook.write(typeset.texts(frame, columns, f"Hessian and convexity ({notebook.experiment})", notes))

@@ -9,14 +9,14 @@
 # Clean and robust cross-entropy on test and training examples, and all four flatness measures.
 
 # %%
-from robust_flatness.plotting import inputs, tables
+from robust_flatness.plotting import inputs, typeset
 from robust_flatness.tables import schema
 
 notebook = inputs("losses", globals().get("snakemake"))
 
 # %%
 measures = [*schema.LOSSES, "best_test_rloss_pgd", *schema.FLATNESS]
-frame = tables.variants(notebook, measures, more=["avg_flatness_rloss_se"])
+frame = typeset.variants(notebook, measures, more=["avg_flatness_rloss_se"])
 frame = frame.sort_values("test_rloss_pgd", kind="stable").dropna(axis="columns", how="all")
 
 # %%
@@ -28,10 +28,10 @@ HEADINGS = {
     **{"avg_flatness_ce": ("Average-case, CE", 2), "worst_flatness_ce": ("Worst-case, CE", 2)},
 }
 PAIRED = ("test_rloss_pgd", "avg_flatness_rloss")
-columns = {"label": tables.Column("Method")}
+columns = {"label": typeset.Column("Method")}
 for name, heading in HEADINGS.items():
-    pair = tables.compared({name: heading})
+    pair = typeset.compared({name: heading})
     columns |= pair if name in PAIRED else {name: pair[name]}
 note = "By increasing RLoss. RLoss by PGD; every published column is in the CSV."
 title = f"Losses and flatness of all variants ({notebook.experiment})"
-notebook.write(tables.texts(frame, columns, title, tables.notes(notebook, note)))
+notebook.write(typeset.texts(frame, columns, title, typeset.notes(notebook, note)))

@@ -11,7 +11,7 @@
 # this family in the experiment's own results stand beside them.
 
 # %%
-from robust_flatness.plotting import inputs, tables
+from robust_flatness.plotting import inputs, typeset
 from robust_flatness.tables import schema
 
 notebook = inputs("robustbench", globals().get("snakemake"))
@@ -31,9 +31,9 @@ HEADINGS = {
     "avg_flatness_rloss": ("Average-case flatness", 2),
     "worst_flatness_rloss": ("Worst-case flatness", 2),
 }
-columns = {"label": tables.Column("Model"), "variant": tables.Column("RobustBench name")}
+columns = {"label": typeset.Column("Model"), "variant": typeset.Column("RobustBench name")}
 for name, (heading, digits) in HEADINGS.items():
-    columns[name] = tables.Column(heading, tables.digits(digits))
-    columns[f"{name}_measured"] = tables.Column(f"{heading}, measured", tables.digits(digits))
+    columns[name] = typeset.Column(heading, typeset.digits(digits))
+    columns[f"{name}_measured"] = typeset.Column(f"{heading}, measured", typeset.digits(digits))
 notes = ["Published: CIFAR-10, on test examples unless said otherwise; errors in per cent."]
-notebook.write(tables.texts(frame, columns, "RobustBench models, as printed in the paper", notes))
+notebook.write(typeset.texts(frame, columns, "RobustBench models, as printed in the paper", notes))

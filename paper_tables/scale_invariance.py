@@ -10,7 +10,7 @@
 # that outputs stay): errors and flatness do not change, the largest eigenvalue does.
 
 # %%
-from robust_flatness.plotting import inputs, tables
+from robust_flatness.plotting import inputs, typeset
 from robust_flatness.tables.printed import read_printed
 
 notebook = inputs("scale_invariance", globals().get("snakemake"))
@@ -42,9 +42,9 @@ HEADINGS = {
     "worst_flatness_ce": ("Worst-case flatness in CE", 2),
     "hessian_max": ("λmax", 1),
 }
-columns = {"label": tables.Column("Model"), **tables.compared(HEADINGS)}
+columns = {"label": typeset.Column("Model"), **typeset.compared(HEADINGS)}
 notes = ["Errors in per cent. The published worst-case flatness in CE of `at` is 0.86 here, 21.05 elsewhere."]
 lacking = [slug for slug in SLUGS if slug not in set(frame["variant"])]
 if lacking:
     notes.insert(0, f"Not measured here: {', '.join(lacking)}; add them to the experiment's variants.")
-notebook.write(tables.texts(frame, columns, f"Scale invariance ({notebook.experiment})", notes))
+notebook.write(typeset.texts(frame, columns, f"Scale invariance ({notebook.experiment})", notes))

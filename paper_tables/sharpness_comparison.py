@@ -15,7 +15,7 @@
 # %%
 from robust_flatness.analysis import comparison
 from robust_flatness.analysis.evidence import Evidence
-from robust_flatness.plotting import inputs, looks, tables
+from robust_flatness.plotting import inputs, looks, typeset
 from robust_flatness.tables import frames, schema
 
 notebook = inputs("sharpness_comparison", globals().get("snakemake"))
@@ -51,9 +51,9 @@ def wide(rows):
 shown = wide(compared)
 shown["loss"] = shown["loss"].map(LOSSES)
 shown["section"] = [f"with {schema.describe(name)}" for name in shown["against"]]
-columns = {"words": tables.Column("Measure"), "loss": tables.Column("On"), "group": tables.Column("Kind")}
-columns |= {name: tables.Column(heading) for name, heading in HEADINGS.items()}
-columns["passes"] = tables.Column("Passes", tables.digits(0))
+columns = {"words": typeset.Column("Measure"), "loss": typeset.Column("On"), "group": typeset.Column("Kind")}
+columns |= {name: typeset.Column(heading) for name, heading in HEADINGS.items()}
+columns["passes"] = typeset.Column("Passes", typeset.digits(0))
 
 # %%
 notes = [
@@ -68,6 +68,6 @@ if against:
     told = "; ".join(advantage.words for advantage in against)
     notes.append(f"Spearman's of average-case flatness in RLoss with test RLoss, signs left out: {told}.")
 title = f"Which sharpness predicts robust generalisation, {notebook.experiment}"
-texts = tables.texts(shown.drop(columns=["order", "target"]), columns, title, notes, "section")
-texts[".csv"] = frames.frame_text(compared.map(tables.rounded))
+texts = typeset.texts(shown.drop(columns=["order", "target"]), columns, title, notes, "section")
+texts[".csv"] = frames.frame_text(compared.map(typeset.rounded))
 notebook.write(texts)

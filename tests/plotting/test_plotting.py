@@ -12,7 +12,7 @@ import pytest
 
 from robust_flatness.config import TrainingSpec
 from robust_flatness.errors import FileError
-from robust_flatness.plotting import curves, inputs, looks, style, tables
+from robust_flatness.plotting import curves, inputs, looks, style, typeset
 from robust_flatness.plotting.labels import place_labels
 from robust_flatness.plotting.notebook import Layer
 from robust_flatness.tables import frames, importing, printed, schema
@@ -170,12 +170,12 @@ def table() -> dict[str, str]:
         }
     )
     columns = {
-        "name": tables.Column("Name"),
-        "value": tables.Column("Value", tables.digits(2)),
-        "p": tables.Column("p", tables.p_value),
-        "absent": tables.Column("Absent"),
+        "name": typeset.Column("Name"),
+        "value": typeset.Column("Value", typeset.digits(2)),
+        "p": typeset.Column("p", typeset.p_value),
+        "absent": typeset.Column("Absent"),
     }
-    return tables.texts(frame, columns, "A table", ["A note."], sections="group")
+    return typeset.texts(frame, columns, "A table", ["A note."], sections="group")
 
 
 def test_markdown_is_a_table_with_sections():
@@ -205,13 +205,13 @@ def test_latex_is_escaped_and_aligned():
 
 def test_latex_pairs_share_a_heading():
     frame = pd.DataFrame({"label": ["AT"], "a": [1.0], "a_published": [2.0], "b": [3.0]})
-    columns = {"label": tables.Column("Method"), **tables.compared({"a": ("RErr", 1), "b": ("CE", 2)})}
-    lines = tables.texts(frame, columns, "T")[".tex"].splitlines()
+    columns = {"label": typeset.Column("Method"), **typeset.compared({"a": ("RErr", 1), "b": ("CE", 2)})}
+    lines = typeset.texts(frame, columns, "T")[".tex"].splitlines()
     top = lines.index(r"\toprule")
     assert lines[top + 1] == r" & \multicolumn{2}{c}{RErr} &  \\"
     assert lines[top + 2] == r"\cmidrule(lr){2-3}"
     assert lines[top + 3] == r"Method & here & published & CE \\"
-    alone = tables.texts(frame.drop(columns=["a_published"]), columns, "T")[".tex"]
+    alone = typeset.texts(frame.drop(columns=["a_published"]), columns, "T")[".tex"]
     assert r"Method & RErr & CE \\" in alone
 
 
@@ -224,7 +224,7 @@ def test_html_holds_every_cell_escaped():
 
 def test_csv_keeps_every_column_and_twelve_digits():
     frame = pd.DataFrame({"value": [1 / 3, math.nan], "hidden": [2.0, 1e-9]})
-    text = tables.texts(frame, {"value": tables.Column("Value", tables.digits(1))}, "T")[".csv"]
+    text = typeset.texts(frame, {"value": typeset.Column("Value", typeset.digits(1))}, "T")[".csv"]
     assert text == "value,hidden\n0.333333333333,2\n,1e-09\n"
 
 

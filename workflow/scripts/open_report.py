@@ -1,11 +1,12 @@
 """The first page of Snakemake's report: the experiment and the verdicts on the claims."""
 
-import csv
 from pathlib import Path
 
+from robust_flatness.tables.rows import read_rows
+
 snakemake = snakemake  # noqa: F821 (given by Snakemake)
-with open(snakemake.input.claims, newline="", encoding="utf-8") as file:
-    verdicts = {row["claim"]: row["verdict"] for row in csv.DictReader(file) if row["claim"]}
+claims = read_rows(Path(snakemake.input.claims), need=["claim", "verdict"]).rows
+verdicts = {row["claim"]: row["verdict"] for row in claims if row["claim"]}
 lines = [
     f"**{snakemake.params.experiment}**: {snakemake.params.description}",
     "",

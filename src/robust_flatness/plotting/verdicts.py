@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from robust_flatness.analysis.claims import Claim, claims_frame, verdicts_table
-from robust_flatness.plotting import tables
+from robust_flatness.plotting import typeset
 
 NOTE = (
     "A test with a sign holds if its 95 % interval lies on that side of 0 and p < 0.05 (two-sided). Over "
@@ -23,17 +23,17 @@ def texts(judged: Sequence[Claim], title: str, experiment: str) -> dict[str, str
         headings[claim.name]: f"{claim.spec.statement}\n\nRule: {claim.spec.rule}" for claim in judged
     }
     columns = {
-        "statistic": tables.Column("Statistic"),
-        "value": tables.Column("Value", tables.digits(2)),
-        "low": tables.Column("95 % from", tables.digits(2)),
-        "high": tables.Column("to", tables.digits(2)),
-        "interval_over": tables.Column("over"),
-        "n": tables.Column("n", tables.digits(0)),
-        "p": tables.Column("p", tables.p_value),
-        "published": tables.Column("Published", tables.digits(2)),
-        "talk": tables.Column("Talk", tables.digits(2)),
-        "shown": tables.Column("Outcome"),
-        "note": tables.Column("Note"),
+        "statistic": typeset.Column("Statistic"),
+        "value": typeset.Column("Value", typeset.digits(2)),
+        "low": typeset.Column("95 % from", typeset.digits(2)),
+        "high": typeset.Column("to", typeset.digits(2)),
+        "interval_over": typeset.Column("over"),
+        "n": typeset.Column("n", typeset.digits(0)),
+        "p": typeset.Column("p", typeset.p_value),
+        "published": typeset.Column("Published", typeset.digits(2)),
+        "talk": typeset.Column("Talk", typeset.digits(2)),
+        "shown": typeset.Column("Outcome"),
+        "note": typeset.Column("Note"),
     }
     verdicts = verdicts_table(judged, experiment)
-    return tables.texts(frame, columns, title, [NOTE], "section", paragraphs, verdicts)
+    return typeset.texts(frame, columns, title, [NOTE], "section", paragraphs, verdicts)
