@@ -227,6 +227,11 @@ BAD = {
     ),
     "unknown model": ({"model__name": "vgg"}, ["model.name", "'vgg'", "'resnet18', 'small-resnet'"]),
     "unknown activation": ({"model__activation": "tanh"}, ["model.activation", "'tanh'", "'relu'"]),
+    "own objective without a class": (
+        {"training__objective": "losses:"},
+        ["training.objective", "package.module:Class"],
+    ),
+    "unknown optimizer": ({"training__optimizer": "lion"}, ["training.optimizer", "'lion'", "'sgd'"]),
     "unknown objective": ({"training__objective": "gan"}, ["training.objective", "'gan'", "'trades'"]),
     "unknown field": ({"training__epoch": 3}, ["training.epoch", "unknown field", "'epochs'?", "batch_size"]),
     "unknown section": ({"measure": {}}, ["measure", "unknown field", "did you mean 'measures'?"]),

@@ -100,6 +100,7 @@ def applied_settings(job: TrainJob) -> dict:
         "milestones": "/".join(f"{milestone:g}" for milestone in job.training.milestones),
     }
     settings["model"] = settings.pop("name")
+    settings |= settings.pop("objective_parameters")
     return settings
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from robust_flatness.training.entropy_sgd import EntropySGD
+from robust_flatness.training.optimizers.entropy_sgd import EntropySGD
 
 
 def quadratic(w, curvatures):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from robust_flatness.training.sgd import SGD
+from robust_flatness.training.optimizers.sgd import SGD
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])

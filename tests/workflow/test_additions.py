@@ -1,4 +1,4 @@
-"""A measure and a family of one's own: one file and its name in the registry, and YAML; nothing else."""
+"""Additions: a measure is one file and its name in the registry, a loss one file, a family YAML."""
 
 import csv
 import os
@@ -43,13 +43,32 @@ MEASURE = Measure(
     checkpoints=("last",),
 )
 '''
+LOSS = """
+'''A loss.'''
+
+from torch.nn import functional as F
+
+from robust_flatness.training.objectives.base import Objective
+
+SUPPORTS = ("label_smoothing",)
+
+
+class Shifted(Objective):
+    def __call__(self, forward, batch):
+        logits = forward(batch.x_adv)
+        shifted = logits + self.spec.objective_parameters["shift"] * F.one_hot(batch.target, logits.shape[1])
+        return F.cross_entropy(shifted, batch.target, label_smoothing=batch.smoothing), logits
+
+
+OBJECTIVE = Shifted
+"""
 CONFIG = """
 experiment: additions
-variants: [at, trades-6, weight-decay-0.05, mine]
-epsilon: 0.15
+variants: [at, trades-6, weight-decay-0.05, mine, alone]
+epsilon: 0.03
 data: {name: digits, train: 20, early_stopping: 20, test: 20}
-model: {name: small-resnet, width: 2}
-training: {epochs: 1, batch_size: 10, steps: 1}
+model: {name: small-resnet, width: 4}
+training: {epochs: 20, batch_size: 5, learning_rate: 0.1, steps: 1}
 measures:
   robustness: {attack: {steps: 1, restarts: 1}, autoattack: null}
   flatness:
@@ -57,9 +76,10 @@ measures:
     average: {xi: [0.5], samples: 1, clean_samples: 1}
     worst: {xi: [0.003], steps: 1, restarts: 1}
 own_variants:
-  mine: {label: Mine, family: my-family, set: {objective: trades, objective_weight: 2}}
+  mine: {label: Mine, family: mine, set: {objective: my-loss, objective_parameters: {shift: 2}}}
+  alone: {label: Alone, family: mine, set: {objective: "losses:Shifted", objective_parameters: {shift: 3}}}
 families:
-  my-family: {label: My family, color: orange, marker: D}
+  mine: {label: My family, color: orange, marker: D}
 """
 TARGETS = ["results/additions/models.csv", "paper_tables/additions/correlations.csv"]
 FIGURE = "rloss_vs_average_flatness"
@@ -79,6 +99,8 @@ def checkout(tmp_path_factory) -> Path:
     changed = re.sub(r"\bsharpness\b", "sharpness, toy", registry)
     assert changed.count("toy") == registry.count("sharpness") == 2  # the import and the list
     (measuring / "registry.py").write_text(changed)
+    (folder / "src/robust_flatness/training/objectives/my_loss.py").write_text(LOSS)
+    (folder / "losses.py").write_text(LOSS)
     (folder / "mine.yaml").write_text(CONFIG)
     return folder
 
@@ -98,12 +120,14 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def test_they_are_found_everywhere(checkout, monkeypatch):
     plan = snakemake(checkout, "--dry-run")
-    assert re.search(r"^toy\s+4$", plan, re.MULTILINE)
-    assert re.search(r"^train_variant\s+4$", plan, re.MULTILINE)
+    assert re.search(r"^toy\s+5$", plan, re.MULTILINE)
+    assert re.search(r"^train_variant\s+5$", plan, re.MULTILINE)
     snakemake(checkout, "--", *TARGETS, f"figures/additions/{FIGURE}.pdf")
     models = rows(checkout / TARGETS[0])
-    assert {row["variant"] for row in models if row["family"] == "my-family"} == {"mine"}
+    assert {row["variant"] for row in models if row["family"] == "mine"} == {"mine", "alone"}
     assert all((float(row["toy"]) > 0) if row["checkpoint"] == "last" else not row["toy"] for row in models)
+    shifts = {row["variant"]: row["setting_shift"] for row in models}
+    assert (shifts["mine"], shifts["alone"], shifts["at"]) == ("2", "3", "")
     assert "toy" in {row["measure"] for row in rows(checkout / TARGETS[1])}
     assert "toy of the weights" in (checkout / TARGETS[1]).with_suffix(".md").read_text()
     assert "My family" in legend(checkout, monkeypatch)

@@ -1,10 +1,13 @@
 """Network and training, and everything that the variants change in them."""
 
 import math
-from typing import Annotated, Literal
+import re
+from functools import partial
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from robust_flatness.config.kinds import NETWORKS, OBJECTIVES, OPTIMIZERS, check_name, declared, names
 from robust_flatness.config.values import (
     Count,
     Integer,
@@ -18,12 +21,16 @@ from robust_flatness.config.values import (
     parse_list,
 )
 
+Network = Annotated[str, AfterValidator(partial(check_name, NETWORKS))]
+Optimizer = Annotated[str, AfterValidator(partial(check_name, OPTIMIZERS))]
+Objective = Annotated[str, AfterValidator(partial(check_name, OBJECTIVES, own="package.module:Class"))]
+
 
 class ModelSpec(Spec):
-    """An architecture: `name` as in `robust_flatness.models.MODELS`, `width` channels in the
-    first stage (160 in a WideResNet-28-10); `dropout` is the probability in every residual block."""
+    """An architecture: `name` that of a file in `models/networks`, `width` channels in the first
+    stage (160 in a WideResNet-28-10); `dropout` is the probability in every residual block."""
 
-    name: Literal["resnet18", "small-resnet", "preact-resnet18", "wide-resnet-28", "wide-resnet-34"]
+    name: Network
     width: Count
     activation: Literal["relu", "mish", "silu", "gelu"] = "relu"
     dropout: Annotated[Real, Field(ge=0, lt=1)] = 0.0
@@ -49,7 +56,7 @@ class TrainingSpec(Spec):
     epochs: Count = 150
     batch_size: Annotated[Integer, Field(ge=2)] = 128
     """At least 2: batch norm has no statistics of one image."""
-    optimizer: Literal["sgd", "adam", "entropy-sgd"] = "sgd"
+    optimizer: Optimizer = "sgd"
     learning_rate: Positive = 0.05
     momentum: Annotated[Real, Field(ge=0, lt=1)] = 0.9
     weight_decay: NonNegative = 0.0005
@@ -75,7 +82,9 @@ class TrainingSpec(Spec):
     attack_predicted_label: bool = False
     """PGD against the label predicted on the clean example ("prevent label leaking")."""
 
-    objective: Literal["at", "trades", "mart", "self-supervision"] = "at"
+    objective: Objective = "at"
+    objective_parameters: dict[str, Any] = Field(default_factory=dict)
+    """What else a loss of one's own takes."""
     objective_weight: NonNegative = 0.0
     """lambda of TRADES, MART and self-supervision."""
     adversarial_fraction: Probability = 1.0
@@ -109,22 +118,27 @@ class TrainingSpec(Spec):
 
     @model_validator(mode="after")
     def _check(self) -> "TrainingSpec":
-        for field, given, objectives in (
-            ("label_smoothing", self.label_smoothing > 0, ("at", "trades", "self-supervision")),
-            ("attack_predicted_label", self.attack_predicted_label, ("at", "mart")),
-            ("attack_incorrect: false", not self.attack_incorrect, ("at", "trades", "mart")),
-            ("stop_after_flip", self.stop_after_flip is not None, ("at", "mart")),
-            ("adversarial_fraction < 1", self.adversarial_fraction < 1, ("self-supervision",)),
+        for field, given in (
+            ("label_smoothing", self.label_smoothing > 0),
+            ("attack_predicted_label", self.attack_predicted_label),
+            ("attack_incorrect: false", not self.attack_incorrect),
+            ("stop_after_flip", self.stop_after_flip is not None),
+            ("adversarial_fraction < 1", self.adversarial_fraction < 1),
         ):
-            if given and self.objective not in objectives:
+            setting = re.split("[: ]", field)[0]
+            of_kit = names(OBJECTIVES)
+            objectives = [name for name in of_kit if setting in declared(OBJECTIVES, name, "SUPPORTS")]
+            if given and self.objective in of_kit and self.objective not in objectives:
                 raise ValueError(
                     f"{field}: not defined with objective {self.objective!r}; "
                     f"allowed with {', '.join(objectives)}"
                 )
-        if self.optimizer == "entropy-sgd" and self.momentum:
-            raise ValueError(
-                f"momentum: {self.momentum} with optimizer 'entropy-sgd'; it runs without momentum, set 0"
-            )
+        for field in declared(OPTIMIZERS, self.optimizer, "REFUSES"):
+            if getattr(self, field):
+                raise ValueError(
+                    f"{field}: {getattr(self, field)} with optimizer {self.optimizer!r}; it runs without "
+                    f"{field}, set 0"
+                )
         return self
 
     def snapshot_epochs(self) -> list[int]:

@@ -7,12 +7,12 @@ followed by one with more.
 
 import math
 
+from robust_flatness.config.kinds import NETWORKS, declared
 from robust_flatness.config.measures import AttackSpec, AutoAttackSpec
 from robust_flatness.config.training import ModelSpec, TrainJob
 
-#: Passes per second: an 8x8 image on one core through the small network of width 16; a 32x32 image
-#: on one core and on a GPU through ResNet-18 of width 64.
-SMALL, LARGE, LARGE_ON_GPU = 2000, 20, 2500
+#: Width, and passes per second on a core and on a GPU, of a network that does not say so: a large one.
+LARGE = (64, 20, 2500)
 #: Start of Python and torch, reading data, waiting for a slow file system.
 OVERHEAD_MINUTES = 10
 #: The standard AutoAttack: 100 iterations of APGD-CE, 900 each of APGD-T and FAB-T, 5,000 queries.
@@ -21,10 +21,9 @@ STANDARD_AUTOATTACK = 100 + 900 + 2 * 900 + 5000 // 2
 
 def minutes(passes: float, model: ModelSpec, device: str) -> int:
     """Time limit in minutes for `passes` through `model`."""
-    if model.name == "small-resnet":
-        rate = SMALL / max(1, model.width / 16) ** 2
-    else:
-        rate = (LARGE_ON_GPU if device == "cuda" else LARGE) / max(1 / 16, model.width / 64) ** 2
+    width, on_core, on_gpu = declared(NETWORKS, model.name, "PASSES", LARGE)
+    rate = on_gpu if device.startswith("cuda") else on_core
+    rate /= max(1, model.width / width) ** 2
     return OVERHEAD_MINUTES + math.ceil(passes / rate / 60)
 
 

@@ -1,7 +1,5 @@
 """Measures of a network that this kit has not trained."""
 
-import importlib
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from robust_flatness.config.kinds import imported
 from robust_flatness.config.measures import MeasureSpec, Setting, completed
 from robust_flatness.config.values import meant, parse
 from robust_flatness.data import Dataset
@@ -40,13 +39,7 @@ class OwnModel:
         module_name, _, name = self.factory.partition(":")
         if not module_name or not name:
             raise ConfigError(f"--model: {self.factory!r} given; expected package.module:function")
-        sys.path.insert(0, str(Path.cwd()))
-        try:
-            factory = getattr(importlib.import_module(module_name), name)
-        except (ImportError, AttributeError, TypeError, ValueError) as error:
-            raise ConfigError(f"--model: {self.factory!r} cannot be imported ({error})") from None
-        finally:
-            sys.path.pop(0)
+        factory = imported(self.factory, "--model")
         try:
             model = factory()
         except TypeError as error:

@@ -1,6 +1,5 @@
 """Measures of sharpness, margin and capacity other than the paper's, on the clean and the robust loss."""
 
-import importlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from robust_flatness.config.data import DataSpec
+from robust_flatness.config.kinds import imported
 from robust_flatness.config.measures import AttackSpec, MeasureSpec, Setting
 from robust_flatness.config.values import Count, Positive, Precision, Size, parse_list
 from robust_flatness.config.variants import BASELINE
-from robust_flatness.errors import ConfigError
 from robust_flatness.measuring.base import SPLITS, Measure, Measured, pgd, splits_of
 from robust_flatness.measuring.cost import attack_passes
 from robust_flatness.seeding import derive_seed
@@ -208,7 +207,7 @@ def sharpness(
         for name in spec.chosen()
         if name in OF_LOSSES
     }
-    jobs |= {name: (_own(name, path), {}) for name, path in spec.own.items()}
+    jobs |= {name: (imported(path, f"measures.sharpness.own.{name}"), {}) for name, path in spec.own.items()}
     for split in splits_of(spec):
         count = getattr(spec, f"{split}_examples")
         x, y = dataset.images(split, count, device), dataset.labels(split, count, device)
@@ -235,14 +234,6 @@ def _of_weights(checkpoint: "Network", name: str, library: Any) -> float | None:
         return getattr(library, name)(checkpoint.model).value
     initial = checkpoint.initial()
     return None if initial is None else library.distance_from_init(checkpoint.model, initial).value
-
-
-def _own(name: str, path: str) -> Callable:
-    module, _, function = path.partition(":")
-    try:
-        return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"measures.sharpness.own.{name}: {path!r} cannot be imported ({error})") from None
 
 
 def passes(spec: SharpnessSpec, held_out: int, snapshots: int) -> int:

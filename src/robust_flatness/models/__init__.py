@@ -1,32 +1,16 @@
-"""Networks of the kit and their registry."""
+"""Networks of the kit."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-from robust_flatness.config import ModelSpec
+from robust_flatness.config import ModelSpec, kinds
 from robust_flatness.models.layers import CenteredBatchNorm2d, Whitening
 from robust_flatness.models.preactivation import PreActivationResNet
 from robust_flatness.models.resnet import ResNet
 
-
-def _preactivation(blocks: Sequence[int], stem: int | None, width: int, *rest, **settings) -> nn.Module:
-    return PreActivationResNet(blocks, stem or width, width, *rest, **settings)
-
-
-#: What makes each architecture of (width, classes, mean, std, activation, dropout); stages have so many
-#: residual blocks, the first of `width` channels. A WideResNet-28-10 is of width 160.
-MODELS: dict[str, Callable[..., nn.Module]] = {
-    "resnet18": partial(ResNet, (2, 2, 2, 2)),
-    "small-resnet": partial(ResNet, (1, 1), stem_stride=2),
-    "preact-resnet18": partial(_preactivation, (2, 2, 2, 2), None),
-    "wide-resnet-28": partial(_preactivation, (4, 4, 4), 16),
-    "wide-resnet-34": partial(_preactivation, (5, 5, 5), 16),
-}
-
-__all__ = ["MODELS", "CenteredBatchNorm2d", "PreActivationResNet", "ResNet", "Whitening", "build_model"]
+__all__ = ["CenteredBatchNorm2d", "PreActivationResNet", "ResNet", "Whitening", "build_model"]
 
 
 def build_model(
@@ -43,8 +27,7 @@ def build_model(
     `feature_size` and `classifier`.
     """
     with torch.random.fork_rng(devices=[]):  # torch's layers draw weights of their own when they are made
-        make = MODELS[spec.name]
-        model = make(spec.width, classes, mean, std, activation=spec.activation, dropout=spec.dropout)
+        model = kinds.load(kinds.NETWORKS, spec.name).build(spec, classes, mean, std)
     if generator is not None:
         model.reset_parameters(generator)
     return model

@@ -32,7 +32,7 @@ from robust_flatness.training.averaging import averaged_weights, recompute_stati
 from robust_flatness.training.awp import WeightPerturbation
 from robust_flatness.training.batches import BatchPlan
 from robust_flatness.training.label_noise import noisy_labels
-from robust_flatness.training.objectives import OBJECTIVES, Batch
+from robust_flatness.training.objectives import Batch, make_objective
 from robust_flatness.training.optimizers import (
     clip_weights,
     make_optimizer,
@@ -189,7 +189,7 @@ class Training:
 
         model = build_model(job.model, self.classes, self.mean, self.std, self._stream("initialisation"))
         self.model = model.to(self.device)
-        self.objective = OBJECTIVES[spec.objective](spec)
+        self.objective = make_objective(spec)
         self.network = self.objective.network(self.model, self._stream("second head"))
         self.network = self.network.to(self.device, memory_format=torch.channels_last).train()
         self.parameters = list(self.network.parameters())
@@ -222,7 +222,7 @@ class Training:
             name: generator(self.job.seed, name, epoch, device=self.drawn_on)
             for name in ("augmentation", "attack", "label noise", "objective", "langevin")
         }
-        if self.spec.optimizer == "entropy-sgd":
+        if hasattr(self.optimizer, "noise_generator"):
             self.optimizer.noise_generator = self.streams["langevin"]
         # sums over the epoch, on the device: updates, loss; counted examples, their loss and errors
         wide = torch.float32 if self.device.type == "mps" else torch.float64
@@ -262,7 +262,7 @@ class Training:
     def _set_rates(self, update: int) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.learning_rate(update)
-            if self.spec.optimizer == "sgd":
+            if "momentum" in group:
                 group["momentum"] = self.schedule.momentum(update)
 
     def _batches(self, epoch: int) -> Iterator[Batch]:

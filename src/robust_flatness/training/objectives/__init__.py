@@ -1,26 +1,28 @@
-"""Training methods, one file each."""
+"""Training methods, one file each; the file's name is the method's, as `TrainingSpec.objective` gives it.
 
-from robust_flatness.training.objectives.adversarial import AdversarialTraining
+A file has its class as `OBJECTIVE`, and names in `SUPPORTS` the settings, of those that not every method has,
+with which it is defined.
+"""
+
+from robust_flatness.config import TrainingSpec, kinds
 from robust_flatness.training.objectives.base import Batch, Forward, Objective
-from robust_flatness.training.objectives.mart import Mart
-from robust_flatness.training.objectives.self_supervision import SelfSupervision
-from robust_flatness.training.objectives.trades import Trades
 
-#: Methods by the name that `TrainingSpec.objective` gives them.
+__all__ = ["OBJECTIVES", "Batch", "Forward", "Objective", "make_objective"]
+
+#: The methods of the kit, by name.
 OBJECTIVES: dict[str, type[Objective]] = {
-    "at": AdversarialTraining,
-    "trades": Trades,
-    "mart": Mart,
-    "self-supervision": SelfSupervision,
+    name: kinds.load(kinds.OBJECTIVES, name).OBJECTIVE for name in kinds.names(kinds.OBJECTIVES)
 }
 
-__all__ = [
-    "OBJECTIVES",
-    "AdversarialTraining",
-    "Batch",
-    "Forward",
-    "Mart",
-    "Objective",
-    "SelfSupervision",
-    "Trades",
-]
+
+def make_objective(spec: TrainingSpec) -> Objective:
+    """The method of a training: one of the kit, or `package.module:Class` of one's own.
+
+    Raises
+    ------
+    ConfigError
+        If one's own cannot be imported.
+    """
+    if spec.objective in OBJECTIVES:
+        return OBJECTIVES[spec.objective](spec)
+    return kinds.imported(spec.objective, "objective")(spec)

@@ -7,6 +7,8 @@ from torch.nn import functional as F
 from robust_flatness.training.objectives.base import Batch, Forward, Objective
 from robust_flatness.training.objectives.trades import kl_divergence
 
+SUPPORTS = ("attack_predicted_label", "attack_incorrect", "stop_after_flip")
+
 
 def boosted_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """BCE(p, y) = -log p_y - log(1 - max over k != y of p_k) per example.
@@ -34,3 +36,6 @@ class Mart(Objective):
         consistency = kl_divergence(clean, adversarial) * unsure
         loss = boosted_cross_entropy(adversarial, batch.target)
         return (loss + self.spec.objective_weight * consistency).mean(), adversarial
+
+
+OBJECTIVE = Mart

@@ -9,6 +9,8 @@ from torch.nn import functional as F
 from robust_flatness.config import ConfigError, TrainingSpec
 from robust_flatness.training.objectives.base import Batch, Forward, Objective
 
+SUPPORTS = ("label_smoothing", "adversarial_fraction")
+
 ROTATIONS = 4
 HIDDEN = 256
 
@@ -96,3 +98,6 @@ class SelfSupervision(Objective):
         loss = F.cross_entropy(classes[:plain], batch.target[:plain], label_smoothing=batch.smoothing)
         rotation_loss = F.cross_entropy(rotations, batch.target[plain:] - self.classes)
         return loss + self.spec.objective_weight * rotation_loss, classes
+
+
+OBJECTIVE = SelfSupervision

@@ -5,6 +5,8 @@ from torch.nn import functional as F
 
 from robust_flatness.training.objectives.base import Batch, ExampleLoss, Forward, Objective
 
+SUPPORTS = ("label_smoothing", "attack_incorrect")
+
 
 def kl_divergence(clean: Tensor, adversarial: Tensor) -> Tensor:
     """KL(p || q) per example, p = softmax(`clean`), q = softmax(`adversarial`), logits [n, K]."""
@@ -33,3 +35,6 @@ class Trades(Objective):
         loss = F.cross_entropy(clean, batch.target, label_smoothing=batch.smoothing)
         divergence = kl_divergence(clean, adversarial).mean()
         return loss + self.spec.objective_weight * divergence, adversarial
+
+
+OBJECTIVE = Trades

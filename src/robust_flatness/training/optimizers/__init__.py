@@ -1,43 +1,28 @@
-"""The optimiser of a training, and the box that weight clipping keeps the weights in."""
+"""Optimisers, one file each; the file's name is the optimiser's, and `make(spec, parameters)` makes it.
+
+Settings that an optimiser runs without are named in its `REFUSES`.
+"""
 
 from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
-from robust_flatness.config import ConfigError, TrainingSpec
-from robust_flatness.training.entropy_sgd import EntropySGD
-from robust_flatness.training.sgd import SGD
+from robust_flatness.config import TrainingSpec, kinds
 
 
-def make_optimizer(spec: TrainingSpec, parameters: Iterable[Tensor]) -> SGD | torch.optim.Optimizer:
-    """SGD (Nesterov), Adam or Entropy-SGD; weight decay applies to every tensor.
-
-    Raises
-    ------
-    ConfigError
-        For Entropy-SGD with momentum.
-    """
-    parameters = list(parameters)
-    common = {"lr": spec.learning_rate, "weight_decay": spec.weight_decay}
-    if spec.optimizer == "sgd":
-        return SGD(parameters, momentum=spec.momentum, **common)
-    if spec.optimizer == "adam":
-        return torch.optim.Adam(parameters, fused=True, **common)
-    if spec.momentum:
-        raise ConfigError(
-            f"momentum: {spec.momentum} with optimizer 'entropy-sgd'; it runs without momentum, set 0"
-        )
-    return EntropySGD(parameters, langevin_steps=spec.langevin_steps, **common)
+def make_optimizer(spec: TrainingSpec, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+    """The optimiser of a training, or what is used like one; weight decay applies to every tensor."""
+    return kinds.load(kinds.OPTIMIZERS, spec.optimizer).make(spec, list(parameters))
 
 
-def optimizer_tensors(optimizer: SGD | torch.optim.Optimizer) -> dict[str, Tensor]:
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimiser's tensors by "<parameter's number>.<name>"; its numbers are the training's."""
     state = optimizer.state_dict()["state"]
     return {f"{i}.{key}": tensor for i, tensors in state.items() for key, tensor in tensors.items()}
 
 
-def restore_optimizer(optimizer: SGD | torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Bring the optimiser to the state that `optimizer_tensors` returned."""
     parameters = optimizer.param_groups[0]["params"]
     state: dict[int, dict[str, Tensor]] = {}

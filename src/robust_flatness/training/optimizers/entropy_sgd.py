@@ -6,6 +6,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from robust_flatness.config import TrainingSpec
+
+REFUSES = ("momentum",)
+
 
 class EntropySGD(Optimizer):
     r"""Entropy-SGD with `langevin_steps` = L inner steps of stochastic gradient Langevin dynamics.
@@ -85,3 +89,13 @@ class EntropySGD(Optimizer):
         device = parameter.device if stream is None else stream.device
         noise = torch.randn(parameter.shape, generator=stream, dtype=parameter.dtype, device=device)
         return noise.to(parameter.device)
+
+
+def make(spec: TrainingSpec, parameters: Iterable[Tensor]) -> EntropySGD:
+    """Entropy-SGD with the inner steps of the training."""
+    return EntropySGD(
+        parameters,
+        lr=spec.learning_rate,
+        weight_decay=spec.weight_decay,
+        langevin_steps=spec.langevin_steps,
+    )

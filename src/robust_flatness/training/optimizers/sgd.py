@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from robust_flatness.config import TrainingSpec
+
 
 class SGD:
     """SGD with Nesterov momentum m and weight decay: g <- grad + decay w; v <- m v + g;
@@ -56,3 +58,8 @@ class SGD:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state`; rates are set by the training."""
         self._velocity = [state["state"][i]["momentum_buffer"] for i in sorted(state["state"])]
+
+
+def make(spec: TrainingSpec, parameters: Iterable[Tensor]) -> SGD:
+    """SGD with Nesterov momentum."""
+    return SGD(parameters, spec.learning_rate, spec.momentum, spec.weight_decay)
