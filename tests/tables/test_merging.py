@@ -1,5 +1,7 @@
 """Tables of several runs as one: nothing is lost, nothing doubled, and what does not fit is named."""
 
+import gzip
+
 import pytest
 
 from robust_flatness.errors import FileError
@@ -68,6 +70,22 @@ def test_all_tables_are_merged(run, tmp_path):
     merge_tables(sources, tmp_path / "out")
     for name, rows in tables("at").items():
         assert len(read_rows(tmp_path / f"out/{name}.csv").rows) == 2 * len(rows)
+
+
+def test_a_packed_table_is_read_as_the_plain_one(run, tmp_path):
+    kept = run(
+        "kept", [model("at")], examples=[{"variant": "at", "split": "test", "example": 0, "rloss": 0.5}]
+    )
+    merge_tables([kept], tmp_path / "plain")
+    path = kept / "examples.csv"
+    (kept / "examples.csv.gz").write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+    merge_tables([kept], tmp_path / "packed")
+    for name in TABLES:
+        plain, packed = (tmp_path / folder / f"{name}.csv" for folder in ("plain", "packed"))
+        assert plain.read_bytes() == packed.read_bytes()
+    (kept / "examples.csv.gz").write_bytes((kept / "examples.csv.gz").read_bytes()[:-9])
+    assert "examples.csv.gz: cannot be read" in refused([kept], tmp_path)
 
 
 def test_merging_again_changes_nothing(run, tmp_path):

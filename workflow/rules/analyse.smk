@@ -27,7 +27,12 @@ rule collect:
     input:
         rules.measure.input,
         of_each(f"{RUN}/history.csv", TRAINED),
-        others=[path for folder in OTHER_RUNS for path in sorted(folder.glob("*.csv")) if path.stem in TABLES],
+        others=[
+            path
+            for folder in OTHER_RUNS
+            for path in sorted(folder.glob("*.csv*"))
+            if path.name.split(".")[0] in TABLES
+        ],
     output:
         [update(f"{RESULTS}/{table}.csv") for table in TABLES],
     log:

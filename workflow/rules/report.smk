@@ -5,7 +5,7 @@ rule docs:
     input:
         tables=rules.tables.input,
         figures=rules.figures.input,
-        models=f"{RESULTS}/models.csv",
+        results=expand(f"{RESULTS}/{{table}}.csv", table=TABLES),
     localrule: True
     params:
         directory=ROOT / "docs/results" / EXPERIMENT.name,

@@ -1,5 +1,10 @@
-"""Copy an experiment's figures (PNG), tables and models.csv for readers, with an index of captions."""
+"""Copy an experiment's figures (PNG), tables and results for readers, with an index of captions.
 
+From the results kept here everything can be drawn again (`results_table`), and rows join those of other runs
+(`merge`); the long table of single examples is packed.
+"""
+
+import gzip
 import shutil
 from pathlib import Path
 
@@ -30,10 +35,20 @@ for path in map(Path, snakemake.input.tables):
     if path.suffix == ".md":
         words = captions["tables"].get(path.stem, path.stem)
         tables.append(f"- [{path.stem.replace('_', ' ')}]({path.name}) ([CSV]({path.stem}.csv)): {words}")
-shutil.copyfile(snakemake.input.models, target / "models.csv")
+for path in map(Path, snakemake.input.results):
+    if path.stem == "examples":
+        (target / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes(), mtime=0))
+    else:
+        shutil.copyfile(path, target / path.name)
 
 index = [f"# {target.name}", "", snakemake.params.description, ""]
-index += ["## Tables", "", *tables, "- [models.csv](models.csv): every measure of every model.", "", *figures]
+results = [
+    "- [models.csv](models.csv): every measure of every model; [history.csv](history.csv), "
+    "[series.csv](series.csv), [landscape.csv](landscape.csv), [examples.csv.gz](examples.csv.gz): curves, "
+    "snapshots, landscapes, losses of single examples.",
+    "",
+]
+index += ["## Tables", "", *tables, *results, *figures]
 index += ["## Not drawn", "", *lacking, ""] if lacking else []
 (target / "README.md").write_text("\n".join(index).rstrip() + "\n", encoding="utf-8")
 

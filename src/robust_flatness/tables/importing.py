@@ -13,6 +13,7 @@ from robust_flatness.tables.frames import (
     write_tables,
 )
 from robust_flatness.tables.printed import read_published
+from robust_flatness.tables.rows import table_in
 
 
 def import_table(path: Path, directory: Path) -> None:
@@ -35,9 +36,9 @@ def import_table(path: Path, directory: Path) -> None:
     else:
         tables = Tables(
             models=read_results_table(path),
-            history=read_history(folder / "history.csv"),
-            series=read_series(folder / "series.csv"),
-            landscape=read_landscape(folder / "landscape.csv"),
-            examples=read_examples(folder / "examples.csv"),
+            history=read_history(table_in(folder, "history")),
+            series=read_series(table_in(folder, "series")),
+            landscape=read_landscape(table_in(folder, "landscape")),
+            examples=read_examples(table_in(folder, "examples")),
         )
     write_tables(tables, directory)

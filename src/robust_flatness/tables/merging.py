@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from robust_flatness.errors import FileError
-from robust_flatness.tables.rows import Rows, read_rows, write_rows
+from robust_flatness.tables.rows import Rows, read_rows, table_in, write_rows
 from robust_flatness.tables.runs import PREFIX, same_models
 from robust_flatness.tables.schema import TABLES
 
@@ -45,7 +45,7 @@ def read_source(path: Path) -> Source:
     models = folder / "models.csv"
     if not models.is_file():
         raise FileError(f"{models}: no such file; give a folder with the tables of an experiment")
-    found = {name: folder / f"{name}.csv" for name in TABLES}
+    found = {name: table_in(folder, name) for name in TABLES}
     return {name: read_rows(path, need=["variant"]) for name, path in found.items() if path.exists()}
 
 

@@ -1,7 +1,9 @@
 """The only reader and writer of CSV: rows of text in, rows of anything out. No pandas."""
 
 import csv
+import gzip
 import io
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +20,7 @@ class Rows(NamedTuple):
 
 
 def read_rows(path: Path, need: Sequence[str] = (), remedy: str = "") -> Rows:
-    """The rows of a CSV file as text, without blanks around the cells.
+    """The rows of a CSV file, or of one packed by gzip (`.csv.gz`), as text, without blanks around the cells.
 
     `need` names columns that must be there; `remedy` says what to do about a file that is missing or
     damaged.
@@ -31,10 +33,12 @@ def read_rows(path: Path, need: Sequence[str] = (), remedy: str = "") -> Rows:
     """
     remedy = f"; {remedy}" if remedy else ""
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        content = Path(path).read_bytes()
+        text = (gzip.decompress(content) if Path(path).suffix == ".gz" else content).decode("utf-8-sig")
         lines = [*csv.reader(io.StringIO(text.rstrip()))]
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read ({error.strerror}){remedy}") from None
+    except (OSError, EOFError, zlib.error) as error:
+        words = getattr(error, "strerror", None) or error
+        raise FileError(f"{path}: cannot be read ({words}){remedy}") from None
     except UnicodeDecodeError:
         raise FileError(f"{path}: not a text file in UTF-8{remedy}") from None
     except csv.Error as error:
@@ -58,6 +62,12 @@ def read_rows(path: Path, need: Sequence[str] = (), remedy: str = "") -> Rows:
             )
         rows.append(dict(zip(header, map(str.strip, line), strict=True)))
     return Rows(header, rows)
+
+
+def table_in(folder: Path, name: str) -> Path:
+    """The file of a table: `<name>.csv`, or `<name>.csv.gz` where only that is there."""
+    plain, packed = Path(folder) / f"{name}.csv", Path(folder) / f"{name}.csv.gz"
+    return packed if packed.exists() and not plain.exists() else plain
 
 
 def as_text(rows: Iterable[Mapping[str, Any]]) -> Rows:
