@@ -62,7 +62,7 @@ notes = [
     "example, with the kit's defaults."
 ]
 if evidence.not_learnt:
-    notes.append(f"Left out, since they have not learnt: {', '.join(evidence.not_learnt)}.")
+    notes.append(f"Left out, not having learnt: {', '.join(evidence.not_learnt)}.")
 against = comparison.advantages(evidence.models, FLATNESS, comparison.RLOSS)
 if against:
     told = "; ".join(advantage.words for advantage in against)

@@ -16,6 +16,7 @@ from robust_flatness.analysis.evidence import (
     early_stopping_pairs,
     improved_by_early_stopping,
 )
+from robust_flatness.tables import frames
 
 LN_K = math.log(10)
 
@@ -315,7 +316,17 @@ def test_models_that_have_not_learnt_are_left_out_and_named(judge, true):
     verdict, found = judge("flat-is-robust", stuck)
     assert verdict == claims.REPRODUCED
     assert found[0].n == 74
-    assert "have not learnt: adam-70, cyclic-55" in found[0].note
+    assert "not having learnt: adam-70, cyclic-55" in found[0].note
+
+
+def test_a_seed_that_has_not_learnt_is_left_out_and_named(judge, true):
+    second = changed(true, lambda m: (m["variant"] == "at") & (m["seed"] == 1), train_err=85.0)
+    verdict, found = judge("robust-overfitting", second)
+    assert verdict == claims.REPRODUCED
+    assert found[0].n == made_up.SEEDS - 1
+    assert "not having learnt: at (seed 1)" in found[0].note
+    _, found = judge("flat-is-robust", second)
+    assert found[0].n == 76
 
 
 def test_variants_that_are_one_model_count_once(judge, true):
@@ -324,3 +335,14 @@ def test_variants_that_are_one_model_count_once(judge, true):
     _, found = judge("flat-is-robust", tables)
     assert found[0].n == 74
     assert "counted once: adam-71 (the same model as adam-70), adam-72" in found[0].note
+
+
+@pytest.mark.parametrize("path", ["claims.yaml", "later-claims.yaml"])
+def test_an_experiment_in_which_next_to_nothing_has_learnt_is_not_testable(true, path):
+    columns = ("test_rerr_pgd_eps_0.25", "test_rerr_pgd_eps_2")
+    stuck = changed(true, lambda m: m["variant"] != "at", train_err=90.0, **dict.fromkeys(columns, 1.0))
+    judged = claims.judge(only_seeds(stuck, 1), true, frames.repository() / "config" / path)
+    verdicts = {claim.name: claim.verdict for claim in judged}
+    for name in ("robust-overfitting", "overfitting-is-sharpening", "scale-invariant"):
+        verdicts.pop(name, None)  # these are of the baseline alone
+    assert {*verdicts.values()} == {claims.NOT_TESTABLE}

@@ -21,9 +21,10 @@ class Evidence:
     """An experiment's tables as the tests read them.
 
     `models`, `derived`, `history` and `series` are averaged over seeds. Models that have not learnt are
-    left out of them (`not_learnt`), and variants that are one model are counted once in `models`
-    (`repeated`: slug -> the slug it equals). `seeds` are the tables seed by seed, and `examples` holds
-    losses and errors of single examples (empty where they were not kept).
+    left out of them (`not_learnt`: variants; `seeds_not_learnt`: seeds of others), and variants that are
+    one model are counted once in `models` (`repeated`: slug -> the slug it equals). `seeds` are the
+    tables seed by seed, and `examples` holds losses and errors of single examples (empty where they were
+    not kept).
     """
 
     models: pd.DataFrame
@@ -33,6 +34,7 @@ class Evidence:
     seeds: frames.Tables
     examples: pd.DataFrame
     not_learnt: tuple[str, ...] = ()
+    seeds_not_learnt: tuple[tuple[str, int], ...] = ()
     repeated: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -58,7 +60,8 @@ class Evidence:
             series=aggregate.over_seeds(seeds.series, by_epoch),
             seeds=seeds,
             examples=kept(tables.examples),
-            not_learnt=tuple(dict.fromkeys(variant for variant, _ in sorted(failed))),
+            not_learnt=tuple(sorted({variant for variant, _ in failed} - {*models["variant"]})),
+            seeds_not_learnt=tuple(sorted(key for key in failed if key[0] in {*models["variant"]})),
             repeated=dict(zip(models["variant"][same != ""], same[same != ""], strict=True)),
         )
 

@@ -84,11 +84,16 @@ class Test(Spec):
 
     def left_out(self, evidence: "Evidence") -> str:
         """A note that names the variants that this test does without."""
+        variant = getattr(self, "variant", None)
+        names = [*evidence.not_learnt] if self.over_variants else []
+        names += [
+            f"{slug} (seed {seed})"
+            for slug, seed in evidence.seeds_not_learnt
+            if self.over_variants or slug == variant
+        ]
+        notes = [f"left out, not having learnt: {', '.join(names)}"] if names else []
         if not self.over_variants:
-            return ""
-        notes = []
-        if evidence.not_learnt:
-            notes.append(f"left out, since they have not learnt: {', '.join(evidence.not_learnt)}")
+            return "; ".join(notes)
         if evidence.repeated:
             pairs = ", ".join(
                 f"{slug} (the same model as {same})" for slug, same in evidence.repeated.items()
@@ -144,8 +149,8 @@ def few_families(families: Sequence) -> str:
 
 
 def too_few(n: int, least: int, what: str) -> str:
-    """A note where `n` is less than `least`, else ""."""
-    return f"{n} {what}, {least} needed" if n < least else ""
+    """A note where `n` is less than `least`, else ""; `what` is a plural."""
+    return f"{n} {what.removesuffix('s') if n == 1 else what}, {least} needed" if n < least else ""
 
 
 def lacking(frame: pd.DataFrame, *columns: str) -> str:

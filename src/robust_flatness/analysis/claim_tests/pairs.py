@@ -115,7 +115,9 @@ class EarlyStopping(Test):
         lower = (pairs["best_test_rloss_pgd"] < pairs["test_rloss_pgd"]).to_numpy()
         beyond = improved_by_early_stopping(evidence.examples, rules.level)
         known = bool(beyond) and not pairs.attrs["by_epoch"]
-        improved = np.array([beyond.get(slug, False) for slug in pairs["variant"]]) if known else lower
+        improved = (
+            pairs["variant"].map(lambda slug: beyond.get(slug, False)).to_numpy(bool) if known else lower
+        )
         notes = [
             "" if known else "losses of single examples were not kept: improved is any lower RLoss",
             "early-stopped is the snapshot of lowest test RLoss" if pairs.attrs["by_epoch"] else "",
