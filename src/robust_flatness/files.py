@@ -18,7 +18,7 @@ def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
     With `durable`, the data is flushed to the disk before the rename, so that a file under its
     final name is complete even after a power failure. Without, that holds for killed processes
-    only: for state that is written often, carries a checksum and can be made anew.
+    only: for state that is written often, carries a checksum and can be made again.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

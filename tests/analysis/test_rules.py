@@ -156,9 +156,6 @@ def test_tables_that_cannot_tell_are_not_testable(judge, true, name):
     assert any(finding.note for finding in found)
 
 
-# -- what the weaker rules let through ---------------------------------------------------------------
-
-
 def test_one_rising_curve_is_no_overfitting_where_the_other_seeds_fall(judge, true):
     """A steady trend of the first seed held under the rule for one curve, whatever other seeds do."""
     mixed = shifted(true, "test", [0, -1.1, -0.3, -0.7, -0.4])
@@ -300,9 +297,6 @@ def test_a_hinge_is_found_where_it_is():
     counts = rng.integers(1, 3, (1, 200))
     twice = fit_hinge(np.repeat(x, counts[0]), np.repeat(y, counts[0]), np.ones((1, counts.sum())))
     assert fit_hinge(x, y, counts).ratio[0] == pytest.approx(twice.ratio[0], abs=0.03)
-
-
-# -- models that are left out ------------------------------------------------------------------------
 
 
 def test_models_that_have_not_learnt_are_left_out_and_named(judge, true):

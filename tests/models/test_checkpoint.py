@@ -141,7 +141,7 @@ def test_a_changed_weight_in_a_well_formed_file_is_found(saved, tmp_path):
 )
 def test_unknown_metadata_is_refused(saved, tmp_path, text):
     path = altered(saved, tmp_path / "altered.safetensors", text=text)
-    with pytest.raises(FileError, match="no checkpoint of this kit, or damaged"):
+    with pytest.raises(FileError, match="damaged, or not written by this kit"):
         load_checkpoint(path)
 
 

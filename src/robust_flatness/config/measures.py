@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from robust_flatness.config.data import DataSpec
 from robust_flatness.config.values import Count, Positive, Spec, Variants, parse_list, parse_number
@@ -72,13 +72,17 @@ class Setting:
     def of(cls, values: Mapping[str, Any]) -> "Setting":
         """From an experiment's values as they are written. One that is missing or cannot be used, which the
         validation tells of, is replaced by one that can."""
-        data, training = (_mapping(values.get(name)) for name in ("data", "training"))
+        training = _mapping(values.get("training"))
         epsilon = _number(values.get("epsilon"), 0.1)
+        try:
+            data = DataSpec.model_validate(values.get("data"))
+            sizes = {split: data.count(split) for split in ("test", "train")}
+        except ValidationError:
+            sizes = {"test": 1, "train": 1}
         return cls(
             epsilon=epsilon,
             step_size=_number(training.get("step_size"), epsilon / STEPS_TO_THE_EDGE),
-            test=int(_number(data.get("test"), 1)) or 1,
-            train=int(_number(data.get("train"), 1)) or 1,
+            **sizes,
         )
 
     def attack(self, steps: int, restarts: int) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def require_official(folder: Path) -> None:
         if found != digest:
             raise FileError(
                 f"{folder / name}: truncated or altered, its MD5 is {found} instead of {digest}; delete it "
-                "and have it downloaded anew, or give the checksum of the examples meant (data.sha256)"
+                "and have it downloaded again, or give the checksum of the examples meant (data.sha256)"
             )
 
 

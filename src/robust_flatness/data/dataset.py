@@ -127,7 +127,7 @@ def load_dataset(path: Path) -> Dataset:
     FileError
         If the file is missing, damaged, or not one written by `save_dataset`.
     """
-    return Dataset(*load_arrays(path, "run `robust-flatness prepare` (or snakemake) to make it anew"))
+    return Dataset(*load_arrays(path, "run `robust-flatness prepare` (or snakemake) to make it again"))
 
 
 def save_pseudo_labels(path: Path, labels: np.ndarray, dataset: Dataset) -> None:
@@ -143,7 +143,7 @@ def load_pseudo_labels(path: Path, dataset: Dataset) -> np.ndarray:
     FileError
         If the file is missing, damaged, or was made for another dataset.
     """
-    hint = "run `robust-flatness pseudo-label` (or snakemake) to make it anew"
+    hint = "run `robust-flatness pseudo-label` (or snakemake) to make it again"
     arrays, _ = load_arrays(path, hint)
     if str(arrays.get("dataset")) != dataset.checksum:
         raise FileError(f"{path}: these pseudo-labels belong to another dataset; {hint}")
@@ -151,7 +151,7 @@ def load_pseudo_labels(path: Path, dataset: Dataset) -> np.ndarray:
 
 
 def load_arrays(path: Path, hint: str) -> tuple[dict[str, np.ndarray], str]:
-    """The arrays of a file with a checksum, and that checksum; `hint` tells how to make it anew.
+    """The arrays of a file with a checksum, and that checksum; `hint` tells how to make it again.
 
     The checksum of a large file takes seconds: once it has been found right, that is noted in
     `.resume` beside the file, and holds for as long as the file does not change.
@@ -163,9 +163,9 @@ def load_arrays(path: Path, hint: str) -> tuple[dict[str, np.ndarray], str]:
     except FileNotFoundError:
         raise FileError(f"{path}: no such file; {hint}") from None
     except Exception as error:  # zipfile, zlib, struct and numpy each raise their own on damage
-        raise FileError(f"{path}: damaged, or no file of this kit ({error}); {hint}") from None
+        raise FileError(f"{path}: damaged, or not written by this kit ({error}); {hint}") from None
     if not stored:
-        raise FileError(f"{path}: no checksum, so not a file of this kit; {hint}")
+        raise FileError(f"{path}: no checksum, so not written by this kit; {hint}")
     note = path.parent / ".resume" / f"{path.name}.checked"
     state = path.stat()
     seen = json.dumps([stored, state.st_size, state.st_mtime_ns, state.st_ino])

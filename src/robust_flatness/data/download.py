@@ -47,7 +47,7 @@ def download_cifar10(folder: Path, report: Report = print) -> None:
         archive.unlink()
         raise FileError(
             f"{CIFAR10.url}: truncated or altered, its MD5 is {found} instead of {CIFAR10.tgz_md5}; "
-            f"it was deleted, the next run downloads it anew. Or {ALTERNATIVES}"
+            f"it was deleted, the next run downloads it again. Or {ALTERNATIVES}"
         )
     _unpack(archive, folder, digests)
     shutil.rmtree(archive.parent)

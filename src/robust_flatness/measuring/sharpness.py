@@ -27,7 +27,7 @@ LOSSES = {"ce": "clean loss", "rloss": "robust loss"}
 
 @dataclass(frozen=True)
 class Entry:
-    """A measure of `robust_flatness.sharpness`: its function there, what it is called, how dear it is.
+    """A measure of `robust_flatness.sharpness`: its function there, what it is called, what it costs.
 
     `cost(spec)` are passes for an example on the clean loss, `attacks(spec)` the attacks on all of them
     that it needs besides on the robust loss. `options(spec)` are further arguments.

@@ -161,7 +161,7 @@ def load_checkpoint(path: Path, device="cpu") -> Checkpoint:
         metadata = Metadata(**json.loads(text or "null"))
         spec = parse(ModelSpec, metadata.model)
     except (TypeError, ValueError) as error:
-        raise FileError(f"{path}: no checkpoint of this kit, or damaged ({error})") from None
+        raise FileError(f"{path}: damaged, or not written by this kit ({error})") from None
     if metadata.sha256 != checksum(tensors, metadata):
         raise FileError(f"{path}: the checksum does not match, the file is damaged; train it again")
     model = build_model(spec, metadata.classes, metadata.mean, metadata.std)

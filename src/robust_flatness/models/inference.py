@@ -266,8 +266,6 @@ class InferenceModel(nn.Module):
                     )
                 module.weight.data = laid_out.copy_(weight)
 
-    # -- checks --------------------------------------------------------------------------------------
-
     @torch.no_grad()
     def check(self, x: Tensor) -> None:
         """Run the first inputs through the model, once: is its output what the kit can measure?

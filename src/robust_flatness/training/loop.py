@@ -214,8 +214,6 @@ class Training:
     def _stream(self, *names: str | int) -> torch.Generator:
         return generator(self.job.seed, *names)
 
-    # -- one epoch -----------------------------------------------------------------------------------
-
     def epoch(self, epoch: int) -> Row:
         """Train for one epoch; its row of history, less the columns of snapshots."""
         self.streams = {
@@ -367,8 +365,6 @@ class Training:
         released code."""
         return self._forward(x)[:, : self.classes]
 
-    # -- snapshots -----------------------------------------------------------------------------------
-
     def snapshot(self, epoch: int, path: Path) -> Row:
         """Save the weights (averaged ones, if there is an average) and evaluate them."""
         model = self.model
@@ -425,8 +421,6 @@ class Training:
                 row["test_correct_rloss"] = found.loss[correct].mean().item()
                 row["test_incorrect_rloss"] = found.loss[~correct].mean().item()
         return row
-
-    # -- interruption --------------------------------------------------------------------------------
 
     def fingerprint(self, data_checksum: str) -> str:
         """SHA-256 of everything the result depends on: source, job, data, pseudo-labels, versions,

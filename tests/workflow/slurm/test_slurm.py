@@ -42,7 +42,7 @@ def smoke_folder(path: Path) -> Path:
 
 
 def prepared_folder(path: Path) -> Path:
-    """A folder with a small experiment: the smoke experiment's baseline and its dearer measures."""
+    """A folder with a small experiment: the smoke experiment's baseline and its slow measures."""
     config = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
     config |= {"experiment": "cluster", "variants": ["at"]}
     for name in ("hessian", "landscape"):
