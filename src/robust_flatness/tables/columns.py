@@ -67,10 +67,6 @@ class Column:
         prefix = f"{split}_" if named else ""
         return prefix + self.stem + (f"_{xi:g}" if xi is not None else "") + (f"_{spread}" if spread else "")
 
-    def names(self) -> tuple[str, ...]:
-        """The names at the main radius, without spreads."""
-        return (self.name(), self.name("train")) if self.splits else (self.name(),)
-
     @cached_property
     def _pattern(self) -> re.Pattern:
         split = {"": "", "train": "(?P<split>train_)?", "both": "(?P<split>test_|train_)"}[self.splits]
@@ -82,7 +78,7 @@ class Column:
 
     def parse(self, name: str) -> "Name | None":
         """The parts of a column's name; None if it is not one of this quantity."""
-        match = self._pattern.fullmatch(name)
+        match = self._pattern.fullmatch(name) if self.stem in name else None
         if not match:
             return None
         found = {key: value for key, value in match.groupdict().items() if value}
