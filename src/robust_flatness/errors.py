@@ -1,5 +1,10 @@
 """Errors of the kit: one clear message each, shown without a traceback on the command line."""
 
+import contextlib
+import sys
+import warnings
+from collections.abc import Iterator
+
 
 class RobustFlatnessError(Exception):
     """Base of all errors the kit raises on purpose."""
@@ -28,3 +33,21 @@ class NonFiniteError(ConfigError):
 
 class MeasurementWarning(UserWarning):
     """Something about the model or the data that makes a number mislead."""
+
+
+@contextlib.contextmanager
+def noted_warnings() -> Iterator[list[str]]:
+    """Collect what warns of misleading numbers, each message once; at the end it is shown, too."""
+    notes: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", MeasurementWarning)
+        try:
+            yield notes
+        finally:
+            of_measures = [str(w.message) for w in caught if issubclass(w.category, MeasurementWarning)]
+            notes[:0] = dict.fromkeys(of_measures)
+    for warning in caught:
+        if not issubclass(warning.category, MeasurementWarning):
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    for note in notes:
+        print(f"warning: {note}", file=sys.stderr)

@@ -2,10 +2,11 @@
 
 import contextlib
 import json
+import math
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,30 @@ def write_text(path: Path, text: str, *, durable: bool = True) -> None:
 def canonical_json(value: Any) -> str:
     """`value` as JSON with sorted keys and no blanks: equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def portable(value: Any) -> Any:
+    """`value` with words, "nan", "inf" and "-inf", for the numbers that JSON does not have.
+
+    >>> portable({"a": [1.5, math.nan]}), restored(portable([-math.inf, "word"]))
+    ({'a': [1.5, 'nan']}, [-inf, 'word'])
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return _each(value, portable)
+
+
+def restored(value: Any) -> Any:
+    """What `portable` was given."""
+    if isinstance(value, str) and value in ("nan", "inf", "-inf"):
+        return float(value)
+    return _each(value, restored)
+
+
+def _each(value: Any, change: Callable[[Any], Any]) -> Any:
+    if isinstance(value, Mapping):
+        return {key: change(part) for key, part in value.items()}
+    return [change(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def write_json(path: Path, value: Any, *, durable: bool = True) -> None:

@@ -13,7 +13,7 @@ from robust_flatness.config.measures import MeasureSpec, Setting, completed
 from robust_flatness.config.values import meant, parse
 from robust_flatness.data import Dataset
 from robust_flatness.data.npz import read_npz
-from robust_flatness.errors import ConfigError
+from robust_flatness.errors import ConfigError, noted_warnings
 from robust_flatness.measuring.base import SPLITS
 from robust_flatness.measuring.registry import MEASURES
 from robust_flatness.models.checkpoint import Network, load_weights
@@ -140,10 +140,13 @@ def measure_network(
     """
     network = Network(model.to(device), "own")
     check_output(model, dataset.images("test", 2, device), int(dataset.arrays["y_train"].max()) + 1)
-    measured = {
-        name: MEASURES[name].function(network, dataset, spec, seed, device) for name, spec in specs.items()
-    }
+    with noted_warnings() as notes:
+        measured = {
+            name: MEASURES[name].function(network, dataset, spec, seed, device)
+            for name, spec in specs.items()
+        }
     return {
+        "warnings": notes,
         "seed": seed,
         "weights_sha256": network.sha256,
         "data_sha256": dataset.checksum,

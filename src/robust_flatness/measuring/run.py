@@ -1,5 +1,6 @@
 """Measuring checkpoints: one job of the workflow."""
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -7,9 +8,9 @@ from typing import Any
 
 from robust_flatness.data import Dataset, load_dataset
 from robust_flatness.devices import out_of_memory, with_precision_on
-from robust_flatness.errors import FileError
-from robust_flatness.files import write_json
-from robust_flatness.measuring.base import Measure
+from robust_flatness.errors import FileError, NonFiniteError, noted_warnings
+from robust_flatness.files import portable, write_json
+from robust_flatness.measuring.base import Measure, Measured
 from robust_flatness.models.checkpoint import Checkpoint, load_checkpoint
 from robust_flatness.provenance import provenance
 from robust_flatness.resumable import Unfinished
@@ -73,7 +74,7 @@ def measure_checkpoints(
                     name: getattr(metadata, name) for name in ("variant", "epoch", "precision", "sha256")
                 }
                 source["weights_sha256"] = checkpoint.weights_sha256
-                write_json(outputs[index], described | {"checkpoint": source, **results[index]})
+                write_json(outputs[index], portable(described | {"checkpoint": source, **results[index]}))
         if needed and measure.of_snapshots:
             write_series(outputs, [*zip(loaded, results, strict=True)])
 
@@ -81,10 +82,18 @@ def measure_checkpoints(
 def measured(
     measure: Measure, checkpoint: Checkpoint, dataset: Dataset, spec: Any, seed: int, device: str, state: Path
 ) -> dict[str, Any]:
-    """The values and details of one measure of one checkpoint."""
+    """The values and details of one measure of one checkpoint, and what makes them mislead (`warnings`).
+
+    A network of the kit whose logits are no numbers has not learnt: its measure is NaN.
+    """
     kept = "What is finished is kept, and the next run goes on from there."
-    with out_of_memory(largest_batch(spec.model_dump()), kept):
-        return asdict(measure.function(checkpoint, dataset, spec, seed, device, state))
+    with out_of_memory(largest_batch(spec.model_dump()), kept), noted_warnings() as notes:
+        try:
+            found = measure.function(checkpoint, dataset, spec, seed, device, state)
+        except NonFiniteError as error:
+            notes.append(str(error))
+            found = Measured({measure.columns[0].name() if measure.columns else "test_rloss_pgd": math.nan})
+    return asdict(found) | ({"warnings": notes} if notes else {})
 
 
 def largest_batch(settings: dict[str, Any]) -> int:

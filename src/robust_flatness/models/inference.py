@@ -20,7 +20,7 @@ from robust_flatness.models.copying import (
     unwrapped,
 )
 from robust_flatness.models.folding import Folded, lowered, pairs_of
-from robust_flatness.models.neighbours import perturbed_names
+from robust_flatness.models.neighbours import NormalisationParameters, perturbed_names
 
 
 class InferenceModel(nn.Module):
@@ -294,7 +294,10 @@ class InferenceModel(nn.Module):
         function = self._functions["float32"] if self._folded is None else self.network
         inputs = f"{x.dtype} inputs of shape {tuple(x.shape)}".replace("torch.", "")
         try:
-            output = function(x.clone(memory_format=torch.contiguous_format))
+            if self._folded is None:
+                output = self._watched(x)
+            else:
+                output = function(x.clone(memory_format=torch.contiguous_format))
         except Exception as error:  # whatever a network raises on inputs it is not made for
             raise ConfigError(f"model: fails on {inputs}: {type(error).__name__}: {error}") from error
         if len(x) == 1 and isinstance(output, Tensor) and output.ndim == 1 and len(output) > 1:
@@ -305,6 +308,18 @@ class InferenceModel(nn.Module):
         if not output.is_floating_point():
             raise ConfigError(f"model: output of {output.dtype}; it must be logits [n, K] of real numbers")
         return output
+
+    def _watched(self, x: Tensor) -> Tensor:
+        """The output; parameters with which a function normalises leave the neighbourhood."""
+        with torch.enable_grad(), NormalisationParameters() as watched:
+            try:
+                for name in self.perturbed:
+                    self._own[name].requires_grad_(True)
+                output = self._functions["float32"](x.clone(memory_format=torch.contiguous_format))
+            finally:
+                self.release()
+        self.perturbed = [name for name in self.perturbed if id(self._own[name]) not in watched.found]
+        return output.detach() if isinstance(output, Tensor) else output
 
     def _agrees(self, x: Tensor, expected: Tensor) -> bool:
         try:

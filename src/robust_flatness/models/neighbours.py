@@ -2,8 +2,11 @@
 
 import re
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
+from torch.overrides import TorchFunctionMode
 
 from robust_flatness.models.copying import memory_of
 
@@ -13,6 +16,13 @@ NORMALISATIONS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.LocalRes
 NAMED_NORMALISATION = re.compile(
     r"(batch|layer|group|instance|rms)_?norm|^(input)?_?(normali[sz]|standardi[sz]|whiten)", re.IGNORECASE
 )
+
+
+#: Functions that normalise.
+FUNCTIONS = {
+    F.batch_norm, F.layer_norm, F.group_norm, F.instance_norm, F.rms_norm,
+    torch.batch_norm, torch.layer_norm, torch.group_norm, torch.instance_norm, torch.rms_norm,
+}  # fmt: skip
 
 
 def perturbed_names(model: nn.Module) -> list[str]:
@@ -48,3 +58,34 @@ def normalises(module: nn.Module) -> bool:
     """Whether `module` is a normalisation layer, scripted ones included."""
     kind = getattr(module, "original_name", type(module).__name__)
     return isinstance(module, NORMALISATIONS) or bool(NAMED_NORMALISATION.search(kind))
+
+
+class NormalisationParameters(TorchFunctionMode):
+    """While it is active, notes in `found` the ids of parameters that scale and shift what a function of
+    torch normalises, whatever layer holds them; also of those that they are computed from, if these
+    require gradients."""
+
+    def __init__(self):
+        super().__init__()
+        self.found: set[int] = set()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in FUNCTIONS:
+            for value in (*args[1:], *(kwargs or {}).values()):
+                if isinstance(value, Tensor):
+                    self.found |= {id(value), *map(id, _leaves(value))}
+        return func(*args, **(kwargs or {}))
+
+
+def _leaves(tensor: Tensor) -> list[Tensor]:
+    """The tensors of whose gradients that of `tensor` is made."""
+    found, left, seen = [], [tensor.grad_fn], set()
+    while left:
+        node = left.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            found.append(node.variable)
+        left.extend(following for following, _ in node.next_functions)
+    return found

@@ -76,12 +76,12 @@ class Objective:
         self.attack = None if loss == "ce" else loss
         self.parts = list(batches(len(x), batch_size))
         self.module = evaluation_copy(model)
-        self.names = perturbed_parameters(model)
+        self._net = InferenceModel(model, x[:2])
+        self.names = perturbed_parameters(self._net)
         if not self.names:
             raise ValueError("model: no parameters besides those of normalisation; nothing can be perturbed")
         own = dict(self.module.named_parameters())
         self.weights = [own[name].detach().clone() for name in self.names]
-        self._net = InferenceModel(model, x[:2])
 
     @cached_property
     def inputs(self) -> Tensor:

@@ -12,6 +12,7 @@ from pydantic import Field
 from robust_flatness.config.values import Spec
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.errors import FileError
+from robust_flatness.files import restored
 from robust_flatness.measuring.registry import CHECKPOINTS, MEASURES
 from robust_flatness.tables.merging import merged, read_source, write_tables
 from robust_flatness.tables.rows import Rows, as_text, read_rows
@@ -169,7 +170,7 @@ def read_measure(path: Path) -> dict:
         If it is missing or damaged.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = restored(json.loads(path.read_text(encoding="utf-8")))
         _ = content["values"] | content["details"], content["checkpoint"]["epoch"]
     except FileNotFoundError:
         raise FileError(f"{path}: no such measure; run `snakemake measure` first") from None
