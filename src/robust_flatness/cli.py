@@ -183,6 +183,9 @@ def train(
     data: Data,
     directory: Annotated[Path, typer.Option(help="Folder for history and checkpoints.")],
     pseudo_labels: Annotated[Path | None, typer.Option(help="Pseudo-labels of the pool.")] = None,
+    all_snapshots: Annotated[
+        bool, typer.Option("--all-snapshots/--best-and-last", help="Which snapshots are kept.")
+    ] = True,
     device: Device = "cpu",
     threads: Threads = 1,
 ) -> None:
@@ -197,7 +200,7 @@ def train(
     labels = load_pseudo_labels(pseudo_labels, dataset) if pseudo_labels else None
     with progress_bar(f"{job.variant}, seed {job.seed}") as update:
         run_training(
-            job, dataset, directory, device=device, pseudo_labels=labels,
+            job, dataset, directory, device=device, pseudo_labels=labels, all_snapshots=all_snapshots,
             progress=lambda done, total, row: update(done, total),
         )  # fmt: skip
 

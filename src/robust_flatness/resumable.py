@@ -146,13 +146,15 @@ class UnfinishedTraining:
     .resume/finished      fingerprint, history and snapshots of the training that was published last
 
     `fingerprint` identifies everything that the training depends on; state of another fingerprint
-    is discarded. `report` takes messages for the log.
+    is discarded. `report` takes messages for the log. Without `all_snapshots`, the best and the last
+    snapshot alone are kept, as copies under their names, and in `.resume`.
     """
 
-    def __init__(self, directory: Path, fingerprint: str, report: Report):
+    def __init__(self, directory: Path, fingerprint: str, report: Report, all_snapshots: bool = True):
         self.directory = Path(directory)
         self.fingerprint = fingerprint
         self.report = report
+        self.all_snapshots = all_snapshots
         self.folder = self.directory / ".resume"
         self.state = StateFile(self.folder / "state", fingerprint)
         self.snapshots = self.folder / "checkpoints"
@@ -174,8 +176,10 @@ class UnfinishedTraining:
             content = json.loads(self._finished.read_text(encoding="utf-8"))
             if content["fingerprint"] != self.fingerprint:
                 return None
+            if self.all_snapshots and not content["all_snapshots"]:
+                return None
             for name, digest in content["snapshots"].items():
-                if load_checkpoint(self._published / name).metadata.sha256 != digest:
+                if load_checkpoint(self._kept(name)).metadata.sha256 != digest:
                     return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, FileError):
             return None
@@ -201,7 +205,19 @@ class UnfinishedTraining:
 
     def save(self, state: State, snapshots: Iterable[int]) -> None:
         """Replace the state, whole or not at all; `snapshots` are the epochs of those it needs."""
-        self.state.save(state.tensors, {**state.notes, "snapshots": list(snapshots)})
+        epochs = list(snapshots)
+        self.state.save(state.tensors, {**state.notes, "snapshots": epochs})
+        if not self.all_snapshots:
+            self._drop_others(map(snapshot_name, epochs))
+
+    def _drop_others(self, names: Iterable[str]) -> None:
+        for path in set(self.snapshots.glob("epoch-*.safetensors")) - {self.snapshots / n for n in names}:
+            path.unlink()
+
+    def _kept(self, name: str) -> Path:
+        """Where a snapshot of a training that may be finished lies."""
+        path = self.snapshots / name
+        return path if path.exists() else self._published / name
 
     def publish(self, epochs: Iterable[int], best: int) -> None:
         """Put the snapshots of `epochs`, `best` and `last` into `<directory>/checkpoints`.
@@ -209,29 +225,38 @@ class UnfinishedTraining:
         The snapshots stay in the store as well, until `finish`; those that are not there any more
         have been published.
         """
-        epochs = sorted(epochs)
-        target = self._published
+        epochs, target = sorted(epochs), self._published
         target.mkdir(parents=True, exist_ok=True)
-        names = {snapshot_name(epoch): epoch for epoch in epochs}
-        for path in (*target.glob("epoch-*.safetensors"), *target.glob(".*.tmp")):
-            if path.name not in names:
-                path.unlink()
-        for name in names:
-            if (self.snapshots / name).exists():
-                _link(self.snapshots / name, target / name)
-        for name, epoch in {"best": best, "last": epochs[-1]}.items():
+        named = {"best": snapshot_name(best), "last": snapshot_name(epochs[-1])}
+        wanted = {snapshot_name(epoch) for epoch in epochs} if self.all_snapshots else set(named.values())
+        other = self.snapshots if self.all_snapshots else target
+        for name in wanted:
+            if (other / name).exists():
+                _link(other / name, self._home / name)
+        for name, snapshot in named.items():
             with atomic_path(target / f"{name}.safetensors") as temporary:
-                shutil.copyfile(target / snapshot_name(epoch), temporary)
+                shutil.copyfile(self._home / snapshot, temporary)
+        for path in (*target.glob("epoch-*.safetensors"), *target.glob(".*.tmp")):
+            if not self.all_snapshots or path.name not in wanted:
+                path.unlink()
 
     def finish(self, rows: list[dict[str, Any]]) -> None:
-        """Everything is published: note the history, drop state and snapshots."""
+        """Everything is published: note the history, drop what is not needed to publish it again."""
         snapshots = {
             path.name: load_checkpoint(path).metadata.sha256
-            for path in sorted(self._published.glob("epoch-*.safetensors"))
+            for path in sorted(self._home.glob("epoch-*.safetensors"))
         }
         content = {"fingerprint": self.fingerprint, "rows": rows, "snapshots": snapshots}
-        write_text(self._finished, json.dumps(content))
-        self.clear()
+        write_text(self._finished, json.dumps(content | {"all_snapshots": self.all_snapshots}))
+        if self.all_snapshots:
+            self.clear()
+        else:
+            self.state.path.unlink(missing_ok=True)
+
+    @property
+    def _home(self) -> Path:
+        """Where the snapshots of a finished training stay."""
+        return self._published if self.all_snapshots else self.snapshots
 
     def clear(self) -> None:
         """Remove state and snapshots; the state first, so that none is left without snapshots."""

@@ -353,3 +353,34 @@ def test_a_full_disk_stops_with_a_message_and_can_be_resumed(write, tmp_path, da
     assert not list((tmp_path / "run").rglob("*.tmp"))
     train(job, dataset, tmp_path / "run", report=quiet)
     assert content(tmp_path / "run") == content(tmp_path / "whole")
+
+
+def test_best_and_last_alone_are_kept(tmp_path, dataset, make_job):
+    """On the way, too; the two are those of a training that keeps all, and are made again without training."""
+    job = make_job(epochs=EPOCHS, snapshots=EPOCHS)
+    train(job, dataset, tmp_path / "whole")
+    directory, kept = tmp_path / "run", []
+
+    def look(done, total, row):
+        kept.append(sorted(path.name for path in (directory / ".resume/checkpoints").iterdir()))
+        if done == 3:
+            raise Interruption
+
+    with pytest.raises(Interruption):
+        train(job, dataset, directory, progress=look, report=quiet, all_snapshots=False)
+    assert max(map(len, kept)) <= 2
+    assert kept[2][-1] == "epoch-002.safetensors"
+    train(job, dataset, directory, report=quiet, all_snapshots=False)
+    expected = {name: data for name, data in content(tmp_path / "whole").items() if "epoch-" not in str(name)}
+    assert content(directory) == expected
+    for path in (directory / "checkpoints").iterdir():
+        path.unlink()
+    messages = []
+    train(job, dataset, directory, report=messages.append, all_snapshots=False)
+    assert "has been finished" in messages[0]
+    assert content(directory) == expected
+    train(job, dataset, directory, report=quiet)
+    assert content(directory) == content(tmp_path / "whole")
+    train(job, dataset, directory, report=messages.append, all_snapshots=False)
+    assert "has been finished" in messages[-1]
+    assert content(directory) == expected

@@ -21,6 +21,13 @@ def pseudo_labels_option(wildcards, input):
     return f"--pseudo-labels {quote(str(input.pseudo_labels))}" if input.pseudo_labels else ""
 
 
+def snapshots_option(wildcards):
+    """All snapshots are kept only where a measure of snapshots is made."""
+    series = [name for name in EXPERIMENT.measures if MEASURES[name].of_snapshots]
+    measured = any(wildcards.variant in EXPERIMENT.measured_by(name) for name in series)
+    return "--all-snapshots" if measured else "--best-and-last"
+
+
 rule train_variant:
     input:
         data=rules.prepare.output,
@@ -41,12 +48,13 @@ rule train_variant:
         spec=training_spec,
         pseudo_labels=pseudo_labels_option,
         directory=RUN,
+        snapshots=snapshots_option,
         timings=f"{RUN}/timings/train.tsv",
         compute=COMPUTE,
     shell:
         "robust-flatness --timings {params.timings:q} train --spec {params.spec:q} "
         "--data {input.data:q} {params.pseudo_labels} --directory {params.directory:q} "
-        "{params.compute} > {log:q} 2>&1"
+        "{params.snapshots} {params.compute} > {log:q} 2>&1"
 
 
 def checkpoints_derived_from(wildcards):

@@ -58,6 +58,7 @@ def train(
     pseudo_labels=None,
     progress: Progress | None = None,
     report: Callable[[str], None] = print,
+    all_snapshots: bool = True,
 ) -> None:
     """Train `job` on `dataset` and write what comes of it to `directory`.
 
@@ -65,7 +66,8 @@ def train(
     until then, state and snapshots are kept in `directory/.resume`, from which an interrupted
     training goes on to the bit-identical result. `best` is the first snapshot with the lowest RErr
     on the early-stopping images. `pseudo_labels` are int labels [n] of the `unlabeled` split,
-    needed if `unlabeled_fraction` is set. `report` receives messages for the log.
+    needed if `unlabeled_fraction` is set. `report` receives messages for the log. Without `all_snapshots`,
+    only `last` and `best` are written, and no more than these are kept on the way.
 
     A second process in the same directory waits for the first and then takes over. A training that
     has been finished is not done again: what is missing of its files is made from its snapshots.
@@ -82,25 +84,22 @@ def train(
     """
     kept = f"The next run with the same settings goes on from the last epoch finished in {directory}."
     with out_of_memory(job.training.batch_size, kept):
-        _run(Training(job, dataset, device, pseudo_labels), dataset, directory, progress, report)
+        run = Training(job, dataset, device, pseudo_labels)
+        store = UnfinishedTraining(directory, run.fingerprint(dataset.checksum), report, all_snapshots)
+        _run(run, store, progress)
 
 
-def _run(
-    run: "Training",
-    dataset: Dataset,
-    directory: Path,
-    progress: Progress | None,
-    report: Callable[[str], None],
-) -> None:
-    directory = Path(directory)
-    store = UnfinishedTraining(directory, run.fingerprint(dataset.checksum), report)
+def _run(run: "Training", store: UnfinishedTraining, progress: Progress | None) -> None:
+    directory = store.directory
     try:
         with store.locked():
             rows = store.finished()
             if rows is None:
                 rows = _train(run, store, progress)
             else:
-                report(f"{directory}: this training has been finished; its files are made from its snapshots")
+                store.report(
+                    f"{directory}: this training has been finished; its files are made from its snapshots"
+                )
             store.publish(run.spec.snapshot_epochs(), best_epoch(rows))
             write_history(directory / "history.csv", rows)
             store.finish(rows)
@@ -128,7 +127,8 @@ def _train(run: "Training", store: UnfinishedTraining, progress: Progress | None
             row |= run.snapshot(epoch, store.snapshots / snapshot_name(epoch))
         rows.append(row)
         taken = sorted(snapshots & set(range(epoch + 1)))
-        store.save(State(run.state(), {"rows": rows}), taken)
+        needed = taken if store.all_snapshots else sorted({best_epoch(rows), taken[-1]})
+        store.save(State(run.state(), {"rows": rows}), needed)
         if progress:
             progress(epoch + 1, epochs, row)
     return rows
