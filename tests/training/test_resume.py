@@ -356,7 +356,7 @@ def test_a_full_disk_stops_with_a_message_and_can_be_resumed(write, tmp_path, da
 
 
 def test_best_and_last_alone_are_kept(tmp_path, dataset, make_job):
-    """On the way, too; the two are those of a training that keeps all, and are made again without training."""
+    """On the way, too. The two are those of a training that keeps all, and are made again from themselves."""
     job = make_job(epochs=EPOCHS, snapshots=EPOCHS)
     train(job, dataset, tmp_path / "whole")
     directory, kept = tmp_path / "run", []
