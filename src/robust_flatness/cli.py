@@ -348,10 +348,14 @@ def import_table(
 
 @app.command()
 def measure(
-    model: Annotated[str, typer.Option(help="Function that makes the network: package.module:name.")],
+    model: Annotated[
+        str, typer.Option(help="package.module:function, torchvision:NAME or robustbench:NAME.")
+    ],
     data: Annotated[Path, typer.Option(help="x_test, y_test, x_train, y_train, uint8 images (.npz).")],
     epsilon: Annotated[str, typer.Option(help="Radius of the L-infinity ball, e.g. 8/255.")],
-    weights: Annotated[Path | None, typer.Option(help="Weights (.safetensors).")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights (.safetensors, .pt, .pth).")] = None,
+    mean: Annotated[str, typer.Option(help="Of the channels, for networks of normalised images.")] = "",
+    std: Annotated[str, typer.Option(help="Of the channels, for networks of normalised images.")] = "",
     output: Annotated[
         Path | None, typer.Option(help="JSON file, with values of single examples; default: standard output.")
     ] = None,
@@ -376,8 +380,9 @@ def measure(
 
     The network takes inputs in the range 0 to 1 of shape (n, C, H, W) and returns logits of shape (n, K).
     """
+    from robust_flatness import load_model
     from robust_flatness.devices import start
-    from robust_flatness.measuring.own_model import OwnModel, measure_network, own_data, own_specs
+    from robust_flatness.measuring.own_model import measure_network, own_data, own_specs
 
     radius = positive("--epsilon", epsilon)
     step = positive("--step-size", step_size) if step_size else radius / STEPS_TO_THE_EDGE
@@ -394,8 +399,8 @@ def measure(
     setting = Setting(radius, step, test=count, train=train_examples)
     specs = own_specs(parse_list(measures), setting, blocks)
     device = start(device, threads)
-    own = OwnModel(model, weights)
-    result = measure_network(own.load(), dataset, specs, seed=seed, device=device)
+    network = load_model(model, weights, mean=numbers("--mean", mean), std=numbers("--std", std))
+    result = measure_network(network, dataset, specs, seed=seed, device=device)
     result |= {"model": model, "weights": str(weights) if weights else None}
     if output:
         write_json(output, result)
@@ -410,6 +415,14 @@ def positive(option: str, text: str) -> float:
     if not isinstance(value, int | float) or not 0 < value < float("inf"):
         raise ConfigError(f"{option}: {text!r} given; expected a number greater than 0, e.g. 0.03 or 8/255")
     return float(value)
+
+
+def numbers(option: str, text: str) -> list[float] | None:
+    """Numbers from the command line, such as 0.49,0.48,0.45."""
+    try:
+        return [float(part) for part in text.split(",")] if text else None
+    except ValueError:
+        raise ConfigError(f"{option}: {text!r} given; expected numbers such as 0.49,0.48,0.45") from None
 
 
 def main() -> None:

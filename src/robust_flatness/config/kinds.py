@@ -54,7 +54,8 @@ def load(kind: str, name: str) -> ModuleType:
 
 
 def imported(path: str, where: str) -> Any:
-    """What `package.module:name` names; modules in the working directory are found, too.
+    """What `package.module:name` names; modules in the working directory are found, too, from here on:
+    what is imported may import others when it is called.
 
     Raises
     ------
@@ -62,13 +63,13 @@ def imported(path: str, where: str) -> Any:
         If it cannot be imported; the message begins with `where`.
     """
     module, _, name = path.partition(":")
-    sys.path.insert(0, str(Path.cwd()))
+    here = str(Path.cwd())
+    if not {here, ""} & set(sys.path):
+        sys.path.insert(0, here)
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(f"{where}: {path!r} cannot be imported ({error})") from None
-    finally:
-        sys.path.pop(0)
 
 
 def check_name(kind: str, name: str, own: str = "") -> str:

@@ -1,14 +1,12 @@
 """Measures of a network that this kit has not trained."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from robust_flatness.config.kinds import imported
 from robust_flatness.config.measures import MeasureSpec, Setting, completed
 from robust_flatness.config.values import meant, parse
 from robust_flatness.data import Dataset
@@ -16,67 +14,8 @@ from robust_flatness.data.npz import read_npz
 from robust_flatness.errors import ConfigError, noted_warnings
 from robust_flatness.measuring.base import SPLITS
 from robust_flatness.measuring.registry import MEASURES
-from robust_flatness.models.checkpoint import Network, load_weights
+from robust_flatness.models.checkpoint import Network
 from robust_flatness.provenance import provenance
-
-
-@dataclass(frozen=True)
-class OwnModel:
-    """Where a network comes from: `package.module:function`, and its weights."""
-
-    factory: str
-    weights: Path | None = None
-
-    def load(self) -> nn.Module:
-        """The network in evaluation mode.
-
-        Raises
-        ------
-        ConfigError
-            If the function cannot be imported or called, does not return an `nn.Module`, or the
-            weights do not fit.
-        """
-        module_name, _, name = self.factory.partition(":")
-        if not module_name or not name:
-            raise ConfigError(f"--model: {self.factory!r} given; expected package.module:function")
-        factory = imported(self.factory, "--model")
-        try:
-            model = factory()
-        except TypeError as error:
-            raise ConfigError(
-                f"--model: {self.factory}() failed ({error}); it must work without arguments"
-            ) from None
-        if not isinstance(model, nn.Module):
-            raise ConfigError(
-                f"--model: {self.factory}() returned {type(model).__name__}; expected an nn.Module"
-            )
-        if self.weights is not None:
-            load_weights(model, read_weights(self.weights), self.weights)
-        return model.eval()
-
-
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a .safetensors file; no code in it is run.
-
-    Raises
-    ------
-    ConfigError
-        If the file is missing, damaged or of another format.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if path.suffix != ".safetensors":
-        raise ConfigError(
-            f"--weights: {path} given; expected a .safetensors file "
-            "(safetensors.torch.save_file(model.state_dict(), ...))"
-        )
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise ConfigError(f"--weights: {path}: no such file") from None
-    except (OSError, SafetensorError, ValueError) as error:
-        raise ConfigError(f"--weights: {path}: truncated or damaged ({error})") from None
 
 
 def own_data(path: Path, examples: int | None) -> tuple[Dataset, int]:
@@ -139,7 +78,9 @@ def measure_network(
         If the data lacks what a measure needs, or the network's logits have the wrong shape.
     """
     network = Network(model.to(device), "own")
-    check_output(model, dataset.images("test", 2, device), int(dataset.arrays["y_train"].max()) + 1)
+    network.inference.check(dataset.images("test", 2, device))
+    for split in SPLITS:
+        network.inference.require_labels(dataset.labels(split))
     with noted_warnings() as notes:
         measured = {
             name: MEASURES[name].function(network, dataset, spec, seed, device)
@@ -157,29 +98,3 @@ def measure_network(
             for name, result in measured.items()
         },
     }
-
-
-def check_output(model: nn.Module, x: torch.Tensor, classes: int) -> None:
-    """Run `model` on `x` and check that it returns logits [n, K] with K >= `classes`.
-
-    Raises
-    ------
-    ConfigError
-        If the model fails on `x` or returns something else.
-    """
-    with torch.no_grad():
-        try:
-            logits = model(x)
-        except Exception as error:  # whatever a network raises on inputs it is not made for
-            raise ConfigError(
-                f"--model: fails on images of shape {tuple(x.shape)} [n, C, H, W]: {error}"
-            ) from None
-    shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-    if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != len(x):
-        raise ConfigError(f"--model: returned {shape} for {len(x)} images; expected logits ({len(x)}, K)")
-    if logits.shape[1] < classes:
-        raise ConfigError(
-            f"--model: returned {logits.shape[1]} logits per image, but the labels have {classes} classes"
-        )
-    if not torch.isfinite(logits).all():
-        raise ConfigError("--model: returned NaN or infinite logits")

@@ -1,13 +1,12 @@
 """Anyone's network: from a function, torchvision or RobustBench, with weights from a file."""
 
-import importlib
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from robust_flatness.config.kinds import imported
 from robust_flatness.errors import ConfigError
 from robust_flatness.models.weights import load_weights, read_weights, without_wrappers
 
@@ -68,7 +67,7 @@ def load_model(
     elif kind == "robustbench":
         network = _robustbench(name, tensors is not None)
     else:
-        network = _made(model, kind, name)
+        network = _made(model)
     if tensors is not None:
         load_weights(network, tensors, Path(weights))
     return _normalized(network, mean, std).eval()
@@ -84,16 +83,9 @@ def _normalized(network: nn.Module, mean: Sequence[float] | None, std: Sequence[
     return Normalized(network, mean, std)
 
 
-def _made(model: str, module_name: str, name: str) -> nn.Module:
-    """What the function returns. The working directory stays importable: networks import when they are
-    made or called."""
-    here = str(Path.cwd())
-    if here not in sys.path and "" not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        factory: Callable[[], nn.Module] = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise ConfigError(f"model: {model!r} cannot be imported ({error})") from None
+def _made(model: str) -> nn.Module:
+    """What the function `package.module:name` returns."""
+    factory = imported(model, "model")
     try:
         network = factory()
     except Exception as error:  # whatever a user's function raises
