@@ -10,6 +10,7 @@ rule docs:
     params:
         directory=ROOT / "docs/results" / EXPERIMENT.name,
         captions=CAPTIONS,
+        notebooks=ROOT,
         description=EXPERIMENT.spec.description,
     script:
         "../scripts/keep_results.py"

@@ -5,6 +5,7 @@ From the results kept here everything can be drawn again (`results_table`), and 
 """
 
 import gzip
+import re
 import shutil
 from pathlib import Path
 
@@ -18,23 +19,37 @@ captions = snakemake.params.captions
 shutil.rmtree(target, ignore_errors=True)
 target.mkdir(parents=True)
 
+
+def title(folder: str, name: str) -> str:
+    """A notebook's heading."""
+    text = Path(snakemake.params.notebooks, folder, f"{name}.py").read_text(encoding="utf-8")
+    return re.search(r"^# # (.*)$", text, re.MULTILINE)[1]
+
+
+def in_order(paths, kind: str) -> list[Path]:
+    """Files in the order of the captions, those without one last."""
+    order = [*captions[kind]]
+    return sorted(map(Path, paths), key=lambda path: [*order, path.stem].index(path.stem))
+
+
 figures, lacking = [], []
-for path in (Path(name) for name in snakemake.input.figures if name.endswith(".png")):
+for path in (path for path in in_order(snakemake.input.figures, "figures") if path.suffix == ".png"):
     picture = Image.open(path)
     if NOT_DRAWN in picture.info:
-        lacking.append(f"- `{path.stem}`: {picture.info[NOT_DRAWN]}")
+        lacking.append(f"- {title('figures', path.stem)}: {picture.info[NOT_DRAWN]}")
         continue
     picture.convert("RGB").save(target / path.name, optimize=True)
     words = captions["figures"].get(path.stem, path.stem)
-    figures += [f"## {path.stem.replace('_', ' ')}", "", words, "", f"![{path.stem}]({path.name})", ""]
+    figures += [f"## {title('figures', path.stem)}", "", words, "", f"![{path.stem}]({path.name})", ""]
 
 tables = []
-for path in map(Path, snakemake.input.tables):
+for path in in_order(snakemake.input.tables, "tables"):
     if path.suffix in {".csv", ".md"}:
         shutil.copyfile(path, target / path.name)
     if path.suffix == ".md":
         words = captions["tables"].get(path.stem, path.stem)
-        tables.append(f"- [{path.stem.replace('_', ' ')}]({path.name}) ([CSV]({path.stem}.csv)): {words}")
+        heading = title("paper_tables", path.stem)
+        tables.append(f"- [{heading}]({path.name}) ([CSV]({path.stem}.csv)): {words}")
 for path in map(Path, snakemake.input.results):
     if path.stem == "examples":
         (target / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes(), mtime=0))

@@ -11,8 +11,8 @@ from robust_flatness.plotting.style import freeze
 #: Distances of a label from its point in 1/72 inch, and directions in degrees.
 DISTANCES = (5, 10, 16, 23, 31, 40, 52, 66)
 DIRECTIONS = np.arange(0, 360, 22.5)
-#: A label that would cover or cross about three points is left out.
-WORST_COST = 8
+#: A label that would cover or cross about four points is left out.
+WORST_COST = 11
 #: Points along a label's line at which it is checked.
 STEPS = np.linspace(0, 1, 15)[:, None]
 
