@@ -80,12 +80,12 @@ def coefficients(frame: pd.DataFrame, x: str, y: str, words: bool = True) -> lis
 
 
 def limits(axes: Axes, x: Sequence[float], y: Sequence[float]) -> None:
-    """Limits by the points; the trend's band is cut there."""
-    for values, setter in ((x, axes.set_xlim), (y, axes.set_ylim)):
+    """Limits by the points, with room for labels below; the trend's band is cut there."""
+    for values, setter, below in ((x, axes.set_xlim, 0.07), (y, axes.set_ylim, 0.14)):
         values = np.asarray(values, float)
         low, high = np.nanmin(values), np.nanmax(values)
         span = (high - low) or 1.0
-        setter(low - 0.07 * span, high + 0.07 * span)
+        setter(low - below * span, high + 0.07 * span)
 
 
 def name_axes(axes: Axes, x: str, y: str, width: int = 60) -> None:
@@ -155,7 +155,7 @@ def comparison_note(notebook: Notebook, *columns: str) -> str:
         if aggregate.has(joined, name, theirs, rows=4):
             kept = finite(joined[name], joined[theirs])
             rho = coefficient(joined[name][kept], joined[theirs][kept], "spearman")
-            ranks.append(f"{schema.describe(name)} ρ = {rho:.2f} (n = {kept.sum()})")
+            ranks.append(f"{schema.describe(name)} ρ = {rho:.2f}")
     return note + (f" Rank correlation of ours with the printed numbers: {'; '.join(ranks)}." * bool(ranks))
 
 
