@@ -145,6 +145,23 @@ def new_experiment(
 
 
 @app.command()
+def plan(
+    config: Annotated[Path, typer.Option(help="Experiment.")] = Path("config/fashion.yaml"),
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: the experiment's.")] = None,
+    workers: Annotated[
+        list[int] | None, typer.Option(help="Jobs at a time, for the wall time; default 1 and 64.", min=1)
+    ] = None,
+) -> None:
+    """Say what an experiment costs before it is spent: jobs, hours, disk, memory."""
+    from robust_flatness.planning import plan as cost_of
+
+    experiment = load_experiment(load_yaml(config), config.parent / "variants.yaml")
+    if experiment.spec.results_table is not None:
+        raise ConfigError(f"{config}: starts from a results table; nothing is trained or measured")
+    typer.echo(cost_of(experiment, device).text(workers or (1, 64)))
+
+
+@app.command()
 def prepare(spec: Spec, output: Output, seed: Seed = 0) -> None:
     """Read a dataset, draw its disjoint splits, write them to one file."""
     from robust_flatness.data import make_splits, save_dataset
@@ -186,6 +203,9 @@ def train(
     all_snapshots: Annotated[
         bool, typer.Option("--all-snapshots/--best-and-last", help="Which snapshots are kept.")
     ] = True,
+    until: Annotated[
+        int | None, typer.Option(help="End after so many epochs; the next call goes on.", min=1)
+    ] = None,
     device: Device = "cpu",
     threads: Threads = 1,
 ) -> None:
@@ -201,7 +221,7 @@ def train(
     with progress_bar(f"{job.variant}, seed {job.seed}") as update:
         run_training(
             job, dataset, directory, device=device, pseudo_labels=labels, all_snapshots=all_snapshots,
-            progress=lambda done, total, row: update(done, total),
+            until=until, progress=lambda done, total, row: update(done, total),
         )  # fmt: skip
 
 

@@ -384,3 +384,16 @@ def test_best_and_last_alone_are_kept(tmp_path, dataset, make_job):
     train(job, dataset, directory, report=messages.append, all_snapshots=False)
     assert "has been finished" in messages[-1]
     assert content(directory) == expected
+
+
+def test_a_training_cut_into_jobs_is_the_same(tmp_path, dataset, make_job):
+    """Each ends after so many epochs, and only the last one leaves the declared outputs."""
+    job = make_job(epochs=EPOCHS)
+    train(job, dataset, tmp_path / "whole")
+    directory, seen = tmp_path / "cut", []
+    for until in (2, 2, 3):
+        train(job, dataset, directory, until=until, progress=lambda done, *_: seen.append(done), report=quiet)
+        assert [path.name for path in directory.iterdir()] == [".resume"]
+    assert seen == [1, 2, 3]
+    train(job, dataset, directory, report=quiet)
+    assert content(directory) == content(tmp_path / "whole")

@@ -1,6 +1,7 @@
 """Where the workflow runs: other folders, spaces in paths, as a module of another workflow."""
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -96,3 +97,25 @@ def test_a_link_to_an_environment_is_that_environment(tmp_path):
 )
 def test_drawing_targets_are_figures_and_tables_alone(targets, drawing):
     assert only_draws(targets) is drawing
+
+
+def test_a_training_longer_than_a_job_is_cut(tmp_path):
+    """Each piece waits for the one before, and no job asks for more than the limit."""
+    text = (ROOT / "config/smoke.yaml").read_text() + "\ncompute: {hours: 1}\n"
+    assert text.count("epochs: 3") == 1
+    (tmp_path / "long.yaml").write_text(text.replace("epochs: 3", "epochs: 1000000"))
+    options = ["--snakefile", ROOT / "Snakefile", "--configfile", "long.yaml"]
+    done = snakemake(tmp_path, "-n", *options, "--", "train")
+    assert done.returncode == 0, done.stderr[-2000:]
+    said = done.stdout + done.stderr
+    limits = [int(found) for found in re.findall(r"runtime=(\d+)", said)]
+    assert limits
+    assert max(limits) <= 60
+    pieces = sorted(
+        {int(found) for found in re.findall(r"output: results/smoke/at/seed-0/pieces/(\d+)", said)}
+    )
+    assert len(pieces) > 1
+    assert pieces == list(range(1, len(pieces) + 1))
+    assert re.search(
+        rf"input: .*results/smoke/at/seed-0/pieces/{pieces[-1]}\n    output: .*history.csv", said
+    )

@@ -40,7 +40,7 @@ rule collect:
     localrule: True
     resources:
         mem_mb=growing(2000),
-        runtime=growing(10),
+        runtime=growing_minutes(10),
     params:
         spec=collect_spec(EXPERIMENT, KEPT).json_text(),
         directory=RESULTS,

@@ -1,5 +1,6 @@
 # The validated experiment and what the rules share.
 
+import math
 import os
 import sys
 import time
@@ -13,7 +14,7 @@ from robust_flatness.config.values import load_yaml
 from robust_flatness.config.data import CIFAR10_FILES, CIFAR10_FOLDER
 from robust_flatness.errors import ConfigError, FileError
 from robust_flatness.files import canonical_json, write_text
-from robust_flatness.measuring.cost import minutes, training_passes
+from robust_flatness.measuring.cost import OVERHEAD_MINUTES, minutes, training_passes
 from robust_flatness.measuring.registry import CHECKPOINTS, MEASURES
 from robust_flatness.tables.merging import check_other_runs
 from robust_flatness.tables.schema import TABLES
@@ -96,14 +97,24 @@ def of_repository(path):
     return Path(path) if Path(path).exists() else ROOT / path
 
 
+# Minutes that no job on a cluster asks for more than.
+LIMIT = int(60 * EXPERIMENT.spec.compute.hours)
+
+
+def growing_minutes(amount):
+    """Time of a job: more at each attempt, up to the limit; measures go on where an attempt has ended."""
+    return lambda wildcards, attempt: min(LIMIT, amount * attempt)
+
+
 def growing(amount):
-    """Memory (MB) or time (minutes) of a job: more at each attempt, where a profile sets `retries`."""
+    """Memory (MB) of a job: more at each attempt, where a profile sets `retries`."""
     return lambda wildcards, attempt: amount * attempt
 
 
 def minutes_for(passes):
     """The time limit of a job that takes `passes` through the experiment's network."""
-    return minutes(passes, EXPERIMENT.spec.model, "cuda" if GPUS else "cpu")
+    _, side = EXPERIMENT.spec.data.shape
+    return minutes(passes, EXPERIMENT.spec.model, side, "cuda" if GPUS else "cpu")
 
 
 def one_of(slugs):

@@ -30,7 +30,7 @@ rule prepare:
     localrule: True
     resources:
         mem_mb=growing(2000),
-        runtime=growing(30),
+        runtime=growing_minutes(30),
     params:
         spec=EXPERIMENT.spec.data.json_text(),
     shell:
@@ -46,7 +46,7 @@ rule pseudo_label:
         f"{LOGS}/data/pseudo-labels-{{seed}}.log",
     resources:
         mem_mb=growing(4000),
-        runtime=growing(
+        runtime=growing_minutes(
             minutes_for(training_passes(EXPERIMENT.baseline, EXPERIMENT.spec.data.count("train")))
         ),
         gpu=GPUS,

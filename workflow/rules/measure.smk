@@ -36,7 +36,7 @@ for name, slugs in MEASURED.items():
             variant=one_of(slugs),
         resources:
             mem_mb=growing(4000),
-            runtime=growing(measuring_minutes(name)),
+            runtime=growing_minutes(measuring_minutes(name)),
             gpu=GPUS,
         params:
             measure=name,

@@ -5,9 +5,31 @@ def training_spec(wildcards):
     return EXPERIMENT.train_job(wildcards.variant, int(wildcards.seed)).json_text()
 
 
+def whole_training(variant):
+    """Minutes that the whole training may take."""
+    return minutes_for(training_passes(EXPERIMENT.train_jobs[variant], EXPERIMENT.spec.data.count("train")))
+
+
+# A training that may take longer than a job on a cluster is cut into so many jobs, each of which goes on
+# where the one before has ended.
+PIECES = {slug: math.ceil(whole_training(slug) / (LIMIT - OVERHEAD_MINUTES)) for slug in TRAINED}
+LONG = [slug for slug, pieces in PIECES.items() if pieces > 1]
+
+
 def training_minutes(wildcards, attempt):
-    passes = training_passes(EXPERIMENT.train_jobs[wildcards.variant], EXPERIMENT.spec.data.count("train"))
-    return attempt * minutes_for(passes)
+    minutes = OVERHEAD_MINUTES + math.ceil(whole_training(wildcards.variant) / PIECES[wildcards.variant])
+    return min(LIMIT, attempt * minutes)
+
+
+def piece_before(wildcards):
+    """The piece that has to be done first; none before the first."""
+    before = int(wildcards.get("piece", PIECES[wildcards.variant])) - 1
+    return expand(f"{RUN}/pieces/{before}", **wildcards) if before else []
+
+
+def until_epoch(wildcards):
+    epochs = EXPERIMENT.train_jobs[wildcards.variant].training.epochs
+    return math.ceil(epochs * int(wildcards.piece) / PIECES[wildcards.variant])
 
 
 def pseudo_labels(wildcards):
@@ -28,10 +50,42 @@ def snapshots_option(wildcards):
     return "--all-snapshots" if measured else "--best-and-last"
 
 
+if LONG:
+
+    rule train_piece:
+        input:
+            data=rules.prepare.output,
+            pseudo_labels=pseudo_labels,
+            before=piece_before,
+        output:
+            temp(touch(f"{RUN}/pieces/{{piece}}")),
+        log:
+            f"{RUN_LOG}/train-{{piece}}.log",
+        wildcard_constraints:
+            variant=one_of(LONG),
+            piece=r"\d+",
+        resources:
+            mem_mb=growing(4000),
+            runtime=training_minutes,
+            gpu=GPUS,
+        params:
+            spec=training_spec,
+            pseudo_labels=pseudo_labels_option,
+            directory=RUN,
+            snapshots=snapshots_option,
+            until=until_epoch,
+            compute=COMPUTE,
+        shell:
+            "robust-flatness train --spec {params.spec:q} --until {params.until} "
+            "--data {input.data:q} {params.pseudo_labels} --directory {params.directory:q} "
+            "{params.snapshots} {params.compute} > {log:q} 2>&1"
+
+
 rule train_variant:
     input:
         data=rules.prepare.output,
         pseudo_labels=pseudo_labels,
+        before=piece_before,
     output:
         history=f"{RUN}/history.csv",
         last=f"{RUN}/checkpoints/last.safetensors",
@@ -74,7 +128,7 @@ rule scale:
     localrule: True
     resources:
         mem_mb=growing(2000),
-        runtime=growing(10),
+        runtime=growing_minutes(10),
     params:
         factor=lambda wildcards: EXPERIMENT.variants[wildcards.variant].convolution_scale,
         directory=f"{RUN}/checkpoints",

@@ -160,6 +160,14 @@ class DataSpec(Spec):
         return CLASSES.get(self.name, self.classes)
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Channels and side of the images; those of CIFAR-10 where an .npz file does not tell before it is
+        read."""
+        if self.name in ("digits", "fashion"):
+            return 1, 8
+        return 3, self.size or 32
+
+    @property
     def downloads(self) -> bool:
         """Whether the official files are downloaded."""
         return self.name == "cifar10" and self.path is None

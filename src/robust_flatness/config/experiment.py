@@ -49,10 +49,11 @@ CONFIG_DIRECTORY = Path("config")
 class ComputeSpec(Spec):
     """How jobs run. `threads` are torch's threads in a job, fixed here because another number
     gives other bits; `device` is `cpu`, `cuda`, `cuda:N`, `mps`, or `auto` for a GPU where there is
-    one."""
+    one; `hours` is the longest that a job may ask for: a longer training is cut into several."""
 
     threads: Count = 1
     device: Annotated[str, AfterValidator(check_device)] = "cpu"
+    hours: Annotated[Positive, Field(ge=0.5)] = 24
 
 
 class ExperimentSpec(Spec):

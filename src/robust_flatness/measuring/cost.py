@@ -1,8 +1,8 @@
-"""Time that jobs may take on a cluster, from what they compute.
+"""What jobs cost, from what they compute.
 
-The unit of work is one pass: forward and backward through the network for one image. The rates
-are low on purpose, since a scheduler ends a job at its limit; an attempt that ran out of time is
-followed by one with more.
+The unit of work is one pass: forward and backward through the network for one image. Its time follows
+from the multiply-adds of the forward half and from rates measured once. The time limits of jobs on a
+cluster are several times that, since a scheduler ends a job at its limit.
 """
 
 import math
@@ -11,25 +11,60 @@ from robust_flatness.config.kinds import NETWORKS, declared
 from robust_flatness.config.measures import AttackSpec, AutoAttackSpec
 from robust_flatness.config.training import ModelSpec, TrainJob
 
-#: Width, and passes per second on a core and on a GPU, of a network that does not say so: a large one.
-LARGE = (64, 20, 2500)
+#: Of a network that does not say what it costs: a large one.
+LARGE = {"width": 64, "side": 32, "multiply_adds": 555_422_720, "parameters": 11_174_922}
+#: Multiply-adds of forward halves per second, by kind of device and precision: PGD-20 on 1,000 images through
+#: ResNet-18 on an H100 (benchmarks/gpu.py), and a training on one core without AVX-512.
+RATES = {("cpu", "float32"): 8.3e9, ("cuda", "float32"): 3.6e12, ("cuda", "bfloat16"): 22e12}
+#: The same for a whole training in bfloat16, whose passes are replayed as CUDA graphs.
+TRAINING_RATE = 34e12
+#: Seconds of a pass besides, on a core.
+PASS_OVERHEAD = 3e-5
+#: How much longer than estimated a job may take: other methods, slower machines, evaluations on the way.
+SLACK = 4
 #: Start of Python and torch, reading data, waiting for a slow file system.
 OVERHEAD_MINUTES = 10
 #: The standard AutoAttack: 100 iterations of APGD-CE, 900 each of APGD-T and FAB-T, 5,000 queries.
 STANDARD_AUTOATTACK = 100 + 900 + 2 * 900 + 5000 // 2
 
 
-def minutes(passes: float, model: ModelSpec, device: str) -> int:
-    """Time limit in minutes for `passes` through `model`."""
-    width, on_core, on_gpu = declared(NETWORKS, model.name, "PASSES", LARGE)
-    rate = on_gpu if device.startswith("cuda") else on_core
-    rate /= max(1, model.width / width) ** 2
-    return OVERHEAD_MINUTES + math.ceil(passes / rate / 60)
+def _cost(model: ModelSpec, quantity: str) -> tuple[float, int]:
+    """A quantity of `model` on images of the side that its file states, and that side."""
+    stated = declared(NETWORKS, model.name, "COST") or LARGE
+    return stated[quantity] * (model.width / stated["width"]) ** 2, stated["side"]
+
+
+def parameters(model: ModelSpec) -> float:
+    """Number of weights, about: it grows with the square of the width."""
+    return _cost(model, "parameters")[0]
+
+
+def seconds(
+    passes: float,
+    model: ModelSpec,
+    side: int,
+    device: str,
+    precision: str = "float32",
+    training: bool = False,
+) -> float:
+    """Time of `passes` through `model` of images of `side` pixels, on a core or a GPU."""
+    work, stated_side = _cost(model, "multiply_adds")
+    work *= (side / stated_side) ** 2
+    if not device.startswith("cuda"):
+        return passes * (PASS_OVERHEAD + work / RATES["cpu", "float32"])
+    fast = training and precision != "float32"
+    rate = TRAINING_RATE if fast else RATES["cuda", "float32" if precision == "float32" else "bfloat16"]
+    return passes * work / rate
+
+
+def minutes(passes: float, model: ModelSpec, side: int, device: str) -> int:
+    """Time limit in minutes for `passes` through `model` of images of `side` pixels, in float32."""
+    return OVERHEAD_MINUTES + math.ceil(SLACK * seconds(passes, model, side, device) / 60)
 
 
 def training_passes(job: TrainJob, images: int) -> int:
-    """Attack and update in every epoch, twice that for evaluation and methods with more passes."""
-    return 2 * job.training.epochs * images * (job.training.steps + 1)
+    """Attack and update in every epoch."""
+    return job.training.epochs * images * (job.training.steps + 1)
 
 
 def attack_passes(spec: AttackSpec) -> int:

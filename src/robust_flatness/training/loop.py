@@ -59,6 +59,7 @@ def train(
     progress: Progress | None = None,
     report: Callable[[str], None] = print,
     all_snapshots: bool = True,
+    until: int | None = None,
 ) -> None:
     """Train `job` on `dataset` and write what comes of it to `directory`.
 
@@ -67,7 +68,8 @@ def train(
     training goes on to the bit-identical result. `best` is the first snapshot with the lowest RErr
     on the early-stopping images. `pseudo_labels` are int labels [n] of the `unlabeled` split,
     needed if `unlabeled_fraction` is set. `report` receives messages for the log. Without `all_snapshots`,
-    only `last` and `best` are written, and no more than these are kept on the way.
+    only `last` and `best` are written, and no more than these are kept on the way. With `until`, the
+    call ends once so many epochs are done; the next one goes on.
 
     A second process in the same directory waits for the first and then takes over. A training that
     has been finished is not done again: what is missing of its files is made from its snapshots.
@@ -86,16 +88,18 @@ def train(
     with out_of_memory(job.training.batch_size, kept):
         run = Training(job, dataset, device, pseudo_labels)
         store = UnfinishedTraining(directory, run.fingerprint(dataset.checksum), report, all_snapshots)
-        _run(run, store, progress)
+        _run(run, store, progress, until)
 
 
-def _run(run: "Training", store: UnfinishedTraining, progress: Progress | None) -> None:
+def _run(run: "Training", store: UnfinishedTraining, progress: Progress | None, until: int | None) -> None:
     directory = store.directory
     try:
         with store.locked():
             rows = store.finished()
             if rows is None:
-                rows = _train(run, store, progress)
+                rows = _train(run, store, progress, until)
+                if len(rows) < run.spec.epochs:
+                    return
             else:
                 store.report(
                     f"{directory}: this training has been finished; its files are made from its snapshots"
@@ -110,8 +114,11 @@ def _run(run: "Training", store: UnfinishedTraining, progress: Progress | None) 
         ) from error
 
 
-def _train(run: "Training", store: UnfinishedTraining, progress: Progress | None) -> list[Row]:
-    """Train from the stored state, or the beginning, to the last epoch; the rows of the history."""
+def _train(
+    run: "Training", store: UnfinishedTraining, progress: Progress | None, until: int | None
+) -> list[Row]:
+    """Train from the stored state, or the beginning, until so many epochs are done (None: all); the rows of
+    the history."""
     epochs, directory = run.spec.epochs, store.directory
     state = store.load()
     rows: list[Row] = []
@@ -120,7 +127,7 @@ def _train(run: "Training", store: UnfinishedTraining, progress: Progress | None
         rows = state.notes["rows"]
         store.report(f"{directory}: resumed after epoch {rows[-1]['epoch']}")
     snapshots = set(run.spec.snapshot_epochs())
-    for epoch in range(len(rows), epochs):
+    for epoch in range(len(rows), min(epochs, until or epochs)):
         row = run.epoch(epoch)
         _require_finite(run, row, rows, store, snapshots)
         if epoch in snapshots:

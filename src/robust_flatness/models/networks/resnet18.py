@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from robust_flatness.config import ModelSpec
 from robust_flatness.models.resnet import ResNet
 
-#: A 32x32 image through width 64.
-PASSES = (64, 20, 2500)
+COST = {"width": 64, "side": 32, "multiply_adds": 555_422_720, "parameters": 11_174_922}
 
 
 def build(spec: ModelSpec, classes: int, mean: Sequence[float], std: Sequence[float]) -> ResNet:

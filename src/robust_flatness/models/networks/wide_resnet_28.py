@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from robust_flatness.config import ModelSpec
 from robust_flatness.models.preactivation import PreActivationResNet
 
+COST = {"width": 160, "side": 32, "multiply_adds": 5_243_328_768, "parameters": 36_479_194}
+
 
 def build(spec: ModelSpec, classes: int, mean: Sequence[float], std: Sequence[float]) -> PreActivationResNet:
     """The network for `classes` classes and `len(mean)` input channels."""
