@@ -7,7 +7,7 @@ import torch
 
 from robust_flatness import devices
 from robust_flatness.config import ConfigError, ModelSpec, TrainingSpec
-from robust_flatness.config.experiment import ComputeSpec
+from robust_flatness.config.specs import ComputeSpec
 from robust_flatness.errors import OutOfMemoryError
 from robust_flatness.workflow import gpus_here
 
