@@ -140,6 +140,10 @@ def latex(text: str) -> str:
     return plain.replace("$$", "")
 
 
+#: Characters of a cell beyond which its column has lines of several rows in LaTeX.
+LONG = 40
+
+
 def latex_table(table: Table) -> str:
     """A floating table that fits a page: pairs of columns under one heading, numbers in math mode."""
 
@@ -151,7 +155,12 @@ def latex_table(table: Table) -> str:
         return " & ".join(number(cell) if right else latex(cell) for cell, right in pairs) + r" \\"
 
     name = re.sub(r"\W+", "-", table.title.lower()).strip("-")
-    kinds = "".join("r" if right else "l" for right in table.numeric)
+    rows = [row for _, group in table.groups for row in group]
+    longest = [max((len(cell) for cell in cells), default=0) for cells in zip(*rows, strict=True)]
+    kinds = "".join(
+        "r" if right else "l" if length <= LONG else r"p{6cm}"
+        for right, length in zip(table.numeric, longest or [0] * len(table.columns), strict=True)
+    )
     caption = latex(" ".join([f"{table.title}.", *table.notes]))
     lines = [
         "% Needs the packages booktabs and adjustbox.",
