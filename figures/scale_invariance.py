@@ -31,7 +31,7 @@ MEASURES = {
 # %%
 def ratios(layer, slug):
     """A scaled model's measures over the baseline's."""
-    models = layer.derived.set_index("variant").reindex(index=["at", slug], columns=[*MEASURES])
+    models = layer.scaled.set_index("variant").reindex(index=["at", slug], columns=[*MEASURES])
     return (models.loc[slug] / models.loc["at"]).to_numpy(float)
 
 
@@ -85,6 +85,6 @@ def draw():
 
 
 # %%
-lacking = [slug for slug in ("at", *SCALES) if slug not in set(notebook.ours.derived["variant"])]
+lacking = [slug for slug in ("at", *SCALES) if slug not in set(notebook.ours.scaled["variant"])]
 missing = notebook.say_missing(", ".join(lacking), "add them to the experiment's variants") if lacking else ""
 notebook.show(draw, missing or notebook.missing("avg_flatness_rloss"))

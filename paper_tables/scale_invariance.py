@@ -19,7 +19,7 @@ SLUGS = ("at-scaled-0.5", "at", "at-scaled-2")
 # %%
 measures = ["test_rerr_pgd", "train_rerr_pgd", "avg_flatness_rloss", "worst_flatness_rloss"]
 measures += ["worst_flatness_ce", "hessian_max"]
-models = notebook.ours.derived
+models = notebook.ours.scaled
 frame = models[models["variant"].isin(SLUGS)].reindex(columns=["variant", "label", *measures])
 printed = read_printed("scale_invariance").rename(columns={"model": "variant"})
 hessian = read_printed("hessian")

@@ -329,3 +329,12 @@ def test_columns_are_named_in_words():
     assert schema.direction("avg_flatness_rloss") == "lower is flatter"
     assert schema.direction("test_rloss_pgd") == "lower is more robust"
     assert schema.direction("test_ce") == ""
+
+
+def test_scaled_models_stand_beside_the_seed_they_were_made_from():
+    rows = [("at", seed, 0, "at", 1.0 + seed) for seed in range(3)] + [("at-scaled-2", 1, 1, "scaled", 2.0)]
+    columns = ("variant", "seed", "derived", "family", "avg_flatness_rloss")
+    models = pd.DataFrame(rows, columns=columns).assign(checkpoint="last", train_err=5.0, classes=10)
+    found = aggregate.with_scaled(models).set_index("variant")["avg_flatness_rloss"]
+    assert found.to_dict() == {"at": 2.0, "at-scaled-2": 2.0}
+    assert aggregate.with_scaled(models[models["derived"] == 0])["avg_flatness_rloss"].tolist() == [2.0]

@@ -55,7 +55,7 @@ class Evidence:
         seeds = replace(tables, history=kept(tables.history), series=kept(tables.series))
         return cls(
             models=aggregate.with_differences(models[same == ""]),
-            derived=aggregate.variants_at(models, derived=True),
+            derived=aggregate.with_scaled(models),
             history=aggregate.over_seeds(seeds.history, by_epoch),
             series=aggregate.over_seeds(seeds.series, by_epoch),
             seeds=seeds,

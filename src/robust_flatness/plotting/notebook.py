@@ -144,6 +144,11 @@ class Layer:
         return aggregate.variants_at(self.tables.models, derived=True)
 
     @cached_property
+    def scaled(self):
+        """Scaled models beside those they were made from, seed by seed."""
+        return aggregate.with_scaled(self.tables.models)
+
+    @cached_property
     def history(self):
         """Training curves, averaged over seeds."""
         return aggregate.over_seeds(self.tables.history, ("variant", "epoch"))

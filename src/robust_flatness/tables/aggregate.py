@@ -5,7 +5,15 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from robust_flatness.tables.schema import HISTORY, KEYS, SERIES, is_measure, parse_name, radius_columns
+from robust_flatness.tables.schema import (
+    HISTORY,
+    KEYS,
+    ROBUSTBENCH,
+    SERIES,
+    is_measure,
+    parse_name,
+    radius_columns,
+)
 
 
 def over_seeds(frame: pd.DataFrame, by: Iterable[str]) -> pd.DataFrame:
@@ -70,6 +78,15 @@ def variants_at(models: pd.DataFrame, checkpoint: str = "last", derived: bool = 
     chosen = models[(models["checkpoint"] == checkpoint) & (derived | (models["derived"] == 0))]
     averaged = over_seeds(chosen.drop(columns="learnt"), KEYS[:1])
     return averaged.assign(learnt=averaged["variant"].isin(models["variant"][models["learnt"]]))
+
+
+def with_scaled(models: pd.DataFrame) -> pd.DataFrame:
+    """As `variants_at` with derived models, over the seeds that these have: a scaled model is set beside
+    the very models that it was made from, not beside the baseline's mean over more seeds."""
+    scaled = models[(models["derived"] == 1) & (models["family"] != ROBUSTBENCH)]
+    if len(scaled):
+        models = models[models["seed"].isin(scaled["seed"])]
+    return variants_at(models, derived=True)
 
 
 def with_differences(models: pd.DataFrame) -> pd.DataFrame:
