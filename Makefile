@@ -16,7 +16,7 @@ SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES)
 WORKERS ?= 2
 
 .DELETE_ON_ERROR:
-.PHONY: all digits convergence setup dataset site test-page test-unpinned test lint format tests test-slurm test-faults figures published docs benchmark lock
+.PHONY: all digits convergence setup dataset site test-page test-unpinned test lint format tests test-slurm test-models test-faults figures published docs benchmark lock
 
 all: setup
 	$(SNAKEMAKE)
@@ -62,6 +62,11 @@ test-unpinned:
 
 test-slurm: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest -m slurm
+
+# 200 models drawn at random, against a plain implementation.
+test-models: setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" ROBUST_FLATNESS_MODELS=200 \
+	  python -m pytest -n $(WORKERS) tests/models/test_generated.py
 
 test-faults: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest -m faults

@@ -1,8 +1,6 @@
 """Extreme eigenvalues of the Hessian of the clean loss."""
 
-import contextlib
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +12,7 @@ from robust_flatness.errors import ConfigError, MeasurementWarning, NonFiniteErr
 from robust_flatness.flatness.neighborhood import real_parts
 from robust_flatness.inputs import checked_inputs
 from robust_flatness.isolation import isolated
+from robust_flatness.models.derivatives import twice_differentiable
 from robust_flatness.models.inference import InferenceModel
 from robust_flatness.seeding import derive_seed
 
@@ -102,7 +101,7 @@ def hessian_eigenvalues(
         not finite.
     """
     x, y = checked_inputs(x, y)
-    with InferenceModel.lent(model, x[:2]) as net, _twice_differentiable():
+    with InferenceModel.lent(model, x[:2]) as net, twice_differentiable():
         net.require_labels(y)
         net.require_exact()
         product = HessianProduct(net, x, y, batch_size)
@@ -201,15 +200,6 @@ class HessianProduct:
         return gradient, sum(taken.values())
 
 
-@contextlib.contextmanager
-def _twice_differentiable() -> Iterator[None]:
-    """Attention and recurrent layers in forms that have second derivatives."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    with sdpa_kernel(SDPBackend.MATH), torch.backends.cudnn.flags(enabled=False), torch.enable_grad():
-        yield
-
-
 def _extremes(
     product: HessianProduct, k: int, tolerance: float, start: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, bool]:
@@ -217,11 +207,14 @@ def _extremes(
     all met the tolerance."""
     if product.size <= DENSE:
         matrix = np.stack([product(unit) for unit in np.eye(product.size)]).astype(float)
+        _require_symmetric(product, start, matrix.T @ start)
         values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
         chosen = [*range(k // 2), *range(product.size - (k - k // 2), product.size)]
         return values[chosen], vectors[:, chosen], True
     start = start.astype(product.dtype)
-    if not product(start).any():
+    image = product(start)
+    _require_symmetric(product, start, image)
+    if not image.any():
         basis = np.zeros((product.size, k))
         basis[np.arange(k), np.arange(k)] = 1
         return np.zeros(k), basis, True
@@ -234,6 +227,22 @@ def _extremes(
         return values[order].astype(float), vectors[:, order], True
     except ArpackError:  # an end of the spectrum at 0 meets no relative tolerance
         return *_shifted(operator, k, tolerance, start), False
+
+
+def _require_symmetric(product: HessianProduct, vector: np.ndarray, image: np.ndarray) -> None:
+    """A layer's own gradient of its gradient may be wrong; then the matrix is hardly symmetric.
+
+    Raises
+    ------
+    ConfigError
+        If <H u, v> and <u, H v> differ.
+    """
+    other = np.random.default_rng(0).standard_normal(product.size).astype(product.dtype)
+    there, back = float(product(other) @ vector), float(other @ image)
+    if abs(there - back) > 1e-2 * np.linalg.norm(other) * np.linalg.norm(image):
+        raise ConfigError(
+            "model: its Hessian is not symmetric: a layer's backward has a wrong derivative of its own"
+        )
 
 
 def _shifted(operator, k: int, tolerance: float, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -15,11 +15,18 @@ from robust_flatness.models.layers import SafeConv2d, is_unsafe
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The module itself where `torch.compile` has wrapped it: compiling for a few calls does not pay."""
-    return model._orig_mod if type(model).__name__ == "OptimizedModule" else model
+    """The module itself where `torch.compile` or a data-parallel wrapper holds it: compiling for a few calls
+    does not pay, and a measure runs on one device."""
+    if type(model).__name__ == "OptimizedModule":
+        return unwrapped(model._orig_mod)
+    hooks = model._forward_hooks or model._forward_pre_hooks
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) and not hooks:
+        return unwrapped(model.module)
+    return model
 
 
 @torch.inference_mode(False)
+@torch.no_grad()
 def evaluation_copy(model: nn.Module) -> nn.Module:
     """A deep copy of `model` in evaluation mode with frozen parameters and no gradients.
 
@@ -120,24 +127,33 @@ class Borrowed:
                 self.tensors[name] = self.tensors[name].as_strided(tensor.shape, clone.stride())
 
     def __call__(self, x: Tensor) -> Tensor:
+        return self.at({}, x)
+
+    def at(self, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """With `weights` in place of some of the tensors."""
         with as_it_was(self._model):
-            return functional_call(self._model.eval(), self.tensors, (x,))
+            return functional_call(self._model.eval(), {**self.tensors, **weights}, (x,))
 
 
 @contextlib.contextmanager
 def as_it_was(model: nn.Module) -> Iterator[None]:
     """Restore the modes and attributes of all layers of `model` at the end."""
-    tables = ("_parameters", "_buffers", "_modules")
-    saved = [(m, dict(vars(m)), [dict(vars(m)[t]) for t in tables]) for m in model.modules()]
+    saved = []
+    for module in model.modules():
+        tables = [vars(module).get(name) for name in ("_parameters", "_buffers", "_modules")]
+        contents = [(table, dict(table)) for table in tables if isinstance(table, dict)]  # not of scripts
+        saved.append((module, module.training, dict(vars(module)), contents))
     try:
         yield
     finally:
-        for module, attributes, contents in saved:
+        for module, training, attributes, contents in saved:
             vars(module).clear()
             vars(module).update(attributes)
-            for table, content in zip(tables, contents, strict=True):
-                attributes[table].clear()
-                attributes[table].update(content)
+            if module.training is not training:  # scripts keep it elsewhere
+                module.training = training
+            for table, content in contents:
+                table.clear()
+                table.update(content)
 
 
 @torch.no_grad()

@@ -2,10 +2,12 @@
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from robust_flatness.errors import ConfigError, MeasurementWarning
 from robust_flatness.graphs import Graphs
@@ -139,12 +141,22 @@ class InferenceModel(nn.Module):
         with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False):
             return self._call(self._functions["float32"], x).to(x.dtype)
 
+    def logits_at(self, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """Logits of the unfolded network with `weights` in place of its own of these names, differentiable by
+        weights and inputs; nothing is changed."""
+        if isinstance(self._functions["float32"], Borrowed):
+            function = partial(self._functions["float32"].at, weights)
+        else:
+            network = self.network
+            function = lambda inputs: functional_call(network, dict(weights), (inputs,))  # noqa: E731
+        return self._call(function, x)
+
     def prepare(self, precision: str) -> None:
         """Bring what `logits` computes from in this precision up to date with the weights."""
         if precision == "bfloat16" and self._folded is not None:
             self.computing(precision)
 
-    def _call(self, function, x: Tensor) -> Tensor:
+    def _call(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """The module may change its input in place: it gets a copy."""
         if self._folded is not None:
             return function(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x)

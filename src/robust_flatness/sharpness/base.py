@@ -8,12 +8,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from robust_flatness.attacks.pgd import PGD, batches, cross_entropy, random_start
-from robust_flatness.flatness.neighborhood import perturbed_parameters
+from robust_flatness.errors import ConfigError
+from robust_flatness.flatness.neighborhood import perturbed_parameters, real_parts
 from robust_flatness.inputs import checked_inputs
-from robust_flatness.models.copying import evaluation_copy
 from robust_flatness.models.inference import InferenceModel
 from robust_flatness.seeding import generator
 
@@ -75,13 +74,28 @@ class Objective:
         self.x, self.y, self.seed = x, y, seed
         self.attack = None if loss == "ce" else loss
         self.parts = list(batches(len(x), batch_size))
-        self.module = evaluation_copy(model)
-        self._net = InferenceModel(model, x[:2])
+        self._net = InferenceModel.of(model, x[:2])
+        self._net.require_exact()
+        self._net.require_labels(y)
         self.names = perturbed_parameters(self._net)
         if not self.names:
-            raise ValueError("model: no parameters besides those of normalisation; nothing can be perturbed")
-        own = dict(self.module.named_parameters())
-        self.weights = [own[name].detach().clone() for name in self.names]
+            raise ConfigError("model: no parameters besides those of normalisation; nothing can be perturbed")
+        own = self._net.read(self.names)
+        self._complex = [weight.is_complex() for weight in own]
+        self.weights = real_parts(own)
+
+    @property
+    def module(self) -> nn.Module:
+        """The network in evaluation mode, frozen.
+
+        Raises
+        ------
+        ConfigError
+            If the model cannot be copied, so that its layers cannot be watched.
+        """
+        if self._net.network is None:
+            raise ConfigError("model: no copy of it computes what it does; its layers cannot be watched")
+        return self._net.network
 
     @cached_property
     def inputs(self) -> Tensor:
@@ -104,7 +118,8 @@ class Objective:
 
     def logits(self, weights: Sequence[Tensor], x: Tensor) -> Tensor:
         """Logits [n, K] at `weights`; differentiable by both."""
-        return functional_call(self.module, dict(zip(self.names, weights, strict=True)), (x,))
+        values = (torch.view_as_complex(w) if c else w for w, c in zip(weights, self._complex, strict=True))
+        return self._net.logits_at(dict(zip(self.names, values, strict=True)), x)
 
     def fixed(self, weights: Sequence[Tensor], part: slice) -> Tensor:
         """Losses of the examples in `part` at `weights`, on the fixed `inputs`; differentiable."""

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robust_flatness.models.derivatives import twice_differentiable
 from robust_flatness.seeding import derive_seed, generator
 from robust_flatness.sharpness.base import Loss, Objective, SharpnessResult, dot
 
@@ -85,7 +86,7 @@ def hessian_product(objective: Objective, vector: list[Tensor]) -> list[Tensor]:
     """The Hessian of the mean loss at w times `vector`, by differentiating <gradient, vector>."""
     leaves = [w.detach().requires_grad_(True) for w in objective.weights]
     total = [torch.zeros_like(w) for w in leaves]
-    with torch.enable_grad():
+    with torch.enable_grad(), twice_differentiable():
         for part in objective.parts:
             loss = objective.fixed(leaves, part).sum() / len(objective.x)
             first = torch.autograd.grad(loss, leaves, create_graph=True, materialize_grads=True)

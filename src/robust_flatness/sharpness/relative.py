@@ -37,7 +37,7 @@ def relative_flatness(
         for part in objective.parts:
             seen.clear()
             with torch.no_grad():
-                logits = objective.module(objective.inputs[part])
+                logits = objective.module(objective.inputs[part].clone())
             last = next((entry for entry in reversed(seen) if entry[2].shape == logits.shape), None)
             if last is None or not torch.equal(last[2], logits):
                 raise ValueError(
