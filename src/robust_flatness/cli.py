@@ -316,6 +316,20 @@ def dataset(
 
 
 @app.command()
+def export(
+    checkpoints: Checkpoints,
+    directory: Annotated[Path, typer.Option(help="Folder for models/ and model_info/.")],
+    dataset: Annotated[str, typer.Option(help="RobustBench's name of the dataset.")] = "cifar10",
+) -> None:
+    """Write checkpoints in RobustBench's form: weights (.pt), and a JSON of what was measured."""
+    from robust_flatness.models.robustbench import export_checkpoint
+
+    for path in checkpoints:
+        for written in export_checkpoint(path, directory, dataset):
+            typer.echo(written)
+
+
+@app.command()
 def verify(
     directory: Annotated[Path, typer.Argument(help="Results of an experiment, e.g. results/fashion.")],
     sample: Annotated[int, typer.Option(help="Measures to recompute; 0: all.", min=0)] = 6,

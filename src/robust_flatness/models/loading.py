@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from robust_flatness.config.kinds import imported
 from robust_flatness.errors import ConfigError
+from robust_flatness.models.robustbench import import_robustbench
 from robust_flatness.models.weights import load_weights, read_weights, without_wrappers
 
 
@@ -143,6 +144,7 @@ def _classes(tensors: Mapping[str, Tensor]) -> int:
 def _robustbench(name: str, bare: bool) -> nn.Module:
     """A model of the zoo; with `bare`, without its weights."""
     try:
+        import_robustbench()
         from robustbench.model_zoo.enums import BenchmarkDataset, ThreatModel
         from robustbench.model_zoo.models import model_dicts
         from robustbench.utils import load_model as load

@@ -1,0 +1,116 @@
+"""Checkpoints in RobustBench's form (Croce et al. 2021): weights, and a JSON of what is claimed of them."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from robust_flatness.errors import FileError
+from robust_flatness.files import atomic_path, write_text
+from robust_flatness.models.checkpoint import load_checkpoint
+
+#: The fields of a RobustBench entry, in its order.
+FIELDS = (
+    "link", "name", "authors", "additional_data", "number_forward_passes", "dataset", "venue",
+    "architecture", "eps", "clean_acc", "reported", "autoattack_acc", "footnote",
+)  # fmt: skip
+THREAT_MODEL = "Linf"
+
+
+def import_robustbench() -> ModuleType:
+    """The package `robustbench`.
+
+    Its release 1.1.1 depends on pyautoattack, but imports `autoattack` and calls it as that original; where
+    that is not installed, pyautoattack stands in.
+
+    Raises
+    ------
+    ImportError
+        If it, or something that it needs, is not installed.
+    """
+    if "autoattack" not in sys.modules and not importlib.util.find_spec("autoattack"):
+        _stand_in_for_autoattack()
+    return importlib.import_module("robustbench")
+
+
+def _stand_in_for_autoattack() -> None:
+    import pyautoattack
+    import pyautoattack.state
+
+    class AutoAttack(pyautoattack.AutoAttack):
+        """pyautoattack, called as the original."""
+
+        def __init__(self, model, norm, eps, version, device, log_path=None):
+            super().__init__(model, norm=norm, eps=eps, version=version, device=device)
+
+        def run_standard_evaluation(self, x, y, bs=250, state_path=None):
+            found = super().run_standard_evaluation(x, y, batch_size=bs, state_path=state_path)
+            return found[0] if isinstance(found, tuple) else found
+
+    module = ModuleType("autoattack")
+    module.AutoAttack = AutoAttack
+    sys.modules["autoattack"], sys.modules["autoattack.state"] = module, pyautoattack.state
+
+
+def export_checkpoint(
+    checkpoint: Path, directory: Path, dataset: str = "cifar10", name: str | None = None
+) -> tuple[Path, Path]:
+    """Write the weights to `models/<dataset>/Linf/<name>.pt` and what was measured to
+    `model_info/<dataset>/Linf/<name>.json` below `directory`, as RobustBench keeps them.
+
+    The weights are a state dict, to be loaded into the network that `load_checkpoint` returns. Accuracies are
+    those of the checkpoint's `robustness.json` (in per cent), where it lies in `measures/` beside the
+    checkpoints; that of AutoAttack is left out, and named in the footnote, where not its standard version
+    was run.
+
+    Raises
+    ------
+    FileError
+        If the checkpoint cannot be read, or the measure is of another one.
+    """
+    checkpoint = Path(checkpoint)
+    loaded = load_checkpoint(checkpoint)
+    metadata = loaded.metadata
+    name = name or f"{metadata.variant}_seed-{metadata.seed}_{checkpoint.stem}"
+    weights = Path(directory, "models", dataset, THREAT_MODEL, f"{name}.pt")
+    with atomic_path(weights) as temporary:
+        torch.save(loaded.model.state_dict(), temporary)
+    entry = {
+        "name": f"{metadata.variant}, seed {metadata.seed}, {checkpoint.stem} checkpoint",
+        "additional_data": metadata.variant == "unlabeled",
+        "number_forward_passes": 1,
+        "dataset": dataset,
+        "architecture": f"{metadata.model['name']}, width {metadata.model['width']}",
+    }
+    entry |= _measured(checkpoint, loaded.sha256)
+    info = Path(directory, "model_info", dataset, THREAT_MODEL, f"{name}.json")
+    write_text(info, json.dumps({field: entry.get(field) for field in FIELDS}, indent=2) + "\n")
+    return weights, info
+
+
+def _measured(checkpoint: Path, sha256: str) -> dict[str, Any]:
+    path = checkpoint.parents[1] / "measures" / checkpoint.stem / "robustness.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        values, spec, measured = content["values"], content["spec"], content["checkpoint"]["sha256"]
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FileError(f"{path}: cannot be read ({error}); measure the checkpoint again") from None
+    if measured != sha256:
+        raise FileError(f"{path}: is of another checkpoint than {checkpoint}; measure that again")
+    entry: dict[str, Any] = {
+        "eps": spec["attack"]["epsilon"],
+        "clean_acc": f"{100 - values['test_err']:.2f}",
+    }
+    robust, attack = values.get("test_rerr_aa"), values.get("autoattack")
+    examples = f"the first {values['robust_test_examples']} test images"
+    if robust is not None and spec["autoattack"]["version"] == "standard":
+        entry |= {"autoattack_acc": f"{100 - robust:.2f}", "footnote": f"AutoAttack on {examples}."}
+    elif robust is not None:
+        entry["footnote"] = f"{100 - robust:.2f} % under {attack} on {examples}."
+    return entry

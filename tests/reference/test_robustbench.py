@@ -1,0 +1,110 @@
+"""RobustBench's own evaluation of an exported checkpoint gives our numbers."""
+
+import json
+
+import pytest
+import torch
+from torch.nn import functional as F
+from typer.testing import CliRunner
+
+from robust_flatness.attacks.autoattack import run_autoattack
+from robust_flatness.cli import app
+from robust_flatness.config import ModelSpec
+from robust_flatness.errors import FileError
+from robust_flatness.models import build_model
+from robust_flatness.models.checkpoint import Metadata, load_checkpoint, save_checkpoint
+from robust_flatness.models.robustbench import FIELDS, export_checkpoint, import_robustbench
+from robust_flatness.seeding import generator
+
+EXAMPLES, EPSILON = 24, 0.01
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A small network that has learnt some images: the path of its checkpoint, images, labels."""
+    folder = tmp_path_factory.mktemp("run")
+    spec = ModelSpec(name="small-resnet", width=8)
+    model = build_model(spec, 10, (0.5,) * 3, (0.3,) * 3, generator(0, "robustbench"))
+    x = torch.rand(EXAMPLES, 3, 16, 16, generator=generator(0, "images"))
+    y = torch.arange(EXAMPLES) % 10
+    optimizer = torch.optim.Adam(model.parameters(), 0.003)
+    for _ in range(40):
+        optimizer.zero_grad()
+        F.cross_entropy(model.train()(x), y).backward()
+        optimizer.step()
+    metadata = Metadata(spec.model_dump(), 10, (0.5,) * 3, (0.3,) * 3, "at", 0, 39)
+    path = folder / "checkpoints" / "last.safetensors"
+    save_checkpoint(path, model.eval(), metadata)
+    return path, x, y
+
+
+def robustness(path, sha256, version="standard"):
+    """A measure's file beside the checkpoint."""
+    content = {
+        "checkpoint": {"sha256": sha256},
+        "spec": {"attack": {"epsilon": 8 / 255}, "autoattack": {"version": version}},
+        "values": {
+            "test_err": 17.5, "test_rerr_aa": 55.25, "robust_test_examples": 1000,
+            "autoattack": "AutoAttack (x)",
+        },
+    }  # fmt: skip
+    file = path.parents[1] / "measures/last/robustness.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content))
+
+
+def test_an_export_is_the_checkpoint_and_what_was_measured(trained, tmp_path):
+    path, x, _ = trained
+    robustness(path, load_checkpoint(path).sha256)
+    done = CliRunner().invoke(app, ["export", str(path), "--directory", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    weights, info = (tmp_path / line for line in done.output.split())
+    assert weights == tmp_path / "models/cifar10/Linf/at_seed-0_last.pt"
+    ours = load_checkpoint(path).model
+    expected = ours(x)
+    fresh = build_model(
+        ModelSpec(name="small-resnet", width=8), 10, (0.1,) * 3, (0.2,) * 3, generator(9, "x")
+    )
+    fresh.load_state_dict(torch.load(weights, weights_only=True))
+    assert torch.equal(fresh.eval()(x), expected)
+    entry = json.loads(info.read_text())
+    assert tuple(entry) == FIELDS
+    assert entry["clean_acc"] == "82.50"
+    assert entry["autoattack_acc"] == "44.75"
+    assert entry["eps"] == 8 / 255
+    assert entry["additional_data"] is False
+    assert entry["architecture"] == "small-resnet, width 8"
+
+
+def test_a_reduced_autoattack_is_not_passed_off_as_the_standard_one(trained, tmp_path):
+    path, _, _ = trained
+    robustness(path, load_checkpoint(path).sha256, version="reduced")
+    entry = json.loads(export_checkpoint(path, tmp_path)[1].read_text())
+    assert entry["autoattack_acc"] is None
+    assert entry["footnote"] == "44.75 % under AutoAttack (x) on the first 1000 test images."
+
+
+def test_a_measure_of_another_checkpoint_is_refused(trained, tmp_path):
+    robustness(trained[0], "0" * 64)
+    with pytest.raises(FileError, match="another checkpoint"):
+        export_checkpoint(trained[0], tmp_path)
+
+
+def test_robustbench_measures_what_we_measure(trained, tmp_path, monkeypatch):
+    """`robustbench.eval.benchmark` with the standard AutoAttack; its data loader is replaced."""
+    try:
+        import_robustbench()
+    except ImportError as error:
+        pytest.skip(f"needs the extra `robustbench` ({error})")
+    from robustbench import eval as evaluation
+
+    path, x, y = trained
+    model = load_checkpoint(path).model
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(evaluation, "load_clean_dataset", lambda *_: (x, y))
+    clean, robust = evaluation.benchmark(model, EXAMPLES, eps=EPSILON, batch_size=EXAMPLES)
+    with torch.no_grad():
+        assert clean == (model(x).argmax(1) == y).double().mean().item()
+    ours = 1 - run_autoattack(model, x, y, EPSILON).error.double().mean().item()
+    assert 0 < ours < clean
+    assert abs(robust - ours) * EXAMPLES < 1.5  # random starts: an example at most
