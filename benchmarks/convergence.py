@@ -23,7 +23,7 @@ from robust_flatness.evaluation import evaluate_robustness
 from robust_flatness.models.checkpoint import load_checkpoint
 from robust_flatness.seeding import generator
 
-RESTARTS = (1, 2, 4, 8, 16, 32)
+RESTARTS = (1, 2, 4, 8, 16, 32, 64, 128)
 VARIANTS = ("at", "awp-0.01", "trades-6", "self-supervision-4", "label-smoothing-0.3", "entropy-sgd-1")
 
 
