@@ -4,6 +4,7 @@
 # make figures    redraw figures and tables from existing results
 # make published  the paper's printed numbers through the same figures, tables and claims
 # make convergence  more restarts and the standard AutoAttack beside the budgets of the two tours
+# make test-models  200 models drawn at random, against a plain implementation
 # make docs       copy figures, tables and models.csv of results to docs/results/
 # make benchmark  our attacks and measures beside a plain implementation
 
@@ -66,7 +67,7 @@ test-slurm: setup
 # 200 models drawn at random, against a plain implementation.
 test-models: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" ROBUST_FLATNESS_MODELS=200 \
-	  python -m pytest -n $(WORKERS) tests/models/test_generated.py
+	  python -m pytest tests/models/test_generated.py
 
 test-faults: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest -m faults

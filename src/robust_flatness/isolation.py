@@ -9,9 +9,10 @@ import torch
 
 
 @contextlib.contextmanager
-def isolated() -> Iterator[None]:
+def isolated(seed: int | None = None) -> Iterator[None]:
     """For the duration of a measure: gradients on, no inference mode, no autocast; the global random
-    states of torch, Python and numpy are as before at the end. Serves as a decorator, too."""
+    states of torch, Python and numpy are as before at the end; during it, they are those of `seed`, if given.
+    Serves as a decorator, too."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     python = random.getstate()
     numpy = sys.modules.get("numpy.random")
@@ -22,6 +23,11 @@ def isolated() -> Iterator[None]:
         for kind in ("cpu", *(["cuda"] if devices else [])):
             stack.enter_context(torch.autocast(kind, enabled=False))
         stack.enter_context(torch.random.fork_rng(devices))
+        if seed is not None:
+            torch.manual_seed(seed)
+            random.seed(seed)
+            if numpy is not None:
+                numpy.seed(seed)
         try:
             yield
         finally:

@@ -3,6 +3,8 @@
 import contextlib
 import hashlib
 import io
+import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 from robust_flatness.attacks.apgd import run_apgd
 from robust_flatness.attacks.pgd import batches, cross_entropy
 from robust_flatness.config import AutoAttackSpec
-from robust_flatness.errors import ConfigError, FileError
+from robust_flatness.errors import ConfigError, FileError, MeasurementWarning
 from robust_flatness.inputs import checked_inputs, require_finite
 from robust_flatness.isolation import isolated
 from robust_flatness.models.inference import InferenceModel
@@ -104,9 +106,11 @@ def run_autoattack(
             if state := file.load():
                 robust, x_adv = (state.tensors[name].to(x.device) for name in ("robust", "x_adv"))
                 done = state.notes["done"]
+    _warn_of_dynamic(net, x)
     for index, name in enumerate(spec.attacks):
         if index < done:
             continue
+        before = robust.double().mean().item()
         with _contained(x.device):
             attack = None
             if name != "pgd":
@@ -123,6 +127,8 @@ def run_autoattack(
                     fooled = net(candidates).argmax(dim=1) != y[indices]
                 x_adv[indices[fooled]] = candidates[fooled]
                 robust[indices[fooled]] = False
+        if name == "square" and index > 1:
+            _warn_of_square(before - robust.double().mean().item())
         if file is not None:
             file.save({"robust": robust, "x_adv": x_adv}, {"done": index + 1})
     with torch.no_grad():
@@ -195,6 +201,39 @@ def _library_attack(
     else:
         attack.n_queries = spec.queries
     return attack
+
+
+def _warn_of_dynamic(net: InferenceModel, x: Tensor) -> None:
+    """As the library's `check_dynamic`: a forward that takes gradients optimises something itself."""
+    found = []
+
+    def watch(frame, event, argument):
+        code = frame.f_code
+        if code.co_name in ("grad", "backward") and "autograd" in code.co_filename:
+            found.append(code.co_name)
+
+    before = sys.gettrace()
+    sys.settrace(watch)
+    try:
+        with torch.no_grad():
+            net(x[:2])
+    finally:
+        sys.settrace(before)
+    if found:
+        _warn("the model takes gradients in its forward (a dynamic defence): AutoAttack may not suffice")
+
+
+def _warn_of_square(share: float) -> None:
+    """As the library's `check_square_sr`."""
+    if share > 0.002:
+        _warn(
+            f"Square, which needs no gradients, has attacked {100 * share:.1f} % of the examples after "
+            "attacks by gradients had failed: gradients may be masked, and AutoAttack may not suffice"
+        )
+
+
+def _warn(message: str) -> None:
+    warnings.warn(f"autoattack: {message}", MeasurementWarning, stacklevel=4)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from robust_flatness.attacks.pgd import batches, cross_entropy
 from robust_flatness.errors import ConfigError, MeasurementWarning, NonFiniteError
 from robust_flatness.flatness.neighborhood import real_parts
-from robust_flatness.inputs import checked_inputs
+from robust_flatness.inputs import checked_inputs, require_finite
 from robust_flatness.isolation import isolated
 from robust_flatness.models.derivatives import twice_differentiable
 from robust_flatness.models.inference import InferenceModel
@@ -180,6 +180,7 @@ class HessianProduct:
 
     def _gradient(self, part: slice) -> list[Tensor]:
         logits = self.net.logits(self.x[part])
+        require_finite(logits, "on clean inputs", part.start)
         losses = cross_entropy(logits, self.y[part])
         return list(
             torch.autograd.grad(

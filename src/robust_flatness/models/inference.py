@@ -12,6 +12,7 @@ from torch.func import functional_call
 from robust_flatness.errors import ConfigError, MeasurementWarning
 from robust_flatness.graphs import Graphs
 from robust_flatness.inputs import check_classes
+from robust_flatness.isolation import isolated
 from robust_flatness.models.convolution import channels_last_strides
 from robust_flatness.models.copying import (
     Borrowed,
@@ -383,12 +384,12 @@ class InferenceModel(nn.Module):
         g = torch.Generator().manual_seed(0)
         moved = {name: before[name] * (0.9 + 0.2 * torch.rand((), generator=g).item()) for name in names}
         moved = _aliased(model, moved)
-        with same_randomness(x.device):
+        with isolated(seed=0):
             expected = at_tensors(model, before | moved, x.clone())
         for attempt in range(2):
             self.refresh(moved)
             try:
-                with same_randomness(x.device), torch.no_grad():
+                with isolated(seed=0), torch.no_grad():
                     same = _equal(self._call(self._functions["float32"], x), expected)
             except Exception:  # functional_call of a module that does not suit it
                 same = False
@@ -405,14 +406,6 @@ class InferenceModel(nn.Module):
                 "parameters"
             )
         self.refresh(before)
-
-
-@contextlib.contextmanager
-def same_randomness(device: torch.device) -> Iterator[None]:
-    """The same random numbers each time, from torch's global generators."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(0)
-        yield
 
 
 def _aliased(model: nn.Module, moved: dict[str, Tensor]) -> dict[str, Tensor]:

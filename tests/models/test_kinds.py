@@ -1,0 +1,302 @@
+"""Anyone's model: right or refused, never silently wrong. One test a kind of fault."""
+
+import random
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from robust_flatness.attacks import PGD
+from robust_flatness.config import AutoAttackSpec
+from robust_flatness.errors import ConfigError, MeasurementWarning, NonFiniteError
+from robust_flatness.evaluation import evaluate_robustness
+from robust_flatness.flatness import (
+    average_flatness,
+    hessian,
+    hessian_eigenvalues,
+    perturbed_parameters,
+    worst_flatness,
+)
+from robust_flatness.models.inference import InferenceModel
+
+ATTACK = PGD(epsilon=0.1, step_size=0.05, steps=2)
+
+
+def linear():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
+
+
+class Through(nn.Module):
+    """A linear network behind a function of the input, before one of the logits."""
+
+    def __init__(self, before=lambda x: x, after=lambda z: z):
+        super().__init__()
+        self.net, self.before, self.after = linear(), before, after
+
+    def forward(self, x):
+        return self.after(self.net(self.before(x)))
+
+
+@pytest.fixture
+def data():
+    g = torch.Generator().manual_seed(0)
+    return torch.rand(9, 1, 4, 4, generator=g), torch.randint(4, (9,), generator=g)
+
+
+MEASURES = {
+    "robustness": lambda m, x, y: evaluate_robustness(m, x, y, attack=ATTACK, autoattack=False).rloss_pgd,
+    "pgd": lambda m, x, y: ATTACK(m, x, y).loss.mean().item(),
+    "average": lambda m, x, y: average_flatness(m, x, y, attack=ATTACK, samples=2).value,
+    "worst": lambda m, x, y: worst_flatness(m, x, y, attack=ATTACK, steps=2, restarts=1).value,
+    "clean": lambda m, x, y: average_flatness(m, x, y, attack=None, samples=2).value,
+    "hessian": lambda m, x, y: hessian_eigenvalues(m, x, y, k=2).largest,
+}
+
+
+@pytest.fixture(params=MEASURES)
+def measure(request):
+    return MEASURES[request.param]
+
+
+TARGETS = {
+    "int32": lambda y: y.int(),
+    "uint8": lambda y: y.byte(),
+    "whole floats": lambda y: y.float(),
+    "column": lambda y: y[:, None],
+    "one-hot": lambda y: F.one_hot(y, 4),
+    "one-hot floats": lambda y: F.one_hot(y, 4).half(),
+}
+
+
+@pytest.mark.parametrize("form", TARGETS)
+def test_targets_whose_meaning_is_sure_are_converted(measure, data, form):
+    x, y = data
+    assert measure(linear(), x, TARGETS[form](y)) == measure(linear(), x, y)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda y: y.clone().index_fill_(0, torch.tensor([3]), -100), "label -100 of example 3"),
+        (lambda y: y.clone().index_fill_(0, torch.tensor([5]), 4), "label 4 of example 5, but .* 4 classes"),
+        (lambda y: y + 0.5, "not whole"),
+        (lambda y: y.float() * torch.nan, "not whole"),
+        (lambda y: F.one_hot(y, 4) * 2, "not one-hot"),
+        (lambda y: y[:-1], "9 inputs and 8 targets"),
+        (lambda y: F.one_hot(y, 6) * 1.0, None),
+    ],
+)
+def test_other_targets_are_refused(measure, data, change, words):
+    x, y = data
+    y = y.clone()
+    y[0] = 3
+    target = change(y)
+    if words is None:  # one-hot for more classes than there are: right as long as none of them is used
+        assert measure(linear(), x, target) == measure(linear(), x, y)
+        return
+    with pytest.raises(ConfigError, match=words):
+        measure(linear(), x, target)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_logits_that_are_no_numbers_are_named(measure, data, bad):
+    x, y = data
+    x[6] = 0
+
+    model = Through()
+    shift = (model.net[1].bias - model.net[1].bias[0]).detach()  # what black images give
+    model.after = lambda z: torch.where((z - z[:, :1] - shift).abs().amax(1, keepdim=True) < 1e-6, bad, z)
+    if measure is MEASURES["pgd"] and bad == -torch.inf:
+        pytest.skip("its loss is infinite")
+    with pytest.raises(NonFiniteError):
+        measure(model, x, y)
+
+
+def test_images_that_are_no_numbers_are_named(measure, data):
+    x, y = data
+    x[4, 0, 0, 0] = torch.nan
+    with pytest.raises(ConfigError, match="NaN in input 4"):
+        measure(linear(), x, y)
+
+
+WARNED = {
+    "probabilities": (Through(after=lambda z: z.softmax(1)), "are probabilities"),
+    "log-probabilities": (Through(after=lambda z: z.log_softmax(1)), "log-probabilities"),
+    "rounded input": (Through(lambda x: (x * 8).round() / 8), "gradient by the inputs is zero at 9 of 9"),
+    "saturation": (Through(after=lambda z: (1e6 * z).clamp(-1, 1)), "gradient by the inputs is zero"),
+    "noise": (Through(lambda x: x + 0.1 * torch.randn_like(x)), "random"),
+    "python's randomness": (Through(lambda x: x * random.random()), "random"),
+    "batch": (Through(lambda x: x - x.mean(0)), "depend on the others of its batch"),
+}
+
+
+@pytest.mark.parametrize("name", WARNED)
+def test_what_misleads_attacks_is_said(data, name):
+    model, words = WARNED[name]
+    with pytest.warns(MeasurementWarning, match=words):
+        evaluate_robustness(model, *data, attack=ATTACK, autoattack=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", MeasurementWarning)
+        evaluate_robustness(linear(), *data, attack=ATTACK, autoattack=False)
+
+
+def test_the_checks_of_autoattack_are_made(data):
+    x, _ = data
+
+    def optimised(x):
+        with torch.enable_grad():
+            delta = torch.zeros_like(x, requires_grad=True)
+            (step,) = torch.autograd.grad((x + delta).square().sum(), delta)
+        return x - 0.01 * step
+
+    y = linear()(x).argmax(1)
+    spec = AutoAttackSpec(version="reduced", attacks=("apgd-ce", "fab-t", "square"), iterations=2, queries=60)
+    with pytest.warns(MeasurementWarning, match="dynamic defence"):
+        evaluate_robustness(Through(optimised), x, y, attack=ATTACK, autoattack=spec)
+    masked = Through(lambda x: (x * 255).round() / 255)
+    with pytest.warns(MeasurementWarning, match="Square"):
+        evaluate_robustness(masked, x, y, attack=ATTACK, autoattack=spec)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_callers_contexts_make_no_difference(measure, data, mode):
+    x, y = data
+    expected = measure(linear(), x, y)
+    with mode():
+        assert measure(linear(), x + 0, y + 0) == expected
+        model = linear()
+    assert measure(model.train(), x, y) == expected
+    with torch.autocast("cpu", torch.bfloat16):
+        assert measure(linear(), x, y) == expected
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert measure(linear().float(), x, y) == pytest.approx(measure(linear().float(), x, y))
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_random_states_stay(measure, data):
+    model = Through(lambda x: x + 0.01 * torch.rand_like(x) * random.random())
+    random.seed(0)
+    states = torch.get_rng_state(), random.getstate()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        measure(model, *data)
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert random.getstate() == states[1]
+
+
+@pytest.mark.parametrize("squeezed", [True, False])
+def test_batches_of_one(data, squeezed):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv, self.out = nn.Conv2d(1, 3, 4), nn.Linear(3, 4)
+
+        def forward(self, x):
+            return self.out(self.conv(x).squeeze() if squeezed else self.conv(x).flatten(1))
+
+    x, y = data
+    values = [
+        evaluate_robustness(Net(), x, y, attack=ATTACK, autoattack=False, batch_size=size).rloss_pgd
+        for size in (1, 4, 9)
+    ]
+    assert values == pytest.approx([values[0]] * 3)
+
+
+def test_a_network_that_needs_companions_is_refused(data):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 4), nn.BatchNorm1d(4, track_running_stats=False))
+    with pytest.raises(ConfigError, match="single input"):
+        evaluate_robustness(model, *data, attack=ATTACK, autoattack=False)
+
+
+class Parts(nn.Module):
+    """Of each kind of parameter one."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4)
+        self.layer_norm2d = type("LayerNorm2d", (nn.Module,), {})()
+        self.layer_norm2d.gain = nn.Parameter(torch.ones(4, 1, 1))
+        self.count = nn.Parameter(torch.zeros(3, dtype=torch.int64), requires_grad=False)
+        self.frozen = nn.Parameter(torch.ones(()), requires_grad=False)
+        self.one = nn.Linear(4, 4)
+        self.same = nn.Linear(4, 4)
+        self.same.weight = self.one.weight
+        self.view = nn.Parameter(torch.empty(4))
+        self.view.data = self.one.bias.data.view(4)
+        self.spectrum = nn.Parameter(torch.ones(3, dtype=torch.cfloat))
+
+    def forward(self, x):
+        h = self.norm(self.conv(x)).mean((2, 3)) * self.layer_norm2d.gain.flatten()
+        h = self.same(self.one(h)) + self.view * self.frozen
+        return torch.fft.irfft(torch.fft.rfft(h) * self.spectrum, n=4)
+
+
+def test_what_is_perturbed():
+    names = ["spectrum", "conv.weight", "conv.bias", "one.weight", "one.bias", "same.bias"]
+    model = Parts()
+    expected = [n for n, _ in model.named_parameters() if n in names or n == "view"]
+    expected.remove("one.bias" if expected.index("view") < expected.index("one.bias") else "view")
+    assert perturbed_parameters(model) == expected
+    assert perturbed_parameters(linear().requires_grad_(False)) == ["1.weight", "1.bias"]
+
+
+def test_tensors_in_one_memory_move_together(data):
+    x, y = data
+    model = Parts()
+    average = average_flatness(model, x, y, attack=None, samples=3)
+    assert average.perturbed.isfinite().all()
+    net = InferenceModel(model, x[:2])
+    net.require_exact()
+    first = next(n for n in ("view", "one.bias") if n in net.perturbed)
+    net.refresh({first: torch.full((4,), 7.0)})
+    assert torch.equal(net.read(["view"])[0], net.read(["one.bias"])[0])
+
+
+def test_a_spectrum_that_ends_at_zero(monkeypatch):
+    """A linear model's Hessian is positive semi-definite: no relative tolerance is met at 0."""
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.rand(200, 400, generator=g), torch.randint(4, (200,), generator=g)
+    torch.manual_seed(0)
+    model = nn.Linear(400, 4)
+    monkeypatch.setattr(hessian, "RESTARTS", 5)
+    with pytest.warns(MeasurementWarning, match="eigenvalues near 0"):
+        found = hessian_eigenvalues(model, x, y, k=2)
+    assert not found.converged
+    p = model(x).softmax(1).detach()
+    curvature = torch.diag_embed(p) - p[:, :, None] * p[:, None]
+    matrix = torch.einsum("nij,nk,nl->ikjl", curvature, x, x).reshape(1600, 1600) / 200
+    assert found.largest == pytest.approx(torch.linalg.eigvalsh(matrix)[-1].item(), rel=0.01)
+    assert abs(found.smallest) <= 0.01 * found.largest
+
+
+def test_a_wrong_second_derivative_is_noticed(data):
+    class Wrong(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x.tanh()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            (x,) = ctx.saved_tensors
+            return gradient * (1 - x.detach().tanh().square()) * (1 + (x - x.detach()).roll(1, 1))
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 6), _Applied(Wrong), nn.Linear(6, 4))
+    with pytest.raises(ConfigError, match="not symmetric"):
+        hessian_eigenvalues(model, *data, k=2)
+
+
+class _Applied(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function.apply(x)
