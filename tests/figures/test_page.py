@@ -31,9 +31,11 @@ def notebook(tmp_path_factory) -> Notebook:
         "flat-is-robust,reproduced,Pearson,0.8,0.6,0.9,74,0.85,holds,yes,,A </script> is flat.,Positive.\n"
         "rerr-kink,not testable,slope,,,,0,,not testable,yes,too few,It bends.,A hinge.\n"
     )
-    (tables / "correlations.csv").write_text(
-        f"measure,against,coefficient,value,low,high,name\n{X},{Y},spearman,0.8,0.6,0.9,flatness\n"
-        f"{X},test_rerr_pgd,spearman,0.5,0.3,0.7,other\n"
+    (tables / "sharpness_comparison.csv").write_text(
+        "measure,words,group,loss,column,against,coefficient,value,low,high\n"
+        f"{X},flatness,flatness,rloss,{X},{Y},spearman,0.8,0.6,0.9\n"
+        f"{X},flatness,flatness,rloss,{X},{Y},pearson,0.7,0.5,0.8\n"
+        f"weight_norm,norm,control,,weight_norm,{Y},spearman,-0.9,-1,-0.8\n"
     )
     return Notebook("index", folder / "results/synthetic")
 
@@ -46,7 +48,7 @@ def page(notebook, tmp_path_factory) -> Path:
 
 
 def test_models_have_the_tables_values_and_settings(notebook):
-    data = page_data(notebook, Path("none"), Path("none"))
+    data = page_data(notebook, Path("none"))
     ours = {m["variant"]: m for m in data["models"] if m["layer"] == "ours"}
     table = notebook.ours.variants.set_index("variant")
     assert ours.keys() == set(table.index)
@@ -56,11 +58,11 @@ def test_models_have_the_tables_values_and_settings(notebook):
     printed = {m["variant"] for m in data["models"] if m["layer"] == "paper"}
     assert {"at", "trades-6"} <= printed
     assert not data["claims"]
-    assert not data["correlations"]
+    assert not data["laterClaims"] and not data["comparison"]
 
 
 def test_every_measure_can_be_an_axis_and_has_words(notebook):
-    data = page_data(notebook, Path("none"), Path("none"))
+    data = page_data(notebook, Path("none"))
     assert {X, Y, "rloss_gap", "test_rerr_aa", "worst_flatness_ce"} <= data["measures"].keys()
     assert not any(name.endswith(("_se", "_std", "_seed_sd")) for name in data["measures"])
     assert all(entry["words"] for entry in data["measures"].values())
@@ -118,6 +120,11 @@ def opened(browser, page):
     tab.wait_for_selector("body[data-ready=yes]", timeout=20_000)
     yield tab
     context.close()
+
+
+def test_measures_are_compared_strongest_first(notebook):
+    rows = page_data(notebook, notebook.directory.parents[1] / "paper_tables/synthetic")["comparison"]
+    assert [(row["name"], row["value"]) for row in rows] == [("norm", -0.9), ("flatness, robust loss", 0.8)]
 
 
 @pytest.mark.page

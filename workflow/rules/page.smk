@@ -5,8 +5,10 @@ rule write_page:
     input:
         **RESULT_TABLES,
         **CATALOGUE,
-        claims=f"paper_tables/{EXPERIMENT.name}/claims.csv",
-        correlations=f"paper_tables/{EXPERIMENT.name}/correlations.csv",
+        tables=expand(
+            f"paper_tables/{EXPERIMENT.name}/{{name}}.csv",
+            name=["claims", "later_claims", "sharpness_comparison"],
+        ),
     output:
         report(
             f"report/{EXPERIMENT.name}/index.html",

@@ -27,7 +27,7 @@ def write_page(notebook: Notebook, path: Path) -> None:
     import vl_convert
 
     folder = notebook.directory.resolve().parents[1] / "paper_tables" / notebook.experiment
-    data = page_data(notebook, folder / "claims.csv", folder / "correlations.csv")
+    data = page_data(notebook, folder)
     text = (
         _part("template.html")
         .replace("{{experiment}}", notebook.experiment)

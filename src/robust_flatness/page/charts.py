@@ -124,15 +124,27 @@ def _landscapes() -> alt.Chart:
 
 
 def _comparison() -> alt.LayerChart:
+    """Flatness, sharpness and controls in colours of their own; the domain follows the data."""
+    kinds = alt.Color(
+        "group:N",
+        title="",
+        scale=alt.Scale(domain=["flatness", "sharpness", "control"], range=["#D55E00", "#4ba3dd", "#8a94a0"]),
+        legend=alt.Legend(orient="top"),
+    )
     base = alt.Chart(EMPTY).encode(
         y=alt.Y("name:N", sort=None, title="", axis=alt.Axis(labelLimit=260, offset=2)),
-        tooltip=["name:N", alt.Tooltip("value:Q", format=".2f"), alt.Tooltip("low:Q", format=".2f"),
-                 alt.Tooltip("high:Q", format=".2f")],
-    )  # fmt: skip
+        color=kinds,
+        tooltip=[
+            alt.Tooltip("name:N", title="measure"),
+            alt.Tooltip("value:Q", title="Spearman", format=".2f"),
+            alt.Tooltip("low:Q", title="95 % from", format=".2f"),
+            alt.Tooltip("high:Q", title="to", format=".2f"),
+        ],
+    )
     domain = alt.Scale(domain=[-1, 1])
-    intervals = base.mark_rule(strokeWidth=2, color="#7a8a99").encode(
+    intervals = base.mark_rule(strokeWidth=2, opacity=0.6).encode(
         x=alt.X("low:Q", scale=domain, title="Spearman's correlation with test RLoss"), x2="high:Q"
     )
-    values = base.mark_point(filled=True, size=60, color="#D55E00").encode(x=alt.X("value:Q", scale=domain))
+    values = base.mark_point(filled=True, size=60, opacity=1).encode(x=alt.X("value:Q", scale=domain))
     zero = alt.Chart(alt.Data(values=[{}])).mark_rule(strokeDash=[2, 2], color="#999").encode(x=alt.datum(0))
     return alt.layer(zero, intervals, values, data=EMPTY).properties(width="container", height=alt.Step(17))

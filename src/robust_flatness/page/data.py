@@ -37,12 +37,14 @@ DIFFERENCES = ("rloss_gap", "rloss_overfitting")
 #: Points of a training curve that are kept.
 CURVE_POINTS = 40
 DIGITS = 5
+RLOSS = "test_rloss_pgd"
 
 
-def page_data(notebook: Notebook, claims: Path, correlations: Path) -> dict[str, Any]:
+def page_data(notebook: Notebook, tables: Path) -> dict[str, Any]:
     """All data of the page, ready for JSON: numbers with five digits, none that is not finite.
 
-    `claims` and `correlations` are the tables of these names (CSV); one that is missing is left out.
+    `tables` is the folder with `claims.csv`, `later_claims.csv` and `sharpness_comparison.csv`; what is
+    missing there is left out.
     """
     ours = notebook.ours.variants
     names = ("paper",) if notebook.printed is None else ("ours", "paper")
@@ -61,8 +63,9 @@ def page_data(notebook: Notebook, claims: Path, correlations: Path) -> dict[str,
         "paths": _paths(notebook.ours.series),
         "landscapes": _landscapes(notebook.tables.landscape),
         "labels": dict(zip(ours["variant"], ours["label"], strict=True)) | _derived(notebook.tables.models),
-        "claims": _claims(_rows(claims), columns),
-        "correlations": _comparison(_rows(correlations)),
+        "claims": _claims(_rows(tables / "claims.csv"), columns),
+        "laterClaims": _claims(_rows(tables / "later_claims.csv"), columns),
+        "comparison": _comparison(_rows(tables / "sharpness_comparison.csv")),
     }
 
 
@@ -152,6 +155,7 @@ def _claims(rows: list[dict[str, str]], columns: list[str]) -> list[dict[str, An
             {
                 **{"name": row["claim"], "verdict": row["verdict"], "statement": row["statement"]},
                 **{"rule": row["rule"], "place": place, "tests": []},
+                "published": row.get("published_verdict", ""),
             },
         )
         numbers = {name: _number(row[name]) for name in ("value", "low", "high", "n", "published")}
@@ -161,15 +165,16 @@ def _claims(rows: list[dict[str, str]], columns: list[str]) -> list[dict[str, An
 
 
 def _comparison(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
-    """Spearman's correlation of each measure with test RLoss, strongest first."""
-    chosen = [row for row in rows if row.get("coefficient", "").lower() == "spearman"]
+    """Spearman's correlation of each measure with test RLoss, strongest first; signs as they are."""
+    losses = {"ce": ", clean loss", "rloss": ", robust loss"}
     found = []
-    for row in chosen:
+    for row in rows:
         value = _number(row["value"])
-        if value is None or row.get("against", "test_rloss_pgd") != "test_rloss_pgd":
+        if value is None or (row["coefficient"], row["against"]) != ("spearman", RLOSS):
             continue
         ends = {end: _number(row[end]) for end in ("low", "high")}
-        found.append({"name": row["name"], "value": value, **ends})
+        name = row["words"] + losses.get(row["loss"], "")
+        found.append({"name": name, "group": row["group"], "column": row["column"], "value": value, **ends})
     return sorted(found, key=lambda row: -abs(row["value"]))
 
 

@@ -186,7 +186,7 @@ function drawFamilies() {
 }
 function drawClaims() {
   const kind = (verdict) => (/^(reproduced|holds)/.test(verdict) ? "yes" : /not testable/.test(verdict) ? "open" : "no");
-  $("claims").replaceChildren(...DATA.claims.map((claim) => {
+  const listed = (target, claims) => $(target).replaceChildren(...claims.map((claim) => {
     const entry = element("details", {}), head = element("summary", {});
     head.append(element("span", { className: `verdict ${kind(claim.verdict)}`, textContent: claim.verdict }),
       ` · ${claim.statement}`);
@@ -197,7 +197,8 @@ function drawClaims() {
       return element("li", { textContent: `${test.statistic}: ${value}${printed} – ${test.outcome}` +
         (test.decides ? "" : " (beside it)") });
     });
-    entry.append(head, element("p", { textContent: `Rule: ${claim.rule}` }), element("ul", {}, ...tests));
+    const printed = claim.published ? ` ${claim.published[0].toUpperCase()}${claim.published.slice(1)}.` : "";
+    entry.append(head, element("p", { textContent: `Rule: ${claim.rule}${printed}` }), element("ul", {}, ...tests));
     const place = claim.place;
     if (place.section || place.x) {
       const link = element("a", { href: `#${place.section ?? "models"}`, textContent: "See it in the plot" });
@@ -206,6 +207,9 @@ function drawClaims() {
     }
     return entry;
   }));
+  listed("claims", DATA.claims);
+  listed("later-claims", DATA.laterClaims);
+  $("later").hidden = !DATA.laterClaims.length;
 }
 function pick(axis, name) { state[axis] = name; $(`pick-${axis}`).value = name; }
 
@@ -251,7 +255,7 @@ function start() {
   options($("pick-direction"), directions, (name) => name, state.direction,
     (name) => { state.direction = name; drawLandscapes(); });
   const parts = { paths: Object.keys(DATA.paths).length, verdicts: DATA.claims.length,
-    measures: DATA.correlations.length, landscapes: directions.length, curves: Object.keys(DATA.curves).length };
+    measures: DATA.comparison.length, landscapes: directions.length, curves: Object.keys(DATA.curves).length };
   for (const [id, count] of Object.entries(parts)) if (!count) {
     $(id).hidden = true;
     document.querySelector(`nav a[href="#${id}"]`).hidden = true;
@@ -269,7 +273,7 @@ async function drawAll() {
   drawFamilies();
   await drawScatter();
   if (!$("paths").hidden) await drawPaths();
-  if (!$("measures").hidden) await draw("comparison", "comparison-chart", DATA.correlations, (spec) => {
+  if (!$("measures").hidden) await draw("comparison", "comparison-chart", DATA.comparison, (spec) => {
     for (const layer of spec.layer) if (layer.encoding.y?.axis) {
       layer.encoding.y.axis.labelLimit = Math.min(300, innerWidth / 2.5);
     }
