@@ -28,7 +28,7 @@ def folder(tmp_path) -> Path:
 
 def snakemake(folder: Path, *arguments: str, python: str | Path = sys.executable):
     command = [python, "-m", "snakemake", "--workflow-profile", ROOT / "profiles/default", "--cores", "1"]
-    return subprocess.run([*command, *arguments], cwd=folder, capture_output=True, text=True, timeout=300)
+    return subprocess.run([*command, *arguments], cwd=folder, capture_output=True, text=True, timeout=900)
 
 
 def test_spaces_in_every_path(folder):
