@@ -274,6 +274,22 @@ def measure_checkpoints(
         )
 
 
+def add_command(measure: str) -> None:
+    """Each measure is a command of its own name, too."""
+
+    @app.command(measure, help=f"The same as `measure-checkpoints {measure}`.", hidden=True)
+    def command(
+        checkpoints: Checkpoints, spec: Spec, data: Data,
+        output: Annotated[Path, typer.Option(help="Folder of the run, for measures/<checkpoint>/...")],
+        seed: Seed = 0, device: Device = "cpu", threads: Threads = 1,
+    ) -> None:  # fmt: skip
+        measure_checkpoints(measure, checkpoints, spec, data, output, seed, device, threads)
+
+
+for _name in MEASURES:
+    add_command(_name)
+
+
 @app.command()
 def collect(
     spec: Annotated[str, typer.Option(help="Variants and seeds as JSON, or a file that holds them.")],
