@@ -495,6 +495,12 @@ def test_counts_below_one_are_refused(run, own, option):
     assert option.replace("_", "-") in err
 
 
+def test_autoattack_without_the_attack_that_needs_four_classes(run, own):
+    status, out, _ = run(*measure(attacks="apgd-ce,fab-t"))
+    assert status == 0
+    assert "reduced: apgd-ce+fab-t" in json.loads(out)["values"]["autoattack"]
+
+
 def test_own_weights_that_do_not_fit_are_named(refused, own):
     save_file({"1.weight": torch.zeros(3, 63), "1.bias": torch.zeros(3)}, own / "other.safetensors")
     refused(

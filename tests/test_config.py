@@ -544,3 +544,13 @@ def test_settings_that_exclude_each_other_are_refused_before_planning(settings):
     values["overrides"] = {"at": {"set": settings}}
     with pytest.raises(ConfigError, match="variant 'at'"):
         load(values)
+
+
+def test_autoattack_that_needs_more_classes_is_refused_when_planning():
+    two = {"name": "npz", "path": "k.npz", "classes": 2, "train": 60, "early_stopping": 40, "test": 60}
+    values = load_yaml(ROOT / "config/smoke.yaml") | {"data": two, "variants": ["at"]}
+    values["measures"] = {"robustness": {"autoattack": {"version": "standard"}}}
+    with pytest.raises(
+        ConfigError, match=r"robustness\.autoattack\.attacks: apgd-t needs at least 4 classes"
+    ):
+        load_experiment(values, ROOT / "config/variants.yaml")

@@ -421,6 +421,9 @@ def measure(
     worst_xi: Annotated[str, typer.Option(help="Radius of worst-case flatness.")] = "0.003",
     samples: Annotated[int, typer.Option(help="Samples of average-case flatness.", min=1)] = 10,
     autoattack: Annotated[bool, typer.Option(help="Also run AutoAttack (standard).")] = False,
+    attacks: Annotated[
+        str, typer.Option(help="AutoAttack with these alone, e.g. apgd-ce,fab-t,square for few classes.")
+    ] = "",
     batch_size: Annotated[int, typer.Option(min=1)] = 128,
     seed: Seed = 0,
     device: Device = "cpu",
@@ -438,7 +441,7 @@ def measure(
     step = positive("--step-size", step_size) if step_size else radius / STEPS_TO_THE_EDGE
     attack, batches = {"steps": steps, "restarts": restarts}, {"batch_size": batch_size}
     blocks = {
-        "robustness": {"attack": attack, **batches} | ({} if autoattack else {"autoattack": None}),
+        "robustness": {"attack": attack, "autoattack": chosen_autoattack(autoattack, attacks), **batches},
         "flatness": {
             "attack": attack,
             "average": {"xi": [positive("--average-xi", average_xi)], "samples": samples, **batches},
@@ -457,6 +460,13 @@ def measure(
     else:
         result["measures"] = {name: part["spec"] for name, part in result["measures"].items()}
         typer.echo(json.dumps(result, indent=2, sort_keys=True))
+
+
+def chosen_autoattack(standard: bool, attacks: str) -> dict | None:
+    """AutoAttack's settings from the command line: some attacks alone, the standard version, or none."""
+    if attacks:
+        return {"version": "reduced", "attacks": attacks}
+    return {"version": "standard"} if standard else None
 
 
 def positive(option: str, text: str) -> float:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from robust_flatness.attacks.apgd import run_apgd
 from robust_flatness.attacks.pgd import batches, cross_entropy
 from robust_flatness.config import AutoAttackSpec
+from robust_flatness.config.measures import LEAST_CLASSES
 from robust_flatness.errors import ConfigError, FileError, MeasurementWarning
 from robust_flatness.inputs import checked_inputs, require_finite
 from robust_flatness.isolation import isolated
@@ -150,10 +151,10 @@ def check_autoattack(net: InferenceModel, x: Tensor, spec: AutoAttackSpec) -> in
             "use version: reduced with attacks: [apgd-ce, apgd-t, fab-t]"
         )
     classes = net.classes
-    if "apgd-t" in spec.attacks and classes < 4:
+    if "apgd-t" in spec.attacks and classes < LEAST_CLASSES:
         raise ConfigError(
-            f"autoattack: apgd-t needs at least 4 classes for its loss (DLR), the model has {classes}; "
-            "use version: reduced with attacks: [apgd-ce, fab-t, square]"
+            f"autoattack: apgd-t needs at least {LEAST_CLASSES} classes for its loss (DLR), the model has "
+            f"{classes}; use version: reduced with attacks: [apgd-ce, fab-t, square]"
         )
     if spec.target_classes is not None and spec.target_classes > classes - 1:
         raise ConfigError(

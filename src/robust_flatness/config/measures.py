@@ -22,6 +22,10 @@ class AttackSpec(Spec):
     restarts: Count = 1
 
 
+#: Classes that the loss of APGD-T (DLR) needs.
+LEAST_CLASSES = 4
+
+
 class AutoAttackSpec(Spec):
     """AutoAttack; `version: standard` is the library's own, `reduced` the budget given here."""
 

@@ -5,7 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robust_flatness.config.data import DataSpec
-from robust_flatness.config.measures import AttackSpec, AutoAttackSpec, MeasureSpec, Setting
+from robust_flatness.config.measures import (
+    LEAST_CLASSES,
+    AttackSpec,
+    AutoAttackSpec,
+    MeasureSpec,
+    Setting,
+)
 from robust_flatness.config.values import Count, Precision, Size
 from robust_flatness.measuring.base import CHECKPOINTS, SPLITS, Measure, Measured, pgd, splits_of
 from robust_flatness.measuring.cost import attack_passes, autoattack_passes
@@ -43,6 +49,12 @@ class RobustnessSpec(MeasureSpec):
             yield (
                 f"autoattack.target_classes: {targets} given; at most {data.known_classes - 1} with "
                 f"{data.known_classes} classes"
+            )
+        targeted = self.autoattack and "apgd-t" in self.autoattack.attacks
+        if targeted and data.known_classes and data.known_classes < LEAST_CLASSES:
+            yield (
+                f"autoattack.attacks: apgd-t needs at least {LEAST_CLASSES} classes for its loss (DLR), the "
+                f"data have {data.known_classes}; write version: reduced, attacks: [apgd-ce, fab-t, square]"
             )
 
 
