@@ -4,9 +4,9 @@
 # make figures    redraw figures and tables from existing results
 # make published  the paper's printed numbers through the same figures, tables and claims
 # make convergence  more restarts and the standard AutoAttack beside the budgets of the two tours
-# make test-models  200 models drawn at random, against a plain implementation
+# make test-models  200 models drawn at random and 15 of torchvision, against plain implementations
 # make docs       copy figures, tables and models.csv of results to docs/results/
-# make benchmark  our attacks and measures beside a plain implementation
+# make benchmark  our attacks and measures beside a plain and a frozen way, torchattacks and foolbox
 
 PYTHON ?= python3
 VENV := .venv
@@ -64,10 +64,10 @@ test-unpinned:
 test-slurm: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest -m slurm
 
-# 200 models drawn at random, against a plain implementation.
+# 200 models drawn at random, and 15 of torchvision, against a plain implementation.
 test-models: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" ROBUST_FLATNESS_MODELS=200 \
-	  python -m pytest tests/models/test_generated.py
+	  python -m pytest tests/models/test_generated.py tests/models/test_torchvision.py
 
 test-faults: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest -m faults
@@ -103,8 +103,15 @@ convergence: setup
 	  $(BIN)/python benchmarks/convergence.py config/$$name.yaml --write docs/method.md || exit 1; \
 	done
 
-benchmark: setup
-	$(BIN)/python benchmarks/run.py
+# Libraries to compare with, beside the environment.
+COMPARED := .compared
+$(COMPARED)/.ready: $(READY)
+	$(BIN)/python -m pip install --quiet --no-deps --target $(COMPARED) \
+	  torchattacks==3.5.1 foolbox==3.3.4 eagerpy==0.30.0 GitPython gitdb smmap requests urllib3 certifi idna charset-normalizer
+	touch $@
+
+benchmark: $(COMPARED)/.ready
+	PYTHONPATH=$(COMPARED) $(BIN)/python benchmarks/run.py
 
 # The pinned versions, resolved anew. Torch and torchvision are pinned as a pair.
 lock: setup

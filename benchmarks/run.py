@@ -1,18 +1,22 @@
-"""Time PGD and both flatness measures against a plain implementation, in one run.
+"""Time PGD and both flatness measures against other ways to do the same, in one run.
 
     python benchmarks/run.py [--repetitions 3] [--quick]
 
-The two take turns, so that whatever else the machine does hits both; medians of the processor
-time (one thread) and of the ratios are reported. Single-precision results are checked to be
-equal, bfloat16's to be within 1 %.
+The others are the usual way (`plain.py`), a frozen copy laid out channels-last and differentiated by
+what is asked for alone (`frozen.py`), and, for PGD, torchattacks and foolbox where they are installed.
+All take turns, so that whatever else the machine does hits each; medians of the processor time (one
+thread) and of the ratios are reported. Single-precision results are checked to be equal to those of
+the plain and the frozen way, bfloat16's to be within 1 %. The two libraries return adversarial
+examples; the losses that ours returns with them, clean and adversarial, are computed from these.
 """
 
 import argparse
+import importlib
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -20,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parent))
+import frozen
 import plain
 
 from robust_flatness.attacks import PGD, random_start
@@ -86,13 +91,15 @@ def trained(model: nn.Module, channels: int, size: int, steps: int, batch: int =
 
 @dataclass(frozen=True)
 class Workload:
-    """A call of the plain implementation, and one of ours in a precision; both return losses."""
+    """A call of each other way by name, and one of ours in a precision; all return losses."""
 
     name: str
-    plainly: Callable[[], list[float]]
+    others: dict[str, Callable[[], list[float]]]
     ours: Callable[[str], list[float]]
     most: int = 100
     """Repetitions at most."""
+    unchecked: dict[str, Callable[[], list[float]]] = field(default_factory=dict)
+    """Ways with starts of their own, whose results are close at best."""
 
 
 def pgd_workload(name: str, model: nn.Module, x: Tensor, y: Tensor, steps: int, most: int = 100) -> Workload:
@@ -111,7 +118,48 @@ def pgd_workload(name: str, model: nn.Module, x: Tensor, y: Tensor, steps: int, 
             losses += plain.pgd_losses(model, x[part], y[part], [start[part]], 8 / 255, 0.007, steps)
         return losses
 
-    return Workload(name, plainly, ours, most)
+    def frozenly() -> list[float]:
+        return frozen.pgd_losses(model, x, y, start, 8 / 255, 0.007, steps, BATCH)
+
+    ways = {"plain": plainly, "frozen": frozenly}
+    return Workload(name, ways, ours, most, libraries(model, x, y, steps))
+
+
+def libraries(model: nn.Module, x: Tensor, y: Tensor, steps: int) -> dict[str, Callable[[], list[float]]]:
+    """PGD by torchattacks and foolbox, where they are installed, with the losses at what they find."""
+    found: dict[str, Callable[[], list[float]]] = {}
+    for name, attack in (("torchattacks", _torchattacks), ("foolbox", _foolbox)):
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            continue
+
+        def call(attack=attack) -> list[float]:
+            losses = []
+            for i in range(0, len(x), BATCH):
+                part, labels = x[i : i + BATCH], y[i : i + BATCH]
+                x_adv = attack(model.eval(), part, labels, steps)
+                with torch.no_grad():
+                    both = [F.cross_entropy(model(z), labels, reduction="none") for z in (part, x_adv)]
+                losses += torch.maximum(*both).tolist()
+            return losses
+
+        found[name] = call
+    return found
+
+
+def _torchattacks(model: nn.Module, x: Tensor, y: Tensor, steps: int) -> Tensor:
+    import torchattacks
+
+    return torchattacks.PGD(model, eps=8 / 255, alpha=0.007, steps=steps)(x, y)
+
+
+def _foolbox(model: nn.Module, x: Tensor, y: Tensor, steps: int) -> Tensor:
+    import foolbox
+
+    attack = foolbox.attacks.LinfPGD(abs_stepsize=0.007, steps=steps)
+    wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
+    return attack.run(wrapped, x, foolbox.criteria.Misclassification(y), epsilon=8 / 255)
 
 
 def average_workload(model: nn.Module, x: Tensor, y: Tensor, steps: int, samples: int) -> Workload:
@@ -131,7 +179,10 @@ def average_workload(model: nn.Module, x: Tensor, y: Tensor, steps: int, samples
     def plainly() -> list[float]:
         return plain.average_losses(model, x, y, perturbations, starts, 0.1, 0.02, steps, BATCH)
 
-    return Workload("average-case flatness", plainly, ours)
+    def frozenly() -> list[float]:
+        return frozen.average_losses(model, x, y, perturbations, starts, 0.1, 0.02, steps, BATCH)
+
+    return Workload("average-case flatness", {"plain": plainly, "frozen": frozenly}, ours)
 
 
 def worst_workload(model: nn.Module, x: Tensor, y: Tensor, steps: int) -> Workload:
@@ -150,7 +201,10 @@ def worst_workload(model: nn.Module, x: Tensor, y: Tensor, steps: int) -> Worklo
     def plainly() -> list[float]:
         return [plain.worst_loss(model, x, y, nu, start, 0.003, 0.01, 0.1, 0.02, steps, BATCH)]
 
-    return Workload("worst-case flatness", plainly, ours)
+    def frozenly() -> list[float]:
+        return [frozen.worst_loss(model, x, y, nu, start, 0.003, 0.01, 0.1, 0.02, steps, BATCH)]
+
+    return Workload("worst-case flatness", {"plain": plainly, "frozen": frozenly}, ours)
 
 
 def workloads(quick: bool) -> list[Workload]:
@@ -184,8 +238,8 @@ def compare(workload: Workload, repetitions: int) -> list[str]:
     SystemExit
         If results differ.
     """
-    variants = {
-        "plain": workload.plainly,
+    others = workload.others | workload.unchecked
+    variants = others | {
         "float32": lambda: workload.ours("float32"),
         "bfloat16": lambda: workload.ours("bfloat16"),
     }
@@ -197,19 +251,19 @@ def compare(workload: Workload, repetitions: int) -> list[str]:
             times[name].append(seconds)
     medians = {name: statistics.median(values) for name, values in times.items()}
     means = {name: statistics.fmean(values) for name, values in results.items()}
-    differences = {name: abs(means[name] / means["plain"] - 1) for name in results}
-    # single precision: iterates whose gradient is zero up to rounding may take the other sign
-    if differences["float32"] > 1e-3 or differences["bfloat16"] > 1e-2:
-        sys.exit(f"{workload.name}: results differ: {means}")
+    for name, limit in {**dict.fromkeys(workload.others, 1e-3), "bfloat16": 1e-2}.items():
+        # single precision: iterates whose gradient is zero up to rounding may take the other sign
+        if abs(means[name] / means["float32"] - 1) > limit:
+            sys.exit(f"{workload.name}: results differ: {means}")
     rows = []
-    for precision in ("float32", "bfloat16"):
-        ratios = [a / b for a, b in zip(times["plain"], times[precision], strict=True)]
-        target = TARGETS.get((workload.name, precision))
-        rows.append(
-            f"{workload.name:<24}{precision:<10}{medians['plain']:>9.3f}{medians[precision]:>9.3f}"
-            f"{statistics.median(ratios):>8.2f}{f'{target:.1f}' if target else '-':>8}"
-            f"{means['plain']:>11.5f}{means[precision]:>11.5f}"
-        )
+    for other in others:
+        for precision in ("float32", "bfloat16") if other == "plain" else ("float32",):
+            ratios = [a / b for a, b in zip(times[other], times[precision], strict=True)]
+            target = TARGETS.get((workload.name, precision), 1.0) if other == "plain" else 1.0
+            rows.append(
+                f"{workload.name:<24}{other:<14}{precision:<10}{medians[other]:>9.3f}{medians[precision]:>9.3f}"
+                f"{statistics.median(ratios):>8.2f}{target:>8.1f}{means[other]:>11.5f}{means[precision]:>11.5f}"
+            )
     return rows
 
 
@@ -241,8 +295,8 @@ def main() -> None:
     torch.set_num_threads(1)
     print(processor())
     print(f"torch {torch.__version__}, 1 thread, {options.repetitions} interleaved repetitions, medians\n")
-    columns = f"{'plain s':>9}{'ours s':>9}{'ratio':>8}{'target':>8}{'plain loss':>11}{'ours':>11}"
-    print(f"{'':<24}{'ours in':<10}{columns}")
+    columns = f"{'other s':>9}{'ours s':>9}{'ratio':>8}{'target':>8}{'other loss':>11}{'ours':>11}"
+    print(f"{'':<24}{'other':<14}{'ours in':<10}{columns}")
     for workload in workloads(options.quick):
         for row in compare(workload, options.repetitions):
             print(row, flush=True)

@@ -103,8 +103,8 @@ def plain_worst(case, x, y, steps):
         current = torch.minimum(torch.maximum(moved, x - ATTACK.epsilon), x + ATTACK.epsilon).clamp(0, 1)
         for index, (parameter, norm) in enumerate(zip(plain.parameters, plain.norms, strict=True)):
             gradient = torch.zeros_like(nu[index]) if parameter.grad is None else plain._real(parameter.grad)
-            nu[index] = nu[index] + WEIGHT_STEP * norm * gradient / gradient.norm().clamp(min=1e-300)
-            nu[index] = nu[index] * (WORST_XI * norm / nu[index].norm().clamp(min=1e-300)).clamp(max=1)
+            nu[index] = nu[index] + WEIGHT_STEP * norm * gradient / gradient.norm().clamp(min=1e-30)
+            nu[index] = nu[index] * (WORST_XI * norm / nu[index].norm().clamp(min=1e-30)).clamp(max=1)
     plain.move(nu)
     value = F.cross_entropy(plain.model(current.clone()), y).item()
     plain.move([torch.zeros_like(w) for w in plain.weights])

@@ -2,7 +2,7 @@
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import FunctionType, MethodType, ModuleType
 
 import torch
@@ -156,9 +156,21 @@ def as_it_was(model: nn.Module) -> Iterator[None]:
                 table.update(content)
 
 
+def outcome(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Logits, and the gradient by the inputs of a weighted sum of them (None where there is none)."""
+    x = x.detach().clone().requires_grad_(True)
+    gradient = None
+    with torch.enable_grad():
+        logits = function(x.clone())
+        if logits.requires_grad:
+            weights = torch.linspace(1, 2, logits.shape[-1], dtype=logits.dtype, device=logits.device)
+            (gradient,) = torch.autograd.grad((logits * weights).sum(), x, allow_unused=True)
+    return logits.detach(), gradient
+
+
 @torch.no_grad()
-def at_tensors(model: nn.Module, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
-    """The output of the caller's own module in evaluation mode with `tensors` written into its own.
+def outcome_at(model: nn.Module, tensors: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The outcome of the caller's own module in evaluation mode with `tensors` written into its own.
 
     This is what a measure at other weights means; the module gets its numbers back, bit for bit.
     """
@@ -168,7 +180,7 @@ def at_tensors(model: nn.Module, tensors: Mapping[str, Tensor], x: Tensor) -> Te
         try:
             for name, tensor in own.items():
                 tensor.data.copy_(tensors[name])
-            return model.eval()(x)
+            return outcome(model.eval(), x)
         finally:
             for name, tensor in own.items():
                 tensor.data.copy_(saved[name])

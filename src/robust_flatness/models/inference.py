@@ -16,10 +16,11 @@ from robust_flatness.isolation import isolated
 from robust_flatness.models.convolution import channels_last_strides
 from robust_flatness.models.copying import (
     Borrowed,
-    at_tensors,
     evaluation_copy,
     memory_of,
     named_tensors,
+    outcome,
+    outcome_at,
     unwrapped,
 )
 from robust_flatness.models.folding import Folded, lowered, pairs_of
@@ -302,6 +303,8 @@ class InferenceModel(nn.Module):
         if not self.random and len(x) > 1:
             self._check_single(x, expected)
         _warn_of_probabilities(expected)
+        if self.network is None:
+            self.require_exact()
 
     def _first_output(self, x: Tensor) -> Tensor:
         function = self._functions["float32"] if self._folded is None else self.network
@@ -385,12 +388,13 @@ class InferenceModel(nn.Module):
         moved = {name: before[name] * (0.9 + 0.2 * torch.rand((), generator=g).item()) for name in names}
         moved = _aliased(model, moved)
         with isolated(seed=0):
-            expected = at_tensors(model, before | moved, x.clone())
+            expected = outcome_at(model, before | moved, x)
         for attempt in range(2):
             self.refresh(moved)
             try:
-                with isolated(seed=0), torch.no_grad():
-                    same = _equal(self._call(self._functions["float32"], x), expected)
+                with isolated(seed=0):
+                    found = outcome(partial(self._call, self._functions["float32"]), x)
+                same = _equal(found[0], expected[0]) and _equal_gradients(found[1], expected[1])
             except Exception:  # functional_call of a module that does not suit it
                 same = False
             if same:
@@ -430,6 +434,13 @@ def _equal(found: Tensor, expected: Tensor) -> bool:
     size = finite.abs().max().item() if finite.numel() else 1.0
     tolerance = min(1e3 * torch.finfo(expected.dtype).eps, 0.1) * max(size, 1.0)
     return torch.allclose(found, expected, rtol=0, atol=tolerance, equal_nan=True)
+
+
+def _equal_gradients(found: Tensor | None, expected: Tensor | None) -> bool:
+    if found is None or expected is None:
+        return found is expected
+    scale = expected.abs().max().item()
+    return scale == 0 or _equal(found / scale, expected / scale)
 
 
 def _warn_of_probabilities(logits: Tensor) -> None:
