@@ -156,11 +156,13 @@ def as_it_was(model: nn.Module) -> Iterator[None]:
                 table.update(content)
 
 
-def outcome(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor | None]:
+def outcome(
+    function: Callable[[Tensor], Tensor], x: Tensor, with_gradient: bool
+) -> tuple[Tensor, Tensor | None]:
     """Logits, and the gradient by the inputs of a weighted sum of them (None where there is none)."""
-    x = x.detach().clone().requires_grad_(True)
+    x = x.detach().clone().requires_grad_(with_gradient)
     gradient = None
-    with torch.enable_grad():
+    with torch.set_grad_enabled(with_gradient):
         logits = function(x.clone())
         if logits.requires_grad:
             weights = torch.linspace(1, 2, logits.shape[-1], dtype=logits.dtype, device=logits.device)
@@ -172,7 +174,8 @@ def outcome(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Te
 def outcome_at(model: nn.Module, tensors: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor | None]:
     """The outcome of the caller's own module in evaluation mode with `tensors` written into its own.
 
-    This is what a measure at other weights means; the module gets its numbers back, bit for bit.
+    This is what a measure at other weights means; the module gets its numbers back, bit for bit. There is no
+    gradient through tensors that were made in inference mode.
     """
     own = {name: tensor for name, tensor in named_tensors(model).items() if name in tensors}
     saved = {name: tensor.detach().clone() for name, tensor in own.items()}
@@ -180,7 +183,8 @@ def outcome_at(model: nn.Module, tensors: Mapping[str, Tensor], x: Tensor) -> tu
         try:
             for name, tensor in own.items():
                 tensor.data.copy_(tensors[name])
-            return outcome(model.eval(), x)
+            with_gradient = not any(tensor.is_inference() for tensor in own.values())
+            return outcome(model.eval(), x, with_gradient)
         finally:
             for name, tensor in own.items():
                 tensor.data.copy_(saved[name])
