@@ -127,7 +127,7 @@ function drawCurves(selected) {
 function drawPaths() {
   const rows = [];
   for (const [slug, path] of Object.entries(DATA.paths)) {
-    const until = path.filter((row) => row.epoch <= state.time + 1e-9);
+    const until = path.slice(1).filter((row) => row.epoch <= state.time + 1e-9);
     const family = DATA.families[DATA.models.find((m) => m.variant === slug)?.family];
     until.forEach((row, i) => rows.push({ ...row, variant: slug, label: DATA.labels[slug] ?? slug,
       color: family ? shade(family.color) : "#808080", latest: i === until.length - 1 }));
