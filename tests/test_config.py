@@ -37,8 +37,8 @@ def load(values) -> Experiment:
 
 
 def digits(**changed):
-    """The digits' config with values at dotted paths replaced (None: removed)."""
-    config = copy.deepcopy(CONFIGS["digits"])
+    """The digits' config, of all variants, with values at dotted paths replaced (None: removed)."""
+    config = copy.deepcopy(CONFIGS["digits"]) | {"variants": "all"}
     for path, value in changed.items():
         *folders, name = path.split("__")
         place = config

@@ -17,11 +17,12 @@ from robust_flatness.planning import START, plan
 ROOT = Path(__file__).parents[1]
 
 
-def experiment(name):
-    return load_experiment(load_yaml(ROOT / f"config/{name}.yaml"), ROOT / "config/variants.yaml")
+def experiment(name, **changes):
+    values = load_yaml(ROOT / f"config/{name}.yaml") | changes
+    return load_experiment(values, ROOT / "config/variants.yaml")
 
 
-DIGITS = experiment("digits")
+DIGITS = experiment("digits", variants="all")
 SMALL, LARGE = ModelSpec(name="small-resnet", width=16), ModelSpec(name="resnet18", width=64)
 
 

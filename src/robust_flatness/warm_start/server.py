@@ -121,6 +121,10 @@ def _run_job(connection: socket.socket) -> None:
         for standard, descriptor in enumerate(descriptors):
             os.dup2(descriptor, standard)
             os.close(descriptor)
+        # the server's own streams know whether their files could be sought in; these may be pipes
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115
+        sys.stdout = open(1, "w", buffering=1 if os.isatty(1) else -1, closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
         os.chdir(request["directory"])
         os.environ.clear()
         os.environ.update(environment)
