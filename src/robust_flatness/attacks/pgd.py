@@ -201,10 +201,15 @@ class PGD:
 
     def losses(self, net: Network, x: Tensor, y: Tensor, start: Tensor) -> Tensor:
         """Highest cross-entropy of each example over the iterates from `start`, [n], for one batch."""
-        found = self.search(net, x, y, start)
-        if self.precision != "float32":
-            found = self.clean(net, found.x_adv, y)
-        return (better(self.clean(net, x, y), found) if self.include_clean else found).loss
+        losses = []
+        for part in batches(len(x), passing(net, len(x))):
+            found = self.search(net, x[part], y[part], start[part])
+            if self.precision != "float32":
+                found = self.clean(net, found.x_adv, y[part])
+            if self.include_clean:
+                found = better(self.clean(net, x[part], y[part]), found)
+            losses.append(found.loss)
+        return torch.cat(losses)
 
     def search(self, net: Network, x: Tensor, y: Tensor, start: Tensor, loss: Loss = cross_entropy) -> Found:
         """The best of the `steps` + 1 iterates from `start`, for one batch, with losses as the search saw
@@ -281,6 +286,7 @@ class PGD:
         have a gradient of zero at the start.
         """
         low, high = bounds(x, self.epsilon)
+        batch_size = passing(net, batch_size)
         current, going, of = starts, torch.arange(len(starts), device=x.device), examples
         visited = _Visited(starts, of)
         found = widest = None
@@ -345,6 +351,11 @@ def batches(n: int, batch_size: int | None) -> Iterator[slice]:
     """Slices of at most `batch_size` of `n` examples (None: all in one)."""
     size = batch_size or max(n, 1)
     return (slice(start, start + size) for start in range(0, n, size))
+
+
+def passing(net: Network, batch_size: int) -> int:
+    """How many examples pass `net` together: `batch_size`, or fewer where that is faster."""
+    return min(batch_size, getattr(net, "at_once", None) or batch_size)
 
 
 def better(old: Found | None, new: Found) -> Found:

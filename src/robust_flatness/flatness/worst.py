@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robust_flatness.attacks.pgd import PGD, batches, bounds, cross_entropy, random_start
+from robust_flatness.attacks.pgd import PGD, batches, bounds, cross_entropy, passing, random_start
 from robust_flatness.errors import ConfigError
 from robust_flatness.flatness.average import Progress
 from robust_flatness.flatness.neighborhood import Neighborhood
@@ -161,13 +161,21 @@ class JointSearch:
 
     def _gradients(self, x: Tensor, y: Tensor) -> tuple[Tensor | None, list[Tensor]]:
         """Gradients of the mean loss of a batch by its inputs (None if clean) and by the weights."""
-        names = self.neighborhood.names
+        names, total, gradients = self.neighborhood.names, [], None
         leaves = self.net.leaves(names, self.precision)
-        x = x.detach().requires_grad_(self.attack is not None)
-        loss = cross_entropy(self.net.logits(x, self.precision), y).mean()
-        if not loss.requires_grad:
-            raise ConfigError("model: no gradient comes to its weights or inputs; it cannot be searched")
-        wanted = leaves if self.attack is None else [*leaves, x]
-        found = torch.autograd.grad(loss, wanted, materialize_grads=True)
-        gradient = None if self.attack is None else found[-1]
-        return gradient, self.net.pull_back(names, found[: len(leaves)])
+        for part in batches(len(x), passing(self.net, len(x))):
+            inputs = x[part].detach().requires_grad_(self.attack is not None)
+            losses = cross_entropy(self.net.logits(inputs, self.precision), y[part])
+            loss = losses.sum() / len(x)
+            if not loss.requires_grad:
+                raise ConfigError("model: no gradient comes to its weights or inputs; it cannot be searched")
+            wanted = leaves if self.attack is None else [*leaves, inputs]
+            found = list(torch.autograd.grad(loss, wanted, materialize_grads=True))
+            if self.attack is not None:
+                total.append(found.pop())
+            if gradients is None:
+                gradients = found
+            else:
+                torch._foreach_add_(gradients, found)
+        gradient = torch.cat(total) if total else None
+        return gradient, self.net.pull_back(names, gradients)
