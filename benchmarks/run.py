@@ -267,6 +267,21 @@ def compare(workload: Workload, repetitions: int) -> list[str]:
     return rows
 
 
+def bound(workload: Workload) -> str:
+    """What our call in single precision spends in convolutions, and the ratio to the plain way if all else
+    took no time: torch's convolutions are the same for everybody."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        workload.ours("float32")
+    spent = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
+    convolutions = sum(time for name, time in spent.items() if "convolution" in name)
+    share = convolutions / sum(spent.values())
+    plain, ours = (timed(call)[0] for call in (workload.others["plain"], lambda: workload.ours("float32")))
+    return (
+        f"{workload.name}: {100 * share:.0f} % of our time in torch's convolutions; without all else the "
+        f"ratio to plain would be {plain / (share * ours):.1f}"
+    )
+
+
 def processor() -> str:
     """The processor and what it offers for bfloat16."""
     try:
@@ -300,6 +315,8 @@ def main() -> None:
     for workload in workloads(options.quick):
         for row in compare(workload, options.repetitions):
             print(row, flush=True)
+        if workload.name.startswith("worst"):
+            print(bound(workload))
 
 
 if __name__ == "__main__":
