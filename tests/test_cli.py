@@ -519,3 +519,10 @@ def test_pickled_weights_are_refused_and_not_run(refused, own):
     torch.save({"x": Bomb()}, own / "bomb.safetensors")
     refused(["bomb.safetensors"], *measure(weights="bomb.safetensors"))
     assert not (own / "exploded").exists()
+
+
+def test_the_kept_schema_is_that_of_the_config(run):
+    status, out, _ = run("schema")
+    assert status == 0
+    assert json.loads(out) == json.loads((ROOT / "config/schema.json").read_text())
+    assert {"epsilon", "data", "measures", "baseline_seeds"} <= json.loads(out)["properties"].keys()

@@ -162,6 +162,14 @@ def plan(
 
 
 @app.command()
+def schema() -> None:
+    """Print the JSON schema of an experiment's YAML, for editors (kept as config/schema.json)."""
+    from robust_flatness.config import ExperimentSpec
+
+    typer.echo(json.dumps(ExperimentSpec.model_json_schema(), indent=1, sort_keys=True))
+
+
+@app.command()
 def prepare(spec: Spec, output: Output, seed: Seed = 0) -> None:
     """Read a dataset, draw its disjoint splits, write them to one file."""
     from robust_flatness.data import make_splits, save_dataset
