@@ -526,3 +526,12 @@ def test_the_kept_schema_is_that_of_the_config(run):
     assert status == 0
     assert json.loads(out) == json.loads((ROOT / "config/schema.json").read_text())
     assert {"epsilon", "data", "measures", "baseline_seeds"} <= json.loads(out)["properties"].keys()
+
+
+@pytest.mark.parametrize("name", ["fashion", "digits", "smoke", "cifar10-mini", "cifar10", "published"])
+def test_shipped_experiments_are_valid_by_the_schema(name):
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads((ROOT / "config/schema.json").read_text())
+    jsonschema.validate(load_yaml(ROOT / f"config/{name}.yaml"), schema)
+    with pytest.raises(jsonschema.ValidationError, match="epsilonn"):
+        jsonschema.validate({"experiment": "x", "epsilonn": 1}, schema)

@@ -55,7 +55,9 @@ def parse_list(value: Any) -> Any:
     return [value] if isinstance(value, int | float) else value
 
 
-Real = Annotated[float, BeforeValidator(parse_number), Field(allow_inf_nan=False)]
+Real = Annotated[
+    float, BeforeValidator(parse_number, json_schema_input_type=float | str), Field(allow_inf_nan=False)
+]
 
 
 Positive = Annotated[Real, Field(gt=0)]
@@ -67,7 +69,7 @@ NonNegative = Annotated[Real, Field(ge=0)]
 Probability = Annotated[Real, Field(ge=0, le=1)]
 
 
-Integer = Annotated[int, BeforeValidator(parse_number), Field(lt=2**63)]
+Integer = Annotated[int, BeforeValidator(parse_number, json_schema_input_type=float | str), Field(lt=2**63)]
 
 
 Count = Annotated[Integer, Field(ge=1)]
