@@ -501,6 +501,19 @@ def test_autoattack_without_the_attack_that_needs_four_classes(run, own):
     assert "reduced: apgd-ce+fab-t" in json.loads(out)["values"]["autoattack"]
 
 
+def test_a_network_is_ranked_among_others(run, own):
+    table = own / "models.csv"
+    rows = "".join(f"v{i},last,{loss}\n" for i, loss in enumerate((0.01, 99, 98, 97)))
+    table.write_text("variant,checkpoint,test_rloss_pgd\n" + rows)
+    status, out, _ = run(*measure(output="mine.json", against="models.csv"))
+    assert status == 0
+    assert "test RLoss: " in out
+    assert "Among models.csv:" in out
+    assert "rank 2 of 5 (the others 0.01 to 99; 25 % lie below)" in out
+    assert "of 75 (" in out.partition("Among models.csv")[0]
+    assert json.loads((own / "mine.json").read_text())["values"]["test_rloss_pgd"] > 0.01
+
+
 def test_own_weights_that_do_not_fit_are_named(refused, own):
     save_file({"1.weight": torch.zeros(3, 63), "1.bias": torch.zeros(3)}, own / "other.safetensors")
     refused(

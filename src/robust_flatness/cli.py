@@ -419,7 +419,10 @@ def measure(
     mean: Annotated[str, typer.Option(help="Of the channels, for networks of normalised images.")] = "",
     std: Annotated[str, typer.Option(help="Of the channels, for networks of normalised images.")] = "",
     output: Annotated[
-        Path | None, typer.Option(help="JSON file, with values of single examples; default: standard output.")
+        Path | None,
+        typer.Option(
+            help="JSON file, with values of single examples; values and ranks are then shown in words."
+        ),
     ] = None,
     measures: Annotated[str, typer.Option(help="Measures, by name.")] = "robustness,flatness",
     examples: Annotated[
@@ -437,6 +440,9 @@ def measure(
         str, typer.Option(help="AutoAttack with these alone, e.g. apgd-ce,fab-t,square for few classes.")
     ] = "",
     batch_size: Annotated[int, typer.Option(min=1)] = 128,
+    against: Annotated[
+        Path | None, typer.Option(help="models.csv of an experiment, to rank the network among its models.")
+    ] = None,
     seed: Seed = 0,
     device: Device = "cpu",
     threads: Threads = 1,
@@ -469,9 +475,33 @@ def measure(
     result |= {"model": model, "weights": str(weights) if weights else None}
     if output:
         write_json(output, result)
+        show_measured(result, against)
     else:
         result["measures"] = {name: part["spec"] for name, part in result["measures"].items()}
         typer.echo(json.dumps(result, indent=2, sort_keys=True))
+
+
+def show_measured(result: dict, against: Path | None) -> None:
+    """Print the values in words, and where they lie among the printed models and those of `against`."""
+    from robust_flatness.measuring.place import places
+    from robust_flatness.tables import aggregate, frames, printed, schema
+
+    values = result["values"]
+    for name, value in values.items():
+        known = schema.parse_name(name)
+        if known is None or not known.column.is_measure or known.spread or value is None:
+            continue
+        error = values.get(f"{name}_se")
+        typer.echo(f"{schema.describe(name)}: {value:.4g}" + (f" +- {error:.2g}" if error else ""))
+    others = {"the 74 printed in the paper (CIFAR-10, epsilon 8/255)": printed.read_published().models}
+    if against is not None:
+        others[str(against)] = frames.read_models(against)
+    for name, models in others.items():
+        typer.echo(f"\nAmong {name}:")
+        for place in places(values, aggregate.variants_at(models)):
+            typer.echo(f"  {place}")
+    for warning in result.get("warnings", ()):
+        typer.echo(f"warning: {warning}")
 
 
 def chosen_autoattack(standard: bool, attacks: str) -> dict | None:
