@@ -49,9 +49,11 @@ def trajectory(axes, slug, x):
 
 
 def limits(shown, column):
-    """Limits of an axis for all panels alike, by the snapshots after each variant's first."""
+    """Limits of an axis for all panels alike, by the snapshots after the first fifth of each training."""
     values = [
-        curves.of(layer.series, slug, x, Y)[Y if column == Y else x].to_numpy()[1:]
+        curves.of(layer.series, slug, x, Y)
+        .query(f"{curves.EPOCH} > {curves.EARLY}")[Y if column == Y else x]
+        .to_numpy()
         for layer in notebook.layers
         for slug, x in shown
         if column in (x, Y)
@@ -84,7 +86,7 @@ def draw():
     colors = ScalarMappable(cmap=style.EPOCH_COLORS)
     bar = figure.colorbar(colors, cax=figure.add_axes((0.925, 0.35, 0.012, 0.4)))
     bar.set_label("epoch (share)", fontsize=7)
-    note = "Grey: the AT baseline. One scale, set by the snapshots after the first, which may lie beyond. "
+    note = "Grey: the AT baseline. One scale, set by what follows the first fifth of each training. "
     note += notebook.beside(
         "Dashed, ending in a circle: published, CIFAR-10", "compare the course, not the values"
     )

@@ -65,8 +65,8 @@ def mark_drops(axes: Axes, where: Iterable[float]) -> None:
 def scale(
     panels: Sequence[Axes], together: bool = False, room: float = 0.0, logarithmic: bool = False
 ) -> bool:
-    """Set the vertical axes by the epochs after each curve's first, which may lie far beyond; what is off
-    the scale is marked by a triangle at the edge, with its value. Whether anything is.
+    """Set the vertical axes by what follows the first fifth of each curve, which may lie far beyond; what is
+    off the scale is marked by a triangle at the edge, with its value. Whether anything is.
 
     `together`: all panels get one scale; `room`: a share of the axis left free above the curves;
     `logarithmic`: so where values differ more than fivefold.
@@ -75,18 +75,17 @@ def scale(
     marked = False
     for group in groups:
         curves = [(axes, line) for axes in group for line in axes.lines if _is_curve(axes, line)]
-        values = [np.asarray(line.get_ydata(), float) for _, line in curves]
-        later = np.concatenate([each[1:] if len(each) > 2 else each for each in values] or [np.zeros(0)])
-        later = later[np.isfinite(later)]
+        parts = [_early_and_late(line) for _, line in curves]
+        early, later = (np.concatenate([part[i] for part in parts] or [np.zeros(0)]) for i in (0, 1))
+        early, later = early[np.isfinite(early)], later[np.isfinite(later)]
         if not len(later):
             continue
         logarithmic = logarithmic and later.max() > 5 * later.min() > 0
         for axes in group if logarithmic else []:
             _logarithmic(axes)
         low, high = later.min(), later.max()
-        firsts = np.array([each[0] for each in values if len(each) and np.isfinite(each[0])])
         span = high - low
-        near = firsts[(firsts > low - 0.3 * span) & (firsts < high + 0.3 * span)]
+        near = early[(early > low - 0.3 * span) & (early < high + 0.3 * span)]
         low, high = min([low, *near]), max([high, *near])
         low, high = _with_margin(low, high, logarithmic, room)
         for axes in group:
@@ -96,8 +95,20 @@ def scale(
     return marked
 
 
+#: Share of a curve that does not set the axis.
+EARLY = 0.2
 #: What a triangle at the edge means.
 BEYOND = "Triangles: an early value beyond the axis, written beside it."
+
+
+def _early_and_late(line: Line2D) -> tuple[np.ndarray, np.ndarray]:
+    """A curve's values in the first fifth of its length, the first one among them, and the others."""
+    x, y = (np.asarray(data, float) for data in (line.get_xdata(), line.get_ydata()))
+    if len(y) <= 2:
+        return y[:0], y
+    late = x >= x[0] + EARLY * (x[-1] - x[0])
+    late[0] = False
+    return y[~late], y[late]
 
 
 def _is_curve(axes: Axes, line: Line2D) -> bool:

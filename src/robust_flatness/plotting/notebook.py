@@ -162,6 +162,10 @@ class Layer:
     def landscape(self):
         """RLoss along directions at the last checkpoints, averaged over seeds."""
         last = self.tables.landscape[self.tables.landscape["checkpoint"] == "last"]
+        derived = {*self.tables.models["variant"][self.tables.models["derived"] == 1]}
+        scaled = last["variant"].isin(derived)
+        if scaled.any():  # seed by seed: a scaled model beside the one that it was made from
+            last = last[last["seed"].isin(last["seed"][scaled])]
         return aggregate.over_seeds(last, ("variant", "direction", "normalisation", "s"))
 
     @property
