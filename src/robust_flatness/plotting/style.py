@@ -16,8 +16,8 @@ from robust_flatness.config.families import PALETTE
 from robust_flatness.plotting import looks
 from robust_flatness.tables.schema import OTHER, ROBUSTBENCH
 
-#: Widths of a figure in inches: a column and a page.
-COLUMN, PAGE = 3.4, 7.0
+#: Width of a figure in inches: a page.
+PAGE = 7.0
 
 GREY, LIGHT = "#808080", "#c4c4c4"
 BLACK, BLUE, GREEN = PALETTE["black"], PALETTE["blue"], PALETTE["green"]

@@ -1,7 +1,6 @@
 """The highest loss in a ball around the weights, by gradient ascent: SAM's, ASAM's and adaptive balls."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +34,7 @@ def sam(
     ValueError
         If `rho` is not positive or there is no step.
     """
-    return _ascended(Objective(model, x, y, loss, batch_size, seed), _Ball(rho, lambda w: None), steps)
+    return _ascended(Objective(model, x, y, loss, batch_size, seed), torch.ones_like, rho, steps)
 
 
 def asam(
@@ -58,38 +57,26 @@ def asam(
     :math:`\nu = \rho\, T_w^2 \nabla L / \|T_w \nabla L\|`. Invariant to rescalings of layers, but for eta.
     Otherwise as `sam`.
     """
-    return _ascended(
-        Objective(model, x, y, loss, batch_size, seed), _Ball(rho, lambda w: w.abs() + eta), steps
-    )
+    return _ascended(Objective(model, x, y, loss, batch_size, seed), lambda w: w.abs() + eta, rho, steps)
 
 
-@dataclass(frozen=True)
-class _Ball:
-    """||T^-1 nu||_2 <= rho with T = diag(scale(w)); None is the identity."""
-
-    rho: float
-    scale: Callable[[Tensor], Tensor | None]
-
-    def __post_init__(self):
-        if not self.rho > 0:
-            raise ValueError(f"rho: {self.rho} given, but it must be > 0")
-
-    def scales(self, weights: Sequence[Tensor]) -> list[Tensor]:
-        return [torch.ones_like(w) if (t := self.scale(w)) is None else t for w in weights]
-
-
-def _ascended(objective: Objective, ball: _Ball, steps: int) -> SharpnessResult:
+def _ascended(
+    objective: Objective, scale: Callable[[Tensor], Tensor], rho: float, steps: int
+) -> SharpnessResult:
+    """Projected ascent in ||T^-1 nu||_2 <= rho with T = diag(scale(w))."""
+    if not rho > 0:
+        raise ValueError(f"rho: {rho} given, but it must be > 0")
     if steps < 1:
         raise ValueError(f"steps: {steps} given, but it must be at least 1")
-    scales = ball.scales(objective.weights)
-    length = ball.rho if steps == 1 else ball.rho / 4
+    scales = [scale(w) for w in objective.weights]
+    length = rho if steps == 1 else rho / 4
 
     def move(mu: list[Tensor], gradient: list[Tensor]) -> list[Tensor]:
         """mu = T^-1 nu, along T grad, and back into the ball."""
         direction = torch._foreach_mul(gradient, scales)
         size = norm(direction).clamp(min=torch.finfo(direction[0].dtype).tiny)
         torch._foreach_add_(mu, torch._foreach_mul(direction, length / size))
-        shrink = (ball.rho / norm(mu).clamp(min=torch.finfo(mu[0].dtype).tiny)).clamp(max=1.0)
+        shrink = (rho / norm(mu).clamp(min=torch.finfo(mu[0].dtype).tiny)).clamp(max=1.0)
         torch._foreach_mul_(mu, shrink)
         return mu
 
