@@ -4,7 +4,8 @@ import atexit
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from pathlib import Path
 from shlex import quote
 from typing import NamedTuple
@@ -28,6 +29,33 @@ def only_draws(targets: Iterable[str | Path]) -> bool:
     return bool(names) and all(
         name in DRAWING_TARGETS or name.removeprefix("./").startswith(DRAWING_FOLDERS) for name in names
     )
+
+
+def check_config_files(arguments: Sequence[str]) -> None:
+    """Whether the words after `--configfile` of a `snakemake` command are files. It takes several, so that
+    a target after them is taken for one.
+
+    Raises
+    ------
+    ConfigError
+        If one is not.
+    """
+    words: list[str] = []
+    for position, argument in enumerate(arguments):
+        if argument in ("--configfile", "--configfiles"):
+            words = [*takewhile(lambda word: not word.startswith("-"), arguments[position + 1 :])]
+    others = [word for word in words if not Path(word).exists() or Path(word).is_dir()]
+    for word in others:
+        if Path(word).suffix in (".yaml", ".yml", ".json"):
+            raise ConfigError(f"--configfile: there is no file {word}")
+    if others:
+        targets = " ".join(map(quote, others))
+        files = " ".join(quote(word) for word in words if word not in others) or "FILE"
+        raise ConfigError(
+            f"--configfile takes all words up to the next option for files, and {targets} is none; write "
+            f"targets first (snakemake {targets} --configfile {files}) or after -- (--configfile {files} -- "
+            f"{targets})"
+        )
 
 
 def gpus_here() -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from robust_flatness.errors import ConfigError
-from robust_flatness.workflow import only_draws, plain_executable
+from robust_flatness.workflow import check_config_files, only_draws, plain_executable
 
 ROOT = Path(__file__).parents[2]
 
@@ -97,6 +97,28 @@ def test_a_link_to_an_environment_is_that_environment(tmp_path):
 )
 def test_drawing_targets_are_figures_and_tables_alone(targets, drawing):
     assert only_draws(targets) is drawing
+
+
+def test_a_target_among_the_config_files_is_told_in_one_line(folder):
+    done = snakemake(folder, "-n", "--snakefile", ROOT / "Snakefile", "--configfile", "own.yaml", "tables")
+    assert done.returncode == 1
+    assert "snakemake tables --configfile own.yaml" in done.stderr
+    assert "--configfile own.yaml -- tables" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_named_as_a_target_is_no_config_file(folder, monkeypatch):
+    (folder / "figures").mkdir()
+    monkeypatch.chdir(folder)
+    with pytest.raises(ConfigError, match=r"snakemake figures --configfile own\.yaml"):
+        check_config_files(["snakemake", "--configfiles", "own.yaml", "figures", "--cores", "1"])
+    for allowed in (["figures", "--configfile", "own.yaml"], ["--configfile", "own.yaml", "--", "figures"]):
+        check_config_files(["snakemake", *allowed])
+
+
+def test_a_config_file_that_is_missing_is_named():
+    with pytest.raises(ConfigError, match=r"no file nowhere\.yaml"):
+        check_config_files(["snakemake", "--configfile", "nowhere.yaml"])
 
 
 def test_a_training_longer_than_a_job_is_cut(tmp_path):
