@@ -104,6 +104,16 @@ def test_json_text_reads_back_as_the_same_spec():
         assert type(job).model_validate_json(job.json_text()) == job, slug
 
 
+EXPERIMENTS = [path.stem for path in sorted(ROOT.glob("config/*.yaml")) if "data" in load_yaml(path)]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_settings_that_jobs_get_read_back_as_the_same(name):
+    for measure, spec in load(load_yaml(ROOT / f"config/{name}.yaml")).measures.items():
+        text = spec.for_variant("at").json_text()
+        assert type(spec).model_validate_json(text).json_text() == text, measure
+
+
 def test_the_baseline_may_have_more_seeds():
     experiment = load(digits(seeds=[7], baseline_seeds="0,1,2"))
     assert experiment.seeds_of("at") == (0, 1, 2)

@@ -100,7 +100,7 @@ def plain_executable(executable: str, *, here_alone: bool) -> str:
     return linked
 
 
-def why_stale(results: str, experiment: Experiment, files: Iterable[str | Path]) -> str:
+def why_stale(results: str | Path, experiment: Experiment, files: Iterable[str | Path]) -> str:
     """In which way models.csv lags behind the experiment, in words; empty if it does not.
 
     It does if it is older than one of the configuration's `files`, or lacks a variant or seed.

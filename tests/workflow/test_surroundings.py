@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from robust_flatness.config import load_yaml
 from robust_flatness.errors import ConfigError
+from robust_flatness.files import canonical_json
 from robust_flatness.workflow import check_config_files, only_draws, plain_executable
 
 ROOT = Path(__file__).parents[2]
@@ -43,22 +45,23 @@ def test_spaces_in_every_path(folder):
     assert (folder / figure).exists()
 
 
-def test_as_a_module_of_another_workflow(folder):
-    """Its own rules, its own folder; files of this repository are found all the same."""
+def as_module(folder: Path, config: str, prefix: str, target: str) -> None:
+    """Run a workflow of its own in `folder` that takes ours as a module and needs its file `target`."""
     (folder / "Snakefile").write_text(
         textwrap.dedent(
             f"""
-            configfile: "own.yaml"
+            configfile: "{config}"
 
             module flatness:
                 snakefile: "{ROOT / "Snakefile"}"
                 config: config
+                {f'prefix: "{prefix}"' if prefix else ""}
 
             use rule * from flatness as flatness_*
 
             rule mine:
                 default_target: True
-                input: "paper_tables/own/claims.md"
+                input: "{Path(prefix, target)}"
                 output: touch("mine")
             """
         )
@@ -66,7 +69,28 @@ def test_as_a_module_of_another_workflow(folder):
     done = snakemake(folder)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert (folder / "mine").exists()
-    assert (folder / "results/own/models.csv").exists()
+
+
+@pytest.mark.parametrize("prefix", ["", "their work"])
+def test_as_a_module_of_another_workflow(folder, prefix):
+    """Its own rules, its own folder; files of this repository are found all the same."""
+    as_module(folder, "own.yaml", prefix, "paper_tables/own/claims.md")
+    assert (folder / prefix / "results/own/models.csv").exists()
+
+
+def test_a_prefix_of_a_module_goes_before_all_that_a_training_leaves(folder):
+    experiment = load_yaml(ROOT / "config/smoke.yaml")
+    experiment |= {"variants": ["at"], "measures": {"flatness": experiment["measures"]["flatness"]}}
+    (folder / "small.yaml").write_text(canonical_json(experiment))
+    before = {path.name for path in folder.iterdir()}
+    as_module(folder, "small.yaml", "their work", "results/smoke/models.csv")
+    assert (folder / "their work/results/smoke/at/seed-0/timings/flatness.tsv").exists()
+    assert {path.name for path in folder.iterdir()} - before == {
+        ".snakemake",
+        "Snakefile",
+        "mine",
+        "their work",
+    }
 
 
 def test_a_path_that_needs_quotes_is_refused_where_jobs_run_elsewhere(tmp_path):

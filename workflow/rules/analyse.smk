@@ -2,14 +2,14 @@
 
 
 # Rows of variants that this run does not ask for stay in the tables, if they were made with its settings.
-KEPT, LOST = other_variants(EXPERIMENT, Path(RESULTS, "models.csv"))
+KEPT, LOST = other_variants(EXPERIMENT, RESULTS_FOLDER / "models.csv")
 if KEPT:
     named = ", ".join(KEPT) if len(KEPT) <= 5 else f"{len(KEPT)} variants"
-    print(f"note: {RESULTS}/models.csv keeps its rows of {named}, not asked for here", file=sys.stderr)
+    print(f"note: {RESULTS_FOLDER}/models.csv keeps its rows of {named}, not asked for here", file=sys.stderr)
 if LOST:
     print(
-        f"note: {RESULTS}/models.csv loses its rows of {', '.join(LOST)}: not asked for here, and made with "
-        f"other settings. A run of another name leaves it alone: --config experiment={EXPERIMENT.name}-2",
+        f"note: {RESULTS_FOLDER}/models.csv loses its rows of {', '.join(LOST)}: not asked for here, and made "
+        f"with other settings. A run of another name leaves it alone: --config experiment={EXPERIMENT.name}-2",
         file=sys.stderr,
     )
 
@@ -43,7 +43,7 @@ rule collect:
         runtime=growing_minutes(10),
     params:
         spec=collect_spec(EXPERIMENT, KEPT).json_text(),
-        directory=RESULTS,
+        directory=placed(RESULTS),
         merge=" ".join(f"--merge {quote(str(folder))}" for folder in OTHER_RUNS),
     shell:
         "robust-flatness collect --spec {params.spec:q} --directory {params.directory:q} "

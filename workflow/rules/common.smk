@@ -39,7 +39,30 @@ except ConfigError as error:
     # One line per problem, without Snakemake's traceback through this file.
     sys.exit(f"error: the configuration cannot be used\n{error}")
 
+MODIFIER = workflow.modifier.path_modifier
+
+
+def placed(path):
+    """Where a path of the rules lies, for params and for what is read while planning.
+
+    Where another workflow takes this one as a module with a `prefix`, Snakemake puts that before relative
+    inputs, outputs and logs, and before nothing else.
+    """
+    return MODIFIER.replace_prefix(str(path))
+
+
+def as_given(path):
+    """A path for rules that no `prefix` goes before."""
+    return Path(path) if placed(path) == str(path) else Path(path).absolute()
+
+
+def of_repository(path):
+    """A file or folder of the repository, relative where Snakemake runs in it."""
+    return as_given(path if Path(path).exists() else ROOT / path)
+
+
 RESULTS = f"results/{EXPERIMENT.name}"
+RESULTS_FOLDER = Path(placed(RESULTS))
 LOGS = f"logs/{EXPERIMENT.name}"
 RUN = f"{RESULTS}/{{variant}}/seed-{{seed}}"
 RUN_LOG = f"{LOGS}/{{variant}}/seed-{{seed}}"
@@ -70,12 +93,12 @@ def targets():
 
 # When only figures or tables are asked for and the results are there, the graph is cut at them:
 # whatever changed upstream, nothing is trained or measured.
-MAKES_TABLES = not (only_draws(targets()) and Path(RESULTS, "models.csv").exists())
+MAKES_TABLES = not (only_draws(targets()) and (RESULTS_FOLDER / "models.csv").exists())
 if not MAKES_TABLES:
-    STALE = why_stale(RESULTS, EXPERIMENT, [*workflow.configfiles, ROOT / "config/variants.yaml"])
+    STALE = why_stale(RESULTS_FOLDER, EXPERIMENT, [*workflow.configfiles, ROOT / "config/variants.yaml"])
     if STALE:
         print(
-            f"note: {RESULTS}/models.csv {STALE}; figures and tables are drawn from it as it is "
+            f"note: {RESULTS_FOLDER}/models.csv {STALE}; figures and tables are drawn from it as it is "
             "(run `snakemake --cores all` to bring it up to date)",
             file=sys.stderr,
         )
@@ -90,11 +113,6 @@ GPUS = int(DEVICE.startswith("cuda") or DEVICE == "mps" or (DEVICE == "auto" and
 if GPUS and workflow.local_exec and "gpu" not in workflow.global_resources:
     workflow.register_resource("gpu", gpus_here() if DEVICE in ("auto", "cuda") and gpus_here() else 1)
 COMPUTE = f"--device {DEVICE} --threads {EXPERIMENT.spec.compute.threads}"
-
-
-def of_repository(path):
-    """A file or folder of the repository, relative where Snakemake runs in it."""
-    return Path(path) if Path(path).exists() else ROOT / path
 
 
 # Minutes that no job on a cluster asks for more than.

@@ -10,7 +10,7 @@ if EXPERIMENT.spec.data.downloads:
 
     rule download:
         output:
-            expand(f"{CIFAR10_FOLDER}/{{name}}", name=CIFAR10_FILES),
+            [as_given(f"{CIFAR10_FOLDER}/{name}") for name in CIFAR10_FILES],
         log:
             "logs/data/cifar10.log",
         localrule: True

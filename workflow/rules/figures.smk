@@ -5,7 +5,7 @@ FIGURES = sorted(path.stem for path in (ROOT / "figures").glob("*.py"))
 RESULT_TABLES = {
     table: f"{RESULTS}/{table}.csv"
     for table in TABLES
-    if MAKES_TABLES or Path(RESULTS, f"{table}.csv").exists()
+    if MAKES_TABLES or (RESULTS_FOLDER / f"{table}.csv").exists()
 }
 
 

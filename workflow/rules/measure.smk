@@ -41,8 +41,8 @@ for name, slugs in MEASURED.items():
         params:
             measure=name,
             spec=measure_spec(name),
-            directory=RUN,
-            timings=f"{RUN}/timings/{name}.tsv",
+            directory=placed(RUN),
+            timings=placed(f"{RUN}/timings/{name}.tsv"),
             compute=COMPUTE,
         shell:
             "robust-flatness --timings {params.timings:q} measure-checkpoints {params.measure} "

@@ -17,10 +17,10 @@ rule docs:
 
 
 # `snakemake --report` opens with the verdicts, once there are some.
-OPENING = Path(f"report/{EXPERIMENT.name}/opening.rst")
-if OPENING.exists():
+OPENING = f"report/{EXPERIMENT.name}/opening.rst"
+if Path(placed(OPENING)).exists():
 
-    report: OPENING.resolve()
+    report: Path(placed(OPENING)).resolve()
 
 
 rule report_opening:
@@ -42,6 +42,6 @@ STARTED = time.time()
 
 
 onsuccess:
-    claims = Path("paper_tables", EXPERIMENT.name, "claims.csv")
+    claims = Path(placed(f"paper_tables/{EXPERIMENT.name}/claims.csv"))
     if claims.exists() and claims.stat().st_mtime >= STARTED:
         print(verdicts(claims), file=sys.stderr)

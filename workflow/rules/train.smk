@@ -71,7 +71,7 @@ if LONG:
         params:
             spec=training_spec,
             pseudo_labels=pseudo_labels_option,
-            directory=RUN,
+            directory=placed(RUN),
             snapshots=snapshots_option,
             until=until_epoch,
             compute=COMPUTE,
@@ -101,9 +101,9 @@ rule train_variant:
     params:
         spec=training_spec,
         pseudo_labels=pseudo_labels_option,
-        directory=RUN,
+        directory=placed(RUN),
         snapshots=snapshots_option,
-        timings=f"{RUN}/timings/train.tsv",
+        timings=placed(f"{RUN}/timings/train.tsv"),
         compute=COMPUTE,
     shell:
         "robust-flatness --timings {params.timings:q} train --spec {params.spec:q} "
@@ -131,7 +131,7 @@ rule scale:
         runtime=growing_minutes(10),
     params:
         factor=lambda wildcards: EXPERIMENT.variants[wildcards.variant].convolution_scale,
-        directory=f"{RUN}/checkpoints",
+        directory=placed(f"{RUN}/checkpoints"),
     shell:
         "robust-flatness scale {input:q} --factor {params.factor} --variant {wildcards.variant} "
         "--directory {params.directory:q} > {log:q} 2>&1"

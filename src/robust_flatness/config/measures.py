@@ -42,10 +42,11 @@ class AutoAttackSpec(Spec):
 
     @model_validator(mode="after")
     def _check(self) -> "AutoAttackSpec":
-        changed = self.model_fields_set - {"version"}
+        budget = {name: field.default for name, field in type(self).model_fields.items() if name != "version"}
+        changed = [name for name, default in budget.items() if getattr(self, name) != default]
         if self.version == "standard" and changed:
             raise ValueError(
-                f"{', '.join(sorted(changed))}: the standard AutoAttack has a fixed budget; "
+                f"{', '.join(changed)}: the standard AutoAttack has a fixed budget; "
                 "write version: reduced to change it"
             )
         return self
