@@ -113,9 +113,9 @@ $(COMPARED)/.ready: $(READY)
 benchmark: $(COMPARED)/.ready
 	PYTHONPATH=$(COMPARED) $(BIN)/python benchmarks/run.py
 
-# The pinned versions, resolved anew. Torch and torchvision are pinned as a pair.
+# The pinned versions and the checksums of their files, resolved anew. Torch and torchvision are pinned as a pair.
 lock: setup
 	$(BIN)/python -m pip install --quiet uv
 	printf 'torch==2.14.1\ntorchvision==0.29.1\n' > $(VENV)/pair.txt
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
-	  --constraint $(VENV)/pair.txt --no-header --no-annotate --output-file requirements.lock
+	  --constraint $(VENV)/pair.txt --no-header --no-annotate --generate-hashes --output-file requirements.lock

@@ -15,7 +15,9 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 RANGES = [Requirement(text) for text in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]]
 LOCK = (ROOT / "requirements.lock").read_text()
-LOCKED = [Requirement(line) for line in LOCK.splitlines() if line.strip() and not line.startswith("#")]
+#: A line a package, followed by the checksums of its files.
+ENTRIES = [entry.split(" \\\n    --hash=sha256:") for entry in re.split(r"\n(?! )", LOCK.strip())]
+LOCKED = [Requirement(requirement) for requirement, *_ in ENTRIES]
 
 
 def locked(name: str) -> list[Requirement]:
@@ -27,9 +29,16 @@ def test_every_line_of_the_lock_pins_one_version():
         assert re.fullmatch(r"==[\w.!+-]+", str(line.specifier)), str(line)
 
 
+def test_every_package_of_the_lock_has_checksums():
+    """Then pip takes no file without one, in the whole installation."""
+    for requirement, *checksums in ENTRIES:
+        assert checksums, requirement
+        assert all(re.fullmatch(r"[0-9a-f]{64}", checksum) for checksum in checksums), requirement
+
+
 def test_the_lock_names_no_host_and_no_option():
     """A lock with an index or a file of one machine does not install on another."""
-    assert not re.search(r"https?:|file:|git\+|\.\w+/|@|--", LOCK)
+    assert not re.search(r"https?:|file:|git\+|\.\w+/|@|--(?!hash=)", LOCK)
 
 
 @pytest.mark.parametrize("wanted", RANGES, ids=lambda wanted: wanted.name)
@@ -66,7 +75,7 @@ def test_conda_users_get_the_same_through_pip():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     plain = [item for item in environment["dependencies"] if isinstance(item, str)]
     pip = next(item["pip"] for item in environment["dependencies"] if isinstance(item, dict))
-    assert pip == ["-r requirements.lock", "-e ."]
+    assert pip == ["-r requirements.lock"]
     # whatever conda itself installs is no package of the lock: it could differ from it
     names = {re.split(r"[ <>=]", item)[0] for item in plain}
     assert not {name for name in names if locked(name)} - {"pip"}
