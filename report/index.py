@@ -17,4 +17,5 @@ notebook = inputs("index", globals().get("snakemake"))
 page = notebook.outputs("report", (".html",))[".html"]
 
 # %%
-write_page(notebook, page)
+snakemake = globals().get("snakemake")
+write_page(notebook, page, snakemake.params.description if snakemake else "")

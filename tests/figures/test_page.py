@@ -8,13 +8,16 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.stats
 import synthetic
 
+from robust_flatness.config.values import load_yaml
 from robust_flatness.page import build
-from robust_flatness.page.data import page_data
+from robust_flatness.page.data import PLACES, page_data
 from robust_flatness.plotting.notebook import Notebook
+from robust_flatness.tables.frames import repository
 
 X, Y = "avg_flatness_rloss", "test_rloss_pgd"
 
@@ -33,9 +36,11 @@ def notebook(tmp_path_factory) -> Notebook:
     )
     (tables / "sharpness_comparison.csv").write_text(
         "measure,words,group,loss,column,against,coefficient,value,low,high\n"
-        f"{X},flatness,flatness,rloss,{X},{Y},spearman,0.8,0.6,0.9\n"
-        f"{X},flatness,flatness,rloss,{X},{Y},pearson,0.7,0.5,0.8\n"
         f"weight_norm,norm,control,,weight_norm,{Y},spearman,-0.9,-1,-0.8\n"
+        f"{X},flatness,the talk's,ce,avg_flatness_ce,{Y},spearman,0.1,-0.2,0.4\n"
+        f"{X},flatness,the talk's,rloss,{X},{Y},spearman,0.8,0.6,0.9\n"
+        f"{X},flatness,the talk's,rloss,{X},{Y},pearson,0.7,0.5,0.8\n"
+        f"sam,SAM,sharpness,rloss,sam_rloss,{Y},spearman,0.3,0.1,0.5\n"
     )
     return Notebook("index", folder / "results/synthetic")
 
@@ -81,6 +86,25 @@ def test_the_file_holds_all_it_needs(page):
     assert claims[1]["tests"][0]["value"] is None
 
 
+def test_every_claim_that_is_shipped_leads_to_a_plot():
+    for name in ("claims", "later-claims"):
+        assert {*load_yaml(repository() / f"config/{name}.yaml")["claims"]} <= PLACES.keys()
+
+
+def test_a_model_that_has_not_learnt_is_shown_apart_and_counts_in_no_coefficient(tmp_path):
+    folder = tmp_path / "results/synthetic"
+    synthetic.write(folder)
+    models = pd.read_csv(folder / "models.csv")
+    models.loc[models["variant"] == "trades-6", "train_err"] = 90.0
+    models.to_csv(folder / "models.csv", index=False)
+    data = page_data(Notebook("index", folder), Path("none"))
+    (row,) = [m for m in data["models"] if m["variant"] == "trades-6" and m["layer"] == "ours"]
+    assert row["family"] == "apart"
+    assert not row["counts"]
+    assert data["families"]["apart"]["label"] == "Has not learnt"
+    assert sum(m["counts"] for m in data["models"] if m["layer"] == "ours") == 73
+
+
 def test_equal_tables_give_equal_bytes(notebook, page, tmp_path):
     build.write_page(notebook, tmp_path / "again.html")
     assert (tmp_path / "again.html").read_bytes() == page.read_bytes()
@@ -123,18 +147,51 @@ def opened(browser, page):
     context.close()
 
 
-def test_measures_are_compared_strongest_first(notebook):
+def test_measures_are_compared_in_the_order_of_their_coefficients(notebook):
     rows = page_data(notebook, notebook.directory.parents[1] / "paper_tables/synthetic")["comparison"]
-    assert [(row["name"], row["value"]) for row in rows] == [("norm", -0.9), ("flatness, robust loss", 0.8)]
+    found = [(row["name"], row["clean"], row["value"]) for row in rows]
+    assert found == [
+        ("flatness", False, 0.8),
+        ("flatness", True, 0.1),
+        ("SAM", False, 0.3),
+        ("norm", False, -0.9),
+    ]
 
 
 @pytest.mark.page
 def test_loads_without_errors_and_without_the_network(opened):
     assert not [line for line in opened.said if line.startswith("error")]
     assert not [url for url in opened.asked if not url.startswith(("file:", "data:", "blob:"))]
-    assert opened.evaluate("performance.now()") < 10_000
     assert opened.locator("#scatter svg path").count() >= 74
     assert opened.evaluate("document.documentElement.scrollWidth") <= 1280
+
+
+@pytest.mark.page
+def test_first_picture_within_two_seconds(browser, page):
+    """From navigation to the first frame with all points; the fastest of three loads, for other work on the
+    machine may slow one."""
+    times = []
+    for _ in range(3):
+        context = browser.new_context(viewport={"width": 1280, "height": 900})
+        context.add_init_script("""
+            const look = () => document.querySelectorAll("#scatter svg .mark-symbol path").length >= 74
+              ? (window.firstPicture = performance.now()) : requestAnimationFrame(look);
+            requestAnimationFrame(look);
+        """)
+        tab = context.new_page()
+        tab.goto(page.as_uri())
+        times.append(tab.wait_for_function("window.firstPicture", timeout=20_000).json_value())
+        context.close()
+    assert min(times) < 2000, times
+
+
+@pytest.mark.page
+def test_every_measure_compared_is_drawn(opened):
+    marks = opened.locator("#comparison-chart svg .mark-symbol path")
+    assert marks.count() == 4
+    colors = {marks.nth(i).get_attribute("stroke") for i in range(4)}
+    assert len(colors) == 3
+    assert "transparent" not in colors
 
 
 def axis_titles(tab) -> str:
@@ -187,7 +244,13 @@ def test_families_select_by_keyboard(opened, notebook):
     n, _, spearman = shown_coefficients(opened)
     assert n == len(chosen)
     assert spearman == pytest.approx(scipy.stats.spearmanr(chosen[X], chosen[Y]).statistic, abs=0.006)
-    assert "Label noise" in opened.inner_text("#curves-chart")
+    assert "Label noise" in opened.inner_text("#curves-legend")
+    marks = opened.locator("#scatter svg .mark-symbol path")
+    opened.wait_for_function(
+        "document.querySelectorAll('#scatter svg .mark-symbol path[opacity=\"0.15\"]').length > 0"
+    )
+    bright = [i for i in range(marks.count()) if marks.nth(i).get_attribute("opacity") == "0.95"]
+    assert len(bright) == len(chosen)
 
 
 @pytest.mark.page

@@ -21,6 +21,8 @@ rule write_page:
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        description=EXPERIMENT.description,
     script:
         "../../report/index.py"
 

@@ -1,6 +1,7 @@
 """The page as one self-contained HTML file."""
 
 import json
+from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from robust_flatness.plotting.notebook import Notebook
 LARGEST = 4_000_000
 
 
-def write_page(notebook: Notebook, path: Path) -> None:
-    """Write the page of an experiment to `path`.
+def write_page(notebook: Notebook, path: Path, description: str = "") -> None:
+    """Write the page of an experiment to `path`, with its description under the title.
 
     The file holds its data, style, script and Vega's JavaScript, and asks the network for nothing. Verdicts
     and the comparison of measures come from `paper_tables/<experiment>/`, where these are there.
@@ -31,6 +32,7 @@ def write_page(notebook: Notebook, path: Path) -> None:
     text = (
         _part("template.html")
         .replace("{{experiment}}", notebook.experiment)
+        .replace("{{description}}", f": {escape(description)}" if description else "")
         .replace("{{style}}", _part("page.css"))
         .replace("{{vega}}", vl_convert.javascript_bundle())
         .replace("{{charts}}", _json(charts(data["families"])))

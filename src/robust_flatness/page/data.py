@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from robust_flatness.plotting import looks
-from robust_flatness.plotting.notebook import Notebook
+from robust_flatness.plotting.notebook import Layer, Notebook
 from robust_flatness.tables import aggregate, schema
 from robust_flatness.tables.rows import read_rows
 
@@ -32,8 +32,13 @@ PLACES: dict[str, dict[str, str]] = {
     "clean-flatness-does-not": {"x": "avg_flatness_ce", "y": "test_rloss_pgd"},
     "scale-invariant": {"section": "landscapes"},
     "rerr-kink": {"x": "test_rloss_pgd", "y": "test_rerr_aa"},
+    "measures-and-the-gap": {"section": "measures"},
+    "sharpness-follows-the-rate": {"x": "avg_flatness_rloss", "y": "rloss_gap"},
+    "flatness-is-local": {"x": "avg_flatness_rloss", "y": "test_rerr_pgd_eps_2"},
 }
-DIFFERENCES = ("rloss_gap", "rloss_overfitting")
+DIFFERENCES = ("rloss_gap", "rerr_gap", "rloss_overfitting")
+#: Models that have not learnt: drawn apart and in no coefficient.
+APART = {"label": "Has not learnt", "color": "#909090", "shape": SHAPES["X"]}
 #: Points of a training curve that are kept.
 CURVE_POINTS = 40
 DIGITS = 5
@@ -48,21 +53,23 @@ def page_data(notebook: Notebook, tables: Path) -> dict[str, Any]:
     """
     ours = notebook.ours.variants
     names = ("paper",) if notebook.printed is None else ("ours", "paper")
-    layers = [(name, layer.variants) for name, layer in zip(names, notebook.layers, strict=True)]
+    layers = dict(zip(names, notebook.layers, strict=True))
     columns = [name for name in _measures(ours) if aggregate.has(ours, name, rows=3)]
-    families = dict.fromkeys(name for _, frame in layers for name in frame["family"])
+    families = {name for layer in layers.values() for name in layer.learnt["family"]}
+    order = dict.fromkeys([*looks.every(), *sorted(families)])
+    apart = {"apart": APART} if any(len(layer.unlearnt) for layer in layers.values()) else {}
     return {
         "experiment": notebook.experiment,
         "isPaper": notebook.printed is None,
         "measures": {
             name: {"words": schema.describe(name), "low": schema.direction(name)} for name in columns
         },
-        "families": {name: _look(name) for name in families},
-        "models": [row for layer, frame in layers for row in _models(layer, frame, columns)],
+        "families": {name: _look(name) for name in order if name in families} | apart,
+        "models": [row for name, layer in layers.items() for row in _models(name, layer, columns)],
         "curves": _curves(notebook.ours.history),
         "paths": _paths(notebook.ours.series),
-        "landscapes": _landscapes(notebook.tables.landscape),
-        "labels": dict(zip(ours["variant"], ours["label"], strict=True)) | _derived(notebook.tables.models),
+        "landscapes": _landscapes(notebook.ours.landscape),
+        "labels": _labels(notebook.tables.models),
         "claims": _claims(_rows(tables / "claims.csv"), columns),
         "laterClaims": _claims(_rows(tables / "later_claims.csv"), columns),
         "comparison": _comparison(_rows(tables / "sharpness_comparison.csv")),
@@ -80,8 +87,10 @@ def _look(name: str) -> dict[str, str]:
     return {"label": family.label, "color": looks.color(name), "shape": SHAPES[family.marker]}
 
 
-def _models(layer: str, frame: pd.DataFrame, columns: list[str]) -> list[dict[str, Any]]:
-    """A row per variant: its measures and, in words, the settings in which it differs from the baseline."""
+def _models(layer: str, numbers: Layer, columns: list[str]) -> list[dict[str, Any]]:
+    """A row per variant: its measures, the settings in which it differs from the baseline in words, whether
+    coefficients count it."""
+    frame, counted = numbers.variants, {*numbers.counted["variant"]}
     settings = [name for name in frame.columns if name.startswith("setting_")]
     at = frame[frame["variant"] == "at"]
     baseline = at.iloc[0] if len(at) else None
@@ -98,7 +107,10 @@ def _models(layer: str, frame: pd.DataFrame, columns: list[str]) -> list[dict[st
                 "layer": layer,
                 "variant": row["variant"],
                 "label": row["label"],
-                "family": row["family"],
+                "short": looks.name(row),
+                "named": row["variant"] in {look.named for look in looks.every().values()},
+                "family": row["family"] if row["learnt"] else "apart",
+                "counts": row["variant"] in counted,
                 "settings": ", ".join(changed) or ("the baseline" if row["variant"] == "at" else ""),
                 "values": {name: value for name, value in values.items() if value is not None},
             }
@@ -131,14 +143,15 @@ def _paths(series: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
 def _landscapes(landscape: pd.DataFrame) -> list[dict[str, Any]]:
     if not aggregate.has(landscape, "rloss"):
         return []
-    kept = landscape[(landscape["checkpoint"] == "last") & (landscape["normalisation"] == "layer")]
-    means = kept.groupby(["variant", "direction", "s"], sort=False)["rloss"].mean().reset_index()
     names = ("variant", "direction", "s", "rloss")
-    return _records(means, {name: name for name in names})
+    layers = landscape[landscape["normalisation"] == "layer"]
+    return _records(layers, {name: name for name in names})
 
 
-def _derived(models: pd.DataFrame) -> dict[str, str]:
-    return dict(zip(models["variant"], models["label"], strict=True))
+def _labels(models: pd.DataFrame) -> dict[str, str]:
+    """Short names of all variants, derived ones too."""
+    rows = models.drop_duplicates("variant").to_dict("records")
+    return {row["variant"]: looks.name(row) for row in rows}
 
 
 def _claims(rows: list[dict[str, str]], columns: list[str]) -> list[dict[str, Any]]:
@@ -165,17 +178,18 @@ def _claims(rows: list[dict[str, str]], columns: list[str]) -> list[dict[str, An
 
 
 def _comparison(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
-    """Spearman's correlation of each measure with test RLoss, strongest first; signs as they are."""
-    losses = {"ce": ", clean loss", "rloss": ", robust loss"}
-    found = []
+    """Spearman's correlation of each measure with test RLoss, on the robust and on the clean loss; the
+    measure whose better one is highest comes first."""
+    found, best = [], {}
     for row in rows:
         value = _number(row["value"])
         if value is None or (row["coefficient"], row["against"]) != ("spearman", RLOSS):
             continue
+        best[row["words"]] = max(value, best.get(row["words"], -1))
         ends = {end: _number(row[end]) for end in ("low", "high")}
-        name = row["words"] + losses.get(row["loss"], "")
-        found.append({"name": name, "group": row["group"], "column": row["column"], "value": value, **ends})
-    return sorted(found, key=lambda row: -abs(row["value"]))
+        clean = row["loss"] == "ce"
+        found.append({"name": row["words"], "group": row["group"], "clean": clean, "value": value, **ends})
+    return sorted(found, key=lambda row: (-best[row["name"]], row["name"], row["clean"]))
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

@@ -49,28 +49,58 @@ function points() {
     .filter((m) => state.layers.has(m.layer) && m.values[state.x] !== undefined && m.values[state.y] !== undefined)
     .map((m) => ({ variant: m.variant, label: m.label, layer: m.layer, layerWords: LAYERS[m.layer],
       family: DATA.families[m.family].label, key: m.family, settings: m.settings || "as in the paper",
-      x: m.values[state.x], y: m.values[state.y], named: m.variant === "at" }));
+      short: m.short, named: m.named, counts: m.counts, on: !state.families.size || state.families.has(m.family),
+      x: m.values[state.x], y: m.values[state.y], rim: rim() }));
 }
 function chosen(shown) {
   const box = state.box;
   const within = (p) => !box || (p.x >= box.x[0] && p.x <= box.x[1] && p.y >= box.y[0] && p.y <= box.y[1]);
-  return shown.filter((p) => within(p) && (!state.families.size || state.families.has(p.key)));
+  return shown.filter((p) => within(p) && p.on);
 }
 const isSelection = () => Boolean(state.box) || state.families.size > 0;
 
 /* Pictures. */
+const PALETTE = ["#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#545454"];
+const rim = () => (dark.matches ? "#14171b" : "#ffffff");
 function look() {
   const ink = dark.matches ? "#e6e8eb" : "#1b1f24", line = dark.matches ? "#3a414a" : "#dfe3e8";
   const axis = { labelColor: ink, titleColor: ink, gridColor: line, domainColor: ink, tickColor: ink,
     titleFontWeight: "normal", titleFontSize: 13, labelFontSize: 12 };
-  return { background: "transparent", view: { stroke: line }, axis, text: { color: ink },
-    legend: { labelColor: ink, titleColor: ink, labelLimit: 240 }, range: { category: dark.matches
-      ? ["#ffffff", "#56B4E9", "#E69F00", "#4fd1a5", "#ff9d5c", "#CC79A7", "#F0E442", "#4ba3dd"]
-      : ["#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#545454"] } };
+  return { background: "transparent", view: { stroke: line }, axis, text: { color: ink } };
+}
+/* A legend in words, which wraps where a chart's own would be cut. */
+function legend(target, entries) {
+  $(target).replaceChildren(...entries.map(({ label, color, dash = "", mark = `M0,5H22` }) => {
+    const entry = element("span", {});
+    entry.innerHTML = `<svg viewBox="0 0 22 10" aria-hidden="true"><path d="${mark}" fill="none" stroke="${color}"
+      stroke-width="2" stroke-dasharray="${dash}"/></svg>`;
+    entry.append(label);
+    return entry;
+  }));
+}
+/* Names beside points where there is room, clear of `marks`: each row that is wanted gets a place (lx, ly) in the
+   chart's units. */
+function name(view, rows, x, y, wanted, marks = rows) {
+  const sx = view.scale("x"), sy = view.scale("y"), right = sx.range()[1], bottom = sy.range()[0];
+  const taken = marks.map((row) => [sx(row[x]) - 5, sy(row[y]) - 5, sx(row[x]) + 5, sy(row[y]) + 5]);
+  for (const row of rows) { delete row.lx; delete row.ly; }
+  for (const row of wanted) {
+    const half = 2.9 * row.short.length + 2, px = sx(row[x]), py = sy(row[y]);
+    for (const [dx, dy] of [[half + 8, 0], [-half - 8, 0], [0, -13], [0, 13], [half, -13], [half, 13], [-half, -13], [-half, 13]]) {
+      const box = [px + dx - half, py + dy - 6, px + dx + half, py + dy + 6];
+      if (box[0] < 0 || box[1] < 0 || box[2] > right || box[3] > bottom) continue;
+      if (taken.some((t) => t[0] < box[2] && t[2] > box[0] && t[1] < box[3] && t[3] > box[1])) continue;
+      taken.push(box);
+      row.lx = sx.invert(px + dx);
+      row.ly = sy.invert(py + dy);
+      break;
+    }
+  }
+  return view.data("rows", rows).runAsync();
 }
 async function draw(name, target, rows, change = (spec) => spec) {
   const spec = change(structuredClone(CHARTS[name]));
-  spec.data = { values: rows };
+  spec.data = { name: "rows", values: rows };
   for (const layer of spec.layer ?? []) if (layer.data?.values?.length === 0 || layer.data?.name) delete layer.data;
   delete spec.datasets;
   const options = { actions: false, renderer: "svg", config: look(), tooltip: { theme: dark.matches ? "dark" : "light" } };
@@ -81,9 +111,14 @@ async function draw(name, target, rows, change = (spec) => spec) {
 }
 async function drawScatter() {
   state.box = null;
-  const view = await draw("scatter", "scatter", points(), (spec) => {
+  const shown = points(), range = (name) => {
+    const values = shown.map((p) => p[name]);
+    return values.length ? [Math.min(...values), Math.max(...values)] : [0, 1];
+  };
+  const view = await draw("scatter", "scatter", shown, (spec) => {
     for (const layer of spec.layer) {
       const e = layer.encoding;
+      for (const axis of ["x", "y"]) e[axis].scale = { domain: range(axis), nice: true, zero: false };
       if (e.x.title !== undefined) { e.x.title = title(state.x); e.y.title = title(state.y); }
       for (const channel of [e.color, e.fill?.condition ?? e.fill]) {
         if (channel?.scale?.range) channel.scale.range = channel.scale.range.map(shade);
@@ -105,17 +140,18 @@ async function drawScatter() {
 function drawCurves(selected) {
   const slugs = [...new Set(selected.map((p) => p.variant))].filter((slug) => DATA.curves[slug]);
   const all = isSelection() ? slugs : ["at", "trades-6", "awp-0.01", "self-supervision-4"].filter((s) => DATA.curves[s]);
-  const shown = all.slice(0, 8);
+  const shown = all.slice(0, PALETTE.length), color = (slug) => shade(PALETTE[shown.indexOf(slug)]);
   const rows = shown.flatMap((slug) => DATA.curves[slug].flatMap((row) => ["test", "train"]
     .filter((split) => row[`${split}_${state.curve}`] !== undefined)
-    .map((split) => ({ variant: slug, label: DATA.labels[slug] ?? slug, split, epoch: row.epoch,
-      value: row[`${split}_${state.curve}`] }))));
-  const late = rows.filter((row) => row.epoch > 0.05).map((row) => row.value);
+    .map((split) => ({ variant: slug, label: DATA.labels[slug], split, epoch: row.epoch, color: color(slug),
+      dash: split === "test" ? "solid" : "dashed", value: row[`${split}_${state.curve}`] }))));
+  const late = rows.filter((row) => row.epoch > 0.1).map((row) => row.value);
   const range = late.length ? [Math.min(...late), Math.max(...late)] : [0, 1];
+  legend("curves-legend", shown.map((slug) => ({ label: DATA.labels[slug], color: color(slug) })));
   $("curves-note").textContent = rows.length === 0 ? "No training curves for this selection."
     : `${isSelection() ? "" : "Nothing is selected: the baseline and three methods. "}` +
       `${all.length > shown.length ? `The first ${shown.length} of ${all.length} selected. ` : ""}` +
-      "The vertical axis is set by what follows the first twentieth of the training.";
+      "Solid: on test images; dashed: on training images. The first tenth of the training may lie beyond the axis.";
   return draw("curves", "curves-chart", rows, (spec) => {
     for (const layer of spec.layer) {
       layer.encoding.y.title = state.curve === "rloss" ? "RLoss" : "RErr (%)";
@@ -124,28 +160,62 @@ function drawCurves(selected) {
     return spec;
   });
 }
-function drawPaths() {
-  const rows = [];
-  for (const [slug, path] of Object.entries(DATA.paths)) {
-    const until = path.slice(1).filter((row) => row.epoch <= state.time + 1e-9);
+/* The paths up to the chosen share of the training: those of the selection, or all. */
+function path() {
+  const selected = new Set(chosen(points()).map((p) => p.variant).filter((slug) => DATA.paths[slug]));
+  return Object.keys(DATA.paths).filter((slug) => !selected.size || selected.has(slug)).flatMap((slug) => {
+    const until = DATA.paths[slug].slice(1).filter((row) => row.epoch <= state.time + 1e-9);
     const family = DATA.families[DATA.models.find((m) => m.variant === slug)?.family];
-    until.forEach((row, i) => rows.push({ ...row, variant: slug, label: DATA.labels[slug] ?? slug,
-      color: family ? shade(family.color) : "#808080", latest: i === until.length - 1 }));
-  }
+    return until.map((row, i) => ({ ...row, variant: slug, label: DATA.labels[slug], short: DATA.labels[slug],
+      color: family ? shade(family.color) : "#808080", rim: rim(), latest: i === until.length - 1 }));
+  });
+}
+async function drawPaths() {
   const every = Object.values(DATA.paths).flat().filter((row) => row.epoch > 0.1);
-  const range = (name) => [Math.min(...every.map((r) => r[name])), Math.max(...every.map((r) => r[name]))];
-  return draw("paths", "paths-chart", rows, (spec) => {
+  const range = (name) => {
+    const values = every.map((row) => row[name]), low = Math.min(...values), high = Math.max(...values);
+    return [low - 0.03 * (high - low), high + 0.03 * (high - low)];
+  };
+  await draw("paths", "paths-chart", [], (spec) => {
     for (const layer of spec.layer) {
-      layer.encoding.x.scale = { domain: range("flatness"), clamp: true, nice: true };
-      layer.encoding.y.scale = { domain: range("rloss"), clamp: true, nice: true, zero: false };
+      layer.encoding.x.scale = { domain: range("flatness"), clamp: true, nice: false };
+      layer.encoding.y.scale = { domain: range("rloss"), clamp: true, nice: false, zero: false };
     }
     return spec;
   });
+  return movePaths();
+}
+function movePaths() {
+  if (!views.paths) return null;
+  const rows = path();
+  const latest = rows.filter((row) => row.latest);
+  return name(views.paths, rows, "flatness", "rloss", latest, latest);
 }
 function drawLandscapes() {
+  const slugs = [...new Set(DATA.landscapes.map((row) => row.variant))];
+  const scaled = slugs.filter((slug) => slug.startsWith("at-scaled"));
+  const dash = (slug) => ["solid", "long", "dotted"][scaled.indexOf(slug) + 1];
+  const color = (slug) => shade(PALETTE[slugs.indexOf(slug) % PALETTE.length]);
   const rows = DATA.landscapes.filter((row) => row.direction === state.direction)
-    .map((row) => ({ ...row, label: DATA.labels[row.variant] ?? row.variant }));
+    .map((row) => ({ ...row, label: DATA.labels[row.variant], color: color(row.variant), dash: dash(row.variant) }));
+  legend("landscapes-legend", slugs.map((slug) => ({ label: DATA.labels[slug], color: color(slug),
+    dash: { solid: "", long: "8 5", dotted: "2 4" }[dash(slug)] })));
   return draw("landscapes", "landscapes-chart", rows);
+}
+function drawComparison() {
+  const ink = shade("#000000");
+  const kinds = { "the talk's": [shade("#0072B2"), "flatness, as in the talk"], sharpness: [ink, "other sharpness"],
+    control: ["#E69F00", "control: no sharpness"] };
+  const wide = Math.max(16, Math.min(60, innerWidth / 16));
+  const wrap = (text) => text.replace(new RegExp(`(.{1,${Math.floor(wide)}})( |$)`, "g"), "$1\n").trim();
+  const rows = DATA.comparison.map((row) => ({ ...row, color: kinds[row.group][0], name: wrap(row.name),
+    fill: row.clean ? rim() : kinds[row.group][0], label: row.name + (row.clean ? ", clean loss" : "") }));
+  const circle = "M11,1a4,4 0 1,0 .01,0";
+  legend("comparison-legend", Object.values(kinds).map(([color, label]) => ({ label, color, mark: circle })));
+  return draw("comparison", "comparison-chart", rows, (spec) => {
+    if (innerWidth < 700) spec.height.step = 14;
+    return spec;
+  });
 }
 
 /* Tables. */
@@ -153,7 +223,7 @@ function follow() {
   const shown = points(), selected = chosen(shown);
   const body = $("coefficients").tBodies[0];
   body.replaceChildren(...[...state.layers].map((layer) => {
-    const rows = selected.filter((p) => p.layer === layer), x = rows.map((p) => p.x), y = rows.map((p) => p.y);
+    const rows = selected.filter((p) => p.layer === layer && p.counts), x = rows.map((p) => p.x), y = rows.map((p) => p.y);
     return element("tr", {}, element("td", { textContent: LAYERS[layer] }),
       element("td", { textContent: rows.length }),
       element("td", { textContent: withInterval(pearson(x, y), rows.length) }),
@@ -163,10 +233,14 @@ function follow() {
   table.tHead.replaceChildren(element("tr", {}, ...["model", words(state.x), words(state.y)].map((text) =>
     element("th", { textContent: text, scope: "col" }))));
   table.tBodies[0].replaceChildren(...[...selected].sort((a, b) => a.y - b.y).map((p) =>
-    element("tr", { title: p.settings }, element("td", { textContent: p.layer === "paper" && state.layers.size > 1
-      ? `${p.label} (printed)` : p.label }), element("td", { textContent: number(p.x) }),
+    element("tr", { title: p.settings }, element("td", { textContent: p.label + (p.counts ? "" : " (not counted)") +
+      (p.layer === "paper" && state.layers.size > 1 ? " (printed)" : "") }), element("td", { textContent: number(p.x) }),
     element("td", { textContent: number(p.y) }))));
+  const few = isSelection() && selected.length <= 25;
+  const wanted = few ? selected : shown.filter((p) => p.named && (p.layer === "ours" || state.layers.size === 1));
+  name(views.scatter, shown, "x", "y", [...wanted].sort((a, b) => (b.variant === "at") - (a.variant === "at")));
   drawCurves(selected.filter((p) => p.layer === "ours" || DATA.isPaper));
+  movePaths();
 }
 function drawFamilies() {
   $("families").replaceChildren(...Object.entries(DATA.families).map(([key, family]) => {
@@ -236,7 +310,7 @@ function start() {
     state.time = share;
     $("time").value = Math.round(100 * share);
     $("time-shown").textContent = `${Math.round(100 * share)} %`;
-    return drawPaths();
+    return movePaths();
   };
   $("time").oninput = (event) => setTime(event.target.value / 100);
   let timer = 0;
@@ -260,11 +334,10 @@ function start() {
     $(id).hidden = true;
     document.querySelector(`nav a[href="#${id}"]`).hidden = true;
   }
-  const shown = points().filter((p) => p.key !== "robustbench");
-  const r = pearson(shown.map((p) => p.x), shown.map((p) => p.y));
+  const counted = points().filter((p) => p.counts), x = counted.map((p) => p.x), y = counted.map((p) => p.y);
   const yes = DATA.claims.filter((claim) => /^(reproduced|holds)/.test(claim.verdict)).length;
-  $("summary").textContent = `${shown.length} ways of adversarial training. Pearson's correlation of ${words(state.x)} ` +
-    `with ${words(state.y)}: ${withInterval(r, shown.length)}.` +
+  $("summary").textContent = `${points().length} ways of adversarial training compared. Rank correlation (Spearman) of ` +
+    `${words(state.x)} with ${words(state.y)}: ${number(spearman(x, y), 2)}.` +
     (DATA.claims.length ? ` ${yes} of the talk's ${DATA.claims.length} claims hold here.` : "");
   drawFamilies();
   drawClaims();
@@ -273,12 +346,7 @@ async function drawAll() {
   drawFamilies();
   await drawScatter();
   if (!$("paths").hidden) await drawPaths();
-  if (!$("measures").hidden) await draw("comparison", "comparison-chart", DATA.comparison, (spec) => {
-    for (const layer of spec.layer) if (layer.encoding.y?.axis) {
-      layer.encoding.y.axis.labelLimit = Math.min(300, innerWidth / 2.5);
-    }
-    return spec;
-  });
+  if (!$("measures").hidden) await drawComparison();
   if (!$("landscapes").hidden) await drawLandscapes();
   document.body.dataset.ready = "yes";
 }
