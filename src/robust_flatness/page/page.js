@@ -148,11 +148,12 @@ function drawCurves(selected) {
   const late = rows.filter((row) => row.epoch > 0.1).map((row) => row.value);
   const range = late.length ? [Math.min(...late), Math.max(...late)] : [0, 1];
   legend("curves-legend", shown.map((slug) => ({ label: DATA.labels[slug], color: color(slug) })));
+  $("curves-chart").hidden = rows.length === 0;
   $("curves-note").textContent = rows.length === 0 ? "No training curves for this selection."
     : `${isSelection() ? "" : "Nothing is selected: the baseline and three methods. "}` +
       `${all.length > shown.length ? `The first ${shown.length} of ${all.length} selected. ` : ""}` +
       "Solid: on test images; dashed: on training images. The first tenth of the training may lie beyond the axis.";
-  return draw("curves", "curves-chart", rows, (spec) => {
+  return rows.length === 0 ? null : draw("curves", "curves-chart", rows, (spec) => {
     for (const layer of spec.layer) {
       layer.encoding.y.title = state.curve === "rloss" ? "RLoss" : "RErr (%)";
       layer.encoding.y.scale = { domain: range, clamp: true, nice: true, zero: false };
