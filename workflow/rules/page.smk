@@ -22,7 +22,7 @@ rule write_page:
         mem_mb=1000,
         runtime=10,
     params:
-        description=EXPERIMENT.description,
+        description=EXPERIMENT.spec.description,
     script:
         "../../report/index.py"
 
