@@ -18,6 +18,7 @@ from robust_flatness.data import load_dataset, make_splits, save_dataset
 from robust_flatness.models import build_model
 from robust_flatness.models.checkpoint import Metadata, save_checkpoint
 from robust_flatness.seeding import generator
+from robust_flatness.tables.rows import read_rows
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = sorted(
@@ -133,6 +134,18 @@ def own(tmp_path):
     np.savez(tmp_path / "my.npz", x_train=x, y_train=np.arange(12) % 3, x_test=x, y_test=np.arange(12) % 3)
     yield tmp_path
     sys.modules.pop("my_nets", None)
+
+
+@pytest.fixture
+def measured(run, own):
+    """`measured(...)`: what a call of `measure` writes as JSON."""
+
+    def call(*arguments, **options):
+        status, _, err = run(*measure(*arguments, output="mine.json", **options))
+        assert status == 0, err
+        return json.loads((own / "mine.json").read_text())
+
+    return call
 
 
 def measure(model="my_nets:good", **options):
@@ -352,33 +365,26 @@ def test_collect_refuses_missing_and_damaged_measures(refused, tmp_path):
 # A network of one's own.
 
 
-def test_own_network_is_measured(run, own):
-    status, out, err = run(*measure())
-    assert status == 0, err
-    values = json.loads(out)["values"]
+def test_own_network_is_measured(measured):
+    values = measured()["values"]
     assert values["test_rloss_pgd"] >= values["test_ce"]
-    assert run(*measure(output="mine.json"))[0] == 0
-    assert json.loads((own / "mine.json").read_text())["values"] == values
 
 
-def test_an_own_result_says_what_it_is_of(run, own):
-    first = json.loads(run(*measure())[1])
-    assert first["data_sha256"] == json.loads(run(*measure())[1])["data_sha256"]
-    assert first["measures"]["robustness"]["test_examples"] == 6
-    assert first["measures"]["robustness"]["train_examples"] == 0
+def test_an_own_result_says_what_it_is_of(measured, own):
+    first = measured()
+    assert first["measures"]["robustness"]["spec"]["test_examples"] == 6
+    assert first["measures"]["robustness"]["spec"]["train_examples"] == 0
     assert not [column for column in first["values"] if "train" in column]
     save_file({"1.weight": torch.zeros(3, 64), "1.bias": torch.zeros(3)}, own / "zero.safetensors")
-    other = json.loads(run(*measure(weights="zero.safetensors"))[1])
+    other = measured(weights="zero.safetensors")
     assert other["data_sha256"] == first["data_sha256"]
     assert other["weights_sha256"] != first["weights_sha256"]
     assert len(first["weights_sha256"]) == 64
 
 
-def test_other_measures_of_an_own_network(run, refused, own):
+def test_other_measures_of_an_own_network(measured, refused):
     """The Hessian is of the images that are left, and of none if none are."""
-    status, out, err = run(*measure(measures="hessian,flatness", train_examples=4))
-    assert status == 0, err
-    values = json.loads(out)["values"]
+    values = measured(measures="hessian,flatness", train_examples=4)["values"]
     assert values["hessian_examples"] == 6
     assert values["flatness_train_examples"] == 4
     assert "train_avg_flatness_rloss" in values
@@ -387,7 +393,7 @@ def test_other_measures_of_an_own_network(run, refused, own):
     refused(["13 examples", "x_train has 12"], *measure(train_examples=13))
 
 
-def test_an_own_network_is_measured_as_a_checkpoint_is(run, own):
+def test_an_own_network_is_measured_as_a_checkpoint_is(run, own, measured):
     """The same weights and images, as a checkpoint of the kit and as anyone's function, give equal values."""
     (own / "kit.py").write_text(
         "from robust_flatness.config import ModelSpec\n"
@@ -417,30 +423,26 @@ def test_an_own_network_is_measured_as_a_checkpoint_is(run, own):
     save_file(model.state_dict(), own / "kit.safetensors")
     described = Metadata({"name": "small-resnet", "width": 2}, 3, (0.5,), (0.2,), "at", 0, 4)
     save_checkpoint(own / "last.safetensors", model, described)
-    status, out, err = run(*measure("kit:net", weights="kit.safetensors", data="same.npz", examples=9))
-    assert status == 0, err
-    mine = json.loads(out)
-    for name, settings in mine["measures"].items():
-        arguments = ["--spec", json.dumps(settings), "--data", "prepared.npz", "--output", "run"]
+    mine = measured("kit:net", weights="kit.safetensors", data="same.npz", examples=9)
+    for name, part in mine["measures"].items():
+        arguments = ["--spec", json.dumps(part["spec"]), "--data", "prepared.npz", "--output", "run"]
         status, _, err = run("measure-checkpoints", name, "last.safetensors", *arguments)
         assert status == 0, err
         ours = json.loads((own / f"run/measures/last/{name}.json").read_text())["values"]
         assert ours == {column: mine["values"][column] for column in ours}
 
 
-def test_all_own_test_examples_are_taken_where_there_are_fewer_than_the_default(run, own):
-    default = measure()
+def test_all_own_test_examples_are_taken_where_there_are_fewer_than_the_default(run, own, measured):
+    default = measure(output="all.json")
     at = default.index("--examples")
-    status, out, err = run(*default[:at], *default[at + 2 :])
+    status, _, err = run(*default[:at], *default[at + 2 :])
     assert status == 0, err
-    assert json.loads(out)["values"] == json.loads(run(*measure(examples=12))[1])["values"]
+    assert json.loads((own / "all.json").read_text())["values"] == measured(examples=12)["values"]
 
 
-def test_own_weights_are_loaded(run, own):
+def test_own_weights_are_loaded(measured, own):
     save_file({"1.weight": torch.zeros(3, 64), "1.bias": torch.zeros(3)}, own / "zero.safetensors")
-    status, out, _ = run(*measure(weights="zero.safetensors"))
-    assert status == 0
-    assert json.loads(out)["values"]["test_ce"] == pytest.approx(np.log(3), rel=1e-6)
+    assert measured(weights="zero.safetensors")["values"]["test_ce"] == pytest.approx(np.log(3), rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -495,10 +497,128 @@ def test_counts_below_one_are_refused(run, own, option):
     assert option.replace("_", "-") in err
 
 
-def test_autoattack_without_the_attack_that_needs_four_classes(run, own):
-    status, out, _ = run(*measure(attacks="apgd-ce,fab-t"))
+def test_autoattack_without_the_attack_that_needs_four_classes(measured):
+    assert "reduced: apgd-ce+fab-t" in measured(attacks="apgd-ce,fab-t")["values"]["autoattack"]
+
+
+def test_a_table_of_values_is_printed(run, own):
+    """Without options: every measure in words with its standard error, no JSON."""
+    status, out, _ = run(*measure(samples=2))
     assert status == 0
-    assert "reduced: apgd-ce+fab-t" in json.loads(out)["values"]["autoattack"]
+    assert "RLoss, test" in out
+    assert "average-case flatness in RLoss" in out
+    assert "+-" in out.splitlines()[0]
+    assert "{" not in out
+    assert not (own / ".resume").exists()
+
+
+def test_values_of_each_example_average_to_the_result(measured, own):
+    result = measured(per_example="each.csv", attacks="apgd-ce,fab-t", train_examples=4)
+    rows = read_rows(own / "each.csv").rows
+    assert [row["split"] for row in rows] == ["test"] * 6 + ["train"] * 4
+    for split in ("test", "train"):
+        own_rows = [row for row in rows if row["split"] == split]
+        assert [int(row["example"]) for row in own_rows] == list(range(len(own_rows)))
+        columns = {"ce": "ce", "rloss": "rloss_pgd", "rloss_aa": "rloss_aa"}
+        columns |= {name: name for name in ("err", "rerr_pgd", "rerr_aa")}
+        for column, name in columns.items():
+            mean = np.mean([float(row[column]) for row in own_rows]) * (100 if "err" in column else 1)
+            assert mean == pytest.approx(result["values"][f"{split}_{name}"], rel=1e-5)
+        for row in own_rows:
+            assert (row["label"] != row["prediction"]) == (row["err"] == "1")
+            assert float(row["rloss"]) >= float(row["ce"])
+
+
+def test_layers_are_measured_and_shown(run, own):
+    status, out, _ = run(*measure("my_nets:good", output="mine.json", samples=2), "--per-layer-worst")
+    assert status == 0
+    details = json.loads((own / "mine.json").read_text())["measures"]["layers"]["details"]
+    assert [(row["layer"], row["numbers"]) for row in details["layers"]] == [("1.weight", 192), ("1.bias", 3)]
+    assert all({"avg_flatness_rloss", "avg_flatness_rloss_se", "worst_flatness_rloss"} <= row.keys()
+               for row in details["layers"])  # fmt: skip
+    assert "1.weight" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "allowed"),
+    [
+        ({"scope": "set"}, "dataset"),
+        ({"precision": "half"}, "bfloat16"),
+        ({"worst_restarts": 0}, "worst-restarts"),
+    ],
+)
+def test_choices_that_there_are_not_are_refused(run, own, options, allowed):
+    status, _, err = run(*measure("my_nets:nothing", **options))
+    assert status == 2
+    assert allowed in err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"device": "gpu"}, ["--device", "'gpu'", "cuda:N"]),
+        ({"picture": "mine.gif"}, ["--picture", "mine.gif", ".png"]),
+        ({"picture": "mine.png", "measures": "robustness"}, ["--picture", "flatness"]),
+        ({"against": "missing.csv"}, ["missing.csv"]),
+        ({"measures": ","}, ["--measures", "robustness"]),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_the_network_is_made(refused, own, options, words):
+    refused(words, *measure("my_nets:nothing", **options))
+
+
+def test_scope_precision_and_restarts_reach_the_measures(measured):
+    result = measured(scope="batch", precision="auto", worst_restarts=3, batch_size=2, measures="flatness")
+    spec = result["measures"]["flatness"]["spec"]
+    assert spec["average"]["scope"] == spec["worst"]["scope"] == "batch"
+    assert spec["average"]["batch_size"] == 2
+    assert spec["worst"]["restarts"] == 3
+    assert spec["precision"] in ("float32", "bfloat16")
+
+
+def test_what_misleads_is_warned_of(run, own):
+    (own / "my_nets.py").write_text(NETS + "def soft():\n    return nn.Sequential(good(), nn.Softmax(1))\n")
+    status, _, err = run(*measure("my_nets:soft", output="mine.json"))
+    assert status == 0
+    warned = json.loads((own / "mine.json").read_text())["warnings"]
+    assert any("probabilities" in warning for warning in warned)
+    assert any("most frequent class" in warning for warning in warned)
+    assert all(f"warning: {warning}" in err for warning in warned)
+
+
+def test_an_interrupted_run_goes_on(run, own, monkeypatch):
+    """What was finished is not measured again, and the result is that of a run without interruption."""
+    from dataclasses import replace
+
+    from robust_flatness.flatness import worst
+    from robust_flatness.measuring import own_model
+
+    def fails(*_, **__):
+        raise KeyboardInterrupt
+
+    assert run(*measure(output="whole.json"))[0] == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(worst.JointSearch, "run", fails)
+        assert run(*measure(output="mine.json"))[0] != 0
+    assert not (own / "mine.json").exists()
+    entry = own_model.MEASURES["robustness"]
+    monkeypatch.setitem(own_model.MEASURES, "robustness", replace(entry, function=fails))
+    monkeypatch.setattr("robust_flatness.flatness.average_flatness", fails)
+    status, _, err = run(*measure(output="mine.json"))
+    assert status == 0, err
+    assert "robustness: taken from an earlier run" in err
+    assert (own / "mine.json").read_bytes() == (own / "whole.json").read_bytes()
+
+
+def test_another_function_of_equal_weights_is_measured_anew(measured, own):
+    first = measured()["values"]
+    (own / "my_nets.py").write_text(
+        NETS.replace(
+            "nn.Flatten(), nn.Linear(64, 3)", "nn.Flatten(), nn.ReLU6(), nn.Linear(64, 3), nn.Tanh()"
+        )
+    )
+    sys.modules.pop("my_nets")
+    assert measured()["values"]["test_rloss_pgd"] != first["test_rloss_pgd"]
 
 
 def test_a_network_is_ranked_among_others(run, own):

@@ -46,9 +46,7 @@ def test_the_tables_have_all_snapshots_and_their_examples(snapshot, tmp_path):
         test_examples=4, train_examples=3,
     )  # fmt: skip
     last, data = tmp_path / "run/checkpoints/last.safetensors", tmp_path / "data.npz"
-    measure_checkpoints(
-        MEASURES["series"], [last], spec, data, tmp_path / "run", 0, "cpu", 1, lambda *_: None
-    )
+    measure_checkpoints(MEASURES["series"], [last], spec, data, tmp_path / "run", 0, "cpu", 1)
     rows = read_epochs(tmp_path / "run/series.csv")
     assert [row["epoch"] for row in rows] == ["0", "3"]
     examples = read_epochs(tmp_path / "run/series-examples.csv")

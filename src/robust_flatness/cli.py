@@ -10,10 +10,9 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -30,9 +29,11 @@ from robust_flatness.config import (
 )
 from robust_flatness.config.data import CIFAR10_FOLDER
 from robust_flatness.config.measures import STEPS_TO_THE_EDGE, Setting
+from robust_flatness.config.values import Precision
 from robust_flatness.errors import RobustFlatnessError
 from robust_flatness.files import write_json, write_text
 from robust_flatness.measuring.registry import MEASURES
+from robust_flatness.progress import counted, shown, told
 
 #: Time and CPU time when the command began; the library hands nothing from its start to its end.
 _began = [0.0, 0.0]
@@ -65,6 +66,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Threads = Annotated[int, typer.Option(help="Torch's threads; another number gives other bits.", min=1)]
 Checkpoints = Annotated[list[Path], typer.Argument(help="Checkpoints (.safetensors).")]
 Output = Annotated[Path, typer.Option(help="File to write.")]
+Scope = Literal["dataset", "batch"]
 
 
 def read_spec(kind: type, text: str) -> Any:
@@ -78,22 +80,6 @@ def read_spec(kind: type, text: str) -> Any:
     except ValueError as error:
         raise ConfigError(f"--spec: not valid JSON ({error})") from None
     return parse(kind, values, "--spec")
-
-
-@contextmanager
-def progress_bar(description: str) -> Iterator[Callable[..., None]]:
-    """A progress bar on a terminal, nothing in a log: yields `update(done, total, text="")`."""
-    if not sys.stderr.isatty():
-        yield lambda done=0, total=None, text="": None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True)) as bar:
-        task = bar.add_task(description, total=None)
-        yield lambda done=0, total=None, text="": bar.update(
-            task, completed=done, total=total, description=f"{description} {text}".strip()
-        )
 
 
 @app.callback()
@@ -230,10 +216,11 @@ def train(
     device = start(device, threads)
     dataset = load_dataset(data)
     labels = load_pseudo_labels(pseudo_labels, dataset) if pseudo_labels else None
-    with progress_bar(f"{job.variant}, seed {job.seed}") as update:
+    name = f"{job.variant}, seed {job.seed}"
+    with shown():
         run_training(
             job, dataset, directory, device=device, pseudo_labels=labels, all_snapshots=all_snapshots,
-            until=until, progress=lambda done, total, row: update(done, total),
+            until=until, progress=lambda done, total, row: counted(name, done, total),
         )  # fmt: skip
 
 
@@ -280,10 +267,8 @@ def measure_checkpoints(
     from robust_flatness.measuring import run
 
     device = start(device, threads)
-    with progress_bar(name) as update:
-        run.measure_checkpoints(
-            MEASURES[name], checkpoints, chosen, data, output, seed, device, threads, update
-        )
+    with shown():
+        run.measure_checkpoints(MEASURES[name], checkpoints, chosen, data, output, seed, device, threads)
 
 
 def add_command(measure: str) -> None:
@@ -379,9 +364,8 @@ def verify(
     if note:
         typer.echo(f"note: {note}")
     agreements = []
-    with progress_bar("verify") as update:
-        for index, path in enumerate(files):
-            update(index, len(files), path.stem)
+    with shown():
+        for path in told(files, "verify"):
             agreements.append(verification.verify_file(path, device))
             typer.echo(agreements[-1])
     problems = verification.verify_table(directory, files)
@@ -420,11 +404,27 @@ def measure(
     std: Annotated[str, typer.Option(help="Of the channels, for networks of normalised images.")] = "",
     output: Annotated[
         Path | None,
+        typer.Option(help="JSON file for all numbers; an interrupted run goes on from what lies beside it."),
+    ] = None,
+    picture: Annotated[
+        Path | None,
         typer.Option(
-            help="JSON file, with values of single examples; values and ranks are then shown in words."
+            help="RLoss against average-case flatness, this network among others (.png, .pdf, .svg)."
         ),
     ] = None,
+    per_example: Annotated[
+        Path | None, typer.Option(help="CSV file for label, prediction, losses and errors of each example.")
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="models.csv of an experiment, to set the network among its models.")
+    ] = None,
     measures: Annotated[str, typer.Option(help="Measures, by name.")] = "robustness,flatness",
+    per_layer: Annotated[
+        bool, typer.Option("--per-layer", help="Also average-case flatness, one layer perturbed at a time.")
+    ] = False,
+    per_layer_worst: Annotated[
+        bool, typer.Option("--per-layer-worst", help="The same, and worst-case flatness as well.")
+    ] = False,
     examples: Annotated[
         int | None, typer.Option(help="Test examples, from the first; default 1000, or all.", min=1)
     ] = None,
@@ -433,75 +433,81 @@ def measure(
     steps: Annotated[int, typer.Option(help="PGD's iterations.", min=1)] = 20,
     restarts: Annotated[int, typer.Option(help="PGD's restarts.", min=1)] = 10,
     average_xi: Annotated[str, typer.Option(help="Radius of average-case flatness.")] = "0.5",
-    worst_xi: Annotated[str, typer.Option(help="Radius of worst-case flatness.")] = "0.003",
     samples: Annotated[int, typer.Option(help="Samples of average-case flatness.", min=1)] = 10,
+    worst_xi: Annotated[str, typer.Option(help="Radius of worst-case flatness.")] = "0.003",
+    worst_restarts: Annotated[int, typer.Option(help="Restarts of worst-case flatness.", min=1)] = 10,
+    scope: Annotated[
+        Scope, typer.Option(help="What one perturbation of the weights holds for: all examples, or a batch.")
+    ] = "dataset",
     autoattack: Annotated[bool, typer.Option(help="Also run AutoAttack (standard).")] = False,
     attacks: Annotated[
         str, typer.Option(help="AutoAttack with these alone, e.g. apgd-ce,fab-t,square for few classes.")
     ] = "",
-    batch_size: Annotated[int, typer.Option(min=1)] = 128,
-    against: Annotated[
-        Path | None, typer.Option(help="models.csv of an experiment, to rank the network among its models.")
-    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Examples per pass.", min=1)] = 128,
+    precision: Annotated[
+        Precision, typer.Option(help="Of searches; auto: bfloat16 where the device is fast at it.")
+    ] = "float32",
     seed: Seed = 0,
     device: Device = "cpu",
     threads: Threads = 1,
 ) -> None:
-    """Measure robustness and robust flatness of a network of your own.
+    """Measure robustness and robust flatness of a network of your own, and say where it lies among others.
 
     The network takes inputs in the range 0 to 1 of shape (n, C, H, W) and returns logits of shape (n, K).
     """
     from robust_flatness import load_model
     from robust_flatness.devices import start
-    from robust_flatness.measuring.own_model import measure_network, own_data, own_specs
+    from robust_flatness.measuring.own_model import example_table, measure_network, own_data, own_specs
+    from robust_flatness.measuring.place import Others, described
+    from robust_flatness.tables.rows import write_rows
 
+    names = [*parse_list(measures), *(["layers"] if per_layer or per_layer_worst else [])]
+    check_picture(picture, names)
     radius = positive("--epsilon", epsilon)
     step = positive("--step-size", step_size) if step_size else radius / STEPS_TO_THE_EDGE
-    attack, batches = {"steps": steps, "restarts": restarts}, {"batch_size": batch_size}
+    common = {"batch_size": batch_size, "scope": scope}
+    attack = {"steps": steps, "restarts": restarts}
+    average = {"xi": [positive("--average-xi", average_xi)], "samples": samples, **common}
+    worst = {"xi": [positive("--worst-xi", worst_xi)], "restarts": worst_restarts, **common}
     blocks = {
-        "robustness": {"attack": attack, "autoattack": chosen_autoattack(autoattack, attacks), **batches},
-        "flatness": {
-            "attack": attack,
-            "average": {"xi": [positive("--average-xi", average_xi)], "samples": samples, **batches},
-            "worst": {"xi": [positive("--worst-xi", worst_xi)], **batches},
-        },
+        "robustness": {"attack": attack, "autoattack": chosen_autoattack(autoattack, attacks)},
+        "flatness": {"attack": attack, "average": average, "worst": worst},
+        "layers": {"attack": attack, "average": average, "worst": worst if per_layer_worst else None},
     }
+    others = [Others.printed(), *([Others.of(against)] if against else [])]
+    device = start(device, threads)
     dataset, count = own_data(data, examples)
     setting = Setting(radius, step, test=count, train=train_examples)
-    specs = own_specs(parse_list(measures), setting, blocks)
-    device = start(device, threads)
+    specs = own_specs(names, setting, blocks, {"batch_size": batch_size, "precision": precision})
     network = load_model(model, weights, mean=numbers("--mean", mean), std=numbers("--std", std))
-    result = measure_network(network, dataset, specs, seed=seed, device=device)
-    result |= {"model": model, "weights": str(weights) if weights else None}
+    kept = next((path for path in (output, picture, per_example) if path), None)
+    with shown(lines=True):
+        result = measure_network(
+            network, dataset, specs, seed=seed, device=device,
+            state=kept and kept.parent / ".resume" / kept.stem,
+            report=lambda message: typer.echo(message, err=True),
+        )  # fmt: skip
+    result |= {"model": model, "weights": str(weights) if weights else None, "data": str(data)}
     if output:
         write_json(output, result)
-        show_measured(result, against)
-    else:
-        result["measures"] = {name: part["spec"] for name, part in result["measures"].items()}
-        typer.echo(json.dumps(result, indent=2, sort_keys=True))
+    if per_example:
+        write_rows(per_example, example_table(result))
+    typer.echo(described(result, others))
+    if picture:
+        from robust_flatness.plotting.own_model import draw
+
+        draw(picture, result, others, weights.stem if weights else model)
+        typer.echo(f"\n{picture}")
 
 
-def show_measured(result: dict, against: Path | None) -> None:
-    """Print the values in words, and where they lie among the printed models and those of `against`."""
-    from robust_flatness.measuring.place import places
-    from robust_flatness.tables import aggregate, frames, printed, schema
-
-    values = result["values"]
-    for name, value in values.items():
-        known = schema.parse_name(name)
-        if known is None or not known.column.is_measure or known.spread or value is None:
-            continue
-        error = values.get(f"{name}_se")
-        typer.echo(f"{schema.describe(name)}: {value:.4g}" + (f" +- {error:.2g}" if error else ""))
-    others = {"the 74 printed in the paper (CIFAR-10, epsilon 8/255)": printed.read_published().models}
-    if against is not None:
-        others[str(against)] = frames.read_models(against)
-    for name, models in others.items():
-        typer.echo(f"\nAmong {name}:")
-        for place in places(values, aggregate.variants_at(models)):
-            typer.echo(f"  {place}")
-    for warning in result.get("warnings", ()):
-        typer.echo(f"warning: {warning}")
+def check_picture(path: Path | None, measures: list[str]) -> None:
+    """Refuse, before anything is measured, a picture that cannot be drawn."""
+    if path is None:
+        return
+    if path.suffix not in (".png", ".pdf", ".svg"):
+        raise ConfigError(f"--picture: {path} given; expected a file .png, .pdf or .svg")
+    if not {"robustness", "flatness"} <= {*measures}:
+        raise ConfigError("--picture: needs robustness and flatness among --measures")
 
 
 def chosen_autoattack(standard: bool, attacks: str) -> dict | None:

@@ -36,8 +36,9 @@ class MeasurementWarning(UserWarning):
 
 
 @contextlib.contextmanager
-def noted_warnings() -> Iterator[list[str]]:
-    """Collect what warns of misleading numbers, each message once; at the end it is shown, too."""
+def noted_warnings(show: bool = True) -> Iterator[list[str]]:
+    """Collect what warns of misleading numbers, each message once; at the end it is shown, too, unless
+    `show` is false."""
     notes: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", MeasurementWarning)
@@ -49,5 +50,5 @@ def noted_warnings() -> Iterator[list[str]]:
     for warning in caught:
         if not issubclass(warning.category, MeasurementWarning):
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-    for note in notes:
+    for note in notes if show else ():
         print(f"warning: {note}", file=sys.stderr)

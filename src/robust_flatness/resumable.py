@@ -304,16 +304,9 @@ class Unfinished:
     def get(self, name: str, compute: Callable[[], Any]) -> Any:
         """The part `name`: as it was kept, or computed and kept. Values are JSON's, keys sorted."""
         path = self.parts / f"{name}.json"
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if content["sha256"] == _digest(content["part"]):
-                self.report(f"{name}: taken from the interrupted run")
-                return content["part"]
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
-        part = json.loads(canonical_json(compute()))
-        write_json(path, {"part": part, "sha256": _digest(part)}, durable=False)
-        return part
+        if _kept(path) is not None:
+            self.report(f"{name}: taken from an earlier run")
+        return kept(path, compute)
 
     def _is_finished(self) -> bool:
         try:
@@ -329,6 +322,27 @@ class Unfinished:
         for path in (*outputs, self.folder / "finished"):
             for leftover in path.parent.glob(f".{path.name}.*.tmp"):
                 leftover.unlink(missing_ok=True)
+
+
+def kept(path: Path | None, compute: Callable[[], Any]) -> Any:
+    """What `path` holds of an interrupted run, or what `compute` gives, kept there. Values are JSON's, keys
+    sorted. Without a path nothing is kept."""
+    if path is None:
+        return compute()
+    part = _kept(path)
+    if part is None:
+        part = json.loads(canonical_json(compute()))
+        write_json(path, {"part": part, "sha256": _digest(part)}, durable=False)
+    return part
+
+
+def _kept(path: Path) -> Any:
+    """A part that is whole; None if there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return content["part"] if content["sha256"] == _digest(content["part"]) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _digest(part: Any) -> str:

@@ -289,14 +289,6 @@ def test_numbers_of_samples_restarts_and_steps_are_checked(trained, held_out, at
             worst_flatness(trained, *held_out, attack=attack, **{field: 0})
 
 
-def test_progress_counts(trained, held_out):
-    seen = []
-    average_flatness(
-        trained, *held_out, attack=None, samples=3, progress=lambda done, total: seen.append((done, total))
-    )
-    assert seen == [(1, 3), (2, 3), (3, 3)]
-
-
 def test_losses_of_the_reference_are_those_of_the_model(trained, held_out):
     x, y = held_out
     expected = cross_entropy(trained(x), y).mean().item()

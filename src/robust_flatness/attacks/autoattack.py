@@ -20,6 +20,7 @@ from robust_flatness.errors import ConfigError, FileError, MeasurementWarning
 from robust_flatness.inputs import checked_inputs, require_finite
 from robust_flatness.isolation import isolated
 from robust_flatness.models.inference import InferenceModel
+from robust_flatness.progress import told
 from robust_flatness.resumable import StateFile
 from robust_flatness.seeding import derive_seed
 
@@ -108,7 +109,7 @@ def run_autoattack(
                 robust, x_adv = (state.tensors[name].to(x.device) for name in ("robust", "x_adv"))
                 done = state.notes["done"]
     _warn_of_dynamic(net, x)
-    for index, name in enumerate(spec.attacks):
+    for index, name in enumerate(told(spec.attacks, "attack")):
         if index < done:
             continue
         before = robust.double().mean().item()
@@ -117,9 +118,8 @@ def run_autoattack(
             if name != "pgd":
                 attack = _attack(net, name, epsilon, spec, targets, derive_seed(seed, "autoattack", name), x)
             left = robust.nonzero().flatten()
-            for indices in (
-                left.split(batch_size) if len(left) else ()
-            ):  # an empty tensor has one, empty, part
+            parts = left.split(batch_size) if len(left) else ()  # an empty tensor has one, empty, part
+            for indices in told(parts, f"batch of {name}"):
                 if attack is None:
                     candidates = known[indices]
                 else:

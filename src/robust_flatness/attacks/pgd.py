@@ -13,6 +13,7 @@ from robust_flatness.errors import ConfigError, MeasurementWarning
 from robust_flatness.inputs import are_probabilities, checked_images, labels, require_finite
 from robust_flatness.isolation import isolated
 from robust_flatness.models.inference import InferenceModel
+from robust_flatness.progress import told
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -170,10 +171,10 @@ class PGD:
         generator = generator if generator is not None else torch.Generator().manual_seed(0)
         loss = loss or cross_entropy
         found = self.clean(net, x, y, batch_size, loss) if self.include_clean else None
-        n, left, flat = len(x), self.restarts, []
-        while left:
-            count = min(left, max(1, AT_ONCE // x.numel()))
-            left -= count
+        n, flat = len(x), []
+        groups = [*batches(self.restarts, max(1, AT_ONCE // x.numel()))]
+        for group in told(groups, "group of restarts"):
+            count = min(group.stop, self.restarts) - group.start
             starts = torch.cat([random_start(x, self.epsilon, generator) for _ in range(count)])
             examples = torch.arange(n, device=x.device).repeat(count)
             here = self.from_starts(net, x, y, starts, examples, batch_size or n, loss, flat)
@@ -216,7 +217,7 @@ class PGD:
         them, in the attack's precision."""
         low, high = bounds(x, self.epsilon)
         current, found = start, None
-        for step in range(self.steps + 1):
+        for step in told(range(self.steps + 1), "step"):
             here, _, signs = self._look(net, current, y, loss, last=step == self.steps)
             found = better(found, here)
             if signs is not None:
@@ -290,10 +291,10 @@ class PGD:
         current, going, of = starts, torch.arange(len(starts), device=x.device), examples
         visited = _Visited(starts, of)
         found = widest = None
-        for step in range(self.steps + 1):
+        for step in told(range(self.steps + 1), "step"):
             looks = [
                 self._look(net, current[part], y[of[part]], loss, last=step == self.steps)
-                for part in batches(len(going), batch_size)
+                for part in told([*batches(len(going), batch_size)], "batch")
             ]
             found = _updated(found, _concatenated([here for here, _, _ in looks]), going)
             if self.precision != "float32" and _are_labels(y):

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -20,9 +20,8 @@ from robust_flatness.flatness.result import (
 from robust_flatness.inputs import checked_inputs, require_finite
 from robust_flatness.isolation import isolated
 from robust_flatness.models.inference import InferenceModel
+from robust_flatness.progress import told
 from robust_flatness.seeding import generator
-
-Progress = Callable[[int, int], None]
 
 #: Examples of several batches, each with a perturbation of its own, that are attacked together.
 SIDE_BY_SIDE = 128
@@ -43,8 +42,8 @@ def average_flatness(
     reference: float | None = None,
     reference_single: float | None = None,
     weight_bound: float | None = None,
+    layers: Collection[str] | None = None,
     precision: str | None = None,
-    progress: Progress | None = None,
 ) -> FlatnessResult:
     r"""Average-case flatness of the robust loss (Stutz et al. 2021, Eq. 4).
 
@@ -75,10 +74,10 @@ def average_flatness(
         RLoss(w), where known, of the attack as given and with a single start.
     weight_bound
         Perturbed weights are projected into [-b, b], for networks trained with clipped weights.
+    layers
+        Names of the layers that move (`perturbed_parameters`), such as one at a time; None: all.
     precision
         Replaces the attack's precision.
-    progress
-        Called with (samples done, samples).
 
     Returns
     -------
@@ -96,7 +95,8 @@ def average_flatness(
     x, y = checked_inputs(x, y)
     with InferenceModel.lent(model, x[:2]) as net:
         net.require_labels(y)
-        measure = _Samples(net, Neighborhood(net, xi, weight_bound), x, y, attack, batch_size, scope, seed)
+        ball = Neighborhood(net, xi, weight_bound, layers)
+        measure = _Samples(net, ball, x, y, attack, batch_size, scope, seed)
         if reference is None or (attack is not None and reference_single is None):
             at_once = SIDE_BY_SIDE if measure.ensembles else batch_size
             known, single = reference_losses(net, x, y, attack, at_once, seed)
@@ -104,11 +104,7 @@ def average_flatness(
             reference_single = single if reference_single is None else reference_single
         elif attack is None:
             reference_single = reference
-        perturbed = []
-        for sample in range(samples):
-            perturbed.append(measure.loss(sample))
-            if progress is not None:
-                progress(sample + 1, samples)
+        perturbed = [measure.loss(sample) for sample in told(range(samples), "sample")]
     values = torch.stack(perturbed).cpu()
     return FlatnessResult(values.mean().item() - reference, reference, values, reference_single)
 
@@ -151,7 +147,7 @@ class _Samples:
         if self.attack is not None:
             start = random_start(self.x, self.attack.epsilon, generator(self.seed, "starts", sample))
         total, batch = 0.0, 0
-        for group in self.groups:
+        for group in told(self.groups, "batch"):
             net = self.ensembles.get(len(group), self.net)
             for member in range(len(group)):
                 if batch == 0 or self.scope == "batch":

@@ -14,6 +14,7 @@ from robust_flatness.inputs import checked_inputs, require_finite
 from robust_flatness.isolation import isolated
 from robust_flatness.models.derivatives import twice_differentiable
 from robust_flatness.models.inference import InferenceModel
+from robust_flatness.progress import counted
 from robust_flatness.seeding import derive_seed
 
 #: Up to this many weights the matrix is computed as a whole.
@@ -139,11 +140,14 @@ class HessianProduct:
         self.size = sum(shape.numel() for shape in self.shapes)
         self.dtype = np.float64 if self.leaves[0].dtype == torch.float64 else np.float32
         self._kept: list[list[Tensor]] | None = None
+        self._products = 0
         first, taken = self._measured_gradient()
         if taken * len(self.parts) <= KEPT_BYTES:
             self._kept = [first, *(self._gradient(part) for part in self.parts[1:])]
 
     def __call__(self, vector: np.ndarray) -> np.ndarray:
+        self._products += 1
+        counted("product", self._products)
         pieces = self._split(vector)
         # the gradient by a weight is a_c times that by its folded weight, at both ends
         pieces = self.net.pull_back(self.names, pieces)

@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 from robust_flatness.attacks.pgd import PGD, random_start
 from robust_flatness.config import LandscapeSpec
-from robust_flatness.flatness.average import Progress
 from robust_flatness.flatness.hessian import hessian_eigenvalues
 from robust_flatness.flatness.neighborhood import Neighborhood, real_parts
 from robust_flatness.flatness.worst import JointSearch
 from robust_flatness.inputs import checked_inputs
 from robust_flatness.isolation import isolated
 from robust_flatness.models.inference import InferenceModel
+from robust_flatness.progress import told
 from robust_flatness.seeding import derive_seed, generator
 
 Direction = list[Tensor]
@@ -31,7 +31,6 @@ def loss_landscape(
     seed: int = 0,
     weight_bound: float | None = None,
     batch_size: int = 128,
-    progress: Progress | None = None,
 ) -> list[dict[str, str | float | None]]:
     r"""RLoss at :math:`w + s\,c\,\hat\nu` for s in [-1, 1] (Stutz et al. 2021, Sec. 3.3).
 
@@ -81,7 +80,7 @@ def loss_landscape(
     points = torch.linspace(-1, 1, spec.points, dtype=torch.float64)
     rows = []
     jobs = [(kind, way) for kind in kinds for way in ("layer", "filter")]
-    for done, ((name, scale, directions, reduce), way) in enumerate(jobs):
+    for (name, scale, directions, reduce), way in told(jobs, "curve"):
         table = torch.stack(
             [
                 torch.stack(list(_curve(net, search_space, nu, points, (x, y), attack, batch_size, seed)))
@@ -100,8 +99,6 @@ def loss_landscape(
                     "rloss_std": None if spread is None else spread[index].item(),
                 }
             )
-        if progress is not None:
-            progress(done + 1, len(jobs))
     return rows
 
 

@@ -1,6 +1,6 @@
 """The neighbourhood of the weights in which flatness is measured."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -34,9 +34,17 @@ class Neighborhood:
     weight_bound
         b, for networks trained with weights clipped to [-b, b]: perturbed weights are projected
         into that box as well. They stay in the ball, since w is in the box.
+    layers
+        Names of the layers that move; all others have radius 0. None: all.
     """
 
-    def __init__(self, net: InferenceModel, xi: float, weight_bound: float | None = None):
+    def __init__(
+        self,
+        net: InferenceModel,
+        xi: float,
+        weight_bound: float | None = None,
+        layers: Collection[str] | None = None,
+    ):
         net.require_exact()
         self.names = list(net.perturbed)
         if not self.names:
@@ -47,7 +55,11 @@ class Neighborhood:
         self._complex = [weight.is_complex() for weight in own]
         self.weights = real_parts(own)
         self.norms = torch._foreach_norm(self.weights)
-        self.radii = torch._foreach_mul(self.norms, xi)
+        unknown = set(layers or ()) - {*self.names}
+        if unknown:
+            raise ConfigError(f"layers: no {unknown.pop()!r}; there are {', '.join(self.names)}")
+        moving = [float(layers is None or name in layers) for name in self.names]
+        self.radii = torch._foreach_mul(torch._foreach_mul(self.norms, xi), moving)
         self.weight_bound = weight_bound
 
     def directions(self, generator: torch.Generator) -> list[Tensor]:

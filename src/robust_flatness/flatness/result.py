@@ -39,6 +39,13 @@ class FlatnessResult:
         """Standard deviation over samples or restarts; None for a single one."""
         return self.perturbed.std().item() if len(self.perturbed) > 1 else None
 
+    def as_json(self) -> dict:
+        """Its numbers as JSON's values."""
+        spread = {"std": self.std, "standard_error": self.standard_error}
+        perturbed = self.perturbed.tolist()
+        own = {name: getattr(self, name) for name in ("value", "reference", "reference_single")}
+        return {**own, **spread, "perturbed": perturbed}
+
     @cached_property
     def standard_error(self) -> float | None:
         """Standard error of the mean over samples; None for a single one."""

@@ -1,5 +1,6 @@
 """Worst-case flatness: the highest loss in the neighbourhood, over weights and inputs jointly."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -7,7 +8,6 @@ from torch import Tensor, nn
 
 from robust_flatness.attacks.pgd import PGD, batches, bounds, cross_entropy, passing, random_start
 from robust_flatness.errors import ConfigError
-from robust_flatness.flatness.average import Progress
 from robust_flatness.flatness.neighborhood import Neighborhood
 from robust_flatness.flatness.result import (
     FlatnessResult,
@@ -18,6 +18,7 @@ from robust_flatness.flatness.result import (
 from robust_flatness.inputs import checked_inputs, require_finite
 from robust_flatness.isolation import isolated
 from robust_flatness.models.inference import InferenceModel
+from robust_flatness.progress import told
 from robust_flatness.seeding import generator
 
 
@@ -37,8 +38,8 @@ def worst_flatness(
     seed: int = 0,
     reference: float | None = None,
     weight_bound: float | None = None,
+    layers: Collection[str] | None = None,
     precision: str | None = None,
-    progress: Progress | None = None,
 ) -> FlatnessResult:
     r"""Worst-case flatness of the robust loss (Stutz et al. 2021, Eq. 5).
 
@@ -74,10 +75,10 @@ def worst_flatness(
         RLoss(w), where known.
     weight_bound
         Perturbed weights are projected into [-b, b], for networks trained with clipped weights.
+    layers
+        Names of the layers that move (`perturbed_parameters`), such as one at a time; None: all.
     precision
         Replaces the attack's precision; reported losses are in the model's own.
-    progress
-        Called with (restarts done, restarts).
 
     Returns
     -------
@@ -100,21 +101,20 @@ def worst_flatness(
         net.require_labels(y)
         if reference is None:
             reference, _ = reference_losses(net, x, y, attack, batch_size, seed)
-        search = JointSearch(net, Neighborhood(net, xi, weight_bound), attack, steps, weight_step, precision)
+        ball = Neighborhood(net, xi, weight_bound, layers)
+        search = JointSearch(net, ball, attack, steps, weight_step, precision)
         parts = list(batches(len(x), batch_size))
         sums = []
-        for restart in range(restarts):
+        for restart in told(range(restarts), "restart"):
             start = x
             if attack is not None:
                 start = random_start(x, attack.epsilon, generator(seed, "worst starts", restart))
             groups = [[part] for part in parts] if scope == "batch" else [parts]
             found = []
-            for index, group in enumerate(groups):
+            for index, group in enumerate(told(groups, "batch")):
                 directions = generator(seed, "worst directions", restart, index)
                 found += search.run(x, y, start, group, directions)[1]
             sums.append(torch.stack(found))
-            if progress is not None:
-                progress(restart + 1, restarts)
     table = torch.stack(sums).cpu() / len(x)
     perturbed = table.sum(dim=1)
     best = table.amax(dim=0).sum() if scope == "batch" else perturbed.max()
@@ -141,8 +141,8 @@ class JointSearch:
         inputs = [start[part] for part in parts]
         ranges = [None if self.attack is None else bounds(x[part], self.attack.epsilon) for part in parts]
         try:
-            for _ in range(self.steps):
-                for index, part in enumerate(parts):
+            for _ in told(range(self.steps), "step"):
+                for index, part in enumerate(told(parts, "batch")):
                     net.refresh(ball.at(nu))
                     gradient, gradients = self._gradients(inputs[index], y[part])
                     with torch.no_grad():

@@ -57,6 +57,8 @@ class Measure:
     """Variants that it is made of in an experiment that does not say what is measured. What is made of all
     of them comes along in every experiment."""
     rows: str | None = None
+    held_out: bool = False
+    """Whether it needs the images of early stopping."""
     examples: bool = False
     """Whether `details["examples"]` holds values of single examples: split -> column -> list."""
 

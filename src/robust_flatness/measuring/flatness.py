@@ -8,10 +8,13 @@ from robust_flatness.config.measures import AttackSpec, MeasureSpec, Setting
 from robust_flatness.config.values import Count, Positive, Precision, Radii, Size, Spec
 from robust_flatness.measuring.base import CHECKPOINTS, SPLITS, Measure, Measured, pgd, splits_of
 from robust_flatness.measuring.cost import attack_passes
+from robust_flatness.progress import stage
 from robust_flatness.seeding import derive_seed
 from robust_flatness.tables.columns import FLATTER, Column
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from robust_flatness.data import Dataset
     from robust_flatness.measuring.series import SeriesSpec
     from robust_flatness.models.checkpoint import Network
@@ -83,13 +86,12 @@ def flatness(
 ) -> Measured:
     """Average- and worst-case flatness in RLoss and, if `clean`, in CE.
 
+    `state` is a folder in which finished parts are kept, to go on from there after an interruption.
     `test_rloss` is RLoss(w) of the test examples, where it is known, of the same attack.
 
     The main radius on every split; the other radii, for the ablation, on test examples and not
     for the early-stopped checkpoint.
     """
-    from robust_flatness.flatness import average_flatness, worst_flatness
-
     splits = splits_of(spec) if splits is None else splits
     measured = Measured(
         {"avg_flatness_xi": spec.average.xi[0], "worst_flatness_xi": spec.worst.xi[0]}
@@ -105,37 +107,55 @@ def flatness(
         x, y = dataset.images(split, count, device), dataset.labels(split, count, device)
         xi = part.xi[index]
         column = flatness_column(split, case, attacked, None if index == 0 else xi)
-        reference = f"reference_{split}_{'rloss' if attacked else 'ce'}"
-        known = measured.details.setdefault(reference, {})
-        common = {
-            "attack": pgd(spec.attack, spec.precision) if attacked else None,
-            "xi": xi,
-            "batch_size": part.batch_size,
-            "scope": part.scope,
-            "precision": spec.precision,
-            "seed": derive_seed(seed, "flatness", case),
-            "weight_bound": checkpoint.weight_bound,
-            "reference": known.get("reference"),
-        }
-        if case == "average":
-            result = average_flatness(
-                checkpoint.inference, x, y,
-                samples=spec.average.samples if attacked else spec.average.clean_samples,
-                reference_single=known.get("reference_single"), **common,
+        known = measured.details.setdefault(f"reference_{split}_{'rloss' if attacked else 'ce'}", {})
+        attack = pgd(spec.attack, spec.precision) if attacked else None
+        with stage(COLUMNS[case, attacked].parse(column).words):
+            result = of_case(
+                case, checkpoint, x, y, part, seed, known, state and state / f"{checkpoint.name}-{column}",
+                attack=attack, xi=xi, precision=spec.precision,
             )  # fmt: skip
-            measured.values[f"{column}_std"] = result.std
-            measured.values[f"{column}_se"] = result.standard_error
-        else:
-            result = worst_flatness(
-                checkpoint.inference, x, y,
-                steps=part.steps, restarts=part.restarts, weight_step=part.weight_step, **common,
-            )  # fmt: skip
-        measured.values[column] = result.value
-        measured.details[column] = {"perturbed": result.perturbed.tolist(), "xi": xi}
-        known["reference"] = result.reference
+        measured.values[column] = result["value"]
+        measured.details[column] = {"perturbed": result["perturbed"], "xi": xi}
         if case == "average":
-            known["reference_single"] = result.reference_single
+            measured.values[f"{column}_std"] = result["std"]
+            measured.values[f"{column}_se"] = result["standard_error"]
     return measured
+
+
+def of_case(
+    case: str,
+    checkpoint: "Network",
+    x: "Tensor",
+    y: "Tensor",
+    part: AverageFlatnessSpec | WorstFlatnessSpec,
+    seed: int,
+    known: dict[str, float | None],
+    file: Path | None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Average- or worst-case flatness with the settings `part`, as JSON's values (`FlatnessResult`).
+
+    `known` holds RLoss(w) where it has been measured, and does so at the end. `file` keeps the result for the
+    case of an interruption.
+    """
+    from robust_flatness.flatness import average_flatness, worst_flatness
+    from robust_flatness.resumable import kept
+
+    options |= {"seed": derive_seed(seed, "flatness", case)}
+    options |= {"batch_size": part.batch_size, "scope": part.scope}
+    options |= {"weight_bound": checkpoint.weight_bound, "reference": known.get("reference")}
+    if case == "average":
+        function, names = average_flatness, ("reference", "reference_single")
+        options |= {
+            "samples": part.clean_samples if options["attack"] is None else part.samples,
+            "reference_single": known.get("reference_single"),
+        }
+    else:
+        function, names = worst_flatness, ("reference",)
+        options |= {name: getattr(part, name) for name in ("steps", "restarts", "weight_step")}
+    result = kept(file, lambda: function(checkpoint.inference, x, y, **options).as_json())
+    known |= {name: result[name] for name in names}
+    return result
 
 
 def flatness_column(split: str, case: str, attacked: bool, xi: float | None = None) -> str:

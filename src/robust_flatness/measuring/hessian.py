@@ -72,5 +72,6 @@ MEASURE = Measure(
         Column("hessian_examples", "held-out examples of the Hessian", "setting"),
     ),
     checkpoints=("last",),
+    held_out=True,
     by_default=(BASELINE,),
 )

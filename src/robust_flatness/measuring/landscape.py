@@ -78,6 +78,7 @@ MEASURE = Measure(
     passes=passes,
     columns=(Column("landscape_examples", "test examples of the landscape", "setting"),),
     checkpoints=("last",),
+    held_out=True,
     rows="curves",
     by_default=(BASELINE,),
 )

@@ -10,6 +10,7 @@ from robust_flatness.config.values import Count, Positive, Precision, check_radi
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.measuring.base import Measure, Measured, pgd
 from robust_flatness.measuring.cost import attack_passes
+from robust_flatness.progress import told
 from robust_flatness.seeding import derive_seed
 from robust_flatness.tables.columns import MORE_ROBUST, Column
 
@@ -66,7 +67,7 @@ def other_radii(
     x = dataset.images("test", spec.test_examples, device)
     y = dataset.labels("test", spec.test_examples, device)
     measured = Measured({"other_radii_test_examples": spec.test_examples})
-    for factor in spec.factors:
+    for factor in told(spec.factors, "radius"):
         result = evaluate_robustness(
             checkpoint.inference, x, y,
             attack=pgd(spec.at(factor), spec.precision),

@@ -1,21 +1,32 @@
 """Measures of a network that this kit has not trained."""
 
-from collections.abc import Iterable, Mapping
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from robust_flatness.attacks.pgd import batches, cross_entropy
 from robust_flatness.config.measures import MeasureSpec, Setting, completed
 from robust_flatness.config.values import meant, parse
 from robust_flatness.data import Dataset
 from robust_flatness.data.npz import read_npz
-from robust_flatness.errors import ConfigError, noted_warnings
+from robust_flatness.devices import out_of_memory, with_precision_on
+from robust_flatness.errors import ConfigError, MeasurementWarning, noted_warnings
+from robust_flatness.inputs import require_finite
 from robust_flatness.measuring.base import SPLITS
 from robust_flatness.measuring.registry import MEASURES
+from robust_flatness.measuring.robustness import rounded
+from robust_flatness.measuring.run import largest_batch
 from robust_flatness.models.checkpoint import Network
 from robust_flatness.provenance import provenance
+from robust_flatness.resumable import Report, Unfinished
+from robust_flatness.tables import schema
+from robust_flatness.tables.collect import standard_errors
 
 
 def own_data(path: Path, examples: int | None) -> tuple[Dataset, int]:
@@ -39,8 +50,11 @@ def own_data(path: Path, examples: int | None) -> tuple[Dataset, int]:
     return Dataset(arrays), count
 
 
-def own_specs(names: Iterable[str], setting: Setting, blocks: Mapping[str, Any]) -> dict[str, MeasureSpec]:
-    """The settings of the measures named: `blocks`, completed by what `setting` implies, on all examples.
+def own_specs(
+    names: Sequence[str], setting: Setting, blocks: Mapping[str, Any], common: Mapping[str, Any]
+) -> dict[str, MeasureSpec]:
+    """The settings of the measures named: `blocks`, and those in `common` that a measure has, completed by
+    what `setting` implies, on all examples.
 
     Raises
     ------
@@ -49,6 +63,8 @@ def own_specs(names: Iterable[str], setting: Setting, blocks: Mapping[str, Any])
     """
     known = [name for name, entry in MEASURES.items() if not entry.of_snapshots]
     specs = {}
+    if not names:
+        raise ConfigError(f"--measures: none given; allowed are {', '.join(known)}")
     for name in names:
         if name not in known:
             raise ConfigError(
@@ -61,16 +77,31 @@ def own_specs(names: Iterable[str], setting: Setting, blocks: Mapping[str, Any])
             for split in SPLITS
             if f"{prefix}{split}_examples" in kind.model_fields
         }
+        block |= {field: value for field, value in common.items() if field in kind.model_fields}
         block |= blocks.get(name, {})
         specs[name] = parse(kind, completed(kind.defaults(setting), block), name)
     return specs
 
 
+#: Of an example of one's own: losses and errors, clean, by PGD, and by AutoAttack.
+OF_OWN_EXAMPLES = ("err", "ce", "rerr_pgd", "rloss", "rerr_aa", "rloss_aa")
+
+
 def measure_network(
-    model: nn.Module, dataset: Dataset, specs: Mapping[str, MeasureSpec], *, seed: int, device: str
+    model: nn.Module,
+    dataset: Dataset,
+    specs: Mapping[str, MeasureSpec],
+    *,
+    seed: int,
+    device: str,
+    state: Path | None = None,
+    report: Report = print,
 ) -> dict[str, Any]:
     """Measures of any network, by the functions that measure checkpoints: its result with settings, and the
     checksums of weights and data.
+
+    What is finished is kept in the folder `state`, if one is given, and taken from there by another call for
+    the same weights, function, data and settings of a measure.
 
     Raises
     ------
@@ -78,23 +109,134 @@ def measure_network(
         If the data lacks what a measure needs, or the network's logits have the wrong shape.
     """
     network = Network(model.to(device), "own")
-    network.inference.check(dataset.images("test", 2, device))
-    for split in SPLITS:
-        network.inference.require_labels(dataset.labels(split))
+    specs = {name: with_precision_on(device, spec) for name, spec in specs.items()}
+    if any(MEASURES[name].held_out for name in specs):
+        dataset.images("early_stopping", 1)
+    batch_size = max(largest_batch(spec.model_dump()) for spec in specs.values())
     with noted_warnings() as notes:
-        measured = {
-            name: MEASURES[name].function(network, dataset, spec, seed, device)
+        network.inference.check(dataset.images("test", 2, device))
+        examples = {}
+        for split in SPLITS:
+            network.inference.require_labels(dataset.labels(split))
+            count = max(getattr(spec, f"{split}_examples", 0) for spec in specs.values())
+            if count:
+                examples[split] = clean_examples(network, dataset, split, count, batch_size, device)
+        identity = {
+            "seed": seed,
+            "weights_sha256": network.sha256,
+            "data_sha256": dataset.checksum,
+            "provenance": provenance(device, torch.get_num_threads()),
+        }
+        # weights do not tell a function: what it gives does
+        function = [examples, network.inference.perturbed]
+        parts = {
+            name: _part(network, dataset, name, spec, seed, device, state, [identity, function], report)
             for name, spec in specs.items()
         }
+        for part in parts.values():
+            for message in part["warnings"]:
+                warnings.warn(message, MeasurementWarning, stacklevel=2)
+        for split, lists in parts.get("robustness", {"details": {}})["details"].pop("examples", {}).items():
+            examples[split] |= lists
+        values = {key: value for part in parts.values() for key, value in part["values"].items()}
+        values |= standard_errors(examples, OF_OWN_EXAMPLES)
+        for message in doubts(values, examples, parts):
+            warnings.warn(message, MeasurementWarning, stacklevel=2)
     return {
         "warnings": notes,
-        "seed": seed,
-        "weights_sha256": network.sha256,
-        "data_sha256": dataset.checksum,
-        "provenance": provenance(device, torch.get_num_threads()),
-        "values": {key: value for result in measured.values() for key, value in result.values.items()},
+        **identity,
+        "values": values,
+        "examples": examples,
         "measures": {
-            name: {"spec": specs[name].model_dump(mode="json"), "details": result.details}
-            for name, result in measured.items()
+            name: {"spec": specs[name].model_dump(mode="json"), "details": part["details"]}
+            for name, part in parts.items()
         },
     }
+
+
+def _part(
+    network: Network,
+    dataset: Dataset,
+    name: str,
+    spec: MeasureSpec,
+    seed: int,
+    device: str,
+    state: Path | None,
+    identity: Any,
+    report: Report,
+) -> dict[str, Any]:
+    """One measure's values, details and warnings: kept in `state`, or taken from there."""
+
+    def compute(folder: Path | None = None) -> dict[str, Any]:
+        kept = f"What is finished is kept in {folder}." if folder else "Nothing is kept without --output."
+        with out_of_memory(largest_batch(spec.model_dump()), kept), noted_warnings(show=False) as notes:
+            found = MEASURES[name].function(network, dataset, spec, seed, device, folder)
+        return {**asdict(found), "warnings": notes}
+
+    if state is None:
+        return compute()
+    unfinished = Unfinished(state / name, [name, spec.model_dump(mode="json"), identity], report)
+    with unfinished.locked(()):
+        return unfinished.get(name, lambda: compute(unfinished.parts))
+
+
+@torch.no_grad()
+def clean_examples(
+    network: Network, dataset: Dataset, split: str, count: int, batch_size: int, device: str
+) -> dict[str, list[float]]:
+    """Label, prediction, error and loss of each of the first examples of a split."""
+    x, y = dataset.images(split, count, device), dataset.labels(split, count, device)
+    logits = torch.cat([network.inference(x[part]) for part in batches(count, batch_size)])
+    require_finite(logits, f"on clean {split} inputs")
+    predicted = logits.argmax(1)
+    return {
+        "label": y.tolist(),
+        "prediction": predicted.tolist(),
+        "err": (predicted != y).int().tolist(),
+        "ce": rounded(cross_entropy(logits, y)),
+    }
+
+
+def doubts(
+    values: Mapping[str, Any], examples: Mapping[str, Mapping[str, list]], parts: Mapping[str, Any]
+) -> Iterator[str]:
+    """What of the numbers says that they may not be of what was meant."""
+    for split, lists in examples.items():
+        n, labels = len(lists["label"]), lists["label"]
+        often = max(map(labels.count, set(labels))) / n
+        accuracy = 1 - sum(lists["err"]) / n
+        if accuracy <= often + 2 * math.sqrt(often * (1 - often) / n):
+            yield (
+                f"accuracy on {n} clean {split} examples is {100 * accuracy:.3g} %, which is not told apart "
+                f"from naming the most frequent class ({100 * often:.3g} %): has the network learnt, are its "
+                "weights loaded, and do normalisation, channels and labels suit it?"
+            )
+    for name, value in values.items():
+        known = schema.parse_name(name)
+        if known is None or known.column.kind != "flatness" or known.spread or value >= 0:
+            continue
+        error = values.get(f"{name}_se")
+        words = f"{known.words} is negative ({value:.2g}"
+        if error is None and "worst" in name:
+            yield (
+                f"{words}): the search in weights and inputs finds less than PGD at the weights given; give "
+                "it more steps or restarts"
+            )
+        elif error is not None and value < -2 * error:
+            loss = "rloss" if "rloss" in name else "ce"
+            found = parts["flatness"]["details"].get(f"reference_{known.split}_{loss}", {})
+            bias = found["reference_single"] - found["reference"]
+            yield (
+                f"{words} +- {error:.1g}): random weights nearby have a lower loss, so this is no minimum of "
+                f"it; of that, {bias:.2g} is because PGD starts once there and --restarts times here"
+            )
+
+
+def example_table(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row for each example: `split`, `example` (its index), `label`, `prediction`, and what was measured of
+    it: `err` and `ce` clean, `rerr_pgd` and `rloss` by PGD, `rerr_aa` and `rloss_aa` by AutoAttack."""
+    return [
+        {"split": split, "example": number, **dict(zip(lists, row, strict=True))}
+        for split, lists in result["examples"].items()
+        for number, row in enumerate(zip(*lists.values(), strict=True))
+    ]

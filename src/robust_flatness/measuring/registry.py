@@ -14,6 +14,7 @@ from robust_flatness.measuring import (
     flatness,
     hessian,
     landscape,
+    layers,
     other_radii,
     robustness,
     series,
@@ -25,7 +26,7 @@ __all__ = ["CHECKPOINTS", "MEASURES", "Measure", "MeasureSpecs", "Measured", "wi
 
 MEASURES: dict[str, Measure] = {
     module.MEASURE.name: module.MEASURE
-    for module in (robustness, flatness, hessian, landscape, series, sharpness, other_radii)
+    for module in (robustness, flatness, hessian, landscape, series, sharpness, other_radii, layers)
 }
 
 #: The block `measures` of an experiment: the settings of each measure, None for what is not measured.

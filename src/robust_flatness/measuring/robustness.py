@@ -74,19 +74,23 @@ def robustness(
     after an interruption.
     """
     from robust_flatness.evaluation import evaluate_robustness
+    from robust_flatness.progress import stage
 
     measured = Measured()
     for split in splits_of(spec):
         count = getattr(spec, f"{split}_examples")
         x, y = dataset.images(split, count, device), dataset.labels(split, count, device)
-        result = evaluate_robustness(
-            checkpoint.inference, x, y,
-            attack=pgd(spec.attack, spec.precision),
-            autoattack=spec.autoattack or False,
-            batch_size=spec.batch_size,
-            seed=derive_seed(seed, "robustness", split),
-            state_path=state / f"autoattack-{checkpoint.name}-{split}" if state and spec.autoattack else None,
-        )  # fmt: skip
+        with stage(f"robustness of {split} examples"):
+            result = evaluate_robustness(
+                checkpoint.inference, x, y,
+                attack=pgd(spec.attack, spec.precision),
+                autoattack=spec.autoattack or False,
+                batch_size=spec.batch_size,
+                seed=derive_seed(seed, "robustness", split),
+                state_path=state / f"autoattack-{checkpoint.name}-{split}"
+                if state and spec.autoattack
+                else None,
+            )  # fmt: skip
         clean_count = getattr(spec, f"clean_{split}_examples")
         clean = evaluate_robustness(
             checkpoint.inference,
@@ -105,6 +109,7 @@ def robustness(
         examples = {"rloss": rounded(result.pgd.loss), "rerr_pgd": result.pgd.error.int().tolist()}
         if spec.autoattack:
             examples["rerr_aa"] = result.autoattack.error.int().tolist()
+            examples["rloss_aa"] = rounded(result.autoattack.loss)
             measured.values |= {
                 f"{split}_rerr_aa": 100 * result.rerr_aa,
                 f"{split}_rloss_aa": result.rloss_aa,
@@ -131,10 +136,10 @@ MEASURE = Measure(
     function=robustness,
     passes=passes,
     columns=(
-        Column("err", "Err (%)", "error", splits="both"),
+        Column("err", "Err (%)", "error", splits="both", spread=True),
         Column("rerr_pgd", "RErr, PGD (%)", "error", splits="both", spread=True, direction=MORE_ROBUST),
         Column("rerr_aa", "RErr, AutoAttack (%)", "error", splits="both", spread=True, direction=MORE_ROBUST),
-        Column("ce", "CE", "loss", splits="both"),
+        Column("ce", "CE", "loss", splits="both", spread=True),
         Column("rloss_pgd", "RLoss", "loss", splits="both", spread=True, direction=MORE_ROBUST),
         Column("rloss_aa", "CE on AutoAttack's examples", "loss", splits="both", direction=MORE_ROBUST),
         Column("autoattack", "AutoAttack's budget", "word"),

@@ -1,7 +1,6 @@
 """Measuring checkpoints: one job of the workflow."""
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,11 @@ from robust_flatness.errors import FileError, NonFiniteError, noted_warnings
 from robust_flatness.files import portable, write_json
 from robust_flatness.measuring.base import Measure, Measured
 from robust_flatness.models.checkpoint import Checkpoint, load_checkpoint
+from robust_flatness.progress import told
 from robust_flatness.provenance import provenance
 from robust_flatness.resumable import Unfinished
 from robust_flatness.tables.collect import example_rows
 from robust_flatness.tables.rows import read_rows, write_rows
-
-#: Called before each checkpoint: how many are done, of how many, and its name.
-Progress = Callable[[int, int, str], None]
 
 
 def measure_checkpoints(
@@ -30,7 +27,6 @@ def measure_checkpoints(
     seed: int,
     device: str,
     threads: int,
-    progress: Progress,
 ) -> None:
     """Apply a measure to each checkpoint and write `<output>/measures/<checkpoint>/<measure>.json`.
 
@@ -58,8 +54,7 @@ def measure_checkpoints(
     unfinished = Unfinished(folder / ".resume" / measure.name, identity)
     with unfinished.locked(outputs) as needed:
         results = []
-        for index, checkpoint in enumerate(loaded if needed else ()):
-            progress(index, len(loaded), checkpoint.name)
+        for index, checkpoint in enumerate(told(loaded, measure.name) if needed else ()):
             results.append(
                 unfinished.get(
                     checkpoint.metadata.sha256,

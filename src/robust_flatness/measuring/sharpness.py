@@ -14,6 +14,7 @@ from robust_flatness.config.values import Count, Positive, Precision, Size, pars
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.measuring.base import SPLITS, Measure, Measured, pgd, splits_of
 from robust_flatness.measuring.cost import attack_passes
+from robust_flatness.progress import told
 from robust_flatness.seeding import derive_seed
 from robust_flatness.tables.columns import FLATTER, Column
 
@@ -211,8 +212,8 @@ def sharpness(
     for split in splits_of(spec):
         count = getattr(spec, f"{split}_examples")
         x, y = dataset.images(split, count, device), dataset.labels(split, count, device)
-        for name, (function, options) in jobs.items():
-            for loss in LOSSES:
+        for name, (function, options) in told(jobs.items(), "measure"):
+            for loss in told(LOSSES, "loss"):
                 result = function(
                     checkpoint.model, x, y,
                     loss="ce" if loss == "ce" else attack, batch_size=spec.batch_size,

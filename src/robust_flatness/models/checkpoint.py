@@ -55,10 +55,8 @@ class Network:
 
     @cached_property
     def inference(self) -> InferenceModel:
-        """The network as attacks and measures compute it, traced once for all of them."""
-        inference = InferenceModel(self.model)
-        inference.graphs = Graphs()
-        return inference
+        """The network as attacks and measures compute it, made once for all of them."""
+        return InferenceModel(self.model)
 
     @cached_property
     def weights_sha256(self) -> str:
@@ -87,6 +85,13 @@ class Checkpoint(Network):
     """A network that this kit has trained, and what its file says of it."""
 
     metadata: Metadata = field(kw_only=True)
+
+    @cached_property
+    def inference(self) -> InferenceModel:
+        """As of any network; on a GPU, attacks replay it as CUDA graphs."""
+        inference = InferenceModel(self.model)
+        inference.graphs = Graphs()
+        return inference
 
     @property
     def sha256(self) -> str:

@@ -143,13 +143,16 @@ def example_rows(examples: Mapping[str, Mapping[str, list]]) -> Iterator[dict[st
             yield {"split": split, "example": number, **dict(zip(columns, values, strict=True))}
 
 
-def standard_errors(examples: Mapping[str, Mapping[str, list]]) -> dict[str, float]:
-    """Standard errors over examples of the mean robust loss and of the errors (in per cent), by column."""
+def standard_errors(
+    examples: Mapping[str, Mapping[str, list]], columns: Sequence[str] = OF_EXAMPLES
+) -> dict[str, float]:
+    """Standard errors over examples of mean losses and of errors (in per cent), by column."""
     found = {}
     for split, lists in examples.items():
-        for column, values in lists.items():
+        for column in columns:
+            values = lists.get(column, ())
             if len(values) > 1:
-                per_cent = 1 if column == "rloss" else 100
+                per_cent = 100 if "err" in column else 1
                 name = f"{split}_{'rloss_pgd' if column == 'rloss' else column}_se"
                 found[name] = per_cent * statistics.stdev(values) / math.sqrt(len(values))
     return found
