@@ -12,6 +12,7 @@ from robust_flatness.config import AutoAttackSpec
 from robust_flatness.inputs import checked_inputs, require_finite
 from robust_flatness.isolation import isolated
 from robust_flatness.models.inference import InferenceModel
+from robust_flatness.progress import stage
 from robust_flatness.seeding import generator
 
 
@@ -116,10 +117,13 @@ def evaluate_robustness(
         check_autoattack(net, x, spec)
     clean, pgd, auto = _clean(net, x, y, batch_size), None, None
     if attack is not None:
-        found = attack(net, x, y, batch_size, generator(seed, "pgd"))
+        with stage("RLoss and RErr by PGD"):
+            found = attack(net, x, y, batch_size, generator(seed, "pgd"))
         pgd = Losses(found.error | clean.error, found.loss.maximum(clean.loss))
     if spec is not None:
-        result = run_autoattack(net, x, y, attack.epsilon, spec, batch_size, seed, state_path, found.x_adv)
+        with stage("RErr by AutoAttack"):
+            known = found.x_adv
+            result = run_autoattack(net, x, y, attack.epsilon, spec, batch_size, seed, state_path, known)
         # an iterate other than PGD's best may be the misclassified one
         error = result.error | pgd.error if "pgd" in spec.attacks else result.error
         auto = Losses(error, result.loss)

@@ -50,9 +50,22 @@ def told(items: Collection[Item], what: str) -> Iterator[Item]:
 
 @contextmanager
 def stage(what: str) -> Iterator[None]:
-    """A part of the work with a name: what the loops inside belong to."""
-    for _ in told([what], what):
+    """A part of the work with a name. The outermost one is what the loops inside are a share of; how long one
+    inside others takes nobody knows."""
+    watching = _watching.get()
+    if watching is None:
         yield
+        return
+    watcher, loops = watching
+    depth = len(loops)
+    loops.append(Loop(what, 0, 0 if depth else 1))
+    try:
+        watcher(loops)
+        yield
+        if not depth:
+            watcher([Loop(what, 1, 1)])
+    finally:
+        del loops[depth:]
 
 
 def counted(what: str, done: int, total: int = 0) -> None:
@@ -98,7 +111,7 @@ def words(loops: list[Loop]) -> str:
     'sample 2 of 2, batch 3'
     """
     return ", ".join(
-        f"{what} {min(done + 1, total)} of {total}" if total else f"{what} {done}"
+        f"{what} {min(done + 1, total)} of {total}" if total else f"{what} {done or ''}".strip()
         for what, done, total in loops
         if total != 1
     )
@@ -139,20 +152,23 @@ def _bars() -> Iterator[Watcher]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    columns = ("{task.description}", BarColumn(), "{task.percentage:>3.0f} %")
-    layout = [column if not isinstance(column, str) else TextColumn(column) for column in columns]
-    layout += [TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[where]}")]
-    last = [0.0]
+    layout = (
+        *(TextColumn("{task.description}"), BarColumn(15), TextColumn("{task.percentage:>3.0f} %")),
+        *(TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[where]}")),
+    )
+    last, open_bars = 0.0, {}
     with Progress(*layout, console=Console(stderr=True)) as bars:
-        tasks: dict[str, int] = {}
 
         def watcher(loops: list[Loop]) -> None:
+            nonlocal last
             now, name, done = time.monotonic(), loops[0].what, share(loops)
-            if name not in tasks:
-                tasks[name] = bars.add_task(name, total=1.0, where="")
-            elif now - last[0] < REDRAW and done < 1:
+            if name not in open_bars:
+                open_bars[name] = bars.add_task(name, total=1.0, where="")
+            elif now - last < REDRAW and done < 1:
                 return
-            last[0] = now
-            bars.update(tasks[name], completed=done, where=words(loops[1:]))
+            last = now
+            bars.update(open_bars[name], completed=done, where=words(loops[1:]))
+            if done >= 1:
+                del open_bars[name]
 
         yield watcher

@@ -9,6 +9,7 @@ from torch import Tensor
 from robust_flatness.attacks.pgd import PGD, batches, better, cross_entropy
 from robust_flatness.inputs import require_finite
 from robust_flatness.models.inference import InferenceModel
+from robust_flatness.progress import stage
 from robust_flatness.seeding import generator
 
 
@@ -61,10 +62,10 @@ def reference_losses(
         value = clean_loss(net, x, y, batch_size).double().mean().item()
         return value, value
     starts = generator(seed, "reference")
-    first = attack.with_restarts(1)(net, x, y, batch_size, starts)
-    found = first
-    if attack.restarts > 1:
-        found = better(first, attack.with_restarts(attack.restarts - 1)(net, x, y, batch_size, starts))
+    with stage("loss at the weights given"):
+        found = first = attack.with_restarts(1)(net, x, y, batch_size, starts)
+        if attack.restarts > 1:
+            found = better(first, attack.with_restarts(attack.restarts - 1)(net, x, y, batch_size, starts))
     return found.loss.double().mean().item(), first.loss.double().mean().item()
 
 

@@ -9,6 +9,7 @@ from robust_flatness.config.measures import MeasureSpec
 from robust_flatness.config.values import Count, Integer, Positive
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.measuring.base import Measure, Measured
+from robust_flatness.progress import stage
 from robust_flatness.seeding import derive_seed
 from robust_flatness.tables.columns import FLATTER, Column
 
@@ -40,11 +41,12 @@ def hessian(
     from robust_flatness.flatness import hessian_eigenvalues
 
     x, y = dataset.images("early_stopping", device=device), dataset.labels("early_stopping", device=device)
-    result = hessian_eigenvalues(
-        checkpoint.model, x, y,
-        k=spec.eigenvalues, tolerance=spec.tolerance, batch_size=spec.batch_size,
-        seed=derive_seed(seed, "hessian"),
-    )  # fmt: skip
+    with stage("eigenvalues of the Hessian"):
+        result = hessian_eigenvalues(
+            checkpoint.model, x, y,
+            k=spec.eigenvalues, tolerance=spec.tolerance, batch_size=spec.batch_size,
+            seed=derive_seed(seed, "hessian"),
+        )  # fmt: skip
     return Measured(
         {
             "hessian_max": result.largest,

@@ -12,6 +12,7 @@ from robust_flatness.config.values import Count, Integer, Positive, Precision
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.measuring.base import Measure, Measured, pgd
 from robust_flatness.measuring.cost import attack_passes
+from robust_flatness.progress import stage
 from robust_flatness.seeding import derive_seed
 from robust_flatness.tables.columns import Column
 
@@ -54,14 +55,12 @@ def landscape(
     from robust_flatness.flatness import loss_landscape
 
     x, y = dataset.images("test", spec.examples, device), dataset.labels("test", spec.examples, device)
-    curves = loss_landscape(
-        checkpoint.model, x, y, spec=spec, attack=pgd(spec.attack, spec.precision),
-        held_out=(
-            dataset.images("early_stopping", device=device),
-            dataset.labels("early_stopping", device=device),
-        ),
-        seed=derive_seed(seed, "landscape"), weight_bound=checkpoint.weight_bound,
-    )  # fmt: skip
+    held_out = [getattr(dataset, kind)("early_stopping", device=device) for kind in ("images", "labels")]
+    with stage("loss landscape"):
+        curves = loss_landscape(
+            checkpoint.model, x, y, spec=spec, attack=pgd(spec.attack, spec.precision),
+            held_out=held_out, seed=derive_seed(seed, "landscape"), weight_bound=checkpoint.weight_bound,
+        )  # fmt: skip
     return Measured({"landscape_examples": len(x)}, {"curves": curves})
 
 

@@ -67,7 +67,7 @@ def other_radii(
     x = dataset.images("test", spec.test_examples, device)
     y = dataset.labels("test", spec.test_examples, device)
     measured = Measured({"other_radii_test_examples": spec.test_examples})
-    for factor in told(spec.factors, "radius"):
+    for factor in told(spec.factors, "other radius"):
         result = evaluate_robustness(
             checkpoint.inference, x, y,
             attack=pgd(spec.at(factor), spec.precision),

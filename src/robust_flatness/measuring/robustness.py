@@ -74,23 +74,19 @@ def robustness(
     after an interruption.
     """
     from robust_flatness.evaluation import evaluate_robustness
-    from robust_flatness.progress import stage
 
     measured = Measured()
     for split in splits_of(spec):
         count = getattr(spec, f"{split}_examples")
         x, y = dataset.images(split, count, device), dataset.labels(split, count, device)
-        with stage(f"robustness of {split} examples"):
-            result = evaluate_robustness(
-                checkpoint.inference, x, y,
-                attack=pgd(spec.attack, spec.precision),
-                autoattack=spec.autoattack or False,
-                batch_size=spec.batch_size,
-                seed=derive_seed(seed, "robustness", split),
-                state_path=state / f"autoattack-{checkpoint.name}-{split}"
-                if state and spec.autoattack
-                else None,
-            )  # fmt: skip
+        result = evaluate_robustness(
+            checkpoint.inference, x, y,
+            attack=pgd(spec.attack, spec.precision),
+            autoattack=spec.autoattack or False,
+            batch_size=spec.batch_size,
+            seed=derive_seed(seed, "robustness", split),
+            state_path=state / f"autoattack-{checkpoint.name}-{split}" if state and spec.autoattack else None,
+        )  # fmt: skip
         clean_count = getattr(spec, f"clean_{split}_examples")
         clean = evaluate_robustness(
             checkpoint.inference,

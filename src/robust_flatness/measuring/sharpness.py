@@ -212,7 +212,7 @@ def sharpness(
     for split in splits_of(spec):
         count = getattr(spec, f"{split}_examples")
         x, y = dataset.images(split, count, device), dataset.labels(split, count, device)
-        for name, (function, options) in told(jobs.items(), "measure"):
+        for name, (function, options) in told(jobs.items(), "measure of sharpness"):
             for loss in told(LOSSES, "loss"):
                 result = function(
                     checkpoint.model, x, y,
