@@ -162,13 +162,14 @@ def _bars() -> Iterator[Watcher]:
         def watcher(loops: list[Loop]) -> None:
             nonlocal last
             now, name, done = time.monotonic(), loops[0].what, share(loops)
+            ended = len(loops) == 1 and done >= 1
             if name not in open_bars:
                 open_bars[name] = bars.add_task(name, total=1.0, where="")
-            elif now - last < REDRAW and done < 1:
+            elif now - last < REDRAW and not ended:
                 return
             last = now
             bars.update(open_bars[name], completed=done, where=words(loops[1:]))
-            if done >= 1:
+            if ended:
                 del open_bars[name]
 
         yield watcher

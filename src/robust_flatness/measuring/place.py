@@ -9,7 +9,9 @@ from typing import Any
 
 import pandas as pd
 
+from robust_flatness.measuring.registry import MEASURES
 from robust_flatness.tables import aggregate, frames, printed, schema
+from robust_flatness.tables.columns import Column, Name
 
 #: What networks are ranked by, lowest first.
 COLUMNS = ("test_rloss_pgd", "test_rerr_pgd", "avg_flatness_rloss", "worst_flatness_rloss")
@@ -131,18 +133,21 @@ def places(values: Mapping[str, Any], models: pd.DataFrame) -> list[Place]:
     return found
 
 
+def shown_values(values: Mapping[str, Any], order: Sequence[Column]) -> list[tuple[str, Name]]:
+    """The measures among `values`, without their spreads, in the order of the columns given."""
+    named = [(name, schema.parse_name(name)) for name, value in values.items() if value is not None]
+    named = [(name, known) for name, known in named if known and known.column.is_measure and not known.spread]
+    return sorted(named, key=lambda pair: (order.index(pair[1].column), pair[1].split, pair[1].xi or 0))
+
+
 def described(result: Mapping[str, Any], others: Iterable[Others]) -> str:
     """The values of a network as a table with standard errors, and its places among `others`."""
     values, rows = result["values"], []
-    for name, value in values.items():
-        known = schema.parse_name(name)
-        if known is None or not known.column.is_measure or known.spread or value is None:
-            continue
+    order = [column for measure in MEASURES.values() for column in measure.columns]
+    for name, known in shown_values(values, order):
         error = values.get(f"{name}_se")
-        words = re.sub(r"^(test|train) (.+)$", r"\2, \1", schema.describe(name))
-        rows.append(
-            [words, f"{value:.4g}", f"{error:.2g}" if error is not None else "", schema.direction(name)]
-        )
+        words = re.sub(r"^(test|train) (.+)$", r"\2, \1", known.words)
+        rows.append([words, f"{values[name]:.4g}", "" if error is None else f"{error:.2g}", known.direction])
     lines = table(["", "value", "+-", ""], rows)
     layers = result["measures"].get("layers", {"details": {"layers": ()}})["details"]["layers"]
     if layers:
