@@ -7,6 +7,9 @@ from pathlib import Path
 from robust_flatness.tables.rows import write_rows
 from robust_flatness.tables.schema import HISTORY
 
+#: An epoch's entries by column.
+Row = dict[str, float | int | str]
+
 
 def write_history(path: Path, rows: Iterable[Mapping[str, float | int | str]]) -> None:
     """Write rows as CSV, in full precision; missing and undefined (NaN) values are empty.

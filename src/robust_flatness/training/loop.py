@@ -1,9 +1,9 @@
-"""Adversarial training with snapshots, early stopping, history and resumption."""
+"""Adversarial training: what is done in an epoch, and what a snapshot is."""
 
 import contextlib
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,25 +12,23 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from robust_flatness import __version__
-from robust_flatness.attacks.pgd import PGD
-from robust_flatness.config import ConfigError, TrainingSpec, TrainJob
+from robust_flatness.config import TrainJob
 from robust_flatness.data import Dataset
 from robust_flatness.data.augmentation import augment
-from robust_flatness.devices import out_of_memory, with_precision_on
-from robust_flatness.errors import TrainingError
+from robust_flatness.devices import with_precision_on
 from robust_flatness.files import canonical_json
 from robust_flatness.graphs import Graphs
 from robust_flatness.models import build_model
 from robust_flatness.models.checkpoint import Metadata, save_checkpoint
 from robust_flatness.models.inference import InferenceModel
 from robust_flatness.provenance import source_digest
-from robust_flatness.resumable import State, UnfinishedTraining, snapshot_name
 from robust_flatness.seeding import derive_seed, generator, stream_device
-from robust_flatness.tables.history import best_epoch, write_history
+from robust_flatness.tables.history import Row
 from robust_flatness.training.attack import TrainingAttack
 from robust_flatness.training.averaging import averaged_weights, recompute_statistics
 from robust_flatness.training.awp import WeightPerturbation
 from robust_flatness.training.batches import BatchPlan
+from robust_flatness.training.held_out import HeldOut
 from robust_flatness.training.label_noise import noisy_labels
 from robust_flatness.training.objectives import Batch, make_objective
 from robust_flatness.training.optimizers import (
@@ -39,125 +37,9 @@ from robust_flatness.training.optimizers import (
     optimizer_tensors,
     restore_optimizer,
 )
+from robust_flatness.training.pool import pool_of
 from robust_flatness.training.schedules import Schedule
 from robust_flatness.training.statistics import RunningStatistics
-
-Row = dict[str, float | int | str]
-#: Called after every epoch with the epochs done, the epochs in all, and the epoch's row of history.
-Progress = Callable[[int, int, Row], None]
-
-EVALUATION_BATCH = 256
-
-
-def train(
-    job: TrainJob,
-    dataset: Dataset,
-    directory: Path,
-    *,
-    device: str = "cpu",
-    pseudo_labels=None,
-    progress: Progress | None = None,
-    report: Callable[[str], None] = print,
-    all_snapshots: bool = True,
-    until: int | None = None,
-) -> None:
-    """Train `job` on `dataset` and write what comes of it to `directory`.
-
-    Written are `history.csv` and `checkpoints/{last,best,epoch-NNN}.safetensors`, all at the end:
-    until then, state and snapshots are kept in `directory/.resume`, from which an interrupted
-    training goes on to the bit-identical result. `best` is the first snapshot with the lowest RErr
-    on the early-stopping images. `pseudo_labels` are int labels [n] of the `unlabeled` split,
-    needed if `unlabeled_fraction` is set. `report` receives messages for the log. Without `all_snapshots`,
-    only `last` and `best` are written, and no more than these are kept on the way. With `until`, the
-    call ends once so many epochs are done; the next one goes on.
-
-    A second process in the same directory waits for the first and then takes over. A training that
-    has been finished is not done again: what is missing of its files is made from its snapshots.
-
-    Raises
-    ------
-    ConfigError
-        If settings exclude each other, or do not fit the data.
-    TrainingError
-        If the loss becomes NaN or infinite, or a file cannot be written. The last good epoch's state
-        is kept.
-    OutOfMemoryError
-        If a GPU's memory does not suffice. The last epoch's state is kept.
-    """
-    kept = f"The next run with the same settings goes on from the last epoch finished in {directory}."
-    with out_of_memory(job.training.batch_size, kept):
-        run = Training(job, dataset, device, pseudo_labels)
-        store = UnfinishedTraining(directory, run.fingerprint(dataset.checksum), report, all_snapshots)
-        _run(run, store, progress, until)
-
-
-def _run(run: "Training", store: UnfinishedTraining, progress: Progress | None, until: int | None) -> None:
-    directory = store.directory
-    try:
-        with store.locked():
-            rows = store.finished()
-            if rows is None:
-                rows = _train(run, store, progress, until)
-                if len(rows) < run.spec.epochs:
-                    return
-            else:
-                store.report(
-                    f"{directory}: this training has been finished; its files are made from its snapshots"
-                )
-            store.publish(run.spec.snapshot_epochs(), best_epoch(rows))
-            write_history(directory / "history.csv", rows)
-            store.finish(rows)
-    except OSError as error:
-        raise TrainingError(
-            f"{error.filename or directory}: {error.strerror or error}; the epochs saved so far are kept in "
-            f"{store.folder}, and the next run goes on from there"
-        ) from error
-
-
-def _train(
-    run: "Training", store: UnfinishedTraining, progress: Progress | None, until: int | None
-) -> list[Row]:
-    """Train from the stored state, or the beginning, until so many epochs are done (None: all); the rows of
-    the history."""
-    epochs, directory = run.spec.epochs, store.directory
-    state = store.load()
-    rows: list[Row] = []
-    if state is not None:
-        run.restore(state.tensors)
-        rows = state.notes["rows"]
-        store.report(f"{directory}: resumed after epoch {rows[-1]['epoch']}")
-    snapshots = set(run.spec.snapshot_epochs())
-    for epoch in range(len(rows), min(epochs, until or epochs)):
-        row = run.epoch(epoch)
-        _require_finite(run, row, rows, store, snapshots)
-        if epoch in snapshots:
-            row |= run.snapshot(epoch, store.snapshots / snapshot_name(epoch))
-        rows.append(row)
-        taken = sorted(snapshots & set(range(epoch + 1)))
-        needed = taken if store.all_snapshots else sorted({best_epoch(rows), taken[-1]})
-        store.save(State(run.state(), {"rows": rows}), needed)
-        if progress:
-            progress(epoch + 1, epochs, row)
-    return rows
-
-
-def _require_finite(
-    run: "Training", row: Row, rows: list[Row], store: UnfinishedTraining, snapshots: set
-) -> None:
-    if math.isfinite(row["train_loss"]) and run.finite():
-        return
-    taken = sorted(snapshots & set(range(len(rows))))
-    kept = (
-        f"the state after epoch {len(rows) - 1} and the snapshots up to epoch {taken[-1]} are kept in "
-        f"{store.folder}"
-        if taken
-        else "no epoch was finished before"
-    )
-    raise TrainingError(
-        f"variant {run.job.variant!r}, seed {run.job.seed}: the loss became NaN or infinite in epoch "
-        f"{row['epoch']} of {run.spec.epochs} (learning rate {row['learning_rate']:g}); {kept}. "
-        "A lower learning_rate usually helps (overrides in the experiment's YAML)"
-    )
 
 
 class Training:
@@ -178,21 +60,14 @@ class Training:
             dataset.pixels("train", device=device),
             dataset.labels("train", device=device),
         )
-        self.pool, self.pool_labels = _pool(dataset, spec, device, pseudo_labels)
+        self.pool, self.pool_labels = pool_of(dataset, spec, device, pseudo_labels)
         self.drawn_on = stream_device(device)
         self.plan = BatchPlan(
             len(self.labels), spec.batch_size, job.seed,
             len(self.pool_labels), spec.unlabeled_fraction, self.drawn_on,
         )  # fmt: skip
         self.schedule = Schedule(spec, self.plan.updates)
-        count = min(spec.history_examples, dataset.size("test"))
-        self.held_out = {
-            "early_stopping": (
-                dataset.images("early_stopping", device=device),
-                dataset.labels("early_stopping", device=device),
-            ),
-            "test": (dataset.images("test", count, device), dataset.labels("test", count, device)),
-        }
+        self.held_out = HeldOut(dataset, spec, job.seed, device)
 
         model = build_model(job.model, self.classes, self.mean, self.std, self._stream("initialisation"))
         self.model = model.to(self.device)
@@ -392,7 +267,7 @@ class Training:
         )
         save_checkpoint(path, model, metadata, durable=False)
         self.evaluator.refresh(model)
-        return self.evaluate()
+        return self.held_out.evaluate(self.evaluator)
 
     def _clean_batches(self, epoch: int) -> Iterator[Tensor]:
         """One epoch of augmented clean batches."""
@@ -400,34 +275,6 @@ class Training:
         plan = replace(self.plan, seed=derive_seed(self.job.seed, "statistics"))
         for _, indices in zip(range(plan.updates), plan.epoch(epoch), strict=False):
             yield augment(self.examples(*indices)[0], self.spec.augmentation, stream, self.mean)
-
-    def evaluate(self) -> Row:
-        """RLoss and RErr on the held-out images, by PGD with the baseline's radius and steps.
-
-        The same random starts at every snapshot, and for every variant with equal images.
-        """
-        spec = self.spec
-        row: Row = {}
-        for split, restarts in (("test", 1), ("early_stopping", spec.early_stopping_restarts)):
-            x, y = self.held_out[split]
-            attack = PGD(
-                spec.evaluation_epsilon,
-                spec.evaluation_step_size,
-                spec.evaluation_steps,
-                restarts,
-                precision=spec.precision,
-            )
-            found = attack(self.evaluator, x, y, EVALUATION_BATCH, self._stream("evaluation", split))
-            row[f"{split}_rloss"] = found.loss.mean().item()
-            row[f"{split}_rerr"] = 100 * found.error.cpu().double().mean().item()
-            if split == "test":
-                with torch.no_grad():
-                    correct = torch.cat([self.evaluator(part) for part in x.split(EVALUATION_BATCH)])
-                correct = correct.argmax(1) == y
-                # the mean over no example is NaN, and left empty in the file
-                row["test_correct_rloss"] = found.loss[correct].mean().item()
-                row["test_incorrect_rloss"] = found.loss[~correct].mean().item()
-        return row
 
     def fingerprint(self, data_checksum: str) -> str:
         """SHA-256 of everything the result depends on: source, job, data, pseudo-labels, versions,
@@ -466,27 +313,3 @@ class Training:
         restore_optimizer(self.optimizer, parts["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(parts["average"])
-
-
-def _pool(dataset: Dataset, spec: TrainingSpec, device: str, pseudo_labels) -> tuple[Tensor, Tensor]:
-    """Images, uint8, and pseudo-labels of the pool; none where it is not used."""
-    if not spec.unlabeled_fraction:
-        return dataset.pixels("unlabeled", 0, device), dataset.labels("train", 0, device)
-    if pseudo_labels is None:
-        raise ConfigError(
-            f"unlabeled_fraction: {spec.unlabeled_fraction} needs pseudo-labels of the unlabelled images; "
-            "make them with `robust-flatness pseudo-label`"
-        )
-    labels = torch.as_tensor(pseudo_labels).to(device)
-    size = dataset.size("unlabeled")
-    if labels.shape != (size,) or size == 0 or labels.is_floating_point():
-        raise ConfigError(
-            f"pseudo_labels: {labels.dtype} of shape {tuple(labels.shape)}; expected an integer label for "
-            f"each of the {size} unlabelled images"
-        )
-    if labels.min() < 0 or labels.max() >= dataset.classes:
-        raise ConfigError(
-            f"pseudo_labels: from {int(labels.min())} to {int(labels.max())}; "
-            f"allowed are 0 to {dataset.classes - 1}"
-        )
-    return dataset.pixels("unlabeled", device=device), labels.long()
