@@ -16,7 +16,8 @@ from pathlib import Path
 
 import torch
 
-from robust_flatness.attacks.pgd import PGD, better
+from robust_flatness.attacks.found import better
+from robust_flatness.attacks.pgd import PGD
 from robust_flatness.config import load_experiment, load_yaml
 from robust_flatness.data import load_dataset
 from robust_flatness.evaluation import evaluate_robustness

@@ -15,7 +15,7 @@
 # %%
 import numpy as np
 
-from robust_flatness.analysis.correlation import fit_line
+from robust_flatness.analysis.lines import fit_line
 from robust_flatness.plotting import curves, inputs, looks, scatter, style
 from robust_flatness.plotting.labels import place_labels
 

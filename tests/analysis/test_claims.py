@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from robust_flatness.analysis import claims
 from robust_flatness.analysis.claim_tests import FAILS, HOLDS, AnyTest
-from robust_flatness.analysis.correlation import coefficient
+from robust_flatness.analysis.coefficients import coefficient
 from robust_flatness.analysis.evidence import Evidence, early_stopping_pairs, kink
 from robust_flatness.config import ConfigError
 from robust_flatness.tables import aggregate, frames, printed, schema

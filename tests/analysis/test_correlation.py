@@ -7,14 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from robust_flatness.analysis.correlation import (
+from robust_flatness.analysis.coefficients import (
     coefficient,
-    correlate,
-    fit_line,
-    granulated,
-    partial,
-    permutation_p,
-    student_p,
     weighted_kendall,
     weighted_line,
     weighted_partial,
@@ -22,6 +16,8 @@ from robust_flatness.analysis.correlation import (
     weighted_ranks,
     weighted_spearman,
 )
+from robust_flatness.analysis.correlation import correlate, granulated, partial, permutation_p, student_p
+from robust_flatness.analysis.lines import fit_line
 
 
 @pytest.fixture

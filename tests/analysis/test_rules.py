@@ -10,7 +10,7 @@ import pytest
 
 from robust_flatness.analysis import claims
 from robust_flatness.analysis.claim_tests.hinge import fit_hinge
-from robust_flatness.analysis.correlation import weighted_line
+from robust_flatness.analysis.coefficients import weighted_line
 from robust_flatness.analysis.evidence import (
     Evidence,
     early_stopping_pairs,

@@ -7,7 +7,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from robust_flatness.attacks import PGD, project, random_start
-from robust_flatness.attacks.pgd import _Visited, cross_entropy
+from robust_flatness.attacks.pgd import cross_entropy
+from robust_flatness.attacks.visited import Visited
 from robust_flatness.config import ModelSpec
 from robust_flatness.models import build_model
 from robust_flatness.models.inference import InferenceModel
@@ -135,7 +136,7 @@ def test_no_input_of_an_example_is_looked_at_twice(model, data, precision):
 
 
 def test_an_input_seen_by_another_example_is_looked_at_again():
-    visited = _Visited(torch.zeros(2, 1, 2, 2), torch.tensor([0, 1]))
+    visited = Visited(torch.zeros(2, 1, 2, 2), torch.tensor([0, 1]))
     again = torch.zeros(3, 1, 2, 2)
     assert visited.new(again, torch.tensor([0, 2, 2])).tolist() == [1]
     different = torch.tensor([0.0, 1.0, 1.0]).view(3, 1, 1, 1).expand(3, 1, 2, 2)

@@ -14,7 +14,7 @@ from robust_flatness.config import TrainingSpec
 from robust_flatness.errors import FileError
 from robust_flatness.plotting import curves, inputs, looks, style, typeset
 from robust_flatness.plotting.labels import place_labels
-from robust_flatness.plotting.notebook import Layer
+from robust_flatness.plotting.layer import Layer
 from robust_flatness.tables import frames, importing, printed, schema
 
 OKABE_ITO = {"#000000", "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#545454"}

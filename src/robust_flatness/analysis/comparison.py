@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from robust_flatness.analysis.correlation import COEFFICIENTS as COEFFICIENTS_OF
+from robust_flatness.analysis.coefficients import COEFFICIENTS as COEFFICIENTS_OF
 from robust_flatness.analysis.correlation import Correlation, correlate, granulated, partial
 from robust_flatness.analysis.resampling import Interval, bca_interval, wider
 from robust_flatness.config.measures import Setting

@@ -1,112 +1,33 @@
-"""Correlations of flatness with robustness: coefficient, interval, p-value, and linear fits."""
+"""Correlations of flatness with robustness: coefficient, interval and p-value."""
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from robust_flatness.analysis.coefficients import (
+    COEFFICIENTS,
+    coefficient,
+    complete,
+    finite,
+    weighted_line,
+    weighted_partial,
+    weighted_ranks,
+)
 from robust_flatness.analysis.resampling import (
     LEVEL,
     RESAMPLES,
     UNKNOWN,
     Interval,
+    Statistic,
     bca_interval,
     p_value,
     permutations,
-    resampled_counts,
     signs,
     wider,
 )
-
-Coefficient = Callable[..., np.ndarray]
-
-
-def weighted_pearson(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Pearson's r of x [n] and y [n] with observation i counted `counts[b, i]` times: [B].
-
-    NaN where x or y does not vary.
-    """
-    # Centring first keeps the moments' differences accurate.
-    x, y = _standardised(x), _standardised(y)
-    moments = counts @ np.column_stack([x, y, x * x, y * y, x * y]) / counts.sum(axis=1, keepdims=True)
-    mean_x, mean_y, xx, yy, xy = moments.T
-    return _ratio(xy - mean_x * mean_y, xx - mean_x**2, yy - mean_y**2)
-
-
-def _standardised(x: np.ndarray) -> np.ndarray:
-    deviation = x - x.mean()
-    return deviation / (np.sqrt(np.mean(deviation**2)) or 1.0)
-
-
-def _ratio(covariance: np.ndarray, variance_x: np.ndarray, variance_y: np.ndarray) -> np.ndarray:
-    """Covariance over standard deviations. A resample of equal values varies by rounding only."""
-    varies = (variance_x > 1e-12) & (variance_y > 1e-12)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(varies, np.clip(covariance / np.sqrt(variance_x * variance_y), -1, 1), np.nan)
-
-
-def weighted_ranks(x: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Midranks [B, n] of x [n] in a sample that holds observation i `counts[b, i]` times.
-
-    The rank of a value is (number of smaller ones) + (number of equal ones + 1) / 2.
-    """
-    ahead = (x[:, None] < x).astype(float) + (x[:, None] == x) / 2
-    return counts @ ahead + 0.5
-
-
-def weighted_spearman(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Spearman's rho, Pearson's r of the midranks, with observation i counted `counts[b, i]` times:
-    [B]."""
-    total = counts.sum(axis=1, keepdims=True)
-    # Midranks of a sample of N have the mean (N + 1) / 2; in units of N, to compare with 1.
-    x, y = ((weighted_ranks(values, counts) - (total + 1) / 2) / total for values in (x, y))
-    weighted = counts * x
-    xy, xx = (np.einsum("bi,bi->b", weighted, values) for values in (y, x))
-    yy = np.einsum("bi,bi,bi->b", counts, y, y)
-    total = total[:, 0]
-    return _ratio(xy / total, xx / total, yy / total)
-
-
-def weighted_kendall(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Kendall's tau-b with observation i counted `counts[b, i]` times: [B].
-
-    With the signs s of all differences, tau-b = sum s_x s_y / sqrt(sum s_x^2 sum s_y^2).
-    """
-    of_x, of_y = (np.sign(values[:, None] - values) for values in (x, y))
-    both, in_x, in_y = (
-        np.einsum("bi,bi->b", counts @ pairs, counts) for pairs in (of_x * of_y, of_x**2, of_y**2)
-    )
-    total = counts.sum(axis=1) ** 2
-    return _ratio(both / total, in_x / total, in_y / total)
-
-
-#: The coefficients by name.
-COEFFICIENTS: dict[str, Coefficient] = {
-    "pearson": weighted_pearson,
-    "spearman": weighted_spearman,
-    "kendall": weighted_kendall,
-}
-
-
-def weighted_partial(
-    x: np.ndarray, y: np.ndarray, given: np.ndarray, counts: np.ndarray, kind: str = "pearson"
-) -> np.ndarray:
-    """Partial correlation of x and y given a third measure z, of resamples: [B].
-
-    (r_xy - r_xz r_yz) / sqrt((1 - r_xz^2) (1 - r_yz^2)) with Pearson's or Spearman's coefficient: the
-    correlation of what a line in z (in its ranks) leaves of x and of y.
-    """
-    weighted = COEFFICIENTS[kind]
-    xy, xz, yz = weighted(x, y, counts), weighted(x, given, counts), weighted(y, given, counts)
-    return _ratio(xy - xz * yz, 1 - xz**2, 1 - yz**2)
-
-
-def coefficient(x: Sequence[float], y: Sequence[float], kind: str = "pearson") -> float:
-    """Pearson's r, Spearman's rho or Kendall's tau-b of two samples; NaN with fewer than three
-    observations."""
-    x, y = np.asarray(x, float), np.asarray(y, float)
-    return float(COEFFICIENTS[kind](x, y, np.ones((1, len(x))))[0]) if len(x) > 2 else math.nan
 
 
 def permutation_p(
@@ -166,11 +87,6 @@ class Correlation:
         return wider(self.over_variants, self.over_families)
 
 
-def finite(*columns: Sequence[float]) -> np.ndarray:
-    """Where all columns have a value: [n] of bool."""
-    return np.all([np.isfinite(np.asarray(column, float)) for column in columns], axis=0)
-
-
 def correlate(
     x: Sequence[float],
     y: Sequence[float],
@@ -183,22 +99,15 @@ def correlate(
 ) -> Correlation:
     """Correlation of two measures over variants; rows where one is missing are left out. `test` asks
     for the permutation test."""
-    kept = finite(x, y)
-    x, y = np.asarray(x, float)[kept], np.asarray(y, float)[kept]
-    families = [family for family, keep in zip(families, kept, strict=True) if keep]
-
-    def statistic(counts: np.ndarray) -> np.ndarray:
-        return COEFFICIENTS[kind](x, y, counts)
-
-    settings = {"resamples": resamples, "level": level, "seed": seed}
-    return Correlation(
+    families = np.asarray(families, object)[finite(x, y)]
+    x, y = complete(x, y)
+    return _with_intervals(
+        lambda counts: COEFFICIENTS[kind](x, y, counts),
+        families,
+        {"resamples": resamples, "level": level, "seed": seed},
         kind=kind,
         value=coefficient(x, y, kind),
-        over_variants=bca_interval(statistic, len(x), **settings),
-        over_families=bca_interval(statistic, len(x), families, **settings),
         p=permutation_p(x, y, kind, resamples, seed) if test else math.nan,
-        n=len(x),
-        families=len(set(families)),
     )
 
 
@@ -216,10 +125,9 @@ def partial(
 
     p-value: what the third measure leaves of y is permuted (Freedman and Lane 1983).
     """
-    kept = finite(x, y, given)
-    x, y, given = (np.asarray(values, float)[kept] for values in (x, y, given))
-    families = [family for family, keep in zip(families, kept, strict=True) if keep]
-    n, once = len(x), np.ones((1, int(kept.sum())))
+    families = np.asarray(families, object)[finite(x, y, given)]
+    x, y, given = complete(x, y, given)
+    n, once = len(x), np.ones((1, len(x)))
 
     def statistic(counts: np.ndarray) -> np.ndarray:
         return weighted_partial(x, y, given, counts, kind)
@@ -234,15 +142,27 @@ def partial(
             intercept, slope = weighted_line(values[2], value, once)
             left.append(value - intercept - slope * values[2])
         p = permutation_p(*left, "pearson", resamples, seed) if np.all(np.isfinite(left)) else math.nan
-    settings = {"resamples": resamples, "level": level, "seed": seed}
-    return Correlation(
+    return _with_intervals(
+        statistic,
+        families,
+        {"resamples": resamples, "level": level, "seed": seed},
         kind=kind,
         value=float(statistic(once)[0]) if n > 3 else math.nan,
-        over_variants=bca_interval(statistic, n, **settings),
-        over_families=bca_interval(statistic, n, families, **settings),
         p=p,
-        n=n,
+    )
+
+
+def _with_intervals(
+    statistic: Statistic, families: Sequence, settings: dict[str, float], **known: Any
+) -> Correlation:
+    """The correlation of which `known` is all but its intervals, those of `statistic` over variants and
+    over families."""
+    return Correlation(
+        over_variants=bca_interval(statistic, len(families), **settings),
+        over_families=bca_interval(statistic, len(families), families, **settings),
+        n=len(families),
         families=len(set(families)),
+        **known,
     )
 
 
@@ -269,9 +189,8 @@ def granulated(
     are left out. The interval is over families, p is of random signs of their coefficients; `n` counts
     variants, `families` those that carry it.
     """
-    kept = finite(x, y)
-    x, y = np.asarray(x, float)[kept], np.asarray(y, float)[kept]
-    families = np.asarray(families, object)[kept]
+    families = np.asarray(families, object)[finite(x, y)]
+    x, y = complete(x, y)
     at = families == baseline
     taus, used = [], at.copy()
     for family in numeric:
@@ -300,51 +219,3 @@ def granulated(
         n=int(used.sum()),
         families=count,
     )
-
-
-def weighted_line(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Least-squares intercept and slope of y = a + b x, observation i counted `counts[b, i]`
-    times: [B] each; NaN where x does not vary."""
-    total = counts.sum(axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean_x, mean_y = counts @ x / total, counts @ y / total
-        variance = counts @ (x * x) / total - mean_x**2
-        slope = (counts @ (x * y) / total - mean_x * mean_y) / variance
-    slope = np.where(variance > 1e-12 * max(float(np.var(x)), 1e-300), slope, np.nan)
-    return mean_y - slope * mean_x, slope
-
-
-@dataclass(frozen=True)
-class Line:
-    """A least-squares line with a pointwise bootstrap band, on a grid of x."""
-
-    x: np.ndarray
-    y: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    slope: float
-
-
-def fit_line(
-    x: Sequence[float],
-    y: Sequence[float],
-    resamples: int = 999,
-    level: float = LEVEL,
-    seed: int = 0,
-    points: int = 50,
-) -> Line | None:
-    """Line through the points, band from the percentiles of lines through resampled variants.
-
-    None with fewer than three points or without variation in x.
-    """
-    kept = finite(x, y)
-    x, y = np.asarray(x, float)[kept], np.asarray(y, float)[kept]
-    if len(x) < 3 or np.ptp(x) == 0:
-        return None
-    grid = np.linspace(x.min(), x.max(), points)
-    intercept, slope = weighted_line(x, y, np.ones((1, len(x))))
-    intercepts, slopes = weighted_line(x, y, resampled_counts(len(x), resamples, seed))
-    lines = intercepts[:, None] + slopes[:, None] * grid
-    lines = lines[np.isfinite(slopes)]
-    low, high = np.quantile(lines, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return Line(grid, intercept[0] + slope[0] * grid, low, high, float(slope[0]))

@@ -34,10 +34,6 @@ class Interval(NamedTuple):
     def width(self) -> float:
         return self.high - self.low
 
-    def excludes(self, value: float = 0.0) -> bool:
-        """Whether `value` lies outside."""
-        return self.low > value or self.high < value
-
 
 UNKNOWN = Interval(math.nan, math.nan)
 

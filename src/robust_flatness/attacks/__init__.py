@@ -1,5 +1,6 @@
 """Attacks on the inputs of a classifier."""
 
-from robust_flatness.attacks.pgd import PGD, Found, project, random_start
+from robust_flatness.attacks.found import Found
+from robust_flatness.attacks.pgd import PGD, project, random_start
 
 __all__ = ["PGD", "Found", "project", "random_start"]

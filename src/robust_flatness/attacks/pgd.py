@@ -9,6 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from robust_flatness.attacks.found import (
+    Found,
+    are_labels,
+    better,
+    margin,
+    misclassified,
+    updated,
+)
+from robust_flatness.attacks.visited import Visited
 from robust_flatness.errors import ConfigError, MeasurementWarning
 from robust_flatness.inputs import are_probabilities, checked_images, labels, require_finite
 from robust_flatness.isolation import isolated
@@ -54,25 +63,6 @@ def random_start(x: Tensor, epsilon: float, generator: torch.Generator) -> Tenso
     """
     noise = torch.rand(x.shape, dtype=x.dtype, device=generator.device, generator=generator)
     return project(x + noise.to(x.device).mul_(2).sub_(1).mul_(epsilon), x, epsilon)
-
-
-@dataclass(frozen=True)
-class Found:
-    """What an attack found, per example.
-
-    Attributes
-    ----------
-    x_adv
-        The inputs of highest loss, [n, ...].
-    loss
-        Their losses, [n]: the highest over all iterates and restarts.
-    error
-        [n], True where any iterate is misclassified; None where the targets are no labels.
-    """
-
-    x_adv: Tensor
-    loss: Tensor
-    error: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -179,7 +169,7 @@ class PGD:
             examples = torch.arange(n, device=x.device).repeat(count)
             here = self.from_starts(net, x, y, starts, examples, batch_size or n, loss, flat)
             for restart in range(count):
-                found = better(found, _rows(here, slice(restart * n, (restart + 1) * n)))
+                found = better(found, here.rows(slice(restart * n, (restart + 1) * n)))
         require_finite(found.loss, "under PGD")
         _warn_of_zero_gradients(torch.cat(flat))
         return found
@@ -197,8 +187,8 @@ class PGD:
         parts = []
         for part in batches(len(x), batch_size):
             logits = net.logits(x[part])
-            parts.append(Found(x[part], loss(logits, y[part]), _errors(logits, y[part])))
-        return _concatenated(parts)
+            parts.append(Found(x[part], loss(logits, y[part]), misclassified(logits, y[part])))
+        return Found.joined(parts)
 
     def losses(self, net: Network, x: Tensor, y: Tensor, start: Tensor) -> Tensor:
         """Highest cross-entropy of each example over the iterates from `start`, [n], for one batch."""
@@ -235,7 +225,7 @@ class PGD:
                 losses, signs = loss(logits, y), None
         else:
             logits, losses, signs = self.gradient_signs(net, x_adv, y, loss)
-        return Found(x_adv, losses, _errors(logits, y)), logits, signs
+        return Found(x_adv, losses, misclassified(logits, y)), logits, signs
 
     def gradient_signs(
         self, net: Network, x_adv: Tensor, y: Tensor, loss: Loss
@@ -289,17 +279,17 @@ class PGD:
         low, high = bounds(x, self.epsilon)
         batch_size = passing(net, batch_size)
         current, going, of = starts, torch.arange(len(starts), device=x.device), examples
-        visited = _Visited(starts, of)
+        visited = Visited(starts, of)
         found = widest = None
         for step in told(range(self.steps + 1), "step"):
             looks = [
                 self._look(net, current[part], y[of[part]], loss, last=step == self.steps)
                 for part in told([*batches(len(going), batch_size)], "batch")
             ]
-            found = _updated(found, _concatenated([here for here, _, _ in looks]), going)
-            if self.precision != "float32" and _are_labels(y):
+            found = updated(found, Found.joined([here for here, _, _ in looks]), going)
+            if self.precision != "float32" and are_labels(y):
                 margins = margin(torch.cat([logits for _, logits, _ in looks]), y[of])
-                widest = _updated(widest, Found(current, margins, margins > 0), going)
+                widest = updated(widest, Found(current, margins, margins > 0), going)
             if step == self.steps:
                 break
             signs = torch.cat([signs for _, _, signs in looks])
@@ -320,34 +310,6 @@ class PGD:
         )
 
 
-class _Visited:
-    """The inputs that each example has come to, as fingerprints of 64 bits."""
-
-    def __init__(self, inputs: Tensor, examples: Tensor):
-        random = torch.Generator().manual_seed(0)
-        factors = torch.randint(-(2**63), 2**63 - 1, (inputs[0].numel() + 1,), generator=random) | 1
-        self._factors = factors.to(inputs.device)
-        self._seen = self._fingerprints(inputs, examples)
-
-    def new(self, inputs: Tensor, examples: Tensor) -> Tensor:
-        """Indices of the inputs that their example comes to for the first time; all are noted."""
-        prints = self._fingerprints(inputs, examples)
-        ordered, order = prints.sort(stable=True)
-        known = torch.isin(prints, self._seen)
-        known[order[1:]] |= ordered[1:] == ordered[:-1]
-        self._seen = torch.cat([self._seen, prints])
-        return (~known).nonzero().flatten()
-
-    def _fingerprints(self, inputs: Tensor, examples: Tensor) -> Tensor:
-        """Linear in the bits of the values, twice, with a mixing step in between, modulo 2^64."""
-        values = inputs.detach().contiguous().flatten(1)
-        integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}[values.element_size()]
-        bits = values.view(integers).long()
-        mixed = bits * self._factors[:-1]
-        mixed = (mixed ^ (mixed >> 29)) * self._factors[:-1]
-        return mixed.sum(1) + examples * self._factors[-1]
-
-
 def batches(n: int, batch_size: int | None) -> Iterator[slice]:
     """Slices of at most `batch_size` of `n` examples (None: all in one)."""
     size = batch_size or max(n, 1)
@@ -359,40 +321,6 @@ def passing(net: Network, batch_size: int) -> int:
     return min(batch_size, getattr(net, "at_once", None) or batch_size)
 
 
-def better(old: Found | None, new: Found) -> Found:
-    """Per example the one of higher loss; an error in either is one. `None` is no attack."""
-    if old is None:
-        return new
-    higher = (new.loss > old.loss) | new.loss.isnan()  # NaN stays, and is found out at the end
-    shape = (-1,) + (1,) * (new.x_adv.ndim - 1)
-    return Found(
-        torch.where(higher.view(shape), new.x_adv, old.x_adv),
-        torch.where(higher, new.loss, old.loss),
-        None if new.error is None else old.error | new.error,
-    )
-
-
-def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """Highest logit of another class minus that of the label, [n]: above 0 where misclassified."""
-    own = logits.gather(1, y[:, None])
-    return (logits.scatter(1, y[:, None], -torch.inf).amax(1, keepdim=True) - own)[:, 0]
-
-
-def _rows(found: Found, rows: slice | Tensor) -> Found:
-    return Found(found.x_adv[rows], found.loss[rows], None if found.error is None else found.error[rows])
-
-
-def _updated(old: Found | None, new: Found, rows: Tensor) -> Found:
-    """`old` with its `rows` replaced by the better of theirs and `new`; `new` if there is no old."""
-    if old is None:
-        return replace(new, x_adv=new.x_adv.clone())
-    best = better(_rows(old, rows), new)
-    old.x_adv[rows], old.loss[rows] = best.x_adv, best.loss
-    if old.error is not None:
-        old.error[rows] = best.error
-    return old
-
-
 def _warn_of_zero_gradients(flat: Tensor) -> None:
     count = int(flat.sum())
     if count:
@@ -402,22 +330,3 @@ def _warn_of_zero_gradients(flat: Tensor) -> None:
             MeasurementWarning,
             stacklevel=4,
         )
-
-
-def _are_labels(y: Tensor) -> bool:
-    return y.ndim == 1 and not y.is_floating_point()
-
-
-def _errors(logits: Tensor, y: Tensor) -> Tensor | None:
-    return logits.argmax(dim=1) != y if _are_labels(y) else None
-
-
-def _concatenated(parts: list[Found]) -> Found:
-    if len(parts) == 1:
-        return parts[0]
-    errors = [part.error for part in parts]
-    return Found(
-        torch.cat([part.x_adv for part in parts]),
-        torch.cat([part.loss for part in parts]),
-        None if errors[0] is None else torch.cat(errors),
-    )

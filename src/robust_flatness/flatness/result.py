@@ -6,7 +6,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from robust_flatness.attacks.pgd import PGD, batches, better, cross_entropy
+from robust_flatness.attacks.found import better
+from robust_flatness.attacks.pgd import PGD, batches, cross_entropy
 from robust_flatness.inputs import require_finite
 from robust_flatness.models.inference import InferenceModel
 from robust_flatness.progress import stage

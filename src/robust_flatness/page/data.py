@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 
 from robust_flatness.plotting import looks
-from robust_flatness.plotting.notebook import Layer, Notebook
+from robust_flatness.plotting.layer import Layer
+from robust_flatness.plotting.notebook import Notebook
 from robust_flatness.tables import aggregate, schema
 from robust_flatness.tables.rows import read_rows
 

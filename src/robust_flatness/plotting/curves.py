@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
 from robust_flatness.plotting import looks, style
-from robust_flatness.plotting.notebook import Layer
+from robust_flatness.plotting.layer import Layer
 from robust_flatness.tables import aggregate, frames
 
 EPOCH = "normalised_epoch"

@@ -8,10 +8,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from robust_flatness.analysis.correlation import coefficient, correlate, finite, fit_line
+from robust_flatness.analysis.coefficients import coefficient, finite
+from robust_flatness.analysis.correlation import correlate
+from robust_flatness.analysis.lines import fit_line
 from robust_flatness.plotting import looks, style
 from robust_flatness.plotting.labels import place_labels
-from robust_flatness.plotting.notebook import Layer, Notebook, Saved
+from robust_flatness.plotting.layer import Layer
+from robust_flatness.plotting.notebook import Notebook, Saved
 from robust_flatness.tables import aggregate, schema
 
 MARKER_AREA = 22

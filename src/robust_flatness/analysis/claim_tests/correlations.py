@@ -21,7 +21,8 @@ from robust_flatness.analysis.claim_tests.base import (
     too_few,
     wider_interval,
 )
-from robust_flatness.analysis.correlation import COEFFICIENTS, correlate, finite, weighted_ranks
+from robust_flatness.analysis.coefficients import COEFFICIENTS, finite, weighted_ranks
+from robust_flatness.analysis.correlation import correlate
 from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.analysis.resampling import p_value, signs
 from robust_flatness.tables import aggregate, schema

@@ -23,8 +23,9 @@ from robust_flatness.analysis.claim_tests.base import (
     noted,
     too_few,
 )
+from robust_flatness.analysis.coefficients import COEFFICIENTS
 from robust_flatness.analysis.comparison import candidates
-from robust_flatness.analysis.correlation import COEFFICIENTS, partial
+from robust_flatness.analysis.correlation import partial
 from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.analysis.resampling import Interval, membership, resampled_counts
 from robust_flatness.config import Positive, Real

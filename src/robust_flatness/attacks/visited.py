@@ -1,0 +1,32 @@
+"""Which inputs an attack has looked at."""
+
+import torch
+from torch import Tensor
+
+
+class Visited:
+    """The inputs that each example has come to, as fingerprints of 64 bits."""
+
+    def __init__(self, inputs: Tensor, examples: Tensor):
+        random = torch.Generator().manual_seed(0)
+        factors = torch.randint(-(2**63), 2**63 - 1, (inputs[0].numel() + 1,), generator=random) | 1
+        self._factors = factors.to(inputs.device)
+        self._seen = self._fingerprints(inputs, examples)
+
+    def new(self, inputs: Tensor, examples: Tensor) -> Tensor:
+        """Indices of the inputs that their example comes to for the first time; all are noted."""
+        prints = self._fingerprints(inputs, examples)
+        ordered, order = prints.sort(stable=True)
+        known = torch.isin(prints, self._seen)
+        known[order[1:]] |= ordered[1:] == ordered[:-1]
+        self._seen = torch.cat([self._seen, prints])
+        return (~known).nonzero().flatten()
+
+    def _fingerprints(self, inputs: Tensor, examples: Tensor) -> Tensor:
+        """Linear in the bits of the values, twice, with a mixing step in between, modulo 2^64."""
+        values = inputs.detach().contiguous().flatten(1)
+        integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}[values.element_size()]
+        bits = values.view(integers).long()
+        mixed = bits * self._factors[:-1]
+        mixed = (mixed ^ (mixed >> 29)) * self._factors[:-1]
+        return mixed.sum(1) + examples * self._factors[-1]
