@@ -11,9 +11,9 @@ import time
 import pytest
 import torch
 
-from robust_flatness import resumable
 from robust_flatness.errors import FileError
-from robust_flatness.resumable import StateFile, Unfinished, locked
+from robust_flatness.resumable import StateFile, Unfinished, lock
+from robust_flatness.resumable.lock import locked
 
 IDENTITY = {"spec": {"xi": 0.5}, "seed": 0}
 
@@ -68,7 +68,7 @@ def test_a_job_that_was_finished_unseen_is_not_measured_again(tmp_path):
 
 def test_other_source_measures_again(tmp_path, monkeypatch):
     interrupted(tmp_path)
-    monkeypatch.setattr("robust_flatness.resumable.source_digest", lambda: "other")
+    monkeypatch.setattr("robust_flatness.resumable.measure.source_digest", lambda: "other")
     unfinished = job(tmp_path)
     with unfinished.locked([]):
         assert unfinished.get("a", lambda: 7) == 7
@@ -179,7 +179,7 @@ HOLDER = textwrap.dedent(
     def flock(*_):
         raise OSError(int(sys.argv[2]), "not here")
     fcntl.flock = flock
-    from robust_flatness.resumable import locked
+    from robust_flatness.resumable.lock import locked
     with locked(Path(sys.argv[1]), "waits", print):
         print("holding", flush=True)
         time.sleep(float(sys.argv[3]))
@@ -220,7 +220,7 @@ def test_without_flock_a_dead_process_is_taken_over(tmp_path, no_flock):
     with locked(tmp_path, "another process holds it", said.append) as waited:
         assert waited
         assert holder.wait(10) == 9
-    assert 0.3 < time.monotonic() - start < resumable.LEASE / 3
+    assert 0.3 < time.monotonic() - start < lock.LEASE / 3
     assert "another process holds it; waiting" in said[1]
     holder.stdout.close()
 
@@ -232,14 +232,14 @@ def test_without_flock_a_dead_machine_is_taken_over(tmp_path, monkeypatch):
         raise OSError(errno.ENOSYS, "not here")
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    monkeypatch.setattr(resumable, "LEASE", 2.0)
+    monkeypatch.setattr(lock, "LEASE", 2.0)
     elsewhere = f"import socket\nsocket.gethostname = lambda: 'elsewhere'\n{HOLDER}"
     code = elsewhere.replace(
-        "with locked", "import robust_flatness.resumable as r; r.LEASE = 2.0\nwith locked"
+        "with locked", "import robust_flatness.resumable.lock as r; r.LEASE = 2.0\nwith locked"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path), str(errno.ENOSYS), "0"], check=False)
     assert "elsewhere" in (tmp_path / "lock-lease").read_text()
     start = time.monotonic()
     with locked(tmp_path, "waits", lambda text: None) as waited:
         assert waited
-    assert time.monotonic() - start >= resumable.LEASE
+    assert time.monotonic() - start >= lock.LEASE

@@ -14,11 +14,11 @@ from robust_flatness.errors import ConfigError, MeasurementWarning
 from robust_flatness.graphs import Graphs
 from robust_flatness.inputs import check_classes
 from robust_flatness.isolation import isolated
+from robust_flatness.models.agreement import aliased, equal, equal_gradients
 from robust_flatness.models.convolution import channels_last_strides
 from robust_flatness.models.copying import (
     Borrowed,
     evaluation_copy,
-    memory_of,
     named_tensors,
     outcome,
     outcome_at,
@@ -370,7 +370,7 @@ class InferenceModel(nn.Module):
 
     def _agrees(self, x: Tensor, expected: Tensor) -> bool:
         try:
-            return _equal(self._call(self._functions["float32"], x), expected)
+            return equal(self._call(self._functions["float32"], x), expected)
         except RuntimeError:  # .view() of a tensor whose layout it did not expect
             return False
 
@@ -387,7 +387,7 @@ class InferenceModel(nn.Module):
                 f"model: output {tuple(alone.shape)} for inputs {tuple(x[:1].shape)}; "
                 "it must be logits [n, K] for a single input, too"
             )
-        if not _equal(alone, expected[:1]):
+        if not equal(alone, expected[:1]):
             _warn(
                 "the logits of an example depend on the others of its batch (batch norm without running "
                 "statistics?): the numbers depend on the batch size"
@@ -417,7 +417,7 @@ class InferenceModel(nn.Module):
         before = {name: tensor.detach().clone() for name, tensor in self._own.items()}
         g = torch.Generator().manual_seed(0)
         moved = {name: before[name] * (0.9 + 0.2 * torch.rand((), generator=g).item()) for name in names}
-        moved = _aliased(model, moved)
+        moved = aliased(model, moved)
         with isolated(seed=0):
             expected = outcome_at(model, before | moved, x)
         for attempt in range(2):
@@ -426,7 +426,7 @@ class InferenceModel(nn.Module):
                 with isolated(seed=0):
                     call = partial(self._call, self._functions["float32"])
                     found = outcome(call, x, expected[1] is not None)
-                same = _equal(found[0], expected[0]) and _equal_gradients(found[1], expected[1])
+                same = equal(found[0], expected[0]) and equal_gradients(found[1], expected[1])
             except Exception:  # functional_call of a module that does not suit it
                 same = False
             if same:
@@ -444,35 +444,8 @@ class InferenceModel(nn.Module):
         self.refresh(before)
 
 
-def _aliased(model: nn.Module, moved: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Parameters that lie at one place in memory have one value."""
-    first: dict[tuple, str] = {}
-    for name, parameter in model.named_parameters():
-        key = memory_of(parameter)
-        if name in moved and key is not None:
-            moved[name] = moved[first.setdefault(key, name)].as_strided(parameter.shape, parameter.stride())
-    return moved
-
-
 def _has_convolutions(network: nn.Module | None) -> bool:
     return network is not None and any(isinstance(m, nn.Conv2d) for m in network.modules())
-
-
-def _equal(found: Tensor, expected: Tensor) -> bool:
-    """Whether logits are equal up to rounding; NaN equals NaN."""
-    if found.shape != expected.shape:
-        return False
-    finite = expected[expected.isfinite()]
-    size = finite.abs().max().item() if finite.numel() else 1.0
-    tolerance = min(1e3 * torch.finfo(expected.dtype).eps, 0.1) * max(size, 1.0)
-    return torch.allclose(found, expected, rtol=0, atol=tolerance, equal_nan=True)
-
-
-def _equal_gradients(found: Tensor | None, expected: Tensor | None) -> bool:
-    if found is None or expected is None:
-        return found is expected
-    scale = expected.abs().max().item()
-    return scale == 0 or _equal(found / scale, expected / scale)
 
 
 def _warn_of_probabilities(logits: Tensor) -> None:

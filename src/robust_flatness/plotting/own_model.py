@@ -15,7 +15,7 @@ from robust_flatness.files import atomic_path
 from robust_flatness.measuring.place import Others, epsilon_of, shown
 from robust_flatness.plotting import looks, scatter, style
 from robust_flatness.plotting.labels import place_labels
-from robust_flatness.plotting.notebook import Layer
+from robust_flatness.plotting.layer import Layer
 from robust_flatness.tables import aggregate
 
 AXES = ("avg_flatness_rloss", "test_rloss_pgd")

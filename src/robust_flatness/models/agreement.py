@@ -1,0 +1,34 @@
+"""Whether two functions of a network's weights are the same one."""
+
+import torch
+from torch import Tensor, nn
+
+from robust_flatness.models.copying import memory_of
+
+
+def equal(found: Tensor, expected: Tensor) -> bool:
+    """Whether logits are equal up to rounding; NaN equals NaN."""
+    if found.shape != expected.shape:
+        return False
+    finite = expected[expected.isfinite()]
+    size = finite.abs().max().item() if finite.numel() else 1.0
+    tolerance = min(1e3 * torch.finfo(expected.dtype).eps, 0.1) * max(size, 1.0)
+    return torch.allclose(found, expected, rtol=0, atol=tolerance, equal_nan=True)
+
+
+def equal_gradients(found: Tensor | None, expected: Tensor | None) -> bool:
+    """Whether gradients, where there are any, are equal up to rounding at their size."""
+    if found is None or expected is None:
+        return found is expected
+    scale = expected.abs().max().item()
+    return scale == 0 or equal(found / scale, expected / scale)
+
+
+def aliased(model: nn.Module, moved: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Parameters that lie at one place in memory have one value."""
+    first: dict[tuple, str] = {}
+    for name, parameter in model.named_parameters():
+        key = memory_of(parameter)
+        if name in moved and key is not None:
+            moved[name] = moved[first.setdefault(key, name)].as_strided(parameter.shape, parameter.stride())
+    return moved

@@ -1,0 +1,156 @@
+"""What an interrupted training has finished."""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from robust_flatness.errors import FileError
+from robust_flatness.files import atomic_path, write_text
+from robust_flatness.models.checkpoint import load_checkpoint
+from robust_flatness.resumable.lock import Report, locked
+from robust_flatness.resumable.state import State, StateFile
+
+
+def snapshot_name(epoch: int) -> str:
+    """File name of the snapshot after `epoch`."""
+    return f"epoch-{epoch:03d}.safetensors"
+
+
+class UnfinishedTraining:
+    """State of one training in `directory`. Use the methods inside `locked` only.
+
+    .resume/state         as of the last finished epoch
+    .resume/checkpoints/  the snapshots so far
+    .resume/finished      fingerprint, history and snapshots of the training that was published last
+
+    `fingerprint` identifies everything that the training depends on; state of another fingerprint
+    is discarded. `report` takes messages for the log. Without `all_snapshots`, the best and the last
+    snapshot alone are kept, as copies under their names, and in `.resume`.
+    """
+
+    def __init__(self, directory: Path, fingerprint: str, report: Report, all_snapshots: bool = True):
+        self.directory = Path(directory)
+        self.fingerprint = fingerprint
+        self.report = report
+        self.all_snapshots = all_snapshots
+        self.folder = self.directory / ".resume"
+        self.state = StateFile(self.folder / "state", fingerprint)
+        self.snapshots = self.folder / "checkpoints"
+        self._published = self.directory / "checkpoints"
+        self._finished = self.folder / "finished"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the lock; another process that holds it is waited for."""
+        with locked(self.folder, "another process is training here", self.report):
+            yield
+
+    def finished(self) -> list[dict[str, Any]] | None:
+        """The history of this very training, if it has been finished and its snapshots are whole.
+
+        Its declared outputs may be gone: a workflow deletes those of a job whose end it has not seen.
+        """
+        try:
+            content = json.loads(self._finished.read_text(encoding="utf-8"))
+            if content["fingerprint"] != self.fingerprint:
+                return None
+            if self.all_snapshots and not content["all_snapshots"]:
+                return None
+            for name, digest in content["snapshots"].items():
+                if load_checkpoint(self._kept(name)).metadata.sha256 != digest:
+                    return None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, FileError):
+            return None
+        return content["rows"]
+
+    def load(self) -> State | None:
+        """The last finished epoch's state; None to start from the beginning.
+
+        State that is damaged, belongs to another training or lacks a snapshot is discarded with a
+        message.
+        """
+        for path in (*self.folder.glob(".*.tmp"), *self.snapshots.glob(".*.tmp")):
+            path.unlink(missing_ok=True)
+        try:
+            state = self.state.load()
+            for epoch in state.notes.pop("snapshots") if state else ():
+                load_checkpoint(self.snapshots / snapshot_name(epoch))
+        except FileError as problem:
+            self.report(f"{self.state.path}: {problem}; training starts from the beginning")
+            self.clear()
+            return None
+        return state
+
+    def save(self, state: State, snapshots: Iterable[int]) -> None:
+        """Replace the state, whole or not at all; `snapshots` are the epochs of those it needs."""
+        epochs = list(snapshots)
+        self.state.save(state.tensors, {**state.notes, "snapshots": epochs})
+        if not self.all_snapshots:
+            self._drop_others(map(snapshot_name, epochs))
+
+    def _drop_others(self, names: Iterable[str]) -> None:
+        for path in set(self.snapshots.glob("epoch-*.safetensors")) - {self.snapshots / n for n in names}:
+            path.unlink()
+
+    def _kept(self, name: str) -> Path:
+        """Where a snapshot of a training that may be finished lies."""
+        path = self.snapshots / name
+        return path if path.exists() else self._published / name
+
+    def publish(self, epochs: Iterable[int], best: int) -> None:
+        """Put the snapshots of `epochs`, `best` and `last` into `<directory>/checkpoints`.
+
+        The snapshots stay in the store as well, until `finish`; those that are not there any more
+        have been published.
+        """
+        epochs, target = sorted(epochs), self._published
+        target.mkdir(parents=True, exist_ok=True)
+        named = {"best": snapshot_name(best), "last": snapshot_name(epochs[-1])}
+        wanted = {snapshot_name(epoch) for epoch in epochs} if self.all_snapshots else set(named.values())
+        other = self.snapshots if self.all_snapshots else target
+        for name in wanted:
+            if (other / name).exists():
+                _link(other / name, self._home / name)
+        for name, snapshot in named.items():
+            with atomic_path(target / f"{name}.safetensors") as temporary:
+                shutil.copyfile(self._home / snapshot, temporary)
+        for path in (*target.glob("epoch-*.safetensors"), *target.glob(".*.tmp")):
+            if not self.all_snapshots or path.name not in wanted:
+                path.unlink()
+
+    def finish(self, rows: list[dict[str, Any]]) -> None:
+        """Everything is published: note the history, drop what is not needed to publish it again."""
+        snapshots = {
+            path.name: load_checkpoint(path).metadata.sha256
+            for path in sorted(self._home.glob("epoch-*.safetensors"))
+        }
+        content = {"fingerprint": self.fingerprint, "rows": rows, "snapshots": snapshots}
+        write_text(self._finished, json.dumps(content | {"all_snapshots": self.all_snapshots}))
+        if self.all_snapshots:
+            self.clear()
+        else:
+            self.state.path.unlink(missing_ok=True)
+
+    @property
+    def _home(self) -> Path:
+        """Where the snapshots of a finished training stay."""
+        return self._published if self.all_snapshots else self.snapshots
+
+    def clear(self) -> None:
+        """Remove state and snapshots; the state first, so that none is left without snapshots."""
+        self.state.path.unlink(missing_ok=True)
+        shutil.rmtree(self.snapshots, ignore_errors=True)
+
+
+def _link(source: Path, target: Path) -> None:
+    """`target` as a second name of `source`, or a copy where the file system has no links."""
+    with atomic_path(target) as temporary:
+        temporary.unlink()
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
