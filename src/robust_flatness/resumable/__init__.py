@@ -11,8 +11,9 @@ depends on; damaged or foreign state is never taken up.
     .resume/...           state, described at each class
 """
 
+from robust_flatness.resumable.lock import Report
 from robust_flatness.resumable.measure import Unfinished, kept
 from robust_flatness.resumable.state import State, StateFile
 from robust_flatness.resumable.training import UnfinishedTraining, snapshot_name
 
-__all__ = ["State", "StateFile", "Unfinished", "UnfinishedTraining", "kept", "snapshot_name"]
+__all__ = ["Report", "State", "StateFile", "Unfinished", "UnfinishedTraining", "kept", "snapshot_name"]
