@@ -16,8 +16,8 @@
 # %%
 import pandas as pd
 
-from robust_flatness.analysis.claim_tests.hinge import fitted
 from robust_flatness.analysis.evidence import kink
+from robust_flatness.analysis.hinge import fitted
 from robust_flatness.plotting import inputs, scatter, style
 from robust_flatness.tables import aggregate, schema
 

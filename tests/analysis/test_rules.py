@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 
 from robust_flatness.analysis import claims
-from robust_flatness.analysis.claim_tests.hinge import fit_hinge
 from robust_flatness.analysis.coefficients import weighted_line
 from robust_flatness.analysis.evidence import (
     Evidence,
     early_stopping_pairs,
     improved_by_early_stopping,
 )
+from robust_flatness.analysis.hinge import fit_hinge
 from robust_flatness.tables import frames
 
 LN_K = math.log(10)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from robust_flatness.flatness import hessian, hessian_eigenvalues, scale_convolutions
+from robust_flatness.flatness import hessian_eigenvalues, scale_convolutions, spectrum
 
 
 def network(*, activation=nn.Tanh):
@@ -23,7 +23,7 @@ def network(*, activation=nn.Tanh):
 def method(request, monkeypatch):
     """The matrix of a small network as a whole, and as if it were a large one."""
     if request.param == "Lanczos":
-        monkeypatch.setattr(hessian, "DENSE", 0)
+        monkeypatch.setattr(spectrum, "DENSE", 0)
     return request.param
 
 

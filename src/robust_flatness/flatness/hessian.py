@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from robust_flatness.attacks.pgd import batches, cross_entropy
 from robust_flatness.errors import ConfigError, MeasurementWarning, NonFiniteError
 from robust_flatness.flatness.neighborhood import real_parts
+from robust_flatness.flatness.spectrum import extremes
 from robust_flatness.inputs import checked_inputs, require_finite
 from robust_flatness.isolation import isolated
 from robust_flatness.models.derivatives import twice_differentiable
@@ -17,10 +18,6 @@ from robust_flatness.models.inference import InferenceModel
 from robust_flatness.progress import counted
 from robust_flatness.seeding import derive_seed
 
-#: Up to this many weights the matrix is computed as a whole.
-DENSE = 256
-#: Restarts of Lanczos' method, each about 16 products with the Hessian, before tolerances are relaxed.
-RESTARTS = 100
 #: Graphs of the gradient are kept for all products if they take at most so many bytes.
 KEPT_BYTES = 2**31
 
@@ -114,7 +111,7 @@ def hessian_eigenvalues(
             raise ConfigError(f"tolerance: {tolerance} given, but it must be > 0")
         try:
             start = np.random.default_rng(derive_seed(seed, "lanczos")).standard_normal(product.size)
-            values, vectors, converged = _extremes(product, k, tolerance, start)
+            values, vectors, converged = extremes(product, k, tolerance, start)
             residuals = [np.linalg.norm(product(v) - a * v) for a, v in zip(values, vectors.T, strict=True)]
         finally:
             net.release()
@@ -203,70 +200,6 @@ class HessianProduct:
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             gradient = self._gradient(self.parts[0])
         return gradient, sum(taken.values())
-
-
-def _extremes(
-    product: HessianProduct, k: int, tolerance: float, start: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, bool]:
-    """k // 2 smallest and k - k // 2 largest eigenvalues, ascending, their vectors as columns, and whether
-    all met the tolerance."""
-    if product.size <= DENSE:
-        matrix = np.stack([product(unit) for unit in np.eye(product.size)]).astype(float)
-        _require_symmetric(product, start, matrix.T @ start)
-        values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-        chosen = [*range(k // 2), *range(product.size - (k - k // 2), product.size)]
-        return values[chosen], vectors[:, chosen], True
-    start = start.astype(product.dtype)
-    image = product(start)
-    _require_symmetric(product, start, image)
-    if not image.any():
-        basis = np.zeros((product.size, k))
-        basis[np.arange(k), np.arange(k)] = 1
-        return np.zeros(k), basis, True
-    from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
-
-    operator = LinearOperator((product.size,) * 2, matvec=product, dtype=product.dtype)
-    try:
-        values, vectors = eigsh(operator, k, which="BE", tol=tolerance, v0=start, maxiter=RESTARTS)
-        order = np.argsort(values)
-        return values[order].astype(float), vectors[:, order], True
-    except ArpackError:  # an end of the spectrum at 0 meets no relative tolerance
-        return *_shifted(operator, k, tolerance, start), False
-
-
-def _require_symmetric(product: HessianProduct, vector: np.ndarray, image: np.ndarray) -> None:
-    """A layer's own gradient of its gradient may be wrong; then the matrix is hardly symmetric.
-
-    Raises
-    ------
-    ConfigError
-        If <H u, v> and <u, H v> differ.
-    """
-    other = np.random.default_rng(0).standard_normal(product.size).astype(product.dtype)
-    there, back = float(product(other) @ vector), float(other @ image)
-    if abs(there - back) > 1e-2 * np.linalg.norm(other) * np.linalg.norm(image):
-        raise ConfigError(
-            "model: its Hessian is not symmetric: a layer's backward has a wrong derivative of its own"
-        )
-
-
-def _shifted(operator, k: int, tolerance: float, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same with a tolerance relative to the largest eigenvalue, for both ends."""
-    from scipy.sparse.linalg import LinearOperator, eigsh
-
-    (bound,), _ = eigsh(operator, 1, which="LM", tol=tolerance, v0=start)
-    shift = 2 * abs(float(bound))
-    found = []
-    for sign, count in ((-1, k // 2), (1, k - k // 2)):
-        moved = LinearOperator(
-            operator.shape,
-            matvec=lambda v, sign=sign: sign * (operator @ v) + shift * v.ravel(),
-            dtype=operator.dtype,
-        )
-        values, vectors = eigsh(moved, count, which="LA", tol=tolerance / 10, v0=start)
-        order = np.argsort(sign * (values - shift))
-        found.append((sign * (values.astype(float) - shift)[order], vectors[:, order]))
-    return np.concatenate([v for v, _ in found]), np.concatenate([v for _, v in found], axis=1)
 
 
 def _warn(values: np.ndarray, tolerance: float) -> None:

@@ -80,53 +80,69 @@ def collected(spec: CollectSpec, directory: Path) -> dict[str, list[dict]]:
         for seed in () if entry.kept else entry.seeds or spec.seeds:
             folder = directory / variant / f"seed-{seed}"
             key = {"variant": variant, "seed": seed}
-            measures = [MEASURES[name] for name in entry.measures]
-            for checkpoint in CHECKPOINTS:
-                row = {**key, "checkpoint": checkpoint, "family": entry.family, "label": entry.label}
-                row |= {"derived": int(entry.derived), "epochs": entry.epochs}
-                contents: dict[str, dict] = {}
-                errors: dict[str, float] = {}
-                for measure in measures:
-                    if checkpoint not in measure.checkpoints:
-                        continue
-                    content = read_measure(folder / "measures" / checkpoint / f"{measure.name}.json")
-                    contents[measure.name] = content
-                    row["epoch"] = content["checkpoint"]["epoch"]
-                    trained_in = content["checkpoint"].get("precision", "float32")
-                    row |= content["values"]
-                    errors |= standard_errors(content["details"].get("examples", {}))
-                    for rows in content["details"].get(measure.rows, ()):
-                        tables[measure.name].append({**key, "checkpoint": checkpoint, **rows})
-                    for rows in example_rows(content["details"].get("examples", {})):
-                        tables["examples"].append({**key, "checkpoint": checkpoint, **rows})
-                settings = spec.baseline | entry.settings
-                if settings.get("precision") == "auto":
-                    settings |= {"precision": trained_in}
-                row |= {f"setting_{name}": value for name, value in settings.items()}
-                row |= errors
-                row["not_finite"] = not_finite(row)
-                row["classes"] = next((content.get("classes") for content in contents.values()), None)
-                row |= run_columns(contents, spec.config)
-                row |= {
-                    f"{PREFIX}{name}": made for name, made in spec.series.items() if name in entry.measures
+            measured = {
+                checkpoint: {
+                    name: read_measure(folder / "measures" / checkpoint / f"{name}.json")
+                    for name in entry.measures
+                    if checkpoint in MEASURES[name].checkpoints
                 }
-                tables["models"].append(row)
+                for checkpoint in CHECKPOINTS
+            }
+            settings = settings_applied(spec.baseline | entry.settings, measured)
+            for checkpoint, contents in measured.items():
+                at = {**key, "checkpoint": checkpoint}
+                tables["models"].append(at | model_row(spec, entry, contents, settings))
+                for name, content in contents.items():
+                    details = content["details"]
+                    for row in details.get(MEASURES[name].rows, ()):
+                        tables[name].append(at | row)
+                    tables["examples"] += [at | row for row in example_rows(details.get("examples", {}))]
             if not entry.derived:
-                tables["history"] += [{**key, **row} for row in read_epochs(folder / "history.csv")]
-            for measure in measures:
-                if measure.of_snapshots:
-                    tables[measure.name] += [
+                tables["history"] += [key | row for row in read_epochs(folder / "history.csv")]
+            for name in entry.measures:
+                if MEASURES[name].of_snapshots:
+                    tables[name] += [
                         {**key, "normalised_epoch": (int(row["epoch"]) + 1) / entry.epochs, **row}
-                        for row in read_epochs(folder / f"{measure.name}.csv")
+                        for row in read_epochs(folder / f"{name}.csv")
                     ]
-                if measure.of_snapshots and measure.examples and variant == BASELINE:
-                    for row in read_epochs(folder / f"{measure.name}-examples.csv"):
-                        del row["epoch"]
-                        tables["examples"].append({**key, **row})
+                    if MEASURES[name].examples and variant == BASELINE:
+                        rows = read_epochs(folder / f"{name}-examples.csv")
+                        tables["examples"] += [key | _without_epoch(row) for row in rows]
     same = same_models(tables["models"])
     for row in tables["models"]:
         row["same_as"] = same.get(row["variant"], "")
     return tables
+
+
+def settings_applied(settings: dict[str, Any], measured: Mapping[str, Mapping[str, dict]]) -> dict[str, Any]:
+    """The settings of a training, `precision: auto` as the files of its measures tell."""
+    told = [content["checkpoint"] for contents in measured.values() for content in contents.values()]
+    if settings.get("precision") != "auto" or not told:
+        return settings
+    return settings | {"precision": told[0].get("precision", "float32")}
+
+
+def model_row(
+    spec: CollectSpec, entry: VariantEntry, contents: Mapping[str, dict], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The row of a checkpoint in `models.csv`, from the contents of its measures' files by name."""
+    row: dict[str, Any] = {"family": entry.family, "label": entry.label}
+    row |= {"derived": int(entry.derived), "epochs": entry.epochs}
+    errors: dict[str, float] = {}
+    for content in contents.values():
+        row["epoch"] = content["checkpoint"]["epoch"]
+        row |= content["values"]
+        errors |= standard_errors(content["details"].get("examples", {}))
+    row |= {f"setting_{name}": value for name, value in settings.items()}
+    row |= errors
+    row["not_finite"] = not_finite(row)
+    row["classes"] = next((content.get("classes") for content in contents.values()), None)
+    row |= run_columns(contents, spec.config)
+    return row | {f"{PREFIX}{name}": made for name, made in spec.series.items() if name in entry.measures}
+
+
+def _without_epoch(row: Mapping[str, str]) -> dict[str, str]:
+    return {name: cell for name, cell in row.items() if name != "epoch"}
 
 
 def kept_rows(table: Rows, kept: Mapping[str, VariantEntry], seeds: Sequence[int]) -> Rows:
