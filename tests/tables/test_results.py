@@ -28,14 +28,14 @@ def table(tmp_path):
 
 def refused(path: Path) -> str:
     with pytest.raises(FileError) as error:
-        frames.read_results_table(path)
+        importing.read_results_table(path)
     message = str(error.value)
     assert str(path) in message
     return message
 
 
 def test_a_good_table_is_read_as_it_is(table):
-    frame = frames.read_results_table(table(HEADER + ROW + "at,0,best,54.6,1.53,\n"))
+    frame = importing.read_results_table(table(HEADER + ROW + "at,0,best,54.6,1.53,\n"))
     assert frame["test_rerr_aa"].tolist() == [62.8, 54.6]
     assert math.isnan(frame["avg_flatness_rloss"][1])
     assert frame["family"].tolist() == ["at", "at"]
@@ -43,28 +43,28 @@ def test_a_good_table_is_read_as_it_is(table):
 
 
 def test_identity_may_be_left_out(table):
-    frame = frames.read_results_table(table("variant,test_rloss_pgd\nat,1\ntrades-6,2\n"))
+    frame = importing.read_results_table(table("variant,test_rloss_pgd\nat,1\ntrades-6,2\n"))
     assert frame["checkpoint"].tolist() == ["last", "last"]
     assert frame["seed"].tolist() == [0, 0]
     assert frame["family"].tolist() == ["at", "trades"]
 
 
 def test_unknown_variants_are_kept_as_other(table):
-    frame = frames.read_results_table(table(HEADER + ROW + "my-net,0,last,50,1.5,0.3\n"))
+    frame = importing.read_results_table(table(HEADER + ROW + "my-net,0,last,50,1.5,0.3\n"))
     assert frame["family"].tolist() == ["at", "other"]
     assert frame["label"][1] == "my-net"
     assert frame["derived"].tolist() == [0, 0]
 
 
 def test_derived_models_are_known_as_such(table):
-    frame = frames.read_results_table(table("variant,test_rloss_pgd\nat-scaled-2,1\n"))
+    frame = importing.read_results_table(table("variant,test_rloss_pgd\nat-scaled-2,1\n"))
     assert frame["derived"].tolist() == [1]
     assert aggregate.variants_at(frame).empty
 
 
 def test_radii_and_spreads_are_columns(table):
     names = "avg_flatness_rloss_0.25,worst_flatness_ce_0.00075,train_avg_flatness_rloss_1.0_se,setting_width"
-    frame = frames.read_results_table(table(f"variant,{names}\nat,1,2,3,wide\n"))
+    frame = importing.read_results_table(table(f"variant,{names}\nat,1,2,3,wide\n"))
     assert frame["setting_width"][0] == "wide"
     assert schema.radius_columns(frame.columns, "avg") == {0.25: "avg_flatness_rloss_0.25"}
     assert schema.radius_columns(frame.columns, "worst", "ce") == {0.00075: "worst_flatness_ce_0.00075"}
@@ -110,7 +110,7 @@ def test_what_is_no_text_is_refused(tmp_path):
 
 
 def test_byte_order_mark_and_blank_end_are_no_harm(table):
-    frame = frames.read_results_table(table("\ufeff" + HEADER + ROW + "\n\n"))
+    frame = importing.read_results_table(table("\ufeff" + HEADER + ROW + "\n\n"))
     assert len(frame) == 1
 
 
@@ -132,7 +132,7 @@ def test_import_takes_the_curves_beside_the_table_along(table, tmp_path):
     path = table(HEADER + ROW)
     (tmp_path / "history.csv").write_text("variant,epoch,normalised_epoch,test_rloss\nat,0,0.5,2.5\n")
     importing.import_table(path, tmp_path / "to")
-    assert frames.read_history(tmp_path / "to" / "history.csv")["test_rloss"].tolist() == [2.5]
+    assert frames.read_table("history", tmp_path / "to" / "history.csv")["test_rloss"].tolist() == [2.5]
 
 
 def test_columns_of_ones_own_are_kept(table, tmp_path):
@@ -180,7 +180,7 @@ def test_written_numbers_read_back_exactly(tmp_path):
 
 def test_an_empty_history_is_an_empty_table(tmp_path):
     (tmp_path / "history.csv").write_text("variant\n")
-    history = frames.read_history(tmp_path / "history.csv")
+    history = frames.read_table("history", tmp_path / "history.csv")
     assert history.empty
     assert "test_rloss" in history
     assert aggregate.over_seeds(history, ("variant", "epoch")).empty
@@ -293,7 +293,7 @@ def test_seeds_that_have_not_learnt_are_left_out_of_the_mean():
 
 def test_a_measure_that_is_no_number_is_missing_and_named(table):
     header = "variant,test_rloss_pgd,avg_flatness_rloss,hessian_max,not_finite\n"
-    frame = frames.read_results_table(table(header + "at,1,inf,nan,avg_flatness_rloss hessian_max\n"))
+    frame = importing.read_results_table(table(header + "at,1,inf,nan,avg_flatness_rloss hessian_max\n"))
     assert frame[["avg_flatness_rloss", "hessian_max"]].isna().all(axis=None)
     assert not aggregate.learnt(frame).any()
     assert "'inf'" in refused(table(header + "at,inf,1,2,avg_flatness_rloss\n"))
@@ -308,7 +308,9 @@ def test_differences_are_within_a_variant():
 
 
 def test_ours_and_theirs_are_joined_by_variant(table):
-    ours = aggregate.variants_at(frames.read_results_table(table(HEADER + ROW + "mine,0,last,50,1.5,0.3\n")))
+    ours = aggregate.variants_at(
+        importing.read_results_table(table(HEADER + ROW + "mine,0,last,50,1.5,0.3\n"))
+    )
     joined = aggregate.join_published(ours, aggregate.variants_at(printed.read_published().models))
     assert joined["test_rloss_pgd_published"].tolist()[0] == 3.91
     assert math.isnan(joined["test_rloss_pgd_published"][1])
@@ -318,7 +320,7 @@ def test_absolute_values_compare_on_the_same_dataset_only(table):
     published = printed.read_published().models
     assert aggregate.same_data(published, published)
     assert not aggregate.same_data(published.assign(dataset="digits"), published)
-    assert not aggregate.same_data(frames.read_results_table(table(HEADER + ROW)), published)
+    assert not aggregate.same_data(importing.read_results_table(table(HEADER + ROW)), published)
 
 
 def test_columns_are_named_in_words():

@@ -107,7 +107,7 @@ class Notebook:
     @property
     def tables_with_examples(self) -> frames.Tables:
         """The experiment's tables, all of them."""
-        return replace(self.tables, examples=frames.read_examples(self.directory / "examples.csv"))
+        return replace(self.tables, examples=frames.read_table("examples", self.directory / "examples.csv"))
 
     @cached_property
     def published(self) -> Layer:

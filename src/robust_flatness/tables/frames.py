@@ -1,7 +1,6 @@
 """The tables of an experiment as pandas frames: read, checked and written."""
 
 import contextlib
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,24 +18,20 @@ from robust_flatness.measuring.base import CHECKPOINTS
 from robust_flatness.tables.rows import Rows, csv_text, read_rows
 from robust_flatness.tables.runs import PREFIX
 from robust_flatness.tables.schema import (
-    ERRORS,
     EXAMPLES,
-    FLATNESS,
-    HESSIAN,
     HISTORY,
     IDENTITY,
     KEYS,
     LANDSCAPE,
-    LOSSES,
     OTHER,
     SERIES,
-    SETTINGS,
     TABLES,
     WORDS,
-    is_known_column,
-    is_measure,
     is_number,
 )
+
+#: What the tables beside `models.csv` hold at least.
+COLUMNS = {"history": HISTORY, "series": SERIES, "landscape": LANDSCAPE, "examples": EXAMPLES}
 
 
 @dataclass(frozen=True)
@@ -185,54 +180,6 @@ def identified(path: Path, frame: pd.DataFrame, known: Mapping[str, Named] | Non
     return frame[[*IDENTITY, *(name for name in frame.columns if name not in IDENTITY)]]
 
 
-def read_results_table(path: Path) -> pd.DataFrame:
-    """A table of results that somebody gives us, checked, in the form of `models.csv`.
-
-    Needed are the column `variant` and at least one measure; `seed` (0), `checkpoint` (last),
-    `family` and `label` (from config/variants.yaml) may be left out. Variants that the catalogue
-    does not know are kept, as family "other". Empty cells mean that nothing was measured.
-
-    Raises
-    ------
-    FileError
-        For a missing or misnamed column, a cell that is no number, an error outside 0 to 100, a
-        negative loss, or two rows for the same variant, seed and checkpoint.
-    """
-    path = Path(path)
-    table = read_rows(path)
-    measures = [*ERRORS, *LOSSES, *FLATNESS, *HESSIAN]
-    names = [*IDENTITY, *WORDS, *measures, *SETTINGS]
-    for name in table.columns:
-        if is_known_column(name):
-            continue
-        if ";" in name or "\t" in name:
-            raise FileError(f"{path}: the header is {name!r}; separate cells by commas")
-        close = difflib.get_close_matches(name, names, n=1, cutoff=0.85)
-        if close:
-            raise FileError(
-                f"{path}: unknown column {name!r}; did you mean {close[0]!r}? "
-                "(a column of your own needs a name that is less like it)"
-            )
-    if "variant" not in table.columns:
-        found = ", ".join(map(repr, table.columns))
-        raise FileError(f"{path}: column 'variant' is missing; found {found}")
-    if not any(is_measure(name) for name in table.columns):
-        raise FileError(f"{path}: no column holds a measure; known are {', '.join(measures)}")
-    if not table.rows:
-        raise FileError(f"{path}: no rows; expected one per variant, seed and checkpoint")
-    frame = parse_rows(path, table)
-    for name in set(table.columns) & {*ERRORS, *LOSSES}:
-        values = frame[name].to_numpy()
-        upper = 100 if name in ERRORS else math.inf
-        for row in np.flatnonzero((values < 0) | (values > upper)):
-            allowed = "0 to 100 (per cent)" if name in ERRORS else "0 and above"
-            raise FileError(
-                f"{path}: row {row + 2} ({frame['variant'][row]}), column {name}: {values[row]:g}; "
-                f"allowed is {allowed}"
-            )
-    return identified(path, frame)
-
-
 def read_models(path: Path) -> pd.DataFrame:
     """`models.csv` as written by `collect` or `import_table`; columns it does not know are kept.
 
@@ -244,51 +191,28 @@ def read_models(path: Path) -> pd.DataFrame:
     return identified(path, parse_rows(path, read_rows(path, need=["variant"])))
 
 
-def _read_plain(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    """One of the other tables, with at least `columns`; a missing file is an empty table."""
-    if not Path(path).exists():
-        return empty(columns)
-    frame = parse_rows(path, read_rows(path, need=["variant"]), infinite=True)
-    for name in columns:
-        if name not in frame:
-            frame[name] = 0.0 if name == "seed" else math.nan
-    return frame[[*columns, *(name for name in frame.columns if name not in columns)]]
-
-
 def empty(columns: tuple[str, ...]) -> pd.DataFrame:
     """A table without rows."""
     return pd.DataFrame({name: pd.Series(dtype=object if name in WORDS else float) for name in columns})
 
 
-def read_history(path: Path) -> pd.DataFrame:
-    """`history.csv`; an empty table if the file does not exist."""
-    return _read_plain(path, HISTORY)
-
-
-def read_series(path: Path) -> pd.DataFrame:
-    """`series.csv`; an empty table if the file does not exist."""
-    return _read_plain(path, SERIES)
-
-
-def read_landscape(path: Path) -> pd.DataFrame:
-    """`landscape.csv`; an empty table if the file does not exist."""
-    return _read_plain(path, LANDSCAPE)
-
-
-def read_examples(path: Path) -> pd.DataFrame:
-    """`examples.csv`; an empty table if the file does not exist."""
-    return _read_plain(path, EXAMPLES)
+def read_table(name: str, path: Path) -> pd.DataFrame:
+    """One of the tables beside `models.csv`, with at least its `COLUMNS`; empty if there is no file."""
+    columns = COLUMNS[name]
+    if not Path(path).exists():
+        return empty(columns)
+    frame = parse_rows(path, read_rows(path, need=["variant"]), infinite=True)
+    for column in columns:
+        if column not in frame:
+            frame[column] = 0.0 if column == "seed" else math.nan
+    return frame[[*columns, *(column for column in frame.columns if column not in columns)]]
 
 
 def read_tables(directory: Path) -> Tables:
-    """The tables under `results/<experiment>/`, but for the long one of single examples (`read_examples`)."""
+    """The tables under `results/<experiment>/`, but for the long one of single examples."""
     directory = Path(directory)
-    return Tables(
-        models=read_models(directory / "models.csv"),
-        history=read_history(directory / "history.csv"),
-        series=read_series(directory / "series.csv"),
-        landscape=read_landscape(directory / "landscape.csv"),
-    )
+    others = {name: read_table(name, directory / f"{name}.csv") for name in COLUMNS if name != "examples"}
+    return Tables(read_models(directory / "models.csv"), **others)
 
 
 def frame_text(frame: pd.DataFrame) -> str:
