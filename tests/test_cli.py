@@ -213,7 +213,7 @@ def test_printed_specs_are_read_back(run, monkeypatch):
 def test_unknown_steps_and_variants_are_named(refused):
     config = ["--config", ROOT / "config/smoke.yaml"]
     refused(["'x'", "robustness", "train"], "spec", "x", *config)
-    refused(["--variant", "'nope'"], "spec", "train", "--variant", "nope", *config)
+    refused(["variant: 'nope'", "smoke"], "spec", "train", "--variant", "nope", *config)
     refused(["missing.yaml", "cannot be read"], "spec", "train", "--config", "missing.yaml")
 
 

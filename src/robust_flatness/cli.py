@@ -99,19 +99,7 @@ def spec(
 ) -> None:
     """Print the settings of one step of an experiment as JSON."""
     experiment = load_experiment(load_yaml(config), config.parent / "variants.yaml")
-    if experiment.spec.results_table is not None:
-        raise ConfigError(f"{config}: starts from a results table; it has no steps")
-    if step == "train":
-        if variant not in experiment.train_jobs:
-            raise ConfigError(f"--variant: {variant!r} is not trained in {config}")
-        chosen = experiment.train_job(variant, seed)
-    else:
-        steps = {"data": experiment.spec.data, "baseline": experiment.baseline}
-        steps |= {name: measure.for_variant(variant) for name, measure in experiment.measures.items()}
-        if step not in steps:
-            raise ConfigError(f"{step!r} is no step of {config}; it has {', '.join(['train', *steps])}")
-        chosen = steps[step]
-    typer.echo(chosen.json_text())
+    typer.echo(experiment.settings_of(step, variant, seed).json_text())
 
 
 @app.command()
@@ -150,13 +138,9 @@ def plan(
 @app.command()
 def schema() -> None:
     """Print the JSON schema of an experiment's YAML, for editors (kept as config/schema.json)."""
-    from robust_flatness.config import ExperimentSpec
+    from robust_flatness.config.specs import schema as described
 
-    described = ExperimentSpec.model_json_schema()
-    for name, part in described["$defs"].items():
-        if name not in ("DataSpec", "ModelSpec"):  # the rest of an experiment implies what others lack
-            part.pop("required", None)
-    typer.echo(json.dumps(described, indent=1, sort_keys=True))
+    typer.echo(json.dumps(described(), indent=1, sort_keys=True))
 
 
 @app.command()
@@ -232,20 +216,12 @@ def scale(
     directory: Annotated[Path, typer.Option(help="Folder for the scaled checkpoints.")],
 ) -> None:
     """Scale convolutions and the batch norms' statistics with them: same function, other weights."""
-    from dataclasses import replace
-
-    from robust_flatness.flatness.scaling import scale_convolutions
-    from robust_flatness.models.checkpoint import load_checkpoint, save_checkpoint
+    from robust_flatness.flatness.scaling import scale_checkpoint
 
     if not 0 < factor < float("inf"):
         raise ConfigError(f"--factor: {factor} given; expected a number greater than 0")
     for path in checkpoints:
-        checkpoint = load_checkpoint(path)
-        save_checkpoint(
-            directory / path.name,
-            scale_convolutions(checkpoint.model, factor),
-            replace(checkpoint.metadata, variant=variant),
-        )
+        scale_checkpoint(path, directory / path.name, factor, variant)
 
 
 @app.command()
@@ -370,14 +346,8 @@ def verify(
             typer.echo(agreements[-1])
     problems = verification.verify_table(directory, files)
     typer.echo("\n".join(problems or [f"{directory}/models.csv: equal to the measures"]))
-    identical = sum(agreement.equal == agreement.values for agreement in agreements)
-    agree = sum(agreement.agrees for agreement in agreements)
-    typer.echo(
-        f"{len(files)} measures recomputed: {identical} identical, {agree - identical} within the tolerance "
-        f"(errors {verification.ERROR_TOLERANCE_IN_EXAMPLES} examples, others {verification.TOLERANCE:g} of "
-        f"max(1, |value|)), {len(files) - agree} different"
-    )
-    if agree < len(files) or problems:
+    typer.echo(verification.summary(agreements))
+    if problems or not all(agreement.agrees for agreement in agreements):
         raise typer.Exit(1)
 
 

@@ -15,6 +15,7 @@ from robust_flatness.config.specs import ExperimentSpec
 from robust_flatness.config.training import ModelSpec, TrainingSpec, TrainJob, rescaled_decay
 from robust_flatness.config.values import (
     Problems,
+    Spec,
     meant,
     parse,
     shown,
@@ -145,6 +146,26 @@ class Experiment:
 
     def train_job(self, slug: str, seed: int) -> TrainJob:
         return self.train_jobs[slug].model_copy(update={"seed": seed})
+
+    def settings_of(self, step: str, slug: str, seed: int) -> Spec:
+        """What a job of one step gets: `data`, `baseline`, `train` or a measure, of a variant and seed.
+
+        Raises
+        ------
+        ConfigError
+            If the experiment has no such step.
+        """
+        if self.spec.results_table is not None:
+            raise ConfigError(f"{self.name}: starts from a results table; it has no steps")
+        if step == "train":
+            if slug not in self.train_jobs:
+                raise ConfigError(f"variant: {slug!r} is not trained in {self.name}")
+            return self.train_job(slug, seed)
+        steps = {"data": self.spec.data, "baseline": self.baseline}
+        steps |= {name: measure.for_variant(slug) for name, measure in self.measures.items()}
+        if step not in steps:
+            raise ConfigError(f"{step!r} is no step of {self.name}; it has {', '.join(['train', *steps])}")
+        return steps[step]
 
     def _train_job(self, slug: str, variant: VariantSpec) -> TrainJob:
         where = f"variant {slug!r}"

@@ -105,3 +105,12 @@ class ExperimentSpec(Spec):
                 "`robust-flatness merge`"
             )
         return self
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of an experiment's YAML. What the rest of an experiment implies is not required."""
+    described = ExperimentSpec.model_json_schema()
+    for name, part in described["$defs"].items():
+        if name not in ("DataSpec", "ModelSpec"):
+            part.pop("required", None)
+    return described

@@ -1,10 +1,14 @@
 """Rescaled networks that compute the same function, to show which measures notice."""
 
 import copy
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from robust_flatness.models.checkpoint import load_checkpoint, save_checkpoint
 
 #: Layers that are rescaled.
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -43,6 +47,13 @@ def scale_convolutions(model: nn.Module, s: float) -> nn.Module:
                 module.running_mean.mul_(s)
                 module.running_var.mul_(s * s)
     return scaled
+
+
+def scale_checkpoint(source: Path, target: Path, s: float, variant: str) -> None:
+    """A checkpoint of the scaled network, of the derived model `variant`."""
+    checkpoint = load_checkpoint(source)
+    scaled = scale_convolutions(checkpoint.model, s)
+    save_checkpoint(target, scaled, replace(checkpoint.metadata, variant=variant))
 
 
 def _normalised(model: nn.Module) -> set[str]:

@@ -4,7 +4,7 @@ import importlib.metadata
 import json
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,17 @@ class Agreement:
             f"{self.path}: {self.equal} of {self.values} values identical, the others {verdict}: "
             f"largest difference {self.largest:.2g} of what is allowed ({self.column})"
         )
+
+
+def summary(agreements: Sequence[Agreement]) -> str:
+    """How many measures agree, and how well, in a line."""
+    identical = sum(agreement.equal == agreement.values for agreement in agreements)
+    agree = sum(agreement.agrees for agreement in agreements)
+    return (
+        f"{len(agreements)} measures recomputed: {identical} identical, {agree - identical} within the "
+        f"tolerance (errors {ERROR_TOLERANCE_IN_EXAMPLES} examples, others {TOLERANCE:g} of "
+        f"max(1, |value|)), {len(agreements) - agree} different"
+    )
 
 
 def sample_files(directory: Path, count: int | None, seed: int) -> list[Path]:
