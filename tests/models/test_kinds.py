@@ -14,9 +14,9 @@ from robust_flatness.errors import ConfigError, MeasurementWarning, NonFiniteErr
 from robust_flatness.evaluation import evaluate_robustness
 from robust_flatness.flatness import (
     average_flatness,
-    hessian,
     hessian_eigenvalues,
     perturbed_parameters,
+    spectrum,
     worst_flatness,
 )
 from robust_flatness.models.inference import InferenceModel
@@ -264,7 +264,7 @@ def test_a_spectrum_that_ends_at_zero(monkeypatch):
     x, y = torch.rand(200, 400, generator=g), torch.randint(4, (200,), generator=g)
     torch.manual_seed(0)
     model = nn.Linear(400, 4)
-    monkeypatch.setattr(hessian, "RESTARTS", 5)
+    monkeypatch.setattr(spectrum, "RESTARTS", 5)
     with pytest.warns(MeasurementWarning, match="eigenvalues near 0"):
         found = hessian_eigenvalues(model, x, y, k=2)
     assert not found.converged

@@ -1,8 +1,6 @@
 """A network in evaluation mode, for attacks on its inputs and measures on its weights."""
 
 import contextlib
-import math
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
@@ -10,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from robust_flatness.errors import ConfigError, MeasurementWarning
+from robust_flatness.errors import ConfigError
 from robust_flatness.graphs import Graphs
 from robust_flatness.inputs import check_classes
 from robust_flatness.isolation import isolated
@@ -24,13 +22,16 @@ from robust_flatness.models.copying import (
     outcome_at,
     unwrapped,
 )
+from robust_flatness.models.first_use import (
+    agrees,
+    check_single,
+    examples_at_once,
+    first_logits,
+    warn,
+    warn_of_probabilities,
+)
 from robust_flatness.models.folding import Folded, lowered, pairs_of
 from robust_flatness.models.neighbours import NormalisationParameters, perturbed_names
-
-#: The largest activation of the examples that pass a network together on a CPU.
-PASS_BYTES = 2**21
-#: Fewer than these spend their time on calls.
-LEAST_AT_ONCE = 16
 
 
 class InferenceModel(nn.Module):
@@ -149,11 +150,11 @@ class InferenceModel(nn.Module):
         if self.classes is None:
             self.check(x)
         if precision == "float32":
-            return self._call(self._functions["float32"], x)
+            return self._call_plain(x)
         if self._folded is not None:
             return self._call(self.computing("bfloat16"), x).to(x.dtype)
         with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False):
-            return self._call(self._functions["float32"], x).to(x.dtype)
+            return self._call_plain(x).to(x.dtype)
 
     def logits_at(self, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Logits of the unfolded network with `weights` in place of its own of these names, differentiable by
@@ -178,6 +179,9 @@ class InferenceModel(nn.Module):
         logits = function(x.clone(memory_format=layout))
         # a module that squeezes drops the batch of one
         return logits[None] if len(x) == 1 and logits.shape == (self.classes,) else logits
+
+    def _call_plain(self, x: Tensor) -> Tensor:
+        return self._call(self._functions["float32"], x)
 
     @torch.no_grad()
     def refresh(self, source: nn.Module | Mapping[str, Tensor] | None = None) -> None:
@@ -302,59 +306,29 @@ class InferenceModel(nn.Module):
         if self.classes is not None:
             return
         x = x.detach()[:2]
-        expected = self._first_output(x)
+        run = self._call_plain
+        expected = first_logits(self._watched if self._folded is None else self._unfolded, x)
         self.classes = expected.shape[1]
         self._tested = x
-        self.at_once = self._at_once(x)
-        if not self._agrees(x, expected):
+        self.at_once = examples_at_once(run, x)
+        if not agrees(run, x, expected):
             self.random = True
-            _warn("the model is random: equal inputs give different logits, so its numbers are one draw's")
-        elif self._folded is None and x.ndim == 4 and _has_convolutions(self.network):
+            warn("the model is random: equal inputs give different logits, so its numbers are one draw's")
+        elif self._folded is None and x.ndim == 4 and self._has_convolutions():
             self._lay_out(channels_last=True)
-            if not self._agrees(x, expected):
+            if not agrees(run, x, expected):
                 self._lay_out(channels_last=False)
         if not self.random and len(x) > 1:
-            self._check_single(x, expected)
-        _warn_of_probabilities(expected)
+            check_single(run, x, expected)
+        warn_of_probabilities(expected)
         if self.network is None:
             self.require_exact()
 
-    def _first_output(self, x: Tensor) -> Tensor:
-        function = self._functions["float32"] if self._folded is None else self.network
-        inputs = f"{x.dtype} inputs of shape {tuple(x.shape)}".replace("torch.", "")
-        try:
-            if self._folded is None:
-                output = self._watched(x)
-            else:
-                output = function(x.clone(memory_format=torch.contiguous_format))
-        except Exception as error:  # whatever a network raises on inputs it is not made for
-            raise ConfigError(f"model: fails on {inputs}: {type(error).__name__}: {error}") from error
-        if len(x) == 1 and isinstance(output, Tensor) and output.ndim == 1 and len(output) > 1:
-            output = output[None]
-        if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(x):
-            got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise ConfigError(f"model: output {got} for inputs {tuple(x.shape)}; it must be logits [n, K]")
-        if not output.is_floating_point():
-            raise ConfigError(f"model: output of {output.dtype}; it must be logits [n, K] of real numbers")
-        return output
+    def _has_convolutions(self) -> bool:
+        return self.network is not None and any(isinstance(m, nn.Conv2d) for m in self.network.modules())
 
-    def _at_once(self, x: Tensor) -> int | None:
-        """How many examples should pass together on a CPU: so many that no activation leaves the caches, or
-        asks the system for fresh memory each time (twice as fast on images of 28 x 28). None elsewhere."""
-        if x.device.type != "cpu":
-            return None
-        sizes = [1]
-
-        def pack(tensor: Tensor) -> Tensor:
-            if tensor.ndim and len(tensor) == len(x):
-                sizes.append(tensor.nbytes // len(x))
-            return tensor
-
-        kept = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
-        # a model that turns its inputs into NumPy arrays has no gradient, and nothing is kept
-        with contextlib.suppress(RuntimeError), torch.enable_grad(), kept:
-            self._call(self._functions["float32"], x.clone().requires_grad_(True))
-        return max(LEAST_AT_ONCE, 2 ** int(math.log2(PASS_BYTES / max(sizes) + 1)))
+    def _unfolded(self, x: Tensor) -> Tensor:
+        return self.network(x.clone(memory_format=torch.contiguous_format))
 
     def _watched(self, x: Tensor) -> Tensor:
         """The output; parameters with which a function normalises leave the neighbourhood."""
@@ -367,31 +341,6 @@ class InferenceModel(nn.Module):
                 self.release()
         self.perturbed = [name for name in self.perturbed if id(self._own[name]) not in watched.found]
         return output.detach() if isinstance(output, Tensor) else output
-
-    def _agrees(self, x: Tensor, expected: Tensor) -> bool:
-        try:
-            return equal(self._call(self._functions["float32"], x), expected)
-        except RuntimeError:  # .view() of a tensor whose layout it did not expect
-            return False
-
-    def _check_single(self, x: Tensor, expected: Tensor) -> None:
-        try:
-            alone = self._call(self._functions["float32"], x[:1])
-        except Exception as error:  # whatever a network raises on a batch of one
-            raise ConfigError(
-                f"model: fails on a single input {tuple(x[:1].shape)}, which a last batch may be: "
-                f"{type(error).__name__}: {error}"
-            ) from error
-        if alone.shape != expected[:1].shape:
-            raise ConfigError(
-                f"model: output {tuple(alone.shape)} for inputs {tuple(x[:1].shape)}; "
-                "it must be logits [n, K] for a single input, too"
-            )
-        if not equal(alone, expected[:1]):
-            _warn(
-                "the logits of an example depend on the others of its batch (batch norm without running "
-                "statistics?): the numbers depend on the batch size"
-            )
 
     def require_labels(self, y: Tensor) -> None:
         """Raise `ConfigError` unless the labels are classes of the model."""
@@ -424,8 +373,7 @@ class InferenceModel(nn.Module):
             self.refresh(moved)
             try:
                 with isolated(seed=0):
-                    call = partial(self._call, self._functions["float32"])
-                    found = outcome(call, x, expected[1] is not None)
+                    found = outcome(self._call_plain, x, expected[1] is not None)
                 same = equal(found[0], expected[0]) and equal_gradients(found[1], expected[1])
             except Exception:  # functional_call of a module that does not suit it
                 same = False
@@ -442,19 +390,3 @@ class InferenceModel(nn.Module):
                 "parameters"
             )
         self.refresh(before)
-
-
-def _has_convolutions(network: nn.Module | None) -> bool:
-    return network is not None and any(isinstance(m, nn.Conv2d) for m in network.modules())
-
-
-def _warn_of_probabilities(logits: Tensor) -> None:
-    values = logits.double()
-    if logits.shape[1] > 1 and ((values.sum(1) - 1).abs() < 1e-3).all() and (values >= 0).all():
-        _warn("the outputs are probabilities, not logits: the loss and its gradient are flattened")
-    elif logits.shape[1] > 1 and (values.logsumexp(1).abs() < 1e-5).all():
-        _warn("the outputs are log-probabilities, not logits: large losses may be cut off")
-
-
-def _warn(message: str) -> None:
-    warnings.warn(f"model: {message}", MeasurementWarning, stacklevel=3)
