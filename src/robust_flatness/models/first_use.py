@@ -1,0 +1,111 @@
+"""What the first inputs tell of a network: whether it can be measured, and how."""
+
+import contextlib
+import math
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from robust_flatness.errors import ConfigError, MeasurementWarning
+from robust_flatness.models.agreement import equal
+
+Function = Callable[[Tensor], Tensor]
+
+#: The largest activation of the examples that pass a network together on a CPU.
+PASS_BYTES = 2**21
+#: Fewer than these spend their time on calls.
+LEAST_AT_ONCE = 16
+
+
+def first_logits(run: Function, x: Tensor) -> Tensor:
+    """What a network gives for its first inputs.
+
+    Raises
+    ------
+    ConfigError
+        If it fails, or its output is not of shape [n, K].
+    """
+    inputs = f"{x.dtype} inputs of shape {tuple(x.shape)}".replace("torch.", "")
+    try:
+        output = run(x)
+    except Exception as error:  # whatever a network raises on inputs it is not made for
+        raise ConfigError(f"model: fails on {inputs}: {type(error).__name__}: {error}") from error
+    if len(x) == 1 and isinstance(output, Tensor) and output.ndim == 1 and len(output) > 1:
+        output = output[None]
+    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(x):
+        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise ConfigError(f"model: output {got} for inputs {tuple(x.shape)}; it must be logits [n, K]")
+    if not output.is_floating_point():
+        raise ConfigError(f"model: output of {output.dtype}; it must be logits [n, K] of real numbers")
+    return output
+
+
+def examples_at_once(run: Function, x: Tensor) -> int | None:
+    """How many examples should pass together on a CPU: so many that no activation leaves the caches, or
+    asks the system for fresh memory each time (twice as fast on images of 28 x 28). None elsewhere."""
+    if x.device.type != "cpu":
+        return None
+    sizes = [1]
+
+    def pack(tensor: Tensor) -> Tensor:
+        if tensor.ndim and len(tensor) == len(x):
+            sizes.append(tensor.nbytes // len(x))
+        return tensor
+
+    kept = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+    # a model that turns its inputs into NumPy arrays has no gradient, and nothing is kept
+    with contextlib.suppress(RuntimeError), torch.enable_grad(), kept:
+        run(x.clone().requires_grad_(True))
+    return max(LEAST_AT_ONCE, 2 ** int(math.log2(PASS_BYTES / max(sizes) + 1)))
+
+
+def agrees(run: Function, x: Tensor, expected: Tensor) -> bool:
+    """Whether a network gives these logits again."""
+    try:
+        return equal(run(x), expected)
+    except RuntimeError:  # .view() of a tensor whose layout it did not expect
+        return False
+
+
+def check_single(run: Function, x: Tensor, expected: Tensor) -> None:
+    """Whether a network takes a batch of one, and gives for it what it gave among others; it warns where
+    the others count.
+
+    Raises
+    ------
+    ConfigError
+        If it does not.
+    """
+    try:
+        alone = run(x[:1])
+    except Exception as error:  # whatever a network raises on a batch of one
+        raise ConfigError(
+            f"model: fails on a single input {tuple(x[:1].shape)}, which a last batch may be: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if alone.shape != expected[:1].shape:
+        raise ConfigError(
+            f"model: output {tuple(alone.shape)} for inputs {tuple(x[:1].shape)}; "
+            "it must be logits [n, K] for a single input, too"
+        )
+    if not equal(alone, expected[:1]):
+        warn(
+            "the logits of an example depend on the others of its batch (batch norm without running "
+            "statistics?): the numbers depend on the batch size"
+        )
+
+
+def warn_of_probabilities(logits: Tensor) -> None:
+    """Warn where outputs are no logits."""
+    values = logits.double()
+    if logits.shape[1] > 1 and ((values.sum(1) - 1).abs() < 1e-3).all() and (values >= 0).all():
+        warn("the outputs are probabilities, not logits: the loss and its gradient are flattened")
+    elif logits.shape[1] > 1 and (values.logsumexp(1).abs() < 1e-5).all():
+        warn("the outputs are log-probabilities, not logits: large losses may be cut off")
+
+
+def warn(message: str) -> None:
+    """Say what misleads about a model."""
+    warnings.warn(f"model: {message}", MeasurementWarning, stacklevel=3)
