@@ -48,19 +48,26 @@ def trajectory(axes, slug, x):
         )
 
 
-def limits(shown, column):
-    """Limits of an axis for all panels alike, by the snapshots after the first fifth of each training."""
-    values = [
-        curves.of(layer.series, slug, x, Y)
-        .query(f"{curves.EPOCH} > {curves.EARLY}")[Y if column == Y else x]
-        .to_numpy()
-        for layer in notebook.layers
-        for slug, x in shown
-        if column in (x, Y)
-    ]
-    low, high = np.min(np.concatenate(values)), np.max(np.concatenate(values))
-    margin = 0.08 * (high - low)
-    return low - margin, high + margin
+def late(slug, x, column):
+    """A panel's values in a column, by the snapshots after the first fifth of each training."""
+    rows = [curves.of(layer.series, slug, x, Y) for layer in notebook.layers]
+    return np.concatenate([part.loc[part[curves.EPOCH] > curves.EARLY, column] for part in rows])
+
+
+def limits(panels, column):
+    """Limits of an axis that some panels (slug, x) share; of the horizontal one where `column` is None."""
+    values = np.concatenate([late(slug, x, column or x) for slug, x in panels])
+    margin = 0.08 * (values.max() - values.min())
+    return values.min() - margin, values.max() + margin
+
+
+def scales(shown):
+    """The panels that share a horizontal axis, for each panel: worst-case flatness has its own, and so has
+    a variant that would press all others together."""
+    reach = {panel: np.max(late(*panel, panel[1])) for panel in shown}
+    usual = 3 * np.quantile([reach[panel] for panel in shown if panel[1] == X], 0.75)
+    together = [panel for panel in shown if panel[1] == X and reach[panel] <= usual]
+    return {panel: together if panel in together else [panel] for panel in shown}
 
 
 def draw():
@@ -68,25 +75,28 @@ def draw():
     order = [*frames.catalogue()]
     slugs.sort(key=lambda slug: order.index(slug) if slug in order else len(order))
     shown = [(slug, X) for slug in slugs] + [("at", name) for name in WORST if "at" in slugs]
-    columns = min(6, len(shown))
-    rows = -(-len(shown) // columns)
+    rows = -(-len(shown) // 5)
+    columns = -(-len(shown) // rows)
+    beside = scales(shown)
     figure, panels = style.grid(rows, columns, below=0.12, between=0.12, right=0.6, bottom=0.75, sharey=True)
     for index, (axes, (slug, x)) in enumerate(zip(panels, shown, strict=False)):
         trajectory(axes, slug, x)
-        axes.set_title(looks.variant(slug) + ", worst-case" * (x != X), fontsize=6)
+        own = x == X and len(beside[slug, x]) == 1 < len(shown)
+        axes.set_title(looks.variant(slug) + ", worst-case" * (x != X) + ", wider axis" * own, fontsize=6)
         axes.tick_params(labelsize=6)
-        axes.set_xlim(*limits(shown, x))
+        axes.set_xlim(*limits(beside[slug, x], None))
         axes.set_ylim(*limits(shown, Y))
         if x != X:
             axes.set_xlabel(schema.describe(x).replace(" in RLoss", ""), fontsize=5, labelpad=1, loc="right")
-        elif index + columns < len(shown):
+        elif index + columns < len(shown) and beside[shown[index + columns]] == beside[slug, x]:
             axes.tick_params(labelbottom=False)
     for axes in panels[len(shown) :]:
         axes.set_axis_off()
     colors = ScalarMappable(cmap=style.EPOCH_COLORS)
     bar = figure.colorbar(colors, cax=figure.add_axes((0.925, 0.35, 0.012, 0.4)))
     bar.set_label("epoch (share)", fontsize=7)
-    note = "Grey: the AT baseline. One scale, set by what follows the first fifth of each training. "
+    note = "Grey: the AT baseline. " * ("at" in slugs)
+    note += "One scale, set by what follows the first fifth of each training. "
     note += notebook.beside(
         "Dashed, ending in a circle: published, CIFAR-10", "compare the course, not the values"
     )

@@ -60,7 +60,8 @@ def draw():
     beyond = curves.scale(used, together=True, room=0.3, logarithmic=True)
     legend = {"handlelength": 0.8, "labelspacing": 0.1, "borderaxespad": 0.1, "columnspacing": 0.6}
     for axes in used:
-        axes.legend(fontsize=5, loc="upper right", ncols=2, **legend)
+        longest = max(map(len, axes.get_legend_handles_labels()[1]), default=0)
+        axes.legend(fontsize=5, loc="upper right", ncols=1 if longest > 14 else 2, **legend)
     applied = any("(" in value for order in methods.values() for _, value in order)
     note = "Epoch (share of training)\nGrey: the AT baseline. "
     note += f"{curves.APPLIED * applied} {curves.BEYOND * beyond} "

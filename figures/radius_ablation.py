@@ -38,6 +38,7 @@ def printed_coefficients(case, xi):
 
 def draw():
     shown = {case: radii for case, radii in RADII.items() if radii}
+    beyond = False
     columns = max(len(radii) for radii in shown.values())
     shape = (len(shown), columns) if columns > 1 else (1, len(shown))
     figure, panels = style.grid(
@@ -56,11 +57,12 @@ def draw():
             lines = [f"{'Average' if case == 'avg' else 'Worst'}-case, ξ = {xi:g}", ", ".join(found[:1])]
             lines += [", ".join(found[1:]), printed_coefficients(case, xi)]
             axes.set_title("\n".join(filter(None, lines)), fontsize=6)
-            scatter.limits(axes, rows[x], rows[Y])
+            beyond |= scatter.limits(axes, rows, x, Y)
             scatter.apart(axes, notebook.ours.unlearnt, x, Y)
             axes.set_xlabel("flatness (lower is flatter)", fontsize=7)
     style.name_grid(figure, "", "Test RLoss (lower is more robust)", bottom=1.0)
     note = f"{scatter.INTERVALS} At other radii than 0.5 and 0.003 the paper shows pictures only. "
+    note += f"{scatter.BEYOND} " * beyond
     style.legend_below(figure, style.handles(variants["family"]), text=note + notebook.ours.note)
     return figure
 

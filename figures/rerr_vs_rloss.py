@@ -38,14 +38,14 @@ def bent(axes, layer, extra):
     slopes = []
     for side in (rows[rows[X] < bend], rows[rows[X] >= bend]):
         slope = scatter.trend(axes, side, X, y)
-        slopes.append("-" if slope is None else f"{slope:.1f}")
+        slopes.append("-" if slope is None else f"{slope:z.1f}")
     scatter.points(axes, rows, X, y, layer.beside)
     everything = rows
     if extra is not None:
         scatter.points(axes, extra, X, y, hollow=True)
         everything = pd.concat([rows, extra])
     scatter.name_axes(axes, X, y)
-    scatter.limits(axes, everything[X], everything[y])
+    scatter.limits(axes, everything, X, y)
     scatter.apart(axes, layer.unlearnt, X, y)
     lines = [f"slope {slopes[0]} below, {slopes[1]} above -ln(1/K) = {bend:.2f} (dotted)"]
     if hinge is not None:

@@ -12,7 +12,7 @@ import pytest
 
 from robust_flatness.config import TrainingSpec
 from robust_flatness.errors import FileError
-from robust_flatness.plotting import curves, inputs, looks, style, typeset
+from robust_flatness.plotting import curves, inputs, looks, scatter, style, typeset
 from robust_flatness.plotting.labels import place_labels
 from robust_flatness.plotting.layer import Layer
 from robust_flatness.tables import frames, importing, printed, schema
@@ -125,6 +125,27 @@ def test_an_axis_is_set_by_the_epochs_after_the_first():
     calm.plot([0.1, 0.5, 1.0], [2.1, 1.0, 2.0])
     assert not curves.scale([calm])
     assert calm.get_ylim()[1] > 2.1
+
+
+def test_early_values_beyond_the_axis_are_one_text_where_they_stand_together():
+    _, (axes,) = style.panels()
+    for first in (34.0, 50.0):
+        axes.plot([0.1, 0.5, 1.0], [first, 1.0, 2.0])
+    axes.plot([0.1, 0.5, 1.0], [60.0, 1.0, 2.0], color=style.LIGHT)
+    assert curves.scale([axes])
+    assert [text.get_text() for text in axes.texts] == ["34 to 50"]
+
+
+def test_a_point_far_out_stands_at_the_edge_with_its_name_and_value():
+    slugs = [slug for slug in frames.catalogue() if "scaled" not in slug][:12]
+    frame = pd.DataFrame({"variant": slugs, "label": slugs, "family": "at", "x": np.arange(12.0), "y": 1.0})
+    _, (axes,) = style.panels()
+    assert not scatter.limits(axes, frame, "x", "y")
+    assert axes.get_xlim()[1] > 11
+    frame.loc[3, "x"] = 500.0
+    assert scatter.limits(axes, frame, "x", "y")
+    assert 11 < axes.get_xlim()[1] < 15
+    assert [text.get_text().partition(": ")[2] for text in axes.texts] == ["500"]
 
 
 def test_curves_that_coincide_are_one_group():

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import same_color
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullLocator
 
 from robust_flatness.plotting import looks, style
@@ -90,15 +92,15 @@ def scale(
         low, high = _with_margin(low, high, logarithmic, room)
         for axes in group:
             axes.set_ylim(low, high)
-        for axes, line in curves:
-            marked |= _mark_beyond(axes, line, low, high)
+        for axes in group:
+            marked |= _mark_beyond(axes, [line for other, line in curves if other is axes], low, high)
     return marked
 
 
 #: Share of a curve that does not set the axis.
 EARLY = 0.2
 #: What a triangle at the edge means.
-BEYOND = "Triangles: an early value beyond the axis, written beside it."
+BEYOND = "Triangles: early values beyond the axis, written beside them."
 
 
 def _early_and_late(line: Line2D) -> tuple[np.ndarray, np.ndarray]:
@@ -131,23 +133,41 @@ def _with_margin(low: float, high: float, logarithmic: bool, room: float) -> tup
     return low - 0.06 * span, high + (0.06 + room) * span
 
 
-def _mark_beyond(axes: Axes, line: Line2D, low: float, high: float) -> bool:
-    """Mark the first point of a curve that leaves the axis; whether it does."""
-    x, y = (np.asarray(data, float) for data in line.get_data())
-    outside = np.flatnonzero((y < low) | (y > high))
-    if not len(outside):
-        return False
-    first = outside[np.argmax(np.abs(y[outside]))]
-    top = y[first] > high
-    edge, marker = (high, "^") if top else (low, "v")
-    axes.plot(x[first], edge, marker, color=line.get_color(), markersize=4, clip_on=False, zorder=5)
-    axes.annotate(
-        f"{y[first]:.3g}",
-        *((x[first], edge), (4, -3 if top else 3)),
-        textcoords="offset points",
-        **{"fontsize": 5.5, "color": line.get_color(), "va": "center", "ha": "left"},
-    )
-    return True
+def _mark_beyond(axes: Axes, lines: Sequence[Line2D], low: float, high: float) -> bool:
+    """Mark where each curve leaves the axis farthest, and write the values of marks side by side as one
+    text; those of a baseline behind the curves have none. Whether any leaves it."""
+    found: list[tuple[bool, float, float]] = []
+    left, right = axes.get_xlim()
+    marked = False
+    for line in lines:
+        x, y = (np.asarray(data, float) for data in line.get_data())
+        outside = np.flatnonzero((y < low) | (y > high))
+        if not len(outside):
+            continue
+        marked = True
+        first = outside[np.argmax(np.abs(y[outside]))]
+        top = bool(y[first] > high)
+        edge, marker = (high, "^") if top else (low, "v")
+        axes.plot(x[first], edge, marker, color=line.get_color(), markersize=4, clip_on=False, zorder=5)
+        if not same_color(line.get_color(), style.LIGHT):
+            found.append((top, x[first], y[first]))
+    groups: list[list[tuple[bool, float, float]]] = []
+    for mark in sorted(found):
+        if groups and groups[-1][0][0] == mark[0] and mark[1] - groups[-1][-1][1] < 0.25 * (right - left):
+            groups[-1].append(mark)
+        else:
+            groups.append([mark])
+    for group in groups:
+        (top, *_), where, values = zip(*group, strict=True)
+        ends = dict.fromkeys(f"{v:.3g}" if v < 1000 else f"{v:.0f}" for v in (min(values), max(values)))
+        text = axes.annotate(
+            " to ".join(ends),
+            *((max(where), high if top else low), (5, -4 if top else 4)),
+            textcoords="offset points",
+            **{"fontsize": 5.5, "color": "#404040", "va": "center", "ha": "left", "zorder": 6},
+        )
+        text.set_path_effects([withStroke(linewidth=2, foreground="white")])
+    return marked
 
 
 def coinciding(

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from robust_flatness.analysis.coefficients import coefficient, finite
 from robust_flatness.analysis.correlation import correlate
@@ -18,6 +19,10 @@ from robust_flatness.plotting.notebook import Notebook, Saved
 from robust_flatness.tables import aggregate, schema
 
 MARKER_AREA = 22
+#: A point more than so many interquartile ranges beyond the third quartile does not set an axis.
+FENCE = 6
+#: What a triangle at the edge means.
+BEYOND = "Triangles: beyond the axis, with the value."
 #: So many variants can all be named.
 FEW = 12
 INTERVALS = (
@@ -82,13 +87,29 @@ def coefficients(frame: pd.DataFrame, x: str, y: str, words: bool = True) -> lis
     return [*found, f"n = {int(finite(frame[x], frame[y]).sum())}"]
 
 
-def limits(axes: Axes, x: Sequence[float], y: Sequence[float]) -> None:
-    """Limits by the points, with room for labels below; the trend's band is cut there."""
-    for values, setter, below in ((x, axes.set_xlim, 0.07), (y, axes.set_ylim, 0.14)):
-        values = np.asarray(values, float)
-        low, high = np.nanmin(values), np.nanmax(values)
+def limits(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> bool:
+    """Limits by the points, with room for labels below; the trend's band is cut there.
+
+    A point so far out that it would press all others together stands at the edge as a triangle, with its
+    name and value; whether there is one.
+    """
+    for name, setter, below in ((x, axes.set_xlim, 0.07), (y, axes.set_ylim, 0.14)):
+        values = frame[name].dropna().to_numpy(float)
+        first, third = np.quantile(values, [0.25, 0.75])
+        low, high = values.min(), values[values <= third + FENCE * (third - first)].max()
         span = (high - low) or 1.0
         setter(low - below * span, high + 0.07 * span)
+    right, top = axes.get_xlim()[1], axes.get_ylim()[1]
+    far = frame[(frame[x] > right) | (frame[y] > top)]
+    for row in far.to_dict("records"):
+        column, marker = (x, ">") if row[x] > right else (y, "^")
+        place = min(row[x], right), min(row[y], top)
+        color = looks.color(row["family"])
+        axes.plot(*place, marker, color=color, markersize=4.5, clip_on=False, zorder=5)
+        words = f"{looks.name(row)}: {row[column]:.3g}"
+        text = axes.annotate(words, place, (-5, 0), textcoords="offset points", ha="right", va="center")
+        text.set(fontsize=5.5, path_effects=[withStroke(linewidth=2, foreground="white")], zorder=5)
+    return len(far) > 0
 
 
 def name_axes(axes: Axes, x: str, y: str, width: int = 60) -> None:
@@ -108,8 +129,9 @@ def panel(
     narrow: bool = False,
     words: bool = True,
     title: str | None = None,
-) -> None:
-    """One correlation plot: points, trend, named axes, coefficients above it.
+) -> bool:
+    """One correlation plot: points, trend, named axes, coefficients above it; whether a point lies beyond
+    its axes.
 
     `extra` are points outside the correlation (RobustBench). A narrow panel has shorter lines;
     without `words`, coefficients are named by their symbols alone.
@@ -117,17 +139,18 @@ def panel(
     frame = layer.counted.dropna(subset=[x, y])
     trend(axes, frame, x, y)
     points(axes, frame, x, y, layer.beside)
-    everything = frame[[x, y]]
+    everything = frame
     if extra is not None and aggregate.has(extra, x, y):
         points(axes, extra, x, y, hollow=True)
-        everything = pd.concat([everything, extra[[x, y]]])
-    name_axes(axes, x, y, 30 if narrow else 60)
-    limits(axes, everything[x], everything[y])
+        everything = pd.concat([frame, extra])
+    name_axes(axes, x, y, 28 if narrow else 60)
+    beyond = limits(axes, everything, x, y)
     apart(axes, layer.unlearnt, x, y)
     found = coefficients(frame, x, y, words=words)
     lines = [found[0], ", ".join(found[1:])] if narrow and len(found) > 1 else [", ".join(found)]
     name = layer.name if title is None else title
     axes.set_title("\n".join([*([name] if name else []), *lines]), fontsize=6.5)
+    return beyond
 
 
 def label_variants(
@@ -136,6 +159,7 @@ def label_variants(
     """Name a variant of each family that asks for it beside its point, all variants if they are few.
     Call it when the figure is otherwise complete."""
     frame = frame.dropna(subset=[x, y])
+    frame = frame[(frame[x] <= axes.get_xlim()[1]) & (frame[y] <= axes.get_ylim()[1])]
     named = [look.named for look in looks.every().values()]
     chosen = frame if len(frame) <= FEW else frame[frame["variant"].isin(named)]
     place_labels(
@@ -200,11 +224,11 @@ def correlation_figure(
     single = columns == len(rows) == 1
     tall = max(height + 0.35, 3.7) if single else height * len(rows) + 0.75
     figure, grid = style.cells(len(rows), columns, height=tall)
-    drawn = []
+    drawn, beyond = [], False
     for row, cells in enumerate(rows):
         for column, (layer, x, y) in enumerate(cells):
             axes = figure.add_subplot(grid[row, column])
-            panel(
+            beyond |= panel(
                 axes,
                 *(layer, x, y, None if layer is notebook.ours and notebook.printed else extra),
                 narrow=columns > 2,
@@ -213,7 +237,7 @@ def correlation_figure(
             )
             drawn.append((axes, layer, x, y))
     free = next(((row, len(cells)) for row, cells in enumerate(rows) if len(cells) < columns), None)
-    text = " ".join(filter(None, note))
+    text = " ".join(filter(None, [*note, BEYOND * beyond]))
     if free is not None:
         style.legend_inside(figure.add_subplot(grid[free[0], free[1] :]), entries)
         style.note(figure, text)
