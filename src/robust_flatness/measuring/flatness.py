@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from robust_flatness.data import Dataset
-    from robust_flatness.measuring.series import SeriesSpec
     from robust_flatness.models.checkpoint import Network
 
 
@@ -75,7 +74,7 @@ COLUMNS = {
 def flatness(
     checkpoint: "Network",
     dataset: "Dataset",
-    spec: "FlatnessSpec | SeriesSpec",
+    spec: FlatnessSpec,
     seed: int,
     device: str = "cpu",
     state: Path | None = None,
@@ -168,7 +167,7 @@ def flatness_column(split: str, case: str, attacked: bool, xi: float | None = No
 
 
 def _flatness_jobs(
-    spec: "FlatnessSpec | SeriesSpec", splits: Sequence[str], clean: bool, ablation: bool
+    spec: FlatnessSpec, splits: Sequence[str], clean: bool, ablation: bool
 ) -> Iterator[tuple[str, str, bool, int]]:
     """(split, case, attacked, index of the radius), main radii first."""
     for case in ("average", "worst"):

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robust_flatness.config.measures import AttackSpec, MeasureSpec, Setting
-from robust_flatness.config.values import Count, Precision, Size
+from robust_flatness.config.measures import Setting
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.measuring.base import SNAPSHOTS, Measure, Measured
 from robust_flatness.measuring.cost import attack_passes
 from robust_flatness.measuring.flatness import (
     AverageFlatnessSpec,
+    FlatnessSpec,
     WorstFlatnessSpec,
     average_passes,
     flatness,
@@ -23,18 +23,13 @@ if TYPE_CHECKING:
     from robust_flatness.models.checkpoint import Network
 
 
-class SeriesSpec(MeasureSpec):
+class SeriesSpec(FlatnessSpec):
     """Loss, flatness and eigenvalue at every snapshot of a training."""
 
-    attack: AttackSpec
     average: AverageFlatnessSpec = AverageFlatnessSpec(xi=(0.5,))
     worst: WorstFlatnessSpec = WorstFlatnessSpec(xi=(0.003, 0.00075))
     hessian: HessianSpec | None = None
     """The largest eigenvalue, which takes longest; for the variants named in it."""
-    test_examples: Count
-    train_examples: Size
-    """0: the training split is left out."""
-    precision: Precision = "float32"
 
     @classmethod
     def defaults(cls, setting: Setting) -> dict[str, Any]:
