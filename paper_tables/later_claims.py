@@ -11,13 +11,13 @@
 
 # %%
 from robust_flatness.analysis import claims
+from robust_flatness.folders import repository
 from robust_flatness.plotting import inputs, verdicts
-from robust_flatness.tables import frames
 
 notebook = inputs("later_claims", globals().get("snakemake"))
 
 # %%
-rules = frames.repository() / "config" / "later-claims.yaml"
+rules = repository() / "config" / "later-claims.yaml"
 published = notebook.printed and notebook.printed.tables
 judged = claims.judge(notebook.tables_with_examples, published, rules)
 title = f"Claims made since the talk, judged on {notebook.experiment}"

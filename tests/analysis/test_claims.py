@@ -13,6 +13,7 @@ from robust_flatness.analysis.claim_tests import FAILS, HOLDS, AnyTest
 from robust_flatness.analysis.coefficients import coefficient
 from robust_flatness.analysis.evidence import Evidence, early_stopping_pairs, kink
 from robust_flatness.config import ConfigError
+from robust_flatness.folders import repository
 from robust_flatness.tables import aggregate, frames, printed, schema
 
 
@@ -83,7 +84,7 @@ def changed_claims(tmp_path):
     """A file of claims with one test's fields changed."""
 
     def change(claim: str, test: int, remove: str = "", **fields):
-        source = frames.repository() / "config" / "claims.yaml"
+        source = repository() / "config" / "claims.yaml"
         raw = yaml.safe_load(source.read_text(encoding="utf-8"))
         entry = raw["claims"][claim]["tests"][test]
         entry.pop(remove, None)

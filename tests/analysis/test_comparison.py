@@ -9,9 +9,10 @@ import pytest
 
 from robust_flatness.analysis import claims, comparison
 from robust_flatness.analysis.evidence import Evidence
-from robust_flatness.tables import aggregate, frames
+from robust_flatness.folders import repository
+from robust_flatness.tables import aggregate
 
-LATER = frames.repository() / "config" / "later-claims.yaml"
+LATER = repository() / "config" / "later-claims.yaml"
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from robust_flatness.analysis.evidence import (
     improved_by_early_stopping,
 )
 from robust_flatness.analysis.hinge import fit_hinge
-from robust_flatness.tables import frames
+from robust_flatness.folders import repository
 
 LN_K = math.log(10)
 
@@ -335,7 +335,7 @@ def test_variants_that_are_one_model_count_once(judge, true):
 def test_an_experiment_in_which_next_to_nothing_has_learnt_is_not_testable(true, path):
     columns = ("test_rerr_pgd_eps_0.25", "test_rerr_pgd_eps_2")
     stuck = changed(true, lambda m: m["variant"] != "at", train_err=90.0, **dict.fromkeys(columns, 1.0))
-    judged = claims.judge(only_seeds(stuck, 1), true, frames.repository() / "config" / path)
+    judged = claims.judge(only_seeds(stuck, 1), true, repository() / "config" / path)
     verdicts = {claim.name: claim.verdict for claim in judged}
     for name in ("robust-overfitting", "overfitting-is-sharpening", "scale-invariant"):
         verdicts.pop(name, None)  # these are of the baseline alone

@@ -14,10 +14,10 @@ import scipy.stats
 import synthetic
 
 from robust_flatness.config.values import load_yaml
+from robust_flatness.folders import repository
 from robust_flatness.page import build
 from robust_flatness.page.data import PLACES, page_data
 from robust_flatness.plotting.notebook import Notebook
-from robust_flatness.tables.frames import repository
 
 X, Y = "avg_flatness_rloss", "test_rloss_pgd"
 

@@ -14,6 +14,7 @@ from robust_flatness.analysis.claim_tests import FAILS, UNTESTABLE, AnyTest, Fin
 from robust_flatness.analysis.claim_tests.base import noted
 from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.config import ConfigError, Spec, load_yaml, parse
+from robust_flatness.folders import repository
 from robust_flatness.tables import frames, schema
 
 REPRODUCED, NOT_REPRODUCED, NOT_TESTABLE = "reproduced", "not reproduced", "not testable"
@@ -77,7 +78,7 @@ def verdict(claim: ClaimSpec, found: Sequence[Finding]) -> str:
 
 def default_claims() -> Path:
     """The talk's claims."""
-    return frames.repository() / "config" / "claims.yaml"
+    return repository() / "config" / "claims.yaml"
 
 
 def load_claims(path: Path | None = None) -> ClaimsSpec:

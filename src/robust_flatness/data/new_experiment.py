@@ -9,7 +9,7 @@ import yaml
 from robust_flatness.config import NAME, load_experiment, parse_number
 from robust_flatness.data.npz import Arrays, read_npz
 from robust_flatness.errors import ConfigError
-from robust_flatness.tables.frames import repository
+from robust_flatness.folders import repository
 
 #: Variants to begin with: the baseline, and one of each method that the talk names.
 FIRST = ("at", "trades-6", "mart-6", "awp-0.01", "self-supervision-4", "weight-decay-0.05", "label-noise-0.3")

@@ -10,7 +10,8 @@ from fractions import Fraction
 from pathlib import Path
 
 from robust_flatness.config.families import PALETTE, FamilySpec, load_families
-from robust_flatness.tables.frames import catalogue, repository
+from robust_flatness.folders import repository
+from robust_flatness.tables.frames import catalogue
 from robust_flatness.tables.schema import OTHER
 
 #: Greek letters, which labels spell out as the paper's tables do.

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from robust_flatness.errors import FileError
 from robust_flatness.files import atomic_path, write_text
+from robust_flatness.folders import workspace
 from robust_flatness.plotting import looks
 from robust_flatness.plotting.layer import Layer
 from robust_flatness.tables import aggregate, frames, printed, schema
@@ -203,16 +204,6 @@ class Notebook:
         if Path(sys.argv[0]).stem == self.name:  # as plain Python; a notebook shows what it has made
             print(saved)
         return saved
-
-
-def workspace() -> Path:
-    """The nearest folder from here upwards with `results/` or `config/`: a notebook runs in its own
-    folder."""
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "results").is_dir() or (folder / "config" / "variants.yaml").is_file():
-            return folder
-    return here
 
 
 def inputs(name: str, snakemake: Any = None) -> Notebook:

@@ -14,6 +14,7 @@ import pandas as pd
 from robust_flatness.config import VariantSpec, load_variants
 from robust_flatness.errors import FileError
 from robust_flatness.files import write_text
+from robust_flatness.folders import repository
 from robust_flatness.measuring.base import CHECKPOINTS
 from robust_flatness.tables.rows import Rows, csv_text, read_rows
 from robust_flatness.tables.runs import PREFIX
@@ -43,22 +44,6 @@ class Tables:
     series: pd.DataFrame
     landscape: pd.DataFrame
     examples: pd.DataFrame = field(default_factory=lambda: empty(EXAMPLES))
-
-
-def repository() -> Path:
-    """The repository's root: the nearest folder from here upwards with `config/variants.yaml`, or
-    the checkout this package was installed from.
-
-    Raises
-    ------
-    FileError
-        If there is neither.
-    """
-    here = Path.cwd()
-    for folder in (here, *here.parents, Path(__file__).resolve().parents[3]):
-        if (folder / "config" / "variants.yaml").is_file():
-            return folder
-    raise FileError(f"{here}: not inside a checkout of this repository (no config/variants.yaml found)")
 
 
 @cache

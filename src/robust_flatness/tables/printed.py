@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from robust_flatness.tables.frames import Named, Tables, empty, identified, parse_numbers, repository
+from robust_flatness.folders import repository
+from robust_flatness.tables.frames import Named, Tables, empty, identified, parse_numbers
 from robust_flatness.tables.rows import read_rows
 from robust_flatness.tables.schema import HISTORY, LANDSCAPE, ROBUSTBENCH, SERIES
 
