@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -391,6 +392,25 @@ def test_other_measures_of_an_own_network(measured, refused):
     refused(["x_early_stopping"], *measure(measures="hessian", examples=12))
     refused(["--measures", "'series'", "robustness"], *measure(measures="series"))
     refused(["13 examples", "x_train has 12"], *measure(train_examples=13))
+
+
+def test_sharpness_of_an_own_network_by_name_and_by_function(run, own, measured, refused):
+    """Those asked for and no others; one's own is printed by its name."""
+    with (own / "my_nets.py").open("a") as file:
+        file.write(
+            "\ndef spread(model, x, y, *, loss='ce', batch_size=128, seed=0):\n"
+            "    from robust_flatness.sharpness import SharpnessResult\n"
+            "    return SharpnessResult(0.125)\n"
+        )
+    chosen = {"measures": "robustness", "sharpness": "fisher_trace,my_nets:spread", "train_examples": 4}
+    values = measured(**chosen)["values"]
+    assert values["spread_ce"] == values["spread_rloss"] == 0.125
+    assert "fisher_trace_rloss" in values
+    assert "weight_norm" not in values
+    _, out, _ = run(*measure(**chosen))
+    assert re.search(r"^spread_ce +0\.125", out, re.M)
+    refused(["'fisher'", "did you mean 'fisher_"], *measure(sharpness="fisher", train_examples=4))
+    refused(["--train-examples"], *measure(sharpness="all"))
 
 
 def test_an_own_network_is_measured_as_a_checkpoint_is(run, own, measured):

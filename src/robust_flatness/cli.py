@@ -33,6 +33,7 @@ from robust_flatness.config.values import Precision
 from robust_flatness.errors import RobustFlatnessError
 from robust_flatness.files import write_json, write_text
 from robust_flatness.measuring.registry import MEASURES
+from robust_flatness.measuring.sharpness import NAMES
 from robust_flatness.progress import counted, shown, told
 
 #: Time and CPU time when the command began; the library hands nothing from its start to its end.
@@ -389,6 +390,13 @@ def measure(
         Path | None, typer.Option(help="models.csv of an experiment, to set the network among its models.")
     ] = None,
     measures: Annotated[str, typer.Option(help="Measures, by name.")] = "robustness,flatness",
+    sharpness: Annotated[
+        str,
+        typer.Option(
+            help="Also other measures of sharpness, on training examples: all, names, or "
+            "package.module:function of your own."
+        ),
+    ] = "",
     per_layer: Annotated[
         bool, typer.Option("--per-layer", help="Also average-case flatness, one layer perturbed at a time.")
     ] = False,
@@ -432,6 +440,11 @@ def measure(
     from robust_flatness.tables.rows import write_rows
 
     names = [*parse_list(measures), *(["layers"] if per_layer or per_layer_worst else [])]
+    names += ["sharpness"] * bool(sharpness and "sharpness" not in names)
+    if "sharpness" in names and not train_examples:
+        raise ConfigError(
+            "--sharpness: it is measured on training examples; say how many by --train-examples"
+        )
     check_picture(picture, names)
     radius = positive("--epsilon", epsilon)
     step = positive("--step-size", step_size) if step_size else radius / STEPS_TO_THE_EDGE
@@ -444,6 +457,8 @@ def measure(
         "flatness": {"attack": attack, "average": average, "worst": worst},
         "layers": {"attack": attack, "average": average, "worst": worst if per_layer_worst else None},
     }
+    if sharpness:
+        blocks["sharpness"] = chosen_sharpness(sharpness)
     others = [Others.printed(), *([Others.of(against)] if against else [])]
     device = start(device, threads)
     dataset, count = own_data(data, examples)
@@ -485,6 +500,20 @@ def chosen_autoattack(standard: bool, attacks: str) -> dict | None:
     if attacks:
         return {"version": "reduced", "attacks": attacks}
     return {"version": "standard"} if standard else None
+
+
+def chosen_sharpness(text: str) -> dict:
+    """Measures of sharpness from the command line: the kit's by name or all, one's own by their functions."""
+    given = parse_list(text)
+    own = {path.partition(":")[2]: path for path in given if ":" in path}
+    names = [name for name in given if ":" not in name]
+    for name in names:
+        if name not in ("all", *NAMES):
+            raise ConfigError(
+                f"--sharpness: {name!r} given{meant(name, NAMES)}; allowed are all, {', '.join(NAMES)} and "
+                "package.module:function"
+            )
+    return {"measures": "all" if "all" in names else names, "own": own}
 
 
 def positive(option: str, text: str) -> float:

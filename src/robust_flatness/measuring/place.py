@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from robust_flatness.measuring.registry import MEASURES
+from robust_flatness.measuring.sharpness import LOSSES
 from robust_flatness.tables import aggregate, frames, printed, schema
 from robust_flatness.tables.columns import Column, Name
 
@@ -148,6 +149,11 @@ def described(result: Mapping[str, Any], others: Iterable[Others]) -> str:
         error = values.get(f"{name}_se")
         words = re.sub(r"^(test|train) (.+)$", r"\2, \1", known.words)
         rows.append([words, f"{values[name]:.4g}", "" if error is None else f"{error:.2g}", known.direction])
+    own = result["measures"].get("sharpness", {}).get("spec", {}).get("own", ())
+    for name in (f"{split}{measure}_{loss}" for measure in own for split in ("", "test_") for loss in LOSSES):
+        if name in values:
+            error = values.get(f"{name}_se")
+            rows.append([name, f"{values[name]:.4g}", "" if error is None else f"{error:.2g}", ""])
     lines = table(["", "value", "+-", ""], rows)
     layers = result["measures"].get("layers", {"details": {"layers": ()}})["details"]["layers"]
     if layers:
