@@ -31,31 +31,34 @@ def only_draws(targets: Iterable[str | Path]) -> bool:
     )
 
 
-def check_config_files(arguments: Sequence[str]) -> None:
-    """Whether the words after `--configfile` of a `snakemake` command are files. It takes several, so that
-    a target after them is taken for one.
+def check_words(arguments: Sequence[str]) -> None:
+    """Whether the words after `--configfile` of a `snakemake` command are files, and those after `--config`
+    settings. Both options take several, so that a target after them is taken for one.
 
     Raises
     ------
     ConfigError
         If one is not.
     """
-    words: list[str] = []
-    for position, argument in enumerate(arguments):
-        if argument in ("--configfile", "--configfiles"):
-            words = [*takewhile(lambda word: not word.startswith("-"), arguments[position + 1 :])]
-    others = [word for word in words if not Path(word).exists() or Path(word).is_dir()]
-    for word in others:
-        if Path(word).suffix in (".yaml", ".yml", ".json"):
-            raise ConfigError(f"--configfile: there is no file {word}")
-    if others:
-        targets = " ".join(map(quote, others))
-        files = " ".join(quote(word) for word in words if word not in others) or "FILE"
-        raise ConfigError(
-            f"--configfile takes all words up to the next option for files, and {targets} is none; write "
-            f"targets first (snakemake {targets} --configfile {files}) or after -- (--configfile {files} -- "
-            f"{targets})"
-        )
+    for position, option in enumerate(arguments):
+        words = [*takewhile(lambda word: not word.startswith("-"), arguments[position + 1 :])]
+        if option in ("--configfile", "--configfiles"):
+            others = [word for word in words if not Path(word).exists() or Path(word).is_dir()]
+            for word in others:
+                if Path(word).suffix in (".yaml", ".yml", ".json"):
+                    raise ConfigError(f"{option}: there is no file {word}")
+        elif option in ("--config", "-C"):
+            others = [word for word in words if "=" not in word]
+        else:
+            continue
+        if others:
+            targets = " ".join(map(quote, others))
+            given = " ".join([option, *(quote(word) for word in words if word not in others)])
+            what = "settings (name=value)" if option in ("--config", "-C") else "files"
+            raise ConfigError(
+                f"{option} takes all words up to the next option for {what}, and {targets} is none; write "
+                f"targets first (snakemake {targets} {given}) or after -- ({given} -- {targets})"
+            )
 
 
 def gpus_here() -> int:

@@ -12,7 +12,7 @@ import pytest
 from robust_flatness.config import load_yaml
 from robust_flatness.errors import ConfigError
 from robust_flatness.files import canonical_json
-from robust_flatness.workflow import check_config_files, only_draws, plain_executable
+from robust_flatness.workflow import check_words, only_draws, plain_executable
 
 ROOT = Path(__file__).parents[2]
 
@@ -135,14 +135,20 @@ def test_a_folder_named_as_a_target_is_no_config_file(folder, monkeypatch):
     (folder / "figures").mkdir()
     monkeypatch.chdir(folder)
     with pytest.raises(ConfigError, match=r"snakemake figures --configfile own\.yaml"):
-        check_config_files(["snakemake", "--configfiles", "own.yaml", "figures", "--cores", "1"])
+        check_words(["snakemake", "--configfiles", "own.yaml", "figures", "--cores", "1"])
     for allowed in (["figures", "--configfile", "own.yaml"], ["--configfile", "own.yaml", "--", "figures"]):
-        check_config_files(["snakemake", *allowed])
+        check_words(["snakemake", *allowed])
+
+
+def test_a_target_among_the_settings_is_told_in_one_line():
+    with pytest.raises(ConfigError, match="snakemake measure --config variants=at,awp seeds=0"):
+        check_words(["snakemake", "--config", "variants=at,awp", "measure", "seeds=0", "--cores", "1"])
+    check_words(["snakemake", "measure", "-C", "variants=at", "--configfile=own.yaml", "--", "figures"])
 
 
 def test_a_config_file_that_is_missing_is_named():
     with pytest.raises(ConfigError, match=r"no file nowhere\.yaml"):
-        check_config_files(["snakemake", "--configfile", "nowhere.yaml"])
+        check_words(["snakemake", "--configfile", "nowhere.yaml"])
 
 
 def test_a_training_longer_than_a_job_is_cut(tmp_path):
