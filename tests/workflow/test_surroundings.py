@@ -134,7 +134,7 @@ def test_a_target_among_the_config_files_is_told_in_one_line(folder):
 def test_a_folder_named_as_a_target_is_no_config_file(folder, monkeypatch):
     (folder / "figures").mkdir()
     monkeypatch.chdir(folder)
-    with pytest.raises(ConfigError, match=r"snakemake figures --configfile own\.yaml"):
+    with pytest.raises(ConfigError, match=r"snakemake figures --configfiles own\.yaml"):
         check_words(["snakemake", "--configfiles", "own.yaml", "figures", "--cores", "1"])
     for allowed in (["figures", "--configfile", "own.yaml"], ["--configfile", "own.yaml", "--", "figures"]):
         check_words(["snakemake", *allowed])
