@@ -132,11 +132,12 @@ def test_files_that_are_no_weights_are_named(folder):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "mnasnet0_5"])
-def test_classifiers_of_torchvision(tmp_path, name):
+@pytest.mark.parametrize("ending", [".pth", ".safetensors"])  # whose tensors lie in an order of their own
+def test_classifiers_of_torchvision(tmp_path, name, ending):
     from torchvision import models
 
     torch.manual_seed(0)
     source = models.get_model(name, weights=None, num_classes=10).eval()
-    path = saved(tmp_path / "w.pth", {f"module.{n}": t for n, t in source.state_dict().items()})
+    path = saved(tmp_path / f"w{ending}", {f"module.{n}": t.clone() for n, t in source.state_dict().items()})
     x = torch.rand(2, 3, 64, 64)
     assert torch.equal(load_model(f"torchvision:{name}", path)(x), source(x))

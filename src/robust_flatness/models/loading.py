@@ -112,7 +112,9 @@ def _torchvision(
         raise ConfigError(f"model: torchvision has no classifier {name!r}{meant}")
     if tensors is not None:
         options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-        network = models.get_model(name, weights=None, num_classes=_classes(tensors), **options)
+        network = models.get_model(
+            name, weights=None, num_classes=_classes(name, tensors, options), **options
+        )
         if options and not any("aux" in key.lower() for key in tensors):
             # the classifiers beside the network are of use in training alone, and often left out of files
             network.aux_logits = False
@@ -131,14 +133,15 @@ def _torchvision(
     return network, (preset.mean, preset.std)
 
 
-def _classes(tensors: Mapping[str, Tensor]) -> int:
-    """The number of classes: outputs of the last layer."""
-    matrices = [
-        t for key, t in without_wrappers(tensors).items() if t.ndim in (2, 4) and "aux" not in key.lower()
-    ]
-    if not matrices:
-        raise ConfigError("weights: no matrix in them to tell the number of classes by")
-    return len(matrices[-1])
+def _classes(name: str, tensors: Mapping[str, Tensor], options: Mapping[str, bool]) -> int:
+    """The number of classes of a classifier of torchvision: outputs of its last layer, whose name it tells;
+    files keep their tensors in any order."""
+    from torchvision import models
+
+    with torch.device("meta"):
+        plain = models.get_model(name, weights=None, **options).state_dict()
+    last = [key for key, t in plain.items() if t.ndim in (2, 4) and "aux" not in key.lower()][-1]
+    return len(without_wrappers(tensors).get(last, plain[last]))
 
 
 def _robustbench(name: str, bare: bool) -> nn.Module:
