@@ -27,6 +27,7 @@ if MAKES_TABLES:
 
         include: "workflow/rules/data.smk"
         include: "workflow/rules/train.smk"
+        include: "workflow/rules/networks.smk"
         include: "workflow/rules/measure.smk"
         include: "workflow/rules/analyse.smk"
 

@@ -12,15 +12,19 @@
 # on it.
 
 # %%
+import pandas as pd
+
 from robust_flatness.analysis.coefficients import coefficient
 from robust_flatness.plotting import inputs, scatter, style
 from robust_flatness.tables import aggregate
 
 notebook = inputs("radius_ablation", globals().get("snakemake"))
 variants = notebook.ours.counted
+others = scatter.others_of(notebook, notebook.ours)
+drawn = pd.concat([variants, others])
 Y = "test_rloss_pgd"
 RADII = {
-    case: {xi: x for xi, x in aggregate.all_radii(variants, case).items() if aggregate.has(variants, x, Y)}
+    case: {xi: x for xi, x in aggregate.all_radii(drawn, case).items() if aggregate.has(drawn, x, Y)}
     for case in ("avg", "worst")
 }
 
@@ -38,7 +42,7 @@ def printed_coefficients(case, xi):
 
 def draw():
     shown = {case: radii for case, radii in RADII.items() if radii}
-    beyond = False
+    named, beyond = [], False
     columns = max(len(radii) for radii in shown.values())
     shape = (len(shown), columns) if columns > 1 else (1, len(shown))
     figure, panels = style.grid(
@@ -53,17 +57,22 @@ def draw():
             rows = variants.dropna(subset=[x, Y])
             scatter.trend(axes, rows, x, Y)
             scatter.points(axes, rows, x, Y, size=9)
+            everything = scatter.others(axes, rows, others, x, Y)
             found = scatter.coefficients(rows, x, Y, words=False)
             lines = [f"{'Average' if case == 'avg' else 'Worst'}-case, ξ = {xi:g}", ", ".join(found[:1])]
             lines += [", ".join(found[1:]), printed_coefficients(case, xi)]
             axes.set_title("\n".join(filter(None, lines)), fontsize=6)
-            beyond |= scatter.limits(axes, rows, x, Y)
+            beyond |= scatter.limits(axes, everything, x, Y)
             scatter.apart(axes, notebook.ours.unlearnt, x, Y)
             axes.set_xlabel("flatness (lower is flatter)", fontsize=7)
+            named.append((axes, x))
     style.name_grid(figure, "", "Test RLoss (lower is more robust)", bottom=1.0)
     note = f"{scatter.INTERVALS} At other radii than 0.5 and 0.003 the paper shows pictures only. "
     note += f"{scatter.BEYOND} " * beyond
-    style.legend_below(figure, style.handles(variants["family"]), text=note + notebook.ours.note)
+    entries = style.handles(variants["family"], others["family"])
+    style.legend_below(figure, entries, text=note + notebook.ours.note + scatter.others_note(notebook))
+    for axes, x in named:
+        scatter.label_points(axes, notebook, notebook.ours, x, Y)
     return figure
 
 

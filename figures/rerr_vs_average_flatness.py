@@ -18,7 +18,7 @@ notebook = inputs("rerr_vs_average_flatness", globals().get("snakemake"))
 # %%
 scatter.show(
     notebook,
-    [("avg_flatness_rloss", aggregate.robust_error_column(notebook.ours.variants))],
+    [("avg_flatness_rloss", aggregate.robust_error_column(notebook.ours.models))],
     labelled=True,
     robustbench=True,
     height=3.6,

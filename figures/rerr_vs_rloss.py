@@ -14,12 +14,10 @@
 # is the interval of its break.
 
 # %%
-import pandas as pd
-
 from robust_flatness.analysis.evidence import kink
 from robust_flatness.analysis.hinge import fitted
 from robust_flatness.plotting import inputs, scatter, style
-from robust_flatness.tables import aggregate, schema
+from robust_flatness.tables import aggregate
 
 notebook = inputs("rerr_vs_rloss", globals().get("snakemake"))
 X = "test_rloss_pgd"
@@ -29,7 +27,7 @@ X = "test_rloss_pgd"
 def bent(axes, layer, extra):
     """Points, the bend and a fit on each side of it."""
     variants = layer.counted
-    y, bend = aggregate.robust_error_column(variants), kink(variants)
+    y, bend = aggregate.robust_error_column(layer.models), kink(variants)
     rows = variants.dropna(subset=[X, y])
     axes.axvline(bend, color="black", linewidth=0.8, linestyle=":")
     hinge = fitted(rows, y)
@@ -40,10 +38,7 @@ def bent(axes, layer, extra):
         slope = scatter.trend(axes, side, X, y)
         slopes.append("-" if slope is None else f"{slope:z.1f}")
     scatter.points(axes, rows, X, y, layer.beside)
-    everything = rows
-    if extra is not None:
-        scatter.points(axes, extra, X, y, hollow=True)
-        everything = pd.concat([rows, extra])
+    everything = scatter.others(axes, rows, extra, X, y)
     scatter.name_axes(axes, X, y)
     scatter.limits(axes, everything, X, y)
     scatter.apart(axes, layer.unlearnt, X, y)
@@ -58,19 +53,23 @@ def bent(axes, layer, extra):
 def draw():
     single = notebook.printed is None
     figure, panels = style.panels(1, len(notebook.layers), height=3.4 if single else 3.9)
-    bench = notebook.published.robustbench
+    extra = {layer: scatter.others_of(notebook, layer, robustbench=True) for layer in notebook.layers}
     for axes, layer in zip(panels, notebook.layers, strict=True):
-        bent(axes, layer, bench if layer is notebook.layers[-1] else None)
+        bent(axes, layer, extra[layer])
     families = [name for layer in notebook.layers for name in layer.variants["family"]]
-    entries = style.handles([*families, schema.ROBUSTBENCH])
+    entries = style.handles(families, [name for frame in extra.values() for name in frame["family"]])
     note = f"{scatter.INTERVALS} {scatter.comparison_note(notebook, X)} {notebook.ours.note}".strip()
+    note += scatter.others_note(notebook)
     if single:
         style.legend_beside(figure, entries)
         style.note(figure, note)
     else:
         style.legend_below(figure, entries, text=note)
+    for axes, layer in zip(panels, notebook.layers, strict=True):
+        y = aggregate.robust_error_column(layer.models)
+        scatter.label_points(axes, notebook, layer, X, y, robustbench=True)
     return figure
 
 
 # %%
-notebook.show(draw, notebook.missing(X, aggregate.robust_error_column(notebook.ours.counted)))
+notebook.show(draw, notebook.missing(X, aggregate.robust_error_column(notebook.ours.models)))

@@ -41,6 +41,9 @@ for group in [*GROUPS, ""]:
         mean = members[shown].mean().to_frame().T
         label = f"average of all {len(members)}"
         rows.append(mean.assign(variant=f"average-{group}", label=label, group=group, section=group))
+if notebook.printed and len(notebook.ours.others):
+    others = notebook.ours.others.sort_values(test, kind="stable")
+    rows.append(others.reindex(columns=["variant", "label", *shown]).assign(section="networks of others"))
 frame = pd.concat(rows, ignore_index=True).rename(columns=names)
 if notebook.printed:
     theirs = printed.set_axis(["variant", *(f"{name}_published" for name in names.values())], axis="columns")

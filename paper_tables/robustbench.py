@@ -7,8 +7,8 @@
 # # RobustBench models
 #
 # Errors, losses and flatness of eight models of the RobustBench zoo, as printed in the paper. They differ
-# in architecture and were early-stopped by their authors, so they are part of no correlation. Models of
-# this family in the experiment's own results stand beside them.
+# in architecture and were early-stopped by their authors, so they are part of no correlation. Networks of
+# others in the experiment's own results (`models` in its config) stand beside them.
 
 # %%
 from robust_flatness.plotting import inputs, typeset
@@ -18,11 +18,12 @@ notebook = inputs("robustbench", globals().get("snakemake"))
 
 # %%
 measures = [*schema.ERRORS, *schema.LOSSES, "avg_flatness_rloss", "worst_flatness_rloss"]
-frame = notebook.published.robustbench[["variant", "label", *measures]]
-ours = notebook.ours.robustbench
+frame = notebook.published.others[["variant", "label", *measures]]
+ours = notebook.ours.others
 if len(ours) and notebook.printed:
-    ours = ours[["variant", *(name for name in measures if name in ours)]]
+    ours = ours[["variant", "label", *(name for name in measures if name in ours)]]
     frame = frame.merge(ours, on="variant", how="outer", suffixes=("", "_measured"))
+    frame["label"] = frame["label"].fillna(frame.pop("label_measured"))
 
 # %%
 HEADINGS = {
@@ -36,4 +37,6 @@ for name, (heading, digits) in HEADINGS.items():
     columns[name] = typeset.Column(heading, typeset.digits(digits))
     columns[f"{name}_measured"] = typeset.Column(f"{heading}, measured", typeset.digits(digits))
 notes = ["Published: CIFAR-10, on test examples unless said otherwise; errors in per cent."]
-notebook.write(typeset.texts(frame, columns, "RobustBench models, as printed in the paper", notes))
+title = "RobustBench models, as printed in the paper"
+title += f", and networks of others ({notebook.experiment})" * ("test_err_measured" in frame)
+notebook.write(typeset.texts(frame, columns, title, notes))

@@ -226,6 +226,37 @@ def scale(
 
 
 @app.command()
+def check_network(
+    spec: Spec,
+    name: Annotated[str, typer.Option(help="What the network is called in tables.")],
+    shape: Annotated[str, typer.Option(help="Channels and side of the images, e.g. 3,32.")],
+    classes: Annotated[int, typer.Option(help="Classes of the data.", min=2)],
+) -> None:
+    """Check that a network of others can be loaded and fits images before anything is run."""
+    from robust_flatness.config.networks import NetworkSpec
+    from robust_flatness.models.importing import check_network as check
+
+    channels, side = (int(number) for number in numbers("--shape", shape) or ())
+    check(read_spec(NetworkSpec, spec), name, (channels, side), classes)
+
+
+@app.command()
+def import_network(
+    spec: Spec,
+    data: Data,
+    output: Output,
+    name: Annotated[str, typer.Option(help="What the network is called in tables.")],
+    seed: Seed = 0,
+) -> None:
+    """Load a network of others, check that it fits the data, and keep it as a checkpoint."""
+    from robust_flatness.config.networks import NetworkSpec
+    from robust_flatness.data import load_dataset
+    from robust_flatness.models.importing import import_network as run_import
+
+    run_import(read_spec(NetworkSpec, spec), load_dataset(data), output, name, seed)
+
+
+@app.command()
 def measure_checkpoints(
     name: Annotated[str, typer.Argument(help=f"One of {', '.join(MEASURES)}.", metavar="MEASURE")],
     checkpoints: Checkpoints,

@@ -82,12 +82,14 @@ def plan(experiment: Experiment, device: str | None = None) -> Plan:
     trainings, measures = Step("train"), {name: Step(name) for name in experiment.measures}
     chains = []
     for slug in experiment.variants:
-        trained = experiment.variants[slug].derived_from is None
-        job = experiment.train_jobs[slug if trained else experiment.variants[slug].derived_from]
-        precision = _precision(job.training.precision, kind)
-        time = seconds(training_passes(job, data.count("train")), job.model, side, kind, precision, True)
-        time += seconds(_evaluation_passes(job, data), job.model, side, kind, precision)
-        snapshots = len(job.training.snapshot_epochs())
+        trained = experiment.variants[slug].trained
+        model, time, snapshots = None, 0.0, 0
+        if slug not in experiment.networks:
+            job = experiment.job_behind(slug)
+            model, precision = job.model, _precision(job.training.precision, kind)
+            time = seconds(training_passes(job, data.count("train")), model, side, kind, precision, True)
+            time += seconds(_evaluation_passes(job, data), model, side, kind, precision)
+            snapshots = len(job.training.snapshot_epochs())
         for _ in experiment.seeds_of(slug):
             if trained:
                 trainings.jobs.append(START + time)
@@ -97,7 +99,7 @@ def plan(experiment: Experiment, device: str | None = None) -> Plan:
                     settings = experiment.measures[name].for_variant(slug)
                     passes = MEASURES[name].passes(settings, data.count("early_stopping"), snapshots)
                     used = _precision(getattr(settings, "precision", "float32"), kind)
-                    step.jobs.append(START + seconds(passes, job.model, side, kind, used))
+                    step.jobs.append(START + seconds(passes, model, side, kind, used))
                     after = max(after, step.jobs[-1])
             chains.append(START + time + after)
     pseudo = Step("pseudo_label")
@@ -135,11 +137,12 @@ def _disk(experiment: Experiment) -> float:
         for slug in experiment.measured_by(name)
     }
     files = 0
-    for slug in experiment.variants:
+    for slug in experiment.variants.keys() - experiment.networks.keys():
         job = experiment.train_jobs.get(slug)
         kept = len(job.training.snapshot_epochs()) + 2 if slug in series else 4 if job else 2
         files += kept * len(experiment.seeds_of(slug))
-    return (len(seeds) * images * channels * side**2 + files * size) / 1e9
+    others = len(experiment.networks) * FLOAT * parameters(None)
+    return (len(seeds) * images * channels * side**2 + files * size + others) / 1e9
 
 
 def _memory(experiment: Experiment) -> tuple[float, float]:
@@ -148,7 +151,7 @@ def _memory(experiment: Experiment) -> tuple[float, float]:
     data = experiment.spec.data
     bytes_of_images = sum(data.count(split) for split in ("train", "test")) * channels * side**2
     weights = KEPT * FLOAT * parameters(experiment.spec.model)
-    largest = max(job.training.batch_size for job in experiment.train_jobs.values())
+    largest = max((job.training.batch_size for job in experiment.train_jobs.values()), default=128)
     on_gpu = (
         max(1, largest / 128) * (side / 32) ** 2 * math.sqrt(parameters(experiment.spec.model) / RESNET18)
     )

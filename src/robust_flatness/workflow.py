@@ -141,9 +141,13 @@ def collect_spec(experiment: Experiment, kept: Iterable[str] = ()) -> CollectSpe
     Settings are given as differences from the first variant's, since a command line is bounded.
     """
     slugs = [slug for slug in experiment.catalogue if slug in {*experiment.variants, *kept}]
-    baseline = applied_settings(next(iter(experiment.train_jobs.values())))
+    jobs = [*experiment.train_jobs.values()]
+    baseline = applied_settings(jobs[0]) if jobs else {}
     entries = {}
     for slug in slugs:
+        if slug in experiment.networks:
+            entries[slug] = network_entry(experiment, slug)
+            continue
         variant, job = experiment.catalogue[slug], experiment.job_behind(slug)
         seeds = experiment.seeds_of(slug)
         entries[slug] = VariantEntry(
@@ -166,6 +170,20 @@ def collect_spec(experiment: Experiment, kept: Iterable[str] = ()) -> CollectSpe
             for name, spec in experiment.measures.items()
             if MEASURES[name].of_snapshots
         },
+    )
+
+
+def network_entry(experiment: Experiment, slug: str) -> VariantEntry:
+    """What the tables say of a network of others."""
+    variant = experiment.networks[slug]
+    seeds = experiment.seeds_of(slug)
+    return VariantEntry(
+        label=variant.label,
+        family=variant.family,
+        derived=not variant.network.correlate,
+        external=True,
+        seeds=None if seeds == experiment.spec.seeds else seeds,
+        measures=experiment.measures_of(slug),
     )
 
 

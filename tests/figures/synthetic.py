@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from robust_flatness.config.networks import ROBUSTBENCH
 from robust_flatness.tables import frames, printed, schema
 
 EPOCHS = 60
@@ -20,7 +21,7 @@ LANDSCAPES = ("at", "at-scaled-0.5", "at-scaled-2", "awp-0.01", "trades-6", "unl
 def write(directory: Path, seeds: int = 1, variants: tuple[str, ...] | None = None) -> None:
     """Write the four tables of an experiment under `directory`."""
     published = printed.read_published()
-    models = published.models[published.models["family"] != schema.ROBUSTBENCH]
+    models = published.models[published.models["family"] != ROBUSTBENCH]
     if variants is not None:
         models = models[models["variant"].isin(variants)]
     parts = [_tables(models, seed) for seed in range(seeds)]

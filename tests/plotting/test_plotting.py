@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from robust_flatness.config import TrainingSpec
+from robust_flatness.config.networks import EXTERNAL, ROBUSTBENCH
 from robust_flatness.errors import FileError
 from robust_flatness.plotting import curves, inputs, looks, scatter, style, typeset
 from robust_flatness.plotting.labels import place_labels
@@ -21,7 +22,7 @@ OKABE_ITO = {"#000000", "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "
 
 
 def test_every_family_has_a_look_of_its_own():
-    needed = {spec.family for spec in frames.catalogue().values()} | {schema.ROBUSTBENCH, schema.OTHER}
+    needed = {spec.family for spec in frames.catalogue().values()} | {ROBUSTBENCH, EXTERNAL, schema.OTHER}
     assert needed <= set(looks.every())
     drawn = [(look.color, look.marker) for look in looks.every().values()]
     assert len(set(drawn)) == len(drawn)

@@ -2,6 +2,7 @@
 
 import math
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from shlex import quote
 from snakemake.cli import get_argument_parser
 
 from robust_flatness.config import load_experiment
+from robust_flatness.config.networks import require_files
 from robust_flatness.config.values import load_yaml
 from robust_flatness.config.data import CIFAR10_FILES, CIFAR10_FOLDER
 from robust_flatness.errors import ConfigError, FileError
@@ -79,8 +81,10 @@ shell.prefix(f"export PATH={quote(os.path.dirname(sys.executable))}:$PATH; ")
 
 # Local jobs are forked from one process, which imports torch once. It ends with Snakemake.
 onstart:
-    if workflow.local_exec and MAKES_TABLES and not EXPERIMENT.spec.results_table:
-        globals()["SERVER"] = start_server()
+    if MAKES_TABLES and not EXPERIMENT.spec.results_table:
+        if workflow.local_exec:
+            globals()["SERVER"] = start_server()
+        check_networks()
 
 
 def targets():
@@ -103,8 +107,9 @@ if not MAKES_TABLES:
             file=sys.stderr,
         )
 
-TRAINED = [slug for slug, variant in EXPERIMENT.variants.items() if variant.derived_from is None]
-DERIVED = [slug for slug in EXPERIMENT.variants if slug not in TRAINED]
+TRAINED = [slug for slug, variant in EXPERIMENT.variants.items() if variant.trained]
+DERIVED = [slug for slug, variant in EXPERIMENT.variants.items() if variant.derived_from]
+NETWORKS = EXPERIMENT.networks
 SEEDS = EXPERIMENT.spec.seeds
 # GPUs of a job: a cluster's scheduler grants them. A local run starts as many such jobs at a time as there
 # are GPUs, each of which takes one of its own; --resources gpu=N allows more (or fewer).
@@ -129,10 +134,10 @@ def growing(amount):
     return lambda wildcards, attempt: amount * attempt
 
 
-def minutes_for(passes):
-    """The time limit of a job that takes `passes` through the experiment's network."""
+def minutes_for(passes, own=True):
+    """The time limit of a job that takes `passes` through the experiment's network, or one of others."""
     _, side = EXPERIMENT.spec.data.shape
-    return minutes(passes, EXPERIMENT.spec.model, side, "cuda" if GPUS else "cpu")
+    return minutes(passes, EXPERIMENT.spec.model if own else None, side, "cuda" if GPUS else "cpu")
 
 
 def one_of(slugs):

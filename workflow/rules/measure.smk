@@ -2,9 +2,16 @@
 # flatness and nothing else.
 
 HELD_OUT = EXPERIMENT.spec.data.count("early_stopping")
-MOST_SNAPSHOTS = max(len(job.training.snapshot_epochs()) for job in EXPERIMENT.train_jobs.values())
+SNAPSHOTS = [len(job.training.snapshot_epochs()) for job in EXPERIMENT.train_jobs.values()]
 
-MEASURED = {name: slugs for name in EXPERIMENT.measures if (slugs := EXPERIMENT.measured_by(name))}
+# (rule, measure, variants, whether they are variants of training): networks of others have one checkpoint.
+MEASURED = []
+for name in EXPERIMENT.measures:
+    slugs = EXPERIMENT.measured_by(name)
+    own = [slug for slug in slugs if slug not in NETWORKS]
+    others = [slug for slug in slugs if slug in NETWORKS]
+    MEASURED += [(name, name, own, True)] if own else []
+    MEASURED += [(f"{name}_of_networks", name, others, False)] if others else []
 
 
 def measure_spec(name):
@@ -12,31 +19,32 @@ def measure_spec(name):
     return lambda wildcards: EXPERIMENT.measures[name].for_variant(wildcards.variant).json_text()
 
 
-def measuring_minutes(name):
-    return minutes_for(MEASURES[name].passes(EXPERIMENT.measures[name], HELD_OUT, MOST_SNAPSHOTS))
+def measuring_minutes(name, own):
+    passes = MEASURES[name].passes(EXPERIMENT.measures[name], HELD_OUT, max(SNAPSHOTS, default=0))
+    return minutes_for(passes, own)
 
 
-def measured_files(name):
-    return [f"{RUN}/{path}" for path in MEASURES[name].outputs]
+def measured_files(name, own):
+    return [f"{RUN}/{path}" for path in MEASURES[name].outputs(own)]
 
 
-for name, slugs in MEASURED.items():
+for rule_name, name, slugs, own in MEASURED:
 
     rule:
         name:
-            name
+            rule_name
         input:
             data=rules.prepare.output,
-            checkpoints=for_each_checkpoint(WEIGHTS, MEASURES[name].weights),
+            checkpoints=for_each_checkpoint(WEIGHTS, MEASURES[name].weights(own)),
         output:
-            measured_files(name),
+            measured_files(name, own),
         log:
             f"{RUN_LOG}/{name}.log",
         wildcard_constraints:
             variant=one_of(slugs),
         resources:
             mem_mb=growing(4000),
-            runtime=growing_minutes(measuring_minutes(name)),
+            runtime=growing_minutes(measuring_minutes(name, own)),
             gpu=GPUS,
         params:
             measure=name,
@@ -52,4 +60,4 @@ for name, slugs in MEASURED.items():
 
 rule measure:
     input:
-        [of_each(measured_files(name), slugs) for name, slugs in MEASURED.items()],
+        [of_each(measured_files(name, own), slugs) for _, name, slugs, own in MEASURED],

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from robust_flatness.config.measures import STEPS_TO_THE_EDGE, MeasureSpec, Setting
+from robust_flatness.config.networks import NetworkVariant, parse_networks
 from robust_flatness.config.specs import ExperimentSpec
 from robust_flatness.config.training import ModelSpec, TrainingSpec, TrainJob, rescaled_decay
 from robust_flatness.config.values import (
@@ -37,7 +38,8 @@ CONFIG_DIRECTORY = Path("config")
 class Experiment:
     """A validated experiment with its variants resolved.
 
-    `spec` is the experiment as given, `variants` maps each slug asked for to its `VariantSpec`.
+    `spec` is the experiment as given, `variants` maps each slug asked for to its `VariantSpec`; the networks
+    of others among them are `networks`.
     """
 
     def __init__(self, spec: ExperimentSpec, catalogue: Mapping[str, VariantSpec]):
@@ -51,6 +53,12 @@ class Experiment:
         self.variants: dict[str, VariantSpec] = {}
         with problems.collected():
             self.variants = self._asked_for()
+        self.networks: dict[str, NetworkVariant] = {}
+        with problems.collected():
+            classes = spec.data.known_classes if spec.data else None
+            self.networks = parse_networks(spec.models, self.catalogue, classes)
+        self.catalogue |= self.networks
+        self.variants |= self.networks
         if spec.results_table is None:
             for name, measure in self.measures.items():
                 for problem in self._problems_of(name, measure):
@@ -97,7 +105,7 @@ class Experiment:
             unknown = [slug for slug in named if slug not in self.catalogue]
             if unknown:
                 yield f"{field}variants: {unknown_variants(unknown, self.catalogue)}"
-            untrained = [slug for slug in named if slug in self.variants and self._is_derived(slug)]
+            untrained = [slug for slug in named if slug in self.variants and not self.variants[slug].trained]
             if MEASURES[name].of_snapshots and untrained:
                 yield (
                     f"{field}variants: {', '.join(map(repr, untrained))} given, but only trained variants "
@@ -115,16 +123,13 @@ class Experiment:
                 yield f"{field}: {given} examples asked for, but the split has {most} ({where})"
         yield from spec.problems(self.spec.data)
 
-    def _is_derived(self, slug: str) -> bool:
-        return self.variants[slug].derived_from is not None
-
     @cached_property
     def train_jobs(self) -> dict[str, TrainJob]:
         """The training of each variant that is trained, for the first seed (see `train_job`)."""
         jobs, problems = {}, Problems()
         _ = self.baseline
         for slug, variant in self.variants.items():
-            if variant.derived_from is None:
+            if variant.trained:
                 with problems.collected():
                     jobs[slug] = self._train_job(slug, variant)
         problems.raise_if_any()
@@ -140,7 +145,9 @@ class Experiment:
         return jobs
 
     def seeds_of(self, slug: str) -> tuple[int, ...]:
-        """The seeds that a variant is trained and measured with."""
+        """The seeds that a variant is trained and measured with; the first where nothing is trained."""
+        if slug in self.networks:
+            return self.spec.seeds[:1]
         own = self.spec.baseline_seeds if slug == BASELINE else None
         return own or self.spec.seeds
 
@@ -224,11 +231,10 @@ class Experiment:
 
     def measures_of(self, slug: str) -> list[str]:
         """Measures that are made of a variant, whether or not it is asked for."""
-        trained = self.catalogue[slug].derived_from is None
         return [
             name
             for name, spec in self.measures.items()
-            if spec.applies_to(slug) and (trained or not MEASURES[name].of_snapshots)
+            if spec.applies_to(slug) and (self.catalogue[slug].trained or not MEASURES[name].of_snapshots)
         ]
 
     def job_behind(self, slug: str) -> TrainJob:

@@ -3,11 +3,19 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from robust_flatness.config.data import DataSpec
 from robust_flatness.config.families import FamilySpec
 from robust_flatness.config.measures import Setting
+from robust_flatness.config.networks import NetworkSpec
 from robust_flatness.config.training import ModelSpec
 from robust_flatness.config.values import (
     LONGEST_NAME,
@@ -60,6 +68,8 @@ class ExperimentSpec(Spec):
     overrides: dict[str, VariantOverride] = Field(default_factory=dict)
     own_variants: dict[str, Any] = Field(default_factory=dict)
     """Variants of the experiment's own, as in config/variants.yaml."""
+    models: dict[str, NetworkSpec] = Field(default_factory=dict)
+    """Networks of others, by name: measured as the variants are, drawn and listed beside them."""
     families: dict[str, FamilySpec] = Field(default_factory=dict)
     """Families of the experiment's own, or others of the catalogue's names, as in config/families.yaml."""
 
@@ -77,8 +87,9 @@ class ExperimentSpec(Spec):
 
     @field_validator("variants", "seeds", "baseline_seeds")
     @classmethod
-    def _distinct(cls, value: Any) -> Any:
-        if value not in ("all", None) and (not value or len(set(value)) < len(value)):
+    def _distinct(cls, value: Any, info: ValidationInfo) -> Any:
+        needed = info.field_name != "variants"  # networks of others may do
+        if value not in ("all", None) and (len(set(value)) < len(value) or (needed and not value)):
             raise ValueError("name at least one, each once")
         return value
 
@@ -99,6 +110,10 @@ class ExperimentSpec(Spec):
                 f"{', '.join(missing)}: missing; an experiment needs {', '.join(needed)}, "
                 "or a results_table to start from"
             )
+        if not self.variants and not self.models:
+            raise ValueError("variants: name at least one, or networks of others under models")
+        if self.models and self.results_table is not None:
+            raise ValueError("models: nothing is measured that starts from a results_table; leave them out")
         if self.merge and self.results_table is not None:
             raise ValueError(
                 "merge: nothing is run that starts from a results_table; join tables with "

@@ -40,6 +40,11 @@ class VariantSpec(Spec):
     derived_from: str | None = None
     convolution_scale: Positive | None = None
 
+    @property
+    def trained(self) -> bool:
+        """Whether it is trained, not made from another one."""
+        return self.derived_from is None
+
     def overridden(self, override: "VariantOverride") -> "VariantSpec":
         """This variant with an experiment's own values; a value set there replaces a scaled one."""
         kept = {k: v for k, v in self.scale.items() if k not in override.set}
@@ -79,11 +84,7 @@ def parse_variants(
     problems, found = Problems(), {}
     for slug, value in values.items():
         with problems.collected():
-            if not isinstance(slug, str) or not NAME.fullmatch(slug) or len(slug) > LONGEST_NAME:
-                raise ConfigError(
-                    f"{where}{shown(slug)} cannot name a variant; use at most {LONGEST_NAME} letters, "
-                    "digits, '.', '_' and '-', starting with a letter or digit"
-                )
+            check_slug(where, slug)
             if known and slug in known:
                 raise ConfigError(f"{where}{slug}: there is such a variant; change it under overrides")
             found[slug] = parse(VariantSpec, value, f"{where}{slug}")
@@ -94,11 +95,20 @@ def parse_variants(
     return found
 
 
+def check_slug(where: str, slug: Any) -> None:
+    """Raise `ConfigError` unless `slug` can name a variant, and so its folder."""
+    if not isinstance(slug, str) or not NAME.fullmatch(slug) or len(slug) > LONGEST_NAME:
+        raise ConfigError(
+            f"{where}{shown(slug)} cannot name a variant; use at most {LONGEST_NAME} letters, "
+            "digits, '.', '_' and '-', starting with a letter or digit"
+        )
+
+
 def _check_source(where: str, variant: VariantSpec, known: Mapping[str, VariantSpec]) -> None:
     if variant.derived_from is None:
         return
     source = known.get(variant.derived_from)
-    if source is None or source.derived_from is not None:
+    if source is None or not source.trained:
         raise ConfigError(
             f"{where}.derived_from: {variant.derived_from!r} given; expected a variant that is trained"
         )

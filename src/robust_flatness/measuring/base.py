@@ -67,17 +67,16 @@ class Measure:
         """Whether it is made of every snapshot of a training, so of trained models alone."""
         return self.checkpoints == SNAPSHOTS
 
-    @property
-    def weights(self) -> tuple[str, ...]:
-        """The checkpoints that must be there; snapshots lie beside the last one."""
-        return CHECKPOINTS[:1] if self.of_snapshots else self.checkpoints
+    def weights(self, stopped: bool = True) -> tuple[str, ...]:
+        """The checkpoints that must be there; snapshots lie beside the last one. Without an early-stopped
+        one, as networks of others are (not `stopped`), the last alone."""
+        return self.checkpoints if stopped and not self.of_snapshots else CHECKPOINTS[:1]
 
-    @property
-    def outputs(self) -> tuple[str, ...]:
+    def outputs(self, stopped: bool = True) -> tuple[str, ...]:
         """The files of a job, below the folder of a variant and seed."""
         if self.of_snapshots:
             return f"{self.name}.csv", *((f"{self.name}-examples.csv",) if self.examples else ())
-        return tuple(f"measures/{checkpoint}/{self.name}.json" for checkpoint in self.checkpoints)
+        return tuple(f"measures/{checkpoint}/{self.name}.json" for checkpoint in self.weights(stopped))
 
 
 def splits_of(spec: Any) -> list[str]:

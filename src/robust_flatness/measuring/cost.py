@@ -13,6 +13,8 @@ from robust_flatness.config.training import ModelSpec, TrainJob
 
 #: Of a network that does not say what it costs: a large one.
 LARGE = {"width": 64, "side": 32, "multiply_adds": 555_422_720, "parameters": 11_174_922}
+#: Of networks of others: a WideResNet-34-10, the largest of the usual ones.
+EXTERNAL = {"side": 32, "multiply_adds": 6_700_000_000, "parameters": 46_160_474}
 #: Multiply-adds of forward halves per second, by kind of device and precision: PGD-20 on 1,000 images through
 #: ResNet-18 on an H100 (benchmarks/gpu.py), and a training on one core without AVX-512.
 RATES = {("cpu", "float32"): 8.3e9, ("cuda", "float32"): 3.6e12, ("cuda", "bfloat16"): 22e12}
@@ -28,20 +30,23 @@ OVERHEAD_MINUTES = 10
 STANDARD_AUTOATTACK = 100 + 900 + 2 * 900 + 5000 // 2
 
 
-def _cost(model: ModelSpec, quantity: str) -> tuple[float, int]:
-    """A quantity of `model` on images of the side that its file states, and that side."""
+def _cost(model: ModelSpec | None, quantity: str) -> tuple[float, int]:
+    """A quantity of `model`, None for one of others, on images of the side that its file states, and that
+    side."""
+    if model is None:
+        return EXTERNAL[quantity], EXTERNAL["side"]
     stated = declared(NETWORKS, model.name, "COST") or LARGE
     return stated[quantity] * (model.width / stated["width"]) ** 2, stated["side"]
 
 
-def parameters(model: ModelSpec) -> float:
+def parameters(model: ModelSpec | None) -> float:
     """Number of weights, about: it grows with the square of the width."""
     return _cost(model, "parameters")[0]
 
 
 def seconds(
     passes: float,
-    model: ModelSpec,
+    model: ModelSpec | None,
     side: int,
     device: str,
     precision: str = "float32",
@@ -57,7 +62,7 @@ def seconds(
     return passes * work / rate
 
 
-def minutes(passes: float, model: ModelSpec, side: int, device: str) -> int:
+def minutes(passes: float, model: ModelSpec | None, side: int, device: str) -> int:
     """Time limit in minutes for `passes` through `model` of images of `side` pixels, in float32."""
     return OVERHEAD_MINUTES + math.ceil(SLACK * seconds(passes, model, side, device) / 60)
 

@@ -46,7 +46,7 @@ def measure_checkpoints(
     loaded = [load_checkpoint(path, device) for path in checkpoints]
     described = describe_job(measure, spec, seed, dataset, device, threads)
     if measure.of_snapshots:
-        outputs, folder = [output / path for path in measure.outputs], output
+        outputs, folder = [output / path for path in measure.outputs()], output
     else:
         folder = output / "measures"
         outputs = [folder / path.stem / f"{measure.name}.json" for path in checkpoints]

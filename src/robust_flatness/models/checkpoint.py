@@ -26,13 +26,17 @@ from robust_flatness.models.inference import InferenceModel
 from robust_flatness.seeding import generator
 
 KEY = "robust_flatness"
+#: In place of settings of a network of the kit: how `load_model` calls one of others.
+LOADED = "loaded"
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a checkpoint says of itself. `epoch` counts from 0; `weight_bound` is the clipping
-    of the training, into which perturbed weights are projected when flatness is measured; `precision`
-    is the one trained in."""
+    """What a checkpoint says of itself. `model` are the settings of a network of the kit, or `{"loaded":
+    ...}`, how `load_model` calls a network of others; `mean` and `std` are what its inputs are normalised
+    by, if at all. `epoch` counts from 0, None for networks of others; `weight_bound` is the clipping of the
+    training, into which perturbed weights are projected when flatness is measured; `precision` is the one
+    trained in."""
 
     model: dict
     classes: int
@@ -40,7 +44,7 @@ class Metadata:
     std: tuple[float, ...]
     variant: str
     seed: int
-    epoch: int
+    epoch: int | None
     weight_bound: float | None = None
     precision: str = "float32"
     sha256: str = ""
@@ -82,7 +86,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Checkpoint(Network):
-    """A network that this kit has trained, and what its file says of it."""
+    """A network of a checkpoint's file, and what that says of it."""
 
     metadata: Metadata = field(kw_only=True)
 
@@ -103,9 +107,11 @@ class Checkpoint(Network):
         """The clipping of its training."""
         return self.metadata.weight_bound
 
-    def initial(self) -> dict[str, Tensor]:
-        """The weights before training, by name: drawn again from the seed."""
+    def initial(self) -> dict[str, Tensor] | None:
+        """The weights before training, by name: drawn again from the seed. None for networks of others."""
         known = self.metadata
+        if LOADED in known.model:
+            return None
         spec = parse(ModelSpec, known.model)
         stream = generator(known.seed, "initialisation")
         start = build_model(spec, known.classes, known.mean, known.std, stream)
@@ -139,7 +145,10 @@ def save_checkpoint(path: Path, model: nn.Module, metadata: Metadata, *, durable
     """Write weights and buffers of `model`, whole or not at all; equal models give equal bytes.
 
     `durable` as in `files.atomic_path`."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    # the format knows no tied tensors: each is written
+    tensors = {
+        name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()
+    }
     metadata = replace(metadata, sha256=checksum(tensors, metadata))
     with atomic_path(path, durable=durable) as temporary:
         temporary.write_bytes(save(tensors, {KEY: _text(metadata)}))
@@ -164,13 +173,19 @@ def load_checkpoint(path: Path, device="cpu") -> Checkpoint:
         raise FileError(f"{path}: truncated or damaged checkpoint ({error}); train it again") from None
     try:
         metadata = Metadata(**json.loads(text or "null"))
-        spec = parse(ModelSpec, metadata.model)
+        spec = None if LOADED in metadata.model else parse(ModelSpec, metadata.model)
     except (TypeError, ValueError) as error:
         raise FileError(f"{path}: damaged, or not written by this kit ({error})") from None
     if metadata.sha256 != checksum(tensors, metadata):
         raise FileError(f"{path}: the checksum does not match, the file is damaged; train it again")
-    model = build_model(spec, metadata.classes, metadata.mean, metadata.std)
-    load_weights(model, tensors, path)
+    if spec is None:
+        from robust_flatness.models.loading import load_model
+
+        normalised = {"mean": metadata.mean, "std": metadata.std} if metadata.mean else {}
+        model = load_model(metadata.model[LOADED], path, **normalised)
+    else:
+        model = build_model(spec, metadata.classes, metadata.mean, metadata.std)
+        load_weights(model, tensors, path)
     return Checkpoint(model.eval().to(device), Path(path).stem, metadata=metadata)
 
 

@@ -16,6 +16,7 @@ from robust_flatness.tables.rows import read_rows
 #: Matplotlib's markers as Vega's shapes.
 SHAPES = {
     **{"o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "v": "triangle-down", "P": "cross"},
+    "p": "M0,-1L.95,-.31L.59,.81L-.59,.81L-.95,-.31Z",
     "*": "M0,-1L.22,-.31L.95,-.31L.36,.12L.59,.81L0,.38L-.59,.81L-.36,.12L-.95,-.31L-.22,-.31Z",
     "X": "M-0.9,-0.9L0.9,0.9M-0.9,0.9L0.9,-0.9",
 }
@@ -52,13 +53,14 @@ def page_data(notebook: Notebook, tables: Path) -> dict[str, Any]:
     `tables` is the folder with `claims.csv`, `later_claims.csv` and `sharpness_comparison.csv`; what is
     missing there is left out.
     """
-    ours = notebook.ours.variants
+    ours = notebook.ours.models if notebook.printed else notebook.ours.variants
     names = ("paper",) if notebook.printed is None else ("ours", "paper")
     layers = dict(zip(names, notebook.layers, strict=True))
-    columns = [name for name in _measures(ours) if aggregate.has(ours, name, rows=3)]
-    families = {name for layer in layers.values() for name in layer.learnt["family"]}
+    columns = [name for name in _measures(ours) if aggregate.has(ours, name, rows=min(3, len(ours)))]
+    shown = {"paper": notebook.layers[-1].variants, "ours": ours}
+    families = {name for frame in shown.values() for name in frame["family"][frame["learnt"]]}
     order = dict.fromkeys([*looks.every(), *sorted(families)])
-    apart = {"apart": APART} if any(len(layer.unlearnt) for layer in layers.values()) else {}
+    apart = {"apart": APART} if not all(frame["learnt"].all() for frame in shown.values()) else {}
     return {
         "experiment": notebook.experiment,
         "isPaper": notebook.printed is None,
@@ -66,7 +68,9 @@ def page_data(notebook: Notebook, tables: Path) -> dict[str, Any]:
             name: {"words": schema.describe(name), "low": schema.direction(name)} for name in columns
         },
         "families": {name: _look(name) for name in order if name in families} | apart,
-        "models": [row for name, layer in layers.items() for row in _models(name, layer, columns)],
+        "models": [
+            row for name, layer in layers.items() for row in _models(name, shown[name], layer, columns)
+        ],
         "curves": _curves(notebook.ours.history),
         "paths": _paths(notebook.ours.series),
         "landscapes": _landscapes(notebook.ours.landscape),
@@ -88,20 +92,21 @@ def _look(name: str) -> dict[str, str]:
     return {"label": family.label, "color": looks.color(name), "shape": SHAPES[family.marker]}
 
 
-def _models(layer: str, numbers: Layer, columns: list[str]) -> list[dict[str, Any]]:
-    """A row per variant: its measures, the settings in which it differs from the baseline in words, whether
+def _models(layer: str, frame: pd.DataFrame, numbers: Layer, columns: list[str]) -> list[dict[str, Any]]:
+    """A row per model: its measures, the settings in which it differs from the baseline in words, whether
     coefficients count it."""
-    frame, counted = numbers.variants, {*numbers.counted["variant"]}
+    counted, external = {*numbers.counted["variant"]}, aggregate.external(frame).tolist()
     settings = [name for name in frame.columns if name.startswith("setting_")]
     at = frame[frame["variant"] == "at"]
     baseline = at.iloc[0] if len(at) else None
     rows = []
-    for _, row in frame.iterrows():
+    for (_, row), other in zip(frame.iterrows(), external, strict=True):
         changed = [
             f"{name.removeprefix('setting_').replace('_', ' ')} {_word(row[name])}"
             for name in settings
-            if baseline is not None and _word(row[name]) != _word(baseline[name])
+            if baseline is not None and not other and _word(row[name]) != _word(baseline[name])
         ]
+        told = "a network of others" if other else "the baseline" if row["variant"] == "at" else ""
         values = {name: _number(row[name]) for name in columns if name in row}
         rows.append(
             {
@@ -109,10 +114,10 @@ def _models(layer: str, numbers: Layer, columns: list[str]) -> list[dict[str, An
                 "variant": row["variant"],
                 "label": row["label"],
                 "short": looks.name(row),
-                "named": row["variant"] in {look.named for look in looks.every().values()},
+                "named": other or row["variant"] in {look.named for look in looks.every().values()},
                 "family": row["family"] if row["learnt"] else "apart",
                 "counts": row["variant"] in counted,
-                "settings": ", ".join(changed) or ("the baseline" if row["variant"] == "at" else ""),
+                "settings": ", ".join(changed) or told,
                 "values": {name: value for name, value in values.items() if value is not None},
             }
         )
@@ -162,7 +167,7 @@ def _claims(rows: list[dict[str, str]], columns: list[str]) -> list[dict[str, An
         place = dict(PLACES.get(row["claim"], {}))
         if place.get("y") == "test_rerr_aa" and "test_rerr_aa" not in columns:
             place["y"] = "test_rerr_pgd"
-        if any(place.get(axis, columns[0]) not in columns for axis in ("x", "y")):
+        if any(place[axis] not in columns for axis in ("x", "y") if axis in place):
             place = {}
         entry = found.setdefault(
             row["claim"],

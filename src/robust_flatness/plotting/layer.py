@@ -2,9 +2,11 @@
 
 from functools import cached_property
 
+import pandas as pd
+
 from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.plotting import looks
-from robust_flatness.tables import aggregate, frames, schema
+from robust_flatness.tables import aggregate, frames
 
 
 class Layer:
@@ -26,8 +28,8 @@ class Layer:
         self.beside = beside
 
     def __getitem__(self, table: str):
-        """A table by its name; of the models, the last checkpoints."""
-        return self.variants if table == "models" else getattr(self, table)
+        """A table by its name; of the models, the last checkpoints, networks of others too."""
+        return self.models if table == "models" else getattr(self, table)
 
     @cached_property
     def variants(self):
@@ -110,18 +112,23 @@ class Layer:
     def landscape(self):
         """RLoss along directions at the last checkpoints, averaged over seeds."""
         last = self.tables.landscape[self.tables.landscape["checkpoint"] == "last"]
-        derived = {*self.tables.models["variant"][self.tables.models["derived"] == 1]}
-        scaled = last["variant"].isin(derived)
+        models = self.tables.models
+        scaled = last["variant"].isin(models["variant"][aggregate.scaled(models)])
         if scaled.any():  # seed by seed: a scaled model beside the one that it was made from
             last = last[last["seed"].isin(last["seed"][scaled])]
         return aggregate.over_seeds(last, ("variant", "direction", "normalisation", "s"))
 
+    @cached_property
+    def others(self):
+        """Networks of others that no correlation counts, a row each as in `variants`."""
+        return aggregate.others(self.tables.models)
+
     @property
-    def robustbench(self):
-        """The RobustBench models, a row each."""
-        models = self.tables.models
-        return models[models["family"] == schema.ROBUSTBENCH]
+    def models(self):
+        """Variants, and networks of others."""
+        return pd.concat([self.variants, self.others])
 
     def title(self, count: int | None = None) -> str:
-        """The name, with how many variants it has."""
-        return f"{self.name} ({len(self.variants) if count is None else count} variants)"
+        """The name, with how many variants it has, if any."""
+        count = len(self.variants) if count is None else count
+        return f"{self.name} ({count} variants)" if count or self.others.empty else self.name

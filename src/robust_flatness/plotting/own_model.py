@@ -34,20 +34,19 @@ def headline(result: Mapping[str, Any], others: Sequence[Others], label: str) ->
     layers = [(group, Layer(group.name, group.tables)) for group in others]
     layers = [(group, layer) for group, layer in layers if aggregate.has(layer.counted, *AXES)]
     families = [name for _, layer in layers for name in layer.variants["family"]]
-    robustbench = [name for _, layer in layers for name in layer.robustbench["family"]]
+    apart = [name for _, layer in layers for name in layer.others["family"]]
     figure, grid = style.cells(1, len(layers), height=4.1)
     panels = []
     for column, (group, layer) in enumerate(layers):
         axes = figure.add_subplot(grid[0, column])
-        extra = layer.robustbench if len(layer.robustbench) else None
-        scatter.panel(axes, layer, *AXES, extra, words=len(layers) == 1, title=_title(group, result))
-        everything = pd.concat([layer.counted, extra])[[*AXES]].dropna()
+        scatter.panel(axes, layer, *AXES, layer.others, words=len(layers) == 1, title=_title(group, result))
+        everything = pd.concat([layer.counted, layer.others])[[*AXES]].dropna()
         _draw(axes, result["values"], everything)
         panels.append((axes, layer, everything))
     radii = f"ε = {shown(epsilon_of(result))}, ξ = {result['values']['avg_flatness_xi']:g}"
     title = f"{label} on {Path(result['data']).name} ({radii}) among others"
     figure.suptitle(title, fontsize=8, x=0.01, ha="left")
-    style.legend_below(figure, style.handles([*families, *robustbench]), text=NOTE)
+    style.legend_below(figure, style.handles(families, apart), text=NOTE)
     mine = tuple(result["values"][name] for name in AXES)
     named = [look.named for look in looks.every().values()] if len(panels) == 1 else [BASELINE]
     for axes, layer, everything in panels:

@@ -66,6 +66,31 @@ def apart(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> None:
         axes.scatter(*places, s=MARKER_AREA, marker="x", color=style.GREY, clip_on=False, zorder=3)
 
 
+def others(axes: Axes, rows: pd.DataFrame, extra: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
+    """Draw networks of others, hollow, beside `rows`; returns all points, for the limits."""
+    if not aggregate.has(extra, x, y):
+        return rows
+    points(axes, extra, x, y, hollow=True)
+    return pd.concat([rows, extra])
+
+
+def others_of(notebook: Notebook, layer: Layer, robustbench: bool = False) -> pd.DataFrame:
+    """The networks of others in a layer's panel: the experiment's own, and where asked for the printed
+    ones of RobustBench."""
+    return layer.others if robustbench or is_own(notebook, layer) else layer.others.iloc[:0]
+
+
+def others_note(notebook: Notebook) -> str:
+    """What hollow points with a name are; "" if there are none."""
+    some = is_own(notebook, notebook.ours) and len(notebook.ours.others)
+    return " Hollow with a name: networks of others, in no coefficient." if some else ""
+
+
+def is_own(notebook: Notebook, layer: Layer) -> bool:
+    """Whether a layer is an experiment's, not the paper's."""
+    return layer is notebook.ours and notebook.printed is not None
+
+
 def trend(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> float | None:
     """Least-squares line with its bootstrap band; returns its slope, None with too few points."""
     line = fit_line(frame[x], frame[y])
@@ -125,7 +150,7 @@ def panel(
     layer: Layer,
     x: str,
     y: str,
-    extra: pd.DataFrame | None = None,
+    extra: pd.DataFrame,
     narrow: bool = False,
     words: bool = True,
     title: str | None = None,
@@ -133,16 +158,13 @@ def panel(
     """One correlation plot: points, trend, named axes, coefficients above it; whether a point lies beyond
     its axes.
 
-    `extra` are points outside the correlation (RobustBench). A narrow panel has shorter lines;
+    `extra` are points outside the correlation (networks of others). A narrow panel has shorter lines;
     without `words`, coefficients are named by their symbols alone.
     """
     frame = layer.counted.dropna(subset=[x, y])
     trend(axes, frame, x, y)
     points(axes, frame, x, y, layer.beside)
-    everything = frame
-    if extra is not None and aggregate.has(extra, x, y):
-        points(axes, extra, x, y, hollow=True)
-        everything = pd.concat([frame, extra])
+    everything = others(axes, frame, extra, x, y)
     name_axes(axes, x, y, 28 if narrow else 60)
     beyond = limits(axes, everything, x, y)
     apart(axes, layer.unlearnt, x, y)
@@ -153,20 +175,29 @@ def panel(
     return beyond
 
 
-def label_variants(
-    axes: Axes, frame: pd.DataFrame, x: str, y: str, extra: pd.DataFrame | None = None
+def label_points(
+    axes: Axes,
+    notebook: Notebook,
+    layer: Layer,
+    x: str,
+    y: str,
+    variants: bool = False,
+    robustbench: bool = False,
 ) -> None:
-    """Name a variant of each family that asks for it beside its point, all variants if they are few.
-    Call it when the figure is otherwise complete."""
-    frame = frame.dropna(subset=[x, y])
-    frame = frame[(frame[x] <= axes.get_xlim()[1]) & (frame[y] <= axes.get_ylim()[1])]
-    named = [look.named for look in looks.every().values()]
-    chosen = frame if len(frame) <= FEW else frame[frame["variant"].isin(named)]
-    place_labels(
-        axes,
-        [(row[x], row[y], looks.name(row)) for row in chosen.to_dict("records")],
-        [*pd.concat([frame, extra])[[x, y]].dropna().itertuples(index=False, name=None)],
-    )
+    """Name points beside them: the experiment's networks of others, all; of `variants`, one of each family
+    that asks for it, or all if they are few. `robustbench` as in `others_of`. Call it when the figure is
+    otherwise complete."""
+    both = layer.counted, others_of(notebook, layer, robustbench)
+    within = [frame[(frame[x] <= axes.get_xlim()[1]) & (frame[y] <= axes.get_ylim()[1])] for frame in both]
+    frame, named = pd.concat(within), [look.named for look in looks.every().values()]
+    asked = frame["variant"].isin(named if len(within[0]) > FEW else within[0]["variant"])
+    chosen = frame[(asked & variants) | (aggregate.external(frame) & is_own(notebook, layer))]
+    if variants or len(chosen):
+        place_labels(
+            axes,
+            [(row[x], row[y], looks.name(row)) for row in chosen.to_dict("records")],
+            [*frame[[x, y]].itertuples(index=False, name=None)],
+        )
 
 
 def comparison_note(notebook: Notebook, *columns: str) -> str:
@@ -189,7 +220,8 @@ def comparison_note(notebook: Notebook, *columns: str) -> str:
 def show(notebook: Notebook, pairs: Sequence[tuple[str, str]], **options) -> Saved:
     """Draw and write a `correlation_figure`."""
     missing = notebook.missing(*dict.fromkeys(sum(pairs, ())))
-    drawn = any(aggregate.has(notebook.ours.counted, *pair) for pair in pairs)
+    shown = pd.concat([notebook.ours.counted, others_of(notebook, notebook.ours)])
+    drawn = any(aggregate.has(shown, *pair) for pair in pairs)
     return notebook.show(lambda: correlation_figure(notebook, pairs, **options), "" if drawn else missing)
 
 
@@ -204,8 +236,10 @@ def correlation_figure(
 
     Measures that a layer lacks have no panel and are named in the note.
     """
+    extra = {layer: others_of(notebook, layer, robustbench) for layer in notebook.layers}
+    shown = {layer: pd.concat([layer.counted, others]) for layer, others in extra.items()}
     rows = [
-        [(layer, *pair) for pair in pairs if aggregate.has(layer.counted, *pair)] for layer in notebook.layers
+        [(layer, *pair) for pair in pairs if aggregate.has(frame, *pair)] for layer, frame in shown.items()
     ]
     if len(pairs) == 1:
         rows = [[cell for row in rows for cell in row]]
@@ -213,14 +247,14 @@ def correlation_figure(
     columns = max(map(len, rows))
     note = [INTERVALS, comparison_note(notebook, *dict.fromkeys(sum(pairs, ())))]
     for layer, said in zip(notebook.layers, ("Not measured", "Not printed"), strict=False):
-        lacking = [schema.describe(x) for x, y in pairs if not aggregate.has(layer.counted, x, y)]
+        lacking = [schema.describe(x) for x, y in pairs if not aggregate.has(shown[layer], x, y)]
         if lacking:
             said = "Not printed" if notebook.printed is None else said
             note.append(f"{said}: {', '.join(lacking)}.")
     note += [layer.note for layer in notebook.layers]
-    extra = notebook.published.robustbench if robustbench else None
+    note.append(others_note(notebook).strip())
     families = [*(name for layer in notebook.layers for name in layer.variants["family"])]
-    entries = style.handles([*families, *([schema.ROBUSTBENCH] if robustbench else [])])
+    entries = style.handles(families, [name for frame in extra.values() for name in frame["family"]])
     single = columns == len(rows) == 1
     tall = max(height + 0.35, 3.7) if single else height * len(rows) + 0.75
     figure, grid = style.cells(len(rows), columns, height=tall)
@@ -230,7 +264,7 @@ def correlation_figure(
             axes = figure.add_subplot(grid[row, column])
             beyond |= panel(
                 axes,
-                *(layer, x, y, None if layer is notebook.ours and notebook.printed else extra),
+                *(layer, x, y, extra[layer]),
                 narrow=columns > 2,
                 words=columns == 1,
                 title="" if notebook.printed is None else layer.title(),
@@ -246,7 +280,6 @@ def correlation_figure(
         style.note(figure, text)
     else:
         style.legend_below(figure, entries, text=text)
-    for axes, layer, x, y in drawn if labelled else []:
-        beside = extra if layer is notebook.layers[-1] else None
-        label_variants(axes, layer.counted, x, y, beside)
+    for axes, layer, x, y in drawn:
+        label_points(axes, notebook, layer, x, y, labelled, robustbench)
     return figure

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from robust_flatness.config.families import PALETTE
 from robust_flatness.plotting import looks
-from robust_flatness.tables.schema import OTHER, ROBUSTBENCH
+from robust_flatness.tables.schema import OTHER
 
 #: Width of a figure in inches: a page.
 PAGE = 7.0
@@ -133,10 +133,11 @@ def wrapped(text: str, figure: Figure) -> str:
     return "\n".join(textwrap.fill(line, characters) for line in text.splitlines())
 
 
-def handles(families: Iterable[str], hollow: bool = False) -> list[Line2D]:
-    """Legend entries of the families, in their order."""
+def handles(families: Iterable[str], others: Iterable[str] = ()) -> list[Line2D]:
+    """Legend entries of the families, in their order; hollow those of `others` alone, which no correlation
+    counts."""
     known = looks.every()
-    present = {name if name in known else OTHER for name in families}
+    counted, apart = ({name if name in known else OTHER for name in part} for part in (families, others))
     return [
         Line2D(
             [],
@@ -144,12 +145,12 @@ def handles(families: Iterable[str], hollow: bool = False) -> list[Line2D]:
             linestyle="",
             marker=look.marker,
             color=looks.color(name),
-            markerfacecolor="none" if hollow or name == ROBUSTBENCH else looks.color(name),
+            markerfacecolor=looks.color(name) if name in counted else "none",
             markersize=7 if name == "at" else 4.5,
             label=look.label,
         )
         for name, look in known.items()
-        if name in present
+        if name in counted | apart
     ]
 
 

@@ -43,10 +43,13 @@ def compared(headings: Mapping[str, tuple[str, int]]) -> dict[str, Column]:
 
 
 def variants(notebook: Notebook, measures: Sequence[str], more: Sequence[str] = ()) -> pd.DataFrame:
-    """A row per variant: slug, label with the value applied where it is not the paper's, family, the
-    measures with their spread over seeds, columns `more`, and the printed numbers as
-    `<measure>_published`."""
+    """A row per variant, and per network of others in an experiment: slug, label with the value applied where
+    it is not the paper's, family, the measures with their spread over seeds, columns `more`, and the
+    printed numbers as `<measure>_published`."""
     ours = notebook.ours.variants
+    others = notebook.ours.others
+    if notebook.printed and len(others):
+        ours = pd.concat([ours, others.assign(label=others["label"] + ", of others")], ignore_index=True)
     spreads = [f"{name}_seed_sd" for name in measures]
     frame = ours.reindex(columns=["variant", "label", "family", *measures, *more, *spreads])
     frame["label"] = labels(ours)

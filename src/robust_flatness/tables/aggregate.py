@@ -5,10 +5,10 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from robust_flatness.config.networks import ROBUSTBENCH
 from robust_flatness.tables.schema import (
     HISTORY,
     KEYS,
-    ROBUSTBENCH,
     SERIES,
     is_measure,
     parse_name,
@@ -69,8 +69,8 @@ def learnt(models: pd.DataFrame) -> pd.Series:
 def variants_at(models: pd.DataFrame, checkpoint: str = "last", derived: bool = False) -> pd.DataFrame:
     """One row per variant at one checkpoint, averaged over seeds (see `over_seeds`).
 
-    Derived models (scaled copies, RobustBench) are left out unless `derived`. Seeds that have not learnt
-    are left out where another one of the variant has; the column `learnt` is False where none has.
+    Derived models (scaled copies, networks of others) are left out unless `derived`. Seeds that have not
+    learnt are left out where another one of the variant has; the column `learnt` is False where none has.
     """
     models = models.assign(learnt=learnt(models))
     some = models.groupby("variant")["learnt"].transform("any")
@@ -80,12 +80,28 @@ def variants_at(models: pd.DataFrame, checkpoint: str = "last", derived: bool = 
     return averaged.assign(learnt=averaged["variant"].isin(models["variant"][models["learnt"]]))
 
 
+def external(models: pd.DataFrame) -> pd.Series:
+    """Whether each row is a network of others, not trained in the experiment: a bool Series."""
+    named = models.get("external", pd.Series(0, index=models.index)) == 1
+    return named | (models["family"] == ROBUSTBENCH)
+
+
+def others(models: pd.DataFrame) -> pd.DataFrame:
+    """As `with_differences`, the networks of others that no correlation counts."""
+    return with_differences(models[external(models) & (models["derived"] == 1)].assign(derived=0))
+
+
+def scaled(models: pd.DataFrame) -> pd.Series:
+    """Whether each row is a model made from one of the experiment's by scaling: a bool Series."""
+    return (models["derived"] == 1) & ~external(models)
+
+
 def with_scaled(models: pd.DataFrame) -> pd.DataFrame:
     """As `variants_at` with derived models, over the seeds that these have: a scaled model is set beside
     the very models that it was made from, not beside the baseline's mean over more seeds."""
-    scaled = models[(models["derived"] == 1) & (models["family"] != ROBUSTBENCH)]
-    if len(scaled):
-        models = models[models["seed"].isin(scaled["seed"])]
+    made = models[scaled(models)]
+    if len(made):
+        models = models[models["seed"].isin(made["seed"])]
     return variants_at(models, derived=True)
 
 

@@ -26,7 +26,10 @@ class VariantEntry(Spec):
     label: str
     family: str
     derived: bool = False
-    epochs: int
+    """Whether correlations and claims leave it out."""
+    external: bool = False
+    """Whether it is a network of others, which was not trained here."""
+    epochs: int | None = None
     seeds: tuple[int, ...] | None = None
     """Its own seeds, where they are not the experiment's."""
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -86,9 +89,10 @@ def collected(spec: CollectSpec, directory: Path) -> dict[str, list[dict]]:
                     for name in entry.measures
                     if checkpoint in MEASURES[name].checkpoints
                 }
-                for checkpoint in CHECKPOINTS
+                for checkpoint in (CHECKPOINTS[:1] if entry.external else CHECKPOINTS)
             }
-            settings = settings_applied(spec.baseline | entry.settings, measured)
+            settings = {} if entry.external else spec.baseline | entry.settings
+            settings = settings_applied(settings, measured)
             for checkpoint, contents in measured.items():
                 at = {**key, "checkpoint": checkpoint}
                 tables["models"].append(at | model_row(spec, entry, contents, settings))
@@ -97,7 +101,7 @@ def collected(spec: CollectSpec, directory: Path) -> dict[str, list[dict]]:
                     for row in details.get(MEASURES[name].rows, ()):
                         tables[name].append(at | row)
                     tables["examples"] += [at | row for row in example_rows(details.get("examples", {}))]
-            if not entry.derived:
+            if not entry.derived and not entry.external:
                 tables["history"] += [key | row for row in read_epochs(folder / "history.csv")]
             for name in entry.measures:
                 if MEASURES[name].of_snapshots:
@@ -134,6 +138,7 @@ def model_row(
         row |= content["values"]
         errors |= standard_errors(content["details"].get("examples", {}))
     row |= {f"setting_{name}": value for name, value in settings.items()}
+    row |= {"external": 1} if entry.external else {}
     row |= errors
     row["not_finite"] = not_finite(row)
     row["classes"] = next((content.get("classes") for content in contents.values()), None)

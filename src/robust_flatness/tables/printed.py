@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from robust_flatness.config.networks import ROBUSTBENCH
 from robust_flatness.folders import repository
 from robust_flatness.tables.frames import Named, Tables, empty, identified, parse_numbers
 from robust_flatness.tables.rows import read_rows
-from robust_flatness.tables.schema import HISTORY, LANDSCAPE, ROBUSTBENCH, SERIES
+from robust_flatness.tables.schema import HISTORY, LANDSCAPE, SERIES
 
 #: Radius of worst-case flatness in the paper's per-epoch figures.
 PUBLISHED_SERIES_XI = 0.00075

@@ -27,8 +27,6 @@ IDENTITY = (*KEYS, "family", "label", "derived", "epoch", "epochs")
 
 #: Family of variants that config/variants.yaml does not know.
 OTHER = "other"
-#: Family of the RobustBench models in the published tables.
-ROBUSTBENCH = "robustbench"
 #: Of an example: robust loss by PGD; misclassified under PGD and under AutoAttack, 0 or 1.
 OF_EXAMPLES = ("rloss", "rerr_pgd", "rerr_aa")
 EXAMPLES = (*KEYS, "split", "example", *OF_EXAMPLES)
@@ -42,6 +40,7 @@ OTHERS = (
     Column("classes", "number of classes", "setting"),
     Column("not_finite", "measures that are infinite or no number", "word"),
     Column("same_as", "variant that is the same model", "word"),
+    Column("external", "network of others, not trained here (1)", "setting"),
 )
 #: What is computed from the columns of one variant.
 DIFFERENCES = (

@@ -1,0 +1,50 @@
+# Networks of others become checkpoints: loaded, downloaded where the config says no file, and checked.
+try:
+    require_files(NETWORKS)
+except ConfigError as error:
+    sys.exit(f"error: the configuration cannot be used\n{error}")
+
+
+# What is known of the data without reading them.
+SHAPE = ",".join(map(str, EXPERIMENT.spec.data.shape))
+KNOWN_CLASSES = EXPERIMENT.spec.data.known_classes if EXPERIMENT.spec.data.name != "npz" else None
+
+
+def check_networks():
+    """Before anything runs: whether networks that are not there yet fit the data, where those are known."""
+    wrong = 0
+    for name, variant in NETWORKS.items() if KNOWN_CLASSES else ():
+        weights = expand(WEIGHTS, variant=name, seed=EXPERIMENT.seeds_of(name), which="last")[0]
+        if not Path(placed(weights)).exists():
+            command = [sys.executable, "-m", "robust_flatness", "check-network", "--name", name]
+            command += ["--spec", variant.network.job_text(), "--shape", SHAPE]
+            wrong += subprocess.call([*command, "--classes", str(KNOWN_CLASSES)])
+    if wrong:
+        sys.exit("error: the configuration cannot be used")
+
+
+def weights_of_network(wildcards):
+    path = NETWORKS[wildcards.variant].network.weights
+    return [as_given(path)] if path else []
+
+
+rule network:
+    input:
+        data=rules.prepare.output,
+        weights=weights_of_network,
+    output:
+        expand(WEIGHTS, which="last", allow_missing=True),
+    log:
+        f"{RUN_LOG}/network.log",
+    wildcard_constraints:
+        variant=one_of(NETWORKS),
+    priority: 1
+    localrule: True
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing_minutes(30),
+    params:
+        spec=lambda wildcards: NETWORKS[wildcards.variant].network.job_text(),
+    shell:
+        "robust-flatness import-network --spec {params.spec:q} --data {input.data:q} --seed {wildcards.seed} "
+        "--name {wildcards.variant} --output {output:q} > {log:q} 2>&1"
