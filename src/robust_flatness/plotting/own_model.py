@@ -74,7 +74,10 @@ def _draw(axes: Axes, values: Mapping[str, Any], others: pd.DataFrame) -> None:
     for name, key in zip(AXES, "xy", strict=True):
         error = values.get(f"{name}_se") or 0.0
         ends[key] = [*others[name], values[name] - error, values[name] + error]
-    scatter.limits(axes, ends["x"], ends["y"])
+        low, high = getattr(axes, f"get_{key}lim")()
+        room = 0.07 * (max(high, values[name]) - min(low, values[name]))
+        reach = min(low, values[name] - error - room), max(high, values[name] + error + room)
+        axes.set(**{f"{key}lim": reach})
     for name, key in zip(AXES, "xy", strict=True):
         low, high = others[name].min(), others[name].max()
         if values[name] > high + FAR * (high - low) and min(ends[key]) > 0:
