@@ -606,6 +606,16 @@ def test_what_misleads_is_warned_of(run, own):
     assert all(f"warning: {warning}" in err for warning in warned)
 
 
+@pytest.mark.parametrize(("kind", "close"), [("double", 1e-5), ("half", 1e-2), ("bfloat16", 5e-2)])
+def test_a_network_of_another_type_is_measured_in_it(measured, own, kind, close):
+    """Images are brought to its type; losses are those in float32 but for rounding."""
+    (own / "my_nets.py").write_text(NETS + f"def other():\n    return good().{kind}()\n")
+    same, other = measured()["values"], measured("my_nets:other")["values"]
+    for name in ("test_ce", "test_rloss_pgd"):
+        assert other[name] == pytest.approx(same[name], abs=close)
+    assert abs(other["avg_flatness_rloss"]) < 1  # along other directions
+
+
 def test_an_interrupted_run_goes_on(run, own, monkeypatch):
     """What was finished is not measured again, and the result is that of a run without interruption."""
     from dataclasses import replace

@@ -399,7 +399,7 @@ def measure(
     model: Annotated[
         str, typer.Option(help="package.module:function, torchvision:NAME or robustbench:NAME.")
     ],
-    data: Annotated[Path, typer.Option(help="x_test, y_test, x_train, y_train, uint8 images (.npz).")],
+    data: Annotated[Path, typer.Option(help="x_test, y_test, perhaps x_train, y_train (.npz).")],
     epsilon: Annotated[str, typer.Option(help="Radius of the L-infinity ball, e.g. 8/255.")],
     weights: Annotated[Path | None, typer.Option(help="Weights (.safetensors, .pt, .pth).")] = None,
     mean: Annotated[str, typer.Option(help="Of the channels, for networks of normalised images.")] = "",

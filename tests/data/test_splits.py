@@ -7,6 +7,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from robust_flatness.config import ConfigError, DataSpec, parse
+from robust_flatness.data import Dataset
 from robust_flatness.data.fashion import build
 from robust_flatness.data.npz import read_npz
 from robust_flatness.data.splits import make_splits
@@ -241,6 +242,50 @@ def test_npz_images_come_out_channels_first(tmp_path, channels):
     assert np.array_equal(x[:, 0], expected)
 
 
+FORMS = {
+    "floats": lambda x, y: (x.astype(np.float32) / 255, y),
+    "whole floats": lambda x, y: (x.astype(np.float64), y.astype(np.float32)),
+    "one-hot": lambda x, y: (x, np.eye(3, dtype=np.float32)[y]),
+    "column": lambda x, y: (x, y[:, None]),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_other_forms_of_the_same_arrays_are_the_same(tmp_path, form):
+    """As floats, or with labels as columns or one-hot rows."""
+    own = read_npz(save(tmp_path / "plain.npz", channels=3))
+    source, changed = arrays(channels=3), {}
+    for part in ("train", "test"):
+        changed[f"x_{part}"], changed[f"y_{part}"] = FORMS[form](source[f"x_{part}"], source[f"y_{part}"])
+    found = read_npz(save(tmp_path / "other.npz", changed, channels=3))
+    for key, value in own.items():
+        assert found[key].dtype == value.dtype
+        assert np.array_equal(found[key], value)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_channels_may_come_first(tmp_path, channels):
+    rng = np.random.default_rng(0)
+    last = {f"x_{part}": rng.integers(0, 256, (n, 8, 6, channels), np.uint8)
+            for part, n in (("train", 60), ("test", 40))}  # fmt: skip
+    first = {key: images.transpose(0, 3, 1, 2) for key, images in last.items()}
+    one, other = (read_npz(save(tmp_path / f"{i}.npz", x)) for i, x in enumerate((last, first)))
+    for key, images in first.items():
+        assert np.array_equal(one[key], images)
+        assert np.array_equal(other[key], images)
+
+
+def test_to_be_measured_test_images_suffice_and_floats_stay(tmp_path):
+    floats = np.linspace(0, 1, 40 * 16, dtype=np.float32).reshape(40, 4, 4)
+    path = save(tmp_path / "data.npz", {"x_test": floats}, without=["x_train", "y_train"])
+    found = read_npz(path, to_measure=True)
+    assert {*found} == {"x_test", "y_test"}
+    images = Dataset(found).images("test")
+    assert np.array_equal(images[:, 0].numpy(), floats)
+    with pytest.raises(FileError, match="x_train"):
+        read_npz(path)
+
+
 def test_constant_channel_can_be_whitened(tmp_path):
     black = np.zeros((60, 4, 4), np.uint8)
     splits = make_splits(npz_spec(save(tmp_path / "data.npz", {"x_train": black})), seed=0)
@@ -249,18 +294,20 @@ def test_constant_channel_can_be_whitened(tmp_path):
 
 # Every bad array gets a message that names the file, the key, what was found and what is allowed.
 BAD_ARRAYS = {
-    "float images": ({"x_train": np.zeros((60, 4, 4))}, ["x_train", "float64", "uint8"]),
+    "float images": ({"x_train": np.full((60, 4, 4), 0.3)}, ["x_train", "0.3", "255ths", "uint8"]),
+    "normalised images": ({"x_train": np.full((60, 4, 4), -1.0)}, ["x_train", "-1", "--mean", "uint8"]),
+    "integer images": ({"x_train": np.zeros((60, 4, 4), int)}, ["x_train", "int64", "uint8"]),
     "nan images": ({"x_test": np.full((40, 4, 4), np.nan)}, ["x_test", "NaN", "uint8"]),
     "flat images": ({"x_train": np.zeros((60, 16), np.uint8)}, ["x_train", "(60, 16)", "height"]),
-    "channels first": (
-        {"x_train": np.zeros((60, 3, 8, 8), np.uint8)},
-        ["x_train", "(60, 3, 8, 8)", "channels"],
+    "no channels": (
+        {"x_train": np.zeros((60, 5, 8, 8), np.uint8)},
+        ["x_train", "(60, 5, 8, 8)", "channels"],
     ),
     "no images": ({"x_test": np.zeros((0, 4, 4), np.uint8)}, ["x_test", "(0, 4, 4)"]),
     "sizes differ": ({"x_test": np.zeros((40, 5, 4), np.uint8)}, ["x_train", "x_test", "(1, 5, 4)"]),
     "labels too few": ({"y_train": np.zeros(59, int)}, ["y_train", "(59,)", "(60,)"]),
-    "labels one-hot": ({"y_train": np.zeros((60, 3), int)}, ["y_train", "(60, 3)"]),
-    "labels float": ({"y_train": np.zeros(60)}, ["y_train", "float64", "integers"]),
+    "labels of none": ({"y_train": np.zeros((60, 3), int)}, ["y_train", "(60, 3)"]),
+    "labels float": ({"y_train": np.full(60, 0.5)}, ["y_train", "float64", "integers"]),
     "labels nan": ({"y_test": np.full(40, np.nan)}, ["y_test", "NaN", "integers"]),
     "labels bool": ({"y_train": np.zeros(60, bool)}, ["y_train", "bool", "integers"]),
     "labels text": ({"y_train": np.full(60, "a")}, ["y_train", "integers"]),

@@ -300,3 +300,24 @@ class _Applied(nn.Module):
 
     def forward(self, x):
         return self.function.apply(x)
+
+
+def test_gradients_that_share_memory_are_those_of_ones_that_do_not(measure, data):
+    """A sum gives each of its inputs the same number, which torch keeps once."""
+
+    class Summed(nn.Module):
+        def __init__(self, spread):
+            super().__init__()
+            self.net, self.shift, self.spread = linear(), nn.Parameter(torch.ones(4)), spread
+
+        def forward(self, x):
+            total = self.spread(x).flatten(1).sum(1, keepdim=True) + self.spread(self.shift).sum()
+            return self.net(torch.zeros_like(x)) + total * torch.arange(4.0)
+
+    shared, apart = (measure(Summed(way), *data) for way in (lambda t: t, lambda t: t.clone() * 1.0))
+    assert shared == pytest.approx(apart, rel=1e-6)
+
+
+def test_a_lazy_layer_without_weights_is_named(measure, data):
+    with pytest.raises(ConfigError, match=r"model: 1\.weight has no values yet"):
+        measure(nn.Sequential(nn.Flatten(), nn.LazyLinear(4)), *data)

@@ -245,7 +245,7 @@ class PGD:
                     "gradient-based attacks cannot measure it"
                 )
             (gradient,) = torch.autograd.grad(total, x_adv)
-            return logits.detach(), losses.detach(), gradient.sign_()
+            return logits.detach(), losses.detach(), gradient.sign()
 
         graphs = getattr(net, "graphs", None)
         if graphs is None:

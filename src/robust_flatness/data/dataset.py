@@ -78,10 +78,11 @@ class Dataset:
 
     def images(self, split: str, count: int | None = None, device="cpu"):
         """The first `count` images (None: all), float32 [n, C, H, W] in [0, 1]."""
-        return self.pixels(split, count, device).float().div_(255)
+        pixels = self.pixels(split, count, device)
+        return pixels if pixels.is_floating_point() else pixels.float().div_(255)
 
     def pixels(self, split: str, count: int | None = None, device="cpu"):
-        """The first `count` images (None: all) as they are kept, uint8 [n, C, H, W]; not to be changed."""
+        """The first `count` images (None: all) as kept, uint8 or float32 [n, C, H, W]; not to be changed."""
         import torch
 
         return torch.from_numpy(self._first(f"x_{split}", count)).to(device)

@@ -12,6 +12,8 @@ from robust_flatness.errors import FileError
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 #: Images without labels, and labels somebody predicted for them.
 POOL_KEYS = ("x_unlabeled", "y_unlabeled")
+#: Numbers of channels that images have.
+CHANNELS = (1, 3, 4)
 
 
 def splits(spec: DataSpec, seed: int) -> Arrays:
@@ -30,9 +32,14 @@ def splits(spec: DataSpec, seed: int) -> Arrays:
     return split_official(source, spec, seed, spec.path)
 
 
-def read_npz(path: Path, classes: int | None = None) -> Arrays:
+def read_npz(path: Path, classes: int | None = None, *, to_measure: bool = False) -> Arrays:
     """A user's arrays `x_train, y_train, x_test, y_test` and, if it has them, `x_unlabeled,
-    y_unlabeled`; images brought to uint8 [n, C, H, W].
+    y_unlabeled`; images brought to uint8 [n, C, H, W], labels to int64 [n].
+
+    Images may lie as [n, H, W], [n, H, W, C] or [n, C, H, W], as uint8, or as floats in [0, 1] or whole
+    ones up to 255; labels as integers, whole floats, a column, or one-hot. What could mean two things is
+    refused. With `to_measure` training images may be missing, and floats in [0, 1] that are no 255ths stay
+    floats.
 
     Raises
     ------
@@ -43,6 +50,8 @@ def read_npz(path: Path, classes: int | None = None) -> Arrays:
     try:
         with np.load(path, allow_pickle=False) as file:
             keys = KEYS + POOL_KEYS if set(POOL_KEYS) & set(file.files) else KEYS
+            if to_measure and not {"x_train", "y_train"} & set(file.files):
+                keys = KEYS[2:]
             missing = [key for key in keys if key not in file.files]
             if missing:
                 raise FileError(
@@ -60,15 +69,16 @@ def read_npz(path: Path, classes: int | None = None) -> Arrays:
         raise FileError(f"{path}: damaged .npz file ({error})") from None
     parts = [key.removeprefix("x_") for key in keys if key.startswith("x_")]
     for part in parts:
-        source[f"x_{part}"] = _images(path, f"x_{part}", source[f"x_{part}"])
+        source[f"x_{part}"] = _images(path, f"x_{part}", source[f"x_{part}"], to_measure)
         source[f"y_{part}"] = _labels(path, f"y_{part}", source[f"y_{part}"], len(source[f"x_{part}"]))
     shapes = {part: source[f"x_{part}"].shape[1:] for part in parts}
+    first = parts[0]
     for part, shape in shapes.items():
-        if shape != shapes["train"]:
+        if shape != shapes[first]:
             raise FileError(
-                f"{path}: x_train has images of shape {shapes['train']}, x_{part} of {shape} (C, H, W)"
+                f"{path}: x_{first} has images of shape {shapes[first]}, x_{part} of {shape} (C, H, W)"
             )
-    count = classes or int(source["y_train"].max()) + 1
+    count = classes or int(source[f"y_{first}"].max()) + 1
     for part in parts:
         labels = source[f"y_{part}"]
         if labels.min() < 0 or labels.max() >= count:
@@ -79,25 +89,55 @@ def read_npz(path: Path, classes: int | None = None) -> Arrays:
     return source
 
 
-def _images(path: Path, key: str, array: np.ndarray) -> np.ndarray:
-    if array.dtype != np.uint8:
-        nans = np.issubdtype(array.dtype, np.floating) and np.isnan(array).any()
+def _images(path: Path, key: str, array: np.ndarray, keep_floats: bool) -> np.ndarray:
+    if np.issubdtype(array.dtype, np.floating) and array.size:
+        array = _from_floats(path, key, array, keep_floats)
+    elif array.dtype != np.uint8:
         raise FileError(
-            f"{path}: {key} has dtype {array.dtype}{' and contains NaN' if nans else ''}; "
-            "images must be uint8 (0 to 255)"
+            f"{path}: {key} has dtype {array.dtype}; images must be uint8 (0 to 255) or floats in [0, 1]"
         )
-    if array.ndim not in (3, 4) or 0 in array.shape or (array.ndim == 4 and array.shape[3] not in (1, 3, 4)):
+    first, last = (array.ndim == 4 and array.shape[place] in CHANNELS for place in (1, 3))
+    if array.ndim not in (3, 4) or 0 in array.shape or (array.ndim == 4 and not first and not last):
         raise FileError(
-            f"{path}: {key} has shape {array.shape}; images must be [n, height, width] or "
-            "[n, height, width, channels] with 1, 3 or 4 channels"
+            f"{path}: {key} has shape {array.shape}; images must be [n, height, width], "
+            "[n, height, width, channels] or [n, channels, height, width] with 1, 3 or 4 channels"
         )
-    return array[:, None] if array.ndim == 3 else np.ascontiguousarray(array.transpose(0, 3, 1, 2))
+    if array.ndim == 3:
+        return array[:, None]
+    return np.ascontiguousarray(array.transpose(0, 3, 1, 2) if last else array)
+
+
+def _from_floats(path: Path, key: str, array: np.ndarray, keep: bool) -> np.ndarray:
+    """As uint8 where the values are 255ths in [0, 1] or whole up to 255; else, if `keep`, as float32."""
+    low, high = array.min(), array.max()
+    if not (low >= 0 and high <= 255):
+        words = "contains NaN" if np.isnan(low) else f"has values from {low:.4g} to {high:.4g}"
+        raise FileError(
+            f"{path}: {key} {words}; images must be uint8 (0 to 255) or floats in [0, 1]: a normalisation "
+            "belongs before the network (--mean, --std)"
+        )
+    scaled = array if high > 1 else array * 255
+    whole = np.rint(scaled)
+    if np.abs(scaled - whole).max() < 1e-3:
+        return whole.astype(np.uint8)
+    if keep and high <= 1:
+        return array.astype(np.float32)
+    raise FileError(
+        f"{path}: {key} has values from {low:.4g} to {high:.4g} that are no 255ths and not whole; "
+        "images must be uint8 (0 to 255) or floats in [0, 1] made from such"
+    )
 
 
 def _labels(path: Path, key: str, array: np.ndarray, count: int) -> np.ndarray:
+    given = array
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    elif array.ndim == 2 and np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all():
+        array = array.argmax(axis=1)
     if array.ndim != 1 or len(array) != count:
-        raise FileError(f"{path}: {key} has shape {array.shape}; expected ({count},), a label per image")
-    if not np.issubdtype(array.dtype, np.integer):
+        raise FileError(f"{path}: {key} has shape {given.shape}; expected ({count},), a label per image")
+    whole = np.issubdtype(array.dtype, np.floating) and (array == np.rint(array)).all()
+    if not np.issubdtype(array.dtype, np.integer) and not whole:
         nans = np.issubdtype(array.dtype, np.floating) and np.isnan(array).any()
         raise FileError(
             f"{path}: {key} has dtype {array.dtype}{' and contains NaN' if nans else ''}; "

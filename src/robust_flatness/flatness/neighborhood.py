@@ -104,7 +104,9 @@ class Neighborhood:
         """`nu` moved by `size` ||w^(l)|| along each layer's normalised gradient and projected; in place."""
         gradients = real_parts(gradients)
         lengths = _positive(torch._foreach_norm(gradients))
-        torch._foreach_div_(gradients, lengths)  # first: a norm divided by a tiny length may overflow
+        gradients = torch._foreach_div(
+            gradients, lengths
+        )  # first: a norm divided by a tiny length may overflow
         torch._foreach_addcmul_(nu, gradients, torch._foreach_mul(self.norms, size))
         return self.project(nu)
 

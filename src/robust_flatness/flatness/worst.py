@@ -147,7 +147,7 @@ class JointSearch:
                     gradient, gradients = self._gradients(inputs[index], y[part])
                     with torch.no_grad():
                         if gradient is not None:
-                            moved = inputs[index] + self.attack.step_size * gradient.sign_()
+                            moved = inputs[index] + self.attack.step_size * gradient.sign()
                             inputs[index] = torch.clamp(moved, *ranges[index])
                         ball.step(nu, gradients, self.weight_step)
         finally:

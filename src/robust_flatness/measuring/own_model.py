@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from robust_flatness.attacks.pgd import batches, cross_entropy
 from robust_flatness.config.measures import MeasureSpec, Setting, completed
@@ -39,7 +39,7 @@ def own_data(path: Path, examples: int | None) -> tuple[Dataset, int]:
     ConfigError
         If the file cannot be used, or has fewer test examples than asked for.
     """
-    arrays = read_npz(path)
+    arrays = read_npz(path, to_measure=True)
     available = len(arrays["y_test"])
     count = min(1000, available) if examples is None else examples
     if count > available:
@@ -108,7 +108,7 @@ def measure_network(
     ConfigError
         If the data lacks what a measure needs, or the network's logits have the wrong shape.
     """
-    network = Network(model.to(device), "own")
+    network = Network(in_own_type(model.to(device), dataset.images("test", 2, device)), "own")
     specs = {name: with_precision_on(device, spec) for name, spec in specs.items()}
     if any(MEASURES[name].held_out for name in specs):
         dataset.images("early_stopping", 1)
@@ -117,7 +117,6 @@ def measure_network(
         network.inference.check(dataset.images("test", 2, device))
         examples = {}
         for split in SPLITS:
-            network.inference.require_labels(dataset.labels(split))
             count = max(getattr(spec, f"{split}_examples", 0) for spec in specs.values())
             if count:
                 examples[split] = clean_examples(network, dataset, split, count, batch_size, device)
@@ -180,12 +179,37 @@ def _part(
         return unfinished.get(name, lambda: compute(unfinished.parts))
 
 
+class _InOwnType(nn.Module):
+    """A network in another floating-point type than its images, which are brought to it."""
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype):
+        super().__init__()
+        self.model, self.dtype = model, dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x.to(self.dtype)).to(x.dtype)
+
+
+def in_own_type(model: nn.Module, x: Tensor) -> nn.Module:
+    """`model`, for images in float32: where it takes none and all its weights are of another type (double,
+    half, bfloat16), one that is given them in that type. The attack's steps stay in float32."""
+    types = {p.dtype for p in model.parameters() if p.is_floating_point()} - {torch.float32}
+    if len(types) == 1:
+        try:
+            with torch.no_grad():
+                model(x.clone())
+        except Exception:  # whatever a network raises on inputs it is not made for
+            return _InOwnType(model, types.pop()).eval()
+    return model
+
+
 @torch.no_grad()
 def clean_examples(
     network: Network, dataset: Dataset, split: str, count: int, batch_size: int, device: str
 ) -> dict[str, list[float]]:
     """Label, prediction, error and loss of each of the first examples of a split."""
     x, y = dataset.images(split, count, device), dataset.labels(split, count, device)
+    network.inference.require_labels(y)
     logits = torch.cat([network.inference(x[part]) for part in batches(count, batch_size)])
     require_finite(logits, f"on clean {split} inputs")
     predicted = logits.argmax(1)

@@ -176,6 +176,13 @@ def described(result: Mapping[str, Any], others: Iterable[Others]) -> str:
             for row in layers
         ]
         lines += ["", *table(head, rows)]
+        details = result["measures"]["layers"]["details"]
+        bias = details["reference_single"] - details["reference"]
+        lines += (
+            [f"{bias:.3g} is no change: PGD starts once at perturbed weights, more often at w"]
+            if bias
+            else []
+        )
     for group in others:
         lines += ["", f"Among {group.name}:"]
         lines += [f"  {place}" for place in places(values, group.models)] or ["  none of what was measured"]

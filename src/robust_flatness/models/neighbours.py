@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 from torch.overrides import TorchFunctionMode
 
+from robust_flatness.errors import ConfigError
 from robust_flatness.models.copying import memory_of
 
 #: Layers that normalise, torch's own.
@@ -33,6 +34,9 @@ def perturbed_names(model: nn.Module) -> list[str]:
     input), integer and frozen ones. A tensor that is used in several places counts once. If all
     parameters are frozen, as for evaluation, none counts as frozen.
     """
+    lazy = [name for name, p in model.named_parameters() if nn.parameter.is_lazy(p)]
+    if lazy:
+        raise ConfigError(f"model: {lazy[0]} has no values yet; run the network once before it is measured")
     of_norms = {
         id(parameter)
         for module in model.modules()
