@@ -1,0 +1,174 @@
+"""One command per step of the workflow."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from robust_flatness.commands.base import (
+    Checkpoints,
+    Data,
+    Device,
+    Output,
+    Seed,
+    Spec,
+    Threads,
+    app,
+    numbers,
+    read_spec,
+)
+from robust_flatness.config import ConfigError, DataSpec, TrainJob, meant
+from robust_flatness.config.data import CIFAR10_FOLDER
+from robust_flatness.measuring.registry import MEASURES
+from robust_flatness.progress import counted, shown
+
+
+@app.command()
+def prepare(spec: Spec, output: Output, seed: Seed = 0) -> None:
+    """Read a dataset, draw its disjoint splits, write them to one file."""
+    from robust_flatness.data import make_splits, save_dataset
+
+    save_dataset(output, make_splits(read_spec(DataSpec, spec), seed))
+
+
+@app.command()
+def download_cifar10(
+    directory: Annotated[Path, typer.Option(help="Folder for the official files.")] = Path(CIFAR10_FOLDER),
+) -> None:
+    """Download CIFAR-10, checked by its checksum; goes on where an earlier download was interrupted."""
+    from robust_flatness.data.download import download_cifar10 as download
+
+    download(directory)
+
+
+@app.command()
+def pseudo_label(
+    spec: Spec, data: Data, output: Output, seed: Seed = 0, device: Device = "cpu", threads: Threads = 1
+) -> None:
+    """Train a standard classifier on the labelled images and label the unlabelled pool with it."""
+    from robust_flatness.data import load_dataset, save_pseudo_labels
+    from robust_flatness.devices import start
+    from robust_flatness.training import pseudo_label as predict
+
+    job = read_spec(TrainJob, spec)
+    device = start(device, threads)
+    dataset = load_dataset(data)
+    save_pseudo_labels(output, predict(dataset, job.model, job.training, seed, device), dataset)
+
+
+@app.command()
+def train(
+    spec: Spec,
+    data: Data,
+    directory: Annotated[Path, typer.Option(help="Folder for history and checkpoints.")],
+    pseudo_labels: Annotated[Path | None, typer.Option(help="Pseudo-labels of the pool.")] = None,
+    all_snapshots: Annotated[
+        bool, typer.Option("--all-snapshots/--best-and-last", help="Which snapshots are kept.")
+    ] = True,
+    until: Annotated[
+        int | None, typer.Option(help="End after so many epochs; the next call goes on.", min=1)
+    ] = None,
+    device: Device = "cpu",
+    threads: Threads = 1,
+) -> None:
+    """Train one variant; resumes where an earlier run of the same settings was interrupted."""
+    from robust_flatness.data import load_dataset, load_pseudo_labels
+    from robust_flatness.devices import start
+    from robust_flatness.training import train as run_training
+
+    job = read_spec(TrainJob, spec)
+    device = start(device, threads)
+    dataset = load_dataset(data)
+    labels = load_pseudo_labels(pseudo_labels, dataset) if pseudo_labels else None
+    name = f"{job.variant}, seed {job.seed}"
+    with shown():
+        run_training(
+            job, dataset, directory, device=device, pseudo_labels=labels, all_snapshots=all_snapshots,
+            until=until, progress=lambda done, total, row: counted(name, done, total),
+        )  # fmt: skip
+
+
+@app.command()
+def scale(
+    checkpoints: Checkpoints,
+    factor: Annotated[float, typer.Option(help="Factor for all convolutions.")],
+    variant: Annotated[str, typer.Option(help="Name of the derived model.")],
+    directory: Annotated[Path, typer.Option(help="Folder for the scaled checkpoints.")],
+) -> None:
+    """Scale convolutions and the batch norms' statistics with them: same function, other weights."""
+    from robust_flatness.flatness.scaling import scale_checkpoint
+
+    if not 0 < factor < float("inf"):
+        raise ConfigError(f"--factor: {factor} given; expected a number greater than 0")
+    for path in checkpoints:
+        scale_checkpoint(path, directory / path.name, factor, variant)
+
+
+@app.command()
+def check_network(
+    spec: Spec,
+    name: Annotated[str, typer.Option(help="What the network is called in tables.")],
+    shape: Annotated[str, typer.Option(help="Channels and side of the images, e.g. 3,32.")],
+    classes: Annotated[int, typer.Option(help="Classes of the data.", min=2)],
+) -> None:
+    """Check that a network of others can be loaded and fits images before anything is run."""
+    from robust_flatness.config.networks import NetworkSpec
+    from robust_flatness.models.importing import check_network as check
+
+    channels, side = (int(number) for number in numbers("--shape", shape) or ())
+    check(read_spec(NetworkSpec, spec), name, (channels, side), classes)
+
+
+@app.command()
+def import_network(
+    spec: Spec,
+    data: Data,
+    output: Output,
+    name: Annotated[str, typer.Option(help="What the network is called in tables.")],
+    seed: Seed = 0,
+) -> None:
+    """Load a network of others, check that it fits the data, and keep it as a checkpoint."""
+    from robust_flatness.config.networks import NetworkSpec
+    from robust_flatness.data import load_dataset
+    from robust_flatness.models.importing import import_network as run_import
+
+    run_import(read_spec(NetworkSpec, spec), load_dataset(data), output, name, seed)
+
+
+@app.command()
+def measure_checkpoints(
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(MEASURES)}.", metavar="MEASURE")],
+    checkpoints: Checkpoints,
+    spec: Spec,
+    data: Data,
+    output: Annotated[Path, typer.Option(help="Folder of the run: measures/<checkpoint>/... or a table.")],
+    seed: Seed = 0,
+    device: Device = "cpu",
+    threads: Threads = 1,
+) -> None:
+    """Apply one measure to checkpoints; one of snapshots (the series) to all that lie beside them."""
+    if name not in MEASURES:
+        raise ConfigError(f"{name!r} given{meant(name, MEASURES)}; measures are {', '.join(MEASURES)}")
+    chosen = read_spec(MEASURES[name].spec, spec)
+    from robust_flatness.devices import start
+    from robust_flatness.measuring import run
+
+    device = start(device, threads)
+    with shown():
+        run.measure_checkpoints(MEASURES[name], checkpoints, chosen, data, output, seed, device, threads)
+
+
+def add_command(measure: str) -> None:
+    """Each measure is a command of its own name, too."""
+
+    @app.command(measure, help=f"The same as `measure-checkpoints {measure}`.", hidden=True)
+    def command(
+        checkpoints: Checkpoints, spec: Spec, data: Data,
+        output: Annotated[Path, typer.Option(help="Folder of the run, for measures/<checkpoint>/...")],
+        seed: Seed = 0, device: Device = "cpu", threads: Threads = 1,
+    ) -> None:  # fmt: skip
+        measure_checkpoints(measure, checkpoints, spec, data, output, seed, device, threads)
+
+
+for _name in MEASURES:
+    add_command(_name)
