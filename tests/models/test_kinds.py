@@ -321,3 +321,16 @@ def test_gradients_that_share_memory_are_those_of_ones_that_do_not(measure, data
 def test_a_lazy_layer_without_weights_is_named(measure, data):
     with pytest.raises(ConfigError, match=r"model: 1\.weight has no values yet"):
         measure(nn.Sequential(nn.Flatten(), nn.LazyLinear(4)), *data)
+
+
+def test_weights_that_are_used_and_inputs_that_are_not_are_refused(data):
+    class Blind(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = linear()
+
+        def forward(self, x):
+            return self.net(x.detach()) * nn.Parameter(torch.ones(4))
+
+    with pytest.raises(ConfigError, match="no gradient comes to its inputs"):
+        ATTACK(Blind(), *data)

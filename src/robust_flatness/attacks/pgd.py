@@ -239,12 +239,14 @@ class PGD:
                 logits = net.logits(x_adv, self.precision)
                 losses = loss(logits, y)
                 total = losses.sum()
-            if not total.requires_grad:
+            gradient = None
+            if total.requires_grad:
+                (gradient,) = torch.autograd.grad(total, x_adv, allow_unused=True)
+            if gradient is None:
                 raise ConfigError(
                     "model: no gradient comes to its inputs (.detach(), .data, NumPy, integer layers?); "
                     "gradient-based attacks cannot measure it"
                 )
-            (gradient,) = torch.autograd.grad(total, x_adv)
             return logits.detach(), losses.detach(), gradient.sign()
 
         graphs = getattr(net, "graphs", None)

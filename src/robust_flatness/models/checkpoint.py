@@ -126,8 +126,11 @@ def checksum(tensors: dict[str, Tensor], metadata: Metadata) -> str:
     return digest.hexdigest()
 
 
-def _update(digest: Any, tensors: dict[str, Tensor]) -> None:
+def _update(digest: Any, tensors: dict[str, Any]) -> None:
     for name in sorted(tensors):
+        if not isinstance(tensors[name], Tensor):  # what else a module keeps, such as packed weights
+            digest.update(f"{name} {tensors[name]!r}\n".encode())
+            continue
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
