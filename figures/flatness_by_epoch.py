@@ -78,7 +78,7 @@ def draw():
     rows = -(-len(shown) // 5)
     columns = -(-len(shown) // rows)
     beside = scales(shown)
-    figure, panels = style.grid(rows, columns, below=0.12, between=0.12, right=0.6, bottom=0.75, sharey=True)
+    figure, panels = style.grid(rows, columns, below=0.12, between=0.12, right=0.6, bottom=0.85, sharey=True)
     for index, (axes, (slug, x)) in enumerate(zip(panels, shown, strict=False)):
         trajectory(axes, slug, x)
         own = x == X and len(beside[slug, x]) == 1 < len(shown)
@@ -101,7 +101,7 @@ def draw():
         "Dashed, ending in a circle: published, CIFAR-10", "compare the course, not the values"
     )
     words = f"Average-case flatness in RLoss (lower is flatter)\n{note}"
-    style.name_grid(figure, words, "Test RLoss (lower is more robust)", bottom=0.75)
+    style.name_grid(figure, words, "Test RLoss (lower is more robust)", bottom=0.85)
     return figure
 
 

@@ -63,10 +63,10 @@ def draw():
         longest = max(map(len, axes.get_legend_handles_labels()[1]), default=0)
         axes.legend(fontsize=5, loc="upper right", ncols=1 if longest > 14 else 2, **legend)
     applied = any("(" in value for order in methods.values() for _, value in order)
-    note = "Epoch (share of training)\nGrey: the AT baseline. "
-    note += f"{curves.APPLIED * applied} {curves.BEYOND * beyond} "
-    note += notebook.beside("Dashed: published, CIFAR-10, of variants in the paper's figures")
-    style.name_grid(figure, note, "Test RLoss (lower is more robust)", bottom=0.7)
+    dashed = notebook.beside("Dashed: published, CIFAR-10, of variants in the paper's figures")
+    notes = ["Grey: the AT baseline.", curves.APPLIED * applied, curves.BEYOND * beyond, dashed]
+    words = "Epoch (share of training)\n" + " ".join(filter(None, notes))
+    style.name_grid(figure, words, "Test RLoss (lower is more robust)", bottom=0.7)
     return figure
 
 

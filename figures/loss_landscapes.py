@@ -39,7 +39,8 @@ def lines():
     for index, (slug, group) in enumerate(groups().items()):
         place = index - 1 if "at" in landscape["variant"].to_numpy() else index
         names = [looks.variant(name) for name in group]
-        label = names[0] + f" ({', '.join(names[1:])} coincide with it)" * (len(group) > 1)
+        verb = "coincides" if len(names) == 2 else "coincide"
+        label = names[0] + f" ({', '.join(names[1:])} {verb} with it)" * (len(names) > 1)
         color = style.BLACK if slug == "at" else COLORS[place % len(COLORS)]
         found[slug] = {"color": color, "linestyle": LINES[index % len(LINES)], "label": label}
     return found

@@ -119,9 +119,11 @@ def limits(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> bool:
     name and value; whether there is one.
     """
     for name, setter, below in ((x, axes.set_xlim, 0.07), (y, axes.set_ylim, 0.14)):
-        values = frame[name].dropna().to_numpy(float)
-        first, third = np.quantile(values, [0.25, 0.75])
-        low, high = values.min(), values[values <= third + FENCE * (third - first)].max()
+        rows = frame.dropna(subset=[name])
+        first, third = np.quantile(rows[name], [0.25, 0.75])
+        rows = rows[rows[name] <= third + FENCE * (third - first)]
+        bars = rows.get(f"{name}_seed_sd", pd.Series(0.0, index=rows.index)).fillna(0)
+        low, high = (rows[name] - bars).min(), (rows[name] + bars).max()
         span = (high - low) or 1.0
         setter(low - below * span, high + 0.07 * span)
     right, top = axes.get_xlim()[1], axes.get_ylim()[1]
