@@ -62,7 +62,7 @@ def draw():
             lines = [f"{'Average' if case == 'avg' else 'Worst'}-case, ξ = {xi:g}", ", ".join(found[:1])]
             lines += [", ".join(found[1:]), printed_coefficients(case, xi)]
             axes.set_title("\n".join(filter(None, lines)), fontsize=6)
-            beyond |= scatter.limits(axes, everything, x, Y)
+            beyond |= scatter.fit(axes, everything, x, Y)
             scatter.apart(axes, notebook.ours.unlearnt, x, Y)
             axes.set_xlabel("flatness (lower is flatter)", fontsize=7)
             named.append((axes, x))

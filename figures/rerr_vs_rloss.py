@@ -40,7 +40,7 @@ def bent(axes, layer, extra):
     scatter.points(axes, rows, X, y, layer.beside)
     everything = scatter.others(axes, rows, extra, X, y)
     scatter.name_axes(axes, X, y)
-    scatter.limits(axes, everything, X, y)
+    scatter.fit(axes, everything, X, y)
     scatter.apart(axes, layer.unlearnt, X, y)
     lines = [f"slope {slopes[0]} below, {slopes[1]} above -ln(1/K) = {bend:.2f} (dotted)"]
     if hinge is not None:

@@ -141,10 +141,10 @@ def test_a_point_far_out_stands_at_the_edge_with_its_name_and_value():
     slugs = [slug for slug in frames.catalogue() if "scaled" not in slug][:12]
     frame = pd.DataFrame({"variant": slugs, "label": slugs, "family": "at", "x": np.arange(12.0), "y": 1.0})
     _, (axes,) = style.panels()
-    assert not scatter.limits(axes, frame, "x", "y")
+    assert not scatter.fit(axes, frame, "x", "y")
     assert axes.get_xlim()[1] > 11
     frame.loc[3, "x"] = 500.0
-    assert scatter.limits(axes, frame, "x", "y")
+    assert scatter.fit(axes, frame, "x", "y")
     assert 11 < axes.get_xlim()[1] < 15
     assert [text.get_text().partition(": ")[2] for text in axes.texts] == ["500"]
 

@@ -39,7 +39,8 @@ def headline(result: Mapping[str, Any], others: Sequence[Others], label: str) ->
     panels = []
     for column, (group, layer) in enumerate(layers):
         axes = figure.add_subplot(grid[0, column])
-        scatter.panel(axes, layer, *AXES, layer.others, words=len(layers) == 1, title=_title(group, result))
+        options = {"words": len(layers) == 1, "title": _title(group, result), "near": False}
+        scatter.panel(axes, layer, *AXES, layer.others, **options)
         everything = pd.concat([layer.counted, layer.others])[[*AXES]].dropna()
         _draw(axes, result["values"], everything)
         panels.append((axes, layer, everything))

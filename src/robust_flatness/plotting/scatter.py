@@ -112,20 +112,26 @@ def coefficients(frame: pd.DataFrame, x: str, y: str, words: bool = True) -> lis
     return [*found, f"n = {int(finite(frame[x], frame[y]).sum())}"]
 
 
-def limits(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> bool:
-    """Limits by the points, with room for labels below; the trend's band is cut there.
+def limits(axes: Axes, x: Sequence[float], y: Sequence[float]) -> None:
+    """Limits by the points, with room for labels below; the trend's band is cut there."""
+    for values, setter, below in ((x, axes.set_xlim, 0.07), (y, axes.set_ylim, 0.14)):
+        values = np.asarray(values, float)
+        low, high = np.nanmin(values), np.nanmax(values)
+        span = (high - low) or 1.0
+        setter(low - below * span, high + 0.07 * span)
 
-    A point so far out that it would press all others together stands at the edge as a triangle, with its
-    name and value; whether there is one.
-    """
-    for name, setter, below in ((x, axes.set_xlim, 0.07), (y, axes.set_ylim, 0.14)):
+
+def fit(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> bool:
+    """Limits by the points and their bars. A point so far out that it would press all others together
+    stands at the edge as a triangle, with its name and value; whether there is one."""
+    ends = []
+    for name in (x, y):
         rows = frame.dropna(subset=[name])
         first, third = np.quantile(rows[name], [0.25, 0.75])
         rows = rows[rows[name] <= third + FENCE * (third - first)]
         bars = rows.get(f"{name}_seed_sd", pd.Series(0.0, index=rows.index)).fillna(0)
-        low, high = (rows[name] - bars).min(), (rows[name] + bars).max()
-        span = (high - low) or 1.0
-        setter(low - below * span, high + 0.07 * span)
+        ends.append([*(rows[name] - bars), *(rows[name] + bars)])
+    limits(axes, *ends)
     right, top = axes.get_xlim()[1], axes.get_ylim()[1]
     far = frame[(frame[x] > right) | (frame[y] > top)]
     for row in far.to_dict("records"):
@@ -156,19 +162,23 @@ def panel(
     narrow: bool = False,
     words: bool = True,
     title: str | None = None,
+    near: bool = True,
 ) -> bool:
     """One correlation plot: points, trend, named axes, coefficients above it; whether a point lies beyond
     its axes.
 
     `extra` are points outside the correlation (networks of others). A narrow panel has shorter lines;
-    without `words`, coefficients are named by their symbols alone.
+    without `words`, coefficients are named by their symbols alone. Unless `near`, the axes reach to
+    every point.
     """
     frame = layer.counted.dropna(subset=[x, y])
     trend(axes, frame, x, y)
     points(axes, frame, x, y, layer.beside)
     everything = others(axes, frame, extra, x, y)
     name_axes(axes, x, y, 28 if narrow else 60)
-    beyond = limits(axes, everything, x, y)
+    beyond = near and fit(axes, everything, x, y)
+    if not near:
+        limits(axes, everything[x], everything[y])
     apart(axes, layer.unlearnt, x, y)
     found = coefficients(frame, x, y, words=words)
     lines = [found[0], ", ".join(found[1:])] if narrow and len(found) > 1 else [", ".join(found)]
