@@ -230,7 +230,7 @@ BAD = {
     "derived alone": ({"variants": ["at-scaled-2"]}, ["'at-scaled-2'", "'at'"]),
     "unknown dataset": (
         {"data__name": "mnist"},
-        ["data.name", "'mnist'", "'digits', 'fashion', 'cifar10' or 'npz'"],
+        ["data.name", "'mnist'", "'digits', 'fashion', 'cifar10', 'npz', 'folder' or 'torchvision:NAME'"],
     ),
     "unknown model": ({"model__name": "vgg"}, ["model.name", "'vgg'", "'resnet18', 'small-resnet'"]),
     "unknown activation": ({"model__activation": "tanh"}, ["model.activation", "'tanh'", "'relu'"]),
@@ -462,9 +462,10 @@ def test_an_experiment_is_written_in_ten_lines():
 
 def test_the_experiments_of_the_readme_can_be_run():
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "config/README.md").read_text(), re.DOTALL)
-    first, more = map(yaml.safe_load, blocks)
+    first, more, networks = map(yaml.safe_load, blocks)
     assert load(first).measured_by("robustness") == ["at", "trades-6", "awp-0.01"]
     assert load(first | more).train_job("brier", 0).training.objective == "my_losses:Brier"
+    assert [*load(first | networks).networks] == ["mine", "wong", "counted"]
 
 
 def test_sizes_follow_from_ranges_too():

@@ -14,7 +14,7 @@ from typer.main import get_command
 
 from robust_flatness import cli
 from robust_flatness.attacks import PGD
-from robust_flatness.config import load_experiment, load_yaml
+from robust_flatness.config import DataSpec, load_experiment, load_yaml
 from robust_flatness.data import Dataset, make_splits
 from robust_flatness.training.loop import Training
 
@@ -60,6 +60,20 @@ def test_options_named_on_the_page_are_those_of_the_command():
     assert named <= there
     files = {"--picture", "--output", "--per-example", "--per-layer", "--scope", "--precision", "--device"}
     assert files <= named
+
+
+def test_networks_of_others():
+    models = yaml.safe_load(example("network", "experiment.yaml"))["models"]
+    experiment = load_experiment(DIGITS | {"models": models}, VARIANTS)
+    assert experiment.measures_of("mine") == ["robustness", "flatness"]
+    assert [*experiment.networks] == [*models]
+
+
+@pytest.mark.parametrize("name", ["folder", "torchvision:SVHN"])
+def test_images_in_files(name):
+    text = (PAGES / "dataset.md").read_text(encoding="utf-8")
+    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(data: .*?)```", text, re.S)]
+    assert name in [DataSpec.model_validate(block["data"]).name for block in blocks]
 
 
 def test_a_variant_of_ones_own():

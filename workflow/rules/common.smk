@@ -13,7 +13,7 @@ from snakemake.cli import get_argument_parser
 from robust_flatness.config import load_experiment
 from robust_flatness.config.networks import require_files
 from robust_flatness.config.values import load_yaml
-from robust_flatness.config.data import CIFAR10_FILES, CIFAR10_FOLDER
+from robust_flatness.config.data import CIFAR10_FILES, CIFAR10_FOLDER, CLASSES
 from robust_flatness.errors import ConfigError, FileError
 from robust_flatness.files import canonical_json, write_text
 from robust_flatness.measuring.cost import OVERHEAD_MINUTES, minutes, training_passes

@@ -7,7 +7,7 @@ except ConfigError as error:
 
 # What is known of the data without reading them.
 SHAPE = ",".join(map(str, EXPERIMENT.spec.data.shape))
-KNOWN_CLASSES = EXPERIMENT.spec.data.known_classes if EXPERIMENT.spec.data.name != "npz" else None
+KNOWN_CLASSES = EXPERIMENT.spec.data.known_classes if EXPERIMENT.spec.data.name in CLASSES else None
 
 
 def check_networks():

@@ -21,7 +21,13 @@ def measure(
     model: Annotated[
         str, typer.Option(help="package.module:function, torchvision:NAME or robustbench:NAME.")
     ],
-    data: Annotated[Path, typer.Option(help="x_test, y_test, perhaps x_train, y_train (.npz).")],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="x_test, y_test, perhaps x_train, y_train (.npz); a folder with a subfolder of images for "
+            "each class, perhaps below train and test; torchvision:NAME:FOLDER, e.g. torchvision:SVHN:data."
+        ),
+    ],
     epsilon: Annotated[str, typer.Option(help="Radius of the L-infinity ball, e.g. 8/255.")],
     weights: Annotated[Path | None, typer.Option(help="Weights (.safetensors, .pt, .pth).")] = None,
     mean: Annotated[str, typer.Option(help="Of the channels, for networks of normalised images.")] = "",
@@ -60,6 +66,15 @@ def measure(
         int | None, typer.Option(help="Test examples, from the first; default 1000, or all.", min=1)
     ] = None,
     train_examples: Annotated[int, typer.Option(help="Training examples, from the first.", min=0)] = 0,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            help="Side of images in a folder or of torchvision: scaled, cropped in the middle.", min=1
+        ),
+    ] = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Download a dataset of torchvision that is not there.")
+    ] = False,
     step_size: Annotated[str, typer.Option(help="PGD's step; default epsilon / 4.")] = "",
     steps: Annotated[int, typer.Option(help="PGD's iterations.", min=1)] = 20,
     restarts: Annotated[int, typer.Option(help="PGD's restarts.", min=1)] = 10,
@@ -88,7 +103,14 @@ def measure(
     """
     from robust_flatness import load_model
     from robust_flatness.devices import start
-    from robust_flatness.measuring.own_model import example_table, measure_network, own_data, own_specs
+    from robust_flatness.measuring.own_model import (
+        example_table,
+        measure_network,
+        own_data,
+        own_images,
+        own_specs,
+        told_of_images,
+    )
     from robust_flatness.measuring.place import Others, described
     from robust_flatness.tables.rows import write_rows
 
@@ -114,7 +136,15 @@ def measure(
         blocks["sharpness"] = chosen_sharpness(sharpness)
     others = [Others.printed(), *([Others.of(against)] if against else [])]
     device = start(device, threads)
-    dataset, count = own_data(data, examples)
+    if Path(data).is_dir() or data.startswith("torchvision:"):
+        dataset, count, read = own_images(data, examples, train_examples, size, download)
+        typer.echo(told_of_images(read), err=True)
+    elif size or download:
+        raise ConfigError(
+            f"--size, --download: given, but {data} is no folder of images and not torchvision's"
+        )
+    else:
+        (dataset, count), read = own_data(Path(data), examples), None
     setting = Setting(radius, step, test=count, train=train_examples)
     specs = own_specs(names, setting, blocks, {"batch_size": batch_size, "precision": precision})
     network = load_model(model, weights, mean=numbers("--mean", mean), std=numbers("--std", std))
@@ -125,7 +155,8 @@ def measure(
             state=kept and kept.parent / ".resume" / kept.stem,
             report=lambda message: typer.echo(message, err=True),
         )  # fmt: skip
-    result |= {"model": model, "weights": str(weights) if weights else None, "data": str(data)}
+    result |= {"model": model, "weights": str(weights) if weights else None, "data": data}
+    result |= {"images": read} if read else {}
     if output:
         write_json(output, result)
     if per_example:

@@ -2,9 +2,17 @@
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
 
 from robust_flatness.config.values import Count, Integer, Size, Spec, parse_list
 
@@ -13,6 +21,10 @@ DIGITS_EXAMPLES = 1797
 EXAMPLES = {"fashion": {"train": 4000, "test": 2000}, "cifar10": {"train": 50_000, "test": 10_000}}
 #: Number of classes of the datasets that the kit knows.
 CLASSES = {"digits": 10, "fashion": 10, "cifar10": 10}
+#: Datasets by name; those of torchvision are called like its classes.
+NAMES = (*CLASSES, "npz", "folder")
+TORCHVISION = re.compile(r"torchvision:\w+")
+NAME_SCHEMA = {"anyOf": [{"enum": [*NAMES]}, {"type": "string", "pattern": f"^{TORCHVISION.pattern}$"}]}
 SPLITS = ("train", "unlabeled", "early_stopping", "test")
 #: Where the images of a range come from: training or test images, or a pool of extra ones.
 ORIGINS = ("train", "test", "pool")
@@ -48,6 +60,12 @@ def parse_range(text: str) -> Range:
     return found
 
 
+def _check_name(value: str) -> str:
+    if value not in NAMES and not TORCHVISION.fullmatch(value):
+        raise ValueError(f"Input should be {', '.join(map(repr, NAMES))} or 'torchvision:NAME'")
+    return value
+
+
 def _canonical(ranges: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(str(parse_range(text)) for text in ranges)
 
@@ -77,9 +95,12 @@ class DataSpec(Spec):
         early_stopping: [train 10000-10499]
     """
 
-    name: Literal["digits", "fashion", "cifar10", "npz"]
+    name: Annotated[str, AfterValidator(_check_name), WithJsonSchema(NAME_SCHEMA)]
+    """A dataset of the kit, `npz`, a `folder` of images with a subfolder for each class below `train` and
+    `test`, or `torchvision:NAME`."""
     path: str | None = None
-    """`npz`: the file; `cifar10`: a folder with the official files; None: they are downloaded."""
+    """`npz`: the file; `folder`: the folder; `torchvision:NAME`: the folder that it was downloaded to;
+    `cifar10`: a folder with the official files, None: they are downloaded."""
     train: Split
     unlabeled: PoolSplit = 0
     early_stopping: Split
@@ -87,7 +108,8 @@ class DataSpec(Spec):
     classes: Annotated[Integer, Field(ge=2)] | None = None
     """Number of classes K; None: the highest training label plus one (`npz`), or the dataset's own."""
     size: Count | None = None
-    """Side in pixels to which `cifar10` and `npz` images are averaged; it divides theirs."""
+    """Side in pixels: `cifar10` and `npz` images are averaged to it, it divides theirs; others are scaled to
+    it by their shorter side and cropped in the middle."""
     pool: str | None = None
     """`cifar10`: extra images with published pseudo-labels, the pickle of Carmon et al. 2019."""
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
@@ -96,8 +118,9 @@ class DataSpec(Spec):
 
     @model_validator(mode="after")
     def _check(self) -> "DataSpec":
-        if self.name == "npz" and not self.path:
-            raise ValueError("path: the dataset 'npz' needs the path of an .npz file")
+        if self.name not in CLASSES and not self.path:
+            what = "the path of an .npz file" if self.name == "npz" else "the path of its folder"
+            raise ValueError(f"path: the dataset {self.name!r} needs {what}")
         if self.name in CLASSES:
             if self.path and self.name != "cifar10":
                 raise ValueError(f"path: {self.path!r} given, but {self.name!r} comes with the kit")
@@ -105,7 +128,7 @@ class DataSpec(Spec):
                 raise ValueError(f"classes: {self.classes} given, but {self.name!r} has {CLASSES[self.name]}")
         if self.pool and self.name != "cifar10":
             raise ValueError(f"pool: given, but only 'cifar10' has one; the data are {self.name!r}")
-        if self.size and self.name not in ("cifar10", "npz"):
+        if self.size and self.name in ("digits", "fashion"):
             raise ValueError(f"size: {self.size} given, but images of {self.name!r} stay as they are")
         if self.size and self.name == "cifar10" and 32 % self.size:
             raise ValueError(f"size: {self.size} given; expected one that divides 32")

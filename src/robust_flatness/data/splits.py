@@ -9,14 +9,14 @@ from collections.abc import Callable
 import numpy as np
 
 from robust_flatness.config import ConfigError, DataSpec
-from robust_flatness.data import cifar10, digits, fashion, npz
+from robust_flatness.data import cifar10, digits, fashion, images, npz
 from robust_flatness.data.dataset import checksum
 from robust_flatness.data.official import CHUNK
 
 Arrays = dict[str, np.ndarray]
 
 #: Each source gives `x_<split>` uint8 [n, C, H, W] and `y_<split>` int64 [n] of the four splits, the number
-#: of `classes`, and `pseudo_labels` of the pool where it has published ones.
+#: of `classes`, and `pseudo_labels` of the pool where it has published ones. Others are images in files.
 SOURCES: dict[str, Callable[[DataSpec, int], Arrays]] = {
     "digits": digits.splits,
     "fashion": fashion.splits,
@@ -36,7 +36,7 @@ def make_splits(spec: DataSpec, seed: int) -> Arrays:
     ConfigError
         If a file is missing or malformed, or the sizes asked for exceed the data.
     """
-    splits = SOURCES[spec.name](spec, seed)
+    splits = SOURCES.get(spec.name, images.splits)(spec, seed)
     splits.pop("y_unlabeled", None)
     splits["mean"], splits["std"] = channel_statistics(splits["x_train"])
     if spec.sha256 is not None and (found := checksum(splits)) != spec.sha256:

@@ -14,6 +14,7 @@ from robust_flatness.attacks.pgd import batches, cross_entropy
 from robust_flatness.config.measures import MeasureSpec, Setting, completed
 from robust_flatness.config.values import meant, parse
 from robust_flatness.data import Dataset
+from robust_flatness.data.images import open_parts, to_measure
 from robust_flatness.data.npz import read_npz
 from robust_flatness.devices import out_of_memory, with_precision_on
 from robust_flatness.errors import ConfigError, MeasurementWarning, noted_warnings
@@ -28,6 +29,9 @@ from robust_flatness.resumable import Report, Unfinished
 from robust_flatness.tables import schema
 from robust_flatness.tables.collect import standard_errors
 
+#: Test images at the end that stand for those of early stopping.
+HELD_OUT = 500
+
 
 def own_data(path: Path, examples: int | None) -> tuple[Dataset, int]:
     """A user's images, and how many test examples are measured: `examples`, or 1000, or all where there are
@@ -41,13 +45,46 @@ def own_data(path: Path, examples: int | None) -> tuple[Dataset, int]:
     """
     arrays = read_npz(path, to_measure=True)
     available = len(arrays["y_test"])
-    count = min(1000, available) if examples is None else examples
-    if count > available:
-        raise ConfigError(f"--examples: {count} given, but {path} has {available} test examples")
-    first = max(count, available - 500)
+    count = _count(examples, available, path)
+    first = max(count, available - HELD_OUT)
     if first < available:
         arrays |= {f"{kind}_early_stopping": arrays[f"{kind}_test"][first:] for kind in "xy"}
     return Dataset(arrays), count
+
+
+def own_images(
+    source: str, examples: int | None, train_examples: int, size: int | None, download: bool
+) -> tuple[Dataset, int, dict[str, Any]]:
+    """As `own_data`, of a folder of images, or of a dataset of torchvision, `torchvision:NAME` or
+    `torchvision:NAME:FOLDER` (`data` by default); and what is told of them: classes by index, the order,
+    how many there are."""
+    name, folder = "folder", source
+    if source.startswith("torchvision:"):
+        kind, dataset, *rest = source.split(":", 2)
+        name, folder = f"{kind}:{dataset}", rest[0] if rest else "data"
+    wanted = ("test", "train") if train_examples else ("test",)
+    parts = open_parts(name, Path(folder), size, wanted=wanted, download=download)
+    count = _count(examples, len(parts["test"].labels), source)
+    if train_examples > (available := len(parts["train"].labels) if "train" in parts else 0):
+        raise ConfigError(f"--train-examples: {train_examples} given, but {source} has {available}")
+    arrays, told = to_measure(parts, count, train_examples, HELD_OUT, "--size")
+    return Dataset(arrays), count, told | {"source": source, "size": size}
+
+
+def told_of_images(read: Mapping[str, Any]) -> str:
+    """What `own_images` tells, as people read it."""
+    lines = [
+        f"{read['available'][part]} {part} images, in {order} order" for part, order in read["order"].items()
+    ]
+    classes = ", ".join(f"{index} {name}" for name, index in read["classes"].items())
+    return "\n".join([f"{read['source']}: {'; '.join(lines)}", *([f"classes: {classes}"] if classes else [])])
+
+
+def _count(examples: int | None, available: int, source: str | Path) -> int:
+    count = min(1000, available) if examples is None else examples
+    if count > available:
+        raise ConfigError(f"--examples: {count} given, but {source} has {available} test examples")
+    return count
 
 
 def own_specs(

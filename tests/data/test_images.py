@@ -1,0 +1,242 @@
+"""Images as others keep them: folders, and datasets of torchvision, in tiny files made here."""
+
+import json
+import pickle
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from torchvision import datasets
+from typer.testing import CliRunner
+
+from robust_flatness.cli import app
+from robust_flatness.config import DataSpec, parse
+from robust_flatness.data import make_splits
+from robust_flatness.data.images import open_parts
+from robust_flatness.errors import ConfigError, FileError
+
+CLASSES = ("cat", "dog", "emu")
+
+
+def picture(path, value, size=(6, 6), mode="RGB"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, value if mode == "L" else (value, 10, 0)).save(path)
+
+
+def folder(root, counts, **options):
+    """`counts` images of each class below each part; the first value tells class and number."""
+    for part, count in counts.items():
+        for index, name in enumerate(CLASSES):
+            for number in range(count):
+                picture(root / part / name / f"{number}.png", 50 * index + number, **options)
+    return root
+
+
+def read(name, path, **options):
+    parts = open_parts(name, path, **options)
+    return {part: found.read() for part, found in parts.items()}
+
+
+def test_a_folder_of_images_as_torchvision_reads_it(tmp_path):
+    folder(tmp_path, {"train": 4, "val": 3})
+    parts = open_parts("folder", tmp_path)
+    assert parts["test"].classes == parts["train"].classes == [*CLASSES]
+    images, labels = parts["train"].read()
+    assert sorted((x[0, 0, 0], y) for x, y in zip(images, labels, strict=True)) == [
+        (50 * y + number, y) for y in range(3) for number in range(4)
+    ]
+    assert not (np.diff(labels) >= 0).all()  # not class by class: the first ones are of all
+    again = open_parts("folder", tmp_path)["train"].read()[1]
+    assert np.array_equal(labels, again)
+
+
+def test_without_train_and_test_all_are_test_images(tmp_path):
+    folder(tmp_path, {"": 2})
+    assert {*open_parts("folder", tmp_path)} == {"test"}
+
+
+def test_images_are_scaled_by_their_shorter_side_and_cropped(tmp_path):
+    folder(tmp_path, {"test": 1}, size=(12, 6))
+    images, _ = read("folder", tmp_path, size=4)["test"]
+    assert {x.shape for x in images} == {(4, 4, 3)}
+    assert sorted(x[0, 0, 0] for x in images) == [0, 50, 100]
+
+
+def spec(**given):
+    return parse(DataSpec, {"train": 6, "early_stopping": 3, "test": 3} | given)
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("RGB", 3), ("L", 1)])
+def test_an_experiment_on_a_folder(tmp_path, mode, channels):
+    folder(tmp_path, {"train": 4, "test": 2}, mode=mode)
+    splits = make_splits(spec(name="folder", path=str(tmp_path)), 0)
+    assert splits["x_train"].shape == (6, channels, 6, 6)
+    assert splits["classes"] == 3
+    for split in ("train", "test", "early_stopping"):
+        assert np.array_equal(splits[f"x_{split}"][:, 0, 0, 0] // 50, splits[f"y_{split}"])
+
+
+def test_grey_images_among_coloured_ones_get_three_channels(tmp_path):
+    folder(tmp_path, {"train": 3, "test": 2})
+    picture(tmp_path / "test/cat/0.png", 7, mode="L")
+    assert make_splits(spec(name="folder", path=str(tmp_path)), 0)["x_test"].shape[1] == 3
+
+
+def cifar10(root, count=20):
+    """Tiny files in the form of CIFAR-10, and torchvision's checks for them switched off."""
+    rng = np.random.default_rng(0)
+    base = root / "cifar-10-batches-py"
+    base.mkdir(parents=True)
+    names = [name for name, _ in datasets.CIFAR10.train_list + datasets.CIFAR10.test_list]
+    for name in names:
+        data = rng.integers(0, 256, (count, 3072), dtype=np.uint8)
+        (base / name).write_bytes(pickle.dumps({"data": data, "labels": rng.integers(0, 10, count).tolist()}))
+    (base / "batches.meta").write_bytes(pickle.dumps({"label_names": [f"class {i}" for i in range(10)]}))
+    return base
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    monkeypatch.setattr(datasets.CIFAR10, "_check_integrity", lambda self: True)
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *arguments: True)
+
+
+def test_a_dataset_of_torchvision_in_its_own_order(tmp_path, unchecked):
+    cifar10(tmp_path)
+    images, labels = read("torchvision:CIFAR10", tmp_path)["test"]
+    expected = datasets.CIFAR10(str(tmp_path), train=False)
+    assert np.array_equal(np.stack(images), expected.data)
+    assert labels.tolist() == expected.targets
+    splits = make_splits(
+        spec(
+            name="torchvision:CIFAR10", path=str(tmp_path), train=100, early_stopping=5, test=10, classes=10
+        ),
+        0,
+    )
+    assert np.array_equal(splits["x_test"].transpose(0, 2, 3, 1), expected.data[:10])
+    assert np.array_equal(splits["y_early_stopping"], expected.targets[-5:])
+
+
+def test_one_with_splits_by_name(tmp_path):
+    """SVHN keeps its arrays in MATLAB's form, and calls the parts by name."""
+    from scipy.io import savemat
+
+    for part in ("train", "test"):
+        x = np.random.default_rng(0).integers(0, 256, (32, 32, 3, 7), dtype=np.uint8)
+        savemat(tmp_path / f"{part}_32x32.mat", {"X": x, "y": np.arange(1, 8)[:, None]})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.SVHN, "_check_integrity", lambda self: True)
+        images, labels = read("torchvision:SVHN", tmp_path)["train"]
+    assert np.array_equal(sorted(labels), np.arange(1, 8))
+    assert images[0].shape == (32, 32, 3)
+
+
+def broken(tmp_path, case):
+    root = tmp_path / case
+    if case in ("sizes", "damaged", "classes", "deep", "sixteen"):
+        folder(root, {"train": 3, "test": 2} if case != "deep" else {"train": 2})
+    if case == "sizes":
+        picture(root / "test/cat/9.png", 1, size=(7, 7))
+    if case == "damaged":
+        (root / "test/cat/0.png").write_bytes(b"no picture")
+    if case == "classes":
+        picture(root / "test/fox/0.png", 1)
+    if case == "sixteen":
+        Image.fromarray(np.full((6, 6), 4000, dtype=np.uint16)).save(root / "test/cat/0.png")
+    if case == "empty":
+        (root / "cat").mkdir(parents=True)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ("sizes", "images of 2 sizes .*set one by data.size"),
+        ("damaged", r"0\.png: damaged, or no image"),
+        ("classes", "classes fox are not in all of test, train"),
+        ("deep", "train hold folders, not images"),
+        ("sixteen", "mode I;16; expected 8 bits"),
+        ("empty", "no folder of images"),
+        ("missing", "no folder of images"),
+    ],
+)
+def test_folders_that_cannot_be_used_are_named(tmp_path, case, words):
+    with pytest.raises(FileError, match=words):
+        make_splits(spec(name="folder", path=str(broken(tmp_path, case))), 0)
+
+
+def test_without_training_images_there_is_no_experiment(tmp_path):
+    with pytest.raises(FileError, match="no folder `train`"):
+        make_splits(spec(name="folder", path=str(folder(tmp_path, {"": 9}))), 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("CIFAR10", r"test images of torchvision's CIFAR10 are not there .*--download"),
+        ("SVHN", r"test images of torchvision's SVHN are not there"),
+        ("CIFAR11", "has no dataset 'CIFAR11' .*did you mean 'CIFAR10"),
+        ("FakeData", "has no dataset 'FakeData'"),
+    ],
+)
+def test_datasets_that_are_not_there_are_named(tmp_path, name, words):
+    with pytest.raises(FileError, match=words):
+        open_parts(f"torchvision:{name}", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["torchvision:", "cifar", "folder/x"])
+def test_names_of_data(name):
+    with pytest.raises(ConfigError, match=r"name: Input should be .*'torchvision:NAME'"):
+        spec(name=name, path="data")
+    with pytest.raises(ConfigError, match="needs the path of its folder"):
+        spec(name="torchvision:SVHN")
+
+
+NETS = """
+import torch
+from torch import nn
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(108, 3))
+"""
+
+
+def measured(tmp_path, monkeypatch, data, *options):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    (tmp_path / "nets_of_images.py").write_text(NETS)
+    command = ["measure", "--model", "nets_of_images:net", "--data", data, "--epsilon", "0.1", "--steps", "1"]
+    command += ["--measures", "robustness", "--restarts", "1", "--output", "out.json", *options]
+    done = CliRunner().invoke(app, command)
+    return done, json.loads((tmp_path / "out.json").read_text()) if done.exit_code == 0 else None
+
+
+def test_measure_on_a_folder_says_which_class_got_which_index(tmp_path, monkeypatch):
+    folder(tmp_path / "pictures", {"train": 4, "test": 5})
+    done, found = measured(tmp_path, monkeypatch, "pictures", "--examples", "6", "--train-examples", "2")
+    assert done.exit_code == 0, done.output
+    assert found["images"]["classes"] == {"cat": 0, "dog": 1, "emu": 2}
+    assert found["images"]["available"] == {"test": 15, "train": 12}
+    assert found["images"]["order"] == dict.fromkeys(("test", "train"), "random (seed 0)")
+    assert found["values"]["robust_test_examples"] == 6
+    assert found["values"]["robust_train_examples"] == 2
+    assert len(found["data_sha256"]) == 64
+    assert "classes: 0 cat, 1 dog, 2 emu" in done.output + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "words"),
+    [
+        ("torchvision:SVHN:nowhere", (), "are not there"),
+        ("pictures", ("--examples", "99"), "99 given, but pictures has 3 test examples"),
+        ("pictures", ("--train-examples", "1"), "1 given, but pictures has 0"),
+        ("data.npz", ("--size", "3"), "--size, --download: given"),
+    ],
+)
+def test_data_that_measure_cannot_use(tmp_path, monkeypatch, data, options, words):
+    folder(tmp_path / "pictures", {"": 1})
+    done, _ = measured(tmp_path, monkeypatch, data, *options)
+    assert done.exit_code != 0
+    assert words in str(done.exception)
