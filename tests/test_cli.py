@@ -215,6 +215,7 @@ def test_unknown_steps_and_variants_are_named(refused):
     config = ["--config", ROOT / "config/smoke.yaml"]
     refused(["'x'", "robustness", "train"], "spec", "x", *config)
     refused(["variant: 'nope'", "smoke"], "spec", "train", "--variant", "nope", *config)
+    refused(["variant: unknown variant 'nope'"], "spec", "flatness", "--variant", "nope", *config)
     refused(["missing.yaml", "cannot be read"], "spec", "train", "--config", "missing.yaml")
 
 
@@ -614,6 +615,10 @@ def test_a_network_of_another_type_is_measured_in_it(measured, own, kind, close)
     for name in ("test_ce", "test_rloss_pgd"):
         assert other[name] == pytest.approx(same[name], abs=close)
     assert abs(other["avg_flatness_rloss"]) < 1  # along other directions
+    shifted = [
+        measured(name, mean=0.5, std=0.25)["values"]["test_ce"] for name in ("my_nets:good", "my_nets:other")
+    ]
+    assert shifted[1] == pytest.approx(shifted[0], abs=close)
 
 
 def test_an_interrupted_run_goes_on(run, own, monkeypatch):
@@ -698,3 +703,11 @@ def test_shipped_experiments_are_valid_by_the_schema(name):
     jsonschema.validate(load_yaml(ROOT / f"config/{name}.yaml"), schema)
     with pytest.raises(jsonschema.ValidationError, match="epsilonn"):
         jsonschema.validate({"experiment": "x", "epsilonn": 1}, schema)
+
+
+@pytest.mark.parametrize("shape", ["3", "3,8,8", "a,b", ""])
+def test_a_shape_is_two_whole_numbers(refused, own, shape):
+    spec = '{"model": "my_nets:good"}'
+    refused(
+        ["--shape", "3,32"], "check-network", "--spec", spec, "--name", "a", "--shape", shape, "--classes", 3
+    )

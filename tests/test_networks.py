@@ -1,5 +1,6 @@
 """Networks of others in an experiment: understood, refused, kept as checkpoints, counted only where asked."""
 
+import json
 import sys
 import types
 from pathlib import Path
@@ -15,6 +16,7 @@ from robust_flatness.config import load_experiment, load_yaml, parse
 from robust_flatness.config.networks import NetworkSpec, require_files
 from robust_flatness.data import Dataset
 from robust_flatness.errors import ConfigError
+from robust_flatness.flatness.scaling import scale_checkpoint
 from robust_flatness.models import robustbench
 from robust_flatness.models.checkpoint import load_checkpoint
 from robust_flatness.models.importing import import_network
@@ -44,6 +46,9 @@ def nets(tmp_path, monkeypatch):
         "def plain(classes=4):\n"
         "    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, classes))\n"
         "def ten():\n    return plain(10)\n"
+        "def normed():\n"
+        "    norm = nn.BatchNorm2d(4)\n"
+        "    return nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.ReLU(), nn.Flatten(), nn.Linear(144, 4))\n"
         "class Tied(nn.Module):\n"
         "    def __init__(self):\n"
         "        super().__init__()\n"
@@ -173,6 +178,19 @@ def test_a_checkpoint_of_ones_own_network_is_its_function(nets, dataset, name, n
     assert found.initial() is None
     assert found.weight_bound is None
     assert found.metadata.epoch is None
+
+
+@pytest.mark.parametrize("normalised", [{}, {"mean": [0.5, 0.4, 0.3], "std": "0.2,0.3,0.4"}])
+def test_checkpoints_of_others_are_exported_and_scaled_as_those_of_the_kit(nets, dataset, normalised):
+    """Scaled convolutions: the same function, read back with its normalisation."""
+    source = nets / "checkpoints/last.safetensors"
+    found = imported({"model": "nets_of_others:normed"} | normalised, dataset, source)
+    scale_checkpoint(source, nets / "scaled.safetensors", 2.0, "mine-2")
+    x = dataset.images("test")
+    assert torch.allclose(load_checkpoint(nets / "scaled.safetensors").model(x), found.model(x), atol=1e-4)
+    weights, info = robustbench.export_checkpoint(source, nets)
+    found.model.load_state_dict(torch.load(weights, weights_only=True))
+    assert json.loads(info.read_text())["architecture"] == "nets_of_others:normed"
 
 
 def test_a_network_that_draws_its_weights_is_kept_as_it_was_measured(nets, dataset):

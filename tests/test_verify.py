@@ -120,6 +120,13 @@ def test_single_examples_may_differ_where_their_means_agree(results):
     assert agreement.equal == agreement.values - 2
 
 
+def test_lists_of_examples_that_an_earlier_version_did_not_keep_are_not_compared(results):
+    path = results / "at/seed-0/measures/best/robustness.json"
+    edit(path, lambda content: content["details"]["examples"]["test"].pop("rloss"))
+    agreement = verify_file(path)
+    assert agreement.values == agreement.equal > 3
+
+
 def test_what_is_missing_differs(results):
     path = results / "at/seed-0/measures/last/robustness.json"
     edit(path, lambda content: content["values"].clear())

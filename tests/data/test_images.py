@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from robust_flatness.cli import app
 from robust_flatness.config import DataSpec, parse
 from robust_flatness.data import make_splits
-from robust_flatness.data.images import open_parts
+from robust_flatness.data.images import Part, open_parts
 from robust_flatness.errors import ConfigError, FileError
 
 CLASSES = ("cat", "dog", "emu")
@@ -49,6 +49,20 @@ def test_a_folder_of_images_as_torchvision_reads_it(tmp_path):
     assert not (np.diff(labels) >= 0).all()  # not class by class: the first ones are of all
     again = open_parts("folder", tmp_path)["train"].read()[1]
     assert np.array_equal(labels, again)
+
+
+@pytest.mark.parametrize("labels", [[2] * 20 + [0] * 20 + [1] * 20, [1, 1, 1, 0] * 2 + [2] * 30 + [0] * 20])
+def test_images_that_lie_class_by_class_in_whatever_order_are_mixed(labels):
+    """As in Flowers102: the first ones would be of few classes."""
+    part = Part(type("Flowers", (list,), {"targets": labels})(labels), "flowers", None)
+    assert part.shuffled
+    assert {*part.labels[part.order][:15]} == {0, 1, 2}
+
+
+def test_images_in_any_order_stay_in_it():
+    labels = np.random.default_rng(0).integers(0, 3, 60).tolist()
+    part = Part(type("Mixed", (list,), {"targets": labels})(labels), "mixed", None)
+    assert part.order.tolist() == [*range(60)]
 
 
 def test_without_train_and_test_all_are_test_images(tmp_path):

@@ -303,6 +303,10 @@ BAD_ARRAYS = {
         {"x_train": np.zeros((60, 5, 8, 8), np.uint8)},
         ["x_train", "(60, 5, 8, 8)", "channels"],
     ),
+    "two layouts": (
+        {"x_train": np.zeros((60, 3, 8, 3), np.uint8)},
+        ["x_train", "(60, 3, 8, 3)", "first or last"],
+    ),
     "no images": ({"x_test": np.zeros((0, 4, 4), np.uint8)}, ["x_test", "(0, 4, 4)"]),
     "sizes differ": ({"x_test": np.zeros((40, 5, 4), np.uint8)}, ["x_train", "x_test", "(1, 5, 4)"]),
     "labels too few": ({"y_train": np.zeros(59, int)}, ["y_train", "(59,)", "(60,)"]),

@@ -1,8 +1,10 @@
 """What numbers of one's own network say of themselves."""
 
 import pytest
+import torch
+from torch import nn
 
-from robust_flatness.measuring.own_model import doubts
+from robust_flatness.measuring.own_model import doubts, in_own_type
 
 LEARNT = {"test": {"label": [0, 1] * 50, "err": [0] * 90 + [1] * 10}}
 
@@ -28,6 +30,15 @@ def test_worst_case_below_zero():
     assert found({"worst_flatness_rloss": 0.01}) == []
     (warning,) = found({"worst_flatness_rloss": -0.01})
     assert "worst-case flatness in RLoss is negative (-0.01)" in warning
+
+
+def test_a_network_of_another_type_is_left_in_its_mode():
+    network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4), nn.Linear(4, 3)).double().train()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    wrapped = in_own_type(network, torch.rand(2, 1, 2, 2))
+    assert wrapped is not network
+    assert all(module.training for module in network.modules())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
 def test_accuracy_of_naming_the_most_frequent_class():

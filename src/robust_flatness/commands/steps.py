@@ -1,5 +1,6 @@
 """One command per step of the workflow."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,6 @@ from robust_flatness.commands.base import (
     Spec,
     Threads,
     app,
-    numbers,
     read_spec,
 )
 from robust_flatness.config import ConfigError, DataSpec, TrainJob, meant
@@ -115,7 +115,9 @@ def check_network(
     from robust_flatness.config.networks import NetworkSpec
     from robust_flatness.models.importing import check_network as check
 
-    channels, side = (int(number) for number in numbers("--shape", shape) or ())
+    if not re.fullmatch(r"[1-9]\d*,[1-9]\d*", shape):
+        raise ConfigError(f"--shape: {shape!r} given; expected channels and side, e.g. 3,32")
+    channels, side = map(int, shape.split(","))
     check(read_spec(NetworkSpec, spec), name, (channels, side), classes)
 
 

@@ -160,7 +160,7 @@ class Experiment:
         Raises
         ------
         ConfigError
-            If the experiment has no such step.
+            If the experiment has no such step, or there is no such variant.
         """
         if self.spec.results_table is not None:
             raise ConfigError(f"{self.name}: starts from a results table; it has no steps")
@@ -172,6 +172,8 @@ class Experiment:
         steps |= {name: measure.for_variant(slug) for name, measure in self.measures.items()}
         if step not in steps:
             raise ConfigError(f"{step!r} is no step of {self.name}; it has {', '.join(['train', *steps])}")
+        if slug not in self.catalogue:
+            raise ConfigError(f"variant: {unknown_variants([slug], self.catalogue)}")
         return steps[step]
 
     def _train_job(self, slug: str, variant: VariantSpec) -> TrainJob:

@@ -104,6 +104,14 @@ def _images(path: Path, key: str, array: np.ndarray, keep_floats: bool) -> np.nd
         )
     if array.ndim == 3:
         return array[:, None]
+    if first and last:  # tiny or narrow images: the layout in which they are square
+        _, a, b, c = array.shape
+        if (a == b) == (b == c):
+            raise FileError(
+                f"{path}: {key} has shape {array.shape}, whose channels may be first or last; images as "
+                "narrow as that must be square in one of both"
+            )
+        last = a == b
     return np.ascontiguousarray(array.transpose(0, 3, 1, 2) if last else array)
 
 

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from robust_flatness.models.checkpoint import load_checkpoint, save_checkpoint
+from robust_flatness.models.loading import without_normalisation
 
 #: Layers that are rescaled.
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -52,7 +53,7 @@ def scale_convolutions(model: nn.Module, s: float) -> nn.Module:
 def scale_checkpoint(source: Path, target: Path, s: float, variant: str) -> None:
     """A checkpoint of the scaled network, of the derived model `variant`."""
     checkpoint = load_checkpoint(source)
-    scaled = scale_convolutions(checkpoint.model, s)
+    scaled = scale_convolutions(without_normalisation(checkpoint.model), s)
     save_checkpoint(target, scaled, replace(checkpoint.metadata, variant=variant))
 
 

@@ -24,6 +24,7 @@ from robust_flatness.measuring.registry import MEASURES
 from robust_flatness.measuring.robustness import rounded
 from robust_flatness.measuring.run import largest_batch
 from robust_flatness.models.checkpoint import Network
+from robust_flatness.models.copying import evaluation_copy
 from robust_flatness.provenance import provenance
 from robust_flatness.resumable import Report, Unfinished
 from robust_flatness.tables import schema
@@ -234,9 +235,9 @@ def in_own_type(model: nn.Module, x: Tensor) -> nn.Module:
     if len(types) == 1:
         try:
             with torch.no_grad():
-                model(x.clone())
+                evaluation_copy(model)(x.clone())
         except Exception:  # whatever a network raises on inputs it is not made for
-            return _InOwnType(model, types.pop()).eval()
+            return _InOwnType(model, types.pop())
     return model
 
 

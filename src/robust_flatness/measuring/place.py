@@ -154,7 +154,7 @@ def described(result: Mapping[str, Any], others: Iterable[Others]) -> str:
         if name in values:
             error = values.get(f"{name}_se")
             rows.append([name, f"{values[name]:.4g}", "" if error is None else f"{error:.2g}", ""])
-    lines = table(["", "value", "+-", ""], rows)
+    lines = table(["", "value", "+-", ""], rows) if rows else []
     layers = result["measures"].get("layers", {"details": {"layers": ()}})["details"]["layers"]
     if layers:
         columns = [
@@ -188,7 +188,7 @@ def described(result: Mapping[str, Any], others: Iterable[Others]) -> str:
         lines += [f"  {place}" for place in places(values, group.models)] or ["  none of what was measured"]
         unlike = group.unlike(result)
         lines += [f"  (measured otherwise: {unlike})"] if unlike else []
-    return "\n".join(lines)
+    return "\n".join(lines).lstrip("\n")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

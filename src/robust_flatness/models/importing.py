@@ -10,7 +10,7 @@ from robust_flatness.data import Dataset
 from robust_flatness.errors import ConfigError
 from robust_flatness.models.checkpoint import LOADED, Metadata, save_checkpoint
 from robust_flatness.models.inference import InferenceModel
-from robust_flatness.models.loading import Normalized, load_model
+from robust_flatness.models.loading import Normalized, load_model, without_normalisation
 
 
 def fitting(spec: NetworkSpec, name: str, images: Tensor, classes: int) -> nn.Module:
@@ -51,7 +51,6 @@ def import_network(spec: NetworkSpec, dataset: Dataset, path: Path, name: str, s
     mean, std = (), ()
     if isinstance(network, Normalized):
         mean, std = (tuple(part.flatten().tolist()) for part in (network.mean, network.std))
-        network = network.model
     metadata = Metadata(
         model={LOADED: spec.model},
         classes=dataset.classes,
@@ -61,4 +60,4 @@ def import_network(spec: NetworkSpec, dataset: Dataset, path: Path, name: str, s
         seed=seed,
         epoch=None,
     )
-    save_checkpoint(path, network, metadata)
+    save_checkpoint(path, without_normalisation(network), metadata)

@@ -22,7 +22,12 @@ class Normalized(nn.Module):
         self.register_buffer("std", torch.tensor(list(std)).view(-1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.model((x - self.mean) / self.std)
+        return self.model(((x - self.mean) / self.std).to(x.dtype))
+
+
+def without_normalisation(network: nn.Module) -> nn.Module:
+    """The network itself, which takes normalised images if it is a `Normalized` one."""
+    return network.model if isinstance(network, Normalized) else network
 
 
 def load_model(

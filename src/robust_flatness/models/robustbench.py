@@ -11,7 +11,7 @@ import torch
 
 from robust_flatness.errors import FileError
 from robust_flatness.files import atomic_path, write_text
-from robust_flatness.models.checkpoint import load_checkpoint
+from robust_flatness.models.checkpoint import LOADED, load_checkpoint
 
 #: The fields of a RobustBench entry, in its order.
 FIELDS = (
@@ -84,7 +84,8 @@ def export_checkpoint(
         "additional_data": metadata.variant == "unlabeled",
         "number_forward_passes": 1,
         "dataset": dataset,
-        "architecture": f"{metadata.model['name']}, width {metadata.model['width']}",
+        "architecture": metadata.model.get(LOADED)
+        or f"{metadata.model['name']}, width {metadata.model['width']}",
     }
     entry |= _measured(checkpoint, loaded.sha256)
     info = Path(directory, "model_info", dataset, THREAT_MODEL, f"{name}.json")
