@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torchvision import datasets
 from typer.testing import CliRunner
@@ -57,6 +58,25 @@ def test_images_that_lie_class_by_class_in_whatever_order_are_mixed(labels):
     part = Part(type("Flowers", (list,), {"targets": labels})(labels), "flowers", None)
     assert part.shuffled
     assert {*part.labels[part.order][:15]} == {0, 1, 2}
+
+
+def test_labels_that_a_dataset_keeps_otherwise_are_those_of_its_pairs():
+    """As in QMNIST, which keeps eight numbers for each image."""
+    pairs = [(None, label) for label in (2, 0, 1)]
+    found = Part(type("Wide", (list,), {"targets": np.zeros((3, 8), int)})(pairs), "wide", None)
+    assert found.labels.tolist() == [2, 0, 1]
+
+
+@pytest.mark.parametrize("label", [np.zeros(40, int), None, "cat", Image.new("L", (2, 2)), 0.5])
+def test_datasets_without_a_class_for_each_image_are_refused(label):
+    """As CelebA's attributes, or test images without labels."""
+    with pytest.raises(FileError, match=r"faces: .*class"):
+        _ = Part([(None, label)] * 2, "faces", None).labels
+
+
+def test_videos_are_refused():
+    with pytest.raises(FileError, match=r"videos: .*Tensor"):
+        Part([(torch.zeros(3, 4, 4), 0), (torch.zeros(3, 4, 4), 1)], "videos", None).read()
 
 
 def test_images_in_any_order_stay_in_it():

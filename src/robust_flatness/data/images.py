@@ -39,10 +39,17 @@ class Part:
     @cached_property
     def labels(self) -> np.ndarray:
         """int64 [n], in the dataset's order."""
-        for kept in (getattr(self.dataset, name, None) for name in LABELS):
-            if kept is not None and len(kept) == len(self.dataset):
-                return np.asarray(kept).astype(np.int64)
-        return np.array([self.dataset[index][1] for index in range(len(self.dataset))], dtype=np.int64)
+        kept = (getattr(self.dataset, name, None) for name in LABELS)
+        found = (np.asarray(labels) for labels in kept if labels is not None)
+        whole = next((labels for labels in found if labels.shape == (len(self.dataset),)), None)
+        if whole is None:
+            pairs = (self.dataset[index] for index in range(len(self.dataset)))
+            whole = np.array([label if np.ndim(label) == 0 else None for _, label, *_ in pairs])
+        if not np.issubdtype(whole.dtype, np.integer):
+            raise FileError(
+                f"{self.name}: no class, a whole number, for each image; it cannot be measured on"
+            )
+        return whole.astype(np.int64)
 
     @cached_property
     def shuffled(self) -> bool:
@@ -66,9 +73,12 @@ class Part:
         return [self._pixels(int(index)) for index in chosen], self.labels[chosen]
 
     def _pixels(self, index: int) -> np.ndarray:
+        from PIL import Image
         from torchvision.transforms import functional
 
         image = self.dataset[index][0]
+        if not isinstance(image, Image.Image):
+            raise FileError(f"{self.name}: {type(image).__name__} {index} is no picture (PIL)")
         if image.mode.startswith(("I", "F")):
             raise FileError(f"{self.name}: image {index} has mode {image.mode}; expected 8 bits a channel")
         image = image if image.mode == "L" else image.convert("L" if image.mode == "1" else "RGB")
