@@ -12,13 +12,13 @@ from torch import nn
 from torchvision import models as zoo
 
 from robust_flatness.analysis.evidence import Evidence
-from robust_flatness.config import load_experiment, load_yaml, parse
+from robust_flatness.config import ModelSpec, load_experiment, load_yaml, parse
 from robust_flatness.config.networks import NetworkSpec, require_files
 from robust_flatness.data import Dataset
 from robust_flatness.errors import ConfigError
 from robust_flatness.flatness.scaling import scale_checkpoint
-from robust_flatness.models import robustbench
-from robust_flatness.models.checkpoint import load_checkpoint
+from robust_flatness.models import build_model, robustbench
+from robust_flatness.models.checkpoint import Metadata, load_checkpoint, save_checkpoint
 from robust_flatness.models.importing import import_network
 from robust_flatness.planning import plan
 from robust_flatness.plotting.notebook import Layer
@@ -198,6 +198,16 @@ def test_a_network_that_draws_its_weights_is_kept_as_it_was_measured(nets, datas
     again = load_checkpoint(nets / "last.safetensors")
     assert again.sha256 == found.sha256
     assert torch.equal(again.model(dataset.images("test")), found.model(dataset.images("test")))
+
+
+def test_networks_of_others_are_not_replayed_as_recorded(nets, dataset):
+    """A recording on a GPU would freeze what their code decides at each call."""
+    found = imported({"model": "nets_of_others:plain"}, dataset, nets / "last.safetensors")
+    assert found.inference.graphs is None
+    spec = ModelSpec(name="small-resnet", width=4)
+    metadata = Metadata(spec.model_dump(), CLASSES, (0.5,) * 3, (0.3,) * 3, "at", 0, 1)
+    save_checkpoint(nets / "own.safetensors", build_model(spec, CLASSES, (0.5,) * 3, (0.3,) * 3), metadata)
+    assert load_checkpoint(nets / "own.safetensors").inference.graphs is not None
 
 
 def test_a_checkpoint_of_torchvision(nets, dataset):

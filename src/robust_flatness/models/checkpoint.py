@@ -92,9 +92,10 @@ class Checkpoint(Network):
 
     @cached_property
     def inference(self) -> InferenceModel:
-        """As of any network; on a GPU, attacks replay it as CUDA graphs."""
+        """As of any network; on a GPU, attacks replay the kit's own as CUDA graphs."""
         inference = InferenceModel(self.model)
-        inference.graphs = Graphs()
+        if LOADED not in self.metadata.model:
+            inference.graphs = Graphs()
         return inference
 
     @property
