@@ -523,6 +523,26 @@ def test_files_that_hold_no_config_are_refused(tmp_path, content):
         load_experiment(load_yaml(path), VARIANTS)
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("a: 1\nb: 2\na: 3\n", "'a' is given twice, in lines 1 and 3"),
+        ("models:\n  x: {model: 'a:b'}\n  x: {model: 'c:d'}\n", "'x' is given twice, in lines 2 and 3"),
+        ("data: {train: 060}\n", "line 1: 060 would not be read as a decimal number"),
+        ("a:\n\tb: 1\n", "line 2: a tab; write spaces"),
+    ],
+)
+def test_yaml_that_others_would_read_otherwise_is_refused(tmp_path, content, words):
+    (tmp_path / "config.yaml").write_text(content)
+    with pytest.raises(ConfigError, match=words):
+        load_yaml(tmp_path / "config.yaml")
+
+
+def test_merged_keys_may_be_given_anew(tmp_path):
+    (tmp_path / "config.yaml").write_text("a: &a {b: 1, c: 2}\nd: {<<: *a, b: 3}\n")
+    assert load_yaml(tmp_path / "config.yaml")["d"] == {"b": 3, "c": 2}
+
+
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"missing\.yaml: cannot be read"):
         load_yaml(tmp_path / "missing.yaml")

@@ -274,3 +274,35 @@ def test_data_that_measure_cannot_use(tmp_path, monkeypatch, data, options, word
     done, _ = measured(tmp_path, monkeypatch, data, *options)
     assert done.exit_code != 0
     assert words in str(done.exception)
+
+
+def test_a_class_without_test_images_would_shift_the_others(tmp_path, monkeypatch):
+    folder(tmp_path / "pictures", {"train": 2, "test": 2})
+    for path in (tmp_path / "pictures/test/dog").iterdir():
+        path.unlink()
+    (tmp_path / "pictures/test/dog").rmdir()
+    done, _ = measured(tmp_path, monkeypatch, "pictures")
+    assert "classes dog are not in all of test, train" in str(done.exception)
+
+
+@pytest.mark.parametrize("options", [("--output", "."), ("--per-example", "out.json")])
+def test_files_that_cannot_be_written_are_refused_before_anything_is_measured(tmp_path, monkeypatch, options):
+    done, _ = measured(tmp_path, monkeypatch, "nothing.npz", *options)
+    assert f"{options[0]}: {options[1]} given" in str(done.exception)
+
+
+def test_a_single_example_is_measured(tmp_path, monkeypatch):
+    np.savez(tmp_path / "data.npz", x_test=np.full((1, 3, 6, 6), 200, np.uint8), y_test=[1])
+    done, found = measured(tmp_path, monkeypatch, "data.npz")
+    assert done.exit_code == 0, done.exception
+    assert len(found["examples"]["test"]["label"]) == 1
+
+
+def test_whole_numbers_on_a_scale_of_their_own(tmp_path, monkeypatch):
+    x = np.random.default_rng(0).integers(0, 17, (6, 3, 6, 6))
+    np.savez(tmp_path / "floats.npz", x_test=x.astype(float), y_test=[0, 1, 2] * 2)
+    done, _ = measured(tmp_path, monkeypatch, "floats.npz")
+    assert "of 255, or of 16?" in str(done.exception)
+    np.savez(tmp_path / "bytes.npz", x_test=x.astype(np.uint8), y_test=[0, 1, 2] * 2)
+    _, found = measured(tmp_path, monkeypatch, "bytes.npz")
+    assert any("no value is above 16 of 255" in warning for warning in found["warnings"])

@@ -1,10 +1,15 @@
 """What numbers of one's own network say of themselves."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
-from robust_flatness.measuring.own_model import doubts, in_own_type
+from robust_flatness.config.measures import Setting
+from robust_flatness.data import Dataset
+from robust_flatness.errors import ConfigError
+from robust_flatness.measuring.own_model import doubts, in_own_type, measure_network, own_specs
 
 LEARNT = {"test": {"label": [0, 1] * 50, "err": [0] * 90 + [1] * 10}}
 
@@ -47,3 +52,33 @@ def test_accuracy_of_naming_the_most_frequent_class():
     for wrong, doubted in ((30, True), (25, True), (15, False)):
         examples = {"test": {"label": labels, "err": [1] * wrong + [0] * (100 - wrong)}}
         assert bool(found({}, examples=examples)) == doubted
+
+
+class Nothing(nn.Module):
+    """Without parameters."""
+
+    def forward(self, x):
+        return x.flatten(1)[:, :3]
+
+
+class Once(nn.Module):
+    """Logits of a backward pass that cannot be taken by `torch.autograd.grad`."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(16, 3)
+
+    def forward(self, x):
+        return checkpoint(self.layer, x.flatten(1), use_reentrant=True)
+
+
+@pytest.mark.parametrize(
+    ("network", "words"), [(Nothing, "nothing can be perturbed"), (Once, "gradient by its inputs cannot")]
+)
+def test_what_cannot_be_measured_is_refused_before_long_work(network, words, monkeypatch):
+    data = Dataset({"x_test": np.full((4, 1, 4, 4), 200, np.uint8), "y_test": np.array([0, 1, 2, 0])})
+    names = ["robustness", "flatness"]
+    specs = own_specs(names, Setting(0.1, 0.02, test=4, train=0), {}, {"batch_size": 4})
+    monkeypatch.setattr("robust_flatness.measuring.own_model._part", lambda *_: pytest.fail("measured"))
+    with pytest.raises(ConfigError, match=words):
+        measure_network(network(), data, specs, seed=0, device="cpu")

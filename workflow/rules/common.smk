@@ -36,6 +36,8 @@ from robust_flatness.workflow import (
 ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
 
 try:
+    for path in workflow.configfiles:
+        load_yaml(path)  # Snakemake has read it, and refuses less: of a key given twice it takes the last
     EXPERIMENT = load_experiment(config, ROOT / "config/variants.yaml")
 except ConfigError as error:
     # One line per problem, without Snakemake's traceback through this file.

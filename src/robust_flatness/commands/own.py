@@ -1,5 +1,6 @@
 """`measure`, for a network of one's own."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -120,6 +121,7 @@ def measure(
         raise ConfigError(
             "--sharpness: it is measured on training examples; say how many by --train-examples"
         )
+    check_outputs({"--output": output, "--picture": picture, "--per-example": per_example})
     check_picture(picture, names)
     radius = positive("--epsilon", epsilon)
     step = positive("--step-size", step_size) if step_size else radius / STEPS_TO_THE_EDGE
@@ -167,6 +169,22 @@ def measure(
 
         draw(picture, result, others, weights.stem if weights else model)
         typer.echo(f"\n{picture}")
+
+
+def check_outputs(paths: dict[str, Path | None]) -> None:
+    """Refuse, before anything is measured, what cannot be written, or would replace a device."""
+    seen: dict[Path, str] = {}
+    for option, path in paths.items():
+        if path is None:
+            continue
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{option}: {path} given, which is a folder or a device; name a file")
+        twin = seen.setdefault(path.resolve(), option)
+        if twin != option:
+            raise ConfigError(f"{option}: {path} given for {twin}, too; name another file")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(path.parent, os.W_OK):
+            raise ConfigError(f"{option}: {path.parent} cannot be written to; name another folder")
 
 
 def check_picture(path: Path | None, measures: list[str]) -> None:

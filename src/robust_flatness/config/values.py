@@ -216,20 +216,61 @@ class Problems:
             raise ConfigError("\n".join(dict.fromkeys(self.lines)))
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML that means one thing: of a key given twice, the others that read it would take the last one and
+    say nothing, and 060 would be 48."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[str, int] = {}
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                continue
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                raise _refused(key, f"{key.value!r} is given twice, in lines {lines[key.value]} and {line}")
+            lines[key.value] = line
+        return super().construct_mapping(node, deep)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        if re.match(r"[-+]?0[0-7_]*[0-7]|.*:", node.value):
+            raise _refused(
+                node, f"line {node.start_mark.line + 1}: {node.value} would not be read as a decimal number"
+            )
+        return super().construct_yaml_int(node)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+
+
+def _refused(node: yaml.Node, message: str) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, message, node.start_mark)
+
+
+def _reason(error: Exception) -> str:
+    """Why a text is no YAML, in one line."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None or isinstance(error, yaml.constructor.ConstructorError):
+        return getattr(error, "problem", None) or (str(error).splitlines() or ["?"])[0]
+    if "'\\t'" in error.problem:
+        return f"line {mark.line + 1}: a tab; write spaces instead"
+    expected = f"{error.context} " if (error.context or "").startswith("expected") else ""
+    return f"line {mark.line + 1}: {expected}{error.problem}"
+
+
 def load_yaml(path: Path) -> dict[str, Any]:
     """A YAML file that holds a mapping.
 
     Raises
     ------
     ConfigError
-        If the file is missing, is no YAML or holds something else.
+        If the file is missing, is no YAML, gives a key twice, or holds something else.
     """
     try:
-        value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        value = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # impossible dates, endless nesting
-        raise ConfigError(f"{path}: not valid YAML ({(str(error).splitlines() or ['?'])[0]})") from None
+        raise ConfigError(f"{path}: not valid YAML ({_reason(error)})") from None
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: expected a mapping of fields, found {type(value).__name__}")
     return value

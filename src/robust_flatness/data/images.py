@@ -107,10 +107,12 @@ def open_parts(
     parts = {
         part: Part(found, f"{part} images of {name}", size) for part, found in sets.items() if part in wanted
     }
-    for part in parts.values():
-        if part.classes != parts["test"].classes:
-            different = sorted({*part.classes} ^ {*parts["test"].classes})
-            raise FileError(f"{folder}: classes {', '.join(different)} are not in all of {', '.join(parts)}")
+    # also of parts that are not wanted: a class that one lacks would shift the indices of those after it
+    names = {part: Part(found, part, size).classes for part, found in sets.items()}
+    for part in names:
+        if names[part] != names["test"]:
+            different = sorted({*names[part]} ^ {*names["test"]})
+            raise FileError(f"{folder}: classes {', '.join(different)} are not in all of {', '.join(names)}")
     return parts
 
 

@@ -48,7 +48,13 @@ def read_npz(path: Path, classes: int | None = None, *, to_measure: bool = False
         outside 0..K-1.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise FileError(
+                f"{path}: a single array of shape {loaded.shape}; needed is a file of several, by name: "
+                "np.savez(path, x_test=..., y_test=...)"
+            )
+        with loaded as file:
             keys = KEYS + POOL_KEYS if set(POOL_KEYS) & set(file.files) else KEYS
             if to_measure and not {"x_train", "y_train"} & set(file.files):
                 keys = KEYS[2:]
@@ -64,7 +70,7 @@ def read_npz(path: Path, classes: int | None = None, *, to_measure: bool = False
     except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile) as error:
         if isinstance(error, FileError):
             raise
-        raise FileError(f"{path}: not a readable .npz file of plain arrays ({error})") from None
+        raise FileError(f"{path}: not a readable .npz file of plain arrays ({_reason(error)})") from None
     except Exception as error:  # zlib and struct raise their own on damaged archives
         raise FileError(f"{path}: damaged .npz file ({error})") from None
     parts = [key.removeprefix("x_") for key in keys if key.startswith("x_")]
@@ -87,6 +93,13 @@ def read_npz(path: Path, classes: int | None = None, *, to_measure: bool = False
                 f"allowed are 0 to {count - 1} ({count} classes)"
             )
     return source
+
+
+def _reason(error: Exception) -> str:
+    """Why a file is not read, in words of ours where NumPy's advise to run what it holds."""
+    if "allow_pickle=False" in str(error):
+        return "an array of objects; make it one of numbers with np.stack"
+    return "neither .npz nor .npy" if "allow_pickle" in str(error) else str(error)
 
 
 def _images(path: Path, key: str, array: np.ndarray, keep_floats: bool) -> np.ndarray:
@@ -126,6 +139,11 @@ def _from_floats(path: Path, key: str, array: np.ndarray, keep: bool) -> np.ndar
         )
     scaled = array if high > 1 else array * 255
     whole = np.rint(scaled)
+    if 1 < high <= 100 and (whole == scaled).all():
+        raise FileError(
+            f"{path}: {key} has whole numbers as floats, from {low:.4g} to {high:.4g}: of 255, or of "
+            f"{high:.4g}? Divide them by their largest possible value, or give them as uint8 (0 to 255)"
+        )
     if np.abs(scaled - whole).max() < 1e-3:
         return whole.astype(np.uint8)
     if keep and high <= 1:

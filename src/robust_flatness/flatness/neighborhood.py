@@ -45,12 +45,8 @@ class Neighborhood:
         weight_bound: float | None = None,
         layers: Collection[str] | None = None,
     ):
-        net.require_exact()
+        net.require_perturbable()
         self.names = list(net.perturbed)
-        if not self.names:
-            raise ConfigError(
-                "model: no parameters besides those of normalisation layers; nothing can be perturbed"
-            )
         own = net.read(self.names)
         self._complex = [weight.is_complex() for weight in own]
         self.weights = real_parts(own)

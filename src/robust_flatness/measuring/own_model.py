@@ -32,6 +32,8 @@ from robust_flatness.tables.collect import standard_errors
 
 #: Test images at the end that stand for those of early stopping.
 HELD_OUT = 500
+#: Whole numbers that are all below may lie on another scale than 0 to 255.
+DARK = 64
 
 
 def own_data(path: Path, examples: int | None) -> tuple[Dataset, int]:
@@ -146,13 +148,25 @@ def measure_network(
     ConfigError
         If the data lacks what a measure needs, or the network's logits have the wrong shape.
     """
-    network = Network(in_own_type(model.to(device), dataset.images("test", 2, device)), "own")
+    first = dataset.images("test", min(2, len(dataset.arrays["y_test"])), device)
+    network = Network(in_own_type(model.to(device), first), "own")
     specs = {name: with_precision_on(device, spec) for name, spec in specs.items()}
     if any(MEASURES[name].held_out for name in specs):
         dataset.images("early_stopping", 1)
     batch_size = max(largest_batch(spec.model_dump()) for spec in specs.values())
     with noted_warnings() as notes:
-        network.inference.check(dataset.images("test", 2, device))
+        network.inference.check(first)
+        network.inference.require_gradients()
+        if {"flatness", "layers"} & specs.keys():
+            network.inference.require_perturbable()
+        pixels = dataset.pixels("test")
+        if not pixels.is_floating_point() and pixels.max() < DARK:
+            warnings.warn(
+                f"test images: no value is above {pixels.max()} of 255; if they are whole numbers up to "
+                "that, divide them by it and give floats in [0, 1]",
+                MeasurementWarning,
+                stacklevel=2,
+            )
         examples = {}
         for split in SPLITS:
             count = max(getattr(spec, f"{split}_examples", 0) for spec in specs.values())

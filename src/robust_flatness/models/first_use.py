@@ -3,7 +3,7 @@
 import contextlib
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -36,7 +36,9 @@ def first_logits(run: Function, x: Tensor) -> Tensor:
         output = output[None]
     if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(x):
         got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise ConfigError(f"model: output {got} for inputs {tuple(x.shape)}; it must be logits [n, K]")
+        wrapped = isinstance(output, Mapping | tuple | list) or hasattr(output, "logits")
+        hint = "; wrap it in a module that returns these alone" if wrapped else ""
+        raise ConfigError(f"model: output {got} for inputs {tuple(x.shape)}; it must be logits [n, K]{hint}")
     if not output.is_floating_point():
         raise ConfigError(f"model: output of {output.dtype}; it must be logits [n, K] of real numbers")
     return output
@@ -59,6 +61,28 @@ def examples_at_once(run: Function, x: Tensor) -> int | None:
     with contextlib.suppress(RuntimeError), torch.enable_grad(), kept:
         run(x.clone().requires_grad_(True))
     return max(LEAST_AT_ONCE, 2 ** int(math.log2(PASS_BYTES / max(sizes) + 1)))
+
+
+def check_gradient(run: Function, x: Tensor) -> None:
+    """Whether the gradient by the inputs can be computed, and again; a network may have none.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot.
+    """
+    try:
+        for _ in range(2):
+            inputs = x.detach().clone().requires_grad_(True)
+            logits = run(inputs)
+            if logits.requires_grad:
+                torch.autograd.grad(logits.sum(), inputs, allow_unused=True)
+    except Exception as error:  # whatever a network raises in its backward pass
+        reason = f"{type(error).__name__}: {error}".partition(". ")[0]
+        raise ConfigError(
+            f"model: the gradient by its inputs cannot be computed, or only once ({reason}); a network must "
+            "keep nothing with a graph from one call to the next, and take torch.autograd.grad"
+        ) from error
 
 
 def agrees(run: Function, x: Tensor, expected: Tensor) -> bool:

@@ -24,6 +24,7 @@ from robust_flatness.models.copying import (
 )
 from robust_flatness.models.first_use import (
     agrees,
+    check_gradient,
     check_single,
     examples_at_once,
     first_logits,
@@ -341,6 +342,19 @@ class InferenceModel(nn.Module):
                 self.release()
         self.perturbed = [name for name in self.perturbed if id(self._own[name]) not in watched.found]
         return output.detach() if isinstance(output, Tensor) else output
+
+    def require_gradients(self) -> None:
+        """Raise `ConfigError` unless gradients by the inputs seen first can be computed, again and again."""
+        with isolated(seed=0):
+            check_gradient(self._call_plain, self._tested)
+
+    def require_perturbable(self) -> None:
+        """Raise `ConfigError` unless there are weights to perturb, and they can be exchanged."""
+        self.require_exact()
+        if not self.perturbed:
+            raise ConfigError(
+                "model: no parameters besides those of normalisation layers; nothing can be perturbed"
+            )
 
     def require_labels(self, y: Tensor) -> None:
         """Raise `ConfigError` unless the labels are classes of the model."""

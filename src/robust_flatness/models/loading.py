@@ -76,7 +76,14 @@ def load_model(
         network = _made(model)
     if tensors is not None:
         load_weights(network, tensors, Path(weights))
+    unset = next((name for name, tensor in network.state_dict().items() if _is_unset(tensor)), None)
+    if unset is not None:
+        raise ConfigError(f"model: {unset} has no values (torch's meta device); make the network on the CPU")
     return _normalized(network, mean, std).eval()
+
+
+def _is_unset(tensor: object) -> bool:
+    return isinstance(tensor, Tensor) and tensor.is_meta
 
 
 def _normalized(network: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None) -> nn.Module:
@@ -92,6 +99,8 @@ def _normalized(network: nn.Module, mean: Sequence[float] | None, std: Sequence[
 def _made(model: str) -> nn.Module:
     """What the function `package.module:name` returns."""
     factory = imported(model, "model")
+    if isinstance(factory, nn.Module):
+        raise ConfigError(f"model: {model} is a network; name a function without arguments that returns it")
     try:
         network = factory()
     except Exception as error:  # whatever a user's function raises

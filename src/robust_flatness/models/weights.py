@@ -1,5 +1,8 @@
 """Weights from files as people save them, into networks whose names may differ in known ways."""
 
+import re
+import tarfile
+import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,6 +32,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         If the file is missing, damaged, or of another format.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ConfigError(f"weights: {path}: a folder; give the file of the weights")
     if not path.is_file():
         raise ConfigError(f"weights: {path}: no such file")
     if path.suffix == ".safetensors":
@@ -43,14 +48,28 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         allowed = ", ".join((".safetensors", *TORCH_FILES))
         raise ConfigError(f"weights: {path} given; expected a file {allowed}")
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, of scripts, which are refused below
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever unpickling a damaged file raises
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(
-            f"weights: {path}: cannot be read without running code from it, or damaged ({reason}); "
-            "save the weights alone: torch.save(model.state_dict(), ...)"
-        ) from None
+        raise ConfigError(f"weights: {path}: {_unreadable(path, error)}") from None
     return _tensors(found, path)
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    """What is wrong with a file that `torch.load` refuses, in words of ours: torch's own advise to run it."""
+    start = path.open("rb").read(16)
+    if not start.startswith((b"PK", b"\x80")) and not tarfile.is_tarfile(path):
+        return f"no file of torch.save: it begins with {start!r}" if start else "empty, no file of torch.save"
+    name = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if name or "TorchScript" in str(error):
+        asked = f" ({name[1]})" if name else ""
+        return (
+            f"holds a whole network or other objects{asked}, which cannot be read without running code from "
+            "it; save the weights alone: torch.save(model.state_dict(), ...)"
+        )
+    reason = str(error).splitlines()[0].partition(". ")[0] if str(error) else type(error).__name__
+    return f"truncated or damaged ({reason})"
 
 
 def _tensors(found: Any, path: Path) -> dict[str, Tensor]:
@@ -103,6 +122,11 @@ def fit(tensors: Mapping[str, Tensor], model: nn.Module, path: Path) -> dict[str
             f"weights: {path}: belong to another architecture: {len(problems)} tensors differ, first "
             f"{problems[0]}"
         )
+    for name, tensor in expected.items():
+        if tensor.is_floating_point() and not found[name].is_floating_point():
+            raise ConfigError(
+                f"weights: {path}: {name!r} is of {found[name].dtype}, which {tensor.dtype} cannot stand for"
+            )
     return found
 
 
