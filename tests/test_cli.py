@@ -384,13 +384,16 @@ def test_an_own_result_says_what_it_is_of(measured, own):
     assert len(first["weights_sha256"]) == 64
 
 
-def test_other_measures_of_an_own_network(measured, refused):
+def test_other_measures_of_an_own_network(measured, refused, own):
     """The Hessian is of the images that are left, and of none if none are."""
     values = measured(measures="hessian,flatness", train_examples=4)["values"]
     assert values["hessian_examples"] == 6
     assert values["flatness_train_examples"] == 4
     assert "train_avg_flatness_rloss" in values
-    refused(["x_early_stopping"], *measure(measures="hessian", examples=12))
+    for late in ("hessian", "landscape"):  # on held-out images: said before anything is measured
+        words = [f"{late}: ", "fewer --examples"]
+        refused(words, *measure(measures=f"robustness,{late}", examples=12, output="late.json"))
+        assert not list(own.glob(".resume/late/robustness/*/*.json"))
     refused(["--measures", "'series'", "robustness"], *measure(measures="series"))
     refused(["13 examples", "x_train has 12"], *measure(train_examples=13))
 

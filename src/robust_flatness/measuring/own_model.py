@@ -151,8 +151,12 @@ def measure_network(
     first = dataset.images("test", min(2, len(dataset.arrays["y_test"])), device)
     network = Network(in_own_type(model.to(device), first), "own")
     specs = {name: with_precision_on(device, spec) for name, spec in specs.items()}
-    if any(MEASURES[name].held_out for name in specs):
-        dataset.images("early_stopping", 1)
+    on_held_out = [name for name in specs if MEASURES[name].held_out]
+    if on_held_out and "x_early_stopping" not in dataset.arrays:
+        raise ConfigError(
+            f"{', '.join(on_held_out)}: measured on test images after those of --examples, and none is left; "
+            "give fewer --examples"
+        )
     batch_size = max(largest_batch(spec.model_dump()) for spec in specs.values())
     with noted_warnings() as notes:
         network.inference.check(first)
