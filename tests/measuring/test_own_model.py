@@ -82,3 +82,26 @@ def test_what_cannot_be_measured_is_refused_before_long_work(network, words, mon
     monkeypatch.setattr("robust_flatness.measuring.own_model._part", lambda *_: pytest.fail("measured"))
     with pytest.raises(ConfigError, match=words):
         measure_network(network(), data, specs, seed=0, device="cpu")
+
+
+class Listed(nn.Module):
+    """With a layer that only a Python list holds, and one that is held twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Linear(8, 3)
+        self.hidden, self.again = [nn.Linear(16, 8)], [self.last]
+
+    def forward(self, x):
+        return self.last(self.hidden[0](x.flatten(1)).relu())
+
+
+def test_layers_that_only_a_list_holds_are_told():
+    data = Dataset({"x_test": np.full((4, 1, 4, 4), 200, np.uint8), "y_test": np.array([0, 1, 2, 0])})
+    flatness = {"attack": {"steps": 1, "restarts": 1}, "average": {"samples": 1}, "worst": {"restarts": 1}}
+    setting = Setting(0.1, 0.02, test=4, train=0)
+    specs = own_specs(["flatness"], setting, {"flatness": flatness}, {"batch_size": 4})
+    found = measure_network(Listed(), data, specs, seed=0, device="cpu")
+    told = [warning for warning in found["warnings"] if "holds a layer" in warning]
+    assert len(told) == 1
+    assert told[0].startswith("model: hidden holds")

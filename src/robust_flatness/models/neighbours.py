@@ -58,6 +58,21 @@ def perturbed_names(model: nn.Module) -> list[str]:
     return found
 
 
+def unregistered(model: nn.Module) -> list[str]:
+    """Attributes that hold layers in lists, tuples or dicts whose parameters are none of the model's."""
+    known = {id(parameter) for parameter in model.parameters()}
+    found = []
+    for place, module in model.named_modules():
+        for name, value in vars(module).items():
+            if name in ("_modules", "_parameters", "_buffers") or not isinstance(value, list | tuple | dict):
+                continue
+            held = value.values() if isinstance(value, dict) else value
+            layers = [layer for layer in held if isinstance(layer, nn.Module)]
+            if any(id(parameter) not in known for layer in layers for parameter in layer.parameters()):
+                found.append(f"{place}.{name}".lstrip("."))
+    return found
+
+
 def normalises(module: nn.Module) -> bool:
     """Whether `module` is a normalisation layer, scripted ones included."""
     kind = getattr(module, "original_name", type(module).__name__)

@@ -45,7 +45,7 @@ def headline(result: Mapping[str, Any], others: Sequence[Others], label: str) ->
         _draw(axes, result["values"], everything)
         panels.append((axes, layer, everything))
     radii = f"ε = {shown(epsilon_of(result))}, ξ = {result['values']['avg_flatness_xi']:g}"
-    title = f"{label} on {Path(result['data']).name} ({radii}) among others"
+    title = f"{label} on {_readable(Path(result['data']).name)} ({radii}) among others"
     figure.suptitle(title, fontsize=8, x=0.01, ha="left")
     style.legend_below(figure, style.handles(families, apart), text=NOTE)
     mine = tuple(result["values"][name] for name in AXES)
@@ -60,6 +60,15 @@ def headline(result: Mapping[str, Any], others: Sequence[Others], label: str) ->
         )  # fmt: skip
         place_labels(axes, [(row[AXES[0]], row[AXES[1]], looks.name(row)) for row in chosen], points, [own])
     return figure
+
+
+def _readable(name: str) -> str:
+    """A name from the command line; of a terminal without UTF-8 bytes, which no font has.
+
+    >>> _readable("m\\udcc3\\udcb6del")
+    'mödel'
+    """
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _title(group: Others, result: Mapping[str, Any]) -> str:
@@ -100,7 +109,7 @@ def draw(path: Path, result: Mapping[str, Any], others: Sequence[Others], label:
     """Write the picture; the suffix says in which form."""
     families = [looks.file(), *(group.folder / "families.yaml" for group in others if group.folder)]
     looks.use(*(file for file in families if file.exists()))
-    figure = headline(result, others, label)
+    figure = headline(result, others, _readable(label))
     style.freeze(figure)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:])
