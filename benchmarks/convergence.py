@@ -1,6 +1,7 @@
 """Whether an experiment's attacks have converged: more restarts of PGD, and the standard AutoAttack.
 
     python benchmarks/convergence.py config/fashion.yaml [--results results] [--write docs/method.md]
+        [--examples 128] [--variants at trades-6]
 
 RLoss and RErr of the baseline over numbers of restarts, and RErr of six variants by the experiment's
 AutoAttack and by the standard one, on the early-stopping images: budgets are chosen without a look at the
@@ -24,7 +25,6 @@ from robust_flatness.evaluation import evaluate_robustness
 from robust_flatness.models.checkpoint import load_checkpoint
 from robust_flatness.seeding import generator
 
-RESTARTS = (1, 2, 4, 8, 16, 32, 64, 128)
 VARIANTS = ("at", "awp-0.01", "trades-6", "self-supervision-4", "label-smoothing-0.3", "entropy-sgd-1")
 
 
@@ -37,9 +37,10 @@ def restarts_table(checkpoint, spec, x, y) -> str:
         "| --- | --- | --- | --- |",
     ]
     found = before = None
-    for count in range(1, RESTARTS[-1] + 1):
+    most = 4 * spec.attack.restarts
+    for count in range(1, most + 1):
         found = better(found, once(net, x, y, spec.batch_size, random))
-        if count in RESTARTS:
+        if count.bit_count() == 1 or count == most:
             loss, error = found.loss.double().mean().item(), 100 * found.error.double().mean().item()
             change = "" if before is None else f"{100 * (loss / before - 1):.1f} %"
             mark = " (used)" if count == spec.attack.restarts else ""
@@ -88,6 +89,8 @@ def main() -> None:
     parser.add_argument("config", type=Path)
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--seed", type=int, default=None, help="the experiment's first one by default")
+    parser.add_argument("--examples", type=int, default=None, help="the first so many; all by default")
+    parser.add_argument("--variants", nargs="+", default=VARIANTS, metavar="VARIANT")
     parser.add_argument("--write", type=Path, default=None)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -95,10 +98,13 @@ def main() -> None:
     seed = experiment.spec.seeds[0] if arguments.seed is None else arguments.seed
     spec, folder = experiment.spec.measures.robustness, arguments.results / experiment.name
     dataset = load_dataset(folder / f"data/seed-{seed}.npz")
-    x, y = dataset.images("early_stopping"), dataset.labels("early_stopping")
+    x, y = (
+        part[: arguments.examples]
+        for part in (dataset.images("early_stopping"), dataset.labels("early_stopping"))
+    )
     checkpoints = {
         slug: load_checkpoint(folder / slug / f"seed-{seed}/checkpoints/last.safetensors")
-        for slug in VARIANTS
+        for slug in arguments.variants
     }
     tables = (
         f"`{experiment.name}`: last checkpoints of seed {seed}, {len(x)} early-stopping images.\n\n"

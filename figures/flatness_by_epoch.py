@@ -65,7 +65,7 @@ def scales(shown):
     """The panels that share a horizontal axis, for each panel: worst-case flatness has its own, and so has
     a variant that would press all others together."""
     reach = {panel: np.max(late(*panel, panel[1])) for panel in shown}
-    usual = 3 * np.quantile([reach[panel] for panel in shown if panel[1] == X], 0.75)
+    usual = 3 * abs(np.quantile([reach[panel] for panel in shown if panel[1] == X], 0.75))
     together = [panel for panel in shown if panel[1] == X and reach[panel] <= usual]
     return {panel: together if panel in together else [panel] for panel in shown}
 

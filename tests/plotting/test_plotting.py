@@ -144,9 +144,12 @@ def test_a_point_far_out_stands_at_the_edge_with_its_name_and_value():
     assert not scatter.fit(axes, frame, "x", "y")
     assert axes.get_xlim()[1] > 11
     frame.loc[3, "x"] = 500.0
+    frame.loc[4, ["x", "y"]] = -300.0, 900.0
     assert scatter.fit(axes, frame, "x", "y")
+    assert -4 < axes.get_xlim()[0] < 0
     assert 11 < axes.get_xlim()[1] < 15
-    assert [text.get_text().partition(": ")[2] for text in axes.texts] == ["500"]
+    assert axes.get_ylim()[1] < 2
+    assert [text.get_text().partition(": ")[2] for text in axes.texts] == ["500", "-300, 900"]
 
 
 def test_curves_that_coincide_are_one_group():

@@ -337,7 +337,7 @@ function start() {
   }
   const counted = points().filter((p) => p.counts), x = counted.map((p) => p.x), y = counted.map((p) => p.y);
   const yes = DATA.claims.filter((claim) => /^(reproduced|holds)/.test(claim.verdict)).length;
-  $("summary").textContent = `${points().length} ways of adversarial training compared. Rank correlation (Spearman) of ` +
+  $("summary").textContent = `${counted.length} ways of adversarial training compared. Rank correlation (Spearman) of ` +
     `${words(state.x)} with ${words(state.y)}: ${number(spearman(x, y), 2)}.` +
     (DATA.claims.length ? ` ${yes} of the talk's ${DATA.claims.length} claims hold here.` : "");
   drawFamilies();

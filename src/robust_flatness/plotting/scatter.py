@@ -128,19 +128,22 @@ def fit(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> bool:
     for name in (x, y):
         rows = frame.dropna(subset=[name])
         first, third = np.quantile(rows[name], [0.25, 0.75])
-        rows = rows[rows[name] <= third + FENCE * (third - first)]
+        fence = FENCE * (third - first)
+        rows = rows[rows[name].between(first - fence, third + fence)]
         bars = rows.get(f"{name}_seed_sd", pd.Series(0.0, index=rows.index)).fillna(0)
         ends.append([*(rows[name] - bars), *(rows[name] + bars)])
     limits(axes, *ends)
-    right, top = axes.get_xlim()[1], axes.get_ylim()[1]
-    far = frame[(frame[x] > right) | (frame[y] > top)]
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    far = frame.dropna(subset=[x, y])
+    far = far[~(far[x].between(left, right) & far[y].between(bottom, top))]
     for row in far.to_dict("records"):
-        column, marker = (x, ">") if row[x] > right else (y, "^")
-        place = min(row[x], right), min(row[y], top)
-        color = looks.color(row["family"])
-        axes.plot(*place, marker, color=color, markersize=4.5, clip_on=False, zorder=5)
-        words = f"{looks.name(row)}: {row[column]:.3g}"
-        text = axes.annotate(words, place, (-5, 0), textcoords="offset points", ha="right", va="center")
+        place = float(np.clip(row[x], left, right)), float(np.clip(row[y], bottom, top))
+        beyond = [row[name] for name, at in zip((x, y), place, strict=True) if row[name] != at]
+        marker = (">" if row[x] > right else "<") if place[0] != row[x] else ("^" if row[y] > top else "v")
+        axes.plot(*place, marker, color=looks.color(row["family"]), markersize=4.5, clip_on=False, zorder=5)
+        words = f"{looks.name(row)}: {', '.join(f'{value:.3g}' for value in beyond)}"
+        side, shift = ("left", 5) if place[0] < (left + right) / 2 else ("right", -5)
+        text = axes.annotate(words, place, (shift, 0), textcoords="offset points", ha=side, va="center")
         text.set(fontsize=5.5, path_effects=[withStroke(linewidth=2, foreground="white")], zorder=5)
     return len(far) > 0
 
