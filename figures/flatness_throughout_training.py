@@ -51,7 +51,8 @@ def draw():
         for column, (label, color) in lines.items():
             for layer, rows in at.items():
                 if column in RELATIVE and aggregate.has(rows, column):
-                    rows = rows.assign(**{column: rows[column] / last(rows, column)})
+                    relative = [name for name in (column, f"{column}_seed_sd") if name in rows]
+                    rows = rows.assign(**{name: rows[name] / last(rows, column) for name in relative})
                 curves.draw(axes, layer, rows, column, label=label, color=color, marker="o", markersize=2.5)
             if column in RELATIVE:
                 radius = " (ξ = 0.00075)" if column.endswith("00075") else ""
