@@ -45,3 +45,7 @@ onsuccess:
     claims = Path(placed(f"paper_tables/{EXPERIMENT.name}/claims.csv"))
     if claims.exists() and claims.stat().st_mtime >= STARTED:
         print(verdicts(claims), file=sys.stderr)
+
+
+onerror:
+    print("What is finished is kept: the same command goes on from there.", file=sys.stderr)

@@ -1,7 +1,7 @@
 """Where a network lies among others: its ranks and percentiles in a table of models, in words."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -141,7 +141,7 @@ def shown_values(values: Mapping[str, Any], order: Sequence[Column]) -> list[tup
     return sorted(named, key=lambda pair: (order.index(pair[1].column), pair[1].split, pair[1].xi or 0))
 
 
-def described(result: Mapping[str, Any], others: Iterable[Others]) -> str:
+def described(result: Mapping[str, Any], others: Sequence[Others]) -> str:
     """The values of a network as a table with standard errors, and its places among `others`."""
     values, rows = result["values"], []
     order = [column for measure in MEASURES.values() for column in measure.columns]
@@ -188,6 +188,8 @@ def described(result: Mapping[str, Any], others: Iterable[Others]) -> str:
         lines += [f"  {place}" for place in places(values, group.models)] or ["  none of what was measured"]
         unlike = group.unlike(result)
         lines += [f"  (measured otherwise: {unlike})"] if unlike else []
+    if others:
+        lines += ["", "Ranks compare like with like only: models of the same data, at the same radii."]
     return "\n".join(lines).lstrip("\n")
 
 
