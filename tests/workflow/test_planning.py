@@ -105,7 +105,7 @@ def test_numbers_written_otherwise_rerun_nothing(workflow):
 
 
 def test_a_variants_setting_retrains_that_variant_alone(workflow):
-    workflow.write(SMOKE + "\noverrides:\n  trades-6: {set: {objective_weight: 5}}\n")
+    workflow.write(SMOKE + "  trades-6: {set: {objective_weight: 5}}\n")
     jobs = workflow.plan()
     assert {job for job in jobs if job[0] == "train_variant"} == {("train_variant", "trades-6")}
     assert {variant for _, variant in expensive(jobs)} == {"trades-6"}
@@ -120,7 +120,7 @@ def test_the_baselines_setting_retrains_every_variant_and_remakes_no_data(workfl
 
 
 def test_derived_models_follow_their_source(workflow):
-    workflow.write(SMOKE + "\noverrides:\n  at: {set: {momentum: 0.8}}\n")
+    workflow.write(SMOKE + "  at: {set: {momentum: 0.8}}\n")
     jobs = workflow.plan()
     assert {variant for _, variant in expensive(jobs)} == {"at", "at-scaled-2"}
     assert ("scale", "at-scaled-2") in jobs
