@@ -170,7 +170,7 @@ def job(step: str, undisturbed: Path, directory: Path) -> list[str]:
     if step == "train":
         parts = [*base, step, *common, "--directory", directory]
     else:
-        weights = [run / f"checkpoints/{name}.safetensors" for name in MEASURES[step].weights]
+        weights = [run / f"checkpoints/{name}.safetensors" for name in MEASURES[step].weights()]
         parts = [*base, "measure-checkpoints", step, *weights, *common, "--output", directory]
     return list(map(str, parts))
 
