@@ -1,12 +1,14 @@
 """Anyone's model: right or refused, never silently wrong. One test a kind of fault."""
 
 import random
+import types
 import warnings
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations, prune
 
 from robust_flatness.attacks import PGD
 from robust_flatness.config import AutoAttackSpec
@@ -19,6 +21,7 @@ from robust_flatness.flatness import (
     spectrum,
     worst_flatness,
 )
+from robust_flatness.models.copying import reachable
 from robust_flatness.models.inference import InferenceModel
 
 ATTACK = PGD(epsilon=0.1, step_size=0.05, steps=2)
@@ -244,6 +247,93 @@ def test_what_is_perturbed():
     expected.remove("one.bias" if expected.index("view") < expected.index("one.bias") else "view")
     assert perturbed_parameters(model) == expected
     assert perturbed_parameters(linear().requires_grad_(False)) == ["1.weight", "1.bias"]
+
+
+class Held(nn.Module):
+    """A hidden layer whose weight is held in some way that is not a parameter's."""
+
+    def __init__(self, hold):
+        super().__init__()
+        self.net, self.layer = linear(), nn.Module()
+        hold(self.layer, torch.randn(16, 16, generator=torch.Generator().manual_seed(1)) / 4)
+
+    def forward(self, x):
+        w = next(held for _, held in reachable(self.layer) if isinstance(held, torch.Tensor))
+        return self.net(F.linear(x.flatten(1), w))
+
+
+WAYS = {
+    "attribute": lambda layer, w: setattr(layer, "kernel", w),
+    "list of parameters": lambda layer, w: setattr(layer, "kernels", [nn.Parameter(w)]),
+    "object": lambda layer, w: setattr(layer, "kernels", types.SimpleNamespace(inner={"w": w})),
+    "buffer": lambda layer, w: layer.register_buffer("weight", w),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", ["average", "worst", "hessian"])
+def test_weights_that_are_no_parameters_are_told(data, name, way):
+    with pytest.warns(MeasurementWarning, match=r"1 tensors .* are no parameters and not perturbed: layer\."):
+        MEASURES[name](Held(WAYS[way]), *data)
+
+
+def test_frozen_weights_are_told_unless_all_are(data):
+    class Tuned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.body = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8)).requires_grad_(False)
+            self.head = nn.Linear(8, 4)
+
+        def forward(self, x):
+            return self.head(self.body(x))
+
+    words = r"2 parameters are frozen .* beside 2 that are: body\.1\.weight, body\.1\.bias;"
+    with pytest.warns(MeasurementWarning, match=words):
+        average_flatness(Tuned(), *data, attack=None, samples=2)
+    tuned = Tuned()
+    tuned.head.requires_grad_(False)
+    tuned.body[2].requires_grad_(True)  # as where batch norms alone are adapted
+    with pytest.raises(ConfigError, match=r"nothing can be perturbed; 4 parameters are frozen"):
+        average_flatness(tuned, *data, attack=None, samples=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", MeasurementWarning)
+        average_flatness(Tuned().requires_grad_(False), *data, attack=None, samples=2)
+
+
+class Harmless(nn.Module):
+    """Of what is no parameter, and no weight either, one of each kind."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.mean, self.scale = torch.rand(1, 1, 1, 1), nn.Parameter(torch.ones(()), requires_grad=False)
+        self.order, self.unused = torch.arange(16), torch.rand(16)
+        self.net = nn.utils.weight_norm(nn.Linear(16, 16))
+        self.pruned = prune.l1_unstructured(nn.Linear(16, 16), "weight", 0.3)
+        self.parametrised = parametrizations.spectral_norm(nn.Linear(16, 16))
+        self.norm, self.recurrent = nn.BatchNorm1d(16), nn.LSTM(16, 4, batch_first=True)
+        self.norms = [nn.BatchNorm1d(16).eval().requires_grad_(False)]
+        self.gain, self.shift = (nn.Parameter(torch.ones(16), requires_grad=False) for _ in range(2))
+        self.tables, self.features = {"net": self.net.weight_v}, None
+
+    def forward(self, x):
+        x = (x - self.mean).flatten(1)[:, self.order] * self.scale
+        self.features = self.pruned(self.net(x).relu())
+        x = F.layer_norm(self.parametrised(self.features), (16,), self.gain, self.shift)
+        return self.recurrent(self.norms[0](self.norm(x))[:, None])[0][:, 0]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("used", [False, True])
+def test_what_is_no_weight_is_not_told(data, used):
+    model = Harmless().eval()
+    if used:
+        model(data[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", MeasurementWarning)
+        average_flatness(model, *data, attack=None, samples=2)
+        hessian_eigenvalues(model, *data, k=2)
 
 
 def test_tensors_in_one_memory_move_together(data):

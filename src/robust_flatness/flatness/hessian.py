@@ -101,7 +101,7 @@ def hessian_eigenvalues(
     x, y = checked_inputs(x, y)
     with InferenceModel.lent(model, x[:2]) as net, twice_differentiable():
         net.require_labels(y)
-        net.require_exact()
+        net.require_perturbable()
         product = HessianProduct(net, x, y, batch_size)
         if not 2 <= k < product.size:
             raise ConfigError(

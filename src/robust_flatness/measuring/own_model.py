@@ -25,7 +25,6 @@ from robust_flatness.measuring.robustness import rounded
 from robust_flatness.measuring.run import largest_batch
 from robust_flatness.models.checkpoint import Network
 from robust_flatness.models.copying import evaluation_copy
-from robust_flatness.models.neighbours import unregistered
 from robust_flatness.provenance import provenance
 from robust_flatness.resumable import Report, Unfinished
 from robust_flatness.tables import schema
@@ -162,15 +161,8 @@ def measure_network(
     with noted_warnings() as notes:
         network.inference.check(first)
         network.inference.require_gradients()
-        if {"flatness", "layers"} & specs.keys():
+        if specs.keys() - {"robustness"}:
             network.inference.require_perturbable()
-            for layer in unregistered(network.model):
-                warnings.warn(
-                    f"model: {layer} holds a layer that the network does not know as its own (a Python list "
-                    "or dict?): its weights stay as they are; use nn.ModuleList or nn.ModuleDict",
-                    MeasurementWarning,
-                    stacklevel=2,
-                )
         pixels = dataset.pixels("test")
         if not pixels.is_floating_point() and pixels.max() < DARK:
             warnings.warn(

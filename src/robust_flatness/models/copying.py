@@ -2,8 +2,10 @@
 
 import contextlib
 import copy
+import re
 from collections.abc import Callable, Iterator, Mapping
 from types import FunctionType, MethodType, ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,23 +68,26 @@ def named_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 def _without_graphs(model: nn.Module) -> dict[int, Tensor]:
     """For `copy.deepcopy`: copies of the tensors with a graph that the modules' attributes hold."""
-    memo: dict[int, Tensor] = {}
-    left, seen = list(model.modules()), set()
+    held = (value for _, value in reachable(model) if isinstance(value, Tensor))
+    return {id(tensor): tensor.detach().clone() for tensor in held if not tensor.is_leaf}
+
+
+def reachable(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """What the modules and their attributes hold, in lists, dicts and objects of whatever kind: each value
+    once, and where."""
+    left, seen = [(name, module) for name, module in model.named_modules()][::-1], set()
     while left:
-        value = left.pop()
+        place, value = left.pop()
         if id(value) in seen or isinstance(value, type | ModuleType | FunctionType | MethodType):
             continue
         seen.add(id(value))
-        if isinstance(value, Tensor):
-            if not value.is_leaf:
-                memo[id(value)] = value.detach().clone()
-        elif isinstance(value, dict):
-            left.extend(value.values())
+        yield re.sub(r"(^|\.)_(modules|parameters|buffers)(?=\.)", "", place).lstrip("."), value
+        if isinstance(value, dict):
+            left += [(f"{place}.{key}", part) for key, part in value.items()]
         elif isinstance(value, list | tuple | set | frozenset):
-            left.extend(value)
-        elif hasattr(value, "__dict__"):
-            left.extend(vars(value).values())
-    return memo
+            left += [(f"{place}[{index}]", part) for index, part in enumerate(value)]
+        elif hasattr(value, "__dict__") and not isinstance(value, Tensor):
+            left += [(f"{place}.{name}", part) for name, part in vars(value).items()]
 
 
 def _share_memory(model: nn.Module, network: nn.Module) -> None:

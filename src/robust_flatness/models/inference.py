@@ -32,7 +32,13 @@ from robust_flatness.models.first_use import (
     warn_of_probabilities,
 )
 from robust_flatness.models.folding import Folded, lowered, pairs_of
-from robust_flatness.models.neighbours import NormalisationParameters, perturbed_names
+from robust_flatness.models.neighbours import (
+    CONSTANTS,
+    NormalisationParameters,
+    frozen_names,
+    held_outside,
+    perturbed_names,
+)
 
 
 class InferenceModel(nn.Module):
@@ -79,6 +85,8 @@ class InferenceModel(nn.Module):
         self._tested: Tensor | None = None
         self._exact = False
         self.perturbed = perturbed_names(model)
+        self._normalising: set[int] = set()
+        self._unperturbed: list[str] | None = None
         self._folded: Folded | None = None
         try:
             network = evaluation_copy(model)
@@ -340,6 +348,7 @@ class InferenceModel(nn.Module):
                 output = self._functions["float32"](x.clone(memory_format=torch.contiguous_format))
             finally:
                 self.release()
+        self._normalising = watched.found
         self.perturbed = [name for name in self.perturbed if id(self._own[name]) not in watched.found]
         return output.detach() if isinstance(output, Tensor) else output
 
@@ -349,12 +358,52 @@ class InferenceModel(nn.Module):
             check_gradient(self._call_plain, self._tested)
 
     def require_perturbable(self) -> None:
-        """Raise `ConfigError` unless there are weights to perturb, and they can be exchanged."""
+        """Raise `ConfigError` unless there are weights to perturb, and they can be exchanged; warn of those
+        that stay as they are."""
         self.require_exact()
+        if self._unperturbed is None:
+            self._unperturbed = [] if self._folded is not None else [*self._what_stays()]
         if not self.perturbed:
-            raise ConfigError(
-                "model: no parameters besides those of normalisation layers; nothing can be perturbed"
+            nothing = "no parameters besides those of normalisation layers; nothing can be perturbed"
+            raise ConfigError("; ".join([f"model: {nothing}", *self._unperturbed]))
+        for words in self._unperturbed:
+            warn(words)
+
+    def _what_stays(self) -> Iterator[str]:
+        """What weights there are, or may be, that are not perturbed, and why."""
+        model = self._source[0]
+        frozen = [name for name in frozen_names(model) if id(self._own[name]) not in self._normalising]
+        if any(self._own[name].numel() > CONSTANTS for name in frozen):
+            yield (
+                f"{len(frozen)} parameters are frozen (requires_grad=False) and not perturbed, beside "
+                f"{len(self.perturbed)} that are: {_some(frozen)}; to perturb them as well, freeze all or none"
             )
+        outside = held_outside(self.network if self.network is not None else model)
+        if self._tested is not None and (used := self._used(outside)):
+            yield (
+                f"{len(used)} tensors that the logits depend on are no parameters and not perturbed: "
+                f"{_some(used)}; where they are weights, register them (nn.Parameter, nn.ParameterList, "
+                "nn.ModuleList, nn.ModuleDict)"
+            )
+
+    def _used(self, tensors: Mapping[str, Tensor]) -> list[str]:
+        """The names of those tensors, held by the network, with which the logits change."""
+        g = torch.Generator().manual_seed(0)
+
+        def logits() -> Tensor:
+            with isolated(seed=0), torch.no_grad():
+                return self._call_plain(self._tested)
+
+        found, expected = [], logits() if tensors else None
+        for name, tensor in tensors.items():
+            kept = tensor.data
+            tensor.data = kept * (0.8 + 0.4 * torch.rand(kept.shape, generator=g)).to(kept)
+            try:
+                if id(tensor) not in self._normalising and not equal(logits(), expected):
+                    found.append(name)
+            finally:
+                tensor.data = kept
+        return found
 
     def require_labels(self, y: Tensor) -> None:
         """Raise `ConfigError` unless the labels are classes of the model."""
@@ -404,3 +453,7 @@ class InferenceModel(nn.Module):
                 "parameters"
             )
         self.refresh(before)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])])

@@ -1,6 +1,7 @@
 """Which parameters of a network make its neighbourhood."""
 
 import re
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.overrides import TorchFunctionMode
 
 from robust_flatness.errors import ConfigError
-from robust_flatness.models.copying import memory_of
+from robust_flatness.models.copying import memory_of, reachable
 
 #: Layers that normalise, torch's own.
 NORMALISATIONS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.LocalResponseNorm)
@@ -19,6 +20,8 @@ NAMED_NORMALISATION = re.compile(
 )
 
 
+#: Up to so many numbers are mean and std of the channels of an image, or a temperature, and no weights.
+CONSTANTS = 4
 #: Functions that normalise.
 FUNCTIONS = {
     F.batch_norm, F.layer_norm, F.group_norm, F.instance_norm, F.rms_norm,
@@ -37,40 +40,58 @@ def perturbed_names(model: nn.Module) -> list[str]:
     lazy = [name for name, p in model.named_parameters() if nn.parameter.is_lazy(p)]
     if lazy:
         raise ConfigError(f"model: {lazy[0]} has no values yet; run the network once before it is measured")
+    frozen = {*frozen_names(model)}
+    found = {}
+    for name, parameter in _of_layers(model).items():
+        if name not in frozen:
+            found.setdefault(_place(parameter), name)
+    return [*found.values()]
+
+
+def frozen_names(model: nn.Module) -> list[str]:
+    """Names of the parameters that would be perturbed if they required gradients; none if none does, as for
+    evaluation."""
+    if not any(p.requires_grad for p in model.parameters()):
+        return []
+    return [name for name, p in _of_layers(model).items() if not p.requires_grad]
+
+
+def _of_layers(model: nn.Module) -> dict[str, Tensor]:
+    """Floating-point and complex parameters, but those of normalisations."""
     of_norms = {
         id(parameter)
         for module in model.modules()
         if normalises(module)
         for parameter in module.parameters(recurse=False)
     }
-    parameters = {
+    return {
         name: p
         for name, p in model.named_parameters()
-        if (p.is_floating_point() or p.is_complex()) and p.numel()
+        if (p.is_floating_point() or p.is_complex()) and p.numel() and id(p) not in of_norms
     }
-    trainable = {name: p for name, p in parameters.items() if p.requires_grad} or parameters
-    found, seen = [], set()
-    for name, parameter in trainable.items():
-        place = memory_of(parameter) or id(parameter)
-        if id(parameter) not in of_norms and place not in seen:
-            seen.add(place)
-            found.append(name)
-    return found
 
 
-def unregistered(model: nn.Module) -> list[str]:
-    """Attributes that hold layers in lists, tuples or dicts whose parameters are none of the model's."""
-    known = {id(parameter) for parameter in model.parameters()}
-    found = []
-    for place, module in model.named_modules():
-        for name, value in vars(module).items():
-            if name in ("_modules", "_parameters", "_buffers") or not isinstance(value, list | tuple | dict):
-                continue
-            held = value.values() if isinstance(value, dict) else value
-            layers = [layer for layer in held if isinstance(layer, nn.Module)]
-            if any(id(parameter) not in known for layer in layers for parameter in layer.parameters()):
-                found.append(f"{place}.{name}".lstrip("."))
-    return found
+def held_outside(model: nn.Module) -> dict[str, Tensor]:
+    """Numbers that may be weights, but that the model does not know as parameters, by where they are held:
+    plain tensors, what is in Python lists and dicts, buffers called weight or bias. Left out are those of
+    normalisations, and constants of few numbers."""
+    held = dict(reachable(model))
+    modules = [value for value in held.values() if isinstance(value, nn.Module)]
+    norms = nn.ModuleList(module for module in modules if normalises(module))
+    own = {n: b for n, b in model.named_buffers() if n.rpartition(".")[2] not in ("weight", "bias")}
+    known = {_place(t) for t in (*model.parameters(), *own.values(), *norms.parameters(), *norms.buffers())}
+    return {
+        place: value
+        for place, value in held.items()
+        if isinstance(value, Tensor)
+        and (value.is_floating_point() or value.is_complex())
+        and value.numel() > CONSTANTS
+        and _place(value) not in known
+    }
+
+
+def _place(tensor: Tensor) -> Any:
+    return memory_of(tensor) or id(tensor)
 
 
 def normalises(module: nn.Module) -> bool:

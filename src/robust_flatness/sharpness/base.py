@@ -75,11 +75,9 @@ class Objective:
         self.attack = None if loss == "ce" else loss
         self.parts = list(batches(len(x), batch_size))
         self._net = InferenceModel.of(model, x[:2])
-        self._net.require_exact()
+        self._net.require_perturbable()
         self._net.require_labels(y)
         self.names = perturbed_parameters(self._net)
-        if not self.names:
-            raise ConfigError("model: no parameters besides those of normalisation; nothing can be perturbed")
         own = self._net.read(self.names)
         self._complex = [weight.is_complex() for weight in own]
         self.weights = real_parts(own)
