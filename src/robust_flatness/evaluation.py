@@ -11,6 +11,7 @@ from robust_flatness.attacks.pgd import PGD, batches, cross_entropy
 from robust_flatness.config import AutoAttackSpec
 from robust_flatness.inputs import checked_inputs, require_finite
 from robust_flatness.isolation import isolated
+from robust_flatness.models.first_use import warn_of_sigmoid
 from robust_flatness.models.inference import InferenceModel
 from robust_flatness.progress import stage
 from robust_flatness.seeding import generator
@@ -134,4 +135,5 @@ def evaluate_robustness(
 def _clean(net: InferenceModel, x: Tensor, y: Tensor, batch_size: int) -> Losses:
     logits = torch.cat([net(x[part]) for part in batches(len(x), batch_size)])
     require_finite(logits, "on clean inputs")
+    warn_of_sigmoid(logits)
     return Losses(logits.argmax(dim=1) != y, cross_entropy(logits, y))

@@ -128,6 +128,7 @@ def test_images_that_are_no_numbers_are_named(measure, data):
 WARNED = {
     "probabilities": (Through(after=lambda z: z.softmax(1)), "are probabilities"),
     "log-probabilities": (Through(after=lambda z: z.log_softmax(1)), "log-probabilities"),
+    "sigmoid": (Through(after=torch.sigmoid), r"all outputs lie in \[0, 1\]"),
     "rounded input": (Through(lambda x: (x * 8).round() / 8), "gradient by the inputs is zero at 9 of 9"),
     "saturation": (Through(after=lambda z: (1e6 * z).clamp(-1, 1)), "gradient by the inputs is zero"),
     "noise": (Through(lambda x: x + 0.1 * torch.randn_like(x)), "random"),
@@ -144,6 +145,17 @@ def test_what_misleads_attacks_is_said(data, name):
     with warnings.catch_warnings():
         warnings.simplefilter("error", MeasurementWarning)
         evaluate_robustness(linear(), *data, attack=ATTACK, autoattack=False)
+
+
+@pytest.mark.parametrize(
+    "after", [lambda z: z.sigmoid() / 2.5, lambda z: z.sigmoid() * 1.5, torch.tanh, "few"]
+)
+def test_outputs_near_those_of_a_sigmoid_are_not_taken_for_one(data, after):
+    x, y = data if after != "few" else (part[:4] for part in data)
+    model = Through(after=torch.sigmoid if after == "few" else after)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", MeasurementWarning)
+        evaluate_robustness(model, x, y, attack=ATTACK, autoattack=False)
 
 
 def test_the_checks_of_autoattack_are_made(data):

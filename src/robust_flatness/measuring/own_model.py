@@ -25,6 +25,7 @@ from robust_flatness.measuring.robustness import rounded
 from robust_flatness.measuring.run import largest_batch
 from robust_flatness.models.checkpoint import Network
 from robust_flatness.models.copying import evaluation_copy
+from robust_flatness.models.first_use import warn_of_sigmoid
 from robust_flatness.provenance import provenance
 from robust_flatness.resumable import Report, Unfinished
 from robust_flatness.tables import schema
@@ -268,6 +269,7 @@ def clean_examples(
     network.inference.require_labels(y)
     logits = torch.cat([network.inference(x[part]) for part in batches(count, batch_size)])
     require_finite(logits, f"on clean {split} inputs")
+    warn_of_sigmoid(logits)
     predicted = logits.argmax(1)
     return {
         "label": y.tolist(),

@@ -15,6 +15,8 @@ Function = Callable[[Tensor], Tensor]
 
 #: The largest activation of the examples that pass a network together on a CPU.
 PASS_BYTES = 2**21
+#: Outputs of a network that tell where all of them lie.
+ENOUGH = 20
 #: Fewer than these spend their time on calls.
 LEAST_AT_ONCE = 16
 
@@ -128,6 +130,18 @@ def warn_of_probabilities(logits: Tensor) -> None:
         warn("the outputs are probabilities, not logits: the loss and its gradient are flattened")
     elif logits.shape[1] > 1 and (values.logsumexp(1).abs() < 1e-5).all():
         warn("the outputs are log-probabilities, not logits: large losses may be cut off")
+
+
+def warn_of_sigmoid(logits: Tensor) -> None:
+    """Warn where the outputs of all examples measured lie in [0, 1], on both sides of its middle, and are no
+    probabilities of classes that exclude each other. A few numbers may lie there by chance."""
+    low, high, sums = logits.min(), logits.max(), logits.double().sum(1)
+    inside = logits.numel() >= ENOUGH and 0 <= low < 0.5 < high <= 1
+    if logits.shape[1] > 1 and inside and ((sums - 1).abs() > 1e-3).any():
+        warn(
+            "all outputs lie in [0, 1], as a sigmoid's do: if they are one's, the loss and its gradient are "
+            "flattened; return the logits before it"
+        )
 
 
 def warn(message: str) -> None:

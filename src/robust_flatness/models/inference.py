@@ -376,7 +376,7 @@ class InferenceModel(nn.Module):
         if any(self._own[name].numel() > CONSTANTS for name in frozen):
             yield (
                 f"{len(frozen)} parameters are frozen (requires_grad=False) and not perturbed, beside "
-                f"{len(self.perturbed)} that are: {_some(frozen)}; to perturb them as well, freeze all or none"
+                f"{len(self.perturbed)} that are: {_some(frozen)}; to perturb these too, freeze all or none"
             )
         outside = held_outside(self.network if self.network is not None else model)
         if self._tested is not None and (used := self._used(outside)):
