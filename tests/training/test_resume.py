@@ -1,5 +1,6 @@
 """Interrupted trainings go on to the bit-identical result."""
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -225,8 +226,47 @@ def test_state_of_another_training_is_discarded(what, tmp_path, make_dataset, ma
     messages = []
     train(job, dataset, tmp_path / "run", pseudo_labels=labels, report=messages.append)
     train(job, dataset, tmp_path / "whole", pseudo_labels=labels)
-    assert "other settings, data or torch version" in messages[0]
+    assert "belongs to other settings, data" in messages[0]
     assert content(tmp_path / "run") == content(tmp_path / "whole")
+    assert not (tmp_path / "run/.resume/aside").exists()
+
+
+@pytest.mark.parametrize("cut", range(7))
+def test_state_put_aside_is_taken_up_once_all_is_as_it_was(cut, tmp_path, dataset, make_job, monkeypatch):
+    """An update of the package in the middle of a training, and back; also where a move is cut short."""
+    job, other = make_job(epochs=EPOCHS), make_job(epochs=EPOCHS, learning_rate=0.04)
+    train(job, dataset, tmp_path / "whole", report=quiet)
+    directory, moves, messages, epochs = tmp_path / "run", [], [], []
+    original = Path.replace
+
+    def replace(path, target):
+        moved = original(path, target)
+        if path.name in ("state", "checkpoints"):
+            moves.append(path)
+            if len(moves) == cut:
+                raise Interruption
+        return moved
+
+    monkeypatch.setattr(Path, "replace", replace)
+
+    def an_epoch(job, epochs):
+        def progress(done, of, row):
+            epochs.append(done)
+            if done < of:
+                raise Interruption
+
+        with contextlib.suppress(Interruption):
+            train(job, dataset, directory, progress=progress, report=messages.append)
+
+    for _ in range(3):
+        an_epoch(job, epochs)
+    for _ in range(2):
+        an_epoch(other, [])
+    for _ in range(3):
+        an_epoch(job, epochs)
+    assert epochs == [1, 2, 3, 4, 5]
+    assert len(moves) == 6
+    assert content(directory) == content(tmp_path / "whole")
 
 
 def start_waiting(job, dataset, directory):

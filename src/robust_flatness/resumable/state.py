@@ -18,6 +18,14 @@ DIGEST = 64
 NOTES = "notes"
 
 
+class ForeignStateError(FileError):
+    """A whole state, but of another `fingerprint`."""
+
+    def __init__(self, fingerprint: str):
+        super().__init__("belongs to other settings, data, or another version of torch or of this package")
+        self.fingerprint = fingerprint
+
+
 class State(NamedTuple):
     """What work had come to: tensors by name, and all else as JSON values."""
 
@@ -47,7 +55,8 @@ class StateFile:
         Raises
         ------
         FileError
-            If it is damaged, or of another fingerprint; the message says which, without the path.
+            If it is damaged, or of another fingerprint (`ForeignStateError`); the message says which, without
+            the path.
         """
         try:
             data = self.path.read_bytes()
@@ -63,6 +72,6 @@ class StateFile:
             notes = json.loads(tensors.pop(NOTES).numpy().tobytes())
         except (SafetensorError, KeyError, ValueError) as error:
             raise FileError(f"cannot be read ({error})") from None
-        if notes.pop("fingerprint", None) != self.fingerprint:
-            raise FileError("belongs to other settings, data or torch version")
+        if (found := notes.pop("fingerprint", "unknown")) != self.fingerprint:
+            raise ForeignStateError(found)
         return State(tensors, notes)

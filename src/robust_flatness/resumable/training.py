@@ -12,7 +12,7 @@ from robust_flatness.errors import FileError
 from robust_flatness.files import atomic_path, write_text
 from robust_flatness.models.checkpoint import load_checkpoint
 from robust_flatness.resumable.lock import Report, locked
-from robust_flatness.resumable.state import State, StateFile
+from robust_flatness.resumable.state import ForeignStateError, State, StateFile
 
 
 def snapshot_name(epoch: int) -> str:
@@ -25,11 +25,13 @@ class UnfinishedTraining:
 
     .resume/state         as of the last finished epoch
     .resume/checkpoints/  the snapshots so far
+    .resume/aside/        state and snapshots of others, by fingerprint, until a training is finished
     .resume/finished      fingerprint, history and snapshots of the training that was published last
 
-    `fingerprint` identifies everything that the training depends on; state of another fingerprint
-    is discarded. `report` takes messages for the log. Without `all_snapshots`, the best and the last
-    snapshot alone are kept, as copies under their names, and in `.resume`.
+    `fingerprint` identifies everything that the training depends on; state of another fingerprint is put
+    aside, and taken up by the training that it belongs to. `report` takes messages for the log. Without
+    `all_snapshots`, the best and the last snapshot alone are kept, as copies under their names, and in
+    `.resume`.
     """
 
     def __init__(self, directory: Path, fingerprint: str, report: Report, all_snapshots: bool = True):
@@ -40,6 +42,7 @@ class UnfinishedTraining:
         self.folder = self.directory / ".resume"
         self.state = StateFile(self.folder / "state", fingerprint)
         self.snapshots = self.folder / "checkpoints"
+        self.aside = self.folder / "aside"
         self._published = self.directory / "checkpoints"
         self._finished = self.folder / "finished"
 
@@ -70,20 +73,43 @@ class UnfinishedTraining:
     def load(self) -> State | None:
         """The last finished epoch's state; None to start from the beginning.
 
-        State that is damaged, belongs to another training or lacks a snapshot is discarded with a
-        message.
+        State that is damaged or lacks a snapshot is discarded with a message; that of another training is
+        put aside, since days of work may go on once settings or versions are as before.
         """
         for path in (*self.folder.glob(".*.tmp"), *self.snapshots.glob(".*.tmp")):
             path.unlink(missing_ok=True)
         try:
-            state = self.state.load()
-            for epoch in state.notes.pop("snapshots") if state else ():
-                load_checkpoint(self.snapshots / snapshot_name(epoch))
+            return self._load()
+        except ForeignStateError as problem:
+            target = self.aside / problem.fingerprint[:16]
+            self._move(self.folder, target)
+            self.report(
+                f"{self.state.path}: {problem}; until a training is finished here it is kept in {target}, "
+                "and goes on once all is as it was"
+            )
+            return self._load()
         except FileError as problem:
             self.report(f"{self.state.path}: {problem}; training starts from the beginning")
             self.clear()
             return None
+
+    def _load(self) -> State | None:
+        own = self.aside / self.fingerprint[:16]
+        if not self.state.path.exists() and (own / "state").exists():
+            self._move(own, self.folder)
+        state = self.state.load()
+        for epoch in state.notes.pop("snapshots") if state else ():
+            load_checkpoint(self.snapshots / snapshot_name(epoch))
         return state
+
+    def _move(self, source: Path, target: Path) -> None:
+        """Move state and snapshots; the state last: a move that is cut short is made whole next time."""
+        target.mkdir(parents=True, exist_ok=True)
+        for name in (self.snapshots.name, self.state.path.name):
+            if (source / name).exists():
+                if (target / name).is_dir():
+                    shutil.rmtree(target / name)
+                (source / name).replace(target / name)
 
     def save(self, state: State, snapshots: Iterable[int]) -> None:
         """Replace the state, whole or not at all; `snapshots` are the epochs of those it needs."""
@@ -130,6 +156,7 @@ class UnfinishedTraining:
         }
         content = {"fingerprint": self.fingerprint, "rows": rows, "snapshots": snapshots}
         write_text(self._finished, json.dumps(content | {"all_snapshots": self.all_snapshots}))
+        shutil.rmtree(self.aside, ignore_errors=True)
         if self.all_snapshots:
             self.clear()
         else:
