@@ -291,6 +291,58 @@ def test_files_that_cannot_be_written_are_refused_before_anything_is_measured(tm
     assert f"{options[0]}: {options[1]} given" in str(done.exception)
 
 
+def test_what_lies_beside_the_classes_is_left_out_and_named(tmp_path, monkeypatch):
+    folder(tmp_path / "plain", {"": 3})
+    folder(tmp_path / "pictures", {"": 3})
+    for place in (
+        ".ipynb_checkpoints/0.png",
+        "__MACOSX/0.png",
+        "cat/.ipynb_checkpoints/0.png",
+        "dog/._0.png",
+    ):
+        picture(tmp_path / "pictures" / place, 9)
+    (tmp_path / "pictures/__MACOSX/deeper").mkdir()
+    _, plain = measured(tmp_path, monkeypatch, "plain")
+    done, found = measured(tmp_path, monkeypatch, "pictures")
+    assert done.exit_code == 0, done.exception
+    assert found["values"] == plain["values"]
+    assert found["images"]["classes"] == plain["images"]["classes"]
+    told = [warning for warning in found["warnings"] if "left out" in warning]
+    assert told == ["pictures: .ipynb_checkpoints, __MACOSX left out, as hidden folders are"]
+    assert told[0] in done.stderr
+
+
+def test_classes_that_differ_only_in_case_are_named(tmp_path, monkeypatch):
+    for name in ("a", "A", "b"):
+        picture(tmp_path / "pictures" / name / "0.png", 50)
+    _, found = measured(tmp_path, monkeypatch, "pictures")
+    assert found["images"]["classes"] == {"A": 0, "a": 1, "b": 2}
+    assert "pictures: A, a differ only in case, and are a class each" in found["warnings"]
+
+
+@pytest.mark.parametrize(("lowest", "said"), [(254, True), (255, False)])
+def test_transparency_that_counts_is_told(tmp_path, monkeypatch, lowest, said):
+    folder(tmp_path / "pictures", {"": 2})
+    see_through = np.full((6, 6, 4), 255, np.uint8)
+    see_through[0, 0, 3] = lowest
+    Image.fromarray(see_through).save(tmp_path / "pictures/cat/0.png")
+    _, found = measured(tmp_path, monkeypatch, "pictures")
+    assert any("transparent" in warning for warning in found["warnings"]) == said
+
+
+@pytest.mark.parametrize(("opaque", "said"), [(30, True), (3, False)])
+def test_a_fourth_channel_that_looks_like_transparency_is_told(tmp_path, opaque, said):
+    x = np.random.default_rng(0).integers(0, 255, (4, 4, 6, 6), dtype=np.uint8)
+    x[:, 3].reshape(4, 36)[:, :opaque] = 255
+    np.savez(tmp_path / "four.npz", x_train=x, y_train=[0, 1] * 2, x_test=x, y_test=[0, 1] * 2)
+    given = {"name": "npz", "path": str(tmp_path / "four.npz"), "train": 4, "early_stopping": 2, "test": 2}
+    done = CliRunner().invoke(
+        app, ["prepare", "--spec", json.dumps(given), "--output", str(tmp_path / "out.npz")]
+    )
+    assert done.exit_code == 0, done.exception
+    assert ("warning: " in done.stderr and "as transparency has" in done.stderr) == said
+
+
 def test_a_single_example_is_measured(tmp_path, monkeypatch):
     np.savez(tmp_path / "data.npz", x_test=np.full((1, 3, 6, 6), 200, np.uint8), y_test=[1])
     done, found = measured(tmp_path, monkeypatch, "data.npz")

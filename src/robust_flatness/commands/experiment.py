@@ -8,6 +8,7 @@ import typer
 
 from robust_flatness.commands.base import Seed, app
 from robust_flatness.config import ConfigError, load_experiment, load_yaml
+from robust_flatness.errors import noted_warnings
 from robust_flatness.files import write_text
 
 
@@ -35,7 +36,9 @@ def new_experiment(
 
     if output.exists():
         raise ConfigError(f"--output: {output} exists; name another file")
-    write_text(output, written(data, output, name or output.stem, epsilon))
+    with noted_warnings():
+        text = written(data, output, name or output.stem, epsilon)
+    write_text(output, text)
     typer.echo(f"{output}: snakemake --cores all --configfile {output}")
 
 

@@ -10,6 +10,7 @@ from robust_flatness.commands.base import Device, Seed, Threads, app, numbers, p
 from robust_flatness.config import ConfigError, meant, parse_list
 from robust_flatness.config.measures import STEPS_TO_THE_EDGE, Setting
 from robust_flatness.config.values import Precision
+from robust_flatness.errors import noted_warnings
 from robust_flatness.files import write_json
 from robust_flatness.measuring.sharpness import NAMES
 from robust_flatness.progress import shown
@@ -138,15 +139,16 @@ def measure(
         blocks["sharpness"] = chosen_sharpness(sharpness)
     others = [Others.printed(), *([Others.of(against)] if against else [])]
     device = start(device, threads)
-    if Path(data).is_dir() or data.startswith("torchvision:"):
-        dataset, count, read = own_images(data, examples, train_examples, size, download)
-        typer.echo(told_of_images(read), err=True)
-    elif size or download:
-        raise ConfigError(
-            f"--size, --download: given, but {data} is no folder of images and not torchvision's"
-        )
-    else:
-        (dataset, count), read = own_data(Path(data), examples), None
+    with noted_warnings() as notes:
+        if Path(data).is_dir() or data.startswith("torchvision:"):
+            dataset, count, read = own_images(data, examples, train_examples, size, download)
+            typer.echo(told_of_images(read), err=True)
+        elif size or download:
+            raise ConfigError(
+                f"--size, --download: given, but {data} is no folder of images and not torchvision's"
+            )
+        else:
+            (dataset, count), read = own_data(Path(data), examples), None
     setting = Setting(radius, step, test=count, train=train_examples)
     specs = own_specs(names, setting, blocks, {"batch_size": batch_size, "precision": precision})
     network = load_model(model, weights, mean=numbers("--mean", mean), std=numbers("--std", std))
@@ -159,6 +161,7 @@ def measure(
         )  # fmt: skip
     result |= {"model": model, "weights": str(weights) if weights else None, "data": data}
     result |= {"images": read} if read else {}
+    result["warnings"] = [*notes, *result["warnings"]]
     if output:
         write_json(output, result)
     if per_example:

@@ -19,6 +19,7 @@ from robust_flatness.commands.base import (
 )
 from robust_flatness.config import ConfigError, DataSpec, TrainJob, meant
 from robust_flatness.config.data import CIFAR10_FOLDER
+from robust_flatness.errors import noted_warnings
 from robust_flatness.measuring.registry import MEASURES
 from robust_flatness.progress import counted, shown
 
@@ -28,7 +29,9 @@ def prepare(spec: Spec, output: Output, seed: Seed = 0) -> None:
     """Read a dataset, draw its disjoint splits, write them to one file."""
     from robust_flatness.data import make_splits, save_dataset
 
-    save_dataset(output, make_splits(read_spec(DataSpec, spec), seed))
+    with noted_warnings():
+        splits = make_splits(read_spec(DataSpec, spec), seed)
+    save_dataset(output, splits)
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """Images as others keep them: a dataset of torchvision, or a folder with a subfolder for each class."""
 
 import inspect
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from robust_flatness.config import DataSpec
 from robust_flatness.config.values import meant
 from robust_flatness.data.official import Arrays, split_official
-from robust_flatness.errors import FileError
+from robust_flatness.errors import FileError, MeasurementWarning
 from robust_flatness.seeding import derive_seed
 
 #: Names of folders that hold test images, the first there is counts.
@@ -81,6 +82,11 @@ class Part:
             raise FileError(f"{self.name}: {type(image).__name__} {index} is no picture (PIL)")
         if image.mode.startswith(("I", "F")):
             raise FileError(f"{self.name}: image {index} has mode {image.mode}; expected 8 bits a channel")
+        if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255:
+            _warn(
+                f"{self.name}: some have transparent parts; the transparency is left out, and the colours "
+                "below it count"
+            )
         image = image if image.mode == "L" else image.convert("L" if image.mode == "1" else "RGB")
         if self.size is not None and image.size != (self.size, self.size):
             image = functional.center_crop(functional.resize(image, self.size), [self.size, self.size])
@@ -118,22 +124,28 @@ def open_parts(
 
 def _of_folder(folder: Path) -> dict[str, Any]:
     from torchvision.datasets import ImageFolder
-    from torchvision.datasets.folder import find_classes
+    from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension
+
+    class Pictures(ImageFolder):
+        def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
+            names = _folders(Path(directory))
+            return names, {name: index for index, name in enumerate(names)}
+
+    def is_picture(path: str) -> bool:
+        inside = Path(path).relative_to(folder).parts
+        return has_file_allowed_extension(path, IMG_EXTENSIONS) and not any(map(_is_hidden, inside))
 
     def pictures(path: Path) -> Any:
         try:
-            return ImageFolder(str(path), loader=_opened)
+            return Pictures(str(path), loader=_opened, is_valid_file=is_picture)
         except (OSError, ValueError) as error:
             words = str(error).partition(" Supported")[0]
             raise FileError(
                 f"{path}: no folder of images ({words}); expected a subfolder for each class"
             ) from None
 
-    try:
-        inside, _ = find_classes(str(folder))
-    except OSError as error:
-        raise FileError(f"{folder}: no folder of images ({error})") from None
-    nested = [name for name in inside if any(path.is_dir() for path in (folder / name).iterdir())]
+    inside = _folders(folder)
+    nested = [name for name in inside if _visible(folder / name)]
     if not nested:
         return {"test": pictures(folder)}
     test = next((name for name in TEST_FOLDERS if name in nested), None)
@@ -145,6 +157,42 @@ def _of_folder(folder: Path) -> dict[str, Any]:
     return {"test": pictures(folder / test)} | (
         {"train": pictures(folder / "train")} if "train" in nested else {}
     )
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether a file or folder is a system's or program's own, such as .ipynb_checkpoints and __MACOSX."""
+    return name.startswith((".", "__"))
+
+
+def _visible(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not _is_hidden(path.name))
+
+
+def _folders(folder: Path) -> list[str]:
+    """The names of the folders in `folder`, less the hidden ones; it warns of these, and of names that
+    differ only in case.
+
+    Raises
+    ------
+    FileError
+        If there are none.
+    """
+    try:
+        names, every = _visible(folder), [path.name for path in folder.iterdir() if path.is_dir()]
+    except OSError as error:
+        raise FileError(f"{folder}: no folder of images ({error})") from None
+    if not names:
+        raise FileError(f"{folder}: no folder of images; expected a subfolder for each class")
+    if hidden := sorted({*every} - {*names}):
+        _warn(f"{folder}: {', '.join(hidden)} left out, as hidden folders are")
+    small = [name.lower() for name in names]
+    if twins := [name for name in names if small.count(name.lower()) > 1]:
+        _warn(f"{folder}: {', '.join(twins)} differ only in case, and are a class each")
+    return names
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, MeasurementWarning, stacklevel=3)
 
 
 def _opened(path: str) -> Any:

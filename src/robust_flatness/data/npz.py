@@ -1,5 +1,6 @@
 """A user's arrays in an .npz file, checked before anything is made of them."""
 
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from robust_flatness.config import DataSpec
 from robust_flatness.data.official import Arrays, averaged, split_official
-from robust_flatness.errors import FileError
+from robust_flatness.errors import FileError, MeasurementWarning
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 #: Images without labels, and labels somebody predicted for them.
@@ -84,6 +85,13 @@ def read_npz(path: Path, classes: int | None = None, *, to_measure: bool = False
             raise FileError(
                 f"{path}: x_{first} has images of shape {shapes[first]}, x_{part} of {shape} (C, H, W)"
             )
+    if any(_fourth_is_opaque(source[f"x_{part}"]) for part in parts):
+        warnings.warn(
+            f"{path}: the fourth channel of most pixels has its highest value, as transparency has; it is "
+            "attacked like the others. If it is that, leave it out: x[:, :3] or x[..., :3]",
+            MeasurementWarning,
+            stacklevel=2,
+        )
     count = classes or int(source[f"y_{first}"].max()) + 1
     for part in parts:
         labels = source[f"y_{part}"]
@@ -126,6 +134,10 @@ def _images(path: Path, key: str, array: np.ndarray, keep_floats: bool) -> np.nd
             )
         last = a == b
     return np.ascontiguousarray(array.transpose(0, 3, 1, 2) if last else array)
+
+
+def _fourth_is_opaque(x: np.ndarray) -> bool:
+    return x.shape[1] == 4 and bool((x[:, 3] == (255 if x.dtype == np.uint8 else 1)).mean() > 0.5)
 
 
 def _from_floats(path: Path, key: str, array: np.ndarray, keep: bool) -> np.ndarray:
