@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +72,29 @@ def no_module():
     return 3
 
 constant = 3
+"""
+
+#: At a moment of a command, Ctrl-C.
+INTERRUPTING = """
+import atexit, os, signal, sys
+
+def interrupt(*_):
+    os.kill(os.getpid(), signal.SIGINT)
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if MOMENT in (f"import {name}", f"from {name}"):
+            interrupt()
+
+def watch(frame, event, argument):
+    if MOMENT == f"def {frame.f_code.co_name}" and "robust_flatness" in frame.f_code.co_filename:
+        interrupt()
+
+sys.meta_path.insert(0, Finder())
+if MOMENT.startswith("def"):
+    sys.setprofile(watch)
+if MOMENT == "at the end":
+    atexit.register(interrupt)
 """
 
 
@@ -347,6 +372,32 @@ def test_a_full_disk_is_reported_without_a_traceback(refused, monkeypatch):
     monkeypatch.setattr("os.fsync", no_space)
     spec = '{"name": "digits", "train": 30, "early_stopping": 20, "test": 25}'
     refused(["out.npz", "No space left"], "prepare", "--spec", spec, "--output", "out.npz")
+
+
+@pytest.fixture
+def full_disk():
+    """`full_disk(size)`: files end at `size` bytes, as on a full disk: the system's error names no file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("path", ["made/a.json", "out.npz", "made/models", "mine.png"])
+def test_a_full_disk_is_reported_with_the_file_that_was_written(run, own, checkpoint, full_disk, path):
+    spec = '{"name": "digits", "train": 30, "early_stopping": 20, "test": 25}'
+    full_disk(20_000 if path == "mine.png" else 500)
+    command = {
+        "made/a.json": measure(output=path),
+        "out.npz": ["prepare", "--spec", spec, "--output", path],
+        "made/models": ["export", checkpoint, "--directory", "made"],
+        "mine.png": measure(picture=path),
+    }[path]
+    status, _, err = run(*command)
+    assert status == 1
+    assert re.search(
+        rf"^error: .*File too large: '.*{path.removesuffix('a.json')}.*'\Z", err.strip(), re.MULTILINE
+    )
+    assert ".tmp" not in err
 
 
 def test_collect_refuses_missing_and_damaged_measures(refused, tmp_path):
@@ -646,6 +697,24 @@ def test_an_interrupted_run_goes_on(run, own, monkeypatch):
     assert status == 0, err
     assert "robustness: taken from an earlier run" in err
     assert (own / "mine.json").read_bytes() == (own / "whole.json").read_bytes()
+
+
+@pytest.mark.parametrize("moment", ["import torch", "from robust_flatness.cli", "def measure", "at the end"])
+def test_ctrl_c_ends_with_one_line_at_any_moment(own, moment):
+    """The process interrupts itself: when it imports the command line or torch, measures, or has ended."""
+    (own / "sitecustomize.py").write_text(f"MOMENT = {moment!r}\n" + INTERRUPTING)
+    command = [sys.executable, "-m", "robust_flatness", *map(str, measure())]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(own), os.environ.get("PYTHONPATH", "")])}
+    default = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
+    done = subprocess.run(
+        command, cwd=own, env=environment, preexec_fn=default, capture_output=True, text=True, check=False
+    )
+    if moment == "at the end":
+        assert done.returncode == 0
+        assert "Error" not in done.stderr
+        return
+    assert done.returncode in (130, -signal.SIGINT)  # a shell says 130 of both
+    assert done.stderr.splitlines() == ["interrupted"]
 
 
 def test_another_function_of_equal_weights_is_measured_anew(measured, own):

@@ -1,6 +1,7 @@
 """Files that are whole or absent: everything is written under a temporary name, then renamed."""
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -27,13 +28,27 @@ def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
     # permissions are the umask's; some file systems have no chmod to set them later
     os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     try:
-        yield temporary
-        if durable:
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
-        temporary.replace(path)
+        with naming(path, temporary):
+            yield temporary
+            if durable:
+                with open(temporary, "rb+") as file:
+                    os.fsync(file.fileno())
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Errors of the system in the block name `path`, where they name no file, as that of a full disk, or
+    the `temporary` one."""
+    try:
+        yield
+    except OSError as error:
+        if str(error.filename) not in ("None", str(temporary)):
+            raise
+        reason = error.strerror or str(error)
+        raise OSError(error.errno or errno.EIO, reason, str(path)) from error
 
 
 def require_space(folder: Path, needed: int, what: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from robust_flatness.data.cifar10 import ALTERNATIVES, ARCHIVED, md5, official_digests
 from robust_flatness.errors import FileError
-from robust_flatness.files import atomic_path, require_space
+from robust_flatness.files import atomic_path, naming, require_space
 
 #: Bytes that the archive and the files in it need.
 NEEDED = 360_000_000
@@ -84,7 +84,8 @@ def _append(url: str, path: Path, start: int) -> bool:
         expected = int(answer.headers.get("Content-Length") or 0)
         came = 0
         while piece := answer.read(CHUNK):
-            file.write(piece)
+            with naming(path):
+                file.write(piece)
             came += len(piece)
     if came < expected:
         raise http.client.IncompleteRead(b"", expected - came)

@@ -1,6 +1,7 @@
 """Checkpoints in RobustBench's form (Croce et al. 2021): weights, and a JSON of what is claimed of them."""
 
 import importlib.util
+import io
 import json
 import sys
 from pathlib import Path
@@ -77,8 +78,10 @@ def export_checkpoint(
     metadata = loaded.metadata
     name = name or f"{metadata.variant}_seed-{metadata.seed}_{checkpoint.stem}"
     weights = Path(directory, "models", dataset, THREAT_MODEL, f"{name}.pt")
+    content = io.BytesIO()  # torch's own writer raises RuntimeError on a full disk
+    torch.save(loaded.model.state_dict(), content)
     with atomic_path(weights) as temporary:
-        torch.save(loaded.model.state_dict(), temporary)
+        temporary.write_bytes(content.getbuffer())
     entry = {
         "name": f"{metadata.variant}, seed {metadata.seed}, {checkpoint.stem} checkpoint",
         "additional_data": metadata.variant == "unlabeled",

@@ -1,33 +1,46 @@
 """Entry point of the command line: hands the command to a job server where one is named.
 
-Imports next to nothing, since importing torch takes longer than many a job of a small experiment.
+Imports next to nothing, since importing torch takes longer than many a job of a small experiment, and
+Ctrl-C while it does is caught.
 The protocol is described in `robust_flatness.warm_start.server`.
 """
 
-import json
 import os
-import signal
-import socket
 import sys
 
 #: Environment variable with the server's socket.
 VARIABLE = "ROBUST_FLATNESS_SERVER"
 ACCEPTED = b"accepted"
+#: The status of a command that Ctrl-C has ended, as shells have it.
+INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command of `sys.argv` in the server named in the environment, or else here."""
-    address = os.environ.get(VARIABLE)
+    """Run the command of `sys.argv` in the server named in the environment, or else here. Interrupted, it
+    ends with one line and status 130."""
     try:
-        status = run_in_server(address, sys.argv) if address else None
-    except KeyboardInterrupt:  # the job has got it, too
-        sys.exit(130)
-    if status is None:
-        from robust_flatness.cli import main as run_here
+        status = _run()
+    except KeyboardInterrupt:  # the server's job has got it, too
+        status = INTERRUPTED
+    import signal
 
-        run_here()
-    else:
-        sys.exit(status)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left is the end of the interpreter
+    if status == INTERRUPTED:
+        print("interrupted", file=sys.stderr)
+    sys.exit(status)
+
+
+def _run() -> int | str | None:
+    address = os.environ.get(VARIABLE)
+    status = run_in_server(address, sys.argv) if address else None
+    if status is None:
+        try:
+            from robust_flatness.cli import main as run_here
+
+            run_here()
+        except SystemExit as end:
+            return end.code
+    return status
 
 
 def run_in_server(address: str, argv: list[str]) -> int | None:
@@ -36,6 +49,10 @@ def run_in_server(address: str, argv: list[str]) -> int | None:
     The job has this process' environment, working directory and standard streams, which must be open.
     It is killed when this process ends before it.
     """
+    import json
+    import signal
+    import socket
+
     if None in (sys.stdin, sys.stdout, sys.stderr):
         return None
     request = {"argv": argv, "directory": os.getcwd(), "environment": dict(os.environ)}
