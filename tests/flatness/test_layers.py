@@ -79,7 +79,9 @@ def test_an_unknown_layer_is_named(tiny):
 
 def test_the_measure_of_a_network_with_one_layer_is_its_flatness(tmp_path):
     torch.manual_seed(0)
-    network = Network(nn.Sequential(nn.Flatten(), nn.Linear(16, 3, bias=False)), "own")
+    model = nn.Sequential(nn.Flatten())
+    model.add_module("a/b", nn.Linear(16, 3, bias=False))
+    network = Network(model, "own")
     images = torch.randint(0, 256, (8, 1, 4, 4), dtype=torch.uint8).numpy()
     dataset = Dataset({"x_test": images, "y_test": (torch.arange(8) % 3).numpy(), "classes": 3})
     attack = AttackSpec(epsilon=0.1, step_size=0.05, steps=2, restarts=2)
@@ -92,7 +94,8 @@ def test_the_measure_of_a_network_with_one_layer_is_its_flatness(tmp_path):
     found = layers(network, dataset, LayersSpec(**parts), 0, state=tmp_path)
     whole = flatness(network, dataset, FlatnessSpec(**parts, train_examples=0), 0).values
     row = dict(found.details["layers"][0])
-    assert (row.pop("layer"), row.pop("numbers")) == ("1.weight", 48)
+    assert (row.pop("layer"), row.pop("numbers")) == ("a/b.weight", 48)
     assert row == {name: whole[name] for name in row}
     assert len(row) == 3
+    assert all(path.parent == tmp_path for path in tmp_path.rglob("*"))
     assert layers(network, dataset, LayersSpec(**parts), 0, state=tmp_path) == found

@@ -8,6 +8,7 @@ import pytest
 
 from robust_flatness.errors import FileError
 from robust_flatness.tables.collect import CollectSpec, collect_results
+from robust_flatness.tables.merging import merge_tables
 from robust_flatness.tables.rows import write_rows
 
 
@@ -88,6 +89,22 @@ def test_histories_series_and_landscapes_arrive(results):
     assert [float(row["normalised_epoch"]) for row in series] == [0.2, 1.0]
     assert [row["test_rloss_pgd"] for row in series] == ["2.0", ""]
     assert {row["checkpoint"] for row in read(results / "landscape.csv")} == {"last"}
+
+
+def test_layers_have_a_table_where_they_are_measured(results):
+    collect_results(CollectSpec.model_validate(SPEC), results)
+    assert not (results / "layers.csv").exists()
+    rows = [{"layer": f"block/{n}.weight", "numbers": 4, "avg_flatness_rloss": n / 3} for n in range(2)]
+    write_measure(results, "at", "last", "layers", 4, {"layers_test_examples": 8}, {"layers": rows})
+    measured = {**SPEC, "variants": {**SPEC["variants"], "at": entry(measures=["layers"])}}
+    spec = CollectSpec.model_validate(measured)
+    collect_results(spec, results)
+    found = read(results / "layers.csv")
+    assert [(row["variant"], row["layer"], float(row["avg_flatness_rloss"])) for row in found] == [
+        ("at", "block/0.weight", 0.0), ("at", "block/1.weight", 1 / 3)
+    ]  # fmt: skip
+    merge_tables([results, results], results / "both")
+    assert (results / "both/layers.csv").read_bytes() == (results / "layers.csv").read_bytes()
 
 
 def test_single_examples_arrive_with_their_split_and_number(results):

@@ -31,10 +31,10 @@ rule collect:
             path
             for folder in OTHER_RUNS
             for path in sorted(folder.glob("*.csv*"))
-            if path.name.split(".")[0] in TABLES
+            if path.name.split(".")[0] in (*TABLES, *OF_MEASURES)
         ],
     output:
-        [update(f"{RESULTS}/{table}.csv") for table in TABLES],
+        [update(f"{RESULTS}/{table}.csv") for table in tables_of(EXPERIMENT.measures)],
     log:
         f"{LOGS}/collect.log",
     localrule: True

@@ -19,7 +19,7 @@ from robust_flatness.files import canonical_json, write_text
 from robust_flatness.measuring.cost import OVERHEAD_MINUTES, minutes, training_passes
 from robust_flatness.measuring.registry import CHECKPOINTS, MEASURES
 from robust_flatness.tables.merging import check_other_runs
-from robust_flatness.tables.schema import TABLES
+from robust_flatness.tables.schema import OF_MEASURES, TABLES, tables_of
 from robust_flatness.warm_start.server import start_server
 from robust_flatness.workflow import (
     collect_spec,

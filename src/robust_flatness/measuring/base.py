@@ -44,7 +44,8 @@ class Measure:
     `passes(spec, held_out, snapshots)` is the number of passes (forward and backward through the network
     for one image) of a job, with `held_out` images for early stopping and at most that many snapshots.
     `columns` are its columns of the results table, with their words. `rows` names the entry of
-    `details` whose rows become the table `<name>.csv`.
+    `details` whose rows become the table `<name>.csv`, in which the columns `row_keys` tell those of a
+    checkpoint apart.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Measure:
     """Variants that it is made of in an experiment that does not say what is measured. What is made of all
     of them comes along in every experiment."""
     rows: str | None = None
+    row_keys: tuple[str, ...] = ()
     held_out: bool = False
     """Whether it needs the images of early stopping."""
     examples: bool = False

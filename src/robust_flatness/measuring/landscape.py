@@ -79,5 +79,6 @@ MEASURE = Measure(
     checkpoints=("last",),
     held_out=True,
     rows="curves",
+    row_keys=("direction", "normalisation", "scale", "s"),
     by_default=(BASELINE,),
 )

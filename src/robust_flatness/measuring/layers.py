@@ -67,13 +67,13 @@ def layers(
     net, rows, known = checkpoint.inference, [], {}
     cases = {"avg_flatness_rloss": ("average", spec.average), "worst_flatness_rloss": ("worst", spec.worst)}
     with stage("flatness layer by layer"):
-        for name in told(perturbed_parameters(net), "layer"):
+        for number, name in enumerate(told(perturbed_parameters(net), "layer")):
             row = {"layer": name, "numbers": net.shapes()[name].numel()}
             for column, (case, part) in cases.items():
                 if part is not None:
                     found = of_case(
                         case, checkpoint, x, y, part, seed, known,
-                        state and state / f"{checkpoint.name}-{column}-{name}",
+                        state and state / f"{checkpoint.name}-{column}-{number}",
                         attack=attack, xi=part.xi[0], precision=spec.precision, layers=[name],
                     )  # fmt: skip
                     row[column] = found["value"]
@@ -97,5 +97,7 @@ MEASURE = Measure(
     passes=passes,
     columns=(Column("layers_test_examples", "test examples of flatness layer by layer", "setting"),),
     checkpoints=("last",),
+    rows="layers",
+    row_keys=("layer",),
     by_default=(),
 )

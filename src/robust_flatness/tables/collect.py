@@ -17,7 +17,7 @@ from robust_flatness.measuring.registry import CHECKPOINTS, MEASURES
 from robust_flatness.tables.merging import merged, read_source, write_tables
 from robust_flatness.tables.rows import Rows, as_text, read_rows
 from robust_flatness.tables.runs import PREFIX, run_columns, same_models
-from robust_flatness.tables.schema import OF_EXAMPLES, TABLES
+from robust_flatness.tables.schema import OF_EXAMPLES, tables_of
 
 
 class VariantEntry(Spec):
@@ -78,7 +78,8 @@ def collect_results(spec: CollectSpec, directory: Path, others: Sequence[Path] =
 
 def collected(spec: CollectSpec, directory: Path) -> dict[str, list[dict]]:
     """The rows of each table, from the files of the jobs below `directory`."""
-    tables: dict[str, list[dict]] = {name: [] for name in TABLES}
+    measures = [name for entry in spec.variants.values() for name in entry.measures]
+    tables: dict[str, list[dict]] = {name: [] for name in tables_of(measures)}
     for variant, entry in spec.variants.items():
         for seed in () if entry.kept else entry.seeds or spec.seeds:
             folder = directory / variant / f"seed-{seed}"

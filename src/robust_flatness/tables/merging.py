@@ -6,17 +6,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from robust_flatness.errors import FileError
+from robust_flatness.measuring.registry import MEASURES
 from robust_flatness.tables.rows import Rows, read_rows, table_in, write_rows
 from robust_flatness.tables.runs import PREFIX, same_models
-from robust_flatness.tables.schema import TABLES
+from robust_flatness.tables.schema import OF_MEASURES, TABLES, tables_of
 
 #: What makes a row the same as another one, by table.
 KEYS = {
     "models": ("variant", "seed", "checkpoint"),
     "history": ("variant", "seed", "epoch"),
     "series": ("variant", "seed", "epoch"),
-    "landscape": ("variant", "seed", "checkpoint", "direction", "normalisation", "scale", "s"),
     "examples": ("variant", "seed", "checkpoint", "split", "example"),
+} | {
+    name: ("variant", "seed", "checkpoint", *entry.row_keys) for name, entry in MEASURES.items() if entry.rows
 }
 #: Words that may differ in one and the same model: how it is called, and where it was made.
 FREE = ("label", "family", "same_as", "not_finite", f"{PREFIX}commit", f"{PREFIX}device", f"{PREFIX}torch")
@@ -45,7 +47,7 @@ def read_source(path: Path) -> Source:
     models = folder / "models.csv"
     if not models.is_file():
         raise FileError(f"{models}: no such file; give a folder with the tables of an experiment")
-    found = {name: table_in(folder, name) for name in TABLES}
+    found = {name: table_in(folder, name) for name in (*TABLES, *OF_MEASURES)}
     return {name: read_rows(path, need=["variant"]) for name, path in found.items() if path.exists()}
 
 
@@ -100,7 +102,7 @@ def merged(sources: Mapping[str, Source]) -> dict[str, Rows]:
     """
     problems = [*_of_other_runs(sources)]
     tables = {}
-    for name in TABLES:
+    for name in tables_of(name for tables in sources.values() for name in tables):
         found = {source: tables_of[name] for source, tables_of in sources.items() if name in tables_of}
         rows, conflicts = _joined(name, found)
         problems += conflicts

@@ -12,7 +12,9 @@ An experiment has these tables under `results/<experiment>/`:
 `landscape.csv`
     one row per variant, direction and point: RLoss along directions in weight space;
 `examples.csv`
-    one row per variant, seed, checkpoint (of the baseline also its snapshots), split and example.
+    one row per variant, seed, checkpoint (of the baseline also its snapshots), split and example;
+`layers.csv`
+    where `layers` is measured: one row per variant, seed and layer: flatness with it alone perturbed.
 """
 
 from collections.abc import Iterable
@@ -21,7 +23,9 @@ from robust_flatness.measuring.registry import MEASURES
 from robust_flatness.tables.columns import MORE_ROBUST, Column, Name
 from robust_flatness.tables.runs import PREFIX
 
+#: The tables of every experiment, and those of measures that few experiments have.
 TABLES = ("models", "history", "series", "landscape", "examples")
+OF_MEASURES = tuple(name for name, entry in MEASURES.items() if entry.rows and name not in TABLES)
 KEYS = ("variant", "seed", "checkpoint")
 IDENTITY = (*KEYS, "family", "label", "derived", "epoch", "epochs")
 
@@ -100,7 +104,13 @@ def _named(kind: str) -> tuple[str, ...]:
 ERRORS, LOSSES, FLATNESS, SETTINGS = map(_named, ("error", "loss", "flatness", "setting"))
 HESSIAN = tuple(column.stem for column in MEASURES["hessian"].columns if column.is_measure)
 #: Columns of text; all others hold numbers, but for the settings of trainings, which may be either.
-WORDS = ("variant", "checkpoint", "split", "direction", "normalisation", *_named("word"))
+WORDS = ("variant", "checkpoint", "split", "direction", "normalisation", "layer", *_named("word"))
+
+
+def tables_of(measures: Iterable[str]) -> tuple[str, ...]:
+    """The tables of an experiment with these measures."""
+    measures = {*measures}
+    return (*TABLES, *(name for name in OF_MEASURES if name in measures))
 
 
 def compared() -> tuple[str, ...]:
