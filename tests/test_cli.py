@@ -572,8 +572,11 @@ def test_counts_below_one_are_refused(run, own, option):
     assert option.replace("_", "-") in err
 
 
-def test_autoattack_without_the_attack_that_needs_four_classes(measured):
-    assert "reduced: apgd-ce+fab-t" in measured(attacks="apgd-ce,fab-t")["values"]["autoattack"]
+def test_what_autoattack_advises_for_few_classes_is_an_option(run, own, measured):
+    status, _, err = run(*measure(), "--autoattack")
+    assert status == 1
+    attacks = re.search(r"apgd-t needs at least 4 classes.* --attacks (\S+),", err)[1]
+    assert "reduced: apgd-ce+fab-t" in measured(attacks=attacks)["values"]["autoattack"]
 
 
 def test_a_table_of_values_is_printed(run, own):

@@ -148,13 +148,13 @@ def check_autoattack(net: InferenceModel, x: Tensor, spec: AutoAttackSpec) -> in
     if x.ndim != 4 and "square" in spec.attacks:
         raise ConfigError(
             f"autoattack: inputs of shape {tuple(x.shape)}, but Square needs images [n, C, H, W]; "
-            "use version: reduced with attacks: [apgd-ce, apgd-t, fab-t]"
+            f"use others alone: {_alone('apgd-ce', 'apgd-t', 'fab-t')}"
         )
     classes = net.classes
     if "apgd-t" in spec.attacks and classes < LEAST_CLASSES:
         raise ConfigError(
             f"autoattack: apgd-t needs at least {LEAST_CLASSES} classes for its loss (DLR), the model has "
-            f"{classes}; use version: reduced with attacks: [apgd-ce, fab-t, square]"
+            f"{classes}; use others alone: {_alone('apgd-ce', 'fab-t', 'square')}"
         )
     if spec.target_classes is not None and spec.target_classes > classes - 1:
         raise ConfigError(
@@ -162,6 +162,11 @@ def check_autoattack(net: InferenceModel, x: Tensor, spec: AutoAttackSpec) -> in
             f"classes has at most {classes - 1}"
         )
     return spec.target_classes or min(9, classes - 1)
+
+
+def _alone(*attacks: str) -> str:
+    """How to choose attacks, on the command line and in settings."""
+    return f"measure --attacks {','.join(attacks)}, or version: reduced with attacks: [{', '.join(attacks)}]"
 
 
 def _attack(
