@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from robust_flatness.analysis import claims, comparison
+from robust_flatness.analysis.correlation import correlate
 from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.folders import repository
 from robust_flatness.tables import aggregate
@@ -58,6 +59,27 @@ def test_few_measures_go_with_the_gap(tables, judge):
     assert judge("measures-and-the-gap", gap) == claims.NOT_REPRODUCED
     unmeasured = replace(tables, models=tables.models.drop(columns="train_rerr_pgd"))
     assert judge("measures-and-the-gap", unmeasured) == claims.NOT_TESTABLE
+
+
+def test_a_coefficient_has_one_interval_wherever_it_is_shown(tables):
+    """In the verdicts, the comparison, and where figures and the table of correlations have it."""
+    evidence, x, y = Evidence.of(tables), "avg_flatness_rloss", "test_rloss_pgd"
+    compared = comparison.compare(evidence.models, [], ["pearson", "spearman"], [y])
+    compared = compared[compared["column"] == x].set_index("coefficient")
+    spec = claims.load_claims()
+    found = claims.findings(spec.claims["flat-is-robust"], evidence, spec)
+    for kind in ("pearson", "spearman"):
+        models = evidence.models
+        shown = correlate(models[x], models[y], models["family"], kind)
+        told = next(
+            f for f in found if f.statistic.startswith(f"{kind.title()}, ") and f.value == shown.value
+        )
+        assert tuple(compared.loc[kind, ["value", "low", "high", "p"]]) == (
+            told.value,
+            *told.interval,
+            told.p,
+        )
+        assert (shown.interval, shown.p) == (told.interval, told.p)
 
 
 def test_sharpness_follows_the_rate_and_nothing_else(tables, judge):

@@ -10,7 +10,7 @@ import pandas as pd
 
 from robust_flatness.analysis.coefficients import COEFFICIENTS as COEFFICIENTS_OF
 from robust_flatness.analysis.correlation import Correlation, correlate, granulated, partial
-from robust_flatness.analysis.resampling import Interval, bca_interval, wider
+from robust_flatness.analysis.resampling import RESAMPLES, Interval, bca_interval, wider
 from robust_flatness.config.measures import Setting
 from robust_flatness.measuring import flatness, hessian, sharpness
 from robust_flatness.measuring.cost import attack_passes
@@ -29,8 +29,6 @@ LEFT_OUT = ("hessian_min", "convexity")
 #: Measures of the clean loss whose names do not say so.
 CLEAN = ("hessian_max",)
 COEFFICIENTS = ("pearson", "spearman", "kendall", "granulated", "partial")
-#: Fewer than for the claims: some hundred coefficients are resampled.
-RESAMPLES = 1999
 
 LOSSES = ("rloss", "ce")
 GROUPS = ("the talk's", "sharpness", "control")
