@@ -30,10 +30,12 @@ setup: $(READY)
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "error: $$($(PYTHON) --version) found; Python 3.11 or later is needed (make PYTHON=...)"; exit 1; }
+	@echo "$(VENV): $$($(PYTHON) --version) and the $$(grep -c '^[^ #-].*==' requirements.lock) packages of requirements.lock; this takes some minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
-	touch $@
+	@touch $@
+	@echo "$(VENV) is ready; to use it: . $(BIN)/activate"
 
 test: lint site tests
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from robust_flatness import cli
@@ -199,6 +200,18 @@ def test_every_command_explains_itself(command):
     result = CliRunner().invoke(cli.app, [command, "--help"])
     assert result.exit_code == 0
     assert len(result.output.split("Usage:")[1].strip().splitlines()) > 3
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_help_cuts_nothing_at_the_width_of_the_terminal(width):
+    commands = get_command(cli.app).commands
+    shown = CliRunner(env={"COLUMNS": str(width)}).invoke(cli.app, ["--help"]).output
+    for name, command in commands.items():
+        assert name in shown.split()
+        assert " ".join(command.help.partition("\n\n")[0].split()) in " ".join(shown.split())
+    shown = CliRunner(env={"COLUMNS": str(width)}).invoke(cli.app, ["measure", "--help"]).output
+    for option in commands["measure"].params:
+        assert option.opts[0] in shown.split()
 
 
 def test_every_rule_calls_a_command_that_exists():

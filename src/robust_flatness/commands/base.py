@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from robust_flatness.config import ConfigError, parse, parse_number
 from robust_flatness.files import write_text
@@ -33,9 +34,25 @@ def write_timings(result: Any, timings: Path | None) -> None:
         write_text(timings, f"s\tcpu_s\tmax_rss_mb\n{row}\n", durable=False)
 
 
+class Commands(TyperGroup):
+    """The commands with whole sentences, which the help would else cut at the terminal's width."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        helps = {name: self.get_command(ctx, name).help or "" for name in self.list_commands(ctx)}
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, " ".join(text.split("\n\n")[0].split())) for name, text in helps.items()]
+            )
+
+
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, result_callback=write_timings
-)  # fmt: skip
+    cls=Commands,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    result_callback=write_timings,
+    rich_markup_mode=None,  # its panels cut the names of options on terminals of 80 columns
+)
 
 Spec = Annotated[str, typer.Option(help="Settings as JSON, or a file that holds them.")]
 Data = Annotated[Path, typer.Option(help="Prepared dataset (.npz) from `prepare`.")]

@@ -89,7 +89,7 @@ def measure(
     ] = "dataset",
     autoattack: Annotated[bool, typer.Option(help="Also run AutoAttack (standard).")] = False,
     attacks: Annotated[
-        str, typer.Option(help="AutoAttack with these alone, e.g. apgd-ce,fab-t,square for few classes.")
+        str, typer.Option(help="AutoAttack with these alone; for few classes apgd-ce,fab-t,square.")
     ] = "",
     batch_size: Annotated[int, typer.Option(help="Examples per pass.", min=1)] = 128,
     precision: Annotated[
