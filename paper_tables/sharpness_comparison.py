@@ -6,11 +6,12 @@
 # %% [markdown]
 # # Which sharpness predicts robust generalisation
 #
-# Flatness as in the talk, other measures of sharpness (on training examples, where they were measured) and
-# controls that measure no sharpness, against test RLoss, its gap to training examples, and test RErr:
-# Spearman's, Pearson's and Kendall's coefficient, the granulated Kendall coefficient (within families in
-# which one number is varied, averaged) and Spearman's partial correlation given train RLoss. Positive means
-# that the measure ranks the variants as robustness does. Sorted by Spearman's with test RLoss.
+# Flatness as in the talk, other measures of sharpness on training examples and controls that measure no
+# sharpness, against test RLoss, its gap to training examples, and test RErr: Spearman's, Pearson's and
+# Kendall's coefficient, the granulated Kendall coefficient (within families in which one number is varied,
+# averaged) and Spearman's partial correlation given train RLoss. Positive means that the measure ranks the
+# variants as robustness does. Sorted by Spearman's with test RLoss. Apart from these the same of sharpness on
+# test examples, where gradients and Fisher norms follow the test loss by construction.
 
 # %%
 from robust_flatness.analysis import comparison
@@ -27,7 +28,7 @@ HEADINGS |= {"granulated": "Kendall, granulated", "partial": "Spearman given tra
 # %%
 evidence = Evidence.of(notebook.tables)
 numeric = [name for name, family in looks.every().items() if family.setting]
-compared = comparison.compare(evidence.models, numeric)
+compared = comparison.compare(evidence.models, numeric, on_test=True)
 
 
 def cell(row):
@@ -45,12 +46,16 @@ def wide(rows):
     shown["order"] = order.reindex(shown[keys].itertuples(index=False, name=None)).to_numpy()
     targets = {name: number for number, name in enumerate(comparison.targets(evidence.models))}
     shown["target"] = shown["against"].map(targets)
-    return shown.sort_values(["target", "order"], ascending=[True, False], kind="stable")
+    shown["apart"] = shown["group"] == comparison.ON_TEST
+    return shown.sort_values(["apart", "target", "order"], ascending=[True, True, False], kind="stable")
 
 
 shown = wide(compared)
 shown["loss"] = shown["loss"].map(LOSSES)
-shown["section"] = [f"with {schema.describe(name)}" for name in shown["against"]]
+shown["section"] = [
+    f"{'on test examples, ' if row.apart else ''}with {schema.describe(row.against)}"
+    for row in shown.itertuples()
+]
 columns = {"words": typeset.Column("Measure"), "loss": typeset.Column("On"), "group": typeset.Column("Kind")}
 columns |= {name: typeset.Column(heading) for name, heading in HEADINGS.items()}
 columns["passes"] = typeset.Column("Passes", typeset.digits(0))
@@ -67,7 +72,17 @@ against = comparison.advantages(evidence.models, FLATNESS, comparison.RLOSS)
 if against:
     told = "; ".join(advantage.words for advantage in against)
     notes.append(f"Spearman's of average-case flatness in RLoss with test RLoss, signs left out: {told}.")
+pairs = comparison.of_both_splits(compared, comparison.RLOSS, "spearman")
+if len(pairs):
+    higher = (pairs["test"] > pairs["train"]).sum()
+    best = pairs.loc[pairs["test"].idxmax()]
+    notes.append(
+        f"Sharpness on test examples instead of training ones: Spearman's with test RLoss is higher for {higher} "
+        f"of {len(pairs)} measures, in the mean by {(pairs['test'] - pairs['train']).mean():.2f}; highest is "
+        f"{best['words']} ({LOSSES[best['loss']]}), {best['test']:.2f} instead of {best['train']:.2f}; the two "
+        f"orders of the measures agree with Spearman's {pairs['test'].corr(pairs['train'], 'spearman'):.2f}."
+    )
 title = f"Which sharpness predicts robust generalisation, {notebook.experiment}"
-texts = typeset.texts(shown.drop(columns=["order", "target"]), columns, title, notes, "section")
+texts = typeset.texts(shown.drop(columns=["order", "target", "apart"]), columns, title, notes, "section")
 texts[".csv"] = frames.frame_text(compared.map(typeset.rounded))
 notebook.write(texts)

@@ -11,6 +11,7 @@ from robust_flatness.analysis import claims, comparison
 from robust_flatness.analysis.correlation import correlate
 from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.folders import repository
+from robust_flatness.measuring.sharpness import OF_LOSSES
 from robust_flatness.tables import aggregate
 
 LATER = repository() / "config" / "later-claims.yaml"
@@ -165,3 +166,31 @@ def test_measures_of_ones_own_are_compared(tables):
     found = {entry.name: entry for entry in comparison.candidates(aggregate.with_differences(models))}
     assert found["mine"].columns == {"rloss": "mine_rloss", "ce": "mine_ce"}
     assert "note" not in found
+
+
+def test_sharpness_on_test_examples_is_a_group_of_its_own(tables):
+    rloss = tables.models["test_rloss_pgd"]
+    measured = with_models(
+        tables, sam_rloss=noise(rloss), test_sam_rloss=rloss, test_mine_ce=-rloss, mine_ce=rloss
+    )
+    models = aggregate.with_differences(measured.models)
+    usual = comparison.compare(models, [], ["spearman"], resamples=199)
+    both = comparison.compare(models, [], ["spearman"], resamples=199, on_test=True)
+    pd.testing.assert_frame_equal(both.iloc[: len(usual)], usual)
+    apart = both.iloc[len(usual) :]
+    assert {*apart["column"]} == {"test_sam_rloss", "test_mine_ce"}
+    assert {*apart["group"]} == {comparison.ON_TEST}
+    assert {*apart["words"]} == {"SAM's sharpness", "mine"}
+    pairs = comparison.of_both_splits(both, comparison.RLOSS, "spearman").set_index("measure")
+    assert pairs.loc["mine", ["train", "test"]].tolist() == pytest.approx([1, -1])
+    assert pairs.loc["sam", "test"] == pytest.approx(1)
+    assert abs(pairs.loc["sam", "train"]) < 0.4
+
+
+def test_sharpness_on_test_examples_counts_in_no_claim(tables, judge):
+    gap = tables.models["test_rerr_pgd"] - tables.models["train_rerr_pgd"]
+    columns = [f"{name}_{loss}" for name in OF_LOSSES if name != "margin" for loss in ("ce", "rloss")]
+    on_test = with_models(tables, **dict.fromkeys([f"test_{name}" for name in columns], gap))
+    assert judge("measures-and-the-gap", on_test) == claims.REPRODUCED
+    on_train = with_models(tables, **dict.fromkeys(columns, gap))
+    assert judge("measures-and-the-gap", on_train) == claims.NOT_REPRODUCED

@@ -69,6 +69,23 @@ def test_a_column_is_what_the_library_returns(checkpoint, dataset):
     }
 
 
+def test_test_examples_may_be_measured_by_fewer_measures(checkpoint, dataset, tmp_path, monkeypatch):
+    (tmp_path / "averages.py").write_text(
+        "from robust_flatness.sharpness import SharpnessResult\n"
+        "def mean(model, x, y, *, loss='ce', batch_size=128, seed=0):\n"
+        "    return SharpnessResult(x.mean().item())\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    chosen = spec(measures="margin,fisher_rao", own={"mean": "averages:mean"}, test_examples=8)
+    every = sharpness(checkpoint, dataset, chosen, seed=0).values
+    fewer = chosen.model_copy(update={"test_measures": ("margin", "mean")})
+    values = sharpness(checkpoint, dataset, fewer, seed=0).values
+    assert values == {name: value for name, value in every.items() if not name.startswith("test_fisher")}
+    assert values["test_mean_ce"] == pytest.approx(dataset.images("test", 8).mean().item())
+    passes = MEASURES["sharpness"].passes
+    assert passes(spec(measures="margin"), 0, 0) < passes(fewer, 0, 0) < passes(chosen, 0, 0)
+
+
 def test_initial_weights_are_drawn_again(checkpoint, dataset):
     values = sharpness(checkpoint, dataset, spec(measures="distance_from_init"), seed=0).values
     assert values["distance_from_init"] == 0
@@ -101,6 +118,9 @@ def test_problems_are_said_before_anything_runs():
     assert any("unknown measure 'fisher'; known are hessian_eigenvalue" in line for line in problems)
     assert sum("cannot name a measure" in line for line in problems) == 2
     assert any("own.fine: 'a.b' given; expected package.module:function" in line for line in problems)
+    problems = [*spec(measures="sam,weight_norm", test_measures="sam,asam,weight_norm").problems(data)]
+    assert len(problems) == 2
+    assert "test_measures: 'asam' is not measured on examples; those that are: sam" in problems[0]
     with pytest.raises(ValueError, match="smaller one first"):
         spec(worst_rho=[0.2, 0.1])
 

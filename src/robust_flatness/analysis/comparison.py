@@ -32,6 +32,8 @@ COEFFICIENTS = ("pearson", "spearman", "kendall", "granulated", "partial")
 
 LOSSES = ("rloss", "ce")
 GROUPS = ("the talk's", "sharpness", "control")
+#: Sharpness on test examples, where it may follow the test loss by construction: shown beside the others.
+ON_TEST = "sharpness on test examples"
 
 
 @dataclass(frozen=True)
@@ -50,16 +52,20 @@ def targets(models: pd.DataFrame) -> list[str]:
     return [RLOSS, GAP, aggregate.robust_error_column(models)]
 
 
-def candidates(models: pd.DataFrame) -> list[Candidate]:
+def candidates(models: pd.DataFrame, on_test: bool = False) -> list[Candidate]:
     """The measures of a table at their main radius: flatness as in the talk, sharpness as it was measured on
-    training examples, one's own (`<name>_ce`, `<name>_rloss`) too, and the controls."""
+    training examples, one's own (`<name>_ce`, `<name>_rloss`) too, and the controls. With `on_test`
+    sharpness alone, as it was measured on test examples."""
     found: dict[str, Candidate] = {}
+    of_sharpness = ON_TEST if on_test else GROUPS[1]
     for column in models.columns:
         known = schema.parse_name(column)
+        if (known.column.stem if known else column).startswith(sharpness.ON_TEST) != on_test:
+            continue
         if known is None:
-            name, _, loss = column.rpartition("_")
-            if loss in LOSSES and not name.startswith(("test_", "setting_")) and has_numbers(models, column):
-                own = Candidate(name, name.replace("_", " "), GROUPS[1], {})
+            name, _, loss = column.removeprefix(sharpness.ON_TEST).rpartition("_")
+            if loss in LOSSES and not name.startswith("setting_") and has_numbers(models, column):
+                own = Candidate(name, name.replace("_", " "), of_sharpness, {})
                 found.setdefault(name, own).columns[loss] = column
             continue
         if known.xi is not None or known.spread or known.best or known.seeds:
@@ -67,17 +73,17 @@ def candidates(models: pd.DataFrame) -> list[Candidate]:
         stem, kind = known.column.stem, known.column.kind
         if column not in CONTROLS and (kind not in ("flatness", "number") or stem in LEFT_OUT):
             continue
-        # On test examples, some of them follow the test loss by construction.
-        if (known.split == "test" and known.column.splits == "both") or stem.startswith("test_"):
+        if known.split == "test" and known.column.splits == "both":
             continue
         if not has_numbers(models, column):
             continue
         loss = "ce" if stem in CLEAN else next((name for name in LOSSES if stem.endswith(f"_{name}")), "")
         name = stem.removesuffix(f"_{loss}") if kind == "flatness" or loss else stem
-        name = column if column in CONTROLS else name
-        group = GROUPS[2] if column in CONTROLS else GROUPS[0 if kind == "flatness" or stem in CLEAN else 1]
+        name = column if column in CONTROLS else name.removeprefix(sharpness.ON_TEST)
+        talks = kind == "flatness" or stem in CLEAN
+        group = GROUPS[2] if column in CONTROLS else GROUPS[0] if talks else of_sharpness
         words = known.words
-        for ending in (" in RLoss", " in CE", ", robust loss", ", clean loss"):
+        for ending in (" in RLoss", " in CE", ", robust loss", ", clean loss", sharpness.WORDS_ON_TEST):
             words = words.replace(ending, "")
         if kind == "flatness" and known.split == "train":
             name += "_train"
@@ -138,9 +144,10 @@ def compare(
     coefficients: Sequence[str] = COEFFICIENTS,
     against: Iterable[str] | None = None,
     resamples: int = RESAMPLES,
+    on_test: bool = False,
 ) -> pd.DataFrame:
     """Every measure's coefficients with every target: a row each, with interval, p-value, numbers of
-    variants and of families.
+    variants and of families. With `on_test` also those of sharpness on test examples, after the others.
 
     Where a large value is meant to be good (the margin), the coefficient's sign is reversed, so that
     positive always means that the measure ranks models as robustness does.
@@ -153,7 +160,8 @@ def compare(
         Families in which one number is varied, for the granulated coefficient.
     """
     rows = []
-    for candidate in candidates(models):
+    apart = candidates(models, on_test=True) if on_test else []
+    for candidate in [*candidates(models), *apart]:
         for loss, column in candidate.columns.items():
             for target in targets(models) if against is None else against:
                 for kind in coefficients:
@@ -185,6 +193,16 @@ def ranked(compared: pd.DataFrame, target: str, coefficient: str) -> list[str]:
     rows = compared[(compared["against"] == target) & (compared["coefficient"] == coefficient)]
     best = rows.groupby("measure")["value"].max().dropna().sort_values(ascending=False, kind="stable")
     return list(best.index)
+
+
+def of_both_splits(compared: pd.DataFrame, target: str, coefficient: str) -> pd.DataFrame:
+    """A measure's coefficient on training examples (`train`) and on test examples (`test`), a row for each
+    measure and loss that has both."""
+    rows = compared[(compared["against"] == target) & (compared["coefficient"] == coefficient)]
+    keys = ["measure", "words", "loss"]
+    train = rows[rows["group"] == GROUPS[1]].set_index(keys)["value"].rename("train")
+    test = rows[rows["group"] == ON_TEST].set_index(keys)["value"].rename("test")
+    return pd.concat([train, test], axis=1, join="inner").dropna().reset_index()
 
 
 @dataclass(frozen=True)

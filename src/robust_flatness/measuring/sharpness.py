@@ -1,6 +1,6 @@
 """Measures of sharpness, margin and capacity other than the paper's, on the clean and the robust loss."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 SIZES = ("small", "large")
 LOSSES = {"ce": "clean loss", "rloss": "robust loss"}
+#: What columns and words of measures on test examples have besides.
+ON_TEST, WORDS_ON_TEST = "test_", ", on test examples"
 
 
 @dataclass(frozen=True)
@@ -139,18 +141,21 @@ def _two(value: tuple[float, ...]) -> tuple[float, ...]:
 
 
 TwoRadii = Annotated[tuple[Positive, ...], BeforeValidator(parse_list), AfterValidator(_two)]
+Names = Literal["all"] | Annotated[tuple[str, ...], BeforeValidator(parse_list)]
 
 
 class SharpnessSpec(MeasureSpec):
     """Sharpness of the last checkpoint on training and, beside it, test examples."""
 
-    measures: Literal["all"] | Annotated[tuple[str, ...], BeforeValidator(parse_list)] = "all"
+    measures: Names = "all"
     own: dict[str, str] = Field(default_factory=dict)
     """Measures of one's own: name -> package.module:function, called as those of the kit are."""
     attack: AttackSpec
     train_examples: Count
     test_examples: Size = 0
     """0: on training examples alone."""
+    test_measures: Names = "all"
+    """Those made on test examples, too."""
     batch_size: Count = 128
     vectors: Count = 20
     """Random vectors of the trace."""
@@ -173,14 +178,24 @@ class SharpnessSpec(MeasureSpec):
         return {"attack": setting.attack(steps=20, restarts=1), "train_examples": min(1000, setting.train)}
 
     def chosen(self) -> list[str]:
-        """The measures asked for, in the order of the tables."""
+        """The kit's measures asked for, in the order of the tables."""
         return [name for name in NAMES if self.measures == "all" or name in self.measures]
+
+    def of_losses(self, split: str) -> list[str]:
+        """The measures of a loss that are made on a split, one's own last."""
+        names = [*(name for name in self.chosen() if name in OF_LOSSES), *self.own]
+        every = split == "train" or self.test_measures == "all"
+        return [name for name in names if every or name in self.test_measures]
 
     def problems(self, data: DataSpec) -> Iterator[str]:
         if self.measures != "all":
             for name in self.measures:
                 if name not in NAMES:
                     yield f"measures: unknown measure {name!r}; known are {', '.join(NAMES)}"
+        for name in () if self.test_measures == "all" else self.test_measures:
+            if name not in self.of_losses("train"):
+                known = ", ".join(self.of_losses("train"))
+                yield f"test_measures: {name!r} is not measured on examples; those that are: {known}"
         for name, function in self.own.items():
             if name in NAMES or not name.isidentifier():
                 yield f"own: {name!r} cannot name a measure; use letters, digits and '_', and a new name"
@@ -203,23 +218,21 @@ def sharpness(
     measured = Measured({f"sharpness_{split}_examples": getattr(spec, f"{split}_examples")
                          for split in splits_of(spec)})  # fmt: skip
     attack = pgd(spec.attack, spec.precision)
-    jobs: dict[str, tuple[Callable, Mapping[str, Any]]] = {
-        name: (getattr(library, OF_LOSSES[name].function), OF_LOSSES[name].options(spec))
-        for name in spec.chosen()
-        if name in OF_LOSSES
-    }
-    jobs |= {name: (imported(path, f"measures.sharpness.own.{name}"), {}) for name, path in spec.own.items()}
+    own = {name: imported(path, f"measures.sharpness.own.{name}") for name, path in spec.own.items()}
     for split in splits_of(spec):
         count = getattr(spec, f"{split}_examples")
         x, y = dataset.images(split, count, device), dataset.labels(split, count, device)
-        for name, (function, options) in told(jobs.items(), "measure of sharpness"):
+        for name in told(spec.of_losses(split), "measure of sharpness"):
+            entry = OF_LOSSES.get(name)
+            function = getattr(library, entry.function) if entry else own[name]
+            options = entry.options(spec) if entry else {}
             for loss in told(LOSSES, "loss"):
                 result = function(
                     checkpoint.model, x, y,
                     loss="ce" if loss == "ce" else attack, batch_size=spec.batch_size,
                     seed=derive_seed(seed, "sharpness"), **options,
                 )  # fmt: skip
-                column = f"{'test_' if split == 'test' else ''}{name}_{loss}"
+                column = f"{ON_TEST if split == 'test' else ''}{name}_{loss}"
                 measured.values[column] = result.value
                 if result.standard_error is not None:
                     measured.values[f"{column}_se"] = result.standard_error
@@ -240,12 +253,15 @@ def _of_weights(checkpoint: "Network", name: str, library: Any) -> float | None:
 def passes(spec: SharpnessSpec, held_out: int, snapshots: int) -> int:
     """Clean and robust loss on both splits."""
     once = attack_passes(spec.attack)
-    each = sum(
-        2 * OF_LOSSES[name].cost(spec) + once * OF_LOSSES[name].attacks(spec)
-        for name in spec.chosen()
-        if name in OF_LOSSES
+    return sum(
+        getattr(spec, f"{split}_examples")
+        * sum(
+            2 * OF_LOSSES[name].cost(spec) + once * OF_LOSSES[name].attacks(spec)
+            for name in spec.of_losses(split)
+            if name in OF_LOSSES
+        )
+        for split in SPLITS
     )
-    return (spec.train_examples + spec.test_examples) * each
 
 
 def _columns() -> Iterator[Column]:
@@ -256,7 +272,7 @@ def _columns() -> Iterator[Column]:
         for loss, words in LOSSES.items():
             stem, text = f"{name}_{loss}", f"{entry.words}, {words}"
             yield Column(stem, text, direction=way, spread=True)
-            yield Column(f"test_{stem}", f"{text}, on test examples", direction=way, spread=True)
+            yield Column(ON_TEST + stem, text + WORDS_ON_TEST, direction=way, spread=True)
     for name, words in OF_WEIGHTS.items():
         yield Column(name, words)
     for split in SPLITS:

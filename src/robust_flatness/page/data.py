@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from robust_flatness.analysis.comparison import ON_TEST
 from robust_flatness.plotting import looks
 from robust_flatness.plotting.layer import Layer
 from robust_flatness.plotting.notebook import Notebook
@@ -185,11 +186,12 @@ def _claims(rows: list[dict[str, str]], columns: list[str]) -> list[dict[str, An
 
 def _comparison(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
     """Spearman's correlation of each measure with test RLoss, on the robust and on the clean loss; the
-    measure whose better one is highest comes first."""
+    measure whose better one is highest comes first. Sharpness is that on training examples."""
     found, best = [], {}
     for row in rows:
         value = _number(row["value"])
-        if value is None or (row["coefficient"], row["against"]) != ("spearman", RLOSS):
+        wanted = (row["coefficient"], row["against"]) == ("spearman", RLOSS)
+        if value is None or not wanted or row["group"] == ON_TEST:
             continue
         best[row["words"]] = max(value, best.get(row["words"], -1))
         ends = {end: _number(row[end]) for end in ("low", "high")}
