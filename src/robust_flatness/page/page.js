@@ -120,6 +120,7 @@ async function drawScatter() {
       const e = layer.encoding;
       for (const axis of ["x", "y"]) e[axis].scale = { domain: range(axis), nice: true, zero: false };
       if (e.x.title !== undefined) { e.x.title = title(state.x); e.y.title = title(state.y); }
+      for (const line of e.tooltip ?? []) if (line.field === "x" || line.field === "y") line.title = words(state[line.field]);
       for (const channel of [e.color, e.fill?.condition ?? e.fill]) {
         if (channel?.scale?.range) channel.scale.range = channel.scale.range.map(shade);
       }

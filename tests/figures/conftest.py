@@ -1,0 +1,41 @@
+"""A made-up experiment and its page."""
+
+from pathlib import Path
+
+import pytest
+import synthetic
+
+from robust_flatness.page import build
+from robust_flatness.plotting.notebook import Notebook
+
+X, Y = "avg_flatness_rloss", "test_rloss_pgd"
+
+
+@pytest.fixture(scope="module")
+def notebook(tmp_path_factory) -> Notebook:
+    """A made-up experiment with tables of claims and correlations."""
+    folder = tmp_path_factory.mktemp("page")
+    synthetic.write(folder / "results/synthetic", seeds=2)
+    tables = folder / "paper_tables/synthetic"
+    tables.mkdir(parents=True)
+    (tables / "claims.csv").write_text(
+        "claim,verdict,statistic,value,low,high,n,published,outcome,decides,note,statement,rule\n"
+        "flat-is-robust,reproduced,Pearson,0.8,0.6,0.9,74,0.85,holds,yes,,A </script> is flat.,Positive.\n"
+        "rerr-kink,not testable,slope,,,,0,,not testable,yes,too few,It bends.,A hinge.\n"
+    )
+    (tables / "sharpness_comparison.csv").write_text(
+        "measure,words,group,loss,column,against,coefficient,value,low,high\n"
+        f"weight_norm,norm,control,,weight_norm,{Y},spearman,-0.9,-1,-0.8\n"
+        f"{X},flatness,the talk's,ce,avg_flatness_ce,{Y},spearman,0.1,-0.2,0.4\n"
+        f"{X},flatness,the talk's,rloss,{X},{Y},spearman,0.8,0.6,0.9\n"
+        f"{X},flatness,the talk's,rloss,{X},{Y},pearson,0.7,0.5,0.8\n"
+        f"sam,SAM,sharpness,rloss,sam_rloss,{Y},spearman,0.3,0.1,0.5\n"
+    )
+    return Notebook("index", folder / "results/synthetic")
+
+
+@pytest.fixture(scope="module")
+def page(notebook, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("report") / "index.html"
+    build.write_page(notebook, path)
+    return path

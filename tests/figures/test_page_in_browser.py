@@ -1,0 +1,407 @@
+"""How the page behaves in a browser: what is shown is what Python reads from the tables."""
+
+import math
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from robust_flatness.page.data import page_data
+from robust_flatness.tables import schema
+
+pytestmark = pytest.mark.page
+
+X, Y = "avg_flatness_rloss", "test_rloss_pgd"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium; a missing one is an error here, for without it nothing is tested."""
+    from playwright.sync_api import sync_playwright
+
+    found = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
+    path = next((name for name in found if name), None)
+    options = ["--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    options += ["--no-first-run", "--disable-sync", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=options)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser, page):
+    """The page in a tab of its own, with what it said and asked for."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    tab = context.new_page()
+    tab.said, tab.asked = [], []
+    tab.on("console", lambda message: tab.said.append(f"{message.type}: {message.text}"))
+    tab.on("pageerror", lambda error: tab.said.append(f"error: {error}"))
+    tab.on("request", lambda request: tab.asked.append(request.url))
+    tab.goto(page.as_uri())
+    tab.wait_for_selector("body[data-ready=yes]", timeout=20_000)
+    yield tab
+    context.close()
+
+
+def test_loads_without_errors_and_without_the_network(opened):
+    assert not [line for line in opened.said if line.startswith("error")]
+    assert not [url for url in opened.asked if not url.startswith(("file:", "data:", "blob:"))]
+    assert opened.locator("#scatter svg path").count() >= 74
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 1280
+
+
+def test_first_picture_within_two_seconds(browser, page):
+    """From navigation to the first frame with all points; the fastest of three loads, for other work on the
+    machine may slow one."""
+    times = []
+    for _ in range(3):
+        context = browser.new_context(viewport={"width": 1280, "height": 900})
+        context.add_init_script("""
+            const look = () => document.querySelectorAll("#scatter svg .mark-symbol path").length >= 74
+              ? (window.firstPicture = performance.now()) : requestAnimationFrame(look);
+            requestAnimationFrame(look);
+        """)
+        tab = context.new_page()
+        tab.goto(page.as_uri())
+        times.append(tab.wait_for_function("window.firstPicture", timeout=20_000).json_value())
+        context.close()
+    assert min(times) < 2000, times
+
+
+def test_every_measure_compared_is_drawn(opened):
+    marks = opened.locator("#comparison-chart svg .mark-symbol path")
+    assert marks.count() == 4
+    colors = {marks.nth(i).get_attribute("stroke") for i in range(4)}
+    assert len(colors) == 3
+    assert "transparent" not in colors
+
+
+def axis_titles(tab) -> str:
+    return " ".join(tab.locator("#scatter svg .role-axis-title").all_text_contents())
+
+
+def test_pickers_change_the_axes(opened):
+    opened.select_option("#pick-x", "worst_flatness_rloss")
+    opened.select_option("#pick-y", "test_rerr_pgd")
+    opened.wait_for_function("document.querySelector('#scatter').textContent.includes('worst-case')")
+    assert "RErr, PGD" in axis_titles(opened)
+    assert "worst-case flatness in RLoss" in opened.inner_text("#selection thead")
+
+
+def shown_coefficients(tab) -> tuple[int, float, float]:
+    cells = tab.locator("#coefficients tbody tr").first.locator("td").all_inner_texts()
+    return int(cells[1]), float(cells[2].split()[0]), float(cells[3].split()[0])
+
+
+def brush(tab) -> None:
+    box = tab.locator("#scatter svg").bounding_box()
+    tab.mouse.move(box["x"] + 90, box["y"] + 60)
+    tab.mouse.down()
+    tab.mouse.move(box["x"] + 420, box["y"] + 380, steps=8)
+    tab.mouse.up()
+    tab.wait_for_timeout(500)
+
+
+def test_a_brush_selects_what_python_selects(opened, notebook):
+    brush(opened)
+    names = opened.locator("#selection tbody td:first-child").all_inner_texts()
+    assert 3 < len(names) < 74
+    chosen = notebook.ours.variants[notebook.ours.variants["label"].isin(names)]
+    x, y = chosen[X].to_numpy(), chosen[Y].to_numpy()
+    n, pearson, spearman = shown_coefficients(opened)
+    assert n == len(names) == len(chosen)
+    assert pearson == pytest.approx(scipy.stats.pearsonr(x, y).statistic, abs=0.006)
+    assert spearman == pytest.approx(scipy.stats.spearmanr(x, y).statistic, abs=0.006)
+    interval = opened.locator("#coefficients tbody td").nth(2).inner_text()
+    low, high = map(float, re.search(r"\[(.*), (.*)\]", interval).groups())
+    expected = np.tanh(math.atanh(pearson) + np.array([-1.96, 1.96]) / math.sqrt(n - 3))
+    assert (low, high) == pytest.approx(tuple(expected), abs=0.02)
+
+
+def test_families_select_by_keyboard(opened, notebook):
+    opened.locator("#families button", has_text="Label noise").focus()
+    opened.keyboard.press("Enter")
+    opened.locator("#families button", has_text="Weight decay").focus()
+    opened.keyboard.press("Space")
+    chosen = notebook.ours.variants[notebook.ours.variants["family"].isin(["label-noise", "weight-decay"])]
+    n, _, spearman = shown_coefficients(opened)
+    assert n == len(chosen)
+    assert spearman == pytest.approx(scipy.stats.spearmanr(chosen[X], chosen[Y]).statistic, abs=0.006)
+    assert "Label noise" in opened.inner_text("#curves-legend")
+    marks = opened.locator("#scatter svg .mark-symbol path")
+    opened.wait_for_function(
+        "document.querySelectorAll('#scatter svg .mark-symbol path[opacity=\"0.15\"]').length > 0"
+    )
+    bright = [i for i in range(marks.count()) if marks.nth(i).get_attribute("opacity") == "0.95"]
+    assert len(bright) == len(chosen)
+
+
+def test_printed_numbers_can_be_shown_beside_ours(opened):
+    opened.check("#show-paper")
+    opened.wait_for_function("document.querySelectorAll('#coefficients tbody tr').length === 2")
+    assert "printed in the paper" in opened.inner_text("#coefficients")
+
+
+def test_a_claim_leads_to_its_plot(opened):
+    opened.select_option("#pick-x", "worst_flatness_rloss")
+    opened.locator("#claims details").first.locator("summary").click()
+    opened.locator("#claims a").first.click()
+    opened.wait_for_function(f"document.querySelector('#pick-x').value === '{X}'")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_fits_a_phone(browser, page, scheme):
+    context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme=scheme)
+    tab = context.new_page()
+    tab.goto(page.as_uri())
+    tab.wait_for_selector("body[data-ready=yes]", timeout=20_000)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    background = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (background == "rgb(255, 255, 255)") == (scheme == "light")
+    context.close()
+
+
+def tooltip(tab) -> dict[str, str]:
+    """What is said of the mark that is pointed at: title -> text."""
+    tab.wait_for_selector("#vg-tooltip-element.visible", timeout=3000)
+    cells = tab.locator("#vg-tooltip-element td").all_inner_texts()
+    return {key.rstrip(":"): value for key, value in zip(cells[::2], cells[1::2], strict=True)}
+
+
+def point_at(tab, mark) -> dict[str, str]:
+    """The tooltip of a mark, the pointer coming from elsewhere."""
+    mark.scroll_into_view_if_needed()
+    box = mark.bounding_box()
+    tab.mouse.move(2, 2)
+    tab.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    return tooltip(tab)
+
+
+def lonely(frame, x: str, y: str, count: int):
+    """The rows whose points lie farthest from all others, which nothing covers."""
+    points = frame[[x, y]].to_numpy(float)
+    points = (points - points.min(0)) / np.ptp(points, 0)
+    distances = np.linalg.norm(points[:, None] - points[None], axis=2)
+    np.fill_diagonal(distances, np.inf)
+    return frame.iloc[np.argsort(-distances.min(1))[:count]]
+
+
+def test_a_mark_that_is_pointed_at_tells_its_values_and_settings(opened, notebook):
+    models = page_data(notebook, Path("none"))["models"]
+    settings = {model["variant"]: model["settings"] for model in models if model["layer"] == "ours"}
+    for _, row in lonely(notebook.ours.variants, X, Y, 5).iterrows():
+        told = point_at(
+            opened, opened.locator(f"#scatter svg .mark-symbol path[aria-label='{row['label']}']")
+        )
+        assert told["variant"] == row["label"]
+        assert told["numbers"] == "synthetic"
+        for column in (X, Y):
+            assert float(told[schema.describe(column)]) == pytest.approx(row[column], abs=6e-4)
+        assert told["applied"] == (settings[row["variant"]] or "as in the paper")
+    opened.mouse.move(2, 2)
+    opened.wait_for_selector("#vg-tooltip-element:not(.visible)", state="attached")
+
+
+def test_tooltips_name_the_axes_that_were_picked(opened, notebook):
+    x, y = "worst_flatness_ce", "train_rloss_pgd"
+    opened.select_option("#pick-x", x)
+    opened.select_option("#pick-y", y)
+    opened.wait_for_function("document.querySelector('#scatter').textContent.includes('worst-case')")
+    ((_, row),) = lonely(notebook.ours.variants, x, y, 1).iterrows()
+    told = point_at(opened, opened.locator(f"#scatter svg .mark-symbol path[aria-label='{row['label']}']"))
+    for column in (x, y):
+        assert float(told[schema.describe(column)]) == pytest.approx(row[column], abs=6e-4)
+
+
+def test_the_comparison_tells_its_intervals(opened):
+    told = point_at(opened, opened.locator("#comparison-chart svg .mark-symbol path").first)
+    assert told == {"measure": "flatness", "Spearman": "0.80", "95 % from": "0.60", "to": "0.90"}
+
+
+@pytest.fixture(scope="module")
+def labels(notebook):
+    """How variants are called: slug -> short name."""
+    return page_data(notebook, Path("none"))["labels"]
+
+
+@pytest.fixture
+def snapshots(notebook):
+    """The snapshots on the paths, which leave out the first: variant -> rows in order."""
+    series = notebook.ours.series.sort_values("normalised_epoch")
+    return {slug: rows.iloc[1:] for slug, rows in series.groupby("variant")}
+
+
+def described(tab, marks: str) -> list[dict[str, str]]:
+    """What marks say of themselves to a screen reader: title -> text."""
+    labels = tab.locator(marks).evaluate_all("(all) => all.map((mark) => mark.getAttribute('aria-label'))")
+    return [dict(part.split(": ", 1) for part in label.split("; ")) for label in labels]
+
+
+def agrees(told: dict[str, str], row) -> None:
+    """What is said of a snapshot is what the table has, rounded."""
+    assert float(told["share of the training"]) == pytest.approx(row["normalised_epoch"], abs=0.006)
+    assert float(told["test RLoss"]) == pytest.approx(row["test_rloss_pgd"], abs=6e-4)
+    assert float(told["flatness"]) == pytest.approx(row["avg_flatness_rloss"], abs=6e-4)
+
+
+def check_paths(tab, snapshots, labels, share: float, slugs=None) -> None:
+    """The paths show the snapshots up to `share` of the training, and the last of these stand out."""
+    until = {slug: rows[rows["normalised_epoch"] <= share + 1e-9] for slug, rows in snapshots.items()}
+    until = {slug: rows for slug, rows in until.items() if len(rows) and (slugs is None or slug in slugs)}
+    dots = sum(map(len, until.values()))
+    tab.wait_for_function(
+        f"document.querySelectorAll('#paths-chart svg .mark-symbol path').length === {dots + len(until)}",
+        timeout=5000,
+    )
+    found = {mark["variant"]: mark for mark in described(tab, "#paths-chart .layer_2_marks path")}
+    assert found.keys() == {labels[slug] for slug in until}
+    for slug, rows in until.items():
+        agrees(found[labels[slug]], rows.iloc[-1])
+
+
+def test_the_slider_shows_the_paths_up_to_its_share(opened, snapshots, labels):
+    slider = opened.locator("#time")
+    check_paths(opened, snapshots, labels, 1)
+    for share in (35, 60, 100):
+        slider.fill(str(share))
+        assert opened.inner_text("#time-shown") == f"{share} %"
+        check_paths(opened, snapshots, labels, share / 100)
+    slider.focus()
+    opened.keyboard.press("ArrowLeft")
+    assert opened.inner_text("#time-shown") == "99 %"
+    opened.keyboard.press("Home")
+    assert opened.inner_text("#time-shown") == "0 %"
+    check_paths(opened, snapshots, labels, 0)
+
+
+def test_a_dot_of_a_path_tells_its_snapshot(opened, snapshots, labels):
+    opened.locator("#time").fill("60")
+    check_paths(opened, snapshots, labels, 0.6)
+    last = {slug: rows[rows["normalised_epoch"] <= 0.6].iloc[-1] for slug, rows in snapshots.items()}
+    marks = opened.locator("#paths-chart svg .mark-symbol").last.locator("path")
+    told = [point_at(opened, marks.nth(i)) for i in range(marks.count())]
+    by_label = {line["variant"]: line for line in told}
+    assert len(by_label) > 0.7 * len(last)  # some lie on others
+    for slug, row in last.items():
+        if labels[slug] in by_label:
+            agrees(by_label[labels[slug]], row)
+
+
+def test_paths_play_to_the_end_and_can_be_stopped(opened, snapshots, labels):
+    opened.click("#play")
+    assert opened.inner_text("#play") == "Stop"
+    opened.wait_for_function(
+        "document.querySelector('#time').value >= 25 && document.querySelector('#time').value < 90"
+    )
+    opened.click("#play")
+    assert opened.inner_text("#play") == "Play"
+    share = int(opened.input_value("#time"))
+    assert 25 <= share < 100
+    opened.wait_for_timeout(600)
+    assert int(opened.input_value("#time")) == share
+    check_paths(opened, snapshots, labels, share / 100)
+    opened.locator("#play").focus()
+    opened.keyboard.press("Enter")
+    opened.wait_for_function("document.querySelector('#play').textContent === 'Play'", timeout=20_000)
+    assert opened.inner_text("#time-shown") == "100 %"
+    check_paths(opened, snapshots, labels, 1)
+
+
+def test_table_curves_and_paths_follow_a_brush_until_it_is_cleared(opened, notebook, snapshots, labels):
+    everything = notebook.ours.variants.set_index("label")
+    brush(opened)
+    rows = opened.locator("#selection tbody tr").all_inner_texts()
+    cells = {name: values for name, *values in (row.split("\t") for row in rows)}
+    assert 3 < len(cells) < len(everything)
+    for name, values in cells.items():
+        assert [*map(float, values)] == pytest.approx([*everything.loc[name, [X, Y]]], abs=6e-4)
+    assert [float(y) for _, y in cells.values()] == sorted(float(y) for _, y in cells.values())
+    slugs = {*everything.loc[list(cells), "variant"]}
+    check_paths(opened, snapshots, labels, 1, slugs)
+    drawn = opened.locator("#curves-legend span").all_inner_texts()
+    assert 0 < len(drawn) <= 8
+    assert {*drawn} <= {labels[slug] for slug in slugs}
+    opened.click("#clear")
+    opened.wait_for_function(
+        f"document.querySelectorAll('#selection tbody tr').length === {len(everything)}", timeout=5000
+    )
+    check_paths(opened, snapshots, labels, 1)
+    assert "Nothing is selected" in opened.inner_text("#curves-note")
+
+
+def test_curves_show_the_selected_quantity(opened, notebook, labels):
+    opened.select_option("#pick-curve", "rerr")
+    opened.wait_for_function("document.querySelector('#curves-chart').textContent.includes('RErr (%)')")
+    told = described(opened, "#curves-chart .mark-symbol path")
+    found = [
+        (float(line["share of the training"]), float(line["on test images"]))
+        for line in told
+        if line["variant"] == labels["at"]
+    ]
+    history = notebook.ours.history
+    expected = history[(history["variant"] == "at") & history["test_rerr"].notna()]
+    assert np.allclose(found, expected[["normalised_epoch", "test_rerr"]], atol=6e-4)
+
+
+def test_every_control_is_reached_and_seen_by_keyboard(opened):
+    """With the tabulator alone, in the order of the page, each with an outline."""
+    opened.evaluate("document.querySelectorAll('details').forEach((entry) => { entry.open = true; })")
+    wanted = opened.evaluate(
+        """[...document.querySelectorAll('a, select, input, button, summary, [tabindex]')]
+           .filter((e) => e.checkVisibility()).length"""
+    )
+    seen = []
+    for _ in range(wanted):
+        opened.keyboard.press("Tab")
+        seen.append(
+            opened.evaluate(
+                """(() => { const e = document.activeElement, style = getComputedStyle(e);
+                return [e.id || e.textContent.trim() || e.getAttribute('aria-label'), style.outlineStyle,
+                  parseFloat(style.outlineWidth), e.getBoundingClientRect().top + scrollY]; })()"""
+            )
+        )
+    names = [name for name, *_ in seen]
+    assert {"pick-x", "pick-y", "show-ours", "show-paper", "clear", "pick-curve", "play", "time"} <= {*names}
+    assert {"pick-direction", "Models", "Label noise", "See it in the plot"} <= {*names}
+    assert all(style != "none" and width >= 2 for _, style, width, _ in seen)
+    sections = [names.index(name) for name in ("pick-x", "pick-curve", "play", "pick-direction")]
+    assert sections == sorted(sections)
+
+
+#: Contrast of every text with what lies behind it, and the text.
+CONTRASTS = r"""(() => {
+  const linear = (v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  const light = (color) => { const [r, g, b] = color.match(/[\d.]+/g).map((v) => linear(v / 255));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  const behind = (e) => {
+    const color = getComputedStyle(e).backgroundColor;
+    return /, 0\)$/.test(color) ? behind(e.parentElement) : color;
+  };
+  const texts = [...document.querySelectorAll("h1, h2, p, a, label, button, td, th, summary, .role-axis text")];
+  const shown = texts.filter((e) => e.checkVisibility() && e.textContent.trim());
+  return shown.map((e) => {
+    const style = getComputedStyle(e), color = e.tagName === "text" ? style.fill : style.color;
+    const [a, b] = [light(color), light(behind(e))];
+    return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), e.textContent.trim().slice(0, 40)];
+  });
+})()"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_words_stand_out_in_both_schemes(opened, scheme):
+    """At least 4.5 to 1, as WCAG 2.1 asks (1.4.3), after a change of the scheme while the page is open; so do
+    tooltips."""
+    opened.emulate_media(color_scheme="light" if scheme == "dark" else "dark")
+    opened.emulate_media(color_scheme=scheme)
+    baseline = {"light": "#000000", "dark": "#ffffff"}[scheme]
+    opened.wait_for_selector(f"#scatter svg .mark-symbol path[fill='{baseline}']")
+    point_at(opened, opened.locator("#comparison-chart svg .mark-symbol path").first)
+    contrasts = opened.evaluate(CONTRASTS)
+    assert len(contrasts) > 100
+    assert "95 % from" in {text.rstrip(":") for _, text in contrasts}
+    assert not [(round(ratio, 2), text) for ratio, text in contrasts if ratio < 4.5]
