@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import synthetic
 
@@ -16,6 +17,11 @@ def notebook(tmp_path_factory) -> Notebook:
     """A made-up experiment with tables of claims and correlations."""
     folder = tmp_path_factory.mktemp("page")
     synthetic.write(folder / "results/synthetic", seeds=2)
+    models = pd.read_csv(folder / "results/synthetic/models.csv")
+    models["setting_steps"] = 1 + models["variant"].rank(
+        method="dense"
+    )  # so that each has a setting of its own
+    models.to_csv(folder / "results/synthetic/models.csv", index=False)
     tables = folder / "paper_tables/synthetic"
     tables.mkdir(parents=True)
     (tables / "claims.csv").write_text(

@@ -192,8 +192,6 @@ def lonely(frame, x: str, y: str, count: int):
 
 
 def test_a_mark_that_is_pointed_at_tells_its_values_and_settings(opened, notebook):
-    models = page_data(notebook, Path("none"))["models"]
-    settings = {model["variant"]: model["settings"] for model in models if model["layer"] == "ours"}
     for _, row in lonely(notebook.ours.variants, X, Y, 5).iterrows():
         told = point_at(
             opened, opened.locator(f"#scatter svg .mark-symbol path[aria-label='{row['label']}']")
@@ -202,7 +200,8 @@ def test_a_mark_that_is_pointed_at_tells_its_values_and_settings(opened, noteboo
         assert told["numbers"] == "synthetic"
         for column in (X, Y):
             assert float(told[schema.describe(column)]) == pytest.approx(row[column], abs=6e-4)
-        assert told["applied"] == (settings[row["variant"]] or "as in the paper")
+        steps = f"steps {row['setting_steps']:g}"
+        assert told["applied"] == ("the baseline" if row["variant"] == "at" else steps)
     opened.mouse.move(2, 2)
     opened.wait_for_selector("#vg-tooltip-element:not(.visible)", state="attached")
 
@@ -382,8 +381,8 @@ CONTRASTS = r"""(() => {
     const color = getComputedStyle(e).backgroundColor;
     return /, 0\)$/.test(color) ? behind(e.parentElement) : color;
   };
-  const texts = [...document.querySelectorAll("h1, h2, p, a, label, button, td, th, summary, .role-axis text")];
-  const shown = texts.filter((e) => e.checkVisibility() && e.textContent.trim());
+  const texts = "h1, h2, p, a, label, button, td, th, summary, .role-axis text";
+  const shown = [...document.querySelectorAll(texts)].filter((e) => e.checkVisibility() && e.textContent);
   return shown.map((e) => {
     const style = getComputedStyle(e), color = e.tagName === "text" ? style.fill : style.color;
     const [a, b] = [light(color), light(behind(e))];
