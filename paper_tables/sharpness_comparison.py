@@ -74,13 +74,13 @@ if against:
     notes.append(f"Spearman's of average-case flatness in RLoss with test RLoss, signs left out: {told}.")
 pairs = comparison.of_both_splits(compared, comparison.RLOSS, "spearman")
 if len(pairs):
-    higher = (pairs["test"] > pairs["train"]).sum()
-    best = pairs.loc[pairs["test"].idxmax()]
+    train, test = pairs["train"], pairs["test"]
+    best = pairs.loc[test.idxmax()]
     notes.append(
-        f"Sharpness on test examples instead of training ones: Spearman's with test RLoss is higher for {higher} "
-        f"of {len(pairs)} measures, in the mean by {(pairs['test'] - pairs['train']).mean():.2f}; highest is "
-        f"{best['words']} ({LOSSES[best['loss']]}), {best['test']:.2f} instead of {best['train']:.2f}; the two "
-        f"orders of the measures agree with Spearman's {pairs['test'].corr(pairs['train'], 'spearman'):.2f}."
+        "Sharpness on test examples instead of training ones: Spearman's with test RLoss is higher for "
+        f"{(test > train).sum()} of {len(pairs)} measures, on average by {(test - train).mean():.2f}; the "
+        f"highest is {best['words']} ({LOSSES[best['loss']]}), {best['test']:.2f} instead of "
+        f"{best['train']:.2f}; the two orders agree with Spearman's {train.corr(test, 'spearman'):.2f}."
     )
 title = f"Which sharpness predicts robust generalisation, {notebook.experiment}"
 texts = typeset.texts(shown.drop(columns=["order", "target", "apart"]), columns, title, notes, "section")
