@@ -86,6 +86,12 @@ class Finder:
     def find_spec(self, name, path=None, target=None):
         if MOMENT in (f"import {name}", f"from {name}"):
             interrupt()
+        if MOMENT == "class" and name == "torch":
+            type("Made", (), {"by": Turning()})
+
+class Turning:  # Python makes RuntimeError of what is raised there
+    def __set_name__(self, owner, name):
+        interrupt()
 
 def watch(frame, event, argument):
     if MOMENT == f"def {frame.f_code.co_name}" and "robust_flatness" in frame.f_code.co_filename:
@@ -715,7 +721,9 @@ def test_an_interrupted_run_goes_on(run, own, monkeypatch):
     assert (own / "mine.json").read_bytes() == (own / "whole.json").read_bytes()
 
 
-@pytest.mark.parametrize("moment", ["import torch", "from robust_flatness.cli", "def measure", "at the end"])
+@pytest.mark.parametrize(
+    "moment", ["import torch", "from robust_flatness.cli", "class", "def measure", "at the end"]
+)
 def test_ctrl_c_ends_with_one_line_at_any_moment(own, moment):
     """The process interrupts itself: when it imports the command line or torch, measures, or has ended."""
     (own / "sitecustomize.py").write_text(f"MOMENT = {moment!r}\n" + INTERRUPTING)

@@ -18,15 +18,25 @@ INTERRUPTED = 130
 def main() -> None:
     """Run the command of `sys.argv` in the server named in the environment, or else here. Interrupted, it
     ends with one line and status 130."""
+    pressed = []
     try:
-        status = _run()
-    except KeyboardInterrupt:  # the server's job has got it, too
-        status = INTERRUPTED
-    import signal
+        import signal
 
+        def interrupt(*_: object) -> None:
+            pressed.append(True)
+            raise KeyboardInterrupt
+
+        if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+            signal.signal(signal.SIGINT, interrupt)
+        status = _run()
+    except BaseException as error:  # Python makes another error of Ctrl-C within some imports
+        if not pressed and not isinstance(error, KeyboardInterrupt):
+            raise
+        status = INTERRUPTED
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left is the end of the interpreter
-    if status == INTERRUPTED:
+    if status and (pressed or status == INTERRUPTED):
         print("interrupted", file=sys.stderr)
+        status = INTERRUPTED
     sys.exit(status)
 
 
