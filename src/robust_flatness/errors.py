@@ -31,6 +31,10 @@ class NonFiniteError(ConfigError):
     """A network that gives NaN or infinite logits; the message names the examples and where."""
 
 
+class UndefinedError(ConfigError):
+    """A measure that is not defined for a network; the message says why."""
+
+
 class MeasurementWarning(UserWarning):
     """Something about the model or the data that makes a number mislead."""
 

@@ -3,15 +3,17 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from robust_flatness import sharpness as library
 from robust_flatness.attacks import PGD
 from robust_flatness.config import DataSpec, ModelSpec
 from robust_flatness.data import Dataset
+from robust_flatness.errors import UndefinedError, noted_warnings
 from robust_flatness.measuring.registry import MEASURES
 from robust_flatness.measuring.sharpness import NAMES, OF_WEIGHTS, SharpnessSpec, sharpness
 from robust_flatness.models import build_model
-from robust_flatness.models.checkpoint import Checkpoint, Metadata
+from robust_flatness.models.checkpoint import Checkpoint, Metadata, Network
 from robust_flatness.seeding import derive_seed, generator
 from robust_flatness.tables.schema import parse_name
 
@@ -84,6 +86,29 @@ def test_test_examples_may_be_measured_by_fewer_measures(checkpoint, dataset, tm
     assert values["test_mean_ce"] == pytest.approx(dataset.images("test", 8).mean().item())
     passes = MEASURES["sharpness"].passes
     assert passes(spec(measures="margin"), 0, 0) < passes(fewer, 0, 0) < passes(chosen, 0, 0)
+
+
+class Vector(nn.Module):
+    """A network without a matrix, or a linear layer at its end."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(63))
+
+    def forward(self, x):
+        return (x.flatten(1)[:, :63] * self.scale).view(len(x), 3, 21).sum(2)
+
+
+def test_what_is_not_defined_for_a_network_is_left_out_of_all_and_an_error_by_name(dataset):
+    network, undefined = Network(Vector(), "own"), ("relative_flatness", "spectral_product")
+    with noted_warnings(show=False) as notes:
+        values = sharpness(network, dataset, spec(), seed=0).values
+    assert {note.partition(":")[0] for note in notes} == {*undefined}
+    measured = {name.removesuffix("_ce") for name in values if name.endswith("_ce")}
+    assert measured == {*NAMES} - {*undefined, *OF_WEIGHTS}
+    for name in undefined:
+        with pytest.raises(UndefinedError, match="model: "):
+            sharpness(network, dataset, spec(measures=name), seed=0)
 
 
 def test_initial_weights_are_drawn_again(checkpoint, dataset):

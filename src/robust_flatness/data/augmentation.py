@@ -11,6 +11,7 @@ from torch import Tensor
 
 from robust_flatness.config import AugmentationSpec
 from robust_flatness.data.autoaugment import LEVELS, apply_policy
+from robust_flatness.errors import ConfigError
 
 
 def augment(
@@ -100,12 +101,12 @@ def autoaugment(x: Tensor, generator: torch.Generator, fill: Sequence[float]) ->
 
     Raises
     ------
-    ValueError
+    ConfigError
         If the images have neither 1 nor 3 channels.
     """
     channels = x.shape[1]
     if channels not in (1, 3):
-        raise ValueError(f"AutoAugment needs images of 1 or 3 channels, these have {channels}")
+        raise ConfigError(f"AutoAugment needs images of 1 or 3 channels, these have {channels}")
     filled = (channel_values(x, fill).flatten() * LEVELS).round().expand(3)
     levels = (x * LEVELS).round().expand(-1, 3, -1, -1)
     images = apply_policy(levels, filled, generator) / LEVELS

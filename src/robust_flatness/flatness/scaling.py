@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from robust_flatness.errors import ConfigError
 from robust_flatness.models.checkpoint import load_checkpoint, save_checkpoint
 from robust_flatness.models.loading import without_normalisation
 
@@ -37,7 +38,7 @@ def scale_convolutions(model: nn.Module, s: float) -> nn.Module:
     convolutions = [name for name, module in model.named_modules() if isinstance(module, CONVOLUTIONS)]
     bare = sorted(set(convolutions) - _normalised(model))
     if bare:
-        raise ValueError(f"model: no batch norm after the convolution {bare[0]}; its outputs would change")
+        raise ConfigError(f"model: no batch norm after the convolution {bare[0]}; its outputs would change")
     scaled = copy.deepcopy(model)
     with torch.no_grad():
         for name in convolutions:

@@ -1,5 +1,7 @@
 """Measures of sharpness, margin and capacity other than the paper's, on the clean and the robust loss."""
 
+import contextlib
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ from robust_flatness.config.kinds import imported
 from robust_flatness.config.measures import AttackSpec, MeasureSpec, Setting
 from robust_flatness.config.values import Count, Positive, Precision, Size, parse_list
 from robust_flatness.config.variants import BASELINE
+from robust_flatness.errors import MeasurementWarning, UndefinedError
 from robust_flatness.measuring.base import SPLITS, Measure, Measured, pgd, splits_of
 from robust_flatness.measuring.cost import attack_passes
 from robust_flatness.progress import told
@@ -227,20 +230,34 @@ def sharpness(
             function = getattr(library, entry.function) if entry else own[name]
             options = entry.options(spec) if entry else {}
             for loss in told(LOSSES, "loss"):
-                result = function(
-                    checkpoint.model, x, y,
-                    loss="ce" if loss == "ce" else attack, batch_size=spec.batch_size,
-                    seed=derive_seed(seed, "sharpness"), **options,
-                )  # fmt: skip
-                column = f"{ON_TEST if split == 'test' else ''}{name}_{loss}"
-                measured.values[column] = result.value
-                if result.standard_error is not None:
-                    measured.values[f"{column}_se"] = result.standard_error
+                with left_out_of(spec, name):
+                    result = function(
+                        checkpoint.model, x, y,
+                        loss="ce" if loss == "ce" else attack, batch_size=spec.batch_size,
+                        seed=derive_seed(seed, "sharpness"), **options,
+                    )  # fmt: skip
+                    column = f"{ON_TEST if split == 'test' else ''}{name}_{loss}"
+                    measured.values[column] = result.value
+                    if result.standard_error is not None:
+                        measured.values[f"{column}_se"] = result.standard_error
     for name in set(spec.chosen()) & OF_WEIGHTS.keys():
-        value = _of_weights(checkpoint, name, library)
-        if value is not None:
-            measured.values[name] = value
+        with left_out_of(spec, name):
+            value = _of_weights(checkpoint, name, library)
+            if value is not None:
+                measured.values[name] = value
     return measured
+
+
+@contextlib.contextmanager
+def left_out_of(spec: SharpnessSpec, name: str) -> Iterator[None]:
+    """Where all measures are asked for, one that is not defined for the network is left out, with a warning;
+    one that is asked for by name is an error."""
+    try:
+        yield
+    except UndefinedError as error:
+        if spec.measures != "all":
+            raise
+        warnings.warn(f"{name}: not measured; {error}", MeasurementWarning, stacklevel=3)
 
 
 def _of_weights(checkpoint: "Network", name: str, library: Any) -> float | None:

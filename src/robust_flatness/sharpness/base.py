@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_flatness.attacks.pgd import PGD, batches, cross_entropy, random_start
-from robust_flatness.errors import ConfigError
+from robust_flatness.errors import UndefinedError
 from robust_flatness.flatness.neighborhood import perturbed_parameters, real_parts
 from robust_flatness.inputs import checked_inputs
 from robust_flatness.models.inference import InferenceModel
@@ -88,11 +88,11 @@ class Objective:
 
         Raises
         ------
-        ConfigError
+        UndefinedError
             If the model cannot be copied, so that its layers cannot be watched.
         """
         if self._net.network is None:
-            raise ConfigError("model: no copy of it computes what it does; its layers cannot be watched")
+            raise UndefinedError("model: no copy of it computes what it does; its layers cannot be watched")
         return self._net.network
 
     @cached_property

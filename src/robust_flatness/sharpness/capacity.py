@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from robust_flatness.errors import UndefinedError
 from robust_flatness.flatness.neighborhood import perturbed_parameters
 from robust_flatness.sharpness.base import SharpnessResult, norm
 
@@ -38,7 +39,7 @@ def spectral_product(model: nn.Module) -> SharpnessResult:
     """
     matrices = [w.flatten(1) for w in _weights(model).values() if w.ndim > 1]
     if not matrices:
-        raise ValueError("model: no layer with a matrix of weights")
+        raise UndefinedError("model: no layer with a matrix of weights")
     logs = torch.stack([torch.linalg.matrix_norm(m.double(), ord=2).log() for m in matrices])
     return SharpnessResult(logs.sum().exp().item())
 

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robust_flatness.errors import ConfigError
 from robust_flatness.models.derivatives import twice_differentiable
 from robust_flatness.seeding import derive_seed, generator
 from robust_flatness.sharpness.base import Loss, Objective, SharpnessResult, dot
@@ -47,7 +48,7 @@ def hessian_eigenvalue(
     except ArpackNoConvergence as error:
         values = error.eigenvalues
         if not len(values):
-            raise ValueError(
+            raise ConfigError(
                 f"hessian_eigenvalue: not converged after {iterations} restarts; "
                 "raise iterations or tolerance"
             ) from None

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from robust_flatness.errors import UndefinedError
 from robust_flatness.sharpness.base import Loss, Objective, SharpnessResult
 
 
@@ -22,7 +23,7 @@ def relative_flatness(
 
     Raises
     ------
-    ValueError
+    UndefinedError
         If the network's logits are not the output of a linear layer.
     """
     objective = Objective(model, x, y, loss, batch_size, seed)
@@ -40,7 +41,7 @@ def relative_flatness(
                 logits = objective.module(objective.inputs[part].clone())
             last = next((entry for entry in reversed(seen) if entry[2].shape == logits.shape), None)
             if last is None or not torch.equal(last[2], logits):
-                raise ValueError(
+                raise UndefinedError(
                     "model: its logits are not the output of an nn.Linear; "
                     "relative flatness is defined for a last linear layer"
                 )
