@@ -289,6 +289,20 @@ def test_weights_that_are_no_parameters_are_told(data, name, way):
         MEASURES[name](Held(WAYS[way]), *data)
 
 
+def test_a_network_that_refuses_other_constants_is_measured_all_the_same(data):
+    class Strict(Held):
+        def forward(self, x):
+            if abs(self.layer.kernel.sum() - self.total) > 1e-6:
+                raise ValueError("another kernel")
+            return super().forward(x)
+
+    model = Strict(WAYS["attribute"])
+    model.total, kernel = model.layer.kernel.sum().item(), model.layer.kernel.clone()
+    with pytest.warns(MeasurementWarning, match="1 tensors"):
+        average_flatness(model, *data, attack=None, samples=2)
+    assert torch.equal(model.layer.kernel, kernel)
+
+
 def test_frozen_weights_are_told_unless_all_are(data):
     class Tuned(nn.Module):
         def __init__(self):
