@@ -3,6 +3,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from robust_flatness.config import ModelSpec
 from robust_flatness.models import CenteredBatchNorm2d, ResNet, build_model
@@ -324,3 +325,41 @@ def test_a_lent_network_gets_its_weights_back(x):
     assert torch.equal(net(x), before)
     with InferenceModel.lent(model, x[:2]) as lent:
         assert lent is not model
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        lambda x: x.mean((2, 3)),
+        lambda x: F.adaptive_avg_pool2d(x, 1).flatten(1),
+        lambda x: x.flatten(1)[:, :6],
+        lambda x: x.flatten(2).mean(2),
+        lambda x: x.amax((2, 3)),
+    ],
+)
+def test_gradients_keep_the_layout_of_the_activations(head):
+    """In another layout each ReLU's takes many times as long; values are those of the module itself."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
+            self.strides = []
+
+        def forward(self, x):
+            x = torch.relu(self.first(x))
+            x = x + torch.relu(self.second(x))
+            if x.requires_grad:
+                x.register_hook(lambda gradient: self.strides.append(gradient.stride()))
+            return head(x)
+
+    torch.manual_seed(0)
+    model, x = Net().eval(), torch.rand(4, 3, 8, 8)
+    net = InferenceModel(model, x[:2])
+    net.network.strides.clear()
+    gradients = []
+    for function in (model, net.logits):
+        inputs = x.clone().requires_grad_()
+        gradients += torch.autograd.grad(function(inputs).square().sum(), inputs)
+    torch.testing.assert_close(gradients[1], gradients[0])
+    assert net.network.strides == [(6 * 64, 1, 8 * 6, 6)]

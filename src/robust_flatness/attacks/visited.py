@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 class Visited:
@@ -25,8 +26,8 @@ class Visited:
     def _fingerprints(self, inputs: Tensor, examples: Tensor) -> Tensor:
         """Linear in the bits of the values, twice, with a mixing step in between, modulo 2^64."""
         values = inputs.detach().contiguous().flatten(1)
-        integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}[values.element_size()]
-        bits = values.view(integers).long()
-        mixed = bits * self._factors[:-1]
-        mixed = (mixed ^ (mixed >> 29)) * self._factors[:-1]
+        lacking = -values.shape[1] % (8 // values.element_size())
+        bits = (functional.pad(values, (0, lacking)) if lacking else values).view(torch.int64)
+        mixed = bits * self._factors[: bits.shape[1]]
+        mixed.bitwise_xor_(mixed >> 29).mul_(self._factors[: bits.shape[1]])
         return mixed.sum(1) + examples * self._factors[-1]

@@ -32,6 +32,7 @@ from robust_flatness.models.first_use import (
     warn_of_probabilities,
 )
 from robust_flatness.models.folding import Folded, lowered, pairs_of
+from robust_flatness.models.layout import keep_channels_last
 from robust_flatness.models.neighbours import (
     CONSTANTS,
     NormalisationParameters,
@@ -190,7 +191,10 @@ class InferenceModel(nn.Module):
         return logits[None] if len(x) == 1 and logits.shape == (self.classes,) else logits
 
     def _call_plain(self, x: Tensor) -> Tensor:
-        return self._call(self._functions["float32"], x)
+        logits = self._call(self._functions["float32"], x)
+        if self._channels_last and self._folded is None:
+            keep_channels_last(logits)
+        return logits
 
     @torch.no_grad()
     def refresh(self, source: nn.Module | Mapping[str, Tensor] | None = None) -> None:
