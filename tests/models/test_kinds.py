@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune
 
 from robust_flatness.attacks import PGD
-from robust_flatness.config import AutoAttackSpec
+from robust_flatness.config import AutoAttackSpec, ModelSpec
 from robust_flatness.errors import ConfigError, MeasurementWarning, NonFiniteError
 from robust_flatness.evaluation import evaluate_robustness
 from robust_flatness.flatness import (
@@ -21,6 +21,7 @@ from robust_flatness.flatness import (
     spectrum,
     worst_flatness,
 )
+from robust_flatness.models import build_model
 from robust_flatness.models.copying import reachable
 from robust_flatness.models.inference import InferenceModel
 
@@ -327,6 +328,41 @@ def test_frozen_weights_are_told_unless_all_are(data):
         average_flatness(Tuned().requires_grad_(False), *data, attack=None, samples=2)
 
 
+def test_frozen_weights_that_the_logits_do_not_depend_on_are_not_told(data):
+    model = linear()
+    model.teacher = nn.Linear(16, 16).requires_grad_(False)
+    model.forward = types.MethodType(lambda self, x: self[1](self[0](x)), model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", MeasurementWarning)
+        average_flatness(model, *data, attack=None, samples=2)
+
+
+def test_frozen_weights_of_the_kits_networks_are_told(data):
+    spec = ModelSpec(name="small-resnet", width=4)
+    model = build_model(spec, 4, (0.5,), (0.3,), torch.Generator().manual_seed(0))
+    model.stem.requires_grad_(False)
+    with pytest.warns(MeasurementWarning, match="2 parameters are frozen"):
+        average_flatness(model, *data, attack=None, samples=2)
+
+
+def test_what_is_no_weight_of_a_network_that_no_copy_equals_is_not_told(data):
+    class Closed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.layer = layer = nn.Linear(16, 4)
+            self.gain = nn.Parameter(torch.ones(16), requires_grad=False)
+            self.shift = torch.ones(16)
+            self.run = lambda x: layer(x)
+
+        def forward(self, x):
+            return self.run(F.layer_norm(x.flatten(1), (16,), self.gain, self.shift))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", MeasurementWarning)
+        average_flatness(Closed(), *data, attack=None, samples=2)
+
+
 class Harmless(nn.Module):
     """Of what is no parameter, and no weight either, one of each kind."""
 
@@ -342,6 +378,7 @@ class Harmless(nn.Module):
         self.norms = [nn.BatchNorm1d(16).eval().requires_grad_(False)]
         self.gain, self.shift = (nn.Parameter(torch.ones(16), requires_grad=False) for _ in range(2))
         self.tables, self.features = {"net": self.net.weight_v}, None
+        self.nested = torch.nested.nested_tensor([torch.rand(2, 3), torch.rand(4, 3)])
 
     def forward(self, x):
         x = (x - self.mean).flatten(1)[:, self.order] * self.scale
@@ -350,7 +387,7 @@ class Harmless(nn.Module):
         return self.recurrent(self.norms[0](self.norm(x))[:, None])[0][:, 0]
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize("used", [False, True])
 def test_what_is_no_weight_is_not_told(data, used):
     model = Harmless().eval()

@@ -366,7 +366,7 @@ class InferenceModel(nn.Module):
         that stay as they are."""
         self.require_exact()
         if self._unperturbed is None:
-            self._unperturbed = [] if self._folded is not None else [*self._what_stays()]
+            self._unperturbed = [*self._what_stays()]
         if not self.perturbed:
             nothing = "no parameters besides those of normalisation layers; nothing can be perturbed"
             raise ConfigError("; ".join([f"model: {nothing}", *self._unperturbed]))
@@ -377,39 +377,45 @@ class InferenceModel(nn.Module):
         """What weights there are, or may be, that are not perturbed, and why."""
         model = self._source[0]
         frozen = [name for name in frozen_names(model) if id(self._own[name]) not in self._normalising]
-        if any(self._own[name].numel() > CONSTANTS for name in frozen):
+        large = any(self._own[name].numel() > CONSTANTS for name in frozen)
+        if large and self._used({"": [self._own[name] for name in frozen]}) != []:
             yield (
                 f"{len(frozen)} parameters are frozen (requires_grad=False) and not perturbed, beside "
                 f"{len(self.perturbed)} that are: {_some(frozen)}; to perturb these too, freeze all or none"
             )
         outside = held_outside(self.network if self.network is not None else model)
-        if self._tested is not None and (used := self._used(outside)):
+        if used := self._used({n: [t] for n, t in outside.items() if id(t) not in self._normalising}):
             yield (
                 f"{len(used)} tensors that the logits depend on are no parameters and not perturbed: "
                 f"{_some(used)}; where they are weights, register them (nn.Parameter, nn.ParameterList, "
                 "nn.ModuleList, nn.ModuleDict)"
             )
 
-    def _used(self, tensors: Mapping[str, Tensor]) -> list[str]:
-        """The names of those tensors, held by the network, with which the logits change."""
+    def _used(self, groups: Mapping[str, Sequence[Tensor]]) -> list[str] | None:
+        """The names of those groups of tensors, held by the network, with which the logits change; None where
+        that cannot be told."""
 
         def logits() -> Tensor:
             with isolated(seed=0), torch.no_grad():
                 return self._call_plain(self._tested)
 
-        if not tensors or not equal(logits(), expected := logits()):
+        if not groups:
             return []
+        if self._folded is not None or self._tested is None or not equal(logits(), expected := logits()):
+            return None
         g, found = torch.Generator().manual_seed(0), []
-        for name, tensor in tensors.items():
-            kept = tensor.data
-            tensor.data = kept * (0.8 + 0.4 * torch.rand(kept.shape, generator=g)).to(kept)
+        for name, tensors in groups.items():
+            kept = [tensor.data for tensor in tensors]
             try:
-                if id(tensor) not in self._normalising and not equal(logits(), expected):
+                for tensor, own in zip(tensors, kept, strict=True):
+                    tensor.data = own * (0.8 + 0.4 * torch.rand(own.shape, generator=g)).to(own)
+                if not equal(logits(), expected):
                     found.append(name)
             except Exception:  # whatever a network raises where one of its constants is another
                 found.append(name)
             finally:
-                tensor.data = kept
+                for tensor, own in zip(tensors, kept, strict=True):
+                    tensor.data = own
         return found
 
     def require_labels(self, y: Tensor) -> None:
@@ -460,6 +466,9 @@ class InferenceModel(nn.Module):
                 "parameters"
             )
         self.refresh(before)
+        if attempt:  # another function, which holds other tensors
+            with isolated(seed=0):
+                self._watched(x)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -85,6 +85,7 @@ def held_outside(model: nn.Module) -> dict[str, Tensor]:
         for place, value in held.items()
         if isinstance(value, Tensor)
         and (value.is_floating_point() or value.is_complex())
+        and not value.is_nested
         and value.numel() > CONSTANTS
         and _place(value) not in known
     }
