@@ -14,7 +14,7 @@ from robust_flatness.models.agreement import equal
 Function = Callable[[Tensor], Tensor]
 
 #: The largest activation of the examples that pass a network together on a CPU.
-PASS_BYTES = 2**22
+PASS_BYTES = 2**23
 #: Outputs of a network that tell where all of them lie.
 ENOUGH = 20
 #: Fewer than these spend their time on calls.
