@@ -62,9 +62,12 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def updated(old: Found | None, new: Found, rows: Tensor) -> Found:
-    """`old` with its `rows` replaced by the better of theirs and `new`; `new` if there is no old."""
+    """`old` with its `rows`, in order, replaced by the better of theirs and `new`; `new` if there is no
+    old."""
     if old is None:
         return replace(new, x_adv=new.x_adv.clone())
+    if len(rows) == len(old.loss):
+        return better(old, new)
     best = better(old.rows(rows), new)
     old.x_adv[rows], old.loss[rows] = best.x_adv, best.loss
     if old.error is not None:

@@ -257,7 +257,7 @@ class PGD:
         return tuple(tensor.clone() for tensor in found)
 
     def _moved(self, x_adv: Tensor, sign: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        return torch.clamp(x_adv + self.step_size * sign, low, high)
+        return torch.add(x_adv, sign, alpha=self.step_size).clamp_(low, high)
 
     def from_starts(
         self,
@@ -278,7 +278,7 @@ class PGD:
         bit. All rows make their steps together, in passes of `batch_size`. `flat` receives which rows
         have a gradient of zero at the start.
         """
-        low, high = bounds(x, self.epsilon)
+        low, high = (bound[examples] for bound in bounds(x, self.epsilon))
         batch_size = passing(net, batch_size)
         current, going, of = starts, torch.arange(len(starts), device=x.device), examples
         visited = Visited(starts, of)
@@ -297,11 +297,12 @@ class PGD:
             signs = torch.cat([signs for _, _, signs in looks])
             if step == 0 and flat is not None:
                 flat.append(~signs.flatten(1).any(1))
-            current = self._moved(current, signs, low[of], high[of])
+            current = self._moved(current, signs, low, high)
             new = visited.new(current, of)
-            current, going, of = current[new], going[new], of[new]
-            if not len(going):
+            if not len(new):
                 break
+            if len(new) < len(current):
+                current, going, of, low, high = (rows[new] for rows in (current, going, of, low, high))
         if self.precision == "float32":
             return found
         found = self.clean(net, found.x_adv, y[examples], batch_size, loss)
