@@ -231,12 +231,16 @@ def test_state_of_another_training_is_discarded(what, tmp_path, make_dataset, ma
     assert not (tmp_path / "run/.resume/aside").exists()
 
 
-@pytest.mark.parametrize("cut", range(7))
-def test_state_put_aside_is_taken_up_once_all_is_as_it_was(cut, tmp_path, dataset, make_job, monkeypatch):
-    """An update of the package in the middle of a training, and back; also where a move is cut short."""
-    job, other = make_job(epochs=EPOCHS), make_job(epochs=EPOCHS, learning_rate=0.04)
+@pytest.mark.parametrize("cut", range(9))
+@pytest.mark.parametrize("order", ["jjjoojjj", "jjjojojj"])
+def test_state_put_aside_is_taken_up_once_all_is_as_it_was(
+    order, cut, tmp_path, dataset, make_job, monkeypatch
+):
+    """An update of the package in the middle of a training, and back (an epoch of the job, then of another);
+    also where a move is cut short."""
+    job = make_job(epochs=EPOCHS)
     train(job, dataset, tmp_path / "whole", report=quiet)
-    directory, moves, messages, epochs = tmp_path / "run", [], [], []
+    directory, moves = tmp_path / "run", []
     original = Path.replace
 
     def replace(path, target):
@@ -248,25 +252,37 @@ def test_state_put_aside_is_taken_up_once_all_is_as_it_was(cut, tmp_path, datase
         return moved
 
     monkeypatch.setattr(Path, "replace", replace)
-
-    def an_epoch(job, epochs):
-        def progress(done, of, row):
-            epochs.append(done)
-            if done < of:
-                raise Interruption
-
-        with contextlib.suppress(Interruption):
-            train(job, dataset, directory, progress=progress, report=messages.append)
-
-    for _ in range(3):
-        an_epoch(job, epochs)
-    for _ in range(2):
-        an_epoch(other, [])
-    for _ in range(3):
-        an_epoch(job, epochs)
-    assert epochs == [1, 2, 3, 4, 5]
-    assert len(moves) == 6
+    jobs = {"j": job, "o": make_job(epochs=EPOCHS, learning_rate=0.04)}
+    epochs = [epoch for letter in order for epoch in an_epoch(jobs[letter], dataset, directory, letter)]
+    of_job = [epoch for letter, epoch in epochs if letter == "j"]
+    assert of_job == [1, 2, 3, 4, 5]
     assert content(directory) == content(tmp_path / "whole")
+
+
+def an_epoch(job, dataset, directory, name="", report=quiet):
+    """Train for one epoch, unless that is interrupted before; (name, epoch) if it was not."""
+    epochs = []
+
+    def progress(done, of, row):
+        epochs.append((name, done))
+        if done < of:
+            raise Interruption
+
+    with contextlib.suppress(Interruption):
+        train(job, dataset, directory, progress=progress, report=report)
+    return epochs
+
+
+def test_damaged_state_put_aside_is_discarded(tmp_path, dataset, make_job):
+    job, other = make_job(epochs=EPOCHS), make_job(epochs=EPOCHS, learning_rate=0.04)
+    directory, messages = tmp_path / "run", []
+    an_epoch(job, dataset, directory)
+    an_epoch(other, dataset, directory)
+    (state,) = directory.glob(".resume/aside/*/state")
+    state.write_bytes(state.read_bytes()[:-1])
+    assert an_epoch(job, dataset, directory, report=messages.append) == [("", 1)]
+    assert "training starts from the beginning" in messages[-1]
+    assert an_epoch(other, dataset, directory) == [("", 2)]
 
 
 def start_waiting(job, dataset, directory):

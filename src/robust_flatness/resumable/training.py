@@ -78,38 +78,40 @@ class UnfinishedTraining:
         """
         for path in (*self.folder.glob(".*.tmp"), *self.snapshots.glob(".*.tmp")):
             path.unlink(missing_ok=True)
-        try:
-            return self._load()
-        except ForeignStateError as problem:
-            target = self.aside / problem.fingerprint[:16]
-            self._move(self.folder, target)
-            self.report(
-                f"{self.state.path}: {problem}; until a training is finished here it is kept in {target}, "
-                "and goes on once all is as it was"
-            )
-            return self._load()
-        except FileError as problem:
-            self.report(f"{self.state.path}: {problem}; training starts from the beginning")
-            self.clear()
-            return None
+        while True:
+            try:
+                return self._load()
+            except ForeignStateError as problem:
+                target = self._aside_of(problem.fingerprint)
+                target.mkdir(parents=True, exist_ok=True)
+                if self.snapshots.exists():
+                    _replace_folder(self.snapshots, target / self.snapshots.name)
+                self.state.path.replace(target / self.state.path.name)
+                self.report(
+                    f"{self.state.path}: {problem}; until a training is finished here it is kept in "
+                    f"{target}, and goes on once all is as it was"
+                )
+            except FileError as problem:
+                self.report(f"{self.state.path}: {problem}; training starts from the beginning")
+                self.clear()
 
     def _load(self) -> State | None:
-        own = self.aside / self.fingerprint[:16]
-        if not self.state.path.exists() and (own / "state").exists():
-            self._move(own, self.folder)
-        state = self.state.load()
-        for epoch in state.notes.pop("snapshots") if state else ():
+        """The state, or that of this training that was put aside. A move that was cut short, of either
+        direction, has left the state here and the snapshots aside."""
+        own = self._aside_of(self.fingerprint)
+        state, snapshots = own / self.state.path.name, own / self.snapshots.name
+        if not self.state.path.exists() and state.exists():
+            shutil.rmtree(self.snapshots, ignore_errors=True)
+            state.replace(self.state.path)
+        loaded = self.state.load()
+        if loaded and snapshots.exists() and not self.snapshots.exists():
+            _replace_folder(snapshots, self.snapshots)
+        for epoch in loaded.notes.pop("snapshots") if loaded else ():
             load_checkpoint(self.snapshots / snapshot_name(epoch))
-        return state
+        return loaded
 
-    def _move(self, source: Path, target: Path) -> None:
-        """Move state and snapshots; the state last: a move that is cut short is made whole next time."""
-        target.mkdir(parents=True, exist_ok=True)
-        for name in (self.snapshots.name, self.state.path.name):
-            if (source / name).exists():
-                if (target / name).is_dir():
-                    shutil.rmtree(target / name)
-                (source / name).replace(target / name)
+    def _aside_of(self, fingerprint: str) -> Path:
+        return self.aside / fingerprint[:16]
 
     def save(self, state: State, snapshots: Iterable[int]) -> None:
         """Replace the state, whole or not at all; `snapshots` are the epochs of those it needs."""
@@ -171,6 +173,11 @@ class UnfinishedTraining:
         """Remove state and snapshots; the state first, so that none is left without snapshots."""
         self.state.path.unlink(missing_ok=True)
         shutil.rmtree(self.snapshots, ignore_errors=True)
+
+
+def _replace_folder(source: Path, target: Path) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    source.replace(target)
 
 
 def _link(source: Path, target: Path) -> None:
