@@ -82,7 +82,9 @@ def draw():
     for index, (axes, (slug, x)) in enumerate(zip(panels, shown, strict=False)):
         trajectory(axes, slug, x)
         own = x == X and len(beside[slug, x]) == 1 < len(shown)
-        axes.set_title(looks.variant(slug) + ", worst-case" * (x != X) + ", wider axis" * own, fontsize=6)
+        axes.set_title(looks.variant(slug) + ", worst-case" * (x != X), fontsize=6)
+        if own:
+            axes.set_xlabel("wider axis", fontsize=5, labelpad=1, loc="right")
         axes.tick_params(labelsize=6)
         axes.set_xlim(*limits(beside[slug, x], None))
         axes.set_ylim(*limits(shown, Y))
