@@ -291,6 +291,12 @@ def test_files_that_cannot_be_written_are_refused_before_anything_is_measured(tm
     assert f"{options[0]}: {options[1]} given" in str(done.exception)
 
 
+def test_underscores_hide_nothing(tmp_path):
+    folder(tmp_path, {"": 3})
+    picture(tmp_path / "__background__/__0.png", 9)
+    assert [len(x) for x, _ in read("folder", tmp_path).values()] == [10]
+
+
 def test_what_lies_beside_the_classes_is_left_out_and_named(tmp_path, monkeypatch):
     folder(tmp_path / "plain", {"": 3})
     folder(tmp_path / "pictures", {"": 3})

@@ -138,12 +138,16 @@ def test_a_measure_of_ones_own(checkpoint, dataset, tmp_path, monkeypatch):
 
 def test_problems_are_said_before_anything_runs():
     data = DataSpec(name="digits", train=50, early_stopping=50, test=50)
-    own = {"sam": "a:b", "no good": "a:b", "fine": "a.b"}
+    own = {"sam": "a:b", "no good": "a:b", "test_mean": "a:b", "fine": "a.b"}
     problems = list(spec(measures="sam,fisher", own=own).problems(data))
     assert any("unknown measure 'fisher'; known are hessian_eigenvalue" in line for line in problems)
-    assert sum("cannot name a measure" in line for line in problems) == 2
+    assert sum("cannot name a measure" in line for line in problems) == 3
     assert any("own.fine: 'a.b' given; expected package.module:function" in line for line in problems)
-    problems = [*spec(measures="sam,weight_norm", test_measures="sam,asam,weight_norm").problems(data)]
+    problems = [
+        *spec(measures="sam,weight_norm", test_measures="sam,asam,weight_norm", test_examples=8).problems(
+            data
+        )
+    ]
     assert len(problems) == 2
     assert "test_measures: 'asam' is not measured on examples; those that are: sam" in problems[0]
     with pytest.raises(ValueError, match="smaller one first"):
@@ -153,3 +157,10 @@ def test_problems_are_said_before_anything_runs():
 def test_time_limits_grow_with_what_is_asked_for():
     few, many = spec(measures="margin"), spec()
     assert MEASURES["sharpness"].passes(many, 0, 0) > 10 * MEASURES["sharpness"].passes(few, 0, 0)
+
+
+@pytest.mark.parametrize("given", [{"test_measures": "sam"}, {"test_measures": [], "test_examples": 8}])
+def test_measures_on_test_examples_without_examples_or_measures_are_refused(given):
+    data = DataSpec(name="digits", train=50, early_stopping=50, test=50)
+    assert any("test_measures" in line for line in spec(**given).problems(data))
+    assert not [*spec(test_measures="sam", test_examples=8).problems(data)]

@@ -161,7 +161,7 @@ def _of_folder(folder: Path) -> dict[str, Any]:
 
 def _is_hidden(name: str) -> bool:
     """Whether a file or folder is a system's or program's own, such as .ipynb_checkpoints and __MACOSX."""
-    return name.startswith((".", "__"))
+    return name.startswith(".") or name in ("__MACOSX", "__pycache__")
 
 
 def _visible(folder: Path) -> list[str]:

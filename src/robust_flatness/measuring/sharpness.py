@@ -195,13 +195,21 @@ class SharpnessSpec(MeasureSpec):
             for name in self.measures:
                 if name not in NAMES:
                     yield f"measures: unknown measure {name!r}; known are {', '.join(NAMES)}"
+        if self.test_measures != "all" and not (self.test_examples and self.test_measures):
+            yield (
+                f"test_measures: {', '.join(self.test_measures) or 'none'} given with test_examples: "
+                f"{self.test_examples}; name measures and more than 0 examples, or leave both out"
+            )
         for name in () if self.test_measures == "all" else self.test_measures:
             if name not in self.of_losses("train"):
                 known = ", ".join(self.of_losses("train"))
                 yield f"test_measures: {name!r} is not measured on examples; those that are: {known}"
         for name, function in self.own.items():
-            if name in NAMES or not name.isidentifier():
-                yield f"own: {name!r} cannot name a measure; use letters, digits and '_', and a new name"
+            if name in NAMES or not name.isidentifier() or name.startswith(ON_TEST):
+                yield (
+                    f"own: {name!r} cannot name a measure; use letters, digits and '_', a new name, and no "
+                    f"{ON_TEST!r} in front"
+                )
             if function.count(":") != 1:
                 yield f"own.{name}: {function!r} given; expected package.module:function"
 
