@@ -122,12 +122,14 @@ def with_differences(models: pd.DataFrame) -> pd.DataFrame:
     measures = [name for name in best.columns if is_measure(name)]
     best = best[["variant", *measures]].rename(columns={name: f"best_{name}" for name in measures})
     joined = last.merge(best, on="variant", how="left")
-    test = joined.get("test_rloss_pgd", pd.Series(math.nan, index=joined.index))
-    joined["rloss_gap"] = test - joined.get("train_rloss_pgd", math.nan)
     missing = pd.Series(math.nan, index=joined.index)
-    joined["rerr_gap"] = joined.get("test_rerr_pgd", missing) - joined.get("train_rerr_pgd", missing)
-    joined["rloss_overfitting"] = test - joined.get("best_test_rloss_pgd", math.nan)
-    return joined
+    test = joined.get("test_rloss_pgd", missing)
+    differences = {
+        "rloss_gap": test - joined.get("train_rloss_pgd", missing),
+        "rerr_gap": joined.get("test_rerr_pgd", missing) - joined.get("train_rerr_pgd", missing),
+        "rloss_overfitting": test - joined.get("best_test_rloss_pgd", missing),
+    }
+    return pd.concat([joined, pd.DataFrame(differences)], axis=1)
 
 
 def has(frame: pd.DataFrame, *columns: str, rows: int = 1) -> bool:
