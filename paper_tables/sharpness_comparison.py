@@ -73,7 +73,7 @@ if against:
     told = "; ".join(advantage.words for advantage in against)
     notes.append(f"Spearman's of average-case flatness in RLoss with test RLoss, signs left out: {told}.")
 pairs = comparison.of_both_splits(compared, comparison.RLOSS, "spearman")
-if len(pairs):
+if len(pairs) > 1:
     train, test = pairs["train"], pairs["test"]
     best = pairs.loc[test.idxmax()]
     notes.append(

@@ -39,6 +39,11 @@ class MeasurementWarning(UserWarning):
     """Something about the model or the data that makes a number mislead."""
 
 
+def warn(message: str, callers: int = 1) -> None:
+    """Warn of what makes a number mislead, from the place of the caller, or of its `callers`-th caller."""
+    warnings.warn(message, MeasurementWarning, stacklevel=callers + 2)
+
+
 @contextlib.contextmanager
 def noted_warnings(show: bool = True) -> Iterator[list[str]]:
     """Collect what warns of misleading numbers, each message once; at the end it is shown, too, unless

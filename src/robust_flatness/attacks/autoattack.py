@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import io
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from robust_flatness.attacks.apgd import run_apgd
 from robust_flatness.attacks.pgd import batches, cross_entropy
 from robust_flatness.config import AutoAttackSpec
 from robust_flatness.config.measures import LEAST_CLASSES
-from robust_flatness.errors import ConfigError, FileError, MeasurementWarning
+from robust_flatness.errors import ConfigError, FileError, warn
 from robust_flatness.inputs import checked_inputs, require_finite
 from robust_flatness.isolation import isolated
 from robust_flatness.models.inference import InferenceModel
@@ -239,7 +238,7 @@ def _warn_of_square(share: float) -> None:
 
 
 def _warn(message: str) -> None:
-    warnings.warn(f"autoattack: {message}", MeasurementWarning, stacklevel=4)
+    warn(f"autoattack: {message}", callers=3)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,5 @@
 """Projected gradient descent (PGD) on inputs, in the L-infinity ball and the box [0, 1]."""
 
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -18,7 +17,7 @@ from robust_flatness.attacks.found import (
     updated,
 )
 from robust_flatness.attacks.visited import Visited
-from robust_flatness.errors import ConfigError, MeasurementWarning
+from robust_flatness.errors import ConfigError, warn
 from robust_flatness.inputs import are_probabilities, checked_images, labels, require_finite
 from robust_flatness.isolation import isolated
 from robust_flatness.models.inference import InferenceModel
@@ -327,9 +326,8 @@ def passing(net: Network, batch_size: int) -> int:
 def _warn_of_zero_gradients(flat: Tensor) -> None:
     count = int(flat.sum())
     if count:
-        warnings.warn(
+        warn(
             f"model: the gradient by the inputs is zero at {count} of {len(flat)} random starts (rounding, "
             "saturation?): gradient-based attacks do not move there, and the robust loss is too low",
-            MeasurementWarning,
-            stacklevel=4,
+            callers=3,
         )

@@ -1,7 +1,6 @@
 """Images as others keep them: a dataset of torchvision, or a folder with a subfolder for each class."""
 
 import inspect
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from robust_flatness.config import DataSpec
 from robust_flatness.config.values import meant
 from robust_flatness.data.official import Arrays, split_official
-from robust_flatness.errors import FileError, MeasurementWarning
+from robust_flatness.errors import FileError, warn
 from robust_flatness.seeding import derive_seed
 
 #: Names of folders that hold test images, the first there is counts.
@@ -83,7 +82,7 @@ class Part:
         if image.mode.startswith(("I", "F")):
             raise FileError(f"{self.name}: image {index} has mode {image.mode}; expected 8 bits a channel")
         if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255:
-            _warn(
+            warn(
                 f"{self.name}: some have transparent parts; the transparency is left out, and the colours "
                 "below it count"
             )
@@ -184,15 +183,11 @@ def _folders(folder: Path) -> list[str]:
     if not names:
         raise FileError(f"{folder}: no folder of images; expected a subfolder for each class")
     if hidden := sorted({*every} - {*names}):
-        _warn(f"{folder}: {', '.join(hidden)} left out, as hidden folders are")
+        warn(f"{folder}: {', '.join(hidden)} left out, as hidden folders are")
     small = [name.lower() for name in names]
     if twins := [name for name in names if small.count(name.lower()) > 1]:
-        _warn(f"{folder}: {', '.join(twins)} differ only in case, and are a class each")
+        warn(f"{folder}: {', '.join(twins)} differ only in case, and are a class each")
     return names
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, MeasurementWarning, stacklevel=3)
 
 
 def _opened(path: str) -> Any:

@@ -1,6 +1,5 @@
 """A user's arrays in an .npz file, checked before anything is made of them."""
 
-import warnings
 import zipfile
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import numpy as np
 
 from robust_flatness.config import DataSpec
 from robust_flatness.data.official import Arrays, averaged, split_official
-from robust_flatness.errors import FileError, MeasurementWarning
+from robust_flatness.errors import FileError, warn
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 #: Images without labels, and labels somebody predicted for them.
@@ -86,11 +85,9 @@ def read_npz(path: Path, classes: int | None = None, *, to_measure: bool = False
                 f"{path}: x_{first} has images of shape {shapes[first]}, x_{part} of {shape} (C, H, W)"
             )
     if any(_fourth_is_opaque(source[f"x_{part}"]) for part in parts):
-        warnings.warn(
+        warn(
             f"{path}: the fourth channel of most pixels has its highest value, as transparency has; it is "
-            "attacked like the others. If it is that, leave it out: x[:, :3] or x[..., :3]",
-            MeasurementWarning,
-            stacklevel=2,
+            "attacked like the others. If it is that, leave it out: x[:, :3] or x[..., :3]"
         )
     count = classes or int(source[f"y_{first}"].max()) + 1
     for part in parts:

@@ -1,6 +1,5 @@
 """Extreme eigenvalues of the Hessian of the clean loss."""
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_flatness.attacks.pgd import batches, cross_entropy
-from robust_flatness.errors import ConfigError, MeasurementWarning, NonFiniteError
+from robust_flatness.errors import ConfigError, NonFiniteError, warn
 from robust_flatness.flatness.neighborhood import real_parts
 from robust_flatness.flatness.spectrum import extremes
 from robust_flatness.inputs import checked_inputs, require_finite
@@ -203,9 +202,7 @@ class HessianProduct:
 
 
 def _warn(values: np.ndarray, tolerance: float) -> None:
-    warnings.warn(
+    warn(
         f"Hessian: eigenvalues near 0 are known to {tolerance:g} of the largest ({values[-1]:.3g}), not of "
-        "themselves",
-        MeasurementWarning,
-        stacklevel=3,
+        "themselves"
     )

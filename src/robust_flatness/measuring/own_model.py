@@ -1,7 +1,6 @@
 """Measures of a network that this kit has not trained."""
 
 import math
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +16,7 @@ from robust_flatness.data import Dataset
 from robust_flatness.data.images import open_parts, to_measure
 from robust_flatness.data.npz import read_npz
 from robust_flatness.devices import out_of_memory, with_precision_on
-from robust_flatness.errors import ConfigError, MeasurementWarning, noted_warnings
+from robust_flatness.errors import ConfigError, noted_warnings, warn
 from robust_flatness.inputs import require_finite
 from robust_flatness.measuring.base import SPLITS
 from robust_flatness.measuring.registry import MEASURES
@@ -166,11 +165,9 @@ def measure_network(
             network.inference.require_perturbable()
         pixels = dataset.pixels("test")
         if not pixels.is_floating_point() and pixels.max() < DARK:
-            warnings.warn(
+            warn(
                 f"test images: no value is above {pixels.max()} of 255; if they are whole numbers up to "
-                "that, divide them by it and give floats in [0, 1]",
-                MeasurementWarning,
-                stacklevel=2,
+                "that, divide them by it and give floats in [0, 1]"
             )
         examples = {}
         for split in SPLITS:
@@ -191,13 +188,13 @@ def measure_network(
         }
         for part in parts.values():
             for message in part["warnings"]:
-                warnings.warn(message, MeasurementWarning, stacklevel=2)
+                warn(message)
         for split, lists in parts.get("robustness", {"details": {}})["details"].pop("examples", {}).items():
             examples[split] |= lists
         values = {key: value for part in parts.values() for key, value in part["values"].items()}
         values |= standard_errors(examples, OF_OWN_EXAMPLES)
         for message in doubts(values, examples, parts):
-            warnings.warn(message, MeasurementWarning, stacklevel=2)
+            warn(message)
     return {
         "warnings": notes,
         **identity,

@@ -1,7 +1,6 @@
 """Measures of sharpness, margin and capacity other than the paper's, on the clean and the robust loss."""
 
 import contextlib
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from robust_flatness.config.kinds import imported
 from robust_flatness.config.measures import AttackSpec, MeasureSpec, Setting
 from robust_flatness.config.values import Count, Positive, Precision, Size, parse_list
 from robust_flatness.config.variants import BASELINE
-from robust_flatness.errors import MeasurementWarning, UndefinedError
+from robust_flatness.errors import UndefinedError, warn
 from robust_flatness.measuring.base import SPLITS, Measure, Measured, pgd, splits_of
 from robust_flatness.measuring.cost import attack_passes
 from robust_flatness.progress import told
@@ -265,7 +264,7 @@ def left_out_of(spec: SharpnessSpec, name: str) -> Iterator[None]:
     except UndefinedError as error:
         if spec.measures != "all":
             raise
-        warnings.warn(f"{name}: not measured; {error}", MeasurementWarning, stacklevel=3)
+        warn(f"{name}: not measured; {error}")
 
 
 def _of_weights(checkpoint: "Network", name: str, library: Any) -> float | None:

@@ -2,13 +2,13 @@
 
 import contextlib
 import math
-import warnings
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-from robust_flatness.errors import ConfigError, MeasurementWarning
+from robust_flatness import errors
+from robust_flatness.errors import ConfigError
 from robust_flatness.models.agreement import equal
 
 Function = Callable[[Tensor], Tensor]
@@ -146,4 +146,4 @@ def warn_of_sigmoid(logits: Tensor) -> None:
 
 def warn(message: str) -> None:
     """Say what misleads about a model."""
-    warnings.warn(f"model: {message}", MeasurementWarning, stacklevel=3)
+    errors.warn(f"model: {message}", callers=2)
