@@ -1,5 +1,6 @@
 """Anyone's model: right or refused, never silently wrong. One test a kind of fault."""
 
+import functools
 import random
 import types
 import warnings
@@ -286,8 +287,71 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", ["average", "worst", "hessian"])
 def test_weights_that_are_no_parameters_are_told(data, name, way):
-    with pytest.warns(MeasurementWarning, match=r"1 tensors .* are no parameters and not perturbed: layer\."):
+    with pytest.warns(MeasurementWarning, match=r"1 tensor .* is no parameter and not perturbed: layer\."):
         MEASURES[name](Held(WAYS[way]), *data)
+
+
+def a_closure(w):
+    return lambda x: F.linear(x, w)
+
+
+def a_partial_function(w):
+    return functools.partial(F.linear, weight=w)
+
+
+def a_class_attribute(w):
+    return type("Kernel", (), {"w": w, "__call__": lambda self, x: F.linear(x, self.w)})()
+
+
+def slots(w):
+    class Kernel:
+        __slots__ = ("w",)
+
+        def __call__(self, x):
+            return F.linear(x, self.w)
+
+    kernel = Kernel()
+    kernel.w = w
+    return kernel
+
+
+def a_layer_in_a_closure(w):
+    layer = nn.Linear(16, 16)
+    layer.weight.data.copy_(w)
+    return lambda x: layer(x)
+
+
+@pytest.mark.parametrize(
+    "hide", [a_closure, a_partial_function, a_class_attribute, slots, a_layer_in_a_closure]
+)
+def test_weights_that_no_attribute_holds_are_told(data, hide):
+    class Hidden(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = linear()
+            self.function = hide(torch.randn(16, 16, generator=torch.Generator().manual_seed(1)) / 4)
+
+        def forward(self, x):
+            return self.net(self.function(x.flatten(1)) + torch.tensor([0.5] * 16))
+
+    words = r"depend on .* no parameters? and not perturbed: a tensor of shape \[16, 16\] \(held outside"
+    with pytest.warns(MeasurementWarning, match=words):
+        average_flatness(Hidden(), *data, attack=None, samples=2)
+
+
+def test_literals_and_constants_of_the_forward_pass_are_no_weights(data):
+    class Plain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = linear()
+
+        def forward(self, x):
+            grid = torch.linspace(-1, 1, 16) + torch.tensor([0.5] * 16) + torch.ones(16)
+            return self.net(x.flatten(1) * grid)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", MeasurementWarning)
+        average_flatness(Plain(), *data, attack=None, samples=2)
 
 
 def test_a_network_that_refuses_other_constants_is_measured_all_the_same(data):
@@ -299,7 +363,7 @@ def test_a_network_that_refuses_other_constants_is_measured_all_the_same(data):
 
     model = Strict(WAYS["attribute"])
     model.total, kernel = model.layer.kernel.sum().item(), model.layer.kernel.clone()
-    with pytest.warns(MeasurementWarning, match="1 tensors"):
+    with pytest.warns(MeasurementWarning, match="1 tensor "):
         average_flatness(model, *data, attack=None, samples=2)
     assert torch.equal(model.layer.kernel, kernel)
 

@@ -20,6 +20,7 @@ from robust_flatness.models.copying import (
     named_tensors,
     outcome,
     outcome_at,
+    reachable,
     unwrapped,
 )
 from robust_flatness.models.first_use import (
@@ -35,6 +36,7 @@ from robust_flatness.models.folding import Folded, lowered, pairs_of
 from robust_flatness.models.layout import keep_channels_last
 from robust_flatness.models.neighbours import (
     CONSTANTS,
+    HeldElsewhere,
     NormalisationParameters,
     frozen_names,
     held_outside,
@@ -380,16 +382,34 @@ class InferenceModel(nn.Module):
         large = any(self._own[name].numel() > CONSTANTS for name in frozen)
         if large and self._used({"": [self._own[name] for name in frozen]}) != []:
             yield (
-                f"{len(frozen)} parameters are frozen (requires_grad=False) and not perturbed, beside "
+                f"{_of(frozen, 'parameter')} frozen (requires_grad=False) and not perturbed, beside "
                 f"{len(self.perturbed)} that are: {_some(frozen)}; to perturb these too, freeze all or none"
             )
-        outside = held_outside(self.network if self.network is not None else model)
+        outside = held_outside(self.network if self.network is not None else model) | self._held_elsewhere()
         if used := self._used({n: [t] for n, t in outside.items() if id(t) not in self._normalising}):
+            one = len(used) == 1
             yield (
-                f"{len(used)} tensors that the logits depend on are no parameters and not perturbed: "
+                f"{len(used)} tensor{'' if one else 's'} that the logits depend on "
+                f"{'is no parameter' if one else 'are no parameters'} and not perturbed: "
                 f"{_some(used)}; where they are weights, register them (nn.Parameter, nn.ParameterList, "
                 "nn.ModuleList, nn.ModuleDict)"
             )
+
+    def _held_elsewhere(self) -> dict[str, Tensor]:
+        """What the function of a user's network takes that is held neither by it nor by its copy."""
+        if self._folded is not None or self._tested is None:
+            return {}
+        x, held = (
+            self._tested.clone(),
+            [self._source[0], *([self.network] if self.network is not None else [])],
+        )
+        tensors = [value for model in held for _, value in reachable(model) if isinstance(value, Tensor)]
+        with isolated(seed=0), torch.no_grad(), HeldElsewhere([*tensors, *self._own.values(), x]) as watched:
+            try:
+                self._call_plain(x)
+            except Exception:  # of a kind of tensor that cannot be watched
+                return {}
+        return watched.found
 
     def _used(self, groups: Mapping[str, Sequence[Tensor]]) -> list[str] | None:
         """The names of those groups of tensors, held by the network, with which the logits change; None where
@@ -469,6 +489,10 @@ class InferenceModel(nn.Module):
         if attempt:  # another function, which holds other tensors
             with isolated(seed=0):
                 self._watched(x)
+
+
+def _of(names: Sequence[str], noun: str) -> str:
+    return f"1 {noun} is" if len(names) == 1 else f"{len(names)} {noun}s are"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """Which parameters of a network make its neighbourhood."""
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -8,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from robust_flatness.errors import ConfigError
 from robust_flatness.models.copying import memory_of, reachable
@@ -83,12 +86,57 @@ def held_outside(model: nn.Module) -> dict[str, Tensor]:
     return {
         place: value
         for place, value in held.items()
-        if isinstance(value, Tensor)
-        and (value.is_floating_point() or value.is_complex())
-        and not value.is_nested
-        and value.numel() > CONSTANTS
-        and _place(value) not in known
+        if isinstance(value, Tensor) and _may_be_weights(value) and _place(value) not in known
     }
+
+
+def _may_be_weights(tensor: Tensor) -> bool:
+    number = tensor.is_floating_point() or tensor.is_complex()
+    return number and not tensor.is_nested and tensor.numel() > CONSTANTS
+
+
+class HeldElsewhere(TorchDispatchMode):
+    """While it is active, notes in `found` the tensors that functions of torch are given but that none of
+    them has made and that are not `known`: what a network takes from closures, partial functions, classes,
+    slots and globals.
+
+    Parameters
+    ----------
+    known
+        The network's own tensors, and its inputs.
+    """
+
+    def __init__(self, known: Iterable[Tensor]):
+        super().__init__()
+        self._kept = [*known]  # alive, or another tensor could take its memory
+        self._seen = {_memory(tensor) for tensor in self._kept}
+        self.found: dict[str, Tensor] = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        for value in tree_leaves((args, kwargs)):
+            if isinstance(value, Tensor) and _memory(value) not in self._seen:
+                self._note(value)
+                if _may_be_weights(value) and func is not torch.ops.aten.lift_fresh.default:  # a literal
+                    index = f"{len(self.found) + 1}, " if self.found else ""
+                    place = f"a tensor of shape {list(value.shape)} ({index}held outside the network)"
+                    self.found[place] = value
+        result = func(*args, **(kwargs or {}))
+        for value in tree_leaves(result):
+            if isinstance(value, Tensor):
+                self._note(value)
+        return result
+
+    def _note(self, tensor: Tensor) -> None:
+        self._kept.append(tensor)
+        self._seen.add(_memory(tensor))
+
+
+def _memory(tensor: Tensor) -> int:
+    """Where the numbers of a tensor and of its views lie."""
+    try:
+        return tensor.untyped_storage().data_ptr() or id(tensor)
+    except (RuntimeError, NotImplementedError):  # sparse ones and others have no storage
+        return id(tensor)
 
 
 def _place(tensor: Tensor) -> Any:
