@@ -296,7 +296,7 @@ BAD = {
     "batch of one": ({"training__batch_size": 1}, ["training.batch_size", "equal to 2", "1"]),
     "measure with another epsilon": (
         {"measures__flatness__attack": {"epsilon": 0.1, "step_size": 0.02, "steps": 10}},
-        ["measures.flatness.attack.epsilon", "0.1", "0.2"],
+        ["measures.flatness.attack.epsilon", "0.1", "0.05"],
     ),
     "scale of what is set": (
         {"overrides__trades-6": {"scale": {"objective_weight": 2}}},
