@@ -152,6 +152,25 @@ def test_a_point_far_out_stands_at_the_edge_with_its_name_and_value():
     assert [text.get_text().partition(": ")[2] for text in axes.texts] == ["500", "-300, 900"]
 
 
+def test_names_at_an_edge_do_not_overlap():
+    slugs = [slug for slug in frames.catalogue() if "scaled" not in slug][:16]
+    frame = pd.DataFrame({"variant": slugs, "label": slugs, "family": "at", "x": np.arange(16.0)})
+    frame["y"] = np.linspace(0, 4, 16)
+    frame.loc[[2, 3], "x"], frame.loc[[2, 3], "y"] = [500.0, 600.0], [2.0, 2.02]
+    frame.loc[[8, 9, 10], "x"], frame.loc[[8, 9, 10], "y"] = [700.0, 800.0, 900.0], [3.0, 3.01, 3.02]
+    frame.loc[11, ["x", "y"]] = 850.0, 1.0
+    frame.loc[[8, 9, 10], "family"] = "awp"
+    figure, (axes,) = style.panels()
+    assert scatter.fit(axes, frame, "x", "y")
+    texts = {text.get_text() for text in axes.texts}
+    assert len(texts) == 3
+    assert "AT-AWP, 3: 700 to 900" in texts
+    assert any(text.count("\n") == 1 and "500" in text and "600" in text for text in texts)
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+
+
 def test_curves_that_coincide_are_one_group():
     x = np.linspace(0, 1, 5)
     found = {"a": (x, 1 + x), "b": (x, 1.01 + x), "c": (x, 2 + x), "d": (x[:3], 1 + x[:3])}

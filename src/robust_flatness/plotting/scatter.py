@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -136,16 +137,57 @@ def fit(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> bool:
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     far = frame.dropna(subset=[x, y])
     far = far[~(far[x].between(left, right) & far[y].between(bottom, top))]
+    found = []
     for row in far.to_dict("records"):
         place = float(np.clip(row[x], left, right)), float(np.clip(row[y], bottom, top))
         beyond = [row[name] for name, at in zip((x, y), place, strict=True) if row[name] != at]
         marker = (">" if row[x] > right else "<") if place[0] != row[x] else ("^" if row[y] > top else "v")
         axes.plot(*place, marker, color=looks.color(row["family"]), markersize=4.5, clip_on=False, zorder=5)
-        words = f"{looks.name(row)}: {', '.join(f'{value:.3g}' for value in beyond)}"
-        side, shift = ("left", 5) if place[0] < (left + right) / 2 else ("right", -5)
-        text = axes.annotate(words, place, (shift, 0), textcoords="offset points", ha=side, va="center")
-        text.set(fontsize=5.5, path_effects=[withStroke(linewidth=2, foreground="white")], zorder=5)
+        found.append(_Beyond(place, marker, row["family"], looks.name(row), tuple(beyond)))
+    for edge in "<>^v":
+        _name_beyond(axes, [point for point in found if point.edge == edge], edge)
     return len(far) > 0
+
+
+@dataclass(frozen=True)
+class _Beyond:
+    """A point beyond the axes: where its triangle stands, at which edge, and the values that are beyond."""
+
+    place: tuple[float, float]
+    edge: str
+    family: str
+    name: str
+    values: tuple[float, ...]
+
+
+def _name_beyond(axes: Axes, points: Sequence[_Beyond], edge: str) -> None:
+    """Write the names of the triangles at one edge beside them; neighbours stand together, in the order of
+    the triangles, several of one family in one line."""
+    along, (low, high) = (1, axes.get_ylim()) if edge in "<>" else (0, axes.get_xlim())
+    reach = (0.05 if along else 0.35) * (high - low)
+    groups: list[list[_Beyond]] = []
+    for point in sorted(points, key=lambda point: -point.place[along]):
+        near = groups and groups[-1][-1].place[along] - point.place[along] < reach
+        groups[-1].append(point) if near else groups.append([point])
+    for group in groups:
+        place = tuple(np.mean([point.place for point in group], axis=0))
+        left = place[0] < np.mean(axes.get_xlim())
+        shift = (5 if left else -5, 0 if along else (-5 if edge == "^" else 5))
+        text = axes.annotate(
+            _words(group), place, shift, textcoords="offset points", ha="left" if left else "right"
+        )
+        text.set(fontsize=5.5, va="center" if along else ("top" if edge == "^" else "bottom"), zorder=5)
+        text.set(path_effects=[withStroke(linewidth=2, foreground="white")])
+
+
+def _words(group: Sequence[_Beyond]) -> str:
+    several = len(group) > 2 and len({point.family for point in group}) == 1
+    if several and all(len(point.values) == 1 for point in group):
+        values = sorted(point.values[0] for point in group)
+        return f"{looks.family(group[0].family).label}, {len(group)}: {values[0]:.3g} to {values[-1]:.3g}"
+    return "\n".join(
+        f"{point.name}: {', '.join(f'{value:.3g}' for value in point.values)}" for point in group
+    )
 
 
 def name_axes(axes: Axes, x: str, y: str, width: int = 60) -> None:
@@ -212,6 +254,7 @@ def label_points(
             axes,
             [(row[x], row[y], looks.name(row)) for row in chosen.to_dict("records")],
             [*frame[[x, y]].itertuples(index=False, name=None)],
+            axes.texts,
         )
 
 
