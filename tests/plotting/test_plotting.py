@@ -149,14 +149,14 @@ def test_a_point_far_out_stands_at_the_edge_with_its_name_and_value():
     assert -4 < axes.get_xlim()[0] < 0
     assert 11 < axes.get_xlim()[1] < 15
     assert axes.get_ylim()[1] < 2
-    assert [text.get_text().partition(": ")[2] for text in axes.texts] == ["500", "-300, 900"]
+    assert {text.get_text().partition(": ")[2] for text in axes.texts} == {"500", "-300, 900"}
 
 
 def test_names_at_an_edge_do_not_overlap():
-    slugs = [slug for slug in frames.catalogue() if "scaled" not in slug][:16]
-    frame = pd.DataFrame({"variant": slugs, "label": slugs, "family": "at", "x": np.arange(16.0)})
-    frame["y"] = np.linspace(0, 4, 16)
-    frame.loc[[2, 3], "x"], frame.loc[[2, 3], "y"] = [500.0, 600.0], [2.0, 2.02]
+    slugs = [slug for slug in frames.catalogue() if "scaled" not in slug][:40]
+    frame = pd.DataFrame({"variant": slugs, "label": slugs, "family": "at", "x": np.arange(40.0)})
+    frame["y"] = np.linspace(0, 4, 40)
+    frame.loc[[2, 3], "x"], frame.loc[[2, 3], "y"] = [5000.0, 6000.0], [2.0, 2.02]
     frame.loc[[8, 9, 10], "x"], frame.loc[[8, 9, 10], "y"] = [700.0, 800.0, 900.0], [3.0, 3.01, 3.02]
     frame.loc[11, ["x", "y"]] = 850.0, 1.0
     frame.loc[[8, 9, 10], "family"] = "awp"
@@ -165,7 +165,7 @@ def test_names_at_an_edge_do_not_overlap():
     texts = {text.get_text() for text in axes.texts}
     assert len(texts) == 3
     assert "AT-AWP, 3: 700 to 900" in texts
-    assert any(text.count("\n") == 1 and "500" in text and "600" in text for text in texts)
+    assert any(text.count("\n") == 1 and "5e+03" in text and "6e+03" in text for text in texts)
     figure.canvas.draw()
     boxes = [text.get_window_extent() for text in axes.texts]
     assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
