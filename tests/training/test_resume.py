@@ -273,6 +273,18 @@ def an_epoch(job, dataset, directory, name="", report=quiet):
     return epochs
 
 
+def test_a_finished_training_is_not_done_again_because_another_was_begun(tmp_path, dataset, make_job):
+    job, other = make_job(epochs=EPOCHS), make_job(epochs=EPOCHS, learning_rate=0.04)
+    directory, messages = tmp_path / "run", []
+    train(job, dataset, directory, report=quiet)
+    whole = content(directory)
+    assert an_epoch(other, dataset, directory) == [("", 1)]
+    assert an_epoch(job, dataset, directory, report=messages.append) == []
+    assert "has been finished" in messages[-1]
+    assert content(directory) == whole
+    assert an_epoch(other, dataset, directory) == [("", 2)]
+
+
 def test_damaged_state_put_aside_is_discarded(tmp_path, dataset, make_job):
     job, other = make_job(epochs=EPOCHS), make_job(epochs=EPOCHS, learning_rate=0.04)
     directory, messages = tmp_path / "run", []

@@ -25,7 +25,7 @@ class UnfinishedTraining:
 
     .resume/state         as of the last finished epoch
     .resume/checkpoints/  the snapshots so far
-    .resume/aside/        state and snapshots of others, by fingerprint, until a training is finished
+    .resume/aside/        state and snapshots of others, by fingerprint, until one is trained to its end
     .resume/finished      fingerprint, history and snapshots of the training that was published last
 
     `fingerprint` identifies everything that the training depends on; state of another fingerprint is put
@@ -55,7 +55,8 @@ class UnfinishedTraining:
     def finished(self) -> list[dict[str, Any]] | None:
         """The history of this very training, if it has been finished and its snapshots are whole.
 
-        Its declared outputs may be gone: a workflow deletes those of a job whose end it has not seen.
+        Its declared outputs may be gone: a workflow deletes those of a job whose end it has not seen. State
+        of another training that was begun here since is put aside.
         """
         try:
             content = json.loads(self._finished.read_text(encoding="utf-8"))
@@ -63,6 +64,10 @@ class UnfinishedTraining:
                 return None
             if self.all_snapshots and not content["all_snapshots"]:
                 return None
+            try:
+                self.state.load()
+            except ForeignStateError as problem:
+                self._put_aside(problem)
             for name, digest in content["snapshots"].items():
                 if load_checkpoint(self._kept(name)).metadata.sha256 != digest:
                     return None
@@ -82,18 +87,21 @@ class UnfinishedTraining:
             try:
                 return self._load()
             except ForeignStateError as problem:
-                target = self._aside_of(problem.fingerprint)
-                target.mkdir(parents=True, exist_ok=True)
-                if self.snapshots.exists():
-                    _replace_folder(self.snapshots, target / self.snapshots.name)
-                self.state.path.replace(target / self.state.path.name)
-                self.report(
-                    f"{self.state.path}: {problem}; until a training is finished here it is kept in "
-                    f"{target}, and goes on once all is as it was"
-                )
+                self._put_aside(problem)
             except FileError as problem:
                 self.report(f"{self.state.path}: {problem}; training starts from the beginning")
                 self.clear()
+
+    def _put_aside(self, problem: ForeignStateError) -> None:
+        target = self._aside_of(problem.fingerprint)
+        target.mkdir(parents=True, exist_ok=True)
+        if self.snapshots.exists():
+            _replace_folder(self.snapshots, target / self.snapshots.name)
+        self.state.path.replace(target / self.state.path.name)
+        self.report(
+            f"{self.state.path}: {problem}; until a training is finished here it is kept in {target}, and "
+            "goes on once all is as it was"
+        )
 
     def _load(self) -> State | None:
         """The state, or that of this training that was put aside. A move that was cut short, of either
@@ -151,18 +159,27 @@ class UnfinishedTraining:
                 path.unlink()
 
     def finish(self, rows: list[dict[str, Any]]) -> None:
-        """Everything is published: note the history, drop what is not needed to publish it again."""
+        """Everything is published: note the history, drop what is not needed to publish it again. What was
+        put aside stays if this training had been finished before."""
+        before = self._finished_before()
         snapshots = {
             path.name: load_checkpoint(path).metadata.sha256
             for path in sorted(self._home.glob("epoch-*.safetensors"))
         }
         content = {"fingerprint": self.fingerprint, "rows": rows, "snapshots": snapshots}
         write_text(self._finished, json.dumps(content | {"all_snapshots": self.all_snapshots}))
-        shutil.rmtree(self.aside, ignore_errors=True)
+        if not before:
+            shutil.rmtree(self.aside, ignore_errors=True)
         if self.all_snapshots:
             self.clear()
         else:
             self.state.path.unlink(missing_ok=True)
+
+    def _finished_before(self) -> bool:
+        try:
+            return json.loads(self._finished.read_text(encoding="utf-8"))["fingerprint"] == self.fingerprint
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
 
     @property
     def _home(self) -> Path:
