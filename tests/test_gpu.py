@@ -5,9 +5,9 @@ import torch
 
 from robust_flatness.attacks import PGD
 from robust_flatness.config import ModelSpec
-from robust_flatness.graphs import Graphs
 from robust_flatness.models import build_model
 from robust_flatness.models.inference import InferenceModel
+from robust_flatness.runtime.graphs import Graphs
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 

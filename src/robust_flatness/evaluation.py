@@ -10,10 +10,10 @@ from robust_flatness.attacks.autoattack import check_autoattack, run_autoattack
 from robust_flatness.attacks.pgd import PGD, batches, cross_entropy
 from robust_flatness.config import AutoAttackSpec
 from robust_flatness.inputs import checked_inputs, require_finite
-from robust_flatness.isolation import isolated
 from robust_flatness.models.first_use import warn_of_sigmoid
 from robust_flatness.models.inference import InferenceModel
-from robust_flatness.progress import stage
+from robust_flatness.runtime.isolation import isolated
+from robust_flatness.runtime.progress import stage
 from robust_flatness.seeding import generator
 
 

@@ -17,10 +17,10 @@ from robust_flatness.config import AutoAttackSpec
 from robust_flatness.config.measures import LEAST_CLASSES
 from robust_flatness.errors import ConfigError, FileError, warn
 from robust_flatness.inputs import checked_inputs, require_finite
-from robust_flatness.isolation import isolated
 from robust_flatness.models.inference import InferenceModel
-from robust_flatness.progress import told
 from robust_flatness.resumable import StateFile
+from robust_flatness.runtime.isolation import isolated
+from robust_flatness.runtime.progress import told
 from robust_flatness.seeding import derive_seed
 
 

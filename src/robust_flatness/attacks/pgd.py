@@ -19,9 +19,9 @@ from robust_flatness.attacks.found import (
 from robust_flatness.attacks.visited import Visited
 from robust_flatness.errors import ConfigError, warn
 from robust_flatness.inputs import are_probabilities, checked_images, labels, require_finite
-from robust_flatness.isolation import isolated
 from robust_flatness.models.inference import InferenceModel
-from robust_flatness.progress import told
+from robust_flatness.runtime.isolation import isolated
+from robust_flatness.runtime.progress import told
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

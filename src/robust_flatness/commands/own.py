@@ -13,7 +13,7 @@ from robust_flatness.config.values import Precision
 from robust_flatness.errors import noted_warnings
 from robust_flatness.files import write_json
 from robust_flatness.measuring.sharpness import NAMES
-from robust_flatness.progress import shown
+from robust_flatness.runtime.progress import shown
 
 Scope = Literal["dataset", "batch"]
 
@@ -104,7 +104,6 @@ def measure(
     The network takes inputs in the range 0 to 1 of shape (n, C, H, W) and returns logits of shape (n, K).
     """
     from robust_flatness import load_model
-    from robust_flatness.devices import start
     from robust_flatness.measuring.own_model import (
         example_table,
         measure_network,
@@ -114,6 +113,7 @@ def measure(
         told_of_images,
     )
     from robust_flatness.measuring.place import Others, described
+    from robust_flatness.runtime.devices import start
     from robust_flatness.tables.rows import write_rows
 
     names = [*parse_list(measures), *(["layers"] if per_layer or per_layer_worst else [])]

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from robust_flatness.commands.base import Checkpoints, Device, Threads, app, read_spec
-from robust_flatness.progress import shown, told
+from robust_flatness.runtime.progress import shown, told
 
 
 @app.command()
@@ -77,8 +77,8 @@ def verify(
     On the machine that measured them they must be identical; elsewhere differences up to a stated
     tolerance agree. Exit status 1 if one does not.
     """
-    from robust_flatness.devices import start
     from robust_flatness.measuring import verify as verification
+    from robust_flatness.runtime.devices import start
 
     device = start(device, threads)
     files = verification.sample_files(directory, sample or None, seed)

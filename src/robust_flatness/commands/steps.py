@@ -21,7 +21,7 @@ from robust_flatness.config import ConfigError, DataSpec, TrainJob, meant
 from robust_flatness.config.data import CIFAR10_FOLDER
 from robust_flatness.errors import noted_warnings
 from robust_flatness.measuring.registry import MEASURES
-from robust_flatness.progress import counted, shown
+from robust_flatness.runtime.progress import counted, shown
 
 
 @app.command()
@@ -50,7 +50,7 @@ def pseudo_label(
 ) -> None:
     """Train a standard classifier on the labelled images and label the unlabelled pool with it."""
     from robust_flatness.data import load_dataset, save_pseudo_labels
-    from robust_flatness.devices import start
+    from robust_flatness.runtime.devices import start
     from robust_flatness.training import pseudo_label as predict
 
     job = read_spec(TrainJob, spec)
@@ -76,7 +76,7 @@ def train(
 ) -> None:
     """Train one variant; resumes where an earlier run of the same settings was interrupted."""
     from robust_flatness.data import load_dataset, load_pseudo_labels
-    from robust_flatness.devices import start
+    from robust_flatness.runtime.devices import start
     from robust_flatness.training import train as run_training
 
     job = read_spec(TrainJob, spec)
@@ -155,8 +155,8 @@ def measure_checkpoints(
     if name not in MEASURES:
         raise ConfigError(f"{name!r} given{meant(name, MEASURES)}; measures are {', '.join(MEASURES)}")
     chosen = read_spec(MEASURES[name].spec, spec)
-    from robust_flatness.devices import start
     from robust_flatness.measuring import run
+    from robust_flatness.runtime.devices import start
 
     device = start(device, threads)
     with shown():

@@ -18,9 +18,9 @@ from robust_flatness.flatness.result import (
     with_precision,
 )
 from robust_flatness.inputs import checked_inputs, require_finite
-from robust_flatness.isolation import isolated
 from robust_flatness.models.inference import InferenceModel
-from robust_flatness.progress import told
+from robust_flatness.runtime.isolation import isolated
+from robust_flatness.runtime.progress import told
 from robust_flatness.seeding import generator
 
 #: Examples of several batches, each with a perturbation of its own, that are attacked together.

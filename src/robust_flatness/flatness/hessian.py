@@ -11,10 +11,10 @@ from robust_flatness.errors import ConfigError, NonFiniteError, warn
 from robust_flatness.flatness.neighborhood import real_parts
 from robust_flatness.flatness.spectrum import extremes
 from robust_flatness.inputs import checked_inputs, require_finite
-from robust_flatness.isolation import isolated
 from robust_flatness.models.derivatives import twice_differentiable
 from robust_flatness.models.inference import InferenceModel
-from robust_flatness.progress import counted
+from robust_flatness.runtime.isolation import isolated
+from robust_flatness.runtime.progress import counted
 from robust_flatness.seeding import derive_seed
 
 #: Graphs of the gradient are kept for all products if they take at most so many bytes.

@@ -11,9 +11,9 @@ from robust_flatness.flatness.hessian import hessian_eigenvalues
 from robust_flatness.flatness.neighborhood import Neighborhood, real_parts
 from robust_flatness.flatness.worst import JointSearch
 from robust_flatness.inputs import checked_inputs
-from robust_flatness.isolation import isolated
 from robust_flatness.models.inference import InferenceModel
-from robust_flatness.progress import told
+from robust_flatness.runtime.isolation import isolated
+from robust_flatness.runtime.progress import told
 from robust_flatness.seeding import derive_seed, generator
 
 Direction = list[Tensor]

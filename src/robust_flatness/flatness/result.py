@@ -10,7 +10,7 @@ from robust_flatness.attacks.found import better
 from robust_flatness.attacks.pgd import PGD, batches, cross_entropy
 from robust_flatness.inputs import require_finite
 from robust_flatness.models.inference import InferenceModel
-from robust_flatness.progress import stage
+from robust_flatness.runtime.progress import stage
 from robust_flatness.seeding import generator
 
 

@@ -8,7 +8,7 @@ from robust_flatness.config.measures import AttackSpec, MeasureSpec, Setting
 from robust_flatness.config.values import Count, Positive, Precision, Radii, Size, Spec
 from robust_flatness.measuring.base import CHECKPOINTS, SPLITS, Measure, Measured, pgd, splits_of
 from robust_flatness.measuring.cost import attack_passes
-from robust_flatness.progress import stage
+from robust_flatness.runtime.progress import stage
 from robust_flatness.seeding import derive_seed
 from robust_flatness.tables.columns import FLATTER, Column
 

@@ -9,7 +9,7 @@ from robust_flatness.config.measures import MeasureSpec
 from robust_flatness.config.values import Count, Integer, Positive
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.measuring.base import Measure, Measured
-from robust_flatness.progress import stage
+from robust_flatness.runtime.progress import stage
 from robust_flatness.seeding import derive_seed
 from robust_flatness.tables.columns import FLATTER, Column
 

@@ -13,7 +13,7 @@ from robust_flatness.measuring.flatness import (
     of_case,
     worst_passes,
 )
-from robust_flatness.progress import stage, told
+from robust_flatness.runtime.progress import stage, told
 from robust_flatness.tables.columns import Column
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from robust_flatness.config.values import Count, Positive, Precision, check_radi
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.measuring.base import Measure, Measured, pgd
 from robust_flatness.measuring.cost import attack_passes
-from robust_flatness.progress import told
+from robust_flatness.runtime.progress import told
 from robust_flatness.seeding import derive_seed
 from robust_flatness.tables.columns import MORE_ROBUST, Column
 

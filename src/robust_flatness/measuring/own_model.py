@@ -15,7 +15,6 @@ from robust_flatness.config.values import meant, parse
 from robust_flatness.data import Dataset
 from robust_flatness.data.images import open_parts, to_measure
 from robust_flatness.data.npz import read_npz
-from robust_flatness.devices import out_of_memory, with_precision_on
 from robust_flatness.errors import ConfigError, noted_warnings, warn
 from robust_flatness.inputs import require_finite
 from robust_flatness.measuring.base import SPLITS
@@ -25,8 +24,9 @@ from robust_flatness.measuring.run import largest_batch
 from robust_flatness.models.checkpoint import Network
 from robust_flatness.models.copying import evaluation_copy
 from robust_flatness.models.first_use import warn_of_sigmoid
-from robust_flatness.provenance import provenance
 from robust_flatness.resumable import Report, Unfinished
+from robust_flatness.runtime.devices import out_of_memory, with_precision_on
+from robust_flatness.runtime.provenance import provenance
 from robust_flatness.tables import schema
 from robust_flatness.tables.collect import standard_errors
 

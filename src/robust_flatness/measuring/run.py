@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from robust_flatness.data import Dataset, load_dataset
-from robust_flatness.devices import out_of_memory, with_precision_on
 from robust_flatness.errors import FileError, NonFiniteError, noted_warnings
 from robust_flatness.files import portable, write_json
 from robust_flatness.measuring.base import Measure, Measured
 from robust_flatness.models.checkpoint import Checkpoint, load_checkpoint
-from robust_flatness.progress import told
-from robust_flatness.provenance import provenance
 from robust_flatness.resumable import Unfinished
+from robust_flatness.runtime.devices import out_of_memory, with_precision_on
+from robust_flatness.runtime.progress import told
+from robust_flatness.runtime.provenance import provenance
 from robust_flatness.tables.collect import example_rows
 from robust_flatness.tables.rows import read_rows, write_rows
 

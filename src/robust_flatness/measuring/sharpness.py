@@ -16,7 +16,7 @@ from robust_flatness.config.variants import BASELINE
 from robust_flatness.errors import UndefinedError, warn
 from robust_flatness.measuring.base import SPLITS, Measure, Measured, pgd, splits_of
 from robust_flatness.measuring.cost import attack_passes
-from robust_flatness.progress import told
+from robust_flatness.runtime.progress import told
 from robust_flatness.seeding import derive_seed
 from robust_flatness.tables.columns import FLATTER, Column
 

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from robust_flatness.config import ModelSpec, parse
 from robust_flatness.errors import FileError
 from robust_flatness.files import atomic_path, canonical_json
-from robust_flatness.graphs import Graphs
 from robust_flatness.models import build_model
 from robust_flatness.models.inference import InferenceModel
+from robust_flatness.runtime.graphs import Graphs
 from robust_flatness.seeding import generator
 
 KEY = "robust_flatness"

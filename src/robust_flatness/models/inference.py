@@ -9,9 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from robust_flatness.errors import ConfigError
-from robust_flatness.graphs import Graphs
 from robust_flatness.inputs import check_classes
-from robust_flatness.isolation import isolated
 from robust_flatness.models.agreement import aliased, equal, equal_gradients
 from robust_flatness.models.convolution import channels_last_strides
 from robust_flatness.models.copying import (
@@ -42,6 +40,8 @@ from robust_flatness.models.neighbours import (
     held_outside,
     perturbed_names,
 )
+from robust_flatness.runtime.graphs import Graphs
+from robust_flatness.runtime.isolation import isolated
 
 
 class InferenceModel(nn.Module):

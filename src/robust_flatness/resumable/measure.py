@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from robust_flatness.files import canonical_json, write_json, write_text
-from robust_flatness.provenance import source_digest
 from robust_flatness.resumable.lock import Report, locked
+from robust_flatness.runtime.provenance import source_digest
 
 
 class Unfinished:

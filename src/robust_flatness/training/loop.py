@@ -15,13 +15,13 @@ from robust_flatness import __version__
 from robust_flatness.config import TrainJob
 from robust_flatness.data import Dataset
 from robust_flatness.data.augmentation import augment
-from robust_flatness.devices import with_precision_on
 from robust_flatness.files import canonical_json
-from robust_flatness.graphs import Graphs
 from robust_flatness.models import build_model
 from robust_flatness.models.checkpoint import Metadata, save_checkpoint
 from robust_flatness.models.inference import InferenceModel
-from robust_flatness.provenance import source_digest
+from robust_flatness.runtime.devices import with_precision_on
+from robust_flatness.runtime.graphs import Graphs
+from robust_flatness.runtime.provenance import source_digest
 from robust_flatness.seeding import derive_seed, generator, stream_device
 from robust_flatness.tables.history import Row
 from robust_flatness.training.attack import TrainingAttack

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from robust_flatness.config import TrainJob
 from robust_flatness.data import Dataset
-from robust_flatness.devices import out_of_memory
 from robust_flatness.errors import TrainingError
 from robust_flatness.resumable import State, UnfinishedTraining, snapshot_name
+from robust_flatness.runtime.devices import out_of_memory
 from robust_flatness.tables.history import Row, best_epoch, write_history
 from robust_flatness.training.loop import Training
 

@@ -101,7 +101,7 @@ def preload() -> None:
     """Import what jobs need, and note what was imported: the source may change while the server runs."""
     for name in MODULES:
         importlib.import_module(name)
-    from robust_flatness.provenance import git_commit, source_digest
+    from robust_flatness.runtime.provenance import git_commit, source_digest
 
     source_digest()
     git_commit()

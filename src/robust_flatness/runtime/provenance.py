@@ -7,7 +7,10 @@ import platform
 import subprocess
 from pathlib import Path
 
+import robust_flatness
 from robust_flatness import __version__
+
+PACKAGE = Path(robust_flatness.__file__).parent
 
 
 @functools.cache
@@ -17,7 +20,7 @@ def git_commit() -> str | None:
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10,
+            cwd=PACKAGE, capture_output=True, text=True, check=True, timeout=10,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return None
@@ -28,7 +31,7 @@ def git_commit() -> str | None:
 def source_digest() -> str:
     """SHA-256 of the package's source: unfinished work of other source is not taken up."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
+    for path in sorted(PACKAGE.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -5,10 +5,10 @@ import warnings
 import pytest
 import torch
 
-from robust_flatness import devices
 from robust_flatness.config import ConfigError, ModelSpec, TrainingSpec
 from robust_flatness.config.specs import ComputeSpec
 from robust_flatness.errors import OutOfMemoryError
+from robust_flatness.runtime import devices
 from robust_flatness.workflow import gpus_here
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

@@ -3,10 +3,10 @@
 import torch
 from torch import nn
 
-from robust_flatness import progress
 from robust_flatness.attacks import PGD
 from robust_flatness.flatness import average_flatness, hessian_eigenvalues, worst_flatness
-from robust_flatness.progress import Loop, share, stage, told, watched
+from robust_flatness.runtime import progress
+from robust_flatness.runtime.progress import Loop, share, stage, told, watched
 
 ATTACK = PGD(0.1, 0.05, 3, restarts=2)
 

@@ -1,6 +1,6 @@
 import torch
 
-from robust_flatness.graphs import Graphs
+from robust_flatness.runtime.graphs import Graphs
 
 
 def test_on_the_processor_functions_are_called():
