@@ -40,6 +40,7 @@ MODULES = (
     "robust_flatness.measuring.run",
     "robust_flatness.training",
     "robust_flatness.resumable",
+    "torch._dynamo",  # as the first step of a torch optimiser does
     "pyautoattack",
     "scipy.sparse.linalg",
 )
