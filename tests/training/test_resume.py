@@ -259,7 +259,7 @@ def test_state_put_aside_is_taken_up_once_all_is_as_it_was(
     assert content(directory) == content(tmp_path / "whole")
 
 
-def an_epoch(job, dataset, directory, name="", report=quiet):
+def an_epoch(job, dataset, directory, name="", report=quiet, **options):
     """Train for one epoch, unless that is interrupted before; (name, epoch) if it was not."""
     epochs = []
 
@@ -269,20 +269,57 @@ def an_epoch(job, dataset, directory, name="", report=quiet):
             raise Interruption
 
     with contextlib.suppress(Interruption):
-        train(job, dataset, directory, progress=progress, report=report)
+        train(job, dataset, directory, progress=progress, report=report, **options)
     return epochs
 
 
-def test_a_finished_training_is_not_done_again_because_another_was_begun(tmp_path, dataset, make_job):
+@pytest.mark.parametrize("cut", range(5))
+@pytest.mark.parametrize("all_snapshots", [True, False])
+def test_a_finished_training_is_not_done_again_because_another_was_begun(
+    all_snapshots, cut, tmp_path, dataset, make_job, monkeypatch
+):
+    """Also where a workflow has deleted the outputs, and where a move is cut short."""
     job, other = make_job(epochs=EPOCHS), make_job(epochs=EPOCHS, learning_rate=0.04)
-    directory, messages = tmp_path / "run", []
-    train(job, dataset, directory, report=quiet)
+    directory, messages, moves = tmp_path / "run", [], []
+    original = Path.replace
+
+    def replace(path, target):
+        moved = original(path, target)
+        if path.name in ("state", "checkpoints", "finished"):
+            moves.append(path)
+            if len(moves) == cut:
+                raise Interruption
+        return moved
+
+    options = {"all_snapshots": all_snapshots}
+    train(job, dataset, directory, report=quiet, **options)
     whole = content(directory)
-    assert an_epoch(other, dataset, directory) == [("", 1)]
-    assert an_epoch(job, dataset, directory, report=messages.append) == []
+    monkeypatch.setattr(Path, "replace", replace)
+    began = [epoch for _ in range(2) for epoch in an_epoch(other, dataset, directory, **options)]
+    assert began[0] == ("", 1)
+    for name in ("best", "last"):
+        (directory / f"checkpoints/{name}.safetensors").unlink()
+    done = [an_epoch(job, dataset, directory, report=messages.append, **options) for _ in range(2)]
+    assert done == [[], []]
     assert "has been finished" in messages[-1]
     assert content(directory) == whole
-    assert an_epoch(other, dataset, directory) == [("", 2)]
+    again = [epoch for _ in range(2) for epoch in an_epoch(other, dataset, directory, **options)]
+    assert again[0] == ("", began[-1][1] + 1)
+
+
+@pytest.mark.parametrize("left", ["a first snapshot", "damaged state"])
+def test_a_finished_training_outlives_what_another_left(left, tmp_path, dataset, make_job):
+    job, other = make_job(epochs=EPOCHS), make_job(epochs=EPOCHS, learning_rate=0.04)
+    directory = tmp_path / "run"
+    train(job, dataset, directory, report=quiet)
+    whole = content(directory)
+    an_epoch(other, dataset, directory)
+    state = directory / ".resume/state"
+    state.write_bytes(state.read_bytes()[:-1])
+    if left == "a first snapshot":
+        state.unlink()
+    assert an_epoch(job, dataset, directory) == []
+    assert content(directory) == whole
 
 
 def test_damaged_state_put_aside_is_discarded(tmp_path, dataset, make_job):

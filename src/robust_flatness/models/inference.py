@@ -18,7 +18,6 @@ from robust_flatness.models.copying import (
     named_tensors,
     outcome,
     outcome_at,
-    reachable,
     unwrapped,
 )
 from robust_flatness.models.first_use import (
@@ -32,14 +31,8 @@ from robust_flatness.models.first_use import (
 )
 from robust_flatness.models.folding import Folded, lowered, pairs_of
 from robust_flatness.models.layout import keep_channels_last
-from robust_flatness.models.neighbours import (
-    CONSTANTS,
-    HeldElsewhere,
-    NormalisationParameters,
-    frozen_names,
-    held_outside,
-    perturbed_names,
-)
+from robust_flatness.models.neighbours import NormalisationParameters, perturbed_names
+from robust_flatness.models.unperturbed import what_stays
 from robust_flatness.runtime.graphs import Graphs
 from robust_flatness.runtime.isolation import isolated
 
@@ -368,75 +361,16 @@ class InferenceModel(nn.Module):
         that stay as they are."""
         self.require_exact()
         if self._unperturbed is None:
-            self._unperturbed = [*self._what_stays()]
+            told = self._tested if self._folded is None else None
+            held = self._source[0], self.network
+            self._unperturbed = [
+                *what_stays(held, self._own, self.perturbed, self._normalising, self._call_plain, told)
+            ]
         if not self.perturbed:
             nothing = "no parameters besides those of normalisation layers; nothing can be perturbed"
             raise ConfigError("; ".join([f"model: {nothing}", *self._unperturbed]))
         for words in self._unperturbed:
             warn(words)
-
-    def _what_stays(self) -> Iterator[str]:
-        """What weights there are, or may be, that are not perturbed, and why."""
-        model = self._source[0]
-        frozen = [name for name in frozen_names(model) if id(self._own[name]) not in self._normalising]
-        large = any(self._own[name].numel() > CONSTANTS for name in frozen)
-        if large and self._used({"": [self._own[name] for name in frozen]}) != []:
-            yield (
-                f"{_of(frozen, 'parameter')} frozen (requires_grad=False) and not perturbed, beside "
-                f"{len(self.perturbed)} that are: {_some(frozen)}; to perturb these too, freeze all or none"
-            )
-        outside = held_outside(self.network if self.network is not None else model) | self._held_elsewhere()
-        if used := self._used({n: [t] for n, t in outside.items() if id(t) not in self._normalising}):
-            one = len(used) == 1
-            yield (
-                f"{len(used)} tensor{'' if one else 's'} that the logits depend on "
-                f"{'is no parameter' if one else 'are no parameters'} and not perturbed: "
-                f"{_some(used)}; where they are weights, register them (nn.Parameter, nn.ParameterList, "
-                "nn.ModuleList, nn.ModuleDict)"
-            )
-
-    def _held_elsewhere(self) -> dict[str, Tensor]:
-        """What the function of a user's network takes that is held neither by it nor by its copy."""
-        if self._folded is not None or self._tested is None:
-            return {}
-        x, held = (
-            self._tested.clone(),
-            [self._source[0], *([self.network] if self.network is not None else [])],
-        )
-        tensors = [value for model in held for _, value in reachable(model) if isinstance(value, Tensor)]
-        with isolated(seed=0), torch.no_grad(), HeldElsewhere([*tensors, *self._own.values(), x]) as watched:
-            try:
-                self._call_plain(x)
-            except Exception:  # of a kind of tensor that cannot be watched
-                return {}
-        return watched.found
-
-    def _used(self, groups: Mapping[str, Sequence[Tensor]]) -> list[str] | None:
-        """The names of those groups of tensors, held by the network, with which the logits change; None where
-        that cannot be told."""
-
-        def logits() -> Tensor:
-            with isolated(seed=0), torch.no_grad():
-                return self._call_plain(self._tested)
-
-        if not groups:
-            return []
-        if self._folded is not None or self._tested is None or not equal(logits(), expected := logits()):
-            return None
-        g, found = torch.Generator().manual_seed(0), []
-        for name, tensors in groups.items():
-            kept = [tensor.data for tensor in tensors]
-            try:
-                for tensor, own in zip(tensors, kept, strict=True):
-                    tensor.data = own * (0.8 + 0.4 * torch.rand(own.shape, generator=g)).to(own)
-                if not equal(logits(), expected):
-                    found.append(name)
-            except Exception:  # whatever a network raises where one of its constants is another
-                found.append(name)
-            finally:
-                for tensor, own in zip(tensors, kept, strict=True):
-                    tensor.data = own
-        return found
 
     def require_labels(self, y: Tensor) -> None:
         """Raise `ConfigError` unless the labels are classes of the model."""
@@ -489,11 +423,3 @@ class InferenceModel(nn.Module):
         if attempt:  # another function, which holds other tensors
             with isolated(seed=0):
                 self._watched(x)
-
-
-def _of(names: Sequence[str], noun: str) -> str:
-    return f"1 {noun} is" if len(names) == 1 else f"{len(names)} {noun}s are"
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])])

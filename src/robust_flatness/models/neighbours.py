@@ -1,7 +1,6 @@
 """Which parameters of a network make its neighbourhood."""
 
 import re
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -9,11 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from robust_flatness.errors import ConfigError
-from robust_flatness.models.copying import memory_of, reachable
+from robust_flatness.models.copying import memory_of
 
 #: Layers that normalise, torch's own.
 NORMALISATIONS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.LocalResponseNorm)
@@ -23,8 +20,6 @@ NAMED_NORMALISATION = re.compile(
 )
 
 
-#: Up to so many numbers are mean and std of the channels of an image, or a temperature, and no weights.
-CONSTANTS = 4
 #: Functions that normalise.
 FUNCTIONS = {
     F.batch_norm, F.layer_norm, F.group_norm, F.instance_norm, F.rms_norm,
@@ -47,7 +42,7 @@ def perturbed_names(model: nn.Module) -> list[str]:
     found = {}
     for name, parameter in _of_layers(model).items():
         if name not in frozen:
-            found.setdefault(_place(parameter), name)
+            found.setdefault(place_of(parameter), name)
     return [*found.values()]
 
 
@@ -74,72 +69,8 @@ def _of_layers(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def held_outside(model: nn.Module) -> dict[str, Tensor]:
-    """Numbers that may be weights, but that the model does not know as parameters, by where they are held:
-    plain tensors, what is in Python lists and dicts, buffers called weight or bias. Left out are those of
-    normalisations, and constants of few numbers."""
-    held = dict(reachable(model))
-    modules = [value for value in held.values() if isinstance(value, nn.Module)]
-    norms = nn.ModuleList(module for module in modules if normalises(module))
-    own = {n: b for n, b in model.named_buffers() if n.rpartition(".")[2] not in ("weight", "bias")}
-    known = {_place(t) for t in (*model.parameters(), *own.values(), *norms.parameters(), *norms.buffers())}
-    return {
-        place: value
-        for place, value in held.items()
-        if isinstance(value, Tensor) and _may_be_weights(value) and _place(value) not in known
-    }
-
-
-def _may_be_weights(tensor: Tensor) -> bool:
-    number = tensor.is_floating_point() or tensor.is_complex()
-    return number and not tensor.is_nested and tensor.numel() > CONSTANTS
-
-
-class HeldElsewhere(TorchDispatchMode):
-    """While it is active, notes in `found` the tensors that functions of torch are given but that none of
-    them has made and that are not `known`: what a network takes from closures, partial functions, classes,
-    slots and globals.
-
-    Parameters
-    ----------
-    known
-        The network's own tensors, and its inputs.
-    """
-
-    def __init__(self, known: Iterable[Tensor]):
-        super().__init__()
-        self._kept = [*known]  # alive, or another tensor could take its memory
-        self._seen = {_memory(tensor) for tensor in self._kept}
-        self.found: dict[str, Tensor] = {}
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        for value in tree_leaves((args, kwargs)):
-            if isinstance(value, Tensor) and _memory(value) not in self._seen:
-                self._note(value)
-                if _may_be_weights(value) and func is not torch.ops.aten.lift_fresh.default:  # a literal
-                    index = f"{len(self.found) + 1}, " if self.found else ""
-                    place = f"a tensor of shape {list(value.shape)} ({index}held outside the network)"
-                    self.found[place] = value
-        result = func(*args, **(kwargs or {}))
-        for value in tree_leaves(result):
-            if isinstance(value, Tensor):
-                self._note(value)
-        return result
-
-    def _note(self, tensor: Tensor) -> None:
-        self._kept.append(tensor)
-        self._seen.add(_memory(tensor))
-
-
-def _memory(tensor: Tensor) -> int:
-    """Where the numbers of a tensor and of its views lie."""
-    try:
-        return tensor.untyped_storage().data_ptr() or id(tensor)
-    except (RuntimeError, NotImplementedError):  # sparse ones and others have no storage
-        return id(tensor)
-
-
-def _place(tensor: Tensor) -> Any:
+def place_of(tensor: Tensor) -> Any:
+    """What tells a tensor from all that do not share its memory."""
     return memory_of(tensor) or id(tensor)
 
 

@@ -22,6 +22,8 @@ from robust_flatness.tables import aggregate, schema
 MARKER_AREA = 22
 #: A point more than so many interquartile ranges beyond the third quartile does not set an axis.
 FENCE = 6
+#: The room of a name at an edge, as a share of the axis: a line's height, and its width.
+LINE, WIDTH = 0.05, 0.35
 #: What a triangle at the edge means.
 BEYOND = "Triangles: beyond the axis, with the value."
 #: So many variants can all be named.
@@ -164,11 +166,17 @@ def _name_beyond(axes: Axes, points: Sequence[_Beyond], edge: str) -> None:
     """Write the names of the triangles at one edge beside them; neighbours stand together, in the order of
     the triangles, several of one family in one line."""
     along, (low, high) = (1, axes.get_ylim()) if edge in "<>" else (0, axes.get_xlim())
-    reach = (0.05 if along else 0.35) * (high - low)
+
+    def overlap(upper: Sequence[_Beyond], lower: Sequence[_Beyond]) -> bool:
+        a, b = (np.mean([point.place[along] for point in group]) for group in (upper, lower))
+        rooms = [LINE * (_words(group).count("\n") + 1) if along else WIDTH for group in (upper, lower)]
+        return a - b < (high - low) * np.mean(rooms)
+
     groups: list[list[_Beyond]] = []
     for point in sorted(points, key=lambda point: -point.place[along]):
-        near = groups and groups[-1][-1].place[along] - point.place[along] < reach
-        groups[-1].append(point) if near else groups.append([point])
+        groups.append([point])
+        while len(groups) > 1 and overlap(*groups[-2:]):
+            groups[-2:] = [groups[-2] + groups[-1]]
     for group in groups:
         place = tuple(np.mean([point.place for point in group], axis=0))
         left = place[0] < np.mean(axes.get_xlim())

@@ -25,8 +25,8 @@ class UnfinishedTraining:
 
     .resume/state         as of the last finished epoch
     .resume/checkpoints/  the snapshots so far
-    .resume/aside/        state and snapshots of others, by fingerprint, until one is trained to its end
     .resume/finished      fingerprint, history and snapshots of the training that was published last
+    .resume/aside/        the same of others, by fingerprint, until one is trained to its end
 
     `fingerprint` identifies everything that the training depends on; state of another fingerprint is put
     aside, and taken up by the training that it belongs to. `report` takes messages for the log. Without
@@ -59,21 +59,58 @@ class UnfinishedTraining:
         of another training that was begun here since is put aside.
         """
         try:
-            content = json.loads(self._finished.read_text(encoding="utf-8"))
+            content = self._note()
             if content["fingerprint"] != self.fingerprint:
                 return None
             if self.all_snapshots and not content["all_snapshots"]:
                 return None
-            try:
-                self.state.load()
-            except ForeignStateError as problem:
-                self._put_aside(problem)
-            for name, digest in content["snapshots"].items():
-                if load_checkpoint(self._kept(name)).metadata.sha256 != digest:
-                    return None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, FileError):
+            self._put_aside_others()
+            snapshots = content["snapshots"].items()
+            if all(_is_whole(self._published / name, digest) for name, digest in snapshots):
+                if self.all_snapshots:  # what another has left before its first state
+                    shutil.rmtree(self.snapshots, ignore_errors=True)
+            elif not all(_is_whole(self.snapshots / name, digest) for name, digest in snapshots):
+                return None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
         return content["rows"]
+
+    def _note(self) -> dict[str, Any]:
+        """What `.resume/finished` says, of this training where it had been put aside."""
+        own = self._aside_of(self.fingerprint)
+        note, snapshots = own / self._finished.name, own / self.snapshots.name
+        if note.exists():
+            self._put_aside_others()
+            if snapshots.exists():
+                _replace_folder(snapshots, self.snapshots)
+            note.replace(self._finished)
+        content = json.loads(self._finished.read_text(encoding="utf-8"))
+        if content["fingerprint"] == self.fingerprint and snapshots.exists() and not self.snapshots.exists():
+            _replace_folder(snapshots, self.snapshots)  # a move that was cut short
+        return content
+
+    def _put_aside_others(self) -> None:
+        try:
+            self.state.load()
+        except ForeignStateError as problem:
+            self._put_aside(problem)
+        except FileError as problem:
+            self.report(f"{self.state.path}: {problem}; discarded")
+            self.clear()
+
+    def _put_finished_aside(self) -> None:
+        """Where the snapshots of a finished training lie in the store, another would overwrite them."""
+        try:
+            content = json.loads(self._finished.read_text(encoding="utf-8"))
+            if content["all_snapshots"] or content["fingerprint"] == self.fingerprint:
+                return
+            target = self._aside_of(content["fingerprint"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return
+        target.mkdir(parents=True, exist_ok=True)
+        if self.snapshots.exists() and not self.state.path.exists():
+            _replace_folder(self.snapshots, target / self.snapshots.name)
+        self._finished.replace(target / self._finished.name)
 
     def load(self) -> State | None:
         """The last finished epoch's state; None to start from the beginning.
@@ -83,6 +120,7 @@ class UnfinishedTraining:
         """
         for path in (*self.folder.glob(".*.tmp"), *self.snapshots.glob(".*.tmp")):
             path.unlink(missing_ok=True)
+        self._put_finished_aside()
         while True:
             try:
                 return self._load()
@@ -99,8 +137,8 @@ class UnfinishedTraining:
             _replace_folder(self.snapshots, target / self.snapshots.name)
         self.state.path.replace(target / self.state.path.name)
         self.report(
-            f"{self.state.path}: {problem}; until a training is finished here it is kept in {target}, and "
-            "goes on once all is as it was"
+            f"{self.state.path}: {problem}; until one is trained to its end here it is kept in "
+            f"{target}, and goes on once all is as it was"
         )
 
     def _load(self) -> State | None:
@@ -131,11 +169,6 @@ class UnfinishedTraining:
     def _drop_others(self, names: Iterable[str]) -> None:
         for path in set(self.snapshots.glob("epoch-*.safetensors")) - {self.snapshots / n for n in names}:
             path.unlink()
-
-    def _kept(self, name: str) -> Path:
-        """Where a snapshot of a training that may be finished lies."""
-        path = self.snapshots / name
-        return path if path.exists() else self._published / name
 
     def publish(self, epochs: Iterable[int], best: int) -> None:
         """Put the snapshots of `epochs`, `best` and `last` into `<directory>/checkpoints`.
@@ -190,6 +223,14 @@ class UnfinishedTraining:
         """Remove state and snapshots; the state first, so that none is left without snapshots."""
         self.state.path.unlink(missing_ok=True)
         shutil.rmtree(self.snapshots, ignore_errors=True)
+
+
+def _is_whole(path: Path, digest: str) -> bool:
+    """Whether a snapshot is there and the one of this checksum."""
+    try:
+        return load_checkpoint(path).metadata.sha256 == digest
+    except (OSError, FileError):
+        return False
 
 
 def _replace_folder(source: Path, target: Path) -> None:
