@@ -339,6 +339,31 @@ def test_weights_that_no_attribute_holds_are_told(data, hide):
         average_flatness(Hidden(), *data, attack=None, samples=2)
 
 
+class Amplified(nn.Module):
+    """Convolutions, and a gradient that differs where images lie channels-last, a little or a lot."""
+
+    def __init__(self, error):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 4))
+        self.error = error
+
+    def forward(self, x):
+        last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+        if x.requires_grad and last:
+            x = x + self.error * (x - x.detach())
+        return self.net(x)
+
+
+@pytest.mark.parametrize(("error", "kept"), [(0.0, True), (0.01, True), (0.5, False)])
+def test_a_layout_is_kept_where_it_changes_gradients_by_rounding_alone(error, kept):
+    x = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    net = InferenceModel.of(Amplified(error), x)
+    net.require_exact()
+    assert net.network is not None  # a copy, not the module itself
+    assert net._channels_last is kept
+
+
 def test_literals_and_constants_of_the_forward_pass_are_no_weights(data):
     class Plain(nn.Module):
         def __init__(self):
