@@ -84,10 +84,17 @@ class UnfinishedTraining:
             if snapshots.exists():
                 _replace_folder(snapshots, self.snapshots)
             note.replace(self._finished)
-        content = json.loads(self._finished.read_text(encoding="utf-8"))
+        content = self._read_note()
         if content["fingerprint"] == self.fingerprint and snapshots.exists() and not self.snapshots.exists():
             _replace_folder(snapshots, self.snapshots)  # a move that was cut short
         return content
+
+    def _read_note(self) -> dict[str, Any]:
+        """What `.resume/finished` says; of no training where it is missing or damaged."""
+        try:
+            return {"fingerprint": "", "all_snapshots": True, **json.loads(self._finished.read_bytes())}
+        except (OSError, ValueError, TypeError):
+            return {"fingerprint": "", "all_snapshots": True}
 
     def _put_aside_others(self) -> None:
         try:
@@ -100,13 +107,10 @@ class UnfinishedTraining:
 
     def _put_finished_aside(self) -> None:
         """Where the snapshots of a finished training lie in the store, another would overwrite them."""
-        try:
-            content = json.loads(self._finished.read_text(encoding="utf-8"))
-            if content["all_snapshots"] or content["fingerprint"] == self.fingerprint:
-                return
-            target = self._aside_of(content["fingerprint"])
-        except (OSError, ValueError, KeyError, TypeError):
+        content = self._read_note()
+        if content["all_snapshots"] or content["fingerprint"] == self.fingerprint:
             return
+        target = self._aside_of(content["fingerprint"])
         target.mkdir(parents=True, exist_ok=True)
         if self.snapshots.exists() and not self.state.path.exists():
             _replace_folder(self.snapshots, target / self.snapshots.name)
@@ -194,7 +198,7 @@ class UnfinishedTraining:
     def finish(self, rows: list[dict[str, Any]]) -> None:
         """Everything is published: note the history, drop what is not needed to publish it again. What was
         put aside stays if this training had been finished before."""
-        before = self._finished_before()
+        before = self._read_note()["fingerprint"] == self.fingerprint
         snapshots = {
             path.name: load_checkpoint(path).metadata.sha256
             for path in sorted(self._home.glob("epoch-*.safetensors"))
@@ -207,12 +211,6 @@ class UnfinishedTraining:
             self.clear()
         else:
             self.state.path.unlink(missing_ok=True)
-
-    def _finished_before(self) -> bool:
-        try:
-            return json.loads(self._finished.read_text(encoding="utf-8"))["fingerprint"] == self.fingerprint
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
 
     @property
     def _home(self) -> Path:
