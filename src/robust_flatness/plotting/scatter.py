@@ -22,8 +22,8 @@ from robust_flatness.tables import aggregate, schema
 MARKER_AREA = 22
 #: A point more than so many interquartile ranges beyond the third quartile does not set an axis.
 FENCE = 6
-#: The room of a name at an edge, as a share of the axis: a line's height, and its width.
-LINE, WIDTH = 0.05, 0.35
+#: The room of a name at an edge, as a share of the axis: a line's height at the sides; else all of it.
+LINE, WIDTH = 0.05, 1.0
 #: What a triangle at the edge means.
 BEYOND = "Triangles: beyond the axis, with the value."
 #: So many variants can all be named.
