@@ -98,7 +98,7 @@ def hessian_eigenvalues(
         not finite.
     """
     x, y = checked_inputs(x, y)
-    with InferenceModel.lent(model, x[:2]) as net, twice_differentiable():
+    with InferenceModel.lent(model, x[:2]) as net:
         net.require_labels(y)
         net.require_perturbable()
         product = HessianProduct(net, x, y, batch_size)
@@ -179,7 +179,8 @@ class HessianProduct:
         ]
 
     def _gradient(self, part: slice) -> list[Tensor]:
-        logits = self.net.logits(self.x[part])
+        with twice_differentiable():
+            logits = self.net.logits(self.x[part])
         require_finite(logits, "on clean inputs", part.start)
         losses = cross_entropy(logits, self.y[part])
         return list(

@@ -35,39 +35,58 @@ def extremes(
     """
     if product.size <= DENSE:
         matrix = np.stack([product(unit) for unit in np.eye(product.size)]).astype(float)
-        _require_symmetric(product, start, matrix.T @ start)
+        _require_symmetric(np.linalg.norm(matrix - matrix.T), np.linalg.norm(matrix))
         values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
         chosen = [*range(k // 2), *range(product.size - (k - k // 2), product.size)]
         return values[chosen], vectors[:, chosen], True
-    start = start.astype(product.dtype)
-    image = product(start)
-    _require_symmetric(product, start, image)
-    if not image.any():
-        basis = np.zeros((product.size, k))
-        basis[np.arange(k), np.arange(k)] = 1
-        return np.zeros(k), basis, True
     from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
-    operator = LinearOperator((product.size,) * 2, matvec=product, dtype=product.dtype)
+    start = start.astype(product.dtype)
+    operator = LinearOperator((product.size,) * 2, matvec=_Checked(product), dtype=product.dtype)
     try:
         values, vectors = eigsh(operator, k, which="BE", tol=tolerance, v0=start, maxiter=RESTARTS)
         order = np.argsort(values)
         return values[order].astype(float), vectors[:, order], True
+    except _Zero:
+        basis = np.zeros((product.size, k))
+        basis[np.arange(k), np.arange(k)] = 1
+        return np.zeros(k), basis, True
     except ArpackError:  # an end of the spectrum at 0 meets no relative tolerance
         return *_shifted(operator, k, tolerance, start), False
 
 
-def _require_symmetric(product: Product, vector: np.ndarray, image: np.ndarray) -> None:
-    """A layer's own gradient of its gradient may be wrong; then the matrix is hardly symmetric.
+class _Zero(Exception):
+    """The matrix maps a random vector to 0."""
 
-    Raises
-    ------
-    ConfigError
-        If <H u, v> and <u, H v> differ.
-    """
-    other = np.random.default_rng(0).standard_normal(product.size).astype(product.dtype)
-    there, back = float(product(other) @ vector), float(other @ image)
-    if abs(there - back) > 1e-2 * np.linalg.norm(other) * np.linalg.norm(image):
+
+class _Checked:
+    """A product whose first two vectors, which Lanczos' method asks for anyway, tell whether the matrix is
+    zero, and whether it is symmetric."""
+
+    def __init__(self, product: Product):
+        self.product = product
+        self._first: tuple[np.ndarray, np.ndarray] | None = None
+        self._told = False
+
+    def __call__(self, vector: np.ndarray) -> np.ndarray:
+        image = self.product(vector)
+        if self._first is None:
+            if not image.any():
+                raise _Zero
+            self._first = vector.copy(), image
+        elif not self._told:
+            self._told = True
+            first, first_image = self._first
+            there, back = float(image @ first), float(first_image @ vector)
+            # of an eigenvector hardly anything but rounding is left for the second vector
+            least = 0.01 * np.linalg.norm(first_image) * np.linalg.norm(vector)
+            _require_symmetric(abs(there - back), max(abs(there), abs(back), least))
+        return image
+
+
+def _require_symmetric(difference: float, size: float) -> None:
+    """A layer's own gradient of its gradient may be wrong; then the matrix is hardly symmetric."""
+    if difference > 1e-2 * size:
         raise ConfigError(
             "model: its Hessian is not symmetric: a layer's backward has a wrong derivative of its own"
         )

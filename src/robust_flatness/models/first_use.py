@@ -14,11 +14,11 @@ from robust_flatness.models.agreement import equal
 Function = Callable[[Tensor], Tensor]
 
 #: The largest activation of the examples that pass a network together on a CPU.
-PASS_BYTES = 2**23
+PASS_BYTES = 2**22
 #: Outputs of a network that tell where all of them lie.
 ENOUGH = 20
-#: Fewer than these spend their time on calls.
-LEAST_AT_ONCE = 16
+#: Fewer than these spend their time on calls, and on reading weights.
+LEAST_AT_ONCE = 32
 
 
 def first_logits(run: Function, x: Tensor) -> Tensor:
