@@ -4,19 +4,22 @@
 
 The others are the usual way (`plain.py`), a frozen copy laid out channels-last and differentiated by
 what is asked for alone (`frozen.py`), and, for PGD, torchattacks and foolbox where they are installed.
-All take turns, so that whatever else the machine does hits each; medians of the processor time (one
-thread) and of the ratios are reported. Single-precision results are checked to be equal to those of
+All take turns, so that whatever else the machine does hits each, each in a process of its own, so that none
+profits from what another has done to the memory; medians of the processor time (one thread) and of the
+ratios are reported. Single-precision results are checked to be equal to those of
 the plain and the frozen way, bfloat16's to be within 1 %. The two libraries return adversarial
 examples; the losses that ours returns with them, clean and adversarial, are computed from these.
 """
 
 import argparse
 import importlib
+import multiprocessing
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -223,11 +226,32 @@ def workloads(quick: bool) -> list[Workload]:
     ]
 
 
-def timed(function: Callable[[], list[float]]) -> tuple[float, list[float]]:
-    """Seconds of processor time that a call takes, and its result."""
-    begin = time.process_time()
-    result = function()
-    return time.process_time() - begin, result
+class Timed:
+    """A call in a process of its own, as often as it is asked for."""
+
+    def __init__(self, function: Callable[[], list[float]]):
+        forked = multiprocessing.get_context("fork")
+        self._pipe, theirs = forked.Pipe()
+        self._process = forked.Process(target=self._serve, args=(function, theirs), daemon=True)
+        self._process.start()
+
+    def __call__(self) -> tuple[float, list[float]]:
+        """Seconds of processor time that a call takes, and its result."""
+        self._pipe.send(None)
+        return self._pipe.recv()
+
+    def end(self) -> None:
+        """End the process."""
+        self._process.terminate()
+        self._process.join()
+
+    @staticmethod
+    def _serve(function: Callable[[], list[float]], pipe: Connection) -> None:
+        while True:
+            pipe.recv()
+            begin = time.process_time()
+            result = function()
+            pipe.send((time.process_time() - begin, result))
 
 
 def compare(workload: Workload, repetitions: int) -> list[str]:
@@ -245,10 +269,13 @@ def compare(workload: Workload, repetitions: int) -> list[str]:
     }
     times: dict[str, list[float]] = {name: [] for name in variants}
     results: dict[str, list[float]] = {}
+    calls = {name: Timed(function) for name, function in variants.items()}
     for _ in range(min(repetitions, workload.most)):
-        for name, function in variants.items():
-            seconds, results[name] = timed(function)
+        for name, call in calls.items():
+            seconds, results[name] = call()
             times[name].append(seconds)
+    for call in calls.values():
+        call.end()
     medians = {name: statistics.median(values) for name, values in times.items()}
     means = {name: statistics.fmean(values) for name, values in results.items()}
     for name, limit in {**dict.fromkeys(workload.others, 1e-3), "bfloat16": 1e-2}.items():
@@ -275,7 +302,7 @@ def bound(workload: Workload) -> str:
     spent = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
     convolutions = sum(time for name, time in spent.items() if "convolution" in name)
     share = convolutions / sum(spent.values())
-    plain, ours = (timed(call)[0] for call in (workload.others["plain"], lambda: workload.ours("float32")))
+    plain, ours = (Timed(call)()[0] for call in (workload.others["plain"], lambda: workload.ours("float32")))
     return (
         f"{workload.name}: {100 * share:.0f} % of our time in torch's convolutions; without all else the "
         f"ratio to plain would be {plain / (share * ours):.1f}"

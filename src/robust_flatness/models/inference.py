@@ -33,6 +33,7 @@ from robust_flatness.models.folding import Folded, lowered, pairs_of
 from robust_flatness.models.layout import keep_channels_last
 from robust_flatness.models.neighbours import NormalisationParameters, perturbed_names
 from robust_flatness.models.unperturbed import what_stays
+from robust_flatness.runtime.devices import keep_freed_memory
 from robust_flatness.runtime.graphs import Graphs
 from robust_flatness.runtime.isolation import isolated
 
@@ -70,6 +71,7 @@ class InferenceModel(nn.Module):
 
     def __init__(self, model: nn.Module, example: Tensor | None = None):
         super().__init__()
+        keep_freed_memory()
         model = unwrapped(model)
         self._source = (model,)  # in a tuple, or the user's model would become a submodule
         self._handles: tuple[nn.Module | None, list] = (None, [])
