@@ -4,7 +4,8 @@ What an experienced user would write. Starts and perturbations are given, as in 
 """
 
 import copy
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,37 +21,45 @@ def frozen(model: nn.Module) -> nn.Module:
 def pgd_losses(
     model: nn.Module, x: Tensor, y: Tensor, start: Tensor, epsilon: float, step: float, steps: int, batch: int
 ) -> list[float]:
-    """Highest loss of each example over the clean input and all iterates from a start."""
-    return _pgd(frozen(model), x, y, start, epsilon, step, steps, batch).tolist()
+    """Highest loss of each example over the clean input and all iterates from a start; the adversarial
+    examples, and which are misclassified on the way, are found with them."""
+    network, found = frozen(model), []
+    for part in _parts(x, batch):
+        best, x_adv, wrong = None, x[part], torch.zeros_like(y[part], dtype=torch.bool)
+        for inputs, logits, losses in _iterates(network, x[part], y[part], start[part], epsilon, step, steps):
+            wrong |= logits.argmax(1) != y[part]
+            better = losses > best if best is not None else torch.ones_like(wrong)
+            best = torch.where(better, losses, best) if best is not None else losses
+            x_adv = torch.where(better[:, None, None, None], inputs, x_adv)
+        found.append(best)
+    return torch.cat(found).tolist()
 
 
-def _pgd(
-    network: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    start: Tensor,
-    epsilon: float,
-    step: float,
-    steps: int,
-    size: int,
-) -> Tensor:
-    found = []
-    for i in range(0, len(x), size):
-        part = slice(i, i + size)
-        inputs, labels = x[part].contiguous(memory_format=torch.channels_last), y[part]
-        low, high = (inputs - epsilon).clamp(min=0), (inputs + epsilon).clamp(max=1)
-        with torch.no_grad():
-            best = F.cross_entropy(network(inputs), labels, reduction="none")
-        current = start[part].contiguous(memory_format=torch.channels_last)
-        for _ in range(steps):
-            current.requires_grad_(True)
-            losses = F.cross_entropy(network(current), labels, reduction="none")
-            (gradient,) = torch.autograd.grad(losses.sum(), current)
-            best = torch.maximum(best, losses.detach())
-            current = torch.clamp(current.detach() + step * gradient.sign(), low, high)
-        with torch.no_grad():
-            found.append(torch.maximum(best, F.cross_entropy(network(current), labels, reduction="none")))
-    return torch.cat(found)
+def _parts(x: Tensor, size: int) -> list[slice]:
+    return [slice(i, i + size) for i in range(0, len(x), size)]
+
+
+def _iterates(
+    network: nn.Module, x: Tensor, y: Tensor, start: Tensor, epsilon: float, step: float, steps: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The clean inputs and each iterate, with logits and losses."""
+    x = x.contiguous(memory_format=torch.channels_last)
+    low, high = (x - epsilon).clamp(min=0), (x + epsilon).clamp(max=1)
+    with torch.no_grad():
+        logits = network(x)
+        yield x, logits, F.cross_entropy(logits, y, reduction="none")
+    current = start.contiguous(memory_format=torch.channels_last)
+    for _ in range(steps):
+        current.requires_grad_(True)
+        logits = network(current)
+        losses = F.cross_entropy(logits, y, reduction="none")
+        (gradient,) = torch.autograd.grad(losses.sum(), current)
+        current = current.detach()
+        yield current, logits.detach(), losses.detach()
+        current = torch.clamp(current + step * gradient.sign(), low, high)
+    with torch.no_grad():
+        logits = network(current)
+        yield current, logits, F.cross_entropy(logits, y, reduction="none")
 
 
 def average_losses(
@@ -70,7 +79,11 @@ def average_losses(
     for perturbation, start in zip(perturbations, starts, strict=True):
         for name, nu in perturbation.items():
             own[name].data.copy_(original[name].detach() + nu)
-        result.append(_pgd(network, x, y, start, epsilon, step, steps, batch).mean().item())
+        total = 0.0
+        for part in _parts(x, batch):
+            iterates = _iterates(network, x[part], y[part], start[part], epsilon, step, steps)
+            total += functools.reduce(torch.maximum, (losses for _, _, losses in iterates)).sum().item()
+        result.append(total / len(x))
     return result
 
 
@@ -93,7 +106,7 @@ def worst_loss(
     nu = [tensor.clone() for tensor in perturbation.values()]
     weights = [p.detach().clone() for p in own]
     norms = [w.norm() for w in weights]
-    parts = [slice(i, i + batch) for i in range(0, len(x), batch)]
+    parts = _parts(x, batch)
     current = start.clone()
 
     def move() -> None:

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from robust_flatness.attacks import PGD, project, random_start
-from robust_flatness.attacks.pgd import cross_entropy
+from robust_flatness.attacks.pgd import cross_entropy, passing
 from robust_flatness.attacks.visited import Visited
 from robust_flatness.config import ModelSpec
 from robust_flatness.models import build_model
@@ -141,6 +141,16 @@ def test_an_input_seen_by_another_example_is_looked_at_again():
     assert visited.new(again, torch.tensor([0, 2, 2])).tolist() == [1]
     different = torch.tensor([0.0, 1.0, 1.0]).view(3, 1, 1, 1).expand(3, 1, 2, 2)
     assert visited.new(different, torch.tensor([0, 0, 1])).tolist() == [1, 2]
+
+
+def test_examples_pass_in_equal_parts_that_fit_the_caches():
+    class Net:
+        at_once = 83
+
+    assert [passing(Net(), count) for count in (50, 83, 84, 128, 1000)] == [50, 83, 42, 64, 77]
+    assert passing(Net(), 128, times=2) == 128
+    Net.at_once = None
+    assert passing(Net(), 1000) == 1000
 
 
 def test_never_below_the_clean_loss(model, data):

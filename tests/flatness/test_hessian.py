@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch import nn
 
+from robust_flatness.errors import ConfigError
 from robust_flatness.flatness import hessian_eigenvalues, scale_convolutions, spectrum
 
 
@@ -94,3 +95,37 @@ def test_depends_on_the_scale_of_the_convolutions(data, s):
 def test_arguments_out_of_range_are_named(data, field, value):
     with pytest.raises(ValueError, match=f"{field}: {value} given"):
         hessian_eigenvalues(network(), *data, **{field: value})
+
+
+class Matrix:
+    """A product with a matrix that counts how often it is asked for."""
+
+    dtype = np.float32
+
+    def __init__(self, matrix):
+        self.matrix, self.size, self.asked = np.asarray(matrix, self.dtype), len(matrix), 0
+
+    def __call__(self, vector):
+        self.asked += 1
+        return self.matrix @ vector.astype(self.dtype)
+
+
+SIZE = 300
+RANDOM = np.random.default_rng(0).standard_normal((SIZE, SIZE))
+START = np.random.default_rng(1).standard_normal(SIZE)
+
+
+def test_a_matrix_that_is_not_symmetric_is_told_by_the_first_two_products():
+    found = Matrix(RANDOM @ RANDOM.T + 20 * RANDOM)
+    with pytest.raises(ConfigError, match="not symmetric"):
+        spectrum.extremes(found, 4, 0.01, START)
+    assert found.asked == 2
+
+
+@pytest.mark.parametrize("factor", [0, 3])
+def test_multiples_of_the_identity_have_one_eigenvalue(factor):
+    found = Matrix(factor * np.eye(SIZE))
+    values, vectors, converged = spectrum.extremes(found, 4, 0.01, START)
+    np.testing.assert_allclose(values, factor, rtol=1e-5)
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(4), atol=1e-5)
+    assert converged

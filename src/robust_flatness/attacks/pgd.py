@@ -1,5 +1,6 @@
 """Projected gradient descent (PGD) on inputs, in the L-infinity ball and the box [0, 1]."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -191,40 +192,46 @@ class PGD:
 
     def losses(self, net: Network, x: Tensor, y: Tensor, start: Tensor) -> Tensor:
         """Highest cross-entropy of each example over the iterates from `start`, [n], for one batch."""
-        losses = []
+        found = []
         for part in batches(len(x), passing(net, len(x))):
-            found = self.search(net, x[part], y[part], start[part])
-            if self.precision != "float32":
-                found = self.clean(net, found.x_adv, y[part])
+            if self.precision == "float32":
+                seen = [losses for _, _, losses in self._iterates(net, x[part], y[part], start[part])]
+            else:
+                seen = [self.clean(net, self.search(net, x[part], y[part], start[part]).x_adv, y[part]).loss]
             if self.include_clean:
-                found = better(self.clean(net, x[part], y[part]), found)
-            losses.append(found.loss)
-        return torch.cat(losses)
+                seen.append(self.clean(net, x[part], y[part]).loss)
+            found.append(torch.stack(seen).amax(0))
+        return torch.cat(found)
 
     def search(self, net: Network, x: Tensor, y: Tensor, start: Tensor, loss: Loss = cross_entropy) -> Found:
         """The best of the `steps` + 1 iterates from `start`, for one batch, with losses as the search saw
         them, in the attack's precision."""
-        low, high = bounds(x, self.epsilon)
-        current, found = start, None
-        for step in told(range(self.steps + 1), "step"):
-            here, _, signs = self._look(net, current, y, loss, last=step == self.steps)
-            found = better(found, here)
-            if signs is not None:
-                current = self._moved(here.x_adv, signs, low, high)
+        found = None
+        for x_adv, logits, losses in self._iterates(net, x, y, start, loss):
+            found = better(found, Found(x_adv, losses, misclassified(logits, y)))
         return found
+
+    def _iterates(
+        self, net: Network, x: Tensor, y: Tensor, start: Tensor, loss: Loss = cross_entropy
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The `steps` + 1 iterates from `start`, for one batch, with their logits and losses."""
+        low, high = bounds(x, self.epsilon)
+        current = start.detach()
+        for step in told(range(self.steps + 1), "step"):
+            logits, losses, signs = self._look(net, current, y, loss, last=step == self.steps)
+            yield current, logits, losses
+            if signs is not None:
+                current = self._moved(current, signs, low, high)
 
     def _look(
         self, net: Network, x_adv: Tensor, y: Tensor, loss: Loss, last: bool
-    ) -> tuple[Found, Tensor, Tensor | None]:
-        """Losses and errors at `x_adv`, the logits, and the gradient's signs except at the last iterate."""
-        x_adv = x_adv.detach()
-        if last:
-            with torch.no_grad():
-                logits = net.logits(x_adv, self.precision)
-                losses, signs = loss(logits, y), None
-        else:
-            logits, losses, signs = self.gradient_signs(net, x_adv, y, loss)
-        return Found(x_adv, losses, misclassified(logits, y)), logits, signs
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Logits and losses at `x_adv`, and the gradient's signs except at the last iterate."""
+        if not last:
+            return self.gradient_signs(net, x_adv, y, loss)
+        with torch.no_grad():
+            logits = net.logits(x_adv, self.precision)
+            return logits, loss(logits, y), None
 
     def gradient_signs(
         self, net: Network, x_adv: Tensor, y: Tensor, loss: Loss
@@ -287,9 +294,10 @@ class PGD:
                 self._look(net, current[part], y[of[part]], loss, last=step == self.steps)
                 for part in told([*batches(len(going), batch_size)], "batch")
             ]
-            found = updated(found, Found.joined([here for here, _, _ in looks]), going)
+            logits, losses = (torch.cat([look[i] for look in looks]) for i in (0, 1))
+            found = updated(found, Found(current, losses, misclassified(logits, y[of])), going)
             if self.precision != "float32" and are_labels(y):
-                margins = margin(torch.cat([logits for _, logits, _ in looks]), y[of])
+                margins = margin(logits, y[of])
                 widest = updated(widest, Found(current, margins, margins > 0), going)
             if step == self.steps:
                 break
@@ -318,9 +326,11 @@ def batches(n: int, batch_size: int | None) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, n, size))
 
 
-def passing(net: Network, batch_size: int) -> int:
-    """How many examples pass `net` together: `batch_size`, or fewer where that is faster."""
-    return min(batch_size, getattr(net, "at_once", None) or batch_size)
+def passing(net: Network, batch_size: int, times: int = 1) -> int:
+    """How many examples pass `net` together: `batch_size`, or fewer, in equal parts, where that is faster;
+    `times` as many where passes cost more than their examples do."""
+    limit = (getattr(net, "at_once", None) or batch_size) * times
+    return math.ceil(batch_size / math.ceil(batch_size / limit))
 
 
 def _warn_of_zero_gradients(flat: Tensor) -> None:

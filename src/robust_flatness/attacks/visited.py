@@ -12,16 +12,16 @@ class Visited:
         random = torch.Generator().manual_seed(0)
         factors = torch.randint(-(2**63), 2**63 - 1, (inputs[0].numel() + 1,), generator=random) | 1
         self._factors = factors.to(inputs.device)
-        self._seen = self._fingerprints(inputs, examples)
+        self._seen = set(self._fingerprints(inputs, examples).tolist())
 
     def new(self, inputs: Tensor, examples: Tensor) -> Tensor:
         """Indices of the inputs that their example comes to for the first time; all are noted."""
-        prints = self._fingerprints(inputs, examples)
-        ordered, order = prints.sort(stable=True)
-        known = torch.isin(prints, self._seen)
-        known[order[1:]] |= ordered[1:] == ordered[:-1]
-        self._seen = torch.cat([self._seen, prints])
-        return (~known).nonzero().flatten()
+        first = []
+        for index, fingerprint in enumerate(self._fingerprints(inputs, examples).tolist()):
+            if fingerprint not in self._seen:
+                self._seen.add(fingerprint)
+                first.append(index)
+        return torch.tensor(first, dtype=torch.int64, device=inputs.device)
 
     def _fingerprints(self, inputs: Tensor, examples: Tensor) -> Tensor:
         """Linear in the bits of the values, twice, with a mixing step in between, modulo 2^64."""

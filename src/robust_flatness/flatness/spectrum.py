@@ -47,7 +47,7 @@ def extremes(
         values, vectors = eigsh(operator, k, which="BE", tol=tolerance, v0=start, maxiter=RESTARTS)
         order = np.argsort(values)
         return values[order].astype(float), vectors[:, order], True
-    except _Zero:
+    except _ZeroError:
         basis = np.zeros((product.size, k))
         basis[np.arange(k), np.arange(k)] = 1
         return np.zeros(k), basis, True
@@ -55,7 +55,7 @@ def extremes(
         return *_shifted(operator, k, tolerance, start), False
 
 
-class _Zero(Exception):
+class _ZeroError(Exception):
     """The matrix maps a random vector to 0."""
 
 
@@ -72,7 +72,7 @@ class _Checked:
         image = self.product(vector)
         if self._first is None:
             if not image.any():
-                raise _Zero
+                raise _ZeroError
             self._first = vector.copy(), image
         elif not self._told:
             self._told = True

@@ -163,7 +163,8 @@ class JointSearch:
         """Gradients of the mean loss of a batch by its inputs (None if clean) and by the weights."""
         names, total, gradients = self.neighborhood.names, [], None
         leaves = self.net.leaves(names, self.precision)
-        for part in batches(len(x), passing(self.net, len(x))):
+        # each pass adds up gradients of all weights
+        for part in batches(len(x), passing(self.net, len(x), times=2)):
             inputs = x[part].detach().requires_grad_(self.attack is not None)
             losses = cross_entropy(self.net.logits(inputs, self.precision), y[part])
             loss = losses.sum() / len(x)

@@ -1,7 +1,6 @@
 """What the first inputs tell of a network: whether it can be measured, and how."""
 
 import contextlib
-import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -62,7 +61,7 @@ def examples_at_once(run: Function, x: Tensor) -> int | None:
     # a model that turns its inputs into NumPy arrays has no gradient, and nothing is kept
     with contextlib.suppress(RuntimeError), torch.enable_grad(), kept:
         run(x.clone().requires_grad_(True))
-    return max(LEAST_AT_ONCE, 2 ** int(math.log2(PASS_BYTES / max(sizes) + 1)))
+    return max(LEAST_AT_ONCE, PASS_BYTES // max(sizes))
 
 
 def check_gradient(run: Function, x: Tensor) -> None:
