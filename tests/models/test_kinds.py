@@ -5,6 +5,7 @@ import random
 import types
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -289,6 +290,24 @@ WAYS = {
 def test_weights_that_are_no_parameters_are_told(data, name, way):
     with pytest.warns(MeasurementWarning, match=r"1 tensor .* is no parameter and not perturbed: layer\."):
         MEASURES[name](Held(WAYS[way]), *data)
+
+
+@pytest.mark.parametrize("read", [torch.from_numpy, torch.tensor, torch.as_tensor])
+def test_weights_in_arrays_are_told(data, read):
+    class Arrays(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.unused = linear(), np.ones((16, 16))
+            self.kernel = np.random.default_rng(1).standard_normal((16, 16)) / 4
+
+        def forward(self, x):
+            return self.net(F.linear(x.flatten(1), read(self.kernel).to(x)))
+
+    model = Arrays()
+    before = model.kernel.copy()
+    with pytest.warns(MeasurementWarning, match=r"1 tensor .* is no parameter and not perturbed: kernel;"):
+        average_flatness(model, *data, attack=None, samples=2)
+    assert (model.kernel == before).all()
 
 
 def a_closure(w):

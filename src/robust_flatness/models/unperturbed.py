@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -17,6 +18,7 @@ from robust_flatness.runtime.isolation import isolated
 #: Up to so many numbers are mean and std of the channels of an image, or a temperature, and no weights.
 CONSTANTS = 4
 Run = Callable[[Tensor], Tensor]
+Held = Tensor | np.ndarray
 
 
 def what_stays(
@@ -63,8 +65,9 @@ def what_stays(
         )
 
 
-def _used(groups: Mapping[str, Sequence[Tensor]], run: Run, x: Tensor | None) -> list[str] | None:
-    """The names of those groups of tensors with which the logits change; None where that cannot be told."""
+def _used(groups: Mapping[str, Sequence[Held]], run: Run, x: Tensor | None) -> list[str] | None:
+    """The names of those groups of tensors and arrays with which the logits change; None where that cannot be
+    told."""
 
     def logits() -> Tensor:
         with isolated(seed=0), torch.no_grad():
@@ -75,19 +78,34 @@ def _used(groups: Mapping[str, Sequence[Tensor]], run: Run, x: Tensor | None) ->
     if x is None or not equal(logits(), expected := logits()):
         return None
     g, found = torch.Generator().manual_seed(0), []
-    for name, tensors in groups.items():
-        kept = [tensor.data for tensor in tensors]
+    for name, group in groups.items():
         try:
-            for tensor, numbers in zip(tensors, kept, strict=True):
-                tensor.data = numbers * (0.8 + 0.4 * torch.rand(numbers.shape, generator=g)).to(numbers)
-            if not equal(logits(), expected):
-                found.append(name)
+            with contextlib.ExitStack() as moved:
+                for held in group:
+                    moved.enter_context(_otherwise(held, 0.8 + 0.4 * torch.rand(held.shape, generator=g)))
+                if not equal(logits(), expected):
+                    found.append(name)
         except Exception:  # whatever a network raises where one of its constants is another
             found.append(name)
-        finally:
-            for tensor, numbers in zip(tensors, kept, strict=True):
-                tensor.data = numbers
     return found
+
+
+@contextlib.contextmanager
+def _otherwise(held: Held, factors: Tensor) -> Iterator[None]:
+    """For a moment, the numbers are others. An array's are where the network may have views of them."""
+    if isinstance(held, Tensor):
+        kept = held.data
+        held.data = kept * factors.to(kept)
+    else:
+        kept = held.copy()
+        held *= factors.numpy().astype(held.dtype)
+    try:
+        yield
+    finally:
+        if isinstance(held, Tensor):
+            held.data = kept
+        else:
+            held[...] = kept
 
 
 def _held_elsewhere(
@@ -104,10 +122,10 @@ def _held_elsewhere(
     return {f"one of shape {list(shape)} held by no layer": [*group] for shape, group in groups}
 
 
-def _held_outside(model: nn.Module) -> dict[str, Tensor]:
+def _held_outside(model: nn.Module) -> dict[str, Held]:
     """Numbers that may be weights, but that the model does not know as parameters, by where they are held:
-    plain tensors, what is in Python lists and dicts, buffers called weight or bias. Left out are those of
-    normalisations, and constants of few numbers."""
+    plain tensors and arrays, what is in Python lists and dicts, buffers called weight or bias. Left out are
+    those of normalisations, and constants of few numbers."""
     held = dict(reachable(model))
     modules = [value for value in held.values() if isinstance(value, nn.Module)]
     norms = nn.ModuleList(module for module in modules if normalises(module))
@@ -116,13 +134,17 @@ def _held_outside(model: nn.Module) -> dict[str, Tensor]:
     return {
         place: value
         for place, value in held.items()
-        if isinstance(value, Tensor) and _may_be_weights(value) and place_of(value) not in known
+        if isinstance(value, Held)
+        and _may_be_weights(value)
+        and (isinstance(value, np.ndarray) or place_of(value) not in known)
     }
 
 
-def _may_be_weights(tensor: Tensor) -> bool:
-    number = tensor.is_floating_point() or tensor.is_complex()
-    return number and not tensor.is_nested and tensor.numel() > CONSTANTS
+def _may_be_weights(held: Held) -> bool:
+    if isinstance(held, np.ndarray):
+        return held.dtype.kind in "fc" and held.flags.writeable and held.size > CONSTANTS
+    number = held.is_floating_point() or held.is_complex()
+    return number and not held.is_nested and held.numel() > CONSTANTS
 
 
 class _HeldElsewhere(TorchDispatchMode):
