@@ -23,10 +23,14 @@ pairs = {layer: early_stopping_pairs(layer.counted, layer.series, X) for layer i
 
 # %%
 def arrows(axes, rows, layer):
-    """From the last to the early-stopped checkpoint of each variant."""
+    """From the last to the early-stopped checkpoint of each variant; whether one lies beyond the axes."""
     improved = rows[f"best_{Y}"] < rows[Y]
+    best = rows[[f"best_{X}", f"best_{Y}"]].set_axis([X, Y], axis=1)
+    names = layer.counted.drop_duplicates("variant").set_index("variant").get("label", default={})
+    named = rows.assign(label=rows["variant"].map(names).fillna(rows["variant"]))
+    beyond = scatter.fit(axes, named, X, Y, unnamed=best)
     for row, better in zip(rows.to_dict("records"), improved, strict=True):
-        axes.annotate(
+        arrow = axes.annotate(
             "",
             xy=(row[f"best_{X}"], row[f"best_{Y}"]),
             xytext=(row[X], row[Y]),
@@ -37,31 +41,31 @@ def arrows(axes, rows, layer):
                 "mutation_scale": 6,
             },
             zorder=3 if better else 1,
+            annotation_clip=False,
         )
+        arrow.arrow_patch.set_clip_path(axes.patch)
     scatter.points(axes, rows, X, Y, layer.beside, size=14)
-    axes.update_datalim(rows[[f"best_{X}", f"best_{Y}"]].to_numpy(float))
-    axes.autoscale_view()
     scatter.name_axes(axes, X, Y)
     flatter = (rows[f"best_{X}"] < rows[X])[improved].sum()
     name = f"{layer.title(len(rows))}\n" if notebook.printed else ""
     axes.set_title(
         f"{name}{improved.sum()} of {len(rows)} improved, {flatter} of these are flatter", fontsize=7
     )
+    return beyond
 
 
 def draw():
     shown = {layer: rows for layer, rows in pairs.items() if len(rows)}
     single = len(shown) == 1
     figure, panels = style.panels(1, len(shown), height=3.6 if single else 4.0)
-    for axes, (layer, rows) in zip(panels, shown.items(), strict=True):
-        arrows(axes, rows, layer)
+    beyond = [arrows(axes, rows, layer) for axes, (layer, rows) in zip(panels, shown.items(), strict=True)]
     note = "Arrows lead from the last to the early-stopped checkpoint; grey where that has no lower RLoss. "
     by_epoch = [layer.name for layer, rows in shown.items() if rows.attrs["by_epoch"]]
     if by_epoch:
         note += (
             f"Early-stopped ({', '.join(by_epoch)}): the snapshot of lowest test RLoss, for want of another. "
         )
-    note += scatter.comparison_note(notebook)
+    note += scatter.comparison_note(notebook) + f" {scatter.BEYOND}" * any(beyond)
     entries = style.handles([name for rows in shown.values() for name in rows["family"]])
     if single:
         style.legend_beside(figure, entries)

@@ -14,6 +14,7 @@
 
 # %%
 import numpy as np
+import pandas as pd
 
 from robust_flatness.analysis.lines import fit_line
 from robust_flatness.plotting import curves, inputs, looks, scatter, style
@@ -52,10 +53,20 @@ def method(axes, layer, families):
     return [(*point, curves.span(names)) for point, names in named]
 
 
+def extent(near):
+    """From the lowest to the highest of the values `near`, and the printed ones, with some room."""
+    printed = [notebook.printed.learnt[X]] if notebook.printed else []
+    values = pd.concat([rows.loc[near, X], *printed])
+    room = 0.05 * (values.max() - values.min())
+    return values.min() - room, values.max() + room
+
+
 def draw():
     columns = min(4, max(2, len(methods)))
     lines = -(-len(methods) // columns)
-    figure, panels = style.grid(lines, columns, height=1.3, bottom=0.7, sharex=True, sharey=True)
+    near = scatter.near(rows[X])
+    apart = {name for name, own in methods.items() if rows.loc[~near, "family"].isin(own).any()}
+    figure, panels = style.grid(lines, columns, height=1.3, bottom=0.7, sharex=not apart, sharey=True)
     labels = []
     for axes, (name, families) in zip(panels, methods.items(), strict=False):
         axes.scatter(rows[X], rows[Y], s=5, color=style.LIGHT, linewidths=0, zorder=1)
@@ -63,7 +74,12 @@ def draw():
         labels.append(method(axes, notebook.ours, families))
         if notebook.printed:
             method(axes, notebook.printed, families)
-        axes.set_title(name, fontsize=7)
+        axes.set_title(f"{name} (own axis)" if name in apart else name, fontsize=7)
+        if apart:
+            axes.label_outer()
+            axes.tick_params(labelbottom=name in apart or axes.get_subplotspec().is_last_row())
+            if name not in apart:
+                axes.set_xlim(*extent(near))
     for axes in panels[len(methods) :]:
         axes.set_axis_off()
     note = "Average-case flatness in RLoss (lower is flatter)\nStar: the AT baseline. "

@@ -124,15 +124,23 @@ def limits(axes: Axes, x: Sequence[float], y: Sequence[float]) -> None:
         setter(low - below * span, high + 0.07 * span)
 
 
-def fit(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> bool:
+def near(values: pd.Series, among: pd.Series | None = None) -> pd.Series:
+    """Which of the values are not so far out that they would press all others (`among`, or these)
+    together."""
+    among = values if among is None else among
+    first, third = among.quantile(0.25), among.quantile(0.75)
+    fence = FENCE * (third - first)
+    return values.between(first - fence, third + fence)
+
+
+def fit(axes: Axes, frame: pd.DataFrame, x: str, y: str, unnamed: pd.DataFrame | None = None) -> bool:
     """Limits by the points and their bars. A point so far out that it would press all others together
-    stands at the edge as a triangle, with its name and value; whether there is one."""
+    stands at the edge as a triangle, with its name and value (those in `unnamed` do not); whether there
+    is one."""
     ends = []
     for name in (x, y):
-        rows = frame.dropna(subset=[name])
-        first, third = np.quantile(rows[name], [0.25, 0.75])
-        fence = FENCE * (third - first)
-        rows = rows[rows[name].between(first - fence, third + fence)]
+        rows = pd.concat([frame, unnamed]) if unnamed is not None else frame
+        rows = rows[near(rows[name], among=frame[name])]
         bars = rows.get(f"{name}_seed_sd", pd.Series(0.0, index=rows.index)).fillna(0)
         ends.append([*(rows[name] - bars), *(rows[name] + bars)])
     limits(axes, *ends)
