@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,12 @@ import plain
 
 from robust_flatness.attacks import PGD, random_start
 from robust_flatness.config import ModelSpec
-from robust_flatness.flatness import Neighborhood, average_flatness, worst_flatness
+from robust_flatness.flatness import (
+    Neighborhood,
+    average_flatness,
+    perturbed_parameters,
+    worst_flatness,
+)
 from robust_flatness.models import build_model
 from robust_flatness.models.inference import InferenceModel
 from robust_flatness.seeding import generator
@@ -90,6 +96,42 @@ def trained(model: nn.Module, channels: int, size: int, steps: int, batch: int =
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return model.eval()
+
+
+class Timed:
+    """A call in a process of its own, as often as it is asked for."""
+
+    def __init__(self, function: Callable[[], Any]):
+        forked = multiprocessing.get_context("fork")
+        self._pipe, theirs = forked.Pipe()
+        self._process = forked.Process(target=self._serve, args=(function, theirs), daemon=True)
+        self._process.start()
+
+    def __call__(self) -> tuple[float, Any]:
+        """Seconds of processor time that a call takes, and its result."""
+        self._pipe.send(None)
+        return self._pipe.recv()
+
+    def end(self) -> None:
+        """End the process."""
+        self._process.terminate()
+        self._process.join()
+
+    @staticmethod
+    def _serve(function: Callable[[], Any], pipe: Connection) -> None:
+        while True:
+            pipe.recv()
+            begin = time.process_time()
+            result = function()
+            pipe.send((time.process_time() - begin, result))
+
+
+def apart(function: Callable[[], list[Tensor]]) -> list[Tensor]:
+    """What a function of ours gives, without a trace of it in this process, which the others start from."""
+    call = Timed(lambda: [tensor.numpy() for tensor in function()])
+    found = [torch.from_numpy(array) for array in call()[1]]
+    call.end()
+    return found
 
 
 @dataclass(frozen=True)
@@ -168,10 +210,14 @@ def _foolbox(model: nn.Module, x: Tensor, y: Tensor, steps: int) -> Tensor:
 def average_workload(model: nn.Module, x: Tensor, y: Tensor, steps: int, samples: int) -> Workload:
     """RLoss at random weights, one start each."""
     attack = PGD(0.1, 0.02, steps)
-    ball = Neighborhood(InferenceModel(model, x[:2]), 0.5)
-    nus = [ball.on_sphere(generator(0, "directions", sample, 0)) for sample in range(samples)]
+
+    def directions(sample: int) -> list[Tensor]:
+        ball = Neighborhood(InferenceModel(model, x[:2]), 0.5)
+        return ball.on_sphere(generator(0, "directions", sample, 0))
+
     starts = [random_start(x, 0.1, generator(0, "starts", sample)) for sample in range(samples)]
-    perturbations = [dict(zip(ball.names, nu, strict=True)) for nu in nus]
+    nus = [apart(lambda sample=sample: directions(sample)) for sample in range(samples)]
+    perturbations = [dict(zip(perturbed_parameters(model), nu, strict=True)) for nu in nus]
 
     def ours(precision: str) -> list[float]:
         return average_flatness(
@@ -191,8 +237,12 @@ def average_workload(model: nn.Module, x: Tensor, y: Tensor, steps: int, samples
 def worst_workload(model: nn.Module, x: Tensor, y: Tensor, steps: int) -> Workload:
     """Loss after joint ascent in weights and inputs, one start."""
     attack = PGD(0.1, 0.02, steps)
-    ball = Neighborhood(InferenceModel(model, x[:2]), 0.003)
-    nu = dict(zip(ball.names, ball.in_ball(generator(0, "worst directions", 0, 0)), strict=True))
+
+    def directions() -> list[Tensor]:
+        ball = Neighborhood(InferenceModel(model, x[:2]), 0.003)
+        return ball.in_ball(generator(0, "worst directions", 0, 0))
+
+    nu = dict(zip(perturbed_parameters(model), apart(directions), strict=True))
     start = random_start(x, 0.1, generator(0, "worst starts", 0))
 
     def ours(precision: str) -> list[float]:
@@ -224,34 +274,6 @@ def workloads(quick: bool) -> list[Workload]:
         average_workload(small, x, y, steps, samples=1),
         worst_workload(small, x, y, steps),
     ]
-
-
-class Timed:
-    """A call in a process of its own, as often as it is asked for."""
-
-    def __init__(self, function: Callable[[], list[float]]):
-        forked = multiprocessing.get_context("fork")
-        self._pipe, theirs = forked.Pipe()
-        self._process = forked.Process(target=self._serve, args=(function, theirs), daemon=True)
-        self._process.start()
-
-    def __call__(self) -> tuple[float, list[float]]:
-        """Seconds of processor time that a call takes, and its result."""
-        self._pipe.send(None)
-        return self._pipe.recv()
-
-    def end(self) -> None:
-        """End the process."""
-        self._process.terminate()
-        self._process.join()
-
-    @staticmethod
-    def _serve(function: Callable[[], list[float]], pipe: Connection) -> None:
-        while True:
-            pipe.recv()
-            begin = time.process_time()
-            result = function()
-            pipe.send((time.process_time() - begin, result))
 
 
 def compare(workload: Workload, repetitions: int) -> list[str]:
@@ -302,7 +324,10 @@ def bound(workload: Workload) -> str:
     spent = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
     convolutions = sum(time for name, time in spent.items() if "convolution" in name)
     share = convolutions / sum(spent.values())
-    plain, ours = (Timed(call)()[0] for call in (workload.others["plain"], lambda: workload.ours("float32")))
+    calls = Timed(workload.others["plain"]), Timed(lambda: workload.ours("float32"))
+    plain, ours = (call()[0] for call in calls)
+    for call in calls:
+        call.end()
     return (
         f"{workload.name}: {100 * share:.0f} % of our time in torch's convolutions; without all else the "
         f"ratio to plain would be {plain / (share * ours):.1f}"

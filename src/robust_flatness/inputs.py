@@ -6,6 +6,20 @@ from torch import Tensor
 from robust_flatness.errors import ConfigError, NonFiniteError
 
 
+def count_of(y: Tensor) -> int:
+    """How many targets there are.
+
+    Raises
+    ------
+    ConfigError
+        If `y` is no tensor [n, ...].
+    """
+    if not isinstance(y, Tensor) or not y.ndim:
+        kind = "a single number" if isinstance(y, Tensor) else type(y).__name__
+        raise ConfigError(f"y: {kind} given; expected a tensor of integer labels [n]")
+    return len(y)
+
+
 def checked_inputs(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Inputs without a graph, and labels [n] as int64.
 
@@ -18,7 +32,7 @@ def checked_inputs(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         Unless there are as many targets as inputs, at least one, inputs are in [0, 1], and the
         targets are labels.
     """
-    x = checked_images(x, len(y))
+    x = checked_images(x, count_of(y))
     return x, labels(y)
 
 
@@ -30,8 +44,9 @@ def checked_images(x: Tensor, targets: int) -> Tensor:
     ConfigError
         Unless there are as many as targets, at least one, and they are in [0, 1].
     """
-    if not isinstance(x, Tensor):
-        raise ConfigError(f"x: {type(x).__name__} given; expected a tensor of inputs [n, ...] in [0, 1]")
+    if not isinstance(x, Tensor) or not x.ndim or x.layout != torch.strided or x.is_meta:
+        kind = f"{x.layout} on {x.device}, {x.ndim}-d" if isinstance(x, Tensor) else type(x).__name__
+        raise ConfigError(f"x: {kind} given; expected a tensor of inputs [n, ...] in [0, 1]")
     if len(x) == 0 or len(x) != targets:
         raise ConfigError(f"x, y: {len(x)} inputs and {targets} targets; give one target for each input")
     if not x.is_floating_point():
@@ -104,6 +119,13 @@ def _usable(tensor: Tensor) -> Tensor:
         return tensor
     with torch.inference_mode(False):
         return tensor.clone()
+
+
+def require_positive(**counts: int | None) -> None:
+    """Raise `ConfigError` for counts below 1; None is none."""
+    for name, value in counts.items():
+        if value is not None and not value >= 1:
+            raise ConfigError(f"{name}: {value} given, but it must be at least 1")
 
 
 def require_finite(values: Tensor, where: str, first: int = 0) -> None:

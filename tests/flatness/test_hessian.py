@@ -1,9 +1,11 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from robust_flatness.errors import ConfigError
+from robust_flatness.errors import ConfigError, MeasurementWarning
 from robust_flatness.flatness import hessian_eigenvalues, scale_convolutions, spectrum
 
 
@@ -120,6 +122,25 @@ def test_a_matrix_that_is_not_symmetric_is_told_by_the_first_two_products():
     with pytest.raises(ConfigError, match="not symmetric"):
         spectrum.extremes(found, 4, 0.01, START)
     assert found.asked == 2
+
+
+def test_a_matrix_that_is_nearly_symmetric_is_warned_of():
+    found = Matrix(RANDOM @ RANDOM.T + 8 * RANDOM)
+    with pytest.warns(MeasurementWarning, match=r"by [2-9] % \(rounding, or a layer's own backward\)"):
+        spectrum.extremes(found, 4, 0.1, START)
+
+
+def test_a_loss_that_is_rounded_away_has_a_hessian_all_the_same(data):
+    """All logits far apart: softmax minus label is rounding."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(25, 20), nn.Tanh(), nn.Linear(20, 3))
+    with torch.no_grad():
+        model[-1].weight.mul_(1500)
+    x = data[0].float()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MeasurementWarning)
+        found = hessian_eigenvalues(model, x, model(x).argmax(1), k=2)
+    assert np.isfinite(found.eigenvalues).all()
 
 
 @pytest.mark.parametrize("factor", [0, 3])

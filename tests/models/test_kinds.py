@@ -1,7 +1,9 @@
 """Anyone's model: right or refused, never silently wrong. One test a kind of fault."""
 
+import copy
 import functools
 import random
+import threading
 import types
 import warnings
 
@@ -11,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune
+from torch.utils.checkpoint import checkpoint
 
 from robust_flatness.attacks import PGD
 from robust_flatness.config import AutoAttackSpec, ModelSpec
@@ -505,6 +508,108 @@ def test_what_is_no_weight_is_not_told(data, used):
         warnings.simplefilter("error", MeasurementWarning)
         average_flatness(model, *data, attack=None, samples=2)
         hessian_eigenvalues(model, *data, k=2)
+
+
+class Tied(nn.Module):
+    """Two layers with one weight, or the second with the first one's transposed."""
+
+    def __init__(self, how):
+        super().__init__()
+        torch.manual_seed(0)
+        self.one, self.two, self.out = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 4)
+        self.transposed = how == "written out"
+        if how == "one parameter":
+            self.two.weight = self.one.weight
+        elif how == "one memory":
+            self.two.weight.data = self.one.weight.data
+        elif how == "transposed":
+            self.two.weight = nn.Parameter(self.one.weight.data.T)
+        else:
+            del self.two.weight
+
+    def forward(self, x):
+        h = torch.tanh(self.one(x.flatten(1)))
+        h = F.linear(h, self.one.weight.T, self.two.bias) if self.transposed else self.two(h)
+        return self.out(torch.tanh(h))
+
+
+@pytest.mark.parametrize(("how", "plain"), [("one memory", "one parameter"), ("transposed", "written out")])
+@pytest.mark.parametrize("name", ["average", "worst", "hessian"])
+def test_weights_that_share_memory_get_the_gradient_of_all_their_uses(data, name, how, plain):
+    found, expected = (MEASURES[name](Tied(kind), *data) for kind in (how, plain))
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["average", "worst", "hessian"])
+def test_a_module_whose_copy_keeps_its_layers_is_left_as_it_is(data, name):
+    class Kept(nn.Linear):
+        def __deepcopy__(self, memo):
+            return self
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), Kept(16, 8), nn.ReLU(), nn.Linear(8, 4)).train()
+    before = copy.deepcopy(model.state_dict())
+    MEASURES[name](model, *data)
+    assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
+    assert all(module.training for module in model.modules())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_checkpointed_layer_keeps_its_second_derivatives(data):
+    class Attention(nn.Module):
+        def __init__(self, checkpointed):
+            super().__init__()
+            torch.manual_seed(0)
+            self.qkv, self.out, self.checkpointed = nn.Linear(4, 12), nn.Linear(16, 4), checkpointed
+
+        def attend(self, h):
+            return F.scaled_dot_product_attention(*self.qkv(h).chunk(3, -1))
+
+        def forward(self, x):
+            rows = x[:, 0]
+            h = checkpoint(self.attend, rows, use_reentrant=False) if self.checkpointed else self.attend(rows)
+            return self.out(h.flatten(1))
+
+    found, expected = (hessian_eigenvalues(Attention(on), *data, k=2).largest for on in (True, False))
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_arrays_are_restored_where_numpy_raises(data):
+    class Array(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.lock = linear(), threading.Lock()  # no copy can be made
+            self.kernel = np.random.default_rng(1).standard_normal((16, 16)).astype(np.float32)
+            self.kernel[0, 0] = 1e-40
+
+        def forward(self, x):
+            return self.net(F.linear(x.flatten(1), torch.as_tensor(self.kernel)))
+
+    model = Array()
+    before = model.kernel.copy()
+    with np.errstate(all="raise"), pytest.warns(MeasurementWarning, match="kernel"):
+        average_flatness(model, *data, attack=None, samples=2)
+    assert (model.kernel == before).all()
+
+
+def test_arrays_in_files_are_not_written_to(data, tmp_path):
+    class Mapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.lock = linear(), threading.Lock()
+            self.kernel = np.memmap(tmp_path / "kernel", np.float32, "w+", shape=(16, 16))
+
+        def forward(self, x):
+            assert (self.kernel == 0).all()
+            return self.net(x.flatten(1) + F.linear(x.flatten(1), torch.as_tensor(self.kernel)))
+
+    average_flatness(Mapped(), *data, attack=None, samples=2)
+
+
+@pytest.mark.parametrize("bound", [-1.0, 0.0, 0.01])
+def test_a_bound_below_the_weights_is_refused(data, bound):
+    with pytest.raises(ConfigError, match=r"weight_bound: .* but the model has weights up to 0\."):
+        average_flatness(linear(), *data, attack=None, samples=2, weight_bound=bound)
 
 
 def test_tensors_in_one_memory_move_together(data):

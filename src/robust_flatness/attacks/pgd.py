@@ -19,7 +19,14 @@ from robust_flatness.attacks.found import (
 )
 from robust_flatness.attacks.visited import Visited
 from robust_flatness.errors import ConfigError, warn
-from robust_flatness.inputs import are_probabilities, checked_images, labels, require_finite
+from robust_flatness.inputs import (
+    are_probabilities,
+    checked_images,
+    count_of,
+    labels,
+    require_finite,
+    require_positive,
+)
 from robust_flatness.models.inference import InferenceModel
 from robust_flatness.runtime.isolation import isolated
 from robust_flatness.runtime.progress import told
@@ -152,7 +159,8 @@ class PGD:
             If inputs or targets cannot be used, or no gradient comes to the inputs; `NonFiniteError`
             if a loss is NaN or infinite.
         """
-        x = checked_images(x, len(y))
+        require_positive(batch_size=batch_size)
+        x = checked_images(x, count_of(y))
         if loss is None and not are_probabilities(y):
             y = labels(y)
         net = InferenceModel.of(model, x[:2])

@@ -10,13 +10,15 @@ from robust_flatness.attacks.pgd import batches, cross_entropy
 from robust_flatness.errors import ConfigError, NonFiniteError, warn
 from robust_flatness.flatness.neighborhood import real_parts
 from robust_flatness.flatness.spectrum import extremes
-from robust_flatness.inputs import checked_inputs, require_finite
+from robust_flatness.inputs import checked_inputs, require_finite, require_positive
 from robust_flatness.models.derivatives import twice_differentiable
 from robust_flatness.models.inference import InferenceModel
 from robust_flatness.runtime.isolation import isolated
 from robust_flatness.runtime.progress import counted
 from robust_flatness.seeding import derive_seed
 
+#: Up to so many units of rounding a loss is near 0.
+ROUNDED = 100
 #: Graphs of the gradient are kept for all products if they take at most so many bytes.
 KEPT_BYTES = 2**31
 
@@ -97,8 +99,10 @@ def hessian_eigenvalues(
         If an argument is out of range, no parameter has more than one dimension, or the Hessian is
         not finite.
     """
+    require_positive(batch_size=batch_size)
     x, y = checked_inputs(x, y)
-    with InferenceModel.lent(model, x[:2]) as net:
+    # all along: checkpointed layers are run again in the backward pass
+    with InferenceModel.lent(model, x[:2]) as net, twice_differentiable():
         net.require_labels(y)
         net.require_perturbable()
         product = HessianProduct(net, x, y, batch_size)
@@ -110,7 +114,7 @@ def hessian_eigenvalues(
             raise ConfigError(f"tolerance: {tolerance} given, but it must be > 0")
         try:
             start = np.random.default_rng(derive_seed(seed, "lanczos")).standard_normal(product.size)
-            values, vectors, converged = extremes(product, k, tolerance, start)
+            values, vectors, converged = extremes(product, k, tolerance, start, product.rounded)
             residuals = [np.linalg.norm(product(v) - a * v) for a, v in zip(values, vectors.T, strict=True)]
         finally:
             net.release()
@@ -120,7 +124,10 @@ def hessian_eigenvalues(
 
 
 class HessianProduct:
-    """v -> H v for vectors of `size` numbers, H the Hessian of the mean loss."""
+    """v -> H v for vectors of `size` numbers, H the Hessian of the mean loss.
+
+    `rounded` tells whether that is so near to 0 that its derivatives are hardly known.
+    """
 
     def __init__(self, net: InferenceModel, x: Tensor, y: Tensor, batch_size: int):
         shapes = net.shapes()
@@ -135,6 +142,7 @@ class HessianProduct:
         self.shapes = [p.shape for p in real_parts(self.leaves)]
         self.size = sum(shape.numel() for shape in self.shapes)
         self.dtype = np.float64 if self.leaves[0].dtype == torch.float64 else np.float32
+        self.rounded = False
         self._kept: list[list[Tensor]] | None = None
         self._products = 0
         first, taken = self._measured_gradient()
@@ -179,10 +187,13 @@ class HessianProduct:
         ]
 
     def _gradient(self, part: slice) -> list[Tensor]:
-        with twice_differentiable():
-            logits = self.net.logits(self.x[part])
+        logits = self.net.logits(self.x[part])
         require_finite(logits, "on clean inputs", part.start)
         losses = cross_entropy(logits, self.y[part])
+        if part.start == 0:
+            self.rounded = losses.mean().item() < ROUNDED * torch.finfo(losses.dtype).eps
+        if not losses.requires_grad:
+            raise ConfigError("model: no gradient comes to its weights; it has no Hessian")
         return list(
             torch.autograd.grad(
                 losses.sum() / len(self.x), self.leaves, create_graph=True, materialize_grads=True
@@ -197,9 +208,11 @@ class HessianProduct:
             taken[tensor.data_ptr()] = tensor.nbytes
             return tensor
 
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            gradient = self._gradient(self.parts[0])
-        return gradient, sum(taken.values())
+        try:
+            with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+                return self._gradient(self.parts[0]), sum(taken.values())
+        except RuntimeError:  # a network that calls torch.func itself takes no hooks
+            return self._gradient(self.parts[0]), KEPT_BYTES + 1
 
 
 def _warn(values: np.ndarray, tolerance: float) -> None:

@@ -57,6 +57,12 @@ class Neighborhood:
         moving = [float(layers is None or name in layers) for name in self.names]
         self.radii = torch._foreach_mul(torch._foreach_mul(self.norms, xi), moving)
         self.weight_bound = weight_bound
+        largest = max((weight.abs().max().item() for weight in self.weights if weight.numel()), default=0.0)
+        if weight_bound is not None and not largest <= weight_bound * (1 + 1e-6):
+            raise ConfigError(
+                f"weight_bound: {weight_bound} given, but the model has weights up to {largest:.6g}; it is "
+                "for networks trained with weights clipped to it"
+            )
 
     def directions(self, generator: torch.Generator) -> list[Tensor]:
         """Random directions, uniform on the unit sphere of each layer.

@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -33,24 +33,28 @@ def evaluation_copy(model: nn.Module) -> nn.Module:
     """A deep copy of `model` in evaluation mode with frozen parameters and no gradients.
 
     What forward passes have left in the module (features, computed weights) is copied as it is,
-    without its graph. Parameters that share memory share it in the copy as well.
+    without its graph.
 
     Raises
     ------
     ConfigError
         If lazy layers have not been initialised.
     Exception
-        Whatever copying one of the module's attributes raises.
+        Whatever copying one of the module's attributes raises; `NoCopyError` if parameters share memory,
+        of which the copies would be parameters of their own, or if the copy keeps parts of the module.
     """
     model = unwrapped(model)
     lazy = [name for name, tensor in named_tensors(model).items() if is_lazy(tensor)]
     if lazy:
         raise ConfigError(f"model: {lazy[0]} is not initialised; call the model once before it is measured")
+    if any(len(names) > 1 for names in at_one_place(dict(model.named_parameters()))):
+        raise NoCopyError("parameters share memory")
     try:
         network = copy.deepcopy(model)
     except RuntimeError:  # "Only Tensors created explicitly by the user ... support the deepcopy protocol"
         network = copy.deepcopy(model, _without_graphs(model))
-    _share_memory(model, network)
+    if _parts(model) & _parts(network):
+        raise NoCopyError("the copy holds modules or tensors of the original")
     network.eval()
     for parameter in network.parameters():
         parameter.requires_grad_(False)
@@ -90,21 +94,22 @@ def reachable(model: nn.Module) -> Iterator[tuple[str, Any]]:
             left += [(f"{place}.{name}", part) for name, part in vars(value).items()]
 
 
-def _share_memory(model: nn.Module, network: nn.Module) -> None:
-    """Let parameters of the copy `network` share memory where those of `model` do."""
-    copies = dict(network.named_parameters())
-    first: dict[tuple, Tensor] = {}
-    for name, parameter in model.named_parameters():
-        key = memory_of(parameter)
-        if key is None:
-            continue
-        if key in first:
-            source = first[key]
-            copies[name].data = source.as_strided(
-                parameter.shape, parameter.stride(), source.storage_offset()
-            )
-        else:
-            first[key] = copies[name].data
+class NoCopyError(Exception):
+    """A copy of a module would not be one."""
+
+
+def _parts(model: nn.Module) -> set:
+    """What tells the modules and tensors of `model` from those of others."""
+    places = {memory_of(tensor) or id(tensor) for tensor in named_tensors(model).values()}
+    return places | {id(module) for module in model.modules()}
+
+
+def at_one_place(tensors: Mapping[str, Tensor]) -> list[list[str]]:
+    """The names of `tensors`, those that share their memory together."""
+    found: dict[Any, list[str]] = {}
+    for name, tensor in tensors.items():
+        found.setdefault(memory_of(tensor) or name, []).append(name)
+    return [*found.values()]
 
 
 def memory_of(tensor: Tensor) -> tuple | None:
@@ -118,26 +123,37 @@ class Borrowed:
     """The function of the caller's own module at tensors of ours, for modules that no copy equals.
 
     Each call puts the tensors in the places of the module's own (`torch.func.functional_call`), with the
-    module in evaluation mode, and then restores the attributes of all its layers.
+    module in evaluation mode, and then restores the attributes of all its layers. Parameters that share
+    their memory are views of one of them, of one in `leaders` where it is there.
     """
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, leaders: Collection[str] = ()):
         self._model = model
+        self._followers: dict[str, tuple[str, Tensor]] = {}
+        own = named_tensors(model)
         with torch.inference_mode(False):
-            self.tensors = {}
-            first: dict[tuple, Tensor] = {}
-            for name, tensor in named_tensors(model).items():
-                clone = tensor.detach().clone()
-                self.tensors[name] = first.setdefault(memory_of(tensor) or (name,), clone)
-                self.tensors[name] = self.tensors[name].as_strided(tensor.shape, clone.stride())
+            self.tensors = {name: tensor.detach().clone() for name, tensor in own.items()}
+            for names in at_one_place(own):
+                leader = next((name for name in names if name in leaders), names[0])
+                for name in names:
+                    if name != leader:
+                        self._followers[name] = leader, own[name]
+                        self.tensors[name] = self._view(self.tensors, name)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.at({}, x)
 
     def at(self, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """With `weights` in place of some of the tensors."""
+        values = {**self.tensors, **weights}
+        values |= {name: self._view(values, name) for name in self._followers}
         with as_it_was(self._model):
-            return functional_call(self._model.eval(), {**self.tensors, **weights}, (x,))
+            return functional_call(self._model.eval(), values, (x,))
+
+    def _view(self, values: Mapping[str, Tensor], name: str) -> Tensor:
+        """The numbers of the one that `name` shares its memory with, in its own shape."""
+        leader, like = self._followers[name]
+        return values[leader].as_strided(like.shape, like.stride())
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from robust_flatness.errors import ConfigError
+from robust_flatness.errors import ConfigError, UndefinedError
 from robust_flatness.inputs import check_classes
 from robust_flatness.models.agreement import aliased, equal, equal_gradients, similar_gradients
 from robust_flatness.models.convolution import channels_last_strides
@@ -71,6 +71,8 @@ class InferenceModel(nn.Module):
 
     def __init__(self, model: nn.Module, example: Tensor | None = None):
         super().__init__()
+        if not isinstance(model, nn.Module):
+            raise ConfigError(f"model: {type(model).__name__} given; expected a torch.nn.Module")
         keep_freed_memory()
         model = unwrapped(model)
         self._source = (model,)  # in a tuple, or the user's model would become a submodule
@@ -91,7 +93,7 @@ class InferenceModel(nn.Module):
         except ConfigError:
             raise
         except Exception:  # whatever copying an attribute of a user's module raises
-            self._use(Borrowed(model))
+            self._use(Borrowed(model, self.perturbed))
         else:
             self._use(network)
             pairs = pairs_of(network)
@@ -170,6 +172,8 @@ class InferenceModel(nn.Module):
             function = partial(self._functions["float32"].at, weights)
         else:
             network = self.network
+            if isinstance(network, torch.jit.ScriptModule):
+                raise UndefinedError("model: it is scripted, and torch.func cannot exchange its weights")
             function = lambda inputs: functional_call(network, dict(weights), (inputs,))  # noqa: E731
         return self._call(function, x)
 
@@ -414,7 +418,7 @@ class InferenceModel(nn.Module):
                 break
             if attempt == 0 and self.network is not None:
                 self._channels_last = False
-                self._use(Borrowed(model))
+                self._use(Borrowed(model, self.perturbed))
                 self._find_leaves()
         else:
             raise ConfigError(

@@ -103,7 +103,7 @@ def _made(model: str) -> nn.Module:
         raise ConfigError(f"model: {model} is a network; name a function without arguments that returns it")
     try:
         network = factory()
-    except Exception as error:  # whatever a user's function raises
+    except (Exception, SystemExit) as error:  # whatever a user's function raises
         hint = "; it must work without arguments" if isinstance(error, TypeError) else ""
         raise ConfigError(f"model: {model}() failed ({type(error).__name__}: {error}){hint}") from error
     if not isinstance(network, nn.Module):

@@ -93,13 +93,13 @@ def _used(groups: Mapping[str, Sequence[Held]], run: Run, x: Tensor | None) -> l
 @contextlib.contextmanager
 def _otherwise(held: Held, factors: Tensor) -> Iterator[None]:
     """For a moment, the numbers are others. An array's are where the network may have views of them."""
-    if isinstance(held, Tensor):
-        kept = held.data
-        held.data = kept * factors.to(kept)
-    else:
-        kept = held.copy()
-        held *= factors.numpy().astype(held.dtype)
+    kept = held.data if isinstance(held, Tensor) else held.copy()
     try:
+        if isinstance(held, Tensor):
+            held.data = kept * factors.to(kept)
+        else:
+            with np.errstate(all="ignore"):
+                held *= factors.numpy().astype(held.dtype)
         yield
     finally:
         if isinstance(held, Tensor):
@@ -142,7 +142,8 @@ def _held_outside(model: nn.Module) -> dict[str, Held]:
 
 def _may_be_weights(held: Held) -> bool:
     if isinstance(held, np.ndarray):
-        return held.dtype.kind in "fc" and held.flags.writeable and held.size > CONSTANTS
+        of_a_file = isinstance(held, np.memmap)  # which would be written to
+        return held.dtype.kind in "fc" and held.flags.writeable and not of_a_file and held.size > CONSTANTS
     number = held.is_floating_point() or held.is_complex()
     return number and not held.is_nested and held.numel() > CONSTANTS
 

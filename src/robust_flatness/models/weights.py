@@ -74,7 +74,7 @@ def _unreadable(path: Path, error: Exception) -> str:
 
 def _tensors(found: Any, path: Path) -> dict[str, Tensor]:
     if isinstance(found, Mapping):
-        if found and all(isinstance(value, Tensor) for value in found.values()):
+        if found and all(isinstance(name, str) and _is_dense(value) for name, value in found.items()):
             return dict(found)
         for key in NESTED:
             if isinstance(found.get(key), Mapping):
@@ -84,6 +84,10 @@ def _tensors(found: Any, path: Path) -> dict[str, Tensor]:
     raise ConfigError(
         f"weights: {path}: holds {type(found).__name__}; expected weights by name (a state_dict)"
     )
+
+
+def _is_dense(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.layout == torch.strided
 
 
 def fit(tensors: Mapping[str, Tensor], model: nn.Module, path: Path) -> dict[str, Tensor]:
