@@ -111,6 +111,13 @@ def test_what_is_not_defined_for_a_network_is_left_out_of_all_and_an_error_by_na
             sharpness(network, dataset, spec(measures=name), seed=0)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore::DeprecationWarning")
+def test_weights_of_a_scripted_network_cannot_be_exchanged(dataset):
+    network = Network(torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval()), "own")
+    with pytest.raises(UndefinedError, match="it is scripted"):
+        sharpness(network, dataset, spec(measures="fisher_rao"), seed=0)
+
+
 def test_initial_weights_are_drawn_again(checkpoint, dataset):
     values = sharpness(checkpoint, dataset, spec(measures="distance_from_init"), seed=0).values
     assert values["distance_from_init"] == 0

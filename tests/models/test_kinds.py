@@ -700,3 +700,66 @@ def test_weights_that_are_used_and_inputs_that_are_not_are_refused(data):
 
     with pytest.raises(ConfigError, match="no gradient comes to its inputs"):
         ATTACK(Blind(), *data)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"model": lambda x: x}, "model: function given; expected a torch.nn.Module"),
+        ({"y": [0] * 9}, "y: list given; expected a tensor"),
+        ({"y": torch.tensor(3)}, "y: a single number given; expected a tensor"),
+        (
+            {"x": torch.rand(9, 1, 4, 4).to_sparse()},
+            "x: torch.sparse_coo on cpu, 4-d given; expected a tensor",
+        ),
+        ({"batch_size": -1}, "batch_size: -1 given, but it must be at least 1"),
+        ({"batch_size": 0}, "batch_size: 0 given, but it must be at least 1"),
+    ],
+)
+@pytest.mark.parametrize("name", ["pgd", "average", "worst", "hessian"])
+def test_arguments_of_another_kind_are_named(data, name, changed, words):
+    given = {"model": linear(), "x": data[0], "y": data[1], "batch_size": 4} | changed
+    calls = {
+        "pgd": ATTACK,
+        "average": functools.partial(average_flatness, attack=ATTACK, samples=1),
+        "worst": functools.partial(worst_flatness, attack=ATTACK, steps=1, restarts=1),
+        "hessian": functools.partial(hessian_eigenvalues, k=2),
+    }
+    with pytest.raises(ValueError, match=words):
+        calls[name](**given)
+
+
+def test_weights_that_no_gradient_comes_to_have_no_hessian(data):
+    class Detached(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = linear()
+
+        def forward(self, x):
+            with torch.no_grad():
+                return self.net(x)
+
+    with pytest.raises(ConfigError, match="no gradient comes to its weights"):
+        hessian_eigenvalues(Detached(), *data, k=2)
+
+
+def test_a_network_that_calls_torch_func_has_a_hessian(data):
+    class Inner(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = linear()
+
+        def forward(self, x):
+            slope = torch.func.grad(lambda t: t.square().sum())(x)
+            return self.net(x + slope)
+
+    class Outer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = linear()
+
+        def forward(self, x):
+            return self.net(3 * x)
+
+    found, expected = (hessian_eigenvalues(model, *data, k=2).largest for model in (Inner(), Outer()))
+    assert found == pytest.approx(expected, rel=1e-4)

@@ -38,6 +38,7 @@ def folder(tmp_path, monkeypatch):
         "    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), layer(), nn.Linear(144, 3))\n"
         "def broken():\n    raise KeyError('no such setting')\n"
         "one = nn.Linear(2, 2)\n"
+        "def ending():\n    raise SystemExit(3)\n"
         "def unset():\n    return nn.Linear(2, 2, device='meta')\n"
     )
     return tmp_path
@@ -101,6 +102,7 @@ def test_normalisation_outside_the_network(folder):
         ("nothing_here:net", "cannot be imported"),
         ("nets_here:nothing", "cannot be imported"),
         ("nets_here:broken", r"nets_here:broken\(\) failed \(KeyError"),
+        ("nets_here:ending", r"nets_here:ending\(\) failed \(SystemExit: 3"),
         ("nets_here:one", "is a network; name a function"),
         ("torchvision:resnet19", "did you mean resnet1"),
         ("robustbench:Carmon2019Unlabeled", "robustbench"),
@@ -128,6 +130,8 @@ def test_files_that_are_no_weights_are_named(folder):
         "module.pt": "save the weights alone",
         "list.pt": "holds list",
         "other.pt": "no weights by name",
+        "numbers.pt": "no weights by name",
+        "sparse.pt": "no weights by name",
         "architecture.pt": "another architecture",
     }
     (folder / "text.txt").write_text("nothing")
@@ -139,6 +143,8 @@ def test_files_that_are_no_weights_are_named(folder):
     torch.save({name: value.int() for name, value in network().state_dict().items()}, folder / "integers.pt")
     (folder / "cut.pt").write_bytes((folder / "module.pt").read_bytes()[:-300])
     torch.save({"epoch": 3}, folder / "other.pt")
+    torch.save({0: torch.ones(2)}, folder / "numbers.pt")
+    torch.save({"0.weight": torch.ones(4, 1, 3, 3).to_sparse()}, folder / "sparse.pt")
     torch.save(nn.Linear(2, 2).state_dict(), folder / "architecture.pt")
     for name, words in files.items():
         with pytest.raises(ConfigError, match=words):
