@@ -2,12 +2,12 @@
 
     python benchmarks/run.py [--repetitions 3] [--quick]
 
-The others are the usual way (`plain.py`), a frozen copy laid out channels-last and differentiated by
-what is asked for alone (`frozen.py`), and, for PGD, torchattacks and foolbox where they are installed.
-All take turns, so that whatever else the machine does hits each, each in a process of its own, so that none
-profits from what another has done to the memory; medians of the processor time (one thread) and of the
-ratios are reported. Single-precision results are checked to be equal to those of
-the plain and the frozen way, bfloat16's to be within 1 %. The two libraries return adversarial
+The others are the usual way (`plain.py`), a frozen copy laid out channels-last and differentiated by what
+is asked for alone (`frozen.py`), and, for PGD, torchattacks and foolbox where they are installed. All take
+turns, so that whatever else the machine does hits each, each in a process of its own that begins where the
+network has been trained, so that none profits from what another has done to the memory; medians of the
+processor time (one thread) and of the ratios are reported. Single-precision results are checked to be equal
+to those of the plain and the frozen way, bfloat16's to be within 1 %. The two libraries return adversarial
 examples; the losses that ours returns with them, clean and adversarial, are computed from these.
 """
 
@@ -15,6 +15,7 @@ import argparse
 import importlib
 import multiprocessing
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -260,20 +261,23 @@ def worst_workload(model: nn.Module, x: Tensor, y: Tensor, steps: int) -> Worklo
     return Workload("worst-case flatness", {"plain": plainly, "frozen": frozenly}, ours)
 
 
-def workloads(quick: bool) -> list[Workload]:
-    """The comparisons; `quick` shortens attacks and data."""
-    wide = build_model(ModelSpec(name="resnet18", width=4 if quick else 64), 10, [0.5] * 3, [0.25] * 3)
-    wide = trained(wide, 3, 32, 4 if quick else 12, batch=32)
-    small = trained(small_net(), 1, 28, 20 if quick else 200)
-    x_wide, y_wide = images(64, 3, 32, seed=0)
-    x, y = images(200 if quick else 1000, 1, 28, seed=0)
+def workload(name: str, quick: bool) -> Workload:
+    """The comparison of that name; `quick` shortens attacks and data."""
     steps = 3 if quick else 20
-    return [
-        pgd_workload("PGD, ResNet-18", wide, x_wide, y_wide, 1 if quick else 10, most=2),
-        pgd_workload("PGD, small net", small, x, y, steps),
-        average_workload(small, x, y, steps, samples=1),
-        worst_workload(small, x, y, steps),
-    ]
+    if name == "PGD, ResNet-18":
+        wide = build_model(ModelSpec(name="resnet18", width=4 if quick else 64), 10, [0.5] * 3, [0.25] * 3)
+        wide = trained(wide, 3, 32, 4 if quick else 12, batch=32)
+        return pgd_workload(name, wide, *images(64, 3, 32, seed=0), 1 if quick else 10, most=2)
+    small = trained(small_net(), 1, 28, 20 if quick else 200)
+    x, y = images(200 if quick else 1000, 1, 28, seed=0)
+    if name == "PGD, small net":
+        return pgd_workload(name, small, x, y, steps)
+    if name == "average-case flatness":
+        return average_workload(small, x, y, steps, samples=1)
+    return worst_workload(small, x, y, steps)
+
+
+WORKLOADS = ("PGD, ResNet-18", "PGD, small net", "average-case flatness", "worst-case flatness")
 
 
 def compare(workload: Workload, repetitions: int) -> list[str]:
@@ -358,17 +362,24 @@ def main() -> None:
     )
     parser.add_argument("--repetitions", type=int, default=3, help="repetitions of each (default 3)")
     parser.add_argument("--quick", action="store_true", help="short attacks on little data, for tests")
+    parser.add_argument("--only", choices=WORKLOADS, help="one comparison, without the table's head")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print(processor())
-    print(f"torch {torch.__version__}, 1 thread, {options.repetitions} interleaved repetitions, medians\n")
-    columns = f"{'other s':>9}{'ours s':>9}{'ratio':>8}{'target':>8}{'other loss':>11}{'ours':>11}"
-    print(f"{'':<24}{'other':<14}{'ours in':<10}{columns}")
-    for workload in workloads(options.quick):
-        for row in compare(workload, options.repetitions):
-            print(row, flush=True)
-        if workload.name.startswith("worst"):
-            print(bound(workload))
+    if options.only is None:
+        print(processor())
+        print(
+            f"torch {torch.__version__}, 1 thread, {options.repetitions} interleaved repetitions, medians\n"
+        )
+        columns = f"{'other s':>9}{'ours s':>9}{'ratio':>8}{'target':>8}{'other loss':>11}{'ours':>11}"
+        print(f"{'':<24}{'other':<14}{'ours in':<10}{columns}", flush=True)
+        for name in WORKLOADS:
+            subprocess.run([sys.executable, *sys.argv, "--only", name], check=True)
+        return
+    chosen = workload(options.only, options.quick)
+    for row in compare(chosen, options.repetitions):
+        print(row, flush=True)
+    if options.only.startswith("worst"):
+        print(bound(chosen))
 
 
 if __name__ == "__main__":
