@@ -18,7 +18,7 @@ from robust_flatness.runtime.progress import counted
 from robust_flatness.seeding import derive_seed
 
 #: Up to so many units of rounding a loss is near 0.
-ROUNDED = 100
+NEAR_ZERO = 100
 #: Graphs of the gradient are kept for all products if they take at most so many bytes.
 KEPT_BYTES = 2**31
 
@@ -191,7 +191,7 @@ class HessianProduct:
         require_finite(logits, "on clean inputs", part.start)
         losses = cross_entropy(logits, self.y[part])
         if part.start == 0:
-            self.rounded = losses.mean().item() < ROUNDED * torch.finfo(losses.dtype).eps
+            self.rounded = losses.mean().item() < NEAR_ZERO * torch.finfo(losses.dtype).eps
         if not losses.requires_grad:
             raise ConfigError("model: no gradient comes to its weights; it has no Hessian")
         return list(

@@ -57,8 +57,7 @@ class Neighborhood:
         moving = [float(layers is None or name in layers) for name in self.names]
         self.radii = torch._foreach_mul(torch._foreach_mul(self.norms, xi), moving)
         self.weight_bound = weight_bound
-        largest = max((weight.abs().max().item() for weight in self.weights if weight.numel()), default=0.0)
-        if weight_bound is not None and not largest <= weight_bound * (1 + 1e-6):
+        if weight_bound is not None and not (largest := _largest(self.weights)) <= weight_bound * (1 + 1e-6):
             raise ConfigError(
                 f"weight_bound: {weight_bound} given, but the model has weights up to {largest:.6g}; it is "
                 "for networks trained with weights clipped to it"
@@ -132,6 +131,10 @@ class Neighborhood:
     def _by_name(self, weights: Sequence[Tensor]) -> dict[str, Tensor]:
         values = (torch.view_as_complex(w) if c else w for w, c in zip(weights, self._complex, strict=True))
         return dict(zip(self.names, values, strict=True))
+
+
+def _largest(weights: Sequence[Tensor]) -> float:
+    return max(weight.abs().max().item() for weight in weights)
 
 
 def real_parts(tensors: Sequence[Tensor]) -> list[Tensor]:

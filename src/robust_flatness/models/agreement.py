@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from robust_flatness.models.copying import memory_of
+from robust_flatness.models.copying import at_one_place
 
 
 def equal(found: Tensor, expected: Tensor) -> bool:
@@ -34,9 +34,8 @@ def similar_gradients(found: Tensor | None, expected: Tensor | None) -> bool:
 
 def aliased(model: nn.Module, moved: dict[str, Tensor]) -> dict[str, Tensor]:
     """Parameters that lie at one place in memory have one value."""
-    first: dict[tuple, str] = {}
-    for name, parameter in model.named_parameters():
-        key = memory_of(parameter)
-        if name in moved and key is not None:
-            moved[name] = moved[first.setdefault(key, name)].as_strided(parameter.shape, parameter.stride())
+    own = dict(model.named_parameters())
+    for leader, *others in at_one_place({name: own[name] for name in own if name in moved}):
+        for name in others:
+            moved[name] = moved[leader].as_strided(own[name].shape, own[name].stride())
     return moved

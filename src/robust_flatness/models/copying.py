@@ -100,15 +100,16 @@ class NoCopyError(Exception):
 
 def _parts(model: nn.Module) -> set:
     """What tells the modules and tensors of `model` from those of others."""
-    places = {memory_of(tensor) or id(tensor) for tensor in named_tensors(model).values()}
-    return places | {id(module) for module in model.modules()}
+    return {place_of(tensor) for tensor in named_tensors(model).values()} | {
+        id(module) for module in model.modules()
+    }
 
 
 def at_one_place(tensors: Mapping[str, Tensor]) -> list[list[str]]:
     """The names of `tensors`, those that share their memory together."""
     found: dict[Any, list[str]] = {}
     for name, tensor in tensors.items():
-        found.setdefault(memory_of(tensor) or name, []).append(name)
+        found.setdefault(place_of(tensor), []).append(name)
     return [*found.values()]
 
 
@@ -117,6 +118,11 @@ def memory_of(tensor: Tensor) -> tuple | None:
     if tensor.layout != torch.strided or tensor.numel() == 0 or tensor.device.type == "meta":
         return None
     return tensor.device, tensor.data_ptr(), tensor.numel(), tensor.dtype
+
+
+def place_of(tensor: Tensor) -> Any:
+    """What tells a tensor from all that do not share its memory."""
+    return memory_of(tensor) or id(tensor)
 
 
 class Borrowed:

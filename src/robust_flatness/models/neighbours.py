@@ -1,7 +1,6 @@
 """Which parameters of a network make its neighbourhood."""
 
 import re
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +9,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.overrides import TorchFunctionMode
 
 from robust_flatness.errors import ConfigError
-from robust_flatness.models.copying import memory_of
+from robust_flatness.models.copying import place_of
 
 #: Layers that normalise, torch's own.
 NORMALISATIONS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.LocalResponseNorm)
@@ -67,11 +66,6 @@ def _of_layers(model: nn.Module) -> dict[str, Tensor]:
         for name, p in model.named_parameters()
         if (p.is_floating_point() or p.is_complex()) and p.numel() and id(p) not in of_norms
     }
-
-
-def place_of(tensor: Tensor) -> Any:
-    """What tells a tensor from all that do not share its memory."""
-    return memory_of(tensor) or id(tensor)
 
 
 def normalises(module: nn.Module) -> bool:

@@ -11,8 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from robust_flatness.models.agreement import equal
-from robust_flatness.models.copying import reachable
-from robust_flatness.models.neighbours import frozen_names, normalises, place_of
+from robust_flatness.models.copying import place_of, reachable
+from robust_flatness.models.neighbours import frozen_names, normalises
 from robust_flatness.runtime.isolation import isolated
 
 #: Up to so many numbers are mean and std of the channels of an image, or a temperature, and no weights.
