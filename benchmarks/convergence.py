@@ -19,9 +19,10 @@ import torch
 
 from robust_flatness.attacks.found import better
 from robust_flatness.attacks.pgd import PGD
-from robust_flatness.config import load_experiment, load_yaml
+from robust_flatness.config import load_yaml
 from robust_flatness.data import load_dataset
 from robust_flatness.evaluation import evaluate_robustness
+from robust_flatness.experiment import load_experiment
 from robust_flatness.models.checkpoint import load_checkpoint
 from robust_flatness.seeding import generator
 

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from robust_flatness.attacks.pgd import PGD, random_start
-from robust_flatness.config import LandscapeSpec
 from robust_flatness.flatness.hessian import hessian_eigenvalues
 from robust_flatness.flatness.neighborhood import Neighborhood, real_parts
 from robust_flatness.flatness.worst import JointSearch
 from robust_flatness.inputs import checked_inputs
+from robust_flatness.measuring.landscape import LandscapeSpec
 from robust_flatness.models.inference import InferenceModel
 from robust_flatness.runtime.isolation import isolated
 from robust_flatness.runtime.progress import told

@@ -4,8 +4,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from robust_flatness.config.measures import AttackSpec, MeasureSpec, Setting
-from robust_flatness.config.values import Count, Positive, Precision, Radii, Size, Spec
+from robust_flatness.config.measures import (
+    AttackSpec,
+    MeasureSettings,
+    TestExamples,
+    TrainExamples,
+    attack_defaults,
+)
+from robust_flatness.config.values import Count, Positive, Precision, Radii, Spec
 from robust_flatness.measuring.base import CHECKPOINTS, SPLITS, Measure, Measured, pgd, splits_of
 from robust_flatness.measuring.cost import attack_passes
 from robust_flatness.runtime.progress import stage
@@ -41,21 +47,17 @@ class WorstFlatnessSpec(Spec):
     batch_size: Count = 128
 
 
-class FlatnessSpec(MeasureSpec):
+class FlatnessSpec(MeasureSettings):
     """Flatness of a checkpoint, average- and worst-case, in RLoss and in CE."""
 
-    attack: AttackSpec
+    attack: AttackSpec = attack_defaults(steps=20, restarts=10)
     """Attack of RLoss(w); each sample of the average-case measure attacks with one start."""
     average: AverageFlatnessSpec = AverageFlatnessSpec()
     worst: WorstFlatnessSpec = WorstFlatnessSpec()
-    test_examples: Count
-    train_examples: Size
+    test_examples: TestExamples
+    train_examples: TrainExamples
     """0: the training split is left out."""
     precision: Precision = "float32"
-
-    @classmethod
-    def defaults(cls, setting: Setting) -> dict[str, Any]:
-        return {"attack": setting.attack(steps=20, restarts=10), **setting.examples(1000)}
 
 
 #: The columns, by case and whether the examples are attacked.

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from robust_flatness.config.measures import MeasureSpec
+from robust_flatness.config.measures import MeasureSettings
 from robust_flatness.config.values import Count, Integer, Positive
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.measuring.base import Measure, Measured
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PRODUCTS = 1000
 
 
-class HessianSpec(MeasureSpec):
+class HessianSpec(MeasureSettings):
     """Extreme eigenvalues of the Hessian of the mean clean loss on the early-stopping images."""
 
     eigenvalues: Annotated[Integer, Field(ge=2)] = 4

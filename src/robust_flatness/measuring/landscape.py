@@ -1,13 +1,11 @@
 """The robust loss along directions in weight space."""
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from robust_flatness.config.data import DataSpec
-from robust_flatness.config.measures import AttackSpec, MeasureSpec, Setting
+from robust_flatness.config.measures import AttackSpec, Examples, MeasureSettings, attack_defaults
 from robust_flatness.config.values import Count, Integer, Positive, Precision
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.measuring.base import Measure, Measured, pgd
@@ -21,26 +19,19 @@ if TYPE_CHECKING:
     from robust_flatness.models.checkpoint import Network
 
 
-class LandscapeSpec(MeasureSpec):
+class LandscapeSpec(MeasureSettings):
     """RLoss along directions in weight space, at `points` values of s in [-1, 1]."""
 
     points: Annotated[Integer, Field(ge=3)] = 51
-    attack: AttackSpec
+    attack: AttackSpec = attack_defaults(steps=10, restarts=1)
     random_directions: Count = 10
     adversarial_directions: Count = 10
     random_scale: Positive = 0.5
     adversarial_scale: Positive = 0.025
     hessian_scale: Positive = 0.5
     adversarial_steps: Count = 20
-    examples: Count = 128
+    examples: Annotated[Count, Examples("test", 128)]
     precision: Precision = "float32"
-
-    @classmethod
-    def defaults(cls, setting: Setting) -> dict[str, Any]:
-        return {"attack": setting.attack(steps=10, restarts=1), "examples": min(128, setting.test)}
-
-    def limits(self, data: DataSpec) -> Iterator[tuple[str, int, str]]:
-        yield "examples", data.count("test"), "data.test"
 
 
 def landscape(

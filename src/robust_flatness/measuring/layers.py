@@ -1,10 +1,10 @@
 """Flatness in RLoss with one layer perturbed at a time."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from robust_flatness.config.measures import AttackSpec, MeasureSpec, Setting
-from robust_flatness.config.values import Count, Precision
+from robust_flatness.config.measures import AttackSpec, MeasureSettings, TestExamples, attack_defaults
+from robust_flatness.config.values import Precision
 from robust_flatness.measuring.base import Measure, Measured, pgd
 from robust_flatness.measuring.flatness import (
     AverageFlatnessSpec,
@@ -24,22 +24,15 @@ if TYPE_CHECKING:
 USUAL = 22
 
 
-class LayersSpec(MeasureSpec):
+class LayersSpec(MeasureSettings):
     """Flatness in RLoss layer by layer, on test examples, at the first radius of each case."""
 
-    attack: AttackSpec
+    attack: AttackSpec = attack_defaults(steps=20, restarts=10)
     average: AverageFlatnessSpec = AverageFlatnessSpec(xi=(0.5,))
     worst: WorstFlatnessSpec | None = None
     """None: the average case alone."""
-    test_examples: Count
+    test_examples: TestExamples
     precision: Precision = "float32"
-
-    @classmethod
-    def defaults(cls, setting: Setting) -> dict[str, Any]:
-        return {
-            "attack": setting.attack(steps=20, restarts=10),
-            "test_examples": min(1000, setting.test),
-        }
 
 
 def layers(

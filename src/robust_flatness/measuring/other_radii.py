@@ -1,11 +1,11 @@
 """Robust error at other radii of the attack: how far in input space what a measure says reaches."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, BeforeValidator
 
-from robust_flatness.config.measures import AttackSpec, MeasureSpec, Setting
+from robust_flatness.config.measures import AttackSpec, MeasureSettings, TestExamples, attack_defaults
 from robust_flatness.config.values import Count, Positive, Precision, check_radii, parse_list
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.measuring.base import Measure, Measured, pgd
@@ -32,19 +32,15 @@ ERROR = Column(
 Factors = Annotated[tuple[Positive, ...], BeforeValidator(parse_list), AfterValidator(check_radii)]
 
 
-class OtherRadiiSpec(MeasureSpec):
+class OtherRadiiSpec(MeasureSettings):
     """RErr by PGD at multiples of the attack's radius, on test examples."""
 
-    attack: AttackSpec
+    attack: AttackSpec = attack_defaults(steps=20, restarts=1)
     """At the experiment's own radius; its step is scaled with the radius."""
     factors: Factors = (0.25, 2.0)
-    test_examples: Count
+    test_examples: TestExamples
     batch_size: Count = 128
     precision: Precision = "float32"
-
-    @classmethod
-    def defaults(cls, setting: Setting) -> dict[str, Any]:
-        return {"attack": setting.attack(steps=20, restarts=1), "test_examples": min(1000, setting.test)}
 
     def at(self, factor: float) -> AttackSpec:
         """The attack at a multiple of its radius, at most 1."""

@@ -3,12 +3,10 @@
 A new one is a file beside this with a `MEASURE`, and its name in the list.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from pydantic import create_model
 
-from robust_flatness.config.measures import Setting, completed
 from robust_flatness.config.values import Spec
 from robust_flatness.measuring import (
     flatness,
@@ -22,7 +20,7 @@ from robust_flatness.measuring import (
 )
 from robust_flatness.measuring.base import CHECKPOINTS, Measure, Measured
 
-__all__ = ["CHECKPOINTS", "MEASURES", "Measure", "MeasureSpecs", "Measured", "with_defaults"]
+__all__ = ["CHECKPOINTS", "MEASURES", "Measure", "MeasureSpecs", "Measured"]
 
 MEASURES: dict[str, Measure] = {
     module.MEASURE.name: module.MEASURE
@@ -33,16 +31,3 @@ MEASURES: dict[str, Measure] = {
 MeasureSpecs: Any = create_model(
     "MeasureSpecs", __base__=Spec, **{name: (entry.spec | None, None) for name, entry in MEASURES.items()}
 )
-
-
-def with_defaults(given: Any, setting: Setting) -> Any:
-    """The block `measures` of an experiment with what the rest of it implies."""
-    if given is None:
-        given = {name: {"variants": entry.by_default} for name, entry in MEASURES.items()}
-    if not isinstance(given, Mapping):
-        return given
-    blocks = {name: {} for name, entry in MEASURES.items() if entry.by_default == "all"} | dict(given)
-    return {
-        name: completed(MEASURES[name].spec.defaults(setting), block) if name in MEASURES else block
-        for name, block in blocks.items()
-    }

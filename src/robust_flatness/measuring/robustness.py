@@ -2,17 +2,21 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from robust_flatness.config.data import DataSpec
 from robust_flatness.config.measures import (
     LEAST_CLASSES,
     AttackSpec,
     AutoAttackSpec,
-    MeasureSpec,
-    Setting,
+    CleanTestExamples,
+    CleanTrainExamples,
+    MeasureSettings,
+    TestExamples,
+    TrainExamples,
+    attack_defaults,
 )
-from robust_flatness.config.values import Count, Precision, Size
+from robust_flatness.config.values import Count, Precision
 from robust_flatness.measuring.base import CHECKPOINTS, SPLITS, Measure, Measured, pgd, splits_of
 from robust_flatness.measuring.cost import attack_passes, autoattack_passes
 from robust_flatness.seeding import derive_seed
@@ -25,25 +29,21 @@ if TYPE_CHECKING:
     from robust_flatness.models.checkpoint import Network
 
 
-class RobustnessSpec(MeasureSpec):
+class RobustnessSpec(MeasureSettings):
     """Robustness of a checkpoint: PGD for RLoss, AutoAttack for RErr, clean error and loss."""
 
-    attack: AttackSpec
+    attack: AttackSpec = attack_defaults(steps=20, restarts=10)
     autoattack: AutoAttackSpec | None = AutoAttackSpec()
-    test_examples: Count
-    train_examples: Size
+    test_examples: TestExamples
+    train_examples: TrainExamples
     """0: the training split is left out."""
-    clean_test_examples: Count
-    clean_train_examples: Size
+    clean_test_examples: CleanTestExamples
+    clean_train_examples: CleanTrainExamples
     batch_size: Count = 128
     precision: Precision = "float32"
 
-    @classmethod
-    def defaults(cls, setting: Setting) -> dict[str, Any]:
-        robust, clean = setting.examples(1000), setting.examples(10_000, "clean_")
-        return {"attack": setting.attack(steps=20, restarts=10), **robust, **clean}
-
     def problems(self, data: DataSpec) -> Iterator[str]:
+        yield from super().problems(data)
         targets = self.autoattack and self.autoattack.target_classes
         if targets and data.known_classes and targets >= data.known_classes:
             yield (

@@ -1,9 +1,9 @@
 """Loss, flatness and eigenvalue throughout a training."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from robust_flatness.config.measures import Setting
+from robust_flatness.config.measures import AttackSpec, attack_defaults
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.measuring.base import SNAPSHOTS, Measure, Measured
 from robust_flatness.measuring.cost import attack_passes
@@ -26,20 +26,11 @@ if TYPE_CHECKING:
 class SeriesSpec(FlatnessSpec):
     """Loss, flatness and eigenvalue at every snapshot of a training."""
 
+    attack: AttackSpec = attack_defaults(steps=20, restarts=1)
     average: AverageFlatnessSpec = AverageFlatnessSpec(xi=(0.5,))
     worst: WorstFlatnessSpec = WorstFlatnessSpec(xi=(0.003, 0.00075))
     hessian: HessianSpec | None = None
     """The largest eigenvalue, which takes longest; for the variants named in it."""
-
-    @classmethod
-    def defaults(cls, setting: Setting) -> dict[str, Any]:
-        """On the radii of the per-epoch figures alone."""
-        return {
-            "attack": setting.attack(steps=20, restarts=1),
-            "average": {"xi": [0.5]},
-            "worst": {"xi": [0.003, 0.00075]},
-            **setting.examples(1000),
-        }
 
 
 def snapshot(

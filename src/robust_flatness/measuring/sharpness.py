@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from robust_flatness.config.data import DataSpec
 from robust_flatness.config.kinds import imported
-from robust_flatness.config.measures import AttackSpec, MeasureSpec, Setting
+from robust_flatness.config.measures import AttackSpec, Examples, MeasureSettings, attack_defaults
 from robust_flatness.config.values import Count, Positive, Precision, Size, parse_list
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.errors import UndefinedError, warn
@@ -146,15 +146,15 @@ TwoRadii = Annotated[tuple[Positive, ...], BeforeValidator(parse_list), AfterVal
 Names = Literal["all"] | Annotated[tuple[str, ...], BeforeValidator(parse_list)]
 
 
-class SharpnessSpec(MeasureSpec):
+class SharpnessSpec(MeasureSettings):
     """Sharpness of the last checkpoint on training and, beside it, test examples."""
 
     measures: Names = "all"
     own: dict[str, str] = Field(default_factory=dict)
     """Measures of one's own: name -> package.module:function, called as those of the kit are."""
-    attack: AttackSpec
-    train_examples: Count
-    test_examples: Size = 0
+    attack: AttackSpec = attack_defaults(steps=20, restarts=1)
+    train_examples: Annotated[Count, Examples("train", 1000)]
+    test_examples: Annotated[Size, Examples("test")] = 0
     """0: on training examples alone."""
     test_measures: Names = "all"
     """Those made on test examples, too."""
@@ -175,10 +175,6 @@ class SharpnessSpec(MeasureSpec):
     average_rho: TwoRadii = (0.1, 0.3)
     precision: Precision = "float32"
 
-    @classmethod
-    def defaults(cls, setting: Setting) -> dict[str, Any]:
-        return {"attack": setting.attack(steps=20, restarts=1), "train_examples": min(1000, setting.train)}
-
     def chosen(self) -> list[str]:
         """The kit's measures asked for, in the order of the tables."""
         return [name for name in NAMES if self.measures == "all" or name in self.measures]
@@ -190,6 +186,7 @@ class SharpnessSpec(MeasureSpec):
         return [name for name in names if every or name in self.test_measures]
 
     def problems(self, data: DataSpec) -> Iterator[str]:
+        yield from super().problems(data)
         if self.measures != "all":
             for name in self.measures:
                 if name not in NAMES:
