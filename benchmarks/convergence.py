@@ -98,7 +98,7 @@ def main() -> None:
     experiment = load_experiment(load_yaml(arguments.config))
     seed = experiment.spec.seeds[0] if arguments.seed is None else arguments.seed
     spec, folder = experiment.spec.measures.robustness, arguments.results / experiment.name
-    dataset = load_dataset(folder / f"data/seed-{seed}.npz")
+    dataset = load_dataset(folder / f"data/seed-{seed}.safetensors")
     x, y = (
         part[: arguments.examples]
         for part in (dataset.images("early_stopping"), dataset.labels("early_stopping"))

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from robust_flatness.config.data import DataSpec
-from robust_flatness.config.values import Count, Positive, Size, Spec, Variants, parse_list
+from robust_flatness.config.values import Count, Epsilon, Positive, Size, Spec, Variants, parse_list
 
 #: Default step size of PGD: epsilon divided by this.
 STEPS_TO_THE_EDGE = 4
@@ -18,7 +18,7 @@ LEAST_CLASSES = 4
 class AttackSpec(Spec):
     """PGD in the L-infinity ball of radius `epsilon` (inputs in [0, 1])."""
 
-    epsilon: Annotated[Positive, Field(le=1)]
+    epsilon: Epsilon
     step_size: Positive
     steps: Count
     restarts: Count = 1

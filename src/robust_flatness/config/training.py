@@ -10,6 +10,7 @@ from robust_flatness.config.kinds import NETWORKS, OBJECTIVES, OPTIMIZERS, check
 from robust_flatness.config.measures import STEPS_TO_THE_EDGE
 from robust_flatness.config.values import (
     Count,
+    Epsilon,
     Integer,
     NonNegative,
     Positive,
@@ -72,7 +73,7 @@ class TrainingSpec(Spec):
     cycles: Count = 1
     """Cyclic: number of triangular cycles, each from 0 to the learning rate and back to 0."""
 
-    epsilon: Annotated[Positive, Field(le=1)]
+    epsilon: Epsilon
     step_size: Positive = Field(default_factory=lambda given: given["epsilon"] / STEPS_TO_THE_EDGE)
     steps: Count = 7
     stop_after_flip: Annotated[Integer, Field(ge=0)] | None = None
@@ -109,9 +110,7 @@ class TrainingSpec(Spec):
     """Restarts of the PGD that chooses the early-stopped checkpoint."""
     history_examples: Count = 1280
     """Test images of the training curves."""
-    evaluation_epsilon: Annotated[Positive, Field(le=1)] = Field(
-        default_factory=lambda given: given["epsilon"]
-    )
+    evaluation_epsilon: Epsilon = Field(default_factory=lambda given: given["epsilon"])
     evaluation_step_size: Positive = Field(default_factory=lambda given: given["step_size"])
     evaluation_steps: Count = Field(default_factory=lambda given: given["steps"])
     """PGD of early stopping and training curves: the baseline's for every variant."""

@@ -92,6 +92,8 @@ def _as_number(kind: Any, **bounds: Any) -> Any:
 
 Real = _as_number(float, allow_inf_nan=False)
 Positive = Annotated[Real, Field(gt=0)]
+#: Radius of an L-infinity ball in [0, 1].
+Epsilon = Annotated[Real, Field(gt=0, le=1)]
 NonNegative = Annotated[Real, Field(ge=0)]
 Probability = Annotated[Real, Field(ge=0, le=1)]
 Integer = _as_number(int, lt=2**63)

@@ -12,6 +12,7 @@ from robust_flatness.config.networks import NetworkSpec
 from robust_flatness.config.training import ModelSpec, TrainingSpec
 from robust_flatness.config.values import (
     Count,
+    Epsilon,
     Name,
     Positive,
     Size,
@@ -47,7 +48,7 @@ class ExperimentSpec(Spec):
     variants: Variants = "all"
     results_table: str | None = None
     """Start from this table: nothing is trained or measured."""
-    epsilon: Annotated[Positive, Field(le=1)] | None = None
+    epsilon: Epsilon | None = None
     data: DataSpec | None = None
     model: ModelSpec | None = None
     training: TrainingSpec | None = Field(None, validate_default=True)
