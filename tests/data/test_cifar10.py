@@ -17,9 +17,8 @@ from torchvision.datasets import CIFAR10
 from robust_flatness.config import ConfigError, DataSpec, parse
 from robust_flatness.config.data import CIFAR10_FILES
 from robust_flatness.data import load_dataset, make_splits, save_dataset
-from robust_flatness.data.cifar10 import read_pool
+from robust_flatness.data.cifar10 import download_cifar10, read_pool
 from robust_flatness.data.dataset import checksum
-from robust_flatness.data.download import download_cifar10
 from robust_flatness.errors import FileError
 
 RANGES = {

@@ -7,10 +7,9 @@ import pytest
 from sklearn.datasets import load_digits
 
 from robust_flatness.config import ConfigError, DataSpec, parse
-from robust_flatness.data import Dataset
+from robust_flatness.data import Dataset, make_splits
 from robust_flatness.data.fashion import build
 from robust_flatness.data.npz import read_npz
-from robust_flatness.data.splits import make_splits
 from robust_flatness.errors import FileError
 
 SIZES = {"train": 150, "unlabeled": 450, "early_stopping": 200, "test": 500}
