@@ -172,7 +172,7 @@ def test_snapshots_are_many_even_and_include_the_last_epoch(epochs):
     assert len({b - a for a, b in itertools.pairwise(taken[:-1])}) <= 1
 
 
-def test_an_experiments_override_replaces_a_scaled_value():
+def test_an_override_replaces_a_scaled_value():
     experiment = load(digits(overrides__adam={"set": {"learning_rate": 0.003}}))
     assert experiment.train_jobs["adam"].training.learning_rate == 0.003
     assert experiment.train_jobs["adam"].training.optimizer == "adam"
@@ -198,119 +198,70 @@ def test_a_bad_entry_of_the_catalogue_is_named(tmp_path, content, words):
     assert all(word in str(error.value) for word in [str(path), *words]), error.value
 
 
-#: Changes of a valid config, and parts of the message: the field, the value, what is allowed.
-BAD = {
-    "unknown variant": ({"variants": ["nope"]}, ["variants", "'nope'", "trades-6"]),
-    "unknown variant, overridden": ({"overrides__nope": {}}, ["overrides", "'nope'", "trades-6"]),
-    "derived alone": ({"variants": ["at-scaled-2"]}, ["'at-scaled-2'", "'at'"]),
-    "unknown dataset": (
-        {"data__name": "mnist"},
-        ["data.name", "'mnist'", "'digits', 'fashion', 'cifar10', 'npz', 'folder' or 'torchvision:NAME'"],
-    ),
-    "unknown model": ({"model__name": "vgg"}, ["model.name", "'vgg'", "'resnet18', 'small-resnet'"]),
-    "unknown activation": ({"model__activation": "tanh"}, ["model.activation", "'tanh'", "'relu'"]),
-    "own objective without a class": (
-        {"training__objective": "losses:"},
-        ["training.objective", "package.module:Class"],
-    ),
-    "unknown objective": ({"training__objective": "gan"}, ["training.objective", "'gan'", "'trades'"]),
-    "unknown field": ({"training__epoch": 3}, ["training.epoch", "unknown field", "'epochs'?", "batch_size"]),
-    "unknown field of scale": (
-        {"overrides__at": {"scale": {"momentun": 1}}},
-        ["scale.momentun", "did you mean 'momentum'?"],
-    ),
-    "unknown measure": (
-        {"measures__robustnes": {}},
-        ["measures.robustnes", "did you mean 'robustness'?", "flatness"],
-    ),
-    "tables of other runs": ({"merge": ["results/other"]}, ["merge", "unknown field"]),
-    "one eigenvalue": ({"measures__hessian__eigenvalues": 1}, ["measures.hessian.eigenvalues", "equal to 2"]),
-    "unknown section": ({"measure": {}}, ["measure", "unknown field", "did you mean 'measures'?"]),
-    "nested field": (
-        {"measures__flatness__average__sample": 3},
-        ["average.sample", "did you mean 'samples'?", "scope"],
-    ),
-    "misspelt variant": ({"variants": ["trade-6"]}, ["'trade-6', did you mean 'trades-6'?"]),
-    "unknown field in an override": (
-        {"overrides__at": {"set": {"momentun": 1}}},
-        ["variant 'at'.momentun", "did you mean 'momentum'?"],
-    ),
-    "epsilon 0": ({"epsilon": 0}, ["epsilon", "greater than 0", "0"]),
-    "epsilon above 1": ({"epsilon": 8}, ["epsilon", "less than or equal to 1", "8"]),
-    "epsilon nan": ({"epsilon": math.nan}, ["epsilon", "finite", "nan"]),
-    "step size 0": ({"training__step_size": 0}, ["training.step_size", "greater than 0"]),
-    "xi twice": (
-        {"measures__flatness__worst__xi": [0.5, "1/2"]},
-        ["measures.flatness.worst.xi", "each once"],
-    ),
-    "samples 0": (
-        {"measures__flatness__average__samples": 0},
-        ["measures.flatness.average.samples", "equal to 1"],
-    ),
-    "steps 1.5": ({"training__steps": 1.5}, ["training.steps", "integer", "1.5"]),
-    "epochs none": ({"overrides__at": {"set": {"epochs": None}}}, ["'at'", "epochs", "integer"]),
-    "epochs scaled away": (
-        {"overrides__at": {"scale": {"epochs": 1e308}}},
-        ["'at'", "scale.epochs", "too large"],
-    ),
-    "no number to scale": (
-        {"overrides__at": {"scale": {"milestones": 2}}},
-        ["'at'", "scale.milestones", "not a number"],
-    ),
-    "test too large": ({"data__test": 1500}, ["data", "test", "1797"]),
-    "batch of one": ({"training__batch_size": 1}, ["training.batch_size", "equal to 2", "1"]),
-    "measure with another epsilon": (
-        {"measures__flatness__attack": {"epsilon": 0.1, "step_size": 0.02, "steps": 10}},
-        ["measures.flatness.attack.epsilon", "0.1", "0.05"],
-    ),
-    "scale of what is set": (
-        {"overrides__trades-6": {"scale": {"objective_weight": 2}}},
-        ["'trades-6'", "scale.objective_weight", "6", "under set"],
-    ),
-    "measure beyond test": (
-        {"measures__robustness__test_examples": 501},
-        ["measures.robustness.test_examples", "501", "500", "data.test"],
-    ),
-    "digits' classes": ({"data__classes": 5}, ["classes", "5", "10"]),
-    "npz without path": ({"data__name": "npz"}, ["path", "npz"]),
-    "targets": (
-        {"measures__robustness__autoattack__target_classes": 10},
-        ["target_classes", "10", "at most 9"],
-    ),
-    "no pool": ({"data__unlabeled": 0}, ["'unlabeled'", "data.unlabeled"]),
-    "seeds twice": ({"seeds": [0, "0"]}, ["seeds", "each once"]),
-    "no seeds": ({"seeds": []}, ["seeds", "at least 1 item"]),
-    "seed below 0": ({"seeds": [-1]}, ["seeds.0", "equal to 0", "-1"]),
-    "experiment with a path": ({"experiment": "../x"}, ["experiment", "'../x'", "letters"]),
-    "experiment too long": ({"experiment": "x" * 101}, ["experiment", "at most 100"]),
-    "experiment missing": ({"experiment": None}, ["experiment", "required"]),
-    "data missing": ({"data": None}, ["data", "missing", "results_table"]),
-    "device": ({"compute": {"device": "tpu"}}, ["compute.device", "'tpu'", "cuda:N"]),
-    "series of unknown variants": (
-        {"measures__series__variants": ["nope"]},
-        ["measures.series.variants", "'nope'"],
-    ),
-    "eigenvalues of unknown variants": (
-        {"measures__series__hessian__variants": ["at", "nope"]},
-        ["measures.series.hessian.variants", "'nope'"],
-    ),
-    "series of a model that is not trained": (
-        {"measures__series__variants": ["at", "at-scaled-2"]},
-        ["measures.series.variants", "'at-scaled-2'", "trained"],
-    ),
-}
+#: Field of a valid config, bad value (None: removed), and parts of the message beside the field's name.
+BAD = [
+    ("variants", ["nope"], "unknown variant 'nope'", "trades-6"),
+    ("variants", ["trade-6"], "'trade-6', did you mean 'trades-6'?"),
+    ("variants", ["at-scaled-2"], "'at-scaled-2' is derived from 'at'"),
+    ("overrides.nope", {}, "overrides: unknown variant 'nope'"),
+    ("overrides.at", {"set": {"momentun": 1}}, "variant 'at'.momentun", "did you mean 'momentum'?"),
+    ("overrides.at", {"scale": {"momentun": 1}}, "scale.momentun", "did you mean 'momentum'?"),
+    ("overrides.at", {"set": {"epochs": None}}, "variant 'at'.epochs", "integer"),
+    ("overrides.at", {"scale": {"epochs": 1e308}}, "scale.epochs", "too large"),
+    ("overrides.at", {"scale": {"milestones": 2}}, "scale.milestones", "not a number"),
+    ("overrides.trades-6", {"scale": {"objective_weight": 2}}, "objective_weight", "sets 6", "under set"),
+    ("measure", {}, "unknown field", "did you mean 'measures'?"),
+    ("merge", ["results/other"], "unknown field"),
+    ("measures.robustnes", {}, "measures.robustnes", "did you mean 'robustness'?", "flatness"),
+    ("measures.flatness.average.sample", 3, "average.sample", "did you mean 'samples'?", "scope"),
+    ("measures.flatness.average.samples", 0, "measures.flatness.average.samples", "equal to 1"),
+    ("measures.flatness.worst.xi", [0.5, "1/2"], "measures.flatness.worst.xi", "each once"),
+    ("measures.flatness.attack", {"epsilon": 0.1, "step_size": 0.02}, "attack.epsilon", "0.1", "0.05"),
+    ("measures.hessian.eigenvalues", 1, "measures.hessian.eigenvalues", "equal to 2"),
+    ("measures.robustness.test_examples", 501, "501 examples", "data.test has 500"),
+    ("measures.landscape.examples", 501, "501 examples", "data.test has 500"),
+    ("measures.robustness.autoattack.target_classes", 10, "at most 9"),
+    ("measures.series.variants", ["nope"], "measures.series.variants", "'nope'"),
+    ("measures.series.variants", ["at", "at-scaled-2"], "'at-scaled-2'", "trained variants"),
+    ("measures.series.hessian.variants", ["at", "nope"], "measures.series.hessian.variants", "'nope'"),
+    ("data.name", "mnist", "data.name", "'mnist'", "'npz', 'folder' or 'torchvision:NAME'"),
+    ("data.name", "npz", "path", "npz"),
+    ("data.test", 1500, "test", "1797"),
+    ("data.classes", 5, "classes: 5", "10"),
+    ("data.unlabeled", 0, "variant 'unlabeled'", "data.unlabeled"),
+    ("data", None, "missing", "results_table"),
+    ("model.name", "vgg", "model.name", "'vgg'", "'resnet18', 'small-resnet'"),
+    ("model.activation", "tanh", "model.activation", "'tanh'", "'relu'"),
+    ("training.objective", "losses:", "package.module:Class"),
+    ("training.objective", "gan", "'gan'", "'trades'"),
+    ("training.epoch", 3, "training.epoch", "unknown field", "'epochs'?", "batch_size"),
+    ("training.step_size", 0, "training.step_size", "greater than 0"),
+    ("training.steps", 1.5, "training.steps", "integer", "1.5"),
+    ("training.batch_size", 1, "training.batch_size", "equal to 2"),
+    ("epsilon", 0, "greater than 0"),
+    ("epsilon", 8, "less than or equal to 1", "8"),
+    ("epsilon", math.nan, "finite", "nan"),
+    ("seeds", [0, "0"], "each once"),
+    ("seeds", [], "at least 1 item"),
+    ("seeds", [-1], "seeds.0", "equal to 0", "-1"),
+    ("experiment", "../x", "'../x'", "letters"),
+    ("experiment", "x" * 101, "at most 100"),
+    ("experiment", None, "required"),
+    ("compute", {"device": "tpu"}, "compute.device", "'tpu'", "cuda:N"),
+]
 
 
-@pytest.mark.parametrize("name", BAD)
-def test_bad_values_are_named(name):
-    changed, words = BAD[name]
+@pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad[0])
+def test_errors_name_field_value_and_what_is_allowed(bad):
+    field, value, *words = bad
     with pytest.raises(ConfigError) as error:
-        load(digits(**changed))
-    message = str(error.value)
-    assert all(word in message for word in words), message
+        load(digits(**{field.replace(".", "__"): value}))
+    section = field.split(".")[0]
+    expected = words if section == "overrides" else [section, *words]
+    assert all(word in str(error.value) for word in expected), error.value
 
 
-def test_a_measure_is_made_of_the_variants_it_names_and_else_of_all_that_it_can():
+def test_a_measure_applies_to_the_variants_it_names_or_to_all_possible():
     experiment = load(CONFIGS["smoke"])
     assert experiment.measured_by("hessian") == ["at", "at-scaled-2"]
     assert experiment.measured_by("robustness") == list(experiment.variants)
@@ -324,7 +275,7 @@ def test_a_measure_is_made_of_the_variants_it_names_and_else_of_all_that_it_can(
     assert load(without).measured_by("hessian") == []
 
 
-def test_the_variants_of_a_measure_are_no_part_of_its_jobs_settings():
+def test_variants_of_a_measure_are_not_part_of_its_jobs_settings():
     series = load(CONFIGS["smoke"]).measures["series"]
     assert "variants" not in series.json_text()
     assert series.for_variant("at").hessian is not None
@@ -428,16 +379,20 @@ def test_sizes_follow_from_ranges_too():
     assert (spec.test_examples, spec.clean_train_examples) == (100, 300)
 
 
-def test_a_step_is_written_once():
+def test_a_block_given_in_part_keeps_the_other_defaults():
     values = yaml.safe_load(TEN_LINES)
     values["training"]["step_size"] = "0.2/8"
-    values["measures"] = {"series": {"attack": {"steps": 5}}, "flatness": {"attack": {"step_size": 0.1}}}
+    values["measures"] = {
+        "series": {"attack": {"steps": 5}, "average": {"samples": 2}},
+        "flatness": {"attack": {"step_size": 0.1}},
+    }
     experiment = load(values)
     assert list(experiment.measures) == ["robustness", "flatness", "series"]
     assert experiment.measures["robustness"].attack.step_size == 0.025
-    assert experiment.measures["series"].attack.step_size == 0.025
-    assert experiment.measures["series"].attack.steps == 5
-    assert experiment.measures["flatness"].attack.step_size == 0.1
+    series, flatness = experiment.measures["series"], experiment.measures["flatness"]
+    assert (series.attack.step_size, series.attack.steps, series.attack.restarts) == (0.025, 5, 1)
+    assert (series.average.samples, series.average.xi) == (2, (0.5,))
+    assert (flatness.attack.step_size, flatness.attack.steps) == (0.1, 20)
     assert experiment.train_job("at", 0).training.evaluation_step_size == 0.025
 
 
@@ -454,7 +409,7 @@ def test_standard_autoattack_has_a_fixed_budget():
     "content",
     [b"", b"[1, 2]", b"text", b"a: [", b"\xff\xfe", b"a: 2001-99-99", b"x: " + b"9" * 5000],
 )
-def test_files_that_hold_no_config_are_refused(tmp_path, content):
+def test_files_without_a_config_are_refused(tmp_path, content):
     path = tmp_path / "config.yaml"
     path.write_bytes(content)
     with pytest.raises(ConfigError):
@@ -473,23 +428,20 @@ def test_yaml_errors_name_the_line(tmp_path, content, words):
     (tmp_path / "config.yaml").write_text(content)
     with pytest.raises(ConfigError, match=words):
         load_yaml(tmp_path / "config.yaml")
-
-
-def test_merged_keys_may_be_given_anew(tmp_path):
-    (tmp_path / "config.yaml").write_text("a: &a {b: 1, c: 2}\nd: {<<: *a, b: 3}\n")
-    assert load_yaml(tmp_path / "config.yaml")["d"] == {"b": 3, "c": 2}
-
-
-def test_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"missing\.yaml: cannot be read"):
         load_yaml(tmp_path / "missing.yaml")
 
 
+def test_merged_keys_may_be_replaced(tmp_path):
+    (tmp_path / "config.yaml").write_text("a: &a {b: 1, c: 2}\nd: {<<: *a, b: 3}\n")
+    assert load_yaml(tmp_path / "config.yaml")["d"] == {"b": 3, "c": 2}
+
+
 def test_planning_imports_neither_torch_nor_numpy():
     code = (
-        "import sys; from pathlib import Path; import robust_flatness.config as c, robust_flatness.experiment as e; "
-        "import robust_flatness.tables.collect, "
-        "robust_flatness.workflow; e.load_experiment(c.load_yaml(Path('config/digits.yaml'))); "
+        "import sys; from pathlib import Path; import robust_flatness.config as c; "
+        "import robust_flatness.experiment as e, robust_flatness.tables.collect, robust_flatness.workflow; "
+        "e.load_experiment(c.load_yaml(Path('config/digits.yaml'))); "
         "print([m for m in ('torch', 'numpy', 'sklearn', 'pandas') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
@@ -507,14 +459,14 @@ def test_planning_imports_neither_torch_nor_numpy():
         {"optimizer": "entropy-sgd"},
     ],
 )
-def test_settings_that_exclude_each_other_are_refused_before_planning(settings):
+def test_settings_that_exclude_each_other_are_refused(settings):
     values = digits()
     values["overrides"] = {"at": {"set": settings}}
     with pytest.raises(ConfigError, match="variant 'at'"):
         load(values)
 
 
-def test_autoattack_that_needs_more_classes_is_refused_when_planning():
+def test_autoattack_that_needs_more_classes_is_refused():
     two = {"name": "npz", "path": "k.npz", "classes": 2, "train": 60, "early_stopping": 40, "test": 60}
     values = load_yaml(ROOT / "config/smoke.yaml") | {"data": two, "variants": ["at"]}
     values["measures"] = {"robustness": {"autoattack": {"version": "standard"}}}
