@@ -82,6 +82,8 @@ class Part:
         if not isinstance(image, Image.Image) or image.mode.startswith(("I", "F")):
             found = f"mode {image.mode}" if isinstance(image, Image.Image) else type(image).__name__
             raise FileError(f"{self.name}: image {index} has {found}; expected a picture of 8 bits a channel")
+        if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255:
+            warn(f"{self.name}: transparency is ignored; the colours of transparent pixels count")
         image = image if image.mode == "L" else image.convert("L" if image.mode == "1" else "RGB")
         if self.size is not None and image.size != (self.size, self.size):
             image = functional.center_crop(functional.resize(image, self.size), [self.size, self.size])
@@ -211,8 +213,8 @@ def _of_torchvision(
                     continue
                 raise FileError(
                     f"{folder}: {part} images of torchvision's {name} cannot be read ({error}); use the "
-                    f"folder that was its `root`, or download them: torchvision.datasets.{name}({str(folder)!r}, "
-                    "download=True), or measure --download"
+                    f"folder that was its `root`, or download them: torchvision.datasets.{name}("
+                    f"{str(folder)!r}, download=True), or measure --download"
                 ) from None
     return sets
 
