@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from robust_flatness.config.experiment import Experiment
-from robust_flatness.measuring.cost import parameters, seconds, training_passes
-from robust_flatness.measuring.registry import MEASURES
+from robust_flatness.measures.cost import parameters, seconds, training_passes
+from robust_flatness.measures.registry import MEASURES
 
 #: Seconds that every job takes besides: start of Python and torch, reading data.
 START = 6.0
@@ -79,35 +79,33 @@ def plan(experiment: Experiment, device: str | None = None) -> Plan:
     chosen = device or spec.compute.device
     kind = "cuda" if chosen.startswith("cuda") or chosen == "auto" else "cpu"
     _, side = data.shape
-    trainings, measures = Step("train"), {name: Step(name) for name in experiment.measures}
+    trainings, measuring = Step("train"), Step("measure")
     chains = []
-    for slug in experiment.variants:
-        trained = experiment.variants[slug].trained
-        model, time, snapshots = None, 0.0, 0
+    for slug, variant in experiment.variants.items():
+        model, training, snapshots = None, 0.0, 0
         if slug not in experiment.networks:
             job = experiment.job_behind(slug)
             model, precision = job.model, _precision(job.training.precision, kind)
-            time = seconds(training_passes(job, data.count("train")), model, side, kind, precision, True)
-            time += seconds(_evaluation_passes(job, data), model, side, kind, precision)
+            training = START + seconds(training_passes(job, data.count("train")), model, side, kind, precision, True)
+            training += seconds(_evaluation_passes(job, data), model, side, kind, precision)
             snapshots = len(job.training.snapshot_epochs())
+        measured = START
+        for name in experiment.measures_of(slug):
+            settings = experiment.measures[name].for_variant(slug)
+            passes = MEASURES[name].passes(settings, data.count("early_stopping"), snapshots)
+            used = _precision(getattr(settings, "precision", "float32"), kind)
+            measured += seconds(passes, model, side, kind, used)
         for _ in experiment.seeds_of(slug):
-            if trained:
-                trainings.jobs.append(START + time)
-            after = 0.0
-            for name, step in measures.items():
-                if slug in experiment.measured_by(name):
-                    settings = experiment.measures[name].for_variant(slug)
-                    passes = MEASURES[name].passes(settings, data.count("early_stopping"), snapshots)
-                    used = _precision(getattr(settings, "precision", "float32"), kind)
-                    step.jobs.append(START + seconds(passes, model, side, kind, used))
-                    after = max(after, step.jobs[-1])
-            chains.append(START + time + after)
+            if variant.trained:
+                trainings.jobs.append(training)
+            measuring.jobs.append(measured)
+            chains.append((training if variant.trained else 0.0) + measured)
     pseudo = Step("pseudo_label")
     if any(job.training.unlabeled_fraction for job in experiment.train_jobs.values()):
         passes = experiment.baseline.training.epochs * data.count("train")
         each = START + seconds(passes, spec.model, side, kind, training=True)
         pseudo.jobs = [each] * len(spec.seeds)
-    steps = [step for step in (pseudo, trainings, *measures.values()) if step.jobs]
+    steps = [step for step in (pseudo, trainings, measuring) if step.jobs]
     return Plan(kind, steps, chains, _disk(experiment), *_memory(experiment))
 
 
@@ -132,9 +130,8 @@ def _disk(experiment: Experiment) -> float:
     size = FLOAT * parameters(experiment.spec.model)
     series = {
         slug
-        for name in experiment.measures
-        if MEASURES[name].of_snapshots
-        for slug in experiment.measured_by(name)
+        for slug in experiment.variants
+        if any(MEASURES[name].of_snapshots for name in experiment.measures_of(slug))
     }
     files = 0
     for slug in experiment.variants.keys() - experiment.networks.keys():
