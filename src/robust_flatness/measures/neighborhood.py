@@ -3,17 +3,10 @@
 from collections.abc import Collection, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robust_flatness.errors import ConfigError
-from robust_flatness.models.copying import unwrapped
-from robust_flatness.models.inference import InferenceModel
-from robust_flatness.models.neighbours import perturbed_names
-
-
-def perturbed_parameters(model: nn.Module) -> list[str]:
-    """Names of the parameters in the neighbourhood, a layer each; see `models.neighbours`."""
-    return list(model.perturbed) if isinstance(model, InferenceModel) else perturbed_names(unwrapped(model))
+from robust_flatness.network import Network
 
 
 class Neighborhood:
@@ -21,35 +14,36 @@ class Neighborhood:
 
     .. math:: B_\xi(w) = \{w + \nu : \|\nu^{(l)}\|_2 \le \xi \|w^{(l)}\|_2 \text{ for every } l\}
 
-    (Stutz et al. 2021, Eq. 3). A perturbation is a list of tensors in the order of `names`. A
-    tensor of zeros has radius 0 and stays zero. Complex tensors stand in it as real ones of twice as
-    many numbers.
+    (Stutz et al. 2021, Eq. 3). A perturbation is a list of tensors in the order of `names`. A tensor of zeros
+    has radius 0 and stays zero.
 
     Parameters
     ----------
     net
-        The network at its unperturbed weights w, which are copied.
+        The network at the unperturbed weights w.
     xi
         Relative radius.
     weight_bound
-        b, for networks trained with weights clipped to [-b, b]: perturbed weights are projected
-        into that box as well. They stay in the ball, since w is in the box.
+        b, for networks trained with weights clipped to [-b, b]: perturbed weights are projected into that box
+        as well. They stay in the ball, since w is in the box.
     layers
-        Names of the layers that move; all others have radius 0. None: all.
+        Names of the layers that are perturbed; all others have radius 0. None: all.
+
+    Raises
+    ------
+    ConfigError
+        If a layer is unknown, or w is not in the box.
     """
 
     def __init__(
         self,
-        net: InferenceModel,
+        net: Network,
         xi: float,
         weight_bound: float | None = None,
         layers: Collection[str] | None = None,
     ):
-        net.require_perturbable()
-        self.names = list(net.perturbed)
-        own = net.read(self.names)
-        self._complex = [weight.is_complex() for weight in own]
-        self.weights = real_parts(own)
+        weights = net.weights()
+        self.names, self.weights = list(weights), list(weights.values())
         self.norms = torch._foreach_norm(self.weights)
         unknown = set(layers or ()) - {*self.names}
         if unknown:
@@ -57,17 +51,19 @@ class Neighborhood:
         moving = [float(layers is None or name in layers) for name in self.names]
         self.radii = torch._foreach_mul(torch._foreach_mul(self.norms, xi), moving)
         self.weight_bound = weight_bound
-        if weight_bound is not None and not (largest := _largest(self.weights)) <= weight_bound * (1 + 1e-6):
-            raise ConfigError(
-                f"weight_bound: {weight_bound} given, but the model has weights up to {largest:.6g}; it is "
-                "for networks trained with weights clipped to it"
-            )
+        if weight_bound is not None:
+            largest = max(weight.abs().max().item() for weight in self.weights)
+            if not largest <= weight_bound * (1 + 1e-6):
+                raise ConfigError(
+                    f"weight_bound: {weight_bound} given, but the model has weights up to {largest:.6g}; "
+                    "it is for networks trained with weights clipped to it"
+                )
 
     def directions(self, generator: torch.Generator) -> list[Tensor]:
         """Random directions, uniform on the unit sphere of each layer.
 
-        Normalised Gaussians, drawn on the generator's device for all layers at once: equal
-        generators give equal directions for all models of equal shapes.
+        Normalised Gaussians, drawn on the generator's device for all layers at once: equal generators give
+        equal directions for all models of equal shapes.
         """
         first = self.weights[0]
         sizes = [weight.numel() for weight in self.weights]
@@ -103,12 +99,9 @@ class Neighborhood:
 
     def step(self, nu: list[Tensor], gradients: Sequence[Tensor], size: float) -> list[Tensor]:
         """`nu` moved by `size` ||w^(l)|| along each layer's normalised gradient and projected; in place."""
-        gradients = real_parts(gradients)
-        lengths = _positive(torch._foreach_norm(gradients))
-        gradients = torch._foreach_div(
-            gradients, lengths
-        )  # first: a norm divided by a tiny length may overflow
-        torch._foreach_addcmul_(nu, gradients, torch._foreach_mul(self.norms, size))
+        # normalised first: a norm divided by a tiny length may overflow
+        unit = torch._foreach_div(gradients, _positive(torch._foreach_norm(gradients)))
+        torch._foreach_addcmul_(nu, unit, torch._foreach_mul(self.norms, size))
         return self.project(nu)
 
     def within_bound(self, nu: list[Tensor]) -> list[Tensor]:
@@ -122,24 +115,7 @@ class Neighborhood:
 
     def at(self, nu: Sequence[Tensor]) -> dict[str, Tensor]:
         """The weights w + nu by name."""
-        return self._by_name(torch._foreach_add(self.weights, list(nu)))
-
-    def center(self) -> dict[str, Tensor]:
-        """The unperturbed weights w by name."""
-        return self._by_name(self.weights)
-
-    def _by_name(self, weights: Sequence[Tensor]) -> dict[str, Tensor]:
-        values = (torch.view_as_complex(w) if c else w for w, c in zip(weights, self._complex, strict=True))
-        return dict(zip(self.names, values, strict=True))
-
-
-def _largest(weights: Sequence[Tensor]) -> float:
-    return max(weight.abs().max().item() for weight in weights)
-
-
-def real_parts(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The tensors, complex ones as real and imaginary parts along a last dimension of 2."""
-    return [torch.view_as_real(t.resolve_conj()) if t.is_complex() else t for t in tensors]
+        return dict(zip(self.names, torch._foreach_add(self.weights, list(nu)), strict=True))
 
 
 def _positive(norms: Sequence[Tensor]) -> list[Tensor]:
