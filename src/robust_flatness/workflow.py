@@ -11,8 +11,9 @@ from shlex import quote
 from typing import NamedTuple
 
 from robust_flatness import __version__
-from robust_flatness.config import Experiment, TrainJob
+from robust_flatness.config import TrainJob
 from robust_flatness.errors import ConfigError, FileError
+from robust_flatness.experiment import Experiment
 from robust_flatness.measuring.registry import MEASURES
 from robust_flatness.tables.collect import CollectSpec, VariantEntry
 from robust_flatness.tables.rows import read_rows

@@ -14,25 +14,10 @@ if LOST:
     )
 
 
-# Folders with tables of other runs of the experiment, whose rows join this run's.
-OTHER_RUNS = [of_repository(path) for path in EXPERIMENT.spec.merge]
-
-try:
-    check_other_runs(OTHER_RUNS, config_digest(EXPERIMENT))
-except FileError as error:
-    sys.exit(f"error: merge: {error}")
-
-
 rule collect:
     input:
         rules.measure.input,
         of_each(f"{RUN}/history.csv", TRAINED),
-        others=[
-            path
-            for folder in OTHER_RUNS
-            for path in sorted(folder.glob("*.csv*"))
-            if path.name.split(".")[0] in (*TABLES, *OF_MEASURES)
-        ],
     output:
         [update(f"{RESULTS}/{table}.csv") for table in tables_of(EXPERIMENT.measures)],
     log:
@@ -44,7 +29,5 @@ rule collect:
     params:
         spec=collect_spec(EXPERIMENT, KEPT).json_text(),
         directory=placed(RESULTS),
-        merge=" ".join(f"--merge {quote(str(folder))}" for folder in OTHER_RUNS),
     shell:
-        "robust-flatness collect --spec {params.spec:q} --directory {params.directory:q} "
-        "{params.merge} > {log:q} 2>&1"
+        "robust-flatness collect --spec {params.spec:q} --directory {params.directory:q} > {log:q} 2>&1"

@@ -10,20 +10,18 @@ from shlex import quote
 
 from snakemake.cli import get_argument_parser
 
-from robust_flatness.config import load_experiment
+from robust_flatness.experiment import load_experiment
 from robust_flatness.config.networks import require_files
 from robust_flatness.config.values import load_yaml
 from robust_flatness.config.data import CIFAR10_FILES, CIFAR10_FOLDER, CLASSES
-from robust_flatness.errors import ConfigError, FileError
+from robust_flatness.errors import ConfigError
 from robust_flatness.files import canonical_json, write_text
 from robust_flatness.measuring.cost import OVERHEAD_MINUTES, minutes, training_passes
 from robust_flatness.measuring.registry import CHECKPOINTS, MEASURES
-from robust_flatness.tables.merging import check_other_runs
-from robust_flatness.tables.schema import OF_MEASURES, TABLES, tables_of
+from robust_flatness.tables.schema import TABLES, tables_of
 from robust_flatness.warm_start.server import start_server
 from robust_flatness.workflow import (
     collect_spec,
-    config_digest,
     gpus_here,
     only_draws,
     other_variants,

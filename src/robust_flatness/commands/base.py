@@ -55,7 +55,7 @@ app = typer.Typer(
 )
 
 Spec = Annotated[str, typer.Option(help="Settings as JSON, or a file that holds them.")]
-Data = Annotated[Path, typer.Option(help="Prepared dataset (.npz) from `prepare`.")]
+Data = Annotated[Path, typer.Option(help="Prepared dataset (.safetensors) from `prepare`.")]
 Seed = Annotated[int, typer.Option(help="Seed from which all random streams derive.", min=0)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Threads = Annotated[int, typer.Option(help="Torch's threads; another number gives other bits.", min=1)]

@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from robust_flatness.commands.base import Seed, app
-from robust_flatness.config import ConfigError, load_experiment, load_yaml
+from robust_flatness.config import ConfigError, load_yaml
 from robust_flatness.errors import noted_warnings
+from robust_flatness.experiment import load_experiment
 from robust_flatness.files import write_text
 
 
@@ -62,6 +63,6 @@ def plan(
 @app.command()
 def schema() -> None:
     """Print the JSON schema of an experiment's YAML, for editors (kept as config/schema.json)."""
-    from robust_flatness.config.specs import schema as described
+    from robust_flatness.experiment import schema as described
 
     typer.echo(json.dumps(described(), indent=1, sort_keys=True))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from robust_flatness.config.measures import AttackSpec, MeasureSpec
+from robust_flatness.config.measures import AttackSpec, MeasureSettings
 from robust_flatness.tables.columns import Column
 
 SPLITS = ("test", "train")
@@ -49,7 +49,7 @@ class Measure:
     """
 
     name: str
-    spec: type[MeasureSpec]
+    spec: type[MeasureSettings]
     function: Function
     passes: Callable[[Any, int, int], int]
     columns: tuple[Column, ...]

@@ -109,7 +109,7 @@ def verify_file(path: Path, device: str = "cpu") -> Agreement:
         checkpoint_sha256 = content["checkpoint"]["sha256"]
     except (KeyError, TypeError) as error:
         raise FileError(f"{path}: damaged ({error!r} is missing)") from None
-    data = run.parents[1] / f"data/seed-{seed}.npz"
+    data = run.parents[1] / f"data/seed-{seed}.safetensors"
     dataset = load_dataset(data)
     if dataset.checksum != data_sha256:
         raise FileError(f"{data}: not the data measured in {path} (its checksum is {data_sha256[:12]}...)")
