@@ -10,8 +10,9 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from robust_flatness.config import Experiment, TrainJob
+from robust_flatness.config import TrainJob
 from robust_flatness.errors import ConfigError, FileError
+from robust_flatness.experiment import Experiment
 from robust_flatness.measures.base import CHECKPOINTS
 from robust_flatness.tables.collect import CollectSpec, VariantEntry, fingerprint
 from robust_flatness.tables.rows import read_rows

@@ -8,7 +8,7 @@ import typer
 
 from robust_flatness.commands.base import Device, Seed, Threads, app, numbers, positive
 from robust_flatness.config import ConfigError, meant, parse_list
-from robust_flatness.config.measures import STEPS_TO_THE_EDGE, Setting
+from robust_flatness.config.measures import STEPS_TO_THE_EDGE
 from robust_flatness.config.values import Precision
 from robust_flatness.errors import noted_warnings
 from robust_flatness.files import write_json
@@ -149,8 +149,8 @@ def measure(
             )
         else:
             (dataset, count), read = own_data(Path(data), examples), None
-    setting = Setting(radius, step, test=count, train=train_examples)
-    specs = own_specs(names, setting, blocks, {"batch_size": batch_size, "precision": precision})
+    implied = {"epsilon": radius, "step_size": step, "sizes": {"test": count, "train": train_examples}}
+    specs = own_specs(names, implied, blocks, {"batch_size": batch_size, "precision": precision})
     network = load_model(model, weights, mean=numbers("--mean", mean), std=numbers("--std", std))
     kept = next((path for path in (output, picture, per_example) if path), None)
     with shown(lines=True):

@@ -26,7 +26,7 @@ from robust_flatness.runtime.progress import counted, shown
 
 @app.command(rich_help_panel=STEPS)
 def prepare(spec: Spec, output: Output, seed: Seed = 0) -> None:
-    """Read a dataset, draw its disjoint splits, write them to one file."""
+    """Read a dataset, draw its disjoint splits, and write them to one safetensors file."""
     from robust_flatness.data import make_splits, save_dataset
 
     with noted_warnings():
@@ -38,8 +38,8 @@ def prepare(spec: Spec, output: Output, seed: Seed = 0) -> None:
 def download_cifar10(
     directory: Annotated[Path, typer.Option(help="Folder for the official files.")] = Path(CIFAR10_FOLDER),
 ) -> None:
-    """Download CIFAR-10, checked by its checksum; goes on where an earlier download was interrupted."""
-    from robust_flatness.data.download import download_cifar10 as download
+    """Download CIFAR-10 by torchvision, which verifies its checksum."""
+    from robust_flatness.data.cifar10 import download_cifar10 as download
 
     download(directory)
 

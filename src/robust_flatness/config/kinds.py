@@ -1,8 +1,7 @@
-"""Losses, optimisers and networks are known by the names of their files.
+"""Objectives, optimisers and networks by name, and functions imported by `package.module:name`.
 
-A new one is a file in the folder of its kind, and nothing else: `training/objectives/my_loss.py` is
-`objective: my-loss`. Planning needs the names, and a few constants at the top of such a file, but not the
-file's torch; so files are listed and read here, not imported.
+A new one is a file in the folder of its kind: `training/objectives/my_loss.py` is `objective: my-loss`.
+Planning needs the names and a few constants without torch, so the files are read here, not imported.
 """
 
 import ast
@@ -16,31 +15,28 @@ from typing import Any
 from robust_flatness.errors import ConfigError
 
 OBJECTIVES, OPTIMIZERS, NETWORKS = "training/objectives", "training/optimizers", "models/networks"
-#: Files of such a folder that are none of its kind.
-SHARED = ("__init__", "base")
-
-_PACKAGE = Path(__file__).parents[1]
+PACKAGE = Path(__file__).parents[1]
 
 
 @cache
 def names(kind: str) -> tuple[str, ...]:
-    """The names of a kind, e.g. `names(OPTIMIZERS)`.
+    """Return the names of a kind, such as `names(OPTIMIZERS)`.
 
     >>> names(OPTIMIZERS)
     ('adam', 'entropy-sgd', 'sgd')
     """
-    found = sorted(path.stem for path in (_PACKAGE / kind).glob("*.py"))
-    return tuple(stem.replace("_", "-") for stem in found if stem not in SHARED)
+    stems = {path.stem for path in (PACKAGE / kind).glob("*.py")} - {"__init__", "base"}
+    return tuple(sorted(stem.replace("_", "-") for stem in stems))
 
 
 @cache
 def declared(kind: str, name: str, constant: str, otherwise: Any = ()) -> Any:
-    """A constant at the top of the file of `name`, e.g. with which settings a loss is defined.
+    """Return a constant assigned at the top of the file of `name`.
 
     >>> declared(OPTIMIZERS, "entropy-sgd", "REFUSES")
     ('momentum',)
     """
-    path = _PACKAGE / kind / f"{name.replace('-', '_')}.py"
+    path = PACKAGE / kind / f"{name.replace('-', '_')}.py"
     for statement in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(statement, ast.Assign) and [ast.unparse(to) for to in statement.targets] == [constant]:
             return ast.literal_eval(statement.value)
@@ -48,14 +44,12 @@ def declared(kind: str, name: str, constant: str, otherwise: Any = ()) -> Any:
 
 
 def load(kind: str, name: str) -> ModuleType:
-    """The module of `name`."""
-    folder = kind.replace("/", ".")
-    return importlib.import_module(f"robust_flatness.{folder}.{name.replace('-', '_')}")
+    """Import the module of `name`."""
+    return importlib.import_module(f"robust_flatness.{kind.replace('/', '.')}.{name.replace('-', '_')}")
 
 
 def imported(path: str, where: str) -> Any:
-    """What `package.module:name` names; modules in the working directory are found, too, from here on:
-    what is imported may import others when it is called.
+    """Return the object that `package.module:name` names, with the working directory on Python's path.
 
     Raises
     ------
@@ -73,7 +67,7 @@ def imported(path: str, where: str) -> Any:
 
 
 def check_name(kind: str, name: str, own: str = "") -> str:
-    """`name` if it is one of its kind, or, where `own` says what, a `package.module:...` of one's own."""
+    """Require a name of its kind, or, if `own` describes it, a `package.module:name` of the user's."""
     module, colon, function = name.partition(":")
     if own and colon and module and function.isidentifier():
         return name

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 CHECKPOINTS = ("last", "best")
 #: In place of checkpoints: every snapshot of a training.
 SNAPSHOTS = ("snapshots",)
+SPLITS = ("test", "train")
 LOSSES = {"ce": "CE", "rloss": "RLoss"}
 FLATTER, MORE_ROBUST = "lower is flatter", "lower is more robust"
 
@@ -14,10 +15,11 @@ FLATTER, MORE_ROBUST = "lower is flatter", "lower is more robust"
 class Record(NamedTuple):
     """One measured number; errors are in per cent, losses in nats.
 
-    `metric` is a key of the measure's `metrics`. `loss` is `ce` (clean) or `rloss` (robust), `split` is `test`, `train`
-    or `early_stopping`, `xi` the relative radius in weight space, `epsilon` the radius of the attack, `coordinate` a layer's
-    name, a position along a direction, or a multiple of the radius, `se` the standard error, `n` the number of
-    examples. Fields that do not apply stay empty.
+    `metric` is a key of the measure's `metrics`, or that with the suffix `_std`. `loss` is `ce` (clean) or
+    `rloss` (robust), `split` is `test`, `train` or `early_stopping`, `xi` the relative radius in weight
+    space, `epsilon` the radius of the attack, `coordinate` a layer's name, a position along a direction, or a
+    multiple of the radius, `se` the standard error, `n` the number of examples. Fields that do not apply stay
+    empty.
     """
 
     metric: str
@@ -43,13 +45,15 @@ class Metric:
     label
         Label of an axis, without the split; `{loss}` stands for CE or RLoss.
     kind
-        `error`: per cent; `loss`: nats, at least 0; `flatness` and `number`: any number; `setting`: how it was measured.
+        `error`: per cent; `loss`: nats, at least 0; `flatness` and `number`: any number; `setting`: how it
+        was measured.
     by_loss
         Whether the column's name ends in the loss.
     splits, unnamed
-        Splits of which it is measured, and the one that the column's name does not state.
+        Splits on which it is measured, and the one that the column's name does not state.
     radius
-        Field of a record that gives the radius in the column's name: `xi`, or `coordinate` for multiples of epsilon.
+        Field of a record that gives the radius in the column's name: `xi`, or `coordinate` for multiples of
+        epsilon.
     main
         Metric (of kind `setting`) that holds the main radius, which the column's name does not state.
     std
@@ -93,12 +97,14 @@ class Metric:
 
 @dataclass(frozen=True)
 class Measure:
-    """Entry of the registry: all that config, command line, jobs, tables, comparison and page know of a measure.
+    """Entry of the registry: all that config, command line, jobs, tables, comparison and page know of a
+    measure.
 
-    `function(net, data, settings)` yields the records of one network from its `Examples`; `passes(settings, held_out,
-    snapshots)` is its cost in passes (forward and backward for one image). `checkpoints` are those it is made of,
-    `by_default` the variants in an experiment that does not say what is measured, `held_out` whether it needs the
-    images of early stopping. `version` enters the fingerprint of results: raise it when the numbers change.
+    `function(net, data, settings)` yields the records of one network from its `Examples`; `passes(settings,
+    held_out, snapshots)` is its cost in passes (forward and backward for one image). `checkpoints` are those
+    it is made of, `by_default` the variants in an experiment that does not say what is measured, `held_out`
+    whether it needs the images of early stopping. `version` enters the fingerprint of results: raise it when
+    the numbers change.
     """
 
     name: str
@@ -115,5 +121,3 @@ class Measure:
     def of_snapshots(self) -> bool:
         """Whether it is made of every snapshot of a training, so of trained variants alone."""
         return self.checkpoints == SNAPSHOTS
-
-

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_flatness.attacks.pgd import batches, cross_entropy
-from robust_flatness.config.measures import MeasureSpec, Setting, completed
+from robust_flatness.config.measures import MeasureSettings
 from robust_flatness.config.values import meant, parse
 from robust_flatness.data import Dataset
 from robust_flatness.data.images import open_parts, to_measure
@@ -91,10 +91,10 @@ def _count(examples: int | None, available: int, source: str | Path) -> int:
 
 
 def own_specs(
-    names: Sequence[str], setting: Setting, blocks: Mapping[str, Any], common: Mapping[str, Any]
-) -> dict[str, MeasureSpec]:
+    names: Sequence[str], implied: Mapping[str, Any], blocks: Mapping[str, Any], common: Mapping[str, Any]
+) -> dict[str, MeasureSettings]:
     """The settings of the measures named: `blocks`, and those in `common` that a measure has, completed by
-    what `setting` implies, on all examples.
+    those `implied` (see `MeasureSettings.implied`), on all examples.
 
     Raises
     ------
@@ -112,14 +112,14 @@ def own_specs(
             )
         kind = MEASURES[name].spec
         block = {
-            f"{prefix}{split}_examples": getattr(setting, split)
+            f"{prefix}{split}_examples": implied["sizes"][split]
             for prefix in ("", "clean_")
             for split in SPLITS
             if f"{prefix}{split}_examples" in kind.model_fields
         }
         block |= {field: value for field, value in common.items() if field in kind.model_fields}
         block |= blocks.get(name, {})
-        specs[name] = parse(kind, completed(kind.defaults(setting), block), name)
+        specs[name] = parse(kind, kind.implied(block, **implied), name)
     return specs
 
 
@@ -130,7 +130,7 @@ OF_OWN_EXAMPLES = ("err", "ce", "rerr_pgd", "rloss", "rerr_aa", "rloss_aa")
 def measure_network(
     model: nn.Module,
     dataset: Dataset,
-    specs: Mapping[str, MeasureSpec],
+    specs: Mapping[str, MeasureSettings],
     *,
     seed: int,
     device: str,
@@ -211,7 +211,7 @@ def _part(
     network: Network,
     dataset: Dataset,
     name: str,
-    spec: MeasureSpec,
+    spec: MeasureSettings,
     seed: int,
     device: str,
     state: Path | None,

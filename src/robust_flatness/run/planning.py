@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from robust_flatness.config.experiment import Experiment
+from robust_flatness.experiment import Experiment
 from robust_flatness.measures.cost import parameters, seconds, training_passes
 from robust_flatness.measures.registry import MEASURES
 
