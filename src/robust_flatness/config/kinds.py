@@ -1,13 +1,13 @@
-"""Losses, optimisers and networks are known by the names of their files.
+"""Networks are known by the names of their files.
 
-A new one is a file in the folder of its kind, and nothing else: `training/objectives/my_loss.py` is
-`objective: my-loss`. Planning needs the names, and a few constants at the top of such a file, but not the
-file's torch; so files are listed and read here, not imported.
+Planning needs the names, and a few constants at the top of such a file, but not the file's torch; so files
+are listed and read here, not imported.
 """
 
 import ast
 import importlib
 import sys
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +15,7 @@ from typing import Any
 
 from robust_flatness.errors import ConfigError
 
-OBJECTIVES, OPTIMIZERS, NETWORKS = "training/objectives", "training/optimizers", "models/networks"
+NETWORKS = "models/networks"
 #: Files of such a folder that are none of its kind.
 SHARED = ("__init__", "base")
 
@@ -24,22 +24,14 @@ _PACKAGE = Path(__file__).parents[1]
 
 @cache
 def names(kind: str) -> tuple[str, ...]:
-    """The names of a kind, e.g. `names(OPTIMIZERS)`.
-
-    >>> names(OPTIMIZERS)
-    ('adam', 'entropy-sgd', 'sgd')
-    """
+    """The names of a kind, e.g. `names(NETWORKS)`."""
     found = sorted(path.stem for path in (_PACKAGE / kind).glob("*.py"))
     return tuple(stem.replace("_", "-") for stem in found if stem not in SHARED)
 
 
 @cache
 def declared(kind: str, name: str, constant: str, otherwise: Any = ()) -> Any:
-    """A constant at the top of the file of `name`, e.g. with which settings a loss is defined.
-
-    >>> declared(OPTIMIZERS, "entropy-sgd", "REFUSES")
-    ('momentum',)
-    """
+    """A constant at the top of the file of `name`, e.g. the cost of a forward pass."""
     path = _PACKAGE / kind / f"{name.replace('-', '_')}.py"
     for statement in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(statement, ast.Assign) and [ast.unparse(to) for to in statement.targets] == [constant]:
@@ -72,12 +64,14 @@ def imported(path: str, where: str) -> Any:
         raise ConfigError(f"{where}: {path!r} cannot be imported ({error})") from None
 
 
-def check_name(kind: str, name: str, own: str = "") -> str:
-    """`name` if it is one of its kind, or, where `own` says what, a `package.module:...` of one's own."""
+def check_name(allowed: Collection[str], name: str, own: str = "") -> str:
+    """`name` if it is one of `allowed`, or, where `own` says what, a `package.module:...` of one's own."""
     module, colon, function = name.partition(":")
     if own and colon and module and function.isidentifier():
         return name
-    if name not in names(kind):
-        allowed = ", ".join(map(repr, names(kind)))
-        raise ValueError(f"Input should be one of {allowed}" + (f", or {own} of your own" if own else ""))
+    if name not in allowed:
+        raise ValueError(
+            f"Input should be one of {', '.join(map(repr, allowed))}"
+            + (f", or {own} of your own" if own else "")
+        )
     return name

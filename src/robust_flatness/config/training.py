@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from robust_flatness.config.kinds import NETWORKS, OBJECTIVES, OPTIMIZERS, check_name, declared, names
+from robust_flatness.config.kinds import NETWORKS, check_name, names
 from robust_flatness.config.values import (
     Count,
     Integer,
@@ -20,8 +20,9 @@ from robust_flatness.config.values import (
     Spec,
     parse_list,
 )
+from robust_flatness.training.catalogue import OBJECTIVES, OPTIMIZERS
 
-Network = Annotated[str, AfterValidator(partial(check_name, NETWORKS))]
+Network = Annotated[str, AfterValidator(partial(check_name, names(NETWORKS)))]
 Optimizer = Annotated[str, AfterValidator(partial(check_name, OPTIMIZERS))]
 Objective = Annotated[str, AfterValidator(partial(check_name, OBJECTIVES, own="package.module:Class"))]
 
@@ -126,14 +127,13 @@ class TrainingSpec(Spec):
             ("adversarial_fraction < 1", self.adversarial_fraction < 1),
         ):
             setting = re.split("[: ]", field)[0]
-            of_kit = names(OBJECTIVES)
-            objectives = [name for name in of_kit if setting in declared(OBJECTIVES, name, "SUPPORTS")]
-            if given and self.objective in of_kit and self.objective not in objectives:
+            objectives = [name for name, objective in OBJECTIVES.items() if setting in objective.supports]
+            if given and self.objective in OBJECTIVES and self.objective not in objectives:
                 raise ValueError(
                     f"{field}: not defined with objective {self.objective!r}; "
                     f"allowed with {', '.join(objectives)}"
                 )
-        for field in declared(OPTIMIZERS, self.optimizer, "REFUSES"):
+        for field in OPTIMIZERS[self.optimizer]:
             if getattr(self, field):
                 raise ValueError(
                     f"{field}: {getattr(self, field)} with optimizer {self.optimizer!r}; it runs without "

@@ -38,8 +38,9 @@ MODULES = (
     "robust_flatness.flatness.scaling",
     "robust_flatness.flatness",
     "robust_flatness.measuring.run",
-    "robust_flatness.training",
-    "robust_flatness.resumable",
+    "robust_flatness.run.train",
+    "robust_flatness.training.pseudo_labels",
+    "robust_flatness.run.resume",
     "torch._dynamo",  # as the first step of a torch optimiser does
     "pyautoattack",
     "scipy.sparse.linalg",

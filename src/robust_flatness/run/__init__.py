@@ -1,0 +1,1 @@
+"""Jobs of the workflow: what each command computes, writes, and resumes after an interruption."""
