@@ -102,14 +102,17 @@ def test_every_damaged_value_is_computed_again(tmp_path):
         assert Parts(path, quiet).get("a", FINGERPRINT, lambda: 7) == 7
 
 
-def test_pruning_keeps_the_named_parts(tmp_path):
+def test_pruning_keeps_the_parts_in_use(tmp_path):
     path = tmp_path / "parts.jsonl"
     parts = Parts(path, quiet)
     for name in "abc":
         parts.get(name, {"code": "old"}, lambda: 1)
         parts.get(name, FINGERPRINT, lambda: 2)
-    parts.prune(["a", "c", "d"])
-    assert [json.loads(line)["name"] for line in path.read_text().splitlines()] == ["a", "c"]
+    parts = Parts(path, quiet)
+    parts.get("c", FINGERPRINT, never)
+    parts.get("a", {"code": "new"}, lambda: 3)
+    parts.prune()
+    assert [json.loads(line)["name"] for line in path.read_text().splitlines()] == ["c", "a"]
     assert Parts(path, quiet).get("c", FINGERPRINT, never) == 2
 
 

@@ -97,7 +97,7 @@ def checkout(tmp_path_factory) -> Path:
     training = folder / "src/robust_flatness/training"
     (training / "objectives/my_loss.py").write_text(LOSS)
     with open(training / "catalogue.py", "a") as catalogue:
-        catalogue.write('OBJECTIVES["my-loss"] = Objective(f"{_FOLDER}.my_loss:Shifted", ("label_smoothing",))\n')
+        catalogue.write('OBJECTIVES["my-loss"] = Objective(f"{_FOLDER}.my_loss:Shifted")\n')
     (folder / "losses.py").write_text(LOSS)
     (folder / "mine.yaml").write_text(CONFIG)
     return folder

@@ -162,6 +162,7 @@ class Parts:
     def __init__(self, path: Path, report: Report):
         self.path, self.report = Path(path), report
         self.parts: dict[str, dict[str, Any]] = {}
+        self.current: dict[str, dict[str, Any]] = {}
         text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.exists() else ""
         self._separator = "\n" if text and not text.endswith("\n") else ""
         for line in text.splitlines():
@@ -177,7 +178,9 @@ class Parts:
         """
         current, stored = fingerprint(components), self.parts.get(name)
         if stored and not (changed := differing(stored["fingerprint"], current)):
-            self.report(f"{name}: taken from an earlier run")
+            if name not in self.current:
+                self.report(f"{name}: taken from an earlier run")
+            self.current[name] = stored
             return stored["value"]
         if stored:
             self.report(f"{name}: computed again, as these have changed: {changed}")
@@ -185,12 +188,12 @@ class Parts:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(self._separator + _line(part))
-        self._separator, self.parts[name] = "", part
+        self._separator, self.parts[name], self.current[name] = "", part, part
         return part["value"]
 
-    def prune(self, names: Collection[str]) -> None:
-        """Rewrite the file atomically with the parts in `names` alone."""
-        self.parts = {name: part for name, part in self.parts.items() if name in names}
+    def prune(self) -> None:
+        """Rewrite the file atomically with the parts returned by `get` since it was read."""
+        self.parts = dict(self.current)
         write_text(self.path, "".join(map(_line, self.parts.values())), durable=False)
 
 
