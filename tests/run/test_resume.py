@@ -112,7 +112,7 @@ def test_pruning_keeps_the_parts_in_use(tmp_path):
     parts.get("c", FINGERPRINT, never)
     parts.get("a", {"code": "new"}, lambda: 3)
     parts.prune()
-    assert [json.loads(line)["name"] for line in path.read_text().splitlines()] == ["c", "a"]
+    assert [json.loads(line)["name"] for line in path.read_text().splitlines()] == ["a", "c"]
     assert Parts(path, quiet).get("c", FINGERPRINT, never) == 2
 
 

@@ -162,7 +162,7 @@ class Parts:
     def __init__(self, path: Path, report: Report):
         self.path, self.report = Path(path), report
         self.parts: dict[str, dict[str, Any]] = {}
-        self.current: dict[str, dict[str, Any]] = {}
+        self.used: set[str] = set()
         text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.exists() else ""
         self._separator = "\n" if text and not text.endswith("\n") else ""
         for line in text.splitlines():
@@ -178,9 +178,9 @@ class Parts:
         """
         current, stored = fingerprint(components), self.parts.get(name)
         if stored and not (changed := differing(stored["fingerprint"], current)):
-            if name not in self.current:
+            if name not in self.used:
                 self.report(f"{name}: taken from an earlier run")
-            self.current[name] = stored
+                self.used.add(name)
             return stored["value"]
         if stored:
             self.report(f"{name}: computed again, as these have changed: {changed}")
@@ -188,13 +188,14 @@ class Parts:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(self._separator + _line(part))
-        self._separator, self.parts[name], self.current[name] = "", part, part
+        self._separator, self.parts[name] = "", part
+        self.used.add(name)
         return part["value"]
 
     def prune(self) -> None:
         """Rewrite the file atomically with the parts returned by `get` since it was read."""
-        self.parts = dict(self.current)
-        write_text(self.path, "".join(map(_line, self.parts.values())), durable=False)
+        used = [_line(part) for name, part in self.parts.items() if name in self.used]
+        write_text(self.path, "".join(used), durable=False)
 
 
 def _line(part: dict[str, Any]) -> str:
