@@ -4,9 +4,10 @@ import torch
 from torch import nn
 
 from robust_flatness.models.checkpoint import load_checkpoint
-from robust_flatness.training import train
-from robust_flatness.training.averaging import averaged_weights, recompute_statistics
+from robust_flatness.run.train import train
 from robust_flatness.training.loop import Training
+from robust_flatness.training.optimizers import averaged_weights
+from robust_flatness.training.statistics import recompute_statistics
 
 
 def test_average_starts_at_the_initial_weights_and_forgets_by_the_decay():

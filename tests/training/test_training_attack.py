@@ -10,7 +10,7 @@ from robust_flatness.attacks import PGD, random_start
 from robust_flatness.models.inference import InferenceModel
 from robust_flatness.training.attack import TrainingAttack, pgd_tau
 from robust_flatness.training.loop import Training
-from robust_flatness.training.objectives import OBJECTIVES, Batch
+from robust_flatness.training.objectives import Batch, make_objective
 
 CENTRE = 0.5
 
@@ -55,7 +55,7 @@ def test_pgd_tau_stops_tau_steps_after_the_flip(tau):
 
 def attack_of(make_job, **settings):
     spec = make_job(epsilon=0.2, step_size=0.05, steps=4, **settings).training
-    return TrainingAttack(spec, OBJECTIVES[spec.objective](spec))
+    return TrainingAttack(spec, make_objective(spec))
 
 
 def batch_of(x, y):

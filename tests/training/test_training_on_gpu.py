@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from robust_flatness.models.checkpoint import load_checkpoint
+from robust_flatness.run.train import train
 from robust_flatness.runtime.devices import start
-from robust_flatness.training import train
 from robust_flatness.training.loop import Training
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

@@ -18,9 +18,9 @@ from robust_flatness.config.measures import LEAST_CLASSES
 from robust_flatness.errors import ConfigError, FileError, warn
 from robust_flatness.inputs import checked_inputs, require_finite
 from robust_flatness.models.inference import InferenceModel
-from robust_flatness.resumable import StateFile
 from robust_flatness.runtime.isolation import isolated
 from robust_flatness.runtime.progress import told
+from robust_flatness.runtime.state import StateFile
 from robust_flatness.seeding import derive_seed
 
 
@@ -101,7 +101,7 @@ def run_autoattack(
     require_finite(logits, "on clean inputs")
     key = _fingerprint(logits, x, y, epsilon, spec, batch_size, seed, known)
     robust, x_adv, done = logits.argmax(dim=1) == y, x.clone(), 0
-    file = StateFile(Path(state_path), key) if state_path is not None else None
+    file = StateFile(Path(state_path), {"inputs": key}) if state_path is not None else None
     if file is not None:
         with contextlib.suppress(FileError):  # damaged, or of another call: from the beginning
             if state := file.load():

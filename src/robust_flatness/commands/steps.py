@@ -51,7 +51,7 @@ def pseudo_label(
     """Train a standard classifier on the labelled images and label the unlabelled pool with it."""
     from robust_flatness.data import load_dataset, save_pseudo_labels
     from robust_flatness.runtime.devices import start
-    from robust_flatness.training import pseudo_label as predict
+    from robust_flatness.training.pseudo_labels import pseudo_label as predict
 
     job = read_spec(TrainJob, spec)
     device = start(device, threads)
@@ -76,8 +76,8 @@ def train(
 ) -> None:
     """Train one variant; resumes where an earlier run of the same settings was interrupted."""
     from robust_flatness.data import load_dataset, load_pseudo_labels
+    from robust_flatness.run.train import train as run_training
     from robust_flatness.runtime.devices import start
-    from robust_flatness.training import train as run_training
 
     job = read_spec(TrainJob, spec)
     device = start(device, threads)

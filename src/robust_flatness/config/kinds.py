@@ -1,12 +1,14 @@
-"""Objectives, optimisers and networks by name, and functions imported by `package.module:name`.
+"""Networks by name, and functions imported by `package.module:name`.
 
-A new one is a file in the folder of its kind: `training/objectives/my_loss.py` is `objective: my-loss`.
-Planning needs the names and a few constants without torch, so the files are read here, not imported.
+Planning needs the names of the networks and a few constants without torch, so their files are read here, not
+imported.
 """
 
 import ast
 import importlib
 import sys
+from collections.abc import Collection
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -14,28 +16,20 @@ from typing import Any
 
 from robust_flatness.errors import ConfigError
 
-OBJECTIVES, OPTIMIZERS, NETWORKS = "training/objectives", "training/optimizers", "models/networks"
+NETWORKS = "models/networks"
 PACKAGE = Path(__file__).parents[1]
 
 
 @cache
 def names(kind: str) -> tuple[str, ...]:
-    """Return the names of a kind, such as `names(OPTIMIZERS)`.
-
-    >>> names(OPTIMIZERS)
-    ('adam', 'entropy-sgd', 'sgd')
-    """
+    """Return the names of a kind, such as `names(NETWORKS)`."""
     stems = {path.stem for path in (PACKAGE / kind).glob("*.py")} - {"__init__", "base"}
     return tuple(sorted(stem.replace("_", "-") for stem in stems))
 
 
 @cache
 def declared(kind: str, name: str, constant: str, otherwise: Any = ()) -> Any:
-    """Return a constant assigned at the top of the file of `name`.
-
-    >>> declared(OPTIMIZERS, "entropy-sgd", "REFUSES")
-    ('momentum',)
-    """
+    """Return a constant assigned at the top of the file of `name`, such as the cost of a forward pass."""
     path = PACKAGE / kind / f"{name.replace('-', '_')}.py"
     for statement in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(statement, ast.Assign) and [ast.unparse(to) for to in statement.targets] == [constant]:
@@ -66,12 +60,26 @@ def imported(path: str, where: str) -> Any:
         raise ConfigError(f"{where}: {path!r} cannot be imported ({error})") from None
 
 
-def check_name(kind: str, name: str, own: str = "") -> str:
-    """Require a name of its kind, or, if `own` describes it, a `package.module:name` of the user's."""
+def check_name(allowed: Collection[str], name: str, own: str = "") -> str:
+    """Require one of the `allowed` names, or, if `own` describes it, a `package.module:name` of the user's."""
     module, colon, function = name.partition(":")
     if own and colon and module and function.isidentifier():
         return name
-    if name not in names(kind):
-        allowed = ", ".join(map(repr, names(kind)))
-        raise ValueError(f"Input should be one of {allowed}" + (f", or {own} of your own" if own else ""))
+    if name not in allowed:
+        raise ValueError(
+            f"Input should be one of {', '.join(map(repr, allowed))}"
+            + (f", or {own} of your own" if own else "")
+        )
     return name
+
+
+def source_digest(paths: Collection[str]) -> str:
+    """Return a digest of the source of the user's functions `package.module:name`, and of what their modules import from
+    the folder of the first one's package; empty without functions."""
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        module = importlib.util.find_spec(path.partition(":")[0])
+        folder = Path(module.origin).parent
+        for file in sorted(folder.rglob("*.py")) if module.submodule_search_locations else [Path(module.origin)]:
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16] if paths else ""

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from robust_flatness.files import canonical_json, write_json, write_text
-from robust_flatness.resumable.lock import Report, locked
+from robust_flatness.files import canonical_json, write_json
+from robust_flatness.run.resume import Report, locked
 from robust_flatness.runtime.provenance import source_digest
 
 
@@ -31,21 +31,10 @@ class Unfinished:
 
     @contextlib.contextmanager
     def locked(self, outputs: Iterable[Path]) -> Iterator[bool]:
-        """Hold the lock; yields False where nothing is left to do.
-
-        If the process that was waited for has written the `outputs` of this very job, there is
-        nothing left to do. What a measure keeps beside the parts (`parts` is its folder too) is
-        removed when the block succeeds.
-        """
-        outputs = [Path(path) for path in outputs]
-        with locked(self.folder, "another process is measuring this", self.report) as waited:
-            if waited and self._is_finished() and all(path.exists() for path in outputs):
-                self.report(f"{self.folder}: that process has finished the same job; nothing left to do")
-                yield False
-                return
-            self._clean(outputs)
+        """Hold the lock; files beside the parts (in `parts`) are removed when the block succeeds."""
+        with locked(self.folder, "another process is measuring this", self.report):
+            self._clean(list(outputs))
             yield True
-            write_text(self.folder / "finished", self.fingerprint)
             for path in self.parts.iterdir() if self.parts.exists() else ():
                 if path.suffix != ".json":
                     path.unlink()
@@ -57,18 +46,12 @@ class Unfinished:
             self.report(f"{name}: taken from an earlier run")
         return kept(path, compute)
 
-    def _is_finished(self) -> bool:
-        try:
-            return (self.folder / "finished").read_text(encoding="utf-8") == self.fingerprint
-        except OSError:
-            return False
-
     def _clean(self, outputs: list[Path]) -> None:
         """Remove the parts of other jobs and what killed writers left."""
         for path in self.folder.iterdir():
             if path.is_dir() and path != self.parts:
                 shutil.rmtree(path, ignore_errors=True)
-        for path in (*outputs, self.folder / "finished"):
+        for path in outputs:
             for leftover in path.parent.glob(f".{path.name}.*.tmp"):
                 leftover.unlink(missing_ok=True)
 

@@ -6,10 +6,6 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from robust_flatness.config import TrainingSpec
-
-REFUSES = ("momentum",)
-
 
 class EntropySGD(Optimizer):
     r"""Entropy-SGD with `langevin_steps` = L inner steps of stochastic gradient Langevin dynamics.
@@ -21,18 +17,12 @@ class EntropySGD(Optimizer):
         w' <- w' - eta' [ grad L(w') + decay w' - gamma (w - w') + noise / sqrt(eta' / 2) N(0, I) ]
         mu <- alpha mu + (1 - alpha) w'
 
-    and w <- w - eta [ w - mu + decay w ]. `lr` is the outer rate eta, `inner_lr` eta',
-    `averaging` alpha. The released code of Stutz et al. grows gamma by a factor 1 + 1e-3 per step
-    ("scoping"), but never counts the steps, so that gamma is constant; it also runs without
-    momentum. Both are kept.
+    and w <- w - eta [ w - mu + decay w ]. `lr` is the outer rate eta, `inner_lr` eta', `averaging` alpha. As
+    in the released code of Stutz et al., gamma is constant (the code grows it by a factor 1 + 1e-3 per step,
+    "scoping", but never counts the steps), and there is no momentum.
 
-    Noise is drawn from `noise_generator`, on its device (the training sets a generator anew each
-    epoch), so the optimiser has no state of its own.
-
-    Raises
-    ------
-    ValueError
-        If a rate is not positive or there is no inner step.
+    Noise is drawn from `noise_generator`, on its device. The training sets a new generator every epoch, so
+    the optimiser has no state.
     """
 
     def __init__(
@@ -46,21 +36,16 @@ class EntropySGD(Optimizer):
         noise: float = 1e-4,
         gamma: float = 1e-4,
     ):
-        for name, value in {"lr": lr, "inner_lr": inner_lr, "langevin_steps": langevin_steps}.items():
-            if not value > 0:
-                raise ValueError(f"{name}: {value}, but Entropy-SGD needs a positive value")
         defaults = {
             "lr": lr, "langevin_steps": langevin_steps, "weight_decay": weight_decay,
             "inner_lr": inner_lr, "averaging": averaging, "noise": noise, "gamma": gamma,
         }  # fmt: skip
         super().__init__(params, defaults)
-        if len(self.param_groups) > 1:
-            raise ValueError("params: Entropy-SGD takes one group of parameters")
         self.noise_generator: torch.Generator | None = None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor]) -> Tensor:
-        """One outer step; `closure` draws the next batch, sets the gradients, returns the loss."""
+        """Make one outer step; `closure` draws the next batch, sets the gradients, and returns the loss."""
         group = self.param_groups[0]
         decay, rate = group["weight_decay"], group["inner_lr"]
         with torch.enable_grad():
@@ -89,13 +74,3 @@ class EntropySGD(Optimizer):
         device = parameter.device if stream is None else stream.device
         noise = torch.randn(parameter.shape, generator=stream, dtype=parameter.dtype, device=device)
         return noise.to(parameter.device)
-
-
-def make(spec: TrainingSpec, parameters: Iterable[Tensor]) -> EntropySGD:
-    """Entropy-SGD with the inner steps of the training."""
-    return EntropySGD(
-        parameters,
-        lr=spec.learning_rate,
-        weight_decay=spec.weight_decay,
-        langevin_steps=spec.langevin_steps,
-    )
