@@ -5,9 +5,10 @@ imported.
 """
 
 import ast
+import hashlib
 import importlib
+import importlib.util
 import sys
-from collections.abc import Collection
 from collections.abc import Collection
 from functools import cache
 from pathlib import Path
