@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from robust_flatness.experiment import Experiment
-from robust_flatness.measuring.cost import parameters, seconds, training_passes
-from robust_flatness.measuring.registry import MEASURES
+from robust_flatness.measures.cost import parameters, seconds, training_passes
+from robust_flatness.measures.registry import MEASURES
 
 #: Seconds that every job takes besides: start of Python and torch, reading data.
 START = 6.0

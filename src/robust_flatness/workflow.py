@@ -14,7 +14,7 @@ from robust_flatness import __version__
 from robust_flatness.config import TrainJob
 from robust_flatness.errors import ConfigError, FileError
 from robust_flatness.experiment import Experiment
-from robust_flatness.measuring.registry import MEASURES
+from robust_flatness.measures.registry import MEASURES
 from robust_flatness.tables.collect import CollectSpec, VariantEntry
 from robust_flatness.tables.rows import read_rows
 from robust_flatness.tables.runs import PREFIX, digest, measure_digest

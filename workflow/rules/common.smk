@@ -16,8 +16,9 @@ from robust_flatness.config.values import load_yaml
 from robust_flatness.config.data import CIFAR10_FILES, CIFAR10_FOLDER, CLASSES
 from robust_flatness.errors import ConfigError
 from robust_flatness.files import canonical_json, write_text
-from robust_flatness.measuring.cost import OVERHEAD_MINUTES, minutes, training_passes
-from robust_flatness.measuring.registry import CHECKPOINTS, MEASURES
+from robust_flatness.measures.cost import OVERHEAD_MINUTES, minutes, training_passes
+from robust_flatness.measures.base import CHECKPOINTS
+from robust_flatness.measures.registry import MEASURES
 from robust_flatness.tables.schema import TABLES, tables_of
 from robust_flatness.warm_start.server import start_server
 from robust_flatness.workflow import (

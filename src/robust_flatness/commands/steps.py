@@ -20,7 +20,7 @@ from robust_flatness.commands.base import (
 from robust_flatness.config import ConfigError, DataSpec, TrainJob, meant
 from robust_flatness.config.data import CIFAR10_FOLDER
 from robust_flatness.errors import noted_warnings
-from robust_flatness.measuring.registry import MEASURES
+from robust_flatness.measures.registry import MEASURES
 from robust_flatness.runtime.progress import counted, shown
 
 
@@ -99,7 +99,7 @@ def scale(
     directory: Annotated[Path, typer.Option(help="Folder for the scaled checkpoints.")],
 ) -> None:
     """Scale convolutions and the batch norms' statistics with them: same function, other weights."""
-    from robust_flatness.flatness.scaling import scale_checkpoint
+    from robust_flatness.measures.scaling import scale_checkpoint
 
     if not 0 < factor < float("inf"):
         raise ConfigError(f"--factor: {factor} given; expected a number greater than 0")

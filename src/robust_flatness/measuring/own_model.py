@@ -17,9 +17,9 @@ from robust_flatness.data.images import open_parts, to_measure
 from robust_flatness.data.npz import read_npz
 from robust_flatness.errors import ConfigError, noted_warnings, warn
 from robust_flatness.inputs import require_finite
-from robust_flatness.measuring.base import SPLITS
-from robust_flatness.measuring.registry import MEASURES
-from robust_flatness.measuring.robustness import rounded
+from robust_flatness.measures.base import SPLITS
+from robust_flatness.measures.registry import MEASURES
+from robust_flatness.measures.robustness import rounded
 from robust_flatness.measuring.run import largest_batch
 from robust_flatness.models.checkpoint import Network
 from robust_flatness.models.copying import evaluation_copy

@@ -13,7 +13,8 @@ from robust_flatness.config.values import Spec
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.errors import FileError
 from robust_flatness.files import restored
-from robust_flatness.measuring.registry import CHECKPOINTS, MEASURES
+from robust_flatness.measures.base import CHECKPOINTS
+from robust_flatness.measures.registry import MEASURES
 from robust_flatness.tables.merging import merged, read_source, write_tables
 from robust_flatness.tables.rows import Rows, as_text, read_rows
 from robust_flatness.tables.runs import PREFIX, run_columns, same_models

@@ -15,7 +15,7 @@ from robust_flatness.config import VariantSpec, load_variants
 from robust_flatness.errors import FileError
 from robust_flatness.files import write_text
 from robust_flatness.folders import repository
-from robust_flatness.measuring.base import CHECKPOINTS
+from robust_flatness.measures.base import CHECKPOINTS
 from robust_flatness.tables.rows import Rows, csv_text, read_rows
 from robust_flatness.tables.runs import PREFIX
 from robust_flatness.tables.schema import (

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from robust_flatness.errors import FileError
-from robust_flatness.measuring.registry import MEASURES
+from robust_flatness.measures.registry import MEASURES
 from robust_flatness.tables.rows import Rows, read_rows, table_in, write_rows
 from robust_flatness.tables.runs import PREFIX, same_models
 from robust_flatness.tables.schema import OF_MEASURES, TABLES, tables_of

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from robust_flatness.files import canonical_json
-from robust_flatness.measuring.registry import MEASURES
+from robust_flatness.measures.registry import MEASURES
 
 PREFIX = "run_"
 #: Digits of the checksums of files, and of digests of settings.

@@ -19,7 +19,7 @@ An experiment has these tables under `results/<experiment>/`:
 
 from collections.abc import Iterable
 
-from robust_flatness.measuring.registry import MEASURES
+from robust_flatness.measures.registry import MEASURES
 from robust_flatness.tables.columns import MORE_ROBUST, Column, Name
 from robust_flatness.tables.runs import PREFIX
 
