@@ -13,9 +13,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from robust_flatness.config.architectures import COSTS
 from robust_flatness.errors import ConfigError
 
-OBJECTIVES, OPTIMIZERS, NETWORKS = "training/objectives", "training/optimizers", "models/networks"
+OBJECTIVES, OPTIMIZERS, NETWORKS = "training/objectives", "training/optimizers", "architectures"
 #: Files of such a folder that are none of its kind.
 SHARED = ("__init__", "base")
 
@@ -29,6 +30,8 @@ def names(kind: str) -> tuple[str, ...]:
     >>> names(OPTIMIZERS)
     ('adam', 'entropy-sgd', 'sgd')
     """
+    if kind == NETWORKS:
+        return tuple(sorted(COSTS))
     found = sorted(path.stem for path in (_PACKAGE / kind).glob("*.py"))
     return tuple(stem.replace("_", "-") for stem in found if stem not in SHARED)
 
