@@ -12,9 +12,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from robust_flatness.config.architectures import COSTS
 from robust_flatness.errors import ConfigError
 
-OBJECTIVES, OPTIMIZERS, NETWORKS = "training/objectives", "training/optimizers", "models/networks"
+OBJECTIVES, OPTIMIZERS, NETWORKS = "training/objectives", "training/optimizers", "architectures"
 PACKAGE = Path(__file__).parents[1]
 
 
@@ -25,6 +26,8 @@ def names(kind: str) -> tuple[str, ...]:
     >>> names(OPTIMIZERS)
     ('adam', 'entropy-sgd', 'sgd')
     """
+    if kind == NETWORKS:
+        return tuple(sorted(COSTS))
     stems = {path.stem for path in (PACKAGE / kind).glob("*.py")} - {"__init__", "base"}
     return tuple(sorted(stem.replace("_", "-") for stem in stems))
 

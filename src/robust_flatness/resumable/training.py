@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from robust_flatness.checkpoints import load_checkpoint
 from robust_flatness.errors import FileError
 from robust_flatness.files import atomic_path, write_text
-from robust_flatness.models.checkpoint import load_checkpoint
 from robust_flatness.resumable.lock import Report, locked
 from robust_flatness.resumable.state import ForeignStateError, State, StateFile
 

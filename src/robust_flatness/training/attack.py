@@ -5,7 +5,7 @@ from torch import Tensor
 
 from robust_flatness.attacks.pgd import PGD, cross_entropy, project, random_start
 from robust_flatness.config import TrainingSpec
-from robust_flatness.models.inference import InferenceModel
+from robust_flatness.network import Network
 from robust_flatness.training.objectives import Batch, Forward, Objective
 
 
@@ -35,7 +35,7 @@ class TrainingAttack:
         return self.spec.attack_predicted_label or not self.spec.attack_incorrect
 
     def __call__(
-        self, inference: InferenceModel, predict: Forward, batch: Batch, generator: torch.Generator
+        self, inference: Network, predict: Forward, batch: Batch, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """Adversarial examples [n, C, H, W], and which were attacked, [n] bool.
 
@@ -64,7 +64,7 @@ class TrainingAttack:
             x_adv = torch.where(attacked[:, None, None, None], x_adv, x)
         return x_adv, attacked
 
-    def _search(self, inference: InferenceModel, x: Tensor, target: Tensor, generator, loss) -> Tensor:
+    def _search(self, inference: Network, x: Tensor, target: Tensor, generator, loss) -> Tensor:
         if self.spec.stop_after_flip is not None:
             return pgd_tau(inference, x, target, self.pgd, self.spec.stop_after_flip, generator)
         start = random_start(x, self.spec.epsilon, generator)
@@ -72,7 +72,7 @@ class TrainingAttack:
 
 
 def pgd_tau(
-    inference: InferenceModel, x: Tensor, y: Tensor, pgd: PGD, tau: int, generator: torch.Generator
+    inference: Network, x: Tensor, y: Tensor, pgd: PGD, tau: int, generator: torch.Generator
 ) -> Tensor:
     """PGD that stops `tau` iterations after an example's label flips (Zhang et al., ICML 2020).
 

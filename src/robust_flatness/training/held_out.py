@@ -5,7 +5,7 @@ import torch
 from robust_flatness.attacks.pgd import PGD
 from robust_flatness.config import TrainingSpec
 from robust_flatness.data import Dataset
-from robust_flatness.models.inference import InferenceModel
+from robust_flatness.network import Network
 from robust_flatness.seeding import generator
 from robust_flatness.tables.history import Row
 
@@ -23,7 +23,7 @@ class HeldOut:
             for split, most in (("early_stopping", None), ("test", count))
         }
 
-    def evaluate(self, model: InferenceModel) -> Row:
+    def evaluate(self, model: Network) -> Row:
         """RLoss and RErr on the held-out images, by PGD with the baseline's radius and steps.
 
         The same random starts at every snapshot, and for every variant with equal images.
