@@ -11,8 +11,9 @@ import pandas as pd
 from robust_flatness.analysis.coefficients import COEFFICIENTS as COEFFICIENTS_OF
 from robust_flatness.analysis.correlation import Correlation, correlate, granulated, partial
 from robust_flatness.analysis.resampling import RESAMPLES, Interval, bca_interval, wider
-from robust_flatness.measuring import flatness, hessian, sharpness
-from robust_flatness.measuring.cost import attack_passes
+from robust_flatness.measures import flatness, hessian
+from robust_flatness.measures.sharpness import block as sharpness
+from robust_flatness.measures.cost import attack_passes
 from robust_flatness.tables import aggregate, schema
 
 #: What is predicted; for RErr, AutoAttack's where it was run.

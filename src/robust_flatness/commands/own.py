@@ -12,7 +12,7 @@ from robust_flatness.config.measures import STEPS_TO_THE_EDGE
 from robust_flatness.config.values import Precision
 from robust_flatness.errors import noted_warnings
 from robust_flatness.files import write_json
-from robust_flatness.measuring.sharpness import NAMES
+from robust_flatness.measures.sharpness.block import NAMES
 from robust_flatness.runtime.progress import shown
 
 Scope = Literal["dataset", "batch"]

@@ -99,7 +99,7 @@ def scale(
     directory: Annotated[Path, typer.Option(help="Folder for the scaled checkpoints.")],
 ) -> None:
     """Scale convolutions and the batch norms' statistics with them: same function, other weights."""
-    from robust_flatness.flatness.scaling import scale_checkpoint
+    from robust_flatness.measures.scaling import scale_checkpoint
 
     if not 0 < factor < float("inf"):
         raise ConfigError(f"--factor: {factor} given; expected a number greater than 0")
@@ -116,12 +116,15 @@ def check_network(
 ) -> None:
     """Check that a network of others can be loaded and fits images before anything is run."""
     from robust_flatness.config.networks import NetworkSpec
-    from robust_flatness.models.importing import check_network as check
+    import torch
+
+    from robust_flatness.loading import load_network
 
     if not re.fullmatch(r"[1-9]\d*,[1-9]\d*", shape):
         raise ConfigError(f"--shape: {shape!r} given; expected channels and side, e.g. 3,32")
     channels, side = map(int, shape.split(","))
-    check(read_spec(NetworkSpec, spec), name, (channels, side), classes)
+    images = torch.full((2, channels, side, side), 0.5)
+    load_network(read_spec(NetworkSpec, spec), name, images, classes)
 
 
 @app.command(rich_help_panel=STEPS)
@@ -133,9 +136,9 @@ def import_network(
     seed: Seed = 0,
 ) -> None:
     """Load a network of others, check that it fits the data, and keep it as a checkpoint."""
+    from robust_flatness.checkpoints import import_network as run_import
     from robust_flatness.config.networks import NetworkSpec
     from robust_flatness.data import load_dataset
-    from robust_flatness.models.importing import import_network as run_import
 
     run_import(read_spec(NetworkSpec, spec), load_dataset(data), output, name, seed)
 

@@ -15,15 +15,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from robust_flatness.config.architectures import COSTS
 from robust_flatness.errors import ConfigError
 
-NETWORKS = "models/networks"
+NETWORKS = "architectures"
 PACKAGE = Path(__file__).parents[1]
 
 
 @cache
 def names(kind: str) -> tuple[str, ...]:
     """Return the names of a kind, such as `names(NETWORKS)`."""
+    if kind == NETWORKS:
+        return tuple(sorted(COSTS))
     stems = {path.stem for path in (PACKAGE / kind).glob("*.py")} - {"__init__", "base"}
     return tuple(sorted(stem.replace("_", "-") for stem in stems))
 

@@ -22,7 +22,7 @@ from robust_flatness.config.values import (
     parse_list,
 )
 from robust_flatness.config.variants import VariantOverride, VariantSpec
-from robust_flatness.measuring.registry import MEASURES, MeasureSpecs
+from robust_flatness.measures.registry import MEASURES, MeasureSpecs
 
 
 class ComputeSpec(Spec):

@@ -171,8 +171,8 @@ def evaluate_robustness(
 
     from robust_flatness.attacks.autoattack import check_autoattack, run_autoattack
     from robust_flatness.attacks.pgd import batches, cross_entropy
+    from robust_flatness.boundary import warn_of_sigmoid
     from robust_flatness.inputs import check_classes, checked_inputs, require_finite
-    from robust_flatness.models.first_use import warn_of_sigmoid
     from robust_flatness.network import Network
     from robust_flatness.runtime.isolation import isolated
 

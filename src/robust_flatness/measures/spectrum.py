@@ -8,9 +8,9 @@ from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 from torch import Tensor
 
 from robust_flatness.attacks.pgd import batches, cross_entropy
+from robust_flatness.derivatives import twice_differentiable
 from robust_flatness.errors import ConfigError, NonFiniteError, warn
 from robust_flatness.inputs import require_finite
-from robust_flatness.models.derivatives import twice_differentiable
 from robust_flatness.network import Network
 from robust_flatness.runtime.progress import counted
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from robust_flatness.attacks.pgd import PGD, cross_entropy, project, random_start
 from robust_flatness.config import TrainingSpec
-from robust_flatness.models.inference import InferenceModel
+from robust_flatness.network import Network
 from robust_flatness.training.objectives import Batch, Forward, Objective
 
 
@@ -30,7 +30,7 @@ class TrainingAttack:
         self.pgd = PGD(spec.epsilon, spec.step_size, spec.steps, precision=spec.precision)
 
     def __call__(
-        self, inference: InferenceModel, predict: Forward, batch: Batch, generator: torch.Generator
+        self, inference: Network, predict: Forward, batch: Batch, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """Return adversarial examples [n, C, H, W], and whether each was attacked, [n] bool.
 
@@ -59,7 +59,7 @@ class TrainingAttack:
             x_adv = torch.where(attacked[:, None, None, None], x_adv, x)
         return x_adv, attacked
 
-    def _search(self, inference: InferenceModel, x: Tensor, target: Tensor, generator, loss) -> Tensor:
+    def _search(self, inference: Network, x: Tensor, target: Tensor, generator, loss) -> Tensor:
         if self.spec.stop_after_flip is not None:
             return pgd_tau(inference, x, target, self.pgd, self.spec.stop_after_flip, generator)
         start = random_start(x, self.spec.epsilon, generator)
@@ -67,7 +67,7 @@ class TrainingAttack:
 
 
 def pgd_tau(
-    inference: InferenceModel, x: Tensor, y: Tensor, pgd: PGD, tau: int, generator: torch.Generator
+    inference: Network, x: Tensor, y: Tensor, pgd: PGD, tau: int, generator: torch.Generator
 ) -> Tensor:
     """Return adversarial examples of PGD that stops `tau` iterations after an example's label flips.
 
