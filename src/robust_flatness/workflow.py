@@ -77,7 +77,9 @@ def plain_executable(executable: str, *, here_alone: bool) -> str:
     if quote(executable) == executable:
         return executable
     if not here_alone:
-        raise ConfigError(f"{executable}: Snakemake does not quote this path; make the environment in a folder without spaces")
+        raise ConfigError(
+            f"{executable}: Snakemake does not quote this path; make the environment in a folder without spaces"
+        )
     path = Path(executable)
     folder = tempfile.mkdtemp(prefix="robust-flatness-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -169,7 +171,9 @@ def collect_spec(experiment: Experiment, results: Path) -> CollectSpec:
         baseline=baseline,
         config=config_fingerprint(experiment),
         measures={
-            slug: {name: fingerprint(_settings(experiment, name, slug)) for name in experiment.measures_of(slug)}
+            slug: {
+                name: fingerprint(_settings(experiment, name, slug)) for name in experiment.measures_of(slug)
+            }
             for slug in entries
         },
     )

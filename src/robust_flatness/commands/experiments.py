@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from robust_flatness.commands.base import STEPS, Checkpoints, Device, Seed, Threads, app
-from robust_flatness.config import ConfigError, load_experiment, load_yaml
+from robust_flatness.config import ConfigError, load_yaml
 from robust_flatness.errors import noted_warnings
+from robust_flatness.experiment import load_experiment
 from robust_flatness.files import write_text
 
 
@@ -121,6 +122,6 @@ def spec(
 @app.command(rich_help_panel=STEPS)
 def schema() -> None:
     """Print the JSON schema of an experiment's YAML, for editors (kept as config/schema.json)."""
-    from robust_flatness.config.specs import schema as json_schema
+    from robust_flatness.experiment import schema as json_schema
 
     typer.echo(json.dumps(json_schema(), indent=1, sort_keys=True))

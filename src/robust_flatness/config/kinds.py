@@ -9,7 +9,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -77,13 +77,16 @@ def check_name(allowed: Collection[str], name: str, own: str = "") -> str:
     return name
 
 
-def source_digest(paths: Collection[str]) -> str:
+def source_digest(paths: Iterable[str]) -> str:
     """Return a digest of the source of the user's functions `package.module:name`, and of what their modules import from
     the folder of the first one's package; empty without functions."""
     digest = hashlib.sha256()
-    for path in sorted(paths):
+    paths = sorted(paths)
+    for path in paths:
         module = importlib.util.find_spec(path.partition(":")[0])
         folder = Path(module.origin).parent
-        for file in sorted(folder.rglob("*.py")) if module.submodule_search_locations else [Path(module.origin)]:
+        for file in (
+            sorted(folder.rglob("*.py")) if module.submodule_search_locations else [Path(module.origin)]
+        ):
             digest.update(file.read_bytes())
     return digest.hexdigest()[:16] if paths else ""

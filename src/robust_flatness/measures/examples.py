@@ -37,9 +37,9 @@ class Examples:
     initial_weights
         Returns the weights before training by name, or None where they are unknown.
     keep
-        `keep(path, compute)` returns the JSON value stored at `path`, or computes and stores it.
+        `keep(name, compute)` returns the JSON value stored under `name`, or computes and stores it.
     folder
-        Where unfinished work is stored; None: nowhere.
+        Folder for the state of unfinished attacks; None: nothing is stored.
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ class Examples:
         checkpoint: str = "own",
         weight_bound: float | None = None,
         initial_weights: Callable[[], dict[str, "Tensor"] | None] | None = None,
-        keep: Callable[[Path, Callable[[], Any]], Any] | None = None,
+        keep: Callable[[str, Callable[[], Any]], Any] | None = None,
         folder: Path | None = None,
     ):
         self.dataset, self.device, self.seed, self.checkpoint = dataset, device, seed, checkpoint
@@ -67,7 +67,8 @@ class Examples:
         self.references: dict[Any, dict[str, float | None]] = {}
         self.notes: dict[str, str] = {}
         self.example_values: dict[str, dict[str, list]] = {}
-        self._initial_weights, self._keep, self._folder = initial_weights, keep, folder
+        self.keep = keep
+        self._initial_weights, self._folder = initial_weights, folder
         self._objectives: dict[Any, Objective] = {}
 
     def examples(self, split: str, count: int | None = None) -> tuple["Tensor", "Tensor"]:
@@ -96,8 +97,7 @@ class Examples:
 
     def kept(self, name: str, compute: Callable[[], Any]) -> Any:
         """Return the JSON value that `compute` returns, or that an interrupted run has stored."""
-        path = self.state_path(name)
-        return compute() if path is None or self._keep is None else self._keep(path, compute)
+        return compute() if self.keep is None else self.keep(name, compute)
 
     def state_path(self, name: str) -> Path | None:
         """Return the file for unfinished work of this name; None where nothing is stored."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from robust_flatness.checkpoints import Checkpoint, load_checkpoint
-from robust_flatness.config.kinds import source_digest_of
+from robust_flatness.config.kinds import source_digest
 from robust_flatness.config.values import Spec, parse
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.data import load_dataset
@@ -17,7 +17,6 @@ from robust_flatness.measures.examples import Examples
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.run.resume import Parts, locked
 from robust_flatness.runtime.devices import out_of_memory, with_precision_on
-from robust_flatness.runtime.progress import track
 from robust_flatness.runtime.provenance import provenance
 from robust_flatness.tables.collect import fingerprint
 from robust_flatness.tables.frames import EXAMPLES
@@ -65,13 +64,21 @@ def measure_network(
     rows, examples, described, first_with = [], [], {}, {}
     with locked(folder, "another process is measuring this network", report):
         parts = Parts(folder / "parts.jsonl", report)
-        for path in track([*_checkpoints(job, directory)], job.variant):
+        for path in _checkpoints(job, directory):
             checkpoint = load_checkpoint(path, device)
             key = {"variant": job.variant, "seed": seed, "checkpoint": checkpoint.name}
             # equal checkpoints (the last one may be the early-stopped one) are measured once
-            label = first_with.setdefault((checkpoint.sha256, key["checkpoint"] in CHECKPOINTS), checkpoint.name)
+            label = first_with.setdefault(
+                (checkpoint.sha256, key["checkpoint"] in CHECKPOINTS), checkpoint.name
+            )
             shared = Examples(
-                dataset, device, seed, checkpoint.name, checkpoint.weight_bound, checkpoint.initial_weights, folder=folder
+                dataset,
+                device,
+                seed,
+                checkpoint.name,
+                checkpoint.weight_bound,
+                checkpoint.initial,
+                folder=folder,
             )
             notes = {}
             for name, given in settings.items():
@@ -82,16 +89,20 @@ def measure_network(
                     "settings": given.model_dump(mode="json"),
                     "data": dataset.checksum,
                     "weights": checkpoint.sha256,
-                    "code": [measure.version, source_digest_of(given)],
+                    "code": [measure.version, source_digest(getattr(given, "own", {}).values())],
                     "seed": seed,
                 }
                 shared.keep = lambda part, compute, name=name, label=label, depends_on=depends_on: parts.get(
                     f"{name}/{label}/{part}", depends_on, compute
                 )
-                part = parts.get(f"{name}/{label}", depends_on, lambda: measured(measure, checkpoint, shared, given))
+                part = parts.get(
+                    f"{name}/{label}", depends_on, lambda: measured(measure, checkpoint, shared, given)
+                )
                 notes |= part["notes"]
                 epoch = {"epoch": checkpoint.metadata.epoch, "measure": name}
-                rows += [key | epoch | dict(zip(Record._fields, record, strict=True)) for record in part["records"]]
+                rows += [
+                    key | epoch | dict(zip(Record._fields, record, strict=True)) for record in part["records"]
+                ]
                 if not measure.of_snapshots or job.variant == BASELINE:
                     examples += [key | row for row in example_rows(part["examples"])]
             if checkpoint.name in CHECKPOINTS:
@@ -124,11 +135,11 @@ def measured(measure: Measure, checkpoint: Checkpoint, data: Examples, settings:
 
     A network whose logits are not finite has not learnt: the measure is NaN.
     """
-    data.begin()
+    data.notes, data.example_values = {}, {}
     kept = "What is finished is kept; the next run resumes from there."
-    with out_of_memory(data.largest_batch(settings), kept), noted_warnings() as warnings:
+    with out_of_memory(largest_batch(settings.model_dump()), kept), noted_warnings() as warnings:
         try:
-            records = [*measure.function(checkpoint.network, data, settings)]
+            records = [*measure.function(checkpoint.inference, data, settings)]
         except NonFiniteError as error:
             warnings.append(str(error))
             metric, description = next(iter(measure.metrics.items()))
@@ -139,6 +150,12 @@ def measured(measure: Measure, checkpoint: Checkpoint, data: Examples, settings:
         "notes": data.notes,
         "warnings": warnings,
     }
+
+
+def largest_batch(settings: dict[str, Any]) -> int:
+    """The largest `batch_size` among settings and their parts."""
+    nested = [largest_batch(value) for value in settings.values() if isinstance(value, dict)]
+    return max([settings.get("batch_size", 1), *nested])
 
 
 def example_rows(values: dict[str, dict[str, list]]) -> Iterator[dict[str, Any]]:
@@ -165,7 +182,9 @@ def _checkpoints(job: MeasuringJob, directory: Path) -> Iterator[Path]:
     if any(MEASURES[name].of_snapshots for name in job.measures):
         snapshots = sorted(folder.glob("epoch-*.safetensors"))
         history = directory / "history.csv"
-        epochs = {int(row["epoch"]) for row in read_rows(history, need=["test_rloss"]).rows if row["test_rloss"]}
+        epochs = {
+            int(row["epoch"]) for row in read_rows(history, need=["test_rloss"]).rows if row["test_rloss"]
+        }
         lacking = epochs - {int(path.stem.removeprefix("epoch-")) for path in snapshots}
         if lacking:
             raise FileError(

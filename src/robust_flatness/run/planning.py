@@ -86,7 +86,9 @@ def plan(experiment: Experiment, device: str | None = None) -> Plan:
         if slug not in experiment.networks:
             job = experiment.job_behind(slug)
             model, precision = job.model, _precision(job.training.precision, kind)
-            training = START + seconds(training_passes(job, data.count("train")), model, side, kind, precision, True)
+            training = START + seconds(
+                training_passes(job, data.count("train")), model, side, kind, precision, True
+            )
             training += seconds(_evaluation_passes(job, data), model, side, kind, precision)
             snapshots = len(job.training.snapshot_epochs())
         measured = START

@@ -63,7 +63,9 @@ def sample_files(directory: Path, count: int | None, seed: int) -> list[Path]:
     """
     files = sorted(directory.glob("*/seed-*/records.csv"))
     if not files:
-        raise FileError(f"{directory}: no records (<variant>/seed-<seed>/records.csv); give results/<experiment>")
+        raise FileError(
+            f"{directory}: no records (<variant>/seed-<seed>/records.csv); give results/<experiment>"
+        )
     chosen = random.Random(derive_seed(seed, "verify")).sample(files, min(count or len(files), len(files)))
     return sorted(chosen)
 
@@ -105,9 +107,16 @@ def compared(path: Path, again: Path) -> Agreement:
         return Agreement(path, len(new), 0, np.inf, "other records")
     new = new.reindex(old.index)
     difference = (old["value"] - new["value"]).abs().to_numpy()
-    same = (old["value"].to_numpy() == new["value"].to_numpy()) | (old["value"].isna() & new["value"].isna()).to_numpy()
-    kinds = [_is_error(measure, metric) for measure, metric in zip(*map(old.index.get_level_values, KEY[1:3]), strict=True)]
-    allowed = np.where(kinds, 100 * ERROR_TOLERANCE / old["n"].fillna(1), TOLERANCE * old["value"].abs().clip(lower=1))
+    same = (old["value"].to_numpy() == new["value"].to_numpy()) | (
+        old["value"].isna() & new["value"].isna()
+    ).to_numpy()
+    kinds = [
+        _is_error(measure, metric)
+        for measure, metric in zip(*map(old.index.get_level_values, KEY[1:3]), strict=True)
+    ]
+    allowed = np.where(
+        kinds, 100 * ERROR_TOLERANCE / old["n"].fillna(1), TOLERANCE * old["value"].abs().clip(lower=1)
+    )
     relative = np.where(same, 0.0, np.nan_to_num(difference / allowed, nan=np.inf))
     worst = int(relative.argmax())
     where = ", ".join(str(part) for part in old.index[worst] if str(part) not in ("", "nan"))

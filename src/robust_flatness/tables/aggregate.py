@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from robust_flatness.config.networks import ROBUSTBENCH
-from robust_flatness.tables.frames import HISTORY
+from robust_flatness.training.history import HISTORY
 from robust_flatness.tables.schema import KEYS, early_stopped, is_measure, lookup, radii_of, with_spread
 
 
@@ -39,7 +39,11 @@ def over_seeds(frame: pd.DataFrame, by: Iterable[str]) -> pd.DataFrame:
 def _varies(name: str) -> bool:
     """Whether a column is measured anew for every seed, and is no spread itself."""
     quantity = lookup(name)
-    return name in HISTORY if quantity is None else not quantity.spread and quantity.description.kind != "setting"
+    return (
+        name in HISTORY
+        if quantity is None
+        else not quantity.spread and quantity.description.kind != "setting"
+    )
 
 
 def learnt(models: pd.DataFrame) -> pd.Series:

@@ -11,7 +11,8 @@ from robust_flatness import __version__
 from robust_flatness.config.values import Spec
 from robust_flatness.errors import FileError
 from robust_flatness.files import canonical_json, write_text
-from robust_flatness.tables.frames import EXAMPLES, HISTORY, PROVENANCE, write_models
+from robust_flatness.training.history import HISTORY
+from robust_flatness.tables.frames import EXAMPLES, PROVENANCE, write_models
 from robust_flatness.tables.records import FIELDS, read_network
 from robust_flatness.tables.rows import read_rows, write_rows
 
@@ -69,7 +70,9 @@ def collect_results(spec: CollectSpec, directory: Path) -> list[str]:
         if reason:
             skipped[reason] = skipped.get(reason, 0) + 1
             continue
-        stale = {name for name, made in provenance["measures"].items() if made != spec.measures[variant].get(name)}
+        stale = {
+            name for name, made in provenance["measures"].items() if made != spec.measures[variant].get(name)
+        }
         column = list(FIELDS).index("measure")
         kept = [line for line in lines if line.split(",", column + 1)[column] not in stale]
         for name in sorted(stale):
@@ -114,11 +117,18 @@ def _mismatch(spec: CollectSpec, entry: VariantEntry, provenance: Mapping[str, A
     return ""
 
 
-def network_rows(spec: CollectSpec, variant: str, seed: int, provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
+def network_rows(
+    spec: CollectSpec, variant: str, seed: int, provenance: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """One row for each checkpoint of a network: identity, settings of the training, provenance."""
     entry = spec.variants[variant]
     made = provenance["provenance"]
-    common = {"family": entry.family, "label": entry.label, "derived": int(entry.derived), "epochs": entry.epochs}
+    common = {
+        "family": entry.family,
+        "label": entry.label,
+        "derived": int(entry.derived),
+        "epochs": entry.epochs,
+    }
     common |= {"external": 1} if entry.external else {}
     settings = {} if entry.external else spec.baseline | entry.settings
     common |= {"classes": provenance["classes"]}
@@ -162,5 +172,3 @@ def same_models(rows: list[dict[str, Any]]) -> dict[str, str]:
             if earliest != slug:
                 same.setdefault(slug, same.get(earliest, earliest))
     return same
-
-

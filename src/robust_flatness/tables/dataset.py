@@ -71,7 +71,9 @@ def _dictionary(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def _readme(records: pd.DataFrame) -> str:
-    networks = records.drop_duplicates(["experiment", "variant", "seed"]).groupby("experiment", sort=False).size()
+    networks = (
+        records.drop_duplicates(["experiment", "variant", "seed"]).groupby("experiment", sort=False).size()
+    )
     return "\n".join(
         [
             "# Robust flatness: records of all networks, measures and experiments",

@@ -15,23 +15,31 @@ from robust_flatness.errors import FileError
 from robust_flatness.files import write_text
 from robust_flatness.folders import repository
 from robust_flatness.measures.base import CHECKPOINTS
-from robust_flatness.measures.landscape import DIRECTIONS
+from robust_flatness.measures.landscape import CURVES
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.tables.records import read_csv, read_records
 from robust_flatness.tables.rows import csv_text
+from robust_flatness.training.history import HISTORY
 from robust_flatness.tables.schema import KEYS, OTHER, Quantity, register, with_spread
 
 #: Tables of every experiment under `results/<experiment>/`: `records` of all networks, `networks` (a row for each
 #: checkpoint: variant, training settings, provenance), `history` (training curves), `examples` (values of single examples).
 TABLES = ("records", "networks", "history", "examples")
-HISTORY = (
-    *("variant", "seed", "epoch", "epochs", "normalised_epoch", "learning_rate", "train_loss"),
-    *("train_rloss", "train_rerr", "test_rloss", "test_rerr", "test_correct_rloss"),
-    *("test_incorrect_rloss", "early_stopping_rloss", "early_stopping_rerr"),
-)
 EXAMPLES = (*KEYS, "split", "example", "rloss", "rerr_pgd", "rerr_aa")
 #: Columns of text; others hold numbers, settings of trainings either.
-WORDS = ("variant", "checkpoint", "split", "family", "label", "dataset", "robustness_group", "autoattack", "not_finite", "same_as")
+DIRECTIONS = {metric: pair for pair, metric in CURVES.items()}
+WORDS = (
+    "variant",
+    "checkpoint",
+    "split",
+    "family",
+    "label",
+    "dataset",
+    "robustness_group",
+    "autoattack",
+    "not_finite",
+    "same_as",
+)
 IDENTITY = (*KEYS, "family", "label", "derived", "epoch", "epochs")
 PROVENANCE = "run_"
 
@@ -132,7 +140,9 @@ def with_columns(records: pd.DataFrame) -> pd.DataFrame:
         description = MEASURES[key.measure].metrics[metric]
         if description.column is None or (key.coordinate and description.radius != "coordinate"):
             continue
-        radius = {"xi": key.xi, "coordinate": _number_or_word(key.coordinate or "nan")}.get(description.radius, math.nan)
+        radius = {"xi": key.xi, "coordinate": _number_or_word(key.coordinate or "nan")}.get(
+            description.radius, math.nan
+        )
         same = radius == main.get((key.measure, description.main)) or math.isnan(radius)
         quantity = Quantity(key.measure, metric, key.loss, key.split, None if same else radius, spread)
         names[_hashable(key)] = register(quantity)
@@ -162,9 +172,13 @@ def models_frame(records: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
         parts.append(_pivot(pd.concat(counts), keys, "column", "n"))
     measured = pd.concat(parts, axis=1) if len(wide) else wide
     infinite = ~np.isfinite(records["value"].astype(float))
-    strange = records[infinite].groupby(keys)["column"].agg(" ".join) if len(records) else pd.Series(dtype=object)
+    strange = (
+        records[infinite].groupby(keys)["column"].agg(" ".join) if len(records) else pd.Series(dtype=object)
+    )
     frame = networks.set_index(keys)
-    frame = frame.drop(columns=["not_finite"], errors="ignore").join(measured.replace([math.inf, -math.inf], math.nan))
+    frame = frame.drop(columns=["not_finite"], errors="ignore").join(
+        measured.replace([math.inf, -math.inf], math.nan)
+    )
     frame["not_finite"] = strange.reindex(frame.index).fillna("") if len(strange) else ""
     frame = frame.reset_index()
     return frame[[*IDENTITY, *(name for name in frame.columns if name not in IDENTITY)]]
@@ -187,7 +201,10 @@ def series_frame(records: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
     """One row per variant, seed and snapshot: losses, flatness and eigenvalue throughout training."""
     records = with_columns(records)
     keys = ["variant", "seed", "epoch"]
-    values, errors = _pivot(records, keys, "column", "value"), _pivot(standard_errors(records), keys, "column", "se")
+    values, errors = (
+        _pivot(records, keys, "column", "value"),
+        _pivot(standard_errors(records), keys, "column", "se"),
+    )
     wide = pd.concat([values, errors], axis=1).reset_index()
     epochs = networks.drop_duplicates(["variant", "seed"]).set_index(["variant", "seed"])["epochs"]
     total = epochs.reindex(pd.MultiIndex.from_frame(wide[["variant", "seed"]])).to_numpy()
@@ -203,7 +220,9 @@ def landscape_frame(records: pd.DataFrame) -> pd.DataFrame:
     keys = [*KEYS, "metric", "coordinate"]
     lines = lines.merge(spread[[*keys, "value"]], on=keys, how="left", suffixes=("", "_std"))
     named = pd.DataFrame(
-        [DIRECTIONS[metric] for metric in lines["metric"]], columns=["direction", "normalisation"], index=lines.index
+        [DIRECTIONS[metric] for metric in lines["metric"]],
+        columns=["direction", "normalisation"],
+        index=lines.index,
     )
     columns = {"xi": "scale", "value": "rloss", "value_std": "rloss_std"}
     frame = pd.concat([lines[[*KEYS]], named, lines[[*columns]].rename(columns=columns)], axis=1)
@@ -215,7 +234,9 @@ def identified(path: Path, frame: pd.DataFrame, known: Mapping[str, Named] | Non
     """`frame` with every identity column. Where the table does not say, family, label and derived are those of `known`
     (None: of `config/variants.yaml`), seed is 0 and checkpoint "last"."""
     if known is None:
-        known = {slug: Named(v.label, v.family, v.derived_from is not None) for slug, v in catalogue().items()}
+        known = {
+            slug: Named(v.label, v.family, v.derived_from is not None) for slug, v in catalogue().items()
+        }
     frame = frame.copy()
     frame["seed"] = frame["seed"].fillna(0).astype(int) if "seed" in frame else 0
     frame["checkpoint"] = frame["checkpoint"].replace("", "last") if "checkpoint" in frame else "last"
@@ -224,7 +245,9 @@ def identified(path: Path, frame: pd.DataFrame, known: Mapping[str, Named] | Non
         given = frame[name] if name in frame else [""] * len(frame)
         frame[name] = [cell or getattr(entry, name) for cell, entry in zip(given, entries, strict=True)]
     derived = frame["derived"] if "derived" in frame else pd.Series(math.nan, index=frame.index)
-    frame["derived"] = derived.fillna(pd.Series([float(e.derived) for e in entries], index=frame.index)).astype(int)
+    frame["derived"] = derived.fillna(
+        pd.Series([float(e.derived) for e in entries], index=frame.index)
+    ).astype(int)
     wrong = frame[~frame["checkpoint"].isin(CHECKPOINTS) | (frame["variant"] == "")]
     if len(wrong):
         raise FileError(
@@ -233,7 +256,9 @@ def identified(path: Path, frame: pd.DataFrame, known: Mapping[str, Named] | Non
         )
     twice = frame[frame.duplicated([*KEYS])]
     if len(twice):
-        raise FileError(f"{path}: two rows for {', '.join(map(str, twice[[*KEYS]].iloc[0]))}; keep one of them")
+        raise FileError(
+            f"{path}: two rows for {', '.join(map(str, twice[[*KEYS]].iloc[0]))}; keep one of them"
+        )
     frame = frame.reindex(columns=[*IDENTITY, *(name for name in frame.columns if name not in IDENTITY)])
     return frame
 
@@ -241,7 +266,9 @@ def identified(path: Path, frame: pd.DataFrame, known: Mapping[str, Named] | Non
 def frame_text(frame: pd.DataFrame) -> str:
     """A frame as CSV: the shortest text that reads back as the same numbers, empty for missing values."""
     rows = (dict(zip(frame.columns, row, strict=True)) for row in frame.itertuples(index=False, name=None))
-    return csv_text(({name: _shortest(value) for name, value in row.items()} for row in rows), [*frame.columns])
+    return csv_text(
+        ({name: _shortest(value) for name, value in row.items()} for row in rows), [*frame.columns]
+    )
 
 
 def _shortest(value: object) -> object:

@@ -11,11 +11,11 @@ import pandas as pd
 
 from robust_flatness.errors import FileError
 from robust_flatness.files import write_text
-from robust_flatness.measures.landscape import DIRECTIONS
+from robust_flatness.measures.landscape import CURVES
 from robust_flatness.measures.registry import MEASURES
+from robust_flatness.training.history import HISTORY
 from robust_flatness.tables.frames import (
     EXAMPLES,
-    HISTORY,
     IDENTITY,
     PROVENANCE,
     WORDS,
@@ -92,16 +92,22 @@ def read_results_table(path: Path) -> pd.DataFrame:
     if "variant" not in frame:
         raise FileError(f"{path}: column 'variant' is missing; found {', '.join(map(repr, frame.columns))}")
     if not columns:
-        raise FileError(f"{path}: no column holds a measure; known are {', '.join(named('error') + named('loss'))}")
+        raise FileError(
+            f"{path}: no column holds a measure; known are {', '.join(named('error') + named('loss'))}"
+        )
     for name, quantity in columns.items():
         if frame[name].dtype == object:
             bad = next(cell for cell in frame[name] if not isinstance(cell, float) and not _is_number(cell))
-            raise FileError(f"{path}: column {name}: {bad!r} is not a number; leave the cell empty where nothing was measured")
+            raise FileError(
+                f"{path}: column {name}: {bad!r} is not a number; leave the cell empty where nothing was measured"
+            )
         kind, upper = quantity.description.kind, 100 if quantity.description.kind == "error" else math.inf
         outside = (frame[name] < 0) | (frame[name] > upper)
         if kind in ("error", "loss") and not quantity.spread and outside.any():
             row = outside.idxmax()
-            raise FileError(f"{path}: row {row + 2}, column {name}: {frame[name][row]:g}; allowed are 0 to {upper:g}")
+            raise FileError(
+                f"{path}: row {row + 2}, column {name}: {frame[name][row]:g}; allowed are 0 to {upper:g}"
+            )
     return identified(path, frame)
 
 
@@ -150,13 +156,14 @@ def to_records(tables: Tables) -> tuple[pd.DataFrame, pd.DataFrame]:
     }
     rows = [*_rows(models, columns, counts, main)]
     if len(tables.series):
-        series = tables.series.assign(checkpoint=[f"epoch-{int(epoch):03d}" for epoch in tables.series["epoch"]])
+        series = tables.series.assign(
+            checkpoint=[f"epoch-{int(epoch):03d}" for epoch in tables.series["epoch"]]
+        )
         rows += _rows(series, columns_of(series.columns), {}, main)
-    names = {pair: metric for metric, pair in DIRECTIONS.items()}
     for row in tables.landscape.to_dict("records"):
         key = {name: row[name] for name in KEYS} | {"measure": "landscape", "loss": "rloss", "split": "test"}
         key |= {"xi": row["scale"], "coordinate": row["s"]}
-        metric = names[row["direction"], row["normalisation"]]
+        metric = CURVES[row["direction"], row["normalisation"]]
         rows.append(key | {"metric": metric, "value": row["rloss"]})
         if not math.isnan(row["rloss_std"]):
             rows.append(key | {"metric": f"{metric}_std", "value": row["rloss_std"]})
@@ -165,7 +172,10 @@ def to_records(tables: Tables) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _rows(
-    frame: pd.DataFrame, columns: Mapping[str, Quantity], counts: Mapping[str, tuple], main: Mapping[str, float]
+    frame: pd.DataFrame,
+    columns: Mapping[str, Quantity],
+    counts: Mapping[str, tuple],
+    main: Mapping[str, float],
 ) -> Iterator[dict[str, Any]]:
     """A record for each measured cell, in the order of the rows."""
     number_of = {key: name for name, key in counts.items()}

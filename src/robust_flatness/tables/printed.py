@@ -7,13 +7,15 @@ import pandas as pd
 
 from robust_flatness.config.networks import ROBUSTBENCH
 from robust_flatness.folders import repository
-from robust_flatness.tables.frames import HISTORY, Named, Tables, identified, typed
+from robust_flatness.training.history import HISTORY
+from robust_flatness.tables.frames import Named, Tables, identified, typed
 from robust_flatness.tables.records import read_csv
 
 #: Radius of worst-case flatness in the paper's per-epoch figures.
 PUBLISHED_SERIES_XI = 0.00075
 #: Families whose learning rates are drawn.
 SCHEDULES = ("learning-rate", "schedule", "cyclic")
+
 
 def published_directory() -> Path:
     """Folder of the printed numbers."""

@@ -96,7 +96,11 @@ def read_csv(path: Path) -> pd.DataFrame:
     path = Path(path)
     packed = path.with_name(f"{path.name}.gz")
     try:
-        content = gzip.decompress(packed.read_bytes()) if not path.exists() and packed.exists() else path.read_bytes()
+        content = (
+            gzip.decompress(packed.read_bytes())
+            if not path.exists() and packed.exists()
+            else path.read_bytes()
+        )
         lines = [line for line in content.decode("utf-8").splitlines() if not line.startswith("# ")]
         return pd.read_csv(io.StringIO("\n".join(lines)), dtype=str, keep_default_na=False)
     except FileNotFoundError:

@@ -70,8 +70,12 @@ OTHER_METRICS = {
     "rloss_overfitting": Metric("rloss_overfitting", "RLoss, last minus early-stopped"),
     "rloss": Metric("rloss", "RLoss", "loss", MORE_ROBUST, splits=("test", "train", "early_stopping")),
     "rerr": Metric("rerr", "RErr (%)", "error", MORE_ROBUST, splits=("test", "train", "early_stopping")),
-    "correct": Metric("test_correct_rloss", "test RLoss on examples classified correctly", "loss", MORE_ROBUST),
-    "incorrect": Metric("test_incorrect_rloss", "test RLoss on examples classified incorrectly", "loss", MORE_ROBUST),
+    "correct": Metric(
+        "test_correct_rloss", "test RLoss on examples classified correctly", "loss", MORE_ROBUST
+    ),
+    "incorrect": Metric(
+        "test_incorrect_rloss", "test RLoss on examples classified incorrectly", "loss", MORE_ROBUST
+    ),
     "epoch": Metric("normalised_epoch", "epoch (share of training)"),
     "learning_rate": Metric("learning_rate", "learning rate"),
 }
@@ -145,20 +149,12 @@ def direction(name: str) -> str:
 
 def named(kind: str) -> tuple[str, ...]:
     """Columns of a kind (`error`, `loss`, `flatness`) at the main radius."""
-    return tuple(
-        q.name
-        for q in main_quantities()
-        if q.measure in MEASURES and q.description.kind == kind
-    )
+    return tuple(q.name for q in main_quantities() if q.measure in MEASURES and q.description.kind == kind)
 
 
 def compared() -> tuple[str, ...]:
     """Columns that the table of correlations sets against RLoss and RErr, on test examples."""
-    return tuple(
-        q.name
-        for q in main_quantities()
-        if q.description.compared and q.split in ("", "test")
-    )
+    return tuple(q.name for q in main_quantities() if q.description.compared and q.split in ("", "test"))
 
 
 def radii_of(columns, case: str, loss: str = "rloss") -> dict[float, str]:
