@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING
 
 from robust_flatness.config.measures import AttackSpec, attack_defaults
 from robust_flatness.config.variants import BASELINE
-from robust_flatness.measures import flatness, hessian, robustness
+from robust_flatness.measures import flatness, robustness
 from robust_flatness.measures.base import SNAPSHOTS, SPLITS, Measure, Metric, Record
 from robust_flatness.measures.cost import attack_passes
 from robust_flatness.measures.examples import Examples
+from robust_flatness.measures.hessian import METRICS as OF_HESSIAN
+from robust_flatness.measures.hessian import HessianSettings, hessian
 
 if TYPE_CHECKING:
     from robust_flatness.network import Network
@@ -19,7 +21,7 @@ WORST = flatness.WorstSettings(xi=flatness.WORST.xi[:2])
 METRICS: dict[str, Metric] = {
     **{name: robustness.METRICS[name] for name in ("rloss_pgd", "rerr_pgd")},
     **flatness.METRICS,
-    "hessian_max": hessian.METRICS["hessian_max"],
+    "hessian_max": OF_HESSIAN["hessian_max"],
 }
 
 
@@ -29,7 +31,7 @@ class SeriesSettings(flatness.FlatnessSettings):
     attack: AttackSpec = attack_defaults(steps=20, restarts=1)
     average: flatness.AverageSettings = AVERAGE
     worst: flatness.WorstSettings = WORST
-    hessian: hessian.HessianSettings | None = None
+    hessian: HessianSettings | None = None
     """The largest eigenvalue, which takes longest; for the variants named in it."""
 
 
@@ -50,7 +52,7 @@ def series(net: "Network", data: Examples, settings: SeriesSettings) -> Iterator
                 yield record
     yield from flatness.flatness_records(net, data, settings, ["test"], ["rloss"], ablation=True)
     if settings.hessian is not None:
-        yield next(hessian.hessian(net, data, settings.hessian))
+        yield next(hessian(net, data, settings.hessian))
 
 
 def passes(settings: SeriesSettings, held_out: int, snapshots: int) -> int:
