@@ -164,9 +164,11 @@ def _normalised(
 
 
 def _norm(tensor: "Tensor", part: str) -> "Tensor":
+    import torch
+
     if part == "layer" or tensor.ndim < 2:
         return tensor.norm()
-    return tensor.norm(dim=tuple(range(1, tensor.ndim)), keepdim=True)
+    return torch.linalg.vector_norm(tensor, dim=tuple(range(1, tensor.ndim)), keepdim=True)
 
 
 def landscape(net: "Network", data: Examples, settings: LandscapeSettings) -> Iterator[Record]:
