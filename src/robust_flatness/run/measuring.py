@@ -58,7 +58,11 @@ def measure_network(
         If a file is missing or damaged, or the data has fewer examples than asked for.
     """
     dataset = load_dataset(data)
-    settings = {name: parse(MEASURES[name].settings, given, name) for name, given in job.measures.items()}
+    settings = {
+        name: parse(measure.settings, job.measures[name], name)
+        for name, measure in MEASURES.items()
+        if name in job.measures
+    }
     settings = {name: with_precision_on(device, given) for name, given in settings.items()}
     folder = directory / ".resume"
     rows, examples, described, first_with = [], [], {}, {}

@@ -11,6 +11,7 @@ from robust_flatness import __version__
 from robust_flatness.config.values import Spec
 from robust_flatness.errors import FileError
 from robust_flatness.files import canonical_json, write_text
+from robust_flatness.measures.base import CHECKPOINTS
 from robust_flatness.training.history import HISTORY
 from robust_flatness.tables.frames import EXAMPLES, PROVENANCE, write_models
 from robust_flatness.tables.records import FIELDS, read_network
@@ -138,7 +139,8 @@ def network_rows(
     run |= {"device": f"{made['device']} {made['device_name']}"}
     common |= {f"{PROVENANCE}{name}": value for name, value in run.items()}
     rows = []
-    for name, checkpoint in provenance["checkpoints"].items():
+    for name in (name for name in CHECKPOINTS if name in provenance["checkpoints"]):
+        checkpoint = provenance["checkpoints"][name]
         row = {"variant": variant, "seed": seed, "checkpoint": name, "epoch": checkpoint["epoch"], **common}
         row |= checkpoint["notes"] | {f"{PROVENANCE}weights": checkpoint["weights_sha256"][:CHECKSUM]}
         if settings.get("precision") == "auto":

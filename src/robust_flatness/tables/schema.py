@@ -91,19 +91,19 @@ def register(quantity: Quantity) -> str:
 def main_quantities() -> tuple[Quantity, ...]:
     """Every quantity of the registry at its main radius."""
     found = []
-    for measure in MEASURES.values():
+    for measure in (measure for measure in MEASURES.values() if not measure.of_snapshots):
         for metric, description in measure.metrics.items():
             if description.column is not None:
                 losses = LOSSES if description.by_loss else ("",)
                 found += [
                     Quantity(measure.name, metric, loss, split)
                     for loss in losses
-                    for split in description.measured_splits
+                    for split in description.splits
                 ]
     found += [
         Quantity("", metric, split=split)
         for metric, description in OTHER_METRICS.items()
-        for split in description.measured_splits
+        for split in description.splits
     ]
     for quantity in found:
         register(quantity)
