@@ -85,13 +85,13 @@ def read_tables(directory: Path, examples: bool = False) -> Tables:
 
 def from_records(records: pd.DataFrame, networks: pd.DataFrame, history: pd.DataFrame, *examples) -> Tables:
     """Pivot the records of an experiment."""
-    of_checkpoints = records[records["checkpoint"].isin(CHECKPOINTS)]
-    landscape = of_checkpoints[of_checkpoints["measure"] == "landscape"]
+    columns = with_columns(records)
+    of_checkpoints = columns["checkpoint"].isin(CHECKPOINTS)
     return Tables(
-        models_frame(of_checkpoints, networks),
+        models_frame(columns[of_checkpoints], networks),
         history,
-        series_frame(records[~records["checkpoint"].isin(CHECKPOINTS)], networks),
-        landscape_frame(landscape),
+        series_frame(columns[~of_checkpoints], networks),
+        landscape_frame(records[records["measure"] == "landscape"]),
         *examples,
     )
 
@@ -159,7 +159,6 @@ def models_frame(records: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
 
     A value that is infinite or not a number is NaN; the column `not_finite` names it.
     """
-    records = with_columns(records)
     keys = [*KEYS]
     wide = _pivot(records, keys, "column", "value")
     counts = []
@@ -172,14 +171,10 @@ def models_frame(records: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
         parts.append(_pivot(pd.concat(counts), keys, "column", "n"))
     measured = pd.concat(parts, axis=1) if len(wide) else wide
     infinite = ~np.isfinite(records["value"].astype(float))
-    strange = (
-        records[infinite].groupby(keys)["column"].agg(" ".join) if len(records) else pd.Series(dtype=object)
-    )
-    frame = networks.set_index(keys)
-    frame = frame.drop(columns=["not_finite"], errors="ignore").join(
-        measured.replace([math.inf, -math.inf], math.nan)
-    )
-    frame["not_finite"] = strange.reindex(frame.index).fillna("") if len(strange) else ""
+    frame = networks.set_index(keys).join(measured.replace([math.inf, -math.inf], math.nan))
+    frame["not_finite"] = frame.get("not_finite", "")
+    for key, names in records[infinite].groupby(keys)["column"]:
+        frame.loc[key, "not_finite"] = " ".join(names)
     frame = frame.reset_index()
     return frame[[*IDENTITY, *(name for name in frame.columns if name not in IDENTITY)]]
 
@@ -199,7 +194,6 @@ def _pivot(records: pd.DataFrame, keys: list[str], column: str, value: str) -> p
 
 def series_frame(records: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
     """One row per variant, seed and snapshot: losses, flatness and eigenvalue throughout training."""
-    records = with_columns(records)
     keys = ["variant", "seed", "epoch"]
     values, errors = (
         _pivot(records, keys, "column", "value"),
