@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from robust_flatness.attacks.autoattack import check_autoattack, run_autoattack
 from robust_flatness.attacks.pgd import PGD, batches, cross_entropy
+from robust_flatness.boundary import warn_of_sigmoid
 from robust_flatness.config import AutoAttackSpec
-from robust_flatness.inputs import checked_inputs, require_finite
-from robust_flatness.models.first_use import warn_of_sigmoid
-from robust_flatness.models.inference import InferenceModel
+from robust_flatness.inputs import check_classes, checked_inputs, require_finite
+from robust_flatness.network import Network
 from robust_flatness.runtime.isolation import isolated
 from robust_flatness.runtime.progress import stage
 from robust_flatness.seeding import generator
@@ -111,8 +111,8 @@ def evaluate_robustness(
     if autoattack and attack is None:
         raise ValueError("attack: None given, but autoattack takes its radius from it")
     x, y = checked_inputs(x, y)
-    net = InferenceModel.of(model, x[:2])
-    net.require_labels(y)
+    net = Network.of(model, x[:2])
+    check_classes(y, net.classes)
     spec = AutoAttackSpec() if autoattack is True else autoattack or None
     if spec is not None:
         check_autoattack(net, x, spec)
@@ -132,7 +132,7 @@ def evaluate_robustness(
 
 
 @torch.no_grad()
-def _clean(net: InferenceModel, x: Tensor, y: Tensor, batch_size: int) -> Losses:
+def _clean(net: Network, x: Tensor, y: Tensor, batch_size: int) -> Losses:
     logits = torch.cat([net(x[part]) for part in batches(len(x), batch_size)])
     require_finite(logits, "on clean inputs")
     warn_of_sigmoid(logits)

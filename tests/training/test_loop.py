@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from robust_flatness.attacks import PGD
+from robust_flatness.checkpoints import load_checkpoint
 from robust_flatness.config import ConfigError, load_variants
 from robust_flatness.data import Dataset
 from robust_flatness.errors import TrainingError
-from robust_flatness.models.checkpoint import load_checkpoint
 from robust_flatness.run.train import train
 from robust_flatness.seeding import generator
 from robust_flatness.tables.history import write_history
@@ -162,9 +162,9 @@ def test_weights_are_clipped_after_every_step(bound, dataset, make_job):
     largest = []
     attack = run.attack
 
-    def watched(inference, predict, batch, stream):
+    def watched(network, predict, batch, stream):
         largest.append(max(p.abs().max().item() for p in run.network.parameters()))
-        return attack(inference, predict, batch, stream)
+        return attack(network, predict, batch, stream)
 
     run.attack = watched
     run.epoch(0)

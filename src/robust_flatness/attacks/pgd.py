@@ -21,13 +21,14 @@ from robust_flatness.attacks.visited import Visited
 from robust_flatness.errors import ConfigError, warn
 from robust_flatness.inputs import (
     are_probabilities,
+    check_classes,
     checked_images,
     count_of,
     labels,
     require_finite,
     require_positive,
 )
-from robust_flatness.models.inference import InferenceModel
+from robust_flatness.network import Network
 from robust_flatness.runtime.isolation import isolated
 from robust_flatness.runtime.progress import told
 
@@ -37,8 +38,8 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 AT_ONCE = 2**24
 
 
-class Network(Protocol):
-    """What an attack needs of a network: an `InferenceModel` or an `Ensemble`."""
+class HasLogits(Protocol):
+    """What an attack needs of a network: a `Network` or an `Ensemble`."""
 
     def logits(self, x: Tensor, precision: str = "float32") -> Tensor:
         """Logits [n, K] of inputs [n, ...]."""
@@ -143,7 +144,7 @@ class PGD:
         Parameters
         ----------
         model
-            Inputs to logits; an `InferenceModel` is used as it is, of others one is made.
+            Inputs to logits; a `Network` is used as it is, of others one is made.
         x, y
             Inputs [n, ...] in [0, 1], and labels [n] or whatever `loss` takes as its target.
         batch_size
@@ -163,9 +164,9 @@ class PGD:
         x = checked_images(x, count_of(y))
         if loss is None and not are_probabilities(y):
             y = labels(y)
-        net = InferenceModel.of(model, x[:2])
+        net = Network.of(model, x[:2])
         if loss is None and y.ndim == 1:
-            net.require_labels(y)
+            check_classes(y, net.classes)
         generator = generator if generator is not None else torch.Generator().manual_seed(0)
         loss = loss or cross_entropy
         found = self.clean(net, x, y, batch_size, loss) if self.include_clean else None
@@ -185,7 +186,7 @@ class PGD:
     @torch.no_grad()
     def clean(
         self,
-        net: Network,
+        net: HasLogits,
         x: Tensor,
         y: Tensor,
         batch_size: int | None = None,
@@ -198,7 +199,7 @@ class PGD:
             parts.append(Found(x[part], loss(logits, y[part]), misclassified(logits, y[part])))
         return Found.joined(parts)
 
-    def losses(self, net: Network, x: Tensor, y: Tensor, start: Tensor) -> Tensor:
+    def losses(self, net: HasLogits, x: Tensor, y: Tensor, start: Tensor) -> Tensor:
         """Highest cross-entropy of each example over the iterates from `start`, [n], for one batch."""
         found = []
         for part in batches(len(x), passing(net, len(x))):
@@ -211,7 +212,9 @@ class PGD:
             found.append(torch.stack(seen).amax(0))
         return torch.cat(found)
 
-    def search(self, net: Network, x: Tensor, y: Tensor, start: Tensor, loss: Loss = cross_entropy) -> Found:
+    def search(
+        self, net: HasLogits, x: Tensor, y: Tensor, start: Tensor, loss: Loss = cross_entropy
+    ) -> Found:
         """The best of the `steps` + 1 iterates from `start`, for one batch, with losses as the search saw
         them, in the attack's precision."""
         found = None
@@ -220,7 +223,7 @@ class PGD:
         return found
 
     def _iterates(
-        self, net: Network, x: Tensor, y: Tensor, start: Tensor, loss: Loss = cross_entropy
+        self, net: HasLogits, x: Tensor, y: Tensor, start: Tensor, loss: Loss = cross_entropy
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """The `steps` + 1 iterates from `start`, for one batch, with their logits and losses."""
         low, high = bounds(x, self.epsilon)
@@ -232,7 +235,7 @@ class PGD:
                 current = self._moved(current, signs, low, high)
 
     def _look(
-        self, net: Network, x_adv: Tensor, y: Tensor, loss: Loss, last: bool
+        self, net: HasLogits, x_adv: Tensor, y: Tensor, loss: Loss, last: bool
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Logits and losses at `x_adv`, and the gradient's signs except at the last iterate."""
         if not last:
@@ -242,15 +245,18 @@ class PGD:
             return logits, loss(logits, y), None
 
     def gradient_signs(
-        self, net: Network, x_adv: Tensor, y: Tensor, loss: Loss
+        self, net: HasLogits, x_adv: Tensor, y: Tensor, loss: Loss
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Logits, losses, and the signs of the losses' gradients by the inputs; replayed as a CUDA graph
         where the network has `graphs`."""
 
-        def compute(x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        def compute(x_adv: Tensor, y: Tensor, *values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             x_adv = x_adv.detach().requires_grad_(True)
             with torch.enable_grad():
-                logits = net.logits(x_adv, self.precision)
+                if values:
+                    logits = net.apply(dict(zip(tensors, values, strict=True)), x_adv, self.precision)
+                else:
+                    logits = net.logits(x_adv, self.precision)
                 losses = loss(logits, y)
                 total = losses.sum()
             gradient = None
@@ -264,10 +270,10 @@ class PGD:
             return logits.detach(), losses.detach(), gradient.sign()
 
         graphs = getattr(net, "graphs", None)
-        if graphs is None:
+        if graphs is None or x_adv.device.type != "cuda":
             return compute(x_adv, y)
-        net.prepare(self.precision)
-        found = graphs((loss, self.precision), compute, (x_adv, y))
+        tensors = net.tensors(self.precision)
+        found = graphs((loss, self.precision), compute, (x_adv, y, *tensors.values()))
         return tuple(tensor.clone() for tensor in found)
 
     def _moved(self, x_adv: Tensor, sign: Tensor, low: Tensor, high: Tensor) -> Tensor:
@@ -275,7 +281,7 @@ class PGD:
 
     def from_starts(
         self,
-        net: Network,
+        net: HasLogits,
         x: Tensor,
         y: Tensor,
         starts: Tensor,
@@ -334,10 +340,10 @@ def batches(n: int, batch_size: int | None) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, n, size))
 
 
-def passing(net: Network, batch_size: int, times: int = 1) -> int:
+def passing(net: HasLogits, batch_size: int, times: int = 1) -> int:
     """How many examples pass `net` together: `batch_size`, or fewer, in equal parts, where that is faster;
     `times` as many where passes cost more than their examples do."""
-    limit = (getattr(net, "at_once", None) or batch_size) * times
+    limit = (getattr(net, "examples_at_once", None) or batch_size) * times
     return math.ceil(batch_size / math.ceil(batch_size / limit))
 
 

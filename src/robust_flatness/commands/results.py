@@ -57,7 +57,7 @@ def export(
     dataset: Annotated[str, typer.Option(help="RobustBench's name of the dataset.")] = "cifar10",
 ) -> None:
     """Write checkpoints in RobustBench's form: weights (.pt), and a JSON of what was measured."""
-    from robust_flatness.models.robustbench import export_checkpoint
+    from robust_flatness.robustbench import export_checkpoint
 
     for path in checkpoints:
         for written in export_checkpoint(path, directory, dataset):

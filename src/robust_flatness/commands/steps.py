@@ -115,13 +115,16 @@ def check_network(
     classes: Annotated[int, typer.Option(help="Classes of the data.", min=2)],
 ) -> None:
     """Check that a network of others can be loaded and fits images before anything is run."""
+    import torch
+
     from robust_flatness.config.networks import NetworkSpec
-    from robust_flatness.models.importing import check_network as check
+    from robust_flatness.loading import load_network
 
     if not re.fullmatch(r"[1-9]\d*,[1-9]\d*", shape):
         raise ConfigError(f"--shape: {shape!r} given; expected channels and side, e.g. 3,32")
     channels, side = map(int, shape.split(","))
-    check(read_spec(NetworkSpec, spec), name, (channels, side), classes)
+    images = torch.full((2, channels, side, side), 0.5)
+    load_network(read_spec(NetworkSpec, spec), name, images, classes)
 
 
 @app.command()
@@ -133,9 +136,9 @@ def import_network(
     seed: Seed = 0,
 ) -> None:
     """Load a network of others, check that it fits the data, and keep it as a checkpoint."""
+    from robust_flatness.checkpoints import import_network as run_import
     from robust_flatness.config.networks import NetworkSpec
     from robust_flatness.data import load_dataset
-    from robust_flatness.models.importing import import_network as run_import
 
     run_import(read_spec(NetworkSpec, spec), load_dataset(data), output, name, seed)
 

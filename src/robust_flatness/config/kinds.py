@@ -13,9 +13,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from robust_flatness.config.architectures import COSTS
 from robust_flatness.errors import ConfigError
 
-NETWORKS = "models/networks"
+NETWORKS = "architectures"
 #: Files of such a folder that are none of its kind.
 SHARED = ("__init__", "base")
 
@@ -25,6 +26,8 @@ _PACKAGE = Path(__file__).parents[1]
 @cache
 def names(kind: str) -> tuple[str, ...]:
     """The names of a kind, e.g. `names(NETWORKS)`."""
+    if kind == NETWORKS:
+        return tuple(sorted(COSTS))
     found = sorted(path.stem for path in (_PACKAGE / kind).glob("*.py"))
     return tuple(stem.replace("_", "-") for stem in found if stem not in SHARED)
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from robust_flatness.architectures.ensemble import Ensemble
 from robust_flatness.attacks.pgd import PGD, batches, cross_entropy, random_start
-from robust_flatness.flatness.ensemble import Ensemble
 from robust_flatness.flatness.neighborhood import Neighborhood
 from robust_flatness.flatness.result import (
     FlatnessResult,
@@ -17,8 +17,8 @@ from robust_flatness.flatness.result import (
     reference_losses,
     with_precision,
 )
-from robust_flatness.inputs import checked_inputs, require_finite
-from robust_flatness.models.inference import InferenceModel
+from robust_flatness.inputs import check_classes, checked_inputs, require_finite
+from robust_flatness.network import Network
 from robust_flatness.runtime.isolation import isolated
 from robust_flatness.runtime.progress import told
 from robust_flatness.seeding import generator
@@ -93,8 +93,9 @@ def average_flatness(
     check_measure(scope, xi=xi, samples=samples, batch_size=batch_size)
     attack, _ = with_precision(attack, precision)
     x, y = checked_inputs(x, y)
-    with InferenceModel.lent(model, x[:2]) as net:
-        net.require_labels(y)
+    net = Network.of(model, x[:2])
+    check_classes(y, net.classes)
+    if True:
         ball = Neighborhood(net, xi, weight_bound, layers)
         measure = _Samples(net, ball, x, y, attack, batch_size, scope, seed)
         if reference is None or (attack is not None and reference_single is None):
@@ -113,7 +114,7 @@ def average_flatness(
 class _Samples:
     """The mean loss over all examples for the perturbation, or perturbations, of a sample."""
 
-    net: InferenceModel
+    net: Network
     neighborhood: Neighborhood
     x: Tensor
     y: Tensor
@@ -124,7 +125,7 @@ class _Samples:
 
     def __post_init__(self):
         self.groups = [[part] for part in batches(len(self.x), self.batch_size)]
-        self.ensembles: dict[int, Ensemble] = {}
+        self.ensembles: set[int] = set()
         if self.scope == "batch":
             self._group()
 
@@ -139,7 +140,7 @@ class _Samples:
         bounds = [full * i // count for i in range(count + 1)]
         groups = [parts[first:last] for first, last in itertools.pairwise(bounds)]
         sizes = {len(group) for group in groups}
-        self.ensembles = {size: Ensemble(self.net, size) for size in sizes if size > 1}
+        self.ensembles = {size for size in sizes if size > 1}
         self.groups = groups + [[part] for part in parts[full:]]
 
     def loss(self, sample: int) -> Tensor:
@@ -148,22 +149,19 @@ class _Samples:
             start = random_start(self.x, self.attack.epsilon, generator(self.seed, "starts", sample))
         total, batch = 0.0, 0
         for group in told(self.groups, "batch"):
-            net = self.ensembles.get(len(group), self.net)
-            for member in range(len(group)):
-                if batch == 0 or self.scope == "batch":
-                    self._perturb(sample, batch)
-                if net is not self.net:
-                    net.take(member)
-                batch += 1
+            if batch == 0 or self.scope == "batch":
+                members = [self._perturbed(sample, batch + member) for member in range(len(group))]
+                net = Ensemble(members) if len(group) > 1 else members[0]
+            batch += len(group)
             part = slice(group[0].start, group[-1].stop)
             total = total + self._losses(net, part, start).double().sum()
         return total / len(self.x)
 
-    def _perturb(self, sample: int, batch: int) -> None:
+    def _perturbed(self, sample: int, batch: int) -> Network:
         nu = self.neighborhood.on_sphere(generator(self.seed, "directions", sample, batch))
-        self.net.refresh(self.neighborhood.at(nu))
+        return self.net.at(self.neighborhood.at(nu))
 
-    def _losses(self, net: InferenceModel | Ensemble, part: slice, start: Tensor | None) -> Tensor:
+    def _losses(self, net: Network | Ensemble, part: slice, start: Tensor | None) -> Tensor:
         x, y = self.x[part], self.y[part]
         if self.attack is not None:
             losses = self.attack.losses(net, x, y, start[part])

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from robust_flatness.attacks.pgd import batches, cross_entropy
+from robust_flatness.derivatives import twice_differentiable
 from robust_flatness.errors import ConfigError, NonFiniteError, warn
 from robust_flatness.flatness.neighborhood import real_parts
 from robust_flatness.flatness.spectrum import extremes
-from robust_flatness.inputs import checked_inputs, require_finite, require_positive
-from robust_flatness.models.derivatives import twice_differentiable
-from robust_flatness.models.inference import InferenceModel
+from robust_flatness.inputs import check_classes, checked_inputs, require_finite, require_positive
+from robust_flatness.network import Network
 from robust_flatness.runtime.isolation import isolated
 from robust_flatness.runtime.progress import counted
 from robust_flatness.seeding import derive_seed
@@ -102,9 +102,9 @@ def hessian_eigenvalues(
     require_positive(batch_size=batch_size)
     x, y = checked_inputs(x, y)
     # all along: checkpointed layers are run again in the backward pass
-    with InferenceModel.lent(model, x[:2]) as net, twice_differentiable():
-        net.require_labels(y)
-        net.require_perturbable()
+    net = Network.of(model, x[:2])
+    with twice_differentiable():
+        check_classes(y, net.classes)
         product = HessianProduct(net, x, y, batch_size)
         if not 2 <= k < product.size:
             raise ConfigError(
@@ -112,12 +112,10 @@ def hessian_eigenvalues(
             )
         if not tolerance > 0:
             raise ConfigError(f"tolerance: {tolerance} given, but it must be > 0")
-        try:
+        if True:
             start = np.random.default_rng(derive_seed(seed, "lanczos")).standard_normal(product.size)
             values, vectors, converged = extremes(product, k, tolerance, start, product.rounded)
             residuals = [np.linalg.norm(product(v) - a * v) for a, v in zip(values, vectors.T, strict=True)]
-        finally:
-            net.release()
     if not converged:
         _warn(values, tolerance)
     return HessianResult(values, product.by_name(vectors[:, -1]), np.array(residuals, float), converged)
@@ -129,15 +127,15 @@ class HessianProduct:
     `rounded` tells whether that is so near to 0 that its derivatives are hardly known.
     """
 
-    def __init__(self, net: InferenceModel, x: Tensor, y: Tensor, batch_size: int):
-        shapes = net.shapes()
-        self.net, self.x, self.y = net, x, y
-        self.names = [name for name in net.perturbed if len(shapes[name]) > 1]
+    def __init__(self, net: Network, x: Tensor, y: Tensor, batch_size: int):
+        weights = {name: weight for name, weight in net.weights().items() if weight.ndim > 1}
+        self.x, self.y, self.names = x, y, list(weights)
         if not self.names:
             raise ConfigError(
                 "model: no parameters with more than one dimension, besides those of normalisation layers"
             )
-        self.leaves = net.leaves(self.names)
+        self.leaves = [weight.requires_grad_(True) for weight in weights.values()]
+        self.net, self.values = net, weights
         self.parts = list(batches(len(x), batch_size))
         self.shapes = [p.shape for p in real_parts(self.leaves)]
         self.size = sum(shape.numel() for shape in self.shapes)
@@ -153,8 +151,6 @@ class HessianProduct:
         self._products += 1
         counted("product", self._products)
         pieces = self._split(vector)
-        # the gradient by a weight is a_c times that by its folded weight, at both ends
-        pieces = self.net.pull_back(self.names, pieces)
         total = [torch.zeros_like(leaf) for leaf in self.leaves]
         for index, part in enumerate(self.parts):
             gradient = self._kept[index] if self._kept is not None else self._gradient(part)
@@ -164,7 +160,7 @@ class HessianProduct:
                     inner, self.leaves, retain_graph=self._kept is not None, materialize_grads=True
                 )
                 torch._foreach_add_(total, found)
-        total = real_parts(self.net.pull_back(self.names, total))
+        total = real_parts(total)
         flat = torch.cat([t.detach().flatten() for t in total]).cpu().to(torch.float64).numpy()
         if not np.isfinite(flat).all():
             raise NonFiniteError("model: the Hessian of its clean loss is NaN or infinite")
@@ -187,7 +183,7 @@ class HessianProduct:
         ]
 
     def _gradient(self, part: slice) -> list[Tensor]:
-        logits = self.net.logits(self.x[part])
+        logits = self.net.at(self.values).logits(self.x[part])
         require_finite(logits, "on clean inputs", part.start)
         losses = cross_entropy(logits, self.y[part])
         if part.start == 0:

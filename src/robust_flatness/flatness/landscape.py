@@ -10,8 +10,8 @@ from robust_flatness.config import LandscapeSpec
 from robust_flatness.flatness.hessian import hessian_eigenvalues
 from robust_flatness.flatness.neighborhood import Neighborhood, real_parts
 from robust_flatness.flatness.worst import JointSearch
-from robust_flatness.inputs import checked_inputs
-from robust_flatness.models.inference import InferenceModel
+from robust_flatness.inputs import check_classes, checked_inputs
+from robust_flatness.network import Network
 from robust_flatness.runtime.isolation import isolated
 from robust_flatness.runtime.progress import told
 from robust_flatness.seeding import derive_seed, generator
@@ -49,8 +49,8 @@ def loss_landscape(
         `rloss` and `rloss_std` (over random directions, else None).
     """
     x, y = checked_inputs(x, y)
-    net = InferenceModel(model, x[:2])
-    net.require_labels(y)
+    net = Network.of(model, x[:2])
+    check_classes(y, net.classes)
     search_space = Neighborhood(net, spec.adversarial_scale, weight_bound)
     start = random_start(x, attack.epsilon, generator(seed, "adversarial", "starts"))
     search = JointSearch(net, search_space, attack, spec.adversarial_steps, 0.01, attack.precision)
@@ -128,7 +128,7 @@ def _norm(tensor: Tensor, way: str) -> Tensor:
 
 
 def _curve(
-    net: InferenceModel,
+    net: Network,
     space: Neighborhood,
     nu: Direction,
     points: Tensor,
@@ -140,6 +140,5 @@ def _curve(
     """RLoss at w + s nu for every s."""
     for s in points.tolist():
         shifted = space.within_bound(torch._foreach_mul(nu, s))
-        net.refresh(space.at(shifted))
-        found = attack(net, *data, batch_size, generator(seed, "landscape starts"))
+        found = attack(net.at(space.at(shifted)), *data, batch_size, generator(seed, "landscape starts"))
         yield found.loss.double().mean()

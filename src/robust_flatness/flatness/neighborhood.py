@@ -6,14 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from robust_flatness.errors import ConfigError
-from robust_flatness.models.copying import unwrapped
-from robust_flatness.models.inference import InferenceModel
-from robust_flatness.models.neighbours import perturbed_names
+from robust_flatness.network import Network
 
 
 def perturbed_parameters(model: nn.Module) -> list[str]:
     """Names of the parameters in the neighbourhood, a layer each; see `models.neighbours`."""
-    return list(model.perturbed) if isinstance(model, InferenceModel) else perturbed_names(unwrapped(model))
+    return Network.of(model).layers
 
 
 class Neighborhood:
@@ -40,14 +38,13 @@ class Neighborhood:
 
     def __init__(
         self,
-        net: InferenceModel,
+        net: Network,
         xi: float,
         weight_bound: float | None = None,
         layers: Collection[str] | None = None,
     ):
-        net.require_perturbable()
-        self.names = list(net.perturbed)
-        own = net.read(self.names)
+        self.names = net.layers
+        own = list(net.weights(self.names).values())
         self._complex = [weight.is_complex() for weight in own]
         self.weights = real_parts(own)
         self.norms = torch._foreach_norm(self.weights)

@@ -9,7 +9,7 @@ from torch import Tensor
 from robust_flatness.attacks.found import better
 from robust_flatness.attacks.pgd import PGD, batches, cross_entropy
 from robust_flatness.inputs import require_finite
-from robust_flatness.models.inference import InferenceModel
+from robust_flatness.network import Network
 from robust_flatness.runtime.progress import stage
 from robust_flatness.seeding import generator
 
@@ -55,7 +55,7 @@ class FlatnessResult:
 
 
 def reference_losses(
-    net: InferenceModel, x: Tensor, y: Tensor, attack: PGD | None, batch_size: int, seed: int
+    net: Network, x: Tensor, y: Tensor, attack: PGD | None, batch_size: int, seed: int
 ) -> tuple[float, float]:
     """RLoss at the network's weights, by the attack as given and by its first start alone; the
     clean loss, twice, without an attack."""
@@ -71,7 +71,7 @@ def reference_losses(
 
 
 @torch.no_grad()
-def clean_loss(net: InferenceModel, x: Tensor, y: Tensor, batch_size: int) -> Tensor:
+def clean_loss(net: Network, x: Tensor, y: Tensor, batch_size: int) -> Tensor:
     """Cross-entropy of each example, [n].
 
     Raises

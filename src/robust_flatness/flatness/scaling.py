@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from robust_flatness.checkpoints import load_checkpoint, save_checkpoint
 from robust_flatness.errors import ConfigError
-from robust_flatness.models.checkpoint import load_checkpoint, save_checkpoint
-from robust_flatness.models.loading import without_normalisation
+from robust_flatness.loading import without_normalisation
 
 #: Layers that are rescaled.
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

@@ -15,8 +15,8 @@ from robust_flatness.flatness.result import (
     reference_losses,
     with_precision,
 )
-from robust_flatness.inputs import checked_inputs, require_finite
-from robust_flatness.models.inference import InferenceModel
+from robust_flatness.inputs import check_classes, checked_inputs, require_finite
+from robust_flatness.network import Network
 from robust_flatness.runtime.isolation import isolated
 from robust_flatness.runtime.progress import told
 from robust_flatness.seeding import generator
@@ -97,8 +97,9 @@ def worst_flatness(
                   batch_size=batch_size)  # fmt: skip
     attack, precision = with_precision(attack, precision)
     x, y = checked_inputs(x, y)
-    with InferenceModel.lent(model, x[:2]) as net:
-        net.require_labels(y)
+    net = Network.of(model, x[:2])
+    check_classes(y, net.classes)
+    if True:
         if reference is None:
             reference, _ = reference_losses(net, x, y, attack, batch_size, seed)
         ball = Neighborhood(net, xi, weight_bound, layers)
@@ -125,7 +126,7 @@ def worst_flatness(
 class JointSearch:
     """Projected gradient ascent in weights and inputs jointly, from one start of both."""
 
-    net: InferenceModel
+    net: Network
     neighborhood: Neighborhood
     attack: PGD | None
     steps: int
@@ -140,33 +141,31 @@ class JointSearch:
         nu = ball.in_ball(directions)
         inputs = [start[part] for part in parts]
         ranges = [None if self.attack is None else bounds(x[part], self.attack.epsilon) for part in parts]
-        try:
-            for _ in told(range(self.steps), "step"):
-                for index, part in enumerate(told(parts, "batch")):
-                    net.refresh(ball.at(nu))
-                    gradient, gradients = self._gradients(inputs[index], y[part])
-                    with torch.no_grad():
-                        if gradient is not None:
-                            moved = inputs[index] + self.attack.step_size * gradient.sign()
-                            inputs[index] = torch.clamp(moved, *ranges[index])
-                        ball.step(nu, gradients, self.weight_step)
-        finally:
-            net.release()
-        net.refresh(ball.at(nu))
+        for _ in told(range(self.steps), "step"):
+            for index, part in enumerate(told(parts, "batch")):
+                gradient, gradients = self._gradients(ball.at(nu), inputs[index], y[part])
+                with torch.no_grad():
+                    if gradient is not None:
+                        moved = inputs[index] + self.attack.step_size * gradient.sign()
+                        inputs[index] = torch.clamp(moved, *ranges[index])
+                    ball.step(nu, gradients, self.weight_step)
+        net = net.at(ball.at(nu))
         with torch.no_grad():
             found = [cross_entropy(net(inputs[index]), y[part]) for index, part in enumerate(parts)]
         for losses, part in zip(found, parts, strict=True):
             require_finite(losses, "at adversarially perturbed weights", part.start or 0)
         return nu, [losses.double().sum() for losses in found]
 
-    def _gradients(self, x: Tensor, y: Tensor) -> tuple[Tensor | None, list[Tensor]]:
+    def _gradients(
+        self, weights: dict[str, Tensor], x: Tensor, y: Tensor
+    ) -> tuple[Tensor | None, list[Tensor]]:
         """Gradients of the mean loss of a batch by its inputs (None if clean) and by the weights."""
-        names, total, gradients = self.neighborhood.names, [], None
-        leaves = self.net.leaves(names, self.precision)
+        total, gradients = [], None
+        leaves = [weight.requires_grad_(True) for weight in weights.values()]
         # each pass adds up gradients of all weights
         for part in batches(len(x), passing(self.net, len(x), times=2)):
             inputs = x[part].detach().requires_grad_(self.attack is not None)
-            losses = cross_entropy(self.net.logits(inputs, self.precision), y[part])
+            losses = cross_entropy(self.net.at(weights).logits(inputs, self.precision), y[part])
             loss = losses.sum() / len(x)
             if not loss.requires_grad:
                 raise ConfigError("model: no gradient comes to its weights or inputs; it cannot be searched")
@@ -179,4 +178,4 @@ class JointSearch:
             else:
                 torch._foreach_add_(gradients, found)
         gradient = torch.cat(total) if total else None
-        return gradient, self.net.pull_back(names, gradients)
+        return gradient, gradients

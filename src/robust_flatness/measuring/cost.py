@@ -7,7 +7,7 @@ cluster are several times that, since a scheduler ends a job at its limit.
 
 import math
 
-from robust_flatness.config.kinds import NETWORKS, declared
+from robust_flatness.config.architectures import COSTS
 from robust_flatness.config.measures import AttackSpec, AutoAttackSpec
 from robust_flatness.config.training import ModelSpec, TrainJob
 
@@ -35,7 +35,7 @@ def _cost(model: ModelSpec | None, quantity: str) -> tuple[float, int]:
     side."""
     if model is None:
         return EXTERNAL[quantity], EXTERNAL["side"]
-    stated = declared(NETWORKS, model.name, "COST") or LARGE
+    stated = COSTS.get(model.name, LARGE)
     return stated[quantity] * (model.width / stated["width"]) ** 2, stated["side"]
 
 

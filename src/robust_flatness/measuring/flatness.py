@@ -15,8 +15,8 @@ from robust_flatness.tables.columns import FLATTER, Column
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from robust_flatness.checkpoints import LoadedModel as Network
     from robust_flatness.data import Dataset
-    from robust_flatness.models.checkpoint import Network
 
 
 class AverageFlatnessSpec(Spec):

@@ -17,8 +17,8 @@ from robust_flatness.seeding import derive_seed
 from robust_flatness.tables.columns import Column
 
 if TYPE_CHECKING:
+    from robust_flatness.checkpoints import LoadedModel as Network
     from robust_flatness.data import Dataset
-    from robust_flatness.models.checkpoint import Network
 
 
 class LandscapeSpec(MeasureSpec):

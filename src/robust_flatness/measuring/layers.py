@@ -17,8 +17,8 @@ from robust_flatness.runtime.progress import stage, told
 from robust_flatness.tables.columns import Column
 
 if TYPE_CHECKING:
+    from robust_flatness.checkpoints import LoadedModel as Network
     from robust_flatness.data import Dataset
-    from robust_flatness.models.checkpoint import Network
 
 #: Layers of a network that is not known yet, for its cost: as a ResNet-18 has.
 USUAL = 22
@@ -68,7 +68,7 @@ def layers(
     cases = {"avg_flatness_rloss": ("average", spec.average), "worst_flatness_rloss": ("worst", spec.worst)}
     with stage("flatness layer by layer"):
         for number, name in enumerate(told(perturbed_parameters(net), "layer")):
-            row = {"layer": name, "numbers": net.shapes()[name].numel()}
+            row = {"layer": name, "numbers": net.weights([name])[name].numel()}
             for column, (case, part) in cases.items():
                 if part is not None:
                     found = of_case(

@@ -15,8 +15,8 @@ from robust_flatness.seeding import derive_seed
 from robust_flatness.tables.columns import MORE_ROBUST, Column
 
 if TYPE_CHECKING:
+    from robust_flatness.checkpoints import Checkpoint
     from robust_flatness.data import Dataset
-    from robust_flatness.models.checkpoint import Checkpoint
 
 ERROR = Column(
     "rerr_pgd_eps",

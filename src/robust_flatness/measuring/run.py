@@ -5,11 +5,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from robust_flatness.checkpoints import Checkpoint, load_checkpoint
 from robust_flatness.data import Dataset, load_dataset
 from robust_flatness.errors import FileError, NonFiniteError, noted_warnings
 from robust_flatness.files import portable, write_json
 from robust_flatness.measuring.base import Measure, Measured
-from robust_flatness.models.checkpoint import Checkpoint, load_checkpoint
 from robust_flatness.resumable import Unfinished
 from robust_flatness.runtime.devices import out_of_memory, with_precision_on
 from robust_flatness.runtime.progress import told

@@ -19,8 +19,8 @@ from robust_flatness.measuring.hessian import HessianSpec, hessian
 from robust_flatness.measuring.robustness import RobustnessSpec, robustness
 
 if TYPE_CHECKING:
+    from robust_flatness.checkpoints import LoadedModel as Network
     from robust_flatness.data import Dataset
-    from robust_flatness.models.checkpoint import Network
 
 
 class SeriesSpec(FlatnessSpec):

@@ -21,8 +21,8 @@ from robust_flatness.seeding import derive_seed
 from robust_flatness.tables.columns import FLATTER, Column
 
 if TYPE_CHECKING:
+    from robust_flatness.checkpoints import LoadedModel as Network
     from robust_flatness.data import Dataset
-    from robust_flatness.models.checkpoint import Network
 
 SIZES = ("small", "large")
 LOSSES = {"ce": "clean loss", "rloss": "robust loss"}

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from robust_flatness.checkpoints import load_checkpoint
 from robust_flatness.config import parse
 from robust_flatness.data import load_dataset
 from robust_flatness.errors import FileError
 from robust_flatness.measuring.registry import MEASURES
-from robust_flatness.models.checkpoint import load_checkpoint
 from robust_flatness.seeding import derive_seed
 from robust_flatness.tables.collect import read_measure
 from robust_flatness.tables.rows import read_rows

@@ -17,9 +17,9 @@ from typing import Any
 import filelock
 from torch import Tensor
 
+from robust_flatness.checkpoints import load_checkpoint
 from robust_flatness.errors import FileError
 from robust_flatness.files import atomic_path, canonical_json, write_text
-from robust_flatness.models.checkpoint import load_checkpoint
 from robust_flatness.runtime.state import State, StateFile, differing, digest, fingerprint
 from robust_flatness.tables.history import best_epoch
 

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from robust_flatness.attacks.pgd import PGD, batches, cross_entropy, random_start
-from robust_flatness.errors import UndefinedError
-from robust_flatness.flatness.neighborhood import perturbed_parameters, real_parts
-from robust_flatness.inputs import checked_inputs
-from robust_flatness.models.inference import InferenceModel
+from robust_flatness.flatness.neighborhood import real_parts
+from robust_flatness.inputs import check_classes, checked_inputs
+from robust_flatness.network import Network
 from robust_flatness.seeding import generator
 
 #: "ce" is the clean loss; a PGD makes it the robust loss under this attack.
@@ -74,11 +73,10 @@ class Objective:
         self.x, self.y, self.seed = x, y, seed
         self.attack = None if loss == "ce" else loss
         self.parts = list(batches(len(x), batch_size))
-        self._net = InferenceModel.of(model, x[:2])
-        self._net.require_perturbable()
-        self._net.require_labels(y)
-        self.names = perturbed_parameters(self._net)
-        own = self._net.read(self.names)
+        self._net = Network.of(model, x[:2])
+        check_classes(y, self._net.classes)
+        own = self._net.weights()
+        self.names, own = list(own), list(own.values())
         self._complex = [weight.is_complex() for weight in own]
         self.weights = real_parts(own)
 
@@ -91,9 +89,7 @@ class Objective:
         UndefinedError
             If the model cannot be copied, so that its layers cannot be watched.
         """
-        if self._net.network is None:
-            raise UndefinedError("model: no copy of it computes what it does; its layers cannot be watched")
-        return self._net.network
+        return self._net.module
 
     @cached_property
     def inputs(self) -> Tensor:
@@ -117,7 +113,7 @@ class Objective:
     def logits(self, weights: Sequence[Tensor], x: Tensor) -> Tensor:
         """Logits [n, K] at `weights`; differentiable by both."""
         values = (torch.view_as_complex(w) if c else w for w, c in zip(weights, self._complex, strict=True))
-        return self._net.logits_at(dict(zip(self.names, values, strict=True)), x)
+        return self._net.at(dict(zip(self.names, values, strict=True))).logits(x)
 
     def fixed(self, weights: Sequence[Tensor], part: slice) -> Tensor:
         """Losses of the examples in `part` at `weights`, on the fixed `inputs`; differentiable."""

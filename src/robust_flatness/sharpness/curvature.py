@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robust_flatness.derivatives import twice_differentiable
 from robust_flatness.errors import ConfigError
-from robust_flatness.models.derivatives import twice_differentiable
 from robust_flatness.seeding import derive_seed, generator
 from robust_flatness.sharpness.base import Loss, Objective, SharpnessResult, dot
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from robust_flatness.models.inference import InferenceModel
+from robust_flatness.network import Network
+from robust_flatness.training.objectives import Forward
 
 
 class WeightPerturbation:
@@ -22,17 +23,17 @@ class WeightPerturbation:
         self.names, self.weights = list(weights), list(weights.values())
 
     def ascent(
-        self, inference: InferenceModel, loss: Callable[[], Tensor], precision: str = "float32"
+        self, network: Network, loss: Callable[[Forward], Tensor], precision: str = "float32"
     ) -> list[Tensor]:
-        """Return nu of each layer, for the `loss` of `inference`, the network in evaluation mode."""
+        """Return nu of each layer, for the `loss` of `network`, which is in evaluation mode."""
         with torch.enable_grad():
-            leaves = inference.leaves(self.names, precision)
-            try:
-                gradients = torch.autograd.grad(loss(), leaves)
-            finally:
-                inference.release()
+            leaves = network.weights(self.names)
+            for leaf in leaves.values():
+                leaf.requires_grad_(True)
+            view = network.at(leaves)
+            value = loss(lambda x: view.logits(x, precision))
+            gradients = torch.autograd.grad(value, list(leaves.values()))
         with torch.no_grad():
-            gradients = inference.pull_back(self.names, list(gradients))
             norms = torch._foreach_norm(gradients)
             sizes = torch._foreach_norm(self.weights)
             torch._foreach_mul_(sizes, self.xi)

@@ -5,7 +5,7 @@ import torch
 from robust_flatness.attacks.pgd import PGD
 from robust_flatness.config import TrainingSpec
 from robust_flatness.data import Dataset
-from robust_flatness.models.inference import InferenceModel
+from robust_flatness.network import Network
 from robust_flatness.seeding import generator
 
 BATCH = 256
@@ -22,7 +22,7 @@ class HeldOut:
             for split, most in (("early_stopping", None), ("test", count))
         }
 
-    def evaluate(self, model: InferenceModel) -> dict[str, float]:
+    def evaluate(self, model: Network) -> dict[str, float]:
         """Return RLoss and RErr by PGD with the baseline's radius and steps, as columns of the history.
 
         Random starts are the same for all snapshots, and for all variants with the same images.

@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from robust_flatness import __version__
+from robust_flatness.architectures import build_model
+from robust_flatness.checkpoints import Metadata, save_checkpoint
 from robust_flatness.config import TrainJob
 from robust_flatness.data import Dataset
 from robust_flatness.data.augmentation import augment
-from robust_flatness.models import build_model
-from robust_flatness.models.checkpoint import Metadata, save_checkpoint
-from robust_flatness.models.inference import InferenceModel
+from robust_flatness.network import Network
 from robust_flatness.runtime.devices import with_precision_on
 from robust_flatness.runtime.graphs import Graphs
 from robust_flatness.runtime.provenance import source_digest
@@ -75,8 +75,8 @@ class Training:
         self.optimizer = make_optimizer(spec, self.parameters)
         self.attack = TrainingAttack(spec, self.objective)
         example = dataset.images("train", min(2, len(self.labels)), device)
-        self.inference = InferenceModel(self.network, example)
-        self.evaluator = InferenceModel(self.model, example)
+        self.inference = Network(self.network, example)
+        self.evaluator = Network(self.model, example)
         # the last batch of an epoch may be smaller than the others: two shapes
         self.graphs = Graphs(most=2)
         self.inference.graphs, self.evaluator.graphs = Graphs(most=2), Graphs(most=2)
@@ -161,14 +161,14 @@ class Training:
 
     def _gradient(self, batch: Batch) -> Tensor:
         """Set the gradients of the weights for one batch; return its loss, detached."""
-        self.inference.refresh(self.network)
-        x_adv, attacked = self.attack(self.inference, self._predict, batch, self.streams["attack"])
+        view = self.inference.at(self.network)
+        x_adv, attacked = self.attack(view, self._predict, batch, self.streams["attack"])
         batch = replace(batch, x_adv=x_adv)
         self.optimizer.zero_grad(set_to_none=True)
         if self.perturbation is None:
             loss, logits = self._plain_gradient(batch)
         else:
-            loss, logits = self._perturbed_gradient(batch)
+            loss, logits = self._perturbed_gradient(batch, view)
         with torch.no_grad():
             counted = batch.counted
             if self.spec.adversarial_fraction < 1:
@@ -200,7 +200,7 @@ class Training:
             parameter.grad = gradient
         return loss.clone(), logits
 
-    def _perturbed_gradient(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _perturbed_gradient(self, batch: Batch, view: Network) -> tuple[Tensor, Tensor]:
         """AT-AWP: set the gradient at w + nu, in training mode, each element clamped.
 
         As in the released code, a separate forward pass updates batch norm's running statistics at the
@@ -210,7 +210,7 @@ class Training:
             self.objective(self._forward, batch)
         seen = batch.for_attack()
         nu = self.perturbation.ascent(
-            self.inference, lambda: self.objective(self._evaluate, seen)[0], self.spec.precision
+            view, lambda forward: self.objective(forward, seen)[0], self.spec.precision
         )
         with self.perturbation.applied(nu), frozen_statistics(self.network):
             loss, logits = self.objective(self._forward, batch)
@@ -227,10 +227,6 @@ class Training:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
             logits = self.network(x.contiguous(memory_format=torch.channels_last))
         return logits.to(x.dtype)
-
-    def _evaluate(self, x: Tensor) -> Tensor:
-        """Return the logits in evaluation mode."""
-        return self.inference.logits(x, self.spec.precision)
 
     @torch.no_grad()
     def _predict(self, x: Tensor) -> Tensor:
@@ -256,8 +252,7 @@ class Training:
             precision=self.spec.precision,
         )
         save_checkpoint(path, model, metadata, durable=False)
-        self.evaluator.refresh(model)
-        return self.held_out.evaluate(self.evaluator)
+        return self.held_out.evaluate(self.evaluator.at(model))
 
     def _clean_batches(self, epoch: int) -> Iterator[Tensor]:
         """Yield the augmented clean batches of one epoch."""

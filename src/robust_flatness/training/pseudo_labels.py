@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from robust_flatness.architectures import build_model
 from robust_flatness.config import ModelSpec, TrainingSpec
 from robust_flatness.data import Dataset
 from robust_flatness.data.augmentation import augment
 from robust_flatness.errors import TrainingError
-from robust_flatness.models import build_model
 from robust_flatness.seeding import derive_seed, generator, stream_device
 from robust_flatness.training.batches import BatchPlan
 from robust_flatness.training.optimizers import make_optimizer

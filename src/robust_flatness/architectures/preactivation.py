@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from robust_flatness.models.layers import ACTIVATIONS, SafeConv2d, SpatialMean, Whitening
+from robust_flatness.architectures.layers import ACTIVATIONS, SafeConv2d, SpatialMean, Whitening
 
 
 class PreActivationBlock(nn.Module):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robust_flatness.models.convolution import UNSAFE_CHANNELS, safe_conv2d
+from robust_flatness.architectures.convolution import UNSAFE_CHANNELS, inside_transform, safe_conv2d
 
 ACTIVATIONS = {"relu": nn.ReLU, "mish": nn.Mish, "silu": nn.SiLU, "gelu": nn.GELU}
 
@@ -46,7 +46,7 @@ class SpatialMean(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.is_contiguous(memory_format=torch.channels_last):
+        if not inside_transform() and x.is_contiguous(memory_format=torch.channels_last):
             return x.permute(0, 2, 3, 1).flatten(1, 2).mean(dim=1)
         return x.mean(dim=(2, 3))
 

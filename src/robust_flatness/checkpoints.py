@@ -17,11 +17,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from robust_flatness.architectures import build_model
 from robust_flatness.config import ModelSpec, parse
-from robust_flatness.errors import FileError
+from robust_flatness.config.networks import NetworkSpec
+from robust_flatness.data import Dataset
+from robust_flatness.errors import ConfigError, FileError
 from robust_flatness.files import atomic_path, canonical_json
-from robust_flatness.models import build_model
-from robust_flatness.models.inference import InferenceModel
+from robust_flatness.loading import Normalized, load_model, load_network, load_weights, without_normalisation
+from robust_flatness.network import Network as Inference
 from robust_flatness.runtime.graphs import Graphs
 from robust_flatness.seeding import generator
 
@@ -51,16 +54,16 @@ class Metadata:
 
 
 @dataclass(frozen=True)
-class Network:
+class LoadedModel:
     """Any network in evaluation mode, as measures take it; `name` is its file's, e.g. `last`."""
 
     model: nn.Module
     name: str = ""
 
     @cached_property
-    def inference(self) -> InferenceModel:
+    def inference(self) -> Inference:
         """The network as attacks and measures compute it, made once for all of them."""
-        return InferenceModel(self.model)
+        return Inference(self.model)
 
     @cached_property
     def weights_sha256(self) -> str:
@@ -85,15 +88,15 @@ class Network:
 
 
 @dataclass(frozen=True)
-class Checkpoint(Network):
+class Checkpoint(LoadedModel):
     """A network of a checkpoint's file, and what that says of it."""
 
     metadata: Metadata = field(kw_only=True)
 
     @cached_property
-    def inference(self) -> InferenceModel:
+    def inference(self) -> Inference:
         """As of any network; on a GPU, attacks replay the kit's own as CUDA graphs."""
-        inference = InferenceModel(self.model)
+        inference = Inference(self.model)
         if LOADED not in self.metadata.model:
             inference.graphs = Graphs()
         return inference
@@ -183,31 +186,28 @@ def load_checkpoint(path: Path, device="cpu") -> Checkpoint:
     if metadata.sha256 != checksum(tensors, metadata):
         raise FileError(f"{path}: the checksum does not match, the file is damaged; train it again")
     if spec is None:
-        from robust_flatness.models.loading import load_model
-
         normalised = {"mean": metadata.mean, "std": metadata.std} if metadata.mean else {}
         model = load_model(metadata.model[LOADED], path, **normalised)
     else:
         model = build_model(spec, metadata.classes, metadata.mean, metadata.std)
-        load_weights(model, tensors, path)
+        try:
+            load_weights(model, tensors, path)
+        except ConfigError as error:
+            raise FileError(str(error)) from None
     return Checkpoint(model.eval().to(device), Path(path).stem, metadata=metadata)
 
 
-def load_weights(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    """Load `tensors` into `model`.
+def import_network(spec: NetworkSpec, dataset: Dataset, path: Path, name: str, seed: int) -> None:
+    """Write a network of an experiment's `models`, called `name` in tables, as a checkpoint.
 
     Raises
     ------
-    FileError
-        If names or shapes differ: the checkpoint belongs to another architecture.
+    ConfigError
+        If it cannot be loaded, or does not fit the data.
     """
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if expected != found:
-        names = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
-        name = names[0]
-        raise FileError(
-            f"{path}: belongs to another architecture: {len(names)} tensors differ, first {name!r} "
-            f"(expected {expected.get(name, 'none')}, found {found.get(name, 'none')})"
-        )
-    model.load_state_dict(tensors)
+    network = load_network(spec, name, dataset.images("test", 2), dataset.classes)
+    mean, std = (), ()
+    if isinstance(network, Normalized):
+        mean, std = (tuple(part.flatten().tolist()) for part in (network.mean, network.std))
+    metadata = Metadata({LOADED: spec.model}, dataset.classes, mean, std, name, seed, epoch=None)
+    save_checkpoint(path, without_normalisation(network), metadata)

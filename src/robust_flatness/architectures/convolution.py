@@ -1,4 +1,4 @@
-"""Convolutions of few channels: a fast gradient with respect to images, a safe one to weights."""
+"""Convolutions with few input channels: a fast gradient with respect to images, a safe one to weights."""
 
 from collections.abc import Sequence
 
@@ -14,13 +14,9 @@ FEW_CHANNELS = 4
 UNSAFE_CHANNELS = 16
 
 
-def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride, padding, dilation, groups) -> Tensor:
-    """`F.conv2d` in the dtype of the weight, with gradients that are right for few channels."""
-    return safe_conv2d(x.to(weight.dtype), weight, bias, stride, padding, dilation, groups)
-
-
 def safe_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride, padding, dilation, groups) -> Tensor:
-    """`F.conv2d`; strided 1x1 convolutions of few channels as one of stride 1 on the pixels they see."""
+    """`F.conv2d`, where a strided 1x1 convolution of few channels is computed with stride 1 on the pixels it
+    reads."""
     pointwise = weight.shape[2:] == (1, 1) and padding in ((0, 0), "valid")
     if pointwise and weight.shape[1] < UNSAFE_CHANNELS and stride != (1, 1):
         x, stride = x[:, :, :: stride[0], :: stride[1]], (1, 1)
@@ -30,18 +26,20 @@ def safe_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride, padding,
 def image_conv2d(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int], padding: tuple[int, int]
 ) -> Tensor:
-    """`conv2d` with dilation and groups 1, for inputs of few channels.
+    """`F.conv2d` for inputs with few channels, with a fast gradient with respect to them.
 
-    On the CPU, the gradient with respect to the input is a convolution with as many output
-    channels as the input has, and reaches a small part of the usual speed when these are 1 or 3.
-    Pointwise ones stay with `conv2d`, which keeps to what is safe for them.
+    On the CPU that gradient is a convolution with as many output channels as the input has, which is slow
+    when these are 1 or 3.
     """
-    if x.device.type != "cpu" or weight.shape[2:] == (1, 1):
-        return conv2d(x, weight, bias, stride, padding, (1, 1), 1)
-    if torch.is_autocast_enabled("cpu"):  # which does not see into the function below
-        weight = weight.to(torch.get_autocast_dtype("cpu"))
-        bias = bias if bias is None else bias.to(weight.dtype)
-    return _ImageConvolution.apply(x.to(weight.dtype), weight, bias, stride, padding)
+    if x.device.type != "cpu" or weight.shape[2:] == (1, 1) or inside_transform():
+        return safe_conv2d(x, weight, bias, stride, padding, (1, 1), 1)
+    return _ImageConvolution.apply(x, weight, bias, stride, padding)
+
+
+def inside_transform() -> bool:
+    """Whether a transform of torch.func (vmap, grad, ...) is active: custom gradients, hooks and queries of
+    the memory format are not available there."""
+    return torch._C._are_functorch_transforms_active()
 
 
 class _ImageConvolution(torch.autograd.Function):
@@ -72,10 +70,10 @@ class _ImageConvolution(torch.autograd.Function):
 def _input_gradient(
     gradient: Tensor, weight: Tensor, size: Sequence[int], stride: tuple[int, int], padding: tuple[int, int]
 ) -> Tensor:
-    """The gradient [n, C, *size] from that of the output, [n, O, H', W'].
+    """Compute the gradient [n, C, *size] from that of the output, [n, O, H', W'].
 
-    One matrix product gives what each output position sends through each weight,
-    [C, kh, kw, n, H', W'], and kh * kw shifted additions collect it.
+    One matrix product gives the contribution of each output position through each weight,
+    [kh, kw, C, n, H', W']; kh * kw shifted additions sum them.
     """
     n, outputs, height, width = gradient.shape
     _, channels, kh, kw = weight.shape
@@ -93,7 +91,40 @@ def _input_gradient(
     return inner.transpose(0, 1).to(gradient.dtype)
 
 
-def channels_last_strides(shape: Sequence[int]) -> tuple[int, int, int, int]:
-    """Strides of a channels-last tensor of four dimensions."""
-    _, channels, height, width = shape
-    return channels * height * width, 1, channels * width, channels
+def channels_last(weight: Tensor) -> Tensor:
+    """Return `weight` [O, C, H, W] with channels-last strides, copied only where they differ.
+
+    Strides are compared as numbers: those of weights with one input channel or of size 1 x 1 are valid for
+    both layouts, and `contiguous(memory_format=torch.channels_last)` would leave the slow one.
+    """
+    _, channels, height, width = weight.shape
+    if weight.stride() == (channels * height * width, 1, channels * width, channels):
+        return weight
+    return weight.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format).permute(0, 3, 1, 2)
+
+
+#: Backward operations (means over pixels, flattenings) that return gradients in contiguous layout whatever
+#: that of their inputs; the following operation, such as a ReLU, is then up to fifty times as slow.
+CONTIGUOUS_BACKWARD = ("MeanBackward1", "ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0")
+
+
+def keep_channels_last(output: Tensor) -> None:
+    """Register hooks by which gradients between `output` and the last convolutions are channels-last.
+
+    Values do not change.
+    """
+    nodes, seen = [output.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen or node.name() == "ConvolutionBackward0":
+            continue
+        seen.add(node)
+        if node.name() in CONTIGUOUS_BACKWARD and len(node._saved_self_sym_sizes) == 4:
+            node.register_hook(_to_channels_last)
+        nodes += [following for following, _ in node.next_functions]
+
+
+def _to_channels_last(gradients: tuple[Tensor | None, ...], _) -> tuple[Tensor | None, ...]:
+    return tuple(
+        g if g is None or g.ndim != 4 else g.contiguous(memory_format=torch.channels_last) for g in gradients
+    )

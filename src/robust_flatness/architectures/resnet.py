@@ -5,7 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from robust_flatness.models.layers import ACTIVATIONS, CenteredBatchNorm2d, SafeConv2d, SpatialMean, Whitening
+from robust_flatness.architectures.layers import (
+    ACTIVATIONS,
+    CenteredBatchNorm2d,
+    SafeConv2d,
+    SpatialMean,
+    Whitening,
+)
 
 
 class BasicBlock(nn.Module):

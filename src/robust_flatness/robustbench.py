@@ -1,18 +1,15 @@
 """Checkpoints in RobustBench's form (Croce et al. 2021): weights, and a JSON of what is claimed of them."""
 
-import importlib.util
 import io
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 
+from robust_flatness.checkpoints import LOADED, load_checkpoint
 from robust_flatness.errors import FileError
 from robust_flatness.files import atomic_path, write_text
-from robust_flatness.models.checkpoint import LOADED, load_checkpoint
 
 #: The fields of a RobustBench entry, in its order.
 FIELDS = (
@@ -20,41 +17,6 @@ FIELDS = (
     "architecture", "eps", "clean_acc", "reported", "autoattack_acc", "footnote",
 )  # fmt: skip
 THREAT_MODEL = "Linf"
-
-
-def import_robustbench() -> ModuleType:
-    """The package `robustbench`.
-
-    Its release 1.1.1 depends on pyautoattack, but imports `autoattack` and calls it as that original; where
-    that is not installed, pyautoattack stands in.
-
-    Raises
-    ------
-    ImportError
-        If it, or something that it needs, is not installed.
-    """
-    if "autoattack" not in sys.modules and not importlib.util.find_spec("autoattack"):
-        _stand_in_for_autoattack()
-    return importlib.import_module("robustbench")
-
-
-def _stand_in_for_autoattack() -> None:
-    import pyautoattack
-    import pyautoattack.state
-
-    class AutoAttack(pyautoattack.AutoAttack):
-        """pyautoattack, called as the original."""
-
-        def __init__(self, model, norm, eps, version, device, log_path=None):
-            super().__init__(model, norm=norm, eps=eps, version=version, device=device)
-
-        def run_standard_evaluation(self, x, y, bs=250, state_path=None):
-            found = super().run_standard_evaluation(x, y, batch_size=bs, state_path=state_path)
-            return found[0] if isinstance(found, tuple) else found
-
-    module = ModuleType("autoattack")
-    module.AutoAttack = AutoAttack
-    sys.modules["autoattack"], sys.modules["autoattack.state"] = module, pyautoattack.state
 
 
 def export_checkpoint(
