@@ -315,8 +315,8 @@ def test_images_are_kept_in_bytes(dataset, make_job):
     [
         (None, "needs pseudo-labels"),
         (np.zeros(5, dtype=np.int64), "12 unlabelled images"),
-        (np.full(12, 3), "allowed are 0 to 2"),
-        (np.zeros(12), "integer label"),
+        (np.full(12, 3), "integer from 0 to 2"),
+        (np.zeros(12), "integer from"),
     ],
 )
 def test_bad_pseudo_labels(labels, message, dataset, make_job):
