@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from robust_flatness.attacks import PGD
+from robust_flatness.checkpoints import load_checkpoint
 from robust_flatness.config import ConfigError, load_variants
 from robust_flatness.data import Dataset
 from robust_flatness.errors import TrainingError
-from robust_flatness.models.checkpoint import load_checkpoint
 from robust_flatness.run.train import train
 from robust_flatness.seeding import generator
 from robust_flatness.training.history import write_history
@@ -162,9 +162,9 @@ def test_weights_are_clipped_after_every_step(bound, dataset, make_job):
     largest = []
     attack = run.attack
 
-    def watched(inference, predict, batch, stream):
+    def watched(network, predict, batch, stream):
         largest.append(max(p.abs().max().item() for p in run.network.parameters()))
-        return attack(inference, predict, batch, stream)
+        return attack(network, predict, batch, stream)
 
     run.attack = watched
     run.epoch(0)
@@ -315,8 +315,8 @@ def test_images_are_kept_in_bytes(dataset, make_job):
     [
         (None, "needs pseudo-labels"),
         (np.zeros(5, dtype=np.int64), "12 unlabelled images"),
-        (np.full(12, 3), "allowed are 0 to 2"),
-        (np.zeros(12), "integer label"),
+        (np.full(12, 3), "integer from 0 to 2"),
+        (np.zeros(12), "integer from"),
     ],
 )
 def test_bad_pseudo_labels(labels, message, dataset, make_job):

@@ -105,8 +105,8 @@ def run_autoattack(
     if file is not None:
         with contextlib.suppress(FileError):  # damaged, or of another call: from the beginning
             if state := file.load():
-                robust, x_adv = (state.tensors[name].to(x.device) for name in ("robust", "x_adv"))
-                done = state.notes["done"]
+                robust, x_adv = state["robust"].to(x.device), state["x_adv"].to(x.device)
+                done = state["done"]
     _warn_of_dynamic(net, x)
     for index, name in enumerate(told(spec.attacks, "attack")):
         if index < done:
@@ -130,7 +130,7 @@ def run_autoattack(
         if name == "square" and index > 1:
             _warn_of_square(before - robust.double().mean().item())
         if file is not None:
-            file.save({"robust": robust, "x_adv": x_adv}, {"done": index + 1})
+            file.save({"robust": robust, "x_adv": x_adv, "done": index + 1})
     with torch.no_grad():
         loss = torch.cat([cross_entropy(net(x_adv[part]), y[part]) for part in batches(len(x), batch_size)])
     return AutoAttackResult(~robust, loss, x_adv, spec.description)

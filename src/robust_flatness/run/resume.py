@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-from torch import Tensor
 
+from robust_flatness.checkpoints import load_checkpoint
 from robust_flatness.errors import FileError
 from robust_flatness.files import atomic_path, canonical_json, write_text
-from robust_flatness.checkpoints import load_checkpoint
-from robust_flatness.runtime.state import State, StateFile, differing, digest, fingerprint
+from robust_flatness.runtime.state import StateFile, differing, digest, fingerprint
 from robust_flatness.training.history import best_epoch
 
 #: Error numbers of flock(2) on file systems that do not implement it.
@@ -100,27 +99,27 @@ class TrainingStore:
     def needed(self, rows: list[dict[str, Any]]) -> list[int]:
         """Return the epochs of the snapshots to keep, given the history's rows so far."""
         taken = [epoch for epoch in self.epochs if epoch < len(rows)]
-        return taken if self.all_snapshots else sorted({best_epoch(rows), taken[-1]})
+        return taken if self.all_snapshots or not taken else sorted({best_epoch(rows), taken[-1]})
 
-    def load(self) -> State | None:
-        """Return the state to continue from, with the history as `notes["rows"]`, or None to start anew."""
+    def load(self) -> dict[str, Any]:
+        """Return the state to resume from; without one, that of no epochs: `{"rows": []}`."""
         for path in self.folder.rglob(".*.tmp"):
             path.unlink()
         try:
-            state = self.state.load()
-            for epoch in self.needed(state.notes["rows"]) if state else ():
+            state = self.state.load() or {"rows": []}
+            for epoch in self.needed(state["rows"]):
                 load_checkpoint(self.snapshot(epoch))
+            return state
         except FileError as problem:
             self.report(f"{self.state.path}: {problem}; the training starts from the beginning")
             self.state.path.unlink()  # first, so that no state is left without its snapshots
             shutil.rmtree(self.snapshots, ignore_errors=True)
-            return None
-        return state
+            return {"rows": []}
 
-    def save(self, tensors: Mapping[str, Tensor], rows: list[dict[str, Any]]) -> None:
-        """Replace the state, and remove the snapshots that are no longer needed."""
-        self.state.save(tensors, {"rows": rows})
-        _remove_others(self.snapshots, {self.snapshot(epoch).name for epoch in self.needed(rows)})
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Replace the state, whose `rows` are the history, and remove snapshots that are no longer needed."""
+        self.state.save(state)
+        _remove_others(self.snapshots, {self.snapshot(epoch).name for epoch in self.needed(state["rows"])})
 
     def publish(self, rows: list[dict[str, Any]]) -> None:
         """Write `checkpoints/{best,last,epoch-NNN}.safetensors`; reduce the state to the history."""
@@ -131,7 +130,7 @@ class TrainingStore:
         for name, epoch in files.items():
             _link(self.snapshot(epoch), target / name)
         _remove_others(target, files)
-        self.save({}, rows)
+        self.save({"rows": rows})
 
 
 def _remove_others(folder: Path, names: Collection[str]) -> None:

@@ -80,12 +80,12 @@ def _train(
 ) -> list[dict[str, Any]]:
     """Train from the stored state up to epoch `until` (None: all); return the rows of the history."""
     epochs, state = run.spec.epochs, store.load()
-    rows = state.notes["rows"] if state else []
+    rows = state["rows"]
     if len(rows) == epochs:
         store.report(f"{store.directory}: already trained; the files are written from its snapshots")
         return rows
-    if state:
-        run.restore(state.tensors)
+    if rows:
+        run.restore(state)
         store.report(f"{store.directory}: resumed after epoch {len(rows) - 1}")
     for epoch in range(len(rows), min(epochs, until or epochs)):
         row = run.epoch(epoch)
@@ -103,7 +103,7 @@ def _train(
         if epoch in store.epochs:
             row |= run.snapshot(epoch, store.snapshot(epoch))
         rows.append(row)
-        store.save(run.state(), rows)
+        store.save({**run.state(), "rows": rows})
         if progress:
             progress(epoch + 1, epochs, row)
     return rows

@@ -15,7 +15,7 @@ PACKAGE = Path(robust_flatness.__file__).parent
 
 @functools.cache
 def git_commit() -> str | None:
-    """Return the commit of the package's repository, with "-dirty" if files changed; None if there is none."""
+    """Return the commit of the package's repository, with "-dirty" if files changed, or None."""
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],

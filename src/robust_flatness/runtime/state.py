@@ -1,20 +1,15 @@
-"""A state file: tensors and JSON values with a checksum and a fingerprint."""
+"""A state file: tensors and other values with a checksum and a fingerprint."""
 
 import hashlib
-import json
+import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from safetensors.torch import load, save
-from torch import Tensor
 
 from robust_flatness.errors import FileError
 from robust_flatness.files import atomic_path, canonical_json
-
-DIGEST = 64
-NOTES = "notes"
 
 
 def digest(value: Any) -> str:
@@ -32,30 +27,21 @@ def differing(stored: Mapping[str, str], current: Mapping[str, str]) -> str:
     return ", ".join(name for name in current if stored.get(name) != current[name])
 
 
-class State(NamedTuple):
-    """Tensors by name, and everything else as JSON values."""
-
-    tensors: dict[str, Tensor]
-    notes: dict[str, Any]
-
-
 class StateFile:
-    """The state at `path`: SHA-256 of the rest, then safetensors. `components` as in `fingerprint`."""
+    """The state at `path`: a file of `torch.save` after its SHA-256. `components` as in `fingerprint`."""
 
     def __init__(self, path: Path, components: Mapping[str, Any]):
         self.path, self.fingerprint = Path(path), fingerprint(components)
 
-    def save(self, tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> None:
-        """Replace the state atomically."""
-        notes = {**notes, "fingerprint": self.fingerprint}
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        tensors[NOTES] = torch.frombuffer(bytearray(json.dumps(notes).encode()), dtype=torch.uint8)
-        payload = save(tensors)
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Replace the state atomically. Values are tensors, numbers, text, and lists and dicts of them."""
+        buffer = io.BytesIO()
+        torch.save({**state, "fingerprint": self.fingerprint}, buffer)
         with atomic_path(self.path, durable=False) as temporary:
-            temporary.write_bytes(hashlib.sha256(payload).hexdigest().encode() + payload)
+            temporary.write_bytes(hashlib.sha256(buffer.getvalue()).digest() + buffer.getvalue())
 
-    def load(self) -> State | None:
-        """Return the state, or None if there is none.
+    def load(self) -> dict[str, Any] | None:
+        """Return the state, with tensors on the CPU, or None if there is none.
 
         Raises
         ------
@@ -66,11 +52,10 @@ class StateFile:
             data = self.path.read_bytes()
         except FileNotFoundError:
             return None
-        if hashlib.sha256(data[DIGEST:]).hexdigest().encode() != data[:DIGEST]:
-            raise FileError("damaged (the checksum does not match)")
-        tensors = load(data[DIGEST:])
-        notes = json.loads(tensors.pop(NOTES).numpy().tobytes())
-        stored = notes.pop("fingerprint")
-        if changed := differing(stored if isinstance(stored, dict) else {}, self.fingerprint):
+        checksum, payload = data[:32], data[32:]
+        if hashlib.sha256(payload).digest() != checksum:
+            raise FileError("damaged, or written by another version")
+        state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        if changed := differing(state.pop("fingerprint"), self.fingerprint):
             raise FileError(f"written with other {changed}")
-        return State(tensors, notes)
+        return state

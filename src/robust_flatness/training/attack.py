@@ -30,14 +30,14 @@ class TrainingAttack:
         self.pgd = PGD(spec.epsilon, spec.step_size, spec.steps, precision=spec.precision)
 
     def __call__(
-        self, inference: Network, predict: Forward, batch: Batch, generator: torch.Generator
+        self, network: Network, predict: Forward, batch: Batch, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """Return adversarial examples [n, C, H, W], and whether each was attacked, [n] bool.
 
-        `inference` is the network in evaluation mode, `predict` gives logits in training mode.
+        `network` is the network in evaluation mode, `predict` gives logits in training mode.
         """
         spec, x = self.spec, batch.x
-        target, loss = self.objective.attack_goal(inference, batch)
+        target, loss = self.objective.attack_goal(network, batch)
         attacked = torch.ones(len(x), dtype=torch.bool, device=x.device)
         if spec.attack_predicted_label or not spec.attack_incorrect:
             predicted = predict(x).argmax(1)
@@ -52,23 +52,21 @@ class TrainingAttack:
             attacked = torch.zeros_like(attacked).index_fill_(0, chosen, True) & attacked
             x_adv = x.clone()
             if len(chosen):
-                x_adv[chosen] = self._search(inference, x[chosen], target[chosen], generator, loss)
+                x_adv[chosen] = self._search(network, x[chosen], target[chosen], generator, loss)
         else:
-            x_adv = self._search(inference, x, target, generator, loss)
+            x_adv = self._search(network, x, target, generator, loss)
         if not spec.attack_incorrect:
             x_adv = torch.where(attacked[:, None, None, None], x_adv, x)
         return x_adv, attacked
 
-    def _search(self, inference: Network, x: Tensor, target: Tensor, generator, loss) -> Tensor:
+    def _search(self, network: Network, x: Tensor, target: Tensor, generator, loss) -> Tensor:
         if self.spec.stop_after_flip is not None:
-            return pgd_tau(inference, x, target, self.pgd, self.spec.stop_after_flip, generator)
+            return pgd_tau(network, x, target, self.pgd, self.spec.stop_after_flip, generator)
         start = random_start(x, self.spec.epsilon, generator)
-        return self.pgd.search(inference, x, target, start, loss).x_adv
+        return self.pgd.search(network, x, target, start, loss).x_adv
 
 
-def pgd_tau(
-    inference: Network, x: Tensor, y: Tensor, pgd: PGD, tau: int, generator: torch.Generator
-) -> Tensor:
+def pgd_tau(network: Network, x: Tensor, y: Tensor, pgd: PGD, tau: int, generator: torch.Generator) -> Tensor:
     """Return adversarial examples of PGD that stops `tau` iterations after an example's label flips.
 
     The result is the iterate `tau` steps after the first misclassified one (the random start included), or
@@ -78,7 +76,7 @@ def pgd_tau(
     left = torch.full_like(y, tau)
     flipped = torch.zeros_like(y, dtype=torch.bool)
     for _ in range(pgd.steps):
-        logits, _, signs = pgd.gradient_signs(inference, x_adv, y, cross_entropy)
+        logits, _, signs = pgd.gradient_signs(network, x_adv, y, cross_entropy)
         flipped |= logits.argmax(1) != y
         moving = ~flipped | (left > 0)
         left -= (flipped & moving).to(left.dtype)

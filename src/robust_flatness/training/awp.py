@@ -23,14 +23,14 @@ class WeightPerturbation:
         self.names, self.weights = list(weights), list(weights.values())
 
     def ascent(
-        self, inference: Network, loss: Callable[[Forward], Tensor], precision: str = "float32"
+        self, network: Network, loss: Callable[[Forward], Tensor], precision: str = "float32"
     ) -> list[Tensor]:
-        """Return nu of each layer, for the `loss` of `inference`, the network in evaluation mode."""
+        """Return nu of each layer, for the `loss` of `network`, which is in evaluation mode."""
         with torch.enable_grad():
-            leaves = inference.weights(self.names)
+            leaves = network.weights(self.names)
             for leaf in leaves.values():
                 leaf.requires_grad_(True)
-            view = inference.at(leaves)
+            view = network.at(leaves)
             value = loss(lambda x: view.logits(x, precision))
             gradients = torch.autograd.grad(value, list(leaves.values()))
         with torch.no_grad():

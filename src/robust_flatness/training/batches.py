@@ -95,15 +95,11 @@ def unlabeled_pool(dataset: Dataset, spec: TrainingSpec, device: str, pseudo_lab
             "make them with `robust-flatness pseudo-label`"
         )
     labels, size = torch.as_tensor(pseudo_labels).to(device), dataset.size("unlabeled")
-    if labels.shape != (size,) or size == 0 or labels.is_floating_point():
+    valid = labels.shape == (size,) and size > 0 and not labels.is_floating_point()
+    if not (valid and 0 <= labels.min() <= labels.max() < dataset.classes):
         raise ConfigError(
-            f"pseudo_labels: {labels.dtype} of shape {tuple(labels.shape)}; expected an integer label for "
-            f"each of the {size} unlabelled images"
-        )
-    if labels.min() < 0 or labels.max() >= dataset.classes:
-        raise ConfigError(
-            f"pseudo_labels: from {int(labels.min())} to {int(labels.max())}; "
-            f"allowed are 0 to {dataset.classes - 1}"
+            f"pseudo_labels: {labels.dtype} of shape {tuple(labels.shape)}; expected an integer from 0 to "
+            f"{dataset.classes - 1} for each of the {size} unlabelled images"
         )
     return dataset.pixels("unlabeled", device=device), labels.long()
 

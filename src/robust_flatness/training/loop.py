@@ -27,13 +27,7 @@ from robust_flatness.training.awp import WeightPerturbation
 from robust_flatness.training.batches import BatchPlan, noisy_labels, unlabeled_pool
 from robust_flatness.training.held_out import HeldOut
 from robust_flatness.training.objectives import Batch, make_objective
-from robust_flatness.training.optimizers import (
-    averaged_weights,
-    clip_weights,
-    make_optimizer,
-    optimizer_tensors,
-    restore_optimizer,
-)
+from robust_flatness.training.optimizers import averaged_weights, clip_weights, make_optimizer
 from robust_flatness.training.schedules import Schedule
 from robust_flatness.training.statistics import frozen_statistics, recompute_statistics
 
@@ -61,17 +55,16 @@ class Training:
         self.schedule = Schedule(spec, self.plan.updates)
         self.held_out = HeldOut(dataset, spec, job.seed, device)
 
-        model = build_model(job.model, self.classes, self.mean, self.std, self._stream("initialisation"))
-        self.model = model.to(self.device)
+        stream = generator(job.seed, "initialisation")
+        self.model = build_model(job.model, self.classes, self.mean, self.std, stream).to(self.device)
         self.objective = make_objective(spec)
-        self.network = self.objective.network(self.model, self._stream("second head"))
+        self.network = self.objective.network(self.model, generator(job.seed, "second head"))
         self.network = self.network.to(self.device, memory_format=torch.channels_last).train()
         self.parameters = list(self.network.parameters())
         if spec.weight_clipping is not None:
             clip_weights(self.parameters, spec.weight_clipping)
-        self.average = None
-        if spec.weight_averaging is not None:
-            self.average = averaged_weights(self.model, spec.weight_averaging)
+        decay = spec.weight_averaging
+        self.average = None if decay is None else averaged_weights(self.model, decay)
         self.optimizer = make_optimizer(spec, self.parameters)
         self.attack = TrainingAttack(spec, self.objective)
         example = dataset.images("train", min(2, len(self.labels)), device)
@@ -83,9 +76,6 @@ class Training:
         self.perturbation = None
         if spec.weight_perturbation:
             self.perturbation = WeightPerturbation(self.network, spec.weight_perturbation)
-
-    def _stream(self, *names: str | int) -> torch.Generator:
-        return generator(self.job.seed, *names)
 
     def epoch(self, epoch: int) -> dict[str, Any]:
         """Train for one epoch; return its row of the history, without the columns of snapshots."""
@@ -125,8 +115,7 @@ class Training:
     @contextlib.contextmanager
     def _dropout(self, *names: str | int) -> Iterator[None]:
         """Seed torch's global generator, which dropout draws from; restore it afterwards."""
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(derive_seed(self.job.seed, *names))
             yield
 
@@ -161,14 +150,14 @@ class Training:
 
     def _gradient(self, batch: Batch) -> Tensor:
         """Set the gradients of the weights for one batch; return its loss, detached."""
-        self.view = self.inference.at(self.network)
-        x_adv, attacked = self.attack(self.view, self._predict, batch, self.streams["attack"])
+        view = self.inference.at(self.network)
+        x_adv, attacked = self.attack(view, self._predict, batch, self.streams["attack"])
         batch = replace(batch, x_adv=x_adv)
         self.optimizer.zero_grad(set_to_none=True)
         if self.perturbation is None:
             loss, logits = self._plain_gradient(batch)
         else:
-            loss, logits = self._perturbed_gradient(batch)
+            loss, logits = self._perturbed_gradient(batch, view)
         with torch.no_grad():
             counted = batch.counted
             if self.spec.adversarial_fraction < 1:
@@ -176,11 +165,8 @@ class Training:
             # labels of rotated examples are out of range; those examples are not counted
             labels = batch.y.clamp(max=self.classes - 1)
             losses = F.cross_entropy(logits, labels, reduction="none")
-            errors = logits.argmax(1) != labels
-            rows = torch.stack(
-                [counted.to(losses.dtype), losses * counted, (errors & counted).to(losses.dtype)]
-            )
-            self.sums[2:] += rows.sum(1)
+            errors = (logits.argmax(1) != labels).to(losses.dtype)
+            self.sums[2:] += (torch.stack([torch.ones_like(losses), losses, errors]) * counted).sum(1)
         return loss.detach()
 
     def _plain_gradient(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -200,7 +186,7 @@ class Training:
             parameter.grad = gradient
         return loss.clone(), logits
 
-    def _perturbed_gradient(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _perturbed_gradient(self, batch: Batch, view: Network) -> tuple[Tensor, Tensor]:
         """AT-AWP: set the gradient at w + nu, in training mode, each element clamped.
 
         As in the released code, a separate forward pass updates batch norm's running statistics at the
@@ -210,7 +196,7 @@ class Training:
             self.objective(self._forward, batch)
         seen = batch.for_attack()
         nu = self.perturbation.ascent(
-            self.view, lambda evaluate: self.objective(evaluate, seen)[0], self.spec.precision
+            view, lambda forward: self.objective(forward, seen)[0], self.spec.precision
         )
         with self.perturbation.applied(nu), frozen_statistics(self.network):
             loss, logits = self.objective(self._forward, batch)
@@ -240,17 +226,11 @@ class Training:
             model = self.average.module
             with self._dropout("statistics dropout", epoch):
                 recompute_statistics(model, self._clean_batches(epoch))
+        job, spec = self.job, self.spec
         metadata = Metadata(
-            model=self.job.model.model_dump(),
-            classes=self.classes,
-            mean=self.mean,
-            std=self.std,
-            variant=self.job.variant,
-            seed=self.job.seed,
-            epoch=epoch,
-            weight_bound=self.spec.weight_clipping,
-            precision=self.spec.precision,
-        )
+            job.model.model_dump(), self.classes, self.mean, self.std, job.variant, job.seed, epoch,
+            weight_bound=spec.weight_clipping, precision=spec.precision,
+        )  # fmt: skip
         save_checkpoint(path, model, metadata, durable=False)
         return self.held_out.evaluate(self.evaluator.at(model))
 
@@ -276,20 +256,14 @@ class Training:
         tensors = [t for t in self.network.state_dict().values() if t.is_floating_point()]
         return bool(torch.stack([t.isfinite().all() for t in tensors]).all())
 
-    def state(self) -> dict[str, Tensor]:
-        """Return the tensors from which `restore` resumes, bit for bit."""
-        parts = {"network": self.network.state_dict(), "optimizer": optimizer_tensors(self.optimizer)}
-        if self.average is not None:
-            parts["average"] = self.average.state_dict()
-        return {f"{part}/{name}": t for part, tensors in parts.items() for name, t in tensors.items()}
+    def state(self) -> dict[str, Any]:
+        """Return the state dictionaries from which `restore` resumes, bit for bit."""
+        state = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return state | ({} if self.average is None else {"average": self.average.state_dict()})
 
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+    def restore(self, state: Mapping[str, Any]) -> None:
         """Resume from what `state` returned."""
-        parts: dict[str, dict[str, Tensor]] = {"network": {}, "optimizer": {}, "average": {}}
-        for name, tensor in tensors.items():
-            part, rest = name.split("/", 1)
-            parts[part][rest] = tensor.to(self.device)
-        self.network.load_state_dict(parts["network"])
-        restore_optimizer(self.optimizer, parts["optimizer"])
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
-            self.average.load_state_dict(parts["average"])
+            self.average.load_state_dict(state["average"])

@@ -1,6 +1,6 @@
 """Optimisers of the weights, and what follows each of their steps: clipping and averaging."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -43,26 +43,6 @@ MAKERS: dict[str, Callable[[TrainingSpec, list[Tensor]], Optimizer]] = {
 def make_optimizer(spec: TrainingSpec, parameters: Iterable[Tensor]) -> Optimizer:
     """Return the optimiser of a training; weight decay applies to every tensor."""
     return MAKERS[spec.optimizer](spec, list(parameters))
-
-
-def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
-    """Return the optimiser's state tensors by "<index of the parameter>.<name>"."""
-    state = optimizer.state_dict()["state"]
-    return {f"{i}.{key}": tensor for i, tensors in state.items() for key, tensor in tensors.items()}
-
-
-def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Set the optimiser's state to what `optimizer_tensors` returned."""
-    parameters = optimizer.param_groups[0]["params"]
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        number, key = name.split(".", 1)
-        parameter = parameters[int(number)]
-        if tensor.shape == parameter.shape:  # in the parameter's memory layout
-            tensor = torch.empty_like(parameter, requires_grad=False).copy_(tensor)
-        state.setdefault(int(number), {})[key] = tensor
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
 @torch.no_grad()
