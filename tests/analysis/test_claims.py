@@ -101,7 +101,8 @@ def changed_claims(tmp_path):
     [
         ({"decide": False}, "unknown field, did you mean 'decides'?; allowed are decides, talk"),
         ({"sign": "up"}, "flat-is-robust.tests.0.correlation.sign"),
-        ({"remove": "sign"}, "flat-is-robust.tests.0.correlation.sign: Field required"),
+        ({"remove": "measure"}, "flat-is-robust.tests.0.correlation.measure: Field required"),
+        ({"remove": "sign"}, "name one of sign and within"),
         ({"kind": "corelation"}, "does not match any of the expected tags"),
         ({"families": []}, "flat-is-robust.tests.0.correlation.families"),
     ],

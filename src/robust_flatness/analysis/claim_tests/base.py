@@ -1,20 +1,18 @@
-"""What the tests of claims share: their common fields, the result, and how a result is judged."""
+"""Common parts of the tests of claims: fields, results, and how a result is judged."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from robust_flatness.analysis.resampling import UNKNOWN, Interval, bca_interval, p_value, signs, wider
+from robust_flatness.analysis.evidence import Evidence
+from robust_flatness.analysis.resampling import UNKNOWN, Interval, bca_interval, bootstrap, sign_flip_p
 from robust_flatness.config import Count, Real, Spec
 from robust_flatness.tables import aggregate, schema
-
-if TYPE_CHECKING:
-    from robust_flatness.analysis.evidence import Evidence
 
 HOLDS, FAILS, UNTESTABLE = "holds", "does not hold", "not testable"
 
@@ -27,7 +25,7 @@ Linear = Literal["pearson", "spearman"]
 
 
 class Minimum(Spec):
-    """The least numbers that a test needs."""
+    """Smallest sample sizes of the tests."""
 
     variants: Count
     snapshots: Count
@@ -35,7 +33,7 @@ class Minimum(Spec):
 
 
 class Rules(Spec):
-    """What all tests share: significance, level of intervals, resamples, least numbers."""
+    """Settings of all tests: significance, level of intervals, resamples, smallest samples."""
 
     significance: Annotated[Real, Field(gt=0, lt=1)]
     level: Annotated[Real, Field(gt=0, lt=1)]
@@ -51,7 +49,7 @@ class Rules(Spec):
 class Finding:
     """The result of one test on one experiment."""
 
-    statistic: str
+    statistic: str = ""
     value: float = math.nan
     interval: Interval = UNKNOWN
     over: str = ""
@@ -61,29 +59,42 @@ class Finding:
     note: str = ""
 
 
+class NotMeasuredError(Exception):
+    """What a test lacks; becomes the note of a finding that is not testable."""
+
+
 class Test(Spec):
     """One test of a claim.
 
-    `decides: false` shows it beside the claim, without a say in the verdict; `talk` is the value that
+    `decides: false` shows it beside the claim without a say in the verdict; `talk` is the value that
     the talk or paper prints.
     """
 
     decides: bool = True
     talk: Real | None = None
 
-    #: Whether the test is over variants, so that those left out are to be named.
+    #: Whether the test is over variants, so that those left out are named.
     over_variants: ClassVar[bool] = False
 
-    def judge(self, evidence: "Evidence", rules: Rules) -> Finding:
-        """The test on one experiment."""
+    def title(self, evidence: Evidence) -> str:
+        """The statistic in words."""
         raise NotImplementedError
 
-    def columns(self) -> list[str]:
-        """The columns that the test reads."""
-        return []
+    def result(self, evidence: Evidence, rules: Rules) -> Finding:
+        """The finding, without statistic and general notes. Raises `NotMeasuredError`."""
+        raise NotImplementedError
 
-    def left_out(self, evidence: "Evidence") -> str:
-        """A note that names the variants that this test does without."""
+    def judge(self, evidence: Evidence, rules: Rules) -> Finding:
+        """The test on one experiment."""
+        try:
+            found = self.result(evidence, rules)
+        except NotMeasuredError as missing:
+            found = Finding(note=str(missing))
+        found = replace(found, statistic=found.statistic or self.title(evidence))
+        return noted(found, *self._left_out(evidence))
+
+    def _left_out(self, evidence: Evidence) -> list[str]:
+        """Notes that name the variants that this test leaves out."""
         variant = getattr(self, "variant", None)
         names = [*evidence.not_learnt] if self.over_variants else []
         names += [
@@ -92,14 +103,10 @@ class Test(Spec):
             if self.over_variants or slug == variant
         ]
         notes = [f"left out, not having learnt: {', '.join(names)}"] if names else []
-        if not self.over_variants:
-            return "; ".join(notes)
-        if evidence.repeated:
-            pairs = ", ".join(
-                f"{slug} (the same model as {same})" for slug, same in evidence.repeated.items()
-            )
-            notes.append(f"counted once: {pairs}")
-        return "; ".join(notes)
+        if self.over_variants and evidence.repeated:
+            pairs = (f"{slug} (the same model as {same})" for slug, same in evidence.repeated.items())
+            notes.append(f"counted once: {', '.join(pairs)}")
+        return notes
 
 
 class Selection(Test):
@@ -112,7 +119,7 @@ class Selection(Test):
     without_families: tuple[str, ...] = ()
 
     def chosen(self, models: pd.DataFrame) -> pd.DataFrame:
-        """The variants that the test is over."""
+        """The variants of the test."""
         models = models[~models["family"].isin(self.without_families)]
         if self.families is not None:
             models = models[models["family"].isin(self.families)]
@@ -125,9 +132,20 @@ class Selection(Test):
         return words + (f", without {', '.join(left_out)}" if left_out else "")
 
 
-def judged(finding: Finding, sign: Sign, rules: Rules) -> Finding:
+def require(frame: pd.DataFrame, *columns: str) -> None:
+    """Raise `NotMeasuredError` with the columns that have no value."""
+    missing = [schema.describe(name) for name in columns if not aggregate.has(frame, name)]
+    if missing:
+        raise NotMeasuredError("not measured: " + ", ".join(missing))
+
+
+def judged(finding: Finding, sign: Sign, rules: Rules, what: str = "variants") -> Finding:
     """The outcome of a test with a sign: the interval on that side of 0 ("either": off 0), and p
-    significant."""
+    significant. `what` is counted by `finding.n`."""
+    least = getattr(rules.minimum, what)
+    if finding.n < least:
+        few = f"{finding.n} {what.removesuffix('s') if finding.n == 1 else what}, {least} needed"
+        return noted(finding, few)
     if math.isnan(finding.interval.width) or math.isnan(finding.p):
         return noted(finding, "" if finding.note else "no interval: the values do not vary")
     sides = {"positive": finding.interval.low > 0, "negative": finding.interval.high < 0}
@@ -136,7 +154,7 @@ def judged(finding: Finding, sign: Sign, rules: Rules) -> Finding:
 
 
 def noted(finding: Finding, *notes: str) -> Finding:
-    """The finding with more notes, empty ones left out."""
+    """The finding with further notes, empty ones left out."""
     return replace(finding, note="; ".join(note for note in (finding.note, *notes) if note))
 
 
@@ -148,44 +166,20 @@ def few_families(families: Sequence) -> str:
     )
 
 
-def too_few(n: int, least: int, what: str) -> str:
-    """A note where `n` is less than `least`, else ""; `what` is a plural."""
-    return f"{n} {what.removesuffix('s') if n == 1 else what}, {least} needed" if n < least else ""
-
-
-def lacking(frame: pd.DataFrame, *columns: str) -> str:
-    """A note on the columns without any value, else ""."""
-    missing = [schema.describe(name) for name in columns if not aggregate.has(frame, name)]
-    return "not measured: " + ", ".join(missing) if missing else ""
-
-
-def wider_interval(statistic, n: int, families: Sequence, rules: Rules) -> tuple[Interval, str]:
-    """The wider of the intervals over variants and over families, and which one it is."""
-    variants = bca_interval(statistic, n, **rules.bootstrap)
-    grouped = bca_interval(statistic, n, families, **rules.bootstrap)
-    chosen = wider(variants, grouped)
-    return chosen, "families" if chosen is grouped else "variants"
-
-
-def mean_difference(
-    differences: np.ndarray, families: Sequence | None, name: str, sign: Sign, rules: Rules
-) -> Finding:
+def mean_difference(differences: np.ndarray, families: Sequence | None, sign: Sign, rules: Rules) -> Finding:
     """Mean of paired differences over variants or, without families, over snapshots; p-value by
     random signs."""
     n = len(differences)
-    what = "variants" if families is not None else "snapshots"
-    few = too_few(n, rules.minimum.snapshots if families is None else rules.minimum.variants, what)
-    if few:
-        return Finding(name, n=n, note=few)
+    if n == 0:
+        return judged(Finding(), sign, rules, "variants" if families is not None else "snapshots")
 
     def statistic(counts: np.ndarray) -> np.ndarray:
         return counts @ differences / counts.sum(axis=1)
 
+    mean, p = float(differences.mean()), sign_flip_p(differences / n, rules.resamples)
     if families is None:
-        interval, over = bca_interval(statistic, n, **rules.bootstrap), what
-    else:
-        interval, over = wider_interval(statistic, n, families, rules)
-    flips, exact = signs(n, rules.resamples)
-    p = p_value(float(differences.mean()), flips @ differences / n, exact)
-    found = judged(Finding(name, float(differences.mean()), interval, over, p, n), sign, rules)
-    return noted(found, few_families(families) if families is not None else "")
+        interval = bca_interval(statistic, n, **rules.bootstrap)
+        return judged(Finding("", mean, interval, "snapshots", p, n), sign, rules, "snapshots")
+    intervals = bootstrap(statistic, families, **rules.bootstrap)
+    found = judged(Finding("", mean, intervals.widest, intervals.over, p, n), sign, rules)
+    return noted(found, few_families(families))
