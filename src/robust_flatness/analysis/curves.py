@@ -1,6 +1,8 @@
 """Training curves of one variant around the first drop of its learning rate."""
 
 import math
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -8,6 +10,13 @@ import pandas as pd
 from robust_flatness.tables import frames
 from robust_flatness.tables.schema import OF_EXAMPLES
 
+Since = Literal["early-stopped", "before-drop", "after-drop"]
+#: The earlier point of a rise, in words.
+SINCE: dict[Since, str] = {
+    "early-stopped": "last minus early-stopped checkpoint",
+    "before-drop": "end minus last snapshot before the first drop of the learning rate",
+    "after-drop": "end minus first snapshot after the first drop of the learning rate",
+}
 #: Tolerance in comparisons of shares of the training.
 SLACK = 1e-6
 
@@ -34,49 +43,56 @@ def from_first_drop(rows: pd.DataFrame, end: float, *measures: str) -> pd.DataFr
     return rows.iloc[max(0, int(before.sum()) - 1) :]
 
 
-def rise(tables: frames.Tables, variant: str, measure: str) -> np.ndarray:
-    """The measure at the end of the training minus that at the last snapshot before the first drop, for
-    each seed and example: [seeds, examples], or [seeds, 1] where values of single examples were not kept,
-    and [0, 1] where it was not measured at both.
+def rise(tables: frames.Tables, variant: str, measure: str, since: Since) -> np.ndarray:
+    """A measure at the end of the training minus at an earlier point (a key of `SINCE`), for each seed and
+    example: [seeds, examples]; [seeds, 1] where values of single examples were not kept; [0, 1] where it was
+    not measured at both points.
 
-    Sources, the first that has at least two seeds: examples, snapshots (`series`), training curves
-    (`history`, whose measures do not name the attack).
+    Sources, the first that has at least two seeds: examples; the rows of both checkpoints in `models`, or the
+    snapshots (`series`) and the training curves (`history`, whose measures do not name the attack).
     """
-    end = end_of_first_rate(tables.history, variant)
-    found = _rise_of_examples(tables, variant, measure, end)
-    for table, name in ((tables.series, measure), (tables.history, measure.removesuffix("_pgd"))):
+    found = np.empty((0, 1))
+    for rows in _sources(tables, measure, since):
         if len(found) < 2:
-            found = max(found, _rise_of_rows(table, variant, name, end), key=len)
+            rows = rows[rows["variant"] == variant].dropna(subset=["value"])
+            points = _points(tables.history, variant, [*rows["checkpoint"].unique()], since)
+            if points is not None:
+                values = rows.pivot(index=["seed", "example"], columns="checkpoint", values="value")
+                difference = (values[points[1]] - values[points[0]]).unstack("seed")
+                difference = difference.dropna(axis="columns", how="all").dropna()
+                found = max(found, difference.to_numpy().T, key=len)
     return found
 
 
-def _rise_of_examples(tables: frames.Tables, variant: str, measure: str, end: float) -> np.ndarray:
-    """From the snapshots alone, since `last` and `best` were evaluated by a stronger attack."""
+def _sources(tables: frames.Tables, measure: str, since: Since) -> Iterator[pd.DataFrame]:
+    """Frames with the columns variant, seed, checkpoint, example and value."""
     split, _, column = measure.partition("_")
     column = "rloss" if column == "rloss_pgd" else column
-    if column not in OF_EXAMPLES or math.isnan(end):
-        return np.empty((0, 1))
-    frame = tables.examples
-    chosen = (frame["variant"] == variant) & (frame["split"] == split)
-    frame = frame[chosen & frame["checkpoint"].str.startswith("epoch-")].dropna(subset=[column])
-    epochs = float(tables.history.loc[tables.history["variant"] == variant, "epochs"].max())
-    snapshots = {
-        name: (int(name.removeprefix("epoch-")) + 1) / epochs for name in frame["checkpoint"].unique()
-    }
-    before = [name for name, share in snapshots.items() if share <= end + SLACK]
-    if not before or len(before) == len(snapshots):
-        return np.empty((0, 1))
-    first, last = max(before, key=snapshots.get), max(snapshots, key=snapshots.get)
-    values = frame.pivot(index=["seed", "example"], columns="checkpoint", values=column)
-    difference = (values[last] - values[first]).unstack("seed")
-    difference = difference.dropna(axis="columns", how="all").dropna().to_numpy().T
-    return difference * (100 if column.startswith("rerr") else 1)
+    if column in OF_EXAMPLES:
+        rows = tables.examples[tables.examples["split"] == split]
+        yield rows.assign(value=rows[column] * (100 if column.startswith("rerr") else 1))
+    if since == "early-stopped":
+        yield tables.models.assign(example=0, value=tables.models.get(measure, math.nan))
+        return
+    for table, name in ((tables.series, measure), (tables.history, measure.removesuffix("_pgd"))):
+        checkpoints = [f"epoch-{epoch:03.0f}" for epoch in table["epoch"]]
+        yield table.assign(example=0, checkpoint=checkpoints, value=table.get(name, math.nan))
 
 
-def _rise_of_rows(table: pd.DataFrame, variant: str, measure: str, end: float) -> np.ndarray:
-    rises = []
-    for _, rows in table[table["variant"] == variant].groupby("seed"):
-        rows = from_first_drop(rows, end, measure)
-        if len(rows) > 1 and rows["normalised_epoch"].iloc[0] <= end + SLACK:
-            rises.append(float(rows[measure].iloc[-1] - rows[measure].iloc[0]))
-    return np.array(rises).reshape(-1, 1)
+def _points(
+    history: pd.DataFrame, variant: str, checkpoints: Sequence[str], since: Since
+) -> tuple[str, str] | None:
+    """The earlier and the last one of the checkpoints; None where one is missing. Snapshots are compared with
+    snapshots, since `last` and `best` were evaluated by a stronger attack."""
+    if since == "early-stopped":
+        return ("best", "last") if {"best", "last"} <= {*checkpoints} else None
+    end, epochs = (
+        end_of_first_rate(history, variant),
+        history.loc[history["variant"] == variant, "epochs"].max(),
+    )
+    snapshots = {int(name[6:]): name for name in checkpoints if name.startswith("epoch-")}
+    before = sorted(epoch for epoch in snapshots if (epoch + 1) / epochs <= end + SLACK)
+    after = sorted({*snapshots} - {*before})
+    if not before or not after or (since == "after-drop" and len(after) == 1):
+        return None
+    return snapshots[before[-1] if since == "before-drop" else after[0]], snapshots[after[-1]]

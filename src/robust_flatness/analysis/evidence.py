@@ -50,6 +50,7 @@ class Evidence:
         same = models.get("same_as", pd.Series("", index=models.index)).fillna("")
         seeds = replace(
             tables,
+            models=models,
             history=kept(tables.history),
             series=kept(tables.series),
             examples=kept(tables.examples),

@@ -91,8 +91,8 @@ class EpochsBelow(Test):
 
 
 class Rise(Test):
-    """Measure at the end minus at the last snapshot before the first drop, paired within seeds and
-    examples; the interval is over both, or over seeds alone where values of single examples were not kept.
+    """Measure at the end of the training minus at an earlier point (see `curves.SINCE`), paired within seeds
+    and examples; the interval is over both, or over seeds alone without values of single examples.
 
     `otherwise` is a weaker rule for tables with too few seeds: a trend over the epochs of one training.
     """
@@ -100,16 +100,17 @@ class Rise(Test):
     kind: Literal["rise"]
     variant: str
     measure: Measures
+    since: curves.Since
     sign: Sign
     otherwise: Trend | None = None
 
     def _rise(self, evidence: Evidence) -> tuple[str, np.ndarray]:
-        rises = {name: curves.rise(evidence.seeds, self.variant, name) for name in self.measure}
+        rises = {name: curves.rise(evidence.seeds, self.variant, name, self.since) for name in self.measure}
         return max(rises.items(), key=lambda item: len(item[1]))
 
     def title(self, evidence: Evidence) -> str:
         measure, _ = self._rise(evidence)
-        return f"{schema.describe(measure)} of {self.variant}, end minus before the first drop of the rate"
+        return f"{schema.describe(measure)} of {self.variant}, {curves.SINCE[self.since]}"
 
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
         _, values = self._rise(evidence)
