@@ -10,17 +10,19 @@ from pathlib import Path
 import pandas as pd
 from pydantic import Field
 
-from robust_flatness.analysis.claim_tests import FAILS, UNTESTABLE, AnyTest, Finding, Rules, Test
+from robust_flatness.analysis.claim_tests import FAILS, HOLDS, UNTESTABLE, AnyTest, Finding, Rules, Test
 from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.config import ConfigError, Spec, load_yaml, parse
 from robust_flatness.folders import repository
 from robust_flatness.tables import frames, schema
 
-REPRODUCED, NOT_REPRODUCED, NOT_TESTABLE = "reproduced", "not reproduced", "not testable"
+REPRODUCED, INCONCLUSIVE, NOT_REPRODUCED = "reproduced", "inconclusive", "not reproduced"
+NOT_TESTABLE = "not testable"
 
 #: The verdicts on the printed numbers, which reproduce nothing.
 PRINTED = {
     REPRODUCED: "holds in the printed numbers",
+    INCONCLUSIVE: "inconclusive in the printed numbers",
     NOT_REPRODUCED: "does not hold in the printed numbers",
     NOT_TESTABLE: "not testable in the printed numbers",
 }
@@ -68,9 +70,14 @@ class Claim:
         return PRINTED[verdict(self.spec, self.published)]
 
 
-def findings(claim: ClaimSpec, evidence: Evidence, rules: Rules) -> tuple[Finding, ...]:
-    """Each of the claim's tests on one experiment."""
-    return tuple(test.judge(evidence, rules) for test in claim.tests)
+def findings(
+    claim: ClaimSpec, evidence: Evidence, rules: Rules, printed: Sequence[Finding] | None = None
+) -> tuple[Finding, ...]:
+    """Each of the claim's tests on one experiment, given its findings on the printed numbers."""
+    printed = printed or [None] * len(claim.tests)
+    return tuple(
+        test.judge(evidence, rules, theirs) for test, theirs in zip(claim.tests, printed, strict=True)
+    )
 
 
 def verdict(claim: ClaimSpec, found: Sequence[Finding]) -> str:
@@ -78,7 +85,9 @@ def verdict(claim: ClaimSpec, found: Sequence[Finding]) -> str:
     outcomes = [finding.outcome for test, finding in zip(claim.tests, found, strict=True) if test.decides]
     if FAILS in outcomes:
         return NOT_REPRODUCED
-    return NOT_TESTABLE if UNTESTABLE in outcomes else REPRODUCED
+    if UNTESTABLE in outcomes:
+        return NOT_TESTABLE
+    return REPRODUCED if {*outcomes} == {HOLDS} else INCONCLUSIVE
 
 
 def default_claims() -> Path:
@@ -116,8 +125,8 @@ def judge(
     theirs = ours if published is None else Evidence.of(published)
     judged = []
     for name, claim in spec.claims.items():
-        found = findings(claim, ours, spec)
-        printed = found if theirs is ours else findings(claim, theirs, spec)
+        printed = findings(claim, theirs, spec)
+        found = printed if theirs is ours else findings(claim, ours, spec, printed)
         judged.append(Claim(name, claim, found, printed, published is None))
     return judged
 
@@ -172,6 +181,7 @@ def claims_frame(claims: Sequence[Claim]) -> pd.DataFrame:
             "n": finding.n,
             "p": finding.p,
             "published": theirs.value,
+            "reference": finding.reference,
             "talk": math.nan if test.talk is None else test.talk,
             "outcome": finding.outcome,
             "decides": "yes" if test.decides else "no",

@@ -5,7 +5,15 @@ from typing import Annotated
 
 from pydantic import Field
 
-from robust_flatness.analysis.claim_tests.base import FAILS, HOLDS, UNTESTABLE, Finding, Rules, Test
+from robust_flatness.analysis.claim_tests.base import (
+    FAILS,
+    HOLDS,
+    INCONCLUSIVE,
+    UNTESTABLE,
+    Finding,
+    Rules,
+    Test,
+)
 from robust_flatness.analysis.claim_tests.correlations import Correlation, Difference, Radius, Share
 from robust_flatness.analysis.claim_tests.hinge import Hinge
 from robust_flatness.analysis.claim_tests.trainings import EpochsBelow, Rise, Scaling, Trend
@@ -27,4 +35,4 @@ AnyTest = Annotated[
     Field(discriminator="kind"),
 ]
 
-__all__ = ["FAILS", "HOLDS", "UNTESTABLE", "AnyTest", "Finding", "Rules", "Test"]
+__all__ = ["FAILS", "HOLDS", "INCONCLUSIVE", "UNTESTABLE", "AnyTest", "Finding", "Rules", "Test"]

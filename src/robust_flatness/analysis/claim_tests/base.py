@@ -11,10 +11,11 @@ from pydantic import Field
 
 from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.analysis.resampling import UNKNOWN, Interval, bca_interval, bootstrap, sign_flip_p
-from robust_flatness.config import Count, Real, Spec
+from robust_flatness.config import Count, Positive, Real, Spec
 from robust_flatness.tables import aggregate, schema
 
-HOLDS, FAILS, UNTESTABLE = "holds", "does not hold", "not testable"
+HOLDS, INCONCLUSIVE, FAILS = "holds", "inconclusive", "does not hold"
+UNTESTABLE = "not testable"
 
 #: With fewer families a bootstrap over them (BCa) is unreliable.
 LEAST_FAMILIES = 6
@@ -32,13 +33,24 @@ class Minimum(Spec):
     seeds: Count
 
 
+class Effects(Spec):
+    """Smallest effects of interest: of coefficients of correlation and their differences, of errors (points),
+    of losses (nats), and of all other measures (share of the baseline's value)."""
+
+    correlation: Positive
+    error: Positive
+    loss: Positive
+    share: Positive
+
+
 class Rules(Spec):
-    """Settings of all tests: significance, level of intervals, resamples, smallest samples."""
+    """Settings of all tests: significance, level of intervals, resamples, smallest samples and effects."""
 
     significance: Annotated[Real, Field(gt=0, lt=1)]
     level: Annotated[Real, Field(gt=0, lt=1)]
     resamples: Count
     minimum: Minimum
+    effects: Effects
 
     @property
     def bootstrap(self) -> dict[str, Any]:
@@ -47,16 +59,18 @@ class Rules(Spec):
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one test on one experiment."""
+    """The result of one test on one experiment. `reference` is the effect that an interval has to exclude for
+    the outcome "does not hold"."""
 
-    statistic: str = ""
     value: float = math.nan
     interval: Interval = UNKNOWN
     over: str = ""
     p: float = math.nan
     n: int = 0
-    outcome: str = UNTESTABLE
+    reference: float = math.nan
+    outcome: str = ""
     note: str = ""
+    statistic: str = ""
 
 
 class NotMeasuredError(Exception):
@@ -72,26 +86,49 @@ class Test(Spec):
 
     decides: bool = True
     talk: Real | None = None
+    sign: Sign | None = None
 
     #: Whether the test is over variants, so that those left out are named.
     over_variants: ClassVar[bool] = False
+    #: Whether the statistic has the same scale in all experiments.
+    scale_free: ClassVar[bool] = False
+    #: What `Finding.n` counts.
+    counts: ClassVar[Literal["variants", "snapshots", "seeds"]] = "variants"
 
     def title(self, evidence: Evidence) -> str:
         """The statistic in words."""
         raise NotImplementedError
 
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
-        """The finding, without statistic and general notes. Raises `NotMeasuredError`."""
+        """The finding; without an outcome, which then follows from `sign`. Raises `NotMeasuredError`."""
         raise NotImplementedError
 
-    def judge(self, evidence: Evidence, rules: Rules) -> Finding:
-        """The test on one experiment."""
+    def judge(self, evidence: Evidence, rules: Rules, printed: Finding | None = None) -> Finding:
+        """The test on one experiment; `printed` is its finding on the printed numbers."""
         try:
             found = self.result(evidence, rules)
         except NotMeasuredError as missing:
-            found = Finding(note=str(missing))
+            found = Finding(outcome=UNTESTABLE, note=str(missing))
+        if not found.outcome:
+            found = judged(found, self.sign, self._reference(evidence, rules, printed), rules, self.counts)
         found = replace(found, statistic=found.statistic or self.title(evidence))
         return noted(found, *self._left_out(evidence))
+
+    def _reference(self, evidence: Evidence, rules: Rules, printed: Finding | None) -> float:
+        """The printed table's statistic where scales agree and it has the sign of the claim, else the
+        smallest effect of interest."""
+        if self.scale_free:
+            value = printed.value if printed else math.nan
+            signed = {"positive": value > 0, "negative": value < 0, "either": math.isfinite(value)}
+            return abs(value) if signed[self.sign] else rules.effects.correlation
+        measures = self.measure if isinstance(self.measure, tuple) else (self.measure,)
+        if "_rerr" in measures[0]:
+            return rules.effects.error
+        if measures[0] in ("test_rloss_pgd", "train_rloss_pgd"):
+            return rules.effects.loss
+        at = evidence.models[evidence.models["variant"] == "at"]
+        known = [abs(float(at[name].iloc[0])) for name in measures if aggregate.has(at, name)]
+        return rules.effects.share * known[0] if known else math.nan
 
     def _left_out(self, evidence: Evidence) -> list[str]:
         """Notes that name the variants that this test leaves out."""
@@ -139,18 +176,29 @@ def require(frame: pd.DataFrame, *columns: str) -> None:
         raise NotMeasuredError("not measured: " + ", ".join(missing))
 
 
-def judged(finding: Finding, sign: Sign, rules: Rules, what: str = "variants") -> Finding:
-    """The outcome of a test with a sign: the interval on that side of 0 ("either": off 0), and p
-    significant. `what` is counted by `finding.n`."""
+def judged(found: Finding, sign: Sign, reference: float, rules: Rules, what: str = "variants") -> Finding:
+    """The finding with the outcome of a test with a sign.
+
+    It holds if the interval lies on that side of 0 ("either": off 0) and p is significant. Else it is
+    inconclusive if the interval reaches the reference effect, or cannot be computed. `what` is counted by
+    `found.n`.
+    """
     least = getattr(rules.minimum, what)
-    if finding.n < least:
-        few = f"{finding.n} {what.removesuffix('s') if finding.n == 1 else what}, {least} needed"
-        return noted(finding, few)
-    if math.isnan(finding.interval.width) or math.isnan(finding.p):
-        return noted(finding, "" if finding.note else "no interval: the values do not vary")
-    sides = {"positive": finding.interval.low > 0, "negative": finding.interval.high < 0}
-    holds = sides.get(sign, any(sides.values())) and finding.p < rules.significance
-    return replace(finding, outcome=HOLDS if holds else FAILS)
+    low, high = found.interval
+    outcome, note = FAILS, ""
+    if found.n < least:
+        outcome = INCONCLUSIVE
+        note = f"{found.n} {what.removesuffix('s') if found.n == 1 else what}, {least} needed"
+    elif math.isnan(low) or math.isnan(found.p):
+        outcome, note = INCONCLUSIVE, "no interval: the values do not vary"
+    else:
+        side = {"positive": low > 0, "negative": high < 0, "either": low > 0 or high < 0}[sign]
+        reach = {"positive": high, "negative": -low, "either": max(high, -low)}[sign]
+        if side and found.p < rules.significance:
+            outcome = HOLDS
+        elif not reach < reference:
+            outcome = INCONCLUSIVE
+    return noted(replace(found, outcome=outcome, reference=reference), note)
 
 
 def noted(finding: Finding, *notes: str) -> Finding:
@@ -166,20 +214,18 @@ def few_families(families: Sequence) -> str:
     )
 
 
-def mean_difference(differences: np.ndarray, families: Sequence | None, sign: Sign, rules: Rules) -> Finding:
+def mean_difference(differences: np.ndarray, families: Sequence | None, rules: Rules) -> Finding:
     """Mean of paired differences over variants or, without families, over snapshots; p-value by
     random signs."""
     n = len(differences)
     if n == 0:
-        return judged(Finding(), sign, rules, "variants" if families is not None else "snapshots")
+        return Finding()
 
     def statistic(counts: np.ndarray) -> np.ndarray:
         return counts @ differences / counts.sum(axis=1)
 
     mean, p = float(differences.mean()), sign_flip_p(differences / n, rules.resamples)
     if families is None:
-        interval = bca_interval(statistic, n, **rules.bootstrap)
-        return judged(Finding("", mean, interval, "snapshots", p, n), sign, rules, "snapshots")
+        return Finding(mean, bca_interval(statistic, n, **rules.bootstrap), "snapshots", p, n)
     intervals = bootstrap(statistic, families, **rules.bootstrap)
-    found = judged(Finding("", mean, intervals.widest, intervals.over, p, n), sign, rules)
-    return noted(found, few_families(families))
+    return Finding(mean, intervals.widest, intervals.over, p, n, note=few_families(families))

@@ -12,7 +12,7 @@ from scipy import stats
 from robust_flatness.analysis.claim_tests.base import (
     FAILS,
     HOLDS,
-    UNTESTABLE,
+    INCONCLUSIVE,
     Coefficient,
     Finding,
     Linear,
@@ -46,13 +46,14 @@ class Correlation(Selection):
     lies within that of 0, and does not hold if the interval is off 0 and significant.
     """
 
+    scale_free: ClassVar[bool] = True
+
     kind: Literal["correlation"]
     coefficient: Coefficient
     measure: str
     against: str
     given: str | None = None
     logarithm: bool = False
-    sign: Sign | None = None
     within: Positive | None = None
 
     @model_validator(mode="after")
@@ -78,21 +79,13 @@ class Correlation(Selection):
             found = partial(x, y, third, models["family"], self.coefficient, **rules.bootstrap)
         else:
             found = correlate(x, y, models["family"], self.coefficient, **rules.bootstrap)
-        finding = Finding("", found.value, found.interval, found.intervals.over, found.p, found.n)
-        finding = judged(finding, self.sign or "either", rules)
-        if self.within is not None and finding.outcome != UNTESTABLE:
-            finding = _absent(finding, self.within)
+        finding = Finding(found.value, found.interval, found.intervals.over, found.p, found.n)
+        if self.within is not None:
+            present = judged(finding, "either", self.within, rules)
+            absent = -self.within < finding.interval.low and finding.interval.high < self.within
+            outcome = HOLDS if absent else FAILS if present.outcome == HOLDS else INCONCLUSIVE
+            finding = replace(present, outcome=outcome)
         return noted(finding, few_families(models["family"]))
-
-
-def _absent(finding: Finding, within: float) -> Finding:
-    """The outcome of a test that claims an absence, from that of the test for a presence."""
-    if -within < finding.interval.low and finding.interval.high < within:
-        return replace(finding, outcome=HOLDS)
-    if finding.outcome == HOLDS:
-        return replace(finding, outcome=FAILS)
-    wide = f"the interval is not within {within:g} of 0, nor off 0: too wide to tell"
-    return noted(replace(finding, outcome=UNTESTABLE), wide)
 
 
 class Difference(Test):
@@ -104,6 +97,7 @@ class Difference(Test):
     """
 
     over_variants: ClassVar[bool] = True
+    scale_free: ClassVar[bool] = True
 
     kind: Literal["difference"]
     coefficient: Linear
@@ -123,7 +117,7 @@ class Difference(Test):
         one, two, three = values = [models[name].to_numpy(float) for name in names]
         n, weighted = len(models), COEFFICIENTS[self.coefficient]
         if n < 3:
-            return judged(Finding(n=n), self.sign, rules)
+            return Finding(n=n)
 
         def statistic(counts: np.ndarray) -> np.ndarray:
             return weighted(one, three, counts) - weighted(two, three, counts)
@@ -134,8 +128,8 @@ class Difference(Test):
         p = sign_flip_p(target * (first - second) / n, rules.resamples)
         intervals = bootstrap(statistic, models["family"], **rules.bootstrap)
         value = float(statistic(np.ones((1, n)))[0])
-        finding = judged(Finding("", value, intervals.widest, intervals.over, p, n), self.sign, rules)
-        return noted(finding, few_families(models["family"]))
+        note = few_families(models["family"])
+        return Finding(value, intervals.widest, intervals.over, p, n, note=note)
 
 
 class Radius(Test):
@@ -143,12 +137,14 @@ class Radius(Test):
     variants: two-sided, whichever is the larger."""
 
     over_variants: ClassVar[bool] = True
+    scale_free: ClassVar[bool] = True
 
     kind: Literal["radius"]
     coefficient: Linear
     case: Literal["avg", "worst"]
     loss: Literal["rloss", "ce"] = "rloss"
     against: str
+    sign: Sign = "either"
 
     def _columns(self, evidence: Evidence) -> dict[float, str]:
         radii = aggregate.all_radii(evidence.models, self.case, self.loss)
@@ -172,7 +168,7 @@ class Radius(Test):
             measure=columns[min(columns)],
             minus=columns[max(columns)],
             against=self.against,
-            sign="either",
+            sign=self.sign,
         ).result(evidence, rules)
 
 
@@ -211,7 +207,7 @@ class Share(Test):
             raise NotMeasuredError(f"{len(signs)} measures, {self.minimum} needed")
         n = len(models)
         if n < rules.minimum.variants:
-            return judged(Finding(n=n), "either", rules)
+            return judged(Finding(n=n), "either", self.least, rules)
         units = membership(models["family"])
         draws = {
             "variants": resampled_counts(n, SHARE_RESAMPLES),
@@ -225,14 +221,13 @@ class Share(Test):
         over = max(intervals, key=lambda over: intervals[over].width)
         interval = intervals[over]
         value = float(self._shares(models, signs, np.ones((1, n)))[0])
-        outcome = UNTESTABLE
+        outcome = INCONCLUSIVE
         if interval.high < self.below:
             outcome = HOLDS
         elif interval.low >= self.below:
             outcome = FAILS
-        unclear = f"the interval holds {self.below:g}" if outcome == UNTESTABLE else ""
-        found = Finding("", value, interval, over, n=n, outcome=outcome)
-        return noted(found, f"{len(signs)} measures", unclear, few_families(models["family"]))
+        found = Finding(value, interval, over, n=n, reference=self.below, outcome=outcome)
+        return noted(found, f"{len(signs)} measures", few_families(models["family"]))
 
     def _shares(self, models: pd.DataFrame, signs: dict[str, int], counts: np.ndarray) -> np.ndarray:
         """Share of the measures that reach `least`, for each resample: [B]."""

@@ -7,9 +7,8 @@ from pydantic import Field
 from robust_flatness.analysis.claim_tests.base import (
     FAILS,
     HOLDS,
-    UNTESTABLE,
+    INCONCLUSIVE,
     Finding,
-    NotMeasuredError,
     Rules,
     Test,
     few_families,
@@ -57,10 +56,11 @@ class Hinge(Test):
         n, different = len(models), models[RLOSS].nunique()
         least = max(rules.minimum.variants, LEAST)
         if different < least:
-            return Finding(n=n, note=f"{different} variants of different RLoss, {least} needed")
+            few = f"{different} variants of different RLoss, {least} needed"
+            return Finding(n=n, outcome=INCONCLUSIVE, note=few)
         hinge = fitted(models, measure, **rules.bootstrap)
         if hinge is None:
-            raise NotMeasuredError("no hinge can be fitted")
+            return Finding(n=n, outcome=INCONCLUSIVE, note="no hinge can be fitted")
         low, high = kink(models) - self.within, kink(models) + self.within
         at, wide = hinge.at_interval, hinge.at_interval.width > 2 * self.within
         note = "the interval of the break is too wide to tell"
@@ -75,7 +75,7 @@ class Hinge(Test):
         else:
             holds, fails = hinge.smooth > 1, not wide
             numbers = (hinge.smooth,)
-        outcome = HOLDS if holds else FAILS if fails else UNTESTABLE
-        found = Finding("", *numbers, n=n, outcome=outcome)
-        note = note if self.statistic == "break" or outcome == UNTESTABLE else ""
+        outcome = HOLDS if holds else FAILS if fails else INCONCLUSIVE
+        found = Finding(*numbers, n=n, outcome=outcome)
+        note = note if self.statistic == "break" or outcome == INCONCLUSIVE else ""
         return noted(found, note, few_families(models["family"]))

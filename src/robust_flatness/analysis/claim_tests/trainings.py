@@ -1,6 +1,6 @@
 """Tests over the epochs of a training, and of models scaled after it."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
@@ -14,7 +14,6 @@ from robust_flatness.analysis.claim_tests.base import (
     Rules,
     Sign,
     Test,
-    judged,
     mean_difference,
     noted,
     require,
@@ -36,6 +35,9 @@ class Trend(Test):
     """Rank correlation of a measure with the epoch, or with another measure, over one training from the first
     drop of the learning rate on. The points of one training are not independent: its p-value describes this
     curve."""
+
+    scale_free: ClassVar[bool] = True
+    counts: ClassVar = "snapshots"
 
     kind: Literal["trend"]
     variant: str
@@ -64,12 +66,13 @@ class Trend(Test):
         x, y = (rows[name].to_numpy(float) for name in (self.against, measure))
         found = correlate(x, y, range(len(x)), "spearman", **rules.bootstrap)
         over = "epochs" if self.table == "history" else "snapshots"
-        finding = Finding("", found.value, found.intervals.variants, over, found.p, found.n)
-        return judged(finding, self.sign, rules, "snapshots")
+        return Finding(found.value, found.intervals.variants, over, found.p, found.n)
 
 
 class EpochsBelow(Test):
     """Mean difference of two trainings' measure over their snapshots from the first drop on."""
+
+    counts: ClassVar = "snapshots"
 
     kind: Literal["epochs-below"]
     variant: str
@@ -87,7 +90,7 @@ class EpochsBelow(Test):
         require(first, self.measure)
         require(second, self.measure)
         reference = np.interp(first[EPOCH], second[EPOCH], second[self.measure])
-        return mean_difference(first[self.measure].to_numpy(float) - reference, None, self.sign, rules)
+        return mean_difference(first[self.measure].to_numpy(float) - reference, None, rules)
 
 
 class Rise(Test):
@@ -96,6 +99,8 @@ class Rise(Test):
 
     `otherwise` is a weaker rule for tables with too few seeds: a trend over the epochs of one training.
     """
+
+    counts: ClassVar = "seeds"
 
     kind: Literal["rise"]
     variant: str
@@ -112,17 +117,22 @@ class Rise(Test):
         measure, _ = self._rise(evidence)
         return f"{schema.describe(measure)} of {self.variant}, {curves.SINCE[self.since]}"
 
+    def judge(self, evidence: Evidence, rules: Rules, printed: Finding | None = None) -> Finding:
+        seeds = len(self._rise(evidence)[1])
+        if seeds >= rules.minimum.seeds or self.otherwise is None:
+            return super().judge(evidence, rules, printed)
+        few = f"seeds with both checkpoints: {seeds}, needed: {rules.minimum.seeds}"
+        weaker = self.otherwise.judge(evidence, rules, printed)
+        return noted(weaker, f"{few}; judged by the weaker rule, the trend over epochs")
+
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
-        _, values = self._rise(evidence)
+        measure, values = self._rise(evidence)
         seeds, examples = values.shape
-        if seeds < rules.minimum.seeds and self.otherwise is not None:
-            few = f"seeds with both checkpoints: {seeds}, needed: {rules.minimum.seeds}"
-            weaker = self.otherwise.judge(evidence, rules)
-            return noted(weaker, f"{few}; judged by the weaker rule, the trend over epochs")
+        if seeds == 0:
+            raise NotMeasuredError(f"not measured: {schema.describe(measure)} at both points")
         interval, p = crossed_interval(values, rules.resamples, rules.level)
         over = f"seeds and {examples} examples" if examples > 1 else "seeds"
-        value = float(values.mean()) if seeds else float("nan")
-        return judged(Finding("", value, interval, over, p, seeds), self.sign, rules, "seeds")
+        return Finding(float(values.mean()), interval, over, p, seeds)
 
 
 class Scaling(Test):
@@ -159,4 +169,4 @@ class Scaling(Test):
             expected = np.array([1 if scale < 1 else -1 for scale in SCALED.values()])
             value = factors.min()
             holds = np.all(np.sign(np.log(ratios)) == expected) and value >= self.beyond
-        return Finding("", float(value), n=len(SCALED), outcome=HOLDS if holds else FAILS)
+        return Finding(float(value), n=len(SCALED), outcome=HOLDS if holds else FAILS)

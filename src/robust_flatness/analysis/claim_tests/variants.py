@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from robust_flatness.analysis.claim_tests.base import (
-    UNTESTABLE,
+    INCONCLUSIVE,
     Finding,
     NotMeasuredError,
     Rules,
@@ -17,7 +17,6 @@ from robust_flatness.analysis.claim_tests.base import (
     Sign,
     Test,
     few_families,
-    judged,
     mean_difference,
     noted,
     require,
@@ -61,10 +60,8 @@ class Baseline(Selection):
         chosen = self.chosen(models).dropna(subset=[measure, robust])
         chosen = chosen[chosen[robust] < at[robust]]
         differences = (chosen[measure] - at[measure]).to_numpy(float)
-        found = mean_difference(differences, chosen["family"], self.sign, rules)
+        found = mean_difference(differences, chosen["family"], rules)
         error, degrees, source = _standard_error(at, measure)
-        if found.outcome == UNTESTABLE:
-            return found
         if not error > 0:
             return noted(found, "the baseline's own error is not known, nor in the interval")
         reach = stats.t.ppf((1 + rules.level) / 2, degrees) * error
@@ -73,7 +70,7 @@ class Baseline(Selection):
             for end in found.interval
         )
         p = max(found.p, 2 * float(stats.t.sf(abs(found.value) / error, degrees)))
-        widened = judged(replace(found, interval=Interval(low, high), p=p), self.sign, rules)
+        widened = replace(found, interval=Interval(low, high), p=p)
         return noted(widened, f"the baseline's error over {source} included")
 
 
@@ -121,12 +118,10 @@ class EarlyStopping(Test):
             improved = pairs["variant"].map(lambda slug: beyond.get(slug, False)).to_numpy(bool)
         differences = (pairs[f"best_{measure}"] - pairs[measure]).to_numpy(float)
         if not self.control:
-            found = mean_difference(differences[improved], pairs["family"][improved], self.sign, rules)
+            found = mean_difference(differences[improved], pairs["family"][improved], rules)
         else:
             kept = improved | ~pairs["same"].to_numpy(bool)
-            found = difference_of_groups(
-                differences[kept], improved[kept], pairs["family"][kept], self.sign, rules
-            )
+            found = difference_of_groups(differences[kept], improved[kept], pairs["family"][kept], rules)
         return noted(
             found,
             "" if known else "losses of single examples were not kept: improved is any lower RLoss",
@@ -134,15 +129,13 @@ class EarlyStopping(Test):
         )
 
 
-def difference_of_groups(
-    values: np.ndarray, first: np.ndarray, families: pd.Series, sign: Sign, rules: Rules
-) -> Finding:
+def difference_of_groups(values: np.ndarray, first: np.ndarray, families: pd.Series, rules: Rules) -> Finding:
     """Mean of the variants in `first` minus that of the others; p-value by permuting who is in it."""
     n, inside = len(values), first.astype(float)
     counts = int(inside.sum()), int(n - inside.sum())
     sizes = f"{counts[0]} improved, {counts[1]} others"
     if min(counts) < LEAST_IN_GROUP:
-        return Finding(n=n, note=f"{sizes}, {LEAST_IN_GROUP} needed of each")
+        return Finding(n=n, outcome=INCONCLUSIVE, note=f"{sizes}, {LEAST_IN_GROUP} needed of each")
 
     def statistic(drawn: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -154,5 +147,5 @@ def difference_of_groups(
     orders, exact = permutations(n, rules.resamples)
     shuffled = values[orders]
     p = p_value(observed, shuffled @ inside / counts[0] - shuffled @ (1 - inside) / counts[1], exact)
-    found = judged(Finding("", observed, intervals.widest, intervals.over, p, n), sign, rules)
+    found = Finding(observed, intervals.widest, intervals.over, p, n)
     return noted(found, sizes, few_families(families))
