@@ -11,6 +11,7 @@ With `--quick` (and `--device cpu`) the parts are run at tiny sizes, to test thi
 
 import argparse
 import contextlib
+import copy
 import json
 import math
 import signal
@@ -164,13 +165,14 @@ def part_resume(device: str, sizes: Sizes) -> Report:
         first = Training(chosen, data, device)
         first.epoch(0)
         second = Training(chosen, data, device)
-        second.restore({name: tensor.clone() for name, tensor in first.state().items()})
+        second.restore(copy.deepcopy(first.state()))
         one_by_one = Training(chosen, data, device)
         one_by_one.graphs.most = 0
         one_by_one.inference.graphs = None
         one_by_one.epoch(0)
         rows = [run.epoch(1) for run in (first, second, one_by_one)]
-        pairs = zip(first.state().values(), second.state().values(), strict=True)
+        states = [run.network.state_dict().values() for run in (first, second)]
+        pairs = zip(*states, strict=True)
         report[slug] = {
             "same bits": all(torch.equal(a, b) for a, b in pairs),
             "loss": [row["train_loss"] for row in rows],

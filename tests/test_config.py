@@ -21,7 +21,7 @@ from robust_flatness.config import (
     rescaled_decay,
 )
 from robust_flatness.experiment import Experiment, load_experiment, make_experiment
-from robust_flatness.measuring.registry import MEASURES
+from robust_flatness.measures.registry import MEASURES
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = {name: load_yaml(ROOT / f"config/{name}.yaml") for name in ("digits", "smoke")}

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from robust_flatness.architectures import build_model
 from robust_flatness.attacks import PGD
 from robust_flatness.config import ModelSpec
-from robust_flatness.models import build_model
-from robust_flatness.models.inference import InferenceModel
+from robust_flatness.network import Network
 from robust_flatness.runtime.graphs import Graphs
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
@@ -28,15 +28,14 @@ def images(count=32):
 def test_replayed_attacks_are_the_plain_ones(precision):
     x, y = images()
     model = network()
-    plain, replayed = InferenceModel(model, x[:2]), InferenceModel(model, x[:2])
+    plain, replayed = Network(model, x[:2]), Network(model, x[:2])
     replayed.graphs = Graphs()
     attack = PGD(8 / 255, 2 / 255, 5, 2, precision=precision)
     for seed in range(3):
         model = network(seed)
         found = []
         for net in (plain, replayed):
-            net.refresh(model)
-            found.append(attack(net, x, y, 16, torch.Generator().manual_seed(0)))
+            found.append(attack(net.at(model), x, y, 16, torch.Generator().manual_seed(0)))
         torch.testing.assert_close(found[0].loss, found[1].loss, rtol=1e-4, atol=1e-5)
         assert (found[0].error == found[1].error).all()
 

@@ -1,4 +1,4 @@
-"""Errors of the kit: one clear message each, shown without a traceback on the command line."""
+"""Errors and warnings of the package; the command line shows an error as one message, without a traceback."""
 
 import contextlib
 import sys
@@ -7,28 +7,27 @@ from collections.abc import Iterator
 
 
 class RobustFlatnessError(Exception):
-    """Base of all errors the kit raises on purpose."""
+    """Base class of the errors that this package raises."""
 
 
 class ConfigError(RobustFlatnessError, ValueError):
-    """Settings that cannot be used; the message names the field, the value and what is allowed."""
+    """Invalid settings; the message names the field, the value, and what is allowed."""
 
 
 class FileError(RobustFlatnessError, ValueError):
-    """A file that cannot be used: missing, damaged, or not of the others it is used with. The message names
-    the file, what is wrong with it, and what to do."""
+    """A file that is missing, damaged, or inconsistent with other files; the message says what to do."""
 
 
 class OutOfMemoryError(RobustFlatnessError, MemoryError):
-    """A GPU's memory does not suffice; the message says what to try and what was kept."""
+    """Insufficient GPU memory; the message says what to try and what is kept."""
 
 
 class TrainingError(RobustFlatnessError, RuntimeError):
-    """A training that cannot go on; the message names the epoch and what was kept."""
+    """A training that cannot continue; the message names the epoch and what is kept."""
 
 
 class NonFiniteError(ConfigError):
-    """A network that gives NaN or infinite logits; the message names the examples and where."""
+    """NaN or infinite logits; the message names the examples and the stage."""
 
 
 class UndefinedError(ConfigError):
@@ -36,18 +35,17 @@ class UndefinedError(ConfigError):
 
 
 class MeasurementWarning(UserWarning):
-    """Something about the model or the data that makes a number mislead."""
+    """A property of the model or the data that makes a result misleading."""
 
 
 def warn(message: str, callers: int = 1) -> None:
-    """Warn of what makes a number mislead, from the place of the caller, or of its `callers`-th caller."""
+    """Issue a `MeasurementWarning` at the location of the `callers`-th caller of the calling function."""
     warnings.warn(message, MeasurementWarning, stacklevel=callers + 2)
 
 
 @contextlib.contextmanager
 def noted_warnings(show: bool = True) -> Iterator[list[str]]:
-    """Collect what warns of misleading numbers, each message once; at the end it is shown, too, unless
-    `show` is false."""
+    """Collect the messages of `MeasurementWarning`s, each once; print them at the end if `show`."""
     notes: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", MeasurementWarning)

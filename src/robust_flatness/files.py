@@ -1,4 +1,4 @@
-"""Files that are whole or absent: everything is written under a temporary name, then renamed."""
+"""Atomic writing of files: under a temporary name, which is then renamed."""
 
 import contextlib
 import errno
@@ -16,16 +16,15 @@ from robust_flatness.errors import ConfigError
 
 @contextlib.contextmanager
 def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """A temporary path beside `path`; renamed to `path` if the block succeeds, removed if not.
+    """Yield a temporary path beside `path`, which is renamed to `path` if the block succeeds, else removed.
 
-    With `durable`, the data is flushed to the disk before the rename, so that a file under its
-    final name is complete even after a power failure. Without, that holds for killed processes
-    only: for state that is written often, carries a checksum and can be made again.
+    With `durable`, data is flushed to disk before the rename, so that the file is complete even after a power
+    failure; without, only if the process is killed. Errors of the block, such as a full disk, name `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    # permissions are the umask's; some file systems have no chmod to set them later
+    # not tempfile: its permissions ignore the umask, and some file systems have no chmod
     os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     try:
         with naming(path, temporary):
@@ -40,8 +39,7 @@ def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
-    """Errors of the system in the block name `path`, where they name no file, as that of a full disk, or
-    the `temporary` one."""
+    """Name `path` in OSErrors of the block that name no file, or the `temporary` one."""
     try:
         yield
     except OSError as error:
@@ -52,13 +50,7 @@ def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
 
 
 def require_space(folder: Path, needed: int, what: str) -> None:
-    """Check that `needed` bytes are free where `folder` lies, before any of them is written.
-
-    Raises
-    ------
-    ConfigError
-        If they are not.
-    """
+    """Raise ConfigError if fewer than `needed` bytes are free on the disk of `folder`, which is created."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
@@ -70,13 +62,13 @@ def require_space(folder: Path, needed: int, what: str) -> None:
 
 
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:
-    """Write `text` to `path`, whole or not at all."""
+    """Write `text` to `path` atomically."""
     with atomic_path(path, durable=durable) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def canonical_json(value: Any) -> str:
-    """`value` as JSON with sorted keys and no blanks: equal values give equal text."""
+    """Return `value` as JSON with sorted keys and no blanks: equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
@@ -105,5 +97,5 @@ def _each(value: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
-    """Write `value` as readable JSON with sorted keys, whole or not at all."""
+    """Write `value` as indented JSON with sorted keys, atomically."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n", durable=durable)

@@ -3,10 +3,11 @@ import copy
 import torch
 from torch import nn
 
-from robust_flatness.models.checkpoint import load_checkpoint
-from robust_flatness.training import train
-from robust_flatness.training.averaging import averaged_weights, recompute_statistics
+from robust_flatness.checkpoints import load_checkpoint
+from robust_flatness.run.train import train
 from robust_flatness.training.loop import Training
+from robust_flatness.training.optimizers import averaged_weights
+from robust_flatness.training.statistics import recompute_statistics
 
 
 def test_average_starts_at_the_initial_weights_and_forgets_by_the_decay():
@@ -67,8 +68,7 @@ def test_the_average_is_saved_and_evaluated_and_does_not_touch_training(tmp_path
     saved = load_checkpoint(tmp_path / "snapshot.safetensors").model
     for name, parameter in saved.named_parameters():
         torch.testing.assert_close(parameter, expected[name], rtol=1e-5, atol=1e-6)
-    run.evaluator.refresh(saved)
-    assert run.held_out.evaluate(run.evaluator) == row
+    assert run.held_out.evaluate(run.evaluator.at(saved)) == row
     # its batch norms have the means over one clean epoch, all images once
     batches = list(run._clean_batches(0))
     assert sum(map(len, batches)) == dataset.size("train")

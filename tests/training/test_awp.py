@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from robust_flatness.models.inference import InferenceModel
+from robust_flatness.network import Network
 from robust_flatness.training.awp import WeightPerturbation
 from robust_flatness.training.loop import Training
 
@@ -22,8 +22,7 @@ def test_each_layer_moves_along_its_gradient_by_xi_times_its_norm(run, dataset):
     network = run.network.double()
     x, y = dataset.images("train", 8).double(), dataset.labels("train", 8)
     perturbation = WeightPerturbation(network, 0.01)
-    inference = InferenceModel(network, x)
-    nu = perturbation.ascent(inference, lambda: nn.functional.cross_entropy(inference(x), y))
+    nu = perturbation.ascent(Network(network, x), lambda forward: nn.functional.cross_entropy(forward(x), y))
 
     frozen = copy.deepcopy(network).eval()
     nn.functional.cross_entropy(frozen(x), y).backward()
@@ -55,23 +54,21 @@ def test_weights_come_back_bit_for_bit(run):
 
 def test_a_layer_without_gradient_stays(run, dataset):
     perturbation = WeightPerturbation(run.network, 0.01)
-    inference = InferenceModel(run.network, dataset.images("train", 2))
-    nu = perturbation.ascent(inference, lambda: 0 * inference(dataset.images("train", 4)).sum())
+    x = dataset.images("train", 4)
+    nu = perturbation.ascent(Network(run.network, x), lambda forward: 0 * forward(x).sum())
     assert all((change == 0).all() for change in nu)
 
 
 def test_update_takes_the_gradient_at_the_perturbed_weights_in_training_mode(run):
     """And batch norm's running statistics at the unperturbed ones, counted once."""
     run.spec = run.spec.model_copy(update={"gradient_clamp": None})
-    run.inference.refresh(run.network)
-    batch = next(run._batches(1))
+    view, batch = run.inference.at(run.network), next(run._batches(1))
     batch = replace(batch, x_adv=batch.x)
     twin = copy.deepcopy(run.network)
-    nu = run.perturbation.ascent(
-        run.inference, lambda: nn.functional.cross_entropy(run.inference(batch.x_adv), batch.y)
-    )
+    loss = nn.functional.cross_entropy
+    nu = run.perturbation.ascent(view, lambda forward: loss(forward(batch.x_adv), batch.y))
     run.optimizer.zero_grad()
-    run._perturbed_gradient(batch)
+    run._perturbed_gradient(batch, view)
 
     with torch.no_grad():
         twin(batch.x_adv)
@@ -87,15 +84,14 @@ def test_update_takes_the_gradient_at_the_perturbed_weights_in_training_mode(run
 
 
 def test_the_gradient_at_the_perturbed_weights_is_clamped(run):
-    run.inference.refresh(run.network)
-    batch = next(run._batches(1))
+    view, batch = run.inference.at(run.network), next(run._batches(1))
     batch = replace(batch, x_adv=batch.x)
     assert run.spec.gradient_clamp == 0.05
     found = {}
     for clamp in (None, 0.05):
         run.spec = run.spec.model_copy(update={"gradient_clamp": clamp})
         run.optimizer.zero_grad()
-        run._perturbed_gradient(batch)
+        run._perturbed_gradient(batch, view)
         found[clamp] = torch.cat([p.grad.flatten() for p in run.parameters])
     beyond = found[None].abs() > 0.05
     assert beyond.any()
@@ -128,8 +124,8 @@ def test_ascent_sees_neither_noisy_labels_nor_smoothing(dataset, make_job):
     run.objective.prepare, run.objective.attack_goal = objective.prepare, objective.attack_goal
     run.attack.objective = objective
     run.epoch(0)
-    ascents = [batch for forward, batch in seen if forward == run._evaluate]
-    updates = [batch for forward, batch in seen if forward != run._evaluate]
+    ascents = [batch for forward, batch in seen if forward != run._forward]
+    updates = [batch for forward, batch in seen if forward == run._forward]
     assert ascents
     assert all(torch.equal(batch.target, batch.y) and batch.smoothing == 0 for batch in ascents)
     assert any(not torch.equal(batch.target, batch.y) and batch.smoothing == 0.3 for batch in updates)

@@ -1,7 +1,7 @@
 import torch
 from scipy import stats
 
-from robust_flatness.training.label_noise import noisy_labels
+from robust_flatness.training.batches import noisy_labels
 
 CLASSES = 5
 COUNT = 20_000

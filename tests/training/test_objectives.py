@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from robust_flatness.config import TrainingSpec
-from robust_flatness.training.objectives import OBJECTIVES, Batch
+from robust_flatness.training.objectives import Batch, make_objective
 from robust_flatness.training.objectives.self_supervision import RotationNetwork, rotate
 
 CLASSES = 3
@@ -89,7 +89,7 @@ CASES = [
 
 @pytest.mark.parametrize(("name", "labels", "smoothing"), CASES)
 def test_value_and_gradient_follow_the_formula(name, labels, smoothing):
-    objective = OBJECTIVES[name](spec(objective=name, objective_weight=LAMBDA))
+    objective = make_objective(spec(objective=name, objective_weight=LAMBDA))
     objective.classes = CLASSES
     net = make_net(CLASSES + 4 if name == "self-supervision" else CLASSES)
     batch = make_batch(labels, smoothing)
@@ -113,7 +113,7 @@ def test_value_and_gradient_follow_the_formula(name, labels, smoothing):
 
 def test_trades_without_consistency_is_clean_training():
     net, batch = make_net(CLASSES), make_batch([0, 2, 1])
-    loss, _ = OBJECTIVES["trades"](spec(objective="trades", objective_weight=0))(net, batch)
+    loss, _ = make_objective(spec(objective="trades", objective_weight=0))(net, batch)
     expected = nn.functional.cross_entropy(net(batch.x), batch.y)
     gradients = torch.autograd.grad(loss, list(net.parameters()))
     for got, want in zip(gradients, torch.autograd.grad(expected, list(net.parameters())), strict=True):
@@ -122,7 +122,7 @@ def test_trades_without_consistency_is_clean_training():
 
 def test_mart_without_consistency_is_boosted_cross_entropy():
     net, batch = make_net(CLASSES), make_batch([0, 2, 1])
-    loss, _ = OBJECTIVES["mart"](spec(objective="mart", objective_weight=0))(net, batch)
+    loss, _ = make_objective(spec(objective="mart", objective_weight=0))(net, batch)
     p = net(batch.x_adv).softmax(1)
     p_y = p.gather(1, batch.y[:, None])[:, 0]
     wrong = p.clone()
@@ -147,7 +147,7 @@ def test_mart_is_finite_where_a_wrong_class_has_probability_one():
 def test_unused_labels_do_not_enter():
     """The weight update sees `target`, never `y`."""
     for name, labels, smoothing in CASES:
-        objective = OBJECTIVES[name](spec(objective=name, objective_weight=LAMBDA))
+        objective = make_objective(spec(objective=name, objective_weight=LAMBDA))
         objective.classes = CLASSES
         net = make_net(CLASSES + 4)
         batch = make_batch(labels, smoothing)
@@ -156,7 +156,7 @@ def test_unused_labels_do_not_enter():
 
 
 def test_trades_attack_maximises_the_divergence_from_the_clean_prediction():
-    objective = OBJECTIVES["trades"](spec(objective="trades", objective_weight=1))
+    objective = make_objective(spec(objective="trades", objective_weight=1))
     net, batch = make_net(CLASSES), make_batch([0, 2, 1])
     target, loss = objective.attack_goal(net, batch)
     assert not target.requires_grad
@@ -170,7 +170,7 @@ def test_trades_attack_maximises_the_divergence_from_the_clean_prediction():
 
 
 def test_each_half_is_attacked_on_its_own_label():
-    objective = OBJECTIVES["self-supervision"](spec(objective="self-supervision"))
+    objective = make_objective(spec(objective="self-supervision"))
     objective.classes = CLASSES
     logits = torch.randn(4, CLASSES + 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     labels = [2, 0, 3, 5]
@@ -201,7 +201,7 @@ def test_four_quarter_turns_are_the_identity():
 
 
 def test_labels_of_rotated_examples_say_how_they_were_rotated():
-    objective = OBJECTIVES["self-supervision"](spec(objective="self-supervision"))
+    objective = make_objective(spec(objective="self-supervision"))
     objective.classes = CLASSES
     x = torch.rand(41, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     y = torch.arange(41) % CLASSES
@@ -218,7 +218,7 @@ def test_labels_of_rotated_examples_say_how_they_were_rotated():
 
 
 def test_second_head_leaves_the_classifier_alone(make_job):
-    from robust_flatness.models import build_model
+    from robust_flatness.architectures import build_model
 
     model = build_model(make_job().model, CLASSES, [0.5], [0.3], torch.Generator().manual_seed(0))
     both = RotationNetwork(model, torch.Generator().manual_seed(1)).eval()

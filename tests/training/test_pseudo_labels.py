@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from robust_flatness.data import Dataset
-from robust_flatness.training import pseudo_label
+from robust_flatness.training.pseudo_labels import pseudo_label
 
 
 class Guarded(Dataset):

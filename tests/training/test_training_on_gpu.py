@@ -1,11 +1,13 @@
 """Training on a GPU; skipped elsewhere."""
 
+import copy
+
 import pytest
 import torch
 
-from robust_flatness.models.checkpoint import load_checkpoint
+from robust_flatness.checkpoints import load_checkpoint
+from robust_flatness.run.train import train
 from robust_flatness.runtime.devices import start
-from robust_flatness.training import train
 from robust_flatness.training.loop import Training
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
@@ -41,10 +43,12 @@ def test_what_is_replayed_is_what_is_computed(settings, dataset, make_job):
     plain.graphs.most = 0
     plain.inference.graphs = plain.evaluator.graphs = None
     first = [run.epoch(0) for run in (replayed, plain)]
-    state = {name: tensor.clone() for name, tensor in replayed.state().items()}
+    state = copy.deepcopy(replayed.state())
     assert first[0]["train_loss"] == pytest.approx(first[1]["train_loss"], rel=1e-3)
     resumed = Training(job, dataset, device)
     resumed.restore(state)
     assert replayed.epoch(1) == resumed.epoch(1)
-    for (name, a), b in zip(replayed.state().items(), resumed.state().values(), strict=True):
+    for (name, a), b in zip(
+        replayed.network.state_dict().items(), resumed.network.state_dict().values(), strict=True
+    ):
         assert torch.equal(a, b), name

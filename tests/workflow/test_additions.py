@@ -50,17 +50,12 @@ from torch.nn import functional as F
 
 from robust_flatness.training.objectives.base import Objective
 
-SUPPORTS = ("label_smoothing",)
-
 
 class Shifted(Objective):
     def __call__(self, forward, batch):
         logits = forward(batch.x_adv)
         shifted = logits + self.spec.objective_parameters["shift"] * F.one_hot(batch.target, logits.shape[1])
         return F.cross_entropy(shifted, batch.target, label_smoothing=batch.smoothing), logits
-
-
-OBJECTIVE = Shifted
 """
 CONFIG = """
 experiment: additions
@@ -99,7 +94,10 @@ def checkout(tmp_path_factory) -> Path:
     changed = re.sub(r"\bsharpness\b", "sharpness, toy", registry)
     assert changed.count("toy") == registry.count("sharpness") == 2  # the import and the list
     (measuring / "registry.py").write_text(changed)
-    (folder / "src/robust_flatness/training/objectives/my_loss.py").write_text(LOSS)
+    training = folder / "src/robust_flatness/training"
+    (training / "objectives/my_loss.py").write_text(LOSS)
+    with open(training / "catalogue.py", "a") as catalogue:
+        catalogue.write('OBJECTIVES["my-loss"] = Objective(f"{_FOLDER}.my_loss:Shifted")\n')
     (folder / "losses.py").write_text(LOSS)
     (folder / "mine.yaml").write_text(CONFIG)
     return folder

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from robust_flatness.experiment import load_experiment
-from robust_flatness.measuring.registry import MEASURES
+from robust_flatness.measures.registry import MEASURES
 
 pytestmark = pytest.mark.faults
 

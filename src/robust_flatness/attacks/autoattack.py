@@ -16,11 +16,11 @@ from robust_flatness.attacks.pgd import batches, cross_entropy
 from robust_flatness.config import AutoAttackSpec
 from robust_flatness.config.measures import LEAST_CLASSES
 from robust_flatness.errors import ConfigError, FileError, warn
-from robust_flatness.inputs import checked_inputs, require_finite
-from robust_flatness.models.inference import InferenceModel
-from robust_flatness.resumable import StateFile
+from robust_flatness.inputs import check_classes, checked_inputs, require_finite
+from robust_flatness.network import Network
 from robust_flatness.runtime.isolation import isolated
 from robust_flatness.runtime.progress import told
+from robust_flatness.runtime.state import StateFile
 from robust_flatness.seeding import derive_seed
 
 
@@ -93,20 +93,20 @@ def run_autoattack(
     x, y = checked_inputs(x, y)
     if "pgd" in spec.attacks and known is None:
         raise ConfigError("autoattack.attacks: pgd stands for what PGD has found, but nothing was given")
-    net = InferenceModel.of(model, x[:2])
-    net.require_labels(y)
+    net = Network.of(model, x[:2])
+    check_classes(y, net.classes)
     targets = check_autoattack(net, x, spec)
     with torch.no_grad():
         logits = torch.cat([net(x[part]) for part in batches(len(x), batch_size)])
     require_finite(logits, "on clean inputs")
     key = _fingerprint(logits, x, y, epsilon, spec, batch_size, seed, known)
     robust, x_adv, done = logits.argmax(dim=1) == y, x.clone(), 0
-    file = StateFile(Path(state_path), key) if state_path is not None else None
+    file = StateFile(Path(state_path), {"inputs": key}) if state_path is not None else None
     if file is not None:
         with contextlib.suppress(FileError):  # damaged, or of another call: from the beginning
             if state := file.load():
-                robust, x_adv = (state.tensors[name].to(x.device) for name in ("robust", "x_adv"))
-                done = state.notes["done"]
+                robust, x_adv = state["robust"].to(x.device), state["x_adv"].to(x.device)
+                done = state["done"]
     _warn_of_dynamic(net, x)
     for index, name in enumerate(told(spec.attacks, "attack")):
         if index < done:
@@ -130,13 +130,13 @@ def run_autoattack(
         if name == "square" and index > 1:
             _warn_of_square(before - robust.double().mean().item())
         if file is not None:
-            file.save({"robust": robust, "x_adv": x_adv}, {"done": index + 1})
+            file.save({"robust": robust, "x_adv": x_adv, "done": index + 1})
     with torch.no_grad():
         loss = torch.cat([cross_entropy(net(x_adv[part]), y[part]) for part in batches(len(x), batch_size)])
     return AutoAttackResult(~robust, loss, x_adv, spec.description)
 
 
-def check_autoattack(net: InferenceModel, x: Tensor, spec: AutoAttackSpec) -> int:
+def check_autoattack(net: Network, x: Tensor, spec: AutoAttackSpec) -> int:
     """The number of target classes of the targeted attacks.
 
     Raises
@@ -169,7 +169,7 @@ def _alone(*attacks: str) -> str:
 
 
 def _attack(
-    net: InferenceModel, name: str, epsilon: float, spec: AutoAttackSpec, targets: int, seed: int, x: Tensor
+    net: Network, name: str, epsilon: float, spec: AutoAttackSpec, targets: int, seed: int, x: Tensor
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """`attack(x, y) -> x_adv` called `name`, with the budget of `spec`; FAB and Square are the library's."""
 
@@ -208,7 +208,7 @@ def _library_attack(
     return attack
 
 
-def _warn_of_dynamic(net: InferenceModel, x: Tensor) -> None:
+def _warn_of_dynamic(net: Network, x: Tensor) -> None:
     """As the library's `check_dynamic`: a forward that takes gradients optimises something itself."""
     found = []
 

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from robust_flatness.config.kinds import NETWORKS, OBJECTIVES, OPTIMIZERS, check_name, declared, names
+from robust_flatness.config.architectures import COSTS
+from robust_flatness.config.kinds import check_name
 from robust_flatness.config.measures import STEPS_TO_THE_EDGE
 from robust_flatness.config.values import (
     Count,
@@ -21,8 +22,9 @@ from robust_flatness.config.values import (
     Spec,
     parse_list,
 )
+from robust_flatness.training.catalogue import OBJECTIVES, OPTIMIZERS
 
-Network = Annotated[str, AfterValidator(partial(check_name, NETWORKS))]
+Network = Annotated[str, AfterValidator(partial(check_name, sorted(COSTS)))]
 Optimizer = Annotated[str, AfterValidator(partial(check_name, OPTIMIZERS))]
 Objective = Annotated[str, AfterValidator(partial(check_name, OBJECTIVES, own="package.module:Class"))]
 
@@ -126,13 +128,13 @@ class TrainingSpec(Spec):
             "adversarial_fraction": self.adversarial_fraction < 1,
         }
         for field in (field for field, used in optional.items() if used):
-            allowed = [name for name in names(OBJECTIVES) if field in declared(OBJECTIVES, name, "SUPPORTS")]
-            if self.objective in names(OBJECTIVES) and self.objective not in allowed:
+            allowed = [name for name, objective in OBJECTIVES.items() if field in objective.supports]
+            if self.objective in OBJECTIVES and self.objective not in allowed:
                 raise ValueError(
                     f"{field}: {getattr(self, field)} is not defined with objective {self.objective!r}; "
                     f"allowed with {', '.join(allowed)}"
                 )
-        for field in declared(OPTIMIZERS, self.optimizer, "REFUSES"):
+        for field in OPTIMIZERS[self.optimizer]:
             if getattr(self, field):
                 raise ValueError(
                     f"{field}: {getattr(self, field)} is not defined with optimizer {self.optimizer!r}; set 0"

@@ -23,7 +23,7 @@ from robust_flatness.config.variants import (
 )
 from robust_flatness.errors import ConfigError
 from robust_flatness.experiment.spec import ExperimentSpec
-from robust_flatness.measuring.registry import MEASURES
+from robust_flatness.measures.registry import MEASURES
 
 CATALOGUE = Path("config/variants.yaml")
 

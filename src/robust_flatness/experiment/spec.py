@@ -22,7 +22,7 @@ from robust_flatness.config.values import (
     parse_list,
 )
 from robust_flatness.config.variants import VariantOverride, VariantSpec
-from robust_flatness.measuring.registry import MEASURES, MeasureSpecs
+from robust_flatness.measures.registry import MEASURES, MeasureSpecs
 
 
 class ComputeSpec(Spec):
@@ -106,7 +106,7 @@ class ExperimentSpec(Spec):
             "sizes": {split: data.count(split) if data else 1 for split in ("test", "train")},
         }
         return {
-            name: MEASURES[name].spec.implied(block, **implied)
+            name: MEASURES[name].settings.implied(block, **implied)
             if name in MEASURES and isinstance(block, Mapping)
             else block
             for name, block in given.items()

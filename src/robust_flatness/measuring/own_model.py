@@ -10,20 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from robust_flatness.attacks.pgd import batches, cross_entropy
+from robust_flatness.boundary import evaluation_copy, warn_of_sigmoid
+from robust_flatness.checkpoints import LoadedModel as Network
 from robust_flatness.config.measures import MeasureSettings
 from robust_flatness.config.values import meant, parse
 from robust_flatness.data import Dataset
 from robust_flatness.data.images import open_parts, to_measure
 from robust_flatness.data.npz import read_npz
 from robust_flatness.errors import ConfigError, noted_warnings, warn
-from robust_flatness.inputs import require_finite
-from robust_flatness.measuring.base import SPLITS
-from robust_flatness.measuring.registry import MEASURES
-from robust_flatness.measuring.robustness import rounded
+from robust_flatness.inputs import check_classes, require_finite
+from robust_flatness.measures.base import SPLITS
+from robust_flatness.measures.registry import MEASURES
+from robust_flatness.measures.robustness import rounded
 from robust_flatness.measuring.run import largest_batch
-from robust_flatness.models.checkpoint import Network
-from robust_flatness.models.copying import evaluation_copy
-from robust_flatness.models.first_use import warn_of_sigmoid
 from robust_flatness.resumable import Report, Unfinished
 from robust_flatness.runtime.devices import out_of_memory, with_precision_on
 from robust_flatness.runtime.provenance import provenance
@@ -159,10 +158,9 @@ def measure_network(
         )
     batch_size = max(largest_batch(spec.model_dump()) for spec in specs.values())
     with noted_warnings() as notes:
-        network.inference.check(first)
-        network.inference.require_gradients()
+        network.inference.logits(first)
         if specs.keys() - {"robustness"}:
-            network.inference.require_perturbable()
+            _ = network.inference.layers
         pixels = dataset.pixels("test")
         if not pixels.is_floating_point() and pixels.max() < DARK:
             warn(
@@ -181,7 +179,7 @@ def measure_network(
             "provenance": provenance(device, torch.get_num_threads()),
         }
         # weights do not tell a function: what it gives does
-        function = [examples, network.inference.perturbed]
+        function = [examples, network.inference.layers]
         parts = {
             name: _part(network, dataset, name, spec, seed, device, state, [identity, function], report)
             for name, spec in specs.items()
@@ -263,7 +261,7 @@ def clean_examples(
 ) -> dict[str, list[float]]:
     """Label, prediction, error and loss of each of the first examples of a split."""
     x, y = dataset.images(split, count, device), dataset.labels(split, count, device)
-    network.inference.require_labels(y)
+    check_classes(y, network.inference.classes)
     logits = torch.cat([network.inference(x[part]) for part in batches(count, batch_size)])
     require_finite(logits, f"on clean {split} inputs")
     warn_of_sigmoid(logits)

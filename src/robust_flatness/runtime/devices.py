@@ -1,4 +1,4 @@
-"""Where a job computes and in which precision: decided when it starts, by what the machine can do."""
+"""Device and precision of a job, chosen when it starts by what the machine supports."""
 
 import contextlib
 import os
@@ -15,16 +15,16 @@ from robust_flatness.config.values import DEVICE, Spec
 from robust_flatness.errors import ConfigError, OutOfMemoryError
 
 AnySpec = TypeVar("AnySpec", bound=Spec)
-#: Locks of the GPUs that this process has taken, held until it ends.
+#: Locks of the GPUs that this process uses, held until it ends.
 _taken: list[FileLock] = []
 
 
 def start(device: str, threads: int) -> str:
-    """Fix torch's threads and arithmetic; the device to use, as torch names it.
+    """Set torch's threads and arithmetic, and return the name of the device to use.
 
-    `auto` is a GPU where there is one (cuda, then mps), else the processor; `cuda` the first GPU that
-    no other job of this kit uses, or the first if all are in use. On a GPU, float32 means float32 (no
-    TF32), and convolutions are the same in every run: neither chosen by timing nor summed in any order.
+    `auto` is a GPU if there is one (cuda, then mps), else the CPU. `cuda` is the first GPU that no other job
+    of this package uses, or the first if all are in use. On GPUs, TF32 is off and convolutions are
+    deterministic.
 
     Raises
     ------
@@ -54,11 +54,11 @@ def start(device: str, threads: int) -> str:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep up to 64 MB of freed memory for the next activations.
+    """Make glibc keep up to 64 MB of freed memory for the next activations.
 
-    By default it hands them back whenever they are twice as large as the largest block freed before; to get
-    fresh pages for each activation then takes up to half of a network's time. Freeing one large block raises
-    that limit (`man mallopt`, M_MMAP_THRESHOLD); its pages are never touched.
+    By default it returns freed blocks to the system, and getting new pages takes up to half of a network's
+    time. Freeing one large block raises the limit (`man mallopt`, M_MMAP_THRESHOLD); its pages are never
+    touched.
     """
     torch.empty(31 * 2**20, dtype=torch.uint8)
 
@@ -70,12 +70,11 @@ def _available(kind: str) -> bool:
 
 
 def free_gpu(count: int) -> int:
-    """The first of `count` GPUs that no other process has taken with this function, taken until this
-    process ends; 0 if all are."""
+    """Lock the first of `count` GPUs that no other process has locked; return its index, or 0 if all are."""
     user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
     folder = Path(tempfile.gettempdir())
     for index in range(count):
-        # the same card has other numbers where CUDA_VISIBLE_DEVICES is set
+        # indices depend on CUDA_VISIBLE_DEVICES
         name = torch.cuda.get_device_properties(index).uuid
         lock = FileLock(folder / f"robust-flatness-{user}-{name}.lock")
         with contextlib.suppress(Timeout, OSError):
@@ -86,8 +85,7 @@ def free_gpu(count: int) -> int:
 
 
 def is_fast_in_bfloat16(device: str) -> bool:
-    """Whether bfloat16 is faster than float32: on GPUs that compute in it, and on processors with
-    instructions for it (AMX, AVX512-BF16)."""
+    """Return whether bfloat16 is faster than float32: on recent GPUs, and CPUs with AMX or AVX512-BF16."""
     kind = torch.device(device).type
     if kind == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
@@ -96,9 +94,9 @@ def is_fast_in_bfloat16(device: str) -> bool:
 
 
 def precision_on(device: str, precision: str) -> str:
-    """`float32` or `bfloat16`: `auto` is bfloat16 where it is fast.
+    """Return `float32` or `bfloat16`; `auto` is bfloat16 where it is fast.
 
-    Warns where bfloat16 is asked for and slow: emulated, it took up to 15 times as long as float32.
+    Warns if bfloat16 is requested where it is slow: emulated, it takes up to 15 times as long as float32.
     """
     fast = precision == "float32" or is_fast_in_bfloat16(device)
     if precision == "auto":
@@ -113,7 +111,7 @@ def precision_on(device: str, precision: str) -> str:
 
 
 def with_precision_on(device: str, spec: AnySpec) -> AnySpec:
-    """A spec with its `precision`, where it has one, as it is on `device`."""
+    """Return the spec with `precision: auto`, if it has that, replaced by the precision on `device`."""
     precision = getattr(spec, "precision", "float32")
     if precision == "float32":
         return spec
@@ -122,12 +120,7 @@ def with_precision_on(device: str, spec: AnySpec) -> AnySpec:
 
 @contextlib.contextmanager
 def out_of_memory(batch_size: int, kept: str) -> Iterator[None]:
-    """Turn a GPU's "out of memory" into an error that says what to try; `kept` tells what is not lost.
-
-    Raises
-    ------
-    OutOfMemoryError
-    """
+    """Convert torch's error to an OutOfMemoryError that says what to try, followed by `kept`."""
     try:
         yield
     except torch.OutOfMemoryError:

@@ -1,4 +1,4 @@
-"""What produced a result: versions, commit, device. The same for equal runs, so no timings."""
+"""Provenance of a result: versions, commit, device. Equal for equal runs, so without timings."""
 
 import functools
 import hashlib
@@ -15,8 +15,7 @@ PACKAGE = Path(robust_flatness.__file__).parent
 
 @functools.cache
 def git_commit() -> str | None:
-    """The commit of the repository the package lies in, "-dirty" added where files are changed;
-    None for an installed package or without git."""
+    """Return the commit of the package's repository, with "-dirty" if files changed, or None."""
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
@@ -29,7 +28,7 @@ def git_commit() -> str | None:
 
 @functools.cache
 def source_digest() -> str:
-    """SHA-256 of the package's source: unfinished work of other source is not taken up."""
+    """Return the SHA-256 of the package's source; interrupted trainings of other versions do not resume."""
     digest = hashlib.sha256()
     for path in sorted(PACKAGE.rglob("*.py")):
         digest.update(path.read_bytes())
@@ -37,7 +36,7 @@ def source_digest() -> str:
 
 
 def provenance(device: str, threads: int) -> dict:
-    """Package version, commit, torch version, device and threads."""
+    """Return package version, commit, torch version, device and threads."""
     name = platform.machine()
     if device.startswith("cuda"):
         import torch

@@ -1,27 +1,27 @@
-"""Attacks on the inputs in training: PGD and its variants."""
+"""Attacks on the inputs during training: PGD and its variants."""
 
 import torch
 from torch import Tensor
 
 from robust_flatness.attacks.pgd import PGD, cross_entropy, project, random_start
 from robust_flatness.config import TrainingSpec
-from robust_flatness.models.inference import InferenceModel
+from robust_flatness.network import Network
 from robust_flatness.training.objectives import Batch, Forward, Objective
 
 
 class TrainingAttack:
     """Adversarial examples for the updates of a training.
 
-    PGD from a uniform random start, the iterate of highest loss of each example (the clean example
-    is no candidate), on the network in evaluation mode. Settings change it:
+    PGD from a uniform random start returns the iterate of highest loss of each example, the clean example
+    excluded. It attacks the network in evaluation mode. Settings change it:
 
     - `stop_after_flip`: see `pgd_tau`;
-    - `attack_predicted_label`: the attack's label is the one predicted on the clean example;
-    - `attack_incorrect=False`: examples misclassified when clean stay clean;
+    - `attack_predicted_label`: the loss is that of the label predicted on the clean example;
+    - `attack_incorrect=False`: examples misclassified without attack stay clean;
     - `adversarial_fraction`: a random share of each batch is attacked, the rest stays clean.
 
-    Predictions on clean examples are made by a pass of their own in training mode, which batch norm's
-    running statistics count, as in the released code.
+    Clean examples are classified in a separate forward pass in training mode, which updates batch norm's
+    running statistics, as in the released code.
     """
 
     def __init__(self, spec: TrainingSpec, objective: Objective):
@@ -29,61 +29,54 @@ class TrainingAttack:
         self.objective = objective
         self.pgd = PGD(spec.epsilon, spec.step_size, spec.steps, precision=spec.precision)
 
-    @property
-    def needs_prediction(self) -> bool:
-        """Whether `predict` is called."""
-        return self.spec.attack_predicted_label or not self.spec.attack_incorrect
-
     def __call__(
-        self, inference: InferenceModel, predict: Forward, batch: Batch, generator: torch.Generator
+        self, network: Network, predict: Forward, batch: Batch, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Adversarial examples [n, C, H, W], and which were attacked, [n] bool.
+        """Return adversarial examples [n, C, H, W], and whether each was attacked, [n] bool.
 
-        `inference` is the network in evaluation mode, `predict` gives logits in training mode.
+        `network` is the network in evaluation mode, `predict` gives logits in training mode.
         """
         spec, x = self.spec, batch.x
-        target, loss = self.objective.attack_goal(inference, batch)
+        target, loss = self.objective.attack_goal(network, batch)
         attacked = torch.ones(len(x), dtype=torch.bool, device=x.device)
-        if self.needs_prediction:
+        if spec.attack_predicted_label or not spec.attack_incorrect:
             predicted = predict(x).argmax(1)
             if spec.attack_predicted_label:
                 target = predicted
             if not spec.attack_incorrect:
                 attacked = predicted == batch.y
         if spec.adversarial_fraction < 1:
-            # a subset of fixed size: only these are attacked
+            # a subset of fixed size, so that PGD runs on these examples only
             order = torch.randperm(len(x), generator=generator, device=generator.device)
             chosen = order[: round(spec.adversarial_fraction * len(x))].to(x.device)
             attacked = torch.zeros_like(attacked).index_fill_(0, chosen, True) & attacked
             x_adv = x.clone()
             if len(chosen):
-                x_adv[chosen] = self._search(inference, x[chosen], target[chosen], generator, loss)
+                x_adv[chosen] = self._search(network, x[chosen], target[chosen], generator, loss)
         else:
-            x_adv = self._search(inference, x, target, generator, loss)
+            x_adv = self._search(network, x, target, generator, loss)
         if not spec.attack_incorrect:
             x_adv = torch.where(attacked[:, None, None, None], x_adv, x)
         return x_adv, attacked
 
-    def _search(self, inference: InferenceModel, x: Tensor, target: Tensor, generator, loss) -> Tensor:
+    def _search(self, network: Network, x: Tensor, target: Tensor, generator, loss) -> Tensor:
         if self.spec.stop_after_flip is not None:
-            return pgd_tau(inference, x, target, self.pgd, self.spec.stop_after_flip, generator)
+            return pgd_tau(network, x, target, self.pgd, self.spec.stop_after_flip, generator)
         start = random_start(x, self.spec.epsilon, generator)
-        return self.pgd.search(inference, x, target, start, loss).x_adv
+        return self.pgd.search(network, x, target, start, loss).x_adv
 
 
-def pgd_tau(
-    inference: InferenceModel, x: Tensor, y: Tensor, pgd: PGD, tau: int, generator: torch.Generator
-) -> Tensor:
-    """PGD that stops `tau` iterations after an example's label flips (Zhang et al., ICML 2020).
+def pgd_tau(network: Network, x: Tensor, y: Tensor, pgd: PGD, tau: int, generator: torch.Generator) -> Tensor:
+    """Return adversarial examples of PGD that stops `tau` iterations after an example's label flips.
 
-    An example is returned where it stops: `tau` steps after the first iterate that is misclassified
-    (the random start counts as one), or the last iterate if fewer steps are left or it never flips.
+    The result is the iterate `tau` steps after the first misclassified one (the random start included), or
+    the last iterate if fewer steps are left or the label never flips (Zhang et al., ICML 2020).
     """
     x_adv = random_start(x, pgd.epsilon, generator)
     left = torch.full_like(y, tau)
     flipped = torch.zeros_like(y, dtype=torch.bool)
     for _ in range(pgd.steps):
-        logits, _, signs = pgd.gradient_signs(inference, x_adv, y, cross_entropy)
+        logits, _, signs = pgd.gradient_signs(network, x_adv, y, cross_entropy)
         flipped |= logits.argmax(1) != y
         moving = ~flipped | (left > 0)
         left -= (flipped & moving).to(left.dtype)

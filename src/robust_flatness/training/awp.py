@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from robust_flatness.models.inference import InferenceModel
+from robust_flatness.network import Network
+from robust_flatness.training.objectives import Forward
 
 
 class WeightPerturbation:
     r"""w + nu with nu^(l) = xi ||w^(l)||_2 g^(l) / ||g^(l)||_2, g the gradient in evaluation mode.
 
-    The layers l are the weights of convolutions and linear layers: tensors of more than one
-    dimension, so neither biases nor batch norm. Where the gradient is zero, nu is.
+    The layers l are the weights of convolutions and linear layers (tensors of more than one dimension), so
+    neither biases nor batch norm. nu is zero where the gradient is.
     """
 
     def __init__(self, network: nn.Module, xi: float):
@@ -22,29 +23,28 @@ class WeightPerturbation:
         self.names, self.weights = list(weights), list(weights.values())
 
     def ascent(
-        self, inference: InferenceModel, loss: Callable[[], Tensor], precision: str = "float32"
+        self, network: Network, loss: Callable[[Forward], Tensor], precision: str = "float32"
     ) -> list[Tensor]:
-        """nu for each layer; `loss` evaluates what is ascended on `inference`, the network in
-        evaluation mode, in this precision."""
+        """Return nu of each layer, for the `loss` of `network`, which is in evaluation mode."""
         with torch.enable_grad():
-            leaves = inference.leaves(self.names, precision)
-            try:
-                gradients = torch.autograd.grad(loss(), leaves)
-            finally:
-                inference.release()
+            leaves = network.weights(self.names)
+            for leaf in leaves.values():
+                leaf.requires_grad_(True)
+            view = network.at(leaves)
+            value = loss(lambda x: view.logits(x, precision))
+            gradients = torch.autograd.grad(value, list(leaves.values()))
         with torch.no_grad():
-            gradients = inference.pull_back(self.names, list(gradients))
             norms = torch._foreach_norm(gradients)
             sizes = torch._foreach_norm(self.weights)
             torch._foreach_mul_(sizes, self.xi)
-            # 0 / tiny = 0: a layer without gradient stays
+            # 0 / tiny = 0: a layer whose gradient is zero is not perturbed
             torch._foreach_clamp_min_(norms, torch.finfo(norms[0].dtype).tiny)
             torch._foreach_div_(sizes, norms)
             return list(torch._foreach_mul(gradients, sizes))
 
     @contextlib.contextmanager
     def applied(self, nu: list[Tensor]) -> Iterator[None]:
-        """The network at w + nu; afterwards at w again, bit for bit."""
+        """Add nu to the weights of the network; restore them afterwards, bit for bit."""
         with torch.no_grad():
             saved = [weight.clone() for weight in self.weights]
             torch._foreach_add_(self.weights, nu)

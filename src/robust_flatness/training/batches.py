@@ -1,4 +1,4 @@
-"""Which examples make up each batch."""
+"""Examples and labels of each batch: order, pool of unlabelled images, label noise."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,19 +6,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robust_flatness.config import ConfigError
+from robust_flatness.config import ConfigError, TrainingSpec
+from robust_flatness.data import Dataset
 from robust_flatness.seeding import generator
 
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """Batches of `batch_size` examples; an epoch has as many as one pass over the `examples`
-    labelled ones takes.
+    """Batches of `batch_size` examples; an epoch has as many as one pass over the `examples` labelled ones.
 
-    The last, incomplete batch of a pass is kept; only one of a single example is dropped, which
-    batch norm cannot use. With a `pool` of further examples the batches are as many and as large,
-    but the share `pool_fraction` of each, rounded, comes from the pool, in passes over it: an epoch
-    then sees the rest of the labelled examples only, others in each epoch (as in the released code).
+    The last, incomplete batch of a pass is kept, unless it is a single example, which batch norm cannot use.
+    With a `pool` of further examples, number and size of the batches stay the same, but the share
+    `pool_fraction` of each, rounded, comes from the pool, in passes over it. An epoch then contains only some
+    of the labelled examples, different ones in each epoch (as in the released code).
 
     Raises
     ------
@@ -47,22 +47,21 @@ class BatchPlan:
 
     @property
     def updates(self) -> int:
-        """Batches of an epoch."""
-        return sum(1 for _ in self._sizes())
+        """Number of batches in an epoch."""
+        return len(self._sizes())
 
-    def _sizes(self) -> Iterator[tuple[int, int]]:
-        """Labelled and pool examples of each batch of an epoch."""
-        for start in range(0, self.examples, self.batch_size):
-            size = min(self.batch_size, self.examples - start)
-            extra = round(self.pool_fraction * size)
-            if size > 1:
-                yield size - extra, extra
+    def _sizes(self) -> list[tuple[int, int]]:
+        """Numbers of labelled and of pool examples in each batch of an epoch."""
+        starts = range(0, self.examples, self.batch_size)
+        sizes = [min(self.batch_size, self.examples - start) for start in starts]
+        extras = [round(self.pool_fraction * size) for size in sizes]
+        return [(size - extra, extra) for size, extra in zip(sizes, extras, strict=True) if size > 1]
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """For each batch of `epoch`, and of more epochs like it without end, the indices of its labelled
-        examples and of those from the pool; on `device`, where they are drawn, too.
+        """Yield indices of the labelled and of the pool examples of each batch, without end, on `device`.
 
-        The labelled examples are taken from the start of the same order whatever the pool.
+        After the batches of `epoch` come those of further passes. The order of the labelled examples does not
+        depend on the pool.
         """
         order = generator(self.seed, "batches", epoch, device=self.device)
         pool_order = generator(self.seed, "pool", epoch, device=self.device)
@@ -78,3 +77,39 @@ class BatchPlan:
                     waiting = torch.cat([waiting, more])
                 yield batch, waiting[:extra]
                 waiting = waiting[extra:]
+
+
+def unlabeled_pool(dataset: Dataset, spec: TrainingSpec, device: str, pseudo_labels) -> tuple[Tensor, Tensor]:
+    """Return uint8 images and pseudo-labels of the pool; both empty if the training does not use it.
+
+    Raises
+    ------
+    ConfigError
+        If the pseudo-labels are missing, or do not fit the images.
+    """
+    if not spec.unlabeled_fraction:
+        return dataset.pixels("unlabeled", 0, device), dataset.labels("train", 0, device)
+    if pseudo_labels is None:
+        raise ConfigError(
+            f"unlabeled_fraction: {spec.unlabeled_fraction} needs pseudo-labels of the unlabelled images; "
+            "make them with `robust-flatness pseudo-label`"
+        )
+    labels, size = torch.as_tensor(pseudo_labels).to(device), dataset.size("unlabeled")
+    valid = labels.shape == (size,) and size > 0 and not labels.is_floating_point()
+    if not (valid and 0 <= labels.min() <= labels.max() < dataset.classes):
+        raise ConfigError(
+            f"pseudo_labels: {labels.dtype} of shape {tuple(labels.shape)}; expected an integer from 0 to "
+            f"{dataset.classes - 1} for each of the {size} unlabelled images"
+        )
+    return dataset.pixels("unlabeled", device=device), labels.long()
+
+
+def noisy_labels(labels: Tensor, rate: float, classes: int, generator: torch.Generator) -> Tensor:
+    """Return the labels, each replaced with probability `rate` by one drawn uniformly from all `classes`.
+
+    A label thus changes with probability rate (1 - 1 / classes). Drawn on the device of `generator`.
+    """
+    source = {"generator": generator, "device": generator.device}
+    replaced = torch.rand(labels.shape, **source) < rate
+    other = torch.randint(classes, labels.shape, **source)
+    return torch.where(replaced.to(labels.device), other.to(labels.device), labels)

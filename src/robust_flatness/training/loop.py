@@ -1,53 +1,43 @@
-"""Adversarial training: what is done in an epoch, and what a snapshot is."""
+"""Adversarial training: epochs, snapshots, and the state from which it resumes."""
 
 import contextlib
-import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from robust_flatness import __version__
+from robust_flatness.architectures import build_model
+from robust_flatness.checkpoints import Metadata, save_checkpoint
 from robust_flatness.config import TrainJob
 from robust_flatness.data import Dataset
 from robust_flatness.data.augmentation import augment
-from robust_flatness.files import canonical_json
-from robust_flatness.models import build_model
-from robust_flatness.models.checkpoint import Metadata, save_checkpoint
-from robust_flatness.models.inference import InferenceModel
+from robust_flatness.network import Network
 from robust_flatness.runtime.devices import with_precision_on
 from robust_flatness.runtime.graphs import Graphs
 from robust_flatness.runtime.provenance import source_digest
 from robust_flatness.seeding import derive_seed, generator, stream_device
-from robust_flatness.tables.history import Row
 from robust_flatness.training.attack import TrainingAttack
-from robust_flatness.training.averaging import averaged_weights, recompute_statistics
 from robust_flatness.training.awp import WeightPerturbation
-from robust_flatness.training.batches import BatchPlan
+from robust_flatness.training.batches import BatchPlan, noisy_labels, unlabeled_pool
 from robust_flatness.training.held_out import HeldOut
-from robust_flatness.training.label_noise import noisy_labels
 from robust_flatness.training.objectives import Batch, make_objective
-from robust_flatness.training.optimizers import (
-    clip_weights,
-    make_optimizer,
-    optimizer_tensors,
-    restore_optimizer,
-)
-from robust_flatness.training.pool import pool_of
+from robust_flatness.training.optimizers import averaged_weights, clip_weights, make_optimizer
 from robust_flatness.training.schedules import Schedule
-from robust_flatness.training.statistics import RunningStatistics
+from robust_flatness.training.statistics import frozen_statistics, recompute_statistics
 
 
 class Training:
-    """A training in progress: network, optimiser and what is done in an epoch.
+    """A training in progress: network, optimiser, and the computations of an epoch.
 
-    Every random choice has a stream of its own, derived from the job's seed, its purpose and the
-    epoch. So all variants share initial weights, order of examples and starts of the evaluation,
-    and no state of a generator has to be kept between epochs.
+    Every random choice draws from a generator seeded with the job's seed, the purpose and the epoch. So all
+    variants share initial weights, order of examples and random starts of the evaluation, and generators have
+    no state to keep between epochs.
     """
 
     def __init__(self, job: TrainJob, dataset: Dataset, device: str = "cpu", pseudo_labels=None):
@@ -55,56 +45,47 @@ class Training:
         job = job.model_copy(update={"training": spec})
         self.job, self.spec, self.device = job, spec, torch.device(device)
         self.classes, self.mean, self.std = dataset.classes, dataset.mean, dataset.std
-        # images stay uint8 on the device, and become numbers in [0, 1] batch by batch
-        self.pixels, self.labels = (
-            dataset.pixels("train", device=device),
-            dataset.labels("train", device=device),
-        )
-        self.pool, self.pool_labels = pool_of(dataset, spec, device, pseudo_labels)
+        # images stay uint8 on the device, and are converted to [0, 1] batch by batch
+        self.pixels = dataset.pixels("train", device=device)
+        self.labels = dataset.labels("train", device=device)
+        self.pool, self.pool_labels = unlabeled_pool(dataset, spec, device, pseudo_labels)
         self.drawn_on = stream_device(device)
-        self.plan = BatchPlan(
-            len(self.labels), spec.batch_size, job.seed,
-            len(self.pool_labels), spec.unlabeled_fraction, self.drawn_on,
-        )  # fmt: skip
+        pool = (len(self.pool_labels), spec.unlabeled_fraction)
+        self.plan = BatchPlan(len(self.labels), spec.batch_size, job.seed, *pool, self.drawn_on)
         self.schedule = Schedule(spec, self.plan.updates)
         self.held_out = HeldOut(dataset, spec, job.seed, device)
 
-        model = build_model(job.model, self.classes, self.mean, self.std, self._stream("initialisation"))
-        self.model = model.to(self.device)
+        stream = generator(job.seed, "initialisation")
+        self.model = build_model(job.model, self.classes, self.mean, self.std, stream).to(self.device)
         self.objective = make_objective(spec)
-        self.network = self.objective.network(self.model, self._stream("second head"))
+        self.network = self.objective.network(self.model, generator(job.seed, "second head"))
         self.network = self.network.to(self.device, memory_format=torch.channels_last).train()
         self.parameters = list(self.network.parameters())
         if spec.weight_clipping is not None:
             clip_weights(self.parameters, spec.weight_clipping)
-        self.average = None
-        if spec.weight_averaging is not None:
-            self.average = averaged_weights(self.model, spec.weight_averaging)
+        decay = spec.weight_averaging
+        self.average = None if decay is None else averaged_weights(self.model, decay)
         self.optimizer = make_optimizer(spec, self.parameters)
-        self.statistics = RunningStatistics(self.network)
         self.attack = TrainingAttack(spec, self.objective)
         example = dataset.images("train", min(2, len(self.labels)), device)
-        self.inference = InferenceModel(self.network, example)
-        self.evaluator = InferenceModel(self.model, example)
-        # batches of an epoch come in two sizes, the last one's and the others'
+        self.inference = Network(self.network, example)
+        self.evaluator = Network(self.model, example)
+        # the last batch of an epoch may be smaller than the others: two shapes
         self.graphs = Graphs(most=2)
         self.inference.graphs, self.evaluator.graphs = Graphs(most=2), Graphs(most=2)
         self.perturbation = None
         if spec.weight_perturbation:
             self.perturbation = WeightPerturbation(self.network, spec.weight_perturbation)
 
-    def _stream(self, *names: str | int) -> torch.Generator:
-        return generator(self.job.seed, *names)
-
-    def epoch(self, epoch: int) -> Row:
-        """Train for one epoch; its row of history, less the columns of snapshots."""
+    def epoch(self, epoch: int) -> dict[str, Any]:
+        """Train for one epoch; return its row of the history, without the columns of snapshots."""
         self.streams = {
             name: generator(self.job.seed, name, epoch, device=self.drawn_on)
             for name in ("augmentation", "attack", "label noise", "objective", "langevin")
         }
         if hasattr(self.optimizer, "noise_generator"):
             self.optimizer.noise_generator = self.streams["langevin"]
-        # sums over the epoch, on the device: updates, loss; counted examples, their loss and errors
+        # sums over the epoch, on the device: updates and their loss; counted examples, their loss and errors
         wide = torch.float32 if self.device.type == "mps" else torch.float64
         self.sums = torch.zeros(5, dtype=wide, device=self.device)
         batches = self._batches(epoch)
@@ -133,9 +114,8 @@ class Training:
 
     @contextlib.contextmanager
     def _dropout(self, *names: str | int) -> Iterator[None]:
-        """Seeds torch's global state, which dropout draws from, and restores it."""
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
+        """Seed torch's global generator, which dropout draws from; restore it afterwards."""
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(derive_seed(self.job.seed, *names))
             yield
 
@@ -146,7 +126,7 @@ class Training:
                 group["momentum"] = self.schedule.momentum(update)
 
     def _batches(self, epoch: int) -> Iterator[Batch]:
-        """Augmented batches with labels as the weight update sees them, without end."""
+        """Yield augmented batches without end."""
         spec, streams = self.spec, self.streams
         for labelled, extra in self.plan.epoch(epoch):
             x, y = self.examples(labelled, extra)
@@ -160,7 +140,7 @@ class Training:
             yield replace(batch, x=augment(batch.x, spec.augmentation, streams["augmentation"], self.mean))
 
     def examples(self, labelled: Tensor, extra: Tensor) -> tuple[Tensor, Tensor]:
-        """Images in [0, 1] and labels of training examples, then of examples of the pool."""
+        """Return images in [0, 1] and labels of training examples, followed by those of the pool."""
         labelled, extra = labelled.to(self.device), extra.to(self.device)
         pixels, labels = self.pixels[labelled], self.labels[labelled]
         if len(extra):
@@ -169,31 +149,28 @@ class Training:
         return pixels.float().div_(255), labels
 
     def _gradient(self, batch: Batch) -> Tensor:
-        """Set the gradients of the weights for one batch; its loss, detached."""
-        self.inference.refresh(self.network)
-        x_adv, attacked = self.attack(self.inference, self._predict, batch, self.streams["attack"])
+        """Set the gradients of the weights for one batch; return its loss, detached."""
+        view = self.inference.at(self.network)
+        x_adv, attacked = self.attack(view, self._predict, batch, self.streams["attack"])
         batch = replace(batch, x_adv=x_adv)
         self.optimizer.zero_grad(set_to_none=True)
         if self.perturbation is None:
             loss, logits = self._plain_gradient(batch)
         else:
-            loss, logits = self._perturbed_gradient(batch)
+            loss, logits = self._perturbed_gradient(batch, view)
         with torch.no_grad():
             counted = batch.counted
             if self.spec.adversarial_fraction < 1:
                 counted = counted & attacked
-            # labels of other heads are out of range, and not counted
+            # labels of rotated examples are out of range; those examples are not counted
             labels = batch.y.clamp(max=self.classes - 1)
             losses = F.cross_entropy(logits, labels, reduction="none")
-            errors = logits.argmax(1) != labels
-            rows = torch.stack(
-                [counted.to(losses.dtype), losses * counted, (errors & counted).to(losses.dtype)]
-            )
-            self.sums[2:] += rows.sum(1)
+            errors = (logits.argmax(1) != labels).to(losses.dtype)
+            self.sums[2:] += (torch.stack([torch.ones_like(losses), losses, errors]) * counted).sum(1)
         return loss.detach()
 
     def _plain_gradient(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The gradient at the weights as they are; on a GPU forward and backward pass are replayed."""
+        """Set the gradient; return loss and logits. On a GPU, both passes are replayed as a CUDA graph."""
 
         def compute(x: Tensor, y: Tensor, target: Tensor, x_adv: Tensor) -> list[Tensor]:
             for parameter in self.parameters:
@@ -209,19 +186,19 @@ class Training:
             parameter.grad = gradient
         return loss.clone(), logits
 
-    def _perturbed_gradient(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """AT-AWP: the gradient at w + nu, in training mode, each element clamped.
+    def _perturbed_gradient(self, batch: Batch, view: Network) -> tuple[Tensor, Tensor]:
+        """AT-AWP: set the gradient at w + nu, in training mode, each element clamped.
 
-        As in the released code, which clamps too, batch norm's running statistics are those of the
-        unperturbed weights, from a pass of their own.
+        As in the released code, a separate forward pass updates batch norm's running statistics at the
+        unperturbed weights.
         """
         with torch.no_grad():
             self.objective(self._forward, batch)
         seen = batch.for_attack()
         nu = self.perturbation.ascent(
-            self.inference, lambda: self.objective(self._evaluate, seen)[0], self.spec.precision
+            view, lambda forward: self.objective(forward, seen)[0], self.spec.precision
         )
-        with self.perturbation.applied(nu), self.statistics.frozen():
+        with self.perturbation.applied(nu), frozen_statistics(self.network):
             loss, logits = self.objective(self._forward, batch)
             loss.backward()
         if self.spec.gradient_clamp is not None:
@@ -231,85 +208,62 @@ class Training:
         return loss, logits
 
     def _forward(self, x: Tensor) -> Tensor:
-        """Logits in training mode."""
+        """Return the logits in training mode."""
         low = self.spec.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
             logits = self.network(x.contiguous(memory_format=torch.channels_last))
         return logits.to(x.dtype)
 
-    def _evaluate(self, x: Tensor) -> Tensor:
-        """Logits in evaluation mode."""
-        return self.inference.logits(x, self.spec.precision)
-
     @torch.no_grad()
     def _predict(self, x: Tensor) -> Tensor:
-        """Class logits in training mode; batch norm's running statistics count the pass, as in the
-        released code."""
+        """Return the class logits in training mode, which updates batch norm's statistics."""
         return self._forward(x)[:, : self.classes]
 
-    def snapshot(self, epoch: int, path: Path) -> Row:
-        """Save the weights (averaged ones, if there is an average) and evaluate them."""
+    def snapshot(self, epoch: int, path: Path) -> dict[str, float]:
+        """Save the weights (the averaged ones, if there are) and evaluate them."""
         model = self.model
         if self.average is not None:
             model = self.average.module
             with self._dropout("statistics dropout", epoch):
                 recompute_statistics(model, self._clean_batches(epoch))
+        job, spec = self.job, self.spec
         metadata = Metadata(
-            model=self.job.model.model_dump(),
-            classes=self.classes,
-            mean=self.mean,
-            std=self.std,
-            variant=self.job.variant,
-            seed=self.job.seed,
-            epoch=epoch,
-            weight_bound=self.spec.weight_clipping,
-            precision=self.spec.precision,
-        )
+            job.model.model_dump(), self.classes, self.mean, self.std, job.variant, job.seed, epoch,
+            weight_bound=spec.weight_clipping, precision=spec.precision,
+        )  # fmt: skip
         save_checkpoint(path, model, metadata, durable=False)
-        self.evaluator.refresh(model)
-        return self.held_out.evaluate(self.evaluator)
+        return self.held_out.evaluate(self.evaluator.at(model))
 
     def _clean_batches(self, epoch: int) -> Iterator[Tensor]:
-        """One epoch of augmented clean batches."""
+        """Yield the augmented clean batches of one epoch."""
         stream = generator(self.job.seed, "statistics", epoch, device=self.drawn_on)
         plan = replace(self.plan, seed=derive_seed(self.job.seed, "statistics"))
         for _, indices in zip(range(plan.updates), plan.epoch(epoch), strict=False):
             yield augment(self.examples(*indices)[0], self.spec.augmentation, stream, self.mean)
 
-    def fingerprint(self, data_checksum: str) -> str:
-        """SHA-256 of everything the result depends on: source, job, data, pseudo-labels, versions,
-        device."""
-        parts = {
-            "robust_flatness": __version__,
-            "source": source_digest(),
-            "job": self.job.model_dump(mode="json"),
+    def components(self, data_checksum: str) -> dict[str, Any]:
+        """Return everything the result depends on, for a fingerprint."""
+        return {
+            "settings": self.job.model_dump(mode="json"),
             "data": data_checksum,
-            "pseudo_labels": self.pool_labels.tolist(),
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
-            "device": self.device.type,
+            "pseudo-labels": self.pool_labels.tolist(),
+            "code": [__version__, source_digest()],
+            "torch, threads or device": [torch.__version__, torch.get_num_threads(), self.device.type],
         }
-        return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
     def finite(self) -> bool:
-        """Whether all weights and statistics are finite."""
+        """Return whether all weights and statistics are finite."""
         tensors = [t for t in self.network.state_dict().values() if t.is_floating_point()]
         return bool(torch.stack([t.isfinite().all() for t in tensors]).all())
 
-    def state(self) -> dict[str, Tensor]:
-        """Tensors from which `restore` goes on, bit for bit."""
-        parts = {"network": self.network.state_dict(), "optimizer": optimizer_tensors(self.optimizer)}
-        if self.average is not None:
-            parts["average"] = self.average.state_dict()
-        return {f"{part}/{name}": t for part, tensors in parts.items() for name, t in tensors.items()}
+    def state(self) -> dict[str, Any]:
+        """Return the state dictionaries from which `restore` resumes, bit for bit."""
+        state = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return state | ({} if self.average is None else {"average": self.average.state_dict()})
 
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from what `state` returned."""
-        parts: dict[str, dict[str, Tensor]] = {"network": {}, "optimizer": {}, "average": {}}
-        for name, tensor in tensors.items():
-            part, rest = name.split("/", 1)
-            parts[part][rest] = tensor.to(self.device)
-        self.network.load_state_dict(parts["network"])
-        restore_optimizer(self.optimizer, parts["optimizer"])
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Resume from what `state` returned."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
-            self.average.load_state_dict(parts["average"])
+            self.average.load_state_dict(state["average"])

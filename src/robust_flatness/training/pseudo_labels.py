@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from robust_flatness.architectures import build_model
 from robust_flatness.config import ModelSpec, TrainingSpec
 from robust_flatness.data import Dataset
 from robust_flatness.data.augmentation import augment
 from robust_flatness.errors import TrainingError
-from robust_flatness.models import build_model
 from robust_flatness.seeding import derive_seed, generator, stream_device
 from robust_flatness.training.batches import BatchPlan
 from robust_flatness.training.optimizers import make_optimizer
@@ -20,12 +20,11 @@ from robust_flatness.training.schedules import Schedule
 def pseudo_label(
     dataset: Dataset, model: ModelSpec, training: TrainingSpec, seed: int, device: str = "cpu"
 ) -> Tensor:
-    """Labels int64 [n] of the `unlabeled` split, predicted by a standard classifier.
+    """Return labels, int64 [n], of the `unlabeled` split, predicted by a standard classifier.
 
-    A network of `model` is trained on the clean images of the `train` split, with the epochs,
-    batches, rates, optimiser and augmentation of `training` and without any attack. Only the
-    training split's labels are read; how right the predictions are is not, and cannot be, computed.
-    The same arguments give the same labels. Data that came with published pseudo-labels keep those.
+    The classifier is trained on the clean images of the `train` split, with the epochs, batches, rates,
+    optimiser and augmentation of `training`, without attacks; no labels of other splits are read. The same
+    arguments give the same labels. Published pseudo-labels that come with the data are returned as they are.
 
     Raises
     ------
@@ -45,10 +44,8 @@ def pseudo_label(
     schedule = Schedule(training, plan.updates)
     for epoch in range(training.epochs):
         stream = generator(seed, "augmentation", epoch, device=stream_device(device))
-        indices = plan.epoch(epoch)
-        total = torch.zeros((), device=device)
-        devices = [torch.device(device)] if device.startswith("cuda") else []
-        with torch.random.fork_rng(devices=devices):
+        indices, total = plan.epoch(epoch), torch.zeros((), device=device)
+        with torch.random.fork_rng([torch.device(device)] if device.startswith("cuda") else []):
             torch.manual_seed(derive_seed(seed, "dropout", epoch))
             for update in range(plan.updates):
                 optimizer.param_groups[0]["lr"] = schedule.learning_rate(epoch * plan.updates + update)
@@ -66,6 +63,4 @@ def pseudo_label(
     pool = dataset.pixels("unlabeled", device=device)
     with torch.no_grad():
         logits = [network(part.float().div_(255)) for part in pool.split(1024)]
-    if not logits:
-        return torch.zeros(0, dtype=torch.int64)
     return torch.cat(logits).argmax(1).cpu()

@@ -4,27 +4,26 @@ from dataclasses import dataclass
 
 from robust_flatness.config import TrainingSpec
 
-#: Momentum at the ends and in the middle of a cycle, against the rate (PyTorch's default).
+#: Momentum at the ends and in the middle of a cycle (the defaults of PyTorch's CyclicLR).
 CYCLE_MOMENTUM = (0.9, 0.8)
 DROP = 0.1
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Learning rate and momentum of each update; `updates` is the number of updates an epoch.
+    """Learning rate and momentum of each update; `updates` is the number of updates in an epoch.
 
-    - `multi-step`: rate times 0.1 from each milestone's epoch on, a milestone being a fraction of
-      the epochs, rounded to whole ones.
-    - `constant`: the rate.
-    - `cyclic`: `cycles` triangles over the training, from 0 to the rate in the middle of a cycle and
-      back to 0; momentum runs 0.9, 0.8, 0.9 against it (with SGD only).
+    - `multi-step`: multiplied by 0.1 at each milestone, a fraction of the epochs, rounded to a whole epoch.
+    - `constant`.
+    - `cyclic`: `cycles` triangular cycles over the training, from 0 to `learning_rate` and back to 0; with
+      SGD, the momentum goes from 0.9 to 0.8 and back.
     """
 
     spec: TrainingSpec
     updates: int
 
     def learning_rate(self, update: float) -> float:
-        """Rate of update number `update`, counted from 0 over the whole training."""
+        """Return the rate of update number `update`, counted from 0 over the whole training."""
         rate = self.spec.learning_rate
         if self.spec.schedule == "cyclic":
             return rate * self._height(update)
@@ -35,14 +34,14 @@ class Schedule:
         return rate
 
     def momentum(self, update: float) -> float:
-        """Momentum of update number `update`."""
+        """Return the momentum of update number `update`."""
         if self.spec.schedule == "cyclic" and self.spec.optimizer == "sgd":
             ends, middle = CYCLE_MOMENTUM
             return ends + (middle - ends) * self._height(update)
         return self.spec.momentum
 
     def _height(self, update: float) -> float:
-        """Height of the triangle: 0 at the ends of a cycle, 1 in its middle."""
+        """Return the height of the triangle: 0 at the ends of a cycle, 1 in its middle."""
         length = self.updates * self.spec.epochs / self.spec.cycles
         position = (update % length) / length
         return 1 - abs(2 * position - 1)

@@ -1,28 +1,24 @@
-"""Training methods, one file each; the file's name is the method's, as `TrainingSpec.objective` gives it.
+"""Training objectives, one file each; `robust_flatness.training.catalogue` lists them."""
 
-A file has its class as `OBJECTIVE`, and names in `SUPPORTS` the settings, of those that not every method has,
-with which it is defined.
-"""
+from importlib import import_module
 
-from robust_flatness.config import TrainingSpec, kinds
+from robust_flatness.config import TrainingSpec
+from robust_flatness.config.kinds import imported
+from robust_flatness.training.catalogue import OBJECTIVES
 from robust_flatness.training.objectives.base import Batch, Forward, Objective
 
-__all__ = ["OBJECTIVES", "Batch", "Forward", "Objective", "make_objective"]
-
-#: The methods of the kit, by name.
-OBJECTIVES: dict[str, type[Objective]] = {
-    name: kinds.load(kinds.OBJECTIVES, name).OBJECTIVE for name in kinds.names(kinds.OBJECTIVES)
-}
+__all__ = ["Batch", "Forward", "Objective", "make_objective"]
 
 
 def make_objective(spec: TrainingSpec) -> Objective:
-    """The method of a training: one of the kit, or `package.module:Class` of one's own.
+    """Return the objective of a training: one of the catalogue, or a class given as `package.module:Class`.
 
     Raises
     ------
     ConfigError
-        If one's own cannot be imported.
+        If the class cannot be imported.
     """
-    if spec.objective in OBJECTIVES:
-        return OBJECTIVES[spec.objective](spec)
-    return kinds.imported(spec.objective, "objective")(spec)
+    if spec.objective not in OBJECTIVES:
+        return imported(spec.objective, "objective")(spec)
+    module, _, name = OBJECTIVES[spec.objective].path.partition(":")
+    return getattr(import_module(module), name)(spec)

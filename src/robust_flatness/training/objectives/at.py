@@ -5,8 +5,6 @@ from torch.nn import functional as F
 
 from robust_flatness.training.objectives.base import Batch, Forward, Objective
 
-SUPPORTS = ("label_smoothing", "attack_predicted_label", "attack_incorrect", "stop_after_flip")
-
 
 class AdversarialTraining(Objective):
     r"""mean over examples of CE(f(x~), y).
@@ -18,6 +16,3 @@ class AdversarialTraining(Objective):
     def __call__(self, forward: Forward, batch: Batch) -> tuple[Tensor, Tensor]:
         logits = forward(batch.x_adv)
         return F.cross_entropy(logits, batch.target, label_smoothing=batch.smoothing), logits
-
-
-OBJECTIVE = AdversarialTraining

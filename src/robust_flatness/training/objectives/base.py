@@ -1,4 +1,4 @@
-"""What every objective of training shares: a batch, and the form of a method."""
+"""The interface of training objectives, and the batch that they are given."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,9 +19,9 @@ ExampleLoss = Callable[[Tensor, Tensor], Tensor]
 class Batch:
     """Examples of one update.
 
-    `x` augmented images, `y` the labels that attacks see, `target` and `smoothing` what the weight
-    update sees instead (label noise, label smoothing), `x_adv` the adversarial examples once they
-    are found, `counted` which examples the history of RLoss and RErr is about.
+    `x` are augmented images, `y` the labels that attacks see; the weight update sees `target` and `smoothing`
+    (label noise, label smoothing) instead. `x_adv` are the adversarial examples. RLoss and RErr of the
+    history are means over the examples that are `counted`.
     """
 
     x: Tensor
@@ -32,36 +32,35 @@ class Batch:
     x_adv: Tensor | None = None
 
     def for_attack(self) -> "Batch":
-        """The batch as attacks on inputs or weights see it: true labels, no smoothing."""
+        """Return the batch as attacks see it: with true labels, without smoothing."""
         return replace(self, target=self.y, smoothing=0.0)
 
 
 class Objective:
-    """A training method: what is maximised over the inputs and minimised over the weights.
+    """A training method: the loss minimised over the weights, and the one maximised over the inputs.
 
-    This base class is plain adversarial training but for the loss; methods override what differs.
+    Subclasses implement `__call__`; the other methods default to those of plain adversarial training.
     """
 
     def __init__(self, spec: TrainingSpec):
         self.spec = spec
 
     def network(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
-        """The module that is trained, `model` with what the method adds to it."""
+        """Return the module to train: `model` with the layers that the method adds."""
         return model
 
     def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """The batch before augmentation; `generator` serves the method's own random choices."""
+        """Return the batch to augment; random choices draw from `generator`."""
         return batch
 
     def attack_goal(self, forward: Forward, batch: Batch) -> tuple[Tensor, ExampleLoss]:
-        """Target and loss per example that adversarial examples maximise; `forward` is the network
-        in evaluation mode."""
+        """Return target and loss of each example that attacks maximise; `forward` is in evaluation mode."""
         return batch.y, self.attack_loss
 
     def attack_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy per example."""
+        """Return the cross-entropy of each example."""
         return F.cross_entropy(logits, target, reduction="none")
 
     def __call__(self, forward: Forward, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The loss of `batch` (a scalar) and the logits of its adversarial examples [n, K]."""
+        """Return the loss of `batch`, a scalar, and the logits of its adversarial examples [n, K]."""
         raise NotImplementedError

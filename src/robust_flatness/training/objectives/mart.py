@@ -7,14 +7,11 @@ from torch.nn import functional as F
 from robust_flatness.training.objectives.base import Batch, Forward, Objective
 from robust_flatness.training.objectives.trades import kl_divergence
 
-SUPPORTS = ("attack_predicted_label", "attack_incorrect", "stop_after_flip")
-
 
 def boosted_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """BCE(p, y) = -log p_y - log(1 - max over k != y of p_k) per example.
+    """Return BCE(p, y) = -log p_y - log(1 - max over k != y of p_k) of each example.
 
-    The second term is taken from log-sums of the other classes' exponentials, exact where 1 - p
-    would round to 0.
+    The second term is a difference of log-sum-exps, which is exact where 1 - p would round to 0.
     """
     others = logits.scatter(1, target[:, None], -torch.inf)
     rest = logits.scatter(1, others.argmax(1, keepdim=True), -torch.inf)
@@ -36,6 +33,3 @@ class Mart(Objective):
         consistency = kl_divergence(clean, adversarial) * unsure
         loss = boosted_cross_entropy(adversarial, batch.target)
         return (loss + self.spec.objective_weight * consistency).mean(), adversarial
-
-
-OBJECTIVE = Mart

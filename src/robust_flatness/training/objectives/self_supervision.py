@@ -9,17 +9,15 @@ from torch.nn import functional as F
 from robust_flatness.config import ConfigError, TrainingSpec
 from robust_flatness.training.objectives.base import Batch, Forward, Objective
 
-SUPPORTS = ("label_smoothing", "adversarial_fraction")
-
 ROTATIONS = 4
 HIDDEN = 256
 
 
 class RotationNetwork(nn.Module):
-    """`model` with a second head on its features that predicts by how much an image is rotated.
+    """`model` with a second head on its features that predicts the rotation of an image.
 
-    The head is linear to 256, ReLU, batch norm, linear to 4. The output [n, K + 4] holds the
-    classes' logits, then the rotations'.
+    The head is linear to 256, ReLU, batch norm, linear to 4. The output [n, K + 4] holds the logits of the
+    classes, then of the rotations.
     """
 
     def __init__(self, model: nn.Module, generator: torch.Generator):
@@ -41,7 +39,7 @@ class RotationNetwork(nn.Module):
         return torch.cat([self.model.classifier(features), self.head(features)], dim=1)
 
     def folds(self) -> list[tuple[str, str]]:
-        """Names of the convolutions and of the batch norms that alone receive their outputs."""
+        """Return the pairs of a convolution and the batch norm that follows it, by name."""
         return [(f"model.{conv}", f"model.{norm}") for conv, norm in self.model.folds()]
 
 
@@ -52,11 +50,11 @@ def rotate(x: Tensor, quarters: Tensor) -> Tensor:
 
 
 class SelfSupervision(Objective):
-    """mean CE of the class on one half of the batch + lambda mean CE of the rotation on the other.
+    """mean CE of the class on one half of the batch + lambda mean CE of the rotation on the other half.
 
-    The other half (the last n // 2 examples) is rotated by a random multiple of 90 degrees before
-    augmentation. Adversarial examples maximise the cross-entropy of what their half predicts; for
-    them, the label of a rotated example is K + its number of quarter turns.
+    The second half (the last n // 2 examples) is rotated by random multiples of 90 degrees before
+    augmentation, and the label of a rotated example is K + its number of quarter turns. Attacks maximise the
+    cross-entropy that applies to the example's half.
     """
 
     def __init__(self, spec: TrainingSpec):
@@ -85,7 +83,7 @@ class SelfSupervision(Objective):
         )
 
     def attack_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy among the classes where `target` is one, among the rotations elsewhere."""
+        """Return the cross-entropy among the classes if `target` is a class, else among the rotations."""
         rotated = target >= self.classes
         of_class = torch.arange(logits.shape[1], device=logits.device) < self.classes
         own = logits.masked_fill(of_class == rotated[:, None], -torch.inf)
@@ -98,6 +96,3 @@ class SelfSupervision(Objective):
         loss = F.cross_entropy(classes[:plain], batch.target[:plain], label_smoothing=batch.smoothing)
         rotation_loss = F.cross_entropy(rotations, batch.target[plain:] - self.classes)
         return loss + self.spec.objective_weight * rotation_loss, classes
-
-
-OBJECTIVE = SelfSupervision

@@ -5,11 +5,9 @@ from torch.nn import functional as F
 
 from robust_flatness.training.objectives.base import Batch, ExampleLoss, Forward, Objective
 
-SUPPORTS = ("label_smoothing", "attack_incorrect")
-
 
 def kl_divergence(clean: Tensor, adversarial: Tensor) -> Tensor:
-    """KL(p || q) per example, p = softmax(`clean`), q = softmax(`adversarial`), logits [n, K]."""
+    """Return KL(p || q) of each example, p = softmax(`clean`), q = softmax(`adversarial`), logits [n, K]."""
     log_p, log_q = F.log_softmax(clean, dim=1), F.log_softmax(adversarial, dim=1)
     return (log_p.exp() * (log_p - log_q)).sum(1)
 
@@ -26,7 +24,7 @@ class Trades(Objective):
         return forward(batch.x).detach(), self.attack_loss
 
     def attack_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """KL between the clean prediction, whose logits are `target`, and that of `logits`."""
+        """Return the KL of each example between the predictions with logits `target` and `logits`."""
         return kl_divergence(target, logits)
 
     def __call__(self, forward: Forward, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -35,6 +33,3 @@ class Trades(Objective):
         loss = F.cross_entropy(clean, batch.target, label_smoothing=batch.smoothing)
         divergence = kl_divergence(clean, adversarial).mean()
         return loss + self.spec.objective_weight * divergence, adversarial
-
-
-OBJECTIVE = Trades

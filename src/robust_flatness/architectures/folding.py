@@ -1,0 +1,152 @@
+"""Batch norms of the kit's own networks, folded into the convolutions before them."""
+
+import copy
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from robust_flatness.architectures.convolution import (
+    FEW_CHANNELS,
+    channels_last,
+    image_conv2d,
+    safe_conv2d,
+)
+from robust_flatness.architectures.layers import CenteredBatchNorm2d, SafeConv2d
+from robust_flatness.architectures.stateless import Stateless
+
+#: Names of a convolution and of the batch norm that alone receives its output.
+Pair = tuple[str, str]
+
+
+def foldable_pairs(network: nn.Module) -> list[Pair]:
+    """Return the pairs that a network of the kit declares in `folds()`; none for any other module.
+
+    None either for subclasses, and for networks with hooks, parametrizations or exchanged layers, which may
+    compute something else.
+    """
+    if "folds" not in vars(type(network)):
+        return []
+    if any(
+        m._forward_hooks or m._forward_pre_hooks or hasattr(m, "parametrizations") for m in network.modules()
+    ):
+        return []
+    pairs = network.folds()
+    kinds = {(type(network.get_submodule(conv)), type(network.get_submodule(norm))) for conv, norm in pairs}
+    expected = {(nn.Conv2d, CenteredBatchNorm2d), (SafeConv2d, CenteredBatchNorm2d)}
+    return pairs if kinds <= expected else []
+
+
+class Factors(NamedTuple):
+    """What the batch norms contribute, all layers side by side: a_c, and beta_c - a_c mu_c."""
+
+    scale: Tensor
+    shift: Tensor
+
+
+class Folding:
+    r"""The tensors of a network whose batch norms are folded, and the module that computes with them.
+
+    A batch norm with scale :math:`\gamma`, shift :math:`\beta` and running statistics
+    :math:`\mu, \sigma^2` after a convolution :math:`(W, b)` in evaluation mode makes, with it,
+    one convolution: :math:`W'_c = a_c W_c`, :math:`b'_c = a_c (b_c - \mu_c) + \beta_c` with
+    :math:`a_c = \gamma_c / \sqrt{\sigma_c^2 + \epsilon}`.
+
+    Attributes
+    ----------
+    function
+        The folded network. Folded weights and biases have the names of the convolution's; layers compute in
+        the dtype of their weights.
+    wide
+        Functions that compute several such networks side by side, by their number (see `Ensemble`).
+    """
+
+    def __init__(self, network: nn.Module, pairs: list[Pair]):
+        self.pairs = pairs
+        norms = [network.get_submodule(norm) for _, norm in pairs]
+        self._sizes = [norm.num_features for norm in norms]
+        self._eps = torch.cat([torch.full_like(norm.running_var, norm.eps) for norm in norms])
+        keys = ("weight", "bias", "running_mean", "running_var")
+        self._of_norms = {key: [f"{norm}.{key}" for _, norm in pairs] for key in keys}
+        self.function = Stateless(_folded_module(network, pairs))
+        self.wide: dict[int, Stateless] = {}
+        self._low = {
+            f"{name}.{key}"
+            for name, layer in self.function.module.named_modules()
+            if isinstance(layer, FoldedConv2d | DtypeLinear)
+            for key in ("weight", "bias")
+        }
+
+    def factors(
+        self, values: Mapping[str, Tensor], changed: Collection[str] = (), before: Factors | None = None
+    ) -> Factors:
+        """Compute the batch norms' factors at `values`, or return those `before` if no norm has changed."""
+        if before is not None and not any(
+            name in changed for names in self._of_norms.values() for name in names
+        ):
+            return before
+        gamma, beta, mean, var = (torch.cat([values[n] for n in names]) for names in self._of_norms.values())
+        scale = (var + self._eps).rsqrt() * (gamma + 1)
+        return Factors(scale, torch.addcmul(beta, mean, scale, value=-1))
+
+    def fold(self, values: Mapping[str, Tensor], factors: Factors) -> dict[str, Tensor]:
+        """Compute the tensors of `function` from those of the network; differentiable by them."""
+        zeros = factors.shift.new_zeros(sum(self._sizes)).split(self._sizes)
+        biases = [values.get(f"{conv}.bias", zero) for (conv, _), zero in zip(self.pairs, zeros, strict=True)]
+        folded_biases = torch.addcmul(factors.shift, torch.cat(biases), factors.scale).split(self._sizes)
+        folded = {name: values[name] for name in self.function.places if name in values}
+        scales = factors.scale.split(self._sizes)
+        for (conv, _), scale, bias in zip(self.pairs, scales, folded_biases, strict=True):
+            folded[f"{conv}.weight"] = channels_last(values[f"{conv}.weight"] * scale.view(-1, 1, 1, 1))
+            folded[f"{conv}.bias"] = bias
+        return folded
+
+    def lowered(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Convert the weights of convolutions and linear layers to bfloat16."""
+        return {name: t.to(torch.bfloat16) if name in self._low else t for name, t in tensors.items()}
+
+
+class FoldedConv2d(nn.Module):
+    """A convolution and a batch norm as one convolution, in the dtype of its weight."""
+
+    def __init__(self, conv: nn.Conv2d, groups: int = 1):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty_like(conv.weight), requires_grad=False)
+        self.bias = nn.Parameter(conv.weight.new_empty(len(conv.weight)), requires_grad=False)
+        self.stride, self.padding, self.groups = conv.stride, conv.padding, groups
+        self.few = conv.weight.shape[1] <= FEW_CHANNELS
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.to(self.weight.dtype)
+        if self.few and self.groups == 1:
+            return image_conv2d(x, self.weight, self.bias, self.stride, self.padding)
+        return safe_conv2d(x, self.weight, self.bias, self.stride, self.padding, (1, 1), self.groups)
+
+
+class DtypeLinear(nn.Module):
+    """A linear layer in the dtype of its weight."""
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__()
+        self.weight, self.bias = linear.weight, linear.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
+
+
+def _folded_module(network: nn.Module, pairs: list[Pair]) -> nn.Module:
+    """A copy of `network` with folded layers that shares all other tensors with it."""
+    replaced: dict[int, object] = {id(t): t for t in (*network.parameters(), *network.buffers())}
+    for conv, norm in pairs:
+        layer = network.get_submodule(conv)
+        replaced |= {id(layer): FoldedConv2d(layer), id(network.get_submodule(norm)): nn.Identity()}
+    for layer in network.modules():
+        if type(layer) is nn.Linear:
+            replaced[id(layer)] = DtypeLinear(layer)
+    module = copy.deepcopy(network, replaced)
+    for layer in module.modules():
+        if type(layer) is nn.ReLU:
+            layer.inplace = True  # its input is a convolution's output or a sum, which nothing else uses
+    return module

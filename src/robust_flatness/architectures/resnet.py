@@ -1,0 +1,112 @@
+"""Residual networks of basic blocks: ResNet-18 of any width, and a small one for 8x8 images."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from robust_flatness.architectures.layers import (
+    ACTIVATIONS,
+    CenteredBatchNorm2d,
+    SafeConv2d,
+    SpatialMean,
+    Whitening,
+)
+
+
+class BasicBlock(nn.Module):
+    """conv-norm-act-conv-(dropout)-norm plus the input, then act.
+
+    Where shapes change, the input goes through a 1x1 convolution (with bias) and a batch norm.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int, activation: str, dropout: float):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.norm1 = CenteredBatchNorm2d(outputs)
+        self.act1 = ACTIVATIONS[activation]()
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.norm2 = CenteredBatchNorm2d(outputs)
+        self.act2 = ACTIVATIONS[activation]()
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(
+                SafeConv2d(inputs, outputs, 1, stride), CenteredBatchNorm2d(outputs)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.act1(self.norm1(self.conv1(x)))
+        out = self.norm2(self.dropout(self.conv2(out)))
+        return self.act2(out + self.shortcut(x))
+
+    def folds(self) -> list[tuple[str, str]]:
+        """Names of the convolutions and of the batch norms that alone receive their outputs."""
+        pairs = [("conv1", "norm1"), ("conv2", "norm2")]
+        return pairs if isinstance(self.shortcut, nn.Identity) else [*pairs, ("shortcut.0", "shortcut.1")]
+
+
+class ResNet(nn.Module):
+    """Images [n, C, H, W] in [0, 1] to logits [n, K].
+
+    A convolution of `stem_stride`, then `blocks` residual blocks a stage; stage i has `width * 2^i`
+    channels and, but for the first, halves the resolution. `features` are the globally averaged
+    activations [n, `feature_size`] before the linear `classifier`. Weights: Kaiming normal (gain
+    sqrt 2; fan-out for convolutions, fan-in for the classifier), biases 0.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[int],
+        width: int,
+        classes: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        activation: str = "relu",
+        dropout: float = 0.0,
+        stem_stride: int = 1,
+    ):
+        super().__init__()
+        self.whitening = Whitening(mean, std)
+        self.stem = nn.Conv2d(len(mean), width, 3, stem_stride, 1)
+        self.stem_norm = CenteredBatchNorm2d(width)
+        self.stem_act = ACTIVATIONS[activation]()
+        stages, inputs = [], width
+        for stage, count in enumerate(blocks):
+            outputs = width * 2**stage
+            for index in range(count):
+                stride = 2 if stage > 0 and index == 0 else 1
+                stages.append(BasicBlock(inputs, outputs, stride, activation, dropout))
+                inputs = outputs
+        self.stages = nn.Sequential(*stages)
+        self.pool = SpatialMean()
+        self.feature_size = inputs
+        self.classifier = nn.Linear(inputs, classes)
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Draw initial weights from `generator`."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", generator=generator)
+            elif isinstance(module, nn.Linear):
+                # gain sqrt 2, as for the convolutions
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+            elif isinstance(module, CenteredBatchNorm2d):
+                module.reset_parameters()
+            if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def features(self, x: Tensor) -> Tensor:
+        x = self.stem_act(self.stem_norm(self.stem(self.whitening(x))))
+        return self.pool(self.stages(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.features(x))
+
+    def folds(self) -> list[tuple[str, str]]:
+        """Names of the convolutions and of the batch norms that alone receive their outputs."""
+        blocks = ((f"stages.{i}", block.folds()) for i, block in enumerate(self.stages))
+        return [
+            ("stem", "stem_norm"),
+            *((f"{name}.{conv}", f"{name}.{norm}") for name, pairs in blocks for conv, norm in pairs),
+        ]

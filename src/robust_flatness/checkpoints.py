@@ -1,0 +1,213 @@
+"""Checkpoints: weights as safetensors that describe themselves and carry a checksum.
+
+The file holds the tensors and one metadata key with canonical JSON: the architecture, what was
+trained, and a SHA-256 over the tensors that is verified when the file is read. Loading runs no
+code from the file.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from robust_flatness.architectures import build_model
+from robust_flatness.config import ModelSpec, parse
+from robust_flatness.config.networks import NetworkSpec
+from robust_flatness.data import Dataset
+from robust_flatness.errors import ConfigError, FileError
+from robust_flatness.files import atomic_path, canonical_json
+from robust_flatness.loading import Normalized, load_model, load_network, load_weights, without_normalisation
+from robust_flatness.network import Network as Inference
+from robust_flatness.runtime.graphs import Graphs
+from robust_flatness.seeding import generator
+
+KEY = "robust_flatness"
+#: In place of settings of a network of the kit: how `load_model` calls one of others.
+LOADED = "loaded"
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a checkpoint says of itself. `model` are the settings of a network of the kit, or `{"loaded":
+    ...}`, how `load_model` calls a network of others; `mean` and `std` are what its inputs are normalised
+    by, if at all. `epoch` counts from 0, None for networks of others; `weight_bound` is the clipping of the
+    training, into which perturbed weights are projected when flatness is measured; `precision` is the one
+    trained in."""
+
+    model: dict
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    variant: str
+    seed: int
+    epoch: int | None
+    weight_bound: float | None = None
+    precision: str = "float32"
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """Any network in evaluation mode, as measures take it; `name` is its file's, e.g. `last`."""
+
+    model: nn.Module
+    name: str = ""
+
+    @cached_property
+    def inference(self) -> Inference:
+        """The network as attacks and measures compute it, made once for all of them."""
+        return Inference(self.model)
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """SHA-256 over the parameters and buffers."""
+        digest = hashlib.sha256()
+        _update(digest, self.model.state_dict())
+        return digest.hexdigest()
+
+    @property
+    def sha256(self) -> str:
+        """The checksum by which results name the network: that of its weights."""
+        return self.weights_sha256
+
+    @property
+    def weight_bound(self) -> float | None:
+        """Bound into which perturbed weights are projected; None: there is none."""
+        return None
+
+    def initial(self) -> dict[str, Tensor] | None:
+        """The weights before training, by name; None where they are not known."""
+        return None
+
+
+@dataclass(frozen=True)
+class Checkpoint(LoadedModel):
+    """A network of a checkpoint's file, and what that says of it."""
+
+    metadata: Metadata = field(kw_only=True)
+
+    @cached_property
+    def inference(self) -> Inference:
+        """As of any network; on a GPU, attacks replay the kit's own as CUDA graphs."""
+        inference = Inference(self.model)
+        if LOADED not in self.metadata.model:
+            inference.graphs = Graphs()
+        return inference
+
+    @property
+    def sha256(self) -> str:
+        """The checksum of its file: of the weights and of what the file says of them."""
+        return self.metadata.sha256
+
+    @property
+    def weight_bound(self) -> float | None:
+        """The clipping of its training."""
+        return self.metadata.weight_bound
+
+    def initial(self) -> dict[str, Tensor] | None:
+        """The weights before training, by name: drawn again from the seed. None for networks of others."""
+        known = self.metadata
+        if LOADED in known.model:
+            return None
+        spec = parse(ModelSpec, known.model)
+        stream = generator(known.seed, "initialisation")
+        start = build_model(spec, known.classes, known.mean, known.std, stream)
+        return {name: p.detach() for name, p in start.named_parameters()}
+
+
+def checksum(tensors: dict[str, Tensor], metadata: Metadata) -> str:
+    """SHA-256 over the metadata (less its own checksum) and over names, dtypes, shapes and bytes
+    of the tensors, in the order of their names."""
+    digest = hashlib.sha256(_text(replace(metadata, sha256="")).encode())
+    _update(digest, tensors)
+    return digest.hexdigest()
+
+
+def _update(digest: Any, tensors: dict[str, Any]) -> None:
+    for name in sorted(tensors):
+        if not isinstance(tensors[name], Tensor):  # what else a module keeps, such as packed weights
+            digest.update(f"{name} {tensors[name]!r}\n".encode())
+            continue
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+
+
+def _text(metadata: Metadata) -> str:
+    """The metadata as JSON, float32 unsaid: checkpoints from before other precisions stay as they are."""
+    fields = asdict(metadata)
+    if metadata.precision == "float32":
+        del fields["precision"]
+    return canonical_json(fields)
+
+
+def save_checkpoint(path: Path, model: nn.Module, metadata: Metadata, *, durable: bool = True) -> None:
+    """Write weights and buffers of `model`, whole or not at all; equal models give equal bytes.
+
+    `durable` as in `files.atomic_path`."""
+    # the format knows no tied tensors: each is written
+    tensors = {
+        name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()
+    }
+    metadata = replace(metadata, sha256=checksum(tensors, metadata))
+    with atomic_path(path, durable=durable) as temporary:
+        temporary.write_bytes(save(tensors, {KEY: _text(metadata)}))
+
+
+def load_checkpoint(path: Path, device="cpu") -> Checkpoint:
+    """The network of a checkpoint, in evaluation mode.
+
+    Raises
+    ------
+    FileError
+        If the file is missing, truncated, altered, or its tensors do not fit the architecture
+        it names.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(KEY)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise FileError(f"{path}: no such checkpoint") from None
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+        raise FileError(f"{path}: truncated or damaged checkpoint ({error}); train it again") from None
+    try:
+        metadata = Metadata(**json.loads(text or "null"))
+        spec = None if LOADED in metadata.model else parse(ModelSpec, metadata.model)
+    except (TypeError, ValueError) as error:
+        raise FileError(f"{path}: damaged, or not written by this kit ({error})") from None
+    if metadata.sha256 != checksum(tensors, metadata):
+        raise FileError(f"{path}: the checksum does not match, the file is damaged; train it again")
+    if spec is None:
+        normalised = {"mean": metadata.mean, "std": metadata.std} if metadata.mean else {}
+        model = load_model(metadata.model[LOADED], path, **normalised)
+    else:
+        model = build_model(spec, metadata.classes, metadata.mean, metadata.std)
+        try:
+            load_weights(model, tensors, path)
+        except ConfigError as error:
+            raise FileError(str(error)) from None
+    return Checkpoint(model.eval().to(device), Path(path).stem, metadata=metadata)
+
+
+def import_network(spec: NetworkSpec, dataset: Dataset, path: Path, name: str, seed: int) -> None:
+    """Write a network of an experiment's `models`, called `name` in tables, as a checkpoint.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be loaded, or does not fit the data.
+    """
+    network = load_network(spec, name, dataset.images("test", 2), dataset.classes)
+    mean, std = (), ()
+    if isinstance(network, Normalized):
+        mean, std = (tuple(part.flatten().tolist()) for part in (network.mean, network.std))
+    metadata = Metadata({LOADED: spec.model}, dataset.classes, mean, std, name, seed, epoch=None)
+    save_checkpoint(path, without_normalisation(network), metadata)

@@ -1,0 +1,331 @@
+"""Anyone's network: from a function, torchvision or RobustBench, with weights from a file."""
+
+import difflib
+import importlib
+import importlib.util
+import re
+import sys
+import tarfile
+import warnings
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robust_flatness.boundary import stage
+from robust_flatness.config.kinds import imported
+from robust_flatness.config.networks import NetworkSpec
+from robust_flatness.errors import ConfigError
+from robust_flatness.network import Network
+
+#: Keys under which checkpoints keep the weights; the first of them counts.
+NESTED = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params")
+#: Prefixes that wrappers add to all names.
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.")
+#: Extensions of files of torch.save.
+TORCH_FILES = (".pt", ".pth", ".bin", ".ckpt", ".tar")
+
+
+class Normalized(nn.Module):
+    """(x - mean) / std for each channel, then `model`: for networks that expect normalised images."""
+
+    def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]):
+        super().__init__()
+        self.model = model
+        self.register_buffer("mean", torch.tensor(list(mean)).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(list(std)).view(-1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(((x - self.mean) / self.std).to(x.dtype))
+
+
+def without_normalisation(network: nn.Module) -> nn.Module:
+    """Return the network inside a `Normalized`, or the network itself."""
+    return network.model if isinstance(network, Normalized) else network
+
+
+def load_model(
+    model: str,
+    weights: str | Path | None = None,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> nn.Module:
+    """Load a network in evaluation mode, from inputs [n, C, H, W] in [0, 1] to logits [n, K].
+
+    Parameters
+    ----------
+    model
+        `package.module:function`: a function without arguments that returns the network, imported as from a
+        script in the working directory.
+        `torchvision:NAME`: a classifier of torchvision, e.g. `torchvision:resnet18`; without `weights`
+        its pretrained ones (downloaded by torchvision) with the normalisation that belongs to them.
+        `robustbench:NAME`: a model of RobustBench, CIFAR-10 and L-infinity unless NAME is
+        `dataset/threat/NAME`; without `weights` those of the model zoo (downloaded by `robustbench`,
+        the extra of that name).
+    weights
+        File .safetensors, or .pt, .pth and other files of `torch.save`, of which no code is run.
+        Weights may lie under a key such as `state_dict`, and have prefixes of wrappers such as
+        `module.` (data-parallel) and `_orig_mod.` (compiled).
+    mean, std
+        Of the channels, where the network expects normalised images: (x - mean) / std.
+
+    Raises
+    ------
+    ConfigError
+        If the network cannot be made, or the weights do not fit.
+    """
+    kind, _, name = model.partition(":")
+    tensors = None if weights is None else read_weights(Path(weights))
+    if not kind or not name:
+        raise ConfigError(
+            f"model: {model!r} given; expected package.module:function, torchvision:NAME or robustbench:NAME"
+        )
+    if kind == "torchvision":
+        network, preset = _torchvision(name, tensors)
+        mean, std = preset if preset and not (mean or std) else (mean, std)
+    elif kind == "robustbench":
+        network = _robustbench(name, with_weights=tensors is None)
+    else:
+        network = _from_function(model)
+    if tensors is not None:
+        load_weights(network, tensors, Path(weights))
+    if mean is not None or std is not None:
+        if mean is None or std is None or len(mean) != len(std) or not all(s > 0 for s in std):
+            raise ConfigError(
+                f"mean, std: {mean} and {std} given; expected a number for each channel in both, std above 0"
+            )
+        network = Normalized(network, mean, std)
+    with stage("evaluation mode"):
+        network.eval()
+    return network
+
+
+def load_network(spec: NetworkSpec, name: str, images: Tensor, classes: int) -> nn.Module:
+    """Load a network of an experiment's `models` and try it on `images`.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be loaded, does not take the images, or has another number of classes.
+    """
+    try:
+        network = load_model(spec.model, spec.weights, mean=spec.mean, std=spec.std)
+        found = Network(network, images).classes
+    except ConfigError as error:
+        raise ConfigError(f"models.{name}: {error}") from None
+    if found != classes:
+        raise ConfigError(
+            f"models.{name}: {spec.model} has {found} classes (logits [n, {found}]), the data have {classes}"
+        )
+    return network
+
+
+def _from_function(model: str) -> nn.Module:
+    factory = imported(model, "model")
+    if isinstance(factory, nn.Module):
+        raise ConfigError(f"model: {model} is a network; name a function without arguments that returns it")
+    with stage(f"{model}(), called without arguments,"):
+        network = factory()
+    if not isinstance(network, nn.Module):
+        raise ConfigError(f"model: {model}() returned {type(network).__name__}; expected an nn.Module")
+    return network
+
+
+def _torchvision(
+    name: str, tensors: Mapping[str, Tensor] | None
+) -> tuple[nn.Module, tuple[Sequence[float], Sequence[float]] | None]:
+    """The network, and mean and std of the pretrained weights where these are taken."""
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if name not in known:
+        close = difflib.get_close_matches(name, known, 3)
+        meant = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise ConfigError(f"model: torchvision has no classifier {name!r}{meant}")
+    if tensors is None:
+        pretrained = models.get_model_weights(name).DEFAULT
+        with stage(f"download of torchvision's weights of {name}"):
+            network = models.get_model(name, weights=pretrained)
+        preset = pretrained.transforms()
+        return network, (preset.mean, preset.std)
+    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    with torch.device("meta"):
+        plain = models.get_model(name, weights=None, **options).state_dict()
+    # files keep their tensors in any order: the classes are counted at the last layer of the architecture
+    last = [key for key, t in plain.items() if t.ndim in (2, 4) and "aux" not in key.lower()][-1]
+    classes = len(_without_prefixes(dict(tensors), {}).get(last, plain[last]))
+    network = models.get_model(name, weights=None, num_classes=classes, **options)
+    if options and not any("aux" in key.lower() for key in tensors):
+        # auxiliary classifiers are used in training alone, and often left out of files
+        network.aux_logits = False
+        for key in {"aux1", "aux2", "AuxLogits"} & {name for name, _ in network.named_children()}:
+            setattr(network, key, None)
+    return network, None
+
+
+def _robustbench(name: str, with_weights: bool) -> nn.Module:
+    """A model of the zoo."""
+    try:
+        import_robustbench()
+        from robustbench.model_zoo.enums import BenchmarkDataset, ThreatModel
+        from robustbench.model_zoo.models import model_dicts
+        from robustbench.utils import load_model as load
+    except ImportError as error:
+        raise ConfigError(
+            f"model: 'robustbench:{name}' needs the package robustbench ({error}); "
+            "pip install 'robust-flatness[robustbench]'"
+        ) from None
+    *where, name = name.split("/")
+    dataset, threat = where or ("cifar10", "Linf")
+    try:
+        entry = model_dicts[BenchmarkDataset(dataset)][ThreatModel(threat)][name]
+    except (KeyError, ValueError):
+        raise ConfigError(f"model: RobustBench has no model {name!r} for {dataset} and {threat}") from None
+    if not with_weights:
+        return entry["model"]()
+    with stage(f"download of RobustBench's weights of {name}"):
+        return load(model_name=name, dataset=dataset, threat_model=threat)
+
+
+def import_robustbench() -> ModuleType:
+    """Import the package `robustbench`.
+
+    Its release 1.1.1 depends on pyautoattack, but imports `autoattack` and calls it as that original; where
+    that is not installed, pyautoattack takes its place.
+    """
+    if "autoattack" not in sys.modules and not importlib.util.find_spec("autoattack"):
+        import pyautoattack
+        import pyautoattack.state
+
+        class AutoAttack(pyautoattack.AutoAttack):
+            def __init__(self, model, norm, eps, version, device, log_path=None):
+                super().__init__(model, norm=norm, eps=eps, version=version, device=device)
+
+            def run_standard_evaluation(self, x, y, bs=250, state_path=None):
+                found = super().run_standard_evaluation(x, y, batch_size=bs, state_path=state_path)
+                return found[0] if isinstance(found, tuple) else found
+
+        module = ModuleType("autoattack")
+        module.AutoAttack = AutoAttack
+        sys.modules["autoattack"], sys.modules["autoattack.state"] = module, pyautoattack.state
+    return importlib.import_module("robustbench")
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read the tensors by name in a .safetensors file, or in one of `torch.save`, without running its code.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing, damaged, or of another format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"weights: {path}: {'a folder; give a file' if path.is_dir() else 'no such file'}")
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except (OSError, SafetensorError, ValueError) as error:
+            raise ConfigError(f"weights: {path}: truncated or damaged ({error})") from None
+    if path.suffix not in TORCH_FILES:
+        raise ConfigError(f"weights: {path} given; expected a file .safetensors, {', '.join(TORCH_FILES)}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of scripts, which are refused below
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever unpickling a damaged file raises
+        raise ConfigError(f"weights: {path}: {_unreadable(path, error)}") from None
+    while isinstance(content, Mapping) and not _are_weights(content):
+        nested = next((content[key] for key in NESTED if isinstance(content.get(key), Mapping)), None)
+        if nested is None:
+            raise ConfigError(f"weights: {path}: no weights by name in it (keys {list(content)[:8]})")
+        content = nested
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"weights: {path}: holds {type(content).__name__}; expected a state_dict")
+    return dict(content)
+
+
+def _are_weights(content: Mapping[Any, Any]) -> bool:
+    return bool(content) and all(
+        isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided
+        for name, value in content.items()
+    )
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    """Why `torch.load` refuses a file; torch's own message advises to run its code."""
+    start = path.open("rb").read(16)
+    if not start.startswith((b"PK", b"\x80")) and not tarfile.is_tarfile(path):
+        return f"no file of torch.save: it begins with {start!r}"
+    name = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if name or "TorchScript" in str(error):
+        return (
+            f"holds a whole network or other objects ({name[1] if name else 'TorchScript'}), which cannot be "
+            "read without running code from it; save the weights alone: torch.save(model.state_dict(), ...)"
+        )
+    return f"truncated or damaged ({str(error).splitlines()[:1] or type(error).__name__})"
+
+
+def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Load `tensors` into `model`, whose names may differ in known ways.
+
+    Prefixes of wrappers are removed, the counter of averaged weights is ignored, counters of batch norms may
+    be missing, and of tied tensors one is enough.
+
+    Raises
+    ------
+    ConfigError
+        If names or shapes differ otherwise.
+    """
+    expected = model.state_dict()
+    own = {name: tensor for name, tensor in tensors.items() if name != "n_averaged"}
+    own = _without_prefixes(own, expected)
+    tied: dict[int, str] = {}
+    for name, tensor in expected.items():
+        if tensor.numel() and name in own:
+            tied.setdefault(tensor.data_ptr(), name)
+    for name in expected.keys() - own.keys():
+        twin = tied.get(expected[name].data_ptr()) if expected[name].numel() else None
+        if twin is not None and own[twin].shape == expected[name].shape:
+            own[name] = own[twin]
+        elif name.endswith("num_batches_tracked"):
+            own[name] = expected[name]
+    problems = [
+        f"{name!r} (expected {_shape(expected.get(name))}, found {_shape(own.get(name))})"
+        for name in sorted(expected.keys() | own.keys())
+        if _shape(expected.get(name)) != _shape(own.get(name))
+    ]
+    if problems:
+        raise ConfigError(
+            f"weights: {path}: belong to another architecture: {len(problems)} tensors differ, first "
+            f"{problems[0]}"
+        )
+    for name, tensor in expected.items():
+        if isinstance(tensor, Tensor) and tensor.is_floating_point() and not own[name].is_floating_point():
+            raise ConfigError(
+                f"weights: {path}: {name!r} has dtype {own[name].dtype}, expected {tensor.dtype}"
+            )
+    fitting = OrderedDict(own)
+    fitting._metadata = expected._metadata  # versions of the layers' formats, which renaming loses
+    model.load_state_dict(fitting)
+
+
+def _without_prefixes(tensors: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    while tensors and not tensors.keys() & expected.keys():
+        prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in tensors)), None)
+        if prefix is None:
+            break
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def _shape(tensor: Tensor | None) -> tuple[int, ...] | str:
+    return "none" if tensor is None else tuple(tensor.shape)

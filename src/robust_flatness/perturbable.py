@@ -1,0 +1,60 @@
+"""The parameters in whose neighbourhood flatness is measured."""
+
+import re
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _NormBase
+from torch.overrides import TorchFunctionMode
+
+NORMALISATIONS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.LocalResponseNorm)
+#: Names of classes that normalise, besides torch's own.
+NAMED_NORMALISATION = re.compile(
+    r"(batch|layer|group|instance|rms)_?norm|^(input)?_?(normali[sz]|standardi[sz]|whiten)", re.IGNORECASE
+)
+NORMALISING_FUNCTIONS = {
+    F.batch_norm, F.layer_norm, F.group_norm, F.instance_norm, F.rms_norm,
+    torch.batch_norm, torch.layer_norm, torch.group_norm, torch.instance_norm, torch.rms_norm,
+}  # fmt: skip
+
+
+def perturbable_parameters(model: nn.Module) -> tuple[list[str], list[str]]:
+    """Return the names of the parameters that are perturbed, and of those left out because they are frozen.
+
+    Perturbed are trainable floating-point parameters, weights and biases each as a layer of its own, in the
+    model's order; parameters that share their memory count once. Parameters of normalisation layers (batch,
+    layer, group, instance, RMS, of the input) are not. If all parameters are frozen, as for evaluation, none
+    counts as frozen.
+    """
+    of_norms = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, NORMALISATIONS) or NAMED_NORMALISATION.search(type(module).__name__)
+        for parameter in module.parameters(recurse=False)
+    }
+    candidates = {
+        name: p
+        for name, p in model.named_parameters()
+        if p.is_floating_point() and p.numel() and id(p) not in of_norms
+    }
+    some_trainable = any(p.requires_grad for p in model.parameters())
+    frozen = [name for name, p in candidates.items() if some_trainable and not p.requires_grad]
+    perturbed: dict[int, str] = {}
+    for name, p in candidates.items():
+        if name not in frozen:
+            perturbed.setdefault(p.data_ptr(), name)
+    return list(perturbed.values()), frozen
+
+
+class NormalisationParameters(TorchFunctionMode):
+    """While active, records in `ids` the tensors that scale and shift what a function of torch normalises."""
+
+    def __init__(self):
+        super().__init__()
+        self.ids: set[int] = set()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in NORMALISING_FUNCTIONS:
+            self.ids |= {id(v) for v in (*args[1:], *(kwargs or {}).values()) if isinstance(v, Tensor)}
+        return func(*args, **(kwargs or {}))

@@ -1,0 +1,1 @@
+"""What the commands do: jobs of training and measuring, their state against interruptions, planning, verification."""

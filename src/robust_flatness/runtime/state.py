@@ -1,0 +1,61 @@
+"""A state file: tensors and other values with a checksum and a fingerprint."""
+
+import hashlib
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robust_flatness.errors import FileError
+from robust_flatness.files import atomic_path, canonical_json
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 digest of a JSON value."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def fingerprint(components: Mapping[str, Any]) -> dict[str, str]:
+    """Return the digest of each component, a JSON value, that a result depends on, e.g. settings and data."""
+    return {name: digest(value) for name, value in components.items()}
+
+
+def differing(stored: Mapping[str, str], current: Mapping[str, str]) -> str:
+    """Return the names of the components in which two fingerprints differ; empty if they are equal."""
+    return ", ".join(name for name in current if stored.get(name) != current[name])
+
+
+class StateFile:
+    """The state at `path`: a file of `torch.save` after its SHA-256. `components` as in `fingerprint`."""
+
+    def __init__(self, path: Path, components: Mapping[str, Any]):
+        self.path, self.fingerprint = Path(path), fingerprint(components)
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Replace the state atomically. Values are tensors, numbers, text, and lists and dicts of them."""
+        buffer = io.BytesIO()
+        torch.save({**state, "fingerprint": self.fingerprint}, buffer)
+        with atomic_path(self.path, durable=False) as temporary:
+            temporary.write_bytes(hashlib.sha256(buffer.getvalue()).digest() + buffer.getvalue())
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the state, with tensors on the CPU, or None if there is none.
+
+        Raises
+        ------
+        FileError
+            If the file is damaged or has another fingerprint. The message does not name the file.
+        """
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            return None
+        checksum, payload = data[:32], data[32:]
+        if hashlib.sha256(payload).digest() != checksum:
+            raise FileError("damaged, or written by another version")
+        state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        if changed := differing(state.pop("fingerprint"), self.fingerprint):
+            raise FileError(f"written with other {changed}")
+        return state

@@ -1,0 +1,172 @@
+"""Locks, state files, and the finished parts of a job."""
+
+import errno
+import fcntl
+import json
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import pytest
+import torch
+
+from robust_flatness.errors import FileError
+from robust_flatness.run.resume import Parts, locked
+from robust_flatness.runtime.state import StateFile
+
+FINGERPRINT = {"settings": {"xi": 0.5}, "code": "abc"}
+
+
+def quiet(_):
+    pass
+
+
+def never():
+    raise AssertionError("computed again")
+
+
+def test_a_state_is_loaded_as_it_was_saved(tmp_path):
+    file = StateFile(tmp_path / "state", FINGERPRINT)
+    assert file.load() is None
+    tensors = {"bits": torch.tensor([True, False]), "half": torch.ones(2, 3, dtype=torch.bfloat16)}
+    tensors["layout"] = torch.rand(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+    file.save({"tensors": tensors, "done": 2, "rows": [0.1 + 0.2]})
+    state = file.load()
+    loaded = state.pop("tensors")
+    assert all(torch.equal(loaded[name], tensors[name]) for name in tensors)
+    assert loaded["layout"].stride() == tensors["layout"].stride()
+    assert state == {"done": 2, "rows": [0.1 + 0.2]}
+
+
+def test_a_state_with_another_fingerprint_names_the_difference(tmp_path):
+    StateFile(tmp_path / "state", FINGERPRINT).save({})
+    for name in FINGERPRINT:
+        with pytest.raises(FileError, match=f"written with other {name}$"):
+            StateFile(tmp_path / "state", {**FINGERPRINT, name: "other"}).load()
+
+
+def test_flipped_bits_of_a_state_are_noticed(tmp_path):
+    file = StateFile(tmp_path / "state", FINGERPRINT)
+    file.save({"x": torch.arange(8)})
+    whole = file.path.read_bytes()
+    for position in range(0, len(whole), 7):
+        data = bytearray(whole)
+        data[position] ^= 1 << position % 8
+        file.path.write_bytes(data)
+        with pytest.raises(FileError, match="damaged"):
+            file.load()
+
+
+def test_finished_parts_are_not_computed_again(tmp_path):
+    value = {"x": 0.1 + 0.2, "many": [1e-300, float("inf")], "none": None, "a": {"d": 2, "c": 3}}
+    path, messages = tmp_path / "deep/parts.jsonl", []
+    computed = Parts(path, quiet).get("a", FINGERPRINT, lambda: value)
+    again = Parts(path, messages.append)
+    assert again.get("a", FINGERPRINT, never) == computed == value
+    assert again.get("b", FINGERPRINT, lambda: 2) == 2
+    assert messages == ["a: taken from an earlier run"]
+    # the order of columns follows the keys, computed or stored
+    assert str(computed) == str(again.get("a", FINGERPRINT, never))
+    assert [*computed] == sorted(value)
+
+
+@pytest.mark.parametrize("name", FINGERPRINT)
+def test_a_part_whose_fingerprint_changed_is_computed_again(name, tmp_path):
+    path, messages = tmp_path / "parts.jsonl", []
+    Parts(path, quiet).get("a", FINGERPRINT, lambda: 1)
+    changed = {**FINGERPRINT, name: "other"}
+    assert Parts(path, messages.append).get("a", changed, lambda: 2) == 2
+    assert messages == [f"a: computed again, as these have changed: {name}"]
+    assert Parts(path, quiet).get("a", changed, never) == 2
+
+
+@pytest.mark.parametrize("cut", [1, 2, 20])
+def test_a_truncated_last_line_is_ignored(cut, tmp_path):
+    path = tmp_path / "parts.jsonl"
+    parts = Parts(path, quiet)
+    for name in "ab":
+        parts.get(name, FINGERPRINT, lambda: 1.5)
+    path.write_bytes(path.read_bytes()[:-cut])
+    parts = Parts(path, quiet)
+    assert parts.get("a", FINGERPRINT, never) == 1.5
+    assert parts.get("b", FINGERPRINT, lambda: 1.5) == 1.5
+    assert parts.get("c", FINGERPRINT, lambda: 2.5) == 2.5
+    parts = Parts(path, quiet)
+    assert [parts.get(name, FINGERPRINT, never) for name in "abc"] == [1.5, 1.5, 2.5]
+
+
+def test_every_damaged_value_is_computed_again(tmp_path):
+    path = tmp_path / "parts.jsonl"
+    Parts(path, quiet).get("a", FINGERPRINT, lambda: 1.5)
+    for damaged in (path.read_bytes().replace(b"1.5", b"2.5"), b"\xff\n", b'{"name": "a"}\n'):
+        path.write_bytes(damaged)
+        assert Parts(path, quiet).get("a", FINGERPRINT, lambda: 7) == 7
+
+
+def test_pruning_keeps_the_parts_in_use(tmp_path):
+    path = tmp_path / "parts.jsonl"
+    parts = Parts(path, quiet)
+    for name in "abc":
+        parts.get(name, {"code": "old"}, lambda: 1)
+        parts.get(name, FINGERPRINT, lambda: 2)
+    parts = Parts(path, quiet)
+    parts.get("c", FINGERPRINT, never)
+    parts.get("a", {"code": "new"}, lambda: 3)
+    parts.prune()
+    assert [json.loads(line)["name"] for line in path.read_text().splitlines()] == ["a", "c"]
+    assert Parts(path, quiet).get("c", FINGERPRINT, never) == 2
+
+
+HOLDER = textwrap.dedent(
+    """
+    import errno, fcntl, os, sys, time
+    from pathlib import Path
+    def flock(*_):
+        raise OSError(int(sys.argv[2]), "not here")
+    if int(sys.argv[2]):
+        fcntl.flock = flock
+    from robust_flatness.run.resume import locked
+    with locked(Path(sys.argv[1]), "waits", print):
+        print("holding", flush=True)
+        time.sleep(1)
+        os._exit(9)  # as if killed: nothing is released
+    """
+)
+
+
+@pytest.fixture(params=[0, errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def error_of_flock(request, monkeypatch):
+    """A file system's error number of flock; 0 where it works."""
+
+    def flock(*_):
+        raise OSError(request.param, "not here")
+
+    if request.param:
+        monkeypatch.setattr(fcntl, "flock", flock)
+    return request.param
+
+
+def test_the_lock_of_a_killed_process_is_waited_for_and_taken_over(tmp_path, error_of_flock):
+    """Where flock is missing, the lock is a file, which is reported."""
+    command = [sys.executable, "-c", HOLDER, str(tmp_path), str(error_of_flock)]
+    holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    lines = iter(holder.stdout.readline, "holding\n")
+    assert ["no flock" in line for line in lines] == [True] * bool(error_of_flock)
+    threading.Thread(target=holder.wait).start()  # a process that is not waited for remains as a zombie
+    messages, start = [], time.monotonic()
+    with locked(tmp_path, "another process holds it", messages.append):
+        assert holder.wait(10) == 9
+    assert 0.3 < time.monotonic() - start < 20
+    assert "another process holds it; waiting" in messages[-1]
+    holder.stdout.close()
+
+
+def test_the_lock_is_released(tmp_path, error_of_flock):
+    messages = []
+    for _ in range(2):
+        with locked(tmp_path, "another process holds it", messages.append):
+            pass
+    assert not any("another process" in message for message in messages)
+    assert not (tmp_path / "lock-file").exists()
