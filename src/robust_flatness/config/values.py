@@ -66,7 +66,7 @@ def check_radii(value: tuple[float, ...]) -> tuple[float, ...]:
     return value
 
 
-def check_name(value: str) -> str:
+def _check_name(value: str) -> str:
     """Require a name that can be a folder's."""
     if not NAME.fullmatch(value):
         raise ValueError("use at most 100 letters, digits, '.', '_' and '-', starting with a letter or digit")
@@ -100,7 +100,7 @@ Integer = _as_number(int, lt=2**63)
 Count = Annotated[Integer, Field(ge=1)]
 Size = Annotated[Integer, Field(ge=0)]
 Radii = Annotated[tuple[Positive, ...], BeforeValidator(parse_list), AfterValidator(check_radii)]
-Name = Annotated[str, AfterValidator(check_name)]
+Name = Annotated[str, AfterValidator(_check_name)]
 Variants = Annotated[Literal["all"] | tuple[str, ...], BeforeValidator(parse_variants)]
 #: `auto`: bfloat16 if the job's device computes it fast, else float32.
 Precision = Literal["float32", "bfloat16", "auto"]

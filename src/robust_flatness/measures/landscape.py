@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from robust_flatness.config.measures import AttackSpec, MeasureSettings, attack_defaults
-from robust_flatness.config.measures import Examples as NumberOf
+from robust_flatness.config.measures import AttackSpec, FirstExamples, MeasureSettings, attack_defaults
 from robust_flatness.config.values import Count, Integer, Positive, Precision
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.measures.base import MORE_ROBUST, Measure, Metric, Record
@@ -52,7 +51,7 @@ class LandscapeSettings(MeasureSettings):
     adversarial_scale: Positive = 0.025
     hessian_scale: Positive = 0.5
     adversarial_steps: Count = 20
-    examples: Annotated[Count, NumberOf("test", 128)]
+    examples: Annotated[Count, FirstExamples("test", 128)]
     precision: Precision = "float32"
 
 

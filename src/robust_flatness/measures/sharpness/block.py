@@ -12,8 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from robust_flatness.config.data import DataSpec
 from robust_flatness.config.kinds import imported
-from robust_flatness.config.measures import AttackSpec, MeasureSettings, attack_defaults
-from robust_flatness.config.measures import Examples as NumberOf
+from robust_flatness.config.measures import AttackSpec, FirstExamples, MeasureSettings, attack_defaults
 from robust_flatness.config.values import Count, Positive, Precision, Size, parse_list
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.errors import UndefinedError, warn
@@ -184,8 +183,8 @@ class SharpnessSettings(SharpnessOptions):
     own: dict[str, str] = Field(default_factory=dict)
     """Measures of the user: name -> package.module:function, called as those of the kit are."""
     attack: AttackSpec = attack_defaults(steps=20, restarts=1)
-    train_examples: Annotated[Count, NumberOf("train", 1000)]
-    test_examples: Annotated[Size, NumberOf("test")] = 0
+    train_examples: Annotated[Count, FirstExamples("train", 1000)]
+    test_examples: Annotated[Size, FirstExamples("test")] = 0
     """0: on training examples alone."""
     test_measures: Names = "all"
     """Those taken on test examples, too."""
