@@ -152,10 +152,10 @@ def _line(spec: Any, problem: Any, where: str) -> str:
         allowed = _fields_at(spec, problem["loc"][:-1])
         message = f"unknown field{meant(parts[-1], allowed)}"
         message += f"; allowed are {', '.join(allowed)}" if allowed else ""
-    given = "" if problem["type"] == "missing" or isinstance(problem["input"], dict) else problem["input"]
-    shown = f" (given: {given!r:.200})" if given != "" or problem["input"] == "" else ""
+    if problem["type"] != "missing" and not isinstance(problem["input"], dict):
+        message += f" (given: {problem['input']!r:.200})"
     field = ".".join(part for part in (where, path) if part)
-    return f"{field}: {message}{shown}" if field else f"{message}{shown}"
+    return f"{field}: {message}" if field else message
 
 
 def parse(spec: Any, values: Any, where: str = "") -> Any:
