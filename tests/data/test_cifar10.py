@@ -104,7 +104,7 @@ def test_smaller_images_are_means_of_squares(trusted):
         ({"sha256": "12"}, ["data.sha256"]),
         ({"name": "digits", "path": None}, ["digits", "no official order"]),
         ({"name": "fashion", "path": None, **SIZES}, ["train + unlabeled = 4001", "4000 training images"]),
-        ({"name": "fashion"}, ["path", "nowhere", "comes with the kit"]),
+        ({"name": "fashion"}, ["path", "nowhere", "'fashion' has none"]),
     ],
 )
 def test_settings_are_checked_without_reading_the_files(changes, words):

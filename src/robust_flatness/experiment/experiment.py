@@ -73,7 +73,7 @@ class Experiment:
                 )
 
     def _requested(self) -> Sequence[str]:
-        """Return the slugs requested; "all" are the trained variants and, without a table, the derived ones."""
+        """Return the slugs requested; "all" leaves derived variants out if results are read from a table."""
         if self.spec.variants != "all":
             return self.spec.variants
         trained = [slug for slug, variant in self.catalogue.items() if variant.trained]
