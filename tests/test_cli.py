@@ -144,7 +144,7 @@ def refused(run):
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "seed-0.npz"
+    path = tmp_path_factory.mktemp("data") / "seed-0.safetensors"
     save_dataset(path, make_splits(DataSpec(name="digits", train=30, early_stopping=20, test=25), 0))
     return path
 

@@ -165,7 +165,7 @@ def spec_of(step: str) -> str:
 def job(step: str, undisturbed: Path, directory: Path) -> list[str]:
     """The command line of a job that writes below `directory`, reading from an undisturbed run."""
     run = undisturbed / "results/faults/at/seed-0"
-    common = ["--spec", spec_of(step), "--data", undisturbed / "results/faults/data/seed-0.npz"]
+    common = ["--spec", spec_of(step), "--data", undisturbed / "results/faults/data/seed-0.safetensors"]
     base = [sys.executable, "-m", "robust_flatness"]
     if step == "train":
         parts = [*base, step, *common, "--directory", directory]
