@@ -201,21 +201,24 @@ def _of_torchvision(
     by_train = "train" in parameters or "split" in options
     if download and {"download", "kwargs"} & parameters.keys():
         options["download"] = True
-    sets = {}
+    sets, reason = {}, ""
     for part in wanted:
-        splits = [part] if part == "train" else ["test", "val"]
-        ways = [{"train": part == "train"}] if by_train else [{"split": split} for split in splits]
-        while part not in sets:
+        for split in ("test", "val") if part == "test" else ("train",):
+            way = {"train": part == "train"} if by_train else {"split": split}
             try:
-                sets[part] = kind(str(folder), **ways.pop(0), **options)
-            except (RuntimeError, OSError, ImportError, TypeError, ValueError) as error:
-                if isinstance(error, ValueError) and ways:  # no such split
-                    continue
-                raise FileError(
-                    f"{folder}: {part} images of torchvision's {name} cannot be read ({error}); use the "
-                    f"folder that was its `root`, or download them: torchvision.datasets.{name}("
-                    f"{str(folder)!r}, download=True), or measure --download"
-                ) from None
+                sets[part] = kind(str(folder), **way, **options)
+                break
+            except ValueError as error:  # no such split
+                reason = str(error)
+            except (RuntimeError, OSError, ImportError, TypeError) as error:
+                reason = str(error)
+                break
+        if part not in sets:
+            raise FileError(
+                f"{folder}: {part} images of torchvision's {name} cannot be read ({reason}); use the "
+                f"folder that was its `root`, or download them: torchvision.datasets.{name}("
+                f"{str(folder)!r}, download=True), or measure --download"
+            )
     return sets
 
 
