@@ -12,12 +12,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DEV := $(VENV)/.ready-dev
 CORES ?= all
+# Index of another build of torch, e.g. the processor-only one: make TORCH_INDEX=URL
+TORCH_INDEX ?=
 SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES)
 WORKERS ?= 2
 
 .DELETE_ON_ERROR:
-.PHONY: all digits convergence setup dataset site test-page test-unpinned test lint format tests test-slurm test-models test-faults figures published docs benchmark lock
+.PHONY: all digits convergence setup dev dataset site test-page test-unpinned test lint format tests test-slurm test-models test-faults figures published docs benchmark lock
 
 all: setup
 	$(SNAKEMAKE)
@@ -30,30 +33,45 @@ setup: $(READY)
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "error: $$($(PYTHON) --version) found; Python 3.11 or later is needed (make PYTHON=...)"; exit 1; }
-	@echo "$(VENV): $$($(PYTHON) --version) and the $$(grep -c '^[^ #-].*==' requirements.lock) packages of requirements.lock; this takes some minutes"
+	@echo "$(VENV): $$($(PYTHON) --version) and the packages of requirements.lock; this takes some minutes"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(call install,requirements.lock)
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 	@echo "$(VENV) is ready; to use it: . $(BIN)/activate"
 
+# The packages of tests, documentation and Slurm besides.
+dev: $(DEV)
+
+$(DEV): requirements-dev.lock $(READY)
+	$(call install,requirements-dev.lock)
+	@touch $@
+
+# Install a lock file; with TORCH_INDEX, torch and torchvision come from there and CUDA's libraries are left out.
+define install
+$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet --index-url $(TORCH_INDEX) torch torchvision
+	awk '/^[^ ]/ {skip = /^(torch|torchvision|triton|nvidia-|cuda-)/} !skip' $(1) > $(VENV)/without-torch.txt
+	$(BIN)/python -m pip install --quiet --no-deps --requirement $(VENV)/without-torch.txt,$(BIN)/python -m pip install --quiet --requirement $(1))
+endef
+
 test: lint site tests
 
-lint: setup
+lint: dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/lint-imports
 
 # The documentation site, with every link checked; needs no network.
-site: setup
+site: dev
 	NO_MKDOCS_2_WARNING=1 PATH="$(CURDIR)/$(BIN):$$PATH" mkdocs build --quiet
 
-format: setup
+format: dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile workflow
 
-tests: setup
+tests: dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest -n $(WORKERS) --dist loadfile -m "not slurm and not faults and not page"
 
 # The newest versions of all packages instead of the pinned ones.
@@ -63,19 +81,19 @@ test-unpinned:
 	PATH="$(CURDIR)/.venv-unpinned/bin:$$PATH" python -m pytest -n $(WORKERS) --dist loadfile \
 	  -m "not slurm and not faults and not page"
 
-test-slurm: setup
+test-slurm: dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest -m slurm
 
 # 200 models drawn at random, and 15 of torchvision, against a plain implementation.
-test-models: setup
+test-models: dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" ROBUST_FLATNESS_MODELS=200 \
 	  python -m pytest tests/models/test_generated.py tests/models/test_torchvision.py
 
-test-faults: setup
+test-faults: dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest -m faults
 
 # A browser: Chromium of the system, or one that playwright has installed.
-test-page: setup
+test-page: dev
 	$(BIN)/python -m pip install --quiet playwright
 	command -v chromium chromium-browser google-chrome >/dev/null \
 	  || { apt-get update --quiet && apt-get install --quiet --yes chromium; } \
@@ -93,9 +111,9 @@ docs: setup
 	$(SNAKEMAKE) --configfile config/digits.yaml -- docs
 	$(SNAKEMAKE) --configfile config/published.yaml -- docs
 
-# All kept results as one tidy table with a dictionary and model cards, ready for an archive.
+# All kept records as one table with a dictionary, ready for an archive.
 dataset: setup
-	$(BIN)/robust-flatness dataset $(filter-out docs/results/paper/,$(dir $(wildcard docs/results/*/models.csv)))
+	$(BIN)/robust-flatness dataset $(filter-out docs/results/paper/,$(dir $(wildcard docs/results/*/records.csv*)))
 
 CONVERGENCE := at,awp-0.01,trades-6,self-supervision-4,label-smoothing-0.3,entropy-sgd-1
 
@@ -107,7 +125,7 @@ convergence: setup
 
 # Libraries to compare with, beside the environment.
 COMPARED := .compared
-$(COMPARED)/.ready: $(READY)
+$(COMPARED)/.ready: $(DEV)
 	$(BIN)/python -m pip install --quiet --no-deps --target $(COMPARED) \
 	  torchattacks==3.5.1 foolbox==3.3.4 eagerpy==0.30.0 GitPython gitdb smmap requests urllib3 certifi idna charset-normalizer
 	touch $@
@@ -116,8 +134,10 @@ benchmark: $(COMPARED)/.ready
 	PYTHONPATH=$(COMPARED) $(BIN)/python benchmarks/run.py
 
 # The pinned versions and the checksums of their files, resolved anew. Torch and torchvision are pinned as a pair.
-lock: setup
+lock: dev
 	$(BIN)/python -m pip install --quiet uv
 	printf 'torch==2.14.1\ntorchvision==0.29.1\n' > $(VENV)/pair.txt
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --constraint $(VENV)/pair.txt \
+	  --no-header --no-annotate --generate-hashes --output-file requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
-	  --constraint $(VENV)/pair.txt --no-header --no-annotate --generate-hashes --output-file requirements.lock
+	  --constraint requirements.lock --no-header --no-annotate --generate-hashes --output-file requirements-dev.lock

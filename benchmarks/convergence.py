@@ -19,9 +19,10 @@ import torch
 
 from robust_flatness.attacks.found import better
 from robust_flatness.attacks.pgd import PGD
-from robust_flatness.config import load_experiment, load_yaml
+from robust_flatness.config import load_yaml
 from robust_flatness.data import load_dataset
 from robust_flatness.evaluation import evaluate_robustness
+from robust_flatness.experiment import load_experiment
 from robust_flatness.models.checkpoint import load_checkpoint
 from robust_flatness.seeding import generator
 
@@ -97,7 +98,7 @@ def main() -> None:
     experiment = load_experiment(load_yaml(arguments.config))
     seed = experiment.spec.seeds[0] if arguments.seed is None else arguments.seed
     spec, folder = experiment.spec.measures.robustness, arguments.results / experiment.name
-    dataset = load_dataset(folder / f"data/seed-{seed}.npz")
+    dataset = load_dataset(folder / f"data/seed-{seed}.safetensors")
     x, y = (
         part[: arguments.examples]
         for part in (dataset.images("early_stopping"), dataset.labels("early_stopping"))

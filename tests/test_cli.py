@@ -17,8 +17,9 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from robust_flatness import cli
-from robust_flatness.config import DataSpec, ModelSpec, load_experiment, load_yaml
+from robust_flatness.config import DataSpec, ModelSpec, load_yaml
 from robust_flatness.data import load_dataset, make_splits, save_dataset
+from robust_flatness.experiment import load_experiment
 from robust_flatness.models import build_model
 from robust_flatness.models.checkpoint import Metadata, save_checkpoint
 from robust_flatness.seeding import generator

@@ -14,16 +14,14 @@ import yaml
 from robust_flatness.config import (
     AutoAttackSpec,
     ConfigError,
-    Experiment,
-    load_experiment,
     load_variants,
     load_yaml,
-    make_experiment,
     parse,
     parse_number,
     rescaled_decay,
 )
-from robust_flatness.measuring.registry import MEASURES
+from robust_flatness.experiment import Experiment, load_experiment, make_experiment
+from robust_flatness.measures.registry import MEASURES
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = {name: load_yaml(ROOT / f"config/{name}.yaml") for name in ("digits", "smoke")}

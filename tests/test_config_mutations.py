@@ -8,14 +8,8 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from robust_flatness.config import (
-    ConfigError,
-    Experiment,
-    TrainingSpec,
-    load_variants,
-    load_yaml,
-    make_experiment,
-)
+from robust_flatness.config import ConfigError, TrainingSpec, load_variants, load_yaml
+from robust_flatness.experiment import Experiment, make_experiment
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = {name: load_yaml(ROOT / f"config/{name}.yaml") for name in ("digits", "smoke")}

@@ -14,8 +14,9 @@ from typer.main import get_command
 
 from robust_flatness import cli
 from robust_flatness.attacks import PGD
-from robust_flatness.config import DataSpec, load_experiment, load_yaml
+from robust_flatness.config import DataSpec, load_yaml
 from robust_flatness.data import Dataset, make_splits
+from robust_flatness.experiment import load_experiment
 from robust_flatness.training.loop import Training
 
 ROOT = Path(__file__).parents[1]

@@ -12,10 +12,11 @@ from torch import nn
 from torchvision import models as zoo
 
 from robust_flatness.analysis.evidence import Evidence
-from robust_flatness.config import ModelSpec, load_experiment, load_yaml, parse
+from robust_flatness.config import ModelSpec, load_yaml, parse
 from robust_flatness.config.networks import NetworkSpec, require_files
 from robust_flatness.data import Dataset
 from robust_flatness.errors import ConfigError
+from robust_flatness.experiment import load_experiment
 from robust_flatness.flatness.scaling import scale_checkpoint
 from robust_flatness.models import build_model, robustbench
 from robust_flatness.models.checkpoint import Metadata, load_checkpoint, save_checkpoint

@@ -1,5 +1,5 @@
 """`python -m robust_flatness`, the same as `robust-flatness`."""
 
-from robust_flatness.warm_start.launch import main
+from robust_flatness.cli import main
 
 main()

@@ -97,8 +97,12 @@ class Network:
 
     @classmethod
     def of(cls, model: "nn.Module | Network", example: Tensor | None = None) -> "Network":
-        """Return `model` itself if it is a `Network`, else a new one."""
-        return model if isinstance(model, cls) else cls(model, example)
+        """Return `model` itself if it is a `Network`, else a new one; tried on `example` unless it was before."""
+        if not isinstance(model, cls):
+            return cls(model, example)
+        if model.classes is None and example is not None:
+            model.logits(example)
+        return model
 
     @property
     def classes(self) -> int | None:

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import yaml
 
-from robust_flatness.config import load_experiment
 from robust_flatness.data import make_splits
 from robust_flatness.data.new_experiment import new_experiment
 from robust_flatness.errors import ConfigError
+from robust_flatness.experiment import load_experiment
 
 
 def written(path, shape, train=240, test=120, classes=4, pool=0):

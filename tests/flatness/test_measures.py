@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from robust_flatness.attacks import PGD
 from robust_flatness.attacks.pgd import cross_entropy
-from robust_flatness.config import AttackSpec, LandscapeSpec
+from robust_flatness.config import AttackSpec
 from robust_flatness.evaluation import evaluate_robustness
 from robust_flatness.flatness import (
     average_flatness,
@@ -18,6 +18,7 @@ from robust_flatness.flatness import (
     scale_convolutions,
     worst_flatness,
 )
+from robust_flatness.measuring.landscape import LandscapeSpec
 from robust_flatness.models.inference import InferenceModel
 from robust_flatness.seeding import generator
 

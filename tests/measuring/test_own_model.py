@@ -6,12 +6,13 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from robust_flatness.config.measures import Setting
 from robust_flatness.data import Dataset
 from robust_flatness.errors import ConfigError
 from robust_flatness.measuring.own_model import doubts, in_own_type, measure_network, own_specs
 
 LEARNT = {"test": {"label": [0, 1] * 50, "err": [0] * 90 + [1] * 10}}
+
+IMPLIED = {"epsilon": 0.1, "step_size": 0.02, "sizes": {"test": 4, "train": 0}}
 
 
 def found(values, bias=0.0, examples=LEARNT):
@@ -78,7 +79,7 @@ class Once(nn.Module):
 def test_what_cannot_be_measured_is_refused_before_long_work(network, words, monkeypatch):
     data = Dataset({"x_test": np.full((4, 1, 4, 4), 200, np.uint8), "y_test": np.array([0, 1, 2, 0])})
     names = ["robustness", "flatness"]
-    specs = own_specs(names, Setting(0.1, 0.02, test=4, train=0), {}, {"batch_size": 4})
+    specs = own_specs(names, IMPLIED, {}, {"batch_size": 4})
     monkeypatch.setattr("robust_flatness.measuring.own_model._part", lambda *_: pytest.fail("measured"))
     with pytest.raises(ConfigError, match=words):
         measure_network(network(), data, specs, seed=0, device="cpu")
@@ -99,8 +100,7 @@ class Listed(nn.Module):
 def test_layers_that_only_a_list_holds_are_told():
     data = Dataset({"x_test": np.full((4, 1, 4, 4), 200, np.uint8), "y_test": np.array([0, 1, 2, 0])})
     flatness = {"attack": {"steps": 1, "restarts": 1}, "average": {"samples": 1}, "worst": {"restarts": 1}}
-    setting = Setting(0.1, 0.02, test=4, train=0)
-    specs = own_specs(["flatness"], setting, {"flatness": flatness}, {"batch_size": 4})
+    specs = own_specs(["flatness"], IMPLIED, {"flatness": flatness}, {"batch_size": 4})
     found = measure_network(Listed(), data, specs, seed=0, device="cpu")
     told = [warning for warning in found["warnings"] if "no parameters" in warning]
     assert len(told) == 1

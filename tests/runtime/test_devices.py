@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from robust_flatness.config import ConfigError, ModelSpec, TrainingSpec
-from robust_flatness.config.specs import ComputeSpec
 from robust_flatness.errors import OutOfMemoryError
+from robust_flatness.experiment import ComputeSpec
 from robust_flatness.runtime import devices
 from robust_flatness.workflow import gpus_here
 

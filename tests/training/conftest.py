@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from robust_flatness.config import ModelSpec, TrainingSpec, TrainJob, load_experiment
+from robust_flatness.config import ModelSpec, TrainingSpec, TrainJob
 from robust_flatness.data import Dataset
+from robust_flatness.experiment import load_experiment
 
 CLASSES = 3
 VARIANTS = Path(__file__).parents[2] / "config" / "variants.yaml"

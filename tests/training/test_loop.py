@@ -15,8 +15,7 @@ from robust_flatness.data import Dataset
 from robust_flatness.errors import TrainingError
 from robust_flatness.run.train import train
 from robust_flatness.seeding import generator
-from robust_flatness.tables.history import write_history
-from robust_flatness.tables.schema import HISTORY
+from robust_flatness.training.history import HISTORY, write_history
 from robust_flatness.training.loop import Training
 
 VARIANTS = Path(__file__).parents[2] / "config" / "variants.yaml"

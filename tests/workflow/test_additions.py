@@ -17,13 +17,13 @@ ROOT = Path(__file__).parents[2]
 MEASURE = '''
 """A toy."""
 
-from robust_flatness.config.measures import MeasureSpec
+from robust_flatness.config.measures import MeasureSettings
 from robust_flatness.config.values import Count
 from robust_flatness.measuring.base import Measure, Measured
 from robust_flatness.tables.columns import Column
 
 
-class ToySpec(MeasureSpec):
+class ToySpec(MeasureSettings):
     """Its settings."""
 
     power: Count = 2

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from robust_flatness.config import load_experiment
-from robust_flatness.measuring.registry import MEASURES
+from robust_flatness.experiment import load_experiment
+from robust_flatness.measures.registry import MEASURES
 
 pytestmark = pytest.mark.faults
 

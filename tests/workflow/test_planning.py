@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from robust_flatness.config import load_experiment, load_yaml
+from robust_flatness.config import load_yaml
+from robust_flatness.experiment import load_experiment
 
 ROOT = Path(__file__).parents[2]
 SMOKE = (ROOT / "config/smoke.yaml").read_text()

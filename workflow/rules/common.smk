@@ -10,23 +10,22 @@ from shlex import quote
 
 from snakemake.cli import get_argument_parser
 
-from robust_flatness.config import load_experiment
+from robust_flatness.experiment import load_experiment
 from robust_flatness.config.networks import require_files
 from robust_flatness.config.values import load_yaml
 from robust_flatness.config.data import CIFAR10_FILES, CIFAR10_FOLDER, CLASSES
 from robust_flatness.errors import ConfigError, FileError
 from robust_flatness.files import canonical_json, write_text
-from robust_flatness.measuring.cost import OVERHEAD_MINUTES, minutes, training_passes
-from robust_flatness.measuring.registry import CHECKPOINTS, MEASURES
-from robust_flatness.tables.merging import check_other_runs
-from robust_flatness.tables.schema import OF_MEASURES, TABLES, tables_of
-from robust_flatness.warm_start.server import start_server
+from robust_flatness.measures.base import CHECKPOINTS
+from robust_flatness.measures.cost import OVERHEAD_MINUTES, minutes, training_passes
+from robust_flatness.measures.registry import MEASURES
+from robust_flatness.tables.frames import TABLES
 from robust_flatness.workflow import (
     collect_spec,
-    config_digest,
     gpus_here,
+    measuring_job,
+    of_older_version,
     only_draws,
-    other_variants,
     plain_executable,
     why_stale,
     verdicts,
@@ -81,12 +80,13 @@ except ConfigError as error:
 shell.prefix(f"export PATH={quote(os.path.dirname(sys.executable))}:$PATH; ")
 
 
-# Local jobs are forked from one process, which imports torch once. It ends with Snakemake.
 onstart:
     if MAKES_TABLES and not EXPERIMENT.spec.results_table:
-        if workflow.local_exec:
-            globals()["SERVER"] = start_server()
         check_networks()
+
+
+if of_older_version(RESULTS_FOLDER):
+    sys.exit(f"error: {of_older_version(RESULTS_FOLDER)}")
 
 
 def targets():
@@ -99,13 +99,13 @@ def targets():
 
 # When only figures or tables are asked for and the results are there, the graph is cut at them:
 # whatever changed upstream, nothing is trained or measured.
-MAKES_TABLES = not (only_draws(targets()) and (RESULTS_FOLDER / "models.csv").exists())
+MAKES_TABLES = not (only_draws(targets()) and (RESULTS_FOLDER / "records.csv").exists())
 if not MAKES_TABLES:
     STALE = why_stale(RESULTS_FOLDER, EXPERIMENT, [*workflow.configfiles, ROOT / "config/variants.yaml"])
     if STALE:
         print(
-            f"note: {RESULTS_FOLDER}/models.csv {STALE}; figures and tables are drawn from it as it is "
-            "(run `snakemake --cores all` to bring it up to date)",
+            f"note: the tables in {RESULTS_FOLDER} {STALE}; figures and tables are drawn from them as they are "
+            "(run `snakemake --cores all` to bring them up to date)",
             file=sys.stderr,
         )
 

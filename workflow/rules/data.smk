@@ -24,7 +24,7 @@ rule prepare:
     input:
         data_files,
     output:
-        f"{RESULTS}/data/seed-{{seed}}.npz",
+        f"{RESULTS}/data/seed-{{seed}}.safetensors",
     log:
         f"{LOGS}/data/seed-{{seed}}.log",
     localrule: True
@@ -41,7 +41,7 @@ rule pseudo_label:
     input:
         rules.prepare.output,
     output:
-        f"{RESULTS}/data/pseudo-labels-{{seed}}.npz",
+        f"{RESULTS}/data/pseudo-labels-{{seed}}.safetensors",
     log:
         f"{LOGS}/data/pseudo-labels-{{seed}}.log",
     resources:

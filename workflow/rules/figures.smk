@@ -1,12 +1,7 @@
 # The figures: one notebook each, from the results tables alone.
 
 FIGURES = sorted(path.stem for path in (ROOT / "figures").glob("*.py"))
-# Drawn from results as they are, a table that is not there counts as empty.
-RESULT_TABLES = {
-    table: f"{RESULTS}/{table}.csv"
-    for table in TABLES
-    if MAKES_TABLES or (RESULTS_FOLDER / f"{table}.csv").exists()
-}
+RESULT_TABLES = {table: f"{RESULTS}/{table}.csv" for table in TABLES}
 
 
 PUBLISHED = sorted(of_repository("paper_tables/published").glob("*.csv"))

@@ -5,7 +5,7 @@ rule import_table:
     input:
         of_repository(EXPERIMENT.spec.results_table),
     output:
-        expand(f"{RESULTS}/{{table}}.csv", table=TABLES),
+        expand(f"{RESULTS}/{{table}}.csv", table=[*TABLES, "models"]),
     log:
         f"{LOGS}/import.log",
     localrule: True

@@ -5,7 +5,7 @@ rule docs:
     input:
         tables=rules.tables.input,
         figures=rules.figures.input,
-        results=expand(f"{RESULTS}/{{table}}.csv", table=TABLES),
+        results=expand(f"{RESULTS}/{{table}}.csv", table=[*TABLES, "models"]),
     localrule: True
     params:
         directory=ROOT / "docs/results" / EXPERIMENT.name,

@@ -45,8 +45,7 @@ def pseudo_labels_option(wildcards, input):
 
 def snapshots_option(wildcards):
     """All snapshots are kept only where a measure of snapshots is made."""
-    series = [name for name in EXPERIMENT.measures if MEASURES[name].of_snapshots]
-    measured = any(wildcards.variant in EXPERIMENT.measured_by(name) for name in series)
+    measured = any(MEASURES[name].of_snapshots for name in EXPERIMENT.measures_of(wildcards.variant))
     return "--all-snapshots" if measured else "--best-and-last"
 
 

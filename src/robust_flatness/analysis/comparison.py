@@ -11,9 +11,9 @@ import pandas as pd
 from robust_flatness.analysis.coefficients import COEFFICIENTS as COEFFICIENTS_OF
 from robust_flatness.analysis.correlation import Correlation, correlate, granulated, partial
 from robust_flatness.analysis.resampling import RESAMPLES, Interval, bca_interval, wider
-from robust_flatness.config.measures import Setting
-from robust_flatness.measuring import flatness, hessian, sharpness
-from robust_flatness.measuring.cost import attack_passes
+from robust_flatness.measures import flatness, hessian
+from robust_flatness.measures.sharpness import block as sharpness
+from robust_flatness.measures.cost import attack_passes
 from robust_flatness.tables import aggregate, schema
 
 #: What is predicted; for RErr, AutoAttack's where it was run.
@@ -100,9 +100,9 @@ def has_numbers(models: pd.DataFrame, column: str) -> bool:
 def passes(name: str, loss: str) -> float:
     """What a measure costs: passes, forward and backward, through the network for one example, with the
     defaults of the specs and the paper's attack. NaN for measures that are not the kit's own."""
-    setting = Setting(epsilon=8 / 255, step_size=0.007, test=1000, train=1000)
-    spec = flatness.FlatnessSpec(**flatness.FlatnessSpec.defaults(setting))
-    of_sharpness = sharpness.SharpnessSpec(**sharpness.SharpnessSpec.defaults(setting))
+    implied = {"epsilon": 8 / 255, "step_size": 0.007, "sizes": {"test": 1000, "train": 1000}}
+    spec = flatness.FlatnessSpec(**flatness.FlatnessSpec.implied({}, **implied))
+    of_sharpness = sharpness.SharpnessSpec(**sharpness.SharpnessSpec.implied({}, **implied))
     once, average, worst = attack_passes(spec.attack), spec.average, spec.worst
     known = {
         ("avg_flatness", "rloss"): average.samples * spec.attack.steps + once,

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from robust_flatness.commands.base import (
+    STEPS,
     Checkpoints,
     Data,
     Device,
@@ -17,16 +18,15 @@ from robust_flatness.commands.base import (
     app,
     read_spec,
 )
-from robust_flatness.config import ConfigError, DataSpec, TrainJob, meant
+from robust_flatness.config import ConfigError, DataSpec, TrainJob
 from robust_flatness.config.data import CIFAR10_FOLDER
 from robust_flatness.errors import noted_warnings
-from robust_flatness.measuring.registry import MEASURES
 from robust_flatness.runtime.progress import counted, shown
 
 
-@app.command()
+@app.command(rich_help_panel=STEPS)
 def prepare(spec: Spec, output: Output, seed: Seed = 0) -> None:
-    """Read a dataset, draw its disjoint splits, write them to one file."""
+    """Read a dataset, draw its disjoint splits, and write them to one safetensors file."""
     from robust_flatness.data import make_splits, save_dataset
 
     with noted_warnings():
@@ -34,17 +34,17 @@ def prepare(spec: Spec, output: Output, seed: Seed = 0) -> None:
     save_dataset(output, splits)
 
 
-@app.command()
+@app.command(rich_help_panel=STEPS)
 def download_cifar10(
     directory: Annotated[Path, typer.Option(help="Folder for the official files.")] = Path(CIFAR10_FOLDER),
 ) -> None:
-    """Download CIFAR-10, checked by its checksum; goes on where an earlier download was interrupted."""
-    from robust_flatness.data.download import download_cifar10 as download
+    """Download CIFAR-10 by torchvision, which verifies its checksum."""
+    from robust_flatness.data.cifar10 import download_cifar10 as download
 
     download(directory)
 
 
-@app.command()
+@app.command(rich_help_panel=STEPS)
 def pseudo_label(
     spec: Spec, data: Data, output: Output, seed: Seed = 0, device: Device = "cpu", threads: Threads = 1
 ) -> None:
@@ -59,7 +59,7 @@ def pseudo_label(
     save_pseudo_labels(output, predict(dataset, job.model, job.training, seed, device), dataset)
 
 
-@app.command()
+@app.command(rich_help_panel=STEPS)
 def train(
     spec: Spec,
     data: Data,
@@ -91,7 +91,7 @@ def train(
         )  # fmt: skip
 
 
-@app.command()
+@app.command(rich_help_panel=STEPS)
 def scale(
     checkpoints: Checkpoints,
     factor: Annotated[float, typer.Option(help="Factor for all convolutions.")],
@@ -99,7 +99,7 @@ def scale(
     directory: Annotated[Path, typer.Option(help="Folder for the scaled checkpoints.")],
 ) -> None:
     """Scale convolutions and the batch norms' statistics with them: same function, other weights."""
-    from robust_flatness.flatness.scaling import scale_checkpoint
+    from robust_flatness.measures.scaling import scale_checkpoint
 
     if not 0 < factor < float("inf"):
         raise ConfigError(f"--factor: {factor} given; expected a number greater than 0")
@@ -107,7 +107,7 @@ def scale(
         scale_checkpoint(path, directory / path.name, factor, variant)
 
 
-@app.command()
+@app.command(rich_help_panel=STEPS)
 def check_network(
     spec: Spec,
     name: Annotated[str, typer.Option(help="What the network is called in tables.")],
@@ -127,7 +127,7 @@ def check_network(
     load_network(read_spec(NetworkSpec, spec), name, images, classes)
 
 
-@app.command()
+@app.command(rich_help_panel=STEPS)
 def import_network(
     spec: Spec,
     data: Data,
@@ -143,40 +143,42 @@ def import_network(
     run_import(read_spec(NetworkSpec, spec), load_dataset(data), output, name, seed)
 
 
-@app.command()
-def measure_checkpoints(
-    name: Annotated[str, typer.Argument(help=f"One of {', '.join(MEASURES)}.", metavar="MEASURE")],
-    checkpoints: Checkpoints,
+@app.command(rich_help_panel=STEPS)
+def measure_network(
     spec: Spec,
     data: Data,
-    output: Annotated[Path, typer.Option(help="Folder of the run: measures/<checkpoint>/... or a table.")],
+    directory: Annotated[Path, typer.Option(help="Folder of the network: checkpoints/, records.csv.")],
     seed: Seed = 0,
     device: Device = "cpu",
     threads: Threads = 1,
 ) -> None:
-    """Apply one measure to checkpoints; one of snapshots (the series) to all that lie beside them."""
-    if name not in MEASURES:
-        raise ConfigError(f"{name!r} given{meant(name, MEASURES)}; measures are {', '.join(MEASURES)}")
-    chosen = read_spec(MEASURES[name].spec, spec)
-    from robust_flatness.measuring import run
+    """Apply all measures to the checkpoints of one network; resumes where an earlier run was interrupted."""
+    from robust_flatness.run.measuring import MeasuringJob
+    from robust_flatness.run.measuring import measure_network as measure
     from robust_flatness.runtime.devices import start
 
+    job = read_spec(MeasuringJob, spec)
     device = start(device, threads)
-    with shown():
-        run.measure_checkpoints(MEASURES[name], checkpoints, chosen, data, output, seed, device, threads)
+    measure(job, data, directory, seed, device, threads)
 
 
-def add_command(measure: str) -> None:
-    """Each measure is a command of its own name, too."""
+@app.command(rich_help_panel=STEPS)
+def collect(
+    spec: Spec, directory: Annotated[Path, typer.Option(help="Folder of the experiment's results.")]
+) -> None:
+    """Gather the records of all networks into the tables of the experiment."""
+    from robust_flatness.tables.collect import CollectSpec, collect_results
 
-    @app.command(measure, help=f"The same as `measure-checkpoints {measure}`.", hidden=True)
-    def command(
-        checkpoints: Checkpoints, spec: Spec, data: Data,
-        output: Annotated[Path, typer.Option(help="Folder of the run, for measures/<checkpoint>/...")],
-        seed: Seed = 0, device: Device = "cpu", threads: Threads = 1,
-    ) -> None:  # fmt: skip
-        measure_checkpoints(measure, checkpoints, spec, data, output, seed, device, threads)
+    for message in collect_results(read_spec(CollectSpec, spec), directory):
+        typer.echo(message)
 
 
-for _name in MEASURES:
-    add_command(_name)
+@app.command(rich_help_panel=STEPS)
+def import_table(
+    table: Annotated[Path, typer.Argument(help="Results table (.csv) in the form of models.csv.")],
+    directory: Annotated[Path, typer.Option(help="Folder for the tables.")],
+) -> None:
+    """Turn a table of results, and the tables beside it, into records."""
+    from robust_flatness.tables.importing import import_table as run_import
+
+    run_import(table, directory)

@@ -1,51 +1,51 @@
-"""The experiment: typed specs of data, model, training, attacks and measures."""
+"""Typed settings of data, model, training, attacks and variants; `robust_flatness.experiment` joins them."""
 
-import importlib
+from robust_flatness.config.data import DataSpec
+from robust_flatness.config.measures import AttackSpec, AutoAttackSpec, MeasureSettings
+from robust_flatness.config.training import (
+    AugmentationSpec,
+    ModelSpec,
+    TrainingSpec,
+    TrainJob,
+    rescaled_decay,
+)
+from robust_flatness.config.values import (
+    NAME,
+    Count,
+    Positive,
+    Real,
+    Spec,
+    load_yaml,
+    meant,
+    parse,
+    parse_list,
+    parse_number,
+)
+from robust_flatness.config.variants import VariantOverride, VariantSpec, load_variants
+from robust_flatness.errors import ConfigError
 
-#: Where each name lives. Imported on first use: the settings of a measure lie beside it, in modules that
-#: import rooms of this package.
-_HOME = {
-    "AttackSpec": "config.measures",
-    "AugmentationSpec": "config.training",
-    "AutoAttackSpec": "config.measures",
-    "AverageFlatnessSpec": "measuring.flatness",
-    "ComputeSpec": "config.specs",
-    "ConfigError": "errors",
-    "Count": "config.values",
-    "DataSpec": "config.data",
-    "Experiment": "config.experiment",
-    "ExperimentSpec": "config.specs",
-    "FlatnessSpec": "measuring.flatness",
-    "HessianSpec": "measuring.hessian",
-    "LandscapeSpec": "measuring.landscape",
-    "MeasureSpec": "config.measures",
-    "ModelSpec": "config.training",
-    "NAME": "config.values",
-    "Positive": "config.values",
-    "Real": "config.values",
-    "RobustnessSpec": "measuring.robustness",
-    "SeriesSpec": "measuring.series",
-    "Spec": "config.values",
-    "TrainJob": "config.training",
-    "TrainingSpec": "config.training",
-    "VariantOverride": "config.variants",
-    "VariantSpec": "config.variants",
-    "WorstFlatnessSpec": "measuring.flatness",
-    "load_experiment": "config.experiment",
-    "load_variants": "config.variants",
-    "make_experiment": "config.experiment",
-    "load_yaml": "config.values",
-    "meant": "config.values",
-    "parse": "config.values",
-    "parse_list": "config.values",
-    "parse_number": "config.values",
-    "rescaled_decay": "config.training",
-}
-
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str):
-    if name in _HOME:
-        return getattr(importlib.import_module(f"robust_flatness.{_HOME[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__all__ = [
+    "NAME",
+    "AttackSpec",
+    "AugmentationSpec",
+    "AutoAttackSpec",
+    "ConfigError",
+    "Count",
+    "DataSpec",
+    "MeasureSettings",
+    "ModelSpec",
+    "Positive",
+    "Real",
+    "Spec",
+    "TrainJob",
+    "TrainingSpec",
+    "VariantOverride",
+    "VariantSpec",
+    "load_variants",
+    "load_yaml",
+    "meant",
+    "parse",
+    "parse_list",
+    "parse_number",
+    "rescaled_decay",
+]

@@ -1,7 +1,7 @@
 """The dataset of an experiment and its splits, by size or by ranges of the official order."""
 
+import itertools
 import re
-from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import (
@@ -16,20 +16,22 @@ from pydantic import (
 
 from robust_flatness.config.values import Count, Integer, Size, Spec, parse_list
 
-#: Sizes known without loading anything: handwritten digits come in one set, the others in two.
-DIGITS_EXAMPLES = 1797
-EXAMPLES = {"fashion": {"train": 4000, "test": 2000}, "cifar10": {"train": 50_000, "test": 10_000}}
-#: Number of classes of the datasets that the kit knows.
+#: Number of classes, and of images, of the datasets known to the kit; digits are one set, the others two.
 CLASSES = {"digits": 10, "fashion": 10, "cifar10": 10}
-#: Datasets by name; those of torchvision are called like its classes.
+EXAMPLES = {
+    "digits": {"all": 1797},
+    "fashion": {"train": 4000, "test": 2000},
+    "cifar10": {"train": 50_000, "test": 10_000},
+}
 NAMES = (*CLASSES, "npz", "folder")
-TORCHVISION = re.compile(r"torchvision:\w+")
+#: A dataset of torchvision, perhaps with arguments: torchvision:SVHN, torchvision:EMNIST[split=letters].
+TORCHVISION = re.compile(r"torchvision:(\w+)(?:\[(\w+=\w+(?:,\w+=\w+)*)\])?")
 NAME_SCHEMA = {"anyOf": [{"enum": [*NAMES]}, {"type": "string", "pattern": f"^{TORCHVISION.pattern}$"}]}
 SPLITS = ("train", "unlabeled", "early_stopping", "test")
-#: Where the images of a range come from: training or test images, or a pool of extra ones.
+#: Where the images of a range come from; `pool` are extra images.
 ORIGINS = ("train", "test", "pool")
 RANGE = re.compile(rf"({'|'.join(ORIGINS)})\s+(\d+)(?:\s*-\s*(\d+))?")
-#: Where the workflow puts the official files of CIFAR-10, and what they are called.
+#: Where the workflow puts the official files of CIFAR-10, and their names.
 CIFAR10_FOLDER = "data/cifar10"
 CIFAR10_TEST = "test_batch"
 CIFAR10_FILES = (*(f"data_batch_{number}" for number in range(1, 6)), CIFAR10_TEST)
@@ -47,11 +49,11 @@ class Range(NamedTuple):
 
 
 def parse_range(text: str) -> Range:
-    """A range as people write it: "train 0-999", "test 7"."""
+    """Return the range written as "train 0-999" or "test 7"."""
     match = RANGE.fullmatch(text.strip())
     if match is None:
         raise ValueError(
-            f"{text!r} is no range of examples; write a list like [train 0-999, train 2000-2499], "
+            f"{text!r} is not a range of examples; write a list like [train 0-999, train 2000-2499], "
             f"each of {', '.join(ORIGINS)}"
         )
     found = Range(match[1], int(match[2]), int(match[3] or match[2]))
@@ -78,7 +80,7 @@ def _kind(value: Any) -> str:
 Ranges = Annotated[
     tuple[str, ...], Field(min_length=1), BeforeValidator(parse_list), AfterValidator(_canonical)
 ]
-#: A number of examples, or which ones.
+#: A number of examples, or ranges of them.
 Split = Annotated[Annotated[Count, Tag("count")] | Annotated[Ranges, Tag("ranges")], Discriminator(_kind)]
 PoolSplit = Annotated[Annotated[Size, Tag("count")] | Annotated[Ranges, Tag("ranges")], Discriminator(_kind)]
 
@@ -88,16 +90,16 @@ class DataSpec(Spec):
 
     `train` labelled training images, `unlabeled` images whose labels are withheld, `early_stopping`
     images for choosing the checkpoint (and the Hessian), `test` images for the measures. Each is a
-    number of examples, drawn as the dataset's source says from what ranges have left, or a list of ranges
-    of the official order, so that everybody gets the very same examples:
+    number of examples, drawn from those that no range names, or a list of ranges of the official order, for
+    a choice that does not depend on a seed:
 
         test: [test 0-999]
         early_stopping: [train 10000-10499]
     """
 
     name: Annotated[str, AfterValidator(_check_name), WithJsonSchema(NAME_SCHEMA)]
-    """A dataset of the kit, `npz`, a `folder` of images with a subfolder for each class below `train` and
-    `test`, or `torchvision:NAME`."""
+    """`digits`, `fashion`, `cifar10`, `npz`, a `folder` of images with a subfolder for each class below
+    `train` and `test`, or `torchvision:NAME`."""
     path: str | None = None
     """`npz`: the file; `folder`: the folder; `torchvision:NAME`: the folder that it was downloaded to;
     `cifar10`: a folder with the official files, None: they are downloaded."""
@@ -108,54 +110,52 @@ class DataSpec(Spec):
     classes: Annotated[Integer, Field(ge=2)] | None = None
     """Number of classes K; None: the highest training label plus one (`npz`), or the dataset's own."""
     size: Count | None = None
-    """Side in pixels: `cifar10` and `npz` images are averaged to it, it divides theirs; others are scaled to
-    it by their shorter side and cropped in the middle."""
+    """Side in pixels: `cifar10` and `npz` images are averaged over squares, so it must divide their side;
+    others are resized by their shorter side and cropped in the middle."""
     pool: str | None = None
     """`cifar10`: extra images with published pseudo-labels, the pickle of Carmon et al. 2019."""
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
-    """Checksum of the prepared splits, where it is known: whatever files they are read from, they must be
-    these. It then stands for the checksums of the official files."""
+    """Expected checksum of the prepared splits. It replaces the check of the official files' checksums, so
+    that other files with the same images can be used."""
 
     @model_validator(mode="after")
     def _check(self) -> "DataSpec":
+        bundled = self.name in ("digits", "fashion")
+        if bundled and self.path:
+            raise ValueError(f"path: {self.path!r} given, but {self.name!r} comes with the kit")
         if self.name not in CLASSES and not self.path:
             what = "the path of an .npz file" if self.name == "npz" else "the path of its folder"
             raise ValueError(f"path: the dataset {self.name!r} needs {what}")
-        if self.name in CLASSES:
-            if self.path and self.name != "cifar10":
-                raise ValueError(f"path: {self.path!r} given, but {self.name!r} comes with the kit")
-            if self.classes not in (None, CLASSES[self.name]):
-                raise ValueError(f"classes: {self.classes} given, but {self.name!r} has {CLASSES[self.name]}")
+        if self.classes not in (None, CLASSES.get(self.name, self.classes)):
+            raise ValueError(f"classes: {self.classes} given, but {self.name!r} has {CLASSES[self.name]}")
         if self.pool and self.name != "cifar10":
             raise ValueError(f"pool: given, but only 'cifar10' has one; the data are {self.name!r}")
-        if self.size and self.name in ("digits", "fashion"):
-            raise ValueError(f"size: {self.size} given, but images of {self.name!r} stay as they are")
+        if self.size and bundled:
+            raise ValueError(f"size: {self.size} given, but images of {self.name!r} cannot be resized")
         if self.size and self.name == "cifar10" and 32 % self.size:
-            raise ValueError(f"size: {self.size} given; expected one that divides 32")
+            raise ValueError(f"size: {self.size} given; expected a divisor of 32")
         self._check_ranges()
-        if self.name == "digits":
-            self._check_size(SPLITS, DIGITS_EXAMPLES, "images")
-        elif self.name in EXAMPLES:
-            available = EXAMPLES[self.name]
-            pooled = () if self.pool else ("unlabeled",)
-            self._check_size(("train", *pooled), available["train"], "training images")
-            self._check_size(("test", "early_stopping"), available["test"], "test images")
+        available = EXAMPLES.get(self.name, {})
+        pooled = () if self.pool else ("unlabeled",)
+        self._check_sizes(SPLITS, available.get("all"), "images")
+        self._check_sizes(("train", *pooled), available.get("train"), "training images")
+        self._check_sizes(("test", "early_stopping"), available.get("test"), "test images")
         return self
 
-    def _check_size(self, splits: tuple[str, ...], available: int, what: str) -> None:
+    def _check_sizes(self, splits: tuple[str, ...], available: int | None, what: str) -> None:
         splits = tuple(split for split in splits if not self.ranges(split))
         total = sum(self.count(split) for split in splits)
-        if total > available:
+        if available is not None and total > available:
             raise ValueError(
                 f"{' + '.join(splits)} = {total}, but {self.name!r} has {available} {what}; "
                 "reduce one of them"
             )
 
     def _check_ranges(self) -> None:
-        given = [(found, split) for split in SPLITS for found in self.ranges(split)]
-        if given and self.name == "digits":
-            raise ValueError(f"{given[0][1]}: {given[0][0]} given, but 'digits' are one set; give numbers")
+        given = sorted((found, split) for split in SPLITS for found in self.ranges(split))
         for found, split in given:
+            if self.name == "digits":
+                raise ValueError(f"{split}: {found} given, but 'digits' have no official order; use a number")
             known = EXAMPLES.get(self.name, {}).get(found.origin)
             if known is not None and found.last >= known:
                 raise ValueError(
@@ -163,32 +163,29 @@ class DataSpec(Spec):
                 )
             if found.origin == "pool" and (split != "unlabeled" or self.name == "fashion"):
                 raise ValueError(f"{split}: {found} given; only unlabeled images come from a pool")
-        for (one, split), (other, following) in zip(sorted(given), sorted(given)[1:], strict=False):
+        for (one, split), (other, following) in itertools.pairwise(given):
             if one.origin == other.origin and other.first <= one.last:
                 raise ValueError(f"{split}: {one} and {following}: {other} have examples in common")
 
     def ranges(self, split: str) -> tuple[Range, ...]:
-        """The ranges of a split; none where it is given by its size."""
+        """Return the ranges of a split; none if it is given by its size."""
         value = getattr(self, split)
-        return tuple(map(parse_range, value)) if isinstance(value, Sequence) else ()
+        return tuple(map(parse_range, value)) if isinstance(value, tuple) else ()
 
     def count(self, split: str) -> int:
-        """Number of examples of a split."""
+        """Return the number of examples of a split."""
         ranges = self.ranges(split)
         return sum(found.last - found.first + 1 for found in ranges) if ranges else getattr(self, split)
 
     @property
     def known_classes(self) -> int | None:
-        """The number of classes where it is known without reading the data."""
+        """Number of classes if it is known without reading the data."""
         return CLASSES.get(self.name, self.classes)
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Channels and side of the images; those of CIFAR-10 where an .npz file does not tell before it is
-        read."""
-        if self.name in ("digits", "fashion"):
-            return 1, 8
-        return 3, self.size or 32
+        """Channels and side of the images; CIFAR-10's for a file that has not been read."""
+        return (1, 8) if self.name in ("digits", "fashion") else (3, self.size or 32)
 
     @property
     def downloads(self) -> bool:

@@ -1,13 +1,15 @@
-"""Networks are known by the names of their files.
+"""Networks by name, and functions imported by `package.module:name`.
 
-Planning needs the names, and a few constants at the top of such a file, but not the file's torch; so files
-are listed and read here, not imported.
+Planning needs the names of the networks and a few constants without torch, so their files are read here, not
+imported.
 """
 
 import ast
+import hashlib
 import importlib
+import importlib.util
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -17,25 +19,22 @@ from robust_flatness.config.architectures import COSTS
 from robust_flatness.errors import ConfigError
 
 NETWORKS = "architectures"
-#: Files of such a folder that are none of its kind.
-SHARED = ("__init__", "base")
-
-_PACKAGE = Path(__file__).parents[1]
+PACKAGE = Path(__file__).parents[1]
 
 
 @cache
 def names(kind: str) -> tuple[str, ...]:
-    """The names of a kind, e.g. `names(NETWORKS)`."""
+    """Return the names of a kind, such as `names(NETWORKS)`."""
     if kind == NETWORKS:
         return tuple(sorted(COSTS))
-    found = sorted(path.stem for path in (_PACKAGE / kind).glob("*.py"))
-    return tuple(stem.replace("_", "-") for stem in found if stem not in SHARED)
+    stems = {path.stem for path in (PACKAGE / kind).glob("*.py")} - {"__init__", "base"}
+    return tuple(sorted(stem.replace("_", "-") for stem in stems))
 
 
 @cache
 def declared(kind: str, name: str, constant: str, otherwise: Any = ()) -> Any:
-    """A constant at the top of the file of `name`, e.g. the cost of a forward pass."""
-    path = _PACKAGE / kind / f"{name.replace('-', '_')}.py"
+    """Return a constant assigned at the top of the file of `name`, such as the cost of a forward pass."""
+    path = PACKAGE / kind / f"{name.replace('-', '_')}.py"
     for statement in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(statement, ast.Assign) and [ast.unparse(to) for to in statement.targets] == [constant]:
             return ast.literal_eval(statement.value)
@@ -43,14 +42,12 @@ def declared(kind: str, name: str, constant: str, otherwise: Any = ()) -> Any:
 
 
 def load(kind: str, name: str) -> ModuleType:
-    """The module of `name`."""
-    folder = kind.replace("/", ".")
-    return importlib.import_module(f"robust_flatness.{folder}.{name.replace('-', '_')}")
+    """Import the module of `name`."""
+    return importlib.import_module(f"robust_flatness.{kind.replace('/', '.')}.{name.replace('-', '_')}")
 
 
 def imported(path: str, where: str) -> Any:
-    """What `package.module:name` names; modules in the working directory are found, too, from here on:
-    what is imported may import others when it is called.
+    """Return the object that `package.module:name` names, with the working directory on Python's path.
 
     Raises
     ------
@@ -68,7 +65,7 @@ def imported(path: str, where: str) -> Any:
 
 
 def check_name(allowed: Collection[str], name: str, own: str = "") -> str:
-    """`name` if it is one of `allowed`, or, where `own` says what, a `package.module:...` of one's own."""
+    """Require one of the `allowed` names, or, if `own` describes it, a `package.module:name` of the user's."""
     module, colon, function = name.partition(":")
     if own and colon and module and function.isidentifier():
         return name
@@ -78,3 +75,18 @@ def check_name(allowed: Collection[str], name: str, own: str = "") -> str:
             + (f", or {own} of your own" if own else "")
         )
     return name
+
+
+def source_digest(paths: Iterable[str]) -> str:
+    """Return a digest of the source of the user's functions `package.module:name`, and of what their modules import from
+    the folder of the first one's package; empty without functions."""
+    digest = hashlib.sha256()
+    paths = sorted(paths)
+    for path in paths:
+        module = importlib.util.find_spec(path.partition(":")[0])
+        folder = Path(module.origin).parent
+        for file in (
+            sorted(folder.rglob("*.py")) if module.submodule_search_locations else [Path(module.origin)]
+        ):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16] if paths else ""

@@ -1,29 +1,48 @@
-"""Attacks, and what the settings of all measures share; each measure's own lie beside it in `measuring/`."""
+"""Attacks, and the base class of the measures' settings; each measure's own settings stand beside it."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from robust_flatness.config.data import DataSpec
-from robust_flatness.config.values import Count, Positive, Spec, Variants, parse_list, parse_number
+from robust_flatness.config.values import Count, Epsilon, Positive, Size, Spec, Variants, parse_list
 
-#: PGD's steps from the centre of the ball to its edge, where no step size is given.
+#: Default step size of PGD: epsilon divided by this.
 STEPS_TO_THE_EDGE = 4
+#: Classes required by the loss of APGD-T (DLR).
+LEAST_CLASSES = 4
 
 
 class AttackSpec(Spec):
     """PGD in the L-infinity ball of radius `epsilon` (inputs in [0, 1])."""
 
-    epsilon: Annotated[Positive, Field(le=1)]
+    epsilon: Epsilon
     step_size: Positive
     steps: Count
     restarts: Count = 1
 
 
-#: Classes that the loss of APGD-T (DLR) needs.
-LEAST_CLASSES = 4
+def attack_defaults(steps: int, restarts: int) -> Any:
+    """Return the default of a field `attack: AttackSpec`; the experiment implies radius and step size."""
+    return Field({"steps": steps, "restarts": restarts}, validate_default=True)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Annotation of a number of examples: the split that they are taken from, and the implied number, the
+    first `most` or all if there are fewer (None: not implied)."""
+
+    split: str
+    most: int | None = None
+
+
+#: Numbers of examples; 0 training examples leave the training split out.
+TestExamples = Annotated[Count, Examples("test", 1000)]
+TrainExamples = Annotated[Size, Examples("train", 1000)]
+CleanTestExamples = Annotated[Count, Examples("test", 10_000)]
+CleanTrainExamples = Annotated[Size, Examples("train", 10_000)]
 
 
 class AutoAttackSpec(Spec):
@@ -33,7 +52,7 @@ class AutoAttackSpec(Spec):
     attacks: Annotated[
         tuple[Literal["pgd", "apgd-ce", "apgd-t", "fab-t", "square"], ...], BeforeValidator(parse_list)
     ] = ("apgd-ce", "apgd-t", "fab-t", "square")
-    """`pgd` counts what the measure's own PGD has found; the attacks after it work on what is left."""
+    """`pgd` counts the successes of the measure's own PGD; the other attacks run on what is left."""
     iterations: Count = 100
     restarts: Count = 1
     queries: Count = 5000
@@ -42,8 +61,11 @@ class AutoAttackSpec(Spec):
 
     @model_validator(mode="after")
     def _check(self) -> "AutoAttackSpec":
-        budget = {name: field.default for name, field in type(self).model_fields.items() if name != "version"}
-        changed = [name for name, default in budget.items() if getattr(self, name) != default]
+        changed = [
+            name
+            for name, field in type(self).model_fields.items()
+            if name != "version" and getattr(self, name) != field.default
+        ]
         if self.version == "standard" and changed:
             raise ValueError(
                 f"{', '.join(changed)}: the standard AutoAttack has a fixed budget; "
@@ -64,106 +86,71 @@ class AutoAttackSpec(Spec):
         )
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What an experiment has fixed before its measures: threat model, PGD's step, sizes of the splits."""
+class MeasureSettings(Spec):
+    """Base class of the settings of a measure, and of a part of it that has variants of its own.
 
-    epsilon: float
-    step_size: float
-    test: int
-    train: int
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> "Setting":
-        """From an experiment's values as they are written. One that is missing or cannot be used, which the
-        validation tells of, is replaced by one that can."""
-        training = _mapping(values.get("training"))
-        epsilon = _number(values.get("epsilon"), 0.1)
-        try:
-            data = DataSpec.model_validate(values.get("data"))
-            sizes = {split: data.count(split) for split in ("test", "train")}
-        except ValidationError:
-            sizes = {"test": 1, "train": 1}
-        return cls(
-            epsilon=epsilon,
-            step_size=_number(training.get("step_size"), epsilon / STEPS_TO_THE_EDGE),
-            **sizes,
-        )
-
-    def attack(self, steps: int, restarts: int) -> dict[str, Any]:
-        """An attack of this threat model."""
-        return {"epsilon": self.epsilon, "step_size": self.step_size, "steps": steps, "restarts": restarts}
-
-    def examples(self, most: int, prefix: str = "") -> dict[str, int]:
-        """The first `most` examples of both splits, or all where there are fewer."""
-        return {
-            f"{prefix}test_examples": min(most, self.test),
-            f"{prefix}train_examples": min(most, self.train),
-        }
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _number(value: Any, otherwise: float) -> float:
-    try:
-        number = parse_number(value)
-        usable = isinstance(number, int | float) and 0 < number < 1e9
-    except ValueError:
-        usable = False
-    return number if usable else otherwise
-
-
-def completed(defaults: Mapping[str, Any], given: Any) -> Any:
-    """`given` with what it lacks taken from `defaults`, in nested mappings too.
-
-    >>> completed({"attack": {"steps": 20, "restarts": 10}, "samples": 10}, {"attack": {"steps": 5}})
-    {'attack': {'steps': 5, 'restarts': 10}, 'samples': 10}
-    """
-    if not isinstance(given, Mapping):
-        return given
-    filled = {
-        key: completed(defaults[key], value) if isinstance(defaults.get(key), Mapping) else value
-        for key, value in given.items()
-    }
-    return {**defaults, **filled}
-
-
-class MeasureSpec(Spec):
-    """Base of the settings of a measure, and of a part of it that has variants of its own.
-
-    `variants` are the slugs it is made of. They decide which jobs there are and are no part of a job's
-    settings, so they are left out where a spec is written.
+    A field whose default is a spec may be given in part; the rest is the default's. `variants` are the slugs
+    that are measured. They decide which jobs there are and are not part of a job's settings, so they are
+    left out of JSON.
     """
 
     variants: Variants = Field("all", exclude=True)
 
+    @model_validator(mode="before")
     @classmethod
-    def defaults(cls, setting: Setting) -> dict[str, Any]:
-        """What an experiment's block need not say, since the rest of the experiment implies it."""
-        return {}
+    def _completed(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        filled = dict(values)
+        for name, field in cls.model_fields.items():
+            default = field.default
+            default = default.model_dump() if isinstance(default, BaseModel) else default
+            if isinstance(values.get(name), Mapping) and isinstance(default, Mapping):
+                filled[name] = {**default, **values[name]}
+        return filled
+
+    @classmethod
+    def implied(
+        cls, values: Mapping[str, Any], *, epsilon: float, step_size: float, sizes: Mapping[str, int]
+    ) -> dict[str, Any]:
+        """Return `values` completed by the settings that follow from the experiment: radius and step size of
+        `attack`, and numbers of examples, given the `sizes` of the splits `test` and `train`."""
+        counts = {
+            name: min(examples.most, sizes[examples.split])
+            for name, examples in cls._examples()
+            if examples.most is not None
+        }
+        given = values.get("attack", {})
+        if "attack" in cls.model_fields and isinstance(given, Mapping):
+            values = {**values, "attack": {"epsilon": epsilon, "step_size": step_size, **given}}
+        return {**counts, **values}
+
+    @classmethod
+    def _examples(cls) -> list[tuple[str, Examples]]:
+        return [
+            (name, annotation)
+            for name, field in cls.model_fields.items()
+            for annotation in field.metadata
+            if isinstance(annotation, Examples)
+        ]
 
     def applies_to(self, slug: str) -> bool:
+        """Whether a variant is measured."""
         return self.variants == "all" or slug in self.variants
 
-    def parts(self) -> dict[str, "MeasureSpec"]:
-        """The parts with variants of their own, by field."""
+    def parts(self) -> dict[str, "MeasureSettings"]:
+        """Return the parts with variants of their own, by field."""
         values = {name: getattr(self, name) for name in type(self).model_fields}
-        return {name: value for name, value in values.items() if isinstance(value, MeasureSpec)}
+        return {name: value for name, value in values.items() if isinstance(value, MeasureSettings)}
 
     def for_variant(self, slug: str) -> Self:
-        """These settings as a job for `slug` gets them: without the parts that are not made of it."""
+        """Return the settings of a job for `slug`: without the parts that do not apply to it."""
         dropped = {name: None for name, part in self.parts().items() if not part.applies_to(slug)}
         return self.model_copy(update=dropped)
 
-    def limits(self, data: DataSpec) -> Iterator[tuple[str, int, str]]:
-        """(field, most that the data allows, where that is set) of every number of examples."""
-        for split in ("test", "train"):
-            for field in (f"{split}_examples", f"clean_{split}_examples"):
-                if field in type(self).model_fields:
-                    yield field, data.count(split), f"data.{split}"
-
     def problems(self, data: DataSpec) -> Iterator[str]:
-        """What else does not fit the data: a field and what is wrong with it."""
-        yield from ()
+        """Yield what does not fit the data: a field and what is wrong with it."""
+        for name, examples in self._examples():
+            available, given = data.count(examples.split), getattr(self, name)
+            if given > available:
+                yield f"{name}: {given} examples requested, but data.{examples.split} has {available}"

@@ -1,19 +1,18 @@
-"""Networks of others in an experiment: one's own, torchvision's, RobustBench's."""
+"""External networks in an experiment: the user's own, torchvision's, RobustBench's."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from robust_flatness.config.values import Positive, Problems, Real, Spec, parse, parse_list
-from robust_flatness.config.variants import VariantSpec, check_slug
+from robust_flatness.config.values import Positive, Real, Spec, parse_list
+from robust_flatness.config.variants import VariantSpec
 from robust_flatness.errors import ConfigError
 from robust_flatness.files import canonical_json
 
-#: Families of networks of others that name none, as in config/families.yaml; the published tables have
-#: RobustBench's too.
+#: Default families of external networks, as in config/families.yaml.
 EXTERNAL, ROBUSTBENCH = "external", "robustbench"
 NAMED = re.compile(
     r"torchvision:\w+|robustbench:((cifar10|cifar100|imagenet)/\w+/)?[\w.-]+|[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*"
@@ -23,7 +22,7 @@ CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
 
 
 def check_model(value: str) -> str:
-    """Which network, whether it is there or not."""
+    """Require the name of a network, whether or not it can be loaded here."""
     if not NAMED.fullmatch(value):
         raise ValueError(
             "write package.module:function, torchvision:NAME, robustbench:NAME or "
@@ -44,14 +43,14 @@ class NetworkSpec(Spec):
     weights: str | None = None
     """File .safetensors, .pt or .pth; None: the function's, or the pretrained ones, which are downloaded."""
     mean: Channels | None = None
-    """Of the channels, where the network expects normalised images: (x - mean) / std."""
+    """Channel means, if the network expects normalised images, (x - mean) / std."""
     std: Scales | None = None
     label: str | None = None
-    """In figures and tables; its name by default."""
+    """Label in figures and tables; None: its name."""
     family: str | None = None
-    """How it is drawn (config/families.yaml); None: `robustbench` for these, `external` for others."""
+    """Family in figures (config/families.yaml); None: `robustbench` for RobustBench's, else `external`."""
     correlate: bool = False
-    """Whether it counts in correlations and claims, as a variant."""
+    """Whether correlations and claims include it, as they include variants."""
 
     @model_validator(mode="after")
     def _check(self) -> "NetworkSpec":
@@ -61,20 +60,25 @@ class NetworkSpec(Spec):
         return self
 
     def job_text(self) -> str:
-        """Canonical JSON of what its weights depend on, as handed to a job."""
+        """Return canonical JSON of the fields that its weights depend on, as passed to a job."""
         return canonical_json(self.model_dump(mode="json", include={"model", "weights", "mean", "std"}))
 
     @property
     def known_classes(self) -> int | None:
-        """The number of classes where it is known without loading anything."""
+        """Number of classes if it is known without loading anything."""
         kind, _, name = self.model.partition(":")
         if kind == "torchvision" and self.weights is None:
             return CLASSES["imagenet"]
         return CLASSES[name.split("/")[0] if "/" in name else "cifar10"] if kind == "robustbench" else None
 
+    def variant(self, slug: str) -> "NetworkVariant":
+        """Return the entry of the tables for this network, named `slug`."""
+        family = ROBUSTBENCH if self.model.startswith(f"{ROBUSTBENCH}:") else EXTERNAL
+        return NetworkVariant(label=self.label or slug, family=self.family or family, network=self)
+
 
 class NetworkVariant(VariantSpec):
-    """A network of others beside the variants of training: measured, not trained."""
+    """An external network beside the training variants: measured, not trained."""
 
     network: NetworkSpec
 
@@ -83,47 +87,9 @@ class NetworkVariant(VariantSpec):
         return False
 
 
-def parse_networks(
-    networks: Mapping[str, NetworkSpec], taken: Iterable[str], classes: int | None
-) -> dict[str, NetworkVariant]:
-    """Networks of others as the tables name them: slug -> `NetworkVariant`.
-
-    Raises
-    ------
-    ConfigError
-        If a name cannot be used or is a variant's, or a network has other classes than the data.
-    """
-    problems, found = Problems(), {}
-    for slug, network in networks.items():
-        where = f"models.{slug}"
-        with problems.collected():
-            check_slug("models.", slug)
-            if slug in taken:
-                raise ConfigError(f"{where}: there is a variant of this name; choose another one")
-            if classes and network.known_classes not in (None, classes):
-                raise ConfigError(
-                    f"{where}.model: {network.model!r} has {network.known_classes} classes, the data have "
-                    f"{classes}"
-                )
-            family = ROBUSTBENCH if network.model.startswith(f"{ROBUSTBENCH}:") else EXTERNAL
-            values: dict[str, Any] = {"label": network.label or slug, "family": network.family or family}
-            found[slug] = parse(NetworkVariant, {**values, "network": network}, where)
-    problems.raise_if_any()
-    return found
-
-
 def require_files(networks: Mapping[str, NetworkVariant]) -> None:
-    """Before anything runs: whether the files of weights are there.
-
-    Raises
-    ------
-    ConfigError
-        If one is not: a line for each.
-    """
-    problems = Problems()
+    """Raise `ConfigError` if a file of weights is missing."""
     for slug, variant in networks.items():
         path = variant.network.weights
-        with problems.collected():
-            if path is not None and not Path(path).is_file():
-                raise ConfigError(f"models.{slug}.weights: {path}: no such file")
-    problems.raise_if_any()
+        if path is not None and not Path(path).is_file():
+            raise ConfigError(f"models.{slug}.weights: {path}: no such file")

@@ -1,15 +1,16 @@
 """Network and training, and everything that the variants change in them."""
 
 import math
-import re
 from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from robust_flatness.config.kinds import NETWORKS, check_name, names
+from robust_flatness.config.measures import STEPS_TO_THE_EDGE
 from robust_flatness.config.values import (
     Count,
+    Epsilon,
     Integer,
     NonNegative,
     Positive,
@@ -28,8 +29,8 @@ Objective = Annotated[str, AfterValidator(partial(check_name, OBJECTIVES, own="p
 
 
 class ModelSpec(Spec):
-    """An architecture: `name` that of a file in `models/networks`, `width` channels in the first
-    stage (160 in a WideResNet-28-10); `dropout` is the probability in every residual block."""
+    """An architecture by name, with `width` channels in the first stage (160 in a WideResNet-28-10);
+    `dropout` is the probability in every residual block."""
 
     name: Network
     width: Count
@@ -73,8 +74,8 @@ class TrainingSpec(Spec):
     cycles: Count = 1
     """Cyclic: number of triangular cycles, each from 0 to the learning rate and back to 0."""
 
-    epsilon: Annotated[Positive, Field(le=1)]
-    step_size: Positive
+    epsilon: Epsilon
+    step_size: Positive = Field(default_factory=lambda given: given["epsilon"] / STEPS_TO_THE_EDGE)
     steps: Count = 7
     stop_after_flip: Annotated[Integer, Field(ge=0)] | None = None
     """PGD-tau: an example's attack stops tau iterations after its label flips."""
@@ -85,11 +86,11 @@ class TrainingSpec(Spec):
 
     objective: Objective = "at"
     objective_parameters: dict[str, Any] = Field(default_factory=dict)
-    """What else a loss of one's own takes."""
+    """Further settings of a user's own objective."""
     objective_weight: NonNegative = 0.0
     """lambda of TRADES, MART and self-supervision."""
     adversarial_fraction: Probability = 1.0
-    """Share of each batch that is attacked; below 1 with self-supervision only."""
+    """Fraction of each batch that is attacked; below 1 with self-supervision only."""
     weight_perturbation: NonNegative = 0.0
     """AT-AWP: size xi of the adversarial weight perturbation, relative to each layer's norm."""
     gradient_clamp: Positive | None = 0.05
@@ -101,7 +102,7 @@ class TrainingSpec(Spec):
     """Decay per step of the exponential moving average of the weights, already rescaled to the
     number of steps (see `rescaled_decay`)."""
     unlabeled_fraction: Annotated[Real, Field(ge=0, lt=1)] = 0.0
-    """Share of each batch drawn from the unlabelled pool, with pseudo-labels."""
+    """Fraction of each batch drawn from the unlabelled pool, with pseudo-labels."""
     augmentation: AugmentationSpec = AugmentationSpec()
 
     snapshots: Count = 12
@@ -110,45 +111,43 @@ class TrainingSpec(Spec):
     """Restarts of the PGD that chooses the early-stopped checkpoint."""
     history_examples: Count = 1280
     """Test images of the training curves."""
-    evaluation_epsilon: Annotated[Positive, Field(le=1)]
-    evaluation_step_size: Positive
-    evaluation_steps: Count
-    """PGD of early stopping and training curves: the threat model's radius and the baseline's steps,
-    whatever is trained with."""
+    evaluation_epsilon: Epsilon = Field(default_factory=lambda given: given["epsilon"])
+    evaluation_step_size: Positive = Field(default_factory=lambda given: given["step_size"])
+    evaluation_steps: Count = Field(default_factory=lambda given: given["steps"])
+    """PGD of early stopping and training curves: the baseline's for every variant."""
     precision: Precision = "float32"
 
     @model_validator(mode="after")
     def _check(self) -> "TrainingSpec":
-        for field, given in (
-            ("label_smoothing", self.label_smoothing > 0),
-            ("attack_predicted_label", self.attack_predicted_label),
-            ("attack_incorrect: false", not self.attack_incorrect),
-            ("stop_after_flip", self.stop_after_flip is not None),
-            ("adversarial_fraction < 1", self.adversarial_fraction < 1),
-        ):
-            setting = re.split("[: ]", field)[0]
-            objectives = [name for name, objective in OBJECTIVES.items() if setting in objective.supports]
-            if given and self.objective in OBJECTIVES and self.objective not in objectives:
+        optional = {
+            "label_smoothing": self.label_smoothing > 0,
+            "attack_predicted_label": self.attack_predicted_label,
+            "attack_incorrect": not self.attack_incorrect,
+            "stop_after_flip": self.stop_after_flip is not None,
+            "adversarial_fraction": self.adversarial_fraction < 1,
+        }
+        for field in (field for field, used in optional.items() if used):
+            allowed = [name for name, objective in OBJECTIVES.items() if field in objective.supports]
+            if self.objective in OBJECTIVES and self.objective not in allowed:
                 raise ValueError(
-                    f"{field}: not defined with objective {self.objective!r}; "
-                    f"allowed with {', '.join(objectives)}"
+                    f"{field}: {getattr(self, field)} is not defined with objective {self.objective!r}; "
+                    f"allowed with {', '.join(allowed)}"
                 )
         for field in OPTIMIZERS[self.optimizer]:
             if getattr(self, field):
                 raise ValueError(
-                    f"{field}: {getattr(self, field)} with optimizer {self.optimizer!r}; it runs without "
-                    f"{field}, set 0"
+                    f"{field}: {getattr(self, field)} is not defined with optimizer {self.optimizer!r}; set 0"
                 )
         return self
 
     def snapshot_epochs(self) -> list[int]:
-        """Epochs (from 0) after which a snapshot is taken: 0, k, 2k, ... and the last."""
+        """Return the epochs (from 0) after which a snapshot is taken: 0, k, 2k, ... and the last."""
         interval = max(1, self.epochs // self.snapshots)
         return sorted({*range(0, self.epochs, interval), self.epochs - 1})
 
 
 class TrainJob(Spec):
-    """Everything a training depends on besides its data file."""
+    """All settings of a training."""
 
     variant: str
     seed: Size
@@ -156,15 +155,15 @@ class TrainJob(Spec):
     training: TrainingSpec
 
 
-#: The longest of the published memories, and what it may leave of the initial weights.
-LONGEST_DECAY, LEFT_OF_START = 0.9975, 0.01
+#: The slowest published decay, and the weight that it may leave to the initial weights.
+SLOWEST_DECAY, INITIAL_WEIGHT = 0.9975, 0.01
 
 
 def rescaled_decay(decay: float, steps: int) -> float:
-    """Decay per update of the average over a training of `steps` updates.
+    """Return the decay per update of the weight average over a training of `steps` updates.
 
-    The published one where that is long enough; in a shorter training all decays are raised to the one power
-    by which 0.9975, the longest of the published memories, has forgotten the initial weights to a hundredth:
-    decay^max(1, ln 0.01 / (steps ln 0.9975)). Below 1,840 updates, that is.
+    It is the published one if the training is long enough. For fewer than 1,840 updates, all decays are
+    raised to the power at which 0.9975, the slowest, leaves the initial weights a hundredth:
+    decay^max(1, ln 0.01 / (steps ln 0.9975)).
     """
-    return decay ** max(1.0, math.log(LEFT_OF_START) / (steps * math.log(LONGEST_DECAY)))
+    return decay ** max(1.0, math.log(INITIAL_WEIGHT) / (steps * math.log(SLOWEST_DECAY)))

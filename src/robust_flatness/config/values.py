@@ -1,31 +1,42 @@
-"""Numbers and lists as people write them, and what all specs share.
+"""Numbers and lists as people write them, the base class of all specs, validation, and YAML files.
 
 Nothing in this package imports torch or numpy: planning must start in a fraction of a second.
 """
 
-import contextlib
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
 
 from robust_flatness.errors import ConfigError
 from robust_flatness.files import canonical_json
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+#: Names of experiments and variants, which become folders.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+#: A device as torch names it, or `auto` for a GPU if there is one.
+DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?|mps")
+#: Union branches in the path of a pydantic error: not part of the field's name.
+UNION_BRANCH = re.compile(r"function-|literal\[|tuple\[|(count|ranges|\[key\])$")
 
-
-#: Names become folders.
-LONGEST_NAME = 100
+#: Error of pydantic's for a default that follows from a field with a problem of its own.
+FOLLOWING = "default_factory_not_called"
 
 
 def parse_number(value: Any) -> Any:
-    """Numbers as people write them: 8, 0.5, "1e-3", "8/255", "0.15/4". Anything else is returned
-    unchanged, for the validation to complain about."""
+    """Return the number in 8, 0.5, "1e-3", "8/255" or "0.15/4"; return anything else unchanged, for the
+    validation to refuse."""
     if isinstance(value, bool):
         raise ValueError("expected a number")
     if isinstance(value, str):
@@ -41,58 +52,31 @@ def parse_number(value: Any) -> Any:
     return value
 
 
-def check_radii(value: tuple[float, ...]) -> tuple[float, ...]:
-    """Radii name columns of the results, the first is the main one: at least one, each once."""
-    if not value or len(set(value)) < len(value):
-        raise ValueError("name at least one radius, each once")
-    return value
-
-
 def parse_list(value: Any) -> Any:
-    """A list, also from "a,b,c" or a single value, as the command line gives them."""
+    """Return a list, also from "a,b,c" or a single number, as the command line passes them."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return [value] if isinstance(value, int | float) else value
 
 
-Real = Annotated[
-    float, BeforeValidator(parse_number, json_schema_input_type=float | str), Field(allow_inf_nan=False)
-]
+def check_radii(value: tuple[float, ...]) -> tuple[float, ...]:
+    """Require at least one radius, each once; the first is the main one."""
+    if not value or len(set(value)) < len(value):
+        raise ValueError("name at least one radius, each once")
+    return value
 
 
-Positive = Annotated[Real, Field(gt=0)]
-
-
-NonNegative = Annotated[Real, Field(ge=0)]
-
-
-Probability = Annotated[Real, Field(ge=0, le=1)]
-
-
-Integer = Annotated[int, BeforeValidator(parse_number, json_schema_input_type=float | str), Field(lt=2**63)]
-
-
-Count = Annotated[Integer, Field(ge=1)]
-
-
-Size = Annotated[Integer, Field(ge=0)]
-
-
-Radii = Annotated[tuple[Positive, ...], BeforeValidator(parse_list), AfterValidator(check_radii)]
-
-
-#: `auto`: bfloat16 where the device that a job runs on is fast at it, else float32.
-Precision = Literal["float32", "bfloat16", "auto"]
-
-
-#: A device as torch names it, or `auto` for a GPU where there is one.
-DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?|mps")
+def check_name(value: str) -> str:
+    """Require a name that can be a folder's."""
+    if not NAME.fullmatch(value):
+        raise ValueError("use at most 100 letters, digits, '.', '_' and '-', starting with a letter or digit")
+    return value
 
 
 def check_device(value: str) -> str:
-    """A device, whether it is there or not."""
+    """Require the name of a device, whether or not this machine has it."""
     if not DEVICE.fullmatch(value):
-        raise ValueError("give auto, cpu, cuda, cuda:N (N counts from 0) or mps")
+        raise ValueError("use auto, cpu, cuda, cuda:N (N counts from 0) or mps")
     return value
 
 
@@ -102,175 +86,123 @@ def parse_variants(value: Any) -> Any:
     return "all" if parsed == ["all"] else parsed
 
 
+def _as_number(kind: Any, **bounds: Any) -> Any:
+    return Annotated[kind, BeforeValidator(parse_number, json_schema_input_type=float | str), Field(**bounds)]
+
+
+Real = _as_number(float, allow_inf_nan=False)
+Positive = Annotated[Real, Field(gt=0)]
+#: Radius of an L-infinity ball in [0, 1].
+Epsilon = Annotated[Real, Field(gt=0, le=1)]
+NonNegative = Annotated[Real, Field(ge=0)]
+Probability = Annotated[Real, Field(ge=0, le=1)]
+Integer = _as_number(int, lt=2**63)
+Count = Annotated[Integer, Field(ge=1)]
+Size = Annotated[Integer, Field(ge=0)]
+Radii = Annotated[tuple[Positive, ...], BeforeValidator(parse_list), AfterValidator(check_radii)]
+Name = Annotated[str, AfterValidator(check_name)]
 Variants = Annotated[Literal["all"] | tuple[str, ...], BeforeValidator(parse_variants)]
+#: `auto`: bfloat16 if the job's device computes it fast, else float32.
+Precision = Literal["float32", "bfloat16", "auto"]
 
 
 class Spec(BaseModel):
-    """Base of all specs: immutable, no unknown fields."""
+    """Base class of all specs: immutable, no unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def json_text(self) -> str:
-        """Canonical JSON, as handed to a job."""
+        """Return canonical JSON, as passed to a job."""
         return canonical_json(self.model_dump(mode="json"))
 
 
-UNION_BRANCH = re.compile(r"(function-|literal\[|tuple\[|(count|ranges)$)")
-
-
-def shown(value: Any, length: int = 200) -> str:
-    """`value` as it is quoted in a message, cut where it is long."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # integers of more than 4,300 digits; endless nesting
-        text = f"a {type(value).__name__} too large to show"
-    return text if len(text) <= length else f"{text[:length]}..."
-
-
 def meant(name: str, known: Iterable[str]) -> str:
-    """`, did you mean ...?` where one of the names known is close to `name`."""
+    """Return `, did you mean ...?` if one of the known names is close to `name`, else an empty string."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f", did you mean {close[0]!r}?" if close else ""
 
 
-def _specs_in(annotation: Any) -> list[type[BaseModel]]:
-    """The specs within an annotation: itself, or those of a list, a mapping, a union."""
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """Return the specs within an annotation: itself, or those of a list, a mapping, a union."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [spec for part in get_args(annotation) for spec in _specs_in(part)]
+    return [model for part in get_args(annotation) for model in _models_in(part)]
 
 
-def _fields_at(spec: type[BaseModel], location: Iterable[str | int]) -> list[str]:
-    """The fields of the spec that lies at `location` within `spec`; none where that is unclear."""
-    specs = [spec]
+def _fields_at(spec: Any, location: Iterable[str | int]) -> list[str]:
+    """Return the fields of the spec at `location` within `spec`; none if it is ambiguous."""
+    models = _models_in(spec)
     for part in map(str, location):
-        if len(specs) == 1 and part in specs[0].model_fields:
-            specs = _specs_in(specs[0].model_fields[part].annotation)
-        elif len(specs) > 1:  # the tag of a union's branch, after the index in a list
-            tagged = [
-                spec
-                for spec in specs
-                if any(part in get_args(field.annotation) for field in spec.model_fields.values())
-            ]
-            specs = tagged or specs
-    return list(specs[0].model_fields) if len(specs) == 1 else []
+        fields = [field for model in models for name, field in model.model_fields.items() if name == part]
+        tagged = [
+            model
+            for model in models
+            if any(part in get_args(field.annotation) for field in model.model_fields.values())
+        ]
+        models = [model for field in fields for model in _models_in(field.annotation)] or tagged or models
+    return list(models[0].model_fields) if len(models) == 1 else []
 
 
-def parse(spec: type[Spec], values: Any, where: str = "") -> Any:
-    """`values` validated as `spec`.
+def _line(spec: Any, problem: Any, where: str) -> str:
+    """Return one line for an error of pydantic's: field, message, value given."""
+    parts = [part for part in map(str, problem["loc"]) if not UNION_BRANCH.match(part)]
+    path = ".".join(part if part.isprintable() and part else repr(part) for part in parts)
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        allowed = _fields_at(spec, problem["loc"][:-1])
+        message = f"unknown field{meant(parts[-1], allowed)}"
+        message += f"; allowed are {', '.join(allowed)}" if allowed else ""
+    given = "" if problem["type"] == "missing" or isinstance(problem["input"], dict) else problem["input"]
+    shown = f" (given: {given!r:.200})" if given != "" or problem["input"] == "" else ""
+    return f"{'.'.join(part for part in (where, path) if part) or 'settings'}: {message}{shown}"
+
+
+def parse(spec: Any, values: Any, where: str = "") -> Any:
+    """Return `values` validated as `spec`, a spec's class or another type.
 
     Raises
     ------
     ConfigError
-        One line per problem: the field, the value given, what is allowed.
+        One line per problem: the field, below `where`, the value given, what is allowed.
     """
     try:
-        return spec.model_validate(values)
+        return TypeAdapter(spec).validate_python(values)
     except ValidationError as error:
-        lines = []
-        for problem in error.errors():
-            # branches of a union ("literal['all']", "function-before[...]") are no part of a field's name
-            parts = (part for part in map(str, problem["loc"]) if not UNION_BRANCH.match(part))
-            path = ".".join(part if part and part.isprintable() else repr(part) for part in parts)
-            field = ".".join(part for part in (where, path) if part) or spec.__name__
-            message = problem["msg"].removeprefix("Value error, ")
-            given = (
-                ""
-                if problem["type"] in {"missing"} or isinstance(problem["input"], dict)
-                else f" (given: {shown(problem['input'])})"
-            )
-            if problem["type"] == "extra_forbidden":
-                allowed = _fields_at(spec, problem["loc"][:-1])
-                message = f"unknown field{meant(str(problem['loc'][-1]), allowed)}"
-                message += f"; allowed are {', '.join(allowed)}" if allowed else ""
-            lines.append(f"{field}: {message}{given}")
+        problems = error.errors(include_url=False)
+        lines = [_line(spec, found, where) for found in problems if found["type"] != FOLLOWING]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
 
 
-class Problems:
-    """Collects the problems of all levels, so that they are told at once.
-
-    >>> problems = Problems()
-    >>> with problems.collected():
-    ...     raise ConfigError("epsilon: missing")
-    >>> with problems.collected():
-    ...     raise ConfigError("data.train: missing")
-    >>> problems.lines
-    ['epsilon: missing', 'data.train: missing']
-    """
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    @contextlib.contextmanager
-    def collected(self) -> Iterator[None]:
-        """Keep the message of a `ConfigError` raised in the block, which then ends."""
-        try:
-            yield
-        except ConfigError as error:
-            self.lines += str(error).splitlines()
-
-    def raise_if_any(self) -> None:
-        """Raise one `ConfigError`, a line for each problem."""
-        if self.lines:
-            raise ConfigError("\n".join(dict.fromkeys(self.lines)))
-
-
 class _Loader(yaml.SafeLoader):
-    """YAML that means one thing: of a key given twice, the others that read it would take the last one and
-    say nothing, and 060 would be 48."""
+    """YAML loader that refuses a key given twice; others take the last one silently."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        lines: dict[str, int] = {}
-        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
-                continue
-            line = key.start_mark.line + 1
-            if key.value in lines:
-                raise _refused(key, f"{key.value!r} is given twice, in lines {lines[key.value]} and {line}")
-            lines[key.value] = line
+        keys = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        values = [key.value for key in keys]
+        for place, key in enumerate(keys):
+            if key.value in values[:place]:
+                message = f"{key.value!r} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, message, key.start_mark)
         return super().construct_mapping(node, deep)
-
-    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        if re.match(r"[-+]?0[0-7_]*[0-7]|.*:", node.value):
-            raise _refused(
-                node, f"line {node.start_mark.line + 1}: {node.value} would not be read as a decimal number"
-            )
-        return super().construct_yaml_int(node)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
-
-
-def _refused(node: yaml.Node, message: str) -> yaml.YAMLError:
-    return yaml.constructor.ConstructorError(None, None, message, node.start_mark)
-
-
-def _reason(error: Exception) -> str:
-    """Why a text is no YAML, in one line."""
-    mark = getattr(error, "problem_mark", None)
-    if mark is None or isinstance(error, yaml.constructor.ConstructorError):
-        return getattr(error, "problem", None) or (str(error).splitlines() or ["?"])[0]
-    if "'\\t'" in error.problem:
-        return f"line {mark.line + 1}: a tab; write spaces instead"
-    expected = f"{error.context} " if (error.context or "").startswith("expected") else ""
-    return f"line {mark.line + 1}: {expected}{error.problem}"
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping.
+    """Return the mapping in a YAML file.
 
     Raises
     ------
     ConfigError
-        If the file is missing, is no YAML, gives a key twice, or holds something else.
+        If the file is missing, is not YAML, has a key twice, or holds something else.
     """
     try:
         value = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # impossible dates, endless nesting
-        raise ConfigError(f"{path}: not valid YAML ({_reason(error)})") from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise ConfigError(f"{path}: not valid YAML, line {line}: {error.problem}") from None
+    except (yaml.YAMLError, ValueError) as error:  # such as impossible dates
+        raise ConfigError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from None
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: expected a mapping of fields, found {type(value).__name__}")
     return value

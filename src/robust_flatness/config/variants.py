@@ -4,25 +4,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from robust_flatness.config.values import (
-    LONGEST_NAME,
-    NAME,
-    Positive,
-    Problems,
-    Spec,
-    load_yaml,
-    parse,
-    shown,
-)
+from robust_flatness.config.values import Name, Positive, Spec, load_yaml, parse
 from robust_flatness.errors import ConfigError
 
 #: The variant that is the baseline itself.
 BASELINE = "at"
 
 
-class VariantSpec(Spec):
+class VariantOverride(Spec):
+    """An experiment's own values for one variant, if its scale requires other values."""
+
+    scale: dict[str, Positive | Literal[0]] = Field(default_factory=dict)
+    set: dict[str, Any] = Field(default_factory=dict)
+    model: dict[str, Any] = Field(default_factory=dict)
+
+
+class VariantSpec(VariantOverride):
     """A training variant: changes relative to the AT baseline.
 
     `scale` multiplies a number of the baseline, `set` replaces a field of `TrainingSpec`, `model`
@@ -32,21 +31,24 @@ class VariantSpec(Spec):
 
     label: str
     short: str | None = None
-    """Its name where there is little room; the label by default."""
+    """Label where space is limited; None: `label`."""
     family: str
-    scale: dict[str, Positive | Literal[0]] = Field(default_factory=dict)
-    set: dict[str, Any] = Field(default_factory=dict)
-    model: dict[str, Any] = Field(default_factory=dict)
     derived_from: str | None = None
     convolution_scale: Positive | None = None
 
+    @model_validator(mode="after")
+    def _check(self) -> "VariantSpec":
+        if self.derived_from is not None and self.convolution_scale is None:
+            raise ValueError("convolution_scale: missing; a derived variant needs it")
+        return self
+
     @property
     def trained(self) -> bool:
-        """Whether it is trained, not made from another one."""
+        """Whether it is trained, not derived from another one."""
         return self.derived_from is None
 
-    def overridden(self, override: "VariantOverride") -> "VariantSpec":
-        """This variant with an experiment's own values; a value set there replaces a scaled one."""
+    def overridden(self, override: VariantOverride) -> "VariantSpec":
+        """Return this variant with an experiment's own values; a value set there replaces a scaled one."""
         kept = {k: v for k, v in self.scale.items() if k not in override.set}
         return self.model_copy(
             update={
@@ -57,60 +59,26 @@ class VariantSpec(Spec):
         )
 
 
-class VariantOverride(Spec):
-    """An experiment's own values for one variant, where the scale of its network asks for it."""
-
-    scale: dict[str, Positive | Literal[0]] = Field(default_factory=dict)
-    set: dict[str, Any] = Field(default_factory=dict)
-    model: dict[str, Any] = Field(default_factory=dict)
-
-
 def load_variants(path: Path) -> dict[str, VariantSpec]:
-    """The catalogue of variants from a YAML file: slug -> `VariantSpec`."""
-    return parse_variants(load_yaml(path), f"{path}: ")
-
-
-def parse_variants(
-    values: Mapping[Any, Any], where: str = "own_variants.", known: Mapping[str, VariantSpec] | None = None
-) -> dict[str, VariantSpec]:
-    """A mapping from YAML as variants: slug -> `VariantSpec`; they may be derived from those `known`.
+    """Return the catalogue of variants in a YAML file: slug -> `VariantSpec`.
 
     Raises
     ------
     ConfigError
-        If a name cannot be used, or a variant has an unknown, missing or impossible field: a line for
-        each problem.
+        One line per problem: a name or field that cannot be used.
     """
-    problems, found = Problems(), {}
-    for slug, value in values.items():
-        with problems.collected():
-            check_slug(where, slug)
-            if known and slug in known:
-                raise ConfigError(f"{where}{slug}: there is such a variant; change it under overrides")
-            found[slug] = parse(VariantSpec, value, f"{where}{slug}")
-    for slug, variant in found.items():
-        with problems.collected():
-            _check_source(f"{where}{slug}", variant, {**(known or {}), **found})
-    problems.raise_if_any()
-    return found
+    variants = parse(dict[Name, VariantSpec], load_yaml(path), f"{path}: variants")
+    check_sources(variants, f"{path}: variants")
+    return variants
 
 
-def check_slug(where: str, slug: Any) -> None:
-    """Raise `ConfigError` unless `slug` can name a variant, and so its folder."""
-    if not isinstance(slug, str) or not NAME.fullmatch(slug) or len(slug) > LONGEST_NAME:
-        raise ConfigError(
-            f"{where}{shown(slug)} cannot name a variant; use at most {LONGEST_NAME} letters, "
-            "digits, '.', '_' and '-', starting with a letter or digit"
-        )
-
-
-def _check_source(where: str, variant: VariantSpec, known: Mapping[str, VariantSpec]) -> None:
-    if variant.derived_from is None:
-        return
-    source = known.get(variant.derived_from)
-    if source is None or not source.trained:
-        raise ConfigError(
-            f"{where}.derived_from: {variant.derived_from!r} given; expected a variant that is trained"
-        )
-    if variant.convolution_scale is None:
-        raise ConfigError(f"{where}.convolution_scale: missing; a derived variant needs it")
+def check_sources(
+    variants: Mapping[str, VariantSpec], where: str, known: Mapping[str, VariantSpec] | None = None
+) -> None:
+    """Require that derived variants name a trained variant, one of these or one of `known`."""
+    trained = {slug for slug, variant in {**(known or {}), **variants}.items() if variant.trained}
+    for slug, variant in variants.items():
+        if not variant.trained and variant.derived_from not in trained:
+            raise ConfigError(
+                f"{where}.{slug}.derived_from: {variant.derived_from!r} given; expected a trained variant"
+            )

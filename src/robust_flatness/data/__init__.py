@@ -7,7 +7,7 @@ from robust_flatness.data.dataset import (
     save_dataset,
     save_pseudo_labels,
 )
-from robust_flatness.data.splits import make_splits
+from robust_flatness.data.prepare import make_splits
 
 __all__ = [
     "Dataset",

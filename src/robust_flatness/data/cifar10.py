@@ -1,113 +1,124 @@
 """CIFAR-10 from its official files, and extra images with published pseudo-labels."""
 
-import hashlib
+import pickle
+import shutil
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from robust_flatness.config import DataSpec
 from robust_flatness.config.data import CIFAR10_FILES, CIFAR10_FOLDER, CIFAR10_TEST, CLASSES
-from robust_flatness.data.official import Arrays, averaged, split_official
-from robust_flatness.data.pickles import read_pickle
+from robust_flatness.data.dataset import Arrays
+from robust_flatness.data.splits import averaged, split_official
 from robust_flatness.errors import FileError
+from robust_flatness.files import require_space
 
-#: Images of a file, and their shape [C, H, W].
-BATCH = 10_000
 SHAPE = (3, 32, 32)
 #: Folder of the files within the official archive.
 ARCHIVED = "cifar-10-batches-py"
 ALTERNATIVES = (
-    f"give a folder that holds the official files (data.path; {CIFAR10_FILES[0]} and so on), or the images "
-    "in an .npz file (data.name: npz, with data.path)"
+    "use a folder with the official files (data.path), or the images in an .npz file (data.name: npz)"
 )
+#: Bytes needed by the archive and the files in it.
+NEEDED = 360_000_000
+#: Classes and functions that pickled arrays refer to; any other is refused.
+ALLOWED = {
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "scalar"),
+    ("numpy._core.numeric", "_frombuffer"),
+    ("_codecs", "encode"),
+}
 
 
 def splits(spec: DataSpec, seed: int) -> Arrays:
-    """The splits of the official files in `spec.path`, or where they are downloaded (`split_official`).
+    """Return the splits of the official files in `spec.path` or the download folder (`split_official`).
 
     Raises
     ------
     FileError
-        If a file is missing, altered, damaged or refused, or the sizes asked for exceed the data.
+        If a file is missing, altered, damaged or refused, or the sizes exceed the data.
     """
     folder = find_folder(Path(spec.path or CIFAR10_FOLDER))
-    if spec.sha256 is None:
-        require_official(folder)
-    parts = {name: _read(folder / name, spec.size) for name in CIFAR10_FILES}
-    training = [parts[name] for name in CIFAR10_FILES if name != CIFAR10_TEST]
-    source = {"x_train": np.concatenate([x for x, _ in training])}
-    source["y_train"] = np.concatenate([y for _, y in training])
-    source["x_test"], source["y_test"] = parts[CIFAR10_TEST]
+    if spec.sha256 is None and (altered := _altered(folder)):
+        raise FileError(
+            f"{altered[0]}: truncated or altered, its MD5 is not the official one; delete it to download it "
+            "again, or give the checksum of the splits (data.sha256)"
+        )
+    source, parts = {}, {name: _read(folder / name, spec.size) for name in CIFAR10_FILES}
+    for place, key in enumerate(("x", "y")):
+        source[f"{key}_test"] = parts[CIFAR10_TEST][place]
+        source[f"{key}_train"] = np.concatenate([parts[n][place] for n in CIFAR10_FILES if n != CIFAR10_TEST])
     if spec.pool:
         source["x_pool"], source["y_pool"] = read_pool(Path(spec.pool), spec.size)
-    del parts, training
     return split_official(source, spec, seed, "CIFAR-10")
 
 
 def find_folder(path: Path) -> Path:
-    """The folder of the official files: `path`, or what the official archive unpacks to in it.
+    """Return the folder with the official files: `path`, or the archive's folder in it."""
+    folders = [folder for folder in (path, path / ARCHIVED) if (folder / CIFAR10_FILES[0]).exists()]
+    if not folders:
+        raise FileError(f"{path}: no files of CIFAR-10; {ALTERNATIVES}")
+    missing = [name for name in CIFAR10_FILES if not (folders[0] / name).exists()]
+    if missing:
+        raise FileError(f"{folders[0]}: {', '.join(missing)} missing; {ALTERNATIVES}")
+    return folders[0]
+
+
+def _altered(folder: Path) -> list[Path]:
+    """Return the files in `folder` that are missing or do not have the official MD5."""
+    from torchvision.datasets import CIFAR10
+    from torchvision.datasets.utils import check_integrity
+
+    official = [*CIFAR10.train_list, *CIFAR10.test_list]
+    return [folder / name for name, digest in official if not check_integrity(str(folder / name), digest)]
+
+
+def download_cifar10(folder: Path, report: Callable[[str], None] = print) -> None:
+    """Download the official files to `folder` by torchvision; they appear there when all are complete.
 
     Raises
     ------
     FileError
-        If a file is missing; the message names the alternatives.
+        If the archive cannot be downloaded or is not the official one; the message names alternatives.
+    ConfigError
+        If the disk does not have enough space.
     """
-    for folder in (path, path / ARCHIVED):
-        missing = [name for name in CIFAR10_FILES if not (folder / name).exists()]
-        if not missing:
-            return folder
-        if len(missing) < len(CIFAR10_FILES):
-            raise FileError(f"{folder}: {', '.join(missing)} missing; {ALTERNATIVES}")
-    raise FileError(f"{path}: no files of CIFAR-10 there; {ALTERNATIVES}")
-
-
-def official_digests() -> dict[str, str]:
-    """MD5 of each official file, as torchvision knows them."""
     from torchvision.datasets import CIFAR10
 
-    return dict([*CIFAR10.train_list, *CIFAR10.test_list])
-
-
-def md5(path: Path) -> str:
-    """MD5 of a file: what the official files are published with."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
-def require_official(folder: Path) -> None:
-    """Check the MD5 of each file.
-
-    Raises
-    ------
-    FileError
-        If one is truncated or altered.
-    """
-    for name, digest in official_digests().items():
-        found = md5(folder / name)
-        if found != digest:
-            raise FileError(
-                f"{folder / name}: truncated or altered, its MD5 is {found} instead of {digest}; delete it "
-                "and have it downloaded again, or give the checksum of the examples meant (data.sha256)"
-            )
+    folder, part = Path(folder), Path(folder, ".download")
+    if not _altered(folder):
+        report(f"{folder}: all files exist")
+        return
+    require_space(folder, NEEDED, "CIFAR-10")
+    try:
+        CIFAR10(str(part), download=True)
+    except (OSError, RuntimeError, EOFError) as error:
+        raise FileError(
+            f"CIFAR-10 cannot be downloaded from {CIFAR10.url} ({error}); {ALTERNATIVES}"
+        ) from None
+    for name in CIFAR10_FILES:
+        (part / ARCHIVED / name).replace(folder / name)
+    shutil.rmtree(part)
 
 
 def _read(path: Path, size: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 [10000, 3, H, W] and labels int64 [10000] of one official file."""
+    """Return images uint8 [10000, 3, H, W] and labels int64 [10000] of one official file."""
     content = read_pickle(path)
-    images, labels = content.get("data"), np.asarray(content.get("labels", ()))
-    width = int(np.prod(SHAPE))
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape != (BATCH, width):
-        found = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
-        raise FileError(f"{path}: 'data' is {found}; expected uint8 ({BATCH}, {width})")
-    _require_labels(path, "labels", labels, BATCH)
-    return averaged(images.reshape(BATCH, *SHAPE), size, str(path)), labels.astype(np.int64)
+    images = _images(path, content, (10_000, int(np.prod(SHAPE))))
+    return averaged(images.reshape(-1, *SHAPE), size, str(path)), _labels(
+        path, content, "labels", len(images)
+    )
 
 
 def read_pool(path: Path, size: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 [n, 3, H, W] and pseudo-labels int64 [n] of the pickle of Carmon et al. (NeurIPS 2019).
+    """Return images uint8 [n, 3, H, W] and pseudo-labels int64 [n] in the pickle of Carmon et al. 2019.
 
-    It holds `data`, uint8 [n, 32, 32, 3], and `extrapolated_targets`, [n]. It is read without running
-    anything of it.
+    It holds `data`, uint8 [n, 32, 32, 3], and `extrapolated_targets`, [n]. No code in it is run.
 
     Raises
     ------
@@ -115,24 +126,63 @@ def read_pool(path: Path, size: int | None = None) -> tuple[np.ndarray, np.ndarr
         If the file is missing, damaged, refused, or holds other arrays.
     """
     content = read_pickle(path)
-    images, labels = content.get("data"), np.asarray(content.get("extrapolated_targets", ()))
-    _, *sides = SHAPE
-    fits = isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.shape[1:] == (*sides, 3)
-    if not fits:
-        found = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
-        raise FileError(f"{path}: 'data' is {found}; expected uint8 (n, 32, 32, 3)")
-    _require_labels(path, "extrapolated_targets", labels, len(images))
-    return averaged(images.transpose(0, 3, 1, 2), size, str(path)), labels.astype(np.int64)
+    images = _images(path, content, (None, 32, 32, 3))
+    labels = _labels(path, content, "extrapolated_targets", len(images))
+    return averaged(images.transpose(0, 3, 1, 2), size, str(path)), labels
 
 
-def _require_labels(path: Path, key: str, labels: np.ndarray, count: int) -> None:
-    classes = CLASSES["cifar10"]
+def _images(path: Path, content: dict[str, Any], shape: tuple[int | None, ...]) -> np.ndarray:
+    images = np.asarray(content.get("data"))
+    fits = len(images.shape) == len(shape) and all(
+        wanted in (None, given) for wanted, given in zip(shape, images.shape, strict=True)
+    )
+    if not fits or images.dtype != np.uint8:
+        expected = f"({', '.join(str(side or 'n') for side in shape)})"
+        raise FileError(f"{path}: 'data' is {images.dtype} {images.shape}; expected uint8 {expected}")
+    return images
+
+
+def _labels(path: Path, content: dict[str, Any], key: str, count: int) -> np.ndarray:
+    labels, classes = np.asarray(content.get(key, ())), CLASSES["cifar10"]
     if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
-        raise FileError(
-            f"{path}: {key!r} is {labels.dtype} {labels.shape}; expected {count} integers, a label per image"
-        )
+        raise FileError(f"{path}: {key!r} is {labels.dtype} {labels.shape}; expected {count} integers")
     if labels.min() < 0 or labels.max() >= classes:
         raise FileError(
-            f"{path}: {key!r} holds labels from {labels.min()} to {labels.max()}; "
-            f"CIFAR-10 has 0 to {classes - 1}"
+            f"{path}: {key!r} has labels {labels.min()} to {labels.max()}; expected 0 to {classes - 1}"
         )
+    return labels.astype(np.int64)
+
+
+class _Refused(pickle.UnpicklingError):
+    pass
+
+
+class _Arrays(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        module = module.replace("numpy.core", "numpy._core")  # as NumPy 1 wrote it
+        if (module, name) not in ALLOWED:
+            raise _Refused(f"it refers to {module}.{name}, but only arrays of numbers are read")
+        return super().find_class(module, name)
+
+
+def read_pickle(path: Path) -> dict[str, Any]:
+    """Return the mapping of names to arrays, lists and numbers in a pickle of Python 2 or 3.
+
+    Raises
+    ------
+    FileError
+        If the file is missing or damaged, holds something else, or would run any code: none is run.
+    """
+    try:
+        with open(path, "rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # NumPy's about old files
+            content = _Arrays(file, encoding="latin1").load()
+    except FileNotFoundError:
+        raise FileError(f"{path}: no such file") from None
+    except _Refused as error:
+        raise FileError(f"{path}: refused: {error}; no code was run") from None
+    except Exception as error:  # unpickling damaged bytes can raise anything
+        raise FileError(f"{path}: truncated or damaged, not a readable pickle ({error})") from None
+    if not isinstance(content, dict):
+        raise FileError(f"{path}: holds a {type(content).__name__}, expected a mapping of names to arrays")
+    return content

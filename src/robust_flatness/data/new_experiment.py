@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from robust_flatness.config import NAME, load_experiment, parse_number
+from robust_flatness.config import NAME, parse_number
 from robust_flatness.data.npz import Arrays, read_npz
 from robust_flatness.errors import ConfigError
+from robust_flatness.experiment import load_experiment
 from robust_flatness.folders import repository
 
 #: Variants to begin with: the baseline, and one of each method that the talk names.

@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from robust_flatness.attacks.pgd import batches, cross_entropy
 from robust_flatness.boundary import evaluation_copy, warn_of_sigmoid
 from robust_flatness.checkpoints import LoadedModel as Network
-from robust_flatness.config.measures import MeasureSpec, Setting, completed
+from robust_flatness.config.measures import MeasureSettings
 from robust_flatness.config.values import meant, parse
 from robust_flatness.data import Dataset
 from robust_flatness.data.images import open_parts, to_measure
 from robust_flatness.data.npz import read_npz
 from robust_flatness.errors import ConfigError, noted_warnings, warn
 from robust_flatness.inputs import check_classes, require_finite
-from robust_flatness.measuring.base import SPLITS
-from robust_flatness.measuring.registry import MEASURES
-from robust_flatness.measuring.robustness import rounded
+from robust_flatness.measures.base import SPLITS
+from robust_flatness.measures.registry import MEASURES
+from robust_flatness.measures.robustness import rounded
 from robust_flatness.measuring.run import largest_batch
 from robust_flatness.resumable import Report, Unfinished
 from robust_flatness.runtime.devices import out_of_memory, with_precision_on
@@ -90,10 +90,10 @@ def _count(examples: int | None, available: int, source: str | Path) -> int:
 
 
 def own_specs(
-    names: Sequence[str], setting: Setting, blocks: Mapping[str, Any], common: Mapping[str, Any]
-) -> dict[str, MeasureSpec]:
+    names: Sequence[str], implied: Mapping[str, Any], blocks: Mapping[str, Any], common: Mapping[str, Any]
+) -> dict[str, MeasureSettings]:
     """The settings of the measures named: `blocks`, and those in `common` that a measure has, completed by
-    what `setting` implies, on all examples.
+    those `implied` (see `MeasureSettings.implied`), on all examples.
 
     Raises
     ------
@@ -111,14 +111,14 @@ def own_specs(
             )
         kind = MEASURES[name].spec
         block = {
-            f"{prefix}{split}_examples": getattr(setting, split)
+            f"{prefix}{split}_examples": implied["sizes"][split]
             for prefix in ("", "clean_")
             for split in SPLITS
             if f"{prefix}{split}_examples" in kind.model_fields
         }
         block |= {field: value for field, value in common.items() if field in kind.model_fields}
         block |= blocks.get(name, {})
-        specs[name] = parse(kind, completed(kind.defaults(setting), block), name)
+        specs[name] = parse(kind, kind.implied(block, **implied), name)
     return specs
 
 
@@ -129,7 +129,7 @@ OF_OWN_EXAMPLES = ("err", "ce", "rerr_pgd", "rloss", "rerr_aa", "rloss_aa")
 def measure_network(
     model: nn.Module,
     dataset: Dataset,
-    specs: Mapping[str, MeasureSpec],
+    specs: Mapping[str, MeasureSettings],
     *,
     seed: int,
     device: str,
@@ -209,7 +209,7 @@ def _part(
     network: Network,
     dataset: Dataset,
     name: str,
-    spec: MeasureSpec,
+    spec: MeasureSettings,
     seed: int,
     device: str,
     state: Path | None,

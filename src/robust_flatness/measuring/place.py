@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from robust_flatness.measuring.registry import MEASURES
-from robust_flatness.measuring.sharpness import LOSSES
+from robust_flatness.measures.base import LOSSES
+from robust_flatness.measures.registry import MEASURES
 from robust_flatness.tables import aggregate, frames, printed, schema
 from robust_flatness.tables.columns import Column, Name
 

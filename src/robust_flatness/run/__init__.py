@@ -1,1 +1,1 @@
-"""Jobs of the workflow: what each command computes, writes, and resumes after an interruption."""
+"""What the commands do: jobs of training and measuring, their state against interruptions, planning, verification."""

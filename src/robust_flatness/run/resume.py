@@ -20,7 +20,7 @@ from robust_flatness.checkpoints import load_checkpoint
 from robust_flatness.errors import FileError
 from robust_flatness.files import atomic_path, canonical_json, write_text
 from robust_flatness.runtime.state import StateFile, differing, digest, fingerprint
-from robust_flatness.tables.history import best_epoch
+from robust_flatness.training.history import best_epoch
 
 #: Error numbers of flock(2) on file systems that do not implement it.
 NO_FLOCK = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)

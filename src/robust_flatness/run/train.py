@@ -10,7 +10,7 @@ from robust_flatness.data import Dataset
 from robust_flatness.errors import TrainingError
 from robust_flatness.run.resume import TrainingStore
 from robust_flatness.runtime.devices import out_of_memory
-from robust_flatness.tables.history import write_history
+from robust_flatness.training.history import write_history
 from robust_flatness.training.loop import Training
 
 #: Called after every epoch with the number of finished epochs, of all epochs, and the row of the history.

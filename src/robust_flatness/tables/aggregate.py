@@ -6,14 +6,8 @@ from collections.abc import Iterable
 import pandas as pd
 
 from robust_flatness.config.networks import ROBUSTBENCH
-from robust_flatness.tables.schema import (
-    HISTORY,
-    KEYS,
-    SERIES,
-    is_measure,
-    parse_name,
-    radius_columns,
-)
+from robust_flatness.training.history import HISTORY
+from robust_flatness.tables.schema import KEYS, early_stopped, is_measure, lookup, radii_of, with_spread
 
 
 def over_seeds(frame: pd.DataFrame, by: Iterable[str]) -> pd.DataFrame:
@@ -36,16 +30,20 @@ def over_seeds(frame: pd.DataFrame, by: Iterable[str]) -> pd.DataFrame:
     if frame["seed"].nunique() > 1:
         measured = [name for name in numbers if _varies(name)]
         parts += [
-            groups[measured].std().add_suffix("_seed_sd"),
-            groups[measured].sem().add_suffix("_seed_se"),
+            groups[measured].std().rename(columns=lambda name: with_spread(name, "seed_sd")),
+            groups[measured].sem().rename(columns=lambda name: with_spread(name, "seed_se")),
         ]
     return pd.concat([*parts, counts], axis=1).reset_index()
 
 
 def _varies(name: str) -> bool:
     """Whether a column is measured anew for every seed, and is no spread itself."""
-    known = parse_name(name)
-    return (is_measure(name) and not known.spread) or name in HISTORY or name in SERIES
+    quantity = lookup(name)
+    return (
+        name in HISTORY
+        if quantity is None
+        else not quantity.spread and quantity.description.kind != "setting"
+    )
 
 
 def learnt(models: pd.DataFrame) -> pd.Series:
@@ -120,7 +118,7 @@ def with_differences(models: pd.DataFrame) -> pd.DataFrame:
     last = variants_at(models)
     best = variants_at(models, "best")
     measures = [name for name in best.columns if is_measure(name)]
-    best = best[["variant", *measures]].rename(columns={name: f"best_{name}" for name in measures})
+    best = best[["variant", *measures]].rename(columns={name: early_stopped(name) for name in measures})
     joined = last.merge(best, on="variant", how="left")
     missing = pd.Series(math.nan, index=joined.index)
     test = joined.get("test_rloss_pgd", missing)
@@ -160,8 +158,8 @@ def same_data(models: pd.DataFrame, published: pd.DataFrame) -> bool:
 
 
 def all_radii(models: pd.DataFrame, case: str, loss: str = "rloss") -> dict[float, str]:
-    """As `radius_columns`, the main radius included where the table says what it is."""
-    radii = radius_columns(models.columns, case, loss)
+    """Columns of `case` ("avg" or "worst") flatness on test examples at all radii: xi -> column."""
+    radii = radii_of(models.columns, case, loss)
     main, xi = f"{case}_flatness_{loss}", models.get(f"{case}_flatness_xi")
     if main in models and xi is not None and xi.notna().any():
         radii[float(xi.dropna().iloc[0])] = main

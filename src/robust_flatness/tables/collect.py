@@ -1,23 +1,24 @@
 """From the files of single jobs to the tables of an experiment."""
 
-import json
-import math
-import statistics
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
+from robust_flatness import __version__
 from robust_flatness.config.values import Spec
-from robust_flatness.config.variants import BASELINE
 from robust_flatness.errors import FileError
-from robust_flatness.files import restored
-from robust_flatness.measuring.registry import CHECKPOINTS, MEASURES
-from robust_flatness.tables.merging import merged, read_source, write_tables
-from robust_flatness.tables.rows import Rows, as_text, read_rows
-from robust_flatness.tables.runs import PREFIX, run_columns, same_models
-from robust_flatness.tables.schema import OF_EXAMPLES, tables_of
+from robust_flatness.files import canonical_json, write_text
+from robust_flatness.measures.base import CHECKPOINTS
+from robust_flatness.training.history import HISTORY
+from robust_flatness.tables.frames import EXAMPLES, PROVENANCE, write_models
+from robust_flatness.tables.records import FIELDS, read_network
+from robust_flatness.tables.rows import read_rows, write_rows
+
+#: Digits of checksums in the tables.
+CHECKSUM = 12
 
 
 class VariantEntry(Spec):
@@ -28,195 +29,148 @@ class VariantEntry(Spec):
     derived: bool = False
     """Whether correlations and claims leave it out."""
     external: bool = False
-    """Whether it is a network of others, which was not trained here."""
+    """Whether it is a network that was not trained in the experiment."""
     epochs: int | None = None
-    seeds: tuple[int, ...] | None = None
-    """Its own seeds, where they are not the experiment's."""
     settings: dict[str, Any] = Field(default_factory=dict)
-    """Settings applied that differ from the baseline's."""
-    measures: tuple[str, ...] = ()
-    kept: bool = False
-    """Whether its rows are those of an earlier run, which this one leaves as they are."""
+    """Training settings that differ from the baseline's."""
 
 
 class CollectSpec(Spec):
-    """The variants and seeds of an experiment."""
+    """The variants of an experiment, and fingerprints of its settings."""
 
     variants: dict[str, VariantEntry]
     baseline: dict[str, Any] = Field(default_factory=dict)
-    seeds: tuple[int, ...]
     config: str = ""
-    """A digest of the experiment, by which its rows are told from those of another."""
-    series: dict[str, str] = Field(default_factory=dict)
-    """Digests of the settings of measures of snapshots, whose files do not tell them."""
+    """Fingerprint of data, network and the baseline's training."""
+    measures: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """Fingerprints of the settings of each variant's measures."""
 
 
-def collect_results(spec: CollectSpec, directory: Path, others: Sequence[Path] = ()) -> None:
-    """Write the tables of an experiment in `directory`, joined with those of `others`, other runs of it.
+def fingerprint(settings: Any) -> str:
+    """Return eight hexadecimal digits that are equal for equal settings."""
+    return hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:8]
 
-    Rows of variants that are `kept` are taken from the tables that are there.
+
+def collect_results(spec: CollectSpec, directory: Path) -> list[str]:
+    """Write the tables of all networks of the experiment that lie below `directory`, whoever has measured them.
+
+    Records of another config, of other settings of a measure, or written by another version of the package are left out; the messages
+    returned count them.
 
     Raises
     ------
     FileError
-        If a measure's file is missing or damaged, or the tables of another run do not fit
-        (`merging.merged`).
+        If a file is damaged.
     """
-    tables = {name: as_text(rows) for name, rows in collected(spec, directory).items()}
-    kept = {slug: entry for slug, entry in spec.variants.items() if entry.kept}
-    if kept:
-        earlier = {name: kept_rows(table, kept, spec.seeds) for name, table in read_source(directory).items()}
-        tables = merged({"this run": tables, "an earlier run": earlier})
-        order = {slug: index for index, slug in enumerate(spec.variants)}
-        for table in tables.values():
-            table.rows.sort(key=lambda row: order[row["variant"]])
-    if others:
-        sources = {str(path): read_source(path) for path in others}
-        tables = merged({str(directory): tables} | sources)
-    write_tables(tables, directory)
-
-
-def collected(spec: CollectSpec, directory: Path) -> dict[str, list[dict]]:
-    """The rows of each table, from the files of the jobs below `directory`."""
-    measures = [name for entry in spec.variants.values() for name in entry.measures]
-    tables: dict[str, list[dict]] = {name: [] for name in tables_of(measures)}
-    for variant, entry in spec.variants.items():
-        for seed in () if entry.kept else entry.seeds or spec.seeds:
-            folder = directory / variant / f"seed-{seed}"
+    records, networks, history, examples = [], [], [], []
+    skipped: dict[str, int] = {}
+    for variant, seed, folder in _networks(spec, directory):
+        provenance, lines = read_network(folder / "records.csv")
+        entry = spec.variants[variant]
+        reason = _mismatch(spec, entry, provenance)
+        if reason:
+            skipped[reason] = skipped.get(reason, 0) + 1
+            continue
+        stale = {
+            name for name, made in provenance["measures"].items() if made != spec.measures[variant].get(name)
+        }
+        column = list(FIELDS).index("measure")
+        kept = [line for line in lines if line.split(",", column + 1)[column] not in stale]
+        for name in sorted(stale):
+            reason = f"other settings of {name}"
+            skipped[reason] = skipped.get(reason, 0) + 1
+        records += kept
+        networks += network_rows(spec, variant, seed, provenance)
+        if not entry.derived and not entry.external:
             key = {"variant": variant, "seed": seed}
-            measured = {
-                checkpoint: {
-                    name: read_measure(folder / "measures" / checkpoint / f"{name}.json")
-                    for name in entry.measures
-                    if checkpoint in MEASURES[name].checkpoints
-                }
-                for checkpoint in (CHECKPOINTS[:1] if entry.external else CHECKPOINTS)
-            }
-            settings = {} if entry.external else spec.baseline | entry.settings
-            settings = settings_applied(settings, measured)
-            for checkpoint, contents in measured.items():
-                at = {**key, "checkpoint": checkpoint}
-                tables["models"].append(at | model_row(spec, entry, contents, settings))
-                for name, content in contents.items():
-                    details = content["details"]
-                    for row in details.get(MEASURES[name].rows, ()):
-                        tables[name].append(at | row)
-                    tables["examples"] += [at | row for row in example_rows(details.get("examples", {}))]
-            if not entry.derived and not entry.external:
-                tables["history"] += [key | row for row in read_epochs(folder / "history.csv")]
-            for name in entry.measures:
-                if MEASURES[name].of_snapshots:
-                    tables[name] += [
-                        {**key, "normalised_epoch": (int(row["epoch"]) + 1) / entry.epochs, **row}
-                        for row in read_epochs(folder / f"{name}.csv")
-                    ]
-                    if MEASURES[name].examples and variant == BASELINE:
-                        rows = read_epochs(folder / f"{name}-examples.csv")
-                        tables["examples"] += [key | _without_epoch(row) for row in rows]
-    same = same_models(tables["models"])
-    for row in tables["models"]:
-        row["same_as"] = same.get(row["variant"], "")
-    return tables
+            history += [key | row for row in read_rows(folder / "history.csv", need=["epoch"]).rows]
+        examples += (folder / "examples.csv").read_text(encoding="utf-8").splitlines()[1:]
+    same = same_models(networks)
+    networks = [row | {"same_as": same.get(row["variant"], "")} for row in networks]
+    write_text(directory / "records.csv", "\n".join([",".join(FIELDS), *records, ""]))
+    write_rows(directory / "networks.csv", networks)
+    write_rows(directory / "history.csv", history, HISTORY)
+    write_text(directory / "examples.csv", "\n".join([",".join(EXAMPLES), *examples, ""]))
+    write_models(directory)
+    return [f"{count} networks left out: {reason}" for reason, count in skipped.items()]
 
 
-def settings_applied(settings: dict[str, Any], measured: Mapping[str, Mapping[str, dict]]) -> dict[str, Any]:
-    """The settings of a training, `precision: auto` as the files of its measures tell."""
-    told = [content["checkpoint"] for contents in measured.values() for content in contents.values()]
-    if settings.get("precision") != "auto" or not told:
-        return settings
-    return settings | {"precision": told[0].get("precision", "float32")}
+def _networks(spec: CollectSpec, directory: Path) -> Iterator[tuple[str, int, Path]]:
+    """Variant, seed and folder of each network with records, in the order of the catalogue."""
+    order = {slug: index for index, slug in enumerate(spec.variants)}
+    found = []
+    for path in directory.glob("*/seed-*/records.csv"):
+        variant, seed = path.parent.parent.name, int(path.parent.name.removeprefix("seed-"))
+        if variant in order:
+            found.append((order[variant], seed, path.parent))
+    return ((folder.parent.name, seed, folder) for _, seed, folder in sorted(found))
 
 
-def model_row(
-    spec: CollectSpec, entry: VariantEntry, contents: Mapping[str, dict], settings: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The row of a checkpoint in `models.csv`, from the contents of its measures' files by name."""
-    row: dict[str, Any] = {"family": entry.family, "label": entry.label}
-    row |= {"derived": int(entry.derived), "epochs": entry.epochs}
-    errors: dict[str, float] = {}
-    for content in contents.values():
-        row["epoch"] = content["checkpoint"]["epoch"]
-        row |= content["values"]
-        errors |= standard_errors(content["details"].get("examples", {}))
-    row |= {f"setting_{name}": value for name, value in settings.items()}
-    row |= {"external": 1} if entry.external else {}
-    row |= errors
-    row["not_finite"] = not_finite(row)
-    row["classes"] = next((content.get("classes") for content in contents.values()), None)
-    row |= run_columns(contents, spec.config)
-    return row | {f"{PREFIX}{name}": made for name, made in spec.series.items() if name in entry.measures}
+def _mismatch(spec: CollectSpec, entry: VariantEntry, provenance: Mapping[str, Any]) -> str:
+    """Why the records of a network do not belong to the experiment; "" if they do."""
+    if provenance["config"] != spec.config:
+        return "another config (data, network or training)"
+    if provenance["provenance"]["robust_flatness"] != __version__:
+        return f"another version of this package ({provenance['provenance']['robust_flatness']})"
+    expected = fingerprint(spec.baseline | entry.settings)
+    if not entry.external and provenance["training"] != expected:
+        return "other settings of the training"
+    return ""
 
 
-def _without_epoch(row: Mapping[str, str]) -> dict[str, str]:
-    return {name: cell for name, cell in row.items() if name != "epoch"}
-
-
-def kept_rows(table: Rows, kept: Mapping[str, VariantEntry], seeds: Sequence[int]) -> Rows:
-    """The rows of an earlier run's table that stay."""
-    wanted = {(slug, str(seed)) for slug, entry in kept.items() for seed in entry.seeds or seeds}
-    return Rows(table.columns, [row for row in table.rows if (row["variant"], row["seed"]) in wanted])
-
-
-def example_rows(examples: Mapping[str, Mapping[str, list]]) -> Iterator[dict[str, Any]]:
-    """A row for each example from `details["examples"]` of a measure."""
-    for split, lists in examples.items():
-        columns = [column for column in OF_EXAMPLES if column in lists]
-        for number, values in enumerate(zip(*(lists[column] for column in columns), strict=True)):
-            yield {"split": split, "example": number, **dict(zip(columns, values, strict=True))}
-
-
-def standard_errors(
-    examples: Mapping[str, Mapping[str, list]], columns: Sequence[str] = OF_EXAMPLES
-) -> dict[str, float]:
-    """Standard errors over examples of mean losses and of errors (in per cent), by column."""
-    found = {}
-    for split, lists in examples.items():
-        for column in columns:
-            values = lists.get(column, ())
-            if len(values) > 1:
-                per_cent = 100 if "err" in column else 1
-                name = f"{split}_{'rloss_pgd' if column == 'rloss' else column}_se"
-                found[name] = per_cent * statistics.stdev(values) / math.sqrt(len(values))
-    return found
-
-
-def not_finite(row: Mapping[str, Any]) -> str:
-    """The measures of a row that came out as infinite or no number."""
-    names = [name for name, value in row.items() if isinstance(value, float) and not math.isfinite(value)]
-    return " ".join(names)
-
-
-def read_measure(path: Path) -> dict:
-    """A measure's file.
-
-    Raises
-    ------
-    FileError
-        If it is missing or damaged.
-    """
-    try:
-        content = restored(json.loads(path.read_text(encoding="utf-8")))
-        _ = content["values"] | content["details"], content["checkpoint"]["epoch"]
-    except FileNotFoundError:
-        raise FileError(f"{path}: no such measure; run `snakemake measure` first") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise FileError(f"{path}: damaged ({error!r}); delete it and run snakemake again") from None
-    return content
-
-
-def read_epochs(path: Path) -> list[dict[str, str]]:
-    """The rows of a training's history or series: each has an epoch.
-
-    Raises
-    ------
-    FileError
-        If the file is missing or damaged.
-    """
-    remedy = "delete it and run `snakemake` again"
-    if not path.exists():
-        raise FileError(f"{path}: no such table; run `snakemake train` first")
-    rows = read_rows(path, need=["epoch"], remedy=remedy).rows
-    if not rows or not all(row["epoch"].isdecimal() for row in rows):
-        what = "a row without an epoch" if rows else "no rows"
-        raise FileError(f"{path}: damaged ({what}); {remedy}")
+def network_rows(
+    spec: CollectSpec, variant: str, seed: int, provenance: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """One row for each checkpoint of a network: identity, settings of the training, provenance."""
+    entry = spec.variants[variant]
+    made = provenance["provenance"]
+    common = {
+        "family": entry.family,
+        "label": entry.label,
+        "derived": int(entry.derived),
+        "epochs": entry.epochs,
+    }
+    common |= {"external": 1} if entry.external else {}
+    settings = {} if entry.external else spec.baseline | entry.settings
+    common |= {"classes": provenance["classes"]}
+    common |= {f"setting_{name}": value for name, value in settings.items()}
+    run = {"config": spec.config, **provenance["measures"], "data": provenance["data_sha256"][:CHECKSUM]}
+    run |= {"version": made["robust_flatness"], "commit": made["git_commit"], "torch": made["torch"]}
+    run |= {"device": f"{made['device']} {made['device_name']}"}
+    common |= {f"{PROVENANCE}{name}": value for name, value in run.items()}
+    rows = []
+    for name in (name for name in CHECKPOINTS if name in provenance["checkpoints"]):
+        checkpoint = provenance["checkpoints"][name]
+        row = {"variant": variant, "seed": seed, "checkpoint": name, "epoch": checkpoint["epoch"], **common}
+        row |= checkpoint["notes"] | {f"{PROVENANCE}weights": checkpoint["weights_sha256"][:CHECKSUM]}
+        if settings.get("precision") == "auto":
+            row["setting_precision"] = checkpoint["precision"]
+        rows.append(row)
     return rows
+
+
+def same_models(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Variants that came out as the model of an earlier one: slug -> the first of them.
+
+    Two variants are one model if their final weights are equal for every seed, or their settings are.
+
+    >>> row = {"checkpoint": "last", "seed": 0, "derived": 0}
+    >>> same_models([row | {"variant": slug, "run_weights": "e5ac"} for slug in ("a", "b")])
+    {'b': 'a'}
+    """
+    weights: dict[str, set] = {}
+    settings: dict[str, set] = {}
+    for row in rows:
+        if row["checkpoint"] == "last":
+            weights.setdefault(row["variant"], set()).add((row["seed"], row[f"{PROVENANCE}weights"]))
+            applied = {(key, str(value)) for key, value in row.items() if key.startswith("setting_")}
+            distinct = row["derived"] or not applied
+            settings.setdefault(row["variant"], set()).update([object()] if distinct else applied)
+    same: dict[str, str] = {}
+    for signatures in (weights, settings):
+        first: dict[frozenset, str] = {}
+        for slug, signature in signatures.items():
+            earliest = first.setdefault(frozenset(signature), slug)
+            if earliest != slug:
+                same.setdefault(slug, same.get(earliest, earliest))
+    return same

@@ -1,8 +1,7 @@
-"""The tables of an experiment as pandas frames: read, checked and written."""
+"""The tables of an experiment as pandas frames, made from its records."""
 
-import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -15,94 +14,46 @@ from robust_flatness.config import VariantSpec, load_variants
 from robust_flatness.errors import FileError
 from robust_flatness.files import write_text
 from robust_flatness.folders import repository
-from robust_flatness.measuring.base import CHECKPOINTS
-from robust_flatness.tables.rows import Rows, csv_text, read_rows
-from robust_flatness.tables.runs import PREFIX
-from robust_flatness.tables.schema import (
-    EXAMPLES,
-    HISTORY,
-    IDENTITY,
-    KEYS,
-    LANDSCAPE,
-    OTHER,
-    SERIES,
-    TABLES,
-    WORDS,
-    is_number,
-)
+from robust_flatness.measures.base import CHECKPOINTS
+from robust_flatness.measures.landscape import CURVES
+from robust_flatness.measures.registry import MEASURES
+from robust_flatness.tables.records import read_csv, read_records
+from robust_flatness.tables.rows import csv_text
+from robust_flatness.training.history import HISTORY
+from robust_flatness.tables.schema import KEYS, OTHER, Quantity, register, with_spread
 
-#: What the tables beside `models.csv` hold at least.
-COLUMNS = {"history": HISTORY, "series": SERIES, "landscape": LANDSCAPE, "examples": EXAMPLES}
+#: Tables of every experiment under `results/<experiment>/`: `records` of all networks, `networks` (a row for each
+#: checkpoint: variant, training settings, provenance), `history` (training curves), `examples` (values of single examples).
+TABLES = ("records", "networks", "history", "examples")
+EXAMPLES = (*KEYS, "split", "example", "rloss", "rerr_pgd", "rerr_aa")
+#: Columns of text; others hold numbers, settings of trainings either.
+DIRECTIONS = {metric: pair for pair, metric in CURVES.items()}
+WORDS = (
+    "variant",
+    "checkpoint",
+    "split",
+    "family",
+    "label",
+    "dataset",
+    "robustness_group",
+    "autoattack",
+    "not_finite",
+    "same_as",
+)
+IDENTITY = (*KEYS, "family", "label", "derived", "epoch", "epochs")
+PROVENANCE = "run_"
 
 
 @dataclass(frozen=True)
 class Tables:
-    """The tables of an experiment, named as their files."""
+    """An experiment's results: `models` (a row for each checkpoint, a column for each quantity), training
+    curves, `series` (a row for each snapshot), loss landscapes, values of single examples."""
 
     models: pd.DataFrame
     history: pd.DataFrame
     series: pd.DataFrame
     landscape: pd.DataFrame
-    examples: pd.DataFrame = field(default_factory=lambda: empty(EXAMPLES))
-
-
-@cache
-def catalogue() -> Mapping[str, VariantSpec]:
-    """The variants of `config/variants.yaml`: slug -> spec, with label and family."""
-    return load_variants(repository() / "config" / "variants.yaml")
-
-
-def parse_numbers(
-    path: Path, column: str, cells: list[str], who: list[str], infinite: Sequence[bool] | bool = False
-) -> list[float]:
-    """The cells of one column as numbers, NaN where empty; `who` names each row in the message. Where
-    `infinite`, a number that is not finite is NaN, too, and no error."""
-    with contextlib.suppress(ValueError):  # the same as below, for whole columns at once
-        quick = np.array([cell or "nan" for cell in cells], dtype=float)
-        if infinite is True or np.isfinite(quick).sum() == sum(map(bool, cells)):
-            return np.where(np.isfinite(quick), quick, math.nan).tolist()
-    allowed = [infinite] * len(cells) if isinstance(infinite, bool) else infinite
-    values = []
-    for number, (cell, variant, free) in enumerate(zip(cells, who, allowed, strict=True), start=2):
-        try:
-            value = float(cell) if cell else math.nan
-        except ValueError:
-            value, free = math.inf, False
-        if not free and (math.isinf(value) or (cell and math.isnan(value) and cell.lower() != "nan")):
-            raise FileError(
-                f"{path}: row {number} ({variant}), column {column}: {cell!r} is not a finite number; "
-                "leave the cell empty where nothing was measured"
-            )
-        values.append(value if math.isfinite(value) else math.nan)
-    return values
-
-
-def parse_rows(path: Path, table: Rows, infinite: bool = False) -> pd.DataFrame:
-    """Rows of text as a frame: words as they are, numbers as numbers; settings of trainings and columns of
-    somebody's own may hold either. Numbers that are not finite are NaN where `infinite`, or where the
-    row's `not_finite` names the column, and an error elsewhere."""
-    who = [row.get("variant", "") for row in table.rows]
-    named = [row.get("not_finite", "").split() for row in table.rows]
-    frame = {}
-    for name in table.columns:
-        column = [row[name] for row in table.rows]
-        if name in WORDS or name.startswith(PREFIX):
-            frame[name] = pd.Series(column, dtype=object)
-        elif name.startswith("setting_"):
-            frame[name] = pd.Series([_number_or_word(cell) for cell in column], dtype=object)
-        elif is_number(name) or all(isinstance(_number_or_word(cell), float) for cell in column if cell):
-            free = infinite or [name in names for names in named]
-            frame[name] = pd.Series(parse_numbers(path, name, column, who, free), dtype=float)
-        else:
-            frame[name] = pd.Series(column, dtype=object)
-    return pd.DataFrame(frame)
-
-
-def _number_or_word(cell: str) -> float | str:
-    try:
-        return float(cell)
-    except ValueError:
-        return cell
+    examples: pd.DataFrame = field(default_factory=lambda: pd.DataFrame({name: [] for name in EXAMPLES}))
 
 
 class Named(NamedTuple):
@@ -113,95 +64,207 @@ class Named(NamedTuple):
     derived: bool
 
 
-def known_variants() -> dict[str, Named]:
+@cache
+def catalogue() -> Mapping[str, VariantSpec]:
     """The variants of `config/variants.yaml`."""
-    return {
-        slug: Named(variant.label, variant.family, variant.derived_from is not None)
-        for slug, variant in catalogue().items()
+    return load_variants(repository() / "config" / "variants.yaml")
+
+
+def read_tables(directory: Path, examples: bool = False) -> Tables:
+    """Read the results under `results/<experiment>/`; the long table of single examples on demand."""
+    directory = Path(directory)
+    records = read_records(directory / "records.csv")
+    networks = typed(read_csv(directory / "networks.csv"))
+    return from_records(
+        records,
+        networks,
+        typed(read_csv(directory / "history.csv")).reindex(columns=HISTORY),
+        *([typed(read_csv(directory / "examples.csv"))] if examples else []),
+    )
+
+
+def from_records(records: pd.DataFrame, networks: pd.DataFrame, history: pd.DataFrame, *examples) -> Tables:
+    """Pivot the records of an experiment."""
+    of_checkpoints = records[records["checkpoint"].isin(CHECKPOINTS)]
+    landscape = of_checkpoints[of_checkpoints["measure"] == "landscape"]
+    return Tables(
+        models_frame(of_checkpoints, networks),
+        history,
+        series_frame(records[~records["checkpoint"].isin(CHECKPOINTS)], networks),
+        landscape_frame(landscape),
+        *examples,
+    )
+
+
+def typed(frame: pd.DataFrame) -> pd.DataFrame:
+    """Convert text to numbers: settings cell by cell, other columns where all of their cells are numbers."""
+    columns = {}
+    for name in frame.columns:
+        cells = frame[name]
+        if name.startswith("setting_"):
+            columns[name] = cells.map(_number_or_word).astype(object)
+        elif name in WORDS or name.startswith(PROVENANCE):
+            columns[name] = cells.astype(object)
+        else:
+            numbers = cells.map(lambda cell: _number_or_word(cell or "nan"))
+            is_number = numbers.map(lambda cell: isinstance(cell, float)).all()
+            columns[name] = numbers.astype(float) if is_number else cells.astype(object)
+    typed_frame = pd.DataFrame(columns, columns=frame.columns)
+    for name in {"seed", "derived"} & {*frame.columns}:
+        typed_frame[name] = typed_frame[name].fillna(0).astype(int)
+    return typed_frame
+
+
+def _number_or_word(cell: str) -> float | str:
+    try:
+        return float(cell)
+    except ValueError:
+        return cell
+
+
+def with_columns(records: pd.DataFrame) -> pd.DataFrame:
+    """Add to each record the name of its column in `models.csv`; records without one are left out."""
+    if records.empty:
+        return records.assign(column=pd.Series(dtype=object))
+    main = {
+        (measure, metric): group["value"].iloc[0]
+        for (measure, metric), group in records.groupby(["measure", "metric"])
+        if metric in MEASURES[measure].metrics and MEASURES[measure].metrics[metric].kind == "setting"
     }
+    keys = ["measure", "metric", "loss", "split", "xi", "coordinate"]
+    names = {}
+    for key in records[keys].drop_duplicates().itertuples(index=False):
+        metric, spread = key.metric, ""
+        if metric.endswith("_std") and metric.removesuffix("_std") in MEASURES[key.measure].metrics:
+            metric, spread = metric.removesuffix("_std"), "std"
+        description = MEASURES[key.measure].metrics[metric]
+        if description.column is None or (key.coordinate and description.radius != "coordinate"):
+            continue
+        radius = {"xi": key.xi, "coordinate": _number_or_word(key.coordinate or "nan")}.get(
+            description.radius, math.nan
+        )
+        same = radius == main.get((key.measure, description.main)) or math.isnan(radius)
+        quantity = Quantity(key.measure, metric, key.loss, key.split, None if same else radius, spread)
+        names[_hashable(key)] = register(quantity)
+    column = [names.get(_hashable(key)) for key in records[keys].itertuples(index=False)]
+    return records.assign(column=column).dropna(subset="column")
 
 
-def identified(path: Path, frame: pd.DataFrame, known: Mapping[str, Named] | None = None) -> pd.DataFrame:
-    """`frame` with every identity column. Where the table does not say, family, label and derived are
-    those of `known` (None: of `config/variants.yaml`), seed is 0 and checkpoint "last"."""
-    frame = frame.copy()
-    known = known_variants() if known is None else known
-    variants = list(frame["variant"])
-    for number, slug in enumerate(variants, start=2):
-        if not slug:
-            raise FileError(f"{path}: row {number}, column variant: empty")
-    seeds = frame.get("seed", pd.Series([math.nan] * len(frame), dtype=float)).fillna(0)
-    for number, seed in enumerate(seeds, start=2):
-        if seed < 0 or seed != int(seed):
-            raise FileError(f"{path}: row {number}, column seed: {seed:g}; allowed are 0, 1, 2, ...")
-    frame["seed"] = seeds.astype(int)
-    checkpoints = list(frame.get("checkpoint", ["last"] * len(frame)))
-    for number, checkpoint in enumerate(checkpoints, start=2):
-        if checkpoint not in CHECKPOINTS:
-            raise FileError(
-                f"{path}: row {number}, column checkpoint: {checkpoint!r}; "
-                f"allowed are {', '.join(CHECKPOINTS)}"
-            )
-    frame["checkpoint"] = pd.Series(checkpoints, dtype=object)
-    named = [known.get(slug, Named(slug, OTHER, False)) for slug in variants]
-    for name in ("family", "label"):
-        given = frame.get(name, [""] * len(frame))
-        cells = [own or getattr(each, name) for own, each in zip(given, named, strict=True)]
-        frame[name] = pd.Series(cells, dtype=object)
-    derived = frame.get("derived", pd.Series([math.nan] * len(frame), dtype=float))
-    derived = derived.fillna(pd.Series([float(each.derived) for each in named], index=frame.index))
-    frame["derived"] = (derived != 0).astype(int)
-    for name in ("epoch", "epochs"):
-        if name not in frame:
-            frame[name] = math.nan
-    seen: dict[tuple, int] = {}
-    for number, key in enumerate(frame[list(KEYS)].itertuples(index=False, name=None), start=2):
-        if key in seen:
-            raise FileError(
-                f"{path}: rows {seen[key]} and {number} are both variant {key[0]!r}, seed {key[1]}, "
-                f"checkpoint {key[2]!r}; keep one of them"
-            )
-        seen[key] = number
+def _hashable(key: tuple) -> tuple:
+    return tuple(None if isinstance(part, float) and math.isnan(part) else part for part in key)
+
+
+def models_frame(records: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
+    """One row per variant, seed and checkpoint: identity, measures with standard errors, numbers of examples, settings.
+
+    A value that is infinite or not a number is NaN; the column `not_finite` names it.
+    """
+    records = with_columns(records)
+    keys = [*KEYS]
+    wide = _pivot(records, keys, "column", "value")
+    counts = []
+    for (measure, metric), group in records.groupby(["measure", "metric"]):
+        template = getattr(MEASURES[measure].metrics.get(metric), "count", "")
+        if template:
+            counts.append(group.assign(column=[template.format(split=split) for split in group["split"]]))
+    parts = [wide, _pivot(standard_errors(records), keys, "column", "se")]
+    if counts:
+        parts.append(_pivot(pd.concat(counts), keys, "column", "n"))
+    measured = pd.concat(parts, axis=1) if len(wide) else wide
+    infinite = ~np.isfinite(records["value"].astype(float))
+    strange = (
+        records[infinite].groupby(keys)["column"].agg(" ".join) if len(records) else pd.Series(dtype=object)
+    )
+    frame = networks.set_index(keys)
+    frame = frame.drop(columns=["not_finite"], errors="ignore").join(
+        measured.replace([math.inf, -math.inf], math.nan)
+    )
+    frame["not_finite"] = strange.reindex(frame.index).fillna("") if len(strange) else ""
+    frame = frame.reset_index()
     return frame[[*IDENTITY, *(name for name in frame.columns if name not in IDENTITY)]]
 
 
-def read_models(path: Path) -> pd.DataFrame:
-    """`models.csv` as written by `collect` or `import_table`; columns it does not know are kept.
-
-    Raises
-    ------
-    FileError
-        If a cell is no number, a row is doubled, or `variant` is missing.
-    """
-    return identified(path, parse_rows(path, read_rows(path, need=["variant"])))
+def standard_errors(records: pd.DataFrame) -> pd.DataFrame:
+    """The records that have a standard error, with the name of its column."""
+    records = records.dropna(subset="se")
+    names = {name: with_spread(name, "se") for name in records["column"].unique()}
+    return records.assign(column=records["column"].map(names))
 
 
-def empty(columns: tuple[str, ...]) -> pd.DataFrame:
-    """A table without rows."""
-    return pd.DataFrame({name: pd.Series(dtype=object if name in WORDS else float) for name in columns})
+def _pivot(records: pd.DataFrame, keys: list[str], column: str, value: str) -> pd.DataFrame:
+    """A row for each combination of `keys`, a column for each name, in the order of first appearance."""
+    table = records.drop_duplicates([*keys, column]).pivot(index=keys, columns=column, values=value)
+    return table[[*records[column].unique()]].rename_axis(columns=None)
 
 
-def read_table(name: str, path: Path) -> pd.DataFrame:
-    """One of the tables beside `models.csv`, with at least its `COLUMNS`; empty if there is no file."""
-    columns = COLUMNS[name]
-    if not Path(path).exists():
-        return empty(columns)
-    frame = parse_rows(path, read_rows(path, need=["variant"]), infinite=True)
-    for column in columns:
-        if column not in frame:
-            frame[column] = 0.0 if column == "seed" else math.nan
-    return frame[[*columns, *(column for column in frame.columns if column not in columns)]]
+def series_frame(records: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
+    """One row per variant, seed and snapshot: losses, flatness and eigenvalue throughout training."""
+    records = with_columns(records)
+    keys = ["variant", "seed", "epoch"]
+    values, errors = (
+        _pivot(records, keys, "column", "value"),
+        _pivot(standard_errors(records), keys, "column", "se"),
+    )
+    wide = pd.concat([values, errors], axis=1).reset_index()
+    epochs = networks.drop_duplicates(["variant", "seed"]).set_index(["variant", "seed"])["epochs"]
+    total = epochs.reindex(pd.MultiIndex.from_frame(wide[["variant", "seed"]])).to_numpy()
+    wide.insert(3, "normalised_epoch", (wide["epoch"] + 1) / total)
+    return wide
 
 
-def read_tables(directory: Path) -> Tables:
-    """The tables under `results/<experiment>/`, but for the long one of single examples."""
-    directory = Path(directory)
-    others = {name: read_table(name, directory / f"{name}.csv") for name in COLUMNS if name != "examples"}
-    return Tables(read_models(directory / "models.csv"), **others)
+def landscape_frame(records: pd.DataFrame) -> pd.DataFrame:
+    """One row per network, direction and position: RLoss along directions in weight space."""
+    lines = records[records["metric"].isin(DIRECTIONS)]
+    spread = records[records["metric"].str.endswith("_std")]
+    spread = spread.assign(metric=spread["metric"].str.removesuffix("_std"))
+    keys = [*KEYS, "metric", "coordinate"]
+    lines = lines.merge(spread[[*keys, "value"]], on=keys, how="left", suffixes=("", "_std"))
+    named = pd.DataFrame(
+        [DIRECTIONS[metric] for metric in lines["metric"]],
+        columns=["direction", "normalisation"],
+        index=lines.index,
+    )
+    columns = {"xi": "scale", "value": "rloss", "value_std": "rloss_std"}
+    frame = pd.concat([lines[[*KEYS]], named, lines[[*columns]].rename(columns=columns)], axis=1)
+    frame.insert(6, "s", lines["coordinate"].astype(float))
+    return frame.reset_index(drop=True)
+
+
+def identified(path: Path, frame: pd.DataFrame, known: Mapping[str, Named] | None = None) -> pd.DataFrame:
+    """`frame` with every identity column. Where the table does not say, family, label and derived are those of `known`
+    (None: of `config/variants.yaml`), seed is 0 and checkpoint "last"."""
+    if known is None:
+        known = {
+            slug: Named(v.label, v.family, v.derived_from is not None) for slug, v in catalogue().items()
+        }
+    frame = frame.copy()
+    frame["seed"] = frame["seed"].fillna(0).astype(int) if "seed" in frame else 0
+    frame["checkpoint"] = frame["checkpoint"].replace("", "last") if "checkpoint" in frame else "last"
+    entries = [known.get(slug, Named(slug, OTHER, False)) for slug in frame["variant"]]
+    for name in ("family", "label"):
+        given = frame[name] if name in frame else [""] * len(frame)
+        frame[name] = [cell or getattr(entry, name) for cell, entry in zip(given, entries, strict=True)]
+    derived = frame["derived"] if "derived" in frame else pd.Series(math.nan, index=frame.index)
+    frame["derived"] = derived.fillna(
+        pd.Series([float(e.derived) for e in entries], index=frame.index)
+    ).astype(int)
+    wrong = frame[~frame["checkpoint"].isin(CHECKPOINTS) | (frame["variant"] == "")]
+    if len(wrong):
+        raise FileError(
+            f"{path}: row {wrong.index[0] + 2}: variant {wrong['variant'].iloc[0]!r}, checkpoint {wrong['checkpoint'].iloc[0]!r}; "
+            f"a variant is needed, and checkpoints are {', '.join(CHECKPOINTS)}"
+        )
+    twice = frame[frame.duplicated([*KEYS])]
+    if len(twice):
+        raise FileError(
+            f"{path}: two rows for {', '.join(map(str, twice[[*KEYS]].iloc[0]))}; keep one of them"
+        )
+    frame = frame.reindex(columns=[*IDENTITY, *(name for name in frame.columns if name not in IDENTITY)])
+    return frame
 
 
 def frame_text(frame: pd.DataFrame) -> str:
-    """A frame as CSV: the shortest text that reads back as the same numbers, empty for missing."""
+    """A frame as CSV: the shortest text that reads back as the same numbers, empty for missing values."""
     rows = (dict(zip(frame.columns, row, strict=True)) for row in frame.itertuples(index=False, name=None))
     return csv_text(
         ({name: _shortest(value) for name, value in row.items()} for row in rows), [*frame.columns]
@@ -217,7 +280,6 @@ def _shortest(value: object) -> object:
     return value
 
 
-def write_tables(tables: Tables, directory: Path) -> None:
-    """Write the tables of an experiment, each whole or not at all."""
-    for name in TABLES:
-        write_text(Path(directory) / f"{name}.csv", frame_text(getattr(tables, name)))
+def write_models(directory: Path) -> None:
+    """Write `models.csv`, the pivot of the records for readers; nothing in the kit reads it but `results_table`."""
+    write_text(Path(directory) / "models.csv", frame_text(read_tables(directory).models))

@@ -1,95 +1,196 @@
-"""Starting an experiment from a table of results instead of from trainings."""
+"""Wide tables of results, one row per model, turned into records: `results_table:` and the paper's printed numbers."""
 
 import difflib
 import math
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from robust_flatness.errors import FileError
-from robust_flatness.tables.frames import COLUMNS, Tables, identified, parse_rows, read_table, write_tables
-from robust_flatness.tables.printed import read_published
-from robust_flatness.tables.rows import read_rows, table_in
-from robust_flatness.tables.schema import (
-    ERRORS,
-    FLATNESS,
-    HESSIAN,
+from robust_flatness.files import write_text
+from robust_flatness.measures.landscape import CURVES
+from robust_flatness.measures.registry import MEASURES
+from robust_flatness.training.history import HISTORY
+from robust_flatness.tables.frames import (
+    EXAMPLES,
     IDENTITY,
-    LOSSES,
-    SETTINGS,
+    PROVENANCE,
     WORDS,
-    is_known_column,
-    is_measure,
+    Tables,
+    frame_text,
+    identified,
+    typed,
+    write_models,
 )
+from robust_flatness.tables.printed import read_published
+from robust_flatness.tables.records import FIELDS, read_csv
+from robust_flatness.tables.schema import KEYS, Quantity, main_quantities, named
 
 
 def import_table(path: Path, directory: Path) -> None:
     """Write the tables of an experiment that starts from a given table of results.
 
-    A path inside `paper_tables/published` stands for all printed numbers there; beside any other
-    table, `history.csv`, `series.csv`, `landscape.csv` and `examples.csv` are taken along where they exist.
+    `path` is a table in the form of `models.csv`; `history.csv`, `series.csv`, `landscape.csv` and `examples.csv` beside
+    it are taken along where they exist. A path inside `paper_tables/published` stands for all printed numbers. A folder
+    with `records.csv` is taken as it is.
 
     Raises
     ------
     FileError
         If a table cannot be used; nothing is written then.
     """
-    path = Path(path)
+    path, directory = Path(path), Path(directory)
     if not path.exists():
         raise FileError(f"results_table: {path}: no such file")
     folder = path if path.is_dir() else path.parent
     if folder.resolve().parts[-2:] == ("paper_tables", "published"):
         tables = read_published(folder)
     else:
-        others = {name: read_table(name, table_in(folder, name)) for name in COLUMNS}
-        tables = Tables(read_results_table(path), **others)
-    write_tables(tables, directory)
+        tables = Tables(
+            read_results_table(path),
+            *(_read_beside(folder, name) for name in ("history", "series", "landscape", "examples")),
+        )
+    records, networks = to_records(tables)
+    write_text(directory / "records.csv", frame_text(records))
+    write_text(directory / "networks.csv", frame_text(networks))
+    write_text(directory / "history.csv", frame_text(tables.history.reindex(columns=HISTORY)))
+    write_text(directory / "examples.csv", frame_text(tables.examples.reindex(columns=EXAMPLES)))
+    write_models(directory)
+
+
+def _read_beside(folder: Path, name: str) -> pd.DataFrame:
+    path = folder / f"{name}.csv"
+    if path.exists() or path.with_name(f"{name}.csv.gz").exists():
+        return typed(read_csv(path))
+    return pd.DataFrame({"variant": [], "seed": []})
 
 
 def read_results_table(path: Path) -> pd.DataFrame:
-    """A table of results that somebody gives us, checked, in the form of `models.csv`.
+    """A user's table of results, checked, in the form of `models.csv`.
 
-    Needed are the column `variant` and at least one measure; `seed` (0), `checkpoint` (last),
-    `family` and `label` (from config/variants.yaml) may be left out. Variants that the catalogue
-    does not know are kept, as family "other". Empty cells mean that nothing was measured.
+    Needed are the column `variant` and at least one measure; `seed` (0), `checkpoint` (last), `family` and `label`
+    (from config/variants.yaml) may be left out. Unknown columns and variants are kept, the latter as family "other". Empty cells
+    mean that nothing was measured.
 
     Raises
     ------
     FileError
-        For a missing or misnamed column, a cell that is no number, an error outside 0 to 100, a
-        negative loss, or two rows for the same variant, seed and checkpoint.
+        For a missing or misspelt column, a cell that is not a number, an error outside 0 to 100, a negative loss, or two
+        rows for the same variant, seed and checkpoint.
     """
-    path = Path(path)
-    table = read_rows(path)
-    measures = [*ERRORS, *LOSSES, *FLATNESS, *HESSIAN]
-    names = [*IDENTITY, *WORDS, *measures, *SETTINGS]
-    for name in table.columns:
-        if is_known_column(name):
-            continue
-        if ";" in name or "\t" in name:
-            raise FileError(f"{path}: the header is {name!r}; separate cells by commas")
-        close = difflib.get_close_matches(name, names, n=1, cutoff=0.85)
-        if close:
+    frame = typed(read_csv(path))
+    columns = columns_of(frame.columns)
+    known = [*IDENTITY, *WORDS, *(q.name for q in main_quantities())]
+    for name in frame.columns:
+        if name not in columns and name not in known and not name.startswith(("setting_", PROVENANCE)):
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+            if close:
+                raise FileError(f"{path}: unknown column {name!r}; did you mean {close[0]!r}?")
+    if "variant" not in frame:
+        raise FileError(f"{path}: column 'variant' is missing; found {', '.join(map(repr, frame.columns))}")
+    if not columns:
+        raise FileError(
+            f"{path}: no column holds a measure; known are {', '.join(named('error') + named('loss'))}"
+        )
+    for name, quantity in columns.items():
+        if frame[name].dtype == object:
+            bad = next(cell for cell in frame[name] if not isinstance(cell, float) and not _is_number(cell))
             raise FileError(
-                f"{path}: unknown column {name!r}; did you mean {close[0]!r}? "
-                "(a column of your own needs a name that is less like it)"
+                f"{path}: column {name}: {bad!r} is not a number; leave the cell empty where nothing was measured"
             )
-    if "variant" not in table.columns:
-        found = ", ".join(map(repr, table.columns))
-        raise FileError(f"{path}: column 'variant' is missing; found {found}")
-    if not any(is_measure(name) for name in table.columns):
-        raise FileError(f"{path}: no column holds a measure; known are {', '.join(measures)}")
-    if not table.rows:
-        raise FileError(f"{path}: no rows; expected one per variant, seed and checkpoint")
-    frame = parse_rows(path, table)
-    for name in set(table.columns) & {*ERRORS, *LOSSES}:
-        values = frame[name].to_numpy()
-        upper = 100 if name in ERRORS else math.inf
-        for row in np.flatnonzero((values < 0) | (values > upper)):
-            allowed = "0 to 100 (per cent)" if name in ERRORS else "0 and above"
+        kind, upper = quantity.description.kind, 100 if quantity.description.kind == "error" else math.inf
+        outside = (frame[name] < 0) | (frame[name] > upper)
+        if kind in ("error", "loss") and not quantity.spread and outside.any():
+            row = outside.idxmax()
             raise FileError(
-                f"{path}: row {row + 2} ({frame['variant'][row]}), column {name}: {values[row]:g}; "
-                f"allowed is {allowed}"
+                f"{path}: row {row + 2}, column {name}: {frame[name][row]:g}; allowed are 0 to {upper:g}"
             )
     return identified(path, frame)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        return bool(float(cell or "nan")) or True
+    except ValueError:
+        return False
+
+
+def columns_of(columns) -> dict[str, Quantity]:
+    """The columns of a wide table that hold measures, with their quantities.
+
+    A radius other than the main one stands in the name, `_<xi>`; this is the only place where names are taken apart, since a
+    user's table may have any radius.
+    """
+    known = {q.name: q for q in main_quantities() if q.measure in MEASURES}
+    found = {}
+    for name in columns:
+        spread = next((s for s in ("se", "std") if name.endswith(f"_{s}") and name not in known), "")
+        stem = name.removesuffix(f"_{spread}") if spread else name
+        if stem not in known:
+            main, _, radius = stem.rpartition("_")
+            if main not in known or not known[main].description.radius or not _is_number(radius):
+                continue
+            known[stem] = replace(known[main], radius=float(radius))
+        found[name] = replace(known[stem], spread=spread)
+    return found
+
+
+def to_records(tables: Tables) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The records of wide tables, and the table of networks, which keeps all columns that hold no measure."""
+    models = tables.models
+    columns = columns_of(models.columns)
+    counts = {
+        description.count.format(split=split): (measure.name, metric, split)
+        for measure in MEASURES.values()
+        for metric, description in measure.metrics.items()
+        for split in description.splits
+        if description.count
+    }
+    main = {
+        name: models[name].dropna().iloc[0]
+        for name, q in columns.items()
+        if q.description.kind == "setting" and models[name].notna().any()
+    }
+    rows = [*_rows(models, columns, counts, main)]
+    if len(tables.series):
+        series = tables.series.assign(
+            checkpoint=[f"epoch-{int(epoch):03d}" for epoch in tables.series["epoch"]]
+        )
+        rows += _rows(series, columns_of(series.columns), {}, main)
+    for row in tables.landscape.to_dict("records"):
+        key = {name: row[name] for name in KEYS} | {"measure": "landscape", "loss": "rloss", "split": "test"}
+        key |= {"xi": row["scale"], "coordinate": row["s"]}
+        metric = CURVES[row["direction"], row["normalisation"]]
+        rows.append(key | {"metric": metric, "value": row["rloss"]})
+        if not math.isnan(row["rloss_std"]):
+            rows.append(key | {"metric": f"{metric}_std", "value": row["rloss_std"]})
+    networks = models.drop(columns=[name for name in models.columns if name in columns or name in counts])
+    return pd.DataFrame(rows, columns=[*FIELDS]), networks
+
+
+def _rows(
+    frame: pd.DataFrame,
+    columns: Mapping[str, Quantity],
+    counts: Mapping[str, tuple],
+    main: Mapping[str, float],
+) -> Iterator[dict[str, Any]]:
+    """A record for each measured cell, in the order of the rows."""
+    number_of = {key: name for name, key in counts.items()}
+    for row in frame.to_dict("records"):
+        for name, q in columns.items():
+            if q.spread == "se" or not isinstance(row[name], float) or math.isnan(row[name]):
+                continue
+            description = MEASURES[q.measure].metrics[q.metric]
+            radius = q.radius
+            if radius is None and description.main:
+                radius = main.get(MEASURES[q.measure].metrics[description.main].column)
+            record = {key: row[key] for key in (*KEYS, "epoch") if key in row} | {"measure": q.measure}
+            record |= {"metric": q.metric + ("_std" if q.spread else ""), "loss": q.loss, "split": q.split}
+            record |= {"value": row[name], "se": row.get(f"{name}_se")}
+            if description.radius:
+                record["xi" if description.radius == "xi" else "coordinate"] = radius
+            record["n"] = row.get(number_of.get((q.measure, q.metric, q.split)))
+            yield record

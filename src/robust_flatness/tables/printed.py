@@ -7,19 +7,14 @@ import pandas as pd
 
 from robust_flatness.config.networks import ROBUSTBENCH
 from robust_flatness.folders import repository
-from robust_flatness.tables.frames import Named, Tables, empty, identified, parse_numbers
-from robust_flatness.tables.rows import read_rows
-from robust_flatness.tables.schema import HISTORY, LANDSCAPE, SERIES
+from robust_flatness.training.history import HISTORY
+from robust_flatness.tables.frames import Named, Tables, identified, typed
+from robust_flatness.tables.records import read_csv
 
 #: Radius of worst-case flatness in the paper's per-epoch figures.
 PUBLISHED_SERIES_XI = 0.00075
 #: Families whose learning rates are drawn.
 SCHEDULES = ("learning-rate", "schedule", "cyclic")
-#: Columns of text in the published CSVs.
-TEXT = (
-    *("variant", "model", "published_label", "robustness_group", "figure", "series", "flatness"),
-    *("robustbench_model", "label", "family", "schedule", "drops"),
-)
 
 
 def published_directory() -> Path:
@@ -29,18 +24,7 @@ def published_directory() -> Path:
 
 def read_printed(name: str, directory: Path | None = None) -> pd.DataFrame:
     """One of the published CSVs as it is, e.g. `read_printed("headline")`."""
-    path = (directory or published_directory()) / f"{name}.csv"
-    table = read_rows(path)
-    who = [row[table.columns[0]] for row in table.rows]
-    cells = {column: [row[column] for row in table.rows] for column in table.columns}
-    return pd.DataFrame(
-        {
-            column: pd.Series(column_cells, dtype=object)
-            if column in TEXT
-            else pd.Series(parse_numbers(path, column, column_cells, who), dtype=float)
-            for column, column_cells in cells.items()
-        }
-    )
+    return typed(read_csv((directory or published_directory()) / f"{name}.csv"))
 
 
 def read_published(directory: Path | None = None) -> Tables:
@@ -61,7 +45,7 @@ def read_published(directory: Path | None = None) -> Tables:
         models=_published_models(directory),
         history=_published_history(directory),
         series=_published_series(directory),
-        landscape=empty(LANDSCAPE),
+        landscape=pd.DataFrame(),
     )
 
 
@@ -167,4 +151,4 @@ def _published_series(directory: Path) -> pd.DataFrame:
     series["epoch"] = np.minimum(
         np.round(series["normalised_epoch"] * series["epochs"]), series["epochs"] - 1
     )
-    return series.reindex(columns=[*SERIES, worst])
+    return series

@@ -1,182 +1,166 @@
-"""The columns of the tables: which there are, what they say in words, what a low value means.
+"""Quantities: what a set of records with equal metric, loss, split and radius is called in tables and figures.
 
-An experiment has these tables under `results/<experiment>/`:
-
-`models.csv`
-    one row per variant, seed and checkpoint (`last`, `best`), with every measure (the Hessian's and the
-    landscape of the last one alone);
-`history.csv`
-    one row per variant, seed and epoch: the training curves;
-`series.csv`
-    one row per variant, seed and snapshot: loss and flatness throughout training;
-`landscape.csv`
-    one row per variant, direction and point: RLoss along directions in weight space;
-`examples.csv`
-    one row per variant, seed, checkpoint (of the baseline also its snapshots), split and example;
-`layers.csv`
-    where `layers` is measured: one row per variant, seed and layer: flatness with it alone perturbed.
+A quantity has a column name, as in `models.csv`, and words, as on an axis. Names are generated from records and looked
+up here; they are never parsed.
 """
 
-from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cache
 
-from robust_flatness.measuring.registry import MEASURES
-from robust_flatness.tables.columns import MORE_ROBUST, Column, Name
-from robust_flatness.tables.runs import PREFIX
+from robust_flatness.measures.base import LOSSES, Metric
+from robust_flatness.measures.registry import MEASURES
 
-#: The tables of every experiment, and those of measures that few experiments have.
-TABLES = ("models", "history", "series", "landscape", "examples")
-OF_MEASURES = tuple(name for name, entry in MEASURES.items() if entry.rows and name not in TABLES)
 KEYS = ("variant", "seed", "checkpoint")
-IDENTITY = (*KEYS, "family", "label", "derived", "epoch", "epochs")
-
 #: Family of variants that config/variants.yaml does not know.
 OTHER = "other"
-#: Of an example: robust loss by PGD; misclassified under PGD and under AutoAttack, 0 or 1.
-OF_EXAMPLES = ("rloss", "rerr_pgd", "rerr_aa")
-EXAMPLES = (*KEYS, "split", "example", *OF_EXAMPLES)
+MORE_ROBUST = "lower is more robust"
+SPREADS = {
+    "std": "standard deviation of {}",
+    "se": "standard error of {}",
+    "seed_sd": "{}, standard deviation over seeds",
+    "seed_se": "{}, standard error over seeds",
+}
 
-#: What is neither measured nor a key: words and settings of a row of `models.csv`.
-OTHERS = (
-    Column("family", "family", "word"),
-    Column("label", "label", "word"),
-    Column("dataset", "dataset", "word"),
-    Column("robustness_group", "group by robustness", "word"),
-    Column("classes", "number of classes", "setting"),
-    Column("not_finite", "measures that are infinite or no number", "word"),
-    Column("same_as", "variant that is the same model", "word"),
-    Column("external", "network of others, not trained here (1)", "setting"),
-)
-#: What is computed from the columns of one variant.
-DIFFERENCES = (
-    Column("rloss_gap", "RLoss, test minus train"),
-    Column("rerr_gap", "RErr by PGD, test minus train (%)"),
-    Column("rloss_overfitting", "RLoss, last minus early-stopped"),
-)
-#: Quantities of the curves alone.
-CURVES = (
-    Column("rloss", "RLoss", "loss", splits="both", direction=MORE_ROBUST),
-    Column("rerr", "RErr (%)", "error", splits="both", direction=MORE_ROBUST),
-    Column(
-        "test_correct_rloss", "test RLoss on examples classified correctly", "loss", direction=MORE_ROBUST
+
+@dataclass(frozen=True)
+class Quantity:
+    """One metric on one loss and split at one radius, or a spread of it.
+
+    `radius` is that of the weights' neighbourhood, or the attack's radius as a multiple of the experiment's, where it
+    is not the main one. `spread` is a key of `SPREADS`.
+    """
+
+    measure: str
+    metric: str
+    loss: str = ""
+    split: str = ""
+    radius: float | None = None
+    spread: str = ""
+    early_stopped: bool = False
+
+    @property
+    def description(self) -> Metric:
+        if self.measure in MEASURES:
+            return MEASURES[self.measure].metrics[self.metric]
+        return OTHER_METRICS[self.metric]
+
+    @property
+    def name(self) -> str:
+        """Name of the column."""
+        name = self.description.name(self.split, self.loss, self.radius)
+        return ("best_" if self.early_stopped else "") + name + (f"_{self.spread}" if self.spread else "")
+
+    @property
+    def words(self) -> str:
+        """Label of an axis."""
+        words = self.description.words(self.split, self.loss, self.radius)
+        words = SPREADS.get(self.spread, "{}").format(words)
+        return words + (", early-stopped" if self.early_stopped else "")
+
+    @property
+    def direction(self) -> str:
+        """What a low value means."""
+        return "" if self.spread else self.description.direction
+
+
+#: Metrics that are computed from others, or stand in the training curves alone.
+OTHER_METRICS = {
+    "rloss_gap": Metric("rloss_gap", "RLoss, test minus train"),
+    "rerr_gap": Metric("rerr_gap", "RErr by PGD, test minus train (%)"),
+    "rloss_overfitting": Metric("rloss_overfitting", "RLoss, last minus early-stopped"),
+    "rloss": Metric("rloss", "RLoss", "loss", MORE_ROBUST, splits=("test", "train", "early_stopping")),
+    "rerr": Metric("rerr", "RErr (%)", "error", MORE_ROBUST, splits=("test", "train", "early_stopping")),
+    "correct": Metric(
+        "test_correct_rloss", "test RLoss on examples classified correctly", "loss", MORE_ROBUST
     ),
-    Column(
-        "test_incorrect_rloss", "test RLoss on examples classified incorrectly", "loss", direction=MORE_ROBUST
+    "incorrect": Metric(
+        "test_incorrect_rloss", "test RLoss on examples classified incorrectly", "loss", MORE_ROBUST
     ),
-    Column("early_stopping_rloss", "early-stopping RLoss", "loss", direction=MORE_ROBUST),
-    Column("early_stopping_rerr", "early-stopping RErr (%)", "error", direction=MORE_ROBUST),
-    Column("normalised_epoch", "epoch (share of training)"),
-    Column("learning_rate", "learning rate"),
-)
-ALONG_DIRECTIONS = Column("rloss", "RLoss along directions in weight space", "loss", direction=MORE_ROBUST)
-
-HISTORY = (
-    *("variant", "seed", "epoch", "epochs", "normalised_epoch", "learning_rate", "train_loss"),
-    *("train_rloss", "train_rerr", "test_rloss", "test_rerr", "test_correct_rloss"),
-    *("test_incorrect_rloss", "early_stopping_rloss", "early_stopping_rerr"),
-)
-SERIES = (
-    *("variant", "seed", "epoch", "normalised_epoch", "test_rloss_pgd", "train_rloss_pgd"),
-    *("test_rerr_pgd", "avg_flatness_rloss", "avg_flatness_rloss_se", "worst_flatness_rloss"),
-    "hessian_max",
-)
-LANDSCAPE = (
-    *("variant", "seed", "checkpoint", "direction", "normalisation", "scale", "s"),
-    *("rloss", "rloss_std"),
-)
+    "epoch": Metric("normalised_epoch", "epoch (share of training)"),
+    "learning_rate": Metric("learning_rate", "learning rate"),
+}
+_by_name: dict[str, Quantity] = {}
 
 
-def _model_columns() -> tuple[Column, ...]:
-    """Every quantity of `models.csv`: those of the measures, in the order of the registry, and the others."""
-    return (*(column for measure in MEASURES.values() for column in measure.columns), *OTHERS)
+def register(quantity: Quantity) -> str:
+    """Note a quantity under the name of its column and return that name."""
+    return _by_name.setdefault(quantity.name, quantity) and quantity.name
 
 
-def _named(kind: str) -> tuple[str, ...]:
-    """Names at the main radius; flatness on test examples alone."""
-    columns = [column for column in _model_columns() if column.kind == kind and column.alone]
-    return tuple(
-        column.name(split)
-        for split in ("test", "train")
-        for column in columns
-        if split == "test" or column.splits == "both"
-    )
+@cache
+def main_quantities() -> tuple[Quantity, ...]:
+    """Every quantity of the registry at its main radius."""
+    found = []
+    for measure in (measure for measure in MEASURES.values() if not measure.of_snapshots):
+        for metric, description in measure.metrics.items():
+            if description.column is not None:
+                losses = LOSSES if description.by_loss else ("",)
+                found += [
+                    Quantity(measure.name, metric, loss, split)
+                    for loss in losses
+                    for split in description.splits
+                ]
+    found += [
+        Quantity("", metric, split=split)
+        for metric, description in OTHER_METRICS.items()
+        for split in description.splits
+    ]
+    for quantity in found:
+        register(quantity)
+    return tuple(found)
 
 
-ERRORS, LOSSES, FLATNESS, SETTINGS = map(_named, ("error", "loss", "flatness", "setting"))
-HESSIAN = tuple(column.stem for column in MEASURES["hessian"].columns if column.is_measure)
-#: Columns of text; all others hold numbers, but for the settings of trainings, which may be either.
-WORDS = ("variant", "checkpoint", "split", "direction", "normalisation", "layer", *_named("word"))
+def lookup(name: str) -> Quantity | None:
+    """The quantity whose column has this name; None where no record of it has been read."""
+    main_quantities()
+    return _by_name.get(name)
 
 
-def tables_of(measures: Iterable[str]) -> tuple[str, ...]:
-    """The tables of an experiment with these measures."""
-    measures = {*measures}
-    return (*TABLES, *(name for name in OF_MEASURES if name in measures))
+def with_spread(name: str, spread: str) -> str:
+    """Register and return the column of a spread of `name` (a key of `SPREADS`)."""
+    quantity = lookup(name)
+    return register(replace(quantity, spread=spread)) if quantity else f"{name}_{spread}"
 
 
-def compared() -> tuple[str, ...]:
-    """What the table of correlations sets against RLoss and RErr, on test examples."""
-    return tuple(column.name() for column in _model_columns() if column.compared)
-
-
-def parse_name(name: str) -> Name | None:
-    """A column of `models.csv` in its parts; None where no measure has such a column."""
-    return next(filter(None, (column.parse(name) for column in _model_columns())), None)
-
-
-def is_known_column(name: str) -> bool:
-    """Whether `models.csv` has a column of this name by itself."""
-    known = parse_name(name)
-    own = known is not None and not known.best and not known.seeds
-    return own or name in IDENTITY or name.startswith(("setting_", PREFIX))
+def early_stopped(name: str) -> str:
+    """Register and return the column of `name` at the early-stopped checkpoint, beside the last one's."""
+    quantity = lookup(name)
+    return register(replace(quantity, early_stopped=True)) if quantity else f"best_{name}"
 
 
 def is_measure(name: str) -> bool:
-    """Whether the column holds a measure (an error, a loss, a flatness, an eigenvalue)."""
-    known = parse_name(name)
-    return known is not None and known.column.is_measure and not known.best and not known.seeds
-
-
-def radius_columns(
-    columns: Iterable[str], case: str, loss: str = "rloss", train: bool = False
-) -> dict[float, str]:
-    """The columns of one flatness measure at its radii other than the main one: xi -> column.
-
-    `case` is "avg" or "worst", `loss` is "rloss" or "ce"; `train` asks for training examples.
-    """
-    stem, split = f"{case}_flatness_{loss}", "train" if train else "test"
-    named = [(name, parse_name(name)) for name in columns]
-    found = {
-        known.xi: name
-        for name, known in named
-        if known and known.column.stem == stem and known.xi and known == Name(known.column, split, known.xi)
-    }
-    return dict(sorted(found.items()))
+    """Whether a column holds a measured number, at the checkpoint of its row."""
+    quantity = lookup(name)
+    described = quantity and quantity.measure in MEASURES and quantity.description.kind != "setting"
+    return bool(described) and not quantity.early_stopped and not quantity.spread.startswith("seed")
 
 
 def describe(name: str) -> str:
-    """A column in words, as on the axes of the figures; a name that is not known as it is.
-
-    >>> describe("avg_flatness_rloss"), describe("train_worst_flatness_ce")
-    ('average-case flatness in RLoss', 'worst-case flatness in CE on training examples')
-    """
-    known = _known(name)
-    return known.words if known else name
+    """The label of a column, as on the axes of figures; an unknown name is returned as it is."""
+    quantity = lookup(name)
+    return quantity.words if quantity else name
 
 
 def direction(name: str) -> str:
-    """What a low value of a column means: "lower is flatter", "lower is more robust", or ""."""
-    known = _known(name)
-    return known.direction if known else ""
+    """What a low value of a column means, such as "lower is flatter"; "" where nothing is said."""
+    quantity = lookup(name)
+    return quantity.direction if quantity else ""
 
 
-def is_number(name: str) -> bool:
-    """Whether a column of any table that is known holds numbers."""
-    known = _known(name)
-    if known is None:
-        return name in {*IDENTITY, *HISTORY, *SERIES, *LANDSCAPE, *EXAMPLES} - {*WORDS}
-    return known.column.kind != "word"
+def named(kind: str) -> tuple[str, ...]:
+    """Columns of a kind (`error`, `loss`, `flatness`) at the main radius."""
+    return tuple(q.name for q in main_quantities() if q.measure in MEASURES and q.description.kind == kind)
 
 
-def _known(name: str) -> Name | None:
-    columns = (*_model_columns(), *CURVES, *DIFFERENCES, ALONG_DIRECTIONS)
-    return next(filter(None, (column.parse(name) for column in columns)), None)
+def compared() -> tuple[str, ...]:
+    """Columns that the table of correlations sets against RLoss and RErr, on test examples."""
+    return tuple(q.name for q in main_quantities() if q.description.compared and q.split in ("", "test"))
+
+
+def radii_of(columns, case: str, loss: str = "rloss") -> dict[float, str]:
+    """Columns of `case` ("avg" or "worst") flatness on test examples at radii other than the main one."""
+    main = lookup(f"{case}_flatness_{loss}")
+    known = ((name, lookup(name)) for name in columns)
+    return dict(
+        sorted((q.radius, name) for name, q in known if q and q.radius and replace(q, radius=None) == main)
+    )

@@ -1,24 +1,19 @@
 """Fashion-MNIST at 8x8: the first 4,000 training and the first 2,000 test images, in the package.
 
 Images and licence are Zalando SE's (MIT, 2017; see LICENSE). `python -m robust_flatness.data.fashion.build`
-makes the file anew from the four original ones.
+rebuilds the file from the four original ones.
 """
 
 from importlib.resources import as_file, files
 
 from robust_flatness.config import DataSpec
+from robust_flatness.data.dataset import Arrays
 from robust_flatness.data.npz import read_npz
-from robust_flatness.data.official import Arrays, split_official
+from robust_flatness.data.splits import split_official
 
 
 def splits(spec: DataSpec, seed: int) -> Arrays:
-    """The splits of the bundled images (see `split_official`): [n, 1, 8, 8] in ten classes.
-
-    Raises
-    ------
-    ConfigError
-        If the sizes asked for exceed the data.
-    """
+    """Return the splits of the bundled images (see `split_official`): [n, 1, 8, 8] in ten classes."""
     with as_file(files(__name__) / "fashion8.npz") as path:
         source = read_npz(path, spec.known_classes)
     return split_official(source, spec, seed, "'fashion'")

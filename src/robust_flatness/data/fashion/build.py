@@ -1,4 +1,4 @@
-"""Make fashion8.npz from the four original files of Fashion-MNIST.
+"""Build fashion8.npz from the four original files of Fashion-MNIST.
 
     python -m robust_flatness.data.fashion.build FOLDER OUT.npz
 
@@ -19,7 +19,7 @@ SIDE = 8
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """The bytes of a gzipped IDX file in the shape that its header gives.
+    """Return the bytes of a gzipped IDX file in the shape that its header gives.
 
     The header is two zeros, the type (8: uint8), the number of dimensions, and each of them as a big-endian
     32-bit integer.
@@ -31,7 +31,7 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def shrunk(images: np.ndarray) -> np.ndarray:
-    """Images [n, H, W] averaged to [n, 8, 8], uint8."""
+    """Return images [n, H, W] averaged to [n, 8, 8], uint8."""
     from PIL import Image
 
     size, box = (SIDE, SIDE), Image.Resampling.BOX
@@ -39,7 +39,7 @@ def shrunk(images: np.ndarray) -> np.ndarray:
 
 
 def build(folder: Path) -> dict[str, np.ndarray]:
-    """`x_train, y_train, x_test, y_test` of the first images of each part."""
+    """Return `x_train, y_train, x_test, y_test` of the first images of each part."""
     arrays = {}
     for part, original, count in PARTS:
         arrays[f"x_{part}"] = shrunk(read_idx(folder / f"{original}-images-idx3-ubyte.gz")[:count])

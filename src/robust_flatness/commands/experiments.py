@@ -1,0 +1,127 @@
+"""Commands about whole experiments and their results."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from robust_flatness.commands.base import STEPS, Checkpoints, Device, Seed, Threads, app
+from robust_flatness.config import ConfigError, load_yaml
+from robust_flatness.errors import noted_warnings
+from robust_flatness.experiment import load_experiment
+from robust_flatness.files import write_text
+
+
+@app.command()
+def new_experiment(
+    data: Annotated[Path, typer.Option(help="x_train, y_train, x_test, y_test, uint8 images (.npz).")],
+    output: Annotated[Path, typer.Option(help="YAML file to write.")],
+    name: Annotated[str, typer.Option(help="Name of the experiment; default: the file's.")] = "",
+    epsilon: Annotated[str, typer.Option(help="Radius, e.g. 8/255; default: by the images' kind.")] = "",
+) -> None:
+    """Write a commented experiment for data of your own, with sizes that fit."""
+    from robust_flatness.data.new_experiment import new_experiment as write
+
+    if output.exists():
+        raise ConfigError(f"--output: {output} exists; name another file")
+    with noted_warnings():
+        text = write(data, output, name or output.stem, epsilon)
+    write_text(output, text)
+    typer.echo(f"{output}: snakemake --cores all --configfile {output}")
+
+
+@app.command()
+def plan(
+    config: Annotated[Path, typer.Option(help="Experiment.")] = Path("config/fashion.yaml"),
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: the experiment's.")] = None,
+    workers: Annotated[
+        list[int] | None, typer.Option(help="Concurrent jobs, for the wall time; default 1 and 64.", min=1)
+    ] = None,
+) -> None:
+    """Estimate the cost of an experiment: jobs, hours, disk, memory."""
+    from robust_flatness.run.planning import plan as cost_of
+
+    experiment = load_experiment(load_yaml(config), config.parent / "variants.yaml")
+    if experiment.spec.results_table is not None:
+        raise ConfigError(f"{config}: starts from a results table; nothing is trained or measured")
+    typer.echo(cost_of(experiment, device).text(workers or (1, 64)))
+
+
+@app.command()
+def verify(
+    directory: Annotated[Path, typer.Argument(help="Results of an experiment, e.g. results/fashion.")],
+    sample: Annotated[int, typer.Option(help="Networks to measure again; 0: all.", min=0)] = 2,
+    seed: Annotated[int, typer.Option(help="Random seed of the sample.", min=0)] = 0,
+    device: Device = "cpu",
+    threads: Threads = 1,
+) -> None:
+    """Measure a sample of networks again from their checkpoints and compare.
+
+    On the machine that measured them the records must be identical; elsewhere differences up to a stated tolerance agree.
+    Exit status 1 if one does not.
+    """
+    from robust_flatness.run import verify as verification
+    from robust_flatness.runtime.devices import start
+
+    device = start(device, threads)
+    agreements = []
+    for path in verification.sample_files(directory, sample or None, seed):
+        agreements.append(verification.verify_network(path, device, threads))
+        typer.echo(agreements[-1])
+    if not all(agreement.agrees for agreement in agreements):
+        raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    checkpoints: Checkpoints,
+    directory: Annotated[Path, typer.Option(help="Folder for models/ and model_info/.")],
+    dataset: Annotated[str, typer.Option(help="RobustBench's name of the dataset.")] = "cifar10",
+) -> None:
+    """Write checkpoints in RobustBench's form: weights (.pt), and a JSON of what was measured."""
+    from robust_flatness.run.export import export_checkpoint
+
+    for path in checkpoints:
+        for written in export_checkpoint(path, directory, dataset):
+            typer.echo(written)
+
+
+@app.command()
+def dataset(
+    tables: Annotated[list[Path], typer.Argument(help="Folders with the tables of experiments.")],
+    output: Annotated[Path, typer.Option(help="Folder for the dataset.")] = Path("dataset"),
+) -> None:
+    """Write the records of several experiments as one table (CSV, Parquet), with a dictionary.
+
+    The paper's printed numbers are included.
+    """
+    from robust_flatness.tables.dataset import write_dataset
+
+    typer.echo(f"{output}: {write_dataset(tables, output)} records")
+
+
+@app.command(rich_help_panel=STEPS)
+def spec(
+    step: Annotated[str, typer.Argument(help="data, train, baseline, measure, or the name of a measure.")],
+    config: Annotated[Path, typer.Option(help="Experiment.")] = Path("config/fashion.yaml"),
+    variant: Annotated[str, typer.Option(help="Variant, for train and measures.")] = "at",
+    seed: Seed = 0,
+) -> None:
+    """Print the settings of one step of an experiment as JSON."""
+    from robust_flatness.files import canonical_json
+    from robust_flatness.workflow import measuring_job
+
+    experiment = load_experiment(load_yaml(config), config.parent / "variants.yaml")
+    if step == "measure":
+        typer.echo(canonical_json(measuring_job(experiment, variant)))
+    else:
+        typer.echo(experiment.settings_of(step, variant, seed).json_text())
+
+
+@app.command(rich_help_panel=STEPS)
+def schema() -> None:
+    """Print the JSON schema of an experiment's YAML, for editors (kept as config/schema.json)."""
+    from robust_flatness.experiment import schema as json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=1, sort_keys=True))

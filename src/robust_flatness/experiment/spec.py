@@ -1,0 +1,136 @@
+"""The fields of an experiment, and the settings that follow from them."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+
+from robust_flatness.config.data import DataSpec
+from robust_flatness.config.families import FamilySpec
+from robust_flatness.config.measures import STEPS_TO_THE_EDGE
+from robust_flatness.config.networks import NetworkSpec
+from robust_flatness.config.training import ModelSpec, TrainingSpec
+from robust_flatness.config.values import (
+    Count,
+    Epsilon,
+    Name,
+    Positive,
+    Size,
+    Spec,
+    Variants,
+    check_device,
+    parse_list,
+)
+from robust_flatness.config.variants import VariantOverride, VariantSpec
+from robust_flatness.measures.registry import MEASURES, MeasureSpecs
+
+
+class ComputeSpec(Spec):
+    """How jobs run. `threads` are torch's threads in a job, fixed here because another number
+    gives other bits; `device` is `cpu`, `cuda`, `cuda:N`, `mps`, or `auto` for a GPU if there is
+    one; `hours` is the longest time that a job may request: a longer training is cut into several."""
+
+    threads: Count = 1
+    device: Annotated[str, AfterValidator(check_device)] = "cpu"
+    hours: Annotated[Positive, Field(ge=0.5)] = 24
+
+
+class ExperimentSpec(Spec):
+    """A whole experiment, as validated from its YAML and the command line."""
+
+    experiment: Name
+    description: str = ""
+    seeds: Annotated[tuple[Size, ...], BeforeValidator(parse_list), Field(min_length=1)] = (0,)
+    baseline_seeds: Annotated[tuple[Size, ...], BeforeValidator(parse_list), Field(min_length=1)] | None = (
+        None
+    )
+    """Seeds of the variant `at`, for statistics over seeds; None: `seeds`."""
+    variants: Variants = "all"
+    results_table: str | None = None
+    """Start from this table: nothing is trained or measured."""
+    epsilon: Epsilon | None = None
+    data: DataSpec | None = None
+    model: ModelSpec | None = None
+    training: TrainingSpec | None = Field(None, validate_default=True)
+    """Changes of the paper's AT baseline."""
+    minimum_batch_size: Count = 1
+    """Lower bound of the variants' batch sizes."""
+    measures: MeasureSpecs | None = Field(None, validate_default=True)
+    compute: ComputeSpec = ComputeSpec()
+    overrides: dict[str, VariantOverride] = Field(default_factory=dict)
+    own_variants: dict[Name, VariantSpec] = Field(default_factory=dict)
+    """The experiment's own variants, as in config/variants.yaml."""
+    models: dict[Name, NetworkSpec] = Field(default_factory=dict)
+    """External networks by name: measured as the variants are, drawn and listed beside them."""
+    families: dict[str, FamilySpec] = Field(default_factory=dict)
+    """The experiment's own families, as in config/families.yaml; they replace those of the same name."""
+
+    @field_validator("experiment")
+    @classmethod
+    def _not_published(cls, value: str) -> str:
+        if value == "published":
+            raise ValueError("'published' is the folder of the paper's printed numbers; choose another name")
+        return value
+
+    @field_validator("variants", "seeds", "baseline_seeds")
+    @classmethod
+    def _distinct(cls, value: Any) -> Any:
+        if isinstance(value, tuple) and len(set(value)) < len(value):
+            raise ValueError("name each once")
+        return value
+
+    @field_validator("training", mode="before")
+    @classmethod
+    def _complete_training(cls, given: Any, info: ValidationInfo) -> Any:
+        """Train with the radius of the threat model unless another one is given."""
+        if info.data.get("results_table") is not None or not isinstance(given, Mapping | None):
+            return given
+        epsilon = info.data.get("epsilon") or 1.0  # a missing or invalid epsilon is reported by itself
+        return {"epsilon": epsilon, **(given or {})}
+
+    @field_validator("measures", mode="before")
+    @classmethod
+    def _complete_measures(cls, given: Any, info: ValidationInfo) -> Any:
+        """Fill in the settings that threat model, data and training imply."""
+        known = info.data
+        if known.get("results_table") is not None or not isinstance(given, Mapping | None):
+            return given
+        if given is None:
+            given = {name: {"variants": entry.by_default} for name, entry in MEASURES.items()}
+        given = {name: {} for name, entry in MEASURES.items() if entry.by_default == "all"} | dict(given)
+        epsilon, data, training = (known.get(name) for name in ("epsilon", "data", "training"))
+        epsilon = epsilon or 1.0
+        implied = {
+            "epsilon": epsilon,
+            "step_size": training.step_size if training else epsilon / STEPS_TO_THE_EDGE,
+            "sizes": {split: data.count(split) if data else 1 for split in ("test", "train")},
+        }
+        return {
+            name: MEASURES[name].settings.implied(block, **implied)
+            if name in MEASURES and isinstance(block, Mapping)
+            else block
+            for name, block in given.items()
+        }
+
+    @model_validator(mode="after")
+    def _check(self) -> "ExperimentSpec":
+        needed = ("epsilon", "data", "model")
+        missing = [field for field in needed if getattr(self, field) is None]
+        if missing and self.results_table is None:
+            raise ValueError(
+                f"{', '.join(missing)}: missing; an experiment needs {', '.join(needed)}, or a results_table"
+            )
+        if not self.variants and not self.models:
+            raise ValueError("variants: name at least one, or external networks under models")
+        if self.models and self.results_table is not None:
+            raise ValueError("models: cannot be measured in an experiment that starts from a results_table")
+        return self
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of an experiment's YAML, in which implied settings are not required."""
+    described = ExperimentSpec.model_json_schema()
+    for name, part in described["$defs"].items():
+        if name not in ("DataSpec", "ModelSpec"):
+            part.pop("required", None)
+    return described

@@ -1,0 +1,29 @@
+"""Flatness of the loss around a network's weights."""
+
+from torch import nn
+
+from robust_flatness.measures.average import average_flatness
+from robust_flatness.measures.hessian import HessianResult, hessian_eigenvalues
+from robust_flatness.measures.landscape import loss_landscape
+from robust_flatness.measures.neighborhood import Neighborhood
+from robust_flatness.measures.result import FlatnessResult
+from robust_flatness.measures.scaling import scale_convolutions
+from robust_flatness.measures.worst import worst_flatness
+from robust_flatness.network import Network
+
+__all__ = [
+    "FlatnessResult",
+    "HessianResult",
+    "Neighborhood",
+    "average_flatness",
+    "hessian_eigenvalues",
+    "loss_landscape",
+    "perturbed_parameters",
+    "scale_convolutions",
+    "worst_flatness",
+]
+
+
+def perturbed_parameters(model: nn.Module) -> list[str]:
+    """Names of the parameters in the neighbourhood, each a layer of its own (see `Network.layers`)."""
+    return Network.of(model).layers

@@ -1,0 +1,153 @@
+"""Average-case flatness: the loss at random weights of the neighbourhood."""
+
+import itertools
+import math
+from collections.abc import Collection
+
+import torch
+from torch import Tensor, nn
+
+from robust_flatness.architectures.ensemble import Ensemble
+from robust_flatness.attacks.pgd import PGD, batches, cross_entropy, random_start
+from robust_flatness.inputs import check_classes, checked_inputs, require_finite
+from robust_flatness.measures.flatness import AVERAGE
+from robust_flatness.measures.neighborhood import Neighborhood
+from robust_flatness.measures.result import (
+    FlatnessResult,
+    check_arguments,
+    reference_losses,
+    with_precision,
+)
+from robust_flatness.network import Network
+from robust_flatness.runtime.isolation import isolated
+from robust_flatness.runtime.progress import told
+from robust_flatness.seeding import generator
+
+#: Most examples that are attacked together where each small batch has its own perturbation.
+SIDE_BY_SIDE = 128
+
+
+@isolated()
+def average_flatness(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    attack: PGD | None,
+    xi: float = AVERAGE.xi[0],
+    samples: int = AVERAGE.samples,
+    batch_size: int = AVERAGE.batch_size,
+    scope: str = AVERAGE.scope,
+    seed: int = 0,
+    reference: float | None = None,
+    reference_single: float | None = None,
+    weight_bound: float | None = None,
+    layers: Collection[str] | None = None,
+    precision: str | None = None,
+) -> FlatnessResult:
+    r"""Average-case flatness of the robust loss (Stutz et al. 2021, Eq. 4).
+
+    .. math:: \mathbb{E}_\nu\Big[\tfrac1n\sum_i \max_{\|\delta\|_\infty\le\epsilon}
+              L(f(x_i+\delta; w+\nu), y_i)\Big] - \mathrm{RLoss}(w)
+
+    with :math:`\nu` uniform on the sphere :math:`\|\nu^{(l)}\|_2 = \xi\|w^{(l)}\|_2` of each layer.
+    The attack is made on the perturbed weights, with one start per sample.
+
+    Parameters
+    ----------
+    model
+        Inputs [n, ...] in [0, 1] to logits [n, K]; not changed.
+    x, y
+        Inputs and labels.
+    attack
+        Attack of RLoss(w); at perturbed weights it has one restart. None measures the clean loss.
+    xi
+        Relative radius.
+    samples
+        Number of :math:`\nu`.
+    batch_size
+        Examples per pass.
+    scope
+        `dataset`: one :math:`\nu` per sample. `batch`: each batch of `batch_size` has its own.
+    seed
+        Source of directions and starts; they depend on nothing else, so that models of equal shapes are
+        measured in the same ones.
+    reference, reference_single
+        RLoss(w), where known, by the attack as given and with a single start.
+    weight_bound
+        Perturbed weights are projected into [-b, b], for networks trained with clipped weights.
+    layers
+        Names of the layers that are perturbed (`perturbed_parameters`), such as one at a time; None: all.
+    precision
+        Replaces the attack's precision.
+
+    Returns
+    -------
+    FlatnessResult
+        `perturbed` has a value per sample, its mean over examples.
+
+    Raises
+    ------
+    ConfigError
+        If an argument is out of range, or the model or the targets cannot be measured; `NonFiniteError` if a
+        loss is NaN or infinite.
+    """
+    check_arguments(scope, xi=xi, samples=samples, batch_size=batch_size)
+    attack, _ = with_precision(attack, precision)
+    x, y = checked_inputs(x, y)
+    net = Network.of(model, x[:2])
+    check_classes(y, net.classes)
+    ball = Neighborhood(net, xi, weight_bound, layers)
+    groups = _groups(net, x, batch_size, scope)
+    if reference is None or (attack is not None and reference_single is None):
+        at_once = batch_size if all(len(group) == 1 for group in groups) else SIDE_BY_SIDE
+        known, single = reference_losses(net, x, y, attack, at_once, seed)
+        reference = known if reference is None else reference
+        reference_single = single if reference_single is None else reference_single
+    elif attack is None:
+        reference_single = reference
+
+    def network(sample: int, first: int, count: int) -> Network | Ensemble:
+        """The network, or `count` of them side by side, perturbed for the batches from `first` on."""
+        streams = (generator(seed, "directions", sample, first + member) for member in range(count))
+        networks = [net.at(ball.at(ball.on_sphere(stream))) for stream in streams]
+        return networks[0] if count == 1 else Ensemble(networks)
+
+    def loss(sample: int) -> Tensor:
+        start = None if attack is None else random_start(x, attack.epsilon, generator(seed, "starts", sample))
+        total, first = 0.0, 0
+        for group in told(groups, "batch"):
+            if first == 0 or scope == "batch":
+                perturbed = network(sample, first, len(group))
+            first += len(group)
+            part = slice(group[0].start, group[-1].stop)
+            total = total + _losses(perturbed, x, y, part, attack, start).double().sum()
+        return total / len(x)
+
+    values = torch.stack([loss(sample) for sample in told(range(samples), "sample")]).cpu()
+    return FlatnessResult(values.mean().item() - reference, reference, values, reference_single)
+
+
+def _groups(net: Network, x: Tensor, batch_size: int, scope: str) -> list[list[slice]]:
+    """The batches, in groups that are attacked together: perturbed networks for small batches lie side by
+    side."""
+    parts = list(batches(len(x), batch_size))
+    full, together = len(x) // batch_size, SIDE_BY_SIDE // batch_size
+    if scope == "dataset" or full < 2 or together < 2 or not Ensemble.fits(net, x):
+        return [[part] for part in parts]
+    count = math.ceil(full / together)
+    bounds = [full * i // count for i in range(count + 1)]
+    groups = [parts[first:last] for first, last in itertools.pairwise(bounds)]
+    return groups + [[part] for part in parts[full:]]
+
+
+def _losses(
+    net: Network | Ensemble, x: Tensor, y: Tensor, part: slice, attack: PGD | None, start: Tensor | None
+) -> Tensor:
+    if attack is not None:
+        losses = attack.losses(net, x[part], y[part], start[part])
+    else:
+        with torch.no_grad():
+            losses = cross_entropy(net.logits(x[part]), y[part])
+    require_finite(losses, "at randomly perturbed weights", part.start)
+    return losses

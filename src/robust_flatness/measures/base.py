@@ -1,0 +1,123 @@
+"""Interface of a measure: its records, the description of its metrics, its entry in the registry."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+CHECKPOINTS = ("last", "best")
+#: In place of checkpoints: every snapshot of a training.
+SNAPSHOTS = ("snapshots",)
+SPLITS = ("test", "train")
+LOSSES = {"ce": "CE", "rloss": "RLoss"}
+FLATTER, MORE_ROBUST = "lower is flatter", "lower is more robust"
+
+
+class Record(NamedTuple):
+    """One measured number; errors are in per cent, losses in nats.
+
+    `metric` is a key of the measure's `metrics`, or that with the suffix `_std`. `loss` is `ce` (clean) or
+    `rloss` (robust), `split` is `test`, `train` or `early_stopping`, `xi` the relative radius in weight
+    space, `epsilon` the radius of the attack, `coordinate` a layer's name, a position along a direction, or a
+    multiple of the radius, `se` the standard error, `n` the number of examples. Fields that do not apply stay
+    empty.
+    """
+
+    metric: str
+    value: float
+    se: float | None = None
+    loss: str = ""
+    split: str = ""
+    xi: float | None = None
+    epsilon: float | None = None
+    norm: str = ""
+    coordinate: str | float = ""
+    n: int | None = None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Description of a metric: its column in `models.csv`, the label of its axis, what a low value means.
+
+    Attributes
+    ----------
+    column
+        Stem of the column's name; None for a metric that is kept in the records alone.
+    label
+        Label of an axis, without the split; `{loss}` stands for CE or RLoss.
+    kind
+        `error`: per cent; `loss`: nats, at least 0; `flatness` and `number`: any number; `setting`: how it
+        was measured.
+    by_loss
+        Whether the column's name ends in the loss.
+    splits, unnamed
+        Splits on which it is measured, and the one that the column's name does not state.
+    radius
+        Field of a record that gives the radius in the column's name: `xi`, or `coordinate` for multiples of
+        epsilon.
+    main
+        Metric (of kind `setting`) that holds the main radius, which the column's name does not state.
+    std
+        Whether a metric `<name>_std`, the standard deviation over samples, goes with it.
+    compared
+        Whether the table of correlations lists it.
+    count
+        Column of `models.csv` for the number of examples; `{split}` stands for the split.
+    """
+
+    column: str | None
+    label: str
+    kind: Literal["error", "loss", "flatness", "number", "setting"] = "number"
+    direction: str = ""
+    by_loss: bool = False
+    splits: tuple[str, ...] = ("",)
+    unnamed: str = ""
+    radius: Literal["", "xi", "coordinate"] = ""
+    main: str = ""
+    std: bool = False
+    compared: bool = False
+    count: str = ""
+
+    def name(self, split: str = "", loss: str = "", radius: float | None = None) -> str:
+        """Return the name of the column; `radius` is None at the main radius."""
+        prefix = f"{split}_" if split and split != self.unnamed else ""
+        suffix = f"_{loss}" if self.by_loss else ""
+        return prefix + self.column + suffix + ("" if radius is None else f"_{radius:g}")
+
+    def words(self, split: str = "", loss: str = "", radius: float | None = None) -> str:
+        """Return the label of an axis."""
+        label = self.label.format(loss=LOSSES.get(loss, loss))
+        if split and not self.unnamed:
+            label = f"{split.replace('_', '-')} {label}"
+        elif split and split != self.unnamed:
+            label += f" on {'training' if split == 'train' else split} examples"
+        if radius is not None:
+            label += f" (ξ = {radius:g})" if self.radius == "xi" else f" at {radius:g} ε"
+        return label
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Entry of the registry: all that config, command line, jobs, tables, comparison and page know of a
+    measure.
+
+    `function(net, data, settings)` yields the records of one network from its `Examples`; `passes(settings,
+    held_out, snapshots)` is its cost in passes (forward and backward for one image). `checkpoints` are those
+    it is made of, `by_default` the variants in an experiment that does not say what is measured, `held_out`
+    whether it needs the images of early stopping. `version` enters the fingerprint of results: raise it when
+    the numbers change.
+    """
+
+    name: str
+    settings: type
+    function: Callable[[Any, Any, Any], Iterator[Record]]
+    metrics: dict[str, Metric]
+    passes: Callable[[Any, int, int], int]
+    checkpoints: tuple[str, ...] = CHECKPOINTS
+    by_default: tuple[str, ...] | Literal["all"] = "all"
+    held_out: bool = False
+    version: int = 1
+
+    @property
+    def of_snapshots(self) -> bool:
+        """Whether it is made of every snapshot of a training, so of trained variants alone."""
+        return self.checkpoints == SNAPSHOTS

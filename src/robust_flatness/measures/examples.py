@@ -1,0 +1,120 @@
+"""The examples that a network is measured on, with what has been computed for them already."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robust_flatness.config.measures import AttackSpec
+from robust_flatness.measures.base import SPLITS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from robust_flatness.attacks import PGD
+    from robust_flatness.measures.objective import Objective
+    from robust_flatness.network import Network
+
+#: Examples per pass, unless stated otherwise.
+BATCH_SIZE = 128
+
+
+class Examples:
+    """Images and labels for the measures of one network, with adversarial inputs and losses already found for
+    it.
+
+    Parameters
+    ----------
+    dataset
+        A `data.Dataset`.
+    device
+        Where images and labels are put.
+    seed
+        Every random stream of the measures derives from it.
+    checkpoint
+        Name of the network: `last`, `best`, `epoch-005`, or `own`.
+    weight_bound
+        Perturbed weights are projected into [-b, b], for networks trained with clipped weights.
+    initial_weights
+        Returns the weights before training by name, or None where they are unknown.
+    keep
+        `keep(name, compute)` returns the JSON value stored under `name`, or computes and stores it.
+    folder
+        Folder for the state of unfinished attacks; None: nothing is stored.
+
+    Attributes
+    ----------
+    references
+        Losses at the unperturbed weights, shared by the measures of flatness.
+    notes
+        Words that belong to the results, such as AutoAttack's budget.
+    example_values
+        Values of single examples by split and column.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        device: str = "cpu",
+        seed: int = 0,
+        checkpoint: str = "own",
+        weight_bound: float | None = None,
+        initial_weights: Callable[[], dict[str, "Tensor"] | None] | None = None,
+        keep: Callable[[str, Callable[[], Any]], Any] | None = None,
+        folder: Path | None = None,
+    ):
+        self.dataset, self.device, self.seed, self.checkpoint = dataset, device, seed, checkpoint
+        self.weight_bound = weight_bound
+        self.references: dict[Any, dict[str, float | None]] = {}
+        self.notes: dict[str, str] = {}
+        self.example_values: dict[str, dict[str, list]] = {}
+        self.keep = keep
+        self._initial_weights, self._folder = initial_weights, folder
+        self._objectives: dict[Any, Objective] = {}
+
+    def examples(self, split: str, count: int | None = None) -> tuple["Tensor", "Tensor"]:
+        """Return images and labels of the first `count` examples of a split (None: all)."""
+        images = self.dataset.images(split, count, self.device)
+        return images, self.dataset.labels(split, count, self.device)
+
+    def initial_weights(self) -> dict[str, "Tensor"] | None:
+        """Return the weights before training by name, or None where they are unknown."""
+        return None if self._initial_weights is None else self._initial_weights()
+
+    def objective(
+        self, net: "Network", split: str, count: int, attack: "PGD | None", batch_size: int, seed: int
+    ) -> "Objective":
+        """Return the clean loss (`attack` None) or robust loss of the first examples of a split.
+
+        Calls with equal arguments return the same object, so that adversarial inputs are found once.
+        """
+        from robust_flatness.measures.objective import Objective
+
+        key = split, count, attack, batch_size, seed
+        if key not in self._objectives:
+            x, y = self.examples(split, count)
+            self._objectives[key] = Objective(net, x, y, attack or "ce", batch_size, seed)
+        return self._objectives[key]
+
+    def kept(self, name: str, compute: Callable[[], Any]) -> Any:
+        """Return the JSON value that `compute` returns, or that an interrupted run has stored."""
+        return compute() if self.keep is None else self.keep(name, compute)
+
+    def state_path(self, name: str) -> Path | None:
+        """Return the file for unfinished work of this name; None where nothing is stored."""
+        return self._folder and Path(self._folder) / f"{self.checkpoint}-{name}"
+
+    def per_example(self, split: str, values: Mapping[str, list]) -> None:
+        """Add values of single examples, which become rows of a table of their own."""
+        self.example_values.setdefault(split, {}).update(values)
+
+
+def splits_of(settings: Any) -> list[str]:
+    """Return the splits of which the settings ask for examples."""
+    return [split for split in SPLITS if getattr(settings, f"{split}_examples")]
+
+
+def pgd(attack: AttackSpec, precision: str) -> "PGD":
+    """Return the attack that the settings describe."""
+    from robust_flatness.attacks import PGD
+
+    return PGD(attack.epsilon, attack.step_size, attack.steps, attack.restarts, precision=precision)

@@ -1,0 +1,169 @@
+"""Extreme eigenvalues of the Hessian of the clean loss: the block `hessian`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from robust_flatness.config.measures import MeasureSettings
+from robust_flatness.config.values import Count, Integer, Positive
+from robust_flatness.config.variants import BASELINE
+from robust_flatness.errors import ConfigError, warn
+from robust_flatness.measures.base import FLATTER, Measure, Metric, Record
+from robust_flatness.measures.examples import BATCH_SIZE, Examples
+from robust_flatness.runtime.progress import stage
+from robust_flatness.seeding import derive_seed
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+    from robust_flatness.network import Network
+
+#: Products with the Hessian until Lanczos' method has converged at both ends, one pass each.
+PRODUCTS = 1000
+
+
+class HessianSettings(MeasureSettings):
+    """Extreme eigenvalues of the Hessian of the mean clean loss on the early-stopping images."""
+
+    eigenvalues: Annotated[Integer, Field(ge=2)] = 4
+    tolerance: Positive = 0.01
+    batch_size: Count = BATCH_SIZE
+
+
+DEFAULTS = HessianSettings()
+_HELD_OUT = {"splits": ("early_stopping",), "unnamed": "early_stopping", "count": "hessian_examples"}
+METRICS = {
+    "hessian_max": Metric(
+        "hessian_max", "largest Hessian eigenvalue", direction=FLATTER, compared=True, **_HELD_OUT
+    ),
+    "hessian_min": Metric("hessian_min", "smallest Hessian eigenvalue", **_HELD_OUT),
+    "convexity": Metric("convexity", "|λmin| / |λmax|", **_HELD_OUT),
+}
+
+
+@dataclass(frozen=True)
+class HessianResult:
+    """Eigenvalues at both ends of the spectrum.
+
+    Attributes
+    ----------
+    eigenvalues
+        Ascending: half of them the smallest, half the largest.
+    vector
+        Eigenvector of the largest one, unit norm, by parameter name.
+    residuals
+        ||H v - lambda v|| of each: an eigenvalue of H is at most this far away.
+    converged
+        Whether each eigenvalue met the relative tolerance. Where one did not (an end of the spectrum at 0),
+        its error is at most the tolerance times the largest eigenvalue.
+    """
+
+    eigenvalues: "np.ndarray"
+    vector: dict[str, "Tensor"]
+    residuals: "np.ndarray"
+    converged: bool = True
+
+    @property
+    def largest(self) -> float:
+        return float(self.eigenvalues[-1])
+
+    @property
+    def smallest(self) -> float:
+        return float(self.eigenvalues[0])
+
+    @property
+    def convexity(self) -> float:
+        """|lambda_min| / |lambda_max|: 0 in a convex region; 0 if both are 0."""
+        return abs(self.smallest) / abs(self.largest) if self.smallest else 0.0
+
+
+def hessian_eigenvalues(
+    model: "nn.Module",
+    x: "Tensor",
+    y: "Tensor",
+    k: int = DEFAULTS.eigenvalues,
+    tolerance: float = DEFAULTS.tolerance,
+    batch_size: int = DEFAULTS.batch_size,
+    seed: int = 0,
+) -> HessianResult:
+    r"""Extreme eigenvalues of :math:`\nabla_w^2 \tfrac1n\sum_i L(f(x_i; w), y_i)` by Lanczos' method.
+
+    In evaluation mode, with respect to the parameters of the neighbourhood with more than one dimension
+    (Stutz et al. 2021, Sec. 3.4). Not invariant to a rescaling of layers: scaling all convolutions of a
+    network with batch norm by s divides their block of the Hessian by s squared.
+
+    Parameters
+    ----------
+    model
+        Inputs [n, ...] to logits [n, K]; not changed.
+    x, y
+        Inputs and labels.
+    k
+        Number of eigenvalues, half of them from each end of the spectrum.
+    tolerance
+        Relative accuracy.
+    batch_size
+        Examples per pass.
+    seed
+        Source of the start vector.
+
+    Raises
+    ------
+    ConfigError
+        If an argument is out of range, no parameter has more than one dimension, or the Hessian is not finite
+        or not symmetric.
+    """
+    import numpy as np
+
+    from robust_flatness.inputs import check_classes, checked_inputs, require_positive
+    from robust_flatness.measures.spectrum import Hessian, extreme_eigenvalues
+    from robust_flatness.network import Network
+    from robust_flatness.runtime.isolation import isolated
+
+    require_positive(batch_size=batch_size)
+    if not tolerance > 0:
+        raise ConfigError(f"tolerance: {tolerance} given, but it must be > 0")
+    with isolated():
+        x, y = checked_inputs(x, y)
+        net = Network.of(model, x[:2])
+        check_classes(y, net.classes)
+        names = [name for name, weight in net.weights().items() if weight.ndim > 1]
+        if not names:
+            raise ConfigError("model: no weights of more than one dimension, besides normalisation layers")
+        hessian = Hessian(net, names, x, y, batch_size)
+        size = hessian.shape[0]
+        if not 2 <= k < size:
+            raise ConfigError(f"k: {k} given; allowed are 2 to {size - 1}, below the number of weights")
+        start = np.random.default_rng(derive_seed(seed, "lanczos")).standard_normal(size)
+        values, vectors, converged = extreme_eigenvalues(hessian, k, tolerance, start)
+        residuals = np.linalg.norm(hessian @ vectors - vectors * values, axis=0)
+    if not converged:
+        warn(f"Hessian: eigenvalues near 0 are known to {tolerance:g} of the largest ({values[-1]:.3g}) only")
+    return HessianResult(values, hessian.by_name(vectors[:, -1]), residuals, converged)
+
+
+def hessian(net: "Network", data: Examples, settings: HessianSettings) -> Iterator[Record]:
+    """Extreme eigenvalues of the Hessian of the mean clean loss on the early-stopping images."""
+    x, y = data.examples("early_stopping")
+    with stage("eigenvalues of the Hessian"):
+        result = hessian_eigenvalues(
+            net, x, y, settings.eigenvalues, settings.tolerance, settings.batch_size,
+            derive_seed(data.seed, "hessian"),
+        )  # fmt: skip
+    values = (result.largest, result.smallest, result.convexity)
+    for metric, value in zip(METRICS, values, strict=True):
+        yield Record(metric, value, loss="ce", split="early_stopping", n=len(x))
+
+
+def passes(settings: HessianSettings, held_out: int, snapshots: int) -> int:
+    """Products with the Hessian on the images for early stopping."""
+    return PRODUCTS * held_out
+
+
+MEASURE = Measure(
+    "hessian", HessianSettings, hessian, METRICS, passes,
+    checkpoints=("last",), by_default=(BASELINE,), held_out=True,
+)  # fmt: skip

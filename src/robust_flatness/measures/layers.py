@@ -1,0 +1,69 @@
+"""Flatness in RLoss with one layer perturbed at a time: the block `layers`."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from robust_flatness.config.measures import AttackSpec, MeasureSettings, TestExamples, attack_defaults
+from robust_flatness.config.values import Precision
+from robust_flatness.measures.base import Measure, Metric, Record
+from robust_flatness.measures.examples import Examples
+from robust_flatness.measures.flatness import (
+    AVERAGE,
+    CASES,
+    AverageSettings,
+    WorstSettings,
+    average_passes,
+    case_records,
+    worst_passes,
+)
+from robust_flatness.measures.flatness import METRICS as OF_FLATNESS
+from robust_flatness.runtime.progress import stage, told
+
+if TYPE_CHECKING:
+    from robust_flatness.network import Network
+
+#: Layers of a network that is not known yet, for its cost: a ResNet-18 has as many.
+USUAL = 22
+METRICS = {"numbers": Metric("numbers", "number of weights in the layer", "setting")} | {
+    name: replace(OF_FLATNESS[name], radius="", main="", compared=False, count="layers_test_examples")
+    for name in CASES
+}
+
+
+class LayersSettings(MeasureSettings):
+    """Flatness in RLoss layer by layer, on test examples, at the first radius of each case."""
+
+    attack: AttackSpec = attack_defaults(steps=20, restarts=10)
+    average: AverageSettings = AverageSettings(xi=AVERAGE.xi[:1])
+    worst: WorstSettings | None = None
+    """None: the average case alone."""
+    test_examples: TestExamples
+    precision: Precision = "float32"
+
+
+def layers(net: "Network", data: Examples, settings: LayersSettings) -> Iterator[Record]:
+    r"""Flatness of each layer l: that of the neighbourhood in which it alone is perturbed,
+
+    .. math:: \|\nu^{(l)}\|_2 \le \xi\,\|w^{(l)}\|_2, \qquad \nu^{(m)} = 0 \text{ for } m \ne l.
+
+    A layer is one tensor of the neighbourhood (docs/method.md); weight and bias are two. On equal seeds
+    :math:`\nu^{(l)}` is that of the measures of all layers at once.
+    """
+    with stage("flatness layer by layer"):
+        for name, weight in told(net.weights().items(), "layer"):
+            yield Record("numbers", weight.numel(), coordinate=name)
+            for metric, case in CASES.items():
+                part = getattr(settings, case)
+                if part is not None:
+                    yield from case_records(net, data, settings, metric, "test", "rloss", part.xi[0], name)
+
+
+def passes(settings: LayersSettings, held_out: int, snapshots: int) -> int:
+    """The measures of all layers at once, once for each layer."""
+    each = average_passes(settings.average, settings.attack)
+    each += worst_passes(settings.worst) if settings.worst else 0
+    return USUAL * settings.test_examples * each
+
+
+MEASURE = Measure("layers", LayersSettings, layers, METRICS, passes, checkpoints=("last",), by_default=())

@@ -1,0 +1,125 @@
+"""The neighbourhood of the weights in which flatness is measured."""
+
+from collections.abc import Collection, Sequence
+
+import torch
+from torch import Tensor
+
+from robust_flatness.errors import ConfigError
+from robust_flatness.network import Network
+
+
+class Neighborhood:
+    r"""Perturbations that are small relative to each layer.
+
+    .. math:: B_\xi(w) = \{w + \nu : \|\nu^{(l)}\|_2 \le \xi \|w^{(l)}\|_2 \text{ for every } l\}
+
+    (Stutz et al. 2021, Eq. 3). A perturbation is a list of tensors in the order of `names`. A tensor of zeros
+    has radius 0 and stays zero.
+
+    Parameters
+    ----------
+    net
+        The network at the unperturbed weights w.
+    xi
+        Relative radius.
+    weight_bound
+        b, for networks trained with weights clipped to [-b, b]: perturbed weights are projected into that box
+        as well. They stay in the ball, since w is in the box.
+    layers
+        Names of the layers that are perturbed; all others have radius 0. None: all.
+
+    Raises
+    ------
+    ConfigError
+        If a layer is unknown, or w is not in the box.
+    """
+
+    def __init__(
+        self,
+        net: Network,
+        xi: float,
+        weight_bound: float | None = None,
+        layers: Collection[str] | None = None,
+    ):
+        weights = net.weights()
+        self.names, self.weights = list(weights), list(weights.values())
+        self.norms = torch._foreach_norm(self.weights)
+        unknown = set(layers or ()) - {*self.names}
+        if unknown:
+            raise ConfigError(f"layers: no {unknown.pop()!r}; there are {', '.join(self.names)}")
+        moving = [float(layers is None or name in layers) for name in self.names]
+        self.radii = torch._foreach_mul(torch._foreach_mul(self.norms, xi), moving)
+        self.weight_bound = weight_bound
+        if weight_bound is not None:
+            largest = max(weight.abs().max().item() for weight in self.weights)
+            if not largest <= weight_bound * (1 + 1e-6):
+                raise ConfigError(
+                    f"weight_bound: {weight_bound} given, but the model has weights up to {largest:.6g}; "
+                    "it is for networks trained with weights clipped to it"
+                )
+
+    def directions(self, generator: torch.Generator) -> list[Tensor]:
+        """Random directions, uniform on the unit sphere of each layer.
+
+        Normalised Gaussians, drawn on the generator's device for all layers at once: equal generators give
+        equal directions for all models of equal shapes.
+        """
+        first = self.weights[0]
+        sizes = [weight.numel() for weight in self.weights]
+        flat = torch.randn(sum(sizes), dtype=first.dtype, device=generator.device, generator=generator)
+        parts = flat.to(first.device).split(sizes)
+        nu = [
+            torch.empty_like(weight).copy_(part.view(weight.shape))
+            for weight, part in zip(self.weights, parts, strict=True)
+        ]
+        torch._foreach_div_(nu, _positive(torch._foreach_norm(nu)))
+        return nu
+
+    def on_sphere(self, generator: torch.Generator) -> list[Tensor]:
+        """A perturbation uniform on the sphere of radius xi ||w^(l)|| of each layer."""
+        nu = self.directions(generator)
+        torch._foreach_mul_(nu, self.radii)
+        return self.within_bound(nu)
+
+    def in_ball(self, generator: torch.Generator) -> list[Tensor]:
+        """A perturbation of random direction whose norm is uniform in [0, xi ||w^(l)||]."""
+        nu = self.directions(generator)
+        first = self.weights[0]
+        share = torch.rand(len(nu), dtype=first.dtype, device=generator.device, generator=generator)
+        torch._foreach_mul_(nu, torch._foreach_mul(self.radii, list(share.to(first.device).unbind())))
+        return self.within_bound(nu)
+
+    def project(self, nu: list[Tensor]) -> list[Tensor]:
+        """`nu` projected onto the ball of each layer, and onto the weight bound; in place."""
+        shrink = torch._foreach_div(self.radii, _positive(torch._foreach_norm(nu)))
+        torch._foreach_clamp_max_(shrink, 1.0)
+        torch._foreach_mul_(nu, shrink)
+        return self.within_bound(nu)
+
+    def step(self, nu: list[Tensor], gradients: Sequence[Tensor], size: float) -> list[Tensor]:
+        """`nu` moved by `size` ||w^(l)|| along each layer's normalised gradient and projected; in place."""
+        # normalised first: a norm divided by a tiny length may overflow
+        unit = torch._foreach_div(gradients, _positive(torch._foreach_norm(gradients)))
+        torch._foreach_addcmul_(nu, unit, torch._foreach_mul(self.norms, size))
+        return self.project(nu)
+
+    def within_bound(self, nu: list[Tensor]) -> list[Tensor]:
+        """`nu` changed so that w + nu lies in [-b, b]; in place."""
+        if self.weight_bound is not None:
+            at = torch._foreach_add(self.weights, nu)
+            torch._foreach_clamp_min_(at, -self.weight_bound)
+            torch._foreach_clamp_max_(at, self.weight_bound)
+            torch._foreach_copy_(nu, torch._foreach_sub(at, self.weights))
+        return nu
+
+    def at(self, nu: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The weights w + nu by name."""
+        return dict(zip(self.names, torch._foreach_add(self.weights, list(nu)), strict=True))
+
+
+def _positive(norms: Sequence[Tensor]) -> list[Tensor]:
+    """Norms as divisors: those of zero tensors become tiny."""
+    norms = list(norms)
+    torch._foreach_clamp_min_(norms, torch.finfo(norms[0].dtype).tiny)
+    return norms

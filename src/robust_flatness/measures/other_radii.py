@@ -1,0 +1,74 @@
+"""Robust error at other radii of the attack, to see how far in input space flatness says something."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from robust_flatness.config.measures import AttackSpec, MeasureSettings, TestExamples, attack_defaults
+from robust_flatness.config.values import Count, Precision, Radii
+from robust_flatness.config.variants import BASELINE
+from robust_flatness.measures.base import MORE_ROBUST, Measure, Metric, Record
+from robust_flatness.measures.cost import attack_passes
+from robust_flatness.measures.examples import BATCH_SIZE, Examples, pgd
+from robust_flatness.measures.robustness import evaluate_robustness
+from robust_flatness.runtime.progress import told
+from robust_flatness.seeding import derive_seed
+
+if TYPE_CHECKING:
+    from robust_flatness.network import Network
+
+METRICS = {
+    "rerr_pgd_eps": Metric(
+        "rerr_pgd_eps",
+        "RErr, PGD (%)",
+        "error",
+        MORE_ROBUST,
+        splits=("test",),
+        radius="coordinate",
+        count="other_radii_test_examples",
+    )
+}
+
+
+class OtherRadiiSettings(MeasureSettings):
+    """RErr by PGD at multiples of the attack's radius, on test examples."""
+
+    attack: AttackSpec = attack_defaults(steps=20, restarts=1)
+    """At the experiment's radius; its step is scaled with the radius."""
+    factors: Radii = (0.25, 2.0)
+    test_examples: TestExamples
+    batch_size: Count = BATCH_SIZE
+    precision: Precision = "float32"
+
+    def at(self, factor: float) -> AttackSpec:
+        """The attack at a multiple of its radius, at most 1."""
+        epsilon = min(1.0, factor * self.attack.epsilon)
+        return self.attack.model_copy(
+            update={"epsilon": epsilon, "step_size": factor * self.attack.step_size}
+        )
+
+
+def other_radii(net: "Network", data: Examples, settings: OtherRadiiSettings) -> Iterator[Record]:
+    """RErr at each radius: the share of examples misclassified clean or at any iterate of PGD, in per cent.
+    `coordinate` is the factor."""
+    x, y = data.examples("test", settings.test_examples)
+    for factor in told(settings.factors, "other radius"):
+        attack = pgd(settings.at(factor), settings.precision)
+        result = evaluate_robustness(
+            net, x, y, attack=attack, autoattack=False, batch_size=settings.batch_size,
+            seed=derive_seed(data.seed, "other radii"),
+        )  # fmt: skip
+        yield Record(
+            "rerr_pgd_eps", 100 * result.rerr_pgd, split="test", epsilon=attack.epsilon, coordinate=factor,
+            n=len(x),
+        )  # fmt: skip
+
+
+def passes(settings: OtherRadiiSettings, held_out: int, snapshots: int) -> int:
+    """One attack at each radius."""
+    return len(settings.factors) * settings.test_examples * attack_passes(settings.attack)
+
+
+MEASURE = Measure(
+    "other_radii", OtherRadiiSettings, other_radii, METRICS, passes,
+    checkpoints=("last",), by_default=(BASELINE,),
+)  # fmt: skip

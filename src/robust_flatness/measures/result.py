@@ -1,0 +1,102 @@
+"""Result of a measure of flatness, and the loss at the unperturbed weights that it is relative to."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from robust_flatness.attacks.found import better
+from robust_flatness.attacks.pgd import PGD, batches, cross_entropy
+from robust_flatness.inputs import require_finite
+from robust_flatness.network import Network
+from robust_flatness.runtime.progress import stage
+from robust_flatness.seeding import generator
+
+
+@dataclass(frozen=True)
+class FlatnessResult:
+    """Flatness of a loss: how much it rises in a neighbourhood of the weights, in nats.
+
+    Attributes
+    ----------
+    value
+        The measure. Lower is flatter.
+    reference
+        The loss at the unperturbed weights: RLoss(w), or the clean loss without an attack.
+    perturbed
+        Mean loss over examples at perturbed weights, one value per sample or restart.
+    reference_single
+        Average-case only: RLoss(w) with a single start, as each sample uses one. As xi -> 0 the measure tends
+        to `reference_single - reference` <= 0, up to the starts' randomness.
+    """
+
+    value: float
+    reference: float
+    perturbed: Tensor
+    reference_single: float | None = None
+
+    @cached_property
+    def std(self) -> float | None:
+        """Standard deviation over samples or restarts; None for a single one."""
+        return self.perturbed.std().item() if len(self.perturbed) > 1 else None
+
+    @cached_property
+    def standard_error(self) -> float | None:
+        """Standard error of the mean over samples; None for a single one."""
+        return None if self.std is None else self.std / len(self.perturbed) ** 0.5
+
+    def as_json(self) -> dict[str, float | None]:
+        """The numbers by name."""
+        names = ("value", "reference", "reference_single", "std", "standard_error")
+        return {name: getattr(self, name) for name in names}
+
+
+def reference_losses(
+    net: Network, x: Tensor, y: Tensor, attack: PGD | None, batch_size: int, seed: int
+) -> tuple[float, float]:
+    """RLoss at the network's weights, by the attack as given and by its first start alone; the clean loss,
+    twice, without an attack."""
+    if attack is None:
+        value = clean_loss(net, x, y, batch_size).double().mean().item()
+        return value, value
+    starts = generator(seed, "reference")
+    with stage("loss at the weights given"):
+        result = first = attack.with_restarts(1)(net, x, y, batch_size, starts)
+        if attack.restarts > 1:
+            result = better(first, attack.with_restarts(attack.restarts - 1)(net, x, y, batch_size, starts))
+    return result.loss.double().mean().item(), first.loss.double().mean().item()
+
+
+@torch.no_grad()
+def clean_loss(net: Network, x: Tensor, y: Tensor, batch_size: int) -> Tensor:
+    """Cross-entropy of each example, [n].
+
+    Raises
+    ------
+    NonFiniteError
+        If a logit is NaN or infinite.
+    """
+    logits = torch.cat([net.logits(x[part]) for part in batches(len(x), batch_size)])
+    require_finite(logits, "on clean inputs")
+    return cross_entropy(logits, y)
+
+
+def check_arguments(scope: str, **numbers: float) -> None:
+    """Raise `ValueError` for arguments out of range: counts below 1, `xi` and `weight_step` not above 0."""
+    if scope not in ("dataset", "batch"):
+        raise ValueError(f"scope: {scope!r} given; allowed are 'dataset' and 'batch'")
+    for name, value in numbers.items():
+        if name in ("xi", "weight_step") and not value > 0:
+            raise ValueError(f"{name}: {value} given, but it must be > 0")
+        if name not in ("xi", "weight_step") and not value >= 1:
+            raise ValueError(f"{name}: {value} given, but it must be at least 1")
+
+
+def with_precision(attack: PGD | None, precision: str | None) -> tuple[PGD | None, str]:
+    """The attack in another precision (None: its own), and that precision."""
+    if precision is None:
+        return attack, "float32" if attack is None else attack.precision
+    if precision not in ("float32", "bfloat16"):
+        raise ValueError(f"precision: {precision!r} given; allowed are 'float32' and 'bfloat16'")
+    return None if attack is None else replace(attack, precision=precision), precision

@@ -1,0 +1,311 @@
+"""The block `sharpness`: measures of sharpness, margin and capacity other than the paper's, on both
+losses."""
+
+import contextlib
+import copy
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from robust_flatness.config.data import DataSpec
+from robust_flatness.config.kinds import imported
+from robust_flatness.config.measures import AttackSpec, MeasureSettings, attack_defaults
+from robust_flatness.config.measures import Examples as NumberOf
+from robust_flatness.config.values import Count, Positive, Precision, Size, parse_list
+from robust_flatness.config.variants import BASELINE
+from robust_flatness.errors import UndefinedError, warn
+from robust_flatness.measures.base import FLATTER, LOSSES, SPLITS, Measure, Metric, Record
+from robust_flatness.measures.cost import attack_passes
+from robust_flatness.measures.examples import BATCH_SIZE, Examples, pgd, splits_of
+from robust_flatness.runtime.progress import told
+from robust_flatness.seeding import derive_seed
+
+if TYPE_CHECKING:
+    from robust_flatness.measures.objective import Estimate, Objective
+    from robust_flatness.network import Network
+
+#: Prefix of the columns on test examples.
+ON_TEST = "test_"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A measure of a loss.
+
+    Attributes
+    ----------
+    function
+        `file.function` in this package.
+    label
+        Axis label without the loss.
+    cost
+        Passes for one example on the clean loss.
+    attacks
+        Attacks on all examples that the robust loss takes in addition, if nothing is shared.
+    options
+        Arguments of the function, by name, from the settings.
+    """
+
+    function: str
+    label: str
+    cost: Callable[[Any], int]
+    attacks: Callable[[Any], int] = lambda s: 1
+    options: Callable[[Any], dict[str, Any]] = lambda s: {}
+
+
+def _ascent(name: str, label: str, one_step: bool) -> Entry:
+    def options(s: Any) -> dict[str, Any]:
+        return {"rho": getattr(s, f"{name}_rho"), "steps": 1 if one_step else s.steps}
+
+    label = f"{label}, one step" if one_step else label
+    return Entry(f"ascent.{name}", label, lambda s: 2 * options(s)["steps"], lambda s: 3, options)
+
+
+def _adaptive() -> Iterator[tuple[str, Entry]]:
+    """Adaptive sharpness at both radii, on logits as they are and normalised."""
+    for index, size in enumerate(("small", "large")):
+        for normalised in (False, True):
+            suffix = f"{size}_normalised" if normalised else size
+            label = f"{size} radius, logits normalised" if normalised else f"{size} radius"
+
+            def worst(s: Any, index: int = index, normalised: bool = normalised) -> dict[str, Any]:
+                return {"rho": s.worst_rho[index], "steps": s.adaptive_steps, "normalised": normalised}
+
+            def average(s: Any, index: int = index, normalised: bool = normalised) -> dict[str, Any]:
+                return {"rho": s.average_rho[index], "samples": s.samples, "normalised": normalised}
+
+            yield (
+                f"adaptive_linf_worst_{suffix}",
+                Entry("ascent.adaptive_linf_worst", f"adaptive worst-case sharpness, {label}",
+                      lambda s: 2 * s.adaptive_steps, lambda s: 3, worst),
+            )  # fmt: skip
+            yield (
+                f"adaptive_average_{suffix}",
+                Entry("noise.adaptive_average", f"adaptive average-case sharpness, {label}",
+                      lambda s: s.samples, lambda s: s.samples + 1, average),
+            )  # fmt: skip
+
+
+def _noise_cost(s: Any) -> int:
+    return s.halvings * s.samples
+
+
+#: Measures of a loss: columns `<name>_ce` and `<name>_rloss`.
+OF_LOSSES: dict[str, Entry] = {
+    "hessian_eigenvalue": Entry(
+        "curvature.hessian_eigenvalue", "largest Hessian eigenvalue, all weights", lambda s: 100
+    ),
+    "hessian_trace": Entry(
+        "curvature.hessian_trace", "trace of the Hessian", lambda s: 2 * s.vectors,
+        options=lambda s: {"samples": s.vectors},
+    ),
+    "fisher_trace": Entry("gradients.fisher_trace", "trace of the Fisher matrix", lambda s: 2),
+    "fisher_rao": Entry("gradients.fisher_rao", "Fisher-Rao norm", lambda s: 2),
+    "relative_flatness": Entry(
+        "relative.relative_flatness", "relative flatness of the last layer", lambda s: 1
+    ),
+    "sam_one_step": _ascent("sam", "SAM's sharpness", one_step=True),
+    "sam": _ascent("sam", "SAM's sharpness", one_step=False),
+    "asam_one_step": _ascent("asam", "ASAM's sharpness", one_step=True),
+    "asam": _ascent("asam", "ASAM's sharpness", one_step=False),
+    **dict(_adaptive()),
+    "pacbayes_sigma": Entry(
+        "noise.pacbayes_sigma", "PAC-Bayes sharpness 1/σ²", _noise_cost, _noise_cost,
+        lambda s: {"samples": s.samples, "iterations": s.halvings},
+    ),
+    "gradient_norm": Entry("gradients.gradient_norm", "norm of the gradient by the weights", lambda s: 1),
+    "input_gradient_norm": Entry(
+        "gradients.input_gradient_norm", "norm of the gradient by the input", lambda s: 1
+    ),
+    "margin": Entry("margin.margin", "margin, 10th percentile", lambda s: 1),
+}  # fmt: skip
+#: Measures of the weights alone: columns of these names.
+OF_WEIGHTS = {
+    "weight_norm": "norm of the weights",
+    "distance_from_init": "distance from the initial weights",
+    "spectral_product": "product of spectral norms",
+}
+NAMES = (*OF_LOSSES, *OF_WEIGHTS)
+
+
+def of_loss(label: str, name: str, direction: str = FLATTER) -> Metric:
+    """The metric of a measure of a loss, the kit's or a user's."""
+    return Metric(
+        name, f"{label}, {{loss}}", direction=direction, by_loss=True, splits=SPLITS, unnamed="train",
+        count="sharpness_{split}_examples",
+    )  # fmt: skip
+
+
+METRICS = {
+    name: of_loss(entry.label, name, "higher is more robust" if name == "margin" else FLATTER)
+    for name, entry in OF_LOSSES.items()
+} | {name: Metric(name, label) for name, label in OF_WEIGHTS.items()}
+
+
+def _two(value: tuple[float, ...]) -> tuple[float, ...]:
+    if len(value) != 2 or value[0] >= value[1]:
+        raise ValueError("name two radii, the smaller one first")
+    return value
+
+
+TwoRadii = Annotated[tuple[Positive, ...], BeforeValidator(parse_list), AfterValidator(_two)]
+Names = Literal["all"] | Annotated[tuple[str, ...], BeforeValidator(parse_list)]
+
+
+class SharpnessOptions(MeasureSettings):
+    """Options of the measures; their defaults are also those of the functions."""
+
+    vectors: Count = 20
+    """Random vectors of the trace."""
+    samples: Count = 4
+    """Draws of the noise in the weights."""
+    steps: Count = 20
+    """Steps of SAM's and ASAM's ascent."""
+    adaptive_steps: Count = 20
+    halvings: Count = 12
+    """Bisections for PAC-Bayes' sigma."""
+    sam_rho: Positive = 0.05
+    asam_rho: Positive = 0.5
+    worst_rho: TwoRadii = (0.001, 0.004)
+    """Radii of adaptive sharpness, chosen on the baseline so that its loss rises by about 0.1 and 1."""
+    average_rho: TwoRadii = (0.1, 0.3)
+
+
+DEFAULTS = SharpnessOptions()
+
+
+class SharpnessSettings(SharpnessOptions):
+    """Sharpness of the last checkpoint on training and, beside it, test examples."""
+
+    measures: Names = "all"
+    own: dict[str, str] = Field(default_factory=dict)
+    """Measures of the user: name -> package.module:function, called as those of the kit are."""
+    attack: AttackSpec = attack_defaults(steps=20, restarts=1)
+    train_examples: Annotated[Count, NumberOf("train", 1000)]
+    test_examples: Annotated[Size, NumberOf("test")] = 0
+    """0: on training examples alone."""
+    test_measures: Names = "all"
+    """Those taken on test examples, too."""
+    batch_size: Count = BATCH_SIZE
+    precision: Precision = "float32"
+
+    def chosen(self) -> list[str]:
+        """The kit's measures asked for, in the order of the tables."""
+        return [name for name in NAMES if self.measures == "all" or name in self.measures]
+
+    def of_losses(self, split: str) -> list[str]:
+        """The measures of a loss that are taken on a split, the user's last."""
+        names = [*(name for name in self.chosen() if name in OF_LOSSES), *self.own]
+        every = split == "train" or self.test_measures == "all"
+        return [name for name in names if every or name in self.test_measures]
+
+    def problems(self, data: DataSpec) -> Iterator[str]:
+        yield from super().problems(data)
+        if self.measures != "all":
+            for name in self.measures:
+                if name not in NAMES:
+                    yield f"measures: unknown measure {name!r}; known are {', '.join(NAMES)}"
+        if self.test_measures != "all":
+            if not (self.test_examples and self.test_measures):
+                yield (
+                    f"test_measures: {', '.join(self.test_measures) or 'none'} given with test_examples: "
+                    f"{self.test_examples}; name measures and more than 0 examples, or leave both out"
+                )
+            for name in self.test_measures:
+                if name not in self.of_losses("train"):
+                    known = ", ".join(self.of_losses("train"))
+                    yield f"test_measures: {name!r} is not measured on examples; those that are: {known}"
+        for name, function in self.own.items():
+            if name in NAMES or not name.isidentifier() or name.startswith(ON_TEST):
+                yield (
+                    f"own: {name!r} cannot name a measure; use letters, digits and '_', a new name, and no "
+                    f"{ON_TEST!r} in front"
+                )
+            if function.count(":") != 1:
+                yield f"own.{name}: {function!r} given; expected package.module:function"
+
+
+def sharpness(net: "Network", data: Examples, settings: SharpnessSettings) -> Iterator[Record]:
+    """All measures asked for, on both losses and splits, with shared adversarial examples; those of the
+    weights once."""
+    attack, seed = pgd(settings.attack, settings.precision), derive_seed(data.seed, "sharpness")
+    own = {name: imported(path, f"measures.sharpness.own.{name}") for name, path in settings.own.items()}
+    for split in splits_of(settings):
+        count = getattr(settings, f"{split}_examples")
+        for name in told(settings.of_losses(split), "measure of sharpness"):
+            for loss in told(LOSSES, "loss"):
+                objective = data.objective(
+                    net, split, count, None if loss == "ce" else attack, settings.batch_size, seed
+                )
+                with _left_out(settings, name):
+                    if name in own:
+                        result = _of_user(own[name], objective)
+                    else:
+                        result = _function(name).of(objective, **OF_LOSSES[name].options(settings))
+                    epsilon = None if loss == "ce" else attack.epsilon
+                    yield Record(
+                        name, result.value, result.standard_error, loss, split, None, epsilon, n=count
+                    )
+    for name in settings.chosen():
+        if name in OF_WEIGHTS:
+            with _left_out(settings, name):
+                result = _of_weights(net, data, name)
+                if result is not None:
+                    yield Record(name, result.value)
+
+
+def _function(name: str) -> Callable[..., "Estimate"]:
+    file, _, function = OF_LOSSES[name].function.partition(".")
+    return getattr(importlib.import_module(f"{__package__}.{file}"), function)
+
+
+def _of_user(function: Callable[..., "Estimate"], objective: "Objective") -> "Estimate":
+    """Call a measure of the user; one made by `of_objective` shares the adversarial examples."""
+    if hasattr(function, "of"):
+        return function.of(objective)
+    module = copy.deepcopy(objective.net.module).requires_grad_(True)
+    loss = objective.attack or "ce"
+    return function(
+        module, objective.x, objective.y, loss=loss, batch_size=objective.batch_size, seed=objective.seed
+    )
+
+
+def _of_weights(net: "Network", data: Examples, name: str) -> "Estimate | None":
+    from robust_flatness.measures.sharpness import capacity
+
+    if name != "distance_from_init":
+        return getattr(capacity, name)(net)
+    initial = data.initial_weights()
+    return None if initial is None else capacity.distance_from_init(net, initial)
+
+
+@contextlib.contextmanager
+def _left_out(settings: SharpnessSettings, name: str) -> Iterator[None]:
+    """Where all measures are asked for, one that is not defined for the network is left out with a warning;
+    one that is asked for by name is an error."""
+    try:
+        yield
+    except UndefinedError as error:
+        if settings.measures != "all":
+            raise
+        warn(f"{name}: not measured; {error}")
+
+
+def passes(settings: SharpnessSettings, held_out: int, snapshots: int) -> int:
+    """Clean and robust loss on both splits. The measures share two attacks of each split: at least one of
+    every measure's attacks is among them."""
+    once, total = attack_passes(settings.attack), 0
+    for split in SPLITS:
+        entries = [OF_LOSSES[name] for name in settings.of_losses(split) if name in OF_LOSSES]
+        attacks = 2 + sum(entry.attacks(settings) - 1 for entry in entries)
+        each = sum(2 * entry.cost(settings) for entry in entries) + once * attacks
+        total += getattr(settings, f"{split}_examples") * each
+    return total
+
+
+MEASURE = Measure(
+    "sharpness", SharpnessSettings, sharpness, METRICS, passes, checkpoints=("last",), by_default=(BASELINE,)
+)

@@ -1,0 +1,145 @@
+"""The Hessian of the mean loss in the weights, by its products with vectors, and the ends of its spectrum."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
+from torch import Tensor
+
+from robust_flatness.attacks.pgd import batches, cross_entropy
+from robust_flatness.derivatives import twice_differentiable
+from robust_flatness.errors import ConfigError, NonFiniteError, warn
+from robust_flatness.inputs import require_finite
+from robust_flatness.network import Network
+from robust_flatness.runtime.progress import counted
+
+#: Graphs of the gradient are kept for all products if they take at most this many bytes.
+KEPT_BYTES = 2**31
+#: Relative asymmetry of the products that is warned of.
+ASYMMETRIC = 0.01
+#: Restarts of Lanczos' method, each about 16 products, before the tolerance is relaxed.
+RESTARTS = 100
+
+
+class Hessian(LinearOperator):
+    r"""The matrix :math:`\nabla_w^2 \tfrac1n\sum_i L(f(x_i; w), y_i)`, [P, P], as a linear operator.
+
+    A product Hv is the gradient of :math:`\langle \nabla_w L, v \rangle`. P is the number of weights in the
+    layers `names`. The graphs of the gradient are kept where they fit into memory.
+
+    Raises
+    ------
+    ConfigError
+        If the loss does not depend differentiably on the weights; `NonFiniteError` if it is NaN or infinite.
+    """
+
+    def __init__(self, net: Network, names: Sequence[str], x: Tensor, y: Tensor, batch_size: int):
+        self.net, self.x, self.y, self.names = net, x, y, list(names)
+        self.weights = {name: w.requires_grad_(True) for name, w in net.weights(self.names).items()}
+        self.leaves = list(self.weights.values())
+        self.parts = list(batches(len(x), batch_size))
+        size = sum(leaf.numel() for leaf in self.leaves)
+        super().__init__(np.float64, (size, size))
+        self._products, self._kept = 0, None
+        with torch.enable_grad(), twice_differentiable():
+            first, taken = self._measured_gradient()
+            if taken * len(self.parts) <= KEPT_BYTES:
+                self._kept = [first, *(self._gradient(part) for part in self.parts[1:])]
+
+    def product(self, vector: Sequence[Tensor]) -> list[Tensor]:
+        """H v, for v and the result in the shapes of the layers."""
+        total = [torch.zeros_like(leaf) for leaf in self.leaves]
+        # the backward pass runs checkpointed layers again
+        with torch.enable_grad(), twice_differentiable():
+            for index, part in enumerate(self.parts):
+                gradient = self._gradient(part) if self._kept is None else self._kept[index]
+                inner = sum((a * b).sum() for a, b in zip(gradient, vector, strict=True))
+                if inner.requires_grad:  # not so for a loss linear in the weights
+                    second = torch.autograd.grad(
+                        inner, self.leaves, retain_graph=self._kept is not None, materialize_grads=True
+                    )
+                    torch._foreach_add_(total, second)
+        return total
+
+    def by_name(self, vector: np.ndarray) -> dict[str, Tensor]:
+        """A vector [P] in the shapes of the layers."""
+        flat = torch.from_numpy(np.ascontiguousarray(vector.ravel())).to(self.x.device)
+        pieces = flat.split([leaf.numel() for leaf in self.leaves])
+        return {
+            name: piece.view(leaf.shape).to(leaf.dtype)
+            for name, piece, leaf in zip(self.names, pieces, self.leaves, strict=True)
+        }
+
+    def _matvec(self, vector: np.ndarray) -> np.ndarray:
+        self._products += 1
+        counted("product", self._products)
+        pieces = self.product(list(self.by_name(vector).values()))
+        flat = torch.cat([piece.flatten() for piece in pieces]).cpu().double().numpy()
+        if not np.isfinite(flat).all():
+            raise NonFiniteError("model: the Hessian of its loss is NaN or infinite")
+        return flat
+
+    def _gradient(self, part: slice) -> list[Tensor]:
+        logits = self.net.at(self.weights).logits(self.x[part])
+        require_finite(logits, "where the Hessian is taken", part.start)
+        loss = cross_entropy(logits, self.y[part]).sum() / len(self.x)
+        if not loss.requires_grad:
+            raise ConfigError("model: its loss does not depend differentiably on the weights")
+        return list(torch.autograd.grad(loss, self.leaves, create_graph=True, materialize_grads=True))
+
+    def _measured_gradient(self) -> tuple[list[Tensor], int]:
+        """The gradient of the first batch, and the bytes that its graph takes."""
+        taken: dict[int, int] = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            taken[tensor.data_ptr()] = tensor.nbytes
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            return self._gradient(self.parts[0]), sum(taken.values())
+
+
+def extreme_eigenvalues(
+    hessian: LinearOperator, k: int, tolerance: float, start: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """The k // 2 smallest and k - k // 2 largest eigenvalues, ascending, their vectors as columns [P, k], and
+    whether each met the relative tolerance.
+
+    By Lanczos' method from the vector `start`. Where an end of the spectrum is near 0, no relative tolerance
+    is met; eigenvalues are then known to the tolerance times the largest.
+
+    """
+    image = hessian @ start
+    if not image.any():
+        return np.zeros(k), np.eye(len(start), k), True
+    _warn_of_asymmetry(hessian, start, image)
+    try:
+        values, vectors = eigsh(hessian, k, which="BE", tol=tolerance, v0=start, maxiter=RESTARTS)
+        order = np.argsort(values)
+        return values[order], vectors[:, order], True
+    except ArpackError:
+        pass
+    # shifted by more than the spectral radius, both ends become large positive eigenvalues
+    (bound,), _ = eigsh(hessian, 1, which="LM", tol=tolerance, v0=start)
+    shift, ends = 2 * abs(float(bound)), []
+    for sign, count in ((-1, k // 2), (1, k - k // 2)):
+        shifted = LinearOperator(
+            hessian.shape, lambda v, sign=sign: sign * (hessian @ v) + shift * v, dtype=hessian.dtype
+        )
+        values, vectors = eigsh(shifted, count, which="LA", tol=tolerance / 10, v0=start)
+        values = sign * (values - shift)
+        order = np.argsort(values)
+        ends.append((values[order], vectors[:, order]))
+    return np.concatenate([v for v, _ in ends]), np.concatenate([v for _, v in ends], axis=1), False
+
+
+def _warn_of_asymmetry(hessian: LinearOperator, vector: np.ndarray, image: np.ndarray) -> None:
+    """Compare <Hu, Hu> with <u, HHu> for u = `vector`, `image` = Hu: equal if H is symmetric."""
+    there, back = image @ image, vector @ (hessian @ image)
+    share = abs(there - back) / max(abs(there), abs(back))
+    if share > ASYMMETRIC:
+        warn(
+            f"Hessian: its products are asymmetric by {100 * share:.0f} % (rounding, or a layer with a wrong "
+            "backward pass); the eigenvalues are not known more accurately"
+        )

@@ -1,0 +1,180 @@
+"""Worst-case flatness: the highest loss in the neighbourhood, over weights and inputs jointly."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from robust_flatness.attacks.pgd import PGD, batches, bounds, cross_entropy, passing, random_start
+from robust_flatness.errors import ConfigError
+from robust_flatness.inputs import check_classes, checked_inputs, require_finite
+from robust_flatness.measures.flatness import WORST
+from robust_flatness.measures.neighborhood import Neighborhood
+from robust_flatness.measures.result import (
+    FlatnessResult,
+    check_arguments,
+    reference_losses,
+    with_precision,
+)
+from robust_flatness.network import Network
+from robust_flatness.runtime.isolation import isolated
+from robust_flatness.runtime.progress import told
+from robust_flatness.seeding import generator
+
+
+@isolated()
+def worst_flatness(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    attack: PGD | None,
+    xi: float = WORST.xi[0],
+    steps: int = WORST.steps,
+    restarts: int = WORST.restarts,
+    weight_step: float = WORST.weight_step,
+    batch_size: int = WORST.batch_size,
+    scope: str = WORST.scope,
+    seed: int = 0,
+    reference: float | None = None,
+    weight_bound: float | None = None,
+    layers: Collection[str] | None = None,
+    precision: str | None = None,
+) -> FlatnessResult:
+    r"""Worst-case flatness of the robust loss (Stutz et al. 2021, Eq. 5).
+
+    .. math:: \max_{\nu \in B_\xi(w),\ \|\delta_i\|_\infty\le\epsilon}
+              \tfrac1n\sum_i L(f(x_i+\delta_i; w+\nu), y_i) - \mathrm{RLoss}(w)
+
+    Weights and inputs are optimised jointly by projected gradient ascent; one backward pass gives both
+    gradients. The inputs take the attack's signed step, each layer of :math:`\nu` a step of `weight_step`
+    :math:`\|w^{(l)}\|_2` along its normalised gradient. The value is the loss at the last iterate, the
+    highest over restarts.
+
+    Parameters
+    ----------
+    model
+        Inputs [n, ...] in [0, 1] to logits [n, K]; not changed.
+    x, y
+        Inputs and labels.
+    attack
+        Attack of RLoss(w); its epsilon and step size apply to the joint optimisation, too. None measures the
+        clean loss.
+    xi
+        Relative radius.
+    steps, restarts
+        Steps of the joint optimisation, and random starts (of weights and inputs).
+    weight_step
+        Step in the weights, relative to a layer's norm.
+    batch_size
+        Examples per step in the weights.
+    scope
+        `dataset`: one :math:`\nu` for all; a step is a sweep over the batches, in which :math:`\nu` moves
+        after each batch. `batch`: each batch has its own, and its own best restart.
+    seed
+        Source of the starts; they depend on nothing else.
+    reference
+        RLoss(w), where known.
+    weight_bound
+        Perturbed weights are projected into [-b, b], for networks trained with clipped weights.
+    layers
+        Names of the layers that are perturbed (`perturbed_parameters`), such as one at a time; None: all.
+    precision
+        Replaces the attack's precision; reported losses are in the model's own.
+
+    Returns
+    -------
+    FlatnessResult
+        `perturbed` has a value per restart, its mean over examples. With `scope="batch"` the maximum over
+        restarts is taken for each batch, so `value` is at least `perturbed.max() - reference`.
+
+    Raises
+    ------
+    ConfigError
+        If an argument is out of range, or the model or the targets cannot be measured; `NonFiniteError` if a
+        loss is NaN or infinite.
+    """
+    check_arguments(scope, xi=xi, steps=steps, restarts=restarts, weight_step=weight_step,
+                    batch_size=batch_size)  # fmt: skip
+    attack, precision = with_precision(attack, precision)
+    x, y = checked_inputs(x, y)
+    net = Network.of(model, x[:2])
+    check_classes(y, net.classes)
+    ball = Neighborhood(net, xi, weight_bound, layers)
+    if reference is None:
+        reference, _ = reference_losses(net, x, y, attack, batch_size, seed)
+    search = JointSearch(net, ball, attack, steps, weight_step, precision)
+    parts = list(batches(len(x), batch_size))
+    groups = [[part] for part in parts] if scope == "batch" else [parts]
+    sums = []
+    for restart in told(range(restarts), "restart"):
+        start = x
+        if attack is not None:
+            start = random_start(x, attack.epsilon, generator(seed, "worst starts", restart))
+        losses = []
+        for index, group in enumerate(told(groups, "batch")):
+            directions = generator(seed, "worst directions", restart, index)
+            losses += search.run(x, y, start, group, directions)[1]
+        sums.append(torch.stack(losses))
+    table = torch.stack(sums).cpu() / len(x)
+    perturbed = table.sum(dim=1)
+    best = table.amax(dim=0).sum() if scope == "batch" else perturbed.max()
+    return FlatnessResult(best.item() - reference, reference, perturbed)
+
+
+@dataclass
+class JointSearch:
+    """Projected gradient ascent in weights and inputs jointly, from one start of both."""
+
+    net: Network
+    neighborhood: Neighborhood
+    attack: PGD | None
+    steps: int
+    weight_step: float
+    precision: str
+
+    def run(
+        self, x: Tensor, y: Tensor, start: Tensor, parts: list[slice], directions: torch.Generator
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The final perturbation of the weights, and under it the summed loss of each batch in `parts`."""
+        ball = self.neighborhood
+        nu = ball.in_ball(directions)
+        inputs = [start[part] for part in parts]
+        ranges = [None if self.attack is None else bounds(x[part], self.attack.epsilon) for part in parts]
+        for _ in told(range(self.steps), "step"):
+            for index, part in enumerate(told(parts, "batch")):
+                gradient, gradients = self._gradients(nu, inputs[index], y[part])
+                with torch.no_grad():
+                    if gradient is not None:
+                        moved = inputs[index] + self.attack.step_size * gradient.sign()
+                        inputs[index] = torch.clamp(moved, *ranges[index])
+                    ball.step(nu, gradients, self.weight_step)
+        perturbed, sums = self.net.at(ball.at(nu)), []
+        for current, part in zip(inputs, parts, strict=True):
+            with torch.no_grad():
+                losses = cross_entropy(perturbed.logits(current), y[part])
+            require_finite(losses, "at adversarially perturbed weights", part.start or 0)
+            sums.append(losses.double().sum())
+        return nu, sums
+
+    def _gradients(self, nu: list[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor | None, list[Tensor]]:
+        """Gradients of the mean loss of a batch by its inputs (None if clean) and by the weights."""
+        by_inputs, total = [], None
+        leaves = {name: w.requires_grad_(True) for name, w in self.neighborhood.at(nu).items()}
+        # larger passes than an attack's: each adds up gradients of all weights
+        for part in batches(len(x), passing(self.net, len(x), times=2)):
+            inputs = x[part].detach().requires_grad_(self.attack is not None)
+            losses = cross_entropy(self.net.at(leaves).logits(inputs, self.precision), y[part])
+            loss = losses.sum() / len(x)
+            if not loss.requires_grad:
+                raise ConfigError("model: its logits do not depend differentiably on weights or inputs")
+            wanted = [*leaves.values()] if self.attack is None else [*leaves.values(), inputs]
+            gradients = list(torch.autograd.grad(loss, wanted, materialize_grads=True))
+            if self.attack is not None:
+                by_inputs.append(gradients.pop())
+            if total is None:
+                total = gradients
+            else:
+                torch._foreach_add_(total, gradients)
+        return (torch.cat(by_inputs) if by_inputs else None), total

@@ -1,0 +1,80 @@
+"""Checkpoints in RobustBench's form (Croce et al. 2021): weights, and a JSON of what is claimed of them."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robust_flatness.checkpoints import LOADED, load_checkpoint
+from robust_flatness.errors import FileError
+from robust_flatness.files import atomic_path, write_text
+from robust_flatness.tables.records import read_network, read_records
+
+#: The fields of a RobustBench entry, in its order.
+FIELDS = (
+    "link", "name", "authors", "additional_data", "number_forward_passes", "dataset", "venue",
+    "architecture", "eps", "clean_acc", "reported", "autoattack_acc", "footnote",
+)  # fmt: skip
+THREAT_MODEL = "Linf"
+
+
+def export_checkpoint(
+    checkpoint: Path, directory: Path, dataset: str = "cifar10", name: str | None = None
+) -> tuple[Path, Path]:
+    """Write the weights to `models/<dataset>/Linf/<name>.pt` and what was measured to
+    `model_info/<dataset>/Linf/<name>.json` below `directory`, as RobustBench keeps them.
+
+    The weights are the state dict of the network that `load_checkpoint` returns. Accuracies (in per cent) are taken from
+    the `records.csv` beside the checkpoints, where it is there; AutoAttack's is left out, and named in the footnote, unless its
+    standard version was run.
+
+    Raises
+    ------
+    FileError
+        If the checkpoint cannot be read, or the records are of another one.
+    """
+    checkpoint = Path(checkpoint)
+    loaded = load_checkpoint(checkpoint)
+    metadata = loaded.metadata
+    name = name or f"{metadata.variant}_seed-{metadata.seed}_{checkpoint.stem}"
+    weights = Path(directory, "models", dataset, THREAT_MODEL, f"{name}.pt")
+    content = io.BytesIO()  # torch's own writer raises RuntimeError on a full disk
+    torch.save(loaded.model.state_dict(), content)
+    with atomic_path(weights) as temporary:
+        temporary.write_bytes(content.getbuffer())
+    model = metadata.model
+    entry = {
+        "name": f"{metadata.variant}, seed {metadata.seed}, {checkpoint.stem} checkpoint",
+        "additional_data": metadata.variant == "unlabeled",
+        "number_forward_passes": 1,
+        "dataset": dataset,
+        "architecture": model.get(LOADED) or f"{model['name']}, width {model['width']}",
+        **_measured(checkpoint, loaded.sha256),
+    }
+    info = Path(directory, "model_info", dataset, THREAT_MODEL, f"{name}.json")
+    write_text(info, json.dumps({field: entry.get(field) for field in FIELDS}, indent=2) + "\n")
+    return weights, info
+
+
+def _measured(checkpoint: Path, sha256: str) -> dict[str, Any]:
+    path = checkpoint.parents[1] / "records.csv"
+    if not path.exists():
+        return {}
+    provenance, _ = read_network(path)
+    described = provenance["checkpoints"].get(checkpoint.stem, {})
+    if described.get("sha256") != sha256:
+        raise FileError(f"{path}: of another checkpoint than {checkpoint}; measure that again")
+    records = read_records(path)
+    here = records[(records["checkpoint"] == checkpoint.stem) & (records["measure"] == "robustness")]
+    values = here[here["split"] == "test"].set_index("metric")
+    settings = provenance["settings"]["robustness"]
+    entry = {"eps": settings["attack"]["epsilon"], "clean_acc": f"{100 - values['value']['err']:.2f}"}
+    if "rerr_aa" in values.index:
+        robust = f"{100 - values['value']['rerr_aa']:.2f}"
+        examples = f"the first {values['n']['rerr_aa']:.0f} test images"
+        if settings["autoattack"]["version"] == "standard":
+            return entry | {"autoattack_acc": robust, "footnote": f"AutoAttack on {examples}."}
+        entry["footnote"] = f"{robust} % under {described['notes']['autoattack']} on {examples}."
+    return entry

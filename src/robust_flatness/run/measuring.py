@@ -1,0 +1,198 @@
+"""The measuring job: all measures of one network, at its checkpoints and snapshots."""
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from robust_flatness.checkpoints import Checkpoint, load_checkpoint
+from robust_flatness.config.kinds import source_digest
+from robust_flatness.config.values import Spec, parse
+from robust_flatness.config.variants import BASELINE
+from robust_flatness.data import load_dataset
+from robust_flatness.errors import FileError, NonFiniteError, noted_warnings
+from robust_flatness.files import write_text
+from robust_flatness.measures.base import CHECKPOINTS, Measure, Record
+from robust_flatness.measures.examples import Examples
+from robust_flatness.measures.registry import MEASURES
+from robust_flatness.run.resume import Parts, locked
+from robust_flatness.runtime.devices import out_of_memory, with_precision_on
+from robust_flatness.runtime.provenance import provenance
+from robust_flatness.tables.collect import fingerprint
+from robust_flatness.tables.frames import EXAMPLES
+from robust_flatness.tables.records import write_network
+from robust_flatness.tables.rows import csv_text, read_rows
+
+
+class MeasuringJob(Spec):
+    """All measures of one network.
+
+    `measures` holds the settings of each measure by name; `config` and `training` are fingerprints of the experiment and
+    of the training, by which the tables recognise results that belong to them.
+    """
+
+    variant: str
+    checkpoints: tuple[str, ...] = CHECKPOINTS
+    measures: dict[str, dict[str, Any]]
+    config: str = ""
+    training: str = ""
+
+
+def measure_network(
+    job: MeasuringJob,
+    data: Path,
+    directory: Path,
+    seed: int,
+    device: str,
+    threads: int,
+    report: Callable[[str], None] = print,
+) -> None:
+    """Apply all measures to the checkpoints below `directory`; write `records.csv` and `examples.csv` there.
+
+    A measure of one checkpoint is a part, kept in `.resume/parts.jsonl` with fingerprints of its settings, data, weights
+    and code. After an interruption or a change of settings, the parts that are missing or differ are computed.
+
+    Raises
+    ------
+    FileError
+        If a file is missing or damaged, or the data has fewer examples than asked for.
+    """
+    dataset = load_dataset(data)
+    settings = {
+        name: parse(measure.settings, job.measures[name], name)
+        for name, measure in MEASURES.items()
+        if name in job.measures
+    }
+    settings = {name: with_precision_on(device, given) for name, given in settings.items()}
+    folder = directory / ".resume"
+    rows, examples, described, first_with = [], [], {}, {}
+    with locked(folder, "another process is measuring this network", report):
+        parts = Parts(folder / "parts.jsonl", report)
+        for path in _checkpoints(job, directory):
+            checkpoint = load_checkpoint(path, device)
+            key = {"variant": job.variant, "seed": seed, "checkpoint": checkpoint.name}
+            # equal checkpoints (the last one may be the early-stopped one) are measured once
+            label = first_with.setdefault(
+                (checkpoint.sha256, key["checkpoint"] in CHECKPOINTS), checkpoint.name
+            )
+            shared = Examples(
+                dataset,
+                device,
+                seed,
+                checkpoint.name,
+                checkpoint.weight_bound,
+                checkpoint.initial,
+                folder=folder,
+            )
+            notes = {}
+            for name, given in settings.items():
+                measure = MEASURES[name]
+                if not _applies(measure, checkpoint.name):
+                    continue
+                depends_on = {
+                    "settings": given.model_dump(mode="json"),
+                    "data": dataset.checksum,
+                    "weights": checkpoint.sha256,
+                    "code": [measure.version, source_digest(getattr(given, "own", {}).values())],
+                    "seed": seed,
+                }
+                shared.keep = lambda part, compute, name=name, label=label, depends_on=depends_on: parts.get(
+                    f"{name}/{label}/{part}", depends_on, compute
+                )
+                part = parts.get(
+                    f"{name}/{label}", depends_on, lambda: measured(measure, checkpoint, shared, given)
+                )
+                notes |= part["notes"]
+                epoch = {"epoch": checkpoint.metadata.epoch, "measure": name}
+                rows += [
+                    key | epoch | dict(zip(Record._fields, record, strict=True)) for record in part["records"]
+                ]
+                if not measure.of_snapshots or job.variant == BASELINE:
+                    examples += [key | row for row in example_rows(part["examples"])]
+            if checkpoint.name in CHECKPOINTS:
+                described[checkpoint.name] = {
+                    "epoch": checkpoint.metadata.epoch,
+                    "notes": notes,
+                    "precision": checkpoint.metadata.precision,
+                    "sha256": checkpoint.sha256,
+                    "weights_sha256": checkpoint.weights_sha256,
+                }
+        write_text(directory / "examples.csv", csv_text(examples, EXAMPLES))
+        header = {
+            "checkpoints": described,
+            "classes": dataset.classes,
+            "config": job.config,
+            "data_sha256": dataset.checksum,
+            "measures": {name: fingerprint(given) for name, given in job.measures.items()},
+            "provenance": provenance(device, threads),
+            "settings": job.measures,
+            "training": job.training,
+        }
+        write_network(directory / "records.csv", header, rows)
+        parts.prune()
+        for path in folder.glob("autoattack-*"):
+            path.unlink()
+
+
+def measured(measure: Measure, checkpoint: Checkpoint, data: Examples, settings: Spec) -> dict[str, Any]:
+    """Return the records of one measure of one checkpoint, the values of single examples, and the warnings.
+
+    A network whose logits are not finite has not learnt: the measure is NaN.
+    """
+    data.notes, data.example_values = {}, {}
+    kept = "What is finished is kept; the next run resumes from there."
+    with out_of_memory(largest_batch(settings.model_dump()), kept), noted_warnings() as warnings:
+        try:
+            records = [*measure.function(checkpoint.inference, data, settings)]
+        except NonFiniteError as error:
+            warnings.append(str(error))
+            metric, description = next(iter(measure.metrics.items()))
+            records = [Record(metric, math.nan, split=description.splits[0])]
+    return {
+        "records": [[*record] for record in records],
+        "examples": data.example_values,
+        "notes": data.notes,
+        "warnings": warnings,
+    }
+
+
+def largest_batch(settings: dict[str, Any]) -> int:
+    """The largest `batch_size` among settings and their parts."""
+    nested = [largest_batch(value) for value in settings.values() if isinstance(value, dict)]
+    return max([settings.get("batch_size", 1), *nested])
+
+
+def example_rows(values: dict[str, dict[str, list]]) -> Iterator[dict[str, Any]]:
+    """A row for each example, from split -> column -> values."""
+    for split, columns in values.items():
+        for number, row in enumerate(zip(*columns.values(), strict=True)):
+            yield {"split": split, "example": number, **dict(zip(columns, row, strict=True))}
+
+
+def _applies(measure: Measure, checkpoint: str) -> bool:
+    return checkpoint in measure.checkpoints or (measure.of_snapshots and checkpoint not in CHECKPOINTS)
+
+
+def _checkpoints(job: MeasuringJob, directory: Path) -> Iterator[Path]:
+    """The files of the checkpoints, and of the snapshots where a measure takes them.
+
+    Raises
+    ------
+    FileError
+        If there are fewer snapshots than the training's history tells of.
+    """
+    folder = directory / "checkpoints"
+    yield from (folder / f"{name}.safetensors" for name in job.checkpoints)
+    if any(MEASURES[name].of_snapshots for name in job.measures):
+        snapshots = sorted(folder.glob("epoch-*.safetensors"))
+        history = directory / "history.csv"
+        epochs = {
+            int(row["epoch"]) for row in read_rows(history, need=["test_rloss"]).rows if row["test_rloss"]
+        }
+        lacking = epochs - {int(path.stem.removeprefix("epoch-")) for path in snapshots}
+        if lacking:
+            raise FileError(
+                f"{folder}: snapshots of epochs {', '.join(map(str, sorted(lacking)))} are missing; delete {history} "
+                "and run snakemake again to retrain"
+            )
+        yield from snapshots

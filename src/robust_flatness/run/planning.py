@@ -1,0 +1,157 @@
+"""What an experiment costs, before it is spent: jobs, hours, disk and memory."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from robust_flatness.experiment import Experiment
+from robust_flatness.measures.cost import parameters, seconds, training_passes
+from robust_flatness.measures.registry import MEASURES
+
+#: Seconds that every job takes besides: start of Python and torch, reading data.
+START = 6.0
+#: Bytes of a weight in float32, and how many numbers a training keeps of each (weights, momentum, average).
+FLOAT, KEPT = 4, 3
+#: Memory in GB: of a job's process, and on a GPU for batches of 128 through ResNet-18 (measured, with its
+#: 11 million weights); both grow with the data or the network.
+PROCESS, ON_GPU = 1.0, 1.6
+RESNET18 = 11.2e6
+
+
+@dataclass
+class Step:
+    """Jobs of one kind: seconds of each."""
+
+    name: str
+    jobs: list[float] = field(default_factory=list)
+
+    @property
+    def hours(self) -> float:
+        return sum(self.jobs) / 3600
+
+    @property
+    def longest(self) -> float:
+        return max(self.jobs, default=0) / 3600
+
+
+@dataclass
+class Plan:
+    """The cost of an experiment. `chains` are seconds of a training with the longest measure after it."""
+
+    device: str
+    steps: list[Step]
+    chains: list[float]
+    disk: float
+    memory: float
+    on_gpu: float
+
+    def wall_hours(self, workers: int) -> float:
+        """At least so long, with `workers` jobs at a time."""
+        total = sum(sum(step.jobs) for step in self.steps)
+        return max(total / workers, max(self.chains, default=0)) / 3600
+
+    def text(self, workers: Iterable[int] = (1, 64)) -> str:
+        """The plan as people read it."""
+        unit = "GPU" if self.device == "cuda" else "core"
+        lines = [f"{'step':<14}{'jobs':>6}{f'{unit}-hours':>12}{'longest (h)':>13}"]
+        total = Step("total", [job for step in self.steps for job in step.jobs])
+        for step in [*self.steps, total]:
+            lines.append(f"{step.name:<14}{len(step.jobs):>6}{step.hours:>12.2f}{step.longest:>13.2f}")
+        walls = "; ".join(
+            f"{self.wall_hours(count):.1f} h on {count} {unit}{'s' if count > 1 else ''}" for count in workers
+        )
+        memory = f"memory {self.memory:.1f} GB a job" + (
+            f", and {self.on_gpu:.1f} GB of its GPU" if self.device == "cuda" else ""
+        )
+        lines.append(f"wall time at least {walls}")
+        lines.append(f"disk {self.disk:.1f} GB; {memory}")
+        lines.append(
+            "From rates measured on an H100, and on one core without AVX-512; other machines take more or "
+            "less. AutoAttack counts as if it found nothing."
+        )
+        return "\n".join(lines)
+
+
+def plan(experiment: Experiment, device: str | None = None) -> Plan:
+    """The cost of training and measuring `experiment` on `device` (`cpu` or `cuda`; None: the
+    experiment's own, `auto` counting as a GPU)."""
+    spec, data = experiment.spec, experiment.spec.data
+    chosen = device or spec.compute.device
+    kind = "cuda" if chosen.startswith("cuda") or chosen == "auto" else "cpu"
+    _, side = data.shape
+    trainings, measuring = Step("train"), Step("measure")
+    chains = []
+    for slug, variant in experiment.variants.items():
+        model, training, snapshots = None, 0.0, 0
+        if slug not in experiment.networks:
+            job = experiment.job_behind(slug)
+            model, precision = job.model, _precision(job.training.precision, kind)
+            training = START + seconds(
+                training_passes(job, data.count("train")), model, side, kind, precision, True
+            )
+            training += seconds(_evaluation_passes(job, data), model, side, kind, precision)
+            snapshots = len(job.training.snapshot_epochs())
+        measured = START
+        for name in experiment.measures_of(slug):
+            settings = experiment.measures[name].for_variant(slug)
+            passes = MEASURES[name].passes(settings, data.count("early_stopping"), snapshots)
+            used = _precision(getattr(settings, "precision", "float32"), kind)
+            measured += seconds(passes, model, side, kind, used)
+        for _ in experiment.seeds_of(slug):
+            if variant.trained:
+                trainings.jobs.append(training)
+            measuring.jobs.append(measured)
+            chains.append((training if variant.trained else 0.0) + measured)
+    pseudo = Step("pseudo_label")
+    if any(job.training.unlabeled_fraction for job in experiment.train_jobs.values()):
+        passes = experiment.baseline.training.epochs * data.count("train")
+        each = START + seconds(passes, spec.model, side, kind, training=True)
+        pseudo.jobs = [each] * len(spec.seeds)
+    steps = [step for step in (pseudo, trainings, measuring) if step.jobs]
+    return Plan(kind, steps, chains, _disk(experiment), *_memory(experiment))
+
+
+def _precision(precision: str, kind: str) -> str:
+    return "bfloat16" if precision == "auto" and kind == "cuda" else "float32" if kind == "cpu" else precision
+
+
+def _evaluation_passes(job, data) -> int:
+    """PGD for the training curves in every snapshot, and for early stopping."""
+    training = job.training
+    curves = min(training.history_examples, data.count("test"))
+    chosen = data.count("early_stopping") * training.early_stopping_restarts
+    return len(training.snapshot_epochs()) * training.evaluation_steps * (curves + chosen)
+
+
+def _disk(experiment: Experiment) -> float:
+    """GB of all that stays: data, checkpoints, snapshots."""
+    channels, side = experiment.spec.data.shape
+    data = experiment.spec.data
+    images = sum(data.count(split) for split in ("train", "unlabeled", "early_stopping", "test"))
+    seeds = {seed for slug in experiment.variants for seed in experiment.seeds_of(slug)}
+    size = FLOAT * parameters(experiment.spec.model)
+    series = {
+        slug
+        for slug in experiment.variants
+        if any(MEASURES[name].of_snapshots for name in experiment.measures_of(slug))
+    }
+    files = 0
+    for slug in experiment.variants.keys() - experiment.networks.keys():
+        job = experiment.train_jobs.get(slug)
+        kept = len(job.training.snapshot_epochs()) + 2 if slug in series else 4 if job else 2
+        files += kept * len(experiment.seeds_of(slug))
+    others = len(experiment.networks) * FLOAT * parameters(None)
+    return (len(seeds) * images * channels * side**2 + files * size + others) / 1e9
+
+
+def _memory(experiment: Experiment) -> tuple[float, float]:
+    """GB of a job's process, and of its GPU."""
+    channels, side = experiment.spec.data.shape
+    data = experiment.spec.data
+    bytes_of_images = sum(data.count(split) for split in ("train", "test")) * channels * side**2
+    weights = KEPT * FLOAT * parameters(experiment.spec.model)
+    largest = max((job.training.batch_size for job in experiment.train_jobs.values()), default=128)
+    on_gpu = (
+        max(1, largest / 128) * (side / 32) ** 2 * math.sqrt(parameters(experiment.spec.model) / RESNET18)
+    )
+    return PROCESS + (bytes_of_images + weights) / 1e9, ON_GPU * on_gpu + bytes_of_images / 1e9

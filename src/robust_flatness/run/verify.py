@@ -1,0 +1,128 @@
+"""Measure networks of an experiment again and compare with their records."""
+
+import random
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from robust_flatness.data import load_dataset
+from robust_flatness.errors import FileError
+from robust_flatness.measures.registry import MEASURES
+from robust_flatness.run.measuring import MeasuringJob, measure_network
+from robust_flatness.checkpoints import load_checkpoint
+from robust_flatness.seeding import derive_seed
+from robust_flatness.tables.records import read_network, read_records
+
+#: Largest difference between machines that counts as agreement, relative to max(1, |value|), and for errors in
+#: examples. On the same machine, with the same torch and threads, results are bit-identical. Elsewhere sums are rounded in another
+#: order, and a signed gradient step turns a rounding error at 0 into a step of full size, for single pixels.
+TOLERANCE = 0.01
+ERROR_TOLERANCE = 2
+KEY = ("checkpoint", "measure", "metric", "loss", "split", "xi", "coordinate")
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The records of a network against those of a second measurement.
+
+    `records` is their number, `equal` how many are bit-identical, `largest` the largest difference in units of
+    the tolerance, and `where` the record that has it.
+    """
+
+    path: Path
+    records: int
+    equal: int
+    largest: float
+    where: str = ""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether all differences are within the tolerance."""
+        return self.largest <= 1
+
+    def __str__(self) -> str:
+        if self.equal == self.records:
+            return f"{self.path}: {self.records} records, identical"
+        verdict = "agree" if self.agrees else "DIFFER"
+        return (
+            f"{self.path}: {self.equal} of {self.records} records identical, the others {verdict}: largest difference "
+            f"{self.largest:.2g} of the tolerance ({self.where})"
+        )
+
+
+def sample_files(directory: Path, count: int | None, seed: int) -> list[Path]:
+    """Return `count` record files below the folder of an experiment, chosen by `seed`; None: all.
+
+    Raises
+    ------
+    FileError
+        If there are none.
+    """
+    files = sorted(directory.glob("*/seed-*/records.csv"))
+    if not files:
+        raise FileError(
+            f"{directory}: no records (<variant>/seed-<seed>/records.csv); give results/<experiment>"
+        )
+    chosen = random.Random(derive_seed(seed, "verify")).sample(files, min(count or len(files), len(files)))
+    return sorted(chosen)
+
+
+def verify_network(path: Path, device: str = "cpu", threads: int = 1) -> Agreement:
+    """Measure the network of `path` again, from its checkpoints and data, and compare the records.
+
+    Raises
+    ------
+    FileError
+        If a file is missing or damaged, or checkpoints or data are not those that were measured.
+    """
+    provenance, _ = read_network(path)
+    folder, seed = path.parent, int(path.parent.name.removeprefix("seed-"))
+    variant = folder.parent.name
+    data = folder.parents[1] / f"data/seed-{seed}.safetensors"
+    if load_dataset(data).checksum != provenance["data_sha256"]:
+        raise FileError(f"{data}: not the data measured in {path}")
+    for name, checkpoint in provenance["checkpoints"].items():
+        weights = folder / f"checkpoints/{name}.safetensors"
+        if load_checkpoint(weights).sha256 != checkpoint["sha256"]:
+            raise FileError(f"{weights}: not the checkpoint measured in {path}")
+    job = MeasuringJob(
+        variant=variant, checkpoints=tuple(provenance["checkpoints"]), measures=provenance["settings"]
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        again = Path(temporary)
+        for name in ("checkpoints", "history.csv"):
+            if (folder / name).exists():
+                (again / name).symlink_to((folder / name).resolve())
+        measure_network(job, data, again, seed, device, threads, report=lambda message: None)
+        return compared(path, again / "records.csv")
+
+
+def compared(path: Path, again: Path) -> Agreement:
+    """Compare two files of records of one network."""
+    old, new = (read_records(file).set_index([*KEY]) for file in (path, again))
+    if not old.index.sort_values().equals(new.index.sort_values()):
+        return Agreement(path, len(new), 0, np.inf, "other records")
+    new = new.reindex(old.index)
+    difference = (old["value"] - new["value"]).abs().to_numpy()
+    same = (old["value"].to_numpy() == new["value"].to_numpy()) | (
+        old["value"].isna() & new["value"].isna()
+    ).to_numpy()
+    kinds = [
+        _is_error(measure, metric)
+        for measure, metric in zip(*map(old.index.get_level_values, KEY[1:3]), strict=True)
+    ]
+    allowed = np.where(
+        kinds, 100 * ERROR_TOLERANCE / old["n"].fillna(1), TOLERANCE * old["value"].abs().clip(lower=1)
+    )
+    relative = np.where(same, 0.0, np.nan_to_num(difference / allowed, nan=np.inf))
+    worst = int(relative.argmax())
+    where = ", ".join(str(part) for part in old.index[worst] if str(part) not in ("", "nan"))
+    return Agreement(path, len(old), int(same.sum()), float(relative.max()), where)
+
+
+def _is_error(measure: str, metric: str) -> bool:
+    description = MEASURES[measure].metrics.get(metric)
+    return description is not None and description.kind == "error"

@@ -1,0 +1,47 @@
+"""Measures of sharpness, margin and capacity other than the paper's, on the clean and the robust loss.
+
+Each is a function `f(model, x, y, *, loss="ce", batch_size=128, seed=0, **options)` that returns an
+`Estimate`; those of the weights alone take the model only.
+"""
+
+from robust_flatness.measures.objective import Estimate, Loss, Objective, of_objective
+from robust_flatness.measures.sharpness.ascent import adaptive_linf_worst, asam, sam
+from robust_flatness.measures.sharpness.capacity import distance_from_init, spectral_product, weight_norm
+from robust_flatness.measures.sharpness.curvature import hessian_eigenvalue, hessian_trace
+from robust_flatness.measures.sharpness.gradients import (
+    fisher_rao,
+    fisher_trace,
+    gradient_norm,
+    input_gradient_norm,
+)
+from robust_flatness.measures.sharpness.margin import margin
+from robust_flatness.measures.sharpness.noise import adaptive_average, normalised_logits, pacbayes_sigma
+from robust_flatness.measures.sharpness.relative import relative_flatness
+
+#: Name of `Estimate` in measures written for earlier versions.
+SharpnessResult = Estimate
+
+__all__ = [
+    "Estimate",
+    "Loss",
+    "Objective",
+    "SharpnessResult",
+    "adaptive_average",
+    "adaptive_linf_worst",
+    "asam",
+    "distance_from_init",
+    "fisher_rao",
+    "fisher_trace",
+    "gradient_norm",
+    "hessian_eigenvalue",
+    "hessian_trace",
+    "input_gradient_norm",
+    "margin",
+    "normalised_logits",
+    "of_objective",
+    "pacbayes_sigma",
+    "relative_flatness",
+    "sam",
+    "spectral_product",
+    "weight_norm",
+]

@@ -1,0 +1,109 @@
+"""The table of records: one measured number a row.
+
+Each network (a variant and seed) has a file `records.csv`: a comment line with its provenance as JSON, then the
+rows. An experiment has one table of the same columns. Files may be concatenated: repeated comment and header
+lines are skipped.
+"""
+
+import gzip
+import io
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from robust_flatness.errors import FileError
+from robust_flatness.files import canonical_json, write_text
+from robust_flatness.tables.rows import csv_text
+
+FIELDS = {
+    "variant": "training variant, or the name of another network",
+    "seed": "random seed of data, initialisation and training",
+    "checkpoint": "`last`, `best` (early-stopped), or a snapshot `epoch-NNN`",
+    "epoch": "epoch of the checkpoint, counted from 0",
+    "measure": "measure, as in the experiment's config",
+    "metric": "what was measured (dictionary.csv)",
+    "loss": "`ce` (clean) or `rloss` (robust), where the metric is taken of a loss",
+    "split": "examples: `test`, `train` or `early_stopping`",
+    "xi": "relative radius in weight space",
+    "epsilon": "radius of the attack on inputs",
+    "norm": "norm of the attack's ball",
+    "coordinate": "layer, or position along a direction",
+    "value": "the number; errors in per cent, losses in nats",
+    "se": "standard error of the measurement",
+    "n": "number of examples",
+}
+NUMBERS = ("seed", "epoch", "xi", "epsilon", "value", "se", "n")
+
+
+def write_network(path: Path, header: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write the records of one network with its provenance, atomically."""
+    write_text(path, f"# {canonical_json(header)}\n{csv_text(rows, tuple(FIELDS))}")
+
+
+def read_network(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Return the provenance and the lines of the rows of one network.
+
+    Raises
+    ------
+    FileError
+        If the file is missing, damaged, or has other columns.
+    """
+    try:
+        first, header, *lines = path.read_text(encoding="utf-8").splitlines()
+        provenance = json.loads(first.removeprefix("# "))
+        _ = provenance["checkpoints"]
+    except FileNotFoundError:
+        raise FileError(f"{path}: no such file; run `snakemake measure` first") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise FileError(f"{path}: damaged ({error!r}); delete it and run snakemake again") from None
+    if header != ",".join(FIELDS):
+        raise FileError(f"{path}: written by another version; delete it and run snakemake again")
+    return provenance, lines
+
+
+def read_records(path: Path) -> pd.DataFrame:
+    """Read a table of records, or several concatenated ones (.csv or .csv.gz).
+
+    Raises
+    ------
+    FileError
+        If a column is missing or a cell of a numeric column is not a number.
+    """
+    frame = read_csv(path)
+    lacking = [name for name in ("variant", "metric", "value") if name not in frame]
+    if lacking:
+        raise FileError(f"{path}: column {lacking[0]!r} is missing; found {', '.join(frame.columns)}")
+    frame = frame[frame["metric"] != "metric"].reindex(columns=[*FIELDS], fill_value="")
+    for name in NUMBERS:
+        try:
+            frame[name] = frame[name].replace("", "nan").astype(float)
+        except ValueError as error:
+            raise FileError(f"{path}: column {name}: {error}") from None
+    return frame.reset_index(drop=True)
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """Read a CSV file (or .csv.gz beside it) as text; comment lines are skipped.
+
+    Raises
+    ------
+    FileError
+        If the file is missing or is not a table.
+    """
+    path = Path(path)
+    packed = path.with_name(f"{path.name}.gz")
+    try:
+        content = (
+            gzip.decompress(packed.read_bytes())
+            if not path.exists() and packed.exists()
+            else path.read_bytes()
+        )
+        lines = [line for line in content.decode("utf-8").splitlines() if not line.startswith("# ")]
+        return pd.read_csv(io.StringIO("\n".join(lines)), dtype=str, keep_default_na=False)
+    except FileNotFoundError:
+        raise FileError(f"{path}: no such file") from None
+    except (OSError, EOFError, ValueError) as error:
+        raise FileError(f"{path}: cannot be read as a table ({error})") from None

@@ -1,0 +1,34 @@
+"""The training curves: one row per epoch."""
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from robust_flatness.files import write_text
+
+#: Columns; errors in per cent, losses in nats. Those of early stopping are there at snapshots alone.
+HISTORY = (
+    *("variant", "seed", "epoch", "epochs", "normalised_epoch", "learning_rate", "train_loss"),
+    *("train_rloss", "train_rerr", "test_rloss", "test_rerr", "test_correct_rloss"),
+    *("test_incorrect_rloss", "early_stopping_rloss", "early_stopping_rerr"),
+)
+
+
+def write_history(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows as CSV in full precision; missing and undefined (NaN) values are empty cells."""
+    lines = [",".join(HISTORY)]
+    for row in rows:
+        cells = (row.get(name) for name in HISTORY)
+        lines.append(",".join("" if cell is None or _is_nan(cell) else str(cell) for cell in cells))
+    write_text(path, "\n".join([*lines, ""]))
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def best_epoch(rows: Iterable[Mapping[str, Any]]) -> int:
+    """Return the epoch of the first snapshot with the lowest early-stopping RErr."""
+    snapshots = [row for row in rows if "early_stopping_rerr" in row]
+    return min(snapshots, key=lambda row: (row["early_stopping_rerr"], row["epoch"]))["epoch"]
