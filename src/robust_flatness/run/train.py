@@ -10,6 +10,7 @@ from robust_flatness.data import Dataset
 from robust_flatness.errors import TrainingError
 from robust_flatness.run.resume import TrainingStore
 from robust_flatness.runtime.devices import out_of_memory
+from robust_flatness.runtime.progress import track
 from robust_flatness.training.history import write_history
 from robust_flatness.training.loop import Training
 
@@ -87,7 +88,8 @@ def _train(
     if rows:
         run.restore(state)
         store.report(f"{store.directory}: resumed after epoch {len(rows) - 1}")
-    for epoch in range(len(rows), min(epochs, until or epochs)):
+    planned = range(len(rows), min(epochs, until or epochs))
+    for epoch in track(planned, f"{run.job.variant}, seed {run.job.seed}"):
         row = run.epoch(epoch)
         if not (math.isfinite(row["train_loss"]) and run.finite()):
             kept = (
