@@ -30,7 +30,7 @@ from robust_flatness.inputs import (
 )
 from robust_flatness.network import Network
 from robust_flatness.runtime.isolation import isolated
-from robust_flatness.runtime.progress import told
+from robust_flatness.runtime.progress import track
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -172,7 +172,7 @@ class PGD:
         found = self.clean(net, x, y, batch_size, loss) if self.include_clean else None
         n, flat = len(x), []
         groups = [*batches(self.restarts, max(1, AT_ONCE // x.numel()))]
-        for group in told(groups, "group of restarts"):
+        for group in track(groups, "group of restarts"):
             count = min(group.stop, self.restarts) - group.start
             starts = torch.cat([random_start(x, self.epsilon, generator) for _ in range(count)])
             examples = torch.arange(n, device=x.device).repeat(count)
@@ -228,7 +228,7 @@ class PGD:
         """The `steps` + 1 iterates from `start`, for one batch, with their logits and losses."""
         low, high = bounds(x, self.epsilon)
         current = start.detach()
-        for step in told(range(self.steps + 1), "step"):
+        for step in track(range(self.steps + 1), "step"):
             logits, losses, signs = self._look(net, current, y, loss, last=step == self.steps)
             yield current, logits, losses
             if signs is not None:
@@ -303,10 +303,10 @@ class PGD:
         current, going, of = starts, torch.arange(len(starts), device=x.device), examples
         visited = Visited(starts, of)
         found = widest = None
-        for step in told(range(self.steps + 1), "step"):
+        for step in track(range(self.steps + 1), "step"):
             looks = [
                 self._look(net, current[part], y[of[part]], loss, last=step == self.steps)
-                for part in told([*batches(len(going), batch_size)], "batch")
+                for part in track([*batches(len(going), batch_size)], "batch")
             ]
             logits, losses = (torch.cat([look[i] for look in looks]) for i in (0, 1))
             found = updated(found, Found(current, losses, misclassified(logits, y[of])), going)
