@@ -53,10 +53,10 @@ for measure, target, left_out in cases:
                 **{"value": found.value, "low": found.interval.low, "high": found.interval.high},
                 **{"p_permutation": found.p, "p_student": found.p_student, "n": found.n},
                 "families": found.families,
-                "low_variants": found.over_variants.low,
-                "high_variants": found.over_variants.high,
-                "low_families": found.over_families.low,
-                "high_families": found.over_families.high,
+                "low_variants": found.intervals.variants.low,
+                "high_variants": found.intervals.variants.high,
+                "low_families": found.intervals.families.low,
+                "high_families": found.intervals.families.high,
                 "published": printed,
             }
         )

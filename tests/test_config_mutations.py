@@ -1,4 +1,4 @@
-"""Random changes of valid configs: they validate, or the message names a field."""
+"""Random changes of valid configs either validate or raise an error that names the field."""
 
 import copy
 import math
@@ -110,7 +110,7 @@ def test_mutated_configs_validate_or_name_the_field():
         counts["tried"] += 1
         try:
             experiment = load(config)
-            # what planning asks of a config that was accepted
+            # what planning does with a valid config
             for slug in experiment.train_jobs:
                 experiment.train_job(slug, experiment.spec.seeds[0]).json_text()
         except ConfigError as error:
@@ -121,13 +121,13 @@ def test_mutated_configs_validate_or_name_the_field():
             assert " object at 0x" not in message
 
     try_mutation()
-    # mutations that never hurt, or always do, would show nothing
+    # neither all accepted nor all refused
     assert counts["tried"] >= 1000
     assert 0.3 < counts["refused"] / counts["tried"] < 0.98
 
 
 def test_every_single_field_removed_or_replaced_is_accepted_or_named():
-    """Every place of both configs, not a sample: removed, and replaced by values that fit nothing."""
+    """Every place of both configs is removed or replaced by values of another kind."""
     rng = random.Random(0)
     for name, config in CONFIGS.items():
         for path in PLACES[name]:
@@ -143,9 +143,9 @@ def test_every_single_field_removed_or_replaced_is_accepted_or_named():
                 try:
                     load(changed)
                 except ConfigError as error:
-                    # the field itself, the section around it, or the variant it is set for is named
+                    # the message names the field, its section, or the variant that it is set for
                     message = str(error)
-                    if "come out equal" in message:  # two variants are, which are named
+                    if "come out equal" in message:  # two variants, which are named
                         continue
                     named = [part for part in path if isinstance(part, str)]
                     assert any(part in message for part in named[-3:]), (path, value, message)

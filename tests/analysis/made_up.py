@@ -54,7 +54,9 @@ def _models(rng) -> pd.DataFrame:
         checkpoint="best",
         test_rloss_pgd=frame["test_rloss_pgd"] - gain + np.abs(noise(0.01)),
         avg_flatness_rloss=frame["avg_flatness_rloss"] - gain + noise(0.02),
+        worst_flatness_rloss=frame["worst_flatness_rloss"] - gain + noise(0.02),
     )
+    best["worst_flatness_rloss_0.00075"] -= 0.1 * gain
     at = frame[frame["variant"] == "at"].iloc[:1].assign(derived=1)
     half = at.assign(variant="at-scaled-0.5", hessian_max=400.0)
     double = at.assign(variant="at-scaled-2", hessian_max=25.0)
@@ -101,11 +103,12 @@ def _examples(models: pd.DataFrame, rng) -> pd.DataFrame:
         own = rng.gamma(2, 0.5, EXAMPLES)
         means = {("test", row.checkpoint): row.test_rloss_pgd for row in group.itertuples()}
         if variant == "at":
-            means |= {("test", "epoch-014"): 2.0, ("test", "epoch-039"): 2.5}
+            means |= {("test", "epoch-014"): 2.0, ("test", "epoch-019"): 1.9, ("test", "epoch-039"): 2.5}
             means |= {("train", "epoch-014"): 1.5, ("train", "epoch-039"): 1.0}
         for (split, checkpoint), mean in means.items():
             loss = own - own.mean() + mean + rng.normal(0, 0.05, EXAMPLES)
             columns = {"variant": variant, "seed": seed, "checkpoint": checkpoint, "split": split}
-            columns |= {"example": range(EXAMPLES), "rloss": loss, "rerr_pgd": (loss > 1.8).astype(float)}
+            columns |= {"example": range(EXAMPLES), "rloss": loss, "rerr_aa": np.nan}
+            columns["rerr_pgd"] = (loss > 1.8).astype(float)
             rows.append(pd.DataFrame(columns))
     return pd.concat(rows, ignore_index=True)

@@ -55,13 +55,17 @@ def test_correlations_of_the_printed_table(published):
 
 
 def test_verdicts_on_the_printed_numbers(judged):
-    """Not testable: what was shown as a picture only, at one radius, or for models that early stopping
-    improves alone; and the break of RErr over RLoss lies anywhere between 1.4 and 3.5."""
+    """Not testable: what was shown as a picture only, or at one radius. Inconclusive: early stopping improves
+    all models that were shown, and the break of RErr over RLoss lies anywhere between 1.4 and 3.5."""
+    others = {
+        "train-flatness": "not testable in the printed numbers",
+        "worst-case-is-weaker": "not testable in the printed numbers",
+        "early-stopping-is-flat": "inconclusive in the printed numbers",
+        "rerr-kink": "inconclusive in the printed numbers",
+    }
     assert len(judged) == 12
-    untestable = {name for name, claim in judged.items() if claim.verdict.startswith("not testable")}
-    assert untestable == {"train-flatness", "worst-case-is-weaker", "early-stopping-is-flat", "rerr-kink"}
-    others = {claim.verdict for name, claim in judged.items() if name not in untestable}
-    assert others == {"holds in the printed numbers"}
+    for name, claim in judged.items():
+        assert claim.verdict == others.get(name, "holds in the printed numbers"), name
 
 
 def test_the_printed_curves_of_one_seed_are_judged_by_the_weaker_rule(judged):
@@ -101,7 +105,8 @@ def changed_claims(tmp_path):
     [
         ({"decide": False}, "unknown field, did you mean 'decides'?; allowed are decides, talk"),
         ({"sign": "up"}, "flat-is-robust.tests.0.correlation.sign"),
-        ({"remove": "sign"}, "flat-is-robust.tests.0.correlation.sign: Field required"),
+        ({"remove": "measure"}, "flat-is-robust.tests.0.correlation.measure: Field required"),
+        ({"remove": "sign"}, "name one of sign and within"),
         ({"kind": "corelation"}, "does not match any of the expected tags"),
         ({"families": []}, "flat-is-robust.tests.0.correlation.families"),
     ],
@@ -133,12 +138,12 @@ def test_intervals_are_the_wider_ones(judged):
     assert finding.p < 0.001
 
 
-def test_six_variants_without_curves_are_not_testable_rather_than_wrong(published):
+def test_five_variants_without_curves_are_inconclusive_rather_than_wrong(published):
     slugs = ["at", "trades-6", "awp-0.01", "label-noise-0.3", "weight-decay-0.05"]
     models = published.models[published.models["variant"].isin(slugs)]
     empty = (frames.empty(columns) for columns in (schema.HISTORY, schema.SERIES, schema.LANDSCAPE))
     judged = claims.judge(frames.Tables(models, *empty), published)
-    assert {claim.verdict for claim in judged} == {claims.NOT_TESTABLE}
+    assert {claim.verdict for claim in judged} == {claims.NOT_TESTABLE, claims.INCONCLUSIVE}
 
 
 def test_difference_of_correlations_is_paired(published, rules):
@@ -159,7 +164,7 @@ def test_an_interval_that_touches_zero_does_not_hold(published, rules):
     evidence = Evidence.of(published)
     evidence = dataclasses.replace(evidence, models=evidence.models.assign(avg_flatness_ce=noise))
     test = {"kind": "correlation", "coefficient": "pearson", "measure": "avg_flatness_ce"}
-    assert judged_by(evidence, rules, **test, against="test_rloss_pgd", sign="positive").outcome == FAILS
+    assert judged_by(evidence, rules, **test, against="test_rloss_pgd", sign="positive").outcome != HOLDS
 
 
 def test_early_stopping_is_paired_within_variants(published):
@@ -218,4 +223,4 @@ def test_the_baselines_own_error_counts_once_however_many_variants_there_are(pub
         tables = dataclasses.replace(published, models=models)
         judged = {c.name: c for c in claims.judge(tables, published)}
         verdicts.append([judged[name].verdict for name in ("variants-are-flat", "regularisers-are-flat")])
-    assert verdicts == [[claims.REPRODUCED] * 2, [claims.NOT_REPRODUCED] * 2]
+    assert verdicts == [[claims.REPRODUCED] * 2, [claims.INCONCLUSIVE] * 2]

@@ -139,7 +139,7 @@ def test_a_measure_is_compared_with_the_controls_whatever_their_sign(tables):
         models.assign(weight_norm=models["avg_flatness_rloss"]),
         "avg_flatness_rloss", "test_rloss_pgd", resamples=499,
     )  # fmt: skip
-    assert "not told apart" in same[0].words
+    assert "not differently from" in same[0].words
 
 
 def test_a_margin_is_ranked_by_its_negative(tables, monkeypatch):

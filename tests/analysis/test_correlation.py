@@ -103,8 +103,8 @@ def test_correlate_leaves_out_what_is_missing(data):
     assert found.n == 12
     assert found.families == 6
     assert found.value == pytest.approx(stats.pearsonr(x, y).statistic)
-    assert found.interval in (found.over_variants, found.over_families)
-    assert found.interval.width == max(found.over_variants.width, found.over_families.width)
+    assert found.interval in found.intervals
+    assert found.interval.width == max(interval.width for interval in found.intervals)
 
 
 def test_line_is_least_squares(data, counts):

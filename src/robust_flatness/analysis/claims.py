@@ -1,29 +1,37 @@
-"""Claims, judged on an experiment: the paper's by the rules in `config/claims.yaml`, later ones by those in
-`config/later-claims.yaml`."""
+"""Judgement of claims on an experiment: the paper's by the rules in `config/claims.yaml`, later ones by those
+in `config/later-claims.yaml`."""
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 from pydantic import Field
 
-from robust_flatness.analysis.claim_tests import FAILS, UNTESTABLE, AnyTest, Finding, Rules
-from robust_flatness.analysis.claim_tests.base import noted
+from robust_flatness.analysis.claim_tests import FAILS, HOLDS, UNTESTABLE, AnyTest, Finding, Rules, Test
 from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.config import ConfigError, Spec, load_yaml, parse
 from robust_flatness.folders import repository
 from robust_flatness.tables import frames, schema
 
-REPRODUCED, NOT_REPRODUCED, NOT_TESTABLE = "reproduced", "not reproduced", "not testable"
+REPRODUCED, INCONCLUSIVE, NOT_REPRODUCED = "reproduced", "inconclusive", "not reproduced"
+NOT_TESTABLE = "not testable"
 
-#: The verdicts of an experiment in words, and those of the printed numbers, which reproduce nothing.
+#: The verdicts on the printed numbers, which reproduce nothing.
 PRINTED = {
     REPRODUCED: "holds in the printed numbers",
+    INCONCLUSIVE: "inconclusive in the printed numbers",
     NOT_REPRODUCED: "does not hold in the printed numbers",
     NOT_TESTABLE: "not testable in the printed numbers",
+}
+
+#: The fields of a test that name columns, families and variants.
+NAMES = {
+    "column": ("measure", "minus", "against", "given"),
+    "family": ("families", "without_families"),
+    "variant": ("variant", "baseline", "without"),
 }
 
 
@@ -43,8 +51,7 @@ class ClaimsSpec(Rules):
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim with its findings, and those of the same tests on the printed numbers; `printed` says that
-    the experiment's tables are the printed numbers."""
+    """A claim with its findings on an experiment and on the printed numbers (`printed`: the same)."""
 
     name: str
     spec: ClaimSpec
@@ -63,17 +70,24 @@ class Claim:
         return PRINTED[verdict(self.spec, self.published)]
 
 
-def findings(claim: ClaimSpec, evidence: Evidence, rules: Rules) -> tuple[Finding, ...]:
-    """Each of the claim's tests on one experiment."""
-    return tuple(noted(test.judge(evidence, rules), test.left_out(evidence)) for test in claim.tests)
+def findings(
+    claim: ClaimSpec, evidence: Evidence, rules: Rules, printed: Sequence[Finding] | None = None
+) -> tuple[Finding, ...]:
+    """Each of the claim's tests on one experiment, given its findings on the printed numbers."""
+    printed = printed or [None] * len(claim.tests)
+    return tuple(
+        test.judge(evidence, rules, theirs) for test, theirs in zip(claim.tests, printed, strict=True)
+    )
 
 
 def verdict(claim: ClaimSpec, found: Sequence[Finding]) -> str:
-    """The verdict that the tests which decide come to."""
+    """The verdict of the tests that decide."""
     outcomes = [finding.outcome for test, finding in zip(claim.tests, found, strict=True) if test.decides]
     if FAILS in outcomes:
         return NOT_REPRODUCED
-    return NOT_TESTABLE if UNTESTABLE in outcomes else REPRODUCED
+    if UNTESTABLE in outcomes:
+        return NOT_TESTABLE
+    return REPRODUCED if {*outcomes} == {HOLDS} else INCONCLUSIVE
 
 
 def default_claims() -> Path:
@@ -82,13 +96,12 @@ def default_claims() -> Path:
 
 
 def load_claims(path: Path | None = None) -> ClaimsSpec:
-    """The rules and claims of a file, `config/claims.yaml` by default.
+    """Load the rules and claims of a file, `config/claims.yaml` by default.
 
     Raises
     ------
     ConfigError
-        For a kind of test that does not exist, a field that the kind does not have, or one that is
-        missing: a line each.
+        If a test has an unknown kind or field, or lacks one.
     """
     path = path or default_claims()
     return parse(ClaimsSpec, load_yaml(path), str(path))
@@ -97,70 +110,59 @@ def load_claims(path: Path | None = None) -> ClaimsSpec:
 def judge(
     tables: frames.Tables, published: frames.Tables | None = None, path: Path | None = None
 ) -> list[Claim]:
-    """Every claim with its findings on an experiment and, for comparison, on the printed numbers
-    (None: the experiment's tables are the printed numbers).
+    """Judge every claim on an experiment and, for comparison, on the printed numbers (None: the
+    experiment's tables are the printed numbers).
 
     Raises
     ------
     ConfigError
-        If the file of claims cannot be read, or names a column, variant or family that neither the
+        If the file of claims is invalid, or names a column, variant or family that neither the
         tables nor the catalogue know.
     """
     spec = load_claims(path)
     _check_names(spec, path or default_claims(), [tables, *([published] if published else [])])
-
     ours = Evidence.of(tables)
     theirs = ours if published is None else Evidence.of(published)
     judged = []
     for name, claim in spec.claims.items():
-        found = findings(claim, ours, spec)
-        printed = found if theirs is ours else findings(claim, theirs, spec)
+        printed = findings(claim, theirs, spec)
+        found = printed if theirs is ours else findings(claim, ours, spec, printed)
         judged.append(Claim(name, claim, found, printed, published is None))
     return judged
 
 
 def _check_names(spec: ClaimsSpec, path: Path, experiments: Sequence[frames.Tables]) -> None:
-    """A misspelt name would leave a test without data, and silently untested."""
-    known = frames.catalogue()
-    variants = {*known}
-    families = {variant.family for variant in known.values()}
-    columns = {*schema.HISTORY, *schema.SERIES, *(column.stem for column in schema.DIFFERENCES)}
+    """Raise for names that nothing knows: their tests would silently lack data."""
+    variants = frames.catalogue()
+    known = {
+        "column": {*schema.HISTORY, *schema.SERIES, *(column.stem for column in schema.DIFFERENCES)},
+        "family": {variant.family for variant in variants.values()},
+        "variant": {*variants},
+    }
     for tables in experiments:
-        variants |= {*tables.models["variant"]}
-        families |= {*tables.models["family"]}
-        columns |= {*tables.models, *tables.history, *tables.series}
+        known["column"] |= {*tables.models, *tables.history, *tables.series}
+        known["family"] |= {*tables.models["family"]}
+        known["variant"] |= {*tables.models["variant"]}
     problems = []
     for name, claim in spec.claims.items():
         for number, test in enumerate(claim.tests):
-            where = f"{path}.claims.{name}.tests.{number}"
-            wrong = [
-                (what, given, allowed)
-                for what, names, allowed in (
-                    ("column", test.columns(), columns),
-                    ("family", _families(test), families),
-                    ("variant", _variants(test), variants),
-                )
-                for given in names
-                if given not in allowed and not (what == "column" and schema.is_known_column(given))
-            ]
-            for what, given, allowed in wrong:
-                close = difflib.get_close_matches(given, sorted(allowed), n=1)
-                hint = f", did you mean {close[0]!r}?" if close else ""
-                problems.append(f"{where}: unknown {what} {given!r}{hint}")
+            for what, given in _names(test):
+                if given not in known[what] and not (what == "column" and schema.is_known_column(given)):
+                    close = difflib.get_close_matches(given, sorted(known[what]), n=1)
+                    hint = f", did you mean {close[0]!r}?" if close else ""
+                    problems.append(f"{path}.claims.{name}.tests.{number}: unknown {what} {given!r}{hint}")
     if problems:
         raise ConfigError("\n".join(problems))
 
 
-def _families(test: AnyTest) -> list[str]:
-    """The families that a test names."""
-    return [*(getattr(test, "families", None) or ()), *getattr(test, "without_families", ())]
-
-
-def _variants(test: AnyTest) -> list[str]:
-    """The slugs that a test names."""
-    named = [getattr(test, field) for field in ("variant", "baseline") if hasattr(test, field)]
-    weaker = getattr(test, "otherwise", None)
-    return [*named, *getattr(test, "without", ()), *(_variants(weaker) if weaker else ())]
+def _names(test: Test) -> Iterator[tuple[str, str]]:
+    """The columns, families and variants that a test names."""
+    for what, fields in NAMES.items():
+        for field in fields:
+            value = getattr(test, field, None) or ()
+            yield from ((what, name) for name in ((value,) if isinstance(value, str) else value))
+    if getattr(test, "otherwise", None):
+        yield from _names(test.otherwise)
 
 
 def claims_frame(claims: Sequence[Claim]) -> pd.DataFrame:
@@ -179,6 +181,7 @@ def claims_frame(claims: Sequence[Claim]) -> pd.DataFrame:
             "n": finding.n,
             "p": finding.p,
             "published": theirs.value,
+            "reference": finding.reference,
             "talk": math.nan if test.talk is None else test.talk,
             "outcome": finding.outcome,
             "decides": "yes" if test.decides else "no",

@@ -1,44 +1,44 @@
-"""Which measure goes with robust generalisation: many measures against robust loss, its gap and robust
-error, by the same coefficients and intervals."""
+"""Comparison of many measures as predictors of robust loss, its generalisation gap and robust error."""
 
 import math
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from robust_flatness.analysis.coefficients import COEFFICIENTS as COEFFICIENTS_OF
+from robust_flatness.analysis.coefficients import COEFFICIENTS as WEIGHTED
 from robust_flatness.analysis.correlation import Correlation, correlate, granulated, partial
-from robust_flatness.analysis.resampling import RESAMPLES, Interval, bca_interval, wider
+from robust_flatness.analysis.resampling import RESAMPLES, Interval, bootstrap
 from robust_flatness.measures import flatness, hessian
-from robust_flatness.measures.sharpness import block as sharpness
 from robust_flatness.measures.cost import attack_passes
+from robust_flatness.measures.sharpness import block as sharpness
 from robust_flatness.tables import aggregate, schema
 
 #: What is predicted; for RErr, AutoAttack's where it was run.
 RLOSS, GAP = "test_rloss_pgd", "rloss_gap"
 #: Capacity and the loss on training examples, which a measure of sharpness has to beat.
 CONTROLS = ("weight_norm", "distance_from_init", "spectral_product", "train_rloss_pgd")
-#: What a partial correlation is given.
+#: The control of partial correlations.
 GIVEN = "train_rloss_pgd"
-#: Of these a large value is meant to be good, so that rankings reverse the sign.
+#: Measures whose coefficients are reversed, since a large value should be robust.
 LARGER_IS_BETTER = ("margin",)
-#: What is no measure of sharpness by itself.
-LEFT_OUT = ("hessian_min", "convexity")
-#: Measures of the clean loss whose names do not say so.
-CLEAN = ("hessian_max",)
+#: The measure of the clean loss whose name does not say so.
+HESSIAN = "hessian_max"
 COEFFICIENTS = ("pearson", "spearman", "kendall", "granulated", "partial")
 
-LOSSES = ("rloss", "ce")
 GROUPS = ("the talk's", "sharpness", "control")
-#: Sharpness on test examples, where it may follow the test loss by construction: shown beside the others.
+#: Sharpness on test examples, where gradients follow the test loss by construction: a group of its own.
 ON_TEST = "sharpness on test examples"
+
+_COLUMN = re.compile(r"(?!best_|setting_)(?P<split>test_|train_)?(?P<name>\w+)_(?P<loss>rloss|ce)")
+_LOSS_IN_WORDS = re.compile(r"( in (RLoss|CE)|, (robust|clean) loss)|" + " on (test|training) examples")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A measure that may predict: its columns on the robust and on the clean loss, where it has them."""
+    """A measure that may predict: its columns by loss (`rloss`, `ce`, or "")."""
 
     name: str
     words: str
@@ -53,71 +53,58 @@ def targets(models: pd.DataFrame) -> list[str]:
 
 
 def candidates(models: pd.DataFrame, on_test: bool = False) -> list[Candidate]:
-    """The measures of a table at their main radius: flatness as in the talk, sharpness as it was measured on
-    training examples, one's own (`<name>_ce`, `<name>_rloss`) too, and the controls. With `on_test`
-    sharpness alone, as it was measured on test examples."""
+    """The measures of a table at their main radius: the talk's flatness and Hessian, sharpness on training
+    examples, a user's measures (`<name>_ce`, `<name>_rloss`) and the controls. With `on_test` sharpness on
+    test examples alone."""
     found: dict[str, Candidate] = {}
-    of_sharpness = ON_TEST if on_test else GROUPS[1]
     for column in models.columns:
-        known = schema.parse_name(column)
-        if (known.column.stem if known else column).startswith(sharpness.ON_TEST) != on_test:
+        match = _COLUMN.fullmatch(column)
+        control = column in CONTROLS
+        if not (match or control or column == HESSIAN) or not _has_numbers(models, column):
             continue
-        if known is None:
-            name, _, loss = column.removeprefix(sharpness.ON_TEST).rpartition("_")
-            if loss in LOSSES and not name.startswith("setting_") and has_numbers(models, column):
-                own = Candidate(name, name.replace("_", " "), of_sharpness, {})
-                found.setdefault(name, own).columns[loss] = column
+        split, name, loss = match.groups() if match and not control else (None, column, "")
+        if (split == "test_") != on_test or name in ("test", "train"):
             continue
-        if known.xi is not None or known.spread or known.best or known.seeds:
-            continue
-        stem, kind = known.column.stem, known.column.kind
-        if column not in CONTROLS and (kind not in ("flatness", "number") or stem in LEFT_OUT):
-            continue
-        if known.split == "test" and known.column.splits == "both":
-            continue
-        if not has_numbers(models, column):
-            continue
-        loss = "ce" if stem in CLEAN else next((name for name in LOSSES if stem.endswith(f"_{name}")), "")
-        name = stem.removesuffix(f"_{loss}") if kind == "flatness" or loss else stem
-        name = column if column in CONTROLS else name.removeprefix(sharpness.ON_TEST)
-        talks = kind == "flatness" or stem in CLEAN
-        group = GROUPS[2] if column in CONTROLS else GROUPS[0] if talks else of_sharpness
-        words = known.words
-        for ending in (" in RLoss", " in CE", ", robust loss", ", clean loss", sharpness.WORDS_ON_TEST):
-            words = words.replace(ending, "")
-        if kind == "flatness" and known.split == "train":
+        is_flatness = name in ("avg_flatness", "worst_flatness")
+        if column == HESSIAN:
+            loss = "ce"
+        if split == "train_":
             name += "_train"
+        group = ON_TEST if on_test else GROUPS[1]
+        if control or is_flatness or column == HESSIAN:
+            group = GROUPS[2] if control else GROUPS[0]
+        described = schema.describe(column)
+        words = name.replace("_", " ") if described == column else _LOSS_IN_WORDS.sub("", described)
         sign = -1 if name.startswith(LARGER_IS_BETTER) else 1
         found.setdefault(name, Candidate(name, words, group, {}, sign)).columns[loss] = column
     return list(found.values())
 
 
-def has_numbers(models: pd.DataFrame, column: str) -> bool:
-    """Whether enough variants have a number there."""
+def _has_numbers(models: pd.DataFrame, column: str) -> bool:
     return pd.api.types.is_numeric_dtype(models[column]) and aggregate.has(models, column, rows=4)
 
 
 def passes(name: str, loss: str) -> float:
-    """What a measure costs: passes, forward and backward, through the network for one example, with the
-    defaults of the specs and the paper's attack. NaN for measures that are not the kit's own."""
+    """Cost of a measure: forward and backward passes through the network for one example, with the
+    default settings and the paper's attack; NaN for a user's measures."""
     implied = {"epsilon": 8 / 255, "step_size": 0.007, "sizes": {"test": 1000, "train": 1000}}
-    spec = flatness.FlatnessSpec(**flatness.FlatnessSpec.implied({}, **implied))
-    of_sharpness = sharpness.SharpnessSpec(**sharpness.SharpnessSpec.implied({}, **implied))
+    spec = flatness.FlatnessSettings(**flatness.FlatnessSettings.implied({}, **implied))
+    of_sharpness = sharpness.SharpnessSettings(**sharpness.SharpnessSettings.implied({}, **implied))
     once, average, worst = attack_passes(spec.attack), spec.average, spec.worst
     known = {
         ("avg_flatness", "rloss"): average.samples * spec.attack.steps + once,
         ("avg_flatness", "ce"): average.clean_samples + 1,
         ("worst_flatness", "rloss"): worst.steps * worst.restarts + once,
         ("worst_flatness", "ce"): worst.steps * worst.restarts + 1,
-        ("hessian_max", "ce"): hessian.PRODUCTS,
+        (HESSIAN, "ce"): hessian.PRODUCTS,
+        **{(control, ""): 0 for control in CONTROLS},
         (GIVEN, ""): once,
-        **{(control, ""): 0 for control in CONTROLS if control != GIVEN},
     }
     for measure, entry in sharpness.OF_LOSSES.items():
         known[measure, "ce"] = entry.cost(of_sharpness)
         known[measure, "rloss"] = known[measure, "ce"]
         known[measure, "rloss"] += attack_passes(of_sharpness.attack) * entry.attacks(of_sharpness)
-    return known.get((name.removesuffix("_train") if "flatness" in name else name, loss), math.nan)
+    return known.get((name.removesuffix("_train"), loss), math.nan)
 
 
 def association(
@@ -149,47 +136,47 @@ def compare(
     """Every measure's coefficients with every target: a row each, with interval, p-value, numbers of
     variants and of families. With `on_test` also those of sharpness on test examples, after the others.
 
-    Where a large value is meant to be good (the margin), the coefficient's sign is reversed, so that
+    Where a large value should be robust (the margin), the coefficient's sign is reversed, so that
     positive always means that the measure ranks models as robustness does.
 
     Parameters
     ----------
     models
-        One row per variant, as `tables.with_differences` has them.
+        One row per variant, as returned by `aggregate.with_differences`.
     numeric
         Families in which one number is varied, for the granulated coefficient.
     """
+    measures = [*candidates(models), *(candidates(models, on_test=True) if on_test else [])]
+    cases = [
+        (candidate, loss, column, target, kind)
+        for candidate in measures
+        for loss, column in candidate.columns.items()
+        for target in (targets(models) if against is None else against)
+        for kind in coefficients
+        if (column, kind) != (GIVEN, "partial")
+    ]
     rows = []
-    apart = candidates(models, on_test=True) if on_test else []
-    for candidate in [*candidates(models), *apart]:
-        for loss, column in candidate.columns.items():
-            for target in targets(models) if against is None else against:
-                for kind in coefficients:
-                    if column == GIVEN and kind == "partial":
-                        continue
-                    if not aggregate.has(
-                        models, column, target, *([GIVEN] if kind == "partial" else ()), rows=4
-                    ):
-                        continue
-                    found = association(models, column, target, kind, numeric, resamples)
-                    ends = [candidate.sign * end for end in found.interval]
-                    rows.append(
-                        {
-                            **{"measure": candidate.name, "words": candidate.words, "group": candidate.group},
-                            **{"loss": loss, "column": column, "against": target, "coefficient": kind},
-                            "value": candidate.sign * found.value,
-                            **{"low": min(ends), "high": max(ends)},
-                            "passes": passes(candidate.name, loss),
-                            **{"p": found.p, "n": found.n, "families": found.families},
-                        }
-                    )
+    for candidate, loss, column, target, kind in cases:
+        if not aggregate.has(models, column, target, *([GIVEN] if kind == "partial" else []), rows=4):
+            continue
+        found = association(models, column, target, kind, numeric, resamples)
+        ends = [candidate.sign * end for end in found.interval]
+        rows.append(
+            {
+                **{"measure": candidate.name, "words": candidate.words, "group": candidate.group},
+                **{"loss": loss, "column": column, "against": target, "coefficient": kind},
+                **{"value": candidate.sign * found.value, "low": min(ends), "high": max(ends)},
+                **{"passes": passes(candidate.name, loss)},
+                **{"p": found.p, "n": found.n, "families": found.families},
+            }
+        )
     columns = ["measure", "words", "group", "loss", "column", "against", "coefficient", "value"]
     return pd.DataFrame(rows, columns=[*columns, "low", "high", "passes", "p", "n", "families"])
 
 
 def ranked(compared: pd.DataFrame, target: str, coefficient: str) -> list[str]:
-    """The names of the measures, the one with the highest coefficient first; of a measure's two losses the
-    better one counts."""
+    """The names of the measures in decreasing order of the coefficient; of a measure's two losses the
+    larger one counts."""
     rows = compared[(compared["against"] == target) & (compared["coefficient"] == coefficient)]
     best = rows.groupby("measure")["value"].max().dropna().sort_values(ascending=False, kind="stable")
     return list(best.index)
@@ -207,7 +194,7 @@ def of_both_splits(compared: pd.DataFrame, target: str, coefficient: str) -> pd.
 
 @dataclass(frozen=True)
 class Advantage:
-    """By how much one measure's coefficient exceeds that of a control, both without their signs."""
+    """|r| of a measure minus |r| of a control, with the same target and over the same variants."""
 
     control: str
     value: float
@@ -215,26 +202,23 @@ class Advantage:
 
     @property
     def words(self) -> str:
-        """The comparison in a sentence's end: "stronger by 0.20 [0.05, 0.35] than ...", or that it is not
-        told."""
+        """For example "more strongly than norm of the weights (difference 0.20 [0.05, 0.35])"."""
         low, high = self.interval
-        told = f"{abs(self.value):.2f} [{min(abs(low), abs(high)):.2f}, {max(abs(low), abs(high)):.2f}]"
-        name = schema.describe(self.control)
-        if low > 0:
-            return f"more strongly than {name}, by {told}"
-        if high < 0:
-            return f"less strongly than {name}, by {told}"
-        return f"not told apart from {name} (difference {self.value:.2f} [{low:.2f}, {high:.2f}])"
+        verdict = (
+            "more strongly than" if low > 0 else "less strongly than" if high < 0 else "not differently from"
+        )
+        return (
+            f"{verdict} {schema.describe(self.control)} (difference {self.value:.2f} [{low:.2f}, {high:.2f}])"
+        )
 
 
 def advantages(
     models: pd.DataFrame, column: str, target: str, coefficient: str = "spearman", resamples: int = RESAMPLES
 ) -> list[Advantage]:
-    """A measure against every control that was measured, over the same variants: |r| of the measure minus
-    |r| of the control, the interval the wider one of bootstraps over variants and families. A control has
-    no sign that is expected of it, so the signs are left out."""
+    """Compare a measure with every control that was measured. No sign is expected of a control, so the
+    coefficients are compared in absolute value."""
     found = []
-    weighted = COEFFICIENTS_OF[coefficient]
+    weighted = WEIGHTED[coefficient]
     for control in CONTROLS:
         if not aggregate.has(models, column, control, target, rows=4):
             continue
@@ -244,10 +228,7 @@ def advantages(
         def statistic(counts, x=x, other=other, y=y):
             return np.abs(weighted(x, y, counts)) - np.abs(weighted(other, y, counts))
 
-        once, count = np.ones((1, len(rows))), len(rows)
-        interval = wider(
-            bca_interval(statistic, count, resamples=resamples),
-            bca_interval(statistic, count, rows["family"], resamples=resamples),
-        )
-        found.append(Advantage(control, float(statistic(once)[0]), interval))
+        value = float(statistic(np.ones((1, len(rows))))[0])
+        interval = bootstrap(statistic, rows["family"], resamples=resamples).widest
+        found.append(Advantage(control, value, interval))
     return found

@@ -1,11 +1,11 @@
-"""Correlations of flatness with robustness: coefficient, interval and p-value."""
+"""Correlations of flatness with robustness: coefficient, intervals and p-value."""
 
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from robust_flatness.analysis.coefficients import (
     COEFFICIENTS,
@@ -14,20 +14,22 @@ from robust_flatness.analysis.coefficients import (
     finite,
     weighted_line,
     weighted_partial,
-    weighted_ranks,
 )
 from robust_flatness.analysis.resampling import (
     LEVEL,
     RESAMPLES,
     UNKNOWN,
     Interval,
-    Statistic,
+    Intervals,
     bca_interval,
+    bootstrap,
     p_value,
     permutations,
-    signs,
-    wider,
+    sign_flip_p,
 )
+
+#: Smallest number of settings, the baseline included, for which a family has a coefficient.
+LEAST_SETTINGS = 3
 
 
 def permutation_p(
@@ -39,12 +41,9 @@ def permutation_p(
     if len(x) < 3:
         return math.nan
     if kind == "kendall":
-        from scipy.stats import kendalltau
-
-        return float(kendalltau(x, y).pvalue)
+        return float(stats.kendalltau(x, y).pvalue)
     if kind == "spearman":
-        once = np.ones((1, len(x)))
-        x, y = weighted_ranks(x, once)[0], weighted_ranks(y, once)[0]
+        x, y = stats.rankdata(x), stats.rankdata(y)
     x, y = x - x.mean(), y - y.mean()
     norm = math.sqrt(x @ x * (y @ y))
     if norm == 0:
@@ -54,26 +53,20 @@ def permutation_p(
 
 
 def student_p(r: float, n: int) -> float:
-    """Two-sided p-value of r from Student's t with n - 2 degrees of freedom (as the paper has it)."""
-    from scipy.special import stdtr
-
+    """Two-sided p-value of r from Student's t with n - 2 degrees of freedom, as in the paper."""
     if n < 3 or not math.isfinite(r):
         return math.nan
-    return 0.0 if abs(r) >= 1 else float(2 * stdtr(n - 2, -abs(r) * math.sqrt((n - 2) / (1 - r * r))))
+    return 0.0 if abs(r) >= 1 else float(2 * stats.t.sf(abs(r) * math.sqrt((n - 2) / (1 - r * r)), n - 2))
 
 
 @dataclass(frozen=True)
 class Correlation:
-    """A correlation with its 95 % intervals and p-value.
-
-    `interval` is the wider of `over_variants` and `over_families` and decides; `p` is the
-    permutation test's (NaN if not asked for), `p_student` that of Student's t.
-    """
+    """A correlation over `n` variants of `families` families, with bootstrap intervals; `p` is the
+    permutation test's."""
 
     kind: str
     value: float
-    over_variants: Interval
-    over_families: Interval
+    intervals: Intervals
     p: float
     n: int
     families: int
@@ -84,7 +77,8 @@ class Correlation:
 
     @property
     def interval(self) -> Interval:
-        return wider(self.over_variants, self.over_families)
+        """The wider interval of those over variants and over families."""
+        return self.intervals.widest
 
 
 def correlate(
@@ -97,18 +91,18 @@ def correlate(
     seed: int = 0,
     test: bool = True,
 ) -> Correlation:
-    """Correlation of two measures over variants; rows where one is missing are left out. `test` asks
-    for the permutation test."""
+    """Correlation of two measures over the variants that have both. `test` asks for the permutation test."""
     families = np.asarray(families, object)[finite(x, y)]
     x, y = complete(x, y)
-    return _with_intervals(
+    intervals = bootstrap(
         lambda counts: COEFFICIENTS[kind](x, y, counts),
         families,
-        {"resamples": resamples, "level": level, "seed": seed},
-        kind=kind,
-        value=coefficient(x, y, kind),
-        p=permutation_p(x, y, kind, resamples, seed) if test else math.nan,
+        resamples=resamples,
+        level=level,
+        seed=seed,
     )
+    p = permutation_p(x, y, kind, resamples, seed) if test else math.nan
+    return Correlation(kind, coefficient(x, y, kind), intervals, p, len(x), len(set(families)))
 
 
 def partial(
@@ -123,7 +117,7 @@ def partial(
 ) -> Correlation:
     """Partial correlation of two measures given a third (see `weighted_partial`), over variants.
 
-    p-value: what the third measure leaves of y is permuted (Freedman and Lane 1983).
+    p-value: the residuals of y given the third measure are permuted (Freedman and Lane 1983).
     """
     families = np.asarray(families, object)[finite(x, y, given)]
     x, y, given = complete(x, y, given)
@@ -132,42 +126,18 @@ def partial(
     def statistic(counts: np.ndarray) -> np.ndarray:
         return weighted_partial(x, y, given, counts, kind)
 
-    p = math.nan
+    value = p = math.nan
     if n > 3:
-        values = (x, y, given)
-        if kind == "spearman":
-            values = tuple(weighted_ranks(value, once)[0] for value in values)
-        left = []
-        for value in values[:2]:
-            intercept, slope = weighted_line(values[2], value, once)
-            left.append(value - intercept - slope * values[2])
-        p = permutation_p(*left, "pearson", resamples, seed) if np.all(np.isfinite(left)) else math.nan
-    return _with_intervals(
-        statistic,
-        families,
-        {"resamples": resamples, "level": level, "seed": seed},
-        kind=kind,
-        value=float(statistic(once)[0]) if n > 3 else math.nan,
-        p=p,
-    )
-
-
-def _with_intervals(
-    statistic: Statistic, families: Sequence, settings: dict[str, float], **known: Any
-) -> Correlation:
-    """The correlation of which `known` is all but its intervals, those of `statistic` over variants and
-    over families."""
-    return Correlation(
-        over_variants=bca_interval(statistic, len(families), **settings),
-        over_families=bca_interval(statistic, len(families), families, **settings),
-        n=len(families),
-        families=len(set(families)),
-        **known,
-    )
-
-
-#: The least number of settings of a family, the baseline included, that has a coefficient of its own.
-LEAST_SETTINGS = 3
+        value = float(statistic(once)[0])
+        first, second, third = (x, y, given) if kind == "pearson" else map(stats.rankdata, (x, y, given))
+        residuals = []
+        for values in (first, second):
+            intercept, slope = weighted_line(third, values, once)
+            residuals.append(values - intercept - slope * third)
+        if np.all(np.isfinite(residuals)):
+            p = permutation_p(*residuals, "pearson", resamples, seed)
+    intervals = bootstrap(statistic, families, resamples=resamples, level=level, seed=seed)
+    return Correlation(kind, value, intervals, p, n, len(set(families)))
 
 
 def granulated(
@@ -184,10 +154,10 @@ def granulated(
     psi for one axis at a time): Kendall's tau-b within each family in which one number is varied,
     averaged over families.
 
-    A measure may order all variants well and still not see what one hyper-parameter does; this one
-    asks within each. The baseline is a setting of every family; families with fewer than three settings
-    are left out. The interval is over families, p is of random signs of their coefficients; `n` counts
-    variants, `families` those that carry it.
+    A measure may order all variants well and still not see what one hyper-parameter does; this
+    coefficient asks within each. The baseline is a setting of every family; families with fewer than three
+    settings are left out. The interval resamples families, p is of random signs of their coefficients;
+    `n` counts the variants of the `families` that have a coefficient.
     """
     families = np.asarray(families, object)[finite(x, y)]
     x, y = complete(x, y)
@@ -201,21 +171,13 @@ def granulated(
                 taus.append(tau)
                 used |= rows
     taus, count = np.array(taus), len(taus)
+    if count == 0:
+        return Correlation("granulated", math.nan, Intervals(UNKNOWN, UNKNOWN), math.nan, 0, 0)
 
     def statistic(counts: np.ndarray) -> np.ndarray:
         return counts @ taus / counts.sum(axis=1)
 
-    if count == 0:
-        return Correlation("granulated", math.nan, UNKNOWN, UNKNOWN, math.nan, 0, 0)
-    flips, exact = signs(count, resamples, seed)
+    over_families = bca_interval(statistic, count, resamples=resamples, level=level, seed=seed)
+    p = sign_flip_p(taus / count, resamples, seed)
     mean = float(taus.mean())
-    interval = bca_interval(statistic, count, resamples=resamples, level=level, seed=seed)
-    return Correlation(
-        kind="granulated",
-        value=mean,
-        over_variants=UNKNOWN,
-        over_families=interval,
-        p=p_value(mean, flips @ taus / count, exact),
-        n=int(used.sum()),
-        families=count,
-    )
+    return Correlation("granulated", mean, Intervals(UNKNOWN, over_families), p, int(used.sum()), count)

@@ -19,12 +19,12 @@ from robust_flatness.analysis.resampling import (
     RESAMPLES,
     UNKNOWN,
     Interval,
+    Intervals,
     membership,
     resampled_counts,
-    wider,
 )
 
-#: Points of the grid of breaks, and the least number of different variants on either side of one.
+#: Points of the grid of breaks; smallest number of different variants on either side of a break, and in all.
 BREAKS = 101
 LEAST_ON_A_SIDE = 3
 LEAST = 4 * LEAST_ON_A_SIDE
@@ -84,22 +84,21 @@ def fit_hinge(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> Hinge:
 
 
 def smooth_over_hinge(x: np.ndarray, y: np.ndarray) -> float:
-    """How much more a cubic leaves unexplained than a hinge with a fitted break, which has as many
-    parameters: the ratio of their sums of squared residuals. Above 1 the hinge fits better, than a
-    quadratic as well."""
+    """Residual sum of squares of a cubic over that of a hinge with a fitted break, which has as many
+    parameters. Above 1 the hinge fits better, than a quadratic as well."""
 
-    def left(*columns: np.ndarray) -> float:
+    def residual(*columns: np.ndarray) -> float:
         design = np.column_stack([np.ones_like(x), *columns])
         return float(np.sum((y - design @ np.linalg.lstsq(design, y)[0]) ** 2))
 
     at = fit_hinge(x, y, np.ones((1, len(x)))).at[0]
-    return left(x, x**2, x**3) / left(x, np.maximum(0, x - at))
+    return residual(x, x**2, x**3) / residual(x, np.maximum(0, x - at))
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """The hinge of an experiment with percentile intervals: over variants and over families, of break
-    and ratio of slopes the one that decides (the wider; of higher upper end), and which one it is."""
+    """The hinge of an experiment with percentile intervals of break and ratio of slopes, each the one that
+    decides of those over variants and over families: the wider, and that of higher upper end."""
 
     at: float
     ratio: float
@@ -113,41 +112,39 @@ class Fitted:
 def fitted(
     models: pd.DataFrame, measure: str, resamples: int = RESAMPLES, level: float = LEVEL
 ) -> Fitted | None:
-    """The hinge of a measure over test RLoss, over the variants that have both; None where they are fewer
-    than `LEAST` of different RLoss, or no hinge fits."""
+    """The hinge of a measure over test RLoss, over the variants that have both; None with fewer than `LEAST`
+    values of RLoss, or where no hinge fits."""
     rows = models.dropna(subset=[RLOSS, measure])
     x, y = (tuple(rows[column].astype(float)) for column in (RLOSS, measure))
     if len(set(x)) < LEAST:
         return None
-    found = _fitted(x, y, tuple(rows["family"]), resamples, level)
-    return None if math.isnan(found.at) else found
+    return _fitted(x, y, tuple(rows["family"]), resamples, level)
 
 
 @lru_cache(maxsize=8)
-def _fitted(x: tuple, y: tuple, families: tuple, resamples: int, level: float) -> Fitted:
+def _fitted(x: tuple, y: tuple, families: tuple, resamples: int, level: float) -> Fitted | None:
     x, y = np.array(x), np.array(y)
-    units = membership(families)
-    draws = {"variants": resampled_counts(len(x), resamples)}
-    if len(units) >= 3:
-        draws["families"] = resampled_counts(len(units), resamples) @ units
-    breaks, ratios = {}, {}
-    for name, counts in draws.items():
-        hinges = fit_hinge(x, y, counts)
-        breaks[name] = _percentiles(hinges.at, level)
-        ratios[name] = _percentiles(hinges.ratio, level)
-    widest = wider(breaks["variants"], breaks.get("families", UNKNOWN))
-    at_over = next(name for name, interval in breaks.items() if interval is widest)
-    ratio_over = max(ratios, key=lambda name: ratios[name].high)
     once = fit_hinge(x, y, np.ones((1, len(x))))
-    smooth = smooth_over_hinge(x, y) if np.isfinite(once.at[0]) else math.nan
+    if math.isnan(once.at[0]):
+        return None
+    units = membership(families)
+    draws = [resampled_counts(len(x), resamples)]
+    if len(units) >= 3:
+        draws.append(resampled_counts(len(units), resamples) @ units)
+    hinges = [fit_hinge(x, y, counts) for counts in draws]
+    breaks = Intervals(*[_percentiles(hinge.at, level) for hinge in hinges], *[UNKNOWN] * (2 - len(draws)))
+    ratios = {
+        over: _percentiles(hinge.ratio, level) for over, hinge in zip(Intervals._fields, hinges, strict=False)
+    }
+    ratio_over = max(ratios, key=lambda over: ratios[over].high)
     return Fitted(
-        float(once.at[0]),
-        float(once.ratio[0]),
-        smooth,
-        breaks[at_over],
-        at_over,
-        ratios[ratio_over],
-        ratio_over,
+        at=float(once.at[0]),
+        ratio=float(once.ratio[0]),
+        smooth=smooth_over_hinge(x, y),
+        at_interval=breaks.widest,
+        at_over=breaks.over,
+        ratio_interval=ratios[ratio_over],
+        ratio_over=ratio_over,
     )
 
 

@@ -2,20 +2,18 @@
 
 A bootstrap resample is a vector of counts: how often each observation was drawn. A statistic takes
 counts of shape [B, n] and returns B values, so that 10,000 resamples are a few matrix products. To
-resample whole families of variants (those of one family are not independent), families are drawn
-and each variant counts as often as its family.
+resample families of variants (variants of one family are not independent), families are drawn and each
+variant counts as often as its family.
 """
 
 import itertools
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
-
-NORMAL = NormalDist()
+from scipy import stats
 
 RESAMPLES = 9999
 LEVEL = 0.95
@@ -39,17 +37,14 @@ UNKNOWN = Interval(math.nan, math.nan)
 
 
 def membership(groups: Sequence) -> np.ndarray:
-    """Which observation belongs to which group: [groups, n] of 0 and 1, groups as they appear."""
+    """Indicator matrix [groups, n] of 0 and 1, groups in order of first appearance."""
     names = list(dict.fromkeys(groups))
     return np.array([[float(group == name) for group in groups] for name in names])
 
 
 @lru_cache(maxsize=8)
 def resampled_counts(n: int, resamples: int, seed: int = 0) -> np.ndarray:
-    """Counts [resamples, n] of `resamples` draws of n out of n with replacement.
-
-    The draws are those of `scipy.stats.bootstrap` with the same seed.
-    """
+    """Counts [resamples, n] of draws of n out of n with replacement, those of `scipy.stats.bootstrap`."""
     drawn = np.random.default_rng(seed).integers(0, n, size=(resamples, n))
     flat = drawn + n * np.arange(resamples)[:, None]
     counts = np.bincount(flat.ravel(), minlength=resamples * n).reshape(resamples, n).astype(float)
@@ -69,7 +64,7 @@ def bca_interval(
 
     With z0 = Phi^-1(share of resampled values below the observed one) and
     a = sum U^3 / (6 (sum U^2)^(3/2)), where U_i = mean(theta_(.)) - theta_(i) from leaving out
-    observation (or family) i, the ends are the quantiles of the resampled values at
+    observation (or group) i, the ends are the quantiles of the resampled values at
     Phi(z0 + (z0 + z) / (1 - a (z0 + z))) for z = Phi^-1((1 -+ level) / 2).
 
     Parameters
@@ -79,13 +74,13 @@ def bca_interval(
     n
         Number of observations.
     groups
-        The group of each observation: whole groups are drawn and left out.
+        The group of each observation: groups are resampled and left out as a whole.
 
     Returns
     -------
     Interval
         The value itself where no resample differs from it (a perfect rank correlation); NaN with
-        fewer than three observations or groups, or where resamples have no value.
+        fewer than three observations or groups, or where most resamples have no value.
     """
     units = np.eye(n) if groups is None else membership(groups)
     count = len(units)
@@ -106,35 +101,45 @@ def bca_interval(
     spread = np.sum(influence**2)
     if not 0 < below < 1 or spread == 0:
         return UNKNOWN
-    bias = NORMAL.inv_cdf(below)
+    bias = stats.norm.ppf(below)
     acceleration = np.sum(influence**3) / (6 * spread**1.5)
-    ends = [bias + NORMAL.inv_cdf(share) for share in ((1 - level) / 2, (1 + level) / 2)]
-    shares = [NORMAL.cdf(bias + end / (1 - acceleration * end)) for end in ends]
+    ends = bias + stats.norm.ppf([(1 - level) / 2, (1 + level) / 2])
+    shares = stats.norm.cdf(bias + ends / (1 - acceleration * ends))
     return Interval(*np.quantile(values, shares).tolist())
 
 
-def student_interval(values: Sequence[float], level: float = LEVEL) -> tuple[Interval, float]:
-    """Interval of the mean of few independent values, and its two-sided p-value: Student's t with n - 1
-    degrees of freedom. NaN with fewer than two values."""
-    from scipy.special import stdtr
-
-    values = np.asarray(values, float)
-    n = len(values)
-    if n < 2:
-        return UNKNOWN, math.nan
-    mean, error = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(n)
-    reach = t_quantile(level, n - 1) * error
-    if error == 0:
-        return Interval(mean, mean), 0.0 if mean else 1.0
-    return Interval(mean - reach, mean + reach), float(2 * stdtr(n - 1, -abs(mean) / error))
+def wider(first: Interval, second: Interval) -> Interval:
+    """Return the wider of two intervals, or the one that is known."""
+    if math.isnan(first.width) or math.isnan(second.width):
+        return second if math.isnan(first.width) else first
+    return first if first.width >= second.width else second
 
 
-def t_quantile(level: float, degrees: float) -> float:
-    """The t with P(|T| <= t) = `level`; the normal's where the degrees of freedom are infinite."""
-    from scipy.special import stdtrit
+class Intervals(NamedTuple):
+    """Bootstrap intervals of one statistic, resampling variants and resampling families."""
 
-    share = (1 + level) / 2
-    return NORMAL.inv_cdf(share) if math.isinf(degrees) else float(stdtrit(degrees, share))
+    variants: Interval
+    families: Interval
+
+    @property
+    def widest(self) -> Interval:
+        """The wider of the two, which is shown and decides."""
+        return wider(*self)
+
+    @property
+    def over(self) -> str:
+        """What the wider one resamples."""
+        return "families" if self.widest is self.families else "variants"
+
+
+def bootstrap(statistic: Statistic, families: Sequence, **settings: float) -> Intervals:
+    """Compute the BCa intervals of a statistic over variants, given the family of each. All intervals over
+    variants, in figures, tables and verdicts, come from here.
+
+    `settings` are `resamples`, `level` and `seed` of `bca_interval`.
+    """
+    n = len(families)
+    return Intervals(bca_interval(statistic, n, **settings), bca_interval(statistic, n, families, **settings))
 
 
 def crossed_interval(
@@ -143,12 +148,9 @@ def crossed_interval(
     r"""Interval of the mean over seeds and examples, and its two-sided p-value.
 
     Seeds and examples are drawn anew, each with replacement and independently, and every drawn seed is
-    paired with every drawn example (Owen 2007, "The pigeonhole bootstrap": its variance is at least
-    the true one, also where each seed has examples of its own). Resampling few seeds shows too small
-    a spread: the part of each resampled mean that is due to the seeds drawn is multiplied by
-    sqrt(S / (S - 1)) and by the ratio of Student's quantile with S - 1 degrees of freedom to the
-    normal's. The interval is of percentiles; p is twice the smaller share of resampled means on one
-    side of 0.
+    paired with every drawn example (Owen 2007, "The pigeonhole bootstrap"). The part of each resampled
+    mean that is due to the seeds drawn is multiplied by sqrt(S / (S - 1)) and by the ratio of Student's
+    quantile with S - 1 degrees of freedom to the normal's.
 
     Parameters
     ----------
@@ -161,24 +163,24 @@ def crossed_interval(
         NaN with fewer than two seeds; with one example, Student's interval over seeds.
     """
     count, examples = values.shape
-    if count < 2 or examples < 2:
-        return student_interval(values.mean(axis=1) if examples else (), level)
+    if count < 2 or examples < 1:
+        return UNKNOWN, math.nan
+    if np.ptp(values) == 0:
+        mean = float(values.flat[0])
+        return Interval(mean, mean), 0.0 if mean else 1.0
+    if examples == 1:
+        test = stats.ttest_1samp(values[:, 0], 0)
+        return Interval(*map(float, test.confidence_interval(level))), float(test.pvalue)
     of_seeds = resampled_counts(count, resamples, seed) / count
     of_examples = resampled_counts(examples, resamples, seed + 1) / examples
     means = np.einsum("bn,bn->b", of_seeds @ values, of_examples)
     due_to_seeds = of_seeds @ values.mean(axis=1) - values.mean()
-    widening = math.sqrt(count / (count - 1)) * t_quantile(level, count - 1) / t_quantile(level, math.inf)
+    share = (1 + level) / 2
+    widening = math.sqrt(count / (count - 1)) * stats.t.ppf(share, count - 1) / stats.norm.ppf(share)
     means = means + (widening - 1) * due_to_seeds
     interval = Interval(*np.quantile(means, [(1 - level) / 2, (1 + level) / 2]).tolist())
     side = min(int(np.sum(means <= 0)), int(np.sum(means >= 0)))
     return interval, min(1.0, 2 * (side + 1) / (resamples + 1))
-
-
-def wider(first: Interval, second: Interval) -> Interval:
-    """The wider of two intervals; one that is unknown gives way."""
-    if math.isnan(first.width) or math.isnan(second.width):
-        return second if math.isnan(first.width) else first
-    return first if first.width >= second.width else second
 
 
 @lru_cache(maxsize=8)
@@ -196,6 +198,12 @@ def signs(n: int, count: int, seed: int = 0) -> tuple[np.ndarray, bool]:
     if n < 20 and 2**n <= count:
         return np.array([*itertools.product((1.0, -1.0), repeat=n)]), True
     return np.random.default_rng(seed).choice((1.0, -1.0), size=(count, n)), False
+
+
+def sign_flip_p(terms: np.ndarray, count: int = RESAMPLES, seed: int = 0) -> float:
+    """Two-sided p-value of the sum of `terms` [n] under random signs."""
+    flips, exact = signs(len(terms), count, seed)
+    return p_value(float(terms.sum()), flips @ terms, exact)
 
 
 def p_value(observed: float, values: np.ndarray, exact: bool) -> float:

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from robust_flatness.config.kinds import NETWORKS, check_name, names
+from robust_flatness.config.architectures import COSTS
+from robust_flatness.config.kinds import check_name
 from robust_flatness.config.measures import STEPS_TO_THE_EDGE
 from robust_flatness.config.values import (
     Count,
@@ -23,7 +24,7 @@ from robust_flatness.config.values import (
 )
 from robust_flatness.training.catalogue import OBJECTIVES, OPTIMIZERS
 
-Network = Annotated[str, AfterValidator(partial(check_name, names(NETWORKS)))]
+Network = Annotated[str, AfterValidator(partial(check_name, sorted(COSTS)))]
 Optimizer = Annotated[str, AfterValidator(partial(check_name, OPTIMIZERS))]
 Objective = Annotated[str, AfterValidator(partial(check_name, OBJECTIVES, own="package.module:Class"))]
 

@@ -154,7 +154,8 @@ def _line(spec: Any, problem: Any, where: str) -> str:
         message += f"; allowed are {', '.join(allowed)}" if allowed else ""
     given = "" if problem["type"] == "missing" or isinstance(problem["input"], dict) else problem["input"]
     shown = f" (given: {given!r:.200})" if given != "" or problem["input"] == "" else ""
-    return f"{'.'.join(part for part in (where, path) if part) or 'settings'}: {message}{shown}"
+    field = ".".join(part for part in (where, path) if part)
+    return f"{field}: {message}{shown}" if field else f"{message}{shown}"
 
 
 def parse(spec: Any, values: Any, where: str = "") -> Any:

@@ -89,6 +89,7 @@ def download_cifar10(folder: Path, report: Callable[[str], None] = print) -> Non
         If the disk does not have enough space.
     """
     from torchvision.datasets import CIFAR10
+    from torchvision.datasets.utils import download_and_extract_archive
 
     folder, part = Path(folder), Path(folder, ".download")
     if not _altered(folder):
@@ -96,7 +97,7 @@ def download_cifar10(folder: Path, report: Callable[[str], None] = print) -> Non
         return
     require_space(folder, NEEDED, "CIFAR-10")
     try:
-        CIFAR10(str(part), download=True)
+        download_and_extract_archive(CIFAR10.url, str(part), filename=CIFAR10.filename, md5=CIFAR10.tgz_md5)
     except (OSError, RuntimeError, EOFError) as error:
         raise FileError(
             f"CIFAR-10 cannot be downloaded from {CIFAR10.url} ({error}); {ALTERNATIVES}"

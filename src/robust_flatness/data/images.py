@@ -201,7 +201,7 @@ def _of_torchvision(
         )
     options = dict(pair.split("=") for pair in arguments.split(",")) if arguments else {}
     by_train = "train" in parameters[name] or "split" in options
-    if download and "download" in {**parameters[name], **dict.fromkeys(("download",) * by_train)}:
+    if download and {"download", "kwargs"} & parameters[name].keys():
         options["download"] = True
     sets = {}
     for part in wanted:

@@ -23,8 +23,8 @@ SOURCES: dict[str, Callable[[DataSpec, int], Arrays]] = {
 
 
 def make_splits(spec: DataSpec, seed: int) -> Arrays:
-    """Return `x_<split>`, images uint8 [n, C, H, W], and `y_<split>`, labels int64 [n], of each split, without
-    the labels of `unlabeled`, and the channel statistics `mean` and `std`.
+    """Return `x_<split>`, images uint8 [n, C, H, W], and `y_<split>`, labels int64 [n], of each split but
+    without labels of `unlabeled`, and the channel statistics `mean` and `std`.
 
     Raises
     ------

@@ -56,10 +56,10 @@ class Experiment:
     def _problems_of_names(self, catalogue: Mapping[str, VariantSpec]) -> Iterator[str]:
         """Yield names of variants and networks that are unknown or not unique."""
         spec, classes = self.spec, self.spec.data.known_classes if self.spec.data else None
-        for field, slugs in (("own_variants", spec.own_variants), ("models", spec.models)):
-            for slug in slugs:
-                if slug in (catalogue if field == "own_variants" else self.catalogue):
-                    yield f"{field}.{slug}: this name is in use; use another one (overrides change a variant)"
+        for slug in (slug for slug in spec.own_variants if slug in catalogue):
+            yield f"own_variants.{slug}: there is a variant of this name; change it under overrides"
+        for slug in (slug for slug in spec.models if slug in self.catalogue):
+            yield f"models.{slug}: there is a variant of this name; choose another one"
         requested = () if spec.variants == "all" else spec.variants
         for field, slugs in (("overrides", spec.overrides), ("variants", requested)):
             unknown = [slug for slug in slugs if slug not in self.catalogue]

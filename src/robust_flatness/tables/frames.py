@@ -70,30 +70,23 @@ def catalogue() -> Mapping[str, VariantSpec]:
     return load_variants(repository() / "config" / "variants.yaml")
 
 
-def read_tables(directory: Path, examples: bool = False) -> Tables:
-    """Read the results under `results/<experiment>/`; the long table of single examples on demand."""
+def read_tables(directory: Path) -> Tables:
+    """Read the results under `results/<experiment>/`, without the long table of single examples."""
     directory = Path(directory)
-    records = read_records(directory / "records.csv")
+    columns = with_columns(records := read_records(directory / "records.csv"))
     networks = typed(read_csv(directory / "networks.csv"))
-    return from_records(
-        records,
-        networks,
-        typed(read_csv(directory / "history.csv")).reindex(columns=HISTORY),
-        *([typed(read_csv(directory / "examples.csv"))] if examples else []),
-    )
-
-
-def from_records(records: pd.DataFrame, networks: pd.DataFrame, history: pd.DataFrame, *examples) -> Tables:
-    """Pivot the records of an experiment."""
-    of_checkpoints = records[records["checkpoint"].isin(CHECKPOINTS)]
-    landscape = of_checkpoints[of_checkpoints["measure"] == "landscape"]
+    of_checkpoints = columns["checkpoint"].isin(CHECKPOINTS)
     return Tables(
-        models_frame(of_checkpoints, networks),
-        history,
-        series_frame(records[~records["checkpoint"].isin(CHECKPOINTS)], networks),
-        landscape_frame(landscape),
-        *examples,
+        models_frame(columns[of_checkpoints], networks),
+        typed(read_csv(directory / "history.csv")).reindex(columns=HISTORY),
+        series_frame(columns[~of_checkpoints], networks),
+        landscape_frame(records[records["measure"] == "landscape"]),
     )
+
+
+def read_examples(directory: Path) -> pd.DataFrame:
+    """Read the values of single examples."""
+    return typed(read_csv(Path(directory) / "examples.csv")).reindex(columns=EXAMPLES)
 
 
 def typed(frame: pd.DataFrame) -> pd.DataFrame:
@@ -159,7 +152,6 @@ def models_frame(records: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
 
     A value that is infinite or not a number is NaN; the column `not_finite` names it.
     """
-    records = with_columns(records)
     keys = [*KEYS]
     wide = _pivot(records, keys, "column", "value")
     counts = []
@@ -172,14 +164,10 @@ def models_frame(records: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
         parts.append(_pivot(pd.concat(counts), keys, "column", "n"))
     measured = pd.concat(parts, axis=1) if len(wide) else wide
     infinite = ~np.isfinite(records["value"].astype(float))
-    strange = (
-        records[infinite].groupby(keys)["column"].agg(" ".join) if len(records) else pd.Series(dtype=object)
-    )
-    frame = networks.set_index(keys)
-    frame = frame.drop(columns=["not_finite"], errors="ignore").join(
-        measured.replace([math.inf, -math.inf], math.nan)
-    )
-    frame["not_finite"] = strange.reindex(frame.index).fillna("") if len(strange) else ""
+    frame = networks.set_index(keys).join(measured.replace([math.inf, -math.inf], math.nan))
+    frame["not_finite"] = frame.get("not_finite", "")
+    for key, names in records[infinite].groupby(keys)["column"]:
+        frame.loc[key, "not_finite"] = " ".join(names)
     frame = frame.reset_index()
     return frame[[*IDENTITY, *(name for name in frame.columns if name not in IDENTITY)]]
 
@@ -199,7 +187,6 @@ def _pivot(records: pd.DataFrame, keys: list[str], column: str, value: str) -> p
 
 def series_frame(records: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
     """One row per variant, seed and snapshot: losses, flatness and eigenvalue throughout training."""
-    records = with_columns(records)
     keys = ["variant", "seed", "epoch"]
     values, errors = (
         _pivot(records, keys, "column", "value"),

@@ -143,23 +143,22 @@ def to_records(tables: Tables) -> tuple[pd.DataFrame, pd.DataFrame]:
     models = tables.models
     columns = columns_of(models.columns)
     counts = {
-        description.count.format(split=split): (measure.name, metric, split)
+        description.count.format(split=split)
         for measure in MEASURES.values()
-        for metric, description in measure.metrics.items()
+        for description in measure.metrics.values()
         for split in description.splits
-        if description.count
     }
     main = {
         name: models[name].dropna().iloc[0]
         for name, q in columns.items()
         if q.description.kind == "setting" and models[name].notna().any()
     }
-    rows = [*_rows(models, columns, counts, main)]
+    rows = [*_rows(models, columns, main)]
     if len(tables.series):
         series = tables.series.assign(
             checkpoint=[f"epoch-{int(epoch):03d}" for epoch in tables.series["epoch"]]
         )
-        rows += _rows(series, columns_of(series.columns), {}, main)
+        rows += _rows(series, columns_of(series.columns), main)
     for row in tables.landscape.to_dict("records"):
         key = {name: row[name] for name in KEYS} | {"measure": "landscape", "loss": "rloss", "split": "test"}
         key |= {"xi": row["scale"], "coordinate": row["s"]}
@@ -172,13 +171,9 @@ def to_records(tables: Tables) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _rows(
-    frame: pd.DataFrame,
-    columns: Mapping[str, Quantity],
-    counts: Mapping[str, tuple],
-    main: Mapping[str, float],
+    frame: pd.DataFrame, columns: Mapping[str, Quantity], main: Mapping[str, float]
 ) -> Iterator[dict[str, Any]]:
     """A record for each measured cell, in the order of the rows."""
-    number_of = {key: name for name, key in counts.items()}
     for row in frame.to_dict("records"):
         for name, q in columns.items():
             if q.spread == "se" or not isinstance(row[name], float) or math.isnan(row[name]):
@@ -192,5 +187,5 @@ def _rows(
             record |= {"value": row[name], "se": row.get(f"{name}_se")}
             if description.radius:
                 record["xi" if description.radius == "xi" else "coordinate"] = radius
-            record["n"] = row.get(number_of.get((q.measure, q.metric, q.split)))
+            record["n"] = row.get(description.count.format(split=q.split))
             yield record

@@ -105,9 +105,10 @@ def main_quantities() -> tuple[Quantity, ...]:
         for metric, description in OTHER_METRICS.items()
         for split in description.splits
     ]
-    for quantity in found:
+    first = {quantity.name: quantity for quantity in reversed(found)}  # measures of layers share names
+    for quantity in first.values():
         register(quantity)
-    return tuple(found)
+    return tuple(quantity for quantity in found if first[quantity.name] is quantity)
 
 
 def lookup(name: str) -> Quantity | None:

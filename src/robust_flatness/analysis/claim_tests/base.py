@@ -1,22 +1,21 @@
-"""What the tests of claims share: their common fields, the result, and how a result is judged."""
+"""Common parts of the tests of claims: fields, results, and how a result is judged."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from robust_flatness.analysis.resampling import UNKNOWN, Interval, bca_interval, p_value, signs, wider
-from robust_flatness.config import Count, Real, Spec
+from robust_flatness.analysis.evidence import Evidence
+from robust_flatness.analysis.resampling import UNKNOWN, Interval, bca_interval, bootstrap, sign_flip_p
+from robust_flatness.config import Count, Positive, Real, Spec
 from robust_flatness.tables import aggregate, schema
 
-if TYPE_CHECKING:
-    from robust_flatness.analysis.evidence import Evidence
-
-HOLDS, FAILS, UNTESTABLE = "holds", "does not hold", "not testable"
+HOLDS, INCONCLUSIVE, FAILS = "holds", "inconclusive", "does not hold"
+UNTESTABLE = "not testable"
 
 #: With fewer families a bootstrap over them (BCa) is unreliable.
 LEAST_FAMILIES = 6
@@ -27,20 +26,31 @@ Linear = Literal["pearson", "spearman"]
 
 
 class Minimum(Spec):
-    """The least numbers that a test needs."""
+    """Smallest sample sizes of the tests."""
 
     variants: Count
     snapshots: Count
     seeds: Count
 
 
+class Effects(Spec):
+    """Smallest effects of interest: of coefficients of correlation and their differences, of errors (points),
+    of losses (nats), and of all other measures (share of the baseline's value)."""
+
+    correlation: Positive
+    error: Positive
+    loss: Positive
+    share: Positive
+
+
 class Rules(Spec):
-    """What all tests share: significance, level of intervals, resamples, least numbers."""
+    """Settings of all tests: significance, level of intervals, resamples, smallest samples and effects."""
 
     significance: Annotated[Real, Field(gt=0, lt=1)]
     level: Annotated[Real, Field(gt=0, lt=1)]
     resamples: Count
     minimum: Minimum
+    effects: Effects
 
     @property
     def bootstrap(self) -> dict[str, Any]:
@@ -49,41 +59,79 @@ class Rules(Spec):
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one test on one experiment."""
+    """The result of one test on one experiment. `reference` is the effect that an interval has to exclude for
+    the outcome "does not hold"."""
 
-    statistic: str
     value: float = math.nan
     interval: Interval = UNKNOWN
     over: str = ""
     p: float = math.nan
     n: int = 0
-    outcome: str = UNTESTABLE
+    reference: float = math.nan
+    outcome: str = ""
     note: str = ""
+    statistic: str = ""
+
+
+class NotMeasuredError(Exception):
+    """What a test lacks; becomes the note of a finding that is not testable."""
 
 
 class Test(Spec):
     """One test of a claim.
 
-    `decides: false` shows it beside the claim, without a say in the verdict; `talk` is the value that
+    `decides: false` shows it beside the claim without a say in the verdict; `talk` is the value that
     the talk or paper prints.
     """
 
     decides: bool = True
     talk: Real | None = None
+    sign: Sign | None = None
 
-    #: Whether the test is over variants, so that those left out are to be named.
+    #: Whether the test is over variants, so that those left out are named.
     over_variants: ClassVar[bool] = False
+    #: Whether the statistic has the same scale in all experiments.
+    scale_free: ClassVar[bool] = False
+    #: What `Finding.n` counts.
+    counts: ClassVar[Literal["variants", "snapshots", "seeds"]] = "variants"
 
-    def judge(self, evidence: "Evidence", rules: Rules) -> Finding:
-        """The test on one experiment."""
+    def title(self, evidence: Evidence) -> str:
+        """The statistic in words."""
         raise NotImplementedError
 
-    def columns(self) -> list[str]:
-        """The columns that the test reads."""
-        return []
+    def result(self, evidence: Evidence, rules: Rules) -> Finding:
+        """The finding; without an outcome, which then follows from `sign`. Raises `NotMeasuredError`."""
+        raise NotImplementedError
 
-    def left_out(self, evidence: "Evidence") -> str:
-        """A note that names the variants that this test does without."""
+    def judge(self, evidence: Evidence, rules: Rules, printed: Finding | None = None) -> Finding:
+        """The test on one experiment; `printed` is its finding on the printed numbers."""
+        try:
+            found = self.result(evidence, rules)
+        except NotMeasuredError as missing:
+            found = Finding(outcome=UNTESTABLE, note=str(missing))
+        if not found.outcome:
+            found = judged(found, self.sign, self._reference(evidence, rules, printed), rules, self.counts)
+        found = replace(found, statistic=found.statistic or self.title(evidence))
+        return noted(found, *self._left_out(evidence))
+
+    def _reference(self, evidence: Evidence, rules: Rules, printed: Finding | None) -> float:
+        """The printed table's statistic where scales agree and it has the sign of the claim, else the
+        smallest effect of interest."""
+        if self.scale_free:
+            value = printed.value if printed else math.nan
+            signed = {"positive": value > 0, "negative": value < 0, "either": math.isfinite(value)}
+            return abs(value) if signed[self.sign] else rules.effects.correlation
+        measures = self.measure if isinstance(self.measure, tuple) else (self.measure,)
+        if "_rerr" in measures[0]:
+            return rules.effects.error
+        if measures[0] in ("test_rloss_pgd", "train_rloss_pgd"):
+            return rules.effects.loss
+        at = evidence.models[evidence.models["variant"] == "at"]
+        known = [abs(float(at[name].iloc[0])) for name in measures if aggregate.has(at, name)]
+        return rules.effects.share * known[0] if known else math.nan
+
+    def _left_out(self, evidence: Evidence) -> list[str]:
+        """Notes that name the variants that this test leaves out."""
         variant = getattr(self, "variant", None)
         names = [*evidence.not_learnt] if self.over_variants else []
         names += [
@@ -92,14 +140,10 @@ class Test(Spec):
             if self.over_variants or slug == variant
         ]
         notes = [f"left out, not having learnt: {', '.join(names)}"] if names else []
-        if not self.over_variants:
-            return "; ".join(notes)
-        if evidence.repeated:
-            pairs = ", ".join(
-                f"{slug} (the same model as {same})" for slug, same in evidence.repeated.items()
-            )
-            notes.append(f"counted once: {pairs}")
-        return "; ".join(notes)
+        if self.over_variants and evidence.repeated:
+            pairs = (f"{slug} (the same model as {same})" for slug, same in evidence.repeated.items())
+            notes.append(f"counted once: {', '.join(pairs)}")
+        return notes
 
 
 class Selection(Test):
@@ -112,7 +156,7 @@ class Selection(Test):
     without_families: tuple[str, ...] = ()
 
     def chosen(self, models: pd.DataFrame) -> pd.DataFrame:
-        """The variants that the test is over."""
+        """The variants of the test."""
         models = models[~models["family"].isin(self.without_families)]
         if self.families is not None:
             models = models[models["family"].isin(self.families)]
@@ -125,18 +169,40 @@ class Selection(Test):
         return words + (f", without {', '.join(left_out)}" if left_out else "")
 
 
-def judged(finding: Finding, sign: Sign, rules: Rules) -> Finding:
-    """The outcome of a test with a sign: the interval on that side of 0 ("either": off 0), and p
-    significant."""
-    if math.isnan(finding.interval.width) or math.isnan(finding.p):
-        return noted(finding, "" if finding.note else "no interval: the values do not vary")
-    sides = {"positive": finding.interval.low > 0, "negative": finding.interval.high < 0}
-    holds = sides.get(sign, any(sides.values())) and finding.p < rules.significance
-    return replace(finding, outcome=HOLDS if holds else FAILS)
+def require(frame: pd.DataFrame, *columns: str) -> None:
+    """Raise `NotMeasuredError` with the columns that have no value."""
+    missing = [schema.describe(name) for name in columns if not aggregate.has(frame, name)]
+    if missing:
+        raise NotMeasuredError("not measured: " + ", ".join(missing))
+
+
+def judged(found: Finding, sign: Sign, reference: float, rules: Rules, what: str = "variants") -> Finding:
+    """The finding with the outcome of a test with a sign.
+
+    It holds if the interval lies on that side of 0 ("either": off 0) and p is significant. Else it is
+    inconclusive if the interval reaches the reference effect, or cannot be computed. `what` is counted by
+    `found.n`.
+    """
+    least = getattr(rules.minimum, what)
+    low, high = found.interval
+    outcome, note = FAILS, ""
+    if found.n < least:
+        outcome = INCONCLUSIVE
+        note = f"{found.n} {what.removesuffix('s') if found.n == 1 else what}, {least} needed"
+    elif math.isnan(low) or math.isnan(found.p):
+        outcome, note = INCONCLUSIVE, "no interval: the values do not vary"
+    else:
+        side = {"positive": low > 0, "negative": high < 0, "either": low > 0 or high < 0}[sign]
+        reach = {"positive": high, "negative": -low, "either": max(high, -low)}[sign]
+        if side and found.p < rules.significance:
+            outcome = HOLDS
+        elif not reach < reference:
+            outcome = INCONCLUSIVE
+    return noted(replace(found, outcome=outcome, reference=reference), note)
 
 
 def noted(finding: Finding, *notes: str) -> Finding:
-    """The finding with more notes, empty ones left out."""
+    """The finding with further notes, empty ones left out."""
     return replace(finding, note="; ".join(note for note in (finding.note, *notes) if note))
 
 
@@ -148,44 +214,18 @@ def few_families(families: Sequence) -> str:
     )
 
 
-def too_few(n: int, least: int, what: str) -> str:
-    """A note where `n` is less than `least`, else ""; `what` is a plural."""
-    return f"{n} {what.removesuffix('s') if n == 1 else what}, {least} needed" if n < least else ""
-
-
-def lacking(frame: pd.DataFrame, *columns: str) -> str:
-    """A note on the columns without any value, else ""."""
-    missing = [schema.describe(name) for name in columns if not aggregate.has(frame, name)]
-    return "not measured: " + ", ".join(missing) if missing else ""
-
-
-def wider_interval(statistic, n: int, families: Sequence, rules: Rules) -> tuple[Interval, str]:
-    """The wider of the intervals over variants and over families, and which one it is."""
-    variants = bca_interval(statistic, n, **rules.bootstrap)
-    grouped = bca_interval(statistic, n, families, **rules.bootstrap)
-    chosen = wider(variants, grouped)
-    return chosen, "families" if chosen is grouped else "variants"
-
-
-def mean_difference(
-    differences: np.ndarray, families: Sequence | None, name: str, sign: Sign, rules: Rules
-) -> Finding:
+def mean_difference(differences: np.ndarray, families: Sequence | None, rules: Rules) -> Finding:
     """Mean of paired differences over variants or, without families, over snapshots; p-value by
     random signs."""
     n = len(differences)
-    what = "variants" if families is not None else "snapshots"
-    few = too_few(n, rules.minimum.snapshots if families is None else rules.minimum.variants, what)
-    if few:
-        return Finding(name, n=n, note=few)
+    if n == 0:
+        return Finding()
 
     def statistic(counts: np.ndarray) -> np.ndarray:
         return counts @ differences / counts.sum(axis=1)
 
+    mean, p = float(differences.mean()), sign_flip_p(differences / n, rules.resamples)
     if families is None:
-        interval, over = bca_interval(statistic, n, **rules.bootstrap), what
-    else:
-        interval, over = wider_interval(statistic, n, families, rules)
-    flips, exact = signs(n, rules.resamples)
-    p = p_value(float(differences.mean()), flips @ differences / n, exact)
-    found = judged(Finding(name, float(differences.mean()), interval, over, p, n), sign, rules)
-    return noted(found, few_families(families) if families is not None else "")
+        return Finding(mean, bca_interval(statistic, n, **rules.bootstrap), "snapshots", p, n)
+    intervals = bootstrap(statistic, families, **rules.bootstrap)
+    return Finding(mean, intervals.widest, intervals.over, p, n, note=few_families(families))

@@ -1,104 +1,103 @@
 """Tests of correlations over variants."""
 
 import math
-from typing import ClassVar, Literal
+from dataclasses import replace
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
+from pydantic import Field, model_validator
+from scipy import stats
 
 from robust_flatness.analysis.claim_tests.base import (
+    FAILS,
+    HOLDS,
+    INCONCLUSIVE,
     Coefficient,
     Finding,
     Linear,
+    NotMeasuredError,
     Rules,
     Selection,
     Sign,
     Test,
     few_families,
     judged,
-    lacking,
     noted,
-    too_few,
-    wider_interval,
+    require,
 )
-from robust_flatness.analysis.coefficients import COEFFICIENTS, finite, weighted_ranks
-from robust_flatness.analysis.correlation import correlate
+from robust_flatness.analysis.coefficients import COEFFICIENTS, finite
+from robust_flatness.analysis.comparison import candidates
+from robust_flatness.analysis.correlation import correlate, partial
 from robust_flatness.analysis.evidence import Evidence
-from robust_flatness.analysis.resampling import p_value, signs
+from robust_flatness.analysis.resampling import Interval, bootstrap, membership, resampled_counts, sign_flip_p
+from robust_flatness.config import Positive, Real
 from robust_flatness.tables import aggregate, schema
+
+#: Resamples of a share of many measures: each costs as much as a correlation for every measure.
+SHARE_RESAMPLES = 1999
 
 
 class Correlation(Selection):
-    """Correlation of a measure with another over variants."""
+    """Correlation of two measures over variants; with `given` the partial correlation given a third measure,
+    or its logarithm.
+
+    `sign` asks for a correlation of that sign. `within` claims that there is none: it holds if the interval
+    lies within that of 0, and does not hold if the interval is off 0 and significant.
+    """
+
+    scale_free: ClassVar[bool] = True
 
     kind: Literal["correlation"]
     coefficient: Coefficient
     measure: str
     against: str
-    sign: Sign
+    given: str | None = None
+    logarithm: bool = False
+    within: Positive | None = None
 
-    def columns(self) -> list[str]:
-        return [self.measure, self.against]
+    @model_validator(mode="after")
+    def _one_rule(self) -> "Correlation":
+        if (self.sign is None) == (self.within is None):
+            raise ValueError("name one of sign and within")
+        return self
 
-    def judge(self, evidence: Evidence, rules: Rules) -> Finding:
-        x, y = self.measure, self.against
-        name = f"{self.coefficient.title()}, {schema.describe(x)} with {schema.describe(y)}"
-        name += self.restriction
+    def title(self, evidence: Evidence) -> str:
+        name = f"{self.coefficient.title()}, {schema.describe(self.measure)} with "
+        name += schema.describe(self.against)
+        if self.given:
+            name = f"partial {name} given {'the logarithm of ' * self.logarithm}{schema.describe(self.given)}"
+        return name + self.restriction
+
+    def result(self, evidence: Evidence, rules: Rules) -> Finding:
         models = self.chosen(evidence.models)
-        missing = lacking(evidence.models, x, y)
-        if missing:
-            return Finding(name, note=missing)
-        found = correlate(
-            models[x], models[y], models["family"], self.coefficient, rules.resamples, rules.level
-        )
-        over = "families" if found.interval is found.over_families else "variants"
-        finding = Finding(name, found.value, found.interval, over, found.p, found.n)
-        few = too_few(found.n, rules.minimum.variants, "variants")
-        if few:
-            return noted(finding, few)
-        return noted(judged(finding, self.sign, rules), few_families(models["family"]))
+        names = [self.measure, self.against, *([self.given] if self.given else [])]
+        require(models, *names)
+        x, y, *given = (models[name] for name in names)
+        if given:
+            third = np.log(given[0]) if self.logarithm else given[0]
+            found = partial(x, y, third, models["family"], self.coefficient, **rules.bootstrap)
+        else:
+            found = correlate(x, y, models["family"], self.coefficient, **rules.bootstrap)
+        finding = Finding(found.value, found.interval, found.intervals.over, found.p, found.n)
+        if self.within is not None:
+            present = judged(finding, "either", self.within, rules)
+            absent = -self.within < finding.interval.low and finding.interval.high < self.within
+            outcome = HOLDS if absent else FAILS if present.outcome == HOLDS else INCONCLUSIVE
+            finding = replace(present, outcome=outcome)
+        return noted(finding, few_families(models["family"]))
 
 
-def difference_of_correlations(
-    models: pd.DataFrame, x: str, other: str, y: str, coefficient: Linear, sign: Sign, name: str, rules: Rules
-) -> Finding:
-    """Correlation of x with y minus that of `other` with y, over the variants that have all three.
+class Difference(Test):
+    """Difference of two measures' correlations with a third, over the same variants.
 
     p-value: with all three standardised (ranks for Spearman's), the difference is the mean of
     z_y (z_x - z_o); were the two measures exchangeable within a variant, each term's sign would be
     random.
     """
-    missing = lacking(models, x, other, y)
-    if missing:
-        return Finding(name, note=missing)
-    models = models[finite(*(models[column] for column in (x, other, y)))]
-    values = [models[column].to_numpy(float) for column in (x, other, y)]
-    n = len(models)
-    few = too_few(n, rules.minimum.variants, "variants")
-    if few:
-        return Finding(name, n=n, note=few)
-
-    one, two, three = values
-    weighted = COEFFICIENTS[coefficient]
-
-    def statistic(counts: np.ndarray) -> np.ndarray:
-        return weighted(one, three, counts) - weighted(two, three, counts)
-
-    if coefficient == "spearman":
-        values = [weighted_ranks(value, np.ones((1, n)))[0] for value in values]
-    first, second, target = ((value - value.mean()) / (value.std() or math.nan) for value in values)
-    terms = target * (first - second) / n
-    flips, exact = signs(n, rules.resamples)
-    interval, over = wider_interval(statistic, n, models["family"], rules)
-    p = p_value(float(terms.sum()), flips @ terms, exact)
-    finding = Finding(name, float(statistic(np.ones((1, n)))[0]), interval, over, p, n)
-    return noted(judged(finding, sign, rules), few_families(models["family"]))
-
-
-class Difference(Test):
-    """Difference of two measures' correlations with a third, over the same variants."""
 
     over_variants: ClassVar[bool] = True
+    scale_free: ClassVar[bool] = True
 
     kind: Literal["difference"]
     coefficient: Linear
@@ -107,16 +106,30 @@ class Difference(Test):
     against: str
     sign: Sign
 
-    def columns(self) -> list[str]:
-        return [self.measure, self.minus, self.against]
+    def title(self, evidence: Evidence) -> str:
+        name = f"{self.coefficient.title()} with {schema.describe(self.against)}: "
+        return f"{name}{schema.describe(self.measure)} minus {schema.describe(self.minus)}"
 
-    def judge(self, evidence: Evidence, rules: Rules) -> Finding:
-        x, other, y = self.measure, self.minus, self.against
-        name = f"{self.coefficient.title()} with {schema.describe(y)}: "
-        name += f"{schema.describe(x)} minus {schema.describe(other)}"
-        return difference_of_correlations(
-            evidence.models, x, other, y, self.coefficient, self.sign, name, rules
-        )
+    def result(self, evidence: Evidence, rules: Rules) -> Finding:
+        models, names = evidence.models, [self.measure, self.minus, self.against]
+        require(models, *names)
+        models = models[finite(*(models[name] for name in names))]
+        one, two, three = values = [models[name].to_numpy(float) for name in names]
+        n, weighted = len(models), COEFFICIENTS[self.coefficient]
+        if n < 3:
+            return Finding(n=n)
+
+        def statistic(counts: np.ndarray) -> np.ndarray:
+            return weighted(one, three, counts) - weighted(two, three, counts)
+
+        if self.coefficient == "spearman":
+            values = [stats.rankdata(value) for value in values]
+        first, second, target = ((value - value.mean()) / (value.std() or math.nan) for value in values)
+        p = sign_flip_p(target * (first - second) / n, rules.resamples)
+        intervals = bootstrap(statistic, models["family"], **rules.bootstrap)
+        value = float(statistic(np.ones((1, n)))[0])
+        note = few_families(models["family"])
+        return Finding(value, intervals.widest, intervals.over, p, n, note=note)
 
 
 class Radius(Test):
@@ -124,34 +137,105 @@ class Radius(Test):
     variants: two-sided, whichever is the larger."""
 
     over_variants: ClassVar[bool] = True
+    scale_free: ClassVar[bool] = True
 
     kind: Literal["radius"]
     coefficient: Linear
     case: Literal["avg", "worst"]
     loss: Literal["rloss", "ce"] = "rloss"
     against: str
+    sign: Sign = "either"
 
-    def columns(self) -> list[str]:
-        return [self.against]
+    def _columns(self, evidence: Evidence) -> dict[float, str]:
+        radii = aggregate.all_radii(evidence.models, self.case, self.loss)
+        return {xi: column for xi, column in radii.items() if aggregate.has(evidence.models, column)}
 
-    def judge(self, evidence: Evidence, rules: Rules) -> Finding:
+    def title(self, evidence: Evidence) -> str:
+        radii = self._columns(evidence)
+        which = "smallest radius minus largest"
+        if len(radii) > 1:
+            which = f"at ξ = {min(radii):g} minus at {max(radii):g}"
         measure = schema.describe(f"{self.case}_flatness_{self.loss}")
-        name = f"{self.coefficient.title()} of {measure} with {schema.describe(self.against)}: "
-        columns = {
-            xi: column
-            for xi, column in aggregate.all_radii(evidence.models, self.case, self.loss).items()
-            if aggregate.has(evidence.models, column)
-        }
+        return f"{self.coefficient.title()} of {measure} with {schema.describe(self.against)}: {which}"
+
+    def result(self, evidence: Evidence, rules: Rules) -> Finding:
+        columns = self._columns(evidence)
         if len(columns) < 2:
-            return Finding(f"{name}smallest radius minus largest", note="measured at fewer than two radii")
-        small, large = min(columns), max(columns)
-        return difference_of_correlations(
-            evidence.models,
-            columns[small],
-            columns[large],
-            self.against,
-            self.coefficient,
-            "either",
-            f"{name}at ξ = {small:g} minus at {large:g}",
-            rules,
-        )
+            raise NotMeasuredError("measured at fewer than two radii")
+        return Difference(
+            kind="difference",
+            coefficient=self.coefficient,
+            measure=columns[min(columns)],
+            minus=columns[max(columns)],
+            against=self.against,
+            sign=self.sign,
+        ).result(evidence, rules)
+
+
+class Share(Test):
+    """Share of the measures of sharpness and margin whose correlation with a target is at least `least`
+    (reversed where large is meant to be good), on the clean and on the robust loss, without the controls.
+
+    The interval is of percentiles over resampled variants and families, the wider one. `below` claims
+    that the share is smaller: it holds if the interval lies below, and does not hold if it lies above.
+    """
+
+    over_variants: ClassVar[bool] = True
+
+    kind: Literal["share"]
+    coefficient: Linear
+    against: str
+    least: Annotated[Real, Field(ge=0, le=1)]
+    below: Annotated[Real, Field(gt=0, le=1)]
+    minimum: int = Field(6, ge=1)
+    """The least number of measures."""
+
+    def title(self, evidence: Evidence) -> str:
+        name = f"share of measures with {self.coefficient.title()} of at least {self.least:g} with "
+        return name + schema.describe(self.against)
+
+    def result(self, evidence: Evidence, rules: Rules) -> Finding:
+        require(evidence.models, self.against)
+        models = evidence.models.dropna(subset=[self.against])
+        signs = {
+            column: candidate.sign
+            for candidate in candidates(models)
+            if candidate.group != "control"
+            for column in candidate.columns.values()
+        }
+        if len(signs) < self.minimum:
+            raise NotMeasuredError(f"{len(signs)} measures, {self.minimum} needed")
+        n = len(models)
+        if n < rules.minimum.variants:
+            return judged(Finding(n=n), "either", self.least, rules)
+        units = membership(models["family"])
+        draws = {
+            "variants": resampled_counts(n, SHARE_RESAMPLES),
+            "families": resampled_counts(len(units), SHARE_RESAMPLES) @ units,
+        }
+        ends = [(1 - rules.level) / 2, (1 + rules.level) / 2]
+        intervals = {
+            over: Interval(*np.quantile(self._shares(models, signs, counts), ends).tolist())
+            for over, counts in draws.items()
+        }
+        over = max(intervals, key=lambda over: intervals[over].width)
+        interval = intervals[over]
+        value = float(self._shares(models, signs, np.ones((1, n)))[0])
+        outcome = INCONCLUSIVE
+        if interval.high < self.below:
+            outcome = HOLDS
+        elif interval.low >= self.below:
+            outcome = FAILS
+        found = Finding(value, interval, over, n=n, reference=self.below, outcome=outcome)
+        return noted(found, f"{len(signs)} measures", few_families(models["family"]))
+
+    def _shares(self, models: pd.DataFrame, signs: dict[str, int], counts: np.ndarray) -> np.ndarray:
+        """Share of the measures that reach `least`, for each resample: [B]."""
+        reached = np.zeros(len(counts))
+        target = models[self.against].to_numpy(float)
+        for column, sign in signs.items():
+            kept = models[column].notna().to_numpy()
+            values = models.loc[kept, column].to_numpy(float)
+            found = sign * COEFFICIENTS[self.coefficient](values, target[kept], counts[:, kept])
+            reached += np.nan_to_num(found, nan=-1) >= self.least
+        return reached / len(signs)

@@ -6,25 +6,27 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from robust_flatness.analysis.claim_tests.base import (
-    UNTESTABLE,
+    INCONCLUSIVE,
     Finding,
+    NotMeasuredError,
     Rules,
     Selection,
     Sign,
     Test,
     few_families,
-    judged,
-    lacking,
     mean_difference,
     noted,
-    too_few,
-    wider_interval,
+    require,
 )
 from robust_flatness.analysis.evidence import Evidence, early_stopping_pairs, improved_by_early_stopping
-from robust_flatness.analysis.resampling import Interval, p_value, permutations, t_quantile
+from robust_flatness.analysis.resampling import Interval, bootstrap, p_value, permutations
 from robust_flatness.tables import aggregate, schema
+
+#: Smallest number of variants in each of two groups that are compared.
+LEAST_IN_GROUP = 3
 
 
 class Baseline(Selection):
@@ -32,7 +34,7 @@ class Baseline(Selection):
     of lower RErr (AutoAttack's where it was run) or of lower RLoss.
 
     All differences share one value of the baseline. Its standard error (over its seeds, else over the
-    samples of its flatness) adds to the interval, with Student's quantile, and a mean within it is no
+    samples of its flatness) widens the interval, with Student's quantile, and a mean within it is no
     evidence, however many variants there are.
     """
 
@@ -41,37 +43,35 @@ class Baseline(Selection):
     robust: Literal["rerr", "rloss"]
     sign: Sign
 
-    def columns(self) -> list[str]:
-        return [self.measure]
+    def _robust(self, evidence: Evidence) -> str:
+        return "test_rloss_pgd" if self.robust == "rloss" else aggregate.robust_error_column(evidence.models)
 
-    def judge(self, evidence: Evidence, rules: Rules) -> Finding:
-        from scipy.special import stdtr
+    def title(self, evidence: Evidence) -> str:
+        name = f"mean {schema.describe(self.measure)} minus the baseline's, of those with lower "
+        return name + schema.describe(self._robust(evidence)) + self.restriction
 
-        measure, models = self.measure, evidence.models
-        robust = "test_rloss_pgd" if self.robust == "rloss" else aggregate.robust_error_column(models)
-        name = f"mean {schema.describe(measure)} minus the baseline's, of those with lower "
-        name += schema.describe(robust) + self.restriction
-        missing = lacking(models, measure, robust)
+    def result(self, evidence: Evidence, rules: Rules) -> Finding:
+        measure, models, robust = self.measure, evidence.models, self._robust(evidence)
+        require(models, measure, robust)
         at = models[models["variant"] == "at"]
-        if missing or not aggregate.has(at, measure, robust):
-            return Finding(name, note=missing or "the baseline was not measured")
+        if not aggregate.has(at, measure, robust):
+            raise NotMeasuredError("the baseline was not measured")
         at = at.iloc[0]
         chosen = self.chosen(models).dropna(subset=[measure, robust])
         chosen = chosen[chosen[robust] < at[robust]]
         differences = (chosen[measure] - at[measure]).to_numpy(float)
-        found = mean_difference(differences, chosen["family"], name, self.sign, rules)
+        found = mean_difference(differences, chosen["family"], rules)
         error, degrees, source = _standard_error(at, measure)
-        if found.outcome == UNTESTABLE or not error > 0:
-            unknown = "the baseline's own error is not known, nor in the interval"
-            return found if found.outcome == UNTESTABLE else noted(found, unknown)
-        reach = t_quantile(rules.level, degrees) * error
+        if not error > 0:
+            return noted(found, "the baseline's own error is not known, nor in the interval")
+        reach = stats.t.ppf((1 + rules.level) / 2, degrees) * error
         low, high = (
             found.value + math.copysign(math.hypot(end - found.value, reach), end - found.value)
-            for end in (found.interval.low, found.interval.high)
+            for end in found.interval
         )
-        p = max(found.p, 2 * float(stdtr(degrees, -abs(found.value) / error)))
+        p = max(found.p, 2 * float(stats.t.sf(abs(found.value) / error, degrees)))
         widened = replace(found, interval=Interval(low, high), p=p)
-        return noted(judged(widened, self.sign, rules), f"the baseline's error over {source} included")
+        return noted(widened, f"the baseline's error over {source} included")
 
 
 def _standard_error(at: pd.Series, measure: str) -> tuple[float, float, str]:
@@ -86,7 +86,7 @@ def _standard_error(at: pd.Series, measure: str) -> tuple[float, float, str]:
 
 class EarlyStopping(Test):
     """Mean difference early-stopped minus last, over variants that early stopping improves; with
-    `minus: others`, less the same mean over those it does not improve.
+    `control`, less the same mean over those it does not improve.
 
     A variant is improved if its early-stopped RLoss is lower beyond the noise of its evaluation
     (paired bootstrap over examples); where losses of single examples were not kept, if it is lower at
@@ -98,69 +98,54 @@ class EarlyStopping(Test):
 
     kind: Literal["early-stopping"]
     measure: str
-    minus: Literal["others"] | None = None
+    control: bool = False
     sign: Sign
 
-    def columns(self) -> list[str]:
-        return [self.measure]
+    def title(self, evidence: Evidence) -> str:
+        name = f"mean {schema.describe(self.measure)}, early-stopped minus last, of those improved"
+        return name + (" minus the others'" if self.control else "")
 
-    def judge(self, evidence: Evidence, rules: Rules) -> Finding:
+    def result(self, evidence: Evidence, rules: Rules) -> Finding:
         measure = self.measure
-        name = f"mean {schema.describe(measure)}, early-stopped minus last, of those improved"
-        name += " minus the others'" if self.minus else ""
         pairs = early_stopping_pairs(evidence.models, evidence.series, measure)
         if pairs.empty:
-            return Finding(name, note=f"not measured: {schema.describe(measure)}, early-stopped")
+            raise NotMeasuredError(f"not measured: {schema.describe(measure)}, early-stopped")
         pairs = pairs[~pairs["variant"].isin(evidence.not_learnt)]
-        lower = (pairs["best_test_rloss_pgd"] < pairs["test_rloss_pgd"]).to_numpy()
-        beyond = improved_by_early_stopping(evidence.examples, rules.level)
+        improved = (pairs["best_test_rloss_pgd"] < pairs["test_rloss_pgd"]).to_numpy()
+        beyond = improved_by_early_stopping(evidence.seeds.examples, rules.level)
         known = bool(beyond) and not pairs.attrs["by_epoch"]
-        improved = (
-            pairs["variant"].map(lambda slug: beyond.get(slug, False)).to_numpy(bool) if known else lower
-        )
-        notes = [
-            "" if known else "losses of single examples were not kept: improved is any lower RLoss",
-            "early-stopped is the snapshot of lowest test RLoss" if pairs.attrs["by_epoch"] else "",
-        ]
+        if known:
+            improved = pairs["variant"].map(lambda slug: beyond.get(slug, False)).to_numpy(bool)
         differences = (pairs[f"best_{measure}"] - pairs[measure]).to_numpy(float)
-        if self.minus is None:
-            families = pairs["family"][improved]
-            found = mean_difference(differences[improved], families, name, self.sign, rules)
+        if not self.control:
+            found = mean_difference(differences[improved], pairs["family"][improved], rules)
         else:
             kept = improved | ~pairs["same"].to_numpy(bool)
-            found = difference_of_groups(
-                differences[kept], improved[kept], pairs["family"][kept], name, self.sign, rules
-            )
-        return noted(found, *notes)
+            found = difference_of_groups(differences[kept], improved[kept], pairs["family"][kept], rules)
+        return noted(
+            found,
+            "" if known else "losses of single examples were not kept: improved is any lower RLoss",
+            "early-stopped is the snapshot of lowest test RLoss" if pairs.attrs["by_epoch"] else "",
+        )
 
 
-#: The least number of variants in each of two groups that are compared.
-LEAST_IN_GROUP = 3
-
-
-def difference_of_groups(
-    values: np.ndarray, first: np.ndarray, families: pd.Series, name: str, sign: Sign, rules: Rules
-) -> Finding:
+def difference_of_groups(values: np.ndarray, first: np.ndarray, families: pd.Series, rules: Rules) -> Finding:
     """Mean of the variants in `first` minus that of the others; p-value by permuting who is in it."""
     n, inside = len(values), first.astype(float)
     counts = int(inside.sum()), int(n - inside.sum())
+    sizes = f"{counts[0]} improved, {counts[1]} others"
     if min(counts) < LEAST_IN_GROUP:
-        return Finding(
-            name, n=n, note=f"{counts[0]} improved and {counts[1]} others, {LEAST_IN_GROUP} needed of each"
-        )
-    few = too_few(n, rules.minimum.variants, "variants")
-    if few:
-        return Finding(name, n=n, note=few)
+        return Finding(n=n, outcome=INCONCLUSIVE, note=f"{sizes}, {LEAST_IN_GROUP} needed of each")
 
     def statistic(drawn: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore", divide="ignore"):
             means = [drawn @ (side * values) / (drawn @ side) for side in (inside, 1 - inside)]
         return means[0] - means[1]
 
-    interval, over = wider_interval(statistic, n, families, rules)
+    intervals = bootstrap(statistic, families, **rules.bootstrap)
     observed = float(statistic(np.ones((1, n)))[0])
     orders, exact = permutations(n, rules.resamples)
     shuffled = values[orders]
     p = p_value(observed, shuffled @ inside / counts[0] - shuffled @ (1 - inside) / counts[1], exact)
-    found = judged(Finding(name, observed, interval, over, p, n), sign, rules)
-    return noted(found, f"{counts[0]} improved, {counts[1]} others", few_families(families))
+    found = Finding(observed, intervals.widest, intervals.over, p, n)
+    return noted(found, sizes, few_families(families))

@@ -1,0 +1,172 @@
+"""Tests over the epochs of a training, and of models scaled after it."""
+
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+from pydantic import BeforeValidator, Field, model_validator
+
+from robust_flatness.analysis import curves
+from robust_flatness.analysis.claim_tests.base import (
+    FAILS,
+    HOLDS,
+    Finding,
+    NotMeasuredError,
+    Rules,
+    Sign,
+    Test,
+    mean_difference,
+    noted,
+    require,
+)
+from robust_flatness.analysis.correlation import correlate
+from robust_flatness.analysis.evidence import Evidence
+from robust_flatness.analysis.resampling import crossed_interval
+from robust_flatness.config import Real, parse_list
+from robust_flatness.tables import aggregate, schema
+
+#: Alternatives, of which the first one that was measured counts.
+Measures = Annotated[tuple[str, ...], BeforeValidator(parse_list), Field(min_length=1)]
+EPOCH = "normalised_epoch"
+#: The derived models and the factor of their convolutions.
+SCALED = {"at-scaled-0.5": 0.5, "at-scaled-2": 2.0}
+
+
+class Trend(Test):
+    """Rank correlation of a measure with the epoch, or with another measure, over one training from the first
+    drop of the learning rate on. The points of one training are not independent: its p-value describes this
+    curve."""
+
+    scale_free: ClassVar[bool] = True
+    counts: ClassVar = "snapshots"
+
+    kind: Literal["trend"]
+    variant: str
+    measure: Measures
+    against: str = EPOCH
+    sign: Sign
+    table: Literal["history", "series"] = "history"
+
+    def _measure(self, evidence: Evidence) -> str:
+        rows = evidence.from_first_drop(self.table, self.variant)
+        return next((name for name in self.measure if aggregate.has(rows, name)), self.measure[0])
+
+    def title(self, evidence: Evidence) -> str:
+        name = f"Spearman, {schema.describe(self._measure(evidence))} of {self.variant} with "
+        return name + (
+            "the epoch" if self.against == EPOCH else f"{schema.describe(self.against)} over epochs"
+        )
+
+    def result(self, evidence: Evidence, rules: Rules) -> Finding:
+        measure = self._measure(evidence)
+        # Without gaps in the measure, so that the first row is the last one before the drop that has it.
+        needed = [measure] if self.against == EPOCH else []
+        rows = evidence.from_first_drop(self.table, self.variant, *needed)
+        require(rows, measure, self.against)
+        rows = rows.dropna(subset=[measure, self.against])
+        x, y = (rows[name].to_numpy(float) for name in (self.against, measure))
+        found = correlate(x, y, range(len(x)), "spearman", **rules.bootstrap)
+        over = "epochs" if self.table == "history" else "snapshots"
+        return Finding(found.value, found.intervals.variants, over, found.p, found.n)
+
+
+class EpochsBelow(Test):
+    """Mean difference of two trainings' measure over their snapshots from the first drop on."""
+
+    counts: ClassVar = "snapshots"
+
+    kind: Literal["epochs-below"]
+    variant: str
+    baseline: str
+    measure: str
+    sign: Sign
+
+    def title(self, evidence: Evidence) -> str:
+        return f"mean {schema.describe(self.measure)} over epochs, {self.variant} minus {self.baseline}"
+
+    def result(self, evidence: Evidence, rules: Rules) -> Finding:
+        first, second = (
+            evidence.from_first_drop("series", slug, self.measure) for slug in (self.variant, self.baseline)
+        )
+        require(first, self.measure)
+        require(second, self.measure)
+        reference = np.interp(first[EPOCH], second[EPOCH], second[self.measure])
+        return mean_difference(first[self.measure].to_numpy(float) - reference, None, rules)
+
+
+class Rise(Test):
+    """Measure at the end of the training minus at an earlier point (see `curves.SINCE`), paired within seeds
+    and examples; the interval is over both, or over seeds alone without values of single examples.
+
+    `otherwise` is a weaker rule for tables with too few seeds: a trend over the epochs of one training.
+    """
+
+    counts: ClassVar = "seeds"
+
+    kind: Literal["rise"]
+    variant: str
+    measure: Measures
+    since: curves.Since
+    sign: Sign
+    otherwise: Trend | None = None
+
+    def _rise(self, evidence: Evidence) -> tuple[str, np.ndarray]:
+        rises = {name: curves.rise(evidence.seeds, self.variant, name, self.since) for name in self.measure}
+        return max(rises.items(), key=lambda item: len(item[1]))
+
+    def title(self, evidence: Evidence) -> str:
+        measure, _ = self._rise(evidence)
+        return f"{schema.describe(measure)} of {self.variant}, {curves.SINCE[self.since]}"
+
+    def judge(self, evidence: Evidence, rules: Rules, printed: Finding | None = None) -> Finding:
+        seeds = len(self._rise(evidence)[1])
+        if seeds >= rules.minimum.seeds or self.otherwise is None:
+            return super().judge(evidence, rules, printed)
+        few = f"seeds with both checkpoints: {seeds}, needed: {rules.minimum.seeds}"
+        weaker = self.otherwise.judge(evidence, rules, printed)
+        return noted(weaker, f"{few}; judged by the weaker rule, the trend over epochs")
+
+    def result(self, evidence: Evidence, rules: Rules) -> Finding:
+        measure, values = self._rise(evidence)
+        seeds, examples = values.shape
+        if seeds == 0:
+            raise NotMeasuredError(f"not measured: {schema.describe(measure)} at both points")
+        interval, p = crossed_interval(values, rules.resamples, rules.level)
+        over = f"seeds and {examples} examples" if examples > 1 else "seeds"
+        return Finding(float(values.mean()), interval, over, p, seeds)
+
+
+class Scaling(Test):
+    """Ratio of the scaled models' measure to the baseline's; the one farthest from (for `beyond`:
+    nearest to) 1 is given, as a factor of 1 or more."""
+
+    kind: Literal["scaling"]
+    measure: str
+    within: Real | None = Field(None, ge=1)
+    beyond: Real | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> "Scaling":
+        if (self.within is None) == (self.beyond is None):
+            raise ValueError("name one of within and beyond")
+        return self
+
+    def title(self, evidence: Evidence) -> str:
+        return f"{schema.describe(self.measure)} of scaled models over the baseline's, as a factor"
+
+    def result(self, evidence: Evidence, rules: Rules) -> Finding:
+        rows = evidence.derived.set_index("variant")
+        needed = ["at", *SCALED]
+        if self.measure not in rows or any(slug not in rows.index for slug in needed):
+            raise NotMeasuredError("scaled models were not measured")
+        values = rows.loc[needed, self.measure].to_numpy(float)
+        if not np.all(values > 0):
+            raise NotMeasuredError(f"not measured: {schema.describe(self.measure)} of scaled models")
+        ratios = values[1:] / values[0]
+        factors = np.maximum(ratios, 1 / ratios)
+        if self.within is not None:
+            value, holds = factors.max(), factors.max() <= self.within
+        else:
+            expected = np.array([1 if scale < 1 else -1 for scale in SCALED.values()])
+            value = factors.min()
+            holds = np.all(np.sign(np.log(ratios)) == expected) and value >= self.beyond
+        return Finding(float(value), n=len(SCALED), outcome=HOLDS if holds else FAILS)
