@@ -88,10 +88,6 @@ class TrainingStore:
         self.snapshots = self.folder / "checkpoints"
         self.epochs, self.all_snapshots, self.report = sorted(epochs), all_snapshots, report
 
-    def locked(self) -> contextlib.AbstractContextManager[None]:
-        """Hold the lock of this training."""
-        return locked(self.folder, "another process is training here", self.report)
-
     def snapshot(self, epoch: int) -> Path:
         """Return the path of the snapshot after `epoch`."""
         return self.snapshots / f"epoch-{epoch:03d}.safetensors"

@@ -8,7 +8,7 @@ from typing import Any
 from robust_flatness.config import TrainJob
 from robust_flatness.data import Dataset
 from robust_flatness.errors import TrainingError
-from robust_flatness.run.resume import TrainingStore
+from robust_flatness.run.resume import TrainingStore, locked
 from robust_flatness.runtime.devices import out_of_memory
 from robust_flatness.runtime.progress import track
 from robust_flatness.training.history import write_history
@@ -64,7 +64,7 @@ def train(
         components = run.components(dataset.checksum)
         store = TrainingStore(directory, components, run.spec.snapshot_epochs(), all_snapshots, report)
         try:
-            with store.locked():
+            with locked(store.folder, "another process is training here", report):
                 rows = _train(run, store, progress, until)
                 if len(rows) == run.spec.epochs:
                     write_history(store.directory / "history.csv", rows)
