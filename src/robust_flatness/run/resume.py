@@ -99,7 +99,7 @@ class TrainingStore:
 
     def load(self) -> dict[str, Any]:
         """Return the state to resume from; without one, that of no epochs: `{"rows": []}`."""
-        for path in self.folder.rglob(".*.tmp"):
+        for path in self.directory.rglob(".*.tmp"):  # of killed processes
             path.unlink()
         try:
             state = self.state.load() or {"rows": []}
@@ -130,7 +130,7 @@ class TrainingStore:
 
 
 def _remove_others(folder: Path, names: Collection[str]) -> None:
-    for path in (*folder.glob("epoch-*.safetensors"), *folder.glob(".*.tmp")):
+    for path in folder.glob("epoch-*.safetensors"):
         if path.name not in names:
             path.unlink()
 

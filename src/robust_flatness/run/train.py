@@ -92,11 +92,7 @@ def _train(
     for epoch in track(planned, f"{run.job.variant}, seed {run.job.seed}"):
         row = run.epoch(epoch)
         if not (math.isfinite(row["train_loss"]) and run.finite()):
-            kept = (
-                f"epochs up to {epoch - 1} are kept in {store.folder}"
-                if rows
-                else "no epoch was finished before"
-            )
+            kept = f"epochs up to {epoch - 1} are kept in {store.folder}" if rows else "no epoch was finished"
             raise TrainingError(
                 f"variant {run.job.variant!r}, seed {run.job.seed}: the loss became NaN or infinite in epoch "
                 f"{epoch} of {epochs} (learning rate {row['learning_rate']:g}); {kept}. A lower "
