@@ -1,4 +1,4 @@
-"""Kills, terminations and full disks: the run goes on, and its results are those of an undisturbed one."""
+"""Kills, terminations and full disks: a resumed run has the results of an undisturbed one."""
 
 import contextlib
 import os
@@ -53,8 +53,7 @@ def prepared_folder(path: Path, config: dict | None = None) -> Path:
 
 
 def contents(directory: Path, *folders: str) -> dict[str, bytes]:
-    """Everything a run leaves in `results` (and other folders) but its timings and what resumption
-    keeps for itself."""
+    """Return the files of `results` (and other folders), without timings and the state of jobs."""
     return {
         str(path.relative_to(directory)): path.read_bytes()
         for folder in ("results", *folders)
@@ -99,7 +98,7 @@ def stop(process: subprocess.Popen, how: str) -> None:
 
 
 def test_kills_at_random_moments(reference, tmp_path):
-    """Ten stops, then the documented way on: --unlock and the same command again."""
+    """Ten stops, each followed by --unlock and the same command again."""
     undisturbed, duration = reference
     rng = random.Random(0)
     stops, completed, sessions = 0, 0, []
@@ -133,8 +132,6 @@ def test_kills_at_random_moments(reference, tmp_path):
         for session in sessions:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(session, signal.SIGKILL)
-    size = sum(map(len, contents(undisturbed).values()))
-    print(f"{stops} stops survived in {completed} runs; {size} bytes equal to the undisturbed run's")
 
 
 def test_two_runs_give_the_same_bytes(tmp_path):
@@ -149,9 +146,7 @@ def test_two_runs_give_the_same_bytes(tmp_path):
     kinds = {Path(name).suffix for name in first}
     assert {".safetensors", ".csv", ".pdf", ".png", ".md"} <= kinds
     assert first.keys() == second.keys()
-    different = [name for name in first if first[name] != second[name]]
-    assert not different
-    print(f"{len(first)} files, {sum(map(len, first.values()))} bytes equal in two runs")
+    assert not [name for name in first if first[name] != second[name]]
 
 
 # Single jobs.
@@ -189,7 +184,7 @@ def outputs(step: str, directory: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.parametrize("step", COMMANDS)
-def test_a_stopped_job_goes_on_to_the_same_bytes(reference, tmp_path, step, number):
+def test_a_stopped_job_resumes_to_the_same_bytes(reference, tmp_path, step, number):
     undisturbed, _ = reference
     rng = random.Random(number)
     start = time.monotonic()
@@ -230,7 +225,7 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.parametrize("step", COMMANDS)
-def test_a_full_disk_stops_the_job_and_space_lets_it_go_on(reference, small_disk, step):
+def test_a_full_disk_stops_a_job_which_resumes_with_more_space(reference, small_disk, step):
     undisturbed, _ = reference
     folder, resize = small_disk
     expected = outputs(step, undisturbed / "results/faults/at/seed-0")
