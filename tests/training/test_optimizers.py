@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from robust_flatness.training.catalogue import OPTIMIZERS
+from robust_flatness.config.catalogue import OPTIMIZERS
 from robust_flatness.training.optimizers import MAKERS, make_optimizer
 
 
