@@ -19,7 +19,7 @@ from robust_flatness.errors import ConfigError, FileError, warn
 from robust_flatness.inputs import check_classes, checked_inputs, require_finite
 from robust_flatness.network import Network
 from robust_flatness.runtime.isolation import isolated
-from robust_flatness.runtime.progress import told
+from robust_flatness.runtime.progress import track
 from robust_flatness.runtime.state import StateFile
 from robust_flatness.seeding import derive_seed
 
@@ -108,7 +108,7 @@ def run_autoattack(
                 robust, x_adv = state["robust"].to(x.device), state["x_adv"].to(x.device)
                 done = state["done"]
     _warn_of_dynamic(net, x)
-    for index, name in enumerate(told(spec.attacks, "attack")):
+    for index, name in enumerate(track(spec.attacks, "attack")):
         if index < done:
             continue
         before = robust.double().mean().item()
@@ -118,7 +118,7 @@ def run_autoattack(
                 attack = _attack(net, name, epsilon, spec, targets, derive_seed(seed, "autoattack", name), x)
             left = robust.nonzero().flatten()
             parts = left.split(batch_size) if len(left) else ()  # an empty tensor has one, empty, part
-            for indices in told(parts, f"batch of {name}"):
+            for indices in track(parts, f"batch of {name}"):
                 if attack is None:
                     candidates = known[indices]
                 else:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from robust_flatness.config.architectures import COSTS
+from robust_flatness.config.catalogue import OBJECTIVES, OPTIMIZERS
 from robust_flatness.config.kinds import check_name
 from robust_flatness.config.measures import STEPS_TO_THE_EDGE
 from robust_flatness.config.values import (
@@ -22,7 +23,6 @@ from robust_flatness.config.values import (
     Spec,
     parse_list,
 )
-from robust_flatness.training.catalogue import OBJECTIVES, OPTIMIZERS
 
 _Network = Annotated[str, AfterValidator(partial(check_name, sorted(COSTS)))]
 _Optimizer = Annotated[str, AfterValidator(partial(check_name, OPTIMIZERS))]

@@ -20,7 +20,7 @@ from robust_flatness.measures.result import (
 )
 from robust_flatness.network import Network
 from robust_flatness.runtime.isolation import isolated
-from robust_flatness.runtime.progress import told
+from robust_flatness.runtime.progress import track
 from robust_flatness.seeding import generator
 
 #: Most examples that are attacked together where each small batch has its own perturbation.
@@ -116,7 +116,7 @@ def average_flatness(
     def loss(sample: int) -> Tensor:
         start = None if attack is None else random_start(x, attack.epsilon, generator(seed, "starts", sample))
         total, first = 0.0, 0
-        for group in told(groups, "batch"):
+        for group in track(groups, "batch"):
             if first == 0 or scope == "batch":
                 perturbed = network(sample, first, len(group))
             first += len(group)
@@ -124,7 +124,7 @@ def average_flatness(
             total = total + _losses(perturbed, x, y, part, attack, start).double().sum()
         return total / len(x)
 
-    values = torch.stack([loss(sample) for sample in told(range(samples), "sample")]).cpu()
+    values = torch.stack([loss(sample) for sample in track(range(samples), "sample")]).cpu()
     return FlatnessResult(values.mean().item() - reference, reference, values, reference_single)
 
 

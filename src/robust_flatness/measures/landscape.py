@@ -12,7 +12,7 @@ from robust_flatness.measures.base import MORE_ROBUST, Measure, Metric, Record
 from robust_flatness.measures.cost import attack_passes
 from robust_flatness.measures.examples import BATCH_SIZE, Examples, pgd
 from robust_flatness.measures.hessian import hessian_eigenvalues
-from robust_flatness.runtime.progress import stage, told
+from robust_flatness.runtime.progress import stage, track
 from robust_flatness.seeding import derive_seed, generator
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def loss_landscape(
         net = Network.of(model, x[:2])
         space = Neighborhood(net, spec.adversarial_scale, weight_bound)
         directions = _directions(net, space, x, y, spec, attack, held_out, batch_size, seed)
-        for way, part in told(list(CURVES), "curve"):
+        for way, part in track(list(CURVES), "curve"):
             scale = getattr(spec, f"{way}_scale")
             table = torch.empty(len(directions[way]), len(points), dtype=torch.float64)
             for row, nu in zip(table, directions[way], strict=True):

@@ -12,7 +12,6 @@ from robust_flatness.derivatives import twice_differentiable
 from robust_flatness.errors import ConfigError, NonFiniteError, warn
 from robust_flatness.inputs import require_finite
 from robust_flatness.network import Network
-from robust_flatness.runtime.progress import counted
 
 #: Graphs of the gradient are kept for all products if they take at most this many bytes.
 KEPT_BYTES = 2**31
@@ -73,7 +72,6 @@ class Hessian(LinearOperator):
 
     def _matvec(self, vector: np.ndarray) -> np.ndarray:
         self._products += 1
-        counted("product", self._products)
         pieces = self.product(list(self.by_name(vector).values()))
         flat = torch.cat([piece.flatten() for piece in pieces]).cpu().double().numpy()
         if not np.isfinite(flat).all():

@@ -19,7 +19,7 @@ from robust_flatness.measures.result import (
 )
 from robust_flatness.network import Network
 from robust_flatness.runtime.isolation import isolated
-from robust_flatness.runtime.progress import told
+from robust_flatness.runtime.progress import track
 from robust_flatness.seeding import generator
 
 
@@ -108,12 +108,12 @@ def worst_flatness(
     parts = list(batches(len(x), batch_size))
     groups = [[part] for part in parts] if scope == "batch" else [parts]
     sums = []
-    for restart in told(range(restarts), "restart"):
+    for restart in track(range(restarts), "restart"):
         start = x
         if attack is not None:
             start = random_start(x, attack.epsilon, generator(seed, "worst starts", restart))
         losses = []
-        for index, group in enumerate(told(groups, "batch")):
+        for index, group in enumerate(track(groups, "batch")):
             directions = generator(seed, "worst directions", restart, index)
             losses += search.run(x, y, start, group, directions)[1]
         sums.append(torch.stack(losses))
@@ -142,8 +142,8 @@ class JointSearch:
         nu = ball.in_ball(directions)
         inputs = [start[part] for part in parts]
         ranges = [None if self.attack is None else bounds(x[part], self.attack.epsilon) for part in parts]
-        for _ in told(range(self.steps), "step"):
-            for index, part in enumerate(told(parts, "batch")):
+        for _ in track(range(self.steps), "step"):
+            for index, part in enumerate(track(parts, "batch")):
                 gradient, gradients = self._gradients(nu, inputs[index], y[part])
                 with torch.no_grad():
                     if gradient is not None:

@@ -19,7 +19,7 @@ from robust_flatness.errors import UndefinedError, warn
 from robust_flatness.measures.base import FLATTER, LOSSES, SPLITS, Measure, Metric, Record
 from robust_flatness.measures.cost import attack_passes
 from robust_flatness.measures.examples import BATCH_SIZE, Examples, pgd, splits_of
-from robust_flatness.runtime.progress import told
+from robust_flatness.runtime.progress import track
 from robust_flatness.seeding import derive_seed
 
 if TYPE_CHECKING:
@@ -234,8 +234,8 @@ def sharpness(net: "Network", data: Examples, settings: SharpnessSettings) -> It
     own = {name: imported(path, f"measures.sharpness.own.{name}") for name, path in settings.own.items()}
     for split in splits_of(settings):
         count = getattr(settings, f"{split}_examples")
-        for name in told(settings.of_losses(split), "measure of sharpness"):
-            for loss in told(LOSSES, "loss"):
+        for name in track(settings.of_losses(split), "measure of sharpness"):
+            for loss in track(LOSSES, "loss"):
                 objective = data.objective(
                     net, split, count, None if loss == "ce" else attack, settings.batch_size, seed
                 )
