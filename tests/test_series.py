@@ -4,15 +4,15 @@ from dataclasses import replace
 
 import pytest
 
+from robust_flatness.architectures import build_model
 from robust_flatness.attacks import PGD
+from robust_flatness.checkpoints import Metadata, load_checkpoint, save_checkpoint
 from robust_flatness.config import DataSpec, ModelSpec, SeriesSpec
 from robust_flatness.data import load_dataset, make_splits, save_dataset
 from robust_flatness.flatness import average_flatness, worst_flatness
 from robust_flatness.measuring import series
 from robust_flatness.measuring.registry import MEASURES
 from robust_flatness.measuring.run import measure_checkpoints
-from robust_flatness.models import build_model
-from robust_flatness.models.checkpoint import Metadata, load_checkpoint, save_checkpoint
 from robust_flatness.seeding import derive_seed, generator
 from robust_flatness.tables.collect import read_epochs
 from robust_flatness.tables.rows import write_rows

@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from robust_flatness.attacks.autoattack import check_autoattack, run_autoattack
 from robust_flatness.attacks.pgd import PGD, batches, cross_entropy
-from robust_flatness.boundary import warn_of_sigmoid
 from robust_flatness.config import AutoAttackSpec
-from robust_flatness.inputs import check_classes, checked_inputs, require_finite
+from robust_flatness.inputs import check_classes, checked_inputs, require_finite, warn_of_sigmoid
 from robust_flatness.network import Network
 from robust_flatness.runtime.isolation import isolated
 from robust_flatness.runtime.progress import stage

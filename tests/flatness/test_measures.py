@@ -18,7 +18,7 @@ from robust_flatness.flatness import (
     scale_convolutions,
     worst_flatness,
 )
-from robust_flatness.models.inference import InferenceModel
+from robust_flatness.network import Network
 from robust_flatness.seeding import generator
 
 
@@ -242,7 +242,7 @@ def test_the_model_is_bit_identical_afterwards(trained, held_out, attack, name, 
         if name == "hessian":
             monkeypatch.setattr("scipy.sparse.linalg.eigsh", _interrupt)
         else:
-            monkeypatch.setattr(InferenceModel, "logits", _after(2, InferenceModel.logits))
+            monkeypatch.setattr(Network, "logits", _after(2, Network.logits))
         with pytest.raises(KeyboardInterrupt):
             MEASURES[name](model, *held_out, attack)
     else:
