@@ -20,6 +20,7 @@ from robust_flatness.config.networks import NetworkSpec, require_files
 from robust_flatness.data import Dataset
 from robust_flatness.errors import ConfigError
 from robust_flatness.flatness.scaling import scale_checkpoint
+from robust_flatness.loading import import_robustbench
 from robust_flatness.planning import plan
 from robust_flatness.plotting.notebook import Layer
 from robust_flatness.tables import aggregate, frames, printed
@@ -268,7 +269,7 @@ def test_robustbenchs_weights_are_fetched_once_and_kept(nets, dataset, monkeypat
     assert len(fetched) == 1
     with pytest.raises(ConfigError, match=r"models\.mine: model: RobustBench has no model 'Wong2021'"):
         imported({"model": "robustbench:Wong2021"}, dataset, path)
-    assert robustbench.import_robustbench() is stand_in["robustbench"]
+    assert import_robustbench() is stand_in["robustbench"]
 
 
 # Tables and figures.
