@@ -254,9 +254,7 @@ def _linear(rng: random.Random, case: Case, inputs: int, outputs: int) -> nn.Mod
 
 
 def _vector_block(rng: random.Random, case: Case, size: int) -> nn.Module:
-    kind = rng.choice(
-        ["linear", "layer norm", "batch norm", "own norm", "tied", "twice", "residual"]
-    )
+    kind = rng.choice(["linear", "layer norm", "batch norm", "own norm", "tied", "twice", "residual"])
     case.parts.append(kind)
     if kind in ("layer norm", "batch norm"):
         layer = nn.LayerNorm if kind == "layer norm" else nn.BatchNorm1d

@@ -204,11 +204,11 @@ def test_a_network_that_draws_its_weights_is_kept_as_it_was_measured(nets, datas
 def test_networks_of_others_are_not_replayed_as_recorded(nets, dataset):
     """A recording on a GPU would freeze what their code decides at each call."""
     found = imported({"model": "nets_of_others:plain"}, dataset, nets / "last.safetensors")
-    assert found.inference.graphs is None
+    assert found.network.graphs is None
     spec = ModelSpec(name="small-resnet", width=4)
     metadata = Metadata(spec.model_dump(), CLASSES, (0.5,) * 3, (0.3,) * 3, "at", 0, 1)
     save_checkpoint(nets / "own.safetensors", build_model(spec, CLASSES, (0.5,) * 3, (0.3,) * 3), metadata)
-    assert load_checkpoint(nets / "own.safetensors").inference.graphs is not None
+    assert load_checkpoint(nets / "own.safetensors").network.graphs is not None
 
 
 def test_a_checkpoint_of_torchvision(nets, dataset):

@@ -48,8 +48,8 @@ def perturbable_parameters(model: nn.Module) -> tuple[list[str], list[str]]:
 
 
 class NormalisationParameters(TorchFunctionMode):
-    """While active, records in `ids` the tensors that scale and shift what a function of torch normalises, and
-    the leaves from which these are computed."""
+    """While active, records in `ids` the scales and shifts of torch's normalising functions, and the leaves
+    from which these are computed."""
 
     def __init__(self):
         super().__init__()

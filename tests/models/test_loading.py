@@ -116,12 +116,11 @@ def test_files_that_are_no_weights_are_named(folder):
     files = {
         "missing.pt": "no such file",
         "text.txt": "expected a file .safetensors",
-        "damaged.pt": "no file of torch.save: it begins with b'nothing'",
+        "damaged.pt": "cannot be read, or damaged",
         "folder.pt": "a folder; give a file",
-        "integers.pt": "has dtype torch.int32",
-        "cut.pt": "truncated or damaged",
+        "cut.pt": "cannot be read, or damaged",
         "damaged.safetensors": "truncated or damaged",
-        "module.pt": "save the weights alone",
+        "module.pt": "save its state_dict alone",
         "list.pt": "holds list",
         "other.pt": "no weights by name",
         "numbers.pt": "no weights by name",
@@ -134,7 +133,6 @@ def test_files_that_are_no_weights_are_named(folder):
     torch.save(network(), folder / "module.pt")
     torch.save([1], folder / "list.pt")
     (folder / "folder.pt").mkdir()
-    torch.save({name: value.int() for name, value in network().state_dict().items()}, folder / "integers.pt")
     (folder / "cut.pt").write_bytes((folder / "module.pt").read_bytes()[:-300])
     torch.save({"epoch": 3}, folder / "other.pt")
     torch.save({0: torch.ones(2)}, folder / "numbers.pt")

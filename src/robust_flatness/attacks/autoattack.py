@@ -174,7 +174,7 @@ def check_autoattack(net: Network, x: Tensor, spec: AutoAttackSpec) -> int:
 
 
 def _run_checks(predict: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> None:
-    """The library's checks for randomness, probabilities, gradients in the forward pass, and zero gradients."""
+    """The library's checks: randomness, probabilities, gradients in the forward pass, zero gradients."""
     from pyautoattack import checks
 
     checks.check_randomized(predict, x, y, logger=LOGGER)

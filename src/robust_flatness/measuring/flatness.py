@@ -15,7 +15,7 @@ from robust_flatness.tables.columns import FLATTER, Column
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from robust_flatness.checkpoints import LoadedModel as Network
+    from robust_flatness.checkpoints import Checkpoint as Network
     from robust_flatness.data import Dataset
 
 
@@ -152,7 +152,7 @@ def of_case(
     else:
         function, names = worst_flatness, ("reference",)
         options |= {name: getattr(part, name) for name in ("steps", "restarts", "weight_step")}
-    result = kept(file, lambda: function(checkpoint.inference, x, y, **options).as_json())
+    result = kept(file, lambda: function(checkpoint.network, x, y, **options).as_json())
     known |= {name: result[name] for name in names}
     return result
 

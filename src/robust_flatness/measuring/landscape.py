@@ -17,7 +17,7 @@ from robust_flatness.seeding import derive_seed
 from robust_flatness.tables.columns import Column
 
 if TYPE_CHECKING:
-    from robust_flatness.checkpoints import LoadedModel as Network
+    from robust_flatness.checkpoints import Checkpoint as Network
     from robust_flatness.data import Dataset
 
 

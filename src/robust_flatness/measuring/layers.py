@@ -17,7 +17,7 @@ from robust_flatness.runtime.progress import stage, told
 from robust_flatness.tables.columns import Column
 
 if TYPE_CHECKING:
-    from robust_flatness.checkpoints import LoadedModel as Network
+    from robust_flatness.checkpoints import Checkpoint as Network
     from robust_flatness.data import Dataset
 
 #: Layers of a network that is not known yet, for its cost: as a ResNet-18 has.
@@ -64,7 +64,7 @@ def layers(
     x = dataset.images("test", spec.test_examples, device)
     y = dataset.labels("test", spec.test_examples, device)
     attack = pgd(spec.attack, spec.precision)
-    net, rows, known = checkpoint.inference, [], {}
+    net, rows, known = checkpoint.network, [], {}
     cases = {"avg_flatness_rloss": ("average", spec.average), "worst_flatness_rloss": ("worst", spec.worst)}
     with stage("flatness layer by layer"):
         for number, name in enumerate(told(perturbed_parameters(net), "layer")):

@@ -69,7 +69,7 @@ def other_radii(
     measured = Measured({"other_radii_test_examples": spec.test_examples})
     for factor in told(spec.factors, "other radius"):
         result = evaluate_robustness(
-            checkpoint.inference, x, y,
+            checkpoint.network, x, y,
             attack=pgd(spec.at(factor), spec.precision),
             autoattack=False,
             batch_size=spec.batch_size,

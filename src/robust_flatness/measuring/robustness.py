@@ -21,7 +21,7 @@ from robust_flatness.tables.columns import MORE_ROBUST, Column
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from robust_flatness.checkpoints import LoadedModel as Network
+    from robust_flatness.checkpoints import Checkpoint as Network
     from robust_flatness.data import Dataset
 
 
@@ -80,7 +80,7 @@ def robustness(
         count = getattr(spec, f"{split}_examples")
         x, y = dataset.images(split, count, device), dataset.labels(split, count, device)
         result = evaluate_robustness(
-            checkpoint.inference, x, y,
+            checkpoint.network, x, y,
             attack=pgd(spec.attack, spec.precision),
             autoattack=spec.autoattack or False,
             batch_size=spec.batch_size,
@@ -89,7 +89,7 @@ def robustness(
         )  # fmt: skip
         clean_count = getattr(spec, f"clean_{split}_examples")
         clean = evaluate_robustness(
-            checkpoint.inference,
+            checkpoint.network,
             dataset.images(split, clean_count, device),
             dataset.labels(split, clean_count, device),
             attack=None, autoattack=False, batch_size=spec.batch_size, seed=0,

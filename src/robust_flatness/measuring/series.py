@@ -19,7 +19,7 @@ from robust_flatness.measuring.hessian import HessianSpec, hessian
 from robust_flatness.measuring.robustness import RobustnessSpec, robustness
 
 if TYPE_CHECKING:
-    from robust_flatness.checkpoints import LoadedModel as Network
+    from robust_flatness.checkpoints import Checkpoint as Network
     from robust_flatness.data import Dataset
 
 
