@@ -40,8 +40,8 @@ from robust_flatness.flatness import (
     perturbed_parameters,
     worst_flatness,
 )
-from robust_flatness.models import build_model
-from robust_flatness.models.inference import InferenceModel
+from robust_flatness.architectures import build_model
+from robust_flatness.network import Network
 from robust_flatness.seeding import generator
 
 #: Ratios asked for, by workload and precision.
@@ -213,7 +213,7 @@ def average_workload(model: nn.Module, x: Tensor, y: Tensor, steps: int, samples
     attack = PGD(0.1, 0.02, steps)
 
     def directions(sample: int) -> list[Tensor]:
-        ball = Neighborhood(InferenceModel(model, x[:2]), 0.5)
+        ball = Neighborhood(Network(model, x[:2]), 0.5)
         return ball.on_sphere(generator(0, "directions", sample, 0))
 
     starts = [random_start(x, 0.1, generator(0, "starts", sample)) for sample in range(samples)]
@@ -240,7 +240,7 @@ def worst_workload(model: nn.Module, x: Tensor, y: Tensor, steps: int) -> Worklo
     attack = PGD(0.1, 0.02, steps)
 
     def directions() -> list[Tensor]:
-        ball = Neighborhood(InferenceModel(model, x[:2]), 0.003)
+        ball = Neighborhood(Network(model, x[:2]), 0.003)
         return ball.in_ball(generator(0, "worst directions", 0, 0))
 
     nu = dict(zip(perturbed_parameters(model), apart(directions), strict=True))

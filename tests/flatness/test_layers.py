@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from robust_flatness.attacks import PGD
+from robust_flatness.checkpoints import Network
 from robust_flatness.config.measures import AttackSpec
 from robust_flatness.data import Dataset
 from robust_flatness.errors import ConfigError
@@ -14,8 +15,7 @@ from robust_flatness.flatness import Neighborhood, average_flatness, perturbed_p
 from robust_flatness.flatness.worst import JointSearch
 from robust_flatness.measuring.flatness import AverageFlatnessSpec, FlatnessSpec, WorstFlatnessSpec, flatness
 from robust_flatness.measuring.layers import LayersSpec, layers
-from robust_flatness.models.checkpoint import Network
-from robust_flatness.models.inference import InferenceModel
+from robust_flatness.network import Network
 from robust_flatness.seeding import generator
 
 XI = 0.4
@@ -32,7 +32,7 @@ def tiny():
 def test_the_average_case_of_a_layer_is_that_of_its_own_perturbations(tiny, attack):
     """By hand: each perturbation is added to one tensor of a copy of the network, and the copy attacked."""
     model, x, y = tiny
-    ball = Neighborhood(InferenceModel(model, x), XI)
+    ball = Neighborhood(Network(model, x), XI)
     for index, name in enumerate(perturbed_parameters(model)):
         losses = []
         for sample in range(4):
@@ -55,8 +55,8 @@ def test_the_average_case_of_a_layer_is_that_of_its_own_perturbations(tiny, atta
 def test_in_the_worst_case_the_layer_alone_moves_and_stays_in_its_ball(tiny):
     model, x, y = tiny
     attack, name = PGD(0.1, 0.05, 3), "4.weight"
-    ball = Neighborhood(InferenceModel(model, x), 0.01, layers=[name])
-    search = JointSearch(InferenceModel(model, x), ball, attack, 8, 0.01, "float32")
+    ball = Neighborhood(Network(model, x), 0.01, layers=[name])
+    search = JointSearch(Network(model, x), ball, attack, 8, 0.01, "float32")
     nu, _ = search.run(x, y, x, [slice(None)], generator(0))
     for other, moved, norm in zip(ball.names, nu, ball.norms, strict=True):
         assert moved.norm() <= 0.01 * norm * (1 + 1e-9)

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from robust_flatness.architectures import build_model
+from robust_flatness.checkpoints import Checkpoint, Metadata
 from robust_flatness.config import ModelSpec
 from robust_flatness.data import Dataset
 from robust_flatness.measuring.other_radii import OtherRadiiSpec, other_radii, passes
-from robust_flatness.models import build_model
-from robust_flatness.models.checkpoint import Checkpoint, Metadata
 from robust_flatness.seeding import generator
 from robust_flatness.tables import schema
 

@@ -6,14 +6,14 @@ import torch
 from torch import nn
 
 from robust_flatness import sharpness as library
+from robust_flatness.architectures import build_model
 from robust_flatness.attacks import PGD
+from robust_flatness.checkpoints import Checkpoint, Metadata, Network
 from robust_flatness.config import DataSpec, ModelSpec
 from robust_flatness.data import Dataset
 from robust_flatness.errors import UndefinedError, noted_warnings
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.measuring.sharpness import NAMES, OF_WEIGHTS, SharpnessSpec, sharpness
-from robust_flatness.models import build_model
-from robust_flatness.models.checkpoint import Checkpoint, Metadata, Network
 from robust_flatness.seeding import derive_seed, generator
 from robust_flatness.tables.schema import parse_name
 

@@ -10,10 +10,10 @@ from scipy.sparse.linalg import eigsh
 from torch import nn
 
 from robust_flatness import sharpness
+from robust_flatness.architectures import build_model
 from robust_flatness.attacks import PGD
 from robust_flatness.config import ModelSpec
 from robust_flatness.flatness import hessian_eigenvalues
-from robust_flatness.models import build_model
 from robust_flatness.sharpness.base import Objective
 
 CLASSES, BATCH = 4, 5

@@ -16,7 +16,6 @@ from robust_flatness.inputs import (
     are_probabilities,
     check_classes,
     checked_images,
-    count_of,
     labels,
     require_finite,
     require_positive,
@@ -154,7 +153,7 @@ class PGD:
             if a loss is NaN or infinite.
         """
         require_positive(batch_size=batch_size)
-        x = checked_images(x, count_of(y))
+        x = checked_images(x, y)
         if loss is None and not are_probabilities(y):
             y = labels(y)
         net = Network.of(model, x[:2])
@@ -325,8 +324,8 @@ def batches(n: int, batch_size: int | None) -> Iterator[slice]:
 
 
 def passing(net: HasLogits, batch_size: int, times: int = 1) -> int:
-    """Examples that pass `net` together: `batch_size`, or fewer, in equal parts, where their activations would
-    leave the cache; up to `times` as many where passes have costs of their own."""
+    """Examples that pass `net` together: `batch_size`, or fewer, in equal parts, if activations would leave
+    the cache; up to `times` as many where passes have costs of their own."""
     limit = (getattr(net, "examples_at_once", None) or batch_size) * times
     return math.ceil(batch_size / math.ceil(batch_size / limit))
 
