@@ -204,7 +204,8 @@ def try_model(original: nn.Module, function: Stateless, names: Sequence[str], x:
         repeatable = check_examples(run, x, expected)
         if repeatable:
             check_copy(original, function, x, expected)
-        weights = convolution_weights(function.module).values() if repeatable and x.ndim == 4 else ()
+        images = repeatable and x.ndim == 4
+        weights = [function.own[name] for name in convolution_weights(function.module) if images]
         before = {weight: weight.data for weight in weights}
         for weight in weights:
             weight.data = channels_last(weight.data)
@@ -277,8 +278,7 @@ def _weight_gradients(
     function: Stateless, names: Sequence[str], x: Tensor
 ) -> tuple[frozenset[str], frozenset[str]]:
     """Try the gradient by the parameters `names`; return those that are unused and those that normalise."""
-    own = {name: table[key] for name, [(table, key), *_] in function.places.items()}
-    leaves = {name: own[name].detach().clone().requires_grad_(True) for name in names}
+    leaves = {name: function.own[name].detach().clone().requires_grad_(True) for name in names}
     gradients: Sequence[Tensor | None] = [None] * len(names)
     with isolated(seed=0), NormalisationParameters() as watched, stage("gradient by the weights"):
         logits = function(leaves, x.clone())
@@ -288,12 +288,12 @@ def _weight_gradients(
     return unused, frozenset(n for n, leaf in leaves.items() if id(leaf) in watched.ids)
 
 
-def convolution_weights(module: nn.Module) -> dict[str, Tensor]:
-    """The weights of two-dimensional convolutions by name."""
-    convolutions = {
-        n: m for n, m in module.named_modules() if isinstance(m, nn.Conv2d) and "weight" in m._parameters
-    }
-    return {f"{name}.weight" if name else "weight": conv.weight for name, conv in convolutions.items()}
+def convolution_weights(module: nn.Module) -> list[str]:
+    """Names of the weights of two-dimensional convolutions."""
+    convolutions = [
+        n for n, m in module.named_modules() if isinstance(m, nn.Conv2d) and "weight" in m._parameters
+    ]
+    return [f"{name}.weight".lstrip(".") for name in convolutions]
 
 
 @contextlib.contextmanager

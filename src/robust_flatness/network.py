@@ -17,6 +17,7 @@ from robust_flatness.errors import ConfigError
 from robust_flatness.perturbable import perturbable_parameters
 from robust_flatness.runtime.devices import keep_freed_memory
 from robust_flatness.runtime.graphs import Graphs
+from robust_flatness.runtime.isolation import isolated
 
 #: The largest activation of the examples that pass a network together on a CPU, for each thread.
 PASS_BYTES = 2**22
@@ -34,7 +35,7 @@ class _Shared:
     perturbable: list[str]
     frozen: list[str]
     followers: dict[str, tuple[str, torch.Size, tuple[int, ...]]]
-    convolutions: dict[str, Tensor]
+    convolutions: list[str]
     trial: Trial | None = None
     source: tuple[nn.Module | None, dict[str, Places]] = (None, {})
 
@@ -65,14 +66,13 @@ class Network:
         If the model cannot be measured: on construction, or with the first inputs.
     """
 
+    @isolated()
     def __init__(self, model: nn.Module, example: Tensor | None = None):
         keep_freed_memory()
         original = boundary.unwrapped(model)
         self.module = boundary.evaluation_copy(original)
         self.graphs: Graphs | None = None
         self._function = Stateless(self.module)
-        own = dict((*original.named_parameters(), *original.named_buffers()))
-        own = {name: tensor for name, tensor in own.items() if tensor.is_floating_point()}
         self._shared = _Shared(
             original,
             *perturbable_parameters(original),
@@ -82,12 +82,11 @@ class Network:
         self._tensors: dict[str, Tensor] = {}
         self.folding: Folding | None = None
         if pairs := foldable_pairs(self.module):
-            for weight in self._shared.convolutions.values():
+            for name in self._shared.convolutions:
+                weight = self._function.own[name]
                 weight.data = channels_last(weight.data)
             self.folding = Folding(self.module, pairs)
-        self._values = {
-            name: table[key] for name, [(table, key), *_] in self._function.places.items() if name in own
-        }
+        self._values = {name: t for name, t in self._function.own.items() if t.is_floating_point()}
         if self.folding is not None:
             self._factors = self.folding.factors(self._values)
             self._tensors = self.folding.fold(self._values, self._factors)
@@ -167,7 +166,7 @@ class Network:
             view._tensors = self.folding.fold(view._values, view._factors)
         else:
             if shared.trial is not None and shared.trial.channels_last:
-                weights |= {n: channels_last(weights[n]) for n in shared.convolutions.keys() & weights.keys()}
+                weights |= {n: channels_last(weights[n]) for n in shared.convolutions if n in weights}
             view._tensors = self._tensors | weights
         return view
 
@@ -213,6 +212,7 @@ class Network:
             keep_channels_last(logits)
         return logits if precision == "float32" else logits.to(x.dtype)
 
+    @isolated()
     def _try(self, x: Tensor) -> None:
         """Try the network on its first inputs."""
         shared, x = self._shared, x.detach()[:2]

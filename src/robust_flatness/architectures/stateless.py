@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from robust_flatness.architectures.convolution import inside_transform
+
 #: The dictionaries (`_parameters` or `_buffers`) and keys under which a tensor is registered.
 Places = list[tuple[dict[str, Tensor | None], str]]
 
@@ -24,19 +26,30 @@ def tensor_places(module: nn.Module) -> dict[str, Places]:
 
 class Stateless:
     """`module` as a function of tensors and inputs, as `torch.func.functional_call`, with the places of the
-    tensors looked up once instead of at every call."""
+    tensors looked up once instead of at every call.
+
+    Tensors stay in their places until the next call with others, since checkpointed layers read them again in
+    the backward pass; within transforms of `torch.func` they are taken out at once.
+    """
 
     def __init__(self, module: nn.Module):
         self.module, self.places = module, tensor_places(module)
+        self.own = {name: table[key] for name, [(table, key), *_] in self.places.items()}
+        self._current: Mapping[str, Tensor] = {}
 
     def __call__(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """The output for `x` with `tensors` in place of the module's own of these names."""
-        saved = [(table, key, table[key]) for name in tensors for table, key in self.places[name]]
+        if tensors is not self._current:
+            self._put({name: self.own[name] for name in self._current} | dict(tensors))
+            self._current = tensors
         try:
-            for name, tensor in tensors.items():
-                for table, key in self.places[name]:
-                    table[key] = tensor
             return self.module(x)
         finally:
-            for table, key, tensor in saved:
+            if inside_transform():
+                self._put({name: self.own[name] for name in tensors})
+                self._current = {}
+
+    def _put(self, tensors: Mapping[str, Tensor]) -> None:
+        for name, tensor in tensors.items():
+            for table, key in self.places[name]:
                 table[key] = tensor

@@ -1,6 +1,5 @@
-"""What an attack has found of each example, kept, compared and put together."""
+"""Results of an attack on each example."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Found:
-    """What an attack found, per example.
+    """The result of an attack, per example.
 
     Attributes
     ----------
@@ -26,27 +25,15 @@ class Found:
     error: Tensor | None
 
     def rows(self, rows: slice | Tensor) -> "Found":
-        """What was found for some of the examples."""
+        """The results of some of the examples."""
         return Found(self.x_adv[rows], self.loss[rows], None if self.error is None else self.error[rows])
-
-    @classmethod
-    def joined(cls, parts: Sequence["Found"]) -> "Found":
-        """What was found for the examples of all parts."""
-        if len(parts) == 1:
-            return parts[0]
-        errors = [part.error for part in parts]
-        return cls(
-            torch.cat([part.x_adv for part in parts]),
-            torch.cat([part.loss for part in parts]),
-            None if errors[0] is None else torch.cat(errors),
-        )
 
 
 def better(old: Found | None, new: Found) -> Found:
-    """Per example the one of higher loss; an error in either is one. `None` is no attack."""
+    """Per example the result of higher loss; an error in either counts. `old` may be None."""
     if old is None:
         return new
-    higher = (new.loss > old.loss) | new.loss.isnan()  # NaN stays, and is found out at the end
+    higher = (new.loss > old.loss) | new.loss.isnan()  # NaN stays, and is reported at the end
     shape = (-1,) + (1,) * (new.x_adv.ndim - 1)
     return Found(
         torch.where(higher.view(shape), new.x_adv, old.x_adv),
@@ -62,8 +49,7 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def updated(old: Found | None, new: Found, rows: Tensor) -> Found:
-    """`old` with its `rows`, in order, replaced by the better of theirs and `new`; `new` if there is no
-    old."""
+    """`old` with its `rows` (ascending) replaced by the better of them and `new`; `new` if there is no old."""
     if old is None:
         return replace(new, x_adv=new.x_adv.clone())
     if len(rows) == len(old.loss):

@@ -9,14 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robust_flatness.attacks.found import (
-    Found,
-    are_labels,
-    better,
-    margin,
-    misclassified,
-    updated,
-)
+from robust_flatness.attacks.found import Found, are_labels, better, margin, misclassified, updated
 from robust_flatness.attacks.visited import Visited
 from robust_flatness.errors import ConfigError, warn
 from robust_flatness.inputs import (
@@ -128,7 +121,7 @@ class PGD:
     @isolated()
     def __call__(
         self,
-        model: nn.Module,
+        model: nn.Module | Network,
         x: Tensor,
         y: Tensor,
         batch_size: int | None = None,
@@ -157,7 +150,7 @@ class PGD:
         Raises
         ------
         ConfigError
-            If inputs or targets cannot be used, or no gradient comes to the inputs; `NonFiniteError`
+            If inputs or targets cannot be used, or the loss has no gradient by the inputs; `NonFiniteError`
             if a loss is NaN or infinite.
         """
         require_positive(batch_size=batch_size)
@@ -170,18 +163,42 @@ class PGD:
         generator = generator if generator is not None else torch.Generator().manual_seed(0)
         loss = loss or cross_entropy
         found = self.clean(net, x, y, batch_size, loss) if self.include_clean else None
-        n, flat = len(x), []
-        groups = [*batches(self.restarts, max(1, AT_ONCE // x.numel()))]
-        for group in told(groups, "group of restarts"):
+        n, stuck = len(x), []
+        for group in told([*batches(self.restarts, max(1, AT_ONCE // x.numel()))], "group of restarts"):
             count = min(group.stop, self.restarts) - group.start
             starts = torch.cat([random_start(x, self.epsilon, generator) for _ in range(count)])
             examples = torch.arange(n, device=x.device).repeat(count)
-            here = self.from_starts(net, x, y, starts, examples, batch_size or n, loss, flat)
+            here = self._restarts(
+                net, x[examples], y[examples], starts, examples, batch_size or n, loss, stuck
+            )
             for restart in range(count):
                 found = better(found, here.rows(slice(restart * n, (restart + 1) * n)))
         require_finite(found.loss, "under PGD")
-        _warn_of_zero_gradients(torch.cat(flat))
+        _warn_of_zero_gradients(torch.cat(stuck))
         return found
+
+    def _restarts(
+        self,
+        net: HasLogits,
+        x: Tensor,
+        y: Tensor,
+        starts: Tensor,
+        examples: Tensor,
+        batch_size: int,
+        loss: Loss,
+        stuck: list[Tensor],
+    ) -> Found:
+        """The best iterate from each start, with losses in the model's own precision; `examples` numbers the
+        example of each row, `stuck` receives which rows have a gradient of zero at their start."""
+        batch_size = passing(net, batch_size)
+        visited = Visited(starts, examples)
+        best, widest = self._search(net, x, y, starts, loss, batch_size, visited, stuck)
+        if self.precision == "float32":
+            return best
+        best = self.clean(net, best.x_adv, y, batch_size, loss)
+        if widest is None:
+            return best
+        return replace(best, error=best.error | self.clean(net, widest.x_adv, y, batch_size).error)
 
     @torch.no_grad()
     def clean(
@@ -192,47 +209,69 @@ class PGD:
         batch_size: int | None = None,
         loss: Loss = cross_entropy,
     ) -> Found:
-        """Loss and error of the clean inputs."""
-        parts = []
-        for part in batches(len(x), batch_size):
-            logits = net.logits(x[part])
-            parts.append(Found(x[part], loss(logits, y[part]), misclassified(logits, y[part])))
-        return Found.joined(parts)
+        """Loss and error of the inputs as they are."""
+        parts = [(part, net.logits(x[part])) for part in batches(len(x), batch_size)]
+        losses = _joined([loss(logits, y[part]) for part, logits in parts])
+        return Found(x, losses, misclassified(_joined([logits for _, logits in parts]), y))
 
     def losses(self, net: HasLogits, x: Tensor, y: Tensor, start: Tensor) -> Tensor:
-        """Highest cross-entropy of each example over the iterates from `start`, [n], for one batch."""
-        found = []
-        for part in batches(len(x), passing(net, len(x))):
-            if self.precision == "float32":
-                seen = [losses for _, _, losses in self._iterates(net, x[part], y[part], start[part])]
-            else:
-                seen = [self.clean(net, self.search(net, x[part], y[part], start[part]).x_adv, y[part]).loss]
-            if self.include_clean:
-                seen.append(self.clean(net, x[part], y[part]).loss)
-            found.append(torch.stack(seen).amax(0))
-        return torch.cat(found)
+        """Highest cross-entropy of each example over the iterates from `start`, [n]."""
+        batch_size = passing(net, len(x))
+        best, _ = self._search(net, x, y, start, cross_entropy, batch_size)
+        if self.precision != "float32":
+            best = self.clean(net, best.x_adv, y, batch_size)
+        if self.include_clean:
+            best = better(self.clean(net, x, y, batch_size), best)
+        return best.loss
 
     def search(
         self, net: HasLogits, x: Tensor, y: Tensor, start: Tensor, loss: Loss = cross_entropy
     ) -> Found:
-        """The best of the `steps` + 1 iterates from `start`, for one batch, with losses as the search saw
-        them, in the attack's precision."""
-        found = None
-        for x_adv, logits, losses in self._iterates(net, x, y, start, loss):
-            found = better(found, Found(x_adv, losses, misclassified(logits, y)))
-        return found
+        """The best iterate from `start` for one batch, with losses in the attack's precision."""
+        return self._search(net, x, y, start, loss, len(x))[0]
 
-    def _iterates(
-        self, net: HasLogits, x: Tensor, y: Tensor, start: Tensor, loss: Loss = cross_entropy
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """The `steps` + 1 iterates from `start`, for one batch, with their logits and losses."""
+    def _search(
+        self,
+        net: HasLogits,
+        x: Tensor,
+        y: Tensor,
+        starts: Tensor,
+        loss: Loss,
+        batch_size: int,
+        visited: Visited | None = None,
+        stuck: list[Tensor] | None = None,
+    ) -> tuple[Found, Found | None]:
+        """The `steps` + 1 iterates from each start: those of highest loss and, in other precisions than
+        float32, of largest margin.
+
+        All rows make their steps together, in passes of `batch_size`. With `visited`, a row whose input its
+        example has visited before, from this or another start, is dropped: a step is a function of the input,
+        so that all that would follow has been seen, or will be. Results do not change.
+        """
         low, high = bounds(x, self.epsilon)
-        current = start.detach()
+        current, rows, best, widest = starts.detach(), torch.arange(len(x), device=x.device), None, None
         for step in told(range(self.steps + 1), "step"):
-            logits, losses, signs = self._look(net, current, y, loss, last=step == self.steps)
-            yield current, logits, losses
-            if signs is not None:
-                current = self._moved(current, signs, low, high)
+            last = step == self.steps
+            parts = told([*batches(len(current), batch_size)], "batch")
+            looks = [self._look(net, current[part], y[part], loss, last) for part in parts]
+            logits, losses = (_joined([look[i] for look in looks]) for i in (0, 1))
+            best = updated(best, Found(current, losses, misclassified(logits, y)), rows)
+            if self.precision != "float32" and are_labels(y):
+                margins = margin(logits, y)
+                widest = updated(widest, Found(current, margins, margins > 0), rows)
+            if last:
+                break
+            signs = _joined([signs for _, _, signs in looks])
+            if step == 0 and stuck is not None:
+                stuck.append(~signs.flatten(1).any(1))
+            current = torch.add(current, signs, alpha=self.step_size).clamp_(low, high)
+            if visited is not None:
+                new = visited.new(current, rows)
+                if not len(new):
+                    break
+                if len(new) < len(current):
+                    current, rows, y, low, high = (t[new] for t in (current, rows, y, low, high))
+        return best, widest
 
     def _look(
         self, net: HasLogits, x_adv: Tensor, y: Tensor, loss: Loss, last: bool
@@ -250,13 +289,10 @@ class PGD:
         """Logits, losses, and the signs of the losses' gradients by the inputs; replayed as a CUDA graph
         where the network has `graphs`."""
 
-        def compute(x_adv: Tensor, y: Tensor, *values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        def compute(x_adv: Tensor, y: Tensor, logits_of: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
             x_adv = x_adv.detach().requires_grad_(True)
             with torch.enable_grad():
-                if values:
-                    logits = net.apply(dict(zip(tensors, values, strict=True)), x_adv, self.precision)
-                else:
-                    logits = net.logits(x_adv, self.precision)
+                logits = logits_of(x_adv)
                 losses = loss(logits, y)
                 total = losses.sum()
             gradient = None
@@ -271,67 +307,15 @@ class PGD:
 
         graphs = getattr(net, "graphs", None)
         if graphs is None or x_adv.device.type != "cuda":
-            return compute(x_adv, y)
+            return compute(x_adv, y, lambda images: net.logits(images, self.precision))
+
+        def recorded(x_adv: Tensor, y: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
+            static = dict(zip(tensors, values, strict=True))
+            return compute(x_adv, y, lambda images: net.apply(static, images, self.precision))
+
         tensors = net.tensors(self.precision)
-        found = graphs((loss, self.precision), compute, (x_adv, y, *tensors.values()))
+        found = graphs((loss, self.precision), recorded, (x_adv, y, *tensors.values()))
         return tuple(tensor.clone() for tensor in found)
-
-    def _moved(self, x_adv: Tensor, sign: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        return torch.add(x_adv, sign, alpha=self.step_size).clamp_(low, high)
-
-    def from_starts(
-        self,
-        net: HasLogits,
-        x: Tensor,
-        y: Tensor,
-        starts: Tensor,
-        examples: Tensor,
-        batch_size: int,
-        loss: Loss = cross_entropy,
-        flat: list[Tensor] | None = None,
-    ) -> Found:
-        """The best of the `steps` + 1 iterates from each of `starts` [m, ...], of `examples` [m] (indices).
-
-        No example's input is looked at twice. A step is a function of the input: where an example comes to
-        one that it, or another of its starts, has been to, all that would follow has been seen, or is
-        about to be. Such rows stop; the highest loss and whether there is an error stay the same to the
-        bit. All rows make their steps together, in passes of `batch_size`. `flat` receives which rows
-        have a gradient of zero at the start.
-        """
-        low, high = (bound[examples] for bound in bounds(x, self.epsilon))
-        batch_size = passing(net, batch_size)
-        current, going, of = starts, torch.arange(len(starts), device=x.device), examples
-        visited = Visited(starts, of)
-        found = widest = None
-        for step in told(range(self.steps + 1), "step"):
-            looks = [
-                self._look(net, current[part], y[of[part]], loss, last=step == self.steps)
-                for part in told([*batches(len(going), batch_size)], "batch")
-            ]
-            logits, losses = (torch.cat([look[i] for look in looks]) for i in (0, 1))
-            found = updated(found, Found(current, losses, misclassified(logits, y[of])), going)
-            if self.precision != "float32" and are_labels(y):
-                margins = margin(logits, y[of])
-                widest = updated(widest, Found(current, margins, margins > 0), going)
-            if step == self.steps:
-                break
-            signs = torch.cat([signs for _, _, signs in looks])
-            if step == 0 and flat is not None:
-                flat.append(~signs.flatten(1).any(1))
-            current = self._moved(current, signs, low, high)
-            new = visited.new(current, of)
-            if not len(new):
-                break
-            if len(new) < len(current):
-                current, going, of, low, high = (rows[new] for rows in (current, going, of, low, high))
-        if self.precision == "float32":
-            return found
-        found = self.clean(net, found.x_adv, y[examples], batch_size, loss)
-        if widest is None:
-            return found
-        return replace(
-            found, error=found.error | self.clean(net, widest.x_adv, y[examples], batch_size).error
-        )
 
 
 def batches(n: int, batch_size: int | None) -> Iterator[slice]:
@@ -341,17 +325,21 @@ def batches(n: int, batch_size: int | None) -> Iterator[slice]:
 
 
 def passing(net: HasLogits, batch_size: int, times: int = 1) -> int:
-    """How many examples pass `net` together: `batch_size`, or fewer, in equal parts, where that is faster;
-    `times` as many where passes cost more than their examples do."""
+    """Examples that pass `net` together: `batch_size`, or fewer, in equal parts, where their activations would
+    leave the cache; up to `times` as many where passes have costs of their own."""
     limit = (getattr(net, "examples_at_once", None) or batch_size) * times
     return math.ceil(batch_size / math.ceil(batch_size / limit))
 
 
-def _warn_of_zero_gradients(flat: Tensor) -> None:
-    count = int(flat.sum())
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _warn_of_zero_gradients(stuck: Tensor) -> None:
+    count = int(stuck.sum())
     if count:
         warn(
-            f"model: the gradient by the inputs is zero at {count} of {len(flat)} random starts (rounding, "
+            f"model: the gradient by the inputs is zero at {count} of {len(stuck)} random starts (rounding, "
             "saturation?): gradient-based attacks do not move there, and the robust loss is too low",
             callers=3,
         )

@@ -1,4 +1,4 @@
-"""Which inputs an attack has looked at."""
+"""Inputs that an attack has visited."""
 
 import torch
 from torch import Tensor
@@ -6,18 +6,22 @@ from torch.nn import functional
 
 
 class Visited:
-    """The inputs that each example has come to, as fingerprints of 64 bits."""
+    """The inputs that each example has visited, as fingerprints of 64 bits."""
 
     def __init__(self, inputs: Tensor, examples: Tensor):
+        self._examples = examples
         random = torch.Generator().manual_seed(0)
         factors = torch.randint(-(2**63), 2**63 - 1, (inputs[0].numel() + 1,), generator=random) | 1
         self._factors = factors.to(inputs.device)
         self._seen = set(self._fingerprints(inputs, examples).tolist())
 
-    def new(self, inputs: Tensor, examples: Tensor) -> Tensor:
-        """Indices of the inputs that their example comes to for the first time; all are noted."""
+    def new(self, inputs: Tensor, rows: Tensor) -> Tensor:
+        """Return the indices of those inputs that their example visits for the first time, and record all.
+
+        `rows` are the rows of the first inputs from which they come.
+        """
         first = []
-        for index, fingerprint in enumerate(self._fingerprints(inputs, examples).tolist()):
+        for index, fingerprint in enumerate(self._fingerprints(inputs, self._examples[rows]).tolist()):
             if fingerprint not in self._seen:
                 self._seen.add(fingerprint)
                 first.append(index)

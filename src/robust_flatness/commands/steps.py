@@ -115,9 +115,9 @@ def check_network(
     classes: Annotated[int, typer.Option(help="Classes of the data.", min=2)],
 ) -> None:
     """Check that a network of others can be loaded and fits images before anything is run."""
-    from robust_flatness.config.networks import NetworkSpec
     import torch
 
+    from robust_flatness.config.networks import NetworkSpec
     from robust_flatness.loading import load_network
 
     if not re.fullmatch(r"[1-9]\d*,[1-9]\d*", shape):
