@@ -1,4 +1,4 @@
-"""The block `sharpness`: records on both losses and splits, shared attacks, measures of the user, problems."""
+"""The block `sharpness`: records on both losses and splits, shared attacks, measures of the user."""
 
 import numpy as np
 import pytest

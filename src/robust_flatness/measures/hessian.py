@@ -118,18 +118,16 @@ def hessian_eigenvalues(
     """
     import numpy as np
 
-    from robust_flatness.inputs import check_classes, checked_inputs, require_positive
+    from robust_flatness.inputs import require_positive
+    from robust_flatness.measures.result import checked
     from robust_flatness.measures.spectrum import Hessian, extreme_eigenvalues
-    from robust_flatness.network import Network
     from robust_flatness.runtime.isolation import isolated
 
     require_positive(batch_size=batch_size)
     if not tolerance > 0:
         raise ConfigError(f"tolerance: {tolerance} given, but it must be > 0")
     with isolated():
-        x, y = checked_inputs(x, y)
-        net = Network.of(model, x[:2])
-        check_classes(y, net.classes)
+        net, x, y = checked(model, x, y)
         names = [name for name, weight in net.weights().items() if weight.ndim > 1]
         if not names:
             raise ConfigError("model: no weights of more than one dimension, besides normalisation layers")

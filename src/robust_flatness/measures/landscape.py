@@ -86,16 +86,14 @@ def loss_landscape(
     """
     import torch
 
-    from robust_flatness.inputs import checked_inputs
     from robust_flatness.measures.neighborhood import Neighborhood
-    from robust_flatness.network import Network
+    from robust_flatness.measures.result import checked
     from robust_flatness.runtime.isolation import isolated
 
-    x, y = checked_inputs(x, y)
     points = torch.linspace(-1, 1, spec.points, dtype=torch.float64).tolist()
     rows = []
     with isolated():
-        net = Network.of(model, x[:2])
+        net, x, y = checked(model, x, y)
         space = Neighborhood(net, spec.adversarial_scale, weight_bound)
         directions = _directions(net, space, x, y, spec, attack, held_out, batch_size, seed)
         for way, part in told(list(CURVES), "curve"):

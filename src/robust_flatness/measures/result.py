@@ -4,11 +4,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robust_flatness.attacks.found import better
 from robust_flatness.attacks.pgd import PGD, batches, cross_entropy
-from robust_flatness.inputs import require_finite
+from robust_flatness.inputs import check_classes, checked_inputs, require_finite
 from robust_flatness.network import Network
 from robust_flatness.runtime.progress import stage
 from robust_flatness.seeding import generator
@@ -50,6 +50,22 @@ class FlatnessResult:
         """The numbers by name."""
         names = ("value", "reference", "reference_single", "std", "standard_error")
         return {name: getattr(self, name) for name in names}
+
+
+def checked(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Network, Tensor, Tensor]:
+    """Return the model as a `Network` that has been tried on the first inputs, the inputs, and labels as int64.
+
+    Raises
+    ------
+    ConfigError
+        If the model cannot be measured, or inputs and labels do not fit it.
+    """
+    x, y = checked_inputs(x, y)
+    net = Network.of(model, x[:2])
+    if net.classes is None:
+        net.logits(x[:2])
+    check_classes(y, net.classes)
+    return net, x, y
 
 
 def reference_losses(
