@@ -6,13 +6,13 @@ import pytest
 import torch
 from pyautoattack import AutoAttack
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
+from robust_flatness.models import build_model
+from robust_flatness.models.inference import InferenceModel
 from torch import nn
 
 from robust_flatness.attacks.apgd import run_apgd
 from robust_flatness.attacks.autoattack import run_autoattack
 from robust_flatness.config import AutoAttackSpec, ModelSpec
-from robust_flatness.models import build_model
-from robust_flatness.models.inference import InferenceModel
 from robust_flatness.seeding import derive_seed
 
 

@@ -53,7 +53,7 @@ class FlatnessResult:
 
 
 def checked(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Network, Tensor, Tensor]:
-    """Return the model as a `Network` that has been tried on the first inputs, the inputs, and labels as int64.
+    """Return the model as a `Network` that has been tried on the first inputs, `x`, and labels as int64.
 
     Raises
     ------
