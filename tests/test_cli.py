@@ -17,11 +17,11 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from robust_flatness import cli
+from robust_flatness.architectures import build_model
+from robust_flatness.checkpoints import Metadata, save_checkpoint
 from robust_flatness.config import DataSpec, ModelSpec, load_yaml
 from robust_flatness.data import load_dataset, make_splits, save_dataset
 from robust_flatness.experiment import load_experiment
-from robust_flatness.models import build_model
-from robust_flatness.models.checkpoint import Metadata, save_checkpoint
 from robust_flatness.seeding import generator
 from robust_flatness.tables.rows import read_rows
 
@@ -492,7 +492,7 @@ def test_an_own_network_is_measured_as_a_checkpoint_is(run, own, measured):
     """The same weights and images, as a checkpoint of the kit and as anyone's function, give equal values."""
     (own / "kit.py").write_text(
         "from robust_flatness.config import ModelSpec\n"
-        "from robust_flatness.models import build_model\n"
+        "from robust_flatness.architectures import build_model\n"
         "def net():\n"
         "    return build_model(ModelSpec(name='small-resnet', width=2), 3, [0.5], [0.2])\n"
     )

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from robust_flatness.architectures import build_model
 from robust_flatness.attacks import PGD
 from robust_flatness.config import ModelSpec
-from robust_flatness.models import build_model
-from robust_flatness.models.inference import InferenceModel
+from robust_flatness.network import Network
 from robust_flatness.runtime.graphs import Graphs
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
@@ -28,7 +28,7 @@ def images(count=32):
 def test_replayed_attacks_are_the_plain_ones(precision):
     x, y = images()
     model = network()
-    plain, replayed = InferenceModel(model, x[:2]), InferenceModel(model, x[:2])
+    plain, replayed = Network(model, x[:2]), Network(model, x[:2])
     replayed.graphs = Graphs()
     attack = PGD(8 / 255, 2 / 255, 5, 2, precision=precision)
     for seed in range(3):

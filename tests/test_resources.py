@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
+from robust_flatness.architectures import build_model
 from robust_flatness.config import ModelSpec, load_yaml
 from robust_flatness.config.kinds import NETWORKS, declared, names
 from robust_flatness.experiment import load_experiment
 from robust_flatness.measures.cost import LARGE as UNKNOWN
 from robust_flatness.measures.cost import OVERHEAD_MINUTES, minutes, parameters, seconds, training_passes
 from robust_flatness.measures.registry import MEASURES
-from robust_flatness.models import build_model
 from robust_flatness.planning import START, plan
 
 ROOT = Path(__file__).parents[1]

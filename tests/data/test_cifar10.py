@@ -12,6 +12,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from robust_flatness.data.download import download_cifar10
 from torchvision.datasets import CIFAR10
 
 from robust_flatness.config import ConfigError, DataSpec, parse
@@ -19,7 +20,6 @@ from robust_flatness.config.data import CIFAR10_FILES
 from robust_flatness.data import load_dataset, make_splits, save_dataset
 from robust_flatness.data.cifar10 import read_pool
 from robust_flatness.data.dataset import checksum
-from robust_flatness.data.download import download_cifar10
 from robust_flatness.errors import FileError
 
 RANGES = {

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from robust_flatness.errors import MeasurementWarning
+from robust_flatness.errors import ConfigError, MeasurementWarning
 from robust_flatness.flatness import hessian_eigenvalues, scale_convolutions
 from robust_flatness.measures.spectrum import extreme_eigenvalues
 
@@ -117,6 +117,39 @@ def test_a_loss_that_is_rounded_away_has_finite_eigenvalues(data):
         warnings.simplefilter("ignore", MeasurementWarning)
         found = hessian_eigenvalues(model, x, model(x).argmax(1), k=2)
     assert np.isfinite(found.eigenvalues).all()
+
+
+class Computed(nn.Module):
+    """A network whose features are a function of the inputs."""
+
+    def __init__(self, function):
+        super().__init__()
+        torch.manual_seed(0)
+        self.function, self.linear = function, nn.Linear(25, 3)
+
+    def forward(self, x):
+        return self.function(self.linear, x.flatten(1))
+
+
+def detached(linear, x):
+    with torch.no_grad():
+        return linear(x)
+
+
+def transformed(linear, x):
+    return linear(x + torch.func.grad(lambda t: t.square().sum())(x))
+
+
+def test_weights_without_a_gradient_have_no_hessian(data):
+    with pytest.raises(ConfigError, match="gradient|differentiably"):
+        hessian_eigenvalues(Computed(detached), data[0].float(), data[1], k=2)
+
+
+def test_a_network_that_calls_torch_func_has_a_hessian(data):
+    x, y = data[0].float(), data[1]
+    found = hessian_eigenvalues(Computed(transformed), x, y, k=2).largest
+    expected = hessian_eigenvalues(Computed(lambda linear, x: linear(3 * x)), x, y, k=2).largest
+    assert found == pytest.approx(expected, rel=1e-4)
 
 
 SIZE = 300

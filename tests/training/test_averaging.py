@@ -3,7 +3,7 @@ import copy
 import torch
 from torch import nn
 
-from robust_flatness.models.checkpoint import load_checkpoint
+from robust_flatness.checkpoints import load_checkpoint
 from robust_flatness.training import train
 from robust_flatness.training.averaging import averaged_weights, recompute_statistics
 from robust_flatness.training.loop import Training

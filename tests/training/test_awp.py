@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from robust_flatness.models.inference import InferenceModel
+from robust_flatness.network import Network
 from robust_flatness.training.awp import WeightPerturbation
 from robust_flatness.training.loop import Training
 
@@ -22,7 +22,7 @@ def test_each_layer_moves_along_its_gradient_by_xi_times_its_norm(run, dataset):
     network = run.network.double()
     x, y = dataset.images("train", 8).double(), dataset.labels("train", 8)
     perturbation = WeightPerturbation(network, 0.01)
-    inference = InferenceModel(network, x)
+    inference = Network(network, x)
     nu = perturbation.ascent(inference, lambda: nn.functional.cross_entropy(inference(x), y))
 
     frozen = copy.deepcopy(network).eval()
@@ -55,7 +55,7 @@ def test_weights_come_back_bit_for_bit(run):
 
 def test_a_layer_without_gradient_stays(run, dataset):
     perturbation = WeightPerturbation(run.network, 0.01)
-    inference = InferenceModel(run.network, dataset.images("train", 2))
+    inference = Network(run.network, dataset.images("train", 2))
     nu = perturbation.ascent(inference, lambda: 0 * inference(dataset.images("train", 4)).sum())
     assert all((change == 0).all() for change in nu)
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from robust_flatness.attacks import PGD
+from robust_flatness.checkpoints import load_checkpoint
 from robust_flatness.config import ConfigError, load_variants
 from robust_flatness.data import Dataset
 from robust_flatness.errors import TrainingError
-from robust_flatness.models.checkpoint import load_checkpoint
 from robust_flatness.seeding import generator
 from robust_flatness.tables.history import write_history
 from robust_flatness.tables.schema import HISTORY

@@ -218,7 +218,7 @@ def test_labels_of_rotated_examples_say_how_they_were_rotated():
 
 
 def test_second_head_leaves_the_classifier_alone(make_job):
-    from robust_flatness.models import build_model
+    from robust_flatness.architectures import build_model
 
     model = build_model(make_job().model, CLASSES, [0.5], [0.3], torch.Generator().manual_seed(0))
     both = RotationNetwork(model, torch.Generator().manual_seed(1)).eval()

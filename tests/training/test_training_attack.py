@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from robust_flatness.attacks import PGD, random_start
-from robust_flatness.models.inference import InferenceModel
+from robust_flatness.network import Network
 from robust_flatness.training.attack import TrainingAttack, pgd_tau
 from robust_flatness.training.loop import Training
 from robust_flatness.training.objectives import OBJECTIVES, Batch
@@ -38,7 +38,7 @@ def test_pgd_tau_stops_tau_steps_after_the_flip(tau):
     x = pixels(400)
     y = torch.zeros(400, dtype=torch.int64)
     start = random_start(x, epsilon, torch.Generator().manual_seed(1)).flatten()
-    net = InferenceModel(Threshold())
+    net = Network(Threshold())
     found = pgd_tau(net, x, y, PGD(epsilon, size, steps), tau, torch.Generator().manual_seed(1)).flatten()
 
     iterates = start + size * torch.arange(steps + 1, dtype=torch.float64)[:, None]
@@ -65,7 +65,7 @@ def batch_of(x, y):
 @pytest.mark.parametrize("tau", [0, 2])
 def test_training_attacks_by_pgd_tau_where_asked_to(tau, make_job):
     attack = attack_of(make_job, stop_after_flip=tau)
-    net, x, y = InferenceModel(Threshold()), pixels(50), torch.zeros(50, dtype=torch.int64)
+    net, x, y = Network(Threshold()), pixels(50), torch.zeros(50, dtype=torch.int64)
     found, _ = attack(net, None, batch_of(x, y), torch.Generator().manual_seed(1))
     expected = pgd_tau(net, x, y, attack.pgd, tau, torch.Generator().manual_seed(1))
     assert torch.equal(found, expected)
@@ -82,7 +82,7 @@ def test_the_predicted_label_decides_the_direction(make_job):
     x, y = pixels(50), torch.zeros(50, dtype=torch.int64)
     predicted = torch.arange(50) % 2
     x_adv, attacked = attack(
-        InferenceModel(Threshold()), one_hot(predicted), batch_of(x, y), torch.Generator().manual_seed(0)
+        Network(Threshold()), one_hot(predicted), batch_of(x, y), torch.Generator().manual_seed(0)
     )
     start = random_start(x, 0.2, torch.Generator().manual_seed(0))
     moved = (x_adv - start).flatten()
@@ -97,7 +97,7 @@ def test_misclassified_examples_stay_clean(make_job):
     x, y = pixels(50), torch.arange(50) // 3 % 2
     predicted = torch.arange(50) % 2
     x_adv, attacked = attack(
-        InferenceModel(Threshold()), one_hot(predicted), batch_of(x, y), torch.Generator().manual_seed(0)
+        Network(Threshold()), one_hot(predicted), batch_of(x, y), torch.Generator().manual_seed(0)
     )
     assert torch.equal(attacked, predicted == y)
     same = (x_adv == x).flatten()
@@ -108,7 +108,7 @@ def test_misclassified_examples_stay_clean(make_job):
 def test_a_share_of_the_batch_is_attacked(make_job):
     attack = attack_of(make_job, objective="self-supervision", adversarial_fraction=0.3)
     attack.objective.classes = 2
-    net = InferenceModel(nn.Sequential(nn.Flatten(), nn.Linear(1, 6).double()))
+    net = Network(nn.Sequential(nn.Flatten(), nn.Linear(1, 6).double()))
     x, y = pixels(40), torch.zeros(40, dtype=torch.int64)
     chosen = []
     generator = torch.Generator().manual_seed(0)

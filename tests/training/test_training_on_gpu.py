@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from robust_flatness.models.checkpoint import load_checkpoint
+from robust_flatness.checkpoints import load_checkpoint
 from robust_flatness.runtime.devices import start
 from robust_flatness.training import train
 from robust_flatness.training.loop import Training

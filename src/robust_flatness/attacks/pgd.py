@@ -16,7 +16,6 @@ from robust_flatness.inputs import (
     are_probabilities,
     check_classes,
     checked_images,
-    count_of,
     labels,
     require_finite,
     require_positive,
@@ -154,7 +153,7 @@ class PGD:
             if a loss is NaN or infinite.
         """
         require_positive(batch_size=batch_size)
-        x = checked_images(x, count_of(y))
+        x = checked_images(x, y)
         if loss is None and not are_probabilities(y):
             y = labels(y)
         net = Network.of(model, x[:2])

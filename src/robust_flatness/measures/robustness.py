@@ -171,8 +171,7 @@ def evaluate_robustness(
 
     from robust_flatness.attacks.autoattack import check_autoattack, run_autoattack
     from robust_flatness.attacks.pgd import batches, cross_entropy
-    from robust_flatness.boundary import warn_of_sigmoid
-    from robust_flatness.inputs import require_finite
+    from robust_flatness.inputs import require_finite, warn_of_sigmoid
     from robust_flatness.measures.result import checked
     from robust_flatness.runtime.isolation import isolated
 

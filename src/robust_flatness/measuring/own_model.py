@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_flatness.attacks.pgd import batches, cross_entropy
-from robust_flatness.boundary import evaluation_copy, warn_of_sigmoid
+from robust_flatness.boundary import evaluation_copy
 from robust_flatness.checkpoints import LoadedModel as Network
 from robust_flatness.config.measures import MeasureSettings
 from robust_flatness.config.values import meant, parse
@@ -18,7 +18,7 @@ from robust_flatness.data import Dataset
 from robust_flatness.data.images import open_parts, to_measure
 from robust_flatness.data.npz import read_npz
 from robust_flatness.errors import ConfigError, noted_warnings, warn
-from robust_flatness.inputs import check_classes, require_finite
+from robust_flatness.inputs import check_classes, require_finite, warn_of_sigmoid
 from robust_flatness.measures.base import SPLITS
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.measures.robustness import rounded
