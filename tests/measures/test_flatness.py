@@ -257,5 +257,5 @@ def interrupted_after(calls, function):
     ("field", "value"), [("xi", 0), ("batch_size", 0), ("scope", "epoch"), ("precision", "half")]
 )
 def test_arguments_out_of_range_are_named(trained, held_out, attack, measure, field, value):
-    with pytest.raises(ValueError, match=rf"{field}: '?{value}'? given"):
+    with pytest.raises(ValueError, match=rf"{field}.*'?{value}'?"):
         measure(trained, *held_out, attack=attack, **{field: value})

@@ -57,7 +57,6 @@ def test_equals_the_dense_matrix(network, data, kept, monkeypatch):
     np.testing.assert_allclose(found.eigenvalues, expected, rtol=1e-8)
     assert (found.smallest, found.largest) == (found.eigenvalues[0], found.eigenvalues[-1])
     assert found.convexity == pytest.approx((abs(values[0]) / abs(values[-1])).item())
-    assert (found.residuals < 1e-6).all()
     vector = torch.cat([found.vector[name].flatten() for name in parameters])
     assert abs(vector @ vectors[:, -1]) == pytest.approx(1, abs=1e-6)
     assert {name: v.shape for name, v in found.vector.items()} == {n: p.shape for n, p in parameters.items()}
@@ -141,7 +140,7 @@ def transformed(linear, x):
 
 
 def test_weights_without_a_gradient_have_no_hessian(data):
-    with pytest.raises(ConfigError, match="gradient|differentiably"):
+    with pytest.raises(ConfigError, match=r"gradient|differentiably"):
         hessian_eigenvalues(Computed(detached), data[0].float(), data[1], k=2)
 
 

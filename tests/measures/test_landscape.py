@@ -16,7 +16,7 @@ def test_landscape_at_zero_is_rloss(trained, held_out):
         attack=AttackSpec(epsilon=0.1, step_size=0.05, steps=3),
     )  # fmt: skip
     few = (held_out[0][:10], held_out[1][:10])
-    rows = loss_landscape(trained, *held_out, spec=settings, attack=attack, held_out=few, seed=2)
+    rows = loss_landscape(trained, *held_out, settings=settings, held_out=few, seed=2)
     assert len(rows) == 3 * len(CURVES)
     assert {(row["direction"], row["normalisation"]) for row in rows} == CURVES.keys()
     rloss = attack(trained, *held_out, generator=generator(2, "landscape starts")).loss.mean().item()

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from robust_flatness.architectures.ensemble import Ensemble
 from robust_flatness.attacks.pgd import PGD, batches, cross_entropy, random_start
+from robust_flatness.config.values import parse
 from robust_flatness.inputs import require_finite
-from robust_flatness.measures.flatness import AVERAGE
+from robust_flatness.measures.flatness import AVERAGE, AverageSettings
 from robust_flatness.measures.neighborhood import Neighborhood
 from robust_flatness.measures.result import (
     FlatnessResult,
-    check_arguments,
     checked,
     reference_losses,
     with_precision,
@@ -93,7 +93,7 @@ def average_flatness(
         If an argument is out of range, or the model or the targets cannot be measured; `NonFiniteError` if a
         loss is NaN or infinite.
     """
-    check_arguments(scope, xi=xi, samples=samples, batch_size=batch_size)
+    parse(AverageSettings, {"xi": [xi], "samples": samples, "batch_size": batch_size, "scope": scope})
     attack, _ = with_precision(attack, precision)
     net, x, y = checked(model, x, y)
     ball = Neighborhood(net, xi, weight_bound, layers)

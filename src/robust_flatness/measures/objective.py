@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -135,7 +135,7 @@ class Objective:
 
         `head` is applied to the logits before the cross-entropy; `sample` numbers the start.
         """
-        network: _Logits = self.at(weights)
+        network = self.at(weights)
         if head is not None:
             network = _Headed(network, head)
         if self.attack is None:
@@ -153,10 +153,6 @@ class Objective:
         if head not in self._references:
             self._references[head] = self.losses(self.weights, head)
         return self._references[head]
-
-
-class _Logits(Protocol):
-    def logits(self, x: Tensor, precision: str = "float32") -> Tensor: ...
 
 
 @dataclass(frozen=True)

@@ -98,17 +98,6 @@ def clean_loss(net: Network, x: Tensor, y: Tensor, batch_size: int) -> Tensor:
     return cross_entropy(logits, y)
 
 
-def check_arguments(scope: str, **numbers: float) -> None:
-    """Raise `ValueError` for arguments out of range: counts below 1, `xi` and `weight_step` not above 0."""
-    if scope not in ("dataset", "batch"):
-        raise ValueError(f"scope: {scope!r} given; allowed are 'dataset' and 'batch'")
-    for name, value in numbers.items():
-        if name in ("xi", "weight_step") and not value > 0:
-            raise ValueError(f"{name}: {value} given, but it must be > 0")
-        if name not in ("xi", "weight_step") and not value >= 1:
-            raise ValueError(f"{name}: {value} given, but it must be at least 1")
-
-
 def with_precision(attack: PGD | None, precision: str | None) -> tuple[PGD | None, str]:
     """The attack in another precision (None: its own), and that precision."""
     if precision is None:
