@@ -169,7 +169,7 @@ def test_problems_are_reported_before_anything_runs():
     assert "test_measures: 'asam' is not measured on examples; those that are: sam" in problems[0]
     with pytest.raises(ValueError, match="smaller one first"):
         settings(worst_rho=[0.2, 0.1])
-    with pytest.raises(ValueError, match="Input should be 'hessian_eigenvalue', .*input_value='fisher'"):
+    with pytest.raises(ValueError, match=r"Input should be 'hessian_eigenvalue', .*input_value='fisher'"):
         settings(measures="sam,fisher")
 
 
