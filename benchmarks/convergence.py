@@ -19,10 +19,11 @@ import torch
 
 from robust_flatness.attacks.found import better
 from robust_flatness.attacks.pgd import PGD
-from robust_flatness.config import load_experiment, load_yaml
+from robust_flatness.checkpoints import load_checkpoint
+from robust_flatness.config import load_yaml
 from robust_flatness.data import load_dataset
 from robust_flatness.evaluation import evaluate_robustness
-from robust_flatness.checkpoints import load_checkpoint
+from robust_flatness.experiment import load_experiment
 from robust_flatness.seeding import generator
 
 VARIANTS = ("at", "awp-0.01", "trades-6", "self-supervision-4", "label-smoothing-0.3", "entropy-sgd-1")
@@ -30,7 +31,7 @@ VARIANTS = ("at", "awp-0.01", "trades-6", "self-supervision-4", "label-smoothing
 
 def restarts_table(checkpoint, spec, x, y) -> str:
     """RLoss and RErr by PGD over restarts: each row has the restarts of the one above, and as many more."""
-    net, random = checkpoint.network, generator(0, "convergence")
+    net, random = checkpoint.inference, generator(0, "convergence")
     once = PGD(spec.attack.epsilon, spec.attack.step_size, spec.attack.steps)
     lines = [
         f"| restarts of PGD-{spec.attack.steps} | RLoss | change on doubling | RErr (%) |",
@@ -61,7 +62,7 @@ def autoattack_table(checkpoints, spec, x, y) -> str:
         for autoattack in (spec.autoattack, True):
             started = time.process_time()
             result = evaluate_robustness(
-                checkpoint.network, x, y, attack=attack, autoattack=autoattack, batch_size=spec.batch_size
+                checkpoint.inference, x, y, attack=attack, autoattack=autoattack, batch_size=spec.batch_size
             )
             seconds.append(time.process_time() - started)
             errors.append(100 * result.rerr_aa)
@@ -97,7 +98,7 @@ def main() -> None:
     experiment = load_experiment(load_yaml(arguments.config))
     seed = experiment.spec.seeds[0] if arguments.seed is None else arguments.seed
     spec, folder = experiment.spec.measures.robustness, arguments.results / experiment.name
-    dataset = load_dataset(folder / f"data/seed-{seed}.npz")
+    dataset = load_dataset(folder / f"data/seed-{seed}.safetensors")
     x, y = (
         part[: arguments.examples]
         for part in (dataset.images("early_stopping"), dataset.labels("early_stopping"))

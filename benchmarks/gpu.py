@@ -31,13 +31,13 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
 import plain  # noqa: E402
 
+from robust_flatness.architectures import build_model  # noqa: E402
 from robust_flatness.attacks import PGD, random_start  # noqa: E402
 from robust_flatness.config import AutoAttackSpec, ModelSpec, TrainingSpec, TrainJob  # noqa: E402
 from robust_flatness.config.variants import load_variants  # noqa: E402
 from robust_flatness.data import Dataset  # noqa: E402
 from robust_flatness.evaluation import evaluate_robustness  # noqa: E402
 from robust_flatness.flatness import Neighborhood, average_flatness, hessian_eigenvalues, worst_flatness  # noqa: E402
-from robust_flatness.architectures import build_model  # noqa: E402
 from robust_flatness.network import Network  # noqa: E402
 from robust_flatness.runtime.devices import precision_on, start  # noqa: E402
 from robust_flatness.runtime.graphs import Graphs  # noqa: E402

@@ -82,7 +82,7 @@ def test_worst_flatness(plain, setup):
 
 def test_the_benchmark_runs_and_checks_equality():
     result = subprocess.run(
-        [sys.executable, str(BENCHMARKS / "run.py"), "--quick", "--repetitions", "1"],
+        [sys.executable, str(BENCHMARKS / "run.py"), "--quick", "--repetitions", "1", "--threads", "1"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr

@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from robust_flatness.architectures.ensemble import Ensemble
 from robust_flatness.attacks.pgd import PGD, batches, cross_entropy, random_start
-from robust_flatness.inputs import check_classes, checked_inputs, require_finite
-from robust_flatness.measures.flatness import AVERAGE
+from robust_flatness.config.values import parse
+from robust_flatness.inputs import require_finite
+from robust_flatness.measures.flatness import AVERAGE, AverageSettings
 from robust_flatness.measures.neighborhood import Neighborhood
 from robust_flatness.measures.result import (
     FlatnessResult,
-    check_arguments,
+    checked,
     reference_losses,
     with_precision,
 )
@@ -92,11 +93,9 @@ def average_flatness(
         If an argument is out of range, or the model or the targets cannot be measured; `NonFiniteError` if a
         loss is NaN or infinite.
     """
-    check_arguments(scope, xi=xi, samples=samples, batch_size=batch_size)
+    parse(AverageSettings, {"xi": [xi], "samples": samples, "batch_size": batch_size, "scope": scope})
     attack, _ = with_precision(attack, precision)
-    x, y = checked_inputs(x, y)
-    net = Network.of(model, x[:2])
-    check_classes(y, net.classes)
+    net, x, y = checked(model, x, y)
     ball = Neighborhood(net, xi, weight_bound, layers)
     groups = _groups(net, x, batch_size, scope)
     if reference is None or (attack is not None and reference_single is None):

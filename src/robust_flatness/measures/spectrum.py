@@ -94,8 +94,11 @@ class Hessian(LinearOperator):
             taken[tensor.data_ptr()] = tensor.nbytes
             return tensor
 
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            return self._gradient(self.parts[0]), sum(taken.values())
+        try:
+            with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+                return self._gradient(self.parts[0]), sum(taken.values())
+        except RuntimeError:  # hooks are not allowed in a network that calls torch.func
+            return self._gradient(self.parts[0]), KEPT_BYTES + 1
 
 
 def extreme_eigenvalues(

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from robust_flatness.attacks.pgd import PGD, batches, bounds, cross_entropy, passing, random_start
+from robust_flatness.config.values import parse
 from robust_flatness.errors import ConfigError
-from robust_flatness.inputs import check_classes, checked_inputs, require_finite
-from robust_flatness.measures.flatness import WORST
+from robust_flatness.inputs import require_finite
+from robust_flatness.measures.flatness import WORST, WorstSettings
 from robust_flatness.measures.neighborhood import Neighborhood
 from robust_flatness.measures.result import (
     FlatnessResult,
-    check_arguments,
+    checked,
     reference_losses,
     with_precision,
 )
@@ -95,12 +96,10 @@ def worst_flatness(
         If an argument is out of range, or the model or the targets cannot be measured; `NonFiniteError` if a
         loss is NaN or infinite.
     """
-    check_arguments(scope, xi=xi, steps=steps, restarts=restarts, weight_step=weight_step,
-                    batch_size=batch_size)  # fmt: skip
+    options = {"xi": [xi], "steps": steps, "restarts": restarts, "weight_step": weight_step}
+    parse(WorstSettings, options | {"batch_size": batch_size, "scope": scope})
     attack, precision = with_precision(attack, precision)
-    x, y = checked_inputs(x, y)
-    net = Network.of(model, x[:2])
-    check_classes(y, net.classes)
+    net, x, y = checked(model, x, y)
     ball = Neighborhood(net, xi, weight_bound, layers)
     if reference is None:
         reference, _ = reference_losses(net, x, y, attack, batch_size, seed)
