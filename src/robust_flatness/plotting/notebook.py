@@ -144,8 +144,8 @@ class Notebook:
         return aggregate.same_data(self.tables.models, self.published.tables.models)
 
     def beside(self, same: str, other: str = "") -> str:
-        """Return a sentence about the printed numbers beside ours: `same`, with `other` added on another dataset;
-        "" where there are none beside."""
+        """Return a sentence about the printed numbers beside ours, if there are any: `same`, and on another
+        dataset `other`."""
         if self.printed is None:
             return ""
         return f"{same}." if self.same_data or not other else f"{same}; {other}."

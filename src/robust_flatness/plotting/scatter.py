@@ -142,8 +142,7 @@ def cloud(
 
 
 def others_of(notebook: Notebook, layer: Layer, robustbench: bool = False) -> pd.DataFrame:
-    """Return the networks of others in a layer's panel: the experiment's, and if asked for the printed ones of
-    RobustBench."""
+    """Return the networks of others in a layer's panel; the printed ones if `robustbench`."""
     return layer.others if robustbench or _is_experiment(notebook, layer) else layer.others.iloc[:0]
 
 
@@ -160,8 +159,9 @@ def label_points(
     beyond: Sequence[Label] = (),
     variants: bool = False,
 ) -> None:
-    """Name points: networks of others always; where there is room, points `beyond` the axes and, of `variants`,
-    one of each family that asks for it (all, if they are few)."""
+    """Name networks of others and, where there is room, points `beyond` the axes and (if `variants`)
+    one variant of each family that asks for it.
+    """
     others = others_of(notebook, layer) if _is_experiment(notebook, layer) else layer.others.iloc[:0]
     rows = layer.counted
     asked = rows[rows["variant"].isin(looks.named())] if len(rows) > FEW else rows
@@ -213,7 +213,7 @@ def panel(
     if "r" in found and np.prod(np.sign(found["r"].interval)) > 0:
         trend(axes, frame, x, y)
     labels = cloud(axes, layer, others, x, y)
-    name_axes(axes, x, y, 90 // columns - 4)
+    name_axes(axes, x, y, 96 // columns - 4)
     words = in_words(found, int(finite(frame[x], frame[y]).sum()))
     lines = words if columns > 2 else [", ".join(words)]
     axes.set_title("\n".join(filter(None, [title, *lines])))

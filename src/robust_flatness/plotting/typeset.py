@@ -56,8 +56,7 @@ class Table:
 
 
 def rounded(value: object) -> object:
-    """Return a float with twelve significant digits, which do not depend on the processor; anything else as it
-    is."""
+    """Return a float with twelve significant digits: more would depend on the processor."""
     return float(f"{value:.12g}") if isinstance(value, float) and math.isfinite(value) else value
 
 
@@ -73,8 +72,8 @@ def compared(headings: Mapping[str, tuple[str, int]]) -> dict[str, Column]:
 def variants(notebook: Notebook, measures: Sequence[str], more: Sequence[str] = ()) -> pd.DataFrame:
     """Return a row per variant, and per network of others.
 
-    Columns: variant, label, family, the measures with their spread over seeds, columns `more`, and the printed
-    numbers as `<measure>_published`.
+    Columns: variant, label, family, the measures with their spread over seeds, columns `more`, and the
+    printed numbers as `<measure>_published`.
     """
     ours, others = notebook.ours.variants, notebook.ours.others
     if notebook.printed and len(others):
@@ -165,34 +164,19 @@ _STYLE = """
 body { font: 14px/1.45 system-ui, sans-serif; margin: 1.5em; color: #202020; }
 table { border-collapse: collapse; margin: 1em 0; }
 th, td { padding: 0.2em 0.7em; text-align: left; vertical-align: top; }
-.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-thead th { border-bottom: 2px solid #808080; position: sticky; top: 0; background: white; }
-tbody th { background: #f2f2f2; }
+thead th { border-bottom: 2px solid #808080; }
 """
 
 
 def html(table: Table) -> str:
-    """Return a table as an HTML page, for Snakemake's report."""
-    kinds = [' class="number"' if right else "" for right in table.numeric]
-
-    def cells(row: Sequence[str], tag: str) -> str:
-        pairs = zip(row, kinds, strict=True)
-        return f"<tr>{''.join(f'<{tag}{kind}>{escape(cell)}</{tag}>' for cell, kind in pairs)}</tr>"
-
-    head, title = f"<thead>{cells(table.headings, 'th')}</thead>", escape(table.title)
+    """Return a table as an HTML page, for Snakemake's report; a table for each group of rows."""
+    title = escape(table.title)
     parts = [f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{title}</title>']
     parts += [f"<style>{_STYLE}</style>\n<h1>{title}</h1>"]
     parts += [f"<pre>{escape(table.introduction)}</pre>"] if table.introduction else []
-    body = []
     for key, rows in table.groups:
-        lines = [cells(row, "td") for row in rows]
-        if table.paragraphs:
-            paragraphs = "".join(f"<p>{escape(part)}</p>" for part in table.paragraphs[key].split("\n\n"))
-            lines = [*head.split("\n"), "<tbody>", *lines, "</tbody>"]
-            parts += [f"<h2>{escape(key)}</h2>{paragraphs}<table>", *lines, "</table>"]
-        else:
-            body += [f'<tr><th colspan="{len(kinds)}">{escape(key)}</th></tr>'] if key else []
-            body += lines
-    parts += [] if table.paragraphs else [f"<table>{head}<tbody>", *body, "</tbody></table>"]
+        parts += [f"<h2>{escape(key)}</h2>"] if key else []
+        parts += [f"<p>{escape(table.paragraphs[key])}</p>"] if table.paragraphs else []
+        parts += [pd.DataFrame(rows, columns=table.headings).to_html(index=False, border=0)]
     parts += [f"<p>{escape(note)}</p>" for note in table.notes]
     return "\n".join(parts) + "\n</html>\n"
