@@ -29,14 +29,6 @@ def test_every_family_has_a_look_of_its_own():
     assert looks.family("something new") == looks.every()["other"]
 
 
-def test_families_name_their_variants_and_settings():
-    settings = TrainingSpec.model_fields
-    for name, look in looks.every().items():
-        if look.named:
-            assert frames.catalogue()[look.named].family == name
-        assert look.setting is None or (look.setting in settings and look.parameter)
-
-
 def test_an_experiment_adds_families_and_changes_those_there_are(tmp_path):
     own = tmp_path / "families.yaml"
     own.write_text("mine: {label: My method}\nmart: {label: MART, color: '#123456', marker: s}\n")
@@ -95,16 +87,6 @@ def test_text_with_dollar_signs_is_no_formula():
     axes.set_title("a$_{b$ $x^$")
     style.freeze(figure)
     figure.canvas.draw()
-
-
-def test_a_matplotlibrc_is_without_effect(monkeypatch):
-    import matplotlib
-
-    style.use()
-    before = dict(matplotlib.rcParams)
-    matplotlib.rcParams.update({"axes.facecolor": "black", "text.usetex": True, "font.family": "serif"})
-    style.use()
-    assert dict(matplotlib.rcParams) == before
 
 
 def test_hyperparameters_are_in_order():
