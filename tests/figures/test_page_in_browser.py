@@ -4,12 +4,10 @@ import os
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import scipy.stats
 
 from robust_flatness.page.data import page_data
-from robust_flatness.tables import schema
 
 pytestmark = pytest.mark.page
 

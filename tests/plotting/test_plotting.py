@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from robust_flatness.config import TrainingSpec
 from robust_flatness.config.networks import EXTERNAL, ROBUSTBENCH
 from robust_flatness.errors import FileError
 from robust_flatness.plotting import curves, inputs, looks, scatter, style, typeset
