@@ -57,7 +57,7 @@ def draw():
         axes.set_title(f"{name} / last value ({lasts})" if lasts else name)
         axes.set_ylabel("lower is more robust" if name == "RLoss" else "lower is flatter")
     style.name_bottom(panels, columns, curves.EPOCH_NAME)
-    text = notebook.beside("", "Compare trends with the published curves, not values").strip("; ")
+    text = notebook.beside("", "Compare trends with the published curves, not values")
     text = " ".join(filter(None, [text, notebook.ours.spread("Bands"), curves.scale(panels)]))
     style.legend(figure, style.entries(panels) | curves.published(panels), text)
     return figure

@@ -41,7 +41,9 @@ def bent(axes, layer):
         lines.append(f"break of a fitted hinge: {hinge.at:.1f}, 95 % interval {low:.1f} to {high:.1f} (grey)")
     labels = scatter.cloud(axes, layer, extra[layer], X, y)
     scatter.name_axes(axes, X, y)
-    axes.set_title("\n".join([*lines, ", ".join(scatter.coefficients(rows, X, y))]))
+    axes.set_title(
+        "\n".join([*lines, ", ".join(scatter.in_words(scatter.correlations(rows, X, y), len(rows)))])
+    )
     return labels
 
 

@@ -61,7 +61,7 @@ def draw():
         axes.set(xlabel=curves.EPOCH_NAME, title=name)
     note = notebook.beside("", "Compare trends with the published curves, not values")
     curves.scale(panels[-1:])
-    text = [errors(), note.strip("; "), notebook.ours.spread("Bands"), curves.scale(panels[:-1])]
+    text = [errors(), note, notebook.ours.spread("Bands"), curves.scale(panels[:-1])]
     lines = style.entries(panels) | curves.published(panels)
     style.legend(figure, lines, " ".join(filter(None, text)), columns=4)
     return figure

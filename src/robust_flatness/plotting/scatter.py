@@ -77,11 +77,6 @@ def in_words(found: dict[str, Correlation], n: int) -> list[str]:
     return [*words, f"n = {n}"]
 
 
-def coefficients(frame: pd.DataFrame, x: str, y: str) -> list[str]:
-    """Return the coefficients of two measures with intervals, and n, as texts."""
-    return in_words(correlations(frame, x, y), int(finite(frame[x], frame[y]).sum()))
-
-
 def fit(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> list[Label]:
     """Set the limits by the points and their bars, and draw points far out as triangles at the edge.
 
@@ -214,7 +209,7 @@ def panel(
         trend(axes, frame, x, y)
     labels = cloud(axes, layer, others, x, y)
     name_axes(axes, x, y, 96 // columns - 4)
-    words = in_words(found, int(finite(frame[x], frame[y]).sum()))
+    words = in_words(found, len(frame))
     lines = words if columns > 2 else [", ".join(words)]
     axes.set_title("\n".join(filter(None, [title, *lines])))
     return labels

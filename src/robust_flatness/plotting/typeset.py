@@ -1,6 +1,7 @@
 """Tables as CSV (twelve digits), Markdown, HTML and LaTeX (rounded, for reading)."""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -8,7 +9,6 @@ from html import escape
 import pandas as pd
 
 from robust_flatness.plotting import looks
-from robust_flatness.plotting.latex import latex_table
 from robust_flatness.plotting.notebook import Notebook
 from robust_flatness.tables.frames import frame_text
 
@@ -136,7 +136,7 @@ def texts(
     return {
         ".csv": frame_text(frame.map(rounded)),
         ".md": markdown(table),
-        ".tex": latex_table(title, headings, numeric, groups, notes),
+        ".tex": latex_table(table),
         ".html": html(table),
     }
 
@@ -180,3 +180,61 @@ def html(table: Table) -> str:
         parts += [pd.DataFrame(rows, columns=table.headings).to_html(index=False, border=0)]
     parts += [f"<p>{escape(note)}</p>" for note in table.notes]
     return "\n".join(parts) + "\n</html>\n"
+
+
+_ESCAPES = {
+    **{"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_"},
+    **{"{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+    **{"<": r"$<$", ">": r"$>$", "|": r"$|$", "ξ": r"$\xi$", "λ": r"$\lambda$", "τ": r"$\tau$"},
+    **{"ε": r"$\varepsilon$", "ρ": r"$\rho$", "−": "$-$", "×": r"$\times$"},
+}
+#: Symbols of several letters.
+_SYMBOLS = {
+    **{"λmin": r"$\lambda_{\min}$", "λmax": r"$\lambda_{\max}$", "w_max": r"$w_{\max}$"},
+    **{f"{name}=": rf"$\{name}=$" for name in ("lambda", "tau", "xi", "epsilon")},
+}
+_ANY = re.compile("|".join([*_SYMBOLS, *map(re.escape, _ESCAPES)]))
+#: Characters of a cell beyond which its column is wrapped.
+LONG = 40
+
+
+def latex(text: str) -> str:
+    """Return text with LaTeX's special characters escaped and symbols in math mode."""
+    return _ANY.sub(lambda found: (_SYMBOLS | _ESCAPES)[found[0]], text).replace("$$", "")
+
+
+def latex_table(table: Table) -> str:
+    """Return a floating LaTeX table that is scaled to the page, numbers in math mode."""
+
+    def line(row: Sequence[str]) -> str:
+        cells = [
+            (f"${cell.replace(' ', '')}$" if cell != "-" else "--") if right else latex(cell)
+            for cell, right in zip(row, table.numeric, strict=True)
+        ]
+        return " & ".join(cells) + r" \\"
+
+    name = re.sub(r"\W+", "-", table.title.lower()).strip("-")
+    rows = [row for _, group in table.groups for row in group]
+    longest = [max(map(len, cells)) for cells in zip(table.headings, *rows, strict=True)]
+    kinds = "".join(
+        "r" if right else "l" if length <= LONG else r"p{6cm}"
+        for right, length in zip(table.numeric, longest, strict=True)
+    )
+    lines = [
+        "% Needs the packages booktabs and adjustbox.",
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{latex(' '.join([f'{table.title}.', *table.notes]))}}}",
+        rf"\label{{tab:{name}}}",
+        r"\begin{adjustbox}{max width=\textwidth, max totalheight=0.8\textheight}",
+        rf"\begin{{tabular}}{{{kinds}}}",
+        r"\toprule",
+        " & ".join(map(latex, table.headings)) + r" \\",
+        r"\midrule",
+    ]
+    for index, (key, group) in enumerate(table.groups):
+        if key:
+            lines += [r"\midrule"] if index else []
+            lines.append(rf"\multicolumn{{{len(table.headings)}}}{{l}}{{\textbf{{{latex(key)}}}}} \\")
+        lines += map(line, group)
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{adjustbox}", r"\end{table}"]) + "\n"
