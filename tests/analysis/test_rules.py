@@ -17,6 +17,7 @@ from robust_flatness.analysis.evidence import (
     Evidence,
     early_stopping_pairs,
     improved_by_early_stopping,
+    more_robust,
 )
 from robust_flatness.analysis.hinge import fit_hinge
 from robust_flatness.analysis.resampling import Interval
@@ -293,6 +294,38 @@ def test_a_lower_loss_within_the_noise_of_the_evaluation_is_no_improvement(true)
     best = examples["checkpoint"] == "best"
     examples.loc[best, "rloss"] += np.random.default_rng(0).normal(0, 5, int(best.sum()))
     assert sum(improved_by_early_stopping(examples, 0.95).values()) < len(improved) / 5
+
+
+def test_a_lower_error_within_noise_takes_no_part(judge, true):
+    """Variants whose errors on single examples are the baseline's own, whatever the table of means says."""
+    examples = true.examples.assign(rerr_aa=true.examples["rerr_pgd"])
+    verdict, found = judge("variants-are-flat", replace(true, examples=examples))
+    assert verdict == claims.REPRODUCED
+    assert "taking part: awp (5), trades (5), mart (5), self-supervision (5), unlabeled (5)" in found[0].note
+    at = examples["variant"].eq("at") & examples["checkpoint"].eq("last") & examples["split"].eq("test")
+    errors = examples[at & examples["seed"].eq(0)].set_index("example")["rerr_aa"]
+    same = examples.assign(rerr_aa=examples["example"].map(errors))
+    verdict, found = judge("variants-are-flat", replace(true, examples=same))
+    assert verdict == claims.INCONCLUSIVE
+    assert "taking part: none" in found[0].note
+
+
+def test_more_robust_compares_the_images_that_both_have(true):
+    """Images that the baseline alone has, all of them wrong, change nothing."""
+    examples = true.examples
+    at = examples[examples["variant"].eq("at") & examples["checkpoint"].eq("last")]
+    more = at.assign(example=at["example"] + 1000, rerr_pgd=1.0)
+    both = pd.concat([examples, more], ignore_index=True)
+    assert more_robust(both, "rerr_pgd") == more_robust(examples, "rerr_pgd")
+
+
+def test_more_robust_allows_for_the_variance_over_the_baselines_seeds(true):
+    """A seed of the baseline that is much better makes every advantage uncertain."""
+    examples = true.examples.copy()
+    assert sum(more_robust(examples, "rloss").values()) > 20
+    lucky = examples["variant"].eq("at") & examples["seed"].eq(0)
+    examples.loc[lucky, "rloss"] -= 10
+    assert not any(more_robust(examples, "rloss").values())
 
 
 def test_variants_whose_early_stopped_checkpoint_is_the_last_one_are_not_compared_with(true):

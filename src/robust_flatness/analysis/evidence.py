@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from robust_flatness.analysis import curves
-from robust_flatness.analysis.resampling import resampled_counts
+from robust_flatness.analysis.resampling import LEVEL, resampled_counts
+from robust_flatness.analysis.rises import mean_interval
 from robust_flatness.tables import aggregate, frames, schema
 
 #: Resamples for the noise of one model's evaluation: 74 models share them.
@@ -112,24 +113,41 @@ def early_stopping_pairs(models: pd.DataFrame, series: pd.DataFrame, measure: st
     return pairs
 
 
-def improved_by_early_stopping(examples: pd.DataFrame, level: float) -> dict[str, bool]:
-    """Whether early stopping lowers test RLoss beyond the noise of its evaluation, for each variant
-    with losses of single test examples at both checkpoints.
-
-    The mean over examples of the early-stopped loss minus the last (averaged over seeds) is
-    resampled over examples; the upper end of its interval lies below 0.
-    """
-    test = examples[(examples["split"] == "test") & examples["checkpoint"].isin(["last", "best"])]
-    losses = test.pivot_table(index=["variant", "example"], columns="checkpoint", values="rloss")
-    if not {"last", "best"} <= set(losses):
+def improved_by_early_stopping(examples: pd.DataFrame, level: float = LEVEL) -> dict[str, bool]:
+    """Whether early stopping lowers test RLoss beyond the noise of its evaluation, for each variant with
+    losses of single test examples at both checkpoints: the bootstrap interval, over examples, of the
+    mean early-stopped loss minus the last (averaged over seeds) lies below 0."""
+    rows = examples[(examples["split"] == "test") & examples["checkpoint"].isin(["last", "best"])]
+    losses = rows.pivot_table(index=["variant", "example"], columns="checkpoint", values="rloss")
+    if not {"last", "best"} <= {*losses}:
         return {}
     differences = (losses["best"] - losses["last"]).dropna()
-    verdicts = {}
+    improved = {}
     for slug, values in differences.groupby(level="variant", sort=False):
-        counts = resampled_counts(len(values), NOISE_RESAMPLES)
-        means = counts @ values.to_numpy() / len(values)
-        verdicts[slug] = bool(np.quantile(means, (1 + level) / 2) < 0)
-    return verdicts
+        means = resampled_counts(len(values), NOISE_RESAMPLES) @ values.to_numpy() / len(values)
+        improved[slug] = bool(np.quantile(means, (1 + level) / 2) < 0)
+    return improved
+
+
+def more_robust(examples: pd.DataFrame, column: str, level: float = LEVEL) -> dict[str, bool]:
+    """Whether a variant's mean of a column of single test examples, at the last checkpoint, is below the
+    baseline's beyond noise, for each variant with such values.
+
+    The variant's mean over seeds minus each seed of the baseline is taken on the examples that both have; the
+    interval of the mean over the baseline's seeds and the examples lies below 0.
+    """
+    rows = examples[(examples["split"] == "test") & (examples["checkpoint"] == "last")]
+    values = rows.dropna(subset=[column]).pivot(index="example", columns=["variant", "seed"], values=column)
+    if "at" not in values:
+        return {}
+    baseline = values["at"].T
+    below = {}
+    for slug in values.columns.unique("variant").drop("at"):
+        differences = (values[slug].mean(axis=1) - baseline).dropna(axis=1).to_numpy()
+        # One seed of the baseline leaves the examples alone.
+        interval, _ = mean_interval(differences.T if len(differences) == 1 else differences, level)
+        below[slug] = interval.high < 0
+    return below
 
 
 def kink(models: pd.DataFrame) -> float:

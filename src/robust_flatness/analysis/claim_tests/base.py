@@ -209,9 +209,10 @@ def noted(finding: Finding, *notes: str) -> Finding:
 def few_families(families: Sequence) -> str:
     """A note where an interval over families rests on few of them."""
     count = len(set(families))
-    return (
-        f"{count} families only: an interval over them is unreliable" if 3 <= count < LEAST_FAMILIES else ""
-    )
+    if not 0 < count < LEAST_FAMILIES:
+        return ""
+    why = "an interval over them is unreliable" if count > 2 else "the interval is over variants alone"
+    return f"{count} {'families' if count > 1 else 'family'} only: {why}"
 
 
 def mean_difference(differences: np.ndarray, families: Sequence | None, rules: Rules) -> Finding:

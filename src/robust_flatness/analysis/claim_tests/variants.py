@@ -21,7 +21,12 @@ from robust_flatness.analysis.claim_tests.base import (
     noted,
     require,
 )
-from robust_flatness.analysis.evidence import Evidence, early_stopping_pairs, improved_by_early_stopping
+from robust_flatness.analysis.evidence import (
+    Evidence,
+    early_stopping_pairs,
+    improved_by_early_stopping,
+    more_robust,
+)
 from robust_flatness.analysis.resampling import Interval, bootstrap
 from robust_flatness.tables import aggregate, schema
 
@@ -30,8 +35,9 @@ LEAST_IN_GROUP = 3
 
 
 class Baseline(Selection):
-    """Mean difference to the baseline, over the variants of some families that are more robust than it:
-    of lower RErr (AutoAttack's where it was run) or of lower RLoss.
+    """Mean difference to the baseline, over the variants of some families that are more robust than it: of
+    lower RErr (AutoAttack's where it was run) or of lower RLoss, beyond the noise of the evaluation and of
+    the baseline's seeds; where values of single examples were not kept, lower at all.
 
     All differences share one value of the baseline. Its standard error (over its seeds, else over the
     samples of its flatness) widens the interval, with Student's quantile, and a mean within it is no
@@ -58,9 +64,17 @@ class Baseline(Selection):
             raise NotMeasuredError("the baseline was not measured")
         at = at.iloc[0]
         chosen = self.chosen(models).dropna(subset=[measure, robust])
-        chosen = chosen[chosen[robust] < at[robust]]
+        column = "rloss" if self.robust == "rloss" else robust.removeprefix("test_")
+        beyond = more_robust(evidence.seeds.examples, column, rules.level)
+        lower = chosen["variant"].map(beyond).eq(True) if beyond else chosen[robust] < at[robust]
+        chosen = chosen[lower]
         differences = (chosen[measure] - at[measure]).to_numpy(float)
-        found = mean_difference(differences, chosen["family"], rules)
+        counts = chosen["family"].value_counts(sort=False)
+        found = noted(
+            mean_difference(differences, chosen["family"], rules),
+            f"taking part: {', '.join(f'{name} ({count})' for name, count in counts.items()) or 'none'}",
+            "" if beyond else "values of single examples were not kept: lower at all",
+        )
         error, degrees, source = _standard_error(at, measure)
         if not error > 0:
             return noted(found, "the baseline's own error is not known, nor in the interval")
