@@ -412,17 +412,26 @@ def test_models_that_have_not_learnt_are_left_out_and_named(judge, true):
     stuck = changed(
         true,
         lambda m: m["variant"].isin(["adam-70", "cyclic-55"]),
-        train_err=85.0,
+        train_rerr_pgd=85.0,
         avg_flatness_rloss=3733.0,
     )
     verdict, found = judge("flat-is-robust", stuck)
     assert verdict == claims.REPRODUCED
     assert found[0].n == 74
-    assert "not having learnt: adam-70, cyclic-55" in found[0].note
+    assert "not having learnt: adam-70, cyclic-55; with these: " in found[0].note
+
+
+def test_the_distance_from_the_initial_weights_stands_beside_models_that_have_not_learnt(judge, true):
+    distances = changed(true, distance_from_init=20.0)
+    stuck = changed(
+        distances, lambda m: m["variant"] == "adam-70", train_rerr_pgd=88.0, distance_from_init=2.0
+    )
+    _, found = judge("flat-is-robust", stuck)
+    assert "adam-70 (10 %)" in found[0].note
 
 
 def test_a_seed_that_has_not_learnt_is_left_out_and_named(judge, true):
-    second = changed(true, lambda m: (m["variant"] == "at") & (m["seed"] == 1), train_err=85.0)
+    second = changed(true, lambda m: (m["variant"] == "at") & (m["seed"] == 1), train_rerr_pgd=85.0)
     verdict, found = judge("robust-overfitting", second)
     assert verdict == claims.REPRODUCED
     assert found[0].n == made_up.SEEDS - 1
@@ -442,7 +451,7 @@ def test_variants_that_are_one_model_count_once(judge, true):
 @pytest.mark.parametrize("path", ["claims.yaml", "later-claims.yaml"])
 def test_an_experiment_in_which_next_to_nothing_has_learnt_reproduces_no_claim(true, path):
     columns = ("test_rerr_pgd_eps_0.25", "test_rerr_pgd_eps_2")
-    stuck = changed(true, lambda m: m["variant"] != "at", train_err=90.0, **dict.fromkeys(columns, 1.0))
+    stuck = changed(true, lambda m: m["variant"] != "at", train_rerr_pgd=90.0, **dict.fromkeys(columns, 1.0))
     judged = claims.judge(only_seeds(stuck, 1), true, repository() / "config" / path)
     verdicts = {claim.name: claim.verdict for claim in judged}
     for name in ("robust-overfitting", "overfitting-is-sharpening", "scale-invariant"):

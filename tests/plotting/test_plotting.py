@@ -189,7 +189,7 @@ def test_a_label_near_another_point_has_a_line_to_its_own():
 def test_models_that_have_not_learnt_or_are_one_are_not_counted():
     models = printed.read_published().models
     models["same_as"] = np.where(models["variant"] == "weight-averaging-0.985", "weight-averaging-0.98", "")
-    models.loc[models["variant"] == "adam", "train_err"] = 88.0
+    models.loc[models["variant"] == "adam", "train_rerr_pgd"] = 88.0
     layer = Layer("x", dataclasses.replace(printed.read_published(), models=models))
     assert {"weight-averaging-0.985", "adam"}.isdisjoint(layer.counted["variant"])
     assert len(layer.counted) == 72

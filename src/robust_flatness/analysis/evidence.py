@@ -22,11 +22,13 @@ class Evidence:
 
     `models`, `derived`, `history` and `series` are averaged over seeds. Models that have not learnt are
     left out of them (`not_learnt`: variants; `seeds_not_learnt`: seeds of others), and variants that are
-    the same model are counted once in `models` (`repeated`: slug -> the slug it equals). `seeds` are the
-    tables seed by seed, with values of single examples.
+    the same model are counted once in `models` (`repeated`: slug -> the slug it equals). `everyone` is
+    `models` with the variants that have not learnt. `seeds` are the tables seed by seed, with values of
+    single examples.
     """
 
     models: pd.DataFrame
+    everyone: pd.DataFrame
     derived: pd.DataFrame
     history: pd.DataFrame
     series: pd.DataFrame
@@ -47,8 +49,10 @@ class Evidence:
             keys = pd.MultiIndex.from_frame(frame[["variant", "seed"]])
             return frame[~keys.isin([*failed])]
 
-        models = kept(models)
         same = models.get("same_as", pd.Series("", index=models.index)).fillna("")
+        everyone = aggregate.with_differences(models[same == ""])
+        models = kept(models)
+        same = same[models.index]
         seeds = replace(
             tables,
             models=models,
@@ -58,7 +62,8 @@ class Evidence:
         )
         by_epoch = ("variant", "epoch")
         return cls(
-            models=aggregate.with_differences(models[same == ""]),
+            models=aggregate.with_differences(models[same == ""]) if failed else everyone,
+            everyone=everyone,
             derived=aggregate.with_scaled(models),
             history=aggregate.over_seeds(seeds.history, by_epoch),
             series=aggregate.over_seeds(seeds.series, by_epoch),
@@ -67,6 +72,14 @@ class Evidence:
             seeds_not_learnt=tuple(sorted(key for key in failed if key[0] in {*models["variant"]})),
             repeated=dict(zip(models["variant"][same != ""], same[same != ""], strict=True)),
         )
+
+    @property
+    def left_out(self) -> list[str]:
+        """The variants that have not learnt, each with the distance of its weights from their initial values,
+        in per cent of the baseline's."""
+        distances = self.everyone.set_index("variant").get("distance_from_init", pd.Series(dtype=float))
+        share = (100 * distances / distances.get("at", math.nan)).dropna()
+        return [f"{slug} ({share[slug]:.0f} %)" if slug in share else slug for slug in self.not_learnt]
 
     def from_first_drop(self, table: str, variant: str, *measures: str) -> pd.DataFrame:
         """See `curves.from_first_drop`, of a variant's history or series averaged over seeds."""
