@@ -23,7 +23,6 @@ def tables():
     made = made_up.experiment()
     models = made.models.copy()
     rng = np.random.default_rng(3)
-    models["train_rerr_pgd"] = 5.0
     models["test_rerr_pgd"] = 40 + rng.normal(0, 3, len(models))
     models["setting_learning_rate"] = 0.05
     rates = models["family"] == "learning-rate"

@@ -60,7 +60,7 @@ def test_a_model_that_has_not_learnt_is_shown_apart_and_counts_in_no_coefficient
     folder = tmp_path / "results/synthetic"
     synthetic.write(folder)
     models = pd.read_csv(folder / "models.csv")
-    models.loc[models["variant"] == "trades-6", "train_err"] = 90.0
+    models.loc[models["variant"] == "trades-6", "train_rerr_pgd"] = 90.0
     models.to_csv(folder / "models.csv", index=False)
     data = page_data(Notebook("index", folder), Path("none"))
     (row,) = [m for m in data["models"] if m["variant"] == "trades-6" and m["layer"] == "ours"]

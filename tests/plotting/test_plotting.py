@@ -150,7 +150,7 @@ def test_a_point_far_out_stands_at_the_edge_with_its_name_and_value():
 def test_models_that_have_not_learnt_or_are_one_are_not_counted():
     models = printed.read_published().models
     models["same_as"] = np.where(models["variant"] == "weight-averaging-0.985", "weight-averaging-0.98", "")
-    models.loc[models["variant"] == "adam", "train_err"] = 88.0
+    models.loc[models["variant"] == "adam", "train_rerr_pgd"] = 88.0
     layer = Layer("x", dataclasses.replace(printed.read_published(), models=models))
     assert {"weight-averaging-0.985", "adam"}.isdisjoint(layer.counted["variant"])
     assert len(layer.counted) == 72
