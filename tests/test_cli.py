@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from robust_flatness.models import build_model
+from robust_flatness.models.checkpoint import Metadata, save_checkpoint
 from safetensors.torch import save_file
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -20,8 +22,6 @@ from robust_flatness import cli
 from robust_flatness.config import DataSpec, ModelSpec, load_yaml
 from robust_flatness.data import load_dataset, make_splits, save_dataset
 from robust_flatness.experiment import load_experiment
-from robust_flatness.models import build_model
-from robust_flatness.models.checkpoint import Metadata, save_checkpoint
 from robust_flatness.seeding import generator
 from robust_flatness.tables.rows import read_rows
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from robust_flatness.flatness.scaling import scale_checkpoint
+from robust_flatness.planning import plan
 from torch import nn
 from torchvision import models as zoo
 
@@ -19,9 +21,7 @@ from robust_flatness.config import ModelSpec, load_experiment, load_yaml, parse
 from robust_flatness.config.networks import NetworkSpec, require_files
 from robust_flatness.data import Dataset
 from robust_flatness.errors import ConfigError
-from robust_flatness.flatness.scaling import scale_checkpoint
 from robust_flatness.loading import import_robustbench
-from robust_flatness.planning import plan
 from robust_flatness.plotting.notebook import Layer
 from robust_flatness.tables import aggregate, frames, printed
 from robust_flatness.tables.collect import CollectSpec

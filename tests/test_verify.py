@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from robust_flatness.measuring.hessian import HessianSpec
+from robust_flatness.measuring.robustness import RobustnessSpec
+from robust_flatness.measuring.verify import sample_files, verify_file, verify_table
+from robust_flatness.models import build_model
+from robust_flatness.models.checkpoint import Metadata, save_checkpoint
 from typer.testing import CliRunner
 
 from robust_flatness import cli
 from robust_flatness.config import DataSpec, ModelSpec
 from robust_flatness.data import load_dataset, make_splits, save_dataset
 from robust_flatness.errors import FileError
-from robust_flatness.measuring.hessian import HessianSpec
-from robust_flatness.measuring.robustness import RobustnessSpec
-from robust_flatness.measuring.verify import sample_files, verify_file, verify_table
-from robust_flatness.models import build_model
-from robust_flatness.models.checkpoint import Metadata, save_checkpoint
 from robust_flatness.seeding import generator
 
 ATTACK = {"epsilon": 0.1, "step_size": 0.05, "steps": 2}

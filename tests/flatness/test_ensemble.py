@@ -6,8 +6,8 @@ from robust_flatness.architectures import build_model
 from robust_flatness.architectures.ensemble import Ensemble
 from robust_flatness.attacks import PGD, random_start
 from robust_flatness.config import ModelSpec
-from robust_flatness.measures import average as module
 from robust_flatness.flatness import average_flatness
+from robust_flatness.measures import average as module
 from robust_flatness.network import Network
 
 

@@ -9,13 +9,12 @@ from pydantic import Field
 
 from robust_flatness import __version__
 from robust_flatness.config.values import Spec
-from robust_flatness.errors import FileError
 from robust_flatness.files import canonical_json, write_text
 from robust_flatness.measures.base import CHECKPOINTS
-from robust_flatness.training.history import HISTORY
 from robust_flatness.tables.frames import EXAMPLES, PROVENANCE, write_models
 from robust_flatness.tables.records import FIELDS, read_network
 from robust_flatness.tables.rows import read_rows, write_rows
+from robust_flatness.training.history import HISTORY
 
 #: Digits of checksums in the tables.
 CHECKSUM = 12
