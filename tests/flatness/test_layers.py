@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from robust_flatness.attacks import PGD
-from robust_flatness.checkpoints import Network
+from robust_flatness.checkpoints import Checkpoint
 from robust_flatness.config.measures import AttackSpec
 from robust_flatness.data import Dataset
 from robust_flatness.errors import ConfigError
@@ -81,7 +81,7 @@ def test_the_measure_of_a_network_with_one_layer_is_its_flatness(tmp_path):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten())
     model.add_module("a/b", nn.Linear(16, 3, bias=False))
-    network = Network(model, "own")
+    network = Checkpoint(model, "own")
     images = torch.randint(0, 256, (8, 1, 4, 4), dtype=torch.uint8).numpy()
     dataset = Dataset({"x_test": images, "y_test": (torch.arange(8) % 3).numpy(), "classes": 3})
     attack = AttackSpec(epsilon=0.1, step_size=0.05, steps=2, restarts=2)

@@ -8,7 +8,7 @@ from torch import nn
 from robust_flatness import sharpness as library
 from robust_flatness.architectures import build_model
 from robust_flatness.attacks import PGD
-from robust_flatness.checkpoints import Checkpoint, Metadata, Network
+from robust_flatness.checkpoints import Checkpoint, Metadata
 from robust_flatness.config import DataSpec, ModelSpec
 from robust_flatness.data import Dataset
 from robust_flatness.errors import UndefinedError, noted_warnings
@@ -100,7 +100,7 @@ class Vector(nn.Module):
 
 
 def test_what_is_not_defined_for_a_network_is_left_out_of_all_and_an_error_by_name(dataset):
-    network, undefined = Network(Vector(), "own"), ("relative_flatness", "spectral_product")
+    network, undefined = Checkpoint(Vector(), "own"), ("relative_flatness", "spectral_product")
     with noted_warnings(show=False) as notes:
         values = sharpness(network, dataset, spec(), seed=0).values
     assert {note.partition(":")[0] for note in notes} == {*undefined}
@@ -113,7 +113,7 @@ def test_what_is_not_defined_for_a_network_is_left_out_of_all_and_an_error_by_na
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore::DeprecationWarning")
 def test_weights_of_a_scripted_network_cannot_be_exchanged(dataset):
-    network = Network(torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval()), "own")
+    network = Checkpoint(torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval()), "own")
     with pytest.raises(UndefinedError, match="it is scripted"):
         sharpness(network, dataset, spec(measures="fisher_rao"), seed=0)
 
