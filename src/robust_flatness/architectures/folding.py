@@ -75,7 +75,8 @@ class Folding:
         self.function = Stateless(_folded_module(network, pairs))
         self.wide: dict[int, Stateless] = {}
         folded = {f"{conv}.{key}" for conv, _ in pairs for key in ("weight", "bias")}
-        self._unfolded = [name for name in self.function.own if name not in folded]
+        own = self.function.own.items()
+        self._unfolded = [name for name, t in own if name not in folded and t.is_floating_point()]
         self._low = {
             f"{name}.{key}"
             for name, layer in self.function.module.named_modules()
