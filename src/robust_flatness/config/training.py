@@ -27,7 +27,7 @@ Objective = Annotated[str, AfterValidator(partial(check_name, OBJECTIVES, own="p
 
 
 class ModelSpec(Spec):
-    """An architecture: `name` that of a file in `models/networks`, `width` channels in the first
+    """An architecture: `name` one of `config.architectures.COSTS`, `width` channels in the first
     stage (160 in a WideResNet-28-10); `dropout` is the probability in every residual block."""
 
     name: Network
