@@ -31,7 +31,7 @@ VARIANTS = ("at", "awp-0.01", "trades-6", "self-supervision-4", "label-smoothing
 
 def restarts_table(checkpoint, spec, x, y) -> str:
     """RLoss and RErr by PGD over restarts: each row has the restarts of the one above, and as many more."""
-    net, random = checkpoint.inference, generator(0, "convergence")
+    net, random = checkpoint.network, generator(0, "convergence")
     once = PGD(spec.attack.epsilon, spec.attack.step_size, spec.attack.steps)
     lines = [
         f"| restarts of PGD-{spec.attack.steps} | RLoss | change on doubling | RErr (%) |",
@@ -62,7 +62,7 @@ def autoattack_table(checkpoints, spec, x, y) -> str:
         for autoattack in (spec.autoattack, True):
             started = time.process_time()
             result = evaluate_robustness(
-                checkpoint.inference, x, y, attack=attack, autoattack=autoattack, batch_size=spec.batch_size
+                checkpoint.network, x, y, attack=attack, autoattack=autoattack, batch_size=spec.batch_size
             )
             seconds.append(time.process_time() - started)
             errors.append(100 * result.rerr_aa)

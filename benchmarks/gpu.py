@@ -167,7 +167,7 @@ def part_resume(device: str, sizes: Sizes) -> Report:
         second.restore({name: tensor.clone() for name, tensor in first.state().items()})
         one_by_one = Training(chosen, data, device)
         one_by_one.graphs.most = 0
-        one_by_one.inference.graphs = None
+        one_by_one.network.graphs = None
         one_by_one.epoch(0)
         rows = [run.epoch(1) for run in (first, second, one_by_one)]
         pairs = zip(first.state().values(), second.state().values(), strict=True)

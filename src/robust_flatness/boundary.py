@@ -24,8 +24,8 @@ from robust_flatness.runtime.isolation import isolated
 
 Run = Callable[[Tensor], Tensor]
 
-#: Largest difference of equal gradients, relative to their norm: other memory layouts round differently, which
-#: moves units across their kinks.
+#: Largest difference of equal gradients, relative to their norm: rounding, which differs between memory
+#: layouts, moves units across their kinks.
 GRADIENT_TOLERANCE = 0.05
 
 
@@ -54,8 +54,8 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def evaluation_copy(model: nn.Module) -> nn.Module:
     """Return a deep copy of `model` in evaluation mode with frozen parameters and no gradients.
 
-    Tensors with a graph that modules hold, such as weights computed by weight norm, spectral norm and pruning,
-    and activations kept by a forward pass, are copied without it.
+    Tensors with a graph that modules hold (weights computed by weight norm, spectral norm or pruning, kept
+    activations) are copied without it.
 
     Raises
     ------
@@ -204,8 +204,8 @@ def _check_examples(run: Run, x: Tensor, expected: Outcome) -> bool:
     single = outcome(run, x[:1]).logits
     if not repeatable:
         warn(
-            "model: equal inputs and random seeds give different logits: the model keeps state or a random generator; "
-            "the results depend on the order of calls"
+            "model: equal inputs and seeds give different logits: it keeps state, or a random generator; the "
+            "results depend on the order of calls"
         )
     elif random:
         warn("model: it is random, equal inputs give different logits; the results hold for one draw")
@@ -233,8 +233,8 @@ def _check_copy(original: nn.Module, function: Stateless, x: Tensor, expected: O
         perturbed = outcome(original, x)
     if not outcome(lambda images: function(moved, images), x).agrees(perturbed):
         raise ConfigError(
-            "model: its weights cannot be exchanged: with perturbed weights, a deep copy gives other logits or "
-            "gradients than the model (does its forward refer to another module?)"
+            "model: its weights cannot be exchanged: with perturbed weights, a deep copy gives other logits "
+            "or gradients than the model (does its forward refer to another module?)"
         )
 
 

@@ -104,19 +104,19 @@ def warn_of_probabilities(logits: Tensor) -> None:
     """Warn where outputs are probabilities or log-probabilities."""
     values = logits.double()
     if logits.shape[1] > 1 and ((values.sum(1) - 1).abs() < 1e-3).all() and (values >= 0).all():
-        warn("model: the outputs are probabilities, not logits: the loss and its gradient are flattened")
+        warn("model: outputs are probabilities, not logits: the loss and its gradient are flattened")
     elif logits.shape[1] > 1 and (values.logsumexp(1).abs() < 1e-5).all():
-        warn("model: the outputs are log-probabilities, not logits: large losses may be cut off")
+        warn("model: outputs are log-probabilities, not logits: large losses may be cut off")
 
 
 def warn_of_sigmoid(logits: Tensor) -> None:
-    """Warn where the outputs of all examples look like those of a sigmoid; few may lie in [0, 1] by chance."""
+    """Warn where outputs look like those of a sigmoid; a few may lie in [0, 1] by chance."""
     low, high, sums = logits.min(), logits.max(), logits.double().sum(1)
     inside = logits.numel() >= ENOUGH_OUTPUTS and 0 <= low < 0.5 < high <= 1
     if logits.shape[1] > 1 and inside and ((sums - 1).abs() > 1e-3).any():
         warn(
-            "model: all outputs lie in [0, 1], as those of a sigmoid: if they are, the loss and its gradient are "
-            "flattened; return the logits before it"
+            "model: all outputs lie in [0, 1], as those of a sigmoid: if they are, the loss and its gradient "
+            "are flattened; return the logits before it"
         )
 
 

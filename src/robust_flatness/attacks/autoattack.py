@@ -174,7 +174,7 @@ def check_autoattack(net: Network, x: Tensor, spec: AutoAttackSpec) -> int:
 
 
 def _run_checks(predict: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> None:
-    """The library's checks for randomness, probabilities, gradients in the forward pass, and zero gradients."""
+    """The library's checks: randomness, probabilities, gradients in the forward pass, zero gradients."""
     from pyautoattack import checks
 
     checks.check_randomized(predict, x, y, logger=LOGGER)
@@ -186,7 +186,7 @@ def _run_checks(predict: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> No
     losses = cross_entropy(predict(images), y)
     if losses.requires_grad:
         (gradient,) = torch.autograd.grad(losses.sum(), images, materialize_grads=True)
-        checks.check_zero_gradients(gradient, logger=LOGGER)
+        checks.check_zero_gradients(gradient.contiguous(), logger=LOGGER)
 
 
 def _attack(

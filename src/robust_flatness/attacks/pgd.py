@@ -324,8 +324,8 @@ def batches(n: int, batch_size: int | None) -> Iterator[slice]:
 
 
 def passing(net: HasLogits, batch_size: int, times: int = 1) -> int:
-    """Examples that pass `net` together: `batch_size`, or fewer, in equal parts, where their activations would
-    leave the cache; up to `times` as many where passes have costs of their own."""
+    """Examples that pass `net` together: `batch_size`, or fewer, in equal parts, if activations would leave
+    the cache; up to `times` as many where passes have costs of their own."""
     limit = (getattr(net, "examples_at_once", None) or batch_size) * times
     return math.ceil(batch_size / math.ceil(batch_size / limit))
 

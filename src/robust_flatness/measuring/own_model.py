@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from robust_flatness.attacks.pgd import batches, cross_entropy
 from robust_flatness.boundary import evaluation_copy
-from robust_flatness.checkpoints import LoadedModel as Network
+from robust_flatness.checkpoints import Checkpoint as Network
 from robust_flatness.config.measures import MeasureSettings
 from robust_flatness.config.values import meant, parse
 from robust_flatness.data import Dataset
@@ -158,9 +158,9 @@ def measure_network(
         )
     batch_size = max(largest_batch(spec.model_dump()) for spec in specs.values())
     with noted_warnings() as notes:
-        network.inference.logits(first)
+        network.network.logits(first)
         if specs.keys() - {"robustness"}:
-            _ = network.inference.layers
+            _ = network.network.layers
         pixels = dataset.pixels("test")
         if not pixels.is_floating_point() and pixels.max() < DARK:
             warn(
@@ -179,7 +179,7 @@ def measure_network(
             "provenance": provenance(device, torch.get_num_threads()),
         }
         # weights do not tell a function: what it gives does
-        function = [examples, network.inference.layers]
+        function = [examples, network.network.layers]
         parts = {
             name: _part(network, dataset, name, spec, seed, device, state, [identity, function], report)
             for name, spec in specs.items()
@@ -261,8 +261,8 @@ def clean_examples(
 ) -> dict[str, list[float]]:
     """Label, prediction, error and loss of each of the first examples of a split."""
     x, y = dataset.images(split, count, device), dataset.labels(split, count, device)
-    check_classes(y, network.inference.classes)
-    logits = torch.cat([network.inference(x[part]) for part in batches(count, batch_size)])
+    check_classes(y, network.network.classes)
+    logits = torch.cat([network.network(x[part]) for part in batches(count, batch_size)])
     require_finite(logits, f"on clean {split} inputs")
     warn_of_sigmoid(logits)
     predicted = logits.argmax(1)
