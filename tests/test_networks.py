@@ -21,7 +21,10 @@ from robust_flatness.config import ModelSpec, load_experiment, load_yaml, parse
 from robust_flatness.config.networks import NetworkSpec, require_files
 from robust_flatness.data import Dataset
 from robust_flatness.errors import ConfigError
+from robust_flatness.experiment import load_experiment
 from robust_flatness.loading import import_robustbench
+from robust_flatness.measures.scaling import scale_checkpoint
+from robust_flatness.run.planning import plan
 from robust_flatness.plotting.notebook import Layer
 from robust_flatness.tables import aggregate, frames, printed
 from robust_flatness.tables.collect import CollectSpec
