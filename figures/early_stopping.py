@@ -18,13 +18,17 @@ from robust_flatness.plotting import inputs, looks, scatter, style
 
 notebook = inputs("early_stopping", globals().get("snakemake"))
 X, Y = "avg_flatness_rloss", "test_rloss_pgd"
-pairs = {layer: early_stopping_pairs(layer.counted, layer.series, X) for layer in notebook.layers}
+examples = {notebook.ours: notebook.tables_with_examples.examples}
+pairs = {
+    layer: early_stopping_pairs(layer.counted, layer.series, X, examples.get(layer))
+    for layer in notebook.layers
+}
 
 
 # %%
 def arrows(axes, rows, layer):
     """From the last to the early-stopped checkpoint of each variant; whether one lies beyond the axes."""
-    improved = rows[f"best_{Y}"] < rows[Y]
+    improved = rows["improved"]
     best = rows[[f"best_{X}", f"best_{Y}"]].set_axis([X, Y], axis=1)
     names = layer.counted.drop_duplicates("variant").set_index("variant").get("label", default={})
     named = rows.assign(label=rows["variant"].map(names).fillna(rows["variant"]))

@@ -445,12 +445,24 @@ def test_variants_that_are_one_model_count_once(judge, true):
     tables = replace(true, models=true.models.assign(same_as=np.where(same, "adam-70", "")))
     _, found = judge("flat-is-robust", tables)
     assert found[0].n == 74
-    assert "counted once: adam-71 (the same model as adam-70), adam-72" in found[0].note
+    assert "counted once: adam-71 (test RLoss" in found[0].note
+
+
+def test_variants_with_the_same_weights_count_once(judge, true):
+    """An average of the last steps has the weights of the baseline, and other batch-norm statistics."""
+    at = true.models["variant"].eq("at")
+    norms = pd.Series(np.random.default_rng(0).uniform(10, 20, len(at)))
+    norms[at] = 15.0
+    norms[true.models["variant"].isin(["adam-70", "adam-71"])] = 15.001
+    names = ("weight_norm", "distance_from_init", "spectral_product")
+    evidence = Evidence.of(changed(true, **dict.fromkeys(names, norms)))
+    assert evidence.repeated == {"adam-70": "at", "adam-71": "at"}
+    assert {"adam-70", "adam-71"}.isdisjoint(evidence.models["variant"])
 
 
 @pytest.mark.parametrize("path", ["claims.yaml", "later-claims.yaml"])
 def test_an_experiment_in_which_next_to_nothing_has_learnt_reproduces_no_claim(true, path):
-    columns = ("test_rerr_pgd_eps_0.25", "test_rerr_pgd_eps_2")
+    columns = ("test_rloss_pgd_eps_0.25", "test_rloss_pgd_eps_2")
     stuck = changed(true, lambda m: m["variant"] != "at", train_rerr_pgd=90.0, **dict.fromkeys(columns, 1.0))
     judged = claims.judge(only_seeds(stuck, 1), true, repository() / "config" / path)
     verdicts = {claim.name: claim.verdict for claim in judged}

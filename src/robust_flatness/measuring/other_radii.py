@@ -1,5 +1,6 @@
 """Robust error at other radii of the attack: how far in input space what a measure says reaches."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,6 +29,7 @@ ERROR = Column(
     alone=False,
     direction=MORE_ROBUST,
 )
+LOSS = replace(ERROR, stem="rloss_pgd_eps", words="RLoss", kind="loss")
 
 Factors = Annotated[tuple[Positive, ...], BeforeValidator(parse_list), AfterValidator(check_radii)]
 
@@ -60,8 +62,8 @@ def other_radii(
     device: str = "cpu",
     state: Path | None = None,
 ) -> Measured:
-    """RErr at each radius, as `test_rerr_pgd_eps_<factor>`: the share of the first test examples that are
-    misclassified clean or at any iterate of PGD, in per cent."""
+    """RErr and RLoss at each radius: `test_rerr_pgd_eps_<factor>`, the share of the first test examples that are
+    misclassified clean or at any iterate of PGD, in per cent, and `test_rloss_pgd_eps_<factor>`."""
     from robust_flatness.evaluation import evaluate_robustness
 
     x = dataset.images("test", spec.test_examples, device)
@@ -76,6 +78,7 @@ def other_radii(
             seed=derive_seed(seed, "other radii"),
         )  # fmt: skip
         measured.values[ERROR.name("test", factor)] = 100 * result.rerr_pgd
+        measured.values[LOSS.name("test", factor)] = result.rloss_pgd
     return measured
 
 
@@ -89,7 +92,7 @@ MEASURE = Measure(
     spec=OtherRadiiSpec,
     function=other_radii,
     passes=passes,
-    columns=(ERROR, Column("other_radii_test_examples", "test examples, other radii", "setting")),
+    columns=(ERROR, LOSS, Column("other_radii_test_examples", "test examples, other radii", "setting")),
     checkpoints=("last",),
     by_default=(BASELINE,),
 )

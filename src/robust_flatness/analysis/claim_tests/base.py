@@ -149,7 +149,14 @@ class Test(Spec):
         )
         notes = [f"left out, not having learnt{percent}: {', '.join(names)}"] if names else []
         if self.over_variants and evidence.repeated:
-            pairs = (f"{slug} (the same model as {same})" for slug, same in evidence.repeated.items())
+            rloss = (
+                aggregate.variants_at(evidence.seeds.models).set_index("variant").get("test_rloss_pgd", {})
+            )
+            pairs = (
+                f"{slug} (test RLoss {rloss.get(slug, math.nan):.2f}) has the weights of {same} "
+                f"({rloss.get(same, math.nan):.2f})"
+                for slug, same in evidence.repeated.items()
+            )
             notes.append(f"counted once: {', '.join(pairs)}")
         return notes
 

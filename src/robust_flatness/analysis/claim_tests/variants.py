@@ -21,12 +21,7 @@ from robust_flatness.analysis.claim_tests.base import (
     noted,
     require,
 )
-from robust_flatness.analysis.evidence import (
-    Evidence,
-    early_stopping_pairs,
-    improved_by_early_stopping,
-    more_robust,
-)
+from robust_flatness.analysis.evidence import Evidence, early_stopping_pairs, more_robust
 from robust_flatness.analysis.resampling import Interval, bootstrap
 from robust_flatness.tables import aggregate, schema
 
@@ -121,15 +116,12 @@ class EarlyStopping(Test):
 
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
         measure = self.measure
-        pairs = early_stopping_pairs(evidence.models, evidence.series, measure)
+        examples = evidence.seeds.examples
+        pairs = early_stopping_pairs(evidence.models, evidence.series, measure, examples, rules.level)
         if pairs.empty:
             raise NotMeasuredError(f"not measured: {schema.describe(measure)}, early-stopped")
         pairs = pairs[~pairs["variant"].isin(evidence.not_learnt)]
-        improved = (pairs["best_test_rloss_pgd"] < pairs["test_rloss_pgd"]).to_numpy()
-        beyond = improved_by_early_stopping(evidence.seeds.examples, rules.level)
-        known = bool(beyond) and not pairs.attrs["by_epoch"]
-        if known:
-            improved = pairs["variant"].map(lambda slug: beyond.get(slug, False)).to_numpy(bool)
+        improved = pairs["improved"].to_numpy()
         differences = (pairs[f"best_{measure}"] - pairs[measure]).to_numpy(float)
         if not self.control:
             found = mean_difference(differences[improved], pairs["family"][improved], rules)
@@ -138,7 +130,9 @@ class EarlyStopping(Test):
             found = difference_of_groups(differences[kept], improved[kept], pairs["family"][kept], rules)
         return noted(
             found,
-            "" if known else "losses of single examples were not kept: improved is any lower RLoss",
+            ""
+            if pairs.attrs["beyond_noise"]
+            else "losses of single examples were not kept: improved is any lower RLoss",
             "early-stopped is the snapshot of lowest test RLoss" if pairs.attrs["by_epoch"] else "",
         )
 
