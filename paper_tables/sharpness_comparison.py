@@ -76,9 +76,7 @@ if evidence.not_learnt:
 against = comparison.advantages(evidence.models, FLATNESS, comparison.RLOSS)
 if against:
     words = "; ".join(advantage.words for advantage in against)
-    notes.append(
-        f"Average-case flatness in RLoss correlates with test RLoss {words} (absolute values of Spearman's rho)."
-    )
+    notes.append(f"By |rho|, average-case flatness in RLoss correlates with test RLoss {words}.")
 pairs = comparison.of_both_splits(compared, comparison.RLOSS, "spearman")
 if len(pairs) > 1:
     train, test = pairs["train"], pairs["test"]

@@ -92,10 +92,10 @@ class Evidence:
 
 
 def same_weights(models: pd.DataFrame) -> dict[str, str]:
-    """Variants that have the weights of an earlier variant (the baseline being the first), for example a short
-    weight averaging, which differs in batch norms' statistics alone: slug -> the earlier one.
+    """Variants with the weights of an earlier one (the baseline is the first): slug -> the earlier one. A
+    short weight averaging, for example, differs from the baseline in the batch norms' statistics alone.
 
-    Weights are equal if norm, distance from the initial weights and product of spectral norms are within 1e-3.
+    Weights are equal if norm, distance from the initial weights and spectral product agree within 1e-3.
     """
     if not {*CAPACITY} <= {*models}:
         return {}
@@ -134,9 +134,9 @@ def early_stopping_pairs(
     """Variants with a measure and test RLoss at the last and (`best_...`) early-stopped checkpoint.
 
     `models` are those of `aggregate.with_differences`. Where no early-stopped checkpoint was measured,
-    the snapshots of `series` are used: the one of lowest test RLoss, and the last. `same` marks variants whose
-    early-stopped checkpoint is the last one, `improved` those whose test RLoss is lower, given `examples`
-    beyond the noise of its evaluation; `attrs["by_epoch"]` and `attrs["beyond_noise"]` say which applies.
+    the snapshots of `series` are used: the one of lowest test RLoss, and the last. `same` marks variants
+    whose early-stopped checkpoint is the last one, `improved` those whose test RLoss is lower, given
+    `examples` beyond the noise of its evaluation; `attrs` ("by_epoch", "beyond_noise") say which applies.
     """
     names = [measure, "test_rloss_pgd", f"best_{measure}", "best_test_rloss_pgd"]
     by_epoch = not aggregate.has(models, *names)

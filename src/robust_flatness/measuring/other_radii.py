@@ -62,8 +62,8 @@ def other_radii(
     device: str = "cpu",
     state: Path | None = None,
 ) -> Measured:
-    """RErr and RLoss at each radius: `test_rerr_pgd_eps_<factor>`, the share of the first test examples that are
-    misclassified clean or at any iterate of PGD, in per cent, and `test_rloss_pgd_eps_<factor>`."""
+    """RErr and RLoss at each radius: `test_rerr_pgd_eps_<factor>`, the share of the first test examples that
+    are misclassified clean or at any iterate of PGD, in per cent, and `test_rloss_pgd_eps_<factor>`."""
     from robust_flatness.evaluation import evaluate_robustness
 
     x = dataset.images("test", spec.test_examples, device)

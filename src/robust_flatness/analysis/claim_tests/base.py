@@ -10,7 +10,7 @@ import pandas as pd
 from pydantic import Field
 
 from robust_flatness.analysis.evidence import Evidence
-from robust_flatness.analysis.resampling import UNKNOWN, Interval, bca_interval, bootstrap, sign_flip_p
+from robust_flatness.analysis.resampling import UNKNOWN, Interval, bootstrap, sign_flip_p
 from robust_flatness.config import Count, Positive, Real, Spec
 from robust_flatness.tables import aggregate, schema
 
@@ -230,18 +230,13 @@ def few_families(families: Sequence) -> str:
     return f"{count} {'families' if count > 1 else 'family'} only: {why}"
 
 
-def mean_difference(differences: np.ndarray, families: Sequence | None, rules: Rules) -> Finding:
-    """Mean of paired differences over variants or, without families, over snapshots; p-value by
-    random signs."""
+def mean_difference(differences: np.ndarray, families: Sequence, rules: Rules) -> Finding:
+    """Mean of paired differences over variants; p-value by random signs."""
     n = len(differences)
     if n == 0:
         return Finding()
-
-    def statistic(counts: np.ndarray) -> np.ndarray:
-        return counts @ differences / counts.sum(axis=1)
-
+    intervals = bootstrap(
+        lambda counts: counts @ differences / counts.sum(axis=1), families, **rules.bootstrap
+    )
     mean, p = float(differences.mean()), sign_flip_p(differences / n, rules.resamples)
-    if families is None:
-        return Finding(mean, bca_interval(statistic, n, **rules.bootstrap), "snapshots", p, n)
-    intervals = bootstrap(statistic, families, **rules.bootstrap)
     return Finding(mean, intervals.widest, intervals.over, p, n, note=few_families(families))
