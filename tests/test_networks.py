@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from robust_flatness.flatness.scaling import scale_checkpoint
+from robust_flatness.measures.scaling import scale_checkpoint
 from robust_flatness.planning import plan
 from torch import nn
 from torchvision import models as zoo

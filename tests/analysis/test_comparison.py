@@ -6,7 +6,7 @@ import made_up
 import numpy as np
 import pandas as pd
 import pytest
-from robust_flatness.measuring.sharpness import OF_LOSSES
+from robust_flatness.measures.sharpness.block import OF_LOSSES
 
 from robust_flatness.analysis import claims, comparison
 from robust_flatness.analysis.correlation import correlate
