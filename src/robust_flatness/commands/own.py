@@ -1,6 +1,6 @@
 """The command `measure`, for a network of the user's own."""
 
-import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,83 +16,72 @@ from robust_flatness.measures.registry import MEASURES
 from robust_flatness.measures.robustness import RobustnessSettings
 from robust_flatness.runtime.progress import shown
 
-#: Settings of PGD in the measures of robustness and flatness.
+#: PGD in the measures of robustness and flatness.
 PGD = RobustnessSettings.model_fields["attack"].default
-NAMES = [name for name, entry in MEASURES.items() if not entry.of_snapshots]
+NAMES = ", ".join(name for name, entry in MEASURES.items() if not entry.of_snapshots)
 PICTURES = (".png", ".pdf", ".svg")
-#: Panels of the help.
-NETWORK, DATA, MEASURED, RESULTS, COMPUTATION = (
-    "Network", "Data", "What is measured", "Results", "Computation",
-)  # fmt: skip
 
 
-def option(panel: str, text: str, *names: str, **settings: Any) -> Any:
-    """Return an option that is listed in a panel of the help."""
+def _option(panel: str, text: str, *names: str, **settings: Any) -> Any:
     return typer.Option(*names, help=text, rich_help_panel=panel, **settings)
+
+
+# options by their panel in the help
+network, data_, measured, results, computation = (
+    partial(_option, panel)
+    for panel in ("Network", "Data", "What is measured", "Results", "Computation")
+)  # fmt: skip
 
 
 @app.command()
 def measure(
-    model: Annotated[str, option(NETWORK, "package.module:function, torchvision:NAME or robustbench:NAME.")],
+    model: Annotated[str, network("package.module:function, torchvision:NAME or robustbench:NAME.")],
     data: Annotated[
         str,
-        option(
-            DATA,
-            "x_test, y_test and optionally x_train, y_train (.npz); a folder with a subfolder of images "
-            "per class, or with such folders test and train; torchvision:NAME:FOLDER.",
+        data_(
+            "An .npz file of x_test, y_test and optionally x_train, y_train; a folder with a subfolder of "
+            "images per class, or with such folders test and train; torchvision:NAME:FOLDER."
         ),
     ],
-    epsilon: Annotated[str, option(MEASURED, "Radius of the L-infinity ball, e.g. 8/255.")],
-    weights: Annotated[Path | None, option(NETWORK, "Weights (.safetensors, .pt, .pth).")] = None,
-    mean: Annotated[str, option(NETWORK, "Channel means, if the network expects normalised images.")] = "",
-    std: Annotated[str, option(NETWORK, "Channel standard deviations, likewise.")] = "",
-    examples: Annotated[
-        int | None, option(DATA, "Test examples.", min=1, show_default="1000, or all")
-    ] = None,
-    train_examples: Annotated[int, option(DATA, "Training examples.", min=0)] = 0,
-    size: Annotated[int | None, option(DATA, "Side to which images are resized and cropped.", min=1)] = None,
-    download: Annotated[bool, option(DATA, "Download a dataset of torchvision.", "--download")] = False,
-    measures: Annotated[str, option(MEASURED, f"Some of {', '.join(NAMES)}.")] = "robustness,flatness",
-    per_layer: Annotated[
-        bool, option(MEASURED, "Short for the measure layers: one layer perturbed at a time.", "--per-layer")
-    ] = False,
-    steps: Annotated[
-        int | None, option(MEASURED, "Iterations of PGD.", min=1, show_default=str(PGD["steps"]))
-    ] = None,
+    epsilon: Annotated[str, measured("Radius of the L-infinity ball, e.g. 8/255.")],
+    weights: Annotated[Path | None, network("Weights (.safetensors, .pt, .pth).")] = None,
+    mean: Annotated[str, network("Channel means, if the network expects normalised images.")] = "",
+    std: Annotated[str, network("Channel standard deviations, likewise.")] = "",
+    examples: Annotated[int | None, data_("Test examples.", min=1, show_default="1000, or all")] = None,
+    train_examples: Annotated[int, data_("Training examples.", min=0)] = 0,
+    size: Annotated[int | None, data_("Side to which images are resized and cropped.", min=1)] = None,
+    download: Annotated[bool, data_("Download a dataset of torchvision.", "--download")] = False,
+    measures: Annotated[str, measured(f"Some of {NAMES}.")] = "robustness,flatness",
+    per_layer: Annotated[bool, measured("Short for the measure layers.", "--per-layer")] = False,
+    steps: Annotated[int | None, measured("Steps of PGD.", min=1, show_default=str(PGD["steps"]))] = None,
     restarts: Annotated[
-        int | None, option(MEASURED, "Restarts of PGD.", min=1, show_default=str(PGD["restarts"]))
+        int | None, measured("Restarts of PGD.", min=1, show_default=str(PGD["restarts"]))
     ] = None,
     samples: Annotated[
-        int | None,
-        option(MEASURED, "Samples of average-case flatness.", min=1, show_default=str(AVERAGE.samples)),
+        int | None, measured("Samples of average-case flatness.", min=1, show_default=str(AVERAGE.samples))
     ] = None,
-    autoattack: Annotated[bool, option(MEASURED, "Also run AutoAttack (standard).", "--autoattack")] = False,
+    autoattack: Annotated[bool, measured("Also run AutoAttack (standard).", "--autoattack")] = False,
     assignments: Annotated[
         list[str] | None,
-        option(
-            MEASURED,
-            "Any setting as in an experiment's YAML, e.g. flatness.average.xi=[0.5], or without the "
-            "measure for all that have it: attack.step_size=0.01, autoattack.version=reduced (repeatable).",
+        measured(
+            "Any setting as in an experiment's YAML, e.g. flatness.average.xi=[0.5]; without the measure's "
+            "name, for all that have it: attack.step_size=0.01, autoattack.version=reduced (repeatable).",
             "--set",
         ),
     ] = None,
-    output: Annotated[Path | None, option(RESULTS, "All records (.json).")] = None,
-    per_example: Annotated[Path | None, option(RESULTS, "Losses and errors of each example (.csv).")] = None,
-    picture: Annotated[
-        Path | None, option(RESULTS, f"RLoss against average-case flatness ({', '.join(PICTURES)}).")
-    ] = None,
+    output: Annotated[Path | None, results("All records (.json).")] = None,
+    per_example: Annotated[Path | None, results("Losses and errors of each example (.csv).")] = None,
+    picture: Annotated[Path | None, results("RLoss against flatness (.png, .pdf, .svg).")] = None,
     against: Annotated[
-        Path | None, option(RESULTS, "Experiment to rank the network in (results/NAME, or a models.csv).")
+        Path | None, results("Experiment to rank it in: results/NAME or a models.csv.")
     ] = None,
-    seed: Annotated[int, option(COMPUTATION, "Random seed.", min=0)] = 0,
+    seed: Annotated[int, computation("Random seed.", min=0)] = 0,
     batch_size: Annotated[
-        int | None, option(COMPUTATION, "Examples per pass.", min=1, show_default=str(BATCH_SIZE))
+        int | None, computation("Examples per pass.", min=1, show_default=str(BATCH_SIZE))
     ] = None,
-    device: Annotated[str, option(COMPUTATION, "auto, cpu, cuda, cuda:N or mps.")] = "cpu",
-    precision: Annotated[
-        Precision, option(COMPUTATION, "Precision of attacks; auto: bfloat16 if the device is fast at it.")
-    ] = "float32",
-    threads: Annotated[int, option(COMPUTATION, "Threads of torch; rounding depends on them.", min=1)] = 1,
+    device: Annotated[str, computation("auto, cpu, cuda, cuda:N or mps.")] = "cpu",
+    precision: Annotated[Precision, computation("Of attacks; auto: bfloat16 where it is fast.")] = "float32",
+    threads: Annotated[int, computation("Threads of torch; rounding depends on them.", min=1)] = 1,
 ) -> None:
     """Measure robustness and flatness of a network of your own, and rank it among others.
 
@@ -100,39 +89,49 @@ def measure(
     interrupted run resumes.
     """
     from robust_flatness import load_model
-    from robust_flatness.run.own_model import example_rows, measure_model, own_settings, read_source
+    from robust_flatness.run.own_inputs import own_settings, read_source
+    from robust_flatness.run.own_model import example_rows, measure_model
     from robust_flatness.run.place import ModelGroup, described
     from robust_flatness.runtime.devices import start
     from robust_flatness.tables.rows import write_rows
 
-    files = {"--output": output, "--picture": picture, "--per-example": per_example}
     names = [*parse_list(measures), *["layers"] * per_layer]
-    check_files(files, names)
-    radius = parse(Epsilon, epsilon, "--epsilon")
+    for path in filter(None, (output, picture, per_example)):
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{path} is a folder or a device; name a file for the results")
+    if picture and (picture.suffix not in PICTURES or not {"robustness", "flatness"} <= {*names}):
+        raise ConfigError(
+            f"--picture: {picture} given; expected a file {', '.join(PICTURES)}, and robustness and flatness "
+            "among --measures"
+        )
     options = {
         "attack.steps": steps, "attack.restarts": restarts, "average.samples": samples,
         "batch_size": batch_size, "average.batch_size": batch_size, "worst.batch_size": batch_size,
-        "precision": precision, "autoattack": {} if autoattack else None,
+        "precision": precision, "robustness.autoattack": {} if autoattack else None,
     }  # fmt: skip
-    options = {path: value for path, value in options.items() if value is not None}
+    radius = parse(Epsilon, epsilon, "--epsilon")
     groups = [ModelGroup.printed(), *([ModelGroup.read(against)] if against else [])]
     device = start(device, threads)
     with noted_warnings() as notes:
-        source = read_source(data, examples, train_examples, size, download)
-        if source.images:
-            typer.echo(source.text, err=True)
-        sizes = {"test": source.examples, "train": train_examples}
+        dataset, count, images = read_source(data, examples, train_examples, size, download)
+        for line in (f"{name}: {value}" for name, value in (images or {}).items()):
+            typer.echo(line, err=True)
+        sizes = {"test": count, "train": train_examples}
         settings = own_settings(names, radius, sizes, options, assignments or ())
-        network = load_model(model, weights, mean=_numbers("--mean", mean), std=_numbers("--std", std))
-    code = [] if model.startswith(("torchvision:", "robustbench:")) else [model]
-    first = next((path for path in files.values() if path), None)
+        normalisation = {
+            name: parse(tuple[Real, ...], parse_list(text), f"--{name}") if text else None
+            for name, text in (("mean", mean), ("std", std))
+        }
+        loaded = load_model(model, weights, **normalisation)
+    first = output or picture or per_example
     with shown(lines=True):
         result, values = measure_model(
-            network, source.dataset, settings, seed=seed, device=device,
-            folder=first and first.parent / ".resume" / first.stem, code=code,
-            report=lambda message: typer.echo(message, err=True),
+            loaded, dataset, settings, seed=seed, device=device,
+            folder=first and first.parent / ".resume" / first.stem,
+            code=[] if model.startswith(("torchvision:", "robustbench:")) else [model],
+            report=partial(typer.echo, err=True),
         )  # fmt: skip
-    result |= {"model": model, "weights": weights and str(weights), "data": data, "images": source.images}
+    result |= {"model": model, "weights": weights and str(weights), "data": data, "images": images}
     result["warnings"] = [*notes, *result["warnings"]]
     if output:
         write_json(output, portable(result))
@@ -144,24 +143,3 @@ def measure(
 
         draw(picture, result, groups, weights.stem if weights else model)
         typer.echo(f"\n{picture}")
-
-
-def check_files(files: dict[str, Path | None], measures: list[str]) -> None:
-    """Raise `ConfigError` for files that cannot be written, or a picture that cannot be drawn."""
-    for option_name, path in files.items():
-        if path is None:
-            continue
-        if path.exists() and not path.is_file():
-            raise ConfigError(f"{option_name}: {path} is a folder or a device; name a file")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(path.parent, os.W_OK):
-            raise ConfigError(f"{option_name}: {path.parent} cannot be written to")
-    picture = files["--picture"]
-    if picture and picture.suffix not in PICTURES:
-        raise ConfigError(f"--picture: {picture} given; expected a file {', '.join(PICTURES)}")
-    if picture and not {"robustness", "flatness"} <= {*measures}:
-        raise ConfigError("--picture: needs robustness and flatness among --measures")
-
-
-def _numbers(name: str, text: str) -> tuple[float, ...] | None:
-    return parse(tuple[Real, ...], parse_list(text), name) if text else None

@@ -1,7 +1,7 @@
-"""Place of a network among others: ranks and percentiles in a table of models, as text."""
+"""Values of a network as text, and its place among other models."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from robust_flatness.measures.base import Metric
 from robust_flatness.measures.registry import MEASURES
-from robust_flatness.tables import aggregate, frames, importing, printed, schema
+from robust_flatness.tables import aggregate, frames, printed, schema
+from robust_flatness.tables.importing import read_results_table
 
 #: Columns by which networks are ranked, lowest first.
 RANKED = ("test_rloss_pgd", "test_rerr_pgd", "avg_flatness_rloss", "worst_flatness_rloss")
@@ -41,13 +41,12 @@ class ModelGroup:
     def read(cls, path: Path) -> "ModelGroup":
         """Return the models of an experiment, from the folder with its records.csv or from its models.csv."""
         if path.is_dir():
-            tables = frames.read_tables(path)
+            tables, folder = frames.read_tables(path), path
         else:
-            tables = frames.Tables(importing.read_results_table(path), *[pd.DataFrame()] * 3)
-        columns = (tables.models.get(f"setting_{name}epsilon") for name in ("evaluation_", ""))
-        radii = [float(c.dropna().mode().iloc[0]) for c in columns if c is not None and c.notna().any()]
-        folder = path if path.is_dir() else path.parent
-        return cls("/".join(path.parts[-2:]), tables, radii[0] if radii else None, folder)
+            tables, folder = frames.Tables(read_results_table(path), *[pd.DataFrame()] * 3), path.parent
+        columns = (f"setting_{name}epsilon" for name in ("evaluation_", ""))
+        radii = [_usual(tables.models, column) for column in columns]
+        return cls("/".join(path.parts[-2:]), tables, next(filter(None, radii), None), folder)
 
     @cached_property
     def models(self) -> pd.DataFrame:
@@ -56,22 +55,21 @@ class ModelGroup:
 
     def differences(self, result: Mapping[str, Any]) -> str:
         """Return in which radii these were measured otherwise than `result`; "" if none is known."""
-        epsilon, found = epsilon_of(result), []
-        if (
-            self.epsilon is not None
-            and epsilon is not None
-            and not math.isclose(self.epsilon, epsilon, rel_tol=1e-6)
-        ):
-            found.append(f"ε = {fraction(self.epsilon)} there, {fraction(epsilon)} here")
+        pairs = {"ε": (self.epsilon, epsilon_of(result))}
         for case, words in (("avg", "average-case"), ("worst", "worst-case")):
             column = f"{case}_flatness_xi"
-            xi, others = (
-                result["values"].get(column),
-                self.models.get(column, pd.Series(dtype=float)).dropna(),
-            )
-            if xi is not None and len(others) and not math.isclose(xi, others.mode().iloc[0], rel_tol=1e-6):
-                found.append(f"ξ of {words} flatness {others.mode().iloc[0]:g} there, {xi:g} here")
-        return "; ".join(found)
+            pairs[f"ξ of {words} flatness"] = _usual(self.models, column), result["values"].get(column)
+        return "; ".join(
+            f"{name} = {fraction(there)} there, {fraction(here)} here"
+            for name, (there, here) in pairs.items()
+            if there is not None and here is not None and not math.isclose(there, here, rel_tol=1e-6)
+        )
+
+
+def _usual(models: pd.DataFrame, column: str) -> float | None:
+    """The most frequent value of a column, None if there is none."""
+    values = models[column].dropna() if column in models else ()
+    return float(values.mode().iloc[0]) if len(values) else None
 
 
 def epsilon_of(result: Mapping[str, Any]) -> float | None:
@@ -80,82 +78,53 @@ def epsilon_of(result: Mapping[str, Any]) -> float | None:
     return next((given["attack"]["epsilon"] for given in settings if "attack" in given), None)
 
 
-def fraction(epsilon: float) -> str:
-    """Return a radius as multiple of 1/255 if it is one.
+def fraction(radius: float) -> str:
+    """Return a radius as a multiple of 1/255 if it is one.
 
     >>> fraction(8 / 255), fraction(0.1)
     ('8/255', '0.1')
     """
-    whole = round(255 * epsilon)
-    return f"{whole}/255" if whole and math.isclose(255 * epsilon, whole, rel_tol=1e-6) else f"{epsilon:.4g}"
+    whole = round(255 * radius)
+    return f"{whole}/255" if whole and math.isclose(255 * radius, whole, rel_tol=1e-6) else f"{radius:.4g}"
 
 
 def described(result: Mapping[str, Any], groups: Sequence[ModelGroup]) -> str:
     """Return the values of a network as a table with standard errors, and its places in `groups`."""
-    values, rows = result["values"], []
-    for name, value in values.items():
-        if schema.is_measure(name) and not schema.lookup(name).spread:
-            rows.append(
-                [schema.describe(name), *_number(value, values.get(f"{name}_se")), schema.direction(name)]
-            )
-    lines = (
-        [*table(["", "value", "+-", ""], rows), *_layers(result["records"])]
-        if rows
-        else _layers(result["records"])
-    )
+    rows = [*value_rows(result["records"])]
+    width = max((len(row[0]) for row in rows), default=0)
+    lines = [f"{'':{width}}  {'value':>9}  {'+-':>8}"] if rows else []
+    for words, value, error, direction in rows:
+        spread = "" if error is None else f"{error:.2g}"
+        lines.append(f"{words:{width}}  {value:9.4g}  {spread:>8}  {direction}".rstrip())
     for group in groups:
-        lines += ["", f"Among {group.name}:"]
-        lines += places(values, group.models) or ["  nothing that was measured here"]
+        lines += ["", f"Among {group.name}:", *places(result["values"], group.models)]
         differences = group.differences(result)
         lines += [f"  (measured otherwise: {differences})"] if differences else []
-    return "\n".join([*lines, "", "Ranks are meaningful among models of the same data, at the same radii."])
+    return "\n".join([*lines, "", "Compare ranks among models of the same data, at the same radii, only."])
+
+
+def value_rows(records: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, float, float | None, str]]:
+    """Yield words, value, standard error and direction of records, without settings, spreads and curves."""
+    for r in records:
+        metric = schema.metric_of(r["measure"], r["metric"])
+        spread = r["metric"].endswith("_std") and metric.column == r["metric"]
+        if metric.column is not None and metric.kind != "setting" and not spread:
+            words = metric.words(r["split"], r["loss"], r[metric.radius] if metric.radius else None)
+            layer = (
+                "" if metric.radius == "coordinate" or not r["coordinate"] else f", {r['coordinate']} alone"
+            )
+            yield words + layer, r["value"], r["se"], metric.direction
 
 
 def places(values: Mapping[str, float], models: pd.DataFrame) -> list[str]:
-    """Return rank and percentile among `models`, one row each, for every column of `RANKED` that both have."""
+    """Return rank and percentile among `models` (a row each) for every column of `RANKED` that both have."""
     lines = []
     for column in RANKED:
         others = models[column].dropna() if column in models else ()
         if column in values and len(others):
             value, below = values[column], int((others < values[column]).sum())
             lines.append(
-                f"  {schema.describe(column)}: {value:.3g}, rank {below + 1} of {len(others) + 1} (the others "
-                f"{others.min():.3g} to {others.max():.3g}; {100 * below / len(others):.0f} % lie below)"
+                f"  {schema.describe(column)}: {value:.3g}, rank {below + 1} of {len(others) + 1} "
+                f"(the others {others.min():.3g} to {others.max():.3g}; {below / len(others):.0%} lie below)"
             )
-    return lines
-
-
-def _layers(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A table of the measure `layers`: a row for each layer, its size and its flatness."""
-    layers: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for record in records:
-        if record["measure"] == "layers":
-            layers.setdefault(record["coordinate"], {})[record["metric"]] = record
-    metrics: dict[str, Metric] = MEASURES["layers"].metrics
-    cases = [name for name in metrics if name != "numbers" and any(name in row for row in layers.values())]
-    head = ["RLoss, one layer perturbed", "numbers"]
-    for name in cases:
-        head += [metrics[name].label.partition(" ")[0], "+-"]
-    rows = [
-        [layer, f"{row['numbers']['value']}"]
-        + [cell for name in cases for cell in _number(row[name]["value"], row[name]["se"])]
-        for layer, row in layers.items()
-    ]
-    return ["", *table(head, rows)] if rows else []
-
-
-def _number(value: float, error: float | None) -> tuple[str, str]:
-    return f"{value:.4g}", "" if error is None else f"{error:.2g}"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return lines of aligned columns, words at the left and numbers at the right."""
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = []
-    for row in (head, *rows):
-        first, *cells = (
-            cell.ljust(width) if index == 0 or (index == len(row) - 1 and not head[-1]) else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        lines.append("  ".join([first, *cells]).rstrip())
-    return lines
+    return lines or ["  nothing that was measured here"]
