@@ -43,7 +43,8 @@ class ModelGroup:
         if path.is_dir():
             tables, folder = frames.read_tables(path), path
         else:
-            tables, folder = frames.Tables(read_results_table(path), *[pd.DataFrame()] * 3), path.parent
+            nothing = pd.DataFrame(columns=["variant", "seed", "epoch"])
+            tables, folder = frames.Tables(read_results_table(path), *[nothing] * 3), path.parent
         columns = (f"setting_{name}epsilon" for name in ("evaluation_", ""))
         radii = [_usual(tables.models, column) for column in columns]
         return cls("/".join(path.parts[-2:]), tables, next(filter(None, radii), None), folder)
