@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from robust_flatness.models import build_model
+from robust_flatness.models.checkpoint import Metadata, save_checkpoint
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -18,8 +20,6 @@ from robust_flatness import cli
 from robust_flatness.config import DataSpec, ModelSpec, load_yaml
 from robust_flatness.data import load_dataset, make_splits, save_dataset
 from robust_flatness.experiment import load_experiment
-from robust_flatness.models import build_model
-from robust_flatness.models.checkpoint import Metadata, save_checkpoint
 from robust_flatness.seeding import generator
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +30,7 @@ COMMANDS = sorted(
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "seed-0.npz"
+    path = tmp_path_factory.mktemp("data") / "seed-0.safetensors"
     save_dataset(path, make_splits(DataSpec(name="digits", train=30, early_stopping=20, test=25), 0))
     return path
 

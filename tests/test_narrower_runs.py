@@ -5,12 +5,12 @@ import csv
 from pathlib import Path
 
 import pytest
+from robust_flatness.tables.runs import measure_digest
 
 from robust_flatness import __version__
 from robust_flatness.config import load_variants, load_yaml
 from robust_flatness.experiment import make_experiment
 from robust_flatness.measures.registry import MEASURES
-from robust_flatness.tables.runs import measure_digest
 from robust_flatness.workflow import applied_settings, collect_spec, config_digest, other_variants
 
 ROOT = Path(__file__).parents[1]

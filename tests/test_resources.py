@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from robust_flatness.models import build_model
+from robust_flatness.planning import START, plan
 from torch import nn
 
 from robust_flatness.config import ModelSpec, load_yaml
@@ -12,8 +14,6 @@ from robust_flatness.experiment import load_experiment
 from robust_flatness.measures.cost import LARGE as UNKNOWN
 from robust_flatness.measures.cost import OVERHEAD_MINUTES, minutes, parameters, seconds, training_passes
 from robust_flatness.measures.registry import MEASURES
-from robust_flatness.models import build_model
-from robust_flatness.planning import START, plan
 
 ROOT = Path(__file__).parents[1]
 

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from robust_flatness.measuring.hessian import HessianSpec
+from robust_flatness.measuring.robustness import RobustnessSpec
+from robust_flatness.measuring.verify import sample_files, verify_file, verify_table
+from robust_flatness.models import build_model
+from robust_flatness.models.checkpoint import Metadata, save_checkpoint
 from typer.testing import CliRunner
 
 from robust_flatness import cli
 from robust_flatness.config import DataSpec, ModelSpec
 from robust_flatness.data import load_dataset, make_splits, save_dataset
 from robust_flatness.errors import FileError
-from robust_flatness.measuring.hessian import HessianSpec
-from robust_flatness.measuring.robustness import RobustnessSpec
-from robust_flatness.measuring.verify import sample_files, verify_file, verify_table
-from robust_flatness.models import build_model
-from robust_flatness.models.checkpoint import Metadata, save_checkpoint
 from robust_flatness.seeding import generator
 
 ATTACK = {"epsilon": 0.1, "step_size": 0.05, "steps": 2}
@@ -39,7 +39,7 @@ def command(*arguments):
 def made(tmp_path_factory):
     """Results of two measures of one untrained network, in the layout of an experiment."""
     root = tmp_path_factory.mktemp("results") / "mine"
-    data, run = root / "data/seed-0.npz", root / "at/seed-0"
+    data, run = root / "data/seed-0.safetensors", root / "at/seed-0"
     save_dataset(data, make_splits(DataSpec(name="digits", train=20, early_stopping=20, test=20), 0))
     dataset, spec = load_dataset(data), ModelSpec(name="small-resnet", width=2)
     for checkpoint, seed in (("last", 0), ("best", 1)):
@@ -69,7 +69,7 @@ def test_measures_say_what_made_them(results):
     content = json.loads((results / "at/seed-0/measures/last/robustness.json").read_text())
     assert content["spec"] == ROBUSTNESS.model_dump(mode="json")
     assert content["seed"] == 0
-    assert content["data_sha256"] == load_dataset(results / "data/seed-0.npz").checksum
+    assert content["data_sha256"] == load_dataset(results / "data/seed-0.safetensors").checksum
     assert len(content["checkpoint"]["sha256"]) == 64
     assert {"torch", "git_commit", "device", "threads", "robust_flatness"} <= content["provenance"].keys()
 
@@ -150,7 +150,7 @@ def test_other_weights_or_data_are_refused(results):
     with pytest.raises(FileError, match=r"last\.safetensors: not the checkpoint measured"):
         verify_file(path)
     edit(path, lambda content: content.update(data_sha256="0" * 64))
-    with pytest.raises(FileError, match=r"seed-0\.npz: not the data measured"):
+    with pytest.raises(FileError, match=r"seed-0\.safetensors: not the data measured"):
         verify_file(path)
     edit(path, lambda content: content.pop("spec"))
     with pytest.raises(FileError, match="damaged"):

@@ -5,10 +5,10 @@ import json
 import math
 
 import pytest
+from robust_flatness.tables.merging import merge_tables
 
 from robust_flatness.errors import FileError
 from robust_flatness.tables.collect import CollectSpec, collect_results
-from robust_flatness.tables.merging import merge_tables
 from robust_flatness.tables.rows import write_rows
 
 

@@ -267,10 +267,12 @@ def rows_of(**columns) -> pd.DataFrame:
 
 
 def test_a_model_near_guessing_has_not_learnt():
-    of_ten = rows_of(train_err=[79.9, 80.0, 90.0, math.nan])
+    of_ten = rows_of(train_rerr_pgd=[79.9, 80.0, 90.0, math.nan])
     assert aggregate.learnt(of_ten).tolist() == [True, False, False, True]
-    of_two = rows_of(train_err=[39.9, 40.0], classes=[2.0, 2.0])
+    of_two = rows_of(train_rerr_pgd=[39.9, 40.0], classes=[2.0, 2.0])
     assert aggregate.learnt(of_two).tolist() == [True, False]
+    uncertain = rows_of(train_rerr_pgd=[75.0, 75.0], train_rerr_pgd_se=[2.0, 3.0])
+    assert aggregate.learnt(uncertain).tolist() == [True, False]
 
 
 def test_a_model_with_a_measure_that_is_no_number_has_not_learnt():
@@ -279,15 +281,17 @@ def test_a_model_with_a_measure_that_is_no_number_has_not_learnt():
 
 
 def test_the_last_checkpoint_decides_for_the_model():
-    last = rows_of(train_err=[10.0, 85.0])
-    best = last.assign(checkpoint="best", train_err=[85.0, 20.0])
+    last = rows_of(train_rerr_pgd=[10.0, 85.0])
+    best = last.assign(checkpoint="best", train_rerr_pgd=[85.0, 20.0])
     assert aggregate.learnt(pd.concat([last, best], ignore_index=True)).tolist() == [True, False] * 2
 
 
 def test_seeds_that_have_not_learnt_are_left_out_of_the_mean():
-    seeds = [rows_of(train_err=errors).assign(seed=seed) for seed, errors in enumerate(([10, 85], [90, 90]))]
+    seeds = [
+        rows_of(train_rerr_pgd=errors).assign(seed=seed) for seed, errors in enumerate(([10, 85], [90, 90]))
+    ]
     averaged = aggregate.variants_at(pd.concat(seeds, ignore_index=True))
-    assert averaged["train_err"].tolist() == [10, 87.5]
+    assert averaged["train_rerr_pgd"].tolist() == [10, 87.5]
     assert averaged["seeds"].tolist() == [1, 2]
     assert aggregate.learnt(averaged).tolist() == [True, False]
 

@@ -94,9 +94,9 @@ def checkout(tmp_path_factory) -> Path:
     changed = re.sub(r"\bsharpness\b", "sharpness, toy", registry)
     assert changed.count("toy") == registry.count("sharpness") == 2  # the import and the list
     (measuring / "registry.py").write_text(changed)
-    training = folder / "src/robust_flatness/training"
-    (training / "objectives/my_loss.py").write_text(LOSS)
-    with open(training / "catalogue.py", "a") as catalogue:
+    package = folder / "src/robust_flatness"
+    (package / "training/objectives/my_loss.py").write_text(LOSS)
+    with open(package / "config/catalogue.py", "a") as catalogue:
         catalogue.write('OBJECTIVES["my-loss"] = Objective(f"{_FOLDER}.my_loss:Shifted")\n')
     (folder / "losses.py").write_text(LOSS)
     (folder / "mine.yaml").write_text(CONFIG)

@@ -211,7 +211,7 @@ def touched(path: Path) -> None:
 FILES = {
     "a deleted measure": ("at/seed-0/measures/last/flatness.json", Path.unlink),
     "a deleted checkpoint": ("trades-6/seed-0/checkpoints/last.safetensors", Path.unlink),
-    "a newer dataset": ("data/seed-0.npz", touched),
+    "a newer dataset": ("data/seed-0.safetensors", touched),
     "a copied-in table": ("models.csv", touched),
     "a missing table": ("landscape.csv", Path.unlink),
 }

@@ -2,17 +2,16 @@
 
 import random
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from robust_flatness.checkpoints import load_checkpoint
 from robust_flatness.data import load_dataset
 from robust_flatness.errors import FileError
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.run.measuring import MeasuringJob, measure_network
-from robust_flatness.checkpoints import load_checkpoint
 from robust_flatness.seeding import derive_seed
 from robust_flatness.tables.records import read_network, read_records
 

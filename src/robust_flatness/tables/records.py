@@ -10,13 +10,14 @@ import io
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from robust_flatness.errors import FileError
 from robust_flatness.files import canonical_json, write_text
 from robust_flatness.tables.rows import csv_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FIELDS = {
     "variant": "training variant, or the name of another network",
@@ -64,7 +65,7 @@ def read_network(path: Path) -> tuple[dict[str, Any], list[str]]:
     return provenance, lines
 
 
-def read_records(path: Path) -> pd.DataFrame:
+def read_records(path: Path) -> "pd.DataFrame":
     """Read a table of records, or several concatenated ones (.csv or .csv.gz).
 
     Raises
@@ -85,7 +86,7 @@ def read_records(path: Path) -> pd.DataFrame:
     return frame.reset_index(drop=True)
 
 
-def read_csv(path: Path) -> pd.DataFrame:
+def read_csv(path: Path) -> "pd.DataFrame":
     """Read a CSV file (or .csv.gz beside it) as text; comment lines are skipped.
 
     Raises
@@ -93,6 +94,8 @@ def read_csv(path: Path) -> pd.DataFrame:
     FileError
         If the file is missing or is not a table.
     """
+    import pandas as pd
+
     path = Path(path)
     packed = path.with_name(f"{path.name}.gz")
     try:
