@@ -9,12 +9,12 @@ import typer
 from robust_flatness.commands.base import app
 from robust_flatness.config.values import Epsilon, Precision, Real, parse, parse_list
 from robust_flatness.errors import ConfigError, noted_warnings
-from robust_flatness.files import portable, write_json
+from robust_flatness.files import write_json
 from robust_flatness.measures.examples import BATCH_SIZE
 from robust_flatness.measures.flatness import AVERAGE
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.measures.robustness import RobustnessSettings
-from robust_flatness.runtime.progress import shown
+from robust_flatness.runtime.progress import show_progress
 
 #: PGD in the measures of robustness and flatness.
 PGD = RobustnessSettings.model_fields["attack"].default
@@ -124,7 +124,7 @@ def measure(
         }
         loaded = load_model(model, weights, **normalisation)
     first = output or picture or per_example
-    with shown(lines=True):
+    with show_progress():
         result, values = measure_model(
             loaded, dataset, settings, seed=seed, device=device,
             folder=first and first.parent / ".resume" / first.stem,
@@ -134,7 +134,7 @@ def measure(
     result |= {"model": model, "weights": weights and str(weights), "data": data, "images": images}
     result["warnings"] = [*notes, *result["warnings"]]
     if output:
-        write_json(output, portable(result))
+        write_json(output, result)
     if per_example:
         write_rows(per_example, example_rows(values))
     typer.echo(described(result, groups))
