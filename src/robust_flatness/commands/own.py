@@ -22,8 +22,9 @@ NAMES = ", ".join(name for name, entry in MEASURES.items() if not entry.of_snaps
 PICTURES = (".png", ".pdf", ".svg")
 
 
-def _option(panel: str, text: str, *names: str, **settings: Any) -> Any:
-    return typer.Option(*names, help=text, rich_help_panel=panel, **settings)
+def _option(panel: str, text: str, *names: str, default: Any = None, **settings: Any) -> Any:
+    shown = True if default is None else str(default)
+    return typer.Option(*names, help=text, rich_help_panel=panel, show_default=shown, **settings)
 
 
 # options by their panel in the help
@@ -47,19 +48,15 @@ def measure(
     weights: Annotated[Path | None, network("Weights (.safetensors, .pt, .pth).")] = None,
     mean: Annotated[str, network("Channel means, if the network expects normalised images.")] = "",
     std: Annotated[str, network("Channel standard deviations, likewise.")] = "",
-    examples: Annotated[int | None, data_("Test examples.", min=1, show_default="1000, or all")] = None,
+    examples: Annotated[int | None, data_("Test examples.", min=1, default="1000, or all")] = None,
     train_examples: Annotated[int, data_("Training examples.", min=0)] = 0,
     size: Annotated[int | None, data_("Side to which images are resized and cropped.", min=1)] = None,
     download: Annotated[bool, data_("Download a dataset of torchvision.", "--download")] = False,
     measures: Annotated[str, measured(f"Some of {NAMES}.")] = "robustness,flatness",
     per_layer: Annotated[bool, measured("Short for the measure layers.", "--per-layer")] = False,
-    steps: Annotated[int | None, measured("Steps of PGD.", min=1, show_default=str(PGD["steps"]))] = None,
-    restarts: Annotated[
-        int | None, measured("Restarts of PGD.", min=1, show_default=str(PGD["restarts"]))
-    ] = None,
-    samples: Annotated[
-        int | None, measured("Samples of average-case flatness.", min=1, show_default=str(AVERAGE.samples))
-    ] = None,
+    steps: Annotated[int | None, measured("Steps of PGD.", min=1, default=PGD["steps"])] = None,
+    restarts: Annotated[int | None, measured("Restarts of PGD.", min=1, default=PGD["restarts"])] = None,
+    samples: Annotated[int | None, measured("Average-case samples.", min=1, default=AVERAGE.samples)] = None,
     autoattack: Annotated[bool, measured("Also run AutoAttack (standard).", "--autoattack")] = False,
     assignments: Annotated[
         list[str] | None,
@@ -76,9 +73,7 @@ def measure(
         Path | None, results("Experiment to rank it in: results/NAME or a models.csv.")
     ] = None,
     seed: Annotated[int, computation("Random seed.", min=0)] = 0,
-    batch_size: Annotated[
-        int | None, computation("Examples per pass.", min=1, show_default=str(BATCH_SIZE))
-    ] = None,
+    batch_size: Annotated[int | None, computation("Examples per pass.", min=1, default=BATCH_SIZE)] = None,
     device: Annotated[str, computation("auto, cpu, cuda, cuda:N or mps.")] = "cpu",
     precision: Annotated[Precision, computation("Of attacks; auto: bfloat16 where it is fast.")] = "float32",
     threads: Annotated[int, computation("Threads of torch; rounding depends on them.", min=1)] = 1,

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from robust_flatness.files import atomic_path
-from robust_flatness.run.place import ModelGroup, epsilon_of, fraction
 from robust_flatness.plotting import looks, scatter, style
 from robust_flatness.plotting.layer import Layer
+from robust_flatness.run.place import ModelGroup, epsilon_of, fraction
 from robust_flatness.tables import aggregate
 
 AXES = X, Y = "avg_flatness_rloss", "test_rloss_pgd"
@@ -34,7 +34,7 @@ def headline(result: Mapping[str, Any], others: Sequence[ModelGroup], label: str
         for panel, (group, layer) in zip(axes, layers, strict=True)
     ]
     radii = f"ε = {fraction(epsilon_of(result))}, ξ = {result['values']['avg_flatness_xi']:g}"
-    title = f"{label} on {_readable(Path(result['data']).name)} ({radii}) among others"
+    title = f"{label} on {Path(result['data']).name} ({radii}) among others"
     figure.suptitle(title, fontsize=8, x=0.01, ha="left")
     style.legend(figure, style.handles(families, hollow), NOTE)
     for panel, (_, layer), labels in zip(axes, layers, beyond, strict=True):
@@ -42,15 +42,6 @@ def headline(result: Mapping[str, Any], others: Sequence[ModelGroup], label: str
         named = layer.counted[layer.counted["variant"].isin(looks.named())].to_dict("records")
         style.place_labels(panel, [*labels, *((row[X], row[Y], looks.name(row)) for row in named)])
     return figure
-
-
-def _readable(name: str) -> str:
-    """A name from the command line; of a terminal without UTF-8 bytes, which no font has.
-
-    >>> _readable("m\\udcc3\\udcb6del")
-    'mödel'
-    """
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _title(group: ModelGroup, result: Mapping[str, Any]) -> str:
@@ -83,7 +74,7 @@ def draw(path: Path, result: Mapping[str, Any], others: Sequence[ModelGroup], la
     """Write the picture in the format of the path's suffix."""
     families = [looks.file(), *(group.folder / "families.yaml" for group in others if group.folder)]
     looks.use(*(file for file in families if file.exists()))
-    figure = headline(result, others, _readable(label))
+    figure = headline(result, others, label)
     style.freeze(figure)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:])

@@ -136,8 +136,8 @@ def implausible(records: Sequence[Mapping[str, Any]], examples: ExampleValues) -
         if accuracy <= frequent + 2 * math.sqrt(frequent * (1 - frequent) / n):
             yield (
                 f"accuracy on {n} clean {split} examples is {100 * accuracy:.3g} %, not significantly above "
-                f"the share of the most frequent class ({100 * frequent:.3g} %): check weights, normalisation, "
-                "channels and labels"
+                f"the share of the most frequent class ({100 * frequent:.3g} %): check weights, "
+                "normalisation, channels and labels"
             )
     of_flatness = [record for record in records if record["measure"] == "flatness"]
     known = {(r["metric"], r["loss"], r["split"]): r["value"] for r in of_flatness}
