@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -376,6 +377,19 @@ def test_ctrl_c_ends_without_a_traceback(own):
     assert "Traceback" not in done.stderr
 
 
-def test_all_test_examples_are_measured_where_there_are_fewer_than_the_default(own):
-    dataset, count, images = own_inputs.read_source(str(own / "my.npz"), None, 0, None, False)
-    assert (dataset.size("test"), count, images) == (12, 12, None)
+def test_other_test_images_are_held_out(own):
+    """Without a number of examples, 1000 are measured, or all where there are fewer."""
+    for examples, held_out in ((None, 0), (8, 4)):
+        dataset, count, _ = own_inputs.read_source(str(own / "my.npz"), examples, 0, None, False)
+        assert count == (examples or 12)
+        assert len(dataset.arrays.get("x_early_stopping", ())) == held_out
+
+
+def test_a_folder_of_images_is_measured(run, own):
+    for name in ("cat", "dog"):
+        (own / "images" / name).mkdir(parents=True)
+        for number in range(3):
+            Image.new("L", (12, 8), 40 * number).save(own / "images" / name / f"{number}.png")
+    status, _, err = run(*measure(data="images", size=8, measures="robustness"))
+    assert status == 0, err
+    assert "classes: cat 0, dog 1" in err

@@ -109,8 +109,8 @@ def measure(
     device = start(device, threads)
     with noted_warnings() as notes:
         dataset, count, images = read_source(data, examples, train_examples, size, download)
-        for line in (f"{name}: {value}" for name, value in (images or {}).items()):
-            typer.echo(line, err=True)
+        for name, values in (images or {}).items():
+            typer.echo(f"{name}: {', '.join(f'{key} {value}' for key, value in values.items())}", err=True)
         sizes = {"test": count, "train": train_examples}
         settings = own_settings(names, radius, sizes, options, assignments or ())
         normalisation = {

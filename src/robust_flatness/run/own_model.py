@@ -104,6 +104,8 @@ def measure_model(
                 for message in part["warnings"]:
                     warn(message)
             parts.prune()
+            for path in folder.glob("autoattack-*"):
+                path.unlink()
         for message in implausible(records, examples):
             warn(message)
     described = {name: given.model_dump(mode="json") for name, given in settings.items()}
