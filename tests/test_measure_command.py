@@ -22,6 +22,7 @@ from robust_flatness.data import make_splits, save_dataset
 from robust_flatness.measures.base import Record
 from robust_flatness.run import own_inputs, own_model
 from robust_flatness.run.measuring import MeasuringJob, measure_network
+from robust_flatness.tables.importing import import_table
 from robust_flatness.tables.records import read_records
 from robust_flatness.tables.rows import read_rows
 
@@ -278,13 +279,15 @@ def test_a_table_in_words_is_printed(run, own):
     assert not (own / ".resume").exists()
 
 
-def test_a_network_is_ranked_among_others(run, own):
-    """By rank and percentile, with the radii that differ."""
+@pytest.mark.parametrize("against", ["models.csv", "experiment"])
+def test_a_network_is_ranked_among_others(run, own, against):
+    """By rank and percentile, with the radii that differ, in a table or an experiment."""
     rows = "".join(f"v{i},last,{loss},0.5\n" for i, loss in enumerate((0.01, 99, 98, 97)))
     (own / "models.csv").write_text("variant,checkpoint,test_rloss_pgd,setting_epsilon\n" + rows)
-    status, out, err = run(*measure(against="models.csv"))
+    import_table(own / "models.csv", own / "experiment")
+    status, out, err = run(*measure(against=against))
     assert status == 0, err
-    printed, _, ours = out.partition("Among models.csv:")
+    printed, _, ours = out.partition(f"Among {against}:")
     assert "of 75 (" in printed
     assert "measured otherwise" not in printed
     assert "rank 2 of 5 (the others 0.01 to 99; 25% lie below)" in ours
