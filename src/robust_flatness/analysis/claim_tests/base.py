@@ -10,7 +10,7 @@ import pandas as pd
 from pydantic import Field
 
 from robust_flatness.analysis.evidence import Evidence
-from robust_flatness.analysis.resampling import UNKNOWN, Interval, bca_interval, bootstrap, sign_flip_p
+from robust_flatness.analysis.resampling import UNKNOWN, Interval, bootstrap, sign_flip_p
 from robust_flatness.config import Count, Positive, Real, Spec
 from robust_flatness.tables import aggregate, schema
 
@@ -149,7 +149,14 @@ class Test(Spec):
         )
         notes = [f"left out, not having learnt{percent}: {', '.join(names)}"] if names else []
         if self.over_variants and evidence.repeated:
-            pairs = (f"{slug} (the same model as {same})" for slug, same in evidence.repeated.items())
+            rloss = (
+                aggregate.variants_at(evidence.seeds.models).set_index("variant").get("test_rloss_pgd", {})
+            )
+            pairs = (
+                f"{slug} (test RLoss {rloss.get(slug, math.nan):.2f}) has the weights of {same} "
+                f"({rloss.get(same, math.nan):.2f})"
+                for slug, same in evidence.repeated.items()
+            )
             notes.append(f"counted once: {', '.join(pairs)}")
         return notes
 
@@ -223,18 +230,13 @@ def few_families(families: Sequence) -> str:
     return f"{count} {'families' if count > 1 else 'family'} only: {why}"
 
 
-def mean_difference(differences: np.ndarray, families: Sequence | None, rules: Rules) -> Finding:
-    """Mean of paired differences over variants or, without families, over snapshots; p-value by
-    random signs."""
+def mean_difference(differences: np.ndarray, families: Sequence, rules: Rules) -> Finding:
+    """Mean of paired differences over variants; p-value by random signs."""
     n = len(differences)
     if n == 0:
         return Finding()
-
-    def statistic(counts: np.ndarray) -> np.ndarray:
-        return counts @ differences / counts.sum(axis=1)
-
+    intervals = bootstrap(
+        lambda counts: counts @ differences / counts.sum(axis=1), families, **rules.bootstrap
+    )
     mean, p = float(differences.mean()), sign_flip_p(differences / n, rules.resamples)
-    if families is None:
-        return Finding(mean, bca_interval(statistic, n, **rules.bootstrap), "snapshots", p, n)
-    intervals = bootstrap(statistic, families, **rules.bootstrap)
     return Finding(mean, intervals.widest, intervals.over, p, n, note=few_families(families))
