@@ -74,16 +74,16 @@ def measure_model(
         types = {p.dtype for p in model.parameters() if p.is_floating_point()}
         if types and torch.float32 not in types:
             model = model.float()  # as the images are
-        own = Checkpoint(model.to(device), "own")
-        net = own.network
+        network = Checkpoint(model.to(device), "own")
+        net = network.network
         gradient = outcome(net, dataset.images("test", 2, device)).gradient
         examples = clean_examples(net, dataset, settings, device)
-        identity = {"seed": seed, "weights_sha256": own.weights_sha256, "data_sha256": dataset.checksum}
+        identity = {"seed": seed, "weights_sha256": network.weights_sha256, "data_sha256": dataset.checksum}
         identity["provenance"] = provenance(device, torch.get_num_threads())
         function = [examples, gradient is not None and gradient.norm().item()]
         function += [net.layers] if settings.keys() - {"robustness"} else []
         folder = folder or Path(temporary)
-        shared = Examples(dataset, device, seed, own.name, folder=folder)
+        shared = Examples(dataset, device, seed, network.name, folder=folder)
         with locked(folder, "another process is measuring this network", report):
             parts = Parts(folder / "parts.jsonl", report)
             for name, given in settings.items():
@@ -93,7 +93,7 @@ def measure_model(
                 shared.keep = lambda part, compute, key=(name, depends_on): parts.get(
                     f"{key[0]}/{part}", key[1], compute
                 )
-                compute = partial(measured, MEASURES[name], own, shared, given, show=False)
+                compute = partial(measured, MEASURES[name], network, shared, given, show=False)
                 part = parts.get(name, depends_on, compute)
                 records += [
                     {"measure": name} | dict(zip(Record._fields, r, strict=True)) for r in part["records"]
