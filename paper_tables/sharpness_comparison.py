@@ -69,10 +69,8 @@ notes = [
     "forward and backward through the network, for one example, with the default settings."
 ]
 if evidence.not_learnt:
-    notes.append(
-        f"Left out, not having learnt: {', '.join(evidence.left_out)} (%: distance from the initial weights, "
-        "of the baseline's). The CSV has each coefficient with these, too."
-    )
+    names = ", ".join(evidence.left_out)
+    notes.append(f"Left out, not having learnt: {names}. The CSV has each coefficient with these, too.")
 against = comparison.advantages(evidence.models, FLATNESS, comparison.RLOSS)
 if against:
     words = "; ".join(advantage.words for advantage in against)

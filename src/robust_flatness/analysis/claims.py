@@ -162,7 +162,9 @@ def claims_frame(claims: Sequence[Claim]) -> pd.DataFrame:
         {
             **{"claim": claim.name, "verdict": claim.verdict, "published_verdict": claim.published_verdict},
             **{"statistic": finding.statistic, "value": finding.value, **finding.interval._asdict()},
-            **{"interval_over": finding.over, "n": finding.n, "p": finding.p, "published": theirs.value},
+            **{"interval_over": finding.over, "n": finding.n, "p": finding.p},
+            # A weaker rule may have judged the printed numbers.
+            "published": theirs.value if theirs.statistic == finding.statistic else math.nan,
             **{"reference": finding.reference, "talk": math.nan if test.talk is None else test.talk},
             **{"outcome": finding.outcome, "decides": "yes" if test.decides else "no"},
             **{"note": finding.note, "statement": claim.spec.statement, "rule": claim.spec.rule},

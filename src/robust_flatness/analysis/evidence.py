@@ -78,11 +78,13 @@ class Evidence:
 
     @property
     def left_out(self) -> list[str]:
-        """The variants that have not learnt, each with the distance of its weights from their initial values,
-        in per cent of the baseline's."""
+        """The variants that have not learnt, with the distances from their initial weights."""
         distances = self.everyone.set_index("variant").get("distance_from_init", pd.Series(dtype=float))
         share = (100 * distances / distances.get("at", math.nan)).dropna()
-        return [f"{slug} ({share[slug]:.0f} %)" if slug in share else slug for slug in self.not_learnt]
+        return [
+            f"{slug} ({share[slug]:.0f} % of the baseline's distance from init)" if slug in share else slug
+            for slug in self.not_learnt
+        ]
 
     def from_first_drop(self, table: str, variant: str, *measures: str) -> pd.DataFrame:
         """See `curves.from_first_drop`, of a variant's history or series averaged over seeds."""

@@ -86,7 +86,6 @@ class Test(Spec):
 
     decides: bool = True
     talk: Real | None = None
-    sign: Sign | None = None
 
     #: Whether the test is over variants, so that those left out are named.
     over_variants: ClassVar[bool] = False
@@ -100,7 +99,7 @@ class Test(Spec):
         raise NotImplementedError
 
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
-        """The finding; without an outcome, which then follows from `sign`. Raises `NotMeasuredError`."""
+        """The finding, without an outcome where that follows from `sign`. Raises `NotMeasuredError`."""
         raise NotImplementedError
 
     def judge(self, evidence: Evidence, rules: Rules, printed: Finding | None = None) -> Finding:
@@ -144,17 +143,11 @@ class Test(Spec):
             for slug, seed in evidence.seeds_not_learnt
             if self.over_variants or slug == variant
         ]
-        percent = (
-            " (%: distance from the initial weights, of the baseline's)" if "%" in "".join(names) else ""
-        )
-        notes = [f"left out, not having learnt{percent}: {', '.join(names)}"] if names else []
+        notes = [f"left out, not having learnt: {', '.join(names)}"] if names else []
         if self.over_variants and evidence.repeated:
-            rloss = (
-                aggregate.variants_at(evidence.seeds.models).set_index("variant").get("test_rloss_pgd", {})
-            )
+            means = aggregate.variants_at(evidence.seeds.models).set_index("variant")["test_rloss_pgd"]
             pairs = (
-                f"{slug} (test RLoss {rloss.get(slug, math.nan):.2f}) has the weights of {same} "
-                f"({rloss.get(same, math.nan):.2f})"
+                f"{slug} (test RLoss {means[slug]:.2f}) has the weights of {same} ({means[same]:.2f})"
                 for slug, same in evidence.repeated.items()
             )
             notes.append(f"counted once: {', '.join(pairs)}")

@@ -15,7 +15,14 @@ from robust_flatness.analysis.coefficients import COEFFICIENTS, finite
 from robust_flatness.analysis.comparison import candidates
 from robust_flatness.analysis.correlation import correlate, partial
 from robust_flatness.analysis.evidence import Evidence
-from robust_flatness.analysis.resampling import Interval, bootstrap, membership, resampled_counts, sign_flip_p
+from robust_flatness.analysis.resampling import (
+    Interval,
+    Intervals,
+    bootstrap,
+    membership,
+    resampled_counts,
+    sign_flip_p,
+)
 from robust_flatness.config import Positive, Real
 from robust_flatness.tables import aggregate, schema
 
@@ -39,6 +46,7 @@ class Correlation(base.Selection):
     against: str
     given: str | None = None
     logarithm: bool = False
+    sign: base.Sign | None = None
     within: Positive | None = None
 
     @model_validator(mode="after")
@@ -196,17 +204,11 @@ class Share(base.Test):
         if n < rules.minimum.variants:
             return base.judged(Finding(n=n), "either", self.least, rules)
         units = membership(models["family"])
-        draws = {
-            "variants": resampled_counts(n, SHARE_RESAMPLES),
-            "families": resampled_counts(len(units), SHARE_RESAMPLES) @ units,
-        }
+        draws = [resampled_counts(n, SHARE_RESAMPLES), resampled_counts(len(units), SHARE_RESAMPLES) @ units]
         ends = [(1 - rules.level) / 2, (1 + rules.level) / 2]
-        intervals = {
-            over: Interval(*np.quantile(self._shares(models, signs, counts), ends).tolist())
-            for over, counts in draws.items()
-        }
-        over = max(intervals, key=lambda over: intervals[over].width)
-        interval = intervals[over]
+        shares = [self._shares(models, signs, counts) for counts in draws]
+        intervals = Intervals(*(Interval(*np.quantile(values, ends).tolist()) for values in shares))
+        interval, over = intervals.widest, intervals.over
         value = float(self._shares(models, signs, np.ones((1, n)))[0])
         outcome = base.INCONCLUSIVE
         if interval.high < self.below:

@@ -19,6 +19,12 @@ from robust_flatness.tables import aggregate, schema
 
 #: Smallest number of variants in each of two groups that are compared.
 LEAST_IN_GROUP = 3
+#: Titles of the properties of a hinge.
+TITLES = {
+    "break": "break",
+    "slopes": "slope above over slope below the break",
+    "fit": "residuals of a cubic over those",
+}
 
 
 class Baseline(base.Selection):
@@ -149,13 +155,6 @@ def difference_of_groups(values: np.ndarray, first: np.ndarray, families: pd.Ser
     p = stats.ttest_ind(values[first], values[~first], equal_var=False, method=permuted).pvalue
     found = Finding(observed, intervals.widest, intervals.over, float(p), n)
     return noted(found, sizes, base.few_families(families))
-
-
-TITLES = {
-    "break": "break",
-    "slopes": "slope above over slope below the break",
-    "fit": "residuals of a cubic over those",
-}
 
 
 class Hinge(base.Test):
