@@ -17,6 +17,8 @@ from robust_flatness.attacks import PGD
 from robust_flatness.config import DataSpec, load_yaml
 from robust_flatness.data import Dataset, make_splits
 from robust_flatness.experiment import load_experiment
+from robust_flatness.run.own_inputs import own_settings
+from robust_flatness.tables.importing import import_table
 from robust_flatness.training.loop import Training
 
 ROOT = Path(__file__).parents[1]
@@ -54,13 +56,19 @@ def test_data_of_ones_own(folder):
 
 
 def test_options_named_on_the_page_are_those_of_the_command():
-    """And the page names all that write a file or change what is measured."""
     page = (PAGES / "network.md").read_text(encoding="utf-8")
     named = {*re.findall(r"--[a-z][a-z-]*", page)}
     there = {option for p in get_command(cli.app).commands["measure"].params for option in p.opts}
     assert named <= there
-    files = {"--picture", "--output", "--per-example", "--per-layer", "--scope", "--precision", "--device"}
-    assert files <= named
+    assert {"--picture", "--output", "--per-example", "--measures", "--set"} <= named
+
+
+def test_settings_named_on_the_page_can_be_set():
+    page = (PAGES / "network.md").read_text(encoding="utf-8")
+    texts = [text.strip("'") for text in re.findall(r"--set (\S*=\S*)", page)]
+    names = ["robustness", "flatness", "layers", "sharpness"]
+    assert len(texts) > 5
+    assert own_settings(names, 0.1, {"test": 4, "train": 4}, {}, texts).keys() == {*names}
 
 
 def test_networks_of_others():
@@ -121,9 +129,9 @@ def test_a_figure_of_ones_own(folder, monkeypatch):
     rng = np.random.default_rng(0)
     lines = [f"at,{e:.2f},{e + 30:.2f}" for e in rng.uniform(5, 40, 1)]
     lines += [f"variant-{i},{e:.2f},{e + 30 + i:.2f}" for i, e in enumerate(rng.uniform(5, 40, 8))]
-    results = folder / "results/tour"
-    results.mkdir(parents=True)
-    (results / "models.csv").write_text("\n".join(["variant,test_err,test_rerr_pgd", *lines]) + "\n")
+    table = folder / "table.csv"
+    table.write_text("\n".join(["variant,test_err,test_rerr_pgd", *lines]) + "\n")
+    import_table(table, folder / "results/tour")
     monkeypatch.setattr(sys, "argv", [str(path), "tour"])
     runpy.run_path(str(path), run_name="__main__")
     assert (folder / "figures/tour/my_figure.png").stat().st_size > 1000

@@ -24,8 +24,9 @@ def imported(path: str, where: str) -> Any:
         sys.path.insert(0, here)
     try:
         return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise ConfigError(f"{where}: {path!r} cannot be imported ({error})") from None
+    except (Exception, SystemExit) as error:  # whatever the module raises
+        reason = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{where}: {path!r} cannot be imported ({reason})") from error
 
 
 def source_digest(paths: Iterable[str]) -> str:

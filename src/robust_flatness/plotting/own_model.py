@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from robust_flatness.files import atomic_path
-from robust_flatness.measuring.place import Others, epsilon_of, shown
 from robust_flatness.plotting import looks, scatter, style
 from robust_flatness.plotting.layer import Layer
+from robust_flatness.run.place import ModelGroup, epsilon_of, fraction
 from robust_flatness.tables import aggregate
 
 AXES = X, Y = "avg_flatness_rloss", "test_rloss_pgd"
@@ -22,7 +22,7 @@ NOTE = (
 )
 
 
-def headline(result: Mapping[str, Any], others: Sequence[Others], label: str) -> Figure:
+def headline(result: Mapping[str, Any], others: Sequence[ModelGroup], label: str) -> Figure:
     """Draw RLoss against average-case flatness of `others`, a panel each, with the network of `result`."""
     layers = [(group, Layer(group.name, group.tables)) for group in others]
     layers = [(group, layer) for group, layer in layers if aggregate.has(layer.counted, *AXES)]
@@ -33,8 +33,8 @@ def headline(result: Mapping[str, Any], others: Sequence[Others], label: str) ->
         scatter.panel(panel, layer, layer.others, *AXES, _title(group, result), len(layers))
         for panel, (group, layer) in zip(axes, layers, strict=True)
     ]
-    radii = f"ε = {shown(epsilon_of(result))}, ξ = {result['values']['avg_flatness_xi']:g}"
-    title = f"{label} on {_readable(Path(result['data']).name)} ({radii}) among others"
+    radii = f"ε = {fraction(epsilon_of(result))}, ξ = {result['values']['avg_flatness_xi']:g}"
+    title = f"{label} on {Path(result['data']).name} ({radii}) among others"
     figure.suptitle(title, fontsize=8, x=0.01, ha="left")
     style.legend(figure, style.handles(families, hollow), NOTE)
     for panel, (_, layer), labels in zip(axes, layers, beyond, strict=True):
@@ -44,20 +44,11 @@ def headline(result: Mapping[str, Any], others: Sequence[Others], label: str) ->
     return figure
 
 
-def _readable(name: str) -> str:
-    """A name from the command line; of a terminal without UTF-8 bytes, which no font has.
-
-    >>> _readable("m\\udcc3\\udcb6del")
-    'mödel'
-    """
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def _title(group: Others, result: Mapping[str, Any]) -> str:
-    unlike = group.unlike(result)
-    name = group.name if group.epsilon is None else f"{group.name}, ε = {shown(group.epsilon)}"
+def _title(group: ModelGroup, result: Mapping[str, Any]) -> str:
+    differences = group.differences(result)
+    name = group.name if group.epsilon is None else f"{group.name}, ε = {fraction(group.epsilon)}"
     name = name if group.folder else f"{name[0].upper()}{name[1:]}"
-    return name + (f"\nmeasured otherwise: {unlike}" if unlike else "")
+    return name + (f"\nmeasured otherwise: {differences}" if differences else "")
 
 
 def _draw(axes: Axes, values: Mapping[str, Any], label: str) -> None:
@@ -79,11 +70,11 @@ def _draw(axes: Axes, values: Mapping[str, Any], label: str) -> None:
     )  # fmt: skip
 
 
-def draw(path: Path, result: Mapping[str, Any], others: Sequence[Others], label: str) -> None:
+def draw(path: Path, result: Mapping[str, Any], others: Sequence[ModelGroup], label: str) -> None:
     """Write the picture in the format of the path's suffix."""
     families = [looks.file(), *(group.folder / "families.yaml" for group in others if group.folder)]
     looks.use(*(file for file in families if file.exists()))
-    figure = headline(result, others, _readable(label))
+    figure = headline(result, others, label)
     style.freeze(figure)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:])

@@ -7,10 +7,10 @@ from typing import Any
 
 from robust_flatness.checkpoints import Checkpoint, load_checkpoint
 from robust_flatness.config.kinds import source_digest
-from robust_flatness.config.values import Spec, parse
+from robust_flatness.config.values import Spec, meant, parse
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.data import load_dataset
-from robust_flatness.errors import FileError, NonFiniteError, noted_warnings
+from robust_flatness.errors import ConfigError, FileError, NonFiniteError, noted_warnings
 from robust_flatness.files import write_text
 from robust_flatness.measures.base import CHECKPOINTS, Measure, Record
 from robust_flatness.measures.examples import Examples
@@ -27,8 +27,8 @@ from robust_flatness.tables.schema import EXAMPLES
 class MeasuringJob(Spec):
     """All measures of one network.
 
-    `measures` holds the settings of each measure by name; `config` and `training` are fingerprints of the experiment and
-    of the training, by which the tables recognise results that belong to them.
+    `measures` holds the settings of each measure by name; `config` and `training` are fingerprints of the
+    experiment and of the training, by which `collect` recognises the results that belong to it.
     """
 
     variant: str
@@ -49,14 +49,20 @@ def measure_network(
 ) -> None:
     """Apply all measures to the checkpoints below `directory`; write `records.csv` and `examples.csv` there.
 
-    A measure of one checkpoint is a part, kept in `.resume/parts.jsonl` with fingerprints of its settings, data, weights
-    and code. After an interruption or a change of settings, the parts that are missing or differ are computed.
+    A measure of one checkpoint is a part, kept in `.resume/parts.jsonl` with fingerprints of its settings,
+    data, weights and code. After an interruption or a change, the missing and changed parts are computed.
 
     Raises
     ------
     FileError
-        If a file is missing or damaged, or the data has fewer examples than asked for.
+        If a file is missing or damaged.
+    ConfigError
+        If a setting is invalid, or the data have fewer examples than requested.
     """
+    unknown = [name for name in job.measures if name not in MEASURES]
+    if unknown:
+        known = f"{meant(unknown[0], MEASURES)}; known are {', '.join(MEASURES)}"
+        raise ConfigError(f"measures: unknown measure {unknown[0]!r}{known}")
     dataset = load_dataset(data)
     settings = {
         name: parse(measure.settings, job.measures[name], name)
@@ -89,19 +95,7 @@ def measure_network(
                 measure = MEASURES[name]
                 if not _applies(measure, checkpoint.name):
                     continue
-                depends_on = {
-                    "settings": given.model_dump(mode="json"),
-                    "data": dataset.checksum,
-                    "weights": checkpoint.sha256,
-                    "code": [measure.version, source_digest(getattr(given, "own", {}).values())],
-                    "seed": seed,
-                }
-                shared.keep = lambda part, compute, name=name, label=label, depends_on=depends_on: parts.get(
-                    f"{name}/{label}/{part}", depends_on, compute
-                )
-                part = parts.get(
-                    f"{name}/{label}", depends_on, lambda: measured(measure, checkpoint, shared, given)
-                )
+                part = _part(parts, label, measure, checkpoint, shared, given)
                 notes |= part["notes"]
                 epoch = {"epoch": checkpoint.metadata.epoch, "measure": name}
                 rows += [
@@ -135,16 +129,34 @@ def measure_network(
             path.unlink()
 
 
-def measured(measure: Measure, checkpoint: Checkpoint, data: Examples, settings: Spec) -> dict[str, Any]:
-    """Return the records of one measure of one checkpoint, the values of single examples, and the warnings.
+def _part(
+    parts: Parts, label: str, measure: Measure, checkpoint: Checkpoint, data: Examples, settings: Spec
+) -> dict[str, Any]:
+    """Return the part `<measure>/<label>`, stored or computed."""
+    name = f"{measure.name}/{label}"
+    depends_on = {
+        "settings": settings.model_dump(mode="json"),
+        "data": data.dataset.checksum,
+        "weights": checkpoint.sha256,
+        "code": [measure.version, source_digest(getattr(settings, "own", {}).values())],
+        "seed": data.seed,
+    }
+    data.keep = lambda value, compute: parts.get(f"{name}/{value}", depends_on, compute)
+    return parts.get(name, depends_on, lambda: measured(measure, checkpoint, data, settings))
 
-    A network whose logits are not finite has not learnt: the measure is NaN.
+
+def measured(
+    measure: Measure, checkpoint: Checkpoint, data: Examples, settings: Spec, show: bool = True
+) -> dict[str, Any]:
+    """Return the records of one measure of one network, the values of single examples, and the warnings.
+
+    Warnings are printed too if `show`. If logits of the network are not finite, the measure is NaN.
     """
     data.notes, data.example_values = {}, {}
     kept = "What is finished is kept; the next run resumes from there."
-    with out_of_memory(largest_batch(settings.model_dump()), kept), noted_warnings() as warnings:
+    with out_of_memory(largest_batch(settings.model_dump()), kept), noted_warnings(show) as warnings:
         try:
-            records = [*measure.function(checkpoint.inference, data, settings)]
+            records = [*measure.function(checkpoint.network, data, settings)]
         except NonFiniteError as error:
             warnings.append(str(error))
             metric, description = next(iter(measure.metrics.items()))
@@ -180,7 +192,7 @@ def _checkpoints(job: MeasuringJob, directory: Path) -> Iterator[Path]:
     Raises
     ------
     FileError
-        If there are fewer snapshots than the training's history tells of.
+        If a snapshot that the history lists is missing.
     """
     folder = directory / "checkpoints"
     yield from (folder / f"{name}.safetensors" for name in job.checkpoints)
@@ -193,7 +205,7 @@ def _checkpoints(job: MeasuringJob, directory: Path) -> Iterator[Path]:
         lacking = epochs - {int(path.stem.removeprefix("epoch-")) for path in snapshots}
         if lacking:
             raise FileError(
-                f"{folder}: snapshots of epochs {', '.join(map(str, sorted(lacking)))} are missing; delete {history} "
-                "and run snakemake again to retrain"
+                f"{folder}: snapshots of epochs {', '.join(map(str, sorted(lacking)))} are missing; delete "
+                f"{history} and run snakemake again to retrain"
             )
         yield from snapshots
