@@ -58,8 +58,8 @@ def verify(
 ) -> None:
     """Measure a sample of networks again from their checkpoints and compare.
 
-    On the machine that measured them the records must be identical; elsewhere differences up to a stated tolerance agree.
-    Exit status 1 if one does not.
+    On the machine that measured them the records must be identical; on another one, differences within a
+    tolerance agree. The exit status is 1 if a network differs.
     """
     from robust_flatness.run import verify as verification
     from robust_flatness.runtime.devices import start

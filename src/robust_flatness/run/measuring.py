@@ -27,8 +27,8 @@ from robust_flatness.tables.rows import csv_text, read_rows
 class MeasuringJob(Spec):
     """All measures of one network.
 
-    `measures` holds the settings of each measure by name; `config` and `training` are fingerprints of the experiment and
-    of the training, by which the tables recognise results that belong to them.
+    `measures` holds the settings of each measure by name; `config` and `training` are fingerprints of the
+    experiment and of the training, by which `collect` recognises the results that belong to it.
     """
 
     variant: str
@@ -49,8 +49,8 @@ def measure_network(
 ) -> None:
     """Apply all measures to the checkpoints below `directory`; write `records.csv` and `examples.csv` there.
 
-    A measure of one checkpoint is a part, kept in `.resume/parts.jsonl` with fingerprints of its settings, data, weights
-    and code. After an interruption or a change of settings, the parts that are missing or differ are computed.
+    A measure of one checkpoint is a part, kept in `.resume/parts.jsonl` with fingerprints of its settings,
+    data, weights and code. After an interruption or a change, the missing and changed parts are computed.
 
     Raises
     ------
@@ -89,19 +89,7 @@ def measure_network(
                 measure = MEASURES[name]
                 if not _applies(measure, checkpoint.name):
                     continue
-                depends_on = {
-                    "settings": given.model_dump(mode="json"),
-                    "data": dataset.checksum,
-                    "weights": checkpoint.sha256,
-                    "code": [measure.version, source_digest(getattr(given, "own", {}).values())],
-                    "seed": seed,
-                }
-                shared.keep = lambda part, compute, name=name, label=label, depends_on=depends_on: parts.get(
-                    f"{name}/{label}/{part}", depends_on, compute
-                )
-                part = parts.get(
-                    f"{name}/{label}", depends_on, lambda: measured(measure, checkpoint, shared, given)
-                )
+                part = _part(parts, label, measure, checkpoint, shared, given)
                 notes |= part["notes"]
                 epoch = {"epoch": checkpoint.metadata.epoch, "measure": name}
                 rows += [
@@ -132,6 +120,22 @@ def measure_network(
         parts.prune()
         for path in folder.glob("autoattack-*"):
             path.unlink()
+
+
+def _part(
+    parts: Parts, label: str, measure: Measure, checkpoint: Checkpoint, data: Examples, settings: Spec
+) -> dict[str, Any]:
+    """Return the part `<measure>/<label>`, stored or computed."""
+    name = f"{measure.name}/{label}"
+    depends_on = {
+        "settings": settings.model_dump(mode="json"),
+        "data": data.dataset.checksum,
+        "weights": checkpoint.sha256,
+        "code": [measure.version, source_digest(getattr(settings, "own", {}).values())],
+        "seed": data.seed,
+    }
+    data.keep = lambda value, compute: parts.get(f"{name}/{value}", depends_on, compute)
+    return parts.get(name, depends_on, lambda: measured(measure, checkpoint, data, settings))
 
 
 def measured(measure: Measure, checkpoint: Checkpoint, data: Examples, settings: Spec) -> dict[str, Any]:
@@ -179,7 +183,7 @@ def _checkpoints(job: MeasuringJob, directory: Path) -> Iterator[Path]:
     Raises
     ------
     FileError
-        If there are fewer snapshots than the training's history tells of.
+        If a snapshot that the history lists is missing.
     """
     folder = directory / "checkpoints"
     yield from (folder / f"{name}.safetensors" for name in job.checkpoints)
@@ -192,7 +196,7 @@ def _checkpoints(job: MeasuringJob, directory: Path) -> Iterator[Path]:
         lacking = epochs - {int(path.stem.removeprefix("epoch-")) for path in snapshots}
         if lacking:
             raise FileError(
-                f"{folder}: snapshots of epochs {', '.join(map(str, sorted(lacking)))} are missing; delete {history} "
-                "and run snakemake again to retrain"
+                f"{folder}: snapshots of epochs {', '.join(map(str, sorted(lacking)))} are missing; delete "
+                f"{history} and run snakemake again to retrain"
             )
         yield from snapshots

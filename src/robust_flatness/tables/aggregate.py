@@ -6,8 +6,8 @@ from collections.abc import Iterable
 import pandas as pd
 
 from robust_flatness.config.networks import ROBUSTBENCH
-from robust_flatness.training.history import HISTORY
 from robust_flatness.tables.schema import KEYS, early_stopped, is_measure, lookup, radii_of, with_spread
+from robust_flatness.training.history import HISTORY
 
 
 def over_seeds(frame: pd.DataFrame, by: Iterable[str]) -> pd.DataFrame:

@@ -19,15 +19,16 @@ from robust_flatness.measures.landscape import CURVES
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.tables.records import read_csv, read_records
 from robust_flatness.tables.rows import csv_text
-from robust_flatness.training.history import HISTORY
 from robust_flatness.tables.schema import KEYS, OTHER, Quantity, register, with_spread
+from robust_flatness.training.history import HISTORY
 
-#: Tables of every experiment under `results/<experiment>/`: `records` of all networks, `networks` (a row for each
-#: checkpoint: variant, training settings, provenance), `history` (training curves), `examples` (values of single examples).
+#: Tables of an experiment under `results/<experiment>/`: `records` of all networks, `networks` (a row for
+#: each checkpoint: variant, training settings, provenance), `history` (training curves), `examples` (values
+#: of single examples).
 TABLES = ("records", "networks", "history", "examples")
 EXAMPLES = (*KEYS, "split", "example", "rloss", "rerr_pgd", "rerr_aa")
-#: Columns of text; others hold numbers, settings of trainings either.
 DIRECTIONS = {metric: pair for pair, metric in CURVES.items()}
+#: Columns of text; others hold numbers, settings of trainings either.
 WORDS = (
     "variant",
     "checkpoint",
@@ -155,7 +156,8 @@ def _hashable(key: tuple) -> tuple:
 
 
 def models_frame(records: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
-    """One row per variant, seed and checkpoint: identity, measures with standard errors, numbers of examples, settings.
+    """One row per variant, seed and checkpoint: identity, measures with standard errors, numbers of examples,
+    settings.
 
     A value that is infinite or not a number is NaN; the column `not_finite` names it.
     """
@@ -225,8 +227,11 @@ def landscape_frame(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def identified(path: Path, frame: pd.DataFrame, known: Mapping[str, Named] | None = None) -> pd.DataFrame:
-    """`frame` with every identity column. Where the table does not say, family, label and derived are those of `known`
-    (None: of `config/variants.yaml`), seed is 0 and checkpoint "last"."""
+    """Return `frame` with every identity column.
+
+    Where the table does not say, family, label and derived are those of `known` (None: of
+    `config/variants.yaml`), seed is 0 and checkpoint "last".
+    """
     if known is None:
         known = {
             slug: Named(v.label, v.family, v.derived_from is not None) for slug, v in catalogue().items()
@@ -245,16 +250,16 @@ def identified(path: Path, frame: pd.DataFrame, known: Mapping[str, Named] | Non
     wrong = frame[~frame["checkpoint"].isin(CHECKPOINTS) | (frame["variant"] == "")]
     if len(wrong):
         raise FileError(
-            f"{path}: row {wrong.index[0] + 2}: variant {wrong['variant'].iloc[0]!r}, checkpoint {wrong['checkpoint'].iloc[0]!r}; "
-            f"a variant is needed, and checkpoints are {', '.join(CHECKPOINTS)}"
+            f"{path}: row {wrong.index[0] + 2}: variant {wrong['variant'].iloc[0]!r}, checkpoint "
+            f"{wrong['checkpoint'].iloc[0]!r}; a variant is needed, and checkpoints are "
+            f"{', '.join(CHECKPOINTS)}"
         )
     twice = frame[frame.duplicated([*KEYS])]
     if len(twice):
         raise FileError(
             f"{path}: two rows for {', '.join(map(str, twice[[*KEYS]].iloc[0]))}; keep one of them"
         )
-    frame = frame.reindex(columns=[*IDENTITY, *(name for name in frame.columns if name not in IDENTITY)])
-    return frame
+    return frame.reindex(columns=[*IDENTITY, *(name for name in frame.columns if name not in IDENTITY)])
 
 
 def frame_text(frame: pd.DataFrame) -> str:
@@ -275,5 +280,5 @@ def _shortest(value: object) -> object:
 
 
 def write_models(directory: Path) -> None:
-    """Write `models.csv`, the pivot of the records for readers; nothing in the kit reads it but `results_table`."""
+    """Write `models.csv`, the pivot of the records for readers; the kit reads it as `results_table` alone."""
     write_text(Path(directory) / "models.csv", frame_text(read_tables(directory).models))

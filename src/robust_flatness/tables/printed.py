@@ -7,9 +7,9 @@ import pandas as pd
 
 from robust_flatness.config.networks import ROBUSTBENCH
 from robust_flatness.folders import repository
-from robust_flatness.training.history import HISTORY
 from robust_flatness.tables.frames import Named, Tables, identified, typed
 from robust_flatness.tables.records import read_csv
+from robust_flatness.training.history import HISTORY
 
 #: Radius of worst-case flatness in the paper's per-epoch figures.
 PUBLISHED_SERIES_XI = 0.00075

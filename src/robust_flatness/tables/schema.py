@@ -1,7 +1,7 @@
-"""Quantities: what a set of records with equal metric, loss, split and radius is called in tables and figures.
+"""Quantities: names in tables and figures of records with equal metric, loss, split and radius.
 
-A quantity has a column name, as in `models.csv`, and words, as on an axis. Names are generated from records and looked
-up here; they are never parsed.
+A quantity has a column name, as in `models.csv`, and words, as on an axis. Names are generated from records
+and looked up here; they are never parsed.
 """
 
 from dataclasses import dataclass, replace
@@ -26,8 +26,8 @@ SPREADS = {
 class Quantity:
     """One metric on one loss and split at one radius, or a spread of it.
 
-    `radius` is that of the weights' neighbourhood, or the attack's radius as a multiple of the experiment's, where it
-    is not the main one. `spread` is a key of `SPREADS`.
+    `radius` is that of the weights' neighbourhood, or the attack's radius as a multiple of the experiment's,
+    where it is not the main one. `spread` is a key of `SPREADS`.
     """
 
     measure: str
