@@ -80,7 +80,7 @@ def collect_results(spec: CollectSpec, directory: Path) -> list[str]:
             name for name, made in provenance["measures"].items() if made != spec.measures[variant].get(name)
         }
         kept = [line for line in lines if line.split(",", column + 1)[column] not in stale]
-        skipped.update(f"other settings of {name} (its records alone)" for name in sorted(stale))
+        skipped.update(f"records of {name} with other settings" for name in sorted(stale))
         records += kept
         networks += network_rows(spec, variant, seed, provenance)
         if not entry.derived and not entry.external:
@@ -88,7 +88,7 @@ def collect_results(spec: CollectSpec, directory: Path) -> list[str]:
             history += [key | row for row in read_rows(folder / "history.csv", need=["epoch"]).rows]
         if not stale & WITH_EXAMPLES:
             examples += (folder / "examples.csv").read_text(encoding="utf-8").splitlines()[1:]
-    messages = [f"left out: {count} x {reason}" for reason, count in skipped.items()]
+    messages = [f"{count} left out: {reason}" for reason, count in skipped.items()]
     if not networks:
         raise FileError("\n".join([f"{directory}: no records of this experiment", *messages]))
     same = same_models(networks)

@@ -174,9 +174,8 @@ def models_frame(records: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
     measured = pd.concat(parts, axis=1) if len(wide) else wide
     infinite = ~np.isfinite(records["value"].astype(float))
     frame = networks.set_index(keys).join(measured.replace([math.inf, -math.inf], math.nan))
-    frame["not_finite"] = frame.get("not_finite", "")
-    for key, names in records[infinite].groupby(keys)["column"]:
-        frame.loc[key, "not_finite"] = " ".join(names)
+    named = records[infinite].groupby(keys)["column"].agg(" ".join)
+    frame["not_finite"] = named.reindex(frame.index).fillna(frame.get("not_finite", ""))
     frame = frame.reset_index()
     return frame[[*IDENTITY, *(name for name in frame.columns if name not in IDENTITY)]]
 
