@@ -10,9 +10,7 @@ import pytest
 import torch
 import yaml
 from torch import nn
-from typer.main import get_command
 
-from robust_flatness import cli
 from robust_flatness.attacks import PGD
 from robust_flatness.config import DataSpec, load_yaml
 from robust_flatness.data import Dataset, make_splits
@@ -51,16 +49,6 @@ def test_data_of_ones_own(folder):
     assert splits["x_train"].shape == (160, 1, 8, 8)
     assert splits["classes"] == 4
     assert {"robustness", "flatness"} <= experiment.measures.keys()
-
-
-def test_options_named_on_the_page_are_those_of_the_command():
-    """And the page names all that write a file or change what is measured."""
-    page = (PAGES / "network.md").read_text(encoding="utf-8")
-    named = {*re.findall(r"--[a-z][a-z-]*", page)}
-    there = {option for p in get_command(cli.app).commands["measure"].params for option in p.opts}
-    assert named <= there
-    files = {"--picture", "--output", "--per-example", "--per-layer", "--scope", "--precision", "--device"}
-    assert files <= named
 
 
 def test_networks_of_others():

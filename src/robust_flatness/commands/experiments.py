@@ -10,6 +10,7 @@ from robust_flatness.commands.base import STEPS, Checkpoints, Device, Seed, Thre
 from robust_flatness.config import ConfigError, load_yaml
 from robust_flatness.errors import noted_warnings
 from robust_flatness.experiment import load_experiment
+from robust_flatness.experiment.experiment import unknown_variants
 from robust_flatness.files import write_text
 
 
@@ -114,6 +115,8 @@ def spec(
 
     experiment = load_experiment(load_yaml(config), config.parent / "variants.yaml")
     if step == "measure":
+        if variant not in experiment.catalogue:
+            raise ConfigError(f"variant: {unknown_variants([variant], experiment.catalogue)}")
         typer.echo(canonical_json(measuring_job(experiment, variant)))
     else:
         typer.echo(experiment.settings_of(step, variant, seed).json_text())

@@ -7,10 +7,10 @@ from typing import Any
 
 from robust_flatness.checkpoints import Checkpoint, load_checkpoint
 from robust_flatness.config.kinds import source_digest
-from robust_flatness.config.values import Spec, parse
+from robust_flatness.config.values import Spec, meant, parse
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.data import load_dataset
-from robust_flatness.errors import FileError, NonFiniteError, noted_warnings
+from robust_flatness.errors import ConfigError, FileError, NonFiniteError, noted_warnings
 from robust_flatness.files import write_text
 from robust_flatness.measures.base import CHECKPOINTS, Measure, Record
 from robust_flatness.measures.examples import Examples
@@ -55,8 +55,14 @@ def measure_network(
     Raises
     ------
     FileError
-        If a file is missing or damaged, or the data has fewer examples than asked for.
+        If a file is missing or damaged.
+    ConfigError
+        If a setting is invalid, or the data have fewer examples than requested.
     """
+    unknown = [name for name in job.measures if name not in MEASURES]
+    if unknown:
+        known = f"{meant(unknown[0], MEASURES)}; known are {', '.join(MEASURES)}"
+        raise ConfigError(f"measures: unknown measure {unknown[0]!r}{known}")
     dataset = load_dataset(data)
     settings = {
         name: parse(measure.settings, job.measures[name], name)
