@@ -10,13 +10,14 @@
 # methods that treat these differently: MART weighs incorrect examples more, "ignore incorrect" does not
 # attack them in training, "prevent label leaking" attacks the predicted label.
 #
-# Robust overfitting is mainly a rise of RLoss on incorrectly classified examples.
+# The paper: robust overfitting is mainly a rise of RLoss on incorrectly classified examples.
 
 # %%
 from robust_flatness.plotting import curves, inputs, looks, style
 from robust_flatness.tables import aggregate
 
 notebook = inputs("correct_incorrect", globals().get("snakemake"))
+history = notebook.ours.history
 SLUGS = ("at", "mart-6", "ignore-incorrect", "prevent-label-leaking")
 CURVES = {
     "train_rloss": ("training", style.TRAIN),
@@ -24,29 +25,27 @@ CURVES = {
     "test_correct_rloss": ("test, classified correctly when clean", style.ORANGE),
     "test_incorrect_rloss": ("test, classified incorrectly when clean", style.PURPLE),
 }
-slugs = [
-    slug for slug in SLUGS if aggregate.has(curves.of(notebook.ours.history, slug), "test_correct_rloss")
-]
+slugs = [slug for slug in SLUGS if aggregate.has(curves.of(history, slug), "test_correct_rloss")]
 
 
 # %%
 def draw():
-    figure, panels = style.panels(1, len(slugs), height=2.6, sharey=True)
+    figure, panels = style.panels(len(slugs), height=2.2, sharey=True)
     for axes, slug in zip(panels, slugs, strict=True):
-        axes.set_title(looks.variant(slug), fontsize=7)
         for layer in notebook.layers:
             rows = curves.of(layer.history, slug)
             for column, (label, color) in CURVES.items():
-                curves.draw(axes, layer, rows, column, color=color, label=label)
-        curves.mark_drops(axes, curves.drops(notebook.ours.history, slug))
-        axes.set_xlabel("Epoch (share of training)")
-    beyond = curves.scale(panels, together=True)
+                curves.draw(axes, layer, rows, column, color=color, label=None if layer.beside else label)
+        curves.mark_drops(axes, curves.drops(history, slug))
+        axes.set(xlabel=curves.EPOCH_NAME, title=looks.variant(slug))
     panels[0].set_ylabel("RLoss")
-    note = notebook.beside("Dashed: published, CIFAR-10 (AT alone)", "compare the course, not the values")
+    text = curves.scale(panels, together=True, ours=True)
+    text += " Published curves (AT alone) may leave the axis, which is set by ours." * bool(notebook.printed)
     lacking = ", ".join(looks.variant(slug) for slug in SLUGS if slug not in slugs)
-    if lacking:
-        note += f" {'Not trained' if notebook.printed else 'Pictures only in the paper'}: {lacking}."
-    style.legend_below(figure, style.entries(panels), 5, f"{note} {curves.BEYOND * beyond}".strip())
+    text += f" {'Not trained' if notebook.printed else 'Pictures only in the paper'}: {lacking}." * bool(
+        lacking
+    )
+    style.legend(figure, style.entries(panels) | curves.published(panels), text.strip(), columns=3)
     return figure
 
 

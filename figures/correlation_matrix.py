@@ -4,7 +4,7 @@
 # ---
 
 # %% [markdown]
-# # Which measures go together
+# # Correlations between measures
 #
 # Spearman's rank correlation of robustness, generalisation and flatness over the variants, every measure
 # against every other: below the diagonal on this experiment, above it as published.
@@ -41,7 +41,7 @@ def draw():
     ours, other = notebook.ours, notebook.layers[-1]
     table = np.where(below, ranks(ours), ranks(other))
     np.fill_diagonal(table, np.nan)
-    figure, (axes,) = style.panels(1, 1, height=3.4)
+    figure, (axes,) = style.panels(height=3.0, room=0.4)
     names = [*MEASURES.values()]
     sns.heatmap(
         table, ax=axes, vmin=-1, vmax=1, cmap="vlag", annot=True, fmt=".2f", linewidths=0.5,
@@ -54,7 +54,7 @@ def draw():
     ]
     text = "; ".join(sides) if notebook.printed else f"{ours.name}, n = {len(ours.counted)}"
     few = f" Fewer than {FEWEST} variants have no coefficient." * (len(ours.counted) < FEWEST)
-    style.note(figure, f"{text[0].upper()}{text[1:]}.{few} {ours.apart}".strip())
+    style.legend(figure, {}, f"{text[0].upper()}{text[1:]}.{few} {ours.apart}".strip())
     return figure
 
 

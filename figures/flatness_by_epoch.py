@@ -6,104 +6,73 @@
 # %% [markdown]
 # # RLoss against flatness, epoch by epoch
 #
-# One panel per method, one point per snapshot, early epochs dark and late ones bright; in grey the
-# baseline's trajectory. The last panel shows the baseline with worst-case flatness.
+# One panel per method, one point per snapshot after the first fifth of the training, early ones dark and late
+# ones bright; in grey the baseline's trajectory. The last panel shows the baseline with worst-case flatness.
 #
-# Claim: a training that overfits wanders up and to the right, into sharper minima. Methods that are
-# more robust in the end stay flat. Label smoothing stays flat although its RLoss rises.
+# The paper: a training that overfits moves up and to the right, into sharper minima. Methods that are more
+# robust in the end stay flat. Label smoothing stays flat although its RLoss rises.
 
 # %%
-import numpy as np
 from matplotlib.cm import ScalarMappable
+from matplotlib.lines import Line2D
 
 from robust_flatness.plotting import curves, inputs, looks, style
-from robust_flatness.tables import aggregate, frames, schema
+from robust_flatness.tables import aggregate, frames
 
 notebook = inputs("flatness_by_epoch", globals().get("snakemake"))
 series = notebook.ours.series
 X, Y = "avg_flatness_rloss", "test_rloss_pgd"
-WORST = [
-    name for name in ("worst_flatness_rloss_0.00075", "worst_flatness_rloss") if aggregate.has(series, name)
-][:1]
+WORST = ("worst_flatness_rloss_0.00075", "worst_flatness_rloss")
+# Printed trajectories on other data would set the scale; they are drawn from the printed numbers alone.
+layers = notebook.layers if notebook.same_data else (notebook.ours,)
 
 
 # %%
+def late(layer, slug, x):
+    """Snapshots after the first fifth of a training."""
+    rows = curves.of(layer.series, slug, x, Y)
+    return rows[rows[curves.EPOCH] > curves.EARLY]
+
+
 def trajectory(axes, slug, x):
-    """A variant's way through the plane, the baseline's in grey and the published one dashed."""
+    """Draw a variant's trajectory, the baseline's in grey and the published one dashed."""
     if slug != "at":
-        baseline = curves.of(series, "at", x, Y)
-        axes.plot(baseline[x], baseline[Y], color=style.LIGHT, linewidth=2, zorder=1)
-    for layer in notebook.layers:
-        rows = curves.of(layer.series, slug, x, Y)
+        baseline = late(notebook.ours, "at", x)
+        axes.plot(baseline[x], baseline[Y], color=style.LIGHT, linewidth=2.5, zorder=1)
+    for layer in layers:
+        rows = late(layer, slug, x)
         if layer.beside:
-            axes.plot(rows[x], rows[Y], **style.PUBLISHED, zorder=2)
-            axes.plot(rows[x][-1:], rows[Y][-1:], "o", color=style.GREY, fillstyle="none", zorder=2)
+            axes.plot(rows[x], rows[Y], color=style.GREY, **style.PUBLISHED)
             continue
         axes.plot(rows[x], rows[Y], color="black", linewidth=0.4, zorder=3)
-        axes.scatter(
-            *(rows[x], rows[Y]),
-            c=rows[curves.EPOCH],
-            **{"cmap": style.EPOCH_COLORS, "vmin": 0, "vmax": 1, "s": 13, "zorder": 4},
-            **{"edgecolors": "black", "linewidths": 0.25},
-        )
-
-
-def late(slug, x, column):
-    """A panel's values in a column, by the snapshots after the first fifth of each training."""
-    rows = [curves.of(layer.series, slug, x, Y) for layer in notebook.layers]
-    return np.concatenate([part.loc[part[curves.EPOCH] > curves.EARLY, column] for part in rows])
-
-
-def limits(panels, column):
-    """Limits of an axis that some panels (slug, x) share; of the horizontal one where `column` is None."""
-    values = np.concatenate([late(slug, x, column or x) for slug, x in panels])
-    margin = 0.08 * (values.max() - values.min())
-    return values.min() - margin, values.max() + margin
-
-
-def scales(shown):
-    """The panels that share a horizontal axis, for each panel: worst-case flatness has its own, and so has
-    a variant that would press all others together."""
-    reach = {panel: np.max(late(*panel, panel[1])) for panel in shown}
-    usual = 3 * abs(np.quantile([reach[panel] for panel in shown if panel[1] == X], 0.75))
-    together = [panel for panel in shown if panel[1] == X and reach[panel] <= usual]
-    return {panel: together if panel in together else [panel] for panel in shown}
+        look = {"cmap": style.EPOCH_COLORS, "vmin": 0, "vmax": 1, "edgecolors": "black", "linewidths": 0.25}
+        axes.scatter(rows[x], rows[Y], c=rows[curves.EPOCH], s=13, zorder=4, **look)
 
 
 def draw():
     slugs = [*dict.fromkeys(series.dropna(subset=[X, Y])["variant"])]
     order = [*frames.catalogue()]
     slugs.sort(key=lambda slug: order.index(slug) if slug in order else len(order))
-    shown = [(slug, X) for slug in slugs] + [("at", name) for name in WORST if "at" in slugs]
-    rows = -(-len(shown) // 5)
-    columns = -(-len(shown) // rows)
-    beside = scales(shown)
-    figure, panels = style.grid(rows, columns, below=0.12, between=0.12, right=0.6, bottom=0.85, sharey=True)
-    for index, (axes, (slug, x)) in enumerate(zip(panels, shown, strict=False)):
+    worst = [name for name in WORST if aggregate.has(series, name) and "at" in slugs][:1]
+    shown = [(slug, X) for slug in slugs] + [("at", name) for name in worst]
+    columns = min(5, len(shown))
+    figure, panels = style.panels(len(shown), columns, height=1.4, sharey=True)
+    for axes, (slug, x) in zip(panels, shown, strict=True):
         trajectory(axes, slug, x)
-        own = x == X and len(beside[slug, x]) == 1 < len(shown)
         axes.set_title(looks.variant(slug) + ", worst-case" * (x != X), fontsize=6)
-        if own:
-            axes.set_xlabel("wider axis", fontsize=5, labelpad=1, loc="right")
         axes.tick_params(labelsize=6)
-        axes.set_xlim(*limits(beside[slug, x], None))
-        axes.set_ylim(*limits(shown, Y))
-        if x != X:
-            axes.set_xlabel(schema.describe(x).replace(" in RLoss", ""), fontsize=5, labelpad=1, loc="right")
-        elif index + columns < len(shown) and beside[shown[index + columns]] == beside[slug, x]:
-            axes.tick_params(labelbottom=False)
-    for axes in panels[len(shown) :]:
-        axes.set_axis_off()
-    colors = ScalarMappable(cmap=style.EPOCH_COLORS)
-    bar = figure.colorbar(colors, cax=figure.add_axes((0.925, 0.35, 0.012, 0.4)))
-    bar.set_label("epoch (share)", fontsize=7)
-    note = "Grey: the AT baseline. " * ("at" in slugs)
-    note += "One scale, set by what follows the first fifth of each training. "
-    note += notebook.beside(
-        "Dashed, ending in a circle: published, CIFAR-10", "compare the course, not the values"
+    style.name_bottom(
+        [axes for axes, (_, x) in zip(panels, shown, strict=True) if x == X], columns, "flatness"
     )
-    words = f"Average-case flatness in RLoss (lower is flatter)\n{note}"
-    style.name_grid(figure, words, "Test RLoss (lower is more robust)", bottom=0.85)
+    if worst:
+        panels[-1].set_xlabel("worst-case flatness", fontsize=6.5)
+    figure.supylabel("Test RLoss (lower is more robust)", fontsize=7.5)
+    colors = ScalarMappable(cmap=style.EPOCH_COLORS)
+    figure.colorbar(colors, ax=panels, shrink=0.4, aspect=40, label="epoch (share of training)")
+    text = "Flatness: average-case in RLoss, on an axis of its own in each panel (lower is flatter). "
+    text += "The first fifth of each training is left out."
+    baseline = {"AT (baseline)": Line2D([], [], color=style.LIGHT, linewidth=2.5)}
+    style.legend(figure, baseline | curves.published(panels), text)
     return figure
 
 

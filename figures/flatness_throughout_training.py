@@ -6,12 +6,12 @@
 # %% [markdown]
 # # Flatness throughout training
 #
-# The AT baseline's RLoss, its average- and worst-case flatness in RLoss and the largest eigenvalue of
+# RLoss of adversarial training (AT), its average- and worst-case flatness in RLoss and the largest eigenvalue of
 # the Hessian (of the clean loss) at every snapshot.
 #
-# Claim: overfitting is sharpening. After the first learning-rate drop, both flatness measures rise
-# together with test RLoss; so does the eigenvalue. It and worst-case flatness, whose size depends on the
-# network and on the budget of the attack, are drawn relative to their last values.
+# The paper: overfitting is sharpening. After the first drop of the learning rate, both flatness measures rise
+# together with test RLoss; so does the eigenvalue. It and worst-case flatness, whose sizes depend on the network
+# and on the budget of the attack, are drawn relative to their last values.
 
 # %%
 from robust_flatness.plotting import curves, inputs, style
@@ -20,59 +20,47 @@ from robust_flatness.tables import aggregate
 notebook = inputs("flatness_throughout_training", globals().get("snakemake"))
 at = {layer: curves.of(layer.series, "at") for layer in notebook.layers}
 ours = at[notebook.ours]
-
-# The radius of the paper's per-epoch figures, where it was measured.
-worst = next(
-    (name for name in ("worst_flatness_rloss_0.00075", "worst_flatness_rloss") if aggregate.has(ours, name)),
-    "worst_flatness_rloss",
-)
-FLATTER = "lower is flatter"
+# The radius of the paper's figures over epochs, where it was measured.
+small = "worst_flatness_rloss_0.00075"
+worst = small if aggregate.has(ours, small) else "worst_flatness_rloss"
 PANELS = {
     "RLoss": {"train_rloss_pgd": ("training", style.TRAIN), "test_rloss_pgd": ("test", style.TEST)},
-    f"Average-case flatness\n({FLATTER})": {"avg_flatness_rloss": ("average-case flatness", style.GREEN)},
-    f"Worst-case flatness / last\n({FLATTER})": {worst: ("worst-case flatness", style.PURPLE)},
-    f"Largest eigenvalue / last\n({FLATTER})": {"hessian_max": ("largest Hessian eigenvalue", style.ORANGE)},
+    "Average-case flatness": {"avg_flatness_rloss": ("average-case flatness", style.GREEN)},
+    "Worst-case flatness": {worst: ("worst-case flatness", style.PURPLE)},
+    "Largest eigenvalue": {"hessian_max": ("largest Hessian eigenvalue", style.ORANGE)},
 }
 RELATIVE = (worst, "hessian_max")
 
 
 # %%
-def last(rows, column):
-    """A column's value at the end of training."""
-    return rows[column].dropna().iloc[-1]
+def curve(axes, layer, column, label, color):
+    """Draw a measure over epochs; returns its last value in words, by which it is divided where sizes do not
+    compare."""
+    rows, words = at[layer], ""
+    if column in RELATIVE and aggregate.has(rows, column):
+        last = rows[column].dropna().iloc[-1]
+        relative = [name for name in (column, f"{column}_seed_sd") if name in rows]
+        rows = rows.assign(**{name: rows[name] / last for name in relative})
+        words = f"{'published ' * layer.beside}{last:.3g}"
+    label = None if layer.beside else label
+    curves.draw(axes, layer, rows, column, label=label, color=color, marker="o", markersize=2.5)
+    return words
 
 
 def draw():
     shown = {name: lines for name, lines in PANELS.items() if any(aggregate.has(ours, c) for c in lines)}
-    columns = 2 if len(shown) > 1 else 1
-    rows = -(-len(shown) // columns)
-    figure, panels = style.panels(rows, columns, height=1.9 * rows + 0.4, sharex=True)
-    for axes, (name, lines) in zip(panels, shown.items(), strict=False):
-        for column, (label, color) in lines.items():
-            for layer, rows in at.items():
-                if column in RELATIVE and aggregate.has(rows, column):
-                    relative = [name for name in (column, f"{column}_seed_sd") if name in rows]
-                    rows = rows.assign(**{name: rows[name] / last(rows, column) for name in relative})
-                curves.draw(axes, layer, rows, column, label=label, color=color, marker="o", markersize=2.5)
-            if column in RELATIVE:
-                radius = " (ξ = 0.00075)" if column.endswith("00075") else ""
-                values = [
-                    f"{'published ' * layer.beside}{last(rows, column):.4g}"
-                    for layer, rows in at.items()
-                    if aggregate.has(rows, column)
-                ]
-                axes.set_title(f"last value{radius}: {', '.join(values)}", fontsize=7)
+    columns = min(2, len(shown))
+    figure, panels = style.panels(len(shown), columns, height=1.9, sharex=True)
+    for axes, (name, lines) in zip(panels, shown.items(), strict=True):
+        lasts = [curve(axes, layer, c, *look) for c, look in lines.items() for layer in notebook.layers]
+        lasts = ", ".join(filter(None, lasts))
         curves.mark_drops(axes, curves.drops(notebook.ours.history))
-        axes.set_ylabel(name)
-    for axes in panels[len(shown) :]:
-        axes.set_axis_off()
-    beyond = curves.scale(panels[: len(shown)])
-    for axes in panels[max(0, len(shown) - columns) : len(shown)]:
-        axes.set_xlabel("Epoch (share of training)")
-        axes.tick_params(labelbottom=True)
-    note = notebook.beside("Dashed: published, CIFAR-10", "compare the course, not the values")
-    note = " ".join(filter(None, [note, notebook.ours.spread("Bands"), curves.BEYOND * beyond]))
-    style.legend_below(figure, style.entries(panels), 6, note)
+        axes.set_title(f"{name} / last value ({lasts})" if lasts else name)
+        axes.set_ylabel("lower is more robust" if name == "RLoss" else "lower is flatter")
+    style.name_bottom(panels, columns, curves.EPOCH_NAME)
+    text = notebook.beside("", "Compare trends with the published curves, not values").strip("; ")
+    text = " ".join(filter(None, [text, notebook.ours.spread("Bands"), curves.scale(panels)]))
+    style.legend(figure, style.entries(panels) | curves.published(panels), text)
     return figure
 
 

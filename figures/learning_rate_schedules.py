@@ -44,7 +44,7 @@ def schedule(layer, slug, steps):
 
 def draw():
     shown = {name: slugs for name, slugs in PANELS.items() if history["variant"].isin(slugs).any()}
-    figure, panels = style.panels(1, len(shown), height=2.6)
+    figure, panels = style.panels(len(shown), height=2.3, room=0.4)
     for axes, (name, slugs) in zip(panels, shown.items(), strict=True):
         steps = name != "Cyclic"
         for layer in notebook.layers:
@@ -53,7 +53,7 @@ def draw():
                     continue
                 look = {"drawstyle": "steps-pre"} if steps else {}
                 if layer.beside:
-                    look |= {**style.PUBLISHED, "color": color}
+                    look |= {"color": color, **style.PUBLISHED}
                 else:
                     label = looks.name(known[slug]) if slug in known else looks.variant(slug)
                     look |= {"color": color, "linewidth": width, "label": label}
@@ -69,7 +69,7 @@ def draw():
             axes.set_ylim(0, 1.6 * axes.get_ylim()[1])
     panels[0].set_ylabel("Learning rate")
     note = "Schedules that coincide, as the cyclic ones do until each ends, differ in their widths. "
-    style.note(figure, note + notebook.beside("Dashed: published, CIFAR-10"))
+    style.legend(figure, {}, note + notebook.beside("Dashed: published, CIFAR-10"))
     return figure
 
 

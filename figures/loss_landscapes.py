@@ -6,79 +6,70 @@
 # %% [markdown]
 # # Loss landscapes
 #
-# RLoss along directions in weight space, adversarial examples being recomputed at every point: the mean
-# over random directions (band: standard deviation), the maximum over adversarial ones, and the top
-# eigenvector of the Hessian. Upper row: directions normalised per layer; lower row: per filter.
+# RLoss along directions in weight space, with adversarial examples computed anew at every point: the mean over
+# random directions (band: standard deviation), the maximum over adversarial ones, and the top eigenvector of
+# the Hessian. Upper row: directions normalised per layer; lower row: per filter.
 #
-# Flat minima are wide valleys here: robust models rise slowly in random and in adversarial directions.
+# Flat minima are wide valleys here. The paper: robust models rise slowly in random and in adversarial directions.
 
 # %%
-from robust_flatness.plotting import curves, inputs, looks, style
+import numpy as np
+
+from robust_flatness.plotting import inputs, looks, style
 from robust_flatness.tables import aggregate
 
 notebook = inputs("loss_landscapes", globals().get("snakemake"))
 landscape = notebook.ours.landscape
-DIRECTIONS = {"random": "Random", "adversarial": "Adversarial", "hessian": "Hessian"}
-COLORS = (style.BLUE, style.VERMILLION, style.GREEN, style.ORANGE, style.PURPLE, style.GREY)
-LINES = ("-", "--", "-.", ":")
+DIRECTIONS = {"random": "Random", "adversarial": "Adversarial", "hessian": "Top Hessian eigenvector"}
+COLORS = (style.VERMILLION, style.BLUE, style.GREEN, style.ORANGE, style.PURPLE, style.GREY)
+slugs = sorted(dict.fromkeys(landscape["variant"]), key=lambda slug: (slug != "at", "scaled" not in slug))
+scaled = [slug for slug in slugs if "scaled" in slug]
 
 
 # %%
-def groups():
-    """Variants whose curves cannot be told apart in any panel: the first one -> all of its group."""
-    slugs = sorted(dict.fromkeys(landscape["variant"]), key=lambda slug: slug != "at")
-    order = ["direction", "normalisation", "s"]
-    rows = {slug: landscape[landscape["variant"] == slug].sort_values(order) for slug in slugs}
-    curved = {slug: (part["s"].to_numpy(), part["rloss"].to_numpy()) for slug, part in rows.items()}
-    return curves.coinciding(curved, tolerance=0.05)
-
-
-def lines():
-    """A colour and a line of its own per variant or group of them, and its name."""
-    found = {}
-    for index, (slug, group) in enumerate(groups().items()):
-        place = index - 1 if "at" in landscape["variant"].to_numpy() else index
-        names = [looks.variant(name) for name in group]
-        verb = "coincides" if len(names) == 2 else "coincide"
-        label = names[0] + f" ({', '.join(names[1:])} {verb} with it)" * (len(names) > 1)
-        color = style.BLACK if slug == "at" else COLORS[place % len(COLORS)]
-        found[slug] = {"color": color, "linestyle": LINES[index % len(LINES)], "label": label}
-    return found
+def look(slug):
+    """Colour and line of a variant: AT thick; its scaled copies, which may lie on it, thin and broken."""
+    if slug == "at":
+        return {"color": "black", "linewidth": 2.4, "alpha": 0.6}
+    color = COLORS[(slugs.index(slug) - 1) % len(COLORS)]
+    return {
+        "color": color,
+        "linewidth": 1.2,
+        "linestyle": ("--", ":")[scaled.index(slug) % 2] if slug in scaled else "-",
+    }
 
 
 def draw():
     normalisations = [name for name in ("layer", "filter") if name in set(landscape["normalisation"])]
     directions = [name for name in DIRECTIONS if name in set(landscape["direction"])]
-    figure, panels = style.panels(
-        len(normalisations), len(directions), height=2.0 * len(normalisations) + 0.5, sharey="col"
-    )
-    shown = lines()
-    grid = [(normalisation, direction) for normalisation in normalisations for direction in directions]
-    for axes, (normalisation, direction) in zip(panels, grid, strict=True):
+    cells = [(normalisation, direction) for normalisation in normalisations for direction in directions]
+    figure, panels = style.panels(len(cells), len(directions), height=1.9, sharey="col")
+    tops = 1.05 * landscape.groupby("direction")["rloss"].max()
+    tops["hessian"] = tops.get("adversarial", tops.max())  # along it RLoss may rise a millionfold
+    step = np.abs(landscape.loc[landscape["s"] != 0, "s"]).min()
+    for axes, (normalisation, direction) in zip(panels, cells, strict=True):
         part = landscape[
             (landscape["normalisation"] == normalisation) & (landscape["direction"] == direction)
         ]
-        for slug, look in shown.items():
+        for slug in slugs:
             rows = part[part["variant"] == slug].sort_values("s")
-            axes.plot(rows["s"], rows["rloss"], linewidth=1.2, **look)
+            axes.plot(rows["s"], rows["rloss"], label=looks.variant(slug), **look(slug))
             if aggregate.has(rows, "rloss_std"):
                 low, high = rows["rloss"] - rows["rloss_std"], rows["rloss"] + rows["rloss_std"]
-                axes.fill_between(rows["s"], low, high, color=look["color"], alpha=0.12, linewidth=0)
-        along = landscape.loc[landscape["direction"] == direction, "rloss"]
-        if along.max() > 50 * along.min() > 0:  # along eigenvectors it may rise a thousandfold
-            axes.set_yscale("log")
-            axes.yaxis.set_major_formatter("{x:g}")
+                axes.fill_between(rows["s"], low, high, color=look(slug)["color"], alpha=0.12, linewidth=0)
+        top = tops[direction]
+        inside = part.loc[part["rloss"] <= top, "s"]
+        reach = max(np.abs(inside).max(), step)
+        axes.set(xlim=(-1.15 * reach, 1.15 * reach), ylim=(0, top))
         scale = part["scale"].iloc[0] if len(part) else float("nan")
-        axes.set_title(f"{DIRECTIONS[direction]}, {normalisation}-wise (× {scale:g})", fontsize=7)
-    for axes in panels[-len(directions) :]:
-        axes.set_xlabel("step s along the direction")
-    for axes in panels[:: len(directions)]:
-        axes.set_ylabel("RLoss")
-    note = (
-        "Directions at s = 1 have × the norm of each layer's, or filter's, weights. Hessian: along its top "
+        axes.set_title(f"{DIRECTIONS[direction]}, per {normalisation} (× {scale:g})")
+    style.name_bottom(panels, len(directions), "step s along the direction")
+    figure.supylabel("RLoss", fontsize=7.5)
+    text = "Directions at s = 1 have × the norm of each layer's, or filter's, weights. Band: standard deviation over "
+    text += (
+        "random directions. Along eigenvectors, axes are cut at the highest RLoss of adversarial directions."
     )
-    note += "eigenvector. Band: standard deviation over random directions."
-    style.legend_below(figure, panels[0].get_legend_handles_labels()[0], columns=4, text=note)
+    style.legend(figure, style.entries(panels), text, columns=4)
     return figure
 
 

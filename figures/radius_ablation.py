@@ -6,9 +6,11 @@
 # %% [markdown]
 # # The radius of the neighbourhood
 #
-# RLoss against average-case flatness (upper row) and worst-case flatness (lower row) at several radii.
+# At each radius ξ of the neighbourhood in weight space, relative to the norm of each layer: the correlation of
+# test RLoss with average-case flatness (upper row) and worst-case flatness (lower row), and the variants behind
+# it.
 #
-# Claim: the average-case measure is robust to the choice of its radius; the worst-case measure depends
+# The paper: the average-case measure is robust to the choice of its radius; the worst-case measure depends
 # on it.
 
 # %%
@@ -27,52 +29,59 @@ RADII = {
     case: {xi: x for xi, x in aggregate.all_radii(drawn, case).items() if aggregate.has(drawn, x, Y)}
     for case in ("avg", "worst")
 }
+NAMES = {"avg": "Average-case", "worst": "Worst-case"}
 
 
 # %%
-def printed_coefficients(case, xi):
-    """The published coefficients at this radius, in words; "" where they were not printed."""
+def summary(axes, case, radii, found):
+    """Draw Pearson's coefficient with its interval at each radius, ours and the printed one."""
+    for place, xi in enumerate(radii):
+        if "r" in found[xi]:
+            value, (low, high) = found[xi]["r"].value, found[xi]["r"].interval
+            axes.errorbar(
+                place, value, [[value - low], [high - value]], fmt="o", color=style.BLACK, elinewidth=1
+            )
     published = notebook.printed.counted if notebook.printed else variants.iloc[:0]
-    x = aggregate.all_radii(published, case).get(xi)
-    if x is None:
-        return ""
-    r, rho = (coefficient(published[x], published[Y], kind) for kind in ("pearson", "spearman"))
-    return f"published: r = {r:.2f}, ρ = {rho:.2f}"
+    for xi, x in aggregate.all_radii(published, case).items():
+        if xi in radii:
+            value = coefficient(published[x], published[Y], "pearson")
+            axes.plot([*radii].index(xi) + 0.2, value, "o", color=style.GREY, markerfacecolor="none")
+    axes.axhline(0, color=style.GREY, linewidth=0.8)
+    axes.set(
+        xlim=(-0.5, len(radii) - 0.5),
+        ylim=(-0.6, 1.05),
+        ylabel="Pearson r with test RLoss",
+        xlabel="radius ξ",
+    )
+    axes.set_xticks(range(len(radii)), [f"{xi:g}" for xi in radii], rotation=45)
+    axes.set_title(f"{NAMES[case]}\nflatness")
 
 
 def draw():
     shown = {case: radii for case, radii in RADII.items() if radii}
-    named, beyond = [], False
-    columns = max(len(radii) for radii in shown.values())
-    shape = (len(shown), columns) if columns > 1 else (1, len(shown))
-    figure, panels = style.grid(
-        *shape, height=1.5, above=0.62, below=0.3, bottom=1.0, between=0.15, sharey=True
-    )
+    columns = 1 + max(len(radii) for radii in shown.values())
+    figure, panels = style.panels(columns * len(shown), columns, height=1.9, room=1.2)
+    named = []
     for row, (case, radii) in enumerate(shown.items()):
-        for column, axes in enumerate(panels[row * columns : (row + 1) * columns]):
-            if column >= len(radii):
-                axes.set_axis_off()
-                continue
-            xi, x = [*radii.items()][column]
-            rows = variants.dropna(subset=[x, Y])
-            scatter.trend(axes, rows, x, Y)
-            scatter.points(axes, rows, x, Y, size=9)
-            everything = scatter.others(axes, rows, others, x, Y)
-            found = scatter.coefficients(rows, x, Y, words=False)
-            lines = [f"{'Average' if case == 'avg' else 'Worst'}-case, ξ = {xi:g}", ", ".join(found[:1])]
-            lines += [", ".join(found[1:]), printed_coefficients(case, xi)]
-            axes.set_title("\n".join(filter(None, lines)), fontsize=6)
-            beyond |= scatter.fit(axes, everything, x, Y)
-            scatter.apart(axes, notebook.ours.unlearnt, x, Y)
-            axes.set_xlabel("flatness (lower is flatter)", fontsize=7)
-            named.append((axes, x))
-    style.name_grid(figure, "", "Test RLoss (lower is more robust)", bottom=1.0)
-    note = f"{scatter.INTERVALS} At other radii than 0.5 and 0.003 the paper shows pictures only. "
-    note += f"{scatter.BEYOND} " * beyond
-    entries = style.handles(variants["family"], others["family"])
-    style.legend_below(figure, entries, text=note + notebook.ours.note + scatter.others_note(notebook))
-    for axes, x in named:
-        scatter.label_points(axes, notebook, notebook.ours, x, Y)
+        summarised, *places = panels[row * columns : (row + 1) * columns]
+        frames = {xi: variants.dropna(subset=[x, Y]) for xi, x in radii.items()}
+        found = {xi: scatter.correlations(frames[xi], x, Y) for xi, x in radii.items()}
+        summary(summarised, case, radii, found)
+        for axes in places[len(radii) :]:
+            axes.remove()
+        for axes, (xi, x) in zip(places, radii.items(), strict=False):
+            named.append((axes, x, scatter.cloud(axes, notebook.ours, others, x, Y, size=9)))
+            if "r" in found[xi] and found[xi]["r"].interval.low > 0:
+                scatter.trend(axes, frames[xi], x, Y)
+            words = scatter.in_words(found[xi], len(frames[xi]))
+            axes.set_title("\n".join([f"ξ = {xi:g}", *words]), fontsize=5.5)
+            axes.set_xlabel("flatness", fontsize=6.5)
+            axes.tick_params(labelsize=5.5)
+    text = "Hollow, left: published. " * bool(notebook.printed) + "Vertical axes of points: test RLoss. "
+    text += f"Lower is flatter and more robust. {scatter.INTERVALS} {notebook.ours.apart}"
+    style.legend(figure, style.handles(variants["family"], others["family"]), text)
+    for axes, x, beyond in named:
+        scatter.label_points(axes, notebook, notebook.ours, x, Y, beyond)
     return figure
 
 

@@ -17,7 +17,7 @@ from robust_flatness.plotting import inputs, scatter
 from robust_flatness.tables import schema
 
 notebook = inputs("rloss_vs_worst_flatness", globals().get("snakemake"))
-small = schema.radius_columns(notebook.ours.variants.columns, "worst").get(0.00075)
+small = schema.radii_of(notebook.ours.variants.columns, "worst").get(0.00075)
 
 # %%
 columns = ["worst_flatness_rloss", *([small] if small else [])]

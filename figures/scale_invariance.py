@@ -10,13 +10,13 @@
 # them: the same function. Left: each measure relative to the unscaled model's. Right: RLoss along random
 # directions, per layer.
 #
-# Claim: the flatness measures do not change, since the neighbourhood scales with the weights; the
+# The paper: the flatness measures do not change, since the neighbourhood scales with the weights; the
 # largest eigenvalue of the Hessian does.
 
 # %%
 import numpy as np
 
-from robust_flatness.plotting import curves, inputs, style
+from robust_flatness.plotting import inputs, style
 
 notebook = inputs("scale_invariance", globals().get("snakemake"))
 
@@ -36,7 +36,7 @@ def ratios(layer, slug):
 
 
 def measures(axes):
-    """Each measure relative to the unscaled model's."""
+    """Draw each measure relative to the unscaled model's."""
     places = np.arange(len(MEASURES))
     for slug, marker, shift in zip(SCALES, "v^", (-0.12, 0.12), strict=True):
         for layer in notebook.layers:
@@ -48,36 +48,32 @@ def measures(axes):
         axes.scatter([], [], facecolors="none", edgecolors=style.GREY, label=notebook.printed.name)
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set_yscale("log", base=2)
-    axes.set_ylim(1 / 8, 8)
     axes.set_yticks([1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8], ["1/8", "1/4", "1/2", "1", "2", "4", "8"])
     axes.set_xticks(places, [*MEASURES.values()])
-    axes.set_xlim(-0.5, len(MEASURES) - 0.5)
-    axes.set_ylabel("relative to the unscaled model")
-    axes.legend(loc="lower left", fontsize=6.5)
+    axes.set(xlim=(-0.5, len(MEASURES) - 0.5), ylim=(1 / 8, 8), ylabel="relative to the unscaled model")
+    axes.legend(loc="lower left")
 
 
 def landscapes(axes, rows):
-    """RLoss along random directions; models whose curves coincide are drawn once."""
-    names = {"at": "unscaled", **{slug: f"convolutions {scale}" for slug, scale in SCALES.items()}}
-    parts = {slug: rows[rows["variant"] == slug].sort_values("s") for slug in names}
-    found = {slug: (part["s"].to_numpy(), part["rloss"].to_numpy()) for slug, part in parts.items()}
-    groups = curves.coinciding(found)
-    for (slug, group), line in zip(groups.items(), ("-", "--", ":"), strict=False):
-        label = ", ".join(names[name] for name in group) + " (coincide)" * (len(group) > 1)
-        axes.plot(*found[slug], color="black", linestyle=line, label=label)
+    """Draw RLoss along random directions; the lines lie on each other if nothing changes."""
+    looks = {"at": ("unscaled", "-", 3, style.LIGHT)}
+    looks |= {
+        slug: (f"convolutions {scale}", line, 1.2, "black")
+        for (slug, scale), line in zip(SCALES.items(), ("--", ":"), strict=True)
+    }
+    for slug, (label, line, width, color) in looks.items():
+        part = rows[rows["variant"] == slug].sort_values("s")
+        axes.plot(part["s"], part["rloss"], line, color=color, linewidth=width, label=label)
     axes.set(xlabel="step s along random directions", ylabel="RLoss")
-    axes.margins(y=0.2)
-    axes.legend(fontsize=6.5, loc="upper center")
+    axes.margins(y=0.3)
+    axes.legend(loc="upper center")
 
 
 def draw():
     rows = notebook.ours.landscape
-    rows = rows[
-        rows["variant"].isin(["at", *SCALES])
-        & (rows["direction"] == "random")
-        & (rows["normalisation"] == "layer")
-    ]
-    figure, panels = style.panels(1, 1 if rows.empty else 2, height=2.7)
+    rows = rows[(rows["direction"] == "random") & (rows["normalisation"] == "layer")]
+    rows = rows[rows["variant"].isin(["at", *SCALES])]
+    figure, panels = style.panels(1 if rows.empty else 2, height=2.4, room=0.2)
     measures(panels[0])
     if len(rows):
         landscapes(panels[1], rows)

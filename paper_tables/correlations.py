@@ -25,7 +25,7 @@ WITHOUT = "weight-clipping-0.025"  # its flatness is printed as 0
 # %%
 measures = [*schema.compared()]
 for case in ("avg", "worst"):
-    measures += schema.radius_columns(variants.columns, case).values()
+    measures += schema.radii_of(variants.columns, case).values()
 measures += ["avg_flatness_rloss_std", "train_avg_flatness_rloss", "train_worst_flatness_rloss"]
 main = ["avg_flatness_rloss", "worst_flatness_rloss"]
 cases = [

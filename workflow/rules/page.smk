@@ -7,7 +7,7 @@ rule write_page:
         **CATALOGUE,
         tables=expand(
             f"paper_tables/{EXPERIMENT.name}/{{name}}.csv",
-            name=["claims", "later_claims", "sharpness_comparison"],
+            name=["claims", "later_claims", "correlations", "sharpness_comparison"],
         ),
     output:
         report(

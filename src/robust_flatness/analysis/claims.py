@@ -135,7 +135,7 @@ def _check_names(spec: ClaimsSpec, path: Path, experiments: Sequence[frames.Tabl
     """Raise for names that nothing knows: their tests would silently lack data."""
     variants = frames.catalogue()
     known = {
-        "column": {*schema.HISTORY, *schema.SERIES, *(column.stem for column in schema.DIFFERENCES)},
+        "column": {*schema.HISTORY},
         "family": {variant.family for variant in variants.values()},
         "variant": {*variants},
     }
@@ -147,7 +147,7 @@ def _check_names(spec: ClaimsSpec, path: Path, experiments: Sequence[frames.Tabl
     for name, claim in spec.claims.items():
         for number, test in enumerate(claim.tests):
             for what, given in _names(test):
-                if given not in known[what] and not (what == "column" and schema.is_known_column(given)):
+                if given not in known[what] and not (what == "column" and schema.is_known(given)):
                     close = difflib.get_close_matches(given, sorted(known[what]), n=1)
                     hint = f", did you mean {close[0]!r}?" if close else ""
                     problems.append(f"{path}.claims.{name}.tests.{number}: unknown {what} {given!r}{hint}")

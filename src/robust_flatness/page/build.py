@@ -17,8 +17,8 @@ LARGEST = 4_000_000
 def write_page(notebook: Notebook, path: Path, description: str = "") -> None:
     """Write the page of an experiment to `path`, with its description under the title.
 
-    The file holds its data, style, script and Vega's JavaScript, and asks the network for nothing. Verdicts
-    and the comparison of measures come from `paper_tables/<experiment>/`, where these are there.
+    The file holds its data, style, script and Vega's JavaScript, and needs no network. Verdicts, correlations and
+    the comparison of measures come from `paper_tables/<experiment>/`, where these exist.
 
     Raises
     ------
@@ -27,28 +27,28 @@ def write_page(notebook: Notebook, path: Path, description: str = "") -> None:
     """
     import vl_convert
 
+    def part(name: str) -> str:
+        return files("robust_flatness.page").joinpath(name).read_text(encoding="utf-8")
+
     folder = notebook.directory.resolve().parents[1] / "paper_tables" / notebook.experiment
     data = page_data(notebook, folder)
-    text = (
-        _part("template.html")
-        .replace("{{experiment}}", notebook.experiment)
-        .replace("{{description}}", f": {escape(description)}" if description else "")
-        .replace("{{style}}", _part("page.css"))
-        .replace("{{vega}}", vl_convert.javascript_bundle())
-        .replace("{{charts}}", _json(charts(data["families"])))
-        .replace("{{data}}", _json(data))
-        .replace("{{script}}", _part("page.js"))
-    )
+    text = part("template.html")
+    for name, value in {
+        "experiment": notebook.experiment,
+        "description": f": {escape(description)}" if description else "",
+        "style": part("page.css"),
+        "vega": vl_convert.javascript_bundle(),
+        "charts": _json(charts(data["families"])),
+        "data": _json(data),
+        "script": part("page.js"),
+    }.items():
+        text = text.replace(f"{{{{{name}}}}}", value)
     size = len(text.encode())
     if size > LARGEST:
         raise ValueError(
             f"{path}: the page would have {size / 1e6:.1f} MB; at most {LARGEST / 1e6:g} are allowed"
         )
     write_text(path, text)
-
-
-def _part(name: str) -> str:
-    return files("robust_flatness.page").joinpath(name).read_text(encoding="utf-8")
 
 
 def _json(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""What the page shows, from an experiment's tables: plain lists and dictionaries for its script."""
+"""Data of the page from an experiment's tables: plain lists and dictionaries for its script."""
 
 import math
 from collections.abc import Mapping
@@ -7,12 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from robust_flatness.analysis.comparison import ON_TEST
-from robust_flatness.plotting import looks
+from robust_flatness.plotting import looks, sharpness
 from robust_flatness.plotting.layer import Layer
 from robust_flatness.plotting.notebook import Notebook
 from robust_flatness.tables import aggregate, schema
-from robust_flatness.tables.rows import read_rows
 
 #: Matplotlib's markers as Vega's shapes.
 SHAPES = {
@@ -21,7 +19,7 @@ SHAPES = {
     "*": "M0,-1L.22,-.31L.95,-.31L.36,.12L.59,.81L0,.38L-.59,.81L-.36,.12L-.95,-.31L-.22,-.31Z",
     "X": "M-0.9,-0.9L0.9,0.9M-0.9,0.9L0.9,-0.9",
 }
-#: Where a claim is seen on the page: a section or, with axes, the scatter plot.
+#: Where the page shows a claim: a section or, with axes, the scatter plot.
 PLACES: dict[str, dict[str, str]] = {
     "robust-overfitting": {"section": "curves"},
     "overfitting-is-sharpening": {"section": "paths"},
@@ -45,47 +43,48 @@ APART = {"label": "Has not learnt", "color": "#909090", "shape": SHAPES["X"]}
 #: Points of a training curve that are kept.
 CURVE_POINTS = 40
 DIGITS = 5
-RLOSS = "test_rloss_pgd"
 
 
 def page_data(notebook: Notebook, tables: Path) -> dict[str, Any]:
-    """All data of the page, ready for JSON: numbers with five digits, none that is not finite.
+    """Return all data of the page, ready for JSON: numbers with five digits, none that is not finite.
 
-    `tables` is the folder with `claims.csv`, `later_claims.csv` and `sharpness_comparison.csv`; what is
-    missing there is left out.
+    `tables` is the folder with `claims.csv`, `later_claims.csv`, `correlations.csv` and
+    `sharpness_comparison.csv`; those that do not exist are left out.
     """
-    ours = notebook.ours.models if notebook.printed else notebook.ours.variants
-    names = ("paper",) if notebook.printed is None else ("ours", "paper")
-    layers = dict(zip(names, notebook.layers, strict=True))
-    columns = [name for name in _measures(ours) if aggregate.has(ours, name, rows=min(3, len(ours)))]
-    shown = {"paper": notebook.layers[-1].variants, "ours": ours}
-    families = {name for frame in shown.values() for name in frame["family"][frame["learnt"]]}
-    order = dict.fromkeys([*looks.every(), *sorted(families)])
-    apart = {"apart": APART} if not all(frame["learnt"].all() for frame in shown.values()) else {}
+    layers = {"ours": notebook.ours, "paper": notebook.published}
+    if notebook.printed is None:
+        layers = {"paper": notebook.ours}
+    shown = {name: layer.models if name == "ours" else layer.variants for name, layer in layers.items()}
+    ours, paper = shown[next(iter(shown))], shown["paper"]
+    spreads = ("_se", "_std", "_sd")
+    measures = [name for name in ours if schema.is_measure(name) and not name.endswith(spreads)]
+    measures = [*measures, *(name for name in DIFFERENCES if name in ours)]
+    columns = [name for name in measures if aggregate.has(ours, name, rows=min(3, len(ours)))]
+    families = {name for frame in (ours, paper) for name in frame["family"][frame["learnt"]]}
+    order = [name for name in dict.fromkeys([*looks.every(), *sorted(families)]) if name in families]
+    apart = {} if ours["learnt"].all() and paper["learnt"].all() else {"apart": APART}
     return {
         "experiment": notebook.experiment,
         "isPaper": notebook.printed is None,
         "measures": {
             name: {"words": schema.describe(name), "low": schema.direction(name)} for name in columns
         },
-        "families": {name: _look(name) for name in order if name in families} | apart,
+        "families": {name: _look(name) for name in order} | apart,
         "models": [
             row for name, layer in layers.items() for row in _models(name, shown[name], layer, columns)
         ],
         "curves": _curves(notebook.ours.history),
         "paths": _paths(notebook.ours.series),
         "landscapes": _landscapes(notebook.ours.landscape),
-        "labels": _labels(notebook.tables.models),
-        "claims": _claims(_rows(tables / "claims.csv"), columns),
-        "laterClaims": _claims(_rows(tables / "later_claims.csv"), columns),
-        "comparison": _comparison(_rows(tables / "sharpness_comparison.csv")),
+        "labels": {
+            row["variant"]: looks.name(row)
+            for row in notebook.tables.models.drop_duplicates("variant").to_dict("records")
+        },
+        "claims": _claims(_read(tables / "claims.csv"), columns),
+        "laterClaims": _claims(_read(tables / "later_claims.csv"), columns),
+        "coefficients": _coefficients(_read(tables / "correlations.csv")),
+        "comparison": _comparison(_read(tables / "sharpness_comparison.csv")),
     }
-
-
-def _measures(frame: pd.DataFrame) -> list[str]:
-    spreads = ("_se", "_std", "_sd")
-    named = [c for c in frame.columns if schema.is_measure(c) and not c.endswith(spreads)]
-    return [*named, *(name for name in DIFFERENCES if name in frame)]
 
 
 def _look(name: str) -> dict[str, str]:
@@ -94,35 +93,33 @@ def _look(name: str) -> dict[str, str]:
 
 
 def _models(layer: str, frame: pd.DataFrame, numbers: Layer, columns: list[str]) -> list[dict[str, Any]]:
-    """A row per model: its measures, the settings in which it differs from the baseline in words, whether
+    """A row per model: its measures, the settings in which it differs from the baseline in words, and whether
     coefficients count it."""
-    counted, external = {*numbers.counted["variant"]}, aggregate.external(frame).tolist()
+    counted, named = {*numbers.counted["variant"]}, looks.named()
     settings = [name for name in frame.columns if name.startswith("setting_")]
-    at = frame[frame["variant"] == "at"]
-    baseline = at.iloc[0] if len(at) else None
+    baselines = frame[frame["variant"] == "at"].to_dict("records")
     rows = []
-    for (_, row), other in zip(frame.iterrows(), external, strict=True):
+    for row, other in zip(frame.to_dict("records"), aggregate.external(frame), strict=True):
         changed = [
             f"{name.removeprefix('setting_').replace('_', ' ')} {_word(row[name])}"
             for name in settings
-            if baseline is not None and not other and _word(row[name]) != _word(baseline[name])
+            if baselines and not other and _word(row[name]) != _word(baselines[0][name])
         ]
-        told = "a network of others" if other else "the baseline" if row["variant"] == "at" else ""
-        values = {name: _number(row[name]) for name in columns if name in row}
+        otherwise = "a network of others" if other else "the baseline" if row["variant"] == "at" else ""
         rows.append(
             {
                 "layer": layer,
                 "variant": row["variant"],
                 "label": row["label"],
                 "short": looks.name(row),
-                "named": other or row["variant"] in {look.named for look in looks.every().values()},
+                "named": bool(other) or row["variant"] in named,
                 "family": row["family"] if row["learnt"] else "apart",
                 "counts": row["variant"] in counted,
-                "settings": ", ".join(changed) or told,
-                "values": {name: value for name, value in values.items() if value is not None},
+                "settings": ", ".join(changed) or otherwise,
+                "values": {name: row[name] for name in columns if name in row},
             }
         )
-    return rows
+    return _plain(rows)
 
 
 def _curves(history: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
@@ -130,12 +127,11 @@ def _curves(history: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
     found = {}
     names = ("train_rloss", "test_rloss", "train_rerr", "test_rerr")
     for slug, rows in history.groupby("variant", sort=False):
-        rows = rows.sort_values("normalised_epoch")
-        every = max(1, len(rows) // CURVE_POINTS)
-        snapshot = rows["test_rloss"].notna()
-        kept = rows[snapshot | (pd.Series(range(len(rows)), index=rows.index) % every == 0)]
-        found[slug] = _records(kept, {"epoch": "normalised_epoch"} | {name: name for name in names})
-    return {slug: rows for slug, rows in found.items() if any("test_rloss" in row for row in rows)}
+        rows = rows.sort_values("normalised_epoch").reset_index(drop=True)
+        kept = rows["test_rloss"].notna() | (rows.index % max(1, len(rows) // CURVE_POINTS) == 0)
+        if rows["test_rloss"].notna().any():
+            found[slug] = _records(rows[kept], {"epoch": "normalised_epoch"} | {name: name for name in names})
+    return found
 
 
 def _paths(series: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
@@ -148,83 +144,79 @@ def _paths(series: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
 
 
 def _landscapes(landscape: pd.DataFrame) -> list[dict[str, Any]]:
-    if not aggregate.has(landscape, "rloss"):
-        return []
     names = ("variant", "direction", "s", "rloss")
-    layers = landscape[landscape["normalisation"] == "layer"]
-    return _records(layers, {name: name for name in names})
+    return _records(landscape[landscape["normalisation"] == "layer"], {name: name for name in names})
 
 
-def _labels(models: pd.DataFrame) -> dict[str, str]:
-    """Short names of all variants, derived ones too."""
-    rows = models.drop_duplicates("variant").to_dict("records")
-    return {row["variant"]: looks.name(row) for row in rows}
-
-
-def _claims(rows: list[dict[str, str]], columns: list[str]) -> list[dict[str, Any]]:
-    """A claim each: verdict, statement, its deciding statistics, and where it is seen."""
-    found: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        place = dict(PLACES.get(row["claim"], {}))
+def _claims(rows: pd.DataFrame, columns: list[str]) -> list[dict[str, Any]]:
+    """A claim each: verdict, statement, its statistics, and where the page shows it."""
+    claims = []
+    for name, tests in rows.groupby("claim", sort=False) if len(rows) else ():
+        place = dict(PLACES.get(name, {}))
         if place.get("y") == "test_rerr_aa" and "test_rerr_aa" not in columns:
             place["y"] = "test_rerr_pgd"
-        if any(place[axis] not in columns for axis in ("x", "y") if axis in place):
-            place = {}
-        entry = found.setdefault(
-            row["claim"],
+        shown = all(place[axis] in columns for axis in ("x", "y") if axis in place)
+        first = tests.iloc[0]
+        kept = ["statistic", "value", "low", "high", "published", "outcome", "note"]
+        claims.append(
             {
-                **{"name": row["claim"], "verdict": row["verdict"], "statement": row["statement"]},
-                **{"rule": row["rule"], "place": place, "tests": []},
-                "published": row.get("published_verdict", ""),
-            },
+                **{key: first[key] for key in ("verdict", "statement", "rule")},
+                **{"name": name, "place": place if shown else {}},
+                "published": "" if pd.isna(first.get("published_verdict")) else first["published_verdict"],
+                "tests": [
+                    {key: row.get(key) for key in kept} | {"decides": row["decides"] == "yes"}
+                    for row in tests.to_dict("records")
+                ],
+            }
         )
-        numbers = {name: _number(row[name]) for name in ("value", "low", "high", "n", "published")}
-        words = {"statistic": row["statistic"], "outcome": row["outcome"], "note": row.get("note", "")}
-        entry["tests"].append({**words, "decides": row["decides"] == "yes", **numbers})
-    return list(found.values())
+    return _plain(claims, drop=False)
 
 
-def _comparison(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
-    """Spearman's correlation of each measure with test RLoss, on the robust and on the clean loss; the
-    measure whose better one is highest comes first. Sharpness is that on training examples."""
-    found, best = [], {}
-    for row in rows:
-        value = _number(row["value"])
-        wanted = (row["coefficient"], row["against"]) == ("spearman", RLOSS)
-        if value is None or not wanted or row["group"] == ON_TEST:
-            continue
-        best[row["words"]] = max(value, best.get(row["words"], -1))
-        ends = {end: _number(row[end]) for end in ("low", "high")}
-        clean = row["loss"] == "ce"
-        found.append({"name": row["words"], "group": row["group"], "clean": clean, "value": value, **ends})
-    return sorted(found, key=lambda row: (-best[row["name"]], row["name"], row["clean"]))
+def _coefficients(rows: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
+    """Coefficients of the experiment with their intervals: "measure against" -> kind -> [value, low, high]."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows[rows["without"].isna()].to_dict("records") if "without" in rows else ():
+        ends = [row[name] for name in ("value", "low", "high")]
+        found.setdefault(f"{row['measure']} {row['against']}", {})[row["coefficient"]] = ends
+    return _plain(found, drop=False)
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
-    return read_rows(path).rows if Path(path).is_file() else []
+def _comparison(rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
+    """Spearman's correlations of measures with test RLoss, for the examples they are taken on."""
+    if rows.empty:
+        return {}
+    columns = {"name": "words", "group": "group", "value": "value", "low": "low", "high": "high"}
+    parts = sharpness.by_split(rows)
+    return {
+        split: [
+            row | {"clean": bool(clean)}
+            for row, clean in zip(_records(part, columns), part["clean"], strict=True)
+        ]
+        for split, part in parts.items()
+        if len(part)
+    }
+
+
+def _read(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path) if Path(path).is_file() else pd.DataFrame()
 
 
 def _records(frame: pd.DataFrame, columns: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Rows as dictionaries, new name -> value; what is missing is left out."""
-    rows = []
-    for values in frame[list(columns.values())].itertuples(index=False, name=None):
-        row = {name: _plain(value) for name, value in zip(columns, values, strict=True)}
-        rows.append({name: value for name, value in row.items() if value is not None})
-    return rows
+    """Rows as dictionaries, new name -> value; missing values are left out."""
+    return _plain([*frame[[*columns.values()]].set_axis([*columns], axis=1).to_dict("records")])
 
 
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, str) else _number(value)
-
-
-def _number(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return float(f"{number:.{DIGITS}g}") if math.isfinite(number) else None
+def _plain(value: Any, drop: bool = True) -> Any:
+    """A value for JSON: numbers with five digits; None, or left out of dictionaries, if not finite."""
+    if isinstance(value, dict):
+        plain = {key: _plain(entry, drop) for key, entry in value.items()}
+        return {key: entry for key, entry in plain.items() if entry is not None or not drop}
+    if isinstance(value, list):
+        return [_plain(entry, drop) for entry in value]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+    return value
 
 
 def _word(value: Any) -> str:
-    number = _number(value)
-    return str(value) if number is None else f"{number:g}"
+    return f"{value:g}" if isinstance(value, int | float) else str(value)

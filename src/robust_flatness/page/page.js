@@ -1,6 +1,5 @@
 const $ = (id) => document.getElementById(id);
 const LAYERS = { ours: DATA.experiment, paper: "printed in the paper" };
-const Z = 1.959963984540054;
 const state = { x: "avg_flatness_rloss", y: "test_rloss_pgd", layers: new Set([DATA.isPaper ? "paper" : "ours"]),
   box: null, families: new Set(), curve: "rloss", time: 1, direction: null };
 const views = {};
@@ -36,11 +35,12 @@ function ranks(values) {
   return found;
 }
 const spearman = (x, y) => pearson(ranks(x), ranks(y));
-function withInterval(r, n) {
-  if (!Number.isFinite(r)) return "–";
-  if (n <= 3 || Math.abs(r) >= 1) return r.toFixed(2);
-  const ends = [-1, 1].map((side) => Math.tanh(Math.atanh(r) + (side * Z) / Math.sqrt(n - 3)));
-  return `${r.toFixed(2)} [${ends.map((end) => end.toFixed(2)).join(", ")}]`;
+/* A coefficient of the two axes; with the interval of the experiment's table of correlations if all models count. */
+function coefficient(kind, rows, table) {
+  const known = DATA.coefficients[`${state.x} ${state.y}`] ?? DATA.coefficients[`${state.y} ${state.x}`];
+  const r = { pearson, spearman }[kind](rows.map((p) => p.x), rows.map((p) => p.y));
+  const [value, low, high] = (table && known?.[kind]) || [Number.isFinite(r) ? r : null];
+  return number(value, 2) + (low === undefined || low === null ? "" : ` [${number(low, 2)}, ${number(high, 2)}]`);
 }
 
 /* What is shown and what is selected. */
@@ -57,6 +57,7 @@ function chosen(shown) {
   const within = (p) => !box || (p.x >= box.x[0] && p.x <= box.x[1] && p.y >= box.y[0] && p.y <= box.y[1]);
   return shown.filter((p) => within(p) && p.on);
 }
+const isExperiment = (layer) => layer === (DATA.isPaper ? "paper" : "ours");
 const isSelection = () => Boolean(state.box) || state.families.size > 0;
 
 /* Pictures. */
@@ -105,8 +106,8 @@ async function draw(name, target, rows, change = (spec) => spec) {
   delete spec.datasets;
   const options = { actions: false, renderer: "svg", config: look(), tooltip: { theme: dark.matches ? "dark" : "light" } };
   const made = await vegaEmbed($(target), spec, options);
-  if (views[name]) views[name].finalize();
-  views[name] = made.view;
+  if (views[target]) views[target].finalize();
+  views[target] = made.view;
   return made.view;
 }
 async function drawScatter() {
@@ -188,10 +189,10 @@ async function drawPaths() {
   return movePaths();
 }
 function movePaths() {
-  if (!views.paths) return null;
+  if (!views["paths-chart"]) return null;
   const rows = path();
   const latest = rows.filter((row) => row.latest);
-  return name(views.paths, rows, "flatness", "rloss", latest, latest);
+  return name(views["paths-chart"], rows, "flatness", "rloss", latest, latest);
 }
 function drawLandscapes() {
   const slugs = [...new Set(DATA.landscapes.map((row) => row.variant))];
@@ -204,20 +205,23 @@ function drawLandscapes() {
     dash: { solid: "", long: "8 5", dotted: "2 4" }[dash(slug)] })));
   return draw("landscapes", "landscapes-chart", rows);
 }
-function drawComparison() {
+async function drawComparison() {
   const ink = shade("#000000");
   const kinds = { "the talk's": [shade("#0072B2"), "flatness, as in the talk"], sharpness: [ink, "other sharpness"],
-    control: ["#E69F00", "control: no sharpness"] };
-  const wide = Math.max(16, Math.min(60, innerWidth / 16));
-  const wrap = (text) => text.replace(new RegExp(`(.{1,${Math.floor(wide)}})( |$)`, "g"), "$1\n").trim();
-  const rows = DATA.comparison.map((row) => ({ ...row, color: kinds[row.group][0], name: wrap(row.name),
-    fill: row.clean ? rim() : kinds[row.group][0], label: row.name + (row.clean ? ", clean loss" : "") }));
+    control: ["#E69F00", "control: no sharpness"], "sharpness on test examples": [ink] };
+  const wide = Math.floor(Math.max(16, Math.min(36, innerWidth / 16)));
+  const wrap = (text) => text.replace(new RegExp(`(.{1,${wide}})( |$)`, "g"), "$1\n").trim();
   const circle = "M11,1a4,4 0 1,0 .01,0";
-  legend("comparison-legend", Object.values(kinds).map(([color, label]) => ({ label, color, mark: circle })));
-  return draw("comparison", "comparison-chart", rows, (spec) => {
-    if (innerWidth < 700) spec.height.step = 14;
-    return spec;
-  });
+  legend("comparison-legend", Object.values(kinds).slice(0, 3).map(([color, label]) => ({ label, color, mark: circle })));
+  for (const [index, [split, measures]] of Object.entries(DATA.comparison).entries()) {
+    $(`comparison-title-${index}`).textContent = `Measured ${split}`;
+    await draw("comparison", `comparison-${index}`, measures.map((row) => ({ ...row, color: kinds[row.group][0],
+      name: wrap(row.name), fill: row.clean ? rim() : kinds[row.group][0],
+      label: row.name + (row.clean ? ", clean loss" : "") })), (spec) => {
+      if (innerWidth < 700) spec.height.step = 14;
+      return spec;
+    });
+  }
 }
 
 /* Tables. */
@@ -225,11 +229,11 @@ function follow() {
   const shown = points(), selected = chosen(shown);
   const body = $("coefficients").tBodies[0];
   body.replaceChildren(...[...state.layers].map((layer) => {
-    const rows = selected.filter((p) => p.layer === layer && p.counts), x = rows.map((p) => p.x), y = rows.map((p) => p.y);
+    const rows = selected.filter((p) => p.layer === layer && p.counts);
     return element("tr", {}, element("td", { textContent: LAYERS[layer] }),
       element("td", { textContent: rows.length }),
-      element("td", { textContent: withInterval(pearson(x, y), rows.length) }),
-      element("td", { textContent: withInterval(spearman(x, y), rows.length) }));
+      ...["pearson", "spearman"].map((kind) =>
+        element("td", { textContent: coefficient(kind, rows, isExperiment(layer) && !isSelection()) })));
   }));
   const table = $("selection");
   table.tHead.replaceChildren(element("tr", {}, ...["model", words(state.x), words(state.y)].map((text) =>
@@ -241,7 +245,7 @@ function follow() {
   const few = isSelection() && selected.length <= 25;
   const wanted = few ? selected : shown.filter((p) => p.named && (p.layer === "ours" || state.layers.size === 1));
   name(views.scatter, shown, "x", "y", [...wanted].sort((a, b) => (b.variant === "at") - (a.variant === "at")));
-  drawCurves(selected.filter((p) => p.layer === "ours" || DATA.isPaper));
+  drawCurves(selected.filter((p) => isExperiment(p.layer)));
   movePaths();
 }
 function drawFamilies() {
@@ -268,7 +272,7 @@ function drawClaims() {
       ` · ${claim.statement}`);
     const tests = claim.tests.map((test) => {
       const interval = test.low === null ? "" : ` [${number(test.low, 2)}, ${number(test.high, 2)}]`;
-      const value = test.value === null ? test.note : `${number(test.value, 2)}${interval}`;
+      const value = test.value === null ? test.note ?? "" : `${number(test.value, 2)}${interval}`;
       const printed = test.published === null ? "" : `; printed numbers ${number(test.published, 2)}`;
       return element("li", { textContent: `${test.statistic}: ${value}${printed} – ${test.outcome}` +
         (test.decides ? "" : " (beside it)") });
@@ -331,16 +335,16 @@ function start() {
   options($("pick-direction"), directions, (name) => name, state.direction,
     (name) => { state.direction = name; drawLandscapes(); });
   const parts = { paths: Object.keys(DATA.paths).length, verdicts: DATA.claims.length,
-    measures: DATA.comparison.length, landscapes: directions.length, curves: Object.keys(DATA.curves).length };
+    measures: Object.keys(DATA.comparison).length, landscapes: directions.length, curves: Object.keys(DATA.curves).length };
   for (const [id, count] of Object.entries(parts)) if (!count) {
     $(id).hidden = true;
     document.querySelector(`nav a[href="#${id}"]`).hidden = true;
   }
-  const counted = points().filter((p) => p.counts), x = counted.map((p) => p.x), y = counted.map((p) => p.y);
+  const counted = points().filter((p) => p.counts);
   const yes = DATA.claims.filter((claim) => /^(reproduced|holds)/.test(claim.verdict)).length;
   $("summary").textContent = `${counted.length} ways of adversarial training compared. Rank correlation (Spearman) of ` +
-    `${words(state.x)} with ${words(state.y)}: ${number(spearman(x, y), 2)}.` +
-    (DATA.claims.length ? ` ${yes} of the talk's ${DATA.claims.length} claims hold here.` : "");
+    `${words(state.x)} with ${words(state.y)}: ${coefficient("spearman", counted, true)}.` +
+    (DATA.claims.length ? ` ${yes} of the talk's ${DATA.claims.length} claims are reproduced here.` : "");
   drawFamilies();
   drawClaims();
 }

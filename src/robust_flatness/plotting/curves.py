@@ -1,36 +1,38 @@
-"""Curves over epochs: of one variant's history or series, learning-rate drops, axes, small multiples."""
+"""Curves over epochs: selection, drawing, drops of the learning rate, scales."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import same_color
 from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
-from matplotlib.ticker import LogLocator, NullLocator
 
 from robust_flatness.plotting import looks, style
 from robust_flatness.plotting.layer import Layer
 from robust_flatness.tables import aggregate, frames
 
-EPOCH = "normalised_epoch"
+EPOCH, EPOCH_NAME = "normalised_epoch", "Epoch (share of training)"
+#: First share of a training, which sets no axis: losses there may be a thousand times those at the end.
+EARLY = 0.2
 
 
 def of(frame: pd.DataFrame, variant: str, *columns: str) -> pd.DataFrame:
-    """A variant's rows in order of epochs, those with a value in all of `columns`."""
+    """Return a variant's rows in order of epochs, those with a value in all of `columns`."""
     rows = frame[frame["variant"] == variant].sort_values(EPOCH)
     return rows.dropna(subset=list(columns)) if columns else rows
 
 
 def draw(axes: Axes, layer: Layer, rows: pd.DataFrame, column: str, **look) -> Line2D | None:
-    """One curve over epochs, dashed where printed beside ours, with a band of one standard deviation over
-    seeds where there are several. Returns the line; None without values."""
+    """Draw one curve over epochs, dashed where published, with a band of one standard deviation over seeds.
+
+    Returns the line; None without values.
+    """
     if not aggregate.has(rows, column):
         return None
     if layer.beside:
-        look = {**style.PUBLISHED, "color": look.get("color", style.GREY)}
+        look = {"color": look.get("color", style.GREY), **style.PUBLISHED}
     rows = rows.dropna(subset=[column])
     (line,) = axes.plot(rows[EPOCH], rows[column], **look)
     spread = f"{column}_seed_sd"
@@ -41,8 +43,8 @@ def draw(axes: Axes, layer: Layer, rows: pd.DataFrame, column: str, **look) -> L
 
 
 def test_curve(layer: Layer, variant: str) -> pd.DataFrame:
-    """A variant's test RLoss over epochs as `test_rloss`: from its training curves or, where there are
-    none, from its snapshots."""
+    """Return a variant's test RLoss over epochs as `test_rloss`: from its training curves or else from its
+    snapshots."""
     rows = of(layer.history, variant, "test_rloss")
     if len(rows):
         return rows
@@ -51,168 +53,91 @@ def test_curve(layer: Layer, variant: str) -> pd.DataFrame:
 
 
 def drops(history: pd.DataFrame, variant: str = "at") -> list[float]:
-    """Where the learning rate falls, as shares of the training."""
+    """Return where the learning rate falls, as shares of the training."""
     rows = of(history, variant, "learning_rate")
     falls = np.flatnonzero(np.diff(rows["learning_rate"].to_numpy()) < 0)
     return [float(value) for value in rows[EPOCH].to_numpy()[falls]]
 
 
 def mark_drops(axes: Axes, where: Iterable[float]) -> None:
-    """Thin vertical lines at the learning-rate drops, with an entry for the legend."""
+    """Draw dotted vertical lines at the drops of the learning rate, with an entry for the legend."""
     for index, share in enumerate(where):
-        label = None if index else "the learning rate drops"
+        label = None if index else "drop of the learning rate"
         axes.axvline(share, color="#909090", linewidth=0.7, linestyle=":", zorder=0, label=label)
 
 
-def scale(
-    panels: Sequence[Axes], together: bool = False, room: float = 0.0, logarithmic: bool = False
-) -> bool:
-    """Set the vertical axes by what follows the first fifth of each curve, which may lie far beyond; what is
-    off the scale is marked by a triangle at the edge, with its value. Whether anything is.
+def published(axes: Sequence[Axes]) -> dict[str, Line2D]:
+    """Return a legend entry for published curves, if there are any."""
+    look = {"color": style.GREY, **style.PUBLISHED}
+    lines = [line for panel in axes for line in panel.lines if line.get_gid() == "published"]
+    return {"dashed: published, CIFAR-10": Line2D([], [], **look)} if lines else {}
 
-    `together`: all panels get one scale; `room`: a share of the axis left free above the curves;
-    `logarithmic`: so where values differ more than fivefold.
+
+def scale(panels: Sequence[Axes], together: bool = False, ours: bool = False) -> str:
+    """Set the vertical axes by what follows the first fifth of each curve, and mark by triangles at the edge
+    where curves start beyond.
+
+    `together`: all panels get one scale; `ours`: published curves do not count. Returns a sentence about what
+    lies beyond; "" if nothing does.
     """
-    groups = [list(panels)] if together else [[axes] for axes in panels]
-    marked = False
-    for group in groups:
+    farthest = 0.0
+    for group in [list(panels)] if together else [[axes] for axes in panels]:
         curves = [(axes, line) for axes in group for line in axes.lines if _is_curve(axes, line)]
-        parts = [_early_and_late(line) for _, line in curves]
-        early, later = (np.concatenate([part[i] for part in parts] or [np.zeros(0)]) for i in (0, 1))
-        early, later = early[np.isfinite(early)], later[np.isfinite(later)]
-        if not len(later):
+        counted = [line for _, line in curves if not (ours and line.get_gid() == "published")]
+        late = np.concatenate([np.zeros(0), *(line.get_ydata()[_late(line)] for line in counted)])
+        late = late[np.isfinite(late)]
+        late = late[style.near(late)] if together else late
+        if not len(late):
             continue
-        logarithmic = logarithmic and later.max() > 5 * later.min() > 0
-        for axes in group if logarithmic else []:
-            _logarithmic(axes)
-        low, high = later.min(), later.max()
-        span = high - low
-        near = early[(early > low - 0.3 * span) & (early < high + 0.3 * span)]
-        low, high = min([low, *near]), max([high, *near])
-        low, high = _with_margin(low, high, logarithmic, room)
+        margin = 0.06 * ((np.ptp(late)) or abs(late.max()) or 1.0)
+        low, high = late.min() - margin, late.max() + margin
         for axes in group:
             axes.set_ylim(low, high)
-        for axes in group:
-            marked |= _mark_beyond(axes, [line for other, line in curves if other is axes], low, high)
-    return marked
+        for axes, line in curves:
+            x, y = (np.asarray(data, float) for data in line.get_data())
+            beyond = np.flatnonzero((y < low) | (y > high))
+            if len(beyond) and not (ours and line.get_gid() == "published"):
+                first = beyond[np.argmax(np.abs(y[beyond]))]
+                edge, marker = (high, "^") if y[first] > high else (low, "v")
+                axes.plot(x[first], edge, marker, color=line.get_color(), markersize=4, clip_on=False)
+                farthest = max(farthest, y[first], key=abs)
+    if not farthest:
+        return ""
+    return (
+        f"Triangles: values beyond the axis (up to {farthest:.3g}), most of them early in the training, before it "
+        "has settled."
+    )
 
 
-#: Share of a curve that does not set the axis.
-EARLY = 0.2
-#: What a triangle at the edge means.
-BEYOND = "Triangles: early values beyond the axis, written beside them."
-
-
-def _early_and_late(line: Line2D) -> tuple[np.ndarray, np.ndarray]:
-    """A curve's values in the first fifth of its length, the first one among them, and the others."""
-    x, y = (np.asarray(data, float) for data in (line.get_xdata(), line.get_ydata()))
-    if len(y) <= 2:
-        return y[:0], y
-    late = x >= x[0] + EARLY * (x[-1] - x[0])
-    late[0] = False
-    return y[~late], y[late]
+def _late(line: Line2D) -> np.ndarray:
+    """Which points of a curve come after its early part; all of those with at most two."""
+    x = np.asarray(line.get_xdata(), float)
+    return x > x[0] + EARLY * (x[-1] - x[0]) if len(x) > 2 else np.ones(len(x), bool)
 
 
 def _is_curve(axes: Axes, line: Line2D) -> bool:
     return line.get_transform() == axes.transData and len(line.get_xdata()) > 1
 
 
-def _logarithmic(axes: Axes) -> None:
-    """A logarithmic axis that reads 1, 2, 5, 10."""
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6))
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_locator(NullLocator())
-
-
-def _with_margin(low: float, high: float, logarithmic: bool, room: float) -> tuple[float, float]:
-    if logarithmic and high > low > 0:
-        ratio = high / low
-        return low / ratio**0.06, high * ratio ** (0.06 + room)
-    span = (high - low) or abs(high) or 1.0
-    return low - 0.06 * span, high + (0.06 + room) * span
-
-
-def _mark_beyond(axes: Axes, lines: Sequence[Line2D], low: float, high: float) -> bool:
-    """Mark where each curve leaves the axis farthest, and write the values of marks side by side as one
-    text; those of a baseline behind the curves have none. Whether any leaves it."""
-    found: list[tuple[bool, float, float]] = []
-    left, right = axes.get_xlim()
-    marked = False
-    for line in lines:
-        x, y = (np.asarray(data, float) for data in line.get_data())
-        outside = np.flatnonzero((y < low) | (y > high))
-        if not len(outside):
-            continue
-        marked = True
-        first = outside[np.argmax(np.abs(y[outside]))]
-        top = bool(y[first] > high)
-        edge, marker = (high, "^") if top else (low, "v")
-        axes.plot(x[first], edge, marker, color=line.get_color(), markersize=4, clip_on=False, zorder=5)
-        if not same_color(line.get_color(), style.LIGHT):
-            found.append((top, x[first], y[first]))
-    groups: list[list[tuple[bool, float, float]]] = []
-    for mark in sorted(found):
-        if groups and groups[-1][0][0] == mark[0] and mark[1] - groups[-1][-1][1] < 0.25 * (right - left):
-            groups[-1].append(mark)
-        else:
-            groups.append([mark])
-    for group in groups:
-        (top, *_), where, values = zip(*group, strict=True)
-        ends = dict.fromkeys(f"{v:.3g}" if v < 1000 else f"{v:.0f}" for v in (min(values), max(values)))
-        text = axes.annotate(
-            " to ".join(ends),
-            *((max(where), high if top else low), (5, -4 if top else 4)),
-            textcoords="offset points",
-            **{"fontsize": 5.5, "color": "#404040", "va": "center", "ha": "left", "zorder": 6},
-        )
-        text.set_path_effects([withStroke(linewidth=2, foreground="white")])
-    return marked
-
-
-def coinciding(
-    curves: Mapping[str, tuple[np.ndarray, np.ndarray]], tolerance: float = 0.02
-) -> dict[str, list[str]]:
-    """Groups of curves that cannot be told apart: the first one's name -> all of its group.
-
-    Curves (x, y) coincide where they have the same x and their values differ by at most the share
-    `tolerance`.
-    """
-    groups: dict[str, list[str]] = {}
-    for name, (x, y) in curves.items():
-        for first, group in groups.items():
-            other_x, other_y = curves[first]
-            same = len(x) == len(other_x) and np.allclose(x, other_x)
-            if same and np.allclose(y, other_y, rtol=tolerance, atol=0, equal_nan=True):
-                group.append(name)
-                break
-        else:
-            groups[name] = [name]
-    return groups
-
-
 def by_hyperparameter(frame: pd.DataFrame, families: Sequence[str]) -> list[tuple[str, str]]:
-    """Variants of some families in the order of their hyper-parameter: (slug, its value as text), with
-    the value applied in parentheses where that is another."""
-    rows = {row["variant"]: row for row in frame[frame["family"].isin(families)].to_dict("records")}
+    """Return variants of some families in the order of their hyper-parameter: (slug, its value as text), with
+    the value used here in parentheses where that is another."""
     order = [*frames.catalogue()]
     named = []
-    for slug, row in rows.items():
+    for row in frame[frame["family"].isin(families)].to_dict("records"):
+        slug, applied = row["variant"], looks.applied(row)
         match = re.search(r"-(\d+(?:\.\d+)?)$", slug)
-        value, applied = match[1] if match else looks.variant(slug, row.get("label", "")), looks.applied(row)
-        value += f" ({applied})" if applied else ""
+        value = match[1] if match else looks.variant(slug, row.get("label", ""))
         position = order.index(slug) if slug in order else len(order)
-        named.append((float(match[1]) if match else float("inf"), position, slug, value))
+        words = f"{value} ({applied})" if applied else value
+        named.append((float(match[1]) if match else float("inf"), position, slug, words))
     return [(slug, value) for _, _, slug, value in sorted(named)]
 
 
-def span(values: Sequence[str]) -> str:
-    """Values of `by_hyperparameter` whose variants cannot be told apart, as one label."""
-    if len(values) == 1:
-        return values[0]
-    first, last = (value.partition(" (")[0] for value in (values[0], values[-1]))
-    return f"{first} to {last} (coincide)"
+def parameter_title(method: str, values: Iterable[str]) -> str:
+    """Return a panel's title: the method, and below it the values of its hyper-parameter in their order."""
+    return f"{method}\n{textwrap.fill(', '.join(values), 38)}"
 
 
 #: What parentheses after a hyper-parameter mean.
-APPLIED = "In parentheses: the value used here, where it is not the paper's."
+APPLIED = "In parentheses: the value used here where it is not the paper's."

@@ -10,16 +10,16 @@ from robust_flatness.tables import aggregate, frames
 
 
 class Layer:
-    """One set of numbers that a figure shows: an experiment's, or the paper's printed ones.
+    """Numbers that a figure shows: an experiment's, or the paper's printed ones.
 
     Parameters
     ----------
     name
-        What it is called in titles.
+        Its name in titles.
     tables
-        Its four tables.
+        Its tables.
     beside
-        Whether it stands beside an experiment's own numbers: hollow markers, dashed curves.
+        Whether it stands beside an experiment's numbers: hollow markers, dashed curves.
     """
 
     def __init__(self, name: str, tables: frames.Tables, beside: bool = False):
@@ -27,14 +27,10 @@ class Layer:
         self.tables = tables
         self.beside = beside
 
-    def __getitem__(self, table: str):
-        """A table by its name; of the models, the last checkpoints, networks of others too."""
-        return self.models if table == "models" else getattr(self, table)
-
     @cached_property
-    def variants(self):
-        """A row per variant, averaged over seeds, at the last checkpoint, with the differences to
-        the early-stopped one (`aggregate.with_differences`)."""
+    def variants(self) -> pd.DataFrame:
+        """A row per variant at the last checkpoint, averaged over seeds, with the differences to the
+        early-stopped one (`aggregate.with_differences`)."""
         return aggregate.with_differences(self.tables.models)
 
     @cached_property
@@ -43,92 +39,84 @@ class Layer:
         return Evidence.of(self.tables)
 
     @property
-    def counted(self):
-        """Variants that have learnt, each model once: what correlations are made of."""
+    def counted(self) -> pd.DataFrame:
+        """Variants that have learnt, identical models once: what correlations are computed over."""
         return self.evidence.models
 
     @property
-    def learnt(self):
-        """Variants that have learnt, those that came out as one model too."""
+    def learnt(self) -> pd.DataFrame:
+        """Variants that have learnt, all of identical ones."""
         return self.variants[self.variants["learnt"]]
 
     @property
-    def unlearnt(self):
+    def unlearnt(self) -> pd.DataFrame:
         """Variants that have not learnt: drawn apart and in no correlation."""
         return self.variants[~self.variants["learnt"]]
 
-    def spread(self, what: str) -> str:
-        """What bars or bands mean, with the number of seeds; "" where all variants have one."""
+    @cached_property
+    def others(self) -> pd.DataFrame:
+        """Networks of others, which no correlation counts, a row each as in `variants`."""
+        return aggregate.others(self.tables.models)
+
+    @property
+    def models(self) -> pd.DataFrame:
+        """Variants and networks of others."""
+        return pd.concat([self.variants, self.others])
+
+    @cached_property
+    def derived(self) -> pd.DataFrame:
+        """Variants and models derived from them, without the differences."""
+        return aggregate.variants_at(self.tables.models, derived=True)
+
+    @cached_property
+    def scaled(self) -> pd.DataFrame:
+        """Scaled models beside those they were made from, over the same seeds."""
+        return aggregate.with_scaled(self.tables.models)
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """Training curves, averaged over seeds."""
+        return aggregate.over_seeds(self.tables.history, ("variant", "epoch"))
+
+    @cached_property
+    def series(self) -> pd.DataFrame:
+        """Loss and flatness at the snapshots, averaged over seeds."""
+        return aggregate.over_seeds(self.tables.series, ("variant", "epoch"))
+
+    @cached_property
+    def landscape(self) -> pd.DataFrame:
+        """RLoss along directions at the last checkpoints, averaged over the seeds that scaled models have."""
+        last = self.tables.landscape[self.tables.landscape["checkpoint"] == "last"]
+        models = self.tables.models
+        scaled = last["variant"].isin(models["variant"][aggregate.scaled(models)])
+        if scaled.any():
+            last = last[last["seed"].isin(last["seed"][scaled])]
+        return aggregate.over_seeds(last, ("variant", "direction", "normalisation", "s"))
+
+    def title(self, count: int | None = None) -> str:
+        """Return the name with the number of variants, if any."""
+        count = len(self.variants) if count is None else count
+        return f"{self.name} ({count} variants)" if count or self.others.empty else self.name
+
+    def spread(self, mark: str) -> str:
+        """Return a sentence on what bars or bands show; "" with one seed a variant."""
         rows = self.variants[self.variants["seeds"] > 1]
         counts = sorted({int(count) for count in rows["seeds"]})
         if not counts:
             return ""
         who = ", ".join(map(looks.variant, rows["variant"])) if len(rows) < 4 else "variants"
-        return f"{what}: one standard deviation over {' or '.join(map(str, counts))} seeds of {who}."
-
-    @property
-    def note(self) -> str:
-        """What bars mean, which variants have not learnt, and which came out as one model."""
-        return " ".join(filter(None, [self.spread("Bars"), self.apart]))
+        return f"{mark}: one standard deviation over {' or '.join(map(str, counts))} seeds of {who}."
 
     @property
     def apart(self) -> str:
-        """Which variants have not learnt, and which came out as one model; "" if none."""
+        """Sentences on variants that have not learnt, and on identical models; "" if there are none."""
         sentences = []
         names = ", ".join(map(looks.variant, self.unlearnt["variant"]))
         if names:
-            sentences.append(
-                "Not learnt (clean training error near that of a guess), grey crosses in figures, in no "
-                f"coefficient: {names}."
-            )
+            sentences.append(f"Not learnt (grey crosses; in no coefficient): {names}.")
         groups: dict[str, list[str]] = {}
         for slug, same in self.evidence.repeated.items():
             groups.setdefault(same, [same]).append(slug)
         for group in groups.values():
-            sentences.append(f"Came out as one model, counted once: {', '.join(map(looks.variant, group))}.")
+            sentences.append(f"Identical models, counted once: {', '.join(map(looks.variant, group))}.")
         return " ".join(sentences)
-
-    @cached_property
-    def derived(self):
-        """The same with derived models, without the differences."""
-        return aggregate.variants_at(self.tables.models, derived=True)
-
-    @cached_property
-    def scaled(self):
-        """Scaled models beside those they were made from, seed by seed."""
-        return aggregate.with_scaled(self.tables.models)
-
-    @cached_property
-    def history(self):
-        """Training curves, averaged over seeds."""
-        return aggregate.over_seeds(self.tables.history, ("variant", "epoch"))
-
-    @cached_property
-    def series(self):
-        """Loss and flatness over the snapshots, averaged over seeds."""
-        return aggregate.over_seeds(self.tables.series, ("variant", "epoch"))
-
-    @cached_property
-    def landscape(self):
-        """RLoss along directions at the last checkpoints, averaged over seeds."""
-        last = self.tables.landscape[self.tables.landscape["checkpoint"] == "last"]
-        models = self.tables.models
-        scaled = last["variant"].isin(models["variant"][aggregate.scaled(models)])
-        if scaled.any():  # seed by seed: a scaled model beside the one that it was made from
-            last = last[last["seed"].isin(last["seed"][scaled])]
-        return aggregate.over_seeds(last, ("variant", "direction", "normalisation", "s"))
-
-    @cached_property
-    def others(self):
-        """Networks of others that no correlation counts, a row each as in `variants`."""
-        return aggregate.others(self.tables.models)
-
-    @property
-    def models(self):
-        """Variants, and networks of others."""
-        return pd.concat([self.variants, self.others])
-
-    def title(self, count: int | None = None) -> str:
-        """The name, with how many variants it has, if any."""
-        count = len(self.variants) if count is None else count
-        return f"{self.name} ({count} variants)" if count or self.others.empty else self.name

@@ -1,7 +1,7 @@
 """A notebook's inputs and outputs, in the three ways it runs.
 
-1. As a Snakemake script: the rule says where the tables are and what to write.
-2. As plain Python, `python figures/<name>.py [experiment]`.
+1. As a Snakemake script: the rule names the tables and the files to write.
+2. As plain Python, `python figures/<name>.py [experiment]`, from any folder.
 3. As a notebook, where the environment variable `ROBUST_FLATNESS_EXPERIMENT` names the experiment.
 
 Without a name the experiment is `fashion`.
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 VARIABLE = "ROBUST_FLATNESS_EXPERIMENT"
 DEFAULT = "fashion"
 
-#: Key in a PNG's metadata under which stands why it could not be drawn.
+#: Key in a PNG's metadata with the reason why the figure could not be drawn.
 NOT_DRAWN = "Not drawn"
 
 #: How to get what a table lacks.
@@ -44,24 +44,22 @@ REMEDIES = {
 
 @dataclass(frozen=True)
 class Saved:
-    """What a notebook wrote; shown as a picture or as text at the end of a cell."""
+    """Files that a notebook wrote; shown as a picture or as text at the end of a cell."""
 
     paths: tuple[Path, ...]
 
     def _repr_png_(self) -> bytes | None:
-        pictures = [path for path in self.paths if path.suffix == ".png"]
-        return pictures[0].read_bytes() if pictures else None
+        return next((path.read_bytes() for path in self.paths if path.suffix == ".png"), None)
 
     def _repr_markdown_(self) -> str | None:
-        texts = [path for path in self.paths if path.suffix == ".md"]
-        return texts[0].read_text(encoding="utf-8") if texts else None
+        return next((path.read_text(encoding="utf-8") for path in self.paths if path.suffix == ".md"), None)
 
     def __repr__(self) -> str:
-        return "\n".join(str(path) for path in self.paths)
+        return "\n".join(map(str, self.paths))
 
 
 class Notebook:
-    """The tables of one experiment, the printed numbers to compare with, and where to write.
+    """The tables of one experiment, the printed numbers to compare with, and the files to write.
 
     Parameters
     ----------
@@ -70,10 +68,10 @@ class Notebook:
     directory
         Folder of the experiment's tables, `results/<experiment>`.
     outputs
-        Files to write; their suffixes say which is which. None: the usual places, beside
-        `results/`.
+        Files to write, told apart by their suffixes. None: `figures/<experiment>/<name>.*` and
+        `paper_tables/<experiment>/<name>.*` beside `results/`.
     families
-        Files that say how families are drawn. None: the repository's, and the experiment's own.
+        Files that say how families are drawn. None: the repository's and the experiment's.
     """
 
     def __init__(
@@ -88,10 +86,10 @@ class Notebook:
         self._outputs = outputs
         own = self.directory / "families.yaml"
         looks.use(*(families or [looks.file(), *([own] if own.exists() else [])]))
-        if not (self.directory / "models.csv").is_file():
-            others = sorted(path.parent.name for path in self.directory.parent.glob("*/models.csv"))
+        if not (self.directory / "records.csv").is_file():
+            others = sorted(path.parent.name for path in self.directory.parent.glob("*/records.csv"))
             raise FileError(
-                f"{self.directory / 'models.csv'}: no such file; run the experiment first, or name another "
+                f"{self.directory / 'records.csv'}: no such file; run the experiment first, or name another "
                 f"one after the notebook's name or in {VARIABLE}"
                 + (f" (there are {', '.join(others)})" if others else "")
             )
@@ -105,10 +103,10 @@ class Notebook:
         """The experiment's tables, without the long one of single examples."""
         return frames.read_tables(self.directory)
 
-    @property
+    @cached_property
     def tables_with_examples(self) -> frames.Tables:
         """The experiment's tables, all of them."""
-        return replace(self.tables, examples=frames.read_table("examples", self.directory / "examples.csv"))
+        return replace(self.tables, examples=frames.read_examples(self.directory))
 
     @cached_property
     def published(self) -> Layer:
@@ -117,7 +115,7 @@ class Notebook:
 
     @cached_property
     def is_paper(self) -> bool:
-        """Whether this experiment *is* the printed numbers, so that there is nothing to compare."""
+        """Whether this experiment *is* the printed numbers, so that there is nothing to compare with."""
         keys = ["variant", "checkpoint", "test_rloss_pgd"]
         ours, theirs = (
             tables.models.reindex(columns=keys).reset_index(drop=True)
@@ -127,7 +125,7 @@ class Notebook:
 
     @cached_property
     def ours(self) -> Layer:
-        """What the notebook is about: the experiment's own numbers, or the paper's where it is the paper."""
+        """The experiment's numbers."""
         return Layer(self.experiment, self.tables)
 
     @cached_property
@@ -137,34 +135,35 @@ class Notebook:
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """What a figure shows: ours and the printed numbers, or the paper's alone."""
+        """Our numbers and, beside them, the printed ones."""
         return (self.ours,) if self.printed is None else (self.ours, self.printed)
 
     @cached_property
     def same_data(self) -> bool:
-        """Whether absolute values compare with the published ones (CIFAR-10, or the paper itself)."""
+        """Whether values compare with the published ones (CIFAR-10, or the paper itself)."""
         return aggregate.same_data(self.tables.models, self.published.tables.models)
 
     def beside(self, same: str, other: str = "") -> str:
-        """A sentence about the printed numbers beside ours: `same` where data and so values compare,
-        else with `other` added; "" where there are none beside."""
+        """Return a sentence about the printed numbers beside ours: `same`, with `other` added on another dataset;
+        "" where there are none beside."""
         if self.printed is None:
             return ""
         return f"{same}." if self.same_data or not other else f"{same}; {other}."
 
     def missing(self, *columns: str, table: str = "models") -> str:
-        """What of `columns` the experiment lacks, and how to get it; "" if nothing."""
-        lacking = [schema.describe(name) for name in columns if not aggregate.has(self.ours[table], name)]
+        """Return which of `columns` the experiment lacks and how to get them; "" if none."""
+        rows = getattr(self.ours, table)
+        lacking = [schema.describe(name) for name in columns if not aggregate.has(rows, name)]
         return self.say_missing(", ".join(lacking), REMEDIES[table]) if lacking else ""
 
     def say_missing(self, what: str, remedy: str) -> str:
-        """That something is missing, and how to get it."""
+        """Return a sentence that something is missing, and how to get it."""
         if self.is_paper:
             remedy = "the paper shows it as a picture only; run an experiment (snakemake --cores all)"
         return f"Missing: {what}. To get it: {remedy}."
 
     def show(self, draw: "Callable[[], Figure]", missing: str = "") -> Saved:
-        """Draw and write the figure; where something is `missing`, one line that says so."""
+        """Draw and write the figure; where something is `missing`, a line that says so."""
         from robust_flatness.plotting.style import line
 
         if not missing:
@@ -172,21 +171,20 @@ class Notebook:
         return self.save(line(f"Not drawn: {self.name}. {missing}"), missing)
 
     def outputs(self, folder: str, suffixes: Sequence[str]) -> dict[str, Path]:
-        """Where to write: suffix -> path."""
+        """Return the files to write: suffix -> path."""
         if self._outputs is not None:
             return {path.suffix: path for path in map(Path, self._outputs)}
         root = self.directory.resolve().parents[1]
         return {suffix: root / folder / self.experiment / f"{self.name}{suffix}" for suffix in suffixes}
 
     def save(self, figure: "Figure", missing: str = "") -> Saved:
-        """Write the figure as PDF and PNG; the same figure gives the same bytes. What is `missing` for
-        it stands in the PNG's metadata (`NOT_DRAWN`)."""
+        """Write the figure as PDF and PNG; the same figure gives the same bytes. The reason why something is
+        `missing` goes into the PNG's metadata (`NOT_DRAWN`)."""
         from robust_flatness.plotting.style import freeze
 
         paths = self.outputs("figures", (".pdf", ".png"))
         freeze(figure)
-        note = {NOT_DRAWN: missing} if missing else None
-        metadata = {".pdf": {"CreationDate": None}, ".png": note}
+        metadata = {".pdf": {"CreationDate": None}, ".png": {NOT_DRAWN: missing} if missing else None}
         for suffix, path in paths.items():
             with atomic_path(path) as temporary:
                 figure.savefig(temporary, format=suffix[1:], metadata=metadata[suffix])
@@ -207,20 +205,15 @@ class Notebook:
 
 
 def inputs(name: str, snakemake: Any = None) -> Notebook:
-    """The inputs and outputs of the notebook `name`.
+    """Return the inputs and outputs of the notebook `name`.
 
-    Parameters
-    ----------
-    name
-        The notebook's name.
-    snakemake
-        The object Snakemake puts into a script's globals (`globals().get("snakemake")`).
+    `snakemake` is the object that Snakemake puts into a script's globals (`globals().get("snakemake")`).
     """
     if snakemake is not None:
         if snakemake.log:
             sys.stdout = sys.stderr = open(snakemake.log[0], "w", encoding="utf-8")  # noqa: SIM115
         given = snakemake.input
-        return Notebook(name, Path(given.models).parent, [*map(Path, snakemake.output)], [*given.families])
+        return Notebook(name, Path(given.records).parent, [*map(Path, snakemake.output)], [*given.families])
     script = Path(sys.argv[0]).stem == name
     given = sys.argv[1] if script and len(sys.argv) > 1 else os.environ.get(VARIABLE, DEFAULT)
     return Notebook(name, workspace() / "results" / given)

@@ -1,16 +1,17 @@
-"""One style for all figures: sizes, fonts, colours, legends and notes."""
+"""Style of all figures: sizes, fonts, colours, panels, legends and labels beside points."""
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import matplotlib
+import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
-from matplotlib.gridspec import GridSpec
-from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from robust_flatness.config.families import PALETTE
 from robust_flatness.plotting import looks
@@ -18,188 +19,176 @@ from robust_flatness.tables.schema import OTHER
 
 #: Width of a figure in inches: a page.
 PAGE = 7.0
+#: Characters in a line of a note.
+LINE = 150
+#: A value farther than so many interquartile ranges from the middle half of all values sets no axis.
+FENCE = 6
 
 GREY, LIGHT = "#808080", "#c4c4c4"
 BLACK, BLUE, GREEN = PALETTE["black"], PALETTE["blue"], PALETTE["green"]
 ORANGE, VERMILLION, PURPLE = PALETTE["orange"], PALETTE["vermillion"], PALETTE["purple"]
-
-#: Published curves drawn over ours.
-PUBLISHED = {"color": GREY, "linewidth": 0.8, "linestyle": (0, (4, 1.5))}
 TRAIN, TEST = BLUE, VERMILLION
-
-#: Epochs, early to late: even in lightness, readable without colour.
+#: Published curves beside ours.
+PUBLISHED = {"linewidth": 0.8, "linestyle": (0, (4, 1.5)), "gid": "published"}
+#: Epochs, early to late; even in lightness, so that it reads without colour.
 EPOCH_COLORS = "cividis"
+
+RC = {
+    **{"font.size": 8, "axes.labelsize": 7.5, "axes.titlesize": 7},
+    **{"xtick.labelsize": 6.5, "ytick.labelsize": 6.5, "legend.fontsize": 6.5},
+    **{"axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6},
+    **{"xtick.major.width": 0.6, "ytick.major.width": 0.6, "lines.linewidth": 1.3},
+    **{"lines.markersize": 4, "legend.frameon": False, "legend.handlelength": 1.8},
+    **{"axes.titlelocation": "left", "axes.grid": True, "grid.color": "#e6e6e6"},
+    **{"grid.linewidth": 0.5, "axes.axisbelow": True, "savefig.dpi": 200, "figure.dpi": 200},
+    **{"pdf.fonttype": 42, "ps.fonttype": 42, "text.parse_math": False},
+}
 
 
 def use() -> None:
-    """Set matplotlib's defaults: fonts readable at column width and embedded, quiet axes."""
-    matplotlib.rcParams.update(
-        {
-            **{"font.size": 8, "axes.labelsize": 8, "axes.titlesize": 8},
-            **{"xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7},
-            **{"axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6},
-            **{"xtick.major.width": 0.6, "ytick.major.width": 0.6, "lines.linewidth": 1.3},
-            **{"lines.markersize": 4, "legend.frameon": False, "legend.handlelength": 1.6},
-            **{"axes.titlelocation": "left", "axes.grid": True, "grid.color": "#e6e6e6"},
-            **{"grid.linewidth": 0.5, "axes.axisbelow": True, "savefig.dpi": 200, "figure.dpi": 200},
-            **{"pdf.fonttype": 42, "ps.fonttype": 42, "mathtext.fontset": "dejavusans"},
-        }
-    )
+    """Set matplotlib's parameters to its defaults and `RC`, whatever a user's matplotlibrc says."""
+    matplotlib.rcdefaults()
+    matplotlib.rcParams.update(RC)
 
 
 def panels(
-    rows: int = 1, columns: int = 1, width: float = PAGE, height: float = 2.6, **options
+    count: int = 1, columns: int | None = None, height: float = 2.2, room: float = 0.7, **options
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of `rows` x `columns` panels and the list of its axes, row by row; sizes in inches."""
-    use()
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns, squeeze=False, **options)
-    return figure, [*axes.ravel()]
+    """Return a figure of `count` panels, `columns` in a row, and its axes row by row.
 
-
-def cells(rows: int, columns: int, height: float) -> tuple[Figure, GridSpec]:
-    """An empty figure and the cells for its panels."""
-    use()
-    figure = Figure(figsize=(PAGE, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.add_gridspec(rows, columns)
-
-
-def grid(
-    rows: int,
-    columns: int,
-    height: float = 1.15,
-    above: float = 0.25,
-    below: float = 0.12,
-    bottom: float = 0.55,
-    between: float = 0.12,
-    right: float = 0.1,
-    **options,
-) -> tuple[Figure, list[Axes]]:
-    """A page of small multiples, laid out by the numbers, since finding a layout takes a second or more
-    where there are many panels.
-
-    Sizes are in inches: `height` of a panel, room `above` (title) and `below` it (tick labels),
-    `between` columns, and at the `bottom` and the `right` of the page.
+    `height` of a row and `room` for legend and notes are in inches; `options` go to `Figure.subplots`.
     """
     use()
-    left = 0.55
-    page = rows * (above + height + below) + bottom
-    width = (PAGE - left - right - between * (columns - 1)) / columns
-    figure = Figure(figsize=(PAGE, page))
+    columns = columns or count
+    rows = -(-count // columns)
+    figure = Figure(figsize=(PAGE, height * rows + room), layout="constrained")
     FigureCanvasAgg(figure)
-    spacing = {
-        **{"left": left / PAGE, "right": 1 - right / PAGE},
-        **{"top": 1 - above / page, "bottom": (bottom + below) / page},
-        **{"wspace": between / width, "hspace": (above + below) / height},
-    }
-    axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw=spacing, **options)
-    for panel in axes.ravel():
-        panel.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
-        panel.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
-    return figure, [*axes.ravel()]
+    axes = [*figure.subplots(rows, columns, squeeze=False, **options).ravel()]
+    for unused in axes[count:]:
+        unused.remove()
+    for lowest in axes[max(0, count - columns) : count]:
+        lowest.tick_params(labelbottom=True)
+    return figure, axes[:count]
 
 
-def name_grid(figure: Figure, x: str, y: str, bottom: float = 0.55) -> None:
-    """Names of the axes that all panels of a `grid` share; further lines of `x` are notes."""
-    page = figure.get_figheight()
-    short = page - bottom < 2.2
-    middle = (1 + bottom / page) / 2
-    text, size, left = (y.replace(" (", "\n("), 6.5, 0.02) if short else (y, 8, 0.1)
-    figure.text(left / PAGE, middle, text, rotation=90, va="center", ha="left", fontsize=size)
-    name, _, notes = x.partition("\n")
-    figure.text(0.5, (bottom - 0.22) / page, name, ha="center", va="center", fontsize=8)
-    if notes:
-        lines = wrapped(notes, figure)
-        figure.text(0.5, 0.03 / page, lines, ha="center", va="bottom", fontsize=6.5, color="#404040")
+def name_bottom(axes: Iterable[Axes], columns: int, name: str) -> None:
+    """Name the horizontal axis under the lowest panel of each column."""
+    for lowest in [*axes][-columns:]:
+        lowest.set_xlabel(name, fontsize=6.5)
 
 
 def freeze(figure: Figure) -> None:
-    """Lay the figure out now and keep the layout."""
-    if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
+    """Compute the layout now and keep it."""
+    if figure.get_layout_engine() is not None:
         figure.get_layout_engine().execute(figure)
         figure.set_layout_engine("none")
 
 
-def note(figure: Figure, text: str) -> None:
-    """A small note under a figure without a legend there (see `legend_below`)."""
-    figure.supxlabel(wrapped(text, figure), x=0.01, ha="left", fontsize=6.5, color="#404040")
+def handles(families: Iterable[str], hollow: Iterable[str] = ()) -> dict[str, tuple[Line2D, ...]]:
+    """Return legend entries of families, one for each colour, with the markers in the order of the names.
 
-
-def wrapped(text: str, figure: Figure) -> str:
-    """A note's text in lines of the figure's width."""
-    characters = int(19.5 * figure.get_figwidth())
-    return "\n".join(textwrap.fill(line, characters) for line in text.splitlines())
-
-
-def handles(families: Iterable[str], others: Iterable[str] = ()) -> list[Line2D]:
-    """Legend entries of the families, in their order; hollow those of `others` alone, which no correlation
-    counts."""
-    known = looks.every()
-    counted, apart = ({name if name in known else OTHER for name in part} for part in (families, others))
-    return [
-        Line2D(
-            [],
-            [],
-            linestyle="",
-            marker=look.marker,
-            color=looks.color(name),
-            markerfacecolor=looks.color(name) if name in counted else "none",
-            markersize=7 if name == "at" else 4.5,
-            label=look.label,
+    A colour stands for a kind of change to the training. Families in `hollow` alone (networks of others) are
+    drawn hollow.
+    """
+    filled, others = (
+        {name if name in looks.every() else OTHER for name in part} for part in (families, hollow)
+    )
+    groups: dict[str, list[str]] = {}
+    for name in looks.every():
+        if name in filled | others:
+            color = looks.color(name)
+            groups.setdefault(name if color == BLACK else color, []).append(name)
+    return {
+        ", ".join(looks.family(name).label for name in names): tuple(
+            Line2D(
+                [], [], linestyle="", marker=looks.family(name).marker, color=looks.color(name),
+                markerfacecolor=looks.color(name) if name in filled else "none",
+                markersize=7 if name == "at" else 4.5,
+            )
+            for name in names
         )
-        for name, look in known.items()
-        if name in counted | apart
-    ]
+        for names in groups.values()
+    }  # fmt: skip
 
 
-def entries(panels: Iterable[Axes]) -> list:
-    """The legend entries of several panels, each label once."""
-    found: dict[str, object] = {}
-    for axes in panels:
-        for artist, label in zip(*axes.get_legend_handles_labels(), strict=True):
+def entries(axes: Iterable[Axes]) -> dict[str, Artist]:
+    """Return the legend entries of several panels, each label once."""
+    found: dict[str, Artist] = {}
+    for panel in axes:
+        for artist, label in zip(*panel.get_legend_handles_labels(), strict=True):
             found.setdefault(label, artist)
-    return [*found.values()]
+    return found
 
 
-#: How legends of families look: small, since there are many.
-LEGEND = {
-    **{"fontsize": 5.8, "handletextpad": 0.2, "labelspacing": 0.3, "columnspacing": 0.9},
-    "borderaxespad": 0.2,
-}
-
-
-def legend_below(figure: Figure, entries: list, columns: int = 7, text: str = "") -> None:
-    """A legend under the panels, with a note above its entries."""
-    legend = figure.legend(
-        handles=entries,
-        loc="outside lower center",
-        ncols=columns,
-        title=wrapped(text, figure) or None,
+def legend(figure: Figure, entries: Mapping[str, Artist], *notes: str, columns: int = 5) -> None:
+    """Draw a legend under the panels, with notes above its entries; that of families has two columns."""
+    entries = entries or {"": Line2D([], [], linestyle="")}
+    note = "\n".join(textwrap.fill(text, LINE) for text in notes if text)
+    several = max((len(handle) for handle in entries.values() if isinstance(handle, tuple)), default=1)
+    drawn = figure.legend(
+        handles=[*entries.values()],
+        labels=[*entries],
+        loc="outside lower left",
+        ncols=2 if several > 1 else columns,
+        title=note or None,
         title_fontsize=6.5,
         alignment="left",
-        **LEGEND,
+        handler_map={tuple: HandlerTuple(ndivide=None, pad=0.5)},
+        handlelength=max(1.8, 0.9 * several),
+        fontsize=6,
+        columnspacing=1.2,
+        borderaxespad=0.2,
     )
-    legend.get_title().set_color("#404040")
-
-
-def legend_beside(figure: Figure, entries: list) -> None:
-    """A legend in one column at the right of the figure."""
-    figure.legend(handles=entries, loc="outside right center", **LEGEND)
-
-
-def legend_inside(axes: Axes, entries: list, columns: int = 2) -> None:
-    """A legend in place of a panel."""
-    axes.set_axis_off()
-    axes.legend(handles=entries, loc="center", ncols=columns, **LEGEND)
+    drawn.get_title().set_color("#404040")
 
 
 def line(text: str) -> Figure:
-    """A picture of one line of text, in place of a figure that cannot be drawn."""
+    """Return a picture of a few lines of text, in place of a figure that cannot be drawn."""
     use()
-    words = textwrap.fill(text, 150)
+    words = textwrap.fill(text, LINE)
     figure = Figure(figsize=(PAGE, 0.14 * (1 + words.count("\n")) + 0.08))
     FigureCanvasAgg(figure)
     figure.text(0.005, 0.5, words, va="center", fontsize=6.5, color="#404040")
     return figure
+
+
+def near(values: np.ndarray) -> np.ndarray:
+    """Return which values set an axis: those not so far out that they would press the others together."""
+    first, third = np.nanquantile(values, [0.25, 0.75]) if len(values) else (0, 0)
+    return np.abs(values - (first + third) / 2) <= (FENCE + 0.5) * (third - first)
+
+
+#: Where a label may stand beside its point, in points, the preferred place first.
+OFFSETS = ((5, 0), (-5, 0), (0, 5), (0, -5), (4, 4), (-4, 4), (4, -4), (-4, -4))
+
+
+def place_labels(
+    axes: Axes, labels: Iterable[tuple[float, float, str]], always: bool = False, fontsize: float = 6
+) -> None:
+    """Write each label (x, y, text) beside its point, where it covers neither a text nor a point.
+
+    A label without a free place is left out, or stands at the right of its point if `always`. Call it when
+    the figure is otherwise complete, since the layout is fixed here.
+    """
+    freeze(axes.figure)
+    renderer = axes.figure.canvas.get_renderer()
+    frame = axes.get_window_extent(renderer)
+    clouds = [group.get_offsets() for group in axes.collections if isinstance(group, PathCollection)]
+    points = axes.transData.transform(np.concatenate([np.zeros((0, 2)), *clouds]))
+    taken = [text.get_window_extent(renderer) for text in axes.texts if text.get_text()]
+    look = {"textcoords": "offset points", "fontsize": fontsize, "color": "#202020", "zorder": 6}
+    for x, y, words in labels:
+        for dx, dy in OFFSETS[:1] if always else OFFSETS:
+            text = axes.annotate(
+                words, (x, y), (dx, dy), **look,
+                ha="left" if dx > 0 else "right" if dx else "center",
+                va="bottom" if dy > 0 else "top" if dy else "center",
+            )  # fmt: skip
+            box = text.get_window_extent(renderer)
+            wide = box.padded(2.5 * axes.figure.dpi / 72)
+            covers = ((points > wide.min) & (points < wide.max)).all(axis=1).any()
+            inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+            if always or (inside and not covers and not any(box.overlaps(other) for other in taken)):
+                taken.append(box)
+                break
+            text.remove()

@@ -1,80 +1,104 @@
-"""Tables as CSV (every digit), Markdown, LaTeX and HTML (rounded, for reading)."""
+"""Tables as CSV (twelve digits), Markdown, HTML and LaTeX (rounded, for reading)."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
 
 import pandas as pd
 
 from robust_flatness.plotting import looks
+from robust_flatness.plotting.latex import latex_table
 from robust_flatness.plotting.notebook import Notebook
-from robust_flatness.plotting.writing import Column, Format, Table, html, latex_table, markdown
 from robust_flatness.tables.frames import frame_text
+
+Format = Callable[[object], str]
+
+
+def words(value: object) -> str:
+    """Return text as it is; "-" where missing."""
+    return "-" if value is None or value == "" or value != value else str(value)
 
 
 def digits(count: int) -> Format:
-    """Numbers with `count` decimals; "-" where missing."""
-
-    def format_number(value: object) -> str:
-        missing = value is None or value == "" or (isinstance(value, float) and math.isnan(value))
-        return "-" if missing else f"{value:.{count}f}"
-
-    return format_number
+    """Return a format of numbers with `count` decimals; "-" where missing."""
+    return lambda value: words(value) if words(value) == "-" else f"{value:.{count}f}"
 
 
 def p_value(value: object) -> str:
-    """A p-value with two digits, and "< 0.0002" where resampling cannot tell a smaller one."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "-"
-    return "< 0.0002" if value < 0.0002 else f"{value:.2g}"
+    """Return a p-value with two digits; "< 0.0002" below what resampling resolves."""
+    return words(value) if words(value) == "-" else "< 0.0002" if value < 0.0002 else f"{value:.2g}"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table: its heading, and the format of its values."""
+
+    heading: str
+    format: Format = words
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text cells, in groups of rows.
+
+    `numeric` says which columns are aligned at the right. `paragraphs` maps groups to a text; with them,
+    each group is a section with a table of its own.
+    """
+
+    title: str
+    headings: list[str]
+    numeric: list[bool]
+    groups: list[tuple[str, list[list[str]]]]
+    notes: Sequence[str]
+    paragraphs: Mapping[str, str]
+    introduction: str
 
 
 def rounded(value: object) -> object:
-    """A float with twelve significant digits; anything else as it is."""
+    """Return a float with twelve significant digits, which do not depend on the processor; anything else as it
+    is."""
     return float(f"{value:.12g}") if isinstance(value, float) and math.isfinite(value) else value
 
 
 def compared(headings: Mapping[str, tuple[str, int]]) -> dict[str, Column]:
-    """Pairs of columns from {name: (heading, decimals)}: ours, and the printed `<name>_published`."""
+    """Return pairs of columns from {name: (heading, decimals)}: ours, and the printed `<name>_published`."""
     columns = {}
     for name, (heading, decimals) in headings.items():
-        columns[name] = Column(heading, digits(decimals), under=heading)
-        columns[f"{name}_published"] = Column(f"{heading}, published", digits(decimals), under=heading)
+        columns[name] = Column(heading, digits(decimals))
+        columns[f"{name}_published"] = Column(f"{heading}, published", digits(decimals))
     return columns
 
 
 def variants(notebook: Notebook, measures: Sequence[str], more: Sequence[str] = ()) -> pd.DataFrame:
-    """A row per variant, and per network of others in an experiment: slug, label with the value applied where
-    it is not the paper's, family, the measures with their spread over seeds, columns `more`, and the
-    printed numbers as `<measure>_published`."""
-    ours = notebook.ours.variants
-    others = notebook.ours.others
+    """Return a row per variant, and per network of others.
+
+    Columns: variant, label, family, the measures with their spread over seeds, columns `more`, and the printed
+    numbers as `<measure>_published`.
+    """
+    ours, others = notebook.ours.variants, notebook.ours.others
     if notebook.printed and len(others):
         ours = pd.concat([ours, others.assign(label=others["label"] + ", of others")], ignore_index=True)
     spreads = [f"{name}_seed_sd" for name in measures]
     frame = ours.reindex(columns=["variant", "label", "family", *measures, *more, *spreads])
     frame["label"] = labels(ours)
-    for layer in notebook.layers[1:]:
-        theirs = layer.variants.set_index("variant").reindex(columns=list(measures))
+    if notebook.printed:
+        theirs = notebook.printed.variants.set_index("variant").reindex(columns=list(measures))
         for name in measures:
             frame[f"{name}_published"] = frame["variant"].map(theirs[name])
     return frame
 
 
 def labels(frame: pd.DataFrame) -> list[str]:
-    """Variants' labels, with the value that was applied where the label says the paper's."""
-    rows = frame.to_dict("records")
-    applied = [looks.applied(row) for row in rows]
-    return [
-        f"{row['label']} (here {value})" if value else row["label"]
-        for row, value in zip(rows, applied, strict=True)
-    ]
+    """Return variants' labels, with the value used in training where the label has the paper's."""
+    rows = [(row["label"], looks.applied(row)) for row in frame.to_dict("records")]
+    return [f"{label} (here {value})" if value else label for label, value in rows]
 
 
 def notes(notebook: Notebook, *sentences: str) -> list[str]:
-    """Notes below a table: the given ones, what to compare, and which variants did not learn or are one."""
-    words = [word for word in sentences if word]
-    words += filter(None, [notebook.beside("Published: CIFAR-10", "compare rank and sign, not values")])
-    return [*words, *filter(None, [notebook.ours.apart])]
+    """Return the notes of a table of variants: `sentences`, how printed numbers compare, models apart."""
+    beside = notebook.beside("Published: CIFAR-10", "compare rank and sign, not values")
+    return [*filter(None, [*sentences, beside, notebook.ours.apart])]
 
 
 def texts(
@@ -86,22 +110,20 @@ def texts(
     paragraphs: Mapping[str, str] | None = None,
     introduction: str = "",
 ) -> dict[str, str]:
-    """A frame as {".csv": ..., ".md": ..., ".tex": ..., ".html": ...}.
+    """Return a frame as {".csv": ..., ".md": ..., ".tex": ..., ".html": ...}.
 
     Parameters
     ----------
     frame
-        All of it goes into the CSV, with twelve digits: more would depend on the processor.
+        All of it goes into the CSV.
     columns
-        Those shown in Markdown and LaTeX, in this order.
-    title, notes
-        Above and below the table.
+        Those shown for reading, in this order.
     sections
         A column whose values head groups of rows, in order of appearance.
     paragraphs
-        Text for each section: in Markdown, sections then have a heading, this text and a table each.
+        Text for each section, which then has a table of its own.
     introduction
-        Markdown below the title.
+        A Markdown table below the title.
     """
     shown = {name: column for name, column in columns.items() if name in frame}
     keys = frame[sections] if sections else pd.Series([""] * len(frame), index=frame.index)
@@ -109,10 +131,68 @@ def texts(
         (key, [[column.format(row[name]) for name, column in shown.items()] for _, row in rows.iterrows()])
         for key, rows in frame.groupby(keys, sort=False)
     ]
-    table = Table([*shown.values()], groups, title, [*notes], paragraphs or {}, introduction)
+    headings = [column.heading for column in shown.values()]
+    numeric = [column.format is not words for column in shown.values()]
+    table = Table(title, headings, numeric, groups, notes, paragraphs or {}, introduction)
     return {
         ".csv": frame_text(frame.map(rounded)),
         ".md": markdown(table),
-        ".tex": latex_table(table),
+        ".tex": latex_table(title, headings, numeric, groups, notes),
         ".html": html(table),
     }
+
+
+def markdown(table: Table) -> str:
+    """Return a table as a Markdown page."""
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    head = [line(table.headings), line(["---:" if right else "---" for right in table.numeric])]
+    blocks = [f"# {table.title}", table.introduction]
+    lines = [*head]
+    for key, rows in table.groups:
+        if table.paragraphs:
+            blocks += [f"## {key}", table.paragraphs[key], "\n".join([*head, *map(line, rows)])]
+        else:
+            lines += [line([f"**{key}**", *[""] * (len(table.headings) - 1)])] if key else []
+            lines += map(line, rows)
+    blocks += [] if table.paragraphs else ["\n".join(lines)]
+    return "\n\n".join(filter(None, [*blocks, *table.notes])) + "\n"
+
+
+_STYLE = """
+body { font: 14px/1.45 system-ui, sans-serif; margin: 1.5em; color: #202020; }
+table { border-collapse: collapse; margin: 1em 0; }
+th, td { padding: 0.2em 0.7em; text-align: left; vertical-align: top; }
+.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+thead th { border-bottom: 2px solid #808080; position: sticky; top: 0; background: white; }
+tbody th { background: #f2f2f2; }
+"""
+
+
+def html(table: Table) -> str:
+    """Return a table as an HTML page, for Snakemake's report."""
+    kinds = [' class="number"' if right else "" for right in table.numeric]
+
+    def cells(row: Sequence[str], tag: str) -> str:
+        pairs = zip(row, kinds, strict=True)
+        return f"<tr>{''.join(f'<{tag}{kind}>{escape(cell)}</{tag}>' for cell, kind in pairs)}</tr>"
+
+    head, title = f"<thead>{cells(table.headings, 'th')}</thead>", escape(table.title)
+    parts = [f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{title}</title>']
+    parts += [f"<style>{_STYLE}</style>\n<h1>{title}</h1>"]
+    parts += [f"<pre>{escape(table.introduction)}</pre>"] if table.introduction else []
+    body = []
+    for key, rows in table.groups:
+        lines = [cells(row, "td") for row in rows]
+        if table.paragraphs:
+            paragraphs = "".join(f"<p>{escape(part)}</p>" for part in table.paragraphs[key].split("\n\n"))
+            lines = [*head.split("\n"), "<tbody>", *lines, "</tbody>"]
+            parts += [f"<h2>{escape(key)}</h2>{paragraphs}<table>", *lines, "</table>"]
+        else:
+            body += [f'<tr><th colspan="{len(kinds)}">{escape(key)}</th></tr>'] if key else []
+            body += lines
+    parts += [] if table.paragraphs else [f"<table>{head}<tbody>", *body, "</tbody></table>"]
+    parts += [f"<p>{escape(note)}</p>" for note in table.notes]
+    return "\n".join(parts) + "\n</html>\n"

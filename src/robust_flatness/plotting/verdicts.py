@@ -6,16 +6,15 @@ from robust_flatness.analysis.claims import Claim, claims_frame, verdicts_table
 from robust_flatness.plotting import typeset
 
 NOTE = (
-    "A test with a sign holds if its 95 % interval lies on that side of 0 and p < 0.05 (two-sided); else it "
-    "is inconclusive if the interval reaches the reference effect. Over variants or families, intervals are "
-    "bootstraps, of which the wider one is shown and decides, and p-values are of permutations. Tests marked "
-    "(beside it) do not change the verdict. Published: the same statistic on the printed numbers. Talk: the "
-    "value it states."
+    "A test with a sign holds if its 95 % confidence interval lies on that side of 0 and p < 0.05 (two-sided); else "
+    "it is inconclusive if the interval contains the reference effect. Over variants or families, intervals are "
+    "bootstraps (the wider of both) and p-values come from permutations. Tests marked (beside it) do not change the "
+    "verdict. Published: the same statistic on the printed numbers. Talk: the value it states."
 )
 
 
 def texts(judged: Sequence[Claim], title: str, experiment: str) -> dict[str, str]:
-    """The claims as {".csv": ..., ".md": ..., ".tex": ...}."""
+    """Return {".csv": ..., ".md": ..., ...}: the verdicts, then each claim with its rule and statistics."""
     frame = claims_frame(judged)
     headings = {claim.name: f"{claim.name}: {claim.verdict}" for claim in judged}
     frame["section"] = frame["claim"].map(headings)
@@ -37,5 +36,5 @@ def texts(judged: Sequence[Claim], title: str, experiment: str) -> dict[str, str
         "shown": typeset.Column("Outcome"),
         "note": typeset.Column("Note"),
     }
-    verdicts = verdicts_table(judged, experiment)
-    return typeset.texts(frame, columns, title, [NOTE], "section", paragraphs, verdicts)
+    introduction = verdicts_table(judged, experiment)
+    return typeset.texts(frame, columns, title, [NOTE], "section", paragraphs, introduction)

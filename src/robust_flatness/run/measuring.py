@@ -111,6 +111,7 @@ def measure_network(
                     "sha256": checkpoint.sha256,
                     "weights_sha256": checkpoint.weights_sha256,
                 }
+        examples = [{name: row.get(name) for name in EXAMPLES} for row in examples]
         write_text(directory / "examples.csv", csv_text(examples, EXAMPLES))
         header = {
             "checkpoints": described,

@@ -71,30 +71,23 @@ def catalogue() -> Mapping[str, VariantSpec]:
     return load_variants(repository() / "config" / "variants.yaml")
 
 
-def read_tables(directory: Path, examples: bool = False) -> Tables:
-    """Read the results under `results/<experiment>/`; the long table of single examples on demand."""
+def read_tables(directory: Path) -> Tables:
+    """Read the results under `results/<experiment>/`, without the long table of single examples."""
     directory = Path(directory)
-    records = read_records(directory / "records.csv")
+    columns = with_columns(records := read_records(directory / "records.csv"))
     networks = typed(read_csv(directory / "networks.csv"))
-    return from_records(
-        records,
-        networks,
-        typed(read_csv(directory / "history.csv")).reindex(columns=HISTORY),
-        *([typed(read_csv(directory / "examples.csv"))] if examples else []),
-    )
-
-
-def from_records(records: pd.DataFrame, networks: pd.DataFrame, history: pd.DataFrame, *examples) -> Tables:
-    """Pivot the records of an experiment."""
-    columns = with_columns(records)
     of_checkpoints = columns["checkpoint"].isin(CHECKPOINTS)
     return Tables(
         models_frame(columns[of_checkpoints], networks),
-        history,
+        typed(read_csv(directory / "history.csv")).reindex(columns=HISTORY),
         series_frame(columns[~of_checkpoints], networks),
         landscape_frame(records[records["measure"] == "landscape"]),
-        *examples,
     )
+
+
+def read_examples(directory: Path) -> pd.DataFrame:
+    """Read the values of single examples."""
+    return typed(read_csv(Path(directory) / "examples.csv")).reindex(columns=EXAMPLES)
 
 
 def typed(frame: pd.DataFrame) -> pd.DataFrame:

@@ -9,8 +9,11 @@ from functools import cache
 
 from robust_flatness.measures.base import LOSSES, Metric
 from robust_flatness.measures.registry import MEASURES
+from robust_flatness.training.history import HISTORY
 
 KEYS = ("variant", "seed", "checkpoint")
+#: Values of single examples: robust loss by PGD, and whether PGD and AutoAttack succeed (0 or 1).
+OF_EXAMPLES = ("rloss", "rerr_pgd", "rerr_aa")
 #: Family of variants that config/variants.yaml does not know.
 OTHER = "other"
 MORE_ROBUST = "lower is more robust"
@@ -149,8 +152,22 @@ def direction(name: str) -> str:
 
 
 def named(kind: str) -> tuple[str, ...]:
-    """Columns of a kind (`error`, `loss`, `flatness`) at the main radius."""
-    return tuple(q.name for q in main_quantities() if q.measure in MEASURES and q.description.kind == kind)
+    """Columns of a kind (`error`, `loss`, `flatness`) at the main radius, those on test examples first.
+
+    Flatness is given on test examples alone.
+    """
+    splits = ("test",) if kind == "flatness" else ("test", "train")
+    main = [
+        q
+        for q in main_quantities()
+        if q.measure in MEASURES and q.description.kind == kind and q.description.radius != "coordinate"
+    ]
+    return tuple(q.name for split in splits for q in main if q.split == split)
+
+
+def is_known(name: str) -> bool:
+    """Whether records or training curves may have a column of this name."""
+    return name in HISTORY or name == "epoch" or (lookup(name) is not None)
 
 
 def compared() -> tuple[str, ...]:
@@ -165,3 +182,7 @@ def radii_of(columns, case: str, loss: str = "rloss") -> dict[float, str]:
     return dict(
         sorted((q.radius, name) for name, q in known if q and q.radius and replace(q, radius=None) == main)
     )
+
+
+ERRORS, LOSSES, FLATNESS = map(named, ("error", "loss", "flatness"))
+HESSIAN = ("hessian_max", "hessian_min", "convexity")
