@@ -175,7 +175,7 @@ def measuring(folder, data, measures=MEASURES, **job) -> list:
 
 
 def test_a_network_is_measured_by_its_printed_settings(run, network, prepared):
-    status, _, err = run("--timings", "time.tsv", *measuring(network, prepared))
+    status, _, err = run(*measuring(network, prepared))
     assert status == 0, err
     assert (network / "records.csv").exists()
     assert run("export", network / "checkpoints/best.safetensors", "--directory", "made")[0] == 0

@@ -1,10 +1,10 @@
-"""The headline plot with a network of one's own in it."""
+"""The headline plot with a user's network in it."""
 
 import numpy as np
 import pytest
 
-from robust_flatness.measuring.place import Others
 from robust_flatness.plotting.own_model import YELLOW, draw, headline
+from robust_flatness.run.place import ModelGroup
 
 
 def result(flatness=0.7, rloss=1.5, epsilon=8 / 255):
@@ -13,7 +13,7 @@ def result(flatness=0.7, rloss=1.5, epsilon=8 / 255):
     return {
         "values": values,
         "data": "folder/mine.npz",
-        "measures": {"robustness": {"spec": {"attack": {"epsilon": epsilon}}}},
+        "settings": {"robustness": {"attack": {"epsilon": epsilon}}},
     }
 
 
@@ -22,43 +22,37 @@ def experiment(tmp_path):
     rows = [f"v{i},last,weight-decay,{0.1 * i},{1 + 0.1 * i},0.05,0.5\n" for i in range(6)]
     columns = "variant,checkpoint,family,avg_flatness_rloss,test_rloss_pgd,setting_epsilon,avg_flatness_xi\n"
     (tmp_path / "models.csv").write_text(columns + "".join(rows))
-    return Others.of(tmp_path / "models.csv")
-
-
-def mine(axes):
-    """The network's point, and the ends of its bars."""
-    (line,) = [line for line in axes.lines if line.get_color() == YELLOW and line.get_marker() == "X"]
-    (container,) = [found for found in axes.containers if found.lines[0] is line]
-    return line.get_xydata()[0], [bars.get_segments()[0] for bars in container.lines[2]]
+    return ModelGroup.read(tmp_path / "models.csv")
 
 
 @pytest.mark.parametrize(("flatness", "rloss"), [(0.7, 1.5), (-0.3, 2.0), (0.4, 40.0), (25.0, 0.5)])
-def test_the_network_is_where_it_was_measured_and_in_sight(experiment, flatness, rloss):
-    figure = headline(result(flatness, rloss), [Others.printed(), experiment], "mine")
+def test_the_network_and_its_bars_lie_at_its_values_within_the_axes(experiment, flatness, rloss):
+    figure = headline(result(flatness, rloss), [ModelGroup.printed(), experiment], "mine")
     assert len(figure.axes) == 2
     for axes in figure.axes:
-        point, (across, up) = mine(axes)
-        assert point == pytest.approx([flatness, rloss])
-        assert np.ptp(across[:, 0]) == pytest.approx(2 * 0.1)
-        assert np.ptp(up[:, 1]) == pytest.approx(2 * 0.2)
-        for value, (low, high) in zip(point, (axes.get_xlim(), axes.get_ylim()), strict=True):
-            assert low < value < high
+        (container,) = [
+            c for c in axes.containers if c.lines[0] is not None and c.lines[0].get_color() == YELLOW
+        ]
+        across, up = [bars.get_segments()[0] for bars in container.lines[2]]
+        assert container.lines[0].get_xydata()[0] == pytest.approx([flatness, rloss])
+        assert (np.ptp(across[:, 0]), np.ptp(up[:, 1])) == pytest.approx((2 * 0.1, 2 * 0.2))
+        assert axes.get_xlim()[0] < flatness < axes.get_xlim()[1]
+        assert axes.get_ylim()[0] < rloss < axes.get_ylim()[1]
         assert "mine" in [text.get_text() for text in axes.texts]
 
 
-def test_other_radii_are_told_in_the_title(experiment):
-    alike = headline(result(), [Others.printed()], "mine").axes[0]
-    assert "measured otherwise" not in alike.get_title(loc="left")
-    other = headline(result(epsilon=0.1), [Others.printed(), experiment], "mine")
-    printed, own = [axes.get_title(loc="left") for axes in other.axes]
+def test_titles_name_radii_that_differ(experiment):
+    figure = headline(result(epsilon=0.1), [ModelGroup.printed(), experiment], "mine")
+    printed, own = [axes.get_title(loc="left") for axes in figure.axes]
     assert "ε = 8/255 there, 0.1 here" in printed
-    assert "CIFAR-10" in printed
     assert "ε = 0.05 there, 0.1 here" in own
-    assert "mine.npz" in other.get_suptitle()
+    assert "mine.npz" in figure.get_suptitle()
+    alike = headline(result(), [ModelGroup.printed()], "mine").axes[0]
+    assert "measured otherwise" not in alike.get_title(loc="left")
 
 
 @pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
 def test_a_file_is_written(tmp_path, suffix):
     path = tmp_path / "new" / f"mine.{suffix}"
-    draw(path, result(), [Others.printed()], "mine")
+    draw(path, result(), [ModelGroup.printed()], "mine")
     assert path.stat().st_size > 5000

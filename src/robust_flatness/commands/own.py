@@ -1,1 +1,145 @@
-"""placeholder"""
+"""The command `measure`, for a network of the user's own."""
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from robust_flatness.commands.base import app
+from robust_flatness.config.values import Epsilon, Precision, Real, parse, parse_list
+from robust_flatness.errors import ConfigError, noted_warnings
+from robust_flatness.files import portable, write_json
+from robust_flatness.measures.examples import BATCH_SIZE
+from robust_flatness.measures.flatness import AVERAGE
+from robust_flatness.measures.registry import MEASURES
+from robust_flatness.measures.robustness import RobustnessSettings
+from robust_flatness.runtime.progress import shown
+
+#: PGD in the measures of robustness and flatness.
+PGD = RobustnessSettings.model_fields["attack"].default
+NAMES = ", ".join(name for name, entry in MEASURES.items() if not entry.of_snapshots)
+PICTURES = (".png", ".pdf", ".svg")
+
+
+def _option(panel: str, text: str, *names: str, **settings: Any) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel=panel, **settings)
+
+
+# options by their panel in the help
+network, data_, measured, results, computation = (
+    partial(_option, panel)
+    for panel in ("Network", "Data", "What is measured", "Results", "Computation")
+)  # fmt: skip
+
+
+@app.command()
+def measure(
+    model: Annotated[str, network("package.module:function, torchvision:NAME or robustbench:NAME.")],
+    data: Annotated[
+        str,
+        data_(
+            "An .npz file of x_test, y_test and optionally x_train, y_train; a folder with a subfolder of "
+            "images per class, or with such folders test and train; torchvision:NAME:FOLDER."
+        ),
+    ],
+    epsilon: Annotated[str, measured("Radius of the L-infinity ball, e.g. 8/255.")],
+    weights: Annotated[Path | None, network("Weights (.safetensors, .pt, .pth).")] = None,
+    mean: Annotated[str, network("Channel means, if the network expects normalised images.")] = "",
+    std: Annotated[str, network("Channel standard deviations, likewise.")] = "",
+    examples: Annotated[int | None, data_("Test examples.", min=1, show_default="1000, or all")] = None,
+    train_examples: Annotated[int, data_("Training examples.", min=0)] = 0,
+    size: Annotated[int | None, data_("Side to which images are resized and cropped.", min=1)] = None,
+    download: Annotated[bool, data_("Download a dataset of torchvision.", "--download")] = False,
+    measures: Annotated[str, measured(f"Some of {NAMES}.")] = "robustness,flatness",
+    per_layer: Annotated[bool, measured("Short for the measure layers.", "--per-layer")] = False,
+    steps: Annotated[int | None, measured("Steps of PGD.", min=1, show_default=str(PGD["steps"]))] = None,
+    restarts: Annotated[
+        int | None, measured("Restarts of PGD.", min=1, show_default=str(PGD["restarts"]))
+    ] = None,
+    samples: Annotated[
+        int | None, measured("Samples of average-case flatness.", min=1, show_default=str(AVERAGE.samples))
+    ] = None,
+    autoattack: Annotated[bool, measured("Also run AutoAttack (standard).", "--autoattack")] = False,
+    assignments: Annotated[
+        list[str] | None,
+        measured(
+            "Any setting as in an experiment's YAML, e.g. flatness.average.xi=[0.5]; without the measure's "
+            "name, for all that have it: attack.step_size=0.01, autoattack.version=reduced (repeatable).",
+            "--set",
+        ),
+    ] = None,
+    output: Annotated[Path | None, results("All records (.json).")] = None,
+    per_example: Annotated[Path | None, results("Losses and errors of each example (.csv).")] = None,
+    picture: Annotated[Path | None, results("RLoss against flatness (.png, .pdf, .svg).")] = None,
+    against: Annotated[
+        Path | None, results("Experiment to rank it in: results/NAME or a models.csv.")
+    ] = None,
+    seed: Annotated[int, computation("Random seed.", min=0)] = 0,
+    batch_size: Annotated[
+        int | None, computation("Examples per pass.", min=1, show_default=str(BATCH_SIZE))
+    ] = None,
+    device: Annotated[str, computation("auto, cpu, cuda, cuda:N or mps.")] = "cpu",
+    precision: Annotated[Precision, computation("Of attacks; auto: bfloat16 where it is fast.")] = "float32",
+    threads: Annotated[int, computation("Threads of torch; rounding depends on them.", min=1)] = 1,
+) -> None:
+    """Measure robustness and flatness of a network of your own, and rank it among others.
+
+    The network maps inputs in [0, 1] of shape (n, C, H, W) to logits (n, K). With a file of results, an
+    interrupted run resumes.
+    """
+    from robust_flatness import load_model
+    from robust_flatness.run.own_inputs import own_settings, read_source
+    from robust_flatness.run.own_model import example_rows, measure_model
+    from robust_flatness.run.place import ModelGroup, described
+    from robust_flatness.runtime.devices import start
+    from robust_flatness.tables.rows import write_rows
+
+    names = [*parse_list(measures), *["layers"] * per_layer]
+    for path in filter(None, (output, picture, per_example)):
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{path} is a folder or a device; name a file for the results")
+    if picture and (picture.suffix not in PICTURES or not {"robustness", "flatness"} <= {*names}):
+        raise ConfigError(
+            f"--picture: {picture} given; expected a file {', '.join(PICTURES)}, and robustness and flatness "
+            "among --measures"
+        )
+    options = {
+        "attack.steps": steps, "attack.restarts": restarts, "average.samples": samples,
+        "batch_size": batch_size, "average.batch_size": batch_size, "worst.batch_size": batch_size,
+        "precision": precision, "robustness.autoattack": {} if autoattack else None,
+    }  # fmt: skip
+    radius = parse(Epsilon, epsilon, "--epsilon")
+    groups = [ModelGroup.printed(), *([ModelGroup.read(against)] if against else [])]
+    device = start(device, threads)
+    with noted_warnings() as notes:
+        dataset, count, images = read_source(data, examples, train_examples, size, download)
+        for line in (f"{name}: {value}" for name, value in (images or {}).items()):
+            typer.echo(line, err=True)
+        sizes = {"test": count, "train": train_examples}
+        settings = own_settings(names, radius, sizes, options, assignments or ())
+        normalisation = {
+            name: parse(tuple[Real, ...], parse_list(text), f"--{name}") if text else None
+            for name, text in (("mean", mean), ("std", std))
+        }
+        loaded = load_model(model, weights, **normalisation)
+    first = output or picture or per_example
+    with shown(lines=True):
+        result, values = measure_model(
+            loaded, dataset, settings, seed=seed, device=device,
+            folder=first and first.parent / ".resume" / first.stem,
+            code=[] if model.startswith(("torchvision:", "robustbench:")) else [model],
+            report=partial(typer.echo, err=True),
+        )  # fmt: skip
+    result |= {"model": model, "weights": weights and str(weights), "data": data, "images": images}
+    result["warnings"] = [*notes, *result["warnings"]]
+    if output:
+        write_json(output, portable(result))
+    if per_example:
+        write_rows(per_example, example_rows(values))
+    typer.echo(described(result, groups))
+    if picture:
+        from robust_flatness.plotting.own_model import draw
+
+        draw(picture, result, groups, weights.stem if weights else model)
+        typer.echo(f"\n{picture}")

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from robust_flatness.files import atomic_path
-from robust_flatness.measuring.place import Others, epsilon_of, shown
+from robust_flatness.run.place import ModelGroup, epsilon_of, fraction
 from robust_flatness.plotting import looks, scatter, style
 from robust_flatness.plotting.layer import Layer
 from robust_flatness.tables import aggregate
@@ -22,7 +22,7 @@ NOTE = (
 )
 
 
-def headline(result: Mapping[str, Any], others: Sequence[Others], label: str) -> Figure:
+def headline(result: Mapping[str, Any], others: Sequence[ModelGroup], label: str) -> Figure:
     """Draw RLoss against average-case flatness of `others`, a panel each, with the network of `result`."""
     layers = [(group, Layer(group.name, group.tables)) for group in others]
     layers = [(group, layer) for group, layer in layers if aggregate.has(layer.counted, *AXES)]
@@ -33,7 +33,7 @@ def headline(result: Mapping[str, Any], others: Sequence[Others], label: str) ->
         scatter.panel(panel, layer, layer.others, *AXES, _title(group, result), len(layers))
         for panel, (group, layer) in zip(axes, layers, strict=True)
     ]
-    radii = f"ε = {shown(epsilon_of(result))}, ξ = {result['values']['avg_flatness_xi']:g}"
+    radii = f"ε = {fraction(epsilon_of(result))}, ξ = {result['values']['avg_flatness_xi']:g}"
     title = f"{label} on {_readable(Path(result['data']).name)} ({radii}) among others"
     figure.suptitle(title, fontsize=8, x=0.01, ha="left")
     style.legend(figure, style.handles(families, hollow), NOTE)
@@ -53,11 +53,11 @@ def _readable(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _title(group: Others, result: Mapping[str, Any]) -> str:
-    unlike = group.unlike(result)
-    name = group.name if group.epsilon is None else f"{group.name}, ε = {shown(group.epsilon)}"
+def _title(group: ModelGroup, result: Mapping[str, Any]) -> str:
+    differences = group.differences(result)
+    name = group.name if group.epsilon is None else f"{group.name}, ε = {fraction(group.epsilon)}"
     name = name if group.folder else f"{name[0].upper()}{name[1:]}"
-    return name + (f"\nmeasured otherwise: {unlike}" if unlike else "")
+    return name + (f"\nmeasured otherwise: {differences}" if differences else "")
 
 
 def _draw(axes: Axes, values: Mapping[str, Any], label: str) -> None:
@@ -79,7 +79,7 @@ def _draw(axes: Axes, values: Mapping[str, Any], label: str) -> None:
     )  # fmt: skip
 
 
-def draw(path: Path, result: Mapping[str, Any], others: Sequence[Others], label: str) -> None:
+def draw(path: Path, result: Mapping[str, Any], others: Sequence[ModelGroup], label: str) -> None:
     """Write the picture in the format of the path's suffix."""
     families = [looks.file(), *(group.folder / "families.yaml" for group in others if group.folder)]
     looks.use(*(file for file in families if file.exists()))

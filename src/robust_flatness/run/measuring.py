@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from robust_flatness.checkpoints import Checkpoint, load_checkpoint
+from robust_flatness.checkpoints import LoadedModel, load_checkpoint
 from robust_flatness.config.kinds import source_digest
 from robust_flatness.config.values import Spec, meant, parse
 from robust_flatness.config.variants import BASELINE
@@ -130,7 +130,7 @@ def measure_network(
 
 
 def _part(
-    parts: Parts, label: str, measure: Measure, checkpoint: Checkpoint, data: Examples, settings: Spec
+    parts: Parts, label: str, measure: Measure, checkpoint: LoadedModel, data: Examples, settings: Spec
 ) -> dict[str, Any]:
     """Return the part `<measure>/<label>`, stored or computed."""
     name = f"{measure.name}/{label}"
@@ -145,14 +145,16 @@ def _part(
     return parts.get(name, depends_on, lambda: measured(measure, checkpoint, data, settings))
 
 
-def measured(measure: Measure, checkpoint: Checkpoint, data: Examples, settings: Spec) -> dict[str, Any]:
-    """Return the records of one measure of one checkpoint, the values of single examples, and the warnings.
+def measured(
+    measure: Measure, checkpoint: LoadedModel, data: Examples, settings: Spec, show: bool = True
+) -> dict[str, Any]:
+    """Return the records of one measure of one network, the values of single examples, and the warnings.
 
-    A network whose logits are not finite has not learnt: the measure is NaN.
+    Warnings are printed too if `show`. A network whose logits are not finite has not learnt: the measure is NaN.
     """
     data.notes, data.example_values = {}, {}
     kept = "What is finished is kept; the next run resumes from there."
-    with out_of_memory(largest_batch(settings.model_dump()), kept), noted_warnings() as warnings:
+    with out_of_memory(largest_batch(settings.model_dump()), kept), noted_warnings(show) as warnings:
         try:
             records = [*measure.function(checkpoint.inference, data, settings)]
         except NonFiniteError as error:

@@ -19,8 +19,8 @@ from robust_flatness.measures.landscape import CURVES
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.tables.records import read_csv, read_records
 from robust_flatness.tables.rows import csv_text
-from robust_flatness.tables.schema import KEYS, OTHER, Quantity, register, with_spread
 from robust_flatness.training.history import HISTORY
+from robust_flatness.tables.schema import KEYS, OTHER, Quantity, metric_of, register, with_spread
 
 #: Tables of an experiment under `results/<experiment>/`: `records` of all networks, `networks` (a row for
 #: each checkpoint: variant, training settings, provenance), `history` (training curves), `examples` (values
@@ -131,7 +131,7 @@ def with_columns(records: pd.DataFrame) -> pd.DataFrame:
         metric, spread = key.metric, ""
         if metric.endswith("_std") and metric.removesuffix("_std") in MEASURES[key.measure].metrics:
             metric, spread = metric.removesuffix("_std"), "std"
-        description = MEASURES[key.measure].metrics[metric]
+        description = metric_of(key.measure, metric)
         if description.column is None or (key.coordinate and description.radius != "coordinate"):
             continue
         radius = {"xi": key.xi, "coordinate": _number_or_word(key.coordinate or "nan")}.get(

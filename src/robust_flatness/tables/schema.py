@@ -9,6 +9,7 @@ from functools import cache
 
 from robust_flatness.measures.base import LOSSES, Metric
 from robust_flatness.measures.registry import MEASURES
+from robust_flatness.measures.sharpness.block import of_loss
 from robust_flatness.training.history import HISTORY
 
 KEYS = ("variant", "seed", "checkpoint")
@@ -43,9 +44,7 @@ class Quantity:
 
     @property
     def description(self) -> Metric:
-        if self.measure in MEASURES:
-            return MEASURES[self.measure].metrics[self.metric]
-        return OTHER_METRICS[self.metric]
+        return metric_of(self.measure, self.metric)
 
     @property
     def name(self) -> str:
@@ -83,6 +82,12 @@ OTHER_METRICS = {
     "learning_rate": Metric("learning_rate", "learning rate"),
 }
 _by_name: dict[str, Quantity] = {}
+
+
+def metric_of(measure: str, metric: str) -> Metric:
+    """The description of a metric; one that is not registered is a user's measure of a loss."""
+    known = MEASURES[measure].metrics if measure in MEASURES else OTHER_METRICS
+    return known.get(metric) or of_loss(metric, metric, direction="")
 
 
 def register(quantity: Quantity) -> str:

@@ -1,1 +1,0 @@
-"""Measures of checkpoints and of any network."""

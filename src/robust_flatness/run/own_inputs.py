@@ -1,0 +1,137 @@
+"""Data and settings of `measure` for a network of the user's own."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import yaml
+
+from robust_flatness.config.measures import STEPS_TO_THE_EDGE, MeasureSettings
+from robust_flatness.config.values import meant, parse
+from robust_flatness.data import Dataset
+from robust_flatness.data.images import open_parts, to_measure
+from robust_flatness.data.npz import read_npz
+from robust_flatness.errors import ConfigError
+from robust_flatness.measures.base import SPLITS
+from robust_flatness.measures.flatness import AVERAGE, WORST
+from robust_flatness.measures.registry import MEASURES
+
+#: Test examples measured by default, and the number of others that are held out for the Hessian.
+EXAMPLES, HELD_OUT = 1000, 500
+#: Settings that differ from an experiment's: the main radii alone, and no AutoAttack.
+PRESETS: dict[str, dict[str, Any]] = {
+    "robustness": {"autoattack": None},
+    "flatness": {"average": {"xi": AVERAGE.xi[:1]}, "worst": {"xi": WORST.xi[:1]}},
+}
+
+
+def read_source(
+    source: str, examples: int | None, train_examples: int, size: int | None, download: bool
+) -> tuple[Dataset, int, dict[str, Any] | None]:
+    """Read images from an .npz file, a folder, or torchvision (`torchvision:NAME[:FOLDER]`).
+
+    Returns the data, in which up to 500 test images after the first `examples` are held out; `examples`, 1000
+    or all if None; and, but for .npz files, a description: classes by index, order, numbers of images.
+    """
+    if Path(source).is_dir() or source.startswith("torchvision:"):
+        name, folder = "folder", source
+        if not Path(source).is_dir():
+            kind, dataset, *rest = source.split(":", 2)
+            name, folder = f"{kind}:{dataset}", rest[0] if rest else "data"
+        wanted = ("test", "train") if train_examples else ("test",)
+        parts = open_parts(name, Path(folder), size, wanted=wanted, download=download)
+        examples = examples or min(EXAMPLES, len(parts["test"].labels))
+        arrays, images = to_measure(parts, examples, train_examples, HELD_OUT, "--size")
+        return Dataset(arrays), examples, images
+    if size or download:
+        raise ConfigError(f"--size, --download: {source} is neither a folder of images nor of torchvision")
+    arrays = read_npz(Path(source), to_measure=True)
+    available = len(arrays["y_test"])
+    examples = examples or min(EXAMPLES, available)
+    first = max(examples, available - HELD_OUT)
+    if first < available:
+        arrays |= {f"{kind}_early_stopping": arrays[f"{kind}_test"][first:] for kind in "xy"}
+    return Dataset(arrays), examples, None
+
+
+def own_settings(
+    names: Iterable[str],
+    epsilon: float,
+    sizes: Mapping[str, int],
+    options: Mapping[str, Any],
+    assignments: Sequence[str] = (),
+) -> dict[str, MeasureSettings]:
+    """Return the settings of the measures `names` on `sizes` examples of the splits.
+
+    `options` maps paths such as `average.samples` to values (None: not given), for all measures that have
+    the setting; `assignments` are texts such as `flatness.average.xi=[0.5]`, and come last.
+
+    Raises
+    ------
+    ConfigError
+        For unknown measures and settings, and values that are not allowed.
+    """
+    known = [name for name, entry in MEASURES.items() if not entry.of_snapshots]
+    blocks: dict[str, dict[str, Any]] = {}
+    for name in names:
+        if name not in known:
+            allowed = ", ".join(known)
+            raise ConfigError(
+                f"--measures: unknown measure {name!r}{meant(name, known)}; allowed are {allowed}"
+            )
+        counts = {f"{kind}{split}_examples": sizes[split] for kind in ("", "clean_") for split in SPLITS}
+        fields = MEASURES[name].settings.model_fields
+        blocks[name] = PRESETS.get(name, {}) | {field: n for field, n in counts.items() if field in fields}
+    for path, value in options.items():
+        if value is not None:
+            assign(blocks, path, value)
+    for text in assignments:
+        path, equals, value = text.partition("=")
+        try:
+            assigned = equals and assign(blocks, path, yaml.safe_load(value))
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set: {text!r} is not valid YAML ({error})") from None
+        if not assigned:
+            fields = [field for name in blocks for field in MEASURES[name].settings.model_fields]
+            raise ConfigError(
+                f"--set: {text!r} given{meant(path.partition('.')[0], [*blocks, *fields])}; expected e.g. "
+                f"average.samples=5, with a setting of {', '.join(blocks) or 'a measure'}"
+            )
+    implied = {"epsilon": epsilon, "step_size": epsilon / STEPS_TO_THE_EDGE, "sizes": sizes}
+    return {
+        name: parse(MEASURES[name].settings, MEASURES[name].settings.implied(block, **implied), name)
+        for name, block in blocks.items()
+    }
+
+
+def assign(blocks: dict[str, dict[str, Any]], path: str, value: Any) -> bool:
+    """Set the value at a path that begins with the name of a block, or with a field: then in all blocks that
+    have it by default. Return whether there is one."""
+    first, *keys = path.split(".")
+    targets = [first] if first in blocks and keys else []
+    if not targets:
+        keys = [first, *keys]
+        fields = {name: MEASURES[name].settings.model_fields for name in blocks}
+        targets = [
+            name for name in blocks if first in fields[name] and fields[name][first].default is not None
+        ]
+    for name in targets:
+        block = blocks[name]
+        for key in keys[:-1]:
+            block[key] = {**block[key]} if isinstance(block.get(key), Mapping) else {}
+            block = block[key]
+        block[keys[-1]] = value
+    return bool(targets)
+
+
+def check_settings(settings: Mapping[str, MeasureSettings], dataset: Dataset) -> None:
+    """Raise `ConfigError` where there is nothing to measure, or settings do not fit the data."""
+    sizes = {split: len(dataset.arrays.get(f"y_{split}", ())) for split in SPLITS}
+    data: Any = SimpleNamespace(count=sizes.__getitem__, known_classes=None)
+    problems = [f"{name}.{text}" for name, given in settings.items() for text in given.problems(data)]
+    held_out = [name for name in settings if MEASURES[name].held_out]
+    if held_out and "y_early_stopping" not in dataset.arrays:
+        problems.append(f"{', '.join(held_out)}: needs test images after those of --examples; give fewer")
+    if problems or not settings:
+        raise ConfigError("\n".join(problems) or f"--measures: none given; allowed are {', '.join(MEASURES)}")

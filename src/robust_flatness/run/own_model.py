@@ -1,0 +1,178 @@
+"""Measures of a network of the user's own, by the functions that measure checkpoints."""
+
+import math
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from robust_flatness.attacks.pgd import batches
+from robust_flatness.boundary import outcome
+from robust_flatness.checkpoints import LoadedModel
+from robust_flatness.config.kinds import source_digest
+from robust_flatness.config.measures import MeasureSettings
+from robust_flatness.data import Dataset
+from robust_flatness.errors import noted_warnings, warn
+from robust_flatness.measures.base import SPLITS, Record
+from robust_flatness.measures.examples import Examples
+from robust_flatness.measures.flatness import CASES
+from robust_flatness.measures.flatness import METRICS as OF_FLATNESS
+from robust_flatness.measures.registry import MEASURES
+from robust_flatness.measures.robustness import evaluate_robustness, rounded
+from robust_flatness.network import Network
+from robust_flatness.run.measuring import largest_batch, measured
+from robust_flatness.run.own_inputs import check_settings
+from robust_flatness.run.resume import Parts, Report, locked
+from robust_flatness.runtime.devices import with_precision_on
+from robust_flatness.runtime.provenance import provenance
+from robust_flatness.tables.frames import with_columns
+from robust_flatness.tables.records import FIELDS, NUMBERS
+
+#: uint8 images whose values are all below may be on another scale than 0 to 255.
+DARK = 64
+#: Values of single examples, by split and column.
+ExampleValues = dict[str, dict[str, list]]
+
+
+def measure_model(
+    model: nn.Module,
+    dataset: Dataset,
+    settings: Mapping[str, MeasureSettings],
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    folder: Path | None = None,
+    code: Sequence[str] = (),
+    report: Report = print,
+) -> tuple[dict[str, Any], ExampleValues]:
+    """Apply measures to any network; return a JSON value and the values of single examples.
+
+    The JSON value holds `records` as in an experiment's tables, `values` (the same by their columns in
+    models.csv), settings, checksums, provenance, warnings and notes. Finished measures are stored in `folder`
+    and taken from there while their fingerprints are equal, which include the source of the user's functions
+    named in `code` (`package.module:function`).
+
+    Raises
+    ------
+    ConfigError
+        If the network cannot be measured, or the data lacks what a measure needs.
+    """
+    check_settings(settings, dataset)
+    settings = {name: with_precision_on(device, given) for name, given in settings.items()}
+    records: list[dict[str, Any]] = []
+    notes: dict[str, str] = {}
+    with noted_warnings() as warnings, tempfile.TemporaryDirectory() as temporary:
+        pixels = dataset.pixels("test")
+        if not pixels.is_floating_point() and pixels.max() < DARK:
+            warn(f"test images: no value is above {pixels.max()} of 255; if scaled, give floats in [0, 1]")
+        types = {p.dtype for p in model.parameters() if p.is_floating_point()}
+        if types and torch.float32 not in types:
+            model = model.float()  # as the images are
+        network = LoadedModel(model.to(device), "own")
+        net = network.inference
+        gradient = outcome(net, dataset.images("test", 2, device)).gradient
+        examples = clean_examples(net, dataset, settings, device)
+        identity = {"seed": seed, "weights_sha256": network.weights_sha256, "data_sha256": dataset.checksum}
+        identity["provenance"] = provenance(device, torch.get_num_threads())
+        function = [examples, gradient is not None and gradient.norm().item()]
+        function += [net.layers] if settings.keys() - {"robustness"} else []
+        folder = folder or Path(temporary)
+        shared = Examples(dataset, device, seed, network.name, folder=folder)
+        with locked(folder, "another process is measuring this network", report):
+            parts = Parts(folder / "parts.jsonl", report)
+            for name, given in settings.items():
+                source = source_digest([*code, *getattr(given, "own", {}).values()])
+                depends_on = identity | {"settings": given.model_dump(mode="json"), "model": function}
+                depends_on |= {"code": [MEASURES[name].version, source]}
+                shared.keep = lambda part, compute, key=(name, depends_on): parts.get(
+                    f"{key[0]}/{part}", key[1], compute
+                )
+                compute = partial(measured, MEASURES[name], network, shared, given, show=False)
+                part = parts.get(name, depends_on, compute)
+                records += [
+                    {"measure": name} | dict(zip(Record._fields, r, strict=True)) for r in part["records"]
+                ]
+                notes |= part["notes"]
+                for split, columns in part["examples"].items():
+                    examples[split] |= columns
+                for message in part["warnings"]:
+                    warn(message)
+            parts.prune()
+        for message in implausible(records, examples):
+            warn(message)
+    described = {name: given.model_dump(mode="json") for name, given in settings.items()}
+    result = {"warnings": warnings, "records": records, "values": by_column(records), "settings": described}
+    return result | identity | {"notes": notes}, examples
+
+
+@torch.no_grad()
+def clean_examples(net: Network, dataset: Dataset, settings: Mapping[str, Any], device: str) -> ExampleValues:
+    """Return label, prediction, error and loss of each example that the measures take."""
+    found = {}
+    batch_size = max(largest_batch(given.model_dump()) for given in settings.values())
+    for split in SPLITS:
+        count = max(getattr(given, f"{split}_examples", 0) for given in settings.values())
+        if count:
+            x, y = dataset.images(split, count, device), dataset.labels(split, count, device)
+            clean = evaluate_robustness(net, x, y, attack=None, autoattack=False, batch_size=batch_size).clean
+            predicted = torch.cat([net.logits(x[part]).argmax(1) for part in batches(count, batch_size)])
+            found[split] = {"label": y.tolist(), "prediction": predicted.tolist()}
+            found[split] |= {"err": clean.error.int().tolist(), "ce": rounded(clean.loss)}
+    return found
+
+
+def implausible(records: Sequence[Mapping[str, Any]], examples: ExampleValues) -> Iterator[str]:
+    """Yield warnings of accuracy near that of the most frequent class, and of negative flatness."""
+    for split, lists in examples.items():
+        n, labels = len(lists["label"]), lists["label"]
+        frequent = max(map(labels.count, set(labels))) / n
+        accuracy = 1 - sum(lists["err"]) / n
+        if accuracy <= frequent + 2 * math.sqrt(frequent * (1 - frequent) / n):
+            yield (
+                f"accuracy on {n} clean {split} examples is {100 * accuracy:.3g} %, not significantly above "
+                f"the share of the most frequent class ({100 * frequent:.3g} %): check weights, normalisation, "
+                "channels and labels"
+            )
+    of_flatness = [record for record in records if record["measure"] == "flatness"]
+    known = {(r["metric"], r["loss"], r["split"]): r["value"] for r in of_flatness}
+    for r in of_flatness:
+        where = r["loss"], r["split"]
+        noise = 2 * (r["se"] or 0.0)
+        if r["metric"] not in CASES or not r["value"] < -noise:
+            continue
+        single, several = (known.get((name, *where), 0.0) for name in ("reference_single", "reference"))
+        if CASES[r["metric"]] == "worst":
+            reason = "the search has not converged; give it more steps or restarts"
+        elif r["value"] >= single - several - noise:
+            reason = (
+                "PGD has one start at perturbed weights and several at the given ones, which accounts for "
+                f"{single - several:.2g}; more --steps, or --restarts 1, reduce it"
+            )
+        else:
+            reason = "random perturbations of the weights lower the loss, so they are no minimum of it"
+        words = OF_FLATNESS[r["metric"]].words(r["split"], r["loss"], r["xi"])
+        yield f"{words} is negative ({r['value']:.2g}): {reason}"
+
+
+def by_column(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return values and standard errors by their columns in models.csv."""
+    frame = pd.DataFrame(records).reindex(columns=[*FIELDS]).astype(dict.fromkeys(NUMBERS, float))
+    frame = with_columns(frame).set_index("column")
+    errors = frame["se"].dropna().add_suffix("_se")
+    return frame["value"].to_dict() | errors.to_dict()
+
+
+def example_rows(examples: ExampleValues) -> list[dict[str, Any]]:
+    """Return a row for each example: `split`, `example` (its index), `label`, `prediction`, `err` and `ce`
+    (clean), `rerr_pgd` and `rloss` by PGD, `rerr_aa` and `rloss_aa` by AutoAttack."""
+    return [
+        {"split": split, "example": number, **dict(zip(columns, row, strict=True))}
+        for split, columns in examples.items()
+        for number, row in enumerate(zip_longest(*columns.values()))
+    ]

@@ -1,0 +1,131 @@
+"""Values of a network as text, and its place among other models."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from robust_flatness.measures.registry import MEASURES
+from robust_flatness.tables import aggregate, frames, printed, schema
+from robust_flatness.tables.importing import read_results_table
+
+#: Columns by which networks are ranked, lowest first.
+RANKED = ("test_rloss_pgd", "test_rerr_pgd", "avg_flatness_rloss", "worst_flatness_rloss")
+#: Radius of the printed models' attack.
+PRINTED_EPSILON = 8 / 255
+
+
+@dataclass(frozen=True)
+class ModelGroup:
+    """Models that a network is compared with: the printed ones, or those of an experiment.
+
+    `epsilon` is the radius of their attack, None where it is unknown; `folder` holds an experiment's tables.
+    """
+
+    name: str
+    tables: frames.Tables
+    epsilon: float | None
+    folder: Path | None = None
+
+    @classmethod
+    def printed(cls) -> "ModelGroup":
+        """Return the 74 models of the paper."""
+        name = "the 74 printed in the paper (CIFAR-10)"
+        return cls(name, printed.read_published(), PRINTED_EPSILON)
+
+    @classmethod
+    def read(cls, path: Path) -> "ModelGroup":
+        """Return the models of an experiment, from the folder with its records.csv or from its models.csv."""
+        if path.is_dir():
+            tables, folder = frames.read_tables(path), path
+        else:
+            nothing = pd.DataFrame(columns=["variant", "seed", "epoch"])
+            tables, folder = frames.Tables(read_results_table(path), *[nothing] * 3), path.parent
+        columns = (f"setting_{name}epsilon" for name in ("evaluation_", ""))
+        radii = [_usual(tables.models, column) for column in columns]
+        return cls("/".join(path.parts[-2:]), tables, next(filter(None, radii), None), folder)
+
+    @cached_property
+    def models(self) -> pd.DataFrame:
+        """A row per variant at its last checkpoint."""
+        return aggregate.variants_at(self.tables.models)
+
+    def differences(self, result: Mapping[str, Any]) -> str:
+        """Return in which radii these were measured otherwise than `result`; "" if none is known."""
+        pairs = {"ε": (self.epsilon, epsilon_of(result))}
+        for case, words in (("avg", "average-case"), ("worst", "worst-case")):
+            column = f"{case}_flatness_xi"
+            pairs[f"ξ of {words} flatness"] = _usual(self.models, column), result["values"].get(column)
+        return "; ".join(
+            f"{name} = {fraction(there)} there, {fraction(here)} here"
+            for name, (there, here) in pairs.items()
+            if there is not None and here is not None and not math.isclose(there, here, rel_tol=1e-6)
+        )
+
+
+def _usual(models: pd.DataFrame, column: str) -> float | None:
+    """The most frequent value of a column, None if there is none."""
+    values = models[column].dropna() if column in models else ()
+    return float(values.mode().iloc[0]) if len(values) else None
+
+
+def epsilon_of(result: Mapping[str, Any]) -> float | None:
+    """Return the radius of the attack; None if nothing was attacked."""
+    settings = result["settings"].values()
+    return next((given["attack"]["epsilon"] for given in settings if "attack" in given), None)
+
+
+def fraction(radius: float) -> str:
+    """Return a radius as a multiple of 1/255 if it is one.
+
+    >>> fraction(8 / 255), fraction(0.1)
+    ('8/255', '0.1')
+    """
+    whole = round(255 * radius)
+    return f"{whole}/255" if whole and math.isclose(255 * radius, whole, rel_tol=1e-6) else f"{radius:.4g}"
+
+
+def described(result: Mapping[str, Any], groups: Sequence[ModelGroup]) -> str:
+    """Return the values of a network as a table with standard errors, and its places in `groups`."""
+    rows = [*value_rows(result["records"])]
+    width = max((len(row[0]) for row in rows), default=0)
+    lines = [f"{'':{width}}  {'value':>9}  {'+-':>8}"] if rows else []
+    for words, value, error, direction in rows:
+        spread = "" if error is None else f"{error:.2g}"
+        lines.append(f"{words:{width}}  {value:9.4g}  {spread:>8}  {direction}".rstrip())
+    for group in groups:
+        lines += ["", f"Among {group.name}:", *places(result["values"], group.models)]
+        differences = group.differences(result)
+        lines += [f"  (measured otherwise: {differences})"] if differences else []
+    return "\n".join([*lines, "", "Compare ranks among models of the same data, at the same radii, only."])
+
+
+def value_rows(records: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, float, float | None, str]]:
+    """Yield words, value, standard error and direction of records, without settings, spreads and curves."""
+    for r in records:
+        metric = schema.metric_of(r["measure"], r["metric"])
+        spread = r["metric"].endswith("_std") and metric.column == r["metric"]
+        if metric.column is not None and metric.kind != "setting" and not spread:
+            words = metric.words(r["split"], r["loss"], r[metric.radius] if metric.radius else None)
+            layer = (
+                "" if metric.radius == "coordinate" or not r["coordinate"] else f", {r['coordinate']} alone"
+            )
+            yield words + layer, r["value"], r["se"], metric.direction
+
+
+def places(values: Mapping[str, float], models: pd.DataFrame) -> list[str]:
+    """Return rank and percentile among `models` (a row each) for every column of `RANKED` that both have."""
+    lines = []
+    for column in RANKED:
+        others = models[column].dropna() if column in models else ()
+        if column in values and len(others):
+            value, below = values[column], int((others < values[column]).sum())
+            lines.append(
+                f"  {schema.describe(column)}: {value:.3g}, rank {below + 1} of {len(others) + 1} "
+                f"(the others {others.min():.3g} to {others.max():.3g}; {below / len(others):.0%} lie below)"
+            )
+    return lines or ["  nothing that was measured here"]

@@ -1,0 +1,381 @@
+"""`robust-flatness measure`: records of a user's network, its settings, warnings, and place among others."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from robust_flatness import cli
+from robust_flatness.architectures import build_model
+from robust_flatness.checkpoints import Metadata, save_checkpoint
+from robust_flatness.config import DataSpec, ModelSpec
+from robust_flatness.data import make_splits, save_dataset
+from robust_flatness.measures.base import Record
+from robust_flatness.run import own_inputs, own_model
+from robust_flatness.run.measuring import MeasuringJob, measure_network
+from robust_flatness.tables.records import read_records
+from robust_flatness.tables.rows import read_rows
+
+NETS = """
+import torch
+from torch import nn
+
+def good():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+
+def soft():
+    return nn.Sequential(good(), nn.Softmax(1))
+
+def few():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+
+def images():
+    return nn.Identity()
+
+def other_size():
+    return nn.Sequential(nn.Flatten(), nn.Linear(100, 3))
+
+def not_a_number():
+    net = good()
+    nn.init.constant_(net[1].weight, float("nan"))
+    return net
+
+def constant_weights():
+    return nn.Sequential(nn.Flatten(), nn.Unflatten(1, (64,)), nn.LayerNorm(64))
+
+def needs_arguments(width):
+    return good()
+
+def kit():
+    from robust_flatness.architectures import build_model
+    from robust_flatness.config import ModelSpec
+    return build_model(ModelSpec(name="small-resnet", width=2), 3, [0.5], [0.2])
+
+def spread(model, x, y, *, loss="ce", batch_size=128, seed=0):
+    from robust_flatness.sharpness import Estimate
+    return Estimate(0.125)
+
+constant = 3
+"""
+
+#: Sends Ctrl-C while the network is measured.
+INTERRUPTING = """
+import os, signal, sys
+
+def watch(frame, event, argument):
+    if frame.f_code.co_name == "measure_model":
+        os.kill(os.getpid(), signal.SIGINT)
+
+sys.setprofile(watch)
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A module of networks, and data, in the working directory of `run`."""
+    (tmp_path / "my_nets.py").write_text(NETS)
+    x = np.random.default_rng(0).integers(0, 256, (12, 8, 8), dtype=np.uint8)
+    y = np.arange(12) % 3
+    np.savez(tmp_path / "my.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    yield tmp_path
+    sys.modules.pop("my_nets", None)
+
+
+@pytest.fixture
+def measured(run, own):
+    """`measured(...)`: the JSON that a call of `measure` writes."""
+
+    def call(*arguments, **options):
+        status, _, err = run(*measure(*arguments, output="mine.json", **options))
+        assert status == 0, err
+        return json.loads((own / "mine.json").read_text())
+
+    return call
+
+
+def measure(model="my_nets:good", *settings, **options):
+    """The command line; `settings` are those of `--set`."""
+    defaults = {"data": "my.npz", "epsilon": "8/255", "examples": 6, "steps": 2, "restarts": 1, "samples": 1}
+    words = [w for k, v in (defaults | options).items() for w in (f"--{k.replace('_', '-')}", v)]
+    return ["measure", "--model", model, *words, *(w for text in settings for w in ("--set", text))]
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_help_shows_every_option_in_a_panel(width):
+    shown = CliRunner(env={"COLUMNS": str(width)}).invoke(cli.app, ["measure", "--help"]).output
+    options = get_command(cli.app).commands["measure"].params
+    assert all(option.opts[0] in shown.split() for option in options)
+    assert all(option.rich_help_panel for option in options)
+
+
+def test_a_network_is_measured_as_a_checkpoint_is(own, measured):
+    """Records of equal weights and images are equal in the workflow and by a user's function."""
+    spec = DataSpec(name="npz", path=str(own / "my.npz"), train=9, early_stopping=3, test=9)
+    splits = make_splits(spec, 0)
+    save_dataset(own / "prepared.safetensors", splits)
+    np.savez(own / "same.npz", **{name: splits[name] for name in ("x_train", "y_train", "x_test", "y_test")})
+    model = build_model(ModelSpec(name="small-resnet", width=2), 3, [0.5], [0.2])
+    save_file(model.state_dict(), own / "kit.safetensors")
+    described = Metadata({"name": "small-resnet", "width": 2}, 3, (0.5,), (0.2,), "at", 0, 4)
+    save_checkpoint(own / "run/checkpoints/last.safetensors", model, described)
+    mine = measured("my_nets:kit", weights="kit.safetensors", data="same.npz", examples=9, train_examples=9)
+    job = MeasuringJob(variant="at", checkpoints=("last",), measures=mine["settings"])
+    measure_network(job, own / "prepared.safetensors", own / "run", 0, "cpu", 1)
+    ours = read_records(own / "run/records.csv")
+    assert [*ours["metric"]] == [record["metric"] for record in mine["records"]]
+    assert [*ours["value"]] == [record["value"] for record in mine["records"]]
+
+
+def test_settings_are_those_of_an_experiment(measured):
+    """--set reaches nested settings of one measure, or without its name of all measures that have them."""
+    texts = ("attack.step_size=1/255", "flatness.average.xi=[0.25, 0.5]", "worst.restarts=2", "worst.steps=1")
+    settings = measured("my_nets:good", *texts, batch_size=4, measures="robustness,flatness,layers")[
+        "settings"
+    ]
+    for name in ("robustness", "flatness", "layers"):
+        assert settings[name]["attack"]["step_size"] == 1 / 255
+        assert settings[name]["test_examples"] == 6
+    assert settings["flatness"]["average"]["xi"] == [0.25, 0.5]
+    assert settings["layers"]["average"] | {"xi": [0.25, 0.5]} == settings["flatness"]["average"]
+    assert settings["flatness"]["worst"]["restarts"] == 2
+    assert settings["flatness"]["worst"]["batch_size"] == 4
+    assert settings["layers"]["worst"] is None
+    assert settings["robustness"]["autoattack"] is None
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("average.samples=0", ["flatness.average.samples", "greater than or equal to 1", "0"]),
+    ("average.sample=3", ["flatness.average.sample", "did you mean 'samples'?"]),
+    ("averag.samples=3", ["--set", "did you mean 'average'?"]),
+    ("hessian.eigenvalues=4", ["--set", "hessian", "robustness, flatness"]),
+    ("average.samples", ["--set", "average.samples=5"]),
+    ("average.xi=[0.5", ["--set", "not valid YAML"]),
+])  # fmt: skip
+def test_settings_that_cannot_be_used_are_named(refused, own, text, words):
+    refused(words, *measure("my_nets:missing", text))
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"epsilon": "0"}, ["--epsilon", "greater than 0"]),
+    ({"epsilon": "8/0"}, ["--epsilon", "8/0"]),
+    ({"mean": "a"}, ["--mean", "'a'"]),
+    ({"examples": 13}, ["13 examples", "12"]),
+    ({"train_examples": 13}, ["13 examples", "12"]),
+    ({"data": "missing.npz"}, ["missing.npz", "no such file"]),
+    ({"measures": "robustnes"}, ["--measures", "did you mean 'robustness'?"]),
+    ({"measures": "series"}, ["--measures", "'series'"]),
+    ({"measures": ","}, ["--measures", "robustness"]),
+    ({"measures": "robustness,hessian", "examples": 12}, ["hessian", "--examples"]),
+    ({"measures": "sharpness"}, ["sharpness.train_examples"]),
+    ({"device": "gpu"}, ["--device", "'gpu'", "cuda:N"]),
+    ({"picture": "mine.gif"}, ["--picture", "mine.gif", ".png"]),
+    ({"picture": "mine.png", "measures": "robustness"}, ["--picture", "flatness"]),
+    ({"output": "."}, ["folder"]),
+    ({"against": "missing.csv"}, ["missing.csv"]),
+    ({"size": 8}, ["--size", "my.npz"]),
+    ({"weights": "missing.safetensors"}, ["weights", "missing.safetensors"]),
+    ({"weights": "misfit.safetensors"}, ["misfit.safetensors", "another architecture", "'1.weight'"]),
+    ({"weights": "cut.safetensors"}, ["cut.safetensors", "truncated or damaged"]),
+    ({"weights": "bomb.pt"}, ["bomb.pt", "without running code"]),
+])  # fmt: skip
+def test_bad_options_are_refused_before_anything_is_measured(refused, own, monkeypatch, options, words):
+    class Bomb:
+        def __reduce__(self):
+            return (open, (str(own / "exploded"), "w"))
+
+    torch.save({"x": Bomb()}, own / "bomb.pt")
+    save_file({"1.weight": torch.zeros(3, 63), "1.bias": torch.zeros(3)}, own / "misfit.safetensors")
+    (own / "cut.safetensors").write_bytes((own / "misfit.safetensors").read_bytes()[:-10])
+    monkeypatch.setattr(own_model, "measured", lambda *_, **__: pytest.fail("measured"))
+    refused(words, *measure(**options))
+    assert not (own / "exploded").exists()
+
+
+@pytest.mark.parametrize(("model", "words"), [
+    ("my_nets", ["model", "'my_nets'", "package.module:function"]),
+    ("nothing:good", ["model", "'nothing:good'", "cannot be imported"]),
+    ("my_nets:constant", ["model", "constant"]),
+    ("my_nets:needs_arguments", ["model", "needs_arguments", "without arguments"]),
+    ("my_nets:few", ["y: label 2", "2 classes"]),
+    ("my_nets:images", ["model", "(2, 1, 8, 8)", "[n, K]"]),
+    ("my_nets:other_size", ["model", "forward pass", "(2, 1, 8, 8)"]),
+    ("my_nets:not_a_number", ["model", "NaN"]),
+    ("my_nets:constant_weights", ["model", "to perturb"]),
+])  # fmt: skip
+def test_networks_that_cannot_be_measured_are_named(refused, own, monkeypatch, model, words):
+    monkeypatch.setattr(own_model, "measured", lambda *_, **__: pytest.fail("measured"))
+    refused(words, *measure(model))
+
+
+def test_autoattack_for_few_classes_needs_a_reduced_version(measured, refused):
+    refused(["apgd-t needs at least 4 classes", "version: reduced"], *measure(), "--autoattack")
+    result = measured("my_nets:good", "autoattack.version=reduced", "autoattack.attacks=apgd-ce,fab-t")
+    assert "reduced: apgd-ce+fab-t" in result["notes"]["autoattack"]
+
+
+def test_given_weights_are_loaded(measured, own):
+    first = measured()
+    save_file({"1.weight": torch.zeros(3, 64), "1.bias": torch.zeros(3)}, own / "zero.safetensors")
+    other = measured(weights="zero.safetensors")
+    assert other["values"]["test_ce"] == pytest.approx(np.log(3), rel=1e-6)
+    assert other["data_sha256"] == first["data_sha256"]
+    assert other["weights_sha256"] != first["weights_sha256"]
+
+
+@pytest.mark.parametrize(("kind", "close"), [("double", 1e-6), ("half", 1e-2)])
+def test_a_network_of_another_type_is_measured_in_float32(measured, own, kind, close):
+    (own / "my_nets.py").write_text(NETS + f"def other():\n    return good().{kind}()\n")
+    same, other = measured()["values"], measured("my_nets:other")["values"]
+    assert other["test_rloss_pgd"] == pytest.approx(same["test_rloss_pgd"], abs=close)
+
+
+def test_values_of_single_examples_average_to_the_records(measured, own):
+    options = {"per_example": "each.csv", "train_examples": 4}
+    texts = ("autoattack.version=reduced", "autoattack.attacks=apgd-ce,fab-t")
+    values = measured("my_nets:good", *texts, **options)["values"]
+    rows = read_rows(own / "each.csv").rows
+    assert [row["split"] for row in rows] == ["test"] * 6 + ["train"] * 4
+    columns = {"ce": "ce", "rloss": "rloss_pgd", "rloss_aa": "rloss_aa"}
+    columns |= {name: name for name in ("err", "rerr_pgd", "rerr_aa")}
+    for split in ("test", "train"):
+        for column, name in columns.items():
+            mean = np.mean([float(row[column]) for row in rows if row["split"] == split])
+            assert mean * (100 if "err" in column else 1) == pytest.approx(
+                values[f"{split}_{name}"], rel=1e-5
+            )
+    for row in rows:
+        assert (row["label"] != row["prediction"]) == (row["err"] == "1")
+        assert float(row["rloss"]) >= float(row["ce"])
+
+
+def test_a_table_in_words_is_printed(run, own):
+    """Every measure with its standard error, each layer, a user's measure; nothing is left behind."""
+    texts = (
+        "sharpness.own.spread=my_nets:spread",
+        "sharpness.measures=fisher_trace",
+        "layers.worst.restarts=1",
+    )
+    arguments = measure("my_nets:good", *texts, samples=2, measures="robustness,flatness,sharpness",
+                        train_examples=4)  # fmt: skip
+    status, out, err = run(*arguments, "--per-layer")
+    assert status == 0, err
+    assert "value" in out.splitlines()[0]
+    assert "+-" in out.splitlines()[0]
+    words = ["test RLoss ", "average-case flatness in RLoss (ξ = 0.5) ", "trace of the Fisher matrix, CE "]
+    words += ["worst-case flatness in RLoss, 1.bias alone", "spread, RLoss "]
+    assert all(text in out for text in words)
+    assert "norm of the weights" not in out
+    assert not (own / ".resume").exists()
+
+
+def test_a_network_is_ranked_among_others(run, own):
+    """By rank and percentile, with the radii that differ."""
+    rows = "".join(f"v{i},last,{loss},0.5\n" for i, loss in enumerate((0.01, 99, 98, 97)))
+    (own / "models.csv").write_text("variant,checkpoint,test_rloss_pgd,setting_epsilon\n" + rows)
+    status, out, err = run(*measure(against="models.csv"))
+    assert status == 0, err
+    printed, _, ours = out.partition("Among models.csv:")
+    assert "of 75 (" in printed
+    assert "measured otherwise" not in printed
+    assert "rank 2 of 5 (the others 0.01 to 99; 25% lie below)" in ours
+    assert "ε = 0.5 there, 8/255 here" in ours
+
+
+def flatness_record(metric, value, se=None, **fields):
+    record = Record(metric, value, se, loss="rloss", split="test", xi=0.5, **fields)
+    return {"measure": "flatness"} | record._asdict()
+
+
+@pytest.mark.parametrize(("metric", "value", "se", "bias", "words"), [
+    ("avg_flatness", -0.1, 0.01, 0.0, "no minimum"),
+    ("avg_flatness", -0.1, 0.01, -0.09, "one start"),
+    ("avg_flatness", -0.01, 0.01, 0.0, None),  # within its error
+    ("avg_flatness", 0.1, 0.01, 0.0, None),
+    ("worst_flatness", -0.01, None, 0.0, "not converged"),
+    ("worst_flatness", 0.01, None, 0.0, None),
+])  # fmt: skip
+def test_negative_flatness_beyond_its_error_is_warned_of(metric, value, se, bias, words):
+    records = [flatness_record("reference", 1.0), flatness_record("reference_single", 1.0 + bias)]
+    warnings = [*own_model.implausible([*records, flatness_record(metric, value, se)], {})]
+    assert len(warnings) == (words is not None)
+    assert all(words in warning and "flatness in RLoss" in warning for warning in warnings)
+
+
+@pytest.mark.parametrize(("wrong", "warned"), [(30, True), (25, True), (15, False)])
+def test_accuracy_near_that_of_the_most_frequent_class_is_warned_of(wrong, warned):
+    """The most frequent of three classes has a share of 70 %."""
+    labels = [0] * 70 + [1] * 20 + [2] * 10
+    lists = {"label": labels, "err": [1] * wrong + [0] * (100 - wrong)}
+    assert bool([*own_model.implausible([], {"test": lists})]) == warned
+
+
+def test_warnings_are_printed_and_stored(run, own):
+    """Also for measures that are taken from an earlier run."""
+    for _ in range(2):
+        status, _, err = run(*measure("my_nets:soft", output="mine.json"))
+        assert status == 0
+        warnings = json.loads((own / "mine.json").read_text())["warnings"]
+        assert any("probabilities" in warning for warning in warnings)
+        assert any("most frequent class" in warning for warning in warnings)
+        assert all(err.count(f"warning: {warning}") == 1 for warning in warnings)
+
+
+def test_an_interrupted_run_resumes_to_the_same_bytes(run, own, monkeypatch):
+    """Finished measures, and finished parts of an unfinished one, are not measured again."""
+
+    def fails(*_, **__):
+        raise KeyboardInterrupt
+
+    assert run(*measure(output="whole.json"))[0] == 0
+    with monkeypatch.context() as patched:
+        patched.setattr("robust_flatness.measures.worst.worst_flatness", fails)
+        assert run(*measure(output="mine.json"))[0] != 0
+    assert not (own / "mine.json").exists()
+    monkeypatch.setattr("robust_flatness.measures.average.average_flatness", fails)
+    monkeypatch.setattr("robust_flatness.measures.robustness.robust_records", fails)
+    status, _, err = run(*measure(output="mine.json"))
+    assert status == 0, err
+    assert "robustness: taken from an earlier run" in err
+    assert (own / "mine.json").read_bytes() == (own / "whole.json").read_bytes()
+
+
+@pytest.mark.parametrize("change", [
+    ("nn.Linear(64, 3)", "nn.Linear(64, 3), nn.Tanh()"),  # other outputs
+    ("nn.Flatten(), nn.Linear(64, 3)", "Mirrored(), nn.Linear(64, 3)"),  # equal outputs, another gradient
+])  # fmt: skip
+def test_another_function_of_equal_weights_is_measured_anew(measured, own, change):
+    first = measured()["values"]
+    mirrored = """
+class Mirrored(nn.Flatten):
+    def forward(self, x):
+        return super().forward(x.detach() + x.flip(-1) - x.flip(-1).detach())
+"""
+    (own / "my_nets.py").write_text(NETS.replace(*change) + mirrored)
+    sys.modules.pop("my_nets")
+    assert measured()["values"]["test_rloss_pgd"] != first["test_rloss_pgd"]
+
+
+def test_ctrl_c_ends_without_a_traceback(own):
+    (own / "sitecustomize.py").write_text(INTERRUPTING)
+    command = [sys.executable, "-m", "robust_flatness", *map(str, measure())]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(own), os.environ.get("PYTHONPATH", "")])}
+    default = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
+    done = subprocess.run(
+        command, cwd=own, env=environment, preexec_fn=default, capture_output=True, text=True, check=False
+    )
+    assert done.returncode in (130, -signal.SIGINT)  # a shell says 130 of both
+    assert "Traceback" not in done.stderr
+
+
+def test_all_test_examples_are_measured_where_there_are_fewer_than_the_default(own):
+    dataset, count, images = own_inputs.read_source(str(own / "my.npz"), None, 0, None, False)
+    assert (dataset.size("test"), count, images) == (12, 12, None)
