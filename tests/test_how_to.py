@@ -15,6 +15,7 @@ from robust_flatness.attacks import PGD
 from robust_flatness.config import DataSpec, load_yaml
 from robust_flatness.data import Dataset, make_splits
 from robust_flatness.experiment import load_experiment
+from robust_flatness.tables.importing import import_table
 from robust_flatness.training.loop import Training
 
 ROOT = Path(__file__).parents[1]
@@ -109,9 +110,9 @@ def test_a_figure_of_ones_own(folder, monkeypatch):
     rng = np.random.default_rng(0)
     lines = [f"at,{e:.2f},{e + 30:.2f}" for e in rng.uniform(5, 40, 1)]
     lines += [f"variant-{i},{e:.2f},{e + 30 + i:.2f}" for i, e in enumerate(rng.uniform(5, 40, 8))]
-    results = folder / "results/tour"
-    results.mkdir(parents=True)
-    (results / "models.csv").write_text("\n".join(["variant,test_err,test_rerr_pgd", *lines]) + "\n")
+    table = folder / "table.csv"
+    table.write_text("\n".join(["variant,test_err,test_rerr_pgd", *lines]) + "\n")
+    import_table(table, folder / "results/tour")
     monkeypatch.setattr(sys, "argv", [str(path), "tour"])
     runpy.run_path(str(path), run_name="__main__")
     assert (folder / "figures/tour/my_figure.png").stat().st_size > 1000

@@ -61,10 +61,8 @@ def test_tables_hold_the_records_of_the_networks(run):
         assert set(lines) <= set(whole)
     assert len(table) == len(whole) - 1
     models = {(row["variant"], row["checkpoint"]): row for row in rows(run / "results/smoke/models.csv")}
-    flat = [row for row in table if row["metric"] == "worst_flatness" and row["xi"] == "0.003"]
-    flat = [
-        row for row in flat if (row["loss"], row["split"]) == ("ce", "train") and row["measure"] == "flatness"
-    ]
+    key = {"measure": "flatness", "metric": "worst_flatness", "loss": "ce", "split": "train", "xi": "0.003"}
+    flat = [row for row in table if key.items() <= row.items()]
     assert len(flat) == len(models)
     for row in flat:
         cell = models[row["variant"], row["checkpoint"]]["train_worst_flatness_ce"]

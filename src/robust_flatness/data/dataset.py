@@ -1,5 +1,6 @@
 """The prepared dataset of an experiment: one safetensors file, its splits, and a checksum over them."""
 
+import errno
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
@@ -104,13 +105,17 @@ def save_dataset(path: Path, arrays: Arrays) -> None:
     ConfigError
         If the disk does not have enough space.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     path = Path(path)
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     require_space(path.parent, sum(array.nbytes for array in arrays.values()) + 100_000, "the dataset")
     with atomic_path(path) as temporary:
-        save_file(arrays, temporary, metadata={SHA256: checksum(arrays)})
+        try:
+            save_file(arrays, temporary, metadata={SHA256: checksum(arrays)})
+        except SafetensorError as error:
+            raise OSError(errno.EIO, str(error)) from error
 
 
 def load_dataset(path: Path) -> Dataset:

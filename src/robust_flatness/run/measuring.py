@@ -150,7 +150,7 @@ def measured(
 ) -> dict[str, Any]:
     """Return the records of one measure of one network, the values of single examples, and the warnings.
 
-    Warnings are printed too if `show`. A network whose logits are not finite has not learnt: the measure is NaN.
+    Warnings are printed too if `show`. If logits of the network are not finite, the measure is NaN.
     """
     data.notes, data.example_values = {}, {}
     kept = "What is finished is kept; the next run resumes from there."

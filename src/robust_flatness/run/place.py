@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-from robust_flatness.measures.registry import MEASURES
 from robust_flatness.tables import aggregate, frames, printed, schema
 from robust_flatness.tables.importing import read_results_table
 

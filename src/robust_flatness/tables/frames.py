@@ -19,8 +19,8 @@ from robust_flatness.measures.landscape import CURVES
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.tables.records import read_csv, read_records
 from robust_flatness.tables.rows import csv_text
-from robust_flatness.training.history import HISTORY
 from robust_flatness.tables.schema import KEYS, OTHER, Quantity, metric_of, register, with_spread
+from robust_flatness.training.history import HISTORY
 
 #: Tables of an experiment under `results/<experiment>/`: `records` of all networks, `networks` (a row for
 #: each checkpoint: variant, training settings, provenance), `history` (training curves), `examples` (values
