@@ -2,28 +2,30 @@
 
 import ast
 import importlib
+import inspect
 import pkgutil
 from pathlib import Path
 
 import robust_flatness
 from robust_flatness import measures
 from robust_flatness.config.values import Spec
+from robust_flatness.flatness import average_flatness, worst_flatness
 from robust_flatness.measures.flatness import AverageSettings, WorstSettings
 from robust_flatness.measures.registry import MEASURES
-from robust_flatness.measures.robustness import RobustnessSettings
 
 SOURCE = Path(robust_flatness.__file__).parent
 #: Numbers of the paper, which stay as printed whatever the defaults are.
 PRINTED = "tables/printed.py"
+AVERAGE, WORST = AverageSettings(), WorstSettings()
 
 
 def modules_with(number: float) -> set[str]:
     """Modules whose code has this number (docstrings are text)."""
     found = set()
     for path in SOURCE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Constant) and node.value == number and type(node.value) is type(number):
-                found.add(str(path.relative_to(SOURCE)))
+        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if any(isinstance(node, ast.Constant) and node.value == number for node in nodes):
+            found.add(str(path.relative_to(SOURCE)))
     return found - {PRINTED}
 
 
@@ -41,31 +43,24 @@ def settings_that_declare(field: str) -> set[type]:
 
 
 def test_radii_of_worst_case_flatness_stand_in_one_module():
-    assert modules_with(WorstSettings().xi[0]) == {"measures/flatness.py"}
-    assert modules_with(WorstSettings().xi[1]) == {"measures/flatness.py"}
+    assert modules_with(WORST.xi[0]) == modules_with(WORST.xi[1]) == {"measures/flatness.py"}
 
 
-def test_radii_and_samples_are_declared_once():
+def test_radii_samples_and_restarts_are_declared_once():
     assert settings_that_declare("xi") == {AverageSettings, WorstSettings}
     assert settings_that_declare("clean_samples") == {AverageSettings}
-    assert settings_that_declare("weight_step") == {WorstSettings}
-    assert {
-        kind for kind in settings_that_declare("restarts") if kind.__module__ == AverageSettings.__module__
-    } == {WorstSettings}
+    assert settings_that_declare("restarts") == settings_that_declare("weight_step") == {WorstSettings}
 
 
-def test_measures_and_functions_take_the_defaults_from_there():
-    import inspect
-
-    from robust_flatness.flatness import average_flatness, worst_flatness
-
-    average, worst = AverageSettings(), WorstSettings()
-    for function, settings in ((average_flatness, average), (worst_flatness, worst)):
+def test_other_measures_and_the_functions_take_them_from_there():
+    for function, settings in ((average_flatness, AVERAGE), (worst_flatness, WORST)):
         parameters = inspect.signature(function).parameters
         assert parameters["xi"].default == settings.xi[0]
         for name in {"samples", "steps", "restarts", "weight_step", "batch_size", "scope"} & {*parameters}:
             assert parameters[name].default == getattr(settings, name)
-    fields = [entry.settings.model_fields for entry in MEASURES.values()]
-    assert all(own["average"].default.samples == average.samples for own in fields if "average" in own)
-    assert all(own["worst"].default.restarts == worst.restarts for own in fields if "worst" in own)
-    assert RobustnessSettings.model_fields["attack"].default.restarts == 10
+    for entry in MEASURES.values():
+        for name, settings in (("average", AVERAGE), ("worst", WORST)):
+            field = entry.settings.model_fields.get(name)
+            if field and field.default is not None:
+                assert set(field.default.xi) <= set(settings.xi)
+                assert field.default.model_copy(update={"xi": settings.xi}) == settings
