@@ -19,11 +19,11 @@ import torch
 
 from robust_flatness.attacks.found import better
 from robust_flatness.attacks.pgd import PGD
+from robust_flatness.checkpoints import load_checkpoint
 from robust_flatness.config import load_yaml
 from robust_flatness.data import load_dataset
 from robust_flatness.evaluation import evaluate_robustness
 from robust_flatness.experiment import load_experiment
-from robust_flatness.models.checkpoint import load_checkpoint
 from robust_flatness.seeding import generator
 
 VARIANTS = ("at", "awp-0.01", "trades-6", "self-supervision-4", "label-smoothing-0.3", "entropy-sgd-1")

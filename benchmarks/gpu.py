@@ -31,14 +31,14 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
 import plain  # noqa: E402
 
+from robust_flatness.architectures import build_model  # noqa: E402
 from robust_flatness.attacks import PGD, random_start  # noqa: E402
 from robust_flatness.config import AutoAttackSpec, ModelSpec, TrainingSpec, TrainJob  # noqa: E402
 from robust_flatness.config.variants import load_variants  # noqa: E402
 from robust_flatness.data import Dataset  # noqa: E402
 from robust_flatness.evaluation import evaluate_robustness  # noqa: E402
 from robust_flatness.flatness import Neighborhood, average_flatness, hessian_eigenvalues, worst_flatness  # noqa: E402
-from robust_flatness.models import build_model  # noqa: E402
-from robust_flatness.models.inference import InferenceModel  # noqa: E402
+from robust_flatness.network import Network  # noqa: E402
 from robust_flatness.runtime.devices import precision_on, start  # noqa: E402
 from robust_flatness.runtime.graphs import Graphs  # noqa: E402
 from robust_flatness.seeding import generator  # noqa: E402
@@ -168,7 +168,7 @@ def part_resume(device: str, sizes: Sizes) -> Report:
         second.restore(copy.deepcopy(first.state()))
         one_by_one = Training(chosen, data, device)
         one_by_one.graphs.most = 0
-        one_by_one.inference.graphs = None
+        one_by_one.network.graphs = None
         one_by_one.epoch(0)
         rows = [run.epoch(1) for run in (first, second, one_by_one)]
         states = [run.network.state_dict().values() for run in (first, second)]
@@ -276,14 +276,14 @@ def part_epoch(device: str, sizes: Sizes) -> Report:
     return report
 
 
-def measured(device: str, sizes: Sizes) -> tuple[nn.Module, InferenceModel, Tensor, Tensor]:
+def measured(device: str, sizes: Sizes) -> tuple[nn.Module, Network, Tensor, Tensor]:
     """A network with its initial weights, as it is and for attacks, and images to measure it on."""
     data = dataset(max(sizes.batch, 64), held_out=sizes.evaluated)
     stream = generator(0, "measured")
     model = build_model(ModelSpec(name="resnet18", width=sizes.width), 10, data.mean, data.std, stream)
     x, y = data.images("test", device=device), data.labels("test", device=device)
     model = model.to(device).eval()
-    net = InferenceModel(model, x[:2])
+    net = Network(model, x[:2])
     net.graphs = Graphs()
     return model, net, x, y
 

@@ -1,19 +1,21 @@
-"""Time PGD and both flatness measures against other ways to do the same, in one run.
+"""Time PGD and both flatness measures against other implementations, with one and with all threads.
 
     python benchmarks/run.py [--repetitions 3] [--quick]
 
-The others are the usual way (`plain.py`), a frozen copy laid out channels-last and differentiated by what
-is asked for alone (`frozen.py`), and, for PGD, torchattacks and foolbox where they are installed. All take
-turns, so that whatever else the machine does hits each, each in a process of its own that begins where the
-network has been trained, so that none profits from what another has done to the memory; medians of the
-processor time (one thread) and of the ratios are reported. Single-precision results are checked to be equal
-to those of the plain and the frozen way, bfloat16's to be within 1 %. The two libraries return adversarial
-examples; the losses that ours returns with them, clean and adversarial, are computed from these.
+The others are the usual implementation (`plain.py`), a frozen copy laid out channels-last without needless
+gradients (`frozen.py`), and, for PGD, torchattacks and foolbox where they are installed. They take turns, so
+that other load hits all of them, each in a process of its own forked after the network has been trained, so
+that none profits from memory that another has allocated. Medians of the CPU time (of all threads) and of its
+ratios are reported. Losses in single precision are checked to equal those of the plain and the frozen
+implementation, those in bfloat16 to be within 1 %. The two libraries return adversarial examples, from which
+clean and adversarial losses are computed as ours returns them.
 """
 
 import argparse
 import importlib
+import itertools
 import multiprocessing
+import os
 import statistics
 import subprocess
 import sys
@@ -32,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import frozen
 import plain
 
+from robust_flatness.architectures import build_model
 from robust_flatness.attacks import PGD, random_start
 from robust_flatness.config import ModelSpec
 from robust_flatness.flatness import (
@@ -40,8 +43,7 @@ from robust_flatness.flatness import (
     perturbed_parameters,
     worst_flatness,
 )
-from robust_flatness.models import build_model
-from robust_flatness.models.inference import InferenceModel
+from robust_flatness.network import Network
 from robust_flatness.seeding import generator
 
 #: Ratios asked for, by workload and precision.
@@ -100,16 +102,16 @@ def trained(model: nn.Module, channels: int, size: int, steps: int, batch: int =
 
 
 class Timed:
-    """A call in a process of its own, as often as it is asked for."""
+    """Repeated calls of a function in a process of its own."""
 
-    def __init__(self, function: Callable[[], Any]):
+    def __init__(self, function: Callable[[], Any], threads: int):
         forked = multiprocessing.get_context("fork")
         self._pipe, theirs = forked.Pipe()
-        self._process = forked.Process(target=self._serve, args=(function, theirs), daemon=True)
+        self._process = forked.Process(target=self._serve, args=(function, theirs, threads), daemon=True)
         self._process.start()
 
     def __call__(self) -> tuple[float, Any]:
-        """Seconds of processor time that a call takes, and its result."""
+        """CPU seconds that a call takes, and its result."""
         self._pipe.send(None)
         return self._pipe.recv()
 
@@ -119,7 +121,8 @@ class Timed:
         self._process.join()
 
     @staticmethod
-    def _serve(function: Callable[[], Any], pipe: Connection) -> None:
+    def _serve(function: Callable[[], Any], pipe: Connection, threads: int) -> None:
+        torch.set_num_threads(threads)  # not in the parent: threads do not survive a fork
         while True:
             pipe.recv()
             begin = time.process_time()
@@ -128,8 +131,8 @@ class Timed:
 
 
 def apart(function: Callable[[], list[Tensor]]) -> list[Tensor]:
-    """What a function of ours gives, without a trace of it in this process, which the others start from."""
-    call = Timed(lambda: [tensor.numpy() for tensor in function()])
+    """The result of a function of ours, computed outside this process, from which the others are forked."""
+    call = Timed(lambda: [tensor.numpy() for tensor in function()], threads=1)
     found = [torch.from_numpy(array) for array in call()[1]]
     call.end()
     return found
@@ -213,7 +216,7 @@ def average_workload(model: nn.Module, x: Tensor, y: Tensor, steps: int, samples
     attack = PGD(0.1, 0.02, steps)
 
     def directions(sample: int) -> list[Tensor]:
-        ball = Neighborhood(InferenceModel(model, x[:2]), 0.5)
+        ball = Neighborhood(Network(model, x[:2]), 0.5)
         return ball.on_sphere(generator(0, "directions", sample, 0))
 
     starts = [random_start(x, 0.1, generator(0, "starts", sample)) for sample in range(samples)]
@@ -240,7 +243,7 @@ def worst_workload(model: nn.Module, x: Tensor, y: Tensor, steps: int) -> Worklo
     attack = PGD(0.1, 0.02, steps)
 
     def directions() -> list[Tensor]:
-        ball = Neighborhood(InferenceModel(model, x[:2]), 0.003)
+        ball = Neighborhood(Network(model, x[:2]), 0.003)
         return ball.in_ball(generator(0, "worst directions", 0, 0))
 
     nu = dict(zip(perturbed_parameters(model), apart(directions), strict=True))
@@ -280,7 +283,7 @@ def workload(name: str, quick: bool) -> Workload:
 WORKLOADS = ("PGD, ResNet-18", "PGD, small net", "average-case flatness", "worst-case flatness")
 
 
-def compare(workload: Workload, repetitions: int) -> list[str]:
+def compare(workload: Workload, repetitions: int, threads: int) -> list[str]:
     """Rows of the table for one workload.
 
     Raises
@@ -295,7 +298,7 @@ def compare(workload: Workload, repetitions: int) -> list[str]:
     }
     times: dict[str, list[float]] = {name: [] for name in variants}
     results: dict[str, list[float]] = {}
-    calls = {name: Timed(function) for name, function in variants.items()}
+    calls = {name: Timed(function, threads) for name, function in variants.items()}
     for _ in range(min(repetitions, workload.most)):
         for name, call in calls.items():
             seconds, results[name] = call()
@@ -314,8 +317,9 @@ def compare(workload: Workload, repetitions: int) -> list[str]:
             ratios = [a / b for a, b in zip(times[other], times[precision], strict=True)]
             target = TARGETS.get((workload.name, precision), 1.0) if other == "plain" else 1.0
             rows.append(
-                f"{workload.name:<24}{other:<14}{precision:<10}{medians[other]:>9.3f}{medians[precision]:>9.3f}"
-                f"{statistics.median(ratios):>8.2f}{target:>8.1f}{means[other]:>11.5f}{means[precision]:>11.5f}"
+                f"{workload.name:<24}{threads:>7} {other:<14}{precision:<10}"
+                f"{medians[other]:>9.3f}{medians[precision]:>9.3f}{statistics.median(ratios):>8.2f}"
+                f"{target:>8.1f}{means[other]:>11.5f}{means[precision]:>11.5f}"
             )
     return rows
 
@@ -328,7 +332,7 @@ def bound(workload: Workload) -> str:
     spent = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
     convolutions = sum(time for name, time in spent.items() if "convolution" in name)
     share = convolutions / sum(spent.values())
-    calls = Timed(workload.others["plain"]), Timed(lambda: workload.ours("float32"))
+    calls = Timed(workload.others["plain"], 1), Timed(lambda: workload.ours("float32"), 1)
     plain, ours = (call()[0] for call in calls)
     for call in calls:
         call.end()
@@ -363,22 +367,26 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=3, help="repetitions of each (default 3)")
     parser.add_argument("--quick", action="store_true", help="short attacks on little data, for tests")
     parser.add_argument("--only", choices=WORKLOADS, help="one comparison, without the table's head")
+    every = sorted({1, os.cpu_count() or 1})
+    parser.add_argument("--threads", type=int, nargs="+", default=every, help="(default: one, and all)")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    torch.manual_seed(0)
     if options.only is None:
         print(processor())
         print(
-            f"torch {torch.__version__}, 1 thread, {options.repetitions} interleaved repetitions, medians\n"
+            f"torch {torch.__version__}, {options.repetitions} interleaved repetitions, medians of CPU time\n"
         )
         columns = f"{'other s':>9}{'ours s':>9}{'ratio':>8}{'target':>8}{'other loss':>11}{'ours':>11}"
-        print(f"{'':<24}{'other':<14}{'ours in':<10}{columns}", flush=True)
-        for name in WORKLOADS:
-            subprocess.run([sys.executable, *sys.argv, "--only", name], check=True)
+        print(f"{'':<24}threads {'other':<14}{'ours in':<10}{columns}", flush=True)
+        for name, threads in itertools.product(WORKLOADS, options.threads):
+            one = ["--only", name, "--threads", str(threads)]
+            subprocess.run([sys.executable, *sys.argv, *one], check=True)
         return
     chosen = workload(options.only, options.quick)
-    for row in compare(chosen, options.repetitions):
+    for row in compare(chosen, options.repetitions, options.threads[0]):
         print(row, flush=True)
-    if options.only.startswith("worst"):
+    if options.only.startswith("worst") and options.threads == [1]:
         print(bound(chosen))
 
 

@@ -6,8 +6,8 @@
 # %% [markdown]
 # # Early stopping and flatness
 #
-# An arrow per variant, from its last to its early-stopped checkpoint; coloured where early stopping lowers test
-# RLoss, beyond the noise of its evaluation if losses of single examples were kept.
+# An arrow per variant, from its last to its early-stopped checkpoint; coloured where early stopping lowers
+# test RLoss, beyond the noise of its evaluation if losses of single examples were kept.
 #
 # The paper: where early stopping improves robustness, it finds a flatter point on the same trajectory: the
 # arrows point down and to the left.
@@ -27,8 +27,7 @@ beyond_noise = improved_by_early_stopping(notebook.tables_with_examples.examples
 
 # %%
 def arrows(axes, rows, layer):
-    """Draw an arrow from the last to the early-stopped checkpoint of each variant; returns the labels of those
-    beyond the axes."""
+    """Draw an arrow from the last to the early-stopped checkpoint of each variant; returns labels."""
     lower = rows[f"best_{Y}"] < rows[Y]
     known = beyond_noise if layer is notebook.ours and not rows.attrs["by_epoch"] else {}
     improved = pd.Series([known.get(slug, yes) for slug, yes in zip(rows["variant"], lower, strict=True)])

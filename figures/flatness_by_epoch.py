@@ -6,8 +6,9 @@
 # %% [markdown]
 # # RLoss against flatness, epoch by epoch
 #
-# One panel per method, one point per snapshot after the first fifth of the training, early ones dark and late
-# ones bright; in grey the baseline's trajectory. The last panel shows the baseline with worst-case flatness.
+# One panel per method, one point per snapshot after the first fifth of the training, early ones dark and
+# late ones bright; in grey the baseline's trajectory. The last panel shows the baseline with worst-case
+# flatness.
 #
 # The paper: a training that overfits moves up and to the right, into sharper minima. Methods that are more
 # robust in the end stay flat. Label smoothing stays flat although its RLoss rises.

@@ -6,12 +6,12 @@
 # %% [markdown]
 # # Flatness throughout training
 #
-# RLoss of adversarial training (AT), its average- and worst-case flatness in RLoss and the largest eigenvalue of
-# the Hessian (of the clean loss) at every snapshot.
+# RLoss of adversarial training (AT), its average- and worst-case flatness in RLoss and the largest
+# eigenvalue of the Hessian (of the clean loss) at every snapshot.
 #
-# The paper: overfitting is sharpening. After the first drop of the learning rate, both flatness measures rise
-# together with test RLoss; so does the eigenvalue. It and worst-case flatness, whose sizes depend on the network
-# and on the budget of the attack, are drawn relative to their last values.
+# The paper: overfitting is sharpening. After the first drop of the learning rate, both flatness measures
+# rise together with test RLoss; so does the eigenvalue. It and worst-case flatness, whose sizes depend on
+# the network and on the budget of the attack, are drawn relative to their last values.
 
 # %%
 from robust_flatness.plotting import curves, inputs, style
@@ -34,8 +34,7 @@ RELATIVE = (worst, "hessian_max")
 
 # %%
 def curve(axes, layer, column, label, color):
-    """Draw a measure over epochs; returns its last value in words, by which it is divided where sizes do not
-    compare."""
+    """Draw a measure over epochs; returns in words the last value by which it is divided, if it is."""
     rows, words = at[layer], ""
     if column in RELATIVE and aggregate.has(rows, column):
         last = rows[column].dropna().iloc[-1]
@@ -58,7 +57,7 @@ def draw():
         axes.set_title(f"{name} / last value ({lasts})" if lasts else name)
         axes.set_ylabel("lower is more robust" if name == "RLoss" else "lower is flatter")
     style.name_bottom(panels, columns, curves.EPOCH_NAME)
-    text = notebook.beside("", "Compare trends with the published curves, not values").strip("; ")
+    text = notebook.beside("", "Compare trends with the published curves, not values")
     text = " ".join(filter(None, [text, notebook.ours.spread("Bands"), curves.scale(panels)]))
     style.legend(figure, style.entries(panels) | curves.published(panels), text)
     return figure

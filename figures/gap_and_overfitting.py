@@ -4,12 +4,12 @@
 # ---
 
 # %% [markdown]
-# # The two parts of robust generalisation
+# # Flatness, generalisation gap and overfitting
 #
-# Left: the gap of RLoss between test and training examples. Right: how much RLoss rose between the
-# early-stopped and the last checkpoint. Both differences are taken within a variant.
+# Left: the gap of RLoss between test and training examples. Right: how much RLoss rose between the early-
+# stopped and the last checkpoint. Both differences are taken within a variant.
 #
-# Claim: average-case flatness goes with both.
+# The paper: average-case flatness is related to both.
 
 # %%
 from robust_flatness.plotting import inputs, scatter

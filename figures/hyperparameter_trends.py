@@ -6,8 +6,8 @@
 # %% [markdown]
 # # Hyper-parameters, method by method
 #
-# RLoss against average-case flatness within each method: its variants are joined in the order of the
-# hyper-parameter, whose values stand above the panel; larger markers have larger values. All other variants are
+# RLoss against average-case flatness within each method: its variants are joined in the order of the hyper-
+# parameter, whose values stand above the panel; larger markers have larger values. All other variants are
 # grey.
 #
 # The paper: whatever makes a method more robust also makes it flatter. Weight clipping is the exception: it
@@ -51,7 +51,7 @@ def draw():
         applied |= "(" in "".join(values)
         axes.set_title(curves.parameter_title(name, values), fontsize=6)
     near, theirs = rows.loc[style.near(rows[X]), X], [layer.learnt[X].max() for layer in notebook.layers[1:]]
-    panels[0].set_xlim(right=1.05 * max(near.max(), *theirs))
+    panels[0].set_xlim(right=1.05 * max([near.max(), *theirs]))
     style.name_bottom(panels, columns, "Average-case flatness\n(lower is flatter)")
     figure.supylabel("Test RLoss (lower is more robust)", fontsize=7.5)
     text = ["Joined in the order of the values above each panel; larger markers: larger values."]

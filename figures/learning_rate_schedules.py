@@ -7,11 +7,12 @@
 # # Learning-rate schedules
 #
 # The learning rate over epochs of the baseline, of other initial rates, of constant rates and the late
-# multi-step schedule, and of the cyclic schedules, which end after a fifth to four fifths of the
-# baseline's epochs.
+# multi-step schedule, and of the cyclic schedules, which end after a fifth to four fifths of the baseline's
+# epochs.
 
 # %%
 import numpy as np
+from matplotlib.ticker import NullLocator
 
 from robust_flatness.plotting import curves, inputs, looks, style
 
@@ -59,9 +60,11 @@ def draw():
                     look |= {"color": color, "linewidth": width, "label": label}
                 axes.plot(*schedule(layer, slug, steps), **look)
         axes.set_title(name)
-        axes.set(xlabel="Epoch (share of the baseline's)", xlim=(-0.03, 1.03))
+        axes.set(xlabel="Epoch (share of AT's)", xlim=(-0.03, 1.03))
         if steps:
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_locator(NullLocator())
             low, high = axes.get_ylim()
             axes.set_ylim(low * (low / high) ** 0.4, high)  # room for the legend
         axes.legend(fontsize=5.5, loc="lower left" if steps else "upper left")

@@ -6,11 +6,12 @@
 # %% [markdown]
 # # Loss landscapes
 #
-# RLoss along directions in weight space, with adversarial examples computed anew at every point: the mean over
-# random directions (band: standard deviation), the maximum over adversarial ones, and the top eigenvector of
-# the Hessian. Upper row: directions normalised per layer; lower row: per filter.
+# RLoss along directions in weight space, with adversarial examples computed anew at every point: the mean
+# over random directions (band: standard deviation), the maximum over adversarial ones, and the top
+# eigenvector of the Hessian. Upper row: directions normalised per layer; lower row: per filter.
 #
-# Flat minima are wide valleys here. The paper: robust models rise slowly in random and in adversarial directions.
+# Flat minima are wide valleys here. The paper: robust models rise slowly in random and in adversarial
+# directions.
 
 # %%
 import numpy as np
@@ -44,7 +45,7 @@ def draw():
     directions = [name for name in DIRECTIONS if name in set(landscape["direction"])]
     cells = [(normalisation, direction) for normalisation in normalisations for direction in directions]
     figure, panels = style.panels(len(cells), len(directions), height=1.9, sharey="col")
-    tops = 1.05 * landscape.groupby("direction")["rloss"].max()
+    tops = 1.05 * landscape.groupby("direction")["rloss"].agg(lambda loss: loss[style.near(loss)].max())
     tops["hessian"] = tops.get("adversarial", tops.max())  # along it RLoss may rise a millionfold
     step = np.abs(landscape.loc[landscape["s"] != 0, "s"]).min()
     for axes, (normalisation, direction) in zip(panels, cells, strict=True):
@@ -60,15 +61,15 @@ def draw():
         top = tops[direction]
         inside = part.loc[part["rloss"] <= top, "s"]
         reach = max(np.abs(inside).max(), step)
-        axes.set(xlim=(-1.15 * reach, 1.15 * reach), ylim=(0, top))
+        axes.set(xlim=(-1.15 * reach, 1.15 * reach), ylim=(0.8 * landscape["rloss"].min(), top))
         scale = part["scale"].iloc[0] if len(part) else float("nan")
         axes.set_title(f"{DIRECTIONS[direction]}, per {normalisation} (× {scale:g})")
     style.name_bottom(panels, len(directions), "step s along the direction")
     figure.supylabel("RLoss", fontsize=7.5)
-    text = "Directions at s = 1 have × the norm of each layer's, or filter's, weights. Band: standard deviation over "
-    text += (
-        "random directions. Along eigenvectors, axes are cut at the highest RLoss of adversarial directions."
+    text = (
+        "Directions at s = 1 have × the norm of each layer's, or filter's, weights. Band: standard deviation "
     )
+    text += "over random directions. Axes are cut where RLoss would hide the minimum."
     style.legend(figure, style.entries(panels), text, columns=4)
     return figure
 

@@ -6,9 +6,9 @@
 # %% [markdown]
 # # The radius of the neighbourhood
 #
-# At each radius ξ of the neighbourhood in weight space, relative to the norm of each layer: the correlation of
-# test RLoss with average-case flatness (upper row) and worst-case flatness (lower row), and the variants behind
-# it.
+# At each radius ξ of the neighbourhood in weight space, relative to the norm of each layer: the correlation
+# of test RLoss with average-case flatness (upper row) and worst-case flatness (lower row), and the variants
+# behind it.
 #
 # The paper: the average-case measure is robust to the choice of its radius; the worst-case measure depends
 # on it.

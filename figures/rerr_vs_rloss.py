@@ -6,8 +6,8 @@
 # %% [markdown]
 # # Robust error against robust loss
 #
-# RLoss is unbounded, RErr is not. At RLoss of ln K the attacked network does as badly as a uniform guess among K
-# classes; a loss above it means confident mistakes.
+# RLoss is unbounded, RErr is not. At RLoss of ln K the attacked network does as badly as a uniform guess
+# among K classes; a loss above it means confident mistakes.
 #
 # The paper: RErr against RLoss bends there; above it, a lower RLoss hardly lowers RErr. Two linear fits are
 # split at that value. Since any concave cloud gives such slopes, a hinge with a free break is fitted too.
@@ -26,7 +26,7 @@ extra = {layer: scatter.others_of(notebook, layer, robustbench=True) for layer i
 
 # %%
 def bent(axes, layer):
-    """Draw the points, the bend and a fit on each side of it; returns the labels of points beyond the axes."""
+    """Draw the points, the bend and a fit on each side of it; returns labels of points beyond the axes."""
     y, bend = rerr[layer], kink(layer.counted)
     rows = layer.counted.dropna(subset=[X, y])
     axes.axvline(bend, color="black", linewidth=0.8, linestyle=":")
@@ -41,7 +41,9 @@ def bent(axes, layer):
         lines.append(f"break of a fitted hinge: {hinge.at:.1f}, 95 % interval {low:.1f} to {high:.1f} (grey)")
     labels = scatter.cloud(axes, layer, extra[layer], X, y)
     scatter.name_axes(axes, X, y)
-    axes.set_title("\n".join([*lines, ", ".join(scatter.coefficients(rows, X, y))]))
+    axes.set_title(
+        "\n".join([*lines, ", ".join(scatter.in_words(scatter.correlations(rows, X, y), len(rows)))])
+    )
     return labels
 
 

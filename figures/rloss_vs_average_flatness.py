@@ -9,7 +9,7 @@
 # The headline plot: one point per training variant, at its last checkpoint. Average-case flatness is the
 # mean rise of RLoss under random perturbations of the weights, of half of each layer's norm.
 #
-# Claim: flatter models are more robust. Across all variants, low average-case flatness goes with low
+# The paper: flatter models are more robust. Across all variants, low average-case flatness goes with low
 # RLoss.
 
 # %%

@@ -6,12 +6,12 @@
 # %% [markdown]
 # # Robust overfitting
 #
-# RLoss and RErr of adversarial training (AT) over the training. On training examples the attack is that of the
-# training, on augmented batches; on test examples PGD is run at every snapshot.
+# RLoss and RErr of adversarial training (AT) over the training. On training examples the attack is that of
+# the training, on augmented batches; on test examples PGD is run at every snapshot.
 #
-# The paper: after the first drop of the learning rate, RLoss and RErr rise on test examples while they fall on
-# training examples, mainly because the loss of examples that are classified incorrectly rises; early stopping
-# undoes part of it.
+# The paper: after the first drop of the learning rate, RLoss and RErr rise on test examples while they fall
+# on training examples, mainly because the loss of examples that are classified incorrectly rises; early
+# stopping undoes part of it.
 
 # %%
 from robust_flatness.plotting import curves, inputs, style
@@ -61,7 +61,7 @@ def draw():
         axes.set(xlabel=curves.EPOCH_NAME, title=name)
     note = notebook.beside("", "Compare trends with the published curves, not values")
     curves.scale(panels[-1:])
-    text = [errors(), note.strip("; "), notebook.ours.spread("Bands"), curves.scale(panels[:-1])]
+    text = [errors(), note, notebook.ours.spread("Bands"), curves.scale(panels[:-1])]
     lines = style.entries(panels) | curves.published(panels)
     style.legend(figure, lines, " ".join(filter(None, text)), columns=4)
     return figure

@@ -6,10 +6,10 @@
 # %% [markdown]
 # # Which sharpness predicts robust generalisation
 #
-# Spearman's correlation of every measure with test RLoss over all variants, for measures on training examples
-# (left) and on test examples (right), on the robust loss (filled) and on the clean loss (hollow). Controls measure
-# no sharpness; a measure of sharpness has to be stronger than they are. With the gap of RLoss and with RErr: see
-# the table.
+# Spearman's correlation of every measure with test RLoss over all variants, for measures on training
+# examples (left) and on test examples (right), on the robust loss (filled) and on the clean loss (hollow).
+# Controls measure no sharpness; a measure of sharpness has to be stronger than they are. With the gap of
+# RLoss and with RErr: see the table.
 
 # %%
 import textwrap
@@ -29,7 +29,8 @@ FEWEST = 6  # variants; fewer are no correlation
 def strongest(rows):
     """The strongest correlation among some rows, in words."""
     row = rows.loc[rows["value"].abs().idxmax()]
-    return f"{row['words']}{LOSSES[row['loss']]}, ρ = {row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+    interval = f"[{row['low']:.2f}, {row['high']:.2f}]"
+    return f"{row['words']}{LOSSES[row['loss']]}, ρ = {row['value']:.2f} {interval}"
 
 
 def draw(compared):
@@ -43,7 +44,7 @@ def draw(compared):
             y = order.index(row.words) + {"rloss": -0.14, "ce": 0.14}.get(row.loss, 0)
             color, face = COLORS.get(row.group, style.BLACK), "white" if row.clean else None
             axes.plot([row.low, row.high], [y, y], color=color, linewidth=0.8, alpha=0.5 if row.clean else 1)
-            axes.plot(row.value, y, "o", color=color, markerfacecolor=face, markersize=3.6, markeredgewidth=0.8)
+            axes.plot(row.value, y, "o", color=color, markerfacecolor=face, markersize=3.6)
         measures = rows[rows["group"] != sharpness.CONTROL]
         words = textwrap.fill(f"strongest: {strongest(measures)}", 38) if len(measures) else ""
         axes.set_title(f"Measured {name}\n{words}")
@@ -52,10 +53,10 @@ def draw(compared):
     for tick, name in zip(panels[0].get_yticklabels(), order, strict=True):
         tick.set_color(COLORS.get(groups[name], style.BLACK))
     controls = compared[(compared["group"] == sharpness.CONTROL) & (compared["against"] == comparison.RLOSS)]
-    text = f"{notebook.experiment}, n = {len(evidence.models)}. Blue: the talk's measures; black: other sharpness; "
-    text += "orange: controls, which measure no sharpness. Filled: on the robust loss; hollow: on the clean loss. "
-    text += "Lines: 95 % bootstrap confidence intervals. Right of 0: the sharper, the less robust. On test examples, "
-    text += "gradients and Fisher norms follow the test loss by construction. "
+    text = f"{notebook.experiment}, n = {len(evidence.models)}. Blue: the talk's measures; black: other "
+    text += "sharpness; orange: controls, which measure no sharpness. Filled: on the robust loss; hollow: on "
+    text += "the clean loss. Lines: 95 % bootstrap confidence intervals. Right of 0: the sharper, the less "
+    text += "robust. On test examples, gradients and Fisher norms follow the test loss by construction. "
     text += f"Strongest control: {strongest(controls)}." if len(controls) else ""
     style.legend(figure, {}, text)
     return figure

@@ -4,12 +4,13 @@
 # ---
 
 # %% [markdown]
-# # Other ways to measure flatness
+# # Flatness on training examples and of the clean loss
 #
-# Test RLoss against average-case flatness measured on training examples, against average-case flatness
-# of the *clean* loss, and against the standard deviation of RLoss over random perturbations.
+# Test RLoss against average-case flatness measured on training examples, against average-case flatness of
+# the *clean* loss, and against the standard deviation of RLoss over random perturbations.
 #
-# Claims: flatness on training examples predicts test RLoss as well; flatness of the clean loss does not.
+# Tested: flatness on training examples predicts test RLoss as well; average-case flatness of the clean loss
+# predicts it less well.
 
 # %%
 from robust_flatness.plotting import inputs, scatter

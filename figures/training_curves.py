@@ -6,8 +6,8 @@
 # %% [markdown]
 # # Training curves of the methods
 #
-# RLoss on training and test examples over epochs, for the methods of the headline table; the baseline's test
-# curve in grey. Dashed: published, as far as the paper's figures give it.
+# RLoss on training and test examples over epochs, for the methods of the headline table; the baseline's
+# test curve in grey. Dashed: published, as far as the paper's figures give it.
 
 # %%
 from matplotlib.lines import Line2D

@@ -88,29 +88,6 @@ class ByTable(nn.Module):
         return F.linear(x, self._parameters["weight"] * 1.5 + 0 * first, second)
 
 
-class Closure(nn.Module):
-    """A function that holds on to the module itself: a copy of the module would call the first one."""
-
-    def __init__(self, inputs, outputs):
-        super().__init__()
-        self.linear = nn.Linear(inputs, outputs)
-        self.call = lambda x: self.linear(x)
-
-    def forward(self, x):
-        return self.call(x)
-
-
-class Spectral(nn.Module):
-    """A filter with complex weights."""
-
-    def __init__(self, size):
-        super().__init__()
-        self.filter = nn.Parameter(torch.randn(size // 2 + 1, dtype=torch.cfloat))
-
-    def forward(self, x):
-        return torch.fft.irfft(torch.fft.rfft(x) * self.filter, n=x.shape[-1])
-
-
 class OwnNorm(nn.Module):
     """Parameters of a normalisation in a layer of another name."""
 
@@ -227,15 +204,9 @@ def draw(seed: int) -> Case:
 
 
 def _converted(model: nn.Module, case: Case) -> nn.Module:
-    """In the dtype of the case; complex parameters stay complex."""
+    """In the dtype of the case."""
     if case.dtype == torch.float64:
-        for module in model.modules():
-            for p in module._parameters.values():
-                if p is not None:
-                    p.data = p.data.to(torch.cdouble if p.is_complex() else torch.double)
-            for name, b in module._buffers.items():
-                if b is not None and b.is_floating_point():
-                    module._buffers[name] = b.double()
+        model.double()
     with torch.no_grad():  # weights that hooks have computed are computed anew
         model(case.inputs(3)[0])
     return model
@@ -259,7 +230,7 @@ def _activation(rng: random.Random) -> nn.Module:
 def _linear(rng: random.Random, case: Case, inputs: int, outputs: int) -> nn.Module:
     kind = rng.choice([
         "plain", "plain", "no bias", "weight norm", "spectral norm", "old weight norm", "pruned", "table",
-        "closure", "kept", "keyword", "checkpoint", "frozen", "hook", "parallel", "script",
+        "kept", "keyword", "checkpoint", "frozen", "hook", "parallel",
     ])  # fmt: skip
     case.parts.append(kind)
     layer = nn.Linear(inputs, outputs, bias=kind != "no bias")
@@ -276,18 +247,14 @@ def _linear(rng: random.Random, case: Case, inputs: int, outputs: int) -> nn.Mod
         case.left_out.add(id(layer.weight))
     if kind == "hook":
         layer.register_forward_hook(lambda module, inputs, output: 1.5 * output)
-    if kind == "script":
-        return torch.jit.script(layer)
     wrappers = {"kept": Keeping, "keyword": Keyword, "checkpoint": Checkpointed, "parallel": nn.DataParallel}
-    if kind in ("table", "closure"):
-        return {"table": ByTable, "closure": Closure}[kind](inputs, outputs)
+    if kind == "table":
+        return ByTable(inputs, outputs)
     return wrappers[kind](layer) if kind in wrappers else layer
 
 
 def _vector_block(rng: random.Random, case: Case, size: int) -> nn.Module:
-    kind = rng.choice(
-        ["linear", "layer norm", "batch norm", "own norm", "tied", "twice", "complex", "residual"]
-    )
+    kind = rng.choice(["linear", "layer norm", "batch norm", "own norm", "tied", "twice", "residual"])
     case.parts.append(kind)
     if kind in ("layer norm", "batch norm"):
         layer = nn.LayerNorm if kind == "layer norm" else nn.BatchNorm1d
@@ -302,7 +269,6 @@ def _vector_block(rng: random.Random, case: Case, size: int) -> nn.Module:
         "linear": lambda: _linear(rng, case, size, size),
         "tied": lambda: Tied(size),
         "twice": lambda: Twice(nn.Linear(size, size)),
-        "complex": lambda: Spectral(size),
     }[kind]()
 
 

@@ -437,10 +437,10 @@ def test_merged_keys_may_be_replaced(tmp_path):
     assert load_yaml(tmp_path / "config.yaml")["d"] == {"b": 3, "c": 2}
 
 
-def test_planning_imports_neither_torch_nor_numpy():
+def test_validation_imports_neither_torch_nor_numpy():
     code = (
         "import sys; from pathlib import Path; import robust_flatness.config as c; "
-        "import robust_flatness.experiment as e, robust_flatness.tables.collect, robust_flatness.workflow; "
+        "import robust_flatness.experiment as e; "
         "e.load_experiment(c.load_yaml(Path('config/digits.yaml'))); "
         "print([m for m in ('torch', 'numpy', 'sklearn', 'pandas') if m in sys.modules])"
     )

@@ -60,7 +60,7 @@ PLACES = {name: list(places(config)) for name, config in CONFIGS.items()}
 
 @st.composite
 def mutated(draw):
-    """A valid config with one to three changes."""
+    """A valid config with one to three fields replaced, deleted or renamed, or a variant overridden."""
     name = draw(st.sampled_from(sorted(CONFIGS)))
     config = copy.deepcopy(CONFIGS[name])
     for _ in range(draw(st.integers(1, 3))):
@@ -69,37 +69,27 @@ def mutated(draw):
         try:
             for key in path[:-1]:
                 holder = holder[key]
-            _ = holder[path[-1]]
+            value = holder[path[-1]]
         except (KeyError, IndexError, TypeError):
             continue  # an earlier change removed it
-        change = draw(
-            st.sampled_from(["replace", "replace", "delete", "rename", "wrap", "add", "override", "scalar"])
-        )
+        change = draw(st.sampled_from(["replace", "scalar", "delete", "rename", "override"]))
         if change == "replace":
-            holder[path[-1]] = draw(GARBAGE)
+            holder[path[-1]] = draw(st.one_of(GARBAGE, st.just([value]), st.just({"x": value})))
         elif change == "scalar":
             holder[path[-1]] = draw(st.one_of(st.floats(-2, 2), st.integers(-3, 2000)))
         elif change == "delete":
             del holder[path[-1]]
-        elif change == "wrap":
-            holder[path[-1]] = draw(st.sampled_from([[holder[path[-1]]], {"x": holder[path[-1]]}]))
         elif change == "rename" and isinstance(holder, dict):
             holder[draw(st.one_of(st.text(max_size=6), st.integers()))] = holder.pop(path[-1])
-        elif change == "add" and isinstance(holder, dict):
-            holder[draw(st.sampled_from([*TRAINING_FIELDS, "variants", "results_table", "x"]))] = draw(
-                GARBAGE
-            )
-        elif change == "override":
-            if not isinstance(config.get("overrides"), dict):
-                config["overrides"] = {}
-            kind = draw(st.sampled_from(["set", "scale", "model"]))
+        elif change == "override" and isinstance(config.setdefault("overrides", {}), dict):
             field = draw(st.sampled_from([*TRAINING_FIELDS, "activation", "dropout", "x"]))
-            config["overrides"][draw(st.sampled_from([*SLUGS, "x"]))] = {kind: {field: draw(GARBAGE)}}
+            override = {draw(st.sampled_from(["set", "scale", "model"])): {field: draw(GARBAGE)}}
+            config["overrides"][draw(st.sampled_from([*SLUGS, "x"]))] = override
     return config
 
 
 def test_mutated_configs_validate_or_name_the_field():
-    counts = {"tried": 0, "refused": 0}
+    outcomes = []
 
     @settings(
         max_examples=1000, deadline=None, derandomize=True, database=None,
@@ -107,23 +97,21 @@ def test_mutated_configs_validate_or_name_the_field():
     )  # fmt: skip
     @given(mutated())
     def try_mutation(config):
-        counts["tried"] += 1
         try:
             experiment = load(config)
             # what planning does with a valid config
             for slug in experiment.train_jobs:
                 experiment.train_job(slug, experiment.spec.seeds[0]).json_text()
+            outcomes.append("accepted")
         except ConfigError as error:
-            counts["refused"] += 1
+            outcomes.append("refused")
             message = str(error)
             assert ":" in message.splitlines()[0]  # the field comes first
             assert len(message) < 20_000
             assert " object at 0x" not in message
 
     try_mutation()
-    # neither all accepted nor all refused
-    assert counts["tried"] >= 1000
-    assert 0.3 < counts["refused"] / counts["tried"] < 0.98
+    assert 0.3 < outcomes.count("refused") / len(outcomes) < 0.98
 
 
 def test_every_single_field_removed_or_replaced_is_accepted_or_named():

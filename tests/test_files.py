@@ -17,12 +17,6 @@ OLD = "old " * 1000
 NEW = "new " * 200_000
 
 
-def test_content_arrives_and_nothing_else(tmp_path):
-    write_text(tmp_path / "deep/folder/file.txt", "grüße\n")
-    assert (tmp_path / "deep/folder/file.txt").read_text(encoding="utf-8") == "grüße\n"
-    assert [path.name for path in (tmp_path / "deep/folder").iterdir()] == ["file.txt"]
-
-
 def test_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path):
     path = tmp_path / "file.txt"
     write_text(path, OLD)
@@ -31,12 +25,6 @@ def test_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path):
         raise KeyboardInterrupt
     assert path.read_text() == OLD
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_what_is_not_json_leaves_no_file(tmp_path):
-    with pytest.raises(TypeError):
-        write_json(tmp_path / "file.json", {"a": object()})
-    assert not list(tmp_path.iterdir())
 
 
 def test_the_final_name_is_not_touched_before_the_end(tmp_path):
@@ -79,15 +67,6 @@ def test_kills_while_writing_leave_the_old_or_the_new_file(tmp_path):
         others = [other for other in tmp_path.iterdir() if other != path]
         assert all(other.name.startswith(".") and other.suffix == ".tmp" for other in others)
         assert list(tmp_path.glob("*.txt")) == [path]
-
-
-def test_two_writers_do_not_mix(tmp_path):
-    path = tmp_path / "file.txt"
-    with atomic_path(path) as first, atomic_path(path) as second:
-        assert first != second
-        first.write_text("first")
-        second.write_text("second")
-    assert path.read_text() == "first"
 
 
 def test_full_disk_keeps_the_old_file(tmp_path, monkeypatch):

@@ -8,20 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from robust_flatness.flatness.scaling import scale_checkpoint
+from robust_flatness.planning import plan
 from torch import nn
 from torchvision import models as zoo
 
+from robust_flatness import robustbench
 from robust_flatness.analysis.evidence import Evidence
-from robust_flatness.config import ModelSpec, load_yaml, parse
+from robust_flatness.architectures import build_model
+from robust_flatness.checkpoints import Metadata, import_network, load_checkpoint, save_checkpoint
+from robust_flatness.config import ModelSpec, load_experiment, load_yaml, parse
 from robust_flatness.config.networks import NetworkSpec, require_files
 from robust_flatness.data import Dataset
 from robust_flatness.errors import ConfigError
-from robust_flatness.experiment import load_experiment
-from robust_flatness.flatness.scaling import scale_checkpoint
-from robust_flatness.models import build_model, robustbench
-from robust_flatness.models.checkpoint import Metadata, load_checkpoint, save_checkpoint
-from robust_flatness.models.importing import import_network
-from robust_flatness.planning import plan
+from robust_flatness.loading import import_robustbench
 from robust_flatness.plotting.notebook import Layer
 from robust_flatness.tables import aggregate, frames, printed
 from robust_flatness.tables.collect import CollectSpec
@@ -78,7 +78,7 @@ def dataset():
     ("models", "words"),
     [
         ({"at": {"model": "nets:net"}}, "models.at: there is a variant of this name"),
-        ({"a b": {"model": "nets:net"}}, "models.a b: use at most 100 letters"),
+        ({"a b": {"model": "nets:net"}}, "models.'a b' cannot name a variant"),
         ({"a": {"model": "nets"}}, "models.a.model: write package.module:function"),
         ({"a": {"model": "nets:a b"}}, "models.a.model: write package.module:function"),
         ({"a": {"model": "robustbench:cifar11/Linf/X"}}, "models.a.model: write package.module:function"),
@@ -114,7 +114,7 @@ def test_missing_weights_are_named_before_anything_runs(tmp_path):
 def test_an_experiment_needs_a_variant_or_a_network():
     measures = {name: SMOKE["measures"][name] for name in ("robustness", "flatness")}
     alone = {"variants": [], "overrides": {}, "measures": measures}
-    with pytest.raises(ConfigError, match="variants: name at least one, or external networks under models"):
+    with pytest.raises(ConfigError, match="variants: name at least one, or networks of others under models"):
         load({}, **alone)
     experiment = load({"mine": {"model": "nets:net"}}, **alone)
     assert [*experiment.variants] == ["mine"]
@@ -204,11 +204,11 @@ def test_a_network_that_draws_its_weights_is_kept_as_it_was_measured(nets, datas
 def test_networks_of_others_are_not_replayed_as_recorded(nets, dataset):
     """A recording on a GPU would freeze what their code decides at each call."""
     found = imported({"model": "nets_of_others:plain"}, dataset, nets / "last.safetensors")
-    assert found.inference.graphs is None
+    assert found.network.graphs is None
     spec = ModelSpec(name="small-resnet", width=4)
     metadata = Metadata(spec.model_dump(), CLASSES, (0.5,) * 3, (0.3,) * 3, "at", 0, 1)
     save_checkpoint(nets / "own.safetensors", build_model(spec, CLASSES, (0.5,) * 3, (0.3,) * 3), metadata)
-    assert load_checkpoint(nets / "own.safetensors").inference.graphs is not None
+    assert load_checkpoint(nets / "own.safetensors").network.graphs is not None
 
 
 def test_a_checkpoint_of_torchvision(nets, dataset):
@@ -269,7 +269,7 @@ def test_robustbenchs_weights_are_fetched_once_and_kept(nets, dataset, monkeypat
     assert len(fetched) == 1
     with pytest.raises(ConfigError, match=r"models\.mine: model: RobustBench has no model 'Wong2021'"):
         imported({"model": "robustbench:Wong2021"}, dataset, path)
-    assert robustbench.import_robustbench() is stand_in["robustbench"]
+    assert import_robustbench() is stand_in["robustbench"]
 
 
 # Tables and figures.

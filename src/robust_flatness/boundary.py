@@ -6,29 +6,27 @@ chained. Nothing of the model changes.
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
-from robust_flatness import errors
 from robust_flatness.architectures.convolution import channels_last
 from robust_flatness.architectures.layers import SafeConv2d, is_unsafe
-from robust_flatness.architectures.stateless import Stateless
-from robust_flatness.errors import ConfigError
+from robust_flatness.architectures.stateless import Stateless, followers
+from robust_flatness.errors import ConfigError, warn
+from robust_flatness.inputs import checked_logits, warn_of_probabilities
 from robust_flatness.perturbable import NormalisationParameters
 from robust_flatness.runtime.isolation import isolated
 
 Run = Callable[[Tensor], Tensor]
 
-#: Number of outputs from which their range is judged.
-ENOUGH_OUTPUTS = 20
-#: Gradients of equal functions may differ by this share of their norm in another memory layout, where rounding
-#: moves units across their kinks.
-LAYOUT_TOLERANCE = 0.05
+#: Largest difference of equal gradients, relative to their norm: rounding, which differs between memory
+#: layouts, moves units across their kinks.
+GRADIENT_TOLERANCE = 0.05
 
 
 @contextlib.contextmanager
@@ -47,16 +45,17 @@ def unwrapped(model: nn.Module) -> nn.Module:
     pay, and a measure runs on one device."""
     if type(model).__name__ == "OptimizedModule":
         return unwrapped(model._orig_mod)
-    hooks = model._forward_hooks or model._forward_pre_hooks
+    hooks = isinstance(model, nn.Module) and (model._forward_hooks or model._forward_pre_hooks)
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) and not hooks:
         return unwrapped(model.module)
     return model
 
 
-@torch.inference_mode(False)
-@torch.no_grad()
 def evaluation_copy(model: nn.Module) -> nn.Module:
     """Return a deep copy of `model` in evaluation mode with frozen parameters and no gradients.
+
+    Tensors with a graph that modules hold (weights computed by weight norm, spectral norm or pruning, kept
+    activations) are copied without it.
 
     Raises
     ------
@@ -65,10 +64,19 @@ def evaluation_copy(model: nn.Module) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model: {type(model).__name__} given; expected a torch.nn.Module")
-    _refuse_unsupported(model)
+    scripted = any(isinstance(module, torch.jit.ScriptModule) for module in model.modules())
+    tensors = [*model.parameters(), *model.buffers()]
+    if scripted or not all(_is_supported(tensor) for tensor in tensors):
+        raise ConfigError(
+            "model: it is scripted, or has complex, nested, sparse, inference-mode or uninitialised tensors; "
+            "expected an initialised module with dense real tensors"
+        )
+    held = tree_leaves([vars(module) for module in model.modules()])
+    activations = {id(t): t.detach().clone() for t in held if isinstance(t, Tensor) and not t.is_leaf}
     with stage("deep copy"):
-        network = copy.deepcopy(model, _activations(model))
-    if not _parts(model).isdisjoint(_parts(network)):
+        network = copy.deepcopy(model, activations)
+    shared = {id(part) for part in (*model.modules(), *tensors)}
+    if not shared.isdisjoint(id(p) for p in (*network.modules(), *network.parameters(), *network.buffers())):
         raise ConfigError("model: its deep copy shares modules or tensors with it; it cannot be measured")
     with stage("evaluation mode"):
         network.eval()
@@ -81,41 +89,14 @@ def evaluation_copy(model: nn.Module) -> nn.Module:
     return network
 
 
-def _refuse_unsupported(model: nn.Module) -> None:
-    kinds = {
-        name: "a scripted module"
-        for name, m in model.named_modules()
-        if isinstance(m, torch.jit.ScriptModule)
-    }
-    if not kinds:
-        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-            if is_lazy(tensor):
-                kinds[name] = "not initialised; call the model once"
-            elif (
-                tensor.is_complex()
-                or tensor.is_nested
-                or tensor.layout != torch.strided
-                or tensor.is_inference()
-            ):
-                kinds[name] = "a complex, nested, sparse or inference-mode tensor"
-    for name, kind in kinds.items():
-        raise ConfigError(f"model: {name or 'it'} is {kind}; expected a module of dense real tensors")
-
-
-def _activations(model: nn.Module) -> dict[int, Any]:
-    """For `copy.deepcopy`: copies of the tensors with a graph that modules hold, such as weights computed by
-    weight norm, spectral norm and pruning, and activations kept by a forward pass."""
-    held = tree_leaves([vars(module) for module in model.modules()])
-    return {id(t): t.detach().clone() for t in held if isinstance(t, Tensor) and not t.is_leaf}
-
-
-def _parts(model: nn.Module) -> set[int]:
-    tensors = {t.data_ptr() for t in (*model.parameters(), *model.buffers()) if t.numel()}
-    return tensors | {id(module) for module in model.modules()}
+def _is_supported(tensor: Tensor) -> bool:
+    if is_lazy(tensor) or tensor.is_meta or tensor.is_nested or tensor.layout != torch.strided:
+        return False
+    return not tensor.is_complex() and not tensor.is_inference()
 
 
 class Trial(NamedTuple):
-    """What two images tell about a network.
+    """Properties of a network, as seen on two images.
 
     Attributes
     ----------
@@ -125,10 +106,8 @@ class Trial(NamedTuple):
         Size of the largest activation of one example; None on other devices than the CPU.
     channels_last
         Whether images and convolutions are laid out channels-last.
-    unused
-        Names of parameters that do not influence the logits.
-    normalising
-        Names of parameters by which a function normalises (see `neighbours`).
+    unused, normalising
+        Names of parameters that do not influence the logits, and of those by which a function normalises.
     """
 
     classes: int
@@ -139,42 +118,19 @@ class Trial(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Logits, and the gradient of a weighted sum of them by the images (None if it does not depend on them)."""
+    """Logits, and the gradient by the images of a weighted sum of them (None if there is none)."""
 
     logits: Tensor
     gradient: Tensor | None
 
-
-def outcome(run: Run, x: Tensor, seed: int = 0) -> Outcome:
-    """Compute logits and gradient with the given random seed; both stages are named if they fail."""
-    x = x.detach().clone().requires_grad_(True)
-    with isolated(seed):
-        with stage(f"forward pass on images of shape {tuple(x.shape)}, {x.dtype},"):
-            logits = checked_logits(run(x.clone()), x)
-        gradient = None
-        if logits.requires_grad:
-            with stage("gradient by the input"):
-                (gradient,) = torch.autograd.grad(weighted_sum(logits), x, allow_unused=True)
-    return Outcome(logits.detach(), gradient)
-
-
-def weighted_sum(logits: Tensor) -> Tensor:
-    """A sum that tells the classes apart."""
-    return (logits * torch.linspace(1, 2, logits.shape[-1], dtype=logits.dtype, device=logits.device)).sum()
-
-
-def checked_logits(output: Any, x: Tensor) -> Tensor:
-    """Return `output` if it holds logits [n, K] of real numbers; raise `ConfigError` if not."""
-    if isinstance(output, Tensor) and len(x) == 1 and output.ndim == 1 and len(output) > 1:
-        output = output[None]
-    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(x):
-        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        wrapped = isinstance(output, Mapping | tuple | list) or hasattr(output, "logits")
-        hint = "; wrap it in a module that returns these alone" if wrapped else ""
-        raise ConfigError(f"model: output {got} for inputs {tuple(x.shape)}; it must be logits [n, K]{hint}")
-    if not output.is_floating_point():
-        raise ConfigError(f"model: output of {output.dtype}; it must be logits [n, K] of real numbers")
-    return output
+    def agrees(self, expected: "Outcome") -> bool:
+        """Whether it is equal up to rounding."""
+        if self.gradient is None or expected.gradient is None:
+            gradients = self.gradient is expected.gradient
+        else:
+            difference = (self.gradient - expected.gradient).norm()
+            gradients = not difference > GRADIENT_TOLERANCE * expected.gradient.norm()  # NaN equals NaN
+        return gradients and equal(self.logits, expected.logits)
 
 
 def try_model(original: nn.Module, function: Stateless, names: Sequence[str], x: Tensor) -> Trial:
@@ -183,7 +139,7 @@ def try_model(original: nn.Module, function: Stateless, names: Sequence[str], x:
     Parameters
     ----------
     function
-        The copy, whose convolutions may be laid out channels-last here.
+        The copy; its convolutions are laid out channels-last where it computes the same then.
     names
         The parameters by which gradients are taken.
 
@@ -201,77 +157,29 @@ def try_model(original: nn.Module, function: Stateless, names: Sequence[str], x:
             original.eval()
         expected = outcome(run, x)
         unused, normalising = _weight_gradients(function, names, x)
-        repeatable = check_examples(run, x, expected)
+        repeatable = _check_examples(run, x, expected)
         if repeatable:
-            check_copy(original, function, x, expected)
-        images = repeatable and x.ndim == 4
-        weights = [function.own[name] for name in convolution_weights(function.module) if images]
-        before = {weight: weight.data for weight in weights}
-        for weight in weights:
-            weight.data = channels_last(weight.data)
-        wide = bool(weights) and suits_channels_last(
-            lambda images: run(images.clone(memory_format=torch.channels_last)), x, expected
-        )
-        if not wide:
-            for weight, data in before.items():
-                weight.data = data
+            _check_copy(original, function, x, expected)
     warn_of_probabilities(expected.logits)
-    classes = expected.logits.shape[1]
-    return Trial(classes, largest_activation(run, x), wide, unused, normalising)
+    wide = repeatable and x.ndim == 4 and _lay_out(function, x, expected)
+    return Trial(expected.logits.shape[1], largest_activation(run, x), wide, unused, normalising)
 
 
-def check_examples(run: Run, x: Tensor, expected: Outcome) -> bool:
-    """Check that the logits of an example depend on nothing else; warn of randomness, and return whether equal
-    random seeds give equal logits.
-
-    Raises
-    ------
-    ConfigError
-        If it fails on a single image.
-    """
-    repeatable = equal(outcome(run, x).logits, expected.logits)
-    if not repeatable:
-        warn(
-            "equal inputs give different logits in two calls with one random seed: the model keeps state, or a "
-            "random generator; the results depend on the order of calls"
-        )
-    random = repeatable and not equal(outcome(run, x, seed=1).logits, expected.logits)
-    if random:
-        warn("the model is random: equal inputs give different logits; the results hold for one draw")
-    single = outcome(run, x[:1]).logits
-    if repeatable and not random and not equal(single, expected.logits[:1]):
-        warn(
-            "the logits of an example depend on the others of its batch (batch norm without running "
-            "statistics?): the results depend on the batch size"
-        )
-    return repeatable
+def outcome(run: Run, x: Tensor, seed: int = 0) -> Outcome:
+    """Compute logits and gradient with the given random seed; the stage is named if one fails."""
+    x = x.detach().clone().requires_grad_(True)
+    with isolated(seed):
+        with stage(f"forward pass on images {tuple(x.shape)} of {x.dtype}"):
+            logits = checked_logits(run(x.clone()), x)
+        gradient = None
+        if logits.requires_grad:
+            with stage("gradient by the input"):
+                (gradient,) = torch.autograd.grad(_weighted_sum(logits), x, allow_unused=True)
+    return Outcome(logits.detach(), gradient)
 
 
-def check_copy(original: nn.Module, function: Stateless, x: Tensor, expected: Outcome) -> None:
-    """Check that a copy computes what the original does, at the given weights (`expected`) and at perturbed
-    ones; the original must be in evaluation mode.
-
-    Raises
-    ------
-    ConfigError
-        If it does not.
-    """
-    g = torch.Generator().manual_seed(0)
-    own = {n: p for n, p in original.named_parameters() if p.is_floating_point()}
-    moved = {n: p.detach() * (0.9 + 0.2 * torch.rand((), generator=g).item()) for n, p in own.items()}
-    for follower, (leader, shape, stride) in followers(own).items():
-        moved[follower] = moved[leader].as_strided(shape, stride)
-    if not same(outcome(original, x), expected):
-        raise ConfigError("model: a deep copy of it gives other logits or gradients; it cannot be measured")
-    with restored(original):
-        for name, parameter in own.items():
-            parameter.data.copy_(moved[name])
-        perturbed = outcome(original, x)
-    if not same(outcome(lambda images: function(moved, images), x), perturbed):
-        raise ConfigError(
-            "model: its weights cannot be exchanged: a deep copy with perturbed weights gives other logits or "
-            "gradients than the model itself (does its forward refer to another module?)"
-        )
+def _weighted_sum(logits: Tensor) -> Tensor:
+    return (logits * torch.linspace(1, 2, logits.shape[-1], dtype=logits.dtype, device=logits.device)).sum()
 
 
 def _weight_gradients(
@@ -283,17 +191,51 @@ def _weight_gradients(
     with isolated(seed=0), NormalisationParameters() as watched, stage("gradient by the weights"):
         logits = function(leaves, x.clone())
         if logits.requires_grad and leaves:
-            gradients = torch.autograd.grad(weighted_sum(logits), list(leaves.values()), allow_unused=True)
+            gradients = torch.autograd.grad(_weighted_sum(logits), list(leaves.values()), allow_unused=True)
     unused = frozenset(n for n, gradient in zip(names, gradients, strict=True) if gradient is None)
     return unused, frozenset(n for n, leaf in leaves.items() if id(leaf) in watched.ids)
 
 
-def convolution_weights(module: nn.Module) -> list[str]:
-    """Names of the weights of two-dimensional convolutions."""
-    convolutions = [
-        n for n, m in module.named_modules() if isinstance(m, nn.Conv2d) and "weight" in m._parameters
-    ]
-    return [f"{name}.weight".lstrip(".") for name in convolutions]
+def _check_examples(run: Run, x: Tensor, expected: Outcome) -> bool:
+    """Try a single image; warn of randomness and of examples that depend on each other; return whether equal
+    random seeds give equal logits."""
+    repeatable = equal(outcome(run, x).logits, expected.logits)
+    random = repeatable and not equal(outcome(run, x, seed=1).logits, expected.logits)
+    single = outcome(run, x[:1]).logits
+    if not repeatable:
+        warn(
+            "model: equal inputs and seeds give different logits: it keeps state, or a random generator; the "
+            "results depend on the order of calls"
+        )
+    elif random:
+        warn("model: it is random, equal inputs give different logits; the results hold for one draw")
+    elif not equal(single, expected.logits[:1]):
+        warn(
+            "model: the logits of an example depend on the others of its batch (batch norm without running "
+            "statistics?): the results depend on the batch size"
+        )
+    return repeatable
+
+
+def _check_copy(original: nn.Module, function: Stateless, x: Tensor, expected: Outcome) -> None:
+    """Check that the copy computes what the original, in evaluation mode, does at the given weights
+    (`expected`) and at perturbed ones."""
+    if not outcome(original, x).agrees(expected):
+        raise ConfigError("model: a deep copy of it gives other logits or gradients; it cannot be measured")
+    g = torch.Generator().manual_seed(0)
+    own = {n: p for n, p in original.named_parameters() if p.is_floating_point()}
+    moved = {n: p.detach() * (0.9 + 0.2 * torch.rand((), generator=g).item()) for n, p in own.items()}
+    for name, (leader, shape, stride) in followers(own).items():
+        moved[name] = moved[leader].as_strided(shape, stride)
+    with restored(original):
+        for name, parameter in own.items():
+            parameter.data.copy_(moved[name])
+        perturbed = outcome(original, x)
+    if not outcome(lambda images: function(moved, images), x).agrees(perturbed):
+        raise ConfigError(
+            "model: its weights cannot be exchanged: with perturbed weights, a deep copy gives other logits "
+            "or gradients than the model (does its forward refer to another module?)"
+        )
 
 
 @contextlib.contextmanager
@@ -313,48 +255,34 @@ def restored(model: nn.Module) -> Iterator[None]:
             tensor.data.copy_(value)
 
 
-def followers(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, torch.Size, tuple[int, ...]]]:
-    """For each tensor that shares all its memory with one before it: the name of that, and shape and strides."""
-    leaders: dict[tuple, str] = {}
-    found = {}
-    for name, tensor in tensors.items():
-        leader = leaders.setdefault((tensor.data_ptr(), tensor.numel(), tensor.dtype), name)
-        if leader != name and tensor.numel():
-            found[name] = leader, tensor.shape, tensor.stride()
-    return found
-
-
-def same(found: Outcome, expected: Outcome) -> bool:
-    """Whether logits and gradients are equal up to rounding."""
-    if found.gradient is None or expected.gradient is None:
-        gradients = found.gradient is expected.gradient
-    else:
-        scale = expected.gradient.abs().max().item() or 1.0
-        gradients = equal(found.gradient / scale, expected.gradient / scale)
-    return gradients and equal(found.logits, expected.logits)
-
-
 def equal(found: Tensor, expected: Tensor) -> bool:
     """Whether tensors are equal up to rounding; NaN equals NaN."""
-    if found.shape != expected.shape:
-        return False
     finite = expected[expected.isfinite()]
     size = finite.abs().max().item() if finite.numel() else 1.0
     tolerance = min(1e3 * torch.finfo(expected.dtype).eps, 0.1) * max(size, 1.0)
-    return torch.allclose(found, expected, rtol=0, atol=tolerance, equal_nan=True)
+    same_shape = found.shape == expected.shape
+    return same_shape and torch.allclose(found, expected, rtol=0, atol=tolerance, equal_nan=True)
 
 
-def suits_channels_last(run: Run, x: Tensor, expected: Outcome) -> bool:
-    """Whether the network, laid out channels-last, computes the same up to rounding."""
-    try:
-        found = outcome(run, x)
-    except ConfigError:  # .view() of a tensor, or a check, that expects the contiguous layout
-        return False
-    if found.gradient is None or expected.gradient is None:
-        return found.gradient is expected.gradient and equal(found.logits, expected.logits)
-    difference = (found.gradient - expected.gradient).norm()
-    similar = bool(difference <= LAYOUT_TOLERANCE * expected.gradient.norm())
-    return similar and equal(found.logits, expected.logits)
+def convolution_weights(module: nn.Module) -> list[str]:
+    """Names of the weights of two-dimensional convolutions."""
+    convolutions = {name: m for name, m in module.named_modules() if isinstance(m, nn.Conv2d)}
+    return [f"{name}.weight".lstrip(".") for name, m in convolutions.items() if "weight" in m._parameters]
+
+
+def _lay_out(function: Stateless, x: Tensor, expected: Outcome) -> bool:
+    """Lay out convolutions channels-last; undone, returning False, where that changes the outcome."""
+    weights = [function.own[name] for name in convolution_weights(function.module)]
+    before = [weight.data for weight in weights]
+    for weight in weights:
+        weight.data = channels_last(weight.data)
+    with contextlib.suppress(ConfigError):  # views, or checks in the model, that expect the contiguous layout
+        found = outcome(lambda images: function({}, images.clone(memory_format=torch.channels_last)), x)
+        if weights and found.agrees(expected):
+            return True
+    for weight, data in zip(weights, before, strict=True):
+        weight.data = data
+    return False
 
 
 def largest_activation(run: Run, x: Tensor) -> int | None:
@@ -373,29 +301,3 @@ def largest_activation(run: Run, x: Tensor) -> int | None:
     with contextlib.suppress(RuntimeError), isolated(seed=0), kept:
         run(x.clone().requires_grad_(True))
     return max(sizes)
-
-
-def warn_of_probabilities(logits: Tensor) -> None:
-    """Warn where outputs are probabilities or log-probabilities."""
-    values = logits.double()
-    if logits.shape[1] > 1 and ((values.sum(1) - 1).abs() < 1e-3).all() and (values >= 0).all():
-        warn("the outputs are probabilities, not logits: the loss and its gradient are flattened")
-    elif logits.shape[1] > 1 and (values.logsumexp(1).abs() < 1e-5).all():
-        warn("the outputs are log-probabilities, not logits: large losses may be cut off")
-
-
-def warn_of_sigmoid(logits: Tensor) -> None:
-    """Warn where the outputs of all examples look like those of a sigmoid. Few outputs may lie in [0, 1] by
-    chance."""
-    low, high, sums = logits.min(), logits.max(), logits.double().sum(1)
-    inside = logits.numel() >= ENOUGH_OUTPUTS and 0 <= low < 0.5 < high <= 1
-    if logits.shape[1] > 1 and inside and ((sums - 1).abs() > 1e-3).any():
-        warn(
-            "all outputs lie in [0, 1], as those of a sigmoid: if they are, the loss and its gradient are "
-            "flattened; return the logits before it"
-        )
-
-
-def warn(message: str) -> None:
-    """Warn of a property of the model that makes results misleading."""
-    errors.warn(f"model: {message}", callers=2)

@@ -7,7 +7,7 @@ code from the file.
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,22 +24,23 @@ from robust_flatness.data import Dataset
 from robust_flatness.errors import ConfigError, FileError
 from robust_flatness.files import atomic_path, canonical_json
 from robust_flatness.loading import Normalized, load_model, load_network, load_weights, without_normalisation
-from robust_flatness.network import Network as Inference
+from robust_flatness.network import Network
 from robust_flatness.runtime.graphs import Graphs
 from robust_flatness.seeding import generator
 
 KEY = "robust_flatness"
-#: In place of settings of a network of the kit: how `load_model` calls one of others.
+#: Key in `Metadata.model` of networks of others: the argument of `load_model`.
 LOADED = "loaded"
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a checkpoint says of itself. `model` are the settings of a network of the kit, or `{"loaded":
-    ...}`, how `load_model` calls a network of others; `mean` and `std` are what its inputs are normalised
-    by, if at all. `epoch` counts from 0, None for networks of others; `weight_bound` is the clipping of the
-    training, into which perturbed weights are projected when flatness is measured; `precision` is the one
-    trained in."""
+    """Description of a checkpoint's network.
+
+    `model` holds the settings of a network of the kit, or `{"loaded": ...}`, the argument of `load_model`;
+    `mean` and `std` normalise the inputs. `epoch` counts from 0, None for networks of others;
+    `weight_bound` is the clipping of the training, `precision` that of its passes.
+    """
 
     model: dict
     classes: int
@@ -54,16 +55,25 @@ class Metadata:
 
 
 @dataclass(frozen=True)
-class LoadedModel:
-    """Any network in evaluation mode, as measures take it; `name` is its file's, e.g. `last`."""
+class Checkpoint:
+    """A network in evaluation mode, and what its file says of it; `metadata` is None for a model without a
+    file. `name` is the file's, e.g. `last`."""
 
     model: nn.Module
     name: str = ""
+    metadata: Metadata | None = None
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a network of the kit."""
+        return self.metadata is not None and LOADED not in self.metadata.model
 
     @cached_property
-    def inference(self) -> Inference:
-        """The network as attacks and measures compute it, made once for all of them."""
-        return Inference(self.model)
+    def network(self) -> Network:
+        """The network for attacks and measures; on a GPU, attacks replay the kit's own as CUDA graphs."""
+        network = Network(self.model)
+        network.graphs = Graphs() if self.is_own else None
+        return network
 
     @cached_property
     def weights_sha256(self) -> str:
@@ -74,51 +84,21 @@ class LoadedModel:
 
     @property
     def sha256(self) -> str:
-        """The checksum by which results name the network: that of its weights."""
-        return self.weights_sha256
+        """The checksum by which results name the network: that of its file, or else of its weights."""
+        return self.weights_sha256 if self.metadata is None else self.metadata.sha256
 
     @property
     def weight_bound(self) -> float | None:
-        """Bound into which perturbed weights are projected; None: there is none."""
-        return None
+        """Bound into which perturbed weights are projected: the clipping of the training."""
+        return self.metadata and self.metadata.weight_bound
 
     def initial(self) -> dict[str, Tensor] | None:
-        """The weights before training, by name; None where they are not known."""
-        return None
-
-
-@dataclass(frozen=True)
-class Checkpoint(LoadedModel):
-    """A network of a checkpoint's file, and what that says of it."""
-
-    metadata: Metadata = field(kw_only=True)
-
-    @cached_property
-    def inference(self) -> Inference:
-        """As of any network; on a GPU, attacks replay the kit's own as CUDA graphs."""
-        inference = Inference(self.model)
-        if LOADED not in self.metadata.model:
-            inference.graphs = Graphs()
-        return inference
-
-    @property
-    def sha256(self) -> str:
-        """The checksum of its file: of the weights and of what the file says of them."""
-        return self.metadata.sha256
-
-    @property
-    def weight_bound(self) -> float | None:
-        """The clipping of its training."""
-        return self.metadata.weight_bound
-
-    def initial(self) -> dict[str, Tensor] | None:
-        """The weights before training, by name: drawn again from the seed. None for networks of others."""
-        known = self.metadata
-        if LOADED in known.model:
+        """The weights before training by name, drawn again from the seed; None for networks of others."""
+        if not self.is_own:
             return None
-        spec = parse(ModelSpec, known.model)
+        known = self.metadata
         stream = generator(known.seed, "initialisation")
-        start = build_model(spec, known.classes, known.mean, known.std, stream)
+        start = build_model(parse(ModelSpec, known.model), known.classes, known.mean, known.std, stream)
         return {name: p.detach() for name, p in start.named_parameters()}
 
 
@@ -132,7 +112,7 @@ def checksum(tensors: dict[str, Tensor], metadata: Metadata) -> str:
 
 def _update(digest: Any, tensors: dict[str, Any]) -> None:
     for name in sorted(tensors):
-        if not isinstance(tensors[name], Tensor):  # what else a module keeps, such as packed weights
+        if not isinstance(tensors[name], Tensor):  # a module's extra state
             digest.update(f"{name} {tensors[name]!r}\n".encode())
             continue
         tensor = tensors[name].detach().cpu().contiguous()
@@ -141,7 +121,7 @@ def _update(digest: Any, tensors: dict[str, Any]) -> None:
 
 
 def _text(metadata: Metadata) -> str:
-    """The metadata as JSON, float32 unsaid: checkpoints from before other precisions stay as they are."""
+    """The metadata as JSON, without the default precision, as in checkpoints older than that field."""
     fields = asdict(metadata)
     if metadata.precision == "float32":
         del fields["precision"]
@@ -194,7 +174,7 @@ def load_checkpoint(path: Path, device="cpu") -> Checkpoint:
             load_weights(model, tensors, path)
         except ConfigError as error:
             raise FileError(str(error)) from None
-    return Checkpoint(model.eval().to(device), Path(path).stem, metadata=metadata)
+    return Checkpoint(model.eval().to(device), Path(path).stem, metadata)
 
 
 def import_network(spec: NetworkSpec, dataset: Dataset, path: Path, name: str, seed: int) -> None:

@@ -3,11 +3,10 @@
 import contextlib
 import errno
 import json
-import math
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,26 +26,17 @@ def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
     # not tempfile: its permissions ignore the umask, and some file systems have no chmod
     os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     try:
-        with naming(path, temporary):
-            yield temporary
-            if durable:
-                with open(temporary, "rb+") as file:
-                    os.fsync(file.fileno())
-            temporary.replace(path)
+        yield temporary
+        if durable:
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        if error.filename and str(error.filename) != str(temporary):
+            raise
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
-    """Name `path` in OSErrors of the block that name no file, or the `temporary` one."""
-    try:
-        yield
-    except OSError as error:
-        if str(error.filename) not in ("None", str(temporary)):
-            raise
-        reason = error.strerror or str(error)
-        raise OSError(error.errno or errno.EIO, reason, str(path)) from error
 
 
 def require_space(folder: Path, needed: int, what: str) -> None:
@@ -70,30 +60,6 @@ def write_text(path: Path, text: str, *, durable: bool = True) -> None:
 def canonical_json(value: Any) -> str:
     """Return `value` as JSON with sorted keys and no blanks: equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
-
-
-def portable(value: Any) -> Any:
-    """`value` with words, "nan", "inf" and "-inf", for the numbers that JSON does not have.
-
-    >>> portable({"a": [1.5, math.nan]}), restored(portable([-math.inf, "word"]))
-    ({'a': [1.5, 'nan']}, [-inf, 'word'])
-    """
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return _each(value, portable)
-
-
-def restored(value: Any) -> Any:
-    """What `portable` was given."""
-    if isinstance(value, str) and value in ("nan", "inf", "-inf"):
-        return float(value)
-    return _each(value, restored)
-
-
-def _each(value: Any, change: Callable[[Any], Any]) -> Any:
-    if isinstance(value, Mapping):
-        return {key: change(part) for key, part in value.items()}
-    return [change(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def write_json(path: Path, value: Any, *, durable: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""Where things lie: the repository, and the folder that holds results."""
+"""Locations of the repository and of the folder with results."""
 
 from pathlib import Path
 
@@ -6,13 +6,13 @@ from robust_flatness.errors import FileError
 
 
 def repository() -> Path:
-    """The repository's root: the nearest folder from here upwards with `config/variants.yaml`, or
-    the checkout this package was installed from.
+    """Return the repository's root: the working directory or the nearest of its parents with
+    `config/variants.yaml`, or the checkout that this package was installed from.
 
     Raises
     ------
     FileError
-        If there is neither.
+        If there is none.
     """
     here = Path.cwd()
     for folder in (here, *here.parents, Path(__file__).resolve().parents[2]):
@@ -22,8 +22,8 @@ def repository() -> Path:
 
 
 def workspace() -> Path:
-    """The nearest folder from here upwards with `results/` or `config/`: a notebook runs in its own
-    folder."""
+    """Return the working directory or the nearest of its parents with `results/` or `config/`; a notebook
+    runs in its own folder."""
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / "results").is_dir() or (folder / "config" / "variants.yaml").is_file():

@@ -1,54 +1,38 @@
-"""Inputs and labels as people hold them, checked, and in the one form that measures take."""
+"""Checks of inputs, labels and logits."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from robust_flatness.errors import ConfigError, NonFiniteError
+from robust_flatness.errors import ConfigError, NonFiniteError, warn
 
-
-def count_of(y: Tensor) -> int:
-    """How many targets there are.
-
-    Raises
-    ------
-    ConfigError
-        If `y` is no tensor [n, ...].
-    """
-    if not isinstance(y, Tensor) or not y.ndim:
-        kind = "a single number" if isinstance(y, Tensor) else type(y).__name__
-        raise ConfigError(f"y: {kind} given; expected a tensor of integer labels [n]")
-    return len(y)
+#: Number of outputs from which their range is judged.
+ENOUGH_OUTPUTS = 20
 
 
 def checked_inputs(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Inputs without a graph, and labels [n] as int64.
-
-    Labels of other integer types are converted, and so are whole numbers as floats, one column
-    [n, 1], and one-hot rows [n, K].
+    """Return inputs [n, ...] in [0, 1] without a graph, and labels [n] as int64; see `labels`.
 
     Raises
     ------
     ConfigError
-        Unless there are as many targets as inputs, at least one, inputs are in [0, 1], and the
-        targets are labels.
+        If they cannot be used.
     """
-    x = checked_images(x, count_of(y))
-    return x, labels(y)
+    return checked_images(x, y), labels(y)
 
 
-def checked_images(x: Tensor, targets: int) -> Tensor:
-    """Inputs without a graph.
-
-    Raises
-    ------
-    ConfigError
-        Unless there are as many as targets, at least one, and they are in [0, 1].
-    """
+def checked_images(x: Tensor, y: Tensor) -> Tensor:
+    """Return `x` without a graph; raise `ConfigError` unless it holds one input in [0, 1] for each target."""
+    if not isinstance(y, Tensor) or not y.ndim:
+        kind = "a single number" if isinstance(y, Tensor) else type(y).__name__
+        raise ConfigError(f"y: {kind} given; expected a tensor of integer labels [n]")
     if not isinstance(x, Tensor) or not x.ndim or x.layout != torch.strided or x.is_meta:
         kind = f"{x.layout} on {x.device}, {x.ndim}-d" if isinstance(x, Tensor) else type(x).__name__
         raise ConfigError(f"x: {kind} given; expected a tensor of inputs [n, ...] in [0, 1]")
-    if len(x) == 0 or len(x) != targets:
-        raise ConfigError(f"x, y: {len(x)} inputs and {targets} targets; give one target for each input")
+    if len(x) == 0 or len(x) != len(y):
+        raise ConfigError(f"x, y: {len(x)} inputs and {len(y)} targets; give one target for each input")
     if not x.is_floating_point():
         raise ConfigError(f"x: dtype {x.dtype}; inputs must be floating-point numbers in [0, 1]")
     x = x.detach()
@@ -56,48 +40,41 @@ def checked_images(x: Tensor, targets: int) -> Tensor:
     if not (low >= 0 and high <= 1):
         where = f" (NaN in input {_first(x.flatten(1).isnan().any(1))})" if low.isnan() else ""
         raise ConfigError(f"x: values from {low:.4g} to {high:.4g}; inputs must be numbers in [0, 1]{where}")
-    return _usable(x)
+    return _outside_inference_mode(x)
 
 
 def labels(y: Tensor) -> Tensor:
-    """Labels [n] as int64.
+    """Return labels [n] as int64, from integers of any type, whole floats, a column [n, 1] or one-hot [n, K].
 
     Raises
     ------
     ConfigError
-        If `y` holds no labels, or negative ones (such as -100 for examples to be ignored).
+        If `y` holds anything else, or negative labels (such as -100 for examples to be ignored).
     """
     y = y.detach()
-    if y.is_complex() or y.ndim not in (1, 2):
-        raise ConfigError(f"y: {y.dtype} of shape {tuple(y.shape)}; expected integer labels [n]")
+    given = f"y: {y.dtype} of shape {tuple(y.shape)}"
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
-    if y.ndim == 2:
-        if not (((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all()):
-            raise ConfigError(
-                f"y: {y.dtype} of shape {tuple(y.shape)}, rows that are not one-hot; "
-                "expected integer labels [n]"
-            )
+    if y.ndim == 2 and ((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all():
         y = y.to(torch.uint8).argmax(1)
+    if y.ndim != 1 or y.is_complex():
+        raise ConfigError(f"{given}; expected integer labels [n], or one-hot rows [n, K]")
     if y.is_floating_point() and not (y.isfinite().all() and (y == y.round()).all()):
-        raise ConfigError("y: numbers that are not whole; expected integer labels [n]")
-    converted = y.to(torch.int64)
-    if converted.min() < 0:
+        raise ConfigError(f"{given} with numbers that are not whole; expected integer labels [n]")
+    y = y.to(torch.int64)
+    if y.min() < 0:
         raise ConfigError(
-            f"y: label {int(converted.min())} of example {_first(converted < 0)}; labels are 0 to K - 1 "
-            "(leave examples out that are to be ignored)"
+            f"y: label {int(y.min())} of example {_first(y < 0)}; labels are 0 to K - 1 "
+            "(leave out examples that are to be ignored)"
         )
-    return _usable(converted)
+    return _outside_inference_mode(y)
 
 
 def are_probabilities(y: Tensor) -> bool:
     """Whether `y` holds probabilities of the classes, [n, K], that are not one-hot."""
-    return (
-        y.ndim == 2
-        and y.shape[1] > 1
-        and y.is_floating_point()
-        and bool((y >= 0).all() and ((y.sum(1) - 1).abs() < 1e-3).all() and (y.amax(1) < 1).any())
-    )
+    if y.ndim != 2 or y.shape[1] == 1 or not y.is_floating_point():
+        return False
+    return bool((y >= 0).all() and ((y.sum(1) - 1).abs() < 1e-3).all() and (y.amax(1) < 1).any())
 
 
 def check_classes(y: Tensor, classes: int) -> None:
@@ -109,20 +86,42 @@ def check_classes(y: Tensor, classes: int) -> None:
         )
 
 
-def _first(found: Tensor) -> int:
-    return int(found.nonzero()[0])
+def checked_logits(output: Any, x: Tensor) -> Tensor:
+    """Return `output` if it holds logits [n, K] of real numbers; those of one image may be [K]."""
+    if isinstance(output, Tensor) and len(x) == 1 and output.ndim == 1 and len(output) > 1:
+        output = output[None]
+    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(x):
+        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        wrapped = isinstance(output, Mapping | tuple | list) or hasattr(output, "logits")
+        hint = "; wrap it in a module that returns these alone" if wrapped else ""
+        raise ConfigError(f"model: output {got} for inputs {tuple(x.shape)}; it must be logits [n, K]{hint}")
+    if not output.is_floating_point():
+        raise ConfigError(f"model: output of {output.dtype}; it must be logits [n, K] of real numbers")
+    return output
 
 
-def _usable(tensor: Tensor) -> Tensor:
-    """A tensor made in inference mode cannot take part in a gradient: a copy can."""
-    if not tensor.is_inference():
-        return tensor
-    with torch.inference_mode(False):
-        return tensor.clone()
+def warn_of_probabilities(logits: Tensor) -> None:
+    """Warn where outputs are probabilities or log-probabilities."""
+    values = logits.double()
+    if logits.shape[1] > 1 and ((values.sum(1) - 1).abs() < 1e-3).all() and (values >= 0).all():
+        warn("model: outputs are probabilities, not logits: the loss and its gradient are flattened")
+    elif logits.shape[1] > 1 and (values.logsumexp(1).abs() < 1e-5).all():
+        warn("model: outputs are log-probabilities, not logits: large losses may be cut off")
+
+
+def warn_of_sigmoid(logits: Tensor) -> None:
+    """Warn where outputs look like those of a sigmoid; a few may lie in [0, 1] by chance."""
+    low, high, sums = logits.min(), logits.max(), logits.double().sum(1)
+    inside = logits.numel() >= ENOUGH_OUTPUTS and 0 <= low < 0.5 < high <= 1
+    if logits.shape[1] > 1 and inside and ((sums - 1).abs() > 1e-3).any():
+        warn(
+            "model: all outputs lie in [0, 1], as those of a sigmoid: if they are, the loss and its gradient "
+            "are flattened; return the logits before it"
+        )
 
 
 def require_positive(**counts: int | None) -> None:
-    """Raise `ConfigError` for counts below 1; None is none."""
+    """Raise `ConfigError` for counts below 1; None is allowed."""
     for name, value in counts.items():
         if value is not None and not value >= 1:
             raise ConfigError(f"{name}: {value} given, but it must be at least 1")
@@ -133,8 +132,19 @@ def require_finite(values: Tensor, where: str, first: int = 0) -> None:
     or infinite."""
     finite = values.detach().isfinite().flatten(1).all(1) if values.ndim > 1 else values.detach().isfinite()
     if not finite.all():
-        count = int((~finite).sum())
         raise NonFiniteError(
-            f"model: NaN or infinite logits {where}, for {count} of {len(finite)} examples, first "
-            f"example {first + _first(~finite)}"
+            f"model: NaN or infinite logits {where}, for {int((~finite).sum())} of {len(finite)} examples, "
+            f"first example {first + _first(~finite)}"
         )
+
+
+def _first(mask: Tensor) -> int:
+    return int(mask.nonzero()[0])
+
+
+def _outside_inference_mode(tensor: Tensor) -> Tensor:
+    """A copy of a tensor made in inference mode, which cannot take part in a gradient."""
+    if not tensor.is_inference():
+        return tensor
+    with torch.inference_mode(False):
+        return tensor.clone()

@@ -3,9 +3,7 @@
 import difflib
 import importlib
 import importlib.util
-import re
 import sys
-import tarfile
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -14,6 +12,8 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from robust_flatness.boundary import stage
@@ -228,9 +228,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ConfigError(f"weights: {path}: {'a folder; give a file' if path.is_dir() else 'no such file'}")
     if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
         try:
             return load_file(path)
         except (OSError, SafetensorError, ValueError) as error:
@@ -242,7 +239,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             warnings.simplefilter("ignore")  # of scripts, which are refused below
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever unpickling a damaged file raises
-        raise ConfigError(f"weights: {path}: {_unreadable(path, error)}") from None
+        reason = str(error).splitlines()[0].partition(". ")[0] if str(error) else type(error).__name__
+        hint = "; if it holds a whole network, save its state_dict alone (no code is run from files)"
+        raise ConfigError(f"weights: {path}: cannot be read, or damaged ({reason}){hint}") from None
     while isinstance(content, Mapping) and not _are_weights(content):
         nested = next((content[key] for key in NESTED if isinstance(content.get(key), Mapping)), None)
         if nested is None:
@@ -258,20 +257,6 @@ def _are_weights(content: Mapping[Any, Any]) -> bool:
         isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided
         for name, value in content.items()
     )
-
-
-def _unreadable(path: Path, error: Exception) -> str:
-    """Why `torch.load` refuses a file; torch's own message advises to run its code."""
-    start = path.open("rb").read(16)
-    if not start.startswith((b"PK", b"\x80")) and not tarfile.is_tarfile(path):
-        return f"no file of torch.save: it begins with {start!r}"
-    name = re.search(r"GLOBAL ([\w.]+)", str(error))
-    if name or "TorchScript" in str(error):
-        return (
-            f"holds a whole network or other objects ({name[1] if name else 'TorchScript'}), which cannot be "
-            "read without running code from it; save the weights alone: torch.save(model.state_dict(), ...)"
-        )
-    return f"truncated or damaged ({str(error).splitlines()[:1] or type(error).__name__})"
 
 
 def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -308,11 +293,6 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) ->
             f"weights: {path}: belong to another architecture: {len(problems)} tensors differ, first "
             f"{problems[0]}"
         )
-    for name, tensor in expected.items():
-        if isinstance(tensor, Tensor) and tensor.is_floating_point() and not own[name].is_floating_point():
-            raise ConfigError(
-                f"weights: {path}: {name!r} has dtype {own[name].dtype}, expected {tensor.dtype}"
-            )
     fitting = OrderedDict(own)
     fitting._metadata = expected._metadata  # versions of the layers' formats, which renaming loses
     model.load_state_dict(fitting)

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from robust_flatness import boundary
 from robust_flatness.architectures.convolution import channels_last, inside_transform, keep_channels_last
 from robust_flatness.architectures.folding import Folding, foldable_pairs
-from robust_flatness.architectures.stateless import Places, Stateless, tensor_places
+from robust_flatness.architectures.stateless import Places, Stateless, followers, tensor_places
 from robust_flatness.boundary import Trial
-from robust_flatness.errors import ConfigError
+from robust_flatness.errors import ConfigError, warn
 from robust_flatness.perturbable import perturbable_parameters
 from robust_flatness.runtime.devices import keep_freed_memory
 from robust_flatness.runtime.graphs import Graphs
@@ -23,7 +23,7 @@ from robust_flatness.runtime.isolation import isolated
 PASS_BYTES = 2**22
 #: Smallest pass: with fewer examples, the overhead of calls dominates.
 LEAST_AT_ONCE = 32
-#: Frozen parameters of up to so many numbers are constants such as mean and std of images.
+#: Frozen parameters of at most this size are constants such as mean and std of images.
 CONSTANTS = 4
 
 
@@ -73,34 +73,30 @@ class Network:
         self.module = boundary.evaluation_copy(original)
         self.graphs: Graphs | None = None
         self._function = Stateless(self.module)
-        self._shared = _Shared(
-            original,
-            *perturbable_parameters(original),
-            boundary.followers(dict(original.named_parameters())),
-            boundary.convolution_weights(self.module),
-        )
+        convolutions = boundary.convolution_weights(self.module)
+        parameters = perturbable_parameters(original)
+        shared_memory = followers(dict(original.named_parameters()))
+        self._shared = _Shared(original, *parameters, shared_memory, convolutions)
+        self._values = {name: t for name, t in self._function.own.items() if t.is_floating_point()}
         self._tensors: dict[str, Tensor] = {}
+        self._low: dict[str, Tensor] | None = None
         self.folding: Folding | None = None
         if pairs := foldable_pairs(self.module):
-            for name in self._shared.convolutions:
-                weight = self._function.own[name]
-                weight.data = channels_last(weight.data)
+            for name in convolutions:
+                self._values[name].data = channels_last(self._values[name].data)
             self.folding = Folding(self.module, pairs)
-        self._values = {name: t for name, t in self._function.own.items() if t.is_floating_point()}
-        if self.folding is not None:
             self._factors = self.folding.factors(self._values)
             self._tensors = self.folding.fold(self._values, self._factors)
-        self._low: dict[str, Tensor] | None = None
         if example is not None:
             self._try(example)
 
     @classmethod
     def of(cls, model: "nn.Module | Network", example: Tensor | None = None) -> "Network":
-        """Return `model` itself if it is a `Network`, else a new one; tried on `example` unless it was before."""
+        """Return `model` itself if it is a `Network`, else a new one; tried on `example`."""
         if not isinstance(model, cls):
             return cls(model, example)
-        if model.classes is None and example is not None:
-            model.logits(example)
+        if example is not None and model.classes is None:
+            model._try(example)
         return model
 
     @property
@@ -121,25 +117,22 @@ class Network:
         Warns of frozen parameters that influence the logits; raises `ConfigError` if nothing is left.
         """
         shared, trial = self._shared, self._shared.trial or Trial(0, None)
+        frozen = [name for name in shared.frozen if name not in trial.normalising | trial.unused]
+        if any(self._values[name].numel() > CONSTANTS for name in frozen):
+            some = ", ".join(frozen[:3]) + ", ..." * (len(frozen) > 3)
+            warn(
+                f"model: {len(frozen)} frozen parameters (requires_grad=False) are not perturbed: {some}; to "
+                "perturb them as well, freeze all parameters or none"
+            )
         names = [name for name in shared.perturbable if name not in trial.normalising]
         if not names:
-            raise ConfigError(
-                "model: no trainable parameters besides those of normalisation layers to perturb"
-            )
-        constant = trial.normalising | trial.unused
-        frozen = [n for n in shared.frozen if n not in constant and self._values[n].numel() > CONSTANTS]
-        if frozen:
-            boundary.warn(
-                f"{len(frozen)} frozen parameters (requires_grad=False) are not perturbed, {len(names)} others are: "
-                f"{', '.join(frozen[:3])}{', ...' if len(frozen) > 3 else ''}; freeze all or none to perturb all"
-            )
+            raise ConfigError("model: no parameters to perturb besides those of normalisation layers")
         return names
 
     def weights(self, names: Iterable[str] | None = None) -> dict[str, Tensor]:
         """Return copies of the values of parameters and buffers by name (default: of `layers`)."""
-        return {
-            name: self._values[name].detach().clone() for name in (self.layers if names is None else names)
-        }
+        names = self.layers if names is None else names
+        return {name: self._values[name].detach().clone() for name in names}
 
     def at(self, weights: Mapping[str, Tensor] | nn.Module) -> "Network":
         """Return the same network with `weights` in place of its own values of these names.
@@ -153,16 +146,10 @@ class Network:
             Tensors by name, or a module of the same architecture, whose values are taken without their graph.
         """
         shared = self._shared
-        if isinstance(weights, nn.Module):
-            if shared.source[0] is not weights:
-                shared.source = weights, tensor_places(boundary.unwrapped(weights))
-            places = shared.source[1]
-            weights = {name: table[key].detach() for name in self._values for table, key in places[name][:1]}
-        else:
-            weights = dict(weights)
-            for follower, (leader, shape, stride) in shared.followers.items():
-                if leader in weights:
-                    weights[follower] = weights[leader].as_strided(shape, stride)
+        weights = self._read(weights) if isinstance(weights, nn.Module) else dict(weights)
+        for follower, (leader, shape, stride) in shared.followers.items():
+            if leader in weights:
+                weights[follower] = weights[leader].as_strided(shape, stride)
         view = copy.copy(self)
         view._values, view._low = self._values | weights, None
         if self.folding is not None:
@@ -173,6 +160,13 @@ class Network:
                 weights |= {n: channels_last(weights[n]) for n in shared.convolutions if n in weights}
             view._tensors = self._tensors | weights
         return view
+
+    def _read(self, module: nn.Module) -> dict[str, Tensor]:
+        """The values of a module; looking up their places takes longer than reading them."""
+        if self._shared.source[0] is not module:
+            self._shared.source = module, tensor_places(boundary.unwrapped(module))
+        places = self._shared.source[1]
+        return {name: table[key].detach() for name in self._values for table, key in places[name][:1]}
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.logits(x)
@@ -191,7 +185,7 @@ class Network:
         if precision == "float32" or self.folding is None:
             return self._tensors
         low = self._low or self.folding.lowered(self._tensors)
-        if not any(tensor.requires_grad for tensor in low.values()):
+        if not any(tensor.requires_grad for tensor in self._tensors.values()):
             self._low = low
         return low
 
@@ -199,31 +193,25 @@ class Network:
         """Logits of `x` computed from `tensors`, which are those that `tensors(precision)` returns."""
         images = x.ndim == 4 and not inside_transform()
         if self.folding is not None:
-            images = x.contiguous(memory_format=torch.channels_last) if images else x
-            return self.folding.function(tensors, images).to(x.dtype)
+            x_laid_out = x.contiguous(memory_format=torch.channels_last) if images else x
+            return self.folding.function(tensors, x_laid_out).to(x.dtype)
         wide = images and self._shared.trial.channels_last
         layout = torch.channels_last if wide else torch.contiguous_format
-        low = torch.autocast(
-            x.device.type, torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False
-        )
-        with low:
-            logits = self._function(
-                tensors, x.clone(memory_format=layout)
-            )  # the module may change it in place
+        low = precision == "bfloat16"
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=low, cache_enabled=False):
+            logits = self._function(tensors, x.clone(memory_format=layout))  # it may change its input
         if len(x) == 1 and logits.shape == (self.classes,):
-            logits = logits[None]  # a module that squeezes
-        if wide and precision == "float32":
+            logits = logits[None]  # squeezed by the module
+        if wide and not low:
             keep_channels_last(logits)
-        return logits if precision == "float32" else logits.to(x.dtype)
+        return logits.to(x.dtype) if low else logits
 
     @isolated()
     def _try(self, x: Tensor) -> None:
-        """Try the network on its first inputs."""
         shared, x = self._shared, x.detach()[:2]
         if self.folding is None:
-            shared.trial = boundary.try_model(
-                shared.original, self._function, [*shared.perturbable, *shared.frozen], x
-            )
+            names = [*shared.perturbable, *shared.frozen]
+            shared.trial = boundary.try_model(shared.original, self._function, names, x)
         else:
             run = partial(self.apply, self._tensors)
             classes = boundary.outcome(run, x).logits.shape[1]

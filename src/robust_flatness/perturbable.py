@@ -48,7 +48,8 @@ def perturbable_parameters(model: nn.Module) -> tuple[list[str], list[str]]:
 
 
 class NormalisationParameters(TorchFunctionMode):
-    """While active, records in `ids` the tensors that scale and shift what a function of torch normalises."""
+    """While active, records in `ids` the scales and shifts of torch's normalising functions, and the leaves
+    from which these are computed."""
 
     def __init__(self):
         super().__init__()
@@ -56,5 +57,15 @@ class NormalisationParameters(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func in NORMALISING_FUNCTIONS:
-            self.ids |= {id(v) for v in (*args[1:], *(kwargs or {}).values()) if isinstance(v, Tensor)}
+            for value in (*args[1:], *(kwargs or {}).values()):
+                if isinstance(value, Tensor):
+                    self.ids |= {id(value), *_leaves(value.grad_fn)}
         return func(*args, **(kwargs or {}))
+
+
+def _leaves(node) -> set[int]:
+    """Ids of the leaf tensors below a node of a graph."""
+    if node is None:
+        return set()
+    below = set().union(*(_leaves(following) for following, _ in node.next_functions))
+    return below | ({id(node.variable)} if hasattr(node, "variable") else set())

@@ -37,7 +37,7 @@ def _models(rng) -> pd.DataFrame:
     frame = pd.concat([frame, baseline], ignore_index=True)
     latent = np.concatenate([latent, np.full(SEEDS, 1.0)])
     noise = lambda scale: rng.normal(0, scale, len(frame))  # noqa: E731
-    frame = frame.assign(checkpoint="last", label=frame["variant"], derived=0, classes=10, train_err=1.0)
+    frame = frame.assign(checkpoint="last", label=frame["variant"], derived=0, classes=10, train_rerr_pgd=5.0)
     frame["avg_flatness_xi"], frame["worst_flatness_xi"] = 0.5, 0.003
     frame["test_rloss_pgd"] = 1.2 + 1.6 * latent + noise(0.05)
     frame["train_rloss_pgd"] = 1 + noise(0.05)

@@ -6,12 +6,12 @@ import made_up
 import numpy as np
 import pandas as pd
 import pytest
+from robust_flatness.measuring.sharpness import OF_LOSSES
 
 from robust_flatness.analysis import claims, comparison
 from robust_flatness.analysis.correlation import correlate
 from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.folders import repository
-from robust_flatness.measuring.sharpness import OF_LOSSES
 from robust_flatness.tables import aggregate
 
 LATER = repository() / "config" / "later-claims.yaml"
@@ -23,7 +23,6 @@ def tables():
     made = made_up.experiment()
     models = made.models.copy()
     rng = np.random.default_rng(3)
-    models["train_rerr_pgd"] = 5.0
     models["test_rerr_pgd"] = 40 + rng.normal(0, 3, len(models))
     models["setting_learning_rate"] = 0.05
     rates = models["family"] == "learning-rate"

@@ -12,7 +12,6 @@ from robust_flatness.analysis.resampling import (
     UNKNOWN,
     Interval,
     bca_interval,
-    crossed_interval,
     membership,
     p_value,
     permutations,
@@ -130,36 +129,3 @@ def test_p_value_counts_both_tails():
     assert p_value(2.5, values, exact=True) == 2 / 5
     assert p_value(2.5, values, exact=False) == 3 / 6
     assert math.isnan(p_value(math.nan, values, exact=True))
-
-
-def test_students_interval_is_scipys():
-    values = np.random.default_rng(0).normal(1, 2, 5)
-    interval, p = crossed_interval(values[:, None])
-    expected = stats.ttest_1samp(values, 0)
-    assert interval == pytest.approx(tuple(expected.confidence_interval(0.95)))
-    assert p == pytest.approx(expected.pvalue)
-    assert np.isnan(crossed_interval(values[:1, None])[0].width)
-
-
-@pytest.mark.parametrize(
-    ("seeds", "sigma_seed", "sigma_example"), [(5, 0.3, 0.5), (5, 0.05, 2.0), (3, 0.3, 0.5)]
-)
-def test_crossed_intervals_of_no_effect_hold_zero(seeds, sigma_seed, sigma_example):
-    """At 95 %, an interval misses the true mean in at most about one of twenty experiments, whether seeds
-    or examples vary more."""
-    rng = np.random.default_rng(0)
-    missed = 0
-    for _ in range(200):
-        of_seeds = rng.normal(0, sigma_seed, (seeds, 1))
-        of_examples = rng.normal(0, sigma_example, (1, 100))
-        values = of_seeds + of_examples + rng.normal(0, 1, (seeds, 100))
-        interval = crossed_interval(values, resamples=499)[0]
-        missed += not interval.low <= 0 <= interval.high
-    assert missed <= 20  # 5 % of 200, and three standard deviations
-
-
-def test_crossed_intervals_show_an_effect_beyond_seeds_and_examples():
-    values = 0.5 + np.random.default_rng(0).normal(0, 1, (5, 200))
-    interval, p = crossed_interval(values)
-    assert 0.2 < interval.low < 0.5 < interval.high < 0.8
-    assert p < 0.01

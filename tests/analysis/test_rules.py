@@ -11,11 +11,13 @@ import pytest
 
 from robust_flatness.analysis import claims, curves
 from robust_flatness.analysis.claim_tests.base import Finding, judged
+from robust_flatness.analysis.claim_tests.variants import difference_of_groups
 from robust_flatness.analysis.coefficients import weighted_line
 from robust_flatness.analysis.evidence import (
     Evidence,
     early_stopping_pairs,
     improved_by_early_stopping,
+    more_robust,
 )
 from robust_flatness.analysis.hinge import fit_hinge
 from robust_flatness.analysis.resampling import Interval
@@ -254,8 +256,7 @@ def test_sharpening_in_one_seed_of_five_is_not_enough(judge, true):
     assert alone == claims.REPRODUCED
 
 
-def test_earlier_points_that_are_flatter_whether_or_not_they_are_better_do_not_count(judge, true):
-    """The mean over improved models alone is negative all the same."""
+def test_the_control_shows_where_earlier_points_are_flatter_whether_or_not_they_are_better(judge, true):
     last = true.models[true.models["checkpoint"] == "last"].set_index(["variant", "seed"])
 
     def earlier(models):
@@ -266,7 +267,20 @@ def test_earlier_points_that_are_flatter_whether_or_not_they_are_better_do_not_c
     verdict, (alone, compared, *_) = judge("early-stopping-is-flat", flatter)
     assert alone.outcome == "holds"
     assert compared.outcome == "does not hold"
-    assert verdict == claims.NOT_REPRODUCED
+    assert verdict == claims.REPRODUCED
+
+
+def test_a_small_group_of_small_variance_differs_significantly_from_a_large_one(spec):
+    """Permuting the difference of means itself gives p > 0.1 here: most orders put a far value of the large
+    group into the small one."""
+    rng = np.random.default_rng(0)
+    improved = np.arange(69) < 6
+    values = np.where(improved, rng.normal(-0.08, 0.02, 69), rng.normal(0, 0.09, 69))
+    found = difference_of_groups(values, improved, pd.Series([*map(str, range(69))]), spec)
+    assert found.p < 0.01
+    orders = np.random.default_rng(1).permuted(np.tile(values, (999, 1)), axis=1)
+    raw = np.abs(orders[:, :6].mean(axis=1) - orders[:, 6:].mean(axis=1)) >= abs(found.value)
+    assert raw.mean() > 0.01
 
 
 def test_a_lower_loss_within_the_noise_of_the_evaluation_is_no_improvement(true):
@@ -280,6 +294,38 @@ def test_a_lower_loss_within_the_noise_of_the_evaluation_is_no_improvement(true)
     best = examples["checkpoint"] == "best"
     examples.loc[best, "rloss"] += np.random.default_rng(0).normal(0, 5, int(best.sum()))
     assert sum(improved_by_early_stopping(examples, 0.95).values()) < len(improved) / 5
+
+
+def test_a_lower_error_within_noise_takes_no_part(judge, true):
+    """Variants whose errors on single examples are the baseline's own, whatever the table of means says."""
+    examples = true.examples.assign(rerr_aa=true.examples["rerr_pgd"])
+    verdict, found = judge("variants-are-flat", replace(true, examples=examples))
+    assert verdict == claims.REPRODUCED
+    assert "taking part: awp (5), trades (5), mart (5), self-supervision (5), unlabeled (5)" in found[0].note
+    at = examples["variant"].eq("at") & examples["checkpoint"].eq("last") & examples["split"].eq("test")
+    errors = examples[at & examples["seed"].eq(0)].set_index("example")["rerr_aa"]
+    same = examples.assign(rerr_aa=examples["example"].map(errors))
+    verdict, found = judge("variants-are-flat", replace(true, examples=same))
+    assert verdict == claims.INCONCLUSIVE
+    assert "taking part: none" in found[0].note
+
+
+def test_more_robust_compares_the_images_that_both_have(true):
+    """Images that the baseline alone has, all of them wrong, change nothing."""
+    examples = true.examples
+    at = examples[examples["variant"].eq("at") & examples["checkpoint"].eq("last")]
+    more = at.assign(example=at["example"] + 1000, rerr_pgd=1.0)
+    both = pd.concat([examples, more], ignore_index=True)
+    assert more_robust(both, "rerr_pgd") == more_robust(examples, "rerr_pgd")
+
+
+def test_more_robust_allows_for_the_variance_over_the_baselines_seeds(true):
+    """A seed of the baseline that is much better makes every advantage uncertain."""
+    examples = true.examples.copy()
+    assert sum(more_robust(examples, "rloss").values()) > 20
+    lucky = examples["variant"].eq("at") & examples["seed"].eq(0)
+    examples.loc[lucky, "rloss"] -= 10
+    assert not any(more_robust(examples, "rloss").values())
 
 
 def test_variants_whose_early_stopped_checkpoint_is_the_last_one_are_not_compared_with(true):
@@ -366,17 +412,26 @@ def test_models_that_have_not_learnt_are_left_out_and_named(judge, true):
     stuck = changed(
         true,
         lambda m: m["variant"].isin(["adam-70", "cyclic-55"]),
-        train_err=85.0,
+        train_rerr_pgd=85.0,
         avg_flatness_rloss=3733.0,
     )
     verdict, found = judge("flat-is-robust", stuck)
     assert verdict == claims.REPRODUCED
     assert found[0].n == 74
-    assert "not having learnt: adam-70, cyclic-55" in found[0].note
+    assert "not having learnt: adam-70, cyclic-55; with these: " in found[0].note
+
+
+def test_the_distance_from_the_initial_weights_stands_beside_models_that_have_not_learnt(judge, true):
+    distances = changed(true, distance_from_init=20.0)
+    stuck = changed(
+        distances, lambda m: m["variant"] == "adam-70", train_rerr_pgd=88.0, distance_from_init=2.0
+    )
+    _, found = judge("flat-is-robust", stuck)
+    assert "adam-70 (10 %)" in found[0].note
 
 
 def test_a_seed_that_has_not_learnt_is_left_out_and_named(judge, true):
-    second = changed(true, lambda m: (m["variant"] == "at") & (m["seed"] == 1), train_err=85.0)
+    second = changed(true, lambda m: (m["variant"] == "at") & (m["seed"] == 1), train_rerr_pgd=85.0)
     verdict, found = judge("robust-overfitting", second)
     assert verdict == claims.REPRODUCED
     assert found[0].n == made_up.SEEDS - 1
@@ -396,7 +451,7 @@ def test_variants_that_are_one_model_count_once(judge, true):
 @pytest.mark.parametrize("path", ["claims.yaml", "later-claims.yaml"])
 def test_an_experiment_in_which_next_to_nothing_has_learnt_reproduces_no_claim(true, path):
     columns = ("test_rerr_pgd_eps_0.25", "test_rerr_pgd_eps_2")
-    stuck = changed(true, lambda m: m["variant"] != "at", train_err=90.0, **dict.fromkeys(columns, 1.0))
+    stuck = changed(true, lambda m: m["variant"] != "at", train_rerr_pgd=90.0, **dict.fromkeys(columns, 1.0))
     judged = claims.judge(only_seeds(stuck, 1), true, repository() / "config" / path)
     verdicts = {claim.name: claim.verdict for claim in judged}
     for name in ("robust-overfitting", "overfitting-is-sharpening", "scale-invariant"):

@@ -5,13 +5,13 @@ import torch
 from torch import nn
 
 import robust_flatness.attacks.autoattack as module
+from robust_flatness.architectures import build_model
 from robust_flatness.attacks import apgd
 from robust_flatness.attacks.autoattack import run_autoattack
 from robust_flatness.attacks.pgd import PGD, cross_entropy
 from robust_flatness.config import AutoAttackSpec, ModelSpec
 from robust_flatness.errors import ConfigError
-from robust_flatness.models import build_model
-from robust_flatness.models.inference import InferenceModel
+from robust_flatness.network import Network
 
 EPSILON = 0.02
 SPEC = AutoAttackSpec(
@@ -44,7 +44,7 @@ def test_adversarial_examples_are_admissible_and_fool_the_model(setup):
     assert (result.x_adv - x).abs().max() <= EPSILON + 1e-6
     assert result.x_adv.min() >= 0
     assert result.x_adv.max() <= 1
-    logits = InferenceModel(model)(result.x_adv).detach()
+    logits = Network(model)(result.x_adv).detach()
     assert torch.equal(logits.argmax(dim=1) != y, result.error)
     torch.testing.assert_close(result.loss, cross_entropy(logits, y))
     assert result.error[:5].all()
@@ -125,11 +125,12 @@ def test_a_state_of_something_else_is_not_used(setup, tmp_path, change):
 def test_the_standard_budget_is_the_librarys():
     from pyautoattack import AutoAttack
 
-    net, x = InferenceModel(make_model(10)), torch.rand(2, 1, 8, 8)
+    x = torch.rand(2, 1, 8, 8)
+    net = Network(make_model(10), x)
     library = AutoAttack(net, version="standard", eps=EPSILON, seed=0)
     spec = AutoAttackSpec()
     assert list(spec.attacks) == library.attacks_to_run
-    targets = module.check_autoattack(InferenceModel.of(net, x), x, spec)
+    targets = module.check_autoattack(net, x, spec)
     theirs = {
         "apgd-ce": library.apgd, "apgd-t": library.apgd_targeted,
         "fab-t": library.fab, "square": library.square,
@@ -142,7 +143,7 @@ def test_the_standard_budget_is_the_librarys():
     assert theirs["apgd-t"].n_target_classes == targets
     budget = ("n_restarts", "n_iter", "n_queries", "n_target_classes", "eps", "norm")
     for name in ("fab-t", "square"):
-        ours = module._library_attack(net, name, EPSILON, spec, targets, 0, x.device)
+        ours = module._attack(net, name, EPSILON, spec, targets, 0, x).__self__
         for field in budget:
             assert getattr(ours, field, None) == getattr(theirs[name], field, None), (name, field)
     assert spec.description == "AutoAttack (standard)"
@@ -170,20 +171,20 @@ def test_what_pgd_has_found_counts_and_is_not_attacked_again(setup):
     found = PGD(EPSILON, EPSILON / 4, 10)(model, x, y)
     spec = AutoAttackSpec(version="reduced", attacks=["pgd"])
     result = run_autoattack(model, x, y, EPSILON, spec, known=found.x_adv)
-    fooled = InferenceModel(model)(found.x_adv).argmax(dim=1) != y
+    fooled = Network(model)(found.x_adv).argmax(dim=1) != y
     assert torch.equal(result.error, fooled)
     assert torch.equal(result.x_adv[5:][fooled[5:]], found.x_adv[5:][fooled[5:]])
     attacked = []
-    net = InferenceModel(model)
+    net = Network(model)
 
-    class Counting(InferenceModel):
+    class Counting(Network):
         def logits(self, inputs, precision="float32"):
             attacked.append(len(inputs))
             return super().logits(inputs, precision)
 
     more = AutoAttackSpec(version="reduced", attacks=["pgd", "apgd-ce"], iterations=5)
-    both = run_autoattack(Counting(net.network), x, y, EPSILON, more, known=found.x_adv)
+    both = run_autoattack(Counting(net.module), x, y, EPSILON, more, known=found.x_adv)
     assert (both.error >= result.error).all()
     assert max(attacked[-4:-2]) <= (~result.error).sum()
-    with pytest.raises(ConfigError, match="pgd stands for what PGD has found"):
+    with pytest.raises(ConfigError, match="pgd reuses the inputs of PGD"):
         run_autoattack(model, x, y, EPSILON, spec)

@@ -6,12 +6,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from robust_flatness.architectures import build_model
 from robust_flatness.attacks import PGD, project, random_start
 from robust_flatness.attacks.pgd import cross_entropy, passing
 from robust_flatness.attacks.visited import Visited
 from robust_flatness.config import ModelSpec
-from robust_flatness.models import build_model
-from robust_flatness.models.inference import InferenceModel
+from robust_flatness.network import Network
 
 EPSILON = 0.1
 
@@ -73,7 +73,7 @@ def test_every_iterate_is_in_the_ball_and_the_box(model, data):
             seen.append(inputs.detach().clone())
             return inputs.flatten(1)[:, :4] * 3
 
-    PGD(EPSILON, EPSILON, 5, restarts=2, include_clean=False)(InferenceModel(Watching(), x), x, y)
+    PGD(EPSILON, EPSILON, 5, restarts=2, include_clean=False)(Network(Watching(), x), x, y)
     iterates = torch.cat(seen)
     assert len(iterates.unique(dim=0)) > 2 * len(x)
     for inputs in iterates:
@@ -93,7 +93,7 @@ def test_keeps_the_highest_loss_of_all_iterates_and_restarts(model, data, includ
     x, y = data
     attack = PGD(EPSILON, 0.9 * EPSILON, 4, restarts=3, include_clean=include_clean)  # overshoots
     found = attack(model, x, y, batch_size, generator())
-    net, g, record = InferenceModel(model), generator(), Recorder()
+    net, g, record = Network(model), generator(), Recorder()
     if include_clean:
         record(net(x), y)
     for _ in range(3):
@@ -111,7 +111,7 @@ def test_keeps_the_highest_loss_of_all_iterates_and_restarts(model, data, includ
 def test_no_input_of_an_example_is_looked_at_twice(model, data, precision):
     """Signed steps in a box end in a cycle, and starts meet: what is found stays, passes are saved."""
     x, y = data[0].float(), data[1]
-    net, looked = InferenceModel(model.float(), x), []
+    net, looked = Network(model.float(), x), []
 
     class Counting:
         def logits(self, inputs, precision="float32"):
@@ -121,8 +121,9 @@ def test_no_input_of_an_example_is_looked_at_twice(model, data, precision):
     attack = PGD(EPSILON, EPSILON / 2, 40, include_clean=False, precision=precision)
     starts = torch.cat([random_start(x, EPSILON, generator(seed)) for seed in range(3)])
     examples = torch.arange(len(x)).repeat(3)
-    found = attack.from_starts(Counting(), x, y, starts, examples, 100)
-    plain = attack.search(net, x[examples], y[examples], starts)
+    rows = x[examples], y[examples], starts
+    found, _ = attack._search(Counting(), *rows, cross_entropy, 100, Visited(starts, examples))
+    plain = attack.search(net, *rows)
     # rows that stop have their best from the start that was there before
     best = found.loss.view(3, -1).amax(dim=0)
     if precision == "float32":
@@ -136,26 +137,26 @@ def test_no_input_of_an_example_is_looked_at_twice(model, data, precision):
 
 
 def test_an_input_seen_by_another_example_is_looked_at_again():
-    visited = Visited(torch.zeros(2, 1, 2, 2), torch.tensor([0, 1]))
-    again = torch.zeros(3, 1, 2, 2)
-    assert visited.new(again, torch.tensor([0, 2, 2])).tolist() == [1]
-    different = torch.tensor([0.0, 1.0, 1.0]).view(3, 1, 1, 1).expand(3, 1, 2, 2)
-    assert visited.new(different, torch.tensor([0, 0, 1])).tolist() == [1, 2]
+    starts = torch.stack([torch.zeros(1, 2, 2), torch.ones(1, 2, 2), torch.ones(1, 2, 2)])
+    visited = Visited(starts, examples=torch.tensor([0, 0, 1]))
+    assert visited.new(torch.zeros(3, 1, 2, 2), rows=torch.tensor([0, 1, 2])).tolist() == [2]
+    different = torch.tensor([0.0, 1.0, 0.5]).view(3, 1, 1, 1).expand(3, 1, 2, 2)
+    assert visited.new(different, rows=torch.tensor([0, 2, 2])).tolist() == [2]
 
 
 def test_examples_pass_in_equal_parts_that_fit_the_caches():
     class Net:
-        at_once = 83
+        examples_at_once = 83
 
     assert [passing(Net(), count) for count in (50, 83, 84, 128, 1000)] == [50, 83, 42, 64, 77]
     assert passing(Net(), 128, times=2) == 128
-    Net.at_once = None
+    Net.examples_at_once = None
     assert passing(Net(), 1000) == 1000
 
 
 def test_never_below_the_clean_loss(model, data):
     x, y = data
-    clean = cross_entropy(InferenceModel(model)(x), y).detach()
+    clean = cross_entropy(Network(model)(x), y).detach()
     found = PGD(EPSILON, 1e-6, 1)(model, x, y)
     assert (found.loss >= clean).all()
     assert (found.x_adv == x).flatten(1).all(dim=1).any()  # some clean input was the best point
@@ -220,8 +221,8 @@ def test_other_losses_with_targets_that_are_no_labels(model, data):
 
     found = PGD(EPSILON, EPSILON / 3, 4)(model, x, target, batch_size=5, loss=kl)
     assert found.error is None
-    torch.testing.assert_close(found.loss, kl(InferenceModel(model)(found.x_adv), target).detach())
-    assert (found.loss > kl(InferenceModel(model)(x), target)).all()
+    torch.testing.assert_close(found.loss, kl(Network(model)(found.x_adv), target).detach())
+    assert (found.loss > kl(Network(model)(x), target)).all()
 
 
 class Detour(nn.Module):
@@ -260,7 +261,7 @@ def test_bfloat16_reports_losses_of_the_models_own_precision(model, data):
     x, y = data[0].float(), data[1]
     model = model.float()
     found = PGD(EPSILON, EPSILON / 4, 8, restarts=2, precision="bfloat16")(model, x, y)
-    torch.testing.assert_close(found.loss, cross_entropy(InferenceModel(model)(found.x_adv), y).detach())
+    torch.testing.assert_close(found.loss, cross_entropy(Network(model)(found.x_adv), y).detach())
     full = PGD(EPSILON, EPSILON / 4, 8, restarts=2)(model, x, y)
     assert found.loss.mean() == pytest.approx(full.loss.mean().item(), rel=0.05)
 

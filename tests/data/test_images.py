@@ -1,20 +1,16 @@
 """Folders of images and datasets of torchvision, in tiny files made here."""
 
-import json
 import pickle
-import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torchvision import datasets
-from typer.testing import CliRunner
 
-from robust_flatness.cli import app
 from robust_flatness.config import DataSpec, parse
 from robust_flatness.data import make_splits
-from robust_flatness.data.images import Part, open_parts
+from robust_flatness.data.images import Part, open_parts, to_measure
 from robust_flatness.errors import ConfigError, FileError, MeasurementWarning
 
 CLASSES = ("cat", "dog", "emu")
@@ -235,47 +231,16 @@ def test_hidden_folders_and_other_files_are_left_out_with_a_warning(tmp_path):
     assert len(parts["test"].labels) == 10
 
 
-NETS = """
-import torch
-from torch import nn
-
-def net():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Flatten(), nn.Linear(108, 3))
-"""
-
-
-def measured(tmp_path, monkeypatch, data, *options):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    (tmp_path / "nets_of_images.py").write_text(NETS)
-    command = ["measure", "--model", "nets_of_images:net", "--data", data, "--epsilon", "0.1", "--steps", "1"]
-    command += ["--measures", "robustness", "--restarts", "1", "--output", "out.json", *options]
-    done = CliRunner().invoke(app, command)
-    return done, json.loads((tmp_path / "out.json").read_text()) if done.exit_code == 0 else None
-
-
-def test_measure_on_a_folder_reports_the_index_of_each_class(tmp_path, monkeypatch):
-    folder(tmp_path / "pictures", {"train": 4, "test": 5})
-    done, found = measured(tmp_path, monkeypatch, "pictures", "--examples", "6", "--train-examples", "2")
-    assert done.exit_code == 0, done.output
-    assert found["images"]["classes"] == {"cat": 0, "dog": 1, "emu": 2}
-    assert found["images"]["available"] == {"test": 15, "train": 12}
-    assert found["images"]["order"] == dict.fromkeys(("test", "train"), "random (seed 0)")
-    assert "classes: 0 cat, 1 dog, 2 emu" in done.output + done.stderr
-
-
-@pytest.mark.parametrize(
-    ("data", "options", "words"),
-    [
-        ("torchvision:SVHN:nowhere", (), "cannot be read"),
-        ("pictures", ("--examples", "99"), "99 given, but pictures has 3 test examples"),
-        ("pictures", ("--train-examples", "1"), "1 given, but pictures has 0"),
-        ("data.npz", ("--size", "3"), "--size, --download: given"),
-    ],
-)
-def test_measure_refuses_unusable_data(tmp_path, monkeypatch, data, options, words):
-    folder(tmp_path / "pictures", {"": 1})
-    done, _ = measured(tmp_path, monkeypatch, data, *options)
-    assert done.exit_code != 0
-    assert words in str(done.exception)
+def test_images_to_measure_are_described(tmp_path):
+    folder(tmp_path, {"train": 4, "test": 5})
+    arrays, described = to_measure(open_parts("folder", tmp_path), 6, 2, held_out=4, option="--size")
+    assert {name: len(array) for name, array in arrays.items() if name.startswith("x")} == {
+        "x_test": 6,
+        "x_train": 2,
+        "x_early_stopping": 4,
+    }
+    assert described == {
+        "classes": {"cat": 0, "dog": 1, "emu": 2},
+        "order": dict.fromkeys(("test", "train"), "random (seed 0)"),
+        "available": {"test": 15, "train": 12},
+    }

@@ -18,9 +18,7 @@ def notebook(tmp_path_factory) -> Notebook:
     folder = tmp_path_factory.mktemp("page")
     synthetic.write(folder / "results/synthetic", seeds=2)
     models = pd.read_csv(folder / "results/synthetic/models.csv")
-    models["setting_steps"] = 1 + models["variant"].rank(
-        method="dense"
-    )  # so that each has a setting of its own
+    models["setting_steps"] = 1 + models["variant"].rank(method="dense")  # another setting for each
     models.to_csv(folder / "results/synthetic/models.csv", index=False)
     tables = folder / "paper_tables/synthetic"
     tables.mkdir(parents=True)
@@ -36,6 +34,10 @@ def notebook(tmp_path_factory) -> Notebook:
         f"{X},flatness,the talk's,rloss,{X},{Y},spearman,0.8,0.6,0.9\n"
         f"{X},flatness,the talk's,rloss,{X},{Y},pearson,0.7,0.5,0.8\n"
         f"sam,SAM,sharpness,rloss,sam_rloss,{Y},spearman,0.3,0.1,0.5\n"
+    )
+    (tables / "correlations.csv").write_text(
+        "measure,against,without,coefficient,value,low,high\n"
+        f"{X},{Y},,pearson,0.81,0.61,0.91\n{X},{Y},,spearman,0.79,0.59,0.89\n{X},{Y},at,pearson,0.1,0,0.2\n"
     )
     return Notebook("index", folder / "results/synthetic")
 

@@ -60,7 +60,7 @@ def test_a_model_that_has_not_learnt_is_shown_apart_and_counts_in_no_coefficient
     folder = tmp_path / "results/synthetic"
     synthetic.write(folder)
     models = pd.read_csv(folder / "models.csv")
-    models.loc[models["variant"] == "trades-6", "train_err"] = 90.0
+    models.loc[models["variant"] == "trades-6", "train_rerr_pgd"] = 90.0
     models.to_csv(folder / "models.csv", index=False)
     data = page_data(Notebook("index", folder), Path("none"))
     (row,) = [m for m in data["models"] if m["variant"] == "trades-6" and m["layer"] == "ours"]
@@ -82,12 +82,19 @@ def test_a_page_that_is_too_large_is_refused(notebook, tmp_path, monkeypatch):
     assert not (tmp_path / "large.html").exists()
 
 
-def test_measures_are_compared_in_the_order_of_their_coefficients(notebook):
-    rows = page_data(notebook, notebook.directory.parents[1] / "paper_tables/synthetic")["comparison"]
-    found = [(row["name"], row["clean"], row["value"]) for row in rows]
-    assert found == [
-        ("flatness", False, 0.8),
-        ("flatness", True, 0.1),
-        ("SAM", False, 0.3),
-        ("norm", False, -0.9),
-    ]
+def test_measures_are_compared_apart_by_the_examples_they_are_taken_on(notebook):
+    parts = page_data(notebook, notebook.directory.parents[1] / "paper_tables/synthetic")["comparison"]
+    found = {
+        split: [(row["name"], row["clean"], row["value"]) for row in rows] for split, rows in parts.items()
+    }
+    assert found == {
+        "on training examples": [("norm", False, -0.9), ("SAM", False, 0.3)],
+        "on test examples": [("norm", False, -0.9), ("flatness", False, 0.8), ("flatness", True, 0.1)],
+    }
+
+
+def test_coefficients_and_intervals_are_those_of_the_table(notebook):
+    data = page_data(notebook, notebook.directory.parents[1] / "paper_tables/synthetic")
+    assert data["coefficients"] == {
+        f"{X} {Y}": {"pearson": [0.81, 0.61, 0.91], "spearman": [0.79, 0.59, 0.89]}
+    }

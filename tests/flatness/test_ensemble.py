@@ -2,13 +2,13 @@ import pytest
 import torch
 from torch import nn
 
+from robust_flatness.architectures import build_model
+from robust_flatness.architectures.ensemble import Ensemble
 from robust_flatness.attacks import PGD, random_start
 from robust_flatness.config import ModelSpec
-from robust_flatness.flatness import average as module
 from robust_flatness.flatness import average_flatness
-from robust_flatness.flatness.ensemble import Ensemble
-from robust_flatness.models import build_model
-from robust_flatness.models.inference import InferenceModel
+from robust_flatness.measures import average as module
+from robust_flatness.network import Network
 
 
 def generator(seed=0):
@@ -55,7 +55,7 @@ def members(net, count):
 @pytest.mark.parametrize("activation", ["relu", "mish"])
 @pytest.mark.parametrize("count", [2, 3])
 def test_each_member_computes_what_it_would_alone(activation, count, x):
-    net = InferenceModel(resnet(activation), x)
+    net = Network(resnet(activation), x)
     ensemble = Ensemble(net, count)
     inputs = x.clone().requires_grad_()
     alone, gradients = [], []
@@ -71,7 +71,7 @@ def test_each_member_computes_what_it_would_alone(activation, count, x):
 
 
 def test_bfloat16_follows_the_weights(x):
-    net = InferenceModel(resnet().float(), x.float())
+    net = Network(resnet().float(), x.float())
     ensemble = Ensemble(net, 2)
     for weights in members(net, 2):
         net.refresh(weights)
@@ -84,8 +84,8 @@ def test_bfloat16_follows_the_weights(x):
 
 
 def test_networks_of_others_are_not_laid_side_by_side(x):
-    assert Ensemble.fits(InferenceModel(resnet(), x), x)
-    assert not Ensemble.fits(InferenceModel(Concatenating().double(), x), x)
+    assert Ensemble.fits(Network(resnet(), x), x)
+    assert not Ensemble.fits(Network(Concatenating().double(), x), x)
 
 
 @pytest.mark.parametrize("attack", [PGD(0.1, 0.04, 4), None], ids=["rloss", "ce"])
@@ -113,7 +113,7 @@ def test_a_network_that_cannot_lie_side_by_side_is_measured_alone(x):
 
 
 def test_an_attack_treats_members_as_their_own_networks(x):
-    net = InferenceModel(resnet(), x)
+    net = Network(resnet(), x)
     ensemble = Ensemble(net, 2)
     y, attack = torch.arange(12) % 5, PGD(0.1, 0.04, 3)
     start = random_start(x, attack.epsilon, generator(5))

@@ -45,22 +45,18 @@ def plain_pgd(model, x, y, start):
 
 
 class Plain:
-    """A model with parameters that are changed in place, in real numbers."""
+    """A model with parameters that are changed in place."""
 
     def __init__(self, case):
         self.model = case.model.eval()
         own = dict(self.model.named_parameters())
         self.parameters = [own[name] for name in case.names]
-        self.weights = [self._real(p.detach().clone()) for p in self.parameters]
+        self.weights = [p.detach().clone() for p in self.parameters]
         self.norms = [w.norm() for w in self.weights]
-
-    @staticmethod
-    def _real(tensor):
-        return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
     def move(self, nu):
         for parameter, weight, shift in zip(self.parameters, self.weights, nu, strict=True):
-            self._real(parameter.data).copy_(weight + shift)
+            parameter.data.copy_(weight + shift)
 
     def direction(self, stream, shares=None):
         """Uniform on the spheres of radius xi ||w||, or within them where `shares` draws the radius."""
@@ -102,7 +98,7 @@ def plain_worst(case, x, y, steps):
         moved = current.detach() + ATTACK.step_size * current.grad.sign()
         current = torch.minimum(torch.maximum(moved, x - ATTACK.epsilon), x + ATTACK.epsilon).clamp(0, 1)
         for index, (parameter, norm) in enumerate(zip(plain.parameters, plain.norms, strict=True)):
-            gradient = torch.zeros_like(nu[index]) if parameter.grad is None else plain._real(parameter.grad)
+            gradient = torch.zeros_like(nu[index]) if parameter.grad is None else parameter.grad
             nu[index] = nu[index] + WEIGHT_STEP * norm * gradient / gradient.norm().clamp(min=1e-30)
             nu[index] = nu[index] * (WORST_XI * norm / nu[index].norm().clamp(min=1e-30)).clamp(max=1)
     plain.move(nu)
@@ -117,14 +113,14 @@ def differences(plain, parameters, x, y, h=1e-5):
     """Rows of the Hessian by differences of gradients."""
     rows = []
     for parameter in parameters:
-        numbers = plain._real(parameter.data).view(-1)
+        numbers = parameter.data.view(-1)
         for i in range(len(numbers)):
             value, found = numbers[i].item(), []
             for sign in (1, -1):
                 numbers[i] = value + sign * h
                 loss = F.cross_entropy(plain.model(x.clone()), y)
                 gradient = torch.autograd.grad(loss, parameters, materialize_grads=True)
-                found.append(torch.cat([plain._real(g).flatten() for g in gradient]))
+                found.append(torch.cat([g.flatten() for g in gradient]))
             numbers[i] = value
             rows.append((found[0] - found[1]) / (2 * h))
     return rows
@@ -140,11 +136,11 @@ def plain_hessian(case, x, y):
     rows = []
     if any("weight norm" in part for part in case.parts):  # torch's second derivative of it is wrong
         rows = differences(plain, parameters, x, y)
-    for value in [] if rows else torch.cat([plain._real(g).flatten() for g in first]):
+    for value in [] if rows else torch.cat([g.flatten() for g in first]):
         row = [torch.zeros_like(p) for p in parameters]
         if value.requires_grad:
             row = torch.autograd.grad(value, parameters, retain_graph=True, materialize_grads=True)
-        rows.append(torch.cat([plain._real(r).flatten() for r in row]))
+        rows.append(torch.cat([r.flatten() for r in row]))
     matrix = torch.stack(rows).detach()
     values = torch.linalg.eigvalsh((matrix + matrix.t()) / 2)
     return values[-1].item(), values[0].item()

@@ -9,7 +9,7 @@ from torch import nn
 
 from robust_flatness import load_model
 from robust_flatness.errors import ConfigError
-from robust_flatness.models.weights import load_weights, read_weights
+from robust_flatness.loading import load_weights, read_weights
 
 
 def network():
@@ -39,7 +39,6 @@ def folder(tmp_path, monkeypatch):
         "def broken():\n    raise KeyError('no such setting')\n"
         "one = nn.Linear(2, 2)\n"
         "def ending():\n    raise SystemExit(3)\n"
-        "def unset():\n    return nn.Linear(2, 2, device='meta')\n"
     )
     return tmp_path
 
@@ -101,8 +100,8 @@ def test_normalisation_outside_the_network(folder):
         ("nets_here", "package.module:function"),
         ("nothing_here:net", "cannot be imported"),
         ("nets_here:nothing", "cannot be imported"),
-        ("nets_here:broken", r"nets_here:broken\(\) failed \(KeyError"),
-        ("nets_here:ending", r"nets_here:ending\(\) failed \(SystemExit: 3"),
+        ("nets_here:broken", r"nets_here:broken\(\), .* failed: KeyError"),
+        ("nets_here:ending", r"nets_here:ending\(\), .* failed: SystemExit: 3"),
         ("nets_here:one", "is a network; name a function"),
         ("torchvision:resnet19", "did you mean resnet1"),
         ("robustbench:Carmon2019Unlabeled", "robustbench"),
@@ -113,21 +112,15 @@ def test_networks_that_cannot_be_made_are_named(folder, model, words):
         load_model(model, saved(folder / "w.pt", network().state_dict()))
 
 
-def test_networks_without_values_are_named(folder):
-    with pytest.raises(ConfigError, match="weight has no values"):
-        load_model("nets_here:unset")
-
-
 def test_files_that_are_no_weights_are_named(folder):
     files = {
         "missing.pt": "no such file",
         "text.txt": "expected a file .safetensors",
-        "damaged.pt": "no file of torch.save: it begins with b'nothing'",
-        "folder.pt": "a folder; give the file",
-        "integers.pt": "is of torch.int32",
-        "cut.pt": "truncated or damaged",
+        "damaged.pt": "cannot be read, or damaged",
+        "folder.pt": "a folder; give a file",
+        "cut.pt": "cannot be read, or damaged",
         "damaged.safetensors": "truncated or damaged",
-        "module.pt": "save the weights alone",
+        "module.pt": "save its state_dict alone",
         "list.pt": "holds list",
         "other.pt": "no weights by name",
         "numbers.pt": "no weights by name",
@@ -140,7 +133,6 @@ def test_files_that_are_no_weights_are_named(folder):
     torch.save(network(), folder / "module.pt")
     torch.save([1], folder / "list.pt")
     (folder / "folder.pt").mkdir()
-    torch.save({name: value.int() for name, value in network().state_dict().items()}, folder / "integers.pt")
     (folder / "cut.pt").write_bytes((folder / "module.pt").read_bytes()[:-300])
     torch.save({"epoch": 3}, folder / "other.pt")
     torch.save({0: torch.ones(2)}, folder / "numbers.pt")

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from robust_flatness.architectures import CenteredBatchNorm2d, Whitening, build_model
+from robust_flatness.architectures.layers import ACTIVATIONS, SafeConv2d
 from robust_flatness.config import ModelSpec
-from robust_flatness.models import CenteredBatchNorm2d, Whitening, build_model
-from robust_flatness.models.layers import ACTIVATIONS, SafeConv2d
 from robust_flatness.seeding import generator
 
 

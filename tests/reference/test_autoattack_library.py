@@ -8,11 +8,11 @@ from pyautoattack import AutoAttack
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from torch import nn
 
+from robust_flatness.architectures import build_model
 from robust_flatness.attacks.apgd import run_apgd
 from robust_flatness.attacks.autoattack import run_autoattack
 from robust_flatness.config import AutoAttackSpec, ModelSpec
-from robust_flatness.models import build_model
-from robust_flatness.models.inference import InferenceModel
+from robust_flatness.network import Network
 from robust_flatness.seeding import derive_seed
 
 
@@ -22,7 +22,7 @@ def problem(count):
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.running_var.fill_(0.2)
-    net = InferenceModel(model)
+    net = Network(model)
     x = torch.rand(count, 1, 8, 8, generator=g)
     return net, x, net(x).detach().argmax(dim=1)
 
@@ -52,7 +52,7 @@ def test_apgd_fools_the_same_examples_as_the_authors_code(iterations, targets, e
 
 def test_same_survivors_as_the_library():
     net, x, y = problem(30)
-    model = net.network
+    model = net.module
     spec = AutoAttackSpec(version="reduced", attacks=["apgd-ce", "apgd-t"], iterations=5, target_classes=4)
     ours = run_autoattack(model, x, y, 0.02, spec, batch_size=16, seed=1)
 

@@ -10,11 +10,11 @@ from scipy.sparse.linalg import eigsh
 from torch import nn
 
 from robust_flatness import sharpness
+from robust_flatness.architectures import build_model
 from robust_flatness.attacks import PGD
 from robust_flatness.config import ModelSpec
 from robust_flatness.flatness import hessian_eigenvalues
-from robust_flatness.models import build_model
-from robust_flatness.sharpness.base import Objective
+from robust_flatness.measures.objective import Objective
 
 CLASSES, BATCH = 4, 5
 ATTACK = PGD(0.1, 0.05, 4, restarts=2)

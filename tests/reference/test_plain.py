@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from robust_flatness.architectures import build_model
 from robust_flatness.attacks import PGD, random_start
 from robust_flatness.config import ModelSpec
 from robust_flatness.flatness import Neighborhood, average_flatness, worst_flatness
-from robust_flatness.models import build_model
-from robust_flatness.models.inference import InferenceModel
+from robust_flatness.network import Network
 from robust_flatness.seeding import generator
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -58,7 +58,7 @@ def test_pgd(plain, setup):
 
 def test_average_flatness(plain, setup):
     model, x, y = setup
-    ball = Neighborhood(InferenceModel(model, x), 0.4)
+    ball = Neighborhood(Network(model, x), 0.4)
     nus = [ball.on_sphere(generator(3, "directions", sample, 0)) for sample in range(2)]
     theirs = plain.average_losses(
         model, x, y,
@@ -72,7 +72,7 @@ def test_average_flatness(plain, setup):
 
 def test_worst_flatness(plain, setup):
     model, x, y = setup
-    ball = Neighborhood(InferenceModel(model, x), 0.02)
+    ball = Neighborhood(Network(model, x), 0.02)
     nu = dict(zip(ball.names, ball.in_ball(generator(3, "worst directions", 0, 0)), strict=True))
     start = random_start(x, ATTACK.epsilon, generator(3, "worst starts", 0))
     theirs = plain.worst_loss(model, x, y, nu, start, 0.02, 0.01, ATTACK.epsilon, ATTACK.step_size, 6, 4)
@@ -82,7 +82,7 @@ def test_worst_flatness(plain, setup):
 
 def test_the_benchmark_runs_and_checks_equality():
     result = subprocess.run(
-        [sys.executable, str(BENCHMARKS / "run.py"), "--quick", "--repetitions", "1"],
+        [sys.executable, str(BENCHMARKS / "run.py"), "--quick", "--repetitions", "1", "--threads", "1"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr

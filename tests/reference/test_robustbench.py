@@ -7,13 +7,14 @@ import torch
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
+from robust_flatness.architectures import build_model
 from robust_flatness.attacks.autoattack import run_autoattack
+from robust_flatness.checkpoints import Metadata, load_checkpoint, save_checkpoint
 from robust_flatness.cli import app
 from robust_flatness.config import ModelSpec
 from robust_flatness.errors import FileError
-from robust_flatness.models import build_model
-from robust_flatness.models.checkpoint import Metadata, load_checkpoint, save_checkpoint
-from robust_flatness.models.robustbench import FIELDS, export_checkpoint, import_robustbench
+from robust_flatness.loading import import_robustbench
+from robust_flatness.robustbench import FIELDS, export_checkpoint
 from robust_flatness.seeding import generator
 
 EXAMPLES, EPSILON = 24, 0.01

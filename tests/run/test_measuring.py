@@ -18,9 +18,9 @@ from robust_flatness.errors import FileError
 from robust_flatness.measures import registry
 from robust_flatness.measures.base import Measure, Metric, Record
 from robust_flatness.run import measuring
-from robust_flatness.tables.frames import EXAMPLES
 from robust_flatness.tables.records import read_network, read_records
 from robust_flatness.tables.rows import read_rows
+from robust_flatness.tables.schema import EXAMPLES
 from untrained import FLATNESS, MEASURES, SERIES, measure, write_checkpoint, write_data, write_network
 
 

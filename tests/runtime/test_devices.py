@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 
-from robust_flatness.config import ConfigError, ModelSpec, TrainingSpec
+from robust_flatness.config import ConfigError
 from robust_flatness.errors import OutOfMemoryError
 from robust_flatness.experiment import ComputeSpec
 from robust_flatness.runtime import devices
@@ -84,26 +84,6 @@ def test_auto_is_bfloat16_where_it_is_fast(fast, monkeypatch):
         warnings.simplefilter("always")
         assert devices.precision_on("cpu", "bfloat16") == "bfloat16"
     assert len(caught) == (0 if fast else 1)
-
-
-def test_a_spec_gets_the_precision_of_its_device(monkeypatch, make_training):
-    monkeypatch.setattr(devices, "is_fast_in_bfloat16", lambda device: True)
-    assert devices.with_precision_on("cpu", make_training(precision="auto")).precision == "bfloat16"
-    full = make_training(precision="float32")
-    assert devices.with_precision_on("cpu", full) is full
-    model = ModelSpec(name="small-resnet", width=2)
-    assert devices.with_precision_on("cpu", model) is model
-
-
-@pytest.fixture
-def make_training():
-    def make(**settings) -> TrainingSpec:
-        return TrainingSpec(
-            epochs=1, batch_size=4, learning_rate=0.1, weight_decay=0, epsilon=0.1, step_size=0.1,
-            evaluation_epsilon=0.1, evaluation_step_size=0.1, evaluation_steps=1, **settings,
-        )  # fmt: skip
-
-    return make
 
 
 def test_out_of_memory_says_what_to_try():

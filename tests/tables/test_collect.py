@@ -10,7 +10,7 @@ import pytest
 from robust_flatness import __version__
 from robust_flatness.config import ConfigError
 from robust_flatness.errors import FileError
-from robust_flatness.tables import frames
+from robust_flatness.tables import frames, schema
 from robust_flatness.tables.collect import CollectSpec, collect_results, fingerprint
 from robust_flatness.tables.dataset import PAPER, write_dataset
 from robust_flatness.tables.records import FIELDS, read_network, read_records, write_network
@@ -58,7 +58,7 @@ def network(directory, variant, seed=0, offset=0.0, weights="", **changed) -> Pa
         ]
     write_network(folder / "records.csv", header, rows)
     examples = [{**key, "checkpoint": "last", "split": "test", "example": 0, "rloss": offset, "rerr_pgd": 1}]
-    write_rows(folder / "examples.csv", examples, frames.EXAMPLES)
+    write_rows(folder / "examples.csv", examples, schema.EXAMPLES)
     if variant in ("at", "trades-6"):
         write_rows(folder / "history.csv", [{"epoch": epoch, "train_loss": 1.5} for epoch in range(5)])
     return folder
@@ -104,7 +104,7 @@ def test_collecting_twice_gives_equal_bytes(results):
     first = tables_of(results)
     collect(results)
     assert tables_of(results) == first
-    assert {*first} == {f"{name}.csv" for name in (*frames.TABLES, "models")}
+    assert {*first} == {f"{name}.csv" for name in (*schema.TABLES, "models")}
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from robust_flatness.config import ModelSpec, TrainingSpec, TrainJob
 from robust_flatness.data import Dataset
 from robust_flatness.experiment import load_experiment
 
 CLASSES = 3
-VARIANTS = Path(__file__).parents[2] / "config" / "variants.yaml"
+CONFIG = Path(__file__).parents[2] / "config"
 
 
 @pytest.fixture(autouse=True)
@@ -83,36 +84,9 @@ def make_job():
 
 @pytest.fixture(scope="session")
 def experiment():
-    """The catalogue on 20 images of 8x8; epochs so few that no variant trains for more than two."""
-    attack = {"epsilon": 0.1, "step_size": 0.05, "steps": 2}
-    robustness = {"attack": attack, "test_examples": 9, "train_examples": 9}
-    robustness |= {"clean_test_examples": 9, "clean_train_examples": 9}
-    flatness = {"attack": attack, "average": {"xi": [0.5]}, "worst": {"xi": [0.003]}}
-    flatness |= {"test_examples": 9, "train_examples": 9}
-    return load_experiment(
-        {
-            "experiment": "tiny",
-            "epsilon": 0.1,
-            "data": {
-                "name": "npz", "path": "x.npz", "train": 20, "unlabeled": 12,
-                "early_stopping": 9, "test": 12,
-            },
-            "model": {"name": "small-resnet", "width": 2},
-            "training": {
-                "epochs": 2, "batch_size": 8, "learning_rate": 0.02, "weight_decay": 0.0005,
-                "step_size": 0.05, "steps": 3, "snapshots": 2, "early_stopping_restarts": 1,
-            },
-            "measures": {"robustness": robustness, "flatness": flatness},
-            "overrides": {
-                slug: {"set": {"batch_size": size}}
-                for slug, size in {
-                    "batch-size-8": 2, "batch-size-16": 3, "batch-size-32": 4, "batch-size-64": 5,
-                }.items()
-            }
-            # variants that only the number of epochs tells apart
-            | {f"cyclic-{n}": {"set": {"epochs": 2}} for n in (1, 2, 3, 4)}
-            | {f"entropy-sgd-{n}": {"set": {"epochs": 1}} for n in (1, 2, 3, 5)}
-            | {"autoaugment": {"set": {"augmentation": {"crop": 1, "autoaugment": True, "cutout": 4}}}},
-        },
-        VARIANTS,
-    )  # fmt: skip
+    """The catalogue with the settings of the smoke test."""
+    config = yaml.safe_load((CONFIG / "smoke.yaml").read_text())
+    sizes = {"batch-size-8": 2, "batch-size-16": 3, "batch-size-32": 4, "batch-size-64": 5}
+    config["overrides"] = {slug: {"set": {"batch_size": size}} for slug, size in sizes.items()}
+    config |= {"measures": {}, "variants": "all"}
+    return load_experiment(config, CONFIG / "variants.yaml")

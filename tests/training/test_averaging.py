@@ -4,7 +4,6 @@ import torch
 from torch import nn
 
 from robust_flatness.checkpoints import load_checkpoint
-from robust_flatness.run.train import train
 from robust_flatness.training.loop import Training
 from robust_flatness.training.optimizers import averaged_weights
 from robust_flatness.training.statistics import recompute_statistics
@@ -35,21 +34,6 @@ def test_statistics_are_means_over_the_batches(dataset, make_job):
     torch.testing.assert_close(model.stem_norm.running_var, variance, rtol=1e-5, atol=1e-6)
     assert model.training
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), weights, strict=True))
-
-
-def weights_of(path):
-    return dict(load_checkpoint(path).model.named_parameters())
-
-
-def test_no_averaging_at_decay_zero(tmp_path, dataset, make_job):
-    """The same weights as without; only batch norm's statistics are recomputed."""
-    train(make_job(), dataset, tmp_path / "plain")
-    train(make_job(weight_averaging=0.0), dataset, tmp_path / "averaged")
-    for name in ("epoch-001", "last"):
-        plain = weights_of(tmp_path / "plain" / "checkpoints" / f"{name}.safetensors")
-        averaged = weights_of(tmp_path / "averaged" / "checkpoints" / f"{name}.safetensors")
-        for key in plain:
-            torch.testing.assert_close(averaged[key], plain[key], rtol=1e-6, atol=1e-7)
 
 
 def test_the_average_is_saved_and_evaluated_and_does_not_touch_training(tmp_path, dataset, make_job):

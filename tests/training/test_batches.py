@@ -1,8 +1,12 @@
 import pytest
 import torch
+from scipy import stats
 
 from robust_flatness.config import ConfigError
-from robust_flatness.training.batches import BatchPlan
+from robust_flatness.training.batches import BatchPlan, noisy_labels
+
+CLASSES = 5
+COUNT = 20_000
 
 
 def passes(plan, epoch, count=1):
@@ -69,3 +73,22 @@ def test_order_of_labelled_examples_does_not_depend_on_the_pool():
 def test_a_batch_needs_labelled_examples():
     with pytest.raises(ConfigError, match="unlabeled_fraction"):
         BatchPlan(20, 4, seed=0, pool=5, pool_fraction=0.95)
+
+
+def test_rate_and_uniformity():
+    """A label changes with probability tau (1 - 1/K), to each other class alike."""
+    labels = torch.full((COUNT,), 2)
+    noisy = noisy_labels(labels, 0.3, CLASSES, torch.Generator().manual_seed(0))
+    counts = torch.bincount(noisy, minlength=CLASSES)
+    changed = COUNT - counts[2].item()
+    assert stats.binomtest(changed, COUNT, 0.3 * (1 - 1 / CLASSES)).pvalue > 0.001
+    others = [counts[k].item() for k in range(CLASSES) if k != 2]
+    assert stats.chisquare(others).pvalue > 0.001
+
+
+def test_no_noise_changes_nothing_and_full_noise_is_uniform():
+    labels = torch.zeros(COUNT, dtype=torch.int64)
+    generator = torch.Generator().manual_seed(2)
+    assert torch.equal(noisy_labels(labels, 0.0, CLASSES, generator), labels)
+    counts = torch.bincount(noisy_labels(labels, 1.0, CLASSES, generator), minlength=CLASSES)
+    assert stats.chisquare(counts.tolist()).pvalue > 0.001

@@ -15,8 +15,7 @@ from robust_flatness.data import Dataset
 from robust_flatness.errors import TrainingError
 from robust_flatness.run.train import train
 from robust_flatness.seeding import generator
-from robust_flatness.training.history import write_history
-from robust_flatness.tables.schema import HISTORY
+from robust_flatness.training.history import HISTORY, write_history
 from robust_flatness.training.loop import Training
 
 VARIANTS = Path(__file__).parents[2] / "config" / "variants.yaml"
@@ -28,9 +27,14 @@ def history(directory):
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("slug", SLUGS)
-def test_every_variant_trains_in_both_precisions(slug, precision, experiment, tmp_path, dataset):
+IN_BFLOAT16 = ("at", "trades-6", "mart-9", "awp-0.01", "weight-averaging-0.98", "self-supervision-8")
+
+
+@pytest.mark.parametrize(
+    ("slug", "precision"),
+    [(slug, "float32") for slug in SLUGS] + [(slug, "bfloat16") for slug in IN_BFLOAT16],
+)
+def test_every_variant_trains(slug, precision, experiment, tmp_path, dataset):
     """For two updates or more, snapshots and their evaluation included."""
     job = experiment.train_job(slug, 0)
     job = job.model_copy(update={"training": job.training.model_copy(update={"precision": precision})})
@@ -118,16 +122,7 @@ def test_early_stopping_never_reads_the_test_split(tmp_path, make_dataset, make_
     assert a["test_rloss"] != b["test_rloss"]
 
 
-def test_same_seed_same_bytes_and_other_seed_other_weights(tmp_path, dataset, make_job):
-    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        train(make_job(seed=seed), dataset, tmp_path / name)
-    content = {n: (tmp_path / n / "checkpoints" / "last.safetensors").read_bytes() for n in "abc"}
-    assert content["a"] == content["b"]
-    assert (tmp_path / "a" / "history.csv").read_bytes() == (tmp_path / "b" / "history.csv").read_bytes()
-    assert content["a"] != content["c"]
-
-
-def test_global_random_state_is_neither_used_nor_changed(tmp_path, dataset, make_job):
+def test_the_seed_alone_decides_and_the_global_random_state_is_left_alone(tmp_path, dataset, make_job):
     job = make_job(model={"dropout": 0.1}, augmentation={"autoaugment": True, "crop": 1})
     torch.manual_seed(1)
     state = torch.get_rng_state()
@@ -135,8 +130,11 @@ def test_global_random_state_is_neither_used_nor_changed(tmp_path, dataset, make
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(2)
     train(job, dataset, tmp_path / "b")
+    train(job.model_copy(update={"seed": 1}), dataset, tmp_path / "c")
     last = Path("checkpoints") / "last.safetensors"
     assert (tmp_path / "a" / last).read_bytes() == (tmp_path / "b" / last).read_bytes()
+    assert (tmp_path / "a/history.csv").read_bytes() == (tmp_path / "b/history.csv").read_bytes()
+    assert (tmp_path / "a" / last).read_bytes() != (tmp_path / "c" / last).read_bytes()
 
 
 def test_variants_share_initial_weights_and_order_of_examples(dataset, make_job):
@@ -304,12 +302,6 @@ def test_pool_is_the_unlabelled_split_and_nothing_else(dataset, make_job):
         assert [tuple(i.flatten().tolist()) in pool for i in batch.x] == (~batch.counted).tolist()
 
 
-def test_images_are_kept_in_bytes(dataset, make_job):
-    run = Training(make_job(unlabeled_fraction=0.5), dataset, pseudo_labels=torch.arange(12) % 3)
-    assert run.pixels.dtype == run.pool.dtype == torch.uint8
-    assert not Training(make_job(), dataset).pool.numel()
-
-
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
@@ -322,15 +314,3 @@ def test_images_are_kept_in_bytes(dataset, make_job):
 def test_bad_pseudo_labels(labels, message, dataset, make_job):
     with pytest.raises(ConfigError, match=message):
         Training(make_job(unlabeled_fraction=0.5), dataset, pseudo_labels=labels)
-
-
-def test_importing_the_training_imports_neither_torchvision_nor_the_compiler():
-    import subprocess
-    import sys
-
-    code = (
-        "import sys, robust_flatness.training; print([m for m in ('torchvision', 'sklearn', 'torch._dynamo')"
-    )
-    code += " if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

@@ -111,28 +111,6 @@ def test_value_and_gradient_follow_the_formula(name, labels, smoothing):
             assert gradient[i].item() == pytest.approx((above - below) / (2 * step), rel=1e-6, abs=1e-8)
 
 
-def test_trades_without_consistency_is_clean_training():
-    net, batch = make_net(CLASSES), make_batch([0, 2, 1])
-    loss, _ = make_objective(spec(objective="trades", objective_weight=0))(net, batch)
-    expected = nn.functional.cross_entropy(net(batch.x), batch.y)
-    gradients = torch.autograd.grad(loss, list(net.parameters()))
-    for got, want in zip(gradients, torch.autograd.grad(expected, list(net.parameters())), strict=True):
-        torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-14)
-
-
-def test_mart_without_consistency_is_boosted_cross_entropy():
-    net, batch = make_net(CLASSES), make_batch([0, 2, 1])
-    loss, _ = make_objective(spec(objective="mart", objective_weight=0))(net, batch)
-    p = net(batch.x_adv).softmax(1)
-    p_y = p.gather(1, batch.y[:, None])[:, 0]
-    wrong = p.clone()
-    wrong[torch.arange(3), batch.y] = -1
-    expected = (-p_y.log() - (1 - wrong.amax(1)).log()).mean()
-    gradients = torch.autograd.grad(loss, list(net.parameters()))
-    for got, want in zip(gradients, torch.autograd.grad(expected, list(net.parameters())), strict=True):
-        torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-13)
-
-
 def test_mart_is_finite_where_a_wrong_class_has_probability_one():
     """In float32, 1 - p is 0 there; the exact value is the margin in logits."""
     from robust_flatness.training.objectives.mart import boosted_cross_entropy

@@ -63,7 +63,7 @@ def delete_outputs(directory: Path) -> None:
         (directory / name).unlink(missing_ok=True)
 
 
-def interrupt(directory, dataset, job, after=2, **arguments):
+def interrupt(job, dataset, directory, after=2, **arguments):
     def progress(done, total, row):
         if done == after:
             raise Interruption
@@ -79,7 +79,7 @@ def test_resumed_training_is_bit_identical(name, tmp_path, dataset, make_job):
     directory = tmp_path / "interrupted"
     stops = sorted(random.Random(name).sample(range(1, EPOCHS), 2))
     for stop in stops:
-        interrupt(directory, dataset, job, stop, pseudo_labels=PSEUDO)
+        interrupt(job, dataset, directory, stop, pseudo_labels=PSEUDO)
         # declared outputs appear only at the end
         assert [path.name for path in directory.iterdir()] == [".resume"]
     messages = []
@@ -158,31 +158,6 @@ def test_a_finished_training_is_not_repeated(all_snapshots, tmp_path, dataset, m
     assert "already trained" in messages[0]
 
 
-@pytest.mark.parametrize("change", ["settings", "code", "damage", "deletion"])
-def test_a_finished_training_with_other_settings_or_damaged_snapshots_is_repeated(
-    change, tmp_path, dataset, make_job, monkeypatch
-):
-    train(make_job(), dataset, tmp_path)
-    snapshot = sorted((tmp_path / ".resume/checkpoints").glob("epoch-*"))[0]
-    before = content(tmp_path)
-    if change == "code":
-        monkeypatch.setattr("robust_flatness.training.loop.source_digest", lambda: "other")
-    elif change == "damage":
-        data = bytearray(snapshot.read_bytes())
-        data[-5] ^= 1
-        snapshot.write_bytes(data)
-    elif change == "deletion":
-        snapshot.unlink()
-    epochs, messages = [], []
-    job = make_job(**({"learning_rate": 0.01} if change == "settings" else {}))
-    progress = lambda done, *_: epochs.append(done)  # noqa: E731
-    train(job, dataset, tmp_path, progress=progress, report=messages.append)
-    assert epochs == [1, 2, 3]
-    if change in ("settings", "code"):
-        assert f"written with other {change};" in messages[0]
-    assert (content(tmp_path) == before) is (change != "settings")
-
-
 def test_snapshots_of_an_earlier_training_are_removed(tmp_path, dataset, make_job):
     train(make_job(epochs=6, snapshots=6), dataset, tmp_path)
     train(make_job(epochs=3, snapshots=1), dataset, tmp_path, report=quiet)
@@ -192,43 +167,45 @@ def test_snapshots_of_an_earlier_training_are_removed(tmp_path, dataset, make_jo
     assert published == names | {"best.safetensors", "last.safetensors"}
 
 
-@pytest.mark.parametrize("damage", ["bit", "truncated", "empty", "snapshot", "missing snapshot"])
-def test_damaged_state_is_discarded_with_a_message(damage, tmp_path, dataset, make_job):
-    job = make_job()
-    train(job, dataset, tmp_path / "whole")
-    directory = tmp_path / "run"
-    interrupt(directory, dataset, job)
-    path = directory / ".resume" / ("checkpoints/epoch-001.safetensors" if "snapshot" in damage else "state")
-    data = bytearray(path.read_bytes())
-    if damage in ("bit", "snapshot"):
-        data[-20] ^= 1
-        path.write_bytes(data)
-    elif damage == "missing snapshot":
-        path.unlink()
-    else:
-        path.write_bytes(data[: len(data) // 2 if damage == "truncated" else 0])
-    messages = []
-    train(job, dataset, directory, report=messages.append)
-    assert len(messages) == 1
-    assert "the training starts from the beginning" in messages[0]
-    assert content(directory) == content(tmp_path / "whole")
-
-
-@pytest.mark.parametrize("what", ["settings", "data", "pseudo-labels"])
-def test_state_of_another_training_is_named_and_replaced(what, tmp_path, make_dataset, make_job):
+@pytest.mark.parametrize("finished", [False, True])
+@pytest.mark.parametrize("what", ["settings", "data", "pseudo-labels", "code"])
+def test_state_of_another_training_is_named_and_replaced(
+    what, finished, tmp_path, make_dataset, make_job, monkeypatch
+):
     settings = {"unlabeled_fraction": 0.5}
-    job, dataset, labels = make_job(**settings), make_dataset(), PSEUDO
-    interrupt(tmp_path / "run", dataset, job, pseudo_labels=labels)
+    job, dataset, labels, messages = make_job(**settings), make_dataset(), PSEUDO, []
+    (train if finished else interrupt)(job, dataset, tmp_path / "run", pseudo_labels=labels)
     if what == "settings":
         job = make_job(learning_rate=0.04, **settings)
     elif what == "data":
         dataset = make_dataset(seed=3)
-    else:
+    elif what == "pseudo-labels":
         labels = (labels + 1) % 3
-    messages = []
+    else:
+        monkeypatch.setattr("robust_flatness.training.loop.source_digest", lambda: "other")
     train(job, dataset, tmp_path / "run", pseudo_labels=labels, report=messages.append)
     train(job, dataset, tmp_path / "whole", pseudo_labels=labels)
     assert f"written with other {what};" in messages[0]
+    assert content(tmp_path / "run") == content(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("finished", [False, True])
+@pytest.mark.parametrize("file", ["state", "checkpoints/epoch-001.safetensors"])
+@pytest.mark.parametrize("damage", ["bit", "truncated", "empty", "missing"])
+def test_damaged_state_is_replaced(damage, file, finished, tmp_path, dataset, make_job):
+    job, messages = make_job(), []
+    train(job, dataset, tmp_path / "whole")
+    (train if finished else interrupt)(job, dataset, tmp_path / "run")
+    path = tmp_path / "run/.resume" / file
+    data = bytearray(path.read_bytes())
+    path.unlink()  # published snapshots are links to it
+    data[-20] ^= damage == "bit"
+    if damage != "missing":
+        path.write_bytes(data[: {"truncated": len(data) // 2, "empty": 0}.get(damage)])
+    train(job, dataset, tmp_path / "run", report=messages.append)
+    assert ["the training starts from the beginning" in message for message in messages] == (
+        [] if (file, damage) == ("state", "missing") else [True]
+    )
     assert content(tmp_path / "run") == content(tmp_path / "whole")
 
 
@@ -237,10 +214,7 @@ def test_a_second_process_waits(finished, tmp_path, dataset, make_job):
     job, messages = make_job(), []
     train(job, dataset, tmp_path / "whole")
     directory = tmp_path / "run"
-    if finished:
-        train(job, dataset, directory)
-    else:
-        interrupt(directory, dataset, job)
+    (train if finished else interrupt)(job, dataset, directory)
     arguments = {"args": (job, dataset, directory), "kwargs": {"report": messages.append}}
     with open(directory / ".resume/lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

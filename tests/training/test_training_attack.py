@@ -147,15 +147,6 @@ def test_attacks_run_in_evaluation_mode_and_see_true_labels(objective, dataset, 
         assert torch.equal(target, batch.y)
 
 
-def test_predictions_are_made_in_training_mode(dataset, make_job):
-    run = Training(make_job(attack_incorrect=False), dataset)
-    x, other = dataset.images("train", 6), copy.deepcopy(run.network)
-    predicted = run._predict(x)
-    # batch statistics, not the running ones of the start
-    torch.testing.assert_close(predicted, copy.deepcopy(other).train()(x).detach())
-    assert not torch.allclose(predicted, other.eval()(x))
-
-
 @pytest.mark.parametrize("setting", [{"attack_incorrect": False}, {"attack_predicted_label": True}, {}])
 def test_running_statistics_count_the_clean_pass_of_the_prediction(setting, dataset, make_job):
     """In double precision, against means written out: of the clean batch, where there is such a

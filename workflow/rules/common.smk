@@ -19,7 +19,7 @@ from robust_flatness.files import canonical_json, write_text
 from robust_flatness.measures.base import CHECKPOINTS
 from robust_flatness.measures.cost import OVERHEAD_MINUTES, minutes, training_passes
 from robust_flatness.measures.registry import MEASURES
-from robust_flatness.tables.frames import TABLES
+from robust_flatness.tables.schema import TABLES
 from robust_flatness.workflow import (
     collect_spec,
     gpus_here,

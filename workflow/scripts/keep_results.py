@@ -1,7 +1,7 @@
 """Copy an experiment's figures (PNG), tables and results for readers, with an index of captions.
 
-From the results kept here everything can be drawn again (`results_table`), and rows join those of other runs
-(`merge`); the long table of single examples is packed.
+From the results kept here everything can be drawn again (`results_table`); the long table of single
+examples is compressed.
 """
 
 import gzip

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from robust_flatness.analysis import curves
-from robust_flatness.analysis.resampling import resampled_counts
+from robust_flatness.analysis.resampling import LEVEL, resampled_counts
+from robust_flatness.analysis.rises import mean_interval
 from robust_flatness.tables import aggregate, frames, schema
 
 #: Resamples for the noise of one model's evaluation: 74 models share them.
@@ -21,11 +22,13 @@ class Evidence:
 
     `models`, `derived`, `history` and `series` are averaged over seeds. Models that have not learnt are
     left out of them (`not_learnt`: variants; `seeds_not_learnt`: seeds of others), and variants that are
-    the same model are counted once in `models` (`repeated`: slug -> the slug it equals). `seeds` are the
-    tables seed by seed, with values of single examples.
+    the same model are counted once in `models` (`repeated`: slug -> the slug it equals). `everyone` is
+    `models` with the variants that have not learnt. `seeds` are the tables seed by seed, with values of
+    single examples.
     """
 
     models: pd.DataFrame
+    everyone: pd.DataFrame
     derived: pd.DataFrame
     history: pd.DataFrame
     series: pd.DataFrame
@@ -46,8 +49,10 @@ class Evidence:
             keys = pd.MultiIndex.from_frame(frame[["variant", "seed"]])
             return frame[~keys.isin([*failed])]
 
-        models = kept(models)
         same = models.get("same_as", pd.Series("", index=models.index)).fillna("")
+        everyone = aggregate.with_differences(models[same == ""])
+        models = kept(models)
+        same = same[models.index]
         seeds = replace(
             tables,
             models=models,
@@ -57,7 +62,8 @@ class Evidence:
         )
         by_epoch = ("variant", "epoch")
         return cls(
-            models=aggregate.with_differences(models[same == ""]),
+            models=aggregate.with_differences(models[same == ""]) if failed else everyone,
+            everyone=everyone,
             derived=aggregate.with_scaled(models),
             history=aggregate.over_seeds(seeds.history, by_epoch),
             series=aggregate.over_seeds(seeds.series, by_epoch),
@@ -66,6 +72,14 @@ class Evidence:
             seeds_not_learnt=tuple(sorted(key for key in failed if key[0] in {*models["variant"]})),
             repeated=dict(zip(models["variant"][same != ""], same[same != ""], strict=True)),
         )
+
+    @property
+    def left_out(self) -> list[str]:
+        """The variants that have not learnt, each with the distance of its weights from their initial values,
+        in per cent of the baseline's."""
+        distances = self.everyone.set_index("variant").get("distance_from_init", pd.Series(dtype=float))
+        share = (100 * distances / distances.get("at", math.nan)).dropna()
+        return [f"{slug} ({share[slug]:.0f} %)" if slug in share else slug for slug in self.not_learnt]
 
     def from_first_drop(self, table: str, variant: str, *measures: str) -> pd.DataFrame:
         """See `curves.from_first_drop`, of a variant's history or series averaged over seeds."""
@@ -112,24 +126,41 @@ def early_stopping_pairs(models: pd.DataFrame, series: pd.DataFrame, measure: st
     return pairs
 
 
-def improved_by_early_stopping(examples: pd.DataFrame, level: float) -> dict[str, bool]:
-    """Whether early stopping lowers test RLoss beyond the noise of its evaluation, for each variant
-    with losses of single test examples at both checkpoints.
-
-    The mean over examples of the early-stopped loss minus the last (averaged over seeds) is
-    resampled over examples; the upper end of its interval lies below 0.
-    """
-    test = examples[(examples["split"] == "test") & examples["checkpoint"].isin(["last", "best"])]
-    losses = test.pivot_table(index=["variant", "example"], columns="checkpoint", values="rloss")
-    if not {"last", "best"} <= set(losses):
+def improved_by_early_stopping(examples: pd.DataFrame, level: float = LEVEL) -> dict[str, bool]:
+    """Whether early stopping lowers test RLoss beyond the noise of its evaluation, for each variant with
+    losses of single test examples at both checkpoints: the bootstrap interval, over examples, of the
+    mean early-stopped loss minus the last (averaged over seeds) lies below 0."""
+    rows = examples[(examples["split"] == "test") & examples["checkpoint"].isin(["last", "best"])]
+    losses = rows.pivot_table(index=["variant", "example"], columns="checkpoint", values="rloss")
+    if not {"last", "best"} <= {*losses}:
         return {}
     differences = (losses["best"] - losses["last"]).dropna()
-    verdicts = {}
+    improved = {}
     for slug, values in differences.groupby(level="variant", sort=False):
-        counts = resampled_counts(len(values), NOISE_RESAMPLES)
-        means = counts @ values.to_numpy() / len(values)
-        verdicts[slug] = bool(np.quantile(means, (1 + level) / 2) < 0)
-    return verdicts
+        means = resampled_counts(len(values), NOISE_RESAMPLES) @ values.to_numpy() / len(values)
+        improved[slug] = bool(np.quantile(means, (1 + level) / 2) < 0)
+    return improved
+
+
+def more_robust(examples: pd.DataFrame, column: str, level: float = LEVEL) -> dict[str, bool]:
+    """Whether a variant's mean of a column of single test examples, at the last checkpoint, is below the
+    baseline's beyond noise, for each variant with such values.
+
+    The variant's mean over seeds minus each seed of the baseline is taken on the examples that both have; the
+    interval of the mean over the baseline's seeds and the examples lies below 0.
+    """
+    rows = examples[(examples["split"] == "test") & (examples["checkpoint"] == "last")]
+    values = rows.dropna(subset=[column]).pivot(index="example", columns=["variant", "seed"], values=column)
+    if "at" not in values:
+        return {}
+    baseline = values["at"].T
+    below = {}
+    for slug in values.columns.unique("variant").drop("at"):
+        differences = (values[slug].mean(axis=1) - baseline).dropna(axis=1).to_numpy()
+        # One seed of the baseline leaves the examples alone.
+        interval, _ = mean_interval(differences.T if len(differences) == 1 else differences, level)
+        below[slug] = interval.high < 0
+    return below
 
 
 def kink(models: pd.DataFrame) -> float:

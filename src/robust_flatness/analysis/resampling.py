@@ -142,47 +142,6 @@ def bootstrap(statistic: Statistic, families: Sequence, **settings: float) -> In
     return Intervals(bca_interval(statistic, n, **settings), bca_interval(statistic, n, families, **settings))
 
 
-def crossed_interval(
-    values: np.ndarray, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
-) -> tuple[Interval, float]:
-    r"""Interval of the mean over seeds and examples, and its two-sided p-value.
-
-    Seeds and examples are drawn anew, each with replacement and independently, and every drawn seed is
-    paired with every drawn example (Owen 2007, "The pigeonhole bootstrap"). The part of each resampled
-    mean that is due to the seeds drawn is multiplied by sqrt(S / (S - 1)) and by the ratio of Student's
-    quantile with S - 1 degrees of freedom to the normal's.
-
-    Parameters
-    ----------
-    values
-        [seeds, examples], without missing ones.
-
-    Returns
-    -------
-    tuple
-        NaN with fewer than two seeds; with one example, Student's interval over seeds.
-    """
-    count, examples = values.shape
-    if count < 2 or examples < 1:
-        return UNKNOWN, math.nan
-    if np.ptp(values) == 0:
-        mean = float(values.flat[0])
-        return Interval(mean, mean), 0.0 if mean else 1.0
-    if examples == 1:
-        test = stats.ttest_1samp(values[:, 0], 0)
-        return Interval(*map(float, test.confidence_interval(level))), float(test.pvalue)
-    of_seeds = resampled_counts(count, resamples, seed) / count
-    of_examples = resampled_counts(examples, resamples, seed + 1) / examples
-    means = np.einsum("bn,bn->b", of_seeds @ values, of_examples)
-    due_to_seeds = of_seeds @ values.mean(axis=1) - values.mean()
-    share = (1 + level) / 2
-    widening = math.sqrt(count / (count - 1)) * stats.t.ppf(share, count - 1) / stats.norm.ppf(share)
-    means = means + (widening - 1) * due_to_seeds
-    interval = Interval(*np.quantile(means, [(1 - level) / 2, (1 + level) / 2]).tolist())
-    side = min(int(np.sum(means <= 0)), int(np.sum(means >= 0)))
-    return interval, min(1.0, 2 * (side + 1) / (resamples + 1))
-
-
 @lru_cache(maxsize=8)
 def permutations(n: int, count: int, seed: int = 0) -> tuple[np.ndarray, bool]:
     """Orders [B, n] of n things: all n! of them (True) if that is no more than `count`, else

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from robust_flatness.architectures.convolution import inside_transform
@@ -22,6 +23,17 @@ def tensor_places(module: nn.Module) -> dict[str, Places]:
                     name = names.setdefault(id(tensor), f"{prefix}.{key}" if prefix else key)
                     places.setdefault(name, []).append((table, key))
     return places
+
+
+def followers(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, torch.Size, tuple[int, ...]]]:
+    """For each tensor that shares all its memory with an earlier one: its name, and the shape and strides."""
+    leaders: dict[tuple, str] = {}
+    found = {}
+    for name, tensor in tensors.items():
+        leader = leaders.setdefault((tensor.data_ptr(), tensor.numel(), tensor.dtype), name)
+        if leader != name and tensor.numel():
+            found[name] = leader, tensor.shape, tensor.stride()
+    return found
 
 
 class Stateless:

@@ -3,10 +3,10 @@
 import contextlib
 import hashlib
 import io
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
@@ -19,14 +19,17 @@ from robust_flatness.errors import ConfigError, FileError, warn
 from robust_flatness.inputs import check_classes, checked_inputs, require_finite
 from robust_flatness.network import Network
 from robust_flatness.runtime.isolation import isolated
-from robust_flatness.runtime.progress import told
+from robust_flatness.runtime.progress import track
 from robust_flatness.runtime.state import StateFile
 from robust_flatness.seeding import derive_seed
+
+#: The library's checks warn through a logger.
+LOGGER = SimpleNamespace(warning=lambda message: warn(f"autoattack: {message}", callers=3))
 
 
 @dataclass(frozen=True)
 class AutoAttackResult:
-    """What AutoAttack found, per example.
+    """The result of AutoAttack, per example.
 
     Attributes
     ----------
@@ -48,7 +51,7 @@ class AutoAttackResult:
 
 @isolated()
 def run_autoattack(
-    model: nn.Module,
+    model: nn.Module | Network,
     x: Tensor,
     y: Tensor,
     epsilon: float,
@@ -79,10 +82,10 @@ def run_autoattack(
     seed
         Each attack's random numbers derive from it and the attack's name.
     state_path
-        File in which finished attacks are kept: a call that was interrupted goes on after the last
-        of them, with the same result. One of another model, other data or settings is ignored.
+        File in which finished attacks are kept: a call that was interrupted resumes after the last
+        of them, with the same result. A file of another model, other data or settings is ignored.
     known
-        Inputs [n, C, H, W] that another attack, PGD, has found: the attack `pgd` of a reduced version.
+        Adversarial inputs [n, C, H, W] of PGD: the attack `pgd` of a reduced version.
 
     Raises
     ------
@@ -92,7 +95,7 @@ def run_autoattack(
     spec = spec or AutoAttackSpec()
     x, y = checked_inputs(x, y)
     if "pgd" in spec.attacks and known is None:
-        raise ConfigError("autoattack.attacks: pgd stands for what PGD has found, but nothing was given")
+        raise ConfigError("autoattack.attacks: pgd reuses the inputs of PGD, but none were given")
     net = Network.of(model, x[:2])
     check_classes(y, net.classes)
     targets = check_autoattack(net, x, spec)
@@ -107,18 +110,25 @@ def run_autoattack(
             if state := file.load():
                 robust, x_adv = state["robust"].to(x.device), state["x_adv"].to(x.device)
                 done = state["done"]
-    _warn_of_dynamic(net, x)
-    for index, name in enumerate(told(spec.attacks, "attack")):
+
+    def predict(inputs: Tensor) -> Tensor:
+        return net(inputs.to(x.dtype)).float()  # AutoAttack computes in float32, whatever the model does
+
+    with _contained(x.device):
+        _run_checks(predict, x[:batch_size], y[:batch_size])
+    for index, name in enumerate(track(spec.attacks, "attack")):
         if index < done:
             continue
         before = robust.double().mean().item()
         with _contained(x.device):
             attack = None
             if name != "pgd":
-                attack = _attack(net, name, epsilon, spec, targets, derive_seed(seed, "autoattack", name), x)
+                attack = _attack(
+                    predict, name, epsilon, spec, targets, derive_seed(seed, "autoattack", name), x
+                )
             left = robust.nonzero().flatten()
             parts = left.split(batch_size) if len(left) else ()  # an empty tensor has one, empty, part
-            for indices in told(parts, f"batch of {name}"):
+            for indices in track(parts, f"batch of {name}"):
                 if attack is None:
                     candidates = known[indices]
                 else:
@@ -128,7 +138,10 @@ def run_autoattack(
                 x_adv[indices[fooled]] = candidates[fooled]
                 robust[indices[fooled]] = False
         if name == "square" and index > 1:
-            _warn_of_square(before - robust.double().mean().item())
+            from pyautoattack import checks
+
+            after = robust.double().mean().item()
+            checks.check_square_sr({"clean": 1.0, "before": before, "square": after}, logger=LOGGER)
         if file is not None:
             file.save({"robust": robust, "x_adv": x_adv, "done": index + 1})
     with torch.no_grad():
@@ -137,24 +150,21 @@ def run_autoattack(
 
 
 def check_autoattack(net: Network, x: Tensor, spec: AutoAttackSpec) -> int:
-    """The number of target classes of the targeted attacks.
+    """Return the number of target classes of the targeted attacks.
 
     Raises
     ------
     ConfigError
         If AutoAttack cannot be run on these inputs, or with so few classes.
     """
+    classes, problem, others = net.classes, None, "apgd-ce, apgd-t, fab-t"
     if x.ndim != 4 and "square" in spec.attacks:
-        raise ConfigError(
-            f"autoattack: inputs of shape {tuple(x.shape)}, but Square needs images [n, C, H, W]; "
-            f"use others alone: {_alone('apgd-ce', 'apgd-t', 'fab-t')}"
-        )
-    classes = net.classes
-    if "apgd-t" in spec.attacks and classes < LEAST_CLASSES:
-        raise ConfigError(
-            f"autoattack: apgd-t needs at least {LEAST_CLASSES} classes for its loss (DLR), the model has "
-            f"{classes}; use others alone: {_alone('apgd-ce', 'fab-t', 'square')}"
-        )
+        problem = f"Square needs images [n, C, H, W], but inputs have shape {tuple(x.shape)}"
+    elif "apgd-t" in spec.attacks and classes < LEAST_CLASSES:
+        others = "apgd-ce, fab-t, square"
+        problem = f"apgd-t needs at least {LEAST_CLASSES} classes for its loss (DLR), the model has {classes}"
+    if problem:
+        raise ConfigError(f"autoattack: {problem}; use version: reduced with attacks: [{others}]")
     if spec.target_classes is not None and spec.target_classes > classes - 1:
         raise ConfigError(
             f"autoattack.target_classes: {spec.target_classes} given, but a model with {classes} "
@@ -163,82 +173,50 @@ def check_autoattack(net: Network, x: Tensor, spec: AutoAttackSpec) -> int:
     return spec.target_classes or min(9, classes - 1)
 
 
-def _alone(*attacks: str) -> str:
-    """How to choose attacks, on the command line and in settings."""
-    return f"measure --attacks {','.join(attacks)}, or version: reduced with attacks: [{', '.join(attacks)}]"
+def _run_checks(predict: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> None:
+    """The library's checks: randomness, probabilities, gradients in the forward pass, zero gradients."""
+    from pyautoattack import checks
+
+    checks.check_randomized(predict, x, y, logger=LOGGER)
+    checks.check_range_output(predict, x, logger=LOGGER)
+    checks.funcs.update(dict.fromkeys(checks.funcs, 0))  # counted over all calls
+    with torch.no_grad():
+        checks.check_dynamic(predict, x[:2], logger=LOGGER)
+    images = x.clone().requires_grad_(True)
+    losses = cross_entropy(predict(images), y)
+    if losses.requires_grad:
+        (gradient,) = torch.autograd.grad(losses.sum(), images, materialize_grads=True)
+        checks.check_zero_gradients(gradient, logger=LOGGER)
 
 
 def _attack(
-    net: Network, name: str, epsilon: float, spec: AutoAttackSpec, targets: int, seed: int, x: Tensor
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """`attack(x, y) -> x_adv` called `name`, with the budget of `spec`; FAB and Square are the library's."""
-
-    def predict(inputs: Tensor) -> Tensor:
-        # AutoAttack computes in float32, whatever the model does
-        return net(inputs.to(x.dtype)).float()
-
-    def apgd(x: Tensor, y: Tensor) -> Tensor:
-        random = torch.Generator().manual_seed(seed)
-        aims = targets if name == "apgd-t" else None
-        return run_apgd(predict, x.float(), y, epsilon, spec.iterations, spec.restarts, aims, random)
-
-    if name.startswith("apgd"):
-        return apgd
-    return _library_attack(predict, name, epsilon, spec, targets, seed, x.device).perturb
-
-
-def _library_attack(
     predict: Callable[[Tensor], Tensor],
     name: str,
     epsilon: float,
     spec: AutoAttackSpec,
     targets: int,
     seed: int,
-    device: torch.device,
-):
+    x: Tensor,
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """`attack(x, y) -> x_adv` called `name`, with the budget of `spec`; FAB and Square are the library's."""
+    if name.startswith("apgd"):
+        aims = targets if name == "apgd-t" else None
+
+        def apgd(x: Tensor, y: Tensor) -> Tensor:
+            random = torch.Generator().manual_seed(seed)
+            return run_apgd(predict, x.float(), y, epsilon, spec.iterations, spec.restarts, aims, random)
+
+        return apgd
     from pyautoattack import AutoAttack
 
-    library = AutoAttack(predict, attacks=[name], eps=epsilon, version="custom", seed=seed, device=device)
+    library = AutoAttack(predict, attacks=[name], eps=epsilon, version="custom", seed=seed, device=x.device)
     attack = {"fab-t": library.fab, "square": library.square}[name]
     attack.n_restarts, attack.seed = spec.restarts, seed
     if name == "fab-t":
         attack.targeted, attack.n_iter, attack.n_target_classes = True, spec.iterations, targets
     else:
         attack.n_queries = spec.queries
-    return attack
-
-
-def _warn_of_dynamic(net: Network, x: Tensor) -> None:
-    """As the library's `check_dynamic`: a forward that takes gradients optimises something itself."""
-    found = []
-
-    def watch(frame, event, argument):
-        code = frame.f_code
-        if code.co_name in ("grad", "backward") and "autograd" in code.co_filename:
-            found.append(code.co_name)
-
-    before = sys.gettrace()
-    sys.settrace(watch)
-    try:
-        with torch.no_grad():
-            net(x[:2])
-    finally:
-        sys.settrace(before)
-    if found:
-        _warn("the model takes gradients in its forward (a dynamic defence): AutoAttack may not suffice")
-
-
-def _warn_of_square(share: float) -> None:
-    """As the library's `check_square_sr`."""
-    if share > 0.002:
-        _warn(
-            f"Square, which needs no gradients, has attacked {100 * share:.1f} % of the examples after "
-            "attacks by gradients had failed: gradients may be masked, and AutoAttack may not suffice"
-        )
-
-
-def _warn(message: str) -> None:
-    warn(f"autoattack: {message}", callers=3)
+    return attack.perturb
 
 
 @contextlib.contextmanager
@@ -249,16 +227,8 @@ def _contained(device: torch.device) -> Iterator[None]:
         yield
 
 
-def _fingerprint(
-    logits: Tensor,
-    x: Tensor,
-    y: Tensor,
-    epsilon: float,
-    spec: AutoAttackSpec,
-    batch_size: int,
-    seed: int,
-    known: Tensor | None,
-) -> str:
+def _fingerprint(logits: Tensor, x: Tensor, y: Tensor, epsilon: float, spec: AutoAttackSpec,
+                 batch_size: int, seed: int, known: Tensor | None) -> str:  # fmt: skip
     """Digest of all that the result depends on; the model counts by its logits."""
     digest = hashlib.sha256(f"{epsilon} {spec.json_text()} {batch_size} {seed} {x.shape}".encode())
     for tensor in (logits, x, y, *([] if known is None else [known])):

@@ -49,7 +49,7 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def updated(old: Found | None, new: Found, rows: Tensor) -> Found:
-    """`old` with its `rows` (ascending) replaced by the better of them and `new`; `new` if there is no old."""
+    """`old` (None: nothing) with its `rows`, ascending, replaced by the better of them and `new`."""
     if old is None:
         return replace(new, x_adv=new.x_adv.clone())
     if len(rows) == len(old.loss):

@@ -16,14 +16,13 @@ from robust_flatness.inputs import (
     are_probabilities,
     check_classes,
     checked_images,
-    count_of,
     labels,
     require_finite,
     require_positive,
 )
 from robust_flatness.network import Network
 from robust_flatness.runtime.isolation import isolated
-from robust_flatness.runtime.progress import told
+from robust_flatness.runtime.progress import track
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -154,7 +153,7 @@ class PGD:
             if a loss is NaN or infinite.
         """
         require_positive(batch_size=batch_size)
-        x = checked_images(x, count_of(y))
+        x = checked_images(x, y)
         if loss is None and not are_probabilities(y):
             y = labels(y)
         net = Network.of(model, x[:2])
@@ -164,7 +163,7 @@ class PGD:
         loss = loss or cross_entropy
         found = self.clean(net, x, y, batch_size, loss) if self.include_clean else None
         n, stuck = len(x), []
-        for group in told([*batches(self.restarts, max(1, AT_ONCE // x.numel()))], "group of restarts"):
+        for group in track([*batches(self.restarts, max(1, AT_ONCE // x.numel()))], "group of restarts"):
             count = min(group.stop, self.restarts) - group.start
             starts = torch.cat([random_start(x, self.epsilon, generator) for _ in range(count)])
             examples = torch.arange(n, device=x.device).repeat(count)
@@ -250,9 +249,9 @@ class PGD:
         """
         low, high = bounds(x, self.epsilon)
         current, rows, best, widest = starts.detach(), torch.arange(len(x), device=x.device), None, None
-        for step in told(range(self.steps + 1), "step"):
+        for step in track(range(self.steps + 1), "step"):
             last = step == self.steps
-            parts = told([*batches(len(current), batch_size)], "batch")
+            parts = track([*batches(len(current), batch_size)], "batch")
             looks = [self._look(net, current[part], y[part], loss, last) for part in parts]
             logits, losses = (_joined([look[i] for look in looks]) for i in (0, 1))
             best = updated(best, Found(current, losses, misclassified(logits, y)), rows)
@@ -325,8 +324,8 @@ def batches(n: int, batch_size: int | None) -> Iterator[slice]:
 
 
 def passing(net: HasLogits, batch_size: int, times: int = 1) -> int:
-    """Examples that pass `net` together: `batch_size`, or fewer, in equal parts, where their activations would
-    leave the cache; up to `times` as many where passes have costs of their own."""
+    """Examples that pass `net` together: `batch_size`, or fewer, in equal parts, if activations would leave
+    the cache; up to `times` as many where passes have costs of their own."""
     limit = (getattr(net, "examples_at_once", None) or batch_size) * times
     return math.ceil(batch_size / math.ceil(batch_size / limit))
 

@@ -31,7 +31,7 @@ def new_experiment(
     epsilon: Annotated[str, typer.Option(help="Radius, e.g. 8/255; default: by the images' kind.")] = "",
 ) -> None:
     """Write a commented experiment for data of your own, with sizes that fit."""
-    from robust_flatness.data.new_experiment import new_experiment as write
+    from robust_flatness.experiment.new import new_experiment as write
 
     if output.exists():
         raise ConfigError(f"--output: {output} exists; name another file")

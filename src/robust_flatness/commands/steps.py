@@ -21,7 +21,7 @@ from robust_flatness.commands.base import (
 from robust_flatness.config import ConfigError, DataSpec, TrainJob
 from robust_flatness.config.data import CIFAR10_FOLDER
 from robust_flatness.errors import noted_warnings
-from robust_flatness.runtime.progress import counted, shown
+from robust_flatness.runtime.progress import show_progress
 
 
 @app.command(rich_help_panel=STEPS)
@@ -83,11 +83,10 @@ def train(
     device = start(device, threads)
     dataset = load_dataset(data)
     labels = load_pseudo_labels(pseudo_labels, dataset) if pseudo_labels else None
-    name = f"{job.variant}, seed {job.seed}"
-    with shown():
+    with show_progress():
         run_training(
             job, dataset, directory, device=device, pseudo_labels=labels, all_snapshots=all_snapshots,
-            until=until, progress=lambda done, total, row: counted(name, done, total),
+            until=until,
         )  # fmt: skip
 
 

@@ -23,6 +23,8 @@ EXAMPLES = {
     "fashion": {"train": 4000, "test": 2000},
     "cifar10": {"train": 50_000, "test": 10_000},
 }
+#: Optional settings of these datasets; others have a path and a size.
+OPTIONS = {"digits": (), "fashion": (), "cifar10": ("path", "size", "pool")}
 NAMES = (*CLASSES, "npz", "folder")
 #: A dataset of torchvision, perhaps with arguments: torchvision:SVHN, torchvision:EMNIST[split=letters].
 TORCHVISION = re.compile(r"torchvision:(\w+)(?:\[(\w+=\w+(?:,\w+=\w+)*)\])?")
@@ -120,18 +122,14 @@ class DataSpec(Spec):
 
     @model_validator(mode="after")
     def _check(self) -> "DataSpec":
-        bundled = self.name in ("digits", "fashion")
-        if bundled and self.path:
-            raise ValueError(f"path: {self.path!r} given, but {self.name!r} comes with the kit")
+        for option in ("path", "size", "pool"):
+            if getattr(self, option) and option not in OPTIONS.get(self.name, ("path", "size")):
+                raise ValueError(f"{option}: {getattr(self, option)!r} given, but {self.name!r} has none")
         if self.name not in CLASSES and not self.path:
             what = "the path of an .npz file" if self.name == "npz" else "the path of its folder"
             raise ValueError(f"path: the dataset {self.name!r} needs {what}")
         if self.classes not in (None, CLASSES.get(self.name, self.classes)):
             raise ValueError(f"classes: {self.classes} given, but {self.name!r} has {CLASSES[self.name]}")
-        if self.pool and self.name != "cifar10":
-            raise ValueError(f"pool: given, but only 'cifar10' has one; the data are {self.name!r}")
-        if self.size and bundled:
-            raise ValueError(f"size: {self.size} given, but images of {self.name!r} cannot be resized")
         if self.size and self.name == "cifar10" and 32 % self.size:
             raise ValueError(f"size: {self.size} given; expected a divisor of 32")
         self._check_ranges()

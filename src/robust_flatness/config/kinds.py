@@ -29,8 +29,8 @@ def imported(path: str, where: str) -> Any:
 
 
 def source_digest(paths: Iterable[str]) -> str:
-    """Return a digest of the source of the user's functions: of their modules or, for modules of a package, of all
-    its files. It is empty without functions."""
+    """Return a digest of the source of the user's functions: of their modules or, for modules of a package,
+    of all its files. It is empty without functions."""
     digest = hashlib.sha256()
     paths = sorted(paths)
     for path in paths:
@@ -43,7 +43,7 @@ def source_digest(paths: Iterable[str]) -> str:
 
 
 def check_name(allowed: Collection[str], name: str, own: str = "") -> str:
-    """Require one of the `allowed` names, or, if `own` describes it, a `package.module:name` of the user's."""
+    """Require one of the `allowed` names or, if `own` describes it, a user's `package.module:name`."""
     module, colon, function = name.partition(":")
     if own and colon and module and function.isidentifier():
         return name

@@ -30,7 +30,7 @@ def attack_defaults(steps: int, restarts: int) -> Any:
 
 
 @dataclass(frozen=True)
-class Examples:
+class FirstExamples:
     """Annotation of a number of examples: the split that they are taken from, and the implied number, the
     first `most` or all if there are fewer (None: not implied)."""
 
@@ -39,10 +39,10 @@ class Examples:
 
 
 #: Numbers of examples; 0 training examples leave the training split out.
-TestExamples = Annotated[Count, Examples("test", 1000)]
-TrainExamples = Annotated[Size, Examples("train", 1000)]
-CleanTestExamples = Annotated[Count, Examples("test", 10_000)]
-CleanTrainExamples = Annotated[Size, Examples("train", 10_000)]
+TestExamples = Annotated[Count, FirstExamples("test", 1000)]
+TrainExamples = Annotated[Size, FirstExamples("train", 1000)]
+CleanTestExamples = Annotated[Count, FirstExamples("test", 10_000)]
+CleanTrainExamples = Annotated[Size, FirstExamples("train", 10_000)]
 
 
 class AutoAttackSpec(Spec):
@@ -126,12 +126,12 @@ class MeasureSettings(Spec):
         return {**counts, **values}
 
     @classmethod
-    def _examples(cls) -> list[tuple[str, Examples]]:
+    def _examples(cls) -> list[tuple[str, FirstExamples]]:
         return [
             (name, annotation)
             for name, field in cls.model_fields.items()
             for annotation in field.metadata
-            if isinstance(annotation, Examples)
+            if isinstance(annotation, FirstExamples)
         ]
 
     def applies_to(self, slug: str) -> bool:

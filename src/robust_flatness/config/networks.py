@@ -18,7 +18,7 @@ NAMED = re.compile(
     r"torchvision:\w+|robustbench:((cifar10|cifar100|imagenet)/\w+/)?[\w.-]+|[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*"
 )
 #: Classes of RobustBench's datasets, and of torchvision's pretrained classifiers.
-CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
+PRETRAINED_CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
 
 
 def check_model(value: str) -> str:
@@ -26,7 +26,7 @@ def check_model(value: str) -> str:
     if not NAMED.fullmatch(value):
         raise ValueError(
             "write package.module:function, torchvision:NAME, robustbench:NAME or "
-            f"robustbench:dataset/threat/NAME with a dataset of {', '.join(CLASSES)}"
+            f"robustbench:dataset/threat/NAME with a dataset of {', '.join(PRETRAINED_CLASSES)}"
         )
     return value
 
@@ -68,8 +68,12 @@ class NetworkSpec(Spec):
         """Number of classes if it is known without loading anything."""
         kind, _, name = self.model.partition(":")
         if kind == "torchvision" and self.weights is None:
-            return CLASSES["imagenet"]
-        return CLASSES[name.split("/")[0] if "/" in name else "cifar10"] if kind == "robustbench" else None
+            return PRETRAINED_CLASSES["imagenet"]
+        return (
+            PRETRAINED_CLASSES[name.split("/")[0] if "/" in name else "cifar10"]
+            if kind == "robustbench"
+            else None
+        )
 
     def variant(self, slug: str) -> "NetworkVariant":
         """Return the entry of the tables for this network, named `slug`."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from robust_flatness.config.architectures import COSTS
+from robust_flatness.config.catalogue import OBJECTIVES, OPTIMIZERS
 from robust_flatness.config.kinds import check_name
 from robust_flatness.config.measures import STEPS_TO_THE_EDGE
 from robust_flatness.config.values import (
@@ -22,18 +23,17 @@ from robust_flatness.config.values import (
     Spec,
     parse_list,
 )
-from robust_flatness.training.catalogue import OBJECTIVES, OPTIMIZERS
 
-Network = Annotated[str, AfterValidator(partial(check_name, sorted(COSTS)))]
-Optimizer = Annotated[str, AfterValidator(partial(check_name, OPTIMIZERS))]
-Objective = Annotated[str, AfterValidator(partial(check_name, OBJECTIVES, own="package.module:Class"))]
+_Network = Annotated[str, AfterValidator(partial(check_name, sorted(COSTS)))]
+_Optimizer = Annotated[str, AfterValidator(partial(check_name, OPTIMIZERS))]
+_Objective = Annotated[str, AfterValidator(partial(check_name, OBJECTIVES, own="package.module:Class"))]
 
 
 class ModelSpec(Spec):
     """An architecture by name, with `width` channels in the first stage (160 in a WideResNet-28-10);
     `dropout` is the probability in every residual block."""
 
-    name: Network
+    name: _Network
     width: Count
     activation: Literal["relu", "mish", "silu", "gelu"] = "relu"
     dropout: Annotated[Real, Field(ge=0, lt=1)] = 0.0
@@ -59,7 +59,7 @@ class TrainingSpec(Spec):
     epochs: Count = 150
     batch_size: Annotated[Integer, Field(ge=2)] = 128
     """At least 2: batch norm has no statistics of one image."""
-    optimizer: Optimizer = "sgd"
+    optimizer: _Optimizer = "sgd"
     learning_rate: Positive = 0.05
     momentum: Annotated[Real, Field(ge=0, lt=1)] = 0.9
     weight_decay: NonNegative = 0.0005
@@ -85,7 +85,7 @@ class TrainingSpec(Spec):
     attack_predicted_label: bool = False
     """PGD against the label predicted on the clean example ("prevent label leaking")."""
 
-    objective: Objective = "at"
+    objective: _Objective = "at"
     objective_parameters: dict[str, Any] = Field(default_factory=dict)
     """Further settings of a user's own objective."""
     objective_weight: NonNegative = 0.0

@@ -66,7 +66,7 @@ def check_radii(value: tuple[float, ...]) -> tuple[float, ...]:
     return value
 
 
-def check_name(value: str) -> str:
+def _check_name(value: str) -> str:
     """Require a name that can be a folder's."""
     if not NAME.fullmatch(value):
         raise ValueError("use at most 100 letters, digits, '.', '_' and '-', starting with a letter or digit")
@@ -100,7 +100,7 @@ Integer = _as_number(int, lt=2**63)
 Count = Annotated[Integer, Field(ge=1)]
 Size = Annotated[Integer, Field(ge=0)]
 Radii = Annotated[tuple[Positive, ...], BeforeValidator(parse_list), AfterValidator(check_radii)]
-Name = Annotated[str, AfterValidator(check_name)]
+Name = Annotated[str, AfterValidator(_check_name)]
 Variants = Annotated[Literal["all"] | tuple[str, ...], BeforeValidator(parse_variants)]
 #: `auto`: bfloat16 if the job's device computes it fast, else float32.
 Precision = Literal["float32", "bfloat16", "auto"]
@@ -152,10 +152,10 @@ def _line(spec: Any, problem: Any, where: str) -> str:
         allowed = _fields_at(spec, problem["loc"][:-1])
         message = f"unknown field{meant(parts[-1], allowed)}"
         message += f"; allowed are {', '.join(allowed)}" if allowed else ""
-    given = "" if problem["type"] == "missing" or isinstance(problem["input"], dict) else problem["input"]
-    shown = f" (given: {given!r:.200})" if given != "" or problem["input"] == "" else ""
+    if problem["type"] != "missing" and not isinstance(problem["input"], dict):
+        message += f" (given: {problem['input']!r:.200})"
     field = ".".join(part for part in (where, path) if part)
-    return f"{field}: {message}{shown}" if field else f"{message}{shown}"
+    return f"{field}: {message}" if field else message
 
 
 def parse(spec: Any, values: Any, where: str = "") -> Any:

@@ -1,7 +1,7 @@
 """Random crops, flips, AutoAugment and cutout on batches of images in [0, 1].
 
-All are batched tensor operations, each image with a choice of its own from one generator, drawn on the
-generator's device: without any trip to the CPU where that is the images' (AutoAugment takes one).
+All are batched tensor operations with an independent random choice for each image, drawn on the generator's
+device. If that is the images' device, no transfer is needed, except one for AutoAugment.
 """
 
 from collections.abc import Sequence
@@ -17,11 +17,10 @@ from robust_flatness.errors import ConfigError
 def augment(
     x: Tensor, spec: AugmentationSpec, generator: torch.Generator, fill: Sequence[float] = ()
 ) -> Tensor:
-    """`x` [n, C, H, W] after crop, flip, AutoAugment and cutout, those of `spec` in this order.
+    """Return `x` [n, C, H, W] after the crop, flip, AutoAugment and cutout of `spec`, in this order.
 
-    Random choices are drawn on the device of `generator`. `fill` are the channel means that cutout
-    and, with AutoAugment, the corners left empty are filled with (without it, crops fill with zeros);
-    needed with these two only. Without any operation `x` itself is returned; otherwise a new tensor.
+    `fill` are the channel means, required by cutout and AutoAugment: the values of the hidden square and of
+    empty corners (crops without AutoAugment fill with zeros). Without any operation, `x` itself is returned.
     """
     if spec.crop:
         x = random_crop(x, spec.crop, generator, fill if spec.autoaugment else ())
@@ -61,11 +60,6 @@ def cutout(x: Tensor, size: int, fill: Sequence[float], generator: torch.Generat
     """Fill a square of `size` pixels with the channel values `fill` (DeVries and Taylor, 2017).
 
     The centre is uniform over the image, so the square may reach beyond the border.
-
-    Raises
-    ------
-    ValueError
-        If `fill` does not have one value per channel.
     """
     count, _, height, width = x.shape
     top, left = (
@@ -81,23 +75,17 @@ def cutout(x: Tensor, size: int, fill: Sequence[float], generator: torch.Generat
 
 
 def channel_values(x: Tensor, fill: Sequence[float]) -> Tensor:
-    """`fill`, one value for each channel of the images `x`, as a tensor [C, 1, 1].
-
-    Raises
-    ------
-    ValueError
-        If `fill` has another number of values.
-    """
+    """Return `fill`, one value for each channel of the images `x`, as a tensor [C, 1, 1]."""
     if len(fill) != x.shape[1]:
         raise ValueError(f"fill: {len(fill)} values given, but the images have {x.shape[1]} channels")
     return torch.tensor(list(fill), dtype=x.dtype, device=x.device)[:, None, None]
 
 
 def autoaugment(x: Tensor, generator: torch.Generator, fill: Sequence[float]) -> Tensor:
-    """AutoAugment's CIFAR-10 policy (Cubuk et al., CVPR 2019) on each image, in 256 levels.
+    """Apply AutoAugment's CIFAR-10 policy (Cubuk et al., CVPR 2019) to each image, in 256 levels.
 
     Corners left empty by shears, shifts and rotations take the channel values `fill`. Grey images are
-    repeated to three channels and averaged back.
+    repeated to three channels and averaged afterwards.
 
     Raises
     ------
@@ -106,7 +94,7 @@ def autoaugment(x: Tensor, generator: torch.Generator, fill: Sequence[float]) ->
     """
     channels = x.shape[1]
     if channels not in (1, 3):
-        raise ConfigError(f"AutoAugment needs images of 1 or 3 channels, these have {channels}")
+        raise ConfigError(f"AutoAugment requires images of 1 or 3 channels; these have {channels}")
     filled = (channel_values(x, fill).flatten() * LEVELS).round().expand(3)
     levels = (x * LEVELS).round().expand(-1, 3, -1, -1)
     images = apply_policy(levels, filled, generator) / LEVELS

@@ -1,7 +1,7 @@
 """AutoAugment's CIFAR-10 policy (Cubuk et al., CVPR 2019) on batches of images, on any device.
 
-Images are float tensors [n, 3, H, W] of whole levels 0 .. 255. Each operation takes a magnitude [n] and
-gives what torchvision's operation of that name gives on uint8 tensors.
+Images are float tensors [n, 3, H, W] of integral levels 0 .. 255. Each operation takes a magnitude [n] and
+returns the result of torchvision's operation of that name on uint8 tensors.
 """
 
 import functools
@@ -29,12 +29,12 @@ def shear_y(x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
 
 
 def translate_x(x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
-    """Shift to the right by `magnitude` pixels, its fraction dropped."""
+    """Shift to the right by `magnitude` pixels, rounded towards zero."""
     return _resampled(x, fill, lambda row, column: (row, column - magnitude.trunc()))
 
 
 def translate_y(x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
-    """Shift downwards by `magnitude` pixels, its fraction dropped."""
+    """Shift downwards by `magnitude` pixels, rounded towards zero."""
     return _resampled(x, fill, lambda row, column: (row - magnitude.trunc(), column))
 
 
@@ -61,7 +61,7 @@ def contrast(x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
 
 
 def sharpness(x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
-    """Blend with the image smoothed by (1 1 1, 1 5 1, 1 1 1) / 13, whose border is the image's own."""
+    """Blend with the image smoothed by (1 1 1, 1 5 1, 1 1 1) / 13, except at the border."""
     if min(x.shape[2:]) <= 2:
         return x
     kernel = x.new_ones(3, 3)
@@ -115,7 +115,7 @@ OPERATIONS: dict[str, Operation] = {
     "Sharpness": sharpness, "Posterize": posterize, "Solarize": solarize,
     "AutoContrast": autocontrast, "Equalize": equalize, "Invert": invert,
 }  # fmt: skip
-#: Largest magnitude of those that go either way: shears, angles, and factors 1 + magnitude of blends.
+#: Largest magnitude of operations with a random sign: shears, angles, and factors 1 + magnitude of blends.
 SIGNED = {"ShearX": 0.3, "ShearY": 0.3, "Rotate": 30.0} | dict.fromkeys(
     ("Brightness", "Color", "Contrast", "Sharpness"), 0.9
 )
@@ -124,7 +124,7 @@ SHIFT = 150 / 331
 
 
 def magnitude_of(name: str, level: int | None, sign: int, side: int) -> float:
-    """The magnitude of an operation at `level` 0 .. 9 of strength, for images of `side` pixels."""
+    """Return the magnitude of an operation at `level` 0 .. 9 of strength, for images of `side` pixels."""
     part = (level or 0) / (BINS - 1)
     if name.startswith("Translate"):
         return sign * part * SHIFT * side
@@ -137,21 +137,21 @@ def magnitude_of(name: str, level: int | None, sign: int, side: int) -> float:
 
 @functools.cache
 def policy() -> tuple[tuple[tuple[str, float, int | None], ...], ...]:
-    """The 25 pairs of (operation, probability, level)."""
+    """Return the 25 pairs of (operation, probability, level)."""
     from torchvision.transforms import AutoAugment, AutoAugmentPolicy
 
     return tuple(AutoAugment(AutoAugmentPolicy.CIFAR10).policies)
 
 
 def apply_policy(x: Tensor, fill: Tensor, generator: torch.Generator) -> Tensor:
-    """Each image of `x` [n, 3, H, W] after a random pair of the policy; the first operation of all
-    images, then the second, those of one kind together. `fill` [3] are the levels of what is left empty.
+    """Apply a random pair of the policy to each image of `x` [n, 3, H, W]: the first operation of all images,
+    then the second, batched by kind. `fill` [3] are the levels of empty corners.
     """
     count, device = len(x), generator.device
     pairs = torch.randint(len(policy()), (count,), device=device, generator=generator)
     chances = torch.rand(2, count, device=device, generator=generator)
     signs = torch.randint(2, (2, count), device=device, generator=generator)
-    # one transfer; which images an operation takes is then known without waiting for the device
+    # one transfer, so that the operation of each image is known on the CPU
     pairs, chances, signs = pairs.tolist(), chances.tolist(), signs.tolist()
     for place in range(2):
         taken: dict[str, list[tuple[int, float]]] = {}
@@ -181,15 +181,15 @@ def _grey(x: Tensor) -> Tensor:
 
 
 def _blend(x: Tensor, other: Tensor, magnitude: Tensor) -> Tensor:
-    """(1 + magnitude) x - magnitude other, within 0 .. 255, its fraction dropped."""
+    """Return (1 + magnitude) x - magnitude other, clamped to 0 .. 255 and rounded down."""
     ratio = 1 + _of_images(magnitude)
     return (ratio * x + (1 - ratio) * other).clamp(0, LEVELS).floor()
 
 
 def _resampled(x: Tensor, fill: Tensor, source: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Tensor:
-    """Each pixel from the one nearest to `source(row, column)`, or `fill` where that lies outside.
+    """Sample each pixel at the nearest neighbour of `source(row, column)`, with `fill` outside the image.
 
-    Rows and columns are counted from the image's centre; those of all images are [H, W, n].
+    Rows and columns, [H, W, n], are relative to the image's centre.
     """
     count, channels, height, width = x.shape
     rows = torch.arange(height, device=x.device, dtype=x.dtype) + (0.5 - height / 2)

@@ -109,11 +109,8 @@ def download_cifar10(folder: Path, report: Callable[[str], None] = print) -> Non
 
 def _read(path: Path, size: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Return images uint8 [10000, 3, H, W] and labels int64 [10000] of one official file."""
-    content = read_pickle(path)
-    images = _images(path, content, (10_000, int(np.prod(SHAPE))))
-    return averaged(images.reshape(-1, *SHAPE), size, str(path)), _labels(
-        path, content, "labels", len(images)
-    )
+    images, labels = _arrays(path, "labels", (3072,), 10_000)
+    return averaged(images.reshape(-1, *SHAPE), size, str(path)), labels
 
 
 def read_pool(path: Path, size: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -126,32 +123,24 @@ def read_pool(path: Path, size: int | None = None) -> tuple[np.ndarray, np.ndarr
     FileError
         If the file is missing, damaged, refused, or holds other arrays.
     """
-    content = read_pickle(path)
-    images = _images(path, content, (None, 32, 32, 3))
-    labels = _labels(path, content, "extrapolated_targets", len(images))
+    images, labels = _arrays(path, "extrapolated_targets", (32, 32, 3))
     return averaged(images.transpose(0, 3, 1, 2), size, str(path)), labels
 
 
-def _images(path: Path, content: dict[str, Any], shape: tuple[int | None, ...]) -> np.ndarray:
-    images = np.asarray(content.get("data"))
-    fits = len(images.shape) == len(shape) and all(
-        wanted in (None, given) for wanted, given in zip(shape, images.shape, strict=True)
-    )
-    if not fits or images.dtype != np.uint8:
-        expected = f"({', '.join(str(side or 'n') for side in shape)})"
-        raise FileError(f"{path}: 'data' is {images.dtype} {images.shape}; expected uint8 {expected}")
-    return images
-
-
-def _labels(path: Path, content: dict[str, Any], key: str, count: int) -> np.ndarray:
-    labels, classes = np.asarray(content.get(key, ())), CLASSES["cifar10"]
-    if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
-        raise FileError(f"{path}: {key!r} is {labels.dtype} {labels.shape}; expected {count} integers")
-    if labels.min() < 0 or labels.max() >= classes:
-        raise FileError(
-            f"{path}: {key!r} has labels {labels.min()} to {labels.max()}; expected 0 to {classes - 1}"
-        )
-    return labels.astype(np.int64)
+def _arrays(
+    path: Path, key: str, shape: tuple[int, ...], count: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return `data`, uint8 [n, *shape], and the labels `key`, int64 [n], of a pickle."""
+    content = read_pickle(path)
+    images, labels = np.asarray(content.get("data")), np.asarray(content.get(key, ()))
+    if images.dtype != np.uint8 or images.shape[1:] != shape or count not in (None, len(images)):
+        expected = ", ".join(map(str, (count or "n", *shape)))
+        raise FileError(f"{path}: 'data' is {images.dtype} {images.shape}; expected uint8 ({expected})")
+    if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
+        raise FileError(f"{path}: {key!r} is {labels.dtype} {labels.shape}; expected {len(images)} integers")
+    if labels.min() < 0 or labels.max() >= CLASSES["cifar10"]:
+        raise FileError(f"{path}: {key!r} has labels {labels.min()} to {labels.max()}; expected 0 to 9")
+    return images, labels.astype(np.int64)
 
 
 class _Refused(pickle.UnpicklingError):

@@ -1,5 +1,6 @@
 """The prepared dataset of an experiment: one safetensors file, its splits, and a checksum over them."""
 
+import contextlib
 import errno
 import hashlib
 from dataclasses import dataclass
@@ -112,10 +113,13 @@ def save_dataset(path: Path, arrays: Arrays) -> None:
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     require_space(path.parent, sum(array.nbytes for array in arrays.values()) + 100_000, "the dataset")
     with atomic_path(path) as temporary:
+        mode = temporary.stat().st_mode
         try:
             save_file(arrays, temporary, metadata={SHA256: checksum(arrays)})
         except SafetensorError as error:
             raise OSError(errno.EIO, str(error)) from error
+        with contextlib.suppress(OSError):  # on file systems without modes
+            temporary.chmod(mode)  # safetensors' files are readable by their owner alone
 
 
 def load_dataset(path: Path) -> Dataset:

@@ -82,6 +82,8 @@ class Part:
         if not isinstance(image, Image.Image) or image.mode.startswith(("I", "F")):
             found = f"mode {image.mode}" if isinstance(image, Image.Image) else type(image).__name__
             raise FileError(f"{self.name}: image {index} has {found}; expected a picture of 8 bits a channel")
+        if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255:
+            warn(f"{self.name}: transparency is ignored; the colours of transparent pixels count")
         image = image if image.mode == "L" else image.convert("L" if image.mode == "1" else "RGB")
         if self.size is not None and image.size != (self.size, self.size):
             image = functional.center_crop(functional.resize(image, self.size), [self.size, self.size])
@@ -190,68 +192,56 @@ def _of_torchvision(
     """Return the parts `wanted` of a dataset of torchvision, with `arguments` like "split=letters"."""
     from torchvision import datasets
 
-    kinds = {kind: getattr(datasets, kind) for kind in datasets.__all__}
-    parameters = {
-        kind: inspect.signature(found).parameters for kind, found in kinds.items() if inspect.isclass(found)
-    }
-    known = [kind for kind, found in parameters.items() if {"train", "split"} & found.keys()]
-    if name not in known:
-        raise FileError(
-            f"torchvision has no dataset {name!r} with training and test images{meant(name, known)}"
-        )
-    options = dict(pair.split("=") for pair in arguments.split(",")) if arguments else {}
-    by_train = "train" in parameters[name] or "split" in options
-    if download and {"download", "kwargs"} & parameters[name].keys():
+    kind = getattr(datasets, name, None)
+    parameters = inspect.signature(kind).parameters if inspect.isclass(kind) else {}
+    if not {"train", "split"} & parameters.keys():
+        close = meant(name, [other for other in datasets.__all__ if other != name])
+        raise FileError(f"torchvision has no dataset {name!r} with training and test images{close}")
+    options: dict[str, Any] = dict(pair.split("=") for pair in (arguments or "").split(",") if pair)
+    by_train = "train" in parameters or "split" in options
+    if download and {"download", "kwargs"} & parameters.keys():
         options["download"] = True
-    sets = {}
+    sets, reason = {}, ""
     for part in wanted:
-        ways = [{"train": part == "train"}] if by_train else [{"split": part}]
-        ways += [{"split": "val"}] if not by_train and part == "test" else []
-        sets[part] = _first_that_exists(kinds[name], folder, part, [way | options for way in ways])
+        for split in ("test", "val") if part == "test" else ("train",):
+            way = {"train": part == "train"} if by_train else {"split": split}
+            try:
+                sets[part] = kind(str(folder), **way, **options)
+                break
+            except ValueError as error:  # no such split
+                reason = str(error)
+            except (RuntimeError, OSError, ImportError, TypeError) as error:
+                reason = str(error)
+                break
+        if part not in sets:
+            raise FileError(
+                f"{folder}: {part} images of torchvision's {name} cannot be read ({reason}); use the "
+                f"folder that was its `root`, or download them: torchvision.datasets.{name}("
+                f"{str(folder)!r}, download=True), or measure --download"
+            )
     return sets
 
 
-def _first_that_exists(kind: Any, folder: Path, part: str, ways: Sequence[Mapping[str, Any]]) -> Any:
-    """Return `kind` called in the first of the `ways` that it accepts."""
-    name = kind.__name__
-    for way in ways:
-        try:
-            return kind(str(folder), **way)
-        except ValueError as error:  # no such split
-            reason: Exception = error
-        except (RuntimeError, OSError, ImportError, TypeError) as error:
-            reason = error
-            break
-    raise FileError(
-        f"{folder}: {part} images of torchvision's {name} cannot be read ({str(reason).splitlines()[0]}); "
-        f"use the folder that was its `root`, or download them: torchvision.datasets.{name}("
-        f"{str(folder)!r}, download=True), or measure --download"
-    )
-
-
-def stacked(images: Mapping[str, list[np.ndarray]], where: str, option: str) -> Arrays:
-    """Return images as uint8 [n, C, H, W] by part; grey images have one channel if all are grey.
+def _arrays(parts: Mapping[str, tuple[list[np.ndarray], np.ndarray]], where: str, option: str) -> Arrays:
+    """Return images as uint8 [n, C, H, W] and labels; images have one channel if all are grey.
 
     Raises
     ------
     FileError
         If sizes differ; `option` is the setting for a common one.
     """
-    sizes = sorted({image.shape[:2] for part in images.values() for image in part})
+    every = [image for images, _ in parts.values() for image in images]
+    sizes = sorted({image.shape[:2] for image in every})
     if len(sizes) > 1:
         shown = ", ".join(f"{height}x{width}" for height, width in sizes[:3])
         raise FileError(f"{where}: images of {len(sizes)} sizes ({shown}); set one by {option}")
-    colour = any(image.ndim == 3 for part in images.values() for image in part)
-    found = {}
-    for name, part in images.items():
-        whole = np.stack([np.repeat(x[..., None], 3, 2) if colour and x.ndim == 2 else x for x in part])
-        found[name] = np.ascontiguousarray(whole.transpose(0, 3, 1, 2)) if colour else whole[:, None]
-    return found
-
-
-def _arrays(parts: Mapping[str, tuple[list[np.ndarray], np.ndarray]], where: str, option: str) -> Arrays:
-    pixels = stacked({name: images for name, (images, _) in parts.items()}, where, option)
-    return {f"x_{name}": x for name, x in pixels.items()} | {f"y_{name}": y for name, (_, y) in parts.items()}
+    channels = 3 if any(image.ndim == 3 for image in every) else 1
+    arrays = {}
+    for name, (images, labels) in parts.items():
+        stacked = [np.repeat(x[..., None], channels, 2) if x.ndim == 2 else x for x in images]
+        arrays[f"x_{name}"] = np.ascontiguousarray(np.stack(stacked).transpose(0, 3, 1, 2))
+        arrays[f"y_{name}"] = labels
+    return arrays
 
 
 def to_measure(
@@ -282,7 +272,7 @@ def splits(spec: DataSpec, seed: int) -> Arrays:
     Raises
     ------
     FileError
-        As `open_parts` and `stacked`; if there are no training images, or the sizes exceed the data.
+        As `open_parts`; if image sizes differ or there are no training images.
     """
     parts = open_parts(spec.name, Path(spec.path), spec.size)
     if "train" not in parts:

@@ -43,8 +43,8 @@ class Experiment:
         self.catalogue = {**catalogue, **spec.own_variants}
         problems = [*self._problems_of_names(catalogue)]
         if not problems:
-            self.catalogue |= self.networks
             self.variants = {slug: self._resolved(slug) for slug in self._requested()} | self.networks
+            self.catalogue |= self.networks
             problems += [] if spec.results_table else self._problems_of_jobs()
         if problems:
             raise ConfigError("\n".join(dict.fromkeys(problems)))
@@ -73,12 +73,11 @@ class Experiment:
                 )
 
     def _requested(self) -> Sequence[str]:
-        """Return the variants requested; all but derived ones if the results are read from a table."""
-        own = {slug: variant for slug, variant in self.catalogue.items() if slug not in self.networks}
+        """Return the slugs requested; "all" leaves derived variants out if results are read from a table."""
         if self.spec.variants != "all":
             return self.spec.variants
-        derived = [slug for slug, variant in own.items() if not variant.trained]
-        trained = [slug for slug, variant in own.items() if variant.trained]
+        trained = [slug for slug, variant in self.catalogue.items() if variant.trained]
+        derived = [slug for slug, variant in self.catalogue.items() if not variant.trained]
         return trained if self.spec.results_table else [*trained, *derived]
 
     def _resolved(self, slug: str) -> VariantSpec:

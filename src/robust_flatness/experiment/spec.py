@@ -83,7 +83,7 @@ class ExperimentSpec(Spec):
     @classmethod
     def _complete_training(cls, given: Any, info: ValidationInfo) -> Any:
         """Train with the radius of the threat model unless another one is given."""
-        if info.data.get("results_table") is not None or not isinstance(given, Mapping | None):
+        if not isinstance(given, Mapping | None):
             return given
         epsilon = info.data.get("epsilon") or 1.0  # a missing or invalid epsilon is reported by itself
         return {"epsilon": epsilon, **(given or {})}
@@ -93,10 +93,10 @@ class ExperimentSpec(Spec):
     def _complete_measures(cls, given: Any, info: ValidationInfo) -> Any:
         """Fill in the settings that threat model, data and training imply."""
         known = info.data
-        if known.get("results_table") is not None or not isinstance(given, Mapping | None):
-            return given
-        if given is None:
+        if given is None and known.get("results_table") is None:
             given = {name: {"variants": entry.by_default} for name, entry in MEASURES.items()}
+        if not isinstance(given, Mapping):
+            return given
         given = {name: {} for name, entry in MEASURES.items() if entry.by_default == "all"} | dict(given)
         epsilon, data, training = (known.get(name) for name in ("epsilon", "data", "training"))
         epsilon = epsilon or 1.0

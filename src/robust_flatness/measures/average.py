@@ -9,18 +9,19 @@ from torch import Tensor, nn
 
 from robust_flatness.architectures.ensemble import Ensemble
 from robust_flatness.attacks.pgd import PGD, batches, cross_entropy, random_start
-from robust_flatness.inputs import check_classes, checked_inputs, require_finite
-from robust_flatness.measures.flatness import AVERAGE
+from robust_flatness.config.values import parse
+from robust_flatness.inputs import require_finite
+from robust_flatness.measures.flatness import AVERAGE, AverageSettings
 from robust_flatness.measures.neighborhood import Neighborhood
 from robust_flatness.measures.result import (
     FlatnessResult,
-    check_arguments,
+    checked,
     reference_losses,
     with_precision,
 )
 from robust_flatness.network import Network
 from robust_flatness.runtime.isolation import isolated
-from robust_flatness.runtime.progress import told
+from robust_flatness.runtime.progress import track
 from robust_flatness.seeding import generator
 
 #: Most examples that are attacked together where each small batch has its own perturbation.
@@ -92,11 +93,9 @@ def average_flatness(
         If an argument is out of range, or the model or the targets cannot be measured; `NonFiniteError` if a
         loss is NaN or infinite.
     """
-    check_arguments(scope, xi=xi, samples=samples, batch_size=batch_size)
+    parse(AverageSettings, {"xi": [xi], "samples": samples, "batch_size": batch_size, "scope": scope})
     attack, _ = with_precision(attack, precision)
-    x, y = checked_inputs(x, y)
-    net = Network.of(model, x[:2])
-    check_classes(y, net.classes)
+    net, x, y = checked(model, x, y)
     ball = Neighborhood(net, xi, weight_bound, layers)
     groups = _groups(net, x, batch_size, scope)
     if reference is None or (attack is not None and reference_single is None):
@@ -116,7 +115,7 @@ def average_flatness(
     def loss(sample: int) -> Tensor:
         start = None if attack is None else random_start(x, attack.epsilon, generator(seed, "starts", sample))
         total, first = 0.0, 0
-        for group in told(groups, "batch"):
+        for group in track(groups, "batch"):
             if first == 0 or scope == "batch":
                 perturbed = network(sample, first, len(group))
             first += len(group)
@@ -124,7 +123,7 @@ def average_flatness(
             total = total + _losses(perturbed, x, y, part, attack, start).double().sum()
         return total / len(x)
 
-    values = torch.stack([loss(sample) for sample in told(range(samples), "sample")]).cpu()
+    values = torch.stack([loss(sample) for sample in track(range(samples), "sample")]).cpu()
     return FlatnessResult(values.mean().item() - reference, reference, values, reference_single)
 
 

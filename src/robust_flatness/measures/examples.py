@@ -25,9 +25,7 @@ class Examples:
     Parameters
     ----------
     dataset
-        A `data.Dataset`.
-    device
-        Where images and labels are put.
+        A `data.Dataset`, whose examples are put on `device`.
     seed
         Every random stream of the measures derives from it.
     checkpoint
@@ -35,11 +33,12 @@ class Examples:
     weight_bound
         Perturbed weights are projected into [-b, b], for networks trained with clipped weights.
     initial_weights
-        Returns the weights before training by name, or None where they are unknown.
+        Returns the weights before training by name, or None if they are unknown.
     keep
-        `keep(name, compute)` returns the JSON value stored under `name`, or computes and stores it.
+        `keep(name, compute)` returns the JSON value that `compute` returns, or that an interrupted run has
+        stored.
     folder
-        Folder for the state of unfinished attacks; None: nothing is stored.
+        Where AutoAttack stores its state; None: nowhere.
 
     Attributes
     ----------
@@ -58,27 +57,22 @@ class Examples:
         seed: int = 0,
         checkpoint: str = "own",
         weight_bound: float | None = None,
-        initial_weights: Callable[[], dict[str, "Tensor"] | None] | None = None,
-        keep: Callable[[str, Callable[[], Any]], Any] | None = None,
+        initial_weights: Callable[[], dict[str, "Tensor"] | None] = lambda: None,
+        keep: Callable[[str, Callable[[], Any]], Any] = lambda name, compute: compute(),
         folder: Path | None = None,
     ):
         self.dataset, self.device, self.seed, self.checkpoint = dataset, device, seed, checkpoint
-        self.weight_bound = weight_bound
+        self.weight_bound, self.initial_weights, self.keep = weight_bound, initial_weights, keep
+        self.folder = folder
         self.references: dict[Any, dict[str, float | None]] = {}
         self.notes: dict[str, str] = {}
         self.example_values: dict[str, dict[str, list]] = {}
-        self.keep = keep
-        self._initial_weights, self._folder = initial_weights, folder
         self._objectives: dict[Any, Objective] = {}
 
     def examples(self, split: str, count: int | None = None) -> tuple["Tensor", "Tensor"]:
         """Return images and labels of the first `count` examples of a split (None: all)."""
         images = self.dataset.images(split, count, self.device)
         return images, self.dataset.labels(split, count, self.device)
-
-    def initial_weights(self) -> dict[str, "Tensor"] | None:
-        """Return the weights before training by name, or None where they are unknown."""
-        return None if self._initial_weights is None else self._initial_weights()
 
     def objective(
         self, net: "Network", split: str, count: int, attack: "PGD | None", batch_size: int, seed: int
@@ -95,13 +89,9 @@ class Examples:
             self._objectives[key] = Objective(net, x, y, attack or "ce", batch_size, seed)
         return self._objectives[key]
 
-    def kept(self, name: str, compute: Callable[[], Any]) -> Any:
-        """Return the JSON value that `compute` returns, or that an interrupted run has stored."""
-        return compute() if self.keep is None else self.keep(name, compute)
-
     def state_path(self, name: str) -> Path | None:
-        """Return the file for unfinished work of this name; None where nothing is stored."""
-        return self._folder and Path(self._folder) / f"{self.checkpoint}-{name}"
+        """Return the file for unfinished work of this name on this network; None where nothing is stored."""
+        return self.folder and Path(self.folder) / f"{name}-{self.checkpoint}"
 
     def per_example(self, split: str, values: Mapping[str, list]) -> None:
         """Add values of single examples, which become rows of a table of their own."""

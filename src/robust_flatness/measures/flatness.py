@@ -143,7 +143,7 @@ def case_records(
     function = average_flatness if case == "average" else worst_flatness
     name = "-".join(filter(None, (metric, loss, split, f"{xi:g}", layer.replace("/", ":"))))
     with stage(METRICS[metric].label.format(loss=LOSSES[loss])):
-        result = data.kept(name, lambda: function(net, x, y, **options).as_json())
+        result = data.keep(name, lambda: function(net, x, y, **options).as_json())
     known["reference"] = result["reference"]
     if case == "average":
         known["reference_single"] = result["reference_single"]

@@ -54,8 +54,6 @@ class HessianResult:
         Ascending: half of them the smallest, half the largest.
     vector
         Eigenvector of the largest one, unit norm, by parameter name.
-    residuals
-        ||H v - lambda v|| of each: an eigenvalue of H is at most this far away.
     converged
         Whether each eigenvalue met the relative tolerance. Where one did not (an end of the spectrum at 0),
         its error is at most the tolerance times the largest eigenvalue.
@@ -63,7 +61,6 @@ class HessianResult:
 
     eigenvalues: "np.ndarray"
     vector: dict[str, "Tensor"]
-    residuals: "np.ndarray"
     converged: bool = True
 
     @property
@@ -118,18 +115,16 @@ def hessian_eigenvalues(
     """
     import numpy as np
 
-    from robust_flatness.inputs import check_classes, checked_inputs, require_positive
+    from robust_flatness.inputs import require_positive
+    from robust_flatness.measures.result import checked
     from robust_flatness.measures.spectrum import Hessian, extreme_eigenvalues
-    from robust_flatness.network import Network
     from robust_flatness.runtime.isolation import isolated
 
     require_positive(batch_size=batch_size)
     if not tolerance > 0:
         raise ConfigError(f"tolerance: {tolerance} given, but it must be > 0")
     with isolated():
-        x, y = checked_inputs(x, y)
-        net = Network.of(model, x[:2])
-        check_classes(y, net.classes)
+        net, x, y = checked(model, x, y)
         names = [name for name, weight in net.weights().items() if weight.ndim > 1]
         if not names:
             raise ConfigError("model: no weights of more than one dimension, besides normalisation layers")
@@ -139,10 +134,9 @@ def hessian_eigenvalues(
             raise ConfigError(f"k: {k} given; allowed are 2 to {size - 1}, below the number of weights")
         start = np.random.default_rng(derive_seed(seed, "lanczos")).standard_normal(size)
         values, vectors, converged = extreme_eigenvalues(hessian, k, tolerance, start)
-        residuals = np.linalg.norm(hessian @ vectors - vectors * values, axis=0)
     if not converged:
         warn(f"Hessian: eigenvalues near 0 are known to {tolerance:g} of the largest ({values[-1]:.3g}) only")
-    return HessianResult(values, hessian.by_name(vectors[:, -1]), residuals, converged)
+    return HessianResult(values, hessian.by_name(vectors[:, -1]), converged)
 
 
 def hessian(net: "Network", data: Examples, settings: HessianSettings) -> Iterator[Record]:

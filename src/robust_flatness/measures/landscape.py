@@ -1,19 +1,19 @@
 """The robust loss along directions in weight space: the block `landscape`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from robust_flatness.config.measures import AttackSpec, MeasureSettings, attack_defaults
-from robust_flatness.config.measures import Examples as NumberOf
+from robust_flatness.config.measures import AttackSpec, FirstExamples, MeasureSettings, attack_defaults
 from robust_flatness.config.values import Count, Integer, Positive, Precision
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.measures.base import MORE_ROBUST, Measure, Metric, Record
 from robust_flatness.measures.cost import attack_passes
 from robust_flatness.measures.examples import BATCH_SIZE, Examples, pgd
+from robust_flatness.measures.flatness import WORST
 from robust_flatness.measures.hessian import hessian_eigenvalues
-from robust_flatness.runtime.progress import stage, told
+from robust_flatness.runtime.progress import stage, track
 from robust_flatness.seeding import derive_seed, generator
 
 if TYPE_CHECKING:
@@ -27,18 +27,12 @@ if TYPE_CHECKING:
 DIRECTIONS, NORMALISATIONS = ("random", "adversarial", "hessian"), ("layer", "filter")
 #: Names of metrics by direction and normalisation.
 CURVES = {(way, part): f"{way}_{part}" for way in DIRECTIONS for part in NORMALISATIONS}
+_COMMON = {"kind": "loss", "direction": MORE_ROBUST, "splits": ("test",), "count": "landscape_examples"}
 METRICS = {
-    name: Metric(
-        None,
-        f"RLoss along {way} directions, normalised by {part}",
-        "loss",
-        MORE_ROBUST,
-        splits=("test",),
-        std=way == "random",
-        count="landscape_examples",
-    )
+    name: Metric(None, f"RLoss along {way} directions, normalised by {part}", std=way == "random", **_COMMON)
     for (way, part), name in CURVES.items()
 }
+Direction = list["Tensor"]
 
 
 class LandscapeSettings(MeasureSettings):
@@ -52,7 +46,7 @@ class LandscapeSettings(MeasureSettings):
     adversarial_scale: Positive = 0.025
     hessian_scale: Positive = 0.5
     adversarial_steps: Count = 20
-    examples: Annotated[Count, NumberOf("test", 128)]
+    examples: Annotated[Count, FirstExamples("test", 128)]
     precision: Precision = "float32"
 
 
@@ -61,12 +55,10 @@ def loss_landscape(
     x: "Tensor",
     y: "Tensor",
     *,
-    spec: LandscapeSettings,
-    attack: "PGD",
+    settings: LandscapeSettings,
     held_out: tuple["Tensor", "Tensor"],
     seed: int = 0,
     weight_bound: float | None = None,
-    batch_size: int = BATCH_SIZE,
 ) -> list[dict[str, str | float | None]]:
     r"""RLoss at :math:`w + s\,c\,\hat\nu` for s in [-1, 1] (Stutz et al. 2021, Sec. 3.3).
 
@@ -86,76 +78,68 @@ def loss_landscape(
     """
     import torch
 
-    from robust_flatness.inputs import checked_inputs
     from robust_flatness.measures.neighborhood import Neighborhood
-    from robust_flatness.network import Network
+    from robust_flatness.measures.result import checked
     from robust_flatness.runtime.isolation import isolated
 
-    x, y = checked_inputs(x, y)
-    points = torch.linspace(-1, 1, spec.points, dtype=torch.float64).tolist()
-    rows = []
+    points = torch.linspace(-1, 1, settings.points, dtype=torch.float64).tolist()
+    attack, rows = pgd(settings.attack, settings.precision), []
     with isolated():
-        net = Network.of(model, x[:2])
-        space = Neighborhood(net, spec.adversarial_scale, weight_bound)
-        directions = _directions(net, space, x, y, spec, attack, held_out, batch_size, seed)
-        for way, part in told(list(CURVES), "curve"):
-            scale = getattr(spec, f"{way}_scale")
-            table = torch.empty(len(directions[way]), len(points), dtype=torch.float64)
-            for row, nu in zip(table, directions[way], strict=True):
-                nu = _normalised(nu, space.weights, part, scale)
+        net, x, y = checked(model, x, y)
+        space = Neighborhood(net, settings.adversarial_scale, weight_bound)
+        found = {
+            "random": _random(space, settings.random_directions, seed),
+            "adversarial": _adversarial(net, space, x, y, attack, settings, seed),
+            "hessian": [_top_eigenvector(net, space, held_out, seed)],
+        }
+        for way, part in track(list(CURVES), "curve"):
+            scale = getattr(settings, f"{way}_scale")
+            table = torch.empty(len(found[way]), len(points), dtype=torch.float64)
+            for row, direction in zip(table, found[way], strict=True):
+                nu = _normalised(direction, space.weights, part, scale)
                 for index, s in enumerate(points):
                     shifted = space.at(space.within_bound(torch._foreach_mul(nu, s)))
-                    streams = generator(seed, "landscape starts")
-                    result = attack(net.at(shifted), x, y, batch_size, streams)
-                    row[index] = result.loss.double().mean()
-            std = table.std(dim=0).tolist() if way == "random" and len(table) > 1 else [None] * len(points)
-            values = (table.amax(0) if way == "adversarial" else table.mean(0)).tolist()
-            rows += [
-                {"direction": way, "normalisation": part, "scale": scale, "s": round(s, 12), "rloss": value,
-                 "rloss_std": spread}
-                for s, value, spread in zip(points, values, std, strict=True)
-            ]  # fmt: skip
+                    starts = generator(seed, "landscape starts")
+                    row[index] = attack(net.at(shifted), x, y, BATCH_SIZE, starts).loss.double().mean()
+            values = table.amax(0) if way == "adversarial" else table.mean(0)
+            spread = table.std(0).tolist() if way == "random" and len(table) > 1 else [None] * len(points)
+            for s, value, std in zip(points, values.tolist(), spread, strict=True):
+                row = {"direction": way, "normalisation": part, "scale": scale, "s": round(s, 12)}
+                rows.append(row | {"rloss": value, "rloss_std": std})
     return rows
 
 
-def _directions(
+def _random(space: "Neighborhood", count: int, seed: int) -> list[Direction]:
+    return [space.directions(generator(seed, "random", i)) for i in range(count)]
+
+
+def _adversarial(
     net: "Network",
     space: "Neighborhood",
     x: "Tensor",
     y: "Tensor",
-    spec: LandscapeSettings,
     attack: "PGD",
-    held_out: tuple["Tensor", "Tensor"],
-    batch_size: int,
+    settings: LandscapeSettings,
     seed: int,
-) -> dict[str, list[list["Tensor"]]]:
-    """Directions of each kind, not normalised."""
-    import torch
-
+) -> list[Direction]:
     from robust_flatness.attacks.pgd import random_start
     from robust_flatness.measures.worst import JointSearch
 
     start = random_start(x, attack.epsilon, generator(seed, "adversarial", "starts"))
-    search = JointSearch(net, space, attack, spec.adversarial_steps, 0.01, attack.precision)
-    vector = hessian_eigenvalues(
-        net, *held_out, batch_size=batch_size, seed=derive_seed(seed, "hessian")
-    ).vector
+    search = JointSearch(net, space, attack, settings.adversarial_steps, WORST.weight_step, attack.precision)
+    streams = [generator(seed, "adversarial", i) for i in range(settings.adversarial_directions)]
+    return [search.run(x, y, start, [slice(None)], stream)[0] for stream in streams]
+
+
+def _top_eigenvector(
+    net: "Network", space: "Neighborhood", held_out: tuple["Tensor", "Tensor"], seed: int
+) -> Direction:
+    vector = hessian_eigenvalues(net, *held_out, seed=derive_seed(seed, "hessian")).vector
     pairs = zip(space.names, space.weights, strict=True)
-    return {
-        "random": [
-            space.directions(generator(seed, "random", i)) for i in range(spec.random_directions)
-        ],
-        "adversarial": [
-            search.run(x, y, start, [slice(None)], generator(seed, "adversarial", i))[0]
-            for i in range(spec.adversarial_directions)
-        ],
-        "hessian": [[vector[name] if name in vector else torch.zeros_like(w) for name, w in pairs]],
-    }  # fmt: skip
+    return [vector[name] if name in vector else weight.new_zeros(weight.shape) for name, weight in pairs]
 
 
-def _normalised(
-    direction: Sequence["Tensor"], weights: Sequence["Tensor"], part: str, scale: float
-) -> list["Tensor"]:
+def _normalised(direction: Direction, weights: Direction, part: str, scale: float) -> Direction:
     """`direction` with `scale` times the norms of `weights`; a part of norm 0 stays 0."""
     return [
         d / _norm(d, part).clamp(min=1e-37) * (scale * _norm(w, part))
@@ -176,9 +160,8 @@ def landscape(net: "Network", data: Examples, settings: LandscapeSettings) -> It
     x, y = data.examples("test", settings.examples)
     with stage("loss landscape"):
         rows = loss_landscape(
-            net, x, y, spec=settings, attack=pgd(settings.attack, settings.precision),
-            held_out=data.examples("early_stopping"), seed=derive_seed(data.seed, "landscape"),
-            weight_bound=data.weight_bound,
+            net, x, y, settings=settings, held_out=data.examples("early_stopping"),
+            seed=derive_seed(data.seed, "landscape"), weight_bound=data.weight_bound,
         )  # fmt: skip
     for row in rows:
         name = CURVES[row["direction"], row["normalisation"]]

@@ -18,7 +18,7 @@ from robust_flatness.measures.flatness import (
     worst_passes,
 )
 from robust_flatness.measures.flatness import METRICS as OF_FLATNESS
-from robust_flatness.runtime.progress import stage, told
+from robust_flatness.runtime.progress import stage, track
 
 if TYPE_CHECKING:
     from robust_flatness.network import Network
@@ -51,7 +51,7 @@ def layers(net: "Network", data: Examples, settings: LayersSettings) -> Iterator
     :math:`\nu^{(l)}` is that of the measures of all layers at once.
     """
     with stage("flatness layer by layer"):
-        for name, weight in told(net.weights().items(), "layer"):
+        for name, weight in track(net.weights().items(), "layer"):
             yield Record("numbers", weight.numel(), coordinate=name)
             for metric, case in CASES.items():
                 part = getattr(settings, case)

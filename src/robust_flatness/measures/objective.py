@@ -7,14 +7,14 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from robust_flatness.attacks.pgd import PGD, batches, cross_entropy, random_start
-from robust_flatness.inputs import check_classes, checked_inputs
 from robust_flatness.measures.examples import BATCH_SIZE
+from robust_flatness.measures.result import checked
 from robust_flatness.network import Network
 from robust_flatness.runtime.isolation import isolated
 from robust_flatness.seeding import generator
@@ -81,9 +81,8 @@ class Objective:
     ):
         if loss != "ce" and not isinstance(loss, PGD):
             raise ValueError(f"loss: {loss!r} given; allowed are 'ce' and a PGD attack")
-        self.x, self.y = checked_inputs(x, y)
-        self.net, self.batch_size, self.seed = Network.of(model, self.x[:2]), batch_size, seed
-        check_classes(self.y, self.net.classes)
+        self.net, self.x, self.y = checked(model, x, y)
+        self.batch_size, self.seed = batch_size, seed
         self.attack = None if loss == "ce" else loss
         weights = self.net.weights()
         self.names, self.weights = list(weights), list(weights.values())
@@ -136,7 +135,7 @@ class Objective:
 
         `head` is applied to the logits before the cross-entropy; `sample` numbers the start.
         """
-        network: _Logits = self.at(weights)
+        network = self.at(weights)
         if head is not None:
             network = _Headed(network, head)
         if self.attack is None:
@@ -154,10 +153,6 @@ class Objective:
         if head not in self._references:
             self._references[head] = self.losses(self.weights, head)
         return self._references[head]
-
-
-class _Logits(Protocol):
-    def logits(self, x: Tensor, precision: str = "float32") -> Tensor: ...
 
 
 @dataclass(frozen=True)

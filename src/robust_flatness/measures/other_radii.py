@@ -10,7 +10,7 @@ from robust_flatness.measures.base import MORE_ROBUST, Measure, Metric, Record
 from robust_flatness.measures.cost import attack_passes
 from robust_flatness.measures.examples import BATCH_SIZE, Examples, pgd
 from robust_flatness.measures.robustness import evaluate_robustness
-from robust_flatness.runtime.progress import told
+from robust_flatness.runtime.progress import track
 from robust_flatness.seeding import derive_seed
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def other_radii(net: "Network", data: Examples, settings: OtherRadiiSettings) ->
     """RErr at each radius: the share of examples misclassified clean or at any iterate of PGD, in per cent.
     `coordinate` is the factor."""
     x, y = data.examples("test", settings.test_examples)
-    for factor in told(settings.factors, "other radius"):
+    for factor in track(settings.factors, "other radius"):
         attack = pgd(settings.at(factor), settings.precision)
         result = evaluate_robustness(
             net, x, y, attack=attack, autoattack=False, batch_size=settings.batch_size,

@@ -4,11 +4,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robust_flatness.attacks.found import better
 from robust_flatness.attacks.pgd import PGD, batches, cross_entropy
-from robust_flatness.inputs import require_finite
+from robust_flatness.inputs import check_classes, checked_inputs, require_finite
 from robust_flatness.network import Network
 from robust_flatness.runtime.progress import stage
 from robust_flatness.seeding import generator
@@ -52,6 +52,22 @@ class FlatnessResult:
         return {name: getattr(self, name) for name in names}
 
 
+def checked(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Network, Tensor, Tensor]:
+    """Return the model as a `Network` that has been tried on the first inputs, `x`, and labels as int64.
+
+    Raises
+    ------
+    ConfigError
+        If the model cannot be measured, or inputs and labels do not fit it.
+    """
+    x, y = checked_inputs(x, y)
+    net = Network.of(model, x[:2])
+    if net.classes is None:
+        net.logits(x[:2])
+    check_classes(y, net.classes)
+    return net, x, y
+
+
 def reference_losses(
     net: Network, x: Tensor, y: Tensor, attack: PGD | None, batch_size: int, seed: int
 ) -> tuple[float, float]:
@@ -80,17 +96,6 @@ def clean_loss(net: Network, x: Tensor, y: Tensor, batch_size: int) -> Tensor:
     logits = torch.cat([net.logits(x[part]) for part in batches(len(x), batch_size)])
     require_finite(logits, "on clean inputs")
     return cross_entropy(logits, y)
-
-
-def check_arguments(scope: str, **numbers: float) -> None:
-    """Raise `ValueError` for arguments out of range: counts below 1, `xi` and `weight_step` not above 0."""
-    if scope not in ("dataset", "batch"):
-        raise ValueError(f"scope: {scope!r} given; allowed are 'dataset' and 'batch'")
-    for name, value in numbers.items():
-        if name in ("xi", "weight_step") and not value > 0:
-            raise ValueError(f"{name}: {value} given, but it must be > 0")
-        if name not in ("xi", "weight_step") and not value >= 1:
-            raise ValueError(f"{name}: {value} given, but it must be at least 1")
 
 
 def with_precision(attack: PGD | None, precision: str | None) -> tuple[PGD | None, str]:

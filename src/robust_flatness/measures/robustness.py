@@ -171,17 +171,14 @@ def evaluate_robustness(
 
     from robust_flatness.attacks.autoattack import check_autoattack, run_autoattack
     from robust_flatness.attacks.pgd import batches, cross_entropy
-    from robust_flatness.boundary import warn_of_sigmoid
-    from robust_flatness.inputs import check_classes, checked_inputs, require_finite
-    from robust_flatness.network import Network
+    from robust_flatness.inputs import require_finite, warn_of_sigmoid
+    from robust_flatness.measures.result import checked
     from robust_flatness.runtime.isolation import isolated
 
     if autoattack and attack is None:
         raise ValueError("attack: None given, but autoattack takes its radius from it")
     with isolated():
-        x, y = checked_inputs(x, y)
-        net = Network.of(model, x[:2])
-        check_classes(y, net.classes)
+        net, x, y = checked(model, x, y)
         budget = AutoAttackSpec() if autoattack is True else autoattack or None
         if budget is not None:
             check_autoattack(net, x, budget)

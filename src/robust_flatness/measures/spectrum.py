@@ -12,7 +12,6 @@ from robust_flatness.derivatives import twice_differentiable
 from robust_flatness.errors import ConfigError, NonFiniteError, warn
 from robust_flatness.inputs import require_finite
 from robust_flatness.network import Network
-from robust_flatness.runtime.progress import counted
 
 #: Graphs of the gradient are kept for all products if they take at most this many bytes.
 KEPT_BYTES = 2**31
@@ -73,7 +72,6 @@ class Hessian(LinearOperator):
 
     def _matvec(self, vector: np.ndarray) -> np.ndarray:
         self._products += 1
-        counted("product", self._products)
         pieces = self.product(list(self.by_name(vector).values()))
         flat = torch.cat([piece.flatten() for piece in pieces]).cpu().double().numpy()
         if not np.isfinite(flat).all():
@@ -96,8 +94,11 @@ class Hessian(LinearOperator):
             taken[tensor.data_ptr()] = tensor.nbytes
             return tensor
 
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            return self._gradient(self.parts[0]), sum(taken.values())
+        try:
+            with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+                return self._gradient(self.parts[0]), sum(taken.values())
+        except RuntimeError:  # hooks are not allowed in a network that calls torch.func
+            return self._gradient(self.parts[0]), KEPT_BYTES + 1
 
 
 def extreme_eigenvalues(

@@ -7,19 +7,20 @@ import torch
 from torch import Tensor, nn
 
 from robust_flatness.attacks.pgd import PGD, batches, bounds, cross_entropy, passing, random_start
+from robust_flatness.config.values import parse
 from robust_flatness.errors import ConfigError
-from robust_flatness.inputs import check_classes, checked_inputs, require_finite
-from robust_flatness.measures.flatness import WORST
+from robust_flatness.inputs import require_finite
+from robust_flatness.measures.flatness import WORST, WorstSettings
 from robust_flatness.measures.neighborhood import Neighborhood
 from robust_flatness.measures.result import (
     FlatnessResult,
-    check_arguments,
+    checked,
     reference_losses,
     with_precision,
 )
 from robust_flatness.network import Network
 from robust_flatness.runtime.isolation import isolated
-from robust_flatness.runtime.progress import told
+from robust_flatness.runtime.progress import track
 from robust_flatness.seeding import generator
 
 
@@ -95,12 +96,10 @@ def worst_flatness(
         If an argument is out of range, or the model or the targets cannot be measured; `NonFiniteError` if a
         loss is NaN or infinite.
     """
-    check_arguments(scope, xi=xi, steps=steps, restarts=restarts, weight_step=weight_step,
-                    batch_size=batch_size)  # fmt: skip
+    options = {"xi": [xi], "steps": steps, "restarts": restarts, "weight_step": weight_step}
+    parse(WorstSettings, options | {"batch_size": batch_size, "scope": scope})
     attack, precision = with_precision(attack, precision)
-    x, y = checked_inputs(x, y)
-    net = Network.of(model, x[:2])
-    check_classes(y, net.classes)
+    net, x, y = checked(model, x, y)
     ball = Neighborhood(net, xi, weight_bound, layers)
     if reference is None:
         reference, _ = reference_losses(net, x, y, attack, batch_size, seed)
@@ -108,12 +107,12 @@ def worst_flatness(
     parts = list(batches(len(x), batch_size))
     groups = [[part] for part in parts] if scope == "batch" else [parts]
     sums = []
-    for restart in told(range(restarts), "restart"):
+    for restart in track(range(restarts), "restart"):
         start = x
         if attack is not None:
             start = random_start(x, attack.epsilon, generator(seed, "worst starts", restart))
         losses = []
-        for index, group in enumerate(told(groups, "batch")):
+        for index, group in enumerate(track(groups, "batch")):
             directions = generator(seed, "worst directions", restart, index)
             losses += search.run(x, y, start, group, directions)[1]
         sums.append(torch.stack(losses))
@@ -142,8 +141,8 @@ class JointSearch:
         nu = ball.in_ball(directions)
         inputs = [start[part] for part in parts]
         ranges = [None if self.attack is None else bounds(x[part], self.attack.epsilon) for part in parts]
-        for _ in told(range(self.steps), "step"):
-            for index, part in enumerate(told(parts, "batch")):
+        for _ in track(range(self.steps), "step"):
+            for index, part in enumerate(track(parts, "batch")):
                 gradient, gradients = self._gradients(nu, inputs[index], y[part])
                 with torch.no_grad():
                     if gradient is not None:

@@ -17,8 +17,8 @@ LARGEST = 4_000_000
 def write_page(notebook: Notebook, path: Path, description: str = "") -> None:
     """Write the page of an experiment to `path`, with its description under the title.
 
-    The file holds its data, style, script and Vega's JavaScript, and needs no network. Verdicts, correlations and
-    the comparison of measures come from `paper_tables/<experiment>/`, where these exist.
+    The file holds its data, style, script and Vega's JavaScript, and needs no network. Verdicts, correlations
+    and the comparison of measures come from `paper_tables/<experiment>/`, where these exist.
 
     Raises
     ------

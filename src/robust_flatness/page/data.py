@@ -173,7 +173,7 @@ def _claims(rows: pd.DataFrame, columns: list[str]) -> list[dict[str, Any]]:
 
 
 def _coefficients(rows: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
-    """Coefficients of the experiment with their intervals: "measure against" -> kind -> [value, low, high]."""
+    """Coefficients with their intervals: "measure against" -> kind -> [value, low, high]."""
     found: dict[str, dict[str, Any]] = {}
     for row in rows[rows["without"].isna()].to_dict("records") if "without" in rows else ():
         ends = [row[name] for name in ("value", "low", "high")]

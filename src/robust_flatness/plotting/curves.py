@@ -101,12 +101,10 @@ def scale(panels: Sequence[Axes], together: bool = False, ours: bool = False) ->
                 edge, marker = (high, "^") if y[first] > high else (low, "v")
                 axes.plot(x[first], edge, marker, color=line.get_color(), markersize=4, clip_on=False)
                 farthest = max(farthest, y[first], key=abs)
-    if not farthest:
-        return ""
-    return (
-        f"Triangles: values beyond the axis (up to {farthest:.3g}), most of them early in the training, before it "
-        "has settled."
+    words = (
+        f"Triangles: values beyond the axis, up to {farthest:.3g}, mostly before the training has settled."
     )
+    return words if farthest else ""
 
 
 def _late(line: Line2D) -> np.ndarray:

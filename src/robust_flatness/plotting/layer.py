@@ -12,14 +12,7 @@ from robust_flatness.tables import aggregate, frames
 class Layer:
     """Numbers that a figure shows: an experiment's, or the paper's printed ones.
 
-    Parameters
-    ----------
-    name
-        Its name in titles.
-    tables
-        Its tables.
-    beside
-        Whether it stands beside an experiment's numbers: hollow markers, dashed curves.
+    `name` stands in titles; `beside` marks numbers beside an experiment's: hollow markers, dashed curves.
     """
 
     def __init__(self, name: str, tables: frames.Tables, beside: bool = False):

@@ -61,17 +61,10 @@ class Saved:
 class Notebook:
     """The tables of one experiment, the printed numbers to compare with, and the files to write.
 
-    Parameters
-    ----------
-    name
-        The notebook's, and so its outputs'.
-    directory
-        Folder of the experiment's tables, `results/<experiment>`.
-    outputs
-        Files to write, told apart by their suffixes. None: `figures/<experiment>/<name>.*` and
-        `paper_tables/<experiment>/<name>.*` beside `results/`.
-    families
-        Files that say how families are drawn. None: the repository's and the experiment's.
+    `name` is the notebook's, `directory` the folder of the experiment's tables, `results/<experiment>`,
+    `outputs` the files to write (None: in `figures/<experiment>/` or `paper_tables/<experiment>/` beside
+    `results/`), and `families` the files on how families are drawn (None: the repository's and the
+    experiment's).
     """
 
     def __init__(
@@ -144,11 +137,12 @@ class Notebook:
         return aggregate.same_data(self.tables.models, self.published.tables.models)
 
     def beside(self, same: str, other: str = "") -> str:
-        """Return a sentence about the printed numbers beside ours: `same`, with `other` added on another dataset;
-        "" where there are none beside."""
+        """Return a sentence about the printed numbers beside ours, if there are any: `same`, and on another
+        dataset `other`."""
         if self.printed is None:
             return ""
-        return f"{same}." if self.same_data or not other else f"{same}; {other}."
+        text = "; ".join(filter(None, [same, "" if self.same_data else other]))
+        return f"{text}." if text else ""
 
     def missing(self, *columns: str, table: str = "models") -> str:
         """Return which of `columns` the experiment lacks and how to get them; "" if none."""

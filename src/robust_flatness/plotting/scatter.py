@@ -77,11 +77,6 @@ def in_words(found: dict[str, Correlation], n: int) -> list[str]:
     return [*words, f"n = {n}"]
 
 
-def coefficients(frame: pd.DataFrame, x: str, y: str) -> list[str]:
-    """Return the coefficients of two measures with intervals, and n, as texts."""
-    return in_words(correlations(frame, x, y), int(finite(frame[x], frame[y]).sum()))
-
-
 def fit(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> list[Label]:
     """Set the limits by the points and their bars, and draw points far out as triangles at the edge.
 
@@ -142,8 +137,7 @@ def cloud(
 
 
 def others_of(notebook: Notebook, layer: Layer, robustbench: bool = False) -> pd.DataFrame:
-    """Return the networks of others in a layer's panel: the experiment's, and if asked for the printed ones of
-    RobustBench."""
+    """Return the networks of others in a layer's panel; the printed ones if `robustbench`."""
     return layer.others if robustbench or _is_experiment(notebook, layer) else layer.others.iloc[:0]
 
 
@@ -160,8 +154,9 @@ def label_points(
     beyond: Sequence[Label] = (),
     variants: bool = False,
 ) -> None:
-    """Name points: networks of others always; where there is room, points `beyond` the axes and, of `variants`,
-    one of each family that asks for it (all, if they are few)."""
+    """Name networks of others and, where there is room, points `beyond` the axes and (if `variants`)
+    one variant of each family that asks for it.
+    """
     others = others_of(notebook, layer) if _is_experiment(notebook, layer) else layer.others.iloc[:0]
     rows = layer.counted
     asked = rows[rows["variant"].isin(looks.named())] if len(rows) > FEW else rows
@@ -213,8 +208,8 @@ def panel(
     if "r" in found and np.prod(np.sign(found["r"].interval)) > 0:
         trend(axes, frame, x, y)
     labels = cloud(axes, layer, others, x, y)
-    name_axes(axes, x, y, 90 // columns - 4)
-    words = in_words(found, int(finite(frame[x], frame[y]).sum()))
+    name_axes(axes, x, y, 96 // columns - 4)
+    words = in_words(found, len(frame))
     lines = words if columns > 2 else [", ".join(words)]
     axes.set_title("\n".join(filter(None, [title, *lines])))
     return labels

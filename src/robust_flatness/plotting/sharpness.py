@@ -9,9 +9,9 @@ SPLITS = ("on training examples", "on test examples")
 
 
 def by_split(compared: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return Spearman's correlations with test RLoss, of `comparison.compare`, for each of `SPLITS`.
+    """Return Spearman's correlations with test RLoss from `comparison.compare`, for each of `SPLITS`.
 
-    Controls stand in both. Rows are in the order of the absolute correlation, that of a measure's better loss.
+    Controls stand in both. Rows are in the order of the absolute correlation, of a measure's better loss.
     """
     rows = compared[(compared["against"] == RLOSS) & (compared["coefficient"] == "spearman")]
     rows = rows.dropna(subset=["value"])

@@ -1,6 +1,7 @@
 """Tables as CSV (twelve digits), Markdown, HTML and LaTeX (rounded, for reading)."""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -8,7 +9,6 @@ from html import escape
 import pandas as pd
 
 from robust_flatness.plotting import looks
-from robust_flatness.plotting.latex import latex_table
 from robust_flatness.plotting.notebook import Notebook
 from robust_flatness.tables.frames import frame_text
 
@@ -56,8 +56,7 @@ class Table:
 
 
 def rounded(value: object) -> object:
-    """Return a float with twelve significant digits, which do not depend on the processor; anything else as it
-    is."""
+    """Return a float with twelve significant digits: more would depend on the processor."""
     return float(f"{value:.12g}") if isinstance(value, float) and math.isfinite(value) else value
 
 
@@ -73,8 +72,8 @@ def compared(headings: Mapping[str, tuple[str, int]]) -> dict[str, Column]:
 def variants(notebook: Notebook, measures: Sequence[str], more: Sequence[str] = ()) -> pd.DataFrame:
     """Return a row per variant, and per network of others.
 
-    Columns: variant, label, family, the measures with their spread over seeds, columns `more`, and the printed
-    numbers as `<measure>_published`.
+    Columns: variant, label, family, the measures with their spread over seeds, columns `more`, and the
+    printed numbers as `<measure>_published`.
     """
     ours, others = notebook.ours.variants, notebook.ours.others
     if notebook.printed and len(others):
@@ -137,7 +136,7 @@ def texts(
     return {
         ".csv": frame_text(frame.map(rounded)),
         ".md": markdown(table),
-        ".tex": latex_table(title, headings, numeric, groups, notes),
+        ".tex": latex_table(table),
         ".html": html(table),
     }
 
@@ -165,34 +164,77 @@ _STYLE = """
 body { font: 14px/1.45 system-ui, sans-serif; margin: 1.5em; color: #202020; }
 table { border-collapse: collapse; margin: 1em 0; }
 th, td { padding: 0.2em 0.7em; text-align: left; vertical-align: top; }
-.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-thead th { border-bottom: 2px solid #808080; position: sticky; top: 0; background: white; }
-tbody th { background: #f2f2f2; }
+thead th { border-bottom: 2px solid #808080; }
 """
 
 
 def html(table: Table) -> str:
-    """Return a table as an HTML page, for Snakemake's report."""
-    kinds = [' class="number"' if right else "" for right in table.numeric]
-
-    def cells(row: Sequence[str], tag: str) -> str:
-        pairs = zip(row, kinds, strict=True)
-        return f"<tr>{''.join(f'<{tag}{kind}>{escape(cell)}</{tag}>' for cell, kind in pairs)}</tr>"
-
-    head, title = f"<thead>{cells(table.headings, 'th')}</thead>", escape(table.title)
+    """Return a table as an HTML page, for Snakemake's report; a table for each group of rows."""
+    title = escape(table.title)
     parts = [f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{title}</title>']
     parts += [f"<style>{_STYLE}</style>\n<h1>{title}</h1>"]
     parts += [f"<pre>{escape(table.introduction)}</pre>"] if table.introduction else []
-    body = []
     for key, rows in table.groups:
-        lines = [cells(row, "td") for row in rows]
-        if table.paragraphs:
-            paragraphs = "".join(f"<p>{escape(part)}</p>" for part in table.paragraphs[key].split("\n\n"))
-            lines = [*head.split("\n"), "<tbody>", *lines, "</tbody>"]
-            parts += [f"<h2>{escape(key)}</h2>{paragraphs}<table>", *lines, "</table>"]
-        else:
-            body += [f'<tr><th colspan="{len(kinds)}">{escape(key)}</th></tr>'] if key else []
-            body += lines
-    parts += [] if table.paragraphs else [f"<table>{head}<tbody>", *body, "</tbody></table>"]
+        parts += [f"<h2>{escape(key)}</h2>"] if key else []
+        parts += [f"<p>{escape(table.paragraphs[key])}</p>"] if table.paragraphs else []
+        parts += [pd.DataFrame(rows, columns=table.headings).to_html(index=False, border=0)]
     parts += [f"<p>{escape(note)}</p>" for note in table.notes]
     return "\n".join(parts) + "\n</html>\n"
+
+
+_ESCAPES = {
+    **{"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_"},
+    **{"{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+    **{"<": r"$<$", ">": r"$>$", "|": r"$|$", "ξ": r"$\xi$", "λ": r"$\lambda$", "τ": r"$\tau$"},
+    **{"ε": r"$\varepsilon$", "ρ": r"$\rho$", "−": "$-$", "×": r"$\times$"},
+}
+#: Symbols of several letters.
+_SYMBOLS = {
+    **{"λmin": r"$\lambda_{\min}$", "λmax": r"$\lambda_{\max}$", "w_max": r"$w_{\max}$"},
+    **{f"{name}=": rf"$\{name}=$" for name in ("lambda", "tau", "xi", "epsilon")},
+}
+_ANY = re.compile("|".join([*_SYMBOLS, *map(re.escape, _ESCAPES)]))
+#: Characters of a cell beyond which its column is wrapped.
+LONG = 40
+
+
+def latex(text: str) -> str:
+    """Return text with LaTeX's special characters escaped and symbols in math mode."""
+    return _ANY.sub(lambda found: (_SYMBOLS | _ESCAPES)[found[0]], text).replace("$$", "")
+
+
+def latex_table(table: Table) -> str:
+    """Return a floating LaTeX table that is scaled to the page, numbers in math mode."""
+
+    def line(row: Sequence[str]) -> str:
+        cells = [
+            (f"${cell.replace(' ', '')}$" if cell != "-" else "--") if right else latex(cell)
+            for cell, right in zip(row, table.numeric, strict=True)
+        ]
+        return " & ".join(cells) + r" \\"
+
+    name = re.sub(r"\W+", "-", table.title.lower()).strip("-")
+    rows = [row for _, group in table.groups for row in group]
+    longest = [max(map(len, cells)) for cells in zip(table.headings, *rows, strict=True)]
+    kinds = "".join(
+        "r" if right else "l" if length <= LONG else r"p{6cm}"
+        for right, length in zip(table.numeric, longest, strict=True)
+    )
+    lines = [
+        "% Needs the packages booktabs and adjustbox.",
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{latex(' '.join([f'{table.title}.', *table.notes]))}}}",
+        rf"\label{{tab:{name}}}",
+        r"\begin{adjustbox}{max width=\textwidth, max totalheight=0.8\textheight}",
+        rf"\begin{{tabular}}{{{kinds}}}",
+        r"\toprule",
+        " & ".join(map(latex, table.headings)) + r" \\",
+        r"\midrule",
+    ]
+    for index, (key, group) in enumerate(table.groups):
+        if key:
+            lines += [r"\midrule"] if index else []
+            lines.append(rf"\multicolumn{{{len(table.headings)}}}{{l}}{{\textbf{{{latex(key)}}}}} \\")
+        lines += map(line, group)
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{adjustbox}", r"\end{table}"]) + "\n"

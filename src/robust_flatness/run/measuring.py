@@ -19,9 +19,9 @@ from robust_flatness.run.resume import Parts, locked
 from robust_flatness.runtime.devices import out_of_memory, with_precision_on
 from robust_flatness.runtime.provenance import provenance
 from robust_flatness.tables.collect import fingerprint
-from robust_flatness.tables.frames import EXAMPLES
 from robust_flatness.tables.records import write_network
 from robust_flatness.tables.rows import csv_text, read_rows
+from robust_flatness.tables.schema import EXAMPLES
 
 
 class MeasuringJob(Spec):

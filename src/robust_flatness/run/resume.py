@@ -88,10 +88,6 @@ class TrainingStore:
         self.snapshots = self.folder / "checkpoints"
         self.epochs, self.all_snapshots, self.report = sorted(epochs), all_snapshots, report
 
-    def locked(self) -> contextlib.AbstractContextManager[None]:
-        """Hold the lock of this training."""
-        return locked(self.folder, "another process is training here", self.report)
-
     def snapshot(self, epoch: int) -> Path:
         """Return the path of the snapshot after `epoch`."""
         return self.snapshots / f"epoch-{epoch:03d}.safetensors"
@@ -103,7 +99,7 @@ class TrainingStore:
 
     def load(self) -> dict[str, Any]:
         """Return the state to resume from; without one, that of no epochs: `{"rows": []}`."""
-        for path in self.folder.rglob(".*.tmp"):
+        for path in self.directory.rglob(".*.tmp"):  # of killed processes
             path.unlink()
         try:
             state = self.state.load() or {"rows": []}
@@ -134,7 +130,7 @@ class TrainingStore:
 
 
 def _remove_others(folder: Path, names: Collection[str]) -> None:
-    for path in (*folder.glob("epoch-*.safetensors"), *folder.glob(".*.tmp")):
+    for path in folder.glob("epoch-*.safetensors"):
         if path.name not in names:
             path.unlink()
 

@@ -8,8 +8,9 @@ from typing import Any
 from robust_flatness.config import TrainJob
 from robust_flatness.data import Dataset
 from robust_flatness.errors import TrainingError
-from robust_flatness.run.resume import TrainingStore
+from robust_flatness.run.resume import TrainingStore, locked
 from robust_flatness.runtime.devices import out_of_memory
+from robust_flatness.runtime.progress import track
 from robust_flatness.training.history import write_history
 from robust_flatness.training.loop import Training
 
@@ -63,7 +64,7 @@ def train(
         components = run.components(dataset.checksum)
         store = TrainingStore(directory, components, run.spec.snapshot_epochs(), all_snapshots, report)
         try:
-            with store.locked():
+            with locked(store.folder, "another process is training here", report):
                 rows = _train(run, store, progress, until)
                 if len(rows) == run.spec.epochs:
                     write_history(store.directory / "history.csv", rows)
@@ -87,14 +88,11 @@ def _train(
     if rows:
         run.restore(state)
         store.report(f"{store.directory}: resumed after epoch {len(rows) - 1}")
-    for epoch in range(len(rows), min(epochs, until or epochs)):
+    planned = range(len(rows), min(epochs, until or epochs))
+    for epoch in track(planned, f"{run.job.variant}, seed {run.job.seed}"):
         row = run.epoch(epoch)
         if not (math.isfinite(row["train_loss"]) and run.finite()):
-            kept = (
-                f"epochs up to {epoch - 1} are kept in {store.folder}"
-                if rows
-                else "no epoch was finished before"
-            )
+            kept = f"epochs up to {epoch - 1} are kept in {store.folder}" if rows else "no epoch was finished"
             raise TrainingError(
                 f"variant {run.job.variant!r}, seed {run.job.seed}: the loss became NaN or infinite in epoch "
                 f"{epoch} of {epochs} (learning rate {row['learning_rate']:g}); {kept}. A lower "

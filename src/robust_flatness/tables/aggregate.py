@@ -49,16 +49,18 @@ def _varies(name: str) -> bool:
 def learnt(models: pd.DataFrame) -> pd.Series:
     """Whether the model of each row has learnt, a bool Series.
 
-    A model has not where its clean training error at the end is within 10 points of that of guessing,
-    100 (1 - 1/K) % with K `classes` (10 where the table does not say), or where a measure of it came out
-    as infinite or no number (`not_finite`). All rows of a variant and seed share the answer, True where
-    neither was measured. In a table averaged by `variants_at`, a variant has learnt if one of its seeds has.
+    A model has not where its robust training error at the end, with the upper end of its 95 % interval, is
+    within 10 points of chance, 100 (1 - 1/K) % with K `classes` (10 where the table does not say), or where
+    a measure of it is infinite or no number (`not_finite`). All rows of a variant and seed share the answer,
+    True where neither was measured. In a table averaged by `variants_at`, a variant has learnt if one of its
+    seeds has.
     """
     if "learnt" in models:
         return models["learnt"].astype(bool)
     missing = pd.Series(math.nan, index=models.index)
     classes = models.get("classes", missing).fillna(10)
-    guessing = models.get("train_err", missing) >= 100 * (1 - 1 / classes) - 10
+    upper = models.get("train_rerr_pgd", missing) + 1.96 * models.get("train_rerr_pgd_se", missing).fillna(0)
+    guessing = upper >= 100 * (1 - 1 / classes) - 10
     not_finite = models.get("not_finite", pd.Series("", index=models.index)).fillna("") != ""
     failed = (guessing | not_finite) & (models["checkpoint"] == "last")
     return ~failed.groupby([models["variant"], models["seed"]]).transform("any")

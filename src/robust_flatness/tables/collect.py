@@ -13,9 +13,9 @@ from robust_flatness.config.values import Spec
 from robust_flatness.errors import FileError
 from robust_flatness.files import canonical_json, write_text
 from robust_flatness.measures.base import CHECKPOINTS
-from robust_flatness.tables.frames import EXAMPLES, PROVENANCE, write_models
 from robust_flatness.tables.records import FIELDS, read_network
 from robust_flatness.tables.rows import read_rows, write_rows
+from robust_flatness.tables.schema import EXAMPLES, PROVENANCE
 from robust_flatness.training.history import HISTORY
 
 #: Digits of checksums in the tables.
@@ -97,6 +97,8 @@ def collect_results(spec: CollectSpec, directory: Path) -> list[str]:
     write_rows(directory / "networks.csv", networks)
     write_rows(directory / "history.csv", history, HISTORY)
     write_text(directory / "examples.csv", "\n".join([",".join(EXAMPLES), *examples, ""]))
+    from robust_flatness.tables.frames import write_models
+
     write_models(directory)
     return messages
 

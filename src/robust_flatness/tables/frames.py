@@ -19,14 +19,18 @@ from robust_flatness.measures.landscape import CURVES
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.tables.records import read_csv, read_records
 from robust_flatness.tables.rows import csv_text
-from robust_flatness.tables.schema import KEYS, OTHER, Quantity, metric_of, register, with_spread
+from robust_flatness.tables.schema import (
+    EXAMPLES,
+    KEYS,
+    OTHER,
+    PROVENANCE,
+    Quantity,
+    metric_of,
+    register,
+    with_spread,
+)
 from robust_flatness.training.history import HISTORY
 
-#: Tables of an experiment under `results/<experiment>/`: `records` of all networks, `networks` (a row for
-#: each checkpoint: variant, training settings, provenance), `history` (training curves), `examples` (values
-#: of single examples).
-TABLES = ("records", "networks", "history", "examples")
-EXAMPLES = (*KEYS, "split", "example", "rloss", "rerr_pgd", "rerr_aa")
 DIRECTIONS = {metric: pair for pair, metric in CURVES.items()}
 #: Columns of text; others hold numbers, settings of trainings either.
 WORDS = (
@@ -42,7 +46,6 @@ WORDS = (
     "same_as",
 )
 IDENTITY = (*KEYS, "family", "label", "derived", "epoch", "epochs")
-PROVENANCE = "run_"
 
 
 @dataclass(frozen=True)

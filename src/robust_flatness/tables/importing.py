@@ -14,9 +14,7 @@ from robust_flatness.files import write_text
 from robust_flatness.measures.landscape import CURVES
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.tables.frames import (
-    EXAMPLES,
     IDENTITY,
-    PROVENANCE,
     WORDS,
     Tables,
     frame_text,
@@ -26,7 +24,7 @@ from robust_flatness.tables.frames import (
 )
 from robust_flatness.tables.printed import read_published
 from robust_flatness.tables.records import FIELDS, read_csv
-from robust_flatness.tables.schema import KEYS, Quantity, main_quantities, named
+from robust_flatness.tables.schema import EXAMPLES, KEYS, PROVENANCE, Quantity, main_quantities, named
 from robust_flatness.training.history import HISTORY
 
 

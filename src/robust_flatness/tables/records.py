@@ -8,13 +8,14 @@ header lines are skipped.
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from robust_flatness.errors import FileError
 from robust_flatness.files import canonical_json, write_text
 from robust_flatness.tables.rows import csv_text, read_cells
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FIELDS = {
     "variant": "training variant, or the name of another network",
@@ -62,7 +63,7 @@ def read_network(path: Path) -> tuple[dict[str, Any], list[str]]:
     return provenance, lines
 
 
-def read_records(path: Path) -> pd.DataFrame:
+def read_records(path: Path) -> "pd.DataFrame":
     """Read a table of records, or several concatenated ones (.csv or .csv.gz).
 
     Raises
@@ -83,7 +84,9 @@ def read_records(path: Path) -> pd.DataFrame:
     return frame.reset_index(drop=True)
 
 
-def read_csv(path: Path) -> pd.DataFrame:
+def read_csv(path: Path) -> "pd.DataFrame":
     """Return a CSV file (or `<path>.gz`) as a frame of text; see `read_cells` for the errors."""
+    import pandas as pd
+
     header, lines = read_cells(path)
     return pd.DataFrame(lines, columns=[*header], dtype=object)

@@ -7,14 +7,22 @@ and looked up here; they are never parsed.
 from dataclasses import dataclass, replace
 from functools import cache
 
-from robust_flatness.measures.base import LOSSES, Metric
+from robust_flatness.measures import base
+from robust_flatness.measures.base import Metric
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.measures.sharpness.block import of_loss
 from robust_flatness.training.history import HISTORY
 
+#: Tables of an experiment under `results/<experiment>/`: `records` of all networks, `networks` (a row for
+#: each checkpoint: variant, training settings, provenance), `history` (training curves), `examples` (values
+#: of single examples).
+TABLES = ("records", "networks", "history", "examples")
 KEYS = ("variant", "seed", "checkpoint")
+#: Prefix of the columns of `networks.csv` that hold the provenance.
+PROVENANCE = "run_"
 #: Values of single examples: robust loss by PGD, and whether PGD and AutoAttack succeed (0 or 1).
 OF_EXAMPLES = ("rloss", "rerr_pgd", "rerr_aa")
+EXAMPLES = (*KEYS, "split", "example", *OF_EXAMPLES)
 #: Family of variants that config/variants.yaml does not know.
 OTHER = "other"
 MORE_ROBUST = "lower is more robust"
@@ -102,7 +110,7 @@ def main_quantities() -> tuple[Quantity, ...]:
     for measure in (measure for measure in MEASURES.values() if not measure.of_snapshots):
         for metric, description in measure.metrics.items():
             if description.column is not None:
-                losses = LOSSES if description.by_loss else ("",)
+                losses = base.LOSSES if description.by_loss else ("",)
                 found += [
                     Quantity(measure.name, metric, loss, split)
                     for loss in losses

@@ -32,7 +32,7 @@ def entropy_sgd(spec: TrainingSpec, parameters: list[Tensor]) -> Optimizer:
     return EntropySGD(parameters, spec.learning_rate, spec.langevin_steps, spec.weight_decay)
 
 
-#: By the names of `robust_flatness.training.catalogue`.
+#: By the names of `robust_flatness.config.catalogue`.
 MAKERS: dict[str, Callable[[TrainingSpec, list[Tensor]], Optimizer]] = {
     "adam": adam,
     "entropy-sgd": entropy_sgd,

@@ -112,7 +112,12 @@ class Test(Spec):
         if not found.outcome:
             found = judged(found, self.sign, self._reference(evidence, rules, printed), rules, self.counts)
         found = replace(found, statistic=found.statistic or self.title(evidence))
-        return noted(found, *self._left_out(evidence))
+        found = noted(found, *self._left_out(evidence))
+        if self.over_variants and evidence.not_learnt and found.outcome != UNTESTABLE:
+            everyone = self.result(replace(evidence, models=evidence.everyone, not_learnt=()), rules)
+            ends = ", ".join(f"{end:.2f}" for end in everyone.interval)
+            found = noted(found, f"with these: {everyone.value:.2f} [{ends}]")
+        return found
 
     def _reference(self, evidence: Evidence, rules: Rules, printed: Finding | None) -> float:
         """The printed table's statistic where scales agree and it has the sign of the claim, else the
@@ -133,13 +138,16 @@ class Test(Spec):
     def _left_out(self, evidence: Evidence) -> list[str]:
         """Notes that name the variants that this test leaves out."""
         variant = getattr(self, "variant", None)
-        names = [*evidence.not_learnt] if self.over_variants else []
+        names = evidence.left_out if self.over_variants else []
         names += [
             f"{slug} (seed {seed})"
             for slug, seed in evidence.seeds_not_learnt
             if self.over_variants or slug == variant
         ]
-        notes = [f"left out, not having learnt: {', '.join(names)}"] if names else []
+        percent = (
+            " (%: distance from the initial weights, of the baseline's)" if "%" in "".join(names) else ""
+        )
+        notes = [f"left out, not having learnt{percent}: {', '.join(names)}"] if names else []
         if self.over_variants and evidence.repeated:
             pairs = (f"{slug} (the same model as {same})" for slug, same in evidence.repeated.items())
             notes.append(f"counted once: {', '.join(pairs)}")
@@ -209,9 +217,10 @@ def noted(finding: Finding, *notes: str) -> Finding:
 def few_families(families: Sequence) -> str:
     """A note where an interval over families rests on few of them."""
     count = len(set(families))
-    return (
-        f"{count} families only: an interval over them is unreliable" if 3 <= count < LEAST_FAMILIES else ""
-    )
+    if not 0 < count < LEAST_FAMILIES:
+        return ""
+    why = "an interval over them is unreliable" if count > 2 else "the interval is over variants alone"
+    return f"{count} {'families' if count > 1 else 'family'} only: {why}"
 
 
 def mean_difference(differences: np.ndarray, families: Sequence | None, rules: Rules) -> Finding:

@@ -20,7 +20,7 @@ from robust_flatness.analysis.claim_tests.base import (
 )
 from robust_flatness.analysis.correlation import correlate
 from robust_flatness.analysis.evidence import Evidence
-from robust_flatness.analysis.resampling import crossed_interval
+from robust_flatness.analysis.rises import mean_interval
 from robust_flatness.config import Real, parse_list
 from robust_flatness.tables import aggregate, schema
 
@@ -130,7 +130,7 @@ class Rise(Test):
         seeds, examples = values.shape
         if seeds == 0:
             raise NotMeasuredError(f"not measured: {schema.describe(measure)} at both points")
-        interval, p = crossed_interval(values, rules.resamples, rules.level)
+        interval, p = mean_interval(values, rules.level)
         over = f"seeds and {examples} examples" if examples > 1 else "seeds"
         return Finding(float(values.mean()), interval, over, p, seeds)
 

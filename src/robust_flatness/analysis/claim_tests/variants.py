@@ -21,8 +21,13 @@ from robust_flatness.analysis.claim_tests.base import (
     noted,
     require,
 )
-from robust_flatness.analysis.evidence import Evidence, early_stopping_pairs, improved_by_early_stopping
-from robust_flatness.analysis.resampling import Interval, bootstrap, p_value, permutations
+from robust_flatness.analysis.evidence import (
+    Evidence,
+    early_stopping_pairs,
+    improved_by_early_stopping,
+    more_robust,
+)
+from robust_flatness.analysis.resampling import Interval, bootstrap
 from robust_flatness.tables import aggregate, schema
 
 #: Smallest number of variants in each of two groups that are compared.
@@ -30,8 +35,9 @@ LEAST_IN_GROUP = 3
 
 
 class Baseline(Selection):
-    """Mean difference to the baseline, over the variants of some families that are more robust than it:
-    of lower RErr (AutoAttack's where it was run) or of lower RLoss.
+    """Mean difference to the baseline, over the variants of some families that are more robust than it: of
+    lower RErr (AutoAttack's where it was run) or of lower RLoss, beyond the noise of the evaluation and of
+    the baseline's seeds; where values of single examples were not kept, lower at all.
 
     All differences share one value of the baseline. Its standard error (over its seeds, else over the
     samples of its flatness) widens the interval, with Student's quantile, and a mean within it is no
@@ -58,9 +64,17 @@ class Baseline(Selection):
             raise NotMeasuredError("the baseline was not measured")
         at = at.iloc[0]
         chosen = self.chosen(models).dropna(subset=[measure, robust])
-        chosen = chosen[chosen[robust] < at[robust]]
+        column = "rloss" if self.robust == "rloss" else robust.removeprefix("test_")
+        beyond = more_robust(evidence.seeds.examples, column, rules.level)
+        lower = chosen["variant"].map(beyond).eq(True) if beyond else chosen[robust] < at[robust]
+        chosen = chosen[lower]
         differences = (chosen[measure] - at[measure]).to_numpy(float)
-        found = mean_difference(differences, chosen["family"], rules)
+        counts = chosen["family"].value_counts(sort=False)
+        found = noted(
+            mean_difference(differences, chosen["family"], rules),
+            f"taking part: {', '.join(f'{name} ({count})' for name, count in counts.items()) or 'none'}",
+            "" if beyond else "values of single examples were not kept: lower at all",
+        )
         error, degrees, source = _standard_error(at, measure)
         if not error > 0:
             return noted(found, "the baseline's own error is not known, nor in the interval")
@@ -130,7 +144,8 @@ class EarlyStopping(Test):
 
 
 def difference_of_groups(values: np.ndarray, first: np.ndarray, families: pd.Series, rules: Rules) -> Finding:
-    """Mean of the variants in `first` minus that of the others; p-value by permuting who is in it."""
+    """Mean of the variants in `first` minus that of the others; p-value by permuting Welch's t, since the
+    difference itself is not exchangeable where groups of unequal size differ in variance."""
     n, inside = len(values), first.astype(float)
     counts = int(inside.sum()), int(n - inside.sum())
     sizes = f"{counts[0]} improved, {counts[1]} others"
@@ -144,8 +159,7 @@ def difference_of_groups(values: np.ndarray, first: np.ndarray, families: pd.Ser
 
     intervals = bootstrap(statistic, families, **rules.bootstrap)
     observed = float(statistic(np.ones((1, n)))[0])
-    orders, exact = permutations(n, rules.resamples)
-    shuffled = values[orders]
-    p = p_value(observed, shuffled @ inside / counts[0] - shuffled @ (1 - inside) / counts[1], exact)
-    found = Finding(observed, intervals.widest, intervals.over, p, n)
+    permuted = stats.PermutationMethod(n_resamples=rules.resamples, rng=np.random.default_rng(0))
+    p = stats.ttest_ind(values[first], values[~first], equal_var=False, method=permuted).pvalue
+    found = Finding(observed, intervals.widest, intervals.over, float(p), n)
     return noted(found, sizes, few_families(families))

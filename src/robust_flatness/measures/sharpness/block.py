@@ -5,22 +5,21 @@ import contextlib
 import copy
 import importlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from robust_flatness.config.data import DataSpec
 from robust_flatness.config.kinds import imported
-from robust_flatness.config.measures import AttackSpec, MeasureSettings, attack_defaults
-from robust_flatness.config.measures import Examples as NumberOf
+from robust_flatness.config.measures import AttackSpec, FirstExamples, MeasureSettings, attack_defaults
 from robust_flatness.config.values import Count, Positive, Precision, Size, parse_list
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.errors import UndefinedError, warn
 from robust_flatness.measures.base import FLATTER, LOSSES, SPLITS, Measure, Metric, Record
 from robust_flatness.measures.cost import attack_passes
 from robust_flatness.measures.examples import BATCH_SIZE, Examples, pgd, splits_of
-from robust_flatness.runtime.progress import told
+from robust_flatness.runtime.progress import track
 from robust_flatness.seeding import derive_seed
 
 if TYPE_CHECKING:
@@ -33,20 +32,10 @@ ON_TEST = "test_"
 
 @dataclass(frozen=True)
 class Entry:
-    """A measure of a loss.
+    """A measure of a loss: `file.function` in this package, and its axis label without the loss.
 
-    Attributes
-    ----------
-    function
-        `file.function` in this package.
-    label
-        Axis label without the loss.
-    cost
-        Passes for one example on the clean loss.
-    attacks
-        Attacks on all examples that the robust loss takes in addition, if nothing is shared.
-    options
-        Arguments of the function, by name, from the settings.
+    `cost(settings)` are passes for one example on the clean loss, `attacks(settings)` the attacks on all
+    examples that the robust loss takes in addition if nothing is shared, `options(settings)` arguments.
     """
 
     function: str
@@ -56,43 +45,41 @@ class Entry:
     options: Callable[[Any], dict[str, Any]] = lambda s: {}
 
 
-def _ascent(name: str, label: str, one_step: bool) -> Entry:
-    def options(s: Any) -> dict[str, Any]:
-        return {"rho": getattr(s, f"{name}_rho"), "steps": 1 if one_step else s.steps}
-
-    label = f"{label}, one step" if one_step else label
-    return Entry(f"ascent.{name}", label, lambda s: 2 * options(s)["steps"], lambda s: 3, options)
-
-
-def _adaptive() -> Iterator[tuple[str, Entry]]:
-    """Adaptive sharpness at both radii, on logits as they are and normalised."""
-    for index, size in enumerate(("small", "large")):
-        for normalised in (False, True):
-            suffix = f"{size}_normalised" if normalised else size
-            label = f"{size} radius, logits normalised" if normalised else f"{size} radius"
-
-            def worst(s: Any, index: int = index, normalised: bool = normalised) -> dict[str, Any]:
-                return {"rho": s.worst_rho[index], "steps": s.adaptive_steps, "normalised": normalised}
-
-            def average(s: Any, index: int = index, normalised: bool = normalised) -> dict[str, Any]:
-                return {"rho": s.average_rho[index], "samples": s.samples, "normalised": normalised}
-
-            yield (
-                f"adaptive_linf_worst_{suffix}",
-                Entry("ascent.adaptive_linf_worst", f"adaptive worst-case sharpness, {label}",
-                      lambda s: 2 * s.adaptive_steps, lambda s: 3, worst),
-            )  # fmt: skip
-            yield (
-                f"adaptive_average_{suffix}",
-                Entry("noise.adaptive_average", f"adaptive average-case sharpness, {label}",
-                      lambda s: s.samples, lambda s: s.samples + 1, average),
-            )  # fmt: skip
+def _ascent(name: str, label: str) -> Entry:
+    """SAM's or ASAM's sharpness with the steps of the settings."""
+    return Entry(
+        f"ascent.{name}", label, lambda s: 2 * s.steps, lambda s: 3,
+        lambda s: {"rho": getattr(s, f"{name}_rho"), "steps": s.steps},
+    )  # fmt: skip
 
 
-def _noise_cost(s: Any) -> int:
-    return s.halvings * s.samples
+def _one_step(several: Entry) -> Entry:
+    return replace(
+        several, label=f"{several.label}, one step", cost=lambda s: 2,
+        options=lambda s: several.options(s) | {"steps": 1},
+    )  # fmt: skip
 
 
+def _adaptive(index: int, normalised: bool) -> dict[str, Entry]:
+    """Worst- and average-case adaptive sharpness at a radius, on logits as they are or normalised."""
+    size = ("small", "large")[index]
+    name = f"{size}_normalised" if normalised else size
+    label = f"{size} radius, logits normalised" if normalised else f"{size} radius"
+    return {
+        f"adaptive_linf_worst_{name}": Entry(
+            "ascent.adaptive_linf_worst", f"adaptive worst-case sharpness, {label}",
+            lambda s: 2 * s.adaptive_steps, lambda s: 3,
+            lambda s: {"rho": s.worst_rho[index], "steps": s.adaptive_steps, "normalised": normalised},
+        ),
+        f"adaptive_average_{name}": Entry(
+            "noise.adaptive_average", f"adaptive average-case sharpness, {label}",
+            lambda s: s.samples, lambda s: s.samples + 1,
+            lambda s: {"rho": s.average_rho[index], "samples": s.samples, "normalised": normalised},
+        ),
+    }  # fmt: skip
+
+
+_SAM, _ASAM = _ascent("sam", "SAM's sharpness"), _ascent("asam", "ASAM's sharpness")
 #: Measures of a loss: columns `<name>_ce` and `<name>_rloss`.
 OF_LOSSES: dict[str, Entry] = {
     "hessian_eigenvalue": Entry(
@@ -107,13 +94,17 @@ OF_LOSSES: dict[str, Entry] = {
     "relative_flatness": Entry(
         "relative.relative_flatness", "relative flatness of the last layer", lambda s: 1
     ),
-    "sam_one_step": _ascent("sam", "SAM's sharpness", one_step=True),
-    "sam": _ascent("sam", "SAM's sharpness", one_step=False),
-    "asam_one_step": _ascent("asam", "ASAM's sharpness", one_step=True),
-    "asam": _ascent("asam", "ASAM's sharpness", one_step=False),
-    **dict(_adaptive()),
+    "sam_one_step": _one_step(_SAM),
+    "sam": _SAM,
+    "asam_one_step": _one_step(_ASAM),
+    "asam": _ASAM,
+    **_adaptive(0, normalised=False),
+    **_adaptive(0, normalised=True),
+    **_adaptive(1, normalised=False),
+    **_adaptive(1, normalised=True),
     "pacbayes_sigma": Entry(
-        "noise.pacbayes_sigma", "PAC-Bayes sharpness 1/σ²", _noise_cost, _noise_cost,
+        "noise.pacbayes_sigma", "PAC-Bayes sharpness 1/σ²",
+        lambda s: s.halvings * s.samples, lambda s: s.halvings * s.samples,
         lambda s: {"samples": s.samples, "iterations": s.halvings},
     ),
     "gradient_norm": Entry("gradients.gradient_norm", "norm of the gradient by the weights", lambda s: 1),
@@ -152,6 +143,7 @@ def _two(value: tuple[float, ...]) -> tuple[float, ...]:
 
 
 TwoRadii = Annotated[tuple[Positive, ...], BeforeValidator(parse_list), AfterValidator(_two)]
+Known = Literal["all"] | Annotated[tuple[Literal[NAMES], ...], BeforeValidator(parse_list)]
 Names = Literal["all"] | Annotated[tuple[str, ...], BeforeValidator(parse_list)]
 
 
@@ -180,12 +172,12 @@ DEFAULTS = SharpnessOptions()
 class SharpnessSettings(SharpnessOptions):
     """Sharpness of the last checkpoint on training and, beside it, test examples."""
 
-    measures: Names = "all"
+    measures: Known = "all"
     own: dict[str, str] = Field(default_factory=dict)
     """Measures of the user: name -> package.module:function, called as those of the kit are."""
     attack: AttackSpec = attack_defaults(steps=20, restarts=1)
-    train_examples: Annotated[Count, NumberOf("train", 1000)]
-    test_examples: Annotated[Size, NumberOf("test")] = 0
+    train_examples: Annotated[Count, FirstExamples("train", 1000)]
+    test_examples: Annotated[Size, FirstExamples("test")] = 0
     """0: on training examples alone."""
     test_measures: Names = "all"
     """Those taken on test examples, too."""
@@ -204,10 +196,6 @@ class SharpnessSettings(SharpnessOptions):
 
     def problems(self, data: DataSpec) -> Iterator[str]:
         yield from super().problems(data)
-        if self.measures != "all":
-            for name in self.measures:
-                if name not in NAMES:
-                    yield f"measures: unknown measure {name!r}; known are {', '.join(NAMES)}"
         if self.test_measures != "all":
             if not (self.test_examples and self.test_measures):
                 yield (
@@ -235,8 +223,8 @@ def sharpness(net: "Network", data: Examples, settings: SharpnessSettings) -> It
     own = {name: imported(path, f"measures.sharpness.own.{name}") for name, path in settings.own.items()}
     for split in splits_of(settings):
         count = getattr(settings, f"{split}_examples")
-        for name in told(settings.of_losses(split), "measure of sharpness"):
-            for loss in told(LOSSES, "loss"):
+        for name in track(settings.of_losses(split), "measure of sharpness"):
+            for loss in track(LOSSES, "loss"):
                 objective = data.objective(
                     net, split, count, None if loss == "ce" else attack, settings.batch_size, seed
                 )
@@ -252,9 +240,7 @@ def sharpness(net: "Network", data: Examples, settings: SharpnessSettings) -> It
     for name in settings.chosen():
         if name in OF_WEIGHTS:
             with _left_out(settings, name):
-                result = _of_weights(net, data, name)
-                if result is not None:
-                    yield Record(name, result.value)
+                yield from (Record(name, result.value) for result in _of_weights(net, data, name))
 
 
 def _function(name: str) -> Callable[..., "Estimate"]:
@@ -273,13 +259,14 @@ def _of_user(function: Callable[..., "Estimate"], objective: "Objective") -> "Es
     )
 
 
-def _of_weights(net: "Network", data: Examples, name: str) -> "Estimate | None":
+def _of_weights(net: "Network", data: Examples, name: str) -> Iterator["Estimate"]:
+    """The measure `name` of the weights; nothing if the initial weights it needs are unknown."""
     from robust_flatness.measures.sharpness import capacity
 
     if name != "distance_from_init":
-        return getattr(capacity, name)(net)
-    initial = data.initial_weights()
-    return None if initial is None else capacity.distance_from_init(net, initial)
+        yield getattr(capacity, name)(net)
+    elif (initial := data.initial_weights()) is not None:
+        yield capacity.distance_from_init(net, initial)
 
 
 @contextlib.contextmanager

@@ -1,10 +1,10 @@
-"""Training objectives, one file each; `robust_flatness.training.catalogue` lists them."""
+"""Training objectives, one file each; `robust_flatness.config.catalogue` lists them."""
 
 from importlib import import_module
 
 from robust_flatness.config import TrainingSpec
+from robust_flatness.config.catalogue import OBJECTIVES
 from robust_flatness.config.kinds import imported
-from robust_flatness.training.catalogue import OBJECTIVES
 from robust_flatness.training.objectives.base import Batch, Forward, Objective
 
 __all__ = ["Batch", "Forward", "Objective", "make_objective"]

@@ -8,23 +8,18 @@ from torch import nn
 from torch.nn import functional as F
 
 from robust_flatness.attacks import PGD
-from robust_flatness.attacks.pgd import cross_entropy
-from robust_flatness.config import AttackSpec
 from robust_flatness.evaluation import evaluate_robustness
 from robust_flatness.flatness import (
     average_flatness,
     hessian_eigenvalues,
-    loss_landscape,
     scale_convolutions,
     worst_flatness,
 )
-from robust_flatness.measuring.landscape import LandscapeSpec
-from robust_flatness.models.inference import InferenceModel
-from robust_flatness.seeding import generator
+from robust_flatness.network import Network
 
 
 def small(measure, **options):
-    """A measure with few samples or restarts."""
+    """Few samples or restarts."""
     defaults = {"samples": 3} if measure is average_flatness else {"restarts": 2, "steps": 5}
     return {**defaults, **options}
 
@@ -34,15 +29,10 @@ BOTH = pytest.mark.parametrize("measure", [average_flatness, worst_flatness])
 
 @pytest.mark.parametrize("scope", ["dataset", "batch"])
 def test_worst_case_is_at_least_the_average_case(trained, held_out, attack, scope):
-    common = {"attack": attack, "xi": 0.003, "batch_size": 30, "scope": scope}
-    average = average_flatness(trained, *held_out, samples=3, **common)
-    worst = worst_flatness(trained, *held_out, restarts=2, **common)
-    assert worst.value >= average.value
-    clean = {**common, "attack": None}
-    assert (
-        worst_flatness(trained, *held_out, restarts=2, **clean).value
-        >= average_flatness(trained, *held_out, samples=3, **clean).value
-    )
+    for used in (attack, None):
+        common = {"attack": used, "xi": 0.003, "batch_size": 30, "scope": scope}
+        average = average_flatness(trained, *held_out, samples=3, **common)
+        assert worst_flatness(trained, *held_out, restarts=2, **common).value >= average.value
 
 
 @BOTH
@@ -66,69 +56,71 @@ def test_average_case_tends_to_the_bias_of_a_single_start(trained, held_out):
 
 @BOTH
 def test_the_scopes_agree_when_there_is_one_batch(trained, held_out, attack, measure):
-    results = [
+    dataset, batch = (
         measure(trained, *held_out, attack=attack, batch_size=60, scope=scope, **small(measure))
         for scope in ("dataset", "batch")
-    ]
-    assert torch.equal(results[0].perturbed, results[1].perturbed)
-    assert results[0].value == results[1].value
+    )
+    assert torch.equal(dataset.perturbed, batch.perturbed)
+    assert dataset.value == batch.value
 
 
-def test_in_batch_scope_each_batch_has_a_perturbation_of_its_own(trained, held_out, attack):
-    x, y = held_out
+def test_in_batch_scope_each_batch_has_its_own_perturbation(trained, held_out, attack):
     options = {"attack": attack, "samples": 4, "reference": 0.0, "reference_single": 0.0, "seed": 3}
-    halves = average_flatness(trained, x, y, batch_size=30, scope="batch", **options).perturbed
-    one = average_flatness(trained, x, y, batch_size=30, scope="dataset", **options).perturbed
+    halves = average_flatness(trained, *held_out, batch_size=30, scope="batch", **options).perturbed
+    one = average_flatness(trained, *held_out, batch_size=30, scope="dataset", **options).perturbed
     assert not torch.allclose(halves, one)
-    torch.testing.assert_close(one, average_flatness(trained, x, y, batch_size=60, **options).perturbed)
+    torch.testing.assert_close(one, average_flatness(trained, *held_out, batch_size=60, **options).perturbed)
 
 
 def test_average_case_over_batches_is_weighted_by_examples(trained, held_out):
     """Without an attack nothing but the perturbation of a batch enters its loss."""
     x, y = held_out
-    options = {"attack": None, "samples": 2, "scope": "batch", "reference": 0.0}
-    whole = average_flatness(trained, x[:50], y[:50], batch_size=40, **options).perturbed
-    first = average_flatness(trained, x[:40], y[:40], batch_size=40, **options).perturbed
-    padded = average_flatness(
-        trained, torch.cat([x[:40], x[40:50].repeat(4, 1, 1, 1)]), torch.cat([y[:40], y[40:50].repeat(4)]),
-        batch_size=40, **options,
-    ).perturbed  # fmt: skip
-    second = 2 * padded - first
+    options = {"attack": None, "samples": 2, "scope": "batch", "reference": 0.0, "batch_size": 40}
+    whole = average_flatness(trained, x[:50], y[:50], **options).perturbed
+    first = average_flatness(trained, x[:40], y[:40], **options).perturbed
+    repeated = torch.cat([x[:40], x[40:50].repeat(4, 1, 1, 1)]), torch.cat([y[:40], y[40:50].repeat(4)])
+    second = 2 * average_flatness(trained, *repeated, **options).perturbed - first
     torch.testing.assert_close(whole, (40 * first + 10 * second) / 50, rtol=1e-6, atol=0)
 
 
 def test_worst_case_takes_the_maximum_over_restarts_for_each_batch(trained, held_out, attack):
-    options = {"attack": attack, "xi": 0.01, "restarts": 4, "steps": 3}
-    by_batch = worst_flatness(trained, *held_out, batch_size=20, scope="batch", **options)
+    options = {"attack": attack, "xi": 0.01, "restarts": 4, "steps": 3, "batch_size": 20}
+    by_batch = worst_flatness(trained, *held_out, scope="batch", **options)
     assert by_batch.value > by_batch.perturbed.max().item() - by_batch.reference
-    whole = worst_flatness(trained, *held_out, batch_size=20, scope="dataset", **options)
+    whole = worst_flatness(trained, *held_out, scope="dataset", **options)
     assert whole.value == pytest.approx(whole.perturbed.max().item() - whole.reference, rel=1e-12)
+
+
+def linear(classes, seed=0, **options):
+    model = nn.Linear(6, classes, dtype=torch.float64, **options)
+    nn.init.normal_(model.weight, generator=torch.Generator().manual_seed(seed))
+    return model
 
 
 def test_worst_case_reaches_the_optimum_of_a_linear_model():
     """One example, two classes: nu = xi ||W|| G / ||G|| with G the gradient of the margin."""
-    g = torch.Generator().manual_seed(0)
-    linear = nn.Linear(6, 2, bias=False, dtype=torch.float64)
-    nn.init.normal_(linear.weight, generator=g)
-    x, y = torch.rand(1, 6, dtype=torch.float64, generator=g), torch.tensor([0])
-    xi = 0.003
-    margin = ((linear.weight[0] - linear.weight[1]) @ x[0]).detach()
-    lowered = margin - xi * linear.weight.detach().norm() * 2**0.5 * x.norm()
-    result = worst_flatness(linear, x, y, attack=None, xi=xi, restarts=2)
+    model, xi = linear(2, bias=False), 0.003
+    x, y = (
+        torch.rand(1, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1)),
+        torch.tensor([0]),
+    )
+    margin = ((model.weight[0] - model.weight[1]) @ x[0]).detach()
+    lowered = margin - xi * model.weight.detach().norm() * 2**0.5 * x.norm()
+    result = worst_flatness(model, x, y, attack=None, xi=xi, restarts=2)
     assert result.reference == pytest.approx(F.softplus(-margin).item(), rel=1e-12)
     assert result.value == pytest.approx((F.softplus(-lowered) - F.softplus(-margin)).item(), rel=1e-6)
 
 
 def test_worst_case_moves_inputs_as_pgd_does():
     """A linear model and a radius so small that the inputs alone count: PGD's optimum."""
-    g = torch.Generator().manual_seed(0)
-    linear = nn.Linear(6, 2, dtype=torch.float64)
-    nn.init.normal_(linear.weight, generator=g)
-    x, y = torch.rand(9, 6, dtype=torch.float64, generator=g), torch.randint(0, 2, (9,), generator=g)
-    attack = PGD(0.1, 0.02, 12)
-    result = worst_flatness(linear, x, y, attack=attack, xi=1e-10, restarts=1, batch_size=4)
+    model, attack = linear(2), PGD(0.1, 0.02, 12)
+    x, y = (
+        torch.rand(9, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1)),
+        torch.arange(9) % 2,
+    )
+    result = worst_flatness(model, x, y, attack=attack, xi=1e-10, restarts=1, batch_size=4)
     assert result.value == pytest.approx(0, abs=1e-8)
-    assert result.reference == pytest.approx(attack(linear, x, y).loss.mean().item(), rel=1e-12)
+    assert result.reference == pytest.approx(attack(model, x, y).loss.mean().item(), rel=1e-12)
 
 
 @BOTH
@@ -153,15 +145,14 @@ def test_same_seed_same_result(trained, held_out, attack, measure):
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_average_case_is_the_mean_and_has_its_spread(trained, held_out, attack):
+def test_average_case_is_the_mean_over_samples_with_its_spread(trained, held_out, attack):
     result = average_flatness(trained, *held_out, attack=attack, samples=4)
     values = result.perturbed - result.reference
     assert result.value == pytest.approx(values.mean().item(), rel=1e-9)
     assert result.std == pytest.approx(values.std().item())
     assert result.standard_error == pytest.approx(values.std().item() / 2)
     single = average_flatness(trained, *held_out, attack=attack, samples=1)
-    assert single.std is None
-    assert single.standard_error is None
+    assert single.std is single.standard_error is None
     assert single.perturbed[0] == result.perturbed[0]
 
 
@@ -179,31 +170,30 @@ def test_a_known_reference_is_not_computed_again(trained, held_out, attack, meas
     assert measure(trained, *held_out, attack=attack, **known, **small(measure)).value == full.value
 
 
-def test_the_reference_is_rloss_by_the_attack_as_given(trained, held_out, attack):
+def test_the_reference_is_the_loss_by_the_attack_as_given(trained, held_out, attack):
     one = average_flatness(trained, *held_out, attack=attack.with_restarts(1), samples=1)
     more = average_flatness(trained, *held_out, attack=attack, samples=1)
     assert one.reference == one.reference_single == pytest.approx(more.reference_single)
     assert more.reference > more.reference_single
-    worst = worst_flatness(trained, *held_out, attack=attack, restarts=1, steps=1)
-    assert worst.reference == more.reference
+    assert worst_flatness(trained, *held_out, attack=attack, restarts=1, steps=1).reference == more.reference
+    clean = average_flatness(trained, *held_out, attack=None, samples=1)
+    expected = F.cross_entropy(trained(held_out[0]), held_out[1]).item()
+    assert clean.reference == clean.reference_single == pytest.approx(expected, rel=1e-5)
 
 
 @BOTH
-def test_weight_bound(trained, held_out, measure):
-    """In a box that leaves no room at all, nothing changes."""
+def test_perturbed_weights_stay_within_the_weight_bound(trained, held_out, measure):
     model = copy.deepcopy(trained)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(0.01 * parameter.sign())
-    free, bound = (
-        measure(model, *held_out, attack=None, xi=0.5, weight_bound=b, **small(measure)) for b in (None, 0.01)
-    )
+    options = {"attack": None, "xi": 0.5, **small(measure)}
+    free, bound = (measure(model, *held_out, weight_bound=b, **options) for b in (None, 0.01))
     assert free.value != bound.value
-    tight = copy.deepcopy(model)
     with torch.no_grad():
-        for parameter in tight.parameters():
+        for parameter in model.parameters():
             parameter.zero_()
-    assert measure(tight, *held_out, attack=None, xi=0.5, weight_bound=0.01, **small(measure)).value == 0
+    assert measure(model, *held_out, weight_bound=0.01, **options).value == 0
 
 
 @BOTH
@@ -221,9 +211,6 @@ MEASURES = {
     "average": lambda model, x, y, attack: average_flatness(model, x, y, attack=attack, samples=2),
     "average clean": lambda model, x, y, attack: average_flatness(model, x, y, attack=None, samples=2),
     "worst": lambda model, x, y, attack: worst_flatness(model, x, y, attack=attack, restarts=1, steps=2),
-    "worst bfloat16": lambda model, x, y, attack: worst_flatness(
-        model, x, y, attack=attack, restarts=1, steps=2, precision="bfloat16"
-    ),
     "robustness": lambda model, x, y, attack: evaluate_robustness(
         model, x, y, attack=attack, autoattack=False
     ),
@@ -235,15 +222,12 @@ MEASURES = {
 @pytest.mark.parametrize("name", MEASURES)
 def test_the_model_is_bit_identical_afterwards(trained, held_out, attack, name, interrupted, monkeypatch):
     model = copy.deepcopy(trained).train()
-    model.stem.weight.requires_grad_(False)
+    model.stem_norm.weight.requires_grad_(False)
     model.classifier.bias.grad = torch.ones(10)
     state = {key: value.clone() for key, value in model.state_dict().items()}
     pointers = [p.data_ptr() for p in model.parameters()]
     if interrupted:
-        if name == "hessian":
-            monkeypatch.setattr("scipy.sparse.linalg.eigsh", _interrupt)
-        else:
-            monkeypatch.setattr(InferenceModel, "logits", _after(2, InferenceModel.logits))
+        monkeypatch.setattr(Network, "logits", interrupted_after(0, Network.logits))
         with pytest.raises(KeyboardInterrupt):
             MEASURES[name](model, *held_out, attack)
     else:
@@ -251,16 +235,12 @@ def test_the_model_is_bit_identical_afterwards(trained, held_out, attack, name, 
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
     assert [p.data_ptr() for p in model.parameters()] == pointers
     assert all(module.training for module in model.modules())
-    assert [name for name, p in model.named_parameters() if not p.requires_grad] == ["stem.weight"]
+    assert [name for name, p in model.named_parameters() if not p.requires_grad] == ["stem_norm.weight"]
     assert [name for name, p in model.named_parameters() if p.grad is not None] == ["classifier.bias"]
     assert torch.equal(model.classifier.bias.grad, torch.ones(10))
 
 
-def _interrupt(*_, **__):
-    raise KeyboardInterrupt
-
-
-def _after(calls, function):
+def interrupted_after(calls, function):
     count = [0]
 
     def limited(*args, **kwargs):
@@ -274,48 +254,8 @@ def _after(calls, function):
 
 @BOTH
 @pytest.mark.parametrize(
-    ("field", "value"),
-    [("xi", 0), ("xi", -0.5), ("batch_size", 0), ("scope", "epoch"), ("precision", "half")],
+    ("field", "value"), [("xi", 0), ("batch_size", 0), ("scope", "epoch"), ("precision", "half")]
 )
 def test_arguments_out_of_range_are_named(trained, held_out, attack, measure, field, value):
-    with pytest.raises(ValueError, match=rf"{field}: '?{value}'? given"):
+    with pytest.raises(ValueError, match=rf"{field}.*'?{value}'?"):
         measure(trained, *held_out, attack=attack, **{field: value})
-
-
-def test_numbers_of_samples_restarts_and_steps_are_checked(trained, held_out, attack):
-    with pytest.raises(ValueError, match="samples: 0 given"):
-        average_flatness(trained, *held_out, attack=attack, samples=0)
-    for field in ("restarts", "steps", "weight_step"):
-        with pytest.raises(ValueError, match=f"{field}: 0 given"):
-            worst_flatness(trained, *held_out, attack=attack, **{field: 0})
-
-
-def test_losses_of_the_reference_are_those_of_the_model(trained, held_out):
-    x, y = held_out
-    expected = cross_entropy(trained(x), y).mean().item()
-    result = average_flatness(trained, x, y, attack=None, samples=1)
-    assert result.reference == result.reference_single == pytest.approx(expected, rel=1e-5)
-
-
-def test_landscape_at_zero_is_rloss(trained, held_out):
-    attack = PGD(0.1, 0.05, 3)
-    fields = ("epsilon", "step_size", "steps", "restarts")
-    spec = LandscapeSpec(
-        points=3, random_directions=3, adversarial_directions=2, adversarial_steps=3,
-        attack=AttackSpec(**{field: getattr(attack, field) for field in fields}),
-    )  # fmt: skip
-    few = (held_out[0][:10], held_out[1][:10])
-    rows = loss_landscape(trained, *held_out, spec=spec, attack=attack, held_out=few, seed=2)
-    assert len(rows) == 3 * 2 * 3
-    rloss = attack(trained, *held_out, generator=generator(2, "landscape starts")).loss.mean().item()
-    assert all(row["rloss"] == pytest.approx(rloss, rel=1e-6) for row in rows if row["s"] == 0)
-    assert {(row["direction"], row["normalisation"]) for row in rows} == {
-        (direction, way) for direction in ("random", "adversarial", "hessian") for way in ("layer", "filter")
-    }
-    scales = {row["direction"]: row["scale"] for row in rows}
-    assert scales == {"random": 0.5, "adversarial": 0.025, "hessian": 0.5}
-    ends = [row for row in rows if row["s"] != 0 and row["direction"] == "random"]
-    assert all(row["rloss"] > rloss and row["rloss_std"] > 0 for row in ends)
-    up = next(r for r in rows if (r["direction"], r["normalisation"], r["s"]) == ("adversarial", "layer", 1))
-    assert up["rloss"] > rloss
-    assert up["rloss_std"] is None

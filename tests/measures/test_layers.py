@@ -7,15 +7,15 @@ import torch
 from torch import nn
 
 from robust_flatness.attacks import PGD
-from robust_flatness.config.measures import AttackSpec
+from robust_flatness.config import AttackSpec
 from robust_flatness.data import Dataset
 from robust_flatness.errors import ConfigError
 from robust_flatness.flatness import Neighborhood, average_flatness, perturbed_parameters, worst_flatness
-from robust_flatness.flatness.worst import JointSearch
-from robust_flatness.measuring.flatness import AverageFlatnessSpec, FlatnessSpec, WorstFlatnessSpec, flatness
-from robust_flatness.measuring.layers import LayersSpec, layers
-from robust_flatness.models.checkpoint import Network
-from robust_flatness.models.inference import InferenceModel
+from robust_flatness.measures.examples import Examples
+from robust_flatness.measures.flatness import AverageSettings, FlatnessSettings, WorstSettings, flatness
+from robust_flatness.measures.layers import LayersSettings, layers
+from robust_flatness.measures.worst import JointSearch
+from robust_flatness.network import Network
 from robust_flatness.seeding import generator
 
 XI = 0.4
@@ -29,10 +29,10 @@ def tiny():
 
 
 @pytest.mark.parametrize("attack", [None, PGD(0.1, 0.05, 3, restarts=2)])
-def test_the_average_case_of_a_layer_is_that_of_its_own_perturbations(tiny, attack):
-    """By hand: each perturbation is added to one tensor of a copy of the network, and the copy attacked."""
+def test_average_case_of_a_layer_equals_perturbing_it_by_hand(tiny, attack):
+    """Each perturbation is added to one tensor of a copy of the network, and the copy attacked."""
     model, x, y = tiny
-    ball = Neighborhood(InferenceModel(model, x), XI)
+    ball = Neighborhood(Network(model, x), XI)
     for index, name in enumerate(perturbed_parameters(model)):
         losses = []
         for sample in range(4):
@@ -42,9 +42,8 @@ def test_the_average_case_of_a_layer_is_that_of_its_own_perturbations(tiny, atta
                 moved.get_parameter(name).add_(nu)
                 loss = nn.functional.cross_entropy(moved(x), y)
             if attack is not None:
-                loss = attack.with_restarts(1)(
-                    moved, x, y, generator=generator(5, "starts", sample)
-                ).loss.mean()
+                starts = generator(5, "starts", sample)
+                loss = attack.with_restarts(1)(moved, x, y, generator=starts).loss.mean()
             losses.append(loss)
         result = average_flatness(model, x, y, attack=attack, xi=XI, samples=4, seed=5, layers=[name])
         torch.testing.assert_close(result.perturbed, torch.stack(losses).double(), rtol=1e-10, atol=1e-12)
@@ -54,16 +53,16 @@ def test_the_average_case_of_a_layer_is_that_of_its_own_perturbations(tiny, atta
 
 def test_in_the_worst_case_the_layer_alone_moves_and_stays_in_its_ball(tiny):
     model, x, y = tiny
-    attack, name = PGD(0.1, 0.05, 3), "4.weight"
-    ball = Neighborhood(InferenceModel(model, x), 0.01, layers=[name])
-    search = JointSearch(InferenceModel(model, x), ball, attack, 8, 0.01, "float32")
+    net, name = Network(model, x), "4.weight"
+    ball = Neighborhood(net, 0.01, layers=[name])
+    search = JointSearch(net, ball, PGD(0.1, 0.05, 3), 8, 0.01, "float32")
     nu, _ = search.run(x, y, x, [slice(None)], generator(0))
     for other, moved, norm in zip(ball.names, nu, ball.norms, strict=True):
         assert moved.norm() <= 0.01 * norm * (1 + 1e-9)
         assert (moved.norm() > 0) == (other == name)
 
 
-def test_all_layers_named_are_all_layers(tiny):
+def test_naming_all_layers_changes_nothing(tiny):
     model, x, y = tiny
     for measure, few in ((average_flatness, {"samples": 2}), (worst_flatness, {"restarts": 2})):
         every = measure(model, x, y, attack=None, xi=0.01, **few)
@@ -72,30 +71,25 @@ def test_all_layers_named_are_all_layers(tiny):
 
 
 def test_an_unknown_layer_is_named(tiny):
-    model, x, y = tiny
     with pytest.raises(ConfigError, match=r"layers: no '1\.weight'; there are 0\.weight, 0\.bias, 4\.weight"):
-        average_flatness(model, x, y, attack=None, layers=["1.weight"])
+        average_flatness(*tiny, attack=None, layers=["1.weight"])
 
 
-def test_the_measure_of_a_network_with_one_layer_is_its_flatness(tmp_path):
+def test_the_measure_of_a_network_with_one_layer_is_its_flatness():
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten())
-    model.add_module("a/b", nn.Linear(16, 3, bias=False))
-    network = Network(model, "own")
+    net = Network(nn.Sequential(nn.Flatten(), nn.Linear(16, 3, bias=False)))
     images = torch.randint(0, 256, (8, 1, 4, 4), dtype=torch.uint8).numpy()
     dataset = Dataset({"x_test": images, "y_test": (torch.arange(8) % 3).numpy(), "classes": 3})
-    attack = AttackSpec(epsilon=0.1, step_size=0.05, steps=2, restarts=2)
     parts = {
-        "attack": attack,
+        "attack": AttackSpec(epsilon=0.1, step_size=0.05, steps=2, restarts=2),
         "test_examples": 8,
-        "average": AverageFlatnessSpec(xi=(XI,), samples=3, clean_samples=1),
-        "worst": WorstFlatnessSpec(xi=(0.01,), restarts=2),
+        "average": AverageSettings(xi=(XI,), samples=3, clean_samples=1),
+        "worst": WorstSettings(xi=(0.01,), restarts=2),
     }
-    found = layers(network, dataset, LayersSpec(**parts), 0, state=tmp_path)
-    whole = flatness(network, dataset, FlatnessSpec(**parts, train_examples=0), 0).values
-    row = dict(found.details["layers"][0])
-    assert (row.pop("layer"), row.pop("numbers")) == ("a/b.weight", 48)
-    assert row == {name: whole[name] for name in row}
-    assert len(row) == 3
-    assert all(path.parent == tmp_path for path in tmp_path.rglob("*"))
-    assert layers(network, dataset, LayersSpec(**parts), 0, state=tmp_path) == found
+    records = list(layers(net, Examples(dataset), LayersSettings(**parts)))
+    assert records[0][:2] == ("numbers", 48)
+    assert {record.coordinate for record in records} == {"1.weight"}
+    whole = flatness(net, Examples(dataset), FlatnessSettings(**parts, train_examples=0))
+    whole = {record.metric: record for record in whole if record.loss == "rloss"}
+    assert [record.metric for record in records[1:]] == ["avg_flatness", "avg_flatness_std", "worst_flatness"]
+    assert all(record._replace(coordinate="") == whole[record.metric] for record in records[1:])

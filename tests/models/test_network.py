@@ -5,10 +5,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from robust_flatness.architectures import CenteredBatchNorm2d, ResNet, build_model
+from robust_flatness.architectures.convolution import image_conv2d
 from robust_flatness.config import ModelSpec
-from robust_flatness.models import CenteredBatchNorm2d, ResNet, build_model
-from robust_flatness.models.convolution import image_conv2d
-from robust_flatness.models.inference import InferenceModel
+from robust_flatness.network import Network
 from robust_flatness.training.objectives.self_supervision import RotationNetwork
 
 
@@ -147,50 +147,71 @@ def x():
     return torch.rand(6, 2, 8, 8, dtype=torch.float64, generator=generator())
 
 
+def in_evaluation_mode(model):
+    return copy.deepcopy(model).eval()
+
+
+def tensors_of(model):
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    return {name: tensor for name, tensor in tensors if tensor.is_floating_point()}
+
+
 def test_equals_the_model_in_evaluation_mode(name, model, x):
-    net = InferenceModel(model.train(), x[:2])
-    assert net.folded is (name in FOLDED)
-    expected = copy.deepcopy(model).eval()(x)
-    torch.testing.assert_close(net(x), expected, rtol=1e-10, atol=1e-10)
+    net = Network(model.train(), x[:2])
+    assert (net.folding is not None) is (name in FOLDED)
+    torch.testing.assert_close(net(x), in_evaluation_mode(model)(x), rtol=1e-10, atol=1e-10)
 
 
 def test_input_gradients_equal_the_models(model, x):
     inputs = [x.clone().requires_grad_() for _ in range(2)]
-    net = InferenceModel(model, x[:2])
-    for function, leaf in zip((net, copy.deepcopy(model).eval()), inputs, strict=True):
+    for function, leaf in zip((Network(model, x[:2]), in_evaluation_mode(model)), inputs, strict=True):
         function(leaf).square().sum().backward()
     torch.testing.assert_close(inputs[0].grad, inputs[1].grad, rtol=1e-9, atol=1e-10)
 
 
-def test_pulled_back_gradients_are_those_of_the_parameters(model, x):
-    net = InferenceModel(model, x[:2])
-    reference = copy.deepcopy(model).eval()
-    names = [name for name, _ in reference.named_parameters()]
-    names = [n for n in names if not any(n.startswith(prefix) for prefix in batch_norms(model))]
-    expected = torch.autograd.grad(
-        reference(x).square().sum(), [dict(reference.named_parameters())[n] for n in names]
-    )
-    leaves = net.leaves(names)
-    found = net.pull_back(names, torch.autograd.grad(net(x).square().sum(), leaves))
-    net.release()
-    for name, ours, theirs in zip(names, found, expected, strict=True):
-        torch.testing.assert_close(
-            ours, theirs, rtol=1e-8, atol=1e-9, msg=lambda m, name=name: f"{name}: {m}"
-        )
-    assert not any(leaf.requires_grad for leaf in leaves)
+@pytest.mark.parametrize("way", ["autograd", "torch.func"])
+def test_gradients_by_the_weights_of_a_view_equal_those_of_the_parameters(model, x, way):
+    net, reference = Network(model, x[:2]), in_evaluation_mode(model)
+    own = {name: p for name, p in reference.named_parameters() if name in net.layers}
+    expected = torch.autograd.grad(reference(x).square().sum(), list(own.values()))
+    leaves = {name: weight.requires_grad_() for name, weight in net.weights().items()}
+    if way == "autograd":
+        found = torch.autograd.grad(net.at(leaves)(x).square().sum(), list(leaves.values()))
+    else:
+        found = torch.func.grad(lambda w: net.at(w)(x).square().sum())(net.weights()).values()
+    for name, ours, theirs in zip(leaves, found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def batch_norms(model):
-    return [
-        f"{name}."
-        for name, module in model.named_modules()
-        if isinstance(module, nn.modules.batchnorm._NormBase)
-    ]
+def test_gradients_of_single_examples_by_vmap(x):
+    net = Network(randomise(resnet()), x[:2])
+
+    def loss(weights, image):
+        return net.at(weights)(image[None]).square().sum()
+
+    weights = net.weights()
+    together = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(weights, x)
+    for i in range(len(x)):
+        single = torch.func.grad(loss)(weights, x[i])
+        for name, gradient in single.items():
+            torch.testing.assert_close(together[name][i], gradient)
+
+
+def test_second_derivatives_by_the_weights(x):
+    net = Network(randomise(resnet(activation="gelu")), x[:2])
+    reference = in_evaluation_mode(net.module)
+    leaf = net.weights(["stem.weight"])["stem.weight"].requires_grad_()
+    theirs = reference.stem.weight.requires_grad_()
+    products = []
+    for value, weight in ((net.at({"stem.weight": leaf})(x), leaf), (reference(x), theirs)):
+        (first,) = torch.autograd.grad(value.square().sum(), weight, create_graph=True)
+        products += torch.autograd.grad(first.sum(), weight)
+    torch.testing.assert_close(*products)
 
 
 def test_folds_every_batch_norm_of_a_resnet(x):
-    net = InferenceModel(randomise(resnet()), x)
-    assert not any(isinstance(m, CenteredBatchNorm2d) for m in net.computing().modules())
+    net = Network(randomise(resnet()), x)
+    assert not any(isinstance(m, CenteredBatchNorm2d) for m in net.folding.function.module.modules())
 
 
 def _subclass(model):
@@ -213,67 +234,84 @@ CHANGES = {
 def test_networks_of_the_kit_that_were_changed_are_not_folded(change, x):
     model = randomise(resnet())
     CHANGES[change](model)
-    net = InferenceModel(model, x)
-    assert not net.folded
-    torch.testing.assert_close(net(x), copy.deepcopy(model).eval()(x))
+    net = Network(model, x)
+    assert net.folding is None
+    torch.testing.assert_close(net(x), in_evaluation_mode(model)(x))
 
 
-def test_refresh_reads_weights_and_statistics_of_the_model(model, x):
-    net = InferenceModel(model, x[:2])
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(1.3).add_(0.05)
-    randomise(model, seed=2)
-    expected = copy.deepcopy(model).eval()(x)
-    assert not torch.allclose(net(x), expected)
-    net.refresh()
-    torch.testing.assert_close(net(x), expected, rtol=1e-9, atol=1e-10)
+def test_a_view_at_a_module_has_its_weights_and_statistics(model, x):
+    net = Network(model, x[:2])
+    before = net(x)
     other = randomise(copy.deepcopy(model), seed=3)
-    net.refresh(other)
-    torch.testing.assert_close(net(x), copy.deepcopy(other).eval()(x), rtol=1e-9, atol=1e-10)
+    view = net.at(other)
+    torch.testing.assert_close(view(x), in_evaluation_mode(other)(x), rtol=1e-9, atol=1e-10)
+    randomise(other, seed=4)
+    view = net.at(other)
+    torch.testing.assert_close(view(x), in_evaluation_mode(other)(x), rtol=1e-9, atol=1e-10)
+    assert torch.equal(net(x), before)
 
 
-def test_refresh_with_some_tensors_leaves_the_others(model, x):
-    net = InferenceModel(model, x[:2])
-    reference = copy.deepcopy(model).eval()
-    tensors = dict((*reference.named_parameters(), *reference.named_buffers()))
+def test_a_view_at_some_tensors_keeps_the_others(model, x):
+    net, reference = Network(model, x[:2]), in_evaluation_mode(model)
+    own = tensors_of(reference)
     for kind in ("weight", "bias", "running_mean", "running_var"):
-        changed = {n: 1.2 * t.detach() + 0.1 for n, t in tensors.items() if n.endswith(kind)}
+        changed = {name: 1.2 * t.detach() + 0.1 for name, t in own.items() if name.endswith(kind)}
         for part in (dict(list(changed.items())[::2]), dict(list(changed.items())[1::2])):
-            net.refresh(part)
+            net = net.at(part)
             for name, value in part.items():
-                tensors[name].data.copy_(value)
+                own[name].data.copy_(value)
             torch.testing.assert_close(net(x), reference(x), rtol=1e-9, atol=1e-9, msg=kind)
 
 
-def test_refresh_does_not_know_other_names(x):
-    with pytest.raises(KeyError, match=r"stem\.nothing"):
-        InferenceModel(resnet(), x).refresh({"stem.nothing": torch.zeros(1)})
+def test_views_do_not_disturb_each_other(model, x):
+    net = Network(model, x[:2])
+    shifted = {name: weight + 0.1 for name, weight in net.weights().items()}
+    first, second = net.at(shifted), net.at({name: -weight for name, weight in shifted.items()})
+    before = [function(x) for function in (net, first, second)]
+    again = [function(x) for function in (second, first, net)]
+    assert all(torch.equal(a, b) for a, b in zip(before, reversed(again), strict=True))
+    weights = net.weights()
+    assert all(torch.equal(weights[name], p) for name, p in model.named_parameters() if name in weights)
 
 
 def test_shares_and_changes_nothing_of_the_model(model, x):
     model.train()
     state = {key: value.clone() for key, value in model.state_dict().items()}
     pointers = {t.data_ptr() for t in (*model.parameters(), *model.buffers())}
-    net = InferenceModel(model, x[:2])
-    net.refresh({name: torch.ones_like(p) for name, p in net.network.named_parameters()})
-    net(x)
-    assert pointers.isdisjoint(t.data_ptr() for t in (*net.parameters(), *net.buffers()))
+    net = Network(model, x[:2])
+    net.at({name: torch.ones_like(weight) for name, weight in net.weights().items()})(x)
+    assert pointers.isdisjoint(t.data_ptr() for t in tensors_of(net.module).values())
     assert all(module.training for module in model.modules())
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
-    assert [name for name, _ in net.named_children()] == ["network"]
 
 
 def test_bfloat16_stays_close_and_returns_the_inputs_dtype(model, x):
-    net = InferenceModel(model.float(), x[:2].float())
-    low, full = net.logits(x.float(), "bfloat16"), net(x.float())
-    assert low.dtype == torch.float32
-    assert not torch.equal(low, full)
-    assert (low - full).abs().max() < 0.05 * full.abs().max()
-    net.refresh({name: 2 * p for name, p in net.network.named_parameters()})
-    full = net(x.float())
-    assert (net.logits(x.float(), "bfloat16") - full).abs().max() < 0.05 * full.abs().max()
+    net, x = Network(model.float(), x[:2].float()), x.float()
+    for view in (net, net.at({name: 2 * weight for name, weight in net.weights().items()})):
+        low, full = view.logits(x, "bfloat16"), view(x)
+        assert low.dtype == torch.float32
+        assert not torch.equal(low, full)
+        assert (low - full).abs().max() < 0.05 * full.abs().max()
+
+
+def test_weights_that_require_gradients_are_differentiated_in_bfloat16_after_a_pass_without(x):
+    net = Network(randomise(resnet()).float(), x[:2].float())
+    leaves = {name: weight.requires_grad_() for name, weight in net.weights().items()}
+    view = net.at(leaves)
+    with torch.no_grad():
+        view.logits(x.float(), "bfloat16")
+    gradients = torch.autograd.grad(view.logits(x.float(), "bfloat16").sum(), list(leaves.values()))
+    assert all(gradient.abs().max() > 0 for gradient in gradients[:2])
+
+
+def test_passes_grow_with_the_threads(x, monkeypatch):
+    net = Network(plain_cnn().double(), x[:2])
+    sizes = []
+    for threads in (1, 4):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        sizes.append(net.examples_at_once)
+    assert sizes[1] == pytest.approx(4 * sizes[0], abs=4)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -295,11 +333,11 @@ def test_weight_gradients_of_narrow_strided_shortcuts_leave_the_memory_alone(cha
     """As for the layer itself (test_resnet): torch's own gradient writes past its workspace and crashes."""
     model = nn.Sequential(nn.Conv2d(channels, 16, 1, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     x = torch.rand(4, channels, 8, 8, generator=generator())
-    net = InferenceModel(model, x)
+    net = Network(model, x)
     neighbours = [torch.full((channels * 64,), 7.0) for _ in range(50)]
     for _ in range(50):
-        leaves = net.leaves(["0.weight"])
-        torch.autograd.grad(net(x).square().sum(), leaves)
+        leaves = {name: weight.requires_grad_() for name, weight in net.weights(["0.weight"]).items()}
+        torch.autograd.grad(net.at(leaves)(x).square().sum(), list(leaves.values()))
     assert all(bool((neighbour == 7).all()) for neighbour in neighbours)
 
 
@@ -310,21 +348,7 @@ def test_output_of_the_wrong_shape_is_named(output, x):
             return {"feature map": x, "vector": x.sum(dim=(1, 2, 3)), "tuple": (x, x)}[output]
 
     with pytest.raises(ValueError, match=r"model: output .* \[n, K\]"):
-        InferenceModel(Wrong())(x)
-
-
-def test_a_lent_network_gets_its_weights_back(x):
-    model = randomise(resnet())
-    net = InferenceModel(model)
-    before = net(x).detach()
-    with pytest.raises(ZeroDivisionError), InferenceModel.lent(net, x[:2]) as lent:  # noqa: PT012
-        assert lent is net
-        lent.refresh({"stem.weight": torch.zeros_like(model.stem.weight)})
-        assert not torch.equal(lent(x), before)
-        raise ZeroDivisionError
-    assert torch.equal(net(x), before)
-    with InferenceModel.lent(model, x[:2]) as lent:
-        assert lent is not model
+        Network(Wrong())(x)
 
 
 @pytest.mark.parametrize(
@@ -355,11 +379,11 @@ def test_gradients_keep_the_layout_of_the_activations(head):
 
     torch.manual_seed(0)
     model, x = Net().eval(), torch.rand(4, 3, 8, 8)
-    net = InferenceModel(model, x[:2])
-    net.network.strides.clear()
+    net = Network(model, x[:2])
+    net.module.strides.clear()
     gradients = []
     for function in (model, net.logits):
         inputs = x.clone().requires_grad_()
         gradients += torch.autograd.grad(function(inputs).square().sum(), inputs)
     torch.testing.assert_close(gradients[1], gradients[0])
-    assert net.network.strides == [(6 * 64, 1, 8 * 6, 6)]
+    assert net.module.strides == [(6 * 64, 1, 8 * 6, 6)]

@@ -1,4 +1,4 @@
-"""Training objectives and optimisers by name. Planning reads these tables, so this module imports nothing."""
+"""Training objectives and optimisers by name, readable without torch."""
 
 from typing import NamedTuple
 

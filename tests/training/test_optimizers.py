@@ -1,11 +1,16 @@
 import pytest
 import torch
 
-from robust_flatness.training.optimizers import make_optimizer
+from robust_flatness.config.catalogue import OPTIMIZERS
+from robust_flatness.training.optimizers import MAKERS, make_optimizer
+
+
+def test_the_catalogue_lists_all_optimisers():
+    assert MAKERS.keys() == OPTIMIZERS.keys()
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_follows_the_formula_with_changing_rates(momentum, make_job):
+def test_sgd_follows_its_formula_with_changing_rates(momentum, make_job):
     spec = make_job(momentum=momentum, weight_decay=0.01).training
     generator = torch.Generator().manual_seed(0)
     shapes = (3, 2), (4,)

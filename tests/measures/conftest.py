@@ -3,9 +3,9 @@ import torch
 from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
+from robust_flatness.architectures import build_model
 from robust_flatness.attacks import PGD
 from robust_flatness.config import ModelSpec
-from robust_flatness.models import build_model
 
 
 @pytest.fixture(scope="session")

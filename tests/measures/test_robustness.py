@@ -3,10 +3,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from robust_flatness.architectures import build_model
 from robust_flatness.attacks import PGD
 from robust_flatness.config import AutoAttackSpec, ModelSpec
 from robust_flatness.evaluation import evaluate_robustness
-from robust_flatness.models import build_model
 
 ATTACK = PGD(epsilon=0.02, step_size=0.01, steps=4, restarts=2)
 SPEC = AutoAttackSpec(version="reduced", attacks=["apgd-ce"], iterations=4)

@@ -1,0 +1,179 @@
+"""The block `sharpness`: records on both losses and splits, shared attacks, measures of the user."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from robust_flatness import sharpness as library
+from robust_flatness.architectures import build_model
+from robust_flatness.attacks import PGD
+from robust_flatness.config import DataSpec, ModelSpec
+from robust_flatness.data import Dataset
+from robust_flatness.errors import UndefinedError, noted_warnings
+from robust_flatness.measures.examples import Examples
+from robust_flatness.measures.sharpness.block import (
+    METRICS,
+    NAMES,
+    OF_LOSSES,
+    OF_WEIGHTS,
+    SharpnessSettings,
+    passes,
+    sharpness,
+)
+from robust_flatness.network import Network
+from robust_flatness.seeding import derive_seed, generator
+
+ATTACK = {"epsilon": 0.1, "step_size": 0.05, "steps": 2}
+QUICK = {"vectors": 2, "samples": 2, "steps": 2, "adaptive_steps": 2, "halvings": 2}
+SPLITS = DataSpec(name="digits", train=50, early_stopping=50, test=50)
+
+
+def network(seed=5):
+    spec = ModelSpec(name="small-resnet", width=4)
+    return build_model(spec, 3, (0.4,), (0.3,), generator(seed, "initialisation")).eval()
+
+
+def settings(**values):
+    return SharpnessSettings(attack=ATTACK, train_examples=16, **QUICK | values)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    rng = np.random.default_rng(0)
+    images = {f"x_{s}": rng.integers(0, 256, (16, 1, 8, 8), dtype=np.uint8) for s in ("train", "test")}
+    labels = {f"y_{s}": rng.integers(0, 3, 16) for s in ("train", "test")}
+    return Dataset(images | labels)
+
+
+@pytest.fixture
+def values(dataset):
+    """Values of the records by metric, loss and split."""
+
+    def measure(chosen, model=None, seed=0):
+        start = dict(network().named_parameters())
+        data = Examples(dataset, seed=seed, initial_weights=lambda: start)
+        records = list(sharpness(Network(model or network()), data, chosen))
+        return {(record.metric, record.loss, record.split): record.value for record in records}
+
+    return measure
+
+
+def test_every_measure_is_taken_on_both_splits_and_losses(values):
+    found = values(settings(test_examples=8))
+    of_losses = {
+        (n, loss, split) for n in OF_LOSSES for loss in ("ce", "rloss") for split in ("train", "test")
+    }
+    assert found.keys() == of_losses | {(name, "", "") for name in OF_WEIGHTS}
+    assert METRICS.keys() == {*NAMES}
+    assert all(np.isfinite(value) for value in found.values())
+
+
+def test_values_are_those_of_the_library(values, dataset):
+    found = values(settings(measures="fisher_rao,sam_one_step,pacbayes_sigma"), seed=3)
+    x, y, attack = dataset.images("train"), dataset.labels("train"), PGD(0.1, 0.05, 2)
+    calls = {
+        "fisher_rao": library.fisher_rao,
+        "sam_one_step": lambda *data, **options: library.sam(*data, steps=1, **options),
+        "pacbayes_sigma": lambda *data, **options: library.pacbayes_sigma(
+            *data, samples=2, iterations=2, **options
+        ),
+    }
+    for name, function in calls.items():
+        for key, loss in {"ce": "ce", "rloss": attack}.items():
+            alone = function(network(), x, y, loss=loss, seed=derive_seed(3, "sharpness"))
+            assert found[name, key, "train"] == alone.value
+
+
+def test_the_attack_at_the_weights_is_made_once_for_each_split(values, monkeypatch):
+    calls, attack = [], PGD.__call__
+
+    def counted(self, model, x, *arguments):
+        calls.append(len(x))
+        return attack(self, model, x, *arguments)
+
+    monkeypatch.setattr(PGD, "__call__", counted)
+    values(settings(test_examples=8))
+    assert sorted(calls) == [8, 16]
+
+
+def test_test_examples_may_be_measured_by_fewer_measures(values):
+    chosen = settings(measures="margin,fisher_rao", test_examples=8)
+    fewer = chosen.model_copy(update={"test_measures": ("margin",)})
+    every = values(chosen)
+    assert values(fewer) == {k: v for k, v in every.items() if (k[0], k[2]) != ("fisher_rao", "test")}
+    assert passes(settings(measures="margin"), 0, 0) < passes(fewer, 0, 0) < passes(chosen, 0, 0)
+    assert passes(settings(), 0, 0) > 10 * passes(settings(measures="margin"), 0, 0)
+
+
+class Vector(nn.Module):
+    """A network without a matrix, or a linear layer at its end."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(63))
+
+    def forward(self, x):
+        return (x.flatten(1)[:, :63] * self.scale).view(len(x), 3, 21).sum(2)
+
+
+def test_what_is_not_defined_for_a_network_is_left_out_of_all_and_an_error_by_name(dataset):
+    net, undefined = Network(Vector()), {"relative_flatness", "spectral_product"}
+    with noted_warnings(show=False) as notes:
+        found = {record.metric for record in sharpness(net, Examples(dataset), settings())}
+    assert {note.partition(":")[0] for note in notes} == undefined
+    assert found == {*NAMES} - undefined - {"distance_from_init"}  # its initial weights are unknown
+    for name in undefined:
+        with pytest.raises(UndefinedError, match="model: "):
+            list(sharpness(net, Examples(dataset), settings(measures=name)))
+
+
+def test_the_distance_from_initial_weights_is_zero_before_training(values):
+    chosen, key = settings(measures="distance_from_init"), ("distance_from_init", "", "")
+    assert values(chosen)[key] == 0
+    assert values(chosen, network(6))[key] > 1
+
+
+MODULE = """
+import torch
+from robust_flatness.sharpness import SharpnessResult, of_objective
+
+def trainable(model, x, y, *, loss="ce", batch_size=128, seed=0):
+    count = sum(p.requires_grad for p in model.parameters())
+    return SharpnessResult(count + (loss != "ce"))
+
+@of_objective
+def shared(objective):
+    return SharpnessResult((objective.inputs - objective.x).abs().max().item())
+"""
+
+
+def test_measures_of_the_user_are_called_as_those_of_the_kit(values, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    found = values(settings(measures="margin", own={"count": "mine:trainable", "moved": "mine:shared"}))
+    parameters = len(list(network().parameters()))
+    assert (found["count", "ce", "train"], found["count", "rloss", "train"]) == (parameters, parameters + 1)
+    assert found["moved", "ce", "train"] == 0
+    assert found["moved", "rloss", "train"] == pytest.approx(0.1, abs=1e-6)
+
+
+def test_problems_are_reported_before_anything_runs():
+    own = {"sam": "a:b", "no good": "a:b", "test_mean": "a:b", "fine": "a.b"}
+    problems = list(settings(measures="sam", own=own).problems(SPLITS))
+    assert sum("cannot name a measure" in line for line in problems) == 3
+    assert any("own.fine: 'a.b' given; expected package.module:function" in line for line in problems)
+    chosen = settings(measures="sam,weight_norm", test_measures="sam,asam,weight_norm", test_examples=8)
+    problems = list(chosen.problems(SPLITS))
+    assert len(problems) == 2
+    assert "test_measures: 'asam' is not measured on examples; those that are: sam" in problems[0]
+    with pytest.raises(ValueError, match="smaller one first"):
+        settings(worst_rho=[0.2, 0.1])
+    with pytest.raises(ValueError, match=r"Input should be 'hessian_eigenvalue', .*input_value='fisher'"):
+        settings(measures="sam,fisher")
+
+
+@pytest.mark.parametrize("given", [{"test_measures": "sam"}, {"test_measures": [], "test_examples": 8}])
+def test_measures_on_test_examples_without_examples_or_measures_are_refused(given):
+    assert any("test_measures" in line for line in settings(**given).problems(SPLITS))
+    assert not [*settings(test_measures="sam", test_examples=8).problems(SPLITS)]
