@@ -9,7 +9,7 @@ import typer
 from robust_flatness.commands.base import app
 from robust_flatness.config.values import Epsilon, Precision, Real, parse, parse_list
 from robust_flatness.errors import ConfigError, noted_warnings
-from robust_flatness.files import portable, write_json
+from robust_flatness.files import write_json
 from robust_flatness.measures.examples import BATCH_SIZE
 from robust_flatness.measures.flatness import AVERAGE
 from robust_flatness.measures.registry import MEASURES
@@ -134,7 +134,7 @@ def measure(
     result |= {"model": model, "weights": weights and str(weights), "data": data, "images": images}
     result["warnings"] = [*notes, *result["warnings"]]
     if output:
-        write_json(output, portable(result))
+        write_json(output, result)
     if per_example:
         write_rows(per_example, example_rows(values))
     typer.echo(described(result, groups))

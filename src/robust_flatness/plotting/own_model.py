@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from robust_flatness.files import atomic_path
-from robust_flatness.run.place import ModelGroup, epsilon_of, fraction
 from robust_flatness.plotting import looks, scatter, style
 from robust_flatness.plotting.layer import Layer
+from robust_flatness.run.place import ModelGroup, epsilon_of, fraction
 from robust_flatness.tables import aggregate
 
 AXES = X, Y = "avg_flatness_rloss", "test_rloss_pgd"

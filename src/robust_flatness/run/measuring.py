@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from robust_flatness.checkpoints import LoadedModel, load_checkpoint
+from robust_flatness.checkpoints import Checkpoint, load_checkpoint
 from robust_flatness.config.kinds import source_digest
 from robust_flatness.config.values import Spec, meant, parse
 from robust_flatness.config.variants import BASELINE
@@ -130,7 +130,7 @@ def measure_network(
 
 
 def _part(
-    parts: Parts, label: str, measure: Measure, checkpoint: LoadedModel, data: Examples, settings: Spec
+    parts: Parts, label: str, measure: Measure, checkpoint: Checkpoint, data: Examples, settings: Spec
 ) -> dict[str, Any]:
     """Return the part `<measure>/<label>`, stored or computed."""
     name = f"{measure.name}/{label}"
@@ -146,7 +146,7 @@ def _part(
 
 
 def measured(
-    measure: Measure, checkpoint: LoadedModel, data: Examples, settings: Spec, show: bool = True
+    measure: Measure, checkpoint: Checkpoint, data: Examples, settings: Spec, show: bool = True
 ) -> dict[str, Any]:
     """Return the records of one measure of one network, the values of single examples, and the warnings.
 
@@ -156,7 +156,7 @@ def measured(
     kept = "What is finished is kept; the next run resumes from there."
     with out_of_memory(largest_batch(settings.model_dump()), kept), noted_warnings(show) as warnings:
         try:
-            records = [*measure.function(checkpoint.inference, data, settings)]
+            records = [*measure.function(checkpoint.network, data, settings)]
         except NonFiniteError as error:
             warnings.append(str(error))
             metric, description = next(iter(measure.metrics.items()))

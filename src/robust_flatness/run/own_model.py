@@ -14,7 +14,7 @@ from torch import nn
 
 from robust_flatness.attacks.pgd import batches
 from robust_flatness.boundary import outcome
-from robust_flatness.checkpoints import LoadedModel
+from robust_flatness.checkpoints import Checkpoint
 from robust_flatness.config.kinds import source_digest
 from robust_flatness.config.measures import MeasureSettings
 from robust_flatness.data import Dataset
@@ -74,8 +74,8 @@ def measure_model(
         types = {p.dtype for p in model.parameters() if p.is_floating_point()}
         if types and torch.float32 not in types:
             model = model.float()  # as the images are
-        network = LoadedModel(model.to(device), "own")
-        net = network.inference
+        network = Checkpoint(model.to(device), "own")
+        net = network.network
         gradient = outcome(net, dataset.images("test", 2, device)).gradient
         examples = clean_examples(net, dataset, settings, device)
         identity = {"seed": seed, "weights_sha256": network.weights_sha256, "data_sha256": dataset.checksum}
