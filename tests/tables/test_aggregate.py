@@ -28,24 +28,28 @@ def test_seeds_are_averaged_with_their_spread():
 
 
 def test_a_network_near_guessing_has_not_learnt():
-    of_ten = rows_of(train_err=[79.9, 80.0, 90.0, math.nan])
+    of_ten = rows_of(train_rerr_pgd=[79.9, 80.0, 90.0, math.nan])
     assert aggregate.learnt(of_ten).tolist() == [True, False, False, True]
-    of_two = rows_of(train_err=[39.9, 40.0], classes=[2.0, 2.0])
+    of_two = rows_of(train_rerr_pgd=[39.9, 40.0], classes=[2.0, 2.0])
     assert aggregate.learnt(of_two).tolist() == [True, False]
-    not_finite = rows_of(train_err=[5.0, 5.0], not_finite=["", "avg_flatness_rloss"])
+    uncertain = rows_of(train_rerr_pgd=[79.0, 79.0], train_rerr_pgd_se=[0.4, 0.6])
+    assert aggregate.learnt(uncertain).tolist() == [True, False]
+    not_finite = rows_of(train_rerr_pgd=[5.0, 5.0], not_finite=["", "avg_flatness_rloss"])
     assert aggregate.learnt(not_finite).tolist() == [True, False]
 
 
 def test_the_last_checkpoint_decides_for_the_network():
-    last = rows_of(train_err=[10.0, 85.0])
-    best = last.assign(checkpoint="best", train_err=[85.0, 20.0])
+    last = rows_of(train_rerr_pgd=[10.0, 85.0])
+    best = last.assign(checkpoint="best", train_rerr_pgd=[85.0, 20.0])
     assert aggregate.learnt(pd.concat([last, best], ignore_index=True)).tolist() == [True, False] * 2
 
 
 def test_seeds_that_have_not_learnt_are_left_out_of_the_mean():
-    seeds = [rows_of(train_err=errors).assign(seed=seed) for seed, errors in enumerate(([10, 85], [90, 90]))]
+    seeds = [
+        rows_of(train_rerr_pgd=errors).assign(seed=seed) for seed, errors in enumerate(([10, 85], [90, 90]))
+    ]
     averaged = aggregate.variants_at(pd.concat(seeds, ignore_index=True))
-    assert averaged["train_err"].tolist() == [10, 87.5]
+    assert averaged["train_rerr_pgd"].tolist() == [10, 87.5]
     assert averaged["seeds"].tolist() == [1, 2]
     assert aggregate.learnt(averaged).tolist() == [True, False]
 
@@ -75,7 +79,7 @@ def test_absolute_values_compare_on_the_same_dataset_alone():
 def test_scaled_models_are_compared_with_the_seed_they_were_made_from():
     rows = [("at", seed, 0, "at", 1.0 + seed) for seed in range(3)] + [("at-scaled-2", 1, 1, "scaled", 2.0)]
     columns = ("variant", "seed", "derived", "family", "avg_flatness_rloss")
-    models = pd.DataFrame(rows, columns=columns).assign(checkpoint="last", train_err=5.0, classes=10)
+    models = pd.DataFrame(rows, columns=columns).assign(checkpoint="last", train_rerr_pgd=5.0, classes=10)
     found = aggregate.with_scaled(models).set_index("variant")["avg_flatness_rloss"]
     assert found.to_dict() == {"at": 2.0, "at-scaled-2": 2.0}
     assert aggregate.with_scaled(models[models["derived"] == 0])["avg_flatness_rloss"].tolist() == [2.0]

@@ -73,7 +73,7 @@ def results(tmp_path) -> Path:
 
 def collect(directory: Path, **changed) -> tuple[frames.Tables, list[str]]:
     messages = collect_results(CollectSpec.model_validate(SPEC | changed), directory)
-    return frames.read_tables(directory, examples=True), messages
+    return frames.read_tables(directory), messages
 
 
 def tables_of(directory: Path) -> dict[str, bytes]:
@@ -96,7 +96,7 @@ def test_every_record_is_in_its_row_and_column(results):
     assert last["setting_objective"].fillna("").tolist() == ["at", "trades", "at", ""]
     assert set(tables.models["variant"][tables.models["checkpoint"] == "best"]) == {*last.index} - {"mine"}
     assert tables.history["variant"].tolist() == ["at"] * 5 + ["trades-6"] * 5
-    assert tables.examples["rloss"].tolist() == [0, 1, 2, 3]
+    assert frames.read_examples(results)["rloss"].tolist() == [0, 1, 2, 3]
 
 
 def test_collecting_twice_gives_equal_bytes(results):
@@ -126,7 +126,7 @@ def test_networks_of_another_config_training_or_version_are_left_out_and_counted
     assert len(messages) == 1
     assert messages[0].startswith("2 ")
     assert reason in messages[0]
-    for table in (tables.models, tables.history, tables.examples):
+    for table in (tables.models, tables.history, frames.read_examples(results)):
         assert "at" in set(table["variant"])
         assert "trades-6" not in set(table["variant"])
     assert "trades-6" not in set(read_records(results / "records.csv")["variant"])
@@ -138,10 +138,11 @@ def test_records_of_a_measure_with_other_settings_are_left_out_alone(results):
     row = tables.models.set_index(["variant", "checkpoint"]).loc[("trades-6", "last")]
     assert row["test_rloss_pgd"] == 2.5
     assert math.isnan(row["avg_flatness_rloss"])
-    assert "trades-6" in set(tables.examples["variant"])
+    assert "trades-6" in set(frames.read_examples(results)["variant"])
     assert messages == ["1 left out: records of flatness with other settings"]
     network(results, "trades-6", offset=1, measures=MEASURES | {"robustness": "0ther"})
-    assert "trades-6" not in set(collect(results)[0].examples["variant"])  # they are of robustness
+    collect(results)  # values of single examples are of robustness
+    assert "trades-6" not in set(frames.read_examples(results)["variant"])
 
 
 def test_an_experiment_without_a_network_is_named(results):

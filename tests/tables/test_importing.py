@@ -49,7 +49,7 @@ def test_kept_results_survive_as_records(name, tmp_path):
     folder = ROOT / "docs/results" / name
     wide = folder / "models.csv"
     importing.import_table(wide, tmp_path)
-    tables = frames.read_tables(tmp_path, examples=True)
+    tables = frames.read_tables(tmp_path)
     given = frames.typed(read_csv(wide))
     measured = importing.columns_of(given.columns)
     assert len(measured) > 30
@@ -64,7 +64,7 @@ def test_kept_results_survive_as_records(name, tmp_path):
     assert all(equal(both[column], both[f"{column}_again"]) for column in series.columns.drop(keys))
     landscape = frames.typed(read_csv(folder / "landscape.csv"))
     assert all(equal(landscape[column], tables.landscape[column]) for column in landscape)
-    assert len(tables.examples) == len(read_csv(folder / "examples.csv"))
+    assert len(frames.read_examples(tmp_path)) == len(read_csv(folder / "examples.csv"))
     if name == "digits":  # what the kit writes, it reads
         importing.import_table(tmp_path / "models.csv", tmp_path / "again")
         assert (tmp_path / "again/models.csv").read_bytes() == (tmp_path / "models.csv").read_bytes()

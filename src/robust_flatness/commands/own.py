@@ -14,7 +14,7 @@ from robust_flatness.measures.examples import BATCH_SIZE
 from robust_flatness.measures.flatness import AVERAGE
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.measures.robustness import RobustnessSettings
-from robust_flatness.runtime.progress import shown
+from robust_flatness.runtime.progress import show_progress
 
 #: PGD in the measures of robustness and flatness.
 PGD = RobustnessSettings.model_fields["attack"].default
@@ -124,7 +124,7 @@ def measure(
         }
         loaded = load_model(model, weights, **normalisation)
     first = output or picture or per_example
-    with shown(lines=True):
+    with show_progress():
         result, values = measure_model(
             loaded, dataset, settings, seed=seed, device=device,
             folder=first and first.parent / ".resume" / first.stem,
