@@ -94,15 +94,14 @@ def checkout(tmp_path_factory) -> Path:
     for name in ("config", "figures", "paper_tables", "profiles", "report", "src", "workflow"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignored if name != "src" else None)
     shutil.copy(ROOT / "Snakefile", folder)
-    measures = folder / "src/robust_flatness/measures"
-    (measures / "toy.py").write_text(MEASURE)
-    registry = (measures / "registry.py").read_text()
+    package = folder / "src/robust_flatness"
+    (package / "measures/toy.py").write_text(MEASURE)
+    registry = (package / "measures/registry.py").read_text()
     changed = re.sub(r"\bseries\b", "series, toy", registry)
     assert changed.count("toy") == 2  # the import and the list
-    (measures / "registry.py").write_text(changed)
-    training = folder / "src/robust_flatness/training"
-    (training / "objectives/my_loss.py").write_text(LOSS)
-    with open(training / "catalogue.py", "a") as catalogue:
+    (package / "measures/registry.py").write_text(changed)
+    (package / "training/objectives/my_loss.py").write_text(LOSS)
+    with open(package / "config/catalogue.py", "a") as catalogue:
         catalogue.write('OBJECTIVES["my-loss"] = Objective(f"{_FOLDER}.my_loss:Shifted")\n')
     (folder / "losses.py").write_text(LOSS)
     (folder / "mine.yaml").write_text(CONFIG)
