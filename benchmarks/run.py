@@ -343,20 +343,17 @@ def bound(workload: Workload) -> str:
 
 
 def processor() -> str:
-    """The processor and what it offers for bfloat16."""
+    """The processor and its instructions for bfloat16."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        text = Path("/proc/cpuinfo").read_text()
     except OSError:
         return "unknown processor"
-    fields = dict(line.split(":", 1) for line in lines if ":" in line)
-    fields = {key.strip(): value.strip() for key, value in fields.items()}
+    fields = {
+        key.strip(): value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())
+    }
     flags = fields.get("flags", "").split()
-    name = fields.get("model name", "unknown processor")
-    return f"{name}; avx512_bf16: {_yes('avx512_bf16' in flags)}, AMX: {_yes('amx_bf16' in flags)}"
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"
+    offered = ", ".join(f"{name}: {'yes' if name in flags else 'no'}" for name in ("avx512_bf16", "amx_bf16"))
+    return f"{fields.get('model name', 'unknown processor')}; {offered}"
 
 
 def main() -> None:

@@ -13,25 +13,23 @@
 # arrows point down and to the left.
 
 # %%
-import pandas as pd
-
-from robust_flatness.analysis.evidence import early_stopping_pairs, improved_by_early_stopping
-from robust_flatness.analysis.resampling import LEVEL
+from robust_flatness.analysis.evidence import early_stopping_pairs
 from robust_flatness.plotting import inputs, looks, scatter, style
 
 notebook = inputs("early_stopping", globals().get("snakemake"))
 X, Y = "avg_flatness_rloss", "test_rloss_pgd"
-pairs = {layer: early_stopping_pairs(layer.counted, layer.series, X) for layer in notebook.layers}
-beyond_noise = improved_by_early_stopping(notebook.tables_with_examples.examples, LEVEL)
+examples = {notebook.ours: notebook.tables_with_examples.examples}
+pairs = {
+    layer: early_stopping_pairs(layer.counted, layer.series, X, examples.get(layer))
+    for layer in notebook.layers
+}
 
 
 # %%
 def arrows(axes, rows, layer):
     """Draw an arrow from the last to the early-stopped checkpoint of each variant; returns labels."""
-    lower = rows[f"best_{Y}"] < rows[Y]
-    known = beyond_noise if layer is notebook.ours and not rows.attrs["by_epoch"] else {}
-    improved = pd.Series([known.get(slug, yes) for slug, yes in zip(rows["variant"], lower, strict=True)])
-    names = layer.counted.set_index("variant")["label"]
+    improved = rows["improved"]
+    names = layer.counted.drop_duplicates("variant").set_index("variant").get("label", default={})
     rows = rows.assign(label=rows["variant"].map(names).fillna(rows["variant"]))
     labels = scatter.fit(axes, rows, X, Y)
     axes.set_xlim(left=min(axes.get_xlim()[0], rows[f"best_{X}"].min() - 0.05))
@@ -55,7 +53,11 @@ def draw():
     figure, panels = style.panels(len(shown), height=3.2, room=1.0)
     labels = [arrows(axes, rows, layer) for axes, (layer, rows) in zip(panels, shown.items(), strict=True)]
     note = "Arrows lead from the last to the early-stopped checkpoint; grey where RLoss is not lower there"
-    note += f", beyond the noise of its evaluation ({notebook.experiment}). " if beyond_noise else ". "
+    note += (
+        f", beyond the noise of its evaluation ({notebook.experiment}). "
+        if len(examples[notebook.ours])
+        else ". "
+    )
     by_epoch = [layer.name for layer, rows in shown.items() if rows.attrs["by_epoch"]]
     if by_epoch:
         note += f"Early-stopped ({', '.join(by_epoch)}): the snapshot with the lowest test RLoss. "

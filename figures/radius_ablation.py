@@ -86,4 +86,5 @@ def draw():
 
 
 # %%
-notebook.show(draw, "" if any(RADII.values()) else notebook.missing("avg_flatness_rloss", Y))
+missing = notebook.say_missing("flatness of variants that have learnt", "measure flatness, or train longer")
+notebook.show(draw, "" if any(RADII.values()) else missing)

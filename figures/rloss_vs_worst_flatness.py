@@ -14,13 +14,13 @@
 
 # %%
 from robust_flatness.plotting import inputs, scatter
-from robust_flatness.tables import schema
+from robust_flatness.tables import aggregate
 
 notebook = inputs("rloss_vs_worst_flatness", globals().get("snakemake"))
-small = schema.radii_of(notebook.ours.variants.columns, "worst").get(0.00075)
+small = aggregate.all_radii(notebook.ours.variants, "worst").get(0.00075)
 
 # %%
-columns = ["worst_flatness_rloss", *([small] if small else [])]
+columns = [*dict.fromkeys(["worst_flatness_rloss", small or "worst_flatness_rloss"])]
 scatter.show(
     notebook,
     [(column, "test_rloss_pgd") for column in columns],

@@ -7,25 +7,26 @@
 # # Correlations
 #
 # Every flatness measure with test RLoss and RErr over all variants: Pearson and Spearman with p-values,
-# 95 % intervals and n. The interval shown is the wider of the BCa bootstraps over variants and over
-# families of variants, which are not independent; both are in the CSV.
+# 95 % bootstrap confidence intervals and n. The interval shown is the wider of resampling variants and
+# resampling families of variants, which are not independent; both are in the CSV.
 
 # %%
 import pandas as pd
 
-from robust_flatness.analysis.coefficients import coefficient
+from robust_flatness.analysis.coefficients import coefficient, complete
 from robust_flatness.analysis.correlation import correlate
 from robust_flatness.plotting import inputs, typeset
 from robust_flatness.tables import aggregate, schema
 
 notebook = inputs("correlations", globals().get("snakemake"))
 variants, published = notebook.ours.counted, notebook.published.counted
+everyone = notebook.ours.evidence.everyone
 WITHOUT = "weight-clipping-0.025"  # its flatness is printed as 0
 
 # %%
 measures = [*schema.compared()]
 for case in ("avg", "worst"):
-    measures += schema.radii_of(variants.columns, case).values()
+    measures += [name for name in aggregate.all_radii(variants, case).values() if name not in measures]
 measures += ["avg_flatness_rloss_std", "train_avg_flatness_rloss", "train_worst_flatness_rloss"]
 main = ["avg_flatness_rloss", "worst_flatness_rloss"]
 cases = [
@@ -39,7 +40,7 @@ cases += [(measure, "test_rloss_pgd", WITHOUT) for measure in main]
 # %%
 rows = []
 for measure, target, left_out in cases:
-    ours, theirs = (frame[frame["variant"] != left_out] for frame in (variants, published))
+    ours, theirs, both = (frame[frame["variant"] != left_out] for frame in (variants, published, everyone))
     if not aggregate.has(ours, measure, target, rows=4):
         continue
     for kind in ("pearson", "spearman"):
@@ -52,6 +53,7 @@ for measure, target, left_out in cases:
                 **{"measure": measure, "against": target, "without": left_out, "coefficient": kind},
                 **{"value": found.value, "low": found.interval.low, "high": found.interval.high},
                 **{"p_permutation": found.p, "p_student": found.p_student, "n": found.n},
+                "with_not_learnt": coefficient(*complete(both[measure], both[target]), kind),
                 "families": found.families,
                 "low_variants": found.intervals.variants.low,
                 "high_variants": found.intervals.variants.high,
@@ -78,13 +80,16 @@ columns = {
     "p_permutation": typeset.Column("p, permutation", typeset.p_value),
     "p_student": typeset.Column("p, Student", typeset.p_value),
     "n": typeset.Column("n", typeset.digits(0)),
+    "with_not_learnt": typeset.Column("With models that have not learnt", typeset.digits(3)),
     "published": typeset.Column("Published", typeset.digits(3)),
 }
 if notebook.printed is None:
     columns.pop("published")
+if len(everyone) == len(variants):
+    columns.pop("with_not_learnt")
 notes = [
-    "Intervals: BCa bootstrap, the wider of over variants and over families. Published: computed from the "
-    "printed table (RErr by AutoAttack), so that rounding is in it."
+    "Intervals: BCa bootstrap, the wider of resampling variants and resampling families. Published: computed "
+    "from the printed table (RErr by AutoAttack), so that rounding is in it."
 ]
 notebook.write(
     typeset.texts(

@@ -10,8 +10,8 @@
 # sharpness, against test RLoss, its gap to training examples, and test RErr: Spearman's, Pearson's and
 # Kendall's coefficient, the granulated Kendall coefficient (within families in which one number is varied,
 # averaged) and Spearman's partial correlation given train RLoss. Positive means that the measure ranks the
-# variants as robustness does. Sorted by Spearman's with test RLoss. Apart from these the same of sharpness on
-# test examples, where gradients and Fisher norms follow the test loss by construction.
+# variants as robustness does. Sorted by the absolute value of Spearman's coefficient. Sharpness on test
+# examples, where gradients and Fisher norms follow the test loss by construction, has sections of its own.
 
 # %%
 from robust_flatness.analysis import comparison
@@ -28,7 +28,7 @@ HEADINGS |= {"granulated": "Kendall, granulated", "partial": "Spearman given tra
 # %%
 evidence = Evidence.of(notebook.tables)
 numeric = [name for name, family in looks.every().items() if family.setting]
-compared = comparison.compare(evidence.models, numeric, on_test=True)
+compared = comparison.compare(evidence.models, numeric, on_test=True, everyone=evidence.everyone)
 
 
 def cell(row):
@@ -42,8 +42,9 @@ def wide(rows):
     rows = rows.assign(shown=[cell(row) for row in rows.itertuples()])
     keys = ["against", "words", "loss", "group", "passes"]
     shown = rows.pivot(index=keys, columns="coefficient", values="shown").reset_index()
-    order = rows[rows["coefficient"] == "spearman"].set_index(keys)["value"]
-    shown["order"] = order.reindex(shown[keys].itertuples(index=False, name=None)).to_numpy()
+    spearman = rows[rows["coefficient"] == "spearman"].set_index(keys)[["value", "n"]]
+    spearman = spearman.reindex(shown[keys].itertuples(index=False, name=None))
+    shown["order"], shown["n"] = spearman["value"].abs().to_numpy(), spearman["n"].to_numpy()
     targets = {name: number for number, name in enumerate(comparison.targets(evidence.models))}
     shown["target"] = shown["against"].map(targets)
     shown["apart"] = shown["group"] == comparison.ON_TEST
@@ -58,20 +59,22 @@ shown["section"] = [
 ]
 columns = {"words": typeset.Column("Measure"), "loss": typeset.Column("On"), "group": typeset.Column("Kind")}
 columns |= {name: typeset.Column(heading) for name, heading in HEADINGS.items()}
+columns["n"] = typeset.Column("n", typeset.digits(0))
 columns["passes"] = typeset.Column("Passes", typeset.digits(0))
 
 # %%
 notes = [
-    "In brackets the 95 % interval: the wider one of bootstraps over variants and over families of variants; "
-    "of the granulated coefficient over families. Passes: forward and backward through the network, for one "
-    "example, with the kit's defaults."
+    "In brackets the 95 % bootstrap confidence interval, the wider one of resampling variants and resampling "
+    "families; of the granulated coefficient, resampling families. n: variants with the measure. Passes: "
+    "forward and backward through the network, for one example, with the default settings."
 ]
 if evidence.not_learnt:
-    notes.append(f"Left out, not having learnt: {', '.join(evidence.not_learnt)}.")
+    names = ", ".join(evidence.left_out)
+    notes.append(f"Left out, not having learnt: {names}. The CSV has each coefficient with these, too.")
 against = comparison.advantages(evidence.models, FLATNESS, comparison.RLOSS)
 if against:
-    told = "; ".join(advantage.words for advantage in against)
-    notes.append(f"Spearman's of average-case flatness in RLoss with test RLoss, signs left out: {told}.")
+    words = "; ".join(advantage.words for advantage in against)
+    notes.append(f"By |rho|, average-case flatness in RLoss correlates with test RLoss {words}.")
 pairs = comparison.of_both_splits(compared, comparison.RLOSS, "spearman")
 if len(pairs) > 1:
     train, test = pairs["train"], pairs["test"]

@@ -134,7 +134,7 @@ class Outcome(NamedTuple):
 
 
 def try_model(original: nn.Module, function: Stateless, names: Sequence[str], x: Tensor) -> Trial:
-    """Try a copy of `original` on the images `x`, by itself and against the original.
+    """Try a copy of `original` on the images `x`; raise `ConfigError` if a stage fails or they differ.
 
     Parameters
     ----------
@@ -142,11 +142,6 @@ def try_model(original: nn.Module, function: Stateless, names: Sequence[str], x:
         The copy; its convolutions are laid out channels-last where it computes the same then.
     names
         The parameters by which gradients are taken.
-
-    Raises
-    ------
-    ConfigError
-        If a stage fails, or the copy computes something else.
     """
 
     def run(images: Tensor) -> Tensor:

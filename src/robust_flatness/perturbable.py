@@ -65,7 +65,13 @@ class NormalisationParameters(TorchFunctionMode):
 
 def _leaves(node) -> set[int]:
     """Ids of the leaf tensors below a node of a graph."""
-    if node is None:
-        return set()
-    below = set().union(*(_leaves(following) for following, _ in node.next_functions))
-    return below | ({id(node.variable)} if hasattr(node, "variable") else set())
+    nodes, seen, leaves = [node], set(), set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            leaves.add(id(node.variable))
+        nodes += [following for following, _ in node.next_functions]
+    return leaves

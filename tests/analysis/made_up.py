@@ -1,6 +1,7 @@
 """An experiment made up so that every claim of the talk is true in it, to be changed one claim at a time."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -112,3 +113,50 @@ def _examples(models: pd.DataFrame, rng) -> pd.DataFrame:
             columns["rerr_pgd"] = (loss > 1.8).astype(float)
             rows.append(pd.DataFrame(columns))
     return pd.concat(rows, ignore_index=True)
+
+
+def changed(tables, where=None, **columns):
+    """The tables with columns of `models` changed, in the rows `where` (a condition on the frame)."""
+    models = tables.models.copy()
+    rows = np.full(len(models), True) if where is None else where(models)
+    for name, value in columns.items():
+        models.loc[rows, name] = value(models[rows]) if callable(value) else value
+    return replace(tables, models=models)
+
+
+def noise(frame, scale=1.0, seed=1):
+    return np.random.default_rng(seed).normal(1, scale, len(frame))
+
+
+def per_seed(tables, table, measure, changes):
+    """A curve of the baseline that changes by `changes[seed]` after the first drop, without noise."""
+    frame = getattr(tables, table).copy()
+    for seed, change in enumerate(changes):
+        rows = (frame["variant"] == "at") & (frame["seed"] == seed)
+        late = np.maximum(frame.loc[rows, "epoch"] - DROP + 1, 0) / (EPOCHS - DROP)
+        frame.loc[rows, measure] = 1 + change * late
+    return replace(tables, **{table: frame})
+
+
+def shifted(tables, split, changes):
+    """Losses and errors of the baseline's examples, at the end moved by `changes[seed]`."""
+    examples, end = tables.examples.copy(), {"test": "last", "train": "epoch-039"}[split]
+    for seed, change in enumerate(changes):
+        rows = examples["variant"].eq("at") & examples["checkpoint"].eq(end)
+        rows &= examples["split"].eq(split)
+        examples.loc[rows & examples["seed"].eq(seed), "rloss"] += change
+        examples["rerr_pgd"] = (examples["rloss"] > 1.8).astype(float)
+    return replace(tables, examples=examples)
+
+
+def only_seeds(tables, seeds):
+    """The tables with fewer seeds of the baseline."""
+    frames = {}
+    for name in ("models", "history", "series", "examples"):
+        frame = getattr(tables, name)
+        frames[name] = frame[frame["seed"] < seeds]
+    return replace(tables, **frames)
+
+
+def without(tables, *columns):
+    return replace(tables, models=tables.models.drop(columns=[*columns]))

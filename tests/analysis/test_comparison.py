@@ -27,8 +27,8 @@ def tables():
     models["setting_learning_rate"] = 0.05
     rates = models["family"] == "learning-rate"
     models.loc[rates, "setting_learning_rate"] = [0.005, 0.01, 0.02, 0.1, 0.2] * 2
-    models["test_rerr_pgd_eps_0.25"] = 10 + 5 * models["avg_flatness_rloss"] + rng.normal(0, 1, len(models))
-    models["test_rerr_pgd_eps_2"] = 80 + rng.normal(0, 2, len(models))
+    models["test_rloss_pgd_eps_0.25"] = 10 + 5 * models["avg_flatness_rloss"] + rng.normal(0, 1, len(models))
+    models["test_rloss_pgd_eps_2"] = 80 + rng.normal(0, 2, len(models))
     return replace(made, models=models)
 
 
@@ -95,9 +95,9 @@ def test_sharpness_follows_the_rate_and_nothing_else(tables, judge):
 
 def test_flatness_that_goes_with_small_attacks_alone_is_local(tables, judge):
     assert judge("flatness-is-local", tables) == claims.REPRODUCED
-    alike = with_models(tables, **{"test_rerr_pgd_eps_2": 2 * tables.models["test_rerr_pgd_eps_0.25"]})
+    alike = with_models(tables, **{"test_rloss_pgd_eps_2": 2 * tables.models["test_rloss_pgd_eps_0.25"]})
     assert judge("flatness-is-local", alike) == claims.NOT_REPRODUCED
-    unmeasured = with_models(tables, **{"test_rerr_pgd_eps_2": np.nan})
+    unmeasured = with_models(tables, **{"test_rloss_pgd_eps_2": np.nan})
     assert judge("flatness-is-local", unmeasured) == claims.NOT_TESTABLE
 
 

@@ -17,7 +17,6 @@ from robust_flatness.analysis.coefficients import (
     weighted_spearman,
 )
 from robust_flatness.analysis.correlation import correlate, granulated, partial, permutation_p, student_p
-from robust_flatness.analysis.lines import fit_line
 
 
 @pytest.fixture
@@ -64,11 +63,6 @@ def test_no_variation_has_no_correlation():
     assert math.isnan(coefficient([1, 2], [1, 2]))
 
 
-def test_a_large_offset_costs_no_accuracy(data):
-    x, y = data
-    assert coefficient(1e6 + x, y) == pytest.approx(coefficient(x, y), abs=1e-9)
-
-
 @pytest.mark.parametrize("kind", ["pearson", "spearman"])
 @pytest.mark.parametrize("n", [3, 4, 5, 6])
 def test_permutation_p_is_the_full_enumeration(kind, n):
@@ -78,15 +72,6 @@ def test_permutation_p_is_the_full_enumeration(kind, n):
     all_orders = [abs(coefficient(x, y[list(order)], kind)) for order in itertools.permutations(range(n))]
     expected = np.mean([value >= observed - 1e-9 for value in all_orders])
     assert permutation_p(x, y, kind) == pytest.approx(expected)
-
-
-def test_random_permutations_agree_with_enumeration():
-    """The share among B random orders has a standard deviation of at most sqrt(1 / 4B)."""
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(size=7), rng.normal(size=7)
-    exact = permutation_p(x, y, count=5040)
-    sampled = permutation_p(x, y, count=4000)
-    assert abs(sampled - exact) < 4 * math.sqrt(1 / (4 * 4000))
 
 
 def test_student_p_is_scipys(data):
@@ -113,14 +98,6 @@ def test_line_is_least_squares(data, counts):
     for intercept, slope, times in zip(intercepts, slopes, counts.astype(int), strict=True):
         expected = np.polyfit(np.repeat(x, times), np.repeat(y, times), 1)
         assert (slope, intercept) == pytest.approx(tuple(expected), abs=1e-9)
-
-
-def test_band_holds_the_line(data):
-    line = fit_line(*data)
-    assert (line.low <= line.y + 1e-9).all()
-    assert (line.y <= line.high + 1e-9).all()
-    assert fit_line([1, 1, 1], [1, 2, 3]) is None
-    assert fit_line([1, 2], [1, 2]) is None
 
 
 def test_partial_correlation_is_that_of_residuals(counts):

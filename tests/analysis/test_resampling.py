@@ -9,15 +9,11 @@ from scipy import stats
 
 from robust_flatness.analysis.coefficients import weighted_pearson, weighted_spearman
 from robust_flatness.analysis.resampling import (
-    UNKNOWN,
     Interval,
     bca_interval,
-    membership,
     p_value,
     permutations,
-    resampled_counts,
     signs,
-    wider,
 )
 
 
@@ -58,13 +54,6 @@ def test_bca_interval_of_a_skewed_mean_is_scipys():
     assert found == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
-def test_families_of_one_are_variants(sample):
-    x, y = sample
-    statistic = lambda counts: weighted_pearson(x, y, counts)  # noqa: E731
-    alone = bca_interval(statistic, len(x), resamples=500)
-    assert bca_interval(statistic, len(x), [*range(len(x))], resamples=500) == alone
-
-
 def test_copies_in_a_family_bring_no_certainty():
     """Five copies of each value: over variants the mean seems sharper than it is, over families not."""
     x = np.random.default_rng(0).normal(size=12)
@@ -88,25 +77,6 @@ def test_a_statistic_that_never_varies_is_its_own_interval():
     found = bca_interval(lambda counts: np.ones(len(counts)), 8, resamples=100)
     assert found == Interval(1.0, 1.0)
     assert not found.low <= 0 <= found.high
-
-
-def test_resampled_counts_add_up():
-    counts = resampled_counts(7, 300)
-    assert counts.shape == (300, 7)
-    assert set(counts.sum(axis=1)) == {7.0}
-    # Each is drawn once on average: 300 draws of variance 7 (1/7) (6/7).
-    assert np.abs(counts.mean(axis=0) - 1).max() < 5 * math.sqrt(6 / 7 / 300)
-
-
-def test_membership_keeps_every_observation_once():
-    matrix = membership(["b", "a", "b", "c"])
-    assert matrix.tolist() == [[1, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]]
-
-
-def test_wider_of_two():
-    narrow, wide = Interval(0.1, 0.2), Interval(-0.5, 0.4)
-    assert wider(narrow, wide) == wider(wide, narrow) == wide
-    assert wider(UNKNOWN, narrow) == wider(narrow, UNKNOWN) == narrow
 
 
 def test_permutations_and_signs_are_complete_where_they_fit():

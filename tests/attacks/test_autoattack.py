@@ -74,7 +74,7 @@ def test_seeded(setup):
     assert not torch.equal(first.x_adv, other.x_adv)
 
 
-def test_goes_on_after_the_last_finished_attack(setup, tmp_path, monkeypatch):
+def test_resumes_after_the_last_finished_attack(setup, tmp_path, monkeypatch):
     model, x, y = setup
     path = tmp_path / "state"
     whole = run_autoattack(model, x, y, EPSILON, SPEC)
@@ -166,7 +166,7 @@ def test_works_in_double_precision(setup):
     assert result.loss.dtype == torch.float64
 
 
-def test_what_pgd_has_found_counts_and_is_not_attacked_again(setup):
+def test_examples_fooled_by_pgd_count_and_are_not_attacked_again(setup):
     model, x, y = setup
     found = PGD(EPSILON, EPSILON / 4, 10)(model, x, y)
     spec = AutoAttackSpec(version="reduced", attacks=["pgd"])

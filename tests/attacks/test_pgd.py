@@ -290,17 +290,3 @@ def test_projection_is_the_nearest_admissible_point():
 def test_numbers_out_of_range_are_named(field, value):
     with pytest.raises(ValueError, match=rf"{field}: '?{value}'? given"):
         PGD(**{"epsilon": 0.1, "step_size": 0.1, "steps": 1, field: value})
-
-
-def test_inputs_and_targets_must_belong_together(model, data):
-    attack = PGD(EPSILON, EPSILON, 1)
-    with pytest.raises(ValueError, match="12 inputs and 3 targets"):
-        attack(model, data[0], data[1][:3])
-    with pytest.raises(ValueError, match="0 inputs"):
-        attack(model, data[0][:0], data[1][:0])
-    with pytest.raises(ValueError, match=r"x: dtype torch.uint8"):
-        attack(model, data[0].byte(), data[1])
-    with pytest.raises(ValueError, match=r"x: values from .* to 255; inputs must be numbers in \[0, 1\]"):
-        attack(model, (255 * data[0] / data[0].max()).round(), data[1])
-    with pytest.raises(ValueError, match="x: values from nan"):
-        attack(model, data[0] / 0 * 0, data[1])

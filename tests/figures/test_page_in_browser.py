@@ -2,12 +2,9 @@
 
 import os
 import shutil
-from pathlib import Path
 
 import pytest
 import scipy.stats
-
-from robust_flatness.page.data import page_data
 
 pytestmark = pytest.mark.page
 
@@ -62,22 +59,6 @@ def test_every_measure_compared_is_drawn_in_the_panel_of_its_examples(opened):
     assert told == {"measure": "flatness", "Spearman": "0.80", "95 % from": "0.60", "to": "0.90"}
 
 
-def test_pickers_change_the_axes(opened):
-    opened.select_option("#pick-x", "worst_flatness_rloss")
-    opened.select_option("#pick-y", "test_rerr_pgd")
-    opened.wait_for_function("document.querySelector('#scatter').textContent.includes('worst-case')")
-    titles = " ".join(opened.locator("#scatter svg .role-axis-title").all_text_contents())
-    assert "RErr, PGD" in titles
-    assert "worst-case flatness in RLoss" in opened.inner_text("#selection thead")
-
-
-def test_intervals_are_those_of_the_table_and_a_selection_has_none(opened):
-    cells = opened.locator("#coefficients tbody tr").first.locator("td")
-    assert cells.all_inner_texts()[2:] == ["0.81 [0.61, 0.91]", "0.79 [0.59, 0.89]"]
-    brush(opened)
-    assert "[" not in opened.inner_text("#coefficients tbody")
-
-
 def shown_coefficients(tab) -> tuple[int, float, float]:
     cells = tab.locator("#coefficients tbody tr").first.locator("td").all_inner_texts()
     return int(cells[1]), float(cells[2].split()[0]), float(cells[3].split()[0])
@@ -93,12 +74,15 @@ def brush(tab) -> None:
 
 
 def test_a_brush_selects_what_python_selects(opened, notebook):
+    cells = opened.locator("#coefficients tbody tr").first.locator("td")
+    assert cells.all_inner_texts()[2:] == ["0.81 [0.61, 0.91]", "0.79 [0.59, 0.89]"]  # of the table
     brush(opened)
     names = opened.locator("#selection tbody td:first-child").all_inner_texts()
     assert 3 < len(names) < 74
     chosen = notebook.ours.variants[notebook.ours.variants["label"].isin(names)]
     x, y = chosen[X].to_numpy(), chosen[Y].to_numpy()
     n, pearson, spearman = shown_coefficients(opened)
+    assert "[" not in opened.inner_text("#coefficients tbody")
     assert n == len(names) == len(chosen)
     assert pearson == pytest.approx(scipy.stats.pearsonr(x, y).statistic, abs=0.006)
     assert spearman == pytest.approx(scipy.stats.spearmanr(x, y).statistic, abs=0.006)
@@ -133,6 +117,7 @@ def test_a_claim_leads_to_its_plot(opened):
     opened.locator("#claims details").first.locator("summary").click()
     opened.locator("#claims a").first.click()
     opened.wait_for_function(f"document.querySelector('#pick-x').value === '{X}'")
+    assert "average-case flatness in RLoss" in opened.inner_text("#selection thead")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -163,60 +148,17 @@ def point_at(tab, mark) -> dict[str, str]:
     return tooltip(tab)
 
 
-@pytest.fixture(scope="module")
-def labels(notebook):
-    """How variants are called: slug -> short name."""
-    return page_data(notebook, Path("none"))["labels"]
-
-
-@pytest.fixture
-def snapshots(notebook):
-    """The snapshots on the paths, which leave out the first: variant -> rows in order."""
+def test_the_slider_shows_the_paths_up_to_its_share(opened, notebook):
+    """Each path has its snapshots without the first one, and the latest stands out."""
     series = notebook.ours.series.sort_values("normalised_epoch")
-    return {slug: rows.iloc[1:] for slug, rows in series.groupby("variant")}
-
-
-def described(tab, marks: str) -> list[dict[str, str]]:
-    """What marks say of themselves to a screen reader: title -> text."""
-    labels = tab.locator(marks).evaluate_all("(all) => all.map((mark) => mark.getAttribute('aria-label'))")
-    return [dict(part.split(": ", 1) for part in label.split("; ")) for label in labels]
-
-
-def agrees(told: dict[str, str], row) -> None:
-    """What is said of a snapshot is what the table has, rounded."""
-    assert float(told["share of the training"]) == pytest.approx(row["normalised_epoch"], abs=0.006)
-    assert float(told["test RLoss"]) == pytest.approx(row["test_rloss_pgd"], abs=6e-4)
-    assert float(told["flatness"]) == pytest.approx(row["avg_flatness_rloss"], abs=6e-4)
-
-
-def check_paths(tab, snapshots, labels, share: float, slugs=None) -> None:
-    """The paths show the snapshots up to `share` of the training, and the last of these stand out."""
-    until = {slug: rows[rows["normalised_epoch"] <= share + 1e-9] for slug, rows in snapshots.items()}
-    until = {slug: rows for slug, rows in until.items() if len(rows) and (slugs is None or slug in slugs)}
-    dots = sum(map(len, until.values()))
-    tab.wait_for_function(
-        f"document.querySelectorAll('#paths-chart svg .mark-symbol path').length === {dots + len(until)}",
-        timeout=5000,
-    )
-    found = {mark["variant"]: mark for mark in described(tab, "#paths-chart .layer_2_marks path")}
-    assert found.keys() == {labels[slug] for slug in until}
-    for slug, rows in until.items():
-        agrees(found[labels[slug]], rows.iloc[-1])
-
-
-def test_the_slider_shows_the_paths_up_to_its_share(opened, snapshots, labels):
-    slider = opened.locator("#time")
-    check_paths(opened, snapshots, labels, 1)
+    snapshots = [rows["normalised_epoch"].iloc[1:] for _, rows in series.groupby("variant")]
     for share in (35, 60, 100):
-        slider.fill(str(share))
+        opened.locator("#time").fill(str(share))
         assert opened.inner_text("#time-shown") == f"{share} %"
-        check_paths(opened, snapshots, labels, share / 100)
-    slider.focus()
-    opened.keyboard.press("ArrowLeft")
-    assert opened.inner_text("#time-shown") == "99 %"
-    opened.keyboard.press("Home")
-    assert opened.inner_text("#time-shown") == "0 %"
-    check_paths(opened, snapshots, labels, 0)
+        shown = [(epochs <= share / 100 + 1e-9).sum() for epochs in snapshots]
+        dots = sum(shown) + sum(count > 0 for count in shown)
+        count = "document.querySelectorAll('#paths-chart svg .mark-symbol path').length"
+        opened.wait_for_function(f"{count} === {dots}", timeout=5000)
 
 
 def test_every_control_is_reached_and_seen_by_keyboard(opened):

@@ -64,14 +64,6 @@ def test_the_scopes_agree_when_there_is_one_batch(trained, held_out, attack, mea
     assert dataset.value == batch.value
 
 
-def test_in_batch_scope_each_batch_has_its_own_perturbation(trained, held_out, attack):
-    options = {"attack": attack, "samples": 4, "reference": 0.0, "reference_single": 0.0, "seed": 3}
-    halves = average_flatness(trained, *held_out, batch_size=30, scope="batch", **options).perturbed
-    one = average_flatness(trained, *held_out, batch_size=30, scope="dataset", **options).perturbed
-    assert not torch.allclose(halves, one)
-    torch.testing.assert_close(one, average_flatness(trained, *held_out, batch_size=60, **options).perturbed)
-
-
 def test_average_case_over_batches_is_weighted_by_examples(trained, held_out):
     """Without an attack nothing but the perturbation of a batch enters its loss."""
     x, y = held_out
@@ -109,18 +101,6 @@ def test_worst_case_reaches_the_optimum_of_a_linear_model():
     result = worst_flatness(model, x, y, attack=None, xi=xi, restarts=2)
     assert result.reference == pytest.approx(F.softplus(-margin).item(), rel=1e-12)
     assert result.value == pytest.approx((F.softplus(-lowered) - F.softplus(-margin)).item(), rel=1e-6)
-
-
-def test_worst_case_moves_inputs_as_pgd_does():
-    """A linear model and a radius so small that the inputs alone count: PGD's optimum."""
-    model, attack = linear(2), PGD(0.1, 0.02, 12)
-    x, y = (
-        torch.rand(9, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1)),
-        torch.arange(9) % 2,
-    )
-    result = worst_flatness(model, x, y, attack=attack, xi=1e-10, restarts=1, batch_size=4)
-    assert result.value == pytest.approx(0, abs=1e-8)
-    assert result.reference == pytest.approx(attack(model, x, y).loss.mean().item(), rel=1e-12)
 
 
 @BOTH

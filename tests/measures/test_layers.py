@@ -1,6 +1,7 @@
 """Flatness with one layer perturbed at a time."""
 
 import copy
+import json
 
 import pytest
 import torch
@@ -93,3 +94,28 @@ def test_the_measure_of_a_network_with_one_layer_is_its_flatness():
     whole = {record.metric: record for record in whole if record.loss == "rloss"}
     assert [record.metric for record in records[1:]] == ["avg_flatness", "avg_flatness_std", "worst_flatness"]
     assert all(record._replace(coordinate="") == whole[record.metric] for record in records[1:])
+
+
+def test_results_of_an_interrupted_run_are_taken_over(monkeypatch):
+    torch.manual_seed(0)
+    net = Network(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)))
+    images = torch.randint(0, 256, (8, 1, 4, 4), dtype=torch.uint8).numpy()
+    dataset = Dataset({"x_test": images, "y_test": (torch.arange(8) % 3).numpy(), "classes": 3})
+    settings = LayersSettings(
+        attack={"epsilon": 0.1, "step_size": 0.05, "steps": 2}, test_examples=8, average={"samples": 2}
+    )
+    stored = {}
+
+    def keep(name, compute):
+        if name not in stored:
+            stored[name] = json.dumps(compute())
+        return json.loads(stored[name])
+
+    whole = list(layers(net, Examples(dataset), settings))
+    begun = layers(net, Examples(dataset, keep=keep), settings)
+    assert [next(begun), next(begun)] == whole[:2]
+    begun.close()
+    assert len(stored) == 1
+    assert list(layers(net, Examples(dataset, keep=keep), settings)) == whole
+    monkeypatch.setattr(PGD, "losses", None)
+    assert list(layers(net, Examples(dataset, keep=keep), settings)) == whole

@@ -49,7 +49,7 @@ def test_clean_examples_count_also_if_the_attack_leaves_them_out(setup):
     assert (result.pgd.loss >= result.clean.loss).all()
 
 
-def test_what_is_not_asked_for_is_not_there(setup):
+def test_attacks_that_are_not_asked_for_are_not_run(setup):
     model, x, y = setup
     clean = evaluate_robustness(model, x, y, attack=None, autoattack=False)
     assert clean.rerr_pgd is clean.rloss_pgd is clean.rerr_aa is clean.rloss_aa is None

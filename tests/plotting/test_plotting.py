@@ -81,13 +81,6 @@ def test_networks_of_others_are_always_named():
     assert [text.get_text() for text in axes.texts] == ["first", "second"]
 
 
-def test_text_with_dollar_signs_is_no_formula():
-    figure, (axes,) = style.panels(height=2.0)
-    axes.set_title("a$_{b$ $x^$")
-    style.freeze(figure)
-    figure.canvas.draw()
-
-
 def test_hyperparameters_are_in_order():
     frame = pd.DataFrame({"variant": [*frames.catalogue()]})
     frame["family"] = [spec.family for spec in frames.catalogue().values()]
@@ -243,20 +236,17 @@ def test_a_notebook_finds_its_experiment(workspace, monkeypatch):
     assert inputs("some_figure").experiment == "mine"
 
 
-def test_a_script_reads_and_writes_what_its_rule_says(workspace):
-    job = types.SimpleNamespace(
-        input=types.SimpleNamespace(
-            models=str(workspace / "results/mine/models.csv"), families=[looks.file()]
-        ),
-        output=[str(workspace / "a.pdf"), str(workspace / "a.png")],
-        log=[],
-    )
-    notebook = inputs("some_figure", job)
+def job(models: Path, *outputs: Path):
+    """Snakemake's object in a script."""
+    given = types.SimpleNamespace(models=str(models), families=[looks.file()])
+    return types.SimpleNamespace(input=given, output=[*map(str, outputs)], log=[])
+
+
+def test_a_script_reads_and_writes_the_files_of_its_rule(workspace):
+    paths = workspace / "a.pdf", workspace / "a.png"
+    notebook = inputs("some_figure", job(workspace / "results/mine/models.csv", *paths))
     assert notebook.experiment == "mine"
-    assert notebook.outputs("figures", (".pdf", ".png")) == {
-        ".pdf": workspace / "a.pdf",
-        ".png": workspace / "a.png",
-    }
+    assert notebook.outputs("figures", (".pdf", ".png")) == dict(zip((".pdf", ".png"), paths, strict=True))
 
 
 def test_an_unknown_experiment_is_named_with_those_there_are(workspace, monkeypatch):
@@ -267,14 +257,8 @@ def test_an_unknown_experiment_is_named_with_those_there_are(workspace, monkeypa
 
 def test_the_printed_numbers_are_known_as_such(tmp_path, workspace):
     importing.import_table(printed.published_directory() / "variants.csv", tmp_path / "results/paper")
-    job = types.SimpleNamespace(
-        input=types.SimpleNamespace(
-            models=str(tmp_path / "results/paper/models.csv"), families=[looks.file()]
-        ),
-        output=[],
-        log=[],
-    )
-    assert inputs("x", job).is_paper
-    assert inputs("x", job).same_data
+    paper = inputs("x", job(tmp_path / "results/paper/models.csv"))
+    assert paper.is_paper
+    assert paper.same_data
     assert not inputs("x").is_paper
     assert not inputs("x").same_data

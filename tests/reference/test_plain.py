@@ -87,4 +87,4 @@ def test_the_benchmark_runs_and_checks_equality():
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("average-case flatness") == 3  # plain in two precisions, frozen
-    assert "AMX" in result.stdout
+    assert "amx_bf16" in result.stdout

@@ -90,20 +90,10 @@ def verdict(claim: ClaimSpec, found: Sequence[Finding]) -> str:
     return REPRODUCED if {*outcomes} == {HOLDS} else INCONCLUSIVE
 
 
-def default_claims() -> Path:
-    """The talk's claims."""
-    return repository() / "config" / "claims.yaml"
-
-
 def load_claims(path: Path | None = None) -> ClaimsSpec:
-    """Load the rules and claims of a file, `config/claims.yaml` by default.
-
-    Raises
-    ------
-    ConfigError
-        If a test has an unknown kind or field, or lacks one.
-    """
-    path = path or default_claims()
+    """Load the rules and claims of a file, `config/claims.yaml` by default. Raises `ConfigError` if a test
+    has an unknown kind or field, or lacks one."""
+    path = path or repository() / "config" / "claims.yaml"
     return parse(ClaimsSpec, load_yaml(path), str(path))
 
 
@@ -120,7 +110,7 @@ def judge(
         tables nor the catalogue know.
     """
     spec = load_claims(path)
-    _check_names(spec, path or default_claims(), [tables, *([published] if published else [])])
+    _check_names(spec, [tables, *([published] if published else [])])
     ours = Evidence.of(tables)
     theirs = ours if published is None else Evidence.of(published)
     judged = []
@@ -131,7 +121,7 @@ def judge(
     return judged
 
 
-def _check_names(spec: ClaimsSpec, path: Path, experiments: Sequence[frames.Tables]) -> None:
+def _check_names(spec: ClaimsSpec, experiments: Sequence[frames.Tables]) -> None:
     """Raise for names that nothing knows: their tests would silently lack data."""
     variants = frames.catalogue()
     known = {
@@ -150,7 +140,7 @@ def _check_names(spec: ClaimsSpec, path: Path, experiments: Sequence[frames.Tabl
                 if given not in known[what] and not (what == "column" and schema.is_known(given)):
                     close = difflib.get_close_matches(given, sorted(known[what]), n=1)
                     hint = f", did you mean {close[0]!r}?" if close else ""
-                    problems.append(f"{path}.claims.{name}.tests.{number}: unknown {what} {given!r}{hint}")
+                    problems.append(f"claims.{name}.tests.{number}: unknown {what} {given!r}{hint}")
     if problems:
         raise ConfigError("\n".join(problems))
 
@@ -170,24 +160,14 @@ def claims_frame(claims: Sequence[Claim]) -> pd.DataFrame:
     statistic that a claim has twice (the weaker rule decides, and stands beside) has one row."""
     rows = [
         {
-            "claim": claim.name,
-            "verdict": claim.verdict,
-            "published_verdict": claim.published_verdict,
-            "statistic": finding.statistic,
-            "value": finding.value,
-            "low": finding.interval.low,
-            "high": finding.interval.high,
-            "interval_over": finding.over,
-            "n": finding.n,
-            "p": finding.p,
-            "published": theirs.value,
-            "reference": finding.reference,
-            "talk": math.nan if test.talk is None else test.talk,
-            "outcome": finding.outcome,
-            "decides": "yes" if test.decides else "no",
-            "note": finding.note,
-            "statement": claim.spec.statement,
-            "rule": claim.spec.rule,
+            **{"claim": claim.name, "verdict": claim.verdict, "published_verdict": claim.published_verdict},
+            **{"statistic": finding.statistic, "value": finding.value, **finding.interval._asdict()},
+            **{"interval_over": finding.over, "n": finding.n, "p": finding.p},
+            # A weaker rule may have judged the printed numbers.
+            "published": theirs.value if theirs.statistic == finding.statistic else math.nan,
+            **{"reference": finding.reference, "talk": math.nan if test.talk is None else test.talk},
+            **{"outcome": finding.outcome, "decides": "yes" if test.decides else "no"},
+            **{"note": finding.note, "statement": claim.spec.statement, "rule": claim.spec.rule},
         }
         for claim in claims
         for test, finding, theirs in zip(claim.spec.tests, claim.findings, claim.published, strict=True)

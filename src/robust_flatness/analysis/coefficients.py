@@ -1,11 +1,10 @@
-"""Coefficients of correlation, and lines, of many resamples at a time: of counts of each observation."""
+"""Coefficients of correlation and least-squares lines of many resamples at a time, given as counts of each
+observation."""
 
 import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-
-Coefficient = Callable[..., np.ndarray]
 
 
 def finite(*columns: Sequence[float]) -> np.ndarray:
@@ -79,7 +78,7 @@ def weighted_kendall(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.nda
 
 
 #: The coefficients by name.
-COEFFICIENTS: dict[str, Coefficient] = {
+COEFFICIENTS: dict[str, Callable[..., np.ndarray]] = {
     "pearson": weighted_pearson,
     "spearman": weighted_spearman,
     "kendall": weighted_kendall,

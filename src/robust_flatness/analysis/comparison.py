@@ -132,6 +132,7 @@ def compare(
     against: Iterable[str] | None = None,
     resamples: int = RESAMPLES,
     on_test: bool = False,
+    everyone: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Every measure's coefficients with every target: a row each, with interval, p-value, numbers of
     variants and of families. With `on_test` also those of sharpness on test examples, after the others.
@@ -145,6 +146,9 @@ def compare(
         One row per variant, as returned by `aggregate.with_differences`.
     numeric
         Families in which one number is varied, for the granulated coefficient.
+    everyone
+        The same with the variants that have not learnt, for the column `with_not_learnt`: the coefficient
+        over all of them.
     """
     measures = [*candidates(models), *(candidates(models, on_test=True) if on_test else [])]
     cases = [
@@ -160,25 +164,34 @@ def compare(
         if not aggregate.has(models, column, target, *([GIVEN] if kind == "partial" else []), rows=4):
             continue
         found = association(models, column, target, kind, numeric, resamples)
+        with_all = found
+        if everyone is not None and len(everyone) > len(models):
+            with_all = association(everyone, column, target, kind, numeric, resamples=1)
         ends = [candidate.sign * end for end in found.interval]
         rows.append(
             {
                 **{"measure": candidate.name, "words": candidate.words, "group": candidate.group},
                 **{"loss": loss, "column": column, "against": target, "coefficient": kind},
                 **{"value": candidate.sign * found.value, "low": min(ends), "high": max(ends)},
-                **{"passes": passes(candidate.name, loss)},
+                **{
+                    "with_not_learnt": candidate.sign * with_all.value,
+                    "passes": passes(candidate.name, loss),
+                },
                 **{"p": found.p, "n": found.n, "families": found.families},
             }
         )
     columns = ["measure", "words", "group", "loss", "column", "against", "coefficient", "value"]
-    return pd.DataFrame(rows, columns=[*columns, "low", "high", "passes", "p", "n", "families"])
+    return pd.DataFrame(
+        rows, columns=[*columns, "low", "high", "with_not_learnt", "passes", "p", "n", "families"]
+    )
 
 
 def ranked(compared: pd.DataFrame, target: str, coefficient: str) -> list[str]:
-    """The names of the measures in decreasing order of the coefficient; of a measure's two losses the
-    larger one counts."""
+    """The names of the measures in decreasing order of the coefficient's absolute value; of a measure's two
+    losses the larger one counts."""
     rows = compared[(compared["against"] == target) & (compared["coefficient"] == coefficient)]
-    best = rows.groupby("measure")["value"].max().dropna().sort_values(ascending=False, kind="stable")
+    values = rows["value"].abs().groupby(rows["measure"]).max().dropna()
+    best = values.sort_values(ascending=False, kind="stable")
     return list(best.index)
 
 

@@ -88,20 +88,17 @@ def correlate(
     kind: str = "pearson",
     resamples: int = RESAMPLES,
     level: float = LEVEL,
-    seed: int = 0,
     test: bool = True,
 ) -> Correlation:
     """Correlation of two measures over the variants that have both. `test` asks for the permutation test."""
     families = np.asarray(families, object)[finite(x, y)]
     x, y = complete(x, y)
-    intervals = bootstrap(
-        lambda counts: COEFFICIENTS[kind](x, y, counts),
-        families,
-        resamples=resamples,
-        level=level,
-        seed=seed,
-    )
-    p = permutation_p(x, y, kind, resamples, seed) if test else math.nan
+
+    def statistic(counts: np.ndarray) -> np.ndarray:
+        return COEFFICIENTS[kind](x, y, counts)
+
+    intervals = bootstrap(statistic, families, resamples=resamples, level=level)
+    p = permutation_p(x, y, kind, resamples) if test else math.nan
     return Correlation(kind, coefficient(x, y, kind), intervals, p, len(x), len(set(families)))
 
 
@@ -113,7 +110,6 @@ def partial(
     kind: str = "pearson",
     resamples: int = RESAMPLES,
     level: float = LEVEL,
-    seed: int = 0,
 ) -> Correlation:
     """Partial correlation of two measures given a third (see `weighted_partial`), over variants.
 
@@ -135,8 +131,8 @@ def partial(
             intercept, slope = weighted_line(third, values, once)
             residuals.append(values - intercept - slope * third)
         if np.all(np.isfinite(residuals)):
-            p = permutation_p(*residuals, "pearson", resamples, seed)
-    intervals = bootstrap(statistic, families, resamples=resamples, level=level, seed=seed)
+            p = permutation_p(*residuals, "pearson", resamples)
+    intervals = bootstrap(statistic, families, resamples=resamples, level=level)
     return Correlation(kind, value, intervals, p, n, len(set(families)))
 
 
@@ -148,7 +144,6 @@ def granulated(
     baseline: str = "at",
     resamples: int = RESAMPLES,
     level: float = LEVEL,
-    seed: int = 0,
 ) -> Correlation:
     """The granulated Kendall coefficient (Jiang et al. 2020, "Fantastic Generalization Measures", their
     psi for one axis at a time): Kendall's tau-b within each family in which one number is varied,
@@ -174,10 +169,9 @@ def granulated(
     if count == 0:
         return Correlation("granulated", math.nan, Intervals(UNKNOWN, UNKNOWN), math.nan, 0, 0)
 
-    def statistic(counts: np.ndarray) -> np.ndarray:
+    def mean(counts: np.ndarray) -> np.ndarray:
         return counts @ taus / counts.sum(axis=1)
 
-    over_families = bca_interval(statistic, count, resamples=resamples, level=level, seed=seed)
-    p = sign_flip_p(taus / count, resamples, seed)
-    mean = float(taus.mean())
-    return Correlation("granulated", mean, Intervals(UNKNOWN, over_families), p, int(used.sum()), count)
+    intervals = Intervals(UNKNOWN, bca_interval(mean, count, resamples=resamples, level=level))
+    p = sign_flip_p(taus / count, resamples)
+    return Correlation("granulated", float(taus.mean()), intervals, p, int(used.sum()), count)

@@ -14,6 +14,8 @@ from robust_flatness.tables import aggregate, frames, schema
 
 #: Resamples for the noise of one model's evaluation: 74 models share them.
 NOISE_RESAMPLES = 1999
+#: Measures that tell whether two variants have the same weights.
+CAPACITY = ("weight_norm", "distance_from_init", "spectral_product")
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,8 @@ class Evidence:
     """An experiment's tables as the tests of claims read them.
 
     `models`, `derived`, `history` and `series` are averaged over seeds. Models that have not learnt are
-    left out of them (`not_learnt`: variants; `seeds_not_learnt`: seeds of others), and variants that are
-    the same model are counted once in `models` (`repeated`: slug -> the slug it equals). `everyone` is
+    left out of them (`not_learnt`: variants; `seeds_not_learnt`: seeds of others), and variants with the
+    same weights are counted once in `models` (`repeated`: slug -> the slug it equals). `everyone` is
     `models` with the variants that have not learnt. `seeds` are the tables seed by seed, with values of
     single examples.
     """
@@ -50,6 +52,7 @@ class Evidence:
             return frame[~keys.isin([*failed])]
 
         same = models.get("same_as", pd.Series("", index=models.index)).fillna("")
+        same = same.where(same != "", models["variant"].map(same_weights(models)).fillna(""))
         everyone = aggregate.with_differences(models[same == ""])
         models = kept(models)
         same = same[models.index]
@@ -75,17 +78,40 @@ class Evidence:
 
     @property
     def left_out(self) -> list[str]:
-        """The variants that have not learnt, each with the distance of its weights from their initial values,
-        in per cent of the baseline's."""
+        """The variants that have not learnt, with the distances from their initial weights."""
         distances = self.everyone.set_index("variant").get("distance_from_init", pd.Series(dtype=float))
         share = (100 * distances / distances.get("at", math.nan)).dropna()
-        return [f"{slug} ({share[slug]:.0f} %)" if slug in share else slug for slug in self.not_learnt]
+        return [
+            f"{slug} ({share[slug]:.0f} % of the baseline's distance from init)" if slug in share else slug
+            for slug in self.not_learnt
+        ]
 
     def from_first_drop(self, table: str, variant: str, *measures: str) -> pd.DataFrame:
         """See `curves.from_first_drop`, of a variant's history or series averaged over seeds."""
         frame: pd.DataFrame = getattr(self, table)
         end = curves.end_of_first_rate(self.history, variant)
         return curves.from_first_drop(frame[frame["variant"] == variant], end, *measures)
+
+
+def same_weights(models: pd.DataFrame) -> dict[str, str]:
+    """Variants with the weights of an earlier one (the baseline is the first): slug -> the earlier one. A
+    short weight averaging, for example, differs from the baseline in the batch norms' statistics alone.
+
+    Weights are equal if norm, distance from the initial weights and spectral product agree within 1e-3.
+    """
+    if not {*CAPACITY} <= {*models}:
+        return {}
+    rows = models[(models["checkpoint"] == "last") & (models["derived"] == 0)].dropna(subset=[*CAPACITY])
+    first = rows.sort_values("variant", key=lambda slugs: slugs != "at", kind="stable")
+    values = first.drop_duplicates("variant").set_index("variant")[[*CAPACITY]]
+    same: dict[str, str] = {}
+    for number, slug in enumerate(values.index):
+        earlier = values.iloc[:number]
+        equal = np.isclose(earlier, values.loc[slug], rtol=1e-3, atol=0).all(axis=1)
+        if equal.any():
+            match = earlier.index[np.argmax(equal)]
+            same[slug] = same.get(match, match)
+    return same
 
 
 def _numeric_settings(models: pd.DataFrame) -> pd.DataFrame:
@@ -100,12 +126,19 @@ def _numeric_settings(models: pd.DataFrame) -> pd.DataFrame:
     return models.assign(**numbers)
 
 
-def early_stopping_pairs(models: pd.DataFrame, series: pd.DataFrame, measure: str) -> pd.DataFrame:
+def early_stopping_pairs(
+    models: pd.DataFrame,
+    series: pd.DataFrame,
+    measure: str,
+    examples: pd.DataFrame | None = None,
+    level: float = LEVEL,
+) -> pd.DataFrame:
     """Variants with a measure and test RLoss at the last and (`best_...`) early-stopped checkpoint.
 
     `models` are those of `aggregate.with_differences`. Where no early-stopped checkpoint was measured,
-    the snapshots of `series` are used: the one of lowest test RLoss, and the last;
-    `attrs["by_epoch"]` says so. `same` marks variants whose early-stopped checkpoint is the last one.
+    the snapshots of `series` are used: the one of lowest test RLoss, and the last. `same` marks variants
+    whose early-stopped checkpoint is the last one, `improved` those whose test RLoss is lower, given
+    `examples` beyond the noise of its evaluation; `attrs` ("by_epoch", "beyond_noise") say which applies.
     """
     names = [measure, "test_rloss_pgd", f"best_{measure}", "best_test_rloss_pgd"]
     by_epoch = not aggregate.has(models, *names)
@@ -121,8 +154,12 @@ def early_stopping_pairs(models: pd.DataFrame, series: pd.DataFrame, measure: st
             values = [row[name] for row in (last, best) for name in (measure, "test_rloss_pgd")]
             rows.append((slug, families.get(slug, schema.OTHER), *values))
         pairs = pd.DataFrame(rows, columns=["variant", "family", *names])
+    beyond = {} if by_epoch or examples is None else improved_by_early_stopping(examples, level)
     pairs["same"] = np.all([pairs[name] == pairs[f"best_{name}"] for name in names[:2]], axis=0)
-    pairs.attrs["by_epoch"] = by_epoch
+    pairs["improved"] = pairs["best_test_rloss_pgd"] < pairs["test_rloss_pgd"]
+    if beyond:
+        pairs["improved"] = [beyond.get(slug, False) for slug in pairs["variant"]]
+    pairs.attrs.update(by_epoch=by_epoch, beyond_noise=bool(beyond))
     return pairs
 
 

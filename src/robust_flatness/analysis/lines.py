@@ -20,25 +20,16 @@ class Line:
     slope: float
 
 
-def fit_line(
-    x: Sequence[float],
-    y: Sequence[float],
-    resamples: int = 999,
-    level: float = LEVEL,
-    seed: int = 0,
-    points: int = 50,
-) -> Line | None:
-    """Line through the points, band from the percentiles of lines through resampled variants.
-
-    None with fewer than three points or without variation in x.
-    """
+def fit_line(x: Sequence[float], y: Sequence[float]) -> Line | None:
+    """Line through the points, with a 95 % band from percentiles of lines through resampled variants; None
+    with fewer than three points or without variation in x."""
     x, y = complete(x, y)
     if len(x) < 3 or np.ptp(x) == 0:
         return None
-    grid = np.linspace(x.min(), x.max(), points)
+    grid = np.linspace(x.min(), x.max(), 50)
     intercept, slope = weighted_line(x, y, np.ones((1, len(x))))
-    intercepts, slopes = weighted_line(x, y, resampled_counts(len(x), resamples, seed))
+    intercepts, slopes = weighted_line(x, y, resampled_counts(len(x), 999))
     lines = intercepts[:, None] + slopes[:, None] * grid
     lines = lines[np.isfinite(slopes)]
-    low, high = np.quantile(lines, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    low, high = np.quantile(lines, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return Line(grid, intercept[0] + slope[0] * grid, low, high, float(slope[0]))

@@ -29,6 +29,7 @@ class Ensemble:
         self._folding, self.count = networks[0].folding, len(networks)
         wide = self._folding.wide
         if self.count not in wide:
+            self._folding.function.restore()  # a copy has the module's own parameters
             wide[self.count] = Stateless(_widened(self._folding.function.module, self.count))
         self._function = wide[self.count]
         members = [network.tensors() for network in networks]

@@ -69,9 +69,14 @@ class Folding:
         self._sizes = [norm.num_features for norm in norms]
         self._eps = torch.cat([torch.full_like(norm.running_var, norm.eps) for norm in norms])
         keys = ("weight", "bias", "running_mean", "running_var")
-        self._of_norms = {key: [f"{norm}.{key}" for _, norm in pairs] for key in keys}
+        self._of_norms = [[f"{norm}.{key}" for _, norm in pairs] for key in keys]
+        self._depends = frozenset(name for names in self._of_norms for name in names)
+        self._no_bias = torch.zeros_like(self._eps).split(self._sizes)
         self.function = Stateless(_folded_module(network, pairs))
         self.wide: dict[int, Stateless] = {}
+        folded = {f"{conv}.{key}" for conv, _ in pairs for key in ("weight", "bias")}
+        own = self.function.own.items()
+        self._unfolded = [name for name, t in own if name not in folded and t.is_floating_point()]
         self._low = {
             f"{name}.{key}"
             for name, layer in self.function.module.named_modules()
@@ -83,20 +88,20 @@ class Folding:
         self, values: Mapping[str, Tensor], changed: Collection[str] = (), before: Factors | None = None
     ) -> Factors:
         """Compute the batch norms' factors at `values`, or return those `before` if no norm has changed."""
-        if before is not None and not any(
-            name in changed for names in self._of_norms.values() for name in names
-        ):
+        if before is not None and self._depends.isdisjoint(changed):
             return before
-        gamma, beta, mean, var = (torch.cat([values[n] for n in names]) for names in self._of_norms.values())
+        gamma, beta, mean, var = (torch.cat([values[n] for n in names]) for names in self._of_norms)
         scale = (var + self._eps).rsqrt() * (gamma + 1)
         return Factors(scale, torch.addcmul(beta, mean, scale, value=-1))
 
     def fold(self, values: Mapping[str, Tensor], factors: Factors) -> dict[str, Tensor]:
         """Compute the tensors of `function` from those of the network; differentiable by them."""
-        zeros = factors.shift.new_zeros(sum(self._sizes)).split(self._sizes)
-        biases = [values.get(f"{conv}.bias", zero) for (conv, _), zero in zip(self.pairs, zeros, strict=True)]
+        biases = [
+            values.get(f"{conv}.bias", zero)
+            for (conv, _), zero in zip(self.pairs, self._no_bias, strict=True)
+        ]
         folded_biases = torch.addcmul(factors.shift, torch.cat(biases), factors.scale).split(self._sizes)
-        folded = {name: values[name] for name in self.function.places if name in values}
+        folded = {name: values[name] for name in self._unfolded}
         scales = factors.scale.split(self._sizes)
         for (conv, _), scale, bias in zip(self.pairs, scales, folded_biases, strict=True):
             folded[f"{conv}.weight"] = channels_last(values[f"{conv}.weight"] * scale.view(-1, 1, 1, 1))

@@ -58,8 +58,12 @@ class Stateless:
             return self.module(x)
         finally:
             if inside_transform():
-                self._put({name: self.own[name] for name in tensors})
-                self._current = {}
+                self.restore()
+
+    def restore(self) -> None:
+        """Put the module's own tensors back."""
+        self._put({name: self.own[name] for name in self._current})
+        self._current = {}
 
     def _put(self, tensors: Mapping[str, Tensor]) -> None:
         for name, tensor in tensors.items():

@@ -186,7 +186,7 @@ def _run_checks(predict: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> No
     losses = cross_entropy(predict(images), y)
     if losses.requires_grad:
         (gradient,) = torch.autograd.grad(losses.sum(), images, materialize_grads=True)
-        checks.check_zero_gradients(gradient, logger=LOGGER)
+        checks.check_zero_gradients(gradient.contiguous(), logger=LOGGER)
 
 
 def _attack(

@@ -100,11 +100,11 @@ class Measure:
     """Entry of the registry: all that config, command line, jobs, tables, comparison and page know of a
     measure.
 
-    `function(net, data, settings)` yields the records of one network from its `Examples`; `passes(settings,
-    held_out, snapshots)` is its cost in passes (forward and backward for one image). `checkpoints` are those
-    it is made of, `by_default` the variants in an experiment that does not say what is measured, `held_out`
-    whether it needs the images of early stopping. `version` enters the fingerprint of results: raise it when
-    the numbers change.
+    `function(net, data, settings)` yields the records of one network on its `Examples`; `passes(settings,
+    held_out, snapshots)` is its cost in passes (forward and backward for one image). `checkpoints` are the
+    checkpoints measured, `by_default` the variants measured if an experiment has no block `measures`,
+    `held_out` whether the early-stopping images are needed. `version` enters the fingerprint of results:
+    raise it when the numbers change.
     """
 
     name: str
@@ -119,5 +119,5 @@ class Measure:
 
     @property
     def of_snapshots(self) -> bool:
-        """Whether it is made of every snapshot of a training, so of trained variants alone."""
+        """Whether every snapshot of a training is measured, so that only trained variants can be."""
         return self.checkpoints == SNAPSHOTS

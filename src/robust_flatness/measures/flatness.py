@@ -1,5 +1,6 @@
 """Average- and worst-case flatness, in RLoss and in CE, at all radii: the block `flatness`."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -101,15 +102,12 @@ def flatness_records(
         jobs += [("test", "rloss", xi) for xi in others if ablation]
         for split, loss, xi in jobs:
             yield from case_records(net, data, settings, metric, split, loss, xi)
-    for split in splits:
-        for loss in losses:
-            known = reference(data, settings, split, loss)
-            count = getattr(settings, f"{split}_examples")
-            for name, value in known.items():
-                if value is not None:
-                    yield Record(
-                        name, value, loss=loss, split=split, epsilon=_epsilon(settings, loss), n=count
-                    )
+    for split, loss in itertools.product(splits, losses):
+        attack, count = _attack(settings, loss), getattr(settings, f"{split}_examples")
+        where = {"loss": loss, "split": split, "epsilon": attack and attack.epsilon, "n": count}
+        for name, value in reference(data, settings, split, loss).items():
+            if value is not None:
+                yield Record(name, value, **where)
 
 
 def case_records(
@@ -126,32 +124,30 @@ def case_records(
     from robust_flatness.measures.average import average_flatness
     from robust_flatness.measures.worst import worst_flatness
 
-    case = CASES[metric]
+    case, attack = CASES[metric], _attack(settings, loss)
     part, known = getattr(settings, case), reference(data, settings, split, loss)
     x, y = data.examples(split, getattr(settings, f"{split}_examples"))
     options: dict[str, Any] = {
-        "attack": _attack(settings, loss), "xi": xi, "batch_size": part.batch_size, "scope": part.scope,
+        "attack": attack, "xi": xi, "batch_size": part.batch_size, "scope": part.scope,
         "seed": derive_seed(data.seed, "flatness", case), "precision": settings.precision,
-        "weight_bound": data.weight_bound, "reference": known.get("reference"),
-        "layers": [layer] if layer else None,
+        "weight_bound": data.weight_bound, "layers": [layer] if layer else None,
     }  # fmt: skip
     if case == "average":
+        function, names = average_flatness, ("reference", "reference_single")
         options["samples"] = part.samples if loss == "rloss" else part.clean_samples
-        options["reference_single"] = known.get("reference_single")
     else:
+        function, names = worst_flatness, ("reference",)
         options |= {name: getattr(part, name) for name in ("steps", "restarts", "weight_step")}
-    function = average_flatness if case == "average" else worst_flatness
-    name = "-".join(filter(None, (metric, loss, split, f"{xi:g}", layer.replace("/", ":"))))
+    options |= {name: known.get(name) for name in names}
+    key = "-".join(filter(None, (metric, loss, split, f"{xi:g}", layer.replace("/", ":"))))
     with stage(METRICS[metric].label.format(loss=LOSSES[loss])):
-        result = data.keep(name, lambda: function(net, x, y, **options).as_json())
-    known["reference"] = result["reference"]
-    if case == "average":
-        known["reference_single"] = result["reference_single"]
-    where = {"loss": loss, "split": split, "xi": xi, "epsilon": _epsilon(settings, loss), "coordinate": layer}
-    average = case == "average"
-    yield Record(metric, result["value"], result["standard_error"] if average else None, n=len(x), **where)
-    if average and result["std"] is not None:
-        yield Record(f"{metric}_std", result["std"], n=len(x), **where)
+        result = data.keep(key, lambda: function(net, x, y, **options).as_json())
+    known |= {name: result[name] for name in names}
+    where = {"loss": loss, "split": split, "xi": xi, "epsilon": attack and attack.epsilon}
+    where |= {"coordinate": layer, "n": len(x)}
+    yield Record(metric, result["value"], result["standard_error"] if case == "average" else None, **where)
+    if case == "average" and result["std"] is not None:
+        yield Record(f"{metric}_std", result["std"], **where)
 
 
 def reference(data: Examples, settings: Any, split: str, loss: str) -> dict[str, float | None]:
@@ -162,10 +158,6 @@ def reference(data: Examples, settings: Any, split: str, loss: str) -> dict[str,
 
 def _attack(settings: Any, loss: str) -> "PGD | None":
     return pgd(settings.attack, settings.precision) if loss == "rloss" else None
-
-
-def _epsilon(settings: Any, loss: str) -> float | None:
-    return settings.attack.epsilon if loss == "rloss" else None
 
 
 def passes(settings: FlatnessSettings, held_out: int, snapshots: int) -> int:

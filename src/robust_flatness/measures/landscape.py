@@ -87,15 +87,15 @@ def loss_landscape(
     with isolated():
         net, x, y = checked(model, x, y)
         space = Neighborhood(net, settings.adversarial_scale, weight_bound)
-        found = {
+        directions = {
             "random": _random(space, settings.random_directions, seed),
             "adversarial": _adversarial(net, space, x, y, attack, settings, seed),
             "hessian": [_top_eigenvector(net, space, held_out, seed)],
         }
         for way, part in track(list(CURVES), "curve"):
             scale = getattr(settings, f"{way}_scale")
-            table = torch.empty(len(found[way]), len(points), dtype=torch.float64)
-            for row, direction in zip(table, found[way], strict=True):
+            table = torch.empty(len(directions[way]), len(points), dtype=torch.float64)
+            for row, direction in zip(table, directions[way], strict=True):
                 nu = _normalised(direction, space.weights, part, scale)
                 for index, s in enumerate(points):
                     shifted = space.at(space.within_bound(torch._foreach_mul(nu, s)))

@@ -17,20 +17,21 @@ if TYPE_CHECKING:
     from robust_flatness.network import Network
 
 METRICS = {
-    "rerr_pgd_eps": Metric(
-        "rerr_pgd_eps",
-        "RErr, PGD (%)",
-        "error",
+    name: Metric(
+        name,
+        label,
+        kind,
         MORE_ROBUST,
         splits=("test",),
         radius="coordinate",
         count="other_radii_test_examples",
     )
+    for name, label, kind in (("rerr_pgd_eps", "RErr, PGD (%)", "error"), ("rloss_pgd_eps", "RLoss", "loss"))
 }
 
 
 class OtherRadiiSettings(MeasureSettings):
-    """RErr by PGD at multiples of the attack's radius, on test examples."""
+    """RErr and RLoss by PGD at multiples of the attack's radius, on test examples."""
 
     attack: AttackSpec = attack_defaults(steps=20, restarts=1)
     """At the experiment's radius; its step is scaled with the radius."""
@@ -48,7 +49,7 @@ class OtherRadiiSettings(MeasureSettings):
 
 
 def other_radii(net: "Network", data: Examples, settings: OtherRadiiSettings) -> Iterator[Record]:
-    """RErr at each radius: the share of examples misclassified clean or at any iterate of PGD, in per cent.
+    """RErr at each radius, the share of examples misclassified clean or at any iterate of PGD, and RLoss;
     `coordinate` is the factor."""
     x, y = data.examples("test", settings.test_examples)
     for factor in track(settings.factors, "other radius"):
@@ -57,10 +58,9 @@ def other_radii(net: "Network", data: Examples, settings: OtherRadiiSettings) ->
             net, x, y, attack=attack, autoattack=False, batch_size=settings.batch_size,
             seed=derive_seed(data.seed, "other radii"),
         )  # fmt: skip
-        yield Record(
-            "rerr_pgd_eps", 100 * result.rerr_pgd, split="test", epsilon=attack.epsilon, coordinate=factor,
-            n=len(x),
-        )  # fmt: skip
+        where = {"split": "test", "epsilon": attack.epsilon, "coordinate": factor, "n": len(x)}
+        yield Record("rerr_pgd_eps", 100 * result.rerr_pgd, **where)
+        yield Record("rloss_pgd_eps", result.rloss_pgd, **where)
 
 
 def passes(settings: OtherRadiiSettings, held_out: int, snapshots: int) -> int:

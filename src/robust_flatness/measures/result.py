@@ -74,10 +74,10 @@ def reference_losses(
     """RLoss at the network's weights, by the attack as given and by its first start alone; the clean loss,
     twice, without an attack."""
     if attack is None:
-        value = clean_loss(net, x, y, batch_size).double().mean().item()
+        value = cross_entropy(clean_logits(net, x, batch_size), y).double().mean().item()
         return value, value
     starts = generator(seed, "reference")
-    with stage("loss at the weights given"):
+    with stage("loss at the unperturbed weights"):
         result = first = attack.with_restarts(1)(net, x, y, batch_size, starts)
         if attack.restarts > 1:
             result = better(first, attack.with_restarts(attack.restarts - 1)(net, x, y, batch_size, starts))
@@ -85,17 +85,11 @@ def reference_losses(
 
 
 @torch.no_grad()
-def clean_loss(net: Network, x: Tensor, y: Tensor, batch_size: int) -> Tensor:
-    """Cross-entropy of each example, [n].
-
-    Raises
-    ------
-    NonFiniteError
-        If a logit is NaN or infinite.
-    """
+def clean_logits(net: Network, x: Tensor, batch_size: int) -> Tensor:
+    """Return the logits [n, K] of `x`, in batches; raises `NonFiniteError` if one is NaN or infinite."""
     logits = torch.cat([net.logits(x[part]) for part in batches(len(x), batch_size)])
     require_finite(logits, "on clean inputs")
-    return cross_entropy(logits, y)
+    return logits
 
 
 def with_precision(attack: PGD | None, precision: str | None) -> tuple[PGD | None, str]:

@@ -167,12 +167,10 @@ def evaluate_robustness(
         If AutoAttack is asked for without an attack to take the radius from, or the model or the labels
         cannot be measured; `NonFiniteError` if a logit is NaN or infinite.
     """
-    import torch
-
     from robust_flatness.attacks.autoattack import check_autoattack, run_autoattack
-    from robust_flatness.attacks.pgd import batches, cross_entropy
-    from robust_flatness.inputs import require_finite, warn_of_sigmoid
-    from robust_flatness.measures.result import checked
+    from robust_flatness.attacks.pgd import cross_entropy
+    from robust_flatness.inputs import warn_of_sigmoid
+    from robust_flatness.measures.result import checked, clean_logits
     from robust_flatness.runtime.isolation import isolated
 
     if autoattack and attack is None:
@@ -182,9 +180,7 @@ def evaluate_robustness(
         budget = AutoAttackSpec() if autoattack is True else autoattack or None
         if budget is not None:
             check_autoattack(net, x, budget)
-        with torch.no_grad():
-            logits = torch.cat([net.logits(x[part]) for part in batches(len(x), batch_size)])
-        require_finite(logits, "on clean inputs")
+        logits = clean_logits(net, x, batch_size)
         warn_of_sigmoid(logits)
         clean = Losses(logits.argmax(dim=1) != y, cross_entropy(logits, y))
         if attack is None:

@@ -55,15 +55,9 @@ def worst_flatness(
 
     Parameters
     ----------
-    model
-        Inputs [n, ...] in [0, 1] to logits [n, K]; not changed.
-    x, y
-        Inputs and labels.
     attack
         Attack of RLoss(w); its epsilon and step size apply to the joint optimisation, too. None measures the
         clean loss.
-    xi
-        Relative radius.
     steps, restarts
         Steps of the joint optimisation, and random starts (of weights and inputs).
     weight_step
@@ -73,16 +67,10 @@ def worst_flatness(
     scope
         `dataset`: one :math:`\nu` for all; a step is a sweep over the batches, in which :math:`\nu` moves
         after each batch. `batch`: each batch has its own, and its own best restart.
-    seed
-        Source of the starts; they depend on nothing else.
-    reference
-        RLoss(w), where known.
-    weight_bound
-        Perturbed weights are projected into [-b, b], for networks trained with clipped weights.
-    layers
-        Names of the layers that are perturbed (`perturbed_parameters`), such as one at a time; None: all.
     precision
         Replaces the attack's precision; reported losses are in the model's own.
+
+    All others are those of `average_flatness`.
 
     Returns
     -------

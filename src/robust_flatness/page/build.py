@@ -11,19 +11,12 @@ from robust_flatness.page.charts import charts
 from robust_flatness.page.data import page_data
 from robust_flatness.plotting.notebook import Notebook
 
-LARGEST = 4_000_000
-
 
 def write_page(notebook: Notebook, path: Path, description: str = "") -> None:
     """Write the page of an experiment to `path`, with its description under the title.
 
     The file holds its data, style, script and Vega's JavaScript, and needs no network. Verdicts, correlations
     and the comparison of measures come from `paper_tables/<experiment>/`, where these exist.
-
-    Raises
-    ------
-    ValueError
-        If the page would exceed 4 MB.
     """
     import vl_convert
 
@@ -43,11 +36,6 @@ def write_page(notebook: Notebook, path: Path, description: str = "") -> None:
         "script": part("page.js"),
     }.items():
         text = text.replace(f"{{{{{name}}}}}", value)
-    size = len(text.encode())
-    if size > LARGEST:
-        raise ValueError(
-            f"{path}: the page would have {size / 1e6:.1f} MB; at most {LARGEST / 1e6:g} are allowed"
-        )
     write_text(path, text)
 
 

@@ -265,7 +265,7 @@ function drawFamilies() {
   }));
 }
 function drawClaims() {
-  const kind = (verdict) => (/^(reproduced|holds)/.test(verdict) ? "yes" : /not testable/.test(verdict) ? "open" : "no");
+  const kind = (verdict) => (/^(reproduced|holds)/.test(verdict) ? "yes" : /not testable|inconclusive/.test(verdict) ? "open" : "no");
   const listed = (target, claims) => $(target).replaceChildren(...claims.map((claim) => {
     const entry = element("details", {}), head = element("summary", {});
     head.append(element("span", { className: `verdict ${kind(claim.verdict)}`, textContent: claim.verdict }),

@@ -82,7 +82,7 @@ def scale(panels: Sequence[Axes], together: bool = False, ours: bool = False) ->
     """
     farthest = 0.0
     for group in [list(panels)] if together else [[axes] for axes in panels]:
-        curves = [(axes, line) for axes in group for line in axes.lines if _is_curve(axes, line)]
+        curves = [(axes, line) for axes in group for line in axes.lines if len(line.get_xdata()) > 2]
         counted = [line for _, line in curves if not (ours and line.get_gid() == "published")]
         late = np.concatenate([np.zeros(0), *(line.get_ydata()[_late(line)] for line in counted)])
         late = late[np.isfinite(late)]
@@ -108,13 +108,9 @@ def scale(panels: Sequence[Axes], together: bool = False, ours: bool = False) ->
 
 
 def _late(line: Line2D) -> np.ndarray:
-    """Which points of a curve come after its early part; all of those with at most two."""
+    """Which points of a curve come after its early part."""
     x = np.asarray(line.get_xdata(), float)
-    return x > x[0] + EARLY * (x[-1] - x[0]) if len(x) > 2 else np.ones(len(x), bool)
-
-
-def _is_curve(axes: Axes, line: Line2D) -> bool:
-    return line.get_transform() == axes.transData and len(line.get_xdata()) > 1
+    return x > x[0] + EARLY * (x[-1] - x[0])
 
 
 def by_hyperparameter(frame: pd.DataFrame, families: Sequence[str]) -> list[tuple[str, str]]:

@@ -87,10 +87,7 @@ def applied(row: Mapping) -> str | None:
     value = row.get(f"setting_{family(row['family']).setting}")
     if number is None or not isinstance(value, int | float) or math.isnan(value):
         return None
-    return None if math.isclose(value, float(number[1]), rel_tol=1e-6) else _short(value)
-
-
-def _short(value: float) -> str:
-    """A number in few characters, as a fraction where that is shorter."""
+    if math.isclose(value, float(number[1]), rel_tol=1e-6):
+        return None
     fraction, plain = Fraction(value).limit_denominator(64), f"{value:.3g}"
     return str(fraction) if fraction == value and len(str(fraction)) < len(plain) else plain

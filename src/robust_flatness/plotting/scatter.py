@@ -82,6 +82,8 @@ def fit(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> list[Label]:
 
     Returns their labels: name and value.
     """
+    if frame.empty:
+        return []
     for name, setter in ((x, axes.set_xlim), (y, axes.set_ylim)):
         rows = frame[style.near(frame[name])]
         bars = rows.get(f"{name}_seed_sd", pd.Series(0.0, index=rows.index)).fillna(0)

@@ -98,25 +98,24 @@ def handles(families: Iterable[str], hollow: Iterable[str] = ()) -> dict[str, tu
         if name in filled | others:
             color = looks.color(name)
             groups.setdefault(name if color == BLACK else color, []).append(name)
+
+    def marker(name: str) -> Line2D:
+        face, size = looks.color(name) if name in filled else "none", 7 if name == "at" else 4.5
+        look = {"marker": looks.family(name).marker, "color": looks.color(name), "linestyle": ""}
+        return Line2D([], [], markerfacecolor=face, markersize=size, **look)
+
     return {
-        ", ".join(looks.family(name).label for name in names): tuple(
-            Line2D(
-                [], [], linestyle="", marker=looks.family(name).marker, color=looks.color(name),
-                markerfacecolor=looks.color(name) if name in filled else "none",
-                markersize=7 if name == "at" else 4.5,
-            )
-            for name in names
-        )
+        ", ".join(looks.family(name).label for name in names): tuple(map(marker, names))
         for names in groups.values()
-    }  # fmt: skip
+    }
 
 
 def entries(axes: Iterable[Axes]) -> dict[str, Artist]:
     """Return the legend entries of several panels, each label once."""
     found: dict[str, Artist] = {}
     for panel in axes:
-        for artist, label in zip(*panel.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, artist)
+        artists, labels = panel.get_legend_handles_labels()
+        found |= dict(zip(labels, artists, strict=True))
     return found
 
 

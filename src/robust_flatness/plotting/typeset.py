@@ -40,11 +40,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text cells, in groups of rows.
-
-    `numeric` says which columns are aligned at the right. `paragraphs` maps groups to a text; with them,
-    each group is a section with a table of its own.
-    """
+    """A table of text cells in groups of rows; `numeric` columns are aligned at the right."""
 
     title: str
     headings: list[str]
@@ -111,18 +107,9 @@ def texts(
 ) -> dict[str, str]:
     """Return a frame as {".csv": ..., ".md": ..., ".tex": ..., ".html": ...}.
 
-    Parameters
-    ----------
-    frame
-        All of it goes into the CSV.
-    columns
-        Those shown for reading, in this order.
-    sections
-        A column whose values head groups of rows, in order of appearance.
-    paragraphs
-        Text for each section, which then has a table of its own.
-    introduction
-        A Markdown table below the title.
+    All of `frame` goes into the CSV, `columns` are shown for reading. The values of the column `sections`
+    head groups of rows; with `paragraphs`, a text for each section, each has a table of its own.
+    `introduction` is a Markdown table below the title.
     """
     shown = {name: column for name, column in columns.items() if name in frame}
     keys = frame[sections] if sections else pd.Series([""] * len(frame), index=frame.index)

@@ -111,11 +111,10 @@ def precision_on(device: str, precision: str) -> str:
 
 
 def with_precision_on(device: str, spec: AnySpec) -> AnySpec:
-    """Return the spec with `precision: auto`, if it has that, replaced by the precision on `device`."""
-    precision = getattr(spec, "precision", "float32")
-    if precision == "float32":
+    """Return the spec with its `precision`, if it has one, replaced by that on `device`."""
+    if getattr(spec, "precision", "float32") == "float32":
         return spec
-    return spec.model_copy(update={"precision": precision_on(device, precision)})
+    return spec.model_copy(update={"precision": precision_on(device, spec.precision)})
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 import difflib
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,16 @@ from robust_flatness.tables.frames import (
 )
 from robust_flatness.tables.printed import read_published
 from robust_flatness.tables.records import FIELDS, read_csv
-from robust_flatness.tables.schema import EXAMPLES, KEYS, PROVENANCE, Quantity, main_quantities, named
+from robust_flatness.tables.schema import (
+    EXAMPLES,
+    KEYS,
+    PROVENANCE,
+    Quantity,
+    columns_of,
+    is_number,
+    main_quantities,
+    named,
+)
 from robust_flatness.training.history import HISTORY
 
 
@@ -97,7 +105,7 @@ def read_results_table(path: Path) -> pd.DataFrame:
         )
     for name, quantity in columns.items():
         if frame[name].dtype == object:
-            row, bad = next((row, cell) for row, cell in frame[name].items() if not _is_number(cell))
+            row, bad = next((row, cell) for row, cell in frame[name].items() if not is_number(cell))
             raise FileError(
                 f"{path}: row {row + 2}, column {name}: {bad!r} is not a number; leave the cell empty where "
                 "nothing was measured"
@@ -110,33 +118,6 @@ def read_results_table(path: Path) -> pd.DataFrame:
                 f"{path}: row {row + 2}, column {name}: {frame[name][row]:g}; allowed are 0 to {upper:g}"
             )
     return identified(path, frame)
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        return bool(float(cell or "nan")) or True
-    except ValueError:
-        return False
-
-
-def columns_of(columns) -> dict[str, Quantity]:
-    """The columns of a wide table that hold measures, with their quantities.
-
-    A radius other than the main one is part of the name (`_<xi>`). Names are taken apart here only, since a
-    user's table may have any radius.
-    """
-    known = {q.name: q for q in main_quantities() if q.measure in MEASURES}
-    found = {}
-    for name in columns:
-        spread = next((s for s in ("se", "std") if name.endswith(f"_{s}") and name not in known), "")
-        stem = name.removesuffix(f"_{spread}") if spread else name
-        if stem not in known:
-            main, _, radius = stem.rpartition("_")
-            if main not in known or not known[main].description.radius or not _is_number(radius):
-                continue
-            known[stem] = replace(known[main], radius=float(radius))
-        found[name] = replace(known[stem], spread=spread)
-    return found
 
 
 def to_records(tables: Tables) -> tuple[pd.DataFrame, pd.DataFrame]:

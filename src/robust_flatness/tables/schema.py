@@ -4,6 +4,7 @@ A quantity has a column name, as in `models.csv`, and words, as on an axis. Name
 and looked up here; they are never parsed.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -178,9 +179,37 @@ def named(kind: str) -> tuple[str, ...]:
     return tuple(q.name for split in splits for q in main if q.split == split)
 
 
+def columns_of(columns: Iterable[str]) -> dict[str, Quantity]:
+    """The columns of a wide table that hold measures, with their quantities.
+
+    For names that a user gives, in a table or in the rules of claims: a radius other than the main one stands in the
+    name, `_<xi>`, and may be any.
+    """
+    known = {q.name: q for q in main_quantities() if q.measure in MEASURES}
+    found = {}
+    for name in columns:
+        spread = next((s for s in ("se", "std") if name.endswith(f"_{s}") and name not in known), "")
+        stem = name.removesuffix(f"_{spread}") if spread else name
+        if stem not in known:
+            main, _, radius = stem.rpartition("_")
+            if main not in known or not known[main].description.radius or not is_number(radius):
+                continue
+            known[stem] = replace(known[main], radius=float(radius))
+        found[name] = replace(known[stem], spread=spread)
+    return found
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell is a number or empty."""
+    try:
+        return bool(float(cell or "nan")) or True
+    except ValueError:
+        return False
+
+
 def is_known(name: str) -> bool:
     """Whether records or training curves may have a column of this name."""
-    return name in HISTORY or name == "epoch" or (lookup(name) is not None)
+    return name in HISTORY or name == "epoch" or lookup(name) is not None or bool(columns_of([name]))
 
 
 def compared() -> tuple[str, ...]:

@@ -15,23 +15,12 @@ from robust_flatness.analysis.claim_tests.base import (
     Test,
 )
 from robust_flatness.analysis.claim_tests.correlations import Correlation, Difference, Radius, Share
-from robust_flatness.analysis.claim_tests.hinge import Hinge
-from robust_flatness.analysis.claim_tests.trainings import EpochsBelow, Rise, Scaling, Trend
-from robust_flatness.analysis.claim_tests.variants import Baseline, EarlyStopping
+from robust_flatness.analysis.claim_tests.trainings import Rise, Scaling, Trend
+from robust_flatness.analysis.claim_tests.variants import Baseline, EarlyStopping, Hinge
 
 #: Any test; `kind` says which.
 AnyTest = Annotated[
-    Rise
-    | Trend
-    | EpochsBelow
-    | EarlyStopping
-    | Correlation
-    | Difference
-    | Radius
-    | Baseline
-    | Share
-    | Scaling
-    | Hinge,
+    Rise | Trend | EarlyStopping | Correlation | Difference | Radius | Baseline | Share | Scaling | Hinge,
     Field(discriminator="kind"),
 ]
 

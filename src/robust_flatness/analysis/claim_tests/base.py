@@ -10,7 +10,7 @@ import pandas as pd
 from pydantic import Field
 
 from robust_flatness.analysis.evidence import Evidence
-from robust_flatness.analysis.resampling import UNKNOWN, Interval, bca_interval, bootstrap, sign_flip_p
+from robust_flatness.analysis.resampling import UNKNOWN, Interval, bootstrap, sign_flip_p
 from robust_flatness.config import Count, Positive, Real, Spec
 from robust_flatness.tables import aggregate, schema
 
@@ -86,7 +86,6 @@ class Test(Spec):
 
     decides: bool = True
     talk: Real | None = None
-    sign: Sign | None = None
 
     #: Whether the test is over variants, so that those left out are named.
     over_variants: ClassVar[bool] = False
@@ -100,7 +99,7 @@ class Test(Spec):
         raise NotImplementedError
 
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
-        """The finding; without an outcome, which then follows from `sign`. Raises `NotMeasuredError`."""
+        """The finding, without an outcome where that follows from `sign`. Raises `NotMeasuredError`."""
         raise NotImplementedError
 
     def judge(self, evidence: Evidence, rules: Rules, printed: Finding | None = None) -> Finding:
@@ -144,12 +143,13 @@ class Test(Spec):
             for slug, seed in evidence.seeds_not_learnt
             if self.over_variants or slug == variant
         ]
-        percent = (
-            " (%: distance from the initial weights, of the baseline's)" if "%" in "".join(names) else ""
-        )
-        notes = [f"left out, not having learnt{percent}: {', '.join(names)}"] if names else []
+        notes = [f"left out, not having learnt: {', '.join(names)}"] if names else []
         if self.over_variants and evidence.repeated:
-            pairs = (f"{slug} (the same model as {same})" for slug, same in evidence.repeated.items())
+            means = aggregate.variants_at(evidence.seeds.models).set_index("variant")["test_rloss_pgd"]
+            pairs = (
+                f"{slug} (test RLoss {means[slug]:.2f}) has the weights of {same} ({means[same]:.2f})"
+                for slug, same in evidence.repeated.items()
+            )
             notes.append(f"counted once: {', '.join(pairs)}")
         return notes
 
@@ -223,18 +223,13 @@ def few_families(families: Sequence) -> str:
     return f"{count} {'families' if count > 1 else 'family'} only: {why}"
 
 
-def mean_difference(differences: np.ndarray, families: Sequence | None, rules: Rules) -> Finding:
-    """Mean of paired differences over variants or, without families, over snapshots; p-value by
-    random signs."""
+def mean_difference(differences: np.ndarray, families: Sequence, rules: Rules) -> Finding:
+    """Mean of paired differences over variants; p-value by random signs."""
     n = len(differences)
     if n == 0:
         return Finding()
-
-    def statistic(counts: np.ndarray) -> np.ndarray:
-        return counts @ differences / counts.sum(axis=1)
-
+    intervals = bootstrap(
+        lambda counts: counts @ differences / counts.sum(axis=1), families, **rules.bootstrap
+    )
     mean, p = float(differences.mean()), sign_flip_p(differences / n, rules.resamples)
-    if families is None:
-        return Finding(mean, bca_interval(statistic, n, **rules.bootstrap), "snapshots", p, n)
-    intervals = bootstrap(statistic, families, **rules.bootstrap)
     return Finding(mean, intervals.widest, intervals.over, p, n, note=few_families(families))

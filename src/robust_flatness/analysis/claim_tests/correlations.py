@@ -9,28 +9,20 @@ import pandas as pd
 from pydantic import Field, model_validator
 from scipy import stats
 
-from robust_flatness.analysis.claim_tests.base import (
-    FAILS,
-    HOLDS,
-    INCONCLUSIVE,
-    Coefficient,
-    Finding,
-    Linear,
-    NotMeasuredError,
-    Rules,
-    Selection,
-    Sign,
-    Test,
-    few_families,
-    judged,
-    noted,
-    require,
-)
+from robust_flatness.analysis.claim_tests import base
+from robust_flatness.analysis.claim_tests.base import Finding, Linear, NotMeasuredError, Rules, noted, require
 from robust_flatness.analysis.coefficients import COEFFICIENTS, finite
 from robust_flatness.analysis.comparison import candidates
 from robust_flatness.analysis.correlation import correlate, partial
 from robust_flatness.analysis.evidence import Evidence
-from robust_flatness.analysis.resampling import Interval, bootstrap, membership, resampled_counts, sign_flip_p
+from robust_flatness.analysis.resampling import (
+    Interval,
+    Intervals,
+    bootstrap,
+    membership,
+    resampled_counts,
+    sign_flip_p,
+)
 from robust_flatness.config import Positive, Real
 from robust_flatness.tables import aggregate, schema
 
@@ -38,7 +30,7 @@ from robust_flatness.tables import aggregate, schema
 SHARE_RESAMPLES = 1999
 
 
-class Correlation(Selection):
+class Correlation(base.Selection):
     """Correlation of two measures over variants; with `given` the partial correlation given a third measure,
     or its logarithm.
 
@@ -49,11 +41,12 @@ class Correlation(Selection):
     scale_free: ClassVar[bool] = True
 
     kind: Literal["correlation"]
-    coefficient: Coefficient
+    coefficient: base.Coefficient
     measure: str
     against: str
     given: str | None = None
     logarithm: bool = False
+    sign: base.Sign | None = None
     within: Positive | None = None
 
     @model_validator(mode="after")
@@ -81,14 +74,16 @@ class Correlation(Selection):
             found = correlate(x, y, models["family"], self.coefficient, **rules.bootstrap)
         finding = Finding(found.value, found.interval, found.intervals.over, found.p, found.n)
         if self.within is not None:
-            present = judged(finding, "either", self.within, rules)
+            present = base.judged(finding, "either", self.within, rules)
             absent = -self.within < finding.interval.low and finding.interval.high < self.within
-            outcome = HOLDS if absent else FAILS if present.outcome == HOLDS else INCONCLUSIVE
+            outcome = (
+                base.HOLDS if absent else base.FAILS if present.outcome == base.HOLDS else base.INCONCLUSIVE
+            )
             finding = replace(present, outcome=outcome)
-        return noted(finding, few_families(models["family"]))
+        return noted(finding, base.few_families(models["family"]))
 
 
-class Difference(Test):
+class Difference(base.Test):
     """Difference of two measures' correlations with a third, over the same variants.
 
     p-value: with all three standardised (ranks for Spearman's), the difference is the mean of
@@ -104,7 +99,7 @@ class Difference(Test):
     measure: str
     minus: str
     against: str
-    sign: Sign
+    sign: base.Sign
 
     def title(self, evidence: Evidence) -> str:
         name = f"{self.coefficient.title()} with {schema.describe(self.against)}: "
@@ -128,11 +123,11 @@ class Difference(Test):
         p = sign_flip_p(target * (first - second) / n, rules.resamples)
         intervals = bootstrap(statistic, models["family"], **rules.bootstrap)
         value = float(statistic(np.ones((1, n)))[0])
-        note = few_families(models["family"])
+        note = base.few_families(models["family"])
         return Finding(value, intervals.widest, intervals.over, p, n, note=note)
 
 
-class Radius(Test):
+class Radius(base.Test):
     """Correlation of a flatness measure at its smallest radius minus that at its largest, over the same
     variants: two-sided, whichever is the larger."""
 
@@ -144,7 +139,7 @@ class Radius(Test):
     case: Literal["avg", "worst"]
     loss: Literal["rloss", "ce"] = "rloss"
     against: str
-    sign: Sign = "either"
+    sign: base.Sign = "either"
 
     def _columns(self, evidence: Evidence) -> dict[float, str]:
         radii = aggregate.all_radii(evidence.models, self.case, self.loss)
@@ -172,7 +167,7 @@ class Radius(Test):
         ).result(evidence, rules)
 
 
-class Share(Test):
+class Share(base.Test):
     """Share of the measures of sharpness and margin whose correlation with a target is at least `least`
     (reversed where large is meant to be good), on the clean and on the robust loss, without the controls.
 
@@ -207,27 +202,21 @@ class Share(Test):
             raise NotMeasuredError(f"{len(signs)} measures, {self.minimum} needed")
         n = len(models)
         if n < rules.minimum.variants:
-            return judged(Finding(n=n), "either", self.least, rules)
+            return base.judged(Finding(n=n), "either", self.least, rules)
         units = membership(models["family"])
-        draws = {
-            "variants": resampled_counts(n, SHARE_RESAMPLES),
-            "families": resampled_counts(len(units), SHARE_RESAMPLES) @ units,
-        }
+        draws = [resampled_counts(n, SHARE_RESAMPLES), resampled_counts(len(units), SHARE_RESAMPLES) @ units]
         ends = [(1 - rules.level) / 2, (1 + rules.level) / 2]
-        intervals = {
-            over: Interval(*np.quantile(self._shares(models, signs, counts), ends).tolist())
-            for over, counts in draws.items()
-        }
-        over = max(intervals, key=lambda over: intervals[over].width)
-        interval = intervals[over]
+        shares = [self._shares(models, signs, counts) for counts in draws]
+        intervals = Intervals(*(Interval(*np.quantile(values, ends).tolist()) for values in shares))
+        interval, over = intervals.widest, intervals.over
         value = float(self._shares(models, signs, np.ones((1, n)))[0])
-        outcome = INCONCLUSIVE
+        outcome = base.INCONCLUSIVE
         if interval.high < self.below:
-            outcome = HOLDS
+            outcome = base.HOLDS
         elif interval.low >= self.below:
-            outcome = FAILS
+            outcome = base.FAILS
         found = Finding(value, interval, over, n=n, reference=self.below, outcome=outcome)
-        return noted(found, f"{len(signs)} measures", few_families(models["family"]))
+        return noted(found, f"{len(signs)} measures", base.few_families(models["family"]))
 
     def _shares(self, models: pd.DataFrame, signs: dict[str, int], counts: np.ndarray) -> np.ndarray:
         """Share of the measures that reach `least`, for each resample: [B]."""

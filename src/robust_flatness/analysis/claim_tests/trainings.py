@@ -6,18 +6,8 @@ import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
 
 from robust_flatness.analysis import curves
-from robust_flatness.analysis.claim_tests.base import (
-    FAILS,
-    HOLDS,
-    Finding,
-    NotMeasuredError,
-    Rules,
-    Sign,
-    Test,
-    mean_difference,
-    noted,
-    require,
-)
+from robust_flatness.analysis.claim_tests import base
+from robust_flatness.analysis.claim_tests.base import Finding, NotMeasuredError, Rules, Sign, noted, require
 from robust_flatness.analysis.correlation import correlate
 from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.analysis.rises import mean_interval
@@ -31,7 +21,7 @@ EPOCH = "normalised_epoch"
 SCALED = {"at-scaled-0.5": 0.5, "at-scaled-2": 2.0}
 
 
-class Trend(Test):
+class Trend(base.Test):
     """Rank correlation of a measure with the epoch, or with another measure, over one training from the first
     drop of the learning rate on. The points of one training are not independent: its p-value describes this
     curve."""
@@ -69,31 +59,7 @@ class Trend(Test):
         return Finding(found.value, found.intervals.variants, over, found.p, found.n)
 
 
-class EpochsBelow(Test):
-    """Mean difference of two trainings' measure over their snapshots from the first drop on."""
-
-    counts: ClassVar = "snapshots"
-
-    kind: Literal["epochs-below"]
-    variant: str
-    baseline: str
-    measure: str
-    sign: Sign
-
-    def title(self, evidence: Evidence) -> str:
-        return f"mean {schema.describe(self.measure)} over epochs, {self.variant} minus {self.baseline}"
-
-    def result(self, evidence: Evidence, rules: Rules) -> Finding:
-        first, second = (
-            evidence.from_first_drop("series", slug, self.measure) for slug in (self.variant, self.baseline)
-        )
-        require(first, self.measure)
-        require(second, self.measure)
-        reference = np.interp(first[EPOCH], second[EPOCH], second[self.measure])
-        return mean_difference(first[self.measure].to_numpy(float) - reference, None, rules)
-
-
-class Rise(Test):
+class Rise(base.Test):
     """Measure at the end of the training minus at an earlier point (see `curves.SINCE`), paired within seeds
     and examples; the interval is over both, or over seeds alone without values of single examples.
 
@@ -135,7 +101,7 @@ class Rise(Test):
         return Finding(float(values.mean()), interval, over, p, seeds)
 
 
-class Scaling(Test):
+class Scaling(base.Test):
     """Ratio of the scaled models' measure to the baseline's; the one farthest from (for `beyond`:
     nearest to) 1 is given, as a factor of 1 or more."""
 
@@ -169,4 +135,4 @@ class Scaling(Test):
             expected = np.array([1 if scale < 1 else -1 for scale in SCALED.values()])
             value = factors.min()
             holds = np.all(np.sign(np.log(ratios)) == expected) and value >= self.beyond
-        return Finding(float(value), n=len(SCALED), outcome=HOLDS if holds else FAILS)
+        return Finding(float(value), n=len(SCALED), outcome=base.HOLDS if holds else base.FAILS)

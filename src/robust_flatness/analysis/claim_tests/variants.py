@@ -1,4 +1,4 @@
-"""Tests of mean differences over variants: to the baseline, and of early stopping."""
+"""Tests of mean differences over variants, to the baseline and of early stopping, and of the bend of RErr."""
 
 import math
 from dataclasses import replace
@@ -6,35 +6,28 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 from scipy import stats
 
-from robust_flatness.analysis.claim_tests.base import (
-    INCONCLUSIVE,
-    Finding,
-    NotMeasuredError,
-    Rules,
-    Selection,
-    Sign,
-    Test,
-    few_families,
-    mean_difference,
-    noted,
-    require,
-)
-from robust_flatness.analysis.evidence import (
-    Evidence,
-    early_stopping_pairs,
-    improved_by_early_stopping,
-    more_robust,
-)
+from robust_flatness.analysis.claim_tests import base
+from robust_flatness.analysis.claim_tests.base import Finding, NotMeasuredError, Rules, Sign, noted, require
+from robust_flatness.analysis.evidence import Evidence, early_stopping_pairs, kink, more_robust
+from robust_flatness.analysis.hinge import LEAST, RLOSS, fitted
 from robust_flatness.analysis.resampling import Interval, bootstrap
+from robust_flatness.config import Real
 from robust_flatness.tables import aggregate, schema
 
 #: Smallest number of variants in each of two groups that are compared.
 LEAST_IN_GROUP = 3
+#: Titles of the properties of a hinge.
+TITLES = {
+    "break": "break",
+    "slopes": "slope above over slope below the break",
+    "fit": "residuals of a cubic over those",
+}
 
 
-class Baseline(Selection):
+class Baseline(base.Selection):
     """Mean difference to the baseline, over the variants of some families that are more robust than it: of
     lower RErr (AutoAttack's where it was run) or of lower RLoss, beyond the noise of the evaluation and of
     the baseline's seeds; where values of single examples were not kept, lower at all.
@@ -71,7 +64,7 @@ class Baseline(Selection):
         differences = (chosen[measure] - at[measure]).to_numpy(float)
         counts = chosen["family"].value_counts(sort=False)
         found = noted(
-            mean_difference(differences, chosen["family"], rules),
+            base.mean_difference(differences, chosen["family"], rules),
             f"taking part: {', '.join(f'{name} ({count})' for name, count in counts.items()) or 'none'}",
             "" if beyond else "values of single examples were not kept: lower at all",
         )
@@ -98,7 +91,7 @@ def _standard_error(at: pd.Series, measure: str) -> tuple[float, float, str]:
     return error, samples - 1 if samples > 1 else math.inf, "samples of its flatness"
 
 
-class EarlyStopping(Test):
+class EarlyStopping(base.Test):
     """Mean difference early-stopped minus last, over variants that early stopping improves; with
     `control`, less the same mean over those it does not improve.
 
@@ -121,24 +114,23 @@ class EarlyStopping(Test):
 
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
         measure = self.measure
-        pairs = early_stopping_pairs(evidence.models, evidence.series, measure)
+        examples = evidence.seeds.examples
+        pairs = early_stopping_pairs(evidence.models, evidence.series, measure, examples, rules.level)
         if pairs.empty:
             raise NotMeasuredError(f"not measured: {schema.describe(measure)}, early-stopped")
         pairs = pairs[~pairs["variant"].isin(evidence.not_learnt)]
-        improved = (pairs["best_test_rloss_pgd"] < pairs["test_rloss_pgd"]).to_numpy()
-        beyond = improved_by_early_stopping(evidence.seeds.examples, rules.level)
-        known = bool(beyond) and not pairs.attrs["by_epoch"]
-        if known:
-            improved = pairs["variant"].map(lambda slug: beyond.get(slug, False)).to_numpy(bool)
+        improved = pairs["improved"].to_numpy()
         differences = (pairs[f"best_{measure}"] - pairs[measure]).to_numpy(float)
         if not self.control:
-            found = mean_difference(differences[improved], pairs["family"][improved], rules)
+            found = base.mean_difference(differences[improved], pairs["family"][improved], rules)
         else:
             kept = improved | ~pairs["same"].to_numpy(bool)
             found = difference_of_groups(differences[kept], improved[kept], pairs["family"][kept], rules)
         return noted(
             found,
-            "" if known else "losses of single examples were not kept: improved is any lower RLoss",
+            ""
+            if pairs.attrs["beyond_noise"]
+            else "losses of single examples were not kept: improved is any lower RLoss",
             "early-stopped is the snapshot of lowest test RLoss" if pairs.attrs["by_epoch"] else "",
         )
 
@@ -150,7 +142,7 @@ def difference_of_groups(values: np.ndarray, first: np.ndarray, families: pd.Ser
     counts = int(inside.sum()), int(n - inside.sum())
     sizes = f"{counts[0]} improved, {counts[1]} others"
     if min(counts) < LEAST_IN_GROUP:
-        return Finding(n=n, outcome=INCONCLUSIVE, note=f"{sizes}, {LEAST_IN_GROUP} needed of each")
+        return Finding(n=n, outcome=base.INCONCLUSIVE, note=f"{sizes}, {LEAST_IN_GROUP} needed of each")
 
     def statistic(drawn: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -162,4 +154,58 @@ def difference_of_groups(values: np.ndarray, first: np.ndarray, families: pd.Ser
     permuted = stats.PermutationMethod(n_resamples=rules.resamples, rng=np.random.default_rng(0))
     p = stats.ttest_ind(values[first], values[~first], equal_var=False, method=permuted).pvalue
     found = Finding(observed, intervals.widest, intervals.over, float(p), n)
-    return noted(found, sizes, few_families(families))
+    return noted(found, sizes, base.few_families(families))
+
+
+class Hinge(base.Test):
+    """One of three properties of a hinge of RErr over RLoss.
+
+    `break`: its interval lies within `within` of ln K; it fails if it lies wholly outside or is narrow.
+    `slopes`: slope above the break over the slope below it; the upper end of its interval lies below `below`.
+    `fit`: residual sum of squares of a cubic, which has as many parameters, over the hinge's: above 1. The
+    last two cannot fail where the interval of the break is wider than `within` on either side and, for the
+    slopes, the interval holds `below`.
+    """
+
+    over_variants: ClassVar[bool] = True
+
+    kind: Literal["hinge"]
+    statistic: Literal["break", "slopes", "fit"]
+    within: Real = Field(gt=0)
+    below: Real = Field(0.5, gt=0)
+
+    def title(self, evidence: Evidence) -> str:
+        measure = aggregate.robust_error_column(evidence.models)
+        return f"{TITLES[self.statistic]} of a hinge of {schema.describe(measure)} over RLoss"
+
+    def result(self, evidence: Evidence, rules: Rules) -> Finding:
+        models = evidence.models
+        measure = aggregate.robust_error_column(models)
+        require(models, RLOSS, measure)
+        models = models.dropna(subset=[RLOSS, measure])
+        n, different = len(models), models[RLOSS].nunique()
+        least = max(rules.minimum.variants, LEAST)
+        if different < least:
+            few = f"{different} variants of different RLoss, {least} needed"
+            return Finding(n=n, outcome=base.INCONCLUSIVE, note=few)
+        hinge = fitted(models, measure, **rules.bootstrap)
+        if hinge is None:
+            return Finding(n=n, outcome=base.INCONCLUSIVE, note="no hinge can be fitted")
+        low, high = kink(models) - self.within, kink(models) + self.within
+        at, wide = hinge.at_interval, hinge.at_interval.width > 2 * self.within
+        note = "the interval of the break is too wide to tell"
+        if self.statistic == "break":
+            holds, fails = low <= at.low and at.high <= high, at.low > high or at.high < low or not wide
+            numbers = hinge.at, at, hinge.at_over
+            note = f"expected within {low:.2f} and {high:.2f}" + f"; {note}" * (not holds and not fails)
+        elif self.statistic == "slopes":
+            ratio = hinge.ratio_interval
+            holds, fails = ratio.high < self.below, ratio.low >= self.below or not wide
+            numbers = hinge.ratio, ratio, hinge.ratio_over
+        else:
+            holds, fails = hinge.smooth > 1, not wide
+            numbers = (hinge.smooth,)
+        outcome = base.HOLDS if holds else base.FAILS if fails else base.INCONCLUSIVE
+        found = Finding(*numbers, n=n, outcome=outcome)
+        note = note if self.statistic == "break" or outcome == base.INCONCLUSIVE else ""
+        return noted(found, note, base.few_families(models["family"]))

@@ -1,0 +1,200 @@
+"""What rules compare: which points, which variants, which models."""
+
+from dataclasses import replace
+
+import made_up
+import numpy as np
+import pandas as pd
+import pytest
+from made_up import changed, noise, only_seeds, shifted
+
+from robust_flatness.analysis import claims, curves
+from robust_flatness.analysis.claim_tests.variants import difference_of_groups
+from robust_flatness.analysis.evidence import (
+    Evidence,
+    improved_by_early_stopping,
+    more_robust,
+)
+from robust_flatness.folders import repository
+
+
+def test_one_rising_curve_is_no_overfitting_where_the_other_seeds_fall(judge, true):
+    """A steady trend of the first seed held under the rule for one curve, whatever other seeds do."""
+    mixed = shifted(true, "test", [0, -1.1, -0.3, -0.7, -0.4])
+    verdict, found = judge("robust-overfitting", mixed)
+    assert verdict == claims.INCONCLUSIVE
+    assert found[0].interval.low < 0 < found[0].interval.high
+    assert found[0].over == f"seeds and {made_up.EXAMPLES} examples"
+    alone, trend = judge("robust-overfitting", only_seeds(mixed, 1))
+    assert alone == claims.REPRODUCED
+    assert "the weaker rule" in trend[0].note
+
+
+def test_snapshots_are_compared_with_snapshots(true):
+    """The last checkpoint's own evaluation has a stronger attack: a rise that is none."""
+    evidence = Evidence.of(true)
+    rise = curves.rise(evidence.seeds, "at", "test_rloss_pgd", "after-drop")
+    assert rise.shape == (made_up.SEEDS, made_up.EXAMPLES)
+    examples = true.examples.copy()
+    examples.loc[examples["checkpoint"] == "last", "rloss"] += 5
+    assert np.array_equal(
+        curves.rise(replace(true, examples=examples), "at", "test_rloss_pgd", "after-drop"), rise
+    )
+
+
+def test_the_control_shows_where_earlier_points_are_flatter_whether_or_not_they_are_better(judge, true):
+    last = true.models[true.models["checkpoint"] == "last"].set_index(["variant", "seed"])
+
+    def earlier(models):
+        keys = pd.MultiIndex.from_frame(models[["variant", "seed"]])
+        return last["avg_flatness_rloss"].reindex(keys).to_numpy() - 0.3 + 0.05 * noise(models)
+
+    flatter = changed(true, lambda m: m["checkpoint"] == "best", avg_flatness_rloss=earlier)
+    verdict, (alone, compared, *_) = judge("early-stopping-is-flat", flatter)
+    assert alone.outcome == "holds"
+    assert compared.outcome == "does not hold"
+    assert verdict == claims.REPRODUCED
+
+
+def test_a_small_group_of_small_variance_differs_significantly_from_a_large_one(spec):
+    """Permuting the difference of means itself is not significant at 1 %: most orders put a far value of the
+    large group into the small one."""
+    rng = np.random.default_rng(0)
+    improved = np.arange(69) < 6
+    values = np.where(improved, rng.normal(-0.08, 0.02, 69), rng.normal(0, 0.09, 69))
+    found = difference_of_groups(values, improved, pd.Series([*map(str, range(69))]), spec)
+    assert found.p < 0.01
+    orders = np.random.default_rng(1).permuted(np.tile(values, (999, 1)), axis=1)
+    raw = np.abs(orders[:, :6].mean(axis=1) - orders[:, 6:].mean(axis=1)) >= abs(found.value)
+    assert raw.mean() > 0.01
+
+
+def test_a_lower_loss_within_the_noise_of_the_evaluation_is_no_improvement(true):
+    table = true.models.pivot_table(index="variant", columns="checkpoint", values="test_rloss_pgd")
+    clearly = table.index[table["best"] < table["last"] - 0.05]
+    improved = improved_by_early_stopping(true.examples, 0.95)
+    assert len(clearly) > 10
+    assert all(improved[slug] for slug in clearly)
+    # The same means, of examples that vary more between the two checkpoints, no longer show it.
+    examples = true.examples.copy()
+    best = examples["checkpoint"] == "best"
+    examples.loc[best, "rloss"] += np.random.default_rng(0).normal(0, 5, int(best.sum()))
+    assert sum(improved_by_early_stopping(examples, 0.95).values()) < len(improved) / 5
+
+
+def test_a_lower_error_within_noise_takes_no_part(judge, true):
+    """Variants whose errors on single examples are the baseline's own, whatever the table of means says."""
+    examples = true.examples.assign(rerr_aa=true.examples["rerr_pgd"])
+    verdict, found = judge("variants-are-flat", replace(true, examples=examples))
+    assert verdict == claims.REPRODUCED
+    assert "taking part: awp (5), trades (5), mart (5), self-supervision (5), unlabeled (5)" in found[0].note
+    at = examples["variant"].eq("at") & examples["checkpoint"].eq("last") & examples["split"].eq("test")
+    errors = examples[at & examples["seed"].eq(0)].set_index("example")["rerr_aa"]
+    same = examples.assign(rerr_aa=examples["example"].map(errors))
+    verdict, found = judge("variants-are-flat", replace(true, examples=same))
+    assert verdict == claims.INCONCLUSIVE
+    assert "taking part: none" in found[0].note
+
+
+def test_more_robust_compares_the_images_that_both_have(true):
+    """Images that the baseline alone has, all of them wrong, change nothing."""
+    examples = true.examples
+    at = examples[examples["variant"].eq("at") & examples["checkpoint"].eq("last")]
+    more = at.assign(example=at["example"] + 1000, rerr_pgd=1.0)
+    both = pd.concat([examples, more], ignore_index=True)
+    assert more_robust(both, "rerr_pgd") == more_robust(examples, "rerr_pgd")
+
+
+def test_more_robust_allows_for_the_variance_over_the_baselines_seeds(true):
+    """A seed of the baseline that is much better makes every advantage uncertain."""
+    examples = true.examples.copy()
+    assert sum(more_robust(examples, "rloss").values()) > 20
+    lucky = examples["variant"].eq("at") & examples["seed"].eq(0)
+    examples.loc[lucky, "rloss"] -= 10
+    assert not any(more_robust(examples, "rloss").values())
+
+
+def test_robust_means_lower_rerr_and_a_lower_rloss_stands_beside_it(judge, true):
+    """Variants flat and of low RLoss, but of higher RErr than the baseline: the claim says nothing of
+    them."""
+    robust = lambda m: m["family"].isin(made_up.ROBUST)  # noqa: E731
+    verdict, (by_rerr, by_rloss) = judge("variants-are-flat", changed(true, robust, test_rerr_aa=99.0))
+    assert verdict == claims.INCONCLUSIVE
+    assert by_rerr.n == 0
+    assert by_rloss.outcome == "holds"
+
+
+def test_the_error_of_a_baseline_with_few_seeds_goes_by_students_t(judge, true):
+    """Two seeds that differ by as much as the variants from them say nothing."""
+    two = only_seeds(true, 2)
+    at = lambda m: m["variant"] == "at"  # noqa: E731
+    apart = changed(two, at, avg_flatness_rloss=lambda m: np.where(m["seed"] == 0, 0.8, 1.2))
+    assert judge("variants-are-flat", only_seeds(true, 1))[0] == claims.REPRODUCED
+    verdict, (found, _) = judge("variants-are-flat", apart)
+    assert found.value < -0.5
+    assert "2 seeds" in found.note
+    assert verdict == claims.INCONCLUSIVE
+
+
+def test_models_that_have_not_learnt_are_left_out_and_named(judge, true):
+    """Guessing networks with absurd flatness would set the correlation alone."""
+    stuck = changed(
+        true,
+        lambda m: m["variant"].isin(["adam-70", "cyclic-55"]),
+        train_rerr_pgd=85.0,
+        avg_flatness_rloss=3733.0,
+    )
+    verdict, found = judge("flat-is-robust", stuck)
+    assert verdict == claims.REPRODUCED
+    assert found[0].n == 74
+    assert "not having learnt: adam-70, cyclic-55; with these: " in found[0].note
+
+
+def test_the_distance_from_the_initial_weights_stands_beside_models_that_have_not_learnt(judge, true):
+    distances = changed(true, distance_from_init=20.0)
+    stuck = changed(
+        distances, lambda m: m["variant"] == "adam-70", train_rerr_pgd=88.0, distance_from_init=2.0
+    )
+    _, found = judge("flat-is-robust", stuck)
+    assert "adam-70 (10 % of the baseline's distance from init)" in found[0].note
+
+
+def test_a_seed_that_has_not_learnt_is_left_out_and_named(judge, true):
+    second = changed(true, lambda m: (m["variant"] == "at") & (m["seed"] == 1), train_rerr_pgd=85.0)
+    verdict, found = judge("robust-overfitting", second)
+    assert verdict == claims.REPRODUCED
+    assert found[0].n == made_up.SEEDS - 1
+    assert "not having learnt: at (seed 1)" in found[0].note
+    _, found = judge("flat-is-robust", second)
+    assert found[0].n == 76
+
+
+def test_variants_that_are_one_model_count_once(judge, true):
+    same = true.models["variant"].isin(["adam-71", "adam-72"])
+    tables = replace(true, models=true.models.assign(same_as=np.where(same, "adam-70", "")))
+    _, found = judge("flat-is-robust", tables)
+    assert found[0].n == 74
+    assert "counted once: adam-71 (test RLoss" in found[0].note
+
+
+def test_variants_with_the_same_weights_count_once(judge, true):
+    """An average of the last steps has the weights of the baseline, and other batch-norm statistics."""
+    at = true.models["variant"].eq("at")
+    norms = pd.Series(100 * 1.01 ** np.arange(len(at)))
+    norms[at] = 15.0
+    norms[true.models["variant"].isin(["adam-70", "adam-71"])] = 15.001
+    names = ("weight_norm", "distance_from_init", "spectral_product")
+    evidence = Evidence.of(changed(true, **dict.fromkeys(names, norms)))
+    assert evidence.repeated == {"adam-70": "at", "adam-71": "at"}
+    assert {"adam-70", "adam-71"}.isdisjoint(evidence.models["variant"])
+
+
+@pytest.mark.parametrize("path", ["claims.yaml", "later-claims.yaml"])
+def test_an_experiment_in_which_next_to_nothing_has_learnt_reproduces_no_claim(true, path):
+    columns = ("test_rloss_pgd_eps_0.25", "test_rloss_pgd_eps_2")
+    stuck = changed(true, lambda m: m["variant"] != "at", train_rerr_pgd=90.0, **dict.fromkeys(columns, 1.0))
+    judged = claims.judge(only_seeds(stuck, 1), true, repository() / "config" / path)
+    verdicts = {claim.name: claim.verdict for claim in judged}
+    for name in ("robust-overfitting", "overfitting-is-sharpening", "scale-invariant"):
+        verdicts.pop(name, None)  # these are of the baseline alone
+    assert {*verdicts.values()} <= {claims.NOT_TESTABLE, claims.INCONCLUSIVE}

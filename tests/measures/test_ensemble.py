@@ -1,0 +1,108 @@
+"""Perturbed networks side by side compute and are attacked as each would be alone."""
+
+import pytest
+import torch
+from torch import nn
+
+from robust_flatness.architectures import build_model
+from robust_flatness.architectures.ensemble import Ensemble
+from robust_flatness.attacks import PGD, random_start
+from robust_flatness.config import ModelSpec
+from robust_flatness.flatness import average_flatness
+from robust_flatness.measures import average as module
+from robust_flatness.network import Network
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def resnet(activation="relu"):
+    spec = ModelSpec(name="small-resnet", width=4, activation=activation)
+    model = build_model(spec, 5, [0.3, 0.4], [0.2, 0.3], generator()).double()
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_var.uniform_(0.3, 3, generator=generator(1))
+            layer.running_mean.normal_(generator=generator(2))
+    return model
+
+
+class Concatenating(nn.Module):
+    """Channels of two branches are concatenated: side by side they would mix."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 3, padding=1)
+
+    def forward(self, x):
+        return torch.cat([x, self.conv(x)], dim=1).mean(dim=(2, 3))
+
+
+@pytest.fixture
+def x():
+    return torch.rand(12, 2, 8, 8, dtype=torch.float64, generator=generator(3))
+
+
+def members(net, count):
+    """Views of `net` at different weights."""
+    g = generator(4)
+    return [
+        net.at({name: w + 0.1 * torch.randn(w.shape, dtype=w.dtype, generator=g)
+                for name, w in net.weights().items()})
+        for _ in range(count)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("activation", ["relu", "mish"])
+@pytest.mark.parametrize("count", [2, 3])
+def test_each_member_computes_what_it_would_alone(activation, count, x):
+    networks = members(Network(resnet(activation), x), count)
+    inputs = x.clone().requires_grad_()
+    alone = torch.cat([net.logits(part) for net, part in zip(networks, inputs.chunk(count), strict=True)])
+    (expected,) = torch.autograd.grad(alone.square().sum(), inputs)
+    together = Ensemble(networks).logits(inputs)
+    torch.testing.assert_close(together, alone, rtol=1e-10, atol=1e-10)
+    (found,) = torch.autograd.grad(together.square().sum(), inputs)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
+
+
+def test_bfloat16_is_close_to_float32(x):
+    networks, x = members(Network(resnet().float(), x.float()), 2), x.float()
+    full = torch.cat([net.logits(part) for net, part in zip(networks, x.chunk(2), strict=True)])
+    low = Ensemble(networks).logits(x, "bfloat16")
+    assert low.dtype == torch.float32
+    assert (low - full).abs().max() < 0.05 * full.abs().max()
+
+
+def test_an_attack_treats_members_as_networks_of_their_own(x):
+    networks, y, attack = members(Network(resnet(), x), 2), torch.arange(12) % 5, PGD(0.1, 0.04, 3)
+    start = random_start(x, attack.epsilon, generator(5))
+    alone = [
+        attack.losses(net, x[part], y[part], start[part])
+        for net, part in zip(networks, (slice(6), slice(6, 12)), strict=True)
+    ]
+    torch.testing.assert_close(
+        attack.losses(Ensemble(networks), x, y, start), torch.cat(alone), rtol=1e-9, atol=0
+    )
+
+
+@pytest.mark.parametrize("attack", [PGD(0.1, 0.04, 4), None], ids=["rloss", "ce"])
+@pytest.mark.parametrize("batch_size", [2, 5])
+def test_the_measure_is_the_same_side_by_side(attack, batch_size, x, monkeypatch):
+    """Eleven examples: groups of unequal size, and a batch that is not full."""
+    y = torch.arange(11) % 5
+    results = []
+    for together in (module.SIDE_BY_SIDE, 4, 0):
+        monkeypatch.setattr(module, "SIDE_BY_SIDE", together)
+        options = {"attack": attack, "samples": 2, "batch_size": batch_size, "scope": "batch"}
+        results.append(average_flatness(resnet(), x[:11], y, **options).perturbed)
+    for result in results[:2]:
+        torch.testing.assert_close(result, results[2], rtol=1e-9, atol=0)
+
+
+def test_networks_whose_channels_would_mix_are_measured_alone(x):
+    assert Ensemble.fits(Network(resnet(), x), x)
+    assert not Ensemble.fits(Network(Concatenating().double(), x), x)
+    options = {"attack": PGD(0.1, 0.04, 2), "samples": 1, "batch_size": 3, "scope": "batch"}
+    result = average_flatness(Concatenating().double(), x, torch.arange(12) % 4, **options)
+    assert result.perturbed.isfinite().all()
