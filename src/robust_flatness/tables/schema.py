@@ -182,8 +182,8 @@ def named(kind: str) -> tuple[str, ...]:
 def columns_of(columns: Iterable[str]) -> dict[str, Quantity]:
     """The columns of a wide table that hold measures, with their quantities.
 
-    For names that a user gives, in a table or in the rules of claims: a radius other than the main one stands in the
-    name, `_<xi>`, and may be any.
+    These are names that a user gives, in a table or in the rules of claims; a radius other than the main one
+    is part of the name (`_<xi>`) and may be any.
     """
     known = {q.name: q for q in main_quantities() if q.measure in MEASURES}
     found = {}
