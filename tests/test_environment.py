@@ -13,44 +13,59 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-RANGES = [Requirement(text) for text in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]]
-LOCK = (ROOT / "requirements.lock").read_text()
-#: A line a package, followed by the checksums of its files.
-ENTRIES = [entry.split(" \\\n    --hash=sha256:") for entry in re.split(r"\n(?! )", LOCK.strip())]
-LOCKED = [Requirement(requirement) for requirement, *_ in ENTRIES]
+EXTRAS = [text for name in ("slurm", "docs", "test") for text in PROJECT["optional-dependencies"][name]]
+RANGES = [(Requirement(text), "requirements.lock") for text in PROJECT["dependencies"]]
+RANGES += [(Requirement(text), "requirements-dev.lock") for text in [*PROJECT["dependencies"], *EXTRAS]]
+#: The packages that run experiments, and those with tests, documentation and Slurm besides.
+LOCKS = {name: (ROOT / name).read_text() for name in ("requirements.lock", "requirements-dev.lock")}
+#: A line for each package, followed by the checksums of its files.
+ENTRIES = {
+    name: [entry.split(" \\\n    --hash=sha256:") for entry in re.split(r"\n(?! )", lock.strip())]
+    for name, lock in LOCKS.items()
+}
+LOCKED = {name: [Requirement(entry[0]) for entry in entries] for name, entries in ENTRIES.items()}
 
 
-def locked(name: str) -> list[Requirement]:
-    return [line for line in LOCKED if canonicalize_name(line.name) == canonicalize_name(name)]
+def locked(name: str, lock: str = "requirements-dev.lock") -> list[Requirement]:
+    return [line for line in LOCKED[lock] if canonicalize_name(line.name) == canonicalize_name(name)]
 
 
-def test_every_line_of_the_lock_pins_one_version():
-    for line in LOCKED:
+@pytest.mark.parametrize("lock", LOCKS)
+def test_every_line_of_a_lock_pins_one_version(lock):
+    for line in LOCKED[lock]:
         assert re.fullmatch(r"==[\w.!+-]+", str(line.specifier)), str(line)
 
 
-def test_every_package_of_the_lock_has_checksums():
+@pytest.mark.parametrize("lock", LOCKS)
+def test_every_package_of_a_lock_has_checksums(lock):
     """Then pip takes no file without one, in the whole installation."""
-    for requirement, *checksums in ENTRIES:
+    for requirement, *checksums in ENTRIES[lock]:
         assert checksums, requirement
         assert all(re.fullmatch(r"[0-9a-f]{64}", checksum) for checksum in checksums), requirement
 
 
-def test_the_lock_names_no_host_and_no_option():
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_names_no_host_and_no_option(lock):
     """A lock with an index or a file of one machine does not install on another."""
-    assert not re.search(r"https?:|file:|git\+|\.\w+/|@|--(?!hash=)", LOCK)
+    assert not re.search(r"https?:|file:|git\+|\.\w+/|@|--(?!hash=)", LOCKS[lock])
 
 
-@pytest.mark.parametrize("wanted", RANGES, ids=lambda wanted: wanted.name)
-def test_locked_versions_lie_in_the_ranges(wanted):
-    pins = locked(wanted.name)
-    assert pins, f"{wanted.name} is not locked"
-    for pin in pins:
-        pinned = next(iter(pin.specifier)).version
-        assert wanted.specifier.contains(pinned, prereleases=True), f"{pin} is outside {wanted}"
+def test_locked_versions_lie_in_the_ranges():
+    for wanted, lock in RANGES:
+        pins = locked(wanted.name, lock)
+        assert pins, f"{wanted.name} is not in {lock}"
+        for pin in pins:
+            pinned = next(iter(pin.specifier)).version
+            assert wanted.specifier.contains(pinned, prereleases=True), f"{pin} is outside {wanted}"
 
 
-def test_no_package_is_pinned_twice_for_one_environment():
+def test_both_locks_pin_the_same_versions():
+    small, large = ({(line.name, str(line.specifier)) for line in lines} for lines in LOCKED.values())
+    assert small <= large
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_no_package_is_pinned_twice_for_one_environment(lock):
     for python in ("3.11", "3.12", "3.13", "3.14"):
         environment = {
             "python_version": python,
@@ -59,7 +74,7 @@ def test_no_package_is_pinned_twice_for_one_environment():
         }
         names = [
             canonicalize_name(line.name)
-            for line in LOCKED
+            for line in LOCKED[lock]
             if not line.marker or line.marker.evaluate(environment)
         ]
         assert len(names) == len(set(names)), sorted(name for name in set(names) if names.count(name) > 1)
@@ -89,7 +104,7 @@ def test_conda_users_get_the_same_through_pip():
 
 def test_snakemake_is_as_new_as_the_workflow_asks_for():
     minimum = re.search(r'min_version\("([\d.]+)"\)', (ROOT / "Snakefile").read_text()).group(1)
-    wanted = next(wanted for wanted in RANGES if wanted.name == "snakemake")
+    wanted = next(wanted for wanted, _ in RANGES if wanted.name == "snakemake")
     assert not wanted.specifier.contains(f"{int(minimum.split('.')[0]) - 1}.99")
 
 

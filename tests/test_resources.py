@@ -4,16 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from robust_flatness.models import build_model
-from robust_flatness.planning import START, plan
 from torch import nn
 
+from robust_flatness.architectures import build_model
 from robust_flatness.config import ModelSpec, load_yaml
-from robust_flatness.config.kinds import NETWORKS, declared, names
+from robust_flatness.config.architectures import COSTS
 from robust_flatness.experiment import load_experiment
-from robust_flatness.measures.cost import LARGE as UNKNOWN
 from robust_flatness.measures.cost import OVERHEAD_MINUTES, minutes, parameters, seconds, training_passes
 from robust_flatness.measures.registry import MEASURES
+from robust_flatness.run.planning import START, plan
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,10 +26,10 @@ DIGITS = experiment("digits", variants="all")
 SMALL, LARGE = ModelSpec(name="small-resnet", width=16), ModelSpec(name="resnet18", width=64)
 
 
-@pytest.mark.parametrize("name", names(NETWORKS))
+@pytest.mark.parametrize("name", COSTS)
 def test_networks_state_what_they_cost(name):
     """Multiply-adds of all convolutions and linear layers, and weights, counted."""
-    stated, counted = declared(NETWORKS, name, "COST"), 0
+    stated, counted = COSTS[name], 0
     side, channels = stated["side"], 1 if stated["side"] == 8 else 3
 
     def count(layer, inputs, output):
@@ -49,8 +48,7 @@ def test_networks_state_what_they_cost(name):
     assert stated["parameters"] == sum(p.numel() for p in model.parameters())
 
 
-def test_one_network_is_known_for_all():
-    assert declared(NETWORKS, "resnet18", "COST") == UNKNOWN
+def test_weights_grow_with_the_square_of_the_width():
     assert parameters(LARGE.model_copy(update={"width": 32})) == parameters(LARGE) / 4
 
 
@@ -82,24 +80,26 @@ def test_a_training_at_paper_scale_fits_a_day_of_one_gpu():
     assert 8 < hours < 24
 
 
-def test_digits_jobs_are_short():
-    """A scheduler starts short jobs sooner; each takes less than two minutes on one core."""
+def test_jobs_of_digits_are_short():
+    """Of a quarter of an hour on one core, so that a scheduler starts them soon."""
     passes = [
-        MEASURES[name].passes(spec, DIGITS.spec.data.early_stopping, 13)
-        for name, spec in DIGITS.measures.items()
+        sum(
+            MEASURES[name].passes(DIGITS.measures[name], DIGITS.spec.data.early_stopping, 13)
+            for name in DIGITS.measures_of(slug)
+        )
+        for slug in DIGITS.variants
     ]
     passes += [training_passes(job, DIGITS.spec.data.train) for job in DIGITS.train_jobs.values()]
     for count in passes:
-        assert OVERHEAD_MINUTES < minutes(count, DIGITS.spec.model, 8, "cpu") < 60
+        assert OVERHEAD_MINUTES < minutes(count, DIGITS.spec.model, 8, "cpu") < 180
 
 
 def test_a_plan_counts_every_job_of_the_paper():
-    """74 trainings, two models derived from them; all are measured."""
+    """74 trainings, two networks derived from them; each is measured in one job."""
     found = {step.name: step for step in plan(experiment("cifar10")).steps}
-    assert len(found["train"].jobs) == 74
-    assert len(found["robustness"].jobs) == len(found["flatness"].jobs) == 76
-    assert len(found["series"].jobs) == 17
-    assert len(found["pseudo_label"].jobs) == 1
+    assert {name: len(step.jobs) for name, step in found.items()} == {
+        "train": 74, "measure": 76, "pseudo_label": 1,
+    }  # fmt: skip
     assert all(job >= START for step in found.values() for job in step.jobs)
 
 

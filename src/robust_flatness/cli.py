@@ -1,6 +1,7 @@
-"""Command line: `measure` for any network, commands about experiments, and one command per step of the workflow.
+"""Command line: `measure` for any network, commands for experiments, one command per step of the workflow.
 
-Settings of a step are JSON (text or a file); `robust-flatness spec` prints them, so that any step can be run by hand:
+Settings of a step are JSON (text or a file); `robust-flatness spec` prints them, so that a step can be run by
+hand:
 
     robust-flatness train --spec "$(robust-flatness spec train --variant trades-6)" ...
 """

@@ -31,13 +31,14 @@ def only_draws(targets: Iterable[str | Path]) -> bool:
 
 
 def check_words(arguments: Sequence[str]) -> None:
-    """Check that the words after `--configfile` of a `snakemake` command are files, and those after `--config`
-    settings: both options take several words, so a target after them would be taken for one.
+    """Check the words after `--configfile` (files) and `--config` (settings) of a `snakemake` command.
+
+    Both options take several words, so Snakemake would take a target after them for one.
 
     Raises
     ------
     ConfigError
-        If one is not.
+        If a word is neither; the message says where targets go.
     """
     for position, option in enumerate(arguments):
         words = [*takewhile(lambda word: not word.startswith("-"), arguments[position + 1 :])]
@@ -50,8 +51,8 @@ def check_words(arguments: Sequence[str]) -> None:
             continue
         if wrong:
             raise ConfigError(
-                f"{option} takes all words up to the next option for {what}, but {', '.join(wrong)} is not one; "
-                f"write targets first, or after --"
+                f"{option} takes all words up to the next option for {what}, but {', '.join(wrong)} is not "
+                "one; write targets first, or after --"
             )
 
 
@@ -66,8 +67,8 @@ def gpus_here() -> int:
 def plain_executable(executable: str, *, here_alone: bool) -> str:
     """Return a path of Python that a shell takes without quotes, since Snakemake does not quote it.
 
-    Where the path of the environment has a space, this is a path through a link in a temporary folder that is removed
-    when this process ends.
+    If the path of the environment has a space, this is a path through a link in a temporary folder, which is
+    removed when this process ends.
 
     Raises
     ------
@@ -78,7 +79,8 @@ def plain_executable(executable: str, *, here_alone: bool) -> str:
         return executable
     if not here_alone:
         raise ConfigError(
-            f"{executable}: Snakemake does not quote this path; make the environment in a folder without spaces"
+            f"{executable}: Snakemake does not quote this path; make the environment in a folder without "
+            "spaces"
         )
     path = Path(executable)
     folder = tempfile.mkdtemp(prefix="robust-flatness-")
@@ -89,7 +91,7 @@ def plain_executable(executable: str, *, here_alone: bool) -> str:
 
 
 def why_stale(results: Path, experiment: Experiment, files: Iterable[str | Path]) -> str:
-    """Return in which way the tables lag behind the experiment; empty if they do not."""
+    """Return how the tables lag behind the experiment, or an empty text."""
     table = Path(results, "networks.csv")
     if any(Path(file).stat().st_mtime > table.stat().st_mtime for file in files):
         return "are older than the configuration"
@@ -102,11 +104,12 @@ def why_stale(results: Path, experiment: Experiment, files: Iterable[str | Path]
 
 
 def of_older_version(results: Path) -> str:
-    """Return a message if a folder of results was written by a version whose files this one does not read."""
+    """Return a message if an earlier version wrote the results in files that this one does not read."""
     if (results / "models.csv").exists() and not (results / "records.csv").exists():
         return (
-            f"{results}: results of an earlier version of this package, which are left as they are; move the folder away, "
-            "or choose another name (--config experiment=NAME); results_table: reads its models.csv"
+            f"{results}: results of an earlier version of this package, which are left as they are; move the "
+            "folder away, or choose another name (--config experiment=NAME); results_table: reads its "
+            "models.csv"
         )
     return ""
 
@@ -140,7 +143,7 @@ def _settings(experiment: Experiment, name: str, slug: str) -> dict[str, Any]:
 
 
 def collect_spec(experiment: Experiment, results: Path) -> CollectSpec:
-    """What the tables hold: the variants asked for, and others of the catalogue whose results lie in `results`.
+    """Return the variants requested, and others of the catalogue that have records in `results`.
 
     Settings are given as differences from the first variant's, since a command line is bounded.
     """
@@ -180,8 +183,11 @@ def collect_spec(experiment: Experiment, results: Path) -> CollectSpec:
 
 
 def config_fingerprint(experiment: Experiment) -> str:
-    """Fingerprint of what makes runs of an experiment comparable: data, network and the baseline's training, but not
-    where files lie, nor the precision. Defaults are left out, so that a setting that is added to the kit later makes no difference."""
+    """Fingerprint of what makes runs of an experiment comparable: data, network and the baseline's training.
+
+    The data's path and the precision are left out, and so are defaults, so that it stays equal when a later
+    version of this package adds a setting.
+    """
     spec, given = experiment.spec, {"mode": "json", "exclude_defaults": True}
     return fingerprint(
         {
@@ -194,7 +200,7 @@ def config_fingerprint(experiment: Experiment) -> str:
 
 
 def verdicts(claims: Path) -> str:
-    """The table of claims as a line each for the end of a run: verdict, and the first statistic that decides it."""
+    """A line for each claim at the end of a run: the verdict and the first statistic that decides it."""
     try:
         rows = [row for row in read_rows(claims, need=["decides"]).rows if row["decides"] == "yes"]
     except FileError as error:

@@ -19,27 +19,27 @@ MEASURE = '''
 
 from robust_flatness.config.measures import MeasureSettings
 from robust_flatness.config.values import Count
-from robust_flatness.measuring.base import Measure, Measured
-from robust_flatness.tables.columns import Column
+from robust_flatness.measures.base import FLATTER, Measure, Metric, Record
 
 
-class ToySpec(MeasureSettings):
+class ToySettings(MeasureSettings):
     """Its settings."""
 
     power: Count = 2
 
 
-def toy(checkpoint, dataset, spec, seed, device="cpu", state=None):
+def toy(net, data, settings):
     """Sum of powers of the weights."""
-    return Measured({"toy": sum(w.abs().pow(spec.power).sum().item() for w in checkpoint.model.parameters())})
+    powers = (weights.abs().pow(settings.power).sum().item() for weights in net.weights().values())
+    yield Record("toy", sum(powers))
 
 
 MEASURE = Measure(
     name="toy",
-    spec=ToySpec,
+    settings=ToySettings,
     function=toy,
-    passes=lambda spec, held_out, snapshots: 1,
-    columns=(Column("toy", "toy of the weights", compared=True),),
+    metrics={"toy": Metric("toy", "toy of the weights", direction=FLATTER, compared=True)},
+    passes=lambda settings, held_out, snapshots: 1,
     checkpoints=("last",),
 )
 '''
@@ -70,13 +70,19 @@ measures:
     attack: {steps: 1, restarts: 1}
     average: {xi: [0.5], samples: 1, clean_samples: 1}
     worst: {xi: [0.003], steps: 1, restarts: 1}
+  toy: {power: 3}
 own_variants:
   mine: {label: Mine, family: mine, set: {objective: my-loss, objective_parameters: {shift: 2}}}
   alone: {label: Alone, family: mine, set: {objective: "losses:Shifted", objective_parameters: {shift: 3}}}
 families:
   mine: {label: My family, color: orange, marker: D}
 """
-TARGETS = ["results/additions/models.csv", "paper_tables/additions/correlations.csv"]
+TARGETS = [
+    "results/additions/models.csv",
+    "paper_tables/additions/correlations.csv",
+    "paper_tables/additions/sharpness_comparison.csv",
+    "report/additions/index.html",
+]
 FIGURE = "rloss_vs_average_flatness"
 
 
@@ -88,13 +94,12 @@ def checkout(tmp_path_factory) -> Path:
     for name in ("config", "figures", "paper_tables", "profiles", "report", "src", "workflow"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignored if name != "src" else None)
     shutil.copy(ROOT / "Snakefile", folder)
-    measuring = folder / "src/robust_flatness/measuring"
-    (measuring / "toy.py").write_text(MEASURE)
-    registry = (measuring / "registry.py").read_text()
-    changed = re.sub(r"\bsharpness\b", "sharpness, toy", registry)
-    assert changed.count("toy") == registry.count("sharpness") == 2  # the import and the list
-    (measuring / "registry.py").write_text(changed)
     package = folder / "src/robust_flatness"
+    (package / "measures/toy.py").write_text(MEASURE)
+    registry = (package / "measures/registry.py").read_text()
+    changed = re.sub(r"\bseries\b", "series, toy", registry)
+    assert changed.count("toy") == 2  # the import and the list
+    (package / "measures/registry.py").write_text(changed)
     (package / "training/objectives/my_loss.py").write_text(LOSS)
     with open(package / "config/catalogue.py", "a") as catalogue:
         catalogue.write('OBJECTIVES["my-loss"] = Objective(f"{_FOLDER}.my_loss:Shifted")\n')
@@ -116,18 +121,35 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_they_are_found_everywhere(checkout, monkeypatch):
-    plan = snakemake(checkout, "--dry-run")
-    assert re.search(r"^toy\s+5$", plan, re.MULTILINE)
-    assert re.search(r"^train_variant\s+5$", plan, re.MULTILINE)
+def command(checkout: Path, *arguments: str) -> str:
+    environment = os.environ | {"PYTHONPATH": str(checkout / "src"), "COLUMNS": "200"}
+    done = subprocess.run(
+        [sys.executable, "-m", "robust_flatness", *arguments], cwd=checkout, env=environment,
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return done.stdout
+
+
+def test_a_measure_a_loss_and_a_family_are_found_everywhere(checkout, monkeypatch):
+    assert len(MEASURE.strip().splitlines()) <= 60
+    assert command(checkout, "spec", "toy", "--config", "mine.yaml").strip() == '{"power":3}'
+    assert '"toy"' in command(checkout, "schema")
+    assert re.search(r"\btoy\b", command(checkout, "measure", "--help"))
+    assert re.search(r"^measure_network\s+5$", snakemake(checkout, "--dry-run"), re.MULTILINE)
     snakemake(checkout, "--", *TARGETS, f"figures/additions/{FIGURE}.pdf")
+    records = [row for row in rows(checkout / "results/additions/records.csv") if row["measure"] == "toy"]
+    assert [(row["metric"], row["checkpoint"]) for row in records] == [("toy", "last")] * 5
     models = rows(checkout / TARGETS[0])
     assert {row["variant"] for row in models if row["family"] == "mine"} == {"mine", "alone"}
-    assert all((float(row["toy"]) > 0) if row["checkpoint"] == "last" else not row["toy"] for row in models)
+    of_models = {row["variant"]: row["toy"] for row in models if row["checkpoint"] == "last"}
+    assert of_models == {row["variant"]: row["value"] for row in records}
+    assert not any(row["toy"] for row in models if row["checkpoint"] == "best")
     shifts = {row["variant"]: row["setting_shift"] for row in models}
     assert (shifts["mine"], shifts["alone"], shifts["at"]) == ("2", "3", "")
-    assert "toy" in {row["measure"] for row in rows(checkout / TARGETS[1])}
-    assert "toy of the weights" in (checkout / TARGETS[1]).with_suffix(".md").read_text()
+    for table in TARGETS[1:3]:
+        assert "toy" in {row["measure"] for row in rows(checkout / table)}
+        assert "toy of the weights" in (checkout / table).with_suffix(".md").read_text()
+    assert "toy of the weights" in (checkout / TARGETS[3]).read_text()
     assert "My family" in legend(checkout, monkeypatch)
 
 

@@ -1,7 +1,6 @@
 """Networks of others in the workflow: planned, checked first, measured, listed, drawn, in no correlation."""
 
 import csv
-import json
 import os
 import runpy
 import subprocess
@@ -14,6 +13,7 @@ import yaml
 from robust_flatness.config import load_yaml
 from robust_flatness.page.data import page_data
 from robust_flatness.plotting import notebook
+from robust_flatness.tables.records import read_network
 
 ROOT = Path(__file__).parents[2]
 NETS = """
@@ -87,13 +87,9 @@ def test_they_are_measured_as_the_variants_are_and_listed(run):
         assert row["run_data"] == models["at"]["run_data"]
         assert not row["setting_epochs"]
     assert models["mine"]["run_weights"] not in ("", models["counted"]["run_weights"])
-    file = json.loads((run / "results/smoke/mine/seed-0/measures/last/flatness.json").read_text())
-    assert file["checkpoint"]["variant"] == "mine"
-    assert (
-        file["spec"]
-        == json.loads((run / "results/smoke/at/seed-0/measures/last/flatness.json").read_text())["spec"]
-    )
-    assert not (run / "results/smoke/mine/seed-0/measures/best").exists()
+    mine, at = (read_network(run / f"results/smoke/{name}/seed-0/records.csv")[0] for name in ("mine", "at"))
+    assert mine["settings"] == at["settings"]
+    assert [*mine["checkpoints"]] == ["last"]
     assert {"My network, of others", "counted"} <= {
         row["label"] for row in rows(run / "paper_tables/smoke/errors.csv")
     }

@@ -1,13 +1,15 @@
 """The whole workflow on the smoke experiment, once, and what it must leave behind."""
 
 import csv
-import json
 import math
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from robust_flatness.run.verify import sample_files, verify_network
+from robust_flatness.tables.records import read_network
 
 ROOT = Path(__file__).parents[2]
 VARIANTS = ["at", "trades-6", "unlabeled", "at-scaled-2"]
@@ -49,12 +51,22 @@ def test_every_variant_is_measured_at_both_checkpoints(run):
         assert 0 <= float(row["test_rerr_aa"]) <= 100
 
 
-def test_tables_agree_with_the_measures_files(run):
-    for row in rows(run / "results/smoke/models.csv"):
-        path = run / f"results/smoke/{row['variant']}/seed-0/measures/{row['checkpoint']}/flatness.json"
-        content = json.loads(path.read_text())
-        assert content["checkpoint"]["variant"] == row["variant"]
-        assert float(row["avg_flatness_rloss"]) == content["values"]["avg_flatness_rloss"]
+def test_tables_hold_the_records_of_the_networks(run):
+    table = rows(run / "results/smoke/records.csv")
+    for variant in VARIANTS:
+        path = run / f"results/smoke/{variant}/seed-0/records.csv"
+        _, lines = read_network(path)
+        assert lines
+        whole = (run / "results/smoke/records.csv").read_text().splitlines()
+        assert set(lines) <= set(whole)
+    assert len(table) == len(whole) - 1
+    models = {(row["variant"], row["checkpoint"]): row for row in rows(run / "results/smoke/models.csv")}
+    key = {"measure": "flatness", "metric": "worst_flatness", "loss": "ce", "split": "train", "xi": "0.003"}
+    flat = [row for row in table if key.items() <= row.items()]
+    assert len(flat) == len(models)
+    for row in flat:
+        cell = models[row["variant"], row["checkpoint"]]["train_worst_flatness_ce"]
+        assert float(cell) == float(row["value"])
 
 
 def test_history_has_a_row_per_epoch(run):
@@ -64,12 +76,13 @@ def test_history_has_a_row_per_epoch(run):
     ]
 
 
-def test_series_has_a_row_per_snapshot(run):
-    table = rows(run / "results/smoke/series.csv")
-    assert [(row["variant"], int(row["epoch"])) for row in table] == [
-        (variant, epoch) for variant in ("at", "trades-6") for epoch in range(3)
-    ]
-    assert all(bool(row["hessian_max"]) == (row["variant"] == "at") for row in table)
+def test_every_snapshot_is_in_the_series(run):
+    table = [row for row in rows(run / "results/smoke/records.csv") if row["measure"] == "series"]
+    snapshots = {(row["variant"], row["checkpoint"], int(row["epoch"])) for row in table}
+    assert snapshots == {
+        (variant, f"epoch-{epoch:03d}", epoch) for variant in ("at", "trades-6") for epoch in range(3)
+    }
+    assert {row["variant"] for row in table if row["metric"] == "hessian_max"} == {"at"}
 
 
 def test_every_figure_and_table_is_written(run):
@@ -81,7 +94,7 @@ def test_every_figure_and_table_is_written(run):
 
 
 def test_every_job_leaves_a_log(run):
-    for name in ("train", "robustness", "flatness"):
+    for name in ("train", "measure"):
         assert (run / f"logs/smoke/at/seed-0/{name}.log").exists()
 
 
@@ -89,3 +102,10 @@ def test_a_second_run_does_nothing(run):
     done = snakemake(run, "--dry-run")
     assert done.returncode == 0
     assert "Nothing to be done" in done.stdout + done.stderr
+
+
+def test_a_measurement_is_repeated_identically(run):
+    """In another process than the one that measured, the series included."""
+    agreement = verify_network(run / "results/smoke/trades-6/seed-0/records.csv")
+    assert agreement.equal == agreement.records > 100
+    assert len(sample_files(run / "results/smoke", None, 0)) == len(VARIANTS)

@@ -9,8 +9,18 @@ import typer
 from robust_flatness.commands.base import STEPS, Checkpoints, Device, Seed, Threads, app
 from robust_flatness.config import ConfigError, load_yaml
 from robust_flatness.errors import noted_warnings
-from robust_flatness.experiment import load_experiment
+from robust_flatness.experiment import Experiment, load_experiment
+from robust_flatness.experiment.experiment import unknown_variants
 from robust_flatness.files import write_text
+from robust_flatness.folders import repository
+
+
+def _experiment(config: Path) -> Experiment:
+    """The experiment, with the catalogue beside its file or that of the repository."""
+    catalogue = config.parent / "variants.yaml"
+    return load_experiment(
+        load_yaml(config), catalogue if catalogue.exists() else repository() / "config/variants.yaml"
+    )
 
 
 @app.command()
@@ -42,7 +52,7 @@ def plan(
     """Estimate the cost of an experiment: jobs, hours, disk, memory."""
     from robust_flatness.run.planning import plan as cost_of
 
-    experiment = load_experiment(load_yaml(config), config.parent / "variants.yaml")
+    experiment = _experiment(config)
     if experiment.spec.results_table is not None:
         raise ConfigError(f"{config}: starts from a results table; nothing is trained or measured")
     typer.echo(cost_of(experiment, device).text(workers or (1, 64)))
@@ -58,8 +68,8 @@ def verify(
 ) -> None:
     """Measure a sample of networks again from their checkpoints and compare.
 
-    On the machine that measured them the records must be identical; elsewhere differences up to a stated tolerance agree.
-    Exit status 1 if one does not.
+    On the machine that measured them the records must be identical; on another one, differences within a
+    tolerance agree. The exit status is 1 if a network differs.
     """
     from robust_flatness.run import verify as verification
     from robust_flatness.runtime.devices import start
@@ -112,8 +122,10 @@ def spec(
     from robust_flatness.files import canonical_json
     from robust_flatness.workflow import measuring_job
 
-    experiment = load_experiment(load_yaml(config), config.parent / "variants.yaml")
+    experiment = _experiment(config)
     if step == "measure":
+        if variant not in experiment.catalogue:
+            raise ConfigError(f"variant: {unknown_variants([variant], experiment.catalogue)}")
         typer.echo(canonical_json(measuring_job(experiment, variant)))
     else:
         typer.echo(experiment.settings_of(step, variant, seed).json_text())

@@ -1,6 +1,7 @@
 """The prepared dataset of an experiment: one safetensors file, its splits, and a checksum over them."""
 
 import contextlib
+import errno
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
@@ -105,6 +106,7 @@ def save_dataset(path: Path, arrays: Arrays) -> None:
     ConfigError
         If the disk does not have enough space.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     path = Path(path)
@@ -112,7 +114,10 @@ def save_dataset(path: Path, arrays: Arrays) -> None:
     require_space(path.parent, sum(array.nbytes for array in arrays.values()) + 100_000, "the dataset")
     with atomic_path(path) as temporary:
         mode = temporary.stat().st_mode
-        save_file(arrays, temporary, metadata={SHA256: checksum(arrays)})
+        try:
+            save_file(arrays, temporary, metadata={SHA256: checksum(arrays)})
+        except SafetensorError as error:
+            raise OSError(errno.EIO, str(error)) from error
         with contextlib.suppress(OSError):  # on file systems without modes
             temporary.chmod(mode)  # safetensors' files are readable by their owner alone
 

@@ -1,1 +1,1 @@
-"""What the commands do: jobs of training and measuring, their state against interruptions, planning, verification."""
+"""Jobs of training and measuring, the state they resume from, planning, verification, export."""

@@ -26,9 +26,9 @@ def export_checkpoint(
     """Write the weights to `models/<dataset>/Linf/<name>.pt` and what was measured to
     `model_info/<dataset>/Linf/<name>.json` below `directory`, as RobustBench keeps them.
 
-    The weights are the state dict of the network that `load_checkpoint` returns. Accuracies (in per cent) are taken from
-    the `records.csv` beside the checkpoints, where it is there; AutoAttack's is left out, and named in the footnote, unless its
-    standard version was run.
+    The weights are the state dict of the network that `load_checkpoint` returns. Accuracies (in per cent) are
+    those of `records.csv` beside the checkpoints, if robustness has been measured. Robust accuracy under a
+    reduced AutoAttack is stated in the footnote alone.
 
     Raises
     ------
@@ -66,6 +66,8 @@ def _measured(checkpoint: Path, sha256: str) -> dict[str, Any]:
     described = provenance["checkpoints"].get(checkpoint.stem, {})
     if described.get("sha256") != sha256:
         raise FileError(f"{path}: of another checkpoint than {checkpoint}; measure that again")
+    if "robustness" not in provenance["settings"]:
+        return {}
     records = read_records(path)
     here = records[(records["checkpoint"] == checkpoint.stem) & (records["measure"] == "robustness")]
     values = here[here["split"] == "test"].set_index("metric")

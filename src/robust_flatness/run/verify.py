@@ -15,9 +15,9 @@ from robust_flatness.run.measuring import MeasuringJob, measure_network
 from robust_flatness.seeding import derive_seed
 from robust_flatness.tables.records import read_network, read_records
 
-#: Largest difference between machines that counts as agreement, relative to max(1, |value|), and for errors in
-#: examples. On the same machine, with the same torch and threads, results are bit-identical. Elsewhere sums are rounded in another
-#: order, and a signed gradient step turns a rounding error at 0 into a step of full size, for single pixels.
+#: Largest difference that agrees, relative to max(1, |value|), and for errors, in examples. On one machine,
+#: with the same torch and number of threads, results are bit-identical. Elsewhere sums are rounded in another
+#: order, and a signed gradient step turns a rounding error at 0 into a step of full size for single pixels.
 TOLERANCE = 0.01
 ERROR_TOLERANCE = 2
 KEY = ("checkpoint", "measure", "metric", "loss", "split", "xi", "coordinate")
@@ -27,8 +27,8 @@ KEY = ("checkpoint", "measure", "metric", "loss", "split", "xi", "coordinate")
 class Agreement:
     """The records of a network against those of a second measurement.
 
-    `records` is their number, `equal` how many are bit-identical, `largest` the largest difference in units of
-    the tolerance, and `where` the record that has it.
+    `records` is their number, `equal` how many are bit-identical, `largest` the largest difference in units
+    of the tolerance, and `where` the record that has it.
     """
 
     path: Path
@@ -47,8 +47,8 @@ class Agreement:
             return f"{self.path}: {self.records} records, identical"
         verdict = "agree" if self.agrees else "DIFFER"
         return (
-            f"{self.path}: {self.equal} of {self.records} records identical, the others {verdict}: largest difference "
-            f"{self.largest:.2g} of the tolerance ({self.where})"
+            f"{self.path}: {self.equal} of {self.records} records identical, the others {verdict}: largest "
+            f"difference {self.largest:.2g} of the tolerance ({self.where})"
         )
 
 

@@ -1,7 +1,5 @@
-"""Tables of results: their columns, reading, checking, writing, joining and merging.
+"""Tables of results: records, their pivots, averages over seeds, and the paper's printed numbers.
 
-`schema` has the columns, `rows` reads and writes CSV, `frames` and `aggregate` work with pandas, `printed`
-brings the paper's printed numbers into the same tables, so that ours and theirs go through the same
-figures, tables and claims; `collect`, `merging` and `importing` make the tables of an experiment. Nothing
-here imports torch.
+`records` is the table on disk, `frames` pivots it, `schema` names its quantities. `collect` and `importing`
+write the tables of an experiment, from its networks or from a wide table. Nothing here imports torch.
 """

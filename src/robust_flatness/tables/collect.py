@@ -1,6 +1,7 @@
 """From the files of single jobs to the tables of an experiment."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from pydantic import Field
 
 from robust_flatness import __version__
 from robust_flatness.config.values import Spec
+from robust_flatness.errors import FileError
 from robust_flatness.files import canonical_json, write_text
 from robust_flatness.measures.base import CHECKPOINTS
 from robust_flatness.tables.records import FIELDS, read_network
@@ -18,6 +20,8 @@ from robust_flatness.training.history import HISTORY
 
 #: Digits of checksums in the tables.
 CHECKSUM = 12
+#: Measures that give values of single examples.
+WITH_EXAMPLES = {"robustness", "series"}
 
 
 class VariantEntry(Spec):
@@ -51,39 +55,42 @@ def fingerprint(settings: Any) -> str:
 
 
 def collect_results(spec: CollectSpec, directory: Path) -> list[str]:
-    """Write the tables of all networks of the experiment that lie below `directory`, whoever has measured them.
+    """Write the tables of all networks of the experiment below `directory`, on whatever machine they were
+    measured.
 
-    Records of another config, of other settings of a measure, or written by another version of the package are left out; the messages
-    returned count them.
+    Records of another config, of another version of this package, or of other settings of a measure are left
+    out; the messages returned count them.
 
     Raises
     ------
     FileError
-        If a file is damaged.
+        If a file is damaged, or no network remains.
     """
     records, networks, history, examples = [], [], [], []
-    skipped: dict[str, int] = {}
+    skipped: Counter[str] = Counter()
+    column = list(FIELDS).index("measure")
     for variant, seed, folder in _networks(spec, directory):
         provenance, lines = read_network(folder / "records.csv")
         entry = spec.variants[variant]
         reason = _mismatch(spec, entry, provenance)
         if reason:
-            skipped[reason] = skipped.get(reason, 0) + 1
+            skipped[reason] += 1
             continue
         stale = {
             name for name, made in provenance["measures"].items() if made != spec.measures[variant].get(name)
         }
-        column = list(FIELDS).index("measure")
         kept = [line for line in lines if line.split(",", column + 1)[column] not in stale]
-        for name in sorted(stale):
-            reason = f"other settings of {name}"
-            skipped[reason] = skipped.get(reason, 0) + 1
+        skipped.update(f"records of {name} with other settings" for name in sorted(stale))
         records += kept
         networks += network_rows(spec, variant, seed, provenance)
         if not entry.derived and not entry.external:
             key = {"variant": variant, "seed": seed}
             history += [key | row for row in read_rows(folder / "history.csv", need=["epoch"]).rows]
-        examples += (folder / "examples.csv").read_text(encoding="utf-8").splitlines()[1:]
+        if not stale & WITH_EXAMPLES:
+            examples += (folder / "examples.csv").read_text(encoding="utf-8").splitlines()[1:]
+    messages = [f"{count} left out: {reason}" for reason, count in skipped.items()]
+    if not networks:
+        raise FileError("\n".join([f"{directory}: no records of this experiment", *messages]))
     same = same_models(networks)
     networks = [row | {"same_as": same.get(row["variant"], "")} for row in networks]
     write_text(directory / "records.csv", "\n".join([",".join(FIELDS), *records, ""]))
@@ -93,7 +100,7 @@ def collect_results(spec: CollectSpec, directory: Path) -> list[str]:
     from robust_flatness.tables.frames import write_models
 
     write_models(directory)
-    return [f"{count} networks left out: {reason}" for reason, count in skipped.items()]
+    return messages
 
 
 def _networks(spec: CollectSpec, directory: Path) -> Iterator[tuple[str, int, Path]]:

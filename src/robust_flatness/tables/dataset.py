@@ -17,7 +17,7 @@ PAPER = "paper"
 
 
 def write_dataset(folders: Sequence[Path], output: Path) -> int:
-    """Write `records.csv`, `records.parquet`, `dictionary.csv` and `README.md` to `output`; return the number of records.
+    """Write the records to `output` (CSV, Parquet, a dictionary, README.md); return their number.
 
     `folders` hold the tables of experiments; the printed numbers are added as the experiment `paper`.
 
@@ -78,8 +78,9 @@ def _readme(records: pd.DataFrame) -> str:
         [
             "# Robust flatness: records of all networks, measures and experiments",
             "",
-            "Adversarially trained networks with their robustness, flatness and other measures of sharpness, after "
-            "Stutz, Hein, Schiele: *Relating Adversarially Robust Generalization to Flat Minima* (ICCV 2021).",
+            "Adversarially trained networks with their robustness, flatness and other measures of sharpness, "
+            "after Stutz, Hein, Schiele: *Relating Adversarially Robust Generalization to Flat Minima* "
+            "(ICCV 2021).",
             "",
             f"`records.csv` and `records.parquet` hold the same {len(records):,} rows, one for each number. "
             "`dictionary.csv` explains the metrics; `paper` holds the numbers printed in the paper.",

@@ -152,7 +152,8 @@ def _hashable(key: tuple) -> tuple:
 
 
 def models_frame(records: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
-    """One row per variant, seed and checkpoint: identity, measures with standard errors, numbers of examples, settings.
+    """One row per variant, seed and checkpoint: identity, measures with standard errors, numbers of examples,
+    settings.
 
     A value that is infinite or not a number is NaN; the column `not_finite` names it.
     """
@@ -169,9 +170,8 @@ def models_frame(records: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
     measured = pd.concat(parts, axis=1) if len(wide) else wide
     infinite = ~np.isfinite(records["value"].astype(float))
     frame = networks.set_index(keys).join(measured.replace([math.inf, -math.inf], math.nan))
-    frame["not_finite"] = frame.get("not_finite", "")
-    for key, names in records[infinite].groupby(keys)["column"]:
-        frame.loc[key, "not_finite"] = " ".join(names)
+    named = records[infinite].groupby(keys)["column"].agg(" ".join)
+    frame["not_finite"] = named.reindex(frame.index).fillna(frame.get("not_finite", ""))
     frame = frame.reset_index()
     return frame[[*IDENTITY, *(name for name in frame.columns if name not in IDENTITY)]]
 
@@ -222,8 +222,11 @@ def landscape_frame(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def identified(path: Path, frame: pd.DataFrame, known: Mapping[str, Named] | None = None) -> pd.DataFrame:
-    """`frame` with every identity column. Where the table does not say, family, label and derived are those of `known`
-    (None: of `config/variants.yaml`), seed is 0 and checkpoint "last"."""
+    """Return `frame` with every identity column.
+
+    Where the table does not say, family, label and derived are those of `known` (None: of
+    `config/variants.yaml`), seed is 0 and checkpoint "last".
+    """
     if known is None:
         known = {
             slug: Named(v.label, v.family, v.derived_from is not None) for slug, v in catalogue().items()
@@ -242,16 +245,16 @@ def identified(path: Path, frame: pd.DataFrame, known: Mapping[str, Named] | Non
     wrong = frame[~frame["checkpoint"].isin(CHECKPOINTS) | (frame["variant"] == "")]
     if len(wrong):
         raise FileError(
-            f"{path}: row {wrong.index[0] + 2}: variant {wrong['variant'].iloc[0]!r}, checkpoint {wrong['checkpoint'].iloc[0]!r}; "
-            f"a variant is needed, and checkpoints are {', '.join(CHECKPOINTS)}"
+            f"{path}: row {wrong.index[0] + 2}: variant {wrong['variant'].iloc[0]!r}, checkpoint "
+            f"{wrong['checkpoint'].iloc[0]!r}; a variant is needed, and checkpoints are "
+            f"{', '.join(CHECKPOINTS)}"
         )
     twice = frame[frame.duplicated([*KEYS])]
     if len(twice):
         raise FileError(
             f"{path}: two rows for {', '.join(map(str, twice[[*KEYS]].iloc[0]))}; keep one of them"
         )
-    frame = frame.reindex(columns=[*IDENTITY, *(name for name in frame.columns if name not in IDENTITY)])
-    return frame
+    return frame.reindex(columns=[*IDENTITY, *(name for name in frame.columns if name not in IDENTITY)])
 
 
 def frame_text(frame: pd.DataFrame) -> str:
@@ -272,5 +275,5 @@ def _shortest(value: object) -> object:
 
 
 def write_models(directory: Path) -> None:
-    """Write `models.csv`, the pivot of the records for readers; nothing in the kit reads it but `results_table`."""
+    """Write `models.csv`, the pivot of the records for readers; the kit reads it as `results_table` alone."""
     write_text(Path(directory) / "models.csv", frame_text(read_tables(directory).models))

@@ -1,4 +1,4 @@
-"""Wide tables of results, one row per model, turned into records: `results_table:` and the paper's printed numbers."""
+"""Conversion of wide tables, one row per model, to records: `results_table:` and the printed numbers."""
 
 import difflib
 import math
@@ -39,9 +39,9 @@ from robust_flatness.training.history import HISTORY
 def import_table(path: Path, directory: Path) -> None:
     """Write the tables of an experiment that starts from a given table of results.
 
-    `path` is a table in the form of `models.csv`; `history.csv`, `series.csv`, `landscape.csv` and `examples.csv` beside
-    it are taken along where they exist. A path inside `paper_tables/published` stands for all printed numbers. A folder
-    with `records.csv` is taken as it is.
+    `path` is a table in the form of `models.csv`; `history.csv`, `series.csv`, `landscape.csv` and
+    `examples.csv` beside it are converted too. A path in `paper_tables/published` stands for all printed
+    numbers.
 
     Raises
     ------
@@ -75,17 +75,17 @@ def _read_beside(folder: Path, name: str) -> pd.DataFrame:
 
 
 def read_results_table(path: Path) -> pd.DataFrame:
-    """A user's table of results, checked, in the form of `models.csv`.
+    """Read and check a user's table of results in the form of `models.csv`.
 
-    Needed are the column `variant` and at least one measure; `seed` (0), `checkpoint` (last), `family` and `label`
-    (from config/variants.yaml) may be left out. Unknown columns and variants are kept, the latter as family "other". Empty cells
-    mean that nothing was measured.
+    The column `variant` and at least one measure are needed; `seed` (0), `checkpoint` (last), `family` and
+    `label` (from config/variants.yaml) may be left out. Unknown columns are kept, and unknown variants are of
+    family "other". Empty cells mean that nothing was measured.
 
     Raises
     ------
     FileError
-        For a missing or misspelt column, a cell that is not a number, an error outside 0 to 100, a negative loss, or two
-        rows for the same variant, seed and checkpoint.
+        For a missing or misspelt column, no rows, a cell that is not a number, an error outside 0 to 100, a
+        negative loss, or two rows for the same variant, seed and checkpoint.
     """
     frame = typed(read_csv(path))
     columns = columns_of(frame.columns)
@@ -97,15 +97,18 @@ def read_results_table(path: Path) -> pd.DataFrame:
                 raise FileError(f"{path}: unknown column {name!r}; did you mean {close[0]!r}?")
     if "variant" not in frame:
         raise FileError(f"{path}: column 'variant' is missing; found {', '.join(map(repr, frame.columns))}")
+    if frame.empty:
+        raise FileError(f"{path}: no rows; expected one for each model")
     if not columns:
         raise FileError(
             f"{path}: no column holds a measure; known are {', '.join(named('error') + named('loss'))}"
         )
     for name, quantity in columns.items():
         if frame[name].dtype == object:
-            bad = next(cell for cell in frame[name] if not isinstance(cell, float) and not is_number(cell))
+            row, bad = next((row, cell) for row, cell in frame[name].items() if not is_number(cell))
             raise FileError(
-                f"{path}: column {name}: {bad!r} is not a number; leave the cell empty where nothing was measured"
+                f"{path}: row {row + 2}, column {name}: {bad!r} is not a number; leave the cell empty where "
+                "nothing was measured"
             )
         kind, upper = quantity.description.kind, 100 if quantity.description.kind == "error" else math.inf
         outside = (frame[name] < 0) | (frame[name] > upper)

@@ -1,12 +1,10 @@
 """The table of records: one measured number a row.
 
-Each network (a variant and seed) has a file `records.csv`: a comment line with its provenance as JSON, then the
-rows. An experiment has one table of the same columns. Files may be concatenated: repeated comment and header
-lines are skipped.
+Each network (a variant and seed) has a file `records.csv`: a comment line with its provenance as JSON, then
+the rows. An experiment has one table of the same columns. Files may be concatenated: repeated comment and
+header lines are skipped.
 """
 
-import gzip
-import io
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from robust_flatness.errors import FileError
 from robust_flatness.files import canonical_json, write_text
-from robust_flatness.tables.rows import csv_text
+from robust_flatness.tables.rows import csv_text, read_cells
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,26 +85,8 @@ def read_records(path: Path) -> "pd.DataFrame":
 
 
 def read_csv(path: Path) -> "pd.DataFrame":
-    """Read a CSV file (or .csv.gz beside it) as text; comment lines are skipped.
-
-    Raises
-    ------
-    FileError
-        If the file is missing or is not a table.
-    """
+    """Return a CSV file (or `<path>.gz`) as a frame of text; see `read_cells` for the errors."""
     import pandas as pd
 
-    path = Path(path)
-    packed = path.with_name(f"{path.name}.gz")
-    try:
-        content = (
-            gzip.decompress(packed.read_bytes())
-            if not path.exists() and packed.exists()
-            else path.read_bytes()
-        )
-        lines = [line for line in content.decode("utf-8").splitlines() if not line.startswith("# ")]
-        return pd.read_csv(io.StringIO("\n".join(lines)), dtype=str, keep_default_na=False)
-    except FileNotFoundError:
-        raise FileError(f"{path}: no such file") from None
-    except (OSError, EOFError, ValueError) as error:
-        raise FileError(f"{path}: cannot be read as a table ({error})") from None
+    header, lines = read_cells(path)
+    return pd.DataFrame(lines, columns=[*header], dtype=object)

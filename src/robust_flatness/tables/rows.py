@@ -1,4 +1,4 @@
-"""The only reader and writer of CSV: rows of text in, rows of anything out. No pandas."""
+"""Reading and writing CSV, without pandas: text in, rows of anything out."""
 
 import csv
 import gzip
@@ -19,66 +19,56 @@ class Rows(NamedTuple):
     rows: list[dict[str, str]]
 
 
-def read_rows(path: Path, need: Sequence[str] = (), remedy: str = "") -> Rows:
-    """The rows of a CSV file, or of one packed by gzip (`.csv.gz`), as text, without blanks around the cells.
-
-    `need` names columns that must be there; `remedy` says what to do about a file that is missing or
-    damaged.
+def read_rows(path: Path, need: Sequence[str] = ()) -> Rows:
+    """Return the rows of a CSV file as text; `need` names columns that must be there.
 
     Raises
     ------
     FileError
-        If the file cannot be read, has no header, a doubled column, one of `need` missing, or a row of
-        another length.
+        As `read_cells` does, or if a column is missing.
     """
-    remedy = f"; {remedy}" if remedy else ""
+    header, lines = read_cells(path)
+    for name in need:
+        if name not in header:
+            raise FileError(f"{path}: column {name!r} is missing; found {', '.join(map(repr, header))}")
+    return Rows(header, [dict(zip(header, line, strict=True)) for line in lines])
+
+
+def read_cells(path: Path) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Return the header and the cells of a CSV file, without surrounding blanks.
+
+    Lines that begin with `# ` are skipped. Where only `<path>.gz` exists, that is read.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read, has no header, a column twice, or a row of another length.
+    """
+    path = Path(path)
+    packed = path.with_name(f"{path.name}.gz")
     try:
-        content = Path(path).read_bytes()
-        text = (gzip.decompress(content) if Path(path).suffix == ".gz" else content).decode("utf-8-sig")
-        lines = [*csv.reader(io.StringIO(text.rstrip()))]
-    except (OSError, EOFError, zlib.error) as error:
-        words = getattr(error, "strerror", None) or error
-        raise FileError(f"{path}: cannot be read ({words}){remedy}") from None
+        if packed.exists() and not path.exists():
+            content = gzip.decompress(packed.read_bytes())
+        else:
+            content = path.read_bytes()
+        text = io.StringIO(content.decode("utf-8-sig").rstrip())
+        lines = [*csv.reader(line for line in text if not line.startswith("# "))]
+    except FileNotFoundError:
+        raise FileError(f"{path}: no such file") from None
     except UnicodeDecodeError:
-        raise FileError(f"{path}: not a text file in UTF-8{remedy}") from None
-    except csv.Error as error:
-        raise FileError(f"{path}: not a CSV file ({error}){remedy}") from None
+        raise FileError(f"{path}: not a text file in UTF-8") from None
+    except (OSError, EOFError, zlib.error, csv.Error) as error:
+        raise FileError(f"{path}: cannot be read as a table ({error})") from None
     if not lines:
-        raise FileError(f"{path}: empty; expected a header line and one row per model{remedy}")
+        raise FileError(f"{path}: empty; expected a header line and one row per model")
     header = tuple(name.strip() for name in lines[0])
     doubled = sorted({name for name in header if header.count(name) > 1})
     if doubled:
-        raise FileError(f"{path}: column {', '.join(map(repr, doubled))} appears more than once{remedy}")
-    for name in need:
-        if name not in header:
-            found = ", ".join(map(repr, header))
-            raise FileError(f"{path}: column {name!r} is missing; found {found}{remedy}")
-    rows = []
+        raise FileError(f"{path}: column {', '.join(map(repr, doubled))} appears more than once")
     for number, line in enumerate(lines[1:], start=2):
         if len(line) != len(header):
-            raise FileError(
-                f"{path}: row {number} has {len(line)} cells, the header has {len(header)}"
-                + ("; separate cells by commas" if len(header) == 1 else remedy)
-            )
-        rows.append(dict(zip(header, map(str.strip, line), strict=True)))
-    return Rows(header, rows)
-
-
-def table_in(folder: Path, name: str) -> Path:
-    """The file of a table: `<name>.csv`, or `<name>.csv.gz` where only that is there."""
-    plain, packed = Path(folder) / f"{name}.csv", Path(folder) / f"{name}.csv.gz"
-    return packed if packed.exists() and not plain.exists() else plain
-
-
-def as_text(rows: Iterable[Mapping[str, Any]]) -> Rows:
-    """Rows as they would be read again once written."""
-    rows = list(rows)
-    columns = tuple(dict.fromkeys(name for row in rows for name in row))
-    cells = ({name: row.get(name) for name in columns} for row in rows)
-    return Rows(
-        columns or ("variant",),
-        [{name: "" if cell is None else str(cell) for name, cell in row.items()} for row in cells],
-    )
+            raise FileError(f"{path}: row {number} has {len(line)} cells, the header has {len(header)}")
+    return header, [[cell.strip() for cell in line] for line in lines[1:]]
 
 
 def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = ()) -> str:

@@ -1,7 +1,7 @@
-"""Quantities: what a set of records with equal metric, loss, split and radius is called in tables and figures.
+"""Quantities: names in tables and figures of records with equal metric, loss, split and radius.
 
-A quantity has a column name, as in `models.csv`, and words, as on an axis. Names are generated from records and looked
-up here; they are never parsed.
+A quantity has a column name, as in `models.csv`, and words, as on an axis. Names are generated from records
+and looked up here; they are never parsed.
 """
 
 from collections.abc import Iterable
@@ -14,9 +14,9 @@ from robust_flatness.measures.registry import MEASURES
 from robust_flatness.measures.sharpness.block import of_loss
 from robust_flatness.training.history import HISTORY
 
-#: Tables of every experiment under `results/<experiment>/`: `records` of all networks, `networks` (a row for each
-#: checkpoint: variant, training settings, provenance), `history` (training curves), `examples` (values of single
-#: examples).
+#: Tables of an experiment under `results/<experiment>/`: `records` of all networks, `networks` (a row for
+#: each checkpoint: variant, training settings, provenance), `history` (training curves), `examples` (values
+#: of single examples).
 TABLES = ("records", "networks", "history", "examples")
 KEYS = ("variant", "seed", "checkpoint")
 #: Prefix of the columns of `networks.csv` that hold the provenance.
@@ -39,8 +39,8 @@ SPREADS = {
 class Quantity:
     """One metric on one loss and split at one radius, or a spread of it.
 
-    `radius` is that of the weights' neighbourhood, or the attack's radius as a multiple of the experiment's, where it
-    is not the main one. `spread` is a key of `SPREADS`.
+    `radius` is that of the weights' neighbourhood, or the attack's radius as a multiple of the experiment's,
+    where it is not the main one. `spread` is a key of `SPREADS`.
     """
 
     measure: str
@@ -182,8 +182,8 @@ def named(kind: str) -> tuple[str, ...]:
 def columns_of(columns: Iterable[str]) -> dict[str, Quantity]:
     """The columns of a wide table that hold measures, with their quantities.
 
-    For names that a user gives, in a table or in the rules of claims: a radius other than the main one stands in the
-    name, `_<xi>`, and may be any.
+    These are names that a user gives, in a table or in the rules of claims; a radius other than the main one
+    is part of the name (`_<xi>`) and may be any.
     """
     known = {q.name: q for q in main_quantities() if q.measure in MEASURES}
     found = {}

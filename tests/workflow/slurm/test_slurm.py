@@ -16,7 +16,6 @@ from slurm_cluster import Cluster, UnavailableError, unpack
 pytestmark = pytest.mark.slurm
 
 ROOT = Path(__file__).parents[3]
-MEASURES = ("robustness", "flatness", "series")
 TARGET = "results/cluster/models.csv"
 
 
@@ -92,16 +91,15 @@ class Run:
                 stdout=file, stderr=file, cwd=self.directory, env=self.environment, start_new_session=True,
             )  # fmt: skip
 
-    def wait_for(self, *rules: str, seconds: float = 300) -> tuple[str, str]:
-        """Wait until a job of one of `rules` runs; its rule and Slurm id."""
+    def wait_for(self, rule: str, other_than: str = "", seconds: float = 300) -> str:
+        """Wait until a job of `rule` runs; its Slurm id."""
         end = time.monotonic() + seconds
         while time.monotonic() < end and self.process.poll() is None:
-            for rule in rules:
-                job = self.cluster.running(rule)
-                if job:
-                    return rule, job
+            job = self.cluster.running(rule)
+            if job and job != other_than:
+                return job
             time.sleep(0.3)
-        raise AssertionError(f"no job of {', '.join(rules)} came to run\n{self.log()[-3000:]}")
+        raise AssertionError(f"no job of {rule} came to run\n{self.log()[-3000:]}")
 
     def finish(self, seconds: float = 900) -> None:
         try:
@@ -139,22 +137,21 @@ def test_results_through_slurm_are_those_of_a_local_run(cluster, tmp_path):
     run.start()
     run.finish()
     submitted = set(re.findall(r"Job \d+ has been submitted with SLURM jobid (\d+)", run.log()))
-    # 1 pseudo-label, 3 trainings, 4 robustness, 4 flatness, 2 Hessians, 1 landscape, 2 series
-    assert len(submitted) == 17
+    # 1 pseudo-label, 3 trainings, 4 networks measured
+    assert len(submitted) == 8
     assert contents(run.directory) == expected
 
 
 def test_cancelled_timed_out_and_lost_jobs_are_run_again(cluster, local, tmp_path):
-    """scancel in training, the first measure to run hangs over its time limit, a node down in another."""
+    """A training is cancelled; the measuring job hangs over its time limit, then loses its node."""
     run = Run(cluster, prepared_folder(tmp_path / "run"))
     run.start()
-    cluster.client("scancel", run.wait_for("train_variant")[1])
-    rule, job = run.wait_for(*MEASURES)
+    cluster.client("scancel", run.wait_for("train_variant"))
+    job = run.wait_for("measure_network")
     # stopped, for Slurm looks at the limits every half minute only
     cluster.client("scancel", "--full", "--signal=STOP", job)
     cluster.client("scontrol", "update", f"jobid={job}", "timelimit=0:01")
-    _, job = run.wait_for(*(other for other in MEASURES if other != rule))
-    node = cluster.node_of(job)
+    node = cluster.node_of(run.wait_for("measure_network", other_than=job))
     cluster.client("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
     try:
         time.sleep(10)
@@ -176,7 +173,7 @@ def test_snakemake_killed_and_started_again(cluster, local, tmp_path):
     unlocking = command(run.directory, "slurm", "--unlock")
     subprocess.run(unlocking, check=True, capture_output=True, cwd=run.directory, env=run.environment)
     run.start()
-    run.wait_for("robustness")
+    run.wait_for("measure_network")
     finished = {rule for _, rule in run.finished()}
     run.process.kill()
     run.process.wait()

@@ -1,0 +1,220 @@
+"""The measuring job of a network: parts, resumption, what makes a part stale."""
+
+import copy
+import math
+import os
+import shutil
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from robust_flatness.config import ConfigError, MeasureSettings
+from robust_flatness.data import load_dataset
+from robust_flatness.errors import FileError
+from robust_flatness.measures import registry
+from robust_flatness.measures.base import Measure, Metric, Record
+from robust_flatness.run import measuring
+from robust_flatness.tables.records import read_network, read_records
+from robust_flatness.tables.rows import read_rows
+from robust_flatness.tables.schema import EXAMPLES
+from untrained import FLATNESS, MEASURES, SERIES, measure, write_checkpoint, write_data, write_network
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory) -> Path:
+    """A network that has been measured."""
+    folder = write_network(tmp_path_factory.mktemp("finished"), data)
+    measure(folder, data)
+    return folder
+
+
+@pytest.fixture
+def network(finished, tmp_path) -> Path:
+    """A copy of the measured network."""
+    return Path(shutil.copytree(finished, tmp_path / "at/seed-0"))
+
+
+@pytest.fixture
+def computed(monkeypatch) -> list[tuple[str, str]]:
+    """The parts that are computed: (measure, checkpoint)."""
+    parts, original = [], measuring.measured
+
+    def noted(entry, checkpoint, *arguments):
+        parts.append((entry.name, checkpoint.name))
+        return original(entry, checkpoint, *arguments)
+
+    monkeypatch.setattr(measuring, "measured", noted)
+    return parts
+
+
+def outputs(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in ("records.csv", "examples.csv")}
+
+
+def test_records_and_examples_are_written_with_what_made_them(finished, data):
+    records = read_records(finished / "records.csv")
+    assert set(records["checkpoint"]) == {"last", "best"}
+    assert set(records["measure"]) == {*MEASURES}
+    assert records["value"].notna().all()
+    header, _ = read_network(finished / "records.csv")
+    assert header["settings"] == MEASURES
+    assert header["data_sha256"] == load_dataset(data).checksum
+    assert {"torch", "git_commit", "device", "threads", "robust_flatness"} <= header["provenance"].keys()
+    assert {checkpoint["epoch"] for checkpoint in header["checkpoints"].values()} == {0}
+    rows = read_rows(finished / "examples.csv", need=EXAMPLES).rows
+    assert len(rows) == 2 * 2 * 10
+    for key, group in records[records["metric"] == "rloss_pgd"].groupby(["checkpoint", "split"]):
+        losses = [float(row["rloss"]) for row in rows if (row["checkpoint"], row["split"]) == key]
+        assert group["value"].item() == pytest.approx(sum(losses) / len(losses), rel=1e-6)
+
+
+def test_a_second_run_computes_nothing(network, data, computed):
+    before = outputs(network)
+    messages = measure(network, data)
+    assert not computed
+    assert all("taken from an earlier run" in message for message in messages)
+    assert outputs(network) == before
+
+
+def test_a_changed_setting_computes_its_measure_alone(network, data, computed):
+    changed = copy.deepcopy(MEASURES)
+    changed["flatness"]["average"]["samples"] = 3
+    messages = measure(network, data, changed)
+    assert computed == [("flatness", "last"), ("flatness", "best")]
+    assert any("computed again, as these have changed" in message for message in messages)
+    measure(network, data, {"hessian": MEASURES["hessian"]})
+    assert len(computed) == 2
+    assert set(read_records(network / "records.csv")["measure"]) == {"hessian"}
+
+
+def test_new_weights_are_measured_alone(network, data, computed):
+    write_checkpoint(network / "checkpoints/best.safetensors", data, weights=9)
+    measure(network, data)
+    assert computed == [(name, "best") for name in MEASURES if name != "hessian"]
+
+
+def test_new_data_are_measured(network, computed, tmp_path):
+    measure(network, write_data(tmp_path, train=30))
+    assert {name for name, _ in computed} == {*MEASURES}
+
+
+def toy(settings: type, function, **options) -> Measure:
+    return Measure("toy", settings, function, {"toy": Metric("toy", "toy")}, lambda *_: 1, **options)
+
+
+def test_a_new_version_or_source_of_a_measure_is_measured(network, data, computed, monkeypatch, tmp_path):
+    class ToySettings(MeasureSettings):
+        own: dict[str, str]
+
+    monkeypatch.syspath_prepend(tmp_path)
+    module = tmp_path / "users_module.py"
+    module.write_text("def function(): return 1\n")
+    entry = toy(ToySettings, lambda net, data, settings: iter([Record("toy", 1.0)]), checkpoints=("last",))
+    monkeypatch.setitem(registry.MEASURES, "toy", entry)
+    settings = {"toy": {"own": {"mine": "users_module:function"}}}
+    measure(network, data, settings)
+    measure(network, data, settings)
+    assert len(computed) == 1
+    module.write_text("def function(): return 2\n")
+    measure(network, data, settings)
+    assert len(computed) == 2
+    monkeypatch.setitem(registry.MEASURES, "toy", replace(entry, version=2))
+    measure(network, data, settings)
+    assert len(computed) == 3
+
+
+def test_equal_checkpoints_are_measured_once(network, data, computed):
+    write_checkpoint(network / "checkpoints/best.safetensors", data, weights=0)
+    measure(network, data)
+    assert not computed  # `last` has been measured with these weights
+    records = read_records(network / "records.csv").set_index(["measure", "metric", "loss", "split", "xi"])
+    both = [records[records["checkpoint"] == name]["value"] for name in ("last", "best")]
+    assert both[0].loc[both[1].index].tolist() == both[1].tolist()
+    assert len(both[1]) > 20
+
+
+@pytest.mark.parametrize("after", range(5))
+def test_a_job_killed_after_any_part_resumes_to_the_same_bytes(finished, data, tmp_path, computed, after):
+    network = write_network(tmp_path, data)
+    process = os.fork()
+    if not process:
+        original = measuring.measured
+
+        def killed(*arguments):
+            if len(computed) == after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(*arguments)
+
+        measuring.measured = killed
+        measure(network, data)
+        os._exit(0)
+    assert os.waitpid(process, 0)[1] == signal.SIGKILL
+    assert not (network / "records.csv").exists()
+    measure(network, data)
+    assert len(computed) == 5 - after
+    assert outputs(network) == outputs(finished)
+
+
+def test_every_snapshot_is_measured_for_the_series(data, tmp_path, computed):
+    network = write_network(tmp_path, data, snapshots=3)
+    measure(network, data, {"series": SERIES})
+    assert computed == [("series", f"epoch-{epoch:03d}") for epoch in range(3)]
+    records = read_records(network / "records.csv")
+    assert sorted(set(zip(records["checkpoint"], records["epoch"], strict=True))) == [
+        (f"epoch-{epoch:03d}", epoch) for epoch in range(3)
+    ]
+
+
+def test_a_missing_snapshot_is_named(data, tmp_path, computed):
+    network = write_network(tmp_path, data, snapshots=3)
+    (network / "checkpoints/epoch-001.safetensors").unlink()
+    with pytest.raises(FileError, match=r"snapshots of epochs 1 are missing.*history\.csv"):
+        measure(network, data, {"series": SERIES})
+    assert not (network / "records.csv").exists()
+
+
+def test_damaged_checkpoints_and_too_many_examples_are_named(network, data):
+    many = copy.deepcopy(MEASURES) | {"flatness": FLATNESS | {"test_examples": 21}}
+    with pytest.raises(ConfigError, match="21 examples"):
+        measure(network, data, many)
+    path = network / "checkpoints/best.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(FileError, match=r"best\.safetensors"):
+        measure(network, data)
+
+
+def test_a_network_with_nan_logits_is_measured_as_nan_with_a_warning(data, tmp_path, capsys):
+    network = write_network(tmp_path, data)
+    write_checkpoint(network / "checkpoints/last.safetensors", data, 0, value=math.nan)
+    measure(network, data)
+    records = read_records(network / "records.csv")
+    last = records[records["checkpoint"] == "last"]
+    assert set(last["measure"]) == {*MEASURES}
+    assert last["value"].isna().all()
+    assert records[records["checkpoint"] == "best"]["value"].notna().all()
+    assert "NaN" in capsys.readouterr().err
+
+
+def test_networks_of_others_have_one_checkpoint(data, tmp_path, computed):
+    network = write_network(tmp_path, data)
+    measure(network, data, {"hessian": MEASURES["hessian"]}, "mine", checkpoints=("last",))
+    assert computed == [("hessian", "last")]
+    assert set(read_records(network / "records.csv")["variant"]) == {"mine"}
+
+
+def test_nothing_of_the_process_is_changed(network, data):
+    state = torch.get_rng_state()
+    path = list(sys.path)
+    (network / ".resume/parts.jsonl").unlink()
+    measure(network, data)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert sys.path == path
