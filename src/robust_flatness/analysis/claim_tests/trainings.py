@@ -1,5 +1,6 @@
 """Tests over the epochs of a training, and of models scaled after it."""
 
+from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -57,6 +58,31 @@ class Trend(base.Test):
         found = correlate(x, y, range(len(x)), "spearman", **rules.bootstrap)
         over = "epochs" if self.table == "history" else "snapshots"
         return Finding(found.value, found.intervals.variants, over, found.p, found.n)
+
+
+class EpochsBelow(base.Test):
+    """Mean difference of two trainings' measure over their snapshots from the first drop on."""
+
+    counts: ClassVar = "snapshots"
+
+    kind: Literal["epochs-below"]
+    variant: str
+    baseline: str
+    measure: str
+    sign: Sign
+
+    def title(self, evidence: Evidence) -> str:
+        return f"mean {schema.describe(self.measure)} over epochs, {self.variant} minus {self.baseline}"
+
+    def result(self, evidence: Evidence, rules: Rules) -> Finding:
+        first, second = (
+            evidence.from_first_drop("series", slug, self.measure) for slug in (self.variant, self.baseline)
+        )
+        require(first, self.measure)
+        require(second, self.measure)
+        differences = first[self.measure] - np.interp(first[EPOCH], second[EPOCH], second[self.measure])
+        found = base.mean_difference(differences.to_numpy(float), range(len(first)), rules)
+        return replace(found, over="snapshots", note="")
 
 
 class Rise(base.Test):
