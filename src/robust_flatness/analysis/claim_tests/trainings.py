@@ -124,7 +124,13 @@ class Rise(base.Test):
             raise NotMeasuredError(f"not measured: {schema.describe(measure)} at both points")
         interval, p = mean_interval(values, rules.level)
         over = f"seeds and {examples} examples" if examples > 1 else "seeds"
-        return Finding(float(values.mean()), interval, over, p, seeds)
+        found = Finding(float(values.mean()), interval, over, p, seeds)
+        fresh = curves.rise(evidence.seeds, self.variant, measure, self.since, rules.fresh_seeds)
+        if rules.minimum.seeds <= len(fresh) < seeds:
+            low, high = mean_interval(fresh, rules.level)[0]
+            alone = f"seeds from {rules.fresh_seeds} on alone: {fresh.mean():.2f} [{low:.2f}, {high:.2f}]"
+            found = noted(found, alone)
+        return found
 
 
 class Scaling(base.Test):
