@@ -30,6 +30,17 @@ def test_one_rising_curve_is_no_overfitting_where_the_other_seeds_fall(judge, tr
     assert "the weaker rule" in trend[0].note
 
 
+def test_rises_over_fresh_seeds_alone_are_noted(true, spec):
+    examples = true.examples[true.examples["variant"].eq("at")]
+    fresh = examples.assign(seed=examples["seed"] + spec.fresh_seeds)
+    ten = replace(true, examples=pd.concat([true.examples, fresh], ignore_index=True))
+    claim = spec.claims["robust-overfitting"]
+    found = claims.findings(claim, Evidence.of(ten), spec)[0]
+    assert found.n == 10
+    assert f"seeds from 5 on alone: {found.value:.2f} [" in found.note
+    assert "alone" not in claims.findings(claim, Evidence.of(true), spec)[0].note
+
+
 def test_snapshots_are_compared_with_snapshots(true):
     """The last checkpoint's own evaluation has a stronger attack: a rise that is none."""
     evidence = Evidence.of(true)

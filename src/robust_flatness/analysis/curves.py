@@ -43,10 +43,10 @@ def from_first_drop(rows: pd.DataFrame, end: float, *measures: str) -> pd.DataFr
     return rows.iloc[max(0, int(before.sum()) - 1) :]
 
 
-def rise(tables: frames.Tables, variant: str, measure: str, since: Since) -> np.ndarray:
-    """A measure at the end of the training minus at an earlier point (a key of `SINCE`), for each seed and
-    example: [seeds, examples]; [seeds, 1] where values of single examples were not kept; [0, 1] where it was
-    not measured at both points.
+def rise(tables: frames.Tables, variant: str, measure: str, since: Since, first_seed: int = 0) -> np.ndarray:
+    """A measure at the end of the training minus at an earlier point (a key of `SINCE`), for each seed from
+    `first_seed` on and each example: [seeds, examples]; [seeds, 1] where values of single examples were not
+    kept; [0, 1] where it was not measured at both points.
 
     Sources, the first that has at least two seeds: examples; the rows of both checkpoints in `models`, or the
     snapshots (`series`) and the training curves (`history`, whose measures do not name the attack).
@@ -54,7 +54,8 @@ def rise(tables: frames.Tables, variant: str, measure: str, since: Since) -> np.
     found = np.empty((0, 1))
     for rows in _sources(tables, measure, since):
         if len(found) < 2:
-            rows = rows[rows["variant"] == variant].dropna(subset=["value"])
+            chosen = (rows["variant"] == variant) & (rows["seed"] >= first_seed)
+            rows = rows[chosen].dropna(subset=["value"])
             points = _points(tables.history, variant, [*rows["checkpoint"].unique()], since)
             if points is not None:
                 values = rows.pivot(index=["seed", "example"], columns="checkpoint", values="value")

@@ -5,23 +5,23 @@ from typing import Annotated
 
 from pydantic import Field
 
-from robust_flatness.analysis.claim_tests.base import (
-    FAILS,
-    HOLDS,
-    INCONCLUSIVE,
-    UNTESTABLE,
-    Finding,
-    Rules,
-    Test,
-)
-from robust_flatness.analysis.claim_tests.correlations import Correlation, Difference, Radius, Share
-from robust_flatness.analysis.claim_tests.trainings import Rise, Scaling, Trend
-from robust_flatness.analysis.claim_tests.variants import Baseline, EarlyStopping, Hinge
+from robust_flatness.analysis.claim_tests import correlations, trainings, variants
+from robust_flatness.analysis.claim_tests.base import FAILS, HOLDS, UNTESTABLE, Finding, Rules, Test
 
 #: Any test; `kind` says which.
 AnyTest = Annotated[
-    Rise | Trend | EarlyStopping | Correlation | Difference | Radius | Baseline | Share | Scaling | Hinge,
+    trainings.Rise
+    | trainings.Trend
+    | trainings.EpochsBelow
+    | trainings.Scaling
+    | correlations.Correlation
+    | correlations.Difference
+    | correlations.Radius
+    | correlations.Share
+    | variants.Baseline
+    | variants.EarlyStopping
+    | variants.Hinge,
     Field(discriminator="kind"),
 ]
 
-__all__ = ["FAILS", "HOLDS", "INCONCLUSIVE", "UNTESTABLE", "AnyTest", "Finding", "Rules", "Test"]
+__all__ = ["FAILS", "HOLDS", "UNTESTABLE", "AnyTest", "Finding", "Rules", "Test"]

@@ -44,12 +44,14 @@ class Effects(Spec):
 
 
 class Rules(Spec):
-    """Settings of all tests: significance, level of intervals, resamples, smallest samples and effects."""
+    """Settings of all tests: significance, level of intervals, resamples, smallest samples and effects, and
+    the first of the baseline's seeds that were trained after the rules had been fixed."""
 
     significance: Annotated[Real, Field(gt=0, lt=1)]
     level: Annotated[Real, Field(gt=0, lt=1)]
     resamples: Count
     minimum: Minimum
+    fresh_seeds: Count
     effects: Effects
 
     @property

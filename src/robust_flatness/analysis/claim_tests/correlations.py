@@ -75,7 +75,8 @@ class Correlation(base.Selection):
         finding = Finding(found.value, found.interval, found.intervals.over, found.p, found.n)
         if self.within is not None:
             present = base.judged(finding, "either", self.within, rules)
-            absent = -self.within < finding.interval.low and finding.interval.high < self.within
+            low, high = finding.interval
+            absent = -self.within < low and high < self.within and found.n >= rules.minimum.variants
             outcome = (
                 base.HOLDS if absent else base.FAILS if present.outcome == base.HOLDS else base.INCONCLUSIVE
             )

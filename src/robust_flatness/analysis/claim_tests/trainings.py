@@ -1,5 +1,6 @@
 """Tests over the epochs of a training, and of models scaled after it."""
 
+from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -59,6 +60,31 @@ class Trend(base.Test):
         return Finding(found.value, found.intervals.variants, over, found.p, found.n)
 
 
+class EpochsBelow(base.Test):
+    """Mean difference of two trainings' measure over their snapshots from the first drop on."""
+
+    counts: ClassVar = "snapshots"
+
+    kind: Literal["epochs-below"]
+    variant: str
+    baseline: str
+    measure: str
+    sign: Sign
+
+    def title(self, evidence: Evidence) -> str:
+        return f"mean {schema.describe(self.measure)} over epochs, {self.variant} minus {self.baseline}"
+
+    def result(self, evidence: Evidence, rules: Rules) -> Finding:
+        first, second = (
+            evidence.from_first_drop("series", slug, self.measure) for slug in (self.variant, self.baseline)
+        )
+        require(first, self.measure)
+        require(second, self.measure)
+        differences = first[self.measure] - np.interp(first[EPOCH], second[EPOCH], second[self.measure])
+        found = base.mean_difference(differences.to_numpy(float), range(len(first)), rules)
+        return replace(found, over="snapshots", note="")
+
+
 class Rise(base.Test):
     """Measure at the end of the training minus at an earlier point (see `curves.SINCE`), paired within seeds
     and examples; the interval is over both, or over seeds alone without values of single examples.
@@ -98,7 +124,13 @@ class Rise(base.Test):
             raise NotMeasuredError(f"not measured: {schema.describe(measure)} at both points")
         interval, p = mean_interval(values, rules.level)
         over = f"seeds and {examples} examples" if examples > 1 else "seeds"
-        return Finding(float(values.mean()), interval, over, p, seeds)
+        found = Finding(float(values.mean()), interval, over, p, seeds)
+        fresh = curves.rise(evidence.seeds, self.variant, measure, self.since, rules.fresh_seeds)
+        if rules.minimum.seeds <= len(fresh) < seeds:
+            low, high = mean_interval(fresh, rules.level)[0]
+            alone = f"seeds from {rules.fresh_seeds} on alone: {fresh.mean():.2f} [{low:.2f}, {high:.2f}]"
+            found = noted(found, alone)
+        return found
 
 
 class Scaling(base.Test):
