@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from robust_flatness.measures.scaling import scale_checkpoint
-from robust_flatness.planning import plan
 from torch import nn
 from torchvision import models as zoo
 
@@ -17,15 +15,15 @@ from robust_flatness import robustbench
 from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.architectures import build_model
 from robust_flatness.checkpoints import Metadata, import_network, load_checkpoint, save_checkpoint
-from robust_flatness.config import ModelSpec, load_experiment, load_yaml, parse
+from robust_flatness.config import ModelSpec, load_yaml, parse
 from robust_flatness.config.networks import NetworkSpec, require_files
 from robust_flatness.data import Dataset
 from robust_flatness.errors import ConfigError
 from robust_flatness.experiment import load_experiment
 from robust_flatness.loading import import_robustbench
 from robust_flatness.measures.scaling import scale_checkpoint
-from robust_flatness.run.planning import plan
 from robust_flatness.plotting.notebook import Layer
+from robust_flatness.run.planning import plan
 from robust_flatness.tables import aggregate, frames, printed
 from robust_flatness.tables.collect import CollectSpec
 from robust_flatness.workflow import collect_spec

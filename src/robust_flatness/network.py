@@ -134,7 +134,7 @@ class Network:
         names = self.layers if names is None else names
         return {name: self._values[name].detach().clone() for name in names}
 
-    def at(self, weights: Mapping[str, Tensor] | nn.Module) -> "Network":
+    def at(self, weights: Mapping[str, Tensor] | nn.Module, folded: bool = True) -> "Network":
         """Return the same network with `weights` in place of its own values of these names.
 
         Nothing is copied or changed: all views share one module, into which a call puts their tensors. Logits
@@ -144,6 +144,8 @@ class Network:
         ----------
         weights
             Tensors by name, or a module of the same architecture, whose values are taken without their graph.
+        folded
+            Whether batch norms are folded into convolutions, in networks of the kit.
         """
         shared = self._shared
         weights = self._read(weights) if isinstance(weights, nn.Module) else dict(weights)
@@ -152,7 +154,9 @@ class Network:
                 weights[follower] = weights[leader].as_strided(shape, stride)
         view = copy.copy(self)
         view._values, view._low = self._values | weights, None
-        if self.folding is not None:
+        if not folded and self.folding is not None:
+            view.folding, view.graphs, view._tensors = None, None, weights
+        elif self.folding is not None:
             view._factors = self.folding.factors(view._values, weights, self._factors)
             view._tensors = self.folding.fold(view._values, view._factors)
         else:
@@ -215,5 +219,5 @@ class Network:
         else:
             run = partial(self.apply, self._tensors)
             classes = boundary.outcome(run, x).logits.shape[1]
-            shared.trial = Trial(classes, boundary.largest_activation(run, x))
+            shared.trial = Trial(classes, boundary.largest_activation(run, x), channels_last=True)
         shared.original = None

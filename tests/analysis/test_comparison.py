@@ -6,12 +6,12 @@ import made_up
 import numpy as np
 import pandas as pd
 import pytest
-from robust_flatness.measures.sharpness.block import OF_LOSSES
 
 from robust_flatness.analysis import claims, comparison
 from robust_flatness.analysis.correlation import correlate
 from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.folders import repository
+from robust_flatness.measures.sharpness.block import OF_LOSSES
 from robust_flatness.tables import aggregate
 
 LATER = repository() / "config" / "later-claims.yaml"

@@ -82,6 +82,7 @@ class Objective:
         if loss != "ce" and not isinstance(loss, PGD):
             raise ValueError(f"loss: {loss!r} given; allowed are 'ce' and a PGD attack")
         self.net, self.x, self.y = checked(model, x, y)
+        self.unfolded = self.net.at({}, folded=False)
         self.batch_size, self.seed = batch_size, seed
         self.attack = None if loss == "ce" else loss
         weights = self.net.weights()
@@ -111,7 +112,7 @@ class Objective:
 
     def at(self, weights: Sequence[Tensor]) -> Network:
         """The network at `weights`, tensors in the order of `names`; differentiable by them."""
-        return self.net.at(dict(zip(self.names, weights, strict=True)))
+        return self.unfolded.at(dict(zip(self.names, weights, strict=True)))
 
     def logits(self, weights: Sequence[Tensor], x: Tensor) -> Tensor:
         """Logits [n, K] at `weights`; differentiable by both."""

@@ -55,4 +55,4 @@ def hessian_trace(objective: Objective, samples: int = DEFAULTS.vectors) -> Esti
 
 
 def _hessian(objective: Objective) -> Hessian:
-    return Hessian(objective.net, objective.names, objective.inputs, objective.y, objective.batch_size)
+    return Hessian(objective.unfolded, objective.names, objective.inputs, objective.y, objective.batch_size)

@@ -85,7 +85,7 @@ def input_gradient_norm(objective: Objective) -> Estimate:
     norms = []
     for part in objective.parts:
         inputs = objective.inputs[part].detach().requires_grad_(True)
-        total = cross_entropy(objective.net.logits(inputs), objective.y[part]).sum()
+        total = cross_entropy(objective.unfolded.logits(inputs), objective.y[part]).sum()
         (gradient,) = torch.autograd.grad(total, inputs)
         norms.append(gradient.abs().flatten(1).sum(1))
     return Estimate.mean(torch.cat(norms))

@@ -22,7 +22,7 @@ def margin(objective: Objective, percentile: float = 10.0, resamples: int = 200)
         raise ValueError(f"percentile: {percentile} given; allowed are 0 to 100")
     y = objective.y[:, None]
     with torch.no_grad():
-        logits = torch.cat([objective.net.logits(objective.inputs[part]) for part in objective.parts])
+        logits = torch.cat([objective.unfolded.logits(objective.inputs[part]) for part in objective.parts])
     others = logits.scatter(1, y, -torch.inf).amax(1)
     margins = (logits.gather(1, y)[:, 0] - others).double().cpu()
     drawn = torch.randint(len(y), (resamples, len(y)), generator=generator(objective.seed, "margin"))
