@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torchvision import models as zoo
 
-from robust_flatness import robustbench
+from robust_flatness.run import export as robustbench
 from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.architectures import build_model
 from robust_flatness.checkpoints import Metadata, import_network, load_checkpoint, save_checkpoint

@@ -4,13 +4,15 @@ After D. Stutz, M. Hein, B. Schiele, "Relating Adversarially Robust Generalizati
 Minima", ICCV 2021.
 """
 
-__version__ = "0.1.0"
+from typing import Any
+
+from robust_flatness.version import __version__
+
+__all__ = ["__version__", "load_model"]
 
 
-def __getattr__(name: str):
-    """`load_model`, imported when it is asked for: planning needs no torch."""
-    if name == "load_model":
-        from robust_flatness.loading import load_model
+def load_model(model: str, weights: Any = None, *, mean: Any = None, std: Any = None) -> Any:
+    """Load a network in evaluation mode; see `robust_flatness.loading.load_model`."""
+    from robust_flatness import loading  # imports torch, which planning does without
 
-        return load_model
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return loading.load_model(model, weights, mean=mean, std=std)

@@ -14,7 +14,7 @@ from robust_flatness.cli import app
 from robust_flatness.config import ModelSpec
 from robust_flatness.errors import FileError
 from robust_flatness.loading import import_robustbench
-from robust_flatness.robustbench import FIELDS, export_checkpoint
+from robust_flatness.run.export import FIELDS, export_checkpoint
 from robust_flatness.seeding import generator
 
 EXAMPLES, EPSILON = 24, 0.01

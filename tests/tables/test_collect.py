@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from robust_flatness import __version__
+from robust_flatness.version import __version__
 from robust_flatness.config import ConfigError
 from robust_flatness.errors import FileError
 from robust_flatness.tables import frames, schema

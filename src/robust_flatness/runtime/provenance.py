@@ -7,10 +7,9 @@ import platform
 import subprocess
 from pathlib import Path
 
-import robust_flatness
-from robust_flatness import __version__
+from robust_flatness.version import __version__
 
-PACKAGE = Path(robust_flatness.__file__).parent
+PACKAGE = Path(__file__).parents[1]
 
 
 @functools.cache

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
-from robust_flatness import __version__
+from robust_flatness.version import __version__
 from robust_flatness.config.values import Spec
 from robust_flatness.errors import FileError
 from robust_flatness.files import canonical_json, write_text

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from robust_flatness import __version__
+from robust_flatness.version import __version__
 from robust_flatness.architectures import build_model
 from robust_flatness.checkpoints import Metadata, save_checkpoint
 from robust_flatness.config import TrainJob
