@@ -11,7 +11,6 @@ import torch
 from torch import nn
 from torchvision import models as zoo
 
-from robust_flatness.run import export as robustbench
 from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.architectures import build_model
 from robust_flatness.checkpoints import Metadata, import_network, load_checkpoint, save_checkpoint
@@ -23,6 +22,7 @@ from robust_flatness.experiment import load_experiment
 from robust_flatness.loading import import_robustbench
 from robust_flatness.measures.scaling import scale_checkpoint
 from robust_flatness.plotting.notebook import Layer
+from robust_flatness.run import export as robustbench
 from robust_flatness.run.planning import plan
 from robust_flatness.tables import aggregate, frames, printed
 from robust_flatness.tables.collect import CollectSpec

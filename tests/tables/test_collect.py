@@ -7,7 +7,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from robust_flatness.version import __version__
 from robust_flatness.config import ConfigError
 from robust_flatness.errors import FileError
 from robust_flatness.tables import frames, schema
@@ -15,6 +14,7 @@ from robust_flatness.tables.collect import CollectSpec, collect_results, fingerp
 from robust_flatness.tables.dataset import PAPER, write_dataset
 from robust_flatness.tables.records import FIELDS, read_network, read_records, write_network
 from robust_flatness.tables.rows import read_rows, write_rows
+from robust_flatness.version import __version__
 
 BASELINE = {"objective": "at", "epochs": 5}
 MEASURES = {"robustness": "aaaa", "flatness": "bbbb"}

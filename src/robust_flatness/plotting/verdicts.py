@@ -6,10 +6,11 @@ from robust_flatness.analysis.claims import Claim, claims_frame, verdicts_table
 from robust_flatness.plotting import typeset
 
 NOTE = (
-    "A test with a sign holds if its 95 % confidence interval lies on that side of 0 and p < 0.05 (two-sided); else "
-    "it is inconclusive if the interval contains the reference effect. Over variants or families, intervals are "
-    "bootstraps (the wider of both) and p-values come from permutations. Tests marked (beside it) do not change the "
-    "verdict. Published: the same statistic on the printed numbers. Talk: the value it states."
+    "A test with a sign holds if its 95 % confidence interval lies on that side of 0 and p < 0.05 (two-sided); "
+    "else it is inconclusive if the interval contains the reference effect. Over variants or families, "
+    "intervals are bootstraps (the wider of both) and p-values come from permutations. Tests marked (beside "
+    "it) do not change the verdict. Published: the same statistic on the printed numbers. Talk: the value it "
+    "states."
 )
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from pydantic import Field
 
-from robust_flatness.version import __version__
 from robust_flatness.config.values import Spec
 from robust_flatness.errors import FileError
 from robust_flatness.files import canonical_json, write_text
@@ -17,6 +16,7 @@ from robust_flatness.tables.records import FIELDS, read_network
 from robust_flatness.tables.rows import read_rows, write_rows
 from robust_flatness.tables.schema import EXAMPLES, PROVENANCE
 from robust_flatness.training.history import HISTORY
+from robust_flatness.version import __version__
 
 #: Digits of checksums in the tables.
 CHECKSUM = 12

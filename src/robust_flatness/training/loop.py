@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from robust_flatness.version import __version__
 from robust_flatness.architectures import build_model
 from robust_flatness.checkpoints import Metadata, save_checkpoint
 from robust_flatness.config import TrainJob
@@ -30,6 +29,7 @@ from robust_flatness.training.objectives import Batch, make_objective
 from robust_flatness.training.optimizers import averaged_weights, clip_weights, make_optimizer
 from robust_flatness.training.schedules import Schedule
 from robust_flatness.training.statistics import frozen_statistics, recompute_statistics
+from robust_flatness.version import __version__
 
 
 class Training:
