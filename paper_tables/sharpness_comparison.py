@@ -40,7 +40,7 @@ def cell(row):
 def wide(rows):
     """A row per measure, loss and target, a column per coefficient."""
     rows = rows.assign(shown=[cell(row) for row in rows.itertuples()])
-    keys = ["against", "words", "loss", "group", "passes"]
+    keys = ["against", "measure", "words", "loss", "group", "passes"]
     shown = rows.pivot(index=keys, columns="coefficient", values="shown").reset_index()
     spearman = rows[rows["coefficient"] == "spearman"].set_index(keys)[["value", "n"]]
     spearman = spearman.reindex(shown[keys].itertuples(index=False, name=None))
