@@ -8,12 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robust_flatness.architectures.convolution import (
-    FEW_CHANNELS,
-    channels_last,
-    image_conv2d,
-    safe_conv2d,
-)
+from robust_flatness.architectures.convolution import FEW_CHANNELS, channels_last, image_conv2d, safe_conv2d
 from robust_flatness.architectures.layers import CenteredBatchNorm2d, SafeConv2d
 from robust_flatness.architectures.stateless import Stateless
 

@@ -201,12 +201,7 @@ class PGD:
 
     @torch.no_grad()
     def clean(
-        self,
-        net: HasLogits,
-        x: Tensor,
-        y: Tensor,
-        batch_size: int | None = None,
-        loss: Loss = cross_entropy,
+        self, net: HasLogits, x: Tensor, y: Tensor, batch_size: int | None = None, loss: Loss = cross_entropy
     ) -> Found:
         """Loss and error of the inputs as they are."""
         parts = [(part, net.logits(x[part])) for part in batches(len(x), batch_size)]

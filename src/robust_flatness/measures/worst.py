@@ -12,12 +12,7 @@ from robust_flatness.errors import ConfigError
 from robust_flatness.inputs import require_finite
 from robust_flatness.measures.flatness import WORST, WorstSettings
 from robust_flatness.measures.neighborhood import Neighborhood
-from robust_flatness.measures.result import (
-    FlatnessResult,
-    checked,
-    reference_losses,
-    with_precision,
-)
+from robust_flatness.measures.result import FlatnessResult, checked, reference_losses, with_precision
 from robust_flatness.network import Network
 from robust_flatness.runtime.isolation import isolated
 from robust_flatness.runtime.progress import track
