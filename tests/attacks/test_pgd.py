@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from robust_flatness.architectures import build_model
 from robust_flatness.attacks import PGD, project, random_start
+from robust_flatness.attacks.found import Visited
 from robust_flatness.attacks.pgd import cross_entropy, passing
-from robust_flatness.attacks.visited import Visited
 from robust_flatness.config import ModelSpec
 from robust_flatness.network import Network
 

@@ -78,9 +78,11 @@ def reference_losses(
         return value, value
     starts = generator(seed, "reference")
     with stage("loss at the unperturbed weights"):
-        result = first = attack.with_restarts(1)(net, x, y, batch_size, starts)
+        result = first = replace(attack, restarts=1)(net, x, y, batch_size, starts)
         if attack.restarts > 1:
-            result = better(first, attack.with_restarts(attack.restarts - 1)(net, x, y, batch_size, starts))
+            result = better(
+                first, replace(attack, restarts=attack.restarts - 1)(net, x, y, batch_size, starts)
+            )
     return result.loss.double().mean().item(), first.loss.double().mean().item()
 
 
