@@ -51,7 +51,7 @@ def test_adversarial_examples_are_admissible_and_fool_the_model(setup):
     assert torch.equal(result.x_adv[:5], x[:5])
     assert torch.equal(result.x_adv[~result.error], x[~result.error])
     assert 5 < result.error.sum() < len(x)
-    assert result.description == "AutoAttack (reduced: apgd-ce+apgd-t+fab-t+square, 3 iterations, 1 restart)"
+    assert SPEC.description == "AutoAttack (reduced: apgd-ce+apgd-t+fab-t+square, 3 iterations, 1 restart)"
 
 
 def test_leaves_no_trace(setup, capfd, caplog):

@@ -247,7 +247,6 @@ def test_measures_leave_the_model_and_repeat(name):
         ("sam", {"rho": -1}, "rho: -1"),
         ("adaptive_average", {"rho": -1}, "rho: -1"),
         ("adaptive_linf_worst", {"steps": 0}, "steps: 0"),
-        ("margin", {"percentile": 101}, "percentile: 101"),
     ],
 )
 def test_arguments_out_of_range_are_named(linear, name, options, message):

@@ -166,7 +166,7 @@ def test_problems_are_reported_before_anything_runs():
     chosen = settings(measures="sam,weight_norm", test_measures="sam,asam,weight_norm", test_examples=8)
     problems = list(chosen.problems(SPLITS))
     assert len(problems) == 2
-    assert "test_measures: 'asam' is not measured on examples; those that are: sam" in problems[0]
+    assert "test_measures: 'asam' given; those measured on examples: sam" in problems[0]
     with pytest.raises(ValueError, match="smaller one first"):
         settings(worst_rho=[0.2, 0.1])
     with pytest.raises(ValueError, match=r"Input should be 'hessian_eigenvalue', .*input_value='fisher'"):

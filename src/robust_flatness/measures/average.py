@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Collection
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from robust_flatness.config.values import parse
 from robust_flatness.inputs import require_finite
 from robust_flatness.measures.flatness import AVERAGE, AverageSettings
 from robust_flatness.measures.neighborhood import Neighborhood
-from robust_flatness.measures.result import FlatnessResult, checked, reference_losses, with_precision
+from robust_flatness.measures.result import FlatnessResult, checked, reference_losses
 from robust_flatness.network import Network
 from robust_flatness.runtime.isolation import isolated
 from robust_flatness.runtime.progress import track
@@ -25,22 +26,11 @@ SIDE_BY_SIDE = 128
 
 @isolated()
 def average_flatness(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    *,
-    attack: PGD | None,
-    xi: float = AVERAGE.xi[0],
-    samples: int = AVERAGE.samples,
-    batch_size: int = AVERAGE.batch_size,
-    scope: str = AVERAGE.scope,
-    seed: int = 0,
-    reference: float | None = None,
-    reference_single: float | None = None,
-    weight_bound: float | None = None,
-    layers: Collection[str] | None = None,
-    precision: str | None = None,
-) -> FlatnessResult:
+    model: nn.Module, x: Tensor, y: Tensor, *, attack: PGD | None, xi: float = AVERAGE.xi[0],
+    samples: int = AVERAGE.samples, batch_size: int = AVERAGE.batch_size, scope: str = AVERAGE.scope,
+    seed: int = 0, reference: float | None = None, reference_single: float | None = None,
+    weight_bound: float | None = None, layers: Collection[str] | None = None, precision: str | None = None,
+) -> FlatnessResult:  # fmt: skip
     r"""Average-case flatness of the robust loss (Stutz et al. 2021, Eq. 4).
 
     .. math:: \mathbb{E}_\nu\Big[\tfrac1n\sum_i \max_{\|\delta\|_\infty\le\epsilon}
@@ -89,7 +79,7 @@ def average_flatness(
         loss is NaN or infinite.
     """
     parse(AverageSettings, {"xi": [xi], "samples": samples, "batch_size": batch_size, "scope": scope})
-    attack, _ = with_precision(attack, precision)
+    attack = attack and replace(attack, precision=precision or attack.precision)
     net, x, y = checked(model, x, y)
     ball = Neighborhood(net, xi, weight_bound, layers)
     groups = _groups(net, x, batch_size, scope)
@@ -123,8 +113,7 @@ def average_flatness(
 
 
 def _groups(net: Network, x: Tensor, batch_size: int, scope: str) -> list[list[slice]]:
-    """The batches, in groups that are attacked together: perturbed networks for small batches lie side by
-    side."""
+    """The batches, in groups that are attacked together by networks side by side."""
     parts = list(batches(len(x), batch_size))
     full, together = len(x) // batch_size, SIDE_BY_SIDE // batch_size
     if scope == "dataset" or full < 2 or together < 2 or not Ensemble.fits(net, x):

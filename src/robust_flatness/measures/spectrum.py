@@ -25,12 +25,8 @@ class Hessian(LinearOperator):
     r"""The matrix :math:`\nabla_w^2 \tfrac1n\sum_i L(f(x_i; w), y_i)`, [P, P], as a linear operator.
 
     A product Hv is the gradient of :math:`\langle \nabla_w L, v \rangle`. P is the number of weights in the
-    layers `names`. The graphs of the gradient are kept where they fit into memory.
-
-    Raises
-    ------
-    ConfigError
-        If the loss does not depend differentiably on the weights; `NonFiniteError` if it is NaN or infinite.
+    layers `names`. The graphs of the gradient are kept where they fit into memory. Raises `ConfigError` if
+    the loss does not depend differentiably on the weights, `NonFiniteError` if it is NaN or infinite.
     """
 
     def __init__(self, net: Network, names: Sequence[str], x: Tensor, y: Tensor, batch_size: int):
@@ -40,7 +36,7 @@ class Hessian(LinearOperator):
         self.parts = list(batches(len(x), batch_size))
         size = sum(leaf.numel() for leaf in self.leaves)
         super().__init__(np.float64, (size, size))
-        self._products, self._kept = 0, None
+        self._kept = None
         with torch.enable_grad(), twice_differentiable():
             first, taken = self._measured_gradient()
             if taken * len(self.parts) <= KEPT_BYTES:
@@ -55,23 +51,18 @@ class Hessian(LinearOperator):
                 gradient = self._gradient(part) if self._kept is None else self._kept[index]
                 inner = sum((a * b).sum() for a, b in zip(gradient, vector, strict=True))
                 if inner.requires_grad:  # not so for a loss linear in the weights
-                    second = torch.autograd.grad(
-                        inner, self.leaves, retain_graph=self._kept is not None, materialize_grads=True
-                    )
-                    torch._foreach_add_(total, second)
+                    options = {"retain_graph": self._kept is not None, "materialize_grads": True}
+                    torch._foreach_add_(total, torch.autograd.grad(inner, self.leaves, **options))
         return total
 
     def by_name(self, vector: np.ndarray) -> dict[str, Tensor]:
         """A vector [P] in the shapes of the layers."""
         flat = torch.from_numpy(np.ascontiguousarray(vector.ravel())).to(self.x.device)
         pieces = flat.split([leaf.numel() for leaf in self.leaves])
-        return {
-            name: piece.view(leaf.shape).to(leaf.dtype)
-            for name, piece, leaf in zip(self.names, pieces, self.leaves, strict=True)
-        }
+        layers = zip(self.names, pieces, self.leaves, strict=True)
+        return {name: piece.view(leaf.shape).to(leaf.dtype) for name, piece, leaf in layers}
 
     def _matvec(self, vector: np.ndarray) -> np.ndarray:
-        self._products += 1
         pieces = self.product(list(self.by_name(vector).values()))
         flat = torch.cat([piece.flatten() for piece in pieces]).cpu().double().numpy()
         if not np.isfinite(flat).all():
@@ -109,7 +100,6 @@ def extreme_eigenvalues(
 
     By Lanczos' method from the vector `start`. Where an end of the spectrum is near 0, no relative tolerance
     is met; eigenvalues are then known to the tolerance times the largest.
-
     """
     image = hessian @ start
     if not image.any():
@@ -140,7 +130,4 @@ def _warn_of_asymmetry(hessian: LinearOperator, vector: np.ndarray, image: np.nd
     there, back = image @ image, vector @ (hessian @ image)
     share = abs(there - back) / max(abs(there), abs(back))
     if share > ASYMMETRIC:
-        warn(
-            f"Hessian: its products are asymmetric by {100 * share:.0f} % (rounding, or a layer with a wrong "
-            "backward pass); the eigenvalues are not known more accurately"
-        )
+        warn(f"Hessian: its products are asymmetric by {100 * share:.0f} % (rounding, or a wrong gradient)")
