@@ -1,6 +1,6 @@
 """The neighbourhood of the weights in which flatness is measured."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -25,14 +25,9 @@ class Neighborhood:
         Relative radius.
     weight_bound
         b, for networks trained with weights clipped to [-b, b]: perturbed weights are projected into that box
-        as well. They stay in the ball, since w is in the box.
+        as well. They stay in the ball, since w is in the box; `ConfigError` if it is not.
     layers
         Names of the layers that are perturbed; all others have radius 0. None: all.
-
-    Raises
-    ------
-    ConfigError
-        If a layer is unknown, or w is not in the box.
     """
 
     def __init__(
@@ -40,7 +35,7 @@ class Neighborhood:
         net: Network,
         xi: float,
         weight_bound: float | None = None,
-        layers: Collection[str] | None = None,
+        layers: Sequence[str] | None = None,
     ):
         weights = net.weights()
         self.names, self.weights = list(weights), list(weights.values())
@@ -54,10 +49,7 @@ class Neighborhood:
         if weight_bound is not None:
             largest = max(weight.abs().max().item() for weight in self.weights)
             if not largest <= weight_bound * (1 + 1e-6):
-                raise ConfigError(
-                    f"weight_bound: {weight_bound} given, but the model has weights up to {largest:.6g}; "
-                    "it is for networks trained with weights clipped to it"
-                )
+                raise ConfigError(f"weight_bound: {weight_bound} given, but weights go up to {largest:.6g}")
 
     def directions(self, generator: torch.Generator) -> list[Tensor]:
         """Random directions, uniform on the unit sphere of each layer.
@@ -69,10 +61,8 @@ class Neighborhood:
         sizes = [weight.numel() for weight in self.weights]
         flat = torch.randn(sum(sizes), dtype=first.dtype, device=generator.device, generator=generator)
         parts = flat.to(first.device).split(sizes)
-        nu = [
-            torch.empty_like(weight).copy_(part.view(weight.shape))
-            for weight, part in zip(self.weights, parts, strict=True)
-        ]
+        pairs = zip(self.weights, parts, strict=True)
+        nu = [torch.empty_like(weight).copy_(part.view(weight.shape)) for weight, part in pairs]
         torch._foreach_div_(nu, _positive(torch._foreach_norm(nu)))
         return nu
 

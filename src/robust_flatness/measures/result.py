@@ -46,8 +46,8 @@ class FlatnessResult:
 
 
 def checked(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Network, Tensor, Tensor]:
-    """Return the model as a `Network` tried on the first inputs, `x`, and labels as int64; raise `ConfigError`
-    if the model cannot be measured, or inputs and labels do not fit it."""
+    """Return the model as a `Network` tried on `x[:2]`, and labels as int64; raise `ConfigError` if the model
+    cannot be measured, or inputs and labels do not fit it."""
     x, y = checked_inputs(x, y)
     net = Network.of(model, x[:2])
     check_classes(y, net.classes)

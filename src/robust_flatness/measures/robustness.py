@@ -52,10 +52,7 @@ class RobustnessSettings(MeasureSettings):
         if not classes or budget is None:
             return
         if budget.target_classes and budget.target_classes >= classes:
-            yield (
-                f"autoattack.target_classes: {budget.target_classes} given; at most {classes - 1} with "
-                f"{classes} classes"
-            )
+            yield f"autoattack.target_classes: {budget.target_classes} given; at most {classes - 1} possible"
         if "apgd-t" in budget.attacks and classes < LEAST_CLASSES:
             yield (
                 f"autoattack.attacks: apgd-t needs at least {LEAST_CLASSES} classes for its loss (DLR), the "
@@ -131,16 +128,10 @@ class Robustness:
 
 
 def evaluate_robustness(
-    model: "nn.Module",
-    x: "Tensor",
-    y: "Tensor",
-    *,
-    attack: "PGD | None",
-    autoattack: bool | AutoAttackSpec = True,
-    batch_size: int = BATCH_SIZE,
-    seed: int = 0,
+    model: "nn.Module", x: "Tensor", y: "Tensor", *, attack: "PGD | None",
+    autoattack: bool | AutoAttackSpec = True, batch_size: int = BATCH_SIZE, seed: int = 0,
     state_path: Path | None = None,
-) -> Robustness:
+) -> Robustness:  # fmt: skip
     """Err and CE of clean examples, RErr and RLoss by PGD, and RErr by AutoAttack.
 
     Parameters
@@ -191,9 +182,8 @@ def evaluate_robustness(
         if budget is None:
             return Robustness(clean, by_pgd)
         with stage("RErr by AutoAttack"):
-            result = run_autoattack(
-                net, x, y, attack.epsilon, budget, batch_size, seed, state_path, found.x_adv
-            )
+            given = (attack.epsilon, budget, batch_size, seed, state_path, found.x_adv)
+            result = run_autoattack(net, x, y, *given)
         # an iterate other than PGD's best may be the misclassified one
         error = result.error | by_pgd.error if "pgd" in budget.attacks else result.error
         return Robustness(clean, by_pgd, Losses(error, result.loss))
@@ -205,10 +195,9 @@ def robustness(net: "Network", data: Examples, settings: RobustnessSettings) -> 
     if settings.autoattack:
         data.notes["autoattack"] = settings.autoattack.description
     for split in splits_of(settings):
-        clean = evaluate_robustness(
-            net, *data.examples(split, getattr(settings, f"clean_{split}_examples")),
-            attack=None, autoattack=False, batch_size=settings.batch_size,
-        )  # fmt: skip
+        examples = data.examples(split, getattr(settings, f"clean_{split}_examples"))
+        options = {"attack": None, "autoattack": False, "batch_size": settings.batch_size}
+        clean = evaluate_robustness(net, *examples, **options)
         errors, losses = clean.clean.error.int().tolist(), rounded(clean.clean.loss)
         where = {"split": split, "n": len(errors)}
         yield Record("err", 100 * clean.err, standard_error(errors, 100), **where)
@@ -245,7 +234,7 @@ def standard_error(values: Sequence[float], scale: float = 1) -> float | None:
 
 
 def rounded(losses: "Tensor") -> list[float]:
-    """Losses of single examples with 6 significant digits: enough for bootstraps, a third of the bytes."""
+    """Losses of single examples with 6 significant digits: enough for bootstraps."""
     return [float(f"{loss:.6g}") for loss in losses.tolist()]
 
 
