@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,12 +39,9 @@ def without_normalisation(network: nn.Module) -> nn.Module:
 
 
 def load_model(
-    model: str,
-    weights: str | Path | None = None,
-    *,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-) -> nn.Module:
+    model: str, weights: str | Path | None = None, *,
+    mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
+) -> nn.Module:  # fmt: skip
     """Load a network in evaluation mode, from inputs [n, C, H, W] in [0, 1] to logits [n, K].
 
     Parameters
@@ -71,9 +69,7 @@ def load_model(
     kind, _, name = model.partition(":")
     tensors = None if weights is None else read_weights(Path(weights))
     if not kind or not name:
-        raise ConfigError(
-            f"model: {model!r} given; expected package.module:function, torchvision:NAME or robustbench:NAME"
-        )
+        raise ConfigError(f"model: {model!r} given; expected package.module:function, torchvision:NAME ...")
     if kind == "torchvision":
         network, preset = _torchvision(name, tensors)
         mean, std = preset if preset and not (mean or std) else (mean, std)
@@ -85,9 +81,7 @@ def load_model(
         load_weights(network, tensors, Path(weights))
     if mean is not None or std is not None:
         if mean is None or std is None or len(mean) != len(std) or not all(s > 0 for s in std):
-            raise ConfigError(
-                f"mean, std: {mean} and {std} given; expected a number for each channel in both, std above 0"
-            )
+            raise ConfigError("mean, std: expected a number for each channel in both, std above 0")
         network = Normalized(network, mean, std)
     with stage("evaluation mode"):
         network.eval()
@@ -95,22 +89,15 @@ def load_model(
 
 
 def load_network(spec: NetworkSpec, name: str, images: Tensor, classes: int) -> nn.Module:
-    """Load a network of an experiment's `models` and try it on `images`.
-
-    Raises
-    ------
-    ConfigError
-        If it cannot be loaded, does not take the images, or has another number of classes.
-    """
+    """Load a network of an experiment's `models` and try it on `images`; raise `ConfigError` if it cannot be
+    loaded, does not take the images, or has another number of classes."""
     try:
         network = load_model(spec.model, spec.weights, mean=spec.mean, std=spec.std)
         found = Network(network, images).classes
     except ConfigError as error:
         raise ConfigError(f"models.{name}: {error}") from None
     if found != classes:
-        raise ConfigError(
-            f"models.{name}: {spec.model} has {found} classes (logits [n, {found}]), the data have {classes}"
-        )
+        raise ConfigError(f"models.{name}: {spec.model} has {found} classes, the data have {classes}")
     return network
 
 
@@ -125,10 +112,8 @@ def _from_function(model: str) -> nn.Module:
     return network
 
 
-def _torchvision(
-    name: str, tensors: Mapping[str, Tensor] | None
-) -> tuple[nn.Module, tuple[Sequence[float], Sequence[float]] | None]:
-    """The network, and mean and std of the pretrained weights where these are taken."""
+def _torchvision(name: str, tensors: Mapping[str, Tensor] | None) -> tuple[nn.Module, Any]:
+    """The network, and (mean, std) of the pretrained weights where these are taken, else None."""
     from torchvision import models
 
     known = models.list_models(module=models)
@@ -165,10 +150,8 @@ def _robustbench(name: str, with_weights: bool) -> nn.Module:
         from robustbench.model_zoo.models import model_dicts
         from robustbench.utils import load_model as load
     except ImportError as error:
-        raise ConfigError(
-            f"model: 'robustbench:{name}' needs the package robustbench ({error}); "
-            "pip install 'robust-flatness[robustbench]'"
-        ) from None
+        hint = f"needs robustbench ({error}); pip install 'robust-flatness[robustbench]'"
+        raise ConfigError(f"model: 'robustbench:{name}' {hint}") from None
     *where, name = name.split("/")
     dataset, threat = where or ("cifar10", "Linf")
     try:
@@ -182,11 +165,7 @@ def _robustbench(name: str, with_weights: bool) -> nn.Module:
 
 
 def import_robustbench() -> ModuleType:
-    """Import the package `robustbench`.
-
-    Its release 1.1.1 depends on pyautoattack, but imports `autoattack` and calls it as that original; where
-    that is not installed, pyautoattack takes its place.
-    """
+    """Import `robustbench`, whose release 1.1.1 depends on pyautoattack, but calls `autoattack`."""
     if "autoattack" not in sys.modules and not importlib.util.find_spec("autoattack"):
         import pyautoattack
         import pyautoattack.state

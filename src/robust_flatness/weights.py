@@ -24,10 +24,7 @@ TORCH_FILES = (".pt", ".pth", ".bin", ".ckpt", ".tar")
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read the tensors by name in a .safetensors file, or in one of `torch.save`, without running its code.
 
-    Raises
-    ------
-    ConfigError
-        If the file is missing, damaged, or of another format.
+    Raises `ConfigError` if the file is missing, damaged, or of another format.
     """
     path = Path(path)
     if not path.is_file():
@@ -65,15 +62,10 @@ def _are_weights(content: Mapping[Any, Any]) -> bool:
 
 
 def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Load `tensors` into `model`, whose names may differ in known ways.
+    """Load `tensors` into `model`, whose names may differ in known ways, else raise `ConfigError`.
 
     Prefixes of wrappers are removed, the counter of averaged weights is ignored, counters of batch norms may
     be missing, and of tied tensors one is enough.
-
-    Raises
-    ------
-    ConfigError
-        If names or shapes differ otherwise.
     """
     expected = model.state_dict()
     own = {name: tensor for name, tensor in tensors.items() if name != "n_averaged"}
@@ -94,10 +86,7 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) ->
         if _shape(expected.get(name)) != _shape(own.get(name))
     ]
     if problems:
-        raise ConfigError(
-            f"weights: {path}: belong to another architecture: {len(problems)} tensors differ, first "
-            f"{problems[0]}"
-        )
+        raise ConfigError(f"weights: {path}: another architecture, first at {problems[0]}")
     fitting = OrderedDict(own)
     fitting._metadata = expected._metadata  # versions of the layers' formats, which renaming loses
     model.load_state_dict(fitting)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_flatness.architectures.layers import ACTIVATIONS, SafeConv2d, SpatialMean, Whitening
+from robust_flatness.architectures.resnet import draw_weights, stack
 
 
 class PreActivationBlock(nn.Module):
@@ -35,51 +36,27 @@ class PreActivationBlock(nn.Module):
 class PreActivationResNet(nn.Module):
     """Images [n, C, H, W] in [0, 1] to logits [n, K].
 
-    A convolution to `stem` channels, then `blocks` residual blocks a stage; stage i has `width * 2^i`
-    channels and, but for the first, halves the resolution; a last norm and activation. `features` are
-    the globally averaged activations [n, `feature_size`] before the linear `classifier`. Batch norms are
-    torch's own, with a scale that weight decay pulls to 0. Weights: Kaiming normal (gain sqrt 2; fan-out for
-    convolutions, fan-in for the classifier), biases 0.
+    A convolution to `stem` channels (None: `width`), the residual blocks, a last norm and activation;
+    otherwise as `ResNet`. Batch norms are torch's own, with a scale that weight decay pulls to 0.
     """
 
     def __init__(
-        self,
-        blocks: Sequence[int],
-        stem: int,
-        width: int,
-        classes: int,
-        mean: Sequence[float],
-        std: Sequence[float],
-        activation: str = "relu",
-        dropout: float = 0.0,
-    ):
+        self, blocks: Sequence[int], width: int, classes: int, mean: Sequence[float], std: Sequence[float],
+        activation: str = "relu", dropout: float = 0.0, stem: int | None = None,
+    ):  # fmt: skip
         super().__init__()
         self.whitening = Whitening(mean, std)
-        self.stem = nn.Conv2d(len(mean), stem, 3, 1, 1, bias=False)
-        stages, inputs = [], stem
-        for stage, count in enumerate(blocks):
-            outputs = width * 2**stage
-            for index in range(count):
-                stride = 2 if stage > 0 and index == 0 else 1
-                stages.append(PreActivationBlock(inputs, outputs, stride, activation, dropout))
-                inputs = outputs
-        self.stages = nn.Sequential(*stages)
-        self.norm = nn.BatchNorm2d(inputs)
+        self.stem = nn.Conv2d(len(mean), stem or width, 3, 1, 1, bias=False)
+        self.stages, outputs = stack(PreActivationBlock, blocks, stem or width, width, activation, dropout)
+        self.norm = nn.BatchNorm2d(outputs)
         self.act = ACTIVATIONS[activation]()
         self.pool = SpatialMean()
-        self.feature_size = inputs
-        self.classifier = nn.Linear(inputs, classes)
+        self.feature_size = outputs
+        self.classifier = nn.Linear(outputs, classes)
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draw initial weights from `generator`."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", generator=generator)
-            elif isinstance(module, nn.Linear):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
-                nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.BatchNorm2d):
-                module.reset_parameters()
+        draw_weights(self, generator)
 
     def features(self, x: Tensor) -> Tensor:
         return self.pool(self.act(self.norm(self.stages(self.stem(self.whitening(x))))))

@@ -31,9 +31,8 @@ class BasicBlock(nn.Module):
         self.act2 = ACTIVATIONS[activation]()
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(
-                SafeConv2d(inputs, outputs, 1, stride), CenteredBatchNorm2d(outputs)
-            )
+            shortcut = SafeConv2d(inputs, outputs, 1, stride)
+            self.shortcut = nn.Sequential(shortcut, CenteredBatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.act1(self.norm1(self.conv1(x)))
@@ -46,55 +45,60 @@ class BasicBlock(nn.Module):
         return pairs if isinstance(self.shortcut, nn.Identity) else [*pairs, ("shortcut.0", "shortcut.1")]
 
 
+def stack(
+    block: type[nn.Module], blocks: Sequence[int], inputs: int, width: int, activation: str, dropout: float
+) -> tuple[nn.Sequential, int]:
+    """Return `blocks` residual blocks a stage on `inputs` channels, and the number of their output channels.
+
+    Stage i has `width * 2^i` channels and, but for the first, halves the resolution.
+    """
+    stages = []
+    for stage, count in enumerate(blocks):
+        outputs = width * 2**stage
+        for index in range(count):
+            stride = 2 if stage > 0 and index == 0 else 1
+            stages.append(block(inputs, outputs, stride, activation, dropout))
+            inputs = outputs
+    return nn.Sequential(*stages), inputs
+
+
+def draw_weights(model: nn.Module, generator: torch.Generator) -> None:
+    """Kaiming normal weights (gain sqrt 2; fan-out for convolutions, fan-in for linear layers), biases 0."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", generator=generator)
+        elif isinstance(module, nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
 class ResNet(nn.Module):
     """Images [n, C, H, W] in [0, 1] to logits [n, K].
 
-    A convolution of `stem_stride`, then `blocks` residual blocks a stage; stage i has `width * 2^i`
-    channels and, but for the first, halves the resolution. `features` are the globally averaged
-    activations [n, `feature_size`] before the linear `classifier`. Weights: Kaiming normal (gain
-    sqrt 2; fan-out for convolutions, fan-in for the classifier), biases 0.
+    A convolution of `stem_stride`, then the residual blocks (see `stack`). `features` are the globally
+    averaged activations [n, `feature_size`] before the linear `classifier`.
     """
 
     def __init__(
-        self,
-        blocks: Sequence[int],
-        width: int,
-        classes: int,
-        mean: Sequence[float],
-        std: Sequence[float],
-        activation: str = "relu",
-        dropout: float = 0.0,
-        stem_stride: int = 1,
-    ):
+        self, blocks: Sequence[int], width: int, classes: int, mean: Sequence[float], std: Sequence[float],
+        activation: str = "relu", dropout: float = 0.0, stem_stride: int = 1,
+    ):  # fmt: skip
         super().__init__()
         self.whitening = Whitening(mean, std)
         self.stem = nn.Conv2d(len(mean), width, 3, stem_stride, 1)
         self.stem_norm = CenteredBatchNorm2d(width)
         self.stem_act = ACTIVATIONS[activation]()
-        stages, inputs = [], width
-        for stage, count in enumerate(blocks):
-            outputs = width * 2**stage
-            for index in range(count):
-                stride = 2 if stage > 0 and index == 0 else 1
-                stages.append(BasicBlock(inputs, outputs, stride, activation, dropout))
-                inputs = outputs
-        self.stages = nn.Sequential(*stages)
+        self.stages, outputs = stack(BasicBlock, blocks, width, width, activation, dropout)
         self.pool = SpatialMean()
-        self.feature_size = inputs
-        self.classifier = nn.Linear(inputs, classes)
+        self.feature_size = outputs
+        self.classifier = nn.Linear(outputs, classes)
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draw initial weights from `generator`."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", generator=generator)
-            elif isinstance(module, nn.Linear):
-                # gain sqrt 2, as for the convolutions
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
-            elif isinstance(module, CenteredBatchNorm2d):
-                module.reset_parameters()
-            if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
-                nn.init.zeros_(module.bias)
+        draw_weights(self, generator)
 
     def features(self, x: Tensor) -> Tensor:
         x = self.stem_act(self.stem_norm(self.stem(self.whitening(x))))
@@ -105,8 +109,6 @@ class ResNet(nn.Module):
 
     def folds(self) -> list[tuple[str, str]]:
         """Names of the convolutions and of the batch norms that alone receive their outputs."""
-        blocks = ((f"stages.{i}", block.folds()) for i, block in enumerate(self.stages))
-        return [
-            ("stem", "stem_norm"),
-            *((f"{name}.{conv}", f"{name}.{norm}") for name, pairs in blocks for conv, norm in pairs),
-        ]
+        blocks = [(f"stages.{i}", block.folds()) for i, block in enumerate(self.stages)]
+        inner = [(f"{name}.{conv}", f"{name}.{norm}") for name, pairs in blocks for conv, norm in pairs]
+        return [("stem", "stem_norm"), *inner]
