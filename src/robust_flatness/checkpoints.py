@@ -38,8 +38,8 @@ class Metadata:
     """Description of a checkpoint's network.
 
     `model` holds the settings of a network of the kit, or `{"loaded": ...}`, the argument of `load_model`;
-    `mean` and `std` normalise the inputs. `epoch` counts from 0, None for networks of others;
-    `weight_bound` is the clipping of the training, `precision` that of its passes.
+    `mean` and `std` normalise the inputs. `epoch` counts from 0, None for networks of others; `weight_bound`
+    is the clipping of the training, `precision` that of its passes.
     """
 
     model: dict

@@ -48,16 +48,15 @@ def load_model(
     ----------
     model
         `package.module:function`: a function without arguments that returns the network, imported as from a
-        script in the working directory.
-        `torchvision:NAME`: a classifier of torchvision, e.g. `torchvision:resnet18`; without `weights`
-        its pretrained ones (downloaded by torchvision) with the normalisation that belongs to them.
-        `robustbench:NAME`: a model of RobustBench, CIFAR-10 and L-infinity unless NAME is
-        `dataset/threat/NAME`; without `weights` those of the model zoo (downloaded by `robustbench`,
-        the extra of that name).
+        script in the working directory. `torchvision:NAME`: a classifier of torchvision, e.g.
+        `torchvision:resnet18`; without `weights` its pretrained ones (downloaded by torchvision) with the
+        normalisation that belongs to them. `robustbench:NAME`: a model of RobustBench, CIFAR-10 and
+        L-infinity unless NAME is `dataset/threat/NAME`; without `weights` those of the model zoo (downloaded
+        by `robustbench`, the extra of that name).
     weights
-        File .safetensors, or .pt, .pth and other files of `torch.save`, of which no code is run.
-        Weights may lie under a key such as `state_dict`, and have prefixes of wrappers such as
-        `module.` (data-parallel) and `_orig_mod.` (compiled).
+        File .safetensors, or .pt, .pth and other files of `torch.save`, of which no code is run. Weights may
+        lie under a key such as `state_dict`, and have prefixes of wrappers such as `module.` (data-parallel)
+        and `_orig_mod.` (compiled).
     mean, std
         Of the channels, where the network expects normalised images: (x - mean) / std.
 

@@ -44,9 +44,9 @@ class Network:
     """A frozen evaluation copy of a classifier from inputs [n, ...] in [0, 1] to logits [n, K].
 
     Nothing of the module given changes. `net.at(weights)` is the same network at other weights. Batch norms
-    of the kit's ResNets are folded into convolutions (see `Folding`); `module` is the unfolded copy.
-    The model is tried on `example`, or else on the first inputs; `ConfigError` if it cannot be measured.
-    `graphs` may be set for the kit's own networks, whose attacks are then replayed as CUDA graphs on a GPU.
+    of the kit's ResNets are folded into convolutions (see `Folding`); `module` is the unfolded copy. The
+    model is tried on `example`, or else on the first inputs; `ConfigError` if it cannot be measured. `graphs`
+    may be set for the kit's own networks, whose attacks are then replayed as CUDA graphs on a GPU.
     """
 
     @isolated()

@@ -57,13 +57,11 @@ class _ImageConvolution(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             by_x = _input_gradient(gradient, weight, x.shape[2:], ctx.stride, ctx.padding)
         mask = [False, ctx.needs_input_grad[1], ctx.has_bias and ctx.needs_input_grad[2]]
-        _, by_weight, by_bias = (
-            torch.ops.aten.convolution_backward(
+        by_weight = by_bias = None
+        if any(mask):
+            _, by_weight, by_bias = torch.ops.aten.convolution_backward(
                 gradient, x, weight, [len(weight)], stride, padding, [1, 1], False, [0, 0], 1, mask
             )
-            if any(mask)
-            else (None, None, None)
-        )
         return by_x, by_weight, by_bias, None, None
 
 
@@ -72,8 +70,8 @@ def _input_gradient(
 ) -> Tensor:
     """Compute the gradient [n, C, *size] from that of the output, [n, O, H', W'].
 
-    One matrix product gives the contribution of each output position through each weight,
-    [kh, kw, C, n, H', W']; kh * kw shifted additions sum them.
+    One matrix product gives the contribution of each output position through each weight, [kh, kw, C, n, H',
+    W']; kh * kw shifted additions sum them.
     """
     n, outputs, height, width = gradient.shape
     _, channels, kh, kw = weight.shape
@@ -125,6 +123,7 @@ def keep_channels_last(output: Tensor) -> None:
 
 
 def _to_channels_last(gradients: tuple[Tensor | None, ...], _) -> tuple[Tensor | None, ...]:
+    layout = torch.channels_last
     return tuple(
-        g if g is None or g.ndim != 4 else g.contiguous(memory_format=torch.channels_last) for g in gradients
+        g.contiguous(memory_format=layout) if g is not None and g.ndim == 4 else g for g in gradients
     )

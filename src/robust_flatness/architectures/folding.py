@@ -17,16 +17,15 @@ Pair = tuple[str, str]
 
 
 def foldable_pairs(network: nn.Module) -> list[Pair]:
-    """Return the pairs that a network of the kit declares in `folds()`; none for any other module.
+    """Return the pairs that a network of the kit declares in `folds()`.
 
-    None either for subclasses, and for networks with hooks, parametrizations or exchanged layers, which may
-    compute something else.
+    None for any other module, subclasses, and networks with hooks, parametrizations or exchanged layers,
+    which may compute something else.
     """
     if "folds" not in vars(type(network)):
         return []
-    if any(
-        m._forward_hooks or m._forward_pre_hooks or hasattr(m, "parametrizations") for m in network.modules()
-    ):
+    modules = [*network.modules()]
+    if any(m._forward_hooks or m._forward_pre_hooks or hasattr(m, "parametrizations") for m in modules):
         return []
     pairs = network.folds()
     kinds = {(type(network.get_submodule(conv)), type(network.get_submodule(norm))) for conv, norm in pairs}
@@ -44,18 +43,14 @@ class Factors(NamedTuple):
 class Folding:
     r"""The tensors of a network whose batch norms are folded, and the module that computes with them.
 
-    A batch norm with scale :math:`\gamma`, shift :math:`\beta` and running statistics
-    :math:`\mu, \sigma^2` after a convolution :math:`(W, b)` in evaluation mode makes, with it,
-    one convolution: :math:`W'_c = a_c W_c`, :math:`b'_c = a_c (b_c - \mu_c) + \beta_c` with
-    :math:`a_c = \gamma_c / \sqrt{\sigma_c^2 + \epsilon}`.
+    A batch norm with scale :math:`\gamma`, shift :math:`\beta` and running statistics :math:`\mu, \sigma^2`
+    after a convolution :math:`(W, b)` in evaluation mode makes, with it, one convolution: :math:`W'_c = a_c
+    W_c`, :math:`b'_c = a_c (b_c - \mu_c) + \beta_c` with :math:`a_c = \gamma_c / \sqrt{\sigma_c^2 +
+    \epsilon}`.
 
-    Attributes
-    ----------
-    function
-        The folded network. Folded weights and biases have the names of the convolution's; layers compute in
-        the dtype of their weights.
-    wide
-        Functions that compute several such networks side by side, by their number (see `Ensemble`).
+    `function` is the folded network: folded weights and biases have the names of the convolution's, and
+    layers compute in the dtype of their weights. `wide` holds functions that compute several such networks
+    side by side, by their number (see `Ensemble`).
     """
 
     def __init__(self, network: nn.Module, pairs: list[Pair]):
@@ -91,10 +86,8 @@ class Folding:
 
     def fold(self, values: Mapping[str, Tensor], factors: Factors) -> dict[str, Tensor]:
         """Compute the tensors of `function` from those of the network; differentiable by them."""
-        biases = [
-            values.get(f"{conv}.bias", zero)
-            for (conv, _), zero in zip(self.pairs, self._no_bias, strict=True)
-        ]
+        pairs = zip(self.pairs, self._no_bias, strict=True)
+        biases = [values.get(f"{conv}.bias", zero) for (conv, _), zero in pairs]
         folded_biases = torch.addcmul(factors.shift, torch.cat(biases), factors.scale).split(self._sizes)
         folded = {name: values[name] for name in self._unfolded}
         scales = factors.scale.split(self._sizes)

@@ -52,8 +52,8 @@ class SpatialMean(nn.Module):
 
 
 class CenteredBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm with scale 1 + w, w starting at 0: weight decay pulls the scale to 1, and
-    clipping the weights to [-c, c] keeps it in [1 - c, 1 + c]."""
+    """Batch norm with scale 1 + w, w starting at 0: weight decay pulls the scale to 1, and clipping the
+    weights to [-c, c] keeps it in [1 - c, 1 + c]."""
 
     def reset_parameters(self) -> None:
         self.reset_running_stats()

@@ -43,8 +43,8 @@ def project(x_adv: Tensor, x: Tensor, epsilon: float) -> Tensor:
 def random_start(x: Tensor, epsilon: float, generator: torch.Generator) -> Tensor:
     """Starts uniform in the ball around `x`, projected onto [0, 1].
 
-    Drawn on the generator's device and moved to that of `x`: a generator on the CPU gives the
-    same starts for every device.
+    Drawn on the generator's device and moved to that of `x`: a generator on the CPU gives the same starts for
+    every device.
     """
     noise = torch.rand(x.shape, dtype=x.dtype, device=generator.device, generator=generator)
     return project(x + noise.to(x.device).mul_(2).sub_(1).mul_(epsilon), x, epsilon)
@@ -56,10 +56,10 @@ class PGD:
 
     .. math:: x_{t+1} = \Pi(x_t + \alpha\,\mathrm{sign}\,\nabla_x L(f(x_t), y))
 
-    from a start uniform in the ball; :math:`\Pi` projects onto the ball of radius `epsilon` and
-    onto [0, 1]. Per example the highest loss over all iterates (start and last one included) and
-    restarts is kept: it estimates the robust loss. A call takes `steps` + 1 forward and `steps`
-    backward passes per restart, and one forward pass for the clean inputs.
+    from a start uniform in the ball; :math:`\Pi` projects onto the ball of radius `epsilon` and onto [0, 1].
+    Per example the highest loss over all iterates (start and last one included) and restarts is kept: it
+    estimates the robust loss. A call takes `steps` + 1 forward and `steps` backward passes per restart, and
+    one forward pass for the clean inputs.
 
     Parameters
     ----------

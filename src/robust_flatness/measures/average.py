@@ -36,8 +36,8 @@ def average_flatness(
     .. math:: \mathbb{E}_\nu\Big[\tfrac1n\sum_i \max_{\|\delta\|_\infty\le\epsilon}
               L(f(x_i+\delta; w+\nu), y_i)\Big] - \mathrm{RLoss}(w)
 
-    with :math:`\nu` uniform on the sphere :math:`\|\nu^{(l)}\|_2 = \xi\|w^{(l)}\|_2` of each layer.
-    The attack is made on the perturbed weights, with one start per sample.
+    with :math:`\nu` uniform on the sphere :math:`\|\nu^{(l)}\|_2 = \xi\|w^{(l)}\|_2` of each layer. The
+    attack is made on the perturbed weights, with one start per sample.
 
     Parameters
     ----------

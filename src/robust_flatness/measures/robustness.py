@@ -102,29 +102,12 @@ class Robustness:
     pgd: Losses | None = None
     autoattack: Losses | None = None
 
-    @property
-    def err(self) -> float:
-        return self.clean.mean_error
-
-    @property
-    def ce(self) -> float:
-        return self.clean.mean_loss
-
-    @property
-    def rerr_pgd(self) -> float | None:
-        return self.pgd and self.pgd.mean_error
-
-    @property
-    def rloss_pgd(self) -> float | None:
-        return self.pgd and self.pgd.mean_loss
-
-    @property
-    def rerr_aa(self) -> float | None:
-        return self.autoattack and self.autoattack.mean_error
-
-    @property
-    def rloss_aa(self) -> float | None:
-        return self.autoattack and self.autoattack.mean_loss
+    err = property(lambda self: self.clean.mean_error)
+    ce = property(lambda self: self.clean.mean_loss)
+    rerr_pgd = property(lambda self: self.pgd and self.pgd.mean_error)
+    rloss_pgd = property(lambda self: self.pgd and self.pgd.mean_loss)
+    rerr_aa = property(lambda self: self.autoattack and self.autoattack.mean_error)
+    rloss_aa = property(lambda self: self.autoattack and self.autoattack.mean_loss)
 
 
 def evaluate_robustness(
@@ -211,10 +194,8 @@ def robust_records(
     """RErr and RLoss on one split."""
     x, y = data.examples(split, getattr(settings, f"{split}_examples"))
     result = evaluate_robustness(
-        net, x, y,
-        attack=pgd(settings.attack, settings.precision),
-        autoattack=settings.autoattack or False,
-        batch_size=settings.batch_size,
+        net, x, y, attack=pgd(settings.attack, settings.precision),
+        autoattack=settings.autoattack or False, batch_size=settings.batch_size,
         seed=derive_seed(data.seed, "robustness", split),
         state_path=data.state_path(f"autoattack-{split}") if settings.autoattack else None,
     )  # fmt: skip

@@ -1,14 +1,16 @@
 """The Hessian of the mean loss in the weights, by its products with vectors, and the ends of its spectrum."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from robust_flatness.attacks.pgd import batches, cross_entropy
-from robust_flatness.derivatives import twice_differentiable
 from robust_flatness.errors import ConfigError, NonFiniteError, warn
 from robust_flatness.inputs import require_finite
 from robust_flatness.network import Network
@@ -19,6 +21,27 @@ KEPT_BYTES = 2**31
 ASYMMETRIC = 0.01
 #: Restarts of Lanczos' method, each about 16 products, before the tolerance is relaxed.
 RESTARTS = 100
+
+
+class _WeightNorm(TorchFunctionMode):
+    """g v / ||v|| in elementary operations."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch._weight_norm:
+            v, g, dim = (*args, *(kwargs or {}).values())
+            return v * (g / torch.norm_except_dim(v, 2, dim))
+        return func(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def _twice_differentiable() -> Iterator[None]:
+    """Attention, recurrent layers and weight norm in forms that have right second derivatives.
+
+    Fused attention and cuDNN's recurrent layers have none; that of torch's fused weight norm is wrong (its
+    matrix is not even symmetric, in torch 2.14).
+    """
+    with sdpa_kernel(SDPBackend.MATH), torch.backends.cudnn.flags(enabled=False), _WeightNorm():
+        yield
 
 
 class Hessian(LinearOperator):
@@ -37,7 +60,7 @@ class Hessian(LinearOperator):
         size = sum(leaf.numel() for leaf in self.leaves)
         super().__init__(np.float64, (size, size))
         self._kept = None
-        with torch.enable_grad(), twice_differentiable():
+        with torch.enable_grad(), _twice_differentiable():
             first, taken = self._measured_gradient()
             if taken * len(self.parts) <= KEPT_BYTES:
                 self._kept = [first, *(self._gradient(part) for part in self.parts[1:])]
@@ -46,7 +69,7 @@ class Hessian(LinearOperator):
         """H v, for v and the result in the shapes of the layers."""
         total = [torch.zeros_like(leaf) for leaf in self.leaves]
         # the backward pass runs checkpointed layers again
-        with torch.enable_grad(), twice_differentiable():
+        with torch.enable_grad(), _twice_differentiable():
             for index, part in enumerate(self.parts):
                 gradient = self._gradient(part) if self._kept is None else self._kept[index]
                 inner = sum((a * b).sum() for a, b in zip(gradient, vector, strict=True))

@@ -141,7 +141,7 @@ class JointSearch:
             loss = losses.sum() / len(x)
             if not loss.requires_grad:
                 raise ConfigError("model: its logits do not depend differentiably on weights or inputs")
-            wanted = [*leaves.values()] if self.attack is None else [*leaves.values(), inputs]
+            wanted = list(leaves.values()) + ([] if self.attack is None else [inputs])
             gradients = list(torch.autograd.grad(loss, wanted, materialize_grads=True))
             if self.attack is not None:
                 by_inputs.append(gradients.pop())

@@ -142,12 +142,11 @@ def relative_flatness(objective: Objective) -> Estimate:
     .. math:: \sum_{s, s'} \langle v_s, v_{s'} \rangle\, \mathrm{Tr}(H_{s, s'}),\quad
               H_{s, s'} = \partial^2 L / \partial v_s \partial v_{s'}
 
-    with the rows v_s of V. For the cross-entropy the Hessian in this layer is known:
-    :math:`\mathrm{Tr} H_{s,s'}` is the mean over examples of
-    :math:`\|\phi\|^2 (p_s [s = s'] - p_s p_{s'})`, so that an example contributes
-    :math:`\|\phi\|^2 (\sum_s p_s \|v_s\|^2 - \|\sum_s p_s v_s\|^2)`. Invariant to scaling the features by c
-    and V by 1 / c. Robust loss: at adversarial examples found at w. The standard error is over examples.
-    Raises `UndefinedError` if the network's logits are not the output of a linear layer.
+    with the rows v_s of V. For the cross-entropy the Hessian in this layer is known: :math:`\mathrm{Tr}
+    H_{s,s'}` is the mean over examples of :math:`\|\phi\|^2 (p_s [s = s'] - p_s p_{s'})`, so that an example
+    contributes :math:`\|\phi\|^2 (\sum_s p_s \|v_s\|^2 - \|\sum_s p_s v_s\|^2)`. Invariant to scaling the
+    features by c and V by 1 / c. Robust loss: at adversarial examples found at w. The standard error is over
+    examples. Raises `UndefinedError` if the network's logits are not the output of a linear layer.
     """
     module, values = objective.net.module, []
     calls: list[tuple[nn.Linear, Tensor, Tensor]] = []

@@ -48,9 +48,8 @@ def asam(
 
     .. math:: \max_{\|T_w^{-1}\nu\|_2 \le \rho} L(w + \nu) - L(w),\quad T_w = \mathrm{diag}(|w| + \eta)
 
-    elementwise, with eta as in its authors' code. One step is
-    :math:`\nu = \rho\, T_w^2 \nabla L / \|T_w \nabla L\|`. Invariant to rescalings of layers, but for eta.
-    Otherwise as `sam`.
+    elementwise, with eta as in its authors' code. One step is :math:`\nu = \rho\, T_w^2 \nabla L / \|T_w
+    \nabla L\|`. Invariant to rescalings of layers, but for eta. Otherwise as `sam`.
     """
     return _in_ball(objective, lambda w: w.abs() + eta, rho, steps)
 
