@@ -54,13 +54,6 @@ def labels(y: Tensor) -> Tensor:
     return _outside_inference_mode(y)
 
 
-def are_probabilities(y: Tensor) -> bool:
-    """Whether `y` holds probabilities of the classes, [n, K], that are not one-hot."""
-    if y.ndim != 2 or y.shape[1] == 1 or not y.is_floating_point():
-        return False
-    return bool((y >= 0).all() and ((y.sum(1) - 1).abs() < 1e-3).all() and (y.amax(1) < 1).any())
-
-
 def check_classes(y: Tensor, classes: int) -> None:
     """Raise `ConfigError` unless all labels are below `classes`."""
     if y.max() >= classes:

@@ -12,8 +12,7 @@ import torch
 from torch import nn
 
 from robust_flatness.architectures.layers import CenteredBatchNorm2d, Whitening
-from robust_flatness.architectures.preactivation import PreActivationResNet
-from robust_flatness.architectures.resnet import ResNet
+from robust_flatness.architectures.resnet import PreActivationResNet, ResNet
 from robust_flatness.config import ModelSpec
 
 __all__ = ["NETWORKS", "CenteredBatchNorm2d", "PreActivationResNet", "ResNet", "Whitening", "build_model"]

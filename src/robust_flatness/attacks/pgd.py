@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from robust_flatness.attacks.found import Found, Visited, are_labels, better, margin, misclassified, updated
 from robust_flatness.errors import ConfigError, warn
-from robust_flatness.inputs import are_probabilities, check_classes, checked_images, labels, require_finite
+from robust_flatness.inputs import check_classes, checked_images, checked_inputs, require_finite
 from robust_flatness.network import Network
 from robust_flatness.runtime.isolation import isolated
 from robust_flatness.runtime.progress import track
@@ -122,11 +122,9 @@ class PGD:
             If inputs or targets cannot be used, or the loss has no gradient by the inputs; `NonFiniteError`
             if a loss is NaN or infinite.
         """
-        x = checked_images(x, y)
-        if loss is None and not are_probabilities(y):
-            y = labels(y)
+        x, y = checked_inputs(x, y) if loss is None else (checked_images(x, y), y)
         net = Network.of(model, x[:2])
-        if loss is None and y.ndim == 1:
+        if loss is None:
             check_classes(y, net.classes)
         generator = generator if generator is not None else torch.Generator().manual_seed(0)
         loss = loss or cross_entropy
