@@ -95,10 +95,8 @@ def require_finite(values: Tensor, where: str, first: int = 0) -> None:
     or infinite."""
     finite = values.detach().isfinite().view(len(values), -1).all(1)
     if not finite.all():
-        raise NonFiniteError(
-            f"model: NaN or infinite logits {where}, for {int((~finite).sum())} of {len(finite)} examples, "
-            f"first example {first + _first(~finite)}"
-        )
+        some = f"{int((~finite).sum())} of {len(finite)} examples, first example {first + _first(~finite)}"
+        raise NonFiniteError(f"model: NaN or infinite logits {where}, for {some}")
 
 
 def _first(mask: Tensor) -> int:

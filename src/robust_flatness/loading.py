@@ -213,9 +213,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             warnings.simplefilter("ignore")  # of scripts, which are refused below
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever unpickling a damaged file raises
-        reason = str(error).splitlines()[0].partition(". ")[0] if str(error) else type(error).__name__
-        hint = "; if it holds a whole network, save its state_dict alone (no code is run from files)"
-        raise ConfigError(f"weights: {path}: cannot be read, or damaged ({reason}){hint}") from None
+        reason = f"{type(error).__name__}; of a whole network, save its state_dict alone"
+        raise ConfigError(f"weights: {path}: cannot be read, or damaged ({reason})") from None
     while isinstance(content, Mapping) and not _are_weights(content):
         nested = next((content[key] for key in NESTED if isinstance(content.get(key), Mapping)), None)
         if nested is None:
@@ -240,25 +239,19 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) ->
     be missing, and of tied tensors one is enough.
     """
     expected = model.state_dict()
-    own = {name: tensor for name, tensor in tensors.items() if name != "n_averaged"}
-    own = without_prefixes(own, expected)
-    tied: dict[int, str] = {}
-    for name, tensor in expected.items():
-        if tensor.numel() and name in own:
-            tied.setdefault(tensor.data_ptr(), name)
+    own = without_prefixes({name: t for name, t in tensors.items() if name != "n_averaged"}, expected)
+    tied = {t.data_ptr(): own[name] for name, t in expected.items() if t.numel() and name in own}
     for name in expected.keys() - own.keys():
-        twin = tied.get(expected[name].data_ptr()) if expected[name].numel() else None
-        if twin is not None and own[twin].shape == expected[name].shape:
-            own[name] = own[twin]
+        twin = tied.get(expected[name].data_ptr())
+        if twin is not None and twin.shape == expected[name].shape:
+            own[name] = twin
         elif name.endswith("num_batches_tracked"):
             own[name] = expected[name]
-    problems = [
-        f"{name!r} (expected {_shape(expected.get(name))}, found {_shape(own.get(name))})"
-        for name in sorted(expected.keys() | own.keys())
-        if _shape(expected.get(name)) != _shape(own.get(name))
-    ]
-    if problems:
-        raise ConfigError(f"weights: {path}: another architecture, first at {problems[0]}")
+    for name in sorted(expected.keys() | own.keys()):
+        wanted, found = _shape(expected.get(name)), _shape(own.get(name))
+        if wanted != found:
+            different = f"{name!r} (expected {wanted}, found {found})"
+            raise ConfigError(f"weights: {path}: another architecture, first at {different}")
     fitting = OrderedDict(own)
     fitting._metadata = expected._metadata  # versions of the layers' formats, which renaming loses
     model.load_state_dict(fitting)

@@ -18,11 +18,7 @@ class Ensemble:
     """Networks with different weights, each applied to its own share of a batch.
 
     Small networks on small batches spend their time on calls; side by side they make as many as one.
-
-    Parameters
-    ----------
-    networks
-        Views `net.at(weights)` of one `robust_flatness.network.Network` for which `fits` holds.
+    `networks` are views `net.at(weights)` of one `robust_flatness.network.Network` for which `fits` holds.
     """
 
     def __init__(self, networks: Sequence[Any]):
@@ -35,9 +31,7 @@ class Ensemble:
         members = [network.tensors() for network in networks]
         names = [name for name, _ in self._function.module.named_parameters()]
         joined = {name: torch.cat([tensors[name] for tensors in members]) for name in names}
-        joined = {
-            name: channels_last(tensor) if tensor.ndim == 4 else tensor for name, tensor in joined.items()
-        }
+        joined = {name: channels_last(t) if t.ndim == 4 else t for name, t in joined.items()}
         self._tensors = {"float32": joined}
 
     @staticmethod

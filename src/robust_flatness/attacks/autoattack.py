@@ -117,9 +117,7 @@ def check_autoattack(net: Network, x: Tensor, spec: AutoAttackSpec) -> int:
     if problem:
         raise ConfigError(f"autoattack: {problem}; use version: reduced with attacks: [{others}]")
     if spec.target_classes is not None and spec.target_classes > classes - 1:
-        raise ConfigError(
-            f"autoattack.target_classes: {spec.target_classes} given; the model allows at most {classes - 1}"
-        )
+        raise ConfigError(f"autoattack.target_classes: at most {classes - 1} for {classes} classes")
     return spec.target_classes or min(9, classes - 1)
 
 
@@ -175,9 +173,8 @@ def _contained(device: torch.device) -> Iterator[None]:
         yield
 
 
-def _fingerprint(logits: Tensor, x: Tensor, y: Tensor, epsilon: float, spec: AutoAttackSpec,
-                 batch_size: int, seed: int, known: Tensor | None) -> str:  # fmt: skip
-    """Digest of all that the result depends on; the model counts by its logits."""
+def _fingerprint(logits, x, y, epsilon, spec: AutoAttackSpec, batch_size, seed, known) -> str:
+    """Digest of the arguments of `run_autoattack`; the model counts by its logits."""
     digest = hashlib.sha256(f"{epsilon} {spec.json_text()} {batch_size} {seed} {x.shape}".encode())
     for tensor in (logits, x, y, *([] if known is None else [known])):
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())

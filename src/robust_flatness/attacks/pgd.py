@@ -146,11 +146,8 @@ class PGD:
                 found = better(found, best.rows(slice(restart * n, (restart + 1) * n)))
         require_finite(found.loss, "under PGD")
         if count := int(torch.cat(stuck).sum()):
-            warn(
-                f"model: the gradient by the inputs is zero at {count} of {n * self.restarts} random starts "
-                "(rounding, saturation?): the robust loss is too low",
-                callers=2,
-            )
+            zero = f"the gradient by the inputs is zero at {count} of {n * self.restarts} random starts"
+            warn(f"model: {zero} (rounding, saturation?): the robust loss is too low", callers=2)
         return found
 
     @torch.no_grad()

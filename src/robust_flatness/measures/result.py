@@ -57,8 +57,7 @@ def checked(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Network, Tensor, Te
 def reference_losses(
     net: Network, x: Tensor, y: Tensor, attack: PGD | None, batch_size: int, seed: int
 ) -> tuple[float, float]:
-    """RLoss at the network's weights, by the attack as given and by its first start alone; the clean loss,
-    twice, without an attack."""
+    """RLoss at the network's weights by the attack and by its first start, or the clean loss twice."""
     if attack is None:
         value = cross_entropy(clean_logits(net, x, batch_size), y).double().mean().item()
         return value, value
@@ -66,9 +65,8 @@ def reference_losses(
     with stage("loss at the unperturbed weights"):
         result = first = replace(attack, restarts=1)(net, x, y, batch_size, starts)
         if attack.restarts > 1:
-            result = better(
-                first, replace(attack, restarts=attack.restarts - 1)(net, x, y, batch_size, starts)
-            )
+            others = replace(attack, restarts=attack.restarts - 1)
+            result = better(first, others(net, x, y, batch_size, starts))
     return result.loss.double().mean().item(), first.loss.double().mean().item()
 
 

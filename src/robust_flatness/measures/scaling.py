@@ -13,7 +13,6 @@ from robust_flatness.checkpoints import load_checkpoint, save_checkpoint
 from robust_flatness.errors import ConfigError
 from robust_flatness.loading import without_normalisation
 
-#: Layers that are rescaled.
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 

@@ -1,7 +1,6 @@
 """Functions of tensors replayed as CUDA graphs: one launch instead of hundreds, for small networks."""
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,12 +9,6 @@ from torch import Tensor
 MOST_FUNCTIONS = 8
 #: Calls before a function is recorded, in which libraries choose and load their kernels.
 WARM_UP = 3
-
-
-class _Recorded(NamedTuple):
-    graph: "torch.cuda.CUDAGraph"
-    inputs: list[Tensor]
-    outputs: list[Tensor]
 
 
 class Graphs:
@@ -29,7 +22,7 @@ class Graphs:
 
     def __init__(self, most: int = 2):
         self.most = most
-        self._recorded: dict[Hashable, dict[Hashable, _Recorded]] = {}
+        self._recorded: dict[Hashable, dict[Hashable, tuple]] = {}
         self._pool = None
 
     def __call__(
@@ -46,15 +39,16 @@ class Graphs:
             if len(kinds) == self.most:
                 return list(function(*inputs))
             kinds[kind] = self._record(function, inputs, kept)
-        recorded = kinds[kind]
-        for own, given in zip(recorded.inputs, inputs, strict=True):
-            own.copy_(given)
-        recorded.graph.replay()
-        return recorded.outputs
+        graph, own, outputs = kinds[kind]
+        for tensor, given in zip(own, inputs, strict=True):
+            tensor.copy_(given)
+        graph.replay()
+        return outputs
 
     def _record(
         self, function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], kept: Sequence[Tensor]
-    ) -> _Recorded:
+    ) -> tuple[torch.cuda.CUDAGraph, list[Tensor], list[Tensor]]:
+        """The graph, and the tensors that it reads and writes."""
         device = inputs[0].device
         own = [tensor.detach().clone() for tensor in inputs]
         saved = [tensor.detach().clone() for tensor in kept]
@@ -74,4 +68,4 @@ class Graphs:
         self._pool = self._pool or torch.cuda.graph_pool_handle()
         with torch.cuda.graph(graph, pool=self._pool):
             outputs = list(function(*own))
-        return _Recorded(graph, own, outputs)
+        return graph, own, outputs
