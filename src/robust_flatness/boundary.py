@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
-from robust_flatness.architectures.convolution import channels_last
-from robust_flatness.architectures.layers import SafeConv2d, is_unsafe
+from robust_flatness.architectures.layers import SafeConv2d, channels_last, is_unsafe
 from robust_flatness.architectures.stateless import Stateless, followers
 from robust_flatness.errors import ConfigError, warn
 from robust_flatness.inputs import checked_logits, warn_of_probabilities

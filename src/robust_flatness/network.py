@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from robust_flatness import boundary
-from robust_flatness.architectures.convolution import channels_last, inside_transform, keep_channels_last
 from robust_flatness.architectures.folding import Folding, foldable_pairs
+from robust_flatness.architectures.layers import channels_last, inside_transform, keep_channels_last
 from robust_flatness.architectures.stateless import Places, Stateless, followers, tensor_places
 from robust_flatness.boundary import Trial
 from robust_flatness.errors import ConfigError, warn

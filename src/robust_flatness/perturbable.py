@@ -23,9 +23,8 @@ def perturbable_parameters(model: nn.Module) -> tuple[list[str], list[str]]:
     """Return the names of the parameters that are perturbed, and of those left out because they are frozen.
 
     Perturbed are trainable floating-point parameters, weights and biases each as a layer of its own, in the
-    model's order; parameters that share their memory count once. Parameters of normalisation layers (batch,
-    layer, group, instance, RMS, of the input) are not. If all parameters are frozen, as for evaluation, none
-    counts as frozen.
+    model's order, but for those of normalisation layers; parameters that share their memory count once. If
+    all parameters are frozen, as for evaluation, none counts as frozen.
     """
     of_norms = {
         id(parameter)

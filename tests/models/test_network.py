@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from robust_flatness.architectures import CenteredBatchNorm2d, ResNet, build_model
-from robust_flatness.architectures.convolution import image_conv2d
+from robust_flatness.architectures.layers import image_conv2d
 from robust_flatness.config import ModelSpec
 from robust_flatness.network import Network
 from robust_flatness.training.objectives.self_supervision import RotationNetwork

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from robust_flatness.architectures.ensemble import Ensemble
+from robust_flatness.architectures.folding import Ensemble
 from robust_flatness.attacks.pgd import PGD, batches, cross_entropy, random_start
 from robust_flatness.config.values import parse
 from robust_flatness.inputs import require_finite

@@ -56,13 +56,8 @@ class HessianResult:
     vector: dict[str, "Tensor"]
     converged: bool = True
 
-    @property
-    def largest(self) -> float:
-        return float(self.eigenvalues[-1])
-
-    @property
-    def smallest(self) -> float:
-        return float(self.eigenvalues[0])
+    largest = property(lambda self: float(self.eigenvalues[-1]))
+    smallest = property(lambda self: float(self.eigenvalues[0]))
 
     @property
     def convexity(self) -> float:

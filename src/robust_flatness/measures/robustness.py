@@ -81,13 +81,8 @@ class Losses:
     error: "Tensor"
     loss: "Tensor"
 
-    @property
-    def mean_error(self) -> float:
-        return self.error.double().mean().item()
-
-    @property
-    def mean_loss(self) -> float:
-        return self.loss.double().mean().item()
+    mean_error = property(lambda self: self.error.double().mean().item())
+    mean_loss = property(lambda self: self.loss.double().mean().item())
 
 
 @dataclass(frozen=True)
