@@ -51,7 +51,7 @@ class Evidence:
             keys = pd.MultiIndex.from_frame(frame[["variant", "seed"]])
             return frame[~keys.isin([*failed])]
 
-        same = models.get("same_as", pd.Series("", index=models.index)).fillna("")
+        same = models.get("same_as", pd.Series("", index=models.index)).astype(object).fillna("")
         same = same.where(same != "", models["variant"].map(same_weights(models)).fillna(""))
         everyone = aggregate.with_differences(models[same == ""])
         models = kept(models)
