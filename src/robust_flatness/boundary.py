@@ -111,11 +111,9 @@ class Outcome(NamedTuple):
 
 
 def try_model(original: nn.Module, function: Stateless, names: Sequence[str], x: Tensor) -> Trial:
-    """Try a copy of `original` on the images `x`; raise `ConfigError` if a stage fails or they differ.
-
-    `function` is the copy, whose convolutions are laid out channels-last where it computes the same then;
-    `names` are the parameters by which gradients are taken.
-    """
+    """Try a copy of `original`, `function`, on the images `x`, with gradients by the parameters `names`, and
+    lay it out channels-last where it computes the same then; raise `ConfigError` if a stage fails or they
+    differ."""
 
     def run(images: Tensor) -> Tensor:
         return function({}, images)

@@ -194,10 +194,8 @@ def import_robustbench() -> ModuleType:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read the tensors by name in a .safetensors file, or in one of `torch.save`, without running its code.
-
-    Raises `ConfigError` if the file is missing, damaged, or of another format.
-    """
+    """Read the tensors by name in a .safetensors file, or in one of `torch.save`, without running its code;
+    raise `ConfigError` for any other file."""
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"weights: {path}: {'a folder; give a file' if path.is_dir() else 'no such file'}")

@@ -94,10 +94,8 @@ class Network:
 
     @property
     def layers(self) -> list[str]:
-        """Names of the parameters that are perturbed (see `perturbable_parameters`), in the model's order.
-
-        Warns of frozen parameters that influence the logits; raises `ConfigError` if nothing is left.
-        """
+        """Names of the parameters that are perturbed (see `perturbable_parameters`), in the model's order;
+        warns of frozen ones that influence the logits, and raises `ConfigError` if nothing is left."""
         shared, trial = self._shared, self._shared.trial or Trial(0, None)
         frozen = [name for name in shared.frozen if name not in trial.normalising | trial.unused]
         if any(self._values[name].numel() > CONSTANTS for name in frozen):

@@ -18,11 +18,8 @@ Pair = tuple[str, str]
 
 
 def foldable_pairs(network: nn.Module) -> list[Pair]:
-    """Return the pairs that a network of the kit declares in `folds()`.
-
-    None for any other module, subclasses, and networks with hooks, parametrizations or exchanged layers,
-    which may compute something else.
-    """
+    """Return the pairs that a network of the kit declares in `folds()`; none for subclasses, and networks
+    with hooks, parametrizations or exchanged layers, which may compute something else."""
     if "folds" not in vars(type(network)):
         return []
     modules = [*network.modules()]

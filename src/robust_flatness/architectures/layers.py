@@ -28,10 +28,7 @@ def safe_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride, padding,
 def image_conv2d(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int], padding: tuple[int, int]
 ) -> Tensor:
-    """`F.conv2d` for inputs with few channels, with a fast gradient with respect to them.
-
-    On the CPU that gradient is a convolution with 1 or 3 output channels, which is slow.
-    """
+    """`F.conv2d` for inputs with few channels, with a fast gradient with respect to them on the CPU."""
     if x.device.type != "cpu" or weight.shape[2:] == (1, 1) or inside_transform():
         return safe_conv2d(x, weight, bias, stride, padding, (1, 1), 1)
     return _ImageConvolution.apply(x, weight, bias, stride, padding)
@@ -69,11 +66,8 @@ class _ImageConvolution(torch.autograd.Function):
 def _input_gradient(
     gradient: Tensor, weight: Tensor, size: Sequence[int], stride: tuple[int, int], padding: tuple[int, int]
 ) -> Tensor:
-    """Compute the gradient [n, C, *size] from that of the output, [n, O, H', W'].
-
-    One matrix product gives the contribution of each output position through each weight, [kh, kw, C, n, H',
-    W']; kh * kw shifted additions sum them.
-    """
+    """Compute the gradient [n, C, *size] from that of the output, [n, O, H', W']: one matrix product gives
+    the contribution of each output position through each weight, kh * kw shifted additions sum them."""
     n, outputs, height, width = gradient.shape
     _, channels, kh, kw = weight.shape
     spread = weight.permute(2, 3, 1, 0).reshape(-1, outputs)
@@ -91,10 +85,9 @@ def _input_gradient(
 
 
 def channels_last(weight: Tensor) -> Tensor:
-    """Return `weight` [O, C, H, W] with channels-last strides, copied only where they differ.
-
-    `contiguous(memory_format=torch.channels_last)` leaves strides of one input channel or size 1 x 1 as slow.
-    """
+    """Return `weight` [O, C, H, W] with channels-last strides, copied only where they differ, also those of
+    one input channel or of size 1 x 1, which are valid for both layouts and which `contiguous` would
+    leave."""
     _, channels, height, width = weight.shape
     if weight.stride() == (channels * height * width, 1, channels * width, channels):
         return weight
@@ -107,10 +100,7 @@ CONTIGUOUS_BACKWARD = ("MeanBackward1", "ViewBackward0", "UnsafeViewBackward0", 
 
 
 def keep_channels_last(output: Tensor) -> None:
-    """Register hooks by which gradients between `output` and the last convolutions are channels-last.
-
-    Values do not change.
-    """
+    """Register hooks by which gradients between `output` and the last convolutions are channels-last."""
     nodes, seen = [output.grad_fn], set()
     while nodes:
         node = nodes.pop()
@@ -129,10 +119,7 @@ def _to_channels_last(gradients: tuple[Tensor | None, ...], _) -> tuple[Tensor |
 
 
 class Whitening(nn.Module):
-    """Clamp to [0, 1], subtract the channel means, divide by the channel standard deviations.
-
-    Buffers of shape [1, C, 1, 1], so no part of the weights that are perturbed.
-    """
+    """Clamp to [0, 1], subtract the channel means, divide by the channel standard deviations, all buffers."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
@@ -157,10 +144,7 @@ def is_unsafe(conv: nn.Conv2d) -> bool:
 
 
 class SpatialMean(nn.Module):
-    """Mean over height and width: [n, C, H, W] to [n, C].
-
-    In channels-last layout the gradient stays in that layout, which `x.mean((2, 3))` loses.
-    """
+    """Mean over height and width, [n, C, H, W] to [n, C], whose gradient stays in channels-last layout."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not inside_transform() and x.is_contiguous(memory_format=torch.channels_last):

@@ -15,10 +15,8 @@ from robust_flatness.architectures.layers import (
 
 
 class BasicBlock(nn.Module):
-    """conv-norm-act-conv-(dropout)-norm plus the input, then act.
-
-    Where shapes change, the input goes through a 1x1 convolution (with bias) and a batch norm.
-    """
+    """conv-norm-act-conv-(dropout)-norm plus the input, then act. Where shapes change, the input goes through
+    a 1x1 convolution (with bias) and a batch norm."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, activation: str, dropout: float):
         super().__init__()
@@ -48,10 +46,8 @@ class BasicBlock(nn.Module):
 def stack(
     block: type[nn.Module], blocks: Sequence[int], inputs: int, width: int, activation: str, dropout: float
 ) -> tuple[nn.Sequential, int]:
-    """Return `blocks` residual blocks a stage on `inputs` channels, and the number of their output channels.
-
-    Stage i has `width * 2^i` channels and, but for the first, halves the resolution.
-    """
+    """Return `blocks` residual blocks a stage on `inputs` channels, and the number of their output channels:
+    `width * 2^i` in stage i. Stages but for the first halve the resolution."""
     stages = []
     for stage, count in enumerate(blocks):
         outputs = width * 2**stage
@@ -115,10 +111,8 @@ class ResNet(nn.Module):
 
 
 class PreActivationBlock(nn.Module):
-    """norm-act-conv-norm-act-(dropout)-conv plus the input (He et al. 2016).
-
-    Where shapes change, what is added is a 1x1 convolution of the first activation.
-    """
+    """norm-act-conv-norm-act-(dropout)-conv plus the input (He et al. 2016) or, where shapes change, a 1x1
+    convolution of the first activation."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, activation: str, dropout: float):
         super().__init__()

@@ -48,13 +48,8 @@ def run_autoattack(
     `spec` is the budget (None: the standard version), `batch_size` the number of examples per pass: as in the
     library, each batch draws the same random numbers, so that results depend on it. Finished attacks are kept
     in the file `state_path`, from which an interrupted call resumes; a file of another call is ignored.
-    `known` are adversarial inputs of PGD, the attack `pgd` of a reduced version.
-
-    Raises
-    ------
-    ConfigError
-        If the budget does not fit the number of classes, or asks for PGD's inputs and has none.
-    """
+    `known` are adversarial inputs of PGD, the attack `pgd` of a reduced version. Raises `ConfigError` if the
+    budget does not fit the number of classes, or asks for PGD's inputs and has none."""
     spec = spec or AutoAttackSpec()
     x, y = checked_inputs(x, y)
     if "pgd" in spec.attacks and known is None:

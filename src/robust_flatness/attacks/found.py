@@ -70,10 +70,8 @@ def misclassified(logits: Tensor, y: Tensor) -> Tensor | None:
 
 
 class Visited:
-    """The inputs that each example has visited, as fingerprints of 64 bits.
-
-    `inputs` are the first ones, of which row i belongs to example `examples[i]`.
-    """
+    """The inputs that each example has visited, as fingerprints of 64 bits; row i of the first `inputs`
+    belongs to example `examples[i]`."""
 
     def __init__(self, inputs: Tensor, examples: Tensor):
         self._examples = examples

@@ -41,11 +41,8 @@ def project(x_adv: Tensor, x: Tensor, epsilon: float) -> Tensor:
 
 
 def random_start(x: Tensor, epsilon: float, generator: torch.Generator) -> Tensor:
-    """Starts uniform in the ball around `x`, projected onto [0, 1].
-
-    Drawn on the generator's device and moved to that of `x`: a generator on the CPU gives the same starts for
-    every device.
-    """
+    """Starts uniform in the ball around `x`, projected onto [0, 1]; drawn on the generator's device, so that
+    one on the CPU gives the same starts for every device."""
     noise = torch.rand(x.shape, dtype=x.dtype, device=generator.device, generator=generator)
     return project(x + noise.to(x.device).mul_(2).sub_(1).mul_(epsilon), x, epsilon)
 
@@ -244,6 +241,14 @@ class PGD:
         tensors = net.tensors(self.precision)
         found = graphs((loss, self.precision), recorded, (x_adv, y, *tensors.values()))
         return tuple(tensor.clone() for tensor in found)
+
+
+def losses_of(net: Any, x: Tensor, y: Tensor, attack: PGD | None, start: Tensor) -> Tensor:
+    """Cross-entropy of each example, [n]: the highest of `attack` from `start`, or the clean one."""
+    if attack is not None:
+        return attack.losses(net, x, y, start)
+    with torch.no_grad():
+        return cross_entropy(net.logits(x), y)
 
 
 def batches(n: int, batch_size: int | None) -> Iterator[slice]:

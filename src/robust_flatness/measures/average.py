@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_flatness.architectures.folding import Ensemble
-from robust_flatness.attacks.pgd import PGD, batches, cross_entropy, random_start
+from robust_flatness.attacks.pgd import PGD, batches, losses_of, random_start
 from robust_flatness.config.values import parse
 from robust_flatness.inputs import require_finite
 from robust_flatness.measures.flatness import AVERAGE, AverageSettings
@@ -98,14 +98,16 @@ def average_flatness(
         return networks[0] if count == 1 else Ensemble(networks)
 
     def loss(sample: int) -> Tensor:
-        start = None if attack is None else random_start(x, attack.epsilon, generator(seed, "starts", sample))
+        start = x if attack is None else random_start(x, attack.epsilon, generator(seed, "starts", sample))
         total, first = 0.0, 0
         for group in track(groups, "batch"):
             if first == 0 or scope == "batch":
                 perturbed = network(sample, first, len(group))
             first += len(group)
             part = slice(group[0].start, group[-1].stop)
-            total = total + _losses(perturbed, x, y, part, attack, start).double().sum()
+            losses = losses_of(perturbed, x[part], y[part], attack, start[part])
+            require_finite(losses, "at randomly perturbed weights", part.start)
+            total = total + losses.double().sum()
         return total / len(x)
 
     values = torch.stack([loss(sample) for sample in track(range(samples), "sample")]).cpu()
@@ -122,15 +124,3 @@ def _groups(net: Network, x: Tensor, batch_size: int, scope: str) -> list[list[s
     bounds = [full * i // count for i in range(count + 1)]
     groups = [parts[first:last] for first, last in itertools.pairwise(bounds)]
     return groups + [[part] for part in parts[full:]]
-
-
-def _losses(
-    net: Network | Ensemble, x: Tensor, y: Tensor, part: slice, attack: PGD | None, start: Tensor | None
-) -> Tensor:
-    if attack is not None:
-        losses = attack.losses(net, x[part], y[part], start[part])
-    else:
-        with torch.no_grad():
-            losses = cross_entropy(net.logits(x[part]), y[part])
-    require_finite(losses, "at randomly perturbed weights", part.start)
-    return losses

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from robust_flatness.attacks.pgd import PGD, batches, cross_entropy, random_start
+from robust_flatness.attacks.pgd import PGD, batches, losses_of, random_start
 from robust_flatness.measures.examples import BATCH_SIZE
 from robust_flatness.measures.result import checked
 from robust_flatness.network import Network
@@ -99,18 +99,16 @@ class Objective:
         return [w.detach().requires_grad_(True) for w in self.weights]
 
     def losses(self, weights: Sequence[Tensor], head: Head | None = None, sample: int = 0) -> Tensor:
-        """Losses [n] at `weights`, adversarial examples found anew there from one start.
-
-        `head` is applied to the logits before the cross-entropy; `sample` numbers the start.
-        """
+        """Losses [n] at `weights`, adversarial examples found anew there from start number `sample`; `head`
+        is applied to the logits before the cross-entropy."""
         network = self.at(weights)
         if head is not None:
             network = _Headed(network, head)
-        if self.attack is None:
-            with torch.no_grad():
-                return torch.cat([cross_entropy(network.logits(self.x[p]), self.y[p]) for p in self.parts])
-        start = random_start(self.x, self.attack.epsilon, generator(self.seed, "starts", sample))
-        return torch.cat([self.attack.losses(network, self.x[p], self.y[p], start[p]) for p in self.parts])
+        start = self.x
+        if self.attack is not None:
+            start = random_start(self.x, self.attack.epsilon, generator(self.seed, "starts", sample))
+        pieces = ((self.x[part], self.y[part], self.attack, start[part]) for part in self.parts)
+        return torch.cat([losses_of(network, *piece) for piece in pieces])
 
     def reference(self, head: Head | None = None) -> Tensor:
         """`losses` [n] at w."""
@@ -131,10 +129,8 @@ class _Headed:
 
 
 def of_objective(function: Callable[..., Estimate]) -> Callable[..., Estimate]:
-    """Make a function of an `Objective` callable as `f(model, x, y, *, loss, batch_size, seed, **options)`.
-
-    The function itself is the attribute `of`, for calls that share an objective.
-    """
+    """Make a function of an `Objective`, its attribute `of`, callable as `f(model, x, y, *, loss, batch_size,
+    seed, **options)`."""
 
     @functools.wraps(function)
     def call(

@@ -35,11 +35,8 @@ class _WeightNorm(TorchFunctionMode):
 
 @contextlib.contextmanager
 def _twice_differentiable() -> Iterator[None]:
-    """Attention, recurrent layers and weight norm in forms that have right second derivatives.
-
-    Fused attention and cuDNN's recurrent layers have none; that of torch's fused weight norm is wrong (its
-    matrix is not even symmetric, in torch 2.14).
-    """
+    """Attention, recurrent layers and weight norm in forms that have right second derivatives, which fused
+    attention and cuDNN lack, and torch's fused weight norm has wrong (torch 2.14)."""
     with sdpa_kernel(SDPBackend.MATH), torch.backends.cudnn.flags(enabled=False), _WeightNorm():
         yield
 
