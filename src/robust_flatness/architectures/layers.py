@@ -1,7 +1,7 @@
 """Layers of the paper's networks, and convolutions with few input channels: a fast gradient with respect to
 images, a safe one with respect to weights."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -85,9 +85,8 @@ def _input_gradient(
 
 
 def channels_last(weight: Tensor) -> Tensor:
-    """Return `weight` [O, C, H, W] with channels-last strides, copied only where they differ, also those of
-    one input channel or of size 1 x 1, which are valid for both layouts and which `contiguous` would
-    leave."""
+    """Return `weight` [O, C, H, W] with channels-last strides, copied only where they differ as numbers."""
+    # `contiguous` leaves slow strides of one input channel or size 1 x 1, which are valid for both layouts
     _, channels, height, width = weight.shape
     if weight.stride() == (channels * height * width, 1, channels * width, channels):
         return weight
@@ -101,15 +100,20 @@ CONTIGUOUS_BACKWARD = ("MeanBackward1", "ViewBackward0", "UnsafeViewBackward0", 
 
 def keep_channels_last(output: Tensor) -> None:
     """Register hooks by which gradients between `output` and the last convolutions are channels-last."""
-    nodes, seen = [output.grad_fn], set()
-    while nodes:
-        node = nodes.pop()
-        if node is None or node in seen or node.name() == "ConvolutionBackward0":
-            continue
-        seen.add(node)
+    for node in graph_nodes(output.grad_fn, stop="ConvolutionBackward0"):
         if node.name() in CONTIGUOUS_BACKWARD and len(node._saved_self_sym_sizes) == 4:
             node.register_hook(_to_channels_last)
-        nodes += [following for following, _ in node.next_functions]
+
+
+def graph_nodes(root, stop: str = "") -> Iterator:
+    """Yield the nodes of the graph of a gradient from `root` on, but not those called `stop` and below."""
+    nodes, seen = [root], {None}
+    while nodes:
+        node = nodes.pop()
+        if node not in seen and node.name() != stop:
+            seen.add(node)
+            yield node
+            nodes += [following for following, _ in node.next_functions]
 
 
 def _to_channels_last(gradients: tuple[Tensor | None, ...], _) -> tuple[Tensor | None, ...]:
