@@ -143,7 +143,7 @@ def test_the_standard_budget_is_the_librarys():
     assert theirs["apgd-t"].n_target_classes == targets
     budget = ("n_restarts", "n_iter", "n_queries", "n_target_classes", "eps", "norm")
     for name in ("fab-t", "square"):
-        ours = module._attack(net, name, EPSILON, spec, targets, 0, x).__self__
+        ours = module._attack(net, name, EPSILON, spec, targets, 0, x.device).__self__
         for field in budget:
             assert getattr(ours, field, None) == getattr(theirs[name], field, None), (name, field)
     assert spec.description == "AutoAttack (standard)"

@@ -111,9 +111,10 @@ def check_autoattack(net: Network, x: Tensor, spec: AutoAttackSpec) -> int:
         problem = f"apgd-t needs at least {LEAST_CLASSES} classes for its loss (DLR), the model has {classes}"
     if problem:
         raise ConfigError(f"autoattack: {problem}; use version: reduced with attacks: [{others}]")
-    if spec.target_classes is not None and spec.target_classes > classes - 1:
-        raise ConfigError(f"autoattack.target_classes: at most {classes - 1} for {classes} classes")
-    return spec.target_classes or min(9, classes - 1)
+    targets = spec.target_classes or min(9, classes - 1)
+    if targets > classes - 1:
+        raise ConfigError(f"autoattack.target_classes: {targets} given; at most {classes - 1} exist")
+    return targets
 
 
 def _run_checks(predict: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> None:
