@@ -114,7 +114,11 @@ def test_an_experiment_needs_a_variant_or_a_network():
     experiment = load({"mine": {"model": "nets:net"}}, **alone)
     assert [*experiment.variants] == ["mine"]
     assert experiment.train_jobs == {}
-    assert CollectSpec.model_validate_json(collect_spec(experiment).json_text()).variants["mine"].external
+    assert (
+        CollectSpec.model_validate_json(collect_spec(experiment, Path("nowhere")).json_text())
+        .variants["mine"]
+        .external
+    )
     assert [step.name for step in plan(experiment).steps] == ["robustness", "flatness"]
 
 
@@ -273,7 +277,9 @@ def tables(**flags):
         | flags
     )
     models = frames.identified(Path("models.csv"), frames.pd.DataFrame(rows))
-    return frames.Tables(models, *(frames.pd.DataFrame({"variant": [], "seed": []}) for _ in range(3)))
+    return frames.Tables(
+        models, *(frames.pd.DataFrame({name: [] for name in ("variant", "seed", "epoch")}) for _ in range(3))
+    )
 
 
 def test_networks_of_others_count_where_asked_alone():
