@@ -211,8 +211,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             warnings.simplefilter("ignore")  # of scripts, which are refused below
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever unpickling a damaged file raises
-        reason = f"{type(error).__name__}; of a whole network, save its state_dict alone"
-        raise ConfigError(f"weights: {path}: cannot be read, or damaged ({reason})") from None
+        problem = f"cannot be read, or damaged ({type(error).__name__})"
+        hint = "of a whole network, save its state_dict alone (no code is run from files)"
+        raise ConfigError(f"weights: {path}: {problem}; {hint}") from None
     while isinstance(content, Mapping) and not _are_weights(content):
         nested = next((content[key] for key in NESTED if isinstance(content.get(key), Mapping)), None)
         if nested is None:
