@@ -37,12 +37,7 @@ import plain
 from robust_flatness.architectures import build_model
 from robust_flatness.attacks import PGD, random_start
 from robust_flatness.config import ModelSpec
-from robust_flatness.flatness import (
-    Neighborhood,
-    average_flatness,
-    perturbed_parameters,
-    worst_flatness,
-)
+from robust_flatness.flatness import Neighborhood, average_flatness, perturbed_parameters, worst_flatness
 from robust_flatness.network import Network
 from robust_flatness.seeding import generator
 

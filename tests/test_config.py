@@ -127,11 +127,7 @@ def test_variants_are_changes_of_the_baseline():
     assert jobs["epsilon-9"].evaluation_epsilon == at.epsilon
     assert (jobs["pgd-14"].steps, jobs["pgd-5"].steps) == (14, 5)
     assert {job.evaluation_steps for job in jobs.values()} == {7}
-    assert jobs["trades-6"].model_dump() == {
-        **at.model_dump(),
-        "objective": "trades",
-        "objective_weight": 6,
-    }
+    assert jobs["trades-6"].model_dump() == {**at.model_dump(), "objective": "trades", "objective_weight": 6}
 
 
 def test_weight_averaging_forgets_its_start_and_keeps_the_published_decays_apart():
@@ -406,8 +402,7 @@ def test_standard_autoattack_has_a_fixed_budget():
 
 
 @pytest.mark.parametrize(
-    "content",
-    [b"", b"[1, 2]", b"text", b"a: [", b"\xff\xfe", b"a: 2001-99-99", b"x: " + b"9" * 5000],
+    "content", [b"", b"[1, 2]", b"text", b"a: [", b"\xff\xfe", b"a: 2001-99-99", b"x: " + b"9" * 5000]
 )
 def test_files_without_a_config_are_refused(tmp_path, content):
     path = tmp_path / "config.yaml"

@@ -10,11 +10,7 @@ from made_up import changed, noise, only_seeds, shifted
 
 from robust_flatness.analysis import claims, curves
 from robust_flatness.analysis.claim_tests.variants import difference_of_groups
-from robust_flatness.analysis.evidence import (
-    Evidence,
-    improved_by_early_stopping,
-    more_robust,
-)
+from robust_flatness.analysis.evidence import Evidence, improved_by_early_stopping, more_robust
 from robust_flatness.folders import repository
 
 

@@ -8,13 +8,7 @@ import pytest
 from scipy import stats
 
 from robust_flatness.analysis.coefficients import weighted_pearson, weighted_spearman
-from robust_flatness.analysis.resampling import (
-    Interval,
-    bca_interval,
-    p_value,
-    permutations,
-    signs,
-)
+from robust_flatness.analysis.resampling import Interval, bca_interval, p_value, permutations, signs
 
 
 @pytest.fixture
@@ -25,8 +19,7 @@ def sample():
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs"),
-    [(weighted_pearson, stats.pearsonr), (weighted_spearman, stats.spearmanr)],
+    ("ours", "theirs"), [(weighted_pearson, stats.pearsonr), (weighted_spearman, stats.spearmanr)]
 )
 def test_bca_interval_is_scipys(sample, ours, theirs):
     x, y = sample

@@ -11,9 +11,7 @@ from made_up import changed, noise, per_seed, shifted, without
 from robust_flatness.analysis import claims
 from robust_flatness.analysis.claim_tests.base import Finding, judged
 from robust_flatness.analysis.coefficients import weighted_line
-from robust_flatness.analysis.evidence import (
-    Evidence,
-)
+from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.analysis.hinge import fit_hinge
 from robust_flatness.analysis.resampling import Interval
 
@@ -68,9 +66,7 @@ INCONCLUSIVE = {
 #: Changes that leave the tables without a measure that a claim is judged by.
 UNTESTABLE = {
     "robust-overfitting": lambda t: replace(
-        t,
-        examples=t.examples[t.examples["split"] == "test"],
-        history=t.history.drop(columns="train_rloss"),
+        t, examples=t.examples[t.examples["split"] == "test"], history=t.history.drop(columns="train_rloss")
     ),
     "overfitting-is-sharpening": lambda t: replace(t, series=t.series.drop(columns="avg_flatness_rloss")),
     "early-stopping-is-flat": lambda t: replace(
@@ -147,10 +143,7 @@ CONCAVE = {
     "elsewhere": lambda x: made_up.hinge(x, 3.3),
     "blunt": lambda x: made_up.hinge(x, LN_K, below=15, above=11),
 }
-OTHER = {
-    "line": lambda x: 40 + 8 * x,
-    "upwards": lambda x: made_up.hinge(x, LN_K, below=1, above=15),
-}
+OTHER = {"line": lambda x: 40 + 8 * x, "upwards": lambda x: made_up.hinge(x, LN_K, below=1, above=15)}
 
 
 @pytest.mark.parametrize("name", [*CONCAVE, *OTHER])

@@ -39,10 +39,7 @@ def _tables(published: pd.DataFrame, seed: int):
     best = published[(published["checkpoint"] == "best") & (published["derived"] == 0)]
     improved = best.set_index("variant")["test_rloss_pgd"].reindex(last["variant"]).to_numpy()
     improved = np.where(np.isnan(improved), 1.5, improved)
-    frames = [
-        _measured(last, "last", rng),
-        _measured(last.assign(test_rloss_pgd=improved), "best", rng, 0.5),
-    ]
+    frames = [_measured(last, "last", rng), _measured(last.assign(test_rloss_pgd=improved), "best", rng, 0.5)]
     models = pd.concat(frames, ignore_index=True)
     models["seed"] = seed
     models["dataset"] = "digits"

@@ -9,12 +9,7 @@ from torch.nn import functional as F
 
 from robust_flatness.attacks import PGD
 from robust_flatness.evaluation import evaluate_robustness
-from robust_flatness.flatness import (
-    average_flatness,
-    hessian_eigenvalues,
-    scale_convolutions,
-    worst_flatness,
-)
+from robust_flatness.flatness import average_flatness, hessian_eigenvalues, scale_convolutions, worst_flatness
 from robust_flatness.network import Network
 
 
