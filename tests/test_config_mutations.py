@@ -1,40 +1,24 @@
 """Random changes of valid configs either validate or raise an error that names the field."""
 
 import copy
-import math
-import random
 from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from robust_flatness.config import ConfigError, TrainingSpec, load_variants, load_yaml
-from robust_flatness.experiment import Experiment, make_experiment
+from robust_flatness.experiment import make_experiment
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = {name: load_yaml(ROOT / f"config/{name}.yaml") for name in ("digits", "smoke")}
 CATALOGUE = load_variants(ROOT / "config/variants.yaml")
 
 
-def load(values) -> Experiment:
-    return make_experiment(values, CATALOGUE)
-
-
 SCALARS = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.sampled_from([10**30, -(10**30), 10**400, 10**4000, 2**63, 0, -1, 1]),
-    st.floats(),
-    st.sampled_from(
-        ["1e-3", "8/255", "1/0", "nan", "inf", "-inf", "1e999", "9" * 5000, "at", "all", "trades-6"]
-    ),
-    st.text(max_size=8),
-    st.sampled_from(
-        ["at,at", "standard", "reduced", "cyclic", "batch", "npz", "../..", "\x00", "\ud800", "=", "{}"]
-    ),
-    st.binary(max_size=3),
-)
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.binary(max_size=3),
+    st.sampled_from([10**30, 10**4000, 2**63, 0, -1, "8/255", "1/0", "nan", "-inf", "1e999", "9" * 5000]),
+    st.sampled_from(["at", "all", "trades-6", "at,at", "reduced", "cyclic", "../..", "\x00", "\ud800", "{}"]),
+)  # fmt: skip
 GARBAGE = st.recursive(
     SCALARS,
     lambda inner: st.one_of(
@@ -43,8 +27,6 @@ GARBAGE = st.recursive(
     ),
     max_leaves=6,
 )
-TRAINING_FIELDS = sorted(TrainingSpec.model_fields)
-SLUGS = sorted(CATALOGUE)
 
 
 def places(value, path=()):
@@ -82,9 +64,9 @@ def mutated(draw):
         elif change == "rename" and isinstance(holder, dict):
             holder[draw(st.one_of(st.text(max_size=6), st.integers()))] = holder.pop(path[-1])
         elif change == "override" and isinstance(config.setdefault("overrides", {}), dict):
-            field = draw(st.sampled_from([*TRAINING_FIELDS, "activation", "dropout", "x"]))
+            field = draw(st.sampled_from([*sorted(TrainingSpec.model_fields), "activation", "x"]))
             override = {draw(st.sampled_from(["set", "scale", "model"])): {field: draw(GARBAGE)}}
-            config["overrides"][draw(st.sampled_from([*SLUGS, "x"]))] = override
+            config["overrides"][draw(st.sampled_from([*sorted(CATALOGUE), "x"]))] = override
     return config
 
 
@@ -92,13 +74,13 @@ def test_mutated_configs_validate_or_name_the_field():
     outcomes = []
 
     @settings(
-        max_examples=1000, deadline=None, derandomize=True, database=None,
+        max_examples=300, deadline=None, derandomize=True, database=None,
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @given(mutated())
     def try_mutation(config):
         try:
-            experiment = load(config)
+            experiment = make_experiment(config, CATALOGUE)
             # what planning does with a valid config
             for slug in experiment.train_jobs:
                 experiment.train_job(slug, experiment.spec.seeds[0]).json_text()
@@ -112,28 +94,3 @@ def test_mutated_configs_validate_or_name_the_field():
 
     try_mutation()
     assert 0.3 < outcomes.count("refused") / len(outcomes) < 0.98
-
-
-def test_every_single_field_removed_or_replaced_is_accepted_or_named():
-    """Every place of both configs is removed or replaced by values of another kind."""
-    rng = random.Random(0)
-    for name, config in CONFIGS.items():
-        for path in PLACES[name]:
-            for value in rng.sample([None, "x", -1, [], {}, math.nan, True, 10**400], 3):
-                changed = copy.deepcopy(config)
-                holder = changed
-                for key in path[:-1]:
-                    holder = holder[key]
-                if value is None:
-                    del holder[path[-1]]
-                else:
-                    holder[path[-1]] = value
-                try:
-                    load(changed)
-                except ConfigError as error:
-                    # the message names the field, its section, or the variant that it is set for
-                    message = str(error)
-                    if "come out equal" in message:  # two variants, which are named
-                        continue
-                    named = [part for part in path if isinstance(part, str)]
-                    assert any(part in message for part in named[-3:]), (path, value, message)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from robust_flatness.tables import frames, schema
+from robust_flatness.tables import frames
 
 ROBUST = ("awp", "trades", "mart", "self-supervision", "unlabeled")
 REGULARISERS = ("autoaugment", "weight-decay", "label-noise", "entropy-sgd")
@@ -23,7 +23,7 @@ def experiment(seed: int = 0) -> frames.Tables:
         models=models,
         history=_history(rng),
         series=_series(rng),
-        landscape=pd.DataFrame(columns=list(schema.LANDSCAPE)),
+        landscape=pd.DataFrame(),
         examples=_examples(models, rng),
     )
 

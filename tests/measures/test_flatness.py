@@ -49,16 +49,6 @@ def test_average_case_tends_to_the_bias_of_a_single_start(trained, held_out):
     assert result.value < 0
 
 
-@BOTH
-def test_the_scopes_agree_when_there_is_one_batch(trained, held_out, attack, measure):
-    dataset, batch = (
-        measure(trained, *held_out, attack=attack, batch_size=60, scope=scope, **small(measure))
-        for scope in ("dataset", "batch")
-    )
-    assert torch.equal(dataset.perturbed, batch.perturbed)
-    assert dataset.value == batch.value
-
-
 def test_average_case_over_batches_is_weighted_by_examples(trained, held_out):
     """Without an attack nothing but the perturbation of a batch enters its loss."""
     x, y = held_out
@@ -68,14 +58,6 @@ def test_average_case_over_batches_is_weighted_by_examples(trained, held_out):
     repeated = torch.cat([x[:40], x[40:50].repeat(4, 1, 1, 1)]), torch.cat([y[:40], y[40:50].repeat(4)])
     second = 2 * average_flatness(trained, *repeated, **options).perturbed - first
     torch.testing.assert_close(whole, (40 * first + 10 * second) / 50, rtol=1e-6, atol=0)
-
-
-def test_worst_case_takes_the_maximum_over_restarts_for_each_batch(trained, held_out, attack):
-    options = {"attack": attack, "xi": 0.01, "restarts": 4, "steps": 3, "batch_size": 20}
-    by_batch = worst_flatness(trained, *held_out, scope="batch", **options)
-    assert by_batch.value > by_batch.perturbed.max().item() - by_batch.reference
-    whole = worst_flatness(trained, *held_out, scope="dataset", **options)
-    assert whole.value == pytest.approx(whole.perturbed.max().item() - whole.reference, rel=1e-12)
 
 
 def linear(classes, seed=0, **options):
@@ -99,11 +81,10 @@ def test_worst_case_reaches_the_optimum_of_a_linear_model():
 
 
 @BOTH
-@pytest.mark.parametrize("s", [0.5, 2.0])
-def test_invariant_to_the_scale_of_the_convolutions(trained, held_out, attack, measure, s):
+def test_invariant_to_the_scale_of_the_convolutions(trained, held_out, attack, measure):
     options = {"attack": attack, "seed": 1, **small(measure)}
     before = measure(trained, *held_out, **options)
-    after = measure(scale_convolutions(trained, s), *held_out, **options)
+    after = measure(scale_convolutions(trained, 2.0), *held_out, **options)
     assert abs(before.value) > 0.01
     assert after.value == pytest.approx(before.value, rel=0.01)
 
@@ -132,46 +113,6 @@ def test_average_case_is_the_mean_over_samples_with_its_spread(trained, held_out
 
 
 @BOTH
-def test_a_known_reference_is_not_computed_again(trained, held_out, attack, measure, monkeypatch):
-    full = measure(trained, *held_out, attack=attack, **small(measure))
-    known = {"reference": full.reference}
-    if measure is average_flatness:
-        known["reference_single"] = full.reference_single
-
-    def forbidden(*_, **__):
-        raise AssertionError("PGD from scratch at the unperturbed weights")
-
-    monkeypatch.setattr(PGD, "__call__", forbidden)
-    assert measure(trained, *held_out, attack=attack, **known, **small(measure)).value == full.value
-
-
-def test_the_reference_is_the_loss_by_the_attack_as_given(trained, held_out, attack):
-    one = average_flatness(trained, *held_out, attack=attack.with_restarts(1), samples=1)
-    more = average_flatness(trained, *held_out, attack=attack, samples=1)
-    assert one.reference == one.reference_single == pytest.approx(more.reference_single)
-    assert more.reference > more.reference_single
-    assert worst_flatness(trained, *held_out, attack=attack, restarts=1, steps=1).reference == more.reference
-    clean = average_flatness(trained, *held_out, attack=None, samples=1)
-    expected = F.cross_entropy(trained(held_out[0]), held_out[1]).item()
-    assert clean.reference == clean.reference_single == pytest.approx(expected, rel=1e-5)
-
-
-@BOTH
-def test_perturbed_weights_stay_within_the_weight_bound(trained, held_out, measure):
-    model = copy.deepcopy(trained)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(0.01 * parameter.sign())
-    options = {"attack": None, "xi": 0.5, **small(measure)}
-    free, bound = (measure(model, *held_out, weight_bound=b, **options) for b in (None, 0.01))
-    assert free.value != bound.value
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()
-    assert measure(model, *held_out, weight_bound=0.01, **options).value == 0
-
-
-@BOTH
 def test_bfloat16_stays_within_a_few_per_cent(trained, held_out, attack, measure):
     full, low = (
         measure(trained, *held_out, attack=attack, precision=precision, **small(measure))
@@ -183,13 +124,10 @@ def test_bfloat16_stays_within_a_few_per_cent(trained, held_out, attack, measure
 
 
 MEASURES = {
-    "average": lambda model, x, y, attack: average_flatness(model, x, y, attack=attack, samples=2),
-    "average clean": lambda model, x, y, attack: average_flatness(model, x, y, attack=None, samples=2),
-    "worst": lambda model, x, y, attack: worst_flatness(model, x, y, attack=attack, restarts=1, steps=2),
-    "robustness": lambda model, x, y, attack: evaluate_robustness(
-        model, x, y, attack=attack, autoattack=False
-    ),
-    "hessian": lambda model, x, y, attack: hessian_eigenvalues(model, x[:20], y[:20], tolerance=0.5),
+    "average": lambda *data, attack: average_flatness(*data, attack=attack, samples=2),
+    "worst": lambda *data, attack: worst_flatness(*data, attack=attack, restarts=1, steps=2),
+    "robustness": lambda *data, attack: evaluate_robustness(*data, attack=attack, autoattack=False),
+    "hessian": lambda *data, attack: hessian_eigenvalues(*data, tolerance=0.5),
 }
 
 
@@ -202,11 +140,11 @@ def test_the_model_is_bit_identical_afterwards(trained, held_out, attack, name, 
     state = {key: value.clone() for key, value in model.state_dict().items()}
     pointers = [p.data_ptr() for p in model.parameters()]
     if interrupted:
-        monkeypatch.setattr(Network, "logits", interrupted_after(0, Network.logits))
+        monkeypatch.setattr(Network, "logits", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            MEASURES[name](model, *held_out, attack)
+            MEASURES[name](model, *held_out, attack=attack)
     else:
-        MEASURES[name](model, *held_out, attack)
+        MEASURES[name](model, *held_out, attack=attack)
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
     assert [p.data_ptr() for p in model.parameters()] == pointers
     assert all(module.training for module in model.modules())
@@ -215,22 +153,12 @@ def test_the_model_is_bit_identical_afterwards(trained, held_out, attack, name, 
     assert torch.equal(model.classifier.bias.grad, torch.ones(10))
 
 
-def interrupted_after(calls, function):
-    count = [0]
-
-    def limited(*args, **kwargs):
-        count[0] += 1
-        if count[0] > calls:
-            raise KeyboardInterrupt
-        return function(*args, **kwargs)
-
-    return limited
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
 
 
 @BOTH
-@pytest.mark.parametrize(
-    ("field", "value"), [("xi", 0), ("batch_size", 0), ("scope", "epoch"), ("precision", "half")]
-)
+@pytest.mark.parametrize(("field", "value"), [("xi", 0), ("scope", "epoch"), ("precision", "half")])
 def test_arguments_out_of_range_are_named(trained, held_out, attack, measure, field, value):
     with pytest.raises(ValueError, match=rf"{field}.*'?{value}'?"):
         measure(trained, *held_out, attack=attack, **{field: value})

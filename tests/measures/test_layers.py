@@ -1,7 +1,6 @@
 """Flatness with one layer perturbed at a time."""
 
 import copy
-import json
 
 import pytest
 import torch
@@ -15,7 +14,6 @@ from robust_flatness.flatness import Neighborhood, average_flatness, perturbed_p
 from robust_flatness.measures.examples import Examples
 from robust_flatness.measures.flatness import AverageSettings, FlatnessSettings, WorstSettings, flatness
 from robust_flatness.measures.layers import LayersSettings, layers
-from robust_flatness.measures.worst import JointSearch
 from robust_flatness.network import Network
 from robust_flatness.seeding import generator
 
@@ -52,35 +50,25 @@ def test_average_case_of_a_layer_equals_perturbing_it_by_hand(tiny, attack):
         assert result.value == pytest.approx(expected, abs=1e-10)
 
 
-def test_in_the_worst_case_the_layer_alone_moves_and_stays_in_its_ball(tiny):
+def test_naming_all_layers_changes_nothing_and_an_unknown_one_is_an_error(tiny):
     model, x, y = tiny
-    net, name = Network(model, x), "4.weight"
-    ball = Neighborhood(net, 0.01, layers=[name])
-    search = JointSearch(net, ball, PGD(0.1, 0.05, 3), 8, 0.01, "float32")
-    nu, _ = search.run(x, y, x, [slice(None)], generator(0))
-    for other, moved, norm in zip(ball.names, nu, ball.norms, strict=True):
-        assert moved.norm() <= 0.01 * norm * (1 + 1e-9)
-        assert (moved.norm() > 0) == (other == name)
-
-
-def test_naming_all_layers_changes_nothing(tiny):
-    model, x, y = tiny
+    with pytest.raises(ConfigError, match=r"1\.weight"):
+        average_flatness(model, x, y, attack=None, layers=["1.weight"])
     for measure, few in ((average_flatness, {"samples": 2}), (worst_flatness, {"restarts": 2})):
         every = measure(model, x, y, attack=None, xi=0.01, **few)
         named = measure(model, x, y, attack=None, xi=0.01, layers=perturbed_parameters(model), **few)
         assert torch.equal(every.perturbed, named.perturbed)
 
 
-def test_an_unknown_layer_is_named(tiny):
-    with pytest.raises(ConfigError, match=r"layers: no '1\.weight'; there are 0\.weight, 0\.bias, 4\.weight"):
-        average_flatness(*tiny, attack=None, layers=["1.weight"])
+def random_images():
+    images = torch.randint(0, 256, (8, 1, 4, 4), dtype=torch.uint8).numpy()
+    return Dataset({"x_test": images, "y_test": (torch.arange(8) % 3).numpy(), "classes": 3})
 
 
 def test_the_measure_of_a_network_with_one_layer_is_its_flatness():
     torch.manual_seed(0)
     net = Network(nn.Sequential(nn.Flatten(), nn.Linear(16, 3, bias=False)))
-    images = torch.randint(0, 256, (8, 1, 4, 4), dtype=torch.uint8).numpy()
-    dataset = Dataset({"x_test": images, "y_test": (torch.arange(8) % 3).numpy(), "classes": 3})
+    dataset = random_images()
     parts = {
         "attack": AttackSpec(epsilon=0.1, step_size=0.05, steps=2, restarts=2),
         "test_examples": 8,
@@ -94,28 +82,3 @@ def test_the_measure_of_a_network_with_one_layer_is_its_flatness():
     whole = {record.metric: record for record in whole if record.loss == "rloss"}
     assert [record.metric for record in records[1:]] == ["avg_flatness", "avg_flatness_std", "worst_flatness"]
     assert all(record._replace(coordinate="") == whole[record.metric] for record in records[1:])
-
-
-def test_results_of_an_interrupted_run_are_taken_over(monkeypatch):
-    torch.manual_seed(0)
-    net = Network(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)))
-    images = torch.randint(0, 256, (8, 1, 4, 4), dtype=torch.uint8).numpy()
-    dataset = Dataset({"x_test": images, "y_test": (torch.arange(8) % 3).numpy(), "classes": 3})
-    settings = LayersSettings(
-        attack={"epsilon": 0.1, "step_size": 0.05, "steps": 2}, test_examples=8, average={"samples": 2}
-    )
-    stored = {}
-
-    def keep(name, compute):
-        if name not in stored:
-            stored[name] = json.dumps(compute())
-        return json.loads(stored[name])
-
-    whole = list(layers(net, Examples(dataset), settings))
-    begun = layers(net, Examples(dataset, keep=keep), settings)
-    assert [next(begun), next(begun)] == whole[:2]
-    begun.close()
-    assert len(stored) == 1
-    assert list(layers(net, Examples(dataset, keep=keep), settings)) == whole
-    monkeypatch.setattr(PGD, "losses", None)
-    assert list(layers(net, Examples(dataset, keep=keep), settings)) == whole

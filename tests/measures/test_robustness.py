@@ -56,21 +56,3 @@ def test_attacks_that_are_not_asked_for_are_not_run(setup):
     assert clean.err == pytest.approx(0.1)
     with pytest.raises(ValueError, match="autoattack takes its radius"):
         evaluate_robustness(model, x, y, attack=None, autoattack=True)
-
-
-def test_batches_and_seed(setup):
-    model, x, y = setup
-    whole, parts = (
-        evaluate_robustness(model, x, y, attack=ATTACK, autoattack=False, batch_size=size) for size in (30, 7)
-    )
-    torch.testing.assert_close(whole.pgd.loss, parts.pgd.loss, rtol=1e-3, atol=1e-4)
-    other = evaluate_robustness(model, x, y, attack=ATTACK, autoattack=False, seed=1)
-    assert other.rloss_pgd != whole.rloss_pgd
-    again = evaluate_robustness(model, x, y, attack=ATTACK, autoattack=False, batch_size=30)
-    assert again.rloss_pgd == whole.rloss_pgd
-
-
-def test_a_feature_map_is_no_classifier(setup):
-    _, x, y = setup
-    with pytest.raises(ValueError, match="must be logits"):
-        evaluate_robustness(nn.Conv2d(1, 3, 3), x, y, attack=ATTACK, autoattack=False)

@@ -27,7 +27,7 @@ def problem(count):
     return net, x, net(x).detach().argmax(dim=1)
 
 
-@pytest.mark.parametrize("iterations", [1, 7, 60])
+@pytest.mark.parametrize("iterations", [1, 20])
 @pytest.mark.parametrize("targets", [None, 3])
 @pytest.mark.parametrize("epsilon", [0.01, 0.03])
 def test_apgd_fools_the_same_examples_as_the_authors_code(iterations, targets, epsilon):

@@ -1,6 +1,5 @@
 """The measures against the plain implementation of the benchmark, number by number."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -18,14 +17,6 @@ from robust_flatness.seeding import generator
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 ATTACK = PGD(0.05, 0.02, 4, restarts=2)
-
-
-@pytest.fixture(scope="module")
-def plain():
-    spec = importlib.util.spec_from_file_location("plain", BENCHMARKS / "plain.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(params=["resnet", "plain net"])

@@ -12,7 +12,6 @@ from robust_flatness.attacks.autoattack import run_autoattack
 from robust_flatness.checkpoints import Metadata, load_checkpoint, save_checkpoint
 from robust_flatness.cli import app
 from robust_flatness.config import ModelSpec
-from robust_flatness.errors import FileError
 from robust_flatness.loading import import_robustbench
 from robust_flatness.run.export import FIELDS, export_checkpoint
 from robust_flatness.seeding import generator
@@ -83,12 +82,6 @@ def test_a_reduced_autoattack_is_not_passed_off_as_the_standard_one(trained, tmp
     entry = json.loads(export_checkpoint(path, tmp_path)[1].read_text())
     assert entry["autoattack_acc"] is None
     assert entry["footnote"] == "44.75 % under AutoAttack (x) on the first 1000 test images."
-
-
-def test_a_measure_of_another_checkpoint_is_refused(trained, tmp_path):
-    robustness(trained[0], "0" * 64)
-    with pytest.raises(FileError, match="another checkpoint"):
-        export_checkpoint(trained[0], tmp_path)
 
 
 def test_robustbench_measures_what_we_measure(trained, tmp_path, monkeypatch):

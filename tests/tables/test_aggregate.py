@@ -69,13 +69,6 @@ def test_our_numbers_and_the_printed_ones_are_joined_by_variant():
     assert math.isnan(joined["test_rloss_pgd_published"][1])
 
 
-def test_absolute_values_compare_on_the_same_dataset_alone():
-    published = read_published().models
-    assert aggregate.same_data(published, published)
-    assert not aggregate.same_data(published.assign(dataset="digits"), published)
-    assert not aggregate.same_data(rows_of(test_ce=[1.0]), published)
-
-
 def test_scaled_models_are_compared_with_the_seed_they_were_made_from():
     rows = [("at", seed, 0, "at", 1.0 + seed) for seed in range(3)] + [("at-scaled-2", 1, 1, "scaled", 2.0)]
     columns = ("variant", "seed", "derived", "family", "avg_flatness_rloss")

@@ -63,18 +63,6 @@ def test_the_pool_is_drawn_in_passes_and_every_labelled_example_comes_along():
     assert set(seen.tolist()) == set(range(30))
 
 
-def test_order_of_labelled_examples_does_not_depend_on_the_pool():
-    without = torch.cat(passes(BatchPlan(20, 4, seed=3), 5))
-    with_pool = torch.cat(passes(BatchPlan(20, 8, seed=3, pool=50, pool_fraction=0.5), 5))
-    labelled = with_pool[with_pool < 20]
-    assert torch.equal(labelled, without[: len(labelled)])
-
-
-def test_a_batch_needs_labelled_examples():
-    with pytest.raises(ConfigError, match="unlabeled_fraction"):
-        BatchPlan(20, 4, seed=0, pool=5, pool_fraction=0.95)
-
-
 def test_rate_and_uniformity():
     """A label changes with probability tau (1 - 1/K), to each other class alike."""
     labels = torch.full((COUNT,), 2)

@@ -40,21 +40,6 @@ def test_scoping_pulls_towards_the_outer_weights():
     assert w.item() == pytest.approx(second, rel=1e-14)
 
 
-@pytest.mark.parametrize("steps", [1, 2, 5])
-def test_uses_one_batch_more_than_inner_steps(steps):
-    w = torch.ones(1, requires_grad=True)
-    calls = []
-
-    def closure():
-        calls.append(w.item())
-        w.grad = torch.ones(1)
-        return torch.zeros(())
-
-    EntropySGD([w], lr=0.05, langevin_steps=steps, noise=0).step(closure)
-    assert len(calls) == steps + 1
-    assert calls[0] == calls[1] == 1
-
-
 def test_noise_has_the_spread_of_langevin_dynamics():
     """Without gradient, one inner step adds N(0, 2 eta' noise^2)."""
     w = torch.zeros(40_000, dtype=torch.float64, requires_grad=True)

@@ -6,18 +6,6 @@ from robust_flatness.data import Dataset
 from robust_flatness.training.pseudo_labels import pseudo_label
 
 
-class Guarded(Dataset):
-    """A dataset that counts what is read of it."""
-
-    def pixels(self, split, count=None, device="cpu"):
-        self.arrays["read"].append(f"x_{split}")
-        return super().pixels(split, count, device)
-
-    def labels(self, split, count=None, device="cpu"):
-        self.arrays["read"].append(f"y_{split}")
-        return super().labels(split, count, device)
-
-
 @pytest.fixture
 def settings(make_job):
     return make_job(epochs=10, model={"width": 4}, augmentation={"crop": 1})
@@ -31,12 +19,6 @@ def test_labels_are_mostly_right_and_repeat(dataset, settings):
     assert torch.equal(labels, pseudo_label(dataset, settings.model, settings.training, seed=0))
 
 
-def test_only_training_labels_are_read(dataset, settings):
-    guarded = Guarded({**dataset.arrays, "read": []})
-    pseudo_label(guarded, settings.model, settings.training, seed=0)
-    assert set(guarded.arrays["read"]) == {"x_train", "y_train", "x_unlabeled"}
-
-
 def test_held_out_splits_do_not_matter(dataset, settings):
     arrays = dict(dataset.arrays)
     for split in ("test", "early_stopping"):
@@ -44,13 +26,3 @@ def test_held_out_splits_do_not_matter(dataset, settings):
         arrays[f"y_{split}"] = np.zeros_like(arrays[f"y_{split}"])
     expected = pseudo_label(dataset, settings.model, settings.training, seed=0)
     assert torch.equal(pseudo_label(Dataset(arrays), settings.model, settings.training, seed=0), expected)
-
-
-def test_no_pool_no_labels(make_dataset, settings):
-    assert len(pseudo_label(make_dataset(unlabeled=0), settings.model, settings.training, seed=0)) == 0
-
-
-def test_published_pseudo_labels_are_kept(dataset, settings):
-    published = np.arange(12) % 2
-    given = Dataset(dataset.arrays | {"pseudo_labels": published})
-    assert pseudo_label(given, settings.model, settings.training, seed=0).tolist() == published.tolist()

@@ -32,7 +32,7 @@ def pixels(count):
     return 0.2 + 0.6 * x
 
 
-@pytest.mark.parametrize("tau", [0, 1, 2, 3])
+@pytest.mark.parametrize("tau", [0, 2])
 def test_pgd_tau_stops_tau_steps_after_the_flip(tau):
     epsilon, size, steps = 0.2, 0.01, 7
     x = pixels(400)
@@ -60,17 +60,6 @@ def attack_of(make_job, **settings):
 
 def batch_of(x, y):
     return Batch(x, y, y, torch.ones(len(y), dtype=torch.bool))
-
-
-@pytest.mark.parametrize("tau", [0, 2])
-def test_training_attacks_by_pgd_tau_where_asked_to(tau, make_job):
-    attack = attack_of(make_job, stop_after_flip=tau)
-    net, x, y = Network(Threshold()), pixels(50), torch.zeros(50, dtype=torch.int64)
-    found, _ = attack(net, None, batch_of(x, y), torch.Generator().manual_seed(1))
-    expected = pgd_tau(net, x, y, attack.pgd, tau, torch.Generator().manual_seed(1))
-    assert torch.equal(found, expected)
-    plain, _ = attack_of(make_job)(net, None, batch_of(x, y), torch.Generator().manual_seed(1))
-    assert not torch.equal(found, plain)
 
 
 def one_hot(labels):

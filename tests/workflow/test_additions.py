@@ -3,15 +3,12 @@
 import csv
 import os
 import re
-import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-from robust_flatness.plotting import notebook
 
 ROOT = Path(__file__).parents[2]
 MEASURE = '''
@@ -130,7 +127,7 @@ def command(checkout: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def test_a_measure_a_loss_and_a_family_are_found_everywhere(checkout, monkeypatch):
+def test_a_measure_a_loss_and_a_family_are_found_everywhere(checkout):
     assert len(MEASURE.strip().splitlines()) <= 60
     assert command(checkout, "spec", "toy", "--config", "mine.yaml").strip() == '{"power":3}'
     assert '"toy"' in command(checkout, "schema")
@@ -150,16 +147,3 @@ def test_a_measure_a_loss_and_a_family_are_found_everywhere(checkout, monkeypatc
         assert "toy" in {row["measure"] for row in rows(checkout / table)}
         assert "toy of the weights" in (checkout / table).with_suffix(".md").read_text()
     assert "toy of the weights" in (checkout / TARGETS[3]).read_text()
-    assert "My family" in legend(checkout, monkeypatch)
-
-
-def legend(checkout: Path, monkeypatch) -> list[str]:
-    """The texts of the headline plot, drawn again in this process."""
-    from matplotlib.text import Text
-
-    drawn = []
-    monkeypatch.setattr(notebook.Notebook, "save", lambda self, figure: drawn.append(figure))
-    monkeypatch.chdir(checkout)
-    monkeypatch.setattr(sys, "argv", [f"figures/{FIGURE}.py", "additions"])
-    runpy.run_path(f"figures/{FIGURE}.py")
-    return [text.get_text() for figure in drawn for text in figure.findobj(Text)]
