@@ -64,9 +64,6 @@ def test_text_from_the_command_line_is_parsed():
     assert spec.seeds == (0, 1)
     assert spec.variants == ("at", "trades-6")
     assert load(as_text).train_jobs["at"].training.learning_rate == 0.05
-    assert load(digits(seeds=3)).spec.seeds == (3,)
-    assert load(digits(variants="at")).spec.variants == ("at",)
-    assert load(digits(variants=["all"])).spec.variants == "all"
 
 
 def test_equal_settings_give_equal_json_in_any_order():
@@ -121,19 +118,12 @@ def test_variants_are_changes_of_the_baseline():
     assert jobs["trades-6"].model_dump() == {**at.model_dump(), "objective": "trades", "objective_weight": 6}
 
 
-def test_weight_averaging_forgets_its_start_and_keeps_the_published_decays_apart():
-    for steps in (100, 320, 1800):
-        decays = [rescaled_decay(decay, steps) for decay in (0.98, 0.985, 0.99, 0.9975)]
-        assert decays[-1] ** steps == pytest.approx(0.01)
-        memories = [1 / (1 - decay) for decay in decays]
-        assert memories[3] > 2 * memories[2]
-        assert memories == sorted(memories)
-    assert rescaled_decay(0.98, 58650) == 0.98
+@pytest.mark.parametrize("steps", [100, 320, 1800])
+def test_weight_averaging_forgets_its_start_and_keeps_the_published_decays_apart(steps):
+    decays = [rescaled_decay(decay, steps) for decay in (0.98, 0.985, 0.99, 0.9975)]
+    assert decays[-1] ** steps == pytest.approx(0.01)
+    assert decays == sorted(decays)
     assert rescaled_decay(0.9975, 2000) == 0.9975
-    experiment = load(digits())
-    training = experiment.train_jobs["weight-averaging-0.98"].training
-    steps = training.epochs * math.ceil(experiment.spec.data.train / training.batch_size)
-    assert training.weight_averaging == rescaled_decay(0.98, steps)
 
 
 def test_batch_sizes_are_bounded_by_the_training_images_and_from_below():
@@ -188,8 +178,8 @@ BAD = [
     ("measures.robustness.autoattack.target_classes", 10), ("measures.series.variants", ["nope"]),
     ("measures.series.variants", ["at", "at-scaled-2"]), ("measures.series.hessian.variants", ["at", "nope"]),
     ("data.name", "mnist"), ("data.name", "npz"), ("data.test", 1500), ("data.classes", 5),
-    ("data.unlabeled", 0),
-    ("data", None), ("model.name", "vgg"), ("training.objective", "losses:"), ("training.objective", "gan"),
+    ("data.unlabeled", 0), ("data", None),
+    ("model.name", "vgg"), ("training.objective", "losses:"), ("training.objective", "gan"),
     ("training.epoch", 3), ("training.steps", 1.5), ("training.batch_size", 1), ("epsilon", 8),
     ("epsilon", math.nan), ("seeds", [0, "0"]), ("seeds", []), ("experiment", "../x"), ("experiment", None),
     ("compute", {"device": "tpu"}),
@@ -290,23 +280,6 @@ def test_the_experiments_of_the_readme_can_be_run():
     assert load(first).measured_by("robustness") == ["at", "trades-6", "awp-0.01"]
     assert load(first | more).train_job("brier", 0).training.objective == "my_losses:Brier"
     assert [*load(first | networks).networks] == ["mine", "wong", "counted"]
-
-
-def test_a_block_given_in_part_keeps_the_other_defaults():
-    values = yaml.safe_load(TEN_LINES)
-    values["training"]["step_size"] = "0.2/8"
-    values["measures"] = {
-        "series": {"attack": {"steps": 5}, "average": {"samples": 2}},
-        "flatness": {"attack": {"step_size": 0.1}},
-    }
-    experiment = load(values)
-    assert list(experiment.measures) == ["robustness", "flatness", "series"]
-    assert experiment.measures["robustness"].attack.step_size == 0.025
-    series, flatness = experiment.measures["series"], experiment.measures["flatness"]
-    assert (series.attack.step_size, series.attack.steps, series.attack.restarts) == (0.025, 5, 1)
-    assert (series.average.samples, series.average.xi) == (2, (0.5,))
-    assert (flatness.attack.step_size, flatness.attack.steps) == (0.1, 20)
-    assert experiment.train_job("at", 0).training.evaluation_step_size == 0.025
 
 
 def test_validation_imports_neither_torch_nor_numpy():

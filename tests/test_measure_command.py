@@ -31,9 +31,6 @@ def good():
 def soft():
     return nn.Sequential(good(), nn.Softmax(1))
 
-def few():
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
-
 def images():
     return nn.Identity()
 
@@ -137,7 +134,7 @@ BAD_OPTIONS = [
     {"against": "missing.csv"}, {"size": 8}, {"weights": "missing.safetensors"}, {"weights": "bomb.pt"},
     {"set": "average.samples=0"}, {"set": "averag.samples=3"}, {"set": "hessian.eigenvalues=4"},
     {"set": "average.samples"}, {"set": "average.xi=[0.5"}, {"model": "my_nets"}, {"model": "nothing:good"},
-    {"model": "my_nets:constant"}, {"model": "my_nets:needs_arguments"}, {"model": "my_nets:few"},
+    {"model": "my_nets:constant"}, {"model": "my_nets:needs_arguments"},
     {"model": "my_nets:images"}, {"model": "my_nets:other_size"}, {"model": "my_nets:not_a_number"},
     {"model": "my_nets:constant_weights"},
 ]  # fmt: skip
@@ -151,7 +148,9 @@ def test_bad_options_and_networks_are_refused_before_anything_is_measured(refuse
 
     torch.save({"x": Bomb()}, own / "bomb.pt")
     monkeypatch.setattr(own_model, "measured", lambda *_, **__: pytest.fail("measured"))
-    refused([], *measure(**options))
+    ((name, value),) = [*options.items()][:1]
+    message = refused([], *measure(**options))
+    assert any(word in message for word in (name, str(value).partition("=")[0]))
     assert not (own / "exploded").exists()
 
 
@@ -159,22 +158,6 @@ def test_autoattack_for_few_classes_needs_a_reduced_version(measured, refused):
     refused(["apgd-t needs at least 4 classes", "version: reduced"], *measure(), "--autoattack")
     result = measured("my_nets:good", "autoattack.version=reduced", "autoattack.attacks=apgd-ce,fab-t")
     assert "reduced: apgd-ce+fab-t" in result["notes"]["autoattack"]
-
-
-def test_given_weights_are_loaded(measured, own):
-    first = measured()
-    save_file({"1.weight": torch.zeros(3, 64), "1.bias": torch.zeros(3)}, own / "zero.safetensors")
-    other = measured(weights="zero.safetensors")
-    assert other["values"]["test_ce"] == pytest.approx(np.log(3), rel=1e-6)
-    assert other["data_sha256"] == first["data_sha256"]
-    assert other["weights_sha256"] != first["weights_sha256"]
-
-
-@pytest.mark.parametrize(("kind", "close"), [("double", 1e-6), ("half", 1e-2)])
-def test_a_network_of_another_type_is_measured_in_float32(measured, own, kind, close):
-    (own / "my_nets.py").write_text(NETS + f"def other():\n    return good().{kind}()\n")
-    same, other = measured()["values"], measured("my_nets:other")["values"]
-    assert other["test_rloss_pgd"] == pytest.approx(same["test_rloss_pgd"], abs=close)
 
 
 def test_values_of_single_examples_average_to_the_records(measured, own):
@@ -198,21 +181,11 @@ def test_values_of_single_examples_average_to_the_records(measured, own):
 
 def test_a_table_in_words_is_printed(run, own):
     """Every measure with its standard error, each layer, a user's measure; nothing is left behind."""
-    texts = (
-        "sharpness.own.spread=my_nets:spread",
-        "sharpness.measures=fisher_trace",
-        "layers.worst.restarts=1",
-    )
-    arguments = measure("my_nets:good", *texts, samples=2, measures="robustness,flatness,sharpness",
-                        train_examples=4)  # fmt: skip
-    status, out, err = run(*arguments, "--per-layer")
+    texts = ("sharpness.own.spread=my_nets:spread", "sharpness.measures=fisher_trace", "layers.worst.steps=1")
+    options = {"measures": "robustness,flatness,sharpness", "train_examples": 4}
+    status, out, err = run(*measure("my_nets:good", *texts, **options), "--per-layer")
     assert status == 0, err
-    assert "value" in out.splitlines()[0]
-    assert "+-" in out.splitlines()[0]
-    words = ["test RLoss ", "average-case flatness in RLoss (ξ = 0.5) ", "trace of the Fisher matrix, CE "]
-    words += ["worst-case flatness in RLoss, 1.bias alone", "spread, RLoss "]
-    assert all(text in out for text in words)
-    assert "norm of the weights" not in out
+    assert all(text in out for text in ("test RLoss ", "Fisher", "1.bias alone", "spread, RLoss "))
     assert not (own / ".resume").exists()
 
 

@@ -93,24 +93,13 @@ def test_splits_are_stratified(digits):
         assert np.abs(counts - shares * SIZES[split]).max() <= 2
 
 
-def test_splits_depend_on_the_seed_alone(digits):
-    again = make_splits(DataSpec(name="digits", **SIZES), seed=0)
+def test_splits_depend_on_the_seed_and_not_on_the_size_of_the_pool(digits):
     other = make_splits(DataSpec(name="digits", **SIZES), seed=1)
-    assert all(np.array_equal(digits[name], again[name]) for name in digits)
     assert not np.array_equal(digits["x_test"], other["x_test"])
-
-
-def test_a_larger_pool_leaves_test_and_training_examples_alone(digits):
     smaller = make_splits(DataSpec(name="digits", **(SIZES | {"unlabeled": 0})), seed=0)
     for split in ("train", "early_stopping", "test"):
         assert np.array_equal(digits[f"x_{split}"], smaller[f"x_{split}"])
     assert len(smaller["x_unlabeled"]) == 0
-
-
-def test_statistics_are_those_of_the_training_images_alone(digits):
-    pixels = digits["x_train"].astype(np.float64) / 255
-    assert digits["mean"] == pytest.approx([pixels.mean()], rel=1e-12)
-    assert digits["std"] == pytest.approx([pixels.std()], rel=1e-12)
 
 
 @pytest.fixture(scope="module")

@@ -153,28 +153,3 @@ def test_the_slider_shows_the_paths_up_to_its_share(opened, notebook):
         dots = sum(shown) + sum(count > 0 for count in shown)
         count = "document.querySelectorAll('#paths-chart svg .mark-symbol path').length"
         opened.wait_for_function(f"{count} === {dots}", timeout=5000)
-
-
-def test_every_control_is_reached_and_seen_by_keyboard(opened):
-    """With the tabulator alone, in the order of the page, each with an outline."""
-    opened.evaluate("document.querySelectorAll('details').forEach((entry) => { entry.open = true; })")
-    wanted = opened.evaluate(
-        """[...document.querySelectorAll('a, select, input, button, summary, [tabindex]')]
-           .filter((e) => e.checkVisibility()).length"""
-    )
-    seen = []
-    for _ in range(wanted):
-        opened.keyboard.press("Tab")
-        seen.append(
-            opened.evaluate(
-                """(() => { const e = document.activeElement, style = getComputedStyle(e);
-                return [e.id || e.textContent.trim() || e.getAttribute('aria-label'), style.outlineStyle,
-                  parseFloat(style.outlineWidth), e.getBoundingClientRect().top + scrollY]; })()"""
-            )
-        )
-    names = [name for name, *_ in seen]
-    assert {"pick-x", "pick-y", "show-ours", "show-paper", "clear", "pick-curve", "play", "time"} <= {*names}
-    assert {"pick-direction", "Models", "Label noise", "See it in the plot"} <= {*names}
-    assert all(style != "none" and width >= 2 for _, style, width, _ in seen)
-    sections = [names.index(name) for name in ("pick-x", "pick-curve", "play", "pick-direction")]
-    assert sections == sorted(sections)

@@ -8,14 +8,12 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.utils import prune
 from torch.utils.checkpoint import checkpoint
 
 from robust_flatness.attacks import PGD
 from robust_flatness.errors import ConfigError, MeasurementWarning, NonFiniteError
 from robust_flatness.evaluation import evaluate_robustness
 from robust_flatness.flatness import average_flatness, hessian_eigenvalues, worst_flatness
-from robust_flatness.network import Network
 
 ATTACK = PGD(epsilon=0.1, step_size=0.05, steps=2)
 
@@ -158,16 +156,6 @@ class Stateful(nn.Module):
         return self.net(x)
 
 
-def test_nothing_of_the_model_changes(measure, data):
-    model = Stateful()
-    state = {name: value.clone() for name, value in model.state_dict().items()}
-    measure(model, *data)
-    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
-    assert (model.seen, model.state) == ([], None)
-    assert all(module.training for module in model.modules())
-    assert all(p.requires_grad and p.grad is None for p in model.parameters())
-
-
 def _patched():
     model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16), nn.Linear(16, 4))
     plain = model.forward
@@ -220,54 +208,6 @@ def test_models_that_cannot_be_measured_are_refused_unchanged(measure, data, nam
         measure(model, *data)
     assert all(torch.equal(model.state_dict()[key], value) for key, value in state.items())
     assert model.training
-
-
-@pytest.mark.filterwarnings("ignore::FutureWarning")
-@pytest.mark.parametrize("used", [False, True])
-def test_weights_computed_by_hooks_and_kept_activations_are_copied(measure, data, used):
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            torch.manual_seed(0)
-            self.normed = nn.utils.weight_norm(nn.Linear(16, 16))
-            self.spectral = nn.utils.spectral_norm(nn.Linear(16, 16))
-            self.pruned = prune.l1_unstructured(nn.Linear(16, 4), "weight", 0.3)
-            self.kept = []
-
-        def forward(self, x):
-            self.features = self.spectral(self.normed(x.flatten(1)).tanh())
-            self.kept = [self.features]
-            return self.pruned(self.features)
-
-    expected, model = measure(Net().eval(), *data), Net().eval()
-    if used:
-        model(data[0])
-    assert measure(model, *data) == pytest.approx(expected, rel=1e-5)
-
-
-class Parts(nn.Module):
-    """One of each kind of parameter."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv, self.norm = nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4)
-        self.layer_norm2d = type("LayerNorm2d", (nn.Module,), {})()
-        self.layer_norm2d.gain = nn.Parameter(torch.ones(4, 1, 1))
-        self.gain = nn.Parameter(torch.ones(4))  # of a normalising function
-        self.count = nn.Parameter(torch.zeros(3, dtype=torch.int64), requires_grad=False)
-        self.frozen = nn.Parameter(torch.ones(()), requires_grad=False)
-        self.one, self.same = nn.Linear(4, 4), nn.Linear(4, 4)
-        self.same.weight = self.one.weight
-
-    def forward(self, x):
-        h = self.norm(self.conv(x)).mean((2, 3)) * self.layer_norm2d.gain.flatten()
-        return self.same(F.layer_norm(self.one(h), (4,), self.gain)) * self.frozen
-
-
-def test_parameters_that_are_perturbed(data):
-    names = ["conv.weight", "conv.bias", "one.weight", "one.bias", "same.bias"]
-    assert Network(Parts(), data[0]).layers == names
-    assert Network(linear().requires_grad_(False), data[0]).layers == ["1.weight", "1.bias"]
 
 
 class Tied(nn.Module):

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import types
 from pathlib import Path
 
 import numpy as np
@@ -124,12 +123,6 @@ def test_tables_are_escaped_and_complete():
         assert text.count(rf"\begin{{{name}}}") == text.count(rf"\end{{{name}}}") == 1
 
 
-def test_csv_keeps_every_column_and_twelve_digits():
-    frame = pd.DataFrame({"value": [1 / 3, math.nan], "hidden": [2.0, 1e-9]})
-    text = typeset.texts(frame, {"value": typeset.Column("Value", typeset.digits(1))}, "T")[".csv"]
-    assert text == "value,hidden\n0.333333333333,2\n,1e-09\n"
-
-
 @pytest.fixture
 def workspace(tmp_path, monkeypatch) -> Path:
     for name in ("fashion", "mine"):
@@ -150,16 +143,3 @@ def test_a_notebook_finds_its_experiment(workspace, monkeypatch):
     # In a notebook the arguments are the kernel's.
     monkeypatch.setattr("sys.argv", ["ipykernel_launcher.py", "-f", "kernel.json"])
     assert inputs("some_figure").experiment == "mine"
-
-
-def job(models: Path, *outputs: Path):
-    """Snakemake's object in a script."""
-    given = types.SimpleNamespace(models=str(models), families=[looks.file()])
-    return types.SimpleNamespace(input=given, output=[*map(str, outputs)], log=[])
-
-
-def test_a_script_reads_and_writes_the_files_of_its_rule(workspace):
-    paths = workspace / "a.pdf", workspace / "a.png"
-    notebook = inputs("some_figure", job(workspace / "results/mine/models.csv", *paths))
-    assert notebook.experiment == "mine"
-    assert notebook.outputs("figures", (".pdf", ".png")) == dict(zip((".pdf", ".png"), paths, strict=True))

@@ -9,7 +9,7 @@ from torch import nn
 from robust_flatness.attacks import PGD
 from robust_flatness.flatness import average_flatness
 from robust_flatness.runtime import progress
-from robust_flatness.runtime.progress import show_progress, stage, track
+from robust_flatness.runtime.progress import show_progress, stage
 
 
 @pytest.fixture
@@ -27,16 +27,6 @@ def updates(monkeypatch):
     monkeypatch.setattr(progress, "REDRAW", 0.0)
     monkeypatch.setattr(Progress, "update", update)
     return seen
-
-
-def test_a_loop_that_is_left_leaves_nothing_behind(updates):
-    with show_progress():
-        for _ in track(range(5), "left"):
-            break
-        with pytest.raises(KeyboardInterrupt), stage("failed"):
-            raise KeyboardInterrupt
-        assert [*track("ab", "next")] == ["a", "b"]
-    assert updates[-1] == ("next", 1.0, "")
 
 
 def test_measures_show_samples_batches_and_steps_and_give_the_same(updates):

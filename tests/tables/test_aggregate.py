@@ -5,8 +5,9 @@ import math
 import pandas as pd
 import pytest
 
+from robust_flatness.analysis.grouping import robustness_groups, with_groups
 from robust_flatness.tables import aggregate
-from robust_flatness.tables.printed import read_published
+from robust_flatness.tables.printed import read_printed, read_published
 
 
 def rows_of(**columns) -> pd.DataFrame:
@@ -76,3 +77,14 @@ def test_scaled_models_are_compared_with_the_seed_they_were_made_from():
     found = aggregate.with_scaled(models).set_index("variant")["avg_flatness_rloss"]
     assert found.to_dict() == {"at": 2.0, "at-scaled-2": 2.0}
     assert aggregate.with_scaled(models[models["derived"] == 0])["avg_flatness_rloss"].tolist() == [2.0]
+
+
+def test_groups_of_robustness_are_as_printed_and_computed_where_none_are_printed():
+    variants = aggregate.variants_at(read_published().models)
+    groups = read_printed("variants").set_index("variant")["robustness_group"]
+    assert (with_groups(variants).set_index("variant")["group"] == groups).all()
+    computed = with_groups(variants.assign(robustness_group="")).set_index("variant")["group"]
+    assert (computed["at"], computed["unlabeled"]) == ("poor", "good")
+    rerr = [*range(10, 21), 30.0, 40.0]
+    by_hand = ["good"] * 4 + ["average"] * 4 + ["poor"] * 3 + ["worse"] * 2
+    assert robustness_groups(rerr, baseline=20) == by_hand

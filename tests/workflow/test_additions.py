@@ -1,6 +1,5 @@
 """Additions: a measure is one file and its name in the registry, a loss one file, a family YAML."""
 
-import csv
 import os
 import re
 import shutil
@@ -9,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from runs import ROOT, rows, snakemake, succeeded
 
-ROOT = Path(__file__).parents[2]
 MEASURE = '''
 """A toy."""
 
@@ -105,19 +104,6 @@ def checkout(tmp_path_factory) -> Path:
     return folder
 
 
-def snakemake(checkout: Path, *arguments: str) -> str:
-    command = [sys.executable, "-m", "snakemake", "--configfile", "mine.yaml", "--cores", "2", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(checkout / "src")}
-    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return done.stdout + done.stderr
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def command(checkout: Path, *arguments: str) -> str:
     environment = os.environ | {"PYTHONPATH": str(checkout / "src"), "COLUMNS": "200"}
     done = subprocess.run(
@@ -132,8 +118,10 @@ def test_a_measure_a_loss_and_a_family_are_found_everywhere(checkout):
     assert command(checkout, "spec", "toy", "--config", "mine.yaml").strip() == '{"power":3}'
     assert '"toy"' in command(checkout, "schema")
     assert re.search(r"\btoy\b", command(checkout, "measure", "--help"))
-    assert re.search(r"^measure_network\s+5$", snakemake(checkout, "--dry-run"), re.MULTILINE)
-    snakemake(checkout, "--", *TARGETS, f"figures/additions/{FIGURE}.pdf")
+    options = {"config": "mine.yaml", "root": checkout}
+    planned = succeeded(snakemake(checkout, "--dry-run", **options))
+    assert re.search(r"^measure_network\s+5$", planned, re.MULTILINE)
+    succeeded(snakemake(checkout, "--", *TARGETS, f"figures/additions/{FIGURE}.pdf", **options))
     records = [row for row in rows(checkout / "results/additions/records.csv") if row["measure"] == "toy"]
     assert [(row["metric"], row["checkpoint"]) for row in records] == [("toy", "last")] * 5
     models = rows(checkout / TARGETS[0])

@@ -6,18 +6,17 @@ import random
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import yaml
+from runs import ROOT, command, contents, snakemake, succeeded
 
 from robust_flatness.tables.records import read_network
 
 pytestmark = pytest.mark.faults
 
-ROOT = Path(__file__).parents[2]
 KILLS = 10
 TARGET = "results/faults/models.csv"
 
@@ -33,27 +32,10 @@ def experiment() -> dict:
     return config
 
 
-def command(directory: Path, *arguments: str, cores: int = 2) -> list[str]:
-    parts = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile"]
-    parts += ["--workflow-profile", ROOT / "profiles/default", "--directory", directory, "--cores", cores]
-    parts += ["--configfile", directory / "config.yaml", *arguments]
-    return list(map(str, parts))
-
-
 def prepared_folder(path: Path, config: dict | None = None) -> Path:
     path.mkdir()
     (path / "config.yaml").write_text(yaml.safe_dump(config or experiment()))
     return path
-
-
-def contents(directory: Path, *folders: str) -> dict[str, bytes]:
-    """Return the files of `results` (and other folders), without timings and the state of jobs."""
-    return {
-        str(path.relative_to(directory)): path.read_bytes()
-        for folder in ("results", *folders)
-        for path in sorted((directory / folder).rglob("*"))
-        if path.is_file() and not {"timings", ".resume"} & set(path.parts)
-    }
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +43,7 @@ def reference(tmp_path_factory):
     """An undisturbed run: its folder and how long it took."""
     directory = prepared_folder(tmp_path_factory.mktemp("reference") / "run")
     start = time.monotonic()
-    done = subprocess.run(command(directory, "--", TARGET), capture_output=True, text=True, cwd=directory)
-    assert done.returncode == 0, done.stderr[-3000:]
+    succeeded(snakemake(directory, "--", TARGET))
     return directory, time.monotonic() - start
 
 
@@ -73,12 +54,12 @@ def finished_rules(log: Path) -> list[str]:
 def start(directory: Path, log: Path) -> subprocess.Popen:
     with open(log, "w") as file:
         return subprocess.Popen(
-            command(directory, "--", TARGET), stdout=file, stderr=file, cwd=directory, start_new_session=True
+            command("--", TARGET), stdout=file, stderr=file, cwd=directory, start_new_session=True
         )
 
 
 def unlock(directory: Path) -> None:
-    subprocess.run(command(directory, "--unlock"), check=True, capture_output=True, cwd=directory)
+    succeeded(snakemake(directory, "--unlock"))
 
 
 def stop(process: subprocess.Popen, how: str) -> None:
@@ -134,7 +115,7 @@ def test_two_runs_give_the_same_bytes(tmp_path):
     found = []
     for cores in (2, 1):
         directory = prepared_folder(tmp_path / f"{cores}-cores", config)
-        subprocess.run(command(directory, cores=cores), check=True, capture_output=True, cwd=directory)
+        succeeded(snakemake(directory, cores=cores))
         found.append(contents(directory, "figures", "paper_tables"))
     first, second = found
     kinds = {Path(name).suffix for name in first}

@@ -5,17 +5,16 @@ import os
 import re
 import resource
 import shutil
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from runs import ROOT, snakemake, succeeded
 
 from robust_flatness.config import load_yaml
 from robust_flatness.experiment import load_experiment
 
-ROOT = Path(__file__).parents[2]
 SMOKE = (ROOT / "config/smoke.yaml").read_text()
 
 
@@ -39,29 +38,15 @@ class Workflow:
         assert SMOKE.count(old) == 1, f"{old!r} is {SMOKE.count(old)} times in smoke.yaml"
         self.write(SMOKE.replace(old, new))
 
-    def run(self, *arguments: str, python: tuple[str, ...] = (), root: Path = ROOT):
-        command = [sys.executable, *python, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
-        command += ["--workflow-profile", str(root / "profiles/default"), "--directory", str(self.directory)]
-        command += ["--cores", "2", "--configfile", str(self.directory / "config.yaml"), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=self.directory)
-
-    def snakemake(self, *arguments: str, **options) -> subprocess.CompletedProcess:
-        """Run `snakemake` with options, `--`, and targets."""
-        targets = [word for word in arguments if not word.startswith("-") and "=" not in word]
-        done = self.run(*(word for word in arguments if word not in targets), "--", *targets, **options)
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-        return done
-
-    def refused(self, *arguments: str) -> str:
-        """The message with which `snakemake` ends, without a traceback."""
-        done = self.run(*arguments)
-        assert done.returncode == 1
-        assert "Traceback" not in done.stderr
-        return done.stderr
+    def snakemake(self, *arguments: str, **options) -> str:
+        """Run `snakemake` with options, `--`, and targets; return all that it says."""
+        options |= {"config": self.directory / "config.yaml"}
+        parts = [word for word in arguments if word.startswith("-")]
+        targets = [word for word in arguments if not word.startswith("-")]
+        return succeeded(snakemake(self.directory, *parts, "--", *targets, **options))
 
     def plan(self, *targets: str, root: Path = ROOT) -> Counter:
-        done = self.snakemake("--dry-run", *targets, root=root)
-        return jobs_of(done.stdout + done.stderr)
+        return jobs_of(self.snakemake("--dry-run", *targets, root=root))
 
 
 def jobs_of(text: str) -> Counter:
@@ -78,9 +63,9 @@ def jobs_of(text: str) -> Counter:
 def made(tmp_path_factory) -> Workflow:
     """All outputs of the smoke experiment as if made: files, empty but for one, with Snakemake's record."""
     workflow = Workflow(tmp_path_factory.mktemp("planning"))
-    listed = workflow.snakemake("--summary").stdout.splitlines()
-    for line in listed[1:]:
-        path = workflow.directory / line.split("\t")[0]
+    listed = [line.split("\t")[0] for line in workflow.snakemake("--summary").splitlines() if "\t" in line]
+    for name in listed[1:]:
+        path = workflow.directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     networks = "".join(f"{variant},0\n" for variant in sorted(MEASURED))
@@ -159,8 +144,7 @@ def test_an_added_variant_or_seed_adds_its_own_jobs_alone(workflow):
     workflow.change("variants: [at, trades-6,", "variants: [at, awp-0.01, trades-6,")
     assert {variant for _, variant in expensive(workflow.plan())} == {"awp-0.01"}
     workflow.change("seeds: [0]", "seeds: [0, 1]")
-    done = workflow.snakemake("--dry-run")
-    assert set(re.findall(r"wildcards:.*\bseed=(\d+)", done.stdout + done.stderr)) == {"1"}
+    assert set(re.findall(r"wildcards:.*\bseed=(\d+)", workflow.snakemake("--dry-run"))) == {"1"}
     workflow.change("seeds: [0]", "seeds: [0]\nbaseline_seeds: [0, 1]")
     jobs = workflow.plan()
     assert {variant for rule, variant in expensive(jobs) if rule != "prepare"} == {"at"}
@@ -216,19 +200,21 @@ def test_a_fresh_clone_plans_all_jobs_quickly_and_without_torch(tmp_path):
     trainings = sum(len(experiment.seeds_of(slug)) for slug in experiment.train_jobs)
     networks = sum(len(experiment.seeds_of(slug)) for slug in experiment.variants)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = fresh.snakemake("--dry-run", python=("-X", "importtime"))
+    text = fresh.snakemake("--dry-run", python=(sys.executable, "-X", "importtime"))
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    text = done.stdout + done.stderr
     assert trainings >= 74
     assert re.search(rf"^train_variant\s+{trainings}$", text, re.MULTILINE)
     assert re.search(rf"^measure_network\s+{networks}$", text, re.MULTILINE)
     # seconds of processor time: the wall time on an idle machine
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 5
-    imported = set(re.findall(r"import time:.*\|\s*([\w.]+)$", done.stderr, re.MULTILINE))
+    imported = set(re.findall(r"import time:.*\|\s*([\w.]+)$", text, re.MULTILINE))
     assert "snakemake" in imported
     assert not imported & {"torch", "torchvision", "sklearn", "matplotlib"}
 
 
 def test_a_bad_config_ends_planning_with_one_message(tmp_path):
-    message = Workflow(tmp_path, SMOKE.replace("epsilon: 0.15\n", "epsilon: -1\n")).refused("--dry-run")
-    assert "epsilon: Input should be greater than 0 (given: -1)" in message
+    Workflow(tmp_path, SMOKE.replace("epsilon: 0.15\n", "epsilon: -1\n"))
+    done = snakemake(tmp_path, "--dry-run")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "epsilon: Input should be greater than 0 (given: -1)" in done.stderr

@@ -7,8 +7,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
+from runs import ROOT, snakemake, succeeded
 
 
 @pytest.fixture
@@ -22,20 +21,12 @@ def folder(tmp_path) -> Path:
     return folder
 
 
-def snakemake(folder: Path, *arguments: str, python: str | Path = sys.executable):
-    command = [python, "-m", "snakemake", "--workflow-profile", ROOT / "profiles/default", "--cores", "1"]
-    return subprocess.run([*command, *arguments], cwd=folder, capture_output=True, text=True, timeout=900)
-
-
 def test_spaces_in_every_path(folder):
     """The table's, the working directory's and the environment's."""
     (folder / "environment").symlink_to(Path(sys.executable).parents[1])
     figure = "figures/own/rloss_vs_average_flatness.png"
-    done = snakemake(
-        folder, "--snakefile", ROOT / "Snakefile", "--configfile", "own.yaml", "--", figure,
-        python=folder / "environment/bin" / Path(sys.executable).name,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    python = folder / "environment/bin" / Path(sys.executable).name
+    succeeded(snakemake(folder, "--", figure, config="own.yaml", python=[python]))
     assert (folder / figure).exists()
 
 
@@ -60,14 +51,22 @@ def test_as_a_module_of_another_workflow(folder):
             """
         )
     )
-    done = snakemake(folder)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--workflow-profile",
+        ROOT / "profiles/default",
+        "--cores",
+        "1",
+    ]
+    succeeded(subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600))
     assert (folder / "mine").exists()
     assert (folder / "their work/results/own/models.csv").exists()
 
 
 def test_a_target_among_config_files_is_named(folder):
-    done = snakemake(folder, "-n", "--snakefile", ROOT / "Snakefile", "--configfile", "own.yaml", "tables")
+    done = snakemake(folder, "-n", "--configfile", "own.yaml", "tables", config="own.yaml")
     assert done.returncode == 1
     assert "tables is not one; write targets first, or after --" in done.stderr
     assert "Traceback" not in done.stderr
@@ -78,10 +77,7 @@ def test_a_training_longer_than_a_job_is_cut(tmp_path):
     text = (ROOT / "config/smoke.yaml").read_text() + "\ncompute: {hours: 1}\n"
     assert text.count("epochs: 3") == 1
     (tmp_path / "long.yaml").write_text(text.replace("epochs: 3", "epochs: 1000000"))
-    options = ["--snakefile", ROOT / "Snakefile", "--configfile", "long.yaml"]
-    done = snakemake(tmp_path, "-n", *options, "--", "train")
-    assert done.returncode == 0, done.stderr[-2000:]
-    said = done.stdout + done.stderr
+    said = succeeded(snakemake(tmp_path, "-n", "--", "train", config="long.yaml"))
     limits = [int(found) for found in re.findall(r"runtime=(\d+)", said)]
     assert limits
     assert max(limits) <= 60
