@@ -1,5 +1,8 @@
 """The package's ranges, the locked versions and the conda environment agree."""
 
+import doctest
+import importlib
+import pkgutil
 import re
 import tomllib
 from pathlib import Path
@@ -9,6 +12,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+
+import robust_flatness
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -77,3 +82,16 @@ def test_conda_users_get_the_same_through_pip():
     allowed = SpecifierSet(PROJECT["requires-python"])
     for minor in range(8, 15):
         assert python.contains(f"3.{minor}.1") == allowed.contains(f"3.{minor}.1")
+
+
+MODULES = sorted(
+    module.name
+    for module in pkgutil.walk_packages(robust_flatness.__path__, "robust_flatness.")
+    if not module.name.endswith("__main__")
+)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_in_docstrings(name):
+    found = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert found.failed == 0

@@ -137,16 +137,6 @@ def test_the_standard_budget_is_the_librarys():
     assert spec.description == "AutoAttack (standard)"
 
 
-def test_the_budget_must_fit_the_number_of_classes():
-    x, y = torch.rand(3, 1, 8, 8), torch.zeros(3, dtype=torch.long)
-    with pytest.raises(ConfigError, match=r"apgd-t needs at least 4 classes.*the model has 3"):
-        run_autoattack(make_model(3), x, y, EPSILON)
-    with pytest.raises(ConfigError, match=r"target_classes: 5 given.*at most 4"):
-        run_autoattack(make_model(5), x, y, EPSILON, AutoAttackSpec(version="reduced", target_classes=5))
-    few = AutoAttackSpec(version="reduced", attacks=["apgd-ce", "fab-t"], iterations=2)
-    assert run_autoattack(make_model(3), x, y, EPSILON, few).error.shape == (3,)
-
-
 def test_examples_fooled_by_pgd_count_and_are_not_attacked_again(setup):
     model, x, y = setup
     found = PGD(EPSILON, EPSILON / 4, 10)(model, x, y)

@@ -140,16 +140,3 @@ def point_at(tab, mark) -> dict[str, str]:
     tab.mouse.move(2, 2)
     tab.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     return tooltip(tab)
-
-
-def test_the_slider_shows_the_paths_up_to_its_share(opened, notebook):
-    """Each path has its snapshots without the first one, and the latest stands out."""
-    series = notebook.ours.series.sort_values("normalised_epoch")
-    snapshots = [rows["normalised_epoch"].iloc[1:] for _, rows in series.groupby("variant")]
-    for share in (35, 60, 100):
-        opened.locator("#time").fill(str(share))
-        assert opened.inner_text("#time-shown") == f"{share} %"
-        shown = [(epochs <= share / 100 + 1e-9).sum() for epochs in snapshots]
-        dots = sum(shown) + sum(count > 0 for count in shown)
-        count = "document.querySelectorAll('#paths-chart svg .mark-symbol path').length"
-        opened.wait_for_function(f"{count} === {dots}", timeout=5000)

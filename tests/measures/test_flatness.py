@@ -8,9 +8,18 @@ from torch import nn
 from torch.nn import functional as F
 
 from robust_flatness.attacks import PGD
+from robust_flatness.config import AttackSpec
 from robust_flatness.evaluation import evaluate_robustness
-from robust_flatness.flatness import average_flatness, hessian_eigenvalues, scale_convolutions, worst_flatness
+from robust_flatness.flatness import (
+    average_flatness,
+    hessian_eigenvalues,
+    loss_landscape,
+    scale_convolutions,
+    worst_flatness,
+)
+from robust_flatness.measures.landscape import CURVES, LandscapeSettings
 from robust_flatness.network import Network
+from robust_flatness.seeding import generator
 
 
 def small(measure, **options):
@@ -162,3 +171,49 @@ def interrupt(*_, **__):
 def test_arguments_out_of_range_are_named(trained, held_out, attack, measure, field, value):
     with pytest.raises(ValueError, match=rf"{field}.*'?{value}'?"):
         measure(trained, *held_out, attack=attack, **{field: value})
+
+
+@pytest.mark.parametrize("s", [0.5, 2.0])
+def test_outputs_stay_and_weights_scale(trained, held_out, s):
+    scaled = scale_convolutions(trained, s)
+    # the batch norms' eps of 1e-5 makes the difference
+    torch.testing.assert_close(scaled(held_out[0]), trained(held_out[0]), rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(scaled.stem.weight, s * trained.stem.weight)
+    torch.testing.assert_close(scaled.stem.bias, s * trained.stem.bias)
+    assert torch.equal(scaled.classifier.weight, trained.classifier.weight)
+    assert torch.equal(scaled.stem_norm.weight, trained.stem_norm.weight)
+    exact = copy.deepcopy(trained).double()
+    for module in exact.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = 0.0
+    x = held_out[0].double()
+    torch.testing.assert_close(scale_convolutions(exact, s)(x), exact(x), rtol=1e-9, atol=1e-9)
+
+
+def test_refuses_what_would_change_the_outputs():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Conv2d(2, 3, 3), nn.Flatten())
+    with pytest.raises(ValueError, match="no batch norm after the convolution 2"):
+        scale_convolutions(model, 2.0)
+    with pytest.raises(ValueError, match="s: 0 given"):
+        scale_convolutions(model, 0)
+
+
+def test_landscape_at_zero_is_rloss(trained, held_out):
+    attack = PGD(0.1, 0.05, 3)
+    settings = LandscapeSettings(
+        points=3, random_directions=3, adversarial_directions=2, adversarial_steps=3, examples=60,
+        attack=AttackSpec(epsilon=0.1, step_size=0.05, steps=3),
+    )  # fmt: skip
+    few = (held_out[0][:10], held_out[1][:10])
+    rows = loss_landscape(trained, *held_out, settings=settings, held_out=few, seed=2)
+    assert len(rows) == 3 * len(CURVES)
+    assert {(row["direction"], row["normalisation"]) for row in rows} == CURVES.keys()
+    rloss = attack(trained, *held_out, generator=generator(2, "landscape starts")).loss.mean().item()
+    assert all(row["rloss"] == pytest.approx(rloss, rel=1e-6) for row in rows if row["s"] == 0)
+    scales = {row["direction"]: row["scale"] for row in rows}
+    assert scales == {"random": 0.5, "adversarial": 0.025, "hessian": 0.5}
+    ends = [row for row in rows if row["s"] != 0 and row["direction"] == "random"]
+    assert all(row["rloss"] > rloss and row["rloss_std"] > 0 for row in ends)
+    up = next(r for r in rows if (r["direction"], r["normalisation"], r["s"]) == ("adversarial", "layer", 1))
+    assert up["rloss"] > rloss
+    assert up["rloss_std"] is None

@@ -2,7 +2,6 @@
 
 import random
 import threading
-import warnings
 
 import pytest
 import torch
@@ -123,17 +122,6 @@ def test_the_callers_modes_make_no_difference(measure, data, mode):
         assert measure(model, x + 0, y + 0) == expected
     with torch.autocast("cpu", torch.bfloat16):
         assert measure(model, x, y) == expected
-
-
-def test_global_random_states_stay(measure, data):
-    model = Through(lambda x: x + 0.01 * torch.rand_like(x) * random.random())
-    random.seed(0)
-    states = torch.get_rng_state(), random.getstate()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        measure(model, *data)
-    assert torch.equal(torch.get_rng_state(), states[0])
-    assert random.getstate() == states[1]
 
 
 class Stateful(nn.Module):

@@ -58,18 +58,6 @@ def test_labels_overlap_neither_each_other_nor_other_texts_nor_points(seed):
         assert box.x1 <= frame.x1 + 1
 
 
-def test_an_axis_is_set_by_the_epochs_after_the_first_fifth():
-    _, (axes,) = style.panels()
-    axes.plot([0.1, 0.5, 1.0], [34.0, 1.0, 2.0])
-    assert "up to 34" in curves.scale([axes])
-    low, high = axes.get_ylim()
-    assert 0.5 < low < high < 2.5
-    assert [line.get_marker() for line in axes.lines[1:]] == ["^"]
-    _, (calm,) = style.panels()
-    calm.plot([0.1, 0.5, 1.0], [1.9, 1.0, 2.0])
-    assert curves.scale([calm]) == ""
-
-
 def test_a_point_far_out_stands_at_the_edge_with_its_name_and_value():
     slugs = [slug for slug in frames.catalogue() if "scaled" not in slug][:12]
     frame = pd.DataFrame({"variant": slugs, "label": slugs, "family": "at", "x": np.arange(12.0), "y": 1.0})

@@ -8,7 +8,6 @@ from torch import nn
 
 from robust_flatness.config import TrainingSpec
 from robust_flatness.training.objectives import Batch, make_objective
-from robust_flatness.training.objectives.self_supervision import rotate
 
 CLASSES = 3
 LAMBDA = 2.5
@@ -150,18 +149,6 @@ def test_each_half_is_attacked_on_its_own_label():
     values.sum().backward()
     assert (logits.grad[:2, CLASSES:] == 0).all()
     assert (logits.grad[2:, :CLASSES] == 0).all()
-
-
-def test_four_quarter_turns_are_the_identity():
-    x = torch.rand(4, 2, 3, 3, generator=torch.Generator().manual_seed(0))
-    turned = x
-    for _ in range(4):
-        turned = rotate(turned, torch.ones(4, dtype=torch.int64))
-    assert torch.equal(turned, x)
-    quarters = torch.tensor([0, 1, 2, 3])
-    back = rotate(rotate(x, quarters), (4 - quarters) % 4)
-    assert torch.equal(back, x)
-    assert torch.equal(rotate(x, quarters)[1], torch.rot90(x[1], 1, (1, 2)))
 
 
 def test_labels_of_rotated_examples_say_how_they_were_rotated():

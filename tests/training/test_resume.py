@@ -125,7 +125,7 @@ def test_a_finished_training_is_not_repeated(all_snapshots, tmp_path, dataset, m
 
 
 @pytest.mark.parametrize("finished", [False, True])
-@pytest.mark.parametrize("what", ["settings", "data", "pseudo-labels", "code"])
+@pytest.mark.parametrize("what", ["settings", "data", "code"])
 def test_state_of_another_training_is_named_and_replaced(
     what, finished, tmp_path, make_dataset, make_job, monkeypatch
 ):
@@ -136,8 +136,6 @@ def test_state_of_another_training_is_named_and_replaced(
         job = make_job(learning_rate=0.04, **settings)
     elif what == "data":
         dataset = make_dataset(seed=3)
-    elif what == "pseudo-labels":
-        labels = (labels + 1) % 3
     else:
         monkeypatch.setattr("robust_flatness.training.loop.source_digest", lambda: "other")
     train(job, dataset, tmp_path / "run", pseudo_labels=labels, report=messages.append)
@@ -207,29 +205,6 @@ def test_killed_processes(tmp_path, dataset, make_job):
     assert done.stdout.count("epoch\n") < 8
     train(job, dataset, tmp_path / "whole")
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
-
-
-def test_only_best_and_last_snapshots_are_kept(tmp_path, dataset, make_job):
-    """During the training, too; they equal those of a training that keeps all snapshots."""
-    job = make_job(epochs=EPOCHS, snapshots=EPOCHS)
-    train(job, dataset, tmp_path / "whole")
-    directory, kept, messages = tmp_path / "run", [], []
-
-    def look(done, total, row):
-        kept.append(sorted(path.name for path in (directory / ".resume/checkpoints").iterdir()))
-
-    train(job, dataset, directory, progress=look, all_snapshots=False)
-    assert max(map(len, kept)) <= 2
-    assert kept[2][-1] == "epoch-002.safetensors"
-    expected = {name: data for name, data in content(tmp_path / "whole").items() if "epoch-" not in name}
-    assert content(directory) == expected
-    # all snapshots need a new training; the best and the last of them do not
-    train(job, dataset, directory, report=messages.append)
-    assert "starts from the beginning" in messages[-1]
-    assert content(directory) == content(tmp_path / "whole")
-    train(job, dataset, directory, report=messages.append, all_snapshots=False)
-    assert "already trained" in messages[-1]
-    assert content(directory) == expected
 
 
 def test_a_training_cut_into_jobs_is_the_same(tmp_path, dataset, make_job):

@@ -9,7 +9,6 @@ import yaml
 from runs import ROOT, rows, snakemake, succeeded
 
 from robust_flatness.config import load_yaml
-from robust_flatness.page.data import page_data
 from robust_flatness.plotting import notebook
 from robust_flatness.tables.records import read_network
 
@@ -93,17 +92,6 @@ def test_they_are_drawn_with_their_names_and_in_no_coefficient(run, monkeypatch)
     assert {"My network", "Networks of others"} <= {*texts}
     assert "mine" not in {*book.ours.evidence.models["variant"]}
     assert f"n = {len(book.ours.counted)}" in texts[0] + "".join(texts)
-
-
-def test_the_page_shows_them_in_no_coefficient(run, monkeypatch):
-    monkeypatch.chdir(run)
-    book = notebook.Notebook("index", run / "results/smoke")
-    models = {m["variant"]: m for m in page_data(book, run / "nowhere")["models"] if m["layer"] == "ours"}
-    assert {*models} == {"at", *MODELS}
-    assert models["mine"]["named"]
-    assert not models["mine"]["counts"]
-    assert models["mine"]["settings"] == "a network of others"
-    assert "My network" in (run / "report/smoke/index.html").read_text()
 
 
 def test_a_second_run_and_another_label_measure_nothing_and_another_network_itself_alone(run):
