@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import robust_flatness
@@ -69,19 +68,11 @@ def test_torch_and_torchvision_are_a_pair():
 
 
 def test_conda_users_get_the_same_through_pip():
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
-    plain = [item for item in environment["dependencies"] if isinstance(item, str)]
-    pip = next(item["pip"] for item in environment["dependencies"] if isinstance(item, dict))
-    assert pip == ["-r requirements.lock"]
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    assert {"pip": ["-r requirements.lock"]} in environment
     # whatever conda itself installs is no package of the lock: it could differ from it
-    names = {re.split(r"[ <>=]", item)[0] for item in plain}
+    names = {re.split(r"[ <>=]", item)[0] for item in environment if isinstance(item, str)}
     assert not {name for name in names if locked(name)} - {"pip"}
-    python = SpecifierSet(
-        next(item for item in plain if item.startswith("python")).removeprefix("python").strip()
-    )
-    allowed = SpecifierSet(PROJECT["requires-python"])
-    for minor in range(8, 15):
-        assert python.contains(f"3.{minor}.1") == allowed.contains(f"3.{minor}.1")
 
 
 MODULES = sorted(

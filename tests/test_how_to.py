@@ -15,7 +15,6 @@ from robust_flatness.attacks import PGD
 from robust_flatness.config import load_yaml
 from robust_flatness.data import Dataset, make_splits
 from robust_flatness.experiment import load_experiment
-from robust_flatness.run.own_inputs import own_settings
 from robust_flatness.tables.importing import import_table
 from robust_flatness.training.loop import Training
 
@@ -51,14 +50,6 @@ def test_data_of_ones_own(folder):
     assert splits["x_train"].shape == (160, 1, 8, 8)
     assert splits["classes"] == 4
     assert {"robustness", "flatness"} <= experiment.measures.keys()
-
-
-def test_settings_named_on_the_page_can_be_set():
-    page = (PAGES / "network.md").read_text(encoding="utf-8")
-    texts = [text.strip("'") for text in re.findall(r"--set (\S*=\S*)", page)]
-    names = ["robustness", "flatness", "layers", "sharpness"]
-    assert len(texts) > 5
-    assert own_settings(names, 0.1, {"test": 4, "train": 4}, {}, texts).keys() == {*names}
 
 
 def test_networks_of_others():

@@ -107,17 +107,6 @@ def test_a_network_is_measured_with_the_first_seed_by_measures_of_all_variants_o
         load(models, measures=SMOKE["measures"] | {"series": {"variants": ["at", "mine"]}})
 
 
-def test_the_talks_robustbench_models():
-    experiment = load_experiment(load_yaml(ROOT / "config/robustbench.yaml"), ROOT / "config/variants.yaml")
-    assert {*experiment.networks} == {*printed.read_printed("robustbench")["robustbench_model"]}
-    for name, variant in experiment.networks.items():
-        assert variant.network.model == f"robustbench:{name}"
-        assert variant.family == "robustbench"
-        assert experiment.measures_of(name) == ["robustness", "flatness"]
-    paper = load_experiment(load_yaml(ROOT / "config/cifar10.yaml"), ROOT / "config/variants.yaml")
-    assert experiment.measures["robustness"] == paper.measures["robustness"]
-
-
 def imported(spec, dataset, path):
     import_network(parse(NetworkSpec, spec), dataset, path, "mine", 0)
     return load_checkpoint(path)
@@ -153,13 +142,6 @@ def test_checkpoints_of_others_are_exported_and_scaled_as_those_of_the_kit(nets,
     weights, info = robustbench.export_checkpoint(source, nets)
     found.model.load_state_dict(torch.load(weights, weights_only=True))
     assert json.loads(info.read_text())["architecture"] == "nets_of_others:normed"
-
-
-@pytest.mark.parametrize("name", ["ten", "nothing", "nn.Flatten"])
-def test_networks_that_do_not_fit_are_refused(nets, dataset, name):
-    with pytest.raises(ConfigError):
-        imported({"model": f"nets_of_others:{name}"}, dataset, nets / "last.safetensors")
-    assert not (nets / "last.safetensors").exists()
 
 
 def test_robustbenchs_weights_are_fetched_once_and_kept(nets, dataset, monkeypatch):

@@ -109,16 +109,6 @@ def test_a_measure_is_compared_with_the_controls_whatever_their_sign(tables):
     assert "not differently from" in same[0].words
 
 
-def test_a_margin_is_ranked_by_its_negative(tables, monkeypatch):
-    models = aggregate.with_differences(tables.models)
-    monkeypatch.setattr(comparison, "LARGER_IS_BETTER", ("avg_flatness",))
-    compared = comparison.compare(models, [], ["spearman"], ["test_rloss_pgd"], resamples=199)
-    values = compared.set_index("column")["value"]
-    assert values["avg_flatness_rloss"] < -0.9
-    assert values["train_avg_flatness_rloss"] < -0.9
-    assert pd.isna(values["hessian_max"])  # it does not vary
-
-
 def test_sharpness_on_test_examples_is_a_group_of_its_own(tables):
     rloss = tables.models["test_rloss_pgd"]
     measured = with_models(tables, sam_rloss=noise(rloss), test_sam_rloss=rloss)

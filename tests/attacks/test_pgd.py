@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from robust_flatness.architectures import build_model
-from robust_flatness.attacks import PGD, project, random_start
+from robust_flatness.attacks import PGD, random_start
 from robust_flatness.attacks.pgd import cross_entropy
 from robust_flatness.config import ModelSpec
 from robust_flatness.network import Network
@@ -164,14 +164,6 @@ def test_starts_are_uniform_in_the_ball():
     # mean 0 and variance 1/3 within five standard errors of 10,000 draws
     assert abs(noise.mean()) < 5 * (1 / 3 / 10_000) ** 0.5
     assert abs(noise.var() - 1 / 3) < 5 * (4 / 45 / 10_000) ** 0.5
-
-
-def test_projection_is_the_nearest_admissible_point():
-    x = torch.tensor([0.02, 0.5, 0.97])
-    far = torch.tensor([-1.0, 0.9, 2.0])
-    torch.testing.assert_close(project(far, x, 0.1), torch.tensor([0.0, 0.6, 1.0]))
-    near = torch.tensor([0.05, 0.45, 0.9])
-    torch.testing.assert_close(project(near, x, 0.1), near)
 
 
 @pytest.mark.parametrize(

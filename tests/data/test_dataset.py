@@ -54,13 +54,6 @@ def test_labels_of_the_pool_are_withheld(prepared):
         load_dataset(prepared).labels("unlabeled")
 
 
-def test_equal_splits_give_equal_bytes_with_the_usual_permissions(prepared, splits, tmp_path):
-    save_dataset(tmp_path / "again.safetensors", dict(reversed(splits.items())))
-    assert (tmp_path / "again.safetensors").read_bytes() == prepared.read_bytes()
-    (tmp_path / "plain").touch()
-    assert prepared.stat().st_mode == (tmp_path / "plain").stat().st_mode
-
-
 def test_checksum_depends_on_values_names_shapes_and_dtypes():
     base = {"a": np.arange(6, dtype=np.int64)}
     others = [

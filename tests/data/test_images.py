@@ -67,13 +67,6 @@ def test_without_train_and_test_all_are_test_images(tmp_path):
         make_splits(spec(name="folder", path=str(tmp_path)), 0)
 
 
-def test_images_are_resized_by_their_shorter_side_and_cropped(tmp_path):
-    folder(tmp_path, {"test": 1}, size=(12, 6))
-    images, _ = read("folder", tmp_path, size=4)["test"]
-    assert {x.shape for x in images} == {(4, 4, 3)}
-    assert sorted(x[0, 0, 0] for x in images) == [0, 50, 100]
-
-
 @pytest.mark.parametrize(("mode", "channels"), [("RGB", 3), ("L", 1)])
 def test_splits_of_a_folder(tmp_path, mode, channels):
     folder(tmp_path, {"train": 4, "test": 2}, mode=mode)

@@ -106,14 +106,6 @@ def test_families_select_by_keyboard(opened, notebook):
     assert len(bright) == len(chosen)
 
 
-def test_a_claim_leads_to_its_plot(opened):
-    opened.select_option("#pick-x", "worst_flatness_rloss")
-    opened.locator("#claims details").first.locator("summary").click()
-    opened.locator("#claims a").first.click()
-    opened.wait_for_function(f"document.querySelector('#pick-x').value === '{X}'")
-    assert "average-case flatness in RLoss" in opened.inner_text("#selection thead")
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_fits_a_phone(browser, page, scheme):
     context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme=scheme)

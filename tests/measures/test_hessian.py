@@ -7,7 +7,6 @@ from torch import nn
 
 from robust_flatness.errors import MeasurementWarning
 from robust_flatness.flatness import hessian_eigenvalues, scale_convolutions
-from robust_flatness.measures.spectrum import extreme_eigenvalues
 
 
 @pytest.fixture
@@ -81,25 +80,3 @@ def test_the_smallest_eigenvalue_of_a_convex_loss_is_zero():
     assert found.largest == pytest.approx(largest, rel=0.01)
     assert abs(found.smallest) <= 0.01 * largest
     assert not found.converged
-
-
-SIZE = 300
-START = np.random.default_rng(1).standard_normal(SIZE)
-
-
-def test_products_that_are_not_symmetric_are_warned_of():
-    from scipy.sparse.linalg import aslinearoperator
-
-    random = np.random.default_rng(0).standard_normal((SIZE, SIZE))
-    with pytest.warns(MeasurementWarning, match=r"asymmetric by [0-9]+ %"):
-        extreme_eigenvalues(aslinearoperator(random @ random.T + 8 * random), 4, 0.1, START)
-
-
-@pytest.mark.parametrize("factor", [0, 3])
-def test_multiples_of_the_identity_have_one_eigenvalue(factor):
-    from scipy.sparse.linalg import aslinearoperator
-
-    values, vectors, converged = extreme_eigenvalues(aslinearoperator(factor * np.eye(SIZE)), 4, 0.01, START)
-    np.testing.assert_allclose(values, factor, rtol=1e-5)
-    np.testing.assert_allclose(vectors.T @ vectors, np.eye(4), atol=1e-5)
-    assert converged

@@ -85,18 +85,6 @@ def test_values_are_those_of_the_library(values, dataset):
             assert found[name, key, "train"] == alone.value
 
 
-def test_the_attack_at_the_weights_is_made_once_for_each_split(values, monkeypatch):
-    calls, attack = [], PGD.__call__
-
-    def counted(self, model, x, *arguments):
-        calls.append(len(x))
-        return attack(self, model, x, *arguments)
-
-    monkeypatch.setattr(PGD, "__call__", counted)
-    values(settings(test_examples=8))
-    assert sorted(calls) == [8, 16]
-
-
 def test_test_examples_may_be_measured_by_fewer_measures(values):
     chosen = settings(measures="margin,fisher_rao", test_examples=8)
     fewer = chosen.model_copy(update={"test_measures": ("margin",)})

@@ -15,21 +15,6 @@ from torch.utils.checkpoint import checkpoint
 CLASSES = 4
 
 
-class Swish(torch.autograd.Function):
-    """A function with a derivative of its own, and no forward mode."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x * x.sigmoid()
-
-    @staticmethod
-    def backward(ctx, gradient):
-        (x,) = ctx.saved_tensors
-        s = x.sigmoid()
-        return gradient * (s * (1 + x * (1 - s)))
-
-
 class Call(nn.Module):
     """A function as a layer."""
 
@@ -74,18 +59,6 @@ class ByTable(nn.Module):
     def forward(self, x):
         first, second = list(self.parameters())
         return F.linear(x, self._parameters["weight"] * 1.5 + 0 * first, second)
-
-
-class OwnNorm(nn.Module):
-    """Parameters of a normalisation in a layer of another name."""
-
-    def __init__(self, size):
-        super().__init__()
-        self.linear = nn.Linear(size, size)
-        self.gain = nn.Parameter(torch.randn(size) / 5)
-
-    def forward(self, x):
-        return F.layer_norm(self.linear(x), x.shape[-1:], 1 + self.gain)
 
 
 class Checkpointed(nn.Module):
@@ -145,7 +118,7 @@ def _left_out(case: Case, module: nn.Module) -> nn.Module:
 
 def _activation(rng: random.Random) -> nn.Module:
     return rng.choice([
-        nn.ReLU, lambda: nn.ReLU(inplace=True), nn.GELU, nn.Tanh, nn.SiLU, lambda: Call(Swish.apply),
+        nn.ReLU, lambda: nn.ReLU(inplace=True), nn.GELU, nn.Tanh, nn.SiLU,
         nn.PReLU, lambda: Call(lambda x: x.clamp(min=0)),
     ])()  # fmt: skip
 
@@ -208,16 +181,12 @@ def _vector_block(rng: random.Random, case: Case, size: int) -> nn.Module:
         "linear": lambda: _linear(rng, case, size, size),
         "layer norm": lambda: _left_out(case, nn.LayerNorm(size)),
         "batch norm": lambda: _left_out(case, nn.BatchNorm1d(size)),
-        "own norm": lambda: OwnNorm(size),
         "tied": lambda: Tied(size),
         "residual": lambda: Residual(nn.Sequential(_linear(rng, case, size, size), _activation(rng))),
     }
     kind = rng.choice([*kinds])
     case.parts.append(kind)
-    block = kinds[kind]()
-    if kind == "own norm":
-        case.left_out.add(id(block.gain))
-    return block
+    return kinds[kind]()
 
 
 def _head(rng: random.Random, case: Case, inputs: int) -> list[nn.Module]:

@@ -9,21 +9,10 @@ from torch import nn
 
 from robust_flatness import load_model
 from robust_flatness.errors import ConfigError
-from robust_flatness.weights import load_weights, read_weights
 
 
 def network():
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 3))
-
-
-class Tied(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
-        self.second.weight = self.first.weight
-
-    def forward(self, x):
-        return self.second(self.first(x).tanh())
 
 
 @pytest.fixture
@@ -69,15 +58,6 @@ def test_weights_of_many_forms(folder, form):
     x = torch.rand(2, 1, 8, 8)
     torch.testing.assert_close(model(x), source(x), rtol=0.02, atol=0.02)
     assert not any(module.training for module in model.modules())
-
-
-def test_of_tied_tensors_one_is_enough(tmp_path):
-    source, model = Tied(), Tied()
-    tensors = {n: t for n, t in source.state_dict().items() if n != "second.weight"}
-    load_weights(model, read_weights(saved(tmp_path / "tied.safetensors", tensors)), tmp_path)
-    x = torch.rand(2, 4)
-    assert torch.equal(model(x), source(x))
-    assert model.second.weight is model.first.weight
 
 
 def test_normalisation_outside_the_network(folder):

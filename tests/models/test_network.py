@@ -184,18 +184,6 @@ def test_a_view_at_some_tensors_keeps_the_others(model, x):
             torch.testing.assert_close(net(x), reference(x), rtol=1e-9, atol=1e-9, msg=kind)
 
 
-def test_shares_and_changes_nothing_of_the_model(model, x):
-    model.train()
-    state = {key: value.clone() for key, value in model.state_dict().items()}
-    pointers = {t.data_ptr() for t in (*model.parameters(), *model.buffers())}
-    net = Network(model, x[:2])
-    net.at({name: torch.ones_like(weight) for name, weight in net.weights().items()})(x)
-    assert pointers.isdisjoint(t.data_ptr() for t in tensors_of(net.module).values())
-    assert all(module.training for module in model.modules())
-    assert all(p.requires_grad and p.grad is None for p in model.parameters())
-    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
-
-
 def test_bfloat16_stays_close_and_returns_the_inputs_dtype(model, x):
     net, x = Network(model.float(), x[:2].float()), x.float()
     for view in (net, net.at({name: 2 * weight for name, weight in net.weights().items()})):

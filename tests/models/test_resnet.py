@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from robust_flatness.architectures import CenteredBatchNorm2d, Whitening, build_model
-from robust_flatness.architectures.layers import ACTIVATIONS, SafeConv2d
+from robust_flatness.architectures.layers import SafeConv2d
 from robust_flatness.config import ModelSpec
 from robust_flatness.seeding import generator
 
@@ -82,28 +82,6 @@ def test_whitening_clamps_to_the_box_and_standardises():
     assert out[0, 0, 0].tolist() == [-1, -1, 0.5, 1, 1]
     assert out[0, 1, 0].tolist() == [-2, -2, 4, 6, 6]
     assert not list(whiten.parameters())
-
-
-@pytest.mark.parametrize("name", ["small-resnet", "resnet18"])
-@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
-def test_every_activation_gives_logits_through_the_features(name, activation):
-    model = network(name, width=2, channels=3, activation=activation).eval()
-    x = torch.rand(5, 3, 16, 16)
-    features = model.features(x)
-    assert features.shape == (5, model.feature_size)
-    assert torch.equal(model(x), model.classifier(features))
-    assert any(isinstance(module, ACTIVATIONS[activation]) for module in model.modules())
-    if activation != "relu":
-        assert not any(isinstance(module, nn.ReLU) for module in model.modules())
-
-
-def test_a_block_adds_its_input():
-    """With the residual branch's last scale at 0 (w = -1) and shift 0, a block is its activation."""
-    block = network().stages[0].eval()
-    with torch.no_grad():
-        block.norm2.weight.fill_(-1)
-    x = torch.randn(2, 4, 5, 5)
-    assert torch.equal(block(x), x.relu())
 
 
 @pytest.mark.parametrize("channels", [(2, 4), (8, 16), (15, 16)])

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from robust_flatness.config.networks import EXTERNAL, ROBUSTBENCH
-from robust_flatness.plotting import curves, inputs, looks, scatter, style, typeset
-from robust_flatness.tables import frames, printed, schema
+from robust_flatness.plotting import inputs, looks, scatter, style, typeset
+from robust_flatness.tables import frames, schema
 
 OKABE_ITO = {"#000000", "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#545454"}
 
@@ -73,12 +73,6 @@ def test_a_point_far_out_stands_at_the_edge_with_its_name_and_value():
     assert {words.partition(": ")[2] for _, _, words in labels} == {"500", "-300, 900"}
     limits = axes.get_xlim()
     assert [x in limits for x, _, _ in labels] == [True, True]
-
-
-def test_drops_are_where_the_rate_falls():
-    history = printed.read_published().history
-    assert curves.drops(history) == pytest.approx([0.4, 0.6, 0.8], abs=1e-3)
-    assert curves.drops(history, "constant-learning-rate-0.01") == []
 
 
 def table() -> dict[str, str]:

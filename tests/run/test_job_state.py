@@ -65,16 +65,6 @@ def test_finished_parts_are_not_computed_again(tmp_path):
     assert [*computed] == sorted(value)
 
 
-@pytest.mark.parametrize("name", FINGERPRINT)
-def test_a_part_whose_fingerprint_changed_is_computed_again(name, tmp_path):
-    path, messages = tmp_path / "parts.jsonl", []
-    Parts(path, quiet).get("a", FINGERPRINT, lambda: 1)
-    changed = {**FINGERPRINT, name: "other"}
-    assert Parts(path, messages.append).get("a", changed, lambda: 2) == 2
-    assert messages == [f"a: computed again, as these have changed: {name}"]
-    assert Parts(path, quiet).get("a", changed, never) == 2
-
-
 @pytest.mark.parametrize("cut", [1, 20])
 def test_a_truncated_last_line_is_ignored(cut, tmp_path):
     path = tmp_path / "parts.jsonl"

@@ -132,25 +132,6 @@ def test_trades_attack_maximises_the_divergence_from_the_clean_prediction():
     assert zero.abs().max() < 1e-15
 
 
-def test_each_half_is_attacked_on_its_own_label():
-    objective = make_objective(spec(objective="self-supervision"))
-    objective.classes = CLASSES
-    logits = torch.randn(4, CLASSES + 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    labels = [2, 0, 3, 5]
-    expected = [
-        -math.log(probabilities(row[:CLASSES])[y])
-        if y < CLASSES
-        else -math.log(probabilities(row[CLASSES:])[y - CLASSES])
-        for row, y in zip(logits, labels, strict=True)
-    ]
-    logits.requires_grad_(True)
-    values = objective.attack_loss(logits, torch.tensor(labels))
-    assert values.tolist() == pytest.approx(expected, rel=1e-12)
-    values.sum().backward()
-    assert (logits.grad[:2, CLASSES:] == 0).all()
-    assert (logits.grad[2:, :CLASSES] == 0).all()
-
-
 def test_labels_of_rotated_examples_say_how_they_were_rotated():
     objective = make_objective(spec(objective="self-supervision"))
     objective.classes = CLASSES

@@ -181,19 +181,13 @@ train(job, Dataset(arrays), folder / sys.argv[2], progress=lambda *_: print("epo
 """
 
 
-def prepare_killing(tmp_path, dataset, job):
-    """Write the inputs of `KILLED`; return the call that trains to `tmp_path / "killed"`."""
-    np.savez(tmp_path / "data.npz", **dataset.arrays)
-    (tmp_path / "job.json").write_text(job.json_text())
-    command = [sys.executable, "-c", KILLED, str(tmp_path), "killed"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return {"args": command, "stdout": subprocess.PIPE, "text": True, "env": environment}
-
-
 def test_killed_processes(tmp_path, dataset, make_job):
     """SIGKILL and SIGTERM during training, then to the end: the same bytes."""
     job = make_job(epochs=8, snapshots=4)
-    call = prepare_killing(tmp_path, dataset, job)
+    np.savez(tmp_path / "data.npz", **dataset.arrays)
+    (tmp_path / "job.json").write_text(job.json_text())
+    command = [sys.executable, "-c", KILLED, str(tmp_path), "killed"]
+    call = {"args": command, "stdout": subprocess.PIPE, "text": True}
     for epochs, number in ((2, signal.SIGKILL), (4, signal.SIGTERM)):
         with subprocess.Popen(**call) as process:
             for _ in range(epochs):

@@ -120,13 +120,6 @@ def test_a_setting_of_the_baseline_retrains_every_variant_and_prepares_no_data(w
     assert "prepare" not in rules(jobs)
 
 
-def test_derived_networks_follow_their_source(workflow):
-    workflow.write(SMOKE + "  at: {set: {momentum: 0.8}}\n")
-    jobs = workflow.plan()
-    assert {variant for _, variant in expensive(jobs)} == {"at", "at-scaled-2"}
-    assert ("scale", "at-scaled-2") in jobs
-
-
 @pytest.mark.parametrize(
     ("old", "new", "remeasured"),
     [
