@@ -279,13 +279,7 @@ WORKLOADS = ("PGD, ResNet-18", "PGD, small net", "average-case flatness", "worst
 
 
 def compare(workload: Workload, repetitions: int, threads: int) -> list[str]:
-    """Rows of the table for one workload.
-
-    Raises
-    ------
-    SystemExit
-        If results differ.
-    """
+    """Rows of the table for one workload; exits if results differ."""
     others = workload.others | workload.unchecked
     variants = others | {
         "float32": lambda: workload.ours("float32"),

@@ -1,5 +1,3 @@
-"""The package's ranges, the locked versions and the conda environment agree."""
-
 import doctest
 import importlib
 import pkgutil

@@ -1,5 +1,3 @@
-"""Files are whole or absent, whatever happens while they are written."""
-
 import os
 import random
 import signal
@@ -64,22 +62,6 @@ def test_kills_while_writing_leave_the_old_or_the_new_file(tmp_path):
         others = [other for other in tmp_path.iterdir() if other != path]
         assert all(other.name.startswith(".") and other.suffix == ".tmp" for other in others)
         assert list(tmp_path.glob("*.txt")) == [path]
-
-
-@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
-def test_permissions_are_the_umasks(tmp_path, umask, mode, monkeypatch):
-    """Also where the file system has no chmod."""
-
-    def chmod(*_, **__):
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr(os, "chmod", chmod)
-    before = os.umask(umask)
-    try:
-        write_text(tmp_path / "file.txt", NEW)
-    finally:
-        os.umask(before)
-    assert (tmp_path / "file.txt").stat().st_mode & 0o777 == mode
 
 
 def test_streams_of_different_names_differ():

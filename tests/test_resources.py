@@ -1,5 +1,3 @@
-"""What jobs cost: estimates and time limits grow with the work; the kit's experiments get sensible ones."""
-
 from pathlib import Path
 
 import numpy as np

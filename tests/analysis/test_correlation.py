@@ -15,7 +15,7 @@ from robust_flatness.analysis.coefficients import (
     weighted_pearson,
     weighted_spearman,
 )
-from robust_flatness.analysis.correlation import correlate, granulated, partial, permutation_p, student_p
+from robust_flatness.analysis.correlation import correlate, granulated, permutation_p, student_p
 
 
 @pytest.fixture
@@ -92,22 +92,6 @@ def test_partial_correlation_is_that_of_residuals(counts):
         design = np.column_stack([np.ones(times.sum()), repeated[2]])
         left = [values - design @ np.linalg.lstsq(design, values)[0] for values in repeated[:2]]
         assert value == pytest.approx(stats.pearsonr(*left).statistic, abs=1e-9)
-
-
-def test_what_two_measures_share_with_a_third_is_no_partial_correlation():
-    rng = np.random.default_rng(0)
-    given = rng.normal(size=200)
-    x, y = (given + 0.3 * rng.normal(size=200) for _ in range(2))
-    families = [str(number // 10) for number in range(200)]
-    assert coefficient(x, y, "spearman") > 0.8
-    for kind in ("pearson", "spearman"):
-        found = partial(x, y, given, families, kind, resamples=499)
-        assert abs(found.value) < 0.2
-        assert found.interval.low < 0 < found.interval.high
-        assert found.p > 0.05
-        related = partial(x, y + x, given, families, kind, resamples=499)
-        assert related.interval.low > 0.5
-        assert related.p < 0.01
 
 
 def test_granulated_coefficient_asks_within_families():

@@ -1,5 +1,3 @@
-"""The interactive page: its data and its file."""
-
 import json
 import re
 from pathlib import Path

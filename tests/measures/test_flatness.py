@@ -1,5 +1,3 @@
-"""Average- and worst-case flatness."""
-
 import copy
 
 import pytest

@@ -1,5 +1,3 @@
-"""Flatness with one layer perturbed at a time."""
-
 import copy
 
 import pytest
@@ -130,20 +128,3 @@ def test_the_records_are_those_of_the_measures(snapshot, restarts):
         assert values["worst_flatness", "test", xi] == pytest.approx(worst.value, abs=1e-5)
     alone = attack(net, x, y, None, generator(derive_seed(3, "robustness", "test"), "pgd"))
     assert values["rloss_pgd", "test", None] == pytest.approx(alone.loss.mean().item(), abs=1e-5)
-
-
-def test_the_robust_loss_of_each_split_is_found_once(snapshot, monkeypatch):
-    net, dataset = snapshot
-    calls, attack = [], PGD.__call__
-
-    def counted(self, model, x, *arguments):
-        calls.append(len(x))
-        return attack(self, model, x, *arguments)
-
-    monkeypatch.setattr(PGD, "__call__", counted)
-    settings = SeriesSettings(
-        attack=ATTACK, average={"xi": [0.5], "samples": 1}, worst={"xi": [0.003], "steps": 1, "restarts": 1},
-        test_examples=30, train_examples=20,
-    )  # fmt: skip
-    assert list(series(net, Examples(dataset, checkpoint="epoch-000"), settings))
-    assert sorted(calls) == [20, 30]

@@ -1,5 +1,3 @@
-"""The registry: names of columns, defaults, and planning without torch."""
-
 import csv
 import inspect
 import subprocess

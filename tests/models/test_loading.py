@@ -1,5 +1,3 @@
-"""Networks and weights as people hold them."""
-
 import sys
 
 import pytest

@@ -1,12 +1,10 @@
-"""The networks: what the paper's architecture has, counted and compared."""
-
 import math
 
 import pytest
 import torch
 from torch import nn
 
-from robust_flatness.architectures import CenteredBatchNorm2d, Whitening, build_model
+from robust_flatness.architectures import CenteredBatchNorm2d, build_model
 from robust_flatness.architectures.layers import SafeConv2d
 from robust_flatness.config import ModelSpec
 from robust_flatness.seeding import generator
@@ -73,15 +71,6 @@ def test_initial_weights_have_kaiming_spread():
         assert abs(module.weight.std().item() / expected - 1) < 5 / math.sqrt(2 * n)
         assert abs(module.weight.mean().item()) < 5 * expected / math.sqrt(n)
         assert module.bias is None or not module.bias.any()
-
-
-def test_whitening_clamps_to_the_box_and_standardises():
-    whiten = Whitening((0.5, 0.25), (0.5, 0.125))
-    x = torch.tensor([-0.3, 0.0, 0.75, 1.0, 1.6]).view(1, 1, 1, 5).expand(1, 2, 1, 5)
-    out = whiten(x)
-    assert out[0, 0, 0].tolist() == [-1, -1, 0.5, 1, 1]
-    assert out[0, 1, 0].tolist() == [-2, -2, 4, 6, 6]
-    assert not list(whiten.parameters())
 
 
 @pytest.mark.parametrize("channels", [(2, 4), (8, 16), (15, 16)])

@@ -1,5 +1,3 @@
-"""Style, labels, tables and the notebooks' inputs."""
-
 import itertools
 import math
 from pathlib import Path

@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import json
 import subprocess
 import sys
 import textwrap
@@ -78,20 +77,6 @@ def test_a_truncated_last_line_is_ignored(cut, tmp_path):
     assert parts.get("c", FINGERPRINT, lambda: 2.5) == 2.5
     parts = Parts(path, quiet)
     assert [parts.get(name, FINGERPRINT, never) for name in "abc"] == [1.5, 1.5, 2.5]
-
-
-def test_pruning_keeps_the_parts_in_use(tmp_path):
-    path = tmp_path / "parts.jsonl"
-    parts = Parts(path, quiet)
-    for name in "abc":
-        parts.get(name, {"code": "old"}, lambda: 1)
-        parts.get(name, FINGERPRINT, lambda: 2)
-    parts = Parts(path, quiet)
-    parts.get("c", FINGERPRINT, never)
-    parts.get("a", {"code": "new"}, lambda: 3)
-    parts.prune()
-    assert [json.loads(line)["name"] for line in path.read_text().splitlines()] == ["a", "c"]
-    assert Parts(path, quiet).get("c", FINGERPRINT, never) == 2
 
 
 HOLDER = textwrap.dedent(

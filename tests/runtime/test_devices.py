@@ -1,5 +1,3 @@
-"""Devices and precisions, as far as they can be told without a GPU; what needs one is skipped."""
-
 import hashlib
 import sys
 import warnings

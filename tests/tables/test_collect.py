@@ -98,14 +98,6 @@ def test_every_record_is_in_its_row_and_column(results):
     assert frames.read_examples(results)["rloss"].tolist() == [0, 1, 2, 3]
 
 
-def test_collecting_twice_gives_equal_bytes(results):
-    collect(results)
-    first = tables_of(results)
-    collect(results)
-    assert tables_of(results) == first
-    assert {*first} == {f"{name}.csv" for name in (*schema.TABLES, "models")}
-
-
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [

@@ -1,5 +1,3 @@
-"""The whole training, on tiny data."""
-
 import csv
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Kills, terminations and full disks: a resumed run has the results of an undisturbed one."""
+"""Kills and terminations: a resumed run has the results of an undisturbed one."""
 
 import contextlib
 import os
@@ -107,18 +107,3 @@ def test_kills_at_random_moments(reference, tmp_path):
         for session in sessions:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(session, signal.SIGKILL)
-
-
-def test_two_runs_give_the_same_bytes(tmp_path):
-    """Checkpoints, tables and figures of the smoke experiment, with two cores and with one."""
-    config = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
-    found = []
-    for cores in (2, 1):
-        directory = prepared_folder(tmp_path / f"{cores}-cores", config)
-        succeeded(snakemake(directory, cores=cores))
-        found.append(contents(directory, "figures", "paper_tables"))
-    first, second = found
-    kinds = {Path(name).suffix for name in first}
-    assert {".safetensors", ".csv", ".pdf", ".png", ".md"} <= kinds
-    assert first.keys() == second.keys()
-    assert not [name for name in first if first[name] != second[name]]
