@@ -87,12 +87,16 @@ def test_networks_that_cannot_be_measured_are_refused_before_anything_runs(model
 def test_an_experiment_needs_a_variant_or_a_network():
     measures = {name: SMOKE["measures"][name] for name in ("robustness", "flatness")}
     alone = {"variants": [], "overrides": {}, "measures": measures}
-    with pytest.raises(ConfigError, match="variants: name at least one, or networks of others under models"):
+    with pytest.raises(ConfigError, match="variants: name at least one, or external networks under models"):
         load({}, **alone)
     experiment = load({"mine": {"model": "nets:net"}}, **alone)
     assert [*experiment.variants] == ["mine"]
     assert experiment.train_jobs == {}
-    assert CollectSpec.model_validate_json(collect_spec(experiment).json_text()).variants["mine"].external
+    assert (
+        CollectSpec.model_validate_json(collect_spec(experiment, Path("nowhere")).json_text())
+        .variants["mine"]
+        .external
+    )
     assert [step.name for step in plan(experiment).steps] == ["robustness", "flatness"]
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from robust_flatness.tables import frames
+from robust_flatness.tables import frames, schema
 
 ROBUST = ("awp", "trades", "mart", "self-supervision", "unlabeled")
 REGULARISERS = ("autoaugment", "weight-decay", "label-noise", "entropy-sgd")
@@ -19,6 +19,8 @@ def experiment(seed: int = 0) -> frames.Tables:
     """Seventy-six variants of one latent sharpness, the baseline with five seeds."""
     rng = np.random.default_rng(seed)
     models = _models(rng)
+    for quantity in schema.columns_of(models).values():  # as where records are read
+        schema.register(quantity)
     return frames.Tables(
         models=models,
         history=_history(rng),

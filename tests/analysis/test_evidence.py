@@ -102,7 +102,7 @@ def test_variants_with_the_same_weights_count_once(judge, true):
 
 @pytest.mark.parametrize("path", ["claims.yaml", "later-claims.yaml"])
 def test_an_experiment_in_which_next_to_nothing_has_learnt_reproduces_no_claim(true, path):
-    columns = ("test_rloss_pgd_eps_0.25", "test_rloss_pgd_eps_2")
+    columns = ("test_rloss_pgd_eps_0.25", "test_rloss_pgd_eps_2", "setting_learning_rate")
     stuck = changed(true, lambda m: m["variant"] != "at", train_rerr_pgd=90.0, **dict.fromkeys(columns, 1.0))
     judged = claims.judge(only_seeds(stuck, 1), true, repository() / "config" / path)
     verdicts = {claim.name: claim.verdict for claim in judged}
