@@ -52,13 +52,6 @@ def test_data_of_ones_own(folder):
     assert {"robustness", "flatness"} <= experiment.measures.keys()
 
 
-def test_networks_of_others():
-    models = yaml.safe_load(example("network", "experiment.yaml"))["models"]
-    experiment = load_experiment(DIGITS | {"models": models}, VARIANTS)
-    assert experiment.measures_of("mine") == ["robustness", "flatness"]
-    assert [*experiment.networks] == [*models]
-
-
 def test_a_variant_of_ones_own():
     own = yaml.safe_load(example("variant", "config/variants.yaml"))
     (slug,) = own

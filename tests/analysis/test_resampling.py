@@ -103,12 +103,6 @@ def test_intervals_of_no_effect_cover_zero_at_their_level(seeds, examples, compo
     assert 0.925 <= covered <= (0.975 if components.seeds else 0.995)
 
 
-def test_components_are_those_simulated():
-    components = Components(0.5, 2.0, 1.0)
-    found = Components.of(simulated(np.random.default_rng(0), components, 300, 400))
-    assert found == pytest.approx(components, rel=0.2)
-
-
 def test_one_example_leaves_students_interval_over_seeds():
     values = np.random.default_rng(0).normal(1, 2, 5)
     interval, p = mean_interval(values[:, None])

@@ -73,16 +73,6 @@ def test_ranges_are_of_the_official_order(trusted):
     assert checksum(splits) == checksum(make_splits(spec(folder), seed=1))
 
 
-def test_smaller_images_are_means_of_squares(trusted):
-    folder, images, _ = trusted
-    small = make_splits(spec(folder, size=16), seed=0)["x_test"]
-    assert small.shape == (20, 3, 16, 16)
-    assert small.dtype == np.uint8
-    whole = images[50_005:50_025].astype(float)
-    exact = sum(whole[:, :, row::2, column::2] for row in (0, 1) for column in (0, 1)) / 4
-    assert np.abs(small - exact).max() <= 0.5
-
-
 BAD_SETTINGS = [
     ("data.test", {"test": ["test 0-10000"]}), ("data.train", {"train": ["train 9-5"]}),
     ("data.train", {"train": ["trian 0-5"]}), ("data: .*in common", {"train": ["train 0-10000"]}),

@@ -58,19 +58,6 @@ def test_weights_of_many_forms(folder, form):
     assert not any(module.training for module in model.modules())
 
 
-def test_normalisation_outside_the_network(folder):
-    torch.manual_seed(0)
-    path = saved(folder / "w.pt", network().state_dict())
-    plain, normalised = (
-        load_model("nets_here:net", path),
-        load_model("nets_here:net", path, mean=[0.3], std=[0.2]),
-    )
-    x = torch.rand(2, 1, 8, 8)
-    torch.testing.assert_close(normalised(x), plain((x - 0.3) / 0.2))
-    with pytest.raises(ConfigError, match="mean, std"):
-        load_model("nets_here:net", path, mean=[0.3])
-
-
 @pytest.mark.parametrize(
     "model",
     [

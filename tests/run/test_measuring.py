@@ -100,11 +100,6 @@ def test_new_weights_are_measured_alone(network, data, computed):
     assert computed == [(name, "best") for name in MEASURES if name != "hessian"]
 
 
-def test_new_data_are_measured(network, computed, tmp_path):
-    measure(network, write_data(tmp_path, train=30))
-    assert {name for name, _ in computed} == {*MEASURES}
-
-
 def toy(settings: type, function, **options) -> Measure:
     return Measure("toy", settings, function, {"toy": Metric("toy", "toy")}, lambda *_: 1, **options)
 
