@@ -40,7 +40,7 @@ def test_metrics_name_the_columns_of_published_results():
 
 def test_words_state_loss_split_and_radius():
     words = MEASURES["flatness"].metrics["worst_flatness"].words("train", "ce", 0.25)
-    assert words == "worst-case flatness in CE (ξ = 0.25) on training examples"
+    assert words == "worst-case flatness in CE on training examples (ξ = 0.25)"
 
 
 def test_the_registry_imports_no_torch():
