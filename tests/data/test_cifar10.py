@@ -76,7 +76,8 @@ def test_ranges_are_of_the_official_order(trusted):
 BAD_SETTINGS = [
     ("data.*test", {"test": ["test 0-10000"]}), ("data.*train", {"train": ["train 9-5"]}),
     ("data.*train", {"train": ["trian 0-5"]}), ("data: .*in common", {"train": ["train 0-10000"]}),
-    ("data.*train", {"train": ["pool 0-5"]}), ("data.*size", {"size": 15}), ("data.*train", {"train": 50_001}),
+    ("data.*train", {"train": ["pool 0-5"]}), ("data.*size", {"size": 15}),
+    ("data.*train", {"train": 50_001}),
     ("data: .*digits", {"name": "digits", "path": None}), ("data: .*'fashion' has none", {"name": "fashion"}),
 ]  # fmt: skip
 
