@@ -12,15 +12,7 @@ from robust_flatness.errors import FileError
 from robust_flatness.files import write_text
 from robust_flatness.measures.landscape import CURVES
 from robust_flatness.measures.registry import MEASURES
-from robust_flatness.tables.frames import (
-    IDENTITY,
-    WORDS,
-    Tables,
-    frame_text,
-    identified,
-    typed,
-    write_models,
-)
+from robust_flatness.tables.frames import IDENTITY, WORDS, Tables, frame_text, identified, typed, write_models
 from robust_flatness.tables.printed import read_published
 from robust_flatness.tables.records import FIELDS, read_csv
 from robust_flatness.tables.schema import (
