@@ -23,7 +23,7 @@ def experiment(seed: int = 0) -> frames.Tables:
         models=models,
         history=_history(rng),
         series=_series(rng),
-        landscape=pd.DataFrame(columns=list(schema.LANDSCAPE)),
+        landscape=pd.DataFrame(),
         examples=_examples(models, rng),
     )
 
@@ -61,6 +61,7 @@ def _models(rng) -> pd.DataFrame:
     at = frame[frame["variant"] == "at"].iloc[:1].assign(derived=1)
     half = at.assign(variant="at-scaled-0.5", hessian_max=400.0)
     double = at.assign(variant="at-scaled-2", hessian_max=25.0)
+    schema.columns_of(frame.columns)  # registers other radii
     return pd.concat([frame, best, half, double], ignore_index=True)
 
 

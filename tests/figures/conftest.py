@@ -17,9 +17,9 @@ def notebook(tmp_path_factory) -> Notebook:
     """A made-up experiment with tables of claims and correlations."""
     folder = tmp_path_factory.mktemp("page")
     synthetic.write(folder / "results/synthetic", seeds=2)
-    models = pd.read_csv(folder / "results/synthetic/models.csv")
-    models["setting_steps"] = 1 + models["variant"].rank(method="dense")  # another setting for each
-    models.to_csv(folder / "results/synthetic/models.csv", index=False)
+    networks = pd.read_csv(folder / "results/synthetic/networks.csv")
+    networks["setting_steps"] = 1 + networks["variant"].rank(method="dense")  # another setting for each
+    networks.to_csv(folder / "results/synthetic/networks.csv", index=False)
     tables = folder / "paper_tables/synthetic"
     tables.mkdir(parents=True)
     (tables / "claims.csv").write_text(

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from robust_flatness.config.networks import ROBUSTBENCH
-from robust_flatness.tables import frames, printed, schema
+from robust_flatness.tables import frames, importing, printed, schema
 
 EPOCHS = 60
 WORST = {0.003: "", 0.00075: "_0.00075", 0.001: "_0.001", 0.005: "_0.005"}
@@ -26,7 +26,7 @@ def write(directory: Path, seeds: int = 1, variants: tuple[str, ...] | None = No
         models = models[models["variant"].isin(variants)]
     parts = [_tables(models, seed) for seed in range(seeds)]
     tables = frames.Tables(*(pd.concat(group, ignore_index=True) for group in zip(*parts, strict=True)))
-    frames.write_tables(tables, directory)
+    importing.write_tables(tables, directory)
 
 
 def _tables(published: pd.DataFrame, seed: int):
@@ -137,7 +137,7 @@ def _series(models: pd.DataFrame, rng, seed: int) -> pd.DataFrame:
             "hessian_max": 30 + 400 * late if row.variant == "at" else np.nan,
         }
         parts.append(pd.DataFrame(part))
-    return pd.concat(parts, ignore_index=True) if parts else frames.empty(schema.SERIES)
+    return pd.concat(parts, ignore_index=True)
 
 
 def _landscape(models: pd.DataFrame, rng, seed: int) -> pd.DataFrame:
@@ -155,4 +155,4 @@ def _landscape(models: pd.DataFrame, rng, seed: int) -> pd.DataFrame:
                     "rloss_std": 0.1 * steep * s**2 if direction == "random" else np.nan,
                 }
                 parts.append(pd.DataFrame(part))
-    return pd.concat(parts, ignore_index=True) if parts else frames.empty(schema.LANDSCAPE)
+    return pd.concat(parts, ignore_index=True)

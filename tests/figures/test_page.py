@@ -13,6 +13,7 @@ from robust_flatness.folders import repository
 from robust_flatness.page import build
 from robust_flatness.page.data import PLACES, page_data
 from robust_flatness.plotting.notebook import Notebook
+from robust_flatness.tables.importing import import_table
 
 X, Y = "avg_flatness_rloss", "test_rloss_pgd"
 
@@ -61,7 +62,8 @@ def test_a_model_that_has_not_learnt_is_shown_apart_and_counts_in_no_coefficient
     synthetic.write(folder)
     models = pd.read_csv(folder / "models.csv")
     models.loc[models["variant"] == "trades-6", "train_rerr_pgd"] = 90.0
-    models.to_csv(folder / "models.csv", index=False)
+    models.to_csv(tmp_path / "models.csv", index=False)
+    import_table(tmp_path / "models.csv", folder)
     data = page_data(Notebook("index", folder), Path("none"))
     (row,) = [m for m in data["models"] if m["variant"] == "trades-6" and m["layer"] == "ours"]
     assert row["family"] == "apart"

@@ -216,9 +216,9 @@ def test_csv_keeps_every_column_and_twelve_digits():
 
 @pytest.fixture
 def workspace(tmp_path, monkeypatch) -> Path:
+    (tmp_path / "models.csv").write_text("variant,test_err\nat,20\n")
     for name in ("fashion", "mine"):
-        (tmp_path / "results" / name).mkdir(parents=True)
-        (tmp_path / "results" / name / "models.csv").write_text("variant,test_err\nat,20\n")
+        importing.import_table(tmp_path / "models.csv", tmp_path / "results" / name)
     (tmp_path / "figures").mkdir()
     monkeypatch.chdir(tmp_path / "figures")
     monkeypatch.delenv("ROBUST_FLATNESS_EXPERIMENT", raising=False)
@@ -236,15 +236,15 @@ def test_a_notebook_finds_its_experiment(workspace, monkeypatch):
     assert inputs("some_figure").experiment == "mine"
 
 
-def job(models: Path, *outputs: Path):
+def job(records: Path, *outputs: Path):
     """Snakemake's object in a script."""
-    given = types.SimpleNamespace(models=str(models), families=[looks.file()])
+    given = types.SimpleNamespace(records=str(records), families=[looks.file()])
     return types.SimpleNamespace(input=given, output=[*map(str, outputs)], log=[])
 
 
 def test_a_script_reads_and_writes_the_files_of_its_rule(workspace):
     paths = workspace / "a.pdf", workspace / "a.png"
-    notebook = inputs("some_figure", job(workspace / "results/mine/models.csv", *paths))
+    notebook = inputs("some_figure", job(workspace / "results/mine/records.csv", *paths))
     assert notebook.experiment == "mine"
     assert notebook.outputs("figures", (".pdf", ".png")) == dict(zip((".pdf", ".png"), paths, strict=True))
 
@@ -257,7 +257,7 @@ def test_an_unknown_experiment_is_named_with_those_there_are(workspace, monkeypa
 
 def test_the_printed_numbers_are_known_as_such(tmp_path, workspace):
     importing.import_table(printed.published_directory() / "variants.csv", tmp_path / "results/paper")
-    paper = inputs("x", job(tmp_path / "results/paper/models.csv"))
+    paper = inputs("x", job(tmp_path / "results/paper/records.csv"))
     assert paper.is_paper
     assert paper.same_data
     assert not inputs("x").is_paper

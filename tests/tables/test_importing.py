@@ -119,7 +119,7 @@ def test_columns_of_the_user_are_kept(models):
         (HEADER + "at,0,last,62.8,-3.91,1.22\n", ["row 2", "test_rloss_pgd", "-3.91"]),
         (HEADER + ROW + ROW, ["two rows", "at, 0, last"]),
         (HEADER + "at,0,final,62.8,3.91,1.22\n", ["row 2", "'final'", "last, best"]),
-        (HEADER + ",0,last,62.8,3.91,1.22\n", ["row 2", "variant ''"]),
+        (HEADER + ",0,last,62.8,3.91,1.22\n", ["row 2", "['', 'last']"]),
         ("\xff\x00", ["'variant' is missing"]),
     ],
 )

@@ -24,15 +24,10 @@ def weighted_pearson(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.nda
     NaN where x or y does not vary.
     """
     # Centring first keeps the moments' differences accurate.
-    x, y = _standardised(x), _standardised(y)
+    x, y = ((values - values.mean()) / (values.std() or 1.0) for values in (x, y))
     moments = counts @ np.column_stack([x, y, x * x, y * y, x * y]) / counts.sum(axis=1, keepdims=True)
     mean_x, mean_y, xx, yy, xy = moments.T
     return _ratio(xy - mean_x * mean_y, xx - mean_x**2, yy - mean_y**2)
-
-
-def _standardised(x: np.ndarray) -> np.ndarray:
-    deviation = x - x.mean()
-    return deviation / (np.sqrt(np.mean(deviation**2)) or 1.0)
 
 
 def _ratio(covariance: np.ndarray, variance_x: np.ndarray, variance_y: np.ndarray) -> np.ndarray:
@@ -52,8 +47,7 @@ def weighted_ranks(x: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def weighted_spearman(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Spearman's rho, Pearson's r of the midranks, with observation i counted `counts[b, i]` times:
-    [B]."""
+    """Spearman's rho, Pearson's r of the midranks, with observation i counted `counts[b, i]` times: [B]."""
     total = counts.sum(axis=1, keepdims=True)
     # Midranks of a sample of N have the mean (N + 1) / 2; in units of N, to compare with 1.
     x, y = ((weighted_ranks(values, counts) - (total + 1) / 2) / total for values in (x, y))

@@ -51,28 +51,21 @@ class Evidence:
             keys = pd.MultiIndex.from_frame(frame[["variant", "seed"]])
             return frame[~keys.isin([*failed])]
 
-        same = models.get("same_as", pd.Series("", index=models.index)).fillna("")
-        same = same.where(same != "", models["variant"].map(same_weights(models)).fillna(""))
+        same = models.get("same_as", pd.Series("", index=models.index)).fillna("").astype(object)
+        same = same.where(same != "", models["variant"].map(same_weights(models)).astype(object).fillna(""))
         everyone = aggregate.with_differences(models[same == ""])
         models = kept(models)
-        same = same[models.index]
-        seeds = replace(
-            tables,
-            models=models,
-            history=kept(tables.history),
-            series=kept(tables.series),
-            examples=kept(tables.examples),
-        )
-        by_epoch = ("variant", "epoch")
+        same, variants = same[models.index], {*models["variant"]}
+        frame_of = {name: kept(getattr(tables, name)) for name in ("history", "series", "examples")}
         return cls(
             models=aggregate.with_differences(models[same == ""]) if failed else everyone,
             everyone=everyone,
             derived=aggregate.with_scaled(models),
-            history=aggregate.over_seeds(seeds.history, by_epoch),
-            series=aggregate.over_seeds(seeds.series, by_epoch),
-            seeds=seeds,
-            not_learnt=tuple(sorted({variant for variant, _ in failed} - {*models["variant"]})),
-            seeds_not_learnt=tuple(sorted(key for key in failed if key[0] in {*models["variant"]})),
+            history=aggregate.over_seeds(frame_of["history"], ("variant", "epoch")),
+            series=aggregate.over_seeds(frame_of["series"], ("variant", "epoch")),
+            seeds=replace(tables, models=models, **frame_of),
+            not_learnt=tuple(sorted({variant for variant, _ in failed} - variants)),
+            seeds_not_learnt=tuple(sorted(key for key in failed if key[0] in variants)),
             repeated=dict(zip(models["variant"][same != ""], same[same != ""], strict=True)),
         )
 
@@ -127,12 +120,9 @@ def _numeric_settings(models: pd.DataFrame) -> pd.DataFrame:
 
 
 def early_stopping_pairs(
-    models: pd.DataFrame,
-    series: pd.DataFrame,
-    measure: str,
-    examples: pd.DataFrame | None = None,
+    models: pd.DataFrame, series: pd.DataFrame, measure: str, examples: pd.DataFrame | None = None,
     level: float = LEVEL,
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """Variants with a measure and test RLoss at the last and (`best_...`) early-stopped checkpoint.
 
     `models` are those of `aggregate.with_differences`. Where no early-stopped checkpoint was measured,

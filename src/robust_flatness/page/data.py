@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from robust_flatness.plotting import looks, sharpness
+from robust_flatness.analysis import comparison
+from robust_flatness.plotting import looks
 from robust_flatness.plotting.layer import Layer
 from robust_flatness.plotting.notebook import Notebook
 from robust_flatness.tables import aggregate, schema
@@ -186,7 +187,7 @@ def _comparison(rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
     if rows.empty:
         return {}
     columns = {"name": "words", "group": "group", "value": "value", "low": "low", "high": "high"}
-    parts = sharpness.by_split(rows)
+    parts = comparison.by_split(rows)
     return {
         split: [
             row | {"clean": bool(clean)}
