@@ -174,13 +174,3 @@ def claims_frame(claims: Sequence[Claim]) -> pd.DataFrame:
             row |= {"note": finding.note, "statement": claim.spec.statement, "rule": claim.spec.rule}
             rows.append(row)
     return pd.DataFrame(rows).drop_duplicates(["claim", "statistic"], ignore_index=True)
-
-
-def verdicts_table(claims: Sequence[Claim], experiment: str) -> str:
-    """The verdicts in Markdown: a row per claim, those on the printed numbers beside the experiment's."""
-    columns = ["claim", experiment, *([] if all(claim.printed for claim in claims) else ["printed numbers"])]
-    lines = [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
-    for claim in claims:
-        cells = [claim.name, claim.verdict, claim.published_verdict][: len(columns)]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)

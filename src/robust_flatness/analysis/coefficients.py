@@ -2,7 +2,7 @@
 observation."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -64,19 +64,14 @@ def weighted_kendall(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.nda
     With the signs s of all differences, tau-b = sum s_x s_y / sqrt(sum s_x^2 sum s_y^2).
     """
     of_x, of_y = (np.sign(values[:, None] - values) for values in (x, y))
-    both, in_x, in_y = (
-        np.einsum("bi,bi->b", counts @ pairs, counts) for pairs in (of_x * of_y, of_x**2, of_y**2)
-    )
+    products = of_x * of_y, of_x**2, of_y**2
+    both, in_x, in_y = (np.einsum("bi,bi->b", counts @ pairs, counts) for pairs in products)
     total = counts.sum(axis=1) ** 2
     return _ratio(both / total, in_x / total, in_y / total)
 
 
 #: The coefficients by name.
-COEFFICIENTS: dict[str, Callable[..., np.ndarray]] = {
-    "pearson": weighted_pearson,
-    "spearman": weighted_spearman,
-    "kendall": weighted_kendall,
-}
+COEFFICIENTS = {"pearson": weighted_pearson, "spearman": weighted_spearman, "kendall": weighted_kendall}
 
 
 def weighted_partial(
@@ -93,15 +88,14 @@ def weighted_partial(
 
 
 def coefficient(x: Sequence[float], y: Sequence[float], kind: str = "pearson") -> float:
-    """Pearson's r, Spearman's rho or Kendall's tau-b of two samples; NaN with fewer than three
-    observations."""
+    """Pearson's r, Spearman's rho or Kendall's tau-b of two samples; NaN with fewer than 3 observations."""
     x, y = np.asarray(x, float), np.asarray(y, float)
     return float(COEFFICIENTS[kind](x, y, np.ones((1, len(x))))[0]) if len(x) > 2 else math.nan
 
 
 def weighted_line(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Least-squares intercept and slope of y = a + b x, observation i counted `counts[b, i]`
-    times: [B] each; NaN where x does not vary."""
+    """Least-squares intercept and slope of y = a + b x, observation i counted `counts[b, i]` times: [B] each;
+    NaN where x does not vary."""
     total = counts.sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean_x, mean_y = counts @ x / total, counts @ y / total

@@ -110,12 +110,11 @@ def same_weights(models: pd.DataFrame) -> dict[str, str]:
 def _numeric_settings(models: pd.DataFrame) -> pd.DataFrame:
     """Settings of trainings, which may be words, as numbers where all that are given are."""
     numbers = {}
-    for name in models.columns:
-        if name.startswith("setting_") and models[name].dtype == object:
-            given = models[name].replace("", math.nan)
-            number = pd.to_numeric(given, errors="coerce")
-            if number.notna().any() and (number.notna() == given.notna()).all():
-                numbers[name] = number
+    for name in models.columns[models.columns.str.startswith("setting_")]:
+        given = models[name].replace("", math.nan)
+        number = pd.to_numeric(given, errors="coerce")
+        if number.notna().any() and (number.notna() == given.notna()).all():
+            numbers[name] = number
     return models.assign(**numbers)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from robust_flatness.analysis.claims import Claim, claims_frame, verdicts_table
+from robust_flatness.analysis.claims import Claim, claims_frame
 from robust_flatness.plotting import typeset
 
 NOTE = (
@@ -28,5 +28,8 @@ def texts(judged: Sequence[Claim], title: str, experiment: str) -> dict[str, str
     shown |= {"p": ("p", typeset.p_value), "reference": ("Reference", two), "published": ("Published", two)}
     shown |= {"talk": ("Talk", two), "shown": ("Outcome",), "note": ("Note",)}
     columns = {name: typeset.Column(*column) for name, column in shown.items()}
-    introduction = verdicts_table(judged, experiment)
-    return typeset.texts(frame, columns, title, [NOTE], "section", paragraphs, introduction)
+    both = not all(claim.printed for claim in judged)
+    rows = [("claim", experiment, "printed numbers"), ("---",) * 3]
+    rows += [(claim.name, claim.verdict, claim.published_verdict) for claim in judged]
+    verdicts = "\n".join(f"| {' | '.join(row[: 2 + both])} |" for row in rows)
+    return typeset.texts(frame, columns, title, [NOTE], "section", paragraphs, verdicts)
