@@ -20,6 +20,7 @@ from robust_flatness.measures.base import CHECKPOINTS
 from robust_flatness.measures.cost import OVERHEAD_MINUTES, minutes, training_passes
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.tables.schema import TABLES
+from robust_flatness.version import __version__
 from robust_flatness.workflow import (
     collect_spec,
     gpus_here,

@@ -51,7 +51,7 @@ class Evidence:
             keys = pd.MultiIndex.from_frame(frame[["variant", "seed"]])
             return frame[~keys.isin([*failed])]
 
-        same = models.get("same_as", pd.Series("", index=models.index)).fillna("").astype(object)
+        same = models.get("same_as", pd.Series("", index=models.index)).astype(object).fillna("")
         same = same.where(same != "", models["variant"].map(same_weights(models)).astype(object).fillna(""))
         everyone = aggregate.with_differences(models[same == ""])
         models = kept(models)
@@ -87,11 +87,9 @@ class Evidence:
 
 
 def same_weights(models: pd.DataFrame) -> dict[str, str]:
-    """Variants with the weights of an earlier one (the baseline is the first): slug -> the earlier one. A
-    short weight averaging, for example, differs from the baseline in the batch norms' statistics alone.
-
-    Weights are equal if norm, distance from the initial weights and spectral product agree within 1e-3.
-    """
+    """Variants with the weights of an earlier one (the baseline is the first): slug -> the earlier one.
+    Weights are equal if norm, distance from the initial weights and spectral product agree within 1e-3: a
+    short weight averaging, for example, differs from the baseline in the batch norms' statistics alone."""
     if not {*CAPACITY} <= {*models}:
         return {}
     rows = models[(models["checkpoint"] == "last") & (models["derived"] == 0)].dropna(subset=[*CAPACITY])
@@ -170,11 +168,8 @@ def improved_by_early_stopping(examples: pd.DataFrame, level: float = LEVEL) -> 
 
 def more_robust(examples: pd.DataFrame, column: str, level: float = LEVEL) -> dict[str, bool]:
     """Whether a variant's mean of a column of single test examples, at the last checkpoint, is below the
-    baseline's beyond noise, for each variant with such values.
-
-    The variant's mean over seeds minus each seed of the baseline is taken on the examples that both have; the
-    interval of the mean over the baseline's seeds and the examples lies below 0.
-    """
+    baseline's beyond noise, for each variant with such values: the interval of the variant's mean over seeds
+    minus the baseline, over the latter's seeds and the examples that both have, lies below 0."""
     rows = examples[(examples["split"] == "test") & (examples["checkpoint"] == "last")]
     values = rows.dropna(subset=[column]).pivot(index="example", columns=["variant", "seed"], values=column)
     if "at" not in values:

@@ -37,11 +37,8 @@ SPREADS = {
 
 @dataclass(frozen=True)
 class Quantity:
-    """One metric on one loss and split at one radius, or a spread of it.
-
-    `radius` is that of the weights' neighbourhood, or the attack's radius as a multiple of the experiment's,
-    where it is not the main one. `spread` is a key of `SPREADS`.
-    """
+    """One metric on one loss and split at one radius, or a spread of it (a key of `SPREADS`). `radius` is
+    that of the weights' neighbourhood, or the attack's as a multiple of the experiment's, if not the main."""
 
     measure: str
     metric: str
@@ -162,11 +159,8 @@ def named(kind: str) -> tuple[str, ...]:
 
 
 def columns_of(columns: Iterable[str]) -> dict[str, Quantity]:
-    """Register and return the quantities of the columns of a wide table that hold measures.
-
-    These are names that a user gives, in a table or in the rules of claims; a radius other than the main one
-    is part of the name (`_<xi>`) and may be any.
-    """
+    """Register and return the quantities of the columns of a wide table that hold measures. Users give these
+    names, in a table or in the rules of claims; any radius but the main one is part of the name (`_<xi>`)."""
     known = {q.name: q for q in main_quantities() if q.measure in MEASURES}
     found = {}
     for name in columns:

@@ -90,13 +90,12 @@ def _standard_error(at: pd.Series, measure: str) -> tuple[float, float, str]:
 
 
 class EarlyStopping(base.Test):
-    """Mean difference early-stopped minus last, over variants that early stopping improves; with
-    `control`, less the same mean over those it does not improve.
+    """Mean difference early-stopped minus last, over variants that early stopping improves; with `control`,
+    less the same mean over those it does not improve.
 
-    A variant is improved if its early-stopped RLoss is lower beyond the noise of its evaluation
-    (paired bootstrap over examples); where losses of single examples were not kept, if it is lower at
-    all. Variants whose early-stopped checkpoint is the last one are none of the others: their
-    difference is 0 by construction.
+    A variant is improved if its early-stopped RLoss is lower beyond the noise of its evaluation (paired
+    bootstrap over examples), or lower at all where losses of single examples were not kept. Variants whose
+    early-stopped checkpoint is the last one are left out: their difference is 0 by construction.
     """
 
     over_variants: ClassVar[bool] = True
