@@ -248,7 +248,7 @@ def test_the_dataset_holds_all_records_and_the_printed_numbers(results, dataset)
 
 def test_the_dictionary_explains_every_metric_of_the_dataset(dataset):
     folder, frame = dataset
-    dictionary = read_rows(folder / "dictionary.csv").rows
+    dictionary = read_rows(folder / "dictionary.csv")
     assert {(row["measure"], row["metric"]) for row in dictionary} == {
         *zip(frame["measure"], frame["metric"], strict=True)
     }

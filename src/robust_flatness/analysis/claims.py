@@ -110,10 +110,8 @@ def judge(
     tables: frames.Tables, published: frames.Tables | None = None, path: Path | None = None
 ) -> list[Claim]:
     """Judge every claim on an experiment and, for comparison, on the printed numbers (None: the experiment's
-    tables are the printed ones).
-
-    Raises `ConfigError` if the file of claims is invalid, or names a column, variant or family that neither
-    the tables nor the catalogue know."""
+    tables are the printed ones). Raises `ConfigError` if the file of claims is invalid, or names a column,
+    variant or family that neither the tables nor the catalogue know."""
     spec = load_claims(path)
     _check_names(spec, [tables, *([published] if published else [])])
     ours = Evidence.of(tables)

@@ -19,10 +19,8 @@ def complete(*columns: Sequence[float]) -> list[np.ndarray]:
 
 
 def weighted_pearson(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Pearson's r of x [n] and y [n] with observation i counted `counts[b, i]` times: [B].
-
-    NaN where x or y does not vary.
-    """
+    """Pearson's r of x [n] and y [n] with observation i counted `counts[b, i]` times: [B]. NaN where x or y
+    does not vary."""
     # Centring first keeps the moments' differences accurate.
     x, y = ((values - values.mean()) / (values.std() or 1.0) for values in (x, y))
     moments = counts @ np.column_stack([x, y, x * x, y * y, x * y]) / counts.sum(axis=1, keepdims=True)
@@ -38,10 +36,8 @@ def _ratio(covariance: np.ndarray, variance_x: np.ndarray, variance_y: np.ndarra
 
 
 def weighted_ranks(x: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Midranks [B, n] of x [n] in a sample that holds observation i `counts[b, i]` times.
-
-    The rank of a value is (number of smaller ones) + (number of equal ones + 1) / 2.
-    """
+    """Midranks [B, n] of x [n] in a sample that holds observation i `counts[b, i]` times. The rank of a value
+    is (number of smaller ones) + (number of equal ones + 1) / 2."""
     ahead = (x[:, None] < x).astype(float) + (x[:, None] == x) / 2
     return counts @ ahead + 0.5
 
@@ -59,10 +55,8 @@ def weighted_spearman(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.nd
 
 
 def weighted_kendall(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Kendall's tau-b with observation i counted `counts[b, i]` times: [B].
-
-    With the signs s of all differences, tau-b = sum s_x s_y / sqrt(sum s_x^2 sum s_y^2).
-    """
+    """Kendall's tau-b with observation i counted `counts[b, i]` times: [B]. With the signs s of all
+    differences, tau-b = sum s_x s_y / sqrt(sum s_x^2 sum s_y^2)."""
     of_x, of_y = (np.sign(values[:, None] - values) for values in (x, y))
     products = of_x * of_y, of_x**2, of_y**2
     both, in_x, in_y = (np.einsum("bi,bi->b", counts @ pairs, counts) for pairs in products)
@@ -77,11 +71,9 @@ COEFFICIENTS = {"pearson": weighted_pearson, "spearman": weighted_spearman, "ken
 def weighted_partial(
     x: np.ndarray, y: np.ndarray, given: np.ndarray, counts: np.ndarray, kind: str = "pearson"
 ) -> np.ndarray:
-    """Partial correlation of x and y given a third measure z, of resamples: [B].
-
-    (r_xy - r_xz r_yz) / sqrt((1 - r_xz^2) (1 - r_yz^2)) with Pearson's or Spearman's coefficient: the
-    correlation of what a line in z (in its ranks) leaves of x and of y.
-    """
+    """Partial correlation of x and y given a third measure z, of resamples: [B]. (r_xy - r_xz r_yz) / sqrt((1
+    - r_xz^2) (1 - r_yz^2)) with Pearson's or Spearman's coefficient: the correlation of what a line in z (in
+    its ranks) leaves of x and of y."""
     weighted = COEFFICIENTS[kind]
     xy, xz, yz = weighted(x, y, counts), weighted(x, given, counts), weighted(y, given, counts)
     return _ratio(xy - xz * yz, 1 - xz**2, 1 - yz**2)

@@ -101,10 +101,8 @@ def partial(
     x: Sequence[float], y: Sequence[float], given: Sequence[float], families: Sequence,
     kind: str = "pearson", resamples: int = RESAMPLES, level: float = LEVEL,
 ) -> Correlation:  # fmt: skip
-    """Partial correlation of two measures given a third (see `weighted_partial`), over variants.
-
-    p-value: the residuals of y given the third measure are permuted (Freedman and Lane 1983).
-    """
+    """Partial correlation of two measures given a third (see `weighted_partial`), over variants. p-value: the
+    residuals of y given the third measure are permuted (Freedman and Lane 1983)."""
     families = np.asarray(families, object)[finite(x, y, given)]
     x, y, given = complete(x, y, given)
     n, once = len(x), np.ones((1, len(x)))

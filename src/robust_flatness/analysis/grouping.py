@@ -14,8 +14,7 @@ PERCENTILES = (30, 70)
 def robustness_groups(rerr: Sequence[float], baseline: float) -> list[str]:
     """The group of each variant from its RErr: of the variants no worse than the baseline `at`, "good" lie up
     to the 30 % percentile, "average" up to the 70 % percentile and "poor" above it; "worse" lie above the
-    baseline. A variant without RErr gets an empty group, and so do all without a baseline to compare with.
-    """
+    baseline. A variant without RErr gets an empty group, and so do all without a baseline to compare with."""
     rerr = np.asarray(rerr, float)
     within = rerr[rerr <= baseline]
     if not len(within):

@@ -146,10 +146,8 @@ def sign_flip_p(terms: np.ndarray, count: int = RESAMPLES) -> float:
 
 
 def p_value(observed: float, values: np.ndarray, exact: bool) -> float:
-    """Two-sided p-value: the share of values at least as far from 0 as the observed one.
-
-    Random resamples count the observed value as one of them, so that p is never 0.
-    """
+    """Two-sided p-value: the share of values at least as far from 0 as the observed one. Random resamples
+    count the observed value as one of them, so that p is never 0."""
     if not math.isfinite(observed):
         return math.nan
     # Equal values may differ in their last bits, having been summed in another order.

@@ -64,9 +64,9 @@ def mark_drops(axes: Axes, where: Iterable[float]) -> None:
 
 def published(axes: Sequence[Axes]) -> dict[str, Line2D]:
     """Return a legend entry for published curves, if there are any."""
-    look = {"color": style.GREY, **style.PUBLISHED}
-    lines = [line for panel in axes for line in panel.lines if line.get_gid() == "published"]
-    return {"dashed: published, CIFAR-10": Line2D([], [], **look)} if lines else {}
+    drawn = any(line.get_gid() == "published" for panel in axes for line in panel.lines)
+    entry = Line2D([], [], color=style.GREY, **style.PUBLISHED)
+    return {"dashed: published, CIFAR-10": entry} if drawn else {}
 
 
 def scale(panels: Sequence[Axes], together: bool = False, ours: bool = False) -> str:

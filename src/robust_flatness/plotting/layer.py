@@ -10,10 +10,8 @@ from robust_flatness.tables import aggregate, frames
 
 
 class Layer:
-    """Numbers that a figure shows: an experiment's, or the paper's printed ones.
-
-    `name` stands in titles; `beside` marks numbers beside an experiment's: hollow markers, dashed curves.
-    """
+    """Numbers that a figure shows: an experiment's, or the paper's printed ones. `name` stands in titles;
+    `beside` marks numbers beside an experiment's: hollow markers, dashed curves."""
 
     def __init__(self, name: str, tables: frames.Tables, beside: bool = False):
         self.name = name

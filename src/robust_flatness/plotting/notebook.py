@@ -192,10 +192,8 @@ class Notebook:
 
 
 def inputs(name: str, snakemake: Any = None) -> Notebook:
-    """Return the inputs and outputs of the notebook `name`.
-
-    `snakemake` is the object that Snakemake puts into a script's globals (`globals().get("snakemake")`).
-    """
+    """Return the inputs and outputs of the notebook `name`. `snakemake` is the object that Snakemake puts
+    into a script's globals (`globals().get("snakemake")`)."""
     if snakemake is not None:
         if snakemake.log:
             sys.stdout = sys.stderr = open(snakemake.log[0], "w", encoding="utf-8")  # noqa: SIM115

@@ -208,10 +208,8 @@ def correlation_figure(
     robustbench: bool = False,
 ) -> Figure:  # fmt: skip
     """Draw correlation plots, a panel per pair (x, y): of ours, and beside or below them the printed ones.
-
     `labelled` names a variant of each family, `robustbench` adds the printed networks of RobustBench. A pair
-    that a layer lacks has no panel and is named in the note.
-    """
+    that a layer lacks has no panel and is named in the note."""
     cells, lacking, families, hollow = [], [], [], []
     for layer, missing in zip(notebook.layers, ("Not measured", "Not printed"), strict=False):
         others = others_of(notebook, layer, robustbench)

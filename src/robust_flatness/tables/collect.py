@@ -76,7 +76,7 @@ def collect_results(spec: CollectSpec, directory: Path) -> list[str]:
         networks += network_rows(spec, variant, seed, provenance)
         if not entry.derived and not entry.external:
             key = {"variant": variant, "seed": seed}
-            history += [key | row for row in read_rows(folder / "history.csv", need=["epoch"]).rows]
+            history += [key | row for row in read_rows(folder / "history.csv", need=["epoch"])]
         if not stale & WITH_EXAMPLES:
             examples += (folder / "examples.csv").read_text(encoding="utf-8").splitlines()[1:]
     messages = [f"{count} left out: {reason}" for reason, count in skipped.items()]

@@ -17,11 +17,9 @@ PAPER = "paper"
 
 
 def write_dataset(folders: Sequence[Path], output: Path) -> int:
-    """Write the records to `output` (CSV, Parquet, a dictionary, README.md); return their number.
-
-    `folders` hold the tables of experiments; the printed numbers are added as the experiment `paper`. Raises
-    `ConfigError` if two folders have the same name, or pyarrow is missing.
-    """
+    """Write the records to `output` (CSV, Parquet, a dictionary, README.md); return their number. `folders`
+    hold the tables of experiments; the printed numbers are added as the experiment `paper`. Raises
+    `ConfigError` if two folders have the same name, or pyarrow is missing."""
     names = [Path(folder).resolve().name for folder in folders]
     if len({*names}) < len(names):
         raise ConfigError(f"folders: {', '.join(names)}; name each experiment once")

@@ -178,8 +178,7 @@ def require(frame: pd.DataFrame, *columns: str) -> None:
 def judged(found: Finding, sign: Sign, reference: float, rules: Rules, what: str = "variants") -> Finding:
     """The finding with the outcome of a test with a sign. It holds if the interval lies on that side of 0
     ("either": off 0) and p is significant. Else it is inconclusive if the interval reaches the reference
-    effect, or cannot be computed. `what` is counted by `found.n`.
-    """
+    effect, or cannot be computed. `what` is counted by `found.n`."""
     least = getattr(rules.minimum, what)
     low, high = found.interval
     outcome, note = FAILS, ""

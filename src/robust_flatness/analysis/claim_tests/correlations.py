@@ -26,11 +26,8 @@ SHARE_RESAMPLES = 1999
 
 class Correlation(base.Selection):
     """Correlation of two measures over variants; with `given` the partial correlation given a third measure,
-    or its logarithm.
-
-    `sign` asks for a correlation of that sign. `within` claims that there is none: it holds if the interval
-    lies within that of 0, and does not hold if the interval is off 0 and significant.
-    """
+    or its logarithm. `sign` asks for a correlation of that sign. `within` claims that there is none: it holds
+    if the interval lies within that of 0, and does not hold if the interval is off 0 and significant."""
 
     scale_free: ClassVar[bool] = True
 
@@ -78,12 +75,9 @@ class Correlation(base.Selection):
 
 
 class Difference(base.Test):
-    """Difference of two measures' correlations with a third, over the same variants.
-
-    p-value: with all three standardised (ranks for Spearman's), the difference is the mean of
-    z_y (z_x - z_o); were the two measures exchangeable within a variant, each term's sign would be
-    random.
-    """
+    """Difference of two measures' correlations with a third, over the same variants. p-value: with all three
+    standardised (ranks for Spearman's), the difference is the mean of z_y (z_x - z_o); were the two measures
+    exchangeable within a variant, each term's sign would be random."""
 
     over_variants: ClassVar[bool] = True
     scale_free: ClassVar[bool] = True

@@ -84,9 +84,7 @@ class EpochsBelow(base.Test):
 class Rise(base.Test):
     """Measure at the end of the training minus at an earlier point (see `curves.SINCE`), paired within seeds
     and examples; the interval is over both, or over seeds alone without values of single examples.
-
-    `otherwise` is a weaker rule for tables with too few seeds: a trend over the epochs of one training.
-    """
+    `otherwise` is a weaker rule for tables with too few seeds: a trend over the epochs of one training."""
 
     counts: ClassVar = "seeds"
 
