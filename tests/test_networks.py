@@ -119,7 +119,7 @@ def test_an_experiment_needs_a_variant_or_a_network():
         .variants["mine"]
         .external
     )
-    assert [step.name for step in plan(experiment).steps] == ["robustness", "flatness"]
+    assert [step.name for step in plan(experiment).steps] == ["measure"]
 
 
 def test_a_network_is_measured_with_the_first_seed_by_measures_of_all_variants_or_that_name_it():
@@ -128,7 +128,7 @@ def test_a_network_is_measured_with_the_first_seed_by_measures_of_all_variants_o
     experiment = load(models, seeds=[3, 4], measures=measures)
     assert experiment.seeds_of("mine") == (3,)
     assert experiment.measures_of("mine") == ["robustness", "flatness", "hessian"]
-    assert experiment.measures_of("other") == ["robustness", "flatness"]
+    assert experiment.measures_of("other") == ["measure"]
     with pytest.raises(ConfigError, match="only trained variants have snapshots"):
         load(models, measures=SMOKE["measures"] | {"series": {"variants": ["at", "mine"]}})
 
@@ -139,7 +139,7 @@ def test_the_talks_robustbench_models():
     for name, variant in experiment.networks.items():
         assert variant.network.model == f"robustbench:{name}"
         assert variant.family == "robustbench"
-        assert experiment.measures_of(name) == ["robustness", "flatness"]
+        assert experiment.measures_of(name) == ["measure"]
     paper = load_experiment(load_yaml(ROOT / "config/cifar10.yaml"), ROOT / "config/variants.yaml")
     assert experiment.measures["robustness"] == paper.measures["robustness"]
 
