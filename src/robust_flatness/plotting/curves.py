@@ -20,7 +20,9 @@ EARLY = 0.2
 def of(frame: pd.DataFrame, variant: str, *columns: str) -> pd.DataFrame:
     """Return a variant's rows in order of epochs, those with a value in all of `columns`."""
     rows = frame[frame["variant"] == variant].sort_values(EPOCH)
-    return rows.dropna(subset=list(columns)) if columns else rows
+    if not columns:
+        return rows
+    return rows.dropna(subset=[*columns]) if {*columns} <= {*rows} else rows.iloc[:0]
 
 
 def draw(axes: Axes, layer: Layer, rows: pd.DataFrame, column: str, **look) -> Line2D | None:
