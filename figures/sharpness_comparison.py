@@ -16,11 +16,11 @@ import textwrap
 
 from robust_flatness.analysis import comparison
 from robust_flatness.analysis.evidence import Evidence
-from robust_flatness.plotting import inputs, sharpness, style
+from robust_flatness.plotting import inputs, style
 
 notebook = inputs("sharpness_comparison", globals().get("snakemake"))
 evidence = Evidence.of(notebook.tables)
-COLORS = {sharpness.TALK: style.BLUE, sharpness.CONTROL: style.ORANGE}
+COLORS = {comparison.TALK: style.BLUE, comparison.CONTROL: style.ORANGE}
 LOSSES = {"rloss": ", robust loss", "ce": ", clean loss", "": ""}
 FEWEST = 6  # variants; fewer are no correlation
 
@@ -34,7 +34,7 @@ def strongest(rows):
 
 
 def draw(compared):
-    parts = sharpness.by_split(compared)
+    parts = comparison.by_split(compared)
     groups = {row.words: row.group for rows in parts.values() for row in rows.itertuples()}
     order = [*groups]
     figure, panels = style.panels(2, height=0.6 + 0.16 * len(order), sharey=True)
@@ -45,14 +45,14 @@ def draw(compared):
             color, face = COLORS.get(row.group, style.BLACK), "white" if row.clean else None
             axes.plot([row.low, row.high], [y, y], color=color, linewidth=0.8, alpha=0.5 if row.clean else 1)
             axes.plot(row.value, y, "o", color=color, markerfacecolor=face, markersize=3.6)
-        measures = rows[rows["group"] != sharpness.CONTROL]
+        measures = rows[rows["group"] != comparison.CONTROL]
         words = textwrap.fill(f"strongest: {strongest(measures)}", 38) if len(measures) else ""
         axes.set_title(f"Measured {name}\n{words}")
         axes.set(xlim=(-1.05, 1.05), ylim=(len(order) - 0.4, -0.6), xlabel="Spearman's ρ with test RLoss")
     panels[0].set_yticks(range(len(order)), order, fontsize=6)
     for tick, name in zip(panels[0].get_yticklabels(), order, strict=True):
         tick.set_color(COLORS.get(groups[name], style.BLACK))
-    controls = compared[(compared["group"] == sharpness.CONTROL) & (compared["against"] == comparison.RLOSS)]
+    controls = compared[(compared["group"] == comparison.CONTROL) & (compared["against"] == comparison.RLOSS)]
     text = f"{notebook.experiment}, n = {len(evidence.models)}. Blue: the talk's measures; black: other "
     text += "sharpness; orange: controls, which measure no sharpness. Filled: on the robust loss; hollow: on "
     text += "the clean loss. Lines: 95 % bootstrap confidence intervals. Right of 0: the sharper, the less "

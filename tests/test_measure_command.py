@@ -152,7 +152,7 @@ def test_values_of_single_examples_average_to_the_records(measured, own):
     options = {"per_example": "each.csv", "train_examples": 4}
     texts = ("autoattack.version=reduced", "autoattack.attacks=apgd-ce,fab-t")
     values = measured("my_nets:good", *texts, **options)["values"]
-    rows = read_rows(own / "each.csv").rows
+    rows = read_rows(own / "each.csv")
     assert [row["split"] for row in rows] == ["test"] * 6 + ["train"] * 4
     columns = {"ce": "ce", "rloss": "rloss_pgd", "rloss_aa": "rloss_aa"}
     columns |= {name: name for name in ("err", "rerr_pgd", "rerr_aa")}

@@ -97,7 +97,7 @@ def why_stale(results: Path, experiment: Experiment, files: Iterable[str | Path]
         return "are older than the configuration"
     if experiment.spec.results_table is not None:
         return ""
-    found = {(row["variant"], row["seed"]) for row in read_rows(table, need=["variant", "seed"]).rows}
+    found = {(row["variant"], row["seed"]) for row in read_rows(table, need=["variant", "seed"])}
     wanted = {(slug, str(seed)) for slug in experiment.variants for seed in experiment.seeds_of(slug)}
     lacking = len(wanted - found)
     return f"lack {lacking} of {len(wanted)} pairs of variant and seed" if lacking else ""
@@ -202,7 +202,7 @@ def config_fingerprint(experiment: Experiment) -> str:
 def verdicts(claims: Path) -> str:
     """A line for each claim at the end of a run: the verdict and the first statistic that decides it."""
     try:
-        rows = [row for row in read_rows(claims, need=["decides"]).rows if row["decides"] == "yes"]
+        rows = [row for row in read_rows(claims, need=["decides"]) if row["decides"] == "yes"]
     except FileError as error:
         return f"note: no verdicts ({error})"
     width = max((len(row["claim"]) for row in rows), default=0)

@@ -63,6 +63,7 @@ def _models(rng) -> pd.DataFrame:
     at = frame[frame["variant"] == "at"].iloc[:1].assign(derived=1)
     half = at.assign(variant="at-scaled-0.5", hessian_max=400.0)
     double = at.assign(variant="at-scaled-2", hessian_max=25.0)
+    schema.columns_of(frame.columns)  # registers other radii
     return pd.concat([frame, best, half, double], ignore_index=True)
 
 

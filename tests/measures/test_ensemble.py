@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from robust_flatness.architectures import build_model
-from robust_flatness.architectures.ensemble import Ensemble
+from robust_flatness.architectures.folding import Ensemble
 from robust_flatness.attacks import PGD
 from robust_flatness.config import ModelSpec
 from robust_flatness.flatness import average_flatness

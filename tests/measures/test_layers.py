@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -42,7 +43,7 @@ def test_average_case_of_a_layer_equals_perturbing_it_by_hand(tiny, attack):
                 loss = nn.functional.cross_entropy(moved(x), y)
             if attack is not None:
                 starts = generator(5, "starts", sample)
-                loss = attack.with_restarts(1)(moved, x, y, generator=starts).loss.mean()
+                loss = dataclasses.replace(attack, restarts=1)(moved, x, y, generator=starts).loss.mean()
             losses.append(loss)
         result = average_flatness(model, x, y, attack=attack, xi=XI, samples=4, seed=5, layers=[name])
         torch.testing.assert_close(result.perturbed, torch.stack(losses).double(), rtol=1e-10, atol=1e-12)

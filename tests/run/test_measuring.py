@@ -68,7 +68,7 @@ def test_records_and_examples_are_written_with_what_made_them(finished, data):
     assert header["data_sha256"] == load_dataset(data).checksum
     assert {"torch", "git_commit", "device", "threads", "robust_flatness"} <= header["provenance"].keys()
     assert {checkpoint["epoch"] for checkpoint in header["checkpoints"].values()} == {0}
-    rows = read_rows(finished / "examples.csv", need=EXAMPLES).rows
+    rows = read_rows(finished / "examples.csv", need=EXAMPLES)
     assert len(rows) == 2 * 2 * 10
     for key, group in records[records["metric"] == "rloss_pgd"].groupby(["checkpoint", "split"]):
         losses = [float(row["rloss"]) for row in rows if (row["checkpoint"], row["split"]) == key]

@@ -5,7 +5,7 @@ from pathlib import Path
 from robust_flatness.tables.rows import read_rows
 
 snakemake = snakemake  # noqa: F821 (given by Snakemake)
-claims = read_rows(Path(snakemake.input.claims), need=["claim", "verdict"]).rows
+claims = read_rows(Path(snakemake.input.claims), need=["claim", "verdict"])
 verdicts = {row["claim"]: row["verdict"] for row in claims if row["claim"]}
 lines = [
     f"**{snakemake.params.experiment}**: {snakemake.params.description}",

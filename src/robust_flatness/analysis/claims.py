@@ -6,27 +6,37 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
 from pydantic import Field
 
-from robust_flatness.analysis.claim_tests import FAILS, HOLDS, UNTESTABLE, AnyTest, Finding, Rules, Test
+from robust_flatness.analysis.claim_tests import base, correlations, trainings, variants
+from robust_flatness.analysis.claim_tests.base import FAILS, HOLDS, INCONCLUSIVE, Finding, Rules, Test
 from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.config import ConfigError, Spec, load_yaml, parse
 from robust_flatness.folders import repository
 from robust_flatness.tables import frames, schema
 
-REPRODUCED, INCONCLUSIVE, NOT_REPRODUCED = "reproduced", "inconclusive", "not reproduced"
-NOT_TESTABLE = "not testable"
-
+REPRODUCED, NOT_REPRODUCED, NOT_TESTABLE = "reproduced", "not reproduced", base.UNTESTABLE
 #: The verdicts on the printed numbers, which reproduce nothing.
-PRINTED = {
-    REPRODUCED: "holds in the printed numbers",
-    INCONCLUSIVE: "inconclusive in the printed numbers",
-    NOT_REPRODUCED: "does not hold in the printed numbers",
-    NOT_TESTABLE: "not testable in the printed numbers",
-}
+PRINTED = {REPRODUCED: HOLDS, NOT_REPRODUCED: FAILS}
 
+#: Any test; `kind` says which.
+AnyTest = Annotated[
+    trainings.Rise
+    | trainings.Trend
+    | trainings.EpochsBelow
+    | trainings.Scaling
+    | correlations.Correlation
+    | correlations.Difference
+    | correlations.Radius
+    | correlations.Share
+    | variants.Baseline
+    | variants.EarlyStopping
+    | variants.Hinge,
+    Field(discriminator="kind"),
+]
 #: The fields of a test that name columns, families and variants.
 NAMES = {
     "column": ("measure", "minus", "against", "given"),
@@ -67,17 +77,16 @@ class Claim:
     @property
     def published_verdict(self) -> str:
         """The verdict on the printed numbers, in words."""
-        return PRINTED[verdict(self.spec, self.published)]
+        found = verdict(self.spec, self.published)
+        return f"{PRINTED.get(found, found)} in the printed numbers"
 
 
 def findings(
     claim: ClaimSpec, evidence: Evidence, rules: Rules, printed: Sequence[Finding] | None = None
 ) -> tuple[Finding, ...]:
-    """Each of the claim's tests on one experiment, given its findings on the printed numbers."""
-    printed = printed or [None] * len(claim.tests)
-    return tuple(
-        test.judge(evidence, rules, theirs) for test, theirs in zip(claim.tests, printed, strict=True)
-    )
+    """The claim's tests on one experiment, given its findings on the printed numbers."""
+    pairs = zip(claim.tests, printed or [None] * len(claim.tests), strict=True)
+    return tuple(test.judge(evidence, rules, theirs) for test, theirs in pairs)
 
 
 def verdict(claim: ClaimSpec, found: Sequence[Finding]) -> str:
@@ -85,7 +94,7 @@ def verdict(claim: ClaimSpec, found: Sequence[Finding]) -> str:
     outcomes = [finding.outcome for test, finding in zip(claim.tests, found, strict=True) if test.decides]
     if FAILS in outcomes:
         return NOT_REPRODUCED
-    if UNTESTABLE in outcomes:
+    if NOT_TESTABLE in outcomes:
         return NOT_TESTABLE
     return REPRODUCED if {*outcomes} == {HOLDS} else INCONCLUSIVE
 
@@ -100,15 +109,9 @@ def load_claims(path: Path | None = None) -> ClaimsSpec:
 def judge(
     tables: frames.Tables, published: frames.Tables | None = None, path: Path | None = None
 ) -> list[Claim]:
-    """Judge every claim on an experiment and, for comparison, on the printed numbers (None: the
-    experiment's tables are the printed numbers).
-
-    Raises
-    ------
-    ConfigError
-        If the file of claims is invalid, or names a column, variant or family that neither the
-        tables nor the catalogue know.
-    """
+    """Judge every claim on an experiment and, for comparison, on the printed numbers (None: the experiment's
+    tables are the printed ones). Raises `ConfigError` if the file of claims is invalid, or names a column,
+    variant or family that neither the tables nor the catalogue know."""
     spec = load_claims(path)
     _check_names(spec, [tables, *([published] if published else [])])
     ours = Evidence.of(tables)
@@ -123,12 +126,9 @@ def judge(
 
 def _check_names(spec: ClaimsSpec, experiments: Sequence[frames.Tables]) -> None:
     """Raise for names that nothing knows: their tests would silently lack data."""
-    variants = frames.catalogue()
-    known = {
-        "column": {*schema.HISTORY},
-        "family": {variant.family for variant in variants.values()},
-        "variant": {*variants},
-    }
+    catalogue = frames.catalogue()
+    known = {"column": {*schema.HISTORY}, "variant": {*catalogue}}
+    known["family"] = {variant.family for variant in catalogue.values()}
     for tables in experiments:
         known["column"] |= {*tables.models, *tables.history, *tables.series}
         known["family"] |= {*tables.models["family"]}
@@ -158,28 +158,17 @@ def _names(test: Test) -> Iterator[tuple[str, str]]:
 def claims_frame(claims: Sequence[Claim]) -> pd.DataFrame:
     """A row per test: claim, verdict, statistic, interval, n, p, published value, outcome, rule. A
     statistic that a claim has twice (the weaker rule decides, and stands beside) has one row."""
-    rows = [
-        {
-            **{"claim": claim.name, "verdict": claim.verdict, "published_verdict": claim.published_verdict},
-            **{"statistic": finding.statistic, "value": finding.value, **finding.interval._asdict()},
-            **{"interval_over": finding.over, "n": finding.n, "p": finding.p},
-            # A weaker rule may have judged the printed numbers.
-            "published": theirs.value if theirs.statistic == finding.statistic else math.nan,
-            **{"reference": finding.reference, "talk": math.nan if test.talk is None else test.talk},
-            **{"outcome": finding.outcome, "decides": "yes" if test.decides else "no"},
-            **{"note": finding.note, "statement": claim.spec.statement, "rule": claim.spec.rule},
-        }
-        for claim in claims
-        for test, finding, theirs in zip(claim.spec.tests, claim.findings, claim.published, strict=True)
-    ]
-    return pd.DataFrame(rows).drop_duplicates(["claim", "statistic"], ignore_index=True)
-
-
-def verdicts_table(claims: Sequence[Claim], experiment: str) -> str:
-    """The verdicts in Markdown: a row per claim, those on the printed numbers beside the experiment's."""
-    columns = ["claim", experiment, *([] if all(claim.printed for claim in claims) else ["printed numbers"])]
-    lines = [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
+    rows = []
     for claim in claims:
-        cells = [claim.name, claim.verdict, claim.published_verdict][: len(columns)]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        for test, finding, theirs in zip(claim.spec.tests, claim.findings, claim.published, strict=True):
+            row = {"claim": claim.name, "verdict": claim.verdict}
+            row |= {"published_verdict": claim.published_verdict}
+            row |= {"statistic": finding.statistic, "value": finding.value, **finding.interval._asdict()}
+            row |= {"interval_over": finding.over, "n": finding.n, "p": finding.p}
+            # A weaker rule may have judged the printed numbers.
+            row["published"] = theirs.value if theirs.statistic == finding.statistic else math.nan
+            row |= {"reference": finding.reference, "talk": math.nan if test.talk is None else test.talk}
+            row |= {"outcome": finding.outcome, "decides": "yes" if test.decides else "no"}
+            row |= {"note": finding.note, "statement": claim.spec.statement, "rule": claim.spec.rule}
+            rows.append(row)
+    return pd.DataFrame(rows).drop_duplicates(["claim", "statistic"], ignore_index=True)

@@ -2,7 +2,7 @@
 observation."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -19,20 +19,13 @@ def complete(*columns: Sequence[float]) -> list[np.ndarray]:
 
 
 def weighted_pearson(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Pearson's r of x [n] and y [n] with observation i counted `counts[b, i]` times: [B].
-
-    NaN where x or y does not vary.
-    """
+    """Pearson's r of x [n] and y [n] with observation i counted `counts[b, i]` times: [B]. NaN where x or y
+    does not vary."""
     # Centring first keeps the moments' differences accurate.
-    x, y = _standardised(x), _standardised(y)
+    x, y = ((values - values.mean()) / (values.std() or 1.0) for values in (x, y))
     moments = counts @ np.column_stack([x, y, x * x, y * y, x * y]) / counts.sum(axis=1, keepdims=True)
     mean_x, mean_y, xx, yy, xy = moments.T
     return _ratio(xy - mean_x * mean_y, xx - mean_x**2, yy - mean_y**2)
-
-
-def _standardised(x: np.ndarray) -> np.ndarray:
-    deviation = x - x.mean()
-    return deviation / (np.sqrt(np.mean(deviation**2)) or 1.0)
 
 
 def _ratio(covariance: np.ndarray, variance_x: np.ndarray, variance_y: np.ndarray) -> np.ndarray:
@@ -43,17 +36,14 @@ def _ratio(covariance: np.ndarray, variance_x: np.ndarray, variance_y: np.ndarra
 
 
 def weighted_ranks(x: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Midranks [B, n] of x [n] in a sample that holds observation i `counts[b, i]` times.
-
-    The rank of a value is (number of smaller ones) + (number of equal ones + 1) / 2.
-    """
+    """Midranks [B, n] of x [n] in a sample that holds observation i `counts[b, i]` times. The rank of a value
+    is (number of smaller ones) + (number of equal ones + 1) / 2."""
     ahead = (x[:, None] < x).astype(float) + (x[:, None] == x) / 2
     return counts @ ahead + 0.5
 
 
 def weighted_spearman(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Spearman's rho, Pearson's r of the midranks, with observation i counted `counts[b, i]` times:
-    [B]."""
+    """Spearman's rho, Pearson's r of the midranks, with observation i counted `counts[b, i]` times: [B]."""
     total = counts.sum(axis=1, keepdims=True)
     # Midranks of a sample of N have the mean (N + 1) / 2; in units of N, to compare with 1.
     x, y = ((weighted_ranks(values, counts) - (total + 1) / 2) / total for values in (x, y))
@@ -65,49 +55,39 @@ def weighted_spearman(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.nd
 
 
 def weighted_kendall(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Kendall's tau-b with observation i counted `counts[b, i]` times: [B].
-
-    With the signs s of all differences, tau-b = sum s_x s_y / sqrt(sum s_x^2 sum s_y^2).
-    """
+    """Kendall's tau-b with observation i counted `counts[b, i]` times: [B]. With the signs s of all
+    differences, tau-b = sum s_x s_y / sqrt(sum s_x^2 sum s_y^2)."""
     of_x, of_y = (np.sign(values[:, None] - values) for values in (x, y))
-    both, in_x, in_y = (
-        np.einsum("bi,bi->b", counts @ pairs, counts) for pairs in (of_x * of_y, of_x**2, of_y**2)
-    )
+    products = of_x * of_y, of_x**2, of_y**2
+    both, in_x, in_y = (np.einsum("bi,bi->b", counts @ pairs, counts) for pairs in products)
     total = counts.sum(axis=1) ** 2
     return _ratio(both / total, in_x / total, in_y / total)
 
 
 #: The coefficients by name.
-COEFFICIENTS: dict[str, Callable[..., np.ndarray]] = {
-    "pearson": weighted_pearson,
-    "spearman": weighted_spearman,
-    "kendall": weighted_kendall,
-}
+COEFFICIENTS = {"pearson": weighted_pearson, "spearman": weighted_spearman, "kendall": weighted_kendall}
 
 
 def weighted_partial(
     x: np.ndarray, y: np.ndarray, given: np.ndarray, counts: np.ndarray, kind: str = "pearson"
 ) -> np.ndarray:
-    """Partial correlation of x and y given a third measure z, of resamples: [B].
-
-    (r_xy - r_xz r_yz) / sqrt((1 - r_xz^2) (1 - r_yz^2)) with Pearson's or Spearman's coefficient: the
-    correlation of what a line in z (in its ranks) leaves of x and of y.
-    """
+    """Partial correlation of x and y given a third measure z, of resamples: [B]. (r_xy - r_xz r_yz) / sqrt((1
+    - r_xz^2) (1 - r_yz^2)) with Pearson's or Spearman's coefficient: the correlation of what a line in z (in
+    its ranks) leaves of x and of y."""
     weighted = COEFFICIENTS[kind]
     xy, xz, yz = weighted(x, y, counts), weighted(x, given, counts), weighted(y, given, counts)
     return _ratio(xy - xz * yz, 1 - xz**2, 1 - yz**2)
 
 
 def coefficient(x: Sequence[float], y: Sequence[float], kind: str = "pearson") -> float:
-    """Pearson's r, Spearman's rho or Kendall's tau-b of two samples; NaN with fewer than three
-    observations."""
+    """Pearson's r, Spearman's rho or Kendall's tau-b of two samples; NaN with fewer than 3 observations."""
     x, y = np.asarray(x, float), np.asarray(y, float)
     return float(COEFFICIENTS[kind](x, y, np.ones((1, len(x))))[0]) if len(x) > 2 else math.nan
 
 
 def weighted_line(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Least-squares intercept and slope of y = a + b x, observation i counted `counts[b, i]`
-    times: [B] each; NaN where x does not vary."""
+    """Least-squares intercept and slope of y = a + b x, observation i counted `counts[b, i]` times: [B] each;
+    NaN where x does not vary."""
     total = counts.sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean_x, mean_y = counts @ x / total, counts @ y / total

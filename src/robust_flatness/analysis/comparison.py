@@ -1,7 +1,6 @@
 """Comparison of many measures as predictors of robust loss, its generalisation gap and robust error."""
 
 import math
-import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -18,33 +17,29 @@ from robust_flatness.tables import aggregate, schema
 
 #: What is predicted; for RErr, AutoAttack's where it was run.
 RLOSS, GAP = "test_rloss_pgd", "rloss_gap"
-#: Capacity and the loss on training examples, which a measure of sharpness has to beat.
-CONTROLS = ("weight_norm", "distance_from_init", "spectral_product", "train_rloss_pgd")
 #: The control of partial correlations.
 GIVEN = "train_rloss_pgd"
-#: Measures whose coefficients are reversed, since a large value should be robust.
-LARGER_IS_BETTER = ("margin",)
+#: Capacity and the loss on training examples, which a measure of sharpness has to beat.
+CONTROLS = ("weight_norm", "distance_from_init", "spectral_product", GIVEN)
 #: The measure of the clean loss whose name does not say so.
 HESSIAN = "hessian_max"
 COEFFICIENTS = ("pearson", "spearman", "kendall", "granulated", "partial")
 
-GROUPS = ("the talk's", "sharpness", "control")
+TALK, SHARPNESS, CONTROL = GROUPS = ("the talk's", "sharpness", "control")
 #: Sharpness on test examples, where gradients follow the test loss by construction: a group of its own.
 ON_TEST = "sharpness on test examples"
-
-_COLUMN = re.compile(r"(?!best_|setting_)(?P<split>test_|train_)?(?P<name>\w+)_(?P<loss>rloss|ce)")
-_LOSS_IN_WORDS = re.compile(r"( in (RLoss|CE)|, (robust|clean) loss)|" + " on (test|training) examples")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A measure that may predict: its columns by loss (`rloss`, `ce`, or "")."""
+    """A measure that may predict: its columns by loss (`rloss`, `ce`, or ""). The sign is -1 where a large
+    value should be robust."""
 
     name: str
     words: str
     group: str
     columns: dict[str, str]
-    sign: int = 1
+    sign: int
 
 
 def targets(models: pd.DataFrame) -> list[str]:
@@ -54,34 +49,32 @@ def targets(models: pd.DataFrame) -> list[str]:
 
 def candidates(models: pd.DataFrame, on_test: bool = False) -> list[Candidate]:
     """The measures of a table at their main radius: the talk's flatness and Hessian, sharpness on training
-    examples, a user's measures (`<name>_ce`, `<name>_rloss`) and the controls. With `on_test` sharpness on
-    test examples alone."""
+    examples, users' measures of a loss and the controls. With `on_test` sharpness on test examples alone."""
     found: dict[str, Candidate] = {}
     for column in models.columns:
-        match = _COLUMN.fullmatch(column)
-        control = column in CONTROLS
-        if not (match or control or column == HESSIAN) or not _has_numbers(models, column):
+        quantity = schema.lookup(column)
+        if quantity is None or quantity.spread or quantity.early_stopped or quantity.radius is not None:
             continue
-        split, name, loss = match.groups() if match and not control else (None, column, "")
-        if (split == "test_") != on_test or name in ("test", "train"):
+        metric, of_test = quantity.description, quantity.measure == "sharpness" and quantity.split == "test"
+        if not (metric.by_loss or column in (*CONTROLS, HESSIAN)) or of_test != on_test:
             continue
-        is_flatness = name in ("avg_flatness", "worst_flatness")
-        if column == HESSIAN:
-            loss = "ce"
-        if split == "train_":
-            name += "_train"
-        group = ON_TEST if on_test else GROUPS[1]
-        if control or is_flatness or column == HESSIAN:
-            group = GROUPS[2] if control else GROUPS[0]
-        described = schema.describe(column)
-        words = name.replace("_", " ") if described == column else _LOSS_IN_WORDS.sub("", described)
-        sign = -1 if name.startswith(LARGER_IS_BETTER) else 1
+        if not aggregate.has(models, column, rows=4):
+            continue
+        name, loss, words = metric.column, quantity.loss, schema.describe(column)
+        if metric.by_loss:
+            words = metric.label.removesuffix(" in {loss}").removesuffix(", {loss}")
+        group = ON_TEST if on_test else SHARPNESS
+        if column in CONTROLS:
+            name, group = column, CONTROL
+        elif column == HESSIAN:
+            loss, group = "ce", TALK
+        elif quantity.measure == "flatness":
+            group = TALK
+            if quantity.split == "train":
+                name, words = f"{name}_train", f"{words} on training examples"
+        sign = -1 if metric.direction.startswith("higher") else 1
         found.setdefault(name, Candidate(name, words, group, {}, sign)).columns[loss] = column
     return list(found.values())
-
-
-def _has_numbers(models: pd.DataFrame, column: str) -> bool:
-    return pd.api.types.is_numeric_dtype(models[column]) and aggregate.has(models, column, rows=4)
 
 
 def passes(name: str, loss: str) -> float:
@@ -101,28 +94,22 @@ def passes(name: str, loss: str) -> float:
         (GIVEN, ""): once,
     }
     for measure, entry in sharpness.OF_LOSSES.items():
-        known[measure, "ce"] = entry.cost(of_sharpness)
-        known[measure, "rloss"] = known[measure, "ce"]
-        known[measure, "rloss"] += attack_passes(of_sharpness.attack) * entry.attacks(of_sharpness)
+        clean = entry.cost(of_sharpness)
+        attacks = attack_passes(of_sharpness.attack) * entry.attacks(of_sharpness)
+        known |= {(measure, "ce"): clean, (measure, "rloss"): clean + attacks}
     return known.get((name.removesuffix("_train"), loss), math.nan)
 
 
-def association(
-    models: pd.DataFrame,
-    column: str,
-    target: str,
-    coefficient: str,
-    numeric: Collection[str] = (),
-    resamples: int = RESAMPLES,
+def _association(
+    models: pd.DataFrame, column: str, target: str, kind: str, numeric: Collection[str], resamples: int
 ) -> Correlation:
-    """One of `COEFFICIENTS` of a measure with a target; the partial one is Spearman's given train
-    RLoss."""
+    """One of `COEFFICIENTS`; the partial one is Spearman's given train RLoss."""
     x, y, families = models[column], models[target], models["family"]
-    if coefficient == "granulated":
+    if kind == "granulated":
         return granulated(x, y, families, numeric, resamples=resamples)
-    if coefficient == "partial":
+    if kind == "partial":
         return partial(x, y, models[GIVEN], families, "spearman", resamples)
-    return correlate(x, y, families, coefficient, resamples)
+    return correlate(x, y, families, kind, resamples)
 
 
 def compare(
@@ -137,18 +124,10 @@ def compare(
     """Every measure's coefficients with every target: a row each, with interval, p-value, numbers of
     variants and of families. With `on_test` also those of sharpness on test examples, after the others.
 
-    Where a large value should be robust (the margin), the coefficient's sign is reversed, so that
-    positive always means that the measure ranks models as robustness does.
-
-    Parameters
-    ----------
-    models
-        One row per variant, as returned by `aggregate.with_differences`.
-    numeric
-        Families in which one number is varied, for the granulated coefficient.
-    everyone
-        The same with the variants that have not learnt, for the column `with_not_learnt`: the coefficient
-        over all of them.
+    Where a large value should be robust (the margin), the coefficient's sign is reversed, so that positive
+    always means that the measure ranks models as robustness does. `models` has a row per variant, as returned
+    by `aggregate.with_differences`; `numeric` are the families in which one number is varied (granulated
+    coefficient); `everyone` is `models` with the variants that have not learnt, for `with_not_learnt`.
     """
     measures = [*candidates(models), *(candidates(models, on_test=True) if on_test else [])]
     cases = [
@@ -163,46 +142,44 @@ def compare(
     for candidate, loss, column, target, kind in cases:
         if not aggregate.has(models, column, target, *([GIVEN] if kind == "partial" else []), rows=4):
             continue
-        found = association(models, column, target, kind, numeric, resamples)
-        with_all = found
+        found = with_all = _association(models, column, target, kind, numeric, resamples)
         if everyone is not None and len(everyone) > len(models):
-            with_all = association(everyone, column, target, kind, numeric, resamples=1)
-        ends = [candidate.sign * end for end in found.interval]
-        rows.append(
-            {
-                **{"measure": candidate.name, "words": candidate.words, "group": candidate.group},
-                **{"loss": loss, "column": column, "against": target, "coefficient": kind},
-                **{"value": candidate.sign * found.value, "low": min(ends), "high": max(ends)},
-                **{
-                    "with_not_learnt": candidate.sign * with_all.value,
-                    "passes": passes(candidate.name, loss),
-                },
-                **{"p": found.p, "n": found.n, "families": found.families},
-            }
-        )
+            with_all = _association(everyone, column, target, kind, numeric, resamples=1)
+        low, high = sorted(candidate.sign * end for end in found.interval)
+        row = {"measure": candidate.name, "words": candidate.words, "group": candidate.group, "loss": loss}
+        row |= {"column": column, "against": target, "coefficient": kind}
+        row |= {"value": candidate.sign * found.value, "low": low, "high": high}
+        row |= {"with_not_learnt": candidate.sign * with_all.value, "passes": passes(candidate.name, loss)}
+        rows.append(row | {"p": found.p, "n": found.n, "families": found.families})
     columns = ["measure", "words", "group", "loss", "column", "against", "coefficient", "value"]
-    return pd.DataFrame(
-        rows, columns=[*columns, "low", "high", "with_not_learnt", "passes", "p", "n", "families"]
-    )
-
-
-def ranked(compared: pd.DataFrame, target: str, coefficient: str) -> list[str]:
-    """The names of the measures in decreasing order of the coefficient's absolute value; of a measure's two
-    losses the larger one counts."""
-    rows = compared[(compared["against"] == target) & (compared["coefficient"] == coefficient)]
-    values = rows["value"].abs().groupby(rows["measure"]).max().dropna()
-    best = values.sort_values(ascending=False, kind="stable")
-    return list(best.index)
+    columns += ["low", "high", "with_not_learnt", "passes", "p", "n", "families"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def of_both_splits(compared: pd.DataFrame, target: str, coefficient: str) -> pd.DataFrame:
     """A measure's coefficient on training examples (`train`) and on test examples (`test`), a row for each
     measure and loss that has both."""
     rows = compared[(compared["against"] == target) & (compared["coefficient"] == coefficient)]
+    parts = {"train": rows[rows["group"] == SHARPNESS], "test": rows[rows["group"] == ON_TEST]}
     keys = ["measure", "words", "loss"]
-    train = rows[rows["group"] == GROUPS[1]].set_index(keys)["value"].rename("train")
-    test = rows[rows["group"] == ON_TEST].set_index(keys)["value"].rename("test")
-    return pd.concat([train, test], axis=1, join="inner").dropna().reset_index()
+    values = [part.set_index(keys)["value"].rename(split) for split, part in parts.items()]
+    return pd.concat(values, axis=1, join="inner").dropna().reset_index()
+
+
+def by_split(compared: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Spearman's correlations with test RLoss of measures "on training examples" and "on test examples", in
+    decreasing order of the absolute value of a measure's better loss. Controls stand in both."""
+    rows = compared[(compared["against"] == RLOSS) & (compared["coefficient"] == "spearman")]
+    rows = rows.dropna(subset=["value"])
+    rows = rows.assign(
+        words=rows["words"].str.replace(" on training examples", ""), clean=rows["loss"] == "ce"
+    )
+    test = rows["column"].str.startswith(("avg_flatness", "worst_flatness")) | (rows["group"] == ON_TEST)
+    parts = {"on training examples": rows[~test], "on test examples": rows[test | (rows["group"] == CONTROL)]}
+    for name, part in parts.items():
+        best = part["value"].abs().groupby(part["words"]).transform("max")
+        parts[name] = part.assign(best=-best).sort_values(["best", "words", "clean"], kind="stable")
+    return parts
 
 
 @dataclass(frozen=True)
@@ -217,9 +194,9 @@ class Advantage:
     def words(self) -> str:
         """For example "more strongly than norm of the weights (difference 0.20 [0.05, 0.35])"."""
         low, high = self.interval
-        verdict = (
-            "more strongly than" if low > 0 else "less strongly than" if high < 0 else "not differently from"
-        )
+        verdict = "not differently from"
+        if low > 0 or high < 0:
+            verdict = f"{'more' if low > 0 else 'less'} strongly than"
         return (
             f"{verdict} {schema.describe(self.control)} (difference {self.value:.2f} [{low:.2f}, {high:.2f}])"
         )

@@ -33,7 +33,7 @@ LEAST_SETTINGS = 3
 
 
 def permutation_p(
-    x: Sequence[float], y: Sequence[float], kind: str = "pearson", count: int = RESAMPLES, seed: int = 0
+    x: Sequence[float], y: Sequence[float], kind: str = "pearson", count: int = RESAMPLES
 ) -> float:
     """Two-sided p-value of a correlation under permutations of y; exact where n! <= `count`. For
     Kendall's tau it is scipy's, exact for few observations without ties, else by its normal limit."""
@@ -48,7 +48,7 @@ def permutation_p(
     norm = math.sqrt(x @ x * (y @ y))
     if norm == 0:
         return math.nan
-    orders, exact = permutations(len(x), count, seed)
+    orders, exact = permutations(len(x), count)
     return p_value(float(x @ y) / norm, y[orders] @ x / norm, exact)
 
 
@@ -82,14 +82,9 @@ class Correlation:
 
 
 def correlate(
-    x: Sequence[float],
-    y: Sequence[float],
-    families: Sequence,
-    kind: str = "pearson",
-    resamples: int = RESAMPLES,
-    level: float = LEVEL,
-    test: bool = True,
-) -> Correlation:
+    x: Sequence[float], y: Sequence[float], families: Sequence, kind: str = "pearson",
+    resamples: int = RESAMPLES, level: float = LEVEL, test: bool = True,
+) -> Correlation:  # fmt: skip
     """Correlation of two measures over the variants that have both. `test` asks for the permutation test."""
     families = np.asarray(families, object)[finite(x, y)]
     x, y = complete(x, y)
@@ -103,18 +98,11 @@ def correlate(
 
 
 def partial(
-    x: Sequence[float],
-    y: Sequence[float],
-    given: Sequence[float],
-    families: Sequence,
-    kind: str = "pearson",
-    resamples: int = RESAMPLES,
-    level: float = LEVEL,
-) -> Correlation:
-    """Partial correlation of two measures given a third (see `weighted_partial`), over variants.
-
-    p-value: the residuals of y given the third measure are permuted (Freedman and Lane 1983).
-    """
+    x: Sequence[float], y: Sequence[float], given: Sequence[float], families: Sequence,
+    kind: str = "pearson", resamples: int = RESAMPLES, level: float = LEVEL,
+) -> Correlation:  # fmt: skip
+    """Partial correlation of two measures given a third (see `weighted_partial`), over variants. p-value: the
+    residuals of y given the third measure are permuted (Freedman and Lane 1983)."""
     families = np.asarray(families, object)[finite(x, y, given)]
     x, y, given = complete(x, y, given)
     n, once = len(x), np.ones((1, len(x)))
@@ -137,30 +125,24 @@ def partial(
 
 
 def granulated(
-    x: Sequence[float],
-    y: Sequence[float],
-    families: Sequence[str],
-    numeric: Collection[str],
-    baseline: str = "at",
+    x: Sequence[float], y: Sequence[float], families: Sequence[str], numeric: Collection[str],
     resamples: int = RESAMPLES,
-    level: float = LEVEL,
-) -> Correlation:
+) -> Correlation:  # fmt: skip
     """The granulated Kendall coefficient (Jiang et al. 2020, "Fantastic Generalization Measures", their
     psi for one axis at a time): Kendall's tau-b within each family in which one number is varied,
     averaged over families.
 
-    A measure may order all variants well and still not see what one hyper-parameter does; this
-    coefficient asks within each. The baseline is a setting of every family; families with fewer than three
+    The baseline is a setting of every family; families with fewer than three
     settings are left out. The interval resamples families, p is of random signs of their coefficients;
     `n` counts the variants of the `families` that have a coefficient.
     """
     families = np.asarray(families, object)[finite(x, y)]
     x, y = complete(x, y)
-    at = families == baseline
+    at = families == "at"
     taus, used = [], at.copy()
     for family in numeric:
         rows = (families == family) | at
-        if family != baseline and (families == family).any() and rows.sum() >= LEAST_SETTINGS:
+        if (families == family).any() and rows.sum() >= LEAST_SETTINGS:
             tau = coefficient(x[rows], y[rows], "kendall")
             if math.isfinite(tau):
                 taus.append(tau)
@@ -172,6 +154,6 @@ def granulated(
     def mean(counts: np.ndarray) -> np.ndarray:
         return counts @ taus / counts.sum(axis=1)
 
-    intervals = Intervals(UNKNOWN, bca_interval(mean, count, resamples=resamples, level=level))
+    intervals = Intervals(UNKNOWN, bca_interval(mean, count, resamples=resamples))
     p = sign_flip_p(taus / count, resamples)
     return Correlation("granulated", float(taus.mean()), intervals, p, int(used.sum()), count)

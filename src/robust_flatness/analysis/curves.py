@@ -46,11 +46,7 @@ def from_first_drop(rows: pd.DataFrame, end: float, *measures: str) -> pd.DataFr
 def rise(tables: frames.Tables, variant: str, measure: str, since: Since, first_seed: int = 0) -> np.ndarray:
     """A measure at the end of the training minus at an earlier point (a key of `SINCE`), for each seed from
     `first_seed` on and each example: [seeds, examples]; [seeds, 1] where values of single examples were not
-    kept; [0, 1] where it was not measured at both points.
-
-    Sources, the first that has at least two seeds: examples; the rows of both checkpoints in `models`, or the
-    snapshots (`series`) and the training curves (`history`, whose measures do not name the attack).
-    """
+    kept; [0, 1] where it was not measured at both points. The first of `_sources` with two seeds counts."""
     found = np.empty((0, 1))
     for rows in _sources(tables, measure, since):
         if len(found) < 2:
@@ -66,7 +62,9 @@ def rise(tables: frames.Tables, variant: str, measure: str, since: Since, first_
 
 
 def _sources(tables: frames.Tables, measure: str, since: Since) -> Iterator[pd.DataFrame]:
-    """Frames with the columns variant, seed, checkpoint, example and value."""
+    """Frames with the columns variant, seed, checkpoint, example and value: values of single examples; then
+    the checkpoints in `models`, or the snapshots (`series`) and the training curves (`history`, whose
+    measures do not name the attack)."""
     split, _, column = measure.partition("_")
     column = "rloss" if column == "rloss_pgd" else column
     if column in OF_EXAMPLES:
@@ -87,10 +85,8 @@ def _points(
     snapshots, since `last` and `best` were evaluated by a stronger attack."""
     if since == "early-stopped":
         return ("best", "last") if {"best", "last"} <= {*checkpoints} else None
-    end, epochs = (
-        end_of_first_rate(history, variant),
-        history.loc[history["variant"] == variant, "epochs"].max(),
-    )
+    end = end_of_first_rate(history, variant)
+    epochs = history.loc[history["variant"] == variant, "epochs"].max()
     snapshots = {int(name[6:]): name for name in checkpoints if name.startswith("epoch-")}
     before = sorted(epoch for epoch in snapshots if (epoch + 1) / epochs <= end + SLACK)
     after = sorted({*snapshots} - {*before})

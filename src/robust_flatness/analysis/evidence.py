@@ -55,24 +55,17 @@ class Evidence:
         same = same.where(same != "", models["variant"].map(same_weights(models)).astype(object).fillna(""))
         everyone = aggregate.with_differences(models[same == ""])
         models = kept(models)
-        same = same[models.index]
-        seeds = replace(
-            tables,
-            models=models,
-            history=kept(tables.history),
-            series=kept(tables.series),
-            examples=kept(tables.examples),
-        )
-        by_epoch = ("variant", "epoch")
+        same, variants = same[models.index], {*models["variant"]}
+        frame_of = {name: kept(getattr(tables, name)) for name in ("history", "series", "examples")}
         return cls(
             models=aggregate.with_differences(models[same == ""]) if failed else everyone,
             everyone=everyone,
             derived=aggregate.with_scaled(models),
-            history=aggregate.over_seeds(seeds.history, by_epoch),
-            series=aggregate.over_seeds(seeds.series, by_epoch),
-            seeds=seeds,
-            not_learnt=tuple(sorted({variant for variant, _ in failed} - {*models["variant"]})),
-            seeds_not_learnt=tuple(sorted(key for key in failed if key[0] in {*models["variant"]})),
+            history=aggregate.over_seeds(frame_of["history"], ("variant", "epoch")),
+            series=aggregate.over_seeds(frame_of["series"], ("variant", "epoch")),
+            seeds=replace(tables, models=models, **frame_of),
+            not_learnt=tuple(sorted({variant for variant, _ in failed} - variants)),
+            seeds_not_learnt=tuple(sorted(key for key in failed if key[0] in variants)),
             repeated=dict(zip(models["variant"][same != ""], same[same != ""], strict=True)),
         )
 
@@ -94,11 +87,9 @@ class Evidence:
 
 
 def same_weights(models: pd.DataFrame) -> dict[str, str]:
-    """Variants with the weights of an earlier one (the baseline is the first): slug -> the earlier one. A
-    short weight averaging, for example, differs from the baseline in the batch norms' statistics alone.
-
-    Weights are equal if norm, distance from the initial weights and spectral product agree within 1e-3.
-    """
+    """Variants with the weights of an earlier one (the baseline is the first): slug -> the earlier one.
+    Weights are equal if norm, distance from the initial weights and spectral product agree within 1e-3: a
+    short weight averaging, for example, differs from the baseline in the batch norms' statistics alone."""
     if not {*CAPACITY} <= {*models}:
         return {}
     rows = models[(models["checkpoint"] == "last") & (models["derived"] == 0)].dropna(subset=[*CAPACITY])
@@ -117,22 +108,18 @@ def same_weights(models: pd.DataFrame) -> dict[str, str]:
 def _numeric_settings(models: pd.DataFrame) -> pd.DataFrame:
     """Settings of trainings, which may be words, as numbers where all that are given are."""
     numbers = {}
-    for name in models.columns:
-        if name.startswith("setting_") and models[name].dtype == object:
-            given = models[name].replace("", math.nan)
-            number = pd.to_numeric(given, errors="coerce")
-            if number.notna().any() and (number.notna() == given.notna()).all():
-                numbers[name] = number
+    for name in models.columns[models.columns.str.startswith("setting_")]:
+        given = models[name].replace("", math.nan)
+        number = pd.to_numeric(given, errors="coerce")
+        if number.notna().any() and (number.notna() == given.notna()).all():
+            numbers[name] = number
     return models.assign(**numbers)
 
 
 def early_stopping_pairs(
-    models: pd.DataFrame,
-    series: pd.DataFrame,
-    measure: str,
-    examples: pd.DataFrame | None = None,
+    models: pd.DataFrame, series: pd.DataFrame, measure: str, examples: pd.DataFrame | None = None,
     level: float = LEVEL,
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """Variants with a measure and test RLoss at the last and (`best_...`) early-stopped checkpoint.
 
     `models` are those of `aggregate.with_differences`. Where no early-stopped checkpoint was measured,
@@ -181,11 +168,8 @@ def improved_by_early_stopping(examples: pd.DataFrame, level: float = LEVEL) -> 
 
 def more_robust(examples: pd.DataFrame, column: str, level: float = LEVEL) -> dict[str, bool]:
     """Whether a variant's mean of a column of single test examples, at the last checkpoint, is below the
-    baseline's beyond noise, for each variant with such values.
-
-    The variant's mean over seeds minus each seed of the baseline is taken on the examples that both have; the
-    interval of the mean over the baseline's seeds and the examples lies below 0.
-    """
+    baseline's beyond noise, for each variant with such values: the interval of the variant's mean over seeds
+    minus the baseline, over the latter's seeds and the examples that both have, lies below 0."""
     rows = examples[(examples["split"] == "test") & (examples["checkpoint"] == "last")]
     values = rows.dropna(subset=[column]).pivot(index="example", columns=["variant", "seed"], values=column)
     if "at" not in values:

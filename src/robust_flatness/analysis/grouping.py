@@ -12,12 +12,9 @@ PERCENTILES = (30, 70)
 
 
 def robustness_groups(rerr: Sequence[float], baseline: float) -> list[str]:
-    """The group of each variant from its RErr.
-
-    Of the variants no worse than the baseline `at`, "good" lie up to the 30 % percentile, "average"
-    up to the 70 % percentile and "poor" above it; "worse" lie above the baseline. A variant without
-    RErr gets an empty group, and so do all without a baseline to compare with.
-    """
+    """The group of each variant from its RErr: of the variants no worse than the baseline `at`, "good" lie up
+    to the 30 % percentile, "average" up to the 70 % percentile and "poor" above it; "worse" lie above the
+    baseline. A variant without RErr gets an empty group, and so do all without a baseline to compare with."""
     rerr = np.asarray(rerr, float)
     within = rerr[rerr <= baseline]
     if not len(within):
@@ -34,6 +31,5 @@ def with_groups(variants: pd.DataFrame) -> pd.DataFrame:
     if printed is not None and (printed.fillna("") != "").any():
         return variants.assign(group=printed.fillna(""))
     rerr = variants.get(robust_error_column(variants), pd.Series(np.nan, index=variants.index))
-    baseline = rerr[variants["variant"] == "at"]
-    reference = float(baseline.iloc[0]) if len(baseline) else float("nan")
-    return variants.assign(group=robustness_groups(rerr, reference))
+    baseline = [*rerr[variants["variant"] == "at"], np.nan][0]
+    return variants.assign(group=robustness_groups(rerr, baseline))

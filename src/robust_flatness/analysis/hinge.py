@@ -19,7 +19,6 @@ from robust_flatness.analysis.resampling import (
     RESAMPLES,
     UNKNOWN,
     Interval,
-    Intervals,
     membership,
     resampled_counts,
 )
@@ -75,12 +74,8 @@ def fit_hinge(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> Hinge:
     explained = np.where(fits, below * xy + change * hy, -np.inf)
     best = explained.argmax(axis=1)
     rows = np.arange(len(counts))
-    chosen = fits[rows, best]
-    return Hinge(
-        at=np.where(chosen, grid[best] + centre, np.nan),
-        below=below[rows, best],
-        above=(below + change)[rows, best],
-    )
+    at = np.where(fits[rows, best], grid[best] + centre, np.nan)
+    return Hinge(at, below[rows, best], (below + change)[rows, best])
 
 
 def smooth_over_hinge(x: np.ndarray, y: np.ndarray) -> float:
@@ -116,9 +111,7 @@ def fitted(
     values of RLoss, or where no hinge fits."""
     rows = models.dropna(subset=[RLOSS, measure])
     x, y = (tuple(rows[column].astype(float)) for column in (RLOSS, measure))
-    if len(set(x)) < LEAST:
-        return None
-    return _fitted(x, y, tuple(rows["family"]), resamples, level)
+    return _fitted(x, y, tuple(rows["family"]), resamples, level) if len(set(x)) >= LEAST else None
 
 
 @lru_cache(maxsize=8)
@@ -128,24 +121,16 @@ def _fitted(x: tuple, y: tuple, families: tuple, resamples: int, level: float) -
     if math.isnan(once.at[0]):
         return None
     units = membership(families)
-    draws = [resampled_counts(len(x), resamples)]
+    draws = {"variants": resampled_counts(len(x), resamples)}
     if len(units) >= 3:
-        draws.append(resampled_counts(len(units), resamples) @ units)
-    hinges = [fit_hinge(x, y, counts) for counts in draws]
-    breaks = Intervals(*[_percentiles(hinge.at, level) for hinge in hinges], *[UNKNOWN] * (2 - len(draws)))
-    ratios = {
-        over: _percentiles(hinge.ratio, level) for over, hinge in zip(Intervals._fields, hinges, strict=False)
-    }
+        draws["families"] = resampled_counts(len(units), resamples) @ units
+    hinges = {over: fit_hinge(x, y, counts) for over, counts in draws.items()}
+    breaks = {over: _percentiles(hinge.at, level) for over, hinge in hinges.items()}
+    ratios = {over: _percentiles(hinge.ratio, level) for over, hinge in hinges.items()}
+    at_over = max(breaks, key=lambda over: breaks[over].width)
     ratio_over = max(ratios, key=lambda over: ratios[over].high)
-    return Fitted(
-        at=float(once.at[0]),
-        ratio=float(once.ratio[0]),
-        smooth=smooth_over_hinge(x, y),
-        at_interval=breaks.widest,
-        at_over=breaks.over,
-        ratio_interval=ratios[ratio_over],
-        ratio_over=ratio_over,
-    )
+    values = float(once.at[0]), float(once.ratio[0]), smooth_over_hinge(x, y)
+    return Fitted(*values, breaks[at_over], at_over, ratios[ratio_over], ratio_over)
 
 
 def _percentiles(values: np.ndarray, level: float) -> Interval:

@@ -13,11 +13,8 @@ from robust_flatness.plotting.notebook import Notebook
 
 
 def write_page(notebook: Notebook, path: Path, description: str = "") -> None:
-    """Write the page of an experiment to `path`, with its description under the title.
-
-    The file holds its data, style, script and Vega's JavaScript, and needs no network. Verdicts, correlations
-    and the comparison of measures come from `paper_tables/<experiment>/`, where these exist.
-    """
+    """Write the page of an experiment to `path`, with its description under the title. The file needs no
+    network; verdicts, correlations and comparison come from `paper_tables/<experiment>/` if they exist."""
     import vl_convert
 
     def part(name: str) -> str:

@@ -12,33 +12,26 @@ DASHES = {"solid": [1, 0], "dashed": [4, 3], "long": [8, 5], "dotted": [2, 4]}
 def charts(families: dict[str, dict[str, str]]) -> dict[str, dict[str, Any]]:
     """Return all charts by name."""
     fitted = alt.AutoSizeParams(type="fit-x", contains="padding")
-    wide = {
-        "scatter": _scatter(families),
-        "curves": _curves(),
-        "paths": _paths(),
-        "landscapes": _landscapes(),
-    }
-    made = {name: chart.properties(width="container", autosize=fitted) for name, chart in wide.items()}
+    made = {"scatter": _scatter(families), "curves": _curves(), "paths": _paths()}
+    made |= {"landscapes": _landscapes()}
+    made = {name: chart.properties(width="container", autosize=fitted) for name, chart in made.items()}
     return {name: chart.to_dict() for name, chart in {**made, "comparison": _comparison()}.items()}
 
 
 def _tooltip(**titles: str) -> list[alt.Tooltip]:
     """Tooltips from field=title; numbers have a format after a bar."""
-    pairs = [(field, *title.split("|")) for field, title in titles.items()]
-    return [
-        alt.Tooltip(f"{field}:Q", title=title, format=form[0])
-        if form
-        else alt.Tooltip(f"{field}:N", title=title)
-        for field, title, *form in pairs
-    ]
+    tips = []
+    for field, words in titles.items():
+        title, _, form = words.partition("|")
+        number = {"format": form} if form else {}
+        tips.append(alt.Tooltip(f"{field}:{'Q' if form else 'N'}", title=title, **number))
+    return tips
 
 
 def _scatter(families: dict[str, dict[str, str]]) -> alt.LayerChart:
     """The script marks the selected points (`on`) and places the names (`lx`, `ly`)."""
-    labels, colors, shapes = (
-        [look[key] for look in families.values()] for key in ("label", "color", "shape")
-    )
-    color, shape = (alt.Scale(domain=labels, range=values) for values in (colors, shapes))
+    labels, *ranges = ([look[key] for look in families.values()] for key in ("label", "color", "shape"))
+    color, shape = (alt.Scale(domain=labels, range=values) for values in ranges)
     brush = alt.selection_interval(name="brush")
     fill = alt.Fill("family:N", scale=color, legend=None)
     points = alt.Chart(EMPTY).mark_point(size=70, strokeWidth=1.5).add_params(brush)
@@ -81,9 +74,8 @@ def _curves() -> alt.LayerChart:
     base = _lines(epoch, "value").transform_filter("isValid(datum.value)")
     lines = base.mark_line(strokeWidth=2).encode(detail=["variant:N", "split:N"])
     points = base.transform_filter("datum.split == 'test'").mark_point(filled=True, size=25)
-    points = points.encode(
-        tooltip=_tooltip(label="variant", epoch=f"{share}|.2f", value="on test images|.3f")
-    )
+    tooltip = _tooltip(label="variant", epoch=f"{share}|.2f", value="on test images|.3f")
+    points = points.encode(tooltip=tooltip)
     return alt.layer(lines, points, data=EMPTY).properties(height=300)
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from robust_flatness.plotting import looks, sharpness
+from robust_flatness.analysis import comparison
+from robust_flatness.plotting import looks
 from robust_flatness.plotting.layer import Layer
 from robust_flatness.plotting.notebook import Notebook
 from robust_flatness.tables import aggregate, schema
@@ -47,39 +48,32 @@ DIGITS = 5
 
 def page_data(notebook: Notebook, tables: Path) -> dict[str, Any]:
     """Return all data of the page, ready for JSON: numbers with five digits, none that is not finite.
-
-    `tables` is the folder with `claims.csv`, `later_claims.csv`, `correlations.csv` and
-    `sharpness_comparison.csv`; those that do not exist are left out.
-    """
-    layers = {"ours": notebook.ours, "paper": notebook.published}
-    if notebook.printed is None:
-        layers = {"paper": notebook.ours}
+    `tables` is the folder of `paper_tables`; those that do not exist are left out."""
+    is_paper = notebook.printed is None
+    layers = {} if is_paper else {"ours": notebook.ours}
+    layers["paper"] = notebook.ours if is_paper else notebook.published
     shown = {name: layer.models if name == "ours" else layer.variants for name, layer in layers.items()}
     ours, paper = shown[next(iter(shown))], shown["paper"]
     spreads = ("_se", "_std", "_sd")
     measures = [name for name in ours if schema.is_measure(name) and not name.endswith(spreads)]
-    measures = [*measures, *(name for name in DIFFERENCES if name in ours)]
+    measures += [name for name in DIFFERENCES if name in ours]
     columns = [name for name in measures if aggregate.has(ours, name, rows=min(3, len(ours)))]
     families = {name for frame in (ours, paper) for name in frame["family"][frame["learnt"]]}
     order = [name for name in dict.fromkeys([*looks.every(), *sorted(families)]) if name in families]
     apart = {} if ours["learnt"].all() and paper["learnt"].all() else {"apart": APART}
+    models = [_models(name, shown[name], layer, columns) for name, layer in layers.items()]
+    named = notebook.tables.models.drop_duplicates("variant").to_dict("records")
+    words = {name: {"words": schema.describe(name), "low": schema.direction(name)} for name in columns}
     return {
         "experiment": notebook.experiment,
-        "isPaper": notebook.printed is None,
-        "measures": {
-            name: {"words": schema.describe(name), "low": schema.direction(name)} for name in columns
-        },
+        "isPaper": is_paper,
+        "measures": words,
         "families": {name: _look(name) for name in order} | apart,
-        "models": [
-            row for name, layer in layers.items() for row in _models(name, shown[name], layer, columns)
-        ],
+        "models": [row for rows in models for row in rows],
         "curves": _curves(notebook.ours.history),
         "paths": _paths(notebook.ours.series),
         "landscapes": _landscapes(notebook.ours.landscape),
-        "labels": {
-            row["variant"]: looks.name(row)
-            for row in notebook.tables.models.drop_duplicates("variant").to_dict("records")
-        },
+        "labels": {row["variant"]: looks.name(row) for row in named},
         "claims": _claims(_read(tables / "claims.csv"), columns),
         "laterClaims": _claims(_read(tables / "later_claims.csv"), columns),
         "coefficients": _coefficients(_read(tables / "correlations.csv")),
@@ -105,32 +99,26 @@ def _models(layer: str, frame: pd.DataFrame, numbers: Layer, columns: list[str])
             for name in settings
             if baselines and not other and _word(row[name]) != _word(baselines[0][name])
         ]
-        otherwise = "a network of others" if other else "the baseline" if row["variant"] == "at" else ""
-        rows.append(
-            {
-                "layer": layer,
-                "variant": row["variant"],
-                "label": row["label"],
-                "short": looks.name(row),
-                "named": bool(other) or row["variant"] in named,
-                "family": row["family"] if row["learnt"] else "apart",
-                "counts": row["variant"] in counted,
-                "settings": ", ".join(changed) or otherwise,
-                "values": {name: row[name] for name in columns if name in row},
-            }
-        )
+        slug = row["variant"]
+        otherwise = "a network of others" if other else "the baseline" if slug == "at" else ""
+        model = {"layer": layer, "variant": slug, "label": row["label"], "short": looks.name(row)}
+        model |= {"named": bool(other) or slug in named, "counts": slug in counted}
+        model |= {"family": row["family"] if row["learnt"] else "apart"}
+        model |= {"settings": ", ".join(changed) or otherwise}
+        rows.append(model | {"values": {name: row[name] for name in columns if name in row}})
     return _plain(rows)
 
 
 def _curves(history: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
     """Training curves per variant: share of the training, RLoss and RErr, thinned out."""
     found = {}
-    names = ("train_rloss", "test_rloss", "train_rerr", "test_rerr")
+    columns = {"epoch": "normalised_epoch"}
+    columns |= {name: name for name in ("train_rloss", "test_rloss", "train_rerr", "test_rerr")}
     for slug, rows in history.groupby("variant", sort=False):
         rows = rows.sort_values("normalised_epoch").reset_index(drop=True)
         kept = rows["test_rloss"].notna() | (rows.index % max(1, len(rows) // CURVE_POINTS) == 0)
         if rows["test_rloss"].notna().any():
-            found[slug] = _records(rows[kept], {"epoch": "normalised_epoch"} | {name: name for name in names})
+            found[slug] = _records(rows[kept], columns)
     return found
 
 
@@ -158,17 +146,12 @@ def _claims(rows: pd.DataFrame, columns: list[str]) -> list[dict[str, Any]]:
         shown = all(place[axis] in columns for axis in ("x", "y") if axis in place)
         first = tests.iloc[0]
         kept = ["statistic", "value", "low", "high", "published", "outcome", "note"]
-        claims.append(
-            {
-                **{key: first[key] for key in ("verdict", "statement", "rule")},
-                **{"name": name, "place": place if shown else {}},
-                "published": "" if pd.isna(first.get("published_verdict")) else first["published_verdict"],
-                "tests": [
-                    {key: row.get(key) for key in kept} | {"decides": row["decides"] == "yes"}
-                    for row in tests.to_dict("records")
-                ],
-            }
-        )
+        records = tests.reindex(columns=kept).assign(decides=tests["decides"] == "yes").to_dict("records")
+        published = first.get("published_verdict")
+        claim = {key: first[key] for key in ("verdict", "statement", "rule")}
+        claim |= {"name": name, "place": place if shown else {}}
+        claim |= {"published": "" if pd.isna(published) else published, "tests": records}
+        claims.append(claim)
     return _plain(claims, drop=False)
 
 
@@ -185,16 +168,9 @@ def _comparison(rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
     """Spearman's correlations of measures with test RLoss, for the examples they are taken on."""
     if rows.empty:
         return {}
-    columns = {"name": "words", "group": "group", "value": "value", "low": "low", "high": "high"}
-    parts = sharpness.by_split(rows)
-    return {
-        split: [
-            row | {"clean": bool(clean)}
-            for row, clean in zip(_records(part, columns), part["clean"], strict=True)
-        ]
-        for split, part in parts.items()
-        if len(part)
-    }
+    columns = {"name": "words"} | {name: name for name in ("group", "value", "low", "high", "clean")}
+    parts = comparison.by_split(rows)
+    return {split: _records(part, columns) for split, part in parts.items() if len(part)}
 
 
 def _read(path: Path) -> pd.DataFrame:

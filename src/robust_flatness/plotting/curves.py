@@ -1,6 +1,5 @@
 """Curves over epochs: selection, drawing, drops of the learning rate, scales."""
 
-import re
 import textwrap
 from collections.abc import Iterable, Sequence
 
@@ -21,14 +20,14 @@ EARLY = 0.2
 def of(frame: pd.DataFrame, variant: str, *columns: str) -> pd.DataFrame:
     """Return a variant's rows in order of epochs, those with a value in all of `columns`."""
     rows = frame[frame["variant"] == variant].sort_values(EPOCH)
-    return rows.dropna(subset=list(columns)) if columns else rows
+    if not columns:
+        return rows
+    return rows.dropna(subset=[*columns]) if {*columns} <= {*rows} else rows.iloc[:0]
 
 
 def draw(axes: Axes, layer: Layer, rows: pd.DataFrame, column: str, **look) -> Line2D | None:
-    """Draw one curve over epochs, dashed where published, with a band of one standard deviation over seeds.
-
-    Returns the line; None without values.
-    """
+    """Draw one curve over epochs, dashed where published, with a band of one standard deviation over seeds;
+    returns the line, None without values."""
     if not aggregate.has(rows, column):
         return None
     if layer.beside:
@@ -46,9 +45,8 @@ def test_curve(layer: Layer, variant: str) -> pd.DataFrame:
     """Return a variant's test RLoss over epochs as `test_rloss`: from its training curves or else from its
     snapshots."""
     rows = of(layer.history, variant, "test_rloss")
-    if len(rows):
-        return rows
-    rows = of(layer.series, variant, "test_rloss_pgd")
+    if rows.empty:
+        rows = of(layer.series, variant, "test_rloss_pgd")
     return rows.rename(columns=lambda name: name.replace("test_rloss_pgd", "test_rloss"))
 
 
@@ -68,18 +66,15 @@ def mark_drops(axes: Axes, where: Iterable[float]) -> None:
 
 def published(axes: Sequence[Axes]) -> dict[str, Line2D]:
     """Return a legend entry for published curves, if there are any."""
-    look = {"color": style.GREY, **style.PUBLISHED}
-    lines = [line for panel in axes for line in panel.lines if line.get_gid() == "published"]
-    return {"dashed: published, CIFAR-10": Line2D([], [], **look)} if lines else {}
+    drawn = any(line.get_gid() == "published" for panel in axes for line in panel.lines)
+    entry = Line2D([], [], color=style.GREY, **style.PUBLISHED)
+    return {"dashed: published, CIFAR-10": entry} if drawn else {}
 
 
 def scale(panels: Sequence[Axes], together: bool = False, ours: bool = False) -> str:
     """Set the vertical axes by what follows the first fifth of each curve, and mark by triangles at the edge
-    where curves start beyond.
-
-    `together`: all panels get one scale; `ours`: published curves do not count. Returns a sentence about what
-    lies beyond; "" if nothing does.
-    """
+    where curves start beyond; returns a sentence about what lies beyond, "" if nothing does. `together`: all
+    panels get one scale; `ours`: published curves do not count."""
     farthest = 0.0
     for group in [list(panels)] if together else [[axes] for axes in panels]:
         curves = [(axes, line) for axes in group for line in axes.lines if len(line.get_xdata()) > 2]
@@ -89,22 +84,20 @@ def scale(panels: Sequence[Axes], together: bool = False, ours: bool = False) ->
         late = late[style.near(late)] if together else late
         if not len(late):
             continue
-        margin = 0.06 * ((np.ptp(late)) or abs(late.max()) or 1.0)
+        margin = 0.06 * (np.ptp(late) or abs(late.max()) or 1.0)
         low, high = late.min() - margin, late.max() + margin
         for axes in group:
             axes.set_ylim(low, high)
         for axes, line in curves:
             x, y = (np.asarray(data, float) for data in line.get_data())
             beyond = np.flatnonzero((y < low) | (y > high))
-            if len(beyond) and not (ours and line.get_gid() == "published"):
+            if len(beyond) and line in counted:
                 first = beyond[np.argmax(np.abs(y[beyond]))]
                 edge, marker = (high, "^") if y[first] > high else (low, "v")
                 axes.plot(x[first], edge, marker, color=line.get_color(), markersize=4, clip_on=False)
                 farthest = max(farthest, y[first], key=abs)
-    words = (
-        f"Triangles: values beyond the axis, up to {farthest:.3g}, mostly before the training has settled."
-    )
-    return words if farthest else ""
+    where = f"values beyond the axis, up to {farthest:.3g}, mostly before the training has settled"
+    return f"Triangles: {where}." if farthest else ""
 
 
 def _late(line: Line2D) -> np.ndarray:
@@ -116,16 +109,15 @@ def _late(line: Line2D) -> np.ndarray:
 def by_hyperparameter(frame: pd.DataFrame, families: Sequence[str]) -> list[tuple[str, str]]:
     """Return variants of some families in the order of their hyper-parameter: (slug, its value as text), with
     the value used here in parentheses where that is another."""
-    order = [*frames.catalogue()]
+    order = {slug: position for position, slug in enumerate(frames.catalogue())}
     named = []
     for row in frame[frame["family"].isin(families)].to_dict("records"):
         slug, applied = row["variant"], looks.applied(row)
-        match = re.search(r"-(\d+(?:\.\d+)?)$", slug)
-        value = match[1] if match else looks.variant(slug, row.get("label", ""))
-        position = order.index(slug) if slug in order else len(order)
+        number = looks.NUMBER.search(slug)
+        value = number[1] if number else looks.variant(slug, row.get("label", ""))
         words = f"{value} ({applied})" if applied else value
-        named.append((float(match[1]) if match else float("inf"), position, slug, words))
-    return [(slug, value) for _, _, slug, value in sorted(named)]
+        named.append((float(number[1]) if number else np.inf, order.get(slug, len(order)), slug, words))
+    return [(slug, words) for _, _, slug, words in sorted(named)]
 
 
 def parameter_title(method: str, values: Iterable[str]) -> str:

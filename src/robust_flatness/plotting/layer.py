@@ -10,10 +10,8 @@ from robust_flatness.tables import aggregate, frames
 
 
 class Layer:
-    """Numbers that a figure shows: an experiment's, or the paper's printed ones.
-
-    `name` stands in titles; `beside` marks numbers beside an experiment's: hollow markers, dashed curves.
-    """
+    """Numbers that a figure shows: an experiment's, or the paper's printed ones. `name` stands in titles;
+    `beside` marks numbers beside an experiment's: hollow markers, dashed curves."""
 
     def __init__(self, name: str, tables: frames.Tables, beside: bool = False):
         self.name = name
@@ -22,8 +20,7 @@ class Layer:
 
     @cached_property
     def variants(self) -> pd.DataFrame:
-        """A row per variant at the last checkpoint, averaged over seeds, with the differences to the
-        early-stopped one (`aggregate.with_differences`)."""
+        """A row per variant at the last checkpoint, as returned by `aggregate.with_differences`."""
         return aggregate.with_differences(self.tables.models)
 
     @cached_property
@@ -79,8 +76,8 @@ class Layer:
     @cached_property
     def landscape(self) -> pd.DataFrame:
         """RLoss along directions at the last checkpoints, averaged over the seeds that scaled models have."""
-        last = self.tables.landscape[self.tables.landscape["checkpoint"] == "last"]
-        models = self.tables.models
+        landscape, models = self.tables.landscape, self.tables.models
+        last = landscape[landscape["checkpoint"] == "last"]
         scaled = last["variant"].isin(models["variant"][aggregate.scaled(models)])
         if scaled.any():
             last = last[last["seed"].isin(last["seed"][scaled])]
@@ -103,13 +100,10 @@ class Layer:
     @property
     def apart(self) -> str:
         """Sentences on variants that have not learnt, and on identical models; "" if there are none."""
-        sentences = []
-        names = ", ".join(map(looks.variant, self.unlearnt["variant"]))
-        if names:
-            sentences.append(f"Not learnt (grey crosses; in no coefficient): {names}.")
         groups: dict[str, list[str]] = {}
         for slug, same in self.evidence.repeated.items():
             groups.setdefault(same, [same]).append(slug)
-        for group in groups.values():
-            sentences.append(f"Identical models, counted once: {', '.join(map(looks.variant, group))}.")
-        return " ".join(sentences)
+        named = [("Not learnt (grey crosses; in no coefficient)", self.unlearnt["variant"])]
+        named += [("Identical models, counted once", group) for group in groups.values()]
+        shown = [(words, ", ".join(map(looks.variant, slugs))) for words, slugs in named]
+        return " ".join(f"{words}: {names}." for words, names in shown if names)

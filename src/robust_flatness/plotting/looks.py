@@ -15,6 +15,8 @@ from robust_flatness.tables.frames import catalogue
 from robust_flatness.tables.schema import OTHER
 
 _GREEK = {"lambda": "λ", "tau": "τ", "xi": "ξ", "epsilon": "ε"}
+#: The hyper-parameter at the end of a variant's name.
+NUMBER = re.compile(r"-(\d+(?:\.\d+)?)$")
 _in_use: dict[str, FamilySpec] = {}
 
 
@@ -25,9 +27,9 @@ def file() -> Path:
 
 def use(*paths: Path) -> None:
     """Draw families as these files say, from now on; a later file adds to an earlier one."""
-    found = load_families(*paths)
+    families = load_families(*paths)
     _in_use.clear()
-    _in_use.update(found)
+    _in_use.update(families)
 
 
 def every() -> Mapping[str, FamilySpec]:
@@ -83,7 +85,7 @@ def applied(row: Mapping) -> str | None:
     >>> applied({"variant": "trades-6", "family": "trades", "setting_objective_weight": 0.125})
     '1/8'
     """
-    number = re.search(r"-(\d+(?:\.\d+)?)$", row["variant"])
+    number = NUMBER.search(row["variant"])
     value = row.get(f"setting_{family(row['family']).setting}")
     if number is None or not isinstance(value, int | float) or math.isnan(value):
         return None

@@ -68,23 +68,18 @@ class Notebook:
     """
 
     def __init__(
-        self,
-        name: str,
-        directory: Path,
-        outputs: Sequence[Path] | None = None,
+        self, name: str, directory: Path, outputs: Sequence[Path] | None = None,
         families: Sequence[Path] | None = None,
-    ):
-        self.name = name
-        self.directory = Path(directory)
-        self._outputs = outputs
+    ):  # fmt: skip
+        self.name, self.directory, self._outputs = name, Path(directory), outputs
         own = self.directory / "families.yaml"
         looks.use(*(families or [looks.file(), *([own] if own.exists() else [])]))
         if not (self.directory / "records.csv").is_file():
             others = sorted(path.parent.name for path in self.directory.parent.glob("*/records.csv"))
+            there = f" (there are {', '.join(others)})" if others else ""
             raise FileError(
                 f"{self.directory / 'records.csv'}: no such file; run the experiment first, or name another "
-                f"one after the notebook's name or in {VARIABLE}"
-                + (f" (there are {', '.join(others)})" if others else "")
+                f"one after the notebook's name or in {VARIABLE}{there}"
             )
 
     @property
@@ -110,10 +105,8 @@ class Notebook:
     def is_paper(self) -> bool:
         """Whether this experiment *is* the printed numbers, so that there is nothing to compare with."""
         keys = ["variant", "checkpoint", "test_rloss_pgd"]
-        ours, theirs = (
-            tables.models.reindex(columns=keys).reset_index(drop=True)
-            for tables in (self.tables, self.published.tables)
-        )
+        models = (tables.models.reindex(columns=keys) for tables in (self.tables, self.published.tables))
+        ours, theirs = (frame.reset_index(drop=True).astype(object) for frame in models)
         return ours.equals(theirs)
 
     @cached_property
@@ -199,10 +192,8 @@ class Notebook:
 
 
 def inputs(name: str, snakemake: Any = None) -> Notebook:
-    """Return the inputs and outputs of the notebook `name`.
-
-    `snakemake` is the object that Snakemake puts into a script's globals (`globals().get("snakemake")`).
-    """
+    """Return the inputs and outputs of the notebook `name`. `snakemake` is the object that Snakemake puts
+    into a script's globals (`globals().get("snakemake")`)."""
     if snakemake is not None:
         if snakemake.log:
             sys.stdout = sys.stderr = open(snakemake.log[0], "w", encoding="utf-8")  # noqa: SIM115

@@ -8,9 +8,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from robust_flatness.analysis.coefficients import coefficient, finite
+from robust_flatness.analysis.coefficients import coefficient, complete, weighted_line
 from robust_flatness.analysis.correlation import Correlation, correlate
-from robust_flatness.analysis.lines import fit_line
+from robust_flatness.analysis.resampling import LEVEL, resampled_counts
 from robust_flatness.plotting import looks, style
 from robust_flatness.plotting.layer import Layer
 from robust_flatness.plotting.notebook import Notebook, Saved
@@ -39,31 +39,32 @@ def points(
             facecolors="none" if hollow else color, edgecolors=color if hollow else "white",
             linewidths=0.8 if hollow else 0.4, zorder=4 if baseline else 3,
         )  # fmt: skip
-        spread = {
-            axis: group[f"{column}_seed_sd"]
-            for axis, column in (("xerr", x), ("yerr", y))
-            if f"{column}_seed_sd" in group
-        }
+        columns = {"xerr": f"{x}_seed_sd", "yerr": f"{y}_seed_sd"}
+        spread = {axis: group[column] for axis, column in columns.items() if column in group}
         if spread:
             axes.errorbar(group[x], group[y], **spread, fmt="none", ecolor=color, elinewidth=0.5, zorder=2)
 
 
 def trend(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> float | None:
-    """Draw the least-squares line with its bootstrap band; returns its slope, None with too few points."""
-    line = fit_line(frame[x], frame[y])
-    if line is not None:
-        axes.plot(line.x, line.y, color=style.GREY, linewidth=0.9, zorder=1.5)
-        axes.fill_between(line.x, line.low, line.high, color=style.GREY, alpha=0.18, linewidth=0, zorder=1)
-    return line.slope if line else None
+    """Draw the least-squares line with its 95 % band from percentiles of lines through resampled variants;
+    returns its slope, None with fewer than three points or without variation in x."""
+    x, y = complete(frame[x], frame[y])
+    if len(x) < 3 or np.ptp(x) == 0:
+        return None
+    grid = np.linspace(x.min(), x.max(), 50)
+    (intercept,), (slope,) = weighted_line(x, y, np.ones((1, len(x))))
+    intercepts, slopes = weighted_line(x, y, resampled_counts(len(x), 999))
+    lines = (intercepts[:, None] + slopes[:, None] * grid)[np.isfinite(slopes)]
+    low, high = np.quantile(lines, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    axes.plot(grid, intercept + slope * grid, color=style.GREY, linewidth=0.9, zorder=1.5)
+    axes.fill_between(grid, low, high, color=style.GREY, alpha=0.18, linewidth=0, zorder=1)
+    return float(slope)
 
 
 def correlations(frame: pd.DataFrame, x: str, y: str) -> dict[str, Correlation]:
     """Return Pearson's (r) and Spearman's coefficient (ρ), those that are defined."""
-    kinds = {"r": "pearson", "ρ": "spearman"}
-    found = {
-        symbol: correlate(frame[x], frame[y], frame["family"], kind, test=False)
-        for symbol, kind in kinds.items()
-    }
+    values = frame[x], frame[y], frame["family"]
+    found = {"r": correlate(*values, "pearson", test=False), "ρ": correlate(*values, "spearman", test=False)}
     return {symbol: value for symbol, value in found.items() if np.isfinite(value.value)}
 
 
@@ -78,10 +79,8 @@ def in_words(found: dict[str, Correlation], n: int) -> list[str]:
 
 
 def fit(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> list[Label]:
-    """Set the limits by the points and their bars, and draw points far out as triangles at the edge.
-
-    Returns their labels: name and value.
-    """
+    """Set the limits by the points and their bars, and draw points far out as triangles at the edge; returns
+    their labels, name and value."""
     if frame.empty:
         return []
     for name, setter in ((x, axes.set_xlim), (y, axes.set_ylim)):
@@ -98,9 +97,8 @@ def fit(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> list[Label]:
         if beyond:
             across = (">" if row[x] > right else "<") if place[0] != row[x] else ""
             marker = across or ("^" if row[y] > top else "v")
-            axes.scatter(
-                *place, s=20, marker=marker, color=looks.color(row["family"]), clip_on=False, zorder=5
-            )
+            color = looks.color(row["family"])
+            axes.scatter(*place, s=20, marker=marker, color=color, clip_on=False, zorder=5)
             labels.append((*place, f"{looks.name(row)}: {', '.join(f'{value:.3g}' for value in beyond)}"))
     return labels
 
@@ -124,10 +122,8 @@ def name_axes(axes: Axes, x: str, y: str, width: int = 60) -> None:
 def cloud(
     axes: Axes, layer: Layer, others: pd.DataFrame, x: str, y: str, size: float = MARKER_AREA
 ) -> list[Label]:
-    """Draw all points of a layer with the limits set by them; returns the labels of those beyond (`fit`).
-
-    `others` are networks of others, drawn hollow.
-    """
+    """Draw all points of a layer, `others` (networks of others) hollow, with the limits set by them; returns
+    the labels of those beyond (`fit`)."""
     frame = layer.counted.dropna(subset=[x, y])
     points(axes, frame, x, y, layer.beside, size)
     if aggregate.has(others, x, y):
@@ -148,19 +144,12 @@ def _is_experiment(notebook: Notebook, layer: Layer) -> bool:
 
 
 def label_points(
-    axes: Axes,
-    notebook: Notebook,
-    layer: Layer,
-    x: str,
-    y: str,
-    beyond: Sequence[Label] = (),
+    axes: Axes, notebook: Notebook, layer: Layer, x: str, y: str, beyond: Sequence[Label] = (),
     variants: bool = False,
-) -> None:
-    """Name networks of others and, where there is room, points `beyond` the axes and (if `variants`)
-    one variant of each family that asks for it.
-    """
-    others = others_of(notebook, layer) if _is_experiment(notebook, layer) else layer.others.iloc[:0]
-    rows = layer.counted
+) -> None:  # fmt: skip
+    """Name networks of others and, where there is room, points `beyond` the axes and (if `variants`) one
+    variant of each family that asks for it."""
+    others, rows = others_of(notebook, layer), layer.counted
     asked = rows[rows["variant"].isin(looks.named())] if len(rows) > FEW else rows
 
     def labels(frame: pd.DataFrame) -> list[Label]:
@@ -174,10 +163,8 @@ def label_points(
 
 
 def notes(notebook: Notebook, *columns: str) -> str:
-    """Return a correlation plot's notes on intervals, printed numbers, bars and models apart.
-
-    The ranks of `columns` are compared with the printed ones.
-    """
+    """Return a correlation plot's notes on intervals, printed numbers (with which the ranks of `columns` are
+    compared), bars and models apart."""
     sentences = [INTERVALS, comparison_note(notebook, *columns)]
     for layer in notebook.layers:
         sentences += [layer.spread("Bars"), layer.apart]
@@ -195,8 +182,7 @@ def comparison_note(notebook: Notebook, *columns: str) -> str:
     for name in () if notebook.same_data else columns:
         theirs = f"{name}_published"
         if aggregate.has(joined, name, theirs, rows=4):
-            kept = finite(joined[name], joined[theirs])
-            rho = coefficient(joined[name][kept], joined[theirs][kept], "spearman")
+            rho = coefficient(*complete(joined[name], joined[theirs]), "spearman")
             ranks.append(f"{schema.describe(name)} ρ = {rho:.2f}")
     return note + (f" Rank correlation of ours with the printed numbers: {'; '.join(ranks)}." * bool(ranks))
 
@@ -218,17 +204,12 @@ def panel(
 
 
 def correlation_figure(
-    notebook: Notebook,
-    pairs: Sequence[tuple[str, str]],
-    labelled: bool = False,
-    height: float = 3.0,
+    notebook: Notebook, pairs: Sequence[tuple[str, str]], labelled: bool = False, height: float = 3.0,
     robustbench: bool = False,
-) -> Figure:
+) -> Figure:  # fmt: skip
     """Draw correlation plots, a panel per pair (x, y): of ours, and beside or below them the printed ones.
-
     `labelled` names a variant of each family, `robustbench` adds the printed networks of RobustBench. A pair
-    that a layer lacks has no panel and is named in the note.
-    """
+    that a layer lacks has no panel and is named in the note."""
     cells, lacking, families, hollow = [], [], [], []
     for layer, missing in zip(notebook.layers, ("Not measured", "Not printed"), strict=False):
         others = others_of(notebook, layer, robustbench)

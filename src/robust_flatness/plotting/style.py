@@ -54,10 +54,8 @@ def use() -> None:
 def panels(
     count: int = 1, columns: int | None = None, height: float = 2.2, room: float = 0.7, **options
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure of `count` panels, `columns` in a row, and its axes row by row.
-
-    `height` of a row and `room` for legend and notes are in inches; `options` go to `Figure.subplots`.
-    """
+    """Return a figure of `count` panels, `columns` in a row, and its axes row by row. `height` of a row and
+    `room` for legend and notes are in inches; `options` go to `Figure.subplots`."""
     use()
     columns = columns or count
     rows = -(-count // columns)
@@ -85,16 +83,13 @@ def freeze(figure: Figure) -> None:
 
 
 def handles(families: Iterable[str], hollow: Iterable[str] = ()) -> dict[str, tuple[Line2D, ...]]:
-    """Return legend entries of families, one for each colour, with the markers in the order of the names.
-
-    A colour stands for a kind of change to the training. Families in `hollow` alone (networks of others) are
-    drawn hollow.
-    """
-    filled, others = (
-        {name if name in looks.every() else OTHER for name in part} for part in (families, hollow)
-    )
+    """Return legend entries of families, one for each colour, which stands for a kind of change to the
+    training, with the markers in the order of the names. Families in `hollow` alone (networks of others) are
+    drawn hollow."""
+    every = looks.every()
+    filled, others = ({name if name in every else OTHER for name in part} for part in (families, hollow))
     groups: dict[str, list[str]] = {}
-    for name in looks.every():
+    for name in every:
         if name in filled | others:
             color = looks.color(name)
             groups.setdefault(name if color == BLACK else color, []).append(name)
@@ -125,19 +120,11 @@ def legend(figure: Figure, entries: Mapping[str, Artist], *notes: str, columns: 
     note = "\n".join(textwrap.fill(text, LINE) for text in notes if text)
     several = max((len(handle) for handle in entries.values() if isinstance(handle, tuple)), default=1)
     drawn = figure.legend(
-        handles=[*entries.values()],
-        labels=[*entries],
-        loc="outside lower left",
-        ncols=2 if several > 1 else columns,
-        title=note or None,
-        title_fontsize=6.5,
-        alignment="left",
-        handler_map={tuple: HandlerTuple(ndivide=None, pad=0.5)},
-        handlelength=max(1.8, 0.9 * several),
-        fontsize=6,
-        columnspacing=1.2,
-        borderaxespad=0.2,
-    )
+        handles=[*entries.values()], labels=[*entries], loc="outside lower left", alignment="left",
+        ncols=2 if several > 1 else columns, title=note or None, title_fontsize=6.5, fontsize=6,
+        handler_map={tuple: HandlerTuple(ndivide=None, pad=0.5)}, handlelength=max(1.8, 0.9 * several),
+        columnspacing=1.2, borderaxespad=0.2,
+    )  # fmt: skip
     drawn.get_title().set_color("#404040")
 
 
@@ -164,11 +151,9 @@ OFFSETS = ((5, 0), (-5, 0), (0, 5), (0, -5), (4, 4), (-4, 4), (4, -4), (-4, -4))
 def place_labels(
     axes: Axes, labels: Iterable[tuple[float, float, str]], always: bool = False, fontsize: float = 6
 ) -> None:
-    """Write each label (x, y, text) beside its point, where it covers neither a text nor a point.
-
-    A label without a free place is left out, or stands at the right of its point if `always`. Call it when
-    the figure is otherwise complete, since the layout is fixed here.
-    """
+    """Write each label (x, y, text) beside its point, where it covers neither a text nor a point; without a
+    free place it is left out, or stands at the right of its point if `always`. Call it when the figure is
+    otherwise complete, since the layout is fixed here."""
     freeze(axes.figure)
     renderer = axes.figure.canvas.get_renderer()
     frame = axes.get_window_extent(renderer)

@@ -66,11 +66,8 @@ def compared(headings: Mapping[str, tuple[str, int]]) -> dict[str, Column]:
 
 
 def variants(notebook: Notebook, measures: Sequence[str], more: Sequence[str] = ()) -> pd.DataFrame:
-    """Return a row per variant, and per network of others.
-
-    Columns: variant, label, family, the measures with their spread over seeds, columns `more`, and the
-    printed numbers as `<measure>_published`.
-    """
+    """Return a row per variant, and per network of others: variant, label, family, the measures with their
+    spread over seeds, columns `more`, and the printed numbers as `<measure>_published`."""
     ours, others = notebook.ours.variants, notebook.ours.others
     if notebook.printed and len(others):
         ours = pd.concat([ours, others.assign(label=others["label"] + ", of others")], ignore_index=True)
@@ -97,14 +94,9 @@ def notes(notebook: Notebook, *sentences: str) -> list[str]:
 
 
 def texts(
-    frame: pd.DataFrame,
-    columns: Mapping[str, Column],
-    title: str,
-    notes: Sequence[str] = (),
-    sections: str | None = None,
-    paragraphs: Mapping[str, str] | None = None,
-    introduction: str = "",
-) -> dict[str, str]:
+    frame: pd.DataFrame, columns: Mapping[str, Column], title: str, notes: Sequence[str] = (),
+    sections: str | None = None, paragraphs: Mapping[str, str] | None = None, introduction: str = "",
+) -> dict[str, str]:  # fmt: skip
     """Return a frame as {".csv": ..., ".md": ..., ".tex": ..., ".html": ...}.
 
     All of `frame` goes into the CSV, `columns` are shown for reading. The values of the column `sections`
@@ -120,12 +112,8 @@ def texts(
     headings = [column.heading for column in shown.values()]
     numeric = [column.format is not words for column in shown.values()]
     table = Table(title, headings, numeric, groups, notes, paragraphs or {}, introduction)
-    return {
-        ".csv": frame_text(frame.map(rounded)),
-        ".md": markdown(table),
-        ".tex": latex_table(table),
-        ".html": html(table),
-    }
+    read = {".md": markdown(table), ".tex": latex_table(table), ".html": html(table)}
+    return {".csv": frame_text(frame.map(rounded))} | read
 
 
 def markdown(table: Table) -> str:
@@ -194,23 +182,18 @@ def latex_table(table: Table) -> str:
     """Return a floating LaTeX table that is scaled to the page, numbers in math mode."""
 
     def line(row: Sequence[str]) -> str:
-        cells = [
-            (f"${cell.replace(' ', '')}$" if cell != "-" else "--") if right else latex(cell)
-            for cell, right in zip(row, table.numeric, strict=True)
-        ]
-        return " & ".join(cells) + r" \\"
+        math = ("--" if cell == "-" else f"${cell.replace(' ', '')}$" for cell in row)
+        cells = zip(row, math, table.numeric, strict=True)
+        return " & ".join(number if right else latex(cell) for cell, number, right in cells) + r" \\"
 
     name = re.sub(r"\W+", "-", table.title.lower()).strip("-")
     rows = [row for _, group in table.groups for row in group]
     longest = [max(map(len, cells)) for cells in zip(table.headings, *rows, strict=True)]
-    kinds = "".join(
-        "r" if right else "l" if length <= LONG else r"p{6cm}"
-        for right, length in zip(table.numeric, longest, strict=True)
-    )
+    widths = zip(table.numeric, longest, strict=True)
+    kinds = "".join("r" if right else "l" if length <= LONG else r"p{6cm}" for right, length in widths)
     lines = [
         "% Needs the packages booktabs and adjustbox.",
-        r"\begin{table}",
-        r"\centering",
+        *(r"\begin{table}", r"\centering"),
         rf"\caption{{{latex(' '.join([f'{table.title}.', *table.notes]))}}}",
         rf"\label{{tab:{name}}}",
         r"\begin{adjustbox}{max width=\textwidth, max totalheight=0.8\textheight}",

@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 
-from robust_flatness.analysis.claims import Claim, claims_frame, verdicts_table
+from robust_flatness.analysis.claims import Claim, claims_frame
 from robust_flatness.plotting import typeset
 
 NOTE = (
-    "A test with a sign holds if its 95 % confidence interval lies on that side of 0 and p < 0.05 (two-sided); "
-    "else it is inconclusive if the interval contains the reference effect. Over variants or families, "
-    "intervals are bootstraps (the wider of both) and p-values come from permutations. Tests marked (beside "
-    "it) do not change the verdict. Published: the same statistic on the printed numbers. Talk: the value it "
-    "states."
+    "A test with a sign holds if its 95 % confidence interval lies on that side of 0 and p < 0.05 (two- "
+    "sided); else it is inconclusive if the interval contains the reference effect. Over variants or "
+    "families, intervals are bootstraps (the wider of both) and p-values come from permutations. Tests "
+    "marked (beside it) do not change the verdict. Published: the same statistic on the printed numbers. "
+    "Talk: the value it states."
 )
 
 
@@ -20,22 +20,16 @@ def texts(judged: Sequence[Claim], title: str, experiment: str) -> dict[str, str
     headings = {claim.name: f"{claim.name}: {claim.verdict}" for claim in judged}
     frame["section"] = frame["claim"].map(headings)
     frame["shown"] = frame["outcome"] + frame["decides"].map({"yes": "", "no": " (beside it)"})
-    paragraphs = {
-        headings[claim.name]: f"{claim.spec.statement}\n\nRule: {claim.spec.rule}" for claim in judged
-    }
-    columns = {
-        "statistic": typeset.Column("Statistic"),
-        "value": typeset.Column("Value", typeset.digits(2)),
-        "low": typeset.Column("95 % from", typeset.digits(2)),
-        "high": typeset.Column("to", typeset.digits(2)),
-        "interval_over": typeset.Column("over"),
-        "n": typeset.Column("n", typeset.digits(0)),
-        "p": typeset.Column("p", typeset.p_value),
-        "reference": typeset.Column("Reference", typeset.digits(2)),
-        "published": typeset.Column("Published", typeset.digits(2)),
-        "talk": typeset.Column("Talk", typeset.digits(2)),
-        "shown": typeset.Column("Outcome"),
-        "note": typeset.Column("Note"),
-    }
-    introduction = verdicts_table(judged, experiment)
-    return typeset.texts(frame, columns, title, [NOTE], "section", paragraphs, introduction)
+    specs = {headings[claim.name]: claim.spec for claim in judged}
+    paragraphs = {heading: f"{spec.statement}\n\nRule: {spec.rule}" for heading, spec in specs.items()}
+    two = typeset.digits(2)
+    shown = {"statistic": ("Statistic",), "value": ("Value", two), "low": ("95 % from", two)}
+    shown |= {"high": ("to", two), "interval_over": ("over",), "n": ("n", typeset.digits(0))}
+    shown |= {"p": ("p", typeset.p_value), "reference": ("Reference", two), "published": ("Published", two)}
+    shown |= {"talk": ("Talk", two), "shown": ("Outcome",), "note": ("Note",)}
+    columns = {name: typeset.Column(*column) for name, column in shown.items()}
+    both = not all(claim.printed for claim in judged)
+    rows = [("claim", experiment, "printed numbers"), ("---",) * 3]
+    rows += [(claim.name, claim.verdict, claim.published_verdict) for claim in judged]
+    verdicts = "\n".join(f"| {' | '.join(row[: 2 + both])} |" for row in rows)
+    return typeset.texts(frame, columns, title, [NOTE], "section", paragraphs, verdicts)

@@ -199,9 +199,7 @@ def _checkpoints(job: MeasuringJob, directory: Path) -> Iterator[Path]:
     if any(MEASURES[name].of_snapshots for name in job.measures):
         snapshots = sorted(folder.glob("epoch-*.safetensors"))
         history = directory / "history.csv"
-        epochs = {
-            int(row["epoch"]) for row in read_rows(history, need=["test_rloss"]).rows if row["test_rloss"]
-        }
+        epochs = {int(row["epoch"]) for row in read_rows(history, need=["test_rloss"]) if row["test_rloss"]}
         lacking = epochs - {int(path.stem.removeprefix("epoch-")) for path in snapshots}
         if lacking:
             raise FileError(

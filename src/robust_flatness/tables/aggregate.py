@@ -2,58 +2,48 @@
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pandas as pd
 
 from robust_flatness.config.networks import ROBUSTBENCH
-from robust_flatness.tables.schema import KEYS, early_stopped, is_measure, lookup, radii_of, with_spread
+from robust_flatness.tables.schema import KEYS, early_stopped, is_measure, lookup, with_spread
 from robust_flatness.training.history import HISTORY
 
 
 def over_seeds(frame: pd.DataFrame, by: Iterable[str]) -> pd.DataFrame:
-    """Mean of every number over the seeds, per group `by`, in the order of first appearance.
-
-    Words keep their first value. `seeds` counts the seeds; with more than one, each measure has
-    `<name>_seed_sd`, the standard deviation over seeds (with n - 1), and `<name>_seed_se`, the standard
-    error of the mean.
-    """
+    """Mean of every number over the seeds, per group `by`, in the order of first appearance; words keep their
+    first value. `seeds` counts the seeds; with more than one, each measure has `<name>_seed_sd`, the standard
+    deviation over seeds (with n - 1), and `<name>_seed_se`, the standard error of the mean."""
     by = list(by)
-    numbers = [
-        name
-        for name in frame.columns
-        if name not in (*by, "seed") and pd.api.types.is_numeric_dtype(frame[name])
-    ]
-    words = [name for name in frame.columns if name not in (*by, *numbers, "seed")]
+    columns = frame.columns.difference([*by, "seed"], sort=False)
+    numbers = [name for name in columns if pd.api.types.is_numeric_dtype(frame[name])]
+    words = [name for name in columns if name not in numbers]
     groups = frame.groupby(by, sort=False, dropna=False)
     parts = [groups[numbers].mean(), groups[words].first()] if words else [groups[numbers].mean()]
     counts = groups.size().rename("seeds")
     if frame["seed"].nunique() > 1:
         measured = [name for name in numbers if _varies(name)]
-        parts += [
-            groups[measured].std().rename(columns=lambda name: with_spread(name, "seed_sd")),
-            groups[measured].sem().rename(columns=lambda name: with_spread(name, "seed_se")),
-        ]
+        parts.append(groups[measured].std().rename(columns=lambda name: with_spread(name, "seed_sd")))
+        parts.append(groups[measured].sem().rename(columns=lambda name: with_spread(name, "seed_se")))
     return pd.concat([*parts, counts], axis=1).reset_index()
 
 
 def _varies(name: str) -> bool:
     """Whether a column is measured anew for every seed, and is no spread itself."""
     quantity = lookup(name)
-    return (
-        name in HISTORY
-        if quantity is None
-        else not quantity.spread and quantity.description.kind != "setting"
-    )
+    if quantity is None:
+        return name in HISTORY
+    return not quantity.spread and quantity.description.kind != "setting"
 
 
 def learnt(models: pd.DataFrame) -> pd.Series:
-    """Whether the model of each row has learnt, a bool Series.
+    """Whether the model of each row has learnt, a bool Series; all rows of a variant and seed share it.
 
     A model has not where its robust training error at the end, with the upper end of its 95 % interval, is
     within 10 points of chance, 100 (1 - 1/K) % with K `classes` (10 where the table does not say), or where
-    a measure of it is infinite or no number (`not_finite`). All rows of a variant and seed share the answer,
-    True where neither was measured. In a table averaged by `variants_at`, a variant has learnt if one of its
-    seeds has.
+    a measure of it is infinite or no number (`not_finite`). In a table averaged by `variants_at`, a variant
+    has learnt if one of its seeds has.
     """
     if "learnt" in models:
         return models["learnt"].astype(bool)
@@ -67,11 +57,9 @@ def learnt(models: pd.DataFrame) -> pd.Series:
 
 
 def variants_at(models: pd.DataFrame, checkpoint: str = "last", derived: bool = False) -> pd.DataFrame:
-    """One row per variant at one checkpoint, averaged over seeds (see `over_seeds`).
-
-    Derived models (scaled copies, networks of others) are left out unless `derived`. Seeds that have not
-    learnt are left out where another one of the variant has; the column `learnt` is False where none has.
-    """
+    """One row per variant at one checkpoint, averaged over seeds (see `over_seeds`). Derived models (scaled
+    copies, networks of others) are left out unless `derived`. Seeds that have not learnt are left out where
+    another one of the variant has; the column `learnt` is False where none has."""
     models = models.assign(learnt=learnt(models))
     some = models.groupby("variant")["learnt"].transform("any")
     models = models[models["learnt"] | ~some]
@@ -106,37 +94,25 @@ def with_scaled(models: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_differences(models: pd.DataFrame) -> pd.DataFrame:
-    """One row per variant at its last checkpoint, with what is computed within a variant:
-
-    `rloss_gap`
-        RLoss on test minus RLoss on training examples;
-    `rerr_gap`
-        RErr by PGD on test minus that on training examples;
-    `rloss_overfitting`
-        test RLoss of the last minus that of the early-stopped checkpoint;
-    `best_<measure>`
-        the measure at the early-stopped checkpoint.
-    """
-    last = variants_at(models)
+    """One row per variant at its last checkpoint, with `best_<measure>`, the measure at the early-stopped
+    checkpoint, and differences within a variant: `rloss_gap` and `rerr_gap`, RLoss and RErr by PGD on test
+    minus training examples, and `rloss_overfitting`, test RLoss of the last minus the early-stopped."""
     best = variants_at(models, "best")
     measures = [name for name in best.columns if is_measure(name)]
     best = best[["variant", *measures]].rename(columns={name: early_stopped(name) for name in measures})
-    joined = last.merge(best, on="variant", how="left")
+    joined = variants_at(models).merge(best, on="variant", how="left")
     missing = pd.Series(math.nan, index=joined.index)
     test = joined.get("test_rloss_pgd", missing)
-    differences = {
-        "rloss_gap": test - joined.get("train_rloss_pgd", missing),
-        "rerr_gap": joined.get("test_rerr_pgd", missing) - joined.get("train_rerr_pgd", missing),
-        "rloss_overfitting": test - joined.get("best_test_rloss_pgd", missing),
-    }
-    return pd.concat([joined, pd.DataFrame(differences)], axis=1)
+    rerr_gap = joined.get("test_rerr_pgd", missing) - joined.get("train_rerr_pgd", missing)
+    return joined.assign(
+        rloss_gap=test - joined.get("train_rloss_pgd", missing), rerr_gap=rerr_gap,
+        rloss_overfitting=test - joined.get("best_test_rloss_pgd", missing),
+    )  # fmt: skip
 
 
 def has(frame: pd.DataFrame, *columns: str, rows: int = 1) -> bool:
     """Whether at least `rows` rows of the frame have a value in all of `columns`."""
-    if any(name not in frame for name in columns):
-        return False
-    return int(frame[list(columns)].notna().all(axis=1).sum()) >= rows
+    return {*columns} <= {*frame} and bool(frame[[*columns]].notna().all(axis=1).sum() >= rows)
 
 
 def robust_error_column(models: pd.DataFrame, split: str = "test") -> str:
@@ -146,11 +122,9 @@ def robust_error_column(models: pd.DataFrame, split: str = "test") -> str:
 
 
 def join_published(ours: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
-    """Ours and the printed numbers side by side: a left join on `variant`, theirs with the suffix
-    `_published`. Both have one row per variant."""
-    theirs = published[["variant", *(name for name in published.columns if is_measure(name))]]
-    theirs = theirs.rename(columns=lambda name: name if name == "variant" else f"{name}_published")
-    return ours.merge(theirs, on="variant", how="left")
+    """Ours and the measures printed (suffix `_published`) side by side, a row per variant of ours."""
+    theirs = published.set_index("variant")[[name for name in published.columns if is_measure(name)]]
+    return ours.merge(theirs.add_suffix("_published"), left_on="variant", right_index=True, how="left")
 
 
 def same_data(models: pd.DataFrame, published: pd.DataFrame) -> bool:
@@ -161,8 +135,13 @@ def same_data(models: pd.DataFrame, published: pd.DataFrame) -> bool:
 
 def all_radii(models: pd.DataFrame, case: str, loss: str = "rloss") -> dict[float, str]:
     """Columns of `case` ("avg" or "worst") flatness on test examples at all radii: xi -> column."""
-    radii = radii_of(models.columns, case, loss)
     main, xi = f"{case}_flatness_{loss}", models.get(f"{case}_flatness_xi")
+    known = {name: lookup(name) for name in models.columns}
+    radii = {
+        q.radius: name
+        for name, q in known.items()
+        if q and q.radius and replace(q, radius=None) == lookup(main)
+    }
     if main in models and xi is not None and xi.notna().any():
         radii[float(xi.dropna().iloc[0])] = main
     return dict(sorted(radii.items()))

@@ -25,28 +25,26 @@ WITH_EXAMPLES = {"robustness", "series"}
 
 
 class VariantEntry(Spec):
-    """What the tables say of a variant besides its measures."""
+    """What the tables say of a variant besides its measures: whether correlations and claims leave it out
+    (`derived`), whether it is a network that was not trained in the experiment (`external`), and the training
+    settings that differ from the baseline's."""
 
     label: str
     family: str
     derived: bool = False
-    """Whether correlations and claims leave it out."""
     external: bool = False
-    """Whether it is a network that was not trained in the experiment."""
     epochs: int | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
-    """Training settings that differ from the baseline's."""
 
 
 class CollectSpec(Spec):
-    """The variants of an experiment, and fingerprints of its settings."""
+    """The variants of an experiment with fingerprints: of data, network and the baseline's training
+    (`config`), and of the settings of each variant's measures."""
 
     variants: dict[str, VariantEntry]
     baseline: dict[str, Any] = Field(default_factory=dict)
     config: str = ""
-    """Fingerprint of data, network and the baseline's training."""
     measures: dict[str, dict[str, str]] = Field(default_factory=dict)
-    """Fingerprints of the settings of each variant's measures."""
 
 
 def fingerprint(settings: Any) -> str:
@@ -56,15 +54,10 @@ def fingerprint(settings: Any) -> str:
 
 def collect_results(spec: CollectSpec, directory: Path) -> list[str]:
     """Write the tables of all networks of the experiment below `directory`, on whatever machine they were
-    measured.
+    measured. Raises `FileError` if a file is damaged, or no network remains.
 
     Records of another config, of another version of this package, or of other settings of a measure are left
     out; the messages returned count them.
-
-    Raises
-    ------
-    FileError
-        If a file is damaged, or no network remains.
     """
     records, networks, history, examples = [], [], [], []
     skipped: Counter[str] = Counter()
@@ -72,20 +65,18 @@ def collect_results(spec: CollectSpec, directory: Path) -> list[str]:
     for variant, seed, folder in _networks(spec, directory):
         provenance, lines = read_network(folder / "records.csv")
         entry = spec.variants[variant]
-        reason = _mismatch(spec, entry, provenance)
-        if reason:
+        if reason := _mismatch(spec, entry, provenance):
             skipped[reason] += 1
             continue
-        stale = {
-            name for name, made in provenance["measures"].items() if made != spec.measures[variant].get(name)
-        }
+        measures = spec.measures[variant]
+        stale = {name for name, made in provenance["measures"].items() if made != measures.get(name)}
         kept = [line for line in lines if line.split(",", column + 1)[column] not in stale]
         skipped.update(f"records of {name} with other settings" for name in sorted(stale))
         records += kept
         networks += network_rows(spec, variant, seed, provenance)
         if not entry.derived and not entry.external:
             key = {"variant": variant, "seed": seed}
-            history += [key | row for row in read_rows(folder / "history.csv", need=["epoch"]).rows]
+            history += [key | row for row in read_rows(folder / "history.csv", need=["epoch"])]
         if not stale & WITH_EXAMPLES:
             examples += (folder / "examples.csv").read_text(encoding="utf-8").splitlines()[1:]
     messages = [f"{count} left out: {reason}" for reason, count in skipped.items()]
@@ -105,13 +96,10 @@ def collect_results(spec: CollectSpec, directory: Path) -> list[str]:
 
 def _networks(spec: CollectSpec, directory: Path) -> Iterator[tuple[str, int, Path]]:
     """Variant, seed and folder of each network with records, in the order of the catalogue."""
-    order = {slug: index for index, slug in enumerate(spec.variants)}
-    found = []
-    for path in directory.glob("*/seed-*/records.csv"):
-        variant, seed = path.parent.parent.name, int(path.parent.name.removeprefix("seed-"))
-        if variant in order:
-            found.append((order[variant], seed, path.parent))
-    return ((folder.parent.name, seed, folder) for _, seed, folder in sorted(found))
+    for variant in spec.variants:
+        folders = (path.parent for path in directory.glob(f"{variant}/seed-*/records.csv"))
+        seeds = {int(folder.name.removeprefix("seed-")): folder for folder in folders}
+        yield from ((variant, seed, seeds[seed]) for seed in sorted(seeds))
 
 
 def _mismatch(spec: CollectSpec, entry: VariantEntry, provenance: Mapping[str, Any]) -> str:
@@ -130,16 +118,10 @@ def network_rows(
     spec: CollectSpec, variant: str, seed: int, provenance: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """One row for each checkpoint of a network: identity, settings of the training, provenance."""
-    entry = spec.variants[variant]
-    made = provenance["provenance"]
-    common = {
-        "family": entry.family,
-        "label": entry.label,
-        "derived": int(entry.derived),
-        "epochs": entry.epochs,
-    }
-    common |= {"external": 1} if entry.external else {}
+    entry, made = spec.variants[variant], provenance["provenance"]
     settings = {} if entry.external else spec.baseline | entry.settings
+    common = {"family": entry.family, "label": entry.label, "derived": int(entry.derived)}
+    common |= {"epochs": entry.epochs} | ({"external": 1} if entry.external else {})
     common |= {"classes": provenance["classes"]}
     common |= {f"setting_{name}": value for name, value in settings.items()}
     run = {"config": spec.config, **provenance["measures"], "data": provenance["data_sha256"][:CHECKSUM]}

@@ -17,35 +17,25 @@ PAPER = "paper"
 
 
 def write_dataset(folders: Sequence[Path], output: Path) -> int:
-    """Write the records to `output` (CSV, Parquet, a dictionary, README.md); return their number.
-
-    `folders` hold the tables of experiments; the printed numbers are added as the experiment `paper`.
-
-    Raises
-    ------
-    ConfigError
-        If two folders have the same name, or pyarrow is missing.
-    """
+    """Write the records to `output` (CSV, Parquet, a dictionary, README.md); return their number. `folders`
+    hold the tables of experiments; the printed numbers are added as the experiment `paper`. Raises
+    `ConfigError` if two folders have the same name, or pyarrow is missing."""
     names = [Path(folder).resolve().name for folder in folders]
     if len({*names}) < len(names):
         raise ConfigError(f"folders: {', '.join(names)}; name each experiment once")
     tables = {PAPER: to_records(read_published())[0]}
-    tables |= {
-        name: read_records(Path(folder) / "records.csv")
-        for name, folder in zip(names, folders, strict=True)
-        if name != PAPER
-    }
+    for name, folder in zip(names, folders, strict=True):
+        if name != PAPER:
+            tables[name] = read_records(Path(folder) / "records.csv")
     records = pd.concat([table.assign(experiment=name) for name, table in tables.items()], ignore_index=True)
     records = records[["experiment", *FIELDS]].astype({"coordinate": str})
-    dictionary = _dictionary(records)
-    output = Path(output)
     write_text(output / "records.csv", frame_text(records))
     with atomic_path(output / "records.parquet") as temporary:
         try:
             records.to_parquet(temporary, index=False, engine="pyarrow")
         except ImportError:
             raise ConfigError("Parquet needs pyarrow: pip install pyarrow") from None
-    write_text(output / "dictionary.csv", frame_text(dictionary))
+    write_text(output / "dictionary.csv", frame_text(_dictionary(records)))
     write_text(output / "README.md", _readme(records))
     return len(records)
 
@@ -56,40 +46,32 @@ def _dictionary(records: pd.DataFrame) -> pd.DataFrame:
     for (measure, metric), part in records.groupby(["measure", "metric"], sort=True):
         description = MEASURES[measure].metrics[metric.removesuffix("_std")]
         spread = "standard deviation of " if metric.endswith("_std") else ""
+        words = spread + description.label.format(loss="the loss")
+        unit = {"error": "per cent", "loss": "nats", "flatness": "nats"}.get(description.kind, "")
+        direction = "" if spread else description.direction
         rows.append(
-            {
-                "measure": measure,
-                "metric": metric,
-                "words": spread + description.label.format(loss="the loss"),
-                "unit": {"error": "per cent", "loss": "nats", "flatness": "nats"}.get(description.kind, ""),
-                "direction": "" if spread else description.direction,
-                "records": len(part),
-                "experiments": " ".join(part["experiment"].unique()),
-            }
+            (measure, metric, words, unit, direction, len(part), " ".join(part["experiment"].unique()))
         )
-    return pd.DataFrame(rows)
+    columns = ["measure", "metric", "words", "unit", "direction", "records", "experiments"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _readme(records: pd.DataFrame) -> str:
-    networks = (
-        records.drop_duplicates(["experiment", "variant", "seed"]).groupby("experiment", sort=False).size()
-    )
-    return "\n".join(
-        [
-            "# Robust flatness: records of all networks, measures and experiments",
-            "",
-            "Adversarially trained networks with their robustness, flatness and other measures of sharpness, "
-            "after Stutz, Hein, Schiele: *Relating Adversarially Robust Generalization to Flat Minima* "
-            "(ICCV 2021).",
-            "",
-            f"`records.csv` and `records.parquet` hold the same {len(records):,} rows, one for each number. "
-            "`dictionary.csv` explains the metrics; `paper` holds the numbers printed in the paper.",
-            "",
-            *("| experiment | networks |", "| --- | ---: |"),
-            *(f"| {name} | {count} |" for name, count in networks.items()),
-            "",
-            *("| column | what it holds |", "| --- | --- |"),
-            *(f"| `{name}` | {words} |" for name, words in FIELDS.items()),
-            "",
-        ]
-    )
+    networks = records.drop_duplicates(["experiment", "variant", "seed"])
+    networks = networks.groupby("experiment", sort=False).size()
+    lines = [
+        "# Robust flatness: records of all networks, measures and experiments",
+        "",
+        "Adversarially trained networks with their robustness, flatness and other measures of sharpness, "
+        "after Stutz, Hein, Schiele: *Relating Adversarially Robust Generalization to Flat Minima* "
+        "(ICCV 2021).",
+        "",
+        f"`records.csv` and `records.parquet` hold the same {len(records):,} rows, one for each number. "
+        "`dictionary.csv` explains the metrics; `paper` holds the numbers printed in the paper.",
+        "",
+    ]
+    lines += ["| experiment | networks |", "| --- | ---: |"]
+    lines += [f"| {name} | {count} |" for name, count in networks.items()]
+    lines += ["", "| column | what it holds |", "| --- | --- |"]
+    lines += [f"| `{name}` | {words} |" for name, words in FIELDS.items()]
+    return "\n".join([*lines, ""])

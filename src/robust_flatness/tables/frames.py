@@ -34,16 +34,8 @@ from robust_flatness.training.history import HISTORY
 DIRECTIONS = {metric: pair for pair, metric in CURVES.items()}
 #: Columns of text; others hold numbers, settings of trainings either.
 WORDS = (
-    "variant",
-    "checkpoint",
-    "split",
-    "family",
-    "label",
-    "dataset",
-    "robustness_group",
-    "autoattack",
-    "not_finite",
-    "same_as",
+    *("variant", "checkpoint", "split", "family", "label", "dataset", "robustness_group", "autoattack"),
+    *("not_finite", "same_as"),
 )
 IDENTITY = (*KEYS, "family", "label", "derived", "epoch", "epochs")
 
@@ -76,9 +68,8 @@ def catalogue() -> Mapping[str, VariantSpec]:
 
 def read_tables(directory: Path) -> Tables:
     """Read the results under `results/<experiment>/`, without the long table of single examples."""
-    directory = Path(directory)
-    columns = with_columns(records := read_records(directory / "records.csv"))
-    networks = typed(read_csv(directory / "networks.csv"))
+    records = read_records(directory / "records.csv")
+    columns, networks = with_columns(records), typed(read_csv(directory / "networks.csv"))
     of_checkpoints = columns["checkpoint"].isin(CHECKPOINTS)
     return Tables(
         models_frame(columns[of_checkpoints], networks),
@@ -90,7 +81,7 @@ def read_tables(directory: Path) -> Tables:
 
 def read_examples(directory: Path) -> pd.DataFrame:
     """Read the values of single examples."""
-    return typed(read_csv(Path(directory) / "examples.csv")).reindex(columns=EXAMPLES)
+    return typed(read_csv(directory / "examples.csv")).reindex(columns=EXAMPLES)
 
 
 def typed(frame: pd.DataFrame) -> pd.DataFrame:
@@ -137,9 +128,8 @@ def with_columns(records: pd.DataFrame) -> pd.DataFrame:
         description = metric_of(key.measure, metric)
         if description.column is None or (key.coordinate and description.radius != "coordinate"):
             continue
-        radius = {"xi": key.xi, "coordinate": _number_or_word(key.coordinate or "nan")}.get(
-            description.radius, math.nan
-        )
+        radii = {"xi": key.xi, "coordinate": _number_or_word(key.coordinate or "nan")}
+        radius = radii.get(description.radius, math.nan)
         same = radius == main.get((key.measure, description.main)) or math.isnan(radius)
         quantity = Quantity(key.measure, metric, key.loss, key.split, None if same else radius, spread)
         names[_hashable(key)] = register(quantity)
@@ -153,10 +143,7 @@ def _hashable(key: tuple) -> tuple:
 
 def models_frame(records: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
     """One row per variant, seed and checkpoint: identity, measures with standard errors, numbers of examples,
-    settings.
-
-    A value that is infinite or not a number is NaN; the column `not_finite` names it.
-    """
+    settings. A value that is infinite or not a number is NaN; the column `not_finite` names it."""
     keys = [*KEYS]
     wide = _pivot(records, keys, "column", "value")
     counts = []
@@ -164,7 +151,7 @@ def models_frame(records: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
         template = getattr(MEASURES[measure].metrics.get(metric), "count", "")
         if template:
             counts.append(group.assign(column=[template.format(split=split) for split in group["split"]]))
-    parts = [wide, _pivot(standard_errors(records), keys, "column", "se")]
+    parts = [wide, _pivot(_standard_errors(records), keys, "column", "se")]
     if counts:
         parts.append(_pivot(pd.concat(counts), keys, "column", "n"))
     measured = pd.concat(parts, axis=1) if len(wide) else wide
@@ -176,7 +163,7 @@ def models_frame(records: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
     return frame[[*IDENTITY, *(name for name in frame.columns if name not in IDENTITY)]]
 
 
-def standard_errors(records: pd.DataFrame) -> pd.DataFrame:
+def _standard_errors(records: pd.DataFrame) -> pd.DataFrame:
     """The records that have a standard error, with the name of its column."""
     records = records.dropna(subset="se")
     names = {name: with_spread(name, "se") for name in records["column"].unique()}
@@ -192,11 +179,8 @@ def _pivot(records: pd.DataFrame, keys: list[str], column: str, value: str) -> p
 def series_frame(records: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
     """One row per variant, seed and snapshot: losses, flatness and eigenvalue throughout training."""
     keys = ["variant", "seed", "epoch"]
-    values, errors = (
-        _pivot(records, keys, "column", "value"),
-        _pivot(standard_errors(records), keys, "column", "se"),
-    )
-    wide = pd.concat([values, errors], axis=1).reset_index()
+    errors = _pivot(_standard_errors(records), keys, "column", "se")
+    wide = pd.concat([_pivot(records, keys, "column", "value"), errors], axis=1).reset_index()
     epochs = networks.drop_duplicates(["variant", "seed"]).set_index(["variant", "seed"])["epochs"]
     total = epochs.reindex(pd.MultiIndex.from_frame(wide[["variant", "seed"]])).to_numpy()
     wide.insert(3, "normalised_epoch", (wide["epoch"] + 1) / total)
@@ -210,68 +194,48 @@ def landscape_frame(records: pd.DataFrame) -> pd.DataFrame:
     spread = spread.assign(metric=spread["metric"].str.removesuffix("_std"))
     keys = [*KEYS, "metric", "coordinate"]
     lines = lines.merge(spread[[*keys, "value"]], on=keys, how="left", suffixes=("", "_std"))
-    named = pd.DataFrame(
-        [DIRECTIONS[metric] for metric in lines["metric"]],
-        columns=["direction", "normalisation"],
-        index=lines.index,
-    )
-    columns = {"xi": "scale", "value": "rloss", "value_std": "rloss_std"}
-    frame = pd.concat([lines[[*KEYS]], named, lines[[*columns]].rename(columns=columns)], axis=1)
-    frame.insert(6, "s", lines["coordinate"].astype(float))
-    return frame.reset_index(drop=True)
+    for number, name in enumerate(("direction", "normalisation")):
+        lines[name] = [DIRECTIONS[metric][number] for metric in lines["metric"]]
+    lines["s"] = lines["coordinate"].astype(float)
+    names = {"xi": "scale", "value": "rloss", "value_std": "rloss_std"}
+    columns = [*KEYS, "direction", "normalisation", "scale", "s", "rloss", "rloss_std"]
+    return lines.rename(columns=names)[columns]
 
 
 def identified(path: Path, frame: pd.DataFrame, known: Mapping[str, Named] | None = None) -> pd.DataFrame:
-    """Return `frame` with every identity column.
-
-    Where the table does not say, family, label and derived are those of `known` (None: of
-    `config/variants.yaml`), seed is 0 and checkpoint "last".
-    """
+    """Return `frame` with every identity column. Where the table does not say, family, label and derived are
+    those of `known` (None: of `config/variants.yaml`), seed is 0 and checkpoint "last"."""
     if known is None:
-        known = {
-            slug: Named(v.label, v.family, v.derived_from is not None) for slug, v in catalogue().items()
-        }
-    frame = frame.copy()
-    frame["seed"] = frame["seed"].fillna(0).astype(int) if "seed" in frame else 0
-    frame["checkpoint"] = frame["checkpoint"].replace("", "last") if "checkpoint" in frame else "last"
+        known = {slug: Named(v.label, v.family, bool(v.derived_from)) for slug, v in catalogue().items()}
     entries = [known.get(slug, Named(slug, OTHER, False)) for slug in frame["variant"]]
-    for name in ("family", "label"):
-        given = frame[name] if name in frame else [""] * len(frame)
-        frame[name] = [cell or getattr(entry, name) for cell, entry in zip(given, entries, strict=True)]
-    derived = frame["derived"] if "derived" in frame else pd.Series(math.nan, index=frame.index)
-    frame["derived"] = derived.fillna(
-        pd.Series([float(e.derived) for e in entries], index=frame.index)
-    ).astype(int)
+    filled = pd.DataFrame(entries, index=frame.index).astype({"derived": int})
+    filled = filled.assign(seed=0, checkpoint="last")
+    frame = frame.assign(**{name: frame.get(name, filled[name]).replace("", None) for name in filled})
+    frame = frame.fillna(filled).astype({"seed": int, "derived": int})
     wrong = frame[~frame["checkpoint"].isin(CHECKPOINTS) | (frame["variant"] == "")]
     if len(wrong):
+        row, given = wrong.index[0] + 2, wrong.iloc[0][["variant", "checkpoint"]].tolist()
         raise FileError(
-            f"{path}: row {wrong.index[0] + 2}: variant {wrong['variant'].iloc[0]!r}, checkpoint "
-            f"{wrong['checkpoint'].iloc[0]!r}; a variant is needed, and checkpoints are "
-            f"{', '.join(CHECKPOINTS)}"
+            f"{path}: row {row}: variant and checkpoint {given}; known are {', '.join(CHECKPOINTS)}"
         )
-    twice = frame[frame.duplicated([*KEYS])]
+    twice = frame.loc[frame.duplicated([*KEYS]), [*KEYS]]
     if len(twice):
-        raise FileError(
-            f"{path}: two rows for {', '.join(map(str, twice[[*KEYS]].iloc[0]))}; keep one of them"
-        )
+        raise FileError(f"{path}: two rows for {', '.join(map(str, twice.iloc[0]))}; keep one of them")
     return frame.reindex(columns=[*IDENTITY, *(name for name in frame.columns if name not in IDENTITY)])
 
 
 def frame_text(frame: pd.DataFrame) -> str:
     """A frame as CSV: the shortest text that reads back as the same numbers, empty for missing values."""
-    rows = (dict(zip(frame.columns, row, strict=True)) for row in frame.itertuples(index=False, name=None))
-    return csv_text(
-        ({name: _shortest(value) for name, value in row.items()} for row in rows), [*frame.columns]
-    )
+    rows = frame.to_dict("records")
+    return csv_text([{name: _shortest(row[name]) for name in row} for row in rows], [*frame.columns])
 
 
 def _shortest(value: object) -> object:
-    if isinstance(value, float | np.floating):
-        number = float(value)
-        if math.isnan(number):
-            return None
-        return int(number) if number.is_integer() and abs(number) < 1e15 else number
-    return value
+    if not isinstance(value, float):
+        return value
+    if math.isnan(value):
+        return None
+    return int(value) if value.is_integer() and abs(value) < 1e15 else float(value)
 
 
 def write_models(directory: Path) -> None:

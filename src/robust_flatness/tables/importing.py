@@ -12,15 +12,7 @@ from robust_flatness.errors import FileError
 from robust_flatness.files import write_text
 from robust_flatness.measures.landscape import CURVES
 from robust_flatness.measures.registry import MEASURES
-from robust_flatness.tables.frames import (
-    IDENTITY,
-    WORDS,
-    Tables,
-    frame_text,
-    identified,
-    typed,
-    write_models,
-)
+from robust_flatness.tables.frames import IDENTITY, WORDS, Tables, frame_text, identified, typed, write_models
 from robust_flatness.tables.printed import read_published
 from robust_flatness.tables.records import FIELDS, read_csv
 from robust_flatness.tables.schema import (
@@ -41,29 +33,26 @@ def import_table(path: Path, directory: Path) -> None:
 
     `path` is a table in the form of `models.csv`; `history.csv`, `series.csv`, `landscape.csv` and
     `examples.csv` beside it are converted too. A path in `paper_tables/published` stands for all printed
-    numbers.
-
-    Raises
-    ------
-    FileError
-        If a table cannot be used; nothing is written then.
+    numbers. Raises `FileError` if a table cannot be used; nothing is written then.
     """
-    path, directory = Path(path), Path(directory)
     if not path.exists():
         raise FileError(f"results_table: {path}: no such file")
     folder = path if path.is_dir() else path.parent
     if folder.resolve().parts[-2:] == ("paper_tables", "published"):
         tables = read_published(folder)
     else:
-        tables = Tables(
-            read_results_table(path),
-            *(_read_beside(folder, name) for name in ("history", "series", "landscape", "examples")),
-        )
-    records, networks = to_records(tables)
-    write_text(directory / "records.csv", frame_text(records))
-    write_text(directory / "networks.csv", frame_text(networks))
-    write_text(directory / "history.csv", frame_text(tables.history.reindex(columns=HISTORY)))
-    write_text(directory / "examples.csv", frame_text(tables.examples.reindex(columns=EXAMPLES)))
+        beside = (_read_beside(folder, name) for name in ("history", "series", "landscape", "examples"))
+        tables = Tables(read_results_table(path), *beside)
+    write_tables(tables, directory)
+
+
+def write_tables(tables: Tables, directory: Path) -> None:
+    """Write wide tables as those of an experiment."""
+    written = dict(zip(("records", "networks"), to_records(tables), strict=True))
+    written["history"] = tables.history.reindex(columns=HISTORY)
+    written["examples"] = tables.examples.reindex(columns=EXAMPLES)
+    for name, frame in written.items():
+        write_text(directory / f"{name}.csv", frame_text(frame))
     write_models(directory)
 
 
@@ -79,13 +68,9 @@ def read_results_table(path: Path) -> pd.DataFrame:
 
     The column `variant` and at least one measure are needed; `seed` (0), `checkpoint` (last), `family` and
     `label` (from config/variants.yaml) may be left out. Unknown columns are kept, and unknown variants are of
-    family "other". Empty cells mean that nothing was measured.
-
-    Raises
-    ------
-    FileError
-        For a missing or misspelt column, no rows, a cell that is not a number, an error outside 0 to 100, a
-        negative loss, or two rows for the same variant, seed and checkpoint.
+    family "other". Empty cells mean that nothing was measured. Raises `FileError` for a missing or misspelt
+    column, no rows, a cell that is not a number, an error outside 0 to 100, a negative loss, or two rows for
+    the same variant, seed and checkpoint.
     """
     frame = typed(read_csv(path))
     columns = columns_of(frame.columns)
@@ -100,23 +85,18 @@ def read_results_table(path: Path) -> pd.DataFrame:
     if frame.empty:
         raise FileError(f"{path}: no rows; expected one for each model")
     if not columns:
-        raise FileError(
-            f"{path}: no column holds a measure; known are {', '.join(named('error') + named('loss'))}"
-        )
+        known = ", ".join(named("error") + named("loss"))
+        raise FileError(f"{path}: no column holds a measure; known are {known}")
     for name, quantity in columns.items():
         if frame[name].dtype == object:
             row, bad = next((row, cell) for row, cell in frame[name].items() if not is_number(cell))
-            raise FileError(
-                f"{path}: row {row + 2}, column {name}: {bad!r} is not a number; leave the cell empty where "
-                "nothing was measured"
-            )
-        kind, upper = quantity.description.kind, 100 if quantity.description.kind == "error" else math.inf
-        outside = (frame[name] < 0) | (frame[name] > upper)
-        if kind in ("error", "loss") and not quantity.spread and outside.any():
-            row = outside.idxmax()
-            raise FileError(
-                f"{path}: row {row + 2}, column {name}: {frame[name][row]:g}; allowed are 0 to {upper:g}"
-            )
+            raise FileError(f"{path}: row {row + 2}, column {name}: {bad!r} is not a number, nor is it empty")
+        upper = {"error": 100, "loss": math.inf}.get(quantity.description.kind)
+        if upper and not quantity.spread:
+            outside = frame.loc[(frame[name] < 0) | (frame[name] > upper), name]
+            for row, value in outside.items():
+                where = f"row {row + 2}, column {name}"
+                raise FileError(f"{path}: {where}: {value:g}; allowed are 0 to {upper:g}")
     return identified(path, frame)
 
 
@@ -130,16 +110,12 @@ def to_records(tables: Tables) -> tuple[pd.DataFrame, pd.DataFrame]:
         for description in measure.metrics.values()
         for split in description.splits
     }
-    main = {
-        name: models[name].dropna().iloc[0]
-        for name, q in columns.items()
-        if q.description.kind == "setting" and models[name].notna().any()
-    }
+    settings = [name for name, q in columns.items() if q.description.kind == "setting"]
+    main = {name: models[name].dropna().iloc[0] for name in settings if models[name].notna().any()}
     rows = [*_rows(models, columns, main)]
     if len(tables.series):
-        series = tables.series.assign(
-            checkpoint=[f"epoch-{int(epoch):03d}" for epoch in tables.series["epoch"]]
-        )
+        checkpoints = [f"epoch-{int(epoch):03d}" for epoch in tables.series["epoch"]]
+        series = tables.series.assign(checkpoint=checkpoints)
         rows += _rows(series, columns_of(series.columns), main)
     for row in tables.landscape.to_dict("records"):
         key = {name: row[name] for name in KEYS} | {"measure": "landscape", "loss": "rloss", "split": "test"}

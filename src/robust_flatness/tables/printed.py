@@ -41,12 +41,8 @@ def read_published(directory: Path | None = None) -> Tables:
       of the schedules, from their description. `landscape` was not printed as numbers.
     """
     directory = directory or published_directory()
-    return Tables(
-        models=_published_models(directory),
-        history=_published_history(directory),
-        series=_published_series(directory),
-        landscape=pd.DataFrame(),
-    )
+    parts = (make(directory) for make in (_published_models, _published_history, _published_series))
+    return Tables(*parts, landscape=pd.DataFrame())
 
 
 def _published_models(directory: Path) -> pd.DataFrame:
@@ -73,16 +69,11 @@ def _published_models(directory: Path) -> pd.DataFrame:
     models = pd.concat([last, best, scaled, bench], ignore_index=True)
     for name in ("variant", "checkpoint", "family", "label", "autoattack", "dataset", "robustness_group"):
         models[name] = models[name].fillna("") if name in models else ""
-    models["dataset"] = "cifar10"
-    models["autoattack"] = "AutoAttack (standard)"
-    settings = {
-        **{"avg_flatness_xi": 0.5, "worst_flatness_xi": 0.003, "classes": 10},
-        **{"robust_test_examples": 1000, "robust_train_examples": 1000},
-    }
-    known = {
-        row.variant: Named(row.label, row.family, bool(row.derived))
-        for row in read_printed("catalogue", directory).itertuples()
-    }
+    settings = {"dataset": "cifar10", "autoattack": "AutoAttack (standard)"}
+    settings |= {"avg_flatness_xi": 0.5, "worst_flatness_xi": 0.003, "classes": 10}
+    settings |= {"robust_test_examples": 1000, "robust_train_examples": 1000}
+    catalogue = read_printed("catalogue", directory).itertuples()
+    known = {row.variant: Named(row.label, row.family, bool(row.derived)) for row in catalogue}
     return identified(directory / "variants.csv", models.assign(**settings), known)
 
 
@@ -93,19 +84,14 @@ def _published_history(directory: Path) -> pd.DataFrame:
     wide[["test_rerr", "train_rerr"]] *= 100
     catalogue = read_printed("catalogue", directory).set_index("variant")
     baseline = catalogue.loc["at"]
-    wide["epochs"] = baseline["epochs"]
-    wide["epoch"] = np.round(wide["normalised_epoch"] * baseline["epochs"]) - 1
-    wide["variant"] = "at"
-    wide["learning_rate"] = _learning_rates(baseline, wide["epoch"].to_numpy())
-    parts = [wide]
+    epoch = np.round(wide["normalised_epoch"] * baseline["epochs"]) - 1
+    wide = wide.assign(variant="at", epoch=epoch, epochs=baseline["epochs"])
+    parts = [wide.assign(learning_rate=_learning_rates(baseline, epoch.to_numpy()))]
     for slug, variant in catalogue[catalogue["family"].isin(SCHEDULES)].iterrows():
         epoch = np.arange(variant["epochs"], dtype=float)
-        columns = {
-            **{"variant": slug, "epoch": epoch, "epochs": variant["epochs"]},
-            "normalised_epoch": (epoch + 1) / variant["epochs"],
-            "learning_rate": _learning_rates(variant, epoch),
-        }
-        parts.append(pd.DataFrame(columns))
+        columns = {"variant": slug, "epoch": epoch, "epochs": variant["epochs"]}
+        columns["normalised_epoch"] = (epoch + 1) / variant["epochs"]
+        parts.append(pd.DataFrame(columns | {"learning_rate": _learning_rates(variant, epoch)}))
     history = pd.concat(parts, ignore_index=True).assign(seed=0)
     return history.reindex(columns=list(HISTORY))
 
@@ -127,28 +113,19 @@ def _published_series(directory: Path) -> pd.DataFrame:
     curves = read_printed("training_curves", directory)
     curves = curves[curves["figure"] == "flatness_throughout_training"]
     baseline = curves.pivot(index="normalised_epoch", columns="series", values="value").reset_index()
-    baseline = baseline.rename(
-        columns={
-            **{"test_rloss": "test_rloss_pgd", "train_rloss": "train_rloss_pgd"},
-            "worst_flatness_rloss": worst,
-        }
-    )
+    names = {"test_rloss": "test_rloss_pgd", "train_rloss": "train_rloss_pgd"}
+    baseline = baseline.rename(columns=names | {"worst_flatness_rloss": worst})
     baseline["hessian_max"] = 1000 * baseline.pop("max_hessian_eigenvalue_1e3")
     epochs_of = read_printed("catalogue", directory).set_index("variant")["epochs"]
     parts = [baseline.assign(variant="at", epochs=epochs_of["at"])]
     points = read_printed("flatness_by_epoch", directory)
     points = points[(points["flatness"] == "average") & (points["variant"] != "at")]
     for slug, group in points.groupby("variant", sort=False):
-        columns = {
-            **{"variant": slug, "epochs": epochs_of[slug]},
-            "normalised_epoch": (group["checkpoint_index"] / group["checkpoint_index"].max()).to_numpy(),
-            "test_rloss_pgd": group["test_rloss"].to_numpy(),
-            "avg_flatness_rloss": group["flatness_rloss"].to_numpy(),
-        }
-        parts.append(pd.DataFrame(columns))
+        share = group["checkpoint_index"] / group["checkpoint_index"].max()
+        names = {"test_rloss": "test_rloss_pgd", "flatness_rloss": "avg_flatness_rloss"}
+        rows = group[[*names]].rename(columns=names)
+        parts.append(rows.assign(variant=slug, epochs=epochs_of[slug], normalised_epoch=share))
     series = pd.concat(parts, ignore_index=True).assign(seed=0)
     # Every tenth epoch, the last point being the end of the training.
-    series["epoch"] = np.minimum(
-        np.round(series["normalised_epoch"] * series["epochs"]), series["epochs"] - 1
-    )
-    return series
+    epoch = np.round(series["normalised_epoch"] * series["epochs"])
+    return series.assign(epoch=np.minimum(epoch, series["epochs"] - 1))

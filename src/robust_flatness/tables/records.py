@@ -43,13 +43,8 @@ def write_network(path: Path, header: Mapping[str, Any], rows: Iterable[Mapping[
 
 
 def read_network(path: Path) -> tuple[dict[str, Any], list[str]]:
-    """Return the provenance and the lines of the rows of one network.
-
-    Raises
-    ------
-    FileError
-        If the file is missing, damaged, or has other columns.
-    """
+    """Return the provenance and the lines of the rows of one network. Raises `FileError` if the file is
+    missing, damaged, or has other columns."""
     try:
         first, header, *lines = path.read_text(encoding="utf-8").splitlines()
         provenance = json.loads(first.removeprefix("# "))
@@ -64,13 +59,8 @@ def read_network(path: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def read_records(path: Path) -> "pd.DataFrame":
-    """Read a table of records, or several concatenated ones (.csv or .csv.gz).
-
-    Raises
-    ------
-    FileError
-        If a column is missing or a cell of a numeric column is not a number.
-    """
+    """Read a table of records, or several concatenated ones (.csv or .csv.gz). Raises `FileError` if a column
+    is missing or a cell of a numeric column is not a number."""
     frame = read_csv(path)
     lacking = [name for name in ("variant", "metric", "value") if name not in frame]
     if lacking:

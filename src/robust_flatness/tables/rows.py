@@ -6,51 +6,30 @@ import io
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from robust_flatness.errors import FileError
 from robust_flatness.files import write_text
 
 
-class Rows(NamedTuple):
-    """A table as text: its columns, and a dictionary for each row."""
-
-    columns: tuple[str, ...]
-    rows: list[dict[str, str]]
-
-
-def read_rows(path: Path, need: Sequence[str] = ()) -> Rows:
-    """Return the rows of a CSV file as text; `need` names columns that must be there.
-
-    Raises
-    ------
-    FileError
-        As `read_cells` does, or if a column is missing.
-    """
+def read_rows(path: Path, need: Sequence[str] = ()) -> list[dict[str, str]]:
+    """Return the rows of a CSV file as text. Raises `FileError` as `read_cells` does, or if a column of
+    `need` is missing."""
     header, lines = read_cells(path)
     for name in need:
         if name not in header:
             raise FileError(f"{path}: column {name!r} is missing; found {', '.join(map(repr, header))}")
-    return Rows(header, [dict(zip(header, line, strict=True)) for line in lines])
+    return [dict(zip(header, line, strict=True)) for line in lines]
 
 
 def read_cells(path: Path) -> tuple[tuple[str, ...], list[list[str]]]:
-    """Return the header and the cells of a CSV file, without surrounding blanks.
-
-    Lines that begin with `# ` are skipped. Where only `<path>.gz` exists, that is read.
-
-    Raises
-    ------
-    FileError
-        If the file cannot be read, has no header, a column twice, or a row of another length.
-    """
-    path = Path(path)
+    """Return the header and the cells of a CSV file, without surrounding blanks. Lines that begin with `# `
+    are skipped. Where only `<path>.gz` exists, that is read. Raises `FileError` if the file cannot be read,
+    has no header, a column twice, or a row of another length."""
     packed = path.with_name(f"{path.name}.gz")
     try:
-        if packed.exists() and not path.exists():
-            content = gzip.decompress(packed.read_bytes())
-        else:
-            content = path.read_bytes()
+        only_packed = packed.exists() and not path.exists()
+        content = gzip.decompress(packed.read_bytes()) if only_packed else path.read_bytes()
         text = io.StringIO(content.decode("utf-8-sig").rstrip())
         lines = [*csv.reader(line for line in text if not line.startswith("# "))]
     except FileNotFoundError:
@@ -73,10 +52,7 @@ def read_cells(path: Path) -> tuple[tuple[str, ...], list[list[str]]]:
 
 def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = ()) -> str:
     """Rows as CSV: `columns` first, then the others in order of appearance; an empty cell where a row has
-    none, and for None.
-
-    Floats are written with the shortest digits that read back to the same number.
-    """
+    none, and for None. Floats have the shortest digits that read back to the same number."""
     rows = list(rows)
     names = list(dict.fromkeys((*columns, *(name for row in rows for name in row))))
     text = io.StringIO()

@@ -37,11 +37,8 @@ SPREADS = {
 
 @dataclass(frozen=True)
 class Quantity:
-    """One metric on one loss and split at one radius, or a spread of it.
-
-    `radius` is that of the weights' neighbourhood, or the attack's radius as a multiple of the experiment's,
-    where it is not the main one. `spread` is a key of `SPREADS`.
-    """
+    """One metric on one loss and split at one radius, or a spread of it (a key of `SPREADS`). `radius` is
+    that of the weights' neighbourhood, or the attack's as a multiple of the experiment's, if not the main."""
 
     measure: str
     metric: str
@@ -68,12 +65,8 @@ class Quantity:
         words = SPREADS.get(self.spread, "{}").format(words)
         return words + (", early-stopped" if self.early_stopped else "")
 
-    @property
-    def direction(self) -> str:
-        """What a low value means."""
-        return "" if self.spread else self.description.direction
 
-
+_EXAMPLES = "test RLoss on examples classified"
 #: Metrics that are computed from others, or stand in the training curves alone.
 OTHER_METRICS = {
     "rloss_gap": Metric("rloss_gap", "RLoss, test minus train"),
@@ -81,16 +74,11 @@ OTHER_METRICS = {
     "rloss_overfitting": Metric("rloss_overfitting", "RLoss, last minus early-stopped"),
     "rloss": Metric("rloss", "RLoss", "loss", MORE_ROBUST, splits=("test", "train", "early_stopping")),
     "rerr": Metric("rerr", "RErr (%)", "error", MORE_ROBUST, splits=("test", "train", "early_stopping")),
-    "correct": Metric(
-        "test_correct_rloss", "test RLoss on examples classified correctly", "loss", MORE_ROBUST
-    ),
-    "incorrect": Metric(
-        "test_incorrect_rloss", "test RLoss on examples classified incorrectly", "loss", MORE_ROBUST
-    ),
+    "correct": Metric("test_correct_rloss", f"{_EXAMPLES} correctly", "loss", MORE_ROBUST),
+    "incorrect": Metric("test_incorrect_rloss", f"{_EXAMPLES} incorrectly", "loss", MORE_ROBUST),
     "epoch": Metric("normalised_epoch", "epoch (share of training)"),
     "learning_rate": Metric("learning_rate", "learning rate"),
 }
-_by_name: dict[str, Quantity] = {}
 
 
 def metric_of(measure: str, metric: str) -> Metric:
@@ -99,39 +87,35 @@ def metric_of(measure: str, metric: str) -> Metric:
     return known.get(metric) or of_loss(metric, metric, direction="")
 
 
-def register(quantity: Quantity) -> str:
-    """Note a quantity under the name of its column and return that name."""
-    return _by_name.setdefault(quantity.name, quantity) and quantity.name
+@cache
+def main_quantities() -> tuple[Quantity, ...]:
+    """Every quantity of the registry at its main radius; of those with the same name, the first."""
+    found: dict[str, Quantity] = {}
+    measures = [measure for measure in MEASURES.values() if not measure.of_snapshots]
+    metrics = [(m.name, metric, described) for m in measures for metric, described in m.metrics.items()]
+    for measure, metric, description in [*metrics, *(("", *item) for item in OTHER_METRICS.items())]:
+        if description.column is not None:
+            for loss in base.LOSSES if description.by_loss else ("",):
+                for split in description.splits:
+                    quantity = Quantity(measure, metric, loss, split)
+                    found.setdefault(quantity.name, quantity)
+    return tuple(found.values())
 
 
 @cache
-def main_quantities() -> tuple[Quantity, ...]:
-    """Every quantity of the registry at its main radius."""
-    found = []
-    for measure in (measure for measure in MEASURES.values() if not measure.of_snapshots):
-        for metric, description in measure.metrics.items():
-            if description.column is not None:
-                losses = base.LOSSES if description.by_loss else ("",)
-                found += [
-                    Quantity(measure.name, metric, loss, split)
-                    for loss in losses
-                    for split in description.splits
-                ]
-    found += [
-        Quantity("", metric, split=split)
-        for metric, description in OTHER_METRICS.items()
-        for split in description.splits
-    ]
-    first = {quantity.name: quantity for quantity in reversed(found)}  # measures of layers share names
-    for quantity in first.values():
-        register(quantity)
-    return tuple(quantity for quantity in found if first[quantity.name] is quantity)
+def _by_name() -> dict[str, Quantity]:
+    """The quantities registered, those at the main radius to begin with."""
+    return {quantity.name: quantity for quantity in main_quantities()}
+
+
+def register(quantity: Quantity) -> str:
+    """Note a quantity under the name of its column and return that name; the first one of a name stays."""
+    return _by_name().setdefault(quantity.name, quantity).name
 
 
 def lookup(name: str) -> Quantity | None:
     """The quantity whose column has this name; None where no record of it has been read."""
-    main_quantities()
-    return _by_name.get(name)
+    return _by_name().get(name)
 
 
 def with_spread(name: str, spread: str) -> str:
@@ -154,7 +138,7 @@ def is_measure(name: str) -> bool:
 
 
 def describe(name: str) -> str:
-    """The label of a column, as on the axes of figures; an unknown name is returned as it is."""
+    """The label of a column, as on the axes of figures; an unknown name as it is."""
     quantity = lookup(name)
     return quantity.words if quantity else name
 
@@ -162,29 +146,21 @@ def describe(name: str) -> str:
 def direction(name: str) -> str:
     """What a low value of a column means, such as "lower is flatter"; "" where nothing is said."""
     quantity = lookup(name)
-    return quantity.direction if quantity else ""
+    return quantity.description.direction if quantity and not quantity.spread else ""
 
 
 def named(kind: str) -> tuple[str, ...]:
-    """Columns of a kind (`error`, `loss`, `flatness`) at the main radius, those on test examples first.
-
-    Flatness is given on test examples alone.
-    """
+    """Columns of a kind (`error`, `loss`, `flatness`) at the main radius, those on test examples first;
+    flatness is given on test examples alone."""
     splits = ("test",) if kind == "flatness" else ("test", "train")
-    main = [
-        q
-        for q in main_quantities()
-        if q.measure in MEASURES and q.description.kind == kind and q.description.radius != "coordinate"
-    ]
+    of_kind = [q for q in main_quantities() if q.measure in MEASURES and q.description.kind == kind]
+    main = [q for q in of_kind if q.description.radius != "coordinate"]
     return tuple(q.name for split in splits for q in main if q.split == split)
 
 
 def columns_of(columns: Iterable[str]) -> dict[str, Quantity]:
-    """The columns of a wide table that hold measures, with their quantities.
-
-    These are names that a user gives, in a table or in the rules of claims; a radius other than the main one
-    is part of the name (`_<xi>`) and may be any.
-    """
+    """Register and return the quantities of the columns of a wide table that hold measures. Users give these
+    names, in a table or in the rules of claims; any radius but the main one is part of the name (`_<xi>`)."""
     known = {q.name: q for q in main_quantities() if q.measure in MEASURES}
     found = {}
     for name in columns:
@@ -196,6 +172,7 @@ def columns_of(columns: Iterable[str]) -> dict[str, Quantity]:
                 continue
             known[stem] = replace(known[main], radius=float(radius))
         found[name] = replace(known[stem], spread=spread)
+        register(found[name])
     return found
 
 
@@ -208,22 +185,13 @@ def is_number(cell: str) -> bool:
 
 
 def is_known(name: str) -> bool:
-    """Whether records or training curves may have a column of this name."""
-    return name in HISTORY or name == "epoch" or lookup(name) is not None or bool(columns_of([name]))
+    """Whether records, training curves or settings of trainings may have a column of this name."""
+    return name.startswith("setting_") or name in HISTORY or bool(lookup(name) or columns_of([name]))
 
 
 def compared() -> tuple[str, ...]:
     """Columns that the table of correlations sets against RLoss and RErr, on test examples."""
     return tuple(q.name for q in main_quantities() if q.description.compared and q.split in ("", "test"))
-
-
-def radii_of(columns, case: str, loss: str = "rloss") -> dict[float, str]:
-    """Columns of `case` ("avg" or "worst") flatness on test examples at radii other than the main one."""
-    main = lookup(f"{case}_flatness_{loss}")
-    known = ((name, lookup(name)) for name in columns)
-    return dict(
-        sorted((q.radius, name) for name, q in known if q and q.radius and replace(q, radius=None) == main)
-    )
 
 
 ERRORS, LOSSES, FLATNESS = map(named, ("error", "loss", "flatness"))

@@ -80,10 +80,11 @@ class NotMeasuredError(Exception):
 
 
 class Test(Spec):
-    """One test of a claim.
+    """One test of a claim. `decides: false` shows it beside the claim without a say in the verdict; `talk` is
+    the value that the talk or paper prints.
 
-    `decides: false` shows it beside the claim without a say in the verdict; `talk` is the value that
-    the talk or paper prints.
+    Subclasses have `title(evidence)`, the statistic in words, and `result(evidence, rules)`, the finding,
+    without an outcome where that follows from `sign`; it raises `NotMeasuredError`.
     """
 
     decides: bool = True
@@ -95,14 +96,6 @@ class Test(Spec):
     scale_free: ClassVar[bool] = False
     #: What `Finding.n` counts.
     counts: ClassVar[Literal["variants", "snapshots", "seeds"]] = "variants"
-
-    def title(self, evidence: Evidence) -> str:
-        """The statistic in words."""
-        raise NotImplementedError
-
-    def result(self, evidence: Evidence, rules: Rules) -> Finding:
-        """The finding, without an outcome where that follows from `sign`. Raises `NotMeasuredError`."""
-        raise NotImplementedError
 
     def judge(self, evidence: Evidence, rules: Rules, printed: Finding | None = None) -> Finding:
         """The test on one experiment; `printed` is its finding on the printed numbers."""
@@ -133,18 +126,15 @@ class Test(Spec):
         if measures[0] in ("test_rloss_pgd", "train_rloss_pgd"):
             return rules.effects.loss
         at = evidence.models[evidence.models["variant"] == "at"]
-        known = [abs(float(at[name].iloc[0])) for name in measures if aggregate.has(at, name)]
-        return rules.effects.share * known[0] if known else math.nan
+        known = (abs(float(at[name].iloc[0])) for name in measures if aggregate.has(at, name))
+        return rules.effects.share * next(known, math.nan)
 
     def _left_out(self, evidence: Evidence) -> list[str]:
         """Notes that name the variants that this test leaves out."""
-        variant = getattr(self, "variant", None)
         names = evidence.left_out if self.over_variants else []
-        names += [
-            f"{slug} (seed {seed})"
-            for slug, seed in evidence.seeds_not_learnt
-            if self.over_variants or slug == variant
-        ]
+        for slug, seed in evidence.seeds_not_learnt:
+            if self.over_variants or slug == getattr(self, "variant", None):
+                names.append(f"{slug} (seed {seed})")
         notes = [f"left out, not having learnt: {', '.join(names)}"] if names else []
         if self.over_variants and evidence.repeated:
             means = aggregate.variants_at(evidence.seeds.models).set_index("variant")["test_rloss_pgd"]
@@ -157,7 +147,7 @@ class Test(Spec):
 
 
 class Selection(Test):
-    """A test over variants: of some families only, without some of them."""
+    """A test over the variants of some families, or without some of them."""
 
     over_variants: ClassVar[bool] = True
 
@@ -166,7 +156,6 @@ class Selection(Test):
     without_families: tuple[str, ...] = ()
 
     def chosen(self, models: pd.DataFrame) -> pd.DataFrame:
-        """The variants of the test."""
         models = models[~models["family"].isin(self.without_families)]
         if self.families is not None:
             models = models[models["family"].isin(self.families)]
@@ -187,12 +176,9 @@ def require(frame: pd.DataFrame, *columns: str) -> None:
 
 
 def judged(found: Finding, sign: Sign, reference: float, rules: Rules, what: str = "variants") -> Finding:
-    """The finding with the outcome of a test with a sign.
-
-    It holds if the interval lies on that side of 0 ("either": off 0) and p is significant. Else it is
-    inconclusive if the interval reaches the reference effect, or cannot be computed. `what` is counted by
-    `found.n`.
-    """
+    """The finding with the outcome of a test with a sign. It holds if the interval lies on that side of 0
+    ("either": off 0) and p is significant. Else it is inconclusive if the interval reaches the reference
+    effect, or cannot be computed. `what` is counted by `found.n`."""
     least = getattr(rules.minimum, what)
     low, high = found.interval
     outcome, note = FAILS, ""
@@ -230,8 +216,10 @@ def mean_difference(differences: np.ndarray, families: Sequence, rules: Rules) -
     n = len(differences)
     if n == 0:
         return Finding()
-    intervals = bootstrap(
-        lambda counts: counts @ differences / counts.sum(axis=1), families, **rules.bootstrap
-    )
-    mean, p = float(differences.mean()), sign_flip_p(differences / n, rules.resamples)
-    return Finding(mean, intervals.widest, intervals.over, p, n, note=few_families(families))
+
+    def mean(counts: np.ndarray) -> np.ndarray:
+        return counts @ differences / counts.sum(axis=1)
+
+    intervals = bootstrap(mean, families, **rules.bootstrap)
+    value, p = float(differences.mean()), sign_flip_p(differences / n, rules.resamples)
+    return Finding(value, intervals.widest, intervals.over, p, n, note=few_families(families))

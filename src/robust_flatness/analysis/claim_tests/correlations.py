@@ -12,19 +12,13 @@ from scipy import stats
 from robust_flatness.analysis.claim_tests import base
 from robust_flatness.analysis.claim_tests.base import Finding, Linear, NotMeasuredError, Rules, noted, require
 from robust_flatness.analysis.coefficients import COEFFICIENTS, finite
-from robust_flatness.analysis.comparison import candidates
+from robust_flatness.analysis.comparison import CONTROL, candidates
 from robust_flatness.analysis.correlation import correlate, partial
 from robust_flatness.analysis.evidence import Evidence
-from robust_flatness.analysis.resampling import (
-    Interval,
-    Intervals,
-    bootstrap,
-    membership,
-    resampled_counts,
-    sign_flip_p,
-)
+from robust_flatness.analysis.resampling import Interval, bootstrap, membership, resampled_counts, sign_flip_p
 from robust_flatness.config import Positive, Real
-from robust_flatness.tables import aggregate, schema
+from robust_flatness.tables import aggregate
+from robust_flatness.tables.schema import describe
 
 #: Resamples of a share of many measures: each costs as much as a correlation for every measure.
 SHARE_RESAMPLES = 1999
@@ -32,11 +26,8 @@ SHARE_RESAMPLES = 1999
 
 class Correlation(base.Selection):
     """Correlation of two measures over variants; with `given` the partial correlation given a third measure,
-    or its logarithm.
-
-    `sign` asks for a correlation of that sign. `within` claims that there is none: it holds if the interval
-    lies within that of 0, and does not hold if the interval is off 0 and significant.
-    """
+    or its logarithm. `sign` asks for a correlation of that sign. `within` claims that there is none: it holds
+    if the interval lies within that of 0, and does not hold if the interval is off 0 and significant."""
 
     scale_free: ClassVar[bool] = True
 
@@ -56,41 +47,37 @@ class Correlation(base.Selection):
         return self
 
     def title(self, evidence: Evidence) -> str:
-        name = f"{self.coefficient.title()}, {schema.describe(self.measure)} with "
-        name += schema.describe(self.against)
+        name = f"{self.coefficient.title()}, {describe(self.measure)} with {describe(self.against)}"
         if self.given:
-            name = f"partial {name} given {'the logarithm of ' * self.logarithm}{schema.describe(self.given)}"
+            name = f"partial {name} given {'the logarithm of ' * self.logarithm}{describe(self.given)}"
         return name + self.restriction
 
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
         models = self.chosen(evidence.models)
         names = [self.measure, self.against, *([self.given] if self.given else [])]
         require(models, *names)
-        x, y, *given = (models[name] for name in names)
-        if given:
-            third = np.log(given[0]) if self.logarithm else given[0]
-            found = partial(x, y, third, models["family"], self.coefficient, **rules.bootstrap)
+        values, families = [models[name] for name in names], models["family"]
+        if self.given:
+            values[2] = np.log(values[2]) if self.logarithm else values[2]
+            found = partial(*values, families, self.coefficient, **rules.bootstrap)
         else:
-            found = correlate(x, y, models["family"], self.coefficient, **rules.bootstrap)
+            found = correlate(*values, families, self.coefficient, **rules.bootstrap)
         finding = Finding(found.value, found.interval, found.intervals.over, found.p, found.n)
         if self.within is not None:
-            present = base.judged(finding, "either", self.within, rules)
+            finding = base.judged(finding, "either", self.within, rules)
             low, high = finding.interval
-            absent = -self.within < low and high < self.within and found.n >= rules.minimum.variants
-            outcome = (
-                base.HOLDS if absent else base.FAILS if present.outcome == base.HOLDS else base.INCONCLUSIVE
-            )
-            finding = replace(present, outcome=outcome)
-        return noted(finding, base.few_families(models["family"]))
+            if -self.within < low and high < self.within and found.n >= rules.minimum.variants:
+                finding = replace(finding, outcome=base.HOLDS)
+            else:
+                present = finding.outcome == base.HOLDS
+                finding = replace(finding, outcome=base.FAILS if present else base.INCONCLUSIVE)
+        return noted(finding, base.few_families(families))
 
 
 class Difference(base.Test):
-    """Difference of two measures' correlations with a third, over the same variants.
-
-    p-value: with all three standardised (ranks for Spearman's), the difference is the mean of
-    z_y (z_x - z_o); were the two measures exchangeable within a variant, each term's sign would be
-    random.
-    """
+    """Difference of two measures' correlations with a third, over the same variants. p-value: with all three
+    standardised (ranks for Spearman's), the difference is the mean of z_y (z_x - z_o); were the two measures
+    exchangeable within a variant, each term's sign would be random."""
 
     over_variants: ClassVar[bool] = True
     scale_free: ClassVar[bool] = True
@@ -103,8 +90,8 @@ class Difference(base.Test):
     sign: base.Sign
 
     def title(self, evidence: Evidence) -> str:
-        name = f"{self.coefficient.title()} with {schema.describe(self.against)}: "
-        return f"{name}{schema.describe(self.measure)} minus {schema.describe(self.minus)}"
+        name = f"{self.coefficient.title()} with {describe(self.against)}: "
+        return f"{name}{describe(self.measure)} minus {describe(self.minus)}"
 
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
         models, names = evidence.models, [self.measure, self.minus, self.against]
@@ -123,8 +110,7 @@ class Difference(base.Test):
         first, second, target = ((value - value.mean()) / (value.std() or math.nan) for value in values)
         p = sign_flip_p(target * (first - second) / n, rules.resamples)
         intervals = bootstrap(statistic, models["family"], **rules.bootstrap)
-        value = float(statistic(np.ones((1, n)))[0])
-        note = base.few_families(models["family"])
+        value, note = float(statistic(np.ones((1, n)))[0]), base.few_families(models["family"])
         return Finding(value, intervals.widest, intervals.over, p, n, note=note)
 
 
@@ -151,21 +137,16 @@ class Radius(base.Test):
         which = "smallest radius minus largest"
         if len(radii) > 1:
             which = f"at ξ = {min(radii):g} minus at {max(radii):g}"
-        measure = schema.describe(f"{self.case}_flatness_{self.loss}")
-        return f"{self.coefficient.title()} of {measure} with {schema.describe(self.against)}: {which}"
+        measure = describe(f"{self.case}_flatness_{self.loss}")
+        return f"{self.coefficient.title()} of {measure} with {describe(self.against)}: {which}"
 
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
         columns = self._columns(evidence)
         if len(columns) < 2:
             raise NotMeasuredError("measured at fewer than two radii")
-        return Difference(
-            kind="difference",
-            coefficient=self.coefficient,
-            measure=columns[min(columns)],
-            minus=columns[max(columns)],
-            against=self.against,
-            sign=self.sign,
-        ).result(evidence, rules)
+        ends = {"measure": columns[min(columns)], "minus": columns[max(columns)]}
+        shared = {"coefficient": self.coefficient, "against": self.against, "sign": self.sign}
+        return Difference(kind="difference", **ends, **shared).result(evidence, rules)
 
 
 class Share(base.Test):
@@ -174,6 +155,7 @@ class Share(base.Test):
 
     The interval is of percentiles over resampled variants and families, the wider one. `below` claims
     that the share is smaller: it holds if the interval lies below, and does not hold if it lies above.
+    `minimum` is the least number of measures.
     """
 
     over_variants: ClassVar[bool] = True
@@ -184,33 +166,31 @@ class Share(base.Test):
     least: Annotated[Real, Field(ge=0, le=1)]
     below: Annotated[Real, Field(gt=0, le=1)]
     minimum: int = Field(6, ge=1)
-    """The least number of measures."""
 
     def title(self, evidence: Evidence) -> str:
-        name = f"share of measures with {self.coefficient.title()} of at least {self.least:g} with "
-        return name + schema.describe(self.against)
+        name = f"share of measures with {self.coefficient.title()} of at least {self.least:g}"
+        return f"{name} with {describe(self.against)}"
 
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
         require(evidence.models, self.against)
         models = evidence.models.dropna(subset=[self.against])
-        signs = {
-            column: candidate.sign
-            for candidate in candidates(models)
-            if candidate.group != "control"
-            for column in candidate.columns.values()
-        }
+        measures = [candidate for candidate in candidates(models) if candidate.group != CONTROL]
+        signs = {column: entry.sign for entry in measures for column in entry.columns.values()}
         if len(signs) < self.minimum:
             raise NotMeasuredError(f"{len(signs)} measures, {self.minimum} needed")
         n = len(models)
         if n < rules.minimum.variants:
             return base.judged(Finding(n=n), "either", self.least, rules)
         units = membership(models["family"])
-        draws = [resampled_counts(n, SHARE_RESAMPLES), resampled_counts(len(units), SHARE_RESAMPLES) @ units]
+        draws = {"variants": resampled_counts(n, SHARE_RESAMPLES)}
+        draws["families"] = resampled_counts(len(units), SHARE_RESAMPLES) @ units
         ends = [(1 - rules.level) / 2, (1 + rules.level) / 2]
-        shares = [self._shares(models, signs, counts) for counts in draws]
-        intervals = Intervals(*(Interval(*np.quantile(values, ends).tolist()) for values in shares))
-        interval, over = intervals.widest, intervals.over
-        value = float(self._shares(models, signs, np.ones((1, n)))[0])
+        intervals = {
+            over: Interval(*np.quantile(self._shares(models, signs, counts), ends).tolist())
+            for over, counts in draws.items()
+        }
+        over = max(intervals, key=lambda over: intervals[over].width)
+        value, interval = float(self._shares(models, signs, np.ones((1, n)))[0]), intervals[over]
         outcome = base.INCONCLUSIVE
         if interval.high < self.below:
             outcome = base.HOLDS
@@ -222,10 +202,9 @@ class Share(base.Test):
     def _shares(self, models: pd.DataFrame, signs: dict[str, int], counts: np.ndarray) -> np.ndarray:
         """Share of the measures that reach `least`, for each resample: [B]."""
         reached = np.zeros(len(counts))
-        target = models[self.against].to_numpy(float)
         for column, sign in signs.items():
             kept = models[column].notna().to_numpy()
-            values = models.loc[kept, column].to_numpy(float)
-            found = sign * COEFFICIENTS[self.coefficient](values, target[kept], counts[:, kept])
+            values, target = (models.loc[kept, name].to_numpy(float) for name in (column, self.against))
+            found = sign * COEFFICIENTS[self.coefficient](values, target, counts[:, kept])
             reached += np.nan_to_num(found, nan=-1) >= self.least
         return reached / len(signs)

@@ -13,7 +13,8 @@ from robust_flatness.analysis.correlation import correlate
 from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.analysis.rises import mean_interval
 from robust_flatness.config import Real, parse_list
-from robust_flatness.tables import aggregate, schema
+from robust_flatness.tables import aggregate
+from robust_flatness.tables.schema import describe
 
 #: Alternatives, of which the first one that was measured counts.
 Measures = Annotated[tuple[str, ...], BeforeValidator(parse_list), Field(min_length=1)]
@@ -42,20 +43,16 @@ class Trend(base.Test):
         return next((name for name in self.measure if aggregate.has(rows, name)), self.measure[0])
 
     def title(self, evidence: Evidence) -> str:
-        name = f"Spearman, {schema.describe(self._measure(evidence))} of {self.variant} with "
-        return name + (
-            "the epoch" if self.against == EPOCH else f"{schema.describe(self.against)} over epochs"
-        )
+        other = "the epoch" if self.against == EPOCH else f"{describe(self.against)} over epochs"
+        return f"Spearman, {describe(self._measure(evidence))} of {self.variant} with {other}"
 
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
         measure = self._measure(evidence)
         # Without gaps in the measure, so that the first row is the last one before the drop that has it.
-        needed = [measure] if self.against == EPOCH else []
-        rows = evidence.from_first_drop(self.table, self.variant, *needed)
+        rows = evidence.from_first_drop(self.table, self.variant, *[measure] * (self.against == EPOCH))
         require(rows, measure, self.against)
         rows = rows.dropna(subset=[measure, self.against])
-        x, y = (rows[name].to_numpy(float) for name in (self.against, measure))
-        found = correlate(x, y, range(len(x)), "spearman", **rules.bootstrap)
+        found = correlate(rows[self.against], rows[measure], range(len(rows)), "spearman", **rules.bootstrap)
         over = "epochs" if self.table == "history" else "snapshots"
         return Finding(found.value, found.intervals.variants, over, found.p, found.n)
 
@@ -72,12 +69,11 @@ class EpochsBelow(base.Test):
     sign: Sign
 
     def title(self, evidence: Evidence) -> str:
-        return f"mean {schema.describe(self.measure)} over epochs, {self.variant} minus {self.baseline}"
+        return f"mean {describe(self.measure)} over epochs, {self.variant} minus {self.baseline}"
 
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
-        first, second = (
-            evidence.from_first_drop("series", slug, self.measure) for slug in (self.variant, self.baseline)
-        )
+        slugs = (self.variant, self.baseline)
+        first, second = (evidence.from_first_drop("series", slug, self.measure) for slug in slugs)
         require(first, self.measure)
         require(second, self.measure)
         differences = first[self.measure] - np.interp(first[EPOCH], second[EPOCH], second[self.measure])
@@ -88,9 +84,7 @@ class EpochsBelow(base.Test):
 class Rise(base.Test):
     """Measure at the end of the training minus at an earlier point (see `curves.SINCE`), paired within seeds
     and examples; the interval is over both, or over seeds alone without values of single examples.
-
-    `otherwise` is a weaker rule for tables with too few seeds: a trend over the epochs of one training.
-    """
+    `otherwise` is a weaker rule for tables with too few seeds: a trend over the epochs of one training."""
 
     counts: ClassVar = "seeds"
 
@@ -107,7 +101,7 @@ class Rise(base.Test):
 
     def title(self, evidence: Evidence) -> str:
         measure, _ = self._rise(evidence)
-        return f"{schema.describe(measure)} of {self.variant}, {curves.SINCE[self.since]}"
+        return f"{describe(measure)} of {self.variant}, {curves.SINCE[self.since]}"
 
     def judge(self, evidence: Evidence, rules: Rules, printed: Finding | None = None) -> Finding:
         seeds = len(self._rise(evidence)[1])
@@ -121,15 +115,15 @@ class Rise(base.Test):
         measure, values = self._rise(evidence)
         seeds, examples = values.shape
         if seeds == 0:
-            raise NotMeasuredError(f"not measured: {schema.describe(measure)} at both points")
+            raise NotMeasuredError(f"not measured: {describe(measure)} at both points")
         interval, p = mean_interval(values, rules.level)
         over = f"seeds and {examples} examples" if examples > 1 else "seeds"
         found = Finding(float(values.mean()), interval, over, p, seeds)
         fresh = curves.rise(evidence.seeds, self.variant, measure, self.since, rules.fresh_seeds)
         if rules.minimum.seeds <= len(fresh) < seeds:
-            low, high = mean_interval(fresh, rules.level)[0]
-            alone = f"seeds from {rules.fresh_seeds} on alone: {fresh.mean():.2f} [{low:.2f}, {high:.2f}]"
-            found = noted(found, alone)
+            (low, high), _ = mean_interval(fresh, rules.level)
+            alone = f"seeds from {rules.fresh_seeds} on alone"
+            found = noted(found, f"{alone}: {fresh.mean():.2f} [{low:.2f}, {high:.2f}]")
         return found
 
 
@@ -149,22 +143,21 @@ class Scaling(base.Test):
         return self
 
     def title(self, evidence: Evidence) -> str:
-        return f"{schema.describe(self.measure)} of scaled models over the baseline's, as a factor"
+        return f"{describe(self.measure)} of scaled models over the baseline's, as a factor"
 
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
-        rows = evidence.derived.set_index("variant")
-        needed = ["at", *SCALED]
-        if self.measure not in rows or any(slug not in rows.index for slug in needed):
+        rows, needed = evidence.derived.set_index("variant"), ["at", *SCALED]
+        if self.measure not in rows or not {*needed} <= {*rows.index}:
             raise NotMeasuredError("scaled models were not measured")
         values = rows.loc[needed, self.measure].to_numpy(float)
         if not np.all(values > 0):
-            raise NotMeasuredError(f"not measured: {schema.describe(self.measure)} of scaled models")
+            raise NotMeasuredError(f"not measured: {describe(self.measure)} of scaled models")
         ratios = values[1:] / values[0]
         factors = np.maximum(ratios, 1 / ratios)
         if self.within is not None:
             value, holds = factors.max(), factors.max() <= self.within
         else:
-            expected = np.array([1 if scale < 1 else -1 for scale in SCALED.values()])
-            value = factors.min()
+            # The smaller the weights, the larger the measure.
+            value, expected = factors.min(), [1 if scale < 1 else -1 for scale in SCALED.values()]
             holds = np.all(np.sign(np.log(ratios)) == expected) and value >= self.beyond
         return Finding(float(value), n=len(SCALED), outcome=base.HOLDS if holds else base.FAILS)

@@ -15,7 +15,8 @@ from robust_flatness.analysis.evidence import Evidence, early_stopping_pairs, ki
 from robust_flatness.analysis.hinge import LEAST, RLOSS, fitted
 from robust_flatness.analysis.resampling import Interval, bootstrap
 from robust_flatness.config import Real
-from robust_flatness.tables import aggregate, schema
+from robust_flatness.tables import aggregate
+from robust_flatness.tables.schema import describe
 
 #: Smallest number of variants in each of two groups that are compared.
 LEAST_IN_GROUP = 3
@@ -43,11 +44,11 @@ class Baseline(base.Selection):
     sign: Sign
 
     def _robust(self, evidence: Evidence) -> str:
-        return "test_rloss_pgd" if self.robust == "rloss" else aggregate.robust_error_column(evidence.models)
+        return RLOSS if self.robust == "rloss" else aggregate.robust_error_column(evidence.models)
 
     def title(self, evidence: Evidence) -> str:
-        name = f"mean {schema.describe(self.measure)} minus the baseline's, of those with lower "
-        return name + schema.describe(self._robust(evidence)) + self.restriction
+        name = f"mean {describe(self.measure)} minus the baseline's, of those with lower "
+        return name + describe(self._robust(evidence)) + self.restriction
 
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
         measure, models, robust = self.measure, evidence.models, self._robust(evidence)
@@ -63,21 +64,18 @@ class Baseline(base.Selection):
         chosen = chosen[lower]
         differences = (chosen[measure] - at[measure]).to_numpy(float)
         counts = chosen["family"].value_counts(sort=False)
-        found = noted(
-            base.mean_difference(differences, chosen["family"], rules),
-            f"taking part: {', '.join(f'{name} ({count})' for name, count in counts.items()) or 'none'}",
-            "" if beyond else "values of single examples were not kept: lower at all",
-        )
+        part = ", ".join(f"{name} ({count})" for name, count in counts.items()) or "none"
+        at_all = "" if beyond else "values of single examples were not kept: lower at all"
+        found = base.mean_difference(differences, chosen["family"], rules)
+        found = noted(found, f"taking part: {part}", at_all)
         error, degrees, source = _standard_error(at, measure)
         if not error > 0:
             return noted(found, "the baseline's own error is not known, nor in the interval")
         reach = stats.t.ppf((1 + rules.level) / 2, degrees) * error
-        low, high = (
-            found.value + math.copysign(math.hypot(end - found.value, reach), end - found.value)
-            for end in found.interval
-        )
+        sides = (end - found.value for end in found.interval)
+        ends = (found.value + math.copysign(math.hypot(side, reach), side) for side in sides)
         p = max(found.p, 2 * float(stats.t.sf(abs(found.value) / error, degrees)))
-        widened = replace(found, interval=Interval(low, high), p=p)
+        widened = replace(found, interval=Interval(*ends), p=p)
         return noted(widened, f"the baseline's error over {source} included")
 
 
@@ -92,13 +90,12 @@ def _standard_error(at: pd.Series, measure: str) -> tuple[float, float, str]:
 
 
 class EarlyStopping(base.Test):
-    """Mean difference early-stopped minus last, over variants that early stopping improves; with
-    `control`, less the same mean over those it does not improve.
+    """Mean difference early-stopped minus last, over variants that early stopping improves; with `control`,
+    less the same mean over those it does not improve.
 
-    A variant is improved if its early-stopped RLoss is lower beyond the noise of its evaluation
-    (paired bootstrap over examples); where losses of single examples were not kept, if it is lower at
-    all. Variants whose early-stopped checkpoint is the last one are none of the others: their
-    difference is 0 by construction.
+    A variant is improved if its early-stopped RLoss is lower beyond the noise of its evaluation (paired
+    bootstrap over examples), or lower at all where losses of single examples were not kept. Variants whose
+    early-stopped checkpoint is the last one are left out: their difference is 0 by construction.
     """
 
     over_variants: ClassVar[bool] = True
@@ -109,15 +106,14 @@ class EarlyStopping(base.Test):
     sign: Sign
 
     def title(self, evidence: Evidence) -> str:
-        name = f"mean {schema.describe(self.measure)}, early-stopped minus last, of those improved"
+        name = f"mean {describe(self.measure)}, early-stopped minus last, of those improved"
         return name + (" minus the others'" if self.control else "")
 
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
-        measure = self.measure
-        examples = evidence.seeds.examples
+        measure, examples = self.measure, evidence.seeds.examples
         pairs = early_stopping_pairs(evidence.models, evidence.series, measure, examples, rules.level)
         if pairs.empty:
-            raise NotMeasuredError(f"not measured: {schema.describe(measure)}, early-stopped")
+            raise NotMeasuredError(f"not measured: {describe(measure)}, early-stopped")
         pairs = pairs[~pairs["variant"].isin(evidence.not_learnt)]
         improved = pairs["improved"].to_numpy()
         differences = (pairs[f"best_{measure}"] - pairs[measure]).to_numpy(float)
@@ -126,13 +122,9 @@ class EarlyStopping(base.Test):
         else:
             kept = improved | ~pairs["same"].to_numpy(bool)
             found = difference_of_groups(differences[kept], improved[kept], pairs["family"][kept], rules)
-        return noted(
-            found,
-            ""
-            if pairs.attrs["beyond_noise"]
-            else "losses of single examples were not kept: improved is any lower RLoss",
-            "early-stopped is the snapshot of lowest test RLoss" if pairs.attrs["by_epoch"] else "",
-        )
+        lower = "losses of single examples were not kept: improved is any lower RLoss"
+        snapshot = "early-stopped is the snapshot of lowest test RLoss"
+        return noted(found, lower * (not pairs.attrs["beyond_noise"]), snapshot * pairs.attrs["by_epoch"])
 
 
 def difference_of_groups(values: np.ndarray, first: np.ndarray, families: pd.Series, rules: Rules) -> Finding:
@@ -176,15 +168,13 @@ class Hinge(base.Test):
 
     def title(self, evidence: Evidence) -> str:
         measure = aggregate.robust_error_column(evidence.models)
-        return f"{TITLES[self.statistic]} of a hinge of {schema.describe(measure)} over RLoss"
+        return f"{TITLES[self.statistic]} of a hinge of {describe(measure)} over RLoss"
 
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
-        models = evidence.models
-        measure = aggregate.robust_error_column(models)
-        require(models, RLOSS, measure)
-        models = models.dropna(subset=[RLOSS, measure])
-        n, different = len(models), models[RLOSS].nunique()
-        least = max(rules.minimum.variants, LEAST)
+        measure = aggregate.robust_error_column(evidence.models)
+        require(evidence.models, RLOSS, measure)
+        models = evidence.models.dropna(subset=[RLOSS, measure])
+        n, different, least = len(models), models[RLOSS].nunique(), max(rules.minimum.variants, LEAST)
         if different < least:
             few = f"{different} variants of different RLoss, {least} needed"
             return Finding(n=n, outcome=base.INCONCLUSIVE, note=few)
@@ -193,11 +183,9 @@ class Hinge(base.Test):
             return Finding(n=n, outcome=base.INCONCLUSIVE, note="no hinge can be fitted")
         low, high = kink(models) - self.within, kink(models) + self.within
         at, wide = hinge.at_interval, hinge.at_interval.width > 2 * self.within
-        note = "the interval of the break is too wide to tell"
         if self.statistic == "break":
             holds, fails = low <= at.low and at.high <= high, at.low > high or at.high < low or not wide
             numbers = hinge.at, at, hinge.at_over
-            note = f"expected within {low:.2f} and {high:.2f}" + f"; {note}" * (not holds and not fails)
         elif self.statistic == "slopes":
             ratio = hinge.ratio_interval
             holds, fails = ratio.high < self.below, ratio.low >= self.below or not wide
@@ -206,6 +194,7 @@ class Hinge(base.Test):
             holds, fails = hinge.smooth > 1, not wide
             numbers = (hinge.smooth,)
         outcome = base.HOLDS if holds else base.FAILS if fails else base.INCONCLUSIVE
+        expected = f"expected within {low:.2f} and {high:.2f}" * (self.statistic == "break")
+        too_wide = "the interval of the break is too wide to tell" * (outcome == base.INCONCLUSIVE)
         found = Finding(*numbers, n=n, outcome=outcome)
-        note = note if self.statistic == "break" or outcome == base.INCONCLUSIVE else ""
-        return noted(found, note, base.few_families(models["family"]))
+        return noted(found, expected, too_wide, base.few_families(models["family"]))
