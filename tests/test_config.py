@@ -11,15 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from robust_flatness.config import (
-    AutoAttackSpec,
-    ConfigError,
-    load_variants,
-    load_yaml,
-    parse,
-    parse_number,
-    rescaled_decay,
-)
+from robust_flatness.config import AutoAttackSpec, ConfigError, load_variants, load_yaml, parse
+from robust_flatness.config.training import rescaled_decay
+from robust_flatness.config.values import parse_number
 from robust_flatness.experiment import Experiment, load_experiment, make_experiment
 from robust_flatness.measures.registry import MEASURES
 

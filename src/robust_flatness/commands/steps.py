@@ -49,7 +49,7 @@ def pseudo_label(
     spec: Spec, data: Data, output: Output, seed: Seed = 0, device: Device = "cpu", threads: Threads = 1
 ) -> None:
     """Train a standard classifier on the labelled images and label the unlabelled pool with it."""
-    from robust_flatness.data import load_dataset, save_pseudo_labels
+    from robust_flatness.data.dataset import load_dataset, save_pseudo_labels
     from robust_flatness.runtime.devices import start
     from robust_flatness.training.pseudo_labels import pseudo_label as predict
 
@@ -75,7 +75,7 @@ def train(
     threads: Threads = 1,
 ) -> None:
     """Train one variant; resumes where an earlier run of the same settings was interrupted."""
-    from robust_flatness.data import load_dataset, load_pseudo_labels
+    from robust_flatness.data.dataset import load_dataset, load_pseudo_labels
     from robust_flatness.run.train import train as run_training
     from robust_flatness.runtime.devices import start
 

@@ -24,10 +24,10 @@ PRETRAINED_CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
 def check_model(value: str) -> str:
     """Require the name of a network, whether or not it can be loaded here."""
     if not NAMED.fullmatch(value):
-        raise ValueError(
-            "write package.module:function, torchvision:NAME, robustbench:NAME or "
-            f"robustbench:dataset/threat/NAME with a dataset of {', '.join(PRETRAINED_CLASSES)}"
+        kinds = (
+            "package.module:function, torchvision:NAME, robustbench:NAME or robustbench:dataset/threat/NAME"
         )
+        raise ValueError(f"write {kinds} with a dataset of {', '.join(PRETRAINED_CLASSES)}")
     return value
 
 
@@ -69,11 +69,9 @@ class NetworkSpec(Spec):
         kind, _, name = self.model.partition(":")
         if kind == "torchvision" and self.weights is None:
             return PRETRAINED_CLASSES["imagenet"]
-        return (
-            PRETRAINED_CLASSES[name.split("/")[0] if "/" in name else "cifar10"]
-            if kind == "robustbench"
-            else None
-        )
+        if kind == "robustbench":
+            return PRETRAINED_CLASSES[name.split("/")[0] if "/" in name else "cifar10"]
+        return None
 
     def variant(self, slug: str) -> "NetworkVariant":
         """Return the entry of the tables for this network, named `slug`."""

@@ -67,14 +67,13 @@ def check_radii(value: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def _check_name(value: str) -> str:
-    """Require a name that can be a folder's."""
     if not NAME.fullmatch(value):
         raise ValueError("use at most 100 letters, digits, '.', '_' and '-', starting with a letter or digit")
     return value
 
 
 def check_device(value: str) -> str:
-    """Require the name of a device, whether or not this machine has it."""
+    """Require the name of a device; `start` checks that this machine has it."""
     if not DEVICE.fullmatch(value):
         raise ValueError("use auto, cpu, cuda, cuda:N (N counts from 0) or mps")
     return value
@@ -159,13 +158,8 @@ def _line(spec: Any, problem: Any, where: str) -> str:
 
 
 def parse(spec: Any, values: Any, where: str = "") -> Any:
-    """Return `values` validated as `spec`, a spec's class or another type.
-
-    Raises
-    ------
-    ConfigError
-        One line per problem: the field, below `where`, the value given, what is allowed.
-    """
+    """Return `values` validated as `spec`, a spec's class or another type; a ConfigError has one line per
+    problem: the field, below `where`, the value given, what is allowed."""
     try:
         return TypeAdapter(spec).validate_python(values)
     except ValidationError as error:
@@ -188,13 +182,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file.
-
-    Raises
-    ------
-    ConfigError
-        If the file is missing, is not YAML, has a key twice, or holds something else.
-    """
+    """Return the mapping in a YAML file."""
     try:
         value = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except OSError as error:

@@ -20,7 +20,7 @@ def augment(
     """Return `x` [n, C, H, W] after the crop, flip, AutoAugment and cutout of `spec`, in this order.
 
     `fill` are the channel means, required by cutout and AutoAugment: the values of the hidden square and of
-    empty corners (crops without AutoAugment fill with zeros). Without any operation, `x` itself is returned.
+    empty corners (crops without AutoAugment fill with zeros).
     """
     if spec.crop:
         x = random_crop(x, spec.crop, generator, fill if spec.autoaugment else ())
@@ -34,8 +34,7 @@ def augment(
 
 
 def random_crop(x: Tensor, pixels: int, generator: torch.Generator, fill: Sequence[float] = ()) -> Tensor:
-    """Shift each image by up to `pixels` in both directions, uniformly, filling with the channel
-    values `fill` (none: zeros)."""
+    """Shift each image by up to `pixels` in both directions, filling with `fill` by channel, or zeros."""
     count, _, height, width = x.shape
     offset = torch.randint(2 * pixels + 1, (2, count), generator=generator, device=generator.device)
     offset = offset.to(x.device)
@@ -61,17 +60,13 @@ def cutout(x: Tensor, size: int, fill: Sequence[float], generator: torch.Generat
 
     The centre is uniform over the image, so the square may reach beyond the border.
     """
-    count, _, height, width = x.shape
-    top, left = (
-        torch.randint(side, (count, 1), generator=generator, device=generator.device).to(x.device) - size // 2
-        for side in (height, width)
-    )
-    row = torch.arange(height, device=x.device)
-    column = torch.arange(width, device=x.device)
-    rows = (row >= top) & (row < top + size)
-    columns = (column >= left) & (column < left + size)
-    inside = rows[:, None, :, None] & columns[:, None, None, :]
-    return torch.where(inside, channel_values(x, fill), x)
+    inside = []
+    for side in x.shape[2:]:
+        centre = torch.randint(side, (len(x), 1), generator=generator, device=generator.device)
+        start, index = centre.to(x.device) - size // 2, torch.arange(side, device=x.device)
+        inside.append((index >= start) & (index < start + size))
+    hidden = inside[0][:, None, :, None] & inside[1][:, None, None, :]
+    return torch.where(hidden, channel_values(x, fill), x)
 
 
 def channel_values(x: Tensor, fill: Sequence[float]) -> Tensor:
@@ -86,11 +81,6 @@ def autoaugment(x: Tensor, generator: torch.Generator, fill: Sequence[float]) ->
 
     Corners left empty by shears, shifts and rotations take the channel values `fill`. Grey images are
     repeated to three channels and averaged afterwards.
-
-    Raises
-    ------
-    ConfigError
-        If the images have neither 1 nor 3 channels.
     """
     channels = x.shape[1]
     if channels not in (1, 3):

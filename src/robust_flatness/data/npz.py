@@ -33,11 +33,6 @@ def read_npz(path: Path, classes: int | None = None, *, to_measure: bool = False
     Images may be [n, H, W], [n, H, W, C] or [n, C, H, W], as uint8, floats in [0, 1] or integral floats up
     to 255; labels integers, integral floats, a column, or one-hot. With `to_measure`, training images may
     be missing, and floats in [0, 1] that are not multiples of 1/255 stay floats.
-
-    Raises
-    ------
-    FileError
-        If the file cannot be read, a key is missing, a shape or dtype is wrong, or a label is outside 0..K-1.
     """
     source = _read(path, to_measure)
     parts = [key.removeprefix("x_") for key in source if key.startswith("x_")]
@@ -47,16 +42,12 @@ def read_npz(path: Path, classes: int | None = None, *, to_measure: bool = False
     first = parts[0]
     count = classes or int(source[f"y_{first}"].max()) + 1
     for part in parts:
-        shapes = source[f"x_{first}"].shape[1:], source[f"x_{part}"].shape[1:]
-        if shapes[0] != shapes[1]:
-            raise FileError(
-                f"{path}: x_{first} has images of shape {shapes[0]}, x_{part} of {shapes[1]} (C, H, W)"
-            )
+        shape, other = source[f"x_{first}"].shape[1:], source[f"x_{part}"].shape[1:]
+        if shape != other:
+            raise FileError(f"{path}: x_{first} has images of shape {shape}, x_{part} of {other} (C, H, W)")
         low, high = source[f"y_{part}"].min(), source[f"y_{part}"].max()
         if low < 0 or high >= count:
-            raise FileError(
-                f"{path}: y_{part} has labels {low} to {high}; allowed are 0 to {count - 1} ({count} classes)"
-            )
+            raise FileError(f"{path}: y_{part} has labels {low} to {high}; allowed are 0 to {count - 1}")
     return source
 
 

@@ -23,21 +23,14 @@ def pseudo_label(
     """Return labels, int64 [n], of the `unlabeled` split, predicted by a standard classifier.
 
     The classifier is trained on the clean images of the `train` split, with the epochs, batches, rates,
-    optimiser and augmentation of `training`, without attacks; no labels of other splits are read. The same
-    arguments give the same labels. Published pseudo-labels that come with the data are returned as they are.
-
-    Raises
-    ------
-    TrainingError
-        If the loss becomes NaN or infinite.
+    optimiser and augmentation of `training`. Published pseudo-labels of the data are returned as they are.
     """
-    if dataset.pseudo_labels is not None:
-        return torch.from_numpy(dataset.pseudo_labels)
+    if "pseudo_labels" in dataset.arrays:
+        return torch.from_numpy(dataset.arrays["pseudo_labels"])
     seed = derive_seed(seed, "pseudo-labels")
     pixels, y = dataset.pixels("train", device=device), dataset.labels("train", device=device)
-    network = build_model(
-        model, dataset.classes, dataset.mean, dataset.std, generator(seed, "initialisation")
-    )
+    stream = generator(seed, "initialisation")
+    network = build_model(model, dataset.classes, dataset.mean, dataset.std, stream)
     network = network.to(device, memory_format=torch.channels_last).train()
     optimizer = make_optimizer(training, network.parameters())
     plan = BatchPlan(len(y), training.batch_size, seed, device=stream_device(device))
