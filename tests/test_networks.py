@@ -115,7 +115,7 @@ def test_an_experiment_needs_a_variant_or_a_network():
     assert [*experiment.variants] == ["mine"]
     assert experiment.train_jobs == {}
     assert CollectSpec.model_validate_json(collect_spec(experiment).json_text()).variants["mine"].external
-    assert [step.name for step in plan(experiment).steps] == ["robustness", "flatness"]
+    assert [*plan(experiment).steps] == ["robustness", "flatness"]
 
 
 def test_a_network_is_measured_with_the_first_seed_by_measures_of_all_variants_or_that_name_it():

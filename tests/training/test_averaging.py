@@ -6,7 +6,6 @@ from torch import nn
 from robust_flatness.checkpoints import load_checkpoint
 from robust_flatness.training.loop import Training
 from robust_flatness.training.optimizers import averaged_weights
-from robust_flatness.training.statistics import recompute_statistics
 
 
 def test_average_starts_at_the_initial_weights_and_forgets_by_the_decay():
@@ -18,22 +17,6 @@ def test_average_starts_at_the_initial_weights_and_forgets_by_the_decay():
         average.update_parameters(model)
         expected = 0.7 * expected + 0.3 * model.weight.detach()
     torch.testing.assert_close(average.module.weight, expected, rtol=1e-12, atol=1e-14)
-
-
-def test_statistics_are_means_over_the_batches(dataset, make_job):
-    run = Training(make_job(), dataset)
-    model = run.model
-    weights = copy.deepcopy(list(model.parameters()))
-    batches = list(dataset.images("train").split(5))
-    recompute_statistics(model, batches)
-    with torch.no_grad():
-        outputs = [model.stem(model.whitening(x)) for x in batches]
-        mean = torch.stack([out.mean((0, 2, 3)) for out in outputs]).mean(0)
-        variance = torch.stack([out.var((0, 2, 3)) for out in outputs]).mean(0)
-    torch.testing.assert_close(model.stem_norm.running_mean, mean, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(model.stem_norm.running_var, variance, rtol=1e-5, atol=1e-6)
-    assert model.training
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), weights, strict=True))
 
 
 def test_the_average_is_saved_and_evaluated_and_does_not_touch_training(tmp_path, dataset, make_job):

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from robust_flatness.commands.base import (
-    STEPS,
     Checkpoints,
     Data,
     Device,
@@ -15,8 +14,8 @@ from robust_flatness.commands.base import (
     Seed,
     Spec,
     Threads,
-    app,
     read_spec,
+    step,
 )
 from robust_flatness.config import ConfigError, DataSpec, TrainJob
 from robust_flatness.config.data import CIFAR10_FOLDER
@@ -24,7 +23,7 @@ from robust_flatness.errors import noted_warnings
 from robust_flatness.runtime.progress import show_progress
 
 
-@app.command(rich_help_panel=STEPS)
+@step
 def prepare(spec: Spec, output: Output, seed: Seed = 0) -> None:
     """Read a dataset, draw its disjoint splits, and write them to one safetensors file."""
     from robust_flatness.data import make_splits, save_dataset
@@ -34,7 +33,7 @@ def prepare(spec: Spec, output: Output, seed: Seed = 0) -> None:
     save_dataset(output, splits)
 
 
-@app.command(rich_help_panel=STEPS)
+@step
 def download_cifar10(
     directory: Annotated[Path, typer.Option(help="Folder for the official files.")] = Path(CIFAR10_FOLDER),
 ) -> None:
@@ -44,7 +43,7 @@ def download_cifar10(
     download(directory)
 
 
-@app.command(rich_help_panel=STEPS)
+@step
 def pseudo_label(
     spec: Spec, data: Data, output: Output, seed: Seed = 0, device: Device = "cpu", threads: Threads = 1
 ) -> None:
@@ -59,18 +58,16 @@ def pseudo_label(
     save_pseudo_labels(output, predict(dataset, job.model, job.training, seed, device), dataset)
 
 
-@app.command(rich_help_panel=STEPS)
+@step
 def train(
     spec: Spec,
     data: Data,
     directory: Annotated[Path, typer.Option(help="Folder for history and checkpoints.")],
     pseudo_labels: Annotated[Path | None, typer.Option(help="Pseudo-labels of the pool.")] = None,
     all_snapshots: Annotated[
-        bool, typer.Option("--all-snapshots/--best-and-last", help="Which snapshots are kept.")
+        bool, typer.Option("--all-snapshots/--best-and-last", help="Kept snapshots.")
     ] = True,
-    until: Annotated[
-        int | None, typer.Option(help="End after so many epochs; the next call goes on.", min=1)
-    ] = None,
+    until: Annotated[int | None, typer.Option(help="Stop after this number of epochs.", min=1)] = None,
     device: Device = "cpu",
     threads: Threads = 1,
 ) -> None:
@@ -83,14 +80,12 @@ def train(
     device = start(device, threads)
     dataset = load_dataset(data)
     labels = load_pseudo_labels(pseudo_labels, dataset) if pseudo_labels else None
+    options = {"pseudo_labels": labels, "all_snapshots": all_snapshots, "until": until}
     with show_progress():
-        run_training(
-            job, dataset, directory, device=device, pseudo_labels=labels, all_snapshots=all_snapshots,
-            until=until,
-        )  # fmt: skip
+        run_training(job, dataset, directory, device=device, **options)
 
 
-@app.command(rich_help_panel=STEPS)
+@step
 def scale(
     checkpoints: Checkpoints,
     factor: Annotated[float, typer.Option(help="Factor for all convolutions.")],
@@ -106,7 +101,7 @@ def scale(
         scale_checkpoint(path, directory / path.name, factor, variant)
 
 
-@app.command(rich_help_panel=STEPS)
+@step
 def check_network(
     spec: Spec,
     name: Annotated[str, typer.Option(help="What the network is called in tables.")],
@@ -126,7 +121,7 @@ def check_network(
     load_network(read_spec(NetworkSpec, spec), name, images, classes)
 
 
-@app.command(rich_help_panel=STEPS)
+@step
 def import_network(
     spec: Spec,
     data: Data,
@@ -142,7 +137,7 @@ def import_network(
     run_import(read_spec(NetworkSpec, spec), load_dataset(data), output, name, seed)
 
 
-@app.command(rich_help_panel=STEPS)
+@step
 def measure_network(
     spec: Spec,
     data: Data,
@@ -161,7 +156,7 @@ def measure_network(
     measure(job, data, directory, seed, device, threads)
 
 
-@app.command(rich_help_panel=STEPS)
+@step
 def collect(
     spec: Spec, directory: Annotated[Path, typer.Option(help="Folder of the experiment's results.")]
 ) -> None:
@@ -172,7 +167,7 @@ def collect(
         typer.echo(message)
 
 
-@app.command(rich_help_panel=STEPS)
+@step
 def import_table(
     table: Annotated[Path, typer.Argument(help="Results table (.csv) in the form of models.csv.")],
     directory: Annotated[Path, typer.Option(help="Folder for the tables.")],

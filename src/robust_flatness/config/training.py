@@ -10,8 +10,19 @@ from robust_flatness.config.architectures import COSTS
 from robust_flatness.config.catalogue import OBJECTIVES, OPTIMIZERS
 from robust_flatness.config.kinds import check_name
 from robust_flatness.config.measures import STEPS_TO_THE_EDGE
-from robust_flatness.config.values import Count, Epsilon, Integer, NonNegative, Positive, Precision
-from robust_flatness.config.values import Probability, Real, Size, Spec, parse_list  # isort: skip
+from robust_flatness.config.values import (
+    Count,
+    Epsilon,
+    Integer,
+    NonNegative,
+    Positive,
+    Precision,
+    Probability,
+    Real,
+    Size,
+    Spec,
+    parse_list,
+)
 
 _Network = Annotated[str, AfterValidator(partial(check_name, sorted(COSTS)))]
 _Optimizer = Annotated[str, AfterValidator(partial(check_name, OPTIMIZERS))]

@@ -61,13 +61,7 @@ measures:
 
 
 def new_experiment(data: Path, file: Path, experiment: str, epsilon: str) -> str:
-    """Return the YAML of an experiment on the images in `data` (see `read_npz`), to be written to `file`.
-
-    Raises
-    ------
-    ConfigError
-        If the data cannot be used, are too few, or a name or number is not allowed.
-    """
+    """Return the YAML of an experiment on the images in `data` (see `read_npz`), to be written to `file`."""
     parse(Name, experiment, "--name")
     source = read_npz(data)
     radius = epsilon or ("8/255" if source["x_train"].shape[1] == 3 else "0.1")
@@ -86,10 +80,8 @@ def _sizes(data: Path, source: Arrays) -> dict:
     warn_of_missing_classes(source["y_train"], len(counts), str(data))
     least = 6 * len(counts)
     if min(train, test) < least:
-        raise ConfigError(
-            f"{data}: {train} training and {test} test images of {len(counts)} classes; "
-            f"at least {least} of each are needed"
-        )
+        found = f"{train} training and {test} test images of {len(counts)} classes"
+        raise ConfigError(f"{data}: {found}; at least {least} of each are needed")
     given = "x_unlabeled" in source
     pool = len(source["x_unlabeled"]) if given else train // 3
     early, kept = min(500, test // 3), train if given else train - pool

@@ -1,7 +1,7 @@
 """The measuring job: all measures of one network, at its checkpoints and snapshots."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from robust_flatness.files import write_text
 from robust_flatness.measures.base import CHECKPOINTS, Measure, Record
 from robust_flatness.measures.examples import Examples
 from robust_flatness.measures.registry import MEASURES
-from robust_flatness.run.resume import Parts, locked
+from robust_flatness.run.resume import Parts, Report, locked
 from robust_flatness.runtime.devices import out_of_memory, with_precision_on
 from robust_flatness.runtime.provenance import provenance
 from robust_flatness.tables.collect import fingerprint
@@ -45,31 +45,22 @@ def measure_network(
     seed: int,
     device: str,
     threads: int,
-    report: Callable[[str], None] = print,
+    report: Report = print,
 ) -> None:
     """Apply all measures to the checkpoints below `directory`; write `records.csv` and `examples.csv` there.
 
     A measure of one checkpoint is a part, kept in `.resume/parts.jsonl` with fingerprints of its settings,
     data, weights and code. After an interruption or a change, the missing and changed parts are computed.
-
-    Raises
-    ------
-    FileError
-        If a file is missing or damaged.
-    ConfigError
-        If a setting is invalid, or the data have fewer examples than requested.
     """
-    unknown = [name for name in job.measures if name not in MEASURES]
-    if unknown:
-        known = f"{meant(unknown[0], MEASURES)}; known are {', '.join(MEASURES)}"
-        raise ConfigError(f"measures: unknown measure {unknown[0]!r}{known}")
+    for name in job.measures:
+        if name not in MEASURES:
+            known = f"{meant(name, MEASURES)}; known are {', '.join(MEASURES)}"
+            raise ConfigError(f"measures: unknown measure {name!r}{known}")
     dataset = load_dataset(data)
-    settings = {
-        name: parse(measure.settings, job.measures[name], name)
-        for name, measure in MEASURES.items()
-        if name in job.measures
-    }
-    settings = {name: with_precision_on(device, given) for name, given in settings.items()}
+    settings = {}
+    for name in (name for name in MEASURES if name in job.measures):
+        given = parse(MEASURES[name].settings, job.measures[name], name)
+        settings[name] = with_precision_on(device, given)
     folder = directory / ".resume"
     rows, examples, described, first_with = [], [], {}, {}
     with locked(folder, "another process is measuring this network", report):
@@ -78,29 +69,20 @@ def measure_network(
             checkpoint = load_checkpoint(path, device)
             key = {"variant": job.variant, "seed": seed, "checkpoint": checkpoint.name}
             # equal checkpoints (the last one may be the early-stopped one) are measured once
-            label = first_with.setdefault(
-                (checkpoint.sha256, key["checkpoint"] in CHECKPOINTS), checkpoint.name
-            )
-            shared = Examples(
-                dataset,
-                device,
-                seed,
-                checkpoint.name,
-                checkpoint.weight_bound,
-                checkpoint.initial,
-                folder=folder,
-            )
+            content = checkpoint.sha256, checkpoint.name in CHECKPOINTS
+            label = first_with.setdefault(content, checkpoint.name)
+            bound, initial = checkpoint.weight_bound, checkpoint.initial
+            shared = Examples(dataset, device, seed, checkpoint.name, bound, initial, folder=folder)
             notes = {}
             for name, given in settings.items():
                 measure = MEASURES[name]
-                if not _applies(measure, checkpoint.name):
+                snapshot = checkpoint.name not in CHECKPOINTS
+                if not (checkpoint.name in measure.checkpoints or (measure.of_snapshots and snapshot)):
                     continue
                 part = _part(parts, label, measure, checkpoint, shared, given)
                 notes |= part["notes"]
-                epoch = {"epoch": checkpoint.metadata.epoch, "measure": name}
-                rows += [
-                    key | epoch | dict(zip(Record._fields, record, strict=True)) for record in part["records"]
-                ]
+                where = key | {"epoch": checkpoint.metadata.epoch, "measure": name}
+                rows += [where | Record(*record)._asdict() for record in part["records"]]
                 if not measure.of_snapshots or job.variant == BASELINE:
                     examples += [key | row for row in example_rows(part["examples"])]
             if checkpoint.name in CHECKPOINTS:
@@ -125,8 +107,6 @@ def measure_network(
         }
         write_network(directory / "records.csv", header, rows)
         parts.prune()
-        for path in folder.glob("autoattack-*"):
-            path.unlink()
 
 
 def _part(
@@ -182,30 +162,17 @@ def example_rows(values: dict[str, dict[str, list]]) -> Iterator[dict[str, Any]]
             yield {"split": split, "example": number, **dict(zip(columns, row, strict=True))}
 
 
-def _applies(measure: Measure, checkpoint: str) -> bool:
-    return checkpoint in measure.checkpoints or (measure.of_snapshots and checkpoint not in CHECKPOINTS)
-
-
 def _checkpoints(job: MeasuringJob, directory: Path) -> Iterator[Path]:
-    """The files of the checkpoints, and of the snapshots where a measure takes them.
-
-    Raises
-    ------
-    FileError
-        If a snapshot that the history lists is missing.
-    """
+    """Yield the files of the checkpoints, and of the snapshots where a measure takes them."""
     folder = directory / "checkpoints"
     yield from (folder / f"{name}.safetensors" for name in job.checkpoints)
     if any(MEASURES[name].of_snapshots for name in job.measures):
         snapshots = sorted(folder.glob("epoch-*.safetensors"))
         history = directory / "history.csv"
-        epochs = {
-            int(row["epoch"]) for row in read_rows(history, need=["test_rloss"]).rows if row["test_rloss"]
-        }
-        lacking = epochs - {int(path.stem.removeprefix("epoch-")) for path in snapshots}
+        rows = read_rows(history, need=["test_rloss"]).rows
+        epochs = {int(row["epoch"]) for row in rows if row["test_rloss"]}
+        lacking = sorted(epochs - {int(path.stem.removeprefix("epoch-")) for path in snapshots})
         if lacking:
-            raise FileError(
-                f"{folder}: snapshots of epochs {', '.join(map(str, sorted(lacking)))} are missing; delete "
-                f"{history} and run snakemake again to retrain"
-            )
+            missing = f"{folder}: snapshots of epochs {', '.join(map(str, lacking))} are missing"
+            raise FileError(f"{missing}; delete {history} and run snakemake again to retrain")
         yield from snapshots

@@ -41,27 +41,15 @@ ExampleValues = dict[str, dict[str, list]]
 
 
 def measure_model(
-    model: nn.Module,
-    dataset: Dataset,
-    settings: Mapping[str, MeasureSettings],
-    *,
-    seed: int = 0,
-    device: str = "cpu",
-    folder: Path | None = None,
-    code: Sequence[str] = (),
-    report: Report = print,
-) -> tuple[dict[str, Any], ExampleValues]:
+    model: nn.Module, dataset: Dataset, settings: Mapping[str, MeasureSettings], *, seed: int = 0,
+    device: str = "cpu", folder: Path | None = None, code: Sequence[str] = (), report: Report = print,
+) -> tuple[dict[str, Any], ExampleValues]:  # fmt: skip
     """Apply measures to any network; return a JSON value and the values of single examples.
 
     The JSON value holds `records` as in an experiment's tables, `values` (the same by their columns in
     models.csv), settings, checksums, provenance, warnings and notes. Finished measures are stored in `folder`
     and taken from there while their fingerprints are equal, which include the source of the user's functions
     named in `code` (`package.module:function`).
-
-    Raises
-    ------
-    ConfigError
-        If the network cannot be measured, or the data lacks what a measure needs.
     """
     check_settings(settings, dataset)
     settings = {name: with_precision_on(device, given) for name, given in settings.items()}
@@ -95,17 +83,13 @@ def measure_model(
                 )
                 compute = partial(measured, MEASURES[name], network, shared, given, show=False)
                 part = parts.get(name, depends_on, compute)
-                records += [
-                    {"measure": name} | dict(zip(Record._fields, r, strict=True)) for r in part["records"]
-                ]
+                records += [{"measure": name} | Record(*values)._asdict() for values in part["records"]]
                 notes |= part["notes"]
                 for split, columns in part["examples"].items():
                     examples[split] |= columns
                 for message in part["warnings"]:
                     warn(message)
             parts.prune()
-            for path in folder.glob("autoattack-*"):
-                path.unlink()
         for message in implausible(records, examples):
             warn(message)
     described = {name: given.model_dump(mode="json") for name, given in settings.items()}

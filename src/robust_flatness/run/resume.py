@@ -45,10 +45,8 @@ def locked(folder: Path, waiting: str, report: Report) -> Iterator[None]:
         if error.errno not in NO_FLOCK:
             raise
         lock = filelock.SoftFileLock(folder / "lock-file", poll_interval=POLL)
-        report(
-            f"note: {folder}: no flock on this file system ({error.strerror}); the lock is the file "
-            "lock-file in it (delete it if it is left by a process killed on another machine)"
-        )
+        note = "delete lock-file in it if it is left by a process killed on another machine"
+        report(f"note: {folder}: no flock on this file system ({error.strerror}); {note}")
         _acquire(lock, folder, waiting, report)
     try:
         yield
@@ -78,7 +76,7 @@ class TrainingStore:
     def __init__(
         self,
         directory: Path,
-        components: Mapping[str, Any],
+        components: Mapping,
         epochs: Collection[int],
         all_snapshots: bool,
         report: Report,
@@ -188,9 +186,11 @@ class Parts:
         return part["value"]
 
     def prune(self) -> None:
-        """Rewrite the file atomically with the parts returned by `get` since it was read."""
+        """Rewrite the file atomically with the parts returned by `get`; remove the states of AutoAttack."""
         used = [_line(part) for name, part in self.parts.items() if name in self.used]
         write_text(self.path, "".join(used), durable=False)
+        for path in self.path.parent.glob("autoattack-*"):
+            path.unlink()
 
 
 def _line(part: dict[str, Any]) -> str:

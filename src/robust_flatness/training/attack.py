@@ -10,10 +10,10 @@ from robust_flatness.training.objectives import Batch, Forward, Objective
 
 
 class TrainingAttack:
-    """Adversarial examples for the updates of a training.
+    """Adversarial examples for the updates of a training: PGD on the network in evaluation mode.
 
-    PGD from a uniform random start returns the iterate of highest loss of each example, the clean example
-    excluded. It attacks the network in evaluation mode. Settings change it:
+    From a uniform random start, it returns the iterate of highest loss of each example, the clean example
+    excluded. Settings change it:
 
     - `stop_after_flip`: see `pgd_tau`;
     - `attack_predicted_label`: the loss is that of the label predicted on the clean example;

@@ -19,11 +19,6 @@ class BatchPlan:
     With a `pool` of further examples, number and size of the batches stay the same, but the share
     `pool_fraction` of each, rounded, comes from the pool, in passes over it. An epoch then contains only some
     of the labelled examples, different ones in each epoch (as in the released code).
-
-    Raises
-    ------
-    ConfigError
-        If no batch is left, or there is no room for labelled examples.
     """
 
     examples: int
@@ -34,16 +29,13 @@ class BatchPlan:
     device: str = "cpu"
 
     def __post_init__(self):
-        if self.batch_size - round(self.pool_fraction * self.batch_size) < 1:
+        size, fraction = self.batch_size, self.pool_fraction
+        if size - round(fraction * size) < 1:
             raise ConfigError(
-                f"unlabeled_fraction: {self.pool_fraction} of batch_size {self.batch_size} leaves no "
-                "labelled example in a batch; lower it or raise batch_size"
+                f"unlabeled_fraction: {fraction} of batch_size {size} leaves no labelled example"
             )
         if self.updates < 1:
-            raise ConfigError(
-                f"batch_size: {self.batch_size} with {self.examples} training examples gives no batch of "
-                "at least 2 examples, which batch norm needs"
-            )
+            raise ConfigError(f"batch_size: {size} of {self.examples} training examples gives no batch of 2")
 
     @property
     def updates(self) -> int:
@@ -80,27 +72,18 @@ class BatchPlan:
 
 
 def unlabeled_pool(dataset: Dataset, spec: TrainingSpec, device: str, pseudo_labels) -> tuple[Tensor, Tensor]:
-    """Return uint8 images and pseudo-labels of the pool; both empty if the training does not use it.
-
-    Raises
-    ------
-    ConfigError
-        If the pseudo-labels are missing, or do not fit the images.
-    """
+    """Return uint8 images and pseudo-labels of the pool; both empty if the training does not use it."""
     if not spec.unlabeled_fraction:
         return dataset.pixels("unlabeled", 0, device), dataset.labels("train", 0, device)
     if pseudo_labels is None:
         raise ConfigError(
-            f"unlabeled_fraction: {spec.unlabeled_fraction} needs pseudo-labels of the unlabelled images; "
-            "make them with `robust-flatness pseudo-label`"
+            "unlabeled_fraction: needs pseudo-labels; make them with `robust-flatness pseudo-label`"
         )
     labels, size = torch.as_tensor(pseudo_labels).to(device), dataset.size("unlabeled")
     valid = labels.shape == (size,) and size > 0 and not labels.is_floating_point()
     if not (valid and 0 <= labels.min() <= labels.max() < dataset.classes):
-        raise ConfigError(
-            f"pseudo_labels: {labels.dtype} of shape {tuple(labels.shape)}; expected an integer from 0 to "
-            f"{dataset.classes - 1} for each of the {size} unlabelled images"
-        )
+        expected = f"an integer from 0 to {dataset.classes - 1} for each of the {size} unlabelled images"
+        raise ConfigError(f"pseudo_labels: {labels.dtype} {tuple(labels.shape)}; expected {expected}")
     return dataset.pixels("unlabeled", device=device), labels.long()
 
 

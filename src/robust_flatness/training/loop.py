@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim.swa_utils import update_bn
 
 from robust_flatness.architectures import build_model
 from robust_flatness.checkpoints import Metadata, save_checkpoint
@@ -22,13 +23,12 @@ from robust_flatness.runtime.graphs import Graphs
 from robust_flatness.runtime.provenance import source_digest
 from robust_flatness.seeding import derive_seed, generator, stream_device
 from robust_flatness.training.attack import TrainingAttack
-from robust_flatness.training.awp import WeightPerturbation
+from robust_flatness.training.awp import WeightPerturbation, frozen_statistics
 from robust_flatness.training.batches import BatchPlan, noisy_labels, unlabeled_pool
 from robust_flatness.training.held_out import HeldOut
 from robust_flatness.training.objectives import Batch, make_objective
 from robust_flatness.training.optimizers import averaged_weights, clip_weights, make_optimizer
 from robust_flatness.training.schedules import Schedule
-from robust_flatness.training.statistics import frozen_statistics, recompute_statistics
 from robust_flatness.version import __version__
 
 
@@ -71,11 +71,9 @@ class Training:
         self.inference = Network(self.network, example)
         self.evaluator = Network(self.model, example)
         # the last batch of an epoch may be smaller than the others: two shapes
-        self.graphs = Graphs(most=2)
-        self.inference.graphs, self.evaluator.graphs = Graphs(most=2), Graphs(most=2)
-        self.perturbation = None
-        if spec.weight_perturbation:
-            self.perturbation = WeightPerturbation(self.network, spec.weight_perturbation)
+        self.graphs, self.inference.graphs, self.evaluator.graphs = (Graphs(most=2) for _ in range(3))
+        xi = spec.weight_perturbation
+        self.perturbation = WeightPerturbation(self.network, xi) if xi else None
 
     def epoch(self, epoch: int) -> dict[str, Any]:
         """Train for one epoch; return its row of the history, without the columns of snapshots."""
@@ -194,7 +192,7 @@ class Training:
         """
         with torch.no_grad():
             self.objective(self._forward, batch)
-        seen = batch.for_attack()
+        seen = replace(batch, target=batch.y, smoothing=0.0)  # as attacks see it
         nu = self.perturbation.ascent(
             view, lambda forward: self.objective(forward, seen)[0], self.spec.precision
         )
@@ -216,7 +214,6 @@ class Training:
 
     @torch.no_grad()
     def _predict(self, x: Tensor) -> Tensor:
-        """Return the class logits in training mode, which updates batch norm's statistics."""
         return self._forward(x)[:, : self.classes]
 
     def snapshot(self, epoch: int, path: Path) -> dict[str, float]:
@@ -225,7 +222,7 @@ class Training:
         if self.average is not None:
             model = self.average.module
             with self._dropout("statistics dropout", epoch):
-                recompute_statistics(model, self._clean_batches(epoch))
+                update_bn(self._clean_batches(epoch), model)
         job, spec = self.job, self.spec
         metadata = Metadata(
             job.model.model_dump(), self.classes, self.mean, self.std, job.variant, job.seed, epoch,
@@ -235,7 +232,6 @@ class Training:
         return self.held_out.evaluate(self.evaluator.at(model))
 
     def _clean_batches(self, epoch: int) -> Iterator[Tensor]:
-        """Yield the augmented clean batches of one epoch."""
         stream = generator(self.job.seed, "statistics", epoch, device=self.drawn_on)
         plan = replace(self.plan, seed=derive_seed(self.job.seed, "statistics"))
         for _, indices in zip(range(plan.updates), plan.epoch(epoch), strict=False):

@@ -1,6 +1,6 @@
 """Optimisers of the weights, and what follows each of their steps: clipping and averaging."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -12,14 +12,8 @@ from robust_flatness.training.entropy_sgd import EntropySGD
 
 def sgd(spec: TrainingSpec, parameters: list[Tensor]) -> Optimizer:
     """SGD with Nesterov momentum m: g <- grad + decay w; v <- m v + g; w <- w - lr (g + m v)."""
-    return torch.optim.SGD(
-        parameters,
-        lr=spec.learning_rate,
-        momentum=spec.momentum,
-        weight_decay=spec.weight_decay,
-        nesterov=spec.momentum > 0,
-        foreach=True,
-    )
+    settings = {"lr": spec.learning_rate, "momentum": spec.momentum, "weight_decay": spec.weight_decay}
+    return torch.optim.SGD(parameters, nesterov=spec.momentum > 0, foreach=True, **settings)
 
 
 def adam(spec: TrainingSpec, parameters: list[Tensor]) -> Optimizer:
@@ -33,11 +27,7 @@ def entropy_sgd(spec: TrainingSpec, parameters: list[Tensor]) -> Optimizer:
 
 
 #: By the names of `robust_flatness.config.catalogue`.
-MAKERS: dict[str, Callable[[TrainingSpec, list[Tensor]], Optimizer]] = {
-    "adam": adam,
-    "entropy-sgd": entropy_sgd,
-    "sgd": sgd,
-}
+MAKERS = {"adam": adam, "entropy-sgd": entropy_sgd, "sgd": sgd}
 
 
 def make_optimizer(spec: TrainingSpec, parameters: Iterable[Tensor]) -> Optimizer:
