@@ -45,10 +45,8 @@ def require_space(folder: Path, needed: int, what: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise ConfigError(
-            f"{folder}: {what} needs {needed / 1e6:.0f} MB of disk, and {free / 1e6:.0f} MB are free; "
-            "make room, or run in another folder (snakemake --directory)"
-        )
+        needs = f"{what} needs {needed / 1e6:.0f} MB of disk, and {free / 1e6:.0f} MB are free"
+        raise ConfigError(f"{folder}: {needs}; make room, or run in another folder (snakemake --directory)")
 
 
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:

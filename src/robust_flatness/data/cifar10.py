@@ -30,7 +30,11 @@ ALLOWED = {
 
 def splits(spec: DataSpec, seed: int) -> Arrays:
     """Return the splits of the official files in `spec.path` or the download folder (`split_official`)."""
-    folder = _find_folder(Path(spec.path or CIFAR10_FOLDER))
+    folder = Path(spec.path or CIFAR10_FOLDER)
+    if (folder / ARCHIVED).exists():
+        folder = folder / ARCHIVED
+    if missing := ", ".join(name for name in CIFAR10_FILES if not (folder / name).exists()):
+        raise FileError(f"{folder}: {missing} missing; {ALTERNATIVES}")
     if spec.sha256 is None and (altered := _altered(folder)):
         raise FileError(
             f"{altered[0]}: truncated or altered, its MD5 is not the official one; delete it to download it "
@@ -42,17 +46,6 @@ def splits(spec: DataSpec, seed: int) -> Arrays:
     if spec.pool:
         source["x_pool"], source["y_pool"] = read_pool(Path(spec.pool), spec.size)
     return split_official(source, spec, seed, "CIFAR-10")
-
-
-def _find_folder(path: Path) -> Path:
-    """Return the folder with the official files: `path`, or the archive's folder in it."""
-    folders = [folder for folder in (path, path / ARCHIVED) if (folder / CIFAR10_FILES[0]).exists()]
-    if not folders:
-        raise FileError(f"{path}: no files of CIFAR-10; {ALTERNATIVES}")
-    missing = [name for name in CIFAR10_FILES if not (folders[0] / name).exists()]
-    if missing:
-        raise FileError(f"{folders[0]}: {', '.join(missing)} missing; {ALTERNATIVES}")
-    return folders[0]
 
 
 def _altered(folder: Path) -> list[Path]:
@@ -114,15 +107,11 @@ def _arrays(
     return images, labels.astype(np.int64)
 
 
-class _Refused(pickle.UnpicklingError):
-    pass
-
-
 class _Arrays(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         module = module.replace("numpy.core", "numpy._core")  # as NumPy 1 wrote it
         if f"{module}.{name}" not in ALLOWED:
-            raise _Refused(f"it refers to {module}.{name}, but only arrays of numbers are read")
+            raise FileError(f"it refers to {module}.{name}, but only arrays of numbers are read")
         return super().find_class(module, name)
 
 
@@ -134,7 +123,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
             content = _Arrays(file, encoding="latin1").load()
     except FileNotFoundError:
         raise FileError(f"{path}: no such file") from None
-    except _Refused as error:
+    except FileError as error:
         raise FileError(f"{path}: refused: {error}; no code was run") from None
     except Exception as error:  # unpickling damaged bytes can raise anything
         raise FileError(f"{path}: truncated or damaged, not a readable pickle ({error})") from None

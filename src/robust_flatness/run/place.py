@@ -20,10 +20,8 @@ PRINTED_EPSILON = 8 / 255
 
 @dataclass(frozen=True)
 class ModelGroup:
-    """Models that a network is compared with: the printed ones, or those of an experiment.
-
-    `epsilon` is the radius of their attack, None where it is unknown; `folder` holds an experiment's tables.
-    """
+    """Models that a network is compared with: `epsilon` is the radius of their attack, None where it is
+    unknown; `folder` holds an experiment's tables."""
 
     name: str
     tables: frames.Tables
@@ -33,8 +31,7 @@ class ModelGroup:
     @classmethod
     def printed(cls) -> "ModelGroup":
         """Return the 74 models of the paper."""
-        name = "the 74 printed in the paper (CIFAR-10)"
-        return cls(name, printed.read_published(), PRINTED_EPSILON)
+        return cls("the 74 printed in the paper (CIFAR-10)", printed.read_published(), PRINTED_EPSILON)
 
     @classmethod
     def read(cls, path: Path) -> "ModelGroup":

@@ -33,9 +33,8 @@ Report = Callable[[str], None]
 def locked(folder: Path, waiting: str, report: Report) -> Iterator[None]:
     """Hold the lock of `folder`; report `waiting` if another process holds it, and wait for that process.
 
-    The jobs of a killed workflow keep running, and the next workflow's jobs wait for them. The kernel
-    releases the lock when its holder ends. File systems without flock (some Lustre, NFS and FUSE mounts) get
-    a lock file instead, which is released when its holder on this machine has ended.
+    The kernel releases the lock when its holder ends. File systems without flock (some Lustre, NFS and FUSE
+    mounts) get a lock file instead.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / "lock", poll_interval=POLL, fallback_to_soft=False)
@@ -65,12 +64,9 @@ def _acquire(lock: filelock.BaseFileLock, folder: Path, waiting: str, report: Re
 class TrainingStore:
     """State and snapshots of the training in `directory`; use it inside `locked`.
 
-        .resume/state         weights, optimiser and history as of the last finished epoch;
-                              the history alone once the training is published
-        .resume/checkpoints/  its snapshots, those published being links to them
-
-    `components` is everything the training depends on (see `fingerprint`), `epochs` are those of its
-    snapshots. Without `all_snapshots`, only the best and the last one are kept and published.
+    `.resume/state` holds weights, optimiser and history as of the last finished epoch, or the history alone
+    once the training is published; `.resume/checkpoints/` its snapshots, the published ones being links.
+    `epochs` are those of the snapshots. Without `all_snapshots`, only the best and the last are kept.
     """
 
     def __init__(
@@ -148,8 +144,7 @@ class Parts:
     """Finished parts of a measuring job, appended to the file `path` one by one; use it inside `locked`.
 
     Each line is a JSON object with `name`, `fingerprint`, `value`, and `sha256`, the digest of the other
-    three. A damaged line, such as the last one of a killed process, is ignored. Of several lines with a name,
-    the last counts.
+    three. Damaged lines are ignored; of several lines with a name, the last counts.
     """
 
     def __init__(self, path: Path, report: Report):
@@ -165,10 +160,8 @@ class Parts:
                     self.parts[part["name"]] = part
 
     def get(self, name: str, components: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
-        """Return the value of part `name`, a JSON value with sorted keys.
-
-        It is the stored one if its fingerprint is that of `components`, else `compute()`, which is stored.
-        """
+        """Return the stored value of part `name` if its fingerprint is that of `components`, else
+        `compute()`, which is stored, as a JSON value with sorted keys."""
         current, stored = fingerprint(components), self.parts.get(name)
         if stored and not (changed := differing(stored["fingerprint"], current)):
             if name not in self.used:

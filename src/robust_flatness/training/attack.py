@@ -25,17 +25,14 @@ class TrainingAttack:
     """
 
     def __init__(self, spec: TrainingSpec, objective: Objective):
-        self.spec = spec
-        self.objective = objective
+        self.spec, self.objective = spec, objective
         self.pgd = PGD(spec.epsilon, spec.step_size, spec.steps, precision=spec.precision)
 
     def __call__(
         self, network: Network, predict: Forward, batch: Batch, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Return adversarial examples [n, C, H, W], and whether each was attacked, [n] bool.
-
-        `network` is the network in evaluation mode, `predict` gives logits in training mode.
-        """
+        """Return adversarial examples [n, C, H, W], and whether each was attacked, [n] bool; `network` is in
+        evaluation mode, `predict` gives logits in training mode."""
         spec, x = self.spec, batch.x
         target, loss = self.objective.attack_goal(network, batch)
         attacked = torch.ones(len(x), dtype=torch.bool, device=x.device)

@@ -28,9 +28,7 @@ class WeightPerturbation:
     ) -> list[Tensor]:
         """Return nu of each layer, for the `loss` of `network`, which is in evaluation mode."""
         with torch.enable_grad():
-            leaves = network.weights(self.names)
-            for leaf in leaves.values():
-                leaf.requires_grad_(True)
+            leaves = {name: w.requires_grad_(True) for name, w in network.weights(self.names).items()}
             view = network.at(leaves)
             value = loss(lambda x: view.logits(x, precision))
             gradients = torch.autograd.grad(value, list(leaves.values()))

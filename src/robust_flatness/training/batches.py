@@ -15,10 +15,9 @@ from robust_flatness.seeding import generator
 class BatchPlan:
     """Batches of `batch_size` examples; an epoch has as many as one pass over the `examples` labelled ones.
 
-    The last, incomplete batch of a pass is kept, unless it is a single example, which batch norm cannot use.
-    With a `pool` of further examples, number and size of the batches stay the same, but the share
-    `pool_fraction` of each, rounded, comes from the pool, in passes over it. An epoch then contains only some
-    of the labelled examples, different ones in each epoch (as in the released code).
+    The last, incomplete batch is kept unless it is a single example, which batch norm cannot use. With a
+    `pool`, the share `pool_fraction` of each batch, rounded, comes from the pool, in passes over it, so an
+    epoch contains only some of the labelled examples, different ones each time (as in the released code).
     """
 
     examples: int
@@ -52,8 +51,7 @@ class BatchPlan:
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield indices of the labelled and of the pool examples of each batch, without end, on `device`.
 
-        After the batches of `epoch` come those of further passes. The order of the labelled examples does not
-        depend on the pool.
+        The order of the labelled examples does not depend on the pool.
         """
         order = generator(self.seed, "batches", epoch, device=self.device)
         pool_order = generator(self.seed, "pool", epoch, device=self.device)
@@ -88,10 +86,7 @@ def unlabeled_pool(dataset: Dataset, spec: TrainingSpec, device: str, pseudo_lab
 
 
 def noisy_labels(labels: Tensor, rate: float, classes: int, generator: torch.Generator) -> Tensor:
-    """Return the labels, each replaced with probability `rate` by one drawn uniformly from all `classes`.
-
-    A label thus changes with probability rate (1 - 1 / classes). Drawn on the device of `generator`.
-    """
+    """Return the labels, each replaced with probability `rate` by one drawn uniformly from all `classes`."""
     source = {"generator": generator, "device": generator.device}
     replaced = torch.rand(labels.shape, **source) < rate
     other = torch.randint(classes, labels.shape, **source)

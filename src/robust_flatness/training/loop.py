@@ -35,9 +35,8 @@ from robust_flatness.version import __version__
 class Training:
     """A training in progress: network, optimiser, and the computations of an epoch.
 
-    Every random choice draws from a generator seeded with the job's seed, the purpose and the epoch. So all
-    variants share initial weights, order of examples and random starts of the evaluation, and generators have
-    no state to keep between epochs.
+    Every random choice draws from a generator seeded with the job's seed, the purpose and the epoch, so that
+    all variants share initial weights and order of examples, and generators have no state to keep.
     """
 
     def __init__(self, job: TrainJob, dataset: Dataset, device: str = "cpu", pseudo_labels=None):
@@ -90,7 +89,7 @@ class Training:
         first = epoch * self.plan.updates
         with self._dropout("dropout", epoch):
             for update in range(first, first + self.plan.updates):
-                self._set_rates(update)
+                self.schedule.apply(self.optimizer, update)
                 loss = self.optimizer.step(lambda: self._gradient(next(batches)))
                 self.sums[:2] += torch.stack([torch.ones_like(loss), loss]).to(self.sums.dtype)
                 if self.spec.weight_clipping is not None:
@@ -116,12 +115,6 @@ class Training:
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(derive_seed(self.job.seed, *names))
             yield
-
-    def _set_rates(self, update: int) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule.learning_rate(update)
-            if "momentum" in group:
-                group["momentum"] = self.schedule.momentum(update)
 
     def _batches(self, epoch: int) -> Iterator[Batch]:
         """Yield augmented batches without end."""
@@ -152,14 +145,10 @@ class Training:
         x_adv, attacked = self.attack(view, self._predict, batch, self.streams["attack"])
         batch = replace(batch, x_adv=x_adv)
         self.optimizer.zero_grad(set_to_none=True)
-        if self.perturbation is None:
-            loss, logits = self._plain_gradient(batch)
-        else:
-            loss, logits = self._perturbed_gradient(batch, view)
+        perturbed = self.perturbation is not None
+        loss, logits = self._perturbed_gradient(batch, view) if perturbed else self._plain_gradient(batch)
         with torch.no_grad():
-            counted = batch.counted
-            if self.spec.adversarial_fraction < 1:
-                counted = counted & attacked
+            counted = batch.counted & attacked if self.spec.adversarial_fraction < 1 else batch.counted
             # labels of rotated examples are out of range; those examples are not counted
             labels = batch.y.clamp(max=self.classes - 1)
             losses = F.cross_entropy(logits, labels, reduction="none")
@@ -238,7 +227,7 @@ class Training:
             yield augment(self.examples(*indices)[0], self.spec.augmentation, stream, self.mean)
 
     def components(self, data_checksum: str) -> dict[str, Any]:
-        """Return everything the result depends on, for a fingerprint."""
+        """Return all that the result depends on, for a fingerprint."""
         return {
             "settings": self.job.model_dump(mode="json"),
             "data": data_checksum,

@@ -23,7 +23,8 @@ def adam(spec: TrainingSpec, parameters: list[Tensor]) -> Optimizer:
 
 def entropy_sgd(spec: TrainingSpec, parameters: list[Tensor]) -> Optimizer:
     """Entropy-SGD with the inner steps of the training."""
-    return EntropySGD(parameters, spec.learning_rate, spec.langevin_steps, spec.weight_decay)
+    rates = {"lr": spec.learning_rate, "weight_decay": spec.weight_decay}
+    return EntropySGD(parameters, langevin_steps=spec.langevin_steps, **rates)
 
 
 #: By the names of `robust_flatness.config.catalogue`.

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from torch.optim import Optimizer
+
 from robust_flatness.config import TrainingSpec
 
 #: Momentum at the ends and in the middle of a cycle (the defaults of PyTorch's CyclicLR).
@@ -39,6 +41,13 @@ class Schedule:
             ends, middle = CYCLE_MOMENTUM
             return ends + (middle - ends) * self._height(update)
         return self.spec.momentum
+
+    def apply(self, optimizer: Optimizer, update: int) -> None:
+        """Set learning rate and momentum for update number `update`."""
+        for group in optimizer.param_groups:
+            group["lr"] = self.learning_rate(update)
+            if "momentum" in group:
+                group["momentum"] = self.momentum(update)
 
     def _height(self, update: float) -> float:
         """Return the height of the triangle: 0 at the ends of a cycle, 1 in its middle."""
