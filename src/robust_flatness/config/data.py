@@ -66,17 +66,16 @@ def _check_name(value: str) -> str:
     return value
 
 
-def _canonical(ranges: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(str(parse_range(text)) for text in ranges)
-
-
 def _kind(value: Any) -> str:
     named = isinstance(value, str) and value.strip().startswith(ORIGINS)
     return "ranges" if named or isinstance(value, list | tuple) else "count"
 
 
 Ranges = Annotated[
-    tuple[str, ...], Field(min_length=1), BeforeValidator(parse_list), AfterValidator(_canonical)
+    tuple[str, ...],
+    Field(min_length=1),
+    BeforeValidator(parse_list),
+    AfterValidator(lambda ranges: tuple(str(parse_range(text)) for text in ranges)),
 ]
 #: A number of examples, or ranges of them.
 Split = Annotated[Annotated[Count, Tag("count")] | Annotated[Ranges, Tag("ranges")], Discriminator(_kind)]

@@ -35,8 +35,7 @@ FOLLOWING = "default_factory_not_called"
 
 
 def parse_number(value: Any) -> Any:
-    """Return the number in 8, 0.5, "1e-3", "8/255" or "0.15/4"; return anything else unchanged, for the
-    validation to refuse."""
+    """Return the number in 8, 0.5, "1e-3", "8/255" or "0.15/4", and anything else unchanged."""
     if isinstance(value, bool):
         raise ValueError("expected a number")
     if isinstance(value, str):
@@ -59,8 +58,7 @@ def parse_list(value: Any) -> Any:
     return [value] if isinstance(value, int | float) else value
 
 
-def check_radii(value: tuple[float, ...]) -> tuple[float, ...]:
-    """Require at least one radius, each once; the first is the main one."""
+def _check_radii(value: tuple[float, ...]) -> tuple[float, ...]:
     if not value or len(set(value)) < len(value):
         raise ValueError("name at least one radius, each once")
     return value
@@ -79,10 +77,8 @@ def check_device(value: str) -> str:
     return value
 
 
-def parse_variants(value: Any) -> Any:
-    """As `parse_list`; "all" stands for all variants of the experiment."""
-    parsed = value if value == "all" else parse_list(value)
-    return "all" if parsed == ["all"] else parsed
+def _parse_variants(value: Any) -> Any:
+    return "all" if value in ("all", ["all"]) else parse_list(value)
 
 
 def _as_number(kind: Any, **bounds: Any) -> Any:
@@ -98,9 +94,9 @@ Probability = Annotated[Real, Field(ge=0, le=1)]
 Integer = _as_number(int, lt=2**63)
 Count = Annotated[Integer, Field(ge=1)]
 Size = Annotated[Integer, Field(ge=0)]
-Radii = Annotated[tuple[Positive, ...], BeforeValidator(parse_list), AfterValidator(check_radii)]
+Radii = Annotated[tuple[Positive, ...], BeforeValidator(parse_list), AfterValidator(_check_radii)]
 Name = Annotated[str, AfterValidator(_check_name)]
-Variants = Annotated[Literal["all"] | tuple[str, ...], BeforeValidator(parse_variants)]
+Variants = Annotated[Literal["all"] | tuple[str, ...], BeforeValidator(_parse_variants)]
 #: `auto`: bfloat16 if the job's device computes it fast, else float32.
 Precision = Literal["float32", "bfloat16", "auto"]
 

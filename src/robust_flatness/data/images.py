@@ -37,9 +37,8 @@ class Part:
     @cached_property
     def labels(self) -> np.ndarray:
         """Labels int64 [n], in the dataset's order."""
-        stored = [getattr(self.dataset, name) for name in LABELS if hasattr(self.dataset, name)]
-        found = (np.asarray(labels) for labels in stored if labels is not None)
-        whole = next((labels for labels in found if labels.shape == (len(self.dataset),)), None)
+        stored = (np.asarray(getattr(self.dataset, name, None)) for name in LABELS)
+        whole = next((labels for labels in stored if labels.shape == (len(self.dataset),)), None)
         if whole is None:
             pairs = (self.dataset[index] for index in range(len(self.dataset)))
             whole = np.array([label if np.ndim(label) == 0 else None for _, label, *_ in pairs])

@@ -61,21 +61,18 @@ def split_official(source: Arrays, spec: DataSpec, seed: int, name: str) -> Arra
     _require(sizes, ("test", "early_stopping"), len(left["test"]), f"{name} has {{}} test examples")
     wanted = {split: sizes[split] for split in drawn if split not in chosen}
     parts = stratified(source["y_train"][left["train"]], wanted, derive_seed(seed, "splits"))
-    drawn_test = {
-        "test": left["test"][: sizes["test"]],
-        "early_stopping": left["test"][len(left["test"]) - sizes["early_stopping"] :],
-    }
     chosen |= {split: [("train", np.sort(left["train"][index]))] for split, index in parts.items()}
-    chosen |= {split: [("test", index)] for split, index in drawn_test.items() if split not in chosen}
+    tail = len(left["test"]) - sizes["early_stopping"]
+    chosen.setdefault("test", [("test", left["test"][: sizes["test"]])])
+    chosen.setdefault("early_stopping", [("test", left["test"][tail:])])
     chosen.setdefault("unlabeled", [("train", left["train"][:0])])
     origins = {origin for origin, _ in chosen["unlabeled"]}
     if len(origins) > 1:
         raise ConfigError("data.unlabeled: ranges of the pool cannot be mixed with others")
     splits = {}
     for split, pieces in chosen.items():
-        for kind in ("x", "y"):
-            arrays = [(source[f"{kind}_{part}"], index) for part, index in pieces]
-            splits[f"{kind}_{split}"] = _gathered(arrays)
+        for kind in "xy":
+            splits[f"{kind}_{split}"] = _gathered([(source[f"{kind}_{part}"], i) for part, i in pieces])
     if origins == {"pool"}:
         splits["pseudo_labels"] = splits["y_unlabeled"]
     splits["classes"] = np.int64(spec.known_classes or int(source["y_train"].max()) + 1)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -87,24 +88,17 @@ def measure_network(
                     examples += [key | row for row in example_rows(part["examples"])]
             if checkpoint.name in CHECKPOINTS:
                 described[checkpoint.name] = {
-                    "epoch": checkpoint.metadata.epoch,
-                    "notes": notes,
-                    "precision": checkpoint.metadata.precision,
-                    "sha256": checkpoint.sha256,
-                    "weights_sha256": checkpoint.weights_sha256,
-                }
+                    "epoch": checkpoint.metadata.epoch, "notes": notes, "sha256": checkpoint.sha256,
+                    "precision": checkpoint.metadata.precision, "weights_sha256": checkpoint.weights_sha256,
+                }  # fmt: skip
         examples = [{name: row.get(name) for name in EXAMPLES} for row in examples]
         write_text(directory / "examples.csv", csv_text(examples, EXAMPLES))
         header = {
-            "checkpoints": described,
-            "classes": dataset.classes,
-            "config": job.config,
-            "data_sha256": dataset.checksum,
+            "checkpoints": described, "classes": dataset.classes, "config": job.config,
+            "data_sha256": dataset.checksum, "provenance": provenance(device, threads),
             "measures": {name: fingerprint(given) for name, given in job.measures.items()},
-            "provenance": provenance(device, threads),
-            "settings": job.measures,
-            "training": job.training,
-        }
+            "settings": job.measures, "training": job.training,
+        }  # fmt: skip
         write_network(directory / "records.csv", header, rows)
         parts.prune()
 
@@ -141,24 +135,20 @@ def measured(
             warnings.append(str(error))
             metric, description = next(iter(measure.metrics.items()))
             records = [Record(metric, math.nan, split=description.splits[0])]
-    return {
-        "records": [[*record] for record in records],
-        "examples": data.example_values,
-        "notes": data.notes,
-        "warnings": warnings,
-    }
+    found = {"records": [[*record] for record in records], "examples": data.example_values}
+    return found | {"notes": data.notes, "warnings": warnings}
 
 
 def largest_batch(settings: dict[str, Any]) -> int:
-    """The largest `batch_size` among settings and their parts."""
+    """Return the largest `batch_size` among settings and their parts."""
     nested = [largest_batch(value) for value in settings.values() if isinstance(value, dict)]
     return max([settings.get("batch_size", 1), *nested])
 
 
 def example_rows(values: dict[str, dict[str, list]]) -> Iterator[dict[str, Any]]:
-    """A row for each example, from split -> column -> values."""
+    """Yield a row for each example, from split -> column -> values of the first examples."""
     for split, columns in values.items():
-        for number, row in enumerate(zip(*columns.values(), strict=True)):
+        for number, row in enumerate(zip_longest(*columns.values())):
             yield {"split": split, "example": number, **dict(zip(columns, row, strict=True))}
 
 

@@ -4,7 +4,6 @@ import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -152,13 +151,3 @@ def by_column(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     frame = with_columns(frame).set_index("column")
     errors = frame["se"].dropna().add_suffix("_se")
     return frame["value"].to_dict() | errors.to_dict()
-
-
-def example_rows(examples: ExampleValues) -> list[dict[str, Any]]:
-    """Return a row for each example: `split`, `example` (its index), `label`, `prediction`, `err` and `ce`
-    (clean), `rerr_pgd` and `rloss` by PGD, `rerr_aa` and `rloss_aa` by AutoAttack."""
-    return [
-        {"split": split, "example": number, **dict(zip(columns, row, strict=True))}
-        for split, columns in examples.items()
-        for number, row in enumerate(zip_longest(*columns.values()))
-    ]
