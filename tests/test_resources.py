@@ -8,7 +8,7 @@ from torch import nn
 
 from robust_flatness.architectures import build_model
 from robust_flatness.config import ModelSpec, load_yaml
-from robust_flatness.config.architectures import COSTS
+from robust_flatness.config.catalogue import COSTS
 from robust_flatness.experiment import load_experiment
 from robust_flatness.measures.cost import OVERHEAD_MINUTES, minutes, parameters, seconds, training_passes
 from robust_flatness.measures.registry import MEASURES

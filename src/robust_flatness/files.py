@@ -16,10 +16,8 @@ from robust_flatness.errors import ConfigError
 @contextlib.contextmanager
 def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`, which is renamed to `path` if the block succeeds, else removed.
-
     With `durable`, data is flushed to disk before the rename, so that the file is complete even after a power
-    failure; without, only if the process is killed. Errors of the block, such as a full disk, name `path`.
-    """
+    failure; without, only if the process is killed. Errors of the block, such as a full disk, name `path`."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")

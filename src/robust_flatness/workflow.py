@@ -30,10 +30,8 @@ def only_draws(targets: Iterable[str | Path]) -> bool:
 
 
 def check_words(arguments: Sequence[str]) -> None:
-    """Require files after `--configfile` and settings after `--config` of a `snakemake` command.
-
-    Both options take all words up to the next option, so Snakemake would take a target after them for one.
-    """
+    """Require files after `--configfile` and settings after `--config` of a `snakemake` command. Both options
+    take all words up to the next option, so Snakemake would take a target after them for one."""
     kinds = {
         **dict.fromkeys(("--configfile", "--configfiles"), ("files", lambda word: Path(word).is_file())),
         **dict.fromkeys(("--config", "-C"), ("settings (name=value)", lambda word: "=" in word)),
@@ -55,11 +53,9 @@ def gpus_here() -> int:
 
 
 def plain_executable(executable: str, *, here_alone: bool) -> str:
-    """Return a path of Python that a shell takes without quotes, since Snakemake does not quote it.
-
-    If the path of the environment has a space, it leads through a link in a temporary folder, which is
-    removed when this process ends, so all jobs must run on this machine (`here_alone`).
-    """
+    """Return a path of Python that a shell takes without quotes, since Snakemake does not quote it. If the
+    path of the environment has a space, it leads through a link in a temporary folder, which is removed when
+    this process ends, so all jobs must run on this machine (`here_alone`)."""
     if quote(executable) == executable:
         return executable
     if not here_alone:
@@ -125,10 +121,8 @@ def _measures(experiment: Experiment, slug: str) -> dict[str, dict[str, Any]]:
 
 
 def collect_spec(experiment: Experiment, results: Path) -> CollectSpec:
-    """Return the variants requested, and others of the catalogue that have records in `results`.
-
-    Settings are given as differences from the first variant's, since a command line is bounded.
-    """
+    """Return the variants requested, and others of the catalogue that have records in `results`. Settings are
+    given as differences from the first variant's, since a command line is bounded."""
     on_disk = {path.parents[1].name for path in results.glob("*/seed-*/records.csv")}
     jobs = [*experiment.train_jobs.values()]
     baseline = applied_settings(jobs[0]) if jobs else {}
@@ -156,11 +150,9 @@ def collect_spec(experiment: Experiment, results: Path) -> CollectSpec:
 
 
 def config_fingerprint(experiment: Experiment) -> str:
-    """Return the fingerprint of what makes runs comparable: data, network and the baseline's training.
-
-    The data's path and the precision are left out, and so are defaults, so that it stays equal when a later
-    version of this package adds a setting.
-    """
+    """Return the fingerprint of what makes runs comparable: data, network and the baseline's training. The
+    data's path and the precision are left out, and so are defaults, so that it stays equal when a later
+    version of this package adds a setting."""
     spec, given = experiment.spec, {"mode": "json", "exclude_defaults": True}
     components = {
         "data": spec.data.model_dump(**given, exclude={"path"}),

@@ -9,7 +9,7 @@ from torch import nn
 from robust_flatness.architectures import NETWORKS, CenteredBatchNorm2d, Whitening, build_model
 from robust_flatness.architectures.layers import ACTIVATIONS, SafeConv2d
 from robust_flatness.config import ModelSpec
-from robust_flatness.config.architectures import COSTS
+from robust_flatness.config.catalogue import COSTS
 from robust_flatness.seeding import generator
 
 

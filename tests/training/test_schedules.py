@@ -1,6 +1,6 @@
 import pytest
 
-from robust_flatness.training.schedules import Schedule
+from robust_flatness.training.optimizers import Schedule
 
 
 def rates(make_job, updates, **settings):

@@ -1,4 +1,4 @@
-"""Training objectives and optimisers by name, readable without torch."""
+"""Networks, training objectives and optimisers by name, readable without torch."""
 
 from typing import NamedTuple
 
@@ -28,3 +28,13 @@ OBJECTIVES = {
 
 #: Settings that each optimiser of `training/optimizers.py` does not have.
 OPTIMIZERS: dict[str, tuple[str, ...]] = {"adam": (), "entropy-sgd": ("momentum",), "sgd": ()}
+
+#: Cost of the kit's networks for one image of `side` pixels at `width` channels; it grows with the square of
+#: both, and sets time limits on a cluster and the estimates of `robust-flatness plan`.
+COSTS = {
+    "small-resnet": {"width": 16, "side": 8, "multiply_adds": 133_696, "parameters": 19_754},
+    "resnet18": {"width": 64, "side": 32, "multiply_adds": 555_422_720, "parameters": 11_174_922},
+    "preact-resnet18": {"width": 64, "side": 32, "multiply_adds": 555_422_720, "parameters": 11_172_170},
+    "wide-resnet-28": {"width": 160, "side": 32, "multiply_adds": 5_243_328_768, "parameters": 36_479_194},
+    "wide-resnet-34": {"width": 160, "side": 32, "multiply_adds": 6_658_906_368, "parameters": 46_160_474},
+}

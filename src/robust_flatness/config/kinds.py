@@ -19,9 +19,8 @@ def imported(path: str, where: str) -> Any:
     try:
         return getattr(importlib.import_module(module), name)
     except (Exception, SystemExit) as error:  # whatever the module raises
-        raise ConfigError(
-            f"{where}: {path!r} cannot be imported ({type(error).__name__}: {error})"
-        ) from error
+        reason = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{where}: {path!r} cannot be imported ({reason})") from error
 
 
 def source_digest(paths: Iterable[str]) -> str:

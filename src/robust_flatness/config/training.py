@@ -6,8 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from robust_flatness.config.architectures import COSTS
-from robust_flatness.config.catalogue import OBJECTIVES, OPTIMIZERS
+from robust_flatness.config.catalogue import COSTS, OBJECTIVES, OPTIMIZERS
 from robust_flatness.config.kinds import check_name
 from robust_flatness.config.measures import STEPS_TO_THE_EDGE
 from robust_flatness.config.values import (
@@ -154,9 +153,7 @@ SLOWEST_DECAY, INITIAL_WEIGHT = 0.9975, 0.01
 
 
 def rescaled_decay(decay: float, steps: int) -> float:
-    """Return the decay per update of the weight average over a training of `steps` updates.
-
-    For fewer than 1,840 updates, published decays are raised to the power at which 0.9975, the slowest,
-    leaves the initial weights a hundredth: decay^max(1, ln 0.01 / (steps ln 0.9975)).
-    """
+    """Return the decay per update of the weight average over a training of `steps` updates. For fewer than
+    1,840 updates, published decays are raised to the power at which 0.9975, the slowest, leaves the initial
+    weights a hundredth: decay^max(1, ln 0.01 / (steps ln 0.9975))."""
     return decay ** max(1.0, math.log(INITIAL_WEIGHT) / (steps * math.log(SLOWEST_DECAY)))

@@ -68,6 +68,5 @@ def check_sources(
     trained = {slug for slug, variant in {**(known or {}), **variants}.items() if variant.trained}
     for slug, variant in variants.items():
         if not variant.trained and variant.derived_from not in trained:
-            raise ConfigError(
-                f"{where}.{slug}.derived_from: {variant.derived_from!r} given; expected a trained variant"
-            )
+            field = f"{where}.{slug}.derived_from"
+            raise ConfigError(f"{field}: {variant.derived_from!r} given; expected a trained variant")

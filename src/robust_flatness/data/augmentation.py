@@ -17,11 +17,9 @@ from robust_flatness.errors import ConfigError
 def augment(
     x: Tensor, spec: AugmentationSpec, generator: torch.Generator, fill: Sequence[float] = ()
 ) -> Tensor:
-    """Return `x` [n, C, H, W] after the crop, flip, AutoAugment and cutout of `spec`, in this order.
-
-    `fill` are the channel means, required by cutout and AutoAugment: the values of the hidden square and of
-    empty corners (crops without AutoAugment fill with zeros).
-    """
+    """Return `x` [n, C, H, W] after the crop, flip, AutoAugment and cutout of `spec`, in this order. `fill`
+    are the channel means, required by cutout and AutoAugment: the values of the hidden square and of empty
+    corners (crops without AutoAugment fill with zeros)."""
     if spec.crop:
         x = random_crop(x, spec.crop, generator, fill if spec.autoaugment else ())
     if spec.flip:
@@ -56,10 +54,8 @@ def random_flip(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def cutout(x: Tensor, size: int, fill: Sequence[float], generator: torch.Generator) -> Tensor:
-    """Fill a square of `size` pixels with the channel values `fill` (DeVries and Taylor, 2017).
-
-    The centre is uniform over the image, so the square may reach beyond the border.
-    """
+    """Fill a square of `size` pixels with the channel values `fill` (DeVries and Taylor, 2017). The centre is
+    uniform over the image, so the square may reach beyond the border."""
     inside = []
     for side in x.shape[2:]:
         centre = torch.randint(side, (len(x), 1), generator=generator, device=generator.device)
@@ -77,11 +73,9 @@ def channel_values(x: Tensor, fill: Sequence[float]) -> Tensor:
 
 
 def autoaugment(x: Tensor, generator: torch.Generator, fill: Sequence[float]) -> Tensor:
-    """Apply AutoAugment's CIFAR-10 policy (Cubuk et al., CVPR 2019) to each image, in 256 levels.
-
-    Corners left empty by shears, shifts and rotations take the channel values `fill`. Grey images are
-    repeated to three channels and averaged afterwards.
-    """
+    """Apply AutoAugment's CIFAR-10 policy (Cubuk et al., CVPR 2019) to each image, in 256 levels. Corners
+    left empty by shears, shifts and rotations take the channel values `fill`. Grey images are repeated to
+    three channels and averaged afterwards."""
     channels = x.shape[1]
     if channels not in (1, 3):
         raise ConfigError(f"AutoAugment requires images of 1 or 3 channels; these have {channels}")

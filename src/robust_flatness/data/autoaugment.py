@@ -20,10 +20,8 @@ Operation = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 def moved(kind: str, x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
     """Shear, shift (by whole pixels, towards zero), or rotate (by degrees, counter-clockwise) each image.
-
-    Each pixel takes the nearest neighbour of its source, or `fill` outside the image. Rows and columns,
-    [H, W, n], are relative to the image's centre.
-    """
+    Each pixel takes the nearest neighbour of its source, or `fill` outside the image. Rows and columns, [H,
+    W, n], are relative to the image's centre."""
     count, channels, height, width = x.shape
     row = torch.arange(height, device=x.device, dtype=x.dtype)[:, None, None] + (0.5 - height / 2)
     column = torch.arange(width, device=x.device, dtype=x.dtype)[None, :, None] + (0.5 - width / 2)
@@ -47,11 +45,9 @@ def moved(kind: str, x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
 
 
 def blended(kind: str, x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
-    """Return (1 + magnitude) x - magnitude other, clamped to 0 .. 255 and rounded down.
-
-    The other image is black (brightness), the grey image (color), its mean (contrast), or the image smoothed
-    by (1 1 1, 1 5 1, 1 1 1) / 13 except at the border (sharpness).
-    """
+    """Return (1 + magnitude) x - magnitude other, clamped to 0 .. 255 and rounded down. The other image is
+    black (brightness), the grey image (color), its mean (contrast), or the image smoothed by (1 1 1, 1 5 1, 1
+    1 1) / 13 except at the border (sharpness)."""
     red, green, blue = x.unbind(1)
     grey = (GREY[0] * red + GREY[1] * green + GREY[2] * blue).floor()[:, None]
     if kind == "Brightness":

@@ -83,10 +83,8 @@ def _read(path: Path, size: int | None) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_pool(path: Path, size: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Return images uint8 [n, 3, H, W] and pseudo-labels int64 [n] in the pickle of Carmon et al. 2019.
-
-    It holds `data`, uint8 [n, 32, 32, 3], and `extrapolated_targets`, [n]. No code in it is run.
-    """
+    """Return images uint8 [n, 3, H, W] and pseudo-labels int64 [n] in the pickle of Carmon et al. 2019. It
+    holds `data`, uint8 [n, 32, 32, 3], and `extrapolated_targets`, [n]. No code in it is run."""
     images, labels = _arrays(path, "extrapolated_targets", (32, 32, 3))
     return averaged(images.transpose(0, 3, 1, 2), size, str(path)), labels
 

@@ -28,10 +28,8 @@ def checksum(arrays: Arrays) -> str:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Disjoint splits of images and labels, with the training images' channel statistics in [0, 1].
-
-    `images`, `pixels` and `labels` return torch tensors of the first `count` examples (None: all).
-    """
+    """Disjoint splits of images and labels, with the training images' channel statistics in [0, 1]. `images`,
+    `pixels` and `labels` return torch tensors of the first `count` examples (None: all)."""
 
     arrays: Arrays
 

@@ -26,9 +26,7 @@ ORDER_SEED = 0
 
 class Part:
     """Training or test images of a dataset, read on demand; `classes` are names of the classes by index.
-
-    Their order is the dataset's own, or a fixed random one if images are sorted by class.
-    """
+    Their order is the dataset's own, or a fixed random one if images are sorted by class."""
 
     def __init__(self, dataset: Any, name: str, size: int | None):
         self.dataset, self.name, self.size = dataset, name, size
@@ -100,9 +98,8 @@ def open_parts(
     classes = {part: {*Part(dataset, part, None).classes} for part, dataset in sets.items()}
     for part, found in classes.items():
         if different := found ^ classes["test"]:
-            raise FileError(
-                f"{folder}: classes {', '.join(sorted(different))} are not in both test and {part}"
-            )
+            names = ", ".join(sorted(different))
+            raise FileError(f"{folder}: classes {names} are not in both test and {part}")
     return {part: Part(sets[part], f"{part} images of {name}", size) for part in sets if part in wanted}
 
 
@@ -193,10 +190,9 @@ def _of_torchvision(
                 if not isinstance(error, ValueError):  # else no such split
                     break
         if part not in sets:
-            raise FileError(
-                f"{folder}: {part} images of torchvision's {name} cannot be read ({reason}); give the "
-                f"folder that was its `root`, or download them (measure --download)"
-            )
+            images = f"{part} images of torchvision's {name}"
+            hint = "give the folder that was its `root`, or download them (measure --download)"
+            raise FileError(f"{folder}: {images} cannot be read ({reason}); {hint}")
     return sets
 
 

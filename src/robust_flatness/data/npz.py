@@ -76,18 +76,15 @@ def _images(where: str, array: np.ndarray, keep_floats: bool) -> np.ndarray:
         raise FileError(f"{where} has dtype {array.dtype}; images must be uint8 or floats in [0, 1]")
     first, last = (array.ndim == 4 and array.shape[place] in CHANNELS for place in (1, 3))
     if array.ndim not in (3, 4) or 0 in array.shape or (array.ndim == 4 and not first and not last):
-        raise FileError(
-            f"{where} has shape {array.shape}; images must be [n, height, width], "
-            "[n, height, width, channels] or [n, channels, height, width] with 1, 3 or 4 channels"
-        )
+        layouts = "[n, height, width], [n, height, width, channels] or [n, channels, height, width]"
+        raise FileError(f"{where} has shape {array.shape}; images must be {layouts} with 1, 3 or 4 channels")
     if array.ndim == 3:
         return array[:, None]
     if first and last:  # narrow images: take the layout in which they are square
         _, a, b, c = array.shape
         if (a == b) == (b == c):
-            raise FileError(
-                f"{where} has shape {array.shape}, whose channels may be first or last; pad the images"
-            )
+            ambiguous = "whose channels may be first or last"
+            raise FileError(f"{where} has shape {array.shape}, {ambiguous}; pad the images")
         last = a == b
     return np.ascontiguousarray(array.transpose(0, 3, 1, 2) if last else array)
 
@@ -102,17 +99,14 @@ def _from_floats(where: str, array: np.ndarray, keep: bool) -> np.ndarray:
     scaled = array if high > 1 else array * 255
     whole = np.rint(scaled)
     if 1 < high <= 100 and (whole == scaled).all():
-        raise FileError(
-            f"{where} has integral floats from {low:.4g} to {high:.4g}: divide them by their largest "
-            "possible value, or convert them to uint8 (0 to 255)"
-        )
+        hint = "divide them by their largest possible value, or convert them to uint8 (0 to 255)"
+        raise FileError(f"{where} has integral floats from {low:.4g} to {high:.4g}: {hint}")
     if np.abs(scaled - whole).max() < 1e-3:
         return whole.astype(np.uint8)
     if keep and high <= 1:
         return array.astype(np.float32)
-    raise FileError(
-        f"{where} has values from {low:.4g} to {high:.4g} that are not multiples of 1/255; {allowed}"
-    )
+    wrong = f"values from {low:.4g} to {high:.4g} that are not multiples of 1/255"
+    raise FileError(f"{where} has {wrong}; {allowed}")
 
 
 def _labels(where: str, array: np.ndarray, count: int) -> np.ndarray:

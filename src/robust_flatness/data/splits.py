@@ -14,10 +14,8 @@ CHUNK = 1024
 
 def stratified(labels: np.ndarray, sizes: dict[str, int], seed: int) -> dict[str, np.ndarray]:
     """Return disjoint index sets of the given sizes, with the class proportions of `labels`, in random order.
-
-    Each is drawn from what the sets before it have left, so that another size changes only itself and
-    those after it.
-    """
+    Each is drawn from what the sets before it have left, so that another size changes only itself and those
+    after it."""
     from sklearn.model_selection import train_test_split
 
     rest, parts = np.arange(len(labels)), {}

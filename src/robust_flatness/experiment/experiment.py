@@ -22,11 +22,9 @@ CATALOGUE = Path("config/variants.yaml")
 
 
 class Experiment:
-    """A validated experiment with its variants resolved.
-
-    `spec` are the settings given, `catalogue` maps every slug to its `VariantSpec`, `variants` those that are
-    requested, and `networks` the external networks among them.
-    """
+    """A validated experiment with its variants resolved. `spec` are the settings given, `catalogue` maps
+    every slug to its `VariantSpec`, `variants` those that are requested, and `networks` the external networks
+    among them."""
 
     def __init__(self, spec: ExperimentSpec, catalogue: Mapping[str, VariantSpec]):
         self.spec = spec
@@ -217,11 +215,9 @@ def unknown_variants(unknown: Sequence[str], known: Iterable[str]) -> str:
 
 
 def load_experiment(values: Mapping[str, Any], variants_path: Path = CATALOGUE) -> Experiment:
-    """Return the experiment of a merged configuration (YAML plus command line).
-
-    A ConfigError has one line per problem: a field that is missing, unknown or out of range, an unknown
-    variant, two variants that come out equal.
-    """
+    """Return the experiment of a merged configuration (YAML plus command line). A ConfigError has one line
+    per problem: a field that is missing, unknown or out of range, an unknown variant, two variants that come
+    out equal."""
     return make_experiment(values, load_variants(variants_path))
 
 

@@ -7,7 +7,7 @@ cluster are several times that, since a scheduler ends a job at its limit.
 
 import math
 
-from robust_flatness.config.architectures import COSTS
+from robust_flatness.config.catalogue import COSTS
 from robust_flatness.config.measures import AttackSpec, AutoAttackSpec
 from robust_flatness.config.training import ModelSpec, TrainJob
 

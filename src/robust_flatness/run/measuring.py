@@ -49,10 +49,8 @@ def measure_network(
     report: Report = print,
 ) -> None:
     """Apply all measures to the checkpoints below `directory`; write `records.csv` and `examples.csv` there.
-
     A measure of one checkpoint is a part, kept in `.resume/parts.jsonl` with fingerprints of its settings,
-    data, weights and code. After an interruption or a change, the missing and changed parts are computed.
-    """
+    data, weights and code. After an interruption or a change, the missing and changed parts are computed."""
     for name in job.measures:
         if name not in MEASURES:
             known = f"{meant(name, MEASURES)}; known are {', '.join(MEASURES)}"
@@ -123,9 +121,7 @@ def measured(
     measure: Measure, checkpoint: Checkpoint, data: Examples, settings: Spec, show: bool = True
 ) -> dict[str, Any]:
     """Return the records of one measure of one network, the values of single examples, and the warnings.
-
-    Warnings are printed too if `show`. If logits of the network are not finite, the measure is NaN.
-    """
+    Warnings are printed too if `show`. If logits of the network are not finite, the measure is NaN."""
     data.notes, data.example_values = {}, {}
     kept = "What is finished is kept; the next run resumes from there."
     with out_of_memory(largest_batch(settings.model_dump()), kept), noted_warnings(show) as warnings:

@@ -29,11 +29,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 def read_source(
     source: str, examples: int | None, train_examples: int, size: int | None, download: bool
 ) -> tuple[Dataset, int, dict[str, Any] | None]:
-    """Read images from an .npz file, a folder, or torchvision (`torchvision:NAME[:FOLDER]`).
-
-    Returns the data, in which up to 500 test images after the first `examples` are held out; `examples`, 1000
-    or all if None; and, but for .npz files, a description: classes by index, order, numbers of images.
-    """
+    """Read images from an .npz file, a folder, or torchvision (`torchvision:NAME[:FOLDER]`). Returns the
+    data, in which up to 500 test images after the first `examples` are held out; `examples`, 1000 or all if
+    None; and, but for .npz files, a description: classes by index, order, numbers of images."""
     if Path(source).is_dir() or source.startswith("torchvision:"):
         name, folder = "folder", source
         if not Path(source).is_dir():
@@ -62,11 +60,9 @@ def own_settings(
     options: Mapping,
     assignments: Iterable = (),
 ) -> dict[str, MeasureSettings]:
-    """Return the settings of the measures `names` on `sizes` examples of the splits.
-
-    `options` maps paths such as `average.samples` to values (None: not given), for all measures that have
-    the setting; `assignments` are texts such as `flatness.average.xi=[0.5]`, and come last.
-    """
+    """Return the settings of the measures `names` on `sizes` examples of the splits. `options` maps paths
+    such as `average.samples` to values (None: not given), for all measures that have the setting;
+    `assignments` are texts such as `flatness.average.xi=[0.5]`, and come last."""
     known = [name for name, entry in MEASURES.items() if not entry.of_snapshots]
     blocks: dict[str, dict[str, Any]] = {}
     for name in names:

@@ -31,11 +31,9 @@ Report = Callable[[str], None]
 
 @contextlib.contextmanager
 def locked(folder: Path, waiting: str, report: Report) -> Iterator[None]:
-    """Hold the lock of `folder`; report `waiting` if another process holds it, and wait for that process.
-
-    The kernel releases the lock when its holder ends. File systems without flock (some Lustre, NFS and FUSE
-    mounts) get a lock file instead.
-    """
+    """Hold the lock of `folder`; report `waiting` if another process holds it, and wait for that process. The
+    kernel releases the lock when its holder ends. File systems without flock (some Lustre, NFS and FUSE
+    mounts) get a lock file instead."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / "lock", poll_interval=POLL, fallback_to_soft=False)
     try:
@@ -141,11 +139,9 @@ def _link(source: Path, target: Path) -> None:
 
 
 class Parts:
-    """Finished parts of a measuring job, appended to the file `path` one by one; use it inside `locked`.
-
-    Each line is a JSON object with `name`, `fingerprint`, `value`, and `sha256`, the digest of the other
-    three. Damaged lines are ignored; of several lines with a name, the last counts.
-    """
+    """Finished parts of a measuring job, appended to the file `path` one by one; use it inside `locked`. Each
+    line is a JSON object with `name`, `fingerprint`, `value`, and `sha256`, the digest of the other three.
+    Damaged lines are ignored; of several lines with a name, the last counts."""
 
     def __init__(self, path: Path, report: Report):
         self.path, self.report = Path(path), report

@@ -25,11 +25,9 @@ KEY = ("checkpoint", "measure", "metric", "loss", "split", "xi", "coordinate")
 
 @dataclass(frozen=True)
 class Agreement:
-    """The records of a network against those of a second measurement.
-
-    `records` is their number, `equal` how many are bit-identical, `largest` the largest difference in units
-    of the tolerance, and `where` the record that has it.
-    """
+    """The records of a network against those of a second measurement. `records` is their number, `equal` how
+    many are bit-identical, `largest` the largest difference in units of the tolerance, and `where` the record
+    that has it."""
 
     path: Path
     records: int

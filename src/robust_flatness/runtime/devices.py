@@ -20,11 +20,9 @@ _taken: list[FileLock] = []
 
 
 def start(device: str, threads: int) -> str:
-    """Set torch's threads and arithmetic, and return the name of the device to use.
-
-    `auto` is a GPU if there is one (cuda, then mps), else the CPU. `cuda` is the first GPU that no other job
-    of this package uses, or the first. On GPUs, TF32 is off and convolutions are deterministic.
-    """
+    """Set torch's threads and arithmetic, and return the name of the device to use. `auto` is a GPU if there
+    is one (cuda, then mps), else the CPU. `cuda` is the first GPU that no other job of this package uses, or
+    the first. On GPUs, TF32 is off and convolutions are deterministic."""
     torch.set_num_threads(threads)
     keep_freed_memory()
     if not DEVICE.fullmatch(device):
@@ -49,9 +47,8 @@ def start(device: str, threads: int) -> str:
 
 def keep_freed_memory() -> None:
     """Make glibc keep up to 64 MB of freed memory: getting new pages takes up to half of a network's time.
-
-    Freeing one large block raises the limit (`man mallopt`, M_MMAP_THRESHOLD); its pages are never touched.
-    """
+    Freeing one large block raises the limit (`man mallopt`, M_MMAP_THRESHOLD); its pages are never
+    touched."""
     torch.empty(31 * 2**20, dtype=torch.uint8)
 
 
@@ -86,10 +83,8 @@ def is_fast_in_bfloat16(device: str) -> bool:
 
 
 def precision_on(device: str, precision: str) -> str:
-    """Return `float32` or `bfloat16`; `auto` is bfloat16 where it is fast.
-
-    Warns if bfloat16 is requested where it is slow: emulated, it takes up to 15 times as long as float32.
-    """
+    """Return `float32` or `bfloat16`; `auto` is bfloat16 where it is fast. Warns if bfloat16 is requested
+    where it is slow: emulated, it takes up to 15 times as long as float32."""
     fast = precision == "float32" or is_fast_in_bfloat16(device)
     if precision == "auto":
         return "bfloat16" if fast else "float32"

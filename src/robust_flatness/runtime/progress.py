@@ -13,10 +13,8 @@ REDRAW = 0.1
 
 
 class _Display:
-    """A bar for each outermost loop, with the share that is done and the positions of the loops inside.
-
-    A `total` of 0 is unknown.
-    """
+    """A bar for each outermost loop, with the share that is done and the positions of the loops inside. A
+    `total` of 0 is unknown."""
 
     def __init__(self, bars: Any):
         self.bars, self.loops, self.last = bars, [], 0.0

@@ -64,11 +64,9 @@ class TrainingAttack:
 
 
 def pgd_tau(network: Network, x: Tensor, y: Tensor, pgd: PGD, tau: int, generator: torch.Generator) -> Tensor:
-    """Return adversarial examples of PGD that stops `tau` iterations after an example's label flips.
-
-    The result is the iterate `tau` steps after the first misclassified one (the random start included), or
-    the last iterate if fewer steps are left or the label never flips (Zhang et al., ICML 2020).
-    """
+    """Return adversarial examples of PGD that stops `tau` iterations after an example's label flips. The
+    result is the iterate `tau` steps after the first misclassified one (the random start included), or the
+    last iterate if fewer steps are left or the label never flips (Zhang et al., ICML 2020)."""
     x_adv = random_start(x, pgd.epsilon, generator)
     left = torch.full_like(y, tau)
     flipped = torch.zeros_like(y, dtype=torch.bool)

@@ -30,9 +30,7 @@ class BatchPlan:
     def __post_init__(self):
         size, fraction = self.batch_size, self.pool_fraction
         if size - round(fraction * size) < 1:
-            raise ConfigError(
-                f"unlabeled_fraction: {fraction} of batch_size {size} leaves no labelled example"
-            )
+            raise ConfigError(f"unlabeled_fraction: {fraction} of {size} leaves no labelled example")
         if self.updates < 1:
             raise ConfigError(f"batch_size: {size} of {self.examples} training examples gives no batch of 2")
 
@@ -49,10 +47,8 @@ class BatchPlan:
         return [(size - extra, extra) for size, extra in zip(sizes, extras, strict=True) if size > 1]
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield indices of the labelled and of the pool examples of each batch, without end, on `device`.
-
-        The order of the labelled examples does not depend on the pool.
-        """
+        """Yield indices of the labelled and of the pool examples of each batch, without end, on `device`. The
+        order of the labelled examples does not depend on the pool."""
         order = generator(self.seed, "batches", epoch, device=self.device)
         pool_order = generator(self.seed, "pool", epoch, device=self.device)
         waiting = torch.empty(0, dtype=torch.int64, device=self.device)
@@ -74,9 +70,7 @@ def unlabeled_pool(dataset: Dataset, spec: TrainingSpec, device: str, pseudo_lab
     if not spec.unlabeled_fraction:
         return dataset.pixels("unlabeled", 0, device), dataset.labels("train", 0, device)
     if pseudo_labels is None:
-        raise ConfigError(
-            "unlabeled_fraction: needs pseudo-labels; make them with `robust-flatness pseudo-label`"
-        )
+        raise ConfigError("unlabeled_fraction: needs pseudo-labels (`robust-flatness pseudo-label`)")
     labels, size = torch.as_tensor(pseudo_labels).to(device), dataset.size("unlabeled")
     valid = labels.shape == (size,) and size > 0 and not labels.is_floating_point()
     if not (valid and 0 <= labels.min() <= labels.max() < dataset.classes):

@@ -27,17 +27,14 @@ from robust_flatness.training.awp import WeightPerturbation, frozen_statistics
 from robust_flatness.training.batches import BatchPlan, noisy_labels, unlabeled_pool
 from robust_flatness.training.held_out import HeldOut
 from robust_flatness.training.objectives import Batch, make_objective
-from robust_flatness.training.optimizers import averaged_weights, clip_weights, make_optimizer
-from robust_flatness.training.schedules import Schedule
+from robust_flatness.training.optimizers import Schedule, averaged_weights, clip_weights, make_optimizer
 from robust_flatness.version import __version__
 
 
 class Training:
-    """A training in progress: network, optimiser, and the computations of an epoch.
-
-    Every random choice draws from a generator seeded with the job's seed, the purpose and the epoch, so that
-    all variants share initial weights and order of examples, and generators have no state to keep.
-    """
+    """A training in progress: network, optimiser, and the computations of an epoch. Every random choice draws
+    from a generator seeded with the job's seed, the purpose and the epoch, so that all variants share initial
+    weights and order of examples, and generators have no state to keep."""
 
     def __init__(self, job: TrainJob, dataset: Dataset, device: str = "cpu", pseudo_labels=None):
         spec = with_precision_on(device, job.training)
@@ -174,11 +171,8 @@ class Training:
         return loss.clone(), logits
 
     def _perturbed_gradient(self, batch: Batch, view: Network) -> tuple[Tensor, Tensor]:
-        """AT-AWP: set the gradient at w + nu, in training mode, each element clamped.
-
-        As in the released code, a separate forward pass updates batch norm's running statistics at the
-        unperturbed weights.
-        """
+        """AT-AWP: set the gradient at w + nu, in training mode, each element clamped. As in the released
+        code, a separate forward pass updates batch norm's running statistics at the unperturbed weights."""
         with torch.no_grad():
             self.objective(self._forward, batch)
         seen = replace(batch, target=batch.y, smoothing=0.0)  # as attacks see it

@@ -13,18 +13,15 @@ from robust_flatness.data.augmentation import augment
 from robust_flatness.errors import TrainingError
 from robust_flatness.seeding import derive_seed, generator, stream_device
 from robust_flatness.training.batches import BatchPlan
-from robust_flatness.training.optimizers import make_optimizer
-from robust_flatness.training.schedules import Schedule
+from robust_flatness.training.optimizers import Schedule, make_optimizer
 
 
 def pseudo_label(
     dataset: Dataset, model: ModelSpec, training: TrainingSpec, seed: int, device: str = "cpu"
 ) -> Tensor:
-    """Return labels, int64 [n], of the `unlabeled` split, predicted by a standard classifier.
-
-    The classifier is trained on the clean images of the `train` split, with the epochs, batches, rates,
-    optimiser and augmentation of `training`. Published pseudo-labels of the data are returned as they are.
-    """
+    """Return labels, int64 [n], of the `unlabeled` split, predicted by a standard classifier. The classifier
+    is trained on the clean images of the `train` split, with the epochs, batches, rates, optimiser and
+    augmentation of `training`. Published pseudo-labels of the data are returned as they are."""
     if "pseudo_labels" in dataset.arrays:
         return torch.from_numpy(dataset.arrays["pseudo_labels"])
     seed = derive_seed(seed, "pseudo-labels")
