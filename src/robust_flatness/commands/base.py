@@ -52,7 +52,7 @@ def _write_timings(path: Path) -> None:
         write_text(path, text, durable=False)
 
 
-def read_spec(kind: type, text: str) -> Any:
+def parsed(kind: type, text: str) -> Any:
     """Parse settings from JSON text, or from a file that holds it."""
     try:
         if not text.lstrip().startswith("{"):

@@ -6,17 +6,7 @@ from typing import Annotated
 
 import typer
 
-from robust_flatness.commands.base import (
-    Checkpoints,
-    Data,
-    Device,
-    Output,
-    Seed,
-    Spec,
-    Threads,
-    read_spec,
-    step,
-)
+from robust_flatness.commands.base import Checkpoints, Data, Device, Output, Seed, Spec, Threads, parsed, step
 from robust_flatness.config import ConfigError, DataSpec, TrainJob
 from robust_flatness.config.data import CIFAR10_FOLDER
 from robust_flatness.errors import noted_warnings
@@ -29,7 +19,7 @@ def prepare(spec: Spec, output: Output, seed: Seed = 0) -> None:
     from robust_flatness.data import make_splits, save_dataset
 
     with noted_warnings():
-        splits = make_splits(read_spec(DataSpec, spec), seed)
+        splits = make_splits(parsed(DataSpec, spec), seed)
     save_dataset(output, splits)
 
 
@@ -52,7 +42,7 @@ def pseudo_label(
     from robust_flatness.runtime.devices import start
     from robust_flatness.training.pseudo_labels import pseudo_label as predict
 
-    job = read_spec(TrainJob, spec)
+    job = parsed(TrainJob, spec)
     device = start(device, threads)
     dataset = load_dataset(data)
     save_pseudo_labels(output, predict(dataset, job.model, job.training, seed, device), dataset)
@@ -76,7 +66,7 @@ def train(
     from robust_flatness.run.train import train as run_training
     from robust_flatness.runtime.devices import start
 
-    job = read_spec(TrainJob, spec)
+    job = parsed(TrainJob, spec)
     device = start(device, threads)
     dataset = load_dataset(data)
     labels = load_pseudo_labels(pseudo_labels, dataset) if pseudo_labels else None
@@ -118,7 +108,7 @@ def check_network(
         raise ConfigError(f"--shape: {shape!r} given; expected channels and side, e.g. 3,32")
     channels, side = map(int, shape.split(","))
     images = torch.full((2, channels, side, side), 0.5)
-    load_network(read_spec(NetworkSpec, spec), name, images, classes)
+    load_network(parsed(NetworkSpec, spec), name, images, classes)
 
 
 @step
@@ -134,7 +124,7 @@ def import_network(
     from robust_flatness.config.networks import NetworkSpec
     from robust_flatness.data import load_dataset
 
-    run_import(read_spec(NetworkSpec, spec), load_dataset(data), output, name, seed)
+    run_import(parsed(NetworkSpec, spec), load_dataset(data), output, name, seed)
 
 
 @step
@@ -151,7 +141,7 @@ def measure_network(
     from robust_flatness.run.measuring import measure_network as measure
     from robust_flatness.runtime.devices import start
 
-    job = read_spec(MeasuringJob, spec)
+    job = parsed(MeasuringJob, spec)
     device = start(device, threads)
     measure(job, data, directory, seed, device, threads)
 
@@ -163,7 +153,7 @@ def collect(
     """Gather the records of all networks into the tables of the experiment."""
     from robust_flatness.tables.collect import CollectSpec, collect_results
 
-    for message in collect_results(read_spec(CollectSpec, spec), directory):
+    for message in collect_results(parsed(CollectSpec, spec), directory):
         typer.echo(message)
 
 

@@ -11,18 +11,12 @@ class Objective(NamedTuple):
 
 
 _FOLDER = "robust_flatness.training.objectives"
-
+_SELECTION = ("attack_predicted_label", "attack_incorrect", "stop_after_flip")
+_FRACTION = ("label_smoothing", "adversarial_fraction")
 OBJECTIVES = {
-    "at": Objective(
-        f"{_FOLDER}.at:AdversarialTraining",
-        ("label_smoothing", "attack_predicted_label", "attack_incorrect", "stop_after_flip"),
-    ),
-    "mart": Objective(
-        f"{_FOLDER}.mart:Mart", ("attack_predicted_label", "attack_incorrect", "stop_after_flip")
-    ),
-    "self-supervision": Objective(
-        f"{_FOLDER}.self_supervision:SelfSupervision", ("label_smoothing", "adversarial_fraction")
-    ),
+    "at": Objective(f"{_FOLDER}.at:AdversarialTraining", ("label_smoothing", *_SELECTION)),
+    "mart": Objective(f"{_FOLDER}.mart:Mart", _SELECTION),
+    "self-supervision": Objective(f"{_FOLDER}.self_supervision:SelfSupervision", _FRACTION),
     "trades": Objective(f"{_FOLDER}.trades:Trades", ("label_smoothing", "attack_incorrect")),
 }
 

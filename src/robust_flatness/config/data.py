@@ -4,17 +4,9 @@ import itertools
 import re
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Discriminator,
-    Field,
-    Tag,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
-from robust_flatness.config.values import Count, Integer, Size, Spec, parse_list
+from robust_flatness.config.values import AS_LIST, Count, Integer, Size, Spec
 
 #: Number of classes, and of images, of the datasets known to the kit; digits are one set, the others two.
 CLASSES = {"digits": 10, "fashion": 10, "cifar10": 10}
@@ -71,12 +63,8 @@ def _kind(value: Any) -> str:
     return "ranges" if named or isinstance(value, list | tuple) else "count"
 
 
-Ranges = Annotated[
-    tuple[str, ...],
-    Field(min_length=1),
-    BeforeValidator(parse_list),
-    AfterValidator(lambda ranges: tuple(str(parse_range(text)) for text in ranges)),
-]
+_Range = Annotated[str, AfterValidator(lambda text: str(parse_range(text)))]
+Ranges = Annotated[tuple[_Range, ...], Field(min_length=1), AS_LIST]
 #: A number of examples, or ranges of them.
 Split = Annotated[Annotated[Count, Tag("count")] | Annotated[Ranges, Tag("ranges")], Discriminator(_kind)]
 PoolSplit = Annotated[Annotated[Size, Tag("count")] | Annotated[Ranges, Tag("ranges")], Discriminator(_kind)]

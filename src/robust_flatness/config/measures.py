@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from robust_flatness.config.data import DataSpec
-from robust_flatness.config.values import Count, Epsilon, Positive, Size, Spec, Variants, parse_list
+from robust_flatness.config.values import AS_LIST, Count, Epsilon, Positive, Size, Spec, Variants
 
 #: Default step size of PGD: epsilon divided by this.
 STEPS_TO_THE_EDGE = 4
@@ -49,9 +49,12 @@ class AutoAttackSpec(Spec):
     """AutoAttack; `version: standard` is the library's own, `reduced` the budget given here."""
 
     version: Literal["standard", "reduced"] = "standard"
-    attacks: Annotated[
-        tuple[Literal["pgd", "apgd-ce", "apgd-t", "fab-t", "square"], ...], BeforeValidator(parse_list)
-    ] = ("apgd-ce", "apgd-t", "fab-t", "square")
+    attacks: Annotated[tuple[Literal["pgd", "apgd-ce", "apgd-t", "fab-t", "square"], ...], AS_LIST] = (
+        "apgd-ce",
+        "apgd-t",
+        "fab-t",
+        "square",
+    )
     """`pgd` counts the successes of the measure's own PGD; the other attacks run on what is left."""
     iterations: Count = 100
     restarts: Count = 1

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from robust_flatness.config.values import Positive, Real, Spec, parse_list
+from robust_flatness.config.values import AS_LIST, Positive, Real, Spec
 from robust_flatness.config.variants import VariantSpec
 from robust_flatness.errors import ConfigError
 from robust_flatness.files import canonical_json
@@ -31,8 +31,8 @@ def check_model(value: str) -> str:
     return value
 
 
-Channels = Annotated[tuple[Real, ...], BeforeValidator(parse_list), Field(min_length=1)]
-Scales = Annotated[tuple[Positive, ...], BeforeValidator(parse_list), Field(min_length=1)]
+Channels = Annotated[tuple[Real, ...], AS_LIST, Field(min_length=1)]
+Scales = Annotated[tuple[Positive, ...], AS_LIST, Field(min_length=1)]
 
 
 class NetworkSpec(Spec):

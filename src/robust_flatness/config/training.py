@@ -4,12 +4,13 @@ import math
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from robust_flatness.config.catalogue import COSTS, OBJECTIVES, OPTIMIZERS
 from robust_flatness.config.kinds import check_name
 from robust_flatness.config.measures import STEPS_TO_THE_EDGE
 from robust_flatness.config.values import (
+    AS_LIST,
     Count,
     Epsilon,
     Integer,
@@ -20,12 +21,11 @@ from robust_flatness.config.values import (
     Real,
     Size,
     Spec,
-    parse_list,
 )
 
 _Network = Annotated[str, AfterValidator(partial(check_name, sorted(COSTS)))]
 _Optimizer = Annotated[str, AfterValidator(partial(check_name, OPTIMIZERS))]
-_Milestones = Annotated[tuple[Annotated[Real, Field(gt=0, lt=1)], ...], BeforeValidator(parse_list)]
+_Milestones = Annotated[tuple[Annotated[Real, Field(gt=0, lt=1)], ...], AS_LIST]
 _Objective = Annotated[str, AfterValidator(partial(check_name, OBJECTIVES, own="package.module:Class"))]
 
 

@@ -10,15 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
 
 from robust_flatness.errors import ConfigError
 from robust_flatness.files import canonical_json
@@ -58,6 +50,10 @@ def parse_list(value: Any) -> Any:
     return [value] if isinstance(value, int | float) else value
 
 
+#: Annotation of tuples given as `parse_list` takes them.
+AS_LIST = BeforeValidator(parse_list)
+
+
 def _check_radii(value: tuple[float, ...]) -> tuple[float, ...]:
     if not value or len(set(value)) < len(value):
         raise ValueError("name at least one radius, each once")
@@ -70,8 +66,7 @@ def _check_name(value: str) -> str:
     return value
 
 
-def check_device(value: str) -> str:
-    """Require the name of a device; `start` checks that this machine has it."""
+def _check_device(value: str) -> str:
     if not DEVICE.fullmatch(value):
         raise ValueError("use auto, cpu, cuda, cuda:N (N counts from 0) or mps")
     return value
@@ -94,8 +89,9 @@ Probability = Annotated[Real, Field(ge=0, le=1)]
 Integer = _as_number(int, lt=2**63)
 Count = Annotated[Integer, Field(ge=1)]
 Size = Annotated[Integer, Field(ge=0)]
-Radii = Annotated[tuple[Positive, ...], BeforeValidator(parse_list), AfterValidator(_check_radii)]
+Radii = Annotated[tuple[Positive, ...], AS_LIST, AfterValidator(_check_radii)]
 Name = Annotated[str, AfterValidator(_check_name)]
+Device = Annotated[str, AfterValidator(_check_device)]
 Variants = Annotated[Literal["all"] | tuple[str, ...], BeforeValidator(_parse_variants)]
 #: `auto`: bfloat16 if the job's device computes it fast, else float32.
 Precision = Literal["float32", "bfloat16", "auto"]
@@ -104,7 +100,7 @@ Precision = Literal["float32", "bfloat16", "auto"]
 class Spec(BaseModel):
     """Base class of all specs: immutable, no unknown fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = {"frozen": True, "extra": "forbid"}
 
     def json_text(self) -> str:
         """Return canonical JSON, as passed to a job."""

@@ -3,28 +3,18 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from robust_flatness.config.data import DataSpec
 from robust_flatness.config.families import FamilySpec
 from robust_flatness.config.measures import STEPS_TO_THE_EDGE
 from robust_flatness.config.networks import NetworkSpec
 from robust_flatness.config.training import ModelSpec, TrainingSpec
-from robust_flatness.config.values import (
-    Count,
-    Epsilon,
-    Name,
-    Positive,
-    Size,
-    Spec,
-    Variants,
-    check_device,
-    parse_list,
-)
+from robust_flatness.config.values import AS_LIST, Count, Device, Epsilon, Name, Real, Size, Spec, Variants
 from robust_flatness.config.variants import VariantOverride, VariantSpec
 from robust_flatness.measures.registry import MEASURES, MeasureSpecs
 
-_Seeds = Annotated[tuple[Size, ...], BeforeValidator(parse_list), Field(min_length=1)]
+_Seeds = Annotated[tuple[Size, ...], AS_LIST, Field(min_length=1)]
 
 
 class ComputeSpec(Spec):
@@ -33,8 +23,8 @@ class ComputeSpec(Spec):
     one; `hours` is the longest time that a job may request: a longer training is cut into several."""
 
     threads: Count = 1
-    device: Annotated[str, AfterValidator(check_device)] = "cpu"
-    hours: Annotated[Positive, Field(ge=0.5)] = 24
+    device: Device = "cpu"
+    hours: Annotated[Real, Field(ge=0.5)] = 24
 
 
 class ExperimentSpec(Spec):

@@ -1,7 +1,7 @@
 """The measuring job: all measures of one network, at its checkpoints and snapshots."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -113,8 +113,17 @@ def _part(
         "code": [measure.version, source_digest(getattr(settings, "own", {}).values())],
         "seed": data.seed,
     }
+    return kept_part(parts, name, depends_on, measure, checkpoint, data, settings)
+
+
+def kept_part(
+    parts: Parts, name: str, depends_on: Mapping, *arguments: Any, **options: Any
+) -> dict[str, Any]:
+    """Return the part `name`, stored or `measured` with these arguments; its intermediate values are parts
+    `name/...`, with the same fingerprint."""
+    _, _, data, _ = arguments
     data.keep = lambda value, compute: parts.get(f"{name}/{value}", depends_on, compute)
-    return parts.get(name, depends_on, lambda: measured(measure, checkpoint, data, settings))
+    return parts.get(name, depends_on, lambda: measured(*arguments, **options))
 
 
 def measured(

@@ -3,7 +3,6 @@
 import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from robust_flatness.measures.flatness import METRICS as OF_FLATNESS
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.measures.robustness import evaluate_robustness, rounded
 from robust_flatness.network import Network
-from robust_flatness.run.measuring import largest_batch, measured
+from robust_flatness.run.measuring import kept_part, largest_batch
 from robust_flatness.run.own_inputs import check_settings
 from robust_flatness.run.resume import Parts, Report, locked
 from robust_flatness.runtime.devices import with_precision_on
@@ -77,11 +76,7 @@ def measure_model(
                 source = source_digest([*code, *getattr(given, "own", {}).values()])
                 depends_on = identity | {"settings": given.model_dump(mode="json"), "model": function}
                 depends_on |= {"code": [MEASURES[name].version, source]}
-                shared.keep = lambda part, compute, key=(name, depends_on): parts.get(
-                    f"{key[0]}/{part}", key[1], compute
-                )
-                compute = partial(measured, MEASURES[name], network, shared, given, show=False)
-                part = parts.get(name, depends_on, compute)
+                part = kept_part(parts, name, depends_on, MEASURES[name], network, shared, given, show=False)
                 records += [{"measure": name} | Record(*values)._asdict() for values in part["records"]]
                 notes |= part["notes"]
                 for split, columns in part["examples"].items():

@@ -107,10 +107,9 @@ def value_rows(records: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, floa
         spread = r["metric"].endswith("_std") and metric.column == r["metric"]
         if metric.column is not None and metric.kind != "setting" and not spread:
             words = metric.words(r["split"], r["loss"], r[metric.radius] if metric.radius else None)
-            layer = (
-                "" if metric.radius == "coordinate" or not r["coordinate"] else f", {r['coordinate']} alone"
-            )
-            yield words + layer, r["value"], r["se"], metric.direction
+            if r["coordinate"] and metric.radius != "coordinate":
+                words += f", {r['coordinate']} alone"
+            yield words, r["value"], r["se"], metric.direction
 
 
 def places(values: Mapping[str, float], models: pd.DataFrame) -> list[str]:

@@ -10,7 +10,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +68,7 @@ class TrainingStore:
     """
 
     def __init__(
-        self,
-        directory: Path,
-        components: Mapping,
-        epochs: Collection[int],
-        all_snapshots: bool,
-        report: Report,
+        self, directory: Path, components: Mapping, epochs: Iterable, all_snapshots: bool, report: Report
     ):
         self.directory, self.folder = Path(directory), Path(directory) / ".resume"
         self.state = StateFile(self.folder / "state", components)

@@ -26,9 +26,9 @@ def train(
     """Train `job` on `dataset`; write `history.csv` and `checkpoints/{last,best,epoch-NNN}.safetensors`.
 
     These appear at the end. Until then, state and snapshots are kept in `directory/.resume`, and the same
-    call resumes an interrupted training to bit-identical results. Without `all_snapshots`, only the last and the
-    best snapshot are written, the first one with the lowest RErr on the early-stopping images. After `until`
-    epochs the training stops; the next call continues.
+    call resumes an interrupted training to bit-identical results. Without `all_snapshots`, only the last
+    and the best snapshot are written, the first one with the lowest RErr on the early-stopping images.
+    After `until` epochs the training stops; the next call continues.
     """
     kept = f"The next run with the same settings resumes after the last epoch finished in {directory}."
     with out_of_memory(job.training.batch_size, kept):
