@@ -17,17 +17,14 @@ EXTERNAL, ROBUSTBENCH = "external", "robustbench"
 NAMED = re.compile(
     r"torchvision:\w+|robustbench:((cifar10|cifar100|imagenet)/\w+/)?[\w.-]+|[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*"
 )
-#: Classes of RobustBench's datasets, and of torchvision's pretrained classifiers.
+#: Classes of RobustBench's datasets; torchvision's pretrained classifiers have those of ImageNet.
 PRETRAINED_CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
 
 
-def check_model(value: str) -> str:
-    """Require the name of a network, whether or not it can be loaded here."""
+def _check_model(value: str) -> str:
     if not NAMED.fullmatch(value):
-        kinds = (
-            "package.module:function, torchvision:NAME, robustbench:NAME or robustbench:dataset/threat/NAME"
-        )
-        raise ValueError(f"write {kinds} with a dataset of {', '.join(PRETRAINED_CLASSES)}")
+        kinds = "package.module:function, torchvision:NAME, robustbench:NAME or robustbench:DATA/THREAT/NAME"
+        raise ValueError(f"write {kinds} with DATA of {', '.join(PRETRAINED_CLASSES)}")
     return value
 
 
@@ -38,7 +35,7 @@ Scales = Annotated[tuple[Positive, ...], AS_LIST, Field(min_length=1)]
 class NetworkSpec(Spec):
     """A network as `load_model` takes it, and how it is shown."""
 
-    model: Annotated[str, AfterValidator(check_model)]
+    model: Annotated[str, AfterValidator(_check_model)]
     """`package.module:function` (without arguments), `torchvision:NAME` or `robustbench:NAME`."""
     weights: str | None = None
     """File .safetensors, .pt or .pth; None: the function's, or the pretrained ones, which are downloaded."""

@@ -119,8 +119,9 @@ def places(values: Mapping[str, float], models: pd.DataFrame) -> list[str]:
         others = models[column].dropna() if column in models else ()
         if column in values and len(others):
             value, below = values[column], int((others < values[column]).sum())
-            lines.append(
-                f"  {schema.describe(column)}: {value:.3g}, rank {below + 1} of {len(others) + 1} "
-                f"(the others {others.min():.3g} to {others.max():.3g}; {below / len(others):.0%} lie below)"
+            spread = (
+                f"the others {others.min():.3g} to {others.max():.3g}; {below / len(others):.0%} lie below"
             )
+            place = f"{value:.3g}, rank {below + 1} of {len(others) + 1} ({spread})"
+            lines.append(f"  {schema.describe(column)}: {place}")
     return lines or ["  nothing that was measured here"]

@@ -37,16 +37,15 @@ class Agreement:
 
     @property
     def agrees(self) -> bool:
-        """Whether all differences are within the tolerance."""
         return self.largest <= 1
 
     def __str__(self) -> str:
         if self.equal == self.records:
             return f"{self.path}: {self.records} records, identical"
         verdict = "agree" if self.agrees else "DIFFER"
+        largest = f"largest difference {self.largest:.2g} of the tolerance ({self.where})"
         return (
-            f"{self.path}: {self.equal} of {self.records} records identical, the others {verdict}: largest "
-            f"difference {self.largest:.2g} of the tolerance ({self.where})"
+            f"{self.path}: {self.equal} of {self.records} records identical, the others {verdict}: {largest}"
         )
 
 
