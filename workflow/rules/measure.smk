@@ -38,6 +38,7 @@ rule measure_network:
     params:
         job=lambda wildcards: canonical_json(measuring_job(EXPERIMENT, wildcards.variant)),
         directory=placed(RUN),
+        version=__version__,  # tables leave out the records of another version
         timings=placed(f"{RUN}/timings/measure.tsv"),
         compute=COMPUTE,
     shell:

@@ -51,8 +51,8 @@ class Evidence:
             keys = pd.MultiIndex.from_frame(frame[["variant", "seed"]])
             return frame[~keys.isin([*failed])]
 
-        same = models.get("same_as", pd.Series("", index=models.index)).fillna("")
-        same = same.where(same != "", models["variant"].map(same_weights(models)).fillna(""))
+        same = models.get("same_as", pd.Series("", index=models.index)).astype(object).fillna("")
+        same = same.where(same != "", models["variant"].map(same_weights(models)).astype(object).fillna(""))
         everyone = aggregate.with_differences(models[same == ""])
         models = kept(models)
         same = same[models.index]
