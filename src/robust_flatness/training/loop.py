@@ -94,16 +94,11 @@ class Training:
                 if self.average is not None:
                     self.average.update_parameters(self.model)
         updates, loss, examples, rloss, errors = self.sums.tolist()
+        epochs, n = self.spec.epochs, examples or math.nan
         return {
-            "variant": self.job.variant,
-            "seed": self.job.seed,
-            "epoch": epoch,
-            "epochs": self.spec.epochs,
-            "normalised_epoch": (epoch + 1) / self.spec.epochs,
-            "learning_rate": self.schedule.learning_rate(first),
-            "train_loss": loss / updates,
-            "train_rloss": rloss / examples if examples else math.nan,
-            "train_rerr": 100 * errors / examples if examples else math.nan,
+            **{"variant": self.job.variant, "seed": self.job.seed, "epoch": epoch, "epochs": epochs},
+            **{"normalised_epoch": (epoch + 1) / epochs, "learning_rate": self.schedule.learning_rate(first)},
+            **{"train_loss": loss / updates, "train_rloss": rloss / n, "train_rerr": 100 * errors / n},
         }
 
     @contextlib.contextmanager
