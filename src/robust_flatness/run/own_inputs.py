@@ -84,7 +84,8 @@ def own_settings(
         if not assigned:
             fields = [field for name in blocks for field in MEASURES[name].settings.model_fields]
             close = meant(path.partition(".")[0], [*blocks, *fields])
-            raise ConfigError(f"--set: {text!r} given{close}; expected e.g. average.samples=5")
+            expected = f"e.g. average.samples=5, a setting of {', '.join(blocks) or 'a measure'}"
+            raise ConfigError(f"--set: {text!r} given{close}; expected {expected}")
     implied = {"epsilon": epsilon, "step_size": epsilon / STEPS_TO_THE_EDGE, "sizes": sizes}
     return {
         name: parse(MEASURES[name].settings, MEASURES[name].settings.implied(block, **implied), name)
