@@ -37,12 +37,7 @@ import plain
 from robust_flatness.architectures import build_model
 from robust_flatness.attacks import PGD, random_start
 from robust_flatness.config import ModelSpec
-from robust_flatness.flatness import (
-    Neighborhood,
-    average_flatness,
-    perturbed_parameters,
-    worst_flatness,
-)
+from robust_flatness.flatness import Neighborhood, average_flatness, perturbed_parameters, worst_flatness
 from robust_flatness.network import Network
 from robust_flatness.seeding import generator
 
@@ -284,13 +279,7 @@ WORKLOADS = ("PGD, ResNet-18", "PGD, small net", "average-case flatness", "worst
 
 
 def compare(workload: Workload, repetitions: int, threads: int) -> list[str]:
-    """Rows of the table for one workload.
-
-    Raises
-    ------
-    SystemExit
-        If results differ.
-    """
+    """Rows of the table for one workload; exits if results differ."""
     others = workload.others | workload.unchecked
     variants = others | {
         "float32": lambda: workload.ours("float32"),

@@ -1,7 +1,9 @@
 """One thread per test process: small tensors gain nothing from more, and bits stay the same."""
 
+import importlib.util
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -46,3 +48,13 @@ def refused(run):
         return err
 
     return check
+
+
+@pytest.fixture(scope="session")
+def plain():
+    """The plain implementation of the measures, of the benchmarks."""
+    path = Path(__file__).parents[1] / "benchmarks/plain.py"
+    spec = importlib.util.spec_from_file_location("plain", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -10,14 +10,11 @@ import pytest
 import torch
 import yaml
 from torch import nn
-from typer.main import get_command
 
-from robust_flatness import cli
 from robust_flatness.attacks import PGD
-from robust_flatness.config import DataSpec, load_yaml
+from robust_flatness.config import load_yaml
 from robust_flatness.data import Dataset, make_splits
 from robust_flatness.experiment import load_experiment
-from robust_flatness.run.own_inputs import own_settings
 from robust_flatness.tables.importing import import_table
 from robust_flatness.training.loop import Training
 
@@ -53,36 +50,6 @@ def test_data_of_ones_own(folder):
     assert splits["x_train"].shape == (160, 1, 8, 8)
     assert splits["classes"] == 4
     assert {"robustness", "flatness"} <= experiment.measures.keys()
-
-
-def test_options_named_on_the_page_are_those_of_the_command():
-    page = (PAGES / "network.md").read_text(encoding="utf-8")
-    named = {*re.findall(r"--[a-z][a-z-]*", page)}
-    there = {option for p in get_command(cli.app).commands["measure"].params for option in p.opts}
-    assert named <= there
-    assert {"--picture", "--output", "--per-example", "--measures", "--set"} <= named
-
-
-def test_settings_named_on_the_page_can_be_set():
-    page = (PAGES / "network.md").read_text(encoding="utf-8")
-    texts = [text.strip("'") for text in re.findall(r"--set (\S*=\S*)", page)]
-    names = ["robustness", "flatness", "layers", "sharpness"]
-    assert len(texts) > 5
-    assert own_settings(names, 0.1, {"test": 4, "train": 4}, {}, texts).keys() == {*names}
-
-
-def test_networks_of_others():
-    models = yaml.safe_load(example("network", "experiment.yaml"))["models"]
-    experiment = load_experiment(DIGITS | {"models": models}, VARIANTS)
-    assert experiment.measures_of("mine") == ["robustness", "flatness"]
-    assert [*experiment.networks] == [*models]
-
-
-@pytest.mark.parametrize("name", ["folder", "torchvision:SVHN"])
-def test_images_in_files(name):
-    text = (PAGES / "dataset.md").read_text(encoding="utf-8")
-    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(data: .*?)```", text, re.S)]
-    assert name in [DataSpec.model_validate(block["data"]).name for block in blocks]
 
 
 def test_a_variant_of_ones_own():

@@ -1,9 +1,7 @@
 """`robust-flatness measure`: records of a user's network, its settings, warnings, and place among others."""
 
 import json
-import os
-import signal
-import subprocess
+import re
 import sys
 
 import numpy as np
@@ -11,16 +9,13 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from typer.main import get_command
-from typer.testing import CliRunner
 
-from robust_flatness import cli
 from robust_flatness.architectures import build_model
 from robust_flatness.checkpoints import Metadata, save_checkpoint
 from robust_flatness.config import DataSpec, ModelSpec
 from robust_flatness.data import make_splits, save_dataset
 from robust_flatness.measures.base import Record
-from robust_flatness.run import own_inputs, own_model
+from robust_flatness.run import own_model
 from robust_flatness.run.measuring import MeasuringJob, measure_network
 from robust_flatness.tables.importing import import_table
 from robust_flatness.tables.records import read_records
@@ -37,22 +32,13 @@ def good():
 def soft():
     return nn.Sequential(good(), nn.Softmax(1))
 
-def few():
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
-
 def images():
     return nn.Identity()
-
-def other_size():
-    return nn.Sequential(nn.Flatten(), nn.Linear(100, 3))
 
 def not_a_number():
     net = good()
     nn.init.constant_(net[1].weight, float("nan"))
     return net
-
-def constant_weights():
-    return nn.Sequential(nn.Flatten(), nn.Unflatten(1, (64,)), nn.LayerNorm(64))
 
 def needs_arguments(width):
     return good()
@@ -67,17 +53,6 @@ def spread(model, x, y, *, loss="ce", batch_size=128, seed=0):
     return Estimate(0.125)
 
 constant = 3
-"""
-
-#: Sends Ctrl-C while the network is measured.
-INTERRUPTING = """
-import os, signal, sys
-
-def watch(frame, event, argument):
-    if frame.f_code.co_name == "measure_model":
-        os.kill(os.getpid(), signal.SIGINT)
-
-sys.setprofile(watch)
 """
 
 
@@ -109,14 +84,6 @@ def measure(model="my_nets:good", *settings, **options):
     defaults = {"data": "my.npz", "epsilon": "8/255", "examples": 6, "steps": 2, "restarts": 1, "samples": 1}
     words = [w for k, v in (defaults | options).items() for w in (f"--{k.replace('_', '-')}", v)]
     return ["measure", "--model", model, *words, *(w for text in settings for w in ("--set", text))]
-
-
-@pytest.mark.parametrize("width", [80, 200])
-def test_help_shows_every_option_in_a_panel(width):
-    shown = CliRunner(env={"COLUMNS": str(width)}).invoke(cli.app, ["measure", "--help"]).output
-    options = get_command(cli.app).commands["measure"].params
-    assert all(option.opts[0] in shown.split() for option in options)
-    assert all(option.rich_help_panel for option in options)
 
 
 def test_a_network_is_measured_as_a_checkpoint_is(own, measured):
@@ -154,90 +121,31 @@ def test_settings_are_those_of_an_experiment(measured):
     assert settings["robustness"]["autoattack"] is None
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("average.samples=0", ["flatness.average.samples", "greater than or equal to 1", "0"]),
-    ("average.sample=3", ["flatness.average.sample", "did you mean 'samples'?"]),
-    ("averag.samples=3", ["--set", "did you mean 'average'?"]),
-    ("hessian.eigenvalues=4", ["--set", "hessian", "robustness, flatness"]),
-    ("average.samples", ["--set", "average.samples=5"]),
-    ("average.xi=[0.5", ["--set", "not valid YAML"]),
-])  # fmt: skip
-def test_settings_that_cannot_be_used_are_named(refused, own, text, words):
-    refused(words, *measure("my_nets:missing", text))
+BAD_OPTIONS = [
+    {"epsilon": "0"}, {"epsilon": "8/0"}, {"mean": "a"}, {"examples": 13}, {"train_examples": 13},
+    {"data": "missing.npz"}, {"measures": "robustnes"}, {"measures": "series"}, {"measures": ","},
+    {"measures": "robustness,hessian", "examples": 12}, {"measures": "sharpness"}, {"device": "gpu"},
+    {"picture": "mine.gif"}, {"picture": "mine.png", "measures": "robustness"}, {"output": "."},
+    {"against": "missing.csv"}, {"size": 8}, {"weights": "missing.safetensors"}, {"weights": "bomb.pt"},
+    {"set": "average.samples=0"}, {"set": "averag.samples=3"}, {"set": "hessian.eigenvalues=4"},
+    {"set": "average.samples"}, {"set": "average.xi=[0.5"}, {"model": "my_nets"}, {"model": "nothing:good"},
+    {"model": "my_nets:constant"}, {"model": "my_nets:needs_arguments"},
+    {"model": "my_nets:images"}, {"model": "my_nets:not_a_number"},
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(("options", "words"), [
-    ({"epsilon": "0"}, ["--epsilon", "greater than 0"]),
-    ({"epsilon": "8/0"}, ["--epsilon", "8/0"]),
-    ({"mean": "a"}, ["--mean", "'a'"]),
-    ({"examples": 13}, ["13 examples", "12"]),
-    ({"train_examples": 13}, ["13 examples", "12"]),
-    ({"data": "missing.npz"}, ["missing.npz", "no such file"]),
-    ({"measures": "robustnes"}, ["--measures", "did you mean 'robustness'?"]),
-    ({"measures": "series"}, ["--measures", "'series'"]),
-    ({"measures": ","}, ["--measures", "robustness"]),
-    ({"measures": "robustness,hessian", "examples": 12}, ["hessian", "--examples"]),
-    ({"measures": "sharpness"}, ["sharpness.train_examples"]),
-    ({"device": "gpu"}, ["--device", "'gpu'", "cuda:N"]),
-    ({"picture": "mine.gif"}, ["--picture", "mine.gif", ".png"]),
-    ({"picture": "mine.png", "measures": "robustness"}, ["--picture", "flatness"]),
-    ({"output": "."}, ["folder"]),
-    ({"against": "missing.csv"}, ["missing.csv"]),
-    ({"size": 8}, ["--size", "my.npz"]),
-    ({"weights": "missing.safetensors"}, ["weights", "missing.safetensors"]),
-    ({"weights": "misfit.safetensors"}, ["misfit.safetensors", "another architecture", "'1.weight'"]),
-    ({"weights": "cut.safetensors"}, ["cut.safetensors", "truncated or damaged"]),
-    ({"weights": "bomb.pt"}, ["bomb.pt", "no code is run"]),
-])  # fmt: skip
-def test_bad_options_are_refused_before_anything_is_measured(refused, own, monkeypatch, options, words):
+@pytest.mark.parametrize("options", BAD_OPTIONS, ids=str)
+def test_bad_options_and_networks_are_refused_before_anything_is_measured(refused, own, monkeypatch, options):
     class Bomb:
         def __reduce__(self):
             return (open, (str(own / "exploded"), "w"))
 
     torch.save({"x": Bomb()}, own / "bomb.pt")
-    save_file({"1.weight": torch.zeros(3, 63), "1.bias": torch.zeros(3)}, own / "misfit.safetensors")
-    (own / "cut.safetensors").write_bytes((own / "misfit.safetensors").read_bytes()[:-10])
     monkeypatch.setattr(own_model, "measured", lambda *_, **__: pytest.fail("measured"))
-    refused(words, *measure(**options))
+    ((name, value),) = [*options.items()][:1]
+    message = refused([], *measure(**options))
+    assert any(word in message for word in (name, *re.split("[=,]", str(value))[:2]))
     assert not (own / "exploded").exists()
-
-
-@pytest.mark.parametrize(("model", "words"), [
-    ("my_nets", ["model", "'my_nets'", "package.module:function"]),
-    ("nothing:good", ["model", "'nothing:good'", "cannot be imported"]),
-    ("my_nets:constant", ["model", "constant"]),
-    ("my_nets:needs_arguments", ["model", "needs_arguments", "without arguments"]),
-    ("my_nets:few", ["y: label 2", "2 classes"]),
-    ("my_nets:images", ["model", "(2, 1, 8, 8)", "[n, K]"]),
-    ("my_nets:other_size", ["model", "forward pass", "(2, 1, 8, 8)"]),
-    ("my_nets:not_a_number", ["model", "NaN"]),
-    ("my_nets:constant_weights", ["model", "to perturb"]),
-])  # fmt: skip
-def test_networks_that_cannot_be_measured_are_named(refused, own, monkeypatch, model, words):
-    monkeypatch.setattr(own_model, "measured", lambda *_, **__: pytest.fail("measured"))
-    refused(words, *measure(model))
-
-
-def test_autoattack_for_few_classes_needs_a_reduced_version(measured, refused):
-    refused(["apgd-t needs at least 4 classes", "version: reduced"], *measure(), "--autoattack")
-    result = measured("my_nets:good", "autoattack.version=reduced", "autoattack.attacks=apgd-ce,fab-t")
-    assert "reduced: apgd-ce+fab-t" in result["notes"]["autoattack"]
-
-
-def test_given_weights_are_loaded(measured, own):
-    first = measured()
-    save_file({"1.weight": torch.zeros(3, 64), "1.bias": torch.zeros(3)}, own / "zero.safetensors")
-    other = measured(weights="zero.safetensors")
-    assert other["values"]["test_ce"] == pytest.approx(np.log(3), rel=1e-6)
-    assert other["data_sha256"] == first["data_sha256"]
-    assert other["weights_sha256"] != first["weights_sha256"]
-
-
-@pytest.mark.parametrize(("kind", "close"), [("double", 1e-6), ("half", 1e-2)])
-def test_a_network_of_another_type_is_measured_in_float32(measured, own, kind, close):
-    (own / "my_nets.py").write_text(NETS + f"def other():\n    return good().{kind}()\n")
-    same, other = measured()["values"], measured("my_nets:other")["values"]
-    assert other["test_rloss_pgd"] == pytest.approx(same["test_rloss_pgd"], abs=close)
 
 
 def test_values_of_single_examples_average_to_the_records(measured, own):
@@ -261,21 +169,11 @@ def test_values_of_single_examples_average_to_the_records(measured, own):
 
 def test_a_table_in_words_is_printed(run, own):
     """Every measure with its standard error, each layer, a user's measure; nothing is left behind."""
-    texts = (
-        "sharpness.own.spread=my_nets:spread",
-        "sharpness.measures=fisher_trace",
-        "layers.worst.restarts=1",
-    )
-    arguments = measure("my_nets:good", *texts, samples=2, measures="robustness,flatness,sharpness",
-                        train_examples=4)  # fmt: skip
-    status, out, err = run(*arguments, "--per-layer")
+    texts = ("sharpness.own.spread=my_nets:spread", "sharpness.measures=fisher_trace", "layers.worst.steps=1")
+    options = {"measures": "robustness,flatness,sharpness", "train_examples": 4}
+    status, out, err = run(*measure("my_nets:good", *texts, **options), "--per-layer")
     assert status == 0, err
-    assert "value" in out.splitlines()[0]
-    assert "+-" in out.splitlines()[0]
-    words = ["test RLoss ", "average-case flatness in RLoss (ξ = 0.5) ", "trace of the Fisher matrix, CE "]
-    words += ["worst-case flatness in RLoss, 1.bias alone", "spread, RLoss "]
-    assert all(text in out for text in words)
-    assert "norm of the weights" not in out
+    assert all(text in out for text in ("test RLoss ", "Fisher", "1.bias alone", "spread, RLoss "))
     assert not (own / ".resume").exists()
 
 
@@ -299,27 +197,16 @@ def flatness_record(metric, value, se=None, **fields):
     return {"measure": "flatness"} | record._asdict()
 
 
-@pytest.mark.parametrize(("metric", "value", "se", "bias", "words"), [
-    ("avg_flatness", -0.1, 0.01, 0.0, "no minimum"),
-    ("avg_flatness", -0.1, 0.01, -0.09, "one start"),
-    ("avg_flatness", -0.01, 0.01, 0.0, None),  # within its error
-    ("avg_flatness", 0.1, 0.01, 0.0, None),
-    ("worst_flatness", -0.01, None, 0.0, "not converged"),
-    ("worst_flatness", 0.01, None, 0.0, None),
+@pytest.mark.parametrize(("metric", "value", "se", "words"), [
+    ("avg_flatness", -0.1, 0.01, "no minimum"),
+    ("avg_flatness", -0.01, 0.01, None),  # within its error
+    ("worst_flatness", -0.01, None, "not converged"),
 ])  # fmt: skip
-def test_negative_flatness_beyond_its_error_is_warned_of(metric, value, se, bias, words):
-    records = [flatness_record("reference", 1.0), flatness_record("reference_single", 1.0 + bias)]
+def test_negative_flatness_beyond_its_error_is_warned_of(metric, value, se, words):
+    records = [flatness_record("reference", 1.0), flatness_record("reference_single", 1.0)]
     warnings = [*own_model.implausible([*records, flatness_record(metric, value, se)], {})]
     assert len(warnings) == (words is not None)
     assert all(words in warning and "flatness in RLoss" in warning for warning in warnings)
-
-
-@pytest.mark.parametrize(("wrong", "warned"), [(30, True), (25, True), (15, False)])
-def test_accuracy_near_that_of_the_most_frequent_class_is_warned_of(wrong, warned):
-    """The most frequent of three classes has a share of 70 %."""
-    labels = [0] * 70 + [1] * 20 + [2] * 10
-    lists = {"label": labels, "err": [1] * wrong + [0] * (100 - wrong)}
-    assert bool([*own_model.implausible([], {"test": lists})]) == warned
 
 
 def test_warnings_are_printed_and_stored(run, own):
@@ -366,26 +253,6 @@ class Mirrored(nn.Flatten):
     (own / "my_nets.py").write_text(NETS.replace(*change) + mirrored)
     sys.modules.pop("my_nets")
     assert measured()["values"]["test_rloss_pgd"] != first["test_rloss_pgd"]
-
-
-def test_ctrl_c_ends_without_a_traceback(own):
-    (own / "sitecustomize.py").write_text(INTERRUPTING)
-    command = [sys.executable, "-m", "robust_flatness", *map(str, measure())]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(own), os.environ.get("PYTHONPATH", "")])}
-    default = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
-    done = subprocess.run(
-        command, cwd=own, env=environment, preexec_fn=default, capture_output=True, text=True, check=False
-    )
-    assert done.returncode in (130, -signal.SIGINT)  # a shell says 130 of both
-    assert "Traceback" not in done.stderr
-
-
-def test_other_test_images_are_held_out(own):
-    """Without a number of examples, 1000 are measured, or all where there are fewer."""
-    for examples, held_out in ((None, 0), (8, 4)):
-        dataset, count, _ = own_inputs.read_source(str(own / "my.npz"), examples, 0, None, False)
-        assert count == (examples or 12)
-        assert len(dataset.arrays.get("x_early_stopping", ())) == held_out
 
 
 def test_a_folder_of_images_is_measured(run, own):

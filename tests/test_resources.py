@@ -1,17 +1,19 @@
-"""What jobs cost: estimates and time limits grow with the work; the kit's experiments get sensible ones."""
-
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from robust_flatness.architectures import build_model
 from robust_flatness.config import ModelSpec, load_yaml
 from robust_flatness.config.catalogue import COSTS
+from robust_flatness.data import make_splits
+from robust_flatness.errors import ConfigError
 from robust_flatness.experiment import load_experiment
-from robust_flatness.measures.cost import OVERHEAD_MINUTES, minutes, parameters, seconds, training_passes
-from robust_flatness.measures.registry import MEASURES
+from robust_flatness.experiment.new import new_experiment
+from robust_flatness.measures.cost import OVERHEAD_MINUTES, minutes, seconds
 from robust_flatness.run.planning import START, plan
 
 ROOT = Path(__file__).parents[1]
@@ -48,10 +50,6 @@ def test_networks_state_what_they_cost(name):
     assert stated["parameters"] == sum(p.numel() for p in model.parameters())
 
 
-def test_weights_grow_with_the_square_of_the_width():
-    assert parameters(LARGE.model_copy(update={"width": 32})) == parameters(LARGE) / 4
-
-
 def test_a_measured_training_takes_about_as_long_as_estimated():
     """30 epochs of PGD-7 on 1,000 images of 16x16 through width 16: 336 s on one core, a quarter of it to
     evaluate 15 snapshots; 150 epochs of ResNet-18 on an H100 in bfloat16 at 6.5 s each."""
@@ -65,33 +63,6 @@ def test_limits_grow_with_work_width_and_without_a_gpu():
     assert minutes(1e8, SMALL, 8, "cpu") > minutes(1e7, SMALL, 8, "cpu")
     assert minutes(1e7, LARGE.model_copy(update={"width": 128}), 32, "cuda") > minutes(1e7, LARGE, 32, "cuda")
     assert minutes(1e7, LARGE, 32, "cpu") > minutes(1e7, LARGE, 32, "cuda")
-
-
-def test_trainings_count_epochs_images_and_steps():
-    at, longer = DIGITS.train_jobs["at"], DIGITS.train_jobs["pgd-14"]
-    assert training_passes(longer, 150) / training_passes(at, 150) == 15 / 8
-    assert training_passes(at, 300) == 2 * training_passes(at, 150)
-
-
-def test_a_training_at_paper_scale_fits_a_day_of_one_gpu():
-    job = DIGITS.train_jobs["at"]
-    paper = job.model_copy(update={"training": job.training.model_copy(update={"epochs": 150, "steps": 7})})
-    hours = minutes(training_passes(paper, 50_000), LARGE, 32, "cuda") / 60
-    assert 8 < hours < 24
-
-
-def test_jobs_of_digits_are_short():
-    """Of a quarter of an hour on one core, so that a scheduler starts them soon."""
-    passes = [
-        sum(
-            MEASURES[name].passes(DIGITS.measures[name], DIGITS.spec.data.early_stopping, 13)
-            for name in DIGITS.measures_of(slug)
-        )
-        for slug in DIGITS.variants
-    ]
-    passes += [training_passes(job, DIGITS.spec.data.train) for job in DIGITS.train_jobs.values()]
-    for count in passes:
-        assert OVERHEAD_MINUTES < minutes(count, DIGITS.spec.model, 8, "cpu") < 180
 
 
 def test_a_plan_counts_every_job_of_the_paper():
@@ -113,10 +84,39 @@ def test_wall_time_is_bounded_by_the_work_and_by_the_longest_chain():
     assert paper.wall_hours(64) < total / 20
 
 
-def test_a_plan_says_disk_memory_and_machine():
-    text = plan(DIGITS).text((1, 8))
-    assert "on 1 core" in text
-    assert "on 8 cores" in text
-    assert "disk" in text
-    assert "GPU" not in text.replace("H100", "")
-    assert "GB of its GPU" in plan(DIGITS, "cuda").text()
+def written(path, shape, train=240, test=120, classes=4, pool=0):
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for name, count in {"train": train, "test": test, "unlabeled": pool}.items():
+        if count:
+            arrays[f"x_{name}"] = rng.integers(0, 256, (count, *shape), dtype=np.uint8)
+            arrays[f"y_{name}"] = np.arange(count) % classes
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.mark.parametrize(("shape", "network"), [((8, 8), "small-resnet"), ((28, 20, 3), "resnet18")])
+@pytest.mark.parametrize("pool", [0, 50])
+def test_the_sizes_fit(tmp_path, shape, network, pool):
+    data = written(tmp_path / "my.npz", shape, pool=pool)
+    text = new_experiment(data, tmp_path / "my.yaml", "mine", "")
+    experiment = load_experiment(yaml.safe_load(text))
+    spec = experiment.spec
+    assert spec.model.name == network
+    splits = make_splits(spec.data, 0)
+    assert len(splits["x_test"]) + len(splits["x_early_stopping"]) == 120
+    assert len(splits["x_train"]) + (0 if pool else len(splits["x_unlabeled"])) == 240
+    assert ("self-supervision-4" in experiment.variants) == (shape[0] == shape[1])
+    assert spec.epsilon == pytest.approx(8 / 255 if len(shape) == 3 else 0.1)
+    assert text.count("#") > 10
+
+
+def test_bad_input(tmp_path):
+    data = written(tmp_path / "my.npz", (8, 8))
+    with pytest.raises(ConfigError, match=r"--epsilon: .*given: '2'"):
+        new_experiment(data, tmp_path / "my.yaml", "mine", "2")
+    with pytest.raises(ConfigError, match=r"--name: .*given: 'a b'"):
+        new_experiment(data, tmp_path / "my.yaml", "a b", "")
+    few = written(tmp_path / "few.npz", (8, 8), train=12, test=12)
+    with pytest.raises(ConfigError, match="at least 24 of each are needed"):
+        new_experiment(few, tmp_path / "my.yaml", "mine", "")

@@ -1,7 +1,7 @@
 """The boundary to anyone's model: what is tried on two images, and refused, before anything is measured.
 
-Whatever the model's code raises here becomes one `ConfigError` that names the stage; the original error is
-chained. Nothing of the model changes.
+Whatever the model's code raises here becomes one `ConfigError` that names the stage. Nothing of the model
+changes.
 """
 
 import contextlib
@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
-from robust_flatness.architectures.convolution import channels_last
-from robust_flatness.architectures.layers import SafeConv2d, is_unsafe
+from robust_flatness.architectures.layers import SafeConv2d, channels_last, is_unsafe
 from robust_flatness.architectures.stateless import Stateless, followers
 from robust_flatness.errors import ConfigError, warn
 from robust_flatness.inputs import checked_logits, warn_of_probabilities
@@ -45,8 +44,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
     pay, and a measure runs on one device."""
     if type(model).__name__ == "OptimizedModule":
         return unwrapped(model._orig_mod)
-    hooks = isinstance(model, nn.Module) and (model._forward_hooks or model._forward_pre_hooks)
-    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) and not hooks:
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
         return unwrapped(model.module)
     return model
 
@@ -54,23 +52,15 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def evaluation_copy(model: nn.Module) -> nn.Module:
     """Return a deep copy of `model` in evaluation mode with frozen parameters and no gradients.
 
-    Tensors with a graph that modules hold (weights computed by weight norm, spectral norm or pruning, kept
-    activations) are copied without it.
-
-    Raises
-    ------
-    ConfigError
-        If the model has tensors that are not supported, or cannot be copied.
+    Tensors with a graph that modules hold (weights computed by hooks, kept activations) are copied without
+    it. Raises `ConfigError` if the model has tensors that are not supported, or cannot be copied.
     """
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model: {type(model).__name__} given; expected a torch.nn.Module")
     scripted = any(isinstance(module, torch.jit.ScriptModule) for module in model.modules())
     tensors = [*model.parameters(), *model.buffers()]
-    if scripted or not all(_is_supported(tensor) for tensor in tensors):
-        raise ConfigError(
-            "model: it is scripted, or has complex, nested, sparse, inference-mode or uninitialised tensors; "
-            "expected an initialised module with dense real tensors"
-        )
+    if scripted or any(is_lazy(t) or t.layout != torch.strided or t.is_complex() for t in tensors):
+        raise ConfigError("model: it is scripted, or has complex, sparse or uninitialised tensors")
     held = tree_leaves([vars(module) for module in model.modules()])
     activations = {id(t): t.detach().clone() for t in held if isinstance(t, Tensor) and not t.is_leaf}
     with stage("deep copy"):
@@ -89,25 +79,12 @@ def evaluation_copy(model: nn.Module) -> nn.Module:
     return network
 
 
-def _is_supported(tensor: Tensor) -> bool:
-    if is_lazy(tensor) or tensor.is_meta or tensor.is_nested or tensor.layout != torch.strided:
-        return False
-    return not tensor.is_complex() and not tensor.is_inference()
-
-
 class Trial(NamedTuple):
     """Properties of a network, as seen on two images.
 
-    Attributes
-    ----------
-    classes
-        K of the logits [n, K].
-    bytes_per_example
-        Size of the largest activation of one example; None on other devices than the CPU.
-    channels_last
-        Whether images and convolutions are laid out channels-last.
-    unused, normalising
-        Names of parameters that do not influence the logits, and of those by which a function normalises.
+    Logits are [n, `classes`]. `bytes_per_example` is the size of the largest activation of one example (None
+    on other devices than the CPU), `channels_last` the layout of images and convolutions. `unused` parameters
+    do not influence the logits; by those in `normalising`, a function normalises.
     """
 
     classes: int
@@ -130,24 +107,18 @@ class Outcome(NamedTuple):
         else:
             difference = (self.gradient - expected.gradient).norm()
             gradients = not difference > GRADIENT_TOLERANCE * expected.gradient.norm()  # NaN equals NaN
-        return gradients and equal(self.logits, expected.logits)
+        return gradients and _equal(self.logits, expected.logits)
 
 
 def try_model(original: nn.Module, function: Stateless, names: Sequence[str], x: Tensor) -> Trial:
-    """Try a copy of `original` on the images `x`; raise `ConfigError` if a stage fails or they differ.
-
-    Parameters
-    ----------
-    function
-        The copy; its convolutions are laid out channels-last where it computes the same then.
-    names
-        The parameters by which gradients are taken.
-    """
+    """Try a copy of `original`, `function`, on the images `x`, with gradients by the parameters `names`, and
+    lay it out channels-last where it computes the same then; raise `ConfigError` if a stage fails or they
+    differ."""
 
     def run(images: Tensor) -> Tensor:
         return function({}, images)
 
-    with restored(original):
+    with _restored(original):
         with stage("evaluation mode"):
             original.eval()
         expected = outcome(run, x)
@@ -177,9 +148,7 @@ def _weighted_sum(logits: Tensor) -> Tensor:
     return (logits * torch.linspace(1, 2, logits.shape[-1], dtype=logits.dtype, device=logits.device)).sum()
 
 
-def _weight_gradients(
-    function: Stateless, names: Sequence[str], x: Tensor
-) -> tuple[frozenset[str], frozenset[str]]:
+def _weight_gradients(function: Stateless, names: Sequence[str], x: Tensor) -> tuple[frozenset, frozenset]:
     """Try the gradient by the parameters `names`; return those that are unused and those that normalise."""
     leaves = {name: function.own[name].detach().clone().requires_grad_(True) for name in names}
     gradients: Sequence[Tensor | None] = [None] * len(names)
@@ -194,21 +163,15 @@ def _weight_gradients(
 def _check_examples(run: Run, x: Tensor, expected: Outcome) -> bool:
     """Try a single image; warn of randomness and of examples that depend on each other; return whether equal
     random seeds give equal logits."""
-    repeatable = equal(outcome(run, x).logits, expected.logits)
-    random = repeatable and not equal(outcome(run, x, seed=1).logits, expected.logits)
+    repeatable = _equal(outcome(run, x).logits, expected.logits)
+    random = repeatable and not _equal(outcome(run, x, seed=1).logits, expected.logits)
     single = outcome(run, x[:1]).logits
     if not repeatable:
-        warn(
-            "model: equal inputs and seeds give different logits: it keeps state, or a random generator; the "
-            "results depend on the order of calls"
-        )
+        warn("model: it keeps state, or a random generator; the results depend on the order of calls")
     elif random:
         warn("model: it is random, equal inputs give different logits; the results hold for one draw")
-    elif not equal(single, expected.logits[:1]):
-        warn(
-            "model: the logits of an example depend on the others of its batch (batch norm without running "
-            "statistics?): the results depend on the batch size"
-        )
+    elif not _equal(single, expected.logits[:1]):
+        warn("model: the logits of an example depend on the others of its batch, and results on its size")
     return repeatable
 
 
@@ -222,19 +185,19 @@ def _check_copy(original: nn.Module, function: Stateless, x: Tensor, expected: O
     moved = {n: p.detach() * (0.9 + 0.2 * torch.rand((), generator=g).item()) for n, p in own.items()}
     for name, (leader, shape, stride) in followers(own).items():
         moved[name] = moved[leader].as_strided(shape, stride)
-    with restored(original):
+    with _restored(original):
         for name, parameter in own.items():
             parameter.data.copy_(moved[name])
         perturbed = outcome(original, x)
     if not outcome(lambda images: function(moved, images), x).agrees(perturbed):
         raise ConfigError(
             "model: its weights cannot be exchanged: with perturbed weights, a deep copy gives other logits "
-            "or gradients than the model (does its forward refer to another module?)"
+            "or gradients (does its forward refer to another module?)"
         )
 
 
 @contextlib.contextmanager
-def restored(model: nn.Module) -> Iterator[None]:
+def _restored(model: nn.Module) -> Iterator[None]:
     """Restore tensors, modes and attributes of `model`, lists and dictionaries included, at the end."""
     tensors = [(t, t.detach().clone()) for t in (*model.parameters(), *model.buffers())]
     tables = [vars(module) for module in model.modules()]
@@ -250,10 +213,9 @@ def restored(model: nn.Module) -> Iterator[None]:
             tensor.data.copy_(value)
 
 
-def equal(found: Tensor, expected: Tensor) -> bool:
+def _equal(found: Tensor, expected: Tensor) -> bool:
     """Whether tensors are equal up to rounding; NaN equals NaN."""
-    finite = expected[expected.isfinite()]
-    size = finite.abs().max().item() if finite.numel() else 1.0
+    size = expected.nan_to_num(posinf=0, neginf=0).abs().max().item()
     tolerance = min(1e3 * torch.finfo(expected.dtype).eps, 0.1) * max(size, 1.0)
     same_shape = found.shape == expected.shape
     return same_shape and torch.allclose(found, expected, rtol=0, atol=tolerance, equal_nan=True)

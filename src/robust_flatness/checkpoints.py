@@ -1,8 +1,7 @@
 """Checkpoints: weights as safetensors that describe themselves and carry a checksum.
 
-The file holds the tensors and one metadata key with canonical JSON: the architecture, what was
-trained, and a SHA-256 over the tensors that is verified when the file is read. Loading runs no
-code from the file.
+The file holds the tensors and one metadata key with canonical JSON: the architecture, what was trained, and a
+SHA-256 over the tensors, verified on loading, which runs no code from the file.
 """
 
 import hashlib
@@ -23,11 +22,10 @@ from robust_flatness.config.networks import NetworkSpec
 from robust_flatness.data import Dataset
 from robust_flatness.errors import ConfigError, FileError
 from robust_flatness.files import atomic_path, canonical_json
-from robust_flatness.loading import Normalized, load_model, load_network, without_normalisation
+from robust_flatness.loading import Normalized, load_model, load_network, load_weights, without_normalisation
 from robust_flatness.network import Network
 from robust_flatness.runtime.graphs import Graphs
 from robust_flatness.seeding import generator
-from robust_flatness.weights import load_weights
 
 KEY = "robust_flatness"
 #: Key in `Metadata.model` of networks of others: the argument of `load_model`.
@@ -39,8 +37,8 @@ class Metadata:
     """Description of a checkpoint's network.
 
     `model` holds the settings of a network of the kit, or `{"loaded": ...}`, the argument of `load_model`;
-    `mean` and `std` normalise the inputs. `epoch` counts from 0, None for networks of others;
-    `weight_bound` is the clipping of the training, `precision` that of its passes.
+    `mean` and `std` normalise the inputs. `epoch` counts from 0, None for networks of others; `weight_bound`
+    is the clipping of the training, `precision` that of its passes.
     """
 
     model: dict
@@ -57,8 +55,8 @@ class Metadata:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network in evaluation mode, and what its file says of it; `metadata` is None for a model without a
-    file. `name` is the file's, e.g. `last`."""
+    """A network in evaluation mode, and what its file, called `name`, says of it; `metadata` is None for a
+    model without a file."""
 
     model: nn.Module
     name: str = ""
@@ -79,9 +77,7 @@ class Checkpoint:
     @cached_property
     def weights_sha256(self) -> str:
         """SHA-256 over the parameters and buffers."""
-        digest = hashlib.sha256()
-        _update(digest, self.model.state_dict())
-        return digest.hexdigest()
+        return _digest("", self.model.state_dict())
 
     @property
     def sha256(self) -> str:
@@ -104,14 +100,13 @@ class Checkpoint:
 
 
 def checksum(tensors: dict[str, Tensor], metadata: Metadata) -> str:
-    """SHA-256 over the metadata (less its own checksum) and over names, dtypes, shapes and bytes
-    of the tensors, in the order of their names."""
-    digest = hashlib.sha256(_text(replace(metadata, sha256="")).encode())
-    _update(digest, tensors)
-    return digest.hexdigest()
+    """SHA-256 over the metadata (less its own checksum) and the tensors."""
+    return _digest(_text(replace(metadata, sha256="")), tensors)
 
 
-def _update(digest: Any, tensors: dict[str, Any]) -> None:
+def _digest(text: str, tensors: dict[str, Any]) -> str:
+    """SHA-256 over a text and names, dtypes, shapes and bytes of tensors, in the order of their names."""
+    digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         if not isinstance(tensors[name], Tensor):  # a module's extra state
             digest.update(f"{name} {tensors[name]!r}\n".encode())
@@ -119,6 +114,7 @@ def _update(digest: Any, tensors: dict[str, Any]) -> None:
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _text(metadata: Metadata) -> str:
@@ -130,27 +126,18 @@ def _text(metadata: Metadata) -> str:
 
 
 def save_checkpoint(path: Path, model: nn.Module, metadata: Metadata, *, durable: bool = True) -> None:
-    """Write weights and buffers of `model`, whole or not at all; equal models give equal bytes.
-
-    `durable` as in `files.atomic_path`."""
+    """Write weights and buffers of `model`, whole or not at all; equal models give equal bytes."""
     # the format knows no tied tensors: each is written
-    tensors = {
-        name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()
-    }
+    state = model.state_dict()
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
     metadata = replace(metadata, sha256=checksum(tensors, metadata))
     with atomic_path(path, durable=durable) as temporary:
         temporary.write_bytes(save(tensors, {KEY: _text(metadata)}))
 
 
 def load_checkpoint(path: Path, device="cpu") -> Checkpoint:
-    """The network of a checkpoint, in evaluation mode.
-
-    Raises
-    ------
-    FileError
-        If the file is missing, truncated, altered, or its tensors do not fit the architecture
-        it names.
-    """
+    """Load a checkpoint's network in evaluation mode; raise `FileError` if the file is missing, truncated,
+    altered, or its tensors do not fit the architecture it names."""
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(KEY)
@@ -179,13 +166,8 @@ def load_checkpoint(path: Path, device="cpu") -> Checkpoint:
 
 
 def import_network(spec: NetworkSpec, dataset: Dataset, path: Path, name: str, seed: int) -> None:
-    """Write a network of an experiment's `models`, called `name` in tables, as a checkpoint.
-
-    Raises
-    ------
-    ConfigError
-        If it cannot be loaded, or does not fit the data.
-    """
+    """Write a network of an experiment's `models`, called `name` in tables, as a checkpoint; raise
+    `ConfigError` if it cannot be loaded, or does not fit the data."""
     network = load_network(spec, name, dataset.images("test", 2), dataset.classes)
     mean, std = (), ()
     if isinstance(network, Normalized):

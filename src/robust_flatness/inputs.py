@@ -1,6 +1,5 @@
-"""Checks of inputs, labels and logits."""
+"""Checks of inputs, labels and logits; they raise `ConfigError` for what cannot be used."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,22 +12,16 @@ ENOUGH_OUTPUTS = 20
 
 
 def checked_inputs(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return inputs [n, ...] in [0, 1] without a graph, and labels [n] as int64; see `labels`.
-
-    Raises
-    ------
-    ConfigError
-        If they cannot be used.
-    """
+    """Return inputs [n, ...] in [0, 1] without a graph, and labels [n] as int64; see `labels`."""
     return checked_images(x, y), labels(y)
 
 
 def checked_images(x: Tensor, y: Tensor) -> Tensor:
-    """Return `x` without a graph; raise `ConfigError` unless it holds one input in [0, 1] for each target."""
+    """Return `x` without a graph, if it holds one input in [0, 1] for each target."""
     if not isinstance(y, Tensor) or not y.ndim:
         kind = "a single number" if isinstance(y, Tensor) else type(y).__name__
         raise ConfigError(f"y: {kind} given; expected a tensor of integer labels [n]")
-    if not isinstance(x, Tensor) or not x.ndim or x.layout != torch.strided or x.is_meta:
+    if not isinstance(x, Tensor) or not x.ndim or x.layout != torch.strided:
         kind = f"{x.layout} on {x.device}, {x.ndim}-d" if isinstance(x, Tensor) else type(x).__name__
         raise ConfigError(f"x: {kind} given; expected a tensor of inputs [n, ...] in [0, 1]")
     if len(x) == 0 or len(x) != len(y):
@@ -44,13 +37,7 @@ def checked_images(x: Tensor, y: Tensor) -> Tensor:
 
 
 def labels(y: Tensor) -> Tensor:
-    """Return labels [n] as int64, from integers of any type, whole floats, a column [n, 1] or one-hot [n, K].
-
-    Raises
-    ------
-    ConfigError
-        If `y` holds anything else, or negative labels (such as -100 for examples to be ignored).
-    """
+    """Return labels [n] as int64, from integers, whole floats, a column [n, 1] or one-hot rows [n, K]."""
     y = y.detach()
     given = f"y: {y.dtype} of shape {tuple(y.shape)}"
     if y.ndim == 2 and y.shape[1] == 1:
@@ -63,27 +50,15 @@ def labels(y: Tensor) -> Tensor:
         raise ConfigError(f"{given} with numbers that are not whole; expected integer labels [n]")
     y = y.to(torch.int64)
     if y.min() < 0:
-        raise ConfigError(
-            f"y: label {int(y.min())} of example {_first(y < 0)}; labels are 0 to K - 1 "
-            "(leave out examples that are to be ignored)"
-        )
+        raise ConfigError(f"y: label {int(y.min())} of example {_first(y < 0)}; labels are 0 to K - 1")
     return _outside_inference_mode(y)
-
-
-def are_probabilities(y: Tensor) -> bool:
-    """Whether `y` holds probabilities of the classes, [n, K], that are not one-hot."""
-    if y.ndim != 2 or y.shape[1] == 1 or not y.is_floating_point():
-        return False
-    return bool((y >= 0).all() and ((y.sum(1) - 1).abs() < 1e-3).all() and (y.amax(1) < 1).any())
 
 
 def check_classes(y: Tensor, classes: int) -> None:
     """Raise `ConfigError` unless all labels are below `classes`."""
     if y.max() >= classes:
-        raise ConfigError(
-            f"y: label {int(y.max())} of example {_first(y >= classes)}, but the model has {classes} classes "
-            f"(logits [n, {classes}]); labels are 0 to {classes - 1}"
-        )
+        example = f"label {int(y.max())} of example {_first(y >= classes)}"
+        raise ConfigError(f"y: {example}, but the model has {classes} classes (logits [n, {classes}])")
 
 
 def checked_logits(output: Any, x: Tensor) -> Tensor:
@@ -92,9 +67,7 @@ def checked_logits(output: Any, x: Tensor) -> Tensor:
         output = output[None]
     if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(x):
         got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        wrapped = isinstance(output, Mapping | tuple | list) or hasattr(output, "logits")
-        hint = "; wrap it in a module that returns these alone" if wrapped else ""
-        raise ConfigError(f"model: output {got} for inputs {tuple(x.shape)}; it must be logits [n, K]{hint}")
+        raise ConfigError(f"model: output {got} for inputs {tuple(x.shape)}; it must be logits [n, K]")
     if not output.is_floating_point():
         raise ConfigError(f"model: output of {output.dtype}; it must be logits [n, K] of real numbers")
     return output
@@ -114,28 +87,16 @@ def warn_of_sigmoid(logits: Tensor) -> None:
     low, high, sums = logits.min(), logits.max(), logits.double().sum(1)
     inside = logits.numel() >= ENOUGH_OUTPUTS and 0 <= low < 0.5 < high <= 1
     if logits.shape[1] > 1 and inside and ((sums - 1).abs() > 1e-3).any():
-        warn(
-            "model: all outputs lie in [0, 1], as those of a sigmoid: if they are, the loss and its gradient "
-            "are flattened; return the logits before it"
-        )
-
-
-def require_positive(**counts: int | None) -> None:
-    """Raise `ConfigError` for counts below 1; None is allowed."""
-    for name, value in counts.items():
-        if value is not None and not value >= 1:
-            raise ConfigError(f"{name}: {value} given, but it must be at least 1")
+        warn("model: all outputs lie in [0, 1], as those of a sigmoid; return the logits before it")
 
 
 def require_finite(values: Tensor, where: str, first: int = 0) -> None:
     """Raise `NonFiniteError` if a row of `values` (logits or losses, of the examples from `first` on) is NaN
     or infinite."""
-    finite = values.detach().isfinite().flatten(1).all(1) if values.ndim > 1 else values.detach().isfinite()
+    finite = values.detach().isfinite().view(len(values), -1).all(1)
     if not finite.all():
-        raise NonFiniteError(
-            f"model: NaN or infinite logits {where}, for {int((~finite).sum())} of {len(finite)} examples, "
-            f"first example {first + _first(~finite)}"
-        )
+        some = f"{int((~finite).sum())} of {len(finite)} examples, first example {first + _first(~finite)}"
+        raise NonFiniteError(f"model: NaN or infinite logits {where}, for {some}")
 
 
 def _first(mask: Tensor) -> int:

@@ -4,11 +4,16 @@ import difflib
 import importlib
 import importlib.util
 import sys
+import warnings
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from robust_flatness.boundary import stage
@@ -16,7 +21,13 @@ from robust_flatness.config.kinds import imported
 from robust_flatness.config.networks import NetworkSpec
 from robust_flatness.errors import ConfigError
 from robust_flatness.network import Network
-from robust_flatness.weights import load_weights, read_weights, without_prefixes
+
+#: Keys under which checkpoints keep the weights; the first of them counts.
+NESTED = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params")
+#: Prefixes that wrappers add to all names.
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.")
+#: Extensions of files of torch.save.
+TORCH_FILES = (".pt", ".pth", ".bin", ".ckpt", ".tar")
 
 
 class Normalized(nn.Module):
@@ -38,28 +49,24 @@ def without_normalisation(network: nn.Module) -> nn.Module:
 
 
 def load_model(
-    model: str,
-    weights: str | Path | None = None,
-    *,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-) -> nn.Module:
+    model: str, weights: str | Path | None = None, *,
+    mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
+) -> nn.Module:  # fmt: skip
     """Load a network in evaluation mode, from inputs [n, C, H, W] in [0, 1] to logits [n, K].
 
     Parameters
     ----------
     model
         `package.module:function`: a function without arguments that returns the network, imported as from a
-        script in the working directory.
-        `torchvision:NAME`: a classifier of torchvision, e.g. `torchvision:resnet18`; without `weights`
-        its pretrained ones (downloaded by torchvision) with the normalisation that belongs to them.
-        `robustbench:NAME`: a model of RobustBench, CIFAR-10 and L-infinity unless NAME is
-        `dataset/threat/NAME`; without `weights` those of the model zoo (downloaded by `robustbench`,
-        the extra of that name).
+        script in the working directory. `torchvision:NAME`: a classifier of torchvision, e.g.
+        `torchvision:resnet18`; without `weights` its pretrained ones (downloaded by torchvision) with the
+        normalisation that belongs to them. `robustbench:NAME`: a model of RobustBench, CIFAR-10 and
+        L-infinity unless NAME is `dataset/threat/NAME`; without `weights` those of the model zoo (downloaded
+        by `robustbench`, the extra of that name).
     weights
-        File .safetensors, or .pt, .pth and other files of `torch.save`, of which no code is run.
-        Weights may lie under a key such as `state_dict`, and have prefixes of wrappers such as
-        `module.` (data-parallel) and `_orig_mod.` (compiled).
+        File .safetensors, or .pt, .pth and other files of `torch.save`, of which no code is run. Weights may
+        lie under a key such as `state_dict`, and have prefixes of wrappers such as `module.` (data-parallel)
+        and `_orig_mod.` (compiled).
     mean, std
         Of the channels, where the network expects normalised images: (x - mean) / std.
 
@@ -71,9 +78,7 @@ def load_model(
     kind, _, name = model.partition(":")
     tensors = None if weights is None else read_weights(Path(weights))
     if not kind or not name:
-        raise ConfigError(
-            f"model: {model!r} given; expected package.module:function, torchvision:NAME or robustbench:NAME"
-        )
+        raise ConfigError(f"model: {model!r} given; expected package.module:function, torchvision:NAME ...")
     if kind == "torchvision":
         network, preset = _torchvision(name, tensors)
         mean, std = preset if preset and not (mean or std) else (mean, std)
@@ -85,9 +90,7 @@ def load_model(
         load_weights(network, tensors, Path(weights))
     if mean is not None or std is not None:
         if mean is None or std is None or len(mean) != len(std) or not all(s > 0 for s in std):
-            raise ConfigError(
-                f"mean, std: {mean} and {std} given; expected a number for each channel in both, std above 0"
-            )
+            raise ConfigError("mean, std: expected a number for each channel in both, std above 0")
         network = Normalized(network, mean, std)
     with stage("evaluation mode"):
         network.eval()
@@ -95,22 +98,15 @@ def load_model(
 
 
 def load_network(spec: NetworkSpec, name: str, images: Tensor, classes: int) -> nn.Module:
-    """Load a network of an experiment's `models` and try it on `images`.
-
-    Raises
-    ------
-    ConfigError
-        If it cannot be loaded, does not take the images, or has another number of classes.
-    """
+    """Load a network of an experiment's `models` and try it on `images`; raise `ConfigError` if it cannot be
+    loaded, does not take the images, or has another number of classes."""
     try:
         network = load_model(spec.model, spec.weights, mean=spec.mean, std=spec.std)
         found = Network(network, images).classes
     except ConfigError as error:
         raise ConfigError(f"models.{name}: {error}") from None
     if found != classes:
-        raise ConfigError(
-            f"models.{name}: {spec.model} has {found} classes (logits [n, {found}]), the data have {classes}"
-        )
+        raise ConfigError(f"models.{name}: {spec.model} has {found} classes, the data have {classes}")
     return network
 
 
@@ -125,10 +121,8 @@ def _from_function(model: str) -> nn.Module:
     return network
 
 
-def _torchvision(
-    name: str, tensors: Mapping[str, Tensor] | None
-) -> tuple[nn.Module, tuple[Sequence[float], Sequence[float]] | None]:
-    """The network, and mean and std of the pretrained weights where these are taken."""
+def _torchvision(name: str, tensors: Mapping[str, Tensor] | None) -> tuple[nn.Module, Any]:
+    """The network, and (mean, std) of the pretrained weights where these are taken, else None."""
     from torchvision import models
 
     known = models.list_models(module=models)
@@ -165,10 +159,8 @@ def _robustbench(name: str, with_weights: bool) -> nn.Module:
         from robustbench.model_zoo.models import model_dicts
         from robustbench.utils import load_model as load
     except ImportError as error:
-        raise ConfigError(
-            f"model: 'robustbench:{name}' needs the package robustbench ({error}); "
-            "pip install 'robust-flatness[robustbench]'"
-        ) from None
+        hint = f"needs robustbench ({error}); pip install 'robust-flatness[robustbench]'"
+        raise ConfigError(f"model: 'robustbench:{name}' {hint}") from None
     *where, name = name.split("/")
     dataset, threat = where or ("cifar10", "Linf")
     try:
@@ -182,11 +174,7 @@ def _robustbench(name: str, with_weights: bool) -> nn.Module:
 
 
 def import_robustbench() -> ModuleType:
-    """Import the package `robustbench`.
-
-    Its release 1.1.1 depends on pyautoattack, but imports `autoattack` and calls it as that original; where
-    that is not installed, pyautoattack takes its place.
-    """
+    """Import `robustbench`, whose release 1.1.1 depends on pyautoattack, but calls `autoattack`."""
     if "autoattack" not in sys.modules and not importlib.util.find_spec("autoattack"):
         import pyautoattack
         import pyautoattack.state
@@ -203,3 +191,80 @@ def import_robustbench() -> ModuleType:
         module.AutoAttack = AutoAttack
         sys.modules["autoattack"], sys.modules["autoattack.state"] = module, pyautoattack.state
     return importlib.import_module("robustbench")
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read the tensors by name in a .safetensors file, or in one of `torch.save`, without running its code;
+    raise `ConfigError` for any other file."""
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"weights: {path}: {'a folder; give a file' if path.is_dir() else 'no such file'}")
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except (OSError, SafetensorError, ValueError) as error:
+            raise ConfigError(f"weights: {path}: truncated or damaged ({error})") from None
+    if path.suffix not in TORCH_FILES:
+        raise ConfigError(f"weights: {path} given; expected a file .safetensors, {', '.join(TORCH_FILES)}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of scripts, which are refused below
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever unpickling a damaged file raises
+        problem = f"cannot be read, or damaged ({type(error).__name__})"
+        hint = "of a whole network, save its state_dict alone (no code is run from files)"
+        raise ConfigError(f"weights: {path}: {problem}; {hint}") from None
+    while isinstance(content, Mapping) and not _are_weights(content):
+        nested = next((content[key] for key in NESTED if isinstance(content.get(key), Mapping)), None)
+        if nested is None:
+            raise ConfigError(f"weights: {path}: no weights by name in it (keys {list(content)[:8]})")
+        content = nested
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"weights: {path}: holds {type(content).__name__}; expected a state_dict")
+    return dict(content)
+
+
+def _are_weights(content: Mapping[Any, Any]) -> bool:
+    return bool(content) and all(
+        isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided
+        for name, value in content.items()
+    )
+
+
+def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Load `tensors` into `model`, whose names may differ in known ways, else raise `ConfigError`.
+
+    Prefixes of wrappers are removed, the counter of averaged weights is ignored, counters of batch norms may
+    be missing, and of tied tensors one is enough.
+    """
+    expected = model.state_dict()
+    own = without_prefixes({name: t for name, t in tensors.items() if name != "n_averaged"}, expected)
+    tied = {t.data_ptr(): own[name] for name, t in expected.items() if t.numel() and name in own}
+    for name in expected.keys() - own.keys():
+        twin = tied.get(expected[name].data_ptr())
+        if twin is not None and twin.shape == expected[name].shape:
+            own[name] = twin
+        elif name.endswith("num_batches_tracked"):
+            own[name] = expected[name]
+    for name in sorted(expected.keys() | own.keys()):
+        wanted, found = _shape(expected.get(name)), _shape(own.get(name))
+        if wanted != found:
+            different = f"{name!r} (expected {wanted}, found {found})"
+            raise ConfigError(f"weights: {path}: another architecture, first at {different}")
+    fitting = OrderedDict(own)
+    fitting._metadata = expected._metadata  # versions of the layers' formats, which renaming loses
+    model.load_state_dict(fitting)
+
+
+def without_prefixes(tensors: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Remove the prefixes that all names share until one of `expected` is among them."""
+    while tensors and not tensors.keys() & expected.keys():
+        prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in tensors)), None)
+        if prefix is None:
+            break
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def _shape(tensor: Tensor | None) -> tuple[int, ...] | str:
+    return "none" if tensor is None else tuple(tensor.shape)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from robust_flatness import boundary
-from robust_flatness.architectures.convolution import channels_last, inside_transform, keep_channels_last
 from robust_flatness.architectures.folding import Folding, foldable_pairs
+from robust_flatness.architectures.layers import channels_last, inside_transform, keep_channels_last
 from robust_flatness.architectures.stateless import Places, Stateless, followers, tensor_places
 from robust_flatness.boundary import Trial
 from robust_flatness.errors import ConfigError, warn
@@ -41,29 +41,12 @@ class _Shared:
 
 
 class Network:
-    """A frozen evaluation copy of a classifier; nothing of the module given changes.
+    """A frozen evaluation copy of a classifier from inputs [n, ...] in [0, 1] to logits [n, K].
 
-    `net.at(weights)` is the same network at other weights. Batch norms of the kit's residual networks are
-    folded into convolutions (see `Folding`).
-
-    Parameters
-    ----------
-    model
-        Any module from inputs [n, ...] in [0, 1] to logits [n, K].
-    example
-        Inputs on which it is tried (see `boundary`); without them, the first inputs seen are used.
-
-    Attributes
-    ----------
-    module
-        The copy, unfolded.
-    graphs
-        May be set for the kit's own networks: attacks are then replayed as CUDA graphs on a GPU.
-
-    Raises
-    ------
-    ConfigError
-        If the model cannot be measured: on construction, or with the first inputs.
+    Nothing of the module given changes. `net.at(weights)` is the same network at other weights. Batch norms
+    of the kit's ResNets are folded into convolutions (see `Folding`); `module` is the unfolded copy. The
+    model is tried on `example`, or else on the first inputs; `ConfigError` if it cannot be measured. `graphs`
+    may be set for the kit's own networks, whose attacks are then replayed as CUDA graphs on a GPU.
     """
 
     @isolated()
@@ -74,9 +57,8 @@ class Network:
         self.graphs: Graphs | None = None
         self._function = Stateless(self.module)
         convolutions = boundary.convolution_weights(self.module)
-        parameters = perturbable_parameters(original)
         shared_memory = followers(dict(original.named_parameters()))
-        self._shared = _Shared(original, *parameters, shared_memory, convolutions)
+        self._shared = _Shared(original, *perturbable_parameters(original), shared_memory, convolutions)
         self._values = {name: t for name, t in self._function.own.items() if t.is_floating_point()}
         self._tensors: dict[str, Tensor] = {}
         self._low: dict[str, Tensor] | None = None
@@ -112,18 +94,13 @@ class Network:
 
     @property
     def layers(self) -> list[str]:
-        """Names of the parameters that are perturbed (see `perturbable_parameters`), in the model's order.
-
-        Warns of frozen parameters that influence the logits; raises `ConfigError` if nothing is left.
-        """
+        """Names of the parameters that are perturbed (see `perturbable_parameters`), in the model's order;
+        warns of frozen ones that influence the logits, and raises `ConfigError` if nothing is left."""
         shared, trial = self._shared, self._shared.trial or Trial(0, None)
         frozen = [name for name in shared.frozen if name not in trial.normalising | trial.unused]
         if any(self._values[name].numel() > CONSTANTS for name in frozen):
             some = ", ".join(frozen[:3]) + ", ..." * (len(frozen) > 3)
-            warn(
-                f"model: {len(frozen)} frozen parameters (requires_grad=False) are not perturbed: {some}; to "
-                "perturb them as well, freeze all parameters or none"
-            )
+            warn(f"model: {len(frozen)} frozen parameters are not perturbed: {some}; freeze all or none")
         names = [name for name in shared.perturbable if name not in trial.normalising]
         if not names:
             raise ConfigError("model: no parameters to perturb besides those of normalisation layers")
@@ -137,15 +114,9 @@ class Network:
     def at(self, weights: Mapping[str, Tensor] | nn.Module, folded: bool = True) -> "Network":
         """Return the same network with `weights` in place of its own values of these names.
 
-        Nothing is copied or changed: all views share one module, into which a call puts their tensors. Logits
-        are differentiable by `weights`; one backward pass for each view, unless its graph is retained.
-
-        Parameters
-        ----------
-        weights
-            Tensors by name, or a module of the same architecture, whose values are taken without their graph.
-        folded
-            Whether batch norms are folded into convolutions, in networks of the kit.
+        `weights` are tensors by name, by which logits are differentiable, or a module of equal architecture.
+        Nothing is copied or changed: all views share one module, into which a call puts their tensors; one
+        backward pass for each view, unless its graph is retained. Batch norms are folded unless not `folded`.
         """
         shared = self._shared
         weights = self._read(weights) if isinstance(weights, nn.Module) else dict(weights)
@@ -176,10 +147,7 @@ class Network:
         return self.logits(x)
 
     def logits(self, x: Tensor, precision: str = "float32") -> Tensor:
-        """Logits [n, K] of inputs [n, ...].
-
-        With `precision="bfloat16"`, convolutions and linear layers compute in bfloat16.
-        """
+        """Logits [n, K] of inputs [n, ...]; in `bfloat16`, convolutions and linear layers compute in that."""
         if self._shared.trial is None:
             self._try(x)
         return self.apply(self.tensors(precision), x, precision)
@@ -199,9 +167,8 @@ class Network:
         if self.folding is not None:
             x_laid_out = x.contiguous(memory_format=torch.channels_last) if images else x
             return self.folding.function(tensors, x_laid_out).to(x.dtype)
-        wide = images and self._shared.trial.channels_last
+        wide, low = images and self._shared.trial.channels_last, precision == "bfloat16"
         layout = torch.channels_last if wide else torch.contiguous_format
-        low = precision == "bfloat16"
         with torch.autocast(x.device.type, torch.bfloat16, enabled=low, cache_enabled=False):
             logits = self._function(tensors, x.clone(memory_format=layout))  # it may change its input
         if len(x) == 1 and logits.shape == (self.classes,):

@@ -8,6 +8,8 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 from torch.overrides import TorchFunctionMode
 
+from robust_flatness.architectures.layers import graph_nodes
+
 NORMALISATIONS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.LocalResponseNorm)
 #: Names of classes that normalise, besides torch's own.
 NAMED_NORMALISATION = re.compile(
@@ -23,9 +25,8 @@ def perturbable_parameters(model: nn.Module) -> tuple[list[str], list[str]]:
     """Return the names of the parameters that are perturbed, and of those left out because they are frozen.
 
     Perturbed are trainable floating-point parameters, weights and biases each as a layer of its own, in the
-    model's order; parameters that share their memory count once. Parameters of normalisation layers (batch,
-    layer, group, instance, RMS, of the input) are not. If all parameters are frozen, as for evaluation, none
-    counts as frozen.
+    model's order, but for those of normalisation layers; parameters that share their memory count once. If
+    all parameters are frozen, as for evaluation, none counts as frozen.
     """
     of_norms = {
         id(parameter)
@@ -59,19 +60,6 @@ class NormalisationParameters(TorchFunctionMode):
         if func in NORMALISING_FUNCTIONS:
             for value in (*args[1:], *(kwargs or {}).values()):
                 if isinstance(value, Tensor):
-                    self.ids |= {id(value), *_leaves(value.grad_fn)}
+                    nodes = graph_nodes(value.grad_fn)
+                    self.ids |= {id(value), *(id(n.variable) for n in nodes if hasattr(n, "variable"))}
         return func(*args, **(kwargs or {}))
-
-
-def _leaves(node) -> set[int]:
-    """Ids of the leaf tensors below a node of a graph."""
-    nodes, seen, leaves = [node], set(), set()
-    while nodes:
-        node = nodes.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if hasattr(node, "variable"):
-            leaves.add(id(node.variable))
-        nodes += [following for following, _ in node.next_functions]
-    return leaves

@@ -5,43 +5,36 @@ Each is a function `f(model, x, y, *, loss="ce", batch_size=128, seed=0, **optio
 """
 
 from robust_flatness.measures.objective import Estimate, Loss, Objective, of_objective
-from robust_flatness.measures.sharpness.ascent import adaptive_linf_worst, asam, sam
-from robust_flatness.measures.sharpness.capacity import distance_from_init, spectral_product, weight_norm
-from robust_flatness.measures.sharpness.curvature import hessian_eigenvalue, hessian_trace
-from robust_flatness.measures.sharpness.gradients import (
+from robust_flatness.measures.sharpness.capacity import (
+    distance_from_init,
+    margin,
+    spectral_product,
+    weight_norm,
+)
+from robust_flatness.measures.sharpness.derivatives import (
     fisher_rao,
     fisher_trace,
     gradient_norm,
+    hessian_eigenvalue,
+    hessian_trace,
     input_gradient_norm,
+    relative_flatness,
 )
-from robust_flatness.measures.sharpness.margin import margin
-from robust_flatness.measures.sharpness.noise import adaptive_average, normalised_logits, pacbayes_sigma
-from robust_flatness.measures.sharpness.relative import relative_flatness
+from robust_flatness.measures.sharpness.perturbed import (
+    adaptive_average,
+    adaptive_linf_worst,
+    asam,
+    normalised_logits,
+    pacbayes_sigma,
+    sam,
+)
 
 #: Name of `Estimate` in measures written for earlier versions.
 SharpnessResult = Estimate
 
 __all__ = [
-    "Estimate",
-    "Loss",
-    "Objective",
-    "SharpnessResult",
-    "adaptive_average",
-    "adaptive_linf_worst",
-    "asam",
-    "distance_from_init",
-    "fisher_rao",
-    "fisher_trace",
-    "gradient_norm",
-    "hessian_eigenvalue",
-    "hessian_trace",
-    "input_gradient_norm",
-    "margin",
-    "normalised_logits",
-    "of_objective",
-    "pacbayes_sigma",
-    "relative_flatness",
-    "sam",
-    "spectral_product",
-    "weight_norm",
-]
+    "Estimate", "Loss", "Objective", "SharpnessResult", "adaptive_average", "adaptive_linf_worst", "asam",
+    "distance_from_init", "fisher_rao", "fisher_trace", "gradient_norm", "hessian_eigenvalue",
+    "hessian_trace", "input_gradient_norm", "margin", "normalised_logits", "of_objective", "pacbayes_sigma",
+    "relative_flatness", "sam", "spectral_product", "weight_norm",
+]  # fmt: skip

@@ -19,11 +19,13 @@ def experiment(seed: int = 0) -> frames.Tables:
     """Seventy-six variants of one latent sharpness, the baseline with five seeds."""
     rng = np.random.default_rng(seed)
     models = _models(rng)
+    for quantity in schema.columns_of(models).values():  # as where records are read
+        schema.register(quantity)
     return frames.Tables(
         models=models,
         history=_history(rng),
         series=_series(rng),
-        landscape=pd.DataFrame(columns=list(schema.LANDSCAPE)),
+        landscape=pd.DataFrame(),
         examples=_examples(models, rng),
     )
 

@@ -8,13 +8,8 @@ import pytest
 from scipy import stats
 
 from robust_flatness.analysis.coefficients import weighted_pearson, weighted_spearman
-from robust_flatness.analysis.resampling import (
-    Interval,
-    bca_interval,
-    p_value,
-    permutations,
-    signs,
-)
+from robust_flatness.analysis.resampling import Interval, bca_interval, p_value, permutations, signs
+from robust_flatness.analysis.rises import Components, mean_interval, power
 
 
 @pytest.fixture
@@ -25,8 +20,7 @@ def sample():
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs"),
-    [(weighted_pearson, stats.pearsonr), (weighted_spearman, stats.spearmanr)],
+    ("ours", "theirs"), [(weighted_pearson, stats.pearsonr), (weighted_spearman, stats.spearmanr)]
 )
 def test_bca_interval_is_scipys(sample, ours, theirs):
     x, y = sample
@@ -43,17 +37,6 @@ def test_bca_interval_is_scipys(sample, ours, theirs):
     assert found == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
-def test_bca_interval_of_a_skewed_mean_is_scipys():
-    x = np.random.default_rng(1).exponential(size=15)
-    expected = stats.bootstrap(
-        (x,), np.mean, method="BCa", n_resamples=2000, confidence_level=0.9, rng=np.random.default_rng(7)
-    ).confidence_interval
-    found = bca_interval(
-        lambda counts: counts @ x / counts.sum(axis=1), len(x), resamples=2000, level=0.9, seed=7
-    )
-    assert found == pytest.approx((expected.low, expected.high), abs=1e-12)
-
-
 def test_copies_in_a_family_bring_no_certainty():
     """Five copies of each value: over variants the mean seems sharper than it is, over families not."""
     x = np.random.default_rng(0).normal(size=12)
@@ -65,12 +48,6 @@ def test_copies_in_a_family_bring_no_certainty():
     # Ties fall on either side of the observed value by rounding: a resample or two more or less.
     assert tuple(families) == pytest.approx(tuple(honest), abs=0.01 * honest.width)
     assert variants.width < 0.6 * families.width
-
-
-def test_intervals_that_cannot_be_had():
-    statistic = lambda counts: counts @ np.ones(2)  # noqa: E731
-    assert math.isnan(bca_interval(statistic, 2).width)
-    assert math.isnan(bca_interval(lambda counts: counts[:, 0], 4, ["a", "a", "b", "b"]).width)
 
 
 def test_a_statistic_that_never_varies_is_its_own_interval():
@@ -99,3 +76,52 @@ def test_p_value_counts_both_tails():
     assert p_value(2.5, values, exact=True) == 2 / 5
     assert p_value(2.5, values, exact=False) == 3 / 6
     assert math.isnan(p_value(math.nan, values, exact=True))
+
+
+def simulated(rng, components, seeds, examples, mean=0.0):
+    scales = np.sqrt(components)
+    effects = rng.normal(0, scales[0], (seeds, 1)) + rng.normal(0, scales[1], (1, examples))
+    return mean + effects + rng.normal(0, scales[2], (seeds, examples))
+
+
+CASES = [
+    (5, 100, Components(0.09, 0.25, 1.0)),
+    (5, 100, Components(0.0025, 4.0, 1.0)),
+    (3, 100, Components(0.09, 0.25, 1.0)),
+    (10, 200, Components(0.01, 0.1, 4.0)),
+    (10, 200, Components(0.0, 0.0, 1.0)),
+]
+
+
+@pytest.mark.parametrize(("seeds", "examples", "components"), CASES)
+def test_intervals_of_no_effect_cover_zero_at_their_level(seeds, examples, components):
+    """At 95 %, within three standard deviations of 2000 intervals; more where variances are 0, since their
+    estimates are not negative."""
+    rng = np.random.default_rng(0)
+    intervals = [mean_interval(simulated(rng, components, seeds, examples))[0] for _ in range(2000)]
+    covered = np.mean([interval.low <= 0 <= interval.high for interval in intervals])
+    assert 0.925 <= covered <= (0.975 if components.seeds else 0.995)
+
+
+def test_one_example_leaves_students_interval_over_seeds():
+    values = np.random.default_rng(0).normal(1, 2, 5)
+    interval, p = mean_interval(values[:, None])
+    expected = stats.ttest_1samp(values, 0)
+    assert interval == pytest.approx(tuple(expected.confidence_interval(0.95)))
+    assert p == pytest.approx(expected.pvalue)
+    assert np.isnan(mean_interval(values[:1, None])[0].width)
+
+
+def test_values_that_are_equal_in_all_seeds_leave_the_paired_interval_over_examples():
+    of_examples = np.random.default_rng(0).normal(0.3, 1, 200)
+    interval, _ = mean_interval(np.tile(of_examples, (5, 1)))
+    expected = stats.ttest_1samp(of_examples, 0).confidence_interval(0.95)
+    assert interval == pytest.approx(tuple(expected))
+
+
+@pytest.mark.parametrize(("seeds", "examples", "components"), CASES[:4])
+def test_power_is_the_share_of_simulated_intervals_above_zero(seeds, examples, components):
+    rng, effect = np.random.default_rng(1), 0.3
+    intervals = [mean_interval(simulated(rng, components, seeds, examples, effect))[0] for _ in range(2000)]
+    share = np.mean([interval.low > 0 for interval in intervals])
+    assert power(components, effect, seeds, examples) == pytest.approx(share, abs=0.08)

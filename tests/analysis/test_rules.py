@@ -11,81 +11,72 @@ from made_up import changed, noise, per_seed, shifted, without
 from robust_flatness.analysis import claims
 from robust_flatness.analysis.claim_tests.base import Finding, judged
 from robust_flatness.analysis.coefficients import weighted_line
-from robust_flatness.analysis.evidence import (
-    Evidence,
-)
+from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.analysis.hinge import fit_hinge
 from robust_flatness.analysis.resampling import Interval
 
 LN_K = math.log(10)
 
 
+def best(models):
+    return models["checkpoint"] == "best"
+
+
+def twice_as_large(models):
+    return models["variant"] == "at-scaled-2"
+
+
+def of(families):
+    return lambda models: models["family"].isin(families)
+
+
+def noisy(scale, factor=1.0):
+    return lambda models: factor * noise(models, scale)
+
+
+FLAT, SMALL, LARGE = "avg_flatness_rloss", "worst_flatness_rloss_0.00075", "worst_flatness_rloss_0.005"
 #: Changes that make a claim false, where nothing else is wrong with the tables.
 FALSE = {
     "robust-overfitting": lambda t: shifted(t, "test", [-0.5] * 5),
-    "overfitting-is-sharpening": lambda t: per_seed(t, "series", "avg_flatness_rloss", [0] * 5),
-    "early-stopping-is-flat": lambda t: changed(
-        t, lambda m: m["checkpoint"] == "best", avg_flatness_rloss=lambda m: noise(m)
-    ),
+    "overfitting-is-sharpening": lambda t: per_seed(t, "series", FLAT, [0] * 5),
+    "early-stopping-is-flat": lambda t: changed(t, best, avg_flatness_rloss=noisy(1)),
     "flat-is-robust": lambda t: changed(t, avg_flatness_rloss=noise),
-    "variants-are-flat": lambda t: changed(
-        t, lambda m: m["family"].isin(made_up.ROBUST), avg_flatness_rloss=lambda m: noise(m, 0.2)
-    ),
-    "regularisers-are-flat": lambda t: changed(
-        t, lambda m: m["family"].isin(made_up.REGULARISERS), avg_flatness_rloss=lambda m: noise(m, 0.2)
-    ),
-    "worst-case-is-weaker": lambda t: changed(
-        t, **{"worst_flatness_rloss_0.00075": lambda m: m["worst_flatness_rloss_0.005"] * 0.15}
-    ),
+    "variants-are-flat": lambda t: changed(t, of(made_up.ROBUST), avg_flatness_rloss=noisy(0.2)),
+    "regularisers-are-flat": lambda t: changed(t, of(made_up.REGULARISERS), avg_flatness_rloss=noisy(0.2)),
+    "worst-case-is-weaker": lambda t: changed(t, **{SMALL: lambda m: m[LARGE] * 0.15}),
     "gap-and-overfitting": lambda t: changed(t, train_rloss_pgd=lambda m: m["test_rloss_pgd"] - noise(m)),
     "train-flatness": lambda t: changed(t, train_avg_flatness_rloss=noise),
-    "clean-flatness-does-not": lambda t: changed(t, avg_flatness_ce=lambda m: m["avg_flatness_rloss"] / 3),
-    "scale-invariant": lambda t: changed(
-        t, lambda m: m["variant"] == "at-scaled-2", avg_flatness_rloss=lambda m: 2 * m["avg_flatness_rloss"]
-    ),
+    "clean-flatness-does-not": lambda t: changed(t, avg_flatness_ce=lambda m: m[FLAT] / 3),
+    "scale-invariant": lambda t: changed(t, twice_as_large, avg_flatness_rloss=lambda m: 2 * m[FLAT]),
     "rerr-kink": lambda t: changed(t, test_rerr_aa=lambda m: 40 + 8 * m["test_rloss_pgd"] + noise(m, 0.3)),
 }
 
 #: Changes after which a claim may be true as well as false.
 INCONCLUSIVE = {
     "robust-overfitting": lambda t: shifted(t, "test", [0.5, -1.0, 0.2, -0.7, 0.2]),
-    "overfitting-is-sharpening": lambda t: per_seed(
-        t, "series", "avg_flatness_rloss", [0.5, -0.4, 0.1, -0.3, 0.05]
-    ),
-    "early-stopping-is-flat": lambda t: changed(
-        t, lambda m: m["checkpoint"] == "best", avg_flatness_rloss=lambda m: 0.95 * noise(m, 3)
-    ),
-    "flat-is-robust": lambda t: replace(t, models=t.models[t.models["family"].isin(["awp"])]),
-    "variants-are-flat": lambda t: changed(
-        t, lambda m: m["family"].isin(made_up.ROBUST), avg_flatness_rloss=lambda m: noise(m, 2)
-    ),
-    "regularisers-are-flat": lambda t: replace(
-        t, models=t.models[~t.models["family"].isin(made_up.REGULARISERS[1:])]
-    ),
+    "overfitting-is-sharpening": lambda t: per_seed(t, "series", FLAT, [0.5, -0.4, 0.1, -0.3, 0.05]),
+    "early-stopping-is-flat": lambda t: changed(t, best, avg_flatness_rloss=noisy(3, 0.95)),
+    "flat-is-robust": lambda t: replace(t, models=t.models[of(["awp"])(t.models)]),
+    "variants-are-flat": lambda t: changed(t, of(made_up.ROBUST), avg_flatness_rloss=noisy(2)),
+    "regularisers-are-flat": lambda t: replace(t, models=t.models[~of(made_up.REGULARISERS[1:])(t.models)]),
     "rerr-kink": lambda t: changed(t, test_rerr_aa=lambda m: m["test_rerr_aa"] + noise(m, 8)),
 }
 
 #: Changes that leave the tables without a measure that a claim is judged by.
 UNTESTABLE = {
     "robust-overfitting": lambda t: replace(
-        t,
-        examples=t.examples[t.examples["split"] == "test"],
-        history=t.history.drop(columns="train_rloss"),
+        t, examples=t.examples[t.examples["split"] == "test"], history=t.history.drop(columns="train_rloss")
     ),
-    "overfitting-is-sharpening": lambda t: replace(t, series=t.series.drop(columns="avg_flatness_rloss")),
-    "early-stopping-is-flat": lambda t: replace(
-        t, models=t.models[t.models["checkpoint"] == "last"], series=t.series[:0]
-    ),
-    "flat-is-robust": lambda t: without(t, "avg_flatness_rloss"),
-    "variants-are-flat": lambda t: without(t, "avg_flatness_rloss"),
+    "overfitting-is-sharpening": lambda t: replace(t, series=t.series.drop(columns=FLAT)),
+    "early-stopping-is-flat": lambda t: replace(t, models=t.models[~best(t.models)], series=t.series[:0]),
+    "flat-is-robust": lambda t: without(t, FLAT),
+    "variants-are-flat": lambda t: without(t, FLAT),
     "regularisers-are-flat": lambda t: replace(t, models=t.models[t.models["variant"] != "at"]),
-    "worst-case-is-weaker": lambda t: without(
-        t, "worst_flatness_rloss_0.00075", "worst_flatness_rloss_0.005"
-    ),
+    "worst-case-is-weaker": lambda t: without(t, SMALL, LARGE),
     "gap-and-overfitting": lambda t: without(t, "train_rloss_pgd"),
     "train-flatness": lambda t: without(t, "train_avg_flatness_rloss"),
     "clean-flatness-does-not": lambda t: without(t, "avg_flatness_ce"),
-    "scale-invariant": lambda t: replace(t, models=t.models[t.models["variant"] != "at-scaled-2"]),
+    "scale-invariant": lambda t: replace(t, models=t.models[~twice_as_large(t.models)]),
     "rerr-kink": lambda t: without(t, "test_rerr_aa"),
 }
 
@@ -147,10 +138,7 @@ CONCAVE = {
     "elsewhere": lambda x: made_up.hinge(x, 3.3),
     "blunt": lambda x: made_up.hinge(x, LN_K, below=15, above=11),
 }
-OTHER = {
-    "line": lambda x: 40 + 8 * x,
-    "upwards": lambda x: made_up.hinge(x, LN_K, below=1, above=15),
-}
+OTHER = {"line": lambda x: 40 + 8 * x, "upwards": lambda x: made_up.hinge(x, LN_K, below=1, above=15)}
 
 
 @pytest.mark.parametrize("name", [*CONCAVE, *OTHER])

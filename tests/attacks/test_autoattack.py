@@ -51,27 +51,19 @@ def test_adversarial_examples_are_admissible_and_fool_the_model(setup):
     assert torch.equal(result.x_adv[:5], x[:5])
     assert torch.equal(result.x_adv[~result.error], x[~result.error])
     assert 5 < result.error.sum() < len(x)
-    assert result.description == "AutoAttack (reduced: apgd-ce+apgd-t+fab-t+square, 3 iterations, 1 restart)"
+    assert SPEC.description == "AutoAttack (reduced: apgd-ce+apgd-t+fab-t+square, 3 iterations, 1 restart)"
 
 
-def test_leaves_no_trace(setup, capfd, caplog):
+def test_leaves_no_trace_and_repeats(setup, capfd, caplog):
     model, x, y = setup
     state, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
-    run_autoattack(model, x, y, EPSILON, SPEC)
+    first, second = (run_autoattack(model, x, y, EPSILON, SPEC, seed=3) for _ in range(2))
+    assert torch.equal(first.x_adv, second.x_adv)
     assert torch.equal(random, torch.get_rng_state())
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
     captured = capfd.readouterr()
     assert captured.out == captured.err == caplog.text == ""
-
-
-def test_seeded(setup):
-    model, x, y = setup
-    spec = AutoAttackSpec(version="reduced", attacks=["apgd-ce"], iterations=2)
-    first, second = (run_autoattack(model, x, y, EPSILON, spec, seed=3) for _ in range(2))
-    assert torch.equal(first.x_adv, second.x_adv)
-    other = run_autoattack(model, x, y, EPSILON, spec, seed=4)
-    assert not torch.equal(first.x_adv, other.x_adv)
 
 
 def test_resumes_after_the_last_finished_attack(setup, tmp_path, monkeypatch):
@@ -99,26 +91,22 @@ def test_resumes_after_the_last_finished_attack(setup, tmp_path, monkeypatch):
     assert torch.equal(again.error, whole.error)
 
 
-@pytest.mark.parametrize("change", ["model", "epsilon", "seed", "damaged", "truncated"])
+@pytest.mark.parametrize("change", ["model", "seed", "truncated"])
 def test_a_state_of_something_else_is_not_used(setup, tmp_path, change):
     model, x, y = setup
     spec = AutoAttackSpec(version="reduced", attacks=["apgd-ce"], iterations=2)
     path = tmp_path / "state"
     run_autoattack(model, x, y, EPSILON, spec, state_path=path)
-    epsilon, seed = EPSILON, 0
+    seed = 0
     if change == "model":
         model = copy.deepcopy(model)
         model.classifier.bias.data += 0.1
-    elif change == "epsilon":
-        epsilon = 2 * EPSILON
     elif change == "seed":
         seed = 1
-    elif change == "damaged":
-        path.write_bytes(b"nothing")
     else:
         path.write_bytes(path.read_bytes()[:-200])
-    resumed = run_autoattack(model, x, y, epsilon, spec, seed=seed, state_path=path)
-    fresh = run_autoattack(model, x, y, epsilon, spec, seed=seed)
+    resumed = run_autoattack(model, x, y, EPSILON, spec, seed=seed, state_path=path)
+    fresh = run_autoattack(model, x, y, EPSILON, spec, seed=seed)
     assert torch.equal(resumed.x_adv, fresh.x_adv)
 
 
@@ -143,27 +131,10 @@ def test_the_standard_budget_is_the_librarys():
     assert theirs["apgd-t"].n_target_classes == targets
     budget = ("n_restarts", "n_iter", "n_queries", "n_target_classes", "eps", "norm")
     for name in ("fab-t", "square"):
-        ours = module._attack(net, name, EPSILON, spec, targets, 0, x).__self__
+        ours = module._attack(net, name, EPSILON, spec, targets, 0, x.device).__self__
         for field in budget:
             assert getattr(ours, field, None) == getattr(theirs[name], field, None), (name, field)
     assert spec.description == "AutoAttack (standard)"
-
-
-def test_the_budget_must_fit_the_number_of_classes():
-    x, y = torch.rand(3, 1, 8, 8), torch.zeros(3, dtype=torch.long)
-    with pytest.raises(ConfigError, match=r"apgd-t needs at least 4 classes.*the model has 3"):
-        run_autoattack(make_model(3), x, y, EPSILON)
-    with pytest.raises(ConfigError, match=r"target_classes: 5 given.*at most 4"):
-        run_autoattack(make_model(5), x, y, EPSILON, AutoAttackSpec(version="reduced", target_classes=5))
-    few = AutoAttackSpec(version="reduced", attacks=["apgd-ce", "fab-t"], iterations=2)
-    assert run_autoattack(make_model(3), x, y, EPSILON, few).error.shape == (3,)
-
-
-def test_works_in_double_precision(setup):
-    model, x, y = setup
-    spec = AutoAttackSpec(version="reduced", attacks=["apgd-ce"], iterations=2)
-    result = run_autoattack(copy.deepcopy(model).double(), x.double(), y, EPSILON, spec)
-    assert result.loss.dtype == torch.float64
 
 
 def test_examples_fooled_by_pgd_count_and_are_not_attacked_again(setup):

@@ -1,13 +1,9 @@
 """CIFAR-10 in the official format: reading, refusing altered files and pickles with code, downloading."""
 
 import hashlib
-import http.server
-import io
 import os
 import pickle
-import shutil
 import tarfile
-import threading
 
 import numpy as np
 import pytest
@@ -15,7 +11,7 @@ from torchvision.datasets import CIFAR10
 
 from robust_flatness.config import ConfigError, DataSpec, parse
 from robust_flatness.config.data import CIFAR10_FILES
-from robust_flatness.data import make_splits, save_dataset
+from robust_flatness.data import make_splits
 from robust_flatness.data.cifar10 import download_cifar10, read_pool
 from robust_flatness.data.dataset import checksum
 from robust_flatness.errors import FileError
@@ -26,8 +22,6 @@ RANGES = {
     "test": ["test 5-24"],
     "unlabeled": ["train 49990-49999"],
 }
-
-SIZES = {"train": 4001, "early_stopping": 10, "test": 10, "unlabeled": 0}
 
 
 @pytest.fixture(scope="module")
@@ -79,46 +73,19 @@ def test_ranges_are_of_the_official_order(trusted):
     assert checksum(splits) == checksum(make_splits(spec(folder), seed=1))
 
 
-def test_smaller_images_are_means_of_squares(trusted):
-    folder, images, _ = trusted
-    small = make_splits(spec(folder, size=16), seed=0)["x_test"]
-    assert small.shape == (20, 3, 16, 16)
-    assert small.dtype == np.uint8
-    whole = images[50_005:50_025].astype(float)
-    exact = sum(whole[:, :, row::2, column::2] for row in (0, 1) for column in (0, 1)) / 4
-    assert np.abs(small - exact).max() <= 0.5
+BAD_SETTINGS = [
+    ("data.*test", {"test": ["test 0-10000"]}), ("data.*train", {"train": ["train 9-5"]}),
+    ("data.*train", {"train": ["trian 0-5"]}), ("data: .*in common", {"train": ["train 0-10000"]}),
+    ("data.*train", {"train": ["pool 0-5"]}), ("data.*size", {"size": 15}),
+    ("data.*train", {"train": 50_001}),
+    ("data: .*digits", {"name": "digits", "path": None}), ("data: .*'fashion' has none", {"name": "fashion"}),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"test": ["test 0-10000"]}, ["test", "test 0-10000", "test 0-9999"]),
-        ({"train": ["train 50000"]}, ["train 50000-50000", "train 0-49999"]),
-        ({"train": ["train 9-5"]}, ["data.train", "train 9-5", "ends before it begins"]),
-        ({"train": ["trian 0-5"]}, ["data.train", "trian 0-5", "train, test, pool"]),
-        ({"train": ["train 0-10000"]}, ["train 10000-10019", "train 0-10000", "in common"]),
-        ({"train": []}, ["data.train", "at least 1"]),
-        ({"train": ["pool 0-5"]}, ["pool 0-5", "unlabeled"]),
-        ({"size": 15}, ["size", "15", "32"]),
-        ({"train": 50_001}, ["train", "50001", "50000"]),
-        ({"sha256": "12"}, ["data.sha256"]),
-        ({"name": "digits", "path": None}, ["digits", "no official order"]),
-        ({"name": "fashion", "path": None, **SIZES}, ["train + unlabeled = 4001", "4000 training images"]),
-        ({"name": "fashion"}, ["path", "nowhere", "'fashion' has none"]),
-    ],
-)
-def test_settings_are_checked_without_reading_the_files(changes, words):
-    with pytest.raises(ConfigError) as error:
+@pytest.mark.parametrize(("words", "changes"), BAD_SETTINGS)
+def test_settings_are_checked_without_reading_the_files(words, changes):
+    with pytest.raises(ConfigError, match=words):
         parse(DataSpec, {"name": "cifar10", "path": "nowhere", **RANGES, **changes}, "data")
-    assert all(word in str(error.value) for word in words), error.value
-
-
-def test_ranges_are_written_as_text_and_read_back():
-    chosen = DataSpec(name="cifar10", **(RANGES | {"test": "test 3 - 7, test 9"}))
-    assert chosen.test == ("test 3-7", "test 9-9")
-    assert chosen.count("test") == 6
-    assert chosen.count("train") == 150
-    assert DataSpec.model_validate_json(chosen.json_text()) == chosen
 
 
 def test_other_files_need_the_checksum_of_their_splits(official):
@@ -140,17 +107,16 @@ class Bomb:
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    "content",
     [
-        ("truncated", ["truncated or damaged"]),
-        ("bomb", ["mkdir", "no code was run"]),
-        ({"data": np.zeros((9_999, 3072), np.uint8), "labels": [0] * 9_999}, ["(9999, 3072)", "10000"]),
-        ({"data": np.zeros((10_000, 3072), np.uint8), "fine_labels": [0] * 10_000}, ["'labels'", "10000"]),
-        ({"data": np.zeros((10_000, 3072), np.uint8), "labels": [0, 99] * 5_000}, ["0 to 99", "0 to 9"]),
-        ([1, 2], ["list", "mapping"]),
+        "truncated",
+        "bomb",
+        {"data": np.zeros((9_999, 3072), np.uint8), "labels": [0] * 9_999},
+        {"data": np.zeros((10_000, 3072), np.uint8), "labels": [0, 99] * 5_000},
+        [1, 2],
     ],
 )
-def test_damaged_files_and_pickles_with_code_are_refused(official, tmp_path, content, words):
+def test_damaged_files_and_pickles_with_code_are_refused(official, tmp_path, content):
     folder = tmp_path / "copy"
     folder.mkdir()
     for name in CIFAR10_FILES:
@@ -160,18 +126,9 @@ def test_damaged_files_and_pickles_with_code_are_refused(official, tmp_path, con
     path.unlink()
     bad = {"truncated": whole[:-5000], "bomb": pickle.dumps({"data": Bomb(tmp_path / "ran")})}
     path.write_bytes(bad[content] if isinstance(content, str) else pickle.dumps(content))
-    with pytest.raises(FileError) as error:
+    with pytest.raises(FileError, match=str(path)):
         make_splits(spec(folder, sha256="0" * 64), seed=0)
-    assert all(word in str(error.value) for word in [str(path), *words]), error.value
     assert not (tmp_path / "ran").exists()
-
-
-def test_missing_files_are_named_with_alternatives(official, tmp_path):
-    with pytest.raises(FileError, match=r"data_batch_1.* missing.*folder with the official files.*npz"):
-        make_splits(spec(tmp_path), seed=0)
-    (tmp_path / "data_batch_1").symlink_to(official[0] / "data_batch_1")
-    with pytest.raises(FileError, match=r"data_batch_2, .*test_batch missing"):
-        make_splits(spec(tmp_path), seed=0)
 
 
 def test_published_pseudo_labels(trusted, tmp_path):
@@ -185,73 +142,42 @@ def test_published_pseudo_labels(trusted, tmp_path):
         splits = make_splits(spec(trusted[0], unlabeled=wanted, pool=str(path)), seed=0)
         assert np.array_equal(splits["x_unlabeled"], images[index].transpose(0, 3, 1, 2))
         assert np.array_equal(splits["pseudo_labels"], labels[index])
-    with pytest.raises(ConfigError, match=r"41 examples requested.*40"):
-        make_splits(spec(trusted[0], unlabeled=41, pool=str(path)), seed=0)
-    with pytest.raises(ConfigError, match="pool 0-40 requested, but CIFAR-10 has pool 0-39"):
-        make_splits(spec(trusted[0], unlabeled=["pool 0-40"], pool=str(path)), seed=0)
+    for more in (41, ["pool 0-40"]):
+        with pytest.raises(ConfigError, match="requested"):
+            make_splits(spec(trusted[0], unlabeled=more, pool=str(path)), seed=0)
     path.write_bytes(pickle.dumps(content | {"another": Bomb(tmp_path / "ran")}))
     with pytest.raises(FileError, match=r"mkdir.*no code was run"):
         read_pool(path)
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_full_disk_is_reported_before_anything_is_written(trusted, tmp_path, monkeypatch):
-    splits = make_splits(spec(trusted[0]), seed=0)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
-    with pytest.raises(ConfigError, match=r"the dataset needs 1 MB of disk, and 0 MB are free"):
-        save_dataset(tmp_path / "data.safetensors", splits)
-    with pytest.raises(ConfigError, match=r"CIFAR-10 needs 360 MB of disk"):
-        download_cifar10(tmp_path / "new")
-    assert not list(tmp_path.glob("**/*.safetensors"))
-
-
 @pytest.fixture
-def server(tmp_path, monkeypatch):
-    """A server of an archive with small files: the files' folder, and the requests made."""
-    folder, archive, requests = tmp_path / "cifar-10-batches-py", io.BytesIO(), []
+def archive(tmp_path, monkeypatch):
+    """An archive with small files in place of the official one: its path, and the folder of the files."""
+    folder, path = tmp_path / "cifar-10-batches-py", tmp_path / "cifar.tar.gz"
     folder.mkdir()
     for name in CIFAR10_FILES:
         (folder / name).write_text(name)
     trust(folder, monkeypatch)
-    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+    with tarfile.open(path, mode="w:gz") as tar:
         tar.add(folder, folder.name)
-    content = archive.getvalue()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            requests.append(self.path)
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        do_HEAD = do_GET  # noqa: N815
-
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{running.server_port}/cifar.tar.gz")
-        monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(content).hexdigest())
-        monkeypatch.setenv("no_proxy", "*")
-        yield folder, requests
-        running.shutdown()
+    monkeypatch.setattr(CIFAR10, "url", path.as_uri())
+    monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(path.read_bytes()).hexdigest())
+    return path, folder
 
 
-def test_the_official_files_are_downloaded_once(server, tmp_path):
-    folder, requests = server
+def test_the_official_files_are_downloaded_once(archive, tmp_path):
+    path, folder = archive
     target = tmp_path / "target"
     download_cifar10(target)
     assert sorted(path.name for path in target.iterdir()) == sorted(CIFAR10_FILES)
     assert all((target / name).read_bytes() == (folder / name).read_bytes() for name in CIFAR10_FILES)
-    count = len(requests)
+    path.unlink()
     download_cifar10(target)
-    assert len(requests) == count
 
 
-def test_an_altered_archive_is_refused_and_alternatives_are_named(server, tmp_path, monkeypatch):
+def test_an_altered_archive_is_refused(archive, tmp_path, monkeypatch):
     monkeypatch.setattr(CIFAR10, "tgz_md5", "0" * 32)
-    with pytest.raises(FileError, match=r"cannot be downloaded.*folder with the official files.*npz"):
+    with pytest.raises(FileError, match="cannot be downloaded"):
         download_cifar10(tmp_path / "target")
     assert not (tmp_path / "target" / CIFAR10_FILES[0]).exists()

@@ -12,7 +12,7 @@ from robust_flatness.data import load_dataset, make_splits, save_dataset
 from robust_flatness.data.dataset import checksum, load_pseudo_labels, save_pseudo_labels
 from robust_flatness.errors import FileError
 
-FAULTS = 300
+FAULTS = 100
 
 
 @pytest.fixture(scope="module")
@@ -43,32 +43,9 @@ def test_saved_splits_are_loaded(prepared, splits):
         assert np.array_equal((x * 255).round().to(torch.uint8).numpy(), splits[f"x_{split}"])
 
 
-def test_changed_images_do_not_change_the_dataset_or_its_file(prepared, splits):
-    dataset = load_dataset(prepared)
-    dataset.images("test").zero_()
-    assert dataset.images("test").any()
-    dataset.pixels("test").zero_()
-    assert load_dataset(prepared).checksum == checksum(splits)
-
-
-def test_first_examples(prepared):
-    dataset = load_dataset(prepared)
-    assert torch.equal(dataset.images("test", 7), dataset.images("test")[:7])
-    assert torch.equal(dataset.labels("test", 7), dataset.labels("test")[:7])
-    with pytest.raises(ConfigError, match="26 examples requested, but x_test has 25"):
-        dataset.images("test", 26)
-
-
 def test_labels_of_the_pool_are_withheld(prepared):
     with pytest.raises(ConfigError, match="withheld"):
         load_dataset(prepared).labels("unlabeled")
-
-
-def test_equal_splits_give_equal_bytes_with_the_usual_permissions(prepared, splits, tmp_path):
-    save_dataset(tmp_path / "again.safetensors", dict(reversed(splits.items())))
-    assert (tmp_path / "again.safetensors").read_bytes() == prepared.read_bytes()
-    (tmp_path / "plain").touch()
-    assert prepared.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_checksum_depends_on_values_names_shapes_and_dtypes():
@@ -109,24 +86,12 @@ def test_flipped_bits_are_refused(prepared, splits, tmp_path):
     assert refused > 0.9 * FAULTS
 
 
-def test_truncated_files_are_refused(prepared, tmp_path):
+def test_truncated_files_and_wrong_checksums_are_refused(prepared, tmp_path):
     rng, whole, path = random.Random(1), prepared.read_bytes(), tmp_path / "damaged.safetensors"
-    for length in [0, 1, len(whole) - 1, *(rng.randrange(len(whole)) for _ in range(30))]:
+    for length in [0, 1, len(whole) - 1, *(rng.randrange(len(whole)) for _ in range(20))]:
         path.write_bytes(whole[:length])
         with pytest.raises(FileError, match=str(path)):
             load_dataset(path)
-
-
-def test_files_of_others_are_refused(prepared, tmp_path):
-    path = tmp_path / "other.safetensors"
-    save_file(load_file(prepared), path)
-    with pytest.raises(FileError, match="its checksum does not match"):
-        load_dataset(path)
     save_file(load_file(prepared), path, metadata={"sha256": "0" * 64})
     with pytest.raises(FileError, match="checksum does not match"):
         load_dataset(path)
-    np.savez(tmp_path / "own.npz", x_train=np.zeros((3, 8, 8), np.uint8))
-    with pytest.raises(FileError, match="damaged, or not written by this kit"):
-        load_dataset(tmp_path / "own.npz")
-    with pytest.raises(FileError, match=r"no such file.*robust-flatness prepare"):
-        load_dataset(tmp_path / "missing.safetensors")

@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from robust_flatness.config import ConfigError, DataSpec
 from robust_flatness.data import Dataset, make_splits
 from robust_flatness.data.npz import read_npz
-from robust_flatness.errors import FileError, MeasurementWarning
+from robust_flatness.errors import FileError
 
 SIZES = {"train": 150, "unlabeled": 450, "early_stopping": 200, "test": 500}
 SPLITS = tuple(SIZES)
@@ -63,13 +63,9 @@ def test_a_pool_with_pseudo_labels_is_used_in_its_order(tmp_path):
     assert np.array_equal(splits["pseudo_labels"], pool["y_unlabeled"][:25])
     assert "y_unlabeled" not in splits
     assert len(splits["x_train"]) == 60  # no training image goes to the pool
-    with pytest.raises(ConfigError, match=r"data.unlabeled: 31 .* x_unlabeled .* has 30"):
-        make_splits(npz_spec(path, unlabeled=31), 0)
-    with pytest.raises(FileError, match="y_unlabeled missing"):
-        make_splits(npz_spec(save(tmp_path / "half.npz", pool, ["y_unlabeled"])), 0)
-    wrong = pool | {"y_unlabeled": np.full(30, 7)}
-    with pytest.raises(FileError, match="y_unlabeled has labels 7"):
-        make_splits(npz_spec(save(tmp_path / "wrong.npz", wrong)), 0)
+    for split, size in {"unlabeled": 31, "train": 61, "test": 31, "early_stopping": 41}.items():
+        with pytest.raises(ConfigError, match=f"data.{split}"):
+            make_splits(npz_spec(path, **{"test": 1, split: size}), 0)
 
 
 def test_splits_are_disjoint_examples_of_the_source(digits):
@@ -97,41 +93,19 @@ def test_splits_are_stratified(digits):
         assert np.abs(counts - shares * SIZES[split]).max() <= 2
 
 
-def test_splits_depend_on_the_seed_alone(digits):
-    again = make_splits(DataSpec(name="digits", **SIZES), seed=0)
+def test_splits_depend_on_the_seed_and_not_on_the_size_of_the_pool(digits):
     other = make_splits(DataSpec(name="digits", **SIZES), seed=1)
-    assert all(np.array_equal(digits[name], again[name]) for name in digits)
     assert not np.array_equal(digits["x_test"], other["x_test"])
-
-
-def test_a_larger_pool_leaves_test_and_training_examples_alone(digits):
     smaller = make_splits(DataSpec(name="digits", **(SIZES | {"unlabeled": 0})), seed=0)
     for split in ("train", "early_stopping", "test"):
         assert np.array_equal(digits[f"x_{split}"], smaller[f"x_{split}"])
     assert len(smaller["x_unlabeled"]) == 0
 
 
-def test_statistics_are_those_of_the_training_images_alone(digits):
-    pixels = digits["x_train"].astype(np.float64) / 255
-    assert digits["mean"] == pytest.approx([pixels.mean()], rel=1e-12)
-    assert digits["std"] == pytest.approx([pixels.std()], rel=1e-12)
-
-
 @pytest.fixture(scope="module")
 def fashion():
     spec = {"train": 128, "unlabeled": 512, "early_stopping": 500, "test": 1000}
     return make_splits(DataSpec(name="fashion", **spec), seed=0)
-
-
-def test_fashion_has_ten_classes_of_grey_images_in_every_split(fashion):
-    for split, size in {"train": 128, "unlabeled": 512, "early_stopping": 500, "test": 1000}.items():
-        assert fashion[f"x_{split}"].shape == (size, 1, 8, 8)
-        assert fashion[f"x_{split}"].dtype == np.uint8
-        if split != "unlabeled":
-            assert set(fashion[f"y_{split}"]) == set(range(10))
-            assert fashion[f"y_{split}"].dtype == np.int64
-    assert "y_unlabeled" not in fashion
-    assert np.bincount(fashion["y_train"]).max() <= 15  # stratified: about 13 of each class
 
 
 def test_fashion_has_fixed_test_images_and_training_images_by_seed(fashion):
@@ -143,6 +117,7 @@ def test_fashion_has_fixed_test_images_and_training_images_by_seed(fashion):
     images = {split: {x.tobytes() for x in fashion[f"x_{split}"]} for split in SPLITS}
     assert not images["train"] & (images["unlabeled"] | images["test"] | images["early_stopping"])
     assert not images["test"] & images["early_stopping"]
+    assert np.bincount(fashion["y_train"]).max() <= 15  # stratified: about 13 of each class
 
 
 def test_npz_splits_keep_the_order_of_the_file(tmp_path):
@@ -162,15 +137,6 @@ def test_npz_splits_keep_the_order_of_the_file(tmp_path):
     assert {*range(60)} - {*others[:, 0, 0, 0].tolist()} == {*range(5, 10)}
     whole = make_splits(npz_spec(path, train=60), seed=0)
     assert np.array_equal(whole["x_train"][:, 0], source["x_train"])
-
-
-@pytest.mark.parametrize("channels", [None, 1, 3])
-def test_npz_images_come_out_channels_first(tmp_path, channels):
-    path = save(tmp_path / "data.npz", channels=channels)
-    x, source = read_npz(path)["x_test"], arrays(channels=channels)["x_test"]
-    assert x.shape == (40, channels or 1, 4, 4)
-    expected = source if channels is None else source[..., 0]
-    assert np.array_equal(x[:, 0], expected)
 
 
 FORMS = {
@@ -222,64 +188,21 @@ def test_the_standard_deviation_of_a_constant_channel_is_not_zero(tmp_path):
     assert (splits["std"] > 0).all()
 
 
-#: Changed arrays, and parts of the message beside the key: what was found, what is allowed.
 BAD_ARRAYS = [
-    ("x_train", np.full((60, 4, 4), 0.3), "0.3", "1/255", "uint8"),
-    ("x_train", np.full((60, 4, 4), -1.0), "-1", "--mean", "uint8"),
-    ("x_train", np.full((60, 4, 4), 16.0), "16", "largest possible value"),
-    ("x_train", np.zeros((60, 4, 4), int), "int64", "uint8"),
-    ("x_test", np.full((40, 4, 4), np.nan), "NaN", "uint8"),
-    ("x_train", np.zeros((60, 16), np.uint8), "(60, 16)", "height"),
-    ("x_train", np.zeros((60, 5, 8, 8), np.uint8), "(60, 5, 8, 8)", "channels"),
-    ("x_train", np.zeros((60, 3, 8, 3), np.uint8), "(60, 3, 8, 3)", "first or last"),
-    ("x_test", np.zeros((0, 4, 4), np.uint8), "(0, 4, 4)"),
-    ("x_test", np.zeros((40, 5, 4), np.uint8), "x_train", "(1, 5, 4)"),
-    ("y_train", np.zeros(59, int), "(59,)", "(60,)"),
-    ("y_train", np.full(60, 0.5), "float64", "integers"),
-    ("y_test", np.full(40, np.nan), "NaN", "integers"),
-    ("y_train", np.full(60, "a"), "integers"),
-    ("y_train", np.arange(60) % 3 - 1, "-1", "0 to 1"),
-    ("y_test", np.arange(40) % 5, "4", "0 to 2"),
-]
+    ("x_train", np.full((60, 4, 4), 0.3)), ("x_train", np.full((60, 4, 4), -1.0)),
+    ("x_train", np.full((60, 4, 4), 16.0)), ("x_train", np.zeros((60, 4, 4), int)),
+    ("x_test", np.full((40, 4, 4), np.nan)), ("x_train", np.zeros((60, 16), np.uint8)),
+    ("x_train", np.zeros((60, 5, 8, 8), np.uint8)), ("x_train", np.zeros((60, 3, 8, 3), np.uint8)),
+    ("x_test", np.zeros((0, 4, 4), np.uint8)), ("x_test", np.zeros((40, 5, 4), np.uint8)),
+    ("y_train", np.zeros(59, int)), ("y_train", np.full(60, 0.5)), ("y_train", np.full(60, "a")),
+    ("y_train", np.arange(60) % 3 - 1), ("y_test", np.arange(40) % 5),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("bad", BAD_ARRAYS, ids=lambda bad: f"{bad[0]}-{bad[2]}")
-def test_bad_arrays_are_refused(tmp_path, bad):
-    key, array, *words = bad
-    path = save(tmp_path / "data.npz", {key: array})
-    with pytest.raises(FileError) as error:
-        read_npz(path)
-    assert all(word in str(error.value) for word in [str(path), key, *words]), error.value
-
-
-def test_labels_that_start_at_one_are_warned_of(tmp_path):
-    labels = {"y_train": np.arange(60) % 3 + 1, "y_test": np.arange(40) % 3 + 1}
-    with pytest.warns(MeasurementWarning, match=r"no training image has label 0, of 4 classes"):
-        make_splits(npz_spec(save(tmp_path / "data.npz", labels)), seed=0)
-
-
-def test_labels_are_checked_against_the_classes_given(tmp_path):
-    path = save(tmp_path / "data.npz", classes=5)
-    assert read_npz(path, classes=7)["y_train"].max() == 4
-    with pytest.raises(FileError, match="0 to 3"):
-        read_npz(path, classes=4)
-
-
-@pytest.mark.parametrize(
-    ("sizes", "words"),
-    [
-        ({"train": 61}, ["data.train", "61", "60"]),
-        ({"train": 40, "unlabeled": 30}, ["data.unlabeled", "30", "60"]),
-        ({"test": 31}, ["data.test", "31", "40"]),
-        ({"early_stopping": 41, "test": 1}, ["data.early_stopping", "41", "40"]),
-        ({"train": 2}, ["data.train", "2"]),
-    ],
-)
-def test_sizes_beyond_the_data_are_refused(tmp_path, sizes, words):
-    spec = npz_spec(save(tmp_path / "data.npz"), **sizes)
-    with pytest.raises(ConfigError) as error:
-        make_splits(spec, seed=0)
-    assert all(word in str(error.value) for word in words)
+@pytest.mark.parametrize(("key", "array"), BAD_ARRAYS)
+def test_bad_arrays_are_refused(tmp_path, key, array):
+    with pytest.raises(FileError, match=rf"data\.npz: .*{key}"):
+        read_npz(save(tmp_path / "data.npz", {key: array}))
 
 
 def test_pickled_arrays_are_refused_and_not_run(tmp_path):

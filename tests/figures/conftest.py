@@ -1,26 +1,37 @@
-"""A made-up experiment and its page."""
+"""The kept results of digits, and their page."""
 
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import synthetic
 
 from robust_flatness.page import build
 from robust_flatness.plotting.notebook import Notebook
+from robust_flatness.tables.importing import import_table
 
 X, Y = "avg_flatness_rloss", "test_rloss_pgd"
+KEPT = Path(__file__).parents[2] / "docs/results/digits"
+
+
+@pytest.fixture(scope="session")
+def import_kept(tmp_path_factory):
+    """`import_kept(directory, change)`: write the kept results there, each table changed by a function."""
+
+    def write(directory: Path, change=lambda frame: frame) -> Path:
+        wide = tmp_path_factory.mktemp("wide")
+        for name in ("models", "history", "series", "landscape"):
+            change(pd.read_csv(KEPT / f"{name}.csv")).to_csv(wide / f"{name}.csv", index=False)
+        import_table(wide / "models.csv", directory)
+        return directory
+
+    return write
 
 
 @pytest.fixture(scope="module")
-def notebook(tmp_path_factory) -> Notebook:
-    """A made-up experiment with tables of claims and correlations."""
+def notebook(tmp_path_factory, import_kept) -> Notebook:
+    """Kept results with tables of claims and correlations."""
     folder = tmp_path_factory.mktemp("page")
-    synthetic.write(folder / "results/synthetic", seeds=2)
-    models = pd.read_csv(folder / "results/synthetic/models.csv")
-    models["setting_steps"] = 1 + models["variant"].rank(method="dense")  # another setting for each
-    models.to_csv(folder / "results/synthetic/models.csv", index=False)
-    tables = folder / "paper_tables/synthetic"
+    tables = folder / "paper_tables/digits"
     tables.mkdir(parents=True)
     (tables / "claims.csv").write_text(
         "claim,verdict,statistic,value,low,high,n,published,outcome,decides,note,statement,rule\n"
@@ -39,7 +50,7 @@ def notebook(tmp_path_factory) -> Notebook:
         "measure,against,without,coefficient,value,low,high\n"
         f"{X},{Y},,pearson,0.81,0.61,0.91\n{X},{Y},,spearman,0.79,0.59,0.89\n{X},{Y},at,pearson,0.1,0,0.2\n"
     )
-    return Notebook("index", folder / "results/synthetic")
+    return Notebook("index", import_kept(folder / "results/digits"))
 
 
 @pytest.fixture(scope="module")

@@ -106,20 +106,6 @@ def test_families_select_by_keyboard(opened, notebook):
     assert len(bright) == len(chosen)
 
 
-def test_printed_numbers_can_be_shown_beside_ours(opened):
-    opened.check("#show-paper")
-    opened.wait_for_function("document.querySelectorAll('#coefficients tbody tr').length === 2")
-    assert "printed in the paper" in opened.inner_text("#coefficients")
-
-
-def test_a_claim_leads_to_its_plot(opened):
-    opened.select_option("#pick-x", "worst_flatness_rloss")
-    opened.locator("#claims details").first.locator("summary").click()
-    opened.locator("#claims a").first.click()
-    opened.wait_for_function(f"document.querySelector('#pick-x').value === '{X}'")
-    assert "average-case flatness in RLoss" in opened.inner_text("#selection thead")
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_fits_a_phone(browser, page, scheme):
     context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme=scheme)
@@ -146,75 +132,3 @@ def point_at(tab, mark) -> dict[str, str]:
     tab.mouse.move(2, 2)
     tab.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     return tooltip(tab)
-
-
-def test_the_slider_shows_the_paths_up_to_its_share(opened, notebook):
-    """Each path has its snapshots without the first one, and the latest stands out."""
-    series = notebook.ours.series.sort_values("normalised_epoch")
-    snapshots = [rows["normalised_epoch"].iloc[1:] for _, rows in series.groupby("variant")]
-    for share in (35, 60, 100):
-        opened.locator("#time").fill(str(share))
-        assert opened.inner_text("#time-shown") == f"{share} %"
-        shown = [(epochs <= share / 100 + 1e-9).sum() for epochs in snapshots]
-        dots = sum(shown) + sum(count > 0 for count in shown)
-        count = "document.querySelectorAll('#paths-chart svg .mark-symbol path').length"
-        opened.wait_for_function(f"{count} === {dots}", timeout=5000)
-
-
-def test_every_control_is_reached_and_seen_by_keyboard(opened):
-    """With the tabulator alone, in the order of the page, each with an outline."""
-    opened.evaluate("document.querySelectorAll('details').forEach((entry) => { entry.open = true; })")
-    wanted = opened.evaluate(
-        """[...document.querySelectorAll('a, select, input, button, summary, [tabindex]')]
-           .filter((e) => e.checkVisibility()).length"""
-    )
-    seen = []
-    for _ in range(wanted):
-        opened.keyboard.press("Tab")
-        seen.append(
-            opened.evaluate(
-                """(() => { const e = document.activeElement, style = getComputedStyle(e);
-                return [e.id || e.textContent.trim() || e.getAttribute('aria-label'), style.outlineStyle,
-                  parseFloat(style.outlineWidth), e.getBoundingClientRect().top + scrollY]; })()"""
-            )
-        )
-    names = [name for name, *_ in seen]
-    assert {"pick-x", "pick-y", "show-ours", "show-paper", "clear", "pick-curve", "play", "time"} <= {*names}
-    assert {"pick-direction", "Models", "Label noise", "See it in the plot"} <= {*names}
-    assert all(style != "none" and width >= 2 for _, style, width, _ in seen)
-    sections = [names.index(name) for name in ("pick-x", "pick-curve", "play", "pick-direction")]
-    assert sections == sorted(sections)
-
-
-#: Contrast of every text with what lies behind it, and the text.
-CONTRASTS = r"""(() => {
-  const linear = (v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-  const light = (color) => { const [r, g, b] = color.match(/[\d.]+/g).map((v) => linear(v / 255));
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
-  const behind = (e) => {
-    const color = getComputedStyle(e).backgroundColor;
-    return /, 0\)$/.test(color) ? behind(e.parentElement) : color;
-  };
-  const texts = "h1, h2, p, a, label, button, td, th, summary, .role-axis text";
-  const shown = [...document.querySelectorAll(texts)].filter((e) => e.checkVisibility() && e.textContent);
-  return shown.map((e) => {
-    const style = getComputedStyle(e), color = e.tagName === "text" ? style.fill : style.color;
-    const [a, b] = [light(color), light(behind(e))];
-    return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), e.textContent.trim().slice(0, 40)];
-  });
-})()"""
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_words_stand_out_in_both_schemes(opened, scheme):
-    """At least 4.5 to 1, as WCAG 2.1 asks (1.4.3), after a change of the scheme while the page is open; so do
-    tooltips."""
-    opened.emulate_media(color_scheme="light" if scheme == "dark" else "dark")
-    opened.emulate_media(color_scheme=scheme)
-    baseline = {"light": "#000000", "dark": "#ffffff"}[scheme]
-    opened.wait_for_selector(f"#scatter svg .mark-symbol path[fill='{baseline}']")
-    point_at(opened, opened.locator("#comparison-1 svg .mark-symbol path").first)
-    contrasts = opened.evaluate(CONTRASTS)
-    assert len(contrasts) > 100
-    assert "95 % from" in {text.rstrip(":") for _, text in contrasts}
-    assert not [(round(ratio, 2), text) for ratio, text in contrasts if ratio < 4.5]

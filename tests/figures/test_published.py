@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from robust_flatness.config.families import load_families
-
 ROOT = Path(__file__).parents[2]
 TARGETS = ["figures/paper/rloss_vs_average_flatness.pdf", "paper_tables/paper/claims.csv"]
 
@@ -83,43 +81,9 @@ def test_the_printed_numbers_need_no_torch(drawn):
     [
         ("figures/rloss_vs_average_flatness.py", TARGETS[:1]),
         ("config/claims.yaml", TARGETS[1:]),
-        ("config/families.yaml", TARGETS),
         ("config/variants.yaml", TARGETS),
     ],
 )
 def test_a_change_redraws_what_reads_the_file(drawn, snakemake, path, redrawn):
     with changed(drawn / path):
         assert sorted(planned(snakemake("--dry-run", "--", *TARGETS))) == sorted(redrawn)
-
-
-def test_an_experiment_of_ones_own_families_draws_them(drawn, snakemake, checkout):
-    (checkout / "own.yaml").write_text(
-        "experiment: own\nresults_table: own.csv\nfamilies: {mine: {label: My method, color: green}}\n"
-    )
-    (checkout / "own.csv").write_text("variant,family,test_rloss_pgd\nat,at,1\nmy-net,mine,2\n")
-    target = "figures/own/rloss_vs_average_flatness.png"
-    done = snakemake("--", target, config="own.yaml")
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert load_families(checkout / "results/own/families.yaml")["mine"].label == "My method"
-    (checkout / "own.yaml").write_text((checkout / "own.yaml").read_text().replace("My method", "Mine"))
-    assert target.replace("png", "pdf") in planned(snakemake("--dry-run", "--", target, config="own.yaml"))
-
-
-def test_a_table_somebody_sent_is_drawn(checkout, snakemake):
-    """Unknown variants are kept; a bad table ends the run with its message."""
-    lines = ["variant,test_rloss_pgd,test_rerr_pgd,avg_flatness_rloss"]
-    lines += [f"{slug},{1 + i},{50 + i},{i / 2}" for i, slug in enumerate(("at", "mish", "my-net", "adam"))]
-    (checkout / "sent.csv").write_text("\n".join(lines) + "\n")
-    (checkout / "sent.yaml").write_text("experiment: sent\nresults_table: sent.csv\n")
-    target = "figures/sent/rloss_vs_average_flatness.png"
-    done = snakemake("--", target, config="sent.yaml")
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert (checkout / target).exists()
-
-    (checkout / "sent.csv").write_text("variant,test_rlos_pgd\nat,1\n")
-    (checkout / "bad.yaml").write_text("experiment: bad\nresults_table: sent.csv\n")
-    done = snakemake("--show-failed-logs", "--", "figures/bad/early_stopping.png", config="bad.yaml")
-    assert done.returncode != 0
-    said = done.stdout + done.stderr + (checkout / "logs/bad/import.log").read_text()
-    assert "did you mean 'test_rloss_pgd'" in said
-    assert "Traceback" not in (checkout / "logs/bad/import.log").read_text()

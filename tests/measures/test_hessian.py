@@ -1,15 +1,12 @@
 """Extreme eigenvalues of the Hessian of the clean loss."""
 
-import warnings
-
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from robust_flatness.errors import ConfigError, MeasurementWarning
+from robust_flatness.errors import MeasurementWarning
 from robust_flatness.flatness import hessian_eigenvalues, scale_convolutions
-from robust_flatness.measures.spectrum import extreme_eigenvalues
 
 
 @pytest.fixture
@@ -62,27 +59,14 @@ def test_equals_the_dense_matrix(network, data, kept, monkeypatch):
     assert {name: v.shape for name, v in found.vector.items()} == {n: p.shape for n, p in parameters.items()}
 
 
-def test_evaluation_mode_and_seed(network, data):
-    first, second = (hessian_eigenvalues(network.train(), *data, seed=3) for _ in range(2))
-    assert np.array_equal(first.eigenvalues, second.eigenvalues)
-    assert np.array_equal(first.eigenvalues, hessian_eigenvalues(network.eval(), *data, seed=3).eigenvalues)
-    assert not np.array_equal(first.eigenvalues, hessian_eigenvalues(network, *data, seed=4).eigenvalues)
-
-
-@pytest.mark.parametrize("s", [0.5, 2.0])
-def test_depends_on_the_scale_of_the_convolutions(network, data, s):
+def test_depends_on_the_scale_of_the_convolutions(network, data):
     """All weights are convolutions': eigenvalues change by exactly 1 / s^2."""
+    s = 2.0
     before = hessian_eigenvalues(network, *data, tolerance=1e-8)
     after = hessian_eigenvalues(scale_convolutions(network, s), *data, tolerance=1e-8)
     assert after.largest == pytest.approx(before.largest / s**2, rel=1e-6)
     assert after.smallest == pytest.approx(before.smallest / s**2, rel=1e-6)
     assert after.convexity == pytest.approx(before.convexity, rel=1e-6)
-
-
-@pytest.mark.parametrize(("field", "value"), [("k", 1), ("k", 1000), ("tolerance", 0)])
-def test_arguments_out_of_range_are_named(network, data, field, value):
-    with pytest.raises(ValueError, match=f"{field}: {value} given"):
-        hessian_eigenvalues(network, *data, **{field: value})
 
 
 def test_the_smallest_eigenvalue_of_a_convex_loss_is_zero():
@@ -96,71 +80,3 @@ def test_the_smallest_eigenvalue_of_a_convex_loss_is_zero():
     assert found.largest == pytest.approx(largest, rel=0.01)
     assert abs(found.smallest) <= 0.01 * largest
     assert not found.converged
-
-
-def test_a_loss_that_is_rounded_away_has_finite_eigenvalues(data):
-    """All logits far apart: softmax minus label is rounding."""
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(25, 20), nn.Tanh(), nn.Linear(20, 3))
-    with torch.no_grad():
-        model[-1].weight.mul_(1500)
-    x = data[0].float()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", MeasurementWarning)
-        found = hessian_eigenvalues(model, x, model(x).argmax(1), k=2)
-    assert np.isfinite(found.eigenvalues).all()
-
-
-class Computed(nn.Module):
-    """A network whose features are a function of the inputs."""
-
-    def __init__(self, function):
-        super().__init__()
-        torch.manual_seed(0)
-        self.function, self.linear = function, nn.Linear(25, 3)
-
-    def forward(self, x):
-        return self.function(self.linear, x.flatten(1))
-
-
-def detached(linear, x):
-    with torch.no_grad():
-        return linear(x)
-
-
-def transformed(linear, x):
-    return linear(x + torch.func.grad(lambda t: t.square().sum())(x))
-
-
-def test_weights_without_a_gradient_have_no_hessian(data):
-    with pytest.raises(ConfigError, match=r"gradient|differentiably"):
-        hessian_eigenvalues(Computed(detached), data[0].float(), data[1], k=2)
-
-
-def test_a_network_that_calls_torch_func_has_a_hessian(data):
-    x, y = data[0].float(), data[1]
-    found = hessian_eigenvalues(Computed(transformed), x, y, k=2).largest
-    expected = hessian_eigenvalues(Computed(lambda linear, x: linear(3 * x)), x, y, k=2).largest
-    assert found == pytest.approx(expected, rel=1e-4)
-
-
-SIZE = 300
-START = np.random.default_rng(1).standard_normal(SIZE)
-
-
-def test_products_that_are_not_symmetric_are_warned_of():
-    from scipy.sparse.linalg import aslinearoperator
-
-    random = np.random.default_rng(0).standard_normal((SIZE, SIZE))
-    with pytest.warns(MeasurementWarning, match=r"asymmetric by [0-9]+ %"):
-        extreme_eigenvalues(aslinearoperator(random @ random.T + 8 * random), 4, 0.1, START)
-
-
-@pytest.mark.parametrize("factor", [0, 3])
-def test_multiples_of_the_identity_have_one_eigenvalue(factor):
-    from scipy.sparse.linalg import aslinearoperator
-
-    values, vectors, converged = extreme_eigenvalues(aslinearoperator(factor * np.eye(SIZE)), 4, 0.01, START)
-    np.testing.assert_allclose(values, factor, rtol=1e-5)
-    np.testing.assert_allclose(vectors.T @ vectors, np.eye(4), atol=1e-5)
-    assert converged

@@ -1,23 +1,21 @@
-"""Flatness with one layer perturbed at a time."""
-
 import copy
-import json
 
 import pytest
 import torch
 from torch import nn
 
+from robust_flatness.architectures import build_model
 from robust_flatness.attacks import PGD
-from robust_flatness.config import AttackSpec
-from robust_flatness.data import Dataset
+from robust_flatness.config import AttackSpec, DataSpec, ModelSpec
+from robust_flatness.data import Dataset, make_splits
 from robust_flatness.errors import ConfigError
 from robust_flatness.flatness import Neighborhood, average_flatness, perturbed_parameters, worst_flatness
 from robust_flatness.measures.examples import Examples
 from robust_flatness.measures.flatness import AverageSettings, FlatnessSettings, WorstSettings, flatness
 from robust_flatness.measures.layers import LayersSettings, layers
-from robust_flatness.measures.worst import JointSearch
+from robust_flatness.measures.series import SeriesSettings, series
 from robust_flatness.network import Network
-from robust_flatness.seeding import generator
+from robust_flatness.seeding import derive_seed, generator
 
 XI = 0.4
 
@@ -52,35 +50,25 @@ def test_average_case_of_a_layer_equals_perturbing_it_by_hand(tiny, attack):
         assert result.value == pytest.approx(expected, abs=1e-10)
 
 
-def test_in_the_worst_case_the_layer_alone_moves_and_stays_in_its_ball(tiny):
+def test_naming_all_layers_changes_nothing_and_an_unknown_one_is_an_error(tiny):
     model, x, y = tiny
-    net, name = Network(model, x), "4.weight"
-    ball = Neighborhood(net, 0.01, layers=[name])
-    search = JointSearch(net, ball, PGD(0.1, 0.05, 3), 8, 0.01, "float32")
-    nu, _ = search.run(x, y, x, [slice(None)], generator(0))
-    for other, moved, norm in zip(ball.names, nu, ball.norms, strict=True):
-        assert moved.norm() <= 0.01 * norm * (1 + 1e-9)
-        assert (moved.norm() > 0) == (other == name)
-
-
-def test_naming_all_layers_changes_nothing(tiny):
-    model, x, y = tiny
+    with pytest.raises(ConfigError, match=r"1\.weight"):
+        average_flatness(model, x, y, attack=None, layers=["1.weight"])
     for measure, few in ((average_flatness, {"samples": 2}), (worst_flatness, {"restarts": 2})):
         every = measure(model, x, y, attack=None, xi=0.01, **few)
         named = measure(model, x, y, attack=None, xi=0.01, layers=perturbed_parameters(model), **few)
         assert torch.equal(every.perturbed, named.perturbed)
 
 
-def test_an_unknown_layer_is_named(tiny):
-    with pytest.raises(ConfigError, match=r"layers: no '1\.weight'; there are 0\.weight, 0\.bias, 4\.weight"):
-        average_flatness(*tiny, attack=None, layers=["1.weight"])
+def random_images():
+    images = torch.randint(0, 256, (8, 1, 4, 4), dtype=torch.uint8).numpy()
+    return Dataset({"x_test": images, "y_test": (torch.arange(8) % 3).numpy(), "classes": 3})
 
 
 def test_the_measure_of_a_network_with_one_layer_is_its_flatness():
     torch.manual_seed(0)
     net = Network(nn.Sequential(nn.Flatten(), nn.Linear(16, 3, bias=False)))
-    images = torch.randint(0, 256, (8, 1, 4, 4), dtype=torch.uint8).numpy()
-    dataset = Dataset({"x_test": images, "y_test": (torch.arange(8) % 3).numpy(), "classes": 3})
+    dataset = random_images()
     parts = {
         "attack": AttackSpec(epsilon=0.1, step_size=0.05, steps=2, restarts=2),
         "test_examples": 8,
@@ -96,26 +84,47 @@ def test_the_measure_of_a_network_with_one_layer_is_its_flatness():
     assert all(record._replace(coordinate="") == whole[record.metric] for record in records[1:])
 
 
-def test_results_of_an_interrupted_run_are_taken_over(monkeypatch):
-    torch.manual_seed(0)
-    net = Network(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)))
-    images = torch.randint(0, 256, (8, 1, 4, 4), dtype=torch.uint8).numpy()
-    dataset = Dataset({"x_test": images, "y_test": (torch.arange(8) % 3).numpy(), "classes": 3})
-    settings = LayersSettings(
-        attack={"epsilon": 0.1, "step_size": 0.05, "steps": 2}, test_examples=8, average={"samples": 2}
+ATTACK = {"epsilon": 0.1, "step_size": 0.05, "steps": 2}
+
+
+@pytest.fixture(scope="module")
+def snapshot():
+    """A network with random weights, and data."""
+    dataset = Dataset(make_splits(DataSpec(name="digits", train=20, early_stopping=20, test=30), 0))
+    model = build_model(
+        ModelSpec(name="small-resnet", width=2), 10, dataset.mean, dataset.std, generator(0, "test")
     )
-    stored = {}
+    return Network(model), dataset
 
-    def keep(name, compute):
-        if name not in stored:
-            stored[name] = json.dumps(compute())
-        return json.loads(stored[name])
 
-    whole = list(layers(net, Examples(dataset), settings))
-    begun = layers(net, Examples(dataset, keep=keep), settings)
-    assert [next(begun), next(begun)] == whole[:2]
-    begun.close()
-    assert len(stored) == 1
-    assert list(layers(net, Examples(dataset, keep=keep), settings)) == whole
-    monkeypatch.setattr(PGD, "losses", None)
-    assert list(layers(net, Examples(dataset, keep=keep), settings)) == whole
+@pytest.mark.parametrize("restarts", [1, 2])
+def test_the_records_are_those_of_the_measures(snapshot, restarts):
+    net, dataset = snapshot
+    settings = SeriesSettings(
+        attack=ATTACK | {"restarts": restarts},
+        average={"xi": [0.5], "samples": 2, "scope": "batch", "batch_size": 8},
+        worst={"xi": [0.003, 0.001], "steps": 2, "restarts": 1},
+        test_examples=30,
+        train_examples=20,
+    )
+    data = Examples(dataset, seed=3, checkpoint="epoch-000")
+    values = {(r.metric, r.split, r.xi): r.value for r in series(net, data, settings)}
+    for split, count in (("test", 30), ("train", 20)):
+        losses, errors = data.example_values[split]["rloss"], data.example_values[split]["rerr_pgd"]
+        assert len(losses) == len(errors) == count
+        assert sum(losses) / count == pytest.approx(values["rloss_pgd", split, None], rel=1e-5)
+    errors = data.example_values["test"]["rerr_pgd"]
+    assert 100 * sum(errors) / 30 == pytest.approx(values["rerr_pgd", "test", None])
+    x, y, attack = dataset.images("test"), dataset.labels("test"), PGD(**ATTACK, restarts=restarts)
+    common = {"attack": attack, "reference": values["rloss_pgd", "test", None]}
+    average = average_flatness(
+        net, x, y, xi=0.5, samples=2, scope="batch", batch_size=8,
+        seed=derive_seed(3, "flatness", "average"), **common,
+    )  # fmt: skip
+    assert values["avg_flatness", "test", 0.5] == pytest.approx(average.value, abs=1e-5)
+    for xi in (0.003, 0.001):
+        seed = derive_seed(3, "flatness", "worst")
+        worst = worst_flatness(net, x, y, xi=xi, steps=2, restarts=1, seed=seed, **common)
+        assert values["worst_flatness", "test", xi] == pytest.approx(worst.value, abs=1e-5)
+    alone = attack(net, x, y, None, generator(derive_seed(3, "robustness", "test"), "pgd"))
+    assert values["rloss_pgd", "test", None] == pytest.approx(alone.loss.mean().item(), abs=1e-5)

@@ -119,15 +119,3 @@ def test_the_weight_bound_holds_for_every_perturbation(model):
         assert (norms(perturbation) <= XI * norms(ball.weights) * (1 + 1e-12)).all()
     free = Neighborhood(Network(model), XI)
     assert max(t.abs().max() for t in free.at(free.on_sphere(generator())).values()) > 0.05
-
-
-def test_equal_seeds_give_equal_directions_for_models_of_equal_shapes(model):
-    other = build_model(ModelSpec(name="small-resnet", width=4), 5, [0.1], [0.2], generator(9)).double()
-    first, second = (Neighborhood(Network(m), XI).directions(generator(5)) for m in (model, other))
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-
-
-def test_a_model_without_anything_to_perturb_is_refused():
-    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4))
-    with pytest.raises(ValueError, match="besides those of normalisation layers"):
-        Neighborhood(Network(model), XI)

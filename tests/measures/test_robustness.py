@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -6,7 +7,12 @@ from torch.nn import functional as F
 from robust_flatness.architectures import build_model
 from robust_flatness.attacks import PGD
 from robust_flatness.config import AutoAttackSpec, ModelSpec
+from robust_flatness.data import Dataset
 from robust_flatness.evaluation import evaluate_robustness
+from robust_flatness.measures.examples import Examples
+from robust_flatness.measures.other_radii import METRICS, OtherRadiiSettings, other_radii
+from robust_flatness.network import Network
+from robust_flatness.seeding import generator
 
 ATTACK = PGD(epsilon=0.02, step_size=0.01, steps=4, restarts=2)
 SPEC = AutoAttackSpec(version="reduced", attacks=["apgd-ce"], iterations=4)
@@ -42,13 +48,6 @@ def test_values_and_their_order(setup):
     assert (result.pgd.error >= result.clean.error).all()
 
 
-def test_clean_examples_count_also_if_the_attack_leaves_them_out(setup):
-    model, x, y = setup
-    attack = PGD(epsilon=1e-6, step_size=1e-7, steps=1, include_clean=False)
-    result = evaluate_robustness(model, x, y, attack=attack, autoattack=False)
-    assert (result.pgd.loss >= result.clean.loss).all()
-
-
 def test_attacks_that_are_not_asked_for_are_not_run(setup):
     model, x, y = setup
     clean = evaluate_robustness(model, x, y, attack=None, autoattack=False)
@@ -58,19 +57,17 @@ def test_attacks_that_are_not_asked_for_are_not_run(setup):
         evaluate_robustness(model, x, y, attack=None, autoattack=True)
 
 
-def test_batches_and_seed(setup):
-    model, x, y = setup
-    whole, parts = (
-        evaluate_robustness(model, x, y, attack=ATTACK, autoattack=False, batch_size=size) for size in (30, 7)
-    )
-    torch.testing.assert_close(whole.pgd.loss, parts.pgd.loss, rtol=1e-3, atol=1e-4)
-    other = evaluate_robustness(model, x, y, attack=ATTACK, autoattack=False, seed=1)
-    assert other.rloss_pgd != whole.rloss_pgd
-    again = evaluate_robustness(model, x, y, attack=ATTACK, autoattack=False, batch_size=30)
-    assert again.rloss_pgd == whole.rloss_pgd
-
-
-def test_a_feature_map_is_no_classifier(setup):
-    _, x, y = setup
-    with pytest.raises(ValueError, match="must be logits"):
-        evaluate_robustness(nn.Conv2d(1, 3, 3), x, y, attack=ATTACK, autoattack=False)
+def test_error_grows_with_the_radius():
+    model = build_model(ModelSpec(name="small-resnet", width=4), 3, (0.4,), (0.3,), generator(5, "init"))
+    rng = np.random.default_rng(0)
+    images = {"x_test": rng.integers(0, 256, (40, 1, 8, 8), dtype=np.uint8)}
+    data = Examples(Dataset(images | {"y_test": rng.integers(0, 3, 40)}))
+    attack = {"epsilon": 0.1, "step_size": 0.05, "steps": 3}
+    settings = OtherRadiiSettings(attack=attack, test_examples=40, factors=[0.01, 0.25, 1, 4])
+    records = [r for r in other_radii(Network(model), data, settings) if r.metric == "rerr_pgd_eps"]
+    assert [record.coordinate for record in records] == [0.01, 0.25, 1, 4]
+    assert [record.epsilon for record in records] == pytest.approx([0.001, 0.025, 0.1, 0.4])
+    errors = [record.value for record in records]
+    assert errors == sorted(errors)
+    assert errors[0] < errors[-1]
+    assert METRICS["rerr_pgd_eps"].words("test", radius=0.25) == "test RErr, PGD (%) at 0.25 ε"

@@ -3,10 +3,9 @@ import copy
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from robust_flatness.architectures import CenteredBatchNorm2d, ResNet, build_model
-from robust_flatness.architectures.convolution import image_conv2d
+from robust_flatness.architectures.layers import image_conv2d
 from robust_flatness.config import ModelSpec
 from robust_flatness.network import Network
 from robust_flatness.training.objectives.self_supervision import RotationNetwork
@@ -67,13 +66,6 @@ def parametrised():
     return model
 
 
-def no_statistics():
-    return nn.Sequential(
-        nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3),
-    )  # fmt: skip
-
-
 CASES = {
     "resnet": resnet,
     "resnet-gelu": lambda: resnet(activation="gelu"),
@@ -81,7 +73,6 @@ CASES = {
     "rotations": lambda: RotationNetwork(resnet(), generator()),
     "plain": plain_cnn,
     "viewing": Viewing,
-    "no-statistics": no_statistics,
     "hook": with_hook,
     "parametrised": parametrised,
 }
@@ -117,6 +108,9 @@ def tensors_of(model):
 def test_equals_the_model_in_evaluation_mode(name, model, x):
     net = Network(model.train(), x[:2])
     assert (net.folding is not None) is (name in FOLDED)
+    if net.folding is not None:
+        modules = net.folding.function.module.modules()
+        assert not any(isinstance(module, CenteredBatchNorm2d) for module in modules)
     torch.testing.assert_close(net(x), in_evaluation_mode(model)(x), rtol=1e-10, atol=1e-10)
 
 
@@ -139,37 +133,6 @@ def test_gradients_by_the_weights_of_a_view_equal_those_of_the_parameters(model,
         found = torch.func.grad(lambda w: net.at(w)(x).square().sum())(net.weights()).values()
     for name, ours, theirs in zip(leaves, found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
-
-
-def test_gradients_of_single_examples_by_vmap(x):
-    net = Network(randomise(resnet()), x[:2])
-
-    def loss(weights, image):
-        return net.at(weights)(image[None]).square().sum()
-
-    weights = net.weights()
-    together = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(weights, x)
-    for i in range(len(x)):
-        single = torch.func.grad(loss)(weights, x[i])
-        for name, gradient in single.items():
-            torch.testing.assert_close(together[name][i], gradient)
-
-
-def test_second_derivatives_by_the_weights(x):
-    net = Network(randomise(resnet(activation="gelu")), x[:2])
-    reference = in_evaluation_mode(net.module)
-    leaf = net.weights(["stem.weight"])["stem.weight"].requires_grad_()
-    theirs = reference.stem.weight.requires_grad_()
-    products = []
-    for value, weight in ((net.at({"stem.weight": leaf})(x), leaf), (reference(x), theirs)):
-        (first,) = torch.autograd.grad(value.square().sum(), weight, create_graph=True)
-        products += torch.autograd.grad(first.sum(), weight)
-    torch.testing.assert_close(*products)
-
-
-def test_folds_every_batch_norm_of_a_resnet(x):
-    net = Network(randomise(resnet()), x)
-    assert not any(isinstance(m, CenteredBatchNorm2d) for m in net.folding.function.module.modules())
 
 
 def _subclass(model):
@@ -221,29 +184,6 @@ def test_a_view_at_some_tensors_keeps_the_others(model, x):
             torch.testing.assert_close(net(x), reference(x), rtol=1e-9, atol=1e-9, msg=kind)
 
 
-def test_views_do_not_disturb_each_other(model, x):
-    net = Network(model, x[:2])
-    shifted = {name: weight + 0.1 for name, weight in net.weights().items()}
-    first, second = net.at(shifted), net.at({name: -weight for name, weight in shifted.items()})
-    before = [function(x) for function in (net, first, second)]
-    again = [function(x) for function in (second, first, net)]
-    assert all(torch.equal(a, b) for a, b in zip(before, reversed(again), strict=True))
-    weights = net.weights()
-    assert all(torch.equal(weights[name], p) for name, p in model.named_parameters() if name in weights)
-
-
-def test_shares_and_changes_nothing_of_the_model(model, x):
-    model.train()
-    state = {key: value.clone() for key, value in model.state_dict().items()}
-    pointers = {t.data_ptr() for t in (*model.parameters(), *model.buffers())}
-    net = Network(model, x[:2])
-    net.at({name: torch.ones_like(weight) for name, weight in net.weights().items()})(x)
-    assert pointers.isdisjoint(t.data_ptr() for t in tensors_of(net.module).values())
-    assert all(module.training for module in model.modules())
-    assert all(p.requires_grad and p.grad is None for p in model.parameters())
-    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
-
-
 def test_bfloat16_stays_close_and_returns_the_inputs_dtype(model, x):
     net, x = Network(model.float(), x[:2].float()), x.float()
     for view in (net, net.at({name: 2 * weight for name, weight in net.weights().items()})):
@@ -263,18 +203,9 @@ def test_weights_that_require_gradients_are_differentiated_in_bfloat16_after_a_p
     assert all(gradient.abs().max() > 0 for gradient in gradients[:2])
 
 
-def test_passes_grow_with_the_threads(x, monkeypatch):
-    net = Network(plain_cnn().double(), x[:2])
-    sizes = []
-    for threads in (1, 4):
-        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        sizes.append(net.examples_at_once)
-    assert sizes[1] == pytest.approx(4 * sizes[0], abs=4)
-
-
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("stride", [1, 2, 3, (2, 1)])
-@pytest.mark.parametrize(("kernel", "padding"), [(3, 1), (5, 2), (3, 0), ((1, 3), (0, 1)), (1, 0)])
+@pytest.mark.parametrize("stride", [1, (2, 1)])
+@pytest.mark.parametrize(("kernel", "padding"), [(3, 1), (3, 0), ((1, 3), (0, 1)), (1, 0)])
 def test_gradient_of_a_convolution_of_images(channels, kernel, padding, stride):
     conv = nn.Conv2d(channels, 6, kernel, stride, padding, dtype=torch.float64)
     x = torch.rand(3, channels, 7, 8, dtype=torch.float64, generator=generator()).requires_grad_()
@@ -286,19 +217,6 @@ def test_gradient_of_a_convolution_of_images(channels, kernel, padding, stride):
         torch.testing.assert_close(mine, theirs)
 
 
-@pytest.mark.parametrize("channels", [1, 2, 4, 8, 15])
-def test_weight_gradients_of_narrow_strided_shortcuts_leave_the_memory_alone(channels):
-    """As for the layer itself (test_resnet): torch's own gradient writes past its workspace and crashes."""
-    model = nn.Sequential(nn.Conv2d(channels, 16, 1, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    x = torch.rand(4, channels, 8, 8, generator=generator())
-    net = Network(model, x)
-    neighbours = [torch.full((channels * 64,), 7.0) for _ in range(50)]
-    for _ in range(50):
-        leaves = {name: weight.requires_grad_() for name, weight in net.weights(["0.weight"]).items()}
-        torch.autograd.grad(net.at(leaves)(x).square().sum(), list(leaves.values()))
-    assert all(bool((neighbour == 7).all()) for neighbour in neighbours)
-
-
 @pytest.mark.parametrize("output", ["feature map", "vector", "tuple"])
 def test_output_of_the_wrong_shape_is_named(output, x):
     class Wrong(nn.Module):
@@ -307,39 +225,3 @@ def test_output_of_the_wrong_shape_is_named(output, x):
 
     with pytest.raises(ValueError, match=r"model: output .* \[n, K\]"):
         Network(Wrong())(x)
-
-
-@pytest.mark.parametrize(
-    "head",
-    [
-        lambda x: x.mean((2, 3)),
-        lambda x: F.adaptive_avg_pool2d(x, 1).flatten(1),
-        lambda x: x.flatten(2).mean(2),
-    ],
-)
-def test_gradients_keep_the_layout_of_the_activations(head):
-    """In another layout each ReLU's takes many times as long; values are those of the module itself."""
-
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.first, self.second = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
-            self.strides = []
-
-        def forward(self, x):
-            x = torch.relu(self.first(x))
-            x = x + torch.relu(self.second(x))
-            if x.requires_grad:
-                x.register_hook(lambda gradient: self.strides.append(gradient.stride()))
-            return head(x)
-
-    torch.manual_seed(0)
-    model, x = Net().eval(), torch.rand(4, 3, 8, 8)
-    net = Network(model, x[:2])
-    net.module.strides.clear()
-    gradients = []
-    for function in (model, net.logits):
-        inputs = x.clone().requires_grad_()
-        gradients += torch.autograd.grad(function(inputs).square().sum(), inputs)
-    torch.testing.assert_close(gradients[1], gradients[0])
-    assert net.module.strides == [(6 * 64, 1, 8 * 6, 6)]

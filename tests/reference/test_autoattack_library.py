@@ -4,16 +4,13 @@ import logging
 
 import pytest
 import torch
-from pyautoattack import AutoAttack
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from torch import nn
 
 from robust_flatness.architectures import build_model
 from robust_flatness.attacks.apgd import run_apgd
-from robust_flatness.attacks.autoattack import run_autoattack
-from robust_flatness.config import AutoAttackSpec, ModelSpec
+from robust_flatness.config import ModelSpec
 from robust_flatness.network import Network
-from robust_flatness.seeding import derive_seed
 
 
 def problem(count):
@@ -27,7 +24,7 @@ def problem(count):
     return net, x, net(x).detach().argmax(dim=1)
 
 
-@pytest.mark.parametrize("iterations", [1, 7, 60])
+@pytest.mark.parametrize("iterations", [1, 20])
 @pytest.mark.parametrize("targets", [None, 3])
 @pytest.mark.parametrize("epsilon", [0.01, 0.03])
 def test_apgd_fools_the_same_examples_as_the_authors_code(iterations, targets, epsilon):
@@ -48,26 +45,3 @@ def test_apgd_fools_the_same_examples_as_the_authors_code(iterations, targets, e
     assert 0 < fooled.sum() < len(x)
     assert (ours - x).abs().max() <= epsilon + 1e-6
     assert torch.equal(ours[~fooled], x[~fooled])
-
-
-def test_same_survivors_as_the_library():
-    net, x, y = problem(30)
-    model = net.module
-    spec = AutoAttackSpec(version="reduced", attacks=["apgd-ce", "apgd-t"], iterations=5, target_classes=4)
-    ours = run_autoattack(model, x, y, 0.02, spec, batch_size=16, seed=1)
-
-    logging.getLogger("auto-attack").disabled = True
-    survivors = torch.arange(len(x))
-    for name in spec.attacks:
-        library = AutoAttack(
-            net, attacks=[name], eps=0.02, version="custom", seed=derive_seed(1, "autoattack", name)
-        )
-        for attack in (library.apgd, library.apgd_targeted):
-            attack.n_iter = attack.n_iter_orig = 5
-            attack.n_restarts = 1
-        library.apgd_targeted.n_target_classes = 4
-        with torch.random.fork_rng():
-            _, found = library.run_standard_evaluation(x[survivors], y[survivors], batch_size=16)
-        survivors = survivors[found == y[survivors]]
-    assert 0 < len(survivors) < len(x)
-    assert torch.equal((~ours.error).nonzero().flatten(), survivors)

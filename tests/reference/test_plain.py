@@ -1,6 +1,6 @@
 """The measures against the plain implementation of the benchmark, number by number."""
 
-import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -18,14 +18,6 @@ from robust_flatness.seeding import generator
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 ATTACK = PGD(0.05, 0.02, 4, restarts=2)
-
-
-@pytest.fixture(scope="module")
-def plain():
-    spec = importlib.util.spec_from_file_location("plain", BENCHMARKS / "plain.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(params=["resnet", "plain net"])
@@ -88,3 +80,18 @@ def test_the_benchmark_runs_and_checks_equality():
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("average-case flatness") == 3  # plain in two precisions, frozen
     assert "amx_bf16" in result.stdout
+
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
+
+
+def test_parts_run_and_fail_alone(tmp_path):
+    output = tmp_path / "report.json"
+    parts = ["machine", "epoch", "rloss", "flatness", "autoattack"]
+    subprocess.run(
+        [sys.executable, SCRIPT, "--device", "cpu", "--quick", "--output", output, "--parts", *parts],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    report = json.loads(output.read_text())
+    assert list(report) == parts
+    assert not [name for name, part in report.items() if "FAILED" in part]

@@ -16,6 +16,7 @@ from robust_flatness.errors import FileError
 from robust_flatness.loading import import_robustbench
 from robust_flatness.run.export import FIELDS, export_checkpoint
 from robust_flatness.seeding import generator
+from robust_flatness.tables.records import write_network
 
 EXAMPLES, EPSILON = 24, 0.01
 
@@ -40,18 +41,13 @@ def trained(tmp_path_factory):
 
 
 def robustness(path, sha256, version="standard"):
-    """A measure's file beside the checkpoint."""
-    content = {
-        "checkpoint": {"sha256": sha256},
-        "spec": {"attack": {"epsilon": 8 / 255}, "autoattack": {"version": version}},
-        "values": {
-            "test_err": 17.5, "test_rerr_aa": 55.25, "robust_test_examples": 1000,
-            "autoattack": "AutoAttack (x)",
-        },
-    }  # fmt: skip
-    file = path.parents[1] / "measures/last/robustness.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(content))
+    """Records beside the checkpoint."""
+    settings = {"attack": {"epsilon": 8 / 255}, "autoattack": {"version": version}}
+    described = {"sha256": sha256, "notes": {"autoattack": "AutoAttack (x)"}}
+    common = {"measure": "robustness", "checkpoint": "last", "split": "test", "n": 1000}
+    rows = [common | {"metric": "err", "value": 17.5}, common | {"metric": "rerr_aa", "value": 55.25}]
+    header = {"checkpoints": {"last": described}, "settings": {"robustness": settings}}
+    write_network(path.parents[1] / "records.csv", header, rows)
 
 
 def test_an_export_is_the_checkpoint_and_what_was_measured(trained, tmp_path):
@@ -61,34 +57,26 @@ def test_an_export_is_the_checkpoint_and_what_was_measured(trained, tmp_path):
     assert done.exit_code == 0, done.output
     weights, info = (tmp_path / line for line in done.output.split())
     assert weights == tmp_path / "models/cifar10/Linf/at_seed-0_last.pt"
-    ours = load_checkpoint(path).model
-    expected = ours(x)
-    fresh = build_model(
-        ModelSpec(name="small-resnet", width=8), 10, (0.1,) * 3, (0.2,) * 3, generator(9, "x")
-    )
+    spec = ModelSpec(name="small-resnet", width=8)
+    fresh = build_model(spec, 10, (0.1,) * 3, (0.2,) * 3, generator(9, "x"))
     fresh.load_state_dict(torch.load(weights, weights_only=True))
-    assert torch.equal(fresh.eval()(x), expected)
+    assert torch.equal(fresh.eval()(x), load_checkpoint(path).model(x))
     entry = json.loads(info.read_text())
     assert tuple(entry) == FIELDS
     assert entry["clean_acc"] == "82.50"
     assert entry["autoattack_acc"] == "44.75"
     assert entry["eps"] == 8 / 255
-    assert entry["additional_data"] is False
-    assert entry["architecture"] == "small-resnet, width 8"
 
 
-def test_a_reduced_autoattack_is_not_passed_off_as_the_standard_one(trained, tmp_path):
+def test_a_reduced_autoattack_or_another_checkpoint_is_not_passed_off(trained, tmp_path):
     path, _, _ = trained
     robustness(path, load_checkpoint(path).sha256, version="reduced")
     entry = json.loads(export_checkpoint(path, tmp_path)[1].read_text())
     assert entry["autoattack_acc"] is None
-    assert entry["footnote"] == "44.75 % under AutoAttack (x) on the first 1000 test images."
-
-
-def test_a_measure_of_another_checkpoint_is_refused(trained, tmp_path):
-    robustness(trained[0], "0" * 64)
+    assert "44.75 % under AutoAttack (x)" in entry["footnote"]
+    robustness(path, "0" * 64)
     with pytest.raises(FileError, match="another checkpoint"):
-        export_checkpoint(trained[0], tmp_path)
+        export_checkpoint(path, tmp_path)
 
 
 def test_robustbench_measures_what_we_measure(trained, tmp_path, monkeypatch):

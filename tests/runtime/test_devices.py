@@ -1,17 +1,22 @@
-"""Devices and precisions, as far as they can be told without a GPU; what needs one is skipped."""
-
+import hashlib
+import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
+import robust_flatness
+from robust_flatness.attacks import PGD
 from robust_flatness.config import ConfigError
-from robust_flatness.errors import OutOfMemoryError
 from robust_flatness.experiment import ComputeSpec
-from robust_flatness.runtime import devices
+from robust_flatness.flatness import average_flatness
+from robust_flatness.runtime import devices, progress
+from robust_flatness.runtime.graphs import Graphs
+from robust_flatness.runtime.progress import show_progress, stage
+from robust_flatness.runtime.provenance import source_digest
 from robust_flatness.workflow import gpus_here
-
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
 
 @pytest.fixture(autouse=True)
@@ -86,19 +91,55 @@ def test_auto_is_bfloat16_where_it_is_fast(fast, monkeypatch):
     assert len(caught) == (0 if fast else 1)
 
 
-def test_out_of_memory_says_what_to_try():
-    expected = pytest.raises(OutOfMemoryError, match=r"batches of 128.*batch_size of 64.*Nothing is lost")
-    with expected, devices.out_of_memory(128, "Nothing is lost."):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-
-@needs_gpu
-def test_a_gpu_out_of_memory():
-    with pytest.raises(OutOfMemoryError, match="GiB"), devices.out_of_memory(2, ""):
-        torch.empty(1 << 50, device="cuda")
-
-
 @pytest.mark.parametrize(("visible", "count"), [("", 0), ("-1", 0), ("2", 1), ("0,3", 2)])
 def test_a_local_run_counts_the_gpus_it_may_use(visible, count, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert gpus_here() == count
+
+
+def test_on_the_processor_functions_are_called():
+    graphs, calls = Graphs(most=1), []
+    for size in (2, 3, 2):
+        (out,) = graphs("double", lambda x: [calls.append(len(x)), 2 * x][1:], (torch.ones(size),))
+        assert out.tolist() == [2.0] * size
+    assert calls == [2, 3, 2]
+
+
+def test_the_digest_of_the_source_is_of_every_module_of_the_package():
+    files = sorted(Path(robust_flatness.__path__[0]).rglob("*.py"))
+    assert source_digest() == hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+@pytest.fixture
+def updates(monkeypatch):
+    """(description, share, positions) of each update on a terminal."""
+    from rich.progress import Progress
+
+    seen, original = [], Progress.update
+
+    def update(self, task, **changes):
+        seen.append((self.tasks[task].description, changes["completed"], changes["inner"]))
+        original(self, task, **changes)
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(progress, "REDRAW", 0.0)
+    monkeypatch.setattr(Progress, "update", update)
+    return seen
+
+
+def test_measures_show_samples_batches_and_steps_and_give_the_same(updates):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    x, y, attack = torch.rand(6, 1, 4, 4), torch.arange(6) % 3, PGD(0.1, 0.05, 3, restarts=2)
+
+    def measure():
+        return average_flatness(model, x, y, attack=attack, samples=3, batch_size=2).value
+
+    expected = measure()
+    assert not updates
+    with show_progress(), stage("flatness"):
+        assert measure() == expected
+    shares = [share for _, share, _ in updates]
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1]) == (0, 1)
+    assert any("sample 3 of 3" in inner and "step 2 of 4" in inner for *_, inner in updates)

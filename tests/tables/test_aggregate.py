@@ -5,8 +5,9 @@ import math
 import pandas as pd
 import pytest
 
+from robust_flatness.analysis.grouping import robustness_groups, with_groups
 from robust_flatness.tables import aggregate
-from robust_flatness.tables.printed import read_published
+from robust_flatness.tables.printed import read_printed, read_published
 
 
 def rows_of(**columns) -> pd.DataFrame:
@@ -69,13 +70,6 @@ def test_our_numbers_and_the_printed_ones_are_joined_by_variant():
     assert math.isnan(joined["test_rloss_pgd_published"][1])
 
 
-def test_absolute_values_compare_on_the_same_dataset_alone():
-    published = read_published().models
-    assert aggregate.same_data(published, published)
-    assert not aggregate.same_data(published.assign(dataset="digits"), published)
-    assert not aggregate.same_data(rows_of(test_ce=[1.0]), published)
-
-
 def test_scaled_models_are_compared_with_the_seed_they_were_made_from():
     rows = [("at", seed, 0, "at", 1.0 + seed) for seed in range(3)] + [("at-scaled-2", 1, 1, "scaled", 2.0)]
     columns = ("variant", "seed", "derived", "family", "avg_flatness_rloss")
@@ -83,3 +77,14 @@ def test_scaled_models_are_compared_with_the_seed_they_were_made_from():
     found = aggregate.with_scaled(models).set_index("variant")["avg_flatness_rloss"]
     assert found.to_dict() == {"at": 2.0, "at-scaled-2": 2.0}
     assert aggregate.with_scaled(models[models["derived"] == 0])["avg_flatness_rloss"].tolist() == [2.0]
+
+
+def test_groups_of_robustness_are_as_printed_and_computed_where_none_are_printed():
+    variants = aggregate.variants_at(read_published().models)
+    groups = read_printed("variants").set_index("variant")["robustness_group"]
+    assert (with_groups(variants).set_index("variant")["group"] == groups).all()
+    computed = with_groups(variants.assign(robustness_group="")).set_index("variant")["group"]
+    assert (computed["at"], computed["unlabeled"]) == ("poor", "good")
+    rerr = [*range(10, 21), 30.0, 40.0]
+    by_hand = ["good"] * 4 + ["average"] * 4 + ["poor"] * 3 + ["worse"] * 2
+    assert robustness_groups(rerr, baseline=20) == by_hand

@@ -62,20 +62,10 @@ def make_job():
 
     def make(seed=0, model=None, **settings) -> TrainJob:
         values = {
-            "epochs": 3,
-            "batch_size": 4,
-            "learning_rate": 0.05,
-            "weight_decay": 0.0005,
-            "epsilon": 0.1,
-            "evaluation_epsilon": 0.1,
-            "evaluation_step_size": 0.05,
-            "evaluation_steps": 2,
-            "step_size": 0.05,
-            "steps": 2,
-            "snapshots": 2,
-            "early_stopping_restarts": 1,
-            **settings,
-        }
+            "epochs": 3, "batch_size": 4, "learning_rate": 0.05, "weight_decay": 0.0005, "snapshots": 2,
+            "epsilon": 0.1, "step_size": 0.05, "steps": 2, "early_stopping_restarts": 1,
+            "evaluation_epsilon": 0.1, "evaluation_step_size": 0.05, "evaluation_steps": 2,
+        } | settings  # fmt: skip
         network = ModelSpec(**{"name": "small-resnet", "width": 2, **(model or {})})
         return TrainJob(variant="tiny", seed=seed, model=network, training=TrainingSpec(**values))
 

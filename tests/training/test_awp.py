@@ -5,9 +5,11 @@ import pytest
 import torch
 from torch import nn
 
+from robust_flatness.checkpoints import load_checkpoint
 from robust_flatness.network import Network
 from robust_flatness.training.awp import WeightPerturbation
 from robust_flatness.training.loop import Training
+from robust_flatness.training.optimizers import averaged_weights
 
 
 @pytest.fixture
@@ -52,13 +54,6 @@ def test_weights_come_back_bit_for_bit(run):
         assert torch.equal(tensor, before[name]), name
 
 
-def test_a_layer_without_gradient_stays(run, dataset):
-    perturbation = WeightPerturbation(run.network, 0.01)
-    x = dataset.images("train", 4)
-    nu = perturbation.ascent(Network(run.network, x), lambda forward: 0 * forward(x).sum())
-    assert all((change == 0).all() for change in nu)
-
-
 def test_update_takes_the_gradient_at_the_perturbed_weights_in_training_mode(run):
     """And batch norm's running statistics at the unperturbed ones, counted once."""
     run.spec = run.spec.model_copy(update={"gradient_clamp": None})
@@ -83,27 +78,6 @@ def test_update_takes_the_gradient_at_the_perturbed_weights_in_training_mode(run
         torch.testing.assert_close(parameter.grad, twin.get_parameter(name).grad, rtol=1e-4, atol=1e-6)
 
 
-def test_the_gradient_at_the_perturbed_weights_is_clamped(run):
-    view, batch = run.inference.at(run.network), next(run._batches(1))
-    batch = replace(batch, x_adv=batch.x)
-    assert run.spec.gradient_clamp == 0.05
-    found = {}
-    for clamp in (None, 0.05):
-        run.spec = run.spec.model_copy(update={"gradient_clamp": clamp})
-        run.optimizer.zero_grad()
-        run._perturbed_gradient(batch, view)
-        found[clamp] = torch.cat([p.grad.flatten() for p in run.parameters])
-    beyond = found[None].abs() > 0.05
-    assert beyond.any()
-    assert not beyond.all()
-    assert torch.equal(found[0.05], found[None].clamp(-0.05, 0.05))
-
-
-def test_the_clamp_is_for_perturbed_weights_only(dataset, make_job):
-    with_clamp, without = (Training(make_job(gradient_clamp=c), dataset) for c in (1e-6, None))
-    assert with_clamp.epoch(0) == without.epoch(0)
-
-
 def test_size_zero_is_adversarial_training_step_for_step(dataset, make_job):
     plain, perturbed = (Training(make_job(gradient_clamp=None), dataset) for _ in range(2))
     perturbed.perturbation = WeightPerturbation(perturbed.network, 0.0)
@@ -115,17 +89,42 @@ def test_size_zero_is_adversarial_training_step_for_step(dataset, make_job):
         assert torch.equal(a, b), name
 
 
-def test_ascent_sees_neither_noisy_labels_nor_smoothing(dataset, make_job):
-    job = make_job(weight_perturbation=0.01, label_noise=1.0, label_smoothing=0.3)
-    run = Training(job, dataset)
-    seen = []
-    objective = run.objective
-    run.objective = lambda forward, batch: seen.append((forward, batch)) or objective(forward, batch)
-    run.objective.prepare, run.objective.attack_goal = objective.prepare, objective.attack_goal
-    run.attack.objective = objective
-    run.epoch(0)
-    ascents = [batch for forward, batch in seen if forward != run._forward]
-    updates = [batch for forward, batch in seen if forward == run._forward]
-    assert ascents
-    assert all(torch.equal(batch.target, batch.y) and batch.smoothing == 0 for batch in ascents)
-    assert any(not torch.equal(batch.target, batch.y) and batch.smoothing == 0.3 for batch in updates)
+def test_average_starts_at_the_initial_weights_and_forgets_by_the_decay():
+    model = nn.Linear(3, 2).double()
+    average = averaged_weights(model, 0.7)
+    expected = model.weight.detach().clone()
+    for _ in range(4):
+        nn.init.normal_(model.weight)
+        average.update_parameters(model)
+        expected = 0.7 * expected + 0.3 * model.weight.detach()
+    torch.testing.assert_close(average.module.weight, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_the_average_is_saved_and_evaluated_and_does_not_touch_training(tmp_path, dataset, make_job):
+    job = make_job(weight_averaging=0.9)
+    run, plain = Training(job, dataset), Training(make_job(), dataset)
+    recorded = []
+    step = run.optimizer.step
+    run.optimizer.step = lambda closure: (
+        step(closure), recorded.append(copy.deepcopy(run.model.state_dict()))
+    )[0]  # fmt: skip
+    expected = {name: p.detach().clone() for name, p in run.model.named_parameters()}
+    assert run.epoch(0) == plain.epoch(0)
+    row = run.snapshot(0, tmp_path / "snapshot.safetensors")
+    for weights in recorded:
+        expected = {name: 0.9 * value + 0.1 * weights[name] for name, value in expected.items()}
+    saved = load_checkpoint(tmp_path / "snapshot.safetensors").model
+    for name, parameter in saved.named_parameters():
+        torch.testing.assert_close(parameter, expected[name], rtol=1e-5, atol=1e-6)
+    assert run.held_out.evaluate(run.evaluator.at(saved)) == row
+    # its batch norms have the means over one clean epoch, all images once
+    batches = list(run._clean_batches(0))
+    assert sum(map(len, batches)) == dataset.size("train")
+    outputs = [saved.stem(saved.whitening(x)) for x in batches]
+    mean = torch.stack([out.mean((0, 2, 3)) for out in outputs]).mean(0)
+    torch.testing.assert_close(saved.stem_norm.running_mean, mean, rtol=1e-4, atol=1e-5)
+    # a snapshot leaves the training's own weights and statistics alone
+    for (name, a), b in zip(
+        run.network.state_dict().items(), plain.network.state_dict().values(), strict=True
+    ):
+        assert torch.equal(a, b), name

@@ -1,5 +1,3 @@
-"""The whole training, on tiny data."""
-
 import csv
 import math
 from pathlib import Path
@@ -10,12 +8,12 @@ import torch
 
 from robust_flatness.attacks import PGD
 from robust_flatness.checkpoints import load_checkpoint
-from robust_flatness.config import ConfigError, load_variants
+from robust_flatness.config import load_variants
 from robust_flatness.data import Dataset
 from robust_flatness.errors import TrainingError
 from robust_flatness.run.train import train
 from robust_flatness.seeding import generator
-from robust_flatness.training.history import HISTORY, write_history
+from robust_flatness.training.history import HISTORY
 from robust_flatness.training.loop import Training
 
 VARIANTS = Path(__file__).parents[2] / "config" / "variants.yaml"
@@ -27,7 +25,7 @@ def history(directory):
         return list(csv.DictReader(file))
 
 
-IN_BFLOAT16 = ("at", "trades-6", "mart-9", "awp-0.01", "weight-averaging-0.98", "self-supervision-8")
+IN_BFLOAT16 = ("at", "trades-6", "awp-0.01")
 
 
 @pytest.mark.parametrize(
@@ -51,7 +49,7 @@ def test_every_variant_trains(slug, precision, experiment, tmp_path, dataset):
 
 def test_files_and_history(tmp_path, dataset, make_job):
     seen = []
-    job = make_job(epochs=5, snapshots=2)
+    job = make_job(epochs=5, snapshots=2, objective="self-supervision", objective_weight=1)
     train(job, dataset, tmp_path, progress=lambda done, total, row: seen.append((done, total, row["epoch"])))
     assert seen == [(i + 1, 5, i) for i in range(5)]
     rows = history(tmp_path)
@@ -71,13 +69,8 @@ def test_files_and_history(tmp_path, dataset, make_job):
     errors = [float(rows[e]["early_stopping_rerr"]) for e in snapshots]
     best = load_checkpoint(tmp_path / "checkpoints" / "best.safetensors").metadata.epoch
     assert best == snapshots[errors.index(min(errors))]
-
-
-def test_training_learns(tmp_path, dataset, make_job):
-    train(make_job(epochs=12, model={"width": 4}, snapshots=1), dataset, tmp_path)
-    rows = history(tmp_path)
-    assert float(rows[-1]["train_rloss"]) < 0.5 * float(rows[0]["train_rloss"])
-    assert float(rows[-1]["train_rerr"]) < 20
+    model = load_checkpoint(tmp_path / "checkpoints" / "last.safetensors").model
+    assert model(torch.rand(2, 1, 8, 8)).shape == (2, 3)  # without the head for rotations
 
 
 def test_snapshot_values_are_those_of_the_checkpoint(tmp_path, dataset, make_job):
@@ -100,12 +93,6 @@ def test_snapshot_values_are_those_of_the_checkpoint(tmp_path, dataset, make_job
                     assert float(value) == pytest.approx(found.loss[part].mean().item(), rel=1e-5)
                 else:
                     assert value == ""
-
-
-def test_undefined_values_are_empty_cells(tmp_path):
-    write_history(tmp_path / "history.csv", [{"epoch": 0, "test_rloss": math.nan, "train_loss": 0.1}])
-    row = history(tmp_path)[0]
-    assert (row["test_rloss"], row["train_loss"], row["test_rerr"]) == ("", "0.1", "")
 
 
 def test_early_stopping_never_reads_the_test_split(tmp_path, make_dataset, make_job):
@@ -154,8 +141,8 @@ def test_variants_share_initial_weights_and_order_of_examples(dataset, make_job)
             assert torch.equal(a, b), name
 
 
-@pytest.mark.parametrize("bound", [0.05, 0.2])
-def test_weights_are_clipped_after_every_step(bound, dataset, make_job):
+def test_weights_are_clipped_after_every_step(dataset, make_job):
+    bound = 0.05
     run = Training(make_job(weight_clipping=bound, learning_rate=0.5), dataset)
     largest = []
     attack = run.attack
@@ -173,71 +160,15 @@ def test_weights_are_clipped_after_every_step(bound, dataset, make_job):
         assert (norm.scale - 1).abs().max() <= bound + 1e-6
 
 
-def test_the_loss_is_averaged_over_the_epoch(dataset, make_job):
-    """With one batch size throughout (20 = 5 * 4), AT's loss is the RLoss of its batches."""
-    row = Training(make_job(), dataset).epoch(0)
-    assert row["train_loss"] == pytest.approx(row["train_rloss"], rel=1e-5)
-
-
 def test_every_update_is_made_at_the_scheduled_rate_and_momentum(dataset, make_job):
-    """Multi-step: 0.05 until epoch 2, then a tenth, ...; cyclic: a triangle, momentum against it."""
-    for settings, expected in (
-        ({"epochs": 5}, [(0.05 * 0.1**drops, 0.9) for drops in (0, 0, 1, 2, 3) for _ in range(5)]),
-        (
-            {"epochs": 2, "schedule": "cyclic"},
-            [(0.01 * height, 0.9 - 0.02 * height) for height in (0, 1, 2, 3, 4, 5, 4, 3, 2, 1)],
-        ),
-    ):
-        run = Training(make_job(**settings), dataset)
-        used, step = [], run.optimizer.step
-
-        def recording(closure, group=run.optimizer.param_groups[0], step=step, used=used):
-            used.append((group["lr"], group["momentum"]))
-            return step(closure)
-
-        run.optimizer.step = recording
-        for epoch in range(settings["epochs"]):
-            run.epoch(epoch)
-        np.testing.assert_allclose(used, expected, atol=1e-12)
-
-
-def test_batches_are_augmented_anew_in_every_epoch(dataset, make_job):
-    """An epoch is one pass over the images, each moved by at most one pixel."""
-    run = Training(make_job(augmentation={"crop": 1}), dataset)
-    run.epoch(0)  # makes the epoch's streams
-    x = dataset.images("train")
-    padded = torch.nn.functional.pad(x, (1, 1, 1, 1))
-    views = [padded[:, :, i : i + 8, j : j + 8] for i in range(3) for j in range(3)]
-    epochs = []
-    for epoch in (0, 1):
-        run.streams["augmentation"] = generator(0, "augmentation", epoch)
-        order = torch.cat([index for _, (index, _) in zip(range(5), run.plan.epoch(epoch), strict=False)])
-        assert sorted(order.tolist()) == list(range(20))
-        batches = [batch.x for _, batch in zip(range(5), run._batches(epoch), strict=False)]
-        seen = torch.empty_like(x)
-        seen[order] = torch.cat(batches)
-        among = torch.stack([(seen == view).flatten(1).all(1) for view in views])
-        assert among.any(0).all()
-        assert not among[4].all(), "nothing was moved"
-        epochs.append(seen)
-    assert not torch.equal(*epochs)
-
-
-def test_history_counts_true_labels_of_attacked_labelled_examples(dataset, make_job):
-    """Label noise, rotations, clean shares and pseudo-labels stay out of the curves."""
-    labels = torch.zeros(12, dtype=torch.int64)
-    for changes, counted in (
-        ({"label_noise": 1.0}, 20),
-        ({"unlabeled_fraction": 0.5}, 10),
-        ({"objective": "self-supervision", "objective_weight": 1}, 10),
-    ):
-        run = Training(make_job(**changes), dataset, pseudo_labels=labels)
-        run.epoch(0)
-        assert run.sums[2].item() == counted
-    half = Training(make_job(objective="self-supervision", adversarial_fraction=0.5), dataset)
-    half.epoch(0)
-    # 2 of each batch of 4 are attacked, of them 0 to 2 are not rotated
-    assert 0 < half.sums[2].item() <= 10
+    """A triangle, momentum against it."""
+    run = Training(make_job(epochs=2, schedule="cyclic"), dataset)
+    used, step, group = [], run.optimizer.step, run.optimizer.param_groups[0]
+    run.optimizer.step = lambda closure: used.append((group["lr"], group["momentum"])) or step(closure)
+    for epoch in range(2):
+        run.epoch(epoch)
+    heights = (0, 1, 2, 3, 4, 5, 4, 3, 2, 1)
+    np.testing.assert_allclose(used, [(0.01 * height, 0.9 - 0.02 * height) for height in heights], atol=1e-12)
 
 
 def test_nan_stops_and_keeps_the_last_good_epoch(tmp_path, dataset, make_job, monkeypatch):
@@ -265,52 +196,3 @@ def test_nan_stops_and_keeps_the_last_good_epoch(tmp_path, dataset, make_job, mo
     train(job, dataset, tmp_path / "run", report=lambda _: None)
     last = Path("checkpoints") / "last.safetensors"
     assert (tmp_path / "run" / last).read_bytes() == (tmp_path / "reference" / last).read_bytes()
-
-
-def test_a_diverging_training_says_so(tmp_path, dataset, make_job):
-    job = make_job(learning_rate=1e30, epochs=4)
-    with pytest.raises(TrainingError, match=r"NaN or infinite in epoch 0 of 4 .*no epoch was finished"):
-        train(job, dataset, tmp_path)
-
-
-def test_second_head_is_not_in_the_checkpoint(tmp_path, dataset, make_job):
-    train(make_job(objective="self-supervision", objective_weight=1), dataset, tmp_path)
-    checkpoint = load_checkpoint(tmp_path / "checkpoints" / "last.safetensors")
-    assert not any("head" in name for name in checkpoint.model.state_dict())
-    assert checkpoint.model(torch.rand(2, 1, 8, 8)).shape == (2, 3)
-
-
-def test_bfloat16_keeps_float32_weights(tmp_path, dataset, make_job):
-    low, full = Training(make_job(precision="bfloat16"), dataset), Training(make_job(), dataset)
-    a, b = low.epoch(0), full.epoch(0)
-    assert a != b
-    assert a["train_loss"] == pytest.approx(b["train_loss"], rel=0.1)
-    assert all(p.dtype == torch.float32 for p in low.parameters)
-    low.snapshot(0, tmp_path / "s.safetensors")
-
-
-def test_pool_is_the_unlabelled_split_and_nothing_else(dataset, make_job):
-    job = make_job(unlabeled_fraction=0.5)
-    run = Training(job, dataset, pseudo_labels=torch.arange(12) % 3)
-    x, y = run.examples(torch.tensor([3, 1]), torch.tensor([0, 11]))
-    expected = [dataset.images("train")[[3, 1]], dataset.images("unlabeled")[[0, 11]]]
-    assert torch.equal(x, torch.cat(expected))
-    assert y.tolist() == [*dataset.labels("train")[[3, 1]].tolist(), 0, 11 % 3]
-    pool = {tuple(image.flatten().tolist()) for image in dataset.images("unlabeled")}
-    run.streams = {"augmentation": None, "objective": None}
-    for _, batch in zip(range(run.plan.updates), run._batches(0), strict=False):
-        assert [tuple(i.flatten().tolist()) in pool for i in batch.x] == (~batch.counted).tolist()
-
-
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [
-        (None, "needs pseudo-labels"),
-        (np.zeros(5, dtype=np.int64), "12 unlabelled images"),
-        (np.full(12, 3), "integer from 0 to 2"),
-        (np.zeros(12), "integer from"),
-    ],
-)
-def test_bad_pseudo_labels(labels, message, dataset, make_job):
-    with pytest.raises(ConfigError, match=message):
-        Training(make_job(unlabeled_fraction=0.5), dataset, pseudo_labels=labels)

@@ -8,7 +8,6 @@ from torch import nn
 
 from robust_flatness.config import TrainingSpec
 from robust_flatness.training.objectives import Batch, make_objective
-from robust_flatness.training.objectives.self_supervision import RotationNetwork, rotate
 
 CLASSES = 3
 LAMBDA = 2.5
@@ -77,12 +76,9 @@ def formula(name, net, batch):
 
 
 CASES = [
-    ("at", [0, 2, 1, 1, 0], 0.0),
     ("at", [0, 2, 1, 1, 0], TAU),
-    ("trades", [0, 2, 1, 1, 0], 0.0),
     ("trades", [0, 2, 1, 1, 0], TAU),
     ("mart", [0, 2, 1, 1, 0], 0.0),
-    ("self-supervision", [0, 2, 1, 3, 6], 0.0),
     ("self-supervision", [0, 2, 1, 3, 6], TAU),
 ]
 
@@ -122,17 +118,6 @@ def test_mart_is_finite_where_a_wrong_class_has_probability_one():
     assert logits.grad.isfinite().all()
 
 
-def test_unused_labels_do_not_enter():
-    """The weight update sees `target`, never `y`."""
-    for name, labels, smoothing in CASES:
-        objective = make_objective(spec(objective=name, objective_weight=LAMBDA))
-        objective.classes = CLASSES
-        net = make_net(CLASSES + 4)
-        batch = make_batch(labels, smoothing)
-        other = Batch(batch.x, batch.y.flip(0), batch.target, batch.counted, smoothing, batch.x_adv)
-        assert objective(net, batch)[0] == objective(net, other)[0]
-
-
 def test_trades_attack_maximises_the_divergence_from_the_clean_prediction():
     objective = make_objective(spec(objective="trades", objective_weight=1))
     net, batch = make_net(CLASSES), make_batch([0, 2, 1])
@@ -145,37 +130,6 @@ def test_trades_attack_maximises_the_divergence_from_the_clean_prediction():
     assert values.tolist() == pytest.approx(expected, rel=1e-12)
     zero = loss(net(batch.x), target)
     assert zero.abs().max() < 1e-15
-
-
-def test_each_half_is_attacked_on_its_own_label():
-    objective = make_objective(spec(objective="self-supervision"))
-    objective.classes = CLASSES
-    logits = torch.randn(4, CLASSES + 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    labels = [2, 0, 3, 5]
-    expected = [
-        -math.log(probabilities(row[:CLASSES])[y])
-        if y < CLASSES
-        else -math.log(probabilities(row[CLASSES:])[y - CLASSES])
-        for row, y in zip(logits, labels, strict=True)
-    ]
-    logits.requires_grad_(True)
-    values = objective.attack_loss(logits, torch.tensor(labels))
-    assert values.tolist() == pytest.approx(expected, rel=1e-12)
-    values.sum().backward()
-    assert (logits.grad[:2, CLASSES:] == 0).all()
-    assert (logits.grad[2:, :CLASSES] == 0).all()
-
-
-def test_four_quarter_turns_are_the_identity():
-    x = torch.rand(4, 2, 3, 3, generator=torch.Generator().manual_seed(0))
-    turned = x
-    for _ in range(4):
-        turned = rotate(turned, torch.ones(4, dtype=torch.int64))
-    assert torch.equal(turned, x)
-    quarters = torch.tensor([0, 1, 2, 3])
-    back = rotate(rotate(x, quarters), (4 - quarters) % 4)
-    assert torch.equal(back, x)
-    assert torch.equal(rotate(x, quarters)[1], torch.rot90(x[1], 1, (1, 2)))
 
 
 def test_labels_of_rotated_examples_say_how_they_were_rotated():
@@ -193,14 +147,3 @@ def test_labels_of_rotated_examples_say_how_they_were_rotated():
         assert torch.equal(image, original.rot90(k, (1, 2)))
     assert torch.equal(prepared.target, prepared.y)
     assert prepared.counted.tolist() == [True] * 21 + [False] * 20
-
-
-def test_second_head_leaves_the_classifier_alone(make_job):
-    from robust_flatness.architectures import build_model
-
-    model = build_model(make_job().model, CLASSES, [0.5], [0.3], torch.Generator().manual_seed(0))
-    both = RotationNetwork(model, torch.Generator().manual_seed(1)).eval()
-    x = torch.rand(5, 1, 8, 8)
-    out = both(x)
-    assert out.shape == (5, CLASSES + 4)
-    torch.testing.assert_close(out[:, :CLASSES], model(x))

@@ -1,12 +1,8 @@
 import pytest
 import torch
 
-from robust_flatness.config.catalogue import OPTIMIZERS
-from robust_flatness.training.optimizers import MAKERS, make_optimizer
-
-
-def test_the_catalogue_lists_all_optimisers():
-    assert MAKERS.keys() == OPTIMIZERS.keys()
+from robust_flatness.training.entropy_sgd import EntropySGD
+from robust_flatness.training.optimizers import Schedule, make_optimizer
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
@@ -29,3 +25,98 @@ def test_sgd_follows_its_formula_with_changing_rates(momentum, make_job):
         optimizer.step()
         for w, wanted in zip(ours, expected, strict=True):
             torch.testing.assert_close(w.detach(), wanted, rtol=1e-13, atol=1e-15)
+
+
+def quadratic(w, curvatures):
+    """Closure that sets the gradient of curvature * w^2 / 2, a new curvature at each call."""
+    queue = iter(curvatures)
+
+    def closure():
+        w.grad = None
+        loss = (next(queue) * w**2 / 2).sum()
+        loss.backward()
+        return loss
+
+    return closure
+
+
+def test_step_by_hand_without_noise_and_scoping():
+    """w = 2, curvatures 1 (its gradient unused), 3, 5; inner rate 0.1, decay 0.5, outer rate 0.4."""
+    w = torch.tensor([2.0], dtype=torch.float64, requires_grad=True)
+    optimizer = EntropySGD([w], lr=0.4, langevin_steps=2, weight_decay=0.5, noise=0, gamma=0)
+    loss = optimizer.step(quadratic(w, [1, 3, 5]))
+    first = 2 - 0.1 * (3 * 2 + 0.5 * 2)
+    mean = 0.75 * 2 + 0.25 * first
+    second = first - 0.1 * (5 * first + 0.5 * first)
+    mean = 0.75 * mean + 0.25 * second
+    assert loss.item() == 2.0
+    assert w.item() == pytest.approx(2 - 0.4 * (2 - mean + 0.5 * 2), rel=1e-14)
+
+
+def test_scoping_pulls_towards_the_outer_weights():
+    w = torch.tensor([2.0], dtype=torch.float64, requires_grad=True)
+    optimizer = EntropySGD([w], lr=1.0, langevin_steps=2, noise=0, gamma=0.7, averaging=0)
+    optimizer.step(quadratic(w, [1, 3, 5]))
+    first = 2 - 0.1 * 3 * 2
+    second = first - 0.1 * (5 * first - 0.7 * (2 - first))
+    # with rate 1 and no averaging the step ends at the last inner weights
+    assert w.item() == pytest.approx(second, rel=1e-14)
+
+
+def test_noise_has_the_spread_of_langevin_dynamics():
+    """Without gradient, one inner step adds N(0, 2 eta' noise^2)."""
+    w = torch.zeros(40_000, dtype=torch.float64, requires_grad=True)
+    optimizer = EntropySGD([w], lr=1.0, langevin_steps=1, noise=1e-2, gamma=0, averaging=0, inner_lr=0.08)
+    optimizer.noise_generator = torch.Generator().manual_seed(0)
+
+    def closure():
+        w.grad = torch.zeros_like(w)
+        return torch.zeros(())
+
+    optimizer.step(closure)
+    expected = 1e-2 * (2 * 0.08) ** 0.5
+    # the spread of a standard deviation over n draws is about sigma / sqrt(2 n); five of them
+    assert w.std().item() == pytest.approx(expected, rel=5 / (2 * len(w)) ** 0.5)
+    assert abs(w.mean().item()) < 5 * expected / len(w) ** 0.5
+
+
+def rates(make_job, updates, **settings):
+    job = make_job(**settings)
+    schedule = Schedule(job.training, updates)
+    return [schedule.learning_rate(i) for i in range(job.training.epochs * updates)], schedule
+
+
+def test_multi_step_of_the_paper_drops_at_60_90_120(make_job):
+    values, _ = rates(make_job, 1, epochs=150, learning_rate=0.05)
+    assert [values[i] for i in (0, 59)] == [0.05] * 2
+    assert [values[i] for i in (60, 89)] == pytest.approx([0.005] * 2)
+    assert [values[i] for i in (90, 119)] == pytest.approx([0.0005] * 2)
+    assert [values[i] for i in (120, 149)] == pytest.approx([0.00005] * 2)
+
+
+def test_drops_fall_on_epochs_not_within(make_job):
+    values, _ = rates(make_job, 7, epochs=10, learning_rate=1, milestones=(0.4,))
+    assert values[:28] == [1] * 28
+    assert values[28:] == pytest.approx([0.1] * 42)
+
+
+@pytest.mark.parametrize("cycles", [1, 2, 4])
+def test_cycles_run_from_zero_to_the_peak_and_back(make_job, cycles):
+    updates, epochs = 5, 12 * cycles
+    values, schedule = rates(
+        make_job, updates, schedule="cyclic", cycles=cycles, epochs=epochs, learning_rate=0.2
+    )
+    length = updates * epochs // cycles
+    for cycle in range(cycles + 1):
+        assert schedule.learning_rate(cycle * length) == 0
+        assert schedule.momentum(cycle * length) == pytest.approx(0.9)
+    for cycle in range(cycles):
+        middle = cycle * length + length // 2
+        assert schedule.learning_rate(middle) == pytest.approx(0.2)
+        assert schedule.momentum(middle) == pytest.approx(0.8)
+        quarter = cycle * length + length / 4
+        assert schedule.learning_rate(quarter) == pytest.approx(0.1)
+        assert schedule.momentum(quarter) == pytest.approx(0.85)
+    rising = values[: length // 2 + 1]
+    assert rising == sorted(rising)
+    assert max(values) == pytest.approx(0.2)

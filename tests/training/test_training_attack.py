@@ -32,7 +32,7 @@ def pixels(count):
     return 0.2 + 0.6 * x
 
 
-@pytest.mark.parametrize("tau", [0, 1, 2, 3])
+@pytest.mark.parametrize("tau", [0, 2])
 def test_pgd_tau_stops_tau_steps_after_the_flip(tau):
     epsilon, size, steps = 0.2, 0.01, 7
     x = pixels(400)
@@ -62,17 +62,6 @@ def batch_of(x, y):
     return Batch(x, y, y, torch.ones(len(y), dtype=torch.bool))
 
 
-@pytest.mark.parametrize("tau", [0, 2])
-def test_training_attacks_by_pgd_tau_where_asked_to(tau, make_job):
-    attack = attack_of(make_job, stop_after_flip=tau)
-    net, x, y = Network(Threshold()), pixels(50), torch.zeros(50, dtype=torch.int64)
-    found, _ = attack(net, None, batch_of(x, y), torch.Generator().manual_seed(1))
-    expected = pgd_tau(net, x, y, attack.pgd, tau, torch.Generator().manual_seed(1))
-    assert torch.equal(found, expected)
-    plain, _ = attack_of(make_job)(net, None, batch_of(x, y), torch.Generator().manual_seed(1))
-    assert not torch.equal(found, plain)
-
-
 def one_hot(labels):
     return lambda x: nn.functional.one_hot(labels, 2).to(x)
 
@@ -90,19 +79,6 @@ def test_the_predicted_label_decides_the_direction(make_job):
     assert (moved[(predicted == 0) & room] > 0).all()
     assert (moved[(predicted == 1) & room] < 0).all()
     assert attacked.all()
-
-
-def test_misclassified_examples_stay_clean(make_job):
-    attack = attack_of(make_job, attack_incorrect=False)
-    x, y = pixels(50), torch.arange(50) // 3 % 2
-    predicted = torch.arange(50) % 2
-    x_adv, attacked = attack(
-        Network(Threshold()), one_hot(predicted), batch_of(x, y), torch.Generator().manual_seed(0)
-    )
-    assert torch.equal(attacked, predicted == y)
-    same = (x_adv == x).flatten()
-    assert torch.equal(same, ~attacked)
-    assert (x_adv - x).abs().max() <= 0.2 + 1e-9
 
 
 def test_a_share_of_the_batch_is_attacked(make_job):

@@ -1,19 +1,15 @@
 """Additions: a measure is one file and its name in the registry, a loss one file, a family YAML."""
 
-import csv
 import os
 import re
-import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from runs import ROOT, rows, snakemake, succeeded
 
-from robust_flatness.plotting import notebook
-
-ROOT = Path(__file__).parents[2]
 MEASURE = '''
 """A toy."""
 
@@ -108,19 +104,6 @@ def checkout(tmp_path_factory) -> Path:
     return folder
 
 
-def snakemake(checkout: Path, *arguments: str) -> str:
-    command = [sys.executable, "-m", "snakemake", "--configfile", "mine.yaml", "--cores", "2", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(checkout / "src")}
-    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return done.stdout + done.stderr
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def command(checkout: Path, *arguments: str) -> str:
     environment = os.environ | {"PYTHONPATH": str(checkout / "src"), "COLUMNS": "200"}
     done = subprocess.run(
@@ -130,13 +113,15 @@ def command(checkout: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def test_a_measure_a_loss_and_a_family_are_found_everywhere(checkout, monkeypatch):
+def test_a_measure_a_loss_and_a_family_are_found_everywhere(checkout):
     assert len(MEASURE.strip().splitlines()) <= 60
     assert command(checkout, "spec", "toy", "--config", "mine.yaml").strip() == '{"power":3}'
     assert '"toy"' in command(checkout, "schema")
     assert re.search(r"\btoy\b", command(checkout, "measure", "--help"))
-    assert re.search(r"^measure_network\s+5$", snakemake(checkout, "--dry-run"), re.MULTILINE)
-    snakemake(checkout, "--", *TARGETS, f"figures/additions/{FIGURE}.pdf")
+    options = {"config": "mine.yaml", "root": checkout}
+    planned = succeeded(snakemake(checkout, "--dry-run", **options))
+    assert re.search(r"^measure_network\s+5$", planned, re.MULTILINE)
+    succeeded(snakemake(checkout, "--", *TARGETS, f"figures/additions/{FIGURE}.pdf", **options))
     records = [row for row in rows(checkout / "results/additions/records.csv") if row["measure"] == "toy"]
     assert [(row["metric"], row["checkpoint"]) for row in records] == [("toy", "last")] * 5
     models = rows(checkout / TARGETS[0])
@@ -150,16 +135,3 @@ def test_a_measure_a_loss_and_a_family_are_found_everywhere(checkout, monkeypatc
         assert "toy" in {row["measure"] for row in rows(checkout / table)}
         assert "toy of the weights" in (checkout / table).with_suffix(".md").read_text()
     assert "toy of the weights" in (checkout / TARGETS[3]).read_text()
-    assert "My family" in legend(checkout, monkeypatch)
-
-
-def legend(checkout: Path, monkeypatch) -> list[str]:
-    """The texts of the headline plot, drawn again in this process."""
-    from matplotlib.text import Text
-
-    drawn = []
-    monkeypatch.setattr(notebook.Notebook, "save", lambda self, figure: drawn.append(figure))
-    monkeypatch.chdir(checkout)
-    monkeypatch.setattr(sys, "argv", [f"figures/{FIGURE}.py", "additions"])
-    runpy.run_path(f"figures/{FIGURE}.py")
-    return [text.get_text() for figure in drawn for text in figure.findobj(Text)]

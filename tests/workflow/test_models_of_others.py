@@ -1,21 +1,17 @@
 """Networks of others in the workflow: planned, checked first, measured, listed, drawn, in no correlation."""
 
-import csv
-import os
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from runs import ROOT, rows, snakemake, succeeded
 
 from robust_flatness.config import load_yaml
-from robust_flatness.page.data import page_data
 from robust_flatness.plotting import notebook
 from robust_flatness.tables.records import read_network
 
-ROOT = Path(__file__).parents[2]
 NETS = """
 import torch
 from torch import nn
@@ -45,15 +41,6 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def snakemake(folder: Path, *arguments: str, config: str = "mine.yaml") -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile"]
-    command += ["--workflow-profile", ROOT / "profiles/default", "--configfile", config, "--cores", "2"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    return subprocess.run(
-        [*command, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=600
-    )
-
-
 def changed(folder: Path, name: str, **models: dict) -> str:
     """A config of its own, with other networks."""
     values = load_yaml(folder / "mine.yaml") | {"models": models, "experiment": name}
@@ -61,16 +48,11 @@ def changed(folder: Path, name: str, **models: dict) -> str:
     return f"{name}.yaml"
 
 
-def rows(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
-
-
 @pytest.fixture(scope="module")
 def run(folder) -> Path:
     targets = ["results/smoke/models.csv", "paper_tables/smoke/errors.csv", "paper_tables/smoke/headline.csv"]
-    done = snakemake(folder, "--", *targets, f"figures/smoke/{FIGURE}.png", "report/smoke/index.html")
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    targets += [f"figures/smoke/{FIGURE}.png", "report/smoke/index.html"]
+    succeeded(snakemake(folder, "--", *targets, config="mine.yaml"))
     return folder
 
 
@@ -112,30 +94,12 @@ def test_they_are_drawn_with_their_names_and_in_no_coefficient(run, monkeypatch)
     assert f"n = {len(book.ours.counted)}" in texts[0] + "".join(texts)
 
 
-def test_the_page_shows_them_in_no_coefficient(run, monkeypatch):
-    monkeypatch.chdir(run)
-    book = notebook.Notebook("index", run / "results/smoke")
-    models = {m["variant"]: m for m in page_data(book, run / "nowhere")["models"] if m["layer"] == "ours"}
-    assert {*models} == {"at", *MODELS}
-    assert models["mine"]["named"]
-    assert not models["mine"]["counts"]
-    assert models["mine"]["settings"] == "a network of others"
-    assert "My network" in (run / "report/smoke/index.html").read_text()
-
-
-def test_a_second_run_and_another_label_measure_nothing(run):
-    done = snakemake(run, "--dry-run", "--", "measure")
-    assert "Nothing to be done" in done.stdout + done.stderr
+def test_a_second_run_and_another_label_measure_nothing_and_another_network_itself_alone(run):
+    assert "Nothing to be done" in succeeded(snakemake(run, "--dry-run", "--", "measure", config="mine.yaml"))
     config = changed(run, "smoke", **MODELS | {"mine": MODELS["mine"] | {"label": "Ours"}})
-    done = snakemake(run, "--dry-run", "--", "measure", config=config)
-    assert "Nothing to be done" in done.stdout + done.stderr
-
-
-def test_other_networks_leave_trainings_alone(run):
+    assert "Nothing to be done" in succeeded(snakemake(run, "--dry-run", "--", "measure", config=config))
     config = changed(run, "smoke", **MODELS | {"third": {"model": "nets:net", "mean": [0.1], "std": [1]}})
-    done = snakemake(run, "--dry-run", "--", "results/smoke/models.csv", config=config)
-    planned = done.stdout + done.stderr
-    assert "rule network:" in planned
+    planned = succeeded(snakemake(run, "--dry-run", "--", "measure", config=config))
     assert "variant=third" in planned
     assert not any(f"variant={name}" in planned for name in ("at", *MODELS))
 

@@ -7,15 +7,16 @@ import resource
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from runs import ROOT, snakemake, succeeded
 
 from robust_flatness.config import load_yaml
 from robust_flatness.experiment import load_experiment
 
-ROOT = Path(__file__).parents[2]
 SMOKE = (ROOT / "config/smoke.yaml").read_text()
 
 
@@ -39,29 +40,15 @@ class Workflow:
         assert SMOKE.count(old) == 1, f"{old!r} is {SMOKE.count(old)} times in smoke.yaml"
         self.write(SMOKE.replace(old, new))
 
-    def run(self, *arguments: str, python: tuple[str, ...] = (), root: Path = ROOT):
-        command = [sys.executable, *python, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
-        command += ["--workflow-profile", str(root / "profiles/default"), "--directory", str(self.directory)]
-        command += ["--cores", "2", "--configfile", str(self.directory / "config.yaml"), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=self.directory)
-
-    def snakemake(self, *arguments: str, **options) -> subprocess.CompletedProcess:
-        """Run `snakemake` with options, `--`, and targets."""
-        targets = [word for word in arguments if not word.startswith("-") and "=" not in word]
-        done = self.run(*(word for word in arguments if word not in targets), "--", *targets, **options)
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-        return done
-
-    def refused(self, *arguments: str) -> str:
-        """The message with which `snakemake` ends, without a traceback."""
-        done = self.run(*arguments)
-        assert done.returncode == 1
-        assert "Traceback" not in done.stderr
-        return done.stderr
+    def snakemake(self, *arguments: str, **options) -> str:
+        """Run `snakemake` with options, `--`, and targets; return all that it says."""
+        options |= {"config": self.directory / "config.yaml"}
+        parts = [word for word in arguments if word.startswith("-")]
+        targets = [word for word in arguments if not word.startswith("-")]
+        return succeeded(snakemake(self.directory, *parts, "--", *targets, **options))
 
     def plan(self, *targets: str, root: Path = ROOT) -> Counter:
-        done = self.snakemake("--dry-run", *targets, root=root)
-        return jobs_of(done.stdout + done.stderr)
+        return jobs_of(self.snakemake("--dry-run", *targets, root=root))
 
 
 def jobs_of(text: str) -> Counter:
@@ -78,9 +65,9 @@ def jobs_of(text: str) -> Counter:
 def made(tmp_path_factory) -> Workflow:
     """All outputs of the smoke experiment as if made: files, empty but for one, with Snakemake's record."""
     workflow = Workflow(tmp_path_factory.mktemp("planning"))
-    listed = workflow.snakemake("--summary").stdout.splitlines()
-    for line in listed[1:]:
-        path = workflow.directory / line.split("\t")[0]
+    listed = [line.split("\t")[0] for line in workflow.snakemake("--summary").splitlines() if "\t" in line]
+    for name in listed[1:]:
+        path = workflow.directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     networks = "".join(f"{variant},0\n" for variant in sorted(MEASURED))
@@ -111,19 +98,10 @@ def rules(jobs: Counter) -> set[str]:
     return {rule for rule, _ in jobs}
 
 
-def test_nothing_is_redone_without_a_change(workflow):
+def test_without_a_change_or_with_other_forms_of_the_same_settings_no_job_reruns(workflow):
     assert not workflow.plan()
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [
-        SMOKE.replace("a few epochs on a few digits", "# a remark\n  other words"),
-        SMOKE.replace("0.15/4", "0.0375").replace("epsilon: 0.15\n", "epsilon: '15/100'\n"),
-    ],
-)
-def test_comments_descriptions_and_other_forms_of_a_number_rerun_no_job(workflow, changed):
-    workflow.write(changed)
+    other = SMOKE.replace("a few epochs on a few digits", "# a remark\n  other words")
+    workflow.write(other.replace("0.15/4", "0.0375").replace("epsilon: 0.15\n", "epsilon: '15/100'\n"))
     assert not expensive(workflow.plan())
 
 
@@ -142,20 +120,11 @@ def test_a_setting_of_the_baseline_retrains_every_variant_and_prepares_no_data(w
     assert "prepare" not in rules(jobs)
 
 
-def test_derived_networks_follow_their_source(workflow):
-    workflow.write(SMOKE + "  at: {set: {momentum: 0.8}}\n")
-    jobs = workflow.plan()
-    assert {variant for _, variant in expensive(jobs)} == {"at", "at-scaled-2"}
-    assert ("scale", "at-scaled-2") in jobs
-
-
 @pytest.mark.parametrize(
     ("old", "new", "remeasured"),
     [
         ("xi: [0.5, 0.25], samples: 3", "xi: [0.5, 0.75], samples: 3", MEASURED),
-        ("iterations: 3, target_classes: 2", "iterations: 4, target_classes: 2", MEASURED),
         ("xi: [0.5], samples: 2", "xi: [0.5], samples: 3", {"at", "trades-6"}),
-        ("variants: [at]\n    points: 5", "variants: [at]\n    points: 7", {"at"}),
         ("variants: [at]\n    points: 5", "variants: [unlabeled]\n    points: 5", {"at", "unlabeled"}),
     ],
 )
@@ -170,16 +139,10 @@ def test_an_added_variant_or_seed_adds_its_own_jobs_alone(workflow):
     workflow.change("variants: [at, trades-6,", "variants: [at, awp-0.01, trades-6,")
     assert {variant for _, variant in expensive(workflow.plan())} == {"awp-0.01"}
     workflow.change("seeds: [0]", "seeds: [0, 1]")
-    done = workflow.snakemake("--dry-run")
-    assert set(re.findall(r"wildcards:.*\bseed=(\d+)", done.stdout + done.stderr)) == {"1"}
+    assert set(re.findall(r"wildcards:.*\bseed=(\d+)", workflow.snakemake("--dry-run"))) == {"1"}
     workflow.change("seeds: [0]", "seeds: [0]\nbaseline_seeds: [0, 1]")
     jobs = workflow.plan()
     assert {variant for rule, variant in expensive(jobs) if rule != "prepare"} == {"at"}
-
-
-def test_fewer_variants_on_the_command_line_redo_nothing_but_the_tables(workflow):
-    done = workflow.snakemake("--dry-run", "--config", "variants=at", "seeds=0")
-    assert not rules(jobs_of(done.stdout + done.stderr)) & EXPENSIVE
 
 
 @contextlib.contextmanager
@@ -194,50 +157,28 @@ def changed(path: Path, change):
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-def test_deleted_records_are_measured_again(workflow):
-    with changed(workflow.directory / "results/smoke/at/seed-0/records.csv", Path.unlink):
-        assert expensive(workflow.plan("measure")) == {("measure_network", "at")}
-
-
-UPSTREAM = {
-    "training": ("  epochs: 3", "  epochs: 4"),
-    "radius": ("xi: [0.5, 0.25], samples: 3", "xi: [0.5], samples: 3"),
-    "seed": ("seeds: [0]", "seeds: [0, 1]"),
-    "variant": ("variants: [at, trades-6,", "variants: [at, awp-0.01, trades-6,"),
-    "data": ("train: 60, unlabeled", "train: 61, unlabeled"),
-}
-
-
-@pytest.mark.parametrize("change", UPSTREAM)
+@pytest.mark.parametrize("change", [("  epochs: 3", "  epochs: 4"), ("seeds: [0]", "seeds: [0, 1]")])
 def test_figures_and_tables_never_train_or_measure_once_there_are_records(workflow, change):
-    workflow.change(*UPSTREAM[change])
+    workflow.change(*change)
     assert not rules(workflow.plan("figures", "tables")) & (EXPENSIVE | {"collect"})
 
 
-#: What happens to a file upstream of the tables, in the results' folder.
-FILES = {
-    "deleted records": ("at/seed-0/records.csv", Path.unlink),
-    "a deleted checkpoint": ("trades-6/seed-0/checkpoints/last.safetensors", Path.unlink),
-    "newer data": ("data/seed-0.safetensors", os.utime),
-    "a newer table": ("records.csv", os.utime),
-}
-
-
-@pytest.mark.parametrize("event", FILES)
-def test_a_deleted_figure_is_drawn_again_alone_whatever_happened_upstream(workflow, event):
-    name, happens = FILES[event]
+def test_deleted_records_are_measured_again_and_a_deleted_figure_is_drawn_again_alone(workflow):
+    results = workflow.directory / "results/smoke"
     figure = workflow.directory / "figures/smoke/rerr_vs_rloss.png"
-    with changed(figure, Path.unlink), changed(workflow.directory / "results/smoke" / name, happens):
+    with (
+        changed(results / "at/seed-0/records.csv", Path.unlink),
+        changed(figure, Path.unlink),
+        changed(results / "data/seed-0.safetensors", os.utime),
+    ):
         assert workflow.plan("figures/smoke/rerr_vs_rloss.png") == {("figure", ""): 1}
-
-
-#: What the workflow needs of the repository.
-CHECKOUT = ("config", "figures", "paper_tables", "profiles", "report", "src", "workflow")
+    with changed(results / "at/seed-0/records.csv", Path.unlink):
+        assert expensive(workflow.plan("measure")) == {("measure_network", "at")}
 
 
 def test_drawing_ignores_changed_source_and_changed_rules(made, tmp_path):
     checkout = tmp_path / "checkout"
-    for name in CHECKOUT:
+    for name in ("config", "figures", "paper_tables", "profiles", "report", "src", "workflow"):
         shutil.copytree(ROOT / name, checkout / name)
     shutil.copy(ROOT / "Snakefile", checkout)
     rule = checkout / "workflow/rules/measure.smk"
@@ -248,46 +189,108 @@ def test_drawing_ignores_changed_source_and_changed_rules(made, tmp_path):
     assert "measure_network" in rules(made.plan(root=checkout))  # the full target has the changed rule
 
 
-def test_drawing_says_how_the_tables_lag_behind(workflow):
-    workflow.change(*UPSTREAM["training"])
-    assert "older than the configuration" in workflow.snakemake("--dry-run", "figures").stderr
-    workflow.write(SMOKE, age=1.0)
-    assert "note: the tables" not in workflow.snakemake("--dry-run", "figures").stderr
-    workflow.write(SMOKE.replace("variants: [at, trades-6,", "variants: [at, awp-0.01, trades-6,"), age=1.0)
-    assert "lack 1 of 5 pairs of variant and seed" in workflow.snakemake("--dry-run", "figures").stderr
-
-
-def test_results_of_an_earlier_version_are_named_and_left_alone(tmp_path):
-    workflow = Workflow(tmp_path)
-    old = tmp_path / "results/smoke/models.csv"
-    old.parent.mkdir(parents=True)
-    old.write_text("variant\nat\n")
-    for target in ((), ("figures",)):
-        message = workflow.refused("--dry-run", *target)
-        assert "results/smoke: results of an earlier version" in message
-        assert "results_table" in message
-    assert old.read_text() == "variant\nat\n"
-
-
 def test_a_fresh_clone_plans_all_jobs_quickly_and_without_torch(tmp_path):
     fresh = Workflow(tmp_path, (ROOT / "config/fashion.yaml").read_text())
     experiment = load_experiment(load_yaml(ROOT / "config/fashion.yaml"), ROOT / "config/variants.yaml")
     trainings = sum(len(experiment.seeds_of(slug)) for slug in experiment.train_jobs)
     networks = sum(len(experiment.seeds_of(slug)) for slug in experiment.variants)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = fresh.snakemake("--dry-run", python=("-X", "importtime"))
+    text = fresh.snakemake("--dry-run", python=(sys.executable, "-X", "importtime"))
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    text = done.stdout + done.stderr
     assert trainings >= 74
     assert re.search(rf"^train_variant\s+{trainings}$", text, re.MULTILINE)
     assert re.search(rf"^measure_network\s+{networks}$", text, re.MULTILINE)
     # seconds of processor time: the wall time on an idle machine
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 5
-    imported = set(re.findall(r"import time:.*\|\s*([\w.]+)$", done.stderr, re.MULTILINE))
+    imported = set(re.findall(r"import time:.*\|\s*([\w.]+)$", text, re.MULTILINE))
     assert "snakemake" in imported
     assert not imported & {"torch", "torchvision", "sklearn", "matplotlib"}
 
 
 def test_a_bad_config_ends_planning_with_one_message(tmp_path):
-    message = Workflow(tmp_path, SMOKE.replace("epsilon: 0.15\n", "epsilon: -1\n")).refused("--dry-run")
-    assert "epsilon: Input should be greater than 0 (given: -1)" in message
+    Workflow(tmp_path, SMOKE.replace("epsilon: 0.15\n", "epsilon: -1\n"))
+    done = snakemake(tmp_path, "--dry-run")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "epsilon: Input should be greater than 0 (given: -1)" in done.stderr
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A folder with a space in its name, and in it a results table with one in its."""
+    folder = tmp_path / "my folder"
+    folder.mkdir()
+    table = "variant,test_rloss_pgd,avg_flatness_rloss\nat,1.5,1.2\ntrades-6,1.3,0.5\n"
+    (folder / "my table.csv").write_text(table)
+    (folder / "own.yaml").write_text('experiment: own\nresults_table: "my table.csv"\n')
+    return folder
+
+
+def test_spaces_in_every_path(folder):
+    """The table's, the working directory's and the environment's."""
+    (folder / "environment").symlink_to(Path(sys.executable).parents[1])
+    figure = "figures/own/rloss_vs_average_flatness.png"
+    python = folder / "environment/bin" / Path(sys.executable).name
+    succeeded(snakemake(folder, "--", figure, config="own.yaml", python=[python]))
+    assert (folder / figure).exists()
+
+
+def test_as_a_module_of_another_workflow(folder):
+    """Its own rules, its own folder; files of this repository are found all the same."""
+    (folder / "Snakefile").write_text(
+        textwrap.dedent(
+            f"""
+            configfile: "own.yaml"
+
+            module flatness:
+                snakefile: "{ROOT / "Snakefile"}"
+                config: config
+                prefix: "their work"
+
+            use rule * from flatness as flatness_*
+
+            rule mine:
+                default_target: True
+                input: "their work/paper_tables/own/claims.md"
+                output: touch("mine")
+            """
+        )
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--workflow-profile",
+        ROOT / "profiles/default",
+        "--cores",
+        "1",
+    ]
+    succeeded(subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600))
+    assert (folder / "mine").exists()
+    assert (folder / "their work/results/own/models.csv").exists()
+
+
+def test_a_target_among_config_files_is_named(folder):
+    done = snakemake(folder, "-n", "--configfile", "own.yaml", "tables", config="own.yaml")
+    assert done.returncode == 1
+    assert "tables is not one; write targets first, or after --" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_training_longer_than_a_job_is_cut(tmp_path):
+    """Each piece waits for the one before, and no job asks for more than the limit."""
+    text = (ROOT / "config/smoke.yaml").read_text() + "\ncompute: {hours: 1}\n"
+    assert text.count("epochs: 3") == 1
+    (tmp_path / "long.yaml").write_text(text.replace("epochs: 3", "epochs: 1000000"))
+    said = succeeded(snakemake(tmp_path, "-n", "--", "train", config="long.yaml"))
+    limits = [int(found) for found in re.findall(r"runtime=(\d+)", said)]
+    assert limits
+    assert max(limits) <= 60
+    pieces = sorted(
+        {int(found) for found in re.findall(r"output: results/smoke/at/seed-0/pieces/(\d+)", said)}
+    )
+    assert len(pieces) > 1
+    assert pieces == list(range(1, len(pieces) + 1))
+    assert re.search(
+        rf"input: .*results/smoke/at/seed-0/pieces/{pieces[-1]}\n    output: .*history.csv", said
+    )

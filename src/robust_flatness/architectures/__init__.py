@@ -6,64 +6,42 @@ self-supervision also `features(x)`, `feature_size` and a linear layer `classifi
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import nn
 
 from robust_flatness.architectures.layers import CenteredBatchNorm2d, Whitening
-from robust_flatness.architectures.preactivation import PreActivationResNet
-from robust_flatness.architectures.resnet import ResNet
+from robust_flatness.architectures.resnet import PreActivationResNet, ResNet
 from robust_flatness.config import ModelSpec
 
 __all__ = ["NETWORKS", "CenteredBatchNorm2d", "PreActivationResNet", "ResNet", "Whitening", "build_model"]
 
-Builder = Callable[[ModelSpec, int, Sequence[float], Sequence[float]], nn.Module]
-
-
-def _resnet(blocks: Sequence[int], stem_stride: int) -> Builder:
-    def build(spec: ModelSpec, classes: int, mean: Sequence[float], std: Sequence[float]) -> ResNet:
-        return ResNet(blocks, spec.width, classes, mean, std, spec.activation, spec.dropout, stem_stride)
-
-    return build
-
-
-def _preactivation(blocks: Sequence[int], stem: int | None = None) -> Builder:
-    def build(spec: ModelSpec, classes: int, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
-        first = stem or spec.width
-        return PreActivationResNet(
-            blocks, first, spec.width, classes, mean, std, spec.activation, spec.dropout
-        )
-
-    return build
-
-
-NETWORKS: dict[str, Builder] = {
+#: Called with width, classes, mean, std, activation and dropout.
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
     # for images of 8x8: the stem halves them, then two stages of one block
-    "small-resnet": _resnet((1, 1), stem_stride=2),
+    "small-resnet": partial(ResNet, (1, 1), stem_stride=2),
     # He et al., CVPR 2016, for images of 32x32
-    "resnet18": _resnet((2, 2, 2, 2), stem_stride=1),
+    "resnet18": partial(ResNet, (2, 2, 2, 2), stem_stride=1),
     # He et al., ECCV 2016: batch norm and activation before the convolutions
-    "preact-resnet18": _preactivation((2, 2, 2, 2)),
+    "preact-resnet18": partial(PreActivationResNet, (2, 2, 2, 2)),
     # Zagoruyko and Komodakis, BMVC 2016; a WideResNet-28-10 has width 160
-    "wide-resnet-28": _preactivation((4, 4, 4), stem=16),
-    "wide-resnet-34": _preactivation((5, 5, 5), stem=16),
+    "wide-resnet-28": partial(PreActivationResNet, (4, 4, 4), stem=16),
+    "wide-resnet-34": partial(PreActivationResNet, (5, 5, 5), stem=16),
 }
 
 
 def build_model(
-    spec: ModelSpec,
-    classes: int,
-    mean: Sequence[float],
-    std: Sequence[float],
+    spec: ModelSpec, classes: int, mean: Sequence[float], std: Sequence[float],
     generator: torch.Generator | None = None,
-) -> nn.Module:
+) -> nn.Module:  # fmt: skip
     """Build the network of `spec` for `classes` classes and `len(mean)` input channels.
 
     `mean` and `std` are the channel statistics of the training images in [0, 1]. Initial weights are drawn
     from `generator`; without one they are arbitrary, to be loaded.
     """
     with torch.random.fork_rng(devices=[]):  # torch's layers draw initial weights when they are constructed
-        model = NETWORKS[spec.name](spec, classes, mean, std)
+        model = NETWORKS[spec.name](spec.width, classes, mean, std, spec.activation, spec.dropout)
     if generator is not None:
         model.reset_parameters(generator)
     return model

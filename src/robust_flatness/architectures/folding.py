@@ -1,20 +1,16 @@
-"""Batch norms of the kit's own networks, folded into the convolutions before them."""
+"""Batch norms of the kit's own networks folded into convolutions, and several such networks side by side."""
 
 import copy
-from collections.abc import Collection, Mapping
-from typing import NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robust_flatness.architectures.convolution import (
-    FEW_CHANNELS,
-    channels_last,
-    image_conv2d,
-    safe_conv2d,
-)
-from robust_flatness.architectures.layers import CenteredBatchNorm2d, SafeConv2d
+from robust_flatness.architectures import layers
+from robust_flatness.architectures.layers import CenteredBatchNorm2d, SafeConv2d, Whitening, channels_last
+from robust_flatness.architectures.resnet import ResNet
 from robust_flatness.architectures.stateless import Stateless
 
 #: Names of a convolution and of the batch norm that alone receives its output.
@@ -22,16 +18,12 @@ Pair = tuple[str, str]
 
 
 def foldable_pairs(network: nn.Module) -> list[Pair]:
-    """Return the pairs that a network of the kit declares in `folds()`; none for any other module.
-
-    None either for subclasses, and for networks with hooks, parametrizations or exchanged layers, which may
-    compute something else.
-    """
+    """Return the pairs that a network of the kit declares in `folds()`; none for subclasses, and networks
+    with hooks, parametrizations or exchanged layers, which may compute something else."""
     if "folds" not in vars(type(network)):
         return []
-    if any(
-        m._forward_hooks or m._forward_pre_hooks or hasattr(m, "parametrizations") for m in network.modules()
-    ):
+    modules = [*network.modules()]
+    if any(m._forward_hooks or m._forward_pre_hooks or hasattr(m, "parametrizations") for m in modules):
         return []
     pairs = network.folds()
     kinds = {(type(network.get_submodule(conv)), type(network.get_submodule(norm))) for conv, norm in pairs}
@@ -49,18 +41,14 @@ class Factors(NamedTuple):
 class Folding:
     r"""The tensors of a network whose batch norms are folded, and the module that computes with them.
 
-    A batch norm with scale :math:`\gamma`, shift :math:`\beta` and running statistics
-    :math:`\mu, \sigma^2` after a convolution :math:`(W, b)` in evaluation mode makes, with it,
-    one convolution: :math:`W'_c = a_c W_c`, :math:`b'_c = a_c (b_c - \mu_c) + \beta_c` with
-    :math:`a_c = \gamma_c / \sqrt{\sigma_c^2 + \epsilon}`.
+    A batch norm with scale :math:`\gamma`, shift :math:`\beta` and running statistics :math:`\mu, \sigma^2`
+    after a convolution :math:`(W, b)` in evaluation mode makes, with it, one convolution: :math:`W'_c = a_c
+    W_c`, :math:`b'_c = a_c (b_c - \mu_c) + \beta_c` with :math:`a_c = \gamma_c / \sqrt{\sigma_c^2 +
+    \epsilon}`.
 
-    Attributes
-    ----------
-    function
-        The folded network. Folded weights and biases have the names of the convolution's; layers compute in
-        the dtype of their weights.
-    wide
-        Functions that compute several such networks side by side, by their number (see `Ensemble`).
+    `function` is the folded network: folded weights and biases have the names of the convolution's, and
+    layers compute in the dtype of their weights. `wide` holds functions that compute several such networks
+    side by side, by their number (see `Ensemble`).
     """
 
     def __init__(self, network: nn.Module, pairs: list[Pair]):
@@ -96,10 +84,8 @@ class Folding:
 
     def fold(self, values: Mapping[str, Tensor], factors: Factors) -> dict[str, Tensor]:
         """Compute the tensors of `function` from those of the network; differentiable by them."""
-        biases = [
-            values.get(f"{conv}.bias", zero)
-            for (conv, _), zero in zip(self.pairs, self._no_bias, strict=True)
-        ]
+        pairs = zip(self.pairs, self._no_bias, strict=True)
+        biases = [values.get(f"{conv}.bias", zero) for (conv, _), zero in pairs]
         folded_biases = torch.addcmul(factors.shift, torch.cat(biases), factors.scale).split(self._sizes)
         folded = {name: values[name] for name in self._unfolded}
         scales = factors.scale.split(self._sizes)
@@ -121,13 +107,13 @@ class FoldedConv2d(nn.Module):
         self.weight = nn.Parameter(torch.empty_like(conv.weight), requires_grad=False)
         self.bias = nn.Parameter(conv.weight.new_empty(len(conv.weight)), requires_grad=False)
         self.stride, self.padding, self.groups = conv.stride, conv.padding, groups
-        self.few = conv.weight.shape[1] <= FEW_CHANNELS
+        self.few = conv.weight.shape[1] <= layers.FEW_CHANNELS
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.to(self.weight.dtype)
         if self.few and self.groups == 1:
-            return image_conv2d(x, self.weight, self.bias, self.stride, self.padding)
-        return safe_conv2d(x, self.weight, self.bias, self.stride, self.padding, (1, 1), self.groups)
+            return layers.image_conv2d(x, self.weight, self.bias, self.stride, self.padding)
+        return layers.safe_conv2d(x, self.weight, self.bias, self.stride, self.padding, (1, 1), self.groups)
 
 
 class DtypeLinear(nn.Module):
@@ -155,3 +141,69 @@ def _folded_module(network: nn.Module, pairs: list[Pair]) -> nn.Module:
         if type(layer) is nn.ReLU:
             layer.inplace = True  # its input is a convolution's output or a sum, which nothing else uses
     return module
+
+
+class Ensemble:
+    """Networks with different weights, each applied to its own share of a batch.
+
+    Small networks on small batches spend their time on calls; side by side they make as many as one.
+    `networks` are views `net.at(weights)` of one `robust_flatness.network.Network` for which `fits` holds.
+    """
+
+    def __init__(self, networks: Sequence[Any]):
+        self._folding, self.count = networks[0].folding, len(networks)
+        wide = self._folding.wide
+        if self.count not in wide:
+            self._folding.function.restore()  # a copy has the module's own parameters
+            wide[self.count] = Stateless(_widened(self._folding.function.module, self.count))
+        self._function = wide[self.count]
+        members = [network.tensors() for network in networks]
+        names = [name for name, _ in self._function.module.named_parameters()]
+        joined = {name: torch.cat([tensors[name] for tensors in members]) for name in names}
+        joined = {name: channels_last(t) if t.ndim == 4 else t for name, t in joined.items()}
+        self._tensors = {"float32": joined}
+
+    @staticmethod
+    def fits(net: Any, x: Tensor) -> bool:
+        """Whether `net` is a `ResNet`, whose channels meet nowhere outside its layers."""
+        return net.folding is not None and type(net.module) is ResNet and x.ndim == 4
+
+    def logits(self, x: Tensor, precision: str = "float32") -> Tensor:
+        """Logits [count * n, K] of inputs [count * n, C, H, W]: member i has the i-th n of them."""
+        if precision not in self._tensors:
+            self._tensors[precision] = self._folding.lowered(self._tensors["float32"])
+        count, channels = self.count, x.shape[1]
+        n = len(x) // count
+        side_by_side = x.view(count, n, *x.shape[1:]).transpose(0, 1)
+        side_by_side = side_by_side.reshape(n, count * channels, *x.shape[2:])
+        side_by_side = side_by_side.contiguous(memory_format=torch.channels_last)
+        out = self._function(self._tensors[precision], side_by_side)
+        return out.view(n, count, -1).transpose(0, 1).reshape(len(x), -1).to(x.dtype)
+
+
+class _Linears(nn.Module):
+    """`count` linear layers on [n, count * F], to [n, count * K]."""
+
+    def __init__(self, linear: DtypeLinear, count: int):
+        super().__init__()
+        self.count, self.weight, self.bias = count, linear.weight, linear.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        inputs = x.to(self.weight.dtype).view(len(x), self.count, -1).transpose(0, 1)
+        matrices = self.weight.view(self.count, -1, self.weight.shape[1]).transpose(1, 2)
+        out = torch.baddbmm(self.bias.view(self.count, 1, -1), inputs, matrices)
+        return out.transpose(0, 1).reshape(len(x), -1)
+
+
+def _widened(module: nn.Module, count: int) -> nn.Module:
+    """A folded ResNet with `count` times the channels in separate groups; its weights are swapped in."""
+    wide = copy.deepcopy(module)
+    for name, layer in list(wide.named_modules()):
+        parent, _, key = name.rpartition(".")
+        if isinstance(layer, FoldedConv2d):
+            layer.groups = count
+        elif isinstance(layer, DtypeLinear):
+            setattr(wide.get_submodule(parent), key, _Linears(layer, count))
+        elif isinstance(layer, Whitening):
+            layer.mean, layer.std = (t.repeat(1, count, 1, 1) for t in (layer.mean, layer.std))
+    return wide

@@ -1,21 +1,129 @@
-"""Layers of the paper's networks: whitening inside the network and a centred batch norm."""
+"""Layers of the paper's networks, and convolutions with few input channels: a fast gradient with respect to
+images, a safe one with respect to weights."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robust_flatness.architectures.convolution import UNSAFE_CHANNELS, inside_transform, safe_conv2d
-
 ACTIVATIONS = {"relu": nn.ReLU, "mish": nn.Mish, "silu": nn.SiLU, "gelu": nn.GELU}
+#: Inputs with at most this many channels (images) take the gradient below.
+FEW_CHANNELS = 4
+#: oneDNN writes past its workspace in the gradient with respect to the weights of strided 1x1 convolutions
+#: with fewer input channels than a vector register holds: 16 with AVX-512, 8 without (uxlfoundation/oneDNN,
+#: issue 6035).
+UNSAFE_CHANNELS = 16
+
+
+def safe_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride, padding, dilation, groups) -> Tensor:
+    """`F.conv2d`, where a strided 1x1 convolution of few channels is computed with stride 1 on the pixels it
+    reads."""
+    pointwise = weight.shape[2:] == (1, 1) and padding in ((0, 0), "valid")
+    if pointwise and weight.shape[1] < UNSAFE_CHANNELS and stride != (1, 1):
+        x, stride = x[:, :, :: stride[0], :: stride[1]], (1, 1)
+    return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+
+
+def image_conv2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int], padding: tuple[int, int]
+) -> Tensor:
+    """`F.conv2d` for inputs with few channels, with a fast gradient with respect to them on the CPU."""
+    if x.device.type != "cpu" or weight.shape[2:] == (1, 1) or inside_transform():
+        return safe_conv2d(x, weight, bias, stride, padding, (1, 1), 1)
+    return _ImageConvolution.apply(x, weight, bias, stride, padding)
+
+
+def inside_transform() -> bool:
+    """Whether a transform of torch.func (vmap, grad, ...) is active: custom gradients, hooks and queries of
+    the memory format are not available there."""
+    return torch._C._are_functorch_transforms_active()
+
+
+class _ImageConvolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, stride, padding) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.stride, ctx.padding, ctx.has_bias = stride, padding, bias is not None
+        return F.conv2d(x, weight, bias, stride, padding)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        x, weight = ctx.saved_tensors
+        stride, padding = list(ctx.stride), list(ctx.padding)
+        by_x = None
+        if ctx.needs_input_grad[0]:
+            by_x = _input_gradient(gradient, weight, x.shape[2:], ctx.stride, ctx.padding)
+        mask = [False, ctx.needs_input_grad[1], ctx.has_bias and ctx.needs_input_grad[2]]
+        by_weight = by_bias = None
+        if any(mask):
+            _, by_weight, by_bias = torch.ops.aten.convolution_backward(
+                gradient, x, weight, [len(weight)], stride, padding, [1, 1], False, [0, 0], 1, mask
+            )
+        return by_x, by_weight, by_bias, None, None
+
+
+def _input_gradient(
+    gradient: Tensor, weight: Tensor, size: Sequence[int], stride: tuple[int, int], padding: tuple[int, int]
+) -> Tensor:
+    """Compute the gradient [n, C, *size] from that of the output, [n, O, H', W']: one matrix product gives
+    the contribution of each output position through each weight, kh * kw shifted additions sum them."""
+    n, outputs, height, width = gradient.shape
+    _, channels, kh, kw = weight.shape
+    spread = weight.permute(2, 3, 1, 0).reshape(-1, outputs)
+    sent = spread @ gradient.permute(0, 2, 3, 1).reshape(-1, outputs).t()
+    sent = sent.float() if sent.dtype == torch.bfloat16 else sent
+    sent = sent.view(kh, kw, channels, n, height, width)
+    (down, right), (top, left) = stride, padding
+    collected = sent.new_zeros(channels, n, size[0] + 2 * top, size[1] + 2 * left)
+    last_row, last_column = down * (height - 1) + 1, right * (width - 1) + 1
+    for i in range(kh):
+        for j in range(kw):
+            collected[:, :, i : i + last_row : down, j : j + last_column : right].add_(sent[i, j])
+    inner = collected[:, :, top : top + size[0], left : left + size[1]]
+    return inner.transpose(0, 1).to(gradient.dtype)
+
+
+def channels_last(weight: Tensor) -> Tensor:
+    """Return `weight` [O, C, H, W] with channels-last strides, copied only where they differ as numbers."""
+    # `contiguous` leaves slow strides of one input channel or size 1 x 1, which are valid for both layouts
+    _, channels, height, width = weight.shape
+    if weight.stride() == (channels * height * width, 1, channels * width, channels):
+        return weight
+    return weight.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format).permute(0, 3, 1, 2)
+
+
+#: Backward operations (means over pixels, flattenings) that return gradients in contiguous layout whatever
+#: that of their inputs; the following operation, such as a ReLU, is then up to fifty times as slow.
+CONTIGUOUS_BACKWARD = ("MeanBackward1", "ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0")
+
+
+def keep_channels_last(output: Tensor) -> None:
+    """Register hooks by which gradients between `output` and the last convolutions are channels-last."""
+    for node in graph_nodes(output.grad_fn, stop="ConvolutionBackward0"):
+        if node.name() in CONTIGUOUS_BACKWARD and len(node._saved_self_sym_sizes) == 4:
+            node.register_hook(_to_channels_last)
+
+
+def graph_nodes(root, stop: str = "") -> Iterator:
+    """Yield the nodes of the graph of a gradient from `root` on, but not those called `stop` and below."""
+    nodes, seen = [root], {None}
+    while nodes:
+        node = nodes.pop()
+        if node not in seen and node.name() != stop:
+            seen.add(node)
+            yield node
+            nodes += [following for following, _ in node.next_functions]
+
+
+def _to_channels_last(gradients: tuple[Tensor | None, ...], _) -> tuple[Tensor | None, ...]:
+    wide = [g is not None and g.ndim == 4 for g in gradients]
+    layout = torch.channels_last
+    return tuple(g.contiguous(memory_format=layout) if w else g for g, w in zip(gradients, wide, strict=True))
 
 
 class Whitening(nn.Module):
-    """Clamp to [0, 1], subtract the channel means, divide by the channel standard deviations.
-
-    Buffers of shape [1, C, 1, 1], so no part of the weights that are perturbed.
-    """
+    """Clamp to [0, 1], subtract the channel means, divide by the channel standard deviations, all buffers."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
@@ -40,10 +148,7 @@ def is_unsafe(conv: nn.Conv2d) -> bool:
 
 
 class SpatialMean(nn.Module):
-    """Mean over height and width: [n, C, H, W] to [n, C].
-
-    In channels-last layout the gradient stays in that layout, which `x.mean((2, 3))` loses.
-    """
+    """Mean over height and width, [n, C, H, W] to [n, C], whose gradient stays in channels-last layout."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not inside_transform() and x.is_contiguous(memory_format=torch.channels_last):
@@ -52,8 +157,8 @@ class SpatialMean(nn.Module):
 
 
 class CenteredBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm with scale 1 + w, w starting at 0: weight decay pulls the scale to 1, and
-    clipping the weights to [-c, c] keeps it in [1 - c, 1 + c]."""
+    """Batch norm with scale 1 + w, w starting at 0: weight decay pulls the scale to 1, and clipping the
+    weights to [-c, c] keeps it in [1 - c, 1 + c]."""
 
     def reset_parameters(self) -> None:
         self.reset_running_stats()

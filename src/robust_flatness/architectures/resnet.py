@@ -1,4 +1,4 @@
-"""Residual networks of basic blocks: ResNet-18 of any width, and a small one for 8x8 images."""
+"""Residual networks: ResNet-18 of any width and a small one, PreActResNet-18 and WideResNets."""
 
 from collections.abc import Sequence
 
@@ -15,10 +15,8 @@ from robust_flatness.architectures.layers import (
 
 
 class BasicBlock(nn.Module):
-    """conv-norm-act-conv-(dropout)-norm plus the input, then act.
-
-    Where shapes change, the input goes through a 1x1 convolution (with bias) and a batch norm.
-    """
+    """conv-norm-act-conv-(dropout)-norm plus the input, then act. Where shapes change, the input goes through
+    a 1x1 convolution (with bias) and a batch norm."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, activation: str, dropout: float):
         super().__init__()
@@ -31,9 +29,8 @@ class BasicBlock(nn.Module):
         self.act2 = ACTIVATIONS[activation]()
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(
-                SafeConv2d(inputs, outputs, 1, stride), CenteredBatchNorm2d(outputs)
-            )
+            shortcut = SafeConv2d(inputs, outputs, 1, stride)
+            self.shortcut = nn.Sequential(shortcut, CenteredBatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.act1(self.norm1(self.conv1(x)))
@@ -46,55 +43,58 @@ class BasicBlock(nn.Module):
         return pairs if isinstance(self.shortcut, nn.Identity) else [*pairs, ("shortcut.0", "shortcut.1")]
 
 
+def stack(
+    block: type[nn.Module], blocks: Sequence[int], inputs: int, width: int, activation: str, dropout: float
+) -> tuple[nn.Sequential, int]:
+    """Return `blocks` residual blocks a stage on `inputs` channels, and the number of their output channels:
+    `width * 2^i` in stage i. Stages but for the first halve the resolution."""
+    stages = []
+    for stage, count in enumerate(blocks):
+        outputs = width * 2**stage
+        for index in range(count):
+            stride = 2 if stage > 0 and index == 0 else 1
+            stages.append(block(inputs, outputs, stride, activation, dropout))
+            inputs = outputs
+    return nn.Sequential(*stages), inputs
+
+
+def draw_weights(model: nn.Module, generator: torch.Generator) -> None:
+    """Kaiming normal weights (gain sqrt 2; fan-out for convolutions, fan-in for linear layers), biases 0."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", generator=generator)
+        elif isinstance(module, nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
 class ResNet(nn.Module):
     """Images [n, C, H, W] in [0, 1] to logits [n, K].
 
-    A convolution of `stem_stride`, then `blocks` residual blocks a stage; stage i has `width * 2^i`
-    channels and, but for the first, halves the resolution. `features` are the globally averaged
-    activations [n, `feature_size`] before the linear `classifier`. Weights: Kaiming normal (gain
-    sqrt 2; fan-out for convolutions, fan-in for the classifier), biases 0.
+    A convolution of `stem_stride`, then the residual blocks (see `stack`). `features` are the globally
+    averaged activations [n, `feature_size`] before the linear `classifier`.
     """
 
     def __init__(
-        self,
-        blocks: Sequence[int],
-        width: int,
-        classes: int,
-        mean: Sequence[float],
-        std: Sequence[float],
-        activation: str = "relu",
-        dropout: float = 0.0,
-        stem_stride: int = 1,
-    ):
+        self, blocks: Sequence[int], width: int, classes: int, mean: Sequence[float], std: Sequence[float],
+        activation: str = "relu", dropout: float = 0.0, stem_stride: int = 1,
+    ):  # fmt: skip
         super().__init__()
         self.whitening = Whitening(mean, std)
         self.stem = nn.Conv2d(len(mean), width, 3, stem_stride, 1)
         self.stem_norm = CenteredBatchNorm2d(width)
         self.stem_act = ACTIVATIONS[activation]()
-        stages, inputs = [], width
-        for stage, count in enumerate(blocks):
-            outputs = width * 2**stage
-            for index in range(count):
-                stride = 2 if stage > 0 and index == 0 else 1
-                stages.append(BasicBlock(inputs, outputs, stride, activation, dropout))
-                inputs = outputs
-        self.stages = nn.Sequential(*stages)
+        self.stages, outputs = stack(BasicBlock, blocks, width, width, activation, dropout)
         self.pool = SpatialMean()
-        self.feature_size = inputs
-        self.classifier = nn.Linear(inputs, classes)
+        self.feature_size = outputs
+        self.classifier = nn.Linear(outputs, classes)
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draw initial weights from `generator`."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", generator=generator)
-            elif isinstance(module, nn.Linear):
-                # gain sqrt 2, as for the convolutions
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
-            elif isinstance(module, CenteredBatchNorm2d):
-                module.reset_parameters()
-            if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
-                nn.init.zeros_(module.bias)
+        draw_weights(self, generator)
 
     def features(self, x: Tensor) -> Tensor:
         x = self.stem_act(self.stem_norm(self.stem(self.whitening(x))))
@@ -105,8 +105,60 @@ class ResNet(nn.Module):
 
     def folds(self) -> list[tuple[str, str]]:
         """Names of the convolutions and of the batch norms that alone receive their outputs."""
-        blocks = ((f"stages.{i}", block.folds()) for i, block in enumerate(self.stages))
-        return [
-            ("stem", "stem_norm"),
-            *((f"{name}.{conv}", f"{name}.{norm}") for name, pairs in blocks for conv, norm in pairs),
-        ]
+        blocks = [(f"stages.{i}", block.folds()) for i, block in enumerate(self.stages)]
+        inner = [(f"{name}.{conv}", f"{name}.{norm}") for name, pairs in blocks for conv, norm in pairs]
+        return [("stem", "stem_norm"), *inner]
+
+
+class PreActivationBlock(nn.Module):
+    """norm-act-conv-norm-act-(dropout)-conv plus the input (He et al. 2016) or, where shapes change, a 1x1
+    convolution of the first activation."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, activation: str, dropout: float):
+        super().__init__()
+        self.norm1 = nn.BatchNorm2d(inputs)
+        self.act1 = ACTIVATIONS[activation]()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.act2 = ACTIVATIONS[activation]()
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        changes = stride != 1 or inputs != outputs
+        self.shortcut = SafeConv2d(inputs, outputs, 1, stride, bias=False) if changes else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = self.act1(self.norm1(x))
+        out = self.conv2(self.dropout(self.act2(self.norm2(self.conv1(active)))))
+        return out + (x if self.shortcut is None else self.shortcut(active))
+
+
+class PreActivationResNet(nn.Module):
+    """Images [n, C, H, W] in [0, 1] to logits [n, K].
+
+    A convolution to `stem` channels (None: `width`), the residual blocks, a last norm and activation;
+    otherwise as `ResNet`. Batch norms are torch's own, with a scale that weight decay pulls to 0.
+    """
+
+    def __init__(
+        self, blocks: Sequence[int], width: int, classes: int, mean: Sequence[float], std: Sequence[float],
+        activation: str = "relu", dropout: float = 0.0, stem: int | None = None,
+    ):  # fmt: skip
+        super().__init__()
+        self.whitening = Whitening(mean, std)
+        self.stem = nn.Conv2d(len(mean), stem or width, 3, 1, 1, bias=False)
+        self.stages, outputs = stack(PreActivationBlock, blocks, stem or width, width, activation, dropout)
+        self.norm = nn.BatchNorm2d(outputs)
+        self.act = ACTIVATIONS[activation]()
+        self.pool = SpatialMean()
+        self.feature_size = outputs
+        self.classifier = nn.Linear(outputs, classes)
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Draw initial weights from `generator`."""
+        draw_weights(self, generator)
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.pool(self.act(self.norm(self.stages(self.stem(self.whitening(x))))))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.features(x))

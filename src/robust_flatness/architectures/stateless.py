@@ -5,15 +5,15 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from robust_flatness.architectures.convolution import inside_transform
+from robust_flatness.architectures.layers import inside_transform
 
 #: The dictionaries (`_parameters` or `_buffers`) and keys under which a tensor is registered.
 Places = list[tuple[dict[str, Tensor | None], str]]
 
 
 def tensor_places(module: nn.Module) -> dict[str, Places]:
-    """Return where `module` holds each parameter and buffer, by name; a tensor that is registered several
-    times has its first name and all its places."""
+    """Return where `module` holds each parameter and buffer, by the first name under which it is
+    registered."""
     names: dict[int, str] = {}
     places: dict[str, Places] = {}
     for prefix, child in module.named_modules():
@@ -37,8 +37,7 @@ def followers(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, torch.Size,
 
 
 class Stateless:
-    """`module` as a function of tensors and inputs, as `torch.func.functional_call`, with the places of the
-    tensors looked up once instead of at every call.
+    """`module` as a function of tensors and inputs, as `torch.func.functional_call`, but faster.
 
     Tensors stay in their places until the next call with others, since checkpointed layers read them again in
     the backward pass; within transforms of `torch.func` they are taken out at once.

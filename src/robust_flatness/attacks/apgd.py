@@ -21,30 +21,14 @@ MOMENTUM = 0.75
 
 
 def run_apgd(
-    logits: Logits,
-    x: Tensor,
-    y: Tensor,
-    epsilon: float,
-    iterations: int,
-    restarts: int,
-    targets: int | None,
+    logits: Logits, x: Tensor, y: Tensor, epsilon: float, iterations: int, restarts: int, targets: int | None,
     generator: torch.Generator,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """APGD-CE, or with `targets` APGD-T; adversarial inputs [n, ...], clean ones where none was found.
 
     APGD-T raises the targeted difference of logits ratio, one target after the other: the `targets` classes
-    of highest logit on the clean input besides the first. Each run attacks what is left by those before.
-
-    Parameters
-    ----------
-    logits
-        Inputs to logits [n, K]; K is at least 4 for APGD-T.
-    x, y
-        Inputs in [0, 1], float32, and labels.
-    epsilon, iterations, restarts
-        Radius of the L-infinity ball, steps of each run, and runs for each target.
-    generator
-        Source of the starts.
+    of highest logit on the clean input besides the first, of at least 4 classes. Each of the `restarts` runs
+    (for each target) has `iterations` steps and attacks what is left by those before.
     """
     with torch.no_grad():
         clean = logits(x)
@@ -79,13 +63,7 @@ def dlr_targeted(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
 
 
 def _run(
-    logits: Logits,
-    x: Tensor,
-    y: Tensor,
-    target: Tensor | None,
-    start: Tensor,
-    epsilon: float,
-    iterations: int,
+    logits: Logits, x: Tensor, y: Tensor, target: Tensor | None, start: Tensor, epsilon: float, steps: int
 ) -> tuple[Tensor, Tensor]:
     """`hit` [n], and the first misclassified iterates."""
     hit, inputs = torch.zeros(len(x), dtype=torch.bool, device=x.device), x.clone()
@@ -100,17 +78,17 @@ def _run(
         "rises": torch.zeros_like(loss), "halved": torch.ones_like(loss, dtype=torch.bool),
         "step": torch.full_like(first[(slice(None),) + (slice(1),) * (x.ndim - 1)], 2 * epsilon),
     }  # fmt: skip
-    interval, since = max(int(FIRST * iterations), 1), 0
-    for iteration in range(iterations):
+    interval, since = max(int(FIRST * steps), 1), 0
+    for step in range(steps):
         if not len(state["row"]):
             break
-        _move(state, epsilon, MOMENTUM if iteration else 1.0)
+        _move(state, epsilon, MOMENTUM if step else 1.0)
         state = _look(logits, state, hit, inputs)
         _keep_best(state)
         since += 1
         if since == interval:
             _halve_steps(state, interval)
-            interval = max(interval - max(int(SHORTER * iterations), 1), max(int(SHORTEST * iterations), 1))
+            interval = max(interval - max(int(SHORTER * steps), 1), max(int(SHORTEST * steps), 1))
             since = 0
     return hit, inputs
 

@@ -29,69 +29,27 @@ LOGGER = SimpleNamespace(warning=lambda message: warn(f"autoattack: {message}", 
 
 @dataclass(frozen=True)
 class AutoAttackResult:
-    """The result of AutoAttack, per example.
-
-    Attributes
-    ----------
-    error
-        [n], True where the example is misclassified or was successfully attacked.
-    loss
-        [n], cross-entropy at the adversarial examples; of the clean ones where no attack succeeded.
-    x_adv
-        [n, ...], the adversarial examples; clean where no attack succeeded.
-    description
-        The attack and its budget in words.
-    """
+    """Per example: `error` [n], whether it is misclassified or was successfully attacked, the adversarial
+    example `x_adv` [n, ...] (clean where no attack succeeded) and its cross-entropy `loss` [n]."""
 
     error: Tensor
     loss: Tensor
     x_adv: Tensor
-    description: str
 
 
 @isolated()
 def run_autoattack(
-    model: nn.Module | Network,
-    x: Tensor,
-    y: Tensor,
-    epsilon: float,
-    spec: AutoAttackSpec | None = None,
-    batch_size: int = 250,
-    seed: int = 0,
-    state_path: Path | None = None,
-    known: Tensor | None = None,
-) -> AutoAttackResult:
-    """Attack the correctly classified examples; each attack works on what the ones before left.
+    model: nn.Module | Network, x: Tensor, y: Tensor, epsilon: float, spec: AutoAttackSpec | None = None,
+    batch_size: int = 250, seed: int = 0, state_path: Path | None = None, known: Tensor | None = None,
+) -> AutoAttackResult:  # fmt: skip
+    """Attack the correctly classified examples in the ball of radius `epsilon`; each attack works on what the
+    ones before left.
 
-    The standard version is the library's: APGD-CE, targeted APGD and FAB (9 target classes, or
-    K - 1 if that is less) and Square (5,000 queries), one restart each. The global random state is
-    left as it was.
-
-    Parameters
-    ----------
-    model
-        Inputs [n, C, H, W] in [0, 1] to logits [n, K]; not changed.
-    x, y
-        Inputs and labels.
-    epsilon
-        Radius of the L-infinity ball.
-    spec
-        The budget; None for the standard version.
-    batch_size
-        Examples per pass. As in the library, each batch draws the same random numbers: results depend on it.
-    seed
-        Each attack's random numbers derive from it and the attack's name.
-    state_path
-        File in which finished attacks are kept: a call that was interrupted resumes after the last
-        of them, with the same result. A file of another model, other data or settings is ignored.
-    known
-        Adversarial inputs [n, C, H, W] of PGD: the attack `pgd` of a reduced version.
-
-    Raises
-    ------
-    ConfigError
-        If the budget does not fit the number of classes, or asks for PGD's inputs and has none.
-    """
+    `spec` is the budget (None: the standard version), `batch_size` the number of examples per pass: as in the
+    library, each batch draws the same random numbers, so that results depend on it. Finished attacks are kept
+    in the file `state_path`, from which an interrupted call resumes; a file of another call is ignored.
+    `known` are adversarial inputs of PGD, the attack `pgd` of a reduced version. Raises `ConfigError` if the
+    budget does not fit the number of classes, or asks for PGD's inputs and has none."""
     spec = spec or AutoAttackSpec()
     x, y = checked_inputs(x, y)
     if "pgd" in spec.attacks and known is None:
@@ -104,12 +62,10 @@ def run_autoattack(
     require_finite(logits, "on clean inputs")
     key = _fingerprint(logits, x, y, epsilon, spec, batch_size, seed, known)
     robust, x_adv, done = logits.argmax(dim=1) == y, x.clone(), 0
-    file = StateFile(Path(state_path), {"inputs": key}) if state_path is not None else None
-    if file is not None:
-        with contextlib.suppress(FileError):  # damaged, or of another call: from the beginning
-            if state := file.load():
-                robust, x_adv = state["robust"].to(x.device), state["x_adv"].to(x.device)
-                done = state["done"]
+    file = state_path and StateFile(Path(state_path), {"inputs": key})
+    with contextlib.suppress(FileError):  # damaged, or of another call: from the beginning
+        if file and (state := file.load()):
+            robust, x_adv, done = state["robust"].to(x.device), state["x_adv"].to(x.device), state["done"]
 
     def predict(inputs: Tensor) -> Tensor:
         return net(inputs.to(x.dtype)).float()  # AutoAttack computes in float32, whatever the model does
@@ -121,15 +77,11 @@ def run_autoattack(
             continue
         before = robust.double().mean().item()
         with _contained(x.device):
-            attack = None
-            if name != "pgd":
-                attack = _attack(
-                    predict, name, epsilon, spec, targets, derive_seed(seed, "autoattack", name), x
-                )
+            attack = _attack(predict, name, epsilon, spec, targets, seed, x.device)
             left = robust.nonzero().flatten()
             parts = left.split(batch_size) if len(left) else ()  # an empty tensor has one, empty, part
             for indices in track(parts, f"batch of {name}"):
-                if attack is None:
+                if name == "pgd":
                     candidates = known[indices]
                 else:
                     candidates = attack(x[indices].clone(), y[indices].clone()).detach().to(x.dtype)
@@ -142,21 +94,15 @@ def run_autoattack(
 
             after = robust.double().mean().item()
             checks.check_square_sr({"clean": 1.0, "before": before, "square": after}, logger=LOGGER)
-        if file is not None:
+        if file:
             file.save({"robust": robust, "x_adv": x_adv, "done": index + 1})
     with torch.no_grad():
         loss = torch.cat([cross_entropy(net(x_adv[part]), y[part]) for part in batches(len(x), batch_size)])
-    return AutoAttackResult(~robust, loss, x_adv, spec.description)
+    return AutoAttackResult(~robust, loss, x_adv)
 
 
 def check_autoattack(net: Network, x: Tensor, spec: AutoAttackSpec) -> int:
-    """Return the number of target classes of the targeted attacks.
-
-    Raises
-    ------
-    ConfigError
-        If AutoAttack cannot be run on these inputs, or with so few classes.
-    """
+    """Return the number of target classes; raise `ConfigError` where attacks do not fit inputs or classes."""
     classes, problem, others = net.classes, None, "apgd-ce, apgd-t, fab-t"
     if x.ndim != 4 and "square" in spec.attacks:
         problem = f"Square needs images [n, C, H, W], but inputs have shape {tuple(x.shape)}"
@@ -165,12 +111,10 @@ def check_autoattack(net: Network, x: Tensor, spec: AutoAttackSpec) -> int:
         problem = f"apgd-t needs at least {LEAST_CLASSES} classes for its loss (DLR), the model has {classes}"
     if problem:
         raise ConfigError(f"autoattack: {problem}; use version: reduced with attacks: [{others}]")
-    if spec.target_classes is not None and spec.target_classes > classes - 1:
-        raise ConfigError(
-            f"autoattack.target_classes: {spec.target_classes} given, but a model with {classes} "
-            f"classes has at most {classes - 1}"
-        )
-    return spec.target_classes or min(9, classes - 1)
+    targets = spec.target_classes or min(9, classes - 1)
+    if targets > classes - 1:
+        raise ConfigError(f"autoattack.target_classes: {targets} given; at most {classes - 1} exist")
+    return targets
 
 
 def _run_checks(predict: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> None:
@@ -190,15 +134,13 @@ def _run_checks(predict: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> No
 
 
 def _attack(
-    predict: Callable[[Tensor], Tensor],
-    name: str,
-    epsilon: float,
-    spec: AutoAttackSpec,
-    targets: int,
-    seed: int,
-    x: Tensor,
-) -> Callable[[Tensor, Tensor], Tensor]:
+    predict: Callable[[Tensor], Tensor], name: str, epsilon: float, spec: AutoAttackSpec, targets: int,
+    seed: int, device: torch.device,
+) -> Callable[[Tensor, Tensor], Tensor] | None:  # fmt: skip
     """`attack(x, y) -> x_adv` called `name`, with the budget of `spec`; FAB and Square are the library's."""
+    if name == "pgd":
+        return None
+    seed = derive_seed(seed, "autoattack", name)
     if name.startswith("apgd"):
         aims = targets if name == "apgd-t" else None
 
@@ -209,7 +151,7 @@ def _attack(
         return apgd
     from pyautoattack import AutoAttack
 
-    library = AutoAttack(predict, attacks=[name], eps=epsilon, version="custom", seed=seed, device=x.device)
+    library = AutoAttack(predict, attacks=[name], eps=epsilon, version="custom", seed=seed, device=device)
     attack = {"fab-t": library.fab, "square": library.square}[name]
     attack.n_restarts, attack.seed = spec.restarts, seed
     if name == "fab-t":
@@ -227,9 +169,8 @@ def _contained(device: torch.device) -> Iterator[None]:
         yield
 
 
-def _fingerprint(logits: Tensor, x: Tensor, y: Tensor, epsilon: float, spec: AutoAttackSpec,
-                 batch_size: int, seed: int, known: Tensor | None) -> str:  # fmt: skip
-    """Digest of all that the result depends on; the model counts by its logits."""
+def _fingerprint(logits, x, y, epsilon, spec: AutoAttackSpec, batch_size, seed, known) -> str:
+    """Digest of the arguments of `run_autoattack`; the model counts by its logits."""
     digest = hashlib.sha256(f"{epsilon} {spec.json_text()} {batch_size} {seed} {x.shape}".encode())
     for tensor in (logits, x, y, *([] if known is None else [known])):
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())

@@ -1,9 +1,10 @@
-"""Results of an attack on each example."""
+"""Results of an attack on each example, and the inputs that it has visited."""
 
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 @dataclass(frozen=True)
@@ -34,18 +35,9 @@ def better(old: Found | None, new: Found) -> Found:
     if old is None:
         return new
     higher = (new.loss > old.loss) | new.loss.isnan()  # NaN stays, and is reported at the end
-    shape = (-1,) + (1,) * (new.x_adv.ndim - 1)
-    return Found(
-        torch.where(higher.view(shape), new.x_adv, old.x_adv),
-        torch.where(higher, new.loss, old.loss),
-        None if new.error is None else old.error | new.error,
-    )
-
-
-def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """Highest logit of another class minus that of the label, [n]: above 0 where misclassified."""
-    own = logits.gather(1, y[:, None])
-    return (logits.scatter(1, y[:, None], -torch.inf).amax(1, keepdim=True) - own)[:, 0]
+    wide = higher.view(-1, *[1] * (new.x_adv.ndim - 1))
+    error = None if new.error is None else old.error | new.error
+    return Found(torch.where(wide, new.x_adv, old.x_adv), torch.where(higher, new.loss, old.loss), error)
 
 
 def updated(old: Found | None, new: Found, rows: Tensor) -> Found:
@@ -61,6 +53,12 @@ def updated(old: Found | None, new: Found, rows: Tensor) -> Found:
     return old
 
 
+def margin(logits: Tensor, y: Tensor) -> Tensor:
+    """Highest logit of another class minus that of the label, [n]: above 0 where misclassified."""
+    y = y[:, None]
+    return logits.scatter(1, y, -torch.inf).amax(1) - logits.gather(1, y)[:, 0]
+
+
 def are_labels(y: Tensor) -> bool:
     """Whether targets are classes, [n], and no probabilities."""
     return y.ndim == 1 and not y.is_floating_point()
@@ -69,3 +67,34 @@ def are_labels(y: Tensor) -> bool:
 def misclassified(logits: Tensor, y: Tensor) -> Tensor | None:
     """Which examples are, [n] bool; None where the targets are no labels."""
     return logits.argmax(dim=1) != y if are_labels(y) else None
+
+
+class Visited:
+    """The inputs that each example has visited, as fingerprints of 64 bits; row i of the first `inputs`
+    belongs to example `examples[i]`."""
+
+    def __init__(self, inputs: Tensor, examples: Tensor):
+        self._examples = examples
+        random = torch.Generator().manual_seed(0)
+        factors = torch.randint(-(2**63), 2**63 - 1, (inputs[0].numel() + 1,), generator=random) | 1
+        self._factors = factors.to(inputs.device)
+        self._seen = set(self._fingerprints(inputs, examples).tolist())
+
+    def new(self, inputs: Tensor, rows: Tensor) -> Tensor:
+        """Record `inputs`, descendants of the first ones in `rows`; return the indices of those that their
+        example visits for the first time."""
+        first = []
+        for index, fingerprint in enumerate(self._fingerprints(inputs, self._examples[rows]).tolist()):
+            if fingerprint not in self._seen:
+                self._seen.add(fingerprint)
+                first.append(index)
+        return torch.tensor(first, dtype=torch.int64, device=inputs.device)
+
+    def _fingerprints(self, inputs: Tensor, examples: Tensor) -> Tensor:
+        """Linear in the bits of the values, twice, with a mixing step in between, modulo 2^64."""
+        values = inputs.detach().contiguous().flatten(1)
+        lacking = -values.shape[1] % (8 // values.element_size())
+        bits = (functional.pad(values, (0, lacking)) if lacking else values).view(torch.int64)
+        mixed = bits * self._factors[: bits.shape[1]]
+        mixed.bitwise_xor_(mixed >> 29).mul_(self._factors[: bits.shape[1]])
+        return mixed.sum(1) + examples * self._factors[-1]

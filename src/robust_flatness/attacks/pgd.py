@@ -3,23 +3,15 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robust_flatness.attacks.found import Found, are_labels, better, margin, misclassified, updated
-from robust_flatness.attacks.visited import Visited
+from robust_flatness.attacks.found import Found, Visited, are_labels, better, margin, misclassified, updated
 from robust_flatness.errors import ConfigError, warn
-from robust_flatness.inputs import (
-    are_probabilities,
-    check_classes,
-    checked_images,
-    labels,
-    require_finite,
-    require_positive,
-)
+from robust_flatness.inputs import check_classes, checked_images, checked_inputs, require_finite
 from robust_flatness.network import Network
 from robust_flatness.runtime.isolation import isolated
 from robust_flatness.runtime.progress import track
@@ -28,13 +20,6 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 #: Numbers in the inputs of the starts that are under way together: 64 MB in float32.
 AT_ONCE = 2**24
-
-
-class HasLogits(Protocol):
-    """What an attack needs of a network: a `Network` or an `Ensemble`."""
-
-    def logits(self, x: Tensor, precision: str = "float32") -> Tensor:
-        """Logits [n, K] of inputs [n, ...]."""
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
@@ -56,11 +41,8 @@ def project(x_adv: Tensor, x: Tensor, epsilon: float) -> Tensor:
 
 
 def random_start(x: Tensor, epsilon: float, generator: torch.Generator) -> Tensor:
-    """Starts uniform in the ball around `x`, projected onto [0, 1].
-
-    Drawn on the generator's device and moved to that of `x`: a generator on the CPU gives the
-    same starts for every device.
-    """
+    """Starts uniform in the ball around `x`, projected onto [0, 1]; drawn on the generator's device, so that
+    one on the CPU gives the same starts for every device."""
     noise = torch.rand(x.shape, dtype=x.dtype, device=generator.device, generator=generator)
     return project(x + noise.to(x.device).mul_(2).sub_(1).mul_(epsilon), x, epsilon)
 
@@ -71,24 +53,22 @@ class PGD:
 
     .. math:: x_{t+1} = \Pi(x_t + \alpha\,\mathrm{sign}\,\nabla_x L(f(x_t), y))
 
-    from a start uniform in the ball; :math:`\Pi` projects onto the ball of radius `epsilon` and
-    onto [0, 1]. Per example the highest loss over all iterates (start and last one included) and
-    restarts is kept: it estimates the robust loss. A call takes `steps` + 1 forward and `steps`
-    backward passes per restart, and one forward pass for the clean inputs.
+    from a start uniform in the ball; :math:`\Pi` projects onto the ball of radius `epsilon` and onto [0, 1].
+    Per example the highest loss over all iterates (start and last one included) and restarts is kept: it
+    estimates the robust loss. A call takes `steps` + 1 forward and `steps` backward passes per restart, and
+    one forward pass for the clean inputs.
 
-    Attributes
+    Parameters
     ----------
-    epsilon
-        Radius of the ball, for inputs in [0, 1].
-    step_size
-        Step :math:`\alpha`.
+    epsilon, step_size
+        Radius of the ball, for inputs in [0, 1], and the step :math:`\alpha`.
     steps, restarts
         Numbers of steps, and of random starts.
     include_clean
         Count the clean input among the iterates, so that no loss is below the clean one.
     precision
-        `float32`, or `bfloat16` to search in bfloat16; what is reported is then computed in the
-        model's own precision, at the points of highest loss and of largest margin of each restart.
+        `float32`, or `bfloat16` to search in bfloat16; what is reported is then computed in the model's own
+        precision, at the points of highest loss and of largest margin of each restart.
 
     Raises
     ------
@@ -104,39 +84,26 @@ class PGD:
     precision: str = "float32"
 
     def __post_init__(self):
-        for name in ("epsilon", "step_size"):
+        for name in ("epsilon", "step_size", "steps", "restarts"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: {getattr(self, name)} given, but it must be > 0")
-        for name in ("steps", "restarts"):
-            if not getattr(self, name) >= 1:
-                raise ValueError(f"{name}: {getattr(self, name)} given, but it must be at least 1")
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision: {self.precision!r} given; allowed are 'float32' and 'bfloat16'")
 
-    def with_restarts(self, restarts: int) -> "PGD":
-        """This attack with another number of restarts."""
-        return replace(self, restarts=restarts)
-
     @isolated()
     def __call__(
-        self,
-        model: nn.Module | Network,
-        x: Tensor,
-        y: Tensor,
-        batch_size: int | None = None,
-        generator: torch.Generator | None = None,
-        loss: Loss | None = None,
-    ) -> Found:
+        self, model: nn.Module | Network, x: Tensor, y: Tensor, batch_size: int | None = None,
+        generator: torch.Generator | None = None, loss: Loss | None = None,
+    ) -> Found:  # fmt: skip
         """Attack every example of `x`.
 
-        Random starts are drawn for the whole of `x` before it is split into batches, restart by
-        restart: what is found for an example does not depend on the batch size, and more restarts
-        or steps with the same generator never lower a loss.
+        All starts of a restart are drawn before `x` is split into batches: results do not depend on the batch
+        size, and more restarts or steps with the same generator never lower a loss.
 
         Parameters
         ----------
         model
-            Inputs to logits; a `Network` is used as it is, of others one is made.
+            Inputs to logits.
         x, y
             Inputs [n, ...] in [0, 1], and labels [n] or whatever `loss` takes as its target.
         batch_size
@@ -152,68 +119,44 @@ class PGD:
             If inputs or targets cannot be used, or the loss has no gradient by the inputs; `NonFiniteError`
             if a loss is NaN or infinite.
         """
-        require_positive(batch_size=batch_size)
-        x = checked_images(x, y)
-        if loss is None and not are_probabilities(y):
-            y = labels(y)
+        x, y = checked_inputs(x, y) if loss is None else (checked_images(x, y), y)
         net = Network.of(model, x[:2])
-        if loss is None and y.ndim == 1:
+        if loss is None:
             check_classes(y, net.classes)
         generator = generator if generator is not None else torch.Generator().manual_seed(0)
         loss = loss or cross_entropy
         found = self.clean(net, x, y, batch_size, loss) if self.include_clean else None
         n, stuck = len(x), []
+        at_once = passing(net, batch_size or n)
         for group in track([*batches(self.restarts, max(1, AT_ONCE // x.numel()))], "group of restarts"):
             count = min(group.stop, self.restarts) - group.start
             starts = torch.cat([random_start(x, self.epsilon, generator) for _ in range(count)])
             examples = torch.arange(n, device=x.device).repeat(count)
-            here = self._restarts(
-                net, x[examples], y[examples], starts, examples, batch_size or n, loss, stuck
-            )
+            rows, targets, visited = x[examples], y[examples], Visited(starts, examples)
+            best, widest = self._search(net, rows, targets, starts, loss, at_once, visited, stuck)
+            if self.precision != "float32":  # reported in the model's own precision
+                best = self.clean(net, best.x_adv, targets, at_once, loss)
+                if widest is not None:
+                    wrong = self.clean(net, widest.x_adv, targets, at_once).error
+                    best = replace(best, error=best.error | wrong)
             for restart in range(count):
-                found = better(found, here.rows(slice(restart * n, (restart + 1) * n)))
+                found = better(found, best.rows(slice(restart * n, (restart + 1) * n)))
         require_finite(found.loss, "under PGD")
-        _warn_of_zero_gradients(torch.cat(stuck))
+        if count := int(torch.cat(stuck).sum()):
+            zero = f"the gradient by the inputs is zero at {count} of {n * self.restarts} random starts"
+            warn(f"model: {zero} (rounding, saturation?): the robust loss is too low", callers=2)
         return found
-
-    def _restarts(
-        self,
-        net: HasLogits,
-        x: Tensor,
-        y: Tensor,
-        starts: Tensor,
-        examples: Tensor,
-        batch_size: int,
-        loss: Loss,
-        stuck: list[Tensor],
-    ) -> Found:
-        """The best iterate from each start, with losses in the model's own precision; `examples` numbers the
-        example of each row, `stuck` receives which rows have a gradient of zero at their start."""
-        batch_size = passing(net, batch_size)
-        visited = Visited(starts, examples)
-        best, widest = self._search(net, x, y, starts, loss, batch_size, visited, stuck)
-        if self.precision == "float32":
-            return best
-        best = self.clean(net, best.x_adv, y, batch_size, loss)
-        if widest is None:
-            return best
-        return replace(best, error=best.error | self.clean(net, widest.x_adv, y, batch_size).error)
 
     @torch.no_grad()
     def clean(
-        self,
-        net: HasLogits,
-        x: Tensor,
-        y: Tensor,
-        batch_size: int | None = None,
-        loss: Loss = cross_entropy,
+        self, net: Any, x: Tensor, y: Tensor, batch_size: int | None = None, loss: Loss = cross_entropy
     ) -> Found:
         """Loss and error of the inputs as they are."""
         parts = [(part, net.logits(x[part])) for part in batches(len(x), batch_size)]
         losses = _joined([loss(logits, y[part]) for part, logits in parts])
         return Found(x, losses, misclassified(_joined([logits for _, logits in parts]), y))
 
-    def losses(self, net: HasLogits, x: Tensor, y: Tensor, start: Tensor) -> Tensor:
+    def losses(self, net: Any, x: Tensor, y: Tensor, start: Tensor) -> Tensor:
         """Highest cross-entropy of each example over the iterates from `start`, [n]."""
         batch_size = passing(net, len(x))
         best, _ = self._search(net, x, y, start, cross_entropy, batch_size)
@@ -223,29 +166,19 @@ class PGD:
             best = better(self.clean(net, x, y, batch_size), best)
         return best.loss
 
-    def search(
-        self, net: HasLogits, x: Tensor, y: Tensor, start: Tensor, loss: Loss = cross_entropy
-    ) -> Found:
+    def search(self, net: Any, x: Tensor, y: Tensor, start: Tensor, loss: Loss = cross_entropy) -> Found:
         """The best iterate from `start` for one batch, with losses in the attack's precision."""
         return self._search(net, x, y, start, loss, len(x))[0]
 
     def _search(
-        self,
-        net: HasLogits,
-        x: Tensor,
-        y: Tensor,
-        starts: Tensor,
-        loss: Loss,
-        batch_size: int,
-        visited: Visited | None = None,
-        stuck: list[Tensor] | None = None,
-    ) -> tuple[Found, Found | None]:
-        """The `steps` + 1 iterates from each start: those of highest loss and, in other precisions than
-        float32, of largest margin.
+        self, net: Any, x: Tensor, y: Tensor, starts: Tensor, loss: Loss, batch_size: int,
+        visited: Visited | None = None, stuck: list[Tensor] | None = None,
+    ) -> tuple[Found, Found | None]:  # fmt: skip
+        """The iterates of highest loss and, in bfloat16, of largest margin from each start.
 
-        All rows make their steps together, in passes of `batch_size`. With `visited`, a row whose input its
-        example has visited before, from this or another start, is dropped: a step is a function of the input,
-        so that all that would follow has been seen, or will be. Results do not change.
+        All rows make their steps together, in passes of `batch_size`. With `visited`, a row is dropped where
+        its example has had this input before, since what follows has been seen, or will be. `stuck` receives
+        which rows have a gradient of zero at their start.
         """
         low, high = bounds(x, self.epsilon)
         current, rows, best, widest = starts.detach(), torch.arange(len(x), device=x.device), None, None
@@ -272,9 +205,7 @@ class PGD:
                     current, rows, y, low, high = (t[new] for t in (current, rows, y, low, high))
         return best, widest
 
-    def _look(
-        self, net: HasLogits, x_adv: Tensor, y: Tensor, loss: Loss, last: bool
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _look(self, net: Any, x_adv: Tensor, y: Tensor, loss: Loss, last: bool) -> tuple[Any, ...]:
         """Logits and losses at `x_adv`, and the gradient's signs except at the last iterate."""
         if not last:
             return self.gradient_signs(net, x_adv, y, loss)
@@ -282,9 +213,7 @@ class PGD:
             logits = net.logits(x_adv, self.precision)
             return logits, loss(logits, y), None
 
-    def gradient_signs(
-        self, net: HasLogits, x_adv: Tensor, y: Tensor, loss: Loss
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def gradient_signs(self, net: Any, x_adv: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
         """Logits, losses, and the signs of the losses' gradients by the inputs; replayed as a CUDA graph
         where the network has `graphs`."""
 
@@ -298,10 +227,7 @@ class PGD:
             if total.requires_grad:
                 (gradient,) = torch.autograd.grad(total, x_adv, allow_unused=True)
             if gradient is None:
-                raise ConfigError(
-                    "model: no gradient comes to its inputs (.detach(), .data, NumPy, integer layers?); "
-                    "gradient-based attacks cannot measure it"
-                )
+                raise ConfigError("model: no gradient comes to its inputs (.detach() or NumPy?)")
             return logits.detach(), losses.detach(), gradient.sign()
 
         graphs = getattr(net, "graphs", None)
@@ -317,13 +243,21 @@ class PGD:
         return tuple(tensor.clone() for tensor in found)
 
 
+def losses_of(net: Any, x: Tensor, y: Tensor, attack: PGD | None, start: Tensor) -> Tensor:
+    """Cross-entropy of each example, [n]: the highest of `attack` from `start`, or the clean one."""
+    if attack is not None:
+        return attack.losses(net, x, y, start)
+    with torch.no_grad():
+        return cross_entropy(net.logits(x), y)
+
+
 def batches(n: int, batch_size: int | None) -> Iterator[slice]:
     """Slices of at most `batch_size` of `n` examples (None: all in one)."""
     size = batch_size or max(n, 1)
     return (slice(start, start + size) for start in range(0, n, size))
 
 
-def passing(net: HasLogits, batch_size: int, times: int = 1) -> int:
+def passing(net: Any, batch_size: int, times: int = 1) -> int:
     """Examples that pass `net` together: `batch_size`, or fewer, in equal parts, if activations would leave
     the cache; up to `times` as many where passes have costs of their own."""
     limit = (getattr(net, "examples_at_once", None) or batch_size) * times
@@ -332,13 +266,3 @@ def passing(net: HasLogits, batch_size: int, times: int = 1) -> int:
 
 def _joined(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def _warn_of_zero_gradients(stuck: Tensor) -> None:
-    count = int(stuck.sum())
-    if count:
-        warn(
-            f"model: the gradient by the inputs is zero at {count} of {len(stuck)} random starts (rounding, "
-            "saturation?): gradient-based attacks do not move there, and the robust loss is too low",
-            callers=3,
-        )

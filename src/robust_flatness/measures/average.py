@@ -3,22 +3,18 @@
 import itertools
 import math
 from collections.abc import Collection
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from robust_flatness.architectures.ensemble import Ensemble
-from robust_flatness.attacks.pgd import PGD, batches, cross_entropy, random_start
+from robust_flatness.architectures.folding import Ensemble
+from robust_flatness.attacks.pgd import PGD, batches, losses_of, random_start
 from robust_flatness.config.values import parse
 from robust_flatness.inputs import require_finite
 from robust_flatness.measures.flatness import AVERAGE, AverageSettings
 from robust_flatness.measures.neighborhood import Neighborhood
-from robust_flatness.measures.result import (
-    FlatnessResult,
-    checked,
-    reference_losses,
-    with_precision,
-)
+from robust_flatness.measures.result import FlatnessResult, checked, reference_losses
 from robust_flatness.network import Network
 from robust_flatness.runtime.isolation import isolated
 from robust_flatness.runtime.progress import track
@@ -30,29 +26,18 @@ SIDE_BY_SIDE = 128
 
 @isolated()
 def average_flatness(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    *,
-    attack: PGD | None,
-    xi: float = AVERAGE.xi[0],
-    samples: int = AVERAGE.samples,
-    batch_size: int = AVERAGE.batch_size,
-    scope: str = AVERAGE.scope,
-    seed: int = 0,
-    reference: float | None = None,
-    reference_single: float | None = None,
-    weight_bound: float | None = None,
-    layers: Collection[str] | None = None,
-    precision: str | None = None,
-) -> FlatnessResult:
+    model: nn.Module, x: Tensor, y: Tensor, *, attack: PGD | None, xi: float = AVERAGE.xi[0],
+    samples: int = AVERAGE.samples, batch_size: int = AVERAGE.batch_size, scope: str = AVERAGE.scope,
+    seed: int = 0, reference: float | None = None, reference_single: float | None = None,
+    weight_bound: float | None = None, layers: Collection[str] | None = None, precision: str | None = None,
+) -> FlatnessResult:  # fmt: skip
     r"""Average-case flatness of the robust loss (Stutz et al. 2021, Eq. 4).
 
     .. math:: \mathbb{E}_\nu\Big[\tfrac1n\sum_i \max_{\|\delta\|_\infty\le\epsilon}
               L(f(x_i+\delta; w+\nu), y_i)\Big] - \mathrm{RLoss}(w)
 
-    with :math:`\nu` uniform on the sphere :math:`\|\nu^{(l)}\|_2 = \xi\|w^{(l)}\|_2` of each layer.
-    The attack is made on the perturbed weights, with one start per sample.
+    with :math:`\nu` uniform on the sphere :math:`\|\nu^{(l)}\|_2 = \xi\|w^{(l)}\|_2` of each layer. The
+    attack is made on the perturbed weights, with one start per sample.
 
     Parameters
     ----------
@@ -94,7 +79,7 @@ def average_flatness(
         loss is NaN or infinite.
     """
     parse(AverageSettings, {"xi": [xi], "samples": samples, "batch_size": batch_size, "scope": scope})
-    attack, _ = with_precision(attack, precision)
+    attack = attack and replace(attack, precision=precision or attack.precision)
     net, x, y = checked(model, x, y)
     ball = Neighborhood(net, xi, weight_bound, layers)
     groups = _groups(net, x, batch_size, scope)
@@ -113,14 +98,16 @@ def average_flatness(
         return networks[0] if count == 1 else Ensemble(networks)
 
     def loss(sample: int) -> Tensor:
-        start = None if attack is None else random_start(x, attack.epsilon, generator(seed, "starts", sample))
+        start = x if attack is None else random_start(x, attack.epsilon, generator(seed, "starts", sample))
         total, first = 0.0, 0
         for group in track(groups, "batch"):
             if first == 0 or scope == "batch":
                 perturbed = network(sample, first, len(group))
             first += len(group)
             part = slice(group[0].start, group[-1].stop)
-            total = total + _losses(perturbed, x, y, part, attack, start).double().sum()
+            losses = losses_of(perturbed, x[part], y[part], attack, start[part])
+            require_finite(losses, "at randomly perturbed weights", part.start)
+            total = total + losses.double().sum()
         return total / len(x)
 
     values = torch.stack([loss(sample) for sample in track(range(samples), "sample")]).cpu()
@@ -128,8 +115,7 @@ def average_flatness(
 
 
 def _groups(net: Network, x: Tensor, batch_size: int, scope: str) -> list[list[slice]]:
-    """The batches, in groups that are attacked together: perturbed networks for small batches lie side by
-    side."""
+    """The batches, in groups that are attacked together by networks side by side."""
     parts = list(batches(len(x), batch_size))
     full, together = len(x) // batch_size, SIDE_BY_SIDE // batch_size
     if scope == "dataset" or full < 2 or together < 2 or not Ensemble.fits(net, x):
@@ -138,15 +124,3 @@ def _groups(net: Network, x: Tensor, batch_size: int, scope: str) -> list[list[s
     bounds = [full * i // count for i in range(count + 1)]
     groups = [parts[first:last] for first, last in itertools.pairwise(bounds)]
     return groups + [[part] for part in parts[full:]]
-
-
-def _losses(
-    net: Network | Ensemble, x: Tensor, y: Tensor, part: slice, attack: PGD | None, start: Tensor | None
-) -> Tensor:
-    if attack is not None:
-        losses = attack.losses(net, x[part], y[part], start[part])
-    else:
-        with torch.no_grad():
-            losses = cross_entropy(net.logits(x[part]), y[part])
-    require_finite(losses, "at randomly perturbed weights", part.start)
-    return losses

@@ -38,30 +38,13 @@ class Record(NamedTuple):
 class Metric:
     """Description of a metric: its column in `models.csv`, the label of its axis, what a low value means.
 
-    Attributes
-    ----------
-    column
-        Stem of the column's name; None for a metric that is kept in the records alone.
-    label
-        Label of an axis, without the split; `{loss}` stands for CE or RLoss.
-    kind
-        `error`: per cent; `loss`: nats, at least 0; `flatness` and `number`: any number; `setting`: how it
-        was measured.
-    by_loss
-        Whether the column's name ends in the loss.
-    splits, unnamed
-        Splits on which it is measured, and the one that the column's name does not state.
-    radius
-        Field of a record that gives the radius in the column's name: `xi`, or `coordinate` for multiples of
-        epsilon.
-    main
-        Metric (of kind `setting`) that holds the main radius, which the column's name does not state.
-    std
-        Whether a metric `<name>_std`, the standard deviation over samples, goes with it.
-    compared
-        Whether the table of correlations lists it.
-    count
-        Column of `models.csv` for the number of examples; `{split}` stands for the split.
+    `column` is the stem of the column's name (None: kept in the records alone), `label` that of the axis, in
+    which `{loss}` stands for CE or RLoss. `kind` is `error` (per cent), `loss` (nats, at least 0), `flatness`
+    or `number` (any), or `setting` (how it was measured). A column's name ends in the loss if `by_loss`, and
+    states the split, one of `splits`, unless it is `unnamed`, and the radius, in the field `radius` of the
+    records (`coordinate`: multiples of epsilon), unless it is the main one, which the metric `main` holds.
+    With `std`, a metric `<name>_std`, the standard deviation over samples, goes with it. `compared` metrics
+    are listed in the table of correlations. `count` is the column for the number of examples, with `{split}`.
     """
 
     column: str | None

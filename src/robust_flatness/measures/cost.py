@@ -1,8 +1,7 @@
 """What jobs cost, from what they compute.
 
-The unit of work is one pass: forward and backward through the network for one image. Its time follows
-from the multiply-adds of the forward half and from rates measured once. The time limits of jobs on a
-cluster are several times that, since a scheduler ends a job at its limit.
+The unit of work is one pass: forward and backward through the network for one image. Its time follows from
+the multiply-adds of the forward half and from rates measured once.
 """
 
 import math
@@ -45,13 +44,9 @@ def parameters(model: ModelSpec | None) -> float:
 
 
 def seconds(
-    passes: float,
-    model: ModelSpec | None,
-    side: int,
-    device: str,
-    precision: str = "float32",
+    passes: float, model: ModelSpec | None, side: int, device: str, precision: str = "float32",
     training: bool = False,
-) -> float:
+) -> float:  # fmt: skip
     """Time of `passes` through `model` of images of `side` pixels, on a core or a GPU."""
     work, stated_side = _cost(model, "multiply_adds")
     work *= (side / stated_side) ** 2

@@ -22,45 +22,23 @@ class Examples:
     """Images and labels for the measures of one network, with adversarial inputs and losses already found for
     it.
 
-    Parameters
-    ----------
-    dataset
-        A `data.Dataset`, whose examples are put on `device`.
-    seed
-        Every random stream of the measures derives from it.
-    checkpoint
-        Name of the network: `last`, `best`, `epoch-005`, or `own`.
-    weight_bound
-        Perturbed weights are projected into [-b, b], for networks trained with clipped weights.
-    initial_weights
-        Returns the weights before training by name, or None if they are unknown.
-    keep
-        `keep(name, compute)` returns the JSON value that `compute` returns, or that an interrupted run has
-        stored.
-    folder
-        Where AutoAttack stores its state; None: nowhere.
+    The examples of `dataset` are put on `device`. Every random stream derives from `seed`. `checkpoint` names
+    the network (`last`, `best`, `epoch-005`, or `own`), `weight_bound` is b where perturbed weights are
+    projected into [-b, b], `initial_weights` returns the weights before training by name, or None.
+    `keep(name, compute)` returns the JSON value that `compute` returns, or that an interrupted run stored.
+    AutoAttack stores its state in `folder` (None: nowhere).
 
-    Attributes
-    ----------
-    references
-        Losses at the unperturbed weights, shared by the measures of flatness.
-    notes
-        Words that belong to the results, such as AutoAttack's budget.
-    example_values
-        Values of single examples by split and column.
+    The measures fill in `references`, losses at the unperturbed weights; `notes`, words that belong to the
+    results, such as AutoAttack's budget; and `example_values`, values of single examples by split and column.
     """
 
     def __init__(
-        self,
-        dataset: Any,
-        device: str = "cpu",
-        seed: int = 0,
-        checkpoint: str = "own",
+        self, dataset: Any, device: str = "cpu", seed: int = 0, checkpoint: str = "own",
         weight_bound: float | None = None,
         initial_weights: Callable[[], dict[str, "Tensor"] | None] = lambda: None,
         keep: Callable[[str, Callable[[], Any]], Any] = lambda name, compute: compute(),
         folder: Path | None = None,
-    ):
+    ):  # fmt: skip
         self.dataset, self.device, self.seed, self.checkpoint = dataset, device, seed, checkpoint
         self.weight_bound, self.initial_weights, self.keep = weight_bound, initial_weights, keep
         self.folder = folder
@@ -77,10 +55,8 @@ class Examples:
     def objective(
         self, net: "Network", split: str, count: int, attack: "PGD | None", batch_size: int, seed: int
     ) -> "Objective":
-        """Return the clean loss (`attack` None) or robust loss of the first examples of a split.
-
-        Calls with equal arguments return the same object, so that adversarial inputs are found once.
-        """
+        """Return the clean loss (`attack` None) or robust loss of the first examples of a split; equal
+        arguments give the same object, so that adversarial inputs are found once."""
         from robust_flatness.measures.objective import Objective
 
         key = split, count, attack, batch_size, seed

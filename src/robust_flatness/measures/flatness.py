@@ -87,13 +87,9 @@ def flatness(net: "Network", data: Examples, settings: FlatnessSettings) -> Iter
 
 
 def flatness_records(
-    net: "Network",
-    data: Examples,
-    settings: FlatnessSettings,
-    splits: Sequence[str],
-    losses: Sequence[str],
+    net: "Network", data: Examples, settings: FlatnessSettings, splits: Sequence[str], losses: Sequence[str],
     ablation: bool,
-) -> Iterator[Record]:
+) -> Iterator[Record]:  # fmt: skip
     """Records of both cases, and of the references that they are relative to."""
     for metric, case in CASES.items():
         main, *others = getattr(settings, case).xi
@@ -111,15 +107,9 @@ def flatness_records(
 
 
 def case_records(
-    net: "Network",
-    data: Examples,
-    settings: Any,
-    metric: str,
-    split: str,
-    loss: str,
-    xi: float,
+    net: "Network", data: Examples, settings: Any, metric: str, split: str, loss: str, xi: float,
     layer: str = "",
-) -> Iterator[Record]:
+) -> Iterator[Record]:  # fmt: skip
     """Average- or worst-case flatness on one split at one radius, of all layers or of `layer` alone."""
     from robust_flatness.measures.average import average_flatness
     from robust_flatness.measures.worst import worst_flatness

@@ -34,42 +34,30 @@ class HessianSettings(MeasureSettings):
 
 
 DEFAULTS = HessianSettings()
-_HELD_OUT = {"splits": ("early_stopping",), "unnamed": "early_stopping", "count": "hessian_examples"}
+_COMMON = {"splits": ("early_stopping",), "unnamed": "early_stopping", "count": "hessian_examples"}
+_TOP = {"direction": FLATTER, "compared": True}
 METRICS = {
-    "hessian_max": Metric(
-        "hessian_max", "largest Hessian eigenvalue", direction=FLATTER, compared=True, **_HELD_OUT
-    ),
-    "hessian_min": Metric("hessian_min", "smallest Hessian eigenvalue", **_HELD_OUT),
-    "convexity": Metric("convexity", "|λmin| / |λmax|", **_HELD_OUT),
+    "hessian_max": Metric("hessian_max", "largest Hessian eigenvalue", **_TOP, **_COMMON),
+    "hessian_min": Metric("hessian_min", "smallest Hessian eigenvalue", **_COMMON),
+    "convexity": Metric("convexity", "|λmin| / |λmax|", **_COMMON),
 }
 
 
 @dataclass(frozen=True)
 class HessianResult:
-    """Eigenvalues at both ends of the spectrum.
+    """Eigenvalues at both ends of the spectrum, ascending, half of them the smallest, half the largest.
 
-    Attributes
-    ----------
-    eigenvalues
-        Ascending: half of them the smallest, half the largest.
-    vector
-        Eigenvector of the largest one, unit norm, by parameter name.
-    converged
-        Whether each eigenvalue met the relative tolerance. Where one did not (an end of the spectrum at 0),
-        its error is at most the tolerance times the largest eigenvalue.
+    `vector` is the eigenvector of the largest one, unit norm, by parameter name. `converged` says whether
+    each eigenvalue met the relative tolerance; where one did not (an end of the spectrum at 0), its error is
+    at most the tolerance times the largest eigenvalue.
     """
 
     eigenvalues: "np.ndarray"
     vector: dict[str, "Tensor"]
     converged: bool = True
 
-    @property
-    def largest(self) -> float:
-        return float(self.eigenvalues[-1])
-
-    @property
-    def smallest(self) -> float:
-        return float(self.eigenvalues[0])
+    largest = property(lambda self: float(self.eigenvalues[-1]))
+    smallest = property(lambda self: float(self.eigenvalues[0]))
 
     @property
     def convexity(self) -> float:
@@ -78,14 +66,9 @@ class HessianResult:
 
 
 def hessian_eigenvalues(
-    model: "nn.Module",
-    x: "Tensor",
-    y: "Tensor",
-    k: int = DEFAULTS.eigenvalues,
-    tolerance: float = DEFAULTS.tolerance,
-    batch_size: int = DEFAULTS.batch_size,
-    seed: int = 0,
-) -> HessianResult:
+    model: "nn.Module", x: "Tensor", y: "Tensor", k: int = DEFAULTS.eigenvalues,
+    tolerance: float = DEFAULTS.tolerance, batch_size: int = DEFAULTS.batch_size, seed: int = 0,
+) -> HessianResult:  # fmt: skip
     r"""Extreme eigenvalues of :math:`\nabla_w^2 \tfrac1n\sum_i L(f(x_i; w), y_i)` by Lanczos' method.
 
     In evaluation mode, with respect to the parameters of the neighbourhood with more than one dimension
@@ -115,12 +98,10 @@ def hessian_eigenvalues(
     """
     import numpy as np
 
-    from robust_flatness.inputs import require_positive
     from robust_flatness.measures.result import checked
     from robust_flatness.measures.spectrum import Hessian, extreme_eigenvalues
     from robust_flatness.runtime.isolation import isolated
 
-    require_positive(batch_size=batch_size)
     if not tolerance > 0:
         raise ConfigError(f"tolerance: {tolerance} given, but it must be > 0")
     with isolated():
@@ -142,11 +123,9 @@ def hessian_eigenvalues(
 def hessian(net: "Network", data: Examples, settings: HessianSettings) -> Iterator[Record]:
     """Extreme eigenvalues of the Hessian of the mean clean loss on the early-stopping images."""
     x, y = data.examples("early_stopping")
+    options = (settings.eigenvalues, settings.tolerance, settings.batch_size)
     with stage("eigenvalues of the Hessian"):
-        result = hessian_eigenvalues(
-            net, x, y, settings.eigenvalues, settings.tolerance, settings.batch_size,
-            derive_seed(data.seed, "hessian"),
-        )  # fmt: skip
+        result = hessian_eigenvalues(net, x, y, *options, derive_seed(data.seed, "hessian"))
     values = (result.largest, result.smallest, result.convexity)
     for metric, value in zip(METRICS, values, strict=True):
         yield Record(metric, value, loss="ce", split="early_stopping", n=len(x))

@@ -1,6 +1,6 @@
 """The robust loss along directions in weight space: the block `landscape`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
@@ -19,8 +19,6 @@ from robust_flatness.seeding import derive_seed, generator
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from robust_flatness.attacks import PGD
-    from robust_flatness.measures.neighborhood import Neighborhood
     from robust_flatness.network import Network
 
 #: Kinds of directions, and the parts of a tensor that are normalised.
@@ -32,7 +30,6 @@ METRICS = {
     name: Metric(None, f"RLoss along {way} directions, normalised by {part}", std=way == "random", **_COMMON)
     for (way, part), name in CURVES.items()
 }
-Direction = list["Tensor"]
 
 
 class LandscapeSettings(MeasureSettings):
@@ -51,15 +48,9 @@ class LandscapeSettings(MeasureSettings):
 
 
 def loss_landscape(
-    model: "nn.Module",
-    x: "Tensor",
-    y: "Tensor",
-    *,
-    settings: LandscapeSettings,
-    held_out: tuple["Tensor", "Tensor"],
-    seed: int = 0,
-    weight_bound: float | None = None,
-) -> list[dict[str, str | float | None]]:
+    model: "nn.Module", x: "Tensor", y: "Tensor", *, settings: LandscapeSettings,
+    held_out: tuple["Tensor", "Tensor"], seed: int = 0, weight_bound: float | None = None,
+) -> list[dict[str, str | float | None]]:  # fmt: skip
     r"""RLoss at :math:`w + s\,c\,\hat\nu` for s in [-1, 1] (Stutz et al. 2021, Sec. 3.3).
 
     :math:`\hat\nu` is a direction normalised to the norm of w, for each layer (`layer`) or for each filter of
@@ -70,16 +61,15 @@ def loss_landscape(
     worst-case flatness, in the ball of relative radius c. Hessian: the eigenvector of the largest eigenvalue
     of the clean loss on `held_out`.
 
-    Returns
-    -------
-    list of dict
-        A row for each direction, normalisation and s: `direction`, `normalisation`, `scale`, `s`, `rloss` and
-        `rloss_std` (over random directions, else None).
+    Returns a row for each direction, normalisation and s: `direction`, `normalisation`, `scale`, `s`, `rloss`
+    and `rloss_std` (over random directions, else None).
     """
     import torch
 
+    from robust_flatness.attacks.pgd import random_start
     from robust_flatness.measures.neighborhood import Neighborhood
     from robust_flatness.measures.result import checked
+    from robust_flatness.measures.worst import JointSearch
     from robust_flatness.runtime.isolation import isolated
 
     points = torch.linspace(-1, 1, settings.points, dtype=torch.float64).tolist()
@@ -87,10 +77,19 @@ def loss_landscape(
     with isolated():
         net, x, y = checked(model, x, y)
         space = Neighborhood(net, settings.adversarial_scale, weight_bound)
+        start = random_start(x, attack.epsilon, generator(seed, "adversarial", "starts"))
+        steps = settings.adversarial_steps
+        search = JointSearch(net, space, attack, steps, WORST.weight_step, attack.precision)
+        top = hessian_eigenvalues(net, *held_out, seed=derive_seed(seed, "hessian")).vector
         directions = {
-            "random": _random(space, settings.random_directions, seed),
-            "adversarial": _adversarial(net, space, x, y, attack, settings, seed),
-            "hessian": [_top_eigenvector(net, space, held_out, seed)],
+            "random": [
+                space.directions(generator(seed, "random", i)) for i in range(settings.random_directions)
+            ],
+            "adversarial": [
+                search.run(x, y, start, [slice(None)], generator(seed, "adversarial", i))[0]
+                for i in range(settings.adversarial_directions)
+            ],
+            "hessian": [[top.get(name, torch.zeros_like(w)) for name, w in net.weights().items()]],
         }
         for way, part in track(list(CURVES), "curve"):
             scale = getattr(settings, f"{way}_scale")
@@ -109,64 +108,29 @@ def loss_landscape(
     return rows
 
 
-def _random(space: "Neighborhood", count: int, seed: int) -> list[Direction]:
-    return [space.directions(generator(seed, "random", i)) for i in range(count)]
-
-
-def _adversarial(
-    net: "Network",
-    space: "Neighborhood",
-    x: "Tensor",
-    y: "Tensor",
-    attack: "PGD",
-    settings: LandscapeSettings,
-    seed: int,
-) -> list[Direction]:
-    from robust_flatness.attacks.pgd import random_start
-    from robust_flatness.measures.worst import JointSearch
-
-    start = random_start(x, attack.epsilon, generator(seed, "adversarial", "starts"))
-    search = JointSearch(net, space, attack, settings.adversarial_steps, WORST.weight_step, attack.precision)
-    streams = [generator(seed, "adversarial", i) for i in range(settings.adversarial_directions)]
-    return [search.run(x, y, start, [slice(None)], stream)[0] for stream in streams]
-
-
-def _top_eigenvector(
-    net: "Network", space: "Neighborhood", held_out: tuple["Tensor", "Tensor"], seed: int
-) -> Direction:
-    vector = hessian_eigenvalues(net, *held_out, seed=derive_seed(seed, "hessian")).vector
-    pairs = zip(space.names, space.weights, strict=True)
-    return [vector[name] if name in vector else weight.new_zeros(weight.shape) for name, weight in pairs]
-
-
-def _normalised(direction: Direction, weights: Direction, part: str, scale: float) -> Direction:
+def _normalised(direction: Sequence["Tensor"], weights: Sequence["Tensor"], part: str, scale: float):
     """`direction` with `scale` times the norms of `weights`; a part of norm 0 stays 0."""
-    return [
-        d / _norm(d, part).clamp(min=1e-37) * (scale * _norm(w, part))
-        for d, w in zip(direction, weights, strict=True)
-    ]
+    pairs = zip(direction, weights, strict=True)
+    return [d / _norm(d, part).clamp(min=1e-37) * (scale * _norm(w, part)) for d, w in pairs]
 
 
 def _norm(tensor: "Tensor", part: str) -> "Tensor":
-    import torch
-
     if part == "layer" or tensor.ndim < 2:
         return tensor.norm()
-    return torch.linalg.vector_norm(tensor, dim=tuple(range(1, tensor.ndim)), keepdim=True)
+    return tensor.flatten(1).norm(dim=1).view(-1, *[1] * (tensor.ndim - 1))
 
 
 def landscape(net: "Network", data: Examples, settings: LandscapeSettings) -> Iterator[Record]:
     """RLoss along random, adversarial and Hessian directions; `coordinate` is s, `xi` the scale."""
     x, y = data.examples("test", settings.examples)
+    options = {"seed": derive_seed(data.seed, "landscape"), "weight_bound": data.weight_bound}
     with stage("loss landscape"):
-        rows = loss_landscape(
-            net, x, y, settings=settings, held_out=data.examples("early_stopping"),
-            seed=derive_seed(data.seed, "landscape"), weight_bound=data.weight_bound,
-        )  # fmt: skip
+        held_out = data.examples("early_stopping")
+        rows = loss_landscape(net, x, y, settings=settings, held_out=held_out, **options)
+    common = {"loss": "rloss", "split": "test", "epsilon": settings.attack.epsilon, "n": len(x)}
     for row in rows:
         name = CURVES[row["direction"], row["normalisation"]]
-        where = {"loss": "rloss", "split": "test", "xi": row["scale"], "epsilon": settings.attack.epsilon,
-                 "coordinate": row["s"], "n": len(x)}  # fmt: skip
+        where = common | {"xi": row["scale"], "coordinate": row["s"]}
         yield Record(name, row["rloss"], **where)
         if row["rloss_std"] is not None:
             yield Record(f"{name}_std", row["rloss_std"], **where)

@@ -6,18 +6,9 @@ from typing import TYPE_CHECKING
 
 from robust_flatness.config.measures import AttackSpec, MeasureSettings, TestExamples, attack_defaults
 from robust_flatness.config.values import Precision
+from robust_flatness.measures import flatness
 from robust_flatness.measures.base import Measure, Metric, Record
 from robust_flatness.measures.examples import Examples
-from robust_flatness.measures.flatness import (
-    AVERAGE,
-    CASES,
-    AverageSettings,
-    WorstSettings,
-    average_passes,
-    case_records,
-    worst_passes,
-)
-from robust_flatness.measures.flatness import METRICS as OF_FLATNESS
 from robust_flatness.runtime.progress import stage, track
 
 if TYPE_CHECKING:
@@ -26,8 +17,8 @@ if TYPE_CHECKING:
 #: Layers of a network that is not known yet, for its cost: a ResNet-18 has as many.
 USUAL = 22
 METRICS = {"numbers": Metric("numbers", "number of weights in the layer", "setting")} | {
-    name: replace(OF_FLATNESS[name], radius="", main="", compared=False, count="layers_test_examples")
-    for name in CASES
+    name: replace(flatness.METRICS[name], radius="", main="", compared=False, count="layers_test_examples")
+    for name in flatness.CASES
 }
 
 
@@ -35,8 +26,8 @@ class LayersSettings(MeasureSettings):
     """Flatness in RLoss layer by layer, on test examples, at the first radius of each case."""
 
     attack: AttackSpec = attack_defaults(steps=20, restarts=10)
-    average: AverageSettings = AverageSettings(xi=AVERAGE.xi[:1])
-    worst: WorstSettings | None = None
+    average: flatness.AverageSettings = flatness.AverageSettings(xi=flatness.AVERAGE.xi[:1])
+    worst: flatness.WorstSettings | None = None
     """None: the average case alone."""
     test_examples: TestExamples
     precision: Precision = "float32"
@@ -53,16 +44,17 @@ def layers(net: "Network", data: Examples, settings: LayersSettings) -> Iterator
     with stage("flatness layer by layer"):
         for name, weight in track(net.weights().items(), "layer"):
             yield Record("numbers", weight.numel(), coordinate=name)
-            for metric, case in CASES.items():
+            for metric, case in flatness.CASES.items():
                 part = getattr(settings, case)
                 if part is not None:
-                    yield from case_records(net, data, settings, metric, "test", "rloss", part.xi[0], name)
+                    where = ("test", "rloss", part.xi[0], name)
+                    yield from flatness.case_records(net, data, settings, metric, *where)
 
 
 def passes(settings: LayersSettings, held_out: int, snapshots: int) -> int:
     """The measures of all layers at once, once for each layer."""
-    each = average_passes(settings.average, settings.attack)
-    each += worst_passes(settings.worst) if settings.worst else 0
+    each = flatness.average_passes(settings.average, settings.attack)
+    each += flatness.worst_passes(settings.worst) if settings.worst else 0
     return USUAL * settings.test_examples * each
 
 

@@ -1,6 +1,6 @@
 """The neighbourhood of the weights in which flatness is measured."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -10,29 +10,14 @@ from robust_flatness.network import Network
 
 
 class Neighborhood:
-    r"""Perturbations that are small relative to each layer.
+    r"""Perturbations that are small relative to each layer (Stutz et al. 2021, Eq. 3).
 
     .. math:: B_\xi(w) = \{w + \nu : \|\nu^{(l)}\|_2 \le \xi \|w^{(l)}\|_2 \text{ for every } l\}
 
-    (Stutz et al. 2021, Eq. 3). A perturbation is a list of tensors in the order of `names`. A tensor of zeros
-    has radius 0 and stays zero.
-
-    Parameters
-    ----------
-    net
-        The network at the unperturbed weights w.
-    xi
-        Relative radius.
-    weight_bound
-        b, for networks trained with weights clipped to [-b, b]: perturbed weights are projected into that box
-        as well. They stay in the ball, since w is in the box.
-    layers
-        Names of the layers that are perturbed; all others have radius 0. None: all.
-
-    Raises
-    ------
-    ConfigError
-        If a layer is unknown, or w is not in the box.
+    around the weights w of `net`. A perturbation is a list of tensors in the order of `names`; it is zero for
+    tensors of zeros, and for layers that are not among `layers`, if these are given. For networks trained
+    with weights clipped to [-b, b], b = `weight_bound`, perturbed weights are projected into that box as
+    well, and stay in the ball, since w is in the box; `ConfigError` if it is not.
     """
 
     def __init__(
@@ -40,7 +25,7 @@ class Neighborhood:
         net: Network,
         xi: float,
         weight_bound: float | None = None,
-        layers: Collection[str] | None = None,
+        layers: Sequence[str] | None = None,
     ):
         weights = net.weights()
         self.names, self.weights = list(weights), list(weights.values())
@@ -54,25 +39,17 @@ class Neighborhood:
         if weight_bound is not None:
             largest = max(weight.abs().max().item() for weight in self.weights)
             if not largest <= weight_bound * (1 + 1e-6):
-                raise ConfigError(
-                    f"weight_bound: {weight_bound} given, but the model has weights up to {largest:.6g}; "
-                    "it is for networks trained with weights clipped to it"
-                )
+                raise ConfigError(f"weight_bound: {weight_bound} given, but weights go up to {largest:.6g}")
 
     def directions(self, generator: torch.Generator) -> list[Tensor]:
-        """Random directions, uniform on the unit sphere of each layer.
-
-        Normalised Gaussians, drawn on the generator's device for all layers at once: equal generators give
-        equal directions for all models of equal shapes.
-        """
+        """Random directions, uniform on the unit sphere of each layer: normalised Gaussians, drawn for all
+        layers at once, so that equal generators give equal directions for all models of equal shapes."""
         first = self.weights[0]
         sizes = [weight.numel() for weight in self.weights]
         flat = torch.randn(sum(sizes), dtype=first.dtype, device=generator.device, generator=generator)
         parts = flat.to(first.device).split(sizes)
-        nu = [
-            torch.empty_like(weight).copy_(part.view(weight.shape))
-            for weight, part in zip(self.weights, parts, strict=True)
-        ]
+        pairs = zip(self.weights, parts, strict=True)
+        nu = [torch.empty_like(weight).copy_(part.view(weight.shape)) for weight, part in pairs]
         torch._foreach_div_(nu, _positive(torch._foreach_norm(nu)))
         return nu
 

@@ -1,5 +1,4 @@
-"""What the measures of sharpness share: the loss of a network as a function of its weights, and estimates of
-means."""
+"""The loss of a network as a function of its weights, and estimates of means, for measures of sharpness."""
 
 import copy
 import functools
@@ -12,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from robust_flatness.attacks.pgd import PGD, batches, cross_entropy, random_start
+from robust_flatness.attacks.pgd import PGD, batches, losses_of, random_start
 from robust_flatness.measures.examples import BATCH_SIZE
 from robust_flatness.measures.result import checked
 from robust_flatness.network import Network
@@ -26,8 +25,8 @@ Head = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A measure and its standard error: over examples, samples or parts of the data, as each measure says;
-    None where the measure is not a mean."""
+    """A measure and its standard error (over examples, samples or parts of the data); None where it is no
+    mean."""
 
     value: float
     standard_error: float | None = None
@@ -51,34 +50,15 @@ class Objective:
     keep their values. The network given is not changed. Adversarial inputs at w, and the losses there, are
     computed once.
 
-    Parameters
-    ----------
-    model
-        Inputs [n, ...] in [0, 1] to logits [n, K].
-    x, y
-        Inputs and labels.
-    loss
-        "ce", or the attack of the robust loss.
-    batch_size
-        Examples per pass.
-    seed
-        Source of the attack's starts.
-
-    Raises
-    ------
-    ValueError
-        If inputs and labels do not fit, `loss` is something else, or nothing can be perturbed.
+    `loss` is "ce" or the attack of the robust loss, `batch_size` the number of examples per pass, `seed` the
+    source of the attack's starts. Raises `ValueError` if inputs and labels do not fit, `loss` is something
+    else, or nothing can be perturbed.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        loss: Loss = "ce",
-        batch_size: int = BATCH_SIZE,
+        self, model: nn.Module, x: Tensor, y: Tensor, loss: Loss = "ce", batch_size: int = BATCH_SIZE,
         seed: int = 0,
-    ):
+    ):  # fmt: skip
         if loss != "ce" and not isinstance(loss, PGD):
             raise ValueError(f"loss: {loss!r} given; allowed are 'ce' and a PGD attack")
         self.net, self.x, self.y = checked(model, x, y)
@@ -114,40 +94,21 @@ class Objective:
         """The network at `weights`, tensors in the order of `names`; differentiable by them."""
         return self.unfolded.at(dict(zip(self.names, weights, strict=True)))
 
-    def logits(self, weights: Sequence[Tensor], x: Tensor) -> Tensor:
-        """Logits [n, K] at `weights`; differentiable by both."""
-        return self.at(weights).logits(x)
-
     def leaves(self) -> list[Tensor]:
         """The weights w as tensors that require gradients."""
         return [w.detach().requires_grad_(True) for w in self.weights]
 
-    def gradient(self) -> list[Tensor]:
-        """The gradient at w of the mean loss on the fixed inputs, a tensor a layer."""
-        leaves, total = self.leaves(), [torch.zeros_like(w) for w in self.weights]
-        for part in self.parts:
-            losses = cross_entropy(self.logits(leaves, self.inputs[part]), self.y[part])
-            gradient = torch.autograd.grad(losses.sum() / len(self.x), leaves, materialize_grads=True)
-            torch._foreach_add_(total, gradient)
-        return total
-
     def losses(self, weights: Sequence[Tensor], head: Head | None = None, sample: int = 0) -> Tensor:
-        """Losses [n] at `weights`, adversarial examples found anew there from one start.
-
-        `head` is applied to the logits before the cross-entropy; `sample` numbers the start.
-        """
+        """Losses [n] at `weights`, adversarial examples found anew there from start number `sample`; `head`
+        is applied to the logits before the cross-entropy."""
         network = self.at(weights)
         if head is not None:
             network = _Headed(network, head)
-        if self.attack is None:
-            with torch.no_grad():
-                return torch.cat(
-                    [cross_entropy(network.logits(self.x[part]), self.y[part]) for part in self.parts]
-                )
-        start = random_start(self.x, self.attack.epsilon, generator(self.seed, "starts", sample))
-        return torch.cat(
-            [self.attack.losses(network, self.x[part], self.y[part], start[part]) for part in self.parts]
-        )
+        start = self.x
+        if self.attack is not None:
+            start = random_start(self.x, self.attack.epsilon, generator(self.seed, "starts", sample))
+        pieces = ((self.x[part], self.y[part], self.attack, start[part]) for part in self.parts)
+        return torch.cat([losses_of(network, *piece) for piece in pieces])
 
     def reference(self, head: Head | None = None) -> Tensor:
         """`losses` [n] at w."""
@@ -164,37 +125,26 @@ class _Headed:
     head: Head
 
     def logits(self, x: Tensor, precision: str = "float32") -> Tensor:
-        """Transformed logits [n, K]."""
         return self.head(self.net.logits(x, precision))
 
 
 def of_objective(function: Callable[..., Estimate]) -> Callable[..., Estimate]:
-    """Make a function of an `Objective` callable as `f(model, x, y, *, loss, batch_size, seed, **options)`.
-
-    The function itself is the attribute `of`, for calls that share an objective.
-    """
+    """Make a function of an `Objective`, its attribute `of`, callable as `f(model, x, y, *, loss, batch_size,
+    seed, **options)`."""
 
     @functools.wraps(function)
     def call(
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        *,
-        loss: Loss = "ce",
-        batch_size: int = BATCH_SIZE,
-        seed: int = 0,
-        **options,
-    ) -> Estimate:
+        model: nn.Module, x: Tensor, y: Tensor, *, loss: Loss = "ce", batch_size: int = BATCH_SIZE,
+        seed: int = 0, **options,
+    ) -> Estimate:  # fmt: skip
         with isolated():
             return function(Objective(model, x, y, loss, batch_size, seed), **options)
 
     signature = inspect.signature(call, follow_wrapped=False)
     common = list(signature.parameters.values())[:-1]
-    own = [
-        option.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for option in list(inspect.signature(function).parameters.values())[1:]
-    ]
-    call.__signature__ = signature.replace(parameters=common + own)
+    options = list(inspect.signature(function).parameters.values())[1:]
+    options = [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options]
+    call.__signature__ = signature.replace(parameters=common + options)
     call.of = function
     return call
 

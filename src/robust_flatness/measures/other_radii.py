@@ -16,17 +16,11 @@ from robust_flatness.seeding import derive_seed
 if TYPE_CHECKING:
     from robust_flatness.network import Network
 
+_COMMON = {"direction": MORE_ROBUST, "splits": ("test",), "radius": "coordinate"}
+_COMMON["count"] = "other_radii_test_examples"
 METRICS = {
-    name: Metric(
-        name,
-        label,
-        kind,
-        MORE_ROBUST,
-        splits=("test",),
-        radius="coordinate",
-        count="other_radii_test_examples",
-    )
-    for name, label, kind in (("rerr_pgd_eps", "RErr, PGD (%)", "error"), ("rloss_pgd_eps", "RLoss", "loss"))
+    "rerr_pgd_eps": Metric("rerr_pgd_eps", "RErr, PGD (%)", "error", **_COMMON),
+    "rloss_pgd_eps": Metric("rloss_pgd_eps", "RLoss", "loss", **_COMMON),
 }
 
 
@@ -43,21 +37,18 @@ class OtherRadiiSettings(MeasureSettings):
     def at(self, factor: float) -> AttackSpec:
         """The attack at a multiple of its radius, at most 1."""
         epsilon = min(1.0, factor * self.attack.epsilon)
-        return self.attack.model_copy(
-            update={"epsilon": epsilon, "step_size": factor * self.attack.step_size}
-        )
+        scaled = {"epsilon": epsilon, "step_size": factor * self.attack.step_size}
+        return self.attack.model_copy(update=scaled)
 
 
 def other_radii(net: "Network", data: Examples, settings: OtherRadiiSettings) -> Iterator[Record]:
     """RErr at each radius, the share of examples misclassified clean or at any iterate of PGD, and RLoss;
     `coordinate` is the factor."""
     x, y = data.examples("test", settings.test_examples)
+    options = {"batch_size": settings.batch_size, "seed": derive_seed(data.seed, "other radii")}
     for factor in track(settings.factors, "other radius"):
         attack = pgd(settings.at(factor), settings.precision)
-        result = evaluate_robustness(
-            net, x, y, attack=attack, autoattack=False, batch_size=settings.batch_size,
-            seed=derive_seed(data.seed, "other radii"),
-        )  # fmt: skip
+        result = evaluate_robustness(net, x, y, attack=attack, autoattack=False, **options)
         where = {"split": "test", "epsilon": attack.epsilon, "coordinate": factor, "n": len(x)}
         yield Record("rerr_pgd_eps", 100 * result.rerr_pgd, **where)
         yield Record("rloss_pgd_eps", result.rloss_pgd, **where)

@@ -8,15 +8,7 @@ from typing import Any
 from pydantic import create_model
 
 from robust_flatness.config.values import Spec
-from robust_flatness.measures import (
-    flatness,
-    hessian,
-    landscape,
-    layers,
-    other_radii,
-    robustness,
-    series,
-)
+from robust_flatness.measures import flatness, hessian, landscape, layers, other_radii, robustness, series
 from robust_flatness.measures.base import Measure
 from robust_flatness.measures.sharpness import block as sharpness
 
@@ -27,7 +19,5 @@ MEASURES: dict[str, Measure] = {
 
 #: The block `measures` of an experiment: the settings of each measure, None for what is not measured.
 MeasureSpecs: Any = create_model(
-    "MeasureSpecs",
-    __base__=Spec,
-    **{name: (entry.settings | None, None) for name, entry in MEASURES.items()},
+    "MeasureSpecs", __base__=Spec, **{name: (entry.settings | None, None) for name, entry in MEASURES.items()}
 )

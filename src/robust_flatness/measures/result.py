@@ -18,17 +18,10 @@ from robust_flatness.seeding import generator
 class FlatnessResult:
     """Flatness of a loss: how much it rises in a neighbourhood of the weights, in nats.
 
-    Attributes
-    ----------
-    value
-        The measure. Lower is flatter.
-    reference
-        The loss at the unperturbed weights: RLoss(w), or the clean loss without an attack.
-    perturbed
-        Mean loss over examples at perturbed weights, one value per sample or restart.
-    reference_single
-        Average-case only: RLoss(w) with a single start, as each sample uses one. As xi -> 0 the measure tends
-        to `reference_single - reference` <= 0, up to the starts' randomness.
+    `value` is the measure (lower is flatter), `reference` the loss at the unperturbed weights, RLoss(w) or
+    the clean one, `perturbed` the mean loss over examples of each sample or restart. Average-case only:
+    `reference_single` is RLoss(w) by a single start, as each sample uses one. As xi -> 0 the measure tends to
+    `reference_single - reference` <= 0, up to the starts' randomness.
     """
 
     value: float
@@ -53,17 +46,10 @@ class FlatnessResult:
 
 
 def checked(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Network, Tensor, Tensor]:
-    """Return the model as a `Network` that has been tried on the first inputs, `x`, and labels as int64.
-
-    Raises
-    ------
-    ConfigError
-        If the model cannot be measured, or inputs and labels do not fit it.
-    """
+    """Return the model as a `Network` tried on `x[:2]`, and labels as int64; raise `ConfigError` if the model
+    cannot be measured, or inputs and labels do not fit it."""
     x, y = checked_inputs(x, y)
     net = Network.of(model, x[:2])
-    if net.classes is None:
-        net.logits(x[:2])
     check_classes(y, net.classes)
     return net, x, y
 
@@ -71,16 +57,16 @@ def checked(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Network, Tensor, Te
 def reference_losses(
     net: Network, x: Tensor, y: Tensor, attack: PGD | None, batch_size: int, seed: int
 ) -> tuple[float, float]:
-    """RLoss at the network's weights, by the attack as given and by its first start alone; the clean loss,
-    twice, without an attack."""
+    """RLoss at the network's weights by the attack and by its first start, or the clean loss twice."""
     if attack is None:
         value = cross_entropy(clean_logits(net, x, batch_size), y).double().mean().item()
         return value, value
     starts = generator(seed, "reference")
     with stage("loss at the unperturbed weights"):
-        result = first = attack.with_restarts(1)(net, x, y, batch_size, starts)
+        result = first = replace(attack, restarts=1)(net, x, y, batch_size, starts)
         if attack.restarts > 1:
-            result = better(first, attack.with_restarts(attack.restarts - 1)(net, x, y, batch_size, starts))
+            others = replace(attack, restarts=attack.restarts - 1)
+            result = better(first, others(net, x, y, batch_size, starts))
     return result.loss.double().mean().item(), first.loss.double().mean().item()
 
 
@@ -90,12 +76,3 @@ def clean_logits(net: Network, x: Tensor, batch_size: int) -> Tensor:
     logits = torch.cat([net.logits(x[part]) for part in batches(len(x), batch_size)])
     require_finite(logits, "on clean inputs")
     return logits
-
-
-def with_precision(attack: PGD | None, precision: str | None) -> tuple[PGD | None, str]:
-    """The attack in another precision (None: its own), and that precision."""
-    if precision is None:
-        return attack, "float32" if attack is None else attack.precision
-    if precision not in ("float32", "bfloat16"):
-        raise ValueError(f"precision: {precision!r} given; allowed are 'float32' and 'bfloat16'")
-    return None if attack is None else replace(attack, precision=precision), precision

@@ -52,10 +52,7 @@ class RobustnessSettings(MeasureSettings):
         if not classes or budget is None:
             return
         if budget.target_classes and budget.target_classes >= classes:
-            yield (
-                f"autoattack.target_classes: {budget.target_classes} given; at most {classes - 1} with "
-                f"{classes} classes"
-            )
+            yield f"autoattack.target_classes: {budget.target_classes} given; at most {classes - 1} possible"
         if "apgd-t" in budget.attacks and classes < LEAST_CLASSES:
             yield (
                 f"autoattack.attacks: apgd-t needs at least {LEAST_CLASSES} classes for its loss (DLR), the "
@@ -84,13 +81,8 @@ class Losses:
     error: "Tensor"
     loss: "Tensor"
 
-    @property
-    def mean_error(self) -> float:
-        return self.error.double().mean().item()
-
-    @property
-    def mean_loss(self) -> float:
-        return self.loss.double().mean().item()
+    mean_error = property(lambda self: self.error.double().mean().item())
+    mean_loss = property(lambda self: self.loss.double().mean().item())
 
 
 @dataclass(frozen=True)
@@ -105,42 +97,19 @@ class Robustness:
     pgd: Losses | None = None
     autoattack: Losses | None = None
 
-    @property
-    def err(self) -> float:
-        return self.clean.mean_error
-
-    @property
-    def ce(self) -> float:
-        return self.clean.mean_loss
-
-    @property
-    def rerr_pgd(self) -> float | None:
-        return self.pgd and self.pgd.mean_error
-
-    @property
-    def rloss_pgd(self) -> float | None:
-        return self.pgd and self.pgd.mean_loss
-
-    @property
-    def rerr_aa(self) -> float | None:
-        return self.autoattack and self.autoattack.mean_error
-
-    @property
-    def rloss_aa(self) -> float | None:
-        return self.autoattack and self.autoattack.mean_loss
+    err = property(lambda self: self.clean.mean_error)
+    ce = property(lambda self: self.clean.mean_loss)
+    rerr_pgd = property(lambda self: self.pgd and self.pgd.mean_error)
+    rloss_pgd = property(lambda self: self.pgd and self.pgd.mean_loss)
+    rerr_aa = property(lambda self: self.autoattack and self.autoattack.mean_error)
+    rloss_aa = property(lambda self: self.autoattack and self.autoattack.mean_loss)
 
 
 def evaluate_robustness(
-    model: "nn.Module",
-    x: "Tensor",
-    y: "Tensor",
-    *,
-    attack: "PGD | None",
-    autoattack: bool | AutoAttackSpec = True,
-    batch_size: int = BATCH_SIZE,
-    seed: int = 0,
+    model: "nn.Module", x: "Tensor", y: "Tensor", *, attack: "PGD | None",
+    autoattack: bool | AutoAttackSpec = True, batch_size: int = BATCH_SIZE, seed: int = 0,
     state_path: Path | None = None,
-) -> Robustness:
+) -> Robustness:  # fmt: skip
     """Err and CE of clean examples, RErr and RLoss by PGD, and RErr by AutoAttack.
 
     Parameters
@@ -191,9 +160,8 @@ def evaluate_robustness(
         if budget is None:
             return Robustness(clean, by_pgd)
         with stage("RErr by AutoAttack"):
-            result = run_autoattack(
-                net, x, y, attack.epsilon, budget, batch_size, seed, state_path, found.x_adv
-            )
+            given = (attack.epsilon, budget, batch_size, seed, state_path, found.x_adv)
+            result = run_autoattack(net, x, y, *given)
         # an iterate other than PGD's best may be the misclassified one
         error = result.error | by_pgd.error if "pgd" in budget.attacks else result.error
         return Robustness(clean, by_pgd, Losses(error, result.loss))
@@ -205,10 +173,9 @@ def robustness(net: "Network", data: Examples, settings: RobustnessSettings) -> 
     if settings.autoattack:
         data.notes["autoattack"] = settings.autoattack.description
     for split in splits_of(settings):
-        clean = evaluate_robustness(
-            net, *data.examples(split, getattr(settings, f"clean_{split}_examples")),
-            attack=None, autoattack=False, batch_size=settings.batch_size,
-        )  # fmt: skip
+        examples = data.examples(split, getattr(settings, f"clean_{split}_examples"))
+        options = {"attack": None, "autoattack": False, "batch_size": settings.batch_size}
+        clean = evaluate_robustness(net, *examples, **options)
         errors, losses = clean.clean.error.int().tolist(), rounded(clean.clean.loss)
         where = {"split": split, "n": len(errors)}
         yield Record("err", 100 * clean.err, standard_error(errors, 100), **where)
@@ -222,10 +189,8 @@ def robust_records(
     """RErr and RLoss on one split."""
     x, y = data.examples(split, getattr(settings, f"{split}_examples"))
     result = evaluate_robustness(
-        net, x, y,
-        attack=pgd(settings.attack, settings.precision),
-        autoattack=settings.autoattack or False,
-        batch_size=settings.batch_size,
+        net, x, y, attack=pgd(settings.attack, settings.precision),
+        autoattack=settings.autoattack or False, batch_size=settings.batch_size,
         seed=derive_seed(data.seed, "robustness", split),
         state_path=data.state_path(f"autoattack-{split}") if settings.autoattack else None,
     )  # fmt: skip
@@ -245,7 +210,7 @@ def standard_error(values: Sequence[float], scale: float = 1) -> float | None:
 
 
 def rounded(losses: "Tensor") -> list[float]:
-    """Losses of single examples with 6 significant digits: enough for bootstraps, a third of the bytes."""
+    """Losses of single examples with 6 significant digits: enough for bootstraps."""
     return [float(f"{loss:.6g}") for loss in losses.tolist()]
 
 

@@ -13,7 +13,6 @@ from robust_flatness.checkpoints import load_checkpoint, save_checkpoint
 from robust_flatness.errors import ConfigError
 from robust_flatness.loading import without_normalisation
 
-#: Layers that are rescaled.
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -21,18 +20,15 @@ def scale_convolutions(model: nn.Module, s: float) -> nn.Module:
     r"""A copy of `model` with weights and biases of all convolutions multiplied by `s`.
 
     The running means of the batch norms are multiplied by s and their running variances by s squared, so that
-    outputs stay, except for the effect of :math:`\epsilon` in
-    :math:`(s a - s\mu) / \sqrt{s^2\sigma^2 + \epsilon}`. Flatness relative to each layer's norm stays, while
-    the eigenvalues of the Hessian change by about :math:`1 / s^2` (Stutz et al. 2021, Sec. 3.4 and Tab. 2).
+    outputs stay, except for the effect of :math:`\epsilon` in :math:`(s a - s\mu) / \sqrt{s^2\sigma^2 +
+    \epsilon}`. Flatness relative to each layer's norm stays, while the eigenvalues of the Hessian change by
+    about :math:`1 / s^2` (Stutz et al. 2021, Sec. 3.4 and Tab. 2).
 
-    Raises
-    ------
-    ValueError
-        If `s` is not positive, or a convolution is not followed by a batch norm (in the order of the
-        layers in the module), so that outputs would change.
+    Raises `ConfigError` if `s` is not positive, or a convolution is not followed by a batch norm (in the
+    order of the layers in the module), so that outputs would change.
     """
     if not s > 0:
-        raise ValueError(f"s: {s} given, but it must be > 0")
+        raise ConfigError(f"s: {s} given, but it must be > 0")
     layers = [pair for pair in model.named_modules() if isinstance(pair[1], (*CONVOLUTIONS, _BatchNorm))]
     for (name, layer), (_, following) in itertools.zip_longest(layers, layers[1:], fillvalue=("", None)):
         if isinstance(layer, CONVOLUTIONS) and not isinstance(following, _BatchNorm):

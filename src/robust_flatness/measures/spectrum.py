@@ -1,14 +1,16 @@
 """The Hessian of the mean loss in the weights, by its products with vectors, and the ends of its spectrum."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from robust_flatness.attacks.pgd import batches, cross_entropy
-from robust_flatness.derivatives import twice_differentiable
 from robust_flatness.errors import ConfigError, NonFiniteError, warn
 from robust_flatness.inputs import require_finite
 from robust_flatness.network import Network
@@ -21,16 +23,30 @@ ASYMMETRIC = 0.01
 RESTARTS = 100
 
 
+class _WeightNorm(TorchFunctionMode):
+    """g v / ||v|| in elementary operations."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch._weight_norm:
+            v, g, dim = (*args, *(kwargs or {}).values())
+            return v * (g / torch.norm_except_dim(v, 2, dim))
+        return func(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def _twice_differentiable() -> Iterator[None]:
+    """Attention, recurrent layers and weight norm in forms that have right second derivatives, which fused
+    attention and cuDNN lack, and torch's fused weight norm has wrong (torch 2.14)."""
+    with sdpa_kernel(SDPBackend.MATH), torch.backends.cudnn.flags(enabled=False), _WeightNorm():
+        yield
+
+
 class Hessian(LinearOperator):
     r"""The matrix :math:`\nabla_w^2 \tfrac1n\sum_i L(f(x_i; w), y_i)`, [P, P], as a linear operator.
 
     A product Hv is the gradient of :math:`\langle \nabla_w L, v \rangle`. P is the number of weights in the
-    layers `names`. The graphs of the gradient are kept where they fit into memory.
-
-    Raises
-    ------
-    ConfigError
-        If the loss does not depend differentiably on the weights; `NonFiniteError` if it is NaN or infinite.
+    layers `names`. The graphs of the gradient are kept where they fit into memory. Raises `ConfigError` if
+    the loss does not depend differentiably on the weights, `NonFiniteError` if it is NaN or infinite.
     """
 
     def __init__(self, net: Network, names: Sequence[str], x: Tensor, y: Tensor, batch_size: int):
@@ -40,8 +56,8 @@ class Hessian(LinearOperator):
         self.parts = list(batches(len(x), batch_size))
         size = sum(leaf.numel() for leaf in self.leaves)
         super().__init__(np.float64, (size, size))
-        self._products, self._kept = 0, None
-        with torch.enable_grad(), twice_differentiable():
+        self._kept = None
+        with torch.enable_grad(), _twice_differentiable():
             first, taken = self._measured_gradient()
             if taken * len(self.parts) <= KEPT_BYTES:
                 self._kept = [first, *(self._gradient(part) for part in self.parts[1:])]
@@ -50,28 +66,23 @@ class Hessian(LinearOperator):
         """H v, for v and the result in the shapes of the layers."""
         total = [torch.zeros_like(leaf) for leaf in self.leaves]
         # the backward pass runs checkpointed layers again
-        with torch.enable_grad(), twice_differentiable():
+        with torch.enable_grad(), _twice_differentiable():
             for index, part in enumerate(self.parts):
                 gradient = self._gradient(part) if self._kept is None else self._kept[index]
                 inner = sum((a * b).sum() for a, b in zip(gradient, vector, strict=True))
                 if inner.requires_grad:  # not so for a loss linear in the weights
-                    second = torch.autograd.grad(
-                        inner, self.leaves, retain_graph=self._kept is not None, materialize_grads=True
-                    )
-                    torch._foreach_add_(total, second)
+                    options = {"retain_graph": self._kept is not None, "materialize_grads": True}
+                    torch._foreach_add_(total, torch.autograd.grad(inner, self.leaves, **options))
         return total
 
     def by_name(self, vector: np.ndarray) -> dict[str, Tensor]:
         """A vector [P] in the shapes of the layers."""
         flat = torch.from_numpy(np.ascontiguousarray(vector.ravel())).to(self.x.device)
         pieces = flat.split([leaf.numel() for leaf in self.leaves])
-        return {
-            name: piece.view(leaf.shape).to(leaf.dtype)
-            for name, piece, leaf in zip(self.names, pieces, self.leaves, strict=True)
-        }
+        layers = zip(self.names, pieces, self.leaves, strict=True)
+        return {name: piece.view(leaf.shape).to(leaf.dtype) for name, piece, leaf in layers}
 
     def _matvec(self, vector: np.ndarray) -> np.ndarray:
-        self._products += 1
         pieces = self.product(list(self.by_name(vector).values()))
         flat = torch.cat([piece.flatten() for piece in pieces]).cpu().double().numpy()
         if not np.isfinite(flat).all():
@@ -109,7 +120,6 @@ def extreme_eigenvalues(
 
     By Lanczos' method from the vector `start`. Where an end of the spectrum is near 0, no relative tolerance
     is met; eigenvalues are then known to the tolerance times the largest.
-
     """
     image = hessian @ start
     if not image.any():
@@ -140,7 +150,4 @@ def _warn_of_asymmetry(hessian: LinearOperator, vector: np.ndarray, image: np.nd
     there, back = image @ image, vector @ (hessian @ image)
     share = abs(there - back) / max(abs(there), abs(back))
     if share > ASYMMETRIC:
-        warn(
-            f"Hessian: its products are asymmetric by {100 * share:.0f} % (rounding, or a layer with a wrong "
-            "backward pass); the eigenvalues are not known more accurately"
-        )
+        warn(f"Hessian: its products are asymmetric by {100 * share:.0f} % (rounding, or a wrong gradient)")

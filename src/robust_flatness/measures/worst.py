@@ -1,7 +1,7 @@
 """Worst-case flatness: the highest loss in the neighbourhood, over weights and inputs jointly."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +12,7 @@ from robust_flatness.errors import ConfigError
 from robust_flatness.inputs import require_finite
 from robust_flatness.measures.flatness import WORST, WorstSettings
 from robust_flatness.measures.neighborhood import Neighborhood
-from robust_flatness.measures.result import (
-    FlatnessResult,
-    checked,
-    reference_losses,
-    with_precision,
-)
+from robust_flatness.measures.result import FlatnessResult, checked, reference_losses
 from robust_flatness.network import Network
 from robust_flatness.runtime.isolation import isolated
 from robust_flatness.runtime.progress import track
@@ -26,23 +21,12 @@ from robust_flatness.seeding import generator
 
 @isolated()
 def worst_flatness(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    *,
-    attack: PGD | None,
-    xi: float = WORST.xi[0],
-    steps: int = WORST.steps,
-    restarts: int = WORST.restarts,
-    weight_step: float = WORST.weight_step,
-    batch_size: int = WORST.batch_size,
-    scope: str = WORST.scope,
-    seed: int = 0,
-    reference: float | None = None,
-    weight_bound: float | None = None,
-    layers: Collection[str] | None = None,
-    precision: str | None = None,
-) -> FlatnessResult:
+    model: nn.Module, x: Tensor, y: Tensor, *, attack: PGD | None, xi: float = WORST.xi[0],
+    steps: int = WORST.steps, restarts: int = WORST.restarts, weight_step: float = WORST.weight_step,
+    batch_size: int = WORST.batch_size, scope: str = WORST.scope, seed: int = 0,
+    reference: float | None = None, weight_bound: float | None = None,
+    layers: Collection[str] | None = None, precision: str | None = None,
+) -> FlatnessResult:  # fmt: skip
     r"""Worst-case flatness of the robust loss (Stutz et al. 2021, Eq. 5).
 
     .. math:: \max_{\nu \in B_\xi(w),\ \|\delta_i\|_\infty\le\epsilon}
@@ -86,7 +70,8 @@ def worst_flatness(
     """
     options = {"xi": [xi], "steps": steps, "restarts": restarts, "weight_step": weight_step}
     parse(WorstSettings, options | {"batch_size": batch_size, "scope": scope})
-    attack, precision = with_precision(attack, precision)
+    precision = precision or (attack.precision if attack else "float32")
+    attack = attack and replace(attack, precision=precision)
     net, x, y = checked(model, x, y)
     ball = Neighborhood(net, xi, weight_bound, layers)
     if reference is None:
@@ -156,7 +141,7 @@ class JointSearch:
             loss = losses.sum() / len(x)
             if not loss.requires_grad:
                 raise ConfigError("model: its logits do not depend differentiably on weights or inputs")
-            wanted = [*leaves.values()] if self.attack is None else [*leaves.values(), inputs]
+            wanted = list(leaves.values()) + ([] if self.attack is None else [inputs])
             gradients = list(torch.autograd.grad(loss, wanted, materialize_grads=True))
             if self.attack is not None:
                 by_inputs.append(gradients.pop())

@@ -1,11 +1,6 @@
-"""Functions of tensors replayed as CUDA graphs: one launch instead of hundreds.
-
-Small networks and batches spend a GPU's time on launching kernels. A function that does the same to
-tensors of the same shapes each time is recorded once and then replayed.
-"""
+"""Functions of tensors replayed as CUDA graphs: one launch instead of hundreds, for small networks."""
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,40 +11,27 @@ MOST_FUNCTIONS = 8
 WARM_UP = 3
 
 
-class _Recorded(NamedTuple):
-    graph: "torch.cuda.CUDAGraph"
-    inputs: list[Tensor]
-    outputs: list[Tensor]
-
-
 class Graphs:
     """Recorded functions, by a key and by the shapes and types of their inputs.
 
-    The first `most` kinds of inputs of a key are recorded, others computed as they come, since the last
-    batch of a set may have any size. On other devices than CUDA nothing is recorded.
-
-    A function to be recorded computes from its inputs and from tensors that stay where they are, whose
-    values may change between calls; it neither waits for the device nor chooses by values. What it
-    changes besides, of the tensors `kept` back, is put back after the warm-up, as is the state of torch's
-    generator.
+    The first `most` kinds of inputs of a key are recorded; others, and all on other devices than CUDA, are
+    computed as they come. A recorded function computes from its inputs and from tensors that stay where they
+    are, whose values may change between calls; it neither waits for the device nor chooses by values. The
+    tensors `kept`, which it changes, are put back after the warm-up, as is the state of torch's generator.
     """
 
     def __init__(self, most: int = 2):
         self.most = most
-        self._recorded: dict[Hashable, dict[Hashable, _Recorded]] = {}
+        self._recorded: dict[Hashable, dict[Hashable, tuple]] = {}
         self._pool = None
 
     def __call__(
-        self,
-        key: Hashable,
-        function: Callable[..., Sequence[Tensor]],
-        inputs: Sequence[Tensor],
+        self, key: Hashable, function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor],
         kept: Sequence[Tensor] = (),
-    ) -> list[Tensor]:
+    ) -> list[Tensor]:  # fmt: skip
         """The outputs of `function(*inputs)`; those of a replay are overwritten by the next."""
-        if inputs[0].device.type != "cuda":
-            return list(function(*inputs))
-        if key not in self._recorded and len(self._recorded) == MOST_FUNCTIONS:
+        full = key not in self._recorded and len(self._recorded) == MOST_FUNCTIONS
+        if inputs[0].device.type != "cuda" or full:
             return list(function(*inputs))
         kinds = self._recorded.setdefault(key, {})
         kind = tuple((tensor.shape, tensor.stride(), tensor.dtype) for tensor in inputs)
@@ -57,15 +39,16 @@ class Graphs:
             if len(kinds) == self.most:
                 return list(function(*inputs))
             kinds[kind] = self._record(function, inputs, kept)
-        recorded = kinds[kind]
-        for own, given in zip(recorded.inputs, inputs, strict=True):
-            own.copy_(given)
-        recorded.graph.replay()
-        return recorded.outputs
+        graph, own, outputs = kinds[kind]
+        for tensor, given in zip(own, inputs, strict=True):
+            tensor.copy_(given)
+        graph.replay()
+        return outputs
 
     def _record(
         self, function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], kept: Sequence[Tensor]
-    ) -> _Recorded:
+    ) -> tuple[torch.cuda.CUDAGraph, list[Tensor], list[Tensor]]:
+        """The graph, and the tensors that it reads and writes."""
         device = inputs[0].device
         own = [tensor.detach().clone() for tensor in inputs]
         saved = [tensor.detach().clone() for tensor in kept]
@@ -85,4 +68,4 @@ class Graphs:
         self._pool = self._pool or torch.cuda.graph_pool_handle()
         with torch.cuda.graph(graph, pool=self._pool):
             outputs = list(function(*own))
-        return _Recorded(graph, own, outputs)
+        return graph, own, outputs

@@ -10,9 +10,8 @@ import torch
 
 @contextlib.contextmanager
 def isolated(seed: int | None = None) -> Iterator[None]:
-    """For the duration of a measure: gradients on, no inference mode, no autocast; the global random
-    states of torch, Python and numpy are as before at the end; during it, they are those of `seed`, if given.
-    Serves as a decorator, too."""
+    """Turn gradients on, inference mode and autocast off; restore the global random states of torch, Python
+    and numpy at the end, and set them from `seed`, if given. Serves as a decorator, too."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     python = random.getstate()
     numpy = sys.modules.get("numpy.random")

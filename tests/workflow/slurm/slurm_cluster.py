@@ -145,34 +145,18 @@ class Cluster:
     def _configuration(self) -> str:
         controller, *ports = free_ports(1 + len(NODES))
         host, folder = socket.gethostname(), self.folder
-        settings = {
-            "ClusterName": "test",
-            "SlurmctldHost": f"{host}(127.0.0.1)",
-            "SlurmctldPort": controller,
-            "SlurmUser": "root",
-            "SlurmdUser": "root",
-            "AuthType": "auth/munge",
-            "AuthInfo": f"socket={folder}/munge.sock",
-            "PluginDir": self.libraries,
-            "StateSaveLocation": folder / "state",
-            "SlurmdSpoolDir": f"{folder}/spool/%n",
-            "SlurmctldPidFile": folder / "slurmctld.pid",
-            "SlurmdPidFile": f"{folder}/slurmd-%n.pid",
-            "SlurmctldLogFile": folder / "slurmctld.log",
-            "SlurmdLogFile": f"{folder}/slurmd-%n.log",
-            "ProctrackType": "proctrack/linuxproc",
-            "TaskPlugin": "task/none",
-            "SelectType": "select/cons_tres",
-            "SelectTypeParameters": "CR_CPU",
-            "SlurmdParameters": "config_overrides",
-            "ReturnToService": 2,
-            "MpiDefault": "none",
-            "AccountingStorageType": "accounting_storage/none",
-            "JobAcctGatherType": "jobacct_gather/none",
-            "KillWait": 2,
-            "MinJobAge": 300,
-        }
-        lines = [f"{key}={value}" for key, value in settings.items()]
+        lines = [
+            f"ClusterName=test\nSlurmctldHost={host}(127.0.0.1)\nSlurmctldPort={controller}",
+            "SlurmUser=root\nSlurmdUser=root\nAuthType=auth/munge",
+            f"AuthInfo=socket={folder}/munge.sock\nPluginDir={self.libraries}",
+            f"StateSaveLocation={folder}/state\nSlurmdSpoolDir={folder}/spool/%n",
+            f"SlurmctldPidFile={folder}/slurmctld.pid\nSlurmdPidFile={folder}/slurmd-%n.pid",
+            f"SlurmctldLogFile={folder}/slurmctld.log\nSlurmdLogFile={folder}/slurmd-%n.log",
+            "ProctrackType=proctrack/linuxproc\nTaskPlugin=task/none\nSelectType=select/cons_tres",
+            "SelectTypeParameters=CR_CPU\nSlurmdParameters=config_overrides\nReturnToService=2",
+            "MpiDefault=none\nAccountingStorageType=accounting_storage/none",
+            "JobAcctGatherType=jobacct_gather/none\nKillWait=2\nMinJobAge=300",
+        ]
         for node, port in zip(NODES, ports, strict=True):
             lines.append(
                 f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=1 RealMemory=16000"

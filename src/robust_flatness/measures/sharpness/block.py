@@ -1,11 +1,10 @@
-"""The block `sharpness`: measures of sharpness, margin and capacity other than the paper's, on both
-losses."""
+"""Sharpness, margin and capacity, other than by the paper's measures: the block `sharpness`."""
 
 import contextlib
 import copy
 import importlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
     from robust_flatness.measures.objective import Estimate, Objective
     from robust_flatness.network import Network
 
-#: Prefix of the columns on test examples.
-ON_TEST = "test_"
-
 
 @dataclass(frozen=True)
 class Entry:
@@ -45,21 +41,6 @@ class Entry:
     options: Callable[[Any], dict[str, Any]] = lambda s: {}
 
 
-def _ascent(name: str, label: str) -> Entry:
-    """SAM's or ASAM's sharpness with the steps of the settings."""
-    return Entry(
-        f"ascent.{name}", label, lambda s: 2 * s.steps, lambda s: 3,
-        lambda s: {"rho": getattr(s, f"{name}_rho"), "steps": s.steps},
-    )  # fmt: skip
-
-
-def _one_step(several: Entry) -> Entry:
-    return replace(
-        several, label=f"{several.label}, one step", cost=lambda s: 2,
-        options=lambda s: several.options(s) | {"steps": 1},
-    )  # fmt: skip
-
-
 def _adaptive(index: int, normalised: bool) -> dict[str, Entry]:
     """Worst- and average-case adaptive sharpness at a radius, on logits as they are or normalised."""
     size = ("small", "large")[index]
@@ -67,51 +48,62 @@ def _adaptive(index: int, normalised: bool) -> dict[str, Entry]:
     label = f"{size} radius, logits normalised" if normalised else f"{size} radius"
     return {
         f"adaptive_linf_worst_{name}": Entry(
-            "ascent.adaptive_linf_worst", f"adaptive worst-case sharpness, {label}",
+            "perturbed.adaptive_linf_worst", f"adaptive worst-case sharpness, {label}",
             lambda s: 2 * s.adaptive_steps, lambda s: 3,
             lambda s: {"rho": s.worst_rho[index], "steps": s.adaptive_steps, "normalised": normalised},
         ),
         f"adaptive_average_{name}": Entry(
-            "noise.adaptive_average", f"adaptive average-case sharpness, {label}",
+            "perturbed.adaptive_average", f"adaptive average-case sharpness, {label}",
             lambda s: s.samples, lambda s: s.samples + 1,
             lambda s: {"rho": s.average_rho[index], "samples": s.samples, "normalised": normalised},
         ),
     }  # fmt: skip
 
 
-_SAM, _ASAM = _ascent("sam", "SAM's sharpness"), _ascent("asam", "ASAM's sharpness")
 #: Measures of a loss: columns `<name>_ce` and `<name>_rloss`.
 OF_LOSSES: dict[str, Entry] = {
     "hessian_eigenvalue": Entry(
-        "curvature.hessian_eigenvalue", "largest Hessian eigenvalue, all weights", lambda s: 100
+        "derivatives.hessian_eigenvalue", "largest Hessian eigenvalue, all weights", lambda s: 100
     ),
     "hessian_trace": Entry(
-        "curvature.hessian_trace", "trace of the Hessian", lambda s: 2 * s.vectors,
+        "derivatives.hessian_trace", "trace of the Hessian", lambda s: 2 * s.vectors,
         options=lambda s: {"samples": s.vectors},
     ),
-    "fisher_trace": Entry("gradients.fisher_trace", "trace of the Fisher matrix", lambda s: 2),
-    "fisher_rao": Entry("gradients.fisher_rao", "Fisher-Rao norm", lambda s: 2),
+    "fisher_trace": Entry("derivatives.fisher_trace", "trace of the Fisher matrix", lambda s: 2),
+    "fisher_rao": Entry("derivatives.fisher_rao", "Fisher-Rao norm", lambda s: 2),
     "relative_flatness": Entry(
-        "relative.relative_flatness", "relative flatness of the last layer", lambda s: 1
+        "derivatives.relative_flatness", "relative flatness of the last layer", lambda s: 1
     ),
-    "sam_one_step": _one_step(_SAM),
-    "sam": _SAM,
-    "asam_one_step": _one_step(_ASAM),
-    "asam": _ASAM,
+    "sam_one_step": Entry(
+        "perturbed.sam", "SAM's sharpness, one step", lambda s: 2, lambda s: 3,
+        lambda s: {"rho": s.sam_rho, "steps": 1},
+    ),
+    "sam": Entry(
+        "perturbed.sam", "SAM's sharpness", lambda s: 2 * s.steps, lambda s: 3,
+        lambda s: {"rho": s.sam_rho, "steps": s.steps},
+    ),
+    "asam_one_step": Entry(
+        "perturbed.asam", "ASAM's sharpness, one step", lambda s: 2, lambda s: 3,
+        lambda s: {"rho": s.asam_rho, "steps": 1},
+    ),
+    "asam": Entry(
+        "perturbed.asam", "ASAM's sharpness", lambda s: 2 * s.steps, lambda s: 3,
+        lambda s: {"rho": s.asam_rho, "steps": s.steps},
+    ),
     **_adaptive(0, normalised=False),
     **_adaptive(0, normalised=True),
     **_adaptive(1, normalised=False),
     **_adaptive(1, normalised=True),
     "pacbayes_sigma": Entry(
-        "noise.pacbayes_sigma", "PAC-Bayes sharpness 1/σ²",
+        "perturbed.pacbayes_sigma", "PAC-Bayes sharpness 1/σ²",
         lambda s: s.halvings * s.samples, lambda s: s.halvings * s.samples,
         lambda s: {"samples": s.samples, "iterations": s.halvings},
     ),
-    "gradient_norm": Entry("gradients.gradient_norm", "norm of the gradient by the weights", lambda s: 1),
+    "gradient_norm": Entry("derivatives.gradient_norm", "norm of the gradient by the weights", lambda s: 1),
     "input_gradient_norm": Entry(
-        "gradients.input_gradient_norm", "norm of the gradient by the input", lambda s: 1
+        "derivatives.input_gradient_norm", "norm of the gradient by the input", lambda s: 1
     ),
-    "margin": Entry("margin.margin", "margin, 10th percentile", lambda s: 1),
+    "margin": Entry("capacity.margin", "margin, 10th percentile", lambda s: 1),
 }  # fmt: skip
 #: Measures of the weights alone: columns of these names.
 OF_WEIGHTS = {
@@ -198,20 +190,13 @@ class SharpnessSettings(SharpnessOptions):
         yield from super().problems(data)
         if self.test_measures != "all":
             if not (self.test_examples and self.test_measures):
-                yield (
-                    f"test_measures: {', '.join(self.test_measures) or 'none'} given with test_examples: "
-                    f"{self.test_examples}; name measures and more than 0 examples, or leave both out"
-                )
+                yield "test_measures: name measures and set test_examples above 0, or leave both out"
             for name in self.test_measures:
-                if name not in self.of_losses("train"):
-                    known = ", ".join(self.of_losses("train"))
-                    yield f"test_measures: {name!r} is not measured on examples; those that are: {known}"
+                if name not in (known := self.of_losses("train")):
+                    yield f"test_measures: {name!r} given; those measured on examples: {', '.join(known)}"
         for name, function in self.own.items():
-            if name in NAMES or not name.isidentifier() or name.startswith(ON_TEST):
-                yield (
-                    f"own: {name!r} cannot name a measure; use letters, digits and '_', a new name, and no "
-                    f"{ON_TEST!r} in front"
-                )
+            if name in NAMES or not name.isidentifier() or name.startswith("test_"):
+                yield f"own: {name!r} cannot name a measure; give a new identifier without 'test_' in front"
             if function.count(":") != 1:
                 yield f"own.{name}: {function!r} given; expected package.module:function"
 
@@ -219,32 +204,29 @@ class SharpnessSettings(SharpnessOptions):
 def sharpness(net: "Network", data: Examples, settings: SharpnessSettings) -> Iterator[Record]:
     """All measures asked for, on both losses and splits, with shared adversarial examples; those of the
     weights once."""
-    attack, seed = pgd(settings.attack, settings.precision), derive_seed(data.seed, "sharpness")
+    pgd_attack, seed = pgd(settings.attack, settings.precision), derive_seed(data.seed, "sharpness")
     own = {name: imported(path, f"measures.sharpness.own.{name}") for name, path in settings.own.items()}
     for split in splits_of(settings):
         count = getattr(settings, f"{split}_examples")
         for name in track(settings.of_losses(split), "measure of sharpness"):
             for loss in track(LOSSES, "loss"):
-                objective = data.objective(
-                    net, split, count, None if loss == "ce" else attack, settings.batch_size, seed
-                )
+                attack = None if loss == "ce" else pgd_attack
+                objective = data.objective(net, split, count, attack, settings.batch_size, seed)
                 with _left_out(settings, name):
                     if name in own:
                         result = _of_user(own[name], objective)
                     else:
-                        result = _function(name).of(objective, **OF_LOSSES[name].options(settings))
-                    epsilon = None if loss == "ce" else attack.epsilon
-                    yield Record(
-                        name, result.value, result.standard_error, loss, split, None, epsilon, n=count
-                    )
+                        result = _function(OF_LOSSES[name]).of(objective, **OF_LOSSES[name].options(settings))
+                    where = {"loss": loss, "split": split, "epsilon": attack and attack.epsilon, "n": count}
+                    yield Record(name, result.value, result.standard_error, **where)
     for name in settings.chosen():
         if name in OF_WEIGHTS:
             with _left_out(settings, name):
-                yield from (Record(name, result.value) for result in _of_weights(net, data, name))
+                yield from _of_weights(net, data, name)
 
 
-def _function(name: str) -> Callable[..., "Estimate"]:
-    file, _, function = OF_LOSSES[name].function.partition(".")
+def _function(entry: Entry) -> Callable[..., "Estimate"]:
+    file, _, function = entry.function.partition(".")
     return getattr(importlib.import_module(f"{__package__}.{file}"), function)
 
 
@@ -253,26 +235,23 @@ def _of_user(function: Callable[..., "Estimate"], objective: "Objective") -> "Es
     if hasattr(function, "of"):
         return function.of(objective)
     module = copy.deepcopy(objective.net.module).requires_grad_(True)
-    loss = objective.attack or "ce"
-    return function(
-        module, objective.x, objective.y, loss=loss, batch_size=objective.batch_size, seed=objective.seed
-    )
+    options = {"batch_size": objective.batch_size, "seed": objective.seed}
+    return function(module, objective.x, objective.y, loss=objective.attack or "ce", **options)
 
 
-def _of_weights(net: "Network", data: Examples, name: str) -> Iterator["Estimate"]:
+def _of_weights(net: "Network", data: Examples, name: str) -> Iterator[Record]:
     """The measure `name` of the weights; nothing if the initial weights it needs are unknown."""
     from robust_flatness.measures.sharpness import capacity
 
     if name != "distance_from_init":
-        yield getattr(capacity, name)(net)
+        yield Record(name, getattr(capacity, name)(net).value)
     elif (initial := data.initial_weights()) is not None:
-        yield capacity.distance_from_init(net, initial)
+        yield Record(name, capacity.distance_from_init(net, initial).value)
 
 
 @contextlib.contextmanager
 def _left_out(settings: SharpnessSettings, name: str) -> Iterator[None]:
-    """Where all measures are asked for, one that is not defined for the network is left out with a warning;
-    one that is asked for by name is an error."""
+    """Where all measures are asked for, leave out one that is undefined for the network, with a warning."""
     try:
         yield
     except UndefinedError as error:

@@ -1,0 +1,202 @@
+"""The rise of the loss around the weights: SAM's, ASAM's and adaptive sharpness, and PAC-Bayes' sigma."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from robust_flatness.attacks.pgd import cross_entropy, project
+from robust_flatness.measures.objective import Estimate, Head, Objective, draw, norm, of_objective
+from robust_flatness.measures.sharpness.block import DEFAULTS
+from robust_flatness.seeding import generator
+
+#: Parts of the data that are ascended on separately: m-sharpness with m an eighth of the examples.
+PARTS = 8
+#: Range of sigma that is searched, relative to the weights.
+SMALLEST, LARGEST = 1e-4, 10.0
+#: `step(mu, gradient)`: mu moved along the gradient by the weights and projected.
+Step = Callable[[list[Tensor], list[Tensor]], list[Tensor]]
+
+
+def normalised_logits(logits: Tensor) -> Tensor:
+    r"""Logits z [n, K] over each example's spread :math:`\sqrt{\tfrac1K\sum_k (z_k - \bar z)^2}`."""
+    spread = logits.std(dim=1, keepdim=True, correction=0)
+    return logits / spread.clamp(min=torch.finfo(logits.dtype).tiny)
+
+
+@of_objective
+def sam(objective: Objective, rho: float = DEFAULTS.sam_rho, steps: int = DEFAULTS.steps) -> Estimate:
+    r"""SAM's sharpness (Foret et al., ICLR 2021) in the global ball.
+
+    .. math:: \max_{\|\nu\|_2 \le \rho} L(w + \nu) - L(w)
+
+    One step (`steps=1`) is SAM's own, :math:`\nu = \rho\,\nabla L / \|\nabla L\|`; more are projected
+    gradient ascent, each of length rho / 4, of which the best iterate counts. In the robust loss the inputs
+    move along with the weights, a signed step each; at the last iterate, which counts then, adversarial
+    examples are found anew. Not invariant to rescalings of layers. The standard error is over examples.
+    Raises `ValueError` if `rho` or `steps` is not positive.
+    """
+    return _in_ball(objective, torch.ones_like, rho, steps)
+
+
+@of_objective
+def asam(
+    objective: Objective, rho: float = DEFAULTS.asam_rho, eta: float = 0.01, steps: int = DEFAULTS.steps
+) -> Estimate:
+    r"""ASAM's adaptive sharpness (Kwon et al., ICML 2021).
+
+    .. math:: \max_{\|T_w^{-1}\nu\|_2 \le \rho} L(w + \nu) - L(w),\quad T_w = \mathrm{diag}(|w| + \eta)
+
+    elementwise, with eta as in its authors' code. One step is :math:`\nu = \rho\, T_w^2 \nabla L / \|T_w
+    \nabla L\|`. Invariant to rescalings of layers, but for eta. Otherwise as `sam`.
+    """
+    return _in_ball(objective, lambda w: w.abs() + eta, rho, steps)
+
+
+@of_objective
+def adaptive_linf_worst(
+    objective: Objective, rho: float = DEFAULTS.worst_rho[0], steps: int = DEFAULTS.adaptive_steps,
+    normalised: bool = False,
+) -> Estimate:  # fmt: skip
+    r"""Adaptive worst-case sharpness in the l-infinity norm (Andriushchenko et al., ICML 2023).
+
+    .. math:: \tfrac1P \sum_{p} \max_{|\nu| \le \rho |w|} L_p(w + \nu) - L_p(w)
+
+    elementwise, over P = 8 parts of the examples (m-sharpness, m = n / 8), by `steps` signed steps of rho |w|
+    / 4 each. `normalised` divides each example's logits by their standard deviation. Invariant to rescalings
+    of layers. The standard error is over parts. Otherwise as `sam`.
+    """
+    _check_positive(rho=rho, steps=steps)
+
+    def step(mu: list[Tensor], gradient: list[Tensor]) -> list[Tensor]:
+        return [(m + rho / 4 * g.sign()).clamp(-rho, rho) for m, g in zip(mu, gradient, strict=True)]
+
+    scales = [w.abs() for w in objective.weights]
+    head = normalised_logits if normalised else None
+    size = math.ceil(len(objective.x) / PARTS)
+    parts = [objective.restricted(slice(i, i + size)) for i in range(0, len(objective.x), size)]
+    return Estimate.mean(torch.stack([_rise(part, scales, step, steps, head).mean() for part in parts]))
+
+
+@of_objective
+def adaptive_average(
+    objective: Objective, rho: float = DEFAULTS.average_rho[0], samples: int = DEFAULTS.samples,
+    normalised: bool = False,
+) -> Estimate:  # fmt: skip
+    r"""Adaptive average-case sharpness (Andriushchenko et al., ICML 2023).
+
+    .. math:: \mathbb{E}_{\nu \sim N(0, \rho^2\,\mathrm{diag}(w^2))}\, L(w + \nu) - L(w)
+
+    over `samples` draws, over which the standard error is. Adversarial examples are found anew at w + nu.
+    Otherwise as `adaptive_linf_worst`.
+    """
+    _check_positive(rho=rho, samples=samples)
+    head = normalised_logits if normalised else None
+    reference = objective.reference(head).double().mean()
+    losses = [_noisy_loss(objective, rho, sample, head) for sample in range(samples)]
+    return Estimate.mean(torch.stack(losses) - reference)
+
+
+@of_objective
+def pacbayes_sigma(
+    objective: Objective, rise: float = 0.1, samples: int = DEFAULTS.samples,
+    iterations: int = DEFAULTS.halvings,
+) -> Estimate:  # fmt: skip
+    r"""1 / sigma^2 for the largest sigma that the mean loss tolerates (after Jiang et al., ICLR 2020).
+
+    .. math:: \mathbb{E}_{\nu \sim N(0, \sigma^2\,\mathrm{diag}(w^2))}\, L(w + \nu) - L(w) \le \text{rise}
+
+    Noise is relative to each weight, so that rescalings of layers change nothing. The source bounds the rise
+    of the training *error*; here it is that of the loss. By bisection in log sigma between 1e-4 and 10, the
+    same `samples` draws at each of `iterations` halvings. The standard error follows from those of the
+    samples at the two ends of the last bracket; None if the bound is not crossed within the range, whose end
+    is returned then. Adversarial examples are found anew. Raises `ValueError` if a number is not positive.
+    """
+    _check_positive(rise=rise, samples=samples, iterations=iterations)
+    reference = objective.reference().double().mean()
+
+    def excess(log_sigma: float) -> Tensor:
+        losses = [_noisy_loss(objective, 10.0**log_sigma, sample) for sample in range(samples)]
+        # a loss that overflowed has risen, too
+        return torch.stack(losses).nan_to_num(nan=torch.inf, posinf=1e9) - reference - rise
+
+    low, high = math.log10(SMALLEST), math.log10(LARGEST)
+    at_low, at_high = excess(low), excess(high)
+    for end, value in ((low, -at_low.mean()), (high, at_high.mean())):
+        if value < 0:
+            return Estimate(10.0 ** (-2 * end))
+    for _ in range(iterations):
+        middle = (low + high) / 2
+        at_middle = excess(middle)
+        if at_middle.mean() <= 0:
+            low, at_low = middle, at_middle
+        else:
+            high, at_high = middle, at_middle
+    value = 10.0 ** (-2 * low)
+    if samples == 1:
+        return Estimate(value)
+    # d value / d rise, from the bracket: the noise of the rise becomes that of the value
+    slope = (10.0 ** (-2 * high) - value) / (at_high.mean() - at_low.mean()).item()
+    return Estimate(value, abs(slope) * at_low.std().item() / samples**0.5)
+
+
+def _check_positive(**numbers: float) -> None:
+    for name, value in numbers.items():
+        if not value > 0:
+            raise ValueError(f"{name}: {value} given, but it must be > 0")
+
+
+def _noisy_loss(objective: Objective, rho: float, sample: int, head: Head | None = None) -> Tensor:
+    """The mean loss at w + nu for draw number `sample` of nu ~ N(0, rho^2 w^2)."""
+    noise = draw(objective.weights, generator(objective.seed, "adaptive", sample))
+    at = torch._foreach_addcmul(objective.weights, objective.weights, noise, value=rho)
+    return objective.losses(at, head, sample).double().mean()
+
+
+def _in_ball(objective: Objective, scale: Callable[[Tensor], Tensor], rho: float, steps: int) -> Estimate:
+    """Projected ascent in ||T^-1 nu||_2 <= rho with T = diag(scale(w))."""
+    _check_positive(rho=rho, steps=steps)
+    scales = [scale(w) for w in objective.weights]
+    length = rho if steps == 1 else rho / 4
+
+    def step(mu: list[Tensor], gradient: list[Tensor]) -> list[Tensor]:
+        """mu = T^-1 nu, along T grad, and back into the ball."""
+        direction = torch._foreach_mul(gradient, scales)
+        tiny = torch.finfo(mu[0].dtype).tiny
+        torch._foreach_add_(mu, torch._foreach_mul(direction, length / norm(direction).clamp(min=tiny)))
+        torch._foreach_mul_(mu, (rho / norm(mu).clamp(min=tiny)).clamp(max=1.0))
+        return mu
+
+    return Estimate.mean(_rise(objective, scales, step, steps))
+
+
+def _rise(
+    objective: Objective, scales: list[Tensor], step: Step, steps: int, head: Head | None = None
+) -> Tensor:
+    """The rise [n] of the loss of each example at the iterate nu = T mu of highest mean loss, from mu = 0; in
+    the robust loss at the last iterate."""
+    clean, inputs = objective.attack is None, objective.inputs
+    mu = [torch.zeros_like(w) for w in objective.weights]
+    at, best = objective.weights, None
+    for number in range(steps):
+        leaves = [w.detach().requires_grad_(True) for w in at]
+        inputs = inputs.detach().requires_grad_(not clean)
+        logits = objective.at(leaves).logits(inputs)
+        losses = cross_entropy(logits if head is None else head(logits), objective.y)
+        wanted = leaves if clean else [*leaves, inputs]
+        gradients = torch.autograd.grad(losses.mean(), wanted, materialize_grads=True)
+        with torch.no_grad():
+            if clean and number > 0:
+                best = _higher(best, losses.detach())
+            if not clean:
+                moved = inputs + objective.attack.step_size * gradients[-1].sign()
+                inputs = project(moved, objective.x, objective.attack.epsilon)
+            mu = step(mu, list(gradients[: len(leaves)]))
+            at = torch._foreach_add(objective.weights, torch._foreach_mul(mu, scales))
+    last = objective.losses(at, head)
+    return (_higher(best, last) if clean else last).double() - objective.reference(head).double()
+
+
+def _higher(best: Tensor | None, losses: Tensor) -> Tensor:
+    return losses if best is None or losses.mean() > best.mean() else best
