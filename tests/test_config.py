@@ -14,14 +14,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from robust_flatness.config import (
-    ConfigError,
-    TrainingSpec,
-    load_variants,
-    load_yaml,
-    parse_number,
-    rescaled_decay,
-)
+from robust_flatness.config import ConfigError, TrainingSpec, load_variants, load_yaml
+from robust_flatness.config.training import rescaled_decay
+from robust_flatness.config.values import parse_number
 from robust_flatness.experiment import Experiment, load_experiment, make_experiment
 from robust_flatness.measures.registry import MEASURES
 

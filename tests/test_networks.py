@@ -94,7 +94,7 @@ def test_an_experiment_needs_a_variant_or_a_network():
     assert experiment.train_jobs == {}
     spec = CollectSpec.model_validate_json(collect_spec(experiment, Path("nowhere")).json_text())
     assert spec.variants["mine"].external
-    assert [step.name for step in plan(experiment).steps] == ["measure"]
+    assert [*plan(experiment).steps] == ["measure"]
 
 
 def test_a_network_is_measured_with_the_first_seed_by_measures_of_all_variants_or_that_name_it():

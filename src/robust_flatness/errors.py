@@ -54,8 +54,8 @@ def noted_warnings(show: bool = True) -> Iterator[list[str]]:
         finally:
             of_measures = [str(w.message) for w in caught if issubclass(w.category, MeasurementWarning)]
             notes[:0] = dict.fromkeys(of_measures)
-    for warning in caught:
-        if not issubclass(warning.category, MeasurementWarning):
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    for other in caught:
+        if not issubclass(other.category, MeasurementWarning):
+            warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
     for note in notes if show else ():
         print(f"warning: {note}", file=sys.stderr)

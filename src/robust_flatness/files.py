@@ -16,10 +16,8 @@ from robust_flatness.errors import ConfigError
 @contextlib.contextmanager
 def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`, which is renamed to `path` if the block succeeds, else removed.
-
     With `durable`, data is flushed to disk before the rename, so that the file is complete even after a power
-    failure; without, only if the process is killed. Errors of the block, such as a full disk, name `path`.
-    """
+    failure; without, only if the process is killed. Errors of the block, such as a full disk, name `path`."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
@@ -45,10 +43,8 @@ def require_space(folder: Path, needed: int, what: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise ConfigError(
-            f"{folder}: {what} needs {needed / 1e6:.0f} MB of disk, and {free / 1e6:.0f} MB are free; "
-            "make room, or run in another folder (snakemake --directory)"
-        )
+        needs = f"{what} needs {needed / 1e6:.0f} MB of disk, and {free / 1e6:.0f} MB are free"
+        raise ConfigError(f"{folder}: {needs}; make room, or run in another folder (snakemake --directory)")
 
 
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:

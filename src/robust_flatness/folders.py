@@ -7,13 +7,7 @@ from robust_flatness.errors import FileError
 
 def repository() -> Path:
     """Return the repository's root: the working directory or the nearest of its parents with
-    `config/variants.yaml`, or the checkout that this package was installed from.
-
-    Raises
-    ------
-    FileError
-        If there is none.
-    """
+    `config/variants.yaml`, or the checkout that this package was installed from."""
     here = Path.cwd()
     for folder in (here, *here.parents, Path(__file__).resolve().parents[2]):
         if (folder / "config" / "variants.yaml").is_file():

@@ -1,9 +1,7 @@
 """Independent random streams derived from one seed.
 
-Every random choice (data split, initialisation, batches of an epoch, random starts of an attack, directions
-in weight space) draws from a generator of its own, seeded by its purpose. So a stream does not depend on how
-much others have drawn: interrupted trainings resume bit for bit, and variants share batches, random starts
-and directions.
+Every random choice draws from a generator of its own, seeded by its purpose. So interrupted trainings resume
+bit for bit, and variants share batches, random starts of attacks and directions in weight space.
 """
 
 import hashlib
@@ -16,12 +14,8 @@ def derive_seed(seed: int, *names: str | int) -> int:
 
 
 def stream_device(device) -> str:
-    """Return the device on which a training on `device` draws random numbers: that one if CUDA, else the CPU.
-
-    Measures always draw on the CPU, so that random starts and directions do not depend on the device.
-    """
-    name = str(device)
-    return name if name.startswith("cuda") else "cpu"
+    """Return where a training on `device` draws random numbers: there if CUDA, else on the CPU."""
+    return str(device) if str(device).startswith("cuda") else "cpu"
 
 
 def generator(seed: int, *names: str | int, device="cpu"):

@@ -2,7 +2,6 @@
 
 import atexit
 import os
-import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
@@ -31,33 +30,22 @@ def only_draws(targets: Iterable[str | Path]) -> bool:
 
 
 def check_words(arguments: Sequence[str]) -> None:
-    """Check the words after `--configfile` (files) and `--config` (settings) of a `snakemake` command.
-
-    Both options take several words, so Snakemake would take a target after them for one.
-
-    Raises
-    ------
-    ConfigError
-        If a word is neither; the message says where targets go.
-    """
+    """Require files after `--configfile` and settings after `--config` of a `snakemake` command. Both options
+    take all words up to the next option, so Snakemake would take a target after them for one."""
+    kinds = {
+        **dict.fromkeys(("--configfile", "--configfiles"), ("files", lambda word: Path(word).is_file())),
+        **dict.fromkeys(("--config", "-C"), ("settings (name=value)", lambda word: "=" in word)),
+    }
     for position, option in enumerate(arguments):
-        words = [*takewhile(lambda word: not word.startswith("-"), arguments[position + 1 :])]
-        if option in ("--configfile", "--configfiles"):
-            wrong = [word for word in words if not Path(word).is_file()]
-            what = "files"
-        elif option in ("--config", "-C"):
-            wrong, what = [word for word in words if "=" not in word], "settings (name=value)"
-        else:
-            continue
-        if wrong:
-            raise ConfigError(
-                f"{option} takes all words up to the next option for {what}, but {', '.join(wrong)} is not "
-                "one; write targets first, or after --"
-            )
+        what, fits = kinds.get(option, ("", bool))
+        words = takewhile(lambda word: not word.startswith("-"), arguments[position + 1 :])
+        if wrong := ", ".join(word for word in words if not fits(word)):
+            taken = f"{option} takes all words up to the next option for {what}"
+            raise ConfigError(f"{taken}, but {wrong} is not one; write targets first, or after --")
 
 
 def gpus_here() -> int:
-    """Number of NVIDIA GPUs of this machine that jobs may use, counted without importing torch."""
+    """Return the number of NVIDIA GPUs that jobs may use, counted without importing torch."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
@@ -65,27 +53,16 @@ def gpus_here() -> int:
 
 
 def plain_executable(executable: str, *, here_alone: bool) -> str:
-    """Return a path of Python that a shell takes without quotes, since Snakemake does not quote it.
-
-    If the path of the environment has a space, this is a path through a link in a temporary folder, which is
-    removed when this process ends.
-
-    Raises
-    ------
-    ConfigError
-        If a link is needed but jobs run on other machines too (not `here_alone`).
-    """
+    """Return a path of Python that a shell takes without quotes, since Snakemake does not quote it. If the
+    path of the environment has a space, it leads through a link in a temporary folder, which is removed when
+    this process ends, so all jobs must run on this machine (`here_alone`)."""
     if quote(executable) == executable:
         return executable
     if not here_alone:
-        raise ConfigError(
-            f"{executable}: Snakemake does not quote this path; make the environment in a folder without "
-            "spaces"
-        )
-    path = Path(executable)
-    folder = tempfile.mkdtemp(prefix="robust-flatness-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    link = Path(folder, "environment")
+        raise ConfigError(f"{executable}: Snakemake does not quote this path; use a folder without spaces")
+    path, folder = Path(executable), tempfile.TemporaryDirectory(prefix="robust-flatness-")
+    atexit.register(folder.cleanup)
+    link = Path(folder.name, "environment")
     link.symlink_to(path.parents[1].absolute(), target_is_directory=True)
     return str(link / path.parent.name / path.name)
 
@@ -107,15 +84,14 @@ def of_older_version(results: Path) -> str:
     """Return a message if an earlier version wrote the results in files that this one does not read."""
     if (results / "models.csv").exists() and not (results / "records.csv").exists():
         return (
-            f"{results}: results of an earlier version of this package, which are left as they are; move the "
-            "folder away, or choose another name (--config experiment=NAME); results_table: reads its "
-            "models.csv"
+            f"{results}: results of an earlier version of this package; move the folder away or choose "
+            "another name (--config experiment=NAME); results_table: reads its models.csv"
         )
     return ""
 
 
 def applied_settings(job: TrainJob) -> dict[str, Any]:
-    """The settings of a training as columns of the tables."""
+    """Return the settings of a training as columns of the tables."""
     settings = {
         **job.model.model_dump(),
         **job.training.model_dump(mode="json", exclude={"augmentation", "milestones"}),
@@ -127,26 +103,26 @@ def applied_settings(job: TrainJob) -> dict[str, Any]:
 
 
 def measuring_job(experiment: Experiment, slug: str) -> dict[str, Any]:
-    """The settings of the measuring job of a variant, as `MeasuringJob` takes them."""
+    """Return the settings of the measuring job of a variant, as `MeasuringJob` takes them."""
     network = slug in experiment.networks
     return {
         "variant": slug,
         "checkpoints": CHECKPOINTS[:1] if network else CHECKPOINTS,
-        "measures": {name: _settings(experiment, name, slug) for name in experiment.measures_of(slug)},
+        "measures": _measures(experiment, slug),
         "config": config_fingerprint(experiment),
         "training": "" if network else fingerprint(applied_settings(experiment.job_behind(slug))),
     }
 
 
-def _settings(experiment: Experiment, name: str, slug: str) -> dict[str, Any]:
-    return experiment.measures[name].for_variant(slug).model_dump(mode="json")
+def _measures(experiment: Experiment, slug: str) -> dict[str, dict[str, Any]]:
+    """Return the settings of the measures of a variant by name."""
+    settings = {name: experiment.measures[name].for_variant(slug) for name in experiment.measures_of(slug)}
+    return {name: given.model_dump(mode="json") for name, given in settings.items()}
 
 
 def collect_spec(experiment: Experiment, results: Path) -> CollectSpec:
-    """Return the variants requested, and others of the catalogue that have records in `results`.
-
-    Settings are given as differences from the first variant's, since a command line is bounded.
-    """
+    """Return the variants requested, and others of the catalogue that have records in `results`. Settings are
+    given as differences from the first variant's, since a command line is bounded."""
     on_disk = {path.parents[1].name for path in results.glob("*/seed-*/records.csv")}
     jobs = [*experiment.train_jobs.values()]
     baseline = applied_settings(jobs[0]) if jobs else {}
@@ -162,45 +138,33 @@ def collect_spec(experiment: Experiment, results: Path) -> CollectSpec:
             job = experiment.job_behind(slug)
         except ConfigError:
             continue
-        applied = applied_settings(job)
-        entries[slug] = VariantEntry(
-            **entry,
-            derived=variant.derived_from is not None,
-            epochs=job.training.epochs,
-            settings={name: value for name, value in applied.items() if baseline.get(name) != value},
-        )
-    return CollectSpec(
-        variants=entries,
-        baseline=baseline,
-        config=config_fingerprint(experiment),
-        measures={
-            slug: {
-                name: fingerprint(_settings(experiment, name, slug)) for name in experiment.measures_of(slug)
-            }
-            for slug in entries
-        },
-    )
+        changed = {name: v for name, v in applied_settings(job).items() if baseline.get(name) != v}
+        entry |= {"derived": variant.derived_from is not None, "epochs": job.training.epochs}
+        entries[slug] = VariantEntry(**entry, settings=changed)
+    measures = {
+        slug: {name: fingerprint(given) for name, given in _measures(experiment, slug).items()}
+        for slug in entries
+    }
+    config = config_fingerprint(experiment)
+    return CollectSpec(variants=entries, baseline=baseline, config=config, measures=measures)
 
 
 def config_fingerprint(experiment: Experiment) -> str:
-    """Fingerprint of what makes runs of an experiment comparable: data, network and the baseline's training.
-
-    The data's path and the precision are left out, and so are defaults, so that it stays equal when a later
-    version of this package adds a setting.
-    """
+    """Return the fingerprint of what makes runs comparable: data, network and the baseline's training. The
+    data's path and the precision are left out, and so are defaults, so that it stays equal when a later
+    version of this package adds a setting."""
     spec, given = experiment.spec, {"mode": "json", "exclude_defaults": True}
-    return fingerprint(
-        {
-            "data": spec.data.model_dump(**given, exclude={"path"}),
-            "model": experiment.baseline.model.model_dump(**given),
-            "training": experiment.baseline.training.model_dump(**given, exclude={"precision"}),
-            "minimum_batch_size": spec.minimum_batch_size,
-        }
-    )
+    components = {
+        "data": spec.data.model_dump(**given, exclude={"path"}),
+        "model": spec.model.model_dump(**given),
+        "training": spec.training.model_dump(**given, exclude={"precision"}),
+        "minimum_batch_size": spec.minimum_batch_size,
+    }
+    return fingerprint(components)
 
 
 def verdicts(claims: Path) -> str:
-    """A line for each claim at the end of a run: the verdict and the first statistic that decides it."""
+    """Return a line for each claim: the verdict and the first statistic that decides it."""
     try:
         rows = [row for row in read_rows(claims, need=["decides"]) if row["decides"] == "yes"]
     except FileError as error:
@@ -209,9 +173,7 @@ def verdicts(claims: Path) -> str:
     lines = []
     for claim in dict.fromkeys(row["claim"] for row in rows):
         first = next(row for row in rows if row["claim"] == claim)
-        words = first["note"]
-        if first["value"]:
-            words = f"{first['statistic']}: {float(first['value']):.2f}"
+        words = f"{first['statistic']}: {float(first['value']):.2f}" if first["value"] else first["note"]
         if first["value"] and first["low"]:
             words += f" [{float(first['low']):.2f}, {float(first['high']):.2f}]"
         lines.append(f"  {claim:<{width}}  {first['verdict']:<14}  {words}")

@@ -8,14 +8,8 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from robust_flatness.config import ConfigError, DataSpec
-from robust_flatness.data import (
-    load_dataset,
-    load_pseudo_labels,
-    make_splits,
-    save_dataset,
-    save_pseudo_labels,
-)
-from robust_flatness.data.dataset import checksum
+from robust_flatness.data import load_dataset, make_splits, save_dataset
+from robust_flatness.data.dataset import checksum, load_pseudo_labels, save_pseudo_labels
 from robust_flatness.errors import FileError
 
 FAULTS = 100
@@ -36,7 +30,7 @@ def prepared(splits, tmp_path_factory):
 def test_saved_splits_are_loaded(prepared, splits):
     dataset = load_dataset(prepared)
     assert dataset.checksum == checksum(splits)
-    assert (dataset.classes, dataset.channels) == (10, 1)
+    assert dataset.classes == 10
     assert dataset.mean == tuple(splits["mean"].tolist())
     assert dataset.std == tuple(splits["std"].tolist())
     for split, size in (("train", 30), ("unlabeled", 20), ("early_stopping", 20), ("test", 25)):

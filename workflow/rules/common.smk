@@ -121,8 +121,6 @@ GPUS = int(DEVICE.startswith("cuda") or DEVICE == "mps" or (DEVICE == "auto" and
 if GPUS and workflow.local_exec and "gpu" not in workflow.global_resources:
     workflow.register_resource("gpu", gpus_here() if DEVICE in ("auto", "cuda") and gpus_here() else 1)
 COMPUTE = f"--device {DEVICE} --threads {EXPERIMENT.spec.compute.threads}"
-
-
 # Minutes that no job on a cluster asks for more than.
 LIMIT = int(60 * EXPERIMENT.spec.compute.hours)
 

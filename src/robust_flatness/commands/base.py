@@ -13,7 +13,7 @@ import typer
 from robust_flatness.config import ConfigError, parse
 from robust_flatness.files import write_text
 
-#: Panels of the help.
+#: Panel of the help.
 STEPS = "Steps of the workflow"
 #: Time and CPU time (s) when the command began.
 _began = [0.0, 0.0]
@@ -27,6 +27,8 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Threads = Annotated[int, typer.Option(help="Threads of torch; rounding depends on their number.", min=1)]
 Checkpoints = Annotated[list[Path], typer.Argument(help="Checkpoints (.safetensors).")]
 Output = Annotated[Path, typer.Option(help="File to write.")]
+#: Decorator of the commands of the workflow's steps.
+step = app.command(rich_help_panel=STEPS)
 
 
 @app.callback()
@@ -50,7 +52,7 @@ def _write_timings(path: Path) -> None:
         write_text(path, text, durable=False)
 
 
-def read_spec(kind: type, text: str) -> Any:
+def parsed(kind: type, text: str) -> Any:
     """Parse settings from JSON text, or from a file that holds it."""
     try:
         if not text.lstrip().startswith("{"):

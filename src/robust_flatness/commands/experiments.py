@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from robust_flatness.commands.base import STEPS, Checkpoints, Device, Seed, Threads, app
+from robust_flatness.commands.base import Checkpoints, Device, Seed, Threads, app, step
 from robust_flatness.config import ConfigError, load_yaml
 from robust_flatness.errors import noted_warnings
 from robust_flatness.experiment import Experiment, load_experiment
@@ -18,9 +18,9 @@ from robust_flatness.folders import repository
 def _experiment(config: Path) -> Experiment:
     """The experiment, with the catalogue beside its file or that of the repository."""
     catalogue = config.parent / "variants.yaml"
-    return load_experiment(
-        load_yaml(config), catalogue if catalogue.exists() else repository() / "config/variants.yaml"
-    )
+    if not catalogue.exists():
+        catalogue = repository() / "config/variants.yaml"
+    return load_experiment(load_yaml(config), catalogue)
 
 
 @app.command()
@@ -45,9 +45,7 @@ def new_experiment(
 def plan(
     config: Annotated[Path, typer.Option(help="Experiment.")] = Path("config/fashion.yaml"),
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default: the experiment's.")] = None,
-    workers: Annotated[
-        list[int] | None, typer.Option(help="Concurrent jobs, for the wall time; default 1 and 64.", min=1)
-    ] = None,
+    workers: Annotated[list[int] | None, typer.Option(help="Concurrent jobs; default 1, 64.", min=1)] = None,
 ) -> None:
     """Estimate the cost of an experiment: jobs, hours, disk, memory."""
     from robust_flatness.run.planning import plan as cost_of
@@ -66,11 +64,8 @@ def verify(
     device: Device = "cpu",
     threads: Threads = 1,
 ) -> None:
-    """Measure a sample of networks again from their checkpoints and compare.
-
-    On the machine that measured them the records must be identical; on another one, differences within a
-    tolerance agree. The exit status is 1 if a network differs.
-    """
+    """Measure a sample of networks again from their checkpoints; exit status 1 if one differs by more than
+    a tolerance."""
     from robust_flatness.run import verify as verification
     from robust_flatness.runtime.devices import start
 
@@ -102,16 +97,13 @@ def dataset(
     tables: Annotated[list[Path], typer.Argument(help="Folders with the tables of experiments.")],
     output: Annotated[Path, typer.Option(help="Folder for the dataset.")] = Path("dataset"),
 ) -> None:
-    """Write the records of several experiments as one table (CSV, Parquet), with a dictionary.
-
-    The paper's printed numbers are included.
-    """
+    """Write the records of experiments, and the paper's, as one table (CSV, Parquet) with a dictionary."""
     from robust_flatness.tables.dataset import write_dataset
 
     typer.echo(f"{output}: {write_dataset(tables, output)} records")
 
 
-@app.command(rich_help_panel=STEPS)
+@step
 def spec(
     step: Annotated[str, typer.Argument(help="data, train, baseline, measure, or the name of a measure.")],
     config: Annotated[Path, typer.Option(help="Experiment.")] = Path("config/fashion.yaml"),
@@ -131,7 +123,7 @@ def spec(
         typer.echo(experiment.settings_of(step, variant, seed).json_text())
 
 
-@app.command(rich_help_panel=STEPS)
+@step
 def schema() -> None:
     """Print the JSON schema of an experiment's YAML, for editors (kept as config/schema.json)."""
     from robust_flatness.experiment import schema as json_schema

@@ -20,6 +20,14 @@ from robust_flatness.runtime.progress import show_progress
 PGD = RobustnessSettings.model_fields["attack"].default
 NAMES = ", ".join(name for name, entry in MEASURES.items() if not entry.of_snapshots)
 PICTURES = (".png", ".pdf", ".svg")
+SOURCES = (
+    "An .npz file of x_test, y_test and optionally x_train, y_train; a folder with a subfolder of images per "
+    "class, or with such folders test and train; torchvision:NAME:FOLDER."
+)
+ASSIGNMENTS = (
+    "Any setting as in an experiment's YAML, e.g. flatness.average.xi=[0.5]; without the measure's name, for "
+    "all that have it: attack.step_size=0.01, autoattack.version=reduced (repeatable)."
+)
 
 
 def _option(panel: str, text: str, *names: str, default: Any = None, **settings: Any) -> Any:
@@ -37,13 +45,7 @@ network, data_, measured, results, computation = (
 @app.command()
 def measure(
     model: Annotated[str, network("package.module:function, torchvision:NAME or robustbench:NAME.")],
-    data: Annotated[
-        str,
-        data_(
-            "An .npz file of x_test, y_test and optionally x_train, y_train; a folder with a subfolder of "
-            "images per class, or with such folders test and train; torchvision:NAME:FOLDER."
-        ),
-    ],
+    data: Annotated[str, data_(SOURCES)],
     epsilon: Annotated[str, measured("Radius of the L-infinity ball, e.g. 8/255.")],
     weights: Annotated[Path | None, network("Weights (.safetensors, .pt, .pth).")] = None,
     mean: Annotated[str, network("Channel means, if the network expects normalised images.")] = "",
@@ -58,20 +60,11 @@ def measure(
     restarts: Annotated[int | None, measured("Restarts of PGD.", min=1, default=PGD["restarts"])] = None,
     samples: Annotated[int | None, measured("Average-case samples.", min=1, default=AVERAGE.samples)] = None,
     autoattack: Annotated[bool, measured("Also run AutoAttack (standard).", "--autoattack")] = False,
-    assignments: Annotated[
-        list[str] | None,
-        measured(
-            "Any setting as in an experiment's YAML, e.g. flatness.average.xi=[0.5]; without the measure's "
-            "name, for all that have it: attack.step_size=0.01, autoattack.version=reduced (repeatable).",
-            "--set",
-        ),
-    ] = None,
+    assignments: Annotated[list[str] | None, measured(ASSIGNMENTS, "--set")] = None,
     output: Annotated[Path | None, results("All records (.json).")] = None,
     per_example: Annotated[Path | None, results("Losses and errors of each example (.csv).")] = None,
     picture: Annotated[Path | None, results("RLoss against flatness (.png, .pdf, .svg).")] = None,
-    against: Annotated[
-        Path | None, results("Experiment to rank it in: results/NAME or a models.csv.")
-    ] = None,
+    against: Annotated[Path | None, results("Experiment to rank it in: results/NAME or models.csv.")] = None,
     seed: Annotated[int, computation("Random seed.", min=0)] = 0,
     batch_size: Annotated[int | None, computation("Examples per pass.", min=1, default=BATCH_SIZE)] = None,
     device: Annotated[str, computation("auto, cpu, cuda, cuda:N or mps.")] = "cpu",
@@ -84,8 +77,9 @@ def measure(
     interrupted run resumes.
     """
     from robust_flatness import load_model
+    from robust_flatness.run.measuring import example_rows
     from robust_flatness.run.own_inputs import own_settings, read_source
-    from robust_flatness.run.own_model import example_rows, measure_model
+    from robust_flatness.run.own_model import measure_model
     from robust_flatness.run.place import ModelGroup, described
     from robust_flatness.runtime.devices import start
     from robust_flatness.tables.rows import write_rows
@@ -95,10 +89,8 @@ def measure(
         if path.exists() and not path.is_file():
             raise ConfigError(f"{path} is a folder or a device; name a file for the results")
     if picture and (picture.suffix not in PICTURES or not {"robustness", "flatness"} <= {*names}):
-        raise ConfigError(
-            f"--picture: {picture} given; expected a file {', '.join(PICTURES)}, and robustness and flatness "
-            "among --measures"
-        )
+        needed = f"a file {', '.join(PICTURES)}, and robustness and flatness among --measures"
+        raise ConfigError(f"--picture: {picture} given; expected {needed}")
     options = {
         "attack.steps": steps, "attack.restarts": restarts, "average.samples": samples,
         "batch_size": batch_size, "average.batch_size": batch_size, "worst.batch_size": batch_size,

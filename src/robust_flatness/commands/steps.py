@@ -6,35 +6,24 @@ from typing import Annotated
 
 import typer
 
-from robust_flatness.commands.base import (
-    STEPS,
-    Checkpoints,
-    Data,
-    Device,
-    Output,
-    Seed,
-    Spec,
-    Threads,
-    app,
-    read_spec,
-)
+from robust_flatness.commands.base import Checkpoints, Data, Device, Output, Seed, Spec, Threads, parsed, step
 from robust_flatness.config import ConfigError, DataSpec, TrainJob
 from robust_flatness.config.data import CIFAR10_FOLDER
 from robust_flatness.errors import noted_warnings
 from robust_flatness.runtime.progress import show_progress
 
 
-@app.command(rich_help_panel=STEPS)
+@step
 def prepare(spec: Spec, output: Output, seed: Seed = 0) -> None:
     """Read a dataset, draw its disjoint splits, and write them to one safetensors file."""
     from robust_flatness.data import make_splits, save_dataset
 
     with noted_warnings():
-        splits = make_splits(read_spec(DataSpec, spec), seed)
+        splits = make_splits(parsed(DataSpec, spec), seed)
     save_dataset(output, splits)
 
 
-@app.command(rich_help_panel=STEPS)
+@step
 def download_cifar10(
     directory: Annotated[Path, typer.Option(help="Folder for the official files.")] = Path(CIFAR10_FOLDER),
 ) -> None:
@@ -44,53 +33,49 @@ def download_cifar10(
     download(directory)
 
 
-@app.command(rich_help_panel=STEPS)
+@step
 def pseudo_label(
     spec: Spec, data: Data, output: Output, seed: Seed = 0, device: Device = "cpu", threads: Threads = 1
 ) -> None:
     """Train a standard classifier on the labelled images and label the unlabelled pool with it."""
-    from robust_flatness.data import load_dataset, save_pseudo_labels
+    from robust_flatness.data.dataset import load_dataset, save_pseudo_labels
     from robust_flatness.runtime.devices import start
     from robust_flatness.training.pseudo_labels import pseudo_label as predict
 
-    job = read_spec(TrainJob, spec)
+    job = parsed(TrainJob, spec)
     device = start(device, threads)
     dataset = load_dataset(data)
     save_pseudo_labels(output, predict(dataset, job.model, job.training, seed, device), dataset)
 
 
-@app.command(rich_help_panel=STEPS)
+@step
 def train(
     spec: Spec,
     data: Data,
     directory: Annotated[Path, typer.Option(help="Folder for history and checkpoints.")],
     pseudo_labels: Annotated[Path | None, typer.Option(help="Pseudo-labels of the pool.")] = None,
     all_snapshots: Annotated[
-        bool, typer.Option("--all-snapshots/--best-and-last", help="Which snapshots are kept.")
+        bool, typer.Option("--all-snapshots/--best-and-last", help="Kept snapshots.")
     ] = True,
-    until: Annotated[
-        int | None, typer.Option(help="End after so many epochs; the next call goes on.", min=1)
-    ] = None,
+    until: Annotated[int | None, typer.Option(help="Stop after this number of epochs.", min=1)] = None,
     device: Device = "cpu",
     threads: Threads = 1,
 ) -> None:
     """Train one variant; resumes where an earlier run of the same settings was interrupted."""
-    from robust_flatness.data import load_dataset, load_pseudo_labels
+    from robust_flatness.data.dataset import load_dataset, load_pseudo_labels
     from robust_flatness.run.train import train as run_training
     from robust_flatness.runtime.devices import start
 
-    job = read_spec(TrainJob, spec)
+    job = parsed(TrainJob, spec)
     device = start(device, threads)
     dataset = load_dataset(data)
     labels = load_pseudo_labels(pseudo_labels, dataset) if pseudo_labels else None
+    options = {"pseudo_labels": labels, "all_snapshots": all_snapshots, "until": until}
     with show_progress():
-        run_training(
-            job, dataset, directory, device=device, pseudo_labels=labels, all_snapshots=all_snapshots,
-            until=until,
-        )  # fmt: skip
+        run_training(job, dataset, directory, device=device, **options)
 
 
-@app.command(rich_help_panel=STEPS)
+@step
 def scale(
     checkpoints: Checkpoints,
     factor: Annotated[float, typer.Option(help="Factor for all convolutions.")],
@@ -106,7 +91,7 @@ def scale(
         scale_checkpoint(path, directory / path.name, factor, variant)
 
 
-@app.command(rich_help_panel=STEPS)
+@step
 def check_network(
     spec: Spec,
     name: Annotated[str, typer.Option(help="What the network is called in tables.")],
@@ -123,10 +108,10 @@ def check_network(
         raise ConfigError(f"--shape: {shape!r} given; expected channels and side, e.g. 3,32")
     channels, side = map(int, shape.split(","))
     images = torch.full((2, channels, side, side), 0.5)
-    load_network(read_spec(NetworkSpec, spec), name, images, classes)
+    load_network(parsed(NetworkSpec, spec), name, images, classes)
 
 
-@app.command(rich_help_panel=STEPS)
+@step
 def import_network(
     spec: Spec,
     data: Data,
@@ -139,10 +124,10 @@ def import_network(
     from robust_flatness.config.networks import NetworkSpec
     from robust_flatness.data import load_dataset
 
-    run_import(read_spec(NetworkSpec, spec), load_dataset(data), output, name, seed)
+    run_import(parsed(NetworkSpec, spec), load_dataset(data), output, name, seed)
 
 
-@app.command(rich_help_panel=STEPS)
+@step
 def measure_network(
     spec: Spec,
     data: Data,
@@ -156,23 +141,23 @@ def measure_network(
     from robust_flatness.run.measuring import measure_network as measure
     from robust_flatness.runtime.devices import start
 
-    job = read_spec(MeasuringJob, spec)
+    job = parsed(MeasuringJob, spec)
     device = start(device, threads)
     measure(job, data, directory, seed, device, threads)
 
 
-@app.command(rich_help_panel=STEPS)
+@step
 def collect(
     spec: Spec, directory: Annotated[Path, typer.Option(help="Folder of the experiment's results.")]
 ) -> None:
     """Gather the records of all networks into the tables of the experiment."""
     from robust_flatness.tables.collect import CollectSpec, collect_results
 
-    for message in collect_results(read_spec(CollectSpec, spec), directory):
+    for message in collect_results(parsed(CollectSpec, spec), directory):
         typer.echo(message)
 
 
-@app.command(rich_help_panel=STEPS)
+@step
 def import_table(
     table: Annotated[Path, typer.Argument(help="Results table (.csv) in the form of models.csv.")],
     directory: Annotated[Path, typer.Option(help="Folder for the tables.")],

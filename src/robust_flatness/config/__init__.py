@@ -2,50 +2,13 @@
 
 from robust_flatness.config.data import DataSpec
 from robust_flatness.config.measures import AttackSpec, AutoAttackSpec, MeasureSettings
-from robust_flatness.config.training import (
-    AugmentationSpec,
-    ModelSpec,
-    TrainingSpec,
-    TrainJob,
-    rescaled_decay,
-)
-from robust_flatness.config.values import (
-    NAME,
-    Count,
-    Positive,
-    Real,
-    Spec,
-    load_yaml,
-    meant,
-    parse,
-    parse_list,
-    parse_number,
-)
-from robust_flatness.config.variants import VariantOverride, VariantSpec, load_variants
+from robust_flatness.config.training import AugmentationSpec, ModelSpec, TrainingSpec, TrainJob
+from robust_flatness.config.values import Count, Positive, Real, Spec, load_yaml, parse, parse_list
+from robust_flatness.config.variants import VariantSpec, load_variants
 from robust_flatness.errors import ConfigError
 
 __all__ = [
-    "NAME",
-    "AttackSpec",
-    "AugmentationSpec",
-    "AutoAttackSpec",
-    "ConfigError",
-    "Count",
-    "DataSpec",
-    "MeasureSettings",
-    "ModelSpec",
-    "Positive",
-    "Real",
-    "Spec",
-    "TrainJob",
-    "TrainingSpec",
-    "VariantOverride",
-    "VariantSpec",
-    "load_variants",
-    "load_yaml",
-    "meant",
-    "parse",
-    "parse_list",
-    "parse_number",
-    "rescaled_decay",
-]
+    "AttackSpec", "AugmentationSpec", "AutoAttackSpec", "ConfigError", "Count", "DataSpec", "MeasureSettings",
+    "ModelSpec", "Positive", "Real", "Spec", "TrainJob", "TrainingSpec", "VariantSpec", "load_variants",
+    "load_yaml", "parse", "parse_list",
+]  # fmt: skip

@@ -4,17 +4,9 @@ import itertools
 import re
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Discriminator,
-    Field,
-    Tag,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
-from robust_flatness.config.values import Count, Integer, Size, Spec, parse_list
+from robust_flatness.config.values import AS_LIST, Count, Integer, Size, Spec
 
 #: Number of classes, and of images, of the datasets known to the kit; digits are one set, the others two.
 CLASSES = {"digits": 10, "fashion": 10, "cifar10": 10}
@@ -35,8 +27,7 @@ ORIGINS = ("train", "test", "pool")
 RANGE = re.compile(rf"({'|'.join(ORIGINS)})\s+(\d+)(?:\s*-\s*(\d+))?")
 #: Where the workflow puts the official files of CIFAR-10, and their names.
 CIFAR10_FOLDER = "data/cifar10"
-CIFAR10_TEST = "test_batch"
-CIFAR10_FILES = (*(f"data_batch_{number}" for number in range(1, 6)), CIFAR10_TEST)
+CIFAR10_FILES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
 
 
 class Range(NamedTuple):
@@ -54,10 +45,7 @@ def parse_range(text: str) -> Range:
     """Return the range written as "train 0-999" or "test 7"."""
     match = RANGE.fullmatch(text.strip())
     if match is None:
-        raise ValueError(
-            f"{text!r} is not a range of examples; write a list like [train 0-999, train 2000-2499], "
-            f"each of {', '.join(ORIGINS)}"
-        )
+        raise ValueError(f"{text!r} is not a range of {', '.join(ORIGINS)}; write e.g. [train 0-999, test 7]")
     found = Range(match[1], int(match[2]), int(match[3] or match[2]))
     if found.first > found.last:
         raise ValueError(f"{text!r} ends before it begins")
@@ -70,18 +58,13 @@ def _check_name(value: str) -> str:
     return value
 
 
-def _canonical(ranges: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(str(parse_range(text)) for text in ranges)
-
-
 def _kind(value: Any) -> str:
     named = isinstance(value, str) and value.strip().startswith(ORIGINS)
     return "ranges" if named or isinstance(value, list | tuple) else "count"
 
 
-Ranges = Annotated[
-    tuple[str, ...], Field(min_length=1), BeforeValidator(parse_list), AfterValidator(_canonical)
-]
+_Range = Annotated[str, AfterValidator(lambda text: str(parse_range(text)))]
+Ranges = Annotated[tuple[_Range, ...], Field(min_length=1), AS_LIST]
 #: A number of examples, or ranges of them.
 Split = Annotated[Annotated[Count, Tag("count")] | Annotated[Ranges, Tag("ranges")], Discriminator(_kind)]
 PoolSplit = Annotated[Annotated[Size, Tag("count")] | Annotated[Ranges, Tag("ranges")], Discriminator(_kind)]
@@ -144,10 +127,7 @@ class DataSpec(Spec):
         splits = tuple(split for split in splits if not self.ranges(split))
         total = sum(self.count(split) for split in splits)
         if available is not None and total > available:
-            raise ValueError(
-                f"{' + '.join(splits)} = {total}, but {self.name!r} has {available} {what}; "
-                "reduce one of them"
-            )
+            raise ValueError(f"{' + '.join(splits)} = {total}, but {self.name!r} has {available} {what}")
 
     def _check_ranges(self) -> None:
         given = sorted((found, split) for split in SPLITS for found in self.ranges(split))
@@ -156,9 +136,8 @@ class DataSpec(Spec):
                 raise ValueError(f"{split}: {found} given, but 'digits' have no official order; use a number")
             known = EXAMPLES.get(self.name, {}).get(found.origin)
             if known is not None and found.last >= known:
-                raise ValueError(
-                    f"{split}: {found} given, but {self.name!r} has {found.origin} 0-{known - 1}"
-                )
+                has = f"{self.name!r} has {found.origin} 0-{known - 1}"
+                raise ValueError(f"{split}: {found} given, but {has}")
             if found.origin == "pool" and (split != "unlabeled" or self.name == "fashion"):
                 raise ValueError(f"{split}: {found} given; only unlabeled images come from a pool")
         for (one, split), (other, following) in itertools.pairwise(given):

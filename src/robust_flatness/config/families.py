@@ -23,13 +23,7 @@ class FamilySpec(Spec):
 
 
 def load_families(*paths: Path) -> dict[str, FamilySpec]:
-    """Return the families of YAML files: name -> `FamilySpec`; a later file adds or replaces families.
-
-    Raises
-    ------
-    ConfigError
-        If a file cannot be read, or a family has an unknown or missing field.
-    """
+    """Return the families of YAML files by name; a later file adds or replaces families."""
     found: dict[str, FamilySpec] = {}
     for path in paths:
         found |= parse(dict[str, FamilySpec], load_yaml(path), f"{path}: families")

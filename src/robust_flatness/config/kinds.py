@@ -11,13 +11,7 @@ from robust_flatness.errors import ConfigError
 
 
 def imported(path: str, where: str) -> Any:
-    """Return the object that `package.module:name` names, with the working directory on Python's path.
-
-    Raises
-    ------
-    ConfigError
-        If it cannot be imported; the message begins with `where`.
-    """
+    """Return the object that `package.module:name` names, with the working directory on Python's path."""
     module, _, name = path.partition(":")
     here = str(Path.cwd())
     if not {here, ""} & set(sys.path):
@@ -32,8 +26,7 @@ def imported(path: str, where: str) -> Any:
 def source_digest(paths: Iterable[str]) -> str:
     """Return a digest of the source of the user's functions: of their modules or, for modules of a package,
     of all its files. It is empty without functions."""
-    digest = hashlib.sha256()
-    paths = sorted(paths)
+    digest, paths = hashlib.sha256(), sorted(paths)
     for path in paths:
         imported(path, path)
         file = Path(sys.modules[path.partition(":")[0]].__file__)
@@ -49,8 +42,6 @@ def check_name(allowed: Collection[str], name: str, own: str = "") -> str:
     if own and colon and module and function.isidentifier():
         return name
     if name not in allowed:
-        raise ValueError(
-            f"Input should be one of {', '.join(map(repr, allowed))}"
-            + (f", or {own} of your own" if own else "")
-        )
+        others = f", or {own} of your own" if own else ""
+        raise ValueError(f"Input should be one of {', '.join(map(repr, allowed))}{others}")
     return name

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from robust_flatness.config.data import DataSpec
-from robust_flatness.config.values import Count, Epsilon, Positive, Size, Spec, Variants, parse_list
+from robust_flatness.config.values import AS_LIST, Count, Epsilon, Positive, Size, Spec, Variants
 
 #: Default step size of PGD: epsilon divided by this.
 STEPS_TO_THE_EDGE = 4
@@ -49,9 +49,12 @@ class AutoAttackSpec(Spec):
     """AutoAttack; `version: standard` is the library's own, `reduced` the budget given here."""
 
     version: Literal["standard", "reduced"] = "standard"
-    attacks: Annotated[
-        tuple[Literal["pgd", "apgd-ce", "apgd-t", "fab-t", "square"], ...], BeforeValidator(parse_list)
-    ] = ("apgd-ce", "apgd-t", "fab-t", "square")
+    attacks: Annotated[tuple[Literal["pgd", "apgd-ce", "apgd-t", "fab-t", "square"], ...], AS_LIST] = (
+        "apgd-ce",
+        "apgd-t",
+        "fab-t",
+        "square",
+    )
     """`pgd` counts the successes of the measure's own PGD; the other attacks run on what is left."""
     iterations: Count = 100
     restarts: Count = 1
@@ -61,16 +64,9 @@ class AutoAttackSpec(Spec):
 
     @model_validator(mode="after")
     def _check(self) -> "AutoAttackSpec":
-        changed = [
-            name
-            for name, field in type(self).model_fields.items()
-            if name != "version" and getattr(self, name) != field.default
-        ]
+        changed = ", ".join(self.model_dump(exclude_defaults=True, exclude={"version"}))
         if self.version == "standard" and changed:
-            raise ValueError(
-                f"{', '.join(changed)}: the standard AutoAttack has a fixed budget; "
-                "write version: reduced to change it"
-            )
+            raise ValueError(f"{changed}: version: standard has a fixed budget; write version: reduced")
         return self
 
     @property
@@ -78,20 +74,17 @@ class AutoAttackSpec(Spec):
         """The budget in words, for results and tables."""
         if self.version == "standard":
             return "AutoAttack (standard)"
-        count = self.target_classes
-        targets = f", {count} target class{'es' * (count > 1)}" if count else ""
-        return (
-            f"AutoAttack (reduced: {'+'.join(self.attacks)}, {self.iterations} iterations, "
-            f"{self.restarts} restart{'s' * (self.restarts > 1)}{targets})"
-        )
+        budget = f"{self.iterations} iterations, {self.restarts} restart{'s' * (self.restarts > 1)}"
+        if count := self.target_classes:
+            budget += f", {count} target class{'es' * (count > 1)}"
+        return f"AutoAttack (reduced: {'+'.join(self.attacks)}, {budget})"
 
 
 class MeasureSettings(Spec):
     """Base class of the settings of a measure, and of a part of it that has variants of its own.
 
     A field whose default is a spec may be given in part; the rest is the default's. `variants` are the slugs
-    that are measured. They decide which jobs there are and are not part of a job's settings, so they are
-    left out of JSON.
+    that are measured; they are not part of a job's settings, so they are left out of JSON.
     """
 
     variants: Variants = Field("all", exclude=True)
@@ -115,11 +108,7 @@ class MeasureSettings(Spec):
     ) -> dict[str, Any]:
         """Return `values` completed by the settings that follow from the experiment: radius and step size of
         `attack`, and numbers of examples, given the `sizes` of the splits `test` and `train`."""
-        counts = {
-            name: min(examples.most, sizes[examples.split])
-            for name, examples in cls._examples()
-            if examples.most is not None
-        }
+        counts = {name: min(e.most, sizes[e.split]) for name, e in cls._examples() if e.most is not None}
         given = values.get("attack", {})
         if "attack" in cls.model_fields and isinstance(given, Mapping):
             values = {**values, "attack": {"epsilon": epsilon, "step_size": step_size, **given}}
@@ -127,12 +116,8 @@ class MeasureSettings(Spec):
 
     @classmethod
     def _examples(cls) -> list[tuple[str, FirstExamples]]:
-        return [
-            (name, annotation)
-            for name, field in cls.model_fields.items()
-            for annotation in field.metadata
-            if isinstance(annotation, FirstExamples)
-        ]
+        annotated = [(name, note) for name, field in cls.model_fields.items() for note in field.metadata]
+        return [(name, note) for name, note in annotated if isinstance(note, FirstExamples)]
 
     def applies_to(self, slug: str) -> bool:
         """Whether a variant is measured."""

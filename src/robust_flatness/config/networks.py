@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from robust_flatness.config.values import Positive, Real, Spec, parse_list
+from robust_flatness.config.values import AS_LIST, Positive, Real, Spec
 from robust_flatness.config.variants import VariantSpec
 from robust_flatness.errors import ConfigError
 from robust_flatness.files import canonical_json
@@ -17,28 +17,25 @@ EXTERNAL, ROBUSTBENCH = "external", "robustbench"
 NAMED = re.compile(
     r"torchvision:\w+|robustbench:((cifar10|cifar100|imagenet)/\w+/)?[\w.-]+|[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*"
 )
-#: Classes of RobustBench's datasets, and of torchvision's pretrained classifiers.
+#: Classes of RobustBench's datasets; torchvision's pretrained classifiers have those of ImageNet.
 PRETRAINED_CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
 
 
-def check_model(value: str) -> str:
-    """Require the name of a network, whether or not it can be loaded here."""
+def _check_model(value: str) -> str:
     if not NAMED.fullmatch(value):
-        raise ValueError(
-            "write package.module:function, torchvision:NAME, robustbench:NAME or "
-            f"robustbench:dataset/threat/NAME with a dataset of {', '.join(PRETRAINED_CLASSES)}"
-        )
+        kinds = "package.module:function, torchvision:NAME, robustbench:NAME or robustbench:DATA/THREAT/NAME"
+        raise ValueError(f"write {kinds} with DATA of {', '.join(PRETRAINED_CLASSES)}")
     return value
 
 
-Channels = Annotated[tuple[Real, ...], BeforeValidator(parse_list), Field(min_length=1)]
-Scales = Annotated[tuple[Positive, ...], BeforeValidator(parse_list), Field(min_length=1)]
+Channels = Annotated[tuple[Real, ...], AS_LIST, Field(min_length=1)]
+Scales = Annotated[tuple[Positive, ...], AS_LIST, Field(min_length=1)]
 
 
 class NetworkSpec(Spec):
     """A network as `load_model` takes it, and how it is shown."""
 
-    model: Annotated[str, AfterValidator(check_model)]
+    model: Annotated[str, AfterValidator(_check_model)]
     """`package.module:function` (without arguments), `torchvision:NAME` or `robustbench:NAME`."""
     weights: str | None = None
     """File .safetensors, .pt or .pth; None: the function's, or the pretrained ones, which are downloaded."""
@@ -69,11 +66,9 @@ class NetworkSpec(Spec):
         kind, _, name = self.model.partition(":")
         if kind == "torchvision" and self.weights is None:
             return PRETRAINED_CLASSES["imagenet"]
-        return (
-            PRETRAINED_CLASSES[name.split("/")[0] if "/" in name else "cifar10"]
-            if kind == "robustbench"
-            else None
-        )
+        if kind == "robustbench":
+            return PRETRAINED_CLASSES[name.split("/")[0] if "/" in name else "cifar10"]
+        return None
 
     def variant(self, slug: str) -> "NetworkVariant":
         """Return the entry of the tables for this network, named `slug`."""

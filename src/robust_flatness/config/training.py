@@ -4,13 +4,13 @@ import math
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from robust_flatness.config.architectures import COSTS
-from robust_flatness.config.catalogue import OBJECTIVES, OPTIMIZERS
+from robust_flatness.config.catalogue import COSTS, OBJECTIVES, OPTIMIZERS
 from robust_flatness.config.kinds import check_name
 from robust_flatness.config.measures import STEPS_TO_THE_EDGE
 from robust_flatness.config.values import (
+    AS_LIST,
     Count,
     Epsilon,
     Integer,
@@ -21,11 +21,11 @@ from robust_flatness.config.values import (
     Real,
     Size,
     Spec,
-    parse_list,
 )
 
 _Network = Annotated[str, AfterValidator(partial(check_name, sorted(COSTS)))]
 _Optimizer = Annotated[str, AfterValidator(partial(check_name, OPTIMIZERS))]
+_Milestones = Annotated[tuple[Annotated[Real, Field(gt=0, lt=1)], ...], AS_LIST]
 _Objective = Annotated[str, AfterValidator(partial(check_name, OBJECTIVES, own="package.module:Class"))]
 
 
@@ -66,11 +66,7 @@ class TrainingSpec(Spec):
     langevin_steps: Count = 1
     """Entropy-SGD: inner steps L of stochastic gradient Langevin dynamics."""
     schedule: Literal["multi-step", "constant", "cyclic"] = "multi-step"
-    milestones: Annotated[tuple[Annotated[Real, Field(gt=0, lt=1)], ...], BeforeValidator(parse_list)] = (
-        0.4,
-        0.6,
-        0.8,
-    )
+    milestones: _Milestones = (0.4, 0.6, 0.8)
     """Multi-step: fractions of the epochs at which the rate is multiplied by 0.1."""
     cycles: Count = 1
     """Cyclic: number of triangular cycles, each from 0 to the learning rate and back to 0."""
@@ -130,15 +126,11 @@ class TrainingSpec(Spec):
         for field in (field for field, used in optional.items() if used):
             allowed = [name for name, objective in OBJECTIVES.items() if field in objective.supports]
             if self.objective in OBJECTIVES and self.objective not in allowed:
-                raise ValueError(
-                    f"{field}: {getattr(self, field)} is not defined with objective {self.objective!r}; "
-                    f"allowed with {', '.join(allowed)}"
-                )
+                given = f"{field}: {getattr(self, field)} is not defined with objective {self.objective!r}"
+                raise ValueError(f"{given}; allowed with {', '.join(allowed)}")
         for field in OPTIMIZERS[self.optimizer]:
-            if getattr(self, field):
-                raise ValueError(
-                    f"{field}: {getattr(self, field)} is not defined with optimizer {self.optimizer!r}; set 0"
-                )
+            if value := getattr(self, field):
+                raise ValueError(f"{field}: {value} is not defined with optimizer {self.optimizer!r}; set 0")
         return self
 
     def snapshot_epochs(self) -> list[int]:
@@ -161,10 +153,7 @@ SLOWEST_DECAY, INITIAL_WEIGHT = 0.9975, 0.01
 
 
 def rescaled_decay(decay: float, steps: int) -> float:
-    """Return the decay per update of the weight average over a training of `steps` updates.
-
-    It is the published one if the training is long enough. For fewer than 1,840 updates, all decays are
-    raised to the power at which 0.9975, the slowest, leaves the initial weights a hundredth:
-    decay^max(1, ln 0.01 / (steps ln 0.9975)).
-    """
+    """Return the decay per update of the weight average over a training of `steps` updates. For fewer than
+    1,840 updates, published decays are raised to the power at which 0.9975, the slowest, leaves the initial
+    weights a hundredth: decay^max(1, ln 0.01 / (steps ln 0.9975))."""
     return decay ** max(1.0, math.log(INITIAL_WEIGHT) / (steps * math.log(SLOWEST_DECAY)))

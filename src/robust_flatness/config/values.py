@@ -10,15 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
 
 from robust_flatness.errors import ConfigError
 from robust_flatness.files import canonical_json
@@ -35,8 +27,7 @@ FOLLOWING = "default_factory_not_called"
 
 
 def parse_number(value: Any) -> Any:
-    """Return the number in 8, 0.5, "1e-3", "8/255" or "0.15/4"; return anything else unchanged, for the
-    validation to refuse."""
+    """Return the number in 8, 0.5, "1e-3", "8/255" or "0.15/4", and anything else unchanged."""
     if isinstance(value, bool):
         raise ValueError("expected a number")
     if isinstance(value, str):
@@ -59,31 +50,30 @@ def parse_list(value: Any) -> Any:
     return [value] if isinstance(value, int | float) else value
 
 
-def check_radii(value: tuple[float, ...]) -> tuple[float, ...]:
-    """Require at least one radius, each once; the first is the main one."""
+#: Annotation of tuples given as `parse_list` takes them.
+AS_LIST = BeforeValidator(parse_list)
+
+
+def _check_radii(value: tuple[float, ...]) -> tuple[float, ...]:
     if not value or len(set(value)) < len(value):
         raise ValueError("name at least one radius, each once")
     return value
 
 
 def _check_name(value: str) -> str:
-    """Require a name that can be a folder's."""
     if not NAME.fullmatch(value):
         raise ValueError("use at most 100 letters, digits, '.', '_' and '-', starting with a letter or digit")
     return value
 
 
-def check_device(value: str) -> str:
-    """Require the name of a device, whether or not this machine has it."""
+def _check_device(value: str) -> str:
     if not DEVICE.fullmatch(value):
         raise ValueError("use auto, cpu, cuda, cuda:N (N counts from 0) or mps")
     return value
 
 
-def parse_variants(value: Any) -> Any:
-    """As `parse_list`; "all" stands for all variants of the experiment."""
-    parsed = value if value == "all" else parse_list(value)
-    return "all" if parsed == ["all"] else parsed
+def _parse_variants(value: Any) -> Any:
+    return "all" if value in ("all", ["all"]) else parse_list(value)
 
 
 def _as_number(kind: Any, **bounds: Any) -> Any:
@@ -99,9 +89,10 @@ Probability = Annotated[Real, Field(ge=0, le=1)]
 Integer = _as_number(int, lt=2**63)
 Count = Annotated[Integer, Field(ge=1)]
 Size = Annotated[Integer, Field(ge=0)]
-Radii = Annotated[tuple[Positive, ...], BeforeValidator(parse_list), AfterValidator(check_radii)]
+Radii = Annotated[tuple[Positive, ...], AS_LIST, AfterValidator(_check_radii)]
 Name = Annotated[str, AfterValidator(_check_name)]
-Variants = Annotated[Literal["all"] | tuple[str, ...], BeforeValidator(parse_variants)]
+Device = Annotated[str, AfterValidator(_check_device)]
+Variants = Annotated[Literal["all"] | tuple[str, ...], BeforeValidator(_parse_variants)]
 #: `auto`: bfloat16 if the job's device computes it fast, else float32.
 Precision = Literal["float32", "bfloat16", "auto"]
 
@@ -109,7 +100,7 @@ Precision = Literal["float32", "bfloat16", "auto"]
 class Spec(BaseModel):
     """Base class of all specs: immutable, no unknown fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = {"frozen": True, "extra": "forbid"}
 
     def json_text(self) -> str:
         """Return canonical JSON, as passed to a job."""
@@ -159,13 +150,8 @@ def _line(spec: Any, problem: Any, where: str) -> str:
 
 
 def parse(spec: Any, values: Any, where: str = "") -> Any:
-    """Return `values` validated as `spec`, a spec's class or another type.
-
-    Raises
-    ------
-    ConfigError
-        One line per problem: the field, below `where`, the value given, what is allowed.
-    """
+    """Return `values` validated as `spec`, a spec's class or another type; a ConfigError has one line per
+    problem: the field, below `where`, the value given, what is allowed."""
     try:
         return TypeAdapter(spec).validate_python(values)
     except ValidationError as error:
@@ -188,13 +174,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file.
-
-    Raises
-    ------
-    ConfigError
-        If the file is missing, is not YAML, has a key twice, or holds something else.
-    """
+    """Return the mapping in a YAML file."""
     try:
         value = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except OSError as error:

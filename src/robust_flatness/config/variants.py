@@ -49,24 +49,13 @@ class VariantSpec(VariantOverride):
 
     def overridden(self, override: VariantOverride) -> "VariantSpec":
         """Return this variant with an experiment's own values; a value set there replaces a scaled one."""
-        kept = {k: v for k, v in self.scale.items() if k not in override.set}
-        return self.model_copy(
-            update={
-                "scale": {**kept, **override.scale},
-                "set": {**self.set, **override.set},
-                "model": {**self.model, **override.model},
-            }
-        )
+        scale = {k: v for k, v in self.scale.items() if k not in override.set} | override.scale
+        update = {"scale": scale, "set": self.set | override.set, "model": self.model | override.model}
+        return self.model_copy(update=update)
 
 
 def load_variants(path: Path) -> dict[str, VariantSpec]:
-    """Return the catalogue of variants in a YAML file: slug -> `VariantSpec`.
-
-    Raises
-    ------
-    ConfigError
-        One line per problem: a name or field that cannot be used.
-    """
+    """Return the catalogue of variants in a YAML file: slug -> `VariantSpec`."""
     variants = parse(dict[Name, VariantSpec], load_yaml(path), f"{path}: variants")
     check_sources(variants, f"{path}: variants")
     return variants
@@ -79,6 +68,5 @@ def check_sources(
     trained = {slug for slug, variant in {**(known or {}), **variants}.items() if variant.trained}
     for slug, variant in variants.items():
         if not variant.trained and variant.derived_from not in trained:
-            raise ConfigError(
-                f"{where}.{slug}.derived_from: {variant.derived_from!r} given; expected a trained variant"
-            )
+            field = f"{where}.{slug}.derived_from"
+            raise ConfigError(f"{field}: {variant.derived_from!r} given; expected a trained variant")

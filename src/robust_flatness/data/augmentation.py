@@ -17,11 +17,9 @@ from robust_flatness.errors import ConfigError
 def augment(
     x: Tensor, spec: AugmentationSpec, generator: torch.Generator, fill: Sequence[float] = ()
 ) -> Tensor:
-    """Return `x` [n, C, H, W] after the crop, flip, AutoAugment and cutout of `spec`, in this order.
-
-    `fill` are the channel means, required by cutout and AutoAugment: the values of the hidden square and of
-    empty corners (crops without AutoAugment fill with zeros). Without any operation, `x` itself is returned.
-    """
+    """Return `x` [n, C, H, W] after the crop, flip, AutoAugment and cutout of `spec`, in this order. `fill`
+    are the channel means, required by cutout and AutoAugment: the values of the hidden square and of empty
+    corners (crops without AutoAugment fill with zeros)."""
     if spec.crop:
         x = random_crop(x, spec.crop, generator, fill if spec.autoaugment else ())
     if spec.flip:
@@ -34,8 +32,7 @@ def augment(
 
 
 def random_crop(x: Tensor, pixels: int, generator: torch.Generator, fill: Sequence[float] = ()) -> Tensor:
-    """Shift each image by up to `pixels` in both directions, uniformly, filling with the channel
-    values `fill` (none: zeros)."""
+    """Shift each image by up to `pixels` in both directions, filling with `fill` by channel, or zeros."""
     count, _, height, width = x.shape
     offset = torch.randint(2 * pixels + 1, (2, count), generator=generator, device=generator.device)
     offset = offset.to(x.device)
@@ -57,21 +54,15 @@ def random_flip(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def cutout(x: Tensor, size: int, fill: Sequence[float], generator: torch.Generator) -> Tensor:
-    """Fill a square of `size` pixels with the channel values `fill` (DeVries and Taylor, 2017).
-
-    The centre is uniform over the image, so the square may reach beyond the border.
-    """
-    count, _, height, width = x.shape
-    top, left = (
-        torch.randint(side, (count, 1), generator=generator, device=generator.device).to(x.device) - size // 2
-        for side in (height, width)
-    )
-    row = torch.arange(height, device=x.device)
-    column = torch.arange(width, device=x.device)
-    rows = (row >= top) & (row < top + size)
-    columns = (column >= left) & (column < left + size)
-    inside = rows[:, None, :, None] & columns[:, None, None, :]
-    return torch.where(inside, channel_values(x, fill), x)
+    """Fill a square of `size` pixels with the channel values `fill` (DeVries and Taylor, 2017). The centre is
+    uniform over the image, so the square may reach beyond the border."""
+    inside = []
+    for side in x.shape[2:]:
+        centre = torch.randint(side, (len(x), 1), generator=generator, device=generator.device)
+        start, index = centre.to(x.device) - size // 2, torch.arange(side, device=x.device)
+        inside.append((index >= start) & (index < start + size))
+    hidden = inside[0][:, None, :, None] & inside[1][:, None, None, :]
+    return torch.where(hidden, channel_values(x, fill), x)
 
 
 def channel_values(x: Tensor, fill: Sequence[float]) -> Tensor:
@@ -82,16 +73,9 @@ def channel_values(x: Tensor, fill: Sequence[float]) -> Tensor:
 
 
 def autoaugment(x: Tensor, generator: torch.Generator, fill: Sequence[float]) -> Tensor:
-    """Apply AutoAugment's CIFAR-10 policy (Cubuk et al., CVPR 2019) to each image, in 256 levels.
-
-    Corners left empty by shears, shifts and rotations take the channel values `fill`. Grey images are
-    repeated to three channels and averaged afterwards.
-
-    Raises
-    ------
-    ConfigError
-        If the images have neither 1 nor 3 channels.
-    """
+    """Apply AutoAugment's CIFAR-10 policy (Cubuk et al., CVPR 2019) to each image, in 256 levels. Corners
+    left empty by shears, shifts and rotations take the channel values `fill`. Grey images are repeated to
+    three channels and averaged afterwards."""
     channels = x.shape[1]
     if channels not in (1, 3):
         raise ConfigError(f"AutoAugment requires images of 1 or 3 channels; these have {channels}")

@@ -18,69 +18,65 @@ GREY = (0.2989, 0.587, 0.114)
 Operation = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def shear_x(x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
-    """Row h (from its middle) moves left by magnitude * (h + 1/2) pixels."""
-    return _resampled(x, fill, lambda row, column: (row, column + magnitude * (row + x.shape[2] / 2)))
+def moved(kind: str, x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
+    """Shear, shift (by whole pixels, towards zero), or rotate (by degrees, counter-clockwise) each image.
+    Each pixel takes the nearest neighbour of its source, or `fill` outside the image. Rows and columns, [H,
+    W, n], are relative to the image's centre."""
+    count, channels, height, width = x.shape
+    row = torch.arange(height, device=x.device, dtype=x.dtype)[:, None, None] + (0.5 - height / 2)
+    column = torch.arange(width, device=x.device, dtype=x.dtype)[None, :, None] + (0.5 - width / 2)
+    if kind == "ShearX":
+        column = column + magnitude * (row + height / 2)
+    elif kind == "ShearY":
+        row = row + magnitude * (column + width / 2)
+    elif kind == "TranslateX":
+        column = column - magnitude.trunc()
+    elif kind == "TranslateY":
+        row = row - magnitude.trunc()
+    else:
+        angle = torch.deg2rad(magnitude)
+        cos, sin = angle.cos(), angle.sin()
+        row, column = sin * column + cos * row, cos * column - sin * row
+    source = (column / (width / 2), row / (height / 2))
+    grid = torch.stack([part.expand(height, width, count) for part in source], dim=-1)
+    known = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
+    result = F.grid_sample(known, grid.permute(2, 0, 1, 3), mode="nearest", align_corners=False)
+    return torch.where(result[:, channels:] < 0.5, fill[:, None, None], result[:, :channels])
 
 
-def shear_y(x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
-    """Column w moves up by magnitude * (w + 1/2) pixels."""
-    return _resampled(x, fill, lambda row, column: (row + magnitude * (column + x.shape[3] / 2), column))
-
-
-def translate_x(x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
-    """Shift to the right by `magnitude` pixels, rounded towards zero."""
-    return _resampled(x, fill, lambda row, column: (row, column - magnitude.trunc()))
-
-
-def translate_y(x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
-    """Shift downwards by `magnitude` pixels, rounded towards zero."""
-    return _resampled(x, fill, lambda row, column: (row - magnitude.trunc(), column))
-
-
-def rotate(x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
-    """Rotate about the centre by `magnitude` degrees, counter-clockwise."""
-    angle = torch.deg2rad(magnitude)
-    cos, sin = angle.cos(), angle.sin()
-    return _resampled(x, fill, lambda row, column: (sin * column + cos * row, cos * column - sin * row))
-
-
-def brightness(x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
-    """Blend with black."""
-    return _blend(x, torch.zeros_like(x), magnitude)
-
-
-def color(x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
-    """Blend with the grey image."""
-    return _blend(x, _grey(x), magnitude)
-
-
-def contrast(x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
-    """Blend with the mean of the grey image."""
-    return _blend(x, _grey(x).mean(dim=(1, 2, 3), keepdim=True), magnitude)
-
-
-def sharpness(x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
-    """Blend with the image smoothed by (1 1 1, 1 5 1, 1 1 1) / 13, except at the border."""
-    if min(x.shape[2:]) <= 2:
+def blended(kind: str, x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
+    """Return (1 + magnitude) x - magnitude other, clamped to 0 .. 255 and rounded down. The other image is
+    black (brightness), the grey image (color), its mean (contrast), or the image smoothed by (1 1 1, 1 5 1, 1
+    1 1) / 13 except at the border (sharpness)."""
+    red, green, blue = x.unbind(1)
+    grey = (GREY[0] * red + GREY[1] * green + GREY[2] * blue).floor()[:, None]
+    if kind == "Brightness":
+        other = torch.zeros_like(x)
+    elif kind == "Color":
+        other = grey
+    elif kind == "Contrast":
+        other = grey.mean(dim=(1, 2, 3), keepdim=True)
+    elif min(x.shape[2:]) > 2:
+        kernel = x.new_ones(3, 3)
+        kernel[1, 1] = 5
+        smooth = F.conv2d(x.flatten(0, 1)[:, None], kernel[None, None] / 13)
+        other = x.clone()
+        other[..., 1:-1, 1:-1] = smooth.round().view_as(other[..., 1:-1, 1:-1])
+    else:
         return x
-    kernel = x.new_ones(3, 3)
-    kernel[1, 1] = 5
-    smooth = F.conv2d(x.flatten(0, 1)[:, None], kernel[None, None] / 13)
-    blurred = x.clone()
-    blurred[..., 1:-1, 1:-1] = smooth.round().view_as(blurred[..., 1:-1, 1:-1])
-    return _blend(x, blurred, magnitude)
+    ratio = 1 + magnitude[:, None, None, None]
+    return (ratio * x + (1 - ratio) * other).clamp(0, LEVELS).floor()
 
 
 def posterize(x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
     """Keep the `magnitude` highest of the 8 bits."""
-    step = 2 ** (8 - _of_images(magnitude))
+    step = 2 ** (8 - magnitude[:, None, None, None])
     return (x / step).floor() * step
 
 
 def solarize(x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
     """Invert the levels from `magnitude` on."""
-    return torch.where(x >= _of_images(magnitude), LEVELS - x, x)
+    return torch.where(x >= magnitude[:, None, None, None], LEVELS - x, x)
 
 
 def autocontrast(x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
@@ -109,16 +105,16 @@ def invert(x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
     return LEVELS - x
 
 
+MOVES = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
+BLENDS = ("Brightness", "Color", "Contrast", "Sharpness")
 OPERATIONS: dict[str, Operation] = {
-    "ShearX": shear_x, "ShearY": shear_y, "TranslateX": translate_x, "TranslateY": translate_y,
-    "Rotate": rotate, "Brightness": brightness, "Color": color, "Contrast": contrast,
-    "Sharpness": sharpness, "Posterize": posterize, "Solarize": solarize,
-    "AutoContrast": autocontrast, "Equalize": equalize, "Invert": invert,
-}  # fmt: skip
+    **{name: functools.partial(moved, name) for name in MOVES},
+    **{name: functools.partial(blended, name) for name in BLENDS},
+    **{"Posterize": posterize, "Solarize": solarize, "AutoContrast": autocontrast},
+    **{"Equalize": equalize, "Invert": invert},
+}
 #: Largest magnitude of operations with a random sign: shears, angles, and factors 1 + magnitude of blends.
-SIGNED = {"ShearX": 0.3, "ShearY": 0.3, "Rotate": 30.0} | dict.fromkeys(
-    ("Brightness", "Color", "Contrast", "Sharpness"), 0.9
-)
+SIGNED = {"ShearX": 0.3, "ShearY": 0.3, "Rotate": 30.0} | dict.fromkeys(BLENDS, 0.9)
 #: Largest shift as a share of the image's side.
 SHIFT = 150 / 331
 
@@ -169,41 +165,3 @@ def apply_policy(x: Tensor, fill: Tensor, generator: torch.Generator) -> Tensor:
             changed[index] = OPERATIONS[name](x[index], magnitude, fill)
         x = changed
     return x
-
-
-def _of_images(values: Tensor) -> Tensor:
-    return values[:, None, None, None]
-
-
-def _grey(x: Tensor) -> Tensor:
-    red, green, blue = x.unbind(1)
-    return (GREY[0] * red + GREY[1] * green + GREY[2] * blue).floor()[:, None]
-
-
-def _blend(x: Tensor, other: Tensor, magnitude: Tensor) -> Tensor:
-    """Return (1 + magnitude) x - magnitude other, clamped to 0 .. 255 and rounded down."""
-    ratio = 1 + _of_images(magnitude)
-    return (ratio * x + (1 - ratio) * other).clamp(0, LEVELS).floor()
-
-
-def _resampled(x: Tensor, fill: Tensor, source: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Tensor:
-    """Sample each pixel at the nearest neighbour of `source(row, column)`, with `fill` outside the image.
-
-    Rows and columns, [H, W, n], are relative to the image's centre.
-    """
-    count, channels, height, width = x.shape
-    rows = torch.arange(height, device=x.device, dtype=x.dtype) + (0.5 - height / 2)
-    columns = torch.arange(width, device=x.device, dtype=x.dtype) + (0.5 - width / 2)
-    row, column = source(
-        rows[:, None, None].expand(-1, width, 1), columns[None, :, None].expand(height, -1, 1)
-    )
-    grid = torch.stack(
-        [
-            (column / (width / 2)).expand(height, width, count),
-            (row / (height / 2)).expand(height, width, count),
-        ],
-        dim=-1,
-    )
-    known = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
-    moved = F.grid_sample(known, grid.permute(2, 0, 1, 3), mode="nearest", align_corners=False)
-    return torch.where(moved[:, channels:] < 0.5, fill[:, None, None], moved[:, :channels])

@@ -10,63 +10,42 @@ from typing import Any
 import numpy as np
 
 from robust_flatness.config import DataSpec
-from robust_flatness.config.data import CIFAR10_FILES, CIFAR10_FOLDER, CIFAR10_TEST, CLASSES
+from robust_flatness.config.data import CIFAR10_FILES, CIFAR10_FOLDER, CLASSES
 from robust_flatness.data.dataset import Arrays
 from robust_flatness.data.splits import averaged, split_official
 from robust_flatness.errors import FileError
 from robust_flatness.files import require_space
 
-SHAPE = (3, 32, 32)
 #: Folder of the files within the official archive.
 ARCHIVED = "cifar-10-batches-py"
-ALTERNATIVES = (
-    "use a folder with the official files (data.path), or the images in an .npz file (data.name: npz)"
-)
+ALTERNATIVES = "use a folder with the official files (data.path), or an .npz file (data.name: npz)"
 #: Bytes needed by the archive and the files in it.
 NEEDED = 360_000_000
 #: Classes and functions that pickled arrays refer to; any other is refused.
 ALLOWED = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "scalar"),
-    ("numpy._core.numeric", "_frombuffer"),
-    ("_codecs", "encode"),
-}
+    "numpy.ndarray", "numpy.dtype", "numpy._core.multiarray._reconstruct", "numpy._core.multiarray.scalar",
+    "numpy._core.numeric._frombuffer", "_codecs.encode",
+}  # fmt: skip
 
 
 def splits(spec: DataSpec, seed: int) -> Arrays:
-    """Return the splits of the official files in `spec.path` or the download folder (`split_official`).
-
-    Raises
-    ------
-    FileError
-        If a file is missing, altered, damaged or refused, or the sizes exceed the data.
-    """
-    folder = find_folder(Path(spec.path or CIFAR10_FOLDER))
+    """Return the splits of the official files in `spec.path` or the download folder (`split_official`)."""
+    folder = Path(spec.path or CIFAR10_FOLDER)
+    if (folder / ARCHIVED).exists():
+        folder = folder / ARCHIVED
+    if missing := ", ".join(name for name in CIFAR10_FILES if not (folder / name).exists()):
+        raise FileError(f"{folder}: {missing} missing; {ALTERNATIVES}")
     if spec.sha256 is None and (altered := _altered(folder)):
         raise FileError(
             f"{altered[0]}: truncated or altered, its MD5 is not the official one; delete it to download it "
-            "again, or give the checksum of the splits (data.sha256)"
+            "again, or give data.sha256"
         )
-    source, parts = {}, {name: _read(folder / name, spec.size) for name in CIFAR10_FILES}
-    for place, key in enumerate(("x", "y")):
-        source[f"{key}_test"] = parts[CIFAR10_TEST][place]
-        source[f"{key}_train"] = np.concatenate([parts[n][place] for n in CIFAR10_FILES if n != CIFAR10_TEST])
+    *training, test = (_read(folder / name, spec.size) for name in CIFAR10_FILES)
+    source = dict(zip(("x_test", "y_test"), test, strict=True))
+    source["x_train"], source["y_train"] = map(np.concatenate, zip(*training, strict=True))
     if spec.pool:
         source["x_pool"], source["y_pool"] = read_pool(Path(spec.pool), spec.size)
     return split_official(source, spec, seed, "CIFAR-10")
-
-
-def find_folder(path: Path) -> Path:
-    """Return the folder with the official files: `path`, or the archive's folder in it."""
-    folders = [folder for folder in (path, path / ARCHIVED) if (folder / CIFAR10_FILES[0]).exists()]
-    if not folders:
-        raise FileError(f"{path}: no files of CIFAR-10; {ALTERNATIVES}")
-    missing = [name for name in CIFAR10_FILES if not (folders[0] / name).exists()]
-    if missing:
-        raise FileError(f"{folders[0]}: {', '.join(missing)} missing; {ALTERNATIVES}")
-    return folders[0]
 
 
 def _altered(folder: Path) -> list[Path]:
@@ -79,15 +58,7 @@ def _altered(folder: Path) -> list[Path]:
 
 
 def download_cifar10(folder: Path, report: Callable[[str], None] = print) -> None:
-    """Download the official files to `folder` by torchvision; they appear there when all are complete.
-
-    Raises
-    ------
-    FileError
-        If the archive cannot be downloaded or is not the official one; the message names alternatives.
-    ConfigError
-        If the disk does not have enough space.
-    """
+    """Download the official files to `folder` by torchvision; they appear there when all are complete."""
     from torchvision.datasets import CIFAR10
     from torchvision.datasets.utils import download_and_extract_archive
 
@@ -99,9 +70,7 @@ def download_cifar10(folder: Path, report: Callable[[str], None] = print) -> Non
     try:
         download_and_extract_archive(CIFAR10.url, str(part), filename=CIFAR10.filename, md5=CIFAR10.tgz_md5)
     except (OSError, RuntimeError, EOFError) as error:
-        raise FileError(
-            f"CIFAR-10 cannot be downloaded from {CIFAR10.url} ({error}); {ALTERNATIVES}"
-        ) from None
+        raise FileError(f"{CIFAR10.url} cannot be downloaded ({error}); {ALTERNATIVES}") from None
     for name in CIFAR10_FILES:
         (part / ARCHIVED / name).replace(folder / name)
     shutil.rmtree(part)
@@ -110,19 +79,12 @@ def download_cifar10(folder: Path, report: Callable[[str], None] = print) -> Non
 def _read(path: Path, size: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Return images uint8 [10000, 3, H, W] and labels int64 [10000] of one official file."""
     images, labels = _arrays(path, "labels", (3072,), 10_000)
-    return averaged(images.reshape(-1, *SHAPE), size, str(path)), labels
+    return averaged(images.reshape(-1, 3, 32, 32), size, str(path)), labels
 
 
 def read_pool(path: Path, size: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Return images uint8 [n, 3, H, W] and pseudo-labels int64 [n] in the pickle of Carmon et al. 2019.
-
-    It holds `data`, uint8 [n, 32, 32, 3], and `extrapolated_targets`, [n]. No code in it is run.
-
-    Raises
-    ------
-    FileError
-        If the file is missing, damaged, refused, or holds other arrays.
-    """
+    """Return images uint8 [n, 3, H, W] and pseudo-labels int64 [n] in the pickle of Carmon et al. 2019. It
+    holds `data`, uint8 [n, 32, 32, 3], and `extrapolated_targets`, [n]. No code in it is run."""
     images, labels = _arrays(path, "extrapolated_targets", (32, 32, 3))
     return averaged(images.transpose(0, 3, 1, 2), size, str(path)), labels
 
@@ -143,33 +105,23 @@ def _arrays(
     return images, labels.astype(np.int64)
 
 
-class _Refused(pickle.UnpicklingError):
-    pass
-
-
 class _Arrays(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         module = module.replace("numpy.core", "numpy._core")  # as NumPy 1 wrote it
-        if (module, name) not in ALLOWED:
-            raise _Refused(f"it refers to {module}.{name}, but only arrays of numbers are read")
+        if f"{module}.{name}" not in ALLOWED:
+            raise FileError(f"it refers to {module}.{name}, but only arrays of numbers are read")
         return super().find_class(module, name)
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
-    """Return the mapping of names to arrays, lists and numbers in a pickle of Python 2 or 3.
-
-    Raises
-    ------
-    FileError
-        If the file is missing or damaged, holds something else, or would run any code: none is run.
-    """
+    """Return the mapping of names to arrays, lists and numbers in a pickle; none of its code is run."""
     try:
         with open(path, "rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # NumPy's about old files
             content = _Arrays(file, encoding="latin1").load()
     except FileNotFoundError:
         raise FileError(f"{path}: no such file") from None
-    except _Refused as error:
+    except FileError as error:
         raise FileError(f"{path}: refused: {error}; no code was run") from None
     except Exception as error:  # unpickling damaged bytes can raise anything
         raise FileError(f"{path}: truncated or damaged, not a readable pickle ({error})") from None

@@ -28,10 +28,8 @@ def checksum(arrays: Arrays) -> str:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Disjoint splits of images and labels, with the training images' channel statistics.
-
-    `images`, `pixels` and `labels` return torch tensors; the labels of the `unlabeled` split are withheld.
-    """
+    """Disjoint splits of images and labels, with the training images' channel statistics in [0, 1]. `images`,
+    `pixels` and `labels` return torch tensors of the first `count` examples (None: all)."""
 
     arrays: Arrays
 
@@ -41,24 +39,12 @@ class Dataset:
         return int(self.arrays["classes"])
 
     @property
-    def channels(self) -> int:
-        """Number of input channels C."""
-        return self.arrays["x_train"].shape[1]
-
-    @property
     def mean(self) -> tuple[float, ...]:
-        """Channel means of the training images in [0, 1]."""
         return tuple(self.arrays["mean"].tolist())
 
     @property
     def std(self) -> tuple[float, ...]:
-        """Channel standard deviations of the training images in [0, 1]."""
         return tuple(self.arrays["std"].tolist())
-
-    @property
-    def pseudo_labels(self) -> np.ndarray | None:
-        """Published pseudo-labels of the `unlabeled` split, int64 [n], if the data have them."""
-        return self.arrays.get("pseudo_labels")
 
     @cached_property
     def checksum(self) -> str:
@@ -70,42 +56,34 @@ class Dataset:
         return len(self.arrays[f"x_{split}"])
 
     def images(self, split: str, count: int | None = None, device="cpu"):
-        """Return the first `count` images (None: all), float32 [n, C, H, W] in [0, 1]."""
+        """Return images float32 [n, C, H, W] in [0, 1]."""
         pixels = self.pixels(split, count, device)
         return pixels if pixels.is_floating_point() else pixels.float().div_(255)
 
     def pixels(self, split: str, count: int | None = None, device="cpu"):
-        """Return the first `count` images (None: all) as stored, uint8 or float32 [n, C, H, W]; on the CPU
-        they share memory with the dataset."""
-        import torch
-
-        return torch.from_numpy(self._first(f"x_{split}", count)).to(device)
+        """Return images as stored, uint8 or float32 [n, C, H, W]; on the CPU they share memory with the
+        dataset."""
+        return self._first(f"x_{split}", count, device)
 
     def labels(self, split: str, count: int | None = None, device="cpu"):
-        """Return the first `count` labels (None: all), int64 [n]."""
-        import torch
-
+        """Return labels int64 [n]; those of the `unlabeled` split are withheld."""
         if split == "unlabeled":
             raise ConfigError("the labels of the unlabelled split are withheld; use pseudo-labels")
-        return torch.from_numpy(self._first(f"y_{split}", count)).to(device)
+        return self._first(f"y_{split}", count, device)
 
-    def _first(self, name: str, count: int | None) -> np.ndarray:
+    def _first(self, name: str, count: int | None, device):
+        import torch
+
         if name not in self.arrays:
             raise ConfigError(f"{name} is requested, but the data have only {', '.join(sorted(self.arrays))}")
         array = self.arrays[name]
         if count is not None and count > len(array):
             raise ConfigError(f"{count} examples requested, but {name} has {len(array)}")
-        return array[:count]
+        return torch.from_numpy(array[:count]).to(device)
 
 
 def save_dataset(path: Path, arrays: Arrays) -> None:
-    """Write arrays with their checksum; equal arrays give equal bytes.
-
-    Raises
-    ------
-    ConfigError
-        If the disk does not have enough space.
-    """
+    """Write arrays with their checksum; equal arrays give equal bytes."""
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
@@ -123,13 +101,7 @@ def save_dataset(path: Path, arrays: Arrays) -> None:
 
 
 def load_dataset(path: Path) -> Dataset:
-    """Return a prepared dataset, mapped into memory and verified by its checksum.
-
-    Raises
-    ------
-    FileError
-        If the file is missing, damaged, or not one written by `save_dataset`.
-    """
+    """Return a prepared dataset, mapped into memory and verified by its checksum."""
     return _load(path, "run `robust-flatness prepare` (or snakemake) to make it again")
 
 
@@ -140,13 +112,7 @@ def save_pseudo_labels(path: Path, labels: np.ndarray, dataset: Dataset) -> None
 
 
 def load_pseudo_labels(path: Path, dataset: Dataset) -> np.ndarray:
-    """Return the labels [n] of the unlabelled split.
-
-    Raises
-    ------
-    FileError
-        If the file is missing, damaged, or was made for another dataset.
-    """
+    """Return the labels [n] of the unlabelled split, which must have been predicted for this dataset."""
     hint = "run `robust-flatness pseudo-label` (or snakemake) to make it again"
     arrays = _load(path, hint).arrays
     if "dataset" not in arrays or arrays["dataset"].tobytes().hex() != dataset.checksum:
@@ -162,13 +128,10 @@ def _load(path: Path, hint: str) -> Dataset:
         raise FileError(f"{path}: no such file; {hint}")
     try:
         with safe_open(path, framework="pt") as file:  # torch maps the file, NumPy would read it
-            names = file.keys()
-            dataset = Dataset({name: file.get_tensor(name).numpy() for name in names})
+            dataset = Dataset({name: file.get_tensor(name).numpy() for name in file.keys()})  # noqa: SIM118
             stored = (file.metadata() or {}).get(SHA256)
     except (SafetensorError, OSError, ValueError) as error:
         raise FileError(f"{path}: damaged, or not written by this kit ({error}); {hint}") from None
-    if stored is None:
-        raise FileError(f"{path}: no checksum, so not written by this kit; {hint}")
     if stored != dataset.checksum:
-        raise FileError(f"{path}: the checksum does not match, the file is damaged; {hint}")
+        raise FileError(f"{path}: damaged, or not written by this kit: its checksum does not match; {hint}")
     return dataset

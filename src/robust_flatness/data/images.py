@@ -25,26 +25,18 @@ ORDER_SEED = 0
 
 
 class Part:
-    """Training or test images of a dataset, read on demand.
-
-    Their order is the dataset's own, or a fixed random one if images are sorted by class, since the first
-    thousand would be of one class.
-    """
+    """Training or test images of a dataset, read on demand; `classes` are names of the classes by index.
+    Their order is the dataset's own, or a fixed random one if images are sorted by class."""
 
     def __init__(self, dataset: Any, name: str, size: int | None):
         self.dataset, self.name, self.size = dataset, name, size
-
-    @property
-    def classes(self) -> list[str]:
-        """Names of the classes by index; empty if the dataset has none."""
-        return [str(name) for name in getattr(self.dataset, "classes", ())]
+        self.classes = [str(name) for name in getattr(dataset, "classes", ())]
 
     @cached_property
     def labels(self) -> np.ndarray:
         """Labels int64 [n], in the dataset's order."""
-        stored = [getattr(self.dataset, name) for name in LABELS if hasattr(self.dataset, name)]
-        found = (np.asarray(labels) for labels in stored if labels is not None)
-        whole = next((labels for labels in found if labels.shape == (len(self.dataset),)), None)
+        stored = (np.asarray(getattr(self.dataset, name, None)) for name in LABELS)
+        whole = next((labels for labels in stored if labels.shape == (len(self.dataset),)), None)
         if whole is None:
             pairs = (self.dataset[index] for index in range(len(self.dataset)))
             whole = np.array([label if np.ndim(label) == 0 else None for _, label, *_ in pairs])
@@ -99,11 +91,6 @@ def open_parts(
     A folder has a subfolder for each class, whose index is its place in the alphabet (torchvision's
     ImageFolder), below `train` and `test` (or `val`); without those two, all images are test images.
     With a `size`, other images are resized by their shorter side, and cropped in the middle.
-
-    Raises
-    ------
-    FileError
-        If files are missing, or training and test images have different classes.
     """
     match = TORCHVISION.fullmatch(name)
     sets = _of_torchvision(match[1], match[2], folder, wanted, download) if match else _of_folder(folder)
@@ -111,14 +98,9 @@ def open_parts(
     classes = {part: {*Part(dataset, part, None).classes} for part, dataset in sets.items()}
     for part, found in classes.items():
         if different := found ^ classes["test"]:
-            raise FileError(
-                f"{folder}: classes {', '.join(sorted(different))} are not in both test and {part}"
-            )
-    return {
-        part: Part(dataset, f"{part} images of {name}", size)
-        for part, dataset in sets.items()
-        if part in wanted
-    }
+            names = ", ".join(sorted(different))
+            raise FileError(f"{folder}: classes {names} are not in both test and {part}")
+    return {part: Part(sets[part], f"{part} images of {name}", size) for part in sets if part in wanted}
 
 
 def _of_folder(folder: Path) -> dict[str, Any]:
@@ -128,16 +110,13 @@ def _of_folder(folder: Path) -> dict[str, Any]:
         return {"test": _pictures(folder)}
     test = next((name for name in TEST_FOLDERS if name in nested), None)
     if test is None:
-        raise FileError(
-            f"{folder}: {', '.join(nested)} hold folders, not images; expected a subfolder for each class, "
-            f"or `train` and one of {', '.join(TEST_FOLDERS)} with such subfolders"
-        )
+        expected = f"a subfolder for each class, or `train` and one of {', '.join(TEST_FOLDERS)} with such"
+        raise FileError(f"{folder}: {', '.join(nested)} hold folders, not images; expected {expected}")
     sets = {"test": _pictures(folder / test)}
     return sets | ({"train": _pictures(folder / "train")} if "train" in nested else {})
 
 
 def _hidden(name: str) -> bool:
-    """Whether a file or folder belongs to a system or program, such as .ipynb_checkpoints."""
     return name.startswith(".") or name in ("__MACOSX", "__pycache__")
 
 
@@ -170,9 +149,7 @@ def _pictures(folder: Path) -> Any:
         return Pictures(str(folder), loader=_opened, is_valid_file=is_picture)
     except (OSError, ValueError) as error:
         reason = str(error).partition(" Supported")[0]
-        raise FileError(
-            f"{folder}: no folder of images, expected a subfolder for each class ({reason})"
-        ) from None
+        raise FileError(f"{folder}: no folder of images for each class ({reason})") from None
 
 
 def _opened(path: str) -> Any:
@@ -208,28 +185,20 @@ def _of_torchvision(
             try:
                 sets[part] = kind(str(folder), **way, **options)
                 break
-            except ValueError as error:  # no such split
+            except (ValueError, RuntimeError, OSError, ImportError, TypeError) as error:
                 reason = str(error)
-            except (RuntimeError, OSError, ImportError, TypeError) as error:
-                reason = str(error)
-                break
+                if not isinstance(error, ValueError):  # else no such split
+                    break
         if part not in sets:
-            raise FileError(
-                f"{folder}: {part} images of torchvision's {name} cannot be read ({reason}); use the "
-                f"folder that was its `root`, or download them: torchvision.datasets.{name}("
-                f"{str(folder)!r}, download=True), or measure --download"
-            )
+            images = f"{part} images of torchvision's {name}"
+            hint = "give the folder that was its `root`, or download them (measure --download)"
+            raise FileError(f"{folder}: {images} cannot be read ({reason}); {hint}")
     return sets
 
 
 def _arrays(parts: Mapping[str, tuple[list[np.ndarray], np.ndarray]], where: str, option: str) -> Arrays:
-    """Return images as uint8 [n, C, H, W] and labels; images have one channel if all are grey.
-
-    Raises
-    ------
-    FileError
-        If sizes differ; `option` is the setting for a common one.
-    """
+    """Return images as uint8 [n, C, H, W], with one channel if all are grey, and labels; `option` is the
+    setting for a common size."""
     every = [image for images, _ in parts.values() for image in images]
     sizes = sorted({image.shape[:2] for image in every})
     if len(sizes) > 1:
@@ -257,23 +226,15 @@ def to_measure(
         for name, (part, place) in places.items()
         if part in parts and len(range(available[part])[place])
     }
-    orders = {
-        name: f"random (seed {ORDER_SEED})" if part.shuffled else "the dataset's"
-        for name, part in parts.items()
-    }
+    shuffled = f"random (seed {ORDER_SEED})"
+    orders = {name: shuffled if part.shuffled else "the dataset's" for name, part in parts.items()}
     classes = {name: index for index, name in enumerate(parts["test"].classes)}
     arrays = _arrays(read, parts["test"].name, option)
     return arrays, {"classes": classes, "order": orders, "available": available}
 
 
 def splits(spec: DataSpec, seed: int) -> Arrays:
-    """Return the splits of a dataset of torchvision or a folder of images in `spec.path`.
-
-    Raises
-    ------
-    FileError
-        As `open_parts`; if image sizes differ or there are no training images.
-    """
+    """Return the splits of a dataset of torchvision or a folder of images in `spec.path`."""
     parts = open_parts(spec.name, Path(spec.path), spec.size)
     if "train" not in parts:
         raise FileError(f"{spec.path}: no folder `train` beside `test`; an experiment needs both")

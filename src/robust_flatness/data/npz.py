@@ -33,11 +33,6 @@ def read_npz(path: Path, classes: int | None = None, *, to_measure: bool = False
     Images may be [n, H, W], [n, H, W, C] or [n, C, H, W], as uint8, floats in [0, 1] or integral floats up
     to 255; labels integers, integral floats, a column, or one-hot. With `to_measure`, training images may
     be missing, and floats in [0, 1] that are not multiples of 1/255 stay floats.
-
-    Raises
-    ------
-    FileError
-        If the file cannot be read, a key is missing, a shape or dtype is wrong, or a label is outside 0..K-1.
     """
     source = _read(path, to_measure)
     parts = [key.removeprefix("x_") for key in source if key.startswith("x_")]
@@ -47,16 +42,12 @@ def read_npz(path: Path, classes: int | None = None, *, to_measure: bool = False
     first = parts[0]
     count = classes or int(source[f"y_{first}"].max()) + 1
     for part in parts:
-        shapes = source[f"x_{first}"].shape[1:], source[f"x_{part}"].shape[1:]
-        if shapes[0] != shapes[1]:
-            raise FileError(
-                f"{path}: x_{first} has images of shape {shapes[0]}, x_{part} of {shapes[1]} (C, H, W)"
-            )
+        shape, other = source[f"x_{first}"].shape[1:], source[f"x_{part}"].shape[1:]
+        if shape != other:
+            raise FileError(f"{path}: x_{first} has images of shape {shape}, x_{part} of {other} (C, H, W)")
         low, high = source[f"y_{part}"].min(), source[f"y_{part}"].max()
         if low < 0 or high >= count:
-            raise FileError(
-                f"{path}: y_{part} has labels {low} to {high}; allowed are 0 to {count - 1} ({count} classes)"
-            )
+            raise FileError(f"{path}: y_{part} has labels {low} to {high}; allowed are 0 to {count - 1}")
     return source
 
 
@@ -85,18 +76,15 @@ def _images(where: str, array: np.ndarray, keep_floats: bool) -> np.ndarray:
         raise FileError(f"{where} has dtype {array.dtype}; images must be uint8 or floats in [0, 1]")
     first, last = (array.ndim == 4 and array.shape[place] in CHANNELS for place in (1, 3))
     if array.ndim not in (3, 4) or 0 in array.shape or (array.ndim == 4 and not first and not last):
-        raise FileError(
-            f"{where} has shape {array.shape}; images must be [n, height, width], "
-            "[n, height, width, channels] or [n, channels, height, width] with 1, 3 or 4 channels"
-        )
+        layouts = "[n, height, width], [n, height, width, channels] or [n, channels, height, width]"
+        raise FileError(f"{where} has shape {array.shape}; images must be {layouts} with 1, 3 or 4 channels")
     if array.ndim == 3:
         return array[:, None]
     if first and last:  # narrow images: take the layout in which they are square
         _, a, b, c = array.shape
         if (a == b) == (b == c):
-            raise FileError(
-                f"{where} has shape {array.shape}, whose channels may be first or last; pad the images"
-            )
+            ambiguous = "whose channels may be first or last"
+            raise FileError(f"{where} has shape {array.shape}, {ambiguous}; pad the images")
         last = a == b
     return np.ascontiguousarray(array.transpose(0, 3, 1, 2) if last else array)
 
@@ -111,17 +99,14 @@ def _from_floats(where: str, array: np.ndarray, keep: bool) -> np.ndarray:
     scaled = array if high > 1 else array * 255
     whole = np.rint(scaled)
     if 1 < high <= 100 and (whole == scaled).all():
-        raise FileError(
-            f"{where} has integral floats from {low:.4g} to {high:.4g}: divide them by their largest "
-            "possible value, or convert them to uint8 (0 to 255)"
-        )
+        hint = "divide them by their largest possible value, or convert them to uint8 (0 to 255)"
+        raise FileError(f"{where} has integral floats from {low:.4g} to {high:.4g}: {hint}")
     if np.abs(scaled - whole).max() < 1e-3:
         return whole.astype(np.uint8)
     if keep and high <= 1:
         return array.astype(np.float32)
-    raise FileError(
-        f"{where} has values from {low:.4g} to {high:.4g} that are not multiples of 1/255; {allowed}"
-    )
+    wrong = f"values from {low:.4g} to {high:.4g} that are not multiples of 1/255"
+    raise FileError(f"{where} has {wrong}; {allowed}")
 
 
 def _labels(where: str, array: np.ndarray, count: int) -> np.ndarray:

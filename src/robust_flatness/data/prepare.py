@@ -4,48 +4,60 @@ They are drawn once for each seed and written to one file, from which every job 
 """
 
 from collections.abc import Callable
+from importlib.resources import as_file, files
 
 import numpy as np
 
 from robust_flatness.config import ConfigError, DataSpec
-from robust_flatness.data import cifar10, digits, fashion, images, npz
+from robust_flatness.data import cifar10, images, npz
 from robust_flatness.data.dataset import Arrays, checksum
-from robust_flatness.data.splits import CHUNK, warn_of_missing_classes
+from robust_flatness.data.splits import CHUNK, split_official, stratified, warn_of_missing_classes
+from robust_flatness.seeding import derive_seed
+
+
+def digits(spec: DataSpec, seed: int) -> Arrays:
+    """Return stratified random subsets of scikit-learn's digits: 1,797 grey images of 8x8, whose 17 levels
+    are spread over 0 to 255."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    x, y = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None], digits.target.astype(np.int64)
+    sizes = {name: spec.count(name) for name in ("test", "early_stopping", "train", "unlabeled")}
+    parts = stratified(y, sizes, derive_seed(seed, "splits"))
+    arrays = {f"x_{name}": x[index] for name, index in parts.items()}
+    arrays |= {f"y_{name}": y[index] for name, index in parts.items()}
+    return arrays | {"classes": np.int64(spec.known_classes)}
+
+
+def fashion(spec: DataSpec, seed: int) -> Arrays:
+    """Return the splits of the bundled images, [n, 1, 8, 8] in ten classes."""
+    with as_file(files("robust_flatness.data.fashion") / "fashion8.npz") as path:
+        source = npz.read_npz(path, spec.known_classes)
+    return split_official(source, spec, seed, "'fashion'")
+
 
 #: Functions that return `x_<split>` uint8 [n, C, H, W] and `y_<split>` int64 [n] of the four splits,
 #: `classes`, and published `pseudo_labels` of the pool. Other names are folders or torchvision's datasets.
 SOURCES: dict[str, Callable[[DataSpec, int], Arrays]] = {
-    "digits": digits.splits,
-    "fashion": fashion.splits,
-    "cifar10": cifar10.splits,
-    "npz": npz.splits,
-}
+    "digits": digits, "fashion": fashion, "cifar10": cifar10.splits, "npz": npz.splits,
+}  # fmt: skip
 
 
 def make_splits(spec: DataSpec, seed: int) -> Arrays:
     """Return `x_<split>`, images uint8 [n, C, H, W], and `y_<split>`, labels int64 [n], of each split but
-    without labels of `unlabeled`, and the channel statistics `mean` and `std`.
-
-    Raises
-    ------
-    ConfigError
-        If a file is missing or malformed, the sizes exceed the data, or the checksum is not `spec.sha256`.
-    """
+    without labels of `unlabeled`, and the channel statistics `mean` and `std`."""
     splits = SOURCES.get(spec.name, images.splits)(spec, seed)
     splits.pop("y_unlabeled", None)
-    splits["mean"], splits["std"] = channel_statistics(splits["x_train"])
+    splits["mean"], splits["std"] = _channel_statistics(splits["x_train"])
     if spec.sha256 is not None and (found := checksum(splits)) != spec.sha256:
         raise ConfigError(f"data.sha256: {spec.sha256} given, but the splits read have {found}")
     warn_of_missing_classes(splits["y_train"], int(splits["classes"]), "data.train")
     return splits
 
 
-def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard deviation of each channel of uint8 images [n, C, H, W], scaled to [0, 1].
-
-    They are computed from sums of integers: exactly, and without a float copy of all images. The standard
-    deviation is at least 0.001, so that images with a constant channel can be normalised.
-    """
+def _channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation (at least 0.001) of each channel of uint8 images [n, C, H, W] in
+    [0, 1], exactly: from sums of integers, without a float copy of all images."""
     channels = images.shape[1]
     total, squares = np.zeros(channels, dtype=np.int64), np.zeros(channels, dtype=np.int64)
     for start in range(0, len(images), CHUNK):
@@ -55,7 +67,6 @@ def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     count = images.size // channels
     mean = [value / (255 * count) for value in total.tolist()]
     # Python's integers do not overflow, and their quotient is rounded once
-    variances = [
-        (count * s - t * t) / count**2 for s, t in zip(squares.tolist(), total.tolist(), strict=True)
-    ]
+    pairs = zip(squares.tolist(), total.tolist(), strict=True)
+    variances = [(count * s - t * t) / count**2 for s, t in pairs]
     return np.array(mean), np.maximum(np.sqrt(variances) / 255, 1e-3)

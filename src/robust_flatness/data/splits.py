@@ -14,15 +14,8 @@ CHUNK = 1024
 
 def stratified(labels: np.ndarray, sizes: dict[str, int], seed: int) -> dict[str, np.ndarray]:
     """Return disjoint index sets of the given sizes, with the class proportions of `labels`, in random order.
-
-    Each is drawn from what the sets before it have left, so that another size changes only itself and
-    those after it.
-
-    Raises
-    ------
-    ConfigError
-        If a size is too large, or too small to hold every class.
-    """
+    Each is drawn from what the sets before it have left, so that another size changes only itself and those
+    after it."""
     from sklearn.model_selection import train_test_split
 
     rest, parts = np.arange(len(labels)), {}
@@ -38,9 +31,8 @@ def stratified(labels: np.ndarray, sizes: dict[str, int], seed: int) -> dict[str
                 rest, train_size=size, stratify=labels[rest], random_state=(seed + offset) % 2**32
             )
         except ValueError as error:
-            raise ConfigError(
-                f"data.{name}: {size} examples cannot be drawn with all classes from {len(rest)} ({error})"
-            ) from None
+            drawn = f"{size} examples cannot be drawn with all classes from {len(rest)}"
+            raise ConfigError(f"data.{name}: {drawn} ({error})") from None
     return parts
 
 
@@ -51,11 +43,6 @@ def split_official(source: Arrays, spec: DataSpec, seed: int, name: str) -> Arra
     and `early_stopping` their tail; `train` and `unlabeled` are disjoint stratified subsets of the
     training images in their original order, or all of them. If the source has images `x_pool`, `unlabeled`
     is their head, or ranges `pool`, with their published pseudo-labels `y_pool` as `pseudo_labels`.
-
-    Raises
-    ------
-    ConfigError
-        If the sizes or ranges exceed the data, or a pool has both kinds of images.
     """
     chosen = {split: _ranges(source, spec, split, name) for split in SPLITS if spec.ranges(split)}
     left = {}
@@ -72,24 +59,18 @@ def split_official(source: Arrays, spec: DataSpec, seed: int, name: str) -> Arra
     _require(sizes, ("test", "early_stopping"), len(left["test"]), f"{name} has {{}} test examples")
     wanted = {split: sizes[split] for split in drawn if split not in chosen}
     parts = stratified(source["y_train"][left["train"]], wanted, derive_seed(seed, "splits"))
-    drawn_test = {
-        "test": left["test"][: sizes["test"]],
-        "early_stopping": left["test"][len(left["test"]) - sizes["early_stopping"] :],
-    }
     chosen |= {split: [("train", np.sort(left["train"][index]))] for split, index in parts.items()}
-    chosen |= {split: [("test", index)] for split, index in drawn_test.items() if split not in chosen}
+    tail = len(left["test"]) - sizes["early_stopping"]
+    chosen.setdefault("test", [("test", left["test"][: sizes["test"]])])
+    chosen.setdefault("early_stopping", [("test", left["test"][tail:])])
     chosen.setdefault("unlabeled", [("train", left["train"][:0])])
     origins = {origin for origin, _ in chosen["unlabeled"]}
     if len(origins) > 1:
-        raise ConfigError(
-            "data.unlabeled: give ranges of the pool alone, which has pseudo-labels, or of others"
-        )
+        raise ConfigError("data.unlabeled: ranges of the pool cannot be mixed with others")
     splits = {}
     for split, pieces in chosen.items():
-        for kind in ("x", "y"):
-            splits[f"{kind}_{split}"] = _gathered(
-                [(source[f"{kind}_{part}"], index) for part, index in pieces]
-            )
+        for kind in "xy":
+            splits[f"{kind}_{split}"] = _gathered([(source[f"{kind}_{part}"], i) for part, i in pieces])
     if origins == {"pool"}:
         splits["pseudo_labels"] = splits["y_unlabeled"]
     splits["classes"] = np.int64(spec.known_classes or int(source["y_train"].max()) + 1)
@@ -124,13 +105,7 @@ def _gathered(pieces: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
 
 
 def averaged(images: np.ndarray, size: int | None, name: str) -> np.ndarray:
-    """Return uint8 images [n, C, H, W] averaged over squares to [n, C, size, size], rounded to uint8.
-
-    Raises
-    ------
-    ConfigError
-        If `size` does not divide both sides of the images.
-    """
+    """Return uint8 images [n, C, H, W] averaged over squares to [n, C, size, size], rounded to uint8."""
     height, width = images.shape[2:]
     if size is None or (height, width) == (size, size):
         return images
@@ -148,7 +123,5 @@ def warn_of_missing_classes(labels: np.ndarray, classes: int, name: str) -> None
     """Warn if a class has no training image, as when labels are counted from one."""
     missing = sorted({*range(classes)} - {*np.unique(labels).tolist()})
     if missing:
-        warn(
-            f"{name}: no training image has label {', '.join(map(str, missing))}, of {classes} classes; "
-            "labels start at 0, so subtract 1 if these start at 1"
-        )
+        labels = ", ".join(map(str, missing))
+        warn(f"{name}: no training image has label {labels}, of {classes} classes; labels start at 0")

@@ -11,16 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from robust_flatness.config.measures import MeasureSettings
-from robust_flatness.config.networks import NetworkVariant
 from robust_flatness.config.training import ModelSpec, TrainingSpec, TrainJob, rescaled_decay
 from robust_flatness.config.values import Spec, meant, parse
-from robust_flatness.config.variants import (
-    BASELINE,
-    VariantOverride,
-    VariantSpec,
-    check_sources,
-    load_variants,
-)
+from robust_flatness.config.variants import BASELINE, VariantSpec, check_sources, load_variants
 from robust_flatness.errors import ConfigError
 from robust_flatness.experiment.spec import ExperimentSpec
 from robust_flatness.measures.registry import MEASURES
@@ -29,17 +22,13 @@ CATALOGUE = Path("config/variants.yaml")
 
 
 class Experiment:
-    """A validated experiment with its variants resolved.
-
-    `spec` are the settings given, `catalogue` maps every slug to its `VariantSpec`, `variants` those that are
-    requested, and `networks` the external networks among them.
-    """
+    """A validated experiment with its variants resolved. `spec` are the settings given, `catalogue` maps
+    every slug to its `VariantSpec`, `variants` those that are requested, and `networks` the external networks
+    among them."""
 
     def __init__(self, spec: ExperimentSpec, catalogue: Mapping[str, VariantSpec]):
         self.spec = spec
-        self.networks: dict[str, NetworkVariant] = {
-            slug: network.variant(slug) for slug, network in spec.models.items()
-        }
+        self.networks = {slug: network.variant(slug) for slug, network in spec.models.items()}
         self.catalogue = {**catalogue, **spec.own_variants}
         problems = [*self._problems_of_names(catalogue)]
         if not problems:
@@ -67,10 +56,8 @@ class Experiment:
                 yield f"{field}: {unknown_variants(unknown, self.catalogue)}"
         for slug, network in spec.models.items():
             if classes and network.known_classes not in (None, classes):
-                yield (
-                    f"models.{slug}.model: {network.model!r} has {network.known_classes} classes, "
-                    f"the data have {classes}"
-                )
+                has = f"{network.model!r} has {network.known_classes} classes"
+                yield f"models.{slug}.model: {has}, the data have {classes}"
 
     def _requested(self) -> Sequence[str]:
         """Return the slugs requested; "all" leaves derived variants out if results are read from a table."""
@@ -116,10 +103,7 @@ class Experiment:
                 yield f"{field}variants: {untrained} given, but only trained variants have snapshots"
         attack = getattr(settings, "attack", None)
         if attack is not None and not math.isclose(attack.epsilon, self.spec.epsilon, rel_tol=1e-4):
-            yield (
-                f"attack.epsilon: {attack.epsilon:g} given, but the experiment's epsilon is "
-                f"{self.spec.epsilon:g}; leave it out here"
-            )
+            yield f"attack.epsilon: {attack.epsilon:g} given, but epsilon is {self.spec.epsilon:g}"
         yield from settings.problems(self.spec.data)
 
     @cached_property
@@ -137,10 +121,8 @@ class Experiment:
         for slug, job in jobs.items():
             twin = seen.setdefault(job.model_copy(update={"variant": ""}).json_text(), slug)
             if twin != slug:
-                raise ConfigError(
-                    f"variants: {twin!r} and {slug!r} come out equal in this experiment; "
-                    f"give one of them other values under overrides"
-                )
+                equal = f"{twin!r} and {slug!r} come out equal in this experiment"
+                raise ConfigError(f"variants: {equal}; give one of them other values under overrides")
         return jobs
 
     def _train_job(self, slug: str, variant: VariantSpec) -> TrainJob:
@@ -151,8 +133,9 @@ class Experiment:
         training = parse(TrainingSpec, values | variant.set, where)
         batch_size = min(max(training.batch_size, self.spec.minimum_batch_size), data.count("train"))
         changed: dict[str, Any] = {"batch_size": batch_size}
-        override = self.spec.overrides.get(slug, VariantOverride())
-        if training.weight_averaging is not None and "weight_averaging" not in override.set:
+        override = self.spec.overrides.get(slug)
+        given = override is not None and "weight_averaging" in override.set
+        if training.weight_averaging is not None and not given:
             steps = training.epochs * math.ceil(data.count("train") / batch_size)
             changed["weight_averaging"] = rescaled_decay(training.weight_averaging, steps)
         if training.unlabeled_fraction and not data.count("unlabeled"):
@@ -194,13 +177,7 @@ class Experiment:
         return self.train_jobs[slug].model_copy(update={"seed": seed})
 
     def settings_of(self, step: str, slug: str, seed: int) -> Spec:
-        """Return the settings of a job: `data`, `baseline`, `train` or a measure, for a variant and seed.
-
-        Raises
-        ------
-        ConfigError
-            If the experiment does not have this step or variant.
-        """
+        """Return the settings of a job: `data`, `baseline`, `train` or a measure, for a variant and seed."""
         if self.spec.results_table is not None:
             raise ConfigError(f"{self.name}: starts from a results table; it has no steps")
         if step == "train":
@@ -222,11 +199,8 @@ class Experiment:
     def measures_of(self, slug: str) -> list[str]:
         """Return the measures that apply to a variant, whether or not it is requested."""
         trained = self.catalogue[slug].trained
-        return [
-            name
-            for name, settings in self.measures.items()
-            if settings.applies_to(slug) and (trained or not MEASURES[name].of_snapshots)
-        ]
+        names = [name for name, settings in self.measures.items() if settings.applies_to(slug)]
+        return [name for name in names if trained or not MEASURES[name].of_snapshots]
 
     def job_behind(self, slug: str) -> TrainJob:
         """Return the training that a variant's weights come from, whether or not it is requested."""
@@ -236,21 +210,14 @@ class Experiment:
 
 def unknown_variants(unknown: Sequence[str], known: Iterable[str]) -> str:
     """Return the message for variants that do not exist."""
-    return (
-        f"unknown variant {', '.join(map(repr, unknown))}{meant(unknown[0], known)}; "
-        f"known are {', '.join(known)} (config/variants.yaml)"
-    )
+    names = ", ".join(map(repr, unknown)) + meant(unknown[0], known)
+    return f"unknown variant {names}; known are {', '.join(known)} (config/variants.yaml)"
 
 
 def load_experiment(values: Mapping[str, Any], variants_path: Path = CATALOGUE) -> Experiment:
-    """Return the experiment of a merged configuration (YAML plus command line).
-
-    Raises
-    ------
-    ConfigError
-        If a field is missing, unknown or out of range, a variant is unknown, or two variants
-        come out equal: one line per problem.
-    """
+    """Return the experiment of a merged configuration (YAML plus command line). A ConfigError has one line
+    per problem: a field that is missing, unknown or out of range, an unknown variant, two variants that come
+    out equal."""
     return make_experiment(values, load_variants(variants_path))
 
 

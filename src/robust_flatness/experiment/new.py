@@ -61,39 +61,36 @@ measures:
 
 
 def new_experiment(data: Path, file: Path, experiment: str, epsilon: str) -> str:
-    """Return the YAML of an experiment on the images in `data` (see `read_npz`), to be written to `file`.
-
-    Raises
-    ------
-    ConfigError
-        If the data cannot be used, are too few, or a name or number is not allowed.
-    """
+    """Return the YAML of an experiment on the images in `data` (see `read_npz`), to be written to `file`."""
     parse(Name, experiment, "--name")
     source = read_npz(data)
     radius = epsilon or ("8/255" if source["x_train"].shape[1] == 3 else "0.1")
     parse(Epsilon, radius, "--epsilon")
     values = {"experiment": experiment, "file": file, "path": data, "epsilon": radius}
-    text = TEMPLATE.format(**values, **_sizes(data, source), **_network(source))
+    text = TEMPLATE.format(**values, **_settings(data, source))
     load_experiment(yaml.safe_load(text), repository() / "config/variants.yaml")
     return text
 
 
-def _sizes(data: Path, source: Arrays) -> dict:
+def _settings(data: Path, source: Arrays) -> dict:
     """Return the sizes of the splits: two thirds of the test images for the measures, a third for early
-    stopping; and a training as long as the paper's if images suffice, else of at least `UPDATES` updates."""
+    stopping; a training as long as the paper's if images suffice, else of at least `UPDATES` updates; and a
+    network and augmentation that fit the images."""
     train, test = len(source["y_train"]), len(source["y_test"])
     counts = np.bincount(source["y_train"])
     warn_of_missing_classes(source["y_train"], len(counts), str(data))
     least = 6 * len(counts)
     if min(train, test) < least:
-        raise ConfigError(
-            f"{data}: {train} training and {test} test images of {len(counts)} classes; "
-            f"at least {least} of each are needed"
-        )
+        found = f"{train} training and {test} test images of {len(counts)} classes"
+        raise ConfigError(f"{data}: {found}; at least {least} of each are needed")
     given = "x_unlabeled" in source
     pool = len(source["x_unlabeled"]) if given else train // 3
     early, kept = min(500, test // 3), train if given else train - pool
     measured, batch = min(1000, test - early), 128 if kept >= 5000 else 32
+    channels, height, width = source["x_train"].shape[1:]
+    side = min(height, width)
+    small = side <= 14
+    square_only = () if height == width else ("self-supervision-4",)  # it rotates images
     return {
         **{"all_train": train, "all_test": test, "train": kept, "unlabeled": pool, "early_stopping": early},
         **{"test": test - early, "measured_test": measured, "measured_train": min(measured, kept)},
@@ -101,18 +98,8 @@ def _sizes(data: Path, source: Arrays) -> dict:
         "pool": "x_unlabeled of the file" if given else "further training images, whose labels are withheld",
         "epochs": min(150, max(30, math.ceil(UPDATES / math.ceil(kept / batch)))),
         "learning_rate": 0.05 if kept >= 5000 else 0.1,
-    }
-
-
-def _network(source: Arrays) -> dict:
-    """Return a network and augmentation that fit the images."""
-    channels, height, width = source["x_train"].shape[1:]
-    side = min(height, width)
-    small = side <= 14
-    square_only = () if height == width else ("self-supervision-4",)  # it rotates images
-    return {
         **{"height": height, "width": width, "network": "small-resnet" if small else "resnet18"},
-        "width_of_network": 32 if small else (64 if len(source["y_train"]) >= 20_000 else 16),
+        "width_of_network": 32 if small else (64 if train >= 20_000 else 16),
         "augmentation": f"{{crop: {side // 8}, flip: true}}" if channels == 3 and not small else "{}",
         "variants": ", ".join(slug for slug in FIRST if slug not in square_only),
     }

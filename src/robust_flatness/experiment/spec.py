@@ -3,26 +3,18 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from robust_flatness.config.data import DataSpec
 from robust_flatness.config.families import FamilySpec
 from robust_flatness.config.measures import STEPS_TO_THE_EDGE
 from robust_flatness.config.networks import NetworkSpec
 from robust_flatness.config.training import ModelSpec, TrainingSpec
-from robust_flatness.config.values import (
-    Count,
-    Epsilon,
-    Name,
-    Positive,
-    Size,
-    Spec,
-    Variants,
-    check_device,
-    parse_list,
-)
+from robust_flatness.config.values import AS_LIST, Count, Device, Epsilon, Name, Real, Size, Spec, Variants
 from robust_flatness.config.variants import VariantOverride, VariantSpec
 from robust_flatness.measures.registry import MEASURES, MeasureSpecs
+
+_Seeds = Annotated[tuple[Size, ...], AS_LIST, Field(min_length=1)]
 
 
 class ComputeSpec(Spec):
@@ -31,8 +23,8 @@ class ComputeSpec(Spec):
     one; `hours` is the longest time that a job may request: a longer training is cut into several."""
 
     threads: Count = 1
-    device: Annotated[str, AfterValidator(check_device)] = "cpu"
-    hours: Annotated[Positive, Field(ge=0.5)] = 24
+    device: Device = "cpu"
+    hours: Annotated[Real, Field(ge=0.5)] = 24
 
 
 class ExperimentSpec(Spec):
@@ -40,10 +32,8 @@ class ExperimentSpec(Spec):
 
     experiment: Name
     description: str = ""
-    seeds: Annotated[tuple[Size, ...], BeforeValidator(parse_list), Field(min_length=1)] = (0,)
-    baseline_seeds: Annotated[tuple[Size, ...], BeforeValidator(parse_list), Field(min_length=1)] | None = (
-        None
-    )
+    seeds: _Seeds = (0,)
+    baseline_seeds: _Seeds | None = None
     """Seeds of the variant `at`, for statistics over seeds; None: `seeds`."""
     variants: Variants = "all"
     results_table: str | None = None
@@ -105,21 +95,17 @@ class ExperimentSpec(Spec):
             "step_size": training.step_size if training else epsilon / STEPS_TO_THE_EDGE,
             "sizes": {split: data.count(split) if data else 1 for split in ("test", "train")},
         }
-        return {
-            name: MEASURES[name].settings.implied(block, **implied)
-            if name in MEASURES and isinstance(block, Mapping)
-            else block
-            for name, block in given.items()
-        }
+        for name, block in given.items():
+            if name in MEASURES and isinstance(block, Mapping):
+                given[name] = MEASURES[name].settings.implied(block, **implied)
+        return given
 
     @model_validator(mode="after")
     def _check(self) -> "ExperimentSpec":
         needed = ("epsilon", "data", "model")
-        missing = [field for field in needed if getattr(self, field) is None]
+        missing = ", ".join(field for field in needed if getattr(self, field) is None)
         if missing and self.results_table is None:
-            raise ValueError(
-                f"{', '.join(missing)}: missing; an experiment needs {', '.join(needed)}, or a results_table"
-            )
+            raise ValueError(f"{missing}: missing; give {', '.join(needed)}, or a results_table")
         if not self.variants and not self.models:
             raise ValueError("variants: name at least one, or external networks under models")
         if self.models and self.results_table is not None:

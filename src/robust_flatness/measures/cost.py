@@ -6,7 +6,7 @@ the multiply-adds of the forward half and from rates measured once.
 
 import math
 
-from robust_flatness.config.architectures import COSTS
+from robust_flatness.config.catalogue import COSTS
 from robust_flatness.config.measures import AttackSpec, AutoAttackSpec
 from robust_flatness.config.training import ModelSpec, TrainJob
 

@@ -29,11 +29,6 @@ def export_checkpoint(
     The weights are the state dict of the network that `load_checkpoint` returns. Accuracies (in per cent) are
     those of `records.csv` beside the checkpoints, if robustness has been measured. Robust accuracy under a
     reduced AutoAttack is stated in the footnote alone.
-
-    Raises
-    ------
-    FileError
-        If the checkpoint cannot be read, or the records are of another one.
     """
     checkpoint = Path(checkpoint)
     loaded = load_checkpoint(checkpoint)

@@ -1,6 +1,6 @@
 """Data and settings of `measure` for a network of the user's own."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,11 +29,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 def read_source(
     source: str, examples: int | None, train_examples: int, size: int | None, download: bool
 ) -> tuple[Dataset, int, dict[str, Any] | None]:
-    """Read images from an .npz file, a folder, or torchvision (`torchvision:NAME[:FOLDER]`).
-
-    Returns the data, in which up to 500 test images after the first `examples` are held out; `examples`, 1000
-    or all if None; and, but for .npz files, a description: classes by index, order, numbers of images.
-    """
+    """Read images from an .npz file, a folder, or torchvision (`torchvision:NAME[:FOLDER]`). Returns the
+    data, in which up to 500 test images after the first `examples` are held out; `examples`, 1000 or all if
+    None; and, but for .npz files, a description: classes by index, order, numbers of images."""
     if Path(source).is_dir() or source.startswith("torchvision:"):
         name, folder = "folder", source
         if not Path(source).is_dir():
@@ -59,27 +57,18 @@ def own_settings(
     names: Iterable[str],
     epsilon: float,
     sizes: Mapping[str, int],
-    options: Mapping[str, Any],
-    assignments: Sequence[str] = (),
+    options: Mapping,
+    assignments: Iterable = (),
 ) -> dict[str, MeasureSettings]:
-    """Return the settings of the measures `names` on `sizes` examples of the splits.
-
-    `options` maps paths such as `average.samples` to values (None: not given), for all measures that have
-    the setting; `assignments` are texts such as `flatness.average.xi=[0.5]`, and come last.
-
-    Raises
-    ------
-    ConfigError
-        For unknown measures and settings, and values that are not allowed.
-    """
+    """Return the settings of the measures `names` on `sizes` examples of the splits. `options` maps paths
+    such as `average.samples` to values (None: not given), for all measures that have the setting;
+    `assignments` are texts such as `flatness.average.xi=[0.5]`, and come last."""
     known = [name for name, entry in MEASURES.items() if not entry.of_snapshots]
     blocks: dict[str, dict[str, Any]] = {}
     for name in names:
         if name not in known:
-            allowed = ", ".join(known)
-            raise ConfigError(
-                f"--measures: unknown measure {name!r}{meant(name, known)}; allowed are {allowed}"
-            )
+            allowed = f"{meant(name, known)}; allowed are {', '.join(known)}"
+            raise ConfigError(f"--measures: unknown measure {name!r}{allowed}")
         counts = {f"{kind}{split}_examples": sizes[split] for kind in ("", "clean_") for split in SPLITS}
         fields = MEASURES[name].settings.model_fields
         blocks[name] = PRESETS.get(name, {}) | {field: n for field, n in counts.items() if field in fields}
@@ -94,10 +83,9 @@ def own_settings(
             raise ConfigError(f"--set: {text!r} is not valid YAML ({error})") from None
         if not assigned:
             fields = [field for name in blocks for field in MEASURES[name].settings.model_fields]
-            raise ConfigError(
-                f"--set: {text!r} given{meant(path.partition('.')[0], [*blocks, *fields])}; expected e.g. "
-                f"average.samples=5, with a setting of {', '.join(blocks) or 'a measure'}"
-            )
+            close = meant(path.partition(".")[0], [*blocks, *fields])
+            expected = f"e.g. average.samples=5, a setting of {', '.join(blocks) or 'a measure'}"
+            raise ConfigError(f"--set: {text!r} given{close}; expected {expected}")
     implied = {"epsilon": epsilon, "step_size": epsilon / STEPS_TO_THE_EDGE, "sizes": sizes}
     return {
         name: parse(MEASURES[name].settings, MEASURES[name].settings.implied(block, **implied), name)
@@ -112,10 +100,8 @@ def assign(blocks: dict[str, dict[str, Any]], path: str, value: Any) -> bool:
     targets = [first] if first in blocks and keys else []
     if not targets:
         keys = [first, *keys]
-        fields = {name: MEASURES[name].settings.model_fields for name in blocks}
-        targets = [
-            name for name in blocks if first in fields[name] and fields[name][first].default is not None
-        ]
+        defaults = {name: MEASURES[name].settings.model_fields.get(first) for name in blocks}
+        targets = [name for name, field in defaults.items() if field and field.default is not None]
     for name in targets:
         block = blocks[name]
         for key in keys[:-1]:

@@ -3,8 +3,6 @@
 import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,7 @@ from robust_flatness.measures.flatness import METRICS as OF_FLATNESS
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.measures.robustness import evaluate_robustness, rounded
 from robust_flatness.network import Network
-from robust_flatness.run.measuring import largest_batch, measured
+from robust_flatness.run.measuring import kept_part, largest_batch
 from robust_flatness.run.own_inputs import check_settings
 from robust_flatness.run.resume import Parts, Report, locked
 from robust_flatness.runtime.devices import with_precision_on
@@ -41,27 +39,15 @@ ExampleValues = dict[str, dict[str, list]]
 
 
 def measure_model(
-    model: nn.Module,
-    dataset: Dataset,
-    settings: Mapping[str, MeasureSettings],
-    *,
-    seed: int = 0,
-    device: str = "cpu",
-    folder: Path | None = None,
-    code: Sequence[str] = (),
-    report: Report = print,
-) -> tuple[dict[str, Any], ExampleValues]:
+    model: nn.Module, dataset: Dataset, settings: Mapping[str, MeasureSettings], *, seed: int = 0,
+    device: str = "cpu", folder: Path | None = None, code: Sequence[str] = (), report: Report = print,
+) -> tuple[dict[str, Any], ExampleValues]:  # fmt: skip
     """Apply measures to any network; return a JSON value and the values of single examples.
 
     The JSON value holds `records` as in an experiment's tables, `values` (the same by their columns in
     models.csv), settings, checksums, provenance, warnings and notes. Finished measures are stored in `folder`
     and taken from there while their fingerprints are equal, which include the source of the user's functions
     named in `code` (`package.module:function`).
-
-    Raises
-    ------
-    ConfigError
-        If the network cannot be measured, or the data lacks what a measure needs.
     """
     check_settings(settings, dataset)
     settings = {name: with_precision_on(device, given) for name, given in settings.items()}
@@ -90,22 +76,14 @@ def measure_model(
                 source = source_digest([*code, *getattr(given, "own", {}).values()])
                 depends_on = identity | {"settings": given.model_dump(mode="json"), "model": function}
                 depends_on |= {"code": [MEASURES[name].version, source]}
-                shared.keep = lambda part, compute, key=(name, depends_on): parts.get(
-                    f"{key[0]}/{part}", key[1], compute
-                )
-                compute = partial(measured, MEASURES[name], network, shared, given, show=False)
-                part = parts.get(name, depends_on, compute)
-                records += [
-                    {"measure": name} | dict(zip(Record._fields, r, strict=True)) for r in part["records"]
-                ]
+                part = kept_part(parts, name, depends_on, MEASURES[name], network, shared, given, show=False)
+                records += [{"measure": name} | Record(*values)._asdict() for values in part["records"]]
                 notes |= part["notes"]
                 for split, columns in part["examples"].items():
                     examples[split] |= columns
                 for message in part["warnings"]:
                     warn(message)
             parts.prune()
-            for path in folder.glob("autoattack-*"):
-                path.unlink()
         for message in implausible(records, examples):
             warn(message)
     described = {name: given.model_dump(mode="json") for name, given in settings.items()}
@@ -168,13 +146,3 @@ def by_column(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     frame = with_columns(frame).set_index("column")
     errors = frame["se"].dropna().add_suffix("_se")
     return frame["value"].to_dict() | errors.to_dict()
-
-
-def example_rows(examples: ExampleValues) -> list[dict[str, Any]]:
-    """Return a row for each example: `split`, `example` (its index), `label`, `prediction`, `err` and `ce`
-    (clean), `rerr_pgd` and `rloss` by PGD, `rerr_aa` and `rloss_aa` by AutoAttack."""
-    return [
-        {"split": split, "example": number, **dict(zip(columns, row, strict=True))}
-        for split, columns in examples.items()
-        for number, row in enumerate(zip_longest(*columns.values()))
-    ]

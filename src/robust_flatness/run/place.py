@@ -20,10 +20,8 @@ PRINTED_EPSILON = 8 / 255
 
 @dataclass(frozen=True)
 class ModelGroup:
-    """Models that a network is compared with: the printed ones, or those of an experiment.
-
-    `epsilon` is the radius of their attack, None where it is unknown; `folder` holds an experiment's tables.
-    """
+    """Models that a network is compared with: `epsilon` is the radius of their attack, None where it is
+    unknown; `folder` holds an experiment's tables."""
 
     name: str
     tables: frames.Tables
@@ -33,8 +31,7 @@ class ModelGroup:
     @classmethod
     def printed(cls) -> "ModelGroup":
         """Return the 74 models of the paper."""
-        name = "the 74 printed in the paper (CIFAR-10)"
-        return cls(name, printed.read_published(), PRINTED_EPSILON)
+        return cls("the 74 printed in the paper (CIFAR-10)", printed.read_published(), PRINTED_EPSILON)
 
     @classmethod
     def read(cls, path: Path) -> "ModelGroup":
@@ -110,10 +107,9 @@ def value_rows(records: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, floa
         spread = r["metric"].endswith("_std") and metric.column == r["metric"]
         if metric.column is not None and metric.kind != "setting" and not spread:
             words = metric.words(r["split"], r["loss"], r[metric.radius] if metric.radius else None)
-            layer = (
-                "" if metric.radius == "coordinate" or not r["coordinate"] else f", {r['coordinate']} alone"
-            )
-            yield words + layer, r["value"], r["se"], metric.direction
+            if r["coordinate"] and metric.radius != "coordinate":
+                words += f", {r['coordinate']} alone"
+            yield words, r["value"], r["se"], metric.direction
 
 
 def places(values: Mapping[str, float], models: pd.DataFrame) -> list[str]:
@@ -123,8 +119,9 @@ def places(values: Mapping[str, float], models: pd.DataFrame) -> list[str]:
         others = models[column].dropna() if column in models else ()
         if column in values and len(others):
             value, below = values[column], int((others < values[column]).sum())
-            lines.append(
-                f"  {schema.describe(column)}: {value:.3g}, rank {below + 1} of {len(others) + 1} "
-                f"(the others {others.min():.3g} to {others.max():.3g}; {below / len(others):.0%} lie below)"
+            spread = (
+                f"the others {others.min():.3g} to {others.max():.3g}; {below / len(others):.0%} lie below"
             )
+            place = f"{value:.3g}, rank {below + 1} of {len(others) + 1} ({spread})"
+            lines.append(f"  {schema.describe(column)}: {place}")
     return lines or ["  nothing that was measured here"]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from robust_flatness.experiment import Experiment
 from robust_flatness.measures.cost import parameters, seconds, training_passes
@@ -16,79 +16,60 @@ FLOAT, KEPT = 4, 3
 #: 11 million weights); both grow with the data or the network.
 PROCESS, ON_GPU = 1.0, 1.6
 RESNET18 = 11.2e6
-
-
-@dataclass
-class Step:
-    """Jobs of one kind: seconds of each."""
-
-    name: str
-    jobs: list[float] = field(default_factory=list)
-
-    @property
-    def hours(self) -> float:
-        return sum(self.jobs) / 3600
-
-    @property
-    def longest(self) -> float:
-        return max(self.jobs, default=0) / 3600
+NOTE = (
+    "From rates measured on an H100, and on one core without AVX-512; other machines take more or less. "
+    "AutoAttack counts as if it found nothing."
+)
 
 
 @dataclass
 class Plan:
-    """The cost of an experiment. `chains` are seconds of a training with the longest measure after it."""
+    """The cost of an experiment: seconds of the jobs of each step, and of each training with its measuring
+    job after it (`chains`); GB of disk, of a job's memory and of its GPU."""
 
     device: str
-    steps: list[Step]
+    steps: dict[str, list[float]]
     chains: list[float]
     disk: float
     memory: float
     on_gpu: float
 
     def wall_hours(self, workers: int) -> float:
-        """At least so long, with `workers` jobs at a time."""
-        total = sum(sum(step.jobs) for step in self.steps)
+        """Return a lower bound of the wall time with `workers` jobs at a time."""
+        total = sum(map(sum, self.steps.values()))
         return max(total / workers, max(self.chains, default=0)) / 3600
 
     def text(self, workers: Iterable[int] = (1, 64)) -> str:
-        """The plan as people read it."""
+        """Return the plan as a table with notes."""
         unit = "GPU" if self.device == "cuda" else "core"
         lines = [f"{'step':<14}{'jobs':>6}{f'{unit}-hours':>12}{'longest (h)':>13}"]
-        total = Step("total", [job for step in self.steps for job in step.jobs])
-        for step in [*self.steps, total]:
-            lines.append(f"{step.name:<14}{len(step.jobs):>6}{step.hours:>12.2f}{step.longest:>13.2f}")
-        walls = "; ".join(
-            f"{self.wall_hours(count):.1f} h on {count} {unit}{'s' if count > 1 else ''}" for count in workers
-        )
-        memory = f"memory {self.memory:.1f} GB a job" + (
-            f", and {self.on_gpu:.1f} GB of its GPU" if self.device == "cuda" else ""
-        )
-        lines.append(f"wall time at least {walls}")
-        lines.append(f"disk {self.disk:.1f} GB; {memory}")
-        lines.append(
-            "From rates measured on an H100, and on one core without AVX-512; other machines take more or "
-            "less. AutoAttack counts as if it found nothing."
-        )
-        return "\n".join(lines)
+        total = [job for jobs in self.steps.values() for job in jobs]
+        for step, jobs in {**self.steps, "total": total}.items():
+            hours, longest = sum(jobs) / 3600, max(jobs, default=0) / 3600
+            lines.append(f"{step:<14}{len(jobs):>6}{hours:>12.2f}{longest:>13.2f}")
+        walls = [f"{self.wall_hours(n):.1f} h on {n} {unit}{'s' if n > 1 else ''}" for n in workers]
+        lines.append(f"wall time at least {'; '.join(walls)}")
+        on_gpu = f", and {self.on_gpu:.1f} GB of its GPU" if self.device == "cuda" else ""
+        lines.append(f"disk {self.disk:.1f} GB; memory {self.memory:.1f} GB a job{on_gpu}")
+        return "\n".join([*lines, NOTE])
 
 
 def plan(experiment: Experiment, device: str | None = None) -> Plan:
-    """The cost of training and measuring `experiment` on `device` (`cpu` or `cuda`; None: the
+    """Return the cost of training and measuring `experiment` on `device` (`cpu` or `cuda`; None: the
     experiment's own, `auto` counting as a GPU)."""
     spec, data = experiment.spec, experiment.spec.data
     chosen = device or spec.compute.device
     kind = "cuda" if chosen.startswith("cuda") or chosen == "auto" else "cpu"
     _, side = data.shape
-    trainings, measuring = Step("train"), Step("measure")
+    steps: dict[str, list[float]] = {"pseudo_label": [], "train": [], "measure": []}
     chains = []
     for slug, variant in experiment.variants.items():
         model, training, snapshots = None, 0.0, 0
         if slug not in experiment.networks:
             job = experiment.job_behind(slug)
             model, precision = job.model, _precision(job.training.precision, kind)
-            training = START + seconds(
-                training_passes(job, data.count("train")), model, side, kind, precision, True
-            )
+            passes = training_passes(job, data.count("train"))
+            training = START + seconds(passes, model, side, kind, precision, True)
             training += seconds(_evaluation_passes(job, data), model, side, kind, precision)
             snapshots = len(job.training.snapshot_epochs())
         measured = START
@@ -99,15 +80,14 @@ def plan(experiment: Experiment, device: str | None = None) -> Plan:
             measured += seconds(passes, model, side, kind, used)
         for _ in experiment.seeds_of(slug):
             if variant.trained:
-                trainings.jobs.append(training)
-            measuring.jobs.append(measured)
+                steps["train"].append(training)
+            steps["measure"].append(measured)
             chains.append((training if variant.trained else 0.0) + measured)
-    pseudo = Step("pseudo_label")
     if any(job.training.unlabeled_fraction for job in experiment.train_jobs.values()):
         passes = experiment.baseline.training.epochs * data.count("train")
         each = START + seconds(passes, spec.model, side, kind, training=True)
-        pseudo.jobs = [each] * len(spec.seeds)
-    steps = [step for step in (pseudo, trainings, measuring) if step.jobs]
+        steps["pseudo_label"] = [each] * len(spec.seeds)
+    steps = {step: jobs for step, jobs in steps.items() if jobs}
     return Plan(kind, steps, chains, _disk(experiment), *_memory(experiment))
 
 
@@ -124,21 +104,17 @@ def _evaluation_passes(job, data) -> int:
 
 
 def _disk(experiment: Experiment) -> float:
-    """GB of all that stays: data, checkpoints, snapshots."""
+    """GB of data, checkpoints and snapshots."""
     channels, side = experiment.spec.data.shape
     data = experiment.spec.data
     images = sum(data.count(split) for split in ("train", "unlabeled", "early_stopping", "test"))
     seeds = {seed for slug in experiment.variants for seed in experiment.seeds_of(slug)}
     size = FLOAT * parameters(experiment.spec.model)
-    series = {
-        slug
-        for slug in experiment.variants
-        if any(MEASURES[name].of_snapshots for name in experiment.measures_of(slug))
-    }
     files = 0
     for slug in experiment.variants.keys() - experiment.networks.keys():
         job = experiment.train_jobs.get(slug)
-        kept = len(job.training.snapshot_epochs()) + 2 if slug in series else 4 if job else 2
+        series = any(MEASURES[name].of_snapshots for name in experiment.measures_of(slug))
+        kept = len(job.training.snapshot_epochs()) + 2 if series else 4 if job else 2
         files += kept * len(experiment.seeds_of(slug))
     others = len(experiment.networks) * FLOAT * parameters(None)
     return (len(seeds) * images * channels * side**2 + files * size + others) / 1e9
@@ -151,7 +127,6 @@ def _memory(experiment: Experiment) -> tuple[float, float]:
     bytes_of_images = sum(data.count(split) for split in ("train", "test")) * channels * side**2
     weights = KEPT * FLOAT * parameters(experiment.spec.model)
     largest = max((job.training.batch_size for job in experiment.train_jobs.values()), default=128)
-    on_gpu = (
-        max(1, largest / 128) * (side / 32) ** 2 * math.sqrt(parameters(experiment.spec.model) / RESNET18)
-    )
-    return PROCESS + (bytes_of_images + weights) / 1e9, ON_GPU * on_gpu + bytes_of_images / 1e9
+    width = math.sqrt(parameters(experiment.spec.model) / RESNET18)
+    on_gpu = ON_GPU * max(1, largest / 128) * (side / 32) ** 2 * width
+    return PROCESS + (bytes_of_images + weights) / 1e9, on_gpu + bytes_of_images / 1e9

@@ -10,7 +10,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,9 @@ Report = Callable[[str], None]
 
 @contextlib.contextmanager
 def locked(folder: Path, waiting: str, report: Report) -> Iterator[None]:
-    """Hold the lock of `folder`; report `waiting` if another process holds it, and wait for that process.
-
-    The jobs of a killed workflow keep running, and the next workflow's jobs wait for them. The kernel
-    releases the lock when its holder ends. File systems without flock (some Lustre, NFS and FUSE mounts) get
-    a lock file instead, which is released when its holder on this machine has ended.
-    """
+    """Hold the lock of `folder`; report `waiting` if another process holds it, and wait for that process. The
+    kernel releases the lock when its holder ends. File systems without flock (some Lustre, NFS and FUSE
+    mounts) get a lock file instead."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / "lock", poll_interval=POLL, fallback_to_soft=False)
     try:
@@ -45,10 +42,8 @@ def locked(folder: Path, waiting: str, report: Report) -> Iterator[None]:
         if error.errno not in NO_FLOCK:
             raise
         lock = filelock.SoftFileLock(folder / "lock-file", poll_interval=POLL)
-        report(
-            f"note: {folder}: no flock on this file system ({error.strerror}); the lock is the file "
-            "lock-file in it (delete it if it is left by a process killed on another machine)"
-        )
+        note = "delete lock-file in it if it is left by a process killed on another machine"
+        report(f"note: {folder}: no flock on this file system ({error.strerror}); {note}")
         _acquire(lock, folder, waiting, report)
     try:
         yield
@@ -67,21 +62,13 @@ def _acquire(lock: filelock.BaseFileLock, folder: Path, waiting: str, report: Re
 class TrainingStore:
     """State and snapshots of the training in `directory`; use it inside `locked`.
 
-        .resume/state         weights, optimiser and history as of the last finished epoch;
-                              the history alone once the training is published
-        .resume/checkpoints/  its snapshots, those published being links to them
-
-    `components` is everything the training depends on (see `fingerprint`), `epochs` are those of its
-    snapshots. Without `all_snapshots`, only the best and the last one are kept and published.
+    `.resume/state` holds weights, optimiser and history as of the last finished epoch, or the history alone
+    once the training is published; `.resume/checkpoints/` its snapshots, the published ones being links.
+    `epochs` are those of the snapshots. Without `all_snapshots`, only the best and the last are kept.
     """
 
     def __init__(
-        self,
-        directory: Path,
-        components: Mapping[str, Any],
-        epochs: Collection[int],
-        all_snapshots: bool,
-        report: Report,
+        self, directory: Path, components: Mapping, epochs: Iterable, all_snapshots: bool, report: Report
     ):
         self.directory, self.folder = Path(directory), Path(directory) / ".resume"
         self.state = StateFile(self.folder / "state", components)
@@ -147,12 +134,9 @@ def _link(source: Path, target: Path) -> None:
 
 
 class Parts:
-    """Finished parts of a measuring job, appended to the file `path` one by one; use it inside `locked`.
-
-    Each line is a JSON object with `name`, `fingerprint`, `value`, and `sha256`, the digest of the other
-    three. A damaged line, such as the last one of a killed process, is ignored. Of several lines with a name,
-    the last counts.
-    """
+    """Finished parts of a measuring job, appended to the file `path` one by one; use it inside `locked`. Each
+    line is a JSON object with `name`, `fingerprint`, `value`, and `sha256`, the digest of the other three.
+    Damaged lines are ignored; of several lines with a name, the last counts."""
 
     def __init__(self, path: Path, report: Report):
         self.path, self.report = Path(path), report
@@ -167,10 +151,8 @@ class Parts:
                     self.parts[part["name"]] = part
 
     def get(self, name: str, components: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
-        """Return the value of part `name`, a JSON value with sorted keys.
-
-        It is the stored one if its fingerprint is that of `components`, else `compute()`, which is stored.
-        """
+        """Return the stored value of part `name` if its fingerprint is that of `components`, else
+        `compute()`, which is stored, as a JSON value with sorted keys."""
         current, stored = fingerprint(components), self.parts.get(name)
         if stored and not (changed := differing(stored["fingerprint"], current)):
             if name not in self.used:
@@ -188,9 +170,11 @@ class Parts:
         return part["value"]
 
     def prune(self) -> None:
-        """Rewrite the file atomically with the parts returned by `get` since it was read."""
+        """Rewrite the file atomically with the parts returned by `get`; remove the states of AutoAttack."""
         used = [_line(part) for name, part in self.parts.items() if name in self.used]
         write_text(self.path, "".join(used), durable=False)
+        for path in self.path.parent.glob("autoattack-*"):
+            path.unlink()
 
 
 def _line(part: dict[str, Any]) -> str:

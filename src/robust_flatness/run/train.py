@@ -8,7 +8,7 @@ from typing import Any
 from robust_flatness.config import TrainJob
 from robust_flatness.data import Dataset
 from robust_flatness.errors import TrainingError
-from robust_flatness.run.resume import TrainingStore, locked
+from robust_flatness.run.resume import Report, TrainingStore, locked
 from robust_flatness.runtime.devices import out_of_memory
 from robust_flatness.runtime.progress import track
 from robust_flatness.training.history import write_history
@@ -19,44 +19,16 @@ Progress = Callable[[int, int, dict[str, Any]], None]
 
 
 def train(
-    job: TrainJob,
-    dataset: Dataset,
-    directory: Path,
-    *,
-    device: str = "cpu",
-    pseudo_labels=None,
-    progress: Progress | None = None,
-    report: Callable[[str], None] = print,
-    all_snapshots: bool = True,
+    job: TrainJob, dataset: Dataset, directory: Path, *, device: str = "cpu", pseudo_labels=None,
+    progress: Progress | None = None, report: Report = print, all_snapshots: bool = True,
     until: int | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """Train `job` on `dataset`; write `history.csv` and `checkpoints/{last,best,epoch-NNN}.safetensors`.
 
-    These appear in `directory` at the end. Until then, state and snapshots are kept in `directory/.resume`,
-    and the same call resumes an interrupted training to bit-identical results. A finished training is not
-    repeated: the files are written again from its snapshots. A second process in the same directory waits for
-    the first.
-
-    Parameters
-    ----------
-    pseudo_labels
-        Integer labels [n] of the `unlabeled` split, required if `unlabeled_fraction` is set.
-    report
-        Receives messages for the log.
-    all_snapshots
-        Whether `epoch-NNN.safetensors` are written for all snapshots, not only the last and the best, the
-        first one with the lowest RErr on the early-stopping images.
-    until
-        Stop after so many epochs; the next call continues.
-
-    Raises
-    ------
-    ConfigError
-        If settings exclude each other, or do not fit the data.
-    TrainingError
-        If the loss becomes NaN or infinite, or a file cannot be written. The last finished epoch is kept.
-    OutOfMemoryError
-        If the GPU's memory does not suffice. The last finished epoch is kept.
+    These appear at the end. Until then, state and snapshots are kept in `directory/.resume`, and the same
+    call resumes an interrupted training to bit-identical results. Without `all_snapshots`, only the last
+    and the best snapshot are written, the first one with the lowest RErr on the early-stopping images.
+    After `until` epochs the training stops; the next call continues.
     """
     kept = f"The next run with the same settings resumes after the last epoch finished in {directory}."
     with out_of_memory(job.training.batch_size, kept):
@@ -70,10 +42,8 @@ def train(
                     write_history(store.directory / "history.csv", rows)
                     store.publish(rows)
         except OSError as error:
-            raise TrainingError(
-                f"{error.filename or directory}: {error.strerror or error}; the finished epochs are kept in "
-                f"{store.folder}, and the next run resumes from there"
-            ) from error
+            reason = f"{error.filename or directory}: {error.strerror or error}"
+            raise TrainingError(f"{reason}; finished epochs are kept in {store.folder}") from error
 
 
 def _train(
@@ -93,10 +63,10 @@ def _train(
         row = run.epoch(epoch)
         if not (math.isfinite(row["train_loss"]) and run.finite()):
             kept = f"epochs up to {epoch - 1} are kept in {store.folder}" if rows else "no epoch was finished"
+            where = f"epoch {epoch} of {epochs} (learning rate {row['learning_rate']:g})"
             raise TrainingError(
-                f"variant {run.job.variant!r}, seed {run.job.seed}: the loss became NaN or infinite in epoch "
-                f"{epoch} of {epochs} (learning rate {row['learning_rate']:g}); {kept}. A lower "
-                "learning_rate usually helps (overrides in the experiment's YAML)"
+                f"variant {run.job.variant!r}, seed {run.job.seed}: the loss became NaN or infinite in "
+                f"{where}; {kept}. A lower learning_rate usually helps (overrides in the experiment's YAML)"
             )
         if epoch in store.epochs:
             row |= run.snapshot(epoch, store.snapshot(epoch))

@@ -25,11 +25,9 @@ KEY = ("checkpoint", "measure", "metric", "loss", "split", "xi", "coordinate")
 
 @dataclass(frozen=True)
 class Agreement:
-    """The records of a network against those of a second measurement.
-
-    `records` is their number, `equal` how many are bit-identical, `largest` the largest difference in units
-    of the tolerance, and `where` the record that has it.
-    """
+    """The records of a network against those of a second measurement. `records` is their number, `equal` how
+    many are bit-identical, `largest` the largest difference in units of the tolerance, and `where` the record
+    that has it."""
 
     path: Path
     records: int
@@ -39,44 +37,29 @@ class Agreement:
 
     @property
     def agrees(self) -> bool:
-        """Whether all differences are within the tolerance."""
         return self.largest <= 1
 
     def __str__(self) -> str:
         if self.equal == self.records:
             return f"{self.path}: {self.records} records, identical"
         verdict = "agree" if self.agrees else "DIFFER"
+        largest = f"largest difference {self.largest:.2g} of the tolerance ({self.where})"
         return (
-            f"{self.path}: {self.equal} of {self.records} records identical, the others {verdict}: largest "
-            f"difference {self.largest:.2g} of the tolerance ({self.where})"
+            f"{self.path}: {self.equal} of {self.records} records identical, the others {verdict}: {largest}"
         )
 
 
 def sample_files(directory: Path, count: int | None, seed: int) -> list[Path]:
-    """Return `count` record files below the folder of an experiment, chosen by `seed`; None: all.
-
-    Raises
-    ------
-    FileError
-        If there are none.
-    """
+    """Return `count` record files below the folder of an experiment, chosen by `seed`; None: all."""
     files = sorted(directory.glob("*/seed-*/records.csv"))
     if not files:
-        raise FileError(
-            f"{directory}: no records (<variant>/seed-<seed>/records.csv); give results/<experiment>"
-        )
+        raise FileError(f"{directory}: no <variant>/seed-<seed>/records.csv; give results/<experiment>")
     chosen = random.Random(derive_seed(seed, "verify")).sample(files, min(count or len(files), len(files)))
     return sorted(chosen)
 
 
 def verify_network(path: Path, device: str = "cpu", threads: int = 1) -> Agreement:
-    """Measure the network of `path` again, from its checkpoints and data, and compare the records.
-
-    Raises
-    ------
-    FileError
-        If a file is missing or damaged, or checkpoints or data are not those that were measured.
-    """
+    """Measure the network of `path` again, from its checkpoints and data, and compare the records."""
     provenance, _ = read_network(path)
     folder, seed = path.parent, int(path.parent.name.removeprefix("seed-"))
     variant = folder.parent.name
@@ -87,9 +70,8 @@ def verify_network(path: Path, device: str = "cpu", threads: int = 1) -> Agreeme
         weights = folder / f"checkpoints/{name}.safetensors"
         if load_checkpoint(weights).sha256 != checkpoint["sha256"]:
             raise FileError(f"{weights}: not the checkpoint measured in {path}")
-    job = MeasuringJob(
-        variant=variant, checkpoints=tuple(provenance["checkpoints"]), measures=provenance["settings"]
-    )
+    checkpoints = tuple(provenance["checkpoints"])
+    job = MeasuringJob(variant=variant, checkpoints=checkpoints, measures=provenance["settings"])
     with tempfile.TemporaryDirectory() as temporary:
         again = Path(temporary)
         for name in ("checkpoints", "history.csv"):
@@ -106,16 +88,10 @@ def compared(path: Path, again: Path) -> Agreement:
         return Agreement(path, len(new), 0, np.inf, "other records")
     new = new.reindex(old.index)
     difference = (old["value"] - new["value"]).abs().to_numpy()
-    same = (old["value"].to_numpy() == new["value"].to_numpy()) | (
-        old["value"].isna() & new["value"].isna()
-    ).to_numpy()
-    kinds = [
-        _is_error(measure, metric)
-        for measure, metric in zip(*map(old.index.get_level_values, KEY[1:3]), strict=True)
-    ]
-    allowed = np.where(
-        kinds, 100 * ERROR_TOLERANCE / old["n"].fillna(1), TOLERANCE * old["value"].abs().clip(lower=1)
-    )
+    same = ((old["value"] == new["value"]) | (old["value"].isna() & new["value"].isna())).to_numpy()
+    errors = [_is_error(measure, metric) for _, measure, metric, *_ in old.index]
+    of_errors = 100 * ERROR_TOLERANCE / old["n"].fillna(1)
+    allowed = np.where(errors, of_errors, TOLERANCE * old["value"].abs().clip(lower=1))
     relative = np.where(same, 0.0, np.nan_to_num(difference / allowed, nan=np.inf))
     worst = int(relative.argmax())
     where = ", ".join(str(part) for part in old.index[worst] if str(part) not in ("", "nan"))

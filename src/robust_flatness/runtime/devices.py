@@ -20,17 +20,9 @@ _taken: list[FileLock] = []
 
 
 def start(device: str, threads: int) -> str:
-    """Set torch's threads and arithmetic, and return the name of the device to use.
-
-    `auto` is a GPU if there is one (cuda, then mps), else the CPU. `cuda` is the first GPU that no other job
-    of this package uses, or the first if all are in use. On GPUs, TF32 is off and convolutions are
-    deterministic.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such device.
-    """
+    """Set torch's threads and arithmetic, and return the name of the device to use. `auto` is a GPU if there
+    is one (cuda, then mps), else the CPU. `cuda` is the first GPU that no other job of this package uses, or
+    the first. On GPUs, TF32 is off and convolutions are deterministic."""
     torch.set_num_threads(threads)
     keep_freed_memory()
     if not DEVICE.fullmatch(device):
@@ -54,12 +46,9 @@ def start(device: str, threads: int) -> str:
 
 
 def keep_freed_memory() -> None:
-    """Make glibc keep up to 64 MB of freed memory for the next activations.
-
-    By default it returns freed blocks to the system, and getting new pages takes up to half of a network's
-    time. Freeing one large block raises the limit (`man mallopt`, M_MMAP_THRESHOLD); its pages are never
-    touched.
-    """
+    """Make glibc keep up to 64 MB of freed memory: getting new pages takes up to half of a network's time.
+    Freeing one large block raises the limit (`man mallopt`, M_MMAP_THRESHOLD); its pages are never
+    touched."""
     torch.empty(31 * 2**20, dtype=torch.uint8)
 
 
@@ -94,19 +83,14 @@ def is_fast_in_bfloat16(device: str) -> bool:
 
 
 def precision_on(device: str, precision: str) -> str:
-    """Return `float32` or `bfloat16`; `auto` is bfloat16 where it is fast.
-
-    Warns if bfloat16 is requested where it is slow: emulated, it takes up to 15 times as long as float32.
-    """
+    """Return `float32` or `bfloat16`; `auto` is bfloat16 where it is fast. Warns if bfloat16 is requested
+    where it is slow: emulated, it takes up to 15 times as long as float32."""
     fast = precision == "float32" or is_fast_in_bfloat16(device)
     if precision == "auto":
         return "bfloat16" if fast else "float32"
     if not fast:
-        warnings.warn(
-            f"precision: bfloat16 is slower than float32 on this device ({device}), which has no "
-            "instructions for it; give float32, or auto to take bfloat16 only where it is faster",
-            stacklevel=2,
-        )
+        slow = f"bfloat16 is slower than float32 on this device ({device})"
+        warnings.warn(f"precision: {slow}; give float32 or auto", stacklevel=2)
     return precision
 
 
@@ -124,8 +108,7 @@ def out_of_memory(batch_size: int, kept: str) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError:
         free, total = torch.cuda.mem_get_info() if torch.cuda.is_available() else (0, 0)
-        raise OutOfMemoryError(
-            f"the GPU's memory does not suffice for batches of {batch_size} ({free / 2**30:.1f} of "
-            f"{total / 2**30:.1f} GiB are free); end what else uses it, or try a batch_size of "
-            f"{max(1, batch_size // 2)}. {kept}"
-        ) from None
+        memory = f"the GPU's memory ({free / 2**30:.1f} of {total / 2**30:.1f} GiB are free)"
+        smaller = f"try a batch_size of {max(1, batch_size // 2)}"
+        text = f"{memory} does not suffice for batches of {batch_size}; {smaller}. {kept}"
+        raise OutOfMemoryError(text) from None

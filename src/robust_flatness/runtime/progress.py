@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -12,23 +12,17 @@ Item = TypeVar("Item")
 REDRAW = 0.1
 
 
-@dataclass
-class _Loop:
-    description: str
-    total: int  # 0: unknown
-    done: int = 0
-
-
 class _Display:
-    """A bar for each outermost loop, with the share that is done and the positions of the loops inside."""
+    """A bar for each outermost loop, with the share that is done and the positions of the loops inside. A
+    `total` of 0 is unknown."""
 
     def __init__(self, bars: Any):
         self.bars, self.loops, self.last = bars, [], 0.0
 
     @contextmanager
-    def loop(self, description: str, total: int) -> Iterator[_Loop]:
+    def loop(self, description: str, total: int) -> Iterator[SimpleNamespace]:
         depth = len(self.loops)
-        self.loops.append(_Loop(description, total))
+        self.loops.append(SimpleNamespace(description=description, total=total, done=0))
         if not depth:
             self.task = self.bars.add_task(description, total=1.0, inner="")
         try:

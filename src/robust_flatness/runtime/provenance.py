@@ -15,11 +15,10 @@ PACKAGE = Path(__file__).parents[1]
 @functools.cache
 def git_commit() -> str | None:
     """Return the commit of the package's repository, with "-dirty" if files changed, or None."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    options = {"cwd": PACKAGE, "capture_output": True, "text": True, "check": True, "timeout": 10}
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=PACKAGE, capture_output=True, text=True, check=True, timeout=10,
-        )  # fmt: skip
+        described = subprocess.run(command, **options)
     except (OSError, subprocess.SubprocessError):
         return None
     return described.stdout.strip() or None
@@ -41,11 +40,6 @@ def provenance(device: str, threads: int) -> dict:
         import torch
 
         name = torch.cuda.get_device_name(device)
-    return {
-        "robust_flatness": __version__,
-        "git_commit": git_commit(),
-        "torch": importlib.metadata.version("torch"),
-        "device": device.partition(":")[0],
-        "device_name": name,
-        "threads": threads,
-    }
+    versions = {"robust_flatness": __version__, "torch": importlib.metadata.version("torch")}
+    machine = {"device": device.partition(":")[0], "device_name": name, "threads": threads}
+    return versions | {"git_commit": git_commit()} | machine

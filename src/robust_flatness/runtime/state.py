@@ -18,7 +18,7 @@ def digest(value: Any) -> str:
 
 
 def fingerprint(components: Mapping[str, Any]) -> dict[str, str]:
-    """Return the digest of each component, a JSON value, that a result depends on, e.g. settings and data."""
+    """Return the digest of each component, a JSON value, that a result depends on."""
     return {name: digest(value) for name, value in components.items()}
 
 
@@ -41,17 +41,11 @@ class StateFile:
             temporary.write_bytes(hashlib.sha256(buffer.getvalue()).digest() + buffer.getvalue())
 
     def load(self) -> dict[str, Any] | None:
-        """Return the state, with tensors on the CPU, or None if there is none.
-
-        Raises
-        ------
-        FileError
-            If the file is damaged or has another fingerprint. The message does not name the file.
-        """
-        try:
-            data = self.path.read_bytes()
-        except FileNotFoundError:
+        """Return the state, with tensors on the CPU, or None if there is none; a FileError says whether the
+        file is damaged or what has changed."""
+        if not self.path.exists():
             return None
+        data = self.path.read_bytes()
         checksum, payload = data[:32], data[32:]
         if hashlib.sha256(payload).digest() != checksum:
             raise FileError("damaged, or written by another version")

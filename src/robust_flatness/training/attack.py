@@ -10,10 +10,10 @@ from robust_flatness.training.objectives import Batch, Forward, Objective
 
 
 class TrainingAttack:
-    """Adversarial examples for the updates of a training.
+    """Adversarial examples for the updates of a training: PGD on the network in evaluation mode.
 
-    PGD from a uniform random start returns the iterate of highest loss of each example, the clean example
-    excluded. It attacks the network in evaluation mode. Settings change it:
+    From a uniform random start, it returns the iterate of highest loss of each example, the clean example
+    excluded. Settings change it:
 
     - `stop_after_flip`: see `pgd_tau`;
     - `attack_predicted_label`: the loss is that of the label predicted on the clean example;
@@ -25,17 +25,14 @@ class TrainingAttack:
     """
 
     def __init__(self, spec: TrainingSpec, objective: Objective):
-        self.spec = spec
-        self.objective = objective
+        self.spec, self.objective = spec, objective
         self.pgd = PGD(spec.epsilon, spec.step_size, spec.steps, precision=spec.precision)
 
     def __call__(
         self, network: Network, predict: Forward, batch: Batch, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Return adversarial examples [n, C, H, W], and whether each was attacked, [n] bool.
-
-        `network` is the network in evaluation mode, `predict` gives logits in training mode.
-        """
+        """Return adversarial examples [n, C, H, W], and whether each was attacked, [n] bool; `network` is in
+        evaluation mode, `predict` gives logits in training mode."""
         spec, x = self.spec, batch.x
         target, loss = self.objective.attack_goal(network, batch)
         attacked = torch.ones(len(x), dtype=torch.bool, device=x.device)
@@ -67,11 +64,9 @@ class TrainingAttack:
 
 
 def pgd_tau(network: Network, x: Tensor, y: Tensor, pgd: PGD, tau: int, generator: torch.Generator) -> Tensor:
-    """Return adversarial examples of PGD that stops `tau` iterations after an example's label flips.
-
-    The result is the iterate `tau` steps after the first misclassified one (the random start included), or
-    the last iterate if fewer steps are left or the label never flips (Zhang et al., ICML 2020).
-    """
+    """Return adversarial examples of PGD that stops `tau` iterations after an example's label flips. The
+    result is the iterate `tau` steps after the first misclassified one (the random start included), or the
+    last iterate if fewer steps are left or the label never flips (Zhang et al., ICML 2020)."""
     x_adv = random_start(x, pgd.epsilon, generator)
     left = torch.full_like(y, tau)
     flipped = torch.zeros_like(y, dtype=torch.bool)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from robust_flatness.network import Network
 from robust_flatness.training.objectives import Forward
@@ -27,9 +28,7 @@ class WeightPerturbation:
     ) -> list[Tensor]:
         """Return nu of each layer, for the `loss` of `network`, which is in evaluation mode."""
         with torch.enable_grad():
-            leaves = network.weights(self.names)
-            for leaf in leaves.values():
-                leaf.requires_grad_(True)
+            leaves = {name: w.requires_grad_(True) for name, w in network.weights(self.names).items()}
             view = network.at(leaves)
             value = loss(lambda x: view.logits(x, precision))
             gradients = torch.autograd.grad(value, list(leaves.values()))
@@ -53,3 +52,19 @@ class WeightPerturbation:
         finally:
             with torch.no_grad():
                 torch._foreach_copy_(self.weights, saved)
+
+
+@contextlib.contextmanager
+def frozen_statistics(network: nn.Module) -> Iterator[None]:
+    """Keep the running statistics unchanged, while batch norm in training mode normalises by the batch's."""
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    counts = [norm.num_batches_tracked.clone() for norm in norms]
+    try:
+        for norm in norms:
+            norm.momentum = 0.0
+        yield
+    finally:
+        for norm, momentum, count in zip(norms, momenta, counts, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(count)

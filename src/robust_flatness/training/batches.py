@@ -15,15 +15,9 @@ from robust_flatness.seeding import generator
 class BatchPlan:
     """Batches of `batch_size` examples; an epoch has as many as one pass over the `examples` labelled ones.
 
-    The last, incomplete batch of a pass is kept, unless it is a single example, which batch norm cannot use.
-    With a `pool` of further examples, number and size of the batches stay the same, but the share
-    `pool_fraction` of each, rounded, comes from the pool, in passes over it. An epoch then contains only some
-    of the labelled examples, different ones in each epoch (as in the released code).
-
-    Raises
-    ------
-    ConfigError
-        If no batch is left, or there is no room for labelled examples.
+    The last, incomplete batch is kept unless it is a single example, which batch norm cannot use. With a
+    `pool`, the share `pool_fraction` of each batch, rounded, comes from the pool, in passes over it, so an
+    epoch contains only some of the labelled examples, different ones each time (as in the released code).
     """
 
     examples: int
@@ -34,16 +28,11 @@ class BatchPlan:
     device: str = "cpu"
 
     def __post_init__(self):
-        if self.batch_size - round(self.pool_fraction * self.batch_size) < 1:
-            raise ConfigError(
-                f"unlabeled_fraction: {self.pool_fraction} of batch_size {self.batch_size} leaves no "
-                "labelled example in a batch; lower it or raise batch_size"
-            )
+        size, fraction = self.batch_size, self.pool_fraction
+        if size - round(fraction * size) < 1:
+            raise ConfigError(f"unlabeled_fraction: {fraction} of {size} leaves no labelled example")
         if self.updates < 1:
-            raise ConfigError(
-                f"batch_size: {self.batch_size} with {self.examples} training examples gives no batch of "
-                "at least 2 examples, which batch norm needs"
-            )
+            raise ConfigError(f"batch_size: {size} of {self.examples} training examples gives no batch of 2")
 
     @property
     def updates(self) -> int:
@@ -58,11 +47,8 @@ class BatchPlan:
         return [(size - extra, extra) for size, extra in zip(sizes, extras, strict=True) if size > 1]
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield indices of the labelled and of the pool examples of each batch, without end, on `device`.
-
-        After the batches of `epoch` come those of further passes. The order of the labelled examples does not
-        depend on the pool.
-        """
+        """Yield indices of the labelled and of the pool examples of each batch, without end, on `device`. The
+        order of the labelled examples does not depend on the pool."""
         order = generator(self.seed, "batches", epoch, device=self.device)
         pool_order = generator(self.seed, "pool", epoch, device=self.device)
         waiting = torch.empty(0, dtype=torch.int64, device=self.device)
@@ -80,35 +66,21 @@ class BatchPlan:
 
 
 def unlabeled_pool(dataset: Dataset, spec: TrainingSpec, device: str, pseudo_labels) -> tuple[Tensor, Tensor]:
-    """Return uint8 images and pseudo-labels of the pool; both empty if the training does not use it.
-
-    Raises
-    ------
-    ConfigError
-        If the pseudo-labels are missing, or do not fit the images.
-    """
+    """Return uint8 images and pseudo-labels of the pool; both empty if the training does not use it."""
     if not spec.unlabeled_fraction:
         return dataset.pixels("unlabeled", 0, device), dataset.labels("train", 0, device)
     if pseudo_labels is None:
-        raise ConfigError(
-            f"unlabeled_fraction: {spec.unlabeled_fraction} needs pseudo-labels of the unlabelled images; "
-            "make them with `robust-flatness pseudo-label`"
-        )
+        raise ConfigError("unlabeled_fraction: needs pseudo-labels (`robust-flatness pseudo-label`)")
     labels, size = torch.as_tensor(pseudo_labels).to(device), dataset.size("unlabeled")
     valid = labels.shape == (size,) and size > 0 and not labels.is_floating_point()
     if not (valid and 0 <= labels.min() <= labels.max() < dataset.classes):
-        raise ConfigError(
-            f"pseudo_labels: {labels.dtype} of shape {tuple(labels.shape)}; expected an integer from 0 to "
-            f"{dataset.classes - 1} for each of the {size} unlabelled images"
-        )
+        expected = f"an integer from 0 to {dataset.classes - 1} for each of the {size} unlabelled images"
+        raise ConfigError(f"pseudo_labels: {labels.dtype} {tuple(labels.shape)}; expected {expected}")
     return dataset.pixels("unlabeled", device=device), labels.long()
 
 
 def noisy_labels(labels: Tensor, rate: float, classes: int, generator: torch.Generator) -> Tensor:
-    """Return the labels, each replaced with probability `rate` by one drawn uniformly from all `classes`.
-
-    A label thus changes with probability rate (1 - 1 / classes). Drawn on the device of `generator`.
-    """
+    """Return the labels, each replaced with probability `rate` by one drawn uniformly from all `classes`."""
     source = {"generator": generator, "device": generator.device}
     replaced = torch.rand(labels.shape, **source) < rate
     other = torch.randint(classes, labels.shape, **source)

@@ -6,13 +6,15 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+DEFAULTS = {"weight_decay": 0.0, "inner_lr": 0.1, "averaging": 0.75, "noise": 1e-4, "gamma": 1e-4}
+
 
 class EntropySGD(Optimizer):
-    r"""Entropy-SGD with `langevin_steps` = L inner steps of stochastic gradient Langevin dynamics.
+    r"""Entropy-SGD (`lr`, `langevin_steps`, and settings that replace `DEFAULTS`).
 
-    One `step` calls the closure L + 1 times, so it uses L + 1 batches. The first call is at w (its
-    loss is returned and it updates batch norm's statistics; its gradient is not used). Then, from
-    w' = mu = w, L times with a new batch each::
+    One `step` of L = `langevin_steps` inner steps of stochastic gradient Langevin dynamics calls the closure
+    L + 1 times, for a new batch each. The first call is at w (its loss is returned and it updates batch
+    norm's statistics; its gradient is not used). Then, from w' = mu = w, L times::
 
         w' <- w' - eta' [ grad L(w') + decay w' - gamma (w - w') + noise / sqrt(eta' / 2) N(0, I) ]
         mu <- alpha mu + (1 - alpha) w'
@@ -21,26 +23,11 @@ class EntropySGD(Optimizer):
     in the released code of Stutz et al., gamma is constant (the code grows it by a factor 1 + 1e-3 per step,
     "scoping", but never counts the steps), and there is no momentum.
 
-    Noise is drawn from `noise_generator`, on its device. The training sets a new generator every epoch, so
-    the optimiser has no state.
+    Noise is drawn from `noise_generator`, which the training sets every epoch, so there is no state.
     """
 
-    def __init__(
-        self,
-        params: Iterable[Tensor],
-        lr: float,
-        langevin_steps: int,
-        weight_decay: float = 0.0,
-        inner_lr: float = 0.1,
-        averaging: float = 0.75,
-        noise: float = 1e-4,
-        gamma: float = 1e-4,
-    ):
-        defaults = {
-            "lr": lr, "langevin_steps": langevin_steps, "weight_decay": weight_decay,
-            "inner_lr": inner_lr, "averaging": averaging, "noise": noise, "gamma": gamma,
-        }  # fmt: skip
-        super().__init__(params, defaults)
+    def __init__(self, params: Iterable[Tensor], **settings: float):
+        super().__init__(params, DEFAULTS | settings)
         self.noise_generator: torch.Generator | None = None
 
     @torch.no_grad()

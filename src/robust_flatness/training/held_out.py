@@ -24,9 +24,7 @@ class HeldOut:
 
     def evaluate(self, model: Network) -> dict[str, float]:
         """Return RLoss and RErr by PGD with the baseline's radius and steps, as columns of the history.
-
-        Random starts are the same for all snapshots, and for all variants with the same images.
-        """
+        Random starts are the same for all snapshots, and for all variants with the same images."""
         spec = self.spec
         attack = (spec.evaluation_epsilon, spec.evaluation_step_size, spec.evaluation_steps)
         row = {}

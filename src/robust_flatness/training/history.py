@@ -1,6 +1,5 @@
 """The training curves: one row per epoch."""
 
-import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,9 @@ def write_history(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     lines = [",".join(HISTORY)]
     for row in rows:
         cells = (row.get(name) for name in HISTORY)
-        lines.append(",".join("" if cell is None or _is_nan(cell) else str(cell) for cell in cells))
+        # NaN differs from itself
+        lines.append(",".join("" if cell is None or cell != cell else str(cell) for cell in cells))
     write_text(path, "\n".join([*lines, ""]))
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)
 
 
 def best_epoch(rows: Iterable[Mapping[str, Any]]) -> int:

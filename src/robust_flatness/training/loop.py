@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim.swa_utils import update_bn
 
 from robust_flatness.architectures import build_model
 from robust_flatness.checkpoints import Metadata, save_checkpoint
@@ -22,23 +23,18 @@ from robust_flatness.runtime.graphs import Graphs
 from robust_flatness.runtime.provenance import source_digest
 from robust_flatness.seeding import derive_seed, generator, stream_device
 from robust_flatness.training.attack import TrainingAttack
-from robust_flatness.training.awp import WeightPerturbation
+from robust_flatness.training.awp import WeightPerturbation, frozen_statistics
 from robust_flatness.training.batches import BatchPlan, noisy_labels, unlabeled_pool
 from robust_flatness.training.held_out import HeldOut
 from robust_flatness.training.objectives import Batch, make_objective
-from robust_flatness.training.optimizers import averaged_weights, clip_weights, make_optimizer
-from robust_flatness.training.schedules import Schedule
-from robust_flatness.training.statistics import frozen_statistics, recompute_statistics
+from robust_flatness.training.optimizers import Schedule, averaged_weights, clip_weights, make_optimizer
 from robust_flatness.version import __version__
 
 
 class Training:
-    """A training in progress: network, optimiser, and the computations of an epoch.
-
-    Every random choice draws from a generator seeded with the job's seed, the purpose and the epoch. So all
-    variants share initial weights, order of examples and random starts of the evaluation, and generators have
-    no state to keep between epochs.
-    """
+    """A training in progress: network, optimiser, and the computations of an epoch. Every random choice draws
+    from a generator seeded with the job's seed, the purpose and the epoch, so that all variants share initial
+    weights and order of examples, and generators have no state to keep."""
 
     def __init__(self, job: TrainJob, dataset: Dataset, device: str = "cpu", pseudo_labels=None):
         spec = with_precision_on(device, job.training)
@@ -71,11 +67,9 @@ class Training:
         self.inference = Network(self.network, example)
         self.evaluator = Network(self.model, example)
         # the last batch of an epoch may be smaller than the others: two shapes
-        self.graphs = Graphs(most=2)
-        self.inference.graphs, self.evaluator.graphs = Graphs(most=2), Graphs(most=2)
-        self.perturbation = None
-        if spec.weight_perturbation:
-            self.perturbation = WeightPerturbation(self.network, spec.weight_perturbation)
+        self.graphs, self.inference.graphs, self.evaluator.graphs = (Graphs(most=2) for _ in range(3))
+        xi = spec.weight_perturbation
+        self.perturbation = WeightPerturbation(self.network, xi) if xi else None
 
     def epoch(self, epoch: int) -> dict[str, Any]:
         """Train for one epoch; return its row of the history, without the columns of snapshots."""
@@ -92,7 +86,7 @@ class Training:
         first = epoch * self.plan.updates
         with self._dropout("dropout", epoch):
             for update in range(first, first + self.plan.updates):
-                self._set_rates(update)
+                self.schedule.apply(self.optimizer, update)
                 loss = self.optimizer.step(lambda: self._gradient(next(batches)))
                 self.sums[:2] += torch.stack([torch.ones_like(loss), loss]).to(self.sums.dtype)
                 if self.spec.weight_clipping is not None:
@@ -100,16 +94,11 @@ class Training:
                 if self.average is not None:
                     self.average.update_parameters(self.model)
         updates, loss, examples, rloss, errors = self.sums.tolist()
+        epochs, n = self.spec.epochs, examples or math.nan
         return {
-            "variant": self.job.variant,
-            "seed": self.job.seed,
-            "epoch": epoch,
-            "epochs": self.spec.epochs,
-            "normalised_epoch": (epoch + 1) / self.spec.epochs,
-            "learning_rate": self.schedule.learning_rate(first),
-            "train_loss": loss / updates,
-            "train_rloss": rloss / examples if examples else math.nan,
-            "train_rerr": 100 * errors / examples if examples else math.nan,
+            **{"variant": self.job.variant, "seed": self.job.seed, "epoch": epoch, "epochs": epochs},
+            **{"normalised_epoch": (epoch + 1) / epochs, "learning_rate": self.schedule.learning_rate(first)},
+            **{"train_loss": loss / updates, "train_rloss": rloss / n, "train_rerr": 100 * errors / n},
         }
 
     @contextlib.contextmanager
@@ -118,12 +107,6 @@ class Training:
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(derive_seed(self.job.seed, *names))
             yield
-
-    def _set_rates(self, update: int) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule.learning_rate(update)
-            if "momentum" in group:
-                group["momentum"] = self.schedule.momentum(update)
 
     def _batches(self, epoch: int) -> Iterator[Batch]:
         """Yield augmented batches without end."""
@@ -154,14 +137,10 @@ class Training:
         x_adv, attacked = self.attack(view, self._predict, batch, self.streams["attack"])
         batch = replace(batch, x_adv=x_adv)
         self.optimizer.zero_grad(set_to_none=True)
-        if self.perturbation is None:
-            loss, logits = self._plain_gradient(batch)
-        else:
-            loss, logits = self._perturbed_gradient(batch, view)
+        perturbed = self.perturbation is not None
+        loss, logits = self._perturbed_gradient(batch, view) if perturbed else self._plain_gradient(batch)
         with torch.no_grad():
-            counted = batch.counted
-            if self.spec.adversarial_fraction < 1:
-                counted = counted & attacked
+            counted = batch.counted & attacked if self.spec.adversarial_fraction < 1 else batch.counted
             # labels of rotated examples are out of range; those examples are not counted
             labels = batch.y.clamp(max=self.classes - 1)
             losses = F.cross_entropy(logits, labels, reduction="none")
@@ -187,14 +166,11 @@ class Training:
         return loss.clone(), logits
 
     def _perturbed_gradient(self, batch: Batch, view: Network) -> tuple[Tensor, Tensor]:
-        """AT-AWP: set the gradient at w + nu, in training mode, each element clamped.
-
-        As in the released code, a separate forward pass updates batch norm's running statistics at the
-        unperturbed weights.
-        """
+        """AT-AWP: set the gradient at w + nu, in training mode, each element clamped. As in the released
+        code, a separate forward pass updates batch norm's running statistics at the unperturbed weights."""
         with torch.no_grad():
             self.objective(self._forward, batch)
-        seen = batch.for_attack()
+        seen = replace(batch, target=batch.y, smoothing=0.0)  # as attacks see it
         nu = self.perturbation.ascent(
             view, lambda forward: self.objective(forward, seen)[0], self.spec.precision
         )
@@ -216,7 +192,6 @@ class Training:
 
     @torch.no_grad()
     def _predict(self, x: Tensor) -> Tensor:
-        """Return the class logits in training mode, which updates batch norm's statistics."""
         return self._forward(x)[:, : self.classes]
 
     def snapshot(self, epoch: int, path: Path) -> dict[str, float]:
@@ -225,7 +200,7 @@ class Training:
         if self.average is not None:
             model = self.average.module
             with self._dropout("statistics dropout", epoch):
-                recompute_statistics(model, self._clean_batches(epoch))
+                update_bn(self._clean_batches(epoch), model)
         job, spec = self.job, self.spec
         metadata = Metadata(
             job.model.model_dump(), self.classes, self.mean, self.std, job.variant, job.seed, epoch,
@@ -235,14 +210,13 @@ class Training:
         return self.held_out.evaluate(self.evaluator.at(model))
 
     def _clean_batches(self, epoch: int) -> Iterator[Tensor]:
-        """Yield the augmented clean batches of one epoch."""
         stream = generator(self.job.seed, "statistics", epoch, device=self.drawn_on)
         plan = replace(self.plan, seed=derive_seed(self.job.seed, "statistics"))
         for _, indices in zip(range(plan.updates), plan.epoch(epoch), strict=False):
             yield augment(self.examples(*indices)[0], self.spec.augmentation, stream, self.mean)
 
     def components(self, data_checksum: str) -> dict[str, Any]:
-        """Return everything the result depends on, for a fingerprint."""
+        """Return all that the result depends on, for a fingerprint."""
         return {
             "settings": self.job.model_dump(mode="json"),
             "data": data_checksum,

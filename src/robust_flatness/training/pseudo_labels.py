@@ -13,31 +13,21 @@ from robust_flatness.data.augmentation import augment
 from robust_flatness.errors import TrainingError
 from robust_flatness.seeding import derive_seed, generator, stream_device
 from robust_flatness.training.batches import BatchPlan
-from robust_flatness.training.optimizers import make_optimizer
-from robust_flatness.training.schedules import Schedule
+from robust_flatness.training.optimizers import Schedule, make_optimizer
 
 
 def pseudo_label(
     dataset: Dataset, model: ModelSpec, training: TrainingSpec, seed: int, device: str = "cpu"
 ) -> Tensor:
-    """Return labels, int64 [n], of the `unlabeled` split, predicted by a standard classifier.
-
-    The classifier is trained on the clean images of the `train` split, with the epochs, batches, rates,
-    optimiser and augmentation of `training`, without attacks; no labels of other splits are read. The same
-    arguments give the same labels. Published pseudo-labels that come with the data are returned as they are.
-
-    Raises
-    ------
-    TrainingError
-        If the loss becomes NaN or infinite.
-    """
-    if dataset.pseudo_labels is not None:
-        return torch.from_numpy(dataset.pseudo_labels)
+    """Return labels, int64 [n], of the `unlabeled` split, predicted by a standard classifier. The classifier
+    is trained on the clean images of the `train` split, with the epochs, batches, rates, optimiser and
+    augmentation of `training`. Published pseudo-labels of the data are returned as they are."""
+    if "pseudo_labels" in dataset.arrays:
+        return torch.from_numpy(dataset.arrays["pseudo_labels"])
     seed = derive_seed(seed, "pseudo-labels")
     pixels, y = dataset.pixels("train", device=device), dataset.labels("train", device=device)
-    network = build_model(
-        model, dataset.classes, dataset.mean, dataset.std, generator(seed, "initialisation")
-    )
+    stream = generator(seed, "initialisation")
+    network = build_model(model, dataset.classes, dataset.mean, dataset.std, stream)
     network = network.to(device, memory_format=torch.channels_last).train()
     optimizer = make_optimizer(training, network.parameters())
     plan = BatchPlan(len(y), training.batch_size, seed, device=stream_device(device))

@@ -1,7 +1,5 @@
 """Training objectives, one file each; `robust_flatness.config.catalogue` lists them."""
 
-from importlib import import_module
-
 from robust_flatness.config import TrainingSpec
 from robust_flatness.config.catalogue import OBJECTIVES
 from robust_flatness.config.kinds import imported
@@ -11,14 +9,6 @@ __all__ = ["Batch", "Forward", "Objective", "make_objective"]
 
 
 def make_objective(spec: TrainingSpec) -> Objective:
-    """Return the objective of a training: one of the catalogue, or a class given as `package.module:Class`.
-
-    Raises
-    ------
-    ConfigError
-        If the class cannot be imported.
-    """
-    if spec.objective not in OBJECTIVES:
-        return imported(spec.objective, "objective")(spec)
-    module, _, name = OBJECTIVES[spec.objective].path.partition(":")
-    return getattr(import_module(module), name)(spec)
+    """Return the objective of a training, of the catalogue or given as `package.module:Class`."""
+    known = OBJECTIVES.get(spec.objective)
+    return imported(known.path if known else spec.objective, "objective")(spec)

@@ -1,7 +1,7 @@
 """The interface of training objectives, and the batch that they are given."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -30,10 +30,6 @@ class Batch:
     counted: Tensor
     smoothing: float = 0.0
     x_adv: Tensor | None = None
-
-    def for_attack(self) -> "Batch":
-        """Return the batch as attacks see it: with true labels, without smoothing."""
-        return replace(self, target=self.y, smoothing=0.0)
 
 
 class Objective:

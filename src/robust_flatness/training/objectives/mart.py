@@ -9,10 +9,8 @@ from robust_flatness.training.objectives.trades import kl_divergence
 
 
 def boosted_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Return BCE(p, y) = -log p_y - log(1 - max over k != y of p_k) of each example.
-
-    The second term is a difference of log-sum-exps, which is exact where 1 - p would round to 0.
-    """
+    """Return BCE(p, y) = -log p_y - log(1 - max over k != y of p_k) of each example. The second term is a
+    difference of log-sum-exps, which is exact where 1 - p would round to 0."""
     others = logits.scatter(1, target[:, None], -torch.inf)
     rest = logits.scatter(1, others.argmax(1, keepdim=True), -torch.inf)
     margin = logits.logsumexp(1) - rest.logsumexp(1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robust_flatness.config import ConfigError, TrainingSpec
+from robust_flatness.errors import ConfigError
 from robust_flatness.training.objectives.base import Batch, Forward, Objective
 
 ROTATIONS = 4
@@ -23,13 +23,9 @@ class RotationNetwork(nn.Module):
     def __init__(self, model: nn.Module, generator: torch.Generator):
         super().__init__()
         self.model = model
-        self.head = nn.Sequential(
-            nn.Linear(model.feature_size, HIDDEN),
-            nn.ReLU(),
-            nn.BatchNorm1d(HIDDEN),
-            nn.Linear(HIDDEN, ROTATIONS),
-        )
-        for layer in (self.head[0], self.head[3]):
+        first, last = nn.Linear(model.feature_size, HIDDEN), nn.Linear(HIDDEN, ROTATIONS)
+        self.head = nn.Sequential(first, nn.ReLU(), nn.BatchNorm1d(HIDDEN), last)
+        for layer in (first, last):
             # gain sqrt 2, as in the networks
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
             nn.init.zeros_(layer.bias)
@@ -56,10 +52,6 @@ class SelfSupervision(Objective):
     augmentation, and the label of a rotated example is K + its number of quarter turns. Attacks maximise the
     cross-entropy that applies to the example's half.
     """
-
-    def __init__(self, spec: TrainingSpec):
-        super().__init__(spec)
-        self.classes = 0
 
     def network(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
         self.classes = model.classifier.out_features
