@@ -212,6 +212,6 @@ def test_the_dataset_holds_all_records_the_printed_numbers_and_what_they_mean(re
     parquet = pd.read_parquet(folder / "records.parquet")
     assert [*parquet.columns] == [*frame.columns] == ["experiment", *FIELDS]
     assert parquet["value"].tolist() == frame["value"].tolist()
-    dictionary = read_rows(folder / "dictionary.csv").rows
+    dictionary = read_rows(folder / "dictionary.csv")
     assert {row["metric"] for row in dictionary} == {*frame["metric"]}
     assert all(row["words"] for row in dictionary)
