@@ -8,7 +8,6 @@ import yaml
 from pydantic import TypeAdapter
 
 from robust_flatness.analysis import claims
-from robust_flatness.analysis.claim_tests import AnyTest
 from robust_flatness.analysis.claim_tests.base import FAILS, HOLDS
 from robust_flatness.analysis.coefficients import coefficient
 from robust_flatness.analysis.evidence import Evidence, early_stopping_pairs
@@ -34,7 +33,7 @@ def rules():
 
 def judged_by(evidence, rules, **fields):
     """The finding of one test, given as in a file of claims."""
-    return TypeAdapter(AnyTest).validate_python(fields).judge(evidence, rules)
+    return TypeAdapter(claims.AnyTest).validate_python(fields).judge(evidence, rules)
 
 
 def test_correlations_of_the_printed_table(published):
