@@ -58,9 +58,10 @@ for path in map(Path, snakemake.input.results):
 
 index = [f"# {target.name}", "", snakemake.params.description, ""]
 results = [
-    "- [models.csv](models.csv): every measure of every model; [history.csv](history.csv), "
-    "[series.csv](series.csv), [landscape.csv](landscape.csv), [examples.csv.gz](examples.csv.gz): curves, "
-    "snapshots, landscapes, losses of single examples.",
+    "- [records.csv](records.csv): every measured number, a row each; [networks.csv](networks.csv): how each "
+    "network was trained and measured; [history.csv](history.csv): training curves; "
+    "[examples.csv.gz](examples.csv.gz): losses and errors of single examples; [models.csv](models.csv): the "
+    "records as a wide table.",
     "",
 ]
 index += ["## Tables", "", *tables, *results, *figures]

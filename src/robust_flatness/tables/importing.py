@@ -15,10 +15,12 @@ from robust_flatness.measures.registry import MEASURES
 from robust_flatness.tables.frames import IDENTITY, WORDS, Tables, frame_text, identified, typed, write_models
 from robust_flatness.tables.printed import read_published
 from robust_flatness.tables.records import FIELDS, read_csv
+from robust_flatness.tables.rows import csv_text
 from robust_flatness.tables.schema import (
     EXAMPLES,
     KEYS,
     PROVENANCE,
+    TABLES,
     Quantity,
     columns_of,
     is_number,
@@ -32,14 +34,21 @@ def import_table(path: Path, directory: Path) -> None:
     """Write the tables of an experiment that starts from a given table of results.
 
     `path` is a table in the form of `models.csv`; `history.csv`, `series.csv`, `landscape.csv` and
-    `examples.csv` beside it are converted too. A path in `paper_tables/published` stands for all printed
-    numbers. Raises `FileError` if a table cannot be used; nothing is written then.
+    `examples.csv` beside it are converted too. A `records.csv` is taken as it is, with the tables beside it.
+    A path in `paper_tables/published` stands for all printed numbers. Raises `FileError` if a table cannot
+    be used; nothing is written then.
     """
     if not path.exists():
         raise FileError(f"results_table: {path}: no such file")
     folder = path if path.is_dir() else path.parent
     if folder.resolve().parts[-2:] == ("paper_tables", "published"):
         tables = read_published(folder)
+    elif path.name.startswith("records.csv"):
+        copies = {name: read_csv(folder / f"{name}.csv") for name in TABLES}
+        for name, frame in copies.items():
+            write_text(directory / f"{name}.csv", csv_text(frame.to_dict("records"), [*frame.columns]))
+        write_models(directory)
+        return
     else:
         beside = (_read_beside(folder, name) for name in ("history", "series", "landscape", "examples"))
         tables = Tables(read_results_table(path), *beside)
