@@ -141,7 +141,7 @@ def test_bad_options_and_networks_are_refused_before_anything_is_measured(refuse
             return (open, (str(own / "exploded"), "w"))
 
     torch.save({"x": Bomb()}, own / "bomb.pt")
-    monkeypatch.setattr(own_model, "measured", lambda *_, **__: pytest.fail("measured"))
+    monkeypatch.setattr(own_model, "kept_part", lambda *_, **__: pytest.fail("measured"))
     ((name, value),) = [*options.items()][:1]
     message = refused([], *measure(**options))
     assert any(word in message for word in (name, *re.split("[=,]", str(value))[:2]))

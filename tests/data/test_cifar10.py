@@ -1,9 +1,12 @@
 """CIFAR-10 in the official format: reading, refusing altered files and pickles with code, downloading."""
 
 import hashlib
+import http.server
 import os
 import pickle
 import tarfile
+import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -153,17 +156,22 @@ def test_published_pseudo_labels(trusted, tmp_path):
 
 @pytest.fixture
 def archive(tmp_path, monkeypatch):
-    """An archive with small files in place of the official one: its path, and the folder of the files."""
-    folder, path = tmp_path / "cifar-10-batches-py", tmp_path / "cifar.tar.gz"
+    """A server of an archive with small files in place of the official one: the archive, and their folder."""
+    folder, path = tmp_path / "cifar-10-batches-py", tmp_path / "served" / "cifar.tar.gz"
     folder.mkdir()
+    path.parent.mkdir()
     for name in CIFAR10_FILES:
         (folder / name).write_text(name)
     trust(folder, monkeypatch)
     with tarfile.open(path, mode="w:gz") as tar:
         tar.add(folder, folder.name)
-    monkeypatch.setattr(CIFAR10, "url", path.as_uri())
     monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(path.read_bytes()).hexdigest())
-    return path, folder
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=path.parent)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{server.server_port}/{path.name}")
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield path, folder
+        server.shutdown()
 
 
 def test_the_official_files_are_downloaded_once(archive, tmp_path):

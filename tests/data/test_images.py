@@ -142,7 +142,7 @@ def broken(root, case):
 
 @pytest.mark.parametrize("case", ["sizes", "damaged", "classes", "sixteen", "missing"])
 def test_unusable_folders_are_refused(tmp_path, case):
-    with pytest.raises(FileError, match=str(tmp_path)):
+    with pytest.raises(FileError, match="folder: image 0 has mode" if case == "sixteen" else str(tmp_path)):
         make_splits(spec(name="folder", path=str(broken(tmp_path, case))), 0)
 
 

@@ -107,7 +107,7 @@ def test_tables_are_escaped_and_complete():
 def workspace(tmp_path, monkeypatch) -> Path:
     for name in ("fashion", "mine"):
         (tmp_path / "results" / name).mkdir(parents=True)
-        (tmp_path / "results" / name / "models.csv").write_text("variant,test_err\nat,20\n")
+        (tmp_path / "results" / name / "records.csv").write_text("variant,metric,value\nat,err,20\n")
     (tmp_path / "figures").mkdir()
     monkeypatch.chdir(tmp_path / "figures")
     monkeypatch.delenv("ROBUST_FLATNESS_EXPERIMENT", raising=False)

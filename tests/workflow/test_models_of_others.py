@@ -110,5 +110,5 @@ def test_what_does_not_fit_ends_before_the_first_training(folder):
     assert "error: the configuration cannot be used\nmodels.a.weights: gone.pt: no such file" in done.stderr
     done = snakemake(folder, config=changed(folder, "three", a={"model": "nets:three"}))
     assert done.returncode != 0
-    assert "error: models.a: nets:three has 3 classes (logits [n, 3]), the data have 10" in done.stderr
+    assert "error: models.a: nets:three has 3 classes, the data have 10" in done.stderr
     assert not (folder / "results/three").exists()

@@ -49,14 +49,14 @@ def targets(models: pd.DataFrame) -> list[str]:
 
 def candidates(models: pd.DataFrame, on_test: bool = False) -> list[Candidate]:
     """The measures of a table at their main radius: the talk's flatness and Hessian, sharpness on training
-    examples, users' measures of a loss and the controls. With `on_test` sharpness on test examples alone."""
+    examples, users' measures and the controls. With `on_test` sharpness on test examples alone."""
     found: dict[str, Candidate] = {}
     for column in models.columns:
         quantity = schema.lookup(column)
         if quantity is None or quantity.spread or quantity.early_stopped or quantity.radius is not None:
             continue
         metric, of_test = quantity.description, quantity.measure == "sharpness" and quantity.split == "test"
-        if not (metric.by_loss or column in (*CONTROLS, HESSIAN)) or of_test != on_test:
+        if not (metric.by_loss or metric.compared or column in CONTROLS) or of_test != on_test:
             continue
         if not aggregate.has(models, column, rows=4):
             continue

@@ -76,5 +76,6 @@ def draw(path: Path, result: Mapping[str, Any], others: Sequence[ModelGroup], la
     looks.use(*(file for file in families if file.exists()))
     figure = headline(result, others, label)
     style.freeze(figure)
+    undated = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:])
+        figure.savefig(temporary, format=path.suffix[1:], metadata=undated.get(path.suffix))

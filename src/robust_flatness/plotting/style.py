@@ -42,6 +42,7 @@ RC = {
     **{"axes.titlelocation": "left", "axes.grid": True, "grid.color": "#e6e6e6"},
     **{"grid.linewidth": 0.5, "axes.axisbelow": True, "savefig.dpi": 200, "figure.dpi": 200},
     **{"pdf.fonttype": 42, "ps.fonttype": 42, "text.parse_math": False},
+    "svg.hashsalt": "robust-flatness",
 }
 
 
