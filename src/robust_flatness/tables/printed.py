@@ -72,8 +72,9 @@ def _published_models(directory: Path) -> pd.DataFrame:
     settings = {"dataset": "cifar10", "autoattack": "AutoAttack (standard)"}
     settings |= {"avg_flatness_xi": 0.5, "worst_flatness_xi": 0.003, "classes": 10}
     settings |= {"robust_test_examples": 1000, "robust_train_examples": 1000}
-    catalogue = read_printed("catalogue", directory).itertuples()
-    known = {row.variant: Named(row.label, row.family, bool(row.derived)) for row in catalogue}
+    catalogue = read_printed("catalogue", directory)
+    settings["epochs"] = models["variant"].map(catalogue.set_index("variant")["epochs"])
+    known = {row.variant: Named(row.label, row.family, bool(row.derived)) for row in catalogue.itertuples()}
     return identified(directory / "variants.csv", models.assign(**settings), known)
 
 
@@ -126,6 +127,6 @@ def _published_series(directory: Path) -> pd.DataFrame:
         rows = group[[*names]].rename(columns=names)
         parts.append(rows.assign(variant=slug, epochs=epochs_of[slug], normalised_epoch=share))
     series = pd.concat(parts, ignore_index=True).assign(seed=0)
-    # Every tenth epoch, the last point being the end of the training.
-    epoch = np.round(series["normalised_epoch"] * series["epochs"])
-    return series.assign(epoch=np.minimum(epoch, series["epochs"] - 1))
+    # The points are shares of the training; that at 0 is after the first epoch.
+    epoch = np.round(series["normalised_epoch"] * series["epochs"]) - 1
+    return series.assign(epoch=np.maximum(epoch, 0))
