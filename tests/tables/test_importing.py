@@ -121,3 +121,11 @@ def test_printed_numbers_are_those_of_the_paper(tmp_path):
     assert (best["test_rerr_aa"], best["test_rloss_pgd"]) == (54.6, 1.53)
     scaled = models[models["variant"] == "at-scaled-2"].iloc[0]
     assert (scaled["hessian_max"], scaled["derived"]) == (505, 1)
+
+
+def test_printed_snapshots_have_their_place_in_training(tmp_path):
+    """Every tenth of the baseline's 150 epochs, and the last."""
+    importing.import_published(tmp_path)
+    series = frames.read_tables(tmp_path).series
+    places = series.loc[series["variant"] == "at", "normalised_epoch"]
+    assert list(places) == [(epoch + 1) / 150 for epoch in (*range(0, 150, 10), 149)]
