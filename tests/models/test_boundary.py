@@ -117,11 +117,13 @@ def test_properties_that_mislead_attacks_are_warned_of(data, name):
 def test_the_callers_modes_make_no_difference(measure, data, mode):
     x, y = data
     expected = measure(linear(), x, y)
+    if measure is MEASURES["hessian"]:  # ARPACK's result depends on rounding in the BLAS
+        expected = pytest.approx(expected, rel=1e-6)
     model = linear().train()
     with mode():
-        assert measure(model, x + 0, y + 0) == pytest.approx(expected, rel=1e-6)
+        assert measure(model, x + 0, y + 0) == expected
     with torch.autocast("cpu", torch.bfloat16):
-        assert measure(model, x, y) == pytest.approx(expected, rel=1e-6)
+        assert measure(model, x, y) == expected
 
 
 class Stateful(nn.Module):

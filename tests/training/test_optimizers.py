@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from robust_flatness.training.entropy_sgd import EntropySGD
-from robust_flatness.training.optimizers import Schedule, make_optimizer
+from robust_flatness.training.optimizers import make_optimizer
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
@@ -78,45 +78,3 @@ def test_noise_has_the_spread_of_langevin_dynamics():
     # the spread of a standard deviation over n draws is about sigma / sqrt(2 n); five of them
     assert w.std().item() == pytest.approx(expected, rel=5 / (2 * len(w)) ** 0.5)
     assert abs(w.mean().item()) < 5 * expected / len(w) ** 0.5
-
-
-def rates(make_job, updates, **settings):
-    job = make_job(**settings)
-    schedule = Schedule(job.training, updates)
-    return [schedule.learning_rate(i) for i in range(job.training.epochs * updates)], schedule
-
-
-def test_multi_step_of_the_paper_drops_at_60_90_120(make_job):
-    values, _ = rates(make_job, 1, epochs=150, learning_rate=0.05)
-    assert [values[i] for i in (0, 59)] == [0.05] * 2
-    assert [values[i] for i in (60, 89)] == pytest.approx([0.005] * 2)
-    assert [values[i] for i in (90, 119)] == pytest.approx([0.0005] * 2)
-    assert [values[i] for i in (120, 149)] == pytest.approx([0.00005] * 2)
-
-
-def test_drops_fall_on_epochs_not_within(make_job):
-    values, _ = rates(make_job, 7, epochs=10, learning_rate=1, milestones=(0.4,))
-    assert values[:28] == [1] * 28
-    assert values[28:] == pytest.approx([0.1] * 42)
-
-
-@pytest.mark.parametrize("cycles", [1, 2, 4])
-def test_cycles_run_from_zero_to_the_peak_and_back(make_job, cycles):
-    updates, epochs = 5, 12 * cycles
-    values, schedule = rates(
-        make_job, updates, schedule="cyclic", cycles=cycles, epochs=epochs, learning_rate=0.2
-    )
-    length = updates * epochs // cycles
-    for cycle in range(cycles + 1):
-        assert schedule.learning_rate(cycle * length) == 0
-        assert schedule.momentum(cycle * length) == pytest.approx(0.9)
-    for cycle in range(cycles):
-        middle = cycle * length + length // 2
-        assert schedule.learning_rate(middle) == pytest.approx(0.2)
-        assert schedule.momentum(middle) == pytest.approx(0.8)
-        quarter = cycle * length + length / 4
-        assert schedule.learning_rate(quarter) == pytest.approx(0.1)
-        assert schedule.momentum(quarter) == pytest.approx(0.85)
-    rising = values[: length // 2 + 1]
-    assert rising == sorted(rising)
-    assert max(values) == pytest.approx(0.2)

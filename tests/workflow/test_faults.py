@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from runs import contents
 
 from robust_flatness.experiment import load_experiment
 from robust_flatness.files import canonical_json
@@ -50,16 +51,6 @@ def prepared_folder(path: Path, config: dict | None = None) -> Path:
     path.mkdir()
     (path / "config.yaml").write_text(yaml.safe_dump(config or experiment()))
     return path
-
-
-def contents(directory: Path, *folders: str) -> dict[str, bytes]:
-    """Return the files of `results` (and other folders), without timings and the state of jobs."""
-    return {
-        str(path.relative_to(directory)): path.read_bytes()
-        for folder in ("results", *folders)
-        for path in sorted((directory / folder).rglob("*"))
-        if path.is_file() and not {"timings", ".resume"} & set(path.parts)
-    }
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from runs import ROOT, snakemake, succeeded
 
-from robust_flatness.config import load_yaml
+from robust_flatness.config import ConfigError, load_yaml
 from robust_flatness.experiment import load_experiment
+from robust_flatness.workflow import check_words
 
 SMOKE = (ROOT / "config/smoke.yaml").read_text()
 
@@ -294,3 +295,21 @@ def test_a_training_longer_than_a_job_is_cut(tmp_path):
     assert re.search(
         rf"input: .*results/smoke/at/seed-0/pieces/{pieces[-1]}\n    output: .*history.csv", said
     )
+
+
+def test_targets_after_config_options_are_refused(tmp_path, monkeypatch):
+    """Snakemake would take them for a config file or a setting."""
+    monkeypatch.chdir(tmp_path)
+    Path("own.yaml").touch()
+    Path("figures").mkdir()
+    for wrong in (
+        ["--configfile", "own.yaml", "figures"], ["--configfiles", "nowhere.yaml"],
+        ["--config", "variants=at", "measure", "seeds=0"],
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match="takes all words up to the next option"):
+            check_words(["snakemake", *wrong, "--cores", "1"])
+    for allowed in (
+        ["figures", "--configfile", "own.yaml"], ["--configfile", "own.yaml", "--", "figures"],
+        ["measure", "-C", "variants=at", "seeds=0"],
+    ):  # fmt: skip
+        check_words(["snakemake", *allowed])

@@ -192,10 +192,6 @@ class Experiment:
             raise ConfigError(f"{step!r} is not a step of {self.name}; use {', '.join(['train', *steps])}")
         return steps[step]
 
-    def measured_by(self, measure: str) -> list[str]:
-        """Return the slugs that a measure applies to."""
-        return [slug for slug in self.variants if measure in self.measures_of(slug)]
-
     def measures_of(self, slug: str) -> list[str]:
         """Return the measures that apply to a variant, whether or not it is requested."""
         trained = self.catalogue[slug].trained
