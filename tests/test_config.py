@@ -266,7 +266,7 @@ def test_settings_follow_from_ten_lines():
 def test_the_experiments_of_the_readme_can_be_run():
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "config/README.md").read_text(), re.DOTALL)
     first, more, networks = map(yaml.safe_load, blocks)
-    assert load(first).measured_by("robustness") == ["at", "trades-6", "awp-0.01"]
+    assert measured_by(load(first), "robustness") == ["at", "trades-6", "awp-0.01"]
     assert load(first | more).train_job("brier", 0).training.objective == "my_losses:Brier"
     assert [*load(first | networks).networks] == ["mine", "wong", "counted"]
 
