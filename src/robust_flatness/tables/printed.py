@@ -127,6 +127,6 @@ def _published_series(directory: Path) -> pd.DataFrame:
         rows = group[[*names]].rename(columns=names)
         parts.append(rows.assign(variant=slug, epochs=epochs_of[slug], normalised_epoch=share))
     series = pd.concat(parts, ignore_index=True).assign(seed=0)
-    # The points are shares of the training; that at 0 is after the first epoch.
-    epoch = np.round(series["normalised_epoch"] * series["epochs"]) - 1
-    return series.assign(epoch=np.maximum(epoch, 0))
+    # Every tenth epoch, the last point being the end of the training.
+    epoch = np.round(series["normalised_epoch"] * series["epochs"])
+    return series.assign(epoch=np.minimum(epoch, series["epochs"] - 1))
