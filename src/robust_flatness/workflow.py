@@ -9,7 +9,9 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from robust_flatness.config import TrainJob
+from robust_flatness.config import DataSpec, TrainJob
+from robust_flatness.config.data import CIFAR10_FILES, CLASSES
+from robust_flatness.config.kinds import source_files
 from robust_flatness.errors import ConfigError, FileError
 from robust_flatness.experiment import Experiment
 from robust_flatness.measures.base import CHECKPOINTS
@@ -112,6 +114,37 @@ def measuring_job(experiment: Experiment, slug: str) -> dict[str, Any]:
         "config": config_fingerprint(experiment),
         "training": "" if network else fingerprint(applied_settings(experiment.job_behind(slug))),
     }
+
+
+def training_code(experiment: Experiment, slug: str) -> list[Path]:
+    """Return the source files of the user's objective in the training of a variant."""
+    objective = experiment.train_jobs[slug].training.objective
+    return source_files(objective) if ":" in objective else []
+
+
+def measuring_code(experiment: Experiment, slug: str) -> list[Path]:
+    """Return the source files of the user's measures of a variant, and of the factory of a network."""
+    networks = [experiment.networks[slug].network.model] if slug in experiment.networks else []
+    own = [path for given in _measures(experiment, slug).values() for path in given.get("own", {}).values()]
+    return [file for path in [*networks, *own] for file in source_files(path)]
+
+
+def data_files(spec: DataSpec) -> list[Path]:
+    """Return the files of a dataset of the user's own, unless it is a folder of images."""
+    path = Path(spec.path or "")
+    if spec.path is None or spec.name == "npz":
+        return [path] * (spec.path is not None)
+    return [path / name for name in CIFAR10_FILES] if spec.name == "cifar10" else []
+
+
+def folder_state(spec: DataSpec) -> str:
+    """Return a digest of names, sizes and times of modification of the files in a folder of images; empty for
+    other datasets."""
+    if spec.path is None or spec.name in CLASSES or spec.name == "npz":
+        return ""
+    files = sorted(path for path in Path(spec.path).rglob("*") if path.is_file())
+    states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return fingerprint(states)
 
 
 def _measures(experiment: Experiment, slug: str) -> dict[str, dict[str, Any]]:

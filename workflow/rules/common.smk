@@ -23,11 +23,15 @@ from robust_flatness.tables.schema import TABLES
 from robust_flatness.version import __version__
 from robust_flatness.workflow import (
     collect_spec,
+    data_files,
+    folder_state,
     gpus_here,
+    measuring_code,
     measuring_job,
     of_older_version,
     only_draws,
     plain_executable,
+    training_code,
     why_stale,
     verdicts,
 )

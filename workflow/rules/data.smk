@@ -1,9 +1,11 @@
 # The dataset's disjoint splits, and pseudo-labels for the pool without labels.
 
 
-def data_files(wildcards):
-    """What the dataset is read from, where the workflow downloads it."""
-    return rules.download.output if EXPERIMENT.spec.data.downloads else []
+def source_of_data(wildcards):
+    """The files that the dataset is read from: a change prepares it again."""
+    if EXPERIMENT.spec.data.downloads:
+        return rules.download.output
+    return [as_given(path) for path in data_files(EXPERIMENT.spec.data)]
 
 
 if EXPERIMENT.spec.data.downloads:
@@ -22,7 +24,7 @@ if EXPERIMENT.spec.data.downloads:
 
 rule prepare:
     input:
-        data_files,
+        source_of_data,
     output:
         f"{RESULTS}/data/seed-{{seed}}.safetensors",
     log:
@@ -33,6 +35,7 @@ rule prepare:
         runtime=growing_minutes(30),
     params:
         spec=EXPERIMENT.spec.data.json_text(),
+        folder=folder_state(EXPERIMENT.spec.data),
     shell:
         "robust-flatness prepare --spec {params.spec:q} --seed {wildcards.seed} --output {output:q} > {log:q} 2>&1"
 

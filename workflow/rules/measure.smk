@@ -25,6 +25,7 @@ rule measure_network:
     input:
         data=rules.prepare.output,
         checkpoints=checkpoints_to_measure,
+        code=lambda wildcards: map(as_given, measuring_code(EXPERIMENT, wildcards.variant)),
     output:
         RECORDS,
     log:

@@ -43,6 +43,10 @@ def pseudo_labels_option(wildcards, input):
     return f"--pseudo-labels {quote(str(input.pseudo_labels))}" if input.pseudo_labels else ""
 
 
+def code_of_training(wildcards):
+    return map(as_given, training_code(EXPERIMENT, wildcards.variant))
+
+
 def snapshots_option(wildcards):
     """All snapshots are kept only where a measure of snapshots is made."""
     measured = any(MEASURES[name].of_snapshots for name in EXPERIMENT.measures_of(wildcards.variant))
@@ -55,6 +59,7 @@ if LONG:
         input:
             data=rules.prepare.output,
             pseudo_labels=pseudo_labels,
+            code=code_of_training,
             before=piece_before,
         output:
             temp(touch(f"{RUN}/pieces/{{piece}}")),
@@ -84,6 +89,7 @@ rule train_variant:
     input:
         data=rules.prepare.output,
         pseudo_labels=pseudo_labels,
+        code=code_of_training,
         before=piece_before,
     output:
         history=f"{RUN}/history.csv",

@@ -1,9 +1,11 @@
 """Functions and classes of the user's own, named by `package.module:name`."""
 
+import ast
 import hashlib
 import importlib
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +25,53 @@ def imported(path: str, where: str) -> Any:
         raise ConfigError(f"{where}: {path!r} cannot be imported ({reason})") from error
 
 
+def source_files(path: str) -> list[Path]:
+    """Return the source files of a user's `package.module:name`, without importing them: its module and those
+    that it imports, directly or indirectly, from the same folder (for an installed package, from itself).
+    Empty for networks of torchvision and RobustBench, and if there is no such module."""
+    wanted = path.partition(":")[0]
+    if wanted in ("torchvision", "robustbench"):
+        return []
+    spec = PathFinder.find_spec(wanted.partition(".")[0], [str(Path.cwd()), *sys.path])
+    if spec is None:
+        return []
+    package = spec.submodule_search_locations
+    root = Path(next(iter(package)) if package else spec.origin).parent
+    installed = root.name in ("site-packages", "dist-packages")
+    files: dict[str, Path] = {}
+    pending = [wanted]
+    while pending:
+        name = pending.pop()
+        file = root.joinpath(*name.split("."))
+        file = file / "__init__.py" if file.is_dir() else file.with_suffix(".py")
+        foreign = installed and name.partition(".")[0] != spec.name
+        if name in files or foreign or not file.is_file():
+            continue
+        files[name] = file
+        pending += [name.rpartition(".")[0]] if "." in name else []
+        pending += _imports(file, name)
+    return sorted(files.values())
+
+
+def _imports(file: Path, name: str) -> Iterator[str]:
+    """Yield the names of the modules that the module `name` may import; some may be functions."""
+    parts = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = parts[: len(parts) - node.level + 1] if node.level else []
+            base = ".".join([*above, *filter(None, [node.module])])
+            yield base
+            yield from (f"{base}.{alias.name}".lstrip(".") for alias in node.names)
+
+
 def source_digest(paths: Iterable[str]) -> str:
-    """Return a digest of the source of the user's functions: of their modules or, for modules of a package,
-    of all its files. It is empty without functions."""
+    """Return a digest of the `source_files` of the user's functions. It is empty without functions."""
     digest, paths = hashlib.sha256(), sorted(paths)
     for path in paths:
-        imported(path, path)
-        file = Path(sys.modules[path.partition(":")[0]].__file__)
-        packaged = (file.parent / "__init__.py").exists()
-        for source in sorted(file.parent.rglob("*.py")) if packaged else [file]:
-            digest.update(source.read_bytes())
+        for file in source_files(path):
+            digest.update(file.read_bytes())
     return digest.hexdigest()[:16] if paths else ""
 
 

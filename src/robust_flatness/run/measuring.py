@@ -6,7 +6,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from robust_flatness.checkpoints import Checkpoint, load_checkpoint
+from robust_flatness.checkpoints import LOADED, Checkpoint, load_checkpoint
 from robust_flatness.config.kinds import source_digest
 from robust_flatness.config.values import Spec, meant, parse
 from robust_flatness.config.variants import BASELINE
@@ -106,11 +106,13 @@ def _part(
 ) -> dict[str, Any]:
     """Return the part `<measure>/<label>`, stored or computed."""
     name = f"{measure.name}/{label}"
+    own = [*getattr(settings, "own", {}).values()]
+    own += [] if checkpoint.is_own else [checkpoint.metadata.model[LOADED]]
     depends_on = {
         "settings": settings.model_dump(mode="json"),
         "data": data.dataset.checksum,
         "weights": checkpoint.sha256,
-        "code": [measure.version, source_digest(getattr(settings, "own", {}).values())],
+        "code": [measure.version, source_digest(own)],
         "seed": data.seed,
     }
     return kept_part(parts, name, depends_on, measure, checkpoint, data, settings)

@@ -25,7 +25,7 @@ def git_commit() -> str | None:
 
 
 @functools.cache
-def source_digest() -> str:
+def package_digest() -> str:
     """Return the SHA-256 of the package's source; interrupted trainings of other versions do not resume."""
     digest = hashlib.sha256()
     for path in sorted(PACKAGE.rglob("*.py")):

@@ -15,12 +15,13 @@ from torch.optim.swa_utils import update_bn
 from robust_flatness.architectures import build_model
 from robust_flatness.checkpoints import Metadata, save_checkpoint
 from robust_flatness.config import TrainJob
+from robust_flatness.config.kinds import source_digest
 from robust_flatness.data import Dataset
 from robust_flatness.data.augmentation import augment
 from robust_flatness.network import Network
 from robust_flatness.runtime.devices import with_precision_on
 from robust_flatness.runtime.graphs import Graphs
-from robust_flatness.runtime.provenance import source_digest
+from robust_flatness.runtime.provenance import package_digest
 from robust_flatness.seeding import derive_seed, generator, stream_device
 from robust_flatness.training.attack import TrainingAttack
 from robust_flatness.training.awp import WeightPerturbation, frozen_statistics
@@ -217,11 +218,12 @@ class Training:
 
     def components(self, data_checksum: str) -> dict[str, Any]:
         """Return all that the result depends on, for a fingerprint."""
+        own = self.spec.objective
         return {
             "settings": self.job.model_dump(mode="json"),
             "data": data_checksum,
             "pseudo-labels": self.pool_labels.tolist(),
-            "code": [__version__, source_digest()],
+            "code": [__version__, package_digest(), source_digest([own] if ":" in own else [])],
             "torch, threads or device": [torch.__version__, torch.get_num_threads(), self.device.type],
         }
 
