@@ -7,6 +7,7 @@ from torch import nn
 
 from robust_flatness import load_model
 from robust_flatness.errors import ConfigError
+from robust_flatness.loading import load_weights, read_weights
 
 
 def network():
@@ -43,6 +44,8 @@ FORMS = {
     "compiled.pt": lambda t: {f"_orig_mod.module.{name}": value for name, value in t.items()},
     "average.pt": lambda t: {"n_averaged": torch.tensor(2), **{f"module.{n}": v for n, v in t.items()}},
     "half.safetensors": lambda t: {n: v.bfloat16().float() for n, v in t.items()},
+    "part.pt": lambda t: {n.replace(".", ".module.", 1): v for n, v in t.items()},
+    "beside.pt": lambda t: {"criterion.weight": torch.ones(3), **{f"a.b.{n}": v for n, v in t.items()}},
     "old.pt": lambda t: {n: v for n, v in t.items() if "num_batches" not in n},
 }
 
@@ -56,6 +59,48 @@ def test_weights_of_many_forms(folder, form):
     x = torch.rand(2, 1, 8, 8)
     torch.testing.assert_close(model(x), source(x), rtol=0.02, atol=0.02)
     assert not any(module.training for module in model.modules())
+
+
+def test_one_of_several_sets_of_weights_is_named(folder):
+    weights, averaged = (
+        {n: torch.full_like(t, k) for n, t in network().state_dict().items()} for k in (1, 2)
+    )
+    flat = {f"{key}.{n}": t for key, sets in (("net", weights), ("ema", averaged)) for n, t in sets.items()}
+    saved(folder / "flat.pt", flat)
+    saved(folder / "nested.pt", {"net": weights, "ema": averaged, "optimizer": {"lr": 0.1}})
+    for file in ("flat.pt", "nested.pt"):
+        with pytest.raises(ConfigError, match=rf"{file} holds.*(net, ema|ema, net); name one, as in {file}:"):
+            load_model("nets_here:net", folder / file)
+        for key, value in (("net", 1), ("ema", 2)):
+            parameters = load_model("nets_here:net", f"{folder / file}:{key}").parameters()
+            assert all((p == value).all() for p in parameters)
+        with pytest.raises(ConfigError, match="no weights at 'other'"):
+            load_model("nets_here:net", f"{folder / file}:other")
+
+
+class Negated(nn.Linear):
+    """A layer whose files of version 1 hold the negated weight."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state, prefix, metadata, *rest):
+        if (metadata.get("version") or 1) < 2:
+            state[f"{prefix}weight"] = -state[f"{prefix}weight"]
+        super()._load_from_state_dict(state, prefix, metadata, *rest)
+
+
+def test_weights_are_converted_by_the_versions_of_the_file(tmp_path, monkeypatch):
+    states = {}
+    for version in (2, 1):
+        monkeypatch.setattr(Negated, "_version", version)
+        states[version] = nn.Sequential(Negated(2, 2)).state_dict()
+    monkeypatch.setattr(Negated, "_version", 2)
+    for (version, state), sign in zip(states.items(), (1, -1), strict=True):
+        model = nn.Sequential(Negated(2, 2))
+        load_weights(model, read_weights(saved(tmp_path / f"v{version}.pt", state)), tmp_path / "file.pt")
+        assert torch.equal(model[0].weight, sign * state["0.weight"])
+        load_weights(model, state, tmp_path / "file.safetensors")
+        assert torch.equal(model[0].weight, state["0.weight"])
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from shlex import quote
 from snakemake.cli import get_argument_parser
 
 from robust_flatness.experiment import load_experiment
-from robust_flatness.config.networks import require_files
+from robust_flatness.config.networks import require_files, weights_file
 from robust_flatness.config.values import load_yaml
 from robust_flatness.config.data import CIFAR10_FILES, CIFAR10_FOLDER, CLASSES
 from robust_flatness.errors import ConfigError, FileError

@@ -25,7 +25,7 @@ def check_networks():
 
 def weights_of_network(wildcards):
     path = NETWORKS[wildcards.variant].network.weights
-    return [as_given(path)] if path else []
+    return [as_given(weights_file(path)[0])] if path else []
 
 
 rule network:

@@ -47,7 +47,7 @@ def measure(
     model: Annotated[str, network("package.module:function, torchvision:NAME or robustbench:NAME.")],
     data: Annotated[str, data_(SOURCES)],
     epsilon: Annotated[str, measured("Radius of the L-infinity ball, e.g. 8/255.")],
-    weights: Annotated[Path | None, network("Weights (.safetensors, .pt, .pth).")] = None,
+    weights: Annotated[Path | None, network("Weights (.safetensors, .pt, .pth), or FILE:KEY.")] = None,
     mean: Annotated[str, network("Channel means, if the network expects normalised images.")] = "",
     std: Annotated[str, network("Channel standard deviations, likewise.")] = "",
     examples: Annotated[int | None, data_("Test examples.", min=1, default="1000, or all")] = None,

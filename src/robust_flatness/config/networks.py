@@ -38,7 +38,8 @@ class NetworkSpec(Spec):
     model: Annotated[str, AfterValidator(_check_model)]
     """`package.module:function` (without arguments), `torchvision:NAME` or `robustbench:NAME`."""
     weights: str | None = None
-    """File .safetensors, .pt or .pth; None: the function's, or the pretrained ones, which are downloaded."""
+    """File .safetensors, .pt or .pth, or FILE:KEY where it holds several sets of weights; None: the
+    function's, or the pretrained ones, which are downloaded."""
     mean: Channels | None = None
     """Channel means, if the network expects normalised images, (x - mean) / std."""
     std: Scales | None = None
@@ -86,9 +87,17 @@ class NetworkVariant(VariantSpec):
         return False
 
 
+def weights_file(path: str | Path) -> tuple[Path, str | None]:
+    """Return the path of a file and the key of `FILE:KEY`, None if there is none."""
+    file, colon, key = str(path).rpartition(":")
+    return (
+        (Path(file), key) if colon and not Path(path).exists() and Path(file).exists() else (Path(path), None)
+    )
+
+
 def require_files(networks: Mapping[str, NetworkVariant]) -> None:
     """Raise `ConfigError` if a file of weights is missing."""
     for slug, variant in networks.items():
         path = variant.network.weights
-        if path is not None and not Path(path).is_file():
+        if path is not None and not weights_file(path)[0].is_file():
             raise ConfigError(f"models.{slug}.weights: {path}: no such file")
