@@ -75,7 +75,12 @@ def test_a_network_is_measured_by_its_printed_settings(run, network, prepared):
     status, _, err = run(*measuring(network, prepared))
     assert status == 0, err
     assert (network / "records.csv").exists()
-    assert run("export", network / "checkpoints/best.safetensors", "--directory", "made")[0] == 0
+    assert (
+        run("export", network / "checkpoints/best.safetensors", "--directory", "made", "--dataset", "digits")[
+            0
+        ]
+        == 0
+    )
 
 
 def test_the_kept_schema_is_that_of_the_config(run):
@@ -117,7 +122,7 @@ BAD = {
     "--shape": ["check-network", "--spec", '{"model": "nets:net"}', "--name", "a", "--shape", "3",
                 "--classes", 3],
     "results table": ["plan", "--config", ROOT / "config/published.yaml"],
-    "missing.safetensors: no": ["export", MISSING, "--directory", "made"],
+    "missing.safetensors: no": ["export", MISSING, "--directory", "made", "--dataset", "digits"],
     "nothing": ["verify", "nothing"],
 }  # fmt: skip
 

@@ -140,7 +140,7 @@ def test_checkpoints_of_others_are_exported_and_scaled_as_those_of_the_kit(nets,
     scale_checkpoint(source, nets / "scaled.safetensors", 2.0, "mine-2")
     x = dataset.images("test")
     assert torch.allclose(load_checkpoint(nets / "scaled.safetensors").model(x), found.model(x), atol=1e-4)
-    weights, info = robustbench.export_checkpoint(source, nets)
+    weights, info = robustbench.export_checkpoint(source, nets, "fashion")
     found.model.load_state_dict(torch.load(weights, weights_only=True))
     assert json.loads(info.read_text())["architecture"] == "nets_of_others:normed"
 

@@ -53,7 +53,9 @@ def robustness(path, sha256, version="standard"):
 def test_an_export_is_the_checkpoint_and_what_was_measured(trained, tmp_path):
     path, x, _ = trained
     robustness(path, load_checkpoint(path).sha256)
-    done = CliRunner().invoke(app, ["export", str(path), "--directory", str(tmp_path)])
+    done = CliRunner().invoke(
+        app, ["export", str(path), "--directory", str(tmp_path), "--dataset", "cifar10"]
+    )
     assert done.exit_code == 0, done.output
     weights, info = (tmp_path / line for line in done.output.split())
     assert weights == tmp_path / "models/cifar10/Linf/at_seed-0_last.pt"
@@ -71,12 +73,12 @@ def test_an_export_is_the_checkpoint_and_what_was_measured(trained, tmp_path):
 def test_a_reduced_autoattack_or_another_checkpoint_is_not_passed_off(trained, tmp_path):
     path, _, _ = trained
     robustness(path, load_checkpoint(path).sha256, version="reduced")
-    entry = json.loads(export_checkpoint(path, tmp_path)[1].read_text())
+    entry = json.loads(export_checkpoint(path, tmp_path, "cifar10")[1].read_text())
     assert entry["autoattack_acc"] is None
     assert "44.75 % under AutoAttack (x)" in entry["footnote"]
     robustness(path, "0" * 64)
     with pytest.raises(FileError, match="another checkpoint"):
-        export_checkpoint(path, tmp_path)
+        export_checkpoint(path, tmp_path, "cifar10")
 
 
 def test_robustbench_measures_what_we_measure(trained, tmp_path, monkeypatch):

@@ -82,7 +82,7 @@ def verify(
 def export(
     checkpoints: Checkpoints,
     directory: Annotated[Path, typer.Option(help="Folder for models/ and model_info/.")],
-    dataset: Annotated[str, typer.Option(help="RobustBench's name of the dataset.")] = "cifar10",
+    dataset: Annotated[str, typer.Option(help="Name of the dataset, as RobustBench has it, e.g. cifar10.")],
 ) -> None:
     """Write checkpoints in RobustBench's form: weights (.pt), and a JSON of what was measured."""
     from robust_flatness.run.export import export_checkpoint

@@ -84,10 +84,12 @@ class MeasureSettings(Spec):
     """Base class of the settings of a measure, and of a part of it that has variants of its own.
 
     A field whose default is a spec may be given in part; the rest is the default's. `variants` are the slugs
-    that are measured; they are not part of a job's settings, so they are left out of JSON.
+    that are measured, `overrides` the settings that differ for some of them; neither is part of a job's
+    settings, so both are left out of JSON.
     """
 
     variants: Variants = Field("all", exclude=True)
+    overrides: dict[str, dict[str, Any]] = Field(default_factory=dict, exclude=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -101,6 +103,12 @@ class MeasureSettings(Spec):
             if isinstance(values.get(name), Mapping) and isinstance(default, Mapping):
                 filled[name] = {**default, **values[name]}
         return filled
+
+    @model_validator(mode="after")
+    def _check_overrides(self) -> Self:
+        for slug in self.overrides:
+            self._overridden(slug)
+        return self
 
     @classmethod
     def implied(
@@ -129,9 +137,14 @@ class MeasureSettings(Spec):
         return {name: value for name, value in values.items() if isinstance(value, MeasureSettings)}
 
     def for_variant(self, slug: str) -> Self:
-        """Return the settings of a job for `slug`: without the parts that do not apply to it."""
+        """Return the settings of a job for `slug`, with its overrides and without the parts of other variants."""
         dropped = {name: None for name, part in self.parts().items() if not part.applies_to(slug)}
-        return self.model_copy(update=dropped)
+        return self.model_copy(update=dropped | self._overridden(slug))
+
+    def _overridden(self, slug: str) -> dict[str, Any]:
+        given = self.overrides.get(slug, {})
+        changed = type(self).model_validate(self.model_dump() | given) if given else self
+        return {name: getattr(changed, name) for name in given}
 
     def problems(self, data: DataSpec) -> Iterator[str]:
         """Yield what does not fit the data: a field and what is wrong with it."""

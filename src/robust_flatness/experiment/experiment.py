@@ -105,6 +105,11 @@ class Experiment:
         if attack is not None and not math.isclose(attack.epsilon, self.spec.epsilon, rel_tol=1e-4):
             yield f"attack.epsilon: {attack.epsilon:g} given, but epsilon is {self.spec.epsilon:g}"
         yield from settings.problems(self.spec.data)
+        if unknown := [slug for slug in settings.overrides if slug not in self.catalogue]:
+            yield f"overrides: {unknown_variants(unknown, self.catalogue)}"
+        for slug in settings.overrides:
+            problems = settings.for_variant(slug).problems(self.spec.data)
+            yield from (f"overrides.{slug}.{text}" for text in problems)
 
     @cached_property
     def train_jobs(self) -> dict[str, TrainJob]:

@@ -21,7 +21,7 @@ THREAT_MODEL = "Linf"
 
 
 def export_checkpoint(
-    checkpoint: Path, directory: Path, dataset: str = "cifar10", name: str | None = None
+    checkpoint: Path, directory: Path, dataset: str, name: str | None = None
 ) -> tuple[Path, Path]:
     """Write the weights to `models/<dataset>/Linf/<name>.pt` and what was measured to
     `model_info/<dataset>/Linf/<name>.json` below `directory`, as RobustBench keeps them.
