@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from robust_flatness.config import ConfigError, TrainingSpec, load_variants, load_yaml
+from robust_flatness.config.kinds import source_digest, source_files
 from robust_flatness.config.training import rescaled_decay
 from robust_flatness.config.values import parse_number
 from robust_flatness.experiment import Experiment, load_experiment, make_experiment
@@ -223,6 +224,44 @@ def test_a_measure_applies_to_the_variants_it_names_or_to_all_possible():
     assert measured_by(everywhere, "series") == ["at", "trades-6", "unlabeled"]  # what has snapshots
     del (without := copy.deepcopy(CONFIGS["smoke"]))["measures"]["hessian"]
     assert measured_by(load(without), "hessian") == []
+
+
+def test_settings_of_a_measure_may_differ_for_single_variants():
+    config = digits(measures__robustness__overrides={"at": {"test_examples": 300}})
+    settings = load(config).measures["robustness"]
+    assert settings.for_variant("at").test_examples == 300
+    usual = load(digits()).measures["robustness"]
+    assert settings.for_variant("trades-6").json_text() == usual.json_text()
+    for bad in ({"at": {"test_examples": 9999}}, {"at": {"tests": 3}}, {"att": {"test_examples": 3}}):
+        with pytest.raises(ConfigError, match="robustness.*overrides|tests: "):
+            load(digits(measures__robustness__overrides=bad))
+
+
+def test_code_of_the_users_own_is_imported_and_followed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    files = {
+        "mine_here.py": "import os, helper_here\nfrom pack_here.sub import deep\ndef loss(): pass\n",
+        "helper_here.py": "", "unrelated_here.py": "",
+        "pack_here/__init__.py": "", "pack_here/other.py": "",
+        "pack_here/sub/__init__.py": "from ..other import *\n", "pack_here/sub/deep.py": "",
+    }  # fmt: skip
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    found = {str(path.relative_to(tmp_path)) for path in source_files("mine_here:loss")}
+    assert found == files.keys() - {"unrelated_here.py"}
+    before = source_digest(["mine_here:loss"])
+    for name in sorted(files):
+        (tmp_path / name).write_text(files[name] + "# changed\n")
+        after = source_digest(["mine_here:loss"])
+        assert (after != before) == (name != "unrelated_here.py")
+        before = after
+    assert source_files("torchvision:resnet18") == source_files("nothing_here:f") == []
+    own = {"mine": {"label": "Mine", "family": "at", "set": {"objective": "mine_here:Loss"}}}
+    for values in (digits(own_variants=own), digits(measures__sharpness__own={"two": "mine_here:two"})):
+        with pytest.raises(ConfigError, match="'mine_here:[a-zL]*' cannot be imported"):
+            load(values)
 
 
 def test_all_problems_are_reported_at_once():

@@ -217,6 +217,7 @@ def test_warnings_are_printed_and_stored(run, own):
         warnings = json.loads((own / "mine.json").read_text())["warnings"]
         assert any("probabilities" in warning for warning in warnings)
         assert any("most frequent class" in warning for warning in warnings)
+        assert "no --weights: the network is measured as my_nets:soft returns it" in warnings
         assert all(err.count(f"warning: {warning}") == 1 for warning in warnings)
 
 

@@ -105,10 +105,21 @@ def test_the_sizes_fit(tmp_path, shape, network, pool):
     assert spec.model.name == network
     splits = make_splits(spec.data, 0)
     assert len(splits["x_test"]) + len(splits["x_early_stopping"]) == 120
-    assert len(splits["x_train"]) + (0 if pool else len(splits["x_unlabeled"])) == 240
+    assert (len(splits["x_train"]), len(splits["x_unlabeled"])) == (240, pool)
     assert ("self-supervision-4" in experiment.variants) == (shape[0] == shape[1])
     assert spec.epsilon == pytest.approx(8 / 255 if len(shape) == 3 else 0.1)
     assert text.count("#") > 10
+
+
+def test_attacks_fit_few_classes(tmp_path):
+    data = written(tmp_path / "my.npz", (8, 8), classes=3)
+    text = new_experiment(data, tmp_path / "my.yaml", "mine", "")
+    attacks = load_experiment(yaml.safe_load(text)).measures["robustness"].autoattack.attacks
+    assert attacks == ("apgd-ce", "fab-t", "square")
+    values = yaml.safe_load(text)
+    del values["measures"]["robustness"]["autoattack"]
+    with pytest.raises(ConfigError, match="apgd-t needs at least 4 classes"):
+        load_experiment(values)
 
 
 def test_bad_input(tmp_path):

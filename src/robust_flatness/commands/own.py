@@ -8,7 +8,7 @@ import typer
 
 from robust_flatness.commands.base import app
 from robust_flatness.config.values import Epsilon, Precision, Real, parse, parse_list
-from robust_flatness.errors import ConfigError, noted_warnings
+from robust_flatness.errors import ConfigError, noted_warnings, warn
 from robust_flatness.files import write_json
 from robust_flatness.measures.examples import BATCH_SIZE
 from robust_flatness.measures.flatness import AVERAGE
@@ -110,12 +110,15 @@ def measure(
             for name, text in (("mean", mean), ("std", std))
         }
         loaded = load_model(model, weights, **normalisation)
+        own = not model.startswith(("torchvision:", "robustbench:"))
+        if own and weights is None:
+            warn(f"no --weights: the network is measured as {model} returns it")
     first = output or picture or per_example
     with show_progress():
         result, values = measure_model(
             loaded, dataset, settings, seed=seed, device=device,
             folder=first and first.parent / ".resume" / first.stem,
-            code=[] if model.startswith(("torchvision:", "robustbench:")) else [model],
+            code=[model] if own else [],
             report=partial(typer.echo, err=True),
         )  # fmt: skip
     result |= {"model": model, "weights": weights and str(weights), "data": data, "images": images}

@@ -137,7 +137,7 @@ class MeasureSettings(Spec):
         return {name: value for name, value in values.items() if isinstance(value, MeasureSettings)}
 
     def for_variant(self, slug: str) -> Self:
-        """Return the settings of a job for `slug`, with its overrides and without the parts of other variants."""
+        """Return the settings of a job for `slug`: with its overrides, without parts of other variants."""
         dropped = {name: None for name, part in self.parts().items() if not part.applies_to(slug)}
         return self.model_copy(update=dropped | self._overridden(slug))
 

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from robust_flatness.config.kinds import imported
 from robust_flatness.config.measures import MeasureSettings
 from robust_flatness.config.training import ModelSpec, TrainingSpec, TrainJob, rescaled_decay
 from robust_flatness.config.values import Spec, meant, parse
@@ -82,6 +83,7 @@ class Experiment:
         for slug, variant in self.variants.items():
             if variant.derived_from and variant.derived_from not in self.variants:
                 yield f"variants: {slug!r} is derived from {variant.derived_from!r}; add that variant"
+        yield from self._problems_of_code()
         for name, settings in self.measures.items():
             for problem in self._problems_of_measure(name, settings):
                 yield f"measures.{name}.{problem}"
@@ -90,6 +92,18 @@ class Experiment:
             _ = self.train_jobs
         except ConfigError as error:
             yield from str(error).splitlines()
+
+    def _problems_of_code(self) -> Iterator[str]:
+        """Yield functions and classes of the user's own that cannot be imported."""
+        objectives = {slug: variant.set.get("objective", "") for slug, variant in self.variants.items()}
+        own = {f"variant {slug!r}: objective": path for slug, path in objectives.items() if ":" in path}
+        for name, settings in self.measures.items():
+            own |= {f"measures.{name}.own.{key}": p for key, p in getattr(settings, "own", {}).items()}
+        for where, path in own.items():
+            try:
+                imported(path, where)
+            except ConfigError as error:
+                yield str(error)
 
     def _problems_of_measure(self, name: str, settings: MeasureSettings) -> Iterator[str]:
         parts = {"": settings} | {f"{field}.": part for field, part in settings.parts().items()}

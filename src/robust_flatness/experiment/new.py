@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from robust_flatness.config.measures import LEAST_CLASSES
 from robust_flatness.config.values import Epsilon, Name, parse
 from robust_flatness.data.dataset import Arrays
 from robust_flatness.data.npz import read_npz
@@ -18,6 +19,8 @@ from robust_flatness.folders import repository
 FIRST = ("at", "trades-6", "mart-6", "awp-0.01", "self-supervision-4", "weight-decay-0.05", "label-noise-0.3")
 #: Updates below which the baseline hardly leaves its initial weights.
 UPDATES = 400
+#: AutoAttack without APGD-T, whose loss is not defined for so few classes.
+FEW_CLASSES = "autoattack: {version: reduced, attacks: [apgd-ce, fab-t, square]}, "
 
 TEMPLATE = """\
 # {experiment}: adversarial training, robustness and flatness on {path}
@@ -33,6 +36,7 @@ epsilon: {epsilon}
 data:
   name: npz
   path: {path}
+  classes: {classes}
   train: {train}            # of {all_train} training images
   unlabeled: {unlabeled}        # {pool}
   early_stopping: {early_stopping}   # the last of the {all_test} test images, to choose settings by
@@ -55,7 +59,7 @@ minimum_batch_size: 6
 
 # All measures have defaults; name a block to change it, e.g. robustness: {{attack: {{restarts: 20}}}}
 measures:
-  robustness: {{test_examples: {measured_test}, train_examples: {measured_train}}}
+  robustness: {{{autoattack}test_examples: {measured_test}, train_examples: {measured_train}}}
   flatness: {{test_examples: {measured_test}, train_examples: {measured_train}}}
 """
 
@@ -84,20 +88,22 @@ def _settings(data: Path, source: Arrays) -> dict:
         found = f"{train} training and {test} test images of {len(counts)} classes"
         raise ConfigError(f"{data}: {found}; at least {least} of each are needed")
     given = "x_unlabeled" in source
-    pool = len(source["x_unlabeled"]) if given else train // 3
-    early, kept = min(500, test // 3), train if given else train - pool
-    measured, batch = min(1000, test - early), 128 if kept >= 5000 else 32
+    pool = len(source["x_unlabeled"]) if given else 0
+    early, measured, batch = min(500, test // 3), min(1000, test - test // 3), 128 if train >= 5000 else 32
     channels, height, width = source["x_train"].shape[1:]
     side = min(height, width)
     small = side <= 14
     square_only = () if height == width else ("self-supervision-4",)  # it rotates images
     return {
-        **{"all_train": train, "all_test": test, "train": kept, "unlabeled": pool, "early_stopping": early},
-        **{"test": test - early, "measured_test": measured, "measured_train": min(measured, kept)},
+        **{"all_train": train, "all_test": test, "train": train, "unlabeled": pool, "early_stopping": early},
+        **{"test": test - early, "measured_test": measured, "measured_train": min(measured, train)},
         **{"classes": len(counts), "fewest": counts.min(), "most": counts.max(), "batch_size": batch},
-        "pool": "x_unlabeled of the file" if given else "further training images, whose labels are withheld",
-        "epochs": min(150, max(30, math.ceil(UPDATES / math.ceil(kept / batch)))),
-        "learning_rate": 0.05 if kept >= 5000 else 0.1,
+        "pool": "x_unlabeled of the file"
+        if given
+        else "the variant `unlabeled` needs some, taken from train",
+        "autoattack": "" if len(counts) >= LEAST_CLASSES else FEW_CLASSES,
+        "epochs": min(150, max(30, math.ceil(UPDATES / math.ceil(train / batch)))),
+        "learning_rate": 0.05 if train >= 5000 else 0.1,
         **{"height": height, "width": width, "network": "small-resnet" if small else "resnet18"},
         "width_of_network": 32 if small else (64 if train >= 20_000 else 16),
         "augmentation": f"{{crop: {side // 8}, flip: true}}" if channels == 3 and not small else "{}",
