@@ -102,6 +102,8 @@ def test_a_network_is_measured_as_a_checkpoint_is(own, measured):
     ours = read_records(own / "run/records.csv")
     assert [*ours["metric"]] == [record["metric"] for record in mine["records"]]
     assert [*ours["value"]] == [record["value"] for record in mine["records"]]
+    again = measured("run/checkpoints/last.safetensors", data="same.npz", examples=9, train_examples=9)
+    assert again["records"] == mine["records"]
 
 
 def test_settings_are_those_of_an_experiment(measured):

@@ -20,6 +20,7 @@ from robust_flatness.runtime.progress import show_progress
 PGD = RobustnessSettings.model_fields["attack"].default
 NAMES = ", ".join(name for name, entry in MEASURES.items() if not entry.of_snapshots)
 PICTURES = (".png", ".pdf", ".svg")
+MODELS = "package.module:function, torchvision:NAME, robustbench:NAME, or a checkpoint of the kit."
 SOURCES = (
     "An .npz file of x_test, y_test and optionally x_train, y_train; a folder with a subfolder of images per "
     "class, or with such folders test and train; torchvision:NAME:FOLDER."
@@ -44,7 +45,7 @@ network, data_, measured, results, computation = (
 
 @app.command()
 def measure(
-    model: Annotated[str, network("package.module:function, torchvision:NAME or robustbench:NAME.")],
+    model: Annotated[str, network(MODELS)],
     data: Annotated[str, data_(SOURCES)],
     epsilon: Annotated[str, measured("Radius of the L-infinity ball, e.g. 8/255.")],
     weights: Annotated[Path | None, network("Weights (.safetensors, .pt, .pth), or FILE:KEY.")] = None,
@@ -77,6 +78,7 @@ def measure(
     interrupted run resumes.
     """
     from robust_flatness import load_model
+    from robust_flatness.checkpoints import load_checkpoint
     from robust_flatness.run.measuring import example_rows
     from robust_flatness.run.own_inputs import own_settings, read_source
     from robust_flatness.run.own_model import measure_model
@@ -109,8 +111,13 @@ def measure(
             name: parse(tuple[Real, ...], parse_list(text), f"--{name}") if text else None
             for name, text in (("mean", mean), ("std", std))
         }
-        loaded = load_model(model, weights, **normalisation)
-        own = not model.startswith(("torchvision:", "robustbench:"))
+        checkpoint = Path(model).suffix == ".safetensors"
+        if checkpoint and any((weights, mean, std)):
+            raise ConfigError(f"--model: {model} is a checkpoint; it needs no --weights, --mean, --std")
+        loaded = (
+            load_checkpoint(Path(model)).model if checkpoint else load_model(model, weights, **normalisation)
+        )
+        own = not (checkpoint or model.startswith(("torchvision:", "robustbench:")))
         if own and weights is None:
             warn(f"no --weights: the network is measured as {model} returns it")
     first = output or picture or per_example
