@@ -203,15 +203,15 @@ def test_landscape_at_zero_is_rloss(trained, held_out):
         attack=AttackSpec(epsilon=0.1, step_size=0.05, steps=3),
     )  # fmt: skip
     few = (held_out[0][:10], held_out[1][:10])
-    rows = loss_landscape(trained, *held_out, settings=settings, held_out=few, seed=2)
-    assert len(rows) == 3 * len(CURVES)
-    assert {(row["direction"], row["normalisation"]) for row in rows} == CURVES.keys()
+    records = loss_landscape(trained, *held_out, settings=settings, held_out=few, seed=2)
+    curves = [record for record in records if not record.metric.endswith("_std")]
+    assert len(curves) == 3 * len(CURVES)
+    assert {record.metric for record in curves} == {*CURVES.values()}
     rloss = attack(trained, *held_out, generator=generator(2, "landscape starts")).loss.mean().item()
-    assert all(row["rloss"] == pytest.approx(rloss, rel=1e-6) for row in rows if row["s"] == 0)
-    scales = {row["direction"]: row["scale"] for row in rows}
+    assert all(r.value == pytest.approx(rloss, rel=1e-6) for r in curves if r.coordinate == 0)
+    scales = {record.metric.partition("_")[0]: record.xi for record in curves}
     assert scales == {"random": 0.5, "adversarial": 0.025, "hessian": 0.5}
-    ends = [row for row in rows if row["s"] != 0 and row["direction"] == "random"]
-    assert all(row["rloss"] > rloss and row["rloss_std"] > 0 for row in ends)
-    up = next(r for r in rows if (r["direction"], r["normalisation"], r["s"]) == ("adversarial", "layer", 1))
-    assert up["rloss"] > rloss
-    assert up["rloss_std"] is None
+    ends = [r for r in records if r.coordinate != 0 and r.metric.startswith("random")]
+    assert len(ends) == 8
+    assert all(r.value > (0 if r.metric.endswith("_std") else rloss) for r in ends)
+    assert next(r for r in curves if r.metric == "adversarial_layer" and r.coordinate == 1).value > rloss

@@ -7,18 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from robust_flatness.config import measures as config
 from robust_flatness.config.data import DataSpec
-from robust_flatness.config.measures import (
-    LEAST_CLASSES,
-    AttackSpec,
-    AutoAttackSpec,
-    CleanTestExamples,
-    CleanTrainExamples,
-    MeasureSettings,
-    TestExamples,
-    TrainExamples,
-    attack_defaults,
-)
+from robust_flatness.config.measures import AttackSpec, AutoAttackSpec
 from robust_flatness.config.values import Count, Precision
 from robust_flatness.measures.base import CHECKPOINTS, MORE_ROBUST, SPLITS, Measure, Metric, Record
 from robust_flatness.measures.cost import attack_passes, autoattack_passes
@@ -33,16 +24,16 @@ if TYPE_CHECKING:
     from robust_flatness.network import Network
 
 
-class RobustnessSettings(MeasureSettings):
+class RobustnessSettings(config.MeasureSettings):
     """Robustness of a checkpoint: PGD for RLoss, AutoAttack for RErr, clean error and loss."""
 
-    attack: AttackSpec = attack_defaults(steps=20, restarts=10)
+    attack: AttackSpec = config.attack_defaults(steps=20, restarts=10)
     autoattack: AutoAttackSpec | None = AutoAttackSpec()
-    test_examples: TestExamples
-    train_examples: TrainExamples
+    test_examples: config.TestExamples
+    train_examples: config.TrainExamples
     """0: the training split is left out."""
-    clean_test_examples: CleanTestExamples
-    clean_train_examples: CleanTrainExamples
+    clean_test_examples: config.CleanTestExamples
+    clean_train_examples: config.CleanTrainExamples
     batch_size: Count = BATCH_SIZE
     precision: Precision = "float32"
 
@@ -51,26 +42,26 @@ class RobustnessSettings(MeasureSettings):
         classes, budget = data.known_classes, self.autoattack
         if not classes or budget is None:
             return
-        if budget.target_classes and budget.target_classes >= classes:
+        if (budget.target_classes or 0) >= classes:
             yield f"autoattack.target_classes: {budget.target_classes} given; at most {classes - 1} possible"
-        if "apgd-t" in budget.attacks and classes < LEAST_CLASSES:
+        if "apgd-t" in budget.attacks and classes < config.LEAST_CLASSES:
             yield (
-                f"autoattack.attacks: apgd-t needs at least {LEAST_CLASSES} classes for its loss (DLR), the "
-                f"data have {classes}; write version: reduced, attacks: [apgd-ce, fab-t, square]"
+                f"autoattack.attacks: apgd-t needs at least {config.LEAST_CLASSES} classes for its loss "
+                f"(DLR), the data have {classes}; write version: reduced, attacks: [apgd-ce, fab-t, square]"
             )
 
 
-def _metric(name: str, label: str, kind: Any, direction: str = "", of: str = "robust") -> Metric:
+def _metric(name: str, label: str, kind: Any, direction: str = MORE_ROBUST, of: str = "robust") -> Metric:
     return Metric(name, label, kind, direction, splits=SPLITS, count=f"{of}_{{split}}_examples")
 
 
 METRICS = {
-    "err": _metric("err", "Err (%)", "error", of="clean"),
-    "rerr_pgd": _metric("rerr_pgd", "RErr, PGD (%)", "error", MORE_ROBUST),
-    "rerr_aa": _metric("rerr_aa", "RErr, AutoAttack (%)", "error", MORE_ROBUST),
-    "ce": _metric("ce", "CE", "loss", of="clean"),
-    "rloss_pgd": _metric("rloss_pgd", "RLoss", "loss", MORE_ROBUST),
-    "rloss_aa": _metric("rloss_aa", "CE on AutoAttack's examples", "loss", MORE_ROBUST),
+    "err": _metric("err", "Err (%)", "error", "", "clean"),
+    "rerr_pgd": _metric("rerr_pgd", "RErr, PGD (%)", "error"),
+    "rerr_aa": _metric("rerr_aa", "RErr, AutoAttack (%)", "error"),
+    "ce": _metric("ce", "CE", "loss", "", "clean"),
+    "rloss_pgd": _metric("rloss_pgd", "RLoss", "loss"),
+    "rloss_aa": _metric("rloss_aa", "CE on AutoAttack's examples", "loss"),
 }
 
 
@@ -87,11 +78,8 @@ class Losses:
 
 @dataclass(frozen=True)
 class Robustness:
-    """Errors as fractions in [0, 1], losses in nats; None for an attack that was not run.
-
-    `clean`, `pgd` and `autoattack` hold the values of each example. An example counts as robustly
-    misclassified if it is misclassified when clean or at any iterate of the attack.
-    """
+    """Errors in [0, 1] and losses in nats, also of each example; None for an attack that was not run. An
+    example counts as robustly misclassified if it is so when clean or at any iterate of the attack."""
 
     clean: Losses
     pgd: Losses | None = None
@@ -110,23 +98,19 @@ def evaluate_robustness(
     autoattack: bool | AutoAttackSpec = True, batch_size: int = BATCH_SIZE, seed: int = 0,
     state_path: Path | None = None,
 ) -> Robustness:  # fmt: skip
-    """Err and CE of clean examples, RErr and RLoss by PGD, and RErr by AutoAttack.
+    """Return Err and CE of clean examples, RErr and RLoss by PGD, and RErr by AutoAttack.
 
     Parameters
     ----------
-    model
-        Inputs [n, ...] in [0, 1] to logits [n, K]; not changed.
-    x, y
-        Inputs and labels.
+    model, x, y
+        Inputs x [n, ...] in [0, 1] to logits [n, K], not changed; labels.
     attack
         PGD; None for clean error and loss only.
     autoattack
-        True for the standard version, its settings for another budget, False for none. Its radius is the
+        True for the standard version, its settings for another budget, False for none; its radius is the
         attack's.
-    batch_size
-        Examples per pass.
-    seed
-        Source of all random starts.
+    batch_size, seed
+        Examples per pass, and the source of all random starts.
     state_path
         File in which AutoAttack stores finished attacks (see `run_autoattack`).
 
@@ -168,8 +152,8 @@ def evaluate_robustness(
 
 
 def robustness(net: "Network", data: Examples, settings: RobustnessSettings) -> Iterator[Record]:
-    """Err, CE, RErr and RLoss on the first test and training examples, with standard errors over examples.
-    Losses and errors of single examples go to `data.per_example`."""
+    """Yield Err, CE, RErr and RLoss on both splits, with standard errors over examples; errors and losses of
+    single examples go to `data.per_example`."""
     if settings.autoattack:
         data.notes["autoattack"] = settings.autoattack.description
     for split in splits_of(settings):
@@ -186,7 +170,7 @@ def robustness(net: "Network", data: Examples, settings: RobustnessSettings) -> 
 def robust_records(
     net: "Network", data: Examples, settings: RobustnessSettings, split: str
 ) -> Iterator[Record]:
-    """RErr and RLoss on one split."""
+    """Yield RErr and RLoss on one split."""
     x, y = data.examples(split, getattr(settings, f"{split}_examples"))
     result = evaluate_robustness(
         net, x, y, attack=pgd(settings.attack, settings.precision),
@@ -196,26 +180,27 @@ def robust_records(
     )  # fmt: skip
     where = {"split": split, "epsilon": settings.attack.epsilon, "n": len(x)}
     for name, losses in {"pgd": result.pgd, "aa": result.autoattack}.items():
-        if losses is None:
-            continue
-        errors, values = losses.error.int().tolist(), rounded(losses.loss)
-        yield Record(f"rerr_{name}", 100 * losses.mean_error, standard_error(errors, 100), **where)
-        yield Record(f"rloss_{name}", losses.mean_loss, standard_error(values), loss="rloss", **where)
-        data.per_example(split, {"rloss" if name == "pgd" else "rloss_aa": values, f"rerr_{name}": errors})
+        if losses is not None:
+            errors, values = losses.error.int().tolist(), rounded(losses.loss)
+            yield Record(f"rerr_{name}", 100 * losses.mean_error, standard_error(errors, 100), **where)
+            yield Record(f"rloss_{name}", losses.mean_loss, standard_error(values), loss="rloss", **where)
+            data.per_example(
+                split, {"rloss" if name == "pgd" else "rloss_aa": values, f"rerr_{name}": errors}
+            )
 
 
 def standard_error(values: Sequence[float], scale: float = 1) -> float | None:
-    """Standard error of `scale` times the mean of `values`; None for a single value."""
+    """Return the standard error of `scale` times the mean of `values`; None for a single value."""
     return scale * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
 def rounded(losses: "Tensor") -> list[float]:
-    """Losses of single examples with 6 significant digits: enough for bootstraps."""
+    """Return losses of single examples with 6 significant digits: enough for bootstraps."""
     return [float(f"{loss:.6g}") for loss in losses.tolist()]
 
 
 def passes(settings: RobustnessSettings, held_out: int, snapshots: int) -> int:
-    """Both attacks on both splits of every checkpoint."""
+    """Return the cost of both attacks on both splits of every checkpoint."""
     each = attack_passes(settings.attack)
     each += autoattack_passes(settings.autoattack) if settings.autoattack else 0
     return len(CHECKPOINTS) * (settings.test_examples + settings.train_examples) * each
