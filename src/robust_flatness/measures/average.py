@@ -38,7 +38,8 @@ def average_flatness(
 
     with `samples` draws of :math:`\nu`, uniform on the sphere :math:`\|\nu^{(l)}\|_2 = \xi\|w^{(l)}\|_2` of
     each layer. The attack is made on the perturbed weights, with one start per sample. `perturbed` of the
-    result has the mean loss of each sample.
+    result has the mean loss of each sample. Raises `ConfigError` if an argument is out of range, or the model
+    or the targets cannot be measured, `NonFiniteError` if a loss is NaN or infinite.
 
     Parameters
     ----------
@@ -58,12 +59,6 @@ def average_flatness(
         Names of the layers that are perturbed (`perturbed_parameters`); None: all.
     precision
         Replaces the attack's precision.
-
-    Raises
-    ------
-    ConfigError
-        If an argument is out of range, or the model or the targets cannot be measured; `NonFiniteError` if a
-        loss is NaN or infinite.
     """
     parse(AverageSettings, {"xi": [xi], "samples": samples, "batch_size": batch_size, "scope": scope})
     attack = attack and replace(attack, precision=precision or attack.precision)

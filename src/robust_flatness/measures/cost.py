@@ -9,11 +9,9 @@ from robust_flatness.config.training import ModelSpec, TrainJob
 
 #: Assumed of external networks: a WideResNet-34-10.
 EXTERNAL = {"side": 32, "multiply_adds": 6_700_000_000, "parameters": 46_160_474}
-#: Multiply-adds of forward halves per second, by kind of device and precision: PGD-20 on 1,000 images through
-#: ResNet-18 on an H100 (benchmarks/gpu.py), and a training on one core without AVX-512.
-RATES = {("cpu", "float32"): 8.3e9, ("cuda", "float32"): 3.6e12, ("cuda", "bfloat16"): 22e12}
-#: The same for a whole training in bfloat16, whose passes are replayed as CUDA graphs.
-TRAINING_RATE = 34e12
+#: Multiply-adds of forward halves per second: a training on one core without AVX-512; PGD-20 on 1,000 images
+#: through ResNet-18 on an H100 (benchmarks/gpu.py); a training in bfloat16 there, replayed as CUDA graphs.
+RATES = {"core": 8.3e9, "float32": 3.6e12, "bfloat16": 22e12, "training": 34e12}
 #: Overhead of a pass on a core, in seconds, and of a job (imports, reading data), in minutes.
 PASS_OVERHEAD, OVERHEAD_MINUTES = 3e-5, 10
 #: Ratio of time limits to estimates: slower machines, evaluations on the way.
@@ -44,10 +42,9 @@ def seconds(
     work, stated_side = _cost(model, "multiply_adds")
     work *= (side / stated_side) ** 2
     if not device.startswith("cuda"):
-        return passes * (PASS_OVERHEAD + work / RATES["cpu", "float32"])
-    fast = training and precision != "float32"
-    rate = TRAINING_RATE if fast else RATES["cuda", "float32" if precision == "float32" else "bfloat16"]
-    return passes * work / rate
+        return passes * (PASS_OVERHEAD + work / RATES["core"])
+    kind = "float32" if precision == "float32" else "training" if training else "bfloat16"
+    return passes * work / RATES[kind]
 
 
 def minutes(passes: float, model: ModelSpec | None, side: int, device: str) -> int:

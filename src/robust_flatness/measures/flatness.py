@@ -27,6 +27,10 @@ class AverageSettings(Spec):
     scope: Literal["dataset", "batch"] = "dataset"
     batch_size: Count = BATCH_SIZE
 
+    def passes(self, attack: AttackSpec) -> int:
+        """Return the passes for one example at all radii."""
+        return len(self.xi) * self.samples * attack.steps + self.clean_samples
+
 
 class WorstSettings(Spec):
     """Worst-case flatness at the main radius, the first, and at those of the ablation."""
@@ -37,6 +41,10 @@ class WorstSettings(Spec):
     weight_step: Positive = 0.01
     scope: Literal["dataset", "batch"] = "dataset"
     batch_size: Count = BATCH_SIZE
+
+    def passes(self) -> int:
+        """Return the passes for one example at all radii."""
+        return 2 * (len(self.xi) + 1) * self.steps * self.restarts
 
 
 #: The defaults, also of the functions in `average.py` and `worst.py`.
@@ -61,8 +69,7 @@ CASES = {"avg_flatness": "average", "worst_flatness": "worst"}
 METRICS = {
     metric: Metric(
         metric, f"{case}-case flatness in {{loss}}", "flatness", FLATTER, by_loss=True, splits=SPLITS,
-        unnamed="test", radius="xi", main=f"{case}_xi", compared=True,
-        count="flatness_{split}_examples",
+        unnamed="test", radius="xi", main=f"{case}_xi", compared=True, count="flatness_{split}_examples",
     )
     for metric, case in CASES.items()
 } | {
@@ -73,33 +80,23 @@ METRICS = {
 }  # fmt: skip
 
 
-def flatness(net: "Network", data: Examples, settings: FlatnessSettings) -> Iterator[Record]:
-    """Yield flatness at the main radius on both splits in RLoss and CE, and at the other radii in RLoss on
-    test examples, except for the early-stopped checkpoint."""
-    ablation = data.checkpoint != "best"
-    yield from flatness_records(net, data, settings, splits_of(settings), ("rloss", "ce"), ablation)
-
-
-def flatness_records(
-    net: "Network", data: Examples, settings: FlatnessSettings, splits: Sequence[str], losses: Sequence[str],
-    ablation: bool,
+def flatness(
+    net: "Network", data: Examples, settings: FlatnessSettings, splits: Sequence[str] | None = None,
+    losses: Sequence[str] = ("rloss", "ce"),
 ) -> Iterator[Record]:  # fmt: skip
-    """Yield the records of both cases, and the reference losses."""
+    """Yield flatness at the main radius on `splits` (None: those of the settings) and `losses`, at the other
+    radii in RLoss on test examples, except for the early-stopped checkpoint, and the reference losses."""
+    splits = splits_of(settings) if splits is None else splits
     for metric, case in CASES.items():
         main, *others = getattr(settings, case).xi
         yield Record(f"{case}_xi", main)
         jobs = [(split, loss, main) for loss in losses for split in splits]
-        jobs += [("test", "rloss", xi) for xi in others if ablation]
+        jobs += [("test", "rloss", xi) for xi in others if data.checkpoint != "best"]
         for split, loss, xi in jobs:
             yield from case_records(net, data, settings, metric, split, loss, xi)
     for split, loss in itertools.product(splits, losses):
-        epsilon = settings.attack.epsilon if loss == "rloss" else None
-        where = {
-            "loss": loss,
-            "split": split,
-            "epsilon": epsilon,
-            "n": getattr(settings, f"{split}_examples"),
-        }
+        where = {"loss": loss, "split": split, "n": getattr(settings, f"{split}_examples")}
+        where["epsilon"] = settings.attack.epsilon if loss == "rloss" else None
         for name, value in reference(data, settings, split, loss).items():
             yield Record(name, value, **where)
 
@@ -146,19 +143,8 @@ def reference(data: Examples, settings: Any, split: str, loss: str) -> dict[str,
 
 def passes(settings: FlatnessSettings, held_out: int, snapshots: int) -> int:
     """Return the cost of both cases on both splits of every checkpoint."""
-    once = attack_passes(settings.attack)
-    each = once + average_passes(settings.average, settings.attack) + worst_passes(settings.worst)
+    each = attack_passes(settings.attack) + settings.average.passes(settings.attack) + settings.worst.passes()
     return len(CHECKPOINTS) * (settings.test_examples + settings.train_examples) * each
-
-
-def average_passes(settings: AverageSettings, attack: AttackSpec) -> int:
-    """Return the passes for one example at all radii."""
-    return len(settings.xi) * settings.samples * attack.steps + settings.clean_samples
-
-
-def worst_passes(settings: WorstSettings) -> int:
-    """Return the passes for one example at all radii."""
-    return 2 * (len(settings.xi) + 1) * settings.steps * settings.restarts
 
 
 MEASURE = Measure("flatness", FlatnessSettings, flatness, METRICS, passes)

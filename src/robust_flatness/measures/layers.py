@@ -52,8 +52,7 @@ def layers(net: "Network", data: Examples, settings: LayersSettings) -> Iterator
 
 def passes(settings: LayersSettings, held_out: int, snapshots: int) -> int:
     """Return the cost of the measures of all layers at once, once for each layer."""
-    each = flatness.average_passes(settings.average, settings.attack)
-    each += flatness.worst_passes(settings.worst) if settings.worst else 0
+    each = settings.average.passes(settings.attack) + (settings.worst.passes() if settings.worst else 0)
     return USUAL * settings.test_examples * each
 
 

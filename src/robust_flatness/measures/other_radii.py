@@ -51,12 +51,8 @@ def other_radii(net: "Network", data: Examples, settings: OtherRadiiSettings) ->
         yield Record("rloss_pgd_eps", result.rloss_pgd, **where)
 
 
-def passes(settings: OtherRadiiSettings, held_out: int, snapshots: int) -> int:
-    """Return the cost of one attack at each radius."""
-    return len(settings.factors) * settings.test_examples * attack_passes(settings.attack)
-
-
 MEASURE = Measure(
-    "other_radii", OtherRadiiSettings, other_radii, METRICS, passes,
+    "other_radii", OtherRadiiSettings, other_radii, METRICS,
+    lambda s, held_out, snapshots: len(s.factors) * s.test_examples * attack_passes(s.attack),
     checkpoints=("last",), by_default=(BASELINE,),
 )  # fmt: skip

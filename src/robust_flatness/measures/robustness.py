@@ -20,7 +20,7 @@ from robust_flatness.seeding import derive_seed, generator
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from robust_flatness.attacks import PGD
+    from robust_flatness.attacks import PGD, Found
     from robust_flatness.network import Network
 
 
@@ -65,15 +65,8 @@ METRICS = {
 }
 
 
-@dataclass(frozen=True)
-class Losses:
-    """Per example: misclassified (bool, [n]) and cross-entropy ([n], nats)."""
-
-    error: "Tensor"
-    loss: "Tensor"
-
-    mean_error = property(lambda self: self.error.double().mean().item())
-    mean_loss = property(lambda self: self.loss.double().mean().item())
+def _mean(found: "Found | None", name: str) -> float | None:
+    return None if found is None else getattr(found, name).double().mean().item()
 
 
 @dataclass(frozen=True)
@@ -81,16 +74,16 @@ class Robustness:
     """Errors in [0, 1] and losses in nats, also of each example; None for an attack that was not run. An
     example counts as robustly misclassified if it is so when clean or at any iterate of the attack."""
 
-    clean: Losses
-    pgd: Losses | None = None
-    autoattack: Losses | None = None
+    clean: "Found"
+    pgd: "Found | None" = None
+    autoattack: "Found | None" = None
 
-    err = property(lambda self: self.clean.mean_error)
-    ce = property(lambda self: self.clean.mean_loss)
-    rerr_pgd = property(lambda self: self.pgd and self.pgd.mean_error)
-    rloss_pgd = property(lambda self: self.pgd and self.pgd.mean_loss)
-    rerr_aa = property(lambda self: self.autoattack and self.autoattack.mean_error)
-    rloss_aa = property(lambda self: self.autoattack and self.autoattack.mean_loss)
+    err = property(lambda self: _mean(self.clean, "error"))
+    ce = property(lambda self: _mean(self.clean, "loss"))
+    rerr_pgd = property(lambda self: _mean(self.pgd, "error"))
+    rloss_pgd = property(lambda self: _mean(self.pgd, "loss"))
+    rerr_aa = property(lambda self: _mean(self.autoattack, "error"))
+    rloss_aa = property(lambda self: _mean(self.autoattack, "loss"))
 
 
 def evaluate_robustness(
@@ -99,6 +92,9 @@ def evaluate_robustness(
     state_path: Path | None = None,
 ) -> Robustness:  # fmt: skip
     """Return Err and CE of clean examples, RErr and RLoss by PGD, and RErr by AutoAttack.
+
+    Raises `ConfigError` if AutoAttack is asked for without an attack to take the radius from, or the model or
+    the labels cannot be measured, `NonFiniteError` if a logit is NaN or infinite.
 
     Parameters
     ----------
@@ -113,14 +109,9 @@ def evaluate_robustness(
         Examples per pass, and the source of all random starts.
     state_path
         File in which AutoAttack stores finished attacks (see `run_autoattack`).
-
-    Raises
-    ------
-    ConfigError
-        If AutoAttack is asked for without an attack to take the radius from, or the model or the labels
-        cannot be measured; `NonFiniteError` if a logit is NaN or infinite.
     """
     from robust_flatness.attacks.autoattack import check_autoattack, run_autoattack
+    from robust_flatness.attacks.found import Found, better
     from robust_flatness.attacks.pgd import cross_entropy
     from robust_flatness.inputs import warn_of_sigmoid
     from robust_flatness.measures.result import checked, clean_logits
@@ -135,12 +126,12 @@ def evaluate_robustness(
             check_autoattack(net, x, budget)
         logits = clean_logits(net, x, batch_size)
         warn_of_sigmoid(logits)
-        clean = Losses(logits.argmax(dim=1) != y, cross_entropy(logits, y))
+        clean = Found(x, cross_entropy(logits, y), logits.argmax(dim=1) != y)
         if attack is None:
             return Robustness(clean)
         with stage("RLoss and RErr by PGD"):
             found = attack(net, x, y, batch_size, generator(seed, "pgd"))
-        by_pgd = Losses(found.error | clean.error, found.loss.maximum(clean.loss))
+        by_pgd = better(clean, found)
         if budget is None:
             return Robustness(clean, by_pgd)
         with stage("RErr by AutoAttack"):
@@ -148,29 +139,25 @@ def evaluate_robustness(
             result = run_autoattack(net, x, y, *given)
         # an iterate other than PGD's best may be the misclassified one
         error = result.error | by_pgd.error if "pgd" in budget.attacks else result.error
-        return Robustness(clean, by_pgd, Losses(error, result.loss))
+        return Robustness(clean, by_pgd, Found(result.x_adv, result.loss, error))
 
 
 def robustness(net: "Network", data: Examples, settings: RobustnessSettings) -> Iterator[Record]:
-    """Yield Err, CE, RErr and RLoss on both splits, with standard errors over examples; errors and losses of
-    single examples go to `data.per_example`."""
+    """Yield Err, CE, RErr and RLoss on both splits, with standard errors over examples."""
     if settings.autoattack:
         data.notes["autoattack"] = settings.autoattack.description
     for split in splits_of(settings):
-        examples = data.examples(split, getattr(settings, f"clean_{split}_examples"))
-        options = {"attack": None, "autoattack": False, "batch_size": settings.batch_size}
-        clean = evaluate_robustness(net, *examples, **options)
-        errors, losses = clean.clean.error.int().tolist(), rounded(clean.clean.loss)
-        where = {"split": split, "n": len(errors)}
-        yield Record("err", 100 * clean.err, standard_error(errors, 100), **where)
-        yield Record("ce", clean.ce, standard_error(losses), loss="ce", **where)
+        x, y = data.examples(split, getattr(settings, f"clean_{split}_examples"))
+        batch_size = settings.batch_size
+        clean = evaluate_robustness(net, x, y, attack=None, autoattack=False, batch_size=batch_size).clean
+        yield from _records(clean, ("err", "ce"), "ce", {"split": split, "n": len(x)})
         yield from robust_records(net, data, settings, split)
 
 
 def robust_records(
     net: "Network", data: Examples, settings: RobustnessSettings, split: str
 ) -> Iterator[Record]:
-    """Yield RErr and RLoss on one split."""
+    """Yield RErr and RLoss on one split; errors and losses of single examples go to `data.per_example`."""
     x, y = data.examples(split, getattr(settings, f"{split}_examples"))
     result = evaluate_robustness(
         net, x, y, attack=pgd(settings.attack, settings.precision),
@@ -179,14 +166,18 @@ def robust_records(
         state_path=data.state_path(f"autoattack-{split}") if settings.autoattack else None,
     )  # fmt: skip
     where = {"split": split, "epsilon": settings.attack.epsilon, "n": len(x)}
-    for name, losses in {"pgd": result.pgd, "aa": result.autoattack}.items():
-        if losses is not None:
-            errors, values = losses.error.int().tolist(), rounded(losses.loss)
-            yield Record(f"rerr_{name}", 100 * losses.mean_error, standard_error(errors, 100), **where)
-            yield Record(f"rloss_{name}", losses.mean_loss, standard_error(values), loss="rloss", **where)
-            data.per_example(
-                split, {"rloss" if name == "pgd" else "rloss_aa": values, f"rerr_{name}": errors}
-            )
+    for name, found, of_loss in (("pgd", result.pgd, "rloss"), ("aa", result.autoattack, "rloss_aa")):
+        if found is not None:
+            yield from _records(found, (f"rerr_{name}", f"rloss_{name}"), "rloss", where)
+            errors = found.error.int().tolist()
+            data.per_example(split, {of_loss: rounded(found.loss), f"rerr_{name}": errors})
+
+
+def _records(found: "Found", metrics: tuple[str, str], loss: str, where: dict[str, Any]) -> Iterator[Record]:
+    """The mean error in per cent and the mean loss, with standard errors over examples."""
+    errors, losses = found.error.int().tolist(), rounded(found.loss)
+    yield Record(metrics[0], 100 * _mean(found, "error"), standard_error(errors, 100), **where)
+    yield Record(metrics[1], _mean(found, "loss"), standard_error(losses), loss=loss, **where)
 
 
 def standard_error(values: Sequence[float], scale: float = 1) -> float | None:

@@ -46,19 +46,18 @@ def series(net: "Network", data: Examples, settings: SeriesSettings) -> Iterator
                     known["reference_single"] = record.value
             if split == "test" or record.metric == "rloss_pgd":
                 yield record
-    yield from flatness.flatness_records(net, data, settings, ["test"], ["rloss"], ablation=True)
+    yield from flatness.flatness(net, data, settings, ["test"], ["rloss"])
     if settings.hessian is not None:
         yield next(hessian(net, data, settings.hessian))
 
 
 def passes(settings: SeriesSettings, held_out: int, snapshots: int) -> int:
     """Return the cost of robustness and flatness at every snapshot."""
-    each = 2 * attack_passes(settings.attack) + flatness.average_passes(settings.average, settings.attack)
-    each += flatness.worst_passes(settings.worst)
+    once, average = attack_passes(settings.attack), settings.average.passes(settings.attack)
+    each = 2 * once + average + settings.worst.passes()
     return snapshots * (settings.test_examples + settings.train_examples) * each
 
 
 MEASURE = Measure(
-    "series", SeriesSettings, series, METRICS, passes,
-    checkpoints=SNAPSHOTS, by_default=(BASELINE,),
-)  # fmt: skip
+    "series", SeriesSettings, series, METRICS, passes, checkpoints=SNAPSHOTS, by_default=(BASELINE,)
+)

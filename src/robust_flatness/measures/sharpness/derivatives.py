@@ -1,7 +1,7 @@
 """Measures at w itself: derivatives of the loss, the margin of the logits, and norms of the weights."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -70,38 +70,34 @@ def _hessian(objective: Objective) -> Hessian:
 def fisher_trace(objective: Objective) -> Estimate:
     r"""The trace of the empirical Fisher matrix, :math:`\tfrac1n \sum_i \|\nabla_w L_i(w)\|_2^2`, with its
     standard error over examples."""
-    return Estimate.mean(torch.cat([_dots(g, g) for g in _example_gradients(objective)]))
+    return Estimate.mean(_gradient_products(objective))
 
 
 @of_objective
 def fisher_rao(objective: Objective) -> Estimate:
     r"""The Fisher-Rao norm :math:`\tfrac1n \sum_i \langle w, \nabla_w L_i(w)\rangle^2` (Liang et al., AISTATS
     2019), with its standard error over examples; invariant to rescalings of layers that keep the function."""
-    products = [_dots(objective.weights, g) for g in _example_gradients(objective)]
-    return Estimate.mean(torch.cat(products) ** 2)
+    return Estimate.mean(_gradient_products(objective, objective.weights) ** 2)
 
 
-def _dots(first: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
-    """<first, gradient> of each example, [m]; `first` may have a row for each."""
-    return sum((a * g).double().flatten(1).sum(1) for a, g in zip(first, gradients, strict=True))
-
-
-def _example_gradients(objective: Objective) -> Iterator[list[Tensor]]:
-    """Yield gradients of single examples by the weights, for m examples at a time: [m, ...] by layer."""
+def _gradient_products(objective: Objective, vector: Sequence[Tensor] | None = None) -> Tensor:
+    """<vector, g_i> [n] for the gradient g_i of each example by the weights; <g_i, g_i> without a vector."""
 
     def loss(weights: list[Tensor], x: Tensor, y: Tensor) -> Tensor:
         return cross_entropy(objective.at(weights).logits(x[None]), y[None])[0]
 
-    for start in range(0, len(objective.x), TOGETHER):
-        part = slice(start, start + TOGETHER)
-        x, y = objective.inputs[part], objective.y[part]
-        try:
-            yield list(vmap(grad(loss), in_dims=(None, 0, 0))(objective.weights, x, y))
-        except (RuntimeError, NotImplementedError):  # an operation without a rule for vmap
-            leaves = objective.leaves()
-            losses = (loss(leaves, *pair) for pair in zip(x, y, strict=True))
-            rows = [torch.autograd.grad(one, leaves, materialize_grads=True) for one in losses]
-            yield [torch.stack(tensors) for tensors in zip(*rows, strict=True)]
+    def product(gradient: Sequence[Tensor]) -> Tensor:
+        pairs = zip(gradient if vector is None else vector, gradient, strict=True)
+        return sum((a * g).double().flatten().sum() for a, g in pairs)
+
+    try:
+        products = vmap(lambda x, y: product(grad(loss)(objective.weights, x, y)), chunk_size=TOGETHER)
+        return products(objective.inputs, objective.y)
+    except (RuntimeError, NotImplementedError):  # an operation without a rule for vmap
+        leaves = objective.leaves()
+        losses = (loss(leaves, *pair) for pair in zip(objective.inputs, objective.y, strict=True))
+        gradients = (torch.autograd.grad(one, leaves, materialize_grads=True) for one in losses)
+        return torch.stack([product(gradient) for gradient in gradients])
 
 
 @of_objective

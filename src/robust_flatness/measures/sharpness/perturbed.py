@@ -13,8 +13,6 @@ from robust_flatness.seeding import generator
 
 #: Parts of the data that are ascended on separately: m-sharpness with m an eighth of the examples.
 PARTS = 8
-#: Range of sigma that is searched, relative to the weights.
-SMALLEST, LARGEST = 1e-4, 10.0
 #: `step(mu, gradient)`: mu moved along the gradient by the weights and projected.
 Step = Callable[[list[Tensor], list[Tensor]], list[Tensor]]
 
@@ -132,7 +130,7 @@ def pacbayes_sigma(
         # a loss that overflowed has risen, too
         return torch.stack(losses).nan_to_num(nan=torch.inf, posinf=1e9) - reference - rise
 
-    low, high = math.log10(SMALLEST), math.log10(LARGEST)
+    low, high = -4.0, 1.0
     at_low, at_high = excess(low), excess(high)
     if at_low.mean() > 0 or at_high.mean() < 0:
         return Estimate(10.0 ** (-2 * (low if at_low.mean() > 0 else high)))
