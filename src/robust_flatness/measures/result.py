@@ -1,4 +1,4 @@
-"""Result of a measure of flatness, and its reference: the loss at the unperturbed weights."""
+"""Result of a measure of flatness, and the loss at the unperturbed weights that it is relative to."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,10 +16,10 @@ from robust_flatness.seeding import generator
 
 @dataclass(frozen=True)
 class FlatnessResult:
-    """Rise of a loss in a neighbourhood of the weights, in nats.
+    """Flatness of a loss: how much it rises in a neighbourhood of the weights, in nats.
 
-    `value` is the measure (lower is flatter), `reference` the robust or clean loss at the unperturbed
-    weights, `perturbed` the mean loss over examples of each sample or restart. Average-case only:
+    `value` is the measure (lower is flatter), `reference` the loss at the unperturbed weights, RLoss(w) or
+    the clean one, `perturbed` the mean loss over examples of each sample or restart. Average-case only:
     `reference_single` is RLoss(w) by a single start, as each sample uses one. As xi -> 0 the measure tends to
     `reference_single - reference` <= 0, up to the starts' randomness.
     """
@@ -31,16 +31,16 @@ class FlatnessResult:
 
     @cached_property
     def std(self) -> float | None:
-        """Standard deviation of `perturbed`; None for a single value."""
+        """Standard deviation over samples or restarts; None for a single one."""
         return self.perturbed.std().item() if len(self.perturbed) > 1 else None
 
     @cached_property
     def standard_error(self) -> float | None:
-        """Standard error of the mean of `perturbed`; None for a single value."""
+        """Standard error of the mean over samples; None for a single one."""
         return None if self.std is None else self.std / len(self.perturbed) ** 0.5
 
     def as_json(self) -> dict[str, float | None]:
-        """Return the numbers by name."""
+        """The numbers by name."""
         names = ("value", "reference", "reference_single", "std", "standard_error")
         return {name: getattr(self, name) for name in names}
 
@@ -57,7 +57,7 @@ def checked(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Network, Tensor, Te
 def reference_losses(
     net: Network, x: Tensor, y: Tensor, attack: PGD | None, batch_size: int, seed: int
 ) -> tuple[float, float]:
-    """Return RLoss(w) by the attack and by its first start, or the clean loss twice."""
+    """RLoss at the network's weights by the attack and by its first start, or the clean loss twice."""
     if attack is None:
         value = cross_entropy(clean_logits(net, x, batch_size), y).double().mean().item()
         return value, value
