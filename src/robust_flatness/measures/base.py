@@ -12,12 +12,13 @@ FLATTER, MORE_ROBUST = "lower is flatter", "lower is more robust"
 
 
 class Record(NamedTuple):
-    """One measured number; errors are in per cent, losses in nats; fields that do not apply stay empty.
+    """One measured number; errors are in per cent, losses in nats.
 
-    `metric` is a key of the measure's `metrics`, or that with the suffix `_std`. `se` is the standard error,
-    `loss` `ce` (clean) or `rloss` (robust), `split` `test`, `train` or `early_stopping`, `xi` the relative
-    radius in weight space, `epsilon` the attack's radius, `coordinate` a layer's name, a position along a
-    direction, or a multiple of the radius, `n` the number of examples.
+    `metric` is a key of the measure's `metrics`, or that with the suffix `_std`. `loss` is `ce` (clean) or
+    `rloss` (robust), `split` is `test`, `train` or `early_stopping`, `xi` the relative radius in weight
+    space, `epsilon` the radius of the attack, `coordinate` a layer's name, a position along a direction, or a
+    multiple of the radius, `se` the standard error, `n` the number of examples. Fields that do not apply stay
+    empty.
     """
 
     metric: str

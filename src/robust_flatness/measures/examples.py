@@ -1,7 +1,6 @@
-"""The examples on which a network is measured, with values shared by its measures."""
+"""The examples that a network is measured on, with what has been computed for them already."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +18,9 @@ if TYPE_CHECKING:
 BATCH_SIZE = 128
 
 
-@dataclass(eq=False)
 class Examples:
-    """The data for the measures of one network, and what these share: adversarial inputs, losses.
+    """Images and labels for the measures of one network, with adversarial inputs and losses already found for
+    it.
 
     The examples of `dataset` are put on `device`. Every random stream derives from `seed`. `checkpoint` names
     the network (`last`, `best`, `epoch-005`, or `own`), `weight_bound` is b where perturbed weights are
@@ -29,27 +28,29 @@ class Examples:
     `keep(name, compute)` returns the JSON value that `compute` returns, or that an interrupted run stored.
     AutoAttack stores its state in `folder` (None: nowhere).
 
-    The measures fill in `references`, losses at the unperturbed weights; `notes` on the results, such as
-    AutoAttack's budget; and `example_values`, values of single examples by split and column.
+    The measures fill in `references`, losses at the unperturbed weights; `notes`, words that belong to the
+    results, such as AutoAttack's budget; and `example_values`, values of single examples by split and column.
     """
 
-    dataset: Any
-    device: str = "cpu"
-    seed: int = 0
-    checkpoint: str = "own"
-    weight_bound: float | None = None
-    initial_weights: Callable[[], dict[str, "Tensor"] | None] = lambda: None
-    keep: Callable[[str, Callable[[], Any]], Any] = lambda name, compute: compute()
-    folder: Path | None = None
-    references: dict[Any, dict[str, float]] = field(default_factory=dict)
-    notes: dict[str, str] = field(default_factory=dict)
-    example_values: dict[str, dict[str, list]] = field(default_factory=dict)
-    _objectives: dict[Any, "Objective"] = field(default_factory=dict)
+    def __init__(
+        self, dataset: Any, device: str = "cpu", seed: int = 0, checkpoint: str = "own",
+        weight_bound: float | None = None,
+        initial_weights: Callable[[], dict[str, "Tensor"] | None] = lambda: None,
+        keep: Callable[[str, Callable[[], Any]], Any] = lambda name, compute: compute(),
+        folder: Path | None = None,
+    ):  # fmt: skip
+        self.dataset, self.device, self.seed, self.checkpoint = dataset, device, seed, checkpoint
+        self.weight_bound, self.initial_weights, self.keep = weight_bound, initial_weights, keep
+        self.folder = folder
+        self.references: dict[Any, dict[str, float | None]] = {}
+        self.notes: dict[str, str] = {}
+        self.example_values: dict[str, dict[str, list]] = {}
+        self._objectives: dict[Any, Objective] = {}
 
     def examples(self, split: str, count: int | None = None) -> tuple["Tensor", "Tensor"]:
         """Return images and labels of the first `count` examples of a split (None: all)."""
-        where = split, count, self.device
-        return self.dataset.images(*where), self.dataset.labels(*where)
+        images = self.dataset.images(split, count, self.device)
+        return images, self.dataset.labels(split, count, self.device)
 
     def objective(
         self, net: "Network", split: str, count: int, attack: "PGD | None", batch_size: int, seed: int

@@ -81,13 +81,16 @@ def loss_landscape(
         steps = settings.adversarial_steps
         search = JointSearch(net, space, attack, steps, WORST.weight_step, attack.precision)
         top = hessian_eigenvalues(net, *held_out, seed=derive_seed(seed, "hessian")).vector
-        directions: dict[str, list] = {"random": [], "adversarial": []}
-        for i in range(settings.random_directions):
-            directions["random"].append(space.directions(generator(seed, "random", i)))
-        for i in range(settings.adversarial_directions):
-            nu, _ = search.run(x, y, start, [slice(None)], generator(seed, "adversarial", i))
-            directions["adversarial"].append(nu)
-        directions["hessian"] = [[top.get(name, torch.zeros_like(w)) for name, w in net.weights().items()]]
+        directions = {
+            "random": [
+                space.directions(generator(seed, "random", i)) for i in range(settings.random_directions)
+            ],
+            "adversarial": [
+                search.run(x, y, start, [slice(None)], generator(seed, "adversarial", i))[0]
+                for i in range(settings.adversarial_directions)
+            ],
+            "hessian": [[top.get(name, torch.zeros_like(w)) for name, w in net.weights().items()]],
+        }
         for (way, part), name in track(CURVES.items(), "curve"):
             scale = getattr(settings, f"{way}_scale")
             table = torch.empty(len(directions[way]), len(points), dtype=torch.float64)
