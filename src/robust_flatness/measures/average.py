@@ -38,27 +38,17 @@ def average_flatness(
 
     with `samples` draws of :math:`\nu`, uniform on the sphere :math:`\|\nu^{(l)}\|_2 = \xi\|w^{(l)}\|_2` of
     each layer. The attack is made on the perturbed weights, with one start per sample. `perturbed` of the
-    result has the mean loss of each sample. Raises `ConfigError` if an argument is out of range, or the model
-    or the targets cannot be measured, `NonFiniteError` if a loss is NaN or infinite.
+    result has the mean loss of each sample.
 
-    Parameters
-    ----------
-    model, x, y
-        Inputs x [n, ...] in [0, 1] to logits [n, K], not changed; labels.
-    attack
-        Attack of RLoss(w); at perturbed weights it has one restart. None measures the clean loss.
-    batch_size, scope
-        Examples per pass. `dataset`: one :math:`\nu` per sample. `batch`: each batch has its own.
-    seed
-        Source of directions and starts, which are equal for models of equal shapes.
-    reference, reference_single
-        RLoss(w), where known, by the attack as given and with a single start.
-    weight_bound
-        Perturbed weights are projected into [-b, b], for networks trained with clipped weights.
-    layers
-        Names of the layers that are perturbed (`perturbed_parameters`); None: all.
-    precision
-        Replaces the attack's precision.
+    `model` maps inputs x [n, ...] in [0, 1] to logits [n, K] and is not changed; y are labels. `attack` is
+    that of RLoss(w); None measures the clean loss. With `scope="dataset"` a sample has one :math:`\nu`, with
+    `"batch"` each batch of `batch_size` examples has its own. Directions and starts depend on `seed` and are
+    equal for models of equal shapes. `reference` and `reference_single` are RLoss(w), where known, by the
+    attack as given and with a single start. Perturbed weights are projected into [-b, b], b = `weight_bound`,
+    for networks trained with clipped weights. `layers` are the names of those perturbed, by default all
+    (`perturbed_parameters`), and `precision` replaces the attack's. Raises `ConfigError` if an argument is
+    out of range, or the model or the targets cannot be measured, `NonFiniteError` if a loss is NaN or
+    infinite.
     """
     parse(AverageSettings, {"xi": [xi], "samples": samples, "batch_size": batch_size, "scope": scope})
     attack = attack and replace(attack, precision=precision or attack.precision)

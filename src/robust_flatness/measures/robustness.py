@@ -93,22 +93,12 @@ def evaluate_robustness(
 ) -> Robustness:  # fmt: skip
     """Return Err and CE of clean examples, RErr and RLoss by PGD, and RErr by AutoAttack.
 
-    Raises `ConfigError` if AutoAttack is asked for without an attack to take the radius from, or the model or
-    the labels cannot be measured, `NonFiniteError` if a logit is NaN or infinite.
-
-    Parameters
-    ----------
-    model, x, y
-        Inputs x [n, ...] in [0, 1] to logits [n, K], not changed; labels.
-    attack
-        PGD; None for clean error and loss only.
-    autoattack
-        True for the standard version, its settings for another budget, False for none; its radius is the
-        attack's.
-    batch_size, seed
-        Examples per pass, and the source of all random starts.
-    state_path
-        File in which AutoAttack stores finished attacks (see `run_autoattack`).
+    `model` maps inputs x [n, ...] in [0, 1] to logits [n, K] and is not changed; y are labels. Without an
+    `attack` only clean error and loss are computed. `autoattack` is True for the standard version, the
+    settings of another budget, or False; its radius is the attack's. `batch_size` examples form a pass, all
+    random starts derive from `seed`, and AutoAttack stores finished attacks in the file `state_path` (see
+    `run_autoattack`). Raises `ConfigError` if AutoAttack is asked for without `attack`, or the model or the
+    labels cannot be measured, `NonFiniteError` if a logit is NaN or infinite.
     """
     from robust_flatness.attacks.autoattack import check_autoattack, run_autoattack
     from robust_flatness.attacks.found import Found, better

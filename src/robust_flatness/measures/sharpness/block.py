@@ -55,50 +55,47 @@ class SharpnessOptions(MeasureSettings):
 
 @dataclass(frozen=True)
 class Entry:
-    """Computation of a measure of a loss: the label of its axis without the loss, the function in this
-    package, its arguments, and the cost for one example: passes on the clean loss, and attacks that the
-    robust loss takes in addition if nothing is shared."""
+    """How a measure of a loss is computed: the label of its axis without the loss, the cost for one example
+    (passes on the clean loss, and attacks that the robust loss takes in addition if nothing is shared), and
+    the arguments of its function in this package, which has the same name unless stated."""
 
     label: str
-    function: str
     passes: int = 1
     attacks: int = 1
     arguments: dict[str, Any] = field(default_factory=dict)
+    function: str = ""
 
 
 def entries(s: SharpnessOptions) -> dict[str, Entry]:
     """Return the measures of a loss, columns `<name>_ce` and `<name>_rloss`, with these settings."""
     found = {
-        "hessian_eigenvalue": Entry("largest Hessian eigenvalue, all weights", "hessian_eigenvalue", 100),
-        "hessian_trace": Entry(
-            "trace of the Hessian", "hessian_trace", 2 * s.vectors, arguments={"samples": s.vectors}
-        ),
-        "fisher_trace": Entry("trace of the Fisher matrix", "fisher_trace", 2),
-        "fisher_rao": Entry("Fisher-Rao norm", "fisher_rao", 2),
-        "relative_flatness": Entry("relative flatness of the last layer", "relative_flatness"),
+        "hessian_eigenvalue": Entry("largest Hessian eigenvalue, all weights", 100),
+        "hessian_trace": Entry("trace of the Hessian", 2 * s.vectors, arguments={"samples": s.vectors}),
+        "fisher_trace": Entry("trace of the Fisher matrix", 2),
+        "fisher_rao": Entry("Fisher-Rao norm", 2),
+        "relative_flatness": Entry("relative flatness of the last layer"),
     }
     for function, rho in (("sam", s.sam_rho), ("asam", s.asam_rho)):
         for name, label, steps in ((f"{function}_one_step", ", one step", 1), (function, "", s.steps)):
             label = f"{function.upper()}'s sharpness{label}"
-            found[name] = Entry(label, function, 2 * steps, 3, {"rho": rho, "steps": steps})
+            found[name] = Entry(label, 2 * steps, 3, {"rho": rho, "steps": steps}, function)
     for size, worst, average in zip(("small", "large"), s.worst_rho, s.average_rho, strict=True):
         for ending, words in (("", ""), ("_normalised", ", logits normalised")):
-            label, normalised = f"sharpness, {size} radius{words}", {"normalised": bool(ending)}
+            label, normalised = f"sharpness, {size} radius{words}", bool(ending)
+            options = {"rho": worst, "steps": s.adaptive_steps, "normalised": normalised}
             found[f"adaptive_linf_worst_{size}{ending}"] = Entry(
-                f"adaptive worst-case {label}", "adaptive_linf_worst", 2 * s.adaptive_steps, 3,
-                {"rho": worst, "steps": s.adaptive_steps, **normalised},
-            )  # fmt: skip
+                f"adaptive worst-case {label}", 2 * s.adaptive_steps, 3, options, "adaptive_linf_worst"
+            )
+            options = {"rho": average, "samples": s.samples, "normalised": normalised}
             found[f"adaptive_average_{size}{ending}"] = Entry(
-                f"adaptive average-case {label}", "adaptive_average", s.samples, s.samples + 1,
-                {"rho": average, "samples": s.samples, **normalised},
-            )  # fmt: skip
-    losses = s.halvings * s.samples
-    draws = {"samples": s.samples, "iterations": s.halvings}
+                f"adaptive average-case {label}", s.samples, s.samples + 1, options, "adaptive_average"
+            )
+    draws, losses = {"samples": s.samples, "iterations": s.halvings}, s.halvings * s.samples
     return found | {
-        "pacbayes_sigma": Entry("PAC-Bayes sharpness 1/σ²", "pacbayes_sigma", losses, losses, draws),
-        "gradient_norm": Entry("norm of the gradient by the weights", "gradient_norm"),
-        "input_gradient_norm": Entry("norm of the gradient by the input", "input_gradient_norm"),
-        "margin": Entry("margin, 10th percentile", "margin"),
+        "pacbayes_sigma": Entry("PAC-Bayes sharpness 1/σ²", losses, losses, draws),
+        "gradient_norm": Entry("norm of the gradient by the weights"),
+        "input_gradient_norm": Entry("norm of the gradient by the input"),
+        "margin": Entry("margin, 10th percentile"),
     }
 
 
@@ -186,7 +183,8 @@ def sharpness(net: "Network", data: Examples, settings: SharpnessSettings) -> It
                     if name in own:
                         result = _of_user(own[name], objective)
                     else:
-                        result = functions[known[name].function].of(objective, **known[name].arguments)
+                        entry = known[name]
+                        result = functions[entry.function or name].of(objective, **entry.arguments)
                     yield Record(name, result.value, result.standard_error, **where)
     for name in (name for name in settings.chosen() if name in OF_WEIGHTS):
         arguments = (net, data.initial_weights()) if name == "distance_from_init" else (net,)
