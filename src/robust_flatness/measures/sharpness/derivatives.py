@@ -134,7 +134,7 @@ def relative_flatness(objective: Objective) -> Estimate:
     with the rows v_s of V. For the cross-entropy :math:`\mathrm{Tr} H_{s,s'}` is the mean over examples of
     :math:`\|\phi\|^2 (p_s [s = s'] - p_s p_{s'})`, so that an example contributes :math:`\|\phi\|^2 (\sum_s
     p_s \|v_s\|^2 - \|\sum_s p_s v_s\|^2)`. Invariant to scaling the features by c and V by 1 / c. The
-    standard error is over examples. Raises `UndefinedError` if no linear layer puts out the logits.
+    standard error is over examples. Raises `UndefinedError` if the logits are no linear layer's output.
     """
     values, calls = [], []
 
