@@ -61,6 +61,7 @@ class Objective:
         self.attack = None if loss == "ce" else loss
         weights = self.net.weights()
         self.names, self.weights = list(weights), list(weights.values())
+        self._reference: Tensor | None = None
 
     @property
     def parts(self) -> list[slice]:
@@ -76,10 +77,11 @@ class Objective:
         stream = generator(self.seed, "sharpness")
         return self.attack(self.net, self.x, self.y, self.batch_size, stream).x_adv
 
-    @cached_property
     def reference(self) -> Tensor:
-        """The losses [n] at w."""
-        return self.losses(self.weights)
+        """Return the losses [n] at w, computed once."""
+        if self._reference is None:
+            self._reference = self.losses(self.weights)
+        return self._reference
 
     @cached_property
     def normalised(self) -> "Objective":
@@ -92,9 +94,8 @@ class Objective:
 
     def _with(self, **changed: Any) -> "Objective":
         local = copy.copy(self)
-        for derived in ("reference", "normalised"):
-            vars(local).pop(derived, None)
-        vars(local).update(changed)
+        vars(local).pop("normalised", None)
+        vars(local).update(changed, _reference=None)
         return local
 
     def at(self, weights: Sequence[Tensor]) -> "Network | _Normalised":

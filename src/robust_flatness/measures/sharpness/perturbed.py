@@ -104,7 +104,7 @@ def adaptive_average(
     _check_positive(rho=rho, samples=samples)
     objective = objective.normalised if normalised else objective
     losses = [_noisy_loss(objective, rho, sample) for sample in range(samples)]
-    return Estimate.mean(torch.stack(losses) - objective.reference.double().mean())
+    return Estimate.mean(torch.stack(losses) - objective.reference().double().mean())
 
 
 @of_objective
@@ -123,7 +123,7 @@ def pacbayes_sigma(
     is returned then. Adversarial examples are found anew. Raises `ValueError` if a number is not positive.
     """
     _check_positive(rise=rise, samples=samples, iterations=iterations)
-    reference = objective.reference.double().mean()
+    reference = objective.reference().double().mean()
 
     def excess(log_sigma: float) -> Tensor:
         losses = [_noisy_loss(objective, 10.0**log_sigma, sample) for sample in range(samples)]
@@ -186,4 +186,4 @@ def _rise(objective: Objective, scales: list[Tensor], step: Step, steps: int) ->
             mu = step(mu, list(gradients[: len(leaves)]))
             at = torch._foreach_add(objective.weights, torch._foreach_mul(mu, scales))
     best = max([*iterates, objective.losses(at)], key=torch.mean)
-    return best.double() - objective.reference.double()
+    return best.double() - objective.reference().double()
