@@ -135,8 +135,7 @@ def case_records(
 
 
 def reference(data: Examples, settings: Any, split: str, loss: str) -> dict[str, float]:
-    """Return the losses at the unperturbed weights by name, of those measured with these settings so far; the
-    measures fill it in."""
+    """Return the losses at the unperturbed weights by name, a mapping that the measures fill in."""
     attack = (settings.attack, settings.precision) if loss == "rloss" else None
     return data.references.setdefault((split, getattr(settings, f"{split}_examples"), attack), {})
 
