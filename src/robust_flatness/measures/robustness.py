@@ -141,19 +141,20 @@ def robustness(net: "Network", data: Examples, settings: RobustnessSettings) -> 
         batch_size = settings.batch_size
         clean = evaluate_robustness(net, x, y, attack=None, autoattack=False, batch_size=batch_size).clean
         yield from _records(clean, ("err", "ce"), "ce", {"split": split, "n": len(x)})
-        yield from robust_records(net, data, settings, split)
+        yield from robust_records(net, data, settings, split, batch_size, settings.autoattack)
 
 
 def robust_records(
-    net: "Network", data: Examples, settings: RobustnessSettings, split: str
-) -> Iterator[Record]:
+    net: "Network", data: Examples, settings: Any, split: str, batch_size: int,
+    autoattack: AutoAttackSpec | None = None,
+) -> Iterator[Record]:  # fmt: skip
     """Yield RErr and RLoss on one split; errors and losses of single examples go to `data.per_example`."""
     x, y = data.examples(split, getattr(settings, f"{split}_examples"))
     result = evaluate_robustness(
         net, x, y, attack=pgd(settings.attack, settings.precision),
-        autoattack=settings.autoattack or False, batch_size=settings.batch_size,
+        autoattack=autoattack or False, batch_size=batch_size,
         seed=derive_seed(data.seed, "robustness", split),
-        state_path=data.state_path(f"autoattack-{split}") if settings.autoattack else None,
+        state_path=data.state_path(f"autoattack-{split}") if autoattack else None,
     )  # fmt: skip
     where = {"split": split, "epsilon": settings.attack.epsilon, "n": len(x)}
     for name, found, of_loss in (("pgd", result.pgd, "rloss"), ("aa", result.autoattack, "rloss_aa")):

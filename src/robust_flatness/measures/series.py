@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 from robust_flatness.config.measures import AttackSpec, attack_defaults
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.measures import flatness, robustness
-from robust_flatness.measures.base import SNAPSHOTS, SPLITS, Measure, Record
+from robust_flatness.measures.base import SNAPSHOTS, Measure, Record
 from robust_flatness.measures.cost import attack_passes
-from robust_flatness.measures.examples import Examples
+from robust_flatness.measures.examples import Examples, splits_of
 from robust_flatness.measures.hessian import METRICS as OF_HESSIAN
 from robust_flatness.measures.hessian import HessianSettings, hessian
 
@@ -32,14 +32,9 @@ class SeriesSettings(flatness.FlatnessSettings):
 def series(net: "Network", data: Examples, settings: SeriesSettings) -> Iterator[Record]:
     """Yield loss, flatness and largest eigenvalue of one snapshot; RLoss(w) on test examples is computed
     once."""
-    counts = {f"{split}_examples": getattr(settings, f"{split}_examples") for split in SPLITS}
-    robust = robustness.RobustnessSettings(
-        attack=settings.attack, autoattack=None, batch_size=settings.worst.batch_size,
-        precision=settings.precision, **counts, **{f"clean_{name}": count for name, count in counts.items()},
-    )  # fmt: skip
     known = flatness.reference(data, settings, "test", "rloss")
-    for split in SPLITS if settings.train_examples else SPLITS[:1]:
-        for record in robustness.robust_records(net, data, robust, split):
+    for split in splits_of(settings):
+        for record in robustness.robust_records(net, data, settings, split, settings.worst.batch_size):
             if split == "test" and record.metric == "rloss_pgd":
                 known["reference"] = record.value
                 if settings.attack.restarts == 1:
