@@ -1,5 +1,7 @@
-"""Cost of jobs in passes (forward and backward through the network for one image), and the time these take
-by the multiply-adds of the forward half and rates measured once."""
+"""Cost of jobs in passes, forward and backward through the network for one image, and in time.
+
+The time follows from the multiply-adds of the forward half and from rates measured once.
+"""
 
 import math
 

@@ -30,8 +30,7 @@ class SeriesSettings(flatness.FlatnessSettings):
 
 
 def series(net: "Network", data: Examples, settings: SeriesSettings) -> Iterator[Record]:
-    """Yield loss, flatness and largest eigenvalue of one snapshot; RLoss(w) on test examples is computed
-    once."""
+    """Yield loss, flatness and largest eigenvalue of one snapshot."""
     known = flatness.reference(data, settings, "test", "rloss")
     for split in splits_of(settings):
         for record in robustness.robust_records(net, data, settings, split, settings.worst.batch_size):

@@ -164,8 +164,8 @@ class SharpnessSettings(SharpnessOptions):
 
 
 def sharpness(net: "Network", data: Examples, settings: SharpnessSettings) -> Iterator[Record]:
-    """Yield the measures asked for: those of a loss on both losses and splits, with shared adversarial
-    examples, then those of the weights. The distance from initial weights that are unknown is left out."""
+    """Yield the measures of a loss, on both losses and splits with shared adversarial examples, then those of
+    the weights, without the distance from initial weights that are unknown."""
     from robust_flatness.measures.sharpness import derivatives, perturbed
 
     functions = vars(derivatives) | vars(perturbed)
@@ -179,7 +179,7 @@ def sharpness(net: "Network", data: Examples, settings: SharpnessSettings) -> It
                 attack = None if loss == "ce" else pgd_attack
                 objective = data.objective(net, split, count, attack, settings.batch_size, seed)
                 where = {"loss": loss, "split": split, "epsilon": attack and attack.epsilon, "n": count}
-                with _left_out(settings, name):
+                with _skipping_undefined(settings, name):
                     if name in own:
                         result = _of_user(own[name], objective)
                     else:
@@ -189,7 +189,7 @@ def sharpness(net: "Network", data: Examples, settings: SharpnessSettings) -> It
     for name in (name for name in settings.chosen() if name in OF_WEIGHTS):
         arguments = (net, data.initial_weights()) if name == "distance_from_init" else (net,)
         if arguments[-1] is not None:
-            with _left_out(settings, name):
+            with _skipping_undefined(settings, name):
                 yield Record(name, functions[name](*arguments).value)
 
 
@@ -203,8 +203,8 @@ def _of_user(function: Callable[..., "Estimate"], objective: "Objective") -> "Es
 
 
 @contextlib.contextmanager
-def _left_out(settings: SharpnessSettings, name: str) -> Iterator[None]:
-    """Where all measures are asked for, leave out one that is undefined for the network, with a warning."""
+def _skipping_undefined(settings: SharpnessSettings, name: str) -> Iterator[None]:
+    """Skip a measure that is undefined for the network, with a warning, unless it was named."""
     try:
         yield
     except UndefinedError as error:
@@ -214,11 +214,11 @@ def _left_out(settings: SharpnessSettings, name: str) -> Iterator[None]:
 
 
 def passes(settings: SharpnessSettings, held_out: int, snapshots: int) -> int:
-    """Return the cost of both losses on both splits. The measures share two attacks of each split: at least
-    one of every measure's attacks is among them."""
+    """Return the cost of both losses on both splits."""
     known, total = entries(settings), 0
     for split in SPLITS:
         used = [known[name] for name in settings.of_losses(split) if name in known]
+        # two attacks of each split are shared: one of each measure's is among them
         attacks = 2 + sum(entry.attacks - 1 for entry in used)
         each = sum(2 * entry.passes for entry in used) + attack_passes(settings.attack) * attacks
         total += getattr(settings, f"{split}_examples") * each
