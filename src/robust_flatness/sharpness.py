@@ -4,27 +4,24 @@ Each is a function `f(model, x, y, *, loss="ce", batch_size=128, seed=0, **optio
 `Estimate`; those of the weights alone take the model only.
 """
 
-from robust_flatness.measures.objective import Estimate, Loss, Objective, of_objective
-from robust_flatness.measures.sharpness.capacity import (
-    distance_from_init,
-    margin,
-    spectral_product,
-    weight_norm,
-)
+from robust_flatness.measures.objective import Estimate, Loss, Objective, normalised_logits, of_objective
 from robust_flatness.measures.sharpness.derivatives import (
+    distance_from_init,
     fisher_rao,
     fisher_trace,
     gradient_norm,
     hessian_eigenvalue,
     hessian_trace,
     input_gradient_norm,
+    margin,
     relative_flatness,
+    spectral_product,
+    weight_norm,
 )
 from robust_flatness.measures.sharpness.perturbed import (
     adaptive_average,
     adaptive_linf_worst,
     asam,
-    normalised_logits,
     pacbayes_sigma,
     sam,
 )

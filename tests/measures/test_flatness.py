@@ -67,19 +67,12 @@ def test_average_case_over_batches_is_weighted_by_examples(trained, held_out):
     torch.testing.assert_close(whole, (40 * first + 10 * second) / 50, rtol=1e-6, atol=0)
 
 
-def linear(classes, seed=0, **options):
-    model = nn.Linear(6, classes, dtype=torch.float64, **options)
-    nn.init.normal_(model.weight, generator=torch.Generator().manual_seed(seed))
-    return model
-
-
 def test_worst_case_reaches_the_optimum_of_a_linear_model():
     """One example, two classes: nu = xi ||W|| G / ||G|| with G the gradient of the margin."""
-    model, xi = linear(2, bias=False), 0.003
-    x, y = (
-        torch.rand(1, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1)),
-        torch.tensor([0]),
-    )
+    model, xi = nn.Linear(6, 2, bias=False, dtype=torch.float64), 0.003
+    nn.init.normal_(model.weight, generator=torch.Generator().manual_seed(0))
+    x = torch.rand(1, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    y = torch.tensor([0])
     margin = ((model.weight[0] - model.weight[1]) @ x[0]).detach()
     lowered = margin - xi * model.weight.detach().norm() * 2**0.5 * x.norm()
     result = worst_flatness(model, x, y, attack=None, xi=xi, restarts=2)
@@ -176,10 +169,13 @@ def test_outputs_stay_and_weights_scale(trained, held_out, s):
     scaled = scale_convolutions(trained, s)
     # the batch norms' eps of 1e-5 makes the difference
     torch.testing.assert_close(scaled(held_out[0]), trained(held_out[0]), rtol=1e-2, atol=1e-2)
-    torch.testing.assert_close(scaled.stem.weight, s * trained.stem.weight)
-    torch.testing.assert_close(scaled.stem.bias, s * trained.stem.bias)
-    assert torch.equal(scaled.classifier.weight, trained.classifier.weight)
-    assert torch.equal(scaled.stem_norm.weight, trained.stem_norm.weight)
+    for name, factor in {
+        "stem.weight": s,
+        "stem.bias": s,
+        "classifier.weight": 1,
+        "stem_norm.weight": 1,
+    }.items():
+        assert torch.equal(scaled.get_parameter(name), factor * trained.get_parameter(name))
     exact = copy.deepcopy(trained).double()
     for module in exact.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -203,15 +199,15 @@ def test_landscape_at_zero_is_rloss(trained, held_out):
         attack=AttackSpec(epsilon=0.1, step_size=0.05, steps=3),
     )  # fmt: skip
     few = (held_out[0][:10], held_out[1][:10])
-    rows = loss_landscape(trained, *held_out, settings=settings, held_out=few, seed=2)
-    assert len(rows) == 3 * len(CURVES)
-    assert {(row["direction"], row["normalisation"]) for row in rows} == CURVES.keys()
+    records = loss_landscape(trained, *held_out, settings=settings, held_out=few, seed=2)
+    curves = [record for record in records if not record.metric.endswith("_std")]
+    assert len(curves) == 3 * len(CURVES)
+    assert {record.metric for record in curves} == {*CURVES.values()}
     rloss = attack(trained, *held_out, generator=generator(2, "landscape starts")).loss.mean().item()
-    assert all(row["rloss"] == pytest.approx(rloss, rel=1e-6) for row in rows if row["s"] == 0)
-    scales = {row["direction"]: row["scale"] for row in rows}
+    assert all(r.value == pytest.approx(rloss, rel=1e-6) for r in curves if r.coordinate == 0)
+    scales = {record.metric.partition("_")[0]: record.xi for record in curves}
     assert scales == {"random": 0.5, "adversarial": 0.025, "hessian": 0.5}
-    ends = [row for row in rows if row["s"] != 0 and row["direction"] == "random"]
-    assert all(row["rloss"] > rloss and row["rloss_std"] > 0 for row in ends)
-    up = next(r for r in rows if (r["direction"], r["normalisation"], r["s"]) == ("adversarial", "layer", 1))
-    assert up["rloss"] > rloss
-    assert up["rloss_std"] is None
+    ends = [r for r in records if r.coordinate != 0 and r.metric.startswith("random")]
+    assert len(ends) == 8
+    assert all(r.value > (0 if r.metric.endswith("_std") else rloss) for r in ends)
+    assert next(r for r in curves if r.metric == "adversarial_layer" and r.coordinate == 1).value > rloss

@@ -7,18 +7,19 @@ from torch import nn
 
 from robust_flatness.architectures import build_model
 from robust_flatness.attacks import PGD
-from robust_flatness.config import AttackSpec, DataSpec, ModelSpec
+from robust_flatness.config import DataSpec, ModelSpec
 from robust_flatness.data import Dataset, make_splits
 from robust_flatness.errors import ConfigError
 from robust_flatness.flatness import Neighborhood, average_flatness, perturbed_parameters, worst_flatness
 from robust_flatness.measures.examples import Examples
-from robust_flatness.measures.flatness import AverageSettings, FlatnessSettings, WorstSettings, flatness
+from robust_flatness.measures.flatness import FlatnessSettings, flatness
 from robust_flatness.measures.layers import LayersSettings, layers
 from robust_flatness.measures.series import SeriesSettings, series
 from robust_flatness.network import Network
 from robust_flatness.seeding import derive_seed, generator
 
 XI = 0.4
+ATTACK = {"epsilon": 0.1, "step_size": 0.05, "steps": 2}
 
 
 @pytest.fixture
@@ -61,21 +62,15 @@ def test_naming_all_layers_changes_nothing_and_an_unknown_one_is_an_error(tiny):
         assert torch.equal(every.perturbed, named.perturbed)
 
 
-def random_images():
-    images = torch.randint(0, 256, (8, 1, 4, 4), dtype=torch.uint8).numpy()
-    return Dataset({"x_test": images, "y_test": (torch.arange(8) % 3).numpy(), "classes": 3})
-
-
 def test_the_measure_of_a_network_with_one_layer_is_its_flatness():
     torch.manual_seed(0)
     net = Network(nn.Sequential(nn.Flatten(), nn.Linear(16, 3, bias=False)))
-    dataset = random_images()
+    images = torch.randint(0, 256, (8, 1, 4, 4), dtype=torch.uint8).numpy()
+    dataset = Dataset({"x_test": images, "y_test": (torch.arange(8) % 3).numpy(), "classes": 3})
     parts = {
-        "attack": AttackSpec(epsilon=0.1, step_size=0.05, steps=2, restarts=2),
-        "test_examples": 8,
-        "average": AverageSettings(xi=(XI,), samples=3, clean_samples=1),
-        "worst": WorstSettings(xi=(0.01,), restarts=2),
-    }
+        "attack": ATTACK | {"restarts": 2}, "test_examples": 8,
+        "average": {"xi": [XI], "samples": 3, "clean_samples": 1}, "worst": {"xi": [0.01], "restarts": 2},
+    }  # fmt: skip
     records = list(layers(net, Examples(dataset), LayersSettings(**parts)))
     assert records[0][:2] == ("numbers", 48)
     assert {record.coordinate for record in records} == {"1.weight"}
@@ -83,9 +78,6 @@ def test_the_measure_of_a_network_with_one_layer_is_its_flatness():
     whole = {record.metric: record for record in whole if record.loss == "rloss"}
     assert [record.metric for record in records[1:]] == ["avg_flatness", "avg_flatness_std", "worst_flatness"]
     assert all(record._replace(coordinate="") == whole[record.metric] for record in records[1:])
-
-
-ATTACK = {"epsilon": 0.1, "step_size": 0.05, "steps": 2}
 
 
 @pytest.fixture(scope="module")

@@ -39,14 +39,11 @@ def test_all_parameters_but_those_of_normalisations(model):
 
 
 def test_on_the_sphere_every_layer_has_exactly_its_radius(model, ball):
-    nu = ball.on_sphere(generator())
-    weights = [dict(model.named_parameters())[name] for name in ball.names]
-    expected = XI * norms(weights)
-    torch.testing.assert_close(norms(nu), expected.detach(), rtol=1e-12, atol=0)
-    at = ball.at(nu)
-    for name, tensor in at.items():
-        moved = (tensor - dict(model.named_parameters())[name]).norm()
-        torch.testing.assert_close(moved, XI * dict(model.named_parameters())[name].norm())
+    nu, parameters = ball.on_sphere(generator()), dict(model.named_parameters())
+    expected = XI * norms([parameters[name].detach() for name in ball.names])
+    torch.testing.assert_close(norms(nu), expected, rtol=1e-12, atol=0)
+    for name, tensor in ball.at(nu).items():
+        torch.testing.assert_close((tensor - parameters[name]).norm(), XI * parameters[name].norm())
 
 
 def test_in_the_ball_no_layer_exceeds_its_radius_and_norms_are_uniform(ball):
@@ -80,15 +77,10 @@ def test_zero_tensors_stay_zero(ball):
 
 
 def test_projection_shrinks_what_is_outside_and_keeps_what_is_inside(ball):
-    outside = [3 * nu for nu in ball.on_sphere(generator())]
-    expected = [nu / 3 for nu in outside]
-    for found, wanted in zip(ball.project([nu.clone() for nu in outside]), expected, strict=True):
-        torch.testing.assert_close(found, wanted)
-    inside = [0.9 * nu for nu in ball.on_sphere(generator())]
-    for found, wanted in zip(ball.project([nu.clone() for nu in inside]), inside, strict=True):
-        assert torch.equal(found, wanted)
-    zeros = [torch.zeros_like(w) for w in ball.weights]
-    assert not any(nu.any() for nu in ball.project(zeros))
+    surface = ball.on_sphere(generator())
+    for factor, expected in ((3, 1), (0.9, 0.9), (0, 0)):
+        for found, nu in zip(ball.project([factor * nu for nu in surface]), surface, strict=True):
+            torch.testing.assert_close(found, expected * nu, rtol=1e-12, atol=0)
 
 
 def test_a_step_moves_a_layer_by_its_share_of_the_norm(ball):
@@ -101,10 +93,8 @@ def test_a_step_moves_a_layer_by_its_share_of_the_norm(ball):
     for _ in range(50):
         ball.step(nu, gradients, 0.01)
     torch.testing.assert_close(norms(nu), XI * norms(ball.weights))
-    still = ball.step(
-        [torch.zeros_like(w) for w in ball.weights], [torch.zeros_like(w) for w in ball.weights], 0.01
-    )
-    assert not any(tensor.any() for tensor in still)
+    zeros = [torch.zeros_like(w) for w in ball.weights]
+    assert not any(tensor.any() for tensor in ball.step(zeros, zeros, 0.01))
 
 
 def test_the_weight_bound_holds_for_every_perturbation(model):

@@ -1,12 +1,9 @@
 import csv
-import inspect
 import subprocess
 import sys
 from pathlib import Path
 
-from robust_flatness.flatness import average_flatness, worst_flatness
 from robust_flatness.measures.base import LOSSES, Metric
-from robust_flatness.measures.flatness import AverageSettings, WorstSettings
 from robust_flatness.measures.registry import MEASURES
 
 FASHION = Path(__file__).parents[2] / "docs/results/fashion/models.csv"
@@ -46,17 +43,3 @@ def test_words_state_loss_split_and_radius():
 def test_the_registry_imports_no_torch():
     code = "import sys, robust_flatness.measures.registry; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_other_measures_and_the_functions_take_their_defaults_from_the_settings_of_flatness():
-    defaults = {"average": AverageSettings(), "worst": WorstSettings()}
-    for function, settings in zip((average_flatness, worst_flatness), defaults.values(), strict=True):
-        parameters = inspect.signature(function).parameters
-        assert parameters["xi"].default == settings.xi[0]
-        for name in {"samples", "steps", "restarts", "weight_step", "batch_size", "scope"} & {*parameters}:
-            assert parameters[name].default == getattr(settings, name)
-    for entry in MEASURES.values():
-        for name, settings in defaults.items():
-            field = entry.settings.model_fields.get(name)
-            if field and field.default is not None:
-                assert field.default.model_copy(update={"xi": settings.xi}) == settings

@@ -1,7 +1,5 @@
 import numpy as np
 import pytest
-import torch
-from torch import nn
 from torch.nn import functional as F
 
 from robust_flatness.architectures import build_model
@@ -14,21 +12,17 @@ from robust_flatness.measures.other_radii import METRICS, OtherRadiiSettings, ot
 from robust_flatness.network import Network
 from robust_flatness.seeding import generator
 
-ATTACK = PGD(epsilon=0.02, step_size=0.01, steps=4, restarts=2)
+ATTACK = PGD(epsilon=0.1, step_size=0.05, steps=4, restarts=2)
 SPEC = AutoAttackSpec(version="reduced", attacks=["apgd-ce"], iterations=4)
 
 
-@pytest.fixture(scope="module")
-def setup():
-    g = torch.Generator().manual_seed(0)
-    model = build_model(ModelSpec(name="small-resnet", width=4), 5, [0.5], [0.3], g)
-    for layer in model.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.running_var.fill_(0.2)
-    x = torch.rand(30, 1, 8, 8, generator=g)
-    y = model.eval()(x).argmax(dim=1)
-    y[:3] = (y[:3] + 1) % 5
-    return model, x, y
+@pytest.fixture
+def setup(trained, held_out):
+    """Images classified correctly, but for the labels of the first three."""
+    x = held_out[0][:30]
+    y = trained(x).argmax(dim=1)
+    y[:3] = (y[:3] + 1) % 10
+    return trained, x, y
 
 
 def test_values_and_their_order(setup):

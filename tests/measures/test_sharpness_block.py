@@ -1,5 +1,7 @@
 """The block `sharpness`: records on both losses and splits, shared attacks, measures of the user."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -60,9 +62,7 @@ def values(dataset):
 
 def test_every_measure_is_taken_on_both_splits_and_losses(values):
     found = values(settings(test_examples=8))
-    of_losses = {
-        (n, loss, split) for n in OF_LOSSES for loss in ("ce", "rloss") for split in ("train", "test")
-    }
+    of_losses = {*itertools.product(OF_LOSSES, ("ce", "rloss"), ("train", "test"))}
     assert found.keys() == of_losses | {(name, "", "") for name in OF_WEIGHTS}
     assert METRICS.keys() == {*NAMES}
     assert all(np.isfinite(value) for value in found.values())
@@ -73,15 +73,13 @@ def test_values_are_those_of_the_library(values, dataset):
     found = values(settings(measures="fisher_rao,sam_one_step,pacbayes_sigma"), seed=3)
     x, y, attack = dataset.images("train"), dataset.labels("train"), PGD(0.1, 0.05, 2)
     calls = {
-        "fisher_rao": library.fisher_rao,
-        "sam_one_step": lambda *data, **options: library.sam(*data, steps=1, **options),
-        "pacbayes_sigma": lambda *data, **options: library.pacbayes_sigma(
-            *data, samples=2, iterations=2, **options
-        ),
+        "fisher_rao": (library.fisher_rao, {}),
+        "sam_one_step": (library.sam, {"steps": 1}),
+        "pacbayes_sigma": (library.pacbayes_sigma, {"samples": 2, "iterations": 2}),
     }
-    for name, function in calls.items():
+    for name, (function, options) in calls.items():
         for key, loss in {"ce": "ce", "rloss": attack}.items():
-            alone = function(network(), x, y, loss=loss, seed=derive_seed(3, "sharpness"))
+            alone = function(network(), x, y, loss=loss, seed=derive_seed(3, "sharpness"), **options)
             assert found[name, key, "train"] == alone.value
 
 

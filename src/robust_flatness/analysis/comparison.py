@@ -93,10 +93,9 @@ def passes(name: str, loss: str) -> float:
         **{(control, ""): 0 for control in CONTROLS},
         (GIVEN, ""): once,
     }
-    for measure, entry in sharpness.OF_LOSSES.items():
-        clean = entry.cost(of_sharpness)
-        attacks = attack_passes(of_sharpness.attack) * entry.attacks(of_sharpness)
-        known |= {(measure, "ce"): clean, (measure, "rloss"): clean + attacks}
+    for measure, entry in sharpness.entries(of_sharpness).items():
+        attacks = attack_passes(of_sharpness.attack) * entry.attacks
+        known |= {(measure, "ce"): entry.passes, (measure, "rloss"): entry.passes + attacks}
     return known.get((name.removesuffix("_train"), loss), math.nan)
 
 

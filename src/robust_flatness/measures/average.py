@@ -31,52 +31,24 @@ def average_flatness(
     seed: int = 0, reference: float | None = None, reference_single: float | None = None,
     weight_bound: float | None = None, layers: Collection[str] | None = None, precision: str | None = None,
 ) -> FlatnessResult:  # fmt: skip
-    r"""Average-case flatness of the robust loss (Stutz et al. 2021, Eq. 4).
+    r"""Return average-case flatness of the robust loss (Stutz et al. 2021, Eq. 4).
 
     .. math:: \mathbb{E}_\nu\Big[\tfrac1n\sum_i \max_{\|\delta\|_\infty\le\epsilon}
               L(f(x_i+\delta; w+\nu), y_i)\Big] - \mathrm{RLoss}(w)
 
-    with :math:`\nu` uniform on the sphere :math:`\|\nu^{(l)}\|_2 = \xi\|w^{(l)}\|_2` of each layer. The
-    attack is made on the perturbed weights, with one start per sample.
+    with `samples` draws of :math:`\nu`, uniform on the sphere :math:`\|\nu^{(l)}\|_2 = \xi\|w^{(l)}\|_2` of
+    each layer. The attack is made on the perturbed weights, with one start per sample. `perturbed` of the
+    result has the mean loss of each sample.
 
-    Parameters
-    ----------
-    model
-        Inputs [n, ...] in [0, 1] to logits [n, K]; not changed.
-    x, y
-        Inputs and labels.
-    attack
-        Attack of RLoss(w); at perturbed weights it has one restart. None measures the clean loss.
-    xi
-        Relative radius.
-    samples
-        Number of :math:`\nu`.
-    batch_size
-        Examples per pass.
-    scope
-        `dataset`: one :math:`\nu` per sample. `batch`: each batch of `batch_size` has its own.
-    seed
-        Source of directions and starts; they depend on nothing else, so that models of equal shapes are
-        measured in the same ones.
-    reference, reference_single
-        RLoss(w), where known, by the attack as given and with a single start.
-    weight_bound
-        Perturbed weights are projected into [-b, b], for networks trained with clipped weights.
-    layers
-        Names of the layers that are perturbed (`perturbed_parameters`), such as one at a time; None: all.
-    precision
-        Replaces the attack's precision.
-
-    Returns
-    -------
-    FlatnessResult
-        `perturbed` has a value per sample, its mean over examples.
-
-    Raises
-    ------
-    ConfigError
-        If an argument is out of range, or the model or the targets cannot be measured; `NonFiniteError` if a
-        loss is NaN or infinite.
+    `model` maps inputs x [n, ...] in [0, 1] to logits [n, K] and is not changed; y are labels. `attack` is
+    that of RLoss(w); None measures the clean loss. With `scope="dataset"` a sample has one :math:`\nu`, with
+    `"batch"` each batch of `batch_size` examples has its own. Directions and starts depend on `seed` and are
+    equal for models of equal shapes. `reference` and `reference_single` are RLoss(w), where known, by the
+    attack as given and with a single start. Perturbed weights are projected into [-b, b], b = `weight_bound`,
+    for networks trained with clipped weights. `layers` are the names of those perturbed, by default all
+    (`perturbed_parameters`), and `precision` replaces the attack's. Raises `ConfigError` if an argument is
+    out of range, or the model or the targets cannot be measured, `NonFiniteError` if a loss is NaN or
+    infinite.
     """
     parse(AverageSettings, {"xi": [xi], "samples": samples, "batch_size": batch_size, "scope": scope})
     attack = attack and replace(attack, precision=precision or attack.precision)
@@ -92,7 +64,7 @@ def average_flatness(
         reference_single = reference
 
     def network(sample: int, first: int, count: int) -> Network | Ensemble:
-        """The network, or `count` of them side by side, perturbed for the batches from `first` on."""
+        """The network perturbed for batch `first`, or the `count` networks for those from there on."""
         streams = (generator(seed, "directions", sample, first + member) for member in range(count))
         networks = [net.at(ball.at(ball.on_sphere(stream))) for stream in streams]
         return networks[0] if count == 1 else Ensemble(networks)

@@ -4,9 +4,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-CHECKPOINTS = ("last", "best")
-#: In place of checkpoints: every snapshot of a training.
-SNAPSHOTS = ("snapshots",)
+#: Checkpoints of a network; in place of these, every snapshot of its training.
+CHECKPOINTS, SNAPSHOTS = ("last", "best"), ("snapshots",)
 SPLITS = ("test", "train")
 LOSSES = {"ce": "CE", "rloss": "RLoss"}
 FLATTER, MORE_ROBUST = "lower is flatter", "lower is more robust"
@@ -38,13 +37,13 @@ class Record(NamedTuple):
 class Metric:
     """Description of a metric: its column in `models.csv`, the label of its axis, what a low value means.
 
-    `column` is the stem of the column's name (None: kept in the records alone), `label` that of the axis, in
-    which `{loss}` stands for CE or RLoss. `kind` is `error` (per cent), `loss` (nats, at least 0), `flatness`
-    or `number` (any), or `setting` (how it was measured). A column's name ends in the loss if `by_loss`, and
-    states the split, one of `splits`, unless it is `unnamed`, and the radius, in the field `radius` of the
-    records (`coordinate`: multiples of epsilon), unless it is the main one, which the metric `main` holds.
-    With `std`, a metric `<name>_std`, the standard deviation over samples, goes with it. `compared` metrics
-    are listed in the table of correlations. `count` is the column for the number of examples, with `{split}`.
+    `column` is the stem of the column's name (None: kept in the records alone), `label` that of the axis,
+    with `{loss}` for CE or RLoss. `kind` is `error` (per cent), `loss` (nats, at least 0), `flatness` or
+    `number` (any), or `setting` (how it was measured). A column's name ends in the loss if `by_loss`, and
+    states the split, one of `splits`, unless it is `unnamed`, and the radius, the field `radius` of the
+    records (`coordinate`: multiples of epsilon), unless it is the main one, the value of the metric `main`.
+    `compared` metrics are in the table of correlations. `count` is the column for the number of examples,
+    with `{split}`.
     """
 
     column: str | None
@@ -56,7 +55,6 @@ class Metric:
     unnamed: str = ""
     radius: Literal["", "xi", "coordinate"] = ""
     main: str = ""
-    std: bool = False
     compared: bool = False
     count: str = ""
 
@@ -80,14 +78,13 @@ class Metric:
 
 @dataclass(frozen=True)
 class Measure:
-    """Entry of the registry: all that config, command line, jobs, tables, comparison and page know of a
-    measure.
+    """Entry of the registry, read by config, command line, jobs, tables, comparison and page.
 
     `function(net, data, settings)` yields the records of one network on its `Examples`; `passes(settings,
-    held_out, snapshots)` is its cost in passes (forward and backward for one image). `checkpoints` are the
-    checkpoints measured, `by_default` the variants measured if an experiment has no block `measures`,
-    `held_out` whether the early-stopping images are needed. `version` enters the fingerprint of results:
-    raise it when the numbers change.
+    held_out, snapshots)` is its cost in passes (forward and backward for one image). `checkpoints` are those
+    measured, `by_default` the variants measured if an experiment has no block `measures`, `held_out` says
+    whether the early-stopping images are needed. Raise `version`, part of the fingerprint of results, when
+    the numbers change.
     """
 
     name: str

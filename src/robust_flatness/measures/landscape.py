@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 DIRECTIONS, NORMALISATIONS = ("random", "adversarial", "hessian"), ("layer", "filter")
 #: Names of metrics by direction and normalisation.
 CURVES = {(way, part): f"{way}_{part}" for way in DIRECTIONS for part in NORMALISATIONS}
-_COMMON = {"kind": "loss", "direction": MORE_ROBUST, "splits": ("test",), "count": "landscape_examples"}
 METRICS = {
-    name: Metric(None, f"RLoss along {way} directions, normalised by {part}", std=way == "random", **_COMMON)
+    name: Metric(
+        None, f"RLoss along {way} directions, normalised by {part}", "loss", MORE_ROBUST, splits=("test",),
+        count="landscape_examples",
+    )
     for (way, part), name in CURVES.items()
-}
+}  # fmt: skip
 
 
 class LandscapeSettings(MeasureSettings):
@@ -50,19 +52,17 @@ class LandscapeSettings(MeasureSettings):
 def loss_landscape(
     model: "nn.Module", x: "Tensor", y: "Tensor", *, settings: LandscapeSettings,
     held_out: tuple["Tensor", "Tensor"], seed: int = 0, weight_bound: float | None = None,
-) -> list[dict[str, str | float | None]]:  # fmt: skip
-    r"""RLoss at :math:`w + s\,c\,\hat\nu` for s in [-1, 1] (Stutz et al. 2021, Sec. 3.3).
+) -> list[Record]:  # fmt: skip
+    r"""Return RLoss at :math:`w + s\,c\,\hat\nu` for s in [-1, 1] (Stutz et al. 2021, Sec. 3.3).
 
     :math:`\hat\nu` is a direction normalised to the norm of w, for each layer (`layer`) or for each filter of
     it (`filter`; one-dimensional tensors still as a whole), and c the scale of its kind. Adversarial examples
     are computed anew at every s, from the same starts.
 
-    Random directions: the mean over several Gaussian ones. Adversarial: the highest over several found as for
-    worst-case flatness, in the ball of relative radius c. Hessian: the eigenvector of the largest eigenvalue
-    of the clean loss on `held_out`.
-
-    Returns a row for each direction, normalisation and s: `direction`, `normalisation`, `scale`, `s`, `rloss`
-    and `rloss_std` (over random directions, else None).
+    Random directions: the mean over several Gaussian ones, and its standard deviation in records of their
+    own. Adversarial: the highest over several found as for worst-case flatness, in the ball of relative
+    radius c. Hessian: the eigenvector of the largest eigenvalue of the clean loss on `held_out`. The field
+    `coordinate` of a record is s, `xi` is c.
     """
     import torch
 
@@ -73,7 +73,7 @@ def loss_landscape(
     from robust_flatness.runtime.isolation import isolated
 
     points = torch.linspace(-1, 1, settings.points, dtype=torch.float64).tolist()
-    attack, rows = pgd(settings.attack, settings.precision), []
+    attack, records = pgd(settings.attack, settings.precision), []
     with isolated():
         net, x, y = checked(model, x, y)
         space = Neighborhood(net, settings.adversarial_scale, weight_bound)
@@ -91,7 +91,7 @@ def loss_landscape(
             ],
             "hessian": [[top.get(name, torch.zeros_like(w)) for name, w in net.weights().items()]],
         }
-        for way, part in track(list(CURVES), "curve"):
+        for (way, part), name in track(CURVES.items(), "curve"):
             scale = getattr(settings, f"{way}_scale")
             table = torch.empty(len(directions[way]), len(points), dtype=torch.float64)
             for row, direction in zip(table, directions[way], strict=True):
@@ -100,12 +100,14 @@ def loss_landscape(
                     shifted = space.at(space.within_bound(torch._foreach_mul(nu, s)))
                     starts = generator(seed, "landscape starts")
                     row[index] = attack(net.at(shifted), x, y, BATCH_SIZE, starts).loss.double().mean()
-            values = table.amax(0) if way == "adversarial" else table.mean(0)
-            spread = table.std(0).tolist() if way == "random" and len(table) > 1 else [None] * len(points)
-            for s, value, std in zip(points, values.tolist(), spread, strict=True):
-                row = {"direction": way, "normalisation": part, "scale": scale, "s": round(s, 12)}
-                rows.append(row | {"rloss": value, "rloss_std": std})
-    return rows
+            curves = {name: table.amax(0) if way == "adversarial" else table.mean(0)}
+            if way == "random" and len(table) > 1:
+                curves[f"{name}_std"] = table.std(0)
+            where = {"loss": "rloss", "split": "test", "epsilon": attack.epsilon, "xi": scale, "n": len(x)}
+            for index, s in enumerate(points):
+                at = where | {"coordinate": round(s, 12)}
+                records += [Record(metric, values[index].item(), **at) for metric, values in curves.items()]
+    return records
 
 
 def _normalised(direction: Sequence["Tensor"], weights: Sequence["Tensor"], part: str, scale: float):
@@ -121,23 +123,16 @@ def _norm(tensor: "Tensor", part: str) -> "Tensor":
 
 
 def landscape(net: "Network", data: Examples, settings: LandscapeSettings) -> Iterator[Record]:
-    """RLoss along random, adversarial and Hessian directions; `coordinate` is s, `xi` the scale."""
+    """Yield RLoss along random, adversarial and Hessian directions."""
     x, y = data.examples("test", settings.examples)
     options = {"seed": derive_seed(data.seed, "landscape"), "weight_bound": data.weight_bound}
     with stage("loss landscape"):
         held_out = data.examples("early_stopping")
-        rows = loss_landscape(net, x, y, settings=settings, held_out=held_out, **options)
-    common = {"loss": "rloss", "split": "test", "epsilon": settings.attack.epsilon, "n": len(x)}
-    for row in rows:
-        name = CURVES[row["direction"], row["normalisation"]]
-        where = common | {"xi": row["scale"], "coordinate": row["s"]}
-        yield Record(name, row["rloss"], **where)
-        if row["rloss_std"] is not None:
-            yield Record(f"{name}_std", row["rloss_std"], **where)
+        yield from loss_landscape(net, x, y, settings=settings, held_out=held_out, **options)
 
 
 def passes(settings: LandscapeSettings, held_out: int, snapshots: int) -> int:
-    """The attack at every point of every direction, normalised in two ways."""
+    """Return the cost of the attack at every point of every direction, normalised in two ways."""
     directions = 2 * (settings.random_directions + settings.adversarial_directions + 1)
     return directions * settings.points * settings.examples * attack_passes(settings.attack)
 

@@ -14,7 +14,7 @@ from robust_flatness.runtime.progress import stage, track
 if TYPE_CHECKING:
     from robust_flatness.network import Network
 
-#: Layers of a network that is not known yet, for its cost: a ResNet-18 has as many.
+#: Number of layers assumed for the cost, that of a ResNet-18.
 USUAL = 22
 METRICS = {"numbers": Metric("numbers", "number of weights in the layer", "setting")} | {
     name: replace(flatness.METRICS[name], radius="", main="", compared=False, count="layers_test_examples")
@@ -34,27 +34,25 @@ class LayersSettings(MeasureSettings):
 
 
 def layers(net: "Network", data: Examples, settings: LayersSettings) -> Iterator[Record]:
-    r"""Flatness of each layer l: that of the neighbourhood in which it alone is perturbed,
+    r"""Yield the flatness of each layer l: that of the neighbourhood in which it alone is perturbed,
 
     .. math:: \|\nu^{(l)}\|_2 \le \xi\,\|w^{(l)}\|_2, \qquad \nu^{(m)} = 0 \text{ for } m \ne l.
 
-    A layer is one tensor of the neighbourhood (docs/method.md); weight and bias are two. On equal seeds
-    :math:`\nu^{(l)}` is that of the measures of all layers at once.
+    A layer is one tensor of the neighbourhood: weight and bias are two. On equal seeds :math:`\nu^{(l)}` is
+    that of the measures of all layers at once.
     """
     with stage("flatness layer by layer"):
         for name, weight in track(net.weights().items(), "layer"):
             yield Record("numbers", weight.numel(), coordinate=name)
             for metric, case in flatness.CASES.items():
-                part = getattr(settings, case)
-                if part is not None:
+                if part := getattr(settings, case):
                     where = ("test", "rloss", part.xi[0], name)
                     yield from flatness.case_records(net, data, settings, metric, *where)
 
 
 def passes(settings: LayersSettings, held_out: int, snapshots: int) -> int:
-    """The measures of all layers at once, once for each layer."""
-    each = flatness.average_passes(settings.average, settings.attack)
-    each += flatness.worst_passes(settings.worst) if settings.worst else 0
+    """Return the cost of the measures of all layers at once, once for each layer."""
+    each = settings.average.passes(settings.attack) + (settings.worst.passes() if settings.worst else 0)
     return USUAL * settings.test_examples * each
 
 

@@ -15,17 +15,12 @@ class Neighborhood:
     .. math:: B_\xi(w) = \{w + \nu : \|\nu^{(l)}\|_2 \le \xi \|w^{(l)}\|_2 \text{ for every } l\}
 
     around the weights w of `net`. A perturbation is a list of tensors in the order of `names`; it is zero for
-    tensors of zeros, and for layers that are not among `layers`, if these are given. For networks trained
-    with weights clipped to [-b, b], b = `weight_bound`, perturbed weights are projected into that box as
-    well, and stay in the ball, since w is in the box; `ConfigError` if it is not.
+    tensors of zeros, and for layers that are not among `layers`, if these are given. Perturbed weights are
+    also projected into [-b, b], b = `weight_bound`, if given; `ConfigError` if w is not in there.
     """
 
     def __init__(
-        self,
-        net: Network,
-        xi: float,
-        weight_bound: float | None = None,
-        layers: Sequence[str] | None = None,
+        self, net: Network, xi: float, weight_bound: float | None = None, layers: Sequence[str] | None = None
     ):
         weights = net.weights()
         self.names, self.weights = list(weights), list(weights.values())
@@ -42,8 +37,8 @@ class Neighborhood:
                 raise ConfigError(f"weight_bound: {weight_bound} given, but weights go up to {largest:.6g}")
 
     def directions(self, generator: torch.Generator) -> list[Tensor]:
-        """Random directions, uniform on the unit sphere of each layer: normalised Gaussians, drawn for all
-        layers at once, so that equal generators give equal directions for all models of equal shapes."""
+        """Return random directions, uniform on the unit sphere of each layer: normalised Gaussians, equal for
+        equal generators and shapes."""
         first = self.weights[0]
         sizes = [weight.numel() for weight in self.weights]
         flat = torch.randn(sum(sizes), dtype=first.dtype, device=generator.device, generator=generator)
@@ -54,35 +49,31 @@ class Neighborhood:
         return nu
 
     def on_sphere(self, generator: torch.Generator) -> list[Tensor]:
-        """A perturbation uniform on the sphere of radius xi ||w^(l)|| of each layer."""
-        nu = self.directions(generator)
-        torch._foreach_mul_(nu, self.radii)
-        return self.within_bound(nu)
+        """Return a perturbation uniform on the sphere of radius xi ||w^(l)|| of each layer."""
+        return self.within_bound(torch._foreach_mul(self.directions(generator), self.radii))
 
     def in_ball(self, generator: torch.Generator) -> list[Tensor]:
-        """A perturbation of random direction whose norm is uniform in [0, xi ||w^(l)||]."""
-        nu = self.directions(generator)
-        first = self.weights[0]
+        """Return a perturbation of random direction whose norm is uniform in [0, xi ||w^(l)||]."""
+        nu, first = self.directions(generator), self.weights[0]
         share = torch.rand(len(nu), dtype=first.dtype, device=generator.device, generator=generator)
-        torch._foreach_mul_(nu, torch._foreach_mul(self.radii, list(share.to(first.device).unbind())))
-        return self.within_bound(nu)
+        norms = torch._foreach_mul(self.radii, list(share.to(first.device).unbind()))
+        return self.within_bound(torch._foreach_mul(nu, norms))
 
     def project(self, nu: list[Tensor]) -> list[Tensor]:
-        """`nu` projected onto the ball of each layer, and onto the weight bound; in place."""
+        """Project `nu` onto the ball of each layer, and onto the weight bound; in place."""
         shrink = torch._foreach_div(self.radii, _positive(torch._foreach_norm(nu)))
-        torch._foreach_clamp_max_(shrink, 1.0)
-        torch._foreach_mul_(nu, shrink)
+        torch._foreach_mul_(nu, torch._foreach_clamp_max(shrink, 1.0))
         return self.within_bound(nu)
 
     def step(self, nu: list[Tensor], gradients: Sequence[Tensor], size: float) -> list[Tensor]:
-        """`nu` moved by `size` ||w^(l)|| along each layer's normalised gradient and projected; in place."""
+        """Move `nu` by `size` ||w^(l)|| along each layer's normalised gradient and project it; in place."""
         # normalised first: a norm divided by a tiny length may overflow
         unit = torch._foreach_div(gradients, _positive(torch._foreach_norm(gradients)))
         torch._foreach_addcmul_(nu, unit, torch._foreach_mul(self.norms, size))
         return self.project(nu)
 
     def within_bound(self, nu: list[Tensor]) -> list[Tensor]:
-        """`nu` changed so that w + nu lies in [-b, b]; in place."""
+        """Change `nu` in place so that w + nu lies in [-b, b]."""
         if self.weight_bound is not None:
             at = torch._foreach_add(self.weights, nu)
             torch._foreach_clamp_min_(at, -self.weight_bound)
@@ -91,12 +82,10 @@ class Neighborhood:
         return nu
 
     def at(self, nu: Sequence[Tensor]) -> dict[str, Tensor]:
-        """The weights w + nu by name."""
+        """Return the weights w + nu by name."""
         return dict(zip(self.names, torch._foreach_add(self.weights, list(nu)), strict=True))
 
 
 def _positive(norms: Sequence[Tensor]) -> list[Tensor]:
     """Norms as divisors: those of zero tensors become tiny."""
-    norms = list(norms)
-    torch._foreach_clamp_min_(norms, torch.finfo(norms[0].dtype).tiny)
-    return norms
+    return torch._foreach_clamp_min(list(norms), torch.finfo(norms[0].dtype).tiny)

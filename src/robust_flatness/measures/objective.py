@@ -3,10 +3,10 @@
 import copy
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,39 +20,33 @@ from robust_flatness.seeding import generator
 
 #: "ce" is the clean loss; a PGD makes it the robust loss under this attack.
 Loss = Literal["ce"] | PGD
-Head = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A measure and its standard error (over examples, samples or parts of the data); None where it is no
-    mean."""
+    """A measure and its standard error over examples, samples or parts of the data; None if it is no mean."""
 
     value: float
     standard_error: float | None = None
 
     @classmethod
     def mean(cls, values: Tensor) -> "Estimate":
-        """The mean of `values` [n] and its standard error std / sqrt(n), None for a single value."""
+        """Return the mean of `values` [n] and its standard error std / sqrt(n), None for a single value."""
         values = values.double()
         error = values.std().item() / len(values) ** 0.5 if len(values) > 1 else None
         return cls(values.mean().item(), error)
 
 
 class Objective:
-    r"""The loss of a network as a function of the weights w in the neighbourhood.
+    r"""The loss of a network as a function of its perturbable weights w (`flatness.perturbed_parameters`).
 
     .. math:: L(w) = \tfrac1n \sum_i L_i(w), \quad
               L_i(w) = \ell(f(x_i; w), y_i) \text{ or }
               \max_{\|\delta\|_\infty\le\epsilon} \ell(f(x_i+\delta; w), y_i)
 
-    In evaluation mode. w are the tensors that flatness perturbs (`flatness.perturbed_parameters`); all others
-    keep their values. The network given is not changed. Adversarial inputs at w, and the losses there, are
-    computed once.
-
-    `loss` is "ce" or the attack of the robust loss, `batch_size` the number of examples per pass, `seed` the
-    source of the attack's starts. Raises `ValueError` if inputs and labels do not fit, `loss` is something
-    else, or nothing can be perturbed.
+    In evaluation mode; the network given is not changed. `loss` is "ce" or the attack of the robust loss,
+    `batch_size` the number of examples per pass, `seed` the source of the attack's starts. Raises
+    `ValueError` if inputs and labels do not fit, `loss` is something else, or nothing can be perturbed.
     """
 
     def __init__(
@@ -67,7 +61,7 @@ class Objective:
         self.attack = None if loss == "ce" else loss
         weights = self.net.weights()
         self.names, self.weights = list(weights), list(weights.values())
-        self._references: dict[Head | None, Tensor] = {}
+        self._reference: Tensor | None = None
 
     @property
     def parts(self) -> list[slice]:
@@ -83,52 +77,64 @@ class Objective:
         stream = generator(self.seed, "sharpness")
         return self.attack(self.net, self.x, self.y, self.batch_size, stream).x_adv
 
+    def reference(self) -> Tensor:
+        """Return the losses [n] at w, computed once."""
+        if self._reference is None:
+            self._reference = self.losses(self.weights)
+        return self._reference
+
+    @cached_property
+    def normalised(self) -> "Objective":
+        """The objective on normalised logits, at the same inputs."""
+        return self._with(unfolded=_Normalised(self.unfolded))
+
     def restricted(self, part: slice) -> "Objective":
-        """The objective of the examples in `part` alone; the network is shared."""
+        """Return the objective of the examples in `part` alone."""
+        return self._with(x=self.x[part], y=self.y[part], inputs=self.inputs[part])
+
+    def _with(self, **changed: Any) -> "Objective":
         local = copy.copy(self)
-        local.x, local.y, local.inputs = self.x[part], self.y[part], self.inputs[part]
-        local._references = {}
+        vars(local).pop("normalised", None)
+        vars(local).update(changed, _reference=None)
         return local
 
-    def at(self, weights: Sequence[Tensor]) -> Network:
-        """The network at `weights`, tensors in the order of `names`; differentiable by them."""
+    def at(self, weights: Sequence[Tensor]) -> "Network | _Normalised":
+        """Return the network at `weights`, tensors in the order of `names`; differentiable by them."""
         return self.unfolded.at(dict(zip(self.names, weights, strict=True)))
 
     def leaves(self) -> list[Tensor]:
-        """The weights w as tensors that require gradients."""
+        """Return the weights w as tensors that require gradients."""
         return [w.detach().requires_grad_(True) for w in self.weights]
 
-    def losses(self, weights: Sequence[Tensor], head: Head | None = None, sample: int = 0) -> Tensor:
-        """Losses [n] at `weights`, adversarial examples found anew there from start number `sample`; `head`
-        is applied to the logits before the cross-entropy."""
-        network = self.at(weights)
-        if head is not None:
-            network = _Headed(network, head)
-        start = self.x
+    def losses(self, weights: Sequence[Tensor], sample: int = 0) -> Tensor:
+        """Return the losses [n] at `weights`, with adversarial examples found there from start `sample`."""
+        network, start = self.at(weights), self.x
         if self.attack is not None:
             start = random_start(self.x, self.attack.epsilon, generator(self.seed, "starts", sample))
         pieces = ((self.x[part], self.y[part], self.attack, start[part]) for part in self.parts)
         return torch.cat([losses_of(network, *piece) for piece in pieces])
 
-    def reference(self, head: Head | None = None) -> Tensor:
-        """`losses` [n] at w."""
-        if head not in self._references:
-            self._references[head] = self.losses(self.weights, head)
-        return self._references[head]
-
 
 @dataclass(frozen=True)
-class _Headed:
-    """A network whose logits are transformed."""
+class _Normalised:
+    """A network with normalised logits."""
 
     net: Network
-    head: Head
+
+    def at(self, weights: Mapping[str, Tensor]) -> "_Normalised":
+        return _Normalised(self.net.at(weights))
 
     def logits(self, x: Tensor, precision: str = "float32") -> Tensor:
-        return self.head(self.net.logits(x, precision))
+        return normalised_logits(self.net.logits(x, precision))
 
 
-def of_objective(function: Callable[..., Estimate]) -> Callable[..., Estimate]:
+def normalised_logits(logits: Tensor) -> Tensor:
+    r"""Return logits z [n, K] over each example's spread :math:`\sqrt{\tfrac1K\sum_k (z_k - \bar z)^2}`."""
+    spread = logits.std(dim=1, keepdim=True, correction=0)
+    return logits / spread.clamp(min=torch.finfo(logits.dtype).tiny)
+
+
+def of_objective(function: Callable[..., Any]) -> Callable[..., Any]:
     """Make a function of an `Objective`, its attribute `of`, callable as `f(model, x, y, *, loss, batch_size,
     seed, **options)`."""
 
@@ -141,27 +147,18 @@ def of_objective(function: Callable[..., Estimate]) -> Callable[..., Estimate]:
             return function(Objective(model, x, y, loss, batch_size, seed), **options)
 
     signature = inspect.signature(call, follow_wrapped=False)
-    common = list(signature.parameters.values())[:-1]
-    options = list(inspect.signature(function).parameters.values())[1:]
-    options = [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options]
-    call.__signature__ = signature.replace(parameters=common + options)
+    options = [*inspect.signature(function).parameters.values()][1:]
+    keywords = [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options]
+    call.__signature__ = signature.replace(parameters=[*signature.parameters.values()][:-1] + keywords)
     call.of = function
     return call
 
 
 def dot(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
-    """The inner product of two lists of tensors, as one vector each."""
+    """Return the inner product of two lists of tensors, as one vector each."""
     return sum((a * b).sum() for a, b in zip(first, second, strict=True))
 
 
 def norm(tensors: Sequence[Tensor]) -> Tensor:
-    """The Euclidean norm of a list of tensors as one vector."""
+    """Return the Euclidean norm of a list of tensors as one vector."""
     return torch.stack(torch._foreach_norm(list(tensors))).norm()
-
-
-def draw(weights: Sequence[Tensor], stream: torch.Generator) -> list[Tensor]:
-    """A standard Gaussian vector in the shape of `weights`, drawn on the generator's device."""
-    return [
-        torch.randn(w.shape, dtype=w.dtype, device=stream.device, generator=stream).to(w.device)
-        for w in weights
-    ]

@@ -1,4 +1,4 @@
-"""Robust error at other radii of the attack, to see how far in input space flatness says something."""
+"""Robust error and loss at multiples of the attack's radius: the block `other_radii`."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -16,11 +16,10 @@ from robust_flatness.seeding import derive_seed
 if TYPE_CHECKING:
     from robust_flatness.network import Network
 
-_COMMON = {"direction": MORE_ROBUST, "splits": ("test",), "radius": "coordinate"}
-_COMMON["count"] = "other_radii_test_examples"
+_COMMON = {"splits": ("test",), "radius": "coordinate", "count": "other_radii_test_examples"}
 METRICS = {
-    "rerr_pgd_eps": Metric("rerr_pgd_eps", "RErr, PGD (%)", "error", **_COMMON),
-    "rloss_pgd_eps": Metric("rloss_pgd_eps", "RLoss", "loss", **_COMMON),
+    "rerr_pgd_eps": Metric("rerr_pgd_eps", "RErr, PGD (%)", "error", MORE_ROBUST, **_COMMON),
+    "rloss_pgd_eps": Metric("rloss_pgd_eps", "RLoss", "loss", MORE_ROBUST, **_COMMON),
 }
 
 
@@ -35,15 +34,13 @@ class OtherRadiiSettings(MeasureSettings):
     precision: Precision = "float32"
 
     def at(self, factor: float) -> AttackSpec:
-        """The attack at a multiple of its radius, at most 1."""
-        epsilon = min(1.0, factor * self.attack.epsilon)
-        scaled = {"epsilon": epsilon, "step_size": factor * self.attack.step_size}
-        return self.attack.model_copy(update=scaled)
+        """Return the attack at a multiple of its radius, at most 1."""
+        epsilon, step_size = min(1.0, factor * self.attack.epsilon), factor * self.attack.step_size
+        return self.attack.model_copy(update={"epsilon": epsilon, "step_size": step_size})
 
 
 def other_radii(net: "Network", data: Examples, settings: OtherRadiiSettings) -> Iterator[Record]:
-    """RErr at each radius, the share of examples misclassified clean or at any iterate of PGD, and RLoss;
-    `coordinate` is the factor."""
+    """Yield RErr by PGD and RLoss at each radius; `coordinate` is the factor."""
     x, y = data.examples("test", settings.test_examples)
     options = {"batch_size": settings.batch_size, "seed": derive_seed(data.seed, "other radii")}
     for factor in track(settings.factors, "other radius"):
@@ -54,12 +51,8 @@ def other_radii(net: "Network", data: Examples, settings: OtherRadiiSettings) ->
         yield Record("rloss_pgd_eps", result.rloss_pgd, **where)
 
 
-def passes(settings: OtherRadiiSettings, held_out: int, snapshots: int) -> int:
-    """One attack at each radius."""
-    return len(settings.factors) * settings.test_examples * attack_passes(settings.attack)
-
-
 MEASURE = Measure(
-    "other_radii", OtherRadiiSettings, other_radii, METRICS, passes,
+    "other_radii", OtherRadiiSettings, other_radii, METRICS,
+    lambda s, held_out, snapshots: len(s.factors) * s.test_examples * attack_passes(s.attack),
     checkpoints=("last",), by_default=(BASELINE,),
 )  # fmt: skip

@@ -7,18 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from robust_flatness.config import measures as config
 from robust_flatness.config.data import DataSpec
-from robust_flatness.config.measures import (
-    LEAST_CLASSES,
-    AttackSpec,
-    AutoAttackSpec,
-    CleanTestExamples,
-    CleanTrainExamples,
-    MeasureSettings,
-    TestExamples,
-    TrainExamples,
-    attack_defaults,
-)
+from robust_flatness.config.measures import AttackSpec, AutoAttackSpec
 from robust_flatness.config.values import Count, Precision
 from robust_flatness.measures.base import CHECKPOINTS, MORE_ROBUST, SPLITS, Measure, Metric, Record
 from robust_flatness.measures.cost import attack_passes, autoattack_passes
@@ -29,20 +20,20 @@ from robust_flatness.seeding import derive_seed, generator
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from robust_flatness.attacks import PGD
+    from robust_flatness.attacks import PGD, Found
     from robust_flatness.network import Network
 
 
-class RobustnessSettings(MeasureSettings):
+class RobustnessSettings(config.MeasureSettings):
     """Robustness of a checkpoint: PGD for RLoss, AutoAttack for RErr, clean error and loss."""
 
-    attack: AttackSpec = attack_defaults(steps=20, restarts=10)
+    attack: AttackSpec = config.attack_defaults(steps=20, restarts=10)
     autoattack: AutoAttackSpec | None = AutoAttackSpec()
-    test_examples: TestExamples
-    train_examples: TrainExamples
+    test_examples: config.TestExamples
+    train_examples: config.TrainExamples
     """0: the training split is left out."""
-    clean_test_examples: CleanTestExamples
-    clean_train_examples: CleanTrainExamples
+    clean_test_examples: config.CleanTestExamples
+    clean_train_examples: config.CleanTrainExamples
     batch_size: Count = BATCH_SIZE
     precision: Precision = "float32"
 
@@ -51,58 +42,50 @@ class RobustnessSettings(MeasureSettings):
         classes, budget = data.known_classes, self.autoattack
         if not classes or budget is None:
             return
-        if budget.target_classes and budget.target_classes >= classes:
+        if (budget.target_classes or 0) >= classes:
             yield f"autoattack.target_classes: {budget.target_classes} given; at most {classes - 1} possible"
-        if "apgd-t" in budget.attacks and classes < LEAST_CLASSES:
+        if "apgd-t" in budget.attacks and classes < config.LEAST_CLASSES:
             yield (
-                f"autoattack.attacks: apgd-t needs at least {LEAST_CLASSES} classes for its loss (DLR), the "
-                f"data have {classes}; write version: reduced, attacks: [apgd-ce, fab-t, square]"
+                f"autoattack.attacks: apgd-t needs at least {config.LEAST_CLASSES} classes for its loss "
+                f"(DLR), the data have {classes}; write version: reduced, attacks: [apgd-ce, fab-t, square]"
             )
 
 
-def _metric(name: str, label: str, kind: Any, direction: str = "", of: str = "robust") -> Metric:
+def _metric(name: str, label: str, kind: Any, direction: str = MORE_ROBUST, of: str = "robust") -> Metric:
     return Metric(name, label, kind, direction, splits=SPLITS, count=f"{of}_{{split}}_examples")
 
 
 METRICS = {
-    "err": _metric("err", "Err (%)", "error", of="clean"),
-    "rerr_pgd": _metric("rerr_pgd", "RErr, PGD (%)", "error", MORE_ROBUST),
-    "rerr_aa": _metric("rerr_aa", "RErr, AutoAttack (%)", "error", MORE_ROBUST),
-    "ce": _metric("ce", "CE", "loss", of="clean"),
-    "rloss_pgd": _metric("rloss_pgd", "RLoss", "loss", MORE_ROBUST),
-    "rloss_aa": _metric("rloss_aa", "CE on AutoAttack's examples", "loss", MORE_ROBUST),
+    "err": _metric("err", "Err (%)", "error", "", "clean"),
+    "rerr_pgd": _metric("rerr_pgd", "RErr, PGD (%)", "error"),
+    "rerr_aa": _metric("rerr_aa", "RErr, AutoAttack (%)", "error"),
+    "ce": _metric("ce", "CE", "loss", "", "clean"),
+    "rloss_pgd": _metric("rloss_pgd", "RLoss", "loss"),
+    "rloss_aa": _metric("rloss_aa", "CE on AutoAttack's examples", "loss"),
 }
 
 
-@dataclass(frozen=True)
-class Losses:
-    """Per example: misclassified (bool, [n]) and cross-entropy ([n], nats)."""
-
-    error: "Tensor"
-    loss: "Tensor"
-
-    mean_error = property(lambda self: self.error.double().mean().item())
-    mean_loss = property(lambda self: self.loss.double().mean().item())
+def _mean(found: "Found | None", name: str) -> float | None:
+    return None if found is None else getattr(found, name).double().mean().item()
 
 
 @dataclass(frozen=True)
 class Robustness:
-    """Errors as fractions in [0, 1], losses in nats; None for an attack that was not run.
+    """Errors in [0, 1], losses in nats, and the values of each example; None for an attack that was not run.
 
-    `clean`, `pgd` and `autoattack` hold the values of each example. An example counts as robustly
-    misclassified if it is misclassified when clean or at any iterate of the attack.
+    A robust error is a misclassification of the clean input or of any iterate of the attack.
     """
 
-    clean: Losses
-    pgd: Losses | None = None
-    autoattack: Losses | None = None
+    clean: "Found"
+    pgd: "Found | None" = None
+    autoattack: "Found | None" = None
 
-    err = property(lambda self: self.clean.mean_error)
-    ce = property(lambda self: self.clean.mean_loss)
-    rerr_pgd = property(lambda self: self.pgd and self.pgd.mean_error)
-    rloss_pgd = property(lambda self: self.pgd and self.pgd.mean_loss)
-    rerr_aa = property(lambda self: self.autoattack and self.autoattack.mean_error)
-    rloss_aa = property(lambda self: self.autoattack and self.autoattack.mean_loss)
+    err = property(lambda self: _mean(self.clean, "error"))
+    ce = property(lambda self: _mean(self.clean, "loss"))
+    rerr_pgd = property(lambda self: _mean(self.pgd, "error"))
+    rloss_pgd = property(lambda self: _mean(self.pgd, "loss"))
+    rerr_aa = property(lambda self: _mean(self.autoattack, "error"))
+    rloss_aa = property(lambda self: _mean(self.autoattack, "loss"))
 
 
 def evaluate_robustness(
@@ -110,33 +93,17 @@ def evaluate_robustness(
     autoattack: bool | AutoAttackSpec = True, batch_size: int = BATCH_SIZE, seed: int = 0,
     state_path: Path | None = None,
 ) -> Robustness:  # fmt: skip
-    """Err and CE of clean examples, RErr and RLoss by PGD, and RErr by AutoAttack.
+    """Return Err and CE of clean examples, RErr and RLoss by PGD, and RErr by AutoAttack.
 
-    Parameters
-    ----------
-    model
-        Inputs [n, ...] in [0, 1] to logits [n, K]; not changed.
-    x, y
-        Inputs and labels.
-    attack
-        PGD; None for clean error and loss only.
-    autoattack
-        True for the standard version, its settings for another budget, False for none. Its radius is the
-        attack's.
-    batch_size
-        Examples per pass.
-    seed
-        Source of all random starts.
-    state_path
-        File in which AutoAttack stores finished attacks (see `run_autoattack`).
-
-    Raises
-    ------
-    ConfigError
-        If AutoAttack is asked for without an attack to take the radius from, or the model or the labels
-        cannot be measured; `NonFiniteError` if a logit is NaN or infinite.
+    `model` maps inputs x [n, ...] in [0, 1] to logits [n, K] and is not changed; y are labels. Without an
+    `attack` only clean error and loss are computed. `autoattack` is True for the standard version, the
+    settings of another budget, or False; its radius is the attack's. `batch_size` examples form a pass, all
+    random starts derive from `seed`, and AutoAttack stores finished attacks in the file `state_path` (see
+    `run_autoattack`). Raises `ConfigError` if AutoAttack is asked for without `attack`, or the model or the
+    labels cannot be measured, `NonFiniteError` if a logit is NaN or infinite.
     """
     from robust_flatness.attacks.autoattack import check_autoattack, run_autoattack
+    from robust_flatness.attacks.found import Found, better
     from robust_flatness.attacks.pgd import cross_entropy
     from robust_flatness.inputs import warn_of_sigmoid
     from robust_flatness.measures.result import checked, clean_logits
@@ -151,12 +118,12 @@ def evaluate_robustness(
             check_autoattack(net, x, budget)
         logits = clean_logits(net, x, batch_size)
         warn_of_sigmoid(logits)
-        clean = Losses(logits.argmax(dim=1) != y, cross_entropy(logits, y))
+        clean = Found(x, cross_entropy(logits, y), logits.argmax(dim=1) != y)
         if attack is None:
             return Robustness(clean)
         with stage("RLoss and RErr by PGD"):
             found = attack(net, x, y, batch_size, generator(seed, "pgd"))
-        by_pgd = Losses(found.error | clean.error, found.loss.maximum(clean.loss))
+        by_pgd = better(clean, found)
         if budget is None:
             return Robustness(clean, by_pgd)
         with stage("RErr by AutoAttack"):
@@ -164,58 +131,60 @@ def evaluate_robustness(
             result = run_autoattack(net, x, y, *given)
         # an iterate other than PGD's best may be the misclassified one
         error = result.error | by_pgd.error if "pgd" in budget.attacks else result.error
-        return Robustness(clean, by_pgd, Losses(error, result.loss))
+        return Robustness(clean, by_pgd, Found(result.x_adv, result.loss, error))
 
 
 def robustness(net: "Network", data: Examples, settings: RobustnessSettings) -> Iterator[Record]:
-    """Err, CE, RErr and RLoss on the first test and training examples, with standard errors over examples.
-    Losses and errors of single examples go to `data.per_example`."""
+    """Yield Err, CE, RErr and RLoss on both splits, with standard errors over examples."""
     if settings.autoattack:
         data.notes["autoattack"] = settings.autoattack.description
     for split in splits_of(settings):
-        examples = data.examples(split, getattr(settings, f"clean_{split}_examples"))
-        options = {"attack": None, "autoattack": False, "batch_size": settings.batch_size}
-        clean = evaluate_robustness(net, *examples, **options)
-        errors, losses = clean.clean.error.int().tolist(), rounded(clean.clean.loss)
-        where = {"split": split, "n": len(errors)}
-        yield Record("err", 100 * clean.err, standard_error(errors, 100), **where)
-        yield Record("ce", clean.ce, standard_error(losses), loss="ce", **where)
-        yield from robust_records(net, data, settings, split)
+        x, y = data.examples(split, getattr(settings, f"clean_{split}_examples"))
+        batch_size = settings.batch_size
+        clean = evaluate_robustness(net, x, y, attack=None, autoattack=False, batch_size=batch_size).clean
+        yield from _records(clean, ("err", "ce"), "ce", {"split": split, "n": len(x)})
+        yield from robust_records(net, data, settings, split, batch_size, settings.autoattack)
 
 
 def robust_records(
-    net: "Network", data: Examples, settings: RobustnessSettings, split: str
-) -> Iterator[Record]:
-    """RErr and RLoss on one split."""
+    net: "Network", data: Examples, settings: Any, split: str, batch_size: int,
+    autoattack: AutoAttackSpec | None = None,
+) -> Iterator[Record]:  # fmt: skip
+    """Yield RErr and RLoss on one split; errors and losses of single examples go to `data.per_example`."""
     x, y = data.examples(split, getattr(settings, f"{split}_examples"))
     result = evaluate_robustness(
         net, x, y, attack=pgd(settings.attack, settings.precision),
-        autoattack=settings.autoattack or False, batch_size=settings.batch_size,
+        autoattack=autoattack or False, batch_size=batch_size,
         seed=derive_seed(data.seed, "robustness", split),
-        state_path=data.state_path(f"autoattack-{split}") if settings.autoattack else None,
+        state_path=data.state_path(f"autoattack-{split}") if autoattack else None,
     )  # fmt: skip
     where = {"split": split, "epsilon": settings.attack.epsilon, "n": len(x)}
-    for name, losses in {"pgd": result.pgd, "aa": result.autoattack}.items():
-        if losses is None:
-            continue
-        errors, values = losses.error.int().tolist(), rounded(losses.loss)
-        yield Record(f"rerr_{name}", 100 * losses.mean_error, standard_error(errors, 100), **where)
-        yield Record(f"rloss_{name}", losses.mean_loss, standard_error(values), loss="rloss", **where)
-        data.per_example(split, {"rloss" if name == "pgd" else "rloss_aa": values, f"rerr_{name}": errors})
+    for name, found, of_loss in (("pgd", result.pgd, "rloss"), ("aa", result.autoattack, "rloss_aa")):
+        if found is not None:
+            yield from _records(found, (f"rerr_{name}", f"rloss_{name}"), "rloss", where)
+            errors = found.error.int().tolist()
+            data.per_example(split, {of_loss: rounded(found.loss), f"rerr_{name}": errors})
+
+
+def _records(found: "Found", metrics: tuple[str, str], loss: str, where: dict[str, Any]) -> Iterator[Record]:
+    """The mean error in per cent and the mean loss, with standard errors over examples."""
+    errors, losses = found.error.int().tolist(), rounded(found.loss)
+    yield Record(metrics[0], 100 * _mean(found, "error"), standard_error(errors, 100), **where)
+    yield Record(metrics[1], _mean(found, "loss"), standard_error(losses), loss=loss, **where)
 
 
 def standard_error(values: Sequence[float], scale: float = 1) -> float | None:
-    """Standard error of `scale` times the mean of `values`; None for a single value."""
+    """Return the standard error of `scale` times the mean of `values`; None for a single value."""
     return scale * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
 def rounded(losses: "Tensor") -> list[float]:
-    """Losses of single examples with 6 significant digits: enough for bootstraps."""
+    """Return losses of single examples with 6 significant digits: enough for bootstraps."""
     return [float(f"{loss:.6g}") for loss in losses.tolist()]
 
 
 def passes(settings: RobustnessSettings, held_out: int, snapshots: int) -> int:
-    """Both attacks on both splits of every checkpoint."""
+    """Return the cost of both attacks on both splits of every checkpoint."""
     each = attack_passes(settings.attack)
     each += autoattack_passes(settings.autoattack) if settings.autoattack else 0
     return len(CHECKPOINTS) * (settings.test_examples + settings.train_examples) * each

@@ -1,4 +1,4 @@
-"""Rescaled networks that compute the same function, to show which measures notice."""
+"""Networks with rescaled weights that compute the same function, to tell which measures are invariant."""
 
 import copy
 import itertools
@@ -17,15 +17,13 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def scale_convolutions(model: nn.Module, s: float) -> nn.Module:
-    r"""A copy of `model` with weights and biases of all convolutions multiplied by `s`.
+    r"""Return a copy of `model` with weights and biases of all convolutions multiplied by `s`.
 
     The running means of the batch norms are multiplied by s and their running variances by s squared, so that
     outputs stay, except for the effect of :math:`\epsilon` in :math:`(s a - s\mu) / \sqrt{s^2\sigma^2 +
-    \epsilon}`. Flatness relative to each layer's norm stays, while the eigenvalues of the Hessian change by
-    about :math:`1 / s^2` (Stutz et al. 2021, Sec. 3.4 and Tab. 2).
-
-    Raises `ConfigError` if `s` is not positive, or a convolution is not followed by a batch norm (in the
-    order of the layers in the module), so that outputs would change.
+    \epsilon}`, and flatness relative to each layer's norm stays, while the eigenvalues of the Hessian change
+    by about :math:`1 / s^2` (Stutz et al. 2021, Sec. 3.4 and Tab. 2). Raises `ConfigError` if `s` is not
+    positive, or a convolution is not followed by a batch norm, in the order of layers in the module.
     """
     if not s > 0:
         raise ConfigError(f"s: {s} given, but it must be > 0")
@@ -46,7 +44,7 @@ def scale_convolutions(model: nn.Module, s: float) -> nn.Module:
 
 
 def scale_checkpoint(source: Path, target: Path, s: float, variant: str) -> None:
-    """A checkpoint of the scaled network, of the derived model `variant`."""
+    """Save the scaled network of a checkpoint as that of the derived model `variant`."""
     checkpoint = load_checkpoint(source)
     scaled = scale_convolutions(without_normalisation(checkpoint.model), s)
     save_checkpoint(target, scaled, replace(checkpoint.metadata, variant=variant))

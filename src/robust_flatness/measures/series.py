@@ -6,63 +6,52 @@ from typing import TYPE_CHECKING
 from robust_flatness.config.measures import AttackSpec, attack_defaults
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.measures import flatness, robustness
-from robust_flatness.measures.base import SNAPSHOTS, SPLITS, Measure, Metric, Record
+from robust_flatness.measures.base import SNAPSHOTS, Measure, Record
 from robust_flatness.measures.cost import attack_passes
-from robust_flatness.measures.examples import Examples
+from robust_flatness.measures.examples import Examples, splits_of
 from robust_flatness.measures.hessian import METRICS as OF_HESSIAN
 from robust_flatness.measures.hessian import HessianSettings, hessian
 
 if TYPE_CHECKING:
     from robust_flatness.network import Network
 
-#: Radii of the figures over epochs.
-AVERAGE = flatness.AverageSettings(xi=flatness.AVERAGE.xi[:1])
-WORST = flatness.WorstSettings(xi=flatness.WORST.xi[:2])
-METRICS: dict[str, Metric] = {
-    **{name: robustness.METRICS[name] for name in ("rloss_pgd", "rerr_pgd")},
-    **flatness.METRICS,
-    "hessian_max": OF_HESSIAN["hessian_max"],
-}
+METRICS = {name: robustness.METRICS[name] for name in ("rloss_pgd", "rerr_pgd")} | flatness.METRICS
+METRICS["hessian_max"] = OF_HESSIAN["hessian_max"]
 
 
 class SeriesSettings(flatness.FlatnessSettings):
     """Loss, flatness and eigenvalue at every snapshot of a training."""
 
     attack: AttackSpec = attack_defaults(steps=20, restarts=1)
-    average: flatness.AverageSettings = AVERAGE
-    worst: flatness.WorstSettings = WORST
+    average: flatness.AverageSettings = flatness.AverageSettings(xi=flatness.AVERAGE.xi[:1])
+    worst: flatness.WorstSettings = flatness.WorstSettings(xi=flatness.WORST.xi[:2])
     hessian: HessianSettings | None = None
     """The largest eigenvalue, which takes longest; for the variants named in it."""
 
 
 def series(net: "Network", data: Examples, settings: SeriesSettings) -> Iterator[Record]:
-    """Loss, flatness and largest eigenvalue of one snapshot. RLoss(w) on test examples is found once."""
-    counts = {f"{split}_examples": getattr(settings, f"{split}_examples") for split in SPLITS}
-    robust = robustness.RobustnessSettings(
-        attack=settings.attack, autoattack=None, batch_size=settings.worst.batch_size,
-        precision=settings.precision, **counts, **{f"clean_{name}": count for name, count in counts.items()},
-    )  # fmt: skip
+    """Yield loss, flatness and largest eigenvalue of one snapshot."""
     known = flatness.reference(data, settings, "test", "rloss")
-    for split in SPLITS if settings.train_examples else SPLITS[:1]:
-        for record in robustness.robust_records(net, data, robust, split):
+    for split in splits_of(settings):
+        for record in robustness.robust_records(net, data, settings, split, settings.worst.batch_size):
             if split == "test" and record.metric == "rloss_pgd":
                 known["reference"] = record.value
-                known["reference_single"] = record.value if settings.attack.restarts == 1 else None
+                if settings.attack.restarts == 1:
+                    known["reference_single"] = record.value
             if split == "test" or record.metric == "rloss_pgd":
                 yield record
-    yield from flatness.flatness_records(net, data, settings, ["test"], ["rloss"], ablation=True)
+    yield from flatness.flatness(net, data, settings, ["test"], ["rloss"])
     if settings.hessian is not None:
         yield next(hessian(net, data, settings.hessian))
 
 
 def passes(settings: SeriesSettings, held_out: int, snapshots: int) -> int:
-    """Robustness and flatness at every snapshot."""
-    each = 2 * attack_passes(settings.attack) + flatness.average_passes(settings.average, settings.attack)
-    each += flatness.worst_passes(settings.worst)
+    """Return the cost of robustness and flatness at every snapshot."""
+    once, average = attack_passes(settings.attack), settings.average.passes(settings.attack)
+    each = 2 * once + average + settings.worst.passes()
     return snapshots * (settings.test_examples + settings.train_examples) * each
 
 
 MEASURE = Measure(
-    "series", SeriesSettings, series, METRICS, passes,
-    checkpoints=SNAPSHOTS, by_default=(BASELINE,),
-)  # fmt: skip
+    "series", SeriesSettings, series, METRICS, passes, checkpoints=SNAPSHOTS, by_default=(BASELINE,)
+)

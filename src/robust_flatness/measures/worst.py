@@ -27,46 +27,21 @@ def worst_flatness(
     reference: float | None = None, weight_bound: float | None = None,
     layers: Collection[str] | None = None, precision: str | None = None,
 ) -> FlatnessResult:  # fmt: skip
-    r"""Worst-case flatness of the robust loss (Stutz et al. 2021, Eq. 5).
+    r"""Return worst-case flatness of the robust loss (Stutz et al. 2021, Eq. 5).
 
     .. math:: \max_{\nu \in B_\xi(w),\ \|\delta_i\|_\infty\le\epsilon}
               \tfrac1n\sum_i L(f(x_i+\delta_i; w+\nu), y_i) - \mathrm{RLoss}(w)
 
-    Weights and inputs are optimised jointly by projected gradient ascent; one backward pass gives both
-    gradients. The inputs take the attack's signed step, each layer of :math:`\nu` a step of `weight_step`
+    Weights and inputs are optimised jointly by projected gradient ascent in `steps` steps from each of
+    `restarts` random starts; one backward pass gives both gradients. The inputs take the attack's signed step
+    (they stay fixed if `attack` is None), each layer of :math:`\nu` a step of `weight_step`
     :math:`\|w^{(l)}\|_2` along its normalised gradient. The value is the loss at the last iterate, the
-    highest over restarts.
+    highest over restarts; `perturbed` has the mean loss of each restart.
 
-    Parameters
-    ----------
-    attack
-        Attack of RLoss(w); its epsilon and step size apply to the joint optimisation, too. None measures the
-        clean loss.
-    steps, restarts
-        Steps of the joint optimisation, and random starts (of weights and inputs).
-    weight_step
-        Step in the weights, relative to a layer's norm.
-    batch_size
-        Examples per step in the weights.
-    scope
-        `dataset`: one :math:`\nu` for all; a step is a sweep over the batches, in which :math:`\nu` moves
-        after each batch. `batch`: each batch has its own, and its own best restart.
-    precision
-        Replaces the attack's precision; reported losses are in the model's own.
-
-    All others are those of `average_flatness`.
-
-    Returns
-    -------
-    FlatnessResult
-        `perturbed` has a value per restart, its mean over examples. With `scope="batch"` the maximum over
-        restarts is taken for each batch, so `value` is at least `perturbed.max() - reference`.
-
-    Raises
-    ------
-    ConfigError
-        If an argument is out of range, or the model or the targets cannot be measured; `NonFiniteError` if a
-        loss is NaN or infinite.
+    With `scope="dataset"` one :math:`\nu` holds for all examples; a step is a sweep over the batches, and
+    :math:`\nu` moves after each. With `"batch"` each batch of `batch_size` has its own, and its own best
+    restart, so that the value is at least `perturbed.max() - reference`. `precision` replaces the attack's;
+    reported losses are in the model's own. Other parameters and errors are those of `average_flatness`.
     """
     options = {"xi": [xi], "steps": steps, "restarts": restarts, "weight_step": weight_step}
     parse(WorstSettings, options | {"batch_size": batch_size, "scope": scope})
@@ -109,7 +84,7 @@ class JointSearch:
     def run(
         self, x: Tensor, y: Tensor, start: Tensor, parts: list[slice], directions: torch.Generator
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """The final perturbation of the weights, and under it the summed loss of each batch in `parts`."""
+        """Return the final perturbation of the weights, and under it the summed loss of each batch."""
         ball = self.neighborhood
         nu = ball.in_ball(directions)
         inputs = [start[part] for part in parts]
@@ -145,8 +120,5 @@ class JointSearch:
             gradients = list(torch.autograd.grad(loss, wanted, materialize_grads=True))
             if self.attack is not None:
                 by_inputs.append(gradients.pop())
-            if total is None:
-                total = gradients
-            else:
-                torch._foreach_add_(total, gradients)
+            total = gradients if total is None else torch._foreach_add(total, gradients)
         return (torch.cat(by_inputs) if by_inputs else None), total

@@ -1,6 +1,7 @@
-"""Derivatives of the loss at w: its Hessian and Fisher matrices, and gradients by weights and inputs."""
+"""Measures at w itself: derivatives of the loss, the margin of the logits, and norms of the weights."""
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -8,11 +9,13 @@ from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 from torch import Tensor, nn
 from torch.func import grad, vmap
 
+from robust_flatness.attacks.found import margin as negative_margin
 from robust_flatness.attacks.pgd import cross_entropy
 from robust_flatness.errors import ConfigError, UndefinedError
 from robust_flatness.measures.objective import Estimate, Objective, dot, norm, of_objective
 from robust_flatness.measures.sharpness.block import DEFAULTS
 from robust_flatness.measures.spectrum import Hessian
+from robust_flatness.network import Network
 from robust_flatness.seeding import derive_seed, generator
 
 #: Examples whose gradients are held at a time.
@@ -24,9 +27,9 @@ def hessian_eigenvalue(objective: Objective, tolerance: float = 0.01, iterations
     r"""The largest eigenvalue of :math:`\nabla_w^2 L(w)` (Keskar et al., ICLR 2017; Dinh et al., ICML 2017).
 
     By Lanczos' method to a relative accuracy of `tolerance`, in at most `iterations` restarts; if these do
-    not suffice, the largest Ritz value is returned. The robust loss is taken at adversarial examples found at
-    w and kept fixed. Not invariant: weights of a convolution before a batch norm scaled by s divide their
-    block by s squared. No standard error. Parameters as in `Objective`.
+    not suffice, the largest Ritz value is returned. As in all measures of this file, the robust loss is taken
+    at adversarial examples found at w and kept fixed. Not invariant: weights of a convolution before a batch
+    norm scaled by s divide their block by s squared. No standard error.
     """
     hessian = _hessian(objective)
     start = np.random.default_rng(derive_seed(objective.seed, "lanczos")).standard_normal(hessian.shape[0])
@@ -65,52 +68,41 @@ def _hessian(objective: Objective) -> Hessian:
 
 @of_objective
 def fisher_trace(objective: Objective) -> Estimate:
-    r"""The trace of the empirical Fisher matrix, :math:`\tfrac1n \sum_i \|\nabla_w L_i(w)\|_2^2`.
-
-    Robust loss: at adversarial examples found at w. The standard error is over examples. Parameters as in
-    `Objective`.
-    """
-    return Estimate.mean(torch.cat([_dots(g, g) for g in _example_gradients(objective)]))
+    r"""The trace of the empirical Fisher matrix, :math:`\tfrac1n \sum_i \|\nabla_w L_i(w)\|_2^2`, with its
+    standard error over examples."""
+    return Estimate.mean(_gradient_products(objective))
 
 
 @of_objective
 def fisher_rao(objective: Objective) -> Estimate:
     r"""The Fisher-Rao norm :math:`\tfrac1n \sum_i \langle w, \nabla_w L_i(w)\rangle^2` (Liang et al., AISTATS
-    2019). Invariant to rescalings of layers that keep the function. Otherwise as `fisher_trace`.
-    """
-    products = [_dots(objective.weights, g) for g in _example_gradients(objective)]
-    return Estimate.mean(torch.cat(products) ** 2)
+    2019), with its standard error over examples; invariant to rescalings of layers that keep the function."""
+    return Estimate.mean(_gradient_products(objective, objective.weights) ** 2)
 
 
-def _dots(first: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
-    """<first, gradient> of each example, [m]; `first` may have a row for each."""
-    return sum((a * g).double().flatten(1).sum(1) for a, g in zip(first, gradients, strict=True))
-
-
-def _example_gradients(objective: Objective) -> Iterator[list[Tensor]]:
-    """The gradients of single examples by the weights, some examples at a time: [m, ...] for each layer."""
+def _gradient_products(objective: Objective, vector: Sequence[Tensor] | None = None) -> Tensor:
+    """<vector, g_i> [n] for the gradient g_i of each example by the weights; <g_i, g_i> without a vector."""
 
     def loss(weights: list[Tensor], x: Tensor, y: Tensor) -> Tensor:
         return cross_entropy(objective.at(weights).logits(x[None]), y[None])[0]
 
-    for start in range(0, len(objective.x), TOGETHER):
-        part = slice(start, start + TOGETHER)
-        x, y = objective.inputs[part], objective.y[part]
-        try:
-            yield list(vmap(grad(loss), in_dims=(None, 0, 0))(objective.weights, x, y))
-        except (RuntimeError, NotImplementedError):  # an operation without a rule for vmap
-            leaves = objective.leaves()
-            losses = (loss(leaves, *pair) for pair in zip(x, y, strict=True))
-            rows = [torch.autograd.grad(one, leaves, materialize_grads=True) for one in losses]
-            yield [torch.stack(tensors) for tensors in zip(*rows, strict=True)]
+    def product(gradient: Sequence[Tensor]) -> Tensor:
+        pairs = zip(gradient if vector is None else vector, gradient, strict=True)
+        return sum((a * g).double().flatten().sum() for a, g in pairs)
+
+    try:
+        products = vmap(lambda x, y: product(grad(loss)(objective.weights, x, y)), chunk_size=TOGETHER)
+        return products(objective.inputs, objective.y)
+    except (RuntimeError, NotImplementedError):  # an operation without a rule for vmap
+        leaves = objective.leaves()
+        losses = (loss(leaves, *pair) for pair in zip(objective.inputs, objective.y, strict=True))
+        gradients = (torch.autograd.grad(one, leaves, materialize_grads=True) for one in losses)
+        return torch.stack([product(gradient) for gradient in gradients])
 
 
 @of_objective
 def gradient_norm(objective: Objective) -> Estimate:
-    r"""The norm of the gradient of the mean loss by the weights, :math:`\|\nabla_w L(w)\|_2`.
-
-    Robust loss: at adversarial examples found at w. No standard error.
-    """
+    r"""The norm of the gradient of the mean loss by the weights, :math:`\|\nabla_w L(w)\|_2`."""
     leaves, total = objective.leaves(), [torch.zeros_like(w) for w in objective.weights]
     for part in objective.parts:
         losses = cross_entropy(objective.at(leaves).logits(objective.inputs[part]), objective.y[part])
@@ -122,10 +114,7 @@ def gradient_norm(objective: Objective) -> Estimate:
 @of_objective
 def input_gradient_norm(objective: Objective) -> Estimate:
     r"""The mean l1 norm of the gradient by the input, :math:`\tfrac1n \sum_i \|\nabla_x \ell(f(x_i; w),
-    y_i)\|_1`: the first-order rise of the loss per unit of epsilon.
-
-    Robust loss: the gradient at the adversarial examples. The standard error is over examples.
-    """
+    y_i)\|_1`: the first-order rise of the loss per unit of epsilon. The standard error is over examples."""
     norms = []
     for part in objective.parts:
         inputs = objective.inputs[part].detach().requires_grad_(True)
@@ -142,32 +131,77 @@ def relative_flatness(objective: Objective) -> Estimate:
     .. math:: \sum_{s, s'} \langle v_s, v_{s'} \rangle\, \mathrm{Tr}(H_{s, s'}),\quad
               H_{s, s'} = \partial^2 L / \partial v_s \partial v_{s'}
 
-    with the rows v_s of V. For the cross-entropy the Hessian in this layer is known: :math:`\mathrm{Tr}
-    H_{s,s'}` is the mean over examples of :math:`\|\phi\|^2 (p_s [s = s'] - p_s p_{s'})`, so that an example
-    contributes :math:`\|\phi\|^2 (\sum_s p_s \|v_s\|^2 - \|\sum_s p_s v_s\|^2)`. Invariant to scaling the
-    features by c and V by 1 / c. Robust loss: at adversarial examples found at w. The standard error is over
-    examples. Raises `UndefinedError` if the network's logits are not the output of a linear layer.
+    with the rows v_s of V. For the cross-entropy :math:`\mathrm{Tr} H_{s,s'}` is the mean over examples of
+    :math:`\|\phi\|^2 (p_s [s = s'] - p_s p_{s'})`, so that an example contributes :math:`\|\phi\|^2 (\sum_s
+    p_s \|v_s\|^2 - \|\sum_s p_s v_s\|^2)`. Invariant to scaling the features by c and V by 1 / c. The
+    standard error is over examples. Raises `UndefinedError` if the logits are no linear layer's output.
     """
-    module, values = objective.net.module, []
-    calls: list[tuple[nn.Linear, Tensor, Tensor]] = []
-    handles = [
-        layer.register_forward_hook(lambda layer, args, out: calls.append((layer, args[0], out)))
-        for layer in module.modules()
-        if isinstance(layer, nn.Linear)
-    ]
-    try:
-        for part in objective.parts:
-            calls.clear()
-            with torch.no_grad():
-                logits = module(objective.inputs[part].clone())
-            last = next((call for call in reversed(calls) if call[2].shape == logits.shape), None)
-            if last is None or not torch.equal(last[2], logits):
-                raise UndefinedError("model: relative flatness is defined for a last nn.Linear")
-            layer, features, _ = last
-            p, v = torch.softmax(logits.double(), dim=1), layer.weight.detach().double()
-            variance = p @ (v * v).sum(1) - (p @ v).square().sum(1)
-            values.append(features.double().square().sum(1) * variance)
-    finally:
-        for handle in handles:
-            handle.remove()
+    values, calls = [], []
+
+    def record(layer: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
+        calls.append((layer, arguments[0], output))
+
+    module = copy.deepcopy(objective.net.module)
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            layer.register_forward_hook(record)
+    for part in objective.parts:
+        calls.clear()
+        with torch.no_grad():
+            logits = module(objective.inputs[part].clone())
+        last = next((call for call in reversed(calls) if call[2].shape == logits.shape), None)
+        if last is None or not torch.equal(last[2], logits):
+            raise UndefinedError("model: relative flatness is defined for a last nn.Linear")
+        layer, features, _ = last
+        p, v = torch.softmax(logits.double(), dim=1), layer.weight.detach().double()
+        variance = p @ (v * v).sum(1) - (p @ v).square().sum(1)
+        values.append(features.double().square().sum(1) * variance)
     return Estimate.mean(torch.cat(values))
+
+
+@of_objective
+def margin(objective: Objective, percentile: float = 10.0, resamples: int = 200) -> Estimate:
+    r"""A percentile of the margin :math:`z_y - \max_{k \ne y} z_k` (as in Kim et al., NeurIPS 2023).
+
+    z are the logits of x or, in the robust loss, of the adversarial example of highest loss. Larger is
+    better: rankings of sharpness reverse its sign. The standard error is a bootstrap's over examples.
+    """
+    with torch.no_grad():
+        logits = torch.cat([objective.unfolded.logits(objective.inputs[part]) for part in objective.parts])
+    margins = -negative_margin(logits, objective.y).double().cpu()
+    drawn = torch.randint(
+        len(margins), (resamples, len(margins)), generator=generator(objective.seed, "margin")
+    )
+    spread = margins[drawn].quantile(percentile / 100, dim=1).std().item()
+    return Estimate(margins.quantile(percentile / 100).item(), spread)
+
+
+def weight_norm(model: nn.Module) -> Estimate:
+    r"""The norm of the weights, :math:`\|w\|_2`, over the tensors of the neighbourhood."""
+    return Estimate(norm(list(Network.of(model).weights().values())).item())
+
+
+def distance_from_init(model: nn.Module, initial: Mapping[str, Tensor]) -> Estimate:
+    r"""The distance from the initial weights, :math:`\|w - w_0\|_2` (Neyshabur et al., NeurIPS 2017).
+
+    `initial` holds w_0 by the names of the model's parameters. Raises `ValueError` if a tensor of the
+    neighbourhood is missing in it or has another shape.
+    """
+    weights = Network.of(model).weights()
+    for name, weight in weights.items():
+        if name not in initial or initial[name].shape != weight.shape:
+            raise ValueError(f"initial: no tensor {name!r} of shape {tuple(weight.shape)}")
+    return Estimate(norm([w - initial[name].to(w) for name, w in weights.items()]).item())
+
+
+def spectral_product(model: nn.Module) -> Estimate:
+    r"""The product of the layers' spectral norms, :math:`\prod_l \|W_l\|_2` (Neyshabur et al., ICLR 2018).
+
+    W_l are the tensors of the neighbourhood with more than one dimension, as matrices [out, rest]. Raises
+    `UndefinedError` if there is none.
+    """
+    matrices = [w.flatten(1) for w in Network.of(model).weights().values() if w.ndim > 1]
+    if not matrices:
+        raise UndefinedError("model: no layer with a matrix of weights")
+    logs = torch.stack([torch.linalg.matrix_norm(m.double(), ord=2).log() for m in matrices])
+    return Estimate(logs.sum().exp().item())

@@ -7,22 +7,14 @@ import torch
 from torch import Tensor
 
 from robust_flatness.attacks.pgd import cross_entropy, project
-from robust_flatness.measures.objective import Estimate, Head, Objective, draw, norm, of_objective
+from robust_flatness.measures.objective import Estimate, Objective, norm, of_objective
 from robust_flatness.measures.sharpness.block import DEFAULTS
 from robust_flatness.seeding import generator
 
 #: Parts of the data that are ascended on separately: m-sharpness with m an eighth of the examples.
 PARTS = 8
-#: Range of sigma that is searched, relative to the weights.
-SMALLEST, LARGEST = 1e-4, 10.0
 #: `step(mu, gradient)`: mu moved along the gradient by the weights and projected.
 Step = Callable[[list[Tensor], list[Tensor]], list[Tensor]]
-
-
-def normalised_logits(logits: Tensor) -> Tensor:
-    r"""Logits z [n, K] over each example's spread :math:`\sqrt{\tfrac1K\sum_k (z_k - \bar z)^2}`."""
-    spread = logits.std(dim=1, keepdim=True, correction=0)
-    return logits / spread.clamp(min=torch.finfo(logits.dtype).tiny)
 
 
 @of_objective
@@ -54,6 +46,23 @@ def asam(
     return _in_ball(objective, lambda w: w.abs() + eta, rho, steps)
 
 
+def _in_ball(objective: Objective, scale: Callable[[Tensor], Tensor], rho: float, steps: int) -> Estimate:
+    """Projected ascent in ||T^-1 nu||_2 <= rho with T = diag(scale(w))."""
+    _check_positive(rho=rho, steps=steps)
+    scales = [scale(w) for w in objective.weights]
+    length = rho if steps == 1 else rho / 4
+
+    def step(mu: list[Tensor], gradient: list[Tensor]) -> list[Tensor]:
+        """mu = T^-1 nu, along T grad, and back into the ball."""
+        direction = torch._foreach_mul(gradient, scales)
+        tiny = torch.finfo(mu[0].dtype).tiny
+        torch._foreach_add_(mu, torch._foreach_mul(direction, length / norm(direction).clamp(min=tiny)))
+        torch._foreach_mul_(mu, (rho / norm(mu).clamp(min=tiny)).clamp(max=1.0))
+        return mu
+
+    return Estimate.mean(_rise(objective, scales, step, steps))
+
+
 @of_objective
 def adaptive_linf_worst(
     objective: Objective, rho: float = DEFAULTS.worst_rho[0], steps: int = DEFAULTS.adaptive_steps,
@@ -72,11 +81,12 @@ def adaptive_linf_worst(
     def step(mu: list[Tensor], gradient: list[Tensor]) -> list[Tensor]:
         return [(m + rho / 4 * g.sign()).clamp(-rho, rho) for m, g in zip(mu, gradient, strict=True)]
 
-    scales = [w.abs() for w in objective.weights]
-    head = normalised_logits if normalised else None
-    size = math.ceil(len(objective.x) / PARTS)
-    parts = [objective.restricted(slice(i, i + size)) for i in range(0, len(objective.x), size)]
-    return Estimate.mean(torch.stack([_rise(part, scales, step, steps, head).mean() for part in parts]))
+    scales, size = [w.abs() for w in objective.weights], math.ceil(len(objective.x) / PARTS)
+    rises = []
+    for first in range(0, len(objective.x), size):
+        part = objective.restricted(slice(first, first + size))
+        rises.append(_rise(part.normalised if normalised else part, scales, step, steps).mean())
+    return Estimate.mean(torch.stack(rises))
 
 
 @of_objective
@@ -92,10 +102,9 @@ def adaptive_average(
     Otherwise as `adaptive_linf_worst`.
     """
     _check_positive(rho=rho, samples=samples)
-    head = normalised_logits if normalised else None
-    reference = objective.reference(head).double().mean()
-    losses = [_noisy_loss(objective, rho, sample, head) for sample in range(samples)]
-    return Estimate.mean(torch.stack(losses) - reference)
+    objective = objective.normalised if normalised else objective
+    losses = [_noisy_loss(objective, rho, sample) for sample in range(samples)]
+    return Estimate.mean(torch.stack(losses) - objective.reference().double().mean())
 
 
 @of_objective
@@ -121,11 +130,10 @@ def pacbayes_sigma(
         # a loss that overflowed has risen, too
         return torch.stack(losses).nan_to_num(nan=torch.inf, posinf=1e9) - reference - rise
 
-    low, high = math.log10(SMALLEST), math.log10(LARGEST)
+    low, high = -4.0, 1.0
     at_low, at_high = excess(low), excess(high)
-    for end, value in ((low, -at_low.mean()), (high, at_high.mean())):
-        if value < 0:
-            return Estimate(10.0 ** (-2 * end))
+    if at_low.mean() > 0 or at_high.mean() < 0:
+        return Estimate(10.0 ** (-2 * (low if at_low.mean() > 0 else high)))
     for _ in range(iterations):
         middle = (low + high) / 2
         at_middle = excess(middle)
@@ -147,56 +155,35 @@ def _check_positive(**numbers: float) -> None:
             raise ValueError(f"{name}: {value} given, but it must be > 0")
 
 
-def _noisy_loss(objective: Objective, rho: float, sample: int, head: Head | None = None) -> Tensor:
+def _noisy_loss(objective: Objective, rho: float, sample: int) -> Tensor:
     """The mean loss at w + nu for draw number `sample` of nu ~ N(0, rho^2 w^2)."""
-    noise = draw(objective.weights, generator(objective.seed, "adaptive", sample))
+    stream, noise = generator(objective.seed, "adaptive", sample), []
+    for w in objective.weights:
+        drawn = torch.randn(w.shape, dtype=w.dtype, device=stream.device, generator=stream)
+        noise.append(drawn.to(w.device))
     at = torch._foreach_addcmul(objective.weights, objective.weights, noise, value=rho)
-    return objective.losses(at, head, sample).double().mean()
+    return objective.losses(at, sample).double().mean()
 
 
-def _in_ball(objective: Objective, scale: Callable[[Tensor], Tensor], rho: float, steps: int) -> Estimate:
-    """Projected ascent in ||T^-1 nu||_2 <= rho with T = diag(scale(w))."""
-    _check_positive(rho=rho, steps=steps)
-    scales = [scale(w) for w in objective.weights]
-    length = rho if steps == 1 else rho / 4
-
-    def step(mu: list[Tensor], gradient: list[Tensor]) -> list[Tensor]:
-        """mu = T^-1 nu, along T grad, and back into the ball."""
-        direction = torch._foreach_mul(gradient, scales)
-        tiny = torch.finfo(mu[0].dtype).tiny
-        torch._foreach_add_(mu, torch._foreach_mul(direction, length / norm(direction).clamp(min=tiny)))
-        torch._foreach_mul_(mu, (rho / norm(mu).clamp(min=tiny)).clamp(max=1.0))
-        return mu
-
-    return Estimate.mean(_rise(objective, scales, step, steps))
-
-
-def _rise(
-    objective: Objective, scales: list[Tensor], step: Step, steps: int, head: Head | None = None
-) -> Tensor:
+def _rise(objective: Objective, scales: list[Tensor], step: Step, steps: int) -> Tensor:
     """The rise [n] of the loss of each example at the iterate nu = T mu of highest mean loss, from mu = 0; in
     the robust loss at the last iterate."""
     clean, inputs = objective.attack is None, objective.inputs
     mu = [torch.zeros_like(w) for w in objective.weights]
-    at, best = objective.weights, None
+    at, iterates = objective.weights, []
     for number in range(steps):
         leaves = [w.detach().requires_grad_(True) for w in at]
         inputs = inputs.detach().requires_grad_(not clean)
-        logits = objective.at(leaves).logits(inputs)
-        losses = cross_entropy(logits if head is None else head(logits), objective.y)
+        losses = cross_entropy(objective.at(leaves).logits(inputs), objective.y)
         wanted = leaves if clean else [*leaves, inputs]
         gradients = torch.autograd.grad(losses.mean(), wanted, materialize_grads=True)
         with torch.no_grad():
             if clean and number > 0:
-                best = _higher(best, losses.detach())
+                iterates.append(losses.detach())
             if not clean:
                 moved = inputs + objective.attack.step_size * gradients[-1].sign()
                 inputs = project(moved, objective.x, objective.attack.epsilon)
             mu = step(mu, list(gradients[: len(leaves)]))
             at = torch._foreach_add(objective.weights, torch._foreach_mul(mu, scales))
-    last = objective.losses(at, head)
-    return (_higher(best, last) if clean else last).double() - objective.reference(head).double()
-
-
-def _higher(best: Tensor | None, losses: Tensor) -> Tensor:
-    return losses if best is None or losses.mean() > best.mean() else best
+    best = max([*iterates, objective.losses(at)], key=torch.mean)
+    return best.double() - objective.reference().double()
