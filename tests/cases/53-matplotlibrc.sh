@@ -1,5 +1,5 @@
 # People keep a matplotlibrc (dark figures, LaTeX for text) in their home or working folder. Pictures are to be the same
-# bytes for the same numbers. Once: with axes.facecolor: black the labels of `measure --picture` cannot be read;
+# bytes for the same numbers. Got once: with axes.facecolor: black the labels of `measure --picture` cannot be read;
 # with text.usetex: True and no LaTeX a traceback after everything was measured. Right: the same picture.
 set -e; ROOT=${ROOT:-$PWD}; PY=${PY:-$ROOT/.venv/bin/python}; d=$(mktemp -d); cd $d; mkdir dark tex
 $PY -c "import numpy as n; r=n.random.default_rng(0); y=n.arange(40)%10; n.savez('d.npz',x_test=r.integers(0,256,(40,8,8),dtype=n.uint8),y_test=y)"
