@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("case", sorted((ROOT / "tests/cases").iterdir()), ids=lambda path: path.name)
+@pytest.mark.parametrize("case", sorted((ROOT / "tests/reported").iterdir()), ids=lambda path: path.name)
 def test_case(case):
     command = [sys.executable, "-P"] if case.suffix == ".py" else ["bash"]
     environment = {**os.environ, "PY": sys.executable, "ROOT": str(ROOT), "PYTHONPATH": str(ROOT / "src")}
