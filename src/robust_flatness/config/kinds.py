@@ -3,7 +3,7 @@
 import hashlib
 import importlib
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +34,3 @@ def source_digest(paths: Iterable[str]) -> str:
         for source in sorted(file.parent.rglob("*.py")) if packaged else [file]:
             digest.update(source.read_bytes())
     return digest.hexdigest()[:16] if paths else ""
-
-
-def check_name(allowed: Collection[str], name: str, own: str = "") -> str:
-    """Require one of the `allowed` names or, if `own` describes it, a user's `package.module:name`."""
-    module, colon, function = name.partition(":")
-    if own and colon and module and function.isidentifier():
-        return name
-    if name not in allowed:
-        others = f", or {own} of your own" if own else ""
-        raise ValueError(f"Input should be one of {', '.join(map(repr, allowed))}{others}")
-    return name

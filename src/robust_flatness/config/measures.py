@@ -45,16 +45,14 @@ CleanTestExamples = Annotated[Count, FirstExamples("test", 10_000)]
 CleanTrainExamples = Annotated[Size, FirstExamples("train", 10_000)]
 
 
+_Attack = Literal["pgd", "apgd-ce", "apgd-t", "fab-t", "square"]
+
+
 class AutoAttackSpec(Spec):
     """AutoAttack; `version: standard` is the library's own, `reduced` the budget given here."""
 
     version: Literal["standard", "reduced"] = "standard"
-    attacks: Annotated[tuple[Literal["pgd", "apgd-ce", "apgd-t", "fab-t", "square"], ...], AS_LIST] = (
-        "apgd-ce",
-        "apgd-t",
-        "fab-t",
-        "square",
-    )
+    attacks: Annotated[tuple[_Attack, ...], AS_LIST] = ("apgd-ce", "apgd-t", "fab-t", "square")
     """`pgd` counts the successes of the measure's own PGD; the other attacks run on what is left."""
     iterations: Count = 100
     restarts: Count = 1

@@ -1,11 +1,10 @@
-"""External networks in an experiment: the user's own, torchvision's, RobustBench's."""
+"""External networks in an experiment: the user's own, or of torchvision or RobustBench."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from robust_flatness.config.values import AS_LIST, Positive, Real, Spec
 from robust_flatness.config.variants import VariantSpec
@@ -14,34 +13,23 @@ from robust_flatness.files import canonical_json
 
 #: Default families of external networks, as in config/families.yaml.
 EXTERNAL, ROBUSTBENCH = "external", "robustbench"
-NAMED = re.compile(
-    r"torchvision:\w+|robustbench:((cifar10|cifar100|imagenet)/\w+/)?[\w.-]+|[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*"
-)
 #: Classes of RobustBench's datasets; torchvision's pretrained classifiers have those of ImageNet.
 PRETRAINED_CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
-
-
-def _check_model(value: str) -> str:
-    if not NAMED.fullmatch(value):
-        kinds = "package.module:function, torchvision:NAME, robustbench:NAME or robustbench:DATA/THREAT/NAME"
-        raise ValueError(f"write {kinds} with DATA of {', '.join(PRETRAINED_CLASSES)}")
-    return value
-
-
-Channels = Annotated[tuple[Real, ...], AS_LIST, Field(min_length=1)]
-Scales = Annotated[tuple[Positive, ...], AS_LIST, Field(min_length=1)]
+_ROBUSTBENCH = rf"robustbench:(({'|'.join(PRETRAINED_CLASSES)})/\w+/)?[\w.-]+"
+_MODEL = rf"^(torchvision:\w+|{_ROBUSTBENCH}|[\w.]+:\w+)$"
 
 
 class NetworkSpec(Spec):
-    """A network as `load_model` takes it, and how it is shown."""
+    """A network as `load_model` takes it, and its label and family."""
 
-    model: Annotated[str, AfterValidator(_check_model)]
-    """`package.module:function` (without arguments), `torchvision:NAME` or `robustbench:NAME`."""
+    model: Annotated[str, Field(pattern=_MODEL)]
+    """`package.module:function` (without arguments), `torchvision:NAME`, `robustbench:NAME` or
+    `robustbench:DATASET/THREAT/NAME`."""
     weights: str | None = None
     """File .safetensors, .pt or .pth; None: the function's, or the pretrained ones, which are downloaded."""
-    mean: Channels | None = None
+    mean: Annotated[tuple[Real, ...], AS_LIST, Field(min_length=1)] | None = None
     """Channel means, if the network expects normalised images, (x - mean) / std."""
-    std: Scales | None = None
+    std: Annotated[tuple[Positive, ...], AS_LIST, Field(min_length=1)] | None = None
     label: str | None = None
     """Label in figures and tables; None: its name."""
     family: str | None = None
@@ -51,8 +39,7 @@ class NetworkSpec(Spec):
 
     @model_validator(mode="after")
     def _check(self) -> "NetworkSpec":
-        given = [len(values) for values in (self.mean, self.std) if values is not None]
-        if len(given) == 1 or len(set(given)) > 1:
+        if len(self.mean or ()) != len(self.std or ()):
             raise ValueError("mean, std: give both, with a number for each channel")
         return self
 
