@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from robust_flatness.config import ConfigError, TrainingSpec, load_variants, load_yaml
 from robust_flatness.config.training import rescaled_decay
-from robust_flatness.config.values import parse_number
-from robust_flatness.experiment import Experiment, load_experiment, make_experiment
+from robust_flatness.config.values import Integer, Real, parse
+from robust_flatness.experiment import Experiment, ExperimentSpec, load_experiment
 from robust_flatness.measures.registry import MEASURES
 
 ROOT = Path(__file__).parents[1]
@@ -33,7 +33,7 @@ def measured_by(experiment, measure) -> list[str]:
 
 def load(values) -> Experiment:
     """As `load_experiment`, with the catalogue read once for all tests."""
-    return make_experiment(values, CATALOGUE)
+    return Experiment(parse(ExperimentSpec, values), CATALOGUE)
 
 
 def digits(**changed):
@@ -51,12 +51,13 @@ def digits(**changed):
     return config
 
 
-@pytest.mark.parametrize(
-    ("text", "number"),
-    [("8/255", 8 / 255), ("1e-3", 1e-3), (" 7 ", 7), ("-2", -2), ("8/255/2", "8/255/2"), ("1/0", "1/0")],
-)
-def test_fractions_and_numbers_in_text_are_numbers(text, number):
-    assert parse_number(text) == number
+def test_numbers_may_be_fractions_and_text():
+    for text, number in (("8/255", 8 / 255), ("0.15/4", 0.0375), ("1e-3", 1e-3), (" 7 ", 7), ("-2", -2)):
+        assert parse(Real, text) == number
+    assert parse(Integer, " 7 ") == 7
+    for wrong in ("8/255/2", "1/0", "x/2", "nan", True):
+        with pytest.raises(ConfigError, match=f"given: {wrong!r}"):
+            parse(Real, wrong)
 
 
 def test_text_from_the_command_line_is_parsed():
@@ -153,7 +154,6 @@ def test_snapshots_are_many_even_and_include_the_last_epoch(epochs):
     "content",
     [
         "a/b: {label: x, family: y}", "1: {label: x, family: y}", "a: {label: x}", "a: [1]",
-        "a: {label: x, family: y, derived_from: b, convolution_scale: 2}",
         "a: {label: x, family: y, derived_from: b}", "a: {label: x, family: y, scale: {epochs: -1}}",
     ],
 )  # fmt: skip
@@ -167,6 +167,8 @@ def test_a_bad_entry_of_the_catalogue_is_named(tmp_path, content):
 #: Fields of a valid config with a bad value (None: removed).
 BAD = [
     ("variants", ["trade-6"]), ("variants", ["at-scaled-2"]), ("overrides.nope", {}), ("measure", {}),
+    ("own_variants", {"at": {"label": "x", "family": "y"}}),
+    ("own_variants", {"x": {"label": "x", "family": "y", "derived_from": "z", "convolution_scale": 2}}),
     ("overrides.at", {"set": {"momentun": 1}}), ("overrides.at", {"scale": {"momentun": 1}}),
     ("overrides.at", {"set": {"epochs": None}}), ("overrides.at", {"scale": {"epochs": 1e308}}),
     ("overrides.at", {"scale": {"milestones": 2}}),
@@ -194,7 +196,7 @@ def test_errors_name_the_field(field, value):
     with pytest.raises(ConfigError) as error:
         load(digits(**{field.replace(".", "__"): value}))
     section, _, name = field.partition(".")
-    expected = name if section == "overrides" else section
+    expected = name if section == "overrides" else section.removeprefix("own_")
     assert expected in str(error.value), error.value
 
 
@@ -348,7 +350,7 @@ def test_mutated_configs_validate_or_name_the_field():
     @given(mutated())
     def try_mutation(config):
         try:
-            experiment = make_experiment(config, CATALOGUE)
+            experiment = load(config)
             # what planning does with a valid config
             for slug in experiment.train_jobs:
                 experiment.train_job(slug, experiment.spec.seeds[0]).json_text()

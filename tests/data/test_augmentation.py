@@ -5,8 +5,16 @@ from torchvision.transforms import AutoAugment, AutoAugmentPolicy, Interpolation
 from torchvision.transforms.autoaugment import _apply_op
 
 from robust_flatness.config import AugmentationSpec
-from robust_flatness.data.augmentation import augment, cutout, random_crop, random_flip
-from robust_flatness.data.autoaugment import OPERATIONS, apply_policy, magnitude_of, policy
+from robust_flatness.data.augmentation import (
+    OPERATIONS,
+    apply_policy,
+    augment,
+    cutout,
+    magnitude_of,
+    policy,
+    random_crop,
+    random_flip,
+)
 
 
 def seeded(seed=0):

@@ -25,7 +25,6 @@ from robust_flatness.workflow import (
     collect_spec,
     gpus_here,
     measuring_job,
-    of_older_version,
     only_draws,
     plain_executable,
     why_stale,
@@ -84,10 +83,6 @@ shell.prefix(f"export PATH={quote(os.path.dirname(sys.executable))}:$PATH; ")
 onstart:
     if MAKES_TABLES and not EXPERIMENT.spec.results_table:
         check_networks()
-
-
-if of_older_version(RESULTS_FOLDER):
-    sys.exit(f"error: {of_older_version(RESULTS_FOLDER)}")
 
 
 def targets():

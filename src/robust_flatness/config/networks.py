@@ -13,9 +13,7 @@ from robust_flatness.files import canonical_json
 
 #: Default families of external networks, as in config/families.yaml.
 EXTERNAL, ROBUSTBENCH = "external", "robustbench"
-#: Classes of RobustBench's datasets; torchvision's pretrained classifiers have those of ImageNet.
-PRETRAINED_CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
-_ROBUSTBENCH = rf"robustbench:(({'|'.join(PRETRAINED_CLASSES)})/\w+/)?[\w.-]+"
+_ROBUSTBENCH = r"robustbench:((cifar10|cifar100|imagenet)/\w+/)?[\w.-]+"
 _MODEL = rf"^(torchvision:\w+|{_ROBUSTBENCH}|[\w.]+:\w+)$"
 
 
@@ -46,16 +44,6 @@ class NetworkSpec(Spec):
     def job_text(self) -> str:
         """Return canonical JSON of the fields that its weights depend on, as passed to a job."""
         return canonical_json(self.model_dump(mode="json", include={"model", "weights", "mean", "std"}))
-
-    @property
-    def known_classes(self) -> int | None:
-        """Number of classes if it is known without loading anything."""
-        kind, _, name = self.model.partition(":")
-        if kind == "torchvision" and self.weights is None:
-            return PRETRAINED_CLASSES["imagenet"]
-        if kind == "robustbench":
-            return PRETRAINED_CLASSES[name.split("/")[0] if "/" in name else "cifar10"]
-        return None
 
     def variant(self, slug: str) -> "NetworkVariant":
         """Return the entry of the tables for this network, named `slug`."""

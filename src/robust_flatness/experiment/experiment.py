@@ -37,8 +37,8 @@ class Experiment:
         return self.spec.experiment
 
     def _problems_of_names(self, catalogue: Mapping[str, VariantSpec]) -> Iterator[str]:
-        """Yield unknown and duplicate names of variants and networks, and networks of other classes."""
-        spec, classes = self.spec, self.spec.data.known_classes if self.spec.data else None
+        """Yield unknown and duplicate names of variants and networks."""
+        spec = self.spec
         for field, given, known in (
             ("own_variants", spec.own_variants, catalogue),
             ("models", spec.models, self.catalogue),
@@ -49,10 +49,6 @@ class Experiment:
         for field, slugs in (("overrides", spec.overrides), ("variants", requested)):
             if unknown := [slug for slug in slugs if slug not in self.catalogue]:
                 yield f"{field}: {unknown_variants(unknown, self.catalogue)}"
-        for slug, network in spec.models.items():
-            if classes and network.known_classes not in (None, classes):
-                has = f"{network.model!r} has {network.known_classes} classes"
-                yield f"models.{slug}.model: {has}, the data have {classes}"
 
     def _requested(self) -> Sequence[str]:
         """Return the slugs requested. "all" leaves out derived variants if results are read from a table."""
