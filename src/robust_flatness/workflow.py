@@ -32,15 +32,15 @@ def check_words(arguments: Sequence[str]) -> None:
     files or settings. Both options take all words up to the next option, targets included."""
     for position, option in enumerate(arguments):
         words = takewhile(lambda word: not word.startswith("-"), arguments[position + 1 :])
-        what, wrong = "", []
         if option in ("--configfile", "--configfiles"):
             what, wrong = "files", [word for word in words if not Path(word).is_file()]
         elif option in ("--config", "-C"):
             what, wrong = "settings (name=value)", [word for word in words if "=" not in word]
+        else:
+            continue
         if wrong:
             taken = f"{option} takes all words up to the next option for {what}"
-            given = ", ".join(wrong)
-            raise ConfigError(f"{taken}, but {given} is not one; write targets first, or after --")
+            raise ConfigError(f"{taken}, but {wrong[0]} is not one; write targets first, or after --")
 
 
 def gpus_here() -> int:
@@ -117,11 +117,7 @@ def collect_spec(experiment: Experiment, results: Path) -> CollectSpec:
     for slug, variant in experiment.catalogue.items():
         if slug not in experiment.variants and slug not in on_disk:
             continue
-        entry = {
-            "label": variant.label,
-            "family": variant.family,
-            "derived": variant.derived_from is not None,
-        }
+        entry: dict[str, Any] = {"label": variant.label, "family": variant.family}
         if slug in experiment.networks:
             entry |= {"derived": not variant.network.correlate, "external": True}
         else:
@@ -131,7 +127,7 @@ def collect_spec(experiment: Experiment, results: Path) -> CollectSpec:
                 continue
             applied = applied_settings(job)
             entry["settings"] = {name: v for name, v in applied.items() if baseline.get(name) != v}
-            entry["epochs"] = job.training.epochs
+            entry |= {"derived": variant.derived_from is not None, "epochs": job.training.epochs}
         entries[slug] = VariantEntry(**entry)
         given = _measures(experiment, slug)
         measures[slug] = {name: fingerprint(settings) for name, settings in given.items()}

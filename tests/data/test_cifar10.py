@@ -93,7 +93,7 @@ def test_settings_are_checked_without_reading_the_files(words, changes):
 
 def test_other_files_need_the_checksum_of_their_splits(official):
     folder, _, _ = official
-    with pytest.raises(FileError, match=r"data_batch_1: truncated or altered.*data\.sha256"):
+    with pytest.raises(FileError, match=r"data_batch_1: missing, truncated or altered.*data\.sha256"):
         make_splits(spec(folder), seed=0)
     with pytest.raises(ConfigError, match=r"data\.sha256: 0+ given, but") as error:
         make_splits(spec(folder, sha256="0" * 64), seed=0)

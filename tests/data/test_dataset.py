@@ -44,7 +44,7 @@ def test_saved_splits_are_loaded(prepared, splits):
 
 
 def test_labels_of_the_pool_are_withheld(prepared):
-    with pytest.raises(ConfigError, match="withheld"):
+    with pytest.raises(ConfigError, match="y_unlabeled is requested"):
         load_dataset(prepared).labels("unlabeled")
 
 

@@ -138,9 +138,8 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        values = [key.value for key in keys]
         for place, key in enumerate(keys):
-            if key.value in values[:place]:
+            if key.value in [earlier.value for earlier in keys[:place]]:
                 message = f"{key.value!r} is given twice"
                 raise yaml.constructor.ConstructorError(None, None, message, key.start_mark)
         return super().construct_mapping(node, deep)

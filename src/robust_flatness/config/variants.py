@@ -1,4 +1,4 @@
-"""The catalogue of training variants."""
+"""The catalogue of training variants and their families."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +9,11 @@ from robust_flatness.config.values import Name, Positive, Spec, load_yaml, parse
 
 #: The variant that is the baseline itself.
 BASELINE = "at"
+#: Colours by name: those of Okabe and Ito, and a dark grey.
+PALETTE = {
+    **{"black": "#000000", "dark": "#545454", "blue": "#0072B2", "sky": "#56B4E9", "green": "#009E73"},
+    **{"orange": "#E69F00", "vermillion": "#D55E00", "purple": "#CC79A7"},
+}
 
 
 class VariantOverride(Spec):
@@ -55,3 +60,22 @@ class VariantSpec(VariantOverride):
 def load_variants(path: Path) -> dict[str, VariantSpec]:
     """Return the catalogue of variants in a YAML file: slug -> `VariantSpec`."""
     return parse(dict[Name, VariantSpec], load_yaml(path), f"{path}: variants")
+
+
+class FamilySpec(Spec):
+    """Style of a family of variants in figures; `config/families.yaml` explains each field."""
+
+    label: str
+    color: str = "black"
+    marker: str = "X"
+    parameter: str | None = None
+    setting: str | None = None
+    named: str | None = None
+
+
+def load_families(*paths: Path) -> dict[str, FamilySpec]:
+    """Return the families of YAML files by name; a later file adds or replaces families."""
+    found: dict[str, FamilySpec] = {}
+    for path in paths:
+        found |= parse(dict[str, FamilySpec], load_yaml(path), f"{path}: families")
+    return found

@@ -76,9 +76,7 @@ def cutout(x: Tensor, size: int, fill: Sequence[float], generator: torch.Generat
 
 def channel_values(x: Tensor, fill: Sequence[float]) -> Tensor:
     """Return `fill`, one value for each channel of the images `x`, as a tensor [C, 1, 1]."""
-    if len(fill) != x.shape[1]:
-        raise ValueError(f"fill: {len(fill)} values given, but the images have {x.shape[1]} channels")
-    return torch.tensor(list(fill), dtype=x.dtype, device=x.device)[:, None, None]
+    return torch.tensor(fill, dtype=x.dtype, device=x.device)[:, None, None]
 
 
 def autoaugment(x: Tensor, generator: torch.Generator, fill: Sequence[float]) -> Tensor:
@@ -140,17 +138,6 @@ def blended(kind: str, x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
     return (ratio * x + (1 - ratio) * other).clamp(0, LEVELS).floor()
 
 
-def posterize(x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
-    """Keep the `magnitude` highest of the 8 bits."""
-    step = 2 ** (8 - magnitude[:, None, None, None])
-    return (x / step).floor() * step
-
-
-def solarize(x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
-    """Invert the levels from `magnitude` on."""
-    return torch.where(x >= magnitude[:, None, None, None], LEVELS - x, x)
-
-
 def autocontrast(x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
     """Stretch each channel to 0 .. 255; a channel of one level stays."""
     low, high = x.amin((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
@@ -172,9 +159,13 @@ def equalize(x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
     return equalized.to(x.dtype).view_as(x)
 
 
-def invert(x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
-    """255 minus the level."""
-    return LEVELS - x
+def recolored(kind: str, x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
+    """Keep the `magnitude` highest of the 8 bits (Posterize), or invert all levels (Invert) or those from
+    `magnitude` on (Solarize)."""
+    magnitude = magnitude[:, None, None, None]
+    if kind == "Posterize":
+        return (x / 2 ** (8 - magnitude)).floor() * 2 ** (8 - magnitude)
+    return LEVELS - x if kind == "Invert" else torch.where(x >= magnitude, LEVELS - x, x)
 
 
 MOVES = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
@@ -182,8 +173,8 @@ BLENDS = ("Brightness", "Color", "Contrast", "Sharpness")
 OPERATIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     **{name: functools.partial(moved, name) for name in MOVES},
     **{name: functools.partial(blended, name) for name in BLENDS},
-    **{"Posterize": posterize, "Solarize": solarize, "AutoContrast": autocontrast},
-    **{"Equalize": equalize, "Invert": invert},
+    **{name: functools.partial(recolored, name) for name in ("Posterize", "Solarize", "Invert")},
+    **{"AutoContrast": autocontrast, "Equalize": equalize},
 }
 #: Largest magnitude of operations with a random sign; blends have the factor 1 + magnitude.
 SIGNED = {"ShearX": 0.3, "ShearY": 0.3, "Rotate": 30.0} | dict.fromkeys(BLENDS, 0.9)

@@ -3,7 +3,6 @@
 import pickle
 import shutil
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +56,14 @@ def _altered(folder: Path) -> list[Path]:
     return [folder / name for name, digest in official if not check_integrity(str(folder / name), digest)]
 
 
-def download_cifar10(folder: Path, report: Callable[[str], None] = print) -> None:
-    """Download the official files to `folder` by torchvision; they appear there when all are complete."""
+def download_cifar10(folder: Path) -> None:
+    """Download the official files to `folder` by torchvision, unless they exist there. They are moved there
+    when all are complete."""
     from torchvision.datasets import CIFAR10
     from torchvision.datasets.utils import download_and_extract_archive
 
     folder, part = Path(folder), Path(folder, ".download")
     if not _altered(folder):
-        report(f"{folder}: all files exist")
         return
     require_space(folder, NEEDED, "CIFAR-10")
     try:
@@ -94,22 +93,15 @@ class _Arrays(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         module = module.replace("numpy.core", "numpy._core")  # as NumPy 1 wrote it
         if f"{module}.{name}" not in ALLOWED:
-            raise FileError(f"it refers to {module}.{name}, but only arrays of numbers are read")
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}")
         return super().find_class(module, name)
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
-    """Return the mapping of names to arrays, lists and numbers in a pickle; none of its code is run."""
+    """Return the mapping of names to arrays, lists and numbers in a pickle, without running its code."""
     try:
         with open(path, "rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # NumPy's about old files
-            content = _Arrays(file, encoding="latin1").load()
-    except FileNotFoundError:
-        raise FileError(f"{path}: no such file") from None
-    except FileError as error:
-        raise FileError(f"{path}: refused: {error}; no code was run") from None
+            return dict(_Arrays(file, encoding="latin1").load())
     except Exception as error:  # unpickling damaged bytes can raise anything
-        raise FileError(f"{path}: truncated or damaged, not a readable pickle ({error})") from None
-    if not isinstance(content, dict):
-        raise FileError(f"{path}: holds a {type(content).__name__}, expected a mapping of names to arrays")
-    return content
+        raise FileError(f"{path}: not a readable pickle of arrays ({error}); no code was run") from None

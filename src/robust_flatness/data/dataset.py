@@ -14,6 +14,7 @@ from robust_flatness.files import atomic_path, require_space
 
 Arrays = dict[str, np.ndarray]
 SHA256 = "sha256"
+HINT = "run `robust-flatness {}` (or snakemake) to make it again"
 
 
 def checksum(arrays: Arrays) -> str:
@@ -65,9 +66,7 @@ class Dataset:
         return self._first(f"x_{split}", count, device)
 
     def labels(self, split: str, count: int | None = None, device="cpu"):
-        """Return labels int64 [n]; those of the `unlabeled` split are withheld."""
-        if split == "unlabeled":
-            raise ConfigError("the labels of the unlabelled split are withheld; use pseudo-labels")
+        """Return labels int64 [n]; the split `unlabeled` has none."""
         return self._first(f"y_{split}", count, device)
 
     def _first(self, name: str, count: int | None, device):
@@ -104,7 +103,7 @@ def load_dataset(path: Path, command: str = "prepare") -> Dataset:
     that writes the file."""
     from safetensors import SafetensorError, safe_open
 
-    hint = _hint(command)
+    hint = HINT.format(command)
     if not Path(path).is_file():
         raise FileError(f"{path}: no such file; {hint}")
     try:
@@ -118,10 +117,6 @@ def load_dataset(path: Path, command: str = "prepare") -> Dataset:
     return dataset
 
 
-def _hint(command: str) -> str:
-    return f"run `robust-flatness {command}` (or snakemake) to make it again"
-
-
 def save_pseudo_labels(path: Path, labels: np.ndarray, dataset: Dataset) -> None:
     """Write labels [n] of the unlabelled split, with the checksum of the dataset they were predicted for."""
     digest = np.frombuffer(bytes.fromhex(dataset.checksum), np.uint8)
@@ -132,5 +127,7 @@ def load_pseudo_labels(path: Path, dataset: Dataset) -> np.ndarray:
     """Return the labels [n] of the unlabelled split, which must have been predicted for this dataset."""
     arrays = load_dataset(path, "pseudo-label").arrays
     if "dataset" not in arrays or arrays["dataset"].tobytes().hex() != dataset.checksum:
-        raise FileError(f"{path}: these pseudo-labels belong to another dataset; {_hint('pseudo-label')}")
+        raise FileError(
+            f"{path}: these pseudo-labels belong to another dataset; {HINT.format('pseudo-label')}"
+        )
     return arrays["labels"]

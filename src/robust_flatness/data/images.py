@@ -1,6 +1,7 @@
 """Image files in folders, and datasets of torchvision."""
 
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,8 @@ from robust_flatness.seeding import derive_seed
 
 #: Names of the folder of test images; the first that exists is used.
 TEST_FOLDERS = ("test", "val", "valid", "validation")
+#: Names of files and folders that are ignored.
+HIDDEN = re.compile(r"\.|(__MACOSX|__pycache__)$")
 #: Attributes with the labels of torchvision's datasets.
 LABELS = ("targets", "labels", "_labels")
 #: Seed of the random order of images that are sorted by class.
@@ -25,8 +28,8 @@ ORDER_SEED = 0
 
 
 class Part:
-    """Training or test images of a dataset, read on demand: `labels` int64 [n] in the dataset's order, and
-    `order` [n], its indices in the order of `read`, a fixed random one if images are sorted by class."""
+    """Training or test images of a dataset, read on demand in the dataset's order or, if they are sorted by
+    class, in a fixed random one. `labels` int64 [n] are in the dataset's order."""
 
     def __init__(self, dataset: Any, name: str, size: int | None):
         self.dataset, self.name, self.size = dataset, name, size
@@ -43,18 +46,13 @@ class Part:
         return labels.astype(np.int64)
 
     @cached_property
-    def shuffled(self) -> bool:
-        """Whether images are sorted by class: in one run per class, or with labels that change from one image
-        to the next less than half as often as in a random order."""
-        _, counts = np.unique(self.labels, return_counts=True)
-        changes, steps = np.count_nonzero(np.diff(self.labels)), len(self.labels) - 1
-        expected = steps * (1 - np.square(counts / counts.sum()).sum())
-        return len(counts) > 1 and bool(changes == len(counts) - 1 or changes < expected / 2)
-
-    @cached_property
     def order(self) -> np.ndarray:
-        indices = np.arange(len(self.labels))
-        if self.shuffled:
+        """Indices of the images in the order of `read`. Images are sorted by class if there is one run per
+        class, or if labels change from one image to the next less than half as often as in a random order."""
+        _, counts = np.unique(self.labels, return_counts=True)
+        changes, indices = np.count_nonzero(np.diff(self.labels)), np.arange(len(self.labels))
+        expected = (len(indices) - 1) * (1 - np.square(counts / len(indices)).sum())
+        if len(counts) > 1 and (changes == len(counts) - 1 or changes < expected / 2):
             np.random.default_rng(derive_seed(ORDER_SEED, "order", self.name) % 2**32).shuffle(indices)
         return indices
 
@@ -117,14 +115,10 @@ def _of_folder(folder: Path) -> dict[str, Any]:
     return sets | ({"train": _pictures(folder / "train")} if "train" in nested else {})
 
 
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name in ("__MACOSX", "__pycache__")
-
-
 def _folders(folder: Path) -> list[str]:
     if not folder.is_dir():
         raise FileError(f"{folder}: no folder of images")
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not _hidden(path.name))
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not HIDDEN.match(path.name))
 
 
 def _pictures(folder: Path) -> Any:
@@ -140,7 +134,7 @@ def _pictures(folder: Path) -> Any:
 
     def is_picture(path: str) -> bool:
         inside = Path(path).relative_to(folder).parts
-        return path.lower().endswith(IMG_EXTENSIONS) and not any(map(_hidden, inside))
+        return path.lower().endswith(IMG_EXTENSIONS) and not any(map(HIDDEN.match, inside))
 
     files = (str(path) for path in sorted(folder.rglob("*")) if path.is_file())
     if left_out := [path for path in files if not is_picture(path)]:
@@ -212,8 +206,10 @@ def to_measure(
     places["early_stopping"] = "test", slice(max(test, available["test"] - held_out), None)
     read = {name: parts[part].read(place) for name, (part, place) in places.items() if part in parts}
     arrays = _arrays({name: part for name, part in read.items() if part[0]}, parts["test"].name, option)
-    random = f"random (seed {ORDER_SEED})"
-    orders = {name: random if part.shuffled else "the dataset's" for name, part in parts.items()}
+    orders = {
+        name: "the dataset's" if (np.diff(part.order) > 0).all() else f"random (seed {ORDER_SEED})"
+        for name, part in parts.items()
+    }
     classes = {name: index for index, name in enumerate(parts["test"].classes)}
     return arrays, {"classes": classes, "order": orders, "available": available}
 

@@ -50,19 +50,17 @@ def read_npz(path: Path, *, to_measure: bool = False) -> Arrays:
 
 def _read(path: Path, to_measure: bool) -> Arrays:
     """Return the arrays of the file, unchanged."""
-    if not Path(path).exists():
-        raise FileError(f"data.path: {path}: no such file")
     try:
         with np.load(path, allow_pickle=False) as file:
-            keys = KEYS + POOL_KEYS if set(POOL_KEYS) & set(file.files) else KEYS
-            if to_measure and not {"x_train", "y_train"} & set(file.files):
+            keys = KEYS + POOL_KEYS if {*POOL_KEYS} & {*file.files} else KEYS
+            if to_measure and not {*KEYS[:2]} & {*file.files}:
                 keys = KEYS[2:]
-            missing = [key for key in keys if key not in file.files]
+            missing = ", ".join(key for key in keys if key not in file.files)
             if not missing:
                 return {key: file[key] for key in keys}
-    except Exception as error:  # damaged files raise those of zipfile, zlib, struct and NumPy
+    except Exception as error:  # damaged files raise errors of zipfile, zlib, struct and NumPy
         raise FileError(f"{path}: not a readable .npz file of named arrays of numbers ({error})") from None
-    raise FileError(f"{path}: {', '.join(missing)} missing; required are {', '.join(keys)}")
+    raise FileError(f"{path}: {missing} missing; required are {', '.join(keys)}")
 
 
 def _images(where: str, array: np.ndarray, keep_floats: bool) -> np.ndarray:

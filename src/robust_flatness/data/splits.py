@@ -67,9 +67,8 @@ def split_official(source: Arrays, spec: DataSpec, seed: int, name: str) -> Arra
     chosen.setdefault("test", [("test", left["test"][: sizes["test"]])])
     chosen.setdefault("early_stopping", [("test", left["test"][tail:])])
     wanted = {split: sizes[split] for split in ("train", "unlabeled") if split not in chosen}
-    for split, index in stratified(
-        source["y_train"][left["train"]], wanted, derive_seed(seed, "splits")
-    ).items():
+    drawn = stratified(source["y_train"][left["train"]], wanted, derive_seed(seed, "splits"))
+    for split, index in drawn.items():
         chosen[split] = [("train", np.sort(left["train"][index]))]
     splits = {
         f"{kind}_{split}": _gathered([(source[f"{kind}_{origin}"], index) for origin, index in pieces])
@@ -102,7 +101,7 @@ def averaged(images: np.ndarray, size: int | None, name: str) -> np.ndarray:
 
 def warn_of_missing_classes(labels: np.ndarray, classes: int, name: str) -> None:
     """Warn if a class has no training image, for example because labels start at 1."""
-    missing = sorted({*range(classes)} - {*np.unique(labels).tolist()})
-    if missing:
-        labels = ", ".join(map(str, missing))
-        warn(f"{name}: no training image has label {labels}, of {classes} classes; labels start at 0")
+    missing = np.setdiff1d(np.arange(classes), labels)
+    if len(missing):
+        none = f"no training image has label {', '.join(map(str, missing))}, of {classes} classes"
+        warn(f"{name}: {none}; labels start at 0")

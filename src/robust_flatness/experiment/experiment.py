@@ -39,12 +39,10 @@ class Experiment:
     def _problems_of_names(self, catalogue: Mapping[str, VariantSpec]) -> Iterator[str]:
         """Yield unknown and duplicate names of variants and networks."""
         spec = self.spec
-        for field, given, known in (
-            ("own_variants", spec.own_variants, catalogue),
-            ("models", spec.models, self.catalogue),
-        ):
-            for slug in (slug for slug in given if slug in known):
-                yield f"{field}.{slug}: there is a variant of this name; change it under overrides, or rename"
+        clashes = [f"own_variants.{slug}" for slug in spec.own_variants if slug in catalogue]
+        clashes += [f"models.{slug}" for slug in spec.models if slug in self.catalogue]
+        for field in clashes:
+            yield f"{field}: there is a variant of this name; change it under overrides, or rename"
         requested = () if spec.variants == "all" else spec.variants
         for field, slugs in (("overrides", spec.overrides), ("variants", requested)):
             if unknown := [slug for slug in slugs if slug not in self.catalogue]:
@@ -115,10 +113,13 @@ class Experiment:
         where, data, variant = f"variant {slug!r}", self.spec.data, self._resolved(slug)
         values = self.spec.training.model_dump()
         for field, factor in variant.scale.items():
-            if field in variant.set or not isinstance(values.get(field, 1), int | float):
-                given = variant.set.get(field, values.get(field))
+            value = values.get(field, 1.0)  # an unknown field is reported with the others
+            if field in variant.set or not isinstance(value, int | float):
+                given = variant.set.get(field, value)
                 raise ConfigError(f"{where}: scale.{field}: cannot scale {given!r}; give a value under set")
-            values[field] = _scaled(values.get(field, 1), factor, 2 if field == "batch_size" else 1)
+            values[field] = value * factor
+            if type(value) is int and math.isfinite(values[field]):
+                values[field] = max(2 if field == "batch_size" else 1, round(values[field]))
         training = parse(TrainingSpec, values | variant.set, where)
         if training.unlabeled_fraction and not data.count("unlabeled"):
             raise ConfigError(f"{where}: needs unlabelled images, but data.unlabeled is 0")
@@ -152,16 +153,13 @@ class Experiment:
         """Return the settings of a job: `data`, `baseline`, `train` or a measure, for a variant and seed."""
         if self.spec.results_table is not None:
             raise ConfigError(f"{self.name}: starts from a results table; it has no steps")
-        if step == "train":
-            if slug not in self.train_jobs:
-                raise ConfigError(f"variant: {slug!r} is not trained in {self.name}")
-            return self.train_job(slug, seed)
         if slug not in self.catalogue:
             raise ConfigError(f"variant: {unknown_variants([slug], self.catalogue)}")
-        steps = {"data": self.spec.data, "baseline": self.baseline}
+        steps = {"train": self.train_job(slug, seed)} if slug in self.train_jobs else {}
+        steps |= {"data": self.spec.data, "baseline": self.baseline}
         steps |= {name: settings.for_variant(slug) for name, settings in self.measures.items()}
         if step not in steps:
-            raise ConfigError(f"{step!r} is not a step of {self.name}; use {', '.join(['train', *steps])}")
+            raise ConfigError(f"{step!r} is not a step of {slug!r} in {self.name}; use {', '.join(steps)}")
         return steps[step]
 
     def measures_of(self, slug: str) -> list[str]:
@@ -174,13 +172,6 @@ class Experiment:
         """Return the training of a variant's weights, requested or not: the source's if it is derived."""
         source = self.catalogue[slug].derived_from or slug
         return self.train_jobs.get(source) or self._train_job(source)
-
-
-def _scaled(value: float, factor: float, least: int) -> float:
-    """Return `value` times `factor`; an integer is rounded, to `least` or more."""
-    scaled = value * factor
-    whole = isinstance(value, int) and not isinstance(value, bool) and math.isfinite(scaled)
-    return max(least, round(scaled)) if whole else scaled
 
 
 def _raise_all(problems: Iterable[str]) -> None:

@@ -6,12 +6,11 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from robust_flatness.config.data import DataSpec
-from robust_flatness.config.families import FamilySpec
 from robust_flatness.config.measures import STEPS_TO_THE_EDGE
 from robust_flatness.config.networks import NetworkSpec
 from robust_flatness.config.training import ModelSpec, TrainingSpec
 from robust_flatness.config.values import DISTINCT, Count, Device, Epsilon, Name, Real, Seeds, Spec, Variants
-from robust_flatness.config.variants import VariantOverride, VariantSpec
+from robust_flatness.config.variants import FamilySpec, VariantOverride, VariantSpec
 from robust_flatness.measures.registry import MEASURES, MeasureSpecs
 
 
