@@ -60,23 +60,16 @@ def test_numbers_may_be_fractions_and_text():
             parse(Real, wrong)
 
 
-def test_text_from_the_command_line_is_parsed():
+def test_lists_may_be_text():
     """Snakemake's --config passes text, with commas between the items of a list."""
-    as_text = digits(epsilon="51/255", seeds="0,1", variants="at,trades-6", training__learning_rate="5e-2")
-    spec = load(as_text).spec
-    assert spec.epsilon == 51 / 255
-    assert spec.seeds == (0, 1)
-    assert spec.variants == ("at", "trades-6")
-    assert load(as_text).train_jobs["at"].training.learning_rate == 0.05
+    spec = load(digits(seeds="0,1", variants="at,trades-6")).spec
+    assert (spec.seeds, spec.variants) == ((0, 1), ("at", "trades-6"))
 
 
 def test_equal_settings_give_equal_json_in_any_order():
     config = digits()
     shuffled = dict(reversed(config.items())) | {"training": dict(reversed(config["training"].items()))}
     assert load(config).train_job("at", 0).json_text() == load(shuffled).train_job("at", 0).json_text()
-    config = digits(training__step_size="0.15/4")
-    slashed = digits(training__step_size=0.0375)
-    assert load(config).train_job("at", 0).json_text() == load(slashed).train_job("at", 0).json_text()
 
 
 EXPERIMENTS = [path.stem for path in sorted(ROOT.glob("config/*.yaml")) if "data" in load_yaml(path)]
@@ -223,8 +216,6 @@ def test_a_measure_applies_to_the_variants_it_names_or_to_all_possible():
     everywhere = load(everywhere)
     assert measured_by(everywhere, "landscape") == list(experiment.variants)
     assert measured_by(everywhere, "series") == ["at", "trades-6", "unlabeled"]  # what has snapshots
-    del (without := copy.deepcopy(CONFIGS["smoke"]))["measures"]["hessian"]
-    assert measured_by(load(without), "hessian") == []
 
 
 def test_all_problems_are_reported_at_once():
@@ -329,10 +320,10 @@ def mutated(draw):
             holder[path[-1]] = draw(st.one_of(GARBAGE, st.just([value]), st.just({"x": value})))
         elif change == "scalar":
             holder[path[-1]] = draw(st.one_of(st.floats(-2, 2), st.integers(-3, 2000)))
-        elif change == "delete":
+        elif change in ("delete", "rename"):
             del holder[path[-1]]
-        elif change == "rename" and isinstance(holder, dict):
-            holder[draw(st.one_of(st.text(max_size=6), st.integers()))] = holder.pop(path[-1])
+            if change == "rename" and isinstance(holder, dict):
+                holder[draw(st.one_of(st.text(max_size=6), st.integers()))] = value
         elif change == "override" and isinstance(config.setdefault("overrides", {}), dict):
             field = draw(st.sampled_from([*sorted(TrainingSpec.model_fields), "activation", "x"]))
             override = {draw(st.sampled_from(["set", "scale", "model"])): {field: draw(GARBAGE)}}

@@ -11,7 +11,6 @@ from shlex import quote
 from snakemake.cli import get_argument_parser
 
 from robust_flatness.experiment import load_experiment
-from robust_flatness.config.networks import require_files
 from robust_flatness.config.values import load_yaml
 from robust_flatness.config.data import CIFAR10_FILES, CIFAR10_FOLDER, CLASSES
 from robust_flatness.errors import ConfigError, FileError
@@ -83,6 +82,12 @@ shell.prefix(f"export PATH={quote(os.path.dirname(sys.executable))}:$PATH; ")
 onstart:
     if MAKES_TABLES and not EXPERIMENT.spec.results_table:
         check_networks()
+
+
+if (RESULTS_FOLDER / "models.csv").exists() and not (RESULTS_FOLDER / "records.csv").exists():
+    older = "results of an earlier version of this package; move the folder away or choose another name"
+    hint = "--config experiment=NAME; results_table: reads its models.csv"
+    sys.exit(f"error: {RESULTS_FOLDER}: {older} ({hint})")
 
 
 def targets():

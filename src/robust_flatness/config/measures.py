@@ -123,8 +123,7 @@ class MeasureSettings(Spec):
 
     def parts(self) -> dict[str, "MeasureSettings"]:
         """Return the parts with variants of their own, by field."""
-        values = {name: getattr(self, name) for name in type(self).model_fields}
-        return {name: value for name, value in values.items() if isinstance(value, MeasureSettings)}
+        return {name: value for name, value in self if isinstance(value, MeasureSettings)}
 
     def for_variant(self, slug: str) -> Self:
         """Return the settings of a job for `slug`: without the parts that do not apply to it."""

@@ -1,14 +1,11 @@
 """External networks in an experiment: the user's own, or of torchvision or RobustBench."""
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from robust_flatness.config.values import AS_LIST, Positive, Real, Spec
 from robust_flatness.config.variants import VariantSpec
-from robust_flatness.errors import ConfigError
 from robust_flatness.files import canonical_json
 
 #: Default families of external networks, as in config/families.yaml.
@@ -59,11 +56,3 @@ class NetworkVariant(VariantSpec):
     @property
     def trained(self) -> bool:
         return False
-
-
-def require_files(networks: Mapping[str, NetworkVariant]) -> None:
-    """Raise `ConfigError` if a file of weights is missing."""
-    for slug, variant in networks.items():
-        path = variant.network.weights
-        if path is not None and not Path(path).is_file():
-            raise ConfigError(f"models.{slug}.weights: {path}: no such file")

@@ -113,17 +113,10 @@ class TrainingSpec(Spec):
 
     @model_validator(mode="after")
     def _check(self) -> "TrainingSpec":
-        optional = {
-            "label_smoothing": self.label_smoothing > 0,
-            "attack_predicted_label": self.attack_predicted_label,
-            "attack_incorrect": not self.attack_incorrect,
-            "stop_after_flip": self.stop_after_flip is not None,
-            "adversarial_fraction": self.adversarial_fraction < 1,
-        }
-        for field in (field for field, used in optional.items() if used):
+        for field, value in self.model_dump(exclude_defaults=True).items():
             allowed = [name for name, objective in OBJECTIVES.items() if field in objective.supports]
-            if self.objective in OBJECTIVES and self.objective not in allowed:
-                given = f"{field}: {getattr(self, field)} is not defined with objective {self.objective!r}"
+            if allowed and self.objective in OBJECTIVES and self.objective not in allowed:
+                given = f"{field}: {value} is not defined with objective {self.objective!r}"
                 raise ValueError(f"{given}; allowed with {', '.join(allowed)}")
         if self.optimizer == "entropy-sgd" and self.momentum:
             raise ValueError(f"momentum: {self.momentum} is not defined with optimizer 'entropy-sgd'; set 0")

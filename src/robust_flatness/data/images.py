@@ -105,10 +105,8 @@ def open_parts(
 def _of_folder(folder: Path) -> dict[str, Any]:
     """Return the datasets of a folder of images by part."""
     nested = [name for name in _folders(folder) if _folders(folder / name)]
-    if not nested:
-        return {"test": _pictures(folder)}
-    test = next((name for name in TEST_FOLDERS if name in nested), None)
-    if test is None:
+    test = next((name for name in TEST_FOLDERS if name in nested), "")
+    if nested and not test:
         expected = f"a subfolder for each class, or `train` and one of {', '.join(TEST_FOLDERS)} with such"
         raise FileError(f"{folder}: {', '.join(nested)} hold folders, not images; expected {expected}")
     sets = {"test": _pictures(folder / test)}

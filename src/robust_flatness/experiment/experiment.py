@@ -62,8 +62,7 @@ class Experiment:
     @cached_property
     def measures(self) -> dict[str, MeasureSettings]:
         """The settings of each measure, in the registry's order."""
-        given = {name: getattr(self.spec.measures, name) for name in MEASURES}
-        return {name: settings for name, settings in given.items() if settings is not None}
+        return {name: settings for name, settings in self.spec.measures if settings is not None}
 
     def _problems_of_jobs(self) -> Iterator[str]:
         """Yield unusable settings of variants, measures and trainings."""
