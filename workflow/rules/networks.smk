@@ -1,8 +1,9 @@
 # Networks of others become checkpoints: loaded, downloaded where the config says no file, and checked.
-WEIGHTS_GIVEN = {f"models.{name}.weights": variant.network.weights for name, variant in NETWORKS.items()}
-if ABSENT := {field: path for field, path in WEIGHTS_GIVEN.items() if path and not Path(path).is_file()}:
-    lines = (f"{field}: {path}: no such file" for field, path in ABSENT.items())
-    sys.exit("\n".join(["error: the configuration cannot be used", *lines]))
+for slug, variant in NETWORKS.items():
+    path = variant.network.weights
+    if path and not Path(path).is_file():
+        sys.exit(f"error: the configuration cannot be used\nmodels.{slug}.weights: {path}: no such file")
+
 
 
 # What is known of the data without reading them.
