@@ -135,19 +135,17 @@ def test_damaged_files_and_pickles_with_code_are_refused(official, tmp_path, con
 
 
 def test_published_pseudo_labels(trusted, tmp_path):
-    """A pickle in the published form, with its head or ranges of it, and one that would run code."""
+    """A pickle in the published form, and one that would run code."""
     rng = np.random.default_rng(1)
     images, labels = rng.integers(0, 256, (40, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, 40)
     content = {"data": images, "extrapolated_targets": labels, "prediction_model": "net", "epoch": 199}
     path = tmp_path / "pool.pickle"
     path.write_bytes(pickle.dumps(content))
-    for wanted, index in ((30, slice(30)), (["pool 3-9"], slice(3, 10))):
-        splits = make_splits(spec(trusted[0], unlabeled=wanted, pool=str(path)), seed=0)
-        assert np.array_equal(splits["x_unlabeled"], images[index].transpose(0, 3, 1, 2))
-        assert np.array_equal(splits["pseudo_labels"], labels[index])
-    for more in (41, ["pool 0-40"]):
-        with pytest.raises(ConfigError, match=r"data\.unlabeled: pool 0-40 given, but .* pool 0-39"):
-            make_splits(spec(trusted[0], unlabeled=more, pool=str(path)), seed=0)
+    splits = make_splits(spec(trusted[0], unlabeled=30, pool=str(path)), seed=0)
+    assert np.array_equal(splits["x_unlabeled"], images[:30].transpose(0, 3, 1, 2))
+    assert np.array_equal(splits["pseudo_labels"], labels[:30])
+    with pytest.raises(ConfigError, match=r"data\.unlabeled: pool 0-40 given, but .* pool 0-39"):
+        make_splits(spec(trusted[0], unlabeled=41, pool=str(path)), seed=0)
     path.write_bytes(pickle.dumps(content | {"another": Bomb(tmp_path / "ran")}))
     with pytest.raises(FileError, match=r"mkdir.*no code was run"):
         make_splits(spec(trusted[0], pool=str(path)), seed=0)

@@ -5,7 +5,6 @@ for slug, variant in NETWORKS.items():
         sys.exit(f"error: the configuration cannot be used\nmodels.{slug}.weights: {path}: no such file")
 
 
-
 # What is known of the data without reading them.
 SHAPE = ",".join(map(str, EXPERIMENT.spec.data.shape))
 KNOWN_CLASSES = EXPERIMENT.spec.data.known_classes if EXPERIMENT.spec.data.name in CLASSES else None

@@ -23,8 +23,8 @@ OPTIONS = {"digits": (), "fashion": (), "cifar10": ("path", "size", "pool")}
 TORCHVISION = re.compile(r"torchvision:(\w+)(?:\[(\w+=\w+(?:,\w+=\w+)*)\])?")
 Torchvision = Annotated[str, Field(pattern=f"^{TORCHVISION.pattern}$")]
 SPLITS = ("train", "unlabeled", "early_stopping", "test")
-#: Where the images of a range come from; `pool` are extra images.
-ORIGINS = ("train", "test", "pool")
+#: Where the images of a range come from.
+ORIGINS = ("train", "test")
 RANGE = re.compile(rf"\s*({'|'.join(ORIGINS)})\s+(\d+)(?:\s*-\s*(\d+))?\s*")
 #: Folder to which the workflow downloads the official files of CIFAR-10, and their names.
 CIFAR10_FOLDER = "data/cifar10"
@@ -133,8 +133,6 @@ class DataSpec(Spec):
         for found, split in given:
             unlisted = 0 if "all" in known else math.inf  # digits have no official order
             found.require(split, repr(self.name), known.get(found.origin, unlisted))
-            if found.origin == "pool" and split != "unlabeled":
-                raise ValueError(f"{split}: {found} given; only unlabeled images come from a pool")
         for (one, split), (other, following) in itertools.pairwise(given):
             if one.origin == other.origin and other.first <= one.last:
                 raise ValueError(f"{split}: {one} and {following}: {other} have examples in common")

@@ -36,8 +36,8 @@ def split_official(source: Arrays, spec: DataSpec, seed: int, name: str) -> Arra
 
     Ranges are taken in their order. Of the other images, `test` is the head of the test images and
     `early_stopping` their tail; `train` and `unlabeled` are disjoint stratified subsets of the training
-    images in their original order. If the source has images `x_pool`, `unlabeled` is their head, or ranges
-    `pool`, with their published pseudo-labels `y_pool` as `pseudo_labels`.
+    images in their original order. If the source has images `x_pool`, `unlabeled` is their head, with the
+    published pseudo-labels `y_pool` as `pseudo_labels`.
     """
     classes = spec.known_classes or int(source["y_train"].max()) + 1
     for key, labels in source.items():
@@ -47,8 +47,6 @@ def split_official(source: Arrays, spec: DataSpec, seed: int, name: str) -> Arra
     ranges = {split: spec.ranges(split) for split in SPLITS}
     if "x_pool" in source and not ranges["unlabeled"] and spec.unlabeled:
         ranges["unlabeled"] = (Range("pool", 0, spec.unlabeled - 1),)
-    if len({found.origin == "pool" for found in ranges["unlabeled"]}) > 1:
-        raise ConfigError("data.unlabeled: ranges of the pool cannot be mixed with others")
     chosen = {split: [] for split in SPLITS if ranges[split]}
     left = {part: np.arange(len(source[f"y_{part}"])) for part in ("train", "test")}
     for split, pieces in chosen.items():

@@ -52,13 +52,6 @@ class ExperimentSpec(Spec):
     families: dict[str, FamilySpec] = Field(default_factory=dict)
     """The experiment's own families, as in config/families.yaml; they replace those of the same name."""
 
-    @field_validator("experiment")
-    @classmethod
-    def _not_published(cls, value: str) -> str:
-        if value == "published":
-            raise ValueError("'published' is the folder of the paper's printed numbers; choose another name")
-        return value
-
     @field_validator("training", mode="before")
     @classmethod
     def _complete_training(cls, given: Any, info: ValidationInfo) -> Any:
@@ -87,6 +80,10 @@ class ExperimentSpec(Spec):
 
     @model_validator(mode="after")
     def _check(self) -> "ExperimentSpec":
+        if self.experiment == "published":
+            raise ValueError(
+                "experiment: 'published' is the folder of the paper's numbers; choose another name"
+            )
         needed = ("epsilon", "data", "model")
         missing = ", ".join(field for field in needed if getattr(self, field) is None)
         if missing and self.results_table is None:
