@@ -109,7 +109,7 @@ def test_operations_are_torchvisions(name, size):
             )
             found = OPERATIONS[name](x, torch.full((6,), magnitude), torch.tensor(FILL))
             difference = (found - expected.float()).abs()
-            if name in ("ShearX", "ShearY", "Rotate"):
+            if name in ("ShearY", "Rotate"):
                 # pixels halfway between two
                 assert (difference > 0).float().mean() < 0.02
             else:
@@ -119,8 +119,8 @@ def test_operations_are_torchvisions(name, size):
 
 def test_magnitudes_are_torchvisions():
     space = AutoAugment(AutoAugmentPolicy.CIFAR10)._augmentation_space(10, (32, 32))
-    assert set(space) == set(OPERATIONS)
-    for name, (values, signed) in space.items():
+    assert {name for pair in augmentation.policy() for name, _, _ in pair} == {*OPERATIONS}
+    for name, (values, signed) in ((name, space[name]) for name in OPERATIONS):
         for level in range(10):
             given = values[level].item() if values.ndim else 0.0
             for sign in (-1, 1):
@@ -131,7 +131,7 @@ def test_magnitudes_are_torchvisions():
 
 def test_images_of_a_batch_have_magnitudes_of_their_own():
     x, magnitudes = photographs(4, 8), torch.tensor([-0.9, -0.3, 0.3, 0.9])
-    for name in ("Brightness", "Rotate", "ShearX"):
+    for name in ("Brightness", "Rotate", "ShearY"):
         together = OPERATIONS[name](x, magnitudes, torch.tensor(FILL))
         alone = [OPERATIONS[name](x[i : i + 1], magnitudes[i : i + 1], torch.tensor(FILL)) for i in range(4)]
         assert torch.equal(together, torch.cat(alone))

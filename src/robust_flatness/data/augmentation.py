@@ -97,9 +97,7 @@ def moved(kind: str, x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
     count, channels, height, width = x.shape
     row = torch.arange(height, device=x.device, dtype=x.dtype)[:, None, None] + (0.5 - height / 2)
     column = torch.arange(width, device=x.device, dtype=x.dtype)[None, :, None] + (0.5 - width / 2)
-    if kind == "ShearX":
-        column = column + magnitude * (row + height / 2)
-    elif kind == "ShearY":
+    if kind == "ShearY":
         row = row + magnitude * (column + width / 2)
     elif kind == "TranslateX":
         column = column - magnitude.trunc()
@@ -168,16 +166,15 @@ def recolored(kind: str, x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
     return LEVELS - x if kind == "Invert" else torch.where(x >= magnitude, LEVELS - x, x)
 
 
-MOVES = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
 BLENDS = ("Brightness", "Color", "Contrast", "Sharpness")
 OPERATIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    **{name: functools.partial(moved, name) for name in MOVES},
+    **{name: functools.partial(moved, name) for name in ("ShearY", "TranslateX", "TranslateY", "Rotate")},
     **{name: functools.partial(blended, name) for name in BLENDS},
     **{name: functools.partial(recolored, name) for name in ("Posterize", "Solarize", "Invert")},
     **{"AutoContrast": autocontrast, "Equalize": equalize},
 }
 #: Largest magnitude of operations with a random sign; blends have the factor 1 + magnitude.
-SIGNED = {"ShearX": 0.3, "ShearY": 0.3, "Rotate": 30.0} | dict.fromkeys(BLENDS, 0.9)
+SIGNED = {"ShearY": 0.3, "Rotate": 30.0} | dict.fromkeys(BLENDS, 0.9)
 #: Largest shift as a share of the image's side.
 SHIFT = 150 / 331
 
