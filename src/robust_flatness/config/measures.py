@@ -94,8 +94,7 @@ class MeasureSettings(Spec):
             return values
         filled = dict(values)
         for name, field in cls.model_fields.items():
-            default = field.default
-            default = default.model_dump() if isinstance(default, BaseModel) else default
+            default = dict(field.default) if isinstance(field.default, BaseModel) else field.default
             if isinstance(values.get(name), Mapping) and isinstance(default, Mapping):
                 filled[name] = {**default, **values[name]}
         return filled
