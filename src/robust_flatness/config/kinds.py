@@ -1,4 +1,4 @@
-"""Functions and classes of the user's own, named by `package.module:name`."""
+"""User-defined functions and classes, named by `package.module:name`."""
 
 import hashlib
 import importlib
@@ -24,8 +24,8 @@ def imported(path: str, where: str) -> Any:
 
 
 def source_digest(paths: Iterable[str]) -> str:
-    """Return a digest of the source of the user's functions: of their modules or, for modules of a package,
-    of all its files. It is empty without functions."""
+    """Return a digest of the source of user-defined functions: of their modules or, for a module of a
+    package, of all files of the package. Without functions, it is an empty string."""
     digest, paths = hashlib.sha256(), sorted(paths)
     for path in paths:
         imported(path, path)

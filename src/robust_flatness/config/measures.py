@@ -1,4 +1,4 @@
-"""Attacks, and the base class of the measures' settings; each measure's own settings stand beside it."""
+"""Settings of attacks, and the base class of the settings that each measure defines."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -43,7 +43,7 @@ class NetworkSpec(Spec):
         return canonical_json(self.model_dump(mode="json", include={"model", "weights", "mean", "std"}))
 
     def variant(self, slug: str) -> "NetworkVariant":
-        """Return the entry of the tables for this network, named `slug`."""
+        """Return the network as an entry of the catalogue, named `slug`."""
         family = ROBUSTBENCH if self.model.startswith(f"{ROBUSTBENCH}:") else EXTERNAL
         return NetworkVariant(label=self.label or slug, family=self.family or family, network=self)
 

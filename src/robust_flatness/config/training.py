@@ -1,4 +1,4 @@
-"""Network and training, and everything that the variants change in them."""
+"""Settings of the network and of training, which the variants change."""
 
 import math
 from typing import Annotated, Any, Literal
@@ -142,7 +142,7 @@ SLOWEST_DECAY, INITIAL_WEIGHT = 0.9975, 0.01
 
 
 def rescaled_decay(decay: float, steps: int) -> float:
-    """Return the decay per update of the weight average over a training of `steps` updates. For fewer than
-    1,840 updates, published decays are raised to the power at which 0.9975, the slowest, leaves the initial
-    weights a hundredth: decay^max(1, ln 0.01 / (steps ln 0.9975))."""
+    """Return the decay per update of the weight average over a training of `steps` updates,
+    decay^max(1, ln 0.01 / (steps ln 0.9975)): in a training of fewer than 1,840 updates, the slowest
+    published decay, 0.9975, leaves a weight of 0.01 to the initial weights."""
     return decay ** max(1.0, math.log(INITIAL_WEIGHT) / (steps * math.log(SLOWEST_DECAY)))
