@@ -59,13 +59,10 @@ def parse_range(text: str) -> Range:
     return found
 
 
-def _kind(value: Any) -> str:
-    named = isinstance(value, str) and value.strip().startswith(ORIGINS)
-    return "ranges" if named or isinstance(value, list | tuple) else "count"
-
-
 def _count_or_ranges(count: Any) -> Any:
-    return Annotated[Annotated[count, Tag("count")] | Annotated[Ranges, Tag("ranges")], Discriminator(_kind)]
+    tagged = Annotated[count, Tag("count")] | Annotated[Ranges, Tag("ranges")]
+    kind = Discriminator(lambda value: "ranges" if isinstance(value, list | tuple | str) else "count")
+    return Annotated[tagged, kind]
 
 
 _Range = Annotated[str, AfterValidator(lambda text: str(parse_range(text)))]
