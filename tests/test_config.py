@@ -94,12 +94,11 @@ def test_the_baseline_may_have_more_seeds():
 def test_every_published_variant_is_known_and_no_two_come_out_equal(name):
     with open(ROOT / "paper_tables/published/variants.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    published = {row["variant"] for row in rows}
-    assert len(published) == 74
-    experiment = load(CONFIGS[name] | {"variants": "all"})
-    assert published <= experiment.variants.keys()
-    texts = {job.model_copy(update={"variant": ""}).json_text() for job in experiment.train_jobs.values()}
-    assert len(texts) == len(experiment.train_jobs) == 74
+    jobs = load(CONFIGS[name] | {"variants": "all"}).train_jobs
+    assert {row["variant"] for row in rows} == {*jobs}
+    assert (
+        len(jobs) == len({job.model_copy(update={"variant": ""}).json_text() for job in jobs.values()}) == 74
+    )
 
 
 def test_variants_are_changes_of_the_baseline():
@@ -125,8 +124,7 @@ def test_weight_averaging_forgets_its_start_and_keeps_the_published_decays_apart
 
 def test_batch_sizes_are_bounded_by_the_training_images_and_from_below():
     """Four times 32 is 128, but there are 96 images."""
-    experiment = load(digits())
-    assert experiment.train_job("batch-size-512", 0).training.batch_size == experiment.spec.data.train == 96
+    assert load(digits()).train_jobs["batch-size-512"].training.batch_size == 96
     experiment = load(digits(minimum_batch_size=16, variants=["batch-size-8"], overrides=None))
     assert experiment.train_jobs["batch-size-8"].training.batch_size == 16
     with pytest.raises(ConfigError, match="'batch-size-8' and 'batch-size-16' come out equal"):
