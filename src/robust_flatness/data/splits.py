@@ -94,7 +94,8 @@ def averaged(images: np.ndarray, size: int | None, name: str) -> np.ndarray:
     if height % size or width % size:
         raise ConfigError(f"data.size: {size} given; it must divide the sides of {name}, {height}x{width}")
     squares = images.reshape(*images.shape[:2], size, height // size, size, width // size)
-    return np.rint(squares.mean((3, 5), dtype=np.float32)).astype(np.uint8)
+    small = squares.mean((3, 5), dtype=np.float32)
+    return np.rint(small, out=small).astype(np.uint8)
 
 
 def warn_of_missing_classes(labels: np.ndarray, classes: int, name: str) -> None:
