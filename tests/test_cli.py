@@ -106,7 +106,7 @@ def prepare(spec) -> list:
 MISSING = "missing.safetensors"
 BAD = {
     "'x'": ["spec", "x", "--config", SMOKE],
-    "variant: 'nope'": ["spec", "train", "--variant", "nope", "--config", SMOKE],
+    "unknown variant 'nope'": ["spec", "train", "--variant", "nope", "--config", SMOKE],
     "missing.yaml": ["spec", "train", "--config", "missing.yaml"],
     "not valid JSON": prepare("{"),
     "nothing.json": prepare("nothing.json"),

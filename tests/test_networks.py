@@ -74,7 +74,6 @@ BAD_MODELS = [
     {"at": {"model": "nets:net"}}, {"a b": {"model": "nets:net"}}, {"a": {"model": "nets"}}, {"a": {}},
     {"a": {"model": "robustbench:cifar11/Linf/X"}}, {"a": {"model": "nets:net", "weigths": "x"}},
     {"a": {"model": "nets:net", "mean": [0.5]}}, {"a": {"model": "nets:net", "mean": [0.5], "std": [0]}},
-    {"a": {"model": "torchvision:resnet18"}}, {"a": {"model": "robustbench:cifar100/Linf/X"}},
 ]  # fmt: skip
 
 

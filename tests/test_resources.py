@@ -68,11 +68,8 @@ def test_limits_grow_with_work_width_and_without_a_gpu():
 def test_a_plan_counts_every_job_of_the_paper():
     """74 trainings, two networks derived from them; each is measured in one job."""
     steps = plan(experiment("cifar10")).steps
-    assert {name: len(jobs) for name, jobs in steps.items()} == {
-        "train": 74,
-        "measure": 76,
-        "pseudo_label": 1,
-    }
+    jobs = {name: len(jobs) for name, jobs in steps.items()}
+    assert jobs == {"train": 74, "measure": 76, "pseudo_label": 1}
     assert all(job >= START for jobs in steps.values() for job in jobs)
 
 

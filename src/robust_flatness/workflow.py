@@ -1,4 +1,4 @@
-"""What the Snakemake workflow asks of the library while it is planned; nothing here imports torch."""
+"""Functions of the Snakemake workflow while it is planned; nothing here imports torch."""
 
 import atexit
 import os
@@ -18,32 +18,31 @@ from robust_flatness.measures.base import CHECKPOINTS
 from robust_flatness.tables.collect import CollectSpec, VariantEntry, fingerprint
 from robust_flatness.tables.rows import read_rows
 
-#: Targets, and folders of output files, that need nothing but the tables of results.
-DRAWING_TARGETS = ("figures", "tables", "page")
+#: Targets, and folders of output files, that need only the tables of results.
+DRAWING = ("figures", "tables", "page")
 DRAWING_FOLDERS = ("figures/", "paper_tables/", "report/")
 
 
 def only_draws(targets: Iterable[str | Path]) -> bool:
     """Whether the targets of a `snakemake` command are figures and tables alone."""
-    names = [str(target) for target in targets]
-    return bool(names) and all(
-        name in DRAWING_TARGETS or name.removeprefix("./").startswith(DRAWING_FOLDERS) for name in names
-    )
+    names = [str(target).removeprefix("./") for target in targets]
+    return bool(names) and all(name in DRAWING or name.startswith(DRAWING_FOLDERS) for name in names)
 
 
 def check_words(arguments: Sequence[str]) -> None:
-    """Require files after `--configfile` and settings after `--config` of a `snakemake` command. Both options
-    take all words up to the next option, so Snakemake would take a target after them for one."""
-    kinds = {
-        **dict.fromkeys(("--configfile", "--configfiles"), ("files", lambda word: Path(word).is_file())),
-        **dict.fromkeys(("--config", "-C"), ("settings (name=value)", lambda word: "=" in word)),
-    }
+    """Raise `ConfigError` for words after `--configfile` or `--config` of a `snakemake` command that are no
+    files or settings. Both options take all words up to the next option, targets included."""
     for position, option in enumerate(arguments):
-        what, fits = kinds.get(option, ("", bool))
         words = takewhile(lambda word: not word.startswith("-"), arguments[position + 1 :])
-        if wrong := ", ".join(word for word in words if not fits(word)):
+        if option in ("--configfile", "--configfiles"):
+            what, wrong = "files", [word for word in words if not Path(word).is_file()]
+        elif option in ("--config", "-C"):
+            what, wrong = "settings (name=value)", [word for word in words if "=" not in word]
+        else:
+            continue
+        if wrong:
             taken = f"{option} takes all words up to the next option for {what}"
-            raise ConfigError(f"{taken}, but {wrong} is not one; write targets first, or after --")
+            raise ConfigError(f"{taken}, but {wrong[0]} is not one; write targets first, or after --")
 
 
 def gpus_here() -> int:
@@ -55,9 +54,9 @@ def gpus_here() -> int:
 
 
 def plain_executable(executable: str, *, here_alone: bool) -> str:
-    """Return a path of Python that a shell takes without quotes, since Snakemake does not quote it. If the
-    path of the environment has a space, it leads through a link in a temporary folder, which is removed when
-    this process ends, so all jobs must run on this machine (`here_alone`)."""
+    """Return a path of Python that needs no quotes in a shell, since Snakemake does not quote it. For an
+    environment whose path has a space, it is a symbolic link in a temporary folder, which is removed when
+    this process ends, so that all jobs must run on this machine (`here_alone`)."""
     if quote(executable) == executable:
         return executable
     if not here_alone:
@@ -70,7 +69,7 @@ def plain_executable(executable: str, *, here_alone: bool) -> str:
 
 
 def why_stale(results: Path, experiment: Experiment, files: Iterable[str | Path]) -> str:
-    """Return how the tables lag behind the experiment, or an empty text."""
+    """Return how the tables lag behind the experiment, or an empty string."""
     table = Path(results, "networks.csv")
     if any(Path(file).stat().st_mtime > table.stat().st_mtime for file in files):
         return "are older than the configuration"
@@ -80,16 +79,6 @@ def why_stale(results: Path, experiment: Experiment, files: Iterable[str | Path]
     wanted = {(slug, str(seed)) for slug in experiment.variants for seed in experiment.seeds_of(slug)}
     lacking = len(wanted - found)
     return f"lack {lacking} of {len(wanted)} pairs of variant and seed" if lacking else ""
-
-
-def of_older_version(results: Path) -> str:
-    """Return a message if an earlier version wrote the results in files that this one does not read."""
-    if (results / "models.csv").exists() and not (results / "records.csv").exists():
-        return (
-            f"{results}: results of an earlier version of this package; move the folder away or choose "
-            "another name (--config experiment=NAME); results_table: reads its models.csv"
-        )
-    return ""
 
 
 def applied_settings(job: TrainJob) -> dict[str, Any]:
@@ -105,7 +94,7 @@ def applied_settings(job: TrainJob) -> dict[str, Any]:
 
 
 def measuring_job(experiment: Experiment, slug: str) -> dict[str, Any]:
-    """Return the settings of the measuring job of a variant, as `MeasuringJob` takes them."""
+    """Return the settings of the measuring job of a variant (`MeasuringJob`)."""
     network = slug in experiment.networks
     return {
         "variant": slug,
@@ -148,43 +137,40 @@ def folder_state(spec: DataSpec) -> str:
 
 
 def _measures(experiment: Experiment, slug: str) -> dict[str, dict[str, Any]]:
-    """Return the settings of the measures of a variant by name."""
     settings = {name: experiment.measures[name].for_variant(slug) for name in experiment.measures_of(slug)}
     return {name: given.model_dump(mode="json") for name, given in settings.items()}
 
 
 def collect_spec(experiment: Experiment, results: Path) -> CollectSpec:
-    """Return the variants requested, and others of the catalogue that have records in `results`. Settings are
-    given as differences from the first variant's, since a command line is bounded."""
+    """Return the requested variants, and others of the catalogue with records in `results`. Settings are
+    differences from the first variant's, since the length of a command line is limited."""
     on_disk = {path.parents[1].name for path in results.glob("*/seed-*/records.csv")}
-    jobs = [*experiment.train_jobs.values()]
-    baseline = applied_settings(jobs[0]) if jobs else {}
-    entries = {}
+    baseline = next(map(applied_settings, experiment.train_jobs.values()), {})
+    entries, measures = {}, {}
     for slug, variant in experiment.catalogue.items():
         if slug not in experiment.variants and slug not in on_disk:
             continue
-        entry = {"label": variant.label, "family": variant.family}
+        entry: dict[str, Any] = {"label": variant.label, "family": variant.family}
         if slug in experiment.networks:
-            entries[slug] = VariantEntry(**entry, derived=not variant.network.correlate, external=True)
-            continue
-        try:
-            job = experiment.job_behind(slug)
-        except ConfigError:
-            continue
-        changed = {name: v for name, v in applied_settings(job).items() if baseline.get(name) != v}
-        entry |= {"derived": variant.derived_from is not None, "epochs": job.training.epochs}
-        entries[slug] = VariantEntry(**entry, settings=changed)
-    measures = {
-        slug: {name: fingerprint(given) for name, given in _measures(experiment, slug).items()}
-        for slug in entries
-    }
+            entry |= {"derived": not variant.network.correlate, "external": True}
+        else:
+            try:
+                job = experiment.job_behind(slug)
+            except ConfigError:  # not valid in this experiment
+                continue
+            applied = applied_settings(job)
+            entry["settings"] = {name: v for name, v in applied.items() if baseline.get(name) != v}
+            entry |= {"derived": variant.derived_from is not None, "epochs": job.training.epochs}
+        entries[slug] = VariantEntry(**entry)
+        given = _measures(experiment, slug)
+        measures[slug] = {name: fingerprint(settings) for name, settings in given.items()}
     config = config_fingerprint(experiment)
     return CollectSpec(variants=entries, baseline=baseline, config=config, measures=measures)
 
 
 def config_fingerprint(experiment: Experiment) -> str:
-    """Return the fingerprint of what makes runs comparable: data, network and the baseline's training. The
-    data's path and the precision are left out, and so are defaults, so that it stays equal when a later
+    """Return the fingerprint of data, network and the baseline's training, which comparable runs share.
+    Without the data's path and the precision, and without defaults, so that it does not change when a later
     version of this package adds a setting."""
     spec, given = experiment.spec, {"mode": "json", "exclude_defaults": True}
     components = {
@@ -202,12 +188,11 @@ def verdicts(claims: Path) -> str:
         rows = [row for row in read_rows(claims, need=["decides"]) if row["decides"] == "yes"]
     except FileError as error:
         return f"note: no verdicts ({error})"
-    width = max((len(row["claim"]) for row in rows), default=0)
-    lines = []
-    for claim in dict.fromkeys(row["claim"] for row in rows):
-        first = next(row for row in rows if row["claim"] == claim)
-        words = f"{first['statistic']}: {float(first['value']):.2f}" if first["value"] else first["note"]
-        if first["value"] and first["low"]:
-            words += f" [{float(first['low']):.2f}, {float(first['high']):.2f}]"
-        lines.append(f"  {claim:<{width}}  {first['verdict']:<14}  {words}")
-    return "\n".join(["The talk's claims on this experiment:", *lines, f"({claims})"])
+    lines = {}
+    for row in rows:
+        words = f"{row['statistic']}: {float(row['value']):.2f}" if row["value"] else row["note"]
+        if row["value"] and row["low"]:
+            words += f" [{float(row['low']):.2f}, {float(row['high']):.2f}]"
+        width = max(len(other["claim"]) for other in rows)
+        lines.setdefault(row["claim"], f"  {row['claim']:<{width}}  {row['verdict']:<14}  {words}")
+    return "\n".join(["The talk's claims on this experiment:", *lines.values(), f"({claims})"])

@@ -8,6 +8,7 @@ from sklearn.datasets import load_digits
 
 from robust_flatness.config import ConfigError, DataSpec
 from robust_flatness.data import Dataset, make_splits
+from robust_flatness.data.dataset import checksum
 from robust_flatness.data.npz import read_npz
 from robust_flatness.errors import FileError
 
@@ -81,9 +82,7 @@ def test_splits_are_disjoint_examples_of_the_source(digits):
         unlabeled[image] += count
     unlabeled.subtract(keys_of(digits["x_unlabeled"]))
     assert min(unlabeled.values()) >= 0
-    assert {split: digits[f"x_{split}"].shape for split in SPLITS} == {
-        split: (size, 1, 8, 8) for split, size in SIZES.items()
-    }
+    assert all(digits[f"x_{split}"].shape == (size, 1, 8, 8) for split, size in SIZES.items())
 
 
 def test_splits_are_stratified(digits):
@@ -153,10 +152,7 @@ def test_other_forms_of_the_same_arrays_give_the_same(tmp_path, form):
     source, changed = arrays(channels=3), {}
     for part in ("train", "test"):
         changed[f"x_{part}"], changed[f"y_{part}"] = FORMS[form](source[f"x_{part}"], source[f"y_{part}"])
-    found = read_npz(save(tmp_path / "other.npz", changed, channels=3))
-    for key, value in own.items():
-        assert found[key].dtype == value.dtype
-        assert np.array_equal(found[key], value)
+    assert checksum(read_npz(save(tmp_path / "other.npz", changed, channels=3))) == checksum(own)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -165,10 +161,9 @@ def test_channels_may_come_first(tmp_path, channels):
     last = {f"x_{part}": rng.integers(0, 256, (n, 8, 6, channels), np.uint8)
             for part, n in (("train", 60), ("test", 40))}  # fmt: skip
     first = {key: images.transpose(0, 3, 1, 2) for key, images in last.items()}
-    one, other = (read_npz(save(tmp_path / f"{i}.npz", x)) for i, x in enumerate((last, first)))
-    for key, images in first.items():
-        assert np.array_equal(one[key], images)
-        assert np.array_equal(other[key], images)
+    for index, given in enumerate((last, first)):
+        found = read_npz(save(tmp_path / f"{index}.npz", given))
+        assert all(np.array_equal(found[key], images) for key, images in first.items())
 
 
 def test_measures_need_test_images_alone_and_any_floats(tmp_path):
@@ -202,18 +197,13 @@ BAD_ARRAYS = [
 @pytest.mark.parametrize(("key", "array"), BAD_ARRAYS)
 def test_bad_arrays_are_refused(tmp_path, key, array):
     with pytest.raises(FileError, match=rf"data\.npz: .*{key}"):
-        read_npz(save(tmp_path / "data.npz", {key: array}))
+        make_splits(npz_spec(save(tmp_path / "data.npz", {key: array})), 0)
 
 
-def test_pickled_arrays_are_refused_and_not_run(tmp_path):
-    class Bomb:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "exploded"), "w"))
-
-    path = save(tmp_path / "data.npz", {"y_train": np.array([Bomb()] * 60, dtype=object)})
-    with pytest.raises(FileError, match=str(path)):
+def test_pickled_arrays_are_refused(tmp_path):
+    path = save(tmp_path / "data.npz", {"y_train": np.array([0] * 60, dtype=object)})
+    with pytest.raises(FileError, match="allow_pickle=False"):
         read_npz(path)
-    assert not (tmp_path / "exploded").exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"not a zip", b"\x93NUMPY\x01\x00", b"\x80\x04N."])

@@ -50,7 +50,7 @@ def test_names_of_devices():
     for name in ("auto", "cpu", "cuda", "cuda:3", "mps"):
         assert ComputeSpec(device=name).device == name
     for name in ("gpu", "cuda:", "cuda:x", "cpu:0", ""):
-        with pytest.raises(ValueError, match="cuda:N"):
+        with pytest.raises(ValueError, match="cuda"):
             ComputeSpec(device=name)
         with pytest.raises(ConfigError, match="cuda:N"):
             devices.start(name, 1)

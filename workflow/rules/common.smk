@@ -11,7 +11,7 @@ from shlex import quote
 from snakemake.cli import get_argument_parser
 
 from robust_flatness.experiment import load_experiment
-from robust_flatness.config.networks import require_files, weights_file
+from robust_flatness.config.networks import weights_file
 from robust_flatness.config.values import load_yaml
 from robust_flatness.config.data import CIFAR10_FILES, CIFAR10_FOLDER, CLASSES
 from robust_flatness.errors import ConfigError, FileError
@@ -28,7 +28,6 @@ from robust_flatness.workflow import (
     gpus_here,
     measuring_code,
     measuring_job,
-    of_older_version,
     only_draws,
     plain_executable,
     training_code,
@@ -90,8 +89,10 @@ onstart:
         check_networks()
 
 
-if of_older_version(RESULTS_FOLDER):
-    sys.exit(f"error: {of_older_version(RESULTS_FOLDER)}")
+if (RESULTS_FOLDER / "models.csv").exists() and not (RESULTS_FOLDER / "records.csv").exists():
+    older = "results of an earlier version of this package; move the folder away or choose another name"
+    hint = "--config experiment=NAME; results_table: reads its models.csv"
+    sys.exit(f"error: {RESULTS_FOLDER}: {older} ({hint})")
 
 
 def targets():

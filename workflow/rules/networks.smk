@@ -1,8 +1,8 @@
 # Networks of others become checkpoints: loaded, downloaded where the config says no file, and checked.
-try:
-    require_files(NETWORKS)
-except ConfigError as error:
-    sys.exit(f"error: the configuration cannot be used\n{error}")
+for slug, variant in NETWORKS.items():
+    path = variant.network.weights
+    if path and not weights_file(path)[0].is_file():
+        sys.exit(f"error: the configuration cannot be used\nmodels.{slug}.weights: {path}: no such file")
 
 
 # What is known of the data without reading them.

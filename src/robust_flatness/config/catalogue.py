@@ -1,4 +1,4 @@
-"""Networks, training objectives and optimisers by name, readable without torch."""
+"""Networks and training objectives by name, readable without torch."""
 
 from typing import NamedTuple
 
@@ -19,9 +19,6 @@ OBJECTIVES = {
     "self-supervision": Objective(f"{_FOLDER}.self_supervision:SelfSupervision", _FRACTION),
     "trades": Objective(f"{_FOLDER}.trades:Trades", ("label_smoothing", "attack_incorrect")),
 }
-
-#: Settings that each optimiser of `training/optimizers.py` does not have.
-OPTIMIZERS: dict[str, tuple[str, ...]] = {"adam": (), "entropy-sgd": ("momentum",), "sgd": ()}
 
 #: Cost of the kit's networks for one image of `side` pixels at `width` channels; it grows with the square of
 #: both, and sets time limits on a cluster and the estimates of `robust-flatness plan`.

@@ -1,31 +1,32 @@
 """The dataset of an experiment and its splits, by size or by ranges of the official order."""
 
 import itertools
+import math
 import re
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from robust_flatness.config.values import AS_LIST, Count, Integer, Size, Spec
+from robust_flatness.errors import ConfigError
 
-#: Number of classes, and of images, of the datasets known to the kit; digits are one set, the others two.
-CLASSES = {"digits": 10, "fashion": 10, "cifar10": 10}
+#: Numbers of images of the datasets known to the kit, in all or by origin, and of their classes.
 EXAMPLES = {
     "digits": {"all": 1797},
     "fashion": {"train": 4000, "test": 2000},
     "cifar10": {"train": 50_000, "test": 10_000},
 }
+CLASSES = dict.fromkeys(EXAMPLES, 10)
 #: Optional settings of these datasets; others have a path and a size.
 OPTIONS = {"digits": (), "fashion": (), "cifar10": ("path", "size", "pool")}
-NAMES = (*CLASSES, "npz", "folder")
-#: A dataset of torchvision, perhaps with arguments: torchvision:SVHN, torchvision:EMNIST[split=letters].
+#: A dataset of torchvision, optionally with arguments: torchvision:SVHN, torchvision:EMNIST[split=letters].
 TORCHVISION = re.compile(r"torchvision:(\w+)(?:\[(\w+=\w+(?:,\w+=\w+)*)\])?")
-NAME_SCHEMA = {"anyOf": [{"enum": [*NAMES]}, {"type": "string", "pattern": f"^{TORCHVISION.pattern}$"}]}
+Torchvision = Annotated[str, Field(pattern=f"^{TORCHVISION.pattern}$")]
 SPLITS = ("train", "unlabeled", "early_stopping", "test")
-#: Where the images of a range come from; `pool` are extra images.
-ORIGINS = ("train", "test", "pool")
-RANGE = re.compile(rf"({'|'.join(ORIGINS)})\s+(\d+)(?:\s*-\s*(\d+))?")
-#: Where the workflow puts the official files of CIFAR-10, and their names.
+#: Where the images of a range come from.
+ORIGINS = ("train", "test")
+RANGE = re.compile(rf"\s*({'|'.join(ORIGINS)})\s+(\d+)(?:\s*-\s*(\d+))?\s*")
+#: Folder to which the workflow downloads the official files of CIFAR-10, and their names.
 CIFAR10_FOLDER = "data/cifar10"
 CIFAR10_FILES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
 
@@ -40,10 +41,16 @@ class Range(NamedTuple):
     def __str__(self) -> str:
         return f"{self.origin} {self.first}-{self.last}"
 
+    def require(self, field: str, name: str, available: float) -> None:
+        """Raise `ConfigError` if the dataset `name` has only `available` images of this origin."""
+        if self.last >= available:
+            has = f"{self.origin} 0-{available - 1}" if available else f"no official order of {self.origin}"
+            raise ConfigError(f"{field}: {self} given, but {name} has {has}")
+
 
 def parse_range(text: str) -> Range:
     """Return the range written as "train 0-999" or "test 7"."""
-    match = RANGE.fullmatch(text.strip())
+    match = RANGE.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is not a range of {', '.join(ORIGINS)}; write e.g. [train 0-999, test 7]")
     found = Range(match[1], int(match[2]), int(match[3] or match[2]))
@@ -52,46 +59,38 @@ def parse_range(text: str) -> Range:
     return found
 
 
-def _check_name(value: str) -> str:
-    if value not in NAMES and not TORCHVISION.fullmatch(value):
-        raise ValueError(f"Input should be {', '.join(map(repr, NAMES))} or 'torchvision:NAME'")
-    return value
-
-
-def _kind(value: Any) -> str:
-    named = isinstance(value, str) and value.strip().startswith(ORIGINS)
-    return "ranges" if named or isinstance(value, list | tuple) else "count"
+def _count_or_ranges(count: Any) -> Any:
+    tagged = Annotated[count, Tag("count")] | Annotated[Ranges, Tag("ranges")]
+    kind = Discriminator(lambda value: "ranges" if isinstance(value, list | tuple | str) else "count")
+    return Annotated[tagged, kind]
 
 
 _Range = Annotated[str, AfterValidator(lambda text: str(parse_range(text)))]
 Ranges = Annotated[tuple[_Range, ...], Field(min_length=1), AS_LIST]
-#: A number of examples, or ranges of them.
-Split = Annotated[Annotated[Count, Tag("count")] | Annotated[Ranges, Tag("ranges")], Discriminator(_kind)]
-PoolSplit = Annotated[Annotated[Size, Tag("count")] | Annotated[Ranges, Tag("ranges")], Discriminator(_kind)]
 
 
 class DataSpec(Spec):
     """A dataset and its disjoint splits.
 
-    `train` labelled training images, `unlabeled` images whose labels are withheld, `early_stopping`
-    images for choosing the checkpoint (and the Hessian), `test` images for the measures. Each is a
-    number of examples, drawn from those that no range names, or a list of ranges of the official order, for
-    a choice that does not depend on a seed:
+    `train` labelled training images, `unlabeled` images whose labels are withheld, `early_stopping` images
+    for choosing the checkpoint (and the Hessian), `test` images for the measures. Each is a number of
+    examples, drawn from those outside all ranges, or a list of ranges of the official order, which does not
+    depend on a seed:
 
         test: [test 0-999]
         early_stopping: [train 10000-10499]
     """
 
-    name: Annotated[str, AfterValidator(_check_name), WithJsonSchema(NAME_SCHEMA)]
+    name: Literal["digits", "fashion", "cifar10", "npz", "folder"] | Torchvision
     """`digits`, `fashion`, `cifar10`, `npz`, a `folder` of images with a subfolder for each class below
     `train` and `test`, or `torchvision:NAME`."""
     path: str | None = None
     """`npz`: the file; `folder`: the folder; `torchvision:NAME`: the folder that it was downloaded to;
     `cifar10`: a folder with the official files, None: they are downloaded."""
-    train: Split
-    unlabeled: PoolSplit = 0
-    early_stopping: Split
-    test: Split
+    train: _count_or_ranges(Count)
+    unlabeled: _count_or_ranges(Size) = 0
+    early_stopping: _count_or_ranges(Count)
+    test: _count_or_ranges(Count)
     classes: Annotated[Integer, Field(ge=2)] | None = None
     """Number of classes K; None: the highest training label plus one (`npz`), or the dataset's own."""
     size: Count | None = None
@@ -109,37 +108,28 @@ class DataSpec(Spec):
             if getattr(self, option) and option not in OPTIONS.get(self.name, ("path", "size")):
                 raise ValueError(f"{option}: {getattr(self, option)!r} given, but {self.name!r} has none")
         if self.name not in CLASSES and not self.path:
-            what = "the path of an .npz file" if self.name == "npz" else "the path of its folder"
-            raise ValueError(f"path: the dataset {self.name!r} needs {what}")
+            raise ValueError(f"path: missing; {self.name!r} needs the path of its file or folder")
         if self.classes not in (None, CLASSES.get(self.name, self.classes)):
             raise ValueError(f"classes: {self.classes} given, but {self.name!r} has {CLASSES[self.name]}")
         if self.size and self.name == "cifar10" and 32 % self.size:
             raise ValueError(f"size: {self.size} given; expected a divisor of 32")
-        self._check_ranges()
-        available = EXAMPLES.get(self.name, {})
-        pooled = () if self.pool else ("unlabeled",)
-        self._check_sizes(SPLITS, available.get("all"), "images")
-        self._check_sizes(("train", *pooled), available.get("train"), "training images")
-        self._check_sizes(("test", "early_stopping"), available.get("test"), "test images")
+        known = EXAMPLES.get(self.name, {})
+        self._check_ranges(known)
+        drawn = {"all": SPLITS, "train": ("train", "unlabeled"), "test": ("test", "early_stopping")}
+        for origin, available in known.items():
+            pooled = ("unlabeled",) if self.pool else ()
+            splits = [split for split in drawn[origin] if split not in pooled and not self.ranges(split)]
+            total = sum(self.count(split) for split in splits)
+            if total > available:
+                has = f"{self.name!r} has {available} images ({origin})"
+                raise ValueError(f"{' + '.join(splits)} = {total}, but {has}")
         return self
 
-    def _check_sizes(self, splits: tuple[str, ...], available: int | None, what: str) -> None:
-        splits = tuple(split for split in splits if not self.ranges(split))
-        total = sum(self.count(split) for split in splits)
-        if available is not None and total > available:
-            raise ValueError(f"{' + '.join(splits)} = {total}, but {self.name!r} has {available} {what}")
-
-    def _check_ranges(self) -> None:
+    def _check_ranges(self, known: dict[str, int]) -> None:
         given = sorted((found, split) for split in SPLITS for found in self.ranges(split))
         for found, split in given:
-            if self.name == "digits":
-                raise ValueError(f"{split}: {found} given, but 'digits' have no official order; use a number")
-            known = EXAMPLES.get(self.name, {}).get(found.origin)
-            if known is not None and found.last >= known:
-                has = f"{self.name!r} has {found.origin} 0-{known - 1}"
-                raise ValueError(f"{split}: {found} given, but {has}")
-            if found.origin == "pool" and (split != "unlabeled" or self.name == "fashion"):
-                raise ValueError(f"{split}: {found} given; only unlabeled images come from a pool")
+            unlisted = 0 if "all" in known else math.inf  # digits have no official order
+            found.require(split, repr(self.name), known.get(found.origin, unlisted))
         for (one, split), (other, following) in itertools.pairwise(given):
             if one.origin == other.origin and other.first <= one.last:
                 raise ValueError(f"{split}: {one} and {following}: {other} have examples in common")

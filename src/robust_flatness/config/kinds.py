@@ -1,10 +1,10 @@
-"""Functions and classes of the user's own, named by `package.module:name`."""
+"""User-defined functions and classes, named by `package.module:name`."""
 
 import ast
 import hashlib
 import importlib
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
@@ -67,20 +67,9 @@ def _imports(file: Path, name: str) -> Iterator[str]:
 
 
 def source_digest(paths: Iterable[str]) -> str:
-    """Return a digest of the `source_files` of the user's functions. It is empty without functions."""
+    """Return a digest of the `source_files` of user-defined functions; without functions, an empty string."""
     digest, paths = hashlib.sha256(), sorted(paths)
     for path in paths:
         for file in source_files(path):
             digest.update(file.read_bytes())
     return digest.hexdigest()[:16] if paths else ""
-
-
-def check_name(allowed: Collection[str], name: str, own: str = "") -> str:
-    """Require one of the `allowed` names or, if `own` describes it, a user's `package.module:name`."""
-    module, colon, function = name.partition(":")
-    if own and colon and module and function.isidentifier():
-        return name
-    if name not in allowed:
-        others = f", or {own} of your own" if own else ""
-        raise ValueError(f"Input should be one of {', '.join(map(repr, allowed))}{others}")
-    return name

@@ -1,4 +1,4 @@
-"""Attacks, and the base class of the measures' settings; each measure's own settings stand beside it."""
+"""Settings of attacks, and the base class of the settings that each measure defines."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -45,16 +45,14 @@ CleanTestExamples = Annotated[Count, FirstExamples("test", 10_000)]
 CleanTrainExamples = Annotated[Size, FirstExamples("train", 10_000)]
 
 
+_Attack = Literal["pgd", "apgd-ce", "apgd-t", "fab-t", "square"]
+
+
 class AutoAttackSpec(Spec):
     """AutoAttack; `version: standard` is the library's own, `reduced` the budget given here."""
 
     version: Literal["standard", "reduced"] = "standard"
-    attacks: Annotated[tuple[Literal["pgd", "apgd-ce", "apgd-t", "fab-t", "square"], ...], AS_LIST] = (
-        "apgd-ce",
-        "apgd-t",
-        "fab-t",
-        "square",
-    )
+    attacks: Annotated[tuple[_Attack, ...], AS_LIST] = ("apgd-ce", "apgd-t", "fab-t", "square")
     """`pgd` counts the successes of the measure's own PGD; the other attacks run on what is left."""
     iterations: Count = 100
     restarts: Count = 1
@@ -98,8 +96,7 @@ class MeasureSettings(Spec):
             return values
         filled = dict(values)
         for name, field in cls.model_fields.items():
-            default = field.default
-            default = default.model_dump() if isinstance(default, BaseModel) else default
+            default = dict(field.default) if isinstance(field.default, BaseModel) else field.default
             if isinstance(values.get(name), Mapping) and isinstance(default, Mapping):
                 filled[name] = {**default, **values[name]}
         return filled
@@ -133,8 +130,7 @@ class MeasureSettings(Spec):
 
     def parts(self) -> dict[str, "MeasureSettings"]:
         """Return the parts with variants of their own, by field."""
-        values = {name: getattr(self, name) for name in type(self).model_fields}
-        return {name: value for name, value in values.items() if isinstance(value, MeasureSettings)}
+        return {name: value for name, value in self if isinstance(value, MeasureSettings)}
 
     def for_variant(self, slug: str) -> Self:
         """Return the settings of a job for `slug`: with its overrides, without parts of other variants."""

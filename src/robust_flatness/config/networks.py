@@ -1,48 +1,32 @@
-"""External networks in an experiment: the user's own, torchvision's, RobustBench's."""
+"""External networks in an experiment: the user's own, or of torchvision or RobustBench."""
 
-import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from robust_flatness.config.values import AS_LIST, Positive, Real, Spec
 from robust_flatness.config.variants import VariantSpec
-from robust_flatness.errors import ConfigError
 from robust_flatness.files import canonical_json
 
 #: Default families of external networks, as in config/families.yaml.
 EXTERNAL, ROBUSTBENCH = "external", "robustbench"
-NAMED = re.compile(
-    r"torchvision:\w+|robustbench:((cifar10|cifar100|imagenet)/\w+/)?[\w.-]+|[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*"
-)
-#: Classes of RobustBench's datasets; torchvision's pretrained classifiers have those of ImageNet.
-PRETRAINED_CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
-
-
-def _check_model(value: str) -> str:
-    if not NAMED.fullmatch(value):
-        kinds = "package.module:function, torchvision:NAME, robustbench:NAME or robustbench:DATA/THREAT/NAME"
-        raise ValueError(f"write {kinds} with DATA of {', '.join(PRETRAINED_CLASSES)}")
-    return value
-
-
-Channels = Annotated[tuple[Real, ...], AS_LIST, Field(min_length=1)]
-Scales = Annotated[tuple[Positive, ...], AS_LIST, Field(min_length=1)]
+_ROBUSTBENCH = r"robustbench:((cifar10|cifar100|imagenet)/\w+/)?[\w.-]+"
+_MODEL = rf"^(torchvision:\w+|{_ROBUSTBENCH}|[\w.]+:\w+)$"
 
 
 class NetworkSpec(Spec):
-    """A network as `load_model` takes it, and how it is shown."""
+    """A network as `load_model` takes it, and its label and family."""
 
-    model: Annotated[str, AfterValidator(_check_model)]
-    """`package.module:function` (without arguments), `torchvision:NAME` or `robustbench:NAME`."""
+    model: Annotated[str, Field(pattern=_MODEL)]
+    """`package.module:function` (without arguments), `torchvision:NAME`, `robustbench:NAME` or
+    `robustbench:DATASET/THREAT/NAME`."""
     weights: str | None = None
     """File .safetensors, .pt or .pth, or FILE:KEY where it holds several sets of weights; None: the
     function's, or the pretrained ones, which are downloaded."""
-    mean: Channels | None = None
+    mean: Annotated[tuple[Real, ...], AS_LIST, Field(min_length=1)] | None = None
     """Channel means, if the network expects normalised images, (x - mean) / std."""
-    std: Scales | None = None
+    std: Annotated[tuple[Positive, ...], AS_LIST, Field(min_length=1)] | None = None
     label: str | None = None
     """Label in figures and tables; None: its name."""
     family: str | None = None
@@ -52,8 +36,7 @@ class NetworkSpec(Spec):
 
     @model_validator(mode="after")
     def _check(self) -> "NetworkSpec":
-        given = [len(values) for values in (self.mean, self.std) if values is not None]
-        if len(given) == 1 or len(set(given)) > 1:
+        if len(self.mean or ()) != len(self.std or ()):
             raise ValueError("mean, std: give both, with a number for each channel")
         return self
 
@@ -61,18 +44,8 @@ class NetworkSpec(Spec):
         """Return canonical JSON of the fields that its weights depend on, as passed to a job."""
         return canonical_json(self.model_dump(mode="json", include={"model", "weights", "mean", "std"}))
 
-    @property
-    def known_classes(self) -> int | None:
-        """Number of classes if it is known without loading anything."""
-        kind, _, name = self.model.partition(":")
-        if kind == "torchvision" and self.weights is None:
-            return PRETRAINED_CLASSES["imagenet"]
-        if kind == "robustbench":
-            return PRETRAINED_CLASSES[name.split("/")[0] if "/" in name else "cifar10"]
-        return None
-
     def variant(self, slug: str) -> "NetworkVariant":
-        """Return the entry of the tables for this network, named `slug`."""
+        """Return the network as an entry of the catalogue, named `slug`."""
         family = ROBUSTBENCH if self.model.startswith(f"{ROBUSTBENCH}:") else EXTERNAL
         return NetworkVariant(label=self.label or slug, family=self.family or family, network=self)
 
@@ -90,14 +63,6 @@ class NetworkVariant(VariantSpec):
 def weights_file(path: str | Path) -> tuple[Path, str | None]:
     """Return the path of a file and the key of `FILE:KEY`, None if there is none."""
     file, colon, key = str(path).rpartition(":")
-    return (
-        (Path(file), key) if colon and not Path(path).exists() and Path(file).exists() else (Path(path), None)
-    )
-
-
-def require_files(networks: Mapping[str, NetworkVariant]) -> None:
-    """Raise `ConfigError` if a file of weights is missing."""
-    for slug, variant in networks.items():
-        path = variant.network.weights
-        if path is not None and not weights_file(path)[0].is_file():
-            raise ConfigError(f"models.{slug}.weights: {path}: no such file")
+    if colon and not Path(path).exists() and Path(file).exists():
+        return Path(file), key
+    return Path(path), None

@@ -1,13 +1,11 @@
-"""Network and training, and everything that the variants change in them."""
+"""Settings of the network and of training, which the variants change."""
 
 import math
-from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from robust_flatness.config.catalogue import COSTS, OBJECTIVES, OPTIMIZERS
-from robust_flatness.config.kinds import check_name
+from robust_flatness.config.catalogue import COSTS, OBJECTIVES
 from robust_flatness.config.measures import STEPS_TO_THE_EDGE
 from robust_flatness.config.values import (
     AS_LIST,
@@ -23,17 +21,16 @@ from robust_flatness.config.values import (
     Spec,
 )
 
-_Network = Annotated[str, AfterValidator(partial(check_name, sorted(COSTS)))]
-_Optimizer = Annotated[str, AfterValidator(partial(check_name, OPTIMIZERS))]
 _Milestones = Annotated[tuple[Annotated[Real, Field(gt=0, lt=1)], ...], AS_LIST]
-_Objective = Annotated[str, AfterValidator(partial(check_name, OBJECTIVES, own="package.module:Class"))]
+#: Named in the catalogue, or the user's own as `package.module:Class`.
+_Objective = Literal[*OBJECTIVES] | Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
 
 
 class ModelSpec(Spec):
     """An architecture by name, with `width` channels in the first stage (160 in a WideResNet-28-10);
     `dropout` is the probability in every residual block."""
 
-    name: _Network
+    name: Literal[*sorted(COSTS)]
     width: Count
     activation: Literal["relu", "mish", "silu", "gelu"] = "relu"
     dropout: Annotated[Real, Field(ge=0, lt=1)] = 0.0
@@ -59,7 +56,7 @@ class TrainingSpec(Spec):
     epochs: Count = 150
     batch_size: Annotated[Integer, Field(ge=2)] = 128
     """At least 2: batch norm has no statistics of one image."""
-    optimizer: _Optimizer = "sgd"
+    optimizer: Literal["adam", "entropy-sgd", "sgd"] = "sgd"
     learning_rate: Positive = 0.05
     momentum: Annotated[Real, Field(ge=0, lt=1)] = 0.9
     weight_decay: NonNegative = 0.0005
@@ -116,21 +113,13 @@ class TrainingSpec(Spec):
 
     @model_validator(mode="after")
     def _check(self) -> "TrainingSpec":
-        optional = {
-            "label_smoothing": self.label_smoothing > 0,
-            "attack_predicted_label": self.attack_predicted_label,
-            "attack_incorrect": not self.attack_incorrect,
-            "stop_after_flip": self.stop_after_flip is not None,
-            "adversarial_fraction": self.adversarial_fraction < 1,
-        }
-        for field in (field for field, used in optional.items() if used):
+        for field, value in self.model_dump(exclude_defaults=True).items():
             allowed = [name for name, objective in OBJECTIVES.items() if field in objective.supports]
-            if self.objective in OBJECTIVES and self.objective not in allowed:
-                given = f"{field}: {getattr(self, field)} is not defined with objective {self.objective!r}"
+            if allowed and self.objective in OBJECTIVES and self.objective not in allowed:
+                given = f"{field}: {value} is not defined with objective {self.objective!r}"
                 raise ValueError(f"{given}; allowed with {', '.join(allowed)}")
-        for field in OPTIMIZERS[self.optimizer]:
-            if value := getattr(self, field):
-                raise ValueError(f"{field}: {value} is not defined with optimizer {self.optimizer!r}; set 0")
+        if self.optimizer == "entropy-sgd" and self.momentum:
+            raise ValueError(f"momentum: {self.momentum} is not defined with optimizer 'entropy-sgd'; set 0")
         return self
 
     def snapshot_epochs(self) -> list[int]:
@@ -153,7 +142,7 @@ SLOWEST_DECAY, INITIAL_WEIGHT = 0.9975, 0.01
 
 
 def rescaled_decay(decay: float, steps: int) -> float:
-    """Return the decay per update of the weight average over a training of `steps` updates. For fewer than
-    1,840 updates, published decays are raised to the power at which 0.9975, the slowest, leaves the initial
-    weights a hundredth: decay^max(1, ln 0.01 / (steps ln 0.9975))."""
+    """Return the decay per update of the weight average over a training of `steps` updates,
+    decay^max(1, ln 0.01 / (steps ln 0.9975)): in a training of fewer than 1,840 updates, the slowest
+    published decay, 0.9975, leaves a weight of 0.01 to the initial weights."""
     return decay ** max(1.0, math.log(INITIAL_WEIGHT) / (steps * math.log(SLOWEST_DECAY)))

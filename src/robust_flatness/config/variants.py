@@ -1,20 +1,23 @@
-"""The catalogue of training variants."""
+"""The catalogue of training variants and their families."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from robust_flatness.config.values import Name, Positive, Spec, load_yaml, parse
-from robust_flatness.errors import ConfigError
 
 #: The variant that is the baseline itself.
 BASELINE = "at"
+#: Colours by name: those of Okabe and Ito, and a dark grey.
+PALETTE = {
+    **{"black": "#000000", "dark": "#545454", "blue": "#0072B2", "sky": "#56B4E9", "green": "#009E73"},
+    **{"orange": "#E69F00", "vermillion": "#D55E00", "purple": "#CC79A7"},
+}
 
 
 class VariantOverride(Spec):
-    """An experiment's own values for one variant, if its scale requires other values."""
+    """Changes of a variant; also those that an experiment makes under `overrides`."""
 
     scale: dict[str, Positive | Literal[0]] = Field(default_factory=dict)
     set: dict[str, Any] = Field(default_factory=dict)
@@ -44,11 +47,11 @@ class VariantSpec(VariantOverride):
 
     @property
     def trained(self) -> bool:
-        """Whether it is trained, not derived from another one."""
+        """Whether the variant is trained, not derived from another one."""
         return self.derived_from is None
 
     def overridden(self, override: VariantOverride) -> "VariantSpec":
-        """Return this variant with an experiment's own values; a value set there replaces a scaled one."""
+        """Return this variant with the changes of an experiment; a value set there replaces a scaled one."""
         scale = {k: v for k, v in self.scale.items() if k not in override.set} | override.scale
         update = {"scale": scale, "set": self.set | override.set, "model": self.model | override.model}
         return self.model_copy(update=update)
@@ -56,17 +59,23 @@ class VariantSpec(VariantOverride):
 
 def load_variants(path: Path) -> dict[str, VariantSpec]:
     """Return the catalogue of variants in a YAML file: slug -> `VariantSpec`."""
-    variants = parse(dict[Name, VariantSpec], load_yaml(path), f"{path}: variants")
-    check_sources(variants, f"{path}: variants")
-    return variants
+    return parse(dict[Name, VariantSpec], load_yaml(path), f"{path}: variants")
 
 
-def check_sources(
-    variants: Mapping[str, VariantSpec], where: str, known: Mapping[str, VariantSpec] | None = None
-) -> None:
-    """Require that derived variants name a trained variant, one of these or one of `known`."""
-    trained = {slug for slug, variant in {**(known or {}), **variants}.items() if variant.trained}
-    for slug, variant in variants.items():
-        if not variant.trained and variant.derived_from not in trained:
-            field = f"{where}.{slug}.derived_from"
-            raise ConfigError(f"{field}: {variant.derived_from!r} given; expected a trained variant")
+class FamilySpec(Spec):
+    """Style of a family of variants in figures; `config/families.yaml` explains each field."""
+
+    label: str
+    color: str = "black"
+    marker: str = "X"
+    parameter: str | None = None
+    setting: str | None = None
+    named: str | None = None
+
+
+def load_families(*paths: Path) -> dict[str, FamilySpec]:
+    """Return the families of YAML files by name; a later file adds or replaces families."""
+    found: dict[str, FamilySpec] = {}
+    for path in paths:
+        found |= parse(dict[str, FamilySpec], load_yaml(path), f"{path}: families")
+    return found

@@ -3,25 +3,26 @@
 import pickle
 import shutil
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from robust_flatness.config import DataSpec
-from robust_flatness.config.data import CIFAR10_FILES, CIFAR10_FOLDER, CLASSES
+from robust_flatness.config.data import CIFAR10_FILES, CIFAR10_FOLDER
 from robust_flatness.data.dataset import Arrays
 from robust_flatness.data.splits import averaged, split_official
 from robust_flatness.errors import FileError
 from robust_flatness.files import require_space
 
-#: Folder of the files within the official archive.
+#: Folder in the official archive.
 ARCHIVED = "cifar-10-batches-py"
 ALTERNATIVES = "use a folder with the official files (data.path), or an .npz file (data.name: npz)"
 #: Bytes needed by the archive and the files in it.
 NEEDED = 360_000_000
-#: Classes and functions that pickled arrays refer to; any other is refused.
+#: Name of the labels and shape of an image in the official files, and in the pickle of Carmon et al. 2019.
+OFFICIAL, POOL = ("labels", (3072,)), ("extrapolated_targets", (32, 32, 3))
+#: Classes and functions that pickled arrays refer to. All others are refused.
 ALLOWED = {
     "numpy.ndarray", "numpy.dtype", "numpy._core.multiarray._reconstruct", "numpy._core.multiarray.scalar",
     "numpy._core.numeric._frombuffer", "_codecs.encode",
@@ -33,18 +34,16 @@ def splits(spec: DataSpec, seed: int) -> Arrays:
     folder = Path(spec.path or CIFAR10_FOLDER)
     if (folder / ARCHIVED).exists():
         folder = folder / ARCHIVED
-    if missing := ", ".join(name for name in CIFAR10_FILES if not (folder / name).exists()):
-        raise FileError(f"{folder}: {missing} missing; {ALTERNATIVES}")
     if spec.sha256 is None and (altered := _altered(folder)):
         raise FileError(
-            f"{altered[0]}: truncated or altered, its MD5 is not the official one; delete it to download it "
-            "again, or give data.sha256"
+            f"{altered[0]}: missing, truncated or altered (its MD5 is not the official one); delete it to "
+            f"download it again, {ALTERNATIVES}, or give data.sha256"
         )
-    *training, test = (_read(folder / name, spec.size) for name in CIFAR10_FILES)
+    *training, test = (_read(folder / name, *OFFICIAL, spec.size) for name in CIFAR10_FILES)
     source = dict(zip(("x_test", "y_test"), test, strict=True))
     source["x_train"], source["y_train"] = map(np.concatenate, zip(*training, strict=True))
     if spec.pool:
-        source["x_pool"], source["y_pool"] = read_pool(Path(spec.pool), spec.size)
+        source["x_pool"], source["y_pool"] = _read(Path(spec.pool), *POOL, spec.size)
     return split_official(source, spec, seed, "CIFAR-10")
 
 
@@ -57,14 +56,14 @@ def _altered(folder: Path) -> list[Path]:
     return [folder / name for name, digest in official if not check_integrity(str(folder / name), digest)]
 
 
-def download_cifar10(folder: Path, report: Callable[[str], None] = print) -> None:
-    """Download the official files to `folder` by torchvision; they appear there when all are complete."""
+def download_cifar10(folder: Path) -> None:
+    """Download the official files to `folder` by torchvision, unless they exist there. They are moved there
+    when all are complete."""
     from torchvision.datasets import CIFAR10
     from torchvision.datasets.utils import download_and_extract_archive
 
     folder, part = Path(folder), Path(folder, ".download")
     if not _altered(folder):
-        report(f"{folder}: all files exist")
         return
     require_space(folder, NEEDED, "CIFAR-10")
     try:
@@ -76,55 +75,33 @@ def download_cifar10(folder: Path, report: Callable[[str], None] = print) -> Non
     shutil.rmtree(part)
 
 
-def _read(path: Path, size: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return images uint8 [10000, 3, H, W] and labels int64 [10000] of one official file."""
-    images, labels = _arrays(path, "labels", (3072,), 10_000)
-    return averaged(images.reshape(-1, 3, 32, 32), size, str(path)), labels
-
-
-def read_pool(path: Path, size: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Return images uint8 [n, 3, H, W] and pseudo-labels int64 [n] in the pickle of Carmon et al. 2019. It
-    holds `data`, uint8 [n, 32, 32, 3], and `extrapolated_targets`, [n]. No code in it is run."""
-    images, labels = _arrays(path, "extrapolated_targets", (32, 32, 3))
-    return averaged(images.transpose(0, 3, 1, 2), size, str(path)), labels
-
-
-def _arrays(
-    path: Path, key: str, shape: tuple[int, ...], count: int | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return `data`, uint8 [n, *shape], and the labels `key`, int64 [n], of a pickle."""
+def _read(path: Path, key: str, shape: tuple[int, ...], size: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return images uint8 [n, 3, H, W] and labels int64 [n] from a pickle of `data`, uint8 [n, *shape], and
+    labels `key`. No code in it is run."""
     content = read_pickle(path)
     images, labels = np.asarray(content.get("data")), np.asarray(content.get(key, ()))
-    if images.dtype != np.uint8 or images.shape[1:] != shape or count not in (None, len(images)):
-        expected = ", ".join(map(str, (count or "n", *shape)))
+    if images.dtype != np.uint8 or images.shape[1:] != shape:
+        expected = ", ".join(map(str, ("n", *shape)))
         raise FileError(f"{path}: 'data' is {images.dtype} {images.shape}; expected uint8 ({expected})")
     if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
         raise FileError(f"{path}: {key!r} is {labels.dtype} {labels.shape}; expected {len(images)} integers")
-    if labels.min() < 0 or labels.max() >= CLASSES["cifar10"]:
-        raise FileError(f"{path}: {key!r} has labels {labels.min()} to {labels.max()}; expected 0 to 9")
-    return images, labels.astype(np.int64)
+    images = images.reshape(-1, 3, 32, 32) if len(shape) == 1 else images.transpose(0, 3, 1, 2)
+    return averaged(images, size, str(path)), labels.astype(np.int64)
 
 
 class _Arrays(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         module = module.replace("numpy.core", "numpy._core")  # as NumPy 1 wrote it
         if f"{module}.{name}" not in ALLOWED:
-            raise FileError(f"it refers to {module}.{name}, but only arrays of numbers are read")
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}")
         return super().find_class(module, name)
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
-    """Return the mapping of names to arrays, lists and numbers in a pickle; none of its code is run."""
+    """Return the mapping of names to arrays, lists and numbers in a pickle, without running its code."""
     try:
         with open(path, "rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # NumPy's about old files
-            content = _Arrays(file, encoding="latin1").load()
-    except FileNotFoundError:
-        raise FileError(f"{path}: no such file") from None
-    except FileError as error:
-        raise FileError(f"{path}: refused: {error}; no code was run") from None
+            return dict(_Arrays(file, encoding="latin1").load())
     except Exception as error:  # unpickling damaged bytes can raise anything
-        raise FileError(f"{path}: truncated or damaged, not a readable pickle ({error})") from None
-    if not isinstance(content, dict):
-        raise FileError(f"{path}: holds a {type(content).__name__}, expected a mapping of names to arrays")
-    return content
+        raise FileError(f"{path}: not a readable pickle of arrays ({error}); no code was run") from None

@@ -14,6 +14,7 @@ from robust_flatness.files import atomic_path, require_space
 
 Arrays = dict[str, np.ndarray]
 SHA256 = "sha256"
+HINT = "run `robust-flatness {}` (or snakemake) to make it again"
 
 
 def checksum(arrays: Arrays) -> str:
@@ -28,8 +29,8 @@ def checksum(arrays: Arrays) -> str:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Disjoint splits of images and labels, with the training images' channel statistics in [0, 1]. `images`,
-    `pixels` and `labels` return torch tensors of the first `count` examples (None: all)."""
+    """Disjoint splits of images and labels, and the channel statistics of the training images in [0, 1].
+    `images`, `pixels` and `labels` return tensors of the first `count` examples of a split (None: all)."""
 
     arrays: Arrays
 
@@ -61,14 +62,11 @@ class Dataset:
         return pixels if pixels.is_floating_point() else pixels.float().div_(255)
 
     def pixels(self, split: str, count: int | None = None, device="cpu"):
-        """Return images as stored, uint8 or float32 [n, C, H, W]; on the CPU they share memory with the
-        dataset."""
+        """Return images as stored, uint8 or float32 [n, C, H, W]; on the CPU, a view of the dataset."""
         return self._first(f"x_{split}", count, device)
 
     def labels(self, split: str, count: int | None = None, device="cpu"):
-        """Return labels int64 [n]; those of the `unlabeled` split are withheld."""
-        if split == "unlabeled":
-            raise ConfigError("the labels of the unlabelled split are withheld; use pseudo-labels")
+        """Return labels int64 [n]; the split `unlabeled` has none."""
         return self._first(f"y_{split}", count, device)
 
     def _first(self, name: str, count: int | None, device):
@@ -100,30 +98,12 @@ def save_dataset(path: Path, arrays: Arrays) -> None:
             temporary.chmod(mode)  # safetensors' files are readable by their owner alone
 
 
-def load_dataset(path: Path) -> Dataset:
-    """Return a prepared dataset, mapped into memory and verified by its checksum."""
-    return _load(path, "run `robust-flatness prepare` (or snakemake) to make it again")
-
-
-def save_pseudo_labels(path: Path, labels: np.ndarray, dataset: Dataset) -> None:
-    """Write labels [n] of the unlabelled split, with the checksum of the dataset they were predicted for."""
-    digest = np.frombuffer(bytes.fromhex(dataset.checksum), np.uint8)
-    save_dataset(path, {"labels": np.asarray(labels), "dataset": digest})
-
-
-def load_pseudo_labels(path: Path, dataset: Dataset) -> np.ndarray:
-    """Return the labels [n] of the unlabelled split, which must have been predicted for this dataset."""
-    hint = "run `robust-flatness pseudo-label` (or snakemake) to make it again"
-    arrays = _load(path, hint).arrays
-    if "dataset" not in arrays or arrays["dataset"].tobytes().hex() != dataset.checksum:
-        raise FileError(f"{path}: these pseudo-labels belong to another dataset; {hint}")
-    return arrays["labels"]
-
-
-def _load(path: Path, hint: str) -> Dataset:
-    """Return the arrays of a file whose checksum is right; `hint` says how to make it again."""
+def load_dataset(path: Path, command: str = "prepare") -> Dataset:
+    """Return a prepared dataset, mapped into memory and verified by its checksum. Errors name the `command`
+    that writes the file."""
     from safetensors import SafetensorError, safe_open
 
+    hint = HINT.format(command)
     if not Path(path).is_file():
         raise FileError(f"{path}: no such file; {hint}")
     try:
@@ -135,3 +115,19 @@ def _load(path: Path, hint: str) -> Dataset:
     if stored != dataset.checksum:
         raise FileError(f"{path}: damaged, or not written by this kit: its checksum does not match; {hint}")
     return dataset
+
+
+def save_pseudo_labels(path: Path, labels: np.ndarray, dataset: Dataset) -> None:
+    """Write labels [n] of the unlabelled split, with the checksum of the dataset they were predicted for."""
+    digest = np.frombuffer(bytes.fromhex(dataset.checksum), np.uint8)
+    save_dataset(path, {"labels": np.asarray(labels), "dataset": digest})
+
+
+def load_pseudo_labels(path: Path, dataset: Dataset) -> np.ndarray:
+    """Return the labels [n] of the unlabelled split, which must have been predicted for this dataset."""
+    arrays = load_dataset(path, "pseudo-label").arrays
+    if "dataset" not in arrays or arrays["dataset"].tobytes().hex() != dataset.checksum:
+        raise FileError(
+            f"{path}: these pseudo-labels belong to another dataset; {HINT.format('pseudo-label')}"
+        )
+    return arrays["labels"]

@@ -1,6 +1,7 @@
 """Image files in folders, and datasets of torchvision."""
 
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,17 +17,19 @@ from robust_flatness.data.splits import split_official
 from robust_flatness.errors import FileError, warn
 from robust_flatness.seeding import derive_seed
 
-#: Names of folders with test images; the first that exists is used.
+#: Names of the folder of test images; the first that exists is used.
 TEST_FOLDERS = ("test", "val", "valid", "validation")
-#: Attributes in which datasets keep their labels.
+#: Names of files and folders that are ignored.
+HIDDEN = re.compile(r"\.|(__MACOSX|__pycache__)$")
+#: Attributes with the labels of torchvision's datasets.
 LABELS = ("targets", "labels", "_labels")
-#: Seed of the order of images that are sorted by class.
+#: Seed of the random order of images that are sorted by class.
 ORDER_SEED = 0
 
 
 class Part:
-    """Training or test images of a dataset, read on demand; `classes` are names of the classes by index.
-    Their order is the dataset's own, or a fixed random one if images are sorted by class."""
+    """Training or test images of a dataset, read on demand in the dataset's order or, if they are sorted by
+    class, in a fixed random one. `labels` int64 [n] are in the dataset's order."""
 
     def __init__(self, dataset: Any, name: str, size: int | None):
         self.dataset, self.name, self.size = dataset, name, size
@@ -34,35 +37,27 @@ class Part:
 
     @cached_property
     def labels(self) -> np.ndarray:
-        """Labels int64 [n], in the dataset's order."""
         stored = (np.asarray(getattr(self.dataset, name, None)) for name in LABELS)
-        whole = next((labels for labels in stored if labels.shape == (len(self.dataset),)), None)
-        if whole is None:
-            pairs = (self.dataset[index] for index in range(len(self.dataset)))
-            whole = np.array([label if np.ndim(label) == 0 else None for _, label, *_ in pairs])
-        if not np.issubdtype(whole.dtype, np.integer):
+        labels = next((found for found in stored if found.shape == (len(self.dataset),)), None)
+        if labels is None:
+            labels = np.array([self.dataset[index][1] for index in range(len(self.dataset))])
+        if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
             raise FileError(f"{self.name}: expected an integer class for each image")
-        return whole.astype(np.int64)
-
-    @cached_property
-    def shuffled(self) -> bool:
-        """Whether images are sorted by class: one run for each, or labels that change less than half as often
-        from one image to the next as in a random order."""
-        _, counts = np.unique(self.labels, return_counts=True)
-        changes, steps = np.count_nonzero(np.diff(self.labels)), len(self.labels) - 1
-        expected = steps * (1 - np.square(counts / counts.sum()).sum())
-        return len(counts) > 1 and bool(changes == len(counts) - 1 or changes < expected / 2)
+        return labels.astype(np.int64)
 
     @cached_property
     def order(self) -> np.ndarray:
-        """Indices of the images in their order."""
-        indices = np.arange(len(self.labels))
-        if self.shuffled:
+        """Indices of the images in the order of `read`. Images are sorted by class if there is one run per
+        class, or if labels change from one image to the next less than half as often as in a random order."""
+        _, counts = np.unique(self.labels, return_counts=True)
+        changes, indices = np.count_nonzero(np.diff(self.labels)), np.arange(len(self.labels))
+        expected = (len(indices) - 1) * (1 - np.square(counts / len(indices)).sum())
+        if len(counts) > 1 and (changes == len(counts) - 1 or changes < expected / 2):
             np.random.default_rng(derive_seed(ORDER_SEED, "order", self.name) % 2**32).shuffle(indices)
         return indices
 
     def read(self, places: slice = slice(None)) -> tuple[list[np.ndarray], np.ndarray]:
-        """Return images uint8 [H, W] or [H, W, 3], and labels [n], at some places in the order."""
+        """Return images uint8 [H, W] or [H, W, 3], and labels [n], at these positions of `order`."""
         chosen = self.order[places]
         return [self._pixels(int(index)) for index in chosen], self.labels[chosen]
 
@@ -70,13 +65,17 @@ class Part:
         from PIL import Image
         from torchvision.transforms import functional
 
-        image = self.dataset[index][0]
-        if not isinstance(image, Image.Image) or image.mode.startswith(("I", "F")):
-            found = f"mode {image.mode}" if isinstance(image, Image.Image) else type(image).__name__
-            raise FileError(f"{self.name}: image {index} has {found}; expected a picture of 8 bits a channel")
-        if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255:
-            warn(f"{self.name}: transparency is ignored; the colours of transparent pixels count")
-        image = image if image.mode == "L" else image.convert("L" if image.mode == "1" else "RGB")
+        try:
+            image = self.dataset[index][0]
+            mode = getattr(image, "mode", type(image).__name__)
+            if not isinstance(image, Image.Image) or mode.startswith(("I", "F")):
+                raise FileError(f"{self.name}: image {index} has mode {mode}; expected 8 bits per channel")
+            if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255:
+                warn(f"{self.name}: transparency is ignored; the colours of transparent pixels count")
+            image = image.convert("L" if mode in ("1", "L") else "RGB")
+        except OSError as error:
+            path = getattr(self.dataset, "samples", {index: [f"image {index}"]})[index][0]
+            raise FileError(f"{path}: damaged, or not an image ({error})") from None
         if self.size is not None and image.size != (self.size, self.size):
             image = functional.center_crop(functional.resize(image, self.size), [self.size, self.size])
         return np.asarray(image)
@@ -86,48 +85,43 @@ def open_parts(
     name: str, folder: Path, size: int | None = None, *, wanted: Sequence[str] = ("test", "train"),
     download: bool = False,
 ) -> dict[str, Part]:  # fmt: skip
-    """Return the parts `wanted`, of a dataset `torchvision:NAME` or of a `folder` of images.
+    """Return the parts `wanted` of a dataset `torchvision:NAME` or of a `folder` of images.
 
-    A folder has a subfolder for each class, whose index is its place in the alphabet (torchvision's
-    ImageFolder), below `train` and `test` (or `val`); without those two, all images are test images.
-    With a `size`, other images are resized by their shorter side, and cropped in the middle.
+    A folder has a subfolder per class, in alphabetical order (torchvision's ImageFolder), below `train` and
+    `test` (or `val`); without these two, all images are test images. With a `size`, images are resized by
+    their shorter side and cropped in the middle.
     """
     match = TORCHVISION.fullmatch(name)
     sets = _of_torchvision(match[1], match[2], folder, wanted, download) if match else _of_folder(folder)
-    # compared for parts that are not wanted, too: a missing class shifts the indices of those after it
-    classes = {part: {*Part(dataset, part, None).classes} for part, dataset in sets.items()}
-    for part, found in classes.items():
-        if different := found ^ classes["test"]:
+    parts = {part: Part(dataset, f"{part} images of {name}", size) for part, dataset in sets.items()}
+    # also of parts that are not wanted: a missing class shifts the indices of later classes
+    for part in parts:
+        if different := {*parts[part].classes} ^ {*parts["test"].classes}:
             names = ", ".join(sorted(different))
             raise FileError(f"{folder}: classes {names} are not in both test and {part}")
-    return {part: Part(sets[part], f"{part} images of {name}", size) for part in sets if part in wanted}
+    return {part: parts[part] for part in parts if part in wanted}
 
 
 def _of_folder(folder: Path) -> dict[str, Any]:
-    """Return torchvision's datasets of the images in a folder, by part."""
+    """Return the datasets of a folder of images by part."""
     nested = [name for name in _folders(folder) if _folders(folder / name)]
-    if not nested:
-        return {"test": _pictures(folder)}
-    test = next((name for name in TEST_FOLDERS if name in nested), None)
-    if test is None:
+    test = next((name for name in TEST_FOLDERS if name in nested), "")
+    if nested and not test:
         expected = f"a subfolder for each class, or `train` and one of {', '.join(TEST_FOLDERS)} with such"
         raise FileError(f"{folder}: {', '.join(nested)} hold folders, not images; expected {expected}")
     sets = {"test": _pictures(folder / test)}
     return sets | ({"train": _pictures(folder / "train")} if "train" in nested else {})
 
 
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name in ("__MACOSX", "__pycache__")
-
-
 def _folders(folder: Path) -> list[str]:
     if not folder.is_dir():
         raise FileError(f"{folder}: no folder of images")
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not _hidden(path.name))
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not HIDDEN.match(path.name))
 
 
 def _pictures(folder: Path) -> Any:
-    """Return the dataset of a folder with a subfolder for each class, and warn of other files."""
+    """Return the dataset of a folder with a subfolder for each class; warn of files that are ignored."""
+    from PIL import Image
     from torchvision.datasets import ImageFolder
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
@@ -138,29 +132,16 @@ def _pictures(folder: Path) -> Any:
 
     def is_picture(path: str) -> bool:
         inside = Path(path).relative_to(folder).parts
-        return path.lower().endswith(IMG_EXTENSIONS) and not any(map(_hidden, inside))
+        return path.lower().endswith(IMG_EXTENSIONS) and not any(map(HIDDEN.match, inside))
 
-    files = [str(path) for path in sorted(folder.rglob("*")) if path.is_file()]
-    left_out = [path for path in files if not is_picture(path)]
-    if left_out:
-        kinds = sorted({Path(path).suffix or Path(path).name for path in left_out})
-        warn(f"{folder}: {len(left_out)} files left out ({', '.join(kinds)}), such as {left_out[0]}")
+    files = (str(path) for path in sorted(folder.rglob("*")) if path.is_file())
+    if left_out := [path for path in files if not is_picture(path)]:
+        kinds = ", ".join(sorted({Path(path).suffix or Path(path).name for path in left_out}))
+        warn(f"{folder}: {len(left_out)} files left out ({kinds}), such as {left_out[0]}")
     try:
-        return Pictures(str(folder), loader=_opened, is_valid_file=is_picture)
+        return Pictures(str(folder), loader=Image.open, is_valid_file=is_picture)
     except (OSError, ValueError) as error:
-        reason = str(error).partition(" Supported")[0]
-        raise FileError(f"{folder}: no folder of images for each class ({reason})") from None
-
-
-def _opened(path: str) -> Any:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except OSError as error:
-        raise FileError(f"{path}: damaged, or not an image ({error})") from None
+        raise FileError(f"{folder}: no folder of images for each class ({error})") from None
 
 
 def _of_torchvision(
@@ -175,20 +156,21 @@ def _of_torchvision(
         close = meant(name, [other for other in datasets.__all__ if other != name])
         raise FileError(f"torchvision has no dataset {name!r} with training and test images{close}")
     options: dict[str, Any] = dict(pair.split("=") for pair in (arguments or "").split(",") if pair)
-    by_train = "train" in parameters or "split" in options
     if download and {"download", "kwargs"} & parameters.keys():
         options["download"] = True
-    sets, reason = {}, ""
+    by_train = "train" in parameters or "split" in options
+    sets = {}
     for part in wanted:
-        for split in ("test", "val") if part == "test" else ("train",):
+        for split in ("test", "val") if part == "test" and not by_train else (part,):
             way = {"train": part == "train"} if by_train else {"split": split}
             try:
                 sets[part] = kind(str(folder), **way, **options)
                 break
-            except (ValueError, RuntimeError, OSError, ImportError, TypeError) as error:
-                reason = str(error)
-                if not isinstance(error, ValueError):  # else no such split
-                    break
+            except ValueError as error:  # no such split
+                reason = error
+            except (RuntimeError, OSError, ImportError, TypeError) as error:
+                reason = error
+                break
         if part not in sets:
             images = f"{part} images of torchvision's {name}"
             hint = "give the folder that was its `root`, or download them (measure --download)"
@@ -204,12 +186,11 @@ def _arrays(parts: Mapping[str, tuple[list[np.ndarray], np.ndarray]], where: str
     if len(sizes) > 1:
         shown = ", ".join(f"{height}x{width}" for height, width in sizes[:3])
         raise FileError(f"{where}: images of {len(sizes)} sizes ({shown}); set one by {option}")
-    channels = 3 if any(image.ndim == 3 for image in every) else 1
-    arrays = {}
-    for name, (images, labels) in parts.items():
-        stacked = [np.repeat(x[..., None], channels, 2) if x.ndim == 2 else x for x in images]
-        arrays[f"x_{name}"] = np.ascontiguousarray(np.stack(stacked).transpose(0, 3, 1, 2))
-        arrays[f"y_{name}"] = labels
+    shape = (*sizes[0], 3 if any(image.ndim == 3 for image in every) else 1)
+    arrays = {f"y_{name}": labels for name, (_, labels) in parts.items()}
+    for name, (images, _) in parts.items():
+        stacked = np.stack([np.broadcast_to(x.reshape(*x.shape[:2], -1), shape) for x in images])
+        arrays[f"x_{name}"] = np.ascontiguousarray(stacked.transpose(0, 3, 1, 2))
     return arrays
 
 
@@ -221,15 +202,13 @@ def to_measure(
     available = {name: len(part.labels) for name, part in parts.items()}
     places = {"test": ("test", slice(test)), "train": ("train", slice(train))}
     places["early_stopping"] = "test", slice(max(test, available["test"] - held_out), None)
-    read = {
-        name: parts[part].read(place)
-        for name, (part, place) in places.items()
-        if part in parts and len(range(available[part])[place])
+    read = {name: parts[part].read(place) for name, (part, place) in places.items() if part in parts}
+    arrays = _arrays({name: part for name, part in read.items() if part[0]}, parts["test"].name, option)
+    orders = {
+        name: "the dataset's" if (np.diff(part.order) > 0).all() else f"random (seed {ORDER_SEED})"
+        for name, part in parts.items()
     }
-    shuffled = f"random (seed {ORDER_SEED})"
-    orders = {name: shuffled if part.shuffled else "the dataset's" for name, part in parts.items()}
     classes = {name: index for index, name in enumerate(parts["test"].classes)}
-    arrays = _arrays(read, parts["test"].name, option)
     return arrays, {"classes": classes, "order": orders, "available": available}
 
 

@@ -1,4 +1,4 @@
-"""A user's arrays in an .npz file, checked and brought to one form."""
+"""Images and labels of a user's .npz file, validated and converted to one format."""
 
 from pathlib import Path
 
@@ -10,62 +10,57 @@ from robust_flatness.data.splits import averaged, split_official
 from robust_flatness.errors import FileError
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
-#: Extra images with pseudo-labels.
 POOL_KEYS = ("x_unlabeled", "y_unlabeled")
 #: Allowed numbers of channels.
 CHANNELS = (1, 3, 4)
+FLOATS = (
+    "images must be uint8 (0 to 255) or multiples of 1/255 in [0, 1]; divide them by their largest possible "
+    "value, and normalise in the network (--mean, --std)"
+)
 
 
 def splits(spec: DataSpec, seed: int) -> Arrays:
     """Return the splits of the file `spec.path` (see `split_official`)."""
-    source = read_npz(Path(spec.path), spec.classes)
-    for key in [key for key in source if key.startswith("x_")]:
-        source[key] = averaged(source[key], spec.size, spec.path)
-    if "x_unlabeled" in source:
-        source["x_pool"], source["y_pool"] = source.pop("x_unlabeled"), source.pop("y_unlabeled")
-    return split_official(source, spec, seed, spec.path)
+    source = read_npz(Path(spec.path))
+    source = {key.replace("unlabeled", "pool"): array for key, array in source.items()}
+    images = {key: averaged(x, spec.size, spec.path) for key, x in source.items() if key.startswith("x_")}
+    return split_official(source | images, spec, seed, spec.path)
 
 
-def read_npz(path: Path, classes: int | None = None, *, to_measure: bool = False) -> Arrays:
-    """Return a user's arrays `x_train, y_train, x_test, y_test` and, if present, `x_unlabeled, y_unlabeled`;
-    images as uint8 [n, C, H, W], labels as int64 [n].
+def read_npz(path: Path, *, to_measure: bool = False) -> Arrays:
+    """Return the arrays `x_train, y_train, x_test, y_test` of a file and, if present, the extra images with
+    pseudo-labels `x_unlabeled, y_unlabeled`: images as uint8 [n, C, H, W], labels as int64 [n].
 
     Images may be [n, H, W], [n, H, W, C] or [n, C, H, W], as uint8, floats in [0, 1] or integral floats up
     to 255; labels integers, integral floats, a column, or one-hot. With `to_measure`, training images may
-    be missing, and floats in [0, 1] that are not multiples of 1/255 stay floats.
+    be missing, and floats in [0, 1] that are not multiples of 1/255 become float32.
     """
     source = _read(path, to_measure)
     parts = [key.removeprefix("x_") for key in source if key.startswith("x_")]
     for part in parts:
-        source[f"x_{part}"] = _images(f"{path}: x_{part}", source[f"x_{part}"], to_measure)
-        source[f"y_{part}"] = _labels(f"{path}: y_{part}", source[f"y_{part}"], len(source[f"x_{part}"]))
-    first = parts[0]
-    count = classes or int(source[f"y_{first}"].max()) + 1
-    for part in parts:
-        shape, other = source[f"x_{first}"].shape[1:], source[f"x_{part}"].shape[1:]
-        if shape != other:
-            raise FileError(f"{path}: x_{first} has images of shape {shape}, x_{part} of {other} (C, H, W)")
-        low, high = source[f"y_{part}"].min(), source[f"y_{part}"].max()
-        if low < 0 or high >= count:
-            raise FileError(f"{path}: y_{part} has labels {low} to {high}; allowed are 0 to {count - 1}")
+        x, y = f"x_{part}", f"y_{part}"
+        source[x] = _images(f"{path}: {x}", source[x], to_measure)
+        source[y] = _labels(f"{path}: {y}", source[y], len(source[x]))
+    shapes = {part: source[f"x_{part}"].shape[1:] for part in parts}
+    if len({*shapes.values()}) > 1:
+        found = ", ".join(f"x_{part} {shape}" for part, shape in shapes.items())
+        raise FileError(f"{path}: images of different shapes (C, H, W): {found}")
     return source
 
 
 def _read(path: Path, to_measure: bool) -> Arrays:
-    """Return the arrays as they are in the file."""
-    if not Path(path).exists():
-        raise FileError(f"data.path: {path}: no such file")
+    """Return the arrays of the file, unchanged."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            keys = KEYS + POOL_KEYS if set(POOL_KEYS) & set(file.files) else KEYS
-            if to_measure and not {"x_train", "y_train"} & set(file.files):
+            keys = KEYS + POOL_KEYS if {*POOL_KEYS} & {*file.files} else KEYS
+            if to_measure and not {*KEYS[:2]} & {*file.files}:
                 keys = KEYS[2:]
-            missing = [key for key in keys if key not in file.files]
+            missing = ", ".join(key for key in keys if key not in file.files)
             if not missing:
                 return {key: file[key] for key in keys}
-    except Exception as error:  # zipfile, zlib, struct and NumPy raise their own for damaged files
+    except Exception as error:  # damaged files raise errors of zipfile, zlib, struct and NumPy
         raise FileError(f"{path}: not a readable .npz file of named arrays of numbers ({error})") from None
-    raise FileError(f"{path}: {', '.join(missing)} missing; required are {', '.join(keys)}")
+    raise FileError(f"{path}: {missing} missing; required are {', '.join(keys)}")
 
 
 def _images(where: str, array: np.ndarray, keep_floats: bool) -> np.ndarray:
@@ -80,11 +75,10 @@ def _images(where: str, array: np.ndarray, keep_floats: bool) -> np.ndarray:
         raise FileError(f"{where} has shape {array.shape}; images must be {layouts} with 1, 3 or 4 channels")
     if array.ndim == 3:
         return array[:, None]
-    if first and last:  # narrow images: take the layout in which they are square
+    if first and last:  # height or width is 1, 3 or 4: choose the layout with square images
         _, a, b, c = array.shape
         if (a == b) == (b == c):
-            ambiguous = "whose channels may be first or last"
-            raise FileError(f"{where} has shape {array.shape}, {ambiguous}; pad the images")
+            raise FileError(f"{where} has shape {array.shape}: channels first or last? pad the images")
         last = a == b
     return np.ascontiguousarray(array.transpose(0, 3, 1, 2) if last else array)
 
@@ -92,21 +86,14 @@ def _images(where: str, array: np.ndarray, keep_floats: bool) -> np.ndarray:
 def _from_floats(where: str, array: np.ndarray, keep: bool) -> np.ndarray:
     """Return multiples of 1/255 and integers up to 255 as uint8, or, if `keep`, others as float32."""
     low, high = array.min(), array.max()
-    allowed = "images must be uint8 (0 to 255) or multiples of 1/255 in [0, 1]"
-    if not (low >= 0 and high <= 255):
-        values = "NaN" if np.isnan(low) else f"values from {low:.4g} to {high:.4g}"
-        raise FileError(f"{where} has {values}; {allowed}: normalise in the network (--mean, --std)")
     scaled = array if high > 1 else array * 255
     whole = np.rint(scaled)
-    if 1 < high <= 100 and (whole == scaled).all():
-        hint = "divide them by their largest possible value, or convert them to uint8 (0 to 255)"
-        raise FileError(f"{where} has integral floats from {low:.4g} to {high:.4g}: {hint}")
-    if np.abs(scaled - whole).max() < 1e-3:
-        return whole.astype(np.uint8)
-    if keep and high <= 1:
-        return array.astype(np.float32)
-    wrong = f"values from {low:.4g} to {high:.4g} that are not multiples of 1/255"
-    raise FileError(f"{where} has {wrong}; {allowed}")
+    if low >= 0 and (high <= 1 or 100 < high <= 255):  # integers below 100 are of another range
+        if np.abs(scaled - whole).max() < 1e-3:
+            return whole.astype(np.uint8)
+        if keep and high <= 1:
+            return array.astype(np.float32)
+    raise FileError(f"{where} has values from {low:.4g} to {high:.4g}; {FLOATS}")
 
 
 def _labels(where: str, array: np.ndarray, count: int) -> np.ndarray:
@@ -119,6 +106,6 @@ def _labels(where: str, array: np.ndarray, count: int) -> np.ndarray:
     if array.shape != (count,):
         raise FileError(f"{where} has shape {given.shape}; expected ({count},), a label per image")
     whole = np.issubdtype(array.dtype, np.floating) and (array == np.rint(array)).all()
-    if not np.issubdtype(array.dtype, np.integer) and not whole:
-        raise FileError(f"{where} has dtype {array.dtype}; labels must be integers, without NaN")
+    if not (np.issubdtype(array.dtype, np.integer) or whole) or array.min() < 0:
+        raise FileError(f"{where} has dtype {array.dtype}; labels must be integers from 0 on, without NaN")
     return array.astype(np.int64)

@@ -1,7 +1,4 @@
-"""The splits of an experiment: training images, unlabelled pool, early stopping, test images.
-
-They are drawn once for each seed and written to one file, from which every job reads its examples.
-"""
+"""The splits of an experiment, drawn once for each seed: every job reads its examples from their file."""
 
 from collections.abc import Callable
 from importlib.resources import as_file, files
@@ -11,41 +8,40 @@ import numpy as np
 from robust_flatness.config import ConfigError, DataSpec
 from robust_flatness.data import cifar10, images, npz
 from robust_flatness.data.dataset import Arrays, checksum
-from robust_flatness.data.splits import CHUNK, split_official, stratified, warn_of_missing_classes
+from robust_flatness.data.splits import split_official, stratified, warn_of_missing_classes
 from robust_flatness.seeding import derive_seed
 
 
 def digits(spec: DataSpec, seed: int) -> Arrays:
-    """Return stratified random subsets of scikit-learn's digits: 1,797 grey images of 8x8, whose 17 levels
-    are spread over 0 to 255."""
+    """Return stratified random subsets of scikit-learn's digits: 1,797 grey images of 8x8, with their 17
+    levels scaled to 0 .. 255."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     x, y = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None], digits.target.astype(np.int64)
     sizes = {name: spec.count(name) for name in ("test", "early_stopping", "train", "unlabeled")}
     parts = stratified(y, sizes, derive_seed(seed, "splits"))
-    arrays = {f"x_{name}": x[index] for name, index in parts.items()}
-    arrays |= {f"y_{name}": y[index] for name, index in parts.items()}
+    arrays = {f"{kind}_{name}": a[index] for name, index in parts.items() for kind, a in (("x", x), ("y", y))}
     return arrays | {"classes": np.int64(spec.known_classes)}
 
 
 def fashion(spec: DataSpec, seed: int) -> Arrays:
     """Return the splits of the bundled images, [n, 1, 8, 8] in ten classes."""
     with as_file(files("robust_flatness.data.fashion") / "fashion8.npz") as path:
-        source = npz.read_npz(path, spec.known_classes)
+        source = npz.read_npz(path)
     return split_official(source, spec, seed, "'fashion'")
 
 
-#: Functions that return `x_<split>` uint8 [n, C, H, W] and `y_<split>` int64 [n] of the four splits,
-#: `classes`, and published `pseudo_labels` of the pool. Other names are folders or torchvision's datasets.
+#: Readers of the datasets; those of image files are read by `images.splits`. They return `x_<split>` and
+#: `y_<split>` of the four splits, `classes`, and published `pseudo_labels` of the pool.
 SOURCES: dict[str, Callable[[DataSpec, int], Arrays]] = {
     "digits": digits, "fashion": fashion, "cifar10": cifar10.splits, "npz": npz.splits,
 }  # fmt: skip
 
 
 def make_splits(spec: DataSpec, seed: int) -> Arrays:
-    """Return `x_<split>`, images uint8 [n, C, H, W], and `y_<split>`, labels int64 [n], of each split but
-    without labels of `unlabeled`, and the channel statistics `mean` and `std`."""
+    """Return `x_<split>`, images uint8 [n, C, H, W], and `y_<split>`, labels int64 [n], of each split
+    (`unlabeled`: images alone), the number of `classes`, and the channel statistics `mean` and `std`."""
     splits = SOURCES.get(spec.name, images.splits)(spec, seed)
     splits.pop("y_unlabeled", None)
     splits["mean"], splits["std"] = _channel_statistics(splits["x_train"])
@@ -57,16 +53,11 @@ def make_splits(spec: DataSpec, seed: int) -> Arrays:
 
 def _channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and standard deviation (at least 0.001) of each channel of uint8 images [n, C, H, W] in
-    [0, 1], exactly: from sums of integers, without a float copy of all images."""
-    channels = images.shape[1]
-    total, squares = np.zeros(channels, dtype=np.int64), np.zeros(channels, dtype=np.int64)
-    for start in range(0, len(images), CHUNK):
-        part = images[start : start + CHUNK].astype(np.int64)
-        total += part.sum((0, 2, 3))
-        squares += (part**2).sum((0, 2, 3))
-    count = images.size // channels
-    mean = [value / (255 * count) for value in total.tolist()]
+    [0, 1], from exact integer sums, without a float copy of all images."""
+    count = images.size // images.shape[1]
+    total = images.sum((0, 2, 3), dtype=np.int64)
+    squares = np.einsum("nchw,nchw->c", images, images, dtype=np.int64)
     # Python's integers do not overflow, and their quotient is rounded once
     pairs = zip(squares.tolist(), total.tolist(), strict=True)
     variances = [(count * s - t * t) / count**2 for s, t in pairs]
-    return np.array(mean), np.maximum(np.sqrt(variances) / 255, 1e-3)
+    return total / (255 * count), np.maximum(np.sqrt(variances) / 255, 1e-3)

@@ -1,7 +1,6 @@
 """An experiment with its variants resolved: the settings of each job.
 
-A job gets its own settings as canonical JSON, so that a change of one measure's settings reruns that measure
-alone.
+A job gets its own settings alone, as canonical JSON, so that a change of one measure reruns that measure.
 """
 
 import math
@@ -14,59 +13,48 @@ from robust_flatness.config.kinds import imported
 from robust_flatness.config.measures import MeasureSettings
 from robust_flatness.config.training import ModelSpec, TrainingSpec, TrainJob, rescaled_decay
 from robust_flatness.config.values import Spec, meant, parse
-from robust_flatness.config.variants import BASELINE, VariantSpec, check_sources, load_variants
+from robust_flatness.config.variants import BASELINE, VariantSpec, load_variants
 from robust_flatness.errors import ConfigError
 from robust_flatness.experiment.spec import ExperimentSpec
 from robust_flatness.measures.registry import MEASURES
 
-CATALOGUE = Path("config/variants.yaml")
-
 
 class Experiment:
-    """A validated experiment with its variants resolved. `spec` are the settings given, `catalogue` maps
-    every slug to its `VariantSpec`, `variants` those that are requested, and `networks` the external networks
-    among them."""
+    """A validated experiment. `spec` holds the settings given, `variants` the requested variants with the
+    experiment's changes, `networks` the external networks among them, `catalogue` every variant by slug."""
 
     def __init__(self, spec: ExperimentSpec, catalogue: Mapping[str, VariantSpec]):
         self.spec = spec
         self.networks = {slug: network.variant(slug) for slug, network in spec.models.items()}
         self.catalogue = {**catalogue, **spec.own_variants}
-        problems = [*self._problems_of_names(catalogue)]
-        if not problems:
-            self.variants = {slug: self._resolved(slug) for slug in self._requested()} | self.networks
-            self.catalogue |= self.networks
-            problems += [] if spec.results_table else self._problems_of_jobs()
-        if problems:
-            raise ConfigError("\n".join(dict.fromkeys(problems)))
+        _raise_all(self._problems_of_names(catalogue))
+        self.variants = {slug: self._resolved(slug) for slug in self._requested()} | self.networks
+        self.catalogue |= self.networks
+        if spec.results_table is None:
+            _raise_all(self._problems_of_jobs())
 
     @property
     def name(self) -> str:
         return self.spec.experiment
 
     def _problems_of_names(self, catalogue: Mapping[str, VariantSpec]) -> Iterator[str]:
-        """Yield names of variants and networks that are unknown or not unique."""
-        spec, classes = self.spec, self.spec.data.known_classes if self.spec.data else None
-        for slug in (slug for slug in spec.own_variants if slug in catalogue):
-            yield f"own_variants.{slug}: there is a variant of this name; change it under overrides"
-        for slug in (slug for slug in spec.models if slug in self.catalogue):
-            yield f"models.{slug}: there is a variant of this name; choose another one"
+        """Yield unknown and duplicate names of variants and networks."""
+        spec = self.spec
+        clashes = [f"own_variants.{slug}" for slug in spec.own_variants if slug in catalogue]
+        clashes += [f"models.{slug}" for slug in spec.models if slug in self.catalogue]
+        for field in clashes:
+            yield f"{field}: there is a variant of this name; change it under overrides, or rename"
         requested = () if spec.variants == "all" else spec.variants
         for field, slugs in (("overrides", spec.overrides), ("variants", requested)):
-            unknown = [slug for slug in slugs if slug not in self.catalogue]
-            if unknown:
+            if unknown := [slug for slug in slugs if slug not in self.catalogue]:
                 yield f"{field}: {unknown_variants(unknown, self.catalogue)}"
-        for slug, network in spec.models.items():
-            if classes and network.known_classes not in (None, classes):
-                has = f"{network.model!r} has {network.known_classes} classes"
-                yield f"models.{slug}.model: {has}, the data have {classes}"
 
     def _requested(self) -> Sequence[str]:
-        """Return the slugs requested; "all" leaves derived variants out if results are read from a table."""
+        """Return the slugs requested. "all" leaves out derived variants if results are read from a table."""
         if self.spec.variants != "all":
             return self.spec.variants
-        trained = [slug for slug, variant in self.catalogue.items() if variant.trained]
-        derived = [slug for slug, variant in self.catalogue.items() if not variant.trained]
-        return trained if self.spec.results_table else [*trained, *derived]
+        slugs = sorted(self.catalogue, key=lambda slug: not self.catalogue[slug].trained)
+        return [slug for slug in slugs if self.catalogue[slug].trained or not self.spec.results_table]
 
     def _resolved(self, slug: str) -> VariantSpec:
         override = self.spec.overrides.get(slug)
@@ -75,20 +63,18 @@ class Experiment:
     @cached_property
     def measures(self) -> dict[str, MeasureSettings]:
         """The settings of each measure, in the registry's order."""
-        given = {name: getattr(self.spec.measures, name) for name in MEASURES}
-        return {name: settings for name, settings in given.items() if settings is not None}
+        return {name: settings for name, settings in self.spec.measures if settings is not None}
 
     def _problems_of_jobs(self) -> Iterator[str]:
-        """Yield settings of measures and trainings that cannot be used."""
+        """Yield unusable settings of variants, measures and trainings."""
+        trained = {slug for slug, variant in self.variants.items() if variant.trained}
         for slug, variant in self.variants.items():
-            if variant.derived_from and variant.derived_from not in self.variants:
-                yield f"variants: {slug!r} is derived from {variant.derived_from!r}; add that variant"
+            if variant.derived_from and variant.derived_from not in trained:
+                yield f"variants: {slug!r} is derived from {variant.derived_from!r}; add that trained variant"
         yield from self._problems_of_code()
         for name, settings in self.measures.items():
-            for problem in self._problems_of_measure(name, settings):
-                yield f"measures.{name}.{problem}"
+            yield from (f"measures.{name}.{text}" for text in self._problems_of_measure(name, settings))
         try:
-            check_sources(self.spec.own_variants, "own_variants", self.catalogue)
             _ = self.train_jobs
         except ConfigError as error:
             yield from str(error).splitlines()
@@ -109,8 +95,7 @@ class Experiment:
         parts = {"": settings} | {f"{field}.": part for field, part in settings.parts().items()}
         for field, part in parts.items():
             named = () if part.variants == "all" else part.variants
-            unknown = [slug for slug in named if slug not in self.catalogue]
-            if unknown:
+            if unknown := [slug for slug in named if slug not in self.catalogue]:
                 yield f"{field}variants: {unknown_variants(unknown, self.catalogue)}"
             untrained = [slug for slug in named if slug in self.variants and not self.variants[slug].trained]
             if MEASURES[name].of_snapshots and untrained:
@@ -128,28 +113,34 @@ class Experiment:
     @cached_property
     def train_jobs(self) -> dict[str, TrainJob]:
         """The training of each trained variant, with the first seed (see `train_job`)."""
-        jobs, problems, seen = {}, [], {}
-        for slug, variant in self.variants.items():
-            if variant.trained:
-                try:
-                    jobs[slug] = self._train_job(slug, variant)
-                except ConfigError as error:
-                    problems.append(str(error))
-        if problems:
-            raise ConfigError("\n".join(problems))
+        jobs, problems, first = {}, [], {}
+        for slug in (slug for slug, variant in self.variants.items() if variant.trained):
+            try:
+                jobs[slug] = self._train_job(slug)
+            except ConfigError as error:
+                problems += str(error).splitlines()
         for slug, job in jobs.items():
-            twin = seen.setdefault(job.model_copy(update={"variant": ""}).json_text(), slug)
+            twin = first.setdefault(job.model_copy(update={"variant": ""}).json_text(), slug)
             if twin != slug:
                 equal = f"{twin!r} and {slug!r} come out equal in this experiment"
-                raise ConfigError(f"variants: {equal}; give one of them other values under overrides")
+                problems.append(f"variants: {equal}; give one of them other values under overrides")
+        _raise_all(problems)
         return jobs
 
-    def _train_job(self, slug: str, variant: VariantSpec) -> TrainJob:
-        where, data = f"variant {slug!r}", self.spec.data
+    def _train_job(self, slug: str) -> TrainJob:
+        where, data, variant = f"variant {slug!r}", self.spec.data, self._resolved(slug)
         values = self.spec.training.model_dump()
-        for field in variant.scale:
-            values[field] = self._scaled(f"{where}: scale.{field}", values, field, variant)
+        for field, factor in variant.scale.items():
+            value = values.get(field, 1.0)  # an unknown field is reported with the others
+            if field in variant.set or not isinstance(value, int | float):
+                given = variant.set.get(field, value)
+                raise ConfigError(f"{where}: scale.{field}: cannot scale {given!r}; give a value under set")
+            values[field] = value * factor
+            if type(value) is int and math.isfinite(values[field]):
+                values[field] = max(2 if field == "batch_size" else 1, round(values[field]))
         training = parse(TrainingSpec, values | variant.set, where)
+        if training.unlabeled_fraction and not data.count("unlabeled"):
+            raise ConfigError(f"{where}: needs unlabelled images, but data.unlabeled is 0")
         batch_size = min(max(training.batch_size, self.spec.minimum_batch_size), data.count("train"))
         changed: dict[str, Any] = {"batch_size": batch_size}
         override = self.spec.overrides.get(slug)
@@ -157,28 +148,9 @@ class Experiment:
         if training.weight_averaging is not None and not given:
             steps = training.epochs * math.ceil(data.count("train") / batch_size)
             changed["weight_averaging"] = rescaled_decay(training.weight_averaging, steps)
-        if training.unlabeled_fraction and not data.count("unlabeled"):
-            raise ConfigError(f"{where}: needs unlabelled images, but data.unlabeled is 0")
         model = parse(ModelSpec, {**self.spec.model.model_dump(), **variant.model}, f"{where}: model")
         training = training.model_copy(update=changed)
         return TrainJob(variant=slug, seed=self.spec.seeds[0], model=model, training=training)
-
-    @staticmethod
-    def _scaled(where: str, values: Mapping[str, Any], field: str, variant: VariantSpec) -> float:
-        """Return the baseline's value of a field times the variant's factor; integers are rounded."""
-        value, factor = values.get(field), variant.scale[field]
-        if field not in values:
-            allowed = ", ".join(values)
-            raise ConfigError(f"{where}: unknown field{meant(field, values)}; allowed are {allowed}")
-        if field in variant.set:
-            raise ConfigError(f"{where}: the variant sets {variant.set[field]}; give the new value under set")
-        if not isinstance(value, int | float):
-            raise ConfigError(f"{where}: not a number that can be scaled")
-        if not math.isfinite(value * factor):
-            raise ConfigError(f"{where}: {value} times {factor:g} is too large")
-        if isinstance(value, int) and not isinstance(value, bool):
-            return max(2 if field == "batch_size" else 1, round(value * factor))
-        return value * factor
 
     @cached_property
     def baseline(self) -> TrainJob:
@@ -186,7 +158,7 @@ class Experiment:
         return TrainJob(variant="baseline", seed=0, model=self.spec.model, training=self.spec.training)
 
     def seeds_of(self, slug: str) -> tuple[int, ...]:
-        """Return the seeds that a variant is trained and measured with: one for an external network."""
+        """Return the seeds of a variant's training and measures: one for an external network."""
         if slug in self.networks:
             return self.spec.seeds[:1]
         return (self.spec.baseline_seeds if slug == BASELINE else None) or self.spec.seeds
@@ -199,16 +171,13 @@ class Experiment:
         """Return the settings of a job: `data`, `baseline`, `train` or a measure, for a variant and seed."""
         if self.spec.results_table is not None:
             raise ConfigError(f"{self.name}: starts from a results table; it has no steps")
-        if step == "train":
-            if slug not in self.train_jobs:
-                raise ConfigError(f"variant: {slug!r} is not trained in {self.name}")
-            return self.train_job(slug, seed)
         if slug not in self.catalogue:
             raise ConfigError(f"variant: {unknown_variants([slug], self.catalogue)}")
-        steps = {"data": self.spec.data, "baseline": self.baseline}
+        steps = {"train": self.train_job(slug, seed)} if slug in self.train_jobs else {}
+        steps |= {"data": self.spec.data, "baseline": self.baseline}
         steps |= {name: settings.for_variant(slug) for name, settings in self.measures.items()}
         if step not in steps:
-            raise ConfigError(f"{step!r} is not a step of {self.name}; use {', '.join(['train', *steps])}")
+            raise ConfigError(f"{step!r} is not a step of {slug!r} in {self.name}; use {', '.join(steps)}")
         return steps[step]
 
     def measures_of(self, slug: str) -> list[str]:
@@ -218,24 +187,26 @@ class Experiment:
         return [name for name in names if trained or not MEASURES[name].of_snapshots]
 
     def job_behind(self, slug: str) -> TrainJob:
-        """Return the training that a variant's weights come from, whether or not it is requested."""
+        """Return the training of a variant's weights, requested or not: the source's if it is derived."""
         source = self.catalogue[slug].derived_from or slug
-        return self.train_jobs.get(source) or self._train_job(source, self._resolved(source))
+        return self.train_jobs.get(source) or self._train_job(source)
+
+
+def _raise_all(problems: Iterable[str]) -> None:
+    """Raise `ConfigError` with one line per problem, if there is one."""
+    if lines := dict.fromkeys(problems):
+        raise ConfigError("\n".join(lines))
 
 
 def unknown_variants(unknown: Sequence[str], known: Iterable[str]) -> str:
-    """Return the message for variants that do not exist."""
+    """Return the error message for variants that do not exist."""
     names = ", ".join(map(repr, unknown)) + meant(unknown[0], known)
     return f"unknown variant {names}; known are {', '.join(known)} (config/variants.yaml)"
 
 
-def load_experiment(values: Mapping[str, Any], variants_path: Path = CATALOGUE) -> Experiment:
-    """Return the experiment of a merged configuration (YAML plus command line). A ConfigError has one line
-    per problem: a field that is missing, unknown or out of range, an unknown variant, two variants that come
-    out equal."""
-    return make_experiment(values, load_variants(variants_path))
-
-
-def make_experiment(values: Mapping[str, Any], catalogue: Mapping[str, VariantSpec]) -> Experiment:
-    """As `load_experiment`, with a catalogue that has been read already."""
-    return Experiment(parse(ExperimentSpec, dict(values)), catalogue)
+def load_experiment(
+    values: Mapping[str, Any], variants_path: Path = Path("config/variants.yaml")
+) -> Experiment:
+    """Return the experiment of a merged configuration (YAML and command line). A `ConfigError` has one line
+    per problem: a field that is missing, unknown or out of range, an unknown variant, two equal variants."""
+    return Experiment(parse(ExperimentSpec, dict(values)), load_variants(variants_path))

@@ -6,21 +6,18 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from robust_flatness.config.data import DataSpec
-from robust_flatness.config.families import FamilySpec
 from robust_flatness.config.measures import STEPS_TO_THE_EDGE
 from robust_flatness.config.networks import NetworkSpec
 from robust_flatness.config.training import ModelSpec, TrainingSpec
-from robust_flatness.config.values import AS_LIST, Count, Device, Epsilon, Name, Real, Size, Spec, Variants
-from robust_flatness.config.variants import VariantOverride, VariantSpec
+from robust_flatness.config.values import DISTINCT, Count, Device, Epsilon, Name, Real, Seeds, Spec, Variants
+from robust_flatness.config.variants import FamilySpec, VariantOverride, VariantSpec
 from robust_flatness.measures.registry import MEASURES, MeasureSpecs
-
-_Seeds = Annotated[tuple[Size, ...], AS_LIST, Field(min_length=1)]
 
 
 class ComputeSpec(Spec):
-    """How jobs run. `threads` are torch's threads in a job, fixed here because another number
-    gives other bits; `device` is `cpu`, `cuda`, `cuda:N`, `mps`, or `auto` for a GPU if there is
-    one; `hours` is the longest time that a job may request: a longer training is cut into several."""
+    """Resources of a job. `threads` of torch are fixed because rounding depends on their number; `device` is
+    `cpu`, `cuda`, `cuda:N`, `mps`, or `auto` for a GPU if there is one; `hours` is the longest time that a
+    job may request: a longer training is split into several jobs."""
 
     threads: Count = 1
     device: Device = "cpu"
@@ -32,12 +29,12 @@ class ExperimentSpec(Spec):
 
     experiment: Name
     description: str = ""
-    seeds: _Seeds = (0,)
-    baseline_seeds: _Seeds | None = None
+    seeds: Seeds = (0,)
+    baseline_seeds: Seeds | None = None
     """Seeds of the variant `at`, for statistics over seeds; None: `seeds`."""
-    variants: Variants = "all"
+    variants: Annotated[Variants, DISTINCT] = "all"
     results_table: str | None = None
-    """Start from this table: nothing is trained or measured."""
+    """Table of results to start from, without training or measuring."""
     epsilon: Epsilon | None = None
     data: DataSpec | None = None
     model: ModelSpec | None = None
@@ -55,53 +52,38 @@ class ExperimentSpec(Spec):
     families: dict[str, FamilySpec] = Field(default_factory=dict)
     """The experiment's own families, as in config/families.yaml; they replace those of the same name."""
 
-    @field_validator("experiment")
-    @classmethod
-    def _not_published(cls, value: str) -> str:
-        if value == "published":
-            raise ValueError("'published' is the folder of the paper's printed numbers; choose another name")
-        return value
-
-    @field_validator("variants", "seeds", "baseline_seeds")
-    @classmethod
-    def _distinct(cls, value: Any) -> Any:
-        if isinstance(value, tuple) and len(set(value)) < len(value):
-            raise ValueError("name each once")
-        return value
-
     @field_validator("training", mode="before")
     @classmethod
     def _complete_training(cls, given: Any, info: ValidationInfo) -> Any:
-        """Train with the radius of the threat model unless another one is given."""
-        if not isinstance(given, Mapping | None):
-            return given
+        """Set the radius of the threat model unless another one is given."""
         epsilon = info.data.get("epsilon") or 1.0  # a missing or invalid epsilon is reported by itself
-        return {"epsilon": epsilon, **(given or {})}
+        return {"epsilon": epsilon, **(given or {})} if isinstance(given, Mapping | None) else given
 
     @field_validator("measures", mode="before")
     @classmethod
     def _complete_measures(cls, given: Any, info: ValidationInfo) -> Any:
-        """Fill in the settings that threat model, data and training imply."""
-        known = info.data
-        if given is None and known.get("results_table") is None:
+        """Set what threat model, data and training imply."""
+        if given is None and info.data.get("results_table") is None:
             given = {name: {"variants": entry.by_default} for name, entry in MEASURES.items()}
         if not isinstance(given, Mapping):
             return given
         given = {name: {} for name, entry in MEASURES.items() if entry.by_default == "all"} | dict(given)
-        epsilon, data, training = (known.get(name) for name in ("epsilon", "data", "training"))
-        epsilon = epsilon or 1.0
-        implied = {
-            "epsilon": epsilon,
-            "step_size": training.step_size if training else epsilon / STEPS_TO_THE_EDGE,
-            "sizes": {split: data.count(split) if data else 1 for split in ("test", "train")},
-        }
+        data, training = info.data.get("data"), info.data.get("training")
+        epsilon = info.data.get("epsilon") or 1.0
+        step_size = training.step_size if training else epsilon / STEPS_TO_THE_EDGE
+        sizes = {split: data.count(split) if data else 1 for split in ("test", "train")}
         for name, block in given.items():
             if name in MEASURES and isinstance(block, Mapping):
+                implied = {"epsilon": epsilon, "step_size": step_size, "sizes": sizes}
                 given[name] = MEASURES[name].settings.implied(block, **implied)
         return given
 
     @model_validator(mode="after")
     def _check(self) -> "ExperimentSpec":
+        if self.experiment == "published":
+            raise ValueError(
+                "experiment: 'published' is the folder of the paper's numbers; choose another name"
+            )
         needed = ("epsilon", "data", "model")
         missing = ", ".join(field for field in needed if getattr(self, field) is None)
         if missing and self.results_table is None:

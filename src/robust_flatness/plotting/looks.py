@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 
-from robust_flatness.config.families import PALETTE, FamilySpec, load_families
+from robust_flatness.config.variants import PALETTE, FamilySpec, load_families
 from robust_flatness.folders import repository
 from robust_flatness.tables.frames import catalogue
 from robust_flatness.tables.schema import OTHER

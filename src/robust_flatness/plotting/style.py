@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 
-from robust_flatness.config.families import PALETTE
+from robust_flatness.config.variants import PALETTE
 from robust_flatness.plotting import looks
 from robust_flatness.tables.schema import OTHER
 
