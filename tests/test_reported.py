@@ -1,4 +1,4 @@
-"""Programs after public reports of other people's models and machines; they end with 0 if all is as it should be."""
+"""Programs after public reports of users; each ends with 0 if all is as it should be."""
 
 import os
 import subprocess
