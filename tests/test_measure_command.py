@@ -48,6 +48,18 @@ def kit():
     from robust_flatness.config import ModelSpec
     return build_model(ModelSpec(name="small-resnet", width=2), 3, [0.5], [0.2])
 
+def plain(logits, y):
+    return nn.functional.cross_entropy(logits, y, reduction="none")
+
+def doubled(logits, y):
+    return 2 * plain(logits, y)
+
+def scalar(logits, y):
+    return plain(logits, y).mean()
+
+def constant_loss(logits, y):
+    return plain(logits, y).detach()
+
 def spread(model, x, y, *, loss="ce", batch_size=128, seed=0):
     from robust_flatness.sharpness import Estimate
     return Estimate(0.125)
@@ -131,6 +143,9 @@ BAD_OPTIONS = [
     {"set": "average.samples"}, {"set": "average.xi=[0.5"}, {"model": "my_nets"}, {"model": "nothing:good"},
     {"model": "my_nets:constant"}, {"model": "my_nets:needs_arguments"},
     {"model": "my_nets:images"}, {"model": "my_nets:not_a_number"},
+    {"loss": "my_nets:nothing"}, {"loss": "my_nets:constant"}, {"loss": "my_nets:scalar"},
+    {"loss": "my_nets:constant_loss"}, {"loss": "my_nets:plain", "picture": "mine.png"},
+    {"loss": "my_nets:plain", "measures": "sharpness", "train_examples": 4},
 ]  # fmt: skip
 
 
@@ -253,6 +268,38 @@ class Mirrored(nn.Flatten):
     (own / "my_nets.py").write_text(NETS.replace(*change) + mirrored)
     sys.modules.pop("my_nets")
     assert measured()["values"]["test_rloss_pgd"] != first["test_rloss_pgd"]
+
+
+EVERY = "robustness,flatness,layers,other_radii,hessian,landscape"
+FEW = [f"landscape.{name}_directions=1" for name in ("random", "adversarial")]
+FEW += ["landscape.points=3", "landscape.adversarial_steps=2", "worst.restarts=1", "average.clean_samples=2"]
+
+
+def test_a_loss_of_ones_own_is_measured_by_every_measure_and_named(run, own, measured):
+    """Cross-entropy as a user's function gives equal records; double of it doubles every loss."""
+    default = measured("my_nets:good", *FEW, measures=EVERY)
+    plain = measured("my_nets:good", *FEW, measures=EVERY, loss="my_nets:plain")
+    assert plain["records"] == default["records"]
+    assert (plain["notes"]["loss"], "loss" in default["notes"]) == ("my_nets:plain", False)
+    doubled = measured("my_nets:good", *FEW, measures=EVERY, loss="my_nets:doubled")
+    settings = {"average_xi", "worst_xi", "numbers", "convexity"}
+    for first, second in zip(default["records"], doubled["records"], strict=True):
+        if first["metric"] not in settings:
+            factor = 1 if first["metric"].startswith(("err", "rerr")) else 2
+            assert second["value"] == pytest.approx(factor * first["value"], rel=2e-3, abs=2e-5), first
+    out = run(*measure(loss="my_nets:doubled"))[1]
+    assert "loss of my_nets:doubled" in out
+    assert "rank" not in out.replace("Not ranked", "")
+
+
+def test_a_changed_loss_of_ones_own_is_measured_anew(measured, own):
+    first = measured(loss="my_nets:doubled")["values"]
+    assert measured(loss="my_nets:plain")["values"] != first
+    assert measured(loss="my_nets:doubled")["values"] == first
+    (own / "my_nets.py").write_text(NETS.replace("2 * plain", "3 * plain"))
+    sys.modules.pop("my_nets")
+    last = measured(loss="my_nets:doubled")["values"]
+    assert last["test_rloss_pgd"] == pytest.approx(1.5 * first["test_rloss_pgd"], rel=1e-5)
 
 
 def test_a_folder_of_images_is_measured(run, own):

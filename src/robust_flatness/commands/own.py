@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from robust_flatness.commands.base import app
+from robust_flatness.config.kinds import imported
 from robust_flatness.config.values import Epsilon, Precision, Real, parse, parse_list
 from robust_flatness.errors import ConfigError, noted_warnings
 from robust_flatness.files import write_json
@@ -28,6 +29,7 @@ ASSIGNMENTS = (
     "Any setting as in an experiment's YAML, e.g. flatness.average.xi=[0.5]; without the measure's name, for "
     "all that have it: attack.step_size=0.01, autoattack.version=reduced (repeatable)."
 )
+LOSS = "package.module:function from logits (n, K) and labels (n) to losses (n), to measure and attack."
 
 
 def _option(panel: str, text: str, *names: str, default: Any = None, **settings: Any) -> Any:
@@ -55,6 +57,7 @@ def measure(
     size: Annotated[int | None, data_("Side to which images are resized and cropped.", min=1)] = None,
     download: Annotated[bool, data_("Download a dataset of torchvision.", "--download")] = False,
     measures: Annotated[str, measured(f"Some of {NAMES}.")] = "robustness,flatness",
+    loss: Annotated[str, measured(LOSS, default="cross-entropy")] = "",
     per_layer: Annotated[bool, measured("Short for the measure layers.", "--per-layer")] = False,
     steps: Annotated[int | None, measured("Steps of PGD.", min=1, default=PGD["steps"])] = None,
     restarts: Annotated[int | None, measured("Restarts of PGD.", min=1, default=PGD["restarts"])] = None,
@@ -91,6 +94,10 @@ def measure(
     if picture and (picture.suffix not in PICTURES or not {"robustness", "flatness"} <= {*names}):
         needed = f"a file {', '.join(PICTURES)}, and robustness and flatness among --measures"
         raise ConfigError(f"--picture: {picture} given; expected {needed}")
+    if loss:
+        imported(loss, "--loss")
+        if picture or "sharpness" in names:
+            raise ConfigError("--loss: --picture and the measure sharpness are for the cross-entropy only")
     options = {
         "attack.steps": steps, "attack.restarts": restarts, "average.samples": samples,
         "batch_size": batch_size, "average.batch_size": batch_size, "worst.batch_size": batch_size,
@@ -115,7 +122,7 @@ def measure(
         result, values = measure_model(
             loaded, dataset, settings, seed=seed, device=device,
             folder=first and first.parent / ".resume" / first.stem,
-            code=[] if model.startswith(("torchvision:", "robustbench:")) else [model],
+            code=[] if model.startswith(("torchvision:", "robustbench:")) else [model], loss=loss,
             report=partial(typer.echo, err=True),
         )  # fmt: skip
     result |= {"model": model, "weights": weights and str(weights), "data": data, "images": images}

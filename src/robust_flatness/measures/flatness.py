@@ -120,7 +120,7 @@ def case_records(
     options: dict[str, Any] = {
         "attack": attack, "xi": xi, "batch_size": part.batch_size, "scope": part.scope,
         "seed": derive_seed(data.seed, "flatness", case), "precision": settings.precision,
-        "weight_bound": data.weight_bound, "layers": [layer] if layer else None,
+        "weight_bound": data.weight_bound, "layers": [layer] if layer else None, "loss": data.loss,
     }  # fmt: skip
     if case == "average":
         function, names = average_flatness, ("reference", "reference_single")

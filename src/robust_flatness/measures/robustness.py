@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from robust_flatness.attacks import PGD
+    from robust_flatness.attacks.pgd import Loss
     from robust_flatness.network import Network
 
 
@@ -76,7 +77,7 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Losses:
-    """Per example: misclassified (bool, [n]) and cross-entropy ([n], nats)."""
+    """Per example: misclassified (bool, [n]) and loss ([n]; the cross-entropy, in nats, by default)."""
 
     error: "Tensor"
     loss: "Tensor"
@@ -108,7 +109,7 @@ class Robustness:
 def evaluate_robustness(
     model: "nn.Module", x: "Tensor", y: "Tensor", *, attack: "PGD | None",
     autoattack: bool | AutoAttackSpec = True, batch_size: int = BATCH_SIZE, seed: int = 0,
-    state_path: Path | None = None,
+    state_path: Path | None = None, loss: "Loss | None" = None,
 ) -> Robustness:  # fmt: skip
     """Err and CE of clean examples, RErr and RLoss by PGD, and RErr by AutoAttack.
 
@@ -129,6 +130,9 @@ def evaluate_robustness(
         Source of all random starts.
     state_path
         File in which AutoAttack stores finished attacks (see `run_autoattack`).
+    loss
+        As in `average_flatness`. PGD maximises it; AutoAttack has losses of its own, and `rloss_aa` is this
+        one on its examples.
 
     Raises
     ------
@@ -145,17 +149,18 @@ def evaluate_robustness(
     if autoattack and attack is None:
         raise ValueError("attack: None given, but autoattack takes its radius from it")
     with isolated():
-        net, x, y = checked(model, x, y)
+        net, x, y = checked(model, x, y, loss)
+        criterion = loss or cross_entropy
         budget = AutoAttackSpec() if autoattack is True else autoattack or None
         if budget is not None:
             check_autoattack(net, x, budget)
         logits = clean_logits(net, x, batch_size)
         warn_of_sigmoid(logits)
-        clean = Losses(logits.argmax(dim=1) != y, cross_entropy(logits, y))
+        clean = Losses(logits.argmax(dim=1) != y, criterion(logits, y))
         if attack is None:
             return Robustness(clean)
         with stage("RLoss and RErr by PGD"):
-            found = attack(net, x, y, batch_size, generator(seed, "pgd"))
+            found = attack(net, x, y, batch_size, generator(seed, "pgd"), criterion)
         by_pgd = Losses(found.error | clean.error, found.loss.maximum(clean.loss))
         if budget is None:
             return Robustness(clean, by_pgd)
@@ -164,7 +169,8 @@ def evaluate_robustness(
             result = run_autoattack(net, x, y, *given)
         # an iterate other than PGD's best may be the misclassified one
         error = result.error | by_pgd.error if "pgd" in budget.attacks else result.error
-        return Robustness(clean, by_pgd, Losses(error, result.loss))
+        losses = result.loss if loss is None else loss(clean_logits(net, result.x_adv, batch_size), y)
+        return Robustness(clean, by_pgd, Losses(error, losses))
 
 
 def robustness(net: "Network", data: Examples, settings: RobustnessSettings) -> Iterator[Record]:
@@ -175,6 +181,7 @@ def robustness(net: "Network", data: Examples, settings: RobustnessSettings) -> 
     for split in splits_of(settings):
         examples = data.examples(split, getattr(settings, f"clean_{split}_examples"))
         options = {"attack": None, "autoattack": False, "batch_size": settings.batch_size}
+        options["loss"] = data.loss
         clean = evaluate_robustness(net, *examples, **options)
         errors, losses = clean.clean.error.int().tolist(), rounded(clean.clean.loss)
         where = {"split": split, "n": len(errors)}
@@ -191,7 +198,7 @@ def robust_records(
     result = evaluate_robustness(
         net, x, y, attack=pgd(settings.attack, settings.precision),
         autoattack=settings.autoattack or False, batch_size=settings.batch_size,
-        seed=derive_seed(data.seed, "robustness", split),
+        seed=derive_seed(data.seed, "robustness", split), loss=data.loss,
         state_path=data.state_path(f"autoattack-{split}") if settings.autoattack else None,
     )  # fmt: skip
     where = {"split": split, "epsilon": settings.attack.epsilon, "n": len(x)}
