@@ -180,6 +180,7 @@ BAD = [
     ("measures.flatness.attack", {"epsilon": 0.1, "step_size": 0.02}), ("measures.landscape.examples", 501),
     ("measures.robustness.autoattack.target_classes", 10), ("measures.series.variants", ["nope"]),
     ("measures.series.variants", ["at", "at-scaled-2"]), ("measures.series.hessian.variants", ["at", "nope"]),
+    ("measures.plane", {"directions": "snapshots"}),
     ("data.name", "mnist"), ("data.name", "npz"), ("data.test", 1500), ("data.classes", 5),
     ("data.unlabeled", 0), ("data", None),
     ("model.name", "vgg"), ("training.objective", "losses:"), ("training.objective", "gan"),

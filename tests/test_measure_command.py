@@ -143,6 +143,7 @@ BAD_OPTIONS = [
     {"set": "average.samples"}, {"set": "average.xi=[0.5"}, {"model": "my_nets"}, {"model": "nothing:good"},
     {"model": "my_nets:constant"}, {"model": "my_nets:needs_arguments"},
     {"model": "my_nets:images"}, {"model": "my_nets:not_a_number"},
+    {"snapshot": "bomb.pt", "measures": "plane"}, {"snapshot": "bomb.pt"},
     {"loss": "my_nets:nothing"}, {"loss": "my_nets:constant"}, {"loss": "my_nets:scalar"},
     {"loss": "my_nets:constant_loss"}, {"loss": "my_nets:plain", "picture": "mine.png"},
     {"loss": "my_nets:plain", "measures": "sharpness", "train_examples": 4},
@@ -300,6 +301,37 @@ def test_a_changed_loss_of_ones_own_is_measured_anew(measured, own):
     sys.modules.pop("my_nets")
     last = measured(loss="my_nets:doubled")["values"]
     assert last["test_rloss_pgd"] == pytest.approx(1.5 * first["test_rloss_pgd"], rel=1e-5)
+
+
+@pytest.fixture
+def planes(own, run):
+    """`planes(*seeds)`: the records of a plane through networks with weights drawn from these seeds."""
+
+    def call(*seeds, **options):
+        for seed in seeds:
+            torch.manual_seed(seed)
+            torch.save({"1.weight": torch.randn(3, 64), "1.bias": torch.randn(3)}, own / f"{seed}.pt")
+        words = [word for seed in seeds for word in ("--snapshot", f"{seed}.pt")]
+        settings = ["plane.points=3", "plane.attack.steps=1"]
+        line = measure("my_nets:good", *settings, measures="plane", output="mine.json", **options)
+        status, _, err = run(*line, *words)
+        assert status == 0, err
+        return json.loads((own / "mine.json").read_text())["records"], err
+
+    return call
+
+
+def test_a_plane_through_snapshots_is_measured_and_drawn(planes, own):
+    """Other snapshots give another plane; equal ones are taken from the earlier run."""
+    records, _ = planes(1, 2, 3, picture="plane.png")
+    assert [r["metric"] for r in records].count("plane") == 2 * 3**2
+    assert [r["value"] for r in records if r["metric"] == "path"] == [0, 1, 2]
+    assert Image.open(own / "plane.png").width > 1000
+    again, err = planes(1, 2, 3)
+    assert (again, "taken from an earlier run" in err) == (records, True)
+    other, err = planes(1, 2)
+    assert "snapshots" in err
+    assert other != records
 
 
 def test_a_folder_of_images_is_measured(run, own):

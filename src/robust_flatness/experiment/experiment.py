@@ -101,6 +101,11 @@ class Experiment:
             untrained = [slug for slug in named if slug in self.variants and not self.variants[slug].trained]
             if MEASURES[name].of_snapshots and untrained:
                 yield f"{field}variants: {untrained} given, but only trained variants have snapshots"
+        if getattr(settings, "directions", "") == "snapshots":
+            applies = [slug for slug in self.variants if settings.applies_to(slug)]
+            kept = {slug for slug in applies for n in self.measures_of(slug) if MEASURES[n].of_snapshots}
+            if lacking := [slug for slug in applies if slug not in kept]:
+                yield f"directions: no snapshots are kept of {', '.join(lacking)}; measure their series too"
         attack = getattr(settings, "attack", None)
         if attack is not None and not math.isclose(attack.epsilon, self.spec.epsilon, rel_tol=1e-4):
             yield f"attack.epsilon: {attack.epsilon:g} given, but epsilon is {self.spec.epsilon:g}"

@@ -8,7 +8,7 @@ from robust_flatness.config.measures import AttackSpec
 from robust_flatness.measures.base import SPLITS
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from robust_flatness.attacks import PGD
     from robust_flatness.attacks.pgd import Loss
@@ -28,6 +28,7 @@ class Examples:
     projected into [-b, b], `initial_weights` returns the weights before training by name, or None.
     `keep(name, compute)` returns the JSON value that `compute` returns, or that an interrupted run stored.
     AutoAttack stores its state in `folder` (None: nowhere). `loss` replaces the cross-entropy (None).
+    `snapshots` maps epochs to functions that return the network as it was after them in its training.
 
     The measures fill in `references`, losses at the unperturbed weights; `notes`, words that belong to the
     results, such as AutoAttack's budget; and `example_values`, values of single examples by split and column.
@@ -39,10 +40,11 @@ class Examples:
         initial_weights: Callable[[], dict[str, "Tensor"] | None] = lambda: None,
         keep: Callable[[str, Callable[[], Any]], Any] = lambda name, compute: compute(),
         folder: Path | None = None, loss: "Loss | None" = None,
+        snapshots: Mapping[int, Callable[[], "nn.Module"]] | None = None,
     ):  # fmt: skip
         self.dataset, self.device, self.seed, self.checkpoint = dataset, device, seed, checkpoint
         self.weight_bound, self.initial_weights, self.keep = weight_bound, initial_weights, keep
-        self.folder, self.loss = folder, loss
+        self.folder, self.loss, self.snapshots = folder, loss, snapshots or {}
         self.references: dict[Any, dict[str, float | None]] = {}
         self.notes: dict[str, str] = {}
         self.example_values: dict[str, dict[str, list]] = {}

@@ -98,7 +98,7 @@ def loss_landscape(
             scale = getattr(settings, f"{way}_scale")
             table = torch.empty(len(directions[way]), len(points), dtype=torch.float64)
             for row, direction in zip(table, directions[way], strict=True):
-                nu = _normalised(direction, space.weights, part, scale)
+                nu = normalised(direction, space.weights, part, scale)
                 for index, s in enumerate(points):
                     shifted = space.at(space.within_bound(torch._foreach_mul(nu, s)))
                     starts = generator(seed, "landscape starts")
@@ -112,7 +112,7 @@ def loss_landscape(
     return rows
 
 
-def _normalised(direction: Sequence["Tensor"], weights: Sequence["Tensor"], part: str, scale: float):
+def normalised(direction: Sequence["Tensor"], weights: Sequence["Tensor"], part: str, scale: float):
     """`direction` with `scale` times the norms of `weights`; a part of norm 0 stays 0."""
     pairs = zip(direction, weights, strict=True)
     return [d / _norm(d, part).clamp(min=1e-37) * (scale * _norm(w, part)) for d, w in pairs]

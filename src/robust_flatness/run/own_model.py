@@ -41,7 +41,7 @@ ExampleValues = dict[str, dict[str, list]]
 def measure_model(
     model: nn.Module, dataset: Dataset, settings: Mapping[str, MeasureSettings], *, seed: int = 0,
     device: str = "cpu", folder: Path | None = None, code: Sequence[str] = (), loss: str = "",
-    report: Report = print,
+    snapshots: Sequence[nn.Module] = (), report: Report = print,
 ) -> tuple[dict[str, Any], ExampleValues]:  # fmt: skip
     """Apply measures to any network; return a JSON value and the values of single examples.
 
@@ -49,7 +49,7 @@ def measure_model(
     models.csv), settings, checksums, provenance, warnings and notes. Finished measures are stored in `folder`
     and taken from there while their fingerprints are equal, which include the source of the user's functions
     named in `code` (`package.module:function`) and of `loss`, which replaces the cross-entropy and is not
-    defined for the measures of `sharpness`.
+    defined for the measures of `sharpness`. `snapshots` are networks of the training, in its order.
     """
     check_settings(settings, dataset)
     criterion = imported(loss, "loss") if loss else None
@@ -74,11 +74,14 @@ def measure_model(
         function += [net.layers] if settings.keys() - {"robustness"} else []
         folder = folder or Path(temporary)
         shared = Examples(dataset, device, seed, network.name, folder=folder, loss=criterion)
+        shared.snapshots = {number: lambda module=module: module for number, module in enumerate(snapshots)}
         with locked(folder, "another process is measuring this network", report):
             parts = Parts(folder / "parts.jsonl", report)
             for name, given in settings.items():
                 source = source_digest([*code, *given_loss.values(), *getattr(given, "own", {}).values()])
                 depends_on = identity | {"settings": given.model_dump(mode="json"), "model": function}
+                if getattr(given, "directions", "") == "snapshots":
+                    depends_on["snapshots"] = [Checkpoint(module).weights_sha256 for module in snapshots]
                 depends_on |= given_loss | {"code": [MEASURES[name].version, source]}
                 part = kept_part(parts, name, depends_on, MEASURES[name], network, shared, given, show=False)
                 records += [{"measure": name} | Record(*values)._asdict() for values in part["records"]]
