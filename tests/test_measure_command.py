@@ -293,14 +293,28 @@ def test_a_loss_of_ones_own_is_measured_by_every_measure_and_named(run, own, mea
     assert "rank" not in out.replace("Not ranked", "")
 
 
+LOSSES = """
+from my_nets import plain
+
+def ascending(logits, y):
+    return plain(logits, y)
+
+def descending(logits, y):
+    return 2 * plain(logits, y).detach() - plain(logits, y)
+"""
+
+
 def test_a_changed_loss_of_ones_own_is_measured_anew(measured, own):
-    first = measured(loss="my_nets:doubled")["values"]
-    assert measured(loss="my_nets:plain")["values"] != first
-    assert measured(loss="my_nets:doubled")["values"] == first
-    (own / "my_nets.py").write_text(NETS.replace("2 * plain", "3 * plain"))
-    sys.modules.pop("my_nets")
-    last = measured(loss="my_nets:doubled")["values"]
-    assert last["test_rloss_pgd"] == pytest.approx(1.5 * first["test_rloss_pgd"], rel=1e-5)
+    """Another name or source, also where nothing but the gradient differs."""
+    (own / "my_losses.py").write_text(LOSSES)
+    first = measured(loss="my_losses:ascending")["values"]
+    other = measured(loss="my_losses:descending")["values"]
+    assert other["test_ce"] == first["test_ce"]
+    assert other["test_rloss_pgd"] < first["test_rloss_pgd"]
+    (own / "my_losses.py").write_text(LOSSES.replace("2 * plain(logits, y).detach() - plain", "plain"))
+    sys.modules.pop("my_losses")
+    assert measured(loss="my_losses:descending")["values"] == first
+    sys.modules.pop("my_losses")
 
 
 @pytest.fixture
