@@ -134,6 +134,8 @@ def measure(
             report=partial(typer.echo, err=True),
         )  # fmt: skip
     result |= {"model": model, "weights": weights and str(weights), "data": data, "images": images}
+    if snapshot:
+        result["snapshots"] = [*map(str, snapshot)]
     result["warnings"] = [*notes, *result["warnings"]]
     if output:
         write_json(output, result)

@@ -30,7 +30,7 @@ ROOM = 0.25
 FLAT = 1e-10
 METRICS = {
     "plane": Metric(None, "{loss} on a plane in weight space", "loss", MORE_ROBUST, splits=("test",)),
-    "path": Metric(None, "epoch of the snapshot projected onto this point of the plane", "setting"),
+    "path": Metric(None, "epoch, or number, of the snapshot projected onto this point", "setting"),
     "explained": Metric(None, "share of the snapshots' variance along an axis of the plane", "setting"),
 }
 
@@ -144,6 +144,7 @@ def plane(net: "Network", data: Examples, settings: PlaneSettings) -> Iterator[R
     or, with snapshots, distances in weight space; their projections are the records `path`."""
     import torch
 
+    from robust_flatness.boundary import unwrapped
     from robust_flatness.measures.neighborhood import Neighborhood
 
     x, y = data.examples("test", settings.examples)
@@ -155,7 +156,8 @@ def plane(net: "Network", data: Examples, settings: PlaneSettings) -> Iterator[R
         scaled = [normalised(direction, space.weights, "filter", 1.0) for direction in drawn]
         directions = [dict(zip(space.names, direction, strict=True)) for direction in scaled]
     else:
-        snapshots = [dict(load().named_parameters()) for load in data.snapshots.values()]
+        modules = [unwrapped(load()) for load in data.snapshots.values()]
+        snapshots = [{name: p.detach() for name, p in module.named_parameters()} for module in modules]
         found = principal_plane(net.weights(), snapshots)
         directions, path = found.directions, found.coordinates.cpu()
         for epoch, point in zip(data.snapshots, path.tolist(), strict=True):
