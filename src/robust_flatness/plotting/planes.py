@@ -26,7 +26,7 @@ def figure(networks: Mapping[str, pd.DataFrame]) -> Figure:
     if any((records["metric"] == "path").any() for records in networks.values()):
         note = (
             "Axes: distances along the first two principal components of the snapshots, whose projections "
-            "onto the plane are joined in their order."
+            "onto the plane are joined in their order; normalisation layers keep the network's values."
         )
     style.legend(drawn, {}, f"Cross: the network's weights. {note} Far higher losses share the last colour.")
     return drawn
