@@ -49,6 +49,10 @@ class PlaneSettings(MeasureSettings):
     examples: Annotated[Count, FirstExamples("test", 128)]
     precision: Precision = "float32"
 
+    @property
+    def takes_snapshots(self) -> bool:
+        return self.directions == "snapshots"
+
 
 @dataclass(frozen=True)
 class PrincipalPlane:
@@ -150,7 +154,7 @@ def plane(net: "Network", data: Examples, settings: PlaneSettings) -> Iterator[R
     x, y = data.examples("test", settings.examples)
     seed = derive_seed(data.seed, "plane")
     low, high = torch.tensor([[-settings.scale] * 2, [settings.scale] * 2], dtype=torch.float64)
-    if settings.directions == "random":
+    if not settings.takes_snapshots:
         space = Neighborhood(net, 1.0)
         drawn = [space.directions(generator(seed, "random", number)) for number in range(2)]
         scaled = [normalised(direction, space.weights, "filter", 1.0) for direction in drawn]

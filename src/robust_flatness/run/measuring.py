@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from robust_flatness.checkpoints import Checkpoint, load_checkpoint
 from robust_flatness.config.kinds import source_digest
+from robust_flatness.config.measures import MeasureSettings
 from robust_flatness.config.values import Spec, meant, parse
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.data import load_dataset
@@ -107,7 +108,7 @@ def measure_network(
 
 
 def _part(
-    parts: Parts, label: str, measure: Measure, checkpoint: Checkpoint, data: Examples, settings: Spec
+    parts: Parts, label: str, measure: Measure, checkpoint: Checkpoint, data: Examples, settings: MeasureSettings
 ) -> dict[str, Any]:
     """Return the part `<measure>/<label>`, stored or computed."""
     name = f"{measure.name}/{label}"
@@ -118,7 +119,7 @@ def _part(
         "code": [measure.version, source_digest(getattr(settings, "own", {}).values())],
         "seed": data.seed,
     }
-    if getattr(settings, "directions", "") == "snapshots":
+    if settings.takes_snapshots:
         depends_on["snapshots"] = [*data.snapshots]
     return kept_part(parts, name, depends_on, measure, checkpoint, data, settings)
 

@@ -80,7 +80,7 @@ def measure_model(
             for name, given in settings.items():
                 source = source_digest([*code, *given_loss.values(), *getattr(given, "own", {}).values()])
                 depends_on = identity | {"settings": given.model_dump(mode="json"), "model": function}
-                if getattr(given, "directions", "") == "snapshots":
+                if given.takes_snapshots:
                     depends_on["snapshots"] = [Checkpoint(module).weights_sha256 for module in snapshots]
                 depends_on |= given_loss | {"code": [MEASURES[name].version, source]}
                 part = kept_part(parts, name, depends_on, MEASURES[name], network, shared, given, show=False)
