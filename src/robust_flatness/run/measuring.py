@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from robust_flatness.checkpoints import Checkpoint, load_checkpoint
 from robust_flatness.config.kinds import source_digest
-from robust_flatness.config.measures import MeasureSettings
 from robust_flatness.config.values import Spec, meant, parse
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.data import load_dataset
@@ -108,7 +107,7 @@ def measure_network(
 
 
 def _part(
-    parts: Parts, label: str, measure: Measure, checkpoint: Checkpoint, data: Examples, settings: MeasureSettings
+    parts: Parts, label: str, measure: Measure, checkpoint: Checkpoint, data: Examples, settings: Any
 ) -> dict[str, Any]:
     """Return the part `<measure>/<label>`, stored or computed."""
     name = f"{measure.name}/{label}"
