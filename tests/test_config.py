@@ -175,6 +175,7 @@ BAD = [
     ("measures.flatness.attack", {"epsilon": 0.1, "step_size": 0.02}), ("measures.landscape.examples", 501),
     ("measures.robustness.autoattack.target_classes", 10), ("measures.series.variants", ["nope"]),
     ("measures.series.variants", ["at", "at-scaled-2"]), ("measures.series.hessian.variants", ["at", "nope"]),
+    ("measures.plane", {"directions": "snapshots", "variants": ["at", "at-scaled-2"]}),
     ("data.name", "mnist"), ("data.name", "npz"), ("data.test", 1500), ("data.classes", 5),
     ("data.unlabeled", 0), ("data", None),
     ("model.name", "vgg"), ("training.objective", "losses:"), ("training.objective", "gan"),
@@ -216,6 +217,7 @@ def test_a_measure_applies_to_the_variants_it_names_or_to_all_possible():
     everywhere = load(everywhere)
     assert measured_by(everywhere, "landscape") == list(experiment.variants)
     assert measured_by(everywhere, "series") == ["at", "trades-6", "unlabeled"]  # what has snapshots
+    assert measured_by(everywhere, "plane") == ["at", "trades-6", "unlabeled"]
 
 
 def test_settings_of_a_measure_may_differ_for_single_variants():

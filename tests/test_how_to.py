@@ -15,6 +15,7 @@ from robust_flatness.attacks import PGD
 from robust_flatness.config import load_yaml
 from robust_flatness.data import Dataset, make_splits
 from robust_flatness.experiment import load_experiment
+from robust_flatness.flatness import average_flatness
 from robust_flatness.tables.importing import import_table
 from robust_flatness.training.loop import Training
 
@@ -86,6 +87,17 @@ def test_a_measure_of_ones_own(folder):
     expected = -(p * p.log()).sum(1).mean().item()
     assert my_measures.entropy(model, x, y).value == pytest.approx(expected, rel=1e-5)
     assert my_measures.entropy(model, x, y, loss=PGD(0.3, 0.1, 3)).value != pytest.approx(expected, rel=1e-5)
+
+
+def test_a_loss_of_ones_own_measures(folder):
+    (folder / "my_losses.py").write_text(example("network", "my_losses.py"))
+    import my_losses
+
+    logits, y = torch.tensor([[1.0, 3.0, 2.5], [4.0, -1.0, 0.0]]), torch.tensor([1, 2])
+    assert my_losses.margin(logits, y).tolist() == [-0.5, 4.0]
+    x = torch.rand(9, 4)
+    result = average_flatness(nn.Linear(4, 3), x, torch.arange(9) % 3, attack=None, loss=my_losses.margin)
+    assert result.reference != result.perturbed[0]
 
 
 def test_a_figure_of_ones_own(folder, monkeypatch):

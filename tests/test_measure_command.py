@@ -48,6 +48,18 @@ def kit():
     from robust_flatness.config import ModelSpec
     return build_model(ModelSpec(name="small-resnet", width=2), 3, [0.5], [0.2])
 
+def plain(logits, y):
+    return nn.functional.cross_entropy(logits, y, reduction="none")
+
+def doubled(logits, y):
+    return 2 * plain(logits, y)
+
+def scalar(logits, y):
+    return plain(logits, y).mean()
+
+def constant_loss(logits, y):
+    return plain(logits, y).detach()
+
 def spread(model, x, y, *, loss="ce", batch_size=128, seed=0):
     from robust_flatness.sharpness import Estimate
     return Estimate(0.125)
@@ -133,6 +145,10 @@ BAD_OPTIONS = [
     {"set": "average.samples"}, {"set": "average.xi=[0.5"}, {"model": "my_nets"}, {"model": "nothing:good"},
     {"model": "my_nets:constant"}, {"model": "my_nets:needs_arguments"},
     {"model": "my_nets:images"}, {"model": "my_nets:not_a_number"},
+    {"snapshot": "bomb.pt", "measures": "plane"}, {"snapshot": "bomb.pt"},
+    {"loss": "my_nets:nothing"}, {"loss": "my_nets:constant"}, {"loss": "my_nets:scalar"},
+    {"loss": "my_nets:constant_loss"}, {"loss": "my_nets:plain", "picture": "mine.png"},
+    {"loss": "my_nets:plain", "measures": "sharpness", "train_examples": 4},
 ]  # fmt: skip
 
 
@@ -256,6 +272,83 @@ class Mirrored(nn.Flatten):
     (own / "my_nets.py").write_text(NETS.replace(*change) + mirrored)
     sys.modules.pop("my_nets")
     assert measured()["values"]["test_rloss_pgd"] != first["test_rloss_pgd"]
+
+
+EVERY = "robustness,flatness,layers,other_radii,hessian,landscape"
+FEW = [f"landscape.{name}_directions=1" for name in ("random", "adversarial")]
+FEW += ["landscape.points=3", "landscape.adversarial_steps=2", "worst.restarts=1", "average.clean_samples=2"]
+
+
+def test_a_loss_of_ones_own_is_measured_by_every_measure_and_named(run, own, measured):
+    """Cross-entropy as a user's function gives equal records; double of it doubles every loss."""
+    default = measured("my_nets:good", *FEW, measures=EVERY)
+    plain = measured("my_nets:good", *FEW, measures=EVERY, loss="my_nets:plain")
+    assert plain["records"] == default["records"]
+    assert (plain["notes"]["loss"], "loss" in default["notes"]) == ("my_nets:plain", False)
+    doubled = measured("my_nets:good", *FEW, measures=EVERY, loss="my_nets:doubled")
+    settings = {"average_xi", "worst_xi", "numbers", "convexity"}
+    for first, second in zip(default["records"], doubled["records"], strict=True):
+        if first["metric"] not in settings:
+            factor = 1 if first["metric"].startswith(("err", "rerr")) else 2
+            assert second["value"] == pytest.approx(factor * first["value"], rel=2e-3, abs=2e-5), first
+    out = run(*measure(loss="my_nets:doubled"))[1]
+    assert "loss of my_nets:doubled" in out
+    assert "rank" not in out.replace("Not ranked", "")
+
+
+LOSSES = """
+from my_nets import plain
+
+def ascending(logits, y):
+    return plain(logits, y)
+
+def descending(logits, y):
+    return 2 * plain(logits, y).detach() - plain(logits, y)
+"""
+
+
+def test_a_changed_loss_of_ones_own_is_measured_anew(measured, own):
+    """Another name or source, also where nothing but the gradient differs."""
+    (own / "my_losses.py").write_text(LOSSES)
+    first = measured(loss="my_losses:ascending")["values"]
+    other = measured(loss="my_losses:descending")["values"]
+    assert other["test_ce"] == first["test_ce"]
+    assert other["test_rloss_pgd"] < first["test_rloss_pgd"]
+    (own / "my_losses.py").write_text(LOSSES.replace("2 * plain(logits, y).detach() - plain", "plain"))
+    sys.modules.pop("my_losses")
+    assert measured(loss="my_losses:descending")["values"] == first
+    sys.modules.pop("my_losses")
+
+
+@pytest.fixture
+def planes(own, run):
+    """`planes(*seeds)`: the records of a plane through networks with weights drawn from these seeds."""
+
+    def call(*seeds, **options):
+        for seed in seeds:
+            torch.manual_seed(seed)
+            torch.save({"1.weight": torch.randn(3, 64), "1.bias": torch.randn(3)}, own / f"{seed}.pt")
+        words = [word for seed in seeds for word in ("--snapshot", f"{seed}.pt")]
+        settings = ["plane.points=3", "plane.attack.steps=1"]
+        line = measure("my_nets:good", *settings, measures="plane", output="mine.json", **options)
+        status, _, err = run(*line, *words)
+        assert status == 0, err
+        return json.loads((own / "mine.json").read_text())["records"], err
+
+    return call
+
+
+def test_a_plane_through_snapshots_is_measured_and_drawn(planes, own):
+    """Other snapshots give another plane; equal ones are taken from the earlier run."""
+    records, _ = planes(1, 2, 3, picture="plane.png")
+    assert [r["metric"] for r in records].count("plane") == 2 * 3**2
+    assert [r["value"] for r in records if r["metric"] == "path"] == [0, 1, 2]
+    assert Image.open(own / "plane.png").width > 1000
+    again, err = planes(1, 2, 3)
+    assert (again, "taken from an earlier run" in err) == (records, True)
+    other, err = planes(1, 2)
+    assert "snapshots" in err
+    assert other != records
 
 
 def test_a_folder_of_images_is_measured(run, own):

@@ -29,14 +29,14 @@ GRADIENT_TOLERANCE = 0.05
 
 
 @contextlib.contextmanager
-def stage(name: str) -> Iterator[None]:
-    """Turn whatever a model's code raises in the block into a `ConfigError` that names the stage."""
+def stage(name: str, where: str = "model") -> Iterator[None]:
+    """Turn whatever a user's code raises in the block into a `ConfigError` that names the stage."""
     try:
         yield
     except ConfigError:
         raise
     except (Exception, SystemExit) as error:
-        raise ConfigError(f"model: {name} failed: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"{where}: {name} failed: {type(error).__name__}: {error}") from error
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -77,6 +77,25 @@ def evaluation_copy(model: nn.Module) -> nn.Module:
         if type(module) is nn.Conv2d and is_unsafe(module):
             module.__class__ = SafeConv2d
     return network
+
+
+def try_loss(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, y: Tensor) -> None:
+    """Try a user's loss on the logits of two images; raise `ConfigError` unless it returns finite losses [n]
+    with a gradient by the logits."""
+    name = getattr(loss, "__name__", type(loss).__name__)
+    logits = logits.detach().requires_grad_(True)
+    with torch.enable_grad(), stage(f"{name}(logits, labels)", "loss"):
+        losses = loss(logits, y)
+    problem = ""
+    if not isinstance(losses, Tensor) or losses.shape != y.shape:
+        got = f"shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else type(losses).__name__
+        problem = f"{got} for {len(y)} examples"
+    elif not losses.isfinite().all():
+        problem = f"NaN or infinite values ({losses.tolist()})"
+    elif not losses.requires_grad:
+        problem = "values without a gradient by the logits"
+    if problem:
+        raise ConfigError(f"loss: {name} returned {problem}; expected finite, differentiable losses [n]")
 
 
 class Trial(NamedTuple):

@@ -6,6 +6,7 @@ from robust_flatness.measures.average import average_flatness
 from robust_flatness.measures.hessian import HessianResult, hessian_eigenvalues
 from robust_flatness.measures.landscape import loss_landscape
 from robust_flatness.measures.neighborhood import Neighborhood
+from robust_flatness.measures.plane import PrincipalPlane, loss_plane, principal_plane
 from robust_flatness.measures.result import FlatnessResult
 from robust_flatness.measures.scaling import scale_convolutions
 from robust_flatness.measures.worst import worst_flatness
@@ -15,10 +16,13 @@ __all__ = [
     "FlatnessResult",
     "HessianResult",
     "Neighborhood",
+    "PrincipalPlane",
     "average_flatness",
     "hessian_eigenvalues",
     "loss_landscape",
+    "loss_plane",
     "perturbed_parameters",
+    "principal_plane",
     "scale_convolutions",
     "worst_flatness",
 ]

@@ -156,14 +156,14 @@ class PGD:
         losses = _joined([loss(logits, y[part]) for part, logits in parts])
         return Found(x, losses, misclassified(_joined([logits for _, logits in parts]), y))
 
-    def losses(self, net: Any, x: Tensor, y: Tensor, start: Tensor) -> Tensor:
-        """Highest cross-entropy of each example over the iterates from `start`, [n]."""
+    def losses(self, net: Any, x: Tensor, y: Tensor, start: Tensor, loss: Loss = cross_entropy) -> Tensor:
+        """Highest loss of each example over the iterates from `start`, [n]."""
         batch_size = passing(net, len(x))
-        best, _ = self._search(net, x, y, start, cross_entropy, batch_size)
+        best, _ = self._search(net, x, y, start, loss, batch_size)
         if self.precision != "float32":
-            best = self.clean(net, best.x_adv, y, batch_size)
+            best = self.clean(net, best.x_adv, y, batch_size, loss)
         if self.include_clean:
-            best = better(self.clean(net, x, y, batch_size), best)
+            best = better(self.clean(net, x, y, batch_size, loss), best)
         return best.loss
 
     def search(self, net: Any, x: Tensor, y: Tensor, start: Tensor, loss: Loss = cross_entropy) -> Found:
@@ -243,12 +243,14 @@ class PGD:
         return tuple(tensor.clone() for tensor in found)
 
 
-def losses_of(net: Any, x: Tensor, y: Tensor, attack: PGD | None, start: Tensor) -> Tensor:
-    """Cross-entropy of each example, [n]: the highest of `attack` from `start`, or the clean one."""
+def losses_of(
+    net: Any, x: Tensor, y: Tensor, attack: PGD | None, start: Tensor, loss: Loss = cross_entropy
+) -> Tensor:
+    """Loss of each example, [n]: the highest of `attack` from `start`, or the clean one."""
     if attack is not None:
-        return attack.losses(net, x, y, start)
+        return attack.losses(net, x, y, start, loss)
     with torch.no_grad():
-        return cross_entropy(net.logits(x), y)
+        return loss(net.logits(x), y)
 
 
 def batches(n: int, batch_size: int | None) -> Iterator[slice]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from robust_flatness.commands.base import app
+from robust_flatness.config.kinds import imported
 from robust_flatness.config.values import Epsilon, Precision, Real, parse, parse_list
 from robust_flatness.errors import ConfigError, noted_warnings, warn
 from robust_flatness.files import write_json
@@ -29,6 +30,8 @@ ASSIGNMENTS = (
     "Any setting as in an experiment's YAML, e.g. flatness.average.xi=[0.5]; without the measure's name, for "
     "all that have it: attack.step_size=0.01, autoattack.version=reduced (repeatable)."
 )
+SNAPSHOT = "Weights after an epoch of the training; in its order, for the measure plane (repeatable)."
+LOSS = "package.module:function from logits (n, K) and labels (n) to losses (n), to measure and attack."
 
 
 def _option(panel: str, text: str, *names: str, default: Any = None, **settings: Any) -> Any:
@@ -49,6 +52,7 @@ def measure(
     data: Annotated[str, data_(SOURCES)],
     epsilon: Annotated[str, measured("Radius of the L-infinity ball, e.g. 8/255.")],
     weights: Annotated[Path | None, network("Weights (.safetensors, .pt, .pth), or FILE:KEY.")] = None,
+    snapshot: Annotated[list[Path] | None, network(SNAPSHOT)] = None,
     mean: Annotated[str, network("Channel means, if the network expects normalised images.")] = "",
     std: Annotated[str, network("Channel standard deviations, likewise.")] = "",
     examples: Annotated[int | None, data_("Test examples.", min=1, default="1000, or all")] = None,
@@ -56,6 +60,7 @@ def measure(
     size: Annotated[int | None, data_("Side to which images are resized and cropped.", min=1)] = None,
     download: Annotated[bool, data_("Download a dataset of torchvision.", "--download")] = False,
     measures: Annotated[str, measured(f"Some of {NAMES}.")] = "robustness,flatness",
+    loss: Annotated[str, measured(LOSS, default="cross-entropy")] = "",
     per_layer: Annotated[bool, measured("Short for the measure layers.", "--per-layer")] = False,
     steps: Annotated[int | None, measured("Steps of PGD.", min=1, default=PGD["steps"])] = None,
     restarts: Annotated[int | None, measured("Restarts of PGD.", min=1, default=PGD["restarts"])] = None,
@@ -64,7 +69,7 @@ def measure(
     assignments: Annotated[list[str] | None, measured(ASSIGNMENTS, "--set")] = None,
     output: Annotated[Path | None, results("All records (.json).")] = None,
     per_example: Annotated[Path | None, results("Losses and errors of each example (.csv).")] = None,
-    picture: Annotated[Path | None, results("RLoss against flatness (.png, .pdf, .svg).")] = None,
+    picture: Annotated[Path | None, results("RLoss against flatness, or plane (.png, .pdf, .svg).")] = None,
     against: Annotated[Path | None, results("Experiment to rank it in: results/NAME or models.csv.")] = None,
     seed: Annotated[int, computation("Random seed.", min=0)] = 0,
     batch_size: Annotated[int | None, computation("Examples per pass.", min=1, default=BATCH_SIZE)] = None,
@@ -90,13 +95,21 @@ def measure(
     for path in filter(None, (output, picture, per_example)):
         if path.exists() and not path.is_file():
             raise ConfigError(f"{path} is a folder or a device; name a file for the results")
-    if picture and (picture.suffix not in PICTURES or not {"robustness", "flatness"} <= {*names}):
-        needed = f"a file {', '.join(PICTURES)}, and robustness and flatness among --measures"
+    measured_enough = "plane" in names or {"robustness", "flatness"} <= {*names}
+    if picture and (picture.suffix not in PICTURES or not measured_enough):
+        needed = f"a file {', '.join(PICTURES)}, and robustness and flatness, or plane, among --measures"
         raise ConfigError(f"--picture: {picture} given; expected {needed}")
+    if loss:
+        imported(loss, "--loss")
+        if "sharpness" in names or (picture and "plane" not in names):
+            raise ConfigError("--loss: sharpness and --picture, but of plane, are for the cross-entropy only")
+    if snapshot and ("plane" not in names or len(snapshot) < 2):
+        raise ConfigError("--snapshot: give two or more, and plane among --measures")
     options = {
         "attack.steps": steps, "attack.restarts": restarts, "average.samples": samples,
         "batch_size": batch_size, "average.batch_size": batch_size, "worst.batch_size": batch_size,
         "precision": precision, "robustness.autoattack": {} if autoattack else None,
+        "plane.directions": "snapshots" if snapshot else None,
     }  # fmt: skip
     radius = parse(Epsilon, epsilon, "--epsilon")
     groups = [ModelGroup.printed(), *([ModelGroup.read(against)] if against else [])]
@@ -120,15 +133,18 @@ def measure(
         own = not (checkpoint or model.startswith(("torchvision:", "robustbench:")))
         if own and weights is None:
             warn(f"no --weights: the network is measured as {model} returns it")
+        snapshots = [load_model(model, path, **normalisation) for path in snapshot or ()]
     first = output or picture or per_example
     with show_progress():
         result, values = measure_model(
             loaded, dataset, settings, seed=seed, device=device,
             folder=first and first.parent / ".resume" / first.stem,
-            code=[model] if own else [],
+            code=[model] if own else [], loss=loss, snapshots=snapshots,
             report=partial(typer.echo, err=True),
         )  # fmt: skip
     result |= {"model": model, "weights": weights and str(weights), "data": data, "images": images}
+    if snapshot:
+        result["snapshots"] = [*map(str, snapshot)]
     result["warnings"] = [*notes, *result["warnings"]]
     if output:
         write_json(output, result)

@@ -124,6 +124,11 @@ class MeasureSettings(Spec):
         annotated = [(name, note) for name, field in cls.model_fields.items() for note in field.metadata]
         return [(name, note) for name, note in annotated if isinstance(note, FirstExamples)]
 
+    @property
+    def takes_snapshots(self) -> bool:
+        """Whether a checkpoint is measured together with the snapshots of its training."""
+        return False
+
     def applies_to(self, slug: str) -> bool:
         """Whether a variant is measured."""
         return self.variants == "all" or slug in self.variants

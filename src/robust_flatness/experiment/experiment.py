@@ -100,6 +100,11 @@ class Experiment:
             untrained = [slug for slug in named if slug in self.variants and not self.variants[slug].trained]
             if MEASURES[name].of_snapshots and untrained:
                 yield f"{field}variants: {untrained} given, but only trained variants have snapshots"
+        if settings.takes_snapshots:
+            applies = [slug for slug in self.variants if settings.applies_to(slug)]
+            lacking = [slug for slug in applies if name not in self.measures_of(slug)]
+            if lacking and (settings.variants != "all" or lacking == applies):
+                yield f"directions: no snapshots are kept of {', '.join(lacking)}; measure their series too"
         attack = getattr(settings, "attack", None)
         if attack is not None and not math.isclose(attack.epsilon, self.spec.epsilon, rel_tol=1e-4):
             yield f"attack.epsilon: {attack.epsilon:g} given, but epsilon is {self.spec.epsilon:g}"
@@ -184,7 +189,9 @@ class Experiment:
         """Return the measures that apply to a variant, whether or not it is requested."""
         trained = self.catalogue[slug].trained
         names = [name for name, settings in self.measures.items() if settings.applies_to(slug)]
-        return [name for name in names if trained or not MEASURES[name].of_snapshots]
+        names = [name for name in names if trained or not MEASURES[name].of_snapshots]
+        kept = any(MEASURES[name].of_snapshots for name in names)
+        return [name for name in names if kept or not self.measures[name].takes_snapshots]
 
     def job_behind(self, slug: str) -> TrainJob:
         """Return the training of a variant's weights, requested or not: the source's if it is derived."""

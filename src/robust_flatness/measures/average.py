@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_flatness.architectures.folding import Ensemble
-from robust_flatness.attacks.pgd import PGD, batches, losses_of, random_start
+from robust_flatness.attacks.pgd import PGD, Loss, batches, cross_entropy, losses_of, random_start
 from robust_flatness.config.values import parse
 from robust_flatness.inputs import require_finite
 from robust_flatness.measures.flatness import AVERAGE, AverageSettings
@@ -30,6 +30,7 @@ def average_flatness(
     samples: int = AVERAGE.samples, batch_size: int = AVERAGE.batch_size, scope: str = AVERAGE.scope,
     seed: int = 0, reference: float | None = None, reference_single: float | None = None,
     weight_bound: float | None = None, layers: Collection[str] | None = None, precision: str | None = None,
+    loss: Loss | None = None,
 ) -> FlatnessResult:  # fmt: skip
     r"""Return average-case flatness of the robust loss (Stutz et al. 2021, Eq. 4).
 
@@ -40,24 +41,56 @@ def average_flatness(
     each layer. The attack is made on the perturbed weights, with one start per sample. `perturbed` of the
     result has the mean loss of each sample.
 
-    `model` maps inputs x [n, ...] in [0, 1] to logits [n, K] and is not changed; y are labels. `attack` is
-    that of RLoss(w); None measures the clean loss. With `scope="dataset"` a sample has one :math:`\nu`, with
-    `"batch"` each batch of `batch_size` examples has its own. Directions and starts depend on `seed` and are
-    equal for models of equal shapes. `reference` and `reference_single` are RLoss(w), where known, by the
-    attack as given and with a single start. Perturbed weights are projected into [-b, b], b = `weight_bound`,
-    for networks trained with clipped weights. `layers` are the names of those perturbed, by default all
-    (`perturbed_parameters`), and `precision` replaces the attack's. Raises `ConfigError` if an argument is
-    out of range, or the model or the targets cannot be measured, `NonFiniteError` if a loss is NaN or
-    infinite.
+    Parameters
+    ----------
+    model
+        Inputs [n, ...] in [0, 1] to logits [n, K]; not changed.
+    x, y
+        Inputs and labels.
+    attack
+        Attack of RLoss(w); at perturbed weights it has one restart. None measures the clean loss.
+    xi
+        Relative radius.
+    samples
+        Number of :math:`\nu`.
+    batch_size
+        Examples per pass.
+    scope
+        `dataset`: one :math:`\nu` per sample. `batch`: each batch of `batch_size` has its own.
+    seed
+        Source of directions and starts; they depend on nothing else, so that models of equal shapes are
+        measured in the same ones.
+    reference, reference_single
+        RLoss(w), where known, by the attack as given and with a single start.
+    weight_bound
+        Perturbed weights are projected into [-b, b], for networks trained with clipped weights.
+    layers
+        Names of the layers that are perturbed (`perturbed_parameters`), such as one at a time; None: all.
+    precision
+        Replaces the attack's precision.
+    loss
+        L, as `loss(logits, y) -> [n]`: differentiable, larger is worse; None for the cross-entropy.
+
+    Returns
+    -------
+    FlatnessResult
+        `perturbed` has a value per sample, its mean over examples.
+
+    Raises
+    ------
+    ConfigError
+        If an argument is out of range, or the model or the targets cannot be measured; `NonFiniteError` if a
+        loss is NaN or infinite.
     """
     parse(AverageSettings, {"xi": [xi], "samples": samples, "batch_size": batch_size, "scope": scope})
     attack = attack and replace(attack, precision=precision or attack.precision)
-    net, x, y = checked(model, x, y)
+    net, x, y = checked(model, x, y, loss)
+    criterion = loss or cross_entropy
     ball = Neighborhood(net, xi, weight_bound, layers)
     groups = _groups(net, x, batch_size, scope)
     if reference is None or (attack is not None and reference_single is None):
         at_once = batch_size if all(len(group) == 1 for group in groups) else SIDE_BY_SIDE
-        known, single = reference_losses(net, x, y, attack, at_once, seed)
+        known, single = reference_losses(net, x, y, attack, at_once, seed, criterion)
         reference = known if reference is None else reference
         reference_single = single if reference_single is None else reference_single
     elif attack is None:
@@ -69,7 +102,7 @@ def average_flatness(
         networks = [net.at(ball.at(ball.on_sphere(stream))) for stream in streams]
         return networks[0] if count == 1 else Ensemble(networks)
 
-    def loss(sample: int) -> Tensor:
+    def mean_loss(sample: int) -> Tensor:
         start = x if attack is None else random_start(x, attack.epsilon, generator(seed, "starts", sample))
         total, first = 0.0, 0
         for group in track(groups, "batch"):
@@ -77,12 +110,12 @@ def average_flatness(
                 perturbed = network(sample, first, len(group))
             first += len(group)
             part = slice(group[0].start, group[-1].stop)
-            losses = losses_of(perturbed, x[part], y[part], attack, start[part])
+            losses = losses_of(perturbed, x[part], y[part], attack, start[part], criterion)
             require_finite(losses, "at randomly perturbed weights", part.start)
             total = total + losses.double().sum()
         return total / len(x)
 
-    values = torch.stack([loss(sample) for sample in track(range(samples), "sample")]).cpu()
+    values = torch.stack([mean_loss(sample) for sample in track(range(samples), "sample")]).cpu()
     return FlatnessResult(values.mean().item() - reference, reference, values, reference_single)
 
 

@@ -8,9 +8,10 @@ from robust_flatness.config.measures import AttackSpec
 from robust_flatness.measures.base import SPLITS
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from robust_flatness.attacks import PGD
+    from robust_flatness.attacks.pgd import Loss
     from robust_flatness.measures.objective import Objective
     from robust_flatness.network import Network
 
@@ -26,7 +27,8 @@ class Examples:
     the network (`last`, `best`, `epoch-005`, or `own`), `weight_bound` is b where perturbed weights are
     projected into [-b, b], `initial_weights` returns the weights before training by name, or None.
     `keep(name, compute)` returns the JSON value that `compute` returns, or that an interrupted run stored.
-    AutoAttack stores its state in `folder` (None: nowhere).
+    AutoAttack stores its state in `folder` (None: nowhere). `loss` replaces the cross-entropy (None).
+    `snapshots` maps epochs to functions that return the network as it was after them in its training.
 
     The measures fill in `references`, losses at the unperturbed weights; `notes`, words that belong to the
     results, such as AutoAttack's budget; and `example_values`, values of single examples by split and column.
@@ -37,11 +39,12 @@ class Examples:
         weight_bound: float | None = None,
         initial_weights: Callable[[], dict[str, "Tensor"] | None] = lambda: None,
         keep: Callable[[str, Callable[[], Any]], Any] = lambda name, compute: compute(),
-        folder: Path | None = None,
+        folder: Path | None = None, loss: "Loss | None" = None,
+        snapshots: Mapping[int, Callable[[], "nn.Module"]] | None = None,
     ):  # fmt: skip
         self.dataset, self.device, self.seed, self.checkpoint = dataset, device, seed, checkpoint
         self.weight_bound, self.initial_weights, self.keep = weight_bound, initial_weights, keep
-        self.folder = folder
+        self.folder, self.loss, self.snapshots = folder, loss, snapshots or {}
         self.references: dict[Any, dict[str, float | None]] = {}
         self.notes: dict[str, str] = {}
         self.example_values: dict[str, dict[str, list]] = {}

@@ -115,7 +115,7 @@ def case_records(
     options = getattr(settings, case).model_dump(exclude={"xi", "clean_samples"}) | {
         "attack": attack, "xi": xi, "precision": settings.precision, "reference": known.get("reference"),
         "seed": derive_seed(data.seed, "flatness", case),
-        "weight_bound": data.weight_bound, "layers": [layer] if layer else None,
+        "weight_bound": data.weight_bound, "layers": [layer] if layer else None, "loss": data.loss,
     }  # fmt: skip
     if case == "average":
         function, options["reference_single"] = average_flatness, known.get("reference_single")

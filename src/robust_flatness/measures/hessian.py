@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
+    from robust_flatness.attacks.pgd import Loss
     from robust_flatness.network import Network
 
 #: Products with the Hessian until Lanczos' method has converged at both ends, one pass each.
@@ -68,6 +69,7 @@ class HessianResult:
 def hessian_eigenvalues(
     model: "nn.Module", x: "Tensor", y: "Tensor", k: int = DEFAULTS.eigenvalues,
     tolerance: float = DEFAULTS.tolerance, batch_size: int = DEFAULTS.batch_size, seed: int = 0,
+    loss: "Loss | None" = None,
 ) -> HessianResult:  # fmt: skip
     r"""Extreme eigenvalues of :math:`\nabla_w^2 \tfrac1n\sum_i L(f(x_i; w), y_i)` by Lanczos' method.
 
@@ -89,6 +91,8 @@ def hessian_eigenvalues(
         Examples per pass.
     seed
         Source of the start vector.
+    loss
+        L, as in `average_flatness`, twice differentiable; None for the cross-entropy.
 
     Raises
     ------
@@ -98,6 +102,7 @@ def hessian_eigenvalues(
     """
     import numpy as np
 
+    from robust_flatness.attacks.pgd import cross_entropy
     from robust_flatness.measures.result import checked
     from robust_flatness.measures.spectrum import Hessian, extreme_eigenvalues
     from robust_flatness.runtime.isolation import isolated
@@ -105,11 +110,11 @@ def hessian_eigenvalues(
     if not tolerance > 0:
         raise ConfigError(f"tolerance: {tolerance} given, but it must be > 0")
     with isolated():
-        net, x, y = checked(model, x, y)
+        net, x, y = checked(model, x, y, loss)
         names = [name for name, weight in net.weights().items() if weight.ndim > 1]
         if not names:
             raise ConfigError("model: no weights of more than one dimension, besides normalisation layers")
-        hessian = Hessian(net, names, x, y, batch_size)
+        hessian = Hessian(net, names, x, y, batch_size, loss or cross_entropy)
         size = hessian.shape[0]
         if not 2 <= k < size:
             raise ConfigError(f"k: {k} given; allowed are 2 to {size - 1}, below the number of weights")
@@ -125,7 +130,7 @@ def hessian(net: "Network", data: Examples, settings: HessianSettings) -> Iterat
     x, y = data.examples("early_stopping")
     options = (settings.eigenvalues, settings.tolerance, settings.batch_size)
     with stage("eigenvalues of the Hessian"):
-        result = hessian_eigenvalues(net, x, y, *options, derive_seed(data.seed, "hessian"))
+        result = hessian_eigenvalues(net, x, y, *options, derive_seed(data.seed, "hessian"), data.loss)
     values = (result.largest, result.smallest, result.convexity)
     for metric, value in zip(METRICS, values, strict=True):
         yield Record(metric, value, loss="ce", split="early_stopping", n=len(x))

@@ -19,6 +19,7 @@ from robust_flatness.seeding import derive_seed, generator
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from robust_flatness.attacks.pgd import Loss
     from robust_flatness.network import Network
 
 #: Kinds of directions, and the parts of a tensor that are normalised.
@@ -52,6 +53,7 @@ class LandscapeSettings(MeasureSettings):
 def loss_landscape(
     model: "nn.Module", x: "Tensor", y: "Tensor", *, settings: LandscapeSettings,
     held_out: tuple["Tensor", "Tensor"], seed: int = 0, weight_bound: float | None = None,
+    loss: "Loss | None" = None,
 ) -> list[Record]:  # fmt: skip
     r"""Return RLoss at :math:`w + s\,c\,\hat\nu` for s in [-1, 1] (Stutz et al. 2021, Sec. 3.3).
 
@@ -66,7 +68,7 @@ def loss_landscape(
     """
     import torch
 
-    from robust_flatness.attacks.pgd import random_start
+    from robust_flatness.attacks.pgd import cross_entropy, random_start
     from robust_flatness.measures.neighborhood import Neighborhood
     from robust_flatness.measures.result import checked
     from robust_flatness.measures.worst import JointSearch
@@ -75,12 +77,13 @@ def loss_landscape(
     points = torch.linspace(-1, 1, settings.points, dtype=torch.float64).tolist()
     attack, records = pgd(settings.attack, settings.precision), []
     with isolated():
-        net, x, y = checked(model, x, y)
+        net, x, y = checked(model, x, y, loss)
+        criterion = loss or cross_entropy
         space = Neighborhood(net, settings.adversarial_scale, weight_bound)
         start = random_start(x, attack.epsilon, generator(seed, "adversarial", "starts"))
         steps = settings.adversarial_steps
-        search = JointSearch(net, space, attack, steps, WORST.weight_step, attack.precision)
-        top = hessian_eigenvalues(net, *held_out, seed=derive_seed(seed, "hessian")).vector
+        search = JointSearch(net, space, attack, steps, WORST.weight_step, attack.precision, criterion)
+        top = hessian_eigenvalues(net, *held_out, seed=derive_seed(seed, "hessian"), loss=loss).vector
         directions = {
             "random": [
                 space.directions(generator(seed, "random", i)) for i in range(settings.random_directions)
@@ -95,11 +98,12 @@ def loss_landscape(
             scale = getattr(settings, f"{way}_scale")
             table = torch.empty(len(directions[way]), len(points), dtype=torch.float64)
             for row, direction in zip(table, directions[way], strict=True):
-                nu = _normalised(direction, space.weights, part, scale)
+                nu = normalised(direction, space.weights, part, scale)
                 for index, s in enumerate(points):
                     shifted = space.at(space.within_bound(torch._foreach_mul(nu, s)))
                     starts = generator(seed, "landscape starts")
-                    row[index] = attack(net.at(shifted), x, y, BATCH_SIZE, starts).loss.double().mean()
+                    found = attack(net.at(shifted), x, y, BATCH_SIZE, starts, criterion)
+                    row[index] = found.loss.double().mean()
             curves = {name: table.amax(0) if way == "adversarial" else table.mean(0)}
             if way == "random" and len(table) > 1:
                 curves[f"{name}_std"] = table.std(0)
@@ -110,7 +114,7 @@ def loss_landscape(
     return records
 
 
-def _normalised(direction: Sequence["Tensor"], weights: Sequence["Tensor"], part: str, scale: float):
+def normalised(direction: Sequence["Tensor"], weights: Sequence["Tensor"], part: str, scale: float):
     """`direction` with `scale` times the norms of `weights`; a part of norm 0 stays 0."""
     pairs = zip(direction, weights, strict=True)
     return [d / _norm(d, part).clamp(min=1e-37) * (scale * _norm(w, part)) for d, w in pairs]
@@ -126,6 +130,7 @@ def landscape(net: "Network", data: Examples, settings: LandscapeSettings) -> It
     """Yield RLoss along random, adversarial and Hessian directions."""
     x, y = data.examples("test", settings.examples)
     options = {"seed": derive_seed(data.seed, "landscape"), "weight_bound": data.weight_bound}
+    options["loss"] = data.loss
     with stage("loss landscape"):
         held_out = data.examples("early_stopping")
         yield from loss_landscape(net, x, y, settings=settings, held_out=held_out, **options)

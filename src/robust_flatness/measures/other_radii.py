@@ -43,6 +43,7 @@ def other_radii(net: "Network", data: Examples, settings: OtherRadiiSettings) ->
     """Yield RErr by PGD and RLoss at each radius; `coordinate` is the factor."""
     x, y = data.examples("test", settings.test_examples)
     options = {"batch_size": settings.batch_size, "seed": derive_seed(data.seed, "other radii")}
+    options["loss"] = data.loss
     for factor in track(settings.factors, "other radius"):
         attack = pgd(settings.at(factor), settings.precision)
         result = evaluate_robustness(net, x, y, attack=attack, autoattack=False, **options)

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from robust_flatness.attacks.found import better
-from robust_flatness.attacks.pgd import PGD, batches, cross_entropy
+from robust_flatness.attacks.pgd import PGD, Loss, batches, cross_entropy
+from robust_flatness.boundary import try_loss
 from robust_flatness.inputs import check_classes, checked_inputs, require_finite
 from robust_flatness.network import Network
 from robust_flatness.runtime.progress import stage
@@ -45,28 +46,33 @@ class FlatnessResult:
         return {name: getattr(self, name) for name in names}
 
 
-def checked(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Network, Tensor, Tensor]:
-    """Return the model as a `Network` tried on `x[:2]`, and labels as int64; raise `ConfigError` if the model
-    cannot be measured, or inputs and labels do not fit it."""
+def checked(
+    model: nn.Module, x: Tensor, y: Tensor, loss: Loss | None = None
+) -> tuple[Network, Tensor, Tensor]:
+    """Return the model as a `Network` tried on `x[:2]`, as is a `loss` that is not None, and labels as int64;
+    raise `ConfigError` if model or loss cannot be used, or inputs and labels do not fit the model."""
     x, y = checked_inputs(x, y)
     net = Network.of(model, x[:2])
     check_classes(y, net.classes)
+    if loss is not None:
+        try_loss(loss, net.logits(x[:2]), y[:2])
     return net, x, y
 
 
 def reference_losses(
-    net: Network, x: Tensor, y: Tensor, attack: PGD | None, batch_size: int, seed: int
-) -> tuple[float, float]:
+    net: Network, x: Tensor, y: Tensor, attack: PGD | None, batch_size: int, seed: int,
+    loss: Loss = cross_entropy,
+) -> tuple[float, float]:  # fmt: skip
     """RLoss at the network's weights by the attack and by its first start, or the clean loss twice."""
     if attack is None:
-        value = cross_entropy(clean_logits(net, x, batch_size), y).double().mean().item()
+        value = loss(clean_logits(net, x, batch_size), y).double().mean().item()
         return value, value
     starts = generator(seed, "reference")
     with stage("loss at the unperturbed weights"):
-        result = first = replace(attack, restarts=1)(net, x, y, batch_size, starts)
+        result = first = replace(attack, restarts=1)(net, x, y, batch_size, starts, loss)
         if attack.restarts > 1:
             others = replace(attack, restarts=attack.restarts - 1)
-            result = better(first, others(net, x, y, batch_size, starts))
+            result = better(first, others(net, x, y, batch_size, starts, loss))
     return result.loss.double().mean().item(), first.loss.double().mean().item()
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from robust_flatness.attacks import PGD, Found
+    from robust_flatness.attacks.pgd import Loss
     from robust_flatness.network import Network
 
 
@@ -91,16 +92,36 @@ class Robustness:
 def evaluate_robustness(
     model: "nn.Module", x: "Tensor", y: "Tensor", *, attack: "PGD | None",
     autoattack: bool | AutoAttackSpec = True, batch_size: int = BATCH_SIZE, seed: int = 0,
-    state_path: Path | None = None,
+    state_path: Path | None = None, loss: "Loss | None" = None,
 ) -> Robustness:  # fmt: skip
     """Return Err and CE of clean examples, RErr and RLoss by PGD, and RErr by AutoAttack.
 
-    `model` maps inputs x [n, ...] in [0, 1] to logits [n, K] and is not changed; y are labels. Without an
-    `attack` only clean error and loss are computed. `autoattack` is True for the standard version, the
-    settings of another budget, or False; its radius is the attack's. `batch_size` examples form a pass, all
-    random starts derive from `seed`, and AutoAttack stores finished attacks in the file `state_path` (see
-    `run_autoattack`). Raises `ConfigError` if AutoAttack is asked for without `attack`, or the model or the
-    labels cannot be measured, `NonFiniteError` if a logit is NaN or infinite.
+    Parameters
+    ----------
+    model
+        Inputs [n, ...] in [0, 1] to logits [n, K]; not changed.
+    x, y
+        Inputs and labels.
+    attack
+        PGD; None for clean error and loss only.
+    autoattack
+        True for the standard version, its settings for another budget, False for none. Its radius is the
+        attack's.
+    batch_size
+        Examples per pass.
+    seed
+        Source of all random starts.
+    state_path
+        File in which AutoAttack stores finished attacks (see `run_autoattack`).
+    loss
+        As in `average_flatness`. PGD maximises it; AutoAttack has losses of its own, and `rloss_aa` is this
+        one on its examples.
+
+    Raises
+    ------
+    ConfigError
+        If AutoAttack is asked for without an attack to take the radius from, or the model or the labels
+        cannot be measured; `NonFiniteError` if a logit is NaN or infinite.
     """
     from robust_flatness.attacks.autoattack import check_autoattack, run_autoattack
     from robust_flatness.attacks.found import Found, better
@@ -112,17 +133,18 @@ def evaluate_robustness(
     if autoattack and attack is None:
         raise ValueError("attack: None given, but autoattack takes its radius from it")
     with isolated():
-        net, x, y = checked(model, x, y)
+        net, x, y = checked(model, x, y, loss)
+        criterion = loss or cross_entropy
         budget = AutoAttackSpec() if autoattack is True else autoattack or None
         if budget is not None:
             check_autoattack(net, x, budget)
         logits = clean_logits(net, x, batch_size)
         warn_of_sigmoid(logits)
-        clean = Found(x, cross_entropy(logits, y), logits.argmax(dim=1) != y)
+        clean = Found(x, criterion(logits, y), logits.argmax(dim=1) != y)
         if attack is None:
             return Robustness(clean)
         with stage("RLoss and RErr by PGD"):
-            found = attack(net, x, y, batch_size, generator(seed, "pgd"))
+            found = attack(net, x, y, batch_size, generator(seed, "pgd"), criterion)
         by_pgd = better(clean, found)
         if budget is None:
             return Robustness(clean, by_pgd)
@@ -131,7 +153,8 @@ def evaluate_robustness(
             result = run_autoattack(net, x, y, *given)
         # an iterate other than PGD's best may be the misclassified one
         error = result.error | by_pgd.error if "pgd" in budget.attacks else result.error
-        return Robustness(clean, by_pgd, Found(result.x_adv, result.loss, error))
+        losses = result.loss if loss is None else loss(clean_logits(net, result.x_adv, batch_size), y)
+        return Robustness(clean, by_pgd, Found(result.x_adv, losses, error))
 
 
 def robustness(net: "Network", data: Examples, settings: RobustnessSettings) -> Iterator[Record]:
@@ -141,8 +164,9 @@ def robustness(net: "Network", data: Examples, settings: RobustnessSettings) -> 
     for split in splits_of(settings):
         x, y = data.examples(split, getattr(settings, f"clean_{split}_examples"))
         batch_size = settings.batch_size
-        clean = evaluate_robustness(net, x, y, attack=None, autoattack=False, batch_size=batch_size).clean
-        yield from _records(clean, ("err", "ce"), "ce", {"split": split, "n": len(x)})
+        options = {"autoattack": False, "batch_size": batch_size, "loss": data.loss}
+        result = evaluate_robustness(net, x, y, attack=None, **options)
+        yield from _records(result.clean, ("err", "ce"), "ce", {"split": split, "n": len(x)})
         yield from robust_records(net, data, settings, split, batch_size, settings.autoattack)
 
 
@@ -155,7 +179,7 @@ def robust_records(
     result = evaluate_robustness(
         net, x, y, attack=pgd(settings.attack, settings.precision),
         autoattack=autoattack or False, batch_size=batch_size,
-        seed=derive_seed(data.seed, "robustness", split),
+        seed=derive_seed(data.seed, "robustness", split), loss=data.loss,
         state_path=data.state_path(f"autoattack-{split}") if autoattack else None,
     )  # fmt: skip
     where = {"split": split, "epsilon": settings.attack.epsilon, "n": len(x)}

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from robust_flatness.attacks.pgd import batches, cross_entropy
+from robust_flatness.attacks.pgd import Loss, batches, cross_entropy
 from robust_flatness.errors import ConfigError, NonFiniteError, warn
 from robust_flatness.inputs import require_finite
 from robust_flatness.network import Network
@@ -49,8 +49,11 @@ class Hessian(LinearOperator):
     the loss does not depend differentiably on the weights, `NonFiniteError` if it is NaN or infinite.
     """
 
-    def __init__(self, net: Network, names: Sequence[str], x: Tensor, y: Tensor, batch_size: int):
-        self.net, self.x, self.y, self.names = net, x, y, list(names)
+    def __init__(
+        self, net: Network, names: Sequence[str], x: Tensor, y: Tensor, batch_size: int,
+        loss: Loss = cross_entropy,
+    ):  # fmt: skip
+        self.loss, self.net, self.x, self.y, self.names = loss, net, x, y, list(names)
         self.weights = {name: w.requires_grad_(True) for name, w in net.weights(self.names).items()}
         self.leaves = list(self.weights.values())
         self.parts = list(batches(len(x), batch_size))
@@ -92,7 +95,7 @@ class Hessian(LinearOperator):
     def _gradient(self, part: slice) -> list[Tensor]:
         logits = self.net.at(self.weights).logits(self.x[part])
         require_finite(logits, "where the Hessian is taken", part.start)
-        loss = cross_entropy(logits, self.y[part]).sum() / len(self.x)
+        loss = self.loss(logits, self.y[part]).sum() / len(self.x)
         if not loss.requires_grad:
             raise ConfigError("model: its loss does not depend differentiably on the weights")
         return list(torch.autograd.grad(loss, self.leaves, create_graph=True, materialize_grads=True))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from robust_flatness.attacks.pgd import PGD, batches, bounds, cross_entropy, passing, random_start
+from robust_flatness.attacks.pgd import PGD, Loss, batches, bounds, cross_entropy, passing, random_start
 from robust_flatness.config.values import parse
 from robust_flatness.errors import ConfigError
 from robust_flatness.inputs import require_finite
@@ -25,7 +25,7 @@ def worst_flatness(
     steps: int = WORST.steps, restarts: int = WORST.restarts, weight_step: float = WORST.weight_step,
     batch_size: int = WORST.batch_size, scope: str = WORST.scope, seed: int = 0,
     reference: float | None = None, weight_bound: float | None = None,
-    layers: Collection[str] | None = None, precision: str | None = None,
+    layers: Collection[str] | None = None, precision: str | None = None, loss: Loss | None = None,
 ) -> FlatnessResult:  # fmt: skip
     r"""Return worst-case flatness of the robust loss (Stutz et al. 2021, Eq. 5).
 
@@ -47,11 +47,12 @@ def worst_flatness(
     parse(WorstSettings, options | {"batch_size": batch_size, "scope": scope})
     precision = precision or (attack.precision if attack else "float32")
     attack = attack and replace(attack, precision=precision)
-    net, x, y = checked(model, x, y)
+    net, x, y = checked(model, x, y, loss)
+    criterion = loss or cross_entropy
     ball = Neighborhood(net, xi, weight_bound, layers)
     if reference is None:
-        reference, _ = reference_losses(net, x, y, attack, batch_size, seed)
-    search = JointSearch(net, ball, attack, steps, weight_step, precision)
+        reference, _ = reference_losses(net, x, y, attack, batch_size, seed, criterion)
+    search = JointSearch(net, ball, attack, steps, weight_step, precision, criterion)
     parts = list(batches(len(x), batch_size))
     groups = [[part] for part in parts] if scope == "batch" else [parts]
     sums = []
@@ -80,6 +81,7 @@ class JointSearch:
     steps: int
     weight_step: float
     precision: str
+    loss: Loss = cross_entropy
 
     def run(
         self, x: Tensor, y: Tensor, start: Tensor, parts: list[slice], directions: torch.Generator
@@ -100,7 +102,7 @@ class JointSearch:
         perturbed, sums = self.net.at(ball.at(nu)), []
         for current, part in zip(inputs, parts, strict=True):
             with torch.no_grad():
-                losses = cross_entropy(perturbed.logits(current), y[part])
+                losses = self.loss(perturbed.logits(current), y[part])
             require_finite(losses, "at adversarially perturbed weights", part.start or 0)
             sums.append(losses.double().sum())
         return nu, sums
@@ -112,7 +114,7 @@ class JointSearch:
         # larger passes than an attack's: each adds up gradients of all weights
         for part in batches(len(x), passing(self.net, len(x), times=2)):
             inputs = x[part].detach().requires_grad_(self.attack is not None)
-            losses = cross_entropy(self.net.at(leaves).logits(inputs, self.precision), y[part])
+            losses = self.loss(self.net.at(leaves).logits(inputs, self.precision), y[part])
             loss = losses.sum() / len(x)
             if not loss.requires_grad:
                 raise ConfigError("model: its logits do not depend differentiably on weights or inputs")

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from robust_flatness.files import atomic_path
-from robust_flatness.plotting import looks, scatter, style
+from robust_flatness.plotting import looks, planes, scatter, style
 from robust_flatness.plotting.layer import Layer
 from robust_flatness.run.place import ModelGroup, epsilon_of, fraction
 from robust_flatness.tables import aggregate
@@ -71,10 +72,15 @@ def _draw(axes: Axes, values: Mapping[str, Any], label: str) -> None:
 
 
 def draw(path: Path, result: Mapping[str, Any], others: Sequence[ModelGroup], label: str) -> None:
-    """Write the picture in the format of the path's suffix."""
+    """Write the picture in the format of the path's suffix: the planes of the loss if they are among the
+    records, else the headline plot."""
     families = [looks.file(), *(group.folder / "families.yaml" for group in others if group.folder)]
     looks.use(*(file for file in families if file.exists()))
-    figure = headline(result, others, label)
+    if "plane" in result["settings"]:
+        name = ", ".join(filter(None, (label, result["notes"].get("loss"))))
+        figure = planes.figure({name: pd.DataFrame(result["records"])})
+    else:
+        figure = headline(result, others, label)
     style.freeze(figure)
     undated = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
     with atomic_path(path) as temporary:

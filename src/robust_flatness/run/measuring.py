@@ -1,10 +1,11 @@
 """The measuring job: all measures of one network, at its checkpoints and snapshots."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from robust_flatness.checkpoints import LOADED, Checkpoint, load_checkpoint
 from robust_flatness.config.kinds import source_digest
@@ -23,6 +24,9 @@ from robust_flatness.tables.collect import fingerprint
 from robust_flatness.tables.records import write_network
 from robust_flatness.tables.rows import csv_text, read_rows
 from robust_flatness.tables.schema import EXAMPLES
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class MeasuringJob(Spec):
@@ -71,7 +75,8 @@ def measure_network(
             content = checkpoint.sha256, checkpoint.name in CHECKPOINTS
             label = first_with.setdefault(content, checkpoint.name)
             bound, initial = checkpoint.weight_bound, checkpoint.initial
-            shared = Examples(dataset, device, seed, checkpoint.name, bound, initial, folder=folder)
+            options = {"folder": folder, "snapshots": _snapshots(directory)}
+            shared = Examples(dataset, device, seed, checkpoint.name, bound, initial, **options)
             notes = {}
             for name, given in settings.items():
                 measure = MEASURES[name]
@@ -102,7 +107,7 @@ def measure_network(
 
 
 def _part(
-    parts: Parts, label: str, measure: Measure, checkpoint: Checkpoint, data: Examples, settings: Spec
+    parts: Parts, label: str, measure: Measure, checkpoint: Checkpoint, data: Examples, settings: Any
 ) -> dict[str, Any]:
     """Return the part `<measure>/<label>`, stored or computed."""
     name = f"{measure.name}/{label}"
@@ -115,6 +120,8 @@ def _part(
         "code": [measure.version, source_digest(own)],
         "seed": data.seed,
     }
+    if settings.takes_snapshots:
+        depends_on["snapshots"] = [*data.snapshots]
     return kept_part(parts, name, depends_on, measure, checkpoint, data, settings)
 
 
@@ -157,6 +164,16 @@ def example_rows(values: dict[str, dict[str, list]]) -> Iterator[dict[str, Any]]
     for split, columns in values.items():
         for number, row in enumerate(zip_longest(*columns.values())):
             yield {"split": split, "example": number, **dict(zip(columns, row, strict=True))}
+
+
+def _snapshots(directory: Path) -> dict[int, Callable[[], "nn.Module"]]:
+    """Return functions that load the snapshots of a training, by epoch."""
+
+    def load(path: Path) -> "nn.Module":
+        return load_checkpoint(path).model
+
+    paths = sorted((directory / "checkpoints").glob("epoch-*.safetensors"))
+    return {int(path.stem.removeprefix("epoch-")): partial(load, path) for path in paths}
 
 
 def _checkpoints(job: MeasuringJob, directory: Path) -> Iterator[Path]:

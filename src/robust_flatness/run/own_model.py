@@ -10,10 +10,10 @@ import pandas as pd
 import torch
 from torch import nn
 
-from robust_flatness.attacks.pgd import batches
+from robust_flatness.attacks.pgd import Loss, batches
 from robust_flatness.boundary import outcome
 from robust_flatness.checkpoints import Checkpoint
-from robust_flatness.config.kinds import source_digest
+from robust_flatness.config.kinds import imported, source_digest
 from robust_flatness.config.measures import MeasureSettings
 from robust_flatness.data import Dataset
 from robust_flatness.errors import noted_warnings, warn
@@ -40,19 +40,23 @@ ExampleValues = dict[str, dict[str, list]]
 
 def measure_model(
     model: nn.Module, dataset: Dataset, settings: Mapping[str, MeasureSettings], *, seed: int = 0,
-    device: str = "cpu", folder: Path | None = None, code: Sequence[str] = (), report: Report = print,
+    device: str = "cpu", folder: Path | None = None, code: Sequence[str] = (), loss: str = "",
+    snapshots: Sequence[nn.Module] = (), report: Report = print,
 ) -> tuple[dict[str, Any], ExampleValues]:  # fmt: skip
     """Apply measures to any network; return a JSON value and the values of single examples.
 
     The JSON value holds `records` as in an experiment's tables, `values` (the same by their columns in
     models.csv), settings, checksums, provenance, warnings and notes. Finished measures are stored in `folder`
     and taken from there while their fingerprints are equal, which include the source of the user's functions
-    named in `code` (`package.module:function`).
+    named in `code` (`package.module:function`) and of `loss`, which replaces the cross-entropy and is not
+    defined for the measures of `sharpness`. `snapshots` are networks of the training, in its order.
     """
     check_settings(settings, dataset)
+    criterion = imported(loss, "loss") if loss else None
+    given_loss = {"loss": loss} if loss else {}
     settings = {name: with_precision_on(device, given) for name, given in settings.items()}
     records: list[dict[str, Any]] = []
-    notes: dict[str, str] = {}
+    notes = dict(given_loss)
     with noted_warnings() as warnings, tempfile.TemporaryDirectory() as temporary:
         pixels = dataset.pixels("test")
         if not pixels.is_floating_point() and pixels.max() < DARK:
@@ -63,19 +67,22 @@ def measure_model(
         network = Checkpoint(model.to(device), "own")
         net = network.network
         gradient = outcome(net, dataset.images("test", 2, device)).gradient
-        examples = clean_examples(net, dataset, settings, device)
+        examples = clean_examples(net, dataset, settings, device, criterion)
         identity = {"seed": seed, "weights_sha256": network.weights_sha256, "data_sha256": dataset.checksum}
         identity["provenance"] = provenance(device, torch.get_num_threads())
         function = [examples, gradient is not None and gradient.norm().item()]
         function += [net.layers] if settings.keys() - {"robustness"} else []
         folder = folder or Path(temporary)
-        shared = Examples(dataset, device, seed, network.name, folder=folder)
+        shared = Examples(dataset, device, seed, network.name, folder=folder, loss=criterion)
+        shared.snapshots = {number: lambda module=module: module for number, module in enumerate(snapshots)}
         with locked(folder, "another process is measuring this network", report):
             parts = Parts(folder / "parts.jsonl", report)
             for name, given in settings.items():
-                source = source_digest([*code, *getattr(given, "own", {}).values()])
+                source = source_digest([*code, *given_loss.values(), *getattr(given, "own", {}).values()])
                 depends_on = identity | {"settings": given.model_dump(mode="json"), "model": function}
-                depends_on |= {"code": [MEASURES[name].version, source]}
+                if given.takes_snapshots:
+                    depends_on["snapshots"] = [Checkpoint(module).weights_sha256 for module in snapshots]
+                depends_on |= given_loss | {"code": [MEASURES[name].version, source]}
                 part = kept_part(parts, name, depends_on, MEASURES[name], network, shared, given, show=False)
                 records += [{"measure": name} | Record(*values)._asdict() for values in part["records"]]
                 notes |= part["notes"]
@@ -92,15 +99,18 @@ def measure_model(
 
 
 @torch.no_grad()
-def clean_examples(net: Network, dataset: Dataset, settings: Mapping[str, Any], device: str) -> ExampleValues:
+def clean_examples(
+    net: Network, dataset: Dataset, settings: Mapping[str, Any], device: str, loss: Loss | None
+) -> ExampleValues:
     """Return label, prediction, error and loss of each example that the measures take."""
     found = {}
     batch_size = max(largest_batch(given.model_dump()) for given in settings.values())
+    options = {"attack": None, "autoattack": False, "batch_size": batch_size, "loss": loss}
     for split in SPLITS:
         count = max(getattr(given, f"{split}_examples", 0) for given in settings.values())
         if count:
             x, y = dataset.images(split, count, device), dataset.labels(split, count, device)
-            clean = evaluate_robustness(net, x, y, attack=None, autoattack=False, batch_size=batch_size).clean
+            clean = evaluate_robustness(net, x, y, **options).clean
             predicted = torch.cat([net.logits(x[part]).argmax(1) for part in batches(count, batch_size)])
             found[split] = {"label": y.tolist(), "prediction": predicted.tolist()}
             found[split] |= {"err": clean.error.int().tolist(), "ce": rounded(clean.loss)}

@@ -86,13 +86,17 @@ def fraction(radius: float) -> str:
 
 
 def described(result: Mapping[str, Any], groups: Sequence[ModelGroup]) -> str:
-    """Return the values of a network as a table with standard errors, and its places in `groups`."""
+    """Return the values of a network as a table with standard errors, and its places in `groups`, unless it
+    is measured by a loss of the user's own."""
     rows = [*value_rows(result["records"])]
     width = max((len(row[0]) for row in rows), default=0)
     lines = [f"{'':{width}}  {'value':>9}  {'+-':>8}"] if rows else []
     for words, value, error, direction in rows:
         spread = "" if error is None else f"{error:.2g}"
         lines.append(f"{words:{width}}  {value:9.4g}  {spread:>8}  {direction}".rstrip())
+    if loss := result["notes"].get("loss"):
+        note = f"CE and RLoss are the clean and the robust loss of {loss}."
+        return "\n".join([*lines, "", f"{note} Not ranked: other models' loss is the cross-entropy."])
     for group in groups:
         lines += ["", f"Among {group.name}:", *places(result["values"], group.models)]
         differences = group.differences(result)

@@ -29,7 +29,7 @@ FIELDS = {
     "xi": "relative radius in weight space",
     "epsilon": "radius of the attack on inputs",
     "norm": "norm of the attack's ball",
-    "coordinate": "layer, or position along a direction",
+    "coordinate": "layer, position along a direction, or `a,b` on a plane",
     "value": "the number; errors in per cent, losses in nats",
     "se": "standard error of the measurement",
     "n": "number of examples",

@@ -1,0 +1,31 @@
+# ---
+# jupyter:
+#   kernelspec: {display_name: Python 3, language: python, name: python3}
+# ---
+
+# %% [markdown]
+# # Planes of the loss
+#
+# Clean and robust loss on a plane through the weights of the last checkpoint, along two random directions or
+# the principal components of the training's snapshots, with their path projected onto it.
+
+# %%
+from robust_flatness.plotting import inputs, looks, planes
+from robust_flatness.tables.records import read_records
+
+notebook = inputs("loss_planes", globals().get("snakemake"))
+records = read_records(notebook.directory / "records.csv")
+records = records[(records["measure"] == "plane") & (records["checkpoint"] == "last")]
+records = records[records["value"].notna()]
+
+
+# %%
+def draw():
+    # planes of several seeds have no axes in common
+    first = records[records["seed"] == records["seed"].min()]
+    return planes.figure({looks.variant(slug): rows for slug, rows in first.groupby("variant", sort=False)})
+
+
+# %%
+missing = notebook.say_missing("losses on a plane", "add measures.plane to the config")
+notebook.show(draw, missing if records.empty else "")

@@ -1,0 +1,172 @@
+"""The loss on planes in weight space, and the plane of a training's snapshots."""
+
+import copy
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from robust_flatness.attacks import PGD
+from robust_flatness.data import Dataset
+from robust_flatness.flatness import loss_plane, principal_plane
+from robust_flatness.measures.examples import Examples
+from robust_flatness.measures.plane import METRICS, PlaneSettings, plane
+from robust_flatness.network import Network
+from robust_flatness.seeding import derive_seed, generator
+
+ATTACK = PGD(0.1, 0.05, 4)
+POINTS = [(0.0, 0.0), (0.5, -0.25), (-2.0, 1.0), (0.0, 3.0)]
+#: Coordinates of snapshots in a plane.
+PATH = [(1.0, 0.3), (0.2, -2.0), (0.0, 0.0), (-0.5, 0.7)]
+
+
+@pytest.fixture
+def linear():
+    """A linear network in float64, inputs whose balls lie in [0, 1], and two directions."""
+    g = torch.Generator().manual_seed(0)
+    model = nn.Linear(6, 3, dtype=torch.float64)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, generator=g)
+    x = 0.2 + 0.6 * torch.rand(7, 6, dtype=torch.float64, generator=g)
+    directions = [
+        {name: torch.randn(p.shape, dtype=p.dtype, generator=g) for name, p in model.named_parameters()}
+        for _ in range(2)
+    ]
+    return model, x, torch.arange(7) % 3, directions
+
+
+def squares(logits, y):
+    return (logits - F.one_hot(y, logits.shape[1])).square().sum(1) / 2
+
+
+def label_logit(logits, y):
+    """Minus the logit of the label: its maximum over a ball is an l1 norm."""
+    return -logits.gather(1, y[:, None])[:, 0]
+
+
+def moved(model, directions, a, b):
+    return [
+        p.detach() + a * first + b * second
+        for p, first, second in zip(
+            model.parameters(), *(direction.values() for direction in directions), strict=True
+        )
+    ]
+
+
+def test_the_plane_of_a_quadratic_loss_is_that_of_the_closed_form(linear):
+    model, x, y, directions = linear
+    values = loss_plane(model, x, y, directions=directions, points=POINTS, attack=ATTACK, loss=squares)
+    for (a, b), value in zip(POINTS, values["ce"], strict=True):
+        weight, bias = moved(model, directions, a, b)
+        expected = (x @ weight.T + bias - F.one_hot(y, 3)).square().sum() / 2 / len(x)
+        assert value == pytest.approx(expected.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("adversarial", ["anew", "fixed"])
+def test_adversarial_examples_are_found_anew_or_kept(linear, adversarial):
+    """Of a linear loss they are x - epsilon sign(row of the label), at each point or at the weights."""
+    model, x, y, directions = linear
+    options = {"attack": ATTACK, "adversarial": adversarial, "loss": label_logit}
+    values = loss_plane(model, x, y, directions=directions, points=POINTS, **options)
+    for (a, b), value in zip(POINTS, values["rloss"], strict=True):
+        weight, bias = moved(model, directions, a, b)
+        attacked = weight if adversarial == "anew" else model.weight.detach()
+        x_adv = x - ATTACK.epsilon * attacked[y].sign()
+        expected = -((weight[y] * x_adv).sum(1) + bias[y]).mean()
+        assert value == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_snapshots_in_a_plane_are_reproduced_by_their_coordinates(linear):
+    model, *_, directions = linear
+    weights = {name: p.detach() for name, p in model.named_parameters()}
+    snapshots = [dict(zip(weights, moved(model, directions, *point), strict=True)) for point in PATH]
+    found = principal_plane(weights, snapshots)
+    for snapshot, point in zip(snapshots, found.coordinates.tolist(), strict=True):
+        again = dict(zip(weights, moved(model, found.directions, *point), strict=True))
+        for name in weights:
+            torch.testing.assert_close(again[name], snapshot[name], rtol=0, atol=1e-12)
+    flat = torch.stack([torch.cat([d[name].flatten() for name in weights]) for d in found.directions])
+    torch.testing.assert_close(flat @ flat.T, torch.eye(2, dtype=torch.float64), rtol=0, atol=1e-12)
+    assert found.explained.sum().item() == pytest.approx(1)
+    assert found.coordinates[2].tolist() == [0, 0]
+
+
+def test_directions_are_the_principal_components(linear):
+    """Of four snapshots in general position and w, as numpy finds them."""
+    model, *_ = linear
+    weights = {name: p.detach() for name, p in model.named_parameters()}
+    g = torch.Generator().manual_seed(3)
+    snapshots = [
+        {n: w + torch.randn(w.shape, dtype=w.dtype, generator=g) for n, w in weights.items()}
+        for _ in range(4)
+    ]
+    found = principal_plane(weights, snapshots)
+    w = np.concatenate([t.flatten() for t in weights.values()])
+    rows = np.stack([np.concatenate([t.flatten() for t in s.values()]) - w for s in [*snapshots, weights]])
+    _, values, vectors = np.linalg.svd(rows - rows.mean(0), full_matrices=False)
+    for k, direction in enumerate(found.directions):
+        flat = np.concatenate([t.flatten() for t in direction.values()])
+        assert abs(flat @ vectors[k]) == pytest.approx(1, rel=1e-10)
+        assert found.coordinates[:, k].numpy() == pytest.approx(rows[:4] @ flat, rel=1e-9)
+    assert found.explained.numpy() == pytest.approx(values[:2] ** 2 / (values**2).sum())
+
+
+def test_snapshots_on_a_line_are_refused(linear):
+    model, *_, directions = linear
+    weights = {name: p.detach() for name, p in model.named_parameters()}
+    line = [dict(zip(weights, moved(model, directions, a, 0.0), strict=True)) for a in (0.0, 1.0, 3.0)]
+    for snapshots in (line, line[:1], []):
+        with pytest.raises(ValueError, match="do not lie on a line"):
+            principal_plane(weights, snapshots)
+
+
+def perturbed(model, seed):
+    """A copy with other weights."""
+    other, g = copy.deepcopy(model), torch.Generator().manual_seed(seed)
+    for p in other.parameters():
+        p.data += 0.1 * torch.randn(p.shape, generator=g)
+    return other
+
+
+@pytest.fixture
+def measured(trained, held_out):
+    """`measured(directions)`: records of a 3 x 3 grid, by metric."""
+    x, y = held_out
+    arrays = {"x_test": (255 * x).round().to(torch.uint8).numpy(), "y_test": y.numpy()}
+    snapshots = {epoch: partial(perturbed, trained, epoch) for epoch in (3, 7)}
+    data = Examples(Dataset(arrays), snapshots=snapshots)
+
+    def call(directions):
+        attack = {"epsilon": 0.1, "step_size": 0.05, "steps": 4}
+        settings = PlaneSettings(directions=directions, points=3, examples=40, attack=attack)
+        records = [*plane(Network(trained, x[:2]), data, settings)]
+        return {name: [r for r in records if r.metric == name] for name in METRICS}
+
+    return call, data.examples("test", 40)
+
+
+def test_the_centre_of_random_directions_is_the_loss_at_the_weights(trained, measured):
+    call, (x, y) = measured
+    records = call("random")
+    centre = {r.loss: r.value for r in records["plane"] if r.coordinate == "0.0,0.0"}
+    assert len(records["plane"]) == 2 * 3**2
+    assert centre["ce"] == pytest.approx(F.cross_entropy(trained(x), y).item(), rel=1e-5)
+    starts = generator(derive_seed(0, "plane"), "starts")
+    assert centre["rloss"] == pytest.approx(
+        ATTACK(trained, x, y, generator=starts).loss.mean().item(), rel=1e-5
+    )
+    assert not records["path"]
+
+
+def test_the_grid_covers_the_path_of_the_snapshots(measured):
+    records = measured[0]("snapshots")
+    assert [r.value for r in records["path"]] == [3, 7]
+    grid, path = (
+        np.array([r.coordinate.split(",") for r in records[name]], float) for name in ("plane", "path")
+    )
+    assert (grid.min(0) < path.min(0)).all()
+    assert (path.max(0) < grid.max(0)).all()
+    assert sum(r.value for r in records["explained"]) == pytest.approx(1)  # of three checkpoints
