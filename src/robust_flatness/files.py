@@ -56,8 +56,3 @@ def write_text(path: Path, text: str, *, durable: bool = True) -> None:
 def canonical_json(value: Any) -> str:
     """Return `value` as JSON with sorted keys and no blanks: equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
-
-
-def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
-    """Write `value` as indented JSON with sorted keys, atomically."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n", durable=durable)

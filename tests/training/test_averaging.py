@@ -35,7 +35,7 @@ def test_the_average_is_saved_and_evaluated_and_does_not_touch_training(tmp_path
     saved = load_checkpoint(tmp_path / "snapshot.safetensors").model
     for name, parameter in saved.named_parameters():
         torch.testing.assert_close(parameter, expected[name], rtol=1e-5, atol=1e-6)
-    assert run.held_out.evaluate(run.evaluator.at(saved)) == row
+    assert run.evaluate(run.evaluator.at(saved)) == row
     # its batch norms have the means over one clean epoch, all images once
     batches = list(run._clean_batches(0))
     assert sum(map(len, batches)) == dataset.size("train")

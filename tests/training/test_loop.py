@@ -48,10 +48,8 @@ def test_every_variant_trains(slug, precision, experiment, tmp_path, dataset):
 
 
 def test_files_and_history(tmp_path, dataset, make_job):
-    seen = []
     job = make_job(epochs=5, snapshots=2, objective="self-supervision", objective_weight=1)
-    train(job, dataset, tmp_path, progress=lambda done, total, row: seen.append((done, total, row["epoch"])))
-    assert seen == [(i + 1, 5, i) for i in range(5)]
+    train(job, dataset, tmp_path)
     rows = history(tmp_path)
     assert tuple(rows[0]) == HISTORY
     assert [row["epoch"] for row in rows] == list("01234")

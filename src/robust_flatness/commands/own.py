@@ -1,5 +1,6 @@
 """The command `measure`, for a network of the user's own."""
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +10,7 @@ import typer
 from robust_flatness.commands.base import app
 from robust_flatness.config.values import Epsilon, Precision, Real, parse, parse_list
 from robust_flatness.errors import ConfigError, noted_warnings
-from robust_flatness.files import write_json
+from robust_flatness.files import write_text
 from robust_flatness.measures.examples import BATCH_SIZE
 from robust_flatness.measures.flatness import AVERAGE
 from robust_flatness.measures.registry import MEASURES
@@ -121,7 +122,7 @@ def measure(
     result |= {"model": model, "weights": weights and str(weights), "data": data, "images": images}
     result["warnings"] = [*notes, *result["warnings"]]
     if output:
-        write_json(output, result)
+        write_text(output, json.dumps(result, indent=2, sort_keys=True) + "\n")
     if per_example:
         write_rows(per_example, example_rows(values))
     typer.echo(described(result, groups))

@@ -13,7 +13,6 @@ from torch import nn
 from robust_flatness.attacks.pgd import batches
 from robust_flatness.boundary import outcome
 from robust_flatness.checkpoints import Checkpoint
-from robust_flatness.config.kinds import source_digest
 from robust_flatness.config.measures import MeasureSettings
 from robust_flatness.data import Dataset
 from robust_flatness.errors import noted_warnings, warn
@@ -29,6 +28,7 @@ from robust_flatness.run.own_inputs import check_settings
 from robust_flatness.run.resume import Parts, Report, locked
 from robust_flatness.runtime.devices import with_precision_on
 from robust_flatness.runtime.provenance import provenance
+from robust_flatness.runtime.state import digest
 from robust_flatness.tables.frames import with_columns
 from robust_flatness.tables.records import FIELDS, NUMBERS
 
@@ -66,23 +66,19 @@ def measure_model(
         examples = clean_examples(net, dataset, settings, device)
         identity = {"seed": seed, "weights_sha256": network.weights_sha256, "data_sha256": dataset.checksum}
         identity["provenance"] = provenance(device, torch.get_num_threads())
-        function = [examples, gradient is not None and gradient.norm().item()]
-        function += [net.layers] if settings.keys() - {"robustness"} else []
+        layers = net.layers if settings.keys() - {"robustness"} else None
+        function = digest([examples, gradient is not None and gradient.norm().item(), layers])
+        depends_on = identity | {"model": function}
         folder = folder or Path(temporary)
         shared = Examples(dataset, device, seed, network.name, folder=folder)
         with locked(folder, "another process is measuring this network", report):
             parts = Parts(folder / "parts.jsonl", report)
             for name, given in settings.items():
-                source = source_digest([*code, *getattr(given, "own", {}).values()])
-                depends_on = identity | {"settings": given.model_dump(mode="json"), "model": function}
-                depends_on |= {"code": [MEASURES[name].version, source]}
-                part = kept_part(parts, name, depends_on, MEASURES[name], network, shared, given, show=False)
+                part = kept_part(parts, name, depends_on, MEASURES[name], network, shared, given, code)
                 records += [{"measure": name} | Record(*values)._asdict() for values in part["records"]]
                 notes |= part["notes"]
                 for split, columns in part["examples"].items():
                     examples[split] |= columns
-                for message in part["warnings"]:
-                    warn(message)
             parts.prune()
         for message in implausible(records, examples):
             warn(message)
@@ -97,13 +93,14 @@ def clean_examples(net: Network, dataset: Dataset, settings: Mapping[str, Any], 
     found = {}
     batch_size = max(largest_batch(given.model_dump()) for given in settings.values())
     for split in SPLITS:
-        count = max(getattr(given, f"{split}_examples", 0) for given in settings.values())
-        if count:
+        if count := max(getattr(given, f"{split}_examples", 0) for given in settings.values()):
             x, y = dataset.images(split, count, device), dataset.labels(split, count, device)
             clean = evaluate_robustness(net, x, y, attack=None, autoattack=False, batch_size=batch_size).clean
             predicted = torch.cat([net.logits(x[part]).argmax(1) for part in batches(count, batch_size)])
-            found[split] = {"label": y.tolist(), "prediction": predicted.tolist()}
-            found[split] |= {"err": clean.error.int().tolist(), "ce": rounded(clean.loss)}
+            found[split] = {
+                "label": y.tolist(), "prediction": predicted.tolist(),
+                "err": clean.error.int().tolist(), "ce": rounded(clean.loss),
+            }  # fmt: skip
     return found
 
 
@@ -122,11 +119,13 @@ def implausible(records: Sequence[Mapping[str, Any]], examples: ExampleValues) -
     of_flatness = [record for record in records if record["measure"] == "flatness"]
     known = {(r["metric"], r["loss"], r["split"]): r["value"] for r in of_flatness}
     for r in of_flatness:
-        where = r["loss"], r["split"]
         noise = 2 * (r["se"] or 0.0)
         if r["metric"] not in CASES or not r["value"] < -noise:
             continue
-        single, several = (known.get((name, *where), 0.0) for name in ("reference_single", "reference"))
+        single, several = (
+            known.get((name, r["loss"], r["split"]), 0.0) for name in ("reference_single", "reference")
+        )
+        reason = "random perturbations of the weights lower the loss, so they are no minimum of it"
         if CASES[r["metric"]] == "worst":
             reason = "the search has not converged; give it more steps or restarts"
         elif r["value"] >= single - several - noise:
@@ -134,8 +133,6 @@ def implausible(records: Sequence[Mapping[str, Any]], examples: ExampleValues) -
                 "PGD has one start at perturbed weights and several at the given ones, which accounts for "
                 f"{single - several:.2g}; more --steps, or --restarts 1, reduce it"
             )
-        else:
-            reason = "random perturbations of the weights lower the loss, so they are no minimum of it"
         words = OF_FLATNESS[r["metric"]].words(r["split"], r["loss"], r["xi"])
         yield f"{words} is negative ({r['value']:.2g}): {reason}"
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import update_bn
 
 from robust_flatness.architectures import build_model
+from robust_flatness.attacks.pgd import PGD
 from robust_flatness.checkpoints import Metadata, save_checkpoint
 from robust_flatness.config import TrainJob
 from robust_flatness.data import Dataset
@@ -25,10 +26,12 @@ from robust_flatness.seeding import derive_seed, generator, stream_device
 from robust_flatness.training.attack import TrainingAttack
 from robust_flatness.training.awp import WeightPerturbation, frozen_statistics
 from robust_flatness.training.batches import BatchPlan, noisy_labels, unlabeled_pool
-from robust_flatness.training.held_out import HeldOut
 from robust_flatness.training.objectives import Batch, make_objective
 from robust_flatness.training.optimizers import Schedule, averaged_weights, clip_weights, make_optimizer
 from robust_flatness.version import __version__
+
+#: Examples per pass when snapshots are evaluated.
+BATCH = 256
 
 
 class Training:
@@ -49,7 +52,11 @@ class Training:
         pool = (len(self.pool_labels), spec.unlabeled_fraction)
         self.plan = BatchPlan(len(self.labels), spec.batch_size, job.seed, *pool, self.drawn_on)
         self.schedule = Schedule(spec, self.plan.updates)
-        self.held_out = HeldOut(dataset, spec, job.seed, device)
+        count = min(spec.history_examples, dataset.size("test"))
+        self.held_out = {
+            split: (dataset.images(split, most, device), dataset.labels(split, most, device))
+            for split, most in (("test", count), ("early_stopping", None))
+        }
 
         stream = generator(job.seed, "initialisation")
         self.model = build_model(job.model, self.classes, self.mean, self.std, stream).to(self.device)
@@ -94,12 +101,10 @@ class Training:
                 if self.average is not None:
                     self.average.update_parameters(self.model)
         updates, loss, examples, rloss, errors = self.sums.tolist()
-        epochs, n = self.spec.epochs, examples or math.nan
-        return {
-            **{"variant": self.job.variant, "seed": self.job.seed, "epoch": epoch, "epochs": epochs},
-            **{"normalised_epoch": (epoch + 1) / epochs, "learning_rate": self.schedule.learning_rate(first)},
-            **{"train_loss": loss / updates, "train_rloss": rloss / n, "train_rerr": 100 * errors / n},
-        }
+        epochs, n, rate = self.spec.epochs, examples or math.nan, self.schedule.learning_rate(first)
+        row = {"variant": self.job.variant, "seed": self.job.seed, "epoch": epoch, "epochs": epochs}
+        row |= {"normalised_epoch": (epoch + 1) / epochs, "learning_rate": rate, "train_loss": loss / updates}
+        return row | {"train_rloss": rloss / n, "train_rerr": 100 * errors / n}
 
     @contextlib.contextmanager
     def _dropout(self, *names: str | int) -> Iterator[None]:
@@ -116,8 +121,7 @@ class Training:
             target = y
             if spec.label_noise:
                 target = noisy_labels(y, spec.label_noise, self.classes, streams["label noise"])
-            counted = torch.ones_like(y, dtype=torch.bool)
-            counted[len(labelled) :] = False
+            counted = torch.arange(len(y), device=self.device) < len(labelled)
             batch = Batch(x, y, target, counted, spec.label_smoothing)
             batch = self.objective.prepare(batch, streams["objective"])
             yield replace(batch, x=augment(batch.x, spec.augmentation, streams["augmentation"], self.mean))
@@ -137,8 +141,10 @@ class Training:
         x_adv, attacked = self.attack(view, self._predict, batch, self.streams["attack"])
         batch = replace(batch, x_adv=x_adv)
         self.optimizer.zero_grad(set_to_none=True)
-        perturbed = self.perturbation is not None
-        loss, logits = self._perturbed_gradient(batch, view) if perturbed else self._plain_gradient(batch)
+        if self.perturbation is None:
+            loss, logits = self._plain_gradient(batch)
+        else:
+            loss, logits = self._perturbed_gradient(batch, view)
         with torch.no_grad():
             counted = batch.counted & attacked if self.spec.adversarial_fraction < 1 else batch.counted
             # labels of rotated examples are out of range; those examples are not counted
@@ -207,7 +213,27 @@ class Training:
             weight_bound=spec.weight_clipping, precision=spec.precision,
         )  # fmt: skip
         save_checkpoint(path, model, metadata, durable=False)
-        return self.held_out.evaluate(self.evaluator.at(model))
+        return self.evaluate(self.evaluator.at(model))
+
+    def evaluate(self, model: Network) -> dict[str, float]:
+        """Return RLoss and RErr on the test images of the training curves and on the early-stopping images,
+        by PGD with the baseline's radius and steps, as columns of the history. Random starts are the same for
+        all snapshots, and for all variants with the same images."""
+        spec, row = self.spec, {}
+        attack = (spec.evaluation_epsilon, spec.evaluation_step_size, spec.evaluation_steps)
+        for split, restarts in (("test", 1), ("early_stopping", spec.early_stopping_restarts)):
+            x, y = self.held_out[split]
+            pgd = PGD(*attack, restarts, precision=spec.precision)
+            found = pgd(model, x, y, BATCH, generator(self.job.seed, "evaluation", split))
+            row[f"{split}_rloss"] = found.loss.mean().item()
+            row[f"{split}_rerr"] = 100 * found.error.cpu().double().mean().item()
+            if split == "test":
+                with torch.no_grad():
+                    correct = torch.cat([model(part) for part in x.split(BATCH)]).argmax(1) == y
+                # NaN if there is no such example; written as an empty cell
+                row["test_correct_rloss"] = found.loss[correct].mean().item()
+                row["test_incorrect_rloss"] = found.loss[~correct].mean().item()
+        return row
 
     def _clean_batches(self, epoch: int) -> Iterator[Tensor]:
         stream = generator(self.job.seed, "statistics", epoch, device=self.drawn_on)

@@ -61,8 +61,7 @@ class SelfSupervision(Objective):
         height, width = batch.x.shape[2:]
         if height != width:
             raise ConfigError(f"objective: 'self-supervision' rotates square images, not {height}x{width}")
-        count = len(batch.x) // 2
-        plain = len(batch.x) - count
+        plain, count = len(batch.x) - len(batch.x) // 2, len(batch.x) // 2
         quarters = torch.randint(ROTATIONS, (count,), generator=generator, device=generator.device)
         quarters = quarters.to(batch.x.device)
         labels = self.classes + quarters
@@ -75,7 +74,8 @@ class SelfSupervision(Objective):
         )
 
     def attack_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the cross-entropy among the classes if `target` is a class, else among the rotations."""
+        """Return the cross-entropy of each example: over the logits of the classes, or, for a rotated example
+        (`target` >= K), over those of the rotations."""
         rotated = target >= self.classes
         of_class = torch.arange(logits.shape[1], device=logits.device) < self.classes
         own = logits.masked_fill(of_class == rotated[:, None], -torch.inf)
