@@ -1,7 +1,6 @@
-"""The boundary to anyone's model: what is tried on two images, and refused, before anything is measured.
+"""Checks of a user's model on two images, before anything is measured.
 
-Whatever the model's code raises here becomes one `ConfigError` that names the stage. Nothing of the model
-changes.
+Whatever the model's code raises becomes one `ConfigError` that names the stage. The model does not change.
 """
 
 import contextlib

@@ -1,6 +1,5 @@
-"""Anyone's network: from a function, torchvision or RobustBench, with weights from a file."""
+"""Loading of networks from a user's function, torchvision or RobustBench, with weights from a file."""
 
-import difflib
 import importlib
 import importlib.util
 import sys
@@ -12,13 +11,13 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from robust_flatness.boundary import stage
 from robust_flatness.config.kinds import imported
 from robust_flatness.config.networks import NetworkSpec
+from robust_flatness.config.values import meant
 from robust_flatness.errors import ConfigError
 from robust_flatness.network import Network
 
@@ -121,38 +120,29 @@ def _from_function(model: str) -> nn.Module:
     return network
 
 
-def _torchvision(name: str, tensors: Mapping[str, Tensor] | None) -> tuple[nn.Module, Any]:
-    """The network, and (mean, std) of the pretrained weights where these are taken, else None."""
+def _torchvision(name: str, tensors: dict[str, Tensor] | None) -> tuple[nn.Module, Any]:
+    """Return the network, and (mean, std) of the pretrained weights where these are taken, else None."""
     from torchvision import models
 
     known = models.list_models(module=models)
     if name not in known:
-        close = difflib.get_close_matches(name, known, 3)
-        meant = f"; did you mean {' or '.join(close)}?" if close else ""
-        raise ConfigError(f"model: torchvision has no classifier {name!r}{meant}")
+        raise ConfigError(f"model: torchvision has no classifier {name!r}{meant(name, known)}")
     if tensors is None:
         pretrained = models.get_model_weights(name).DEFAULT
         with stage(f"download of torchvision's weights of {name}"):
             network = models.get_model(name, weights=pretrained)
         preset = pretrained.transforms()
         return network, (preset.mean, preset.std)
-    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     with torch.device("meta"):
-        plain = models.get_model(name, weights=None, **options).state_dict()
+        plain = models.get_model(name, weights=None).state_dict()
     # files keep their tensors in any order: the classes are counted at the last layer of the architecture
     last = [key for key, t in plain.items() if t.ndim in (2, 4) and "aux" not in key.lower()][-1]
-    classes = len(without_prefixes(dict(tensors), {}).get(last, plain[last]))
-    network = models.get_model(name, weights=None, num_classes=classes, **options)
-    if options and not any("aux" in key.lower() for key in tensors):
-        # auxiliary classifiers are used in training alone, and often left out of files
-        network.aux_logits = False
-        for key in {"aux1", "aux2", "AuxLogits"} & {name for name, _ in network.named_children()}:
-            setattr(network, key, None)
-    return network, None
+    classes = len(without_prefixes(tensors, {}).get(last, plain[last]))
+    return models.get_model(name, weights=None, num_classes=classes), None
 
 
 def _robustbench(name: str, with_weights: bool) -> nn.Module:
-    """A model of the zoo."""
+    """Return a model of the zoo."""
     try:
         import_robustbench()
         from robustbench.model_zoo.enums import BenchmarkDataset, ThreatModel
@@ -196,17 +186,13 @@ def import_robustbench() -> ModuleType:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read the tensors by name in a .safetensors file, or in one of `torch.save`, without running its code;
     raise `ConfigError` for any other file."""
-    path = Path(path)
     if not path.is_file():
         raise ConfigError(f"weights: {path}: {'a folder; give a file' if path.is_dir() else 'no such file'}")
-    if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (OSError, SafetensorError, ValueError) as error:
-            raise ConfigError(f"weights: {path}: truncated or damaged ({error})") from None
-    if path.suffix not in TORCH_FILES:
+    if path.suffix not in (".safetensors", *TORCH_FILES):
         raise ConfigError(f"weights: {path} given; expected a file .safetensors, {', '.join(TORCH_FILES)}")
     try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of scripts, which are refused below
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -231,7 +217,7 @@ def _are_weights(content: Mapping[Any, Any]) -> bool:
     )
 
 
-def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+def load_weights(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
     """Load `tensors` into `model`, whose names may differ in known ways, else raise `ConfigError`.
 
     Prefixes of wrappers are removed, the counter of averaged weights is ignored, counters of batch norms may
@@ -246,8 +232,9 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) ->
             own[name] = twin
         elif name.endswith("num_batches_tracked"):
             own[name] = expected[name]
+    shapes = [{name: tuple(t.shape) for name, t in state.items()} for state in (expected, own)]
     for name in sorted(expected.keys() | own.keys()):
-        wanted, found = _shape(expected.get(name)), _shape(own.get(name))
+        wanted, found = (shape.get(name, "none") for shape in shapes)
         if wanted != found:
             different = f"{name!r} (expected {wanted}, found {found})"
             raise ConfigError(f"weights: {path}: another architecture, first at {different}")
@@ -264,7 +251,3 @@ def without_prefixes(tensors: dict[str, Tensor], expected: Mapping[str, Tensor])
             break
         tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     return tensors
-
-
-def _shape(tensor: Tensor | None) -> tuple[int, ...] | str:
-    return "none" if tensor is None else tuple(tensor.shape)

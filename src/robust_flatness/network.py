@@ -1,4 +1,4 @@
-"""A classifier as attacks and measures use it: frozen, in evaluation mode, at weights of choice."""
+"""The interface of attacks and measures to a classifier: frozen, in evaluation mode, at any weights."""
 
 import copy
 from collections.abc import Iterable, Mapping

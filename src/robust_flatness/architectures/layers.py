@@ -35,8 +35,8 @@ def image_conv2d(
 
 
 def inside_transform() -> bool:
-    """Whether a transform of torch.func (vmap, grad, ...) is active: custom gradients, hooks and queries of
-    the memory format are not available there."""
+    """Return whether a transform of torch.func (vmap, grad, ...) is active, where custom gradients, hooks and
+    queries of the memory format are not available."""
     return torch._C._are_functorch_transforms_active()
 
 
@@ -44,22 +44,18 @@ class _ImageConvolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, stride, padding) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.stride, ctx.padding, ctx.has_bias = stride, padding, bias is not None
+        ctx.stride, ctx.padding = stride, padding
         return F.conv2d(x, weight, bias, stride, padding)
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
         x, weight = ctx.saved_tensors
-        stride, padding = list(ctx.stride), list(ctx.padding)
-        by_x = None
+        by_x = by_weight = by_bias = None
         if ctx.needs_input_grad[0]:
             by_x = _input_gradient(gradient, weight, x.shape[2:], ctx.stride, ctx.padding)
-        mask = [False, ctx.needs_input_grad[1], ctx.has_bias and ctx.needs_input_grad[2]]
-        by_weight = by_bias = None
-        if any(mask):
-            _, by_weight, by_bias = torch.ops.aten.convolution_backward(
-                gradient, x, weight, [len(weight)], stride, padding, [1, 1], False, [0, 0], 1, mask
-            )
+        if any(mask := [False, *ctx.needs_input_grad[1:3]]):
+            settings = ([len(weight)], ctx.stride, ctx.padding, (1, 1), False, (0, 0), 1, mask)
+            _, by_weight, by_bias = torch.ops.aten.convolution_backward(gradient, x, weight, *settings)
         return by_x, by_weight, by_bias, None, None
 
 
@@ -142,7 +138,7 @@ class SafeConv2d(nn.Conv2d):
 
 
 def is_unsafe(conv: nn.Conv2d) -> bool:
-    """Whether torch's gradient with respect to the weight of `conv` can write past its memory."""
+    """Return whether torch's gradient with respect to the weight of `conv` can write past its memory."""
     pointwise, strided = conv.kernel_size == (1, 1), conv.stride != (1, 1)
     return pointwise and strided and conv.padding in ((0, 0), "valid") and conv.in_channels < UNSAFE_CHANNELS
 

@@ -32,11 +32,6 @@ class BasicBlock(nn.Module):
         out = self.norm2(self.dropout(self.conv2(out)))
         return self.act2(out + self.shortcut(x))
 
-    def folds(self) -> list[tuple[str, str]]:
-        """Return the names of the convolutions and of the batch norms that alone receive their outputs."""
-        pairs = [("conv1", "norm1"), ("conv2", "norm2")]
-        return pairs if isinstance(self.shortcut, nn.Identity) else [*pairs, ("shortcut.0", "shortcut.1")]
-
 
 class PreActivationBlock(nn.Module):
     """norm-act-conv-norm-act-(dropout)-conv plus the input (He et al. 2016) or, where shapes change, a 1x1
@@ -93,13 +88,11 @@ class ResidualNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.features(x))
 
-    def folds(self) -> list[tuple[str, str]]:
-        """Return the names of the convolutions and of the batch norms that alone receive their outputs."""
-        return []
-
 
 class ResNet(ResidualNetwork):
     """A convolution of `stem_stride`, batch norm and activation, then the residual blocks (see `stack`)."""
+
+    foldable = True
 
     def __init__(
         self, blocks: Sequence[int], width: int, classes: int, mean: Sequence[float], std: Sequence[float],
@@ -117,11 +110,6 @@ class ResNet(ResidualNetwork):
 
     def features(self, x: Tensor) -> Tensor:
         return self.pool(self.stages(self.stem_act(self.stem_norm(self.stem(self.whitening(x))))))
-
-    def folds(self) -> list[tuple[str, str]]:
-        blocks = [(f"stages.{i}", block.folds()) for i, block in enumerate(self.stages)]
-        inner = [(f"{name}.{conv}", f"{name}.{norm}") for name, pairs in blocks for conv, norm in pairs]
-        return [("stem", "stem_norm"), *inner]
 
 
 class PreActivationResNet(ResidualNetwork):

@@ -26,7 +26,8 @@ def tensor_places(module: nn.Module) -> dict[str, Places]:
 
 
 def followers(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, torch.Size, tuple[int, ...]]]:
-    """For each tensor that shares all its memory with an earlier one: its name, and the shape and strides."""
+    """Return, for each tensor that shares all its memory with an earlier one, that one's name, and its own
+    shape and strides."""
     leaders: dict[tuple, str] = {}
     found = {}
     for name, tensor in tensors.items():
@@ -49,10 +50,8 @@ class Stateless:
         self._current: Mapping[str, Tensor] = {}
 
     def __call__(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """The output for `x` with `tensors` in place of the module's own of these names."""
-        if tensors is not self._current:
-            self._put({name: self.own[name] for name in self._current} | dict(tensors))
-            self._current = tensors
+        """Return the output for `x` with `tensors` in place of the module's own of these names."""
+        self._put(tensors)
         try:
             return self.module(x)
         finally:
@@ -61,10 +60,11 @@ class Stateless:
 
     def restore(self) -> None:
         """Put the module's own tensors back."""
-        self._put({name: self.own[name] for name in self._current})
-        self._current = {}
+        self._put({})
 
     def _put(self, tensors: Mapping[str, Tensor]) -> None:
-        for name, tensor in tensors.items():
-            for table, key in self.places[name]:
-                table[key] = tensor
+        if tensors is not self._current:
+            for name, tensor in ({n: self.own[n] for n in self._current} | dict(tensors)).items():
+                for table, key in self.places[name]:
+                    table[key] = tensor
+            self._current = tensors

@@ -1,4 +1,4 @@
-"""The command `measure`, for a network of the user's own."""
+"""The command `measure`, for a user's network."""
 
 import json
 from functools import partial

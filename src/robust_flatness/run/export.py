@@ -1,4 +1,4 @@
-"""Checkpoints in RobustBench's form (Croce et al. 2021): weights, and a JSON of what is claimed of them."""
+"""Checkpoints in RobustBench's form (Croce et al. 2021): weights, and a JSON description with accuracies."""
 
 import io
 import json
@@ -20,8 +20,8 @@ FIELDS = (
 
 
 def export_checkpoint(checkpoint: Path, directory: Path, dataset: str = "cifar10") -> tuple[Path, Path]:
-    """Write the weights to `models/<dataset>/Linf/<name>.pt` and what was measured to
-    `model_info/<dataset>/Linf/<name>.json` below `directory`, as RobustBench keeps them.
+    """Write the weights to `models/<dataset>/Linf/<name>.pt` and their description to
+    `model_info/<dataset>/Linf/<name>.json` below `directory`, as in RobustBench's repository.
 
     The weights are the state dict of the network that `load_checkpoint` returns. Accuracies (in per cent) are
     those of `records.csv` beside the checkpoints, if robustness has been measured. Robust accuracy under a

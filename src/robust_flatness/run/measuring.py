@@ -63,7 +63,7 @@ def measure_network(
             key = {"variant": job.variant, "seed": seed, "checkpoint": checkpoint.name}
             # equal checkpoints (the last one may be the early-stopped one) are measured once
             label = first_with.setdefault((checkpoint.sha256, snapshot), checkpoint.name)
-            bound, initial = checkpoint.weight_bound, checkpoint.initial
+            bound, initial = checkpoint.metadata.weight_bound, checkpoint.initial
             shared = Examples(dataset, device, seed, checkpoint.name, bound, initial, folder=folder)
             identity = {"data": dataset.checksum, "weights": checkpoint.sha256, "seed": seed}
             notes = {}

@@ -1,4 +1,4 @@
-"""Data and settings of `measure` for a network of the user's own."""
+"""Data and settings of the command `measure`."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Measures of a network of the user's own, by the functions that measure checkpoints."""
+"""Measures of a user's network, computed by the functions that measure checkpoints."""
 
 import math
 import tempfile
@@ -32,7 +32,7 @@ from robust_flatness.runtime.state import digest
 from robust_flatness.tables.frames import with_columns
 from robust_flatness.tables.records import FIELDS, NUMBERS
 
-#: uint8 images whose values are all below may be on another scale than 0 to 255.
+#: uint8 images whose values are all below this are probably not scaled to 0 to 255.
 DARK = 64
 #: Values of single examples, by split and column.
 ExampleValues = dict[str, dict[str, list]]

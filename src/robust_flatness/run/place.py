@@ -1,4 +1,4 @@
-"""Values of a network as text, and its place among other models."""
+"""Values of a network as text, and its rank among other models."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -63,7 +63,7 @@ class ModelGroup:
 
 
 def _usual(models: pd.DataFrame, column: str) -> float | None:
-    """The most frequent value of a column, None if there is none."""
+    """Return the most frequent value of a column, None if there is none."""
     values = models[column].dropna() if column in models else ()
     return float(values.mode().iloc[0]) if len(values) else None
 

@@ -1,4 +1,4 @@
-"""What an experiment costs, before it is spent: jobs, hours, disk and memory."""
+"""Estimates of the cost of an experiment: jobs, hours, disk and memory."""
 
 import math
 from collections.abc import Iterable
@@ -8,9 +8,9 @@ from robust_flatness.experiment import Experiment
 from robust_flatness.measures.cost import parameters, seconds, training_passes
 from robust_flatness.measures.registry import MEASURES
 
-#: Seconds that every job takes besides: start of Python and torch, reading data.
+#: Overhead of a job in seconds: start of Python and torch, reading data.
 START = 6.0
-#: Bytes of a weight in float32, and how many numbers a training keeps of each (weights, momentum, average).
+#: Bytes of a weight in float32, and copies of the weights in a training (weights, momentum, average).
 FLOAT, KEPT = 4, 3
 #: Memory in GB: of a job's process, and on a GPU for batches of 128 through ResNet-18 (measured, with its
 #: 11 million weights); both grow with the data or the network.
@@ -106,7 +106,7 @@ def _precision(precision: str, kind: str) -> str:
 
 
 def _evaluation_passes(job, data) -> int:
-    """PGD for the training curves in every snapshot, and for early stopping."""
+    """Return the passes of PGD for the training curves and early stopping, in every snapshot."""
     training = job.training
     curves = min(training.history_examples, data.count("test"))
     chosen = data.count("early_stopping") * training.early_stopping_restarts

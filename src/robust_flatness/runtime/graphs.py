@@ -5,9 +5,9 @@ from collections.abc import Callable, Hashable, Sequence
 import torch
 from torch import Tensor
 
-#: Functions that are recorded at most: each keeps its memory.
+#: Largest number of recorded functions: each keeps its memory.
 MOST_FUNCTIONS = 8
-#: Calls before a function is recorded, in which libraries choose and load their kernels.
+#: Calls before a function is recorded, during which libraries choose and load their kernels.
 WARM_UP = 3
 
 
@@ -29,7 +29,7 @@ class Graphs:
         self, key: Hashable, function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor],
         kept: Sequence[Tensor] = (),
     ) -> list[Tensor]:  # fmt: skip
-        """The outputs of `function(*inputs)`; those of a replay are overwritten by the next."""
+        """Return the outputs of `function(*inputs)`; those of a replay are overwritten by the next."""
         full = key not in self._recorded and len(self._recorded) == MOST_FUNCTIONS
         if inputs[0].device.type != "cuda" or full:
             return list(function(*inputs))
@@ -48,7 +48,7 @@ class Graphs:
     def _record(
         self, function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], kept: Sequence[Tensor]
     ) -> tuple[torch.cuda.CUDAGraph, list[Tensor], list[Tensor]]:
-        """The graph, and the tensors that it reads and writes."""
+        """Return the graph, and the tensors that it reads and writes."""
         device = inputs[0].device
         own = [tensor.detach().clone() for tensor in inputs]
         saved = [tensor.detach().clone() for tensor in kept]

@@ -1,4 +1,4 @@
-"""Measures are the same wherever they are called, and leave nothing behind."""
+"""Isolation of a computation from the caller's modes and random states."""
 
 import contextlib
 import random

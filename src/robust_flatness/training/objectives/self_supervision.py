@@ -20,6 +20,8 @@ class RotationNetwork(nn.Module):
     classes, then of the rotations.
     """
 
+    foldable = True
+
     def __init__(self, model: nn.Module, generator: torch.Generator):
         super().__init__()
         self.model = model
@@ -33,10 +35,6 @@ class RotationNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         features = self.model.features(x)
         return torch.cat([self.model.classifier(features), self.head(features)], dim=1)
-
-    def folds(self) -> list[tuple[str, str]]:
-        """Return the pairs of a convolution and the batch norm that follows it, by name."""
-        return [(f"model.{conv}", f"model.{norm}") for conv, norm in self.model.folds()]
 
 
 def rotate(x: Tensor, quarters: Tensor) -> Tensor:
