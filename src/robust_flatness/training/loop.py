@@ -66,15 +66,17 @@ class Training:
         self.parameters = list(self.network.parameters())
         if spec.weight_clipping is not None:
             clip_weights(self.parameters, spec.weight_clipping)
-        decay = spec.weight_averaging
-        self.average = None if decay is None else averaged_weights(self.model, decay)
         self.optimizer = make_optimizer(spec, self.parameters)
+        self.stateful = {"network": self.network, "optimizer": self.optimizer}
+        self.average = None
+        if spec.weight_averaging is not None:
+            self.average = averaged_weights(self.model, spec.weight_averaging)
+            self.stateful["average"] = self.average
         self.attack = TrainingAttack(spec, self.objective)
         example = dataset.images("train", min(2, len(self.labels)), device)
         self.inference = Network(self.network, example)
         self.evaluator = Network(self.model, example)
-        # the last batch of an epoch may be smaller than the others: two shapes
-        self.graphs, self.inference.graphs, self.evaluator.graphs = (Graphs(most=2) for _ in range(3))
+        self.graphs, self.inference.graphs, self.evaluator.graphs = (Graphs() for _ in range(3))
         xi = spec.weight_perturbation
         self.perturbation = WeightPerturbation(self.network, xi) if xi else None
 
@@ -253,17 +255,13 @@ class Training:
 
     def finite(self) -> bool:
         """Return whether all weights and statistics are finite."""
-        tensors = [t for t in self.network.state_dict().values() if t.is_floating_point()]
-        return bool(torch.stack([t.isfinite().all() for t in tensors]).all())
+        return all(bool(tensor.isfinite().all()) for tensor in self.network.state_dict().values())
 
     def state(self) -> dict[str, Any]:
         """Return the state dictionaries from which `restore` resumes, bit for bit."""
-        state = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
-        return state | ({} if self.average is None else {"average": self.average.state_dict()})
+        return {name: part.state_dict() for name, part in self.stateful.items()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Resume from what `state` returned."""
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
+        for name, part in self.stateful.items():
+            part.load_state_dict(state[name])
