@@ -15,7 +15,7 @@ from robust_flatness.flatness import average_flatness
 from robust_flatness.runtime import devices, progress
 from robust_flatness.runtime.graphs import Graphs
 from robust_flatness.runtime.progress import show_progress, stage
-from robust_flatness.runtime.provenance import source_digest
+from robust_flatness.runtime.provenance import package_digest
 from robust_flatness.workflow import gpus_here
 
 
@@ -107,7 +107,7 @@ def test_on_the_processor_functions_are_called():
 
 def test_the_digest_of_the_source_is_of_every_module_of_the_package():
     files = sorted(Path(robust_flatness.__path__[0]).rglob("*.py"))
-    assert source_digest() == hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+    assert package_digest() == hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
 @pytest.fixture

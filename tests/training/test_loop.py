@@ -130,7 +130,7 @@ def test_variants_share_initial_weights_and_order_of_examples(dataset, make_job)
     ]  # fmt: skip
     runs = [Training(make_job(**changes), dataset) for changes in settings]
     first = runs[0]
-    order = [next(run.plan.epoch(0))[0].tolist() for run in runs]
+    order = [next(run.plan.epoch(0)).tolist() for run in runs]
     assert all(indices == order[0] for indices in order)
     for run in runs[1:]:
         for (name, a), b in zip(

@@ -132,7 +132,7 @@ def test_state_of_another_training_is_named_and_replaced(
     elif what == "data":
         dataset = make_dataset(seed=3)
     else:
-        monkeypatch.setattr("robust_flatness.training.loop.source_digest", lambda: "other")
+        monkeypatch.setattr("robust_flatness.training.loop.package_digest", lambda: "other")
     train(job, dataset, tmp_path / "run", pseudo_labels=labels, report=messages.append)
     train(job, dataset, tmp_path / "whole", pseudo_labels=labels)
     assert f"written with other {what};" in messages[0]

@@ -113,9 +113,8 @@ def graph_nodes(root, stop: str = "") -> Iterator:
 
 
 def _to_channels_last(gradients: tuple[Tensor | None, ...], _) -> tuple[Tensor | None, ...]:
-    wide = [g is not None and g.ndim == 4 for g in gradients]
-    layout = torch.channels_last
-    return tuple(g.contiguous(memory_format=layout) if w else g for g, w in zip(gradients, wide, strict=True))
+    layout = {"memory_format": torch.channels_last}
+    return tuple(g if g is None or g.ndim != 4 else g.contiguous(**layout) for g in gradients)
 
 
 class Whitening(nn.Module):

@@ -39,7 +39,7 @@ class Plan:
         total = sum(map(sum, self.steps.values()))
         return max(total / workers, max(self.chains, default=0)) / 3600
 
-    def text(self, workers: Iterable[int] = (1, 64)) -> str:
+    def text(self, workers: Iterable[int]) -> str:
         """Return the plan as a table with notes."""
         unit = "GPU" if self.device == "cuda" else "core"
         lines = [f"{'step':<14}{'jobs':>6}{f'{unit}-hours':>12}{'longest (h)':>13}"]

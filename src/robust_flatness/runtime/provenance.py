@@ -26,7 +26,7 @@ def git_commit() -> str | None:
 
 
 @functools.cache
-def source_digest() -> str:
+def package_digest() -> str:
     """Return the SHA-256 of the package's source; interrupted trainings of other versions do not resume."""
     return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(PACKAGE.rglob("*.py")))).hexdigest()
 

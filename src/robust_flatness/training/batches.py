@@ -48,9 +48,9 @@ class BatchPlan:
         """Number of batches in an epoch."""
         return len(self.sizes)
 
-    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield indices of the labelled and of the pool examples of each batch, without end, on `device`. The
-        order of the labelled examples does not depend on the pool."""
+    def epoch(self, epoch: int) -> Iterator[Tensor]:
+        """Yield the indices of each batch, without end, on `device`: those of labelled examples, then of the
+        pool, counted on from `examples`. The order of the labelled examples does not depend on the pool."""
         order = generator(self.seed, "batches", epoch, device=self.device)
         pool_order = generator(self.seed, "pool", epoch, device=self.device)
         waiting = torch.empty(0, dtype=torch.int64, device=self.device)
@@ -61,17 +61,20 @@ class BatchPlan:
                 while len(waiting) < extra:
                     more = torch.randperm(self.pool, generator=pool_order, device=self.device)
                     waiting = torch.cat([waiting, more])
-                yield batch, waiting[:extra]
+                yield torch.cat([batch, waiting[:extra] + self.examples])
                 waiting = waiting[extra:]
 
 
-def unlabeled_pool(dataset: Dataset, spec: TrainingSpec, device: str, pseudo_labels) -> tuple[Tensor, Tensor]:
-    """Return uint8 images and pseudo-labels of the pool; both empty if the training does not use it."""
+def training_images(dataset: Dataset, spec: TrainingSpec, device: str, pseudo_labels) -> list[Tensor]:
+    """Return uint8 images and labels of the training split, followed by the pool and its pseudo-labels if the
+    training uses it."""
+    pixels, labels = dataset.pixels("train", device=device), dataset.labels("train", device=device)
     if not spec.unlabeled_fraction:
-        return dataset.pixels("unlabeled", 0, device), dataset.labels("train", 0, device)
+        return [pixels, labels]
     if pseudo_labels is None:
         raise ConfigError("unlabeled_fraction: needs pseudo-labels (`robust-flatness pseudo-label`)")
-    return dataset.pixels("unlabeled", device=device), torch.as_tensor(pseudo_labels).to(device).long()
+    pool, pool_labels = dataset.pixels("unlabeled", device=device), torch.as_tensor(pseudo_labels).to(device)
+    return [torch.cat([pixels, pool]), torch.cat([labels, pool_labels.long()])]
 
 
 def noisy_labels(labels: Tensor, rate: float, classes: int, generator: torch.Generator) -> Tensor:

@@ -21,11 +21,11 @@ from robust_flatness.data.augmentation import augment
 from robust_flatness.network import Network
 from robust_flatness.runtime.devices import with_precision_on
 from robust_flatness.runtime.graphs import Graphs
-from robust_flatness.runtime.provenance import source_digest
+from robust_flatness.runtime.provenance import package_digest
 from robust_flatness.seeding import derive_seed, generator, stream_device
 from robust_flatness.training.attack import TrainingAttack
 from robust_flatness.training.awp import WeightPerturbation, frozen_statistics
-from robust_flatness.training.batches import BatchPlan, noisy_labels, unlabeled_pool
+from robust_flatness.training.batches import BatchPlan, noisy_labels, training_images
 from robust_flatness.training.objectives import Batch, make_objective
 from robust_flatness.training.optimizers import Schedule, averaged_weights, clip_weights, make_optimizer
 from robust_flatness.version import __version__
@@ -45,17 +45,15 @@ class Training:
         self.job, self.spec, self.device = job, spec, torch.device(device)
         self.classes, self.mean, self.std = dataset.classes, dataset.mean, dataset.std
         # images stay uint8 on the device, and are converted to [0, 1] batch by batch
-        self.pixels = dataset.pixels("train", device=device)
-        self.labels = dataset.labels("train", device=device)
-        self.pool, self.pool_labels = unlabeled_pool(dataset, spec, device, pseudo_labels)
-        self.drawn_on = stream_device(device)
-        pool = (len(self.pool_labels), spec.unlabeled_fraction)
-        self.plan = BatchPlan(len(self.labels), spec.batch_size, job.seed, *pool, self.drawn_on)
+        self.pixels, self.labels = training_images(dataset, spec, device, pseudo_labels)
+        self.drawn_on, count = stream_device(device), dataset.size("train")
+        pool = (len(self.labels) - count, spec.unlabeled_fraction)
+        self.plan = BatchPlan(count, spec.batch_size, job.seed, *pool, self.drawn_on)
         self.schedule = Schedule(spec, self.plan.updates)
-        count = min(spec.history_examples, dataset.size("test"))
+        sizes = {"test": min(spec.history_examples, dataset.size("test")), "early_stopping": None}
         self.held_out = {
-            split: (dataset.images(split, most, device), dataset.labels(split, most, device))
-            for split, most in (("test", count), ("early_stopping", None))
+            split: (dataset.images(split, size, device), dataset.labels(split, size, device))
+            for split, size in sizes.items()
         }
 
         stream = generator(job.seed, "initialisation")
@@ -73,7 +71,7 @@ class Training:
             self.average = averaged_weights(self.model, spec.weight_averaging)
             self.stateful["average"] = self.average
         self.attack = TrainingAttack(spec, self.objective)
-        example = dataset.images("train", min(2, len(self.labels)), device)
+        example = dataset.images("train", min(2, count), device)
         self.inference = Network(self.network, example)
         self.evaluator = Network(self.model, example)
         self.graphs, self.inference.graphs, self.evaluator.graphs = (Graphs() for _ in range(3))
@@ -118,24 +116,20 @@ class Training:
     def _batches(self, epoch: int) -> Iterator[Batch]:
         """Yield augmented batches without end."""
         spec, streams = self.spec, self.streams
-        for labelled, extra in self.plan.epoch(epoch):
-            x, y = self.examples(labelled, extra)
+        for indices in self.plan.epoch(epoch):
+            x, y = self.examples(indices)
             target = y
             if spec.label_noise:
                 target = noisy_labels(y, spec.label_noise, self.classes, streams["label noise"])
-            counted = torch.arange(len(y), device=self.device) < len(labelled)
+            counted = (indices < self.plan.examples).to(self.device)
             batch = Batch(x, y, target, counted, spec.label_smoothing)
             batch = self.objective.prepare(batch, streams["objective"])
             yield replace(batch, x=augment(batch.x, spec.augmentation, streams["augmentation"], self.mean))
 
-    def examples(self, labelled: Tensor, extra: Tensor) -> tuple[Tensor, Tensor]:
-        """Return images in [0, 1] and labels of training examples, followed by those of the pool."""
-        labelled, extra = labelled.to(self.device), extra.to(self.device)
-        pixels, labels = self.pixels[labelled], self.labels[labelled]
-        if len(extra):
-            pixels = torch.cat([pixels, self.pool[extra]])
-            labels = torch.cat([labels, self.pool_labels[extra]])
-        return pixels.float().div_(255), labels
+    def examples(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Return images in [0, 1] and labels of training examples."""
+        indices = indices.to(self.device)
+        return self.pixels[indices].float().div_(255), self.labels[indices]
 
     def _gradient(self, batch: Batch) -> Tensor:
         """Set the gradients of the weights for one batch; return its loss, detached."""
@@ -241,15 +235,15 @@ class Training:
         stream = generator(self.job.seed, "statistics", epoch, device=self.drawn_on)
         plan = replace(self.plan, seed=derive_seed(self.job.seed, "statistics"))
         for _, indices in zip(range(plan.updates), plan.epoch(epoch), strict=False):
-            yield augment(self.examples(*indices)[0], self.spec.augmentation, stream, self.mean)
+            yield augment(self.examples(indices)[0], self.spec.augmentation, stream, self.mean)
 
     def components(self, data_checksum: str) -> dict[str, Any]:
         """Return all that the result depends on, for a fingerprint."""
         return {
             "settings": self.job.model_dump(mode="json"),
             "data": data_checksum,
-            "pseudo-labels": self.pool_labels.tolist(),
-            "code": [__version__, source_digest()],
+            "pseudo-labels": self.labels[self.plan.examples :].tolist(),
+            "code": [__version__, package_digest()],
             "torch, threads or device": [torch.__version__, torch.get_num_threads(), self.device.type],
         }
 
