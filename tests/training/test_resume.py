@@ -35,10 +35,6 @@ class Interruption(BaseException):
     pass
 
 
-def quiet(_):
-    pass
-
-
 def content(directory: Path) -> dict[str, bytes]:
     paths = [*directory.glob("checkpoints/*"), directory / "history.csv"]
     return {str(path.relative_to(directory)): path.read_bytes() for path in paths}
@@ -50,10 +46,6 @@ def delete_outputs(directory: Path) -> None:
         (directory / name).unlink(missing_ok=True)
 
 
-def interrupt(job, dataset, directory, after=2, **arguments):
-    train(job, dataset, directory, until=after, report=quiet, **arguments)
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_resumed_training_is_bit_identical(name, tmp_path, dataset, make_job):
     job = make_job(epochs=EPOCHS, snapshots=3, **CASES[name])
@@ -61,7 +53,7 @@ def test_resumed_training_is_bit_identical(name, tmp_path, dataset, make_job):
     directory = tmp_path / "interrupted"
     stops = sorted(random.Random(name).sample(range(1, EPOCHS), 2))
     for stop in stops:
-        interrupt(job, dataset, directory, stop, pseudo_labels=PSEUDO)
+        train(job, dataset, directory, until=stop, pseudo_labels=PSEUDO)
         # declared outputs appear only at the end
         assert [path.name for path in directory.iterdir()] == [".resume"]
     messages = []
@@ -73,7 +65,7 @@ def test_resumed_training_is_bit_identical(name, tmp_path, dataset, make_job):
 @pytest.mark.parametrize("all_snapshots", [True, False])
 def test_an_interruption_or_a_full_disk_at_any_write(all_snapshots, tmp_path, dataset, make_job, monkeypatch):
     job = make_job()
-    options = {"report": quiet, "all_snapshots": all_snapshots}
+    options = {"all_snapshots": all_snapshots}
     train(job, dataset, tmp_path / "whole", **options)
     original, write, messages = Path.replace, 0, []
     while True:
@@ -126,7 +118,7 @@ def test_state_of_another_training_is_named_and_replaced(
 ):
     settings = {"unlabeled_fraction": 0.5}
     job, dataset, labels, messages = make_job(**settings), make_dataset(), PSEUDO, []
-    (train if finished else interrupt)(job, dataset, tmp_path / "run", pseudo_labels=labels)
+    train(job, dataset, tmp_path / "run", pseudo_labels=labels, until=None if finished else 2)
     if what == "settings":
         job = make_job(learning_rate=0.04, **settings)
     elif what == "data":
@@ -145,7 +137,7 @@ def test_state_of_another_training_is_named_and_replaced(
 def test_damaged_state_is_replaced(damage, file, finished, tmp_path, dataset, make_job):
     job, messages = make_job(), []
     train(job, dataset, tmp_path / "whole")
-    (train if finished else interrupt)(job, dataset, tmp_path / "run")
+    train(job, dataset, tmp_path / "run", until=None if finished else 2)
     path = tmp_path / "run/.resume" / file
     data = bytearray(path.read_bytes())
     path.unlink()  # published snapshots are links to it
