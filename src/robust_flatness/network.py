@@ -126,14 +126,14 @@ class Network:
             view._tensors = self._tensors | weights
         return view
 
-    def __call__(self, x: Tensor, precision: str = "float32") -> Tensor:
-        """Return logits [n, K] of inputs [n, ...]; in `bfloat16`, convolutions and linear layers compute in
-        that."""
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.logits(x)
+
+    def logits(self, x: Tensor, precision: str = "float32") -> Tensor:
+        """Return logits [n, K] of inputs [n, ...]; `bfloat16` is used in convolutions and linear layers."""
         if self._shared.trial is None:
             self._try(x)
         return self.apply(self.tensors(precision), x, precision)
-
-    logits = __call__
 
     def tensors(self, precision: str = "float32") -> dict[str, Tensor]:
         """Return the tensors, by name, that `logits` computes from: folded, in this precision."""
