@@ -79,11 +79,6 @@ class Checkpoint:
         """SHA-256 over the parameters and buffers."""
         return _digest("", self.model.state_dict())
 
-    @property
-    def sha256(self) -> str:
-        """The checksum by which results name the network: that of its file, or else of its weights."""
-        return self.weights_sha256 if self.metadata is None else self.metadata.sha256
-
     def initial(self) -> dict[str, Tensor] | None:
         """Return the initial weights by name, drawn again from the seed; None for external networks."""
         if not self.is_own:
@@ -121,13 +116,13 @@ def _text(metadata: Metadata) -> str:
     return canonical_json(fields)
 
 
-def save_checkpoint(path: Path, model: nn.Module, metadata: Metadata, *, durable: bool = True) -> None:
+def save_checkpoint(path: Path, model: nn.Module, metadata: Metadata) -> None:
     """Write weights and buffers of `model`, whole or not at all; equal models give equal bytes."""
     # the format knows no tied tensors: each is written
     state = model.state_dict()
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
     metadata = replace(metadata, sha256=checksum(tensors, metadata))
-    with atomic_path(path, durable=durable) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_bytes(save(tensors, {KEY: _text(metadata)}))
 
 

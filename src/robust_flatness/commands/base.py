@@ -44,8 +44,7 @@ def _write_timings(path: Path, began: float, cpu_began: float) -> None:
     seconds, cpu = time.monotonic() - began, time.process_time() - cpu_began
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
     with suppress(OSError):
-        text = f"s\tcpu_s\tmax_rss_mb\n{seconds:.2f}\t{cpu:.2f}\t{memory:.0f}\n"
-        write_text(path, text, durable=False)
+        write_text(path, f"s\tcpu_s\tmax_rss_mb\n{seconds:.2f}\t{cpu:.2f}\t{memory:.0f}\n")
 
 
 def parsed(kind: type, text: str) -> Any:

@@ -36,7 +36,7 @@ def export_checkpoint(checkpoint: Path, directory: Path, dataset: str = "cifar10
         "number_forward_passes": 1,
         "dataset": dataset,
         "architecture": model.get(LOADED) or f"{model['name']}, width {model['width']}",
-        **_measured(checkpoint, loaded.sha256),
+        **_measured(checkpoint, metadata.sha256),
     }
     name = f"{dataset}/Linf/{metadata.variant}_seed-{metadata.seed}_{checkpoint.stem}"
     weights, info = (Path(directory, path) for path in (f"models/{name}.pt", f"model_info/{name}.json"))

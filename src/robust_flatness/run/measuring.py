@@ -46,8 +46,8 @@ def measure_network(
     A measure of one checkpoint is a part, kept in `.resume/parts.jsonl` with fingerprints of its settings,
     data, weights and code. After an interruption or a change, the missing and changed parts are computed."""
     if unknown := [name for name in job.measures if name not in MEASURES]:
-        known = f"{meant(unknown[0], MEASURES)}; known are {', '.join(MEASURES)}"
-        raise ConfigError(f"measures: unknown measure {unknown[0]!r}{known}")
+        allowed = f"{meant(unknown[0], MEASURES)}; known are {', '.join(MEASURES)}"
+        raise ConfigError(f"measures: unknown measure {unknown[0]!r}{allowed}")
     settings = {
         name: with_precision_on(device, parse(measure.settings, job.measures[name], name))
         for name, measure in MEASURES.items()
@@ -59,13 +59,13 @@ def measure_network(
         parts = Parts(folder / "parts.jsonl", report)
         for path in _checkpoints(job, directory):
             checkpoint = load_checkpoint(path, device)
-            snapshot = checkpoint.name not in CHECKPOINTS
+            known, snapshot = checkpoint.metadata, checkpoint.name not in CHECKPOINTS
             key = {"variant": job.variant, "seed": seed, "checkpoint": checkpoint.name}
             # equal checkpoints (the last one may be the early-stopped one) are measured once
-            label = first_with.setdefault((checkpoint.sha256, snapshot), checkpoint.name)
-            bound, initial = checkpoint.metadata.weight_bound, checkpoint.initial
-            shared = Examples(dataset, device, seed, checkpoint.name, bound, initial, folder=folder)
-            identity = {"data": dataset.checksum, "weights": checkpoint.sha256, "seed": seed}
+            label = first_with.setdefault((known.sha256, snapshot), checkpoint.name)
+            bounded = {"weight_bound": known.weight_bound, "initial_weights": checkpoint.initial}
+            shared = Examples(dataset, device, seed, checkpoint.name, **bounded, folder=folder)
+            identity = {"data": dataset.checksum, "weights": known.sha256, "seed": seed}
             notes = {}
             for name, given in settings.items():
                 measure = MEASURES[name]
@@ -73,14 +73,14 @@ def measure_network(
                     continue
                 part = kept_part(parts, f"{name}/{label}", identity, measure, checkpoint, shared, given)
                 notes |= part["notes"]
-                where = key | {"epoch": checkpoint.metadata.epoch, "measure": name}
+                where = key | {"epoch": known.epoch, "measure": name}
                 rows += [where | Record(*record)._asdict() for record in part["records"]]
                 if not measure.of_snapshots or job.variant == BASELINE:
                     examples += [key | row for row in example_rows(part["examples"])]
             if not snapshot:
                 described[checkpoint.name] = {
-                    "epoch": checkpoint.metadata.epoch, "notes": notes, "sha256": checkpoint.sha256,
-                    "precision": checkpoint.metadata.precision, "weights_sha256": checkpoint.weights_sha256,
+                    "epoch": known.epoch, "notes": notes, "sha256": known.sha256,
+                    "precision": known.precision, "weights_sha256": checkpoint.weights_sha256,
                 }  # fmt: skip
         examples = [{name: row.get(name) for name in EXAMPLES} for row in examples]
         write_rows(directory / "examples.csv", examples, EXAMPLES)

@@ -89,7 +89,7 @@ class Parts:
     def prune(self) -> None:
         """Rewrite the file atomically with the parts returned by `get`; remove the states of AutoAttack."""
         used = [_line(part) for name, part in self.parts.items() if name in self.used]
-        write_text(self.path, "".join(used), durable=False)
+        write_text(self.path, "".join(used))
         for path in self.path.parent.glob("autoattack-*"):
             path.unlink()
 

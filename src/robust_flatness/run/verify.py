@@ -65,7 +65,7 @@ def verify_network(path: Path, device: str = "cpu", threads: int = 1) -> Agreeme
         raise FileError(f"{data}: not the data measured in {path}")
     for name, checkpoint in provenance["checkpoints"].items():
         weights = folder / f"checkpoints/{name}.safetensors"
-        if load_checkpoint(weights).sha256 != checkpoint["sha256"]:
+        if load_checkpoint(weights).metadata.sha256 != checkpoint["sha256"]:
             raise FileError(f"{weights}: not the checkpoint measured in {path}")
     measures = {"checkpoints": tuple(provenance["checkpoints"]), "measures": provenance["settings"]}
     job = MeasuringJob(variant=folder.parent.name, **measures)

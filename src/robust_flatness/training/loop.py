@@ -208,7 +208,7 @@ class Training:
             job.model.model_dump(), self.classes, self.mean, self.std, job.variant, job.seed, epoch,
             weight_bound=spec.weight_clipping, precision=spec.precision,
         )  # fmt: skip
-        save_checkpoint(path, model, metadata, durable=False)
+        save_checkpoint(path, model, metadata)
         return self.evaluate(self.evaluator.at(model))
 
     def evaluate(self, model: Network) -> dict[str, float]:
