@@ -101,18 +101,15 @@ class Folding:
 class FoldedConv2d(nn.Module):
     """A convolution and a batch norm as one convolution, in the dtype of its weight."""
 
-    def __init__(self, conv: nn.Conv2d, groups: int = 1):
+    def __init__(self, conv: nn.Conv2d):
         super().__init__()
         self.weight = nn.Parameter(torch.empty_like(conv.weight), requires_grad=False)
         self.bias = nn.Parameter(conv.weight.new_empty(len(conv.weight)), requires_grad=False)
-        self.stride, self.padding, self.groups = conv.stride, conv.padding, groups
-        self.few = conv.weight.shape[1] <= layers.FEW_CHANNELS
+        self.stride, self.padding, self.groups = conv.stride, conv.padding, 1
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.to(self.weight.dtype)
-        if self.few and self.groups == 1:
-            return layers.image_conv2d(x, self.weight, self.bias, self.stride, self.padding)
-        return layers.safe_conv2d(x, self.weight, self.bias, self.stride, self.padding, (1, 1), self.groups)
+        return layers.image_conv2d(x, self.weight, self.bias, self.stride, self.padding, self.groups)
 
 
 class DtypeLinear(nn.Module):

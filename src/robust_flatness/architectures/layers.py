@@ -25,13 +25,12 @@ def safe_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride, padding,
     return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
 
-def image_conv2d(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int], padding: tuple[int, int]
-) -> Tensor:
-    """`F.conv2d` for inputs with few channels, with a fast gradient with respect to them on the CPU."""
-    if x.device.type != "cpu" or weight.shape[2:] == (1, 1) or inside_transform():
-        return safe_conv2d(x, weight, bias, stride, padding, (1, 1), 1)
-    return _ImageConvolution.apply(x, weight, bias, stride, padding)
+def image_conv2d(x: Tensor, weight: Tensor, bias: Tensor, stride, padding, groups: int = 1) -> Tensor:
+    """`F.conv2d`, on the CPU with a fast gradient with respect to inputs with few channels."""
+    few = weight.shape[1] <= FEW_CHANNELS and groups == 1 and weight.shape[2:] != (1, 1)
+    if few and x.device.type == "cpu" and not inside_transform():
+        return _ImageConvolution.apply(x, weight, bias, stride, padding)
+    return safe_conv2d(x, weight, bias, stride, padding, (1, 1), groups)
 
 
 def inside_transform() -> bool:

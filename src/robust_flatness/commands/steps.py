@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from robust_flatness.commands.base import Checkpoints, Data, Device, Output, Seed, Spec, Threads, parsed, step
-from robust_flatness.config import ConfigError, DataSpec, TrainJob
+from robust_flatness.config import DataSpec, TrainJob
 from robust_flatness.config.data import CIFAR10_FOLDER
-from robust_flatness.config.values import Count, parse, parse_list
+from robust_flatness.config.values import Count, Positive, parse, parse_list
 from robust_flatness.errors import noted_warnings
 from robust_flatness.runtime.progress import show_progress
 
@@ -81,8 +81,7 @@ def scale(
     """Scale convolutions and the batch norms' statistics with them: same function, other weights."""
     from robust_flatness.measures.scaling import scale_checkpoint
 
-    if not 0 < factor < float("inf"):
-        raise ConfigError(f"--factor: {factor} given; expected a number greater than 0")
+    parse(Positive, factor, "--factor")
     for path in checkpoints:
         scale_checkpoint(path, directory / path.name, factor, variant)
 
