@@ -21,11 +21,12 @@ def foldable_pairs(network: nn.Module) -> list[Pair]:
     """Return the pairs of a network of the kit whose class is `foldable`: each batch norm alone receives the
     output of the convolution before it. None for subclasses, and networks with hooks, parametrizations or
     exchanged layers, which may compute something else."""
-    modules = dict(network.named_modules())
-    hooked = [m for m in modules.values() if m._forward_hooks or m._forward_pre_hooks]
-    parametrised = [m for m in modules.values() if hasattr(m, "parametrizations")]
-    if "foldable" not in vars(type(network)) or hooked or parametrised:
+    if "foldable" not in vars(type(network)):
         return []
+    modules = dict(network.named_modules())
+    for m in modules.values():
+        if m._forward_hooks or m._forward_pre_hooks or hasattr(m, "parametrizations"):
+            return []
     names = [name for name, m in modules.items() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
     pairs = list(zip(names[::2], names[1::2], strict=False))
     kinds = {(type(modules[conv]), type(modules[norm])) for conv, norm in pairs}
