@@ -95,19 +95,15 @@ class Trial(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Logits, and the gradient by the images of a weighted sum of them (None if there is none)."""
+    """Logits, and the gradient by the images of a weighted sum of them (zeros if there is none)."""
 
     logits: Tensor
-    gradient: Tensor | None
+    gradient: Tensor
 
     def agrees(self, expected: "Outcome") -> bool:
-        """Return whether it is equal up to rounding."""
-        if self.gradient is None or expected.gradient is None:
-            gradients = self.gradient is expected.gradient
-        else:
-            difference = (self.gradient - expected.gradient).norm()
-            gradients = not difference > GRADIENT_TOLERANCE * expected.gradient.norm()  # NaN equals NaN
-        return gradients and _equal(self.logits, expected.logits)
+        """Return whether it is equal up to rounding; NaN equals NaN."""
+        difference, size = (self.gradient - expected.gradient).norm(), expected.gradient.norm()
+        return not difference > GRADIENT_TOLERANCE * size and _equal(self.logits, expected.logits)
 
 
 def try_model(original: nn.Module, function: Stateless, names: Sequence[str], x: Tensor) -> Trial:
@@ -137,13 +133,14 @@ def try_model(original: nn.Module, function: Stateless, names: Sequence[str], x:
 
 def outcome(run: Run, x: Tensor, seed: int = 0) -> Outcome:
     """Compute logits and gradient with the given random seed; the stage is named if one fails."""
-    x, gradient = x.detach().clone().requires_grad_(True), None
+    x = x.detach().clone().requires_grad_(True)
+    gradient = torch.zeros_like(x)
     with isolated(seed):
         with stage(f"forward pass on images {tuple(x.shape)} of {x.dtype}"):
             logits = checked_logits(run(x.clone()), x)
         if logits.requires_grad:
             with stage("gradient by the input"):
-                (gradient,) = torch.autograd.grad(_weighted_sum(logits), x, allow_unused=True)
+                (gradient,) = torch.autograd.grad(_weighted_sum(logits), x, materialize_grads=True)
     return Outcome(logits.detach(), gradient)
 
 

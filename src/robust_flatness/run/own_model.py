@@ -62,12 +62,12 @@ def measure_model(
             model = model.float()  # as the images are
         network = Checkpoint(model.to(device), "own")
         net = network.network
-        gradient = outcome(net, dataset.images("test", 2, device)).gradient
+        gradient = outcome(net, dataset.images("test", 2, device)).gradient.norm().item()
         examples = clean_examples(net, dataset, settings, device)
         identity = {"seed": seed, "weights_sha256": network.weights_sha256, "data_sha256": dataset.checksum}
         identity["provenance"] = provenance(device, torch.get_num_threads())
         layers = net.layers if settings.keys() - {"robustness"} else None
-        function = digest([examples, gradient is not None and gradient.norm().item(), layers])
+        function = digest([examples, gradient, layers])
         depends_on = identity | {"model": function}
         folder = folder or Path(temporary)
         shared = Examples(dataset, device, seed, network.name, folder=folder)
