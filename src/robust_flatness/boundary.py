@@ -29,7 +29,7 @@ GRADIENT_TOLERANCE = 0.05
 
 
 @contextlib.contextmanager
-def stage(name: str) -> Iterator[None]:
+def user_code(name: str) -> Iterator[None]:
     """Turn whatever a model's code raises in the block into a `ConfigError` that names the stage."""
     try:
         yield
@@ -63,12 +63,12 @@ def evaluation_copy(model: nn.Module) -> nn.Module:
         raise ConfigError("model: it is scripted, or has complex, sparse or uninitialised tensors")
     held = tree_leaves([vars(module) for module in model.modules()])
     activations = {id(t): t.detach().clone() for t in held if isinstance(t, Tensor) and not t.is_leaf}
-    with stage("deep copy"):
+    with user_code("deep copy"):
         network = copy.deepcopy(model, activations)
     copied = [*network.modules(), *network.parameters(), *network.buffers()]
     if {id(part) for part in (*model.modules(), *tensors)} & {id(part) for part in copied}:
         raise ConfigError("model: its deep copy shares modules or tensors with it; it cannot be measured")
-    with stage("evaluation mode"):
+    with user_code("evaluation mode"):
         network.eval()
     for parameter in network.parameters():
         parameter.requires_grad_(False)
@@ -112,7 +112,7 @@ def try_model(original: nn.Module, function: Stateless, names: Sequence[str], x:
     differ."""
     run = partial(function, {})
     with _restored(original):
-        with stage("evaluation mode"):
+        with user_code("evaluation mode"):
             original.eval()
         expected = outcome(run, x)
         unused, normalising = _weight_gradients(function, names, x)
@@ -136,10 +136,10 @@ def outcome(run: Run, x: Tensor, seed: int = 0) -> Outcome:
     x = x.detach().clone().requires_grad_(True)
     gradient = torch.zeros_like(x)
     with isolated(seed):
-        with stage(f"forward pass on images {tuple(x.shape)} of {x.dtype}"):
+        with user_code(f"forward pass on images {tuple(x.shape)} of {x.dtype}"):
             logits = checked_logits(run(x.clone()), x)
         if logits.requires_grad:
-            with stage("gradient by the input"):
+            with user_code("gradient by the input"):
                 (gradient,) = torch.autograd.grad(_weighted_sum(logits), x, materialize_grads=True)
     return Outcome(logits.detach(), gradient)
 
@@ -152,7 +152,7 @@ def _weight_gradients(function: Stateless, names: Sequence[str], x: Tensor) -> t
     """Try the gradient by the parameters `names`; return those that are unused and those that normalise."""
     leaves = {name: function.own[name].detach().clone().requires_grad_(True) for name in names}
     gradients: Sequence[Tensor | None] = [None] * len(names)
-    with isolated(seed=0), NormalisationParameters() as watched, stage("gradient by the weights"):
+    with isolated(seed=0), NormalisationParameters() as watched, user_code("gradient by the weights"):
         logits = function(leaves, x.clone())
         if logits.requires_grad and leaves:
             gradients = torch.autograd.grad(_weighted_sum(logits), list(leaves.values()), allow_unused=True)

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from robust_flatness.boundary import stage
+from robust_flatness.boundary import user_code
 from robust_flatness.config.kinds import imported
 from robust_flatness.config.networks import NetworkSpec
 from robust_flatness.config.values import meant
@@ -91,7 +91,7 @@ def load_model(
         if mean is None or std is None or len(mean) != len(std) or not all(s > 0 for s in std):
             raise ConfigError("mean, std: expected a number for each channel in both, std above 0")
         network = Normalized(network, mean, std)
-    with stage("evaluation mode"):
+    with user_code("evaluation mode"):
         network.eval()
     return network
 
@@ -113,7 +113,7 @@ def _from_function(model: str) -> nn.Module:
     factory = imported(model, "model")
     if isinstance(factory, nn.Module):
         raise ConfigError(f"model: {model} is a network; name a function without arguments that returns it")
-    with stage(f"{model}(), called without arguments,"):
+    with user_code(f"{model}(), called without arguments,"):
         network = factory()
     if not isinstance(network, nn.Module):
         raise ConfigError(f"model: {model}() returned {type(network).__name__}; expected an nn.Module")
@@ -129,7 +129,7 @@ def _torchvision(name: str, tensors: dict[str, Tensor] | None) -> tuple[nn.Modul
         raise ConfigError(f"model: torchvision has no classifier {name!r}{meant(name, known)}")
     if tensors is None:
         pretrained = models.get_model_weights(name).DEFAULT
-        with stage(f"download of torchvision's weights of {name}"):
+        with user_code(f"download of torchvision's weights of {name}"):
             network = models.get_model(name, weights=pretrained)
         preset = pretrained.transforms()
         return network, (preset.mean, preset.std)
@@ -159,7 +159,7 @@ def _robustbench(name: str, with_weights: bool) -> nn.Module:
         raise ConfigError(f"model: RobustBench has no model {name!r} for {dataset} and {threat}") from None
     if not with_weights:
         return entry["model"]()
-    with stage(f"download of RobustBench's weights of {name}"):
+    with user_code(f"download of RobustBench's weights of {name}"):
         return load(model_name=name, dataset=dataset, threat_model=threat)
 
 
