@@ -64,10 +64,8 @@ class Folding:
         self._no_bias = torch.zeros_like(self._eps).split(self._sizes)
         self.function = Stateless(_folded_module(network, pairs))
         self.wide: dict[int, Stateless] = {}
-        low = [
-            n for n, m in self.function.module.named_modules() if isinstance(m, FoldedConv2d | DtypeLinear)
-        ]
-        self._low = {f"{name}.{key}" for name in low for key in ("weight", "bias")}
+        modules, low = self.function.module.named_modules(), FoldedConv2d | DtypeLinear
+        self._low = {f"{n}.{key}" for n, m in modules if isinstance(m, low) for key in ("weight", "bias")}
         folded = {f"{conv}.{key}" for conv, _ in pairs for key in ("weight", "bias")}
         own = self.function.own.items()
         self._unfolded = [name for name, t in own if name not in folded and t.is_floating_point()]

@@ -27,7 +27,6 @@ def export_checkpoint(checkpoint: Path, directory: Path, dataset: str = "cifar10
     those of `records.csv` beside the checkpoints, if robustness has been measured. Robust accuracy under a
     reduced AutoAttack is stated in the footnote alone.
     """
-    checkpoint = Path(checkpoint)
     loaded = load_checkpoint(checkpoint)
     metadata, model = loaded.metadata, loaded.metadata.model
     entry = {

@@ -61,15 +61,10 @@ class SelfSupervision(Objective):
             raise ConfigError(f"objective: 'self-supervision' rotates square images, not {height}x{width}")
         plain, count = len(batch.x) - len(batch.x) // 2, len(batch.x) // 2
         quarters = torch.randint(ROTATIONS, (count,), generator=generator, device=generator.device)
-        quarters = quarters.to(batch.x.device)
-        labels = self.classes + quarters
-        return replace(
-            batch,
-            x=torch.cat([batch.x[:plain], rotate(batch.x[plain:], quarters)]),
-            y=torch.cat([batch.y[:plain], labels]),
-            target=torch.cat([batch.target[:plain], labels]),
-            counted=torch.cat([batch.counted[:plain], torch.zeros_like(batch.counted[plain:])]),
-        )
+        labels = self.classes + quarters.to(batch.x.device)
+        rotated = {"x": rotate(batch.x[plain:], labels - self.classes), "y": labels, "target": labels}
+        rotated["counted"] = torch.zeros_like(batch.counted[plain:])
+        return replace(batch, **{n: torch.cat([getattr(batch, n)[:plain], t]) for n, t in rotated.items()})
 
     def attack_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the cross-entropy of each example: over the logits of the classes, or, for a rotated example
