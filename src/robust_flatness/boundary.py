@@ -23,8 +23,8 @@ from robust_flatness.runtime.isolation import isolated
 
 Run = Callable[[Tensor], Tensor]
 
-#: Largest difference of equal gradients, relative to their norm: rounding, which differs between memory
-#: layouts, moves units across their kinks.
+#: Tolerance for equal gradients, relative to their norm: rounding differs between memory layouts and flips
+#: units such as ReLUs near 0.
 GRADIENT_TOLERANCE = 0.05
 
 

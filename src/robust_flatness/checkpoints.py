@@ -118,7 +118,7 @@ def _text(metadata: Metadata) -> str:
 
 def save_checkpoint(path: Path, model: nn.Module, metadata: Metadata) -> None:
     """Write weights and buffers of `model`, whole or not at all; equal models give equal bytes."""
-    # the format knows no tied tensors: each is written
+    # safetensors has no tied tensors: each is written
     state = model.state_dict()
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
     metadata = replace(metadata, sha256=checksum(tensors, metadata))

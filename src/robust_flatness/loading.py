@@ -21,11 +21,11 @@ from robust_flatness.config.values import meant
 from robust_flatness.errors import ConfigError
 from robust_flatness.network import Network
 
-#: Keys under which checkpoints keep the weights; the first of them counts.
+#: Keys under which checkpoints store the weights, in order of preference.
 NESTED = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params")
 #: Prefixes that wrappers add to all names.
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.")
-#: Extensions of files of torch.save.
+#: Extensions of files that `torch.save` writes.
 TORCH_FILES = (".pt", ".pth", ".bin", ".ckpt", ".tar")
 
 

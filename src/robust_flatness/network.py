@@ -19,7 +19,7 @@ from robust_flatness.runtime.devices import keep_freed_memory
 from robust_flatness.runtime.graphs import Graphs
 from robust_flatness.runtime.isolation import isolated
 
-#: The largest activation of the examples that pass a network together on a CPU, for each thread.
+#: Largest size of an activation in a pass on a CPU, for each thread: more would leave the cache.
 PASS_BYTES = 2**22
 #: Smallest pass: with fewer examples, the overhead of calls dominates.
 LEAST_AT_ONCE = 32
@@ -47,7 +47,7 @@ class Network:
         self._perturbable, self._frozen = perturbable_parameters(original)
         self._followers = followers(dict(original.named_parameters()))
         self._convolutions = boundary.convolution_weights(self.module)
-        # shared by all views; `original` until it has been compared with the copy
+        # shared by all views; `original` is dropped after its comparison with the copy
         self._shared = SimpleNamespace(original=original, trial=None)
         self._values = {name: t for name, t in self._function.own.items() if t.is_floating_point()}
         self._tensors: dict[str, Tensor] = {}

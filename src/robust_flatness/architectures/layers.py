@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 ACTIVATIONS = {"relu": nn.ReLU, "mish": nn.Mish, "silu": nn.SiLU, "gelu": nn.GELU}
-#: Inputs with at most this many channels (images) take the gradient below.
+#: Largest number of input channels for which `_ImageConvolution` is used.
 FEW_CHANNELS = 4
 #: oneDNN writes past its workspace in the gradient with respect to the weights of strided 1x1 convolutions
 #: with fewer input channels than a vector register holds: 16 with AVX-512, 8 without (uxlfoundation/oneDNN,

@@ -14,7 +14,7 @@ from robust_flatness.tables.importing import read_results_table
 
 #: Columns by which networks are ranked, lowest first.
 RANKED = ("test_rloss_pgd", "test_rerr_pgd", "avg_flatness_rloss", "worst_flatness_rloss")
-#: Radius of the printed models' attack.
+#: Radius of the attack on the models printed in the paper.
 PRINTED_EPSILON = 8 / 255
 
 
