@@ -7,12 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from robust_flatness.attacks.pgd import Loss
 from robust_flatness.config import TrainingSpec
 
 #: Inputs [n, C, H, W] to logits [n, K]: the network in training mode, or its evaluation copy.
 Forward = Callable[[Tensor], Tensor]
-#: Logits and a target with n rows to a loss per example [n].
-ExampleLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Objective:
         """Return the batch to augment; random choices draw from `generator`."""
         return batch
 
-    def attack_goal(self, forward: Forward, batch: Batch) -> tuple[Tensor, ExampleLoss]:
+    def attack_goal(self, forward: Forward, batch: Batch) -> tuple[Tensor, Loss]:
         """Return target and loss of each example that attacks maximise; `forward` is in evaluation mode."""
         return batch.y, self.attack_loss
 
