@@ -89,7 +89,7 @@ def plan(experiment: Experiment, device: str | None = None) -> Plan:
         passes = experiment.baseline.training.epochs * count["train"]
         each = START + seconds(passes, spec.model, side, kind, training=True)
         steps["pseudo_label"] = [each] * len(spec.seeds)
-    steps = {step: jobs for step, jobs in steps.items() if jobs}
+    steps = {step: times for step, times in steps.items() if times}
     weights, image = FLOAT * parameters(spec.model), channels * side**2
     seeds = {seed for slug in experiment.variants for seed in experiment.seeds_of(slug)}
     disk = len(seeds) * sum(count.values()) * image + files * weights
