@@ -127,7 +127,7 @@ def test_a_checkpoint_of_ones_own_network_is_its_function(nets, dataset, name, n
     shift, scale = (torch.tensor(v).view(-1, 1, 1) for v in ([0.5, 0.4, 0.3], [0.2, 0.3, 0.4]))
     assert torch.equal(found.model(x), source((x - shift) / scale if normalised else x))
     assert found.initial() is None
-    assert found.weight_bound is None
+    assert found.metadata.weight_bound is None
     assert found.metadata.epoch is None
 
 

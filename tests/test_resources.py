@@ -39,9 +39,8 @@ def test_networks_state_what_they_cost(name):
         counted += layer.weight.numel() * output[0, 0].numel() if output.ndim == 4 else layer.weight.numel()
 
     with torch.device("meta"):
-        model = build_model(
-            ModelSpec(name=name, width=stated["width"]), 10, (0.5,) * channels, (0.2,) * channels
-        )
+        spec = ModelSpec(name=name, width=stated["width"])
+        model = build_model(spec, 10, (0.5,) * channels, (0.2,) * channels)
         for layer in model.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 layer.register_forward_hook(count)
@@ -68,8 +67,8 @@ def test_limits_grow_with_work_width_and_without_a_gpu():
 def test_a_plan_counts_every_job_of_the_paper():
     """74 trainings, two networks derived from them; each is measured in one job."""
     steps = plan(experiment("cifar10")).steps
-    jobs = {name: len(jobs) for name, jobs in steps.items()}
-    assert jobs == {"train": 74, "measure": 76, "pseudo_label": 1}
+    counts = {name: len(jobs) for name, jobs in steps.items()}
+    assert counts == {"train": 74, "measure": 76, "pseudo_label": 1}
     assert all(job >= START for jobs in steps.values() for job in jobs)
 
 

@@ -1,12 +1,12 @@
-"""The boundary to anyone's model: what is tried on two images, and refused, before anything is measured.
+"""Checks of a user's model on two images, before anything is measured.
 
-Whatever the model's code raises here becomes one `ConfigError` that names the stage. Nothing of the model
-changes.
+Whatever the model's code raises becomes one `ConfigError` that names the stage. The model does not change.
 """
 
 import contextlib
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -23,13 +23,13 @@ from robust_flatness.runtime.isolation import isolated
 
 Run = Callable[[Tensor], Tensor]
 
-#: Largest difference of equal gradients, relative to their norm: rounding, which differs between memory
-#: layouts, moves units across their kinks.
+#: Tolerance for equal gradients, relative to their norm: rounding differs between memory layouts and flips
+#: units such as ReLUs near 0.
 GRADIENT_TOLERANCE = 0.05
 
 
 @contextlib.contextmanager
-def stage(name: str, where: str = "model") -> Iterator[None]:
+def user_code(name: str, where: str = "model") -> Iterator[None]:
     """Turn whatever a user's code raises in the block into a `ConfigError` that names the stage."""
     try:
         yield
@@ -57,18 +57,18 @@ def evaluation_copy(model: nn.Module) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model: {type(model).__name__} given; expected a torch.nn.Module")
-    scripted = any(isinstance(module, torch.jit.ScriptModule) for module in model.modules())
     tensors = [*model.parameters(), *model.buffers()]
+    scripted = any(isinstance(module, torch.jit.ScriptModule) for module in model.modules())
     if scripted or any(is_lazy(t) or t.layout != torch.strided or t.is_complex() for t in tensors):
         raise ConfigError("model: it is scripted, or has complex, sparse or uninitialised tensors")
     held = tree_leaves([vars(module) for module in model.modules()])
     activations = {id(t): t.detach().clone() for t in held if isinstance(t, Tensor) and not t.is_leaf}
-    with stage("deep copy"):
+    with user_code("deep copy"):
         network = copy.deepcopy(model, activations)
-    shared = {id(part) for part in (*model.modules(), *tensors)}
-    if not shared.isdisjoint(id(p) for p in (*network.modules(), *network.parameters(), *network.buffers())):
+    copied = [*network.modules(), *network.parameters(), *network.buffers()]
+    if {id(part) for part in (*model.modules(), *tensors)} & {id(part) for part in copied}:
         raise ConfigError("model: its deep copy shares modules or tensors with it; it cannot be measured")
-    with stage("evaluation mode"):
+    with user_code("evaluation mode"):
         network.eval()
     for parameter in network.parameters():
         parameter.requires_grad_(False)
@@ -84,7 +84,7 @@ def try_loss(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, y: Tensor
     with a gradient by the logits."""
     name = getattr(loss, "__name__", type(loss).__name__)
     logits = logits.detach().requires_grad_(True)
-    with torch.enable_grad(), stage(f"{name}(logits, labels)", "loss"):
+    with torch.enable_grad(), user_code(f"{name}(logits, labels)", "loss"):
         losses = loss(logits, y)
     problem = ""
     if not isinstance(losses, Tensor) or losses.shape != y.shape:
@@ -114,35 +114,35 @@ class Trial(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Logits, and the gradient by the images of a weighted sum of them (None if there is none)."""
+    """Logits, and the gradient by the images of a weighted sum of them (zeros if there is none)."""
 
     logits: Tensor
-    gradient: Tensor | None
+    gradient: Tensor
 
     def agrees(self, expected: "Outcome") -> bool:
-        """Whether it is equal up to rounding."""
-        if self.gradient is None or expected.gradient is None:
-            gradients = self.gradient is expected.gradient
-        else:
-            difference = (self.gradient - expected.gradient).norm()
-            gradients = not difference > GRADIENT_TOLERANCE * expected.gradient.norm()  # NaN equals NaN
-        return gradients and _equal(self.logits, expected.logits)
+        """Return whether it is equal up to rounding; NaN equals NaN."""
+        difference, size = (self.gradient - expected.gradient).norm(), expected.gradient.norm()
+        return not difference > GRADIENT_TOLERANCE * size and _equal(self.logits, expected.logits)
 
 
 def try_model(original: nn.Module, function: Stateless, names: Sequence[str], x: Tensor) -> Trial:
     """Try a copy of `original`, `function`, on the images `x`, with gradients by the parameters `names`, and
     lay it out channels-last where it computes the same then; raise `ConfigError` if a stage fails or they
     differ."""
-
-    def run(images: Tensor) -> Tensor:
-        return function({}, images)
-
+    run = partial(function, {})
     with _restored(original):
-        with stage("evaluation mode"):
+        with user_code("evaluation mode"):
             original.eval()
         expected = outcome(run, x)
         unused, normalising = _weight_gradients(function, names, x)
-        repeatable = _check_examples(run, x, expected)
+        again, single = outcome(run, x).logits, outcome(run, x[:1]).logits
+        repeatable = _equal(again, expected.logits)
+        if not repeatable:
+            warn("model: it keeps state, or a random generator; the results depend on the order of calls")
+        elif not _equal(outcome(run, x, seed=1).logits, expected.logits):
+            warn("model: it is random, equal inputs give different logits; the results hold for one draw")
+        elif not _equal(single, expected.logits[:1]):
+            warn("model: the logits of an example depend on the others of its batch, and results on its size")
         if repeatable:
             _check_copy(original, function, x, expected)
     warn_of_probabilities(expected.logits)
@@ -153,13 +153,13 @@ def try_model(original: nn.Module, function: Stateless, names: Sequence[str], x:
 def outcome(run: Run, x: Tensor, seed: int = 0) -> Outcome:
     """Compute logits and gradient with the given random seed; the stage is named if one fails."""
     x = x.detach().clone().requires_grad_(True)
+    gradient = torch.zeros_like(x)
     with isolated(seed):
-        with stage(f"forward pass on images {tuple(x.shape)} of {x.dtype}"):
+        with user_code(f"forward pass on images {tuple(x.shape)} of {x.dtype}"):
             logits = checked_logits(run(x.clone()), x)
-        gradient = None
         if logits.requires_grad:
-            with stage("gradient by the input"):
-                (gradient,) = torch.autograd.grad(_weighted_sum(logits), x, allow_unused=True)
+            with user_code("gradient by the input"):
+                (gradient,) = torch.autograd.grad(_weighted_sum(logits), x, materialize_grads=True)
     return Outcome(logits.detach(), gradient)
 
 
@@ -171,27 +171,12 @@ def _weight_gradients(function: Stateless, names: Sequence[str], x: Tensor) -> t
     """Try the gradient by the parameters `names`; return those that are unused and those that normalise."""
     leaves = {name: function.own[name].detach().clone().requires_grad_(True) for name in names}
     gradients: Sequence[Tensor | None] = [None] * len(names)
-    with isolated(seed=0), NormalisationParameters() as watched, stage("gradient by the weights"):
+    with isolated(seed=0), NormalisationParameters() as watched, user_code("gradient by the weights"):
         logits = function(leaves, x.clone())
         if logits.requires_grad and leaves:
             gradients = torch.autograd.grad(_weighted_sum(logits), list(leaves.values()), allow_unused=True)
     unused = frozenset(n for n, gradient in zip(names, gradients, strict=True) if gradient is None)
     return unused, frozenset(n for n, leaf in leaves.items() if id(leaf) in watched.ids)
-
-
-def _check_examples(run: Run, x: Tensor, expected: Outcome) -> bool:
-    """Try a single image; warn of randomness and of examples that depend on each other; return whether equal
-    random seeds give equal logits."""
-    repeatable = _equal(outcome(run, x).logits, expected.logits)
-    random = repeatable and not _equal(outcome(run, x, seed=1).logits, expected.logits)
-    single = outcome(run, x[:1]).logits
-    if not repeatable:
-        warn("model: it keeps state, or a random generator; the results depend on the order of calls")
-    elif random:
-        warn("model: it is random, equal inputs give different logits; the results hold for one draw")
-    elif not _equal(single, expected.logits[:1]):
-        warn("model: the logits of an example depend on the others of its batch, and results on its size")
-    return repeatable
 
 
 def _check_copy(original: nn.Module, function: Stateless, x: Tensor, expected: Outcome) -> None:
@@ -208,7 +193,7 @@ def _check_copy(original: nn.Module, function: Stateless, x: Tensor, expected: O
         for name, parameter in own.items():
             parameter.data.copy_(moved[name])
         perturbed = outcome(original, x)
-    if not outcome(lambda images: function(moved, images), x).agrees(perturbed):
+    if not outcome(partial(function, moved), x).agrees(perturbed):
         raise ConfigError(
             "model: its weights cannot be exchanged: with perturbed weights, a deep copy gives other logits "
             "or gradients (does its forward refer to another module?)"
@@ -233,7 +218,7 @@ def _restored(model: nn.Module) -> Iterator[None]:
 
 
 def _equal(found: Tensor, expected: Tensor) -> bool:
-    """Whether tensors are equal up to rounding; NaN equals NaN."""
+    """Return whether tensors are equal up to rounding; NaN equals NaN."""
     size = expected.nan_to_num(posinf=0, neginf=0).abs().max().item()
     tolerance = min(1e3 * torch.finfo(expected.dtype).eps, 0.1) * max(size, 1.0)
     same_shape = found.shape == expected.shape
@@ -241,7 +226,7 @@ def _equal(found: Tensor, expected: Tensor) -> bool:
 
 
 def convolution_weights(module: nn.Module) -> list[str]:
-    """Names of the weights of two-dimensional convolutions."""
+    """Return the names of the weights of two-dimensional convolutions."""
     convolutions = {name: m for name, m in module.named_modules() if isinstance(m, nn.Conv2d)}
     return [f"{name}.weight".lstrip(".") for name, m in convolutions.items() if "weight" in m._parameters]
 
@@ -262,7 +247,7 @@ def _lay_out(function: Stateless, x: Tensor, expected: Outcome) -> bool:
 
 
 def largest_activation(run: Run, x: Tensor) -> int | None:
-    """Bytes of the largest activation of an example on a CPU; None on other devices."""
+    """Return the bytes of the largest activation of an example on a CPU; None on other devices."""
     if x.device.type != "cpu":
         return None
     sizes = [1]

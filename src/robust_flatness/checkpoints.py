@@ -28,7 +28,7 @@ from robust_flatness.runtime.graphs import Graphs
 from robust_flatness.seeding import generator
 
 KEY = "robust_flatness"
-#: Key in `Metadata.model` of networks of others: the argument of `load_model`.
+#: Key in `Metadata.model` of external networks, for the argument of `load_model`.
 LOADED = "loaded"
 
 
@@ -37,8 +37,8 @@ class Metadata:
     """Description of a checkpoint's network.
 
     `model` holds the settings of a network of the kit, or `{"loaded": ...}`, the argument of `load_model`;
-    `mean` and `std` normalise the inputs. `epoch` counts from 0, None for networks of others; `weight_bound`
-    is the clipping of the training, `precision` that of its passes.
+    `mean` and `std` normalise the inputs. `epoch` counts from 0, None for external networks; `weight_bound`
+    is the clipping of the training, by which perturbed weights are bounded, `precision` that of its passes.
     """
 
     model: dict
@@ -55,8 +55,8 @@ class Metadata:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network in evaluation mode, and what its file, called `name`, says of it; `metadata` is None for a
-    model without a file."""
+    """A network in evaluation mode, with the name (`last`, `best`, `epoch-005`) and the metadata of its file;
+    `metadata` is None for a model without a file."""
 
     model: nn.Module
     name: str = ""
@@ -79,18 +79,8 @@ class Checkpoint:
         """SHA-256 over the parameters and buffers."""
         return _digest("", self.model.state_dict())
 
-    @property
-    def sha256(self) -> str:
-        """The checksum by which results name the network: that of its file, or else of its weights."""
-        return self.weights_sha256 if self.metadata is None else self.metadata.sha256
-
-    @property
-    def weight_bound(self) -> float | None:
-        """Bound into which perturbed weights are projected: the clipping of the training."""
-        return self.metadata and self.metadata.weight_bound
-
     def initial(self) -> dict[str, Tensor] | None:
-        """The weights before training by name, drawn again from the seed; None for networks of others."""
+        """Return the initial weights by name, drawn again from the seed; None for external networks."""
         if not self.is_own:
             return None
         known = self.metadata
@@ -100,38 +90,39 @@ class Checkpoint:
 
 
 def checksum(tensors: dict[str, Tensor], metadata: Metadata) -> str:
-    """SHA-256 over the metadata (less its own checksum) and the tensors."""
+    """Return the SHA-256 over the metadata (less its own checksum) and the tensors."""
     return _digest(_text(replace(metadata, sha256="")), tensors)
 
 
 def _digest(text: str, tensors: dict[str, Any]) -> str:
-    """SHA-256 over a text and names, dtypes, shapes and bytes of tensors, in the order of their names."""
+    """Return the SHA-256 over a text and names, dtypes, shapes and bytes of tensors, in the order of their
+    names."""
     digest = hashlib.sha256(text.encode())
-    for name in sorted(tensors):
-        if not isinstance(tensors[name], Tensor):  # a module's extra state
-            digest.update(f"{name} {tensors[name]!r}\n".encode())
+    for name, tensor in sorted(tensors.items()):
+        if not isinstance(tensor, Tensor):  # a module's extra state
+            digest.update(f"{name} {tensor!r}\n".encode())
             continue
-        tensor = tensors[name].detach().cpu().contiguous()
+        tensor = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
 def _text(metadata: Metadata) -> str:
-    """The metadata as JSON, without the default precision, as in checkpoints older than that field."""
+    """Return the metadata as JSON, without the default precision, as in checkpoints older than that field."""
     fields = asdict(metadata)
     if metadata.precision == "float32":
         del fields["precision"]
     return canonical_json(fields)
 
 
-def save_checkpoint(path: Path, model: nn.Module, metadata: Metadata, *, durable: bool = True) -> None:
+def save_checkpoint(path: Path, model: nn.Module, metadata: Metadata) -> None:
     """Write weights and buffers of `model`, whole or not at all; equal models give equal bytes."""
-    # the format knows no tied tensors: each is written
+    # safetensors has no tied tensors: each is written
     state = model.state_dict()
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
     metadata = replace(metadata, sha256=checksum(tensors, metadata))
-    with atomic_path(path, durable=durable) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_bytes(save(tensors, {KEY: _text(metadata)}))
 
 

@@ -49,13 +49,10 @@ def noted_warnings(show: bool = True) -> Iterator[list[str]]:
     notes: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", MeasurementWarning)
-        try:
-            yield notes
-        finally:
-            of_measures = [str(w.message) for w in caught if issubclass(w.category, MeasurementWarning)]
-            notes[:0] = dict.fromkeys(of_measures)
-    for other in caught:
-        if not issubclass(other.category, MeasurementWarning):
-            warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
+        yield notes
+    noted = [w for w in caught if issubclass(w.category, MeasurementWarning)]
+    notes[:0] = dict.fromkeys(str(w.message) for w in noted)
+    for other in (w for w in caught if w not in noted):
+        warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
     for note in notes if show else ():
         print(f"warning: {note}", file=sys.stderr)

@@ -14,10 +14,10 @@ from robust_flatness.errors import ConfigError
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, which is renamed to `path` if the block succeeds, else removed.
-    With `durable`, data is flushed to disk before the rename, so that the file is complete even after a power
-    failure; without, only if the process is killed. Errors of the block, such as a full disk, name `path`."""
+    Data is flushed to disk before the rename, so that the file is complete even after a power failure. Errors
+    of the block, such as a full disk, name `path`."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
@@ -25,9 +25,8 @@ def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
     os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     try:
         yield temporary
-        if durable:
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
         if error.filename and str(error.filename) != str(temporary):
@@ -47,17 +46,12 @@ def require_space(folder: Path, needed: int, what: str) -> None:
         raise ConfigError(f"{folder}: {needs}; make room, or run in another folder (snakemake --directory)")
 
 
-def write_text(path: Path, text: str, *, durable: bool = True) -> None:
+def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` atomically."""
-    with atomic_path(path, durable=durable) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def canonical_json(value: Any) -> str:
     """Return `value` as JSON with sorted keys and no blanks: equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
-
-
-def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
-    """Write `value` as indented JSON with sorted keys, atomically."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n", durable=durable)

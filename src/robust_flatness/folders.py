@@ -18,8 +18,7 @@ def repository() -> Path:
 def workspace() -> Path:
     """Return the working directory or the nearest of its parents with `results/` or `config/`; a notebook
     runs in its own folder."""
-    here = Path.cwd()
-    for folder in (here, *here.parents):
+    for folder in (Path.cwd(), *Path.cwd().parents):
         if (folder / "results").is_dir() or (folder / "config" / "variants.yaml").is_file():
             return folder
-    return here
+    return Path.cwd()

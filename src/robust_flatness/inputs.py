@@ -38,8 +38,7 @@ def checked_images(x: Tensor, y: Tensor) -> Tensor:
 
 def labels(y: Tensor) -> Tensor:
     """Return labels [n] as int64, from integers, whole floats, a column [n, 1] or one-hot rows [n, K]."""
-    y = y.detach()
-    given = f"y: {y.dtype} of shape {tuple(y.shape)}"
+    y, given = y.detach(), f"y: {y.dtype} of shape {tuple(y.shape)}"
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim == 2 and ((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all():
@@ -104,8 +103,6 @@ def _first(mask: Tensor) -> int:
 
 
 def _outside_inference_mode(tensor: Tensor) -> Tensor:
-    """A copy of a tensor made in inference mode, which cannot take part in a gradient."""
-    if not tensor.is_inference():
-        return tensor
+    """Return a copy of a tensor made in inference mode, which cannot take part in a gradient."""
     with torch.inference_mode(False):
-        return tensor.clone()
+        return tensor.clone() if tensor.is_inference() else tensor

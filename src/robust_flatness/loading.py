@@ -1,6 +1,5 @@
-"""Anyone's network: from a function, torchvision or RobustBench, with weights from a file."""
+"""Loading of networks from a user's function, torchvision or RobustBench, with weights from a file."""
 
-import difflib
 import importlib
 import importlib.util
 import re
@@ -13,13 +12,13 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from robust_flatness.boundary import stage
+from robust_flatness.boundary import user_code
 from robust_flatness.config.kinds import imported
 from robust_flatness.config.networks import NetworkSpec, weights_file
+from robust_flatness.config.values import meant
 from robust_flatness.errors import ConfigError
 from robust_flatness.network import Network
 
@@ -29,7 +28,7 @@ NESTED = ("state_dict", "model_state_dict", "model_state", "model", "net", "netw
 WRAPPERS = re.compile(r"(?<![^.])(?:module|_orig_mod)\.")
 #: Longest prefix, in parts of a name, below which the weights of the network are looked for.
 DEEPEST = 3
-#: Extensions of files of torch.save.
+#: Extensions of files that `torch.save` writes.
 TORCH_FILES = (".pt", ".pth", ".bin", ".ckpt", ".tar")
 
 
@@ -95,7 +94,7 @@ def load_model(
         if mean is None or std is None or len(mean) != len(std) or not all(s > 0 for s in std):
             raise ConfigError("mean, std: expected a number for each channel in both, std above 0")
         network = Normalized(network, mean, std)
-    with stage("evaluation mode"):
+    with user_code("evaluation mode"):
         network.eval()
     return network
 
@@ -117,45 +116,36 @@ def _from_function(model: str) -> nn.Module:
     factory = imported(model, "model")
     if isinstance(factory, nn.Module):
         raise ConfigError(f"model: {model} is a network; name a function without arguments that returns it")
-    with stage(f"{model}(), called without arguments,"):
+    with user_code(f"{model}(), called without arguments,"):
         network = factory()
     if not isinstance(network, nn.Module):
         raise ConfigError(f"model: {model}() returned {type(network).__name__}; expected an nn.Module")
     return network
 
 
-def _torchvision(name: str, tensors: Mapping[str, Tensor] | None) -> tuple[nn.Module, Any]:
-    """The network, and (mean, std) of the pretrained weights where these are taken, else None."""
+def _torchvision(name: str, tensors: dict[str, Tensor] | None) -> tuple[nn.Module, Any]:
+    """Return the network, and (mean, std) of the pretrained weights where these are taken, else None."""
     from torchvision import models
 
     known = models.list_models(module=models)
     if name not in known:
-        close = difflib.get_close_matches(name, known, 3)
-        meant = f"; did you mean {' or '.join(close)}?" if close else ""
-        raise ConfigError(f"model: torchvision has no classifier {name!r}{meant}")
+        raise ConfigError(f"model: torchvision has no classifier {name!r}{meant(name, known)}")
     if tensors is None:
         pretrained = models.get_model_weights(name).DEFAULT
-        with stage(f"download of torchvision's weights of {name}"):
+        with user_code(f"download of torchvision's weights of {name}"):
             network = models.get_model(name, weights=pretrained)
         preset = pretrained.transforms()
         return network, (preset.mean, preset.std)
-    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     with torch.device("meta"):
-        plain = models.get_model(name, weights=None, **options).state_dict()
+        plain = models.get_model(name, weights=None).state_dict()
     # files keep their tensors in any order: the classes are counted at the last layer of the architecture
     last = [key for key, t in plain.items() if t.ndim in (2, 4) and "aux" not in key.lower()][-1]
     classes = next((len(t) for key, t in tensors.items() if f".{key}".endswith(f".{last}")), len(plain[last]))
-    network = models.get_model(name, weights=None, num_classes=classes, **options)
-    if options and not any("aux" in key.lower() for key in tensors):
-        # auxiliary classifiers are used in training alone, and often left out of files
-        network.aux_logits = False
-        for key in {"aux1", "aux2", "AuxLogits"} & {name for name, _ in network.named_children()}:
-            setattr(network, key, None)
-    return network, None
+    return models.get_model(name, weights=None, num_classes=classes), None
 
 
 def _robustbench(name: str, with_weights: bool) -> nn.Module:
-    """A model of the zoo."""
+    """Return a model of the zoo."""
     try:
         import_robustbench()
         from robustbench.model_zoo.enums import BenchmarkDataset, ThreatModel
@@ -172,7 +162,7 @@ def _robustbench(name: str, with_weights: bool) -> nn.Module:
         raise ConfigError(f"model: RobustBench has no model {name!r} for {dataset} and {threat}") from None
     if not with_weights:
         return entry["model"]()
-    with stage(f"download of RobustBench's weights of {name}"):
+    with user_code(f"download of RobustBench's weights of {name}"):
         return load(model_name=name, dataset=dataset, threat_model=threat)
 
 
@@ -203,14 +193,11 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
     path, key = weights_file(path)
     if not path.is_file():
         raise ConfigError(f"weights: {path}: {'a folder; give a file' if path.is_dir() else 'no such file'}")
-    if path.suffix == ".safetensors":
-        try:
-            return _chosen(load_file(path), path, key)
-        except (OSError, SafetensorError) as error:
-            raise ConfigError(f"weights: {path}: truncated or damaged ({error})") from None
-    if path.suffix not in TORCH_FILES:
+    if path.suffix not in (".safetensors", *TORCH_FILES):
         raise ConfigError(f"weights: {path} given; expected a file .safetensors, {', '.join(TORCH_FILES)}")
     try:
+        if path.suffix == ".safetensors":
+            return _chosen(load_file(path), path, key)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of scripts, which are refused below
             content = torch.load(path, map_location="cpu", weights_only=True)

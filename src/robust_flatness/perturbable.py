@@ -34,17 +34,14 @@ def perturbable_parameters(model: nn.Module) -> tuple[list[str], list[str]]:
         if isinstance(module, NORMALISATIONS) or NAMED_NORMALISATION.search(type(module).__name__)
         for parameter in module.parameters(recurse=False)
     }
-    candidates = {
-        name: p
-        for name, p in model.named_parameters()
-        if p.is_floating_point() and p.numel() and id(p) not in of_norms
-    }
     some_trainable = any(p.requires_grad for p in model.parameters())
-    frozen = [name for name, p in candidates.items() if some_trainable and not p.requires_grad]
-    perturbed: dict[int, str] = {}
-    for name, p in candidates.items():
-        if name not in frozen:
-            perturbed.setdefault(p.data_ptr(), name)
+    perturbed, frozen = {}, []
+    for name, p in model.named_parameters():
+        if p.is_floating_point() and p.numel() and id(p) not in of_norms:
+            if some_trainable and not p.requires_grad:
+                frozen.append(name)
+            else:
+                perturbed.setdefault(p.data_ptr(), name)
     return list(perturbed.values()), frozen
 
 

@@ -22,17 +22,8 @@ def network(seed=0, spec=SPEC):
     return build_model(spec, 3, (0.5,), (0.25,), generator(seed, "test"))
 
 
-def metadata(**changed):
-    values = {
-        "model": SPEC.model_dump(mode="json"),
-        "classes": 3,
-        "mean": (0.5,),
-        "std": (0.25,),
-        "variant": "at",
-        "seed": 0,
-        "epoch": 4,
-    }
-    return Metadata(**(values | changed))
+def metadata():
+    return Metadata(SPEC.model_dump(mode="json"), 3, (0.5,), (0.25,), "at", 0, 4)
 
 
 @pytest.fixture

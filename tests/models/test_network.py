@@ -29,8 +29,8 @@ def randomise(model, seed=1):
     return model
 
 
-def resnet(**changes):
-    spec = ModelSpec(name="small-resnet", width=4, **changes)
+def resnet(name="small-resnet", **changes):
+    spec = ModelSpec(name=name, width=4, **changes)
     return build_model(spec, 5, [0.3, 0.4], [0.2, 0.3], generator()).double()
 
 
@@ -71,6 +71,7 @@ CASES = {
     "resnet-gelu": lambda: resnet(activation="gelu"),
     "resnet-dropout": lambda: resnet(dropout=0.3),
     "rotations": lambda: RotationNetwork(resnet(), generator()),
+    "preactivation": lambda: RotationNetwork(resnet(name="preact-resnet18"), generator()),
     "plain": plain_cnn,
     "viewing": Viewing,
     "hook": with_hook,

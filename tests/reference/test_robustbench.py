@@ -52,7 +52,7 @@ def robustness(path, sha256, version="standard"):
 
 def test_an_export_is_the_checkpoint_and_what_was_measured(trained, tmp_path):
     path, x, _ = trained
-    robustness(path, load_checkpoint(path).sha256)
+    robustness(path, load_checkpoint(path).metadata.sha256)
     done = CliRunner().invoke(
         app, ["export", str(path), "--directory", str(tmp_path), "--dataset", "cifar10"]
     )
@@ -72,7 +72,7 @@ def test_an_export_is_the_checkpoint_and_what_was_measured(trained, tmp_path):
 
 def test_a_reduced_autoattack_or_another_checkpoint_is_not_passed_off(trained, tmp_path):
     path, _, _ = trained
-    robustness(path, load_checkpoint(path).sha256, version="reduced")
+    robustness(path, load_checkpoint(path).metadata.sha256, version="reduced")
     entry = json.loads(export_checkpoint(path, tmp_path, "cifar10")[1].read_text())
     assert entry["autoattack_acc"] is None
     assert "44.75 % under AutoAttack (x)" in entry["footnote"]

@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from robust_flatness.training.entropy_sgd import EntropySGD
-from robust_flatness.training.optimizers import make_optimizer
+from robust_flatness.training.optimizers import EntropySGD, make_optimizer
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])

@@ -9,24 +9,16 @@ def rates(make_job, updates, **settings):
     return [schedule.learning_rate(i) for i in range(job.training.epochs * updates)], schedule
 
 
-def test_multi_step_of_the_paper_drops_at_60_90_120(make_job):
-    values, _ = rates(make_job, 1, epochs=150, learning_rate=0.05)
-    assert [values[i] for i in (0, 59)] == [0.05] * 2
-    assert [values[i] for i in (60, 89)] == pytest.approx([0.005] * 2)
-    assert [values[i] for i in (90, 119)] == pytest.approx([0.0005] * 2)
-    assert [values[i] for i in (120, 149)] == pytest.approx([0.00005] * 2)
-
-
-def test_late_multi_step_drops_at_140_and_145(make_job):
-    values, _ = rates(make_job, 1, epochs=150, learning_rate=1, milestones=(140 / 150, 145 / 150))
-    drops = [i for i in range(1, 150) if values[i] != values[i - 1]]
-    assert drops == [140, 145]
-
-
-def test_drops_fall_on_epochs_not_within(make_job):
-    values, _ = rates(make_job, 7, epochs=10, learning_rate=1, milestones=(0.4,))
-    assert values[:28] == [1] * 28
-    assert values[28:] == pytest.approx([0.1] * 42)
+@pytest.mark.parametrize(
+    ("epochs", "milestones", "drops"),
+    [(150, (0.4, 0.6, 0.8), (60, 90, 120)), (150, (140 / 150, 145 / 150), (140, 145)), (10, (0.4,), (4,))],
+)
+def test_multi_step_drops_by_ten_at_the_first_update_of_a_milestones_epoch(
+    make_job, epochs, milestones, drops
+):
+    values, _ = rates(make_job, 7, epochs=epochs, learning_rate=1, milestones=milestones)
+    expected = [0.1 ** sum(update // 7 >= drop for drop in drops) for update in range(7 * epochs)]
+    assert values == pytest.approx(expected)
 
 
 def test_constant_stays(make_job):

@@ -13,26 +13,29 @@ from robust_flatness.architectures.layers import CenteredBatchNorm2d, SafeConv2d
 from robust_flatness.architectures.resnet import ResNet
 from robust_flatness.architectures.stateless import Stateless
 
-#: Names of a convolution and of the batch norm that alone receives its output.
+#: Names of a convolution and of the batch norm after it.
 Pair = tuple[str, str]
 
 
 def foldable_pairs(network: nn.Module) -> list[Pair]:
-    """Return the pairs that a network of the kit declares in `folds()`; none for subclasses, and networks
-    with hooks, parametrizations or exchanged layers, which may compute something else."""
-    if "folds" not in vars(type(network)):
+    """Return the pairs of a network of the kit whose class is `foldable`: each batch norm alone receives the
+    output of the convolution before it. None for subclasses, and networks with hooks, parametrizations or
+    exchanged layers, which may compute something else."""
+    if "foldable" not in vars(type(network)):
         return []
-    modules = [*network.modules()]
-    if any(m._forward_hooks or m._forward_pre_hooks or hasattr(m, "parametrizations") for m in modules):
-        return []
-    pairs = network.folds()
-    kinds = {(type(network.get_submodule(conv)), type(network.get_submodule(norm))) for conv, norm in pairs}
+    modules = dict(network.named_modules())
+    for m in modules.values():
+        if m._forward_hooks or m._forward_pre_hooks or hasattr(m, "parametrizations"):
+            return []
+    names = [name for name, m in modules.items() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
+    pairs = list(zip(names[::2], names[1::2], strict=False))
+    kinds = {(type(modules[conv]), type(modules[norm])) for conv, norm in pairs}
     expected = {(nn.Conv2d, CenteredBatchNorm2d), (SafeConv2d, CenteredBatchNorm2d)}
-    return pairs if kinds <= expected else []
+    return pairs if kinds <= expected and len(names) % 2 == 0 else []
 
 
 class Factors(NamedTuple):
-    """What the batch norms contribute, all layers side by side: a_c, and beta_c - a_c mu_c."""
+    """Factors a_c and summands beta_c - a_c mu_c of the batch norms, all layers side by side."""
 
     scale: Tensor
     shift: Tensor
@@ -58,25 +61,20 @@ class Folding:
         self._eps = torch.cat([torch.full_like(norm.running_var, norm.eps) for norm in norms])
         keys = ("weight", "bias", "running_mean", "running_var")
         self._of_norms = [[f"{norm}.{key}" for _, norm in pairs] for key in keys]
-        self._depends = frozenset(name for names in self._of_norms for name in names)
         self._no_bias = torch.zeros_like(self._eps).split(self._sizes)
         self.function = Stateless(_folded_module(network, pairs))
         self.wide: dict[int, Stateless] = {}
+        modules, low = self.function.module.named_modules(), FoldedConv2d | DtypeLinear
+        self._low = {f"{n}.{key}" for n, m in modules if isinstance(m, low) for key in ("weight", "bias")}
         folded = {f"{conv}.{key}" for conv, _ in pairs for key in ("weight", "bias")}
         own = self.function.own.items()
         self._unfolded = [name for name, t in own if name not in folded and t.is_floating_point()]
-        self._low = {
-            f"{name}.{key}"
-            for name, layer in self.function.module.named_modules()
-            if isinstance(layer, FoldedConv2d | DtypeLinear)
-            for key in ("weight", "bias")
-        }
 
     def factors(
         self, values: Mapping[str, Tensor], changed: Collection[str] = (), before: Factors | None = None
     ) -> Factors:
         """Compute the batch norms' factors at `values`, or return those `before` if no norm has changed."""
-        if before is not None and self._depends.isdisjoint(changed):
+        if before is not None and not any(name in changed for names in self._of_norms for name in names):
             return before
         gamma, beta, mean, var = (torch.cat([values[n] for n in names]) for names in self._of_norms)
         scale = (var + self._eps).rsqrt() * (gamma + 1)
@@ -85,11 +83,11 @@ class Folding:
     def fold(self, values: Mapping[str, Tensor], factors: Factors) -> dict[str, Tensor]:
         """Compute the tensors of `function` from those of the network; differentiable by them."""
         pairs = zip(self.pairs, self._no_bias, strict=True)
-        biases = [values.get(f"{conv}.bias", zero) for (conv, _), zero in pairs]
-        folded_biases = torch.addcmul(factors.shift, torch.cat(biases), factors.scale).split(self._sizes)
+        biases = torch.cat([values.get(f"{conv}.bias", zero) for (conv, _), zero in pairs])
+        biases = torch.addcmul(factors.shift, biases, factors.scale).split(self._sizes)
         folded = {name: values[name] for name in self._unfolded}
         scales = factors.scale.split(self._sizes)
-        for (conv, _), scale, bias in zip(self.pairs, scales, folded_biases, strict=True):
+        for (conv, _), scale, bias in zip(self.pairs, scales, biases, strict=True):
             folded[f"{conv}.weight"] = channels_last(values[f"{conv}.weight"] * scale.view(-1, 1, 1, 1))
             folded[f"{conv}.bias"] = bias
         return folded
@@ -102,18 +100,15 @@ class Folding:
 class FoldedConv2d(nn.Module):
     """A convolution and a batch norm as one convolution, in the dtype of its weight."""
 
-    def __init__(self, conv: nn.Conv2d, groups: int = 1):
+    def __init__(self, conv: nn.Conv2d):
         super().__init__()
         self.weight = nn.Parameter(torch.empty_like(conv.weight), requires_grad=False)
         self.bias = nn.Parameter(conv.weight.new_empty(len(conv.weight)), requires_grad=False)
-        self.stride, self.padding, self.groups = conv.stride, conv.padding, groups
-        self.few = conv.weight.shape[1] <= layers.FEW_CHANNELS
+        self.stride, self.padding, self.groups = conv.stride, conv.padding, 1
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.to(self.weight.dtype)
-        if self.few and self.groups == 1:
-            return layers.image_conv2d(x, self.weight, self.bias, self.stride, self.padding)
-        return layers.safe_conv2d(x, self.weight, self.bias, self.stride, self.padding, (1, 1), self.groups)
+        return layers.image_conv2d(x, self.weight, self.bias, self.stride, self.padding, self.groups)
 
 
 class DtypeLinear(nn.Module):
@@ -128,14 +123,12 @@ class DtypeLinear(nn.Module):
 
 
 def _folded_module(network: nn.Module, pairs: list[Pair]) -> nn.Module:
-    """A copy of `network` with folded layers that shares all other tensors with it."""
+    """Return a copy of `network` with folded layers that shares all other tensors with it."""
     replaced: dict[int, object] = {id(t): t for t in (*network.parameters(), *network.buffers())}
+    replaced |= {id(layer): DtypeLinear(layer) for layer in network.modules() if type(layer) is nn.Linear}
     for conv, norm in pairs:
         layer = network.get_submodule(conv)
         replaced |= {id(layer): FoldedConv2d(layer), id(network.get_submodule(norm)): nn.Identity()}
-    for layer in network.modules():
-        if type(layer) is nn.Linear:
-            replaced[id(layer)] = DtypeLinear(layer)
     module = copy.deepcopy(network, replaced)
     for layer in module.modules():
         if type(layer) is nn.ReLU:
@@ -152,11 +145,11 @@ class Ensemble:
 
     def __init__(self, networks: Sequence[Any]):
         self._folding, self.count = networks[0].folding, len(networks)
-        wide = self._folding.wide
-        if self.count not in wide:
+        if self.count not in self._folding.wide:
             self._folding.function.restore()  # a copy has the module's own parameters
-            wide[self.count] = Stateless(_widened(self._folding.function.module, self.count))
-        self._function = wide[self.count]
+            wide = Stateless(_widened(self._folding.function.module, self.count))
+            self._folding.wide[self.count] = wide
+        self._function = self._folding.wide[self.count]
         members = [network.tensors() for network in networks]
         names = [name for name, _ in self._function.module.named_parameters()]
         joined = {name: torch.cat([tensors[name] for tensors in members]) for name in names}
@@ -165,20 +158,17 @@ class Ensemble:
 
     @staticmethod
     def fits(net: Any, x: Tensor) -> bool:
-        """Whether `net` is a `ResNet`, whose channels meet nowhere outside its layers."""
+        """Return whether `net` is a `ResNet`, whose channels meet nowhere outside its layers."""
         return net.folding is not None and type(net.module) is ResNet and x.ndim == 4
 
     def logits(self, x: Tensor, precision: str = "float32") -> Tensor:
-        """Logits [count * n, K] of inputs [count * n, C, H, W]: member i has the i-th n of them."""
+        """Return logits [count * n, K] of inputs [count * n, C, H, W]: member i has the i-th n of them."""
         if precision not in self._tensors:
             self._tensors[precision] = self._folding.lowered(self._tensors["float32"])
-        count, channels = self.count, x.shape[1]
-        n = len(x) // count
-        side_by_side = x.view(count, n, *x.shape[1:]).transpose(0, 1)
-        side_by_side = side_by_side.reshape(n, count * channels, *x.shape[2:])
+        side_by_side = x.unflatten(0, (self.count, -1)).transpose(0, 1).flatten(1, 2)
         side_by_side = side_by_side.contiguous(memory_format=torch.channels_last)
-        out = self._function(self._tensors[precision], side_by_side)
-        return out.view(n, count, -1).transpose(0, 1).reshape(len(x), -1).to(x.dtype)
+        out = self._function(self._tensors[precision], side_by_side).unflatten(1, (self.count, -1))
+        return out.transpose(0, 1).flatten(0, 1).to(x.dtype)
 
 
 class _Linears(nn.Module):
@@ -189,21 +179,20 @@ class _Linears(nn.Module):
         self.count, self.weight, self.bias = count, linear.weight, linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        inputs = x.to(self.weight.dtype).view(len(x), self.count, -1).transpose(0, 1)
-        matrices = self.weight.view(self.count, -1, self.weight.shape[1]).transpose(1, 2)
-        out = torch.baddbmm(self.bias.view(self.count, 1, -1), inputs, matrices)
-        return out.transpose(0, 1).reshape(len(x), -1)
+        inputs = x.to(self.weight.dtype).unflatten(1, (self.count, -1)).transpose(0, 1)
+        matrices = self.weight.unflatten(0, (self.count, -1)).transpose(1, 2)
+        return torch.baddbmm(self.bias.view(self.count, 1, -1), inputs, matrices).transpose(0, 1).flatten(1)
 
 
 def _widened(module: nn.Module, count: int) -> nn.Module:
-    """A folded ResNet with `count` times the channels in separate groups; its weights are swapped in."""
+    """Return a folded ResNet with `count` times the channels in separate groups; its weights are swapped
+    in."""
     wide = copy.deepcopy(module)
     for name, layer in list(wide.named_modules()):
-        parent, _, key = name.rpartition(".")
         if isinstance(layer, FoldedConv2d):
             layer.groups = count
         elif isinstance(layer, DtypeLinear):
-            setattr(wide.get_submodule(parent), key, _Linears(layer, count))
+            wide.set_submodule(name, _Linears(layer, count))
         elif isinstance(layer, Whitening):
             layer.mean, layer.std = (t.repeat(1, count, 1, 1) for t in (layer.mean, layer.std))
     return wide

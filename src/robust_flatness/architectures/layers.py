@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 ACTIVATIONS = {"relu": nn.ReLU, "mish": nn.Mish, "silu": nn.SiLU, "gelu": nn.GELU}
-#: Inputs with at most this many channels (images) take the gradient below.
+#: Largest number of input channels for which `_ImageConvolution` is used.
 FEW_CHANNELS = 4
 #: oneDNN writes past its workspace in the gradient with respect to the weights of strided 1x1 convolutions
 #: with fewer input channels than a vector register holds: 16 with AVX-512, 8 without (uxlfoundation/oneDNN,
@@ -25,18 +25,17 @@ def safe_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride, padding,
     return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
 
-def image_conv2d(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int], padding: tuple[int, int]
-) -> Tensor:
-    """`F.conv2d` for inputs with few channels, with a fast gradient with respect to them on the CPU."""
-    if x.device.type != "cpu" or weight.shape[2:] == (1, 1) or inside_transform():
-        return safe_conv2d(x, weight, bias, stride, padding, (1, 1), 1)
-    return _ImageConvolution.apply(x, weight, bias, stride, padding)
+def image_conv2d(x: Tensor, weight: Tensor, bias: Tensor, stride, padding, groups: int = 1) -> Tensor:
+    """`F.conv2d`, on the CPU with a fast gradient with respect to inputs with few channels."""
+    few = weight.shape[1] <= FEW_CHANNELS and groups == 1 and weight.shape[2:] != (1, 1)
+    if few and x.device.type == "cpu" and not inside_transform():
+        return _ImageConvolution.apply(x, weight, bias, stride, padding)
+    return safe_conv2d(x, weight, bias, stride, padding, (1, 1), groups)
 
 
 def inside_transform() -> bool:
-    """Whether a transform of torch.func (vmap, grad, ...) is active: custom gradients, hooks and queries of
-    the memory format are not available there."""
+    """Return whether a transform of torch.func (vmap, grad, ...) is active, where custom gradients, hooks and
+    queries of the memory format are not available."""
     return torch._C._are_functorch_transforms_active()
 
 
@@ -44,22 +43,18 @@ class _ImageConvolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, stride, padding) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.stride, ctx.padding, ctx.has_bias = stride, padding, bias is not None
+        ctx.stride, ctx.padding = stride, padding
         return F.conv2d(x, weight, bias, stride, padding)
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
         x, weight = ctx.saved_tensors
-        stride, padding = list(ctx.stride), list(ctx.padding)
-        by_x = None
+        by_x = by_weight = by_bias = None
         if ctx.needs_input_grad[0]:
             by_x = _input_gradient(gradient, weight, x.shape[2:], ctx.stride, ctx.padding)
-        mask = [False, ctx.needs_input_grad[1], ctx.has_bias and ctx.needs_input_grad[2]]
-        by_weight = by_bias = None
-        if any(mask):
-            _, by_weight, by_bias = torch.ops.aten.convolution_backward(
-                gradient, x, weight, [len(weight)], stride, padding, [1, 1], False, [0, 0], 1, mask
-            )
+        if any(mask := [False, *ctx.needs_input_grad[1:3]]):
+            settings = ([len(weight)], ctx.stride, ctx.padding, (1, 1), False, (0, 0), 1, mask)
+            _, by_weight, by_bias = torch.ops.aten.convolution_backward(gradient, x, weight, *settings)
         return by_x, by_weight, by_bias, None, None
 
 
@@ -117,9 +112,8 @@ def graph_nodes(root, stop: str = "") -> Iterator:
 
 
 def _to_channels_last(gradients: tuple[Tensor | None, ...], _) -> tuple[Tensor | None, ...]:
-    wide = [g is not None and g.ndim == 4 for g in gradients]
-    layout = torch.channels_last
-    return tuple(g.contiguous(memory_format=layout) if w else g for g, w in zip(gradients, wide, strict=True))
+    layout = {"memory_format": torch.channels_last}
+    return tuple(g if g is None or g.ndim != 4 else g.contiguous(**layout) for g in gradients)
 
 
 class Whitening(nn.Module):
@@ -142,7 +136,7 @@ class SafeConv2d(nn.Conv2d):
 
 
 def is_unsafe(conv: nn.Conv2d) -> bool:
-    """Whether torch's gradient with respect to the weight of `conv` can write past its memory."""
+    """Return whether torch's gradient with respect to the weight of `conv` can write past its memory."""
     pointwise, strided = conv.kernel_size == (1, 1), conv.stride != (1, 1)
     return pointwise and strided and conv.padding in ((0, 0), "valid") and conv.in_channels < UNSAFE_CHANNELS
 

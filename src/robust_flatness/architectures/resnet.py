@@ -5,13 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from robust_flatness.architectures.layers import (
-    ACTIVATIONS,
-    CenteredBatchNorm2d,
-    SafeConv2d,
-    SpatialMean,
-    Whitening,
-)
+from robust_flatness.architectures import layers
+from robust_flatness.architectures.layers import ACTIVATIONS, CenteredBatchNorm2d, SafeConv2d, Whitening
 
 
 class BasicBlock(nn.Module):
@@ -37,78 +32,6 @@ class BasicBlock(nn.Module):
         out = self.norm2(self.dropout(self.conv2(out)))
         return self.act2(out + self.shortcut(x))
 
-    def folds(self) -> list[tuple[str, str]]:
-        """Names of the convolutions and of the batch norms that alone receive their outputs."""
-        pairs = [("conv1", "norm1"), ("conv2", "norm2")]
-        return pairs if isinstance(self.shortcut, nn.Identity) else [*pairs, ("shortcut.0", "shortcut.1")]
-
-
-def stack(
-    block: type[nn.Module], blocks: Sequence[int], inputs: int, width: int, activation: str, dropout: float
-) -> tuple[nn.Sequential, int]:
-    """Return `blocks` residual blocks a stage on `inputs` channels, and the number of their output channels:
-    `width * 2^i` in stage i. Stages but for the first halve the resolution."""
-    stages = []
-    for stage, count in enumerate(blocks):
-        outputs = width * 2**stage
-        for index in range(count):
-            stride = 2 if stage > 0 and index == 0 else 1
-            stages.append(block(inputs, outputs, stride, activation, dropout))
-            inputs = outputs
-    return nn.Sequential(*stages), inputs
-
-
-def draw_weights(model: nn.Module, generator: torch.Generator) -> None:
-    """Kaiming normal weights (gain sqrt 2; fan-out for convolutions, fan-in for linear layers), biases 0."""
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", generator=generator)
-        elif isinstance(module, nn.Linear):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
-        elif isinstance(module, nn.BatchNorm2d):
-            module.reset_parameters()
-        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
-class ResNet(nn.Module):
-    """Images [n, C, H, W] in [0, 1] to logits [n, K].
-
-    A convolution of `stem_stride`, then the residual blocks (see `stack`). `features` are the globally
-    averaged activations [n, `feature_size`] before the linear `classifier`.
-    """
-
-    def __init__(
-        self, blocks: Sequence[int], width: int, classes: int, mean: Sequence[float], std: Sequence[float],
-        activation: str = "relu", dropout: float = 0.0, stem_stride: int = 1,
-    ):  # fmt: skip
-        super().__init__()
-        self.whitening = Whitening(mean, std)
-        self.stem = nn.Conv2d(len(mean), width, 3, stem_stride, 1)
-        self.stem_norm = CenteredBatchNorm2d(width)
-        self.stem_act = ACTIVATIONS[activation]()
-        self.stages, outputs = stack(BasicBlock, blocks, width, width, activation, dropout)
-        self.pool = SpatialMean()
-        self.feature_size = outputs
-        self.classifier = nn.Linear(outputs, classes)
-
-    def reset_parameters(self, generator: torch.Generator) -> None:
-        """Draw initial weights from `generator`."""
-        draw_weights(self, generator)
-
-    def features(self, x: Tensor) -> Tensor:
-        x = self.stem_act(self.stem_norm(self.stem(self.whitening(x))))
-        return self.pool(self.stages(x))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.features(x))
-
-    def folds(self) -> list[tuple[str, str]]:
-        """Names of the convolutions and of the batch norms that alone receive their outputs."""
-        blocks = [(f"stages.{i}", block.folds()) for i, block in enumerate(self.stages)]
-        inner = [(f"{name}.{conv}", f"{name}.{norm}") for name, pairs in blocks for conv, norm in pairs]
-        return [("stem", "stem_norm"), *inner]
-
 
 class PreActivationBlock(nn.Module):
     """norm-act-conv-norm-act-(dropout)-conv plus the input (He et al. 2016) or, where shapes change, a 1x1
@@ -132,12 +55,66 @@ class PreActivationBlock(nn.Module):
         return out + (x if self.shortcut is None else self.shortcut(active))
 
 
-class PreActivationResNet(nn.Module):
-    """Images [n, C, H, W] in [0, 1] to logits [n, K].
+def stack(block: type[nn.Module], blocks: Sequence[int], inputs: int, width: int, *settings) -> nn.Sequential:
+    """Return `blocks` residual blocks a stage on `inputs` channels; stage i has `width * 2^i` channels, and
+    all but the first halve the resolution. `settings` are activation and dropout."""
+    stages = []
+    for stage, count in enumerate(blocks):
+        outputs = width * 2**stage
+        for index in range(count):
+            stride = 2 if stage > 0 and index == 0 else 1
+            stages.append(block(inputs, outputs, stride, *settings))
+            inputs = outputs
+    return nn.Sequential(*stages)
 
-    A convolution to `stem` channels (None: `width`), the residual blocks, a last norm and activation;
-    otherwise as `ResNet`. Batch norms are torch's own, with a scale that weight decay pulls to 0.
-    """
+
+class ResidualNetwork(nn.Module):
+    """Images [n, C, H, W] in [0, 1] to logits [n, K]: a linear `classifier` of `features`, the globally
+    averaged activations [n, `feature_size`] of the residual blocks."""
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Draw initial weights from `generator`: Kaiming normal (gain sqrt 2; fan-out for convolutions,
+        fan-in for linear layers), biases 0."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", generator=generator)
+            elif isinstance(module, nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+            elif isinstance(module, nn.BatchNorm2d):
+                module.reset_parameters()
+            if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.features(x))
+
+
+class ResNet(ResidualNetwork):
+    """A convolution of `stem_stride`, batch norm and activation, then the residual blocks (see `stack`)."""
+
+    foldable = True
+
+    def __init__(
+        self, blocks: Sequence[int], width: int, classes: int, mean: Sequence[float], std: Sequence[float],
+        activation: str = "relu", dropout: float = 0.0, stem_stride: int = 1,
+    ):  # fmt: skip
+        super().__init__()
+        self.whitening = Whitening(mean, std)
+        self.stem = nn.Conv2d(len(mean), width, 3, stem_stride, 1)
+        self.stem_norm = CenteredBatchNorm2d(width)
+        self.stem_act = ACTIVATIONS[activation]()
+        self.stages = stack(BasicBlock, blocks, width, width, activation, dropout)
+        self.pool = layers.SpatialMean()
+        self.feature_size = width * 2 ** (len(blocks) - 1)
+        self.classifier = nn.Linear(self.feature_size, classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.pool(self.stages(self.stem_act(self.stem_norm(self.stem(self.whitening(x))))))
+
+
+class PreActivationResNet(ResidualNetwork):
+    """A convolution to `stem` channels (None: `width`), the residual blocks, a last norm and activation.
+    Batch norms are torch's own, with a scale that weight decay pulls to 0."""
 
     def __init__(
         self, blocks: Sequence[int], width: int, classes: int, mean: Sequence[float], std: Sequence[float],
@@ -146,19 +123,12 @@ class PreActivationResNet(nn.Module):
         super().__init__()
         self.whitening = Whitening(mean, std)
         self.stem = nn.Conv2d(len(mean), stem or width, 3, 1, 1, bias=False)
-        self.stages, outputs = stack(PreActivationBlock, blocks, stem or width, width, activation, dropout)
-        self.norm = nn.BatchNorm2d(outputs)
+        self.stages = stack(PreActivationBlock, blocks, stem or width, width, activation, dropout)
+        self.feature_size = width * 2 ** (len(blocks) - 1)
+        self.norm = nn.BatchNorm2d(self.feature_size)
         self.act = ACTIVATIONS[activation]()
-        self.pool = SpatialMean()
-        self.feature_size = outputs
-        self.classifier = nn.Linear(outputs, classes)
-
-    def reset_parameters(self, generator: torch.Generator) -> None:
-        """Draw initial weights from `generator`."""
-        draw_weights(self, generator)
+        self.pool = layers.SpatialMean()
+        self.classifier = nn.Linear(self.feature_size, classes)
 
     def features(self, x: Tensor) -> Tensor:
         return self.pool(self.act(self.norm(self.stages(self.stem(self.whitening(x))))))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.features(x))

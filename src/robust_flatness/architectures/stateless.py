@@ -7,26 +7,10 @@ from torch import Tensor, nn
 
 from robust_flatness.architectures.layers import inside_transform
 
-#: The dictionaries (`_parameters` or `_buffers`) and keys under which a tensor is registered.
-Places = list[tuple[dict[str, Tensor | None], str]]
-
-
-def tensor_places(module: nn.Module) -> dict[str, Places]:
-    """Return where `module` holds each parameter and buffer, by the first name under which it is
-    registered."""
-    names: dict[int, str] = {}
-    places: dict[str, Places] = {}
-    for prefix, child in module.named_modules():
-        for table in (child._parameters, child._buffers):
-            for key, tensor in table.items():
-                if tensor is not None:
-                    name = names.setdefault(id(tensor), f"{prefix}.{key}" if prefix else key)
-                    places.setdefault(name, []).append((table, key))
-    return places
-
 
 def followers(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, torch.Size, tuple[int, ...]]]:
-    """For each tensor that shares all its memory with an earlier one: its name, and the shape and strides."""
+    """Return, for each tensor that shares all its memory with an earlier one, that one's name, and its own
+    shape and strides."""
     leaders: dict[tuple, str] = {}
     found = {}
     for name, tensor in tensors.items():
@@ -39,20 +23,28 @@ def followers(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, torch.Size,
 class Stateless:
     """`module` as a function of tensors and inputs, as `torch.func.functional_call`, but faster.
 
-    Tensors stay in their places until the next call with others, since checkpointed layers read them again in
-    the backward pass; within transforms of `torch.func` they are taken out at once.
+    `own` holds its parameters and buffers by the first name under which they are registered. Tensors given
+    stay in the module until the next call with others, since checkpointed layers read them again in the
+    backward pass; within transforms of `torch.func` they are taken out at once.
     """
 
     def __init__(self, module: nn.Module):
-        self.module, self.places = module, tensor_places(module)
-        self.own = {name: table[key] for name, [(table, key), *_] in self.places.items()}
-        self._current: Mapping[str, Tensor] = {}
+        self.module, self._current = module, {}
+        self.own: dict[str, Tensor] = {}
+        # the dictionaries (`_parameters`, `_buffers`) and keys under which a tensor is registered
+        self._places: dict[str, list[tuple[dict[str, Tensor | None], str]]] = {}
+        names: dict[int, str] = {}
+        for prefix, child in module.named_modules():
+            for table in (child._parameters, child._buffers):
+                for key, tensor in table.items():
+                    if tensor is not None:
+                        name = names.setdefault(id(tensor), f"{prefix}.{key}" if prefix else key)
+                        self._places.setdefault(name, []).append((table, key))
+                        self.own[name] = tensor
 
     def __call__(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """The output for `x` with `tensors` in place of the module's own of these names."""
-        if tensors is not self._current:
-            self._put({name: self.own[name] for name in self._current} | dict(tensors))
-            self._current = tensors
+        """Return the output for `x` with `tensors` in place of the module's own of these names."""
+        self._put(tensors)
         try:
             return self.module(x)
         finally:
@@ -61,10 +53,11 @@ class Stateless:
 
     def restore(self) -> None:
         """Put the module's own tensors back."""
-        self._put({name: self.own[name] for name in self._current})
-        self._current = {}
+        self._put({})
 
     def _put(self, tensors: Mapping[str, Tensor]) -> None:
-        for name, tensor in tensors.items():
-            for table, key in self.places[name]:
-                table[key] = tensor
+        if tensors is not self._current:
+            for name, tensor in ({n: self.own[n] for n in self._current} | dict(tensors)).items():
+                for table, key in self._places[name]:
+                    table[key] = tensor
+            self._current = tensors

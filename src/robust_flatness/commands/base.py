@@ -1,5 +1,6 @@
 """The application, and options that its commands share."""
 
+import atexit
 import json
 import resource
 import sys
@@ -15,8 +16,6 @@ from robust_flatness.files import write_text
 
 #: Panel of the help.
 STEPS = "Steps of the workflow"
-#: Time and CPU time (s) when the command began.
-_began = [0.0, 0.0]
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -36,20 +35,16 @@ def common(
     timings: Annotated[Path | None, typer.Option(help="File for time and memory taken (.tsv).")] = None,
 ) -> None:
     """Adversarial training, robustness, and flatness of the robust loss."""
-    _began[:] = time.monotonic(), time.process_time()
     if timings is not None:
-        import atexit
-
-        atexit.register(_write_timings, timings)
+        atexit.register(_write_timings, timings, time.monotonic(), time.process_time())
 
 
-def _write_timings(path: Path) -> None:
+def _write_timings(path: Path, began: float, cpu_began: float) -> None:
     """Write seconds and CPU seconds since the command began, and the peak memory (MB)."""
-    seconds, cpu = time.monotonic() - _began[0], time.process_time() - _began[1]
+    seconds, cpu = time.monotonic() - began, time.process_time() - cpu_began
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
     with suppress(OSError):
-        text = f"s\tcpu_s\tmax_rss_mb\n{seconds:.2f}\t{cpu:.2f}\t{memory:.0f}\n"
-        write_text(path, text, durable=False)
+        write_text(path, f"s\tcpu_s\tmax_rss_mb\n{seconds:.2f}\t{cpu:.2f}\t{memory:.0f}\n")
 
 
 def parsed(kind: type, text: str) -> Any:

@@ -11,12 +11,12 @@ from robust_flatness.config import ConfigError, load_yaml
 from robust_flatness.errors import noted_warnings
 from robust_flatness.experiment import Experiment, load_experiment
 from robust_flatness.experiment.experiment import unknown_variants
-from robust_flatness.files import write_text
+from robust_flatness.files import canonical_json, write_text
 from robust_flatness.folders import repository
 
 
 def _experiment(config: Path) -> Experiment:
-    """The experiment, with the catalogue beside its file or that of the repository."""
+    """Return the experiment, with the catalogue beside its file or that of the repository."""
     catalogue = config.parent / "variants.yaml"
     if not catalogue.exists():
         catalogue = repository() / "config/variants.yaml"
@@ -66,16 +66,15 @@ def verify(
 ) -> None:
     """Measure a sample of networks again from their checkpoints; exit status 1 if one differs by more than
     a tolerance."""
-    from robust_flatness.run import verify as verification
+    from robust_flatness.run.verify import sample_files, verify_network
     from robust_flatness.runtime.devices import start
 
-    device = start(device, threads)
-    agreements = []
-    for path in verification.sample_files(directory, sample or None, seed):
-        agreements.append(verification.verify_network(path, device, threads))
-        typer.echo(agreements[-1])
-    if not all(agreement.agrees for agreement in agreements):
-        raise typer.Exit(1)
+    device, status = start(device, threads), 0
+    for path in sample_files(directory, sample or None, seed):
+        agreement = verify_network(path, device, threads)
+        typer.echo(agreement)
+        status = status if agreement.agrees else 1
+    raise typer.Exit(status)
 
 
 @app.command()
@@ -84,7 +83,7 @@ def export(
     directory: Annotated[Path, typer.Option(help="Folder for models/ and model_info/.")],
     dataset: Annotated[str, typer.Option(help="Name of the dataset, as RobustBench has it, e.g. cifar10.")],
 ) -> None:
-    """Write checkpoints in RobustBench's form: weights (.pt), and a JSON of what was measured."""
+    """Write checkpoints in RobustBench's form: weights (.pt), and a JSON description with accuracies."""
     from robust_flatness.run.export import export_checkpoint
 
     for path in checkpoints:
@@ -111,16 +110,15 @@ def spec(
     seed: Seed = 0,
 ) -> None:
     """Print the settings of one step of an experiment as JSON."""
-    from robust_flatness.files import canonical_json
     from robust_flatness.workflow import measuring_job
 
     experiment = _experiment(config)
-    if step == "measure":
-        if variant not in experiment.catalogue:
-            raise ConfigError(f"variant: {unknown_variants([variant], experiment.catalogue)}")
+    if step != "measure":
+        typer.echo(experiment.settings_of(step, variant, seed).json_text())
+    elif variant in experiment.catalogue:
         typer.echo(canonical_json(measuring_job(experiment, variant)))
     else:
-        typer.echo(experiment.settings_of(step, variant, seed).json_text())
+        raise ConfigError(f"variant: {unknown_variants([variant], experiment.catalogue)}")
 
 
 @step

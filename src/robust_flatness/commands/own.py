@@ -1,5 +1,6 @@
-"""The command `measure`, for a network of the user's own."""
+"""The command `measure`, for a user's network."""
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ from robust_flatness.commands.base import app
 from robust_flatness.config.kinds import imported
 from robust_flatness.config.values import Epsilon, Precision, Real, parse, parse_list
 from robust_flatness.errors import ConfigError, noted_warnings, warn
-from robust_flatness.files import write_json
+from robust_flatness.files import write_text
 from robust_flatness.measures.examples import BATCH_SIZE
 from robust_flatness.measures.flatness import AVERAGE
 from robust_flatness.measures.registry import MEASURES
@@ -147,7 +148,7 @@ def measure(
         result["snapshots"] = [*map(str, snapshot)]
     result["warnings"] = [*notes, *result["warnings"]]
     if output:
-        write_json(output, result)
+        write_text(output, json.dumps(result, indent=2, sort_keys=True) + "\n")
     if per_example:
         write_rows(per_example, example_rows(values))
     typer.echo(described(result, groups))

@@ -1,14 +1,14 @@
 """One command per step of the workflow."""
 
-import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from robust_flatness.commands.base import Checkpoints, Data, Device, Output, Seed, Spec, Threads, parsed, step
-from robust_flatness.config import ConfigError, DataSpec, TrainJob
+from robust_flatness.config import DataSpec, TrainJob
 from robust_flatness.config.data import CIFAR10_FOLDER
+from robust_flatness.config.values import Count, Positive, parse, parse_list
 from robust_flatness.errors import noted_warnings
 from robust_flatness.runtime.progress import show_progress
 
@@ -42,8 +42,7 @@ def pseudo_label(
     from robust_flatness.runtime.devices import start
     from robust_flatness.training.pseudo_labels import pseudo_label as predict
 
-    job = parsed(TrainJob, spec)
-    device = start(device, threads)
+    job, device = parsed(TrainJob, spec), start(device, threads)
     dataset = load_dataset(data)
     save_pseudo_labels(output, predict(dataset, job.model, job.training, seed, device), dataset)
 
@@ -54,9 +53,7 @@ def train(
     data: Data,
     directory: Annotated[Path, typer.Option(help="Folder for history and checkpoints.")],
     pseudo_labels: Annotated[Path | None, typer.Option(help="Pseudo-labels of the pool.")] = None,
-    all_snapshots: Annotated[
-        bool, typer.Option("--all-snapshots/--best-and-last", help="Kept snapshots.")
-    ] = True,
+    all_snapshots: Annotated[bool, typer.Option("--all-snapshots/--best-and-last", help="Snapshots.")] = True,
     until: Annotated[int | None, typer.Option(help="Stop after this number of epochs.", min=1)] = None,
     device: Device = "cpu",
     threads: Threads = 1,
@@ -66,8 +63,7 @@ def train(
     from robust_flatness.run.train import train as run_training
     from robust_flatness.runtime.devices import start
 
-    job = parsed(TrainJob, spec)
-    device = start(device, threads)
+    job, device = parsed(TrainJob, spec), start(device, threads)
     dataset = load_dataset(data)
     labels = load_pseudo_labels(pseudo_labels, dataset) if pseudo_labels else None
     options = {"pseudo_labels": labels, "all_snapshots": all_snapshots, "until": until}
@@ -85,8 +81,7 @@ def scale(
     """Scale convolutions and the batch norms' statistics with them: same function, other weights."""
     from robust_flatness.measures.scaling import scale_checkpoint
 
-    if not 0 < factor < float("inf"):
-        raise ConfigError(f"--factor: {factor} given; expected a number greater than 0")
+    parse(Positive, factor, "--factor")
     for path in checkpoints:
         scale_checkpoint(path, directory / path.name, factor, variant)
 
@@ -94,19 +89,17 @@ def scale(
 @step
 def check_network(
     spec: Spec,
-    name: Annotated[str, typer.Option(help="What the network is called in tables.")],
+    name: Annotated[str, typer.Option(help="Name of the network in tables.")],
     shape: Annotated[str, typer.Option(help="Channels and side of the images, e.g. 3,32.")],
     classes: Annotated[int, typer.Option(help="Classes of the data.", min=2)],
 ) -> None:
-    """Check that a network of others can be loaded and fits images before anything is run."""
+    """Check that an external network can be loaded and fits the images, before anything is run."""
     import torch
 
     from robust_flatness.config.networks import NetworkSpec
     from robust_flatness.loading import load_network
 
-    if not re.fullmatch(r"[1-9]\d*,[1-9]\d*", shape):
-        raise ConfigError(f"--shape: {shape!r} given; expected channels and side, e.g. 3,32")
-    channels, side = map(int, shape.split(","))
+    channels, side = parse(tuple[Count, Count], parse_list(shape), "--shape")
     images = torch.full((2, channels, side, side), 0.5)
     load_network(parsed(NetworkSpec, spec), name, images, classes)
 
@@ -116,10 +109,10 @@ def import_network(
     spec: Spec,
     data: Data,
     output: Output,
-    name: Annotated[str, typer.Option(help="What the network is called in tables.")],
+    name: Annotated[str, typer.Option(help="Name of the network in tables.")],
     seed: Seed = 0,
 ) -> None:
-    """Load a network of others, check that it fits the data, and keep it as a checkpoint."""
+    """Load an external network, check that it fits the data, and write it as a checkpoint."""
     from robust_flatness.checkpoints import import_network as run_import
     from robust_flatness.config.networks import NetworkSpec
     from robust_flatness.data import load_dataset
@@ -141,9 +134,7 @@ def measure_network(
     from robust_flatness.run.measuring import measure_network as measure
     from robust_flatness.runtime.devices import start
 
-    job = parsed(MeasuringJob, spec)
-    device = start(device, threads)
-    measure(job, data, directory, seed, device, threads)
+    measure(parsed(MeasuringJob, spec), data, directory, seed, start(device, threads), threads)
 
 
 @step

@@ -80,7 +80,7 @@ class TrainingSpec(Spec):
 
     objective: _Objective = "at"
     objective_parameters: dict[str, Any] = Field(default_factory=dict)
-    """Further settings of a user's own objective."""
+    """Settings of a user-defined objective, by name."""
     objective_weight: NonNegative = 0.0
     """lambda of TRADES, MART and self-supervision."""
     adversarial_fraction: Probability = 1.0

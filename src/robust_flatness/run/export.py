@@ -1,4 +1,4 @@
-"""Checkpoints in RobustBench's form (Croce et al. 2021): weights, and a JSON of what is claimed of them."""
+"""Checkpoints in RobustBench's form (Croce et al. 2021): weights, and a JSON description with accuracies."""
 
 import io
 import json
@@ -17,38 +17,32 @@ FIELDS = (
     "link", "name", "authors", "additional_data", "number_forward_passes", "dataset", "venue",
     "architecture", "eps", "clean_acc", "reported", "autoattack_acc", "footnote",
 )  # fmt: skip
-THREAT_MODEL = "Linf"
 
 
-def export_checkpoint(
-    checkpoint: Path, directory: Path, dataset: str, name: str | None = None
-) -> tuple[Path, Path]:
-    """Write the weights to `models/<dataset>/Linf/<name>.pt` and what was measured to
-    `model_info/<dataset>/Linf/<name>.json` below `directory`, as RobustBench keeps them.
+def export_checkpoint(checkpoint: Path, directory: Path, dataset: str) -> tuple[Path, Path]:
+    """Write the weights to `models/<dataset>/Linf/<name>.pt` and their description to
+    `model_info/<dataset>/Linf/<name>.json` below `directory`, as in RobustBench's repository.
 
     The weights are the state dict of the network that `load_checkpoint` returns. Accuracies (in per cent) are
     those of `records.csv` beside the checkpoints, if robustness has been measured. Robust accuracy under a
     reduced AutoAttack is stated in the footnote alone.
     """
-    checkpoint = Path(checkpoint)
     loaded = load_checkpoint(checkpoint)
-    metadata = loaded.metadata
-    name = name or f"{metadata.variant}_seed-{metadata.seed}_{checkpoint.stem}"
-    weights = Path(directory, "models", dataset, THREAT_MODEL, f"{name}.pt")
-    content = io.BytesIO()  # torch's own writer raises RuntimeError on a full disk
-    torch.save(loaded.model.state_dict(), content)
-    with atomic_path(weights) as temporary:
-        temporary.write_bytes(content.getbuffer())
-    model = metadata.model
+    metadata, model = loaded.metadata, loaded.metadata.model
     entry = {
         "name": f"{metadata.variant}, seed {metadata.seed}, {checkpoint.stem} checkpoint",
         "additional_data": metadata.variant == "unlabeled",
         "number_forward_passes": 1,
         "dataset": dataset,
         "architecture": model.get(LOADED) or f"{model['name']}, width {model['width']}",
-        **_measured(checkpoint, loaded.sha256),
+        **_measured(checkpoint, metadata.sha256),
     }
-    info = Path(directory, "model_info", dataset, THREAT_MODEL, f"{name}.json")
+    name = f"{dataset}/Linf/{metadata.variant}_seed-{metadata.seed}_{checkpoint.stem}"
+    weights, info = (Path(directory, path) for path in (f"models/{name}.pt", f"model_info/{name}.json"))
+    content = io.BytesIO()  # torch's own writer raises RuntimeError on a full disk
+    torch.save(loaded.model.state_dict(), content)
+    with atomic_path(weights) as temporary:
+        temporary.write_bytes(content.getbuffer())
     write_text(info, json.dumps({field: entry.get(field) for field in FIELDS}, indent=2) + "\n")
     return weights, info
 
@@ -61,12 +55,11 @@ def _measured(checkpoint: Path, sha256: str) -> dict[str, Any]:
     described = provenance["checkpoints"].get(checkpoint.stem, {})
     if described.get("sha256") != sha256:
         raise FileError(f"{path}: of another checkpoint than {checkpoint}; measure that again")
-    if "robustness" not in provenance["settings"]:
+    settings, records = provenance["settings"].get("robustness"), read_records(path)
+    if settings is None:
         return {}
-    records = read_records(path)
-    here = records[(records["checkpoint"] == checkpoint.stem) & (records["measure"] == "robustness")]
-    values = here[here["split"] == "test"].set_index("metric")
-    settings = provenance["settings"]["robustness"]
+    of_test = (records["measure"] == "robustness") & (records["split"] == "test")
+    values = records[of_test & (records["checkpoint"] == checkpoint.stem)].set_index("metric")
     entry = {"eps": settings["attack"]["epsilon"], "clean_acc": f"{100 - values['value']['err']:.2f}"}
     if "rerr_aa" in values.index:
         robust = f"{100 - values['value']['rerr_aa']:.2f}"

@@ -1,4 +1,4 @@
-"""Data and settings of `measure` for a network of the user's own."""
+"""Data and settings of the command `measure`."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -54,22 +54,19 @@ def read_source(
 
 
 def own_settings(
-    names: Iterable[str],
-    epsilon: float,
-    sizes: Mapping[str, int],
-    options: Mapping,
-    assignments: Iterable = (),
-) -> dict[str, MeasureSettings]:
+    names: Iterable[str], epsilon: float, sizes: Mapping[str, int], options: Mapping[str, Any],
+    assignments: Iterable[str] = (),
+) -> dict[str, MeasureSettings]:  # fmt: skip
     """Return the settings of the measures `names` on `sizes` examples of the splits. `options` maps paths
     such as `average.samples` to values (None: not given), for all measures that have the setting;
     `assignments` are texts such as `flatness.average.xi=[0.5]`, and come last."""
     known = [name for name, entry in MEASURES.items() if not entry.of_snapshots]
+    counts = {f"{kind}{split}_examples": sizes[split] for kind in ("", "clean_") for split in SPLITS}
     blocks: dict[str, dict[str, Any]] = {}
     for name in names:
         if name not in known:
             allowed = f"{meant(name, known)}; allowed are {', '.join(known)}"
             raise ConfigError(f"--measures: unknown measure {name!r}{allowed}")
-        counts = {f"{kind}{split}_examples": sizes[split] for kind in ("", "clean_") for split in SPLITS}
         fields = MEASURES[name].settings.model_fields
         blocks[name] = PRESETS.get(name, {}) | {field: n for field, n in counts.items() if field in fields}
     for path, value in options.items():
@@ -102,8 +99,7 @@ def assign(blocks: dict[str, dict[str, Any]], path: str, value: Any) -> bool:
         keys = [first, *keys]
         defaults = {name: MEASURES[name].settings.model_fields.get(first) for name in blocks}
         targets = [name for name, field in defaults.items() if field and field.default is not None]
-    for name in targets:
-        block = blocks[name]
+    for block in map(blocks.get, targets):
         for key in keys[:-1]:
             block[key] = {**block[key]} if isinstance(block.get(key), Mapping) else {}
             block = block[key]
@@ -113,11 +109,13 @@ def assign(blocks: dict[str, dict[str, Any]], path: str, value: Any) -> bool:
 
 def check_settings(settings: Mapping[str, MeasureSettings], dataset: Dataset) -> None:
     """Raise `ConfigError` where there is nothing to measure, or settings do not fit the data."""
+    if not settings:
+        raise ConfigError(f"--measures: none given; allowed are {', '.join(MEASURES)}")
     sizes = {split: len(dataset.arrays.get(f"y_{split}", ())) for split in SPLITS}
     data: Any = SimpleNamespace(count=sizes.__getitem__, known_classes=None)
     problems = [f"{name}.{text}" for name, given in settings.items() for text in given.problems(data)]
     held_out = [name for name in settings if MEASURES[name].held_out]
     if held_out and "y_early_stopping" not in dataset.arrays:
         problems.append(f"{', '.join(held_out)}: needs test images after those of --examples; give fewer")
-    if problems or not settings:
-        raise ConfigError("\n".join(problems) or f"--measures: none given; allowed are {', '.join(MEASURES)}")
+    if problems:
+        raise ConfigError("\n".join(problems))

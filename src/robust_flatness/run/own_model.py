@@ -1,4 +1,4 @@
-"""Measures of a network of the user's own, by the functions that measure checkpoints."""
+"""Measures of a user's network, computed by the functions that measure checkpoints."""
 
 import math
 import tempfile
@@ -13,7 +13,7 @@ from torch import nn
 from robust_flatness.attacks.pgd import Loss, batches
 from robust_flatness.boundary import outcome
 from robust_flatness.checkpoints import Checkpoint
-from robust_flatness.config.kinds import imported, source_digest
+from robust_flatness.config.kinds import imported
 from robust_flatness.config.measures import MeasureSettings
 from robust_flatness.data import Dataset
 from robust_flatness.errors import noted_warnings, warn
@@ -29,10 +29,11 @@ from robust_flatness.run.own_inputs import check_settings
 from robust_flatness.run.resume import Parts, Report, locked
 from robust_flatness.runtime.devices import with_precision_on
 from robust_flatness.runtime.provenance import provenance
+from robust_flatness.runtime.state import digest
 from robust_flatness.tables.frames import with_columns
 from robust_flatness.tables.records import FIELDS, NUMBERS
 
-#: uint8 images whose values are all below may be on another scale than 0 to 255.
+#: uint8 images whose values are all below this are probably not scaled to 0 to 255.
 DARK = 64
 #: Values of single examples, by split and column.
 ExampleValues = dict[str, dict[str, list]]
@@ -66,30 +67,26 @@ def measure_model(
             model = model.float()  # as the images are
         network = Checkpoint(model.to(device), "own")
         net = network.network
-        gradient = outcome(net, dataset.images("test", 2, device)).gradient
+        gradient = outcome(net, dataset.images("test", 2, device)).gradient.norm().item()
         examples = clean_examples(net, dataset, settings, device, criterion)
         identity = {"seed": seed, "weights_sha256": network.weights_sha256, "data_sha256": dataset.checksum}
         identity["provenance"] = provenance(device, torch.get_num_threads())
-        function = [examples, gradient is not None and gradient.norm().item()]
-        function += [net.layers] if settings.keys() - {"robustness"} else []
+        layers = net.layers if settings.keys() - {"robustness"} else None
+        function = digest([examples, gradient, layers])
+        depends_on, functions = identity | {"model": function} | given_loss, [*code, *given_loss.values()]
         folder = folder or Path(temporary)
         shared = Examples(dataset, device, seed, network.name, folder=folder, loss=criterion)
         shared.snapshots = {number: lambda module=module: module for number, module in enumerate(snapshots)}
         with locked(folder, "another process is measuring this network", report):
             parts = Parts(folder / "parts.jsonl", report)
             for name, given in settings.items():
-                source = source_digest([*code, *given_loss.values(), *getattr(given, "own", {}).values()])
-                depends_on = identity | {"settings": given.model_dump(mode="json"), "model": function}
-                if given.takes_snapshots:
-                    depends_on["snapshots"] = [Checkpoint(module).weights_sha256 for module in snapshots]
-                depends_on |= given_loss | {"code": [MEASURES[name].version, source]}
-                part = kept_part(parts, name, depends_on, MEASURES[name], network, shared, given, show=False)
+                also = {"snapshots": [Checkpoint(module).weights_sha256 for module in snapshots]}
+                on = depends_on | (also if given.takes_snapshots else {})
+                part = kept_part(parts, name, on, MEASURES[name], network, shared, given, functions)
                 records += [{"measure": name} | Record(*values)._asdict() for values in part["records"]]
                 notes |= part["notes"]
                 for split, columns in part["examples"].items():
                     examples[split] |= columns
-                for message in part["warnings"]:
-                    warn(message)
             parts.prune()
         for message in implausible(records, examples):
             warn(message)
@@ -107,13 +104,14 @@ def clean_examples(
     batch_size = max(largest_batch(given.model_dump()) for given in settings.values())
     options = {"attack": None, "autoattack": False, "batch_size": batch_size, "loss": loss}
     for split in SPLITS:
-        count = max(getattr(given, f"{split}_examples", 0) for given in settings.values())
-        if count:
+        if count := max(getattr(given, f"{split}_examples", 0) for given in settings.values()):
             x, y = dataset.images(split, count, device), dataset.labels(split, count, device)
             clean = evaluate_robustness(net, x, y, **options).clean
             predicted = torch.cat([net.logits(x[part]).argmax(1) for part in batches(count, batch_size)])
-            found[split] = {"label": y.tolist(), "prediction": predicted.tolist()}
-            found[split] |= {"err": clean.error.int().tolist(), "ce": rounded(clean.loss)}
+            found[split] = {
+                "label": y.tolist(), "prediction": predicted.tolist(),
+                "err": clean.error.int().tolist(), "ce": rounded(clean.loss),
+            }  # fmt: skip
     return found
 
 
@@ -132,11 +130,13 @@ def implausible(records: Sequence[Mapping[str, Any]], examples: ExampleValues) -
     of_flatness = [record for record in records if record["measure"] == "flatness"]
     known = {(r["metric"], r["loss"], r["split"]): r["value"] for r in of_flatness}
     for r in of_flatness:
-        where = r["loss"], r["split"]
         noise = 2 * (r["se"] or 0.0)
         if r["metric"] not in CASES or not r["value"] < -noise:
             continue
-        single, several = (known.get((name, *where), 0.0) for name in ("reference_single", "reference"))
+        single, several = (
+            known.get((name, r["loss"], r["split"]), 0.0) for name in ("reference_single", "reference")
+        )
+        reason = "random perturbations of the weights lower the loss, so they are no minimum of it"
         if CASES[r["metric"]] == "worst":
             reason = "the search has not converged; give it more steps or restarts"
         elif r["value"] >= single - several - noise:
@@ -144,8 +144,6 @@ def implausible(records: Sequence[Mapping[str, Any]], examples: ExampleValues) -
                 "PGD has one start at perturbed weights and several at the given ones, which accounts for "
                 f"{single - several:.2g}; more --steps, or --restarts 1, reduce it"
             )
-        else:
-            reason = "random perturbations of the weights lower the loss, so they are no minimum of it"
         words = OF_FLATNESS[r["metric"]].words(r["split"], r["loss"], r["xi"])
         yield f"{words} is negative ({r['value']:.2g}): {reason}"
 

@@ -1,4 +1,4 @@
-"""Values of a network as text, and its place among other models."""
+"""Values of a network as text, and its rank among other models."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from robust_flatness.tables.importing import read_results_table
 
 #: Columns by which networks are ranked, lowest first.
 RANKED = ("test_rloss_pgd", "test_rerr_pgd", "avg_flatness_rloss", "worst_flatness_rloss")
-#: Radius of the printed models' attack.
+#: Radius of the attack on the models printed in the paper.
 PRINTED_EPSILON = 8 / 255
 
 
@@ -41,9 +41,8 @@ class ModelGroup:
         else:
             nothing = pd.DataFrame(columns=["variant", "seed", "epoch"])
             tables, folder = frames.Tables(read_results_table(path), *[nothing] * 3), path.parent
-        columns = (f"setting_{name}epsilon" for name in ("evaluation_", ""))
-        radii = [_usual(tables.models, column) for column in columns]
-        return cls("/".join(path.parts[-2:]), tables, next(filter(None, radii), None), folder)
+        radii = [_usual(tables.models, f"setting_{name}epsilon") for name in ("evaluation_", "")]
+        return cls("/".join(path.parts[-2:]), tables, radii[0] or radii[1], folder)
 
     @cached_property
     def models(self) -> pd.DataFrame:
@@ -51,7 +50,7 @@ class ModelGroup:
         return aggregate.variants_at(self.tables.models)
 
     def differences(self, result: Mapping[str, Any]) -> str:
-        """Return in which radii these were measured otherwise than `result`; "" if none is known."""
+        """Return the radii that differ from those of `result`, with both values; empty if none is known."""
         pairs = {"ε": (self.epsilon, epsilon_of(result))}
         for case, words in (("avg", "average-case"), ("worst", "worst-case")):
             column = f"{case}_flatness_xi"
@@ -64,7 +63,7 @@ class ModelGroup:
 
 
 def _usual(models: pd.DataFrame, column: str) -> float | None:
-    """The most frequent value of a column, None if there is none."""
+    """Return the most frequent value of a column, None if there is none."""
     values = models[column].dropna() if column in models else ()
     return float(values.mode().iloc[0]) if len(values) else None
 
@@ -99,8 +98,8 @@ def described(result: Mapping[str, Any], groups: Sequence[ModelGroup]) -> str:
         return "\n".join([*lines, "", f"{note} Not ranked: other models' loss is the cross-entropy."])
     for group in groups:
         lines += ["", f"Among {group.name}:", *places(result["values"], group.models)]
-        differences = group.differences(result)
-        lines += [f"  (measured otherwise: {differences})"] if differences else []
+        if differences := group.differences(result):
+            lines.append(f"  (measured otherwise: {differences})")
     return "\n".join([*lines, "", "Compare ranks among models of the same data, at the same radii, only."])
 
 
@@ -119,13 +118,11 @@ def value_rows(records: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, floa
 def places(values: Mapping[str, float], models: pd.DataFrame) -> list[str]:
     """Return rank and percentile among `models` (a row each) for every column of `RANKED` that both have."""
     lines = []
-    for column in RANKED:
-        others = models[column].dropna() if column in models else ()
-        if column in values and len(others):
-            value, below = values[column], int((others < values[column]).sum())
-            spread = (
-                f"the others {others.min():.3g} to {others.max():.3g}; {below / len(others):.0%} lie below"
-            )
-            place = f"{value:.3g}, rank {below + 1} of {len(others) + 1} ({spread})"
+    for column in (name for name in RANKED if name in models and name in values):
+        value, others = values[column], models[column].dropna()
+        if n := len(others):
+            below = int((others < value).sum())
+            lies = f"the others {others.min():.3g} to {others.max():.3g}; {below / n:.0%} lie below"
+            place = f"{value:.3g}, rank {below + 1} of {n + 1} ({lies})"
             lines.append(f"  {schema.describe(column)}: {place}")
     return lines or ["  nothing that was measured here"]

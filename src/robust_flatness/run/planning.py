@@ -1,4 +1,4 @@
-"""What an experiment costs, before it is spent: jobs, hours, disk and memory."""
+"""Estimates of the cost of an experiment: jobs, hours, disk and memory."""
 
 import math
 from collections.abc import Iterable
@@ -8,9 +8,9 @@ from robust_flatness.experiment import Experiment
 from robust_flatness.measures.cost import parameters, seconds, training_passes
 from robust_flatness.measures.registry import MEASURES
 
-#: Seconds that every job takes besides: start of Python and torch, reading data.
+#: Overhead of a job in seconds: start of Python and torch, reading data.
 START = 6.0
-#: Bytes of a weight in float32, and how many numbers a training keeps of each (weights, momentum, average).
+#: Bytes of a weight in float32, and copies of the weights in a training (weights, momentum, average).
 FLOAT, KEPT = 4, 3
 #: Memory in GB: of a job's process, and on a GPU for batches of 128 through ResNet-18 (measured, with its
 #: 11 million weights); both grow with the data or the network.
@@ -39,7 +39,7 @@ class Plan:
         total = sum(map(sum, self.steps.values()))
         return max(total / workers, max(self.chains, default=0)) / 3600
 
-    def text(self, workers: Iterable[int] = (1, 64)) -> str:
+    def text(self, workers: Iterable[int]) -> str:
         """Return the plan as a table with notes."""
         unit = "GPU" if self.device == "cuda" else "core"
         lines = [f"{'step':<14}{'jobs':>6}{f'{unit}-hours':>12}{'longest (h)':>13}"]
@@ -48,47 +48,57 @@ class Plan:
             hours, longest = sum(jobs) / 3600, max(jobs, default=0) / 3600
             lines.append(f"{step:<14}{len(jobs):>6}{hours:>12.2f}{longest:>13.2f}")
         walls = [f"{self.wall_hours(n):.1f} h on {n} {unit}{'s' if n > 1 else ''}" for n in workers]
-        lines.append(f"wall time at least {'; '.join(walls)}")
         on_gpu = f", and {self.on_gpu:.1f} GB of its GPU" if self.device == "cuda" else ""
-        lines.append(f"disk {self.disk:.1f} GB; memory {self.memory:.1f} GB a job{on_gpu}")
-        return "\n".join([*lines, NOTE])
+        memory = f"disk {self.disk:.1f} GB; memory {self.memory:.1f} GB a job{on_gpu}"
+        return "\n".join([*lines, f"wall time at least {'; '.join(walls)}", memory, NOTE])
 
 
 def plan(experiment: Experiment, device: str | None = None) -> Plan:
     """Return the cost of training and measuring `experiment` on `device` (`cpu` or `cuda`; None: the
     experiment's own, `auto` counting as a GPU)."""
     spec, data = experiment.spec, experiment.spec.data
-    chosen = device or spec.compute.device
-    kind = "cuda" if chosen.startswith("cuda") or chosen == "auto" else "cpu"
-    _, side = data.shape
+    kind = "cuda" if (device or spec.compute.device).startswith(("cuda", "auto")) else "cpu"
+    channels, side = data.shape
+    count = {split: data.count(split) for split in ("train", "unlabeled", "early_stopping", "test")}
     steps: dict[str, list[float]] = {"pseudo_label": [], "train": [], "measure": []}
-    chains = []
+    chains, files = [], 0
     for slug, variant in experiment.variants.items():
-        model, training, snapshots = None, 0.0, 0
+        model, training, snapshots, seeds = None, 0.0, 0, experiment.seeds_of(slug)
         if slug not in experiment.networks:
             job = experiment.job_behind(slug)
             model, precision = job.model, _precision(job.training.precision, kind)
-            passes = training_passes(job, data.count("train"))
+            passes = training_passes(job, count["train"])
             training = START + seconds(passes, model, side, kind, precision, True)
             training += seconds(_evaluation_passes(job, data), model, side, kind, precision)
             snapshots = len(job.training.snapshot_epochs())
+            series = any(MEASURES[name].of_snapshots for name in experiment.measures_of(slug))
+            files += len(seeds) * (snapshots + 2 if series else 4 if variant.trained else 2)
         measured = START
         for name in experiment.measures_of(slug):
             settings = experiment.measures[name].for_variant(slug)
-            passes = MEASURES[name].passes(settings, data.count("early_stopping"), snapshots)
+            passes = MEASURES[name].passes(settings, count["early_stopping"], snapshots)
             used = _precision(getattr(settings, "precision", "float32"), kind)
             measured += seconds(passes, model, side, kind, used)
-        for _ in experiment.seeds_of(slug):
-            if variant.trained:
-                steps["train"].append(training)
-            steps["measure"].append(measured)
-            chains.append((training if variant.trained else 0.0) + measured)
-    if any(job.training.unlabeled_fraction for job in experiment.train_jobs.values()):
-        passes = experiment.baseline.training.epochs * data.count("train")
+        steps["measure"] += [measured] * len(seeds)
+        if variant.trained:
+            steps["train"] += [training] * len(seeds)
+            measured += training
+        chains += [measured] * len(seeds)
+    jobs = experiment.train_jobs.values()
+    if any(job.training.unlabeled_fraction for job in jobs):
+        passes = experiment.baseline.training.epochs * count["train"]
         each = START + seconds(passes, spec.model, side, kind, training=True)
         steps["pseudo_label"] = [each] * len(spec.seeds)
-    steps = {step: jobs for step, jobs in steps.items() if jobs}
-    return Plan(kind, steps, chains, _disk(experiment), *_memory(experiment))
+    steps = {step: times for step, times in steps.items() if times}
+    weights, image = FLOAT * parameters(spec.model), channels * side**2
+    seeds = {seed for slug in experiment.variants for seed in experiment.seeds_of(slug)}
+    disk = len(seeds) * sum(count.values()) * image + files * weights
+    disk += len(experiment.networks) * FLOAT * parameters(None)
+    images = (count["train"] + count["test"]) * image / 1e9
+    batch = max((job.training.batch_size for job in jobs), default=128) / 128
+    width = math.sqrt(parameters(spec.model) / RESNET18)
+    on_gpu = ON_GPU * max(1, batch) * (side / 32) ** 2 * width + images
+    return Plan(kind, steps, chains, disk / 1e9, PROCESS + images + KEPT * weights / 1e9, on_gpu)
 
 
 def _precision(precision: str, kind: str) -> str:
@@ -96,37 +106,8 @@ def _precision(precision: str, kind: str) -> str:
 
 
 def _evaluation_passes(job, data) -> int:
-    """PGD for the training curves in every snapshot, and for early stopping."""
+    """Return the passes of PGD for the training curves and early stopping, in every snapshot."""
     training = job.training
     curves = min(training.history_examples, data.count("test"))
     chosen = data.count("early_stopping") * training.early_stopping_restarts
     return len(training.snapshot_epochs()) * training.evaluation_steps * (curves + chosen)
-
-
-def _disk(experiment: Experiment) -> float:
-    """GB of data, checkpoints and snapshots."""
-    channels, side = experiment.spec.data.shape
-    data = experiment.spec.data
-    images = sum(data.count(split) for split in ("train", "unlabeled", "early_stopping", "test"))
-    seeds = {seed for slug in experiment.variants for seed in experiment.seeds_of(slug)}
-    size = FLOAT * parameters(experiment.spec.model)
-    files = 0
-    for slug in experiment.variants.keys() - experiment.networks.keys():
-        job = experiment.train_jobs.get(slug)
-        series = any(MEASURES[name].of_snapshots for name in experiment.measures_of(slug))
-        kept = len(job.training.snapshot_epochs()) + 2 if series else 4 if job else 2
-        files += kept * len(experiment.seeds_of(slug))
-    others = len(experiment.networks) * FLOAT * parameters(None)
-    return (len(seeds) * images * channels * side**2 + files * size + others) / 1e9
-
-
-def _memory(experiment: Experiment) -> tuple[float, float]:
-    """GB of a job's process, and of its GPU."""
-    channels, side = experiment.spec.data.shape
-    data = experiment.spec.data
-    bytes_of_images = sum(data.count(split) for split in ("train", "test")) * channels * side**2
-    weights = KEPT * FLOAT * parameters(experiment.spec.model)
-    largest = max((job.training.batch_size for job in experiment.train_jobs.values()), default=128)
-    width = math.sqrt(parameters(experiment.spec.model) / RESNET18)
-    on_gpu = ON_GPU * max(1, largest / 128) * (side / 32) ** 2 * width
-    return PROCESS + (bytes_of_images + weights) / 1e9, on_gpu + bytes_of_images / 1e9

@@ -1,27 +1,28 @@
-"""The training job: resume or start a training, and write its checkpoints and history."""
+"""The training job: start or resume a training, and publish its checkpoints and history."""
 
 import math
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from robust_flatness.checkpoints import load_checkpoint
 from robust_flatness.config import TrainJob
 from robust_flatness.data import Dataset
-from robust_flatness.errors import TrainingError
-from robust_flatness.run.resume import Report, TrainingStore, locked
+from robust_flatness.errors import FileError, TrainingError
+from robust_flatness.files import atomic_path
+from robust_flatness.run.resume import Report, locked
 from robust_flatness.runtime.devices import out_of_memory
 from robust_flatness.runtime.progress import track
-from robust_flatness.training.history import write_history
+from robust_flatness.runtime.state import StateFile
+from robust_flatness.training.history import best_epoch, write_history
 from robust_flatness.training.loop import Training
-
-#: Called after every epoch with the number of finished epochs, of all epochs, and the row of the history.
-Progress = Callable[[int, int, dict[str, Any]], None]
 
 
 def train(
     job: TrainJob, dataset: Dataset, directory: Path, *, device: str = "cpu", pseudo_labels=None,
-    progress: Progress | None = None, report: Report = print, all_snapshots: bool = True,
-    until: int | None = None,
+    report: Report = print, all_snapshots: bool = True, until: int | None = None,
 ) -> None:  # fmt: skip
     """Train `job` on `dataset`; write `history.csv` and `checkpoints/{last,best,epoch-NNN}.safetensors`.
 
@@ -37,7 +38,7 @@ def train(
         store = TrainingStore(directory, components, run.spec.snapshot_epochs(), all_snapshots, report)
         try:
             with locked(store.folder, "another process is training here", report):
-                rows = _train(run, store, progress, until)
+                rows = _train(run, store, until or run.spec.epochs)
                 if len(rows) == run.spec.epochs:
                     write_history(store.directory / "history.csv", rows)
                     store.publish(rows)
@@ -46,10 +47,8 @@ def train(
             raise TrainingError(f"{reason}; finished epochs are kept in {store.folder}") from error
 
 
-def _train(
-    run: Training, store: TrainingStore, progress: Progress | None, until: int | None
-) -> list[dict[str, Any]]:
-    """Train from the stored state up to epoch `until` (None: all); return the rows of the history."""
+def _train(run: Training, store: "TrainingStore", until: int) -> list[dict[str, Any]]:
+    """Train from the stored state up to epoch `until`; return the rows of the history."""
     epochs, state = run.spec.epochs, store.load()
     rows = state["rows"]
     if len(rows) == epochs:
@@ -58,7 +57,7 @@ def _train(
     if rows:
         run.restore(state)
         store.report(f"{store.directory}: resumed after epoch {len(rows) - 1}")
-    planned = range(len(rows), min(epochs, until or epochs))
+    planned = range(len(rows), min(epochs, until))
     for epoch in track(planned, f"{run.job.variant}, seed {run.job.seed}"):
         row = run.epoch(epoch)
         if not (math.isfinite(row["train_loss"]) and run.finite()):
@@ -72,6 +71,73 @@ def _train(
             row |= run.snapshot(epoch, store.snapshot(epoch))
         rows.append(row)
         store.save({**run.state(), "rows": rows})
-        if progress:
-            progress(epoch + 1, epochs, row)
     return rows
+
+
+class TrainingStore:
+    """State and snapshots of the training in `directory`; use it inside `locked`.
+
+    `.resume/state` holds weights, optimiser and history as of the last finished epoch, or the history alone
+    once the training is published; `.resume/checkpoints/` its snapshots, the published ones being links.
+    `epochs` are those of the snapshots. Without `all_snapshots`, only the best and the last are kept.
+    """
+
+    def __init__(
+        self, directory: Path, components: Mapping, epochs: Iterable, all_snapshots: bool, report: Report
+    ):
+        self.directory, self.folder = Path(directory), Path(directory) / ".resume"
+        self.state = StateFile(self.folder / "state", components)
+        self.snapshots = self.folder / "checkpoints"
+        self.epochs, self.all_snapshots, self.report = sorted(epochs), all_snapshots, report
+
+    def snapshot(self, epoch: int) -> Path:
+        """Return the path of the snapshot after `epoch`."""
+        return self.snapshots / f"epoch-{epoch:03d}.safetensors"
+
+    def needed(self, rows: list[dict[str, Any]]) -> list[int]:
+        """Return the epochs of the snapshots to keep, given the history's rows so far."""
+        taken = [epoch for epoch in self.epochs if epoch < len(rows)]
+        return taken if self.all_snapshots or not taken else sorted({best_epoch(rows), taken[-1]})
+
+    def load(self) -> dict[str, Any]:
+        """Return the state to resume from; without one, that of no epochs: `{"rows": []}`."""
+        for path in self.directory.rglob(".*.tmp"):  # of killed processes
+            path.unlink()
+        try:
+            state = self.state.load() or {"rows": []}
+            for epoch in self.needed(state["rows"]):
+                load_checkpoint(self.snapshot(epoch))
+            return state
+        except FileError as problem:
+            self.report(f"{self.state.path}: {problem}; the training starts from the beginning")
+            self.state.path.unlink()  # first, so that no state is left without its snapshots
+            shutil.rmtree(self.snapshots, ignore_errors=True)
+            return {"rows": []}
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Replace the state, whose `rows` are the history, and remove snapshots that are no longer needed."""
+        self.state.save(state)
+        _remove_others(self.snapshots, {self.snapshot(epoch).name for epoch in self.needed(state["rows"])})
+
+    def publish(self, rows: list[dict[str, Any]]) -> None:
+        """Write `checkpoints/{best,last,epoch-NNN}.safetensors`; reduce the state to the history."""
+        needed, target = self.needed(rows), self.directory / "checkpoints"
+        files = {"best.safetensors": best_epoch(rows), "last.safetensors": needed[-1]}
+        if self.all_snapshots:
+            files |= {self.snapshot(epoch).name: epoch for epoch in needed}
+        for name, epoch in files.items():
+            with atomic_path(target / name) as temporary:
+                temporary.unlink()
+                try:
+                    os.link(self.snapshot(epoch), temporary)
+                except OSError:  # a file system without links
+                    shutil.copyfile(self.snapshot(epoch), temporary)
+                os.utime(temporary)  # newer than the inputs of the job
+        _remove_others(target, files)
+        self.save({"rows": rows})
+
+
+def _remove_others(folder: Path, names: Collection[str]) -> None:
+    for path in folder.glob("epoch-*.safetensors"):
+        if path.name not in names:
+            path.unlink()

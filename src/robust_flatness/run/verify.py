@@ -42,11 +42,9 @@ class Agreement:
     def __str__(self) -> str:
         if self.equal == self.records:
             return f"{self.path}: {self.records} records, identical"
-        verdict = "agree" if self.agrees else "DIFFER"
+        others = f"the others {'agree' if self.agrees else 'DIFFER'}"
         largest = f"largest difference {self.largest:.2g} of the tolerance ({self.where})"
-        return (
-            f"{self.path}: {self.equal} of {self.records} records identical, the others {verdict}: {largest}"
-        )
+        return f"{self.path}: {self.equal} of {self.records} records identical, {others}: {largest}"
 
 
 def sample_files(directory: Path, count: int | None, seed: int) -> list[Path]:
@@ -62,16 +60,15 @@ def verify_network(path: Path, device: str = "cpu", threads: int = 1) -> Agreeme
     """Measure the network of `path` again, from its checkpoints and data, and compare the records."""
     provenance, _ = read_network(path)
     folder, seed = path.parent, int(path.parent.name.removeprefix("seed-"))
-    variant = folder.parent.name
     data = folder.parents[1] / f"data/seed-{seed}.safetensors"
     if load_dataset(data).checksum != provenance["data_sha256"]:
         raise FileError(f"{data}: not the data measured in {path}")
     for name, checkpoint in provenance["checkpoints"].items():
         weights = folder / f"checkpoints/{name}.safetensors"
-        if load_checkpoint(weights).sha256 != checkpoint["sha256"]:
+        if load_checkpoint(weights).metadata.sha256 != checkpoint["sha256"]:
             raise FileError(f"{weights}: not the checkpoint measured in {path}")
-    checkpoints = tuple(provenance["checkpoints"])
-    job = MeasuringJob(variant=variant, checkpoints=checkpoints, measures=provenance["settings"])
+    measures = {"checkpoints": tuple(provenance["checkpoints"]), "measures": provenance["settings"]}
+    job = MeasuringJob(variant=folder.parent.name, **measures)
     with tempfile.TemporaryDirectory() as temporary:
         again = Path(temporary)
         for name in ("checkpoints", "history.csv"):
@@ -86,18 +83,13 @@ def compared(path: Path, again: Path) -> Agreement:
     old, new = (read_records(file).set_index([*KEY]) for file in (path, again))
     if not old.index.sort_values().equals(new.index.sort_values()):
         return Agreement(path, len(new), 0, np.inf, "other records")
-    new = new.reindex(old.index)
-    difference = (old["value"] - new["value"]).abs().to_numpy()
-    same = ((old["value"] == new["value"]) | (old["value"].isna() & new["value"].isna())).to_numpy()
-    errors = [_is_error(measure, metric) for _, measure, metric, *_ in old.index]
-    of_errors = 100 * ERROR_TOLERANCE / old["n"].fillna(1)
-    allowed = np.where(errors, of_errors, TOLERANCE * old["value"].abs().clip(lower=1))
-    relative = np.where(same, 0.0, np.nan_to_num(difference / allowed, nan=np.inf))
+    values = new["value"].reindex(old.index)
+    same = (old["value"] == values) | (old["value"].isna() & values.isna())
+    metrics = [MEASURES[measure].metrics.get(metric) for _, measure, metric, *_ in old.index]
+    of_errors = [metric is not None and metric.kind == "error" for metric in metrics]
+    allowed = TOLERANCE * old["value"].abs().clip(lower=1)
+    allowed = allowed.mask(of_errors, 100 * ERROR_TOLERANCE / old["n"].fillna(1))
+    relative = ((old["value"] - values).abs() / allowed).fillna(np.inf).mask(same, 0.0).to_numpy()
     worst = int(relative.argmax())
     where = ", ".join(str(part) for part in old.index[worst] if str(part) not in ("", "nan"))
-    return Agreement(path, len(old), int(same.sum()), float(relative.max()), where)
-
-
-def _is_error(measure: str, metric: str) -> bool:
-    description = MEASURES[measure].metrics.get(metric)
-    return description is not None and description.kind == "error"
+    return Agreement(path, len(old), int(same.sum()), float(relative[worst]), where)

@@ -1,1 +1,1 @@
-"""What surrounds a computation: device and precision, CUDA graphs, random states, progress, provenance."""
+"""Support of running computations: device and precision, CUDA graphs, random states, progress, provenance."""

@@ -28,9 +28,10 @@ def start(device: str, threads: int) -> str:
     if not DEVICE.fullmatch(device):
         raise ConfigError(f"--device: {device!r} given; allowed are auto, cpu, cuda, cuda:N and mps")
     kind, _, number = device.partition(":")
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if kind == "auto":
-        kind = next((kind for kind in ("cuda", "mps") if _available(kind)), "cpu")
-    elif not _available(kind):
+        kind = next(name for name, there in available.items() if there)
+    if not available[kind]:
         raise ConfigError(f"--device: {device} given, but torch sees no such device here; use cpu or auto")
     if kind != "cuda":
         return kind
@@ -52,20 +53,13 @@ def keep_freed_memory() -> None:
     torch.empty(31 * 2**20, dtype=torch.uint8)
 
 
-def _available(kind: str) -> bool:
-    if kind == "cuda":
-        return torch.cuda.is_available()
-    return kind == "cpu" or torch.backends.mps.is_available()
-
-
 def free_gpu(count: int) -> int:
     """Lock the first of `count` GPUs that no other process has locked; return its index, or 0 if all are."""
     user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
-    folder = Path(tempfile.gettempdir())
     for index in range(count):
         # indices depend on CUDA_VISIBLE_DEVICES
         name = torch.cuda.get_device_properties(index).uuid
-        lock = FileLock(folder / f"robust-flatness-{user}-{name}.lock")
+        lock = FileLock(Path(tempfile.gettempdir(), f"robust-flatness-{user}-{name}.lock"))
         with contextlib.suppress(Timeout, OSError):
             lock.acquire(timeout=0)
             _taken.append(lock)
@@ -107,8 +101,8 @@ def out_of_memory(batch_size: int, kept: str) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError:
-        free, total = torch.cuda.mem_get_info() if torch.cuda.is_available() else (0, 0)
-        memory = f"the GPU's memory ({free / 2**30:.1f} of {total / 2**30:.1f} GiB are free)"
+        free, total = (part / 2**30 for part in torch.cuda.mem_get_info())
+        memory = f"the GPU's memory ({free:.1f} of {total:.1f} GiB are free)"
         smaller = f"try a batch_size of {max(1, batch_size // 2)}"
         text = f"{memory} does not suffice for batches of {batch_size}; {smaller}. {kept}"
         raise OutOfMemoryError(text) from None

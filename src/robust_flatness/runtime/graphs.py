@@ -5,19 +5,20 @@ from collections.abc import Callable, Hashable, Sequence
 import torch
 from torch import Tensor
 
-#: Functions that are recorded at most: each keeps its memory.
+Function = Callable[..., Sequence[Tensor]]
+#: Largest number of recorded functions: each keeps its memory.
 MOST_FUNCTIONS = 8
-#: Calls before a function is recorded, in which libraries choose and load their kernels.
+#: Calls before a function is recorded, during which libraries choose and load their kernels.
 WARM_UP = 3
 
 
 class Graphs:
     """Recorded functions, by a key and by the shapes and types of their inputs.
 
-    The first `most` kinds of inputs of a key are recorded; others, and all on other devices than CUDA, are
-    computed as they come. A recorded function computes from its inputs and from tensors that stay where they
-    are, whose values may change between calls; it neither waits for the device nor chooses by values. The
-    tensors `kept`, which it changes, are put back after the warm-up, as is the state of torch's generator.
+    The first `most` kinds of inputs of a key are recorded (full batches and a smaller last one); others, and
+    all on other devices than CUDA, are computed directly. A recorded function reads its inputs and tensors
+    whose storage stays; it neither waits for the device nor branches on values. The tensors `kept`, which it
+    changes, are restored after the warm-up, as is the state of torch's generator.
     """
 
     def __init__(self, most: int = 2):
@@ -26,10 +27,9 @@ class Graphs:
         self._pool = None
 
     def __call__(
-        self, key: Hashable, function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor],
-        kept: Sequence[Tensor] = (),
-    ) -> list[Tensor]:  # fmt: skip
-        """The outputs of `function(*inputs)`; those of a replay are overwritten by the next."""
+        self, key: Hashable, function: Function, inputs: Sequence[Tensor], kept: Sequence[Tensor] = ()
+    ) -> list[Tensor]:
+        """Return the outputs of `function(*inputs)`; those of a replay are overwritten by the next."""
         full = key not in self._recorded and len(self._recorded) == MOST_FUNCTIONS
         if inputs[0].device.type != "cuda" or full:
             return list(function(*inputs))
@@ -45,10 +45,8 @@ class Graphs:
         graph.replay()
         return outputs
 
-    def _record(
-        self, function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], kept: Sequence[Tensor]
-    ) -> tuple[torch.cuda.CUDAGraph, list[Tensor], list[Tensor]]:
-        """The graph, and the tensors that it reads and writes."""
+    def _record(self, function: Function, inputs: Sequence[Tensor], kept: Sequence[Tensor]) -> tuple:
+        """Return the graph, and the tensors that it reads and writes."""
         device = inputs[0].device
         own = [tensor.detach().clone() for tensor in inputs]
         saved = [tensor.detach().clone() for tensor in kept]

@@ -1,4 +1,4 @@
-"""Measures are the same wherever they are called, and leave nothing behind."""
+"""Isolation of a computation from the caller's modes and random states."""
 
 import contextlib
 import random
@@ -13,23 +13,18 @@ def isolated(seed: int | None = None) -> Iterator[None]:
     """Turn gradients on, inference mode and autocast off; restore the global random states of torch, Python
     and numpy at the end, and set them from `seed`, if given. Serves as a decorator, too."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    python = random.getstate()
     numpy = sys.modules.get("numpy.random")
-    numpy_state = numpy.get_state() if numpy is not None else None
+    restore = [(random.setstate, random.getstate())]
+    restore += [(numpy.set_state, numpy.get_state())] if numpy else []
     with contextlib.ExitStack() as stack:
+        for set_state, state in restore:
+            stack.callback(set_state, state)
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        for kind in ("cpu", *(["cuda"] if devices else [])):
+        for kind in ("cpu", *["cuda"] * len(devices)):
             stack.enter_context(torch.autocast(kind, enabled=False))
         stack.enter_context(torch.random.fork_rng(devices))
         if seed is not None:
-            torch.manual_seed(seed)
-            random.seed(seed)
-            if numpy is not None:
-                numpy.seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            if numpy_state is not None:
-                numpy.set_state(numpy_state)
+            for seeding in (torch.manual_seed, random.seed, *([numpy.seed] if numpy else [])):
+                seeding(seed)
+        yield

@@ -7,6 +7,8 @@ import platform
 import subprocess
 from pathlib import Path
 
+import torch
+
 from robust_flatness.version import __version__
 
 PACKAGE = Path(__file__).parents[1]
@@ -18,28 +20,22 @@ def git_commit() -> str | None:
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     options = {"cwd": PACKAGE, "capture_output": True, "text": True, "check": True, "timeout": 10}
     try:
-        described = subprocess.run(command, **options)
+        return subprocess.run(command, **options).stdout.strip() or None
     except (OSError, subprocess.SubprocessError):
         return None
-    return described.stdout.strip() or None
 
 
 @functools.cache
 def package_digest() -> str:
     """Return the SHA-256 of the package's source; interrupted trainings of other versions do not resume."""
-    digest = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(PACKAGE.rglob("*.py")))).hexdigest()
 
 
 def provenance(device: str, threads: int) -> dict:
     """Return package version, commit, torch version, device and threads."""
-    name = platform.machine()
-    if device.startswith("cuda"):
-        import torch
-
-        name = torch.cuda.get_device_name(device)
-    versions = {"robust_flatness": __version__, "torch": importlib.metadata.version("torch")}
-    machine = {"device": device.partition(":")[0], "device_name": name, "threads": threads}
-    return versions | {"git_commit": git_commit()} | machine
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine()
+    return {
+        "robust_flatness": __version__, "torch": importlib.metadata.version("torch"),
+        "git_commit": git_commit(), "device": device.partition(":")[0], "device_name": name,
+        "threads": threads,
+    }  # fmt: skip

@@ -37,7 +37,7 @@ class StateFile:
         """Replace the state atomically. Values are tensors, numbers, text, and lists and dicts of them."""
         buffer = io.BytesIO()
         torch.save({**state, "fingerprint": self.fingerprint}, buffer)
-        with atomic_path(self.path, durable=False) as temporary:
+        with atomic_path(self.path) as temporary:
             temporary.write_bytes(hashlib.sha256(buffer.getvalue()).digest() + buffer.getvalue())
 
     def load(self) -> dict[str, Any] | None:

@@ -30,11 +30,9 @@ class WeightPerturbation:
         with torch.enable_grad():
             leaves = {name: w.requires_grad_(True) for name, w in network.weights(self.names).items()}
             view = network.at(leaves)
-            value = loss(lambda x: view.logits(x, precision))
-            gradients = torch.autograd.grad(value, list(leaves.values()))
+            gradients = torch.autograd.grad(loss(lambda x: view.logits(x, precision)), list(leaves.values()))
         with torch.no_grad():
-            norms = torch._foreach_norm(gradients)
-            sizes = torch._foreach_norm(self.weights)
+            norms, sizes = torch._foreach_norm(gradients), torch._foreach_norm(self.weights)
             torch._foreach_mul_(sizes, self.xi)
             # 0 / tiny = 0: a layer whose gradient is zero is not perturbed
             torch._foreach_clamp_min_(norms, torch.finfo(norms[0].dtype).tiny)
@@ -44,10 +42,10 @@ class WeightPerturbation:
     @contextlib.contextmanager
     def applied(self, nu: list[Tensor]) -> Iterator[None]:
         """Add nu to the weights of the network; restore them afterwards, bit for bit."""
-        with torch.no_grad():
-            saved = [weight.clone() for weight in self.weights]
-            torch._foreach_add_(self.weights, nu)
+        saved = [weight.detach().clone() for weight in self.weights]
         try:
+            with torch.no_grad():
+                torch._foreach_add_(self.weights, nu)
             yield
         finally:
             with torch.no_grad():
@@ -58,13 +56,12 @@ class WeightPerturbation:
 def frozen_statistics(network: nn.Module) -> Iterator[None]:
     """Keep the running statistics unchanged, while batch norm in training mode normalises by the batch's."""
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    counts = [norm.num_batches_tracked.clone() for norm in norms]
+    before = [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     try:
         for norm in norms:
             norm.momentum = 0.0
         yield
     finally:
-        for norm, momentum, count in zip(norms, momenta, counts, strict=True):
+        for norm, momentum, count in before:
             norm.momentum = momentum
             norm.num_batches_tracked.copy_(count)

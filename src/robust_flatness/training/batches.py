@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -34,49 +35,46 @@ class BatchPlan:
         if self.updates < 1:
             raise ConfigError(f"batch_size: {size} of {self.examples} training examples gives no batch of 2")
 
+    @cached_property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Numbers of labelled and of pool examples in each batch of an epoch."""
+        whole, rest = divmod(self.examples, self.batch_size)
+        sizes = [self.batch_size] * whole + [rest] * (rest > 1)
+        extras = [round(self.pool_fraction * size) for size in sizes]
+        return [(size - extra, extra) for size, extra in zip(sizes, extras, strict=True)]
+
     @property
     def updates(self) -> int:
         """Number of batches in an epoch."""
-        return len(self._sizes())
+        return len(self.sizes)
 
-    def _sizes(self) -> list[tuple[int, int]]:
-        """Numbers of labelled and of pool examples in each batch of an epoch."""
-        starts = range(0, self.examples, self.batch_size)
-        sizes = [min(self.batch_size, self.examples - start) for start in starts]
-        extras = [round(self.pool_fraction * size) for size in sizes]
-        return [(size - extra, extra) for size, extra in zip(sizes, extras, strict=True) if size > 1]
-
-    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield indices of the labelled and of the pool examples of each batch, without end, on `device`. The
-        order of the labelled examples does not depend on the pool."""
+    def epoch(self, epoch: int) -> Iterator[Tensor]:
+        """Yield the indices of each batch, without end, on `device`: those of labelled examples, then of the
+        pool, counted on from `examples`. The order of the labelled examples does not depend on the pool."""
         order = generator(self.seed, "batches", epoch, device=self.device)
         pool_order = generator(self.seed, "pool", epoch, device=self.device)
         waiting = torch.empty(0, dtype=torch.int64, device=self.device)
         while True:
             permutation = torch.randperm(self.examples, generator=order, device=self.device)
-            start = 0
-            for count, extra in self._sizes():
-                batch = permutation[start : start + count]
-                start += count
+            for count, extra in self.sizes:
+                batch, permutation = permutation[:count], permutation[count:]
                 while len(waiting) < extra:
                     more = torch.randperm(self.pool, generator=pool_order, device=self.device)
                     waiting = torch.cat([waiting, more])
-                yield batch, waiting[:extra]
+                yield torch.cat([batch, waiting[:extra] + self.examples])
                 waiting = waiting[extra:]
 
 
-def unlabeled_pool(dataset: Dataset, spec: TrainingSpec, device: str, pseudo_labels) -> tuple[Tensor, Tensor]:
-    """Return uint8 images and pseudo-labels of the pool; both empty if the training does not use it."""
+def training_images(dataset: Dataset, spec: TrainingSpec, device: str, pseudo_labels) -> list[Tensor]:
+    """Return uint8 images and labels of the training split, followed by the pool and its pseudo-labels if the
+    training uses it."""
+    pixels, labels = dataset.pixels("train", device=device), dataset.labels("train", device=device)
     if not spec.unlabeled_fraction:
-        return dataset.pixels("unlabeled", 0, device), dataset.labels("train", 0, device)
+        return [pixels, labels]
     if pseudo_labels is None:
         raise ConfigError("unlabeled_fraction: needs pseudo-labels (`robust-flatness pseudo-label`)")
-    labels, size = torch.as_tensor(pseudo_labels).to(device), dataset.size("unlabeled")
-    valid = labels.shape == (size,) and size > 0 and not labels.is_floating_point()
-    if not (valid and 0 <= labels.min() <= labels.max() < dataset.classes):
-        expected = f"an integer from 0 to {dataset.classes - 1} for each of the {size} unlabelled images"
-        raise ConfigError(f"pseudo_labels: {labels.dtype} {tuple(labels.shape)}; expected {expected}")
-    return dataset.pixels("unlabeled", device=device), labels.long()
+    pool, pool_labels = dataset.pixels("unlabeled", device=device), torch.as_tensor(pseudo_labels).to(device)
+    return [torch.cat([pixels, pool]), torch.cat([labels, pool_labels.long()])]
 
 
 def noisy_labels(labels: Tensor, rate: float, classes: int, generator: torch.Generator) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 
 from robust_flatness.files import write_text
 
-#: Columns; errors in per cent, losses in nats. Those of early stopping are there at snapshots alone.
+#: Columns; errors in per cent, losses in nats. Evaluations on held-out images are at snapshots only.
 HISTORY = (
     *("variant", "seed", "epoch", "epochs", "normalised_epoch", "learning_rate", "train_loss"),
     *("train_rloss", "train_rerr", "test_rloss", "test_rerr", "test_correct_rloss"),

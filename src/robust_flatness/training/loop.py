@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import update_bn
 
 from robust_flatness.architectures import build_model
+from robust_flatness.attacks.pgd import PGD
 from robust_flatness.checkpoints import Metadata, save_checkpoint
 from robust_flatness.config import TrainJob
 from robust_flatness.config.kinds import source_digest
@@ -25,11 +26,13 @@ from robust_flatness.runtime.provenance import package_digest
 from robust_flatness.seeding import derive_seed, generator, stream_device
 from robust_flatness.training.attack import TrainingAttack
 from robust_flatness.training.awp import WeightPerturbation, frozen_statistics
-from robust_flatness.training.batches import BatchPlan, noisy_labels, unlabeled_pool
-from robust_flatness.training.held_out import HeldOut
+from robust_flatness.training.batches import BatchPlan, noisy_labels, training_images
 from robust_flatness.training.objectives import Batch, make_objective
 from robust_flatness.training.optimizers import Schedule, averaged_weights, clip_weights, make_optimizer
 from robust_flatness.version import __version__
+
+#: Examples per pass when snapshots are evaluated.
+BATCH = 256
 
 
 class Training:
@@ -43,14 +46,16 @@ class Training:
         self.job, self.spec, self.device = job, spec, torch.device(device)
         self.classes, self.mean, self.std = dataset.classes, dataset.mean, dataset.std
         # images stay uint8 on the device, and are converted to [0, 1] batch by batch
-        self.pixels = dataset.pixels("train", device=device)
-        self.labels = dataset.labels("train", device=device)
-        self.pool, self.pool_labels = unlabeled_pool(dataset, spec, device, pseudo_labels)
-        self.drawn_on = stream_device(device)
-        pool = (len(self.pool_labels), spec.unlabeled_fraction)
-        self.plan = BatchPlan(len(self.labels), spec.batch_size, job.seed, *pool, self.drawn_on)
+        self.pixels, self.labels = training_images(dataset, spec, device, pseudo_labels)
+        self.drawn_on, count = stream_device(device), dataset.size("train")
+        pool = (len(self.labels) - count, spec.unlabeled_fraction)
+        self.plan = BatchPlan(count, spec.batch_size, job.seed, *pool, self.drawn_on)
         self.schedule = Schedule(spec, self.plan.updates)
-        self.held_out = HeldOut(dataset, spec, job.seed, device)
+        sizes = {"test": min(spec.history_examples, dataset.size("test")), "early_stopping": None}
+        self.held_out = {
+            split: (dataset.images(split, size, device), dataset.labels(split, size, device))
+            for split, size in sizes.items()
+        }
 
         stream = generator(job.seed, "initialisation")
         self.model = build_model(job.model, self.classes, self.mean, self.std, stream).to(self.device)
@@ -60,15 +65,17 @@ class Training:
         self.parameters = list(self.network.parameters())
         if spec.weight_clipping is not None:
             clip_weights(self.parameters, spec.weight_clipping)
-        decay = spec.weight_averaging
-        self.average = None if decay is None else averaged_weights(self.model, decay)
         self.optimizer = make_optimizer(spec, self.parameters)
+        self.stateful = {"network": self.network, "optimizer": self.optimizer}
+        self.average = None
+        if spec.weight_averaging is not None:
+            self.average = averaged_weights(self.model, spec.weight_averaging)
+            self.stateful["average"] = self.average
         self.attack = TrainingAttack(spec, self.objective)
-        example = dataset.images("train", min(2, len(self.labels)), device)
+        example = dataset.images("train", min(2, count), device)
         self.inference = Network(self.network, example)
         self.evaluator = Network(self.model, example)
-        # the last batch of an epoch may be smaller than the others: two shapes
-        self.graphs, self.inference.graphs, self.evaluator.graphs = (Graphs(most=2) for _ in range(3))
+        self.graphs, self.inference.graphs, self.evaluator.graphs = (Graphs() for _ in range(3))
         xi = spec.weight_perturbation
         self.perturbation = WeightPerturbation(self.network, xi) if xi else None
 
@@ -95,12 +102,10 @@ class Training:
                 if self.average is not None:
                     self.average.update_parameters(self.model)
         updates, loss, examples, rloss, errors = self.sums.tolist()
-        epochs, n = self.spec.epochs, examples or math.nan
-        return {
-            **{"variant": self.job.variant, "seed": self.job.seed, "epoch": epoch, "epochs": epochs},
-            **{"normalised_epoch": (epoch + 1) / epochs, "learning_rate": self.schedule.learning_rate(first)},
-            **{"train_loss": loss / updates, "train_rloss": rloss / n, "train_rerr": 100 * errors / n},
-        }
+        epochs, n, rate = self.spec.epochs, examples or math.nan, self.schedule.learning_rate(first)
+        row = {"variant": self.job.variant, "seed": self.job.seed, "epoch": epoch, "epochs": epochs}
+        row |= {"normalised_epoch": (epoch + 1) / epochs, "learning_rate": rate, "train_loss": loss / updates}
+        return row | {"train_rloss": rloss / n, "train_rerr": 100 * errors / n}
 
     @contextlib.contextmanager
     def _dropout(self, *names: str | int) -> Iterator[None]:
@@ -112,25 +117,20 @@ class Training:
     def _batches(self, epoch: int) -> Iterator[Batch]:
         """Yield augmented batches without end."""
         spec, streams = self.spec, self.streams
-        for labelled, extra in self.plan.epoch(epoch):
-            x, y = self.examples(labelled, extra)
+        for indices in self.plan.epoch(epoch):
+            x, y = self.examples(indices)
             target = y
             if spec.label_noise:
                 target = noisy_labels(y, spec.label_noise, self.classes, streams["label noise"])
-            counted = torch.ones_like(y, dtype=torch.bool)
-            counted[len(labelled) :] = False
+            counted = (indices < self.plan.examples).to(self.device)
             batch = Batch(x, y, target, counted, spec.label_smoothing)
             batch = self.objective.prepare(batch, streams["objective"])
             yield replace(batch, x=augment(batch.x, spec.augmentation, streams["augmentation"], self.mean))
 
-    def examples(self, labelled: Tensor, extra: Tensor) -> tuple[Tensor, Tensor]:
-        """Return images in [0, 1] and labels of training examples, followed by those of the pool."""
-        labelled, extra = labelled.to(self.device), extra.to(self.device)
-        pixels, labels = self.pixels[labelled], self.labels[labelled]
-        if len(extra):
-            pixels = torch.cat([pixels, self.pool[extra]])
-            labels = torch.cat([labels, self.pool_labels[extra]])
-        return pixels.float().div_(255), labels
+    def examples(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Return images in [0, 1] and labels of training examples."""
+        indices = indices.to(self.device)
+        return self.pixels[indices].float().div_(255), self.labels[indices]
 
     def _gradient(self, batch: Batch) -> Tensor:
         """Set the gradients of the weights for one batch; return its loss, detached."""
@@ -138,8 +138,10 @@ class Training:
         x_adv, attacked = self.attack(view, self._predict, batch, self.streams["attack"])
         batch = replace(batch, x_adv=x_adv)
         self.optimizer.zero_grad(set_to_none=True)
-        perturbed = self.perturbation is not None
-        loss, logits = self._perturbed_gradient(batch, view) if perturbed else self._plain_gradient(batch)
+        if self.perturbation is None:
+            loss, logits = self._plain_gradient(batch)
+        else:
+            loss, logits = self._perturbed_gradient(batch, view)
         with torch.no_grad():
             counted = batch.counted & attacked if self.spec.adversarial_fraction < 1 else batch.counted
             # labels of rotated examples are out of range; those examples are not counted
@@ -207,14 +209,34 @@ class Training:
             job.model.model_dump(), self.classes, self.mean, self.std, job.variant, job.seed, epoch,
             weight_bound=spec.weight_clipping, precision=spec.precision,
         )  # fmt: skip
-        save_checkpoint(path, model, metadata, durable=False)
-        return self.held_out.evaluate(self.evaluator.at(model))
+        save_checkpoint(path, model, metadata)
+        return self.evaluate(self.evaluator.at(model))
+
+    def evaluate(self, model: Network) -> dict[str, float]:
+        """Return RLoss and RErr on the test images of the training curves and on the early-stopping images,
+        by PGD with the baseline's radius and steps, as columns of the history. Random starts are the same for
+        all snapshots, and for all variants with the same images."""
+        spec, row = self.spec, {}
+        attack = (spec.evaluation_epsilon, spec.evaluation_step_size, spec.evaluation_steps)
+        for split, restarts in (("test", 1), ("early_stopping", spec.early_stopping_restarts)):
+            x, y = self.held_out[split]
+            pgd = PGD(*attack, restarts, precision=spec.precision)
+            found = pgd(model, x, y, BATCH, generator(self.job.seed, "evaluation", split))
+            row[f"{split}_rloss"] = found.loss.mean().item()
+            row[f"{split}_rerr"] = 100 * found.error.cpu().double().mean().item()
+            if split == "test":
+                with torch.no_grad():
+                    correct = torch.cat([model(part) for part in x.split(BATCH)]).argmax(1) == y
+                # NaN if there is no such example; written as an empty cell
+                row["test_correct_rloss"] = found.loss[correct].mean().item()
+                row["test_incorrect_rloss"] = found.loss[~correct].mean().item()
+        return row
 
     def _clean_batches(self, epoch: int) -> Iterator[Tensor]:
         stream = generator(self.job.seed, "statistics", epoch, device=self.drawn_on)
         plan = replace(self.plan, seed=derive_seed(self.job.seed, "statistics"))
         for _, indices in zip(range(plan.updates), plan.epoch(epoch), strict=False):
-            yield augment(self.examples(*indices)[0], self.spec.augmentation, stream, self.mean)
+            yield augment(self.examples(indices)[0], self.spec.augmentation, stream, self.mean)
 
     def components(self, data_checksum: str) -> dict[str, Any]:
         """Return all that the result depends on, for a fingerprint."""
@@ -222,24 +244,20 @@ class Training:
         return {
             "settings": self.job.model_dump(mode="json"),
             "data": data_checksum,
-            "pseudo-labels": self.pool_labels.tolist(),
+            "pseudo-labels": self.labels[self.plan.examples :].tolist(),
             "code": [__version__, package_digest(), source_digest([own] if ":" in own else [])],
             "torch, threads or device": [torch.__version__, torch.get_num_threads(), self.device.type],
         }
 
     def finite(self) -> bool:
         """Return whether all weights and statistics are finite."""
-        tensors = [t for t in self.network.state_dict().values() if t.is_floating_point()]
-        return bool(torch.stack([t.isfinite().all() for t in tensors]).all())
+        return all(bool(tensor.isfinite().all()) for tensor in self.network.state_dict().values())
 
     def state(self) -> dict[str, Any]:
         """Return the state dictionaries from which `restore` resumes, bit for bit."""
-        state = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
-        return state | ({} if self.average is None else {"average": self.average.state_dict()})
+        return {name: part.state_dict() for name, part in self.stateful.items()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Resume from what `state` returned."""
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
+        for name, part in self.stateful.items():
+            part.load_state_dict(state[name])

@@ -1,6 +1,6 @@
 """Optimisers and learning rates, and what follows each step: clipping and averaging of the weights."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -8,37 +8,78 @@ from torch import Tensor, nn
 from torch.optim import Optimizer, swa_utils
 
 from robust_flatness.config import TrainingSpec
-from robust_flatness.training.entropy_sgd import EntropySGD
 
 #: Momentum at the ends and in the middle of a cycle (the defaults of PyTorch's CyclicLR).
 CYCLE_MOMENTUM = (0.9, 0.8)
 DROP = 0.1
-
-
-def sgd(spec: TrainingSpec, parameters: list[Tensor]) -> Optimizer:
-    """SGD with Nesterov momentum m: g <- grad + decay w; v <- m v + g; w <- w - lr (g + m v)."""
-    settings = {"lr": spec.learning_rate, "momentum": spec.momentum, "weight_decay": spec.weight_decay}
-    return torch.optim.SGD(parameters, nesterov=spec.momentum > 0, foreach=True, **settings)
-
-
-def adam(spec: TrainingSpec, parameters: list[Tensor]) -> Optimizer:
-    """Adam (Kingma and Ba, ICLR 2015), with weight decay added to the gradient."""
-    return torch.optim.Adam(parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True)
-
-
-def entropy_sgd(spec: TrainingSpec, parameters: list[Tensor]) -> Optimizer:
-    """Entropy-SGD with the inner steps of the training."""
-    rates = {"lr": spec.learning_rate, "weight_decay": spec.weight_decay}
-    return EntropySGD(parameters, langevin_steps=spec.langevin_steps, **rates)
-
-
-#: By the names of `robust_flatness.config.catalogue`.
-MAKERS = {"adam": adam, "entropy-sgd": entropy_sgd, "sgd": sgd}
+#: Settings of Entropy-SGD besides `lr` and `langevin_steps`.
+ENTROPY = {"weight_decay": 0.0, "inner_lr": 0.1, "averaging": 0.75, "noise": 1e-4, "gamma": 1e-4}
 
 
 def make_optimizer(spec: TrainingSpec, parameters: Iterable[Tensor]) -> Optimizer:
-    """Return the optimiser of a training; weight decay applies to every tensor."""
-    return MAKERS[spec.optimizer](spec, list(parameters))
+    """Return the optimiser of a training, one of `robust_flatness.config.catalogue.OPTIMIZERS`.
+
+    SGD has Nesterov momentum m: g <- grad + decay w; v <- m v + g; w <- w - lr (g + m v). Adam (Kingma and
+    Ba, ICLR 2015) adds the weight decay to the gradient. Weight decay applies to every tensor.
+    """
+    parameters, rates = list(parameters), {"lr": spec.learning_rate, "weight_decay": spec.weight_decay}
+    if spec.optimizer == "adam":
+        return torch.optim.Adam(parameters, fused=True, **rates)
+    if spec.optimizer == "entropy-sgd":
+        return EntropySGD(parameters, langevin_steps=spec.langevin_steps, **rates)
+    nesterov = spec.momentum > 0
+    return torch.optim.SGD(parameters, momentum=spec.momentum, nesterov=nesterov, foreach=True, **rates)
+
+
+class EntropySGD(Optimizer):
+    r"""Gradient steps on the local entropy of the loss (Chaudhari et al., ICLR 2017). Settings are `lr`,
+    `langevin_steps`, and replacements for those of `ENTROPY`.
+
+    One `step` of L = `langevin_steps` inner steps of stochastic gradient Langevin dynamics calls the closure
+    L + 1 times, for a new batch each. The first call is at w (its loss is returned and it updates batch
+    norm's statistics; its gradient is not used). Then, from w' = mu = w, L times::
+
+        w' <- w' - eta' [ grad L(w') + decay w' - gamma (w - w') + noise / sqrt(eta' / 2) N(0, I) ]
+        mu <- alpha mu + (1 - alpha) w'
+
+    and w <- w - eta [ w - mu + decay w ]. `lr` is the outer rate eta, `inner_lr` eta', `averaging` alpha. As
+    in the released code of Stutz et al., gamma is constant (the code grows it by a factor 1 + 1e-3 per step,
+    "scoping", but never counts the steps), and there is no momentum.
+
+    Noise is drawn from `noise_generator`, which the training sets every epoch, so there is no state.
+    """
+
+    def __init__(self, params: Iterable[Tensor], **settings: float):
+        super().__init__(params, ENTROPY | settings)
+        self.noise_generator: torch.Generator | None = None
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor]) -> Tensor:
+        """Make one outer step; `closure` draws the next batch, sets the gradients, and returns the loss."""
+        group, stream = self.param_groups[0], self.noise_generator
+        decay, rate = group["weight_decay"], group["inner_lr"]
+        with torch.enable_grad():
+            loss = closure()
+        weights = [p for p in group["params"] if p.grad is not None]
+        start, mean = [p.clone() for p in weights], [p.clone() for p in weights]
+        for _ in range(group["langevin_steps"]):
+            with torch.enable_grad():
+                closure()
+            direction = torch._foreach_add([p.grad for p in weights], weights, alpha=decay)
+            torch._foreach_add_(direction, torch._foreach_sub(start, weights), alpha=-group["gamma"])
+            if group["noise"]:
+                noise = [
+                    torch.randn(p.shape, generator=stream, dtype=p.dtype, device=stream.device).to(p.device)
+                    for p in weights
+                ]
+                torch._foreach_add_(direction, noise, alpha=group["noise"] / (0.5 * rate) ** 0.5)
+            torch._foreach_add_(weights, direction, alpha=-rate)
+            torch._foreach_lerp_(mean, weights, 1 - group["averaging"])
+        torch._foreach_copy_(weights, start)
+        direction = torch._foreach_sub(start, mean)
+        torch._foreach_add_(direction, start, alpha=decay)
+        torch._foreach_add_(weights, direction, alpha=-group["lr"])
+        return loss
 
 
 @dataclass(frozen=True)

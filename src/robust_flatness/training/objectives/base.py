@@ -1,4 +1,4 @@
-"""The interface of training objectives, and the batch that they are given."""
+"""The interface of training objectives, adversarial training, and the batch that they are given."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,12 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from robust_flatness.attacks.pgd import Loss
 from robust_flatness.config import TrainingSpec
 
 #: Inputs [n, C, H, W] to logits [n, K]: the network in training mode, or its evaluation copy.
 Forward = Callable[[Tensor], Tensor]
-#: Logits and a target with n rows to a loss per example [n].
-ExampleLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -33,9 +32,11 @@ class Batch:
 
 
 class Objective:
-    """A training method: the loss minimised over the weights, and the one maximised over the inputs.
+    r"""A training method: the loss minimised over the weights, and the one maximised over the inputs.
 
-    Subclasses implement `__call__`; the other methods default to those of plain adversarial training.
+    This one is adversarial training (Madry et al., ICLR 2018): mean over examples of CE(f(x~), y). With
+    smoothing tau, y is (1 - tau) one-hot(y) + tau / K on all K classes, as in the released code (the paper's
+    text puts tau / (K - 1) on the wrong classes). Subclasses replace the methods in which they differ.
     """
 
     def __init__(self, spec: TrainingSpec):
@@ -49,7 +50,7 @@ class Objective:
         """Return the batch to augment; random choices draw from `generator`."""
         return batch
 
-    def attack_goal(self, forward: Forward, batch: Batch) -> tuple[Tensor, ExampleLoss]:
+    def attack_goal(self, forward: Forward, batch: Batch) -> tuple[Tensor, Loss]:
         """Return target and loss of each example that attacks maximise; `forward` is in evaluation mode."""
         return batch.y, self.attack_loss
 
@@ -59,4 +60,5 @@ class Objective:
 
     def __call__(self, forward: Forward, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the loss of `batch`, a scalar, and the logits of its adversarial examples [n, K]."""
-        raise NotImplementedError
+        logits = forward(batch.x_adv)
+        return F.cross_entropy(logits, batch.target, label_smoothing=batch.smoothing), logits

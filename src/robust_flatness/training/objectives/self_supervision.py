@@ -20,6 +20,8 @@ class RotationNetwork(nn.Module):
     classes, then of the rotations.
     """
 
+    foldable = True
+
     def __init__(self, model: nn.Module, generator: torch.Generator):
         super().__init__()
         self.model = model
@@ -33,10 +35,6 @@ class RotationNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         features = self.model.features(x)
         return torch.cat([self.model.classifier(features), self.head(features)], dim=1)
-
-    def folds(self) -> list[tuple[str, str]]:
-        """Return the pairs of a convolution and the batch norm that follows it, by name."""
-        return [(f"model.{conv}", f"model.{norm}") for conv, norm in self.model.folds()]
 
 
 def rotate(x: Tensor, quarters: Tensor) -> Tensor:
@@ -61,21 +59,16 @@ class SelfSupervision(Objective):
         height, width = batch.x.shape[2:]
         if height != width:
             raise ConfigError(f"objective: 'self-supervision' rotates square images, not {height}x{width}")
-        count = len(batch.x) // 2
-        plain = len(batch.x) - count
+        plain, count = len(batch.x) - len(batch.x) // 2, len(batch.x) // 2
         quarters = torch.randint(ROTATIONS, (count,), generator=generator, device=generator.device)
-        quarters = quarters.to(batch.x.device)
-        labels = self.classes + quarters
-        return replace(
-            batch,
-            x=torch.cat([batch.x[:plain], rotate(batch.x[plain:], quarters)]),
-            y=torch.cat([batch.y[:plain], labels]),
-            target=torch.cat([batch.target[:plain], labels]),
-            counted=torch.cat([batch.counted[:plain], torch.zeros_like(batch.counted[plain:])]),
-        )
+        labels = self.classes + quarters.to(batch.x.device)
+        rotated = {"x": rotate(batch.x[plain:], labels - self.classes), "y": labels, "target": labels}
+        rotated["counted"] = torch.zeros_like(batch.counted[plain:])
+        return replace(batch, **{n: torch.cat([getattr(batch, n)[:plain], t]) for n, t in rotated.items()})
 
     def attack_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the cross-entropy among the classes if `target` is a class, else among the rotations."""
+        """Return the cross-entropy of each example: over the logits of the classes, or, for a rotated example
+        (`target` >= K), over those of the rotations."""
         rotated = target >= self.classes
         of_class = torch.arange(logits.shape[1], device=logits.device) < self.classes
         own = logits.masked_fill(of_class == rotated[:, None], -torch.inf)

@@ -3,7 +3,8 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from robust_flatness.training.objectives.base import Batch, ExampleLoss, Forward, Objective
+from robust_flatness.attacks.pgd import Loss
+from robust_flatness.training.objectives.base import Batch, Forward, Objective
 
 
 def kl_divergence(clean: Tensor, adversarial: Tensor) -> Tensor:
@@ -20,7 +21,7 @@ class Trades(Objective):
     statistics of each alone. The gradient flows through both arguments of the KL.
     """
 
-    def attack_goal(self, forward: Forward, batch: Batch) -> tuple[Tensor, ExampleLoss]:
+    def attack_goal(self, forward: Forward, batch: Batch) -> tuple[Tensor, Loss]:
         return forward(batch.x).detach(), self.attack_loss
 
     def attack_loss(self, logits: Tensor, target: Tensor) -> Tensor:
