@@ -28,13 +28,22 @@ HEADINGS |= {"granulated": "Kendall, granulated", "partial": "Spearman given tra
 # %%
 evidence = Evidence.of(notebook.tables)
 numeric = [name for name, family in looks.every().items() if family.setting]
-compared = comparison.compare(evidence.models, numeric, on_test=True, everyone=evidence.everyone)
+compared = comparison.compare(evidence, numeric)
 
 
 def cell(row):
     if not row.low <= row.high:
         return "-"
     return f"{row.value:.2f} [{row.low:.2f}, {row.high:.2f}]"
+
+
+def advantage(control, found):
+    """For example "more strongly than norm of the weights (difference 0.20 [0.05, 0.35])"."""
+    low, high = found.interval
+    verdict = "not differently from"
+    if low > 0 or high < 0:
+        verdict = f"{'more' if low > 0 else 'less'} strongly than"
+    return f"{verdict} {schema.describe(control)} (difference {found.value:.2f} [{low:.2f}, {high:.2f}])"
 
 
 def wide(rows):
@@ -73,9 +82,9 @@ if evidence.not_learnt:
     notes.append(f"Left out, not having learnt: {names}. The CSV has each coefficient with these, too.")
 against = comparison.advantages(evidence.models, FLATNESS, comparison.RLOSS)
 if against:
-    words = "; ".join(advantage.words for advantage in against)
+    words = "; ".join(advantage(*item) for item in against.items())
     notes.append(f"By |rho|, average-case flatness in RLoss correlates with test RLoss {words}.")
-pairs = comparison.of_both_splits(compared, comparison.RLOSS, "spearman")
+pairs = comparison.of_both_splits(compared)
 if len(pairs) > 1:
     train, test = pairs["train"], pairs["test"]
     best = pairs.loc[test.idxmax()]

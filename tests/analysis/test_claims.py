@@ -113,13 +113,13 @@ def test_difference_of_correlations_is_paired(published, rules):
 
 
 def test_early_stopping_is_paired_within_variants(published):
-    variants = aggregate.with_differences(published.models)
-    by_epoch = early_stopping_pairs(variants, published.series, "avg_flatness_rloss")
+    evidence = Evidence.of(published)
+    by_epoch = early_stopping_pairs(evidence, "avg_flatness_rloss")
     assert by_epoch.attrs["by_epoch"]
     assert len(by_epoch) == 17
     assert (by_epoch["best_test_rloss_pgd"] <= by_epoch["test_rloss_pgd"]).all()
-    measured = variants.assign(best_avg_flatness_rloss=0.1)
-    pairs = early_stopping_pairs(measured, published.series, "avg_flatness_rloss")
+    measured = evidence.models.assign(best_avg_flatness_rloss=0.1)
+    pairs = early_stopping_pairs(dataclasses.replace(evidence, models=measured), "avg_flatness_rloss")
     assert not pairs.attrs["by_epoch"]
     assert len(pairs) == 74
 

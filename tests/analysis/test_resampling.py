@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from robust_flatness.analysis.coefficients import weighted_pearson, weighted_spearman
-from robust_flatness.analysis.resampling import Interval, bca_interval, p_value, permutations, signs
+from robust_flatness.analysis.resampling import Interval, bca_interval, p_value, permutations, sign_flip_p
 from robust_flatness.analysis.rises import Components, mean_interval, power
 
 
@@ -33,7 +33,7 @@ def test_bca_interval_is_scipys(sample, ours, theirs):
         n_resamples=999,
         rng=np.random.default_rng(0),
     ).confidence_interval
-    found = bca_interval(lambda counts: ours(x, y, counts), len(x), resamples=999)
+    found = bca_interval(lambda counts: ours(x, y, counts), range(20), resamples=999)
     assert found == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
@@ -42,33 +42,35 @@ def test_copies_in_a_family_bring_no_certainty():
     x = np.random.default_rng(0).normal(size=12)
     copies = np.repeat(x, 5)
     mean = lambda values: lambda counts: counts @ values / counts.sum(axis=1)  # noqa: E731
-    honest = bca_interval(mean(x), 12)
-    families = bca_interval(mean(copies), 60, np.repeat(np.arange(12), 5))
-    variants = bca_interval(mean(copies), 60)
+    honest = bca_interval(mean(x), range(12))
+    families = bca_interval(mean(copies), np.repeat(np.arange(12), 5))
+    variants = bca_interval(mean(copies), range(60))
     # Ties fall on either side of the observed value by rounding: a resample or two more or less.
     assert tuple(families) == pytest.approx(tuple(honest), abs=0.01 * honest.width)
     assert variants.width < 0.6 * families.width
 
 
 def test_a_statistic_that_never_varies_is_its_own_interval():
-    found = bca_interval(lambda counts: np.ones(len(counts)), 8, resamples=100)
+    found = bca_interval(lambda counts: np.ones(len(counts)), range(8), resamples=100)
     assert found == Interval(1.0, 1.0)
     assert not found.low <= 0 <= found.high
 
 
-def test_permutations_and_signs_are_complete_where_they_fit():
+def test_permutations_are_complete_where_they_fit():
     orders, exact = permutations(4, 24)
     assert exact
     assert {*map(tuple, orders.tolist())} == {*itertools.permutations(range(4))}
     orders, exact = permutations(5, 24)
     assert not exact
     assert (np.sort(orders, axis=1) == np.arange(5)).all()
-    flips, exact = signs(3, 8)
-    assert exact
-    assert len({*map(tuple, flips.tolist())}) == 8
-    flips, exact = signs(4, 8)
-    assert not exact
-    assert set(flips.ravel().tolist()) == {1.0, -1.0}
+
+
+def test_sign_flip_p_is_the_full_enumeration_or_near_it():
+    terms = np.random.default_rng(0).normal(0.5, 1, 10)
+    flipped = [abs(np.dot(signs, terms)) for signs in itertools.product((1, -1), repeat=10)]
+    expected = np.mean([value >= abs(terms.sum()) - 1e-9 for value in flipped])
+    assert sign_flip_p(terms, 1024) == expected
+    assert sign_flip_p(terms, 1023) == pytest.approx(expected, abs=4 * math.sqrt(expected / 1023))
 
 
 def test_p_value_counts_both_tails():

@@ -1,21 +1,10 @@
-"""Coefficients of correlation and least-squares lines of many resamples at a time, given as counts of each
-observation."""
+"""Correlation coefficients and least-squares lines of many resamples at a time, each given as the counts of
+the observations."""
 
 import math
 from collections.abc import Sequence
 
 import numpy as np
-
-
-def finite(*columns: Sequence[float]) -> np.ndarray:
-    """Where all columns have a value: [n] of bool."""
-    return np.all([np.isfinite(np.asarray(column, float)) for column in columns], axis=0)
-
-
-def complete(*columns: Sequence[float]) -> list[np.ndarray]:
-    """The columns without the observations of which one has no value."""
-    kept = finite(*columns)
-    return [np.asarray(column, float)[kept] for column in columns]
 
 
 def weighted_pearson(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -29,28 +18,21 @@ def weighted_pearson(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.nda
 
 
 def _ratio(covariance: np.ndarray, variance_x: np.ndarray, variance_y: np.ndarray) -> np.ndarray:
-    """Covariance over standard deviations. A resample of equal values varies by rounding only."""
+    """Covariance over standard deviations; NaN where a variance is zero but for rounding."""
     varies = (variance_x > 1e-12) & (variance_y > 1e-12)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(varies, np.clip(covariance / np.sqrt(variance_x * variance_y), -1, 1), np.nan)
 
 
-def weighted_ranks(x: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Midranks [B, n] of x [n] in a sample that holds observation i `counts[b, i]` times. The rank of a value
-    is (number of smaller ones) + (number of equal ones + 1) / 2."""
-    ahead = (x[:, None] < x).astype(float) + (x[:, None] == x) / 2
-    return counts @ ahead + 0.5
-
-
 def weighted_spearman(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Spearman's rho, Pearson's r of the midranks, with observation i counted `counts[b, i]` times: [B]."""
-    total = counts.sum(axis=1, keepdims=True)
-    # Midranks of a sample of N have the mean (N + 1) / 2; in units of N, to compare with 1.
-    x, y = ((weighted_ranks(values, counts) - (total + 1) / 2) / total for values in (x, y))
+    total = counts.sum(axis=1)
+    # A midrank minus the mean rank is half the sum of the signs of the differences to all values. It is given
+    # in units of the sample's size, so that variances compare with 1.
+    x, y = (counts @ np.sign(values - values[:, None]) / 2 / total[:, None] for values in (x, y))
     weighted = counts * x
     xy, xx = (np.einsum("bi,bi->b", weighted, values) for values in (y, x))
     yy = np.einsum("bi,bi,bi->b", counts, y, y)
-    total = total[:, 0]
     return _ratio(xy / total, xx / total, yy / total)
 
 
@@ -71,17 +53,19 @@ COEFFICIENTS = {"pearson": weighted_pearson, "spearman": weighted_spearman, "ken
 def weighted_partial(
     x: np.ndarray, y: np.ndarray, given: np.ndarray, counts: np.ndarray, kind: str = "pearson"
 ) -> np.ndarray:
-    """Partial correlation of x and y given a third measure z, of resamples: [B]. (r_xy - r_xz r_yz) / sqrt((1
-    - r_xz^2) (1 - r_yz^2)) with Pearson's or Spearman's coefficient: the correlation of what a line in z (in
-    its ranks) leaves of x and of y."""
+    """Partial correlation of x and y given z: [B]. (r_xy - r_xz r_yz) / sqrt((1 - r_xz^2) (1 - r_yz^2)) with
+    Pearson's or Spearman's coefficient r: the correlation of the residuals of x and y (of their ranks) given
+    z."""
     weighted = COEFFICIENTS[kind]
     xy, xz, yz = weighted(x, y, counts), weighted(x, given, counts), weighted(y, given, counts)
     return _ratio(xy - xz * yz, 1 - xz**2, 1 - yz**2)
 
 
 def coefficient(x: Sequence[float], y: Sequence[float], kind: str = "pearson") -> float:
-    """Pearson's r, Spearman's rho or Kendall's tau-b of two samples; NaN with fewer than 3 observations."""
-    x, y = np.asarray(x, float), np.asarray(y, float)
+    """Pearson's r, Spearman's rho or Kendall's tau-b over the observations that have both values; NaN with
+    fewer than three."""
+    values = np.column_stack([x, y]).astype(float)
+    x, y = values[np.isfinite(values).all(axis=1)].T
     return float(COEFFICIENTS[kind](x, y, np.ones((1, len(x))))[0]) if len(x) > 2 else math.nan
 
 

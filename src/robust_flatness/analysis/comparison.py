@@ -1,21 +1,20 @@
 """Comparison of many measures as predictors of robust loss, its generalisation gap and robust error."""
 
 import math
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
-from robust_flatness.analysis.coefficients import COEFFICIENTS as WEIGHTED
-from robust_flatness.analysis.correlation import Correlation, correlate, granulated, partial
-from robust_flatness.analysis.resampling import RESAMPLES, Interval, bootstrap
+from robust_flatness.analysis.correlation import correlate, difference, granulated
+from robust_flatness.analysis.evidence import Evidence
+from robust_flatness.analysis.resampling import RESAMPLES, Estimate
 from robust_flatness.measures import flatness, hessian
 from robust_flatness.measures.cost import attack_passes
 from robust_flatness.measures.sharpness import block as sharpness
 from robust_flatness.tables import aggregate, schema
 
-#: What is predicted; for RErr, AutoAttack's where it was run.
+#: Targets; beside them RErr, AutoAttack's where it was run.
 RLOSS, GAP = "test_rloss_pgd", "rloss_gap"
 #: The control of partial correlations.
 GIVEN = "train_rloss_pgd"
@@ -25,45 +24,43 @@ CONTROLS = ("weight_norm", "distance_from_init", "spectral_product", GIVEN)
 HESSIAN = "hessian_max"
 COEFFICIENTS = ("pearson", "spearman", "kendall", "granulated", "partial")
 
-TALK, SHARPNESS, CONTROL = GROUPS = ("the talk's", "sharpness", "control")
+TALK, SHARPNESS, CONTROL = "the talk's", "sharpness", "control"
 #: Sharpness on test examples, where gradients follow the test loss by construction: a group of its own.
 ON_TEST = "sharpness on test examples"
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A measure that may predict: its columns by loss (`rloss`, `ce`, or ""). The sign is -1 where a large
-    value should be robust."""
+class Candidate(NamedTuple):
+    """A measure that may predict: its group, loss (`rloss`, `ce`, or "") and column. The sign is -1 where a
+    large value means more robust."""
 
     name: str
     words: str
     group: str
-    columns: dict[str, str]
+    loss: str
+    column: str
     sign: int
 
 
 def targets(models: pd.DataFrame) -> list[str]:
-    """The columns that are predicted."""
+    """Return the columns that are predicted."""
     return [RLOSS, GAP, aggregate.robust_error_column(models)]
 
 
-def candidates(models: pd.DataFrame, on_test: bool = False) -> list[Candidate]:
-    """The measures of a table at their main radius: the talk's flatness and Hessian, sharpness on training
-    examples, users' measures and the controls. With `on_test` sharpness on test examples alone."""
-    found: dict[str, Candidate] = {}
+def candidates(models: pd.DataFrame) -> list[Candidate]:
+    """Return the measures of a table at their main radius: the talk's flatness and Hessian, sharpness, users'
+    measures and the controls; those of `ON_TEST` last, the losses of a measure together."""
+    found: dict[tuple[bool, str], list[Candidate]] = {}
     for column in models.columns:
         quantity = schema.lookup(column)
         if quantity is None or quantity.spread or quantity.early_stopped or quantity.radius is not None:
             continue
-        metric, of_test = quantity.description, quantity.measure == "sharpness" and quantity.split == "test"
-        if not (metric.by_loss or metric.compared or column in CONTROLS) or of_test != on_test:
+        metric = quantity.description
+        compared = metric.by_loss or metric.compared or column in CONTROLS
+        if not compared or not aggregate.has(models, column, rows=4):
             continue
-        if not aggregate.has(models, column, rows=4):
-            continue
-        name, loss, words = metric.column, quantity.loss, schema.describe(column)
+        name, loss, words, group = metric.column, quantity.loss, schema.describe(column), SHARPNESS
         if metric.by_loss:
             words = metric.label.removesuffix(" in {loss}").removesuffix(", {loss}")
-        group = ON_TEST if on_test else SHARPNESS
         if column in CONTROLS:
             name, group = column, CONTROL
         elif column == HESSIAN:
@@ -72,9 +69,12 @@ def candidates(models: pd.DataFrame, on_test: bool = False) -> list[Candidate]:
             group = TALK
             if quantity.split == "train":
                 name, words = f"{name}_train", f"{words} on training examples"
+        elif quantity.measure == "sharpness" and quantity.split == "test":
+            group = ON_TEST
         sign = -1 if metric.direction.startswith("higher") else 1
-        found.setdefault(name, Candidate(name, words, group, {}, sign)).columns[loss] = column
-    return list(found.values())
+        measure = found.setdefault((group == ON_TEST, name), [])
+        measure.append(Candidate(name, words, group, loss, column, sign))
+    return [candidate for key in sorted(found, key=lambda key: key[0]) for candidate in found[key]]
 
 
 def passes(name: str, loss: str) -> float:
@@ -102,78 +102,79 @@ def passes(name: str, loss: str) -> float:
 
 def _association(
     models: pd.DataFrame, column: str, target: str, kind: str, numeric: Collection[str], resamples: int
-) -> Correlation:
+) -> Estimate:
     """One of `COEFFICIENTS`; the partial one is Spearman's given train RLoss."""
-    x, y, families = models[column], models[target], models["family"]
     if kind == "granulated":
-        return granulated(x, y, families, numeric, resamples=resamples)
+        return granulated(models, column, target, numeric, resamples)
     if kind == "partial":
-        return partial(x, y, models[GIVEN], families, "spearman", resamples)
-    return correlate(x, y, families, kind, resamples)
+        return correlate(models, column, target, "spearman", GIVEN, resamples)
+    return correlate(models, column, target, kind, resamples=resamples)
 
 
 def compare(
-    models: pd.DataFrame,
-    numeric: Collection[str],
-    coefficients: Sequence[str] = COEFFICIENTS,
-    against: Iterable[str] | None = None,
+    evidence: Evidence, numeric: Collection[str], coefficients: Sequence[str] = COEFFICIENTS,
     resamples: int = RESAMPLES,
-    on_test: bool = False,
-    everyone: pd.DataFrame | None = None,
-) -> pd.DataFrame:
-    """Every measure's coefficients with every target: a row each, with interval, p-value, numbers of
-    variants and of families. With `on_test` also those of sharpness on test examples, after the others.
+) -> pd.DataFrame:  # fmt: skip
+    """Compute every measure's coefficients with every target: a row each, with interval, p-value, numbers of
+    variants and of families, and the coefficient with variants that have not learnt (`with_not_learnt`).
 
-    Where a large value should be robust (the margin), the coefficient's sign is reversed, so that positive
-    always means that the measure ranks models as robustness does. `models` has a row per variant, as returned
-    by `aggregate.with_differences`; `numeric` are the families in which one number is varied (granulated
-    coefficient); `everyone` is `models` with the variants that have not learnt, for `with_not_learnt`.
+    Where a large value means more robust (the margin), the coefficient's sign is reversed, so that positive
+    always means that the measure ranks models as robustness does. `numeric` are the families in which one
+    number is varied (granulated coefficient).
     """
-    measures = [*candidates(models), *(candidates(models, on_test=True) if on_test else [])]
+    models, rows = evidence.models, []
     cases = [
-        (candidate, loss, column, target, kind)
-        for candidate in measures
-        for loss, column in candidate.columns.items()
-        for target in (targets(models) if against is None else against)
-        for kind in coefficients
-        if (column, kind) != (GIVEN, "partial")
+        (c, target, kind) for c in candidates(models) for target in targets(models) for kind in coefficients
     ]
-    rows = []
-    for candidate, loss, column, target, kind in cases:
-        if not aggregate.has(models, column, target, *([GIVEN] if kind == "partial" else []), rows=4):
+    for candidate, target, kind in cases:
+        name, words, group, loss, column, sign = candidate
+        given = [GIVEN] if kind == "partial" else []
+        if column in given or not aggregate.has(models, column, target, *given, rows=4):
             continue
-        found = with_all = _association(models, column, target, kind, numeric, resamples)
-        if everyone is not None and len(everyone) > len(models):
-            with_all = _association(everyone, column, target, kind, numeric, resamples=1)
-        low, high = sorted(candidate.sign * end for end in found.interval)
-        row = {"measure": candidate.name, "words": candidate.words, "group": candidate.group, "loss": loss}
-        row |= {"column": column, "against": target, "coefficient": kind}
-        row |= {"value": candidate.sign * found.value, "low": low, "high": high}
-        row |= {"with_not_learnt": candidate.sign * with_all.value, "passes": passes(candidate.name, loss)}
-        rows.append(row | {"p": found.p, "n": found.n, "families": found.families})
-    columns = ["measure", "words", "group", "loss", "column", "against", "coefficient", "value"]
-    columns += ["low", "high", "with_not_learnt", "passes", "p", "n", "families"]
-    return pd.DataFrame(rows, columns=columns)
+        found = everyone = _association(models, column, target, kind, numeric, resamples)
+        if len(evidence.everyone) > len(models):
+            everyone = _association(evidence.everyone, column, target, kind, numeric, resamples=1)
+        low, high = sorted(sign * end for end in found.interval)
+        numbers = [sign * found.value, low, high, sign * everyone.value, passes(name, loss)]
+        counts = [found.p, found.n, found.families]
+        rows.append([name, words, group, loss, column, target, kind, *numbers, *counts])
+    columns = [
+        "measure",
+        "words",
+        "group",
+        "loss",
+        "column",
+        "against",
+        "coefficient",
+        "value",
+        "low",
+        "high",
+    ]
+    return pd.DataFrame(rows, columns=[*columns, "with_not_learnt", "passes", "p", "n", "families"])
 
 
-def of_both_splits(compared: pd.DataFrame, target: str, coefficient: str) -> pd.DataFrame:
-    """A measure's coefficient on training examples (`train`) and on test examples (`test`), a row for each
-    measure and loss that has both."""
-    rows = compared[(compared["against"] == target) & (compared["coefficient"] == coefficient)]
-    parts = {"train": rows[rows["group"] == SHARPNESS], "test": rows[rows["group"] == ON_TEST]}
-    keys = ["measure", "words", "loss"]
-    values = [part.set_index(keys)["value"].rename(split) for split, part in parts.items()]
-    return pd.concat(values, axis=1, join="inner").dropna().reset_index()
+def _with_rloss(compared: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with Spearman's correlations with test RLoss."""
+    chosen = (compared["against"] == RLOSS) & (compared["coefficient"] == "spearman")
+    return compared[chosen].dropna(subset="value")
+
+
+def of_both_splits(compared: pd.DataFrame) -> pd.DataFrame:
+    """Return Spearman's correlations with test RLoss of sharpness on training examples (`train`) and on test
+    examples (`test`), a row for each measure and loss that has both."""
+    rows = _with_rloss(compared)
+    rows = rows.assign(split=rows["group"].map({SHARPNESS: "train", ON_TEST: "test"})).dropna(subset="split")
+    wide = rows.pivot(index=["measure", "words", "loss"], columns="split", values="value")
+    return wide.reindex(columns=["train", "test"]).dropna().reset_index()
 
 
 def by_split(compared: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Spearman's correlations with test RLoss of measures "on training examples" and "on test examples", in
-    decreasing order of the absolute value of a measure's better loss. Controls stand in both."""
-    rows = compared[(compared["against"] == RLOSS) & (compared["coefficient"] == "spearman")]
-    rows = rows.dropna(subset=["value"])
-    rows = rows.assign(
-        words=rows["words"].str.replace(" on training examples", ""), clean=rows["loss"] == "ce"
-    )
+    """Return Spearman's correlations with test RLoss of measures "on training examples" and "on test
+    examples", in decreasing order of the absolute value of a measure's better loss. Controls stand in
+    both."""
+    rows = _with_rloss(compared)
+    words, clean = rows["words"].str.replace(" on training examples", ""), rows["loss"] == "ce"
+    rows = rows.assign(words=words, clean=clean)
     test = rows["column"].str.startswith(("avg_flatness", "worst_flatness")) | (rows["group"] == ON_TEST)
     parts = {"on training examples": rows[~test], "on test examples": rows[test | (rows["group"] == CONTROL)]}
     for name, part in parts.items():
@@ -182,43 +183,13 @@ def by_split(compared: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return parts
 
 
-@dataclass(frozen=True)
-class Advantage:
-    """|r| of a measure minus |r| of a control, with the same target and over the same variants."""
-
-    control: str
-    value: float
-    interval: Interval
-
-    @property
-    def words(self) -> str:
-        """For example "more strongly than norm of the weights (difference 0.20 [0.05, 0.35])"."""
-        low, high = self.interval
-        verdict = "not differently from"
-        if low > 0 or high < 0:
-            verdict = f"{'more' if low > 0 else 'less'} strongly than"
-        return (
-            f"{verdict} {schema.describe(self.control)} (difference {self.value:.2f} [{low:.2f}, {high:.2f}])"
-        )
-
-
 def advantages(
-    models: pd.DataFrame, column: str, target: str, coefficient: str = "spearman", resamples: int = RESAMPLES
-) -> list[Advantage]:
-    """Compare a measure with every control that was measured. No sign is expected of a control, so the
-    coefficients are compared in absolute value."""
-    found = []
-    weighted = WEIGHTED[coefficient]
-    for control in CONTROLS:
-        if not aggregate.has(models, column, control, target, rows=4):
-            continue
-        rows = models.dropna(subset=[column, control, target])
-        x, other, y = (rows[name].to_numpy(float) for name in (column, control, target))
-
-        def statistic(counts, x=x, other=other, y=y):
-            return np.abs(weighted(x, y, counts)) - np.abs(weighted(other, y, counts))
-
-        value = float(statistic(np.ones((1, len(rows))))[0])
-        interval = bootstrap(statistic, rows["family"], resamples=resamples).widest
-        found.append(Advantage(control, value, interval))
-    return found
+    models: pd.DataFrame, column: str, target: str, resamples: int = RESAMPLES
+) -> dict[str, Estimate]:
+    """Return Spearman's |rho| of a measure with the target minus that of every control that was measured. No
+    sign is expected of a control, so absolute values are compared."""
+    measured = [control for control in CONTROLS if aggregate.has(models, column, control, target, rows=4)]
+    return {
+        control: difference(models, column, control, target, "spearman", absolute=True, resamples=resamples)
+        for control in measured
+    }

@@ -22,7 +22,7 @@ SLACK = 1e-6
 
 
 def end_of_first_rate(history: pd.DataFrame, variant: str) -> float:
-    """The share of the training at which the first learning rate ends; the baseline's where the
+    """Return the share of the training at which the first learning rate ends; the baseline's where the
     variant has no history of its own; NaN where neither drops."""
     for slug in (variant, "at"):
         rows = history[history["variant"] == slug].dropna(subset=["learning_rate"])
@@ -33,37 +33,24 @@ def end_of_first_rate(history: pd.DataFrame, variant: str) -> float:
     return math.nan
 
 
-def from_first_drop(rows: pd.DataFrame, end: float, *measures: str) -> pd.DataFrame:
-    """The rows of one training that have all `measures`, starting at the last one at or before `end`, the end
-    of the first learning rate. Empty where a measure is no column or the rate does not drop."""
-    if math.isnan(end) or not set(measures) <= set(rows):
-        return rows.iloc[:0]
-    rows = rows.sort_values("normalised_epoch").dropna(subset=list(measures))
-    before = rows["normalised_epoch"] <= end + SLACK
-    return rows.iloc[max(0, int(before.sum()) - 1) :]
-
-
-def rise(tables: frames.Tables, variant: str, measure: str, since: Since, first_seed: int = 0) -> np.ndarray:
-    """A measure at the end of the training minus at an earlier point (a key of `SINCE`), for each seed from
-    `first_seed` on and each example: [seeds, examples]; [seeds, 1] where values of single examples were not
-    kept; [0, 1] where it was not measured at both points. The first of `_sources` with two seeds counts."""
-    found = np.empty((0, 1))
+def rise(tables: frames.Tables, variant: str, measure: str, since: Since) -> pd.DataFrame:
+    """Return a measure at the end of the training minus at an earlier point (a key of `SINCE`): a row for
+    each seed, a column for each example. There is one column where values of single examples were not kept,
+    and no row where it was not measured at both points. The first of `_sources` with two seeds counts."""
+    found = pd.DataFrame()
     for rows in _sources(tables, measure, since):
-        if len(found) < 2:
-            chosen = (rows["variant"] == variant) & (rows["seed"] >= first_seed)
-            rows = rows[chosen].dropna(subset=["value"])
-            points = _points(tables.history, variant, [*rows["checkpoint"].unique()], since)
-            if points is not None:
-                values = rows.pivot(index=["seed", "example"], columns="checkpoint", values="value")
-                difference = (values[points[1]] - values[points[0]]).unstack("seed")
-                difference = difference.dropna(axis="columns", how="all").dropna()
-                found = max(found, difference.to_numpy().T, key=len)
+        rows = rows[rows["variant"] == variant].dropna(subset="value")
+        points = _points(tables.history, variant, [*rows["checkpoint"].unique()], since)
+        if points is not None and len(found) < 2:
+            values = rows.pivot(index=["seed", "example"], columns="checkpoint", values="value")
+            changes = (values[points[1]] - values[points[0]]).unstack("example")
+            found = max(found, changes.dropna(how="all").dropna(axis="columns"), key=len)
     return found
 
 
 def _sources(tables: frames.Tables, measure: str, since: Since) -> Iterator[pd.DataFrame]:
-    """Frames with the columns variant, seed, checkpoint, example and value: values of single examples; then
-    the checkpoints in `models`, or the snapshots (`series`) and the training curves (`history`, whose
+    """Yield frames with the columns variant, seed, checkpoint, example and value: values of single examples;
+    then the checkpoints in `models`, or the snapshots (`series`) and the training curves (`history`, whose
     measures do not name the attack)."""
     split, _, column = measure.partition("_")
     column = "rloss" if column == "rloss_pgd" else column
@@ -81,8 +68,8 @@ def _sources(tables: frames.Tables, measure: str, since: Since) -> Iterator[pd.D
 def _points(
     history: pd.DataFrame, variant: str, checkpoints: Sequence[str], since: Since
 ) -> tuple[str, str] | None:
-    """The earlier and the last one of the checkpoints; None where one is missing. Snapshots are compared with
-    snapshots, since `last` and `best` were evaluated by a stronger attack."""
+    """Return the earlier and the last one of the checkpoints; None where one is missing. Snapshots are
+    compared with snapshots, since `last` and `best` were evaluated by a stronger attack."""
     if since == "early-stopped":
         return ("best", "last") if {"best", "last"} <= {*checkpoints} else None
     end = end_of_first_rate(history, variant)

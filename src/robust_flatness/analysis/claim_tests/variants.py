@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -10,10 +10,10 @@ from pydantic import Field
 from scipy import stats
 
 from robust_flatness.analysis.claim_tests import base
-from robust_flatness.analysis.claim_tests.base import Finding, NotMeasuredError, Rules, Sign, noted, require
-from robust_flatness.analysis.evidence import Evidence, early_stopping_pairs, kink, more_robust
-from robust_flatness.analysis.hinge import LEAST, RLOSS, fitted
-from robust_flatness.analysis.resampling import Interval, bootstrap
+from robust_flatness.analysis.claim_tests.base import Finding, NotMeasuredError, Rules, Sign, of_estimate
+from robust_flatness.analysis.evidence import Evidence, early_stopping_pairs, more_robust
+from robust_flatness.analysis.hinge import LEAST, RLOSS, fitted, kink
+from robust_flatness.analysis.resampling import UNKNOWN, Interval, estimate
 from robust_flatness.config import Real
 from robust_flatness.tables import aggregate
 from robust_flatness.tables.schema import describe
@@ -52,35 +52,35 @@ class Baseline(base.Selection):
 
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
         measure, models, robust = self.measure, evidence.models, self._robust(evidence)
-        require(models, measure, robust)
-        at = models[models["variant"] == "at"]
-        if not aggregate.has(at, measure, robust):
+        base.require(models, measure, robust)
+        baseline = models[models["variant"] == "at"]
+        if not aggregate.has(baseline, measure, robust):
             raise NotMeasuredError("the baseline was not measured")
-        at = at.iloc[0]
+        at = baseline.iloc[0]
         chosen = self.chosen(models).dropna(subset=[measure, robust])
         column = "rloss" if self.robust == "rloss" else robust.removeprefix("test_")
         beyond = more_robust(evidence.seeds.examples, column, rules.level)
         lower = chosen["variant"].map(beyond).eq(True) if beyond else chosen[robust] < at[robust]
         chosen = chosen[lower]
-        differences = (chosen[measure] - at[measure]).to_numpy(float)
         counts = chosen["family"].value_counts(sort=False)
         part = ", ".join(f"{name} ({count})" for name, count in counts.items()) or "none"
-        at_all = "" if beyond else "values of single examples were not kept: lower at all"
-        found = base.mean_difference(differences, chosen["family"], rules)
-        found = noted(found, f"taking part: {part}", at_all)
+        differences = (chosen[measure] - at[measure]).to_numpy(float)
+        found = of_estimate(base.mean_difference(differences, chosen["family"], rules))
+        lower_at_all = "values of single examples were not kept: lower at all" * (not beyond)
+        found = found.noted(f"taking part: {part}", lower_at_all)
         error, degrees, source = _standard_error(at, measure)
         if not error > 0:
-            return noted(found, "the baseline's own error is not known, nor in the interval")
+            return found.noted("the baseline's own error is not known, nor in the interval")
         reach = stats.t.ppf((1 + rules.level) / 2, degrees) * error
-        sides = (end - found.value for end in found.interval)
-        ends = (found.value + math.copysign(math.hypot(side, reach), side) for side in sides)
+        below, above = (math.hypot(end - found.value, reach) for end in found.interval)
         p = max(found.p, 2 * float(stats.t.sf(abs(found.value) / error, degrees)))
-        widened = replace(found, interval=Interval(*ends), p=p)
-        return noted(widened, f"the baseline's error over {source} included")
+        widened = replace(found, interval=Interval(found.value - below, found.value + above), p=p)
+        return widened.noted(f"the baseline's error over {source} included")
 
 
 def _standard_error(at: pd.Series, measure: str) -> tuple[float, float, str]:
-    """Standard error of the baseline's measure, its degrees of freedom, and what it is over."""
+    """Return the standard error of the baseline's measure, its degrees of freedom, and the units it is
+    over."""
     seeds, spread = at.get("seeds", 1), at.get(f"{measure}_seed_sd", math.nan)
     if seeds > 1 and spread > 0:
         return spread / math.sqrt(seeds), seeds - 1, f"{seeds} seeds"
@@ -98,8 +98,6 @@ class EarlyStopping(base.Test):
     early-stopped checkpoint is the last one are left out: their difference is 0 by construction.
     """
 
-    over_variants: ClassVar[bool] = True
-
     kind: Literal["early-stopping"]
     measure: str
     control: bool = False
@@ -110,30 +108,29 @@ class EarlyStopping(base.Test):
         return name + (" minus the others'" if self.control else "")
 
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
-        measure, examples = self.measure, evidence.seeds.examples
-        pairs = early_stopping_pairs(evidence.models, evidence.series, measure, examples, rules.level)
+        measure = self.measure
+        pairs = early_stopping_pairs(evidence, measure, rules.level)
         if pairs.empty:
             raise NotMeasuredError(f"not measured: {describe(measure)}, early-stopped")
-        pairs = pairs[~pairs["variant"].isin(evidence.not_learnt)]
-        improved = pairs["improved"].to_numpy()
-        differences = (pairs[f"best_{measure}"] - pairs[measure]).to_numpy(float)
+        changes = (pairs[f"best_{measure}"] - pairs[measure]).to_numpy(float)
+        improved, kept = pairs["improved"].to_numpy(bool), ~pairs["same"].to_numpy(bool)
         if not self.control:
-            found = base.mean_difference(differences[improved], pairs["family"][improved], rules)
+            found = of_estimate(base.mean_difference(changes[improved], pairs["family"][improved], rules))
         else:
-            kept = improved | ~pairs["same"].to_numpy(bool)
-            found = difference_of_groups(differences[kept], improved[kept], pairs["family"][kept], rules)
+            kept |= improved
+            found = difference_of_groups(changes[kept], improved[kept], pairs["family"][kept], rules)
         lower = "losses of single examples were not kept: improved is any lower RLoss"
         snapshot = "early-stopped is the snapshot of lowest test RLoss"
-        return noted(found, lower * (not pairs.attrs["beyond_noise"]), snapshot * pairs.attrs["by_epoch"])
+        return found.noted(lower * (not pairs.attrs["beyond_noise"]), snapshot * pairs.attrs["by_epoch"])
 
 
 def difference_of_groups(values: np.ndarray, first: np.ndarray, families: pd.Series, rules: Rules) -> Finding:
     """Mean of the variants in `first` minus that of the others; p-value by permuting Welch's t, since the
     difference itself is not exchangeable where groups of unequal size differ in variance."""
     n, inside = len(values), first.astype(float)
-    counts = int(inside.sum()), int(n - inside.sum())
-    sizes = f"{counts[0]} improved, {counts[1]} others"
-    if min(counts) < LEAST_IN_GROUP:
+    improved, others = int(first.sum()), int((~first).sum())
+    sizes = f"{improved} improved, {others} others"
+    if min(improved, others) < LEAST_IN_GROUP:
         return Finding(n=n, outcome=base.INCONCLUSIVE, note=f"{sizes}, {LEAST_IN_GROUP} needed of each")
 
     def statistic(drawn: np.ndarray) -> np.ndarray:
@@ -141,12 +138,9 @@ def difference_of_groups(values: np.ndarray, first: np.ndarray, families: pd.Ser
             means = [drawn @ (side * values) / (drawn @ side) for side in (inside, 1 - inside)]
         return means[0] - means[1]
 
-    intervals = bootstrap(statistic, families, **rules.bootstrap)
-    observed = float(statistic(np.ones((1, n)))[0])
     permuted = stats.PermutationMethod(n_resamples=rules.resamples, rng=np.random.default_rng(0))
     p = stats.ttest_ind(values[first], values[~first], equal_var=False, method=permuted).pvalue
-    found = Finding(observed, intervals.widest, intervals.over, float(p), n)
-    return noted(found, sizes, base.few_families(families))
+    return of_estimate(estimate(statistic, families, float(p), **rules.bootstrap), sizes)
 
 
 class Hinge(base.Test):
@@ -159,8 +153,6 @@ class Hinge(base.Test):
     slopes, the interval holds `below`.
     """
 
-    over_variants: ClassVar[bool] = True
-
     kind: Literal["hinge"]
     statistic: Literal["break", "slopes", "fit"]
     within: Real = Field(gt=0)
@@ -172,29 +164,28 @@ class Hinge(base.Test):
 
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
         measure = aggregate.robust_error_column(evidence.models)
-        require(evidence.models, RLOSS, measure)
+        base.require(evidence.models, RLOSS, measure)
         models = evidence.models.dropna(subset=[RLOSS, measure])
-        n, different, least = len(models), models[RLOSS].nunique(), max(rules.minimum.variants, LEAST)
-        if different < least:
-            few = f"{different} variants of different RLoss, {least} needed"
-            return Finding(n=n, outcome=base.INCONCLUSIVE, note=few)
         hinge = fitted(models, measure, **rules.bootstrap)
         if hinge is None:
-            return Finding(n=n, outcome=base.INCONCLUSIVE, note="no hinge can be fitted")
+            few = f"{models[RLOSS].nunique()} variants of different RLoss, {LEAST} needed"
+            return Finding(n=len(models), outcome=base.INCONCLUSIVE, note=few)
         low, high = kink(models) - self.within, kink(models) + self.within
-        at, wide = hinge.at_interval, hinge.at_interval.width > 2 * self.within
+        at, note = hinge.at.interval, ""
+        value, interval, over = hinge.at.value, at, hinge.at.over
+        wide = at.width > 2 * self.within
         if self.statistic == "break":
             holds, fails = low <= at.low and at.high <= high, at.low > high or at.high < low or not wide
-            numbers = hinge.at, at, hinge.at_over
+            note = f"expected within {low:.2f} and {high:.2f}"
         elif self.statistic == "slopes":
-            ratio = hinge.ratio_interval
-            holds, fails = ratio.high < self.below, ratio.low >= self.below or not wide
-            numbers = hinge.ratio, ratio, hinge.ratio_over
+            ratios = {"variants": hinge.ratio.by_variant, "families": hinge.ratio.by_family}
+            over = max(ratios, key=lambda over: ratios[over].high)
+            value, interval = hinge.ratio.value, ratios[over]
+            holds, fails = interval.high < self.below, interval.low >= self.below or not wide
         else:
+            value, interval, over = hinge.smooth, UNKNOWN, ""
             holds, fails = hinge.smooth > 1, not wide
-            numbers = (hinge.smooth,)
         outcome = base.HOLDS if holds else base.FAILS if fails else base.INCONCLUSIVE
-        expected = f"expected within {low:.2f} and {high:.2f}" * (self.statistic == "break")
         too_wide = "the interval of the break is too wide to tell" * (outcome == base.INCONCLUSIVE)
-        found = Finding(*numbers, n=n, outcome=outcome)
-        return noted(found, expected, too_wide, base.few_families(models["family"]))
+        found = of_estimate(hinge.at, note, too_wide)
+        return replace(found, value=value, interval=interval, over=over, outcome=outcome)
