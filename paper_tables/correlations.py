@@ -14,8 +14,7 @@
 import pandas as pd
 from scipy import stats
 
-from robust_flatness.analysis.coefficients import coefficient
-from robust_flatness.analysis.correlation import correlate
+from robust_flatness.analysis.correlation import coefficient, correlate
 from robust_flatness.plotting import inputs, typeset
 from robust_flatness.tables import aggregate, schema
 

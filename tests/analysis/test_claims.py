@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from robust_flatness.analysis import claims
 from robust_flatness.analysis.claim_tests.base import FAILS, HOLDS
-from robust_flatness.analysis.coefficients import coefficient
+from robust_flatness.analysis.correlation import coefficient
 from robust_flatness.analysis.evidence import Evidence, early_stopping_pairs
 from robust_flatness.config import ConfigError
 from robust_flatness.folders import repository

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from robust_flatness.analysis import claims, comparison
+from robust_flatness.analysis.correlation import difference
 from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.folders import repository
 from robust_flatness.tables import aggregate
@@ -93,10 +94,12 @@ def test_a_measure_is_compared_with_the_controls_whatever_their_sign(tables):
     rloss = tables.models["test_rloss_pgd"]
     strong = with_models(tables, weight_norm=10 - rloss, distance_from_init=noise(rloss))
     models = aggregate.with_differences(strong.models)
-    found = comparison.advantages(models, "avg_flatness_rloss", "test_rloss_pgd", resamples=499)
-    assert [*found] == ["weight_norm", "distance_from_init", "train_rloss_pgd"]
-    assert found["weight_norm"].interval.high < 0
-    assert found["distance_from_init"].interval.low > 0.3
+    columns = [
+        ("avg_flatness_rloss", name, "test_rloss_pgd") for name in ("weight_norm", "distance_from_init")
+    ]
+    strong, weak = (difference(models, *names, "spearman", absolute=True, resamples=499) for names in columns)
+    assert strong.interval.high < 0
+    assert weak.interval.low > 0.3
 
 
 def test_sharpness_on_test_examples_is_a_group_of_its_own(tables):
@@ -106,6 +109,6 @@ def test_sharpness_on_test_examples_is_a_group_of_its_own(tables):
     on_test = compared["group"] == comparison.ON_TEST
     assert {*compared["column"][on_test]} == {"test_sam_rloss"}
     assert on_test.is_monotonic_increasing
-    pairs = comparison.of_both_splits(compared).set_index("measure")
-    assert pairs.loc["sam", "test"] == pytest.approx(1)
-    assert abs(pairs.loc["sam", "train"]) < 0.4
+    values = compared[compared["against"] == comparison.RLOSS].set_index("column")["value"]
+    assert values["test_sam_rloss"] == pytest.approx(1)
+    assert abs(values["sam_rloss"]) < 0.4

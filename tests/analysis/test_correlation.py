@@ -8,15 +8,17 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from robust_flatness.analysis.coefficients import (
+from robust_flatness.analysis.correlation import (
     coefficient,
+    correlate,
+    granulated,
+    permutation_p,
     weighted_kendall,
     weighted_line,
     weighted_partial,
     weighted_pearson,
     weighted_spearman,
 )
-from robust_flatness.analysis.correlation import correlate, granulated, permutation_p
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from robust_flatness.analysis.coefficients import weighted_pearson, weighted_spearman
+from robust_flatness.analysis.correlation import weighted_pearson, weighted_spearman
 from robust_flatness.analysis.resampling import Interval, bca_interval, p_value, permutations, sign_flip_p
 from robust_flatness.analysis.rises import Components, mean_interval, power
 

@@ -10,7 +10,7 @@ from made_up import changed, noise, per_seed, shifted, without
 
 from robust_flatness.analysis import claims
 from robust_flatness.analysis.claim_tests.base import Finding, judged
-from robust_flatness.analysis.coefficients import weighted_line
+from robust_flatness.analysis.correlation import weighted_line
 from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.analysis.hinge import fit_hinge
 from robust_flatness.analysis.resampling import Interval

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from robust_flatness.analysis.grouping import robustness_groups, with_groups
+from robust_flatness.analysis.grouping import with_groups
 from robust_flatness.tables import aggregate
 from robust_flatness.tables.printed import read_printed, read_published
 
@@ -85,6 +85,8 @@ def test_groups_of_robustness_are_as_printed_and_computed_where_none_are_printed
     assert (with_groups(variants).set_index("variant")["group"] == groups).all()
     computed = with_groups(variants.assign(robustness_group="")).set_index("variant")["group"]
     assert (computed["at"], computed["unlabeled"]) == ("poor", "good")
-    rerr = [*range(10, 21), 30.0, 40.0]
-    by_hand = ["good"] * 4 + ["average"] * 4 + ["poor"] * 3 + ["worse"] * 2
-    assert robustness_groups(rerr, baseline=20) == by_hand
+    made = rows_of(test_rerr_pgd=[*range(10, 21), 30.0, 40.0, math.nan])
+    made.loc[10, "variant"] = "at"
+    by_hand = ["good"] * 4 + ["average"] * 4 + ["poor"] * 3 + ["worse"] * 2 + [""]
+    assert [*with_groups(made)["group"]] == by_hand
+    assert {*with_groups(made.drop(10))["group"]} == {""}

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from robust_flatness.analysis.correlation import correlate, difference, granulated
+from robust_flatness.analysis.correlation import correlate, granulated
 from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.analysis.resampling import RESAMPLES, Estimate
 from robust_flatness.measures import flatness, hessian
@@ -100,17 +100,6 @@ def passes(name: str, loss: str) -> float:
     return known.get((name.removesuffix("_train"), loss), math.nan)
 
 
-def _association(
-    models: pd.DataFrame, column: str, target: str, kind: str, numeric: Collection[str], resamples: int
-) -> Estimate:
-    """One of `COEFFICIENTS`; the partial one is Spearman's given train RLoss."""
-    if kind == "granulated":
-        return granulated(models, column, target, numeric, resamples)
-    if kind == "partial":
-        return correlate(models, column, target, "spearman", GIVEN, resamples)
-    return correlate(models, column, target, kind, resamples=resamples)
-
-
 def compare(
     evidence: Evidence, numeric: Collection[str], coefficients: Sequence[str] = COEFFICIENTS,
     resamples: int = RESAMPLES,
@@ -120,8 +109,15 @@ def compare(
 
     Where a large value means more robust (the margin), the coefficient's sign is reversed, so that positive
     always means that the measure ranks models as robustness does. `numeric` are the families in which one
-    number is varied (granulated coefficient).
+    number is varied (granulated coefficient); the partial coefficient is Spearman's given train RLoss.
     """
+
+    def association(models: pd.DataFrame, column: str, target: str, kind: str, resamples: int) -> Estimate:
+        if kind == "granulated":
+            return granulated(models, column, target, numeric, resamples)
+        kind, given = ("spearman", GIVEN) if kind == "partial" else (kind, None)
+        return correlate(models, column, target, kind, given, resamples)
+
     models, rows = evidence.models, []
     cases = [
         (c, target, kind) for c in candidates(models) for target in targets(models) for kind in coefficients
@@ -131,9 +127,9 @@ def compare(
         given = [GIVEN] if kind == "partial" else []
         if column in given or not aggregate.has(models, column, target, *given, rows=4):
             continue
-        found = everyone = _association(models, column, target, kind, numeric, resamples)
+        found = everyone = association(models, column, target, kind, resamples)
         if len(evidence.everyone) > len(models):
-            everyone = _association(evidence.everyone, column, target, kind, numeric, resamples=1)
+            everyone = association(evidence.everyone, column, target, kind, resamples=1)
         low, high = sorted(sign * end for end in found.interval)
         numbers = [sign * found.value, low, high, sign * everyone.value, passes(name, loss)]
         counts = [found.p, found.n, found.families]
@@ -153,26 +149,12 @@ def compare(
     return pd.DataFrame(rows, columns=[*columns, "with_not_learnt", "passes", "p", "n", "families"])
 
 
-def _with_rloss(compared: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows with Spearman's correlations with test RLoss."""
-    chosen = (compared["against"] == RLOSS) & (compared["coefficient"] == "spearman")
-    return compared[chosen].dropna(subset="value")
-
-
-def of_both_splits(compared: pd.DataFrame) -> pd.DataFrame:
-    """Return Spearman's correlations with test RLoss of sharpness on training examples (`train`) and on test
-    examples (`test`), a row for each measure and loss that has both."""
-    rows = _with_rloss(compared)
-    rows = rows.assign(split=rows["group"].map({SHARPNESS: "train", ON_TEST: "test"})).dropna(subset="split")
-    wide = rows.pivot(index=["measure", "words", "loss"], columns="split", values="value")
-    return wide.reindex(columns=["train", "test"]).dropna().reset_index()
-
-
 def by_split(compared: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return Spearman's correlations with test RLoss of measures "on training examples" and "on test
     examples", in decreasing order of the absolute value of a measure's better loss. Controls stand in
     both."""
-    rows = _with_rloss(compared)
+    chosen = (compared["against"] == RLOSS) & (compared["coefficient"] == "spearman")
+    rows = compared[chosen].dropna(subset="value")
     words, clean = rows["words"].str.replace(" on training examples", ""), rows["loss"] == "ce"
     rows = rows.assign(words=words, clean=clean)
     test = rows["column"].str.startswith(("avg_flatness", "worst_flatness")) | (rows["group"] == ON_TEST)
@@ -181,15 +163,3 @@ def by_split(compared: pd.DataFrame) -> dict[str, pd.DataFrame]:
         best = part["value"].abs().groupby(part["words"]).transform("max")
         parts[name] = part.assign(best=-best).sort_values(["best", "words", "clean"], kind="stable")
     return parts
-
-
-def advantages(
-    models: pd.DataFrame, column: str, target: str, resamples: int = RESAMPLES
-) -> dict[str, Estimate]:
-    """Return Spearman's |rho| of a measure with the target minus that of every control that was measured. No
-    sign is expected of a control, so absolute values are compared."""
-    measured = [control for control in CONTROLS if aggregate.has(models, column, control, target, rows=4)]
-    return {
-        control: difference(models, column, control, target, "spearman", absolute=True, resamples=resamples)
-        for control in measured
-    }

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
-from robust_flatness.analysis import curves
 from robust_flatness.analysis.resampling import LEVEL, resampled_counts
-from robust_flatness.analysis.rises import mean_interval
+from robust_flatness.analysis.rises import SLACK, end_of_first_rate, mean_interval
 from robust_flatness.tables import aggregate, frames, schema
 
 #: Resamples for the noise of one model's evaluation: 74 models share them.
@@ -83,11 +82,11 @@ class Evidence:
         at the last one at or before the first drop of the learning rate. Empty where a measure is no column
         or the rate does not drop."""
         rows: pd.DataFrame = getattr(self, table)
-        end = curves.end_of_first_rate(self.history, variant)
+        end = end_of_first_rate(self.history, variant)
         if math.isnan(end) or not {*measures} <= {*rows}:
             return rows.iloc[:0]
         rows = rows[rows["variant"] == variant].sort_values("normalised_epoch").dropna(subset=[*measures])
-        before = rows["normalised_epoch"] <= end + curves.SLACK
+        before = rows["normalised_epoch"] <= end + SLACK
         return rows.iloc[max(0, int(before.sum()) - 1) :]
 
 

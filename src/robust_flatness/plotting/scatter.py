@@ -8,8 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from robust_flatness.analysis.coefficients import coefficient, weighted_line
-from robust_flatness.analysis.correlation import correlate
+from robust_flatness.analysis.correlation import coefficient, correlate, weighted_line
 from robust_flatness.analysis.resampling import LEVEL, Estimate, resampled_counts
 from robust_flatness.plotting import looks, style
 from robust_flatness.plotting.layer import Layer

@@ -10,9 +10,8 @@ from pydantic import Field
 
 from robust_flatness.analysis.claim_tests import base
 from robust_flatness.analysis.claim_tests.base import Finding, Linear, NotMeasuredError, Rules, of_estimate
-from robust_flatness.analysis.coefficients import COEFFICIENTS
 from robust_flatness.analysis.comparison import CONTROL, ON_TEST, candidates
-from robust_flatness.analysis.correlation import correlate, difference
+from robust_flatness.analysis.correlation import COEFFICIENTS, correlate, difference
 from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.analysis.resampling import Estimate, draws, percentile_interval
 from robust_flatness.config import Positive, Real

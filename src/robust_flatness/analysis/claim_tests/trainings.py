@@ -6,12 +6,11 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from robust_flatness.analysis import curves
 from robust_flatness.analysis.claim_tests import base
 from robust_flatness.analysis.claim_tests.base import Finding, NotMeasuredError, Rules, Sign
 from robust_flatness.analysis.correlation import correlate
 from robust_flatness.analysis.evidence import Evidence
-from robust_flatness.analysis.rises import mean_interval
+from robust_flatness.analysis.rises import SINCE, Since, mean_interval, rise
 from robust_flatness.config.values import AS_LIST, Real
 from robust_flatness.tables import aggregate
 from robust_flatness.tables.schema import describe
@@ -82,7 +81,7 @@ class EpochsBelow(base.Test):
 
 
 class Rise(base.Test):
-    """Measure at the end of the training minus at an earlier point (see `curves.SINCE`), paired within seeds
+    """Measure at the end of the training minus at an earlier point (see `SINCE`), paired within seeds
     and examples; the interval is over both, or over seeds alone without values of single examples.
     `otherwise` is a weaker rule for tables with too few seeds: a trend over the epochs of one training."""
 
@@ -91,17 +90,17 @@ class Rise(base.Test):
     kind: Literal["rise"]
     variant: str
     measure: Measures
-    since: curves.Since
+    since: Since
     sign: Sign
     otherwise: Trend | None = None
 
     def _rise(self, evidence: Evidence) -> tuple[str, pd.DataFrame]:
-        rises = {name: curves.rise(evidence.seeds, self.variant, name, self.since) for name in self.measure}
+        rises = {name: rise(evidence.seeds, self.variant, name, self.since) for name in self.measure}
         return max(rises.items(), key=lambda item: len(item[1]))
 
     def title(self, evidence: Evidence) -> str:
         measure, _ = self._rise(evidence)
-        return f"{describe(measure)} of {self.variant}, {curves.SINCE[self.since]}"
+        return f"{describe(measure)} of {self.variant}, {SINCE[self.since]}"
 
     def judge(self, evidence: Evidence, rules: Rules, printed: Finding | None = None) -> Finding:
         seeds = len(self._rise(evidence)[1])
