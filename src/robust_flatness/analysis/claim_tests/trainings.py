@@ -24,8 +24,7 @@ SCALES = (0.5, 2)
 
 class Trend(base.Test):
     """Rank correlation of a measure with the epoch, or with another measure, over one training from the first
-    drop of the learning rate on. The points of one training are not independent: its p-value describes this
-    curve."""
+    drop of the learning rate on. The points are not independent: the p-value describes this curve alone."""
 
     scale_free: ClassVar[bool] = True
     counts: ClassVar = "snapshots"
@@ -73,8 +72,8 @@ class EpochsBelow(base.Test):
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
         slugs = (self.variant, self.baseline)
         first, second = (evidence.from_first_drop("series", slug, self.measure) for slug in slugs)
-        base.require(first, self.measure)
-        base.require(second, self.measure)
+        for rows in (first, second):
+            base.require(rows, self.measure)
         differences = first[self.measure] - np.interp(first[EPOCH], second[EPOCH], second[self.measure])
         found = base.mean_difference(differences.to_numpy(float), range(len(first)), rules)
         return Finding(found.value, found.interval, "snapshots", found.p, found.n)
@@ -120,11 +119,11 @@ class Rise(base.Test):
         over = f"seeds and {examples} examples" if examples > 1 else "seeds"
         found = Finding(float(values.mean()), interval, over, p, seeds)
         fresh = values[changes.index >= rules.fresh_seeds]
-        if rules.minimum.seeds <= len(fresh) < seeds:
-            (low, high), _ = mean_interval(fresh, rules.level)
-            alone = f"seeds from {rules.fresh_seeds} on alone"
-            found = found.noted(f"{alone}: {fresh.mean():.2f} [{low:.2f}, {high:.2f}]")
-        return found
+        if not rules.minimum.seeds <= len(fresh) < seeds:
+            return found
+        (low, high), _ = mean_interval(fresh, rules.level)
+        alone = f"{fresh.mean():.2f} [{low:.2f}, {high:.2f}]"
+        return found.noted(f"seeds from {rules.fresh_seeds} on alone: {alone}")
 
 
 class Scaling(base.Test):

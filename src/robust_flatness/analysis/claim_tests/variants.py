@@ -29,13 +29,12 @@ TITLES = {
 
 
 class Baseline(base.Selection):
-    """Mean difference to the baseline, over the variants of some families that are more robust than it: of
-    lower RErr (AutoAttack's where it was run) or of lower RLoss, beyond the noise of the evaluation and of
-    the baseline's seeds; where values of single examples were not kept, lower at all.
+    """Mean difference to the baseline, over the variants of some families with lower RErr (AutoAttack's where
+    it was run) or RLoss than the baseline, beyond noise where values of single examples were kept
+    (`more_robust`).
 
     All differences share one value of the baseline. Its standard error (over its seeds, else over the
-    samples of its flatness) widens the interval, with Student's quantile, and a mean within it is no
-    evidence, however many variants there are.
+    samples of its flatness) widens the interval, with Student's quantile, and bounds the p-value from below.
     """
 
     kind: Literal["baseline"]
@@ -79,8 +78,7 @@ class Baseline(base.Selection):
 
 
 def _standard_error(at: pd.Series, measure: str) -> tuple[float, float, str]:
-    """Return the standard error of the baseline's measure, its degrees of freedom, and the units it is
-    over."""
+    """Return the standard error of the baseline's measure, its degrees of freedom, and its units."""
     seeds, spread = at.get("seeds", 1), at.get(f"{measure}_seed_sd", math.nan)
     if seeds > 1 and spread > 0:
         return spread / math.sqrt(seeds), seeds - 1, f"{seeds} seeds"
@@ -90,13 +88,9 @@ def _standard_error(at: pd.Series, measure: str) -> tuple[float, float, str]:
 
 
 class EarlyStopping(base.Test):
-    """Mean difference early-stopped minus last, over variants that early stopping improves; with `control`,
-    less the same mean over those it does not improve.
-
-    A variant is improved if its early-stopped RLoss is lower beyond the noise of its evaluation (paired
-    bootstrap over examples), or lower at all where losses of single examples were not kept. Variants whose
-    early-stopped checkpoint is the last one are left out: their difference is 0 by construction.
-    """
+    """Mean difference early-stopped minus last, over variants that early stopping improves (see
+    `early_stopping_pairs`); with `control`, less the same mean over those it does not improve, without those
+    whose early-stopped checkpoint is the last one: their difference is 0 by construction."""
 
     kind: Literal["early-stopping"]
     measure: str
@@ -108,17 +102,15 @@ class EarlyStopping(base.Test):
         return name + (" minus the others'" if self.control else "")
 
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
-        measure = self.measure
-        pairs = early_stopping_pairs(evidence, measure, rules.level)
+        pairs = early_stopping_pairs(evidence, self.measure, rules.level)
         if pairs.empty:
-            raise NotMeasuredError(f"not measured: {describe(measure)}, early-stopped")
-        changes = (pairs[f"best_{measure}"] - pairs[measure]).to_numpy(float)
-        improved, kept = pairs["improved"].to_numpy(bool), ~pairs["same"].to_numpy(bool)
-        if not self.control:
-            found = of_estimate(base.mean_difference(changes[improved], pairs["family"][improved], rules))
+            raise NotMeasuredError(f"not measured: {describe(self.measure)}, early-stopped")
+        kept = pairs[pairs["improved"] | ~pairs["same"] if self.control else pairs["improved"]]
+        changes = (kept[f"best_{self.measure}"] - kept[self.measure]).to_numpy(float)
+        if self.control:
+            found = difference_of_groups(changes, kept["improved"].to_numpy(bool), kept["family"], rules)
         else:
-            kept |= improved
-            found = difference_of_groups(changes[kept], improved[kept], pairs["family"][kept], rules)
+            found = of_estimate(base.mean_difference(changes, kept["family"], rules))
         lower = "losses of single examples were not kept: improved is any lower RLoss"
         snapshot = "early-stopped is the snapshot of lowest test RLoss"
         return found.noted(lower * (not pairs.attrs["beyond_noise"]), snapshot * pairs.attrs["by_epoch"])
@@ -127,16 +119,16 @@ class EarlyStopping(base.Test):
 def difference_of_groups(values: np.ndarray, first: np.ndarray, families: pd.Series, rules: Rules) -> Finding:
     """Mean of the variants in `first` minus that of the others; p-value by permuting Welch's t, since the
     difference itself is not exchangeable where groups of unequal size differ in variance."""
-    n, inside = len(values), first.astype(float)
-    improved, others = int(first.sum()), int((~first).sum())
-    sizes = f"{improved} improved, {others} others"
-    if min(improved, others) < LEAST_IN_GROUP:
-        return Finding(n=n, outcome=base.INCONCLUSIVE, note=f"{sizes}, {LEAST_IN_GROUP} needed of each")
+    sides = first.astype(float), (~first).astype(float)
+    sizes = f"{first.sum()} improved, {(~first).sum()} others"
+    if min(first.sum(), (~first).sum()) < LEAST_IN_GROUP:
+        few = f"{sizes}, {LEAST_IN_GROUP} needed of each"
+        return Finding(n=len(values), outcome=base.INCONCLUSIVE, note=few)
 
-    def statistic(drawn: np.ndarray) -> np.ndarray:
+    def statistic(counts: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore", divide="ignore"):
-            means = [drawn @ (side * values) / (drawn @ side) for side in (inside, 1 - inside)]
-        return means[0] - means[1]
+            one, other = (counts @ (side * values) / (counts @ side) for side in sides)
+        return one - other
 
     permuted = stats.PermutationMethod(n_resamples=rules.resamples, rng=np.random.default_rng(0))
     p = stats.ttest_ind(values[first], values[~first], equal_var=False, method=permuted).pvalue
@@ -144,14 +136,10 @@ def difference_of_groups(values: np.ndarray, first: np.ndarray, families: pd.Ser
 
 
 class Hinge(base.Test):
-    """One of three properties of a hinge of RErr over RLoss.
-
-    `break`: its interval lies within `within` of ln K; it fails if it lies wholly outside or is narrow.
-    `slopes`: slope above the break over the slope below it; the upper end of its interval lies below `below`.
-    `fit`: residual sum of squares of a cubic, which has as many parameters, over the hinge's: above 1. The
-    last two cannot fail where the interval of the break is wider than `within` on either side and, for the
-    slopes, the interval holds `below`.
-    """
+    """One of three properties of a hinge of RErr over RLoss: the interval of its `break` lies within `within`
+    of ln K; that of the ratio of its `slopes`, above over below, ends below `below`; its `fit` is better than
+    a cubic's. Where the interval of the break is too wide, only an interval that lies wholly elsewhere
+    fails."""
 
     kind: Literal["hinge"]
     statistic: Literal["break", "slopes", "fit"]
