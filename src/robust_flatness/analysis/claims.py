@@ -59,8 +59,7 @@ class ClaimsSpec(Rules):
 
 
 class Claim(NamedTuple):
-    """A claim with findings and verdicts on an experiment and on the printed numbers (`printed`: the
-    same)."""
+    """A claim, judged on an experiment and on the printed numbers (`printed`: these are the same)."""
 
     name: str
     spec: ClaimSpec

@@ -30,8 +30,7 @@ ON_TEST = "sharpness on test examples"
 
 
 class Candidate(NamedTuple):
-    """A measure that may predict: its group, loss (`rloss`, `ce`, or "") and column. The sign is -1 where a
-    large value means more robust."""
+    """A measure compared: group, loss (`rloss`, `ce`, or ""), column; sign -1 if a large value is robust."""
 
     name: str
     words: str
@@ -150,9 +149,8 @@ def compare(
 
 
 def by_split(compared: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return Spearman's correlations with test RLoss of measures "on training examples" and "on test
-    examples", in decreasing order of the absolute value of a measure's better loss. Controls stand in
-    both."""
+    """Return Spearman's correlations with test RLoss "on training examples" and "on test examples", in
+    decreasing order of the absolute value of a measure's better loss. Controls stand in both."""
     chosen = (compared["against"] == RLOSS) & (compared["coefficient"] == "spearman")
     rows = compared[chosen].dropna(subset="value")
     words, clean = rows["words"].str.replace(" on training examples", ""), rows["loss"] == "ce"

@@ -23,8 +23,8 @@ from robust_flatness.analysis.resampling import (
 
 
 def weighted_pearson(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Pearson's r of x [n] and y [n] with observation i counted `counts[b, i]` times: [B]. NaN where x or y
-    does not vary."""
+    """Pearson's r of x [n] and y [n], observation i counted `counts[b, i]` times: [B]; NaN without
+    variance."""
     # Centring first keeps the moments' differences accurate.
     x, y = ((values - values.mean()) / (values.std() or 1.0) for values in (x, y))
     moments = counts @ np.column_stack([x, y, x * x, y * y, x * y]) / counts.sum(axis=1, keepdims=True)
@@ -68,25 +68,23 @@ COEFFICIENTS = {"pearson": weighted_pearson, "spearman": weighted_spearman, "ken
 def weighted_partial(
     x: np.ndarray, y: np.ndarray, given: np.ndarray, counts: np.ndarray, kind: str = "pearson"
 ) -> np.ndarray:
-    """Partial correlation of x and y given z: [B]. (r_xy - r_xz r_yz) / sqrt((1 - r_xz^2) (1 - r_yz^2)) with
-    Pearson's or Spearman's coefficient r: the correlation of the residuals of x and y (of their ranks) given
-    z."""
+    """Partial correlation of x and y given z, (r_xy - r_xz r_yz) / sqrt((1 - r_xz^2) (1 - r_yz^2)): [B], with
+    Pearson's or Spearman's coefficient r: the correlation of the residuals of x and y (of their ranks)."""
     weighted = COEFFICIENTS[kind]
     xy, xz, yz = weighted(x, y, counts), weighted(x, given, counts), weighted(y, given, counts)
     return _ratio(xy - xz * yz, 1 - xz**2, 1 - yz**2)
 
 
 def coefficient(x: Sequence[float], y: Sequence[float], kind: str = "pearson") -> float:
-    """Pearson's r, Spearman's rho or Kendall's tau-b over the observations that have both values; NaN with
-    fewer than three."""
+    """Pearson's r, Spearman's rho or Kendall's tau-b of the pairs without NaN; NaN with fewer than three."""
     values = np.column_stack([x, y]).astype(float)
     x, y = values[np.isfinite(values).all(axis=1)].T
     return float(COEFFICIENTS[kind](x, y, np.ones((1, len(x))))[0]) if len(x) > 2 else math.nan
 
 
 def weighted_line(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Least-squares intercept and slope of y = a + b x, observation i counted `counts[b, i]` times: [B] each;
-    NaN where x does not vary."""
+    """Least-squares intercept and slope of y = a + b x with observation i counted `counts[b, i]` times: [B]
+    each; NaN where x does not vary."""
     total = counts.sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean_x, mean_y = counts @ x / total, counts @ y / total
@@ -180,12 +178,11 @@ def difference(
 def granulated(
     rows: pd.DataFrame, x: str, y: str, numeric: Collection[str], resamples: int = RESAMPLES
 ) -> Estimate:
-    """The granulated Kendall coefficient (Jiang et al. 2020, "Fantastic Generalization Measures", their
-    psi for one axis at a time): Kendall's tau-b within each family in which one number is varied,
-    averaged over families.
+    """The granulated Kendall coefficient (Jiang et al. 2020, "Fantastic Generalization Measures", their psi
+    for one axis at a time): Kendall's tau-b within each family in which one number is varied, averaged.
 
     The baseline is a setting of every family; families with fewer than three settings are left out. The
-    interval resamples families, p is of the sign-flip permutation test of their coefficients; `n` counts the
+    interval resamples families, p is of a sign-flip permutation test of their coefficients; `n` counts the
     variants of the `families` that have a coefficient.
     """
     rows = rows.dropna(subset=[x, y])

@@ -41,13 +41,10 @@ class Evidence:
     @classmethod
     def of(cls, tables: frames.Tables) -> "Evidence":
         everyone = _numeric_settings(tables.models)
-        trained = aggregate.learnt(everyone)
-        failed = {*everyone.loc[~trained, ["variant", "seed"]].itertuples(index=False, name=None)}
+        failed = pd.MultiIndex.from_frame(everyone.loc[~aggregate.learnt(everyone), ["variant", "seed"]])
 
         def learnt(frame: pd.DataFrame) -> pd.DataFrame:
-            if not failed or frame.empty:
-                return frame
-            return frame[[key not in failed for key in zip(frame["variant"], frame["seed"], strict=True)]]
+            return frame[~pd.MultiIndex.from_frame(frame[["variant", "seed"]]).isin(failed)]
 
         def once(frame: pd.DataFrame) -> pd.DataFrame:
             return aggregate.with_differences(frame[~frame["variant"].isin(same)])
@@ -63,7 +60,7 @@ class Evidence:
             series=aggregate.over_seeds(seeds["series"], ("variant", "epoch")),
             seeds=replace(tables, models=models, **seeds),
             not_learnt=tuple(sorted({variant for variant, _ in failed} - variants)),
-            seeds_not_learnt=tuple(sorted(key for key in failed if key[0] in variants)),
+            seeds_not_learnt=tuple(sorted(key for key in {*failed} if key[0] in variants)),
             repeated={slug: earlier for slug, earlier in same.items() if slug in variants},
         )
 
@@ -78,9 +75,9 @@ class Evidence:
         ]
 
     def from_first_drop(self, table: str, variant: str, *measures: str) -> pd.DataFrame:
-        """Return the rows of a variant's `table` ("history" or "series") that have all `measures`, starting
-        at the last one at or before the first drop of the learning rate. Empty where a measure is no column
-        or the rate does not drop."""
+        """Return the rows of a variant in `table` ("history" or "series") that have all `measures`, from the
+        last one before the first drop of the learning rate on; none where a measure is no column or the rate
+        is constant."""
         rows: pd.DataFrame = getattr(self, table)
         end = end_of_first_rate(self.history, variant)
         if math.isnan(end) or not {*measures} <= {*rows}:
@@ -91,8 +88,7 @@ class Evidence:
 
 
 def same_weights(models: pd.DataFrame) -> dict[str, str]:
-    """Return the variants with the weights of an earlier one (the baseline is the first): slug -> the earlier
-    one.
+    """Return variants with the weights of an earlier one, the baseline first: slug -> the earlier one.
 
     Weights are equal if their files are (`same_as`), or if norm, distance from the initial weights and
     spectral product agree within 1e-3: a short weight averaging, for example, differs from the baseline in
@@ -113,18 +109,12 @@ def same_weights(models: pd.DataFrame) -> dict[str, str]:
 
 def _numeric_settings(models: pd.DataFrame) -> pd.DataFrame:
     """Convert settings of trainings, which may be words, to numbers where all that are given are numbers."""
-    numbers = {}
-    for name in models.columns[models.columns.str.startswith("setting_")]:
-        given = models[name].replace("", math.nan)
-        number = pd.to_numeric(given, errors="coerce")
-        if number.notna().equals(given.notna()):
-            numbers[name] = number
-    return models.assign(**numbers)
+    settings = models.filter(regex="^setting_")
+    return models.assign(**settings.mask(settings == "").infer_objects().select_dtypes("number"))
 
 
 def early_stopping_pairs(evidence: Evidence, measure: str, level: float = LEVEL) -> pd.DataFrame:
-    """Return the variants with a measure and test RLoss at the last and (`best_...`) early-stopped
-    checkpoint.
+    """Return variants with a measure and test RLoss at the last and (`best_...`) early-stopped checkpoint.
 
     Where no early-stopped checkpoint was measured, the snapshots are used: the one of lowest test RLoss, and
     the last. `same` marks variants whose early-stopped checkpoint is the last one, `improved` those whose

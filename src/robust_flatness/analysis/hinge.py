@@ -34,8 +34,7 @@ class Hinge(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """The hinge of an experiment: break and ratio of slopes with percentile intervals, and
-    `smooth_over_hinge`."""
+    """Break and ratio of slopes of a hinge with percentile intervals, and `smooth_over_hinge`."""
 
     at: Estimate
     ratio: Estimate
@@ -86,8 +85,7 @@ def smooth_over_hinge(x: np.ndarray, y: np.ndarray, at: float) -> float:
 def fitted(
     models: pd.DataFrame, measure: str, resamples: int = RESAMPLES, level: float = LEVEL
 ) -> Fitted | None:
-    """Fit the hinge of a measure over test RLoss, over the variants that have both; None with fewer than
-    `LEAST` values of RLoss."""
+    """Fit the hinge of a measure over test RLoss; None with fewer than `LEAST` values of RLoss."""
     rows = models.dropna(subset=[RLOSS, measure])
     x, y = rows[[RLOSS, measure]].to_numpy(float).T
     if rows[RLOSS].nunique() < LEAST:

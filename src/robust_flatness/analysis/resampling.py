@@ -70,8 +70,7 @@ def membership(groups: Sequence) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def resampled_counts(n: int, resamples: int) -> np.ndarray:
-    """Return counts [resamples, n] of draws of n out of n with replacement, those of `scipy.stats.bootstrap`
-    with seed 0."""
+    """Return counts [resamples, n] of n draws with replacement, as `scipy.stats.bootstrap` with seed 0."""
     drawn = np.random.default_rng(0).integers(0, n, size=(resamples, n))
     flat = drawn + n * np.arange(resamples)[:, None]
     counts = np.bincount(flat.ravel(), minlength=resamples * n).reshape(resamples, n).astype(float)
@@ -80,8 +79,7 @@ def resampled_counts(n: int, resamples: int) -> np.ndarray:
 
 
 def draws(groups: Sequence, resamples: int) -> np.ndarray:
-    """Return counts [resamples, n] of the observations, resampling their groups; [0, n] with fewer than
-    three."""
+    """Return counts [resamples, n], resampling the groups of n observations; [0, n] with fewer than three."""
     units = membership(groups)
     return resampled_counts(len(units), resamples if len(units) > 2 else 0) @ units
 
@@ -147,8 +145,7 @@ def estimate(statistic: Statistic, families: Sequence, p: float = math.nan, **se
 
 @lru_cache(maxsize=8)
 def permutations(n: int, count: int) -> tuple[np.ndarray, bool]:
-    """Return permutations [B, n] of n indices, and whether they are all n!: `count` random ones if n! is
-    larger."""
+    """Return all n! permutations [B, n] and True, or `count` random ones and False if n! is larger."""
     if n < 12 and math.factorial(n) <= count:
         return np.array([*itertools.permutations(range(n))]), True
     orders = np.tile(np.arange(n), (count, 1))

@@ -62,8 +62,8 @@ def rise(tables: frames.Tables, variant: str, measure: str, since: Since) -> pd.
 
 def _sources(tables: frames.Tables, measure: str, since: Since) -> Iterator[pd.DataFrame]:
     """Yield frames with the columns variant, seed, checkpoint, example and value: values of single examples;
-    then the checkpoints in `models`, or the snapshots (`series`) and the training curves (`history`, whose
-    measures do not name the attack)."""
+    then the checkpoints of `models`, or snapshots (`series`) and training curves (`history`, without the
+    attack's name)."""
     split, _, column = measure.partition("_")
     column = "rloss" if column == "rloss_pgd" else column
     if column in OF_EXAMPLES:
@@ -112,8 +112,7 @@ class Components(NamedTuple):
         return cls(*(max(0.0, float(variance)) for variance in variances), residual)
 
     def standard_error(self, seeds: int, examples: int) -> tuple[float, float]:
-        """Return the standard error of the mean over so many seeds and examples, and its degrees of
-        freedom."""
+        """Return the standard error of a mean over seeds and examples, and its degrees of freedom."""
         of_seeds = self.residual + examples * self.seeds
         of_examples = self.residual + seeds * self.examples
         total = of_seeds + of_examples - self.residual

@@ -212,8 +212,7 @@ def judged(found: Finding, sign: Sign, reference: float, rules: Rules, what: str
 
 
 def of_estimate(found: Estimate, *notes: str) -> Finding:
-    """Return the finding of an estimate over variants; a note says where an interval over families rests on
-    few."""
+    """Return the finding of an estimate over variants; a note says where it is of few families."""
     few = ""
     if 0 < found.families < LEAST_FAMILIES:
         few = f"{found.families} {'families' if found.families > 1 else 'family'} only: "

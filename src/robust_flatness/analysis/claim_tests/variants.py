@@ -30,8 +30,7 @@ TITLES = {
 
 class Baseline(base.Selection):
     """Mean difference to the baseline, over the variants of some families with lower RErr (AutoAttack's where
-    it was run) or RLoss than the baseline, beyond noise where values of single examples were kept
-    (`more_robust`).
+    it was run) or RLoss than the baseline; beyond noise, see `more_robust`, if values of examples were kept.
 
     All differences share one value of the baseline. Its standard error (over its seeds, else over the
     samples of its flatness) widens the interval, with Student's quantile, and bounds the p-value from below.
@@ -138,8 +137,7 @@ def difference_of_groups(values: np.ndarray, first: np.ndarray, families: pd.Ser
 class Hinge(base.Test):
     """One of three properties of a hinge of RErr over RLoss: the interval of its `break` lies within `within`
     of ln K; that of the ratio of its `slopes`, above over below, ends below `below`; its `fit` is better than
-    a cubic's. Where the interval of the break is too wide, only an interval that lies wholly elsewhere
-    fails."""
+    a cubic's. Where the interval of the break is too wide, only one that lies wholly elsewhere fails."""
 
     kind: Literal["hinge"]
     statistic: Literal["break", "slopes", "fit"]
