@@ -21,13 +21,8 @@ def experiment(seed: int = 0) -> frames.Tables:
     models = _models(rng)
     for quantity in schema.columns_of(models).values():  # as where records are read
         schema.register(quantity)
-    return frames.Tables(
-        models=models,
-        history=_history(rng),
-        series=_series(rng),
-        landscape=pd.DataFrame(),
-        examples=_examples(models, rng),
-    )
+    curves = _history(rng), _series(rng), pd.DataFrame()
+    return frames.Tables(models, *curves, _examples(models, rng))
 
 
 def _models(rng) -> pd.DataFrame:

@@ -26,16 +26,6 @@ def judged(published):
     return {claim.name: claim for claim in claims.judge(published)}
 
 
-@pytest.fixture(scope="module")
-def rules():
-    return claims.load_claims().model_copy(update={"resamples": 999})
-
-
-def judged_by(evidence, rules, **fields):
-    """The finding of one test, given as in a file of claims."""
-    return TypeAdapter(claims.AnyTest).validate_python(fields).judge(evidence, rules)
-
-
 def test_correlations_of_the_printed_table(published):
     """The values at the end of the science page, from the printed table."""
     variants = aggregate.with_differences(published.models)
@@ -99,17 +89,18 @@ def test_five_variants_without_curves_are_inconclusive_rather_than_wrong(publish
     assert {claim.verdict for claim in judged} == {claims.NOT_TESTABLE, claims.INCONCLUSIVE}
 
 
-def test_difference_of_correlations_is_paired(published, rules):
+def test_difference_of_correlations_is_paired(published, spec):
     evidence = Evidence.of(published)
-    test = {"kind": "difference", "coefficient": "pearson", "measure": "avg_flatness_rloss"}
-    test |= {"against": "test_rloss_pgd", "sign": "positive"}
-    same = judged_by(evidence, rules, **test, minus="avg_flatness_rloss")
-    assert same.value == 0
-    assert same.outcome == FAILS
-    ours = judged_by(evidence, rules, **test, minus="worst_flatness_rloss")
+
+    def judged(minus, sign="positive"):
+        test = {"kind": "difference", "coefficient": "pearson", "against": "test_rloss_pgd", "sign": sign}
+        test |= {"measure": "avg_flatness_rloss", "minus": minus}
+        return TypeAdapter(claims.AnyTest).validate_python(test).judge(evidence, spec)
+
+    same, ours = judged("avg_flatness_rloss"), judged("worst_flatness_rloss")
+    assert (same.value, same.outcome) == (0, FAILS)
     assert ours.value == pytest.approx(0.847 - 0.499, abs=0.002)
-    other = judged_by(evidence, rules, **{**test, "minus": "worst_flatness_rloss", "sign": "negative"})
-    assert (ours.outcome, other.outcome) == (HOLDS, FAILS)
+    assert (ours.outcome, judged("worst_flatness_rloss", "negative").outcome) == (HOLDS, FAILS)
 
 
 def test_early_stopping_is_paired_within_variants(published):

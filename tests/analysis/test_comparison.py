@@ -5,6 +5,7 @@ from dataclasses import replace
 import made_up
 import numpy as np
 import pytest
+from made_up import changed, noise, without
 
 from robust_flatness.analysis import claims, comparison
 from robust_flatness.analysis.correlation import difference
@@ -18,9 +19,8 @@ LATER = repository() / "config" / "later-claims.yaml"
 @pytest.fixture(scope="module")
 def tables():
     """The made-up experiment with rates, gaps of robust error and other radii of the attack."""
-    made = made_up.experiment()
+    made, rng = made_up.experiment(), np.random.default_rng(3)
     models = made.models.copy()
-    rng = np.random.default_rng(3)
     models["test_rerr_pgd"] = 40 + rng.normal(0, 3, len(models))
     models["setting_learning_rate"] = 0.05
     rates = models["family"] == "learning-rate"
@@ -41,40 +41,30 @@ def judge():
     return judge
 
 
-def noise(frame):
-    return np.random.default_rng(7).normal(size=len(frame))
-
-
-def with_models(tables, **columns):
-    return replace(tables, models=tables.models.assign(**columns))
-
-
 def test_few_measures_go_with_the_gap(tables, judge):
     assert judge("measures-and-the-gap", tables) == claims.REPRODUCED
     flatness = tables.models["avg_flatness_rloss"]
     follow = {name: flatness for name in tables.models if "flatness" in name and not name.endswith("xi")}
-    gap = with_models(tables, test_rerr_pgd=40 + 9 * flatness, **follow)
+    gap = changed(tables, test_rerr_pgd=40 + 9 * flatness, **follow)
     assert judge("measures-and-the-gap", gap) == claims.NOT_REPRODUCED
-    unmeasured = replace(tables, models=tables.models.drop(columns="train_rerr_pgd"))
-    assert judge("measures-and-the-gap", unmeasured) == claims.NOT_TESTABLE
+    assert judge("measures-and-the-gap", without(tables, "train_rerr_pgd")) == claims.NOT_TESTABLE
 
 
 def test_sharpness_follows_the_rate_and_nothing_else(tables, judge):
     assert judge("sharpness-follows-the-rate", tables) == claims.NOT_REPRODUCED  # it follows RLoss
     rng = np.random.default_rng(0)
     rate = np.log10(tables.models["setting_learning_rate"])
-    follows = with_models(tables, avg_flatness_rloss=3 - 5 * rate + rng.normal(0, 1e-3, len(rate)))
-    verdict = judge("sharpness-follows-the-rate", follows)
-    assert verdict == claims.REPRODUCED
-    unknown = replace(tables, models=tables.models.drop(columns="setting_learning_rate"))
+    follows = changed(tables, avg_flatness_rloss=3 - 5 * rate + rng.normal(0, 1e-3, len(rate)))
+    assert judge("sharpness-follows-the-rate", follows) == claims.REPRODUCED
+    unknown = without(tables, "setting_learning_rate")
     assert judge("sharpness-follows-the-rate", unknown) == claims.NOT_TESTABLE
 
 
 def test_flatness_that_goes_with_small_attacks_alone_is_local(tables, judge):
     assert judge("flatness-is-local", tables) == claims.REPRODUCED
-    alike = with_models(tables, **{"test_rloss_pgd_eps_2": 2 * tables.models["test_rloss_pgd_eps_0.25"]})
+    alike = changed(tables, **{"test_rloss_pgd_eps_2": 2 * tables.models["test_rloss_pgd_eps_0.25"]})
     assert judge("flatness-is-local", alike) == claims.NOT_REPRODUCED
-    unmeasured = with_models(tables, **{"test_rloss_pgd_eps_2": np.nan})
+    unmeasured = changed(tables, **{"test_rloss_pgd_eps_2": np.nan})
     assert judge("flatness-is-local", unmeasured) == claims.NOT_TESTABLE
 
 
@@ -92,19 +82,20 @@ def test_the_best_measure_is_ranked_first(tables):
 def test_a_measure_is_compared_with_the_controls_whatever_their_sign(tables):
     """A control that follows RLoss downwards is as strong as one that follows it upwards."""
     rloss = tables.models["test_rloss_pgd"]
-    strong = with_models(tables, weight_norm=10 - rloss, distance_from_init=noise(rloss))
+    strong = changed(tables, weight_norm=10 - rloss, distance_from_init=noise(rloss))
     models = aggregate.with_differences(strong.models)
-    columns = [
-        ("avg_flatness_rloss", name, "test_rloss_pgd") for name in ("weight_norm", "distance_from_init")
-    ]
-    strong, weak = (difference(models, *names, "spearman", absolute=True, resamples=499) for names in columns)
-    assert strong.interval.high < 0
-    assert weak.interval.low > 0.3
+    settings = {"kind": "spearman", "absolute": True, "resamples": 499}
+    found = {
+        name: difference(models, "avg_flatness_rloss", name, "test_rloss_pgd", **settings).interval
+        for name in ("weight_norm", "distance_from_init")
+    }
+    assert found["weight_norm"].high < 0
+    assert found["distance_from_init"].low > 0.3
 
 
 def test_sharpness_on_test_examples_is_a_group_of_its_own(tables):
     rloss = tables.models["test_rloss_pgd"]
-    measured = with_models(tables, sam_rloss=noise(rloss), test_sam_rloss=rloss)
+    measured = changed(tables, sam_rloss=noise(rloss), test_sam_rloss=rloss)
     compared = comparison.compare(Evidence.of(measured), [], ["spearman"], resamples=199)
     on_test = compared["group"] == comparison.ON_TEST
     assert {*compared["column"][on_test]} == {"test_sam_rloss"}

@@ -24,15 +24,8 @@ def sample():
 )
 def test_bca_interval_is_scipys(sample, ours, theirs):
     x, y = sample
-    expected = stats.bootstrap(
-        (x, y),
-        lambda a, b: theirs(a, b).statistic,
-        paired=True,
-        vectorized=False,
-        method="BCa",
-        n_resamples=999,
-        rng=np.random.default_rng(0),
-    ).confidence_interval
+    settings = {"paired": True, "vectorized": False, "n_resamples": 999, "rng": np.random.default_rng(0)}
+    expected = stats.bootstrap((x, y), lambda a, b: theirs(a, b).statistic, **settings).confidence_interval
     found = bca_interval(lambda counts: ours(x, y, counts), range(20), resamples=999)
     assert found == pytest.approx((expected.low, expected.high), abs=1e-12)
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Sequence
+from itertools import product
 from typing import NamedTuple
 
 import pandas as pd
@@ -32,7 +33,7 @@ ON_TEST = "sharpness on test examples"
 class Candidate(NamedTuple):
     """A measure compared: group, loss (`rloss`, `ce`, or ""), column; sign -1 if a large value is robust."""
 
-    name: str
+    measure: str
     words: str
     group: str
     loss: str
@@ -118,34 +119,19 @@ def compare(
         return correlate(models, column, target, kind, given, resamples)
 
     models, rows = evidence.models, []
-    cases = [
-        (c, target, kind) for c in candidates(models) for target in targets(models) for kind in coefficients
-    ]
-    for candidate, target, kind in cases:
-        name, words, group, loss, column, sign = candidate
-        given = [GIVEN] if kind == "partial" else []
+    for candidate, target, kind in product(candidates(models), targets(models), coefficients):
+        column, sign, given = candidate.column, candidate.sign, [GIVEN] if kind == "partial" else []
         if column in given or not aggregate.has(models, column, target, *given, rows=4):
             continue
         found = everyone = association(models, column, target, kind, resamples)
         if len(evidence.everyone) > len(models):
             everyone = association(evidence.everyone, column, target, kind, resamples=1)
         low, high = sorted(sign * end for end in found.interval)
-        numbers = [sign * found.value, low, high, sign * everyone.value, passes(name, loss)]
-        counts = [found.p, found.n, found.families]
-        rows.append([name, words, group, loss, column, target, kind, *numbers, *counts])
-    columns = [
-        "measure",
-        "words",
-        "group",
-        "loss",
-        "column",
-        "against",
-        "coefficient",
-        "value",
-        "low",
-        "high",
-    ]
-    return pd.DataFrame(rows, columns=[*columns, "with_not_learnt", "passes", "p", "n", "families"])
+        numbers = [sign * found.value, low, high, sign * everyone.value]
+        cost = passes(candidate.measure, candidate.loss)
+        rows.append([*candidate[:-1], target, kind, *numbers, cost, found.p, found.n, found.families])
+    columns = [*Candidate._fields[:-1], "against", "coefficient", "value", "low", "high", "with_not_learnt"]
+    return pd.DataFrame(rows, columns=[*columns, "passes", "p", "n", "families"])
 
 
 def by_split(compared: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -11,15 +11,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from robust_flatness.analysis.resampling import (
-    RESAMPLES,
-    Estimate,
-    bca_interval,
-    estimate,
-    p_value,
-    permutations,
-    sign_flip_p,
-)
+from robust_flatness.analysis import resampling
+from robust_flatness.analysis.resampling import RESAMPLES, Estimate, estimate, sign_flip_p
 
 
 def weighted_pearson(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -108,8 +101,8 @@ def permutation_p(
     norm = math.sqrt(x @ x * (y @ y))
     if not norm > 0:
         return math.nan
-    orders, exact = permutations(len(x), count)
-    return p_value(float(x @ y) / norm, y[orders] @ x / norm, exact)
+    orders, exact = resampling.permutations(len(x), count)
+    return resampling.p_value(float(x @ y) / norm, y[orders] @ x / norm, exact)
 
 
 def correlate(
@@ -200,5 +193,8 @@ def granulated(
     def mean(counts: np.ndarray) -> np.ndarray:
         return counts @ taus / counts.sum(axis=1)
 
-    by_family, p = bca_interval(mean, range(count), resamples), sign_flip_p(taus / count, resamples)
+    by_family, p = (
+        resampling.bca_interval(mean, range(count), resamples),
+        sign_flip_p(taus / count, resamples),
+    )
     return Estimate(float(taus.mean()), by_family=by_family, p=p, n=len(used), families=count)

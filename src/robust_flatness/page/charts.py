@@ -13,12 +13,8 @@ DASHES = {"solid": [1, 0], "dashed": [4, 3], "long": [8, 5], "dotted": [2, 4]}
 def charts(families: dict[str, dict[str, str]]) -> dict[str, dict[str, Any]]:
     """Return all charts by name."""
     fitted = {"width": "container", "autosize": alt.AutoSizeParams(type="fit-x", contains="padding")}
-    made = {
-        "scatter": _scatter(families),
-        "curves": _curves(),
-        "paths": _paths(),
-        "landscapes": _landscapes(),
-    }
+    made = {"scatter": _scatter(families), "curves": _curves(), "paths": _paths()}
+    made |= {"landscapes": _landscapes()}
     made = {name: chart.properties(**fitted) for name, chart in made.items()}
     return {name: chart.to_dict() for name, chart in {**made, "comparison": _comparison()}.items()}
 
