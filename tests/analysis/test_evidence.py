@@ -9,7 +9,7 @@ import pytest
 from made_up import changed, only_seeds, shifted
 
 from robust_flatness.analysis import claims, rises
-from robust_flatness.analysis.claim_tests.variants import difference_of_groups
+from robust_flatness.analysis.claim_tests.trainings import difference_of_groups
 from robust_flatness.analysis.evidence import Evidence, improved_by_early_stopping
 from robust_flatness.folders import repository
 

@@ -9,7 +9,7 @@ from typing import Annotated, NamedTuple
 import pandas as pd
 from pydantic import Field
 
-from robust_flatness.analysis.claim_tests import base, correlations, trainings, variants
+from robust_flatness.analysis.claim_tests import base, trainings, variants
 from robust_flatness.analysis.claim_tests.base import FAILS, HOLDS, INCONCLUSIVE, Finding, Rules
 from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.config import ConfigError, Spec, load_yaml, parse
@@ -22,20 +22,7 @@ REPRODUCED, NOT_REPRODUCED, NOT_TESTABLE = "reproduced", "not reproduced", base.
 PRINTED = {REPRODUCED: HOLDS, NOT_REPRODUCED: FAILS}
 
 #: Any test; `kind` says which.
-AnyTest = Annotated[
-    trainings.Rise
-    | trainings.Trend
-    | trainings.EpochsBelow
-    | trainings.Scaling
-    | correlations.Correlation
-    | correlations.Difference
-    | correlations.Radius
-    | correlations.Share
-    | variants.Baseline
-    | variants.EarlyStopping
-    | variants.Hinge,
-    Field(discriminator="kind"),
-]
+AnyTest = Annotated[trainings.Kind | variants.Kind, Field(discriminator="kind")]
 #: Fields of a test that name columns, families and variants.
 NAMES = {
     **dict.fromkeys(("measure", "minus", "against", "given"), "column"),

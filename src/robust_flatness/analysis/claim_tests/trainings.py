@@ -1,15 +1,17 @@
-"""Tests over the epochs of a training, and of models scaled after it."""
+"""Tests over the checkpoints of trainings, and of models scaled after one."""
 
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 from pydantic import Field
+from scipy import stats
 
 from robust_flatness.analysis.claim_tests import base
-from robust_flatness.analysis.claim_tests.base import Finding, NotMeasuredError, Rules, Sign
+from robust_flatness.analysis.claim_tests.base import Finding, NotMeasuredError, Rules, Sign, of_estimate
 from robust_flatness.analysis.correlation import correlate
-from robust_flatness.analysis.evidence import Evidence
+from robust_flatness.analysis.evidence import Evidence, early_stopping_pairs
+from robust_flatness.analysis.resampling import estimate
 from robust_flatness.analysis.rises import SINCE, Since, mean_interval, rise
 from robust_flatness.config.values import AS_LIST, Real
 from robust_flatness.tables import aggregate
@@ -18,6 +20,8 @@ from robust_flatness.tables.schema import describe
 #: Alternatives, of which the first one that was measured counts.
 Measures = Annotated[tuple[str, ...], AS_LIST, Field(min_length=1)]
 EPOCH = "normalised_epoch"
+#: Smallest number of variants in each of two groups that are compared.
+LEAST_IN_GROUP = 3
 #: Factors of the convolutions of the scaled models.
 SCALES = (0.5, 2)
 
@@ -126,6 +130,54 @@ class Rise(base.Test):
         return found.noted(f"seeds from {rules.fresh_seeds} on alone: {alone}")
 
 
+class EarlyStopping(base.Test):
+    """Mean difference early-stopped minus last, over variants that early stopping improves (see
+    `early_stopping_pairs`); with `control`, less the same mean over those it does not improve, without those
+    whose early-stopped checkpoint is the last one: their difference is 0 by construction."""
+
+    kind: Literal["early-stopping"]
+    measure: str
+    control: bool = False
+    sign: Sign
+
+    def title(self, evidence: Evidence) -> str:
+        name = f"mean {describe(self.measure)}, early-stopped minus last, of those improved"
+        return name + (" minus the others'" if self.control else "")
+
+    def result(self, evidence: Evidence, rules: Rules) -> Finding:
+        pairs = early_stopping_pairs(evidence, self.measure, rules.level)
+        if pairs.empty:
+            raise NotMeasuredError(f"not measured: {describe(self.measure)}, early-stopped")
+        kept = pairs[pairs["improved"] | ~pairs["same"] if self.control else pairs["improved"]]
+        changes = (kept[f"best_{self.measure}"] - kept[self.measure]).to_numpy(float)
+        if self.control:
+            found = difference_of_groups(changes, kept["improved"].to_numpy(bool), kept["family"], rules)
+        else:
+            found = of_estimate(base.mean_difference(changes, kept["family"], rules))
+        lower = "losses of single examples were not kept: improved is any lower RLoss"
+        snapshot = "early-stopped is the snapshot of lowest test RLoss"
+        return found.noted(lower * (not pairs.attrs["beyond_noise"]), snapshot * pairs.attrs["by_epoch"])
+
+
+def difference_of_groups(values: np.ndarray, first: np.ndarray, families: pd.Series, rules: Rules) -> Finding:
+    """Mean of the variants in `first` minus that of the others; p-value by permuting Welch's t, since the
+    difference itself is not exchangeable where groups of unequal size differ in variance."""
+    sides = first.astype(float), (~first).astype(float)
+    sizes = f"{first.sum()} improved, {(~first).sum()} others"
+    if min(first.sum(), (~first).sum()) < LEAST_IN_GROUP:
+        few = f"{sizes}, {LEAST_IN_GROUP} needed of each"
+        return Finding(n=len(values), outcome=base.INCONCLUSIVE, note=few)
+
+    def statistic(counts: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            one, other = (counts @ (side * values) / (counts @ side) for side in sides)
+        return one - other
+
+    permuted = stats.PermutationMethod(n_resamples=rules.resamples, rng=np.random.default_rng(0))
+    p = stats.ttest_ind(values[first], values[~first], equal_var=False, method=permuted).pvalue
+    return of_estimate(estimate(statistic, families, float(p), **rules.bootstrap), sizes)
+
+
 class Scaling(base.Test):
     """Ratio of the scaled models' measure to the baseline's; the one farthest from (for `beyond`:
     nearest to) 1 is given, as a factor of 1 or more."""
@@ -157,3 +209,6 @@ class Scaling(base.Test):
             expected = np.array(SCALES) < 1
             value, holds = factors.min(), np.all((ratios > 1) == expected) and factors.min() >= self.beyond
         return Finding(float(value), n=len(SCALES), outcome=base.HOLDS if holds else base.FAILS)
+
+
+Kind = Rise | Trend | EpochsBelow | EarlyStopping | Scaling
