@@ -1,8 +1,8 @@
 """An experiment's tables in the form in which claims are judged: averaged over seeds, each model once."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -21,22 +21,20 @@ CAPACITY = ("weight_norm", "distance_from_init", "spectral_product")
 class Evidence:
     """An experiment's tables as the tests of claims read them.
 
-    `models`, `derived`, `history` and `series` are averaged over seeds. Models that have not learnt are
-    left out of them (`not_learnt`: variants; `seeds_not_learnt`: seeds of others), and variants with the
-    same weights are counted once in `models` (`repeated`: slug -> the slug it equals). `everyone` is
-    `models` with the variants that have not learnt. `seeds` are the tables seed by seed, with values of
-    single examples.
+    `models`, `history` and `series` are averaged over seeds, `seeds` are the tables seed by seed. Models that
+    have not learnt are left out (`not_learnt`: variants; `seeds_not_learnt`: seeds of others), but for
+    `everyone`, the `models` with these variants. Variants with the same weights are counted once in `models`
+    and `everyone` (`repeated`: slug -> the slug it equals).
     """
 
     models: pd.DataFrame
     everyone: pd.DataFrame
-    derived: pd.DataFrame
     history: pd.DataFrame
     series: pd.DataFrame
     seeds: frames.Tables
-    not_learnt: tuple[str, ...] = ()
-    seeds_not_learnt: tuple[tuple[str, int], ...] = ()
-    repeated: Mapping[str, str] = field(default_factory=dict)
+    not_learnt: Sequence[str]
+    seeds_not_learnt: Sequence[tuple[str, int]]
+    repeated: Mapping[str, str]
 
     @classmethod
     def of(cls, tables: frames.Tables) -> "Evidence":
@@ -55,12 +53,11 @@ class Evidence:
         return cls(
             models=once(models),
             everyone=once(everyone),
-            derived=aggregate.with_scaled(models),
             history=aggregate.over_seeds(seeds["history"], ("variant", "epoch")),
             series=aggregate.over_seeds(seeds["series"], ("variant", "epoch")),
             seeds=replace(tables, models=models, **seeds),
-            not_learnt=tuple(sorted({variant for variant, _ in failed} - variants)),
-            seeds_not_learnt=tuple(sorted(key for key in {*failed} if key[0] in variants)),
+            not_learnt=sorted({variant for variant, _ in failed} - variants),
+            seeds_not_learnt=sorted(key for key in {*failed} if key[0] in variants),
             repeated={slug: earlier for slug, earlier in same.items() if slug in variants},
         )
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from robust_flatness.analysis.resampling import LEVEL, RESAMPLES, Estimate, draws, percentile_interval
+from robust_flatness.analysis.resampling import LEVEL, RESAMPLES, Estimate, estimate, percentile_interval
 
 #: Points of the grid of breaks; smallest number of different values of RLoss on either side of it, and in
 #: all.
@@ -90,14 +90,11 @@ def fitted(
     x, y = rows[[RLOSS, measure]].to_numpy(float).T
     if rows[RLOSS].nunique() < LEAST:
         return None
-    once = fit_hinge(x, y, np.ones((1, len(x))))
-    hinges = [fit_hinge(x, y, draws(units, resamples)) for units in (range(len(rows)), rows["family"])]
     # "nearest", since ratios may be infinite.
-    at = (percentile_interval(hinge.at, level, "nearest") for hinge in hinges)
-    ratio = (percentile_interval(hinge.ratio, level, "nearest") for hinge in hinges)
-    sizes = {"n": len(rows), "families": rows["family"].nunique()}
-    estimates = Estimate(once.at[0], *at, **sizes), Estimate(once.ratio[0], *ratio, **sizes)
-    return Fitted(*estimates, smooth_over_hinge(x, y, once.at[0]))
+    settings = {"interval": percentile_interval, "resamples": resamples, "level": level, "method": "nearest"}
+    at = estimate(lambda counts: fit_hinge(x, y, counts).at, rows["family"], **settings)
+    ratio = estimate(lambda counts: fit_hinge(x, y, counts).ratio, rows["family"], **settings)
+    return Fitted(at, ratio, smooth_over_hinge(x, y, at.value))
 
 
 def kink(models: pd.DataFrame) -> float:

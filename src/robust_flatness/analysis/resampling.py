@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -78,12 +78,6 @@ def resampled_counts(n: int, resamples: int) -> np.ndarray:
     return counts
 
 
-def draws(groups: Sequence, resamples: int) -> np.ndarray:
-    """Return counts [resamples, n], resampling the groups of n observations; [0, n] with fewer than three."""
-    units = membership(groups)
-    return resampled_counts(len(units), resamples if len(units) > 2 else 0) @ units
-
-
 def bca_interval(
     statistic: Statistic, groups: Sequence, resamples: int = RESAMPLES, level: float = LEVEL
 ) -> Interval:
@@ -102,7 +96,7 @@ def bca_interval(
     count = len(units)
     if count < 3:
         return UNKNOWN
-    values = statistic(draws(groups, resamples))
+    values = statistic(resampled_counts(count, resamples) @ units)
     values = values[np.isfinite(values)]
     observed = float(statistic(np.ones((1, len(groups))))[0])
     left_out = statistic((1 - np.eye(count)) @ units)
@@ -123,23 +117,30 @@ def bca_interval(
     return Interval(*np.quantile(values, shares).tolist())
 
 
-def percentile_interval(values: np.ndarray, level: float, method: str = "linear") -> Interval:
-    """Return the quantiles at (1 -+ level) / 2 of resampled values, by a method of `numpy.quantile`."""
-    values = values[~np.isnan(values)]
-    if not len(values):
+def percentile_interval(
+    statistic: Statistic, groups: Sequence, resamples: int, level: float, method: str = "linear"
+) -> Interval:
+    """Return the quantiles at (1 -+ level) / 2 of a statistic, resampling groups, by a method of
+    `numpy.quantile`; NaN with fewer than three groups."""
+    units = membership(groups)
+    if len(units) < 3:
         return UNKNOWN
-    return Interval(*np.quantile(values, [(1 - level) / 2, (1 + level) / 2], method=method).tolist())
+    values = statistic(resampled_counts(len(units), resamples) @ units)
+    return Interval(*np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2], method=method).tolist())
 
 
-def estimate(statistic: Statistic, families: Sequence, p: float = math.nan, **settings: float) -> Estimate:
-    """Compute a statistic over variants, given the family of each, with its BCa intervals.
+def estimate(
+    statistic: Statistic, families: Sequence, p: float = math.nan, interval: Callable = bca_interval,
+    **settings: Any,
+) -> Estimate:  # fmt: skip
+    """Compute a statistic over variants, given the family of each, with intervals by `interval`, a function
+    of the statistic, groups and `settings`.
 
-    In simulations with the 24 families of the catalogue the wider interval at 95 % covers 89 to 96 %.
-    `settings` are `resamples` and `level` of `bca_interval`.
+    In simulations with the 24 families of the catalogue the wider BCa interval at 95 % covers 89 to 96 %.
     """
     n = len(families)
     value = float(statistic(np.ones((1, n)))[0])
-    intervals = (bca_interval(statistic, groups, **settings) for groups in (range(n), families))
+    intervals = (interval(statistic, groups, **settings) for groups in (range(n), families))
     return Estimate(value, *intervals, p, n, len(set(families)))
 
 

@@ -196,7 +196,7 @@ class Scaling(base.Test):
 
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
         models = [f"at-scaled-{scale:g}" for scale in SCALES]
-        rows = evidence.derived.set_index("variant")
+        rows = aggregate.with_scaled(evidence.seeds.models).set_index("variant")
         values = rows.reindex(index=["at", *models], columns=[self.measure]).to_numpy(float).ravel()
         if not np.all(values > 0):
             raise NotMeasuredError(f"not measured: {describe(self.measure)} of scaled models")

@@ -15,7 +15,7 @@ from robust_flatness.analysis.comparison import CONTROL, ON_TEST, candidates
 from robust_flatness.analysis.correlation import COEFFICIENTS, correlate, difference
 from robust_flatness.analysis.evidence import Evidence, more_robust
 from robust_flatness.analysis.hinge import LEAST, RLOSS, fitted, kink
-from robust_flatness.analysis.resampling import UNKNOWN, Estimate, Interval, draws, percentile_interval
+from robust_flatness.analysis.resampling import UNKNOWN, Interval, estimate, percentile_interval
 from robust_flatness.config import Positive, Real
 from robust_flatness.tables import aggregate
 from robust_flatness.tables.schema import describe
@@ -156,18 +156,15 @@ class Share(base.Test):
             found = (self._reached(models, column, sign, counts) for column, sign in signs.items())
             return sum(found) / len(signs)
 
-        units = range(len(models)), models["family"]
-        intervals = (
-            percentile_interval(shares(draws(groups, SHARE_RESAMPLES)), rules.level) for groups in units
-        )
-        value, sizes = float(shares(np.ones((1, len(models))))[0]), (len(models), models["family"].nunique())
-        found = of_estimate(Estimate(value, *intervals, math.nan, *sizes), f"{len(signs)} measures")
+        settings = {"resamples": SHARE_RESAMPLES, "level": rules.level}
+        found = estimate(shares, models["family"], interval=percentile_interval, **settings)
         outcome = base.INCONCLUSIVE
         if found.interval.high < self.below:
             outcome = base.HOLDS
         elif found.interval.low >= self.below:
             outcome = base.FAILS
-        return replace(found, reference=self.below, outcome=outcome)
+        finding = of_estimate(found, f"{len(signs)} measures")
+        return replace(finding, reference=self.below, outcome=outcome)
 
     def _reached(self, models: pd.DataFrame, column: str, sign: int, counts: np.ndarray) -> np.ndarray:
         """Return whether a measure's correlation reaches `least`, for each resample: [B] of bool."""
