@@ -21,7 +21,7 @@ REPRODUCED, NOT_REPRODUCED, NOT_TESTABLE = "reproduced", "not reproduced", base.
 #: Verdicts on the printed numbers, which reproduce nothing.
 PRINTED = {REPRODUCED: HOLDS, NOT_REPRODUCED: FAILS}
 
-#: Any test; `kind` says which.
+#: A test of any kind.
 AnyTest = Annotated[trainings.Kind | variants.Kind, Field(discriminator="kind")]
 #: Fields of a test that name columns, families and variants.
 NAMES = {
@@ -46,7 +46,7 @@ class ClaimsSpec(Rules):
 
 
 class Claim(NamedTuple):
-    """A claim, judged on an experiment and on the printed numbers (`printed`: these are the same)."""
+    """A claim judged on an experiment, which may be the `printed` numbers, and on these."""
 
     name: str
     spec: ClaimSpec
@@ -105,7 +105,7 @@ def judge(
 
 
 def _check_names(spec: ClaimsSpec, experiments: Sequence[frames.Tables]) -> None:
-    """Raise `ConfigError` for names that nothing knows: their tests would silently lack data."""
+    """Raise `ConfigError` for unknown columns, families and variants, whose tests would lack data."""
     catalogue = frames.catalogue()
     families = {variant.family for variant in catalogue.values()}
     known = {"column": {*schema.HISTORY}, "variant": {*catalogue}, "family": families}

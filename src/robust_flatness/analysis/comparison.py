@@ -21,7 +21,7 @@ RLOSS, GAP = "test_rloss_pgd", "rloss_gap"
 GIVEN = "train_rloss_pgd"
 #: Capacity and the loss on training examples, which a measure of sharpness has to beat.
 CONTROLS = ("weight_norm", "distance_from_init", "spectral_product", GIVEN)
-#: The measure of the clean loss whose name does not say so.
+#: Column of the largest Hessian eigenvalue, which is that of the clean loss.
 HESSIAN = "hessian_max"
 COEFFICIENTS = ("pearson", "spearman", "kendall", "granulated", "partial")
 

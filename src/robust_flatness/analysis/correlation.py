@@ -16,8 +16,7 @@ from robust_flatness.analysis.resampling import RESAMPLES, Estimate, estimate, s
 
 
 def weighted_pearson(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Pearson's r of x [n] and y [n], observation i counted `counts[b, i]` times: [B]; NaN without
-    variance."""
+    """Pearson's r of x [n] and y [n], observation i counted `counts[b, i]` times: [B]; NaN if constant."""
     # Centring first keeps the moments' differences accurate.
     x, y = ((values - values.mean()) / (values.std() or 1.0) for values in (x, y))
     moments = counts @ np.column_stack([x, y, x * x, y * y, x * y]) / counts.sum(axis=1, keepdims=True)
@@ -136,7 +135,7 @@ def correlate(
 
 
 def _residuals(x: np.ndarray, y: np.ndarray, given: np.ndarray) -> list[np.ndarray]:
-    """Return what least-squares lines in `given` leave of x and y."""
+    """Return the residuals of least-squares lines of x and y in a third variable."""
     lines = [weighted_line(given, values, np.ones((1, len(given)))) for values in (x, y)]
     return [values - a - b * given for values, (a, b) in zip((x, y), lines, strict=True)]
 

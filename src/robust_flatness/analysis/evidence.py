@@ -13,7 +13,7 @@ from robust_flatness.tables import aggregate, frames, schema
 
 #: Resamples for the noise of one model's evaluation: 74 models share them.
 NOISE_RESAMPLES = 1999
-#: Measures that tell whether two variants have the same weights.
+#: Measures of which all are equal in variants with the same weights.
 CAPACITY = ("weight_norm", "distance_from_init", "spectral_product")
 
 
@@ -105,7 +105,7 @@ def same_weights(models: pd.DataFrame) -> dict[str, str]:
 
 
 def _numeric_settings(models: pd.DataFrame) -> pd.DataFrame:
-    """Convert settings of trainings, which may be words, to numbers where all that are given are numbers."""
+    """Convert columns of settings that hold numbers alone, but for empty cells, from objects to numbers."""
     settings = models.filter(regex="^setting_")
     return models.assign(**settings.mask(settings == "").infer_objects().select_dtypes("number"))
 

@@ -15,8 +15,7 @@ import pandas as pd
 
 from robust_flatness.analysis.resampling import LEVEL, RESAMPLES, Estimate, estimate, percentile_interval
 
-#: Points of the grid of breaks; smallest number of different values of RLoss on either side of it, and in
-#: all.
+#: Points of the grid of breaks; smallest number of values of RLoss on either side of a break, and in all.
 BREAKS = 101
 LEAST_ON_A_SIDE = 3
 LEAST = 4 * LEAST_ON_A_SIDE
