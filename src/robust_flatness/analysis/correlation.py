@@ -6,6 +6,7 @@ observations.
 
 import math
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -185,15 +186,4 @@ def granulated(
         if len(of_family) > at.sum() and math.isfinite(tau):
             taus.append(tau)
             used |= {*of_family.index}
-    taus, count = np.array(taus), len(taus)
-    if count == 0:
-        return Estimate()
-
-    def mean(counts: np.ndarray) -> np.ndarray:
-        return counts @ taus / counts.sum(axis=1)
-
-    by_family, p = (
-        resampling.bca_interval(mean, range(count), resamples),
-        sign_flip_p(taus / count, resamples),
-    )
-    return Estimate(float(taus.mean()), by_family=by_family, p=p, n=len(used), families=count)
+    return replace(resampling.mean_estimate(np.array(taus), range(len(taus)), resamples), n=len(used))

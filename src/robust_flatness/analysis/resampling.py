@@ -40,26 +40,19 @@ UNKNOWN = Interval()
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic of `n` variants of `families` families: value, two-sided p-value, and bootstrap intervals,
-    resampling variants (`by_variant`) and resampling families (`by_family`)."""
+    """A statistic of `n` variants of `families` families, with a two-sided p-value and an interval: the wider
+    one of those from resampling variants (`by_variant`) and families (`by_family`), or the one known; `over`
+    says which.
+    """
 
     value: float = math.nan
-    by_variant: Interval = UNKNOWN
-    by_family: Interval = UNKNOWN
+    interval: Interval = UNKNOWN
+    over: str = ""
     p: float = math.nan
     n: int = 0
     families: int = 0
-
-    @property
-    def over(self) -> str:
-        """The units, "variants" or "families", whose interval is the wider one, or the only one known."""
-        variants, families = self.by_variant.width, self.by_family.width
-        return "families" if families > variants or math.isnan(variants) else "variants"
-
-    @property
-    def interval(self) -> Interval:
-        """The wider interval, which is shown and decides."""
-        return self.by_family if self.over == "families" else self.by_variant
+    by_variant: Interval = UNKNOWN
+    by_family: Interval = UNKNOWN
 
 
 def membership(groups: Sequence) -> np.ndarray:
@@ -140,8 +133,11 @@ def estimate(
     """
     n = len(families)
     value = float(statistic(np.ones((1, n)))[0])
-    intervals = (interval(statistic, groups, **settings) for groups in (range(n), families))
-    return Estimate(value, *intervals, p, n, len(set(families)))
+    by_variant, by_family = (interval(statistic, groups, **settings) for groups in (range(n), families))
+    wider, over = by_variant, "variants"
+    if by_family.width > by_variant.width or math.isnan(by_variant.width):
+        wider, over = by_family, "families"
+    return Estimate(value, wider, over, p, n, len(set(families)), by_variant, by_family)
 
 
 @lru_cache(maxsize=8)
@@ -173,3 +169,18 @@ def p_value(observed: float, values: np.ndarray, exact: bool) -> float:
     # Equal values may differ in their last bits, having been summed in another order.
     beyond = np.sum(np.abs(values) >= abs(observed) - 1e-12)
     return float(beyond / len(values) if exact else (beyond + 1) / (len(values) + 1))
+
+
+def mean_estimate(
+    values: np.ndarray, families: Sequence, resamples: int = RESAMPLES, **settings: Any
+) -> Estimate:
+    """Estimate the mean of values [n], such as paired differences, with the p-value of their sign-flip
+    permutation test."""
+    n = len(values)
+    if n == 0:
+        return Estimate()
+
+    def mean(counts: np.ndarray) -> np.ndarray:
+        return counts @ values / counts.sum(axis=1)
+
+    return estimate(mean, families, sign_flip_p(values / n, resamples), resamples=resamples, **settings)

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
 import pandas as pd
 from pydantic import Field, model_validator
 
 from robust_flatness.analysis.evidence import Evidence
-from robust_flatness.analysis.resampling import UNKNOWN, Estimate, Interval, estimate, sign_flip_p
+from robust_flatness.analysis.resampling import Estimate
 from robust_flatness.config import Count, Positive, Real, Spec
 from robust_flatness.tables import aggregate, schema
 
@@ -60,15 +59,10 @@ class Rules(Spec):
 
 
 @dataclass(frozen=True)
-class Finding:
+class Finding(Estimate):
     """The result of one test on one experiment. `reference` is the effect that an interval has to exclude for
     the outcome "does not hold"."""
 
-    value: float = math.nan
-    interval: Interval = UNKNOWN
-    over: str = ""
-    p: float = math.nan
-    n: int = 0
     reference: float = math.nan
     outcome: str = ""
     note: str = ""
@@ -221,16 +215,4 @@ def of_estimate(found: Estimate, *notes: str) -> Finding:
             if found.families > 2
             else "the interval is over variants alone"
         )
-    return Finding(found.value, found.interval, found.over, found.p, found.n).noted(*notes, few)
-
-
-def mean_difference(differences: np.ndarray, families: Sequence, rules: Rules) -> Estimate:
-    """Mean of paired differences over variants, with the p-value of their sign-flip permutation test."""
-    n = len(differences)
-    if n == 0:
-        return Estimate()
-
-    def mean(counts: np.ndarray) -> np.ndarray:
-        return counts @ differences / counts.sum(axis=1)
-
-    return estimate(mean, families, sign_flip_p(differences / n, rules.resamples), **rules.bootstrap)
+    return Finding(**vars(found)).noted(*notes, few)

@@ -11,7 +11,7 @@ from robust_flatness.analysis.claim_tests import base
 from robust_flatness.analysis.claim_tests.base import Finding, NotMeasuredError, Rules, Sign, of_estimate
 from robust_flatness.analysis.correlation import correlate
 from robust_flatness.analysis.evidence import Evidence, early_stopping_pairs
-from robust_flatness.analysis.resampling import estimate
+from robust_flatness.analysis.resampling import estimate, mean_estimate
 from robust_flatness.analysis.rises import SINCE, Since, mean_interval, rise
 from robust_flatness.config.values import AS_LIST, Real
 from robust_flatness.tables import aggregate
@@ -79,7 +79,7 @@ class EpochsBelow(base.Test):
         for rows in (first, second):
             base.require(rows, self.measure)
         differences = first[self.measure] - np.interp(first[EPOCH], second[EPOCH], second[self.measure])
-        found = base.mean_difference(differences.to_numpy(float), range(len(first)), rules)
+        found = mean_estimate(differences.to_numpy(float), range(len(first)), **rules.bootstrap)
         return Finding(found.value, found.interval, "snapshots", found.p, found.n)
 
 
@@ -153,7 +153,7 @@ class EarlyStopping(base.Test):
         if self.control:
             found = difference_of_groups(changes, kept["improved"].to_numpy(bool), kept["family"], rules)
         else:
-            found = of_estimate(base.mean_difference(changes, kept["family"], rules))
+            found = of_estimate(mean_estimate(changes, kept["family"], **rules.bootstrap))
         lower = "losses of single examples were not kept: improved is any lower RLoss"
         snapshot = "early-stopped is the snapshot of lowest test RLoss"
         return found.noted(lower * (not pairs.attrs["beyond_noise"]), snapshot * pairs.attrs["by_epoch"])

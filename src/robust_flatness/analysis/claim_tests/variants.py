@@ -15,7 +15,13 @@ from robust_flatness.analysis.comparison import CONTROL, ON_TEST, candidates
 from robust_flatness.analysis.correlation import COEFFICIENTS, correlate, difference
 from robust_flatness.analysis.evidence import Evidence, more_robust
 from robust_flatness.analysis.hinge import LEAST, RLOSS, fitted, kink
-from robust_flatness.analysis.resampling import UNKNOWN, Interval, estimate, percentile_interval
+from robust_flatness.analysis.resampling import (
+    UNKNOWN,
+    Interval,
+    estimate,
+    mean_estimate,
+    percentile_interval,
+)
 from robust_flatness.config import Positive, Real
 from robust_flatness.tables import aggregate
 from robust_flatness.tables.schema import describe
@@ -209,7 +215,7 @@ class Baseline(base.Selection):
         counts = chosen["family"].value_counts(sort=False)
         part = ", ".join(f"{name} ({count})" for name, count in counts.items()) or "none"
         differences = (chosen[measure] - at[measure]).to_numpy(float)
-        found = of_estimate(base.mean_difference(differences, chosen["family"], rules))
+        found = of_estimate(mean_estimate(differences, chosen["family"], **rules.bootstrap))
         lower_at_all = "values of single examples were not kept: lower at all" * (not beyond)
         found = found.noted(f"taking part: {part}", lower_at_all)
         error, degrees, source = _standard_error(at, measure)
