@@ -95,7 +95,7 @@ def test_a_measure_is_compared_with_the_controls_whatever_their_sign(tables):
 
 def test_sharpness_on_test_examples_is_a_group_of_its_own(tables):
     rloss = tables.models["test_rloss_pgd"]
-    measured = changed(tables, sam_rloss=noise(rloss), test_sam_rloss=rloss)
+    measured = changed(tables, test_sam_rloss=rloss, sam_rloss=noise(rloss))
     compared = comparison.compare(Evidence.of(measured), [], ["spearman"], resamples=199)
     on_test = compared["group"] == comparison.ON_TEST
     assert {*compared["column"][on_test]} == {"test_sam_rloss"}

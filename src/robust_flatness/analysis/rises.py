@@ -11,6 +11,7 @@ with Satterthwaite's degrees of freedom, (MS_a + MS_b - MS_r)^2 / sum MS_i^2 / f
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
@@ -87,7 +88,8 @@ def _points(
     epochs = history.loc[history["variant"] == variant, "epochs"].max()
     end = (end_of_first_rate(history, variant) + SLACK) * epochs
     snapshots = sorted(int(name[6:]) for name in checkpoints if name.startswith("epoch-"))
-    before, after = ([epoch for epoch in snapshots if (epoch + 1 <= end) == early] for early in (True, False))
+    drop = bisect_right(snapshots, end - 1)
+    before, after = snapshots[:drop], snapshots[drop:]
     if not before or not after or (since == "after-drop" and len(after) == 1):
         return None
     first = before[-1] if since == "before-drop" else after[0]
