@@ -95,9 +95,10 @@ def test_variants_with_the_same_weights_count_once(judge, true):
     norms[at] = 15.0
     norms[true.models["variant"].isin(["adam-70", "adam-71"])] = 15.001
     names = ("weight_norm", "distance_from_init", "spectral_product")
-    evidence = Evidence.of(changed(true, **dict.fromkeys(names, norms)))
-    assert evidence.repeated == {"adam-70": "at", "adam-71": "at"}
-    assert {"adam-70", "adam-71"}.isdisjoint(evidence.models["variant"])
+    files = np.where(true.models["variant"] == "awp-3", "at", "")
+    evidence = Evidence.of(changed(true, **dict.fromkeys(names, norms), same_as=files))
+    assert evidence.repeated == {"awp-3": "at", "adam-70": "at", "adam-71": "at"}
+    assert {*evidence.repeated}.isdisjoint(evidence.models["variant"])
 
 
 @pytest.mark.parametrize("path", ["claims.yaml", "later-claims.yaml"])
