@@ -22,16 +22,6 @@ LEAST = 4 * LEAST_ON_A_SIDE
 RLOSS = "test_rloss_pgd"
 
 
-class Hinge(NamedTuple):
-    """Hinges fitted to resamples: break, slopes below and above it, and the ratio of the slope above to that
-    below, infinite where RErr does not rise below the break: [B] each; NaN where none fits."""
-
-    at: np.ndarray
-    below: np.ndarray
-    above: np.ndarray
-    ratio: np.ndarray
-
-
 class Fitted(NamedTuple):
     """Break and ratio of slopes of a hinge with percentile intervals, and `smooth_over_hinge`."""
 
@@ -40,8 +30,9 @@ class Fitted(NamedTuple):
     smooth: float
 
 
-def fit_hinge(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> Hinge:
-    """Fit hinges to x [n] and y [n] by least squares, observation i counted `counts[b, i]` times."""
+def fit_hinge(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Fit hinges to x [n] and y [n] by least squares, observation i counted `counts[b, i]` times. Returns the
+    break and the slope above over the slope below it, infinite where y does not rise below: [B] each."""
     centre = x.mean()
     x, y = x - centre, y - y.mean()
     ordered = np.unique(x)
@@ -67,7 +58,7 @@ def fit_hinge(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> Hinge:
     explained = np.where(fits, below * xy + change * hy, -np.inf)
     best = np.arange(len(counts)), explained.argmax(axis=1)
     at = np.where(fits[best], grid[best[1]] + centre, np.nan)
-    return Hinge(at, below[best], (below + change)[best], ratio[best])
+    return at, ratio[best]
 
 
 def smooth_over_hinge(x: np.ndarray, y: np.ndarray, at: float) -> float:
@@ -91,8 +82,8 @@ def fitted(
         return None
     # "nearest", since ratios may be infinite.
     settings = {"interval": percentile_interval, "resamples": resamples, "level": level, "method": "nearest"}
-    at = estimate(lambda counts: fit_hinge(x, y, counts).at, rows["family"], **settings)
-    ratio = estimate(lambda counts: fit_hinge(x, y, counts).ratio, rows["family"], **settings)
+    at = estimate(lambda counts: fit_hinge(x, y, counts)[0], rows["family"], **settings)
+    ratio = estimate(lambda counts: fit_hinge(x, y, counts)[1], rows["family"], **settings)
     return Fitted(at, ratio, smooth_over_hinge(x, y, at.value))
 
 
