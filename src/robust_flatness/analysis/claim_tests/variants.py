@@ -159,25 +159,21 @@ class Share(base.Test):
             return base.judged(Finding(n=len(models)), "either", self.least, rules)
 
         def shares(counts: np.ndarray) -> np.ndarray:
-            found = (self._reached(models, column, sign, counts) for column, sign in signs.items())
-            return sum(found) / len(signs)
+            reached = np.zeros(len(counts))
+            for column, sign in signs.items():
+                kept = models[column].notna().to_numpy()
+                values, target = models.loc[kept, [column, self.against]].to_numpy(float).T
+                reached += (
+                    sign * COEFFICIENTS[self.coefficient](values, target, counts[:, kept]) >= self.least
+                )
+            return reached / len(signs)
 
         settings = {"resamples": SHARE_RESAMPLES, "level": rules.level}
         found = estimate(shares, models["family"], interval=percentile_interval, **settings)
-        outcome = base.INCONCLUSIVE
-        if found.interval.high < self.below:
-            outcome = base.HOLDS
-        elif found.interval.low >= self.below:
-            outcome = base.FAILS
+        low, high = found.interval
+        outcome = base.HOLDS if high < self.below else base.FAILS if low >= self.below else base.INCONCLUSIVE
         finding = of_estimate(found, f"{len(signs)} measures")
         return replace(finding, reference=self.below, outcome=outcome)
-
-    def _reached(self, models: pd.DataFrame, column: str, sign: int, counts: np.ndarray) -> np.ndarray:
-        """Return whether a measure's correlation reaches `least`, for each resample: [B] of bool."""
-        kept = models[column].notna().to_numpy()
-        values, target = (models.loc[kept, name].to_numpy(float) for name in (column, self.against))
-        found = sign * COEFFICIENTS[self.coefficient](values, target, counts[:, kept])
-        return found >= self.least
 
 
 class Baseline(base.Selection):
