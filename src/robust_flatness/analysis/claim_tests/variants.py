@@ -252,9 +252,10 @@ class Hinge(base.Test):
         measure = aggregate.robust_error_column(evidence.models)
         base.require(evidence.models, RLOSS, measure)
         models = evidence.models.dropna(subset=[RLOSS, measure])
+        different, least = models[RLOSS].nunique(), max(rules.minimum.variants, LEAST)
         hinge = fitted(models, measure, **rules.bootstrap)
-        if hinge is None:
-            few = f"{models[RLOSS].nunique()} variants of different RLoss, {LEAST} needed"
+        if hinge is None or different < least:
+            few = f"{different} variants of different RLoss, {least} needed"
             return Finding(n=len(models), outcome=base.INCONCLUSIVE, note=few)
         low, high = kink(models) - self.within, kink(models) + self.within
         at, note = hinge.at.interval, ""
