@@ -13,16 +13,14 @@
 # arrows point down and to the left.
 
 # %%
-from robust_flatness.analysis.evidence import early_stopping_pairs
+from robust_flatness.analysis.evidence import Evidence, early_stopping_pairs
 from robust_flatness.plotting import inputs, looks, scatter, style
 
 notebook = inputs("early_stopping", globals().get("snakemake"))
 X, Y = "avg_flatness_rloss", "test_rloss_pgd"
-examples = {notebook.ours: notebook.tables_with_examples.examples}
-pairs = {
-    layer: early_stopping_pairs(layer.counted, layer.series, X, examples.get(layer))
-    for layer in notebook.layers
-}
+evidence = {layer: layer.evidence for layer in notebook.layers}
+evidence[notebook.ours] = Evidence.of(notebook.tables_with_examples)
+pairs = {layer: early_stopping_pairs(found, X) for layer, found in evidence.items()}
 
 
 # %%
@@ -55,7 +53,7 @@ def draw():
     note = "Arrows lead from the last to the early-stopped checkpoint; grey where RLoss is not lower there"
     note += (
         f", beyond the noise of its evaluation ({notebook.experiment}). "
-        if len(examples[notebook.ours])
+        if len(notebook.tables_with_examples.examples)
         else ". "
     )
     by_epoch = [layer.name for layer, rows in shown.items() if rows.attrs["by_epoch"]]

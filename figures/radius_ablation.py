@@ -16,7 +16,7 @@
 # %%
 import pandas as pd
 
-from robust_flatness.analysis.coefficients import coefficient
+from robust_flatness.analysis.correlation import coefficient
 from robust_flatness.plotting import inputs, scatter, style
 from robust_flatness.tables import aggregate
 

@@ -13,8 +13,7 @@
 # split at that value. Since any concave cloud gives such slopes, a hinge with a free break is fitted too.
 
 # %%
-from robust_flatness.analysis.evidence import kink
-from robust_flatness.analysis.hinge import fitted
+from robust_flatness.analysis.hinge import fitted, kink
 from robust_flatness.plotting import inputs, scatter, style
 from robust_flatness.tables import aggregate
 
@@ -36,9 +35,9 @@ def bent(axes, layer):
     lines += [f"slope {below} below, {above} above ln K = {bend:.2f} (dotted)"]
     hinge = fitted(rows, y)
     if hinge is not None:
-        low, high = hinge.at_interval
+        at, (low, high) = hinge.at.value, hinge.at.interval
         axes.axvspan(low, high, color="#ececec", linewidth=0, zorder=0)
-        lines.append(f"break of a fitted hinge: {hinge.at:.1f}, 95 % interval {low:.1f} to {high:.1f} (grey)")
+        lines.append(f"break of a fitted hinge: {at:.1f}, 95 % interval {low:.1f} to {high:.1f} (grey)")
     labels = scatter.cloud(axes, layer, extra[layer], X, y)
     scatter.name_axes(axes, X, y)
     axes.set_title(

@@ -66,4 +66,4 @@ def draw(compared):
 missing = notebook.missing("avg_flatness_rloss", "test_rloss_pgd")
 if not missing and len(evidence.models) < FEWEST:
     missing = notebook.say_missing(f"{FEWEST} variants; there are {len(evidence.models)}", "train more")
-notebook.show(lambda: draw(comparison.compare(evidence.models, [], ["spearman"], on_test=True)), missing)
+notebook.show(lambda: draw(comparison.compare(evidence, [], ["spearman"])), missing)

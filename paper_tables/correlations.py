@@ -12,9 +12,9 @@
 
 # %%
 import pandas as pd
+from scipy import stats
 
-from robust_flatness.analysis.coefficients import coefficient, complete
-from robust_flatness.analysis.correlation import correlate
+from robust_flatness.analysis.correlation import coefficient, correlate
 from robust_flatness.plotting import inputs, typeset
 from robust_flatness.tables import aggregate, schema
 
@@ -37,28 +37,34 @@ cases = [
 cases += [(measure, target, "") for target in ("rloss_gap", "rloss_overfitting") for measure in main]
 cases += [(measure, "test_rloss_pgd", WITHOUT) for measure in main]
 
+
 # %%
+def student_p(r, n):
+    """Two-sided p-value of r from Student's t with n - 2 degrees of freedom, as in the paper."""
+    return 0.0 if abs(r) >= 1 else 2 * stats.t.sf(abs(r) * ((n - 2) / (1 - r * r)) ** 0.5, n - 2)
+
+
 rows = []
 for measure, target, left_out in cases:
     ours, theirs, both = (frame[frame["variant"] != left_out] for frame in (variants, published, everyone))
     if not aggregate.has(ours, measure, target, rows=4):
         continue
     for kind in ("pearson", "spearman"):
-        found = correlate(ours[measure], ours[target], ours["family"], kind)
+        found = correlate(ours, measure, target, kind)
         printed = float("nan")
         if aggregate.has(theirs, measure, target):
             printed = coefficient(theirs[measure], theirs[target], kind)
         rows.append(
             {
                 **{"measure": measure, "against": target, "without": left_out, "coefficient": kind},
-                **{"value": found.value, "low": found.interval.low, "high": found.interval.high},
-                **{"p_permutation": found.p, "p_student": found.p_student, "n": found.n},
-                "with_not_learnt": coefficient(*complete(both[measure], both[target]), kind),
+                **{"value": found.value, **found.interval._asdict()},
+                **{"p_permutation": found.p, "p_student": student_p(found.value, found.n), "n": found.n},
+                "with_not_learnt": coefficient(both[measure], both[target], kind),
                 "families": found.families,
-                "low_variants": found.intervals.variants.low,
-                "high_variants": found.intervals.variants.high,
-                "low_families": found.intervals.families.low,
-                "high_families": found.intervals.families.high,
+                "low_variants": found.by_variant.low,
+                "high_variants": found.by_variant.high,
+                "low_families": found.by_family.low,
+                "high_families": found.by_family.high,
                 "published": printed,
             }
         )

@@ -13,7 +13,6 @@
 # %%
 import pandas as pd
 
-from robust_flatness.analysis.grouping import GROUPS, with_groups
 from robust_flatness.plotting import inputs, typeset
 from robust_flatness.tables import aggregate
 from robust_flatness.tables.printed import read_printed
@@ -30,10 +29,10 @@ names = dict(
 
 # %%
 ours = notebook.ours.variants
-grouped = with_groups(ours.assign(label=typeset.labels(ours)))
+grouped = aggregate.with_groups(ours.assign(label=typeset.labels(ours)))
 variants = grouped.reindex(columns=["variant", "label", "group", *shown])
 rows = []
-for group in [*GROUPS, ""]:
+for group in [*aggregate.GROUPS, ""]:
     members = variants[variants["group"] == group].sort_values(test, kind="stable")
     listed = members[members["variant"].isin(printed["variant"])]
     rows.append(listed.assign(section=group or "not grouped"))

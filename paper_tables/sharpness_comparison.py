@@ -15,9 +15,10 @@
 
 # %%
 from robust_flatness.analysis import comparison
+from robust_flatness.analysis.correlation import difference
 from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.plotting import inputs, looks, typeset
-from robust_flatness.tables import frames, schema
+from robust_flatness.tables import aggregate, frames, schema
 
 notebook = inputs("sharpness_comparison", globals().get("snakemake"))
 FLATNESS = "avg_flatness_rloss"
@@ -28,13 +29,23 @@ HEADINGS |= {"granulated": "Kendall, granulated", "partial": "Spearman given tra
 # %%
 evidence = Evidence.of(notebook.tables)
 numeric = [name for name, family in looks.every().items() if family.setting]
-compared = comparison.compare(evidence.models, numeric, on_test=True, everyone=evidence.everyone)
+compared = comparison.compare(evidence, numeric)
 
 
 def cell(row):
     if not row.low <= row.high:
         return "-"
     return f"{row.value:.2f} [{row.low:.2f}, {row.high:.2f}]"
+
+
+def advantage(control):
+    """How average-case flatness correlates with test RLoss, compared with a control."""
+    found = difference(evidence.models, FLATNESS, control, comparison.RLOSS, "spearman", absolute=True)
+    low, high = found.interval
+    verdict = "not differently from"
+    if low > 0 or high < 0:
+        verdict = f"{'more' if low > 0 else 'less'} strongly than"
+    return f"{verdict} {schema.describe(control)} (difference {found.value:.2f} [{low:.2f}, {high:.2f}])"
 
 
 def wide(rows):
@@ -71,11 +82,16 @@ notes = [
 if evidence.not_learnt:
     names = ", ".join(evidence.left_out)
     notes.append(f"Left out, not having learnt: {names}. The CSV has each coefficient with these, too.")
-against = comparison.advantages(evidence.models, FLATNESS, comparison.RLOSS)
-if against:
-    words = "; ".join(advantage.words for advantage in against)
+columns_of = [(name, FLATNESS, comparison.RLOSS) for name in comparison.CONTROLS]
+controls = [names[0] for names in columns_of if aggregate.has(evidence.models, *names, rows=4)]
+if controls:
+    words = "; ".join(map(advantage, controls))
     notes.append(f"By |rho|, average-case flatness in RLoss correlates with test RLoss {words}.")
-pairs = comparison.of_both_splits(compared, comparison.RLOSS, "spearman")
+groups = {comparison.SHARPNESS: "train", comparison.ON_TEST: "test"}
+ranked = compared[(compared["against"] == comparison.RLOSS) & (compared["coefficient"] == "spearman")]
+ranked = ranked.assign(split=ranked["group"].map(groups)).dropna(subset=["split", "value"])
+pairs = ranked.pivot(index=["words", "loss"], columns="split", values="value")
+pairs = pairs.reindex(columns=["train", "test"]).dropna().reset_index()
 if len(pairs) > 1:
     train, test = pairs["train"], pairs["test"]
     best = pairs.loc[test.idxmax()]

@@ -21,13 +21,8 @@ def experiment(seed: int = 0) -> frames.Tables:
     models = _models(rng)
     for quantity in schema.columns_of(models).values():  # as where records are read
         schema.register(quantity)
-    return frames.Tables(
-        models=models,
-        history=_history(rng),
-        series=_series(rng),
-        landscape=pd.DataFrame(),
-        examples=_examples(models, rng),
-    )
+    curves = _history(rng), _series(rng), pd.DataFrame()
+    return frames.Tables(models, *curves, _examples(models, rng))
 
 
 def _models(rng) -> pd.DataFrame:
@@ -71,31 +66,33 @@ def hinge(rloss, at: float, below: float = 15, above: float = 1):
     return 40 + below * np.minimum(rloss, at) + above * np.maximum(rloss - at, 0)
 
 
+def late(epoch):
+    """The share of the training after the first drop of the rate that is over."""
+    return np.maximum(epoch - DROP + 1, 0) / (EPOCHS - DROP)
+
+
+def _curves(rng, variant: str, seed: int, epoch: np.ndarray, start: float, rises: dict) -> pd.DataFrame:
+    """Measures of a training that change by `rises` after the first drop, with noise."""
+    frame = pd.DataFrame({"variant": variant, "seed": seed, "epoch": epoch, "epochs": EPOCHS})
+    frame["normalised_epoch"] = (epoch + 1) / EPOCHS
+    frame["learning_rate"] = np.where(epoch < DROP, 0.1, 0.01)
+    noise = {name: rng.normal(0, 0.02, len(epoch)) for name in rises}
+    return frame.assign(**{name: start + rise * (late(epoch) + noise[name]) for name, rise in rises.items()})
+
+
 def _history(rng) -> pd.DataFrame:
-    epoch = np.arange(EPOCHS)
-    late = np.maximum(epoch - DROP + 1, 0) / (EPOCHS - DROP)
-    rows = []
-    for seed in range(SEEDS):
-        frame = pd.DataFrame({"variant": "at", "seed": seed, "epoch": epoch, "epochs": EPOCHS})
-        frame["normalised_epoch"] = (epoch + 1) / EPOCHS
-        frame["learning_rate"] = np.where(epoch < DROP, 0.1, 0.01)
-        for name, rise in {"test_rloss": 0.5, "test_rerr": 4, "train_rloss": -0.5, "train_rerr": -20}.items():
-            frame[name] = 2 + rise * (late + rng.normal(0, 0.02, EPOCHS))
-        rows.append(frame)
+    rises = {"test_rloss": 0.5, "test_rerr": 4, "train_rloss": -0.5, "train_rerr": -20}
+    rows = [_curves(rng, "at", seed, np.arange(EPOCHS), 2, rises) for seed in range(SEEDS)]
     return pd.concat(rows, ignore_index=True)
 
 
 def _series(rng) -> pd.DataFrame:
-    epoch = np.array(SNAPSHOTS)
-    late = np.maximum(epoch - DROP + 1, 0) / (EPOCHS - DROP)
-    rows = []
-    for variant, rise in (("at", 0.5), ("label-smoothing-0.3", 0.1)):
-        for seed in range(SEEDS if variant == "at" else 1):
-            frame = pd.DataFrame({"variant": variant, "seed": seed, "epoch": epoch})
-            frame["normalised_epoch"] = (epoch + 1) / EPOCHS
-            for name in ("test_rloss_pgd", "avg_flatness_rloss", "worst_flatness_rloss", "hessian_max"):
-                frame[name] = 1 + rise * (late + rng.normal(0, 0.02, len(epoch)))
-            rows.append(frame)
+    names = ("test_rloss_pgd", "avg_flatness_rloss", "worst_flatness_rloss", "hessian_max")
+    trainings = [*(("at", seed, 0.5) for seed in range(SEEDS)), ("label-smoothing-0.3", 0, 0.1)]
+    rows = [
+        _curves(rng, variant, seed, np.array(SNAPSHOTS), 1, dict.fromkeys(names, rise))
+        for variant, seed, rise in trainings
+    ]
     return pd.concat(rows, ignore_index=True)
 
 
@@ -136,17 +133,15 @@ def per_seed(tables, table, measure, changes):
     frame = getattr(tables, table).copy()
     for seed, change in enumerate(changes):
         rows = (frame["variant"] == "at") & (frame["seed"] == seed)
-        late = np.maximum(frame.loc[rows, "epoch"] - DROP + 1, 0) / (EPOCHS - DROP)
-        frame.loc[rows, measure] = 1 + change * late
+        frame.loc[rows, measure] = 1 + change * late(frame.loc[rows, "epoch"])
     return replace(tables, **{table: frame})
 
 
 def shifted(tables, split, changes):
     """Losses and errors of the baseline's examples, at the end moved by `changes[seed]`."""
     examples, end = tables.examples.copy(), {"test": "last", "train": "epoch-039"}[split]
+    rows = (examples[["variant", "checkpoint", "split"]] == ["at", end, split]).all(axis=1)
     for seed, change in enumerate(changes):
-        rows = examples["variant"].eq("at") & examples["checkpoint"].eq(end)
-        rows &= examples["split"].eq(split)
         examples.loc[rows & examples["seed"].eq(seed), "rloss"] += change
         examples["rerr_pgd"] = (examples["rloss"] > 1.8).astype(float)
     return replace(tables, examples=examples)
@@ -154,11 +149,8 @@ def shifted(tables, split, changes):
 
 def only_seeds(tables, seeds):
     """The tables with fewer seeds of the baseline."""
-    frames = {}
-    for name in ("models", "history", "series", "examples"):
-        frame = getattr(tables, name)
-        frames[name] = frame[frame["seed"] < seeds]
-    return replace(tables, **frames)
+    names = ("models", "history", "series", "examples")
+    return replace(tables, **{name: getattr(tables, name).query(f"seed < {seeds}") for name in names})
 
 
 def without(tables, *columns):

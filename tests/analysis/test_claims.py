@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from robust_flatness.analysis import claims
 from robust_flatness.analysis.claim_tests.base import FAILS, HOLDS
-from robust_flatness.analysis.coefficients import coefficient
+from robust_flatness.analysis.correlation import coefficient
 from robust_flatness.analysis.evidence import Evidence, early_stopping_pairs
 from robust_flatness.config import ConfigError
 from robust_flatness.folders import repository
@@ -24,16 +24,6 @@ def published():
 @pytest.fixture(scope="module")
 def judged(published):
     return {claim.name: claim for claim in claims.judge(published)}
-
-
-@pytest.fixture(scope="module")
-def rules():
-    return claims.load_claims().model_copy(update={"resamples": 999})
-
-
-def judged_by(evidence, rules, **fields):
-    """The finding of one test, given as in a file of claims."""
-    return TypeAdapter(claims.AnyTest).validate_python(fields).judge(evidence, rules)
 
 
 def test_correlations_of_the_printed_table(published):
@@ -84,13 +74,6 @@ def test_a_misspelt_field_or_name_in_a_file_of_claims_is_an_error_that_names_the
         claims.judge(published, path=tmp_path / "claims.yaml")
 
 
-def test_intervals_are_the_wider_ones(judged):
-    finding = judged["flat-is-robust"].findings[0]
-    assert finding.over == "families"
-    assert finding.interval.low == pytest.approx(0.740, abs=0.005)
-    assert finding.p < 0.001
-
-
 def test_five_variants_without_curves_are_inconclusive_rather_than_wrong(published):
     slugs = ["at", "trades-6", "awp-0.01", "label-noise-0.3", "weight-decay-0.05"]
     models = published.models[published.models["variant"].isin(slugs)]
@@ -99,27 +82,28 @@ def test_five_variants_without_curves_are_inconclusive_rather_than_wrong(publish
     assert {claim.verdict for claim in judged} == {claims.NOT_TESTABLE, claims.INCONCLUSIVE}
 
 
-def test_difference_of_correlations_is_paired(published, rules):
+def test_difference_of_correlations_is_paired(published, spec):
     evidence = Evidence.of(published)
-    test = {"kind": "difference", "coefficient": "pearson", "measure": "avg_flatness_rloss"}
-    test |= {"against": "test_rloss_pgd", "sign": "positive"}
-    same = judged_by(evidence, rules, **test, minus="avg_flatness_rloss")
-    assert same.value == 0
-    assert same.outcome == FAILS
-    ours = judged_by(evidence, rules, **test, minus="worst_flatness_rloss")
+
+    def judged(minus, sign="positive"):
+        test = {"kind": "difference", "coefficient": "pearson", "against": "test_rloss_pgd", "sign": sign}
+        test |= {"measure": "avg_flatness_rloss", "minus": minus}
+        return TypeAdapter(claims.AnyTest).validate_python(test).judge(evidence, spec)
+
+    same, ours = judged("avg_flatness_rloss"), judged("worst_flatness_rloss")
+    assert (same.value, same.outcome) == (0, FAILS)
     assert ours.value == pytest.approx(0.847 - 0.499, abs=0.002)
-    other = judged_by(evidence, rules, **{**test, "minus": "worst_flatness_rloss", "sign": "negative"})
-    assert (ours.outcome, other.outcome) == (HOLDS, FAILS)
+    assert (ours.outcome, judged("worst_flatness_rloss", "negative").outcome) == (HOLDS, FAILS)
 
 
 def test_early_stopping_is_paired_within_variants(published):
-    variants = aggregate.with_differences(published.models)
-    by_epoch = early_stopping_pairs(variants, published.series, "avg_flatness_rloss")
+    evidence = Evidence.of(published)
+    by_epoch = early_stopping_pairs(evidence, "avg_flatness_rloss")
     assert by_epoch.attrs["by_epoch"]
     assert len(by_epoch) == 17
     assert (by_epoch["best_test_rloss_pgd"] <= by_epoch["test_rloss_pgd"]).all()
-    measured = variants.assign(best_avg_flatness_rloss=0.1)
-    pairs = early_stopping_pairs(measured, published.series, "avg_flatness_rloss")
+    measured = evidence.models.assign(best_avg_flatness_rloss=0.1)
+    pairs = early_stopping_pairs(dataclasses.replace(evidence, models=measured), "avg_flatness_rloss")
     assert not pairs.attrs["by_epoch"]
     assert len(pairs) == 74
 

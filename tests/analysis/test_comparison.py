@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import made_up
 import numpy as np
-import pandas as pd
 import pytest
+from made_up import changed, noise, without
 
 from robust_flatness.analysis import claims, comparison
+from robust_flatness.analysis.correlation import difference
 from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.folders import repository
 from robust_flatness.tables import aggregate
@@ -18,9 +19,8 @@ LATER = repository() / "config" / "later-claims.yaml"
 @pytest.fixture(scope="module")
 def tables():
     """The made-up experiment with rates, gaps of robust error and other radii of the attack."""
-    made = made_up.experiment()
+    made, rng = made_up.experiment(), np.random.default_rng(3)
     models = made.models.copy()
-    rng = np.random.default_rng(3)
     models["test_rerr_pgd"] = 40 + rng.normal(0, 3, len(models))
     models["setting_learning_rate"] = 0.05
     rates = models["family"] == "learning-rate"
@@ -41,46 +41,36 @@ def judge():
     return judge
 
 
-def noise(frame):
-    return np.random.default_rng(7).normal(size=len(frame))
-
-
-def with_models(tables, **columns):
-    return replace(tables, models=tables.models.assign(**columns))
-
-
 def test_few_measures_go_with_the_gap(tables, judge):
     assert judge("measures-and-the-gap", tables) == claims.REPRODUCED
     flatness = tables.models["avg_flatness_rloss"]
     follow = {name: flatness for name in tables.models if "flatness" in name and not name.endswith("xi")}
-    gap = with_models(tables, test_rerr_pgd=40 + 9 * flatness, **follow)
+    gap = changed(tables, test_rerr_pgd=40 + 9 * flatness, **follow)
     assert judge("measures-and-the-gap", gap) == claims.NOT_REPRODUCED
-    unmeasured = replace(tables, models=tables.models.drop(columns="train_rerr_pgd"))
-    assert judge("measures-and-the-gap", unmeasured) == claims.NOT_TESTABLE
+    assert judge("measures-and-the-gap", without(tables, "train_rerr_pgd")) == claims.NOT_TESTABLE
 
 
 def test_sharpness_follows_the_rate_and_nothing_else(tables, judge):
     assert judge("sharpness-follows-the-rate", tables) == claims.NOT_REPRODUCED  # it follows RLoss
     rng = np.random.default_rng(0)
     rate = np.log10(tables.models["setting_learning_rate"])
-    follows = with_models(tables, avg_flatness_rloss=3 - 5 * rate + rng.normal(0, 1e-3, len(rate)))
-    verdict = judge("sharpness-follows-the-rate", follows)
-    assert verdict == claims.REPRODUCED
-    unknown = replace(tables, models=tables.models.drop(columns="setting_learning_rate"))
+    follows = changed(tables, avg_flatness_rloss=3 - 5 * rate + rng.normal(0, 1e-3, len(rate)))
+    assert judge("sharpness-follows-the-rate", follows) == claims.REPRODUCED
+    unknown = without(tables, "setting_learning_rate")
     assert judge("sharpness-follows-the-rate", unknown) == claims.NOT_TESTABLE
 
 
 def test_flatness_that_goes_with_small_attacks_alone_is_local(tables, judge):
     assert judge("flatness-is-local", tables) == claims.REPRODUCED
-    alike = with_models(tables, **{"test_rloss_pgd_eps_2": 2 * tables.models["test_rloss_pgd_eps_0.25"]})
+    alike = changed(tables, **{"test_rloss_pgd_eps_2": 2 * tables.models["test_rloss_pgd_eps_0.25"]})
     assert judge("flatness-is-local", alike) == claims.NOT_REPRODUCED
-    unmeasured = with_models(tables, **{"test_rloss_pgd_eps_2": np.nan})
+    unmeasured = changed(tables, **{"test_rloss_pgd_eps_2": np.nan})
     assert judge("flatness-is-local", unmeasured) == claims.NOT_TESTABLE
 
 
 def test_the_best_measure_is_ranked_first(tables):
-    models = aggregate.with_differences(tables.models)
-    compared = comparison.compare(models, ["learning-rate"], ["spearman", "granulated"], resamples=199)
+    kinds = ["spearman", "granulated"]
+    compared = comparison.compare(Evidence.of(tables), ["learning-rate"], kinds, resamples=199)
     spearman = compared[(compared["against"] == "test_rloss_pgd") & (compared["coefficient"] == "spearman")]
     assert spearman.loc[spearman["value"].idxmax(), "measure"].startswith("avg_flatness")
     rows = compared[(compared["column"] == "avg_flatness_rloss") & (compared["against"] == "test_rloss_pgd")]
@@ -92,30 +82,24 @@ def test_the_best_measure_is_ranked_first(tables):
 def test_a_measure_is_compared_with_the_controls_whatever_their_sign(tables):
     """A control that follows RLoss downwards is as strong as one that follows it upwards."""
     rloss = tables.models["test_rloss_pgd"]
-    strong = with_models(tables, weight_norm=10 - rloss, distance_from_init=noise(rloss))
+    strong = changed(tables, weight_norm=10 - rloss, distance_from_init=noise(rloss))
     models = aggregate.with_differences(strong.models)
-    found = comparison.advantages(models, "avg_flatness_rloss", "test_rloss_pgd", resamples=499)
-    by_control = {advantage.control: advantage for advantage in found}
-    assert [*by_control] == ["weight_norm", "distance_from_init", "train_rloss_pgd"]
-    assert by_control["weight_norm"].value < 0
-    assert "less strongly than norm of the weights" in by_control["weight_norm"].words
-    assert by_control["distance_from_init"].interval.low > 0.3
-    assert "more strongly than" in by_control["distance_from_init"].words
-    same = comparison.advantages(
-        models.assign(weight_norm=models["avg_flatness_rloss"]),
-        "avg_flatness_rloss", "test_rloss_pgd", resamples=499,
-    )  # fmt: skip
-    assert "not differently from" in same[0].words
+    settings = {"kind": "spearman", "absolute": True, "resamples": 499}
+    found = {
+        name: difference(models, "avg_flatness_rloss", name, "test_rloss_pgd", **settings).interval
+        for name in ("weight_norm", "distance_from_init")
+    }
+    assert found["weight_norm"].high < 0
+    assert found["distance_from_init"].low > 0.3
 
 
 def test_sharpness_on_test_examples_is_a_group_of_its_own(tables):
     rloss = tables.models["test_rloss_pgd"]
-    measured = with_models(tables, sam_rloss=noise(rloss), test_sam_rloss=rloss)
-    models = aggregate.with_differences(measured.models)
-    usual = comparison.compare(models, [], ["spearman"], resamples=199)
-    both = comparison.compare(models, [], ["spearman"], resamples=199, on_test=True)
-    pd.testing.assert_frame_equal(both.iloc[: len(usual)], usual)
-    assert {*both["group"].iloc[len(usual) :]} == {comparison.ON_TEST}
-    pairs = comparison.of_both_splits(both, comparison.RLOSS, "spearman").set_index("measure")
-    assert pairs.loc["sam", "test"] == pytest.approx(1)
-    assert abs(pairs.loc["sam", "train"]) < 0.4
+    measured = changed(tables, test_sam_rloss=rloss, sam_rloss=noise(rloss))
+    compared = comparison.compare(Evidence.of(measured), [], ["spearman"], resamples=199)
+    on_test = compared["group"] == comparison.ON_TEST
+    assert {*compared["column"][on_test]} == {"test_sam_rloss"}
+    assert on_test.is_monotonic_increasing
+    values = compared[compared["against"] == comparison.RLOSS].set_index("column")["value"]
+    assert values["test_sam_rloss"] == pytest.approx(1)
+    assert abs(values["sam_rloss"]) < 0.4

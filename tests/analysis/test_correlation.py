@@ -4,18 +4,21 @@ import itertools
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
-from robust_flatness.analysis.coefficients import (
+from robust_flatness.analysis.correlation import (
     coefficient,
+    correlate,
+    granulated,
+    permutation_p,
     weighted_kendall,
     weighted_line,
     weighted_partial,
     weighted_pearson,
     weighted_spearman,
 )
-from robust_flatness.analysis.correlation import correlate, granulated, permutation_p, student_p
 
 
 @pytest.fixture
@@ -56,22 +59,14 @@ def test_permutation_p_is_the_full_enumeration(kind, n):
     assert permutation_p(x, y, kind) == pytest.approx(expected)
 
 
-def test_student_p_is_scipys(data):
-    x, y = data
-    expected = stats.pearsonr(x, y)
-    assert student_p(expected.statistic, len(x)) == pytest.approx(expected.pvalue)
-    assert student_p(1.0, 10) == 0
-
-
 def test_correlate_leaves_out_what_is_missing(data):
     x, y = data
-    gaps = [math.nan, *x, 1.0]
-    found = correlate(gaps, [1.0, *y, math.nan], ["a", *"bbccddeeffgg", "h"], resamples=200)
+    columns = {"x": [math.nan, *x, 1.0], "y": [1.0, *y, math.nan], "family": ["a", *"bbccddeeffgg", "h"]}
+    found = correlate(pd.DataFrame(columns), "x", "y", resamples=200)
     assert found.n == 12
     assert found.families == 6
     assert found.value == pytest.approx(stats.pearsonr(x, y).statistic)
-    assert found.interval in found.intervals
-    assert found.interval.width == max(interval.width for interval in found.intervals)
+    assert found.interval == max(found.by_variant, found.by_family, key=lambda interval: interval.width)
 
 
 def test_line_is_least_squares(data, counts):
@@ -101,14 +96,16 @@ def test_granulated_coefficient_asks_within_families():
     level = np.array([6.0, *(number // 5 for number in range(60))])
     x, inside = level + 0.1 * rng.normal(size=61), 0.1 * rng.normal(size=61)
     numeric = [*dict.fromkeys(families[1:])]
-    nothing = granulated(x, level + inside, families, numeric, resamples=499)
+    rows = pd.DataFrame({"x": x, "y": level + inside, "z": 20 * level - x, "family": families})
+    nothing = granulated(rows, "x", "y", numeric, resamples=499)
     assert coefficient(x, level + inside, "kendall") > 0.8
     assert nothing.interval.low < 0.5
     assert nothing.families == 12
-    contrary = granulated(x, 20 * level - x, families, numeric, resamples=499)
-    assert contrary.value < 0 < coefficient(x, 20 * level - x, "kendall")
+    contrary = granulated(rows, "x", "z", numeric, resamples=499)
+    assert contrary.value < 0 < coefficient(x, rows["z"], "kendall")
     # By hand: one family of two settings and the baseline, one of a single setting, which is left out.
-    by_hand = granulated([1, 2, 3, 9], [1, 3, 2, 0], ["at", "a", "a", "b"], ["a", "b"])
+    few = pd.DataFrame({"x": [1, 2, 3, 9], "y": [1, 3, 2, 0], "family": ["at", "a", "a", "b"]})
+    by_hand = granulated(few, "x", "y", ["a", "b"])
     assert by_hand.value == pytest.approx(stats.kendalltau([1, 2, 3], [1, 3, 2]).statistic)
     assert (by_hand.n, by_hand.families) == (3, 1)
     assert math.isnan(by_hand.interval.width)

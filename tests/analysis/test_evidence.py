@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from made_up import changed, only_seeds, shifted
 
-from robust_flatness.analysis import claims, curves
-from robust_flatness.analysis.claim_tests.variants import difference_of_groups
+from robust_flatness.analysis import claims, rises
+from robust_flatness.analysis.claim_tests.trainings import difference_of_groups
 from robust_flatness.analysis.evidence import Evidence, improved_by_early_stopping
 from robust_flatness.folders import repository
 
@@ -29,12 +29,12 @@ def test_one_rising_curve_is_no_overfitting_where_the_other_seeds_fall(judge, tr
 def test_snapshots_are_compared_with_snapshots(true):
     """The last checkpoint's own evaluation has a stronger attack: a rise that is none."""
     evidence = Evidence.of(true)
-    rise = curves.rise(evidence.seeds, "at", "test_rloss_pgd", "after-drop")
+    rise = rises.rise(evidence.seeds, "at", "test_rloss_pgd", "after-drop")
     assert rise.shape == (made_up.SEEDS, made_up.EXAMPLES)
     examples = true.examples.copy()
     examples.loc[examples["checkpoint"] == "last", "rloss"] += 5
     assert np.array_equal(
-        curves.rise(replace(true, examples=examples), "at", "test_rloss_pgd", "after-drop"), rise
+        rises.rise(replace(true, examples=examples), "at", "test_rloss_pgd", "after-drop"), rise
     )
 
 
@@ -95,9 +95,10 @@ def test_variants_with_the_same_weights_count_once(judge, true):
     norms[at] = 15.0
     norms[true.models["variant"].isin(["adam-70", "adam-71"])] = 15.001
     names = ("weight_norm", "distance_from_init", "spectral_product")
-    evidence = Evidence.of(changed(true, **dict.fromkeys(names, norms)))
-    assert evidence.repeated == {"adam-70": "at", "adam-71": "at"}
-    assert {"adam-70", "adam-71"}.isdisjoint(evidence.models["variant"])
+    files = np.where(true.models["variant"] == "awp-3", "at", "")
+    evidence = Evidence.of(changed(true, **dict.fromkeys(names, norms), same_as=files))
+    assert evidence.repeated == {"awp-3": "at", "adam-70": "at", "adam-71": "at"}
+    assert {*evidence.repeated}.isdisjoint(evidence.models["variant"])
 
 
 @pytest.mark.parametrize("path", ["claims.yaml", "later-claims.yaml"])

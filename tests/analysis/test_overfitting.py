@@ -60,13 +60,8 @@ def tables(log, rng):
 
 
 def _rows(seed, checkpoint, split, loss, error):
-    columns = {"variant": "at", "seed": seed, "checkpoint": checkpoint, "split": split}
-    columns |= {
-        "example": np.arange(len(loss)),
-        "rloss": loss,
-        "rerr_pgd": error.astype(float),
-        "rerr_aa": np.nan,
-    }
+    columns = {"variant": "at", "seed": seed, "checkpoint": checkpoint, "split": split, "rerr_aa": np.nan}
+    columns |= {"example": range(len(loss)), "rloss": loss, "rerr_pgd": error.astype(float)}
     return pd.DataFrame(columns)
 
 

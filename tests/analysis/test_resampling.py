@@ -7,8 +7,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from robust_flatness.analysis.coefficients import weighted_pearson, weighted_spearman
-from robust_flatness.analysis.resampling import Interval, bca_interval, p_value, permutations, signs
+from robust_flatness.analysis.correlation import weighted_pearson, weighted_spearman
+from robust_flatness.analysis.resampling import (
+    Interval,
+    bca_interval,
+    mean_estimate,
+    p_value,
+    permutations,
+    sign_flip_p,
+)  # fmt: skip
 from robust_flatness.analysis.rises import Components, mean_interval, power
 
 
@@ -24,51 +31,43 @@ def sample():
 )
 def test_bca_interval_is_scipys(sample, ours, theirs):
     x, y = sample
-    expected = stats.bootstrap(
-        (x, y),
-        lambda a, b: theirs(a, b).statistic,
-        paired=True,
-        vectorized=False,
-        method="BCa",
-        n_resamples=999,
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    found = bca_interval(lambda counts: ours(x, y, counts), len(x), resamples=999)
+    settings = {"paired": True, "vectorized": False, "n_resamples": 999, "rng": np.random.default_rng(0)}
+    expected = stats.bootstrap((x, y), lambda a, b: theirs(a, b).statistic, **settings).confidence_interval
+    found = bca_interval(lambda counts: ours(x, y, counts), range(20), resamples=999)
     assert found == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
 def test_copies_in_a_family_bring_no_certainty():
     """Five copies of each value: over variants the mean seems sharper than it is, over families not."""
     x = np.random.default_rng(0).normal(size=12)
-    copies = np.repeat(x, 5)
-    mean = lambda values: lambda counts: counts @ values / counts.sum(axis=1)  # noqa: E731
-    honest = bca_interval(mean(x), 12)
-    families = bca_interval(mean(copies), 60, np.repeat(np.arange(12), 5))
-    variants = bca_interval(mean(copies), 60)
+    honest = mean_estimate(x, range(12)).interval
+    found = mean_estimate(np.repeat(x, 5), np.repeat(np.arange(12), 5))
     # Ties fall on either side of the observed value by rounding: a resample or two more or less.
-    assert tuple(families) == pytest.approx(tuple(honest), abs=0.01 * honest.width)
-    assert variants.width < 0.6 * families.width
+    assert tuple(found.by_family) == pytest.approx(tuple(honest), abs=0.01 * honest.width)
+    assert found.by_variant.width < 0.6 * found.by_family.width
+    assert (found.interval, found.over) == (found.by_family, "families")
 
 
 def test_a_statistic_that_never_varies_is_its_own_interval():
-    found = bca_interval(lambda counts: np.ones(len(counts)), 8, resamples=100)
+    found = bca_interval(lambda counts: np.ones(len(counts)), range(8), resamples=100)
     assert found == Interval(1.0, 1.0)
     assert not found.low <= 0 <= found.high
 
 
-def test_permutations_and_signs_are_complete_where_they_fit():
-    orders, exact = permutations(4, 24)
-    assert exact
-    assert {*map(tuple, orders.tolist())} == {*itertools.permutations(range(4))}
-    orders, exact = permutations(5, 24)
-    assert not exact
-    assert (np.sort(orders, axis=1) == np.arange(5)).all()
-    flips, exact = signs(3, 8)
-    assert exact
-    assert len({*map(tuple, flips.tolist())}) == 8
-    flips, exact = signs(4, 8)
-    assert not exact
-    assert set(flips.ravel().tolist()) == {1.0, -1.0}
+def test_permutations_are_complete_where_they_fit():
+    for n, exact in ((4, True), (5, False)):
+        orders, complete = permutations(n, 24)
+        assert complete == exact
+        assert (np.sort(orders, axis=1) == np.arange(n)).all()
+        assert len(np.unique(orders, axis=0)) == 24 or not exact
+
+
+def test_sign_flip_p_is_the_full_enumeration_or_near_it():
+    terms = np.random.default_rng(0).normal(0.5, 1, 10)
+    flipped = [abs(np.dot(signs, terms)) for signs in itertools.product((1, -1), repeat=10)]
+    expected = np.mean([value >= abs(terms.sum()) - 1e-9 for value in flipped])
+    assert sign_flip_p(terms, 1024) == expected
+    assert sign_flip_p(terms, 1023) == pytest.approx(expected, abs=4 * math.sqrt(expected / 1023))
 
 
 def test_p_value_counts_both_tails():

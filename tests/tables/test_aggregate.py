@@ -5,7 +5,6 @@ import math
 import pandas as pd
 import pytest
 
-from robust_flatness.analysis.grouping import robustness_groups, with_groups
 from robust_flatness.tables import aggregate
 from robust_flatness.tables.printed import read_printed, read_published
 
@@ -82,9 +81,11 @@ def test_scaled_models_are_compared_with_the_seed_they_were_made_from():
 def test_groups_of_robustness_are_as_printed_and_computed_where_none_are_printed():
     variants = aggregate.variants_at(read_published().models)
     groups = read_printed("variants").set_index("variant")["robustness_group"]
-    assert (with_groups(variants).set_index("variant")["group"] == groups).all()
-    computed = with_groups(variants.assign(robustness_group="")).set_index("variant")["group"]
+    assert (aggregate.with_groups(variants).set_index("variant")["group"] == groups).all()
+    computed = aggregate.with_groups(variants.assign(robustness_group="")).set_index("variant")["group"]
     assert (computed["at"], computed["unlabeled"]) == ("poor", "good")
-    rerr = [*range(10, 21), 30.0, 40.0]
-    by_hand = ["good"] * 4 + ["average"] * 4 + ["poor"] * 3 + ["worse"] * 2
-    assert robustness_groups(rerr, baseline=20) == by_hand
+    made = rows_of(test_rerr_pgd=[*range(10, 21), 30.0, 40.0, math.nan])
+    made.loc[10, "variant"] = "at"
+    by_hand = ["good"] * 4 + ["average"] * 4 + ["poor"] * 3 + ["worse"] * 2 + [""]
+    assert [*aggregate.with_groups(made)["group"]] == by_hand
+    assert {*aggregate.with_groups(made.drop(10))["group"]} == {""}

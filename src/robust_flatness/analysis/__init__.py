@@ -1,1 +1,1 @@
-"""Statistics over the tables of results: correlations, groups, claims. No torch."""
+"""Statistics over the tables of results: correlations, comparison of measures, claims. No torch."""

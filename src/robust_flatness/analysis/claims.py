@@ -1,47 +1,33 @@
 """Judgement of claims on an experiment: the paper's by the rules in `config/claims.yaml`, later ones by those
 in `config/later-claims.yaml`."""
 
-import difflib
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import pandas as pd
 from pydantic import Field
 
-from robust_flatness.analysis.claim_tests import base, correlations, trainings, variants
-from robust_flatness.analysis.claim_tests.base import FAILS, HOLDS, INCONCLUSIVE, Finding, Rules, Test
+from robust_flatness.analysis.claim_tests import base, trainings, variants
+from robust_flatness.analysis.claim_tests.base import FAILS, HOLDS, INCONCLUSIVE, Finding, Rules
 from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.config import ConfigError, Spec, load_yaml, parse
+from robust_flatness.config.values import meant
 from robust_flatness.folders import repository
 from robust_flatness.tables import frames, schema
 
 REPRODUCED, NOT_REPRODUCED, NOT_TESTABLE = "reproduced", "not reproduced", base.UNTESTABLE
-#: The verdicts on the printed numbers, which reproduce nothing.
+#: Verdicts on the printed numbers, which reproduce nothing.
 PRINTED = {REPRODUCED: HOLDS, NOT_REPRODUCED: FAILS}
 
-#: Any test; `kind` says which.
-AnyTest = Annotated[
-    trainings.Rise
-    | trainings.Trend
-    | trainings.EpochsBelow
-    | trainings.Scaling
-    | correlations.Correlation
-    | correlations.Difference
-    | correlations.Radius
-    | correlations.Share
-    | variants.Baseline
-    | variants.EarlyStopping
-    | variants.Hinge,
-    Field(discriminator="kind"),
-]
-#: The fields of a test that name columns, families and variants.
+#: A test of any kind.
+AnyTest = Annotated[trainings.Kind | variants.Kind, Field(discriminator="kind")]
+#: Fields of a test that name columns, families and variants.
 NAMES = {
-    "column": ("measure", "minus", "against", "given"),
-    "family": ("families", "without_families"),
-    "variant": ("variant", "baseline", "without"),
+    **dict.fromkeys(("measure", "minus", "against", "given"), "column"),
+    **dict.fromkeys(("families", "without_families"), "family"),
+    **dict.fromkeys(("variant", "baseline", "without"), "variant"),
 }
 
 
@@ -59,44 +45,34 @@ class ClaimsSpec(Rules):
     claims: Mapping[str, ClaimSpec]
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A claim with its findings on an experiment and on the printed numbers (`printed`: the same)."""
+class Claim(NamedTuple):
+    """A claim judged on an experiment, which may be the `printed` numbers, and on these."""
 
     name: str
     spec: ClaimSpec
-    findings: tuple[Finding, ...]
-    published: tuple[Finding, ...]
-    printed: bool = False
-
-    @property
-    def verdict(self) -> str:
-        """The verdict on the experiment, in words."""
-        return self.published_verdict if self.printed else verdict(self.spec, self.findings)
-
-    @property
-    def published_verdict(self) -> str:
-        """The verdict on the printed numbers, in words."""
-        found = verdict(self.spec, self.published)
-        return f"{PRINTED.get(found, found)} in the printed numbers"
+    findings: Sequence[Finding]
+    published: Sequence[Finding]
+    verdict: str
+    published_verdict: str
+    printed: bool
 
 
 def findings(
     claim: ClaimSpec, evidence: Evidence, rules: Rules, printed: Sequence[Finding] | None = None
-) -> tuple[Finding, ...]:
-    """The claim's tests on one experiment, given its findings on the printed numbers."""
+) -> list[Finding]:
+    """Return the findings of a claim's tests on one experiment, given those on the printed numbers."""
     pairs = zip(claim.tests, printed or [None] * len(claim.tests), strict=True)
-    return tuple(test.judge(evidence, rules, theirs) for test, theirs in pairs)
+    return [test.judge(evidence, rules, theirs) for test, theirs in pairs]
 
 
 def verdict(claim: ClaimSpec, found: Sequence[Finding]) -> str:
-    """The verdict of the tests that decide."""
-    outcomes = [finding.outcome for test, finding in zip(claim.tests, found, strict=True) if test.decides]
+    """Return the verdict of the tests that decide."""
+    outcomes = {finding.outcome for test, finding in zip(claim.tests, found, strict=True) if test.decides}
     if FAILS in outcomes:
         return NOT_REPRODUCED
     if NOT_TESTABLE in outcomes:
         return NOT_TESTABLE
-    return REPRODUCED if {*outcomes} == {HOLDS} else INCONCLUSIVE
+    return REPRODUCED if outcomes == {HOLDS} else INCONCLUSIVE
 
 
 def load_claims(path: Path | None = None) -> ClaimsSpec:
@@ -114,55 +90,53 @@ def judge(
     variant or family that neither the tables nor the catalogue know."""
     spec = load_claims(path)
     _check_names(spec, [tables, *([published] if published else [])])
-    ours = Evidence.of(tables)
-    theirs = ours if published is None else Evidence.of(published)
+    ours, theirs = Evidence.of(tables), published and Evidence.of(published)
     judged = []
     for name, claim in spec.claims.items():
-        printed = findings(claim, theirs, spec)
-        found = printed if theirs is ours else findings(claim, ours, spec, printed)
-        judged.append(Claim(name, claim, found, printed, published is None))
+        printed = findings(claim, theirs or ours, spec)
+        words = verdict(claim, printed)
+        words = of_printed = f"{PRINTED.get(words, words)} in the printed numbers"
+        found = printed
+        if theirs:
+            found = findings(claim, ours, spec, printed)
+            words = verdict(claim, found)
+        judged.append(Claim(name, claim, found, printed, words, of_printed, published is None))
     return judged
 
 
 def _check_names(spec: ClaimsSpec, experiments: Sequence[frames.Tables]) -> None:
-    """Raise for names that nothing knows: their tests would silently lack data."""
+    """Raise `ConfigError` for unknown columns, families and variants, whose tests would lack data."""
     catalogue = frames.catalogue()
-    known = {"column": {*schema.HISTORY}, "variant": {*catalogue}}
-    known["family"] = {variant.family for variant in catalogue.values()}
+    families = {variant.family for variant in catalogue.values()}
+    known = {"column": {*schema.HISTORY}, "variant": {*catalogue}, "family": families}
     for tables in experiments:
         known["column"] |= {*tables.models, *tables.history, *tables.series}
         known["family"] |= {*tables.models["family"]}
         known["variant"] |= {*tables.models["variant"]}
     problems = []
-    for name, claim in spec.claims.items():
-        for number, test in enumerate(claim.tests):
-            for what, given in _names(test):
-                if given not in known[what] and not (what == "column" and schema.is_known(given)):
-                    close = difflib.get_close_matches(given, sorted(known[what]), n=1)
-                    hint = f", did you mean {close[0]!r}?" if close else ""
-                    problems.append(f"claims.{name}.tests.{number}: unknown {what} {given!r}{hint}")
+    tests = ((name, *item) for name, claim in spec.claims.items() for item in enumerate(claim.tests))
+    for name, number, test in tests:
+        for part in filter(None, (test, getattr(test, "otherwise", None))):
+            for field, what in NAMES.items():
+                for given in base.alternatives(getattr(part, field, None)):
+                    if given not in known[what] and not (what == "column" and schema.is_known(given)):
+                        hint = meant(given, sorted(known[what]))
+                        problems.append(f"claims.{name}.tests.{number}: unknown {what} {given!r}{hint}")
     if problems:
         raise ConfigError("\n".join(problems))
 
 
-def _names(test: Test) -> Iterator[tuple[str, str]]:
-    """The columns, families and variants that a test names."""
-    for what, fields in NAMES.items():
-        for field in fields:
-            value = getattr(test, field, None) or ()
-            yield from ((what, name) for name in ((value,) if isinstance(value, str) else value))
-    if getattr(test, "otherwise", None):
-        yield from _names(test.otherwise)
-
-
 def claims_frame(claims: Sequence[Claim]) -> pd.DataFrame:
-    """A row per test: claim, verdict, statistic, interval, n, p, published value, outcome, rule. A
+    """Return a row per test: claim, verdict, statistic, interval, n, p, published value, outcome, rule. A
     statistic that a claim has twice (the weaker rule decides, and stands beside) has one row."""
     rows = []
     for claim in claims:
         for test, finding, theirs in zip(claim.spec.tests, claim.findings, claim.published, strict=True):
-            row = {"claim": claim.name, "verdict": claim.verdict}
-            row |= {"published_verdict": claim.published_verdict}
+            row = {
+                "claim": claim.name,
+                "verdict": claim.verdict,
+                "published_verdict": claim.published_verdict,
+            }
             row |= {"statistic": finding.statistic, "value": finding.value, **finding.interval._asdict()}
             row |= {"interval_over": finding.over, "n": finding.n, "p": finding.p}
             # A weaker rule may have judged the printed numbers.

@@ -1,69 +1,66 @@
 """Comparison of many measures as predictors of robust loss, its generalisation gap and robust error."""
 
 import math
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from itertools import product
+from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
-from robust_flatness.analysis.coefficients import COEFFICIENTS as WEIGHTED
-from robust_flatness.analysis.correlation import Correlation, correlate, granulated, partial
-from robust_flatness.analysis.resampling import RESAMPLES, Interval, bootstrap
+from robust_flatness.analysis.correlation import correlate, granulated
+from robust_flatness.analysis.evidence import Evidence
+from robust_flatness.analysis.resampling import RESAMPLES, Estimate
 from robust_flatness.measures import flatness, hessian
 from robust_flatness.measures.cost import attack_passes
 from robust_flatness.measures.sharpness import block as sharpness
 from robust_flatness.tables import aggregate, schema
 
-#: What is predicted; for RErr, AutoAttack's where it was run.
+#: Targets; beside them RErr, AutoAttack's where it was run.
 RLOSS, GAP = "test_rloss_pgd", "rloss_gap"
 #: The control of partial correlations.
 GIVEN = "train_rloss_pgd"
 #: Capacity and the loss on training examples, which a measure of sharpness has to beat.
 CONTROLS = ("weight_norm", "distance_from_init", "spectral_product", GIVEN)
-#: The measure of the clean loss whose name does not say so.
+#: Column of the largest Hessian eigenvalue, which is that of the clean loss.
 HESSIAN = "hessian_max"
 COEFFICIENTS = ("pearson", "spearman", "kendall", "granulated", "partial")
 
-TALK, SHARPNESS, CONTROL = GROUPS = ("the talk's", "sharpness", "control")
+TALK, SHARPNESS, CONTROL = "the talk's", "sharpness", "control"
 #: Sharpness on test examples, where gradients follow the test loss by construction: a group of its own.
 ON_TEST = "sharpness on test examples"
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A measure that may predict: its columns by loss (`rloss`, `ce`, or ""). The sign is -1 where a large
-    value should be robust."""
+class Candidate(NamedTuple):
+    """A measure compared: group, loss (`rloss`, `ce`, or ""), column; sign -1 if a large value is robust."""
 
-    name: str
+    measure: str
     words: str
     group: str
-    columns: dict[str, str]
+    loss: str
+    column: str
     sign: int
 
 
 def targets(models: pd.DataFrame) -> list[str]:
-    """The columns that are predicted."""
+    """Return the columns that are predicted."""
     return [RLOSS, GAP, aggregate.robust_error_column(models)]
 
 
-def candidates(models: pd.DataFrame, on_test: bool = False) -> list[Candidate]:
-    """The measures of a table at their main radius: the talk's flatness and Hessian, sharpness on training
-    examples, users' measures and the controls. With `on_test` sharpness on test examples alone."""
-    found: dict[str, Candidate] = {}
+def candidates(models: pd.DataFrame) -> list[Candidate]:
+    """Return the measures of a table at their main radius: the talk's flatness and Hessian, sharpness, users'
+    measures and the controls; those of `ON_TEST` last, the losses of a measure together."""
+    found: dict[tuple[bool, str], list[Candidate]] = {}
     for column in models.columns:
         quantity = schema.lookup(column)
         if quantity is None or quantity.spread or quantity.early_stopped or quantity.radius is not None:
             continue
-        metric, of_test = quantity.description, quantity.measure == "sharpness" and quantity.split == "test"
-        if not (metric.by_loss or metric.compared or column in CONTROLS) or of_test != on_test:
+        metric = quantity.description
+        compared = metric.by_loss or metric.compared or column in CONTROLS
+        if not compared or not aggregate.has(models, column, rows=4):
             continue
-        if not aggregate.has(models, column, rows=4):
-            continue
-        name, loss, words = metric.column, quantity.loss, schema.describe(column)
+        name, loss, words, group = metric.column, quantity.loss, schema.describe(column), SHARPNESS
         if metric.by_loss:
             words = metric.label.removesuffix(" in {loss}").removesuffix(", {loss}")
-        group = ON_TEST if on_test else SHARPNESS
         if column in CONTROLS:
             name, group = column, CONTROL
         elif column == HESSIAN:
@@ -72,9 +69,12 @@ def candidates(models: pd.DataFrame, on_test: bool = False) -> list[Candidate]:
             group = TALK
             if quantity.split == "train":
                 name, words = f"{name}_train", f"{words} on training examples"
+        elif quantity.measure == "sharpness" and quantity.split == "test":
+            group = ON_TEST
         sign = -1 if metric.direction.startswith("higher") else 1
-        found.setdefault(name, Candidate(name, words, group, {}, sign)).columns[loss] = column
-    return list(found.values())
+        measure = found.setdefault((group == ON_TEST, name), [])
+        measure.append(Candidate(name, words, group, loss, column, sign))
+    return [candidate for key in sorted(found, key=lambda key: key[0]) for candidate in found[key]]
 
 
 def passes(name: str, loss: str) -> float:
@@ -99,125 +99,50 @@ def passes(name: str, loss: str) -> float:
     return known.get((name.removesuffix("_train"), loss), math.nan)
 
 
-def _association(
-    models: pd.DataFrame, column: str, target: str, kind: str, numeric: Collection[str], resamples: int
-) -> Correlation:
-    """One of `COEFFICIENTS`; the partial one is Spearman's given train RLoss."""
-    x, y, families = models[column], models[target], models["family"]
-    if kind == "granulated":
-        return granulated(x, y, families, numeric, resamples=resamples)
-    if kind == "partial":
-        return partial(x, y, models[GIVEN], families, "spearman", resamples)
-    return correlate(x, y, families, kind, resamples)
-
-
 def compare(
-    models: pd.DataFrame,
-    numeric: Collection[str],
-    coefficients: Sequence[str] = COEFFICIENTS,
-    against: Iterable[str] | None = None,
+    evidence: Evidence, numeric: Collection[str], coefficients: Sequence[str] = COEFFICIENTS,
     resamples: int = RESAMPLES,
-    on_test: bool = False,
-    everyone: pd.DataFrame | None = None,
-) -> pd.DataFrame:
-    """Every measure's coefficients with every target: a row each, with interval, p-value, numbers of
-    variants and of families. With `on_test` also those of sharpness on test examples, after the others.
+) -> pd.DataFrame:  # fmt: skip
+    """Compute every measure's coefficients with every target: a row each, with interval, p-value, numbers of
+    variants and of families, and the coefficient with variants that have not learnt (`with_not_learnt`).
 
-    Where a large value should be robust (the margin), the coefficient's sign is reversed, so that positive
-    always means that the measure ranks models as robustness does. `models` has a row per variant, as returned
-    by `aggregate.with_differences`; `numeric` are the families in which one number is varied (granulated
-    coefficient); `everyone` is `models` with the variants that have not learnt, for `with_not_learnt`.
+    Where a large value means more robust (the margin), the coefficient's sign is reversed, so that positive
+    always means that the measure ranks models as robustness does. `numeric` are the families in which one
+    number is varied (granulated coefficient); the partial coefficient is Spearman's given train RLoss.
     """
-    measures = [*candidates(models), *(candidates(models, on_test=True) if on_test else [])]
-    cases = [
-        (candidate, loss, column, target, kind)
-        for candidate in measures
-        for loss, column in candidate.columns.items()
-        for target in (targets(models) if against is None else against)
-        for kind in coefficients
-        if (column, kind) != (GIVEN, "partial")
-    ]
-    rows = []
-    for candidate, loss, column, target, kind in cases:
-        if not aggregate.has(models, column, target, *([GIVEN] if kind == "partial" else []), rows=4):
+
+    def association(models: pd.DataFrame, column: str, target: str, kind: str, resamples: int) -> Estimate:
+        if kind == "granulated":
+            return granulated(models, column, target, numeric, resamples)
+        kind, given = ("spearman", GIVEN) if kind == "partial" else (kind, None)
+        return correlate(models, column, target, kind, given, resamples)
+
+    models, rows = evidence.models, []
+    for candidate, target, kind in product(candidates(models), targets(models), coefficients):
+        column, sign, given = candidate.column, candidate.sign, [GIVEN] if kind == "partial" else []
+        if column in given or not aggregate.has(models, column, target, *given, rows=4):
             continue
-        found = with_all = _association(models, column, target, kind, numeric, resamples)
-        if everyone is not None and len(everyone) > len(models):
-            with_all = _association(everyone, column, target, kind, numeric, resamples=1)
-        low, high = sorted(candidate.sign * end for end in found.interval)
-        row = {"measure": candidate.name, "words": candidate.words, "group": candidate.group, "loss": loss}
-        row |= {"column": column, "against": target, "coefficient": kind}
-        row |= {"value": candidate.sign * found.value, "low": low, "high": high}
-        row |= {"with_not_learnt": candidate.sign * with_all.value, "passes": passes(candidate.name, loss)}
-        rows.append(row | {"p": found.p, "n": found.n, "families": found.families})
-    columns = ["measure", "words", "group", "loss", "column", "against", "coefficient", "value"]
-    columns += ["low", "high", "with_not_learnt", "passes", "p", "n", "families"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def of_both_splits(compared: pd.DataFrame, target: str, coefficient: str) -> pd.DataFrame:
-    """A measure's coefficient on training examples (`train`) and on test examples (`test`), a row for each
-    measure and loss that has both."""
-    rows = compared[(compared["against"] == target) & (compared["coefficient"] == coefficient)]
-    parts = {"train": rows[rows["group"] == SHARPNESS], "test": rows[rows["group"] == ON_TEST]}
-    keys = ["measure", "words", "loss"]
-    values = [part.set_index(keys)["value"].rename(split) for split, part in parts.items()]
-    return pd.concat(values, axis=1, join="inner").dropna().reset_index()
+        found = everyone = association(models, column, target, kind, resamples)
+        if len(evidence.everyone) > len(models):
+            everyone = association(evidence.everyone, column, target, kind, resamples=1)
+        low, high = sorted(sign * end for end in found.interval)
+        numbers = [sign * found.value, low, high, sign * everyone.value]
+        cost = passes(candidate.measure, candidate.loss)
+        rows.append([*candidate[:-1], target, kind, *numbers, cost, found.p, found.n, found.families])
+    columns = [*Candidate._fields[:-1], "against", "coefficient", "value", "low", "high", "with_not_learnt"]
+    return pd.DataFrame(rows, columns=[*columns, "passes", "p", "n", "families"])
 
 
 def by_split(compared: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Spearman's correlations with test RLoss of measures "on training examples" and "on test examples", in
+    """Return Spearman's correlations with test RLoss "on training examples" and "on test examples", in
     decreasing order of the absolute value of a measure's better loss. Controls stand in both."""
-    rows = compared[(compared["against"] == RLOSS) & (compared["coefficient"] == "spearman")]
-    rows = rows.dropna(subset=["value"])
-    rows = rows.assign(
-        words=rows["words"].str.replace(" on training examples", ""), clean=rows["loss"] == "ce"
-    )
+    chosen = (compared["against"] == RLOSS) & (compared["coefficient"] == "spearman")
+    rows = compared[chosen].dropna(subset="value")
+    words, clean = rows["words"].str.replace(" on training examples", ""), rows["loss"] == "ce"
+    rows = rows.assign(words=words, clean=clean)
     test = rows["column"].str.startswith(("avg_flatness", "worst_flatness")) | (rows["group"] == ON_TEST)
     parts = {"on training examples": rows[~test], "on test examples": rows[test | (rows["group"] == CONTROL)]}
     for name, part in parts.items():
         best = part["value"].abs().groupby(part["words"]).transform("max")
         parts[name] = part.assign(best=-best).sort_values(["best", "words", "clean"], kind="stable")
     return parts
-
-
-@dataclass(frozen=True)
-class Advantage:
-    """|r| of a measure minus |r| of a control, with the same target and over the same variants."""
-
-    control: str
-    value: float
-    interval: Interval
-
-    @property
-    def words(self) -> str:
-        """For example "more strongly than norm of the weights (difference 0.20 [0.05, 0.35])"."""
-        low, high = self.interval
-        verdict = "not differently from"
-        if low > 0 or high < 0:
-            verdict = f"{'more' if low > 0 else 'less'} strongly than"
-        return (
-            f"{verdict} {schema.describe(self.control)} (difference {self.value:.2f} [{low:.2f}, {high:.2f}])"
-        )
-
-
-def advantages(
-    models: pd.DataFrame, column: str, target: str, coefficient: str = "spearman", resamples: int = RESAMPLES
-) -> list[Advantage]:
-    """Compare a measure with every control that was measured. No sign is expected of a control, so the
-    coefficients are compared in absolute value."""
-    found = []
-    weighted = WEIGHTED[coefficient]
-    for control in CONTROLS:
-        if not aggregate.has(models, column, control, target, rows=4):
-            continue
-        rows = models.dropna(subset=[column, control, target])
-        x, other, y = (rows[name].to_numpy(float) for name in (column, control, target))
-
-        def statistic(counts, x=x, other=other, y=y):
-            return np.abs(weighted(x, y, counts)) - np.abs(weighted(other, y, counts))
-
-        value = float(statistic(np.ones((1, len(rows))))[0])
-        interval = bootstrap(statistic, rows["family"], resamples=resamples).widest
-        found.append(Advantage(control, value, interval))
-    return found

@@ -1,35 +1,90 @@
-"""Correlations of flatness with robustness: coefficient, intervals and p-value."""
+"""Correlations between the columns of a table with a row per variant, with intervals and p-values.
+
+The coefficients and least-squares lines are of many resamples at a time, each given as counts of the
+observations.
+"""
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
-from robust_flatness.analysis.coefficients import (
-    COEFFICIENTS,
-    coefficient,
-    complete,
-    finite,
-    weighted_line,
-    weighted_partial,
-)
-from robust_flatness.analysis.resampling import (
-    LEVEL,
-    RESAMPLES,
-    UNKNOWN,
-    Interval,
-    Intervals,
-    bca_interval,
-    bootstrap,
-    p_value,
-    permutations,
-    sign_flip_p,
-)
+from robust_flatness.analysis import resampling
+from robust_flatness.analysis.resampling import RESAMPLES, Estimate, estimate, sign_flip_p
 
-#: Smallest number of settings, the baseline included, for which a family has a coefficient.
-LEAST_SETTINGS = 3
+
+def weighted_pearson(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Pearson's r of x [n] and y [n], observation i counted `counts[b, i]` times: [B]; NaN if constant."""
+    # Centring first keeps the moments' differences accurate.
+    x, y = ((values - values.mean()) / (values.std() or 1.0) for values in (x, y))
+    moments = counts @ np.column_stack([x, y, x * x, y * y, x * y]) / counts.sum(axis=1, keepdims=True)
+    mean_x, mean_y, xx, yy, xy = moments.T
+    return _ratio(xy - mean_x * mean_y, xx - mean_x**2, yy - mean_y**2)
+
+
+def _ratio(covariance: np.ndarray, variance_x: np.ndarray, variance_y: np.ndarray) -> np.ndarray:
+    """Covariance over standard deviations; NaN where a variance is zero but for rounding."""
+    varies = (variance_x > 1e-12) & (variance_y > 1e-12)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(varies, np.clip(covariance / np.sqrt(variance_x * variance_y), -1, 1), np.nan)
+
+
+def weighted_spearman(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Spearman's rho, Pearson's r of the midranks, with observation i counted `counts[b, i]` times: [B]."""
+    total = counts.sum(axis=1)
+    # A midrank minus the mean rank is half the sum of the signs of the differences to all values. It is given
+    # in units of the sample's size, so that variances compare with 1.
+    x, y = (counts @ np.sign(values - values[:, None]) / 2 / total[:, None] for values in (x, y))
+    weighted = counts * x
+    xy, xx = (np.einsum("bi,bi->b", weighted, values) for values in (y, x))
+    yy = np.einsum("bi,bi,bi->b", counts, y, y)
+    return _ratio(xy / total, xx / total, yy / total)
+
+
+def weighted_kendall(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Kendall's tau-b with observation i counted `counts[b, i]` times: [B]. With the signs s of all
+    differences, tau-b = sum s_x s_y / sqrt(sum s_x^2 sum s_y^2)."""
+    of_x, of_y = (np.sign(values[:, None] - values) for values in (x, y))
+    products = of_x * of_y, of_x**2, of_y**2
+    both, in_x, in_y = (np.einsum("bi,bi->b", counts @ pairs, counts) for pairs in products)
+    total = counts.sum(axis=1) ** 2
+    return _ratio(both / total, in_x / total, in_y / total)
+
+
+#: The coefficients by name.
+COEFFICIENTS = {"pearson": weighted_pearson, "spearman": weighted_spearman, "kendall": weighted_kendall}
+
+
+def weighted_partial(
+    x: np.ndarray, y: np.ndarray, given: np.ndarray, counts: np.ndarray, kind: str = "pearson"
+) -> np.ndarray:
+    """Partial correlation of x and y given z, (r_xy - r_xz r_yz) / sqrt((1 - r_xz^2) (1 - r_yz^2)): [B], with
+    Pearson's or Spearman's coefficient r: the correlation of the residuals of x and y (of their ranks)."""
+    weighted = COEFFICIENTS[kind]
+    xy, xz, yz = weighted(x, y, counts), weighted(x, given, counts), weighted(y, given, counts)
+    return _ratio(xy - xz * yz, 1 - xz**2, 1 - yz**2)
+
+
+def coefficient(x: Sequence[float], y: Sequence[float], kind: str = "pearson") -> float:
+    """Pearson's r, Spearman's rho or Kendall's tau-b of the pairs without NaN; NaN with fewer than three."""
+    values = np.column_stack([x, y]).astype(float)
+    x, y = values[np.isfinite(values).all(axis=1)].T
+    return float(COEFFICIENTS[kind](x, y, np.ones((1, len(x))))[0]) if len(x) > 2 else math.nan
+
+
+def weighted_line(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Least-squares intercept and slope of y = a + b x with observation i counted `counts[b, i]` times: [B]
+    each; NaN where x does not vary."""
+    total = counts.sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean_x, mean_y = counts @ x / total, counts @ y / total
+        variance = counts @ (x * x) / total - mean_x**2
+        slope = (counts @ (x * y) / total - mean_x * mean_y) / variance
+    slope = np.where(variance > 1e-12 * max(float(np.var(x)), 1e-300), slope, np.nan)
+    return mean_y - slope * mean_x, slope
 
 
 def permutation_p(
@@ -38,122 +93,97 @@ def permutation_p(
     """Two-sided p-value of a correlation under permutations of y; exact where n! <= `count`. For
     Kendall's tau it is scipy's, exact for few observations without ties, else by its normal limit."""
     x, y = np.asarray(x, float), np.asarray(y, float)
-    if len(x) < 3:
-        return math.nan
     if kind == "kendall":
         return float(stats.kendalltau(x, y).pvalue)
     if kind == "spearman":
         x, y = stats.rankdata(x), stats.rankdata(y)
     x, y = x - x.mean(), y - y.mean()
     norm = math.sqrt(x @ x * (y @ y))
-    if norm == 0:
+    if not norm > 0:
         return math.nan
-    orders, exact = permutations(len(x), count)
-    return p_value(float(x @ y) / norm, y[orders] @ x / norm, exact)
-
-
-def student_p(r: float, n: int) -> float:
-    """Two-sided p-value of r from Student's t with n - 2 degrees of freedom, as in the paper."""
-    if n < 3 or not math.isfinite(r):
-        return math.nan
-    return 0.0 if abs(r) >= 1 else float(2 * stats.t.sf(abs(r) * math.sqrt((n - 2) / (1 - r * r)), n - 2))
-
-
-@dataclass(frozen=True)
-class Correlation:
-    """A correlation over `n` variants of `families` families, with bootstrap intervals; `p` is the
-    permutation test's."""
-
-    kind: str
-    value: float
-    intervals: Intervals
-    p: float
-    n: int
-    families: int
-
-    @property
-    def p_student(self) -> float:
-        return student_p(self.value, self.n)
-
-    @property
-    def interval(self) -> Interval:
-        """The wider interval of those over variants and over families."""
-        return self.intervals.widest
+    orders, exact = resampling.permutations(len(x), count)
+    return resampling.p_value(float(x @ y) / norm, y[orders] @ x / norm, exact)
 
 
 def correlate(
-    x: Sequence[float], y: Sequence[float], families: Sequence, kind: str = "pearson",
-    resamples: int = RESAMPLES, level: float = LEVEL, test: bool = True,
-) -> Correlation:  # fmt: skip
-    """Correlation of two measures over the variants that have both. `test` asks for the permutation test."""
-    families = np.asarray(families, object)[finite(x, y)]
-    x, y = complete(x, y)
+    rows: pd.DataFrame, x: str, y: str, kind: str = "pearson", given: str | None = None,
+    resamples: int = RESAMPLES, **settings: float,
+) -> Estimate:  # fmt: skip
+    """Correlation of two columns over the variants that have both; with `given` Pearson's or Spearman's
+    partial correlation given that column (see `weighted_partial`).
+
+    The p-value is of `permutation_p`; for a partial correlation the residuals of x and y given the third
+    column are permuted (Freedman and Lane 1983). `rows` has the column `family`; with fewer than three
+    variants (four for a partial correlation) all numbers are NaN.
+    """
+    names = [x, y, given] if given else [x, y]
+    rows = rows.dropna(subset=names)
+    families, values = rows["family"], [rows[name].to_numpy(float) for name in names]
+    if len(rows) <= len(names):
+        return Estimate(n=len(rows), families=families.nunique())
+    if given is None:
+        p = permutation_p(*values, kind, resamples)
+    else:
+        ranks = map(stats.rankdata, values) if kind == "spearman" else values
+        p = permutation_p(*_residuals(*ranks), "pearson", resamples)
 
     def statistic(counts: np.ndarray) -> np.ndarray:
-        return COEFFICIENTS[kind](x, y, counts)
+        return (
+            COEFFICIENTS[kind](*values, counts) if given is None else weighted_partial(*values, counts, kind)
+        )
 
-    intervals = bootstrap(statistic, families, resamples=resamples, level=level)
-    p = permutation_p(x, y, kind, resamples) if test else math.nan
-    return Correlation(kind, coefficient(x, y, kind), intervals, p, len(x), len(set(families)))
+    return estimate(statistic, families, p, resamples=resamples, **settings)
 
 
-def partial(
-    x: Sequence[float], y: Sequence[float], given: Sequence[float], families: Sequence,
-    kind: str = "pearson", resamples: int = RESAMPLES, level: float = LEVEL,
-) -> Correlation:  # fmt: skip
-    """Partial correlation of two measures given a third (see `weighted_partial`), over variants. p-value: the
-    residuals of y given the third measure are permuted (Freedman and Lane 1983)."""
-    families = np.asarray(families, object)[finite(x, y, given)]
-    x, y, given = complete(x, y, given)
-    n, once = len(x), np.ones((1, len(x)))
+def _residuals(x: np.ndarray, y: np.ndarray, given: np.ndarray) -> list[np.ndarray]:
+    """Return the residuals of least-squares lines of x and y in a third variable."""
+    lines = [weighted_line(given, values, np.ones((1, len(given)))) for values in (x, y)]
+    return [values - a - b * given for values, (a, b) in zip((x, y), lines, strict=True)]
+
+
+def difference(
+    rows: pd.DataFrame, x: str, other: str, y: str, kind: str, absolute: bool = False,
+    resamples: int = RESAMPLES, **settings: float,
+) -> Estimate:  # fmt: skip
+    """Correlation of `x` with `y` minus that of `other` with `y` (Pearson's or Spearman's; of their absolute
+    values if `absolute`), over the variants that have all three.
+
+    The p-value (NaN if `absolute`) is of a sign-flip permutation test: with all three standardised (ranks for
+    Spearman's), the difference is the mean of z_y (z_x - z_other), and were x and other exchangeable within a
+    variant, the sign of each term would be random.
+    """
+    rows = rows.dropna(subset=[x, other, y])
+    one, two, target = values = [rows[name].to_numpy(float) for name in (x, other, y)]
+    n, weighted, size = len(rows), COEFFICIENTS[kind], np.abs if absolute else np.positive
+    if n < 3:
+        return Estimate(n=n, families=rows["family"].nunique())
 
     def statistic(counts: np.ndarray) -> np.ndarray:
-        return weighted_partial(x, y, given, counts, kind)
+        return size(weighted(one, target, counts)) - size(weighted(two, target, counts))
 
-    value = p = math.nan
-    if n > 3:
-        value = float(statistic(once)[0])
-        first, second, third = (x, y, given) if kind == "pearson" else map(stats.rankdata, (x, y, given))
-        residuals = []
-        for values in (first, second):
-            intercept, slope = weighted_line(third, values, once)
-            residuals.append(values - intercept - slope * third)
-        if np.all(np.isfinite(residuals)):
-            p = permutation_p(*residuals, "pearson", resamples)
-    intervals = bootstrap(statistic, families, resamples=resamples, level=level)
-    return Correlation(kind, value, intervals, p, n, len(set(families)))
+    if kind == "spearman":
+        values = [stats.rankdata(value) for value in values]
+    first, second, third = ((value - value.mean()) / (value.std() or math.nan) for value in values)
+    p = math.nan if absolute else sign_flip_p(third * (first - second) / n, resamples)
+    return estimate(statistic, rows["family"], p, resamples=resamples, **settings)
 
 
 def granulated(
-    x: Sequence[float], y: Sequence[float], families: Sequence[str], numeric: Collection[str],
-    resamples: int = RESAMPLES,
-) -> Correlation:  # fmt: skip
-    """The granulated Kendall coefficient (Jiang et al. 2020, "Fantastic Generalization Measures", their
-    psi for one axis at a time): Kendall's tau-b within each family in which one number is varied,
-    averaged over families.
+    rows: pd.DataFrame, x: str, y: str, numeric: Collection[str], resamples: int = RESAMPLES
+) -> Estimate:
+    """The granulated Kendall coefficient (Jiang et al. 2020, "Fantastic Generalization Measures", their psi
+    for one axis at a time): Kendall's tau-b within each family in which one number is varied, averaged.
 
-    The baseline is a setting of every family; families with fewer than three
-    settings are left out. The interval resamples families, p is of random signs of their coefficients;
-    `n` counts the variants of the `families` that have a coefficient.
+    The baseline is a setting of every family; families with fewer than three settings are left out. The
+    interval resamples families, p is of a sign-flip permutation test of their coefficients; `n` counts the
+    variants of the `families` that have a coefficient.
     """
-    families = np.asarray(families, object)[finite(x, y)]
-    x, y = complete(x, y)
-    at = families == "at"
-    taus, used = [], at.copy()
+    rows = rows.dropna(subset=[x, y])
+    at, taus, used = rows["family"] == "at", [], set()
     for family in numeric:
-        rows = (families == family) | at
-        if (families == family).any() and rows.sum() >= LEAST_SETTINGS:
-            tau = coefficient(x[rows], y[rows], "kendall")
-            if math.isfinite(tau):
-                taus.append(tau)
-                used |= rows
-    taus, count = np.array(taus), len(taus)
-    if count == 0:
-        return Correlation("granulated", math.nan, Intervals(UNKNOWN, UNKNOWN), math.nan, 0, 0)
-
-    def mean(counts: np.ndarray) -> np.ndarray:
-        return counts @ taus / counts.sum(axis=1)
-
-    intervals = Intervals(UNKNOWN, bca_interval(mean, count, resamples=resamples))
-    p = sign_flip_p(taus / count, resamples)
-    return Correlation("granulated", float(taus.mean()), intervals, p, int(used.sum()), count)
+        of_family = rows[(rows["family"] == family) | at]
+        tau = coefficient(of_family[x], of_family[y], "kendall")
+        if len(of_family) > at.sum() and math.isfinite(tau):
+            taus.append(tau)
+            used |= {*of_family.index}
+    return replace(resampling.mean_estimate(np.array(taus), range(len(taus)), resamples), n=len(used))

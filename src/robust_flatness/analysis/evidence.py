@@ -1,20 +1,19 @@
 """An experiment's tables in the form in which claims are judged: averaged over seeds, each model once."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from robust_flatness.analysis import curves
 from robust_flatness.analysis.resampling import LEVEL, resampled_counts
-from robust_flatness.analysis.rises import mean_interval
+from robust_flatness.analysis.rises import SLACK, end_of_first_rate, mean_interval
 from robust_flatness.tables import aggregate, frames, schema
 
 #: Resamples for the noise of one model's evaluation: 74 models share them.
 NOISE_RESAMPLES = 1999
-#: Measures that tell whether two variants have the same weights.
+#: Measures of which all are equal in variants with the same weights.
 CAPACITY = ("weight_norm", "distance_from_init", "spectral_product")
 
 
@@ -22,51 +21,44 @@ CAPACITY = ("weight_norm", "distance_from_init", "spectral_product")
 class Evidence:
     """An experiment's tables as the tests of claims read them.
 
-    `models`, `derived`, `history` and `series` are averaged over seeds. Models that have not learnt are
-    left out of them (`not_learnt`: variants; `seeds_not_learnt`: seeds of others), and variants with the
-    same weights are counted once in `models` (`repeated`: slug -> the slug it equals). `everyone` is
-    `models` with the variants that have not learnt. `seeds` are the tables seed by seed, with values of
-    single examples.
+    `models`, `history` and `series` are averaged over seeds, `seeds` are the tables seed by seed. Models that
+    have not learnt are left out (`not_learnt`: variants; `seeds_not_learnt`: seeds of others), but for
+    `everyone`, the `models` with these variants. Variants with the same weights are counted once in `models`
+    and `everyone` (`repeated`: slug -> the slug it equals).
     """
 
     models: pd.DataFrame
     everyone: pd.DataFrame
-    derived: pd.DataFrame
     history: pd.DataFrame
     series: pd.DataFrame
     seeds: frames.Tables
-    not_learnt: tuple[str, ...] = ()
-    seeds_not_learnt: tuple[tuple[str, int], ...] = ()
-    repeated: Mapping[str, str] = field(default_factory=dict)
+    not_learnt: Sequence[str]
+    seeds_not_learnt: Sequence[tuple[str, int]]
+    repeated: Mapping[str, str]
 
     @classmethod
     def of(cls, tables: frames.Tables) -> "Evidence":
-        models = _numeric_settings(tables.models)
-        trained = aggregate.learnt(models)
-        failed = {*models.loc[~trained, ["variant", "seed"]].itertuples(index=False, name=None)}
+        everyone = _numeric_settings(tables.models)
+        failed = pd.MultiIndex.from_frame(everyone.loc[~aggregate.learnt(everyone), ["variant", "seed"]])
 
-        def kept(frame: pd.DataFrame) -> pd.DataFrame:
-            if not failed or frame.empty:
-                return frame
-            keys = pd.MultiIndex.from_frame(frame[["variant", "seed"]])
-            return frame[~keys.isin([*failed])]
+        def learnt(frame: pd.DataFrame) -> pd.DataFrame:
+            return frame[~pd.MultiIndex.from_frame(frame[["variant", "seed"]]).isin(failed)]
 
-        same = models.get("same_as", pd.Series("", index=models.index)).astype(object).fillna("")
-        same = same.where(same != "", models["variant"].map(same_weights(models)).astype(object).fillna(""))
-        everyone = aggregate.with_differences(models[same == ""])
-        models = kept(models)
-        same, variants = same[models.index], {*models["variant"]}
-        frame_of = {name: kept(getattr(tables, name)) for name in ("history", "series", "examples")}
+        def once(frame: pd.DataFrame) -> pd.DataFrame:
+            return aggregate.with_differences(frame[~frame["variant"].isin(same)])
+
+        models, same = learnt(everyone), same_weights(everyone)
+        variants = {*models["variant"]}
+        seeds = {name: learnt(getattr(tables, name)) for name in ("history", "series", "examples")}
         return cls(
-            models=aggregate.with_differences(models[same == ""]) if failed else everyone,
-            everyone=everyone,
-            derived=aggregate.with_scaled(models),
-            history=aggregate.over_seeds(frame_of["history"], ("variant", "epoch")),
-            series=aggregate.over_seeds(frame_of["series"], ("variant", "epoch")),
-            seeds=replace(tables, models=models, **frame_of),
-            not_learnt=tuple(sorted({variant for variant, _ in failed} - variants)),
-            seeds_not_learnt=tuple(sorted(key for key in failed if key[0] in variants)),
-            repeated=dict(zip(models["variant"][same != ""], same[same != ""], strict=True)),
+            models=once(models),
+            everyone=once(everyone),
+            history=aggregate.over_seeds(seeds["history"], ("variant", "epoch")),
+            series=aggregate.over_seeds(seeds["series"], ("variant", "epoch")),
+            seeds=replace(tables, models=models, **seeds),
+            not_learnt=sorted({variant for variant, _ in failed} - variants),
+            seeds_not_learnt=sorted(key for key in {*failed} if key[0] in variants),
+            repeated={slug: earlier for slug, earlier in same.items() if slug in variants},
         )
 
     @property
@@ -80,79 +72,78 @@ class Evidence:
         ]
 
     def from_first_drop(self, table: str, variant: str, *measures: str) -> pd.DataFrame:
-        """See `curves.from_first_drop`, of a variant's history or series averaged over seeds."""
-        frame: pd.DataFrame = getattr(self, table)
-        end = curves.end_of_first_rate(self.history, variant)
-        return curves.from_first_drop(frame[frame["variant"] == variant], end, *measures)
+        """Return the rows of a variant in `table` ("history" or "series") that have all `measures`, from the
+        last one before the first drop of the learning rate on; none where a measure is no column or the rate
+        is constant."""
+        rows: pd.DataFrame = getattr(self, table)
+        end = end_of_first_rate(self.history, variant)
+        if math.isnan(end) or not {*measures} <= {*rows}:
+            return rows.iloc[:0]
+        rows = rows[rows["variant"] == variant].sort_values("normalised_epoch").dropna(subset=[*measures])
+        before = rows["normalised_epoch"] <= end + SLACK
+        return rows.iloc[max(0, int(before.sum()) - 1) :]
 
 
 def same_weights(models: pd.DataFrame) -> dict[str, str]:
-    """Variants with the weights of an earlier one (the baseline is the first): slug -> the earlier one.
-    Weights are equal if norm, distance from the initial weights and spectral product agree within 1e-3: a
-    short weight averaging, for example, differs from the baseline in the batch norms' statistics alone."""
-    if not {*CAPACITY} <= {*models}:
-        return {}
-    rows = models[(models["checkpoint"] == "last") & (models["derived"] == 0)].dropna(subset=[*CAPACITY])
-    first = rows.sort_values("variant", key=lambda slugs: slugs != "at", kind="stable")
-    values = first.drop_duplicates("variant").set_index("variant")[[*CAPACITY]]
-    same: dict[str, str] = {}
+    """Return variants with the weights of an earlier one, the baseline first: slug -> the earlier one.
+
+    Weights are equal if their files are (`same_as`), or if norm, distance from the initial weights and
+    spectral product agree within 1e-3: a short weight averaging, for example, differs from the baseline in
+    the batch norms' statistics alone.
+    """
+    marked = models.reindex(columns=["variant", "same_as"]).replace("", None).dropna()
+    same = dict(marked.itertuples(index=False))
+    rows = models[(models["checkpoint"] == "last") & (models["derived"] == 0)]
+    rows = rows.reindex(columns=["variant", *CAPACITY]).dropna().drop_duplicates("variant")
+    values = rows.sort_values("variant", key=lambda slugs: slugs != "at", kind="stable").set_index("variant")
     for number, slug in enumerate(values.index):
-        earlier = values.iloc[:number]
-        equal = np.isclose(earlier, values.loc[slug], rtol=1e-3, atol=0).all(axis=1)
-        if equal.any():
-            match = earlier.index[np.argmax(equal)]
-            same[slug] = same.get(match, match)
+        equal = np.isclose(values.iloc[:number], values.loc[slug], rtol=1e-3, atol=0).all(axis=1)
+        if equal.any() and slug not in same:
+            earlier = values.index[np.argmax(equal)]
+            same[slug] = same.get(earlier, earlier)
     return same
 
 
 def _numeric_settings(models: pd.DataFrame) -> pd.DataFrame:
-    """Settings of trainings, which may be words, as numbers where all that are given are."""
-    numbers = {}
-    for name in models.columns[models.columns.str.startswith("setting_")]:
-        given = models[name].replace("", math.nan)
-        number = pd.to_numeric(given, errors="coerce")
-        if number.notna().any() and (number.notna() == given.notna()).all():
-            numbers[name] = number
-    return models.assign(**numbers)
+    """Convert columns of settings that hold numbers alone, but for empty cells, from objects to numbers."""
+    settings = models.filter(regex="^setting_")
+    return models.assign(**settings.mask(settings == "").infer_objects().select_dtypes("number"))
 
 
-def early_stopping_pairs(
-    models: pd.DataFrame, series: pd.DataFrame, measure: str, examples: pd.DataFrame | None = None,
-    level: float = LEVEL,
-) -> pd.DataFrame:  # fmt: skip
-    """Variants with a measure and test RLoss at the last and (`best_...`) early-stopped checkpoint.
+def early_stopping_pairs(evidence: Evidence, measure: str, level: float = LEVEL) -> pd.DataFrame:
+    """Return variants with a measure and test RLoss at the last and (`best_...`) early-stopped checkpoint.
 
-    `models` are those of `aggregate.with_differences`. Where no early-stopped checkpoint was measured,
-    the snapshots of `series` are used: the one of lowest test RLoss, and the last. `same` marks variants
-    whose early-stopped checkpoint is the last one, `improved` those whose test RLoss is lower, given
-    `examples` beyond the noise of its evaluation; `attrs` ("by_epoch", "beyond_noise") say which applies.
+    Where no early-stopped checkpoint was measured, the snapshots are used: the one of lowest test RLoss, and
+    the last. `same` marks variants whose early-stopped checkpoint is the last one, `improved` those whose
+    test RLoss is lower, beyond the noise of its evaluation where values of single examples were kept; `attrs`
+    ("by_epoch", "beyond_noise") say which applies.
     """
-    names = [measure, "test_rloss_pgd", f"best_{measure}", "best_test_rloss_pgd"]
-    by_epoch = not aggregate.has(models, *names)
+    models, names = evidence.models, [measure, "test_rloss_pgd"]
+    early_stopped, beyond = [f"best_{name}" for name in names], {}
+    by_epoch = not aggregate.has(models, *names, *early_stopped)
     if not by_epoch:
-        pairs = models.dropna(subset=names)[["variant", "family", *names]].reset_index(drop=True)
+        pairs = models.dropna(subset=[*names, *early_stopped])[["variant", "family", *names, *early_stopped]]
+        beyond = improved_by_early_stopping(evidence.seeds.examples, level)
     else:
-        families = dict(zip(models["variant"], models["family"], strict=True))
-        rows = []
-        measured = series.dropna(subset=[measure, "test_rloss_pgd"]) if measure in series else series[:0]
-        for slug, group in measured.groupby("variant", sort=False):
-            group = group.sort_values("normalised_epoch")
-            last, best = group.iloc[-1], group.loc[group["test_rloss_pgd"].idxmin()]
-            values = [row[name] for row in (last, best) for name in (measure, "test_rloss_pgd")]
-            rows.append((slug, families.get(slug, schema.OTHER), *values))
-        pairs = pd.DataFrame(rows, columns=["variant", "family", *names])
-    beyond = {} if by_epoch or examples is None else improved_by_early_stopping(examples, level)
-    pairs["same"] = np.all([pairs[name] == pairs[f"best_{name}"] for name in names[:2]], axis=0)
-    pairs["improved"] = pairs["best_test_rloss_pgd"] < pairs["test_rloss_pgd"]
-    if beyond:
-        pairs["improved"] = [beyond.get(slug, False) for slug in pairs["variant"]]
+        rows = evidence.series.reindex(columns=["variant", "normalised_epoch", *names]).dropna()
+        groups = rows.groupby("variant", sort=False)
+        ends = groups["normalised_epoch"].idxmax(), groups["test_rloss_pgd"].idxmin()
+        last, best = (rows.loc[end].set_index("variant")[names] for end in ends)
+        pairs = last.join(best.add_prefix("best_")).reset_index()
+        families = models.set_index("variant")["family"]
+        pairs["family"] = pairs["variant"].map(families).fillna(schema.OTHER)
+    improved = pairs["best_test_rloss_pgd"] < pairs["test_rloss_pgd"]
+    pairs = pairs.reset_index(drop=True).assign(
+        same=np.all([pairs[name] == pairs[f"best_{name}"] for name in names], axis=0),
+        improved=pairs["variant"].map(beyond).eq(True) if beyond else improved,
+    )
     pairs.attrs.update(by_epoch=by_epoch, beyond_noise=bool(beyond))
     return pairs
 
 
 def improved_by_early_stopping(examples: pd.DataFrame, level: float = LEVEL) -> dict[str, bool]:
-    """Whether early stopping lowers test RLoss beyond the noise of its evaluation, for each variant with
-    losses of single test examples at both checkpoints: the bootstrap interval, over examples, of the
+    """Return whether early stopping lowers test RLoss beyond the noise of its evaluation, for each variant
+    with losses of single test examples at both checkpoints: the bootstrap interval, over examples, of the
     mean early-stopped loss minus the last (averaged over seeds) lies below 0."""
     rows = examples[(examples["split"] == "test") & examples["checkpoint"].isin(["last", "best"])]
     losses = rows.pivot_table(index=["variant", "example"], columns="checkpoint", values="rloss")
@@ -167,9 +158,9 @@ def improved_by_early_stopping(examples: pd.DataFrame, level: float = LEVEL) -> 
 
 
 def more_robust(examples: pd.DataFrame, column: str, level: float = LEVEL) -> dict[str, bool]:
-    """Whether a variant's mean of a column of single test examples, at the last checkpoint, is below the
-    baseline's beyond noise, for each variant with such values: the interval of the variant's mean over seeds
-    minus the baseline, over the latter's seeds and the examples that both have, lies below 0."""
+    """Return whether a variant's mean of a column of single test examples, at the last checkpoint, is below
+    the baseline's beyond noise, for each variant with such values: the interval of the variant's mean over
+    seeds minus the baseline, over the latter's seeds and the examples that both have, lies below 0."""
     rows = examples[(examples["split"] == "test") & (examples["checkpoint"] == "last")]
     values = rows.dropna(subset=[column]).pivot(index="example", columns=["variant", "seed"], values=column)
     if "at" not in values:
@@ -182,10 +173,3 @@ def more_robust(examples: pd.DataFrame, column: str, level: float = LEVEL) -> di
         interval, _ = mean_interval(differences.T if len(differences) == 1 else differences, level)
         below[slug] = interval.high < 0
     return below
-
-
-def kink(models: pd.DataFrame) -> float:
-    """The loss ln K of a uniform guess among K classes (10 where the table does not say), at which RErr over
-    RLoss bends according to the paper."""
-    classes = models.get("classes", pd.Series(dtype=float)).dropna()
-    return math.log(float(classes.iloc[0]) if len(classes) else 10)

@@ -1,4 +1,4 @@
-"""A bend of RErr over RLoss: a continuous hinge, its break and its slopes.
+"""The bend of RErr over RLoss: a continuous hinge, its break and its slopes.
 
     RErr = a + b RLoss + c max(0, RLoss - t),
 
@@ -8,51 +8,34 @@ has to fit better than a smooth curve.
 """
 
 import math
-from dataclasses import dataclass
-from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from robust_flatness.analysis.resampling import (
-    LEVEL,
-    RESAMPLES,
-    UNKNOWN,
-    Interval,
-    membership,
-    resampled_counts,
-)
+from robust_flatness.analysis.resampling import LEVEL, RESAMPLES, Estimate, estimate, percentile_interval
 
-#: Points of the grid of breaks; smallest number of different variants on either side of a break, and in all.
+#: Points of the grid of breaks; smallest number of values of RLoss on either side of a break, and in all.
 BREAKS = 101
 LEAST_ON_A_SIDE = 3
 LEAST = 4 * LEAST_ON_A_SIDE
 RLOSS = "test_rloss_pgd"
 
 
-@dataclass(frozen=True)
-class Hinge:
-    """Hinges fitted to resamples: break, slopes below and above it, each [B]; NaN where none fits."""
+class Fitted(NamedTuple):
+    """Break and ratio of slopes of a hinge with percentile intervals, and `smooth_over_hinge`."""
 
-    at: np.ndarray
-    below: np.ndarray
-    above: np.ndarray
-
-    @property
-    def ratio(self) -> np.ndarray:
-        """Slope above over slope below; infinite where RErr does not rise below the break."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            ratio = np.where(self.below > 0, self.above / self.below, np.inf)
-        return np.where(np.isnan(self.at), np.nan, ratio)
+    at: Estimate
+    ratio: Estimate
+    smooth: float
 
 
-def fit_hinge(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> Hinge:
-    """The hinge of least squares with observation i counted `counts[b, i]` times."""
+def fit_hinge(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Fit hinges to x [n] and y [n] by least squares, observation i counted `counts[b, i]` times. Returns the
+    break and the slope above over the slope below it, infinite where y does not rise below: [B] each."""
     centre = x.mean()
     x, y = x - centre, y - y.mean()
     ordered = np.unique(x)
-    if len(ordered) < 2 * LEAST_ON_A_SIDE:
-        return Hinge(*np.full((3, len(counts)), np.nan))
     grid = np.linspace(ordered[LEAST_ON_A_SIDE - 1], ordered[-LEAST_ON_A_SIDE], BREAKS)
     over = np.maximum(0, x[:, None] - grid)
     total = counts.sum(axis=1, keepdims=True)
@@ -71,71 +54,41 @@ def fit_hinge(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> Hinge:
     with np.errstate(invalid="ignore", divide="ignore"):
         below = np.where(fits, (hh * xy - xh * hy) / determinant, np.nan)
         change = np.where(fits, (xx * hy - xh * xy) / determinant, np.nan)
+        ratio = np.where(below <= 0, np.inf, (below + change) / below)
     explained = np.where(fits, below * xy + change * hy, -np.inf)
-    best = explained.argmax(axis=1)
-    rows = np.arange(len(counts))
-    at = np.where(fits[rows, best], grid[best] + centre, np.nan)
-    return Hinge(at, below[rows, best], (below + change)[rows, best])
+    best = np.arange(len(counts)), explained.argmax(axis=1)
+    at = np.where(fits[best], grid[best[1]] + centre, np.nan)
+    return at, ratio[best]
 
 
-def smooth_over_hinge(x: np.ndarray, y: np.ndarray) -> float:
-    """Residual sum of squares of a cubic over that of a hinge with a fitted break, which has as many
-    parameters. Above 1 the hinge fits better, than a quadratic as well."""
+def smooth_over_hinge(x: np.ndarray, y: np.ndarray, at: float) -> float:
+    """Residual sum of squares of a cubic over that of a hinge with its break at `at`, which has as many
+    parameters: above 1 the hinge fits better."""
 
     def residual(*columns: np.ndarray) -> float:
         design = np.column_stack([np.ones_like(x), *columns])
         return float(np.sum((y - design @ np.linalg.lstsq(design, y)[0]) ** 2))
 
-    at = fit_hinge(x, y, np.ones((1, len(x)))).at[0]
     return residual(x, x**2, x**3) / residual(x, np.maximum(0, x - at))
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """The hinge of an experiment with percentile intervals of break and ratio of slopes, each the one that
-    decides of those over variants and over families: the wider, and that of higher upper end."""
-
-    at: float
-    ratio: float
-    smooth: float
-    at_interval: Interval
-    at_over: str
-    ratio_interval: Interval
-    ratio_over: str
 
 
 def fitted(
     models: pd.DataFrame, measure: str, resamples: int = RESAMPLES, level: float = LEVEL
 ) -> Fitted | None:
-    """The hinge of a measure over test RLoss, over the variants that have both; None with fewer than `LEAST`
-    values of RLoss, or where no hinge fits."""
+    """Fit the hinge of a measure over test RLoss; None with fewer than `LEAST` values of RLoss."""
     rows = models.dropna(subset=[RLOSS, measure])
-    x, y = (tuple(rows[column].astype(float)) for column in (RLOSS, measure))
-    return _fitted(x, y, tuple(rows["family"]), resamples, level) if len(set(x)) >= LEAST else None
-
-
-@lru_cache(maxsize=8)
-def _fitted(x: tuple, y: tuple, families: tuple, resamples: int, level: float) -> Fitted | None:
-    x, y = np.array(x), np.array(y)
-    once = fit_hinge(x, y, np.ones((1, len(x))))
-    if math.isnan(once.at[0]):
+    x, y = rows[[RLOSS, measure]].to_numpy(float).T
+    if rows[RLOSS].nunique() < LEAST:
         return None
-    units = membership(families)
-    draws = {"variants": resampled_counts(len(x), resamples)}
-    if len(units) >= 3:
-        draws["families"] = resampled_counts(len(units), resamples) @ units
-    hinges = {over: fit_hinge(x, y, counts) for over, counts in draws.items()}
-    breaks = {over: _percentiles(hinge.at, level) for over, hinge in hinges.items()}
-    ratios = {over: _percentiles(hinge.ratio, level) for over, hinge in hinges.items()}
-    at_over = max(breaks, key=lambda over: breaks[over].width)
-    ratio_over = max(ratios, key=lambda over: ratios[over].high)
-    values = float(once.at[0]), float(once.ratio[0]), smooth_over_hinge(x, y)
-    return Fitted(*values, breaks[at_over], at_over, ratios[ratio_over], ratio_over)
+    # "nearest", since ratios may be infinite.
+    settings = {"interval": percentile_interval, "resamples": resamples, "level": level, "method": "nearest"}
+    at = estimate(lambda counts: fit_hinge(x, y, counts)[0], rows["family"], **settings)
+    ratio = estimate(lambda counts: fit_hinge(x, y, counts)[1], rows["family"], **settings)
+    return Fitted(at, ratio, smooth_over_hinge(x, y, at.value))
 
 
-def _percentiles(values: np.ndarray, level: float) -> Interval:
-    values = values[~np.isnan(values)]
-    if len(values) < 2:
-        return UNKNOWN
-    ends = np.quantile(values, [(1 - level) / 2, (1 + level) / 2], method="nearest")
-    return Interval(*ends.tolist())
+def kink(models: pd.DataFrame) -> float:
+    """Return the loss ln K of a uniform guess among K classes (10 where the table does not say), at which
+    RErr over RLoss bends according to the paper."""
+    classes = models.get("classes", pd.Series(dtype=float)).dropna()
+    return math.log(classes.iloc[0] if len(classes) else 10)

@@ -9,10 +9,12 @@ variant counts as often as its family.
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 RESAMPLES = 9999
@@ -25,27 +27,44 @@ Statistic = Callable[[np.ndarray], np.ndarray]
 class Interval(NamedTuple):
     """A confidence interval; NaN where it cannot be computed."""
 
-    low: float
-    high: float
+    low: float = math.nan
+    high: float = math.nan
 
     @property
     def width(self) -> float:
         return self.high - self.low
 
 
-UNKNOWN = Interval(math.nan, math.nan)
+UNKNOWN = Interval()
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A statistic of `n` variants of `families` families, with a two-sided p-value and an interval: the wider
+    one of those from resampling variants (`by_variant`) and families (`by_family`), or the one known; `over`
+    says which.
+    """
+
+    value: float = math.nan
+    interval: Interval = UNKNOWN
+    over: str = ""
+    p: float = math.nan
+    n: int = 0
+    families: int = 0
+    by_variant: Interval = UNKNOWN
+    by_family: Interval = UNKNOWN
 
 
 def membership(groups: Sequence) -> np.ndarray:
-    """Indicator matrix [groups, n] of 0 and 1, groups in order of first appearance."""
-    names = list(dict.fromkeys(groups))
-    return np.array([[float(group == name) for group in groups] for name in names])
+    """Return the indicator matrix [groups, n] of 0 and 1, groups in order of first appearance."""
+    codes, names = pd.factorize(np.asarray(groups))
+    return np.eye(len(names))[:, codes]
 
 
 @lru_cache(maxsize=8)
-def resampled_counts(n: int, resamples: int, seed: int = 0) -> np.ndarray:
-    """Counts [resamples, n] of draws of n out of n with replacement, those of `scipy.stats.bootstrap`."""
-    drawn = np.random.default_rng(seed).integers(0, n, size=(resamples, n))
+def resampled_counts(n: int, resamples: int) -> np.ndarray:
+    """Return counts [resamples, n] of n draws with replacement, as `scipy.stats.bootstrap` with seed 0."""
+    drawn = np.random.default_rng(0).integers(0, n, size=(resamples, n))
     flat = drawn + n * np.arange(resamples)[:, None]
     counts = np.bincount(flat.ravel(), minlength=resamples * n).reshape(resamples, n).astype(float)
     counts.flags.writeable = False
@@ -53,28 +72,26 @@ def resampled_counts(n: int, resamples: int, seed: int = 0) -> np.ndarray:
 
 
 def bca_interval(
-    statistic: Statistic, n: int, groups: Sequence | None = None, resamples: int = RESAMPLES,
-    level: float = LEVEL, seed: int = 0,
-) -> Interval:  # fmt: skip
-    r"""Bias-corrected and accelerated bootstrap interval (Efron 1987).
+    statistic: Statistic, groups: Sequence, resamples: int = RESAMPLES, level: float = LEVEL
+) -> Interval:
+    r"""Compute the bias-corrected and accelerated bootstrap interval (Efron 1987), resampling groups.
 
     With z0 = Phi^-1(share of resampled values below the observed one) and
     a = sum U^3 / (6 (sum U^2)^(3/2)), where U_i = mean(theta_(.)) - theta_(i) from leaving out
-    observation (or group) i, the ends are the quantiles of the resampled values at
+    group i, the ends are the quantiles of the resampled values at
     Phi(z0 + (z0 + z) / (1 - a (z0 + z))) for z = Phi^-1((1 -+ level) / 2).
 
-    `groups`, the group of each of the `n` observations, are resampled and left out as a whole. The interval
-    is the value itself where no resample differs from it (a perfect rank correlation), and NaN with fewer
-    than three observations or groups, or where most resamples have no value.
+    `groups` has the group of each observation, which are drawn and left out as a whole. The interval is the
+    value itself where no resample differs from it (a perfect rank correlation), and NaN with fewer than three
+    groups, or where most resamples have no value.
     """
-    units = np.eye(n) if groups is None else membership(groups)
+    units = membership(groups)
     count = len(units)
     if count < 3:
         return UNKNOWN
-    counts = resampled_counts(count, resamples, seed)
-    values = statistic(counts if groups is None else counts @ units)
+    values = statistic(resampled_counts(count, resamples) @ units)
     values = values[np.isfinite(values)]
-    observed = float(statistic(np.ones((1, n)))[0])
+    observed = float(statistic(np.ones((1, len(groups))))[0])
     left_out = statistic((1 - np.eye(count)) @ units)
     left_out = left_out[np.isfinite(left_out)]
     if len(values) < resamples / 2 or len(left_out) < 2 or not math.isfinite(observed):
@@ -93,55 +110,54 @@ def bca_interval(
     return Interval(*np.quantile(values, shares).tolist())
 
 
-class Intervals(NamedTuple):
-    """Bootstrap intervals of one statistic, resampling variants and resampling families."""
-
-    variants: Interval
-    families: Interval
-
-    @property
-    def widest(self) -> Interval:
-        """The wider of the two, or the one that is known, which is shown and decides."""
-        wider = self.variants.width >= self.families.width or math.isnan(self.families.width)
-        return self.variants if wider and not math.isnan(self.variants.width) else self.families
-
-    @property
-    def over(self) -> str:
-        """What the wider one resamples."""
-        return "families" if self.widest is self.families else "variants"
+def percentile_interval(
+    statistic: Statistic, groups: Sequence, resamples: int, level: float, method: str = "linear"
+) -> Interval:
+    """Return the quantiles at (1 -+ level) / 2 of a statistic, resampling groups, by a method of
+    `numpy.quantile`; NaN with fewer than three groups."""
+    units = membership(groups)
+    if len(units) < 3:
+        return UNKNOWN
+    values = statistic(resampled_counts(len(units), resamples) @ units)
+    return Interval(*np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2], method=method).tolist())
 
 
-def bootstrap(statistic: Statistic, families: Sequence, **settings: float) -> Intervals:
-    """Compute the BCa intervals of a statistic over variants, given the family of each. All intervals over
-    variants, in figures, tables and verdicts, come from here.
+def estimate(
+    statistic: Statistic, families: Sequence, p: float = math.nan, interval: Callable = bca_interval,
+    **settings: Any,
+) -> Estimate:  # fmt: skip
+    """Compute a statistic over variants, given the family of each, with intervals by `interval`, a function
+    of the statistic, groups and `settings`.
 
-    In simulations with the 24 families of the catalogue the wider 95 % interval covers 89 to 96 %. `settings`
-    are `resamples`, `level` and `seed` of `bca_interval`.
+    In simulations with the 24 families of the catalogue the wider BCa interval at 95 % covers 89 to 96 %.
     """
     n = len(families)
-    return Intervals(bca_interval(statistic, n, **settings), bca_interval(statistic, n, families, **settings))
+    value = float(statistic(np.ones((1, n)))[0])
+    by_variant, by_family = (interval(statistic, groups, **settings) for groups in (range(n), families))
+    wider, over = by_variant, "variants"
+    if by_family.width > by_variant.width or math.isnan(by_variant.width):
+        wider, over = by_family, "families"
+    return Estimate(value, wider, over, p, n, len(set(families)), by_variant, by_family)
 
 
 @lru_cache(maxsize=8)
 def permutations(n: int, count: int) -> tuple[np.ndarray, bool]:
-    """Orders [B, n] of n things: all n! of them (True) if that is no more than `count`, else
-    `count` random ones (False)."""
+    """Return all n! permutations [B, n] and True, or `count` random ones and False if n! is larger."""
     if n < 12 and math.factorial(n) <= count:
         return np.array([*itertools.permutations(range(n))]), True
     orders = np.tile(np.arange(n), (count, 1))
     return np.random.default_rng(0).permuted(orders, axis=1), False
 
 
-def signs(n: int, count: int) -> tuple[np.ndarray, bool]:
-    """Signs [B, n] of +1 and -1: all 2^n (True) if that is no more than `count`, else random."""
-    if n < 20 and 2**n <= count:
-        return np.array([*itertools.product((1.0, -1.0), repeat=n)]), True
-    return np.random.default_rng(0).choice((1.0, -1.0), size=(count, n)), False
-
-
 def sign_flip_p(terms: np.ndarray, count: int = RESAMPLES) -> float:
-    """Two-sided p-value of the sum of `terms` [n] under random signs."""
-    flips, exact = signs(len(terms), count)
+    """Two-sided p-value of the sign-flip permutation test of the sum of `terms` [n], such as paired
+    differences: under the null hypothesis each sign is as likely as the other. Exact where 2^n <= `count`."""
+    n = len(terms)
+    exact = n < 20 and 2**n <= count
+    if exact:
+        flips = np.array([*itertools.product((1.0, -1.0), repeat=n)])
+    else:
+        flips = np.random.default_rng(0).choice((1.0, -1.0), size=(count, n))
     return p_value(float(terms.sum()), flips @ terms, exact)
 
 
@@ -153,3 +169,18 @@ def p_value(observed: float, values: np.ndarray, exact: bool) -> float:
     # Equal values may differ in their last bits, having been summed in another order.
     beyond = np.sum(np.abs(values) >= abs(observed) - 1e-12)
     return float(beyond / len(values) if exact else (beyond + 1) / (len(values) + 1))
+
+
+def mean_estimate(
+    values: np.ndarray, families: Sequence, resamples: int = RESAMPLES, **settings: Any
+) -> Estimate:
+    """Estimate the mean of values [n], such as paired differences, with the p-value of their sign-flip
+    permutation test."""
+    n = len(values)
+    if n == 0:
+        return Estimate()
+
+    def mean(counts: np.ndarray) -> np.ndarray:
+        return counts @ values / counts.sum(axis=1)
+
+    return estimate(mean, families, sign_flip_p(values / n, resamples), resamples=resamples, **settings)

@@ -1,8 +1,9 @@
-"""Means over crossed seeds and examples: interval, p-value and power.
+"""Rises of a measure between two checkpoints of a training: per seed and example, with interval and power.
 
-The model is y_se = mu + a_s + b_e + r_se with independent seeds, examples and residuals, a two-way analysis
-of variance without replication. With the mean squares MS_a, MS_b and MS_r, of which E MS_a = var r + E var a,
-E MS_b = var r + S var b and E MS_r = var r for S seeds and E examples, the variance of the mean is
+Values y_se of seeds and examples follow the model y_se = mu + a_s + b_e + r_se with independent effects of
+seeds and examples and residuals, a two-way analysis of variance without replication. With the mean squares
+MS_a, MS_b and MS_r, of which E MS_a = var r + E var a, E MS_b = var r + S var b and E MS_r = var r for S
+seeds and E examples, the variance of the mean is
 
     (MS_a + MS_b - MS_r) / (S E),
 
@@ -10,12 +11,89 @@ with Satterthwaite's degrees of freedom, (MS_a + MS_b - MS_r)^2 / sum MS_i^2 / f
 """
 
 import math
-from typing import NamedTuple
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 from robust_flatness.analysis.resampling import LEVEL, UNKNOWN, Interval
+from robust_flatness.tables import frames
+from robust_flatness.tables.schema import OF_EXAMPLES
+
+Since = Literal["early-stopped", "before-drop", "after-drop"]
+#: The earlier point of a rise, in words.
+SINCE: dict[Since, str] = {
+    "early-stopped": "last minus early-stopped checkpoint",
+    "before-drop": "end minus last snapshot before the first drop of the learning rate",
+    "after-drop": "end minus first snapshot after the first drop of the learning rate",
+}
+#: Tolerance in comparisons of shares of the training.
+SLACK = 1e-6
+
+
+def end_of_first_rate(history: pd.DataFrame, variant: str) -> float:
+    """Return the share of the training at which the first learning rate ends; the baseline's where the
+    variant has no history of its own; NaN where neither drops."""
+    for slug in (variant, "at"):
+        rows = history[history["variant"] == slug].dropna(subset=["learning_rate"])
+        rows = rows.sort_values("normalised_epoch")
+        dropped = rows["learning_rate"].to_numpy() < rows["learning_rate"].max()
+        if dropped.any() and not dropped[0]:
+            return float(rows["normalised_epoch"].to_numpy()[np.argmax(dropped) - 1])
+    return math.nan
+
+
+def rise(tables: frames.Tables, variant: str, measure: str, since: Since) -> pd.DataFrame:
+    """Return a measure at the end of the training minus at an earlier point (a key of `SINCE`): a row for
+    each seed, a column for each example. There is one column where values of single examples were not kept,
+    and no row where it was not measured at both points. The first of `_sources` with two seeds counts."""
+    found = pd.DataFrame()
+    for rows in _sources(tables, measure, since):
+        rows = rows[rows["variant"] == variant].dropna(subset="value")
+        points = _points(tables.history, variant, [*rows["checkpoint"].unique()], since)
+        if points is not None and len(found) < 2:
+            values = rows.pivot(index=["seed", "example"], columns="checkpoint", values="value")
+            changes = (values[points[1]] - values[points[0]]).unstack("example")
+            found = max(found, changes.dropna(how="all").dropna(axis="columns"), key=len)
+    return found
+
+
+def _sources(tables: frames.Tables, measure: str, since: Since) -> Iterator[pd.DataFrame]:
+    """Yield frames with the columns variant, seed, checkpoint, example and value: values of single examples;
+    then the checkpoints of `models`, or snapshots (`series`) and training curves (`history`, without the
+    attack's name)."""
+    split, _, column = measure.partition("_")
+    column = "rloss" if column == "rloss_pgd" else column
+    if column in OF_EXAMPLES:
+        rows = tables.examples[tables.examples["split"] == split]
+        yield rows.assign(value=rows[column] * (100 if column.startswith("rerr") else 1))
+    if since == "early-stopped":
+        yield tables.models.assign(example=0, value=tables.models.get(measure, math.nan))
+        return
+    for table, name in ((tables.series, measure), (tables.history, measure.removesuffix("_pgd"))):
+        checkpoints = [f"epoch-{epoch:03.0f}" for epoch in table["epoch"]]
+        yield table.assign(example=0, checkpoint=checkpoints, value=table.get(name, math.nan))
+
+
+def _points(
+    history: pd.DataFrame, variant: str, checkpoints: Sequence[str], since: Since
+) -> tuple[str, str] | None:
+    """Return the earlier and the last one of the checkpoints; None where one is missing. Snapshots are
+    compared with snapshots, since `last` and `best` were evaluated by a stronger attack."""
+    if since == "early-stopped":
+        return ("best", "last") if {"best", "last"} <= {*checkpoints} else None
+    epochs = history.loc[history["variant"] == variant, "epochs"].max()
+    end = (end_of_first_rate(history, variant) + SLACK) * epochs
+    snapshots = sorted(int(name[6:]) for name in checkpoints if name.startswith("epoch-"))
+    drop = bisect_right(snapshots, end - 1)
+    before, after = snapshots[:drop], snapshots[drop:]
+    if not before or not after or (since == "after-drop" and len(after) == 1):
+        return None
+    first = before[-1] if since == "before-drop" else after[0]
+    return f"epoch-{first:03d}", f"epoch-{after[-1]:03d}"
 
 
 class Components(NamedTuple):
@@ -32,14 +110,11 @@ class Components(NamedTuple):
         of_seeds, of_examples = values.mean(axis=1), values.mean(axis=0)
         residuals = values - of_seeds[:, None] - of_examples + values.mean()
         residual = float(np.sum(residuals**2)) / ((count - 1) * (examples - 1))
-        return cls(
-            max(0.0, float(of_seeds.var(ddof=1)) - residual / examples),
-            max(0.0, float(of_examples.var(ddof=1)) - residual / count),
-            residual,
-        )
+        variances = of_seeds.var(ddof=1) - residual / examples, of_examples.var(ddof=1) - residual / count
+        return cls(*(max(0.0, float(variance)) for variance in variances), residual)
 
     def standard_error(self, seeds: int, examples: int) -> tuple[float, float]:
-        """Standard error of the mean over so many seeds and examples, and its degrees of freedom."""
+        """Return the standard error of a mean over seeds and examples, and its degrees of freedom."""
         of_seeds = self.residual + examples * self.seeds
         of_examples = self.residual + seeds * self.examples
         total = of_seeds + of_examples - self.residual
@@ -50,9 +125,9 @@ class Components(NamedTuple):
 
 
 def mean_interval(values: np.ndarray, level: float = LEVEL) -> tuple[Interval, float]:
-    """Interval of the mean of values [seeds, examples] over both, and its two-sided p-value; over seeds alone
-    (Student's t) with one example; NaN with fewer than two seeds. Simulated 95 % intervals with 3 to 10 seeds
-    cover 93 to 96 %, and up to 99 % where seeds and examples make no difference."""
+    """Return the interval of the mean of values [seeds, examples] over both, and its two-sided p-value; over
+    seeds alone (Student's t) with one example; NaN with fewer than two seeds. Simulated 95 % intervals with 3
+    to 10 seeds cover 93 to 96 %, and up to 99 % where seeds and examples make no difference."""
     count, examples = values.shape
     if count < 2 or examples < 1:
         return UNKNOWN, math.nan
@@ -68,9 +143,7 @@ def mean_interval(values: np.ndarray, level: float = LEVEL) -> tuple[Interval, f
 
 
 def power(components: Components, effect: float, seeds: int, examples: int, level: float = LEVEL) -> float:
-    """Probability that the interval of `mean_interval` lies on the side of `effect` if that is the true mean,
-    by the noncentral t distribution."""
+    """Return the probability that the interval of `mean_interval` lies on the side of `effect` if that is the
+    true mean, by the noncentral t distribution."""
     error, degrees = components.standard_error(seeds, examples)
-    if error == 0:
-        return 1.0
     return float(stats.nct.sf(stats.t.ppf((1 + level) / 2, degrees), degrees, abs(effect) / error))

@@ -22,20 +22,15 @@ def write_page(notebook: Notebook, path: Path, description: str = "") -> None:
 
     folder = notebook.directory.resolve().parents[1] / "paper_tables" / notebook.experiment
     data = page_data(notebook, folder)
+    parts = {"experiment": notebook.experiment, "description": f": {escape(description)}" * bool(description)}
+    parts |= {"style": part("page.css"), "vega": vl_convert.javascript_bundle()}
+    parts |= {"charts": _json(charts(data["families"])), "data": _json(data), "script": part("page.js")}
     text = part("template.html")
-    for name, value in {
-        "experiment": notebook.experiment,
-        "description": f": {escape(description)}" if description else "",
-        "style": part("page.css"),
-        "vega": vl_convert.javascript_bundle(),
-        "charts": _json(charts(data["families"])),
-        "data": _json(data),
-        "script": part("page.js"),
-    }.items():
+    for name, value in parts.items():
         text = text.replace(f"{{{{{name}}}}}", value)
     write_text(path, text)
 
 
 def _json(value: Any) -> str:
-    """JSON that may stand inside a script element."""
+    """Return JSON that may stand inside a script element."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")

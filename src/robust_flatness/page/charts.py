@@ -5,39 +5,45 @@ from typing import Any
 import altair as alt
 
 EMPTY = alt.Data(values=[])
+COLOR = alt.Color("color:N", scale=None)
 #: Dashes of lines; "long" and "dotted" for lines that lie on others.
 DASHES = {"solid": [1, 0], "dashed": [4, 3], "long": [8, 5], "dotted": [2, 4]}
 
 
 def charts(families: dict[str, dict[str, str]]) -> dict[str, dict[str, Any]]:
     """Return all charts by name."""
-    fitted = alt.AutoSizeParams(type="fit-x", contains="padding")
+    fitted = {"width": "container", "autosize": alt.AutoSizeParams(type="fit-x", contains="padding")}
     made = {"scatter": _scatter(families), "curves": _curves(), "paths": _paths()}
     made |= {"landscapes": _landscapes()}
-    made = {name: chart.properties(width="container", autosize=fitted) for name, chart in made.items()}
+    made = {name: chart.properties(**fitted) for name, chart in made.items()}
     return {name: chart.to_dict() for name, chart in {**made, "comparison": _comparison()}.items()}
 
 
+def _zoomed(axis: type, field: str, title: str) -> alt.X | alt.Y:
+    """Return an axis of numbers that need not begin at zero."""
+    return axis(f"{field}:Q", title=title, scale=alt.Scale(zero=False))
+
+
 def _tooltip(**titles: str) -> list[alt.Tooltip]:
-    """Tooltips from field=title; numbers have a format after a bar."""
+    """Return tooltips from field=title; numbers have a format after a bar."""
     tips = []
     for field, words in titles.items():
-        title, _, form = words.partition("|")
-        number = {"format": form} if form else {}
+        title, *form = words.split("|")
+        number = {"format": form[0]} if form else {}
         tips.append(alt.Tooltip(f"{field}:{'Q' if form else 'N'}", title=title, **number))
     return tips
 
 
 def _scatter(families: dict[str, dict[str, str]]) -> alt.LayerChart:
-    """The script marks the selected points (`on`) and places the names (`lx`, `ly`)."""
+    """Return the scatter plot; the script marks the selected points (`on`) and places names (`lx`, `ly`)."""
     labels, *ranges = ([look[key] for look in families.values()] for key in ("label", "color", "shape"))
     color, shape = (alt.Scale(domain=labels, range=values) for values in ranges)
     brush = alt.selection_interval(name="brush")
     fill = alt.Fill("family:N", scale=color, legend=None)
     points = alt.Chart(EMPTY).mark_point(size=70, strokeWidth=1.5).add_params(brush)
     points = points.encode(
-        x=alt.X("x:Q", scale=alt.Scale(zero=False), title="x"),
-        y=alt.Y("y:Q", scale=alt.Scale(zero=False), title="y"),
+        x=_zoomed(alt.X, "x", "x"),
+        y=_zoomed(alt.Y, "y", "y"),
         color=alt.Color("family:N", scale=color, legend=None),
         shape=alt.Shape("family:N", scale=shape, legend=None),
         fill=alt.condition("datum.layer == 'ours'", fill, alt.value("transparent")),
@@ -49,7 +55,7 @@ def _scatter(families: dict[str, dict[str, str]]) -> alt.LayerChart:
 
 
 def _names() -> tuple[alt.Chart, alt.Chart]:
-    """Names where the script has placed them, over a rim in the page's colour."""
+    """Return names where the script has placed them, over a rim in the page's colour."""
     base = alt.Chart(EMPTY).transform_filter("isValid(datum.lx)")
     base = base.encode(x=alt.X("lx:Q"), y=alt.Y("ly:Q"), text=alt.Text("short:N"))
     rim = base.mark_text(fontSize=11, strokeWidth=3, strokeOpacity=0.8)
@@ -58,14 +64,10 @@ def _names() -> tuple[alt.Chart, alt.Chart]:
 
 
 def _lines(x: alt.X, y: str) -> alt.Chart:
-    """Lines in colours of the data; the page has their legend."""
+    """Return lines in colours of the data; the page has their legend."""
     dashes = alt.Scale(domain=[*DASHES], range=[*DASHES.values()])
-    return alt.Chart(EMPTY).encode(
-        x=x,
-        y=alt.Y(f"{y}:Q", title="RLoss", scale=alt.Scale(zero=False)),
-        color=alt.Color("color:N", scale=None),
-        strokeDash=alt.StrokeDash("dash:N", scale=dashes, legend=None),
-    )
+    dash = alt.StrokeDash("dash:N", scale=dashes, legend=None)
+    return alt.Chart(EMPTY).encode(x=x, y=_zoomed(alt.Y, y, "RLoss"), color=COLOR, strokeDash=dash)
 
 
 def _curves() -> alt.LayerChart:
@@ -80,16 +82,11 @@ def _curves() -> alt.LayerChart:
 
 
 def _paths() -> alt.LayerChart:
-    """Names stand at the latest points."""
-    tooltip = _tooltip(
-        label="variant", epoch="share of the training|.2f", rloss="test RLoss|.3f", flatness="flatness|.3f"
-    )
-    base = alt.Chart(EMPTY).encode(
-        x=alt.X("flatness:Q", title="average-case flatness in RLoss (lower is flatter)"),
-        y=alt.Y("rloss:Q", title="test RLoss (lower is more robust)", scale=alt.Scale(zero=False)),
-        color=alt.Color("color:N", scale=None),
-        tooltip=tooltip,
-    )
+    """Return paths through training, with names at the latest points."""
+    numbers = {"epoch": "share of the training|.2f", "rloss": "test RLoss|.3f", "flatness": "flatness|.3f"}
+    x = alt.X("flatness:Q", title="average-case flatness in RLoss (lower is flatter)")
+    y = _zoomed(alt.Y, "rloss", "test RLoss (lower is more robust)")
+    base = alt.Chart(EMPTY).encode(x=x, y=y, color=COLOR, tooltip=_tooltip(label="variant", **numbers))
     line = base.mark_line(strokeWidth=1.2, opacity=0.45).encode(order="epoch:Q", detail="variant:N")
     dots = base.mark_point(filled=True, size=18, opacity=0.45)
     ends = base.transform_filter("datum.latest").mark_point(filled=True, size=110, opacity=1)
@@ -104,13 +101,13 @@ def _landscapes() -> alt.Chart:
 
 
 def _comparison() -> alt.LayerChart:
-    """A row per measure: on the robust loss above, on the clean loss below it and hollow."""
+    """Return a row per measure: on the robust loss above, on the clean loss below it and hollow."""
     axis = alt.Axis(labelExpr="split(datum.label, '\\n')", labelLimit=0, offset=2, grid=True)
     offset = alt.Scale(domain=[False, True], paddingOuter=0.4)
     base = alt.Chart(EMPTY).encode(
         y=alt.Y("name:N", sort=None, title="", axis=axis),
         yOffset=alt.YOffset("clean:N", scale=offset),
-        color=alt.Color("color:N", scale=None),
+        color=COLOR,
         tooltip=_tooltip(label="measure", value="Spearman|.2f", low="95 % from|.2f", high="to|.2f"),
     )
     x = {"scale": alt.Scale(domain=[-1, 1]), "axis": alt.Axis(tickCount=5, orient="top")}

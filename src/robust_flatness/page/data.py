@@ -1,7 +1,6 @@
 """Data of the page from an experiment's tables: plain lists and dictionaries for its script."""
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +38,9 @@ PLACES: dict[str, dict[str, str]] = {
     "flatness-is-local": {"x": "avg_flatness_rloss", "y": "test_rerr_pgd_eps_2"},
 }
 DIFFERENCES = ("rloss_gap", "rerr_gap", "rloss_overfitting")
-#: Models that have not learnt: drawn apart and in no coefficient.
+#: Look of models that have not learnt, which are drawn apart and in no coefficient.
 APART = {"label": "Has not learnt", "color": "#909090", "shape": SHAPES["X"]}
-#: Points of a training curve that are kept.
+#: Number of points of a training curve that are kept.
 CURVE_POINTS = 40
 DIGITS = 5
 
@@ -50,10 +49,10 @@ def page_data(notebook: Notebook, tables: Path) -> dict[str, Any]:
     """Return all data of the page, ready for JSON: numbers with five digits, none that is not finite.
     `tables` is the folder of `paper_tables`; those that do not exist are left out."""
     is_paper = notebook.printed is None
-    layers = {} if is_paper else {"ours": notebook.ours}
-    layers["paper"] = notebook.ours if is_paper else notebook.published
-    shown = {name: layer.models if name == "ours" else layer.variants for name, layer in layers.items()}
-    ours, paper = shown[next(iter(shown))], shown["paper"]
+    layers = {"ours": (notebook.ours, notebook.ours.models)} if not is_paper else {}
+    printed = notebook.ours if is_paper else notebook.published
+    layers["paper"] = (printed, printed.variants)
+    ours, paper = next(iter(layers.values()))[1], layers["paper"][1]
     spreads = ("_se", "_std", "_sd")
     measures = [name for name in ours if schema.is_measure(name) and not name.endswith(spreads)]
     measures += [name for name in DIFFERENCES if name in ours]
@@ -61,23 +60,30 @@ def page_data(notebook: Notebook, tables: Path) -> dict[str, Any]:
     families = {name for frame in (ours, paper) for name in frame["family"][frame["learnt"]]}
     order = [name for name in dict.fromkeys([*looks.every(), *sorted(families)]) if name in families]
     apart = {} if ours["learnt"].all() and paper["learnt"].all() else {"apart": APART}
-    models = [_models(name, shown[name], layer, columns) for name, layer in layers.items()]
+    landscape = notebook.ours.landscape
+    landscape = landscape[landscape["normalisation"] == "layer"]
     named = notebook.tables.models.drop_duplicates("variant").to_dict("records")
-    words = {name: {"words": schema.describe(name), "low": schema.direction(name)} for name in columns}
+
+    def table(name: str) -> pd.DataFrame:
+        path = Path(tables) / f"{name}.csv"
+        return pd.read_csv(path) if path.is_file() else pd.DataFrame()
+
     return {
         "experiment": notebook.experiment,
         "isPaper": is_paper,
-        "measures": words,
+        "measures": {
+            name: {"words": schema.describe(name), "low": schema.direction(name)} for name in columns
+        },
         "families": {name: _look(name) for name in order} | apart,
-        "models": [row for rows in models for row in rows],
+        "models": [row for name, item in layers.items() for row in _models(name, *item, columns)],
         "curves": _curves(notebook.ours.history),
         "paths": _paths(notebook.ours.series),
-        "landscapes": _landscapes(notebook.ours.landscape),
+        "landscapes": _records(landscape, "variant", "direction", "s", "rloss"),
         "labels": {row["variant"]: looks.name(row) for row in named},
-        "claims": _claims(_read(tables / "claims.csv"), columns),
-        "laterClaims": _claims(_read(tables / "later_claims.csv"), columns),
-        "coefficients": _coefficients(_read(tables / "correlations.csv")),
-        "comparison": _comparison(_read(tables / "sharpness_comparison.csv")),
+        "claims": _claims(table("claims"), columns),
+        "laterClaims": _claims(table("later_claims"), columns),
+        "coefficients": _coefficients(table("correlations")),
+        "comparison": _comparison(table("sharpness_comparison")),
     }
 
 
@@ -86,77 +92,63 @@ def _look(name: str) -> dict[str, str]:
     return {"label": family.label, "color": looks.color(name), "shape": SHAPES[family.marker]}
 
 
-def _models(layer: str, frame: pd.DataFrame, numbers: Layer, columns: list[str]) -> list[dict[str, Any]]:
-    """A row per model: its measures, the settings in which it differs from the baseline in words, and whether
-    coefficients count it."""
-    counted, named = {*numbers.counted["variant"]}, looks.named()
-    settings = [name for name in frame.columns if name.startswith("setting_")]
-    baselines = frame[frame["variant"] == "at"].to_dict("records")
+def _models(name: str, layer: Layer, frame: pd.DataFrame, columns: list[str]) -> list[dict[str, Any]]:
+    """Return a row per model: its measures, the settings in which it differs from the baseline in words, and
+    whether coefficients count it."""
+    counted, named = {*layer.counted["variant"]}, looks.named()
+    settings = {
+        name: name.removeprefix("setting_").replace("_", " ") for name in frame if name.startswith("setting_")
+    }
+    baseline = next(iter(frame[frame["variant"] == "at"].to_dict("records")), None)
     rows = []
     for row, other in zip(frame.to_dict("records"), aggregate.external(frame), strict=True):
-        changed = [
-            f"{name.removeprefix('setting_').replace('_', ' ')} {_word(row[name])}"
-            for name in settings
-            if baselines and not other and _word(row[name]) != _word(baselines[0][name])
-        ]
-        slug = row["variant"]
-        otherwise = "a network of others" if other else "the baseline" if slug == "at" else ""
-        model = {"layer": layer, "variant": slug, "label": row["label"], "short": looks.name(row)}
+        slug, changed = row["variant"], "a network of others" if other else ""
+        if baseline and not other:
+            values = {key: (_word(row[key]), _word(baseline[key])) for key in settings}
+            changed = ", ".join(f"{settings[key]} {new}" for key, (new, old) in values.items() if new != old)
+        model = {"layer": name, "variant": slug, "label": row["label"], "short": looks.name(row)}
         model |= {"named": bool(other) or slug in named, "counts": slug in counted}
         model |= {"family": row["family"] if row["learnt"] else "apart"}
-        model |= {"settings": ", ".join(changed) or otherwise}
-        rows.append(model | {"values": {name: row[name] for name in columns if name in row}})
+        model |= {"settings": changed or ("the baseline" if slug == "at" else "")}
+        rows.append(model | {"values": {key: row[key] for key in columns if key in row}})
     return _plain(rows)
 
 
 def _curves(history: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
-    """Training curves per variant: share of the training, RLoss and RErr, thinned out."""
-    found = {}
-    columns = {"epoch": "normalised_epoch"}
-    columns |= {name: name for name in ("train_rloss", "test_rloss", "train_rerr", "test_rerr")}
+    """Return training curves per variant: share of the training, RLoss and RErr, thinned out."""
+    names, found = ("train_rloss", "test_rloss", "train_rerr", "test_rerr"), {}
     for slug, rows in history.groupby("variant", sort=False):
         rows = rows.sort_values("normalised_epoch").reset_index(drop=True)
         kept = rows["test_rloss"].notna() | (rows.index % max(1, len(rows) // CURVE_POINTS) == 0)
         if rows["test_rloss"].notna().any():
-            found[slug] = _records(rows[kept], columns)
+            found[slug] = _records(rows[kept], *names, epoch="normalised_epoch")
     return found
 
 
 def _paths(series: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
-    """Test RLoss and flatness of each variant's snapshots."""
+    """Return test RLoss and flatness of each variant's snapshots."""
     columns = {"epoch": "normalised_epoch", "rloss": "test_rloss_pgd", "flatness": "avg_flatness_rloss"}
-    if not aggregate.has(series, *columns.values()):
-        return {}
-    series = series.dropna(subset=list(columns.values())).sort_values("normalised_epoch")
-    return {slug: _records(rows, columns) for slug, rows in series.groupby("variant", sort=False)}
-
-
-def _landscapes(landscape: pd.DataFrame) -> list[dict[str, Any]]:
-    names = ("variant", "direction", "s", "rloss")
-    return _records(landscape[landscape["normalisation"] == "layer"], {name: name for name in names})
+    series = series.reindex(columns=["variant", *columns.values()]).dropna().sort_values("normalised_epoch")
+    return {slug: _records(rows, **columns) for slug, rows in series.groupby("variant", sort=False)}
 
 
 def _claims(rows: pd.DataFrame, columns: list[str]) -> list[dict[str, Any]]:
-    """A claim each: verdict, statement, its statistics, and where the page shows it."""
-    claims = []
+    """Return the claims: verdict, statement, rule, statistics, and where the page shows each."""
+    claims, kept = [], ["statistic", "value", "low", "high", "published", "outcome", "note"]
     for name, tests in rows.groupby("claim", sort=False) if len(rows) else ():
         place = dict(PLACES.get(name, {}))
         if place.get("y") == "test_rerr_aa" and "test_rerr_aa" not in columns:
             place["y"] = "test_rerr_pgd"
         shown = all(place[axis] in columns for axis in ("x", "y") if axis in place)
-        first = tests.iloc[0]
-        kept = ["statistic", "value", "low", "high", "published", "outcome", "note"]
+        words = tests.iloc[0].reindex(["verdict", "statement", "rule", "published_verdict"]).fillna("")
         records = tests.reindex(columns=kept).assign(decides=tests["decides"] == "yes").to_dict("records")
-        published = first.get("published_verdict")
-        claim = {key: first[key] for key in ("verdict", "statement", "rule")}
-        claim |= {"name": name, "place": place if shown else {}}
-        claim |= {"published": "" if pd.isna(published) else published, "tests": records}
-        claims.append(claim)
+        claim = {**words.rename({"published_verdict": "published"}), "name": name, "tests": records}
+        claims.append(claim | {"place": place if shown else {}})
     return _plain(claims, drop=False)
 
 
 def _coefficients(rows: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
-    """Coefficients with their intervals: "measure against" -> kind -> [value, low, high]."""
+    """Return coefficients with their intervals: "measure against" -> kind -> [value, low, high]."""
     found: dict[str, dict[str, Any]] = {}
     for row in rows[rows["without"].isna()].to_dict("records") if "without" in rows else ():
         ends = [row[name] for name in ("value", "low", "high")]
@@ -165,25 +157,20 @@ def _coefficients(rows: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
 
 
 def _comparison(rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
-    """Spearman's correlations of measures with test RLoss, for the examples they are taken on."""
-    if rows.empty:
-        return {}
-    columns = {"name": "words"} | {name: name for name in ("group", "value", "low", "high", "clean")}
-    parts = comparison.by_split(rows)
-    return {split: _records(part, columns) for split, part in parts.items() if len(part)}
+    """Return Spearman's correlations of measures with test RLoss, for the examples they are taken on."""
+    parts = {} if rows.empty else comparison.by_split(rows)
+    names = ("group", "value", "low", "high", "clean")
+    return {split: _records(part, *names, name="words") for split, part in parts.items() if len(part)}
 
 
-def _read(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path) if Path(path).is_file() else pd.DataFrame()
-
-
-def _records(frame: pd.DataFrame, columns: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Rows as dictionaries, new name -> value; missing values are left out."""
-    return _plain([*frame[[*columns.values()]].set_axis([*columns], axis=1).to_dict("records")])
+def _records(frame: pd.DataFrame, *columns: str, **renamed: str) -> list[dict[str, Any]]:
+    """Return rows as dictionaries of some columns (`renamed`: new name -> column), without missing values."""
+    renamed |= dict(zip(columns, columns, strict=True))
+    return _plain([*frame[[*renamed.values()]].set_axis([*renamed], axis=1).to_dict("records")])
 
 
 def _plain(value: Any, drop: bool = True) -> Any:
-    """A value for JSON: numbers with five digits; None, or left out of dictionaries, if not finite."""
+    """Return a value for JSON: numbers with five digits; None, or left out of dictionaries, if not finite."""
     if isinstance(value, dict):
         plain = {key: _plain(entry, drop) for key, entry in value.items()}
         return {key: entry for key, entry in plain.items() if entry is not None or not drop}

@@ -8,9 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from robust_flatness.analysis.coefficients import coefficient, complete, weighted_line
-from robust_flatness.analysis.correlation import Correlation, correlate
-from robust_flatness.analysis.resampling import LEVEL, resampled_counts
+from robust_flatness.analysis.correlation import coefficient, correlate, weighted_line
+from robust_flatness.analysis.resampling import LEVEL, Estimate, resampled_counts
 from robust_flatness.plotting import looks, style
 from robust_flatness.plotting.layer import Layer
 from robust_flatness.plotting.notebook import Notebook, Saved
@@ -48,7 +47,7 @@ def points(
 def trend(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> float | None:
     """Draw the least-squares line with its 95 % band from percentiles of lines through resampled variants;
     returns its slope, None with fewer than three points or without variation in x."""
-    x, y = complete(frame[x], frame[y])
+    x, y = frame[[x, y]].dropna().to_numpy(float).T
     if len(x) < 3 or np.ptp(x) == 0:
         return None
     grid = np.linspace(x.min(), x.max(), 50)
@@ -61,14 +60,15 @@ def trend(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> float | None:
     return float(slope)
 
 
-def correlations(frame: pd.DataFrame, x: str, y: str) -> dict[str, Correlation]:
+def correlations(frame: pd.DataFrame, x: str, y: str) -> dict[str, Estimate]:
     """Return Pearson's (r) and Spearman's coefficient (ρ), those that are defined."""
-    values = frame[x], frame[y], frame["family"]
-    found = {"r": correlate(*values, "pearson", test=False), "ρ": correlate(*values, "spearman", test=False)}
+    found = {
+        symbol: correlate(frame, x, y, kind) for symbol, kind in {"r": "pearson", "ρ": "spearman"}.items()
+    }
     return {symbol: value for symbol, value in found.items() if np.isfinite(value.value)}
 
 
-def in_words(found: dict[str, Correlation], n: int) -> list[str]:
+def in_words(found: dict[str, Estimate], n: int) -> list[str]:
     """Return coefficients with intervals, and n, as texts."""
     words = []
     for symbol, value in found.items():
@@ -182,7 +182,7 @@ def comparison_note(notebook: Notebook, *columns: str) -> str:
     for name in () if notebook.same_data else columns:
         theirs = f"{name}_published"
         if aggregate.has(joined, name, theirs, rows=4):
-            rho = coefficient(*complete(joined[name], joined[theirs]), "spearman")
+            rho = coefficient(joined[name], joined[theirs], "spearman")
             ranks.append(f"{schema.describe(name)} ρ = {rho:.2f}")
     return note + (f" Rank correlation of ours with the printed numbers: {'; '.join(ranks)}." * bool(ranks))
 

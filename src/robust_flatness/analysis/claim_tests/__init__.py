@@ -1,2 +1,1 @@
-"""The tests of which the rules in `config/claims.yaml` consist: a specification of each kind, which judges an
-experiment."""
+"""Specifications of the tests of which the rules in `config/claims.yaml` consist."""

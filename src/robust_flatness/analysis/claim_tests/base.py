@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from robust_flatness.analysis.evidence import Evidence
-from robust_flatness.analysis.resampling import UNKNOWN, Interval, bootstrap, sign_flip_p
+from robust_flatness.analysis.resampling import Estimate
 from robust_flatness.config import Count, Positive, Real, Spec
 from robust_flatness.tables import aggregate, schema
 
@@ -60,23 +59,22 @@ class Rules(Spec):
 
 
 @dataclass(frozen=True)
-class Finding:
+class Finding(Estimate):
     """The result of one test on one experiment. `reference` is the effect that an interval has to exclude for
     the outcome "does not hold"."""
 
-    value: float = math.nan
-    interval: Interval = UNKNOWN
-    over: str = ""
-    p: float = math.nan
-    n: int = 0
     reference: float = math.nan
     outcome: str = ""
     note: str = ""
     statistic: str = ""
 
+    def noted(self, *notes: str) -> "Finding":
+        """Return the finding with further notes, empty ones left out."""
+        return replace(self, note="; ".join(note for note in (self.note, *notes) if note))
+
 
 class NotMeasuredError(Exception):
-    """What a test lacks; becomes the note of a finding that is not testable."""
+    """Lack of a measure that a test needs; the note of a finding that is not testable."""
 
 
 class Test(Spec):
@@ -90,37 +88,34 @@ class Test(Spec):
     decides: bool = True
     talk: Real | None = None
 
-    #: Whether the test is over variants, so that those left out are named.
-    over_variants: ClassVar[bool] = False
+    #: Unit that `Finding.n` counts. Tests over variants name those left out.
+    counts: ClassVar[str] = "variants"
     #: Whether the statistic has the same scale in all experiments.
     scale_free: ClassVar[bool] = False
-    #: What `Finding.n` counts.
-    counts: ClassVar[Literal["variants", "snapshots", "seeds"]] = "variants"
 
     def judge(self, evidence: Evidence, rules: Rules, printed: Finding | None = None) -> Finding:
-        """The test on one experiment; `printed` is its finding on the printed numbers."""
+        """Return the finding on one experiment; `printed` is that on the printed numbers."""
         try:
             found = self.result(evidence, rules)
         except NotMeasuredError as missing:
             found = Finding(outcome=UNTESTABLE, note=str(missing))
         if not found.outcome:
             found = judged(found, self.sign, self._reference(evidence, rules, printed), rules, self.counts)
-        found = replace(found, statistic=found.statistic or self.title(evidence))
-        found = noted(found, *self._left_out(evidence))
-        if self.over_variants and evidence.not_learnt and found.outcome != UNTESTABLE:
-            everyone = self.result(replace(evidence, models=evidence.everyone, not_learnt=()), rules)
+        found = replace(found, statistic=self.title(evidence)).noted(*self._left_out(evidence))
+        if self.counts == "variants" and evidence.not_learnt and found.outcome != UNTESTABLE:
+            everyone = self.result(replace(evidence, models=evidence.everyone), rules)
             ends = ", ".join(f"{end:.2f}" for end in everyone.interval)
-            found = noted(found, f"with these: {everyone.value:.2f} [{ends}]")
+            found = found.noted(f"with these: {everyone.value:.2f} [{ends}]")
         return found
 
     def _reference(self, evidence: Evidence, rules: Rules, printed: Finding | None) -> float:
-        """The printed table's statistic where scales agree and it has the sign of the claim, else the
+        """Return the printed table's statistic where scales agree and it has the sign of the claim, else the
         smallest effect of interest."""
         if self.scale_free:
             value = printed.value if printed else math.nan
             signed = {"positive": value > 0, "negative": value < 0, "either": math.isfinite(value)}
             return abs(value) if signed[self.sign] else rules.effects.correlation
-        measures = self.measure if isinstance(self.measure, tuple) else (self.measure,)
+        measures = alternatives(self.measure)
         if "_rerr" in measures[0]:
             return rules.effects.error
         if measures[0] in ("test_rloss_pgd", "train_rloss_pgd"):
@@ -130,13 +125,14 @@ class Test(Spec):
         return rules.effects.share * next(known, math.nan)
 
     def _left_out(self, evidence: Evidence) -> list[str]:
-        """Notes that name the variants that this test leaves out."""
-        names = evidence.left_out if self.over_variants else []
+        """Return notes that name the variants and seeds that this test leaves out."""
+        over_variants = self.counts == "variants"
+        names = evidence.left_out if over_variants else []
         for slug, seed in evidence.seeds_not_learnt:
-            if self.over_variants or slug == getattr(self, "variant", None):
+            if over_variants or slug == getattr(self, "variant", None):
                 names.append(f"{slug} (seed {seed})")
         notes = [f"left out, not having learnt: {', '.join(names)}"] if names else []
-        if self.over_variants and evidence.repeated:
+        if over_variants and evidence.repeated:
             means = aggregate.variants_at(evidence.seeds.models).set_index("variant")["test_rloss_pgd"]
             pairs = (
                 f"{slug} (test RLoss {means[slug]:.2f}) has the weights of {same} ({means[same]:.2f})"
@@ -149,23 +145,35 @@ class Test(Spec):
 class Selection(Test):
     """A test over the variants of some families, or without some of them."""
 
-    over_variants: ClassVar[bool] = True
-
     families: tuple[str, ...] | None = Field(None, min_length=1)
     without: tuple[str, ...] = ()
     without_families: tuple[str, ...] = ()
 
     def chosen(self, models: pd.DataFrame) -> pd.DataFrame:
-        models = models[~models["family"].isin(self.without_families)]
-        if self.families is not None:
-            models = models[models["family"].isin(self.families)]
-        return models[~models["variant"].isin(self.without)]
+        left_out = models["family"].isin(self.without_families) | models["variant"].isin(self.without)
+        return models[~left_out & models["family"].isin(self.families or models["family"])]
 
     @property
     def restriction(self) -> str:
-        words = f", within {' and '.join(self.families)}" if self.families is not None else ""
+        words = f", within {' and '.join(self.families)}" if self.families else ""
         left_out = [*self.without_families, *self.without]
         return words + (f", without {', '.join(left_out)}" if left_out else "")
+
+
+def alternatives(given: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return the names in a field that holds none, one or several."""
+    return (given,) if isinstance(given, str) else tuple(given or ())
+
+
+def exactly_one(first: str, second: str) -> Any:
+    """Return a validator by which a test has one of two fields, and not both."""
+
+    def check(test: Test) -> Test:
+        if (getattr(test, first) is None) == (getattr(test, second) is None):
+            raise ValueError(f"name one of {first} and {second}")
+        return test
+
+    return model_validator(mode="after")(check)
 
 
 def require(frame: pd.DataFrame, *columns: str) -> None:
@@ -176,8 +184,8 @@ def require(frame: pd.DataFrame, *columns: str) -> None:
 
 
 def judged(found: Finding, sign: Sign, reference: float, rules: Rules, what: str = "variants") -> Finding:
-    """The finding with the outcome of a test with a sign. It holds if the interval lies on that side of 0
-    ("either": off 0) and p is significant. Else it is inconclusive if the interval reaches the reference
+    """Return the finding with the outcome of a test with a sign. It holds if the interval lies on that side
+    of 0 ("either": off 0) and p is significant. Else it is inconclusive if the interval reaches the reference
     effect, or cannot be computed. `what` is counted by `found.n`."""
     least = getattr(rules.minimum, what)
     low, high = found.interval
@@ -194,32 +202,17 @@ def judged(found: Finding, sign: Sign, reference: float, rules: Rules, what: str
             outcome = HOLDS
         elif not reach < reference:
             outcome = INCONCLUSIVE
-    return noted(replace(found, outcome=outcome, reference=reference), note)
+    return replace(found, outcome=outcome, reference=reference).noted(note)
 
 
-def noted(finding: Finding, *notes: str) -> Finding:
-    """The finding with further notes, empty ones left out."""
-    return replace(finding, note="; ".join(note for note in (finding.note, *notes) if note))
-
-
-def few_families(families: Sequence) -> str:
-    """A note where an interval over families rests on few of them."""
-    count = len(set(families))
-    if not 0 < count < LEAST_FAMILIES:
-        return ""
-    why = "an interval over them is unreliable" if count > 2 else "the interval is over variants alone"
-    return f"{count} {'families' if count > 1 else 'family'} only: {why}"
-
-
-def mean_difference(differences: np.ndarray, families: Sequence, rules: Rules) -> Finding:
-    """Mean of paired differences over variants; p-value by random signs."""
-    n = len(differences)
-    if n == 0:
-        return Finding()
-
-    def mean(counts: np.ndarray) -> np.ndarray:
-        return counts @ differences / counts.sum(axis=1)
-
-    intervals = bootstrap(mean, families, **rules.bootstrap)
-    value, p = float(differences.mean()), sign_flip_p(differences / n, rules.resamples)
-    return Finding(value, intervals.widest, intervals.over, p, n, note=few_families(families))
+def of_estimate(found: Estimate, *notes: str) -> Finding:
+    """Return the finding of an estimate over variants; a note says where it is of few families."""
+    few = ""
+    if 0 < found.families < LEAST_FAMILIES:
+        few = f"{found.families} {'families' if found.families > 1 else 'family'} only: "
+        few += (
+            "an interval over them is unreliable"
+            if found.families > 2
+            else "the interval is over variants alone"
+        )
+    return Finding(**vars(found)).noted(*notes, few)

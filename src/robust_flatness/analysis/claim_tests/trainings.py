@@ -1,32 +1,34 @@
-"""Tests over the epochs of a training, and of models scaled after it."""
+"""Tests over the checkpoints of trainings, and of models scaled after one."""
 
-from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, Field, model_validator
+import pandas as pd
+from pydantic import Field
+from scipy import stats
 
-from robust_flatness.analysis import curves
 from robust_flatness.analysis.claim_tests import base
-from robust_flatness.analysis.claim_tests.base import Finding, NotMeasuredError, Rules, Sign, noted, require
+from robust_flatness.analysis.claim_tests.base import Finding, NotMeasuredError, Rules, Sign, of_estimate
 from robust_flatness.analysis.correlation import correlate
-from robust_flatness.analysis.evidence import Evidence
-from robust_flatness.analysis.rises import mean_interval
-from robust_flatness.config import Real, parse_list
+from robust_flatness.analysis.evidence import Evidence, early_stopping_pairs
+from robust_flatness.analysis.resampling import estimate, mean_estimate
+from robust_flatness.analysis.rises import SINCE, Since, mean_interval, rise
+from robust_flatness.config.values import AS_LIST, Real
 from robust_flatness.tables import aggregate
 from robust_flatness.tables.schema import describe
 
 #: Alternatives, of which the first one that was measured counts.
-Measures = Annotated[tuple[str, ...], BeforeValidator(parse_list), Field(min_length=1)]
+Measures = Annotated[tuple[str, ...], AS_LIST, Field(min_length=1)]
 EPOCH = "normalised_epoch"
-#: The derived models and the factor of their convolutions.
-SCALED = {"at-scaled-0.5": 0.5, "at-scaled-2": 2.0}
+#: Smallest number of variants in each of two groups that are compared.
+LEAST_IN_GROUP = 3
+#: Factors of the convolutions of the scaled models.
+SCALES = (0.5, 2)
 
 
 class Trend(base.Test):
     """Rank correlation of a measure with the epoch, or with another measure, over one training from the first
-    drop of the learning rate on. The points of one training are not independent: its p-value describes this
-    curve."""
+    drop of the learning rate on. The points are not independent: the p-value describes this curve alone."""
 
     scale_free: ClassVar[bool] = True
     counts: ClassVar = "snapshots"
@@ -50,11 +52,11 @@ class Trend(base.Test):
         measure = self._measure(evidence)
         # Without gaps in the measure, so that the first row is the last one before the drop that has it.
         rows = evidence.from_first_drop(self.table, self.variant, *[measure] * (self.against == EPOCH))
-        require(rows, measure, self.against)
-        rows = rows.dropna(subset=[measure, self.against])
-        found = correlate(rows[self.against], rows[measure], range(len(rows)), "spearman", **rules.bootstrap)
+        base.require(rows, measure, self.against)
+        rows = rows.assign(family=range(len(rows)))
+        found = correlate(rows, self.against, measure, "spearman", **rules.bootstrap)
         over = "epochs" if self.table == "history" else "snapshots"
-        return Finding(found.value, found.intervals.variants, over, found.p, found.n)
+        return Finding(found.value, found.by_variant, over, found.p, found.n)
 
 
 class EpochsBelow(base.Test):
@@ -74,15 +76,15 @@ class EpochsBelow(base.Test):
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
         slugs = (self.variant, self.baseline)
         first, second = (evidence.from_first_drop("series", slug, self.measure) for slug in slugs)
-        require(first, self.measure)
-        require(second, self.measure)
+        for rows in (first, second):
+            base.require(rows, self.measure)
         differences = first[self.measure] - np.interp(first[EPOCH], second[EPOCH], second[self.measure])
-        found = base.mean_difference(differences.to_numpy(float), range(len(first)), rules)
-        return replace(found, over="snapshots", note="")
+        found = mean_estimate(differences.to_numpy(float), range(len(first)), **rules.bootstrap)
+        return Finding(found.value, found.interval, "snapshots", found.p, found.n)
 
 
 class Rise(base.Test):
-    """Measure at the end of the training minus at an earlier point (see `curves.SINCE`), paired within seeds
+    """Measure at the end of the training minus at an earlier point (see `SINCE`), paired within seeds
     and examples; the interval is over both, or over seeds alone without values of single examples.
     `otherwise` is a weaker rule for tables with too few seeds: a trend over the epochs of one training."""
 
@@ -91,17 +93,17 @@ class Rise(base.Test):
     kind: Literal["rise"]
     variant: str
     measure: Measures
-    since: curves.Since
+    since: Since
     sign: Sign
     otherwise: Trend | None = None
 
-    def _rise(self, evidence: Evidence) -> tuple[str, np.ndarray]:
-        rises = {name: curves.rise(evidence.seeds, self.variant, name, self.since) for name in self.measure}
+    def _rise(self, evidence: Evidence) -> tuple[str, pd.DataFrame]:
+        rises = {name: rise(evidence.seeds, self.variant, name, self.since) for name in self.measure}
         return max(rises.items(), key=lambda item: len(item[1]))
 
     def title(self, evidence: Evidence) -> str:
         measure, _ = self._rise(evidence)
-        return f"{describe(measure)} of {self.variant}, {curves.SINCE[self.since]}"
+        return f"{describe(measure)} of {self.variant}, {SINCE[self.since]}"
 
     def judge(self, evidence: Evidence, rules: Rules, printed: Finding | None = None) -> Finding:
         seeds = len(self._rise(evidence)[1])
@@ -109,47 +111,93 @@ class Rise(base.Test):
             return super().judge(evidence, rules, printed)
         few = f"seeds with both checkpoints: {seeds}, needed: {rules.minimum.seeds}"
         weaker = self.otherwise.judge(evidence, rules, printed)
-        return noted(weaker, f"{few}; judged by the weaker rule, the trend over epochs")
+        return weaker.noted(f"{few}; judged by the weaker rule, the trend over epochs")
 
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
-        measure, values = self._rise(evidence)
-        seeds, examples = values.shape
+        measure, changes = self._rise(evidence)
+        seeds, examples = changes.shape
         if seeds == 0:
             raise NotMeasuredError(f"not measured: {describe(measure)} at both points")
+        values = changes.to_numpy()
         interval, p = mean_interval(values, rules.level)
         over = f"seeds and {examples} examples" if examples > 1 else "seeds"
         found = Finding(float(values.mean()), interval, over, p, seeds)
-        fresh = curves.rise(evidence.seeds, self.variant, measure, self.since, rules.fresh_seeds)
-        if rules.minimum.seeds <= len(fresh) < seeds:
-            (low, high), _ = mean_interval(fresh, rules.level)
-            alone = f"seeds from {rules.fresh_seeds} on alone"
-            found = noted(found, f"{alone}: {fresh.mean():.2f} [{low:.2f}, {high:.2f}]")
-        return found
+        fresh = values[changes.index >= rules.fresh_seeds]
+        if not rules.minimum.seeds <= len(fresh) < seeds:
+            return found
+        (low, high), _ = mean_interval(fresh, rules.level)
+        alone = f"{fresh.mean():.2f} [{low:.2f}, {high:.2f}]"
+        return found.noted(f"seeds from {rules.fresh_seeds} on alone: {alone}")
+
+
+class EarlyStopping(base.Test):
+    """Mean difference early-stopped minus last, over variants that early stopping improves (see
+    `early_stopping_pairs`); with `control`, less the same mean over those it does not improve, without those
+    whose early-stopped checkpoint is the last one: their difference is 0 by construction."""
+
+    kind: Literal["early-stopping"]
+    measure: str
+    control: bool = False
+    sign: Sign
+
+    def title(self, evidence: Evidence) -> str:
+        name = f"mean {describe(self.measure)}, early-stopped minus last, of those improved"
+        return name + (" minus the others'" if self.control else "")
+
+    def result(self, evidence: Evidence, rules: Rules) -> Finding:
+        pairs = early_stopping_pairs(evidence, self.measure, rules.level)
+        if pairs.empty:
+            raise NotMeasuredError(f"not measured: {describe(self.measure)}, early-stopped")
+        kept = pairs[pairs["improved"] | ~pairs["same"] if self.control else pairs["improved"]]
+        changes = (kept[f"best_{self.measure}"] - kept[self.measure]).to_numpy(float)
+        if self.control:
+            found = difference_of_groups(changes, kept["improved"].to_numpy(bool), kept["family"], rules)
+        else:
+            found = of_estimate(mean_estimate(changes, kept["family"], **rules.bootstrap))
+        lower = "losses of single examples were not kept: improved is any lower RLoss"
+        snapshot = "early-stopped is the snapshot of lowest test RLoss"
+        return found.noted(lower * (not pairs.attrs["beyond_noise"]), snapshot * pairs.attrs["by_epoch"])
+
+
+def difference_of_groups(values: np.ndarray, first: np.ndarray, families: pd.Series, rules: Rules) -> Finding:
+    """Mean of the variants in `first` minus that of the others; p-value by permuting Welch's t, since the
+    difference itself is not exchangeable where groups of unequal size differ in variance."""
+    sides = first.astype(float), (~first).astype(float)
+    sizes = f"{first.sum()} improved, {(~first).sum()} others"
+    if min(first.sum(), (~first).sum()) < LEAST_IN_GROUP:
+        few = f"{sizes}, {LEAST_IN_GROUP} needed of each"
+        return Finding(n=len(values), outcome=base.INCONCLUSIVE, note=few)
+
+    def statistic(counts: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            one, other = (counts @ (side * values) / (counts @ side) for side in sides)
+        return one - other
+
+    permuted = stats.PermutationMethod(n_resamples=rules.resamples, rng=np.random.default_rng(0))
+    p = stats.ttest_ind(values[first], values[~first], equal_var=False, method=permuted).pvalue
+    return of_estimate(estimate(statistic, families, float(p), **rules.bootstrap), sizes)
 
 
 class Scaling(base.Test):
     """Ratio of the scaled models' measure to the baseline's; the one farthest from (for `beyond`:
     nearest to) 1 is given, as a factor of 1 or more."""
 
+    counts: ClassVar = "scaled models"
+
     kind: Literal["scaling"]
     measure: str
     within: Real | None = Field(None, ge=1)
     beyond: Real | None = Field(None, ge=1)
 
-    @model_validator(mode="after")
-    def _one_bound(self) -> "Scaling":
-        if (self.within is None) == (self.beyond is None):
-            raise ValueError("name one of within and beyond")
-        return self
+    _one_bound = base.exactly_one("within", "beyond")
 
     def title(self, evidence: Evidence) -> str:
         return f"{describe(self.measure)} of scaled models over the baseline's, as a factor"
 
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
-        rows, needed = evidence.derived.set_index("variant"), ["at", *SCALED]
-        if self.measure not in rows or not {*needed} <= {*rows.index}:
-            raise NotMeasuredError("scaled models were not measured")
-        values = rows.loc[needed, self.measure].to_numpy(float)
+        models = [f"at-scaled-{scale:g}" for scale in SCALES]
+        rows = aggregate.with_scaled(evidence.seeds.models).set_index("variant")
+        values = rows.reindex(index=["at", *models], columns=[self.measure]).to_numpy(float).ravel()
         if not np.all(values > 0):
             raise NotMeasuredError(f"not measured: {describe(self.measure)} of scaled models")
         ratios = values[1:] / values[0]
@@ -158,6 +206,9 @@ class Scaling(base.Test):
             value, holds = factors.max(), factors.max() <= self.within
         else:
             # The smaller the weights, the larger the measure.
-            value, expected = factors.min(), [1 if scale < 1 else -1 for scale in SCALED.values()]
-            holds = np.all(np.sign(np.log(ratios)) == expected) and value >= self.beyond
-        return Finding(float(value), n=len(SCALED), outcome=base.HOLDS if holds else base.FAILS)
+            expected = np.array(SCALES) < 1
+            value, holds = factors.min(), np.all((ratios > 1) == expected) and factors.min() >= self.beyond
+        return Finding(float(value), n=len(SCALES), outcome=base.HOLDS if holds else base.FAILS)
+
+
+Kind = Rise | Trend | EpochsBelow | EarlyStopping | Scaling

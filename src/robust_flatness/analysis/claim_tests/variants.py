@@ -1,8 +1,8 @@
-"""Tests of mean differences over variants, to the baseline and of early stopping, and of the bend of RErr."""
+"""Tests over variants: correlations, differences to the baseline, and the bend of RErr over RLoss."""
 
 import math
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -10,16 +10,26 @@ from pydantic import Field
 from scipy import stats
 
 from robust_flatness.analysis.claim_tests import base
-from robust_flatness.analysis.claim_tests.base import Finding, NotMeasuredError, Rules, Sign, noted, require
-from robust_flatness.analysis.evidence import Evidence, early_stopping_pairs, kink, more_robust
-from robust_flatness.analysis.hinge import LEAST, RLOSS, fitted
-from robust_flatness.analysis.resampling import Interval, bootstrap
-from robust_flatness.config import Real
+from robust_flatness.analysis.claim_tests.base import Finding, Linear, NotMeasuredError, Rules, of_estimate
+from robust_flatness.analysis.comparison import CONTROL, ON_TEST, candidates
+from robust_flatness.analysis.correlation import COEFFICIENTS, correlate, difference
+from robust_flatness.analysis.evidence import Evidence, more_robust
+from robust_flatness.analysis.hinge import LEAST, RLOSS, fitted, kink
+from robust_flatness.analysis.resampling import (
+    UNKNOWN,
+    Interval,
+    estimate,
+    mean_estimate,
+    percentile_interval,
+)
+from robust_flatness.config import Positive, Real
 from robust_flatness.tables import aggregate
 from robust_flatness.tables.schema import describe
 
-#: Smallest number of variants in each of two groups that are compared.
-LEAST_IN_GROUP = 3
+#: Resamples of a share of many measures: each costs as much as a correlation for every measure.
+SHARE_RESAMPLES = 1999
+#: Smallest number of measures of which a share is given.
+LEAST_MEASURES = 6
 #: Titles of the properties of a hinge.
 TITLES = {
     "break": "break",
@@ -28,20 +38,156 @@ TITLES = {
 }
 
 
+class Correlation(base.Selection):
+    """Correlation of two measures over variants; with `given` the partial correlation given a third measure,
+    or its logarithm. `sign` asks for a correlation of that sign. `within` claims that there is none: it holds
+    if the interval lies within that of 0, and does not hold if the interval is off 0 and significant."""
+
+    scale_free: ClassVar[bool] = True
+
+    kind: Literal["correlation"]
+    coefficient: base.Coefficient
+    measure: str
+    against: str
+    given: str | None = None
+    logarithm: bool = False
+    sign: base.Sign | None = None
+    within: Positive | None = None
+
+    _one_rule = base.exactly_one("sign", "within")
+
+    def title(self, evidence: Evidence) -> str:
+        name = f"{self.coefficient.title()}, {describe(self.measure)} with {describe(self.against)}"
+        if self.given:
+            name = f"partial {name} given {'the logarithm of ' * self.logarithm}{describe(self.given)}"
+        return name + self.restriction
+
+    def result(self, evidence: Evidence, rules: Rules) -> Finding:
+        models = self.chosen(evidence.models)
+        base.require(models, self.measure, self.against, *base.alternatives(self.given))
+        if self.logarithm:
+            models = models.assign(**{self.given: np.log(models[self.given])})
+        columns = self.measure, self.against, self.coefficient, self.given
+        found = of_estimate(correlate(models, *columns, **rules.bootstrap))
+        if self.within is None:
+            return found
+        found = base.judged(found, "either", self.within, rules)
+        near = -self.within < found.interval.low and found.interval.high < self.within
+        decided = base.HOLDS if near else base.FAILS
+        return replace(found, outcome=base.INCONCLUSIVE if found.outcome == base.INCONCLUSIVE else decided)
+
+
+class Difference(base.Test):
+    """Difference of two measures' correlations with a third, over the same variants."""
+
+    scale_free: ClassVar[bool] = True
+
+    kind: Literal["difference"]
+    coefficient: Linear
+    measure: str
+    minus: str
+    against: str
+    sign: base.Sign
+
+    def title(self, evidence: Evidence) -> str:
+        name = f"{self.coefficient.title()} with {describe(self.against)}: "
+        return f"{name}{describe(self.measure)} minus {describe(self.minus)}"
+
+    def result(self, evidence: Evidence, rules: Rules) -> Finding:
+        columns = self.measure, self.minus, self.against
+        base.require(evidence.models, *columns)
+        return of_estimate(difference(evidence.models, *columns, self.coefficient, **rules.bootstrap))
+
+
+class Radius(base.Test):
+    """Correlation of a flatness measure at its smallest radius minus that at its largest, over the same
+    variants: two-sided, whichever is the larger."""
+
+    scale_free: ClassVar[bool] = True
+    sign: ClassVar[base.Sign] = "either"
+
+    kind: Literal["radius"]
+    coefficient: Linear
+    case: Literal["avg", "worst"]
+    against: str
+
+    def _radii(self, evidence: Evidence) -> list[tuple[float, str]]:
+        radii = aggregate.all_radii(evidence.models, self.case)
+        return [(xi, column) for xi, column in radii.items() if aggregate.has(evidence.models, column)]
+
+    def title(self, evidence: Evidence) -> str:
+        radii, which = self._radii(evidence), "smallest radius minus largest"
+        if len(radii) > 1:
+            which = f"at ξ = {radii[0][0]:g} minus at {radii[-1][0]:g}"
+        measure = describe(f"{self.case}_flatness_rloss")
+        return f"{self.coefficient.title()} of {measure} with {describe(self.against)}: {which}"
+
+    def result(self, evidence: Evidence, rules: Rules) -> Finding:
+        radii = self._radii(evidence)
+        if len(radii) < 2:
+            raise NotMeasuredError("measured at fewer than two radii")
+        columns = radii[0][1], radii[-1][1], self.against
+        base.require(evidence.models, *columns)
+        return of_estimate(difference(evidence.models, *columns, self.coefficient, **rules.bootstrap))
+
+
+class Share(base.Test):
+    """Share of the measures of sharpness and margin whose correlation with a target is at least `least`
+    (reversed where large is meant to be good), on the clean and on the robust loss, without the controls.
+
+    The interval is of percentiles over resampled variants and families, the wider one. `below` claims
+    that the share is smaller: it holds if the interval lies below, and does not hold if it lies above.
+    """
+
+    kind: Literal["share"]
+    coefficient: Linear
+    against: str
+    least: Annotated[Real, Field(ge=0, le=1)]
+    below: Annotated[Real, Field(gt=0, le=1)]
+
+    def title(self, evidence: Evidence) -> str:
+        name = f"share of measures with {self.coefficient.title()} of at least {self.least:g}"
+        return f"{name} with {describe(self.against)}"
+
+    def result(self, evidence: Evidence, rules: Rules) -> Finding:
+        base.require(evidence.models, self.against)
+        models = evidence.models.dropna(subset=[self.against])
+        signs = {c.column: c.sign for c in candidates(models) if c.group not in (CONTROL, ON_TEST)}
+        if len(signs) < LEAST_MEASURES:
+            raise NotMeasuredError(f"{len(signs)} measures, {LEAST_MEASURES} needed")
+        if len(models) < rules.minimum.variants:
+            return base.judged(Finding(n=len(models)), "either", self.least, rules)
+
+        def shares(counts: np.ndarray) -> np.ndarray:
+            reached = np.zeros(len(counts))
+            for column, sign in signs.items():
+                kept = models[column].notna().to_numpy()
+                values, target = models.loc[kept, [column, self.against]].to_numpy(float).T
+                reached += (
+                    sign * COEFFICIENTS[self.coefficient](values, target, counts[:, kept]) >= self.least
+                )
+            return reached / len(signs)
+
+        settings = {"resamples": SHARE_RESAMPLES, "level": rules.level}
+        found = estimate(shares, models["family"], interval=percentile_interval, **settings)
+        low, high = found.interval
+        outcome = base.HOLDS if high < self.below else base.FAILS if low >= self.below else base.INCONCLUSIVE
+        finding = of_estimate(found, f"{len(signs)} measures")
+        return replace(finding, reference=self.below, outcome=outcome)
+
+
 class Baseline(base.Selection):
-    """Mean difference to the baseline, over the variants of some families that are more robust than it: of
-    lower RErr (AutoAttack's where it was run) or of lower RLoss, beyond the noise of the evaluation and of
-    the baseline's seeds; where values of single examples were not kept, lower at all.
+    """Mean difference to the baseline, over the variants of some families with lower RErr (AutoAttack's where
+    it was run) or RLoss than the baseline; beyond noise, see `more_robust`, if values of examples were kept.
 
     All differences share one value of the baseline. Its standard error (over its seeds, else over the
-    samples of its flatness) widens the interval, with Student's quantile, and a mean within it is no
-    evidence, however many variants there are.
+    samples of its flatness) widens the interval, with Student's quantile, and bounds the p-value from below.
     """
 
     kind: Literal["baseline"]
     measure: str
     robust: Literal["rerr", "rloss"]
-    sign: Sign
+    sign: base.Sign
 
     def _robust(self, evidence: Evidence) -> str:
         return RLOSS if self.robust == "rloss" else aggregate.robust_error_column(evidence.models)
@@ -52,35 +198,34 @@ class Baseline(base.Selection):
 
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
         measure, models, robust = self.measure, evidence.models, self._robust(evidence)
-        require(models, measure, robust)
-        at = models[models["variant"] == "at"]
-        if not aggregate.has(at, measure, robust):
+        base.require(models, measure, robust)
+        baseline = models[models["variant"] == "at"]
+        if not aggregate.has(baseline, measure, robust):
             raise NotMeasuredError("the baseline was not measured")
-        at = at.iloc[0]
+        at = baseline.iloc[0]
         chosen = self.chosen(models).dropna(subset=[measure, robust])
         column = "rloss" if self.robust == "rloss" else robust.removeprefix("test_")
         beyond = more_robust(evidence.seeds.examples, column, rules.level)
         lower = chosen["variant"].map(beyond).eq(True) if beyond else chosen[robust] < at[robust]
         chosen = chosen[lower]
-        differences = (chosen[measure] - at[measure]).to_numpy(float)
         counts = chosen["family"].value_counts(sort=False)
         part = ", ".join(f"{name} ({count})" for name, count in counts.items()) or "none"
-        at_all = "" if beyond else "values of single examples were not kept: lower at all"
-        found = base.mean_difference(differences, chosen["family"], rules)
-        found = noted(found, f"taking part: {part}", at_all)
+        differences = (chosen[measure] - at[measure]).to_numpy(float)
+        found = of_estimate(mean_estimate(differences, chosen["family"], **rules.bootstrap))
+        lower_at_all = "values of single examples were not kept: lower at all" * (not beyond)
+        found = found.noted(f"taking part: {part}", lower_at_all)
         error, degrees, source = _standard_error(at, measure)
         if not error > 0:
-            return noted(found, "the baseline's own error is not known, nor in the interval")
+            return found.noted("the baseline's own error is not known, nor in the interval")
         reach = stats.t.ppf((1 + rules.level) / 2, degrees) * error
-        sides = (end - found.value for end in found.interval)
-        ends = (found.value + math.copysign(math.hypot(side, reach), side) for side in sides)
+        below, above = (math.hypot(end - found.value, reach) for end in found.interval)
         p = max(found.p, 2 * float(stats.t.sf(abs(found.value) / error, degrees)))
-        widened = replace(found, interval=Interval(*ends), p=p)
-        return noted(widened, f"the baseline's error over {source} included")
+        widened = replace(found, interval=Interval(found.value - below, found.value + above), p=p)
+        return widened.noted(f"the baseline's error over {source} included")
 
 
 def _standard_error(at: pd.Series, measure: str) -> tuple[float, float, str]:
-    """Standard error of the baseline's measure, its degrees of freedom, and what it is over."""
+    """Return the standard error of the baseline's measure, its degrees of freedom, and its units."""
     seeds, spread = at.get("seeds", 1), at.get(f"{measure}_seed_sd", math.nan)
     if seeds > 1 and spread > 0:
         return spread / math.sqrt(seeds), seeds - 1, f"{seeds} seeds"
@@ -89,77 +234,10 @@ def _standard_error(at: pd.Series, measure: str) -> tuple[float, float, str]:
     return error, samples - 1 if samples > 1 else math.inf, "samples of its flatness"
 
 
-class EarlyStopping(base.Test):
-    """Mean difference early-stopped minus last, over variants that early stopping improves; with `control`,
-    less the same mean over those it does not improve.
-
-    A variant is improved if its early-stopped RLoss is lower beyond the noise of its evaluation (paired
-    bootstrap over examples), or lower at all where losses of single examples were not kept. Variants whose
-    early-stopped checkpoint is the last one are left out: their difference is 0 by construction.
-    """
-
-    over_variants: ClassVar[bool] = True
-
-    kind: Literal["early-stopping"]
-    measure: str
-    control: bool = False
-    sign: Sign
-
-    def title(self, evidence: Evidence) -> str:
-        name = f"mean {describe(self.measure)}, early-stopped minus last, of those improved"
-        return name + (" minus the others'" if self.control else "")
-
-    def result(self, evidence: Evidence, rules: Rules) -> Finding:
-        measure, examples = self.measure, evidence.seeds.examples
-        pairs = early_stopping_pairs(evidence.models, evidence.series, measure, examples, rules.level)
-        if pairs.empty:
-            raise NotMeasuredError(f"not measured: {describe(measure)}, early-stopped")
-        pairs = pairs[~pairs["variant"].isin(evidence.not_learnt)]
-        improved = pairs["improved"].to_numpy()
-        differences = (pairs[f"best_{measure}"] - pairs[measure]).to_numpy(float)
-        if not self.control:
-            found = base.mean_difference(differences[improved], pairs["family"][improved], rules)
-        else:
-            kept = improved | ~pairs["same"].to_numpy(bool)
-            found = difference_of_groups(differences[kept], improved[kept], pairs["family"][kept], rules)
-        lower = "losses of single examples were not kept: improved is any lower RLoss"
-        snapshot = "early-stopped is the snapshot of lowest test RLoss"
-        return noted(found, lower * (not pairs.attrs["beyond_noise"]), snapshot * pairs.attrs["by_epoch"])
-
-
-def difference_of_groups(values: np.ndarray, first: np.ndarray, families: pd.Series, rules: Rules) -> Finding:
-    """Mean of the variants in `first` minus that of the others; p-value by permuting Welch's t, since the
-    difference itself is not exchangeable where groups of unequal size differ in variance."""
-    n, inside = len(values), first.astype(float)
-    counts = int(inside.sum()), int(n - inside.sum())
-    sizes = f"{counts[0]} improved, {counts[1]} others"
-    if min(counts) < LEAST_IN_GROUP:
-        return Finding(n=n, outcome=base.INCONCLUSIVE, note=f"{sizes}, {LEAST_IN_GROUP} needed of each")
-
-    def statistic(drawn: np.ndarray) -> np.ndarray:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            means = [drawn @ (side * values) / (drawn @ side) for side in (inside, 1 - inside)]
-        return means[0] - means[1]
-
-    intervals = bootstrap(statistic, families, **rules.bootstrap)
-    observed = float(statistic(np.ones((1, n)))[0])
-    permuted = stats.PermutationMethod(n_resamples=rules.resamples, rng=np.random.default_rng(0))
-    p = stats.ttest_ind(values[first], values[~first], equal_var=False, method=permuted).pvalue
-    found = Finding(observed, intervals.widest, intervals.over, float(p), n)
-    return noted(found, sizes, base.few_families(families))
-
-
 class Hinge(base.Test):
-    """One of three properties of a hinge of RErr over RLoss.
-
-    `break`: its interval lies within `within` of ln K; it fails if it lies wholly outside or is narrow.
-    `slopes`: slope above the break over the slope below it; the upper end of its interval lies below `below`.
-    `fit`: residual sum of squares of a cubic, which has as many parameters, over the hinge's: above 1. The
-    last two cannot fail where the interval of the break is wider than `within` on either side and, for the
-    slopes, the interval holds `below`.
-    """
-
-    over_variants: ClassVar[bool] = True
+    """One of three properties of a hinge of RErr over RLoss: the interval of its `break` lies within `within`
+    of ln K; that of the ratio of its `slopes`, above over below, ends below `below`; its `fit` is better than
+    a cubic's. Where the interval of the break is too wide, only one that lies wholly elsewhere fails."""
 
     kind: Literal["hinge"]
     statistic: Literal["break", "slopes", "fit"]
@@ -172,29 +250,32 @@ class Hinge(base.Test):
 
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
         measure = aggregate.robust_error_column(evidence.models)
-        require(evidence.models, RLOSS, measure)
+        base.require(evidence.models, RLOSS, measure)
         models = evidence.models.dropna(subset=[RLOSS, measure])
-        n, different, least = len(models), models[RLOSS].nunique(), max(rules.minimum.variants, LEAST)
-        if different < least:
-            few = f"{different} variants of different RLoss, {least} needed"
-            return Finding(n=n, outcome=base.INCONCLUSIVE, note=few)
+        different, least = models[RLOSS].nunique(), max(rules.minimum.variants, LEAST)
         hinge = fitted(models, measure, **rules.bootstrap)
-        if hinge is None:
-            return Finding(n=n, outcome=base.INCONCLUSIVE, note="no hinge can be fitted")
+        if hinge is None or different < least:
+            few = f"{different} variants of different RLoss, {least} needed"
+            return Finding(n=len(models), outcome=base.INCONCLUSIVE, note=few)
         low, high = kink(models) - self.within, kink(models) + self.within
-        at, wide = hinge.at_interval, hinge.at_interval.width > 2 * self.within
+        at, note = hinge.at.interval, ""
+        value, interval, over = hinge.at.value, at, hinge.at.over
+        wide = at.width > 2 * self.within
         if self.statistic == "break":
             holds, fails = low <= at.low and at.high <= high, at.low > high or at.high < low or not wide
-            numbers = hinge.at, at, hinge.at_over
+            note = f"expected within {low:.2f} and {high:.2f}"
         elif self.statistic == "slopes":
-            ratio = hinge.ratio_interval
-            holds, fails = ratio.high < self.below, ratio.low >= self.below or not wide
-            numbers = hinge.ratio, ratio, hinge.ratio_over
+            ratios = {"variants": hinge.ratio.by_variant, "families": hinge.ratio.by_family}
+            over = max(ratios, key=lambda over: ratios[over].high)
+            value, interval = hinge.ratio.value, ratios[over]
+            holds, fails = interval.high < self.below, interval.low >= self.below or not wide
         else:
+            value, interval, over = hinge.smooth, UNKNOWN, ""
             holds, fails = hinge.smooth > 1, not wide
-            numbers = (hinge.smooth,)
         outcome = base.HOLDS if holds else base.FAILS if fails else base.INCONCLUSIVE
-        expected = f"expected within {low:.2f} and {high:.2f}" * (self.statistic == "break")
         too_wide = "the interval of the break is too wide to tell" * (outcome == base.INCONCLUSIVE)
-        found = Finding(*numbers, n=n, outcome=outcome)
-        return noted(found, expected, too_wide, base.few_families(models["family"]))
+        found = of_estimate(hinge.at, note, too_wide)
+        return replace(found, value=value, interval=interval, over=over, outcome=outcome)
+
+
+Kind = Correlation | Difference | Radius | Share | Baseline | Hinge
