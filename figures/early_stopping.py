@@ -53,16 +53,13 @@ def draw():
     figure, panels = style.panels(len(shown), height=3.2, room=1.0)
     labels = [arrows(axes, rows, layer) for axes, (layer, rows) in zip(panels, shown.items(), strict=True)]
     note = "Arrows lead from the last to the early-stopped checkpoint; grey where RLoss is not lower there"
-    note += (
-        f", beyond the noise of its evaluation ({notebook.experiment}). "
-        if len(examples[notebook.ours])
-        else ". "
-    )
-    by_epoch = [layer.name for layer, rows in shown.items() if rows.attrs["by_epoch"]]
+    beyond = f", beyond the noise of its evaluation ({notebook.experiment})"
+    note += beyond * bool(len(examples[notebook.ours])) + "."
+    by_epoch = ", ".join(layer.name for layer, rows in shown.items() if rows.attrs["by_epoch"])
     if by_epoch:
-        note += f"Early-stopped ({', '.join(by_epoch)}): the snapshot with the lowest test RLoss. "
-    note += scatter.comparison_note(notebook)
-    style.legend(figure, style.handles([name for rows in shown.values() for name in rows["family"]]), note)
+        note += f" Early-stopped ({by_epoch}): the snapshot with the lowest test RLoss."
+    families = [name for rows in shown.values() for name in rows["family"]]
+    style.legend(figure, style.handles(families), note, scatter.comparison_note(notebook))
     for axes, beyond in zip(panels, labels, strict=True):
         style.place_labels(axes, beyond)
     return figure

@@ -15,7 +15,6 @@
 
 # %%
 from matplotlib.cm import ScalarMappable
-from matplotlib.lines import Line2D
 
 from robust_flatness.plotting import curves, inputs, looks, style
 from robust_flatness.tables import aggregate, frames
@@ -67,13 +66,12 @@ def draw():
     )
     if worst:
         panels[-1].set_xlabel("worst-case flatness", fontsize=6.5)
-    figure.supylabel("Test RLoss (lower is more robust)", fontsize=7.5)
+    figure.supylabel("Test RLoss (lower is more robust)")
     colors = ScalarMappable(cmap=style.EPOCH_COLORS)
     figure.colorbar(colors, ax=panels, shrink=0.4, aspect=40, label="epoch (share of training)")
     text = "Flatness: average-case in RLoss, on an axis of its own in each panel (lower is flatter). "
     text += "The first fifth of each training is left out."
-    baseline = {"AT (baseline)": Line2D([], [], color=style.LIGHT, linewidth=2.5)}
-    style.legend(figure, baseline | curves.published(panels), text)
+    style.legend(figure, curves.BASELINE | curves.published(panels), text)
     return figure
 
 

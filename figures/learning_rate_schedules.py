@@ -71,8 +71,8 @@ def draw():
         if not steps:
             axes.set_ylim(0, 1.6 * axes.get_ylim()[1])
     panels[0].set_ylabel("Learning rate")
-    note = "Schedules that coincide, as the cyclic ones do until each ends, differ in their widths. "
-    style.legend(figure, {}, note + notebook.beside("Dashed: published, CIFAR-10"))
+    note = "Schedules that coincide, as the cyclic ones do until each ends, differ in their widths."
+    style.legend(figure, {}, note, notebook.beside("Dashed: published, CIFAR-10"))
     return figure
 
 

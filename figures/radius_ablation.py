@@ -22,7 +22,7 @@ from robust_flatness.tables import aggregate
 
 notebook = inputs("radius_ablation", globals().get("snakemake"))
 variants = notebook.ours.counted
-others = scatter.others_of(notebook, notebook.ours)
+others = notebook.ours.hollow()
 drawn = pd.concat([variants, others])
 Y = "test_rloss_pgd"
 RADII = {
@@ -38,21 +38,16 @@ def summary(axes, case, radii, found):
     for place, xi in enumerate(radii):
         if "r" in found[xi]:
             value, (low, high) = found[xi]["r"].value, found[xi]["r"].interval
-            axes.errorbar(
-                place, value, [[value - low], [high - value]], fmt="o", color=style.BLACK, elinewidth=1
-            )
+            bar = [[value - low], [high - value]]
+            axes.errorbar(place, value, bar, fmt="o", color=style.BLACK, elinewidth=1)
     published = notebook.printed.counted if notebook.printed else variants.iloc[:0]
     for xi, x in aggregate.all_radii(published, case).items():
         if xi in radii:
             value = coefficient(published[x], published[Y], "pearson")
             axes.plot([*radii].index(xi) + 0.2, value, "o", color=style.GREY, markerfacecolor="none")
     axes.axhline(0, color=style.GREY, linewidth=0.8)
-    axes.set(
-        xlim=(-0.5, len(radii) - 0.5),
-        ylim=(-0.6, 1.05),
-        ylabel="Pearson r with test RLoss",
-        xlabel="radius ξ",
-    )
+    axes.set(xlim=(-0.5, len(radii) - 0.5), ylim=(-0.6, 1.05))
+    axes.set(xlabel="radius ξ", ylabel="Pearson r with test RLoss")
     axes.set_xticks(range(len(radii)), [f"{xi:g}" for xi in radii], rotation=45)
     axes.set_title(f"{NAMES[case]}\nflatness")
 
@@ -78,10 +73,10 @@ def draw():
             axes.set_xlabel("flatness", fontsize=6.5)
             axes.tick_params(labelsize=5.5)
     text = "Hollow, left: published. " * bool(notebook.printed) + "Vertical axes of points: test RLoss. "
-    text += f"Lower is flatter and more robust. {scatter.INTERVALS} {notebook.ours.apart}"
-    style.legend(figure, style.handles(variants["family"], others["family"]), text)
+    text += f"Lower is flatter and more robust. {scatter.INTERVALS}"
+    style.legend(figure, style.handles(variants["family"], others["family"]), text, notebook.ours.apart)
     for axes, x, beyond in named:
-        scatter.label_points(axes, notebook, notebook.ours, x, Y, beyond)
+        scatter.label_points(axes, notebook.ours, x, Y, beyond)
     return figure
 
 

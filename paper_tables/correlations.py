@@ -72,16 +72,16 @@ frame["name"] = [
 
 # %%
 columns = {
-    "name": typeset.Column("Measure"),
-    "coefficient": typeset.Column("Coefficient"),
-    "value": typeset.Column("Value", typeset.digits(3)),
-    "low": typeset.Column("95 % from", typeset.digits(3)),
-    "high": typeset.Column("to", typeset.digits(3)),
-    "p_permutation": typeset.Column("p, permutation", typeset.p_value),
-    "p_student": typeset.Column("p, Student", typeset.p_value),
-    "n": typeset.Column("n", typeset.digits(0)),
-    "with_not_learnt": typeset.Column("With models that have not learnt", typeset.digits(3)),
-    "published": typeset.Column("Published", typeset.digits(3)),
+    "name": "Measure",
+    "coefficient": "Coefficient",
+    "value": ("Value", 3),
+    "low": ("95 % from", 3),
+    "high": ("to", 3),
+    "p_permutation": ("p, permutation", typeset.p_value),
+    "p_student": ("p, Student", typeset.p_value),
+    "n": ("n", 0),
+    "with_not_learnt": ("With models that have not learnt", 3),
+    "published": ("Published", 3),
 }
 if notebook.printed is None:
     columns.pop("published")
@@ -91,8 +91,5 @@ notes = [
     "Intervals: BCa bootstrap, the wider of resampling variants and resampling families. Published: computed "
     "from the printed table (RErr by AutoAttack), so that rounding is in it."
 ]
-notebook.write(
-    typeset.texts(
-        frame, columns, f"Correlations over variants ({notebook.experiment})", notes, sections="with"
-    )
-)
+title = f"Correlations over variants ({notebook.experiment})"
+notebook.write(typeset.texts(frame, columns, title, notes, sections="with"))

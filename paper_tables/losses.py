@@ -28,10 +28,7 @@ HEADINGS = {
     **{"avg_flatness_ce": ("Average-case, CE", 2), "worst_flatness_ce": ("Worst-case, CE", 2)},
 }
 PAIRED = ("test_rloss_pgd", "avg_flatness_rloss")
-columns = {"label": typeset.Column("Method")}
-for name, heading in HEADINGS.items():
-    pair = typeset.compared({name: heading})
-    columns |= pair if name in PAIRED else {name: pair[name]}
+columns = {"label": "Method", **typeset.compared(HEADINGS, only=PAIRED)}
 note = "By increasing RLoss. RLoss by PGD; every published column is in the CSV."
 title = f"Losses and flatness of all variants ({notebook.experiment})"
 notebook.write(typeset.texts(frame, columns, title, typeset.notes(notebook, note)))

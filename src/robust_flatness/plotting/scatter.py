@@ -17,7 +17,7 @@ from robust_flatness.plotting.notebook import Notebook, Saved
 from robust_flatness.tables import aggregate, schema
 
 MARKER_AREA = 22
-#: With at most so many variants, all are named.
+#: Number of variants up to which all are named.
 FEW = 12
 INTERVALS = (
     "r: Pearson, ρ: Spearman; in brackets the 95 % bootstrap confidence interval, resampling variants or "
@@ -39,10 +39,9 @@ def points(
             facecolors="none" if hollow else color, edgecolors=color if hollow else "white",
             linewidths=0.8 if hollow else 0.4, zorder=4 if baseline else 3,
         )  # fmt: skip
-        columns = {"xerr": f"{x}_seed_sd", "yerr": f"{y}_seed_sd"}
-        spread = {axis: group[column] for axis, column in columns.items() if column in group}
-        if spread:
-            axes.errorbar(group[x], group[y], **spread, fmt="none", ecolor=color, elinewidth=0.5, zorder=2)
+        bars = group.get(f"{y}_seed_sd"), group.get(f"{x}_seed_sd")
+        if not bars[0] is bars[1] is None:
+            axes.errorbar(group[x], group[y], *bars, fmt="none", ecolor=color, elinewidth=0.5, zorder=2)
 
 
 def trend(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> float | None:
@@ -73,84 +72,63 @@ def in_words(found: dict[str, Correlation], n: int) -> list[str]:
     words = []
     for symbol, value in found.items():
         low, high = value.interval
-        interval = f" [{low:.2f}, {high:.2f}]" if np.isfinite(low) else ""
-        words.append(f"{symbol} = {value.value:.2f}{interval}")
+        words.append(f"{symbol} = {value.value:.2f}" + f" [{low:.2f}, {high:.2f}]" * bool(np.isfinite(low)))
     return [*words, f"n = {n}"]
 
 
 def fit(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> list[Label]:
     """Set the limits by the points and their bars, and draw points far out as triangles at the edge; returns
-    their labels, name and value."""
-    if frame.empty:
-        return []
-    for name, setter in ((x, axes.set_xlim), (y, axes.set_ylim)):
+    the labels of these, name and value."""
+    for name, put in ((x, axes.set_xlim), (y, axes.set_ylim)) if len(frame) else ():
         rows = frame[style.near(frame[name])]
-        bars = rows.get(f"{name}_seed_sd", pd.Series(0.0, index=rows.index)).fillna(0)
+        bars = rows.reindex(columns=[f"{name}_seed_sd"]).iloc[:, 0].fillna(0)
         low, high = (rows[name] - bars).min(), (rows[name] + bars).max()
         margin = 0.07 * ((high - low) or 1.0)
-        setter(low - margin, high + margin)
-    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+        put(low - margin, high + margin)
     labels = []
     for row in frame.dropna(subset=[x, y]).to_dict("records"):
-        place = float(np.clip(row[x], left, right)), float(np.clip(row[y], bottom, top))
-        beyond = [row[name] for name, at in zip((x, y), place, strict=True) if row[name] != at]
+        place = float(np.clip(row[x], *axes.get_xlim())), float(np.clip(row[y], *axes.get_ylim()))
+        sides = ((x, place[0], "<>"), (y, place[1], "v^"))
+        beyond = [(row[name], marks[row[name] > at]) for name, at, marks in sides if row[name] != at]
         if beyond:
-            across = (">" if row[x] > right else "<") if place[0] != row[x] else ""
-            marker = across or ("^" if row[y] > top else "v")
-            color = looks.color(row["family"])
-            axes.scatter(*place, s=20, marker=marker, color=color, clip_on=False, zorder=5)
-            labels.append((*place, f"{looks.name(row)}: {', '.join(f'{value:.3g}' for value in beyond)}"))
+            look = {"s": 20, "marker": beyond[0][1], "color": looks.color(row["family"])}
+            axes.scatter(*place, clip_on=False, zorder=5, **look)
+            values = ", ".join(f"{value:.3g}" for value, _ in beyond)
+            labels.append((*place, f"{looks.name(row)}: {values}"))
     return labels
-
-
-def apart(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> None:
-    """Draw variants that have not learnt as grey crosses, those outside the limits at the edge."""
-    frame = frame[[x, y]].dropna()
-    if len(frame):
-        places = [frame[name].clip(*limits) for name, limits in ((x, axes.get_xlim()), (y, axes.get_ylim()))]
-        axes.scatter(*places, s=MARKER_AREA, marker="x", color=style.GREY, clip_on=False, zorder=3)
 
 
 def name_axes(axes: Axes, x: str, y: str, width: int = 60) -> None:
     """Name the axes in words, with the direction that is flat or robust, in lines of `width` characters."""
-    for name, setter in ((x, axes.set_xlabel), (y, axes.set_ylabel)):
+    for name, put in ((x, axes.set_xlabel), (y, axes.set_ylabel)):
         words, direction = schema.describe(name), schema.direction(name)
         words = textwrap.fill(words[0].upper() + words[1:], width)
-        setter(f"{words}\n({direction})" if direction else words)
+        put(f"{words}\n({direction})" if direction else words)
 
 
 def cloud(
     axes: Axes, layer: Layer, others: pd.DataFrame, x: str, y: str, size: float = MARKER_AREA
 ) -> list[Label]:
-    """Draw all points of a layer, `others` (networks of others) hollow, with the limits set by them; returns
-    the labels of those beyond (`fit`)."""
+    """Draw all points of a layer, `others` (external networks) hollow, with the limits set by them, and
+    variants that have not learnt as grey crosses; returns the labels of points beyond the limits (`fit`)."""
     frame = layer.counted.dropna(subset=[x, y])
     points(axes, frame, x, y, layer.beside, size)
     if aggregate.has(others, x, y):
         points(axes, others, x, y, hollow=True, size=size)
         frame = pd.concat([frame, others])
     labels = fit(axes, frame, x, y)
-    apart(axes, layer.unlearnt, x, y)
+    apart = layer.unlearnt[[x, y]].dropna()
+    if len(apart):
+        places = apart[x].clip(*axes.get_xlim()), apart[y].clip(*axes.get_ylim())
+        axes.scatter(*places, s=MARKER_AREA, marker="x", color=style.GREY, clip_on=False, zorder=3)
     return labels
 
 
-def others_of(notebook: Notebook, layer: Layer, robustbench: bool = False) -> pd.DataFrame:
-    """Return the networks of others in a layer's panel; the printed ones if `robustbench`."""
-    return layer.others if robustbench or _is_experiment(notebook, layer) else layer.others.iloc[:0]
-
-
-def _is_experiment(notebook: Notebook, layer: Layer) -> bool:
-    return layer is notebook.ours and notebook.printed is not None
-
-
 def label_points(
-    axes: Axes, notebook: Notebook, layer: Layer, x: str, y: str, beyond: Sequence[Label] = (),
-    variants: bool = False,
-) -> None:  # fmt: skip
-    """Name networks of others and, where there is room, points `beyond` the axes and (if `variants`) one
-    variant of each family that asks for it."""
-    others, rows = others_of(notebook, layer), layer.counted
-    asked = rows[rows["variant"].isin(looks.named())] if len(rows) > FEW else rows
+    axes: Axes, layer: Layer, x: str, y: str, beyond: Sequence[Label], variants: bool = False
+) -> None:
+    """Name an experiment's external networks and, where there is room, points `beyond` the axes and (if
+    `variants`) one variant of each family, or all of few."""
 
     def labels(frame: pd.DataFrame) -> list[Label]:
         if not {x, y} <= {*frame}:
@@ -158,8 +136,10 @@ def label_points(
         inside = frame[frame[x].between(*axes.get_xlim()) & frame[y].between(*axes.get_ylim())]
         return [(row[x], row[y], looks.name(row)) for row in inside.to_dict("records")]
 
-    style.place_labels(axes, labels(others), always=True)
-    style.place_labels(axes, [*beyond, *(labels(asked) if variants else ())])
+    rows = layer.counted if variants else layer.counted.iloc[:0]
+    style.place_labels(axes, labels(layer.hollow()), always=True)
+    named = rows["variant"].isin(looks.named()) | (len(rows) <= FEW)
+    style.place_labels(axes, [*beyond, *labels(rows[named])])
 
 
 def notes(notebook: Notebook, *columns: str) -> str:
@@ -168,8 +148,7 @@ def notes(notebook: Notebook, *columns: str) -> str:
     sentences = [INTERVALS, comparison_note(notebook, *columns)]
     for layer in notebook.layers:
         sentences += [layer.spread("Bars"), layer.apart]
-    some = _is_experiment(notebook, notebook.ours) and len(notebook.ours.others)
-    return " ".join(filter(None, [*sentences, HOLLOW if some else ""]))
+    return " ".join(filter(None, [*sentences, HOLLOW * (len(notebook.ours.hollow()) > 0)]))
 
 
 def comparison_note(notebook: Notebook, *columns: str) -> str:
@@ -180,11 +159,10 @@ def comparison_note(notebook: Notebook, *columns: str) -> str:
     joined = aggregate.join_published(notebook.ours.counted, notebook.printed.variants)
     ranks = []
     for name in () if notebook.same_data else columns:
-        theirs = f"{name}_published"
-        if aggregate.has(joined, name, theirs, rows=4):
-            rho = coefficient(*complete(joined[name], joined[theirs]), "spearman")
+        if aggregate.has(joined, name, f"{name}_published", rows=4):
+            rho = coefficient(*complete(joined[name], joined[f"{name}_published"]), "spearman")
             ranks.append(f"{schema.describe(name)} ρ = {rho:.2f}")
-    return note + (f" Rank correlation of ours with the printed numbers: {'; '.join(ranks)}." * bool(ranks))
+    return note + f" Rank correlation of ours with the printed numbers: {'; '.join(ranks)}." * bool(ranks)
 
 
 def panel(
@@ -203,39 +181,32 @@ def panel(
     return labels
 
 
-def correlation_figure(
-    notebook: Notebook, pairs: Sequence[tuple[str, str]], labelled: bool = False, height: float = 3.0,
-    robustbench: bool = False,
-) -> Figure:  # fmt: skip
-    """Draw correlation plots, a panel per pair (x, y): of ours, and beside or below them the printed ones.
-    `labelled` names a variant of each family, `robustbench` adds the printed networks of RobustBench. A pair
-    that a layer lacks has no panel and is named in the note."""
+def show(notebook: Notebook, *pairs: tuple[str, str], height: float, headline: bool = False) -> Saved:
+    """Draw and write correlation plots, a panel per pair (x, y): of ours, and beside or below them those of
+    the printed numbers. `headline` names a variant of each family and adds the printed networks of
+    RobustBench. A pair that a layer lacks has no panel and is named in the note."""
     cells, lacking, families, hollow = [], [], [], []
     for layer, missing in zip(notebook.layers, ("Not measured", "Not printed"), strict=False):
-        others = others_of(notebook, layer, robustbench)
+        others = layer.hollow(headline)
         shown = pd.concat([layer.counted, others])
         cells += [(layer, others, *pair) for pair in pairs if aggregate.has(shown, *pair)]
         absent = [schema.describe(x) for x, y in pairs if not aggregate.has(shown, x, y)]
         lacking += [f"{missing}: {', '.join(absent)}."] if absent else []
         families += [*layer.variants["family"]]
         hollow += [*others["family"]]
-    columns = min(len(cells), 2 if len(pairs) == 1 else len(pairs))
-    figure, axes = style.panels(len(cells), columns, height=height, room=1.1)
-    labels = [
-        panel(place, layer, others, x, y, layer.title() if notebook.printed else "", columns)
-        for place, (layer, others, x, y) in zip(axes, cells, strict=True)
-    ]
-    columns_compared = dict.fromkeys(name for pair in pairs for name in pair)
-    text = " ".join([notes(notebook, *columns_compared), *lacking])
-    style.legend(figure, style.handles(families, hollow), text)
-    for place, (layer, _, x, y), beyond in zip(axes, cells, labels, strict=True):
-        label_points(place, notebook, layer, x, y, beyond, labelled)
-    return figure
+    names = [*dict.fromkeys(name for pair in pairs for name in pair)]
 
+    def draw() -> Figure:
+        columns = min(len(cells), 2 if len(pairs) == 1 else len(pairs))
+        figure, axes = style.panels(len(cells), columns, height=height, room=1.1)
+        labels = [
+            panel(place, layer, others, x, y, layer.title() * (len(notebook.layers) > 1), columns)
+            for place, (layer, others, x, y) in zip(axes, cells, strict=True)
+        ]
+        style.legend(figure, style.handles(families, hollow), notes(notebook, *names), *lacking)
+        for place, (layer, _, x, y), beyond in zip(axes, cells, labels, strict=True):
+            label_points(place, layer, x, y, beyond, headline)
+        return figure
 
-def show(notebook: Notebook, pairs: Sequence[tuple[str, str]], **options) -> Saved:
-    """Draw and write a `correlation_figure`; a line that says what is missing where no pair can be drawn."""
-    shown = pd.concat([notebook.ours.counted, others_of(notebook, notebook.ours)])
-    drawn = any(aggregate.has(shown, *pair) for pair in pairs)
-    missing = "" if drawn else notebook.missing(*dict.fromkeys(name for pair in pairs for name in pair))
-    return notebook.show(lambda: correlation_figure(notebook, pairs, **options), missing)
+    drawn = any(layer is notebook.ours for layer, *_ in cells)
+    return notebook.show(draw, "" if drawn else notebook.missing(*names))

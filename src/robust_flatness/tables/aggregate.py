@@ -80,8 +80,8 @@ def scaled(models: pd.DataFrame) -> pd.Series:
 
 
 def with_scaled(models: pd.DataFrame) -> pd.DataFrame:
-    """Return `variants_at` with derived models, over the seeds of the scaled copies: each is compared with the
-    model it was made from, not with the baseline's mean over more seeds."""
+    """Return `variants_at` with derived models, over the seeds of the scaled copies, so that each is compared
+    with the model it was made from, not with the baseline's mean over more seeds."""
     seeds = models["seed"][scaled(models)]
     return variants_at(models[models["seed"].isin(seeds)] if len(seeds) else models, derived=True)
 
