@@ -24,7 +24,7 @@ everyone = notebook.ours.evidence.everyone
 WITHOUT = "weight-clipping-0.025"  # its flatness is printed as 0
 
 # %%
-measures = [*schema.compared()]
+measures = [name for name, q in schema.MAIN.items() if q.description.compared and q.split in ("", "test")]
 for case in ("avg", "worst"):
     measures += [name for name in aggregate.all_radii(variants, case).values() if name not in measures]
 measures += ["avg_flatness_rloss_std", "train_avg_flatness_rloss", "train_worst_flatness_rloss"]

@@ -17,12 +17,13 @@ from robust_flatness.tables.printed import read_printed
 
 notebook = inputs("hessian", globals().get("snakemake"))
 printed = read_printed("hessian")
+HESSIAN = ("hessian_max", "hessian_min", "convexity")
 
 # %%
 models = aggregate.variants_at(notebook.tables.models, derived=True)
-models = models.reindex(columns=["variant", "label", *schema.HESSIAN, *schema.ERRORS])
+models = models.reindex(columns=["variant", "label", *HESSIAN, *schema.ERRORS])
 rerr = aggregate.robust_error_column(models)
-frame = models.dropna(subset=["hessian_max"])[["variant", "label", rerr, *schema.HESSIAN]]
+frame = models.dropna(subset=["hessian_max"])[["variant", "label", rerr, *HESSIAN]]
 theirs = printed.set_axis(
     ["variant", "test_rerr_aa_published", "hessian_max_published", "convexity_published"], axis="columns"
 )

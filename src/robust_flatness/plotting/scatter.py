@@ -156,7 +156,8 @@ def comparison_note(notebook: Notebook, *columns: str) -> str:
     if notebook.printed is None:
         return ""
     note = notebook.beside("Hollow: published, CIFAR-10", "compare rank and sign, not values")
-    joined = aggregate.join_published(notebook.ours.counted, notebook.printed.variants)
+    theirs = notebook.printed.variants
+    joined = notebook.ours.counted.merge(theirs, on="variant", suffixes=("", "_published"))
     ranks = []
     for name in () if notebook.same_data else columns:
         if aggregate.has(joined, name, f"{name}_published", rows=4):

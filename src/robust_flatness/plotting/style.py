@@ -32,8 +32,6 @@ ORANGE, VERMILLION, PURPLE = PALETTE["orange"], PALETTE["vermillion"], PALETTE["
 TRAIN, TEST = BLUE, VERMILLION
 #: Published curves beside ours.
 PUBLISHED = {"linewidth": 0.8, "linestyle": (0, (4, 1.5)), "gid": "published"}
-#: Epochs, early to late; even in lightness, so that it reads without colour.
-EPOCH_COLORS = "cividis"
 
 RC = {
     **{"font.size": 8, "axes.labelsize": 7.5, "axes.titlesize": 7, "figure.labelsize": 7.5},

@@ -115,12 +115,6 @@ def robust_error_column(models: pd.DataFrame, split: str = "test") -> str:
     return autoattack if has(models, autoattack) else f"{split}_rerr_pgd"
 
 
-def join_published(ours: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
-    """Return ours with the printed measures of each variant beside them (suffix `_published`)."""
-    names = {name: f"{name}_published" for name in published if is_measure(name)}
-    return ours.merge(published[["variant", *names]].rename(columns=names), on="variant", how="left")
-
-
 def all_radii(models: pd.DataFrame, case: str, loss: str = "rloss") -> dict[float, str]:
     """Return the columns of `case` ("avg" or "worst") flatness on test examples by radius xi, sorted."""
     main, xi = f"{case}_flatness_{loss}", models.get(f"{case}_flatness_xi")

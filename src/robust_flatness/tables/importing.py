@@ -71,7 +71,7 @@ def read_results_table(path: Path) -> pd.DataFrame:
     """
     frame = typed(read_csv(path, need=["variant"]))
     columns = columns_of(frame.columns)
-    known = [*IDENTITY, *WORDS, *(q.name for q in schema.main_quantities())]
+    known = [*IDENTITY, *WORDS, *schema.MAIN]
     for name in frame.columns.difference([*columns, *known], sort=False):
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
         if close and not name.startswith(("setting_", schema.PROVENANCE)):
@@ -79,7 +79,7 @@ def read_results_table(path: Path) -> pd.DataFrame:
     if frame.empty:
         raise FileError(f"{path}: no rows; expected one for each model")
     if not columns:
-        known = ", ".join(schema.ERRORS + schema.LOSSES)
+        known = ", ".join([*schema.ERRORS, *schema.LOSSES])
         raise FileError(f"{path}: no column holds a measure; known are {known}")
     for name, quantity in columns.items():
         largest = LARGEST.get(quantity.description.kind)

@@ -5,10 +5,9 @@ Names of columns are generated from records and looked up here; only names that 
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cache
 from itertools import product
 
-from robust_flatness.measures import base
+from robust_flatness.measures.base import LOSSES as OF_LOSSES
 from robust_flatness.measures.base import Metric
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.measures.sharpness.block import of_loss
@@ -85,34 +84,33 @@ def metric_of(measure: str, metric: str) -> Metric:
     return known.get(metric) or of_loss(metric, metric, direction="")
 
 
-@cache
-def main_quantities() -> tuple[Quantity, ...]:
-    """Return every quantity of the registry at its main radius; of those with the same name, the first."""
+def _main_quantities() -> dict[str, Quantity]:
+    """Every quantity of the registry at its main radius; of those with the same name, the first."""
     found: dict[str, Quantity] = {}
     measures = [measure for measure in MEASURES.values() if not measure.of_snapshots]
     metrics = [(m.name, metric, described) for m in measures for metric, described in m.metrics.items()]
     for measure, metric, description in [*metrics, *(("", *item) for item in OTHER_METRICS.items())]:
-        losses = base.LOSSES if description.by_loss else ("",)
+        losses = OF_LOSSES if description.by_loss else ("",)
         for loss, split in product(losses, description.splits) if description.column is not None else ():
             quantity = Quantity(measure, metric, loss, split)
             found.setdefault(quantity.name, quantity)
-    return tuple(found.values())
+    return found
 
 
-@cache
-def _by_name() -> dict[str, Quantity]:
-    """The registered quantities; at first, those of the main radius."""
-    return {quantity.name: quantity for quantity in main_quantities()}
+#: Quantities at their main radius, by the names of their columns; those of measures; all that are registered.
+MAIN = _main_quantities()
+MEASURED = {name: quantity for name, quantity in MAIN.items() if quantity.measure in MEASURES}
+_registered = dict(MAIN)
 
 
 def register(quantity: Quantity) -> str:
     """Register a quantity and return the name of its column; the first one of a name stays."""
-    return _by_name().setdefault(quantity.name, quantity).name
+    return _registered.setdefault(quantity.name, quantity).name
 
 
 def lookup(name: str) -> Quantity | None:
     """Return the quantity of a column; None where no record of it has been read."""
-    return _by_name().get(name)
+    return _registered.get(name)
 
 
 def with_spread(name: str, spread: str) -> str:
@@ -123,14 +121,15 @@ def with_spread(name: str, spread: str) -> str:
 
 def early_stopped(name: str) -> str:
     """Register and return the column of the measure `name` at the early-stopped checkpoint."""
-    return register(replace(_by_name()[name], early_stopped=True))
+    return register(replace(_registered[name], early_stopped=True))
 
 
 def is_measure(name: str) -> bool:
     """Return whether a column holds a measured number, at the checkpoint of its row."""
-    quantity = lookup(name)
-    described = quantity and quantity.measure in MEASURES and quantity.description.kind != "setting"
-    return bool(described) and not quantity.early_stopped and not quantity.spread.startswith("seed")
+    q = lookup(name)
+    if q is None or q.measure not in MEASURES or q.early_stopped:
+        return False
+    return q.description.kind != "setting" and not q.spread.startswith("seed")
 
 
 def describe(name: str) -> str:
@@ -148,16 +147,15 @@ def direction(name: str) -> str:
 def columns_of(columns: Iterable[str]) -> dict[str, Quantity]:
     """Register and return the quantities of the columns of a wide table that hold measures. Any radius but
     the main one is part of the name (`_<xi>`)."""
-    known = {quantity.name: quantity for quantity in _measured()}
     found = {}
     for name in columns:
-        spread = next((s for s in ("se", "std") if name.endswith(f"_{s}") and name not in known), "")
+        spread = next((s for s in ("se", "std") if name.endswith(f"_{s}") and name not in MEASURED), "")
         stem = name.removesuffix(f"_{spread}") if spread else name
         main, _, radius = stem.rpartition("_")
-        if stem in known:
-            found[name] = replace(known[stem], spread=spread)
-        elif main in known and known[main].description.radius and is_number(radius):
-            found[name] = replace(known[main], spread=spread, radius=float(radius))
+        if stem in MEASURED:
+            found[name] = replace(MEASURED[stem], spread=spread)
+        elif main in MEASURED and MEASURED[main].description.radius and is_number(radius):
+            found[name] = replace(MEASURED[main], spread=spread, radius=float(radius))
     for quantity in found.values():
         register(quantity)
     return found
@@ -177,21 +175,12 @@ def is_known(name: str) -> bool:
     return name.startswith("setting_") or name in HISTORY or bool(lookup(name) or columns_of([name]))
 
 
-def compared() -> tuple[str, ...]:
-    """Return the columns on test examples that the table of correlations sets against RLoss and RErr."""
-    return tuple(q.name for q in main_quantities() if q.description.compared and q.split in ("", "test"))
+def _of_kind(kind: str) -> list[str]:
+    """Columns of a kind at the main radius, those on test examples first."""
+    main = [
+        q for q in MEASURED.values() if q.description.kind == kind and q.description.radius != "coordinate"
+    ]
+    return [q.name for split in ("test", "train") for q in main if q.split == split]
 
 
-def _measured() -> list[Quantity]:
-    return [quantity for quantity in main_quantities() if quantity.measure in MEASURES]
-
-
-def _of_kind(kind: str, *splits: str) -> tuple[str, ...]:
-    """Columns of a kind at the main radius, split by split."""
-    main = [q for q in _measured() if q.description.kind == kind and q.description.radius != "coordinate"]
-    return tuple(q.name for split in splits for q in main if q.split == split)
-
-
-ERRORS, LOSSES = _of_kind("error", "test", "train"), _of_kind("loss", "test", "train")
-FLATNESS = _of_kind("flatness", "test")
-HESSIAN = ("hessian_max", "hessian_min", "convexity")
+ERRORS, LOSSES = _of_kind("error"), _of_kind("loss")
