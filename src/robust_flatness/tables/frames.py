@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -130,32 +130,28 @@ def _models(records: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
         if template := getattr(MEASURES[measure].metrics.get(metric), "count", ""):
             names = [template.format(split=split) for split in group["split"]]
             counts.append(group.assign(column=names, value=group["n"]))
-    measured = _pivot([records, _errors(records), *counts], [*KEYS]).replace([math.inf, -math.inf], math.nan)
+    measured = _pivot(records, [*KEYS], counts).replace([math.inf, -math.inf], math.nan)
     frame = networks.set_index([*KEYS]).join(measured)
     infinite = records[~np.isfinite(records["value"])].groupby([*KEYS])["column"].agg(" ".join)
     frame["not_finite"] = infinite.reindex(frame.index).fillna(frame.get("not_finite", ""))
     return _identity_first(frame.reset_index())
 
 
-def _errors(records: pd.DataFrame) -> pd.DataFrame:
-    """The standard errors as values of columns of their own."""
-    records = records.dropna(subset="se")
-    names = {name: with_spread(name, "se") for name in records["column"].unique()}
-    return records.assign(column=records["column"].map(names), value=records["se"])
-
-
-def _pivot(parts: list[pd.DataFrame], keys: list[str]) -> pd.DataFrame:
-    """A row per combination of `keys`, a column per name in `column`, in the order of first appearance."""
-    cells = pd.concat(parts).drop_duplicates([*keys, "column"])
+def _pivot(records: pd.DataFrame, keys: list[str], more: Sequence[pd.DataFrame] = ()) -> pd.DataFrame:
+    """A row per combination of `keys`; the columns are values, standard errors and the records of `more`."""
+    errors = records.dropna(subset="se")
+    names = {name: with_spread(name, "se") for name in errors["column"].unique()}
+    errors = errors.assign(column=errors["column"].map(names), value=errors["se"])
+    cells = pd.concat([records, errors, *more]).drop_duplicates([*keys, "column"])
     wide = cells.pivot(index=keys, columns="column", values="value")
     return wide[[*cells["column"].unique()]].rename_axis(columns=None)
 
 
 def _series(records: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
     """One row per variant, seed and snapshot: losses, flatness and eigenvalue throughout training."""
-    wide = _pivot([records, _errors(records)], ["variant", "seed", "epoch"]).reset_index()
-    epochs = networks.drop_duplicates(["variant", "seed"]).set_index(["variant", "seed"])["epochs"]
-    total = epochs.reindex(pd.MultiIndex.from_frame(wide[["variant", "seed"]])).to_numpy()
+    wide = _pivot(records, ["variant", "seed", "epoch"]).reset_index()
+    epochs = networks.drop_duplicates(["variant", "seed"])[["variant", "seed", "epochs"]]
+    total = wide[["variant", "seed"]].merge(epochs, on=["variant", "seed"], how="left")["epochs"]
     wide.insert(3, "normalised_epoch", (wide["epoch"] + 1) / total)
     return wide
 
@@ -175,26 +171,22 @@ def _landscape(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def identified(path: Path, frame: pd.DataFrame, known: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Return `frame` with every identity column. What it does not say is filled in: family, label and derived
-    from `known`, a frame indexed by variant (None: `config/variants.yaml`), seed 0 and checkpoint "last"."""
+    """Return `frame` with every identity column; missing ones are family, label and derived of `known`, a
+    frame indexed by variant (None: `config/variants.yaml`), seed 0 and checkpoint "last"."""
     if known is None:
         rows = {slug: (v.label, v.family, bool(v.derived_from)) for slug, v in catalogue().items()}
         known = pd.DataFrame.from_dict(rows, "index", columns=["label", "family", "derived"])
     filled = known[["label", "family", "derived"]].reindex(frame["variant"]).set_axis(frame.index)
-    filled = filled.assign(seed=0, checkpoint="last", derived=filled["derived"] == 1)
-    filled["label"] = filled["label"].fillna(frame["variant"])
-    filled["family"] = filled["family"].fillna(schema.OTHER)
-    filled = filled.astype({"derived": int})
+    filled = filled.fillna({"label": frame["variant"], "family": schema.OTHER, "derived": 0})
+    filled = filled.assign(seed=0, checkpoint="last").astype({"derived": int})
     frame = frame.assign(**{name: frame.get(name, filled[name]).replace("", None) for name in filled})
     frame = frame.fillna(filled).astype({"seed": int, "derived": int})
-    wrong = frame[~frame["checkpoint"].isin(CHECKPOINTS) | (frame["variant"] == "")]
-    if len(wrong):
-        row, given = wrong.index[0] + 2, wrong.iloc[0][["variant", "checkpoint"]].tolist()
-        known = ", ".join(CHECKPOINTS)
-        raise FileError(f"{path}: row {row}: variant and checkpoint {given}; known checkpoints are {known}")
-    twice = frame.loc[frame.duplicated([*KEYS]), [*KEYS]]
-    if len(twice):
-        raise FileError(f"{path}: two rows for {', '.join(map(str, twice.iloc[0]))}; keep one of them")
+    for row in frame.index[~frame["checkpoint"].isin(CHECKPOINTS) | (frame["variant"] == "")]:
+        given, allowed = frame.loc[row, ["variant", "checkpoint"]].tolist(), ", ".join(CHECKPOINTS)
+        raise FileError(f"{path}: row {row + 2}: variant and checkpoint {given}; checkpoints are {allowed}")
+    for row in frame.index[frame.duplicated([*KEYS])]:
+        twice = ", ".join(map(str, frame.loc[row, [*KEYS]]))
+        raise FileError(f"{path}: two rows for {twice}; keep one of them")
     return _identity_first(frame)
 
 
@@ -209,11 +201,9 @@ def frame_text(frame: pd.DataFrame) -> str:
 
 
 def _shortest(value: object) -> object:
-    if not isinstance(value, float):
-        return value
-    if math.isnan(value):
+    if isinstance(value, float) and math.isnan(value):
         return None
-    return int(value) if value.is_integer() and abs(value) < 1e15 else float(value)
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else value
 
 
 def write_models(directory: Path) -> None:
