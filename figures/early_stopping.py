@@ -35,7 +35,7 @@ def arrows(axes, rows, layer):
     axes.set_xlim(left=min(axes.get_xlim()[0], rows[f"best_{X}"].min() - 0.05))
     axes.set_ylim(bottom=min(axes.get_ylim()[0], rows[f"best_{Y}"].min() - 0.1))
     for row, better in zip(rows.to_dict("records"), improved, strict=True):
-        color = looks.color(row["family"]) if better else style.LIGHT
+        color = looks.family(row["family"]).color if better else style.LIGHT
         look = {"arrowstyle": "-|>", "color": color, "linewidth": 0.7, "mutation_scale": 6}
         ends = (row[f"best_{X}"], row[f"best_{Y}"]), (row[X], row[Y])
         arrow = axes.annotate("", *ends, arrowprops=look, zorder=3 if better else 1, annotation_clip=False)

@@ -18,7 +18,7 @@ def test_every_family_has_a_look_of_its_own():
     assert needed <= set(looks.every())
     drawn = [(look.color, look.marker) for look in looks.every().values()]
     assert len(set(drawn)) == len(drawn)
-    assert {looks.color(name) for name in looks.every()} <= OKABE_ITO
+    assert {looks.family(name).color for name in looks.every()} <= OKABE_ITO
     assert looks.family("something new") == looks.every()["other"]
 
 
@@ -29,7 +29,7 @@ def test_colours_differ_in_lightness_or_hue_for_every_vision():
         np.array([[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]]),
         np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]]),
     )
-    colors = {looks.color(name) for name in looks.every()}
+    colors = {looks.family(name).color for name in looks.every()}
     linear = {c: np.array([int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)]) ** 2.2 for c in colors}
     for matrix in simulations:
         seen = {color: np.clip(matrix @ value, 0, 1) ** (1 / 2.2) for color, value in linear.items()}

@@ -1,6 +1,9 @@
 """Families of variants: their style in figures, and the setting that varies within them."""
 
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 
 from robust_flatness.config.values import Spec, load_yaml, parse
 
@@ -11,11 +14,14 @@ PALETTE = {
 }
 
 
+Color = Annotated[str, AfterValidator(lambda name: PALETTE.get(name, name)), Field(validate_default=True)]
+
+
 class FamilySpec(Spec):
     """Style of a family; `config/families.yaml` explains each field."""
 
     label: str
-    color: str = "black"
+    color: Color = "black"
     marker: str = "X"
     parameter: str | None = None
     setting: str | None = None

@@ -32,11 +32,6 @@ class Layer:
         return self.evidence.models
 
     @property
-    def learnt(self) -> pd.DataFrame:
-        """Variants that have learnt, all of identical ones."""
-        return self.variants[self.variants["learnt"]]
-
-    @property
     def unlearnt(self) -> pd.DataFrame:
         """Variants that have not learnt: drawn apart and in no correlation."""
         return self.variants[~self.variants["learnt"]]
@@ -73,11 +68,10 @@ class Layer:
     @cached_property
     def landscape(self) -> pd.DataFrame:
         """RLoss along directions at the last checkpoints, averaged over the seeds of the scaled copies."""
-        landscape, models = self.tables.landscape, self.tables.models
-        last = landscape[landscape["checkpoint"] == "last"]
-        scaled = last["variant"].isin(models["variant"][aggregate.scaled(models)])
-        if scaled.any():
-            last = last[last["seed"].isin(last["seed"][scaled])]
+        last = self.tables.landscape.query("checkpoint == 'last'")
+        scaled = self.tables.models["variant"][aggregate.scaled(self.tables.models)]
+        seeds = last["seed"][last["variant"].isin(scaled)]
+        last = last[last["seed"].isin(seeds)] if len(seeds) else last
         return aggregate.over_seeds(last, ("variant", "direction", "normalisation", "s"))
 
     def title(self, count: int | None = None) -> str:
@@ -88,19 +82,16 @@ class Layer:
     def spread(self, mark: str) -> str:
         """Return a sentence on the meaning of bars or bands; "" with one seed a variant."""
         rows = self.variants[self.variants["seeds"] > 1]
-        if rows.empty:
-            return ""
         counts = " or ".join(f"{count:g}" for count in sorted({*rows["seeds"]}))
         who = ", ".join(map(looks.variant, rows["variant"])) if len(rows) < 4 else "variants"
-        return f"{mark}: one standard deviation over {counts} seeds of {who}."
+        return f"{mark}: one standard deviation over {counts} seeds of {who}." if counts else ""
 
     @property
     def apart(self) -> str:
         """Sentences on variants that have not learnt, and on identical models; "" if there are none."""
-        groups: dict[str, list[str]] = {}
-        for slug, same in self.evidence.repeated.items():
-            groups.setdefault(same, [same]).append(slug)
-        named = [("Not learnt (grey crosses; in no coefficient)", self.unlearnt["variant"])]
-        named += [("Identical models, counted once", group) for group in groups.values()]
-        shown = [(words, ", ".join(map(looks.variant, slugs))) for words, slugs in named]
-        return " ".join(f"{words}: {names}." for words, names in shown if names)
+        repeated = pd.Series(self.evidence.repeated, dtype=object)
+        same = [[first, *slugs.index] for first, slugs in repeated.groupby(repeated, sort=False)]
+        named = [("Identical models, counted once", slugs) for slugs in same]
+        if len(self.unlearnt):
+            named.insert(0, ("Not learnt (grey crosses; in no coefficient)", self.unlearnt["variant"]))
+        return " ".join(f"{words}: {', '.join(map(looks.variant, slugs))}." for words, slugs in named)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 
-from robust_flatness.config.families import PALETTE, FamilySpec, load_families
+from robust_flatness.config.families import FamilySpec, load_families
 from robust_flatness.folders import repository
 from robust_flatness.tables.frames import catalogue
 from robust_flatness.tables.schema import OTHER
@@ -41,12 +41,6 @@ def every() -> Mapping[str, FamilySpec]:
 def family(name: str) -> FamilySpec:
     """Return the style of a family; unlisted ones are drawn as "other"."""
     return every().get(name) or every()[OTHER]
-
-
-def color(name: str) -> str:
-    """Return a family's colour."""
-    given = family(name).color
-    return PALETTE.get(given, given)
 
 
 def named() -> set[str]:

@@ -10,7 +10,7 @@ Without a name the experiment is `fashion`.
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,29 +38,11 @@ REMEDIES = {
 }
 
 
-@dataclass(frozen=True)
-class Saved:
-    """Files that a notebook wrote; shown as a picture or as text at the end of a cell."""
-
-    paths: tuple[Path, ...]
-
-    def _repr_png_(self) -> bytes | None:
-        return next((path.read_bytes() for path in self.paths if path.suffix == ".png"), None)
-
-    def _repr_markdown_(self) -> str | None:
-        return next((path.read_text(encoding="utf-8") for path in self.paths if path.suffix == ".md"), None)
-
-    def __repr__(self) -> str:
-        return "\n".join(map(str, self.paths))
-
-
 class Notebook:
-    """The tables of one experiment, the printed numbers to compare with, and the files to write.
-
-    `name` is the notebook's, `directory` the folder of the experiment's tables, `results/<experiment>`,
-    `outputs` the files to write (None: in `figures/<experiment>/` or `paper_tables/<experiment>/` beside
-    `results/`), and `families` the files with styles of families (None: the repository's and the
-    experiment's).
+    """The tables of the experiment in `directory` (`results/<experiment>`), the printed numbers to compare
+    with, and the files that the notebook `name` writes: `outputs`, or those in `figures/<experiment>/` or
+    `paper_tables/<experiment>/` beside `results/`. `families` are the files with styles of families, by
+    default the repository's and the experiment's. At the end of a cell, what was written is shown.
     """
 
     def __init__(
@@ -68,6 +50,7 @@ class Notebook:
     ):
         self.name, self.directory, self.experiment = name, directory, directory.name
         self._outputs = {path.suffix: path for path in map(Path, outputs)}
+        self._written: dict[str, Path] = {}
         looks.use(*(families or [looks.file(), directory / "families.yaml"]))
         if not (directory / "records.csv").is_file():
             others = sorted(path.parent.name for path in directory.parent.glob("*/records.csv"))
@@ -75,6 +58,15 @@ class Notebook:
                 f"{directory / 'records.csv'}: no such file; run the experiment first, or name another one "
                 f"after the notebook's name or in {VARIABLE} (there are {', '.join(others) or 'none'})"
             )
+
+    def _repr_png_(self) -> bytes | None:
+        return self._written[".png"].read_bytes() if ".png" in self._written else None
+
+    def _repr_markdown_(self) -> str | None:
+        return self._written[".md"].read_text(encoding="utf-8") if ".md" in self._written else None
+
+    def __repr__(self) -> str:
+        return "\n".join(map(str, self._written.values()))
 
     @cached_property
     def tables(self) -> frames.Tables:
@@ -132,7 +124,7 @@ class Notebook:
             remedy = "the paper shows it as a picture only; run an experiment (snakemake --cores all)"
         return f"Missing: {what}. To get it: {remedy}."
 
-    def show(self, draw: "Callable[[], Figure]", missing: str = "") -> Saved:
+    def show(self, draw: "Callable[[], Figure]", missing: str = "") -> "Notebook":
         """Draw and write the figure; where something is `missing`, a line that says so."""
         from robust_flatness.plotting.style import line
 
@@ -145,28 +137,28 @@ class Notebook:
         folder = self.directory.resolve().parents[1] / folder / self.experiment
         return self._outputs or {suffix: folder / f"{self.name}{suffix}" for suffix in suffixes}
 
-    def save(self, figure: "Figure", missing: str = "") -> Saved:
+    def save(self, figure: "Figure", missing: str = "") -> "Notebook":
         """Write the figure as PDF and PNG; equal figures give equal bytes. The reason why something is
         `missing` goes into the PNG's metadata (`NOT_DRAWN`)."""
         from robust_flatness.plotting.style import save
 
-        paths = self.outputs("figures", ".pdf", ".png")
-        for path in paths.values():
-            save(figure, path, **({NOT_DRAWN: missing} if missing and path.suffix == ".png" else {}))
-        return self._saved(paths)
+        for suffix, path in self.outputs("figures", ".pdf", ".png").items():
+            save(figure, path, {NOT_DRAWN: missing} if missing and suffix == ".png" else {})
+            self._note(path)
+        return self
 
-    def write(self, texts: dict[str, str]) -> Saved:
+    def write(self, texts: dict[str, str]) -> "Notebook":
         """Write a table; `texts` maps each suffix to its contents."""
-        paths = self.outputs("paper_tables", *texts)
-        for suffix, path in paths.items():
+        for suffix, path in self.outputs("paper_tables", *texts).items():
             write_text(path, texts[suffix])
-        return self._saved(paths)
+            self._note(path)
+        return self
 
-    def _saved(self, paths: dict[str, Path]) -> Saved:
-        saved = Saved(tuple(paths.values()))
-        if Path(sys.argv[0]).stem == self.name:  # as plain Python; a notebook shows what it has made
-            print(saved)
-        return saved
+    def _note(self, path: Path) -> None:
+        """Note a file for the end of the cell; as plain Python, print its path."""
+        self._written[path.suffix] = path
+        if Path(sys.argv[0]).stem == self.name:
+            print(path)
 
 
 def inputs(name: str, snakemake: Any = None) -> Notebook:

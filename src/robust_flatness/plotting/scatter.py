@@ -13,7 +13,7 @@ from robust_flatness.analysis.correlation import Correlation, correlate
 from robust_flatness.analysis.resampling import LEVEL, resampled_counts
 from robust_flatness.plotting import looks, style
 from robust_flatness.plotting.layer import Layer
-from robust_flatness.plotting.notebook import Notebook, Saved
+from robust_flatness.plotting.notebook import Notebook
 from robust_flatness.tables import aggregate, schema
 
 MARKER_AREA = 22
@@ -33,15 +33,15 @@ def points(
     """Draw a point per variant in its family's colour and marker, with bars of one standard deviation over
     seeds where there are several."""
     for name, group in frame.groupby("family", sort=False):
-        look, color, baseline = looks.family(name), looks.color(name), name == "at"
+        look, baseline = looks.family(name), name == "at"
         axes.scatter(
             group[x], group[y], s=size * (3 if baseline else 1), marker=look.marker,
-            facecolors="none" if hollow else color, edgecolors=color if hollow else "white",
+            facecolors="none" if hollow else look.color, edgecolors=look.color if hollow else "white",
             linewidths=0.8 if hollow else 0.4, zorder=4 if baseline else 3,
         )  # fmt: skip
         bars = group.get(f"{y}_seed_sd"), group.get(f"{x}_seed_sd")
         if not bars[0] is bars[1] is None:
-            axes.errorbar(group[x], group[y], *bars, fmt="none", ecolor=color, elinewidth=0.5, zorder=2)
+            axes.errorbar(group[x], group[y], *bars, fmt="none", ecolor=look.color, elinewidth=0.5, zorder=2)
 
 
 def trend(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> float | None:
@@ -91,7 +91,7 @@ def fit(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> list[Label]:
         sides = ((x, place[0], "<>"), (y, place[1], "v^"))
         beyond = [(row[name], marks[row[name] > at]) for name, at, marks in sides if row[name] != at]
         if beyond:
-            look = {"s": 20, "marker": beyond[0][1], "color": looks.color(row["family"])}
+            look = {"s": 20, "marker": beyond[0][1], "color": looks.family(row["family"]).color}
             axes.scatter(*place, clip_on=False, zorder=5, **look)
             values = ", ".join(f"{value:.3g}" for value, _ in beyond)
             labels.append((*place, f"{looks.name(row)}: {values}"))
@@ -182,7 +182,7 @@ def panel(
     return labels
 
 
-def show(notebook: Notebook, *pairs: tuple[str, str], height: float, headline: bool = False) -> Saved:
+def show(notebook: Notebook, *pairs: tuple[str, str], height: float, headline: bool = False) -> Notebook:
     """Draw and write correlation plots, a panel per pair (x, y): of ours, and beside or below them those of
     the printed numbers. `headline` names a variant of each family and adds the printed networks of
     RobustBench. A pair that a layer lacks has no panel and is named in the note."""

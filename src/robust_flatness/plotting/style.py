@@ -89,12 +89,11 @@ def freeze(figure: Figure) -> None:
         figure.set_layout_engine("none")
 
 
-def save(figure: Figure, path: Path, **metadata: str) -> None:
+def save(figure: Figure, path: Path, metadata: Mapping[str, str]) -> None:
     """Write a figure in the format of the path's suffix; equal figures give equal bytes."""
     freeze(figure)
     with atomic_path(path) as temporary:
-        metadata = UNDATED.get(path.suffix, {}) | metadata
-        figure.savefig(temporary, format=path.suffix[1:], metadata=metadata or None)
+        figure.savefig(temporary, format=path.suffix[1:], metadata=UNDATED.get(path.suffix, {}) | metadata)
 
 
 def handles(families: Iterable[str], hollow: Iterable[str] = ()) -> dict[str, tuple[Line2D, ...]]:
@@ -105,12 +104,12 @@ def handles(families: Iterable[str], hollow: Iterable[str] = ()) -> dict[str, tu
     filled, others = ({name if name in every else OTHER for name in part} for part in (families, hollow))
     entries: dict[str, list[tuple[str, Line2D]]] = {}
     for name in (name for name in every if name in filled | others):
-        color, look = looks.color(name), looks.family(name)
-        face, size = color if name in filled else "none", 7 if name == "at" else 4.5
+        look = looks.family(name)
+        face, size = look.color if name in filled else "none", 7 if name == "at" else 4.5
         line = Line2D(
-            [], [], marker=look.marker, color=color, linestyle="", markerfacecolor=face, markersize=size
+            [], [], marker=look.marker, color=look.color, linestyle="", markerfacecolor=face, markersize=size
         )
-        entries.setdefault(name if color == BLACK else color, []).append((look.label, line))
+        entries.setdefault(name if look.color == BLACK else look.color, []).append((look.label, line))
     split = (zip(*group, strict=True) for group in entries.values())
     return {", ".join(labels): tuple(lines) for labels, lines in split}
 

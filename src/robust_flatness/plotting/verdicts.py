@@ -4,7 +4,7 @@ from pathlib import Path
 
 from robust_flatness.analysis.claims import claims_frame, judge
 from robust_flatness.plotting import typeset
-from robust_flatness.plotting.notebook import Notebook, Saved
+from robust_flatness.plotting.notebook import Notebook
 
 NOTE = (
     "A test with a sign holds if its 95 % confidence interval lies on that side of 0 and p < 0.05 (two- "
@@ -20,7 +20,7 @@ COLUMNS = {
 }
 
 
-def write(notebook: Notebook, title: str, rules: Path | None = None) -> Saved:
+def write(notebook: Notebook, title: str, rules: Path | None = None) -> Notebook:
     """Judge the claims of the file `rules` (None: `config/claims.yaml`) and write them as a table."""
     judged = judge(notebook.tables_with_examples, notebook.printed and notebook.printed.tables, rules)
     frame = claims_frame(judged)
