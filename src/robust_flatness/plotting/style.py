@@ -1,7 +1,7 @@
 """Style of all figures: sizes, fonts, colours, panels, legends and labels beside points."""
 
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -76,9 +76,9 @@ def panels(
     return figure, axes[:count]
 
 
-def name_bottom(axes: Iterable[Axes], columns: int, name: str) -> None:
+def name_bottom(axes: Sequence[Axes], columns: int, name: str) -> None:
     """Name the horizontal axis under the lowest panel of each column."""
-    for lowest in [*axes][-columns:]:
+    for lowest in axes[-columns:]:
         lowest.set_xlabel(name, fontsize=6.5)
 
 
@@ -105,10 +105,9 @@ def handles(families: Iterable[str], hollow: Iterable[str] = ()) -> dict[str, tu
     entries: dict[str, list[tuple[str, Line2D]]] = {}
     for name in (name for name in every if name in filled | others):
         look = looks.family(name)
-        face, size = look.color if name in filled else "none", 7 if name == "at" else 4.5
-        line = Line2D(
-            [], [], marker=look.marker, color=look.color, linestyle="", markerfacecolor=face, markersize=size
-        )
+        style = {"marker": look.marker, "markersize": 7 if name == "at" else 4.5, "linestyle": ""}
+        style["markerfacecolor"] = look.color if name in filled else "none"
+        line = Line2D([], [], color=look.color, **style)
         entries.setdefault(name if look.color == BLACK else look.color, []).append((look.label, line))
     split = (zip(*group, strict=True) for group in entries.values())
     return {", ".join(labels): tuple(lines) for labels, lines in split}
@@ -116,11 +115,8 @@ def handles(families: Iterable[str], hollow: Iterable[str] = ()) -> dict[str, tu
 
 def entries(axes: Iterable[Axes]) -> dict[str, Artist]:
     """Return the legend entries of several panels, each label once."""
-    found: dict[str, Artist] = {}
-    for panel in axes:
-        artists, labels = panel.get_legend_handles_labels()
-        found |= dict(zip(labels, artists, strict=True))
-    return found
+    found = [panel.get_legend_handles_labels() for panel in axes]
+    return {label: artist for pair in found for artist, label in zip(*pair, strict=True)}
 
 
 def legend(figure: Figure, entries: Mapping[str, Artist], *notes: str, columns: int = 5) -> None:

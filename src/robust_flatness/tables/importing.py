@@ -37,7 +37,7 @@ def import_table(path: Path, directory: Path) -> None:
     if path.name.startswith("records.csv"):
         frames = {name: read_csv(folder / f"{name}.csv") for name in schema.TABLES}
     elif folder.resolve().parts[-2:] == ("paper_tables", "published"):
-        frames = _as_records(read_published(folder))
+        frames = _as_records(read_published())
     else:
         beside = (_read_beside(folder, name) for name in ("history", "series", "landscape", "examples"))
         frames = _as_records(Tables(read_results_table(path), *beside))
