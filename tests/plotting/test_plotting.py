@@ -65,35 +65,21 @@ def test_a_point_far_out_stands_at_the_edge_with_its_name_and_value():
     frame.loc[3, "x"] = 500.0
     frame.loc[4, ["x", "y"]] = -300.0, 900.0
     labels = scatter.fit(axes, frame, "x", "y")
-    assert -4 < axes.get_xlim()[0] < 0
-    assert 11 < axes.get_xlim()[1] < 15
-    assert axes.get_ylim()[1] < 2
-    assert {words.partition(": ")[2] for _, _, words in labels} == {"500", "-300, 900"}
-    limits = axes.get_xlim()
-    assert [x in limits for x, _, _ in labels] == [True, True]
-
-
-def table() -> dict[str, str]:
-    frame = pd.DataFrame(
-        {
-            "name": ["A_1 & 100 %", "λ|x|", ""],
-            "value": [1.2345, math.nan, -0.5],
-            "p": [0.0001, 0.034, math.nan],
-            "group": ["one", "one", "two"],
-        }
-    )
-    columns = {
-        "name": typeset.Column("Name"),
-        "value": typeset.Column("Value", typeset.digits(2)),
-        "p": typeset.Column("p", typeset.p_value),
-        "absent": typeset.Column("Absent"),
-    }
-    return typeset.texts(frame, columns, "A table", ["A note."], sections="group")
+    (left, right), (_, top) = axes.get_xlim(), axes.get_ylim()
+    assert -4 < left < 0
+    assert 11 < right < 15
+    assert top < 2
+    assert [(x, words.partition(": ")[2]) for x, _, words in labels] == [(right, "500"), (left, "-300, 900")]
 
 
 def test_tables_are_escaped_and_complete():
-    markdown, html, text = (table()[suffix] for suffix in (".md", ".html", ".tex"))
+    frame = pd.DataFrame({"name": ["A_1 & 100 %", "λ|x|", ""], "value": [1.2345, math.nan, -0.5]})
+    frame = frame.assign(p=[0.0001, 0.034, math.nan], group=["one", "one", "two"])
+    columns = {"name": "Name", "value": ("Value", 2), "p": ("p", typeset.p_value), "absent": "Absent"}
+    texts = typeset.texts(frame, columns, "A table", ["A note."], sections="group")
+    markdown, html, text = (texts[suffix] for suffix in (".md", ".html", ".tex"))
     assert "| A_1 & 100 % | 1.23 | < 0.0002 |" in markdown.splitlines()
+    assert "| - | -0.50 | - |" in markdown.splitlines()
     assert "<td>A_1 &amp; 100 %</td>" in html
     assert html.count("<tr>") == 3
     assert r"A\_1 \& 100 \% & $1.23$ & $<0.0002$ \\" in text

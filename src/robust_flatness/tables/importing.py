@@ -87,8 +87,9 @@ def read_results_table(path: Path) -> pd.DataFrame:
             where = f"{path}: row {row + 2}, column {name}"
             if not schema.is_number(cell):
                 raise FileError(f"{where}: {cell!r} is not a number, nor is it empty")
-            if largest and not quantity.spread and (cell < 0 or cell > largest):
-                raise FileError(f"{where}: {cell:g}; allowed are 0 to {largest:g}")
+            value = float(cell or "nan")
+            if largest and not quantity.spread and (value < 0 or value > largest):
+                raise FileError(f"{where}: {value:g}; allowed are 0 to {largest:g}")
     return identified(path, frame)
 
 
