@@ -1,7 +1,4 @@
-"""Colour, marker and name of families and variants, from `config/families.yaml` and `config/variants.yaml`.
-
-A process draws one experiment: `use` sets its families.
-"""
+"""Style of families and short names of variants. A process draws one experiment: `use` sets its families."""
 
 import math
 import re
@@ -20,21 +17,17 @@ NUMBER = re.compile(r"-(\d+(?:\.\d+)?)$")
 _in_use: dict[str, FamilySpec] = {}
 
 
-def file() -> Path:
-    """Return the file of the repository's families."""
-    return repository() / "config" / "families.yaml"
-
-
-def use(*paths: Path) -> None:
-    """Draw families as in these files, those that exist; a later file adds to an earlier one."""
+def use(*own: Path) -> None:
+    """Draw families as in `config/families.yaml` and the files `own` that exist; later files add to it."""
+    paths = (repository() / "config" / "families.yaml", *own)
     _in_use.clear()
-    _in_use.update(load_families(*(path for path in map(Path, paths) if path.exists())))
+    _in_use.update(load_families(*(path for path in paths if path.exists())))
 
 
 def every() -> Mapping[str, FamilySpec]:
     """Return all families in the order of legends; the repository's until `use` is called."""
     if not _in_use:
-        use(file())
+        use()
     return _in_use
 
 

@@ -41,17 +41,14 @@ REMEDIES = {
 class Notebook:
     """The tables of the experiment in `directory` (`results/<experiment>`), the printed numbers to compare
     with, and the files that the notebook `name` writes: `outputs`, or those in `figures/<experiment>/` or
-    `paper_tables/<experiment>/` beside `results/`. `families` are the files with styles of families, by
-    default the repository's and the experiment's. At the end of a cell, what was written is shown.
+    `paper_tables/<experiment>/` beside `results/`. At the end of a cell, what was written is shown.
     """
 
-    def __init__(
-        self, name: str, directory: Path, outputs: Sequence[Path] = (), families: Sequence[Path] = ()
-    ):
+    def __init__(self, name: str, directory: Path, outputs: Sequence[Path] = ()):
         self.name, self.directory, self.experiment = name, directory, directory.name
         self._outputs = {path.suffix: path for path in map(Path, outputs)}
         self._written: dict[str, Path] = {}
-        looks.use(*(families or [looks.file(), directory / "families.yaml"]))
+        looks.use(directory / "families.yaml")
         if not (directory / "records.csv").is_file():
             others = sorted(path.parent.name for path in directory.parent.glob("*/records.csv"))
             raise FileError(
@@ -167,8 +164,7 @@ def inputs(name: str, snakemake: Any = None) -> Notebook:
     if snakemake is not None:
         if snakemake.log:
             sys.stdout = sys.stderr = open(snakemake.log[0], "w", encoding="utf-8")  # noqa: SIM115
-        given = snakemake.input
-        return Notebook(name, Path(given.records).parent, snakemake.output, given.families)
+        return Notebook(name, Path(snakemake.input.records).parent, snakemake.output)
     script = Path(sys.argv[0]).stem == name
     given = sys.argv[1] if script and len(sys.argv) > 1 else os.environ.get(VARIABLE, DEFAULT)
     return Notebook(name, workspace() / "results" / given)

@@ -73,5 +73,5 @@ def _draw(axes: Axes, values: Mapping[str, Any], label: str) -> None:
 
 def draw(path: Path, result: Mapping[str, Any], others: Sequence[ModelGroup], label: str) -> None:
     """Write the picture in the format of the path's suffix."""
-    looks.use(looks.file(), *(group.folder / "families.yaml" for group in others if group.folder))
+    looks.use(*(group.folder / "families.yaml" for group in others if group.folder))
     style.save(headline(result, others, label), path, {})
