@@ -14,6 +14,7 @@
 # on it.
 
 # %%
+import numpy as np
 import pandas as pd
 
 from robust_flatness.analysis.coefficients import coefficient
@@ -36,8 +37,8 @@ NAMES = {"avg": "Average-case", "worst": "Worst-case"}
 def summary(axes, case, radii, found):
     """Draw Pearson's coefficient with its interval at each radius, ours and the printed one."""
     for place, xi in enumerate(radii):
-        if "r" in found[xi]:
-            value, (low, high) = found[xi]["r"].value, found[xi]["r"].interval
+        value, (low, high) = found[xi][0].value, found[xi][0].interval
+        if np.isfinite(value):
             bar = [[value - low], [high - value]]
             axes.errorbar(place, value, bar, fmt="o", color=style.BLACK, elinewidth=1)
     published = notebook.printed.counted if notebook.printed else variants.iloc[:0]
@@ -66,9 +67,9 @@ def draw():
             axes.remove()
         for axes, (xi, x) in zip(places, radii.items(), strict=False):
             named.append((axes, x, scatter.cloud(axes, notebook.ours, others, x, Y, size=9)))
-            if "r" in found[xi] and found[xi]["r"].interval.low > 0:
+            pearson, words = found[xi]
+            if pearson.interval.low > 0:
                 scatter.trend(axes, frames[xi], x, Y)
-            words = scatter.in_words(found[xi], len(frames[xi]))
             axes.set_title("\n".join([f"ξ = {xi:g}", *words]), fontsize=5.5)
             axes.set_xlabel("flatness", fontsize=6.5)
             axes.tick_params(labelsize=5.5)

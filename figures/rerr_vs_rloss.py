@@ -41,7 +41,7 @@ def bent(axes, layer):
         lines.append(f"break of a fitted hinge: {hinge.at:.1f}, 95 % interval {low:.1f} to {high:.1f} (grey)")
     labels = scatter.cloud(axes, layer, extra[layer], X, y)
     scatter.name_axes(axes, X, y)
-    words = scatter.in_words(scatter.correlations(rows, X, y), len(rows))
+    _, words = scatter.correlations(rows, X, y)
     axes.set_title("\n".join([*lines, ", ".join(words)]))
     return labels
 

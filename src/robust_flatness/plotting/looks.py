@@ -59,10 +59,10 @@ def variant(slug: str, label: str = "") -> str:
     return name
 
 
-def name(row: Mapping) -> str:
-    """Return a variant's short name, with the value used in training where its name has another."""
+def name(row: Mapping, label: str = "") -> str:
+    """Return `label`, or a variant's short name, with the value used in training where that is another."""
     value = applied(row)
-    return variant(row["variant"], row["label"]) + (f" (here {value})" if value else "")
+    return (label or variant(row["variant"], row["label"])) + (f" (here {value})" if value else "")
 
 
 def applied(row: Mapping) -> str | None:

@@ -60,20 +60,16 @@ def trend(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> float | None:
     return float(slope)
 
 
-def correlations(frame: pd.DataFrame, x: str, y: str) -> dict[str, Correlation]:
-    """Return Pearson's (r) and Spearman's coefficient (ρ), those that are defined."""
+def correlations(frame: pd.DataFrame, x: str, y: str) -> tuple[Correlation, list[str]]:
+    """Return Pearson's coefficient, and it, Spearman's (those that are defined) and n as texts."""
     values = frame[x], frame[y], frame["family"]
     found = {"r": correlate(*values, "pearson", test=False), "ρ": correlate(*values, "spearman", test=False)}
-    return {symbol: value for symbol, value in found.items() if np.isfinite(value.value)}
-
-
-def in_words(found: dict[str, Correlation], n: int) -> list[str]:
-    """Return coefficients with intervals, and n, as texts."""
     words = []
     for symbol, value in found.items():
         low, high = value.interval
-        words.append(f"{symbol} = {value.value:.2f}" + f" [{low:.2f}, {high:.2f}]" * bool(np.isfinite(low)))
-    return [*words, f"n = {n}"]
+        interval = f" [{low:.2f}, {high:.2f}]" if np.isfinite(low) else ""
+        words += [f"{symbol} = {value.value:.2f}{interval}"] if np.isfinite(value.value) else []
+    return found["r"], [*words, f"n = {len(frame)}"]
 
 
 def fit(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> list[Label]:
@@ -171,12 +167,11 @@ def panel(
 ) -> list[Label]:
     """Draw one correlation plot of a figure with `columns`; returns the labels of points beyond its axes."""
     frame = layer.counted.dropna(subset=[x, y])
-    found = correlations(frame, x, y)
-    if "r" in found and np.prod(np.sign(found["r"].interval)) > 0:
+    pearson, words = correlations(frame, x, y)
+    if np.prod(np.sign(pearson.interval)) > 0:
         trend(axes, frame, x, y)
     labels = cloud(axes, layer, others, x, y)
     name_axes(axes, x, y, 96 // columns - 4)
-    words = in_words(found, len(frame))
     lines = words if columns > 2 else [", ".join(words)]
     axes.set_title("\n".join(filter(None, [title, *lines])))
     return labels

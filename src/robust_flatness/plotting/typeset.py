@@ -79,8 +79,7 @@ def variants(notebook: Notebook, measures: Sequence[str], more: Sequence[str] = 
 
 def labels(frame: pd.DataFrame) -> list[str]:
     """Return variants' labels, with the value used in training where the label has the paper's."""
-    rows = [(row["label"], looks.applied(row)) for row in frame.to_dict("records")]
-    return [f"{label} (here {value})" if value else label for label, value in rows]
+    return [looks.name(row, row["label"]) for row in frame.to_dict("records")]
 
 
 def notes(notebook: Notebook, *sentences: str) -> list[str]:
@@ -100,12 +99,10 @@ def texts(
     """
     shown = {name: column for name, column in columns.items() if name in frame}
     keys = frame[sections] if sections else pd.Series("", index=frame.index)
-    groups = [
-        (key, [[cell(row[name], column) for name, column in shown.items()] for _, row in rows.iterrows()])
-        for key, rows in frame.groupby(keys, sort=False)
-    ]
+    cells = pd.DataFrame({name: [cell(value, shown[name]) for value in frame[name]] for name in shown})
+    groups = [(key, rows.values.tolist()) for key, rows in cells.groupby(keys.to_numpy(), sort=False)]
     numeric = [not isinstance(column, str) for column in shown.values()]
-    headings = [column[0] if right else column for column, right in zip(shown.values(), numeric, strict=True)]
+    headings = [column if isinstance(column, str) else column[0] for column in shown.values()]
     table = Table(title, headings, numeric, groups, notes, paragraphs or {}, introduction)
     csv = frame_text(frame.map(rounded))
     return {".csv": csv, ".md": markdown(table), ".tex": latex_table(table), ".html": html(table)}
