@@ -39,9 +39,10 @@ def points(
             facecolors="none" if hollow else look.color, edgecolors=look.color if hollow else "white",
             linewidths=0.8 if hollow else 0.4, zorder=4 if baseline else 3,
         )  # fmt: skip
-        bars = group.get(f"{y}_seed_sd"), group.get(f"{x}_seed_sd")
-        if not bars[0] is bars[1] is None:
-            axes.errorbar(group[x], group[y], *bars, fmt="none", ecolor=look.color, elinewidth=0.5, zorder=2)
+        columns = {"xerr": f"{x}_seed_sd", "yerr": f"{y}_seed_sd"}
+        bars = {axis: group[column] for axis, column in columns.items() if column in group}
+        if bars:
+            axes.errorbar(group[x], group[y], **bars, fmt="none", ecolor=look.color, elinewidth=0.5, zorder=2)
 
 
 def trend(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> float | None:
@@ -75,7 +76,9 @@ def correlations(frame: pd.DataFrame, x: str, y: str) -> tuple[Correlation, list
 def fit(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> list[Label]:
     """Set the limits by the points and their bars, and draw points far out as triangles at the edge; returns
     the labels of these, name and value."""
-    for name, put in ((x, axes.set_xlim), (y, axes.set_ylim)) if len(frame) else ():
+    if frame.empty:
+        return []
+    for name, put in ((x, axes.set_xlim), (y, axes.set_ylim)):
         rows = frame[style.near(frame[name])]
         bars = rows.reindex(columns=[f"{name}_seed_sd"]).iloc[:, 0].fillna(0)
         low, high = (rows[name] - bars).min(), (rows[name] + bars).max()

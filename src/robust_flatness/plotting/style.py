@@ -105,9 +105,9 @@ def handles(families: Iterable[str], hollow: Iterable[str] = ()) -> dict[str, tu
     entries: dict[str, list[tuple[str, Line2D]]] = {}
     for name in (name for name in every if name in filled | others):
         look = looks.family(name)
-        style = {"marker": look.marker, "markersize": 7 if name == "at" else 4.5, "linestyle": ""}
-        style["markerfacecolor"] = look.color if name in filled else "none"
-        line = Line2D([], [], color=look.color, **style)
+        marker = {"marker": look.marker, "markersize": 7 if name == "at" else 4.5, "linestyle": ""}
+        marker["markerfacecolor"] = look.color if name in filled else "none"
+        line = Line2D([], [], color=look.color, **marker)
         entries.setdefault(name if look.color == BLACK else look.color, []).append((look.label, line))
     split = (zip(*group, strict=True) for group in entries.values())
     return {", ".join(labels): tuple(lines) for labels, lines in split}

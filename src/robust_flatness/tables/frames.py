@@ -107,17 +107,14 @@ def with_columns(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def _quantity(record: Any, settings: Mapping[tuple[str, str], float]) -> Quantity | None:
-    """The quantity of a record, given the `settings` of measures, such as their main radius; None if it has
-    no column."""
+    """The quantity of a record, None if it has no column; `settings` holds the main radii of measures."""
     metric, spread = record.metric, ""
     if metric.endswith("_std") and metric.removesuffix("_std") in MEASURES[record.measure].metrics:
         metric, spread = metric.removesuffix("_std"), "std"
     description = schema.metric_of(record.measure, metric)
     if description.column is None or (record.coordinate and description.radius != "coordinate"):
         return None
-    radius = {"xi": record.xi, "coordinate": float(record.coordinate or "nan")}.get(
-        description.radius, math.nan
-    )
+    radius = float(getattr(record, description.radius) or "nan") if description.radius else math.nan
     main = math.isnan(radius) or radius == settings.get((record.measure, description.main))
     return Quantity(record.measure, metric, record.loss, record.split, None if main else radius, spread)
 

@@ -120,7 +120,7 @@ def to_records(tables: Tables) -> tuple[pd.DataFrame, pd.DataFrame]:
 def _rows(
     frame: pd.DataFrame, columns: Mapping[str, Quantity], main: Mapping[str, float]
 ) -> Iterator[dict[str, Any]]:
-    """A record for each measured cell, row by row; `main` holds the settings of measures, by column."""
+    """A record for each measured cell, row by row; `main` holds the main radii by their columns."""
     for row in frame.to_dict("records"):
         for name, q in columns.items():
             if q.spread == "se" or not isinstance(row[name], float) or math.isnan(row[name]):
@@ -133,6 +133,6 @@ def _rows(
                 radius = q.radius
                 if radius is None and description.main:
                     radius = main.get(schema.metric_of(q.measure, description.main).column)
-                record["xi" if description.radius == "xi" else "coordinate"] = radius
+                record[description.radius] = radius
             record["n"] = row.get(description.count.format(split=q.split))
             yield record
