@@ -69,9 +69,9 @@ def published(axes: Sequence[Axes]) -> dict[str, Line2D]:
 
 
 def scale(panels: Sequence[Axes], together: bool = False, ours: bool = False) -> str:
-    """Set the vertical axes by what follows the first fifth of each curve, and mark by triangles at the edge
-    where curves start beyond; returns a sentence about what lies beyond, "" if nothing does. `together`: all
-    panels get one scale; `ours`: published curves do not count."""
+    """Set the limits of the vertical axes by the curves without their first fifth, and mark curves beyond the
+    limits by triangles at the edge; returns a sentence about these, "" if there are none. With `together`, all
+    panels get the same limits; with `ours`, published curves do not count."""
     farthest = 0.0
     for group in [[*panels]] if together else [[axes] for axes in panels]:
         curves = [
@@ -102,7 +102,7 @@ def scale(panels: Sequence[Axes], together: bool = False, ours: bool = False) ->
 
 def by_hyperparameter(frame: pd.DataFrame, families: Sequence[str]) -> dict[str, str]:
     """Return variants of some families in the order of their hyper-parameter: slug -> its value as text, with
-    the value used here in parentheses where that is another."""
+    the value used in training in parentheses if that differs."""
     order = [*frames.catalogue()]
     named = []
     for row in frame[frame["family"].isin(families)].to_dict("records"):

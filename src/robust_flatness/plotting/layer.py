@@ -75,7 +75,7 @@ class Layer:
         return aggregate.over_seeds(last, ("variant", "direction", "normalisation", "s"))
 
     def title(self, count: int | None = None) -> str:
-        """Return the name with the number of variants."""
+        """Return the name with the number of variants (`count`, by default all)."""
         count = len(self.variants) if count is None else count
         return f"{self.name} ({count} variants)" if count or self.others.empty else self.name
 

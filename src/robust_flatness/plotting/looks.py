@@ -60,7 +60,7 @@ def variant(slug: str, label: str = "") -> str:
 
 
 def name(row: Mapping, label: str = "") -> str:
-    """Return `label`, or a variant's short name, with the value used in training where that is another."""
+    """Return a variant's short name (or `label`) and, if it names another, the value used in training."""
     value = applied(row)
     return (label or variant(row["variant"], row["label"])) + (f" (here {value})" if value else "")
 

@@ -62,7 +62,7 @@ def trend(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> float | None:
 
 
 def correlations(frame: pd.DataFrame, x: str, y: str) -> tuple[Correlation, list[str]]:
-    """Return Pearson's coefficient, and it, Spearman's (those that are defined) and n as texts."""
+    """Return Pearson's coefficient (r); and r, Spearman's ρ, where they are defined, and n as texts."""
     values = frame[x], frame[y], frame["family"]
     found = {"r": correlate(*values, "pearson", test=False), "ρ": correlate(*values, "spearman", test=False)}
     words = []
@@ -74,8 +74,8 @@ def correlations(frame: pd.DataFrame, x: str, y: str) -> tuple[Correlation, list
 
 
 def fit(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> list[Label]:
-    """Set the limits by the points and their bars, and draw points far out as triangles at the edge; returns
-    the labels of these, name and value."""
+    """Set the limits by the points and their bars, and draw outliers as triangles at the edge; returns the
+    labels of these, name and value."""
     if frame.empty:
         return []
     for name, put in ((x, axes.set_xlim), (y, axes.set_ylim)):

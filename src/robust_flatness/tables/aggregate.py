@@ -1,4 +1,4 @@
-"""Averages over seeds, differences within a variant, joins with the printed numbers."""
+"""Averages over seeds, models that have not learnt, differences within a variant."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -38,10 +38,9 @@ def _varies(name: str) -> bool:
 def learnt(models: pd.DataFrame) -> pd.Series:
     """Return whether the model of each row has learnt; all rows of a variant and seed share the answer.
 
-    A model has not where its robust training error at the end, with the upper end of its 95 % interval, is
-    within 10 points of chance, 100 (1 - 1/K) % with K `classes` (10 where the table does not say), or where
-    a measure of it is infinite or no number (`not_finite`). In a table averaged by `variants_at`, a variant
-    has learnt if one of its seeds has.
+    A model has not learnt if the upper end of the 95 % interval of its last robust training error is within
+    10 points of chance, 100 (1 - 1/K) % with K `classes` (by default 10), or if one of its measures is not
+    finite (`not_finite`). In a table averaged by `variants_at`, a variant has learnt if one of its seeds has.
     """
     if "learnt" in models:
         return models["learnt"].astype(bool)
