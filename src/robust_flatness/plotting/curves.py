@@ -70,8 +70,8 @@ def published(axes: Sequence[Axes]) -> dict[str, Line2D]:
 
 def scale(panels: Sequence[Axes], together: bool = False, ours: bool = False) -> str:
     """Set the limits of the vertical axes by the curves without their first fifth, and mark curves beyond the
-    limits by triangles at the edge; returns a sentence about these, "" if there are none. With `together`, all
-    panels get the same limits; with `ours`, published curves do not count."""
+    limits by triangles at the edge; returns a sentence about these, "" if there are none. With `together`,
+    all panels get the same limits; with `ours`, published curves do not count."""
     farthest = 0.0
     for group in [[*panels]] if together else [[axes] for axes in panels]:
         curves = [

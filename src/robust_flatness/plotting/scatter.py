@@ -180,10 +180,12 @@ def panel(
     return labels
 
 
-def show(notebook: Notebook, *pairs: tuple[str, str], height: float, headline: bool = False) -> Notebook:
-    """Draw and write correlation plots, a panel per pair (x, y): of ours, and beside or below them those of
-    the printed numbers. `headline` names a variant of each family and adds the printed networks of
-    RobustBench. A pair that a layer lacks has no panel and is named in the note."""
+def correlation_figure(
+    notebook: Notebook, pairs: Sequence[tuple[str, str]], height: float = 3.0, headline: bool = False
+) -> Figure:
+    """Draw correlation plots, a panel per pair (x, y): of ours, and beside or below them those of the printed
+    numbers. `headline` names a variant of each family and adds the printed networks of RobustBench. A pair
+    that a layer lacks has no panel and is named in the note."""
     cells, lacking, families, hollow = [], [], [], []
     for layer, missing in zip(notebook.layers, ("Not measured", "Not printed"), strict=False):
         others = layer.hollow(headline)
@@ -193,19 +195,22 @@ def show(notebook: Notebook, *pairs: tuple[str, str], height: float, headline: b
         lacking += [f"{missing}: {', '.join(absent)}."] if absent else []
         families += [*layer.variants["family"]]
         hollow += [*others["family"]]
-    names = [*dict.fromkeys(name for pair in pairs for name in pair)]
+    columns = min(len(cells), 2 if len(pairs) == 1 else len(pairs))
+    figure, axes = style.panels(len(cells), columns, height=height, room=1.1)
+    labels = [
+        panel(place, layer, others, x, y, layer.title() if notebook.printed else "", columns)
+        for place, (layer, others, x, y) in zip(axes, cells, strict=True)
+    ]
+    compared = dict.fromkeys(name for pair in pairs for name in pair)
+    style.legend(figure, style.handles(families, hollow), notes(notebook, *compared), *lacking)
+    for place, (layer, _, x, y), beyond in zip(axes, cells, labels, strict=True):
+        label_points(place, layer, x, y, beyond, headline)
+    return figure
 
-    def draw() -> Figure:
-        columns = min(len(cells), 2 if len(pairs) == 1 else len(pairs))
-        figure, axes = style.panels(len(cells), columns, height=height, room=1.1)
-        labels = [
-            panel(place, layer, others, x, y, layer.title() * (len(notebook.layers) > 1), columns)
-            for place, (layer, others, x, y) in zip(axes, cells, strict=True)
-        ]
-        style.legend(figure, style.handles(families, hollow), notes(notebook, *names), *lacking)
-        for place, (layer, _, x, y), beyond in zip(axes, cells, labels, strict=True):
-            label_points(place, layer, x, y, beyond, headline)
-        return figure
 
-    drawn = any(layer is notebook.ours for layer, *_ in cells)
-    return notebook.show(draw, "" if drawn else notebook.missing(*names))
+def show(notebook: Notebook, *pairs: tuple[str, str], **options) -> Notebook:
+    """Draw and write a `correlation_figure`; a line that says what is missing where no pair can be drawn."""
+    shown = pd.concat([notebook.ours.counted, notebook.ours.hollow()])
+    drawn = any(aggregate.has(shown, *pair) for pair in pairs)
+    missing = "" if drawn else notebook.missing(*dict.fromkeys(name for pair in pairs for name in pair))
+    return notebook.show(lambda: correlation_figure(notebook, pairs, **options), missing)
