@@ -39,7 +39,9 @@ class Layer:
     @cached_property
     def others(self) -> pd.DataFrame:
         """External networks, which no correlation counts, a row each as in `variants`."""
-        return aggregate.others(self.tables.models)
+        models = self.tables.models
+        apart = aggregate.external(models) & (models["derived"] == 1)
+        return aggregate.with_differences(models[apart].assign(derived=0))
 
     @property
     def models(self) -> pd.DataFrame:

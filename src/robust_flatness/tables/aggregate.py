@@ -70,11 +70,6 @@ def external(models: pd.DataFrame) -> pd.Series:
     return (models.reindex(columns=["external"])["external"] == 1) | (models["family"] == ROBUSTBENCH)
 
 
-def others(models: pd.DataFrame) -> pd.DataFrame:
-    """Return the external networks that no correlation counts, as `with_differences` does variants."""
-    return with_differences(models[external(models) & (models["derived"] == 1)].assign(derived=0))
-
-
 def scaled(models: pd.DataFrame) -> pd.Series:
     """Return whether each row is a scaled copy of one of the experiment's models."""
     return (models["derived"] == 1) & ~external(models)
