@@ -53,7 +53,7 @@ def candidates(models: pd.DataFrame, on_test: bool = False) -> list[Candidate]:
     found: dict[str, Candidate] = {}
     for column in models.columns:
         quantity = schema.lookup(column)
-        if quantity is None or quantity.spread or quantity.early_stopped or quantity.radius is not None:
+        if quantity is None or quantity.spread or quantity.radius is not None:
             continue
         metric, of_test = quantity.description, quantity.measure == "sharpness" and quantity.split == "test"
         if not (metric.by_loss or metric.compared or column in CONTROLS) or of_test != on_test:

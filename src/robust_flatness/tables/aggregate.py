@@ -6,7 +6,7 @@ from dataclasses import replace
 import pandas as pd
 
 from robust_flatness.config.networks import ROBUSTBENCH
-from robust_flatness.tables.schema import KEYS, early_stopped, is_measure, lookup, with_spread
+from robust_flatness.tables.schema import KEYS, is_measure, lookup, with_spread
 from robust_flatness.training.history import HISTORY
 
 
@@ -87,7 +87,7 @@ def with_differences(models: pd.DataFrame) -> pd.DataFrame:
     early-stopped checkpoint, and differences: `rloss_gap` and `rerr_gap`, RLoss and RErr by PGD on test minus
     training examples, and `rloss_overfitting`, test RLoss of the last minus the early-stopped."""
     best = variants_at(models, "best")
-    names = {name: early_stopped(name) for name in best if is_measure(name)}
+    names = {name: f"best_{name}" for name in best if is_measure(name)}
     joined = variants_at(models).merge(
         best[["variant", *names]].rename(columns=names), on="variant", how="left"
     )

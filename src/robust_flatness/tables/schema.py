@@ -44,7 +44,6 @@ class Quantity:
     split: str = ""
     radius: float | None = None
     spread: str = ""
-    early_stopped: bool = False
 
     @property
     def description(self) -> Metric:
@@ -54,13 +53,13 @@ class Quantity:
     def name(self) -> str:
         """Name of the column."""
         name = self.description.name(self.split, self.loss, self.radius)
-        return "best_" * self.early_stopped + name + f"_{self.spread}" * bool(self.spread)
+        return f"{name}_{self.spread}" if self.spread else name
 
     @property
     def words(self) -> str:
         """Label of an axis."""
         words = self.description.words(self.split, self.loss, self.radius)
-        return SPREADS.get(self.spread, "{}").format(words) + ", early-stopped" * self.early_stopped
+        return SPREADS.get(self.spread, "{}").format(words)
 
 
 _EXAMPLES = "test RLoss on examples classified"
@@ -119,23 +118,19 @@ def with_spread(name: str, spread: str) -> str:
     return register(replace(quantity, spread=spread)) if quantity else f"{name}_{spread}"
 
 
-def early_stopped(name: str) -> str:
-    """Register and return the column of the measure `name` at the early-stopped checkpoint."""
-    return register(replace(_registered[name], early_stopped=True))
-
-
 def is_measure(name: str) -> bool:
     """Return whether a column holds a measured number, at the checkpoint of its row."""
     q = lookup(name)
-    if q is None or q.measure not in MEASURES or q.early_stopped:
+    if q is None or q.measure not in MEASURES:
         return False
     return q.description.kind != "setting" and not q.spread.startswith("seed")
 
 
 def describe(name: str) -> str:
-    """Return the label of a column, as on the axes of figures; an unknown name as it is."""
-    quantity = lookup(name)
-    return quantity.words if quantity else name
+    """Return the label of a column, as on the axes of figures; an unknown name as it is. A prefix `best_`
+    names the measure at the early-stopped checkpoint (`aggregate.with_differences`)."""
+    quantity = lookup(name.removeprefix("best_"))
+    return quantity.words + ", early-stopped" * name.startswith("best_") if quantity else name
 
 
 def direction(name: str) -> str:
