@@ -23,7 +23,6 @@ def test_seeds_are_averaged_with_their_spread():
     at = aggregate.variants_at(pd.concat(seeds)).set_index("variant").loc["at"]
     assert at["test_rloss_pgd"] == pytest.approx(3.91 + 1.5)
     assert at["test_rloss_pgd_seed_sd"] == pytest.approx(math.sqrt(5 / 3))
-    assert at["test_rloss_pgd_seed_se"] == pytest.approx(math.sqrt(5 / 3) / 2)
     assert (at["seeds"], at["label"]) == (4, "AT (baseline)")
     assert "test_rloss_pgd_seed_sd" not in aggregate.variants_at(models)
 

@@ -6,14 +6,14 @@ from dataclasses import replace
 import pandas as pd
 
 from robust_flatness.config.networks import ROBUSTBENCH
-from robust_flatness.tables.schema import KEYS, is_measure, lookup, with_spread
+from robust_flatness.tables.schema import KEYS, is_measure, lookup
 from robust_flatness.training.history import HISTORY
 
 
 def over_seeds(frame: pd.DataFrame, by: Iterable[str]) -> pd.DataFrame:
     """Return the mean of every number over the seeds, for each group `by` in order of first appearance; words
     keep their first value. `seeds` counts the seeds; with more than one, each measure has `<name>_seed_sd`,
-    the standard deviation over seeds (with n - 1), and `<name>_seed_se`, the standard error of the mean."""
+    the standard deviation over seeds (with n - 1)."""
     by = list(by)
     groups = frame.groupby(by, sort=False, dropna=False)
     columns = frame.columns.difference([*by, "seed"], sort=False)
@@ -21,9 +21,7 @@ def over_seeds(frame: pd.DataFrame, by: Iterable[str]) -> pd.DataFrame:
     words = [name for name in columns if name not in numbers]
     parts = [groups[numbers].mean(), *([groups[words].first()] if words else [])]
     if frame["seed"].nunique() > 1:
-        measured = [name for name in numbers if _varies(name)]
-        parts.append(groups[measured].std().rename(columns=lambda name: with_spread(name, "seed_sd")))
-        parts.append(groups[measured].sem().rename(columns=lambda name: with_spread(name, "seed_se")))
+        parts.append(groups[[*filter(_varies, numbers)]].std().add_suffix("_seed_sd"))
     return pd.concat([*parts, groups.size().rename("seeds")], axis=1).reset_index()
 
 

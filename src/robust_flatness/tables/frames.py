@@ -3,7 +3,7 @@
 import contextlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from robust_flatness.measures.registry import MEASURES
 from robust_flatness.tables import schema
 from robust_flatness.tables.records import numbers, read_csv, read_records
 from robust_flatness.tables.rows import csv_text
-from robust_flatness.tables.schema import EXAMPLES, KEYS, Quantity, with_spread
+from robust_flatness.tables.schema import EXAMPLES, KEYS, Quantity
 from robust_flatness.training.history import HISTORY
 
 #: Columns that hold text whatever their cells look like.
@@ -137,7 +137,8 @@ def _models(records: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
 def _pivot(records: pd.DataFrame, keys: list[str], more: Sequence[pd.DataFrame] = ()) -> pd.DataFrame:
     """A row per combination of `keys`; the columns are values, standard errors and the records of `more`."""
     errors = records.dropna(subset="se")
-    names = {name: with_spread(name, "se") for name in errors["column"].unique()}
+    quantities = {name: replace(schema.lookup(name), spread="se") for name in errors["column"].unique()}
+    names = {name: schema.register(quantity) for name, quantity in quantities.items()}
     errors = errors.assign(column=errors["column"].map(names), value=errors["se"])
     cells = pd.concat([records, errors, *more]).drop_duplicates([*keys, "column"])
     wide = cells.pivot(index=keys, columns="column", values="value")

@@ -25,12 +25,7 @@ EXAMPLES = (*KEYS, "split", "example", *OF_EXAMPLES)
 #: Family of variants that config/variants.yaml does not know.
 OTHER = "other"
 MORE_ROBUST = "lower is more robust"
-SPREADS = {
-    "std": "standard deviation of {}",
-    "se": "standard error of {}",
-    "seed_sd": "{}, standard deviation over seeds",
-    "seed_se": "{}, standard error over seeds",
-}
+SPREADS = {"std": "standard deviation of {}", "se": "standard error of {}"}
 
 
 @dataclass(frozen=True)
@@ -112,18 +107,10 @@ def lookup(name: str) -> Quantity | None:
     return _registered.get(name)
 
 
-def with_spread(name: str, spread: str) -> str:
-    """Register and return the column of a spread of `name` (a key of `SPREADS`)."""
-    quantity = lookup(name)
-    return register(replace(quantity, spread=spread)) if quantity else f"{name}_{spread}"
-
-
 def is_measure(name: str) -> bool:
     """Return whether a column holds a measured number, at the checkpoint of its row."""
     q = lookup(name)
-    if q is None or q.measure not in MEASURES:
-        return False
-    return q.description.kind != "setting" and not q.spread.startswith("seed")
+    return q is not None and q.measure in MEASURES and q.description.kind != "setting"
 
 
 def describe(name: str) -> str:
