@@ -17,7 +17,7 @@ notebook = inputs("losses", globals().get("snakemake"))
 # %%
 FLATNESS = ("avg_flatness_ce", "avg_flatness_rloss", "worst_flatness_ce", "worst_flatness_rloss")
 measures = [*schema.LOSSES, "best_test_rloss_pgd", *FLATNESS]
-frame = typeset.variants(notebook, measures, more=["avg_flatness_rloss_se"])
+frame = typeset.variants(notebook, [*measures, "avg_flatness_rloss_se"])
 frame = frame.sort_values("test_rloss_pgd", kind="stable").dropna(axis="columns", how="all")
 
 # %%

@@ -61,14 +61,14 @@ def compared(headings: Mapping[str, tuple[str, int]], only: Collection[str] = ()
     return columns
 
 
-def variants(notebook: Notebook, measures: Sequence[str], more: Sequence[str] = ()) -> pd.DataFrame:
+def variants(notebook: Notebook, measures: Sequence[str]) -> pd.DataFrame:
     """Return a row per variant and external network: variant, label, family, the measures with their spread
-    over seeds, columns `more`, and the printed numbers as `<measure>_published`."""
+    over seeds and, as `<measure>_published`, the printed numbers."""
     ours, others = notebook.ours.variants, notebook.ours.others
     if notebook.printed and len(others):
         ours = pd.concat([ours, others.assign(label=others["label"] + ", of others")], ignore_index=True)
     spreads = [f"{name}_seed_sd" for name in measures]
-    frame = ours.reindex(columns=["variant", "label", "family", *measures, *more, *spreads])
+    frame = ours.reindex(columns=["variant", "label", "family", *measures, *spreads])
     frame["label"] = labels(ours)
     if notebook.printed:
         theirs = notebook.printed.variants.set_index("variant").reindex(columns=list(measures))
