@@ -53,6 +53,5 @@ def draw():
 
 # %%
 missing = notebook.missing("test_correct_rloss", "test_incorrect_rloss", table="history")
-if not slugs:
-    missing = missing or notebook.say_missing("these variants' training curves", "add them to the variants")
-notebook.show(draw, missing)
+what, remedy = "these variants' training curves", "add them to the variants"
+notebook.show(draw, missing or notebook.missing_unless(slugs, what, remedy))

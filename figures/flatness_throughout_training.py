@@ -64,8 +64,5 @@ def draw():
 
 # %%
 missing = notebook.missing("test_rloss_pgd", "avg_flatness_rloss", table="series")
-if ours.empty:
-    missing = missing or notebook.say_missing(
-        "the baseline's snapshots", "add at to measures.series.variants"
-    )
-notebook.show(draw, missing)
+what, remedy = "the baseline's snapshots", "add at to measures.series.variants"
+notebook.show(draw, missing or notebook.missing_unless(len(ours), what, remedy))

@@ -48,7 +48,5 @@ def draw():
 
 
 # %%
-lacking = notebook.say_missing(
-    "training curves of variants that differ in a hyper-parameter", "run an experiment with them"
-)
-notebook.show(draw, "" if methods else lacking)
+what = "training curves of variants that differ in a hyper-parameter"
+notebook.show(draw, notebook.missing_unless(methods, what, "run an experiment with them"))

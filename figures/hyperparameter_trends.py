@@ -71,8 +71,5 @@ def draw():
 
 
 # %%
-missing = notebook.missing(X, Y)
-if not methods:
-    what = "variants that differ in a hyper-parameter"
-    missing = missing or notebook.say_missing(what, "add them to the experiment's variants")
-notebook.show(draw, missing)
+what, remedy = "variants that differ in a hyper-parameter", "add them to the experiment's variants"
+notebook.show(draw, notebook.missing(X, Y) or notebook.missing_unless(methods, what, remedy))

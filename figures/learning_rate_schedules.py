@@ -78,6 +78,6 @@ def draw():
 
 # %%
 missing = notebook.missing("learning_rate", table="history")
-if not history["variant"].isin(sum(PANELS.values(), ())).any():
-    missing = missing or notebook.say_missing("the schedules' variants", "add them to the variants")
-notebook.show(draw, missing)
+trained = history["variant"].isin(sum(PANELS.values(), ())).any()
+what, remedy = "the schedules' variants", "add them to the variants"
+notebook.show(draw, missing or notebook.missing_unless(trained, what, remedy))

@@ -82,5 +82,5 @@ def draw():
 
 
 # %%
-missing = notebook.say_missing("flatness of variants that have learnt", "measure flatness, or train longer")
-notebook.show(draw, "" if any(RADII.values()) else missing)
+what, remedy = "flatness of variants that have learnt", "measure flatness, or train longer"
+notebook.show(draw, notebook.missing_unless(any(RADII.values()), what, remedy))

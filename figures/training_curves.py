@@ -43,6 +43,5 @@ def draw():
 
 # %%
 missing = notebook.missing("test_rloss", table="history")
-if not slugs:
-    missing = missing or notebook.say_missing("the methods of the headline table", "add them to the variants")
-notebook.show(draw, missing if not slugs else "")
+what, remedy = "the methods of the headline table", "add them to the variants"
+notebook.show(draw, "" if slugs else missing or notebook.missing_unless(slugs, what, remedy))

@@ -113,13 +113,13 @@ class Notebook:
         """Return which of `columns` the experiment lacks and how to get them; "" if none."""
         rows = getattr(self.ours, table)
         lacking = [schema.describe(name) for name in columns if not aggregate.has(rows, name)]
-        return self.say_missing(", ".join(lacking), REMEDIES[table]) if lacking else ""
+        return self.missing_unless(not lacking, ", ".join(lacking), REMEDIES[table])
 
-    def say_missing(self, what: str, remedy: str) -> str:
-        """Return a sentence that something is missing, and how to get it."""
+    def missing_unless(self, there: object, what: str, remedy: str) -> str:
+        """Return that `what` is missing, and how to get it; "" if `there` is true."""
         if self.printed is None:
             remedy = "the paper shows it as a picture only; run an experiment (snakemake --cores all)"
-        return f"Missing: {what}. To get it: {remedy}."
+        return "" if there else f"Missing: {what}. To get it: {remedy}."
 
     def show(self, draw: "Callable[[], Figure]", missing: str = "") -> "Notebook":
         """Draw and write the figure; where something is `missing`, a line that says so."""
