@@ -1,6 +1,5 @@
 import itertools
 import math
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -89,18 +88,13 @@ def test_tables_are_escaped_and_complete():
         assert text.count(rf"\begin{{{name}}}") == text.count(rf"\end{{{name}}}") == 1
 
 
-@pytest.fixture
-def workspace(tmp_path, monkeypatch) -> Path:
+def test_a_notebook_finds_its_experiment(tmp_path, monkeypatch):
     for name in ("fashion", "mine"):
         (tmp_path / "results" / name).mkdir(parents=True)
         (tmp_path / "results" / name / "records.csv").write_text("variant,metric,value\nat,err,20\n")
     (tmp_path / "figures").mkdir()
     monkeypatch.chdir(tmp_path / "figures")
     monkeypatch.delenv("ROBUST_FLATNESS_EXPERIMENT", raising=False)
-    return tmp_path
-
-
-def test_a_notebook_finds_its_experiment(workspace, monkeypatch):
     assert inputs("some_figure").experiment == "fashion"
     monkeypatch.setenv("ROBUST_FLATNESS_EXPERIMENT", "mine")
     assert inputs("some_figure").experiment == "mine"

@@ -45,9 +45,8 @@ def test_the_last_checkpoint_decides_for_the_network():
 
 
 def test_seeds_that_have_not_learnt_are_left_out_of_the_mean():
-    seeds = [
-        rows_of(train_rerr_pgd=errors).assign(seed=seed) for seed, errors in enumerate(([10, 85], [90, 90]))
-    ]
+    errors = ([10, 85], [90, 90])
+    seeds = [rows_of(train_rerr_pgd=errors[seed]).assign(seed=seed) for seed in range(2)]
     averaged = aggregate.variants_at(pd.concat(seeds, ignore_index=True))
     assert averaged["train_rerr_pgd"].tolist() == [10, 87.5]
     assert averaged["seeds"].tolist() == [1, 2]
