@@ -158,7 +158,7 @@ def comparison_note(notebook: Notebook, *columns: str) -> str:
     theirs = notebook.printed.variants
     joined = notebook.ours.counted.merge(theirs, on="variant", suffixes=("", "_published"))
     ranks = []
-    for name in () if notebook.same_data else columns:
+    for name in () if notebook.same_data else filter(schema.is_measure, columns):
         if aggregate.has(joined, name, f"{name}_published", rows=4):
             rho = coefficient(*complete(joined[name], joined[f"{name}_published"]), "spearman")
             ranks.append(f"{schema.describe(name)} ρ = {rho:.2f}")
