@@ -35,22 +35,23 @@ def draw():
         for layer in notebook.layers:
             rows = curves.of(layer.history, slug)
             for column, (label, color) in CURVES.items():
-                curves.draw(axes, layer, rows, column, color=color, label=None if layer.beside else label)
-        curves.mark_drops(axes, curves.drops(history, slug))
+                curves.draw(axes, layer, rows, column, color, label)
+        curves.mark_drops(axes, history, slug)
         axes.set(xlabel=curves.EPOCH_NAME, title=looks.variant(slug))
     panels[0].set_ylabel("RLoss")
-    text = curves.scale(panels, together=True, ours=True)
-    text += " Published curves (AT alone) may leave the axis, which is set by ours." * bool(notebook.printed)
     lacking = ", ".join(looks.variant(slug) for slug in SLUGS if slug not in slugs)
-    text += f" {'Not trained' if notebook.printed else 'Pictures only in the paper'}: {lacking}." * bool(
-        lacking
+    style.legend(
+        figure,
+        style.entries(panels) | curves.published(panels),
+        curves.scale(panels, together=True, ours=True),
+        "Published curves (AT alone) may leave the axis, which is set by ours." * bool(notebook.printed),
+        f"{'Not trained' if notebook.printed else 'Pictures only in the paper'}: {lacking}." * bool(lacking),
+        columns=3,
     )
-    style.legend(figure, style.entries(panels) | curves.published(panels), text.strip(), columns=3)
     return figure
 
 
 # %%
 missing = notebook.missing("test_correct_rloss", "test_incorrect_rloss", table="history")
-if not slugs:
-    missing = missing or notebook.say_missing("these variants' training curves", "add them to the variants")
-notebook.show(draw, missing)
+what, remedy = "these variants' training curves", "add them to the variants"
+notebook.show(draw, missing or notebook.missing_unless(slugs, what, remedy))

@@ -54,7 +54,7 @@ def draw():
     ]
     text = "; ".join(sides) if notebook.printed else f"{ours.name}, n = {len(ours.counted)}"
     few = f" Fewer than {FEWEST} variants have no coefficient." * (len(ours.counted) < FEWEST)
-    style.legend(figure, {}, f"{text[0].upper()}{text[1:]}.{few} {ours.apart}".strip())
+    style.legend(figure, {}, f"{text[0].upper()}{text[1:]}.{few}", ours.apart)
     return figure
 
 

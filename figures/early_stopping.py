@@ -33,7 +33,7 @@ def arrows(axes, rows, layer):
     axes.set_xlim(left=min(axes.get_xlim()[0], rows[f"best_{X}"].min() - 0.05))
     axes.set_ylim(bottom=min(axes.get_ylim()[0], rows[f"best_{Y}"].min() - 0.1))
     for row, better in zip(rows.to_dict("records"), improved, strict=True):
-        color = looks.color(row["family"]) if better else style.LIGHT
+        color = looks.family(row["family"]).color if better else style.LIGHT
         look = {"arrowstyle": "-|>", "color": color, "linewidth": 0.7, "mutation_scale": 6}
         ends = (row[f"best_{X}"], row[f"best_{Y}"]), (row[X], row[Y])
         arrow = axes.annotate("", *ends, arrowprops=look, zorder=3 if better else 1, annotation_clip=False)
@@ -51,16 +51,13 @@ def draw():
     figure, panels = style.panels(len(shown), height=3.2, room=1.0)
     labels = [arrows(axes, rows, layer) for axes, (layer, rows) in zip(panels, shown.items(), strict=True)]
     note = "Arrows lead from the last to the early-stopped checkpoint; grey where RLoss is not lower there"
-    note += (
-        f", beyond the noise of its evaluation ({notebook.experiment}). "
-        if len(notebook.tables_with_examples.examples)
-        else ". "
-    )
-    by_epoch = [layer.name for layer, rows in shown.items() if rows.attrs["by_epoch"]]
+    beyond = f", beyond the noise of its evaluation ({notebook.experiment})"
+    note += beyond * bool(len(notebook.tables_with_examples.examples)) + "."
+    by_epoch = ", ".join(layer.name for layer, rows in shown.items() if rows.attrs["by_epoch"])
     if by_epoch:
-        note += f"Early-stopped ({', '.join(by_epoch)}): the snapshot with the lowest test RLoss. "
-    note += scatter.comparison_note(notebook)
-    style.legend(figure, style.handles([name for rows in shown.values() for name in rows["family"]]), note)
+        note += f" Early-stopped ({by_epoch}): the snapshot with the lowest test RLoss."
+    families = [name for rows in shown.values() for name in rows["family"]]
+    style.legend(figure, style.handles(families), note, scatter.comparison_note(notebook))
     for axes, beyond in zip(panels, labels, strict=True):
         style.place_labels(axes, beyond)
     return figure

@@ -15,7 +15,6 @@
 
 # %%
 from matplotlib.cm import ScalarMappable
-from matplotlib.lines import Line2D
 
 from robust_flatness.plotting import curves, inputs, looks, style
 from robust_flatness.tables import aggregate, frames
@@ -24,6 +23,7 @@ notebook = inputs("flatness_by_epoch", globals().get("snakemake"))
 series = notebook.ours.series
 X, Y = "avg_flatness_rloss", "test_rloss_pgd"
 WORST = ("worst_flatness_rloss_0.00075", "worst_flatness_rloss")
+EPOCH_COLORS = "cividis"  # even in lightness, so that it reads without colour
 # Printed trajectories on other data would set the scale; they are drawn from the printed numbers alone.
 layers = notebook.layers if notebook.same_data else (notebook.ours,)
 
@@ -46,7 +46,7 @@ def trajectory(axes, slug, x):
             axes.plot(rows[x], rows[Y], color=style.GREY, **style.PUBLISHED)
             continue
         axes.plot(rows[x], rows[Y], color="black", linewidth=0.4, zorder=3)
-        look = {"cmap": style.EPOCH_COLORS, "vmin": 0, "vmax": 1, "edgecolors": "black", "linewidths": 0.25}
+        look = {"cmap": EPOCH_COLORS, "vmin": 0, "vmax": 1, "edgecolors": "black", "linewidths": 0.25}
         axes.scatter(rows[x], rows[Y], c=rows[curves.EPOCH], s=13, zorder=4, **look)
 
 
@@ -67,13 +67,12 @@ def draw():
     )
     if worst:
         panels[-1].set_xlabel("worst-case flatness", fontsize=6.5)
-    figure.supylabel("Test RLoss (lower is more robust)", fontsize=7.5)
-    colors = ScalarMappable(cmap=style.EPOCH_COLORS)
+    figure.supylabel("Test RLoss (lower is more robust)")
+    colors = ScalarMappable(cmap=EPOCH_COLORS)
     figure.colorbar(colors, ax=panels, shrink=0.4, aspect=40, label="epoch (share of training)")
     text = "Flatness: average-case in RLoss, on an axis of its own in each panel (lower is flatter). "
     text += "The first fifth of each training is left out."
-    baseline = {"AT (baseline)": Line2D([], [], color=style.LIGHT, linewidth=2.5)}
-    style.legend(figure, baseline | curves.published(panels), text)
+    style.legend(figure, curves.BASELINE | curves.published(panels), text)
     return figure
 
 

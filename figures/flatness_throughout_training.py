@@ -41,8 +41,7 @@ def curve(axes, layer, column, label, color):
         relative = [name for name in (column, f"{column}_seed_sd") if name in rows]
         rows = rows.assign(**{name: rows[name] / last for name in relative})
         words = f"{'published ' * layer.beside}{last:.3g}"
-    label = None if layer.beside else label
-    curves.draw(axes, layer, rows, column, label=label, color=color, marker="o", markersize=2.5)
+    curves.draw(axes, layer, rows, column, color, label, marker="o", markersize=2.5)
     return words
 
 
@@ -53,20 +52,17 @@ def draw():
     for axes, (name, lines) in zip(panels, shown.items(), strict=True):
         lasts = [curve(axes, layer, c, *look) for c, look in lines.items() for layer in notebook.layers]
         lasts = ", ".join(filter(None, lasts))
-        curves.mark_drops(axes, curves.drops(notebook.ours.history))
+        curves.mark_drops(axes, notebook.ours.history)
         axes.set_title(f"{name} / last value ({lasts})" if lasts else name)
         axes.set_ylabel("lower is more robust" if name == "RLoss" else "lower is flatter")
     style.name_bottom(panels, columns, curves.EPOCH_NAME)
     text = notebook.beside("", "Compare trends with the published curves, not values")
-    text = " ".join(filter(None, [text, notebook.ours.spread("Bands"), curves.scale(panels)]))
-    style.legend(figure, style.entries(panels) | curves.published(panels), text)
+    text = text, notebook.ours.spread("Bands"), curves.scale(panels)
+    style.legend(figure, style.entries(panels) | curves.published(panels), *text)
     return figure
 
 
 # %%
 missing = notebook.missing("test_rloss_pgd", "avg_flatness_rloss", table="series")
-if ours.empty:
-    missing = missing or notebook.say_missing(
-        "the baseline's snapshots", "add at to measures.series.variants"
-    )
-notebook.show(draw, missing)
+what, remedy = "the baseline's snapshots", "add at to measures.series.variants"
+notebook.show(draw, missing or notebook.missing_unless(len(ours), what, remedy))

@@ -17,8 +17,5 @@ from robust_flatness.plotting import inputs, scatter
 notebook = inputs("gap_and_overfitting", globals().get("snakemake"))
 
 # %%
-scatter.show(
-    notebook,
-    [("avg_flatness_rloss", "rloss_gap"), ("avg_flatness_rloss", "rloss_overfitting")],
-    height=2.7,
-)
+gap, overfitting = ("avg_flatness_rloss", "rloss_gap"), ("avg_flatness_rloss", "rloss_overfitting")
+scatter.show(notebook, gap, overfitting, height=2.7)

@@ -11,7 +11,6 @@
 
 # %%
 import matplotlib
-from matplotlib.lines import Line2D
 
 from robust_flatness.plotting import curves, inputs, looks, style
 
@@ -29,27 +28,25 @@ def draw():
     figure, panels = style.panels(len(methods), columns, height=1.6, sharex=True, sharey=True)
     baseline = curves.test_curve(notebook.ours, "at")
     for axes, (name, order) in zip(panels, methods.items(), strict=True):
-        curves.draw(axes, notebook.ours, baseline, "test_rloss", color=style.LIGHT, linewidth=2.5)
-        for index, (slug, _) in enumerate(order):
+        curves.draw(axes, notebook.ours, baseline, "test_rloss", style.LIGHT, linewidth=2.5)
+        for index, slug in enumerate(order):
             color = matplotlib.colormaps["viridis_r"](0.15 + 0.8 * index / max(1, len(order) - 1))
             for layer in notebook.layers:
                 rows = curves.test_curve(layer, slug)
-                curves.draw(axes, layer, rows, "test_rloss", color=color, linewidth=1)
-        axes.set_title(curves.parameter_title(name, (value for _, value in order)), fontsize=6)
+                curves.draw(axes, layer, rows, "test_rloss", color, linewidth=1)
+        axes.set_title(curves.parameter_title(name, order.values()), fontsize=6)
     style.name_bottom(panels, columns, curves.EPOCH_NAME)
-    figure.supylabel("Test RLoss (lower is more robust)", fontsize=7.5)
-    text = [
+    figure.supylabel("Test RLoss (lower is more robust)")
+    style.legend(
+        figure,
+        curves.BASELINE | curves.published(panels),
         "Light to dark: in the order of the values above each panel.",
         curves.scale(panels, together=True),
-    ]
-    text += [curves.APPLIED] if any("(" in value for order in methods.values() for _, value in order) else []
-    baseline = {"AT (baseline)": Line2D([], [], color=style.LIGHT, linewidth=2.5)}
-    style.legend(figure, baseline | curves.published(panels), " ".join(filter(None, text)))
+        curves.APPLIED * any("(" in value for order in methods.values() for value in order.values()),
+    )
     return figure
 
 
 # %%
-lacking = notebook.say_missing(
-    "training curves of variants that differ in a hyper-parameter", "run an experiment with them"
-)
-notebook.show(draw, "" if methods else lacking)
+what = "training curves of variants that differ in a hyper-parameter"
+notebook.show(draw, notebook.missing_unless(methods, what, "run an experiment with them"))

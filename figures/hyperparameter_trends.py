@@ -18,8 +18,9 @@ from robust_flatness.plotting import curves, inputs, looks, scatter, style
 
 notebook = inputs("hyperparameter_trends", globals().get("snakemake"))
 X, Y = "avg_flatness_rloss", "test_rloss_pgd"
-learnt = notebook.ours.learnt
-rows = learnt.dropna(subset=[X, Y]) if {X, Y} <= set(learnt) else learnt.iloc[:0]
+learnt = {layer: layer.variants[layer.variants["learnt"]] for layer in notebook.layers}
+ours = learnt[notebook.ours]
+rows = ours.dropna(subset=[X, Y]) if {X, Y} <= {*ours} else ours.iloc[:0]
 families = set(rows["family"])
 methods = {name: names for name, names in looks.methods().items() if families & set(names)}
 
@@ -27,15 +28,17 @@ methods = {name: names for name, names in looks.methods().items() if families & 
 # %%
 def method(axes, layer, names):
     """Draw the method's variants, joined in the order of the hyper-parameter; returns its values."""
-    frame = layer.learnt.dropna(subset=[X, Y])
+    frame = learnt[layer].dropna(subset=[X, Y])
     order = curves.by_hyperparameter(frame, names)
-    chosen = frame.set_index("variant", drop=False).loc[[slug for slug, _ in order]]
+    chosen = frame.set_index("variant", drop=False).loc[[*order]]
     width, style_of_line = (0.6, "--") if layer.beside else (1, "-")
-    axes.plot(chosen[X], chosen[Y], style_of_line, color=looks.color(names[0]), linewidth=width, zorder=2)
+    axes.plot(
+        chosen[X], chosen[Y], style_of_line, color=looks.family(names[0]).color, linewidth=width, zorder=2
+    )
     for index in range(len(chosen)):
         size = (8 if layer.beside else 10) * (1 + 3 * index / max(1, len(chosen) - 1))
         scatter.points(axes, chosen.iloc[[index]], X, Y, layer.beside, size)
-    return [value for _, value in order]
+    return order.values()
 
 
 def draw():
@@ -50,26 +53,23 @@ def draw():
         values = method(axes, notebook.ours, names)
         applied |= "(" in "".join(values)
         axes.set_title(curves.parameter_title(name, values), fontsize=6)
-    near, theirs = rows.loc[style.near(rows[X]), X], [layer.learnt[X].max() for layer in notebook.layers[1:]]
-    panels[0].set_xlim(right=1.05 * max([near.max(), *theirs]))
+    theirs = [learnt[layer][X].max() for layer in notebook.layers[1:]]
+    panels[0].set_xlim(right=1.05 * max([rows.loc[style.near(rows[X]), X].max(), *theirs]))
     style.name_bottom(panels, columns, "Average-case flatness\n(lower is flatter)")
-    figure.supylabel("Test RLoss (lower is more robust)", fontsize=7.5)
-    text = ["Joined in the order of the values above each panel; larger markers: larger values."]
-    text += [notebook.beside("Hollow, dashed: published, CIFAR-10", "compare directions, not values")]
+    figure.supylabel("Test RLoss (lower is more robust)")
     beyond = rows[~style.near(rows[X])].to_dict("records")
-    text += (
-        [f"Beyond the axis: {', '.join(f'{looks.name(row)} {row[X]:.3g}' for row in beyond)}."]
-        if beyond
-        else []
+    beyond = ", ".join(f"{looks.name(row)} {row[X]:.3g}" for row in beyond)
+    style.legend(
+        figure,
+        style.handles(["at"]),
+        "Joined in the order of the values above each panel; larger markers: larger values.",
+        notebook.beside("Hollow, dashed: published, CIFAR-10", "compare directions, not values"),
+        f"Beyond the axis: {beyond}." * bool(beyond),
+        curves.APPLIED * applied,
     )
-    style.legend(figure, style.handles(["at"]), " ".join(filter(None, [*text, curves.APPLIED * applied])))
     return figure
 
 
 # %%
-missing = notebook.missing(X, Y)
-if not methods:
-    missing = missing or notebook.say_missing(
-        "variants that differ in a hyper-parameter", "add them to the experiment's variants"
-    )
-notebook.show(draw, missing)
+what, remedy = "variants that differ in a hyper-parameter", "add them to the experiment's variants"
+notebook.show(draw, notebook.missing(X, Y) or notebook.missing_unless(methods, what, remedy))

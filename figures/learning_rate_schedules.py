@@ -71,13 +71,13 @@ def draw():
         if not steps:
             axes.set_ylim(0, 1.6 * axes.get_ylim()[1])
     panels[0].set_ylabel("Learning rate")
-    note = "Schedules that coincide, as the cyclic ones do until each ends, differ in their widths. "
-    style.legend(figure, {}, note + notebook.beside("Dashed: published, CIFAR-10"))
+    note = "Schedules that coincide, as the cyclic ones do until each ends, differ in their widths."
+    style.legend(figure, {}, note, notebook.beside("Dashed: published, CIFAR-10"))
     return figure
 
 
 # %%
 missing = notebook.missing("learning_rate", table="history")
-if not history["variant"].isin(sum(PANELS.values(), ())).any():
-    missing = missing or notebook.say_missing("the schedules' variants", "add them to the variants")
-notebook.show(draw, missing)
+trained = history["variant"].isin(sum(PANELS.values(), ())).any()
+what, remedy = "the schedules' variants", "add them to the variants"
+notebook.show(draw, missing or notebook.missing_unless(trained, what, remedy))

@@ -33,11 +33,8 @@ def look(slug):
     if slug == "at":
         return {"color": "black", "linewidth": 2.4, "alpha": 0.6}
     color = COLORS[(slugs.index(slug) - 1) % len(COLORS)]
-    return {
-        "color": color,
-        "linewidth": 1.2,
-        "linestyle": ("--", ":")[scaled.index(slug) % 2] if slug in scaled else "-",
-    }
+    line = ("--", ":")[scaled.index(slug) % 2] if slug in scaled else "-"
+    return {"color": color, "linewidth": 1.2, "linestyle": line}
 
 
 def draw():
@@ -49,9 +46,8 @@ def draw():
     tops["hessian"] = tops.get("adversarial", tops.max())  # along it RLoss may rise a millionfold
     step = np.abs(landscape.loc[landscape["s"] != 0, "s"]).min()
     for axes, (normalisation, direction) in zip(panels, cells, strict=True):
-        part = landscape[
-            (landscape["normalisation"] == normalisation) & (landscape["direction"] == direction)
-        ]
+        part = landscape[landscape["normalisation"] == normalisation]
+        part = part[part["direction"] == direction]
         for slug in slugs:
             rows = part[part["variant"] == slug].sort_values("s")
             axes.plot(rows["s"], rows["rloss"], label=looks.variant(slug), **look(slug))
@@ -65,11 +61,9 @@ def draw():
         scale = part["scale"].iloc[0] if len(part) else float("nan")
         axes.set_title(f"{DIRECTIONS[direction]}, per {normalisation} (× {scale:g})")
     style.name_bottom(panels, len(directions), "step s along the direction")
-    figure.supylabel("RLoss", fontsize=7.5)
-    text = (
-        "Directions at s = 1 have × the norm of each layer's, or filter's, weights. Band: standard deviation "
-    )
-    text += "over random directions. Axes are cut where RLoss would hide the minimum."
+    figure.supylabel("RLoss")
+    text = "Directions at s = 1 have × the norm of each layer's, or filter's, weights. Band: standard "
+    text += "deviation over random directions. Axes are cut where RLoss would hide the minimum."
     style.legend(figure, style.entries(panels), text, columns=4)
     return figure
 

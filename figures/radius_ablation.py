@@ -14,6 +14,7 @@
 # on it.
 
 # %%
+import numpy as np
 import pandas as pd
 
 from robust_flatness.analysis.correlation import coefficient
@@ -22,7 +23,7 @@ from robust_flatness.tables import aggregate
 
 notebook = inputs("radius_ablation", globals().get("snakemake"))
 variants = notebook.ours.counted
-others = scatter.others_of(notebook, notebook.ours)
+others = notebook.ours.hollow()
 drawn = pd.concat([variants, others])
 Y = "test_rloss_pgd"
 RADII = {
@@ -36,23 +37,18 @@ NAMES = {"avg": "Average-case", "worst": "Worst-case"}
 def summary(axes, case, radii, found):
     """Draw Pearson's coefficient with its interval at each radius, ours and the printed one."""
     for place, xi in enumerate(radii):
-        if "r" in found[xi]:
-            value, (low, high) = found[xi]["r"].value, found[xi]["r"].interval
-            axes.errorbar(
-                place, value, [[value - low], [high - value]], fmt="o", color=style.BLACK, elinewidth=1
-            )
+        value, (low, high) = found[xi][0].value, found[xi][0].interval
+        if np.isfinite(value):
+            bar = [[value - low], [high - value]]
+            axes.errorbar(place, value, bar, fmt="o", color=style.BLACK, elinewidth=1)
     published = notebook.printed.counted if notebook.printed else variants.iloc[:0]
     for xi, x in aggregate.all_radii(published, case).items():
         if xi in radii:
             value = coefficient(published[x], published[Y], "pearson")
             axes.plot([*radii].index(xi) + 0.2, value, "o", color=style.GREY, markerfacecolor="none")
     axes.axhline(0, color=style.GREY, linewidth=0.8)
-    axes.set(
-        xlim=(-0.5, len(radii) - 0.5),
-        ylim=(-0.6, 1.05),
-        ylabel="Pearson r with test RLoss",
-        xlabel="radius ξ",
-    )
+    axes.set(xlim=(-0.5, len(radii) - 0.5), ylim=(-0.6, 1.05))
+    axes.set(xlabel="radius ξ", ylabel="Pearson r with test RLoss")
     axes.set_xticks(range(len(radii)), [f"{xi:g}" for xi in radii], rotation=45)
     axes.set_title(f"{NAMES[case]}\nflatness")
 
@@ -71,20 +67,20 @@ def draw():
             axes.remove()
         for axes, (xi, x) in zip(places, radii.items(), strict=False):
             named.append((axes, x, scatter.cloud(axes, notebook.ours, others, x, Y, size=9)))
-            if "r" in found[xi] and found[xi]["r"].interval.low > 0:
+            pearson, words = found[xi]
+            if pearson.interval.low > 0:
                 scatter.trend(axes, frames[xi], x, Y)
-            words = scatter.in_words(found[xi], len(frames[xi]))
             axes.set_title("\n".join([f"ξ = {xi:g}", *words]), fontsize=5.5)
             axes.set_xlabel("flatness", fontsize=6.5)
             axes.tick_params(labelsize=5.5)
     text = "Hollow, left: published. " * bool(notebook.printed) + "Vertical axes of points: test RLoss. "
-    text += f"Lower is flatter and more robust. {scatter.INTERVALS} {notebook.ours.apart}"
-    style.legend(figure, style.handles(variants["family"], others["family"]), text)
+    text += f"Lower is flatter and more robust. {scatter.INTERVALS}"
+    style.legend(figure, style.handles(variants["family"], others["family"]), text, notebook.ours.apart)
     for axes, x, beyond in named:
-        scatter.label_points(axes, notebook, notebook.ours, x, Y, beyond)
+        scatter.label_points(axes, notebook.ours, x, Y, beyond)
     return figure
 
 
 # %%
-missing = notebook.say_missing("flatness of variants that have learnt", "measure flatness, or train longer")
-notebook.show(draw, "" if any(RADII.values()) else missing)
+what, remedy = "flatness of variants that have learnt", "measure flatness, or train longer"
+notebook.show(draw, notebook.missing_unless(any(RADII.values()), what, remedy))

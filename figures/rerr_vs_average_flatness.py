@@ -16,10 +16,5 @@ from robust_flatness.tables import aggregate
 notebook = inputs("rerr_vs_average_flatness", globals().get("snakemake"))
 
 # %%
-scatter.show(
-    notebook,
-    [("avg_flatness_rloss", aggregate.robust_error_column(notebook.ours.models))],
-    labelled=True,
-    robustbench=True,
-    height=3.6,
-)
+rerr = aggregate.robust_error_column(notebook.ours.models)
+scatter.show(notebook, ("avg_flatness_rloss", rerr), height=3.6, headline=True)

@@ -20,7 +20,7 @@ from robust_flatness.tables import aggregate
 notebook = inputs("rerr_vs_rloss", globals().get("snakemake"))
 X = "test_rloss_pgd"
 rerr = {layer: aggregate.robust_error_column(layer.models) for layer in notebook.layers}
-extra = {layer: scatter.others_of(notebook, layer, robustbench=True) for layer in notebook.layers}
+extra = {layer: layer.hollow(robustbench=True) for layer in notebook.layers}
 
 
 # %%
@@ -40,9 +40,8 @@ def bent(axes, layer):
         lines.append(f"break of a fitted hinge: {at:.1f}, 95 % interval {low:.1f} to {high:.1f} (grey)")
     labels = scatter.cloud(axes, layer, extra[layer], X, y)
     scatter.name_axes(axes, X, y)
-    axes.set_title(
-        "\n".join([*lines, ", ".join(scatter.in_words(scatter.correlations(rows, X, y), len(rows)))])
-    )
+    _, words = scatter.correlations(rows, X, y)
+    axes.set_title("\n".join([*lines, ", ".join(words)]))
     return labels
 
 
@@ -53,7 +52,7 @@ def draw():
     hollow = [name for frame in extra.values() for name in frame["family"]]
     style.legend(figure, style.handles(families, hollow), scatter.notes(notebook, X))
     for axes, layer, beyond in zip(panels, notebook.layers, labels, strict=True):
-        scatter.label_points(axes, notebook, layer, X, rerr[layer], beyond)
+        scatter.label_points(axes, layer, X, rerr[layer], beyond)
     return figure
 
 

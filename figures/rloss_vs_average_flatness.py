@@ -18,10 +18,4 @@ from robust_flatness.plotting import inputs, scatter
 notebook = inputs("rloss_vs_average_flatness", globals().get("snakemake"))
 
 # %%
-scatter.show(
-    notebook,
-    [("avg_flatness_rloss", "test_rloss_pgd")],
-    labelled=True,
-    robustbench=True,
-    height=3.6,
-)
+scatter.show(notebook, ("avg_flatness_rloss", "test_rloss_pgd"), height=3.6, headline=True)

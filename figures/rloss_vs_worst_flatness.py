@@ -21,10 +21,5 @@ small = aggregate.all_radii(notebook.ours.variants, "worst").get(0.00075)
 
 # %%
 columns = [*dict.fromkeys(["worst_flatness_rloss", small or "worst_flatness_rloss"])]
-scatter.show(
-    notebook,
-    [(column, "test_rloss_pgd") for column in columns],
-    labelled=True,
-    robustbench=True,
-    height=3.0,
-)
+pairs = [(column, "test_rloss_pgd") for column in columns]
+scatter.show(notebook, *pairs, height=3.0, headline=True)

@@ -51,19 +51,17 @@ def draw():
     for axes, (name, lines) in zip(panels, shown.items(), strict=True):
         for layer, rows in histories.items():
             for column, (label, color) in lines.items():
-                curves.draw(axes, layer, rows, column, label=None if layer.beside else label, color=color)
-        curves.mark_drops(axes, curves.drops(notebook.ours.history))
+                curves.draw(axes, layer, rows, column, color, label)
+        curves.mark_drops(axes, notebook.ours.history)
         if aggregate.has(best, "epoch", "epochs"):
             share = (best["epoch"].mean() + 1) / best["epochs"].mean()
-            axes.axvline(
-                share, color=style.GREEN, linewidth=1, linestyle="-.", label="early-stopped checkpoint"
-            )
+            label = "early-stopped checkpoint"
+            axes.axvline(share, color=style.GREEN, linewidth=1, linestyle="-.", label=label)
         axes.set(xlabel=curves.EPOCH_NAME, title=name)
     note = notebook.beside("", "Compare trends with the published curves, not values")
     curves.scale(panels[-1:])
     text = [errors(), note, notebook.ours.spread("Bands"), curves.scale(panels[:-1])]
-    lines = style.entries(panels) | curves.published(panels)
-    style.legend(figure, lines, " ".join(filter(None, text)), columns=4)
+    style.legend(figure, style.entries(panels) | curves.published(panels), *text, columns=4)
     return figure
 
 

@@ -82,5 +82,6 @@ def draw():
 
 # %%
 lacking = [slug for slug in ("at", *SCALES) if slug not in set(notebook.ours.scaled["variant"])]
-missing = notebook.say_missing(", ".join(lacking), "add them to the experiment's variants") if lacking else ""
+remedy = "add them to the experiment's variants"
+missing = notebook.missing_unless(not lacking, ", ".join(lacking), remedy)
 notebook.show(draw, missing or notebook.missing("avg_flatness_rloss"))

@@ -64,6 +64,8 @@ def draw(compared):
 
 # %%
 missing = notebook.missing("avg_flatness_rloss", "test_rloss_pgd")
-if not missing and len(evidence.models) < FEWEST:
-    missing = notebook.say_missing(f"{FEWEST} variants; there are {len(evidence.models)}", "train more")
+count = len(evidence.models)
+missing = missing or notebook.missing_unless(
+    count >= FEWEST, f"{FEWEST} variants; there are {count}", "train more"
+)
 notebook.show(lambda: draw(comparison.compare(evidence, [], ["spearman"])), missing)

@@ -19,4 +19,4 @@ notebook = inputs("train_and_clean_flatness", globals().get("snakemake"))
 
 # %%
 measures = ["train_avg_flatness_rloss", "avg_flatness_ce", "avg_flatness_rloss_std"]
-scatter.show(notebook, [(measure, "test_rloss_pgd") for measure in measures], height=2.5)
+scatter.show(notebook, *((measure, "test_rloss_pgd") for measure in measures), height=2.5)

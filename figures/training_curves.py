@@ -28,13 +28,13 @@ def draw():
     columns = min(5, len(slugs))
     figure, panels = style.panels(len(slugs), columns, height=1.35, sharex=True, sharey=True)
     for axes, slug in zip(panels, slugs, strict=True):
-        curves.draw(axes, ours, curves.test_curve(ours, "at"), "test_rloss", color=style.LIGHT, linewidth=2.5)
-        curves.draw(axes, ours, curves.of(ours.history, slug), "train_rloss", color=style.TRAIN)
+        curves.draw(axes, ours, curves.test_curve(ours, "at"), "test_rloss", style.LIGHT, linewidth=2.5)
+        curves.draw(axes, ours, curves.of(ours.history, slug), "train_rloss", style.TRAIN)
         for layer in notebook.layers:
-            curves.draw(axes, layer, curves.test_curve(layer, slug), "test_rloss", color=style.TEST)
+            curves.draw(axes, layer, curves.test_curve(layer, slug), "test_rloss", style.TEST)
         axes.set_title(looks.variant(slug))
     style.name_bottom(panels, columns, curves.EPOCH_NAME)
-    figure.supylabel("RLoss (lower is more robust)", fontsize=7.5)
+    figure.supylabel("RLoss (lower is more robust)")
     text = curves.scale(panels, together=True)
     lines = {name: Line2D([], [], color=color) for name, color in COLORS.items()}
     style.legend(figure, lines | curves.published(panels), text)
@@ -43,6 +43,5 @@ def draw():
 
 # %%
 missing = notebook.missing("test_rloss", table="history")
-if not slugs:
-    missing = missing or notebook.say_missing("the methods of the headline table", "add them to the variants")
-notebook.show(draw, missing if not slugs else "")
+what, remedy = "the methods of the headline table", "add them to the variants"
+notebook.show(draw, "" if slugs else missing or notebook.missing_unless(slugs, what, remedy))

@@ -24,7 +24,7 @@ everyone = notebook.ours.evidence.everyone
 WITHOUT = "weight-clipping-0.025"  # its flatness is printed as 0
 
 # %%
-measures = [*schema.compared()]
+measures = [name for name, q in schema.MAIN.items() if q.description.compared and q.split in ("", "test")]
 for case in ("avg", "worst"):
     measures += [name for name in aggregate.all_radii(variants, case).values() if name not in measures]
 measures += ["avg_flatness_rloss_std", "train_avg_flatness_rloss", "train_worst_flatness_rloss"]
@@ -78,16 +78,16 @@ frame["name"] = [
 
 # %%
 columns = {
-    "name": typeset.Column("Measure"),
-    "coefficient": typeset.Column("Coefficient"),
-    "value": typeset.Column("Value", typeset.digits(3)),
-    "low": typeset.Column("95 % from", typeset.digits(3)),
-    "high": typeset.Column("to", typeset.digits(3)),
-    "p_permutation": typeset.Column("p, permutation", typeset.p_value),
-    "p_student": typeset.Column("p, Student", typeset.p_value),
-    "n": typeset.Column("n", typeset.digits(0)),
-    "with_not_learnt": typeset.Column("With models that have not learnt", typeset.digits(3)),
-    "published": typeset.Column("Published", typeset.digits(3)),
+    "name": "Measure",
+    "coefficient": "Coefficient",
+    "value": ("Value", 3),
+    "low": ("95 % from", 3),
+    "high": ("to", 3),
+    "p_permutation": ("p, permutation", typeset.p_value),
+    "p_student": ("p, Student", typeset.p_value),
+    "n": ("n", 0),
+    "with_not_learnt": ("With models that have not learnt", 3),
+    "published": ("Published", 3),
 }
 if notebook.printed is None:
     columns.pop("published")
@@ -97,8 +97,5 @@ notes = [
     "Intervals: BCa bootstrap, the wider of resampling variants and resampling families. Published: computed "
     "from the printed table (RErr by AutoAttack), so that rounding is in it."
 ]
-notebook.write(
-    typeset.texts(
-        frame, columns, f"Correlations over variants ({notebook.experiment})", notes, sections="with"
-    )
-)
+title = f"Correlations over variants ({notebook.experiment})"
+notebook.write(typeset.texts(frame, columns, title, notes, sections="with"))

@@ -31,10 +31,7 @@ by = aggregate.robust_error_column(frame)
 frame = frame.sort_values(by, kind="stable").dropna(axis="columns", how="all")
 
 # %%
-columns = {"label": typeset.Column("Method")}
-for name, heading in HEADINGS.items():
-    pair = typeset.compared({name: heading})
-    columns |= pair if name in PAIRED else {name: pair[name]}
+columns = {"label": "Method", **typeset.compared(HEADINGS, only=PAIRED)}
 words = [word for word in notebook.tables.models.get("autoattack", []) if word][:1] or ["not run"]
 note = f"In per cent, by increasing RErr. AA: {words[0]}. Every published column is in the CSV."
 title = f"Errors of all variants ({notebook.experiment})"

@@ -56,7 +56,7 @@ HEADINGS = {
     "worst_flatness_rloss": ("Worst-case flatness", 2),
     f"early_stop_rerr_{attack}": ("RErr early-stopped", 1),
 }
-columns = {"label": typeset.Column("Method"), **typeset.compared(HEADINGS)}
+columns = {"label": "Method", **typeset.compared(HEADINGS)}
 words = [word for word in notebook.tables.models.get("autoattack", ()) if word]
 note = f"RErr in per cent, by {words[0] if words and attack == 'aa' else 'PGD'}."
 note += " Published: ResNet-18, RErr by AutoAttack." * bool(notebook.printed)

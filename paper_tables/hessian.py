@@ -17,12 +17,13 @@ from robust_flatness.tables.printed import read_printed
 
 notebook = inputs("hessian", globals().get("snakemake"))
 printed = read_printed("hessian")
+HESSIAN = ("hessian_max", "hessian_min", "convexity")
 
 # %%
-models = notebook.ours.derived
-models = models.reindex(columns=["variant", "label", *schema.HESSIAN, *schema.ERRORS])
+models = aggregate.variants_at(notebook.tables.models, derived=True)
+models = models.reindex(columns=["variant", "label", *HESSIAN, *schema.ERRORS])
 rerr = aggregate.robust_error_column(models)
-frame = models.dropna(subset=["hessian_max"])[["variant", "label", rerr, *schema.HESSIAN]]
+frame = models.dropna(subset=["hessian_max"])[["variant", "label", rerr, *HESSIAN]]
 theirs = printed.set_axis(
     ["variant", "test_rerr_aa_published", "hessian_max_published", "convexity_published"], axis="columns"
 )
@@ -35,9 +36,9 @@ frame = frame.sort_values("variant", key=lambda slugs: slugs.map(order), kind="s
 
 # %%
 columns = {
-    "label": typeset.Column("Model"),
-    rerr: typeset.Column("RErr test (%)", typeset.digits(1)),
-    "hessian_min": typeset.Column("λmin", typeset.digits(1)),
+    "label": "Model",
+    rerr: ("RErr test (%)", 1),
+    "hessian_min": ("λmin", 1),
     **typeset.compared({"hessian_max": ("λmax", 1), "convexity": ("|λmin| / |λmax|", 3)}),
 }
 notes = ["The published eigenvalues sum the loss of four batches: about four times those of the mean loss."]

@@ -10,7 +10,6 @@
 # `config/later-claims.yaml` and on this experiment; the papers had other data and networks.
 
 # %%
-from robust_flatness.analysis import claims
 from robust_flatness.folders import repository
 from robust_flatness.plotting import inputs, verdicts
 
@@ -18,7 +17,4 @@ notebook = inputs("later_claims", globals().get("snakemake"))
 
 # %%
 rules = repository() / "config" / "later-claims.yaml"
-published = notebook.printed and notebook.printed.tables
-judged = claims.judge(notebook.tables_with_examples, published, rules)
-title = f"Claims made since the talk, judged on {notebook.experiment}"
-notebook.write(verdicts.texts(judged, title, notebook.experiment))
+verdicts.write(notebook, "Claims made since the talk", rules)

@@ -15,8 +15,9 @@ from robust_flatness.tables import schema
 notebook = inputs("losses", globals().get("snakemake"))
 
 # %%
-measures = [*schema.LOSSES, "best_test_rloss_pgd", *schema.FLATNESS]
-frame = typeset.variants(notebook, measures, more=["avg_flatness_rloss_se"])
+FLATNESS = ("avg_flatness_ce", "avg_flatness_rloss", "worst_flatness_ce", "worst_flatness_rloss")
+measures = [*schema.LOSSES, "best_test_rloss_pgd", *FLATNESS]
+frame = typeset.variants(notebook, [*measures, "avg_flatness_rloss_se"])
 frame = frame.sort_values("test_rloss_pgd", kind="stable").dropna(axis="columns", how="all")
 
 # %%
@@ -28,10 +29,7 @@ HEADINGS = {
     **{"avg_flatness_ce": ("Average-case, CE", 2), "worst_flatness_ce": ("Worst-case, CE", 2)},
 }
 PAIRED = ("test_rloss_pgd", "avg_flatness_rloss")
-columns = {"label": typeset.Column("Method")}
-for name, heading in HEADINGS.items():
-    pair = typeset.compared({name: heading})
-    columns |= pair if name in PAIRED else {name: pair[name]}
+columns = {"label": "Method", **typeset.compared(HEADINGS, only=PAIRED)}
 note = "By increasing RLoss. RLoss by PGD; every published column is in the CSV."
 title = f"Losses and flatness of all variants ({notebook.experiment})"
 notebook.write(typeset.texts(frame, columns, title, typeset.notes(notebook, note)))

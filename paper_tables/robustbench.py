@@ -32,10 +32,10 @@ HEADINGS = {
     "avg_flatness_rloss": ("Average-case flatness", 2),
     "worst_flatness_rloss": ("Worst-case flatness", 2),
 }
-columns = {"label": typeset.Column("Model"), "variant": typeset.Column("RobustBench name")}
+columns = {"label": "Model", "variant": "RobustBench name"}
 for name, (heading, digits) in HEADINGS.items():
-    columns[name] = typeset.Column(heading, typeset.digits(digits))
-    columns[f"{name}_measured"] = typeset.Column(f"{heading}, measured", typeset.digits(digits))
+    columns[name] = heading, digits
+    columns[f"{name}_measured"] = f"{heading}, measured", digits
 notes = ["Published: CIFAR-10, on test examples unless said otherwise; errors in per cent."]
 title = "RobustBench models, as printed in the paper"
 title += f", and networks of others ({notebook.experiment})" * ("test_err_measured" in frame)

@@ -42,7 +42,7 @@ HEADINGS = {
     "worst_flatness_ce": ("Worst-case flatness in CE", 2),
     "hessian_max": ("λmax", 1),
 }
-columns = {"label": typeset.Column("Model"), **typeset.compared(HEADINGS)}
+columns = {"label": "Model", **typeset.compared(HEADINGS)}
 notes = ["Errors in per cent. The published worst-case flatness in CE of `at` is 0.86 here, 21.05 elsewhere."]
 lacking = [slug for slug in SLUGS if slug not in set(frame["variant"])]
 if lacking:

@@ -68,10 +68,8 @@ shown["section"] = [
     f"{'on test examples, ' if row.apart else ''}with {schema.describe(row.against)}"
     for row in shown.itertuples()
 ]
-columns = {"words": typeset.Column("Measure"), "loss": typeset.Column("On"), "group": typeset.Column("Kind")}
-columns |= {name: typeset.Column(heading) for name, heading in HEADINGS.items()}
-columns["n"] = typeset.Column("n", typeset.digits(0))
-columns["passes"] = typeset.Column("Passes", typeset.digits(0))
+columns = {"words": "Measure", "loss": "On", "group": "Kind"} | HEADINGS
+columns |= {"n": ("n", 0), "passes": ("Passes", 0)}
 
 # %%
 notes = [

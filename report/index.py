@@ -14,7 +14,7 @@ from robust_flatness.page.build import write_page
 from robust_flatness.plotting import inputs
 
 notebook = inputs("index", globals().get("snakemake"))
-page = notebook.outputs("report", (".html",))[".html"]
+page = notebook.outputs("report", ".html")[".html"]
 
 # %%
 snakemake = globals().get("snakemake")

@@ -8,14 +8,11 @@ from robust_flatness.plotting.own_model import YELLOW, draw, headline
 from robust_flatness.run.place import ModelGroup
 
 
-def result(flatness=0.7, rloss=1.5, epsilon=8 / 255):
+def result(flatness=0.7, rloss=1.5):
     values = {"avg_flatness_rloss": flatness, "avg_flatness_rloss_se": 0.1, "avg_flatness_xi": 0.5}
     values |= {"test_rloss_pgd": rloss, "test_rloss_pgd_se": 0.2}
-    return {
-        "values": values,
-        "data": "folder/mine.npz",
-        "settings": {"robustness": {"attack": {"epsilon": epsilon}}},
-    }
+    settings = {"robustness": {"attack": {"epsilon": 8 / 255}}}
+    return {"values": values, "data": "folder/mine.npz", "settings": settings}
 
 
 @pytest.fixture
@@ -31,9 +28,8 @@ def test_the_network_and_its_bars_lie_at_its_values_within_the_axes(experiment, 
     figure = headline(result(flatness, rloss), [ModelGroup.printed(), experiment], "mine")
     assert len(figure.axes) == 2
     for axes in figure.axes:
-        (container,) = [
-            c for c in axes.containers if c.lines[0] is not None and c.lines[0].get_color() == YELLOW
-        ]
+        drawn = [container for container in axes.containers if container.lines[0] is not None]
+        (container,) = [container for container in drawn if container.lines[0].get_color() == YELLOW]
         across, up = [bars.get_segments()[0] for bars in container.lines[2]]
         assert container.lines[0].get_xydata()[0] == pytest.approx([flatness, rloss])
         assert (np.ptp(across[:, 0]), np.ptp(up[:, 1])) == pytest.approx((2 * 0.1, 2 * 0.2))

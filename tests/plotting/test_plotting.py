@@ -1,6 +1,5 @@
 import itertools
 import math
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,7 @@ def test_every_family_has_a_look_of_its_own():
     assert needed <= set(looks.every())
     drawn = [(look.color, look.marker) for look in looks.every().values()]
     assert len(set(drawn)) == len(drawn)
-    assert {looks.color(name) for name in looks.every()} <= OKABE_ITO
+    assert {looks.family(name).color for name in looks.every()} <= OKABE_ITO
     assert looks.family("something new") == looks.every()["other"]
 
 
@@ -29,7 +28,7 @@ def test_colours_differ_in_lightness_or_hue_for_every_vision():
         np.array([[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]]),
         np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]]),
     )
-    colors = {looks.color(name) for name in looks.every()}
+    colors = {looks.family(name).color for name in looks.every()}
     linear = {c: np.array([int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)]) ** 2.2 for c in colors}
     for matrix in simulations:
         seen = {color: np.clip(matrix @ value, 0, 1) ** (1 / 2.2) for color, value in linear.items()}
@@ -65,35 +64,21 @@ def test_a_point_far_out_stands_at_the_edge_with_its_name_and_value():
     frame.loc[3, "x"] = 500.0
     frame.loc[4, ["x", "y"]] = -300.0, 900.0
     labels = scatter.fit(axes, frame, "x", "y")
-    assert -4 < axes.get_xlim()[0] < 0
-    assert 11 < axes.get_xlim()[1] < 15
-    assert axes.get_ylim()[1] < 2
-    assert {words.partition(": ")[2] for _, _, words in labels} == {"500", "-300, 900"}
-    limits = axes.get_xlim()
-    assert [x in limits for x, _, _ in labels] == [True, True]
-
-
-def table() -> dict[str, str]:
-    frame = pd.DataFrame(
-        {
-            "name": ["A_1 & 100 %", "λ|x|", ""],
-            "value": [1.2345, math.nan, -0.5],
-            "p": [0.0001, 0.034, math.nan],
-            "group": ["one", "one", "two"],
-        }
-    )
-    columns = {
-        "name": typeset.Column("Name"),
-        "value": typeset.Column("Value", typeset.digits(2)),
-        "p": typeset.Column("p", typeset.p_value),
-        "absent": typeset.Column("Absent"),
-    }
-    return typeset.texts(frame, columns, "A table", ["A note."], sections="group")
+    (left, right), (_, top) = axes.get_xlim(), axes.get_ylim()
+    assert -4 < left < 0
+    assert 11 < right < 15
+    assert top < 2
+    assert [(x, words.partition(": ")[2]) for x, _, words in labels] == [(right, "500"), (left, "-300, 900")]
 
 
 def test_tables_are_escaped_and_complete():
-    markdown, html, text = (table()[suffix] for suffix in (".md", ".html", ".tex"))
+    frame = pd.DataFrame({"name": ["A_1 & 100 %", "λ|x|", ""], "value": [1.2345, math.nan, -0.5]})
+    frame = frame.assign(p=[0.0001, 0.034, math.nan], group=["one", "one", "two"])
+    columns = {"name": "Name", "value": ("Value", 2), "p": ("p", typeset.p_value), "absent": "Absent"}
+    texts = typeset.texts(frame, columns, "A table", ["A note."], sections="group")
+    markdown, html, text = (texts[suffix] for suffix in (".md", ".html", ".tex"))
     assert "| A_1 & 100 % | 1.23 | < 0.0002 |" in markdown.splitlines()
+    assert "| - | -0.50 | - |" in markdown.splitlines()
     assert "<td>A_1 &amp; 100 %</td>" in html
     assert html.count("<tr>") == 3
     assert r"A\_1 \& 100 \% & $1.23$ & $<0.0002$ \\" in text
@@ -103,18 +88,13 @@ def test_tables_are_escaped_and_complete():
         assert text.count(rf"\begin{{{name}}}") == text.count(rf"\end{{{name}}}") == 1
 
 
-@pytest.fixture
-def workspace(tmp_path, monkeypatch) -> Path:
+def test_a_notebook_finds_its_experiment(tmp_path, monkeypatch):
     for name in ("fashion", "mine"):
         (tmp_path / "results" / name).mkdir(parents=True)
         (tmp_path / "results" / name / "records.csv").write_text("variant,metric,value\nat,err,20\n")
     (tmp_path / "figures").mkdir()
     monkeypatch.chdir(tmp_path / "figures")
     monkeypatch.delenv("ROBUST_FLATNESS_EXPERIMENT", raising=False)
-    return tmp_path
-
-
-def test_a_notebook_finds_its_experiment(workspace, monkeypatch):
     assert inputs("some_figure").experiment == "fashion"
     monkeypatch.setenv("ROBUST_FLATNESS_EXPERIMENT", "mine")
     assert inputs("some_figure").experiment == "mine"

@@ -16,25 +16,11 @@ HEADER = "variant,seed,checkpoint,test_rerr_aa,test_rloss_pgd,avg_flatness_rloss
 ROW = "at,0,last,62.8,3.91,1.22\n"
 
 
-@pytest.fixture
-def table(tmp_path):
-    def write(text: str) -> Path:
-        path = tmp_path / "sent.csv"
-        path.write_text(text, encoding="utf-8")
-        return path
-
-    return write
-
-
-@pytest.fixture
-def models(table, tmp_path):
-    """`models(text)`: the frame of models after the import of a table."""
-
-    def imported(text: str) -> pd.DataFrame:
-        importing.import_table(table(text), tmp_path / "to")
-        return frames.read_tables(tmp_path / "to").models
-
-    return imported
+def imported(folder: Path, text: str) -> pd.DataFrame:
+    """The frame of models after the import of a table."""
+    (folder / "sent.csv").write_text(text, encoding="utf-8")
+    importing.import_table(folder / "sent.csv", folder / "to")
+    return frames.read_tables(folder / "to").models
 
 
 def equal(left: pd.Series, right: pd.Series) -> bool:
@@ -69,8 +55,8 @@ def test_kept_results_survive_as_records(name, tmp_path):
         assert (tmp_path / "again/models.csv").read_bytes() == (tmp_path / "models.csv").read_bytes()
 
 
-def test_identity_may_be_left_out_and_unknown_variants_are_other(models):
-    frame = models("variant,test_rloss_pgd\nat,1\ntrades-6,2\nmy-net,1.5\nat-scaled-2,1\n")
+def test_identity_may_be_left_out_and_unknown_variants_are_other(tmp_path):
+    frame = imported(tmp_path, "variant,test_rloss_pgd\nat,1\ntrades-6,2\nmy-net,1.5\nat-scaled-2,1\n")
     assert frame["checkpoint"].tolist() == ["last"] * 4
     assert frame["seed"].tolist() == [0] * 4
     assert frame["family"].tolist()[:3] == ["at", "trades", "other"]
@@ -78,10 +64,9 @@ def test_identity_may_be_left_out_and_unknown_variants_are_other(models):
     assert frame["derived"].tolist() == [0, 0, 0, 1]
 
 
-def test_columns_of_the_user_are_kept(models):
-    frame = models(
-        "variant,test_rloss_pgd,optimiser,gpu_hours,setting_width\nat,1,lion,2.5,wide\nmish,2,sgd,,3\n"
-    )
+def test_columns_of_the_user_are_kept(tmp_path):
+    header = "variant,test_rloss_pgd,optimiser,gpu_hours,setting_width\n"
+    frame = imported(tmp_path, header + "at,1,lion,2.5,wide\nmish,2,sgd,,3\n")
     assert frame["optimiser"].tolist() == ["lion", "sgd"]
     assert frame["gpu_hours"][0] == 2.5
     assert math.isnan(frame["gpu_hours"][1])
@@ -97,9 +82,9 @@ BAD_TABLES = [
 
 
 @pytest.mark.parametrize("text", BAD_TABLES)
-def test_a_table_with_errors_is_refused_by_name(table, tmp_path, text):
+def test_a_table_with_errors_is_refused_by_name(tmp_path, text):
     with pytest.raises(FileError, match=r"sent\.csv"):
-        importing.import_table(table(text), tmp_path / "to")
+        imported(tmp_path, text)
     assert not (tmp_path / "to").exists()
 
 
@@ -109,9 +94,8 @@ def test_a_table_with_errors_is_refused_by_name(table, tmp_path, text):
 def test_printed_numbers_are_those_of_the_paper(tmp_path):
     importing.import_table(printed.published_directory() / "variants.csv", tmp_path)
     tables, read = frames.read_tables(tmp_path), printed.read_published()
-    assert (len(tables.models), len(tables.history), len(tables.series)) == (
-        len(read.models), len(read.history), len(read.series),
-    )  # fmt: skip
+    for name in ("models", "history", "series"):
+        assert len(getattr(tables, name)) == len(getattr(read, name))
     models = tables.models
     assert (models["checkpoint"] == "best").sum() == 74
     assert (models["family"] == ROBUSTBENCH).sum() == 8

@@ -52,7 +52,7 @@ def candidates(models: pd.DataFrame) -> list[Candidate]:
     found: dict[tuple[bool, str], list[Candidate]] = {}
     for column in models.columns:
         quantity = schema.lookup(column)
-        if quantity is None or quantity.spread or quantity.early_stopped or quantity.radius is not None:
+        if quantity is None or quantity.spread or quantity.radius is not None:
             continue
         metric = quantity.description
         compared = metric.by_loss or metric.compared or column in CONTROLS

@@ -1,9 +1,9 @@
 """The catalogue of training variants and their families."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from robust_flatness.config.values import Name, Positive, Spec, load_yaml, parse
 
@@ -62,11 +62,14 @@ def load_variants(path: Path) -> dict[str, VariantSpec]:
     return parse(dict[Name, VariantSpec], load_yaml(path), f"{path}: variants")
 
 
+Color = Annotated[str, AfterValidator(lambda name: PALETTE.get(name, name)), Field(validate_default=True)]
+
+
 class FamilySpec(Spec):
     """Style of a family of variants in figures; `config/families.yaml` explains each field."""
 
     label: str
-    color: str = "black"
+    color: Color = "black"
     marker: str = "X"
     parameter: str | None = None
     setting: str | None = None

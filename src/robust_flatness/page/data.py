@@ -89,7 +89,7 @@ def page_data(notebook: Notebook, tables: Path) -> dict[str, Any]:
 
 def _look(name: str) -> dict[str, str]:
     family = looks.family(name)
-    return {"label": family.label, "color": looks.color(name), "shape": SHAPES[family.marker]}
+    return {"label": family.label, "color": family.color, "shape": SHAPES[family.marker]}
 
 
 def _models(name: str, layer: Layer, frame: pd.DataFrame, columns: list[str]) -> list[dict[str, Any]]:

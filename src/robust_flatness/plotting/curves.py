@@ -15,30 +15,32 @@ from robust_flatness.tables import aggregate, frames
 EPOCH, EPOCH_NAME = "normalised_epoch", "Epoch (share of training)"
 #: First share of a training, which sets no axis: losses there may be a thousand times those at the end.
 EARLY = 0.2
+#: Meaning of parentheses after a hyper-parameter.
+APPLIED = "In parentheses: the value used here where it is not the paper's."
+#: Legend entry of the baseline behind other curves.
+BASELINE = {"AT (baseline)": Line2D([], [], color=style.LIGHT, linewidth=2.5)}
 
 
 def of(frame: pd.DataFrame, variant: str, *columns: str) -> pd.DataFrame:
     """Return a variant's rows in order of epochs, those with a value in all of `columns`."""
     rows = frame[frame["variant"] == variant].sort_values(EPOCH)
-    if not columns:
-        return rows
     return rows.dropna(subset=[*columns]) if {*columns} <= {*rows} else rows.iloc[:0]
 
 
-def draw(axes: Axes, layer: Layer, rows: pd.DataFrame, column: str, **look) -> Line2D | None:
-    """Draw one curve over epochs, dashed where published, with a band of one standard deviation over seeds;
-    returns the line, None without values."""
+def draw(
+    axes: Axes, layer: Layer, rows: pd.DataFrame, column: str, color: str, label: str = "", **look
+) -> None:
+    """Draw one curve over epochs, if it has values, with a band of one standard deviation over seeds; curves
+    of printed numbers beside ours are dashed and have no label."""
     if not aggregate.has(rows, column):
-        return None
-    if layer.beside:
-        look = {"color": look.get("color", style.GREY), **style.PUBLISHED}
+        return
+    look = style.PUBLISHED if layer.beside else {"label": label or None, **look}
     rows = rows.dropna(subset=[column])
-    (line,) = axes.plot(rows[EPOCH], rows[column], **look)
+    axes.plot(rows[EPOCH], rows[column], color=color, **look)
     spread = f"{column}_seed_sd"
     if aggregate.has(rows, spread):
         low, high = rows[column] - rows[spread], rows[column] + rows[spread]
-        axes.fill_between(rows[EPOCH], low, high, color=line.get_color(), alpha=0.15, linewidth=0)
-    return line
+        axes.fill_between(rows[EPOCH], low, high, color=color, alpha=0.15, linewidth=0)
 
 
 def test_curve(layer: Layer, variant: str) -> pd.DataFrame:
@@ -50,18 +52,13 @@ def test_curve(layer: Layer, variant: str) -> pd.DataFrame:
     return rows.rename(columns=lambda name: name.replace("test_rloss_pgd", "test_rloss"))
 
 
-def drops(history: pd.DataFrame, variant: str = "at") -> list[float]:
-    """Return where the learning rate falls, as shares of the training."""
+def mark_drops(axes: Axes, history: pd.DataFrame, variant: str = "at") -> None:
+    """Draw dotted vertical lines where a variant's learning rate drops, with an entry for the legend."""
     rows = of(history, variant, "learning_rate")
-    falls = np.flatnonzero(np.diff(rows["learning_rate"].to_numpy()) < 0)
-    return [float(value) for value in rows[EPOCH].to_numpy()[falls]]
-
-
-def mark_drops(axes: Axes, where: Iterable[float]) -> None:
-    """Draw dotted vertical lines at the drops of the learning rate, with an entry for the legend."""
-    for index, share in enumerate(where):
-        label = None if index else "drop of the learning rate"
+    label = "drop of the learning rate"
+    for share in rows[EPOCH][rows["learning_rate"].diff().shift(-1) < 0]:
         axes.axvline(share, color="#909090", linewidth=0.7, linestyle=":", zorder=0, label=label)
+        label = None
 
 
 def published(axes: Sequence[Axes]) -> dict[str, Line2D]:
@@ -72,14 +69,18 @@ def published(axes: Sequence[Axes]) -> dict[str, Line2D]:
 
 
 def scale(panels: Sequence[Axes], together: bool = False, ours: bool = False) -> str:
-    """Set the vertical axes by what follows the first fifth of each curve, and mark by triangles at the edge
-    where curves start beyond; returns a sentence about what lies beyond, "" if nothing does. `together`: all
-    panels get one scale; `ours`: published curves do not count."""
+    """Set the limits of the vertical axes by the curves without their first fifth, and mark curves beyond the
+    limits by triangles at the edge; returns a sentence about these, "" if there are none. With `together`,
+    all panels get the same limits; with `ours`, published curves do not count."""
     farthest = 0.0
-    for group in [list(panels)] if together else [[axes] for axes in panels]:
-        curves = [(axes, line) for axes in group for line in axes.lines if len(line.get_xdata()) > 2]
-        counted = [line for _, line in curves if not (ours and line.get_gid() == "published")]
-        late = np.concatenate([np.zeros(0), *(line.get_ydata()[_late(line)] for line in counted)])
+    for group in [[*panels]] if together else [[axes] for axes in panels]:
+        curves = [
+            (axes, line, *np.asarray(line.get_data(), float))
+            for axes in group
+            for line in axes.lines
+            if len(line.get_xdata()) > 2 and not (ours and line.get_gid() == "published")
+        ]
+        late = np.concatenate([[], *(y[x > x[0] + EARLY * (x[-1] - x[0])] for _, _, x, y in curves)])
         late = late[np.isfinite(late)]
         late = late[style.near(late)] if together else late
         if not len(late):
@@ -88,10 +89,9 @@ def scale(panels: Sequence[Axes], together: bool = False, ours: bool = False) ->
         low, high = late.min() - margin, late.max() + margin
         for axes in group:
             axes.set_ylim(low, high)
-        for axes, line in curves:
-            x, y = (np.asarray(data, float) for data in line.get_data())
+        for axes, line, x, y in curves:
             beyond = np.flatnonzero((y < low) | (y > high))
-            if len(beyond) and line in counted:
+            if len(beyond):
                 first = beyond[np.argmax(np.abs(y[beyond]))]
                 edge, marker = (high, "^") if y[first] > high else (low, "v")
                 axes.plot(x[first], edge, marker, color=line.get_color(), markersize=4, clip_on=False)
@@ -100,30 +100,20 @@ def scale(panels: Sequence[Axes], together: bool = False, ours: bool = False) ->
     return f"Triangles: {where}." if farthest else ""
 
 
-def _late(line: Line2D) -> np.ndarray:
-    """Which points of a curve come after its early part."""
-    x = np.asarray(line.get_xdata(), float)
-    return x > x[0] + EARLY * (x[-1] - x[0])
-
-
-def by_hyperparameter(frame: pd.DataFrame, families: Sequence[str]) -> list[tuple[str, str]]:
-    """Return variants of some families in the order of their hyper-parameter: (slug, its value as text), with
-    the value used here in parentheses where that is another."""
-    order = {slug: position for position, slug in enumerate(frames.catalogue())}
+def by_hyperparameter(frame: pd.DataFrame, families: Sequence[str]) -> dict[str, str]:
+    """Return variants of some families in the order of their hyper-parameter: slug -> its value as text, with
+    the value used in training in parentheses if that differs."""
+    order = [*frames.catalogue()]
     named = []
     for row in frame[frame["family"].isin(families)].to_dict("records"):
-        slug, applied = row["variant"], looks.applied(row)
-        number = looks.NUMBER.search(slug)
+        slug, applied, number = row["variant"], looks.applied(row), looks.NUMBER.search(row["variant"])
         value = number[1] if number else looks.variant(slug, row.get("label", ""))
+        place = order.index(slug) if slug in order else len(order)
         words = f"{value} ({applied})" if applied else value
-        named.append((float(number[1]) if number else np.inf, order.get(slug, len(order)), slug, words))
-    return [(slug, words) for _, _, slug, words in sorted(named)]
+        named.append((float(number[1]) if number else np.inf, place, slug, words))
+    return {slug: words for _, _, slug, words in sorted(named)}
 
 
 def parameter_title(method: str, values: Iterable[str]) -> str:
     """Return a panel's title: the method, and below it the values of its hyper-parameter in their order."""
     return f"{method}\n{textwrap.fill(', '.join(values), 38)}"
-
-
-#: What parentheses after a hyper-parameter mean.
-APPLIED = "In parentheses: the value used here where it is not the paper's."

@@ -10,13 +10,11 @@ from robust_flatness.tables import aggregate, frames
 
 
 class Layer:
-    """Numbers that a figure shows: an experiment's, or the paper's printed ones. `name` stands in titles;
-    `beside` marks numbers beside an experiment's: hollow markers, dashed curves."""
+    """Numbers that a figure shows: an experiment's, or the paper's (`printed`). `name` stands in titles;
+    `beside` marks numbers drawn beside an experiment's: hollow markers, dashed curves."""
 
-    def __init__(self, name: str, tables: frames.Tables, beside: bool = False):
-        self.name = name
-        self.tables = tables
-        self.beside = beside
+    def __init__(self, name: str, tables: frames.Tables, printed: bool = False, beside: bool = False):
+        self.name, self.tables, self.printed, self.beside = name, tables, printed, beside
 
     @cached_property
     def variants(self) -> pd.DataFrame:
@@ -30,13 +28,8 @@ class Layer:
 
     @property
     def counted(self) -> pd.DataFrame:
-        """Variants that have learnt, identical models once: what correlations are computed over."""
+        """Variants over which correlations are computed: those that have learnt, identical models once."""
         return self.evidence.models
-
-    @property
-    def learnt(self) -> pd.DataFrame:
-        """Variants that have learnt, all of identical ones."""
-        return self.variants[self.variants["learnt"]]
 
     @property
     def unlearnt(self) -> pd.DataFrame:
@@ -45,18 +38,19 @@ class Layer:
 
     @cached_property
     def others(self) -> pd.DataFrame:
-        """Networks of others, which no correlation counts, a row each as in `variants`."""
-        return aggregate.others(self.tables.models)
+        """External networks, which no correlation counts, a row each as in `variants`."""
+        models = self.tables.models
+        apart = aggregate.external(models) & (models["derived"] == 1)
+        return aggregate.with_differences(models[apart].assign(derived=0))
 
     @property
     def models(self) -> pd.DataFrame:
-        """Variants and networks of others."""
+        """Variants and external networks."""
         return pd.concat([self.variants, self.others])
 
-    @cached_property
-    def derived(self) -> pd.DataFrame:
-        """Variants and models derived from them, without the differences."""
-        return aggregate.variants_at(self.tables.models, derived=True)
+    def hollow(self, robustbench: bool = False) -> pd.DataFrame:
+        """External networks to draw: an experiment's; the printed ones of RobustBench where asked."""
+        return self.others if robustbench or not self.printed else self.others.iloc[:0]
 
     @cached_property
     def scaled(self) -> pd.DataFrame:
@@ -75,35 +69,31 @@ class Layer:
 
     @cached_property
     def landscape(self) -> pd.DataFrame:
-        """RLoss along directions at the last checkpoints, averaged over the seeds that scaled models have."""
-        landscape, models = self.tables.landscape, self.tables.models
-        last = landscape[landscape["checkpoint"] == "last"]
-        scaled = last["variant"].isin(models["variant"][aggregate.scaled(models)])
-        if scaled.any():
-            last = last[last["seed"].isin(last["seed"][scaled])]
+        """RLoss along directions at the last checkpoints, averaged over the seeds of the scaled copies."""
+        last = self.tables.landscape.query("checkpoint == 'last'")
+        scaled = self.tables.models["variant"][aggregate.scaled(self.tables.models)]
+        seeds = last["seed"][last["variant"].isin(scaled)]
+        last = last[last["seed"].isin(seeds)] if len(seeds) else last
         return aggregate.over_seeds(last, ("variant", "direction", "normalisation", "s"))
 
     def title(self, count: int | None = None) -> str:
-        """Return the name with the number of variants, if any."""
+        """Return the name with the number of variants (`count`, by default all)."""
         count = len(self.variants) if count is None else count
         return f"{self.name} ({count} variants)" if count or self.others.empty else self.name
 
     def spread(self, mark: str) -> str:
-        """Return a sentence on what bars or bands show; "" with one seed a variant."""
+        """Return a sentence on the meaning of bars or bands; "" with one seed a variant."""
         rows = self.variants[self.variants["seeds"] > 1]
-        counts = sorted({int(count) for count in rows["seeds"]})
-        if not counts:
-            return ""
+        counts = " or ".join(f"{count:g}" for count in sorted({*rows["seeds"]}))
         who = ", ".join(map(looks.variant, rows["variant"])) if len(rows) < 4 else "variants"
-        return f"{mark}: one standard deviation over {' or '.join(map(str, counts))} seeds of {who}."
+        return f"{mark}: one standard deviation over {counts} seeds of {who}." if counts else ""
 
     @property
     def apart(self) -> str:
         """Sentences on variants that have not learnt, and on identical models; "" if there are none."""
-        groups: dict[str, list[str]] = {}
-        for slug, same in self.evidence.repeated.items():
-            groups.setdefault(same, [same]).append(slug)
-        named = [("Not learnt (grey crosses; in no coefficient)", self.unlearnt["variant"])]
-        named += [("Identical models, counted once", group) for group in groups.values()]
-        shown = [(words, ", ".join(map(looks.variant, slugs))) for words, slugs in named]
-        return " ".join(f"{words}: {names}." for words, names in shown if names)
+        repeated = pd.Series(self.evidence.repeated, dtype=object)
+        same = [[first, *slugs.index] for first, slugs in repeated.groupby(repeated, sort=False)]
+        named = [("Identical models, counted once", slugs) for slugs in same]
+        if len(self.unlearnt):
+            named.insert(0, ("Not learnt (grey crosses; in no coefficient)", self.unlearnt["variant"]))
+        return " ".join(f"{words}: {', '.join(map(looks.variant, slugs))}." for words, slugs in named)

@@ -1,7 +1,4 @@
-"""Colour, marker and name of families and variants, as `config/families.yaml` and `config/variants.yaml` say.
-
-A process draws one experiment: `use` sets its families.
-"""
+"""Style of families and short names of variants. A process draws one experiment: `use` sets its families."""
 
 import math
 import re
@@ -9,45 +6,34 @@ from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 
-from robust_flatness.config.variants import PALETTE, FamilySpec, load_families
+from robust_flatness.config.variants import FamilySpec, load_families
 from robust_flatness.folders import repository
 from robust_flatness.tables.frames import catalogue
 from robust_flatness.tables.schema import OTHER
 
-_GREEK = {"lambda": "λ", "tau": "τ", "xi": "ξ", "epsilon": "ε"}
+_GREEK = {"lambda=": "λ=", "tau=": "τ=", "xi=": "ξ=", "epsilon=": "ε="}
 #: The hyper-parameter at the end of a variant's name.
 NUMBER = re.compile(r"-(\d+(?:\.\d+)?)$")
 _in_use: dict[str, FamilySpec] = {}
 
 
-def file() -> Path:
-    """Return the file of the repository's families."""
-    return repository() / "config" / "families.yaml"
-
-
-def use(*paths: Path) -> None:
-    """Draw families as these files say, from now on; a later file adds to an earlier one."""
-    families = load_families(*paths)
+def use(*own: Path) -> None:
+    """Draw families as in `config/families.yaml` and the files `own` that exist; later files add to it."""
+    paths = (repository() / "config" / "families.yaml", *own)
     _in_use.clear()
-    _in_use.update(families)
+    _in_use.update(load_families(*(path for path in paths if path.exists())))
 
 
 def every() -> Mapping[str, FamilySpec]:
     """Return all families in the order of legends; the repository's until `use` is called."""
     if not _in_use:
-        use(file())
+        use()
     return _in_use
 
 
 def family(name: str) -> FamilySpec:
-    """Return how a family is drawn; one that is not listed is drawn as "other"."""
+    """Return the style of a family; unlisted ones are drawn as "other"."""
     return every().get(name) or every()[OTHER]
-
-
-def color(name: str) -> str:
-    """Return a family's colour."""
-    given = family(name).color
-    return PALETTE.get(given, given)
 
 
 def named() -> set[str]:
@@ -56,7 +42,7 @@ def named() -> set[str]:
 
 
 def methods() -> dict[str, list[str]]:
-    """Return the methods with a hyper-parameter: heading of a panel -> families."""
+    """Return the methods with a hyper-parameter: title of a panel -> families."""
     found: dict[str, list[str]] = {}
     for name, look in every().items():
         if look.parameter:
@@ -65,22 +51,22 @@ def methods() -> dict[str, list[str]]:
 
 
 def variant(slug: str, label: str = "") -> str:
-    """Return a variant's short name; `label` for one that the catalogue lacks."""
+    """Return a variant's short name; `label` for one that is not in the catalogue."""
     known = catalogue().get(slug)
     name = (known.short or known.label) if known else label or slug
     for word, letter in _GREEK.items():
-        name = name.replace(f"{word}=", f"{letter}=")
+        name = name.replace(word, letter)
     return name
 
 
-def name(row: Mapping) -> str:
-    """Return a variant's short name, with the value used in training where its name says another."""
+def name(row: Mapping, label: str = "") -> str:
+    """Return a variant's short name (or `label`) and, if it names another, the value used in training."""
     value = applied(row)
-    return variant(row["variant"], row["label"]) + (f" (here {value})" if value else "")
+    return (label or variant(row["variant"], row["label"])) + (f" (here {value})" if value else "")
 
 
 def applied(row: Mapping) -> str | None:
-    """Return the value of the family's parameter used in training, where it is not the one in the name.
+    """Return the value of the family's parameter used in training if it differs from the one in the name.
 
     >>> applied({"variant": "trades-6", "family": "trades", "setting_objective_weight": 0.125})
     '1/8'

@@ -1,4 +1,4 @@
-"""A notebook's inputs and outputs, in the three ways it runs.
+"""Inputs and outputs of a notebook, in the three ways it runs.
 
 1. As a Snakemake script: the rule names the tables and the files to write.
 2. As plain Python, `python figures/<name>.py [experiment]`, from any folder.
@@ -9,30 +9,26 @@ Without a name the experiment is `fashion`.
 
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robust_flatness.errors import FileError
-from robust_flatness.files import atomic_path, write_text
+from robust_flatness.files import write_text
 from robust_flatness.folders import workspace
 from robust_flatness.plotting import looks
 from robust_flatness.plotting.layer import Layer
 from robust_flatness.tables import aggregate, frames, printed, schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from matplotlib.figure import Figure
 
 VARIABLE = "ROBUST_FLATNESS_EXPERIMENT"
 DEFAULT = "fashion"
-
 #: Key in a PNG's metadata with the reason why the figure could not be drawn.
 NOT_DRAWN = "Not drawn"
-
 #: How to get what a table lacks.
 REMEDIES = {
     "models": "measure it (measures in the experiment's config), or add the column to the results table",
@@ -42,49 +38,32 @@ REMEDIES = {
 }
 
 
-@dataclass(frozen=True)
-class Saved:
-    """Files that a notebook wrote; shown as a picture or as text at the end of a cell."""
-
-    paths: tuple[Path, ...]
-
-    def _repr_png_(self) -> bytes | None:
-        return next((path.read_bytes() for path in self.paths if path.suffix == ".png"), None)
-
-    def _repr_markdown_(self) -> str | None:
-        return next((path.read_text(encoding="utf-8") for path in self.paths if path.suffix == ".md"), None)
-
-    def __repr__(self) -> str:
-        return "\n".join(map(str, self.paths))
-
-
 class Notebook:
-    """The tables of one experiment, the printed numbers to compare with, and the files to write.
-
-    `name` is the notebook's, `directory` the folder of the experiment's tables, `results/<experiment>`,
-    `outputs` the files to write (None: in `figures/<experiment>/` or `paper_tables/<experiment>/` beside
-    `results/`), and `families` the files on how families are drawn (None: the repository's and the
-    experiment's).
+    """The tables of the experiment in `directory` (`results/<experiment>`), the printed numbers to compare
+    with, and the files that the notebook `name` writes: `outputs`, or those in `figures/<experiment>/` or
+    `paper_tables/<experiment>/` beside `results/`. At the end of a cell, what was written is shown.
     """
 
-    def __init__(
-        self, name: str, directory: Path, outputs: Sequence[Path] | None = None,
-        families: Sequence[Path] | None = None,
-    ):  # fmt: skip
-        self.name, self.directory, self._outputs = name, Path(directory), outputs
-        own = self.directory / "families.yaml"
-        looks.use(*(families or [looks.file(), *([own] if own.exists() else [])]))
-        if not (self.directory / "records.csv").is_file():
-            others = sorted(path.parent.name for path in self.directory.parent.glob("*/records.csv"))
-            there = f" (there are {', '.join(others)})" if others else ""
+    def __init__(self, name: str, directory: Path, outputs: Sequence[Path] = ()):
+        self.name, self.directory, self.experiment = name, directory, directory.name
+        self._outputs = {path.suffix: path for path in map(Path, outputs)}
+        self._written: dict[str, Path] = {}
+        looks.use(directory / "families.yaml")
+        if not (directory / "records.csv").is_file():
+            others = sorted(path.parent.name for path in directory.parent.glob("*/records.csv"))
             raise FileError(
-                f"{self.directory / 'records.csv'}: no such file; run the experiment first, or name another "
-                f"one after the notebook's name or in {VARIABLE}{there}"
+                f"{directory / 'records.csv'}: no such file; run the experiment first, or name another one "
+                f"after the notebook's name or in {VARIABLE} (there are {', '.join(others) or 'none'})"
             )
 
-    @property
-    def experiment(self) -> str:
-        return self.directory.name
+    def _repr_png_(self) -> bytes | None:
+        return self._written[".png"].read_bytes() if ".png" in self._written else None
+
+    def _repr_markdown_(self) -> str | None:
+        return self._written[".md"].read_text(encoding="utf-8") if ".md" in self._written else None
+
+    def __repr__(self) -> str:
+        return "\n".join(map(str, self._written.values()))
 
     @cached_property
     def tables(self) -> frames.Tables:
@@ -99,57 +78,50 @@ class Notebook:
     @cached_property
     def published(self) -> Layer:
         """The paper's printed numbers in the same form."""
-        return Layer("published, CIFAR-10", printed.read_published(), beside=True)
-
-    @cached_property
-    def is_paper(self) -> bool:
-        """Whether this experiment *is* the printed numbers, so that there is nothing to compare with."""
-        keys = ["variant", "checkpoint", "test_rloss_pgd"]
-        models = (tables.models.reindex(columns=keys) for tables in (self.tables, self.published.tables))
-        ours, theirs = (frame.reset_index(drop=True).astype(object) for frame in models)
-        return ours.equals(theirs)
+        return Layer("published, CIFAR-10", printed.read_published(), printed=True, beside=True)
 
     @cached_property
     def ours(self) -> Layer:
-        """The experiment's numbers."""
-        return Layer(self.experiment, self.tables)
+        """The experiment's numbers; `printed` if they are the paper's, with nothing to compare with."""
+        keys = ["variant", "checkpoint", "test_rloss_pgd"]
+        models = (tables.models.reindex(columns=keys) for tables in (self.tables, self.published.tables))
+        ours, theirs = (frame.astype(object) for frame in models)
+        return Layer(self.experiment, self.tables, printed=ours.equals(theirs))
 
-    @cached_property
+    @property
     def printed(self) -> Layer | None:
         """The printed numbers beside ours; None where ours are the printed ones."""
-        return None if self.is_paper else self.published
+        return None if self.ours.printed else self.published
 
     @property
     def layers(self) -> tuple[Layer, ...]:
         """Our numbers and, beside them, the printed ones."""
         return (self.ours,) if self.printed is None else (self.ours, self.printed)
 
-    @cached_property
+    @property
     def same_data(self) -> bool:
-        """Whether values compare with the published ones (CIFAR-10, or the paper itself)."""
-        return aggregate.same_data(self.tables.models, self.published.tables.models)
+        """Whether all models were trained on the paper's dataset, so that values compare with its own."""
+        return {*self.tables.models.get("dataset", ())} == {*self.published.tables.models["dataset"]}
 
     def beside(self, same: str, other: str = "") -> str:
-        """Return a sentence about the printed numbers beside ours, if there are any: `same`, and on another
-        dataset `other`."""
-        if self.printed is None:
-            return ""
+        """Return a sentence about the printed numbers beside ours, if there are any: `same` and, on another
+        dataset, `other`."""
         text = "; ".join(filter(None, [same, "" if self.same_data else other]))
-        return f"{text}." if text else ""
+        return f"{text}." if text and self.printed else ""
 
     def missing(self, *columns: str, table: str = "models") -> str:
         """Return which of `columns` the experiment lacks and how to get them; "" if none."""
         rows = getattr(self.ours, table)
         lacking = [schema.describe(name) for name in columns if not aggregate.has(rows, name)]
-        return self.say_missing(", ".join(lacking), REMEDIES[table]) if lacking else ""
+        return self.missing_unless(not lacking, ", ".join(lacking), REMEDIES[table])
 
-    def say_missing(self, what: str, remedy: str) -> str:
-        """Return a sentence that something is missing, and how to get it."""
-        if self.is_paper:
+    def missing_unless(self, there: object, what: str, remedy: str) -> str:
+        """Return that `what` is missing, and how to get it; "" if `there` is true."""
+        if self.printed is None:
             remedy = "the paper shows it as a picture only; run an experiment (snakemake --cores all)"
-        return f"Missing: {what}. To get it: {remedy}."
+        return "" if there else f"Missing: {what}. To get it: {remedy}."
 
-    def show(self, draw: "Callable[[], Figure]", missing: str = "") -> Saved:
+    def show(self, draw: "Callable[[], Figure]", missing: str = "") -> "Notebook":
         """Draw and write the figure; where something is `missing`, a line that says so."""
         from robust_flatness.plotting.style import line
 
@@ -157,38 +129,33 @@ class Notebook:
             return self.save(draw())
         return self.save(line(f"Not drawn: {self.name}. {missing}"), missing)
 
-    def outputs(self, folder: str, suffixes: Sequence[str]) -> dict[str, Path]:
+    def outputs(self, folder: str, *suffixes: str) -> dict[str, Path]:
         """Return the files to write: suffix -> path."""
-        if self._outputs is not None:
-            return {path.suffix: path for path in map(Path, self._outputs)}
-        root = self.directory.resolve().parents[1]
-        return {suffix: root / folder / self.experiment / f"{self.name}{suffix}" for suffix in suffixes}
+        folder = self.directory.resolve().parents[1] / folder / self.experiment
+        return self._outputs or {suffix: folder / f"{self.name}{suffix}" for suffix in suffixes}
 
-    def save(self, figure: "Figure", missing: str = "") -> Saved:
-        """Write the figure as PDF and PNG; the same figure gives the same bytes. The reason why something is
+    def save(self, figure: "Figure", missing: str = "") -> "Notebook":
+        """Write the figure as PDF and PNG; equal figures give equal bytes. The reason why something is
         `missing` goes into the PNG's metadata (`NOT_DRAWN`)."""
-        from robust_flatness.plotting.style import freeze
+        from robust_flatness.plotting.style import save
 
-        paths = self.outputs("figures", (".pdf", ".png"))
-        freeze(figure)
-        metadata = {".pdf": {"CreationDate": None}, ".png": {NOT_DRAWN: missing} if missing else None}
-        for suffix, path in paths.items():
-            with atomic_path(path) as temporary:
-                figure.savefig(temporary, format=suffix[1:], metadata=metadata[suffix])
-        return self._saved(paths)
+        for suffix, path in self.outputs("figures", ".pdf", ".png").items():
+            save(figure, path, {NOT_DRAWN: missing} if missing and suffix == ".png" else {})
+            self._note(path)
+        return self
 
-    def write(self, texts: dict[str, str]) -> Saved:
+    def write(self, texts: dict[str, str]) -> "Notebook":
         """Write a table; `texts` maps each suffix to its contents."""
-        paths = self.outputs("paper_tables", tuple(texts))
-        for suffix, path in paths.items():
+        for suffix, path in self.outputs("paper_tables", *texts).items():
             write_text(path, texts[suffix])
-        return self._saved(paths)
+            self._note(path)
+        return self
 
-    def _saved(self, paths: dict[str, Path]) -> Saved:
-        saved = Saved(tuple(paths.values()))
-        if Path(sys.argv[0]).stem == self.name:  # as plain Python; a notebook shows what it has made
-            print(saved)
-        return saved
+    def _note(self, path: Path) -> None:
+        """Note a file for the end of the cell; as plain Python, print its path."""
+        self._written[path.suffix] = path
+        if Path(sys.argv[0]).stem == self.name:
+            print(path)
 
 
 def inputs(name: str, snakemake: Any = None) -> Notebook:
@@ -197,8 +164,7 @@ def inputs(name: str, snakemake: Any = None) -> Notebook:
     if snakemake is not None:
         if snakemake.log:
             sys.stdout = sys.stderr = open(snakemake.log[0], "w", encoding="utf-8")  # noqa: SIM115
-        given = snakemake.input
-        return Notebook(name, Path(given.records).parent, [*map(Path, snakemake.output)], [*given.families])
+        return Notebook(name, Path(snakemake.input.records).parent, snakemake.output)
     script = Path(sys.argv[0]).stem == name
     given = sys.argv[1] if script and len(sys.argv) > 1 else os.environ.get(VARIABLE, DEFAULT)
     return Notebook(name, workspace() / "results" / given)

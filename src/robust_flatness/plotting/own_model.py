@@ -8,7 +8,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from robust_flatness.files import atomic_path
 from robust_flatness.plotting import looks, planes, scatter, style
 from robust_flatness.plotting.layer import Layer
 from robust_flatness.run.place import ModelGroup, epsilon_of, fraction
@@ -25,20 +24,22 @@ NOTE = (
 
 def headline(result: Mapping[str, Any], others: Sequence[ModelGroup], label: str) -> Figure:
     """Draw RLoss against average-case flatness of `others`, a panel each, with the network of `result`."""
-    layers = [(group, Layer(group.name, group.tables)) for group in others]
-    layers = [(group, layer) for group, layer in layers if aggregate.has(layer.counted, *AXES)]
-    families = [name for _, layer in layers for name in layer.variants["family"]]
-    hollow = [name for _, layer in layers for name in layer.others["family"]]
+    layers = {Layer(group.name, group.tables): group for group in others}
+    layers = {layer: group for layer, group in layers.items() if aggregate.has(layer.counted, *AXES)}
     figure, axes = style.panels(len(layers), height=3.3, room=1.1)
     beyond = [
         scatter.panel(panel, layer, layer.others, *AXES, _title(group, result), len(layers))
-        for panel, (group, layer) in zip(axes, layers, strict=True)
+        for panel, (layer, group) in zip(axes, layers.items(), strict=True)
     ]
     radii = f"ε = {fraction(epsilon_of(result))}, ξ = {result['values']['avg_flatness_xi']:g}"
     title = f"{label} on {Path(result['data']).name} ({radii}) among others"
     figure.suptitle(title, fontsize=8, x=0.01, ha="left")
+    families, hollow = (
+        [name for layer in layers for name in getattr(layer, part)["family"]]
+        for part in ("variants", "others")
+    )
     style.legend(figure, style.handles(families, hollow), NOTE)
-    for panel, (_, layer), labels in zip(axes, layers, beyond, strict=True):
+    for panel, layer, labels in zip(axes, layers, beyond, strict=True):
         _draw(panel, result["values"], label)
         named = layer.counted[layer.counted["variant"].isin(looks.named())].to_dict("records")
         style.place_labels(panel, [*labels, *((row[X], row[Y], looks.name(row)) for row in named)])
@@ -74,14 +75,10 @@ def _draw(axes: Axes, values: Mapping[str, Any], label: str) -> None:
 def draw(path: Path, result: Mapping[str, Any], others: Sequence[ModelGroup], label: str) -> None:
     """Write the picture in the format of the path's suffix: the planes of the loss if they are among the
     records, else the headline plot."""
-    families = [looks.file(), *(group.folder / "families.yaml" for group in others if group.folder)]
-    looks.use(*(file for file in families if file.exists()))
+    looks.use(*(group.folder / "families.yaml" for group in others if group.folder))
     if "plane" in result["settings"]:
         name = ", ".join(filter(None, (label, result["notes"].get("loss"))))
         figure = planes.figure({name: pd.DataFrame(result["records"])})
     else:
         figure = headline(result, others, label)
-    style.freeze(figure)
-    undated = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:], metadata=undated.get(path.suffix))
+    style.save(figure, path, {})

@@ -1,7 +1,8 @@
 """Style of all figures: sizes, fonts, colours, panels, legends and labels beside points."""
 
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -14,6 +15,7 @@ from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 
 from robust_flatness.config.variants import PALETTE
+from robust_flatness.files import atomic_path
 from robust_flatness.plotting import looks
 from robust_flatness.tables.schema import OTHER
 
@@ -21,7 +23,7 @@ from robust_flatness.tables.schema import OTHER
 PAGE = 7.0
 #: Characters in a line of a note.
 LINE = 150
-#: A value farther than so many interquartile ranges from the middle half of all values sets no axis.
+#: Interquartile ranges from the middle half of all values beyond which a value does not set an axis.
 FENCE = 6
 
 GREY, LIGHT = "#808080", "#c4c4c4"
@@ -30,11 +32,9 @@ ORANGE, VERMILLION, PURPLE = PALETTE["orange"], PALETTE["vermillion"], PALETTE["
 TRAIN, TEST = BLUE, VERMILLION
 #: Published curves beside ours.
 PUBLISHED = {"linewidth": 0.8, "linestyle": (0, (4, 1.5)), "gid": "published"}
-#: Epochs, early to late; even in lightness, so that it reads without colour.
-EPOCH_COLORS = "cividis"
 
 RC = {
-    **{"font.size": 8, "axes.labelsize": 7.5, "axes.titlesize": 7},
+    **{"font.size": 8, "axes.labelsize": 7.5, "axes.titlesize": 7, "figure.labelsize": 7.5},
     **{"xtick.labelsize": 6.5, "ytick.labelsize": 6.5, "legend.fontsize": 6.5},
     **{"axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6},
     **{"xtick.major.width": 0.6, "ytick.major.width": 0.6, "lines.linewidth": 1.3},
@@ -44,12 +44,20 @@ RC = {
     **{"pdf.fonttype": 42, "ps.fonttype": 42, "text.parse_math": False},
     "svg.hashsalt": "robust-flatness",
 }
+#: Metadata without dates, so that equal figures give equal bytes.
+UNDATED = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
+#: Places of a label beside its point, in points, the preferred one first.
+OFFSETS = ((5, 0), (-5, 0), (0, 5), (0, -5), (4, 4), (-4, 4), (4, -4), (-4, -4))
 
 
-def use() -> None:
-    """Set matplotlib's parameters to its defaults and `RC`, whatever a user's matplotlibrc says."""
+def new_figure(height: float, **options) -> Figure:
+    """Return an empty figure of a page's width; sets matplotlib's parameters to its defaults and `RC`,
+    whatever a user's matplotlibrc says."""
     matplotlib.rcdefaults()
     matplotlib.rcParams.update(RC)
+    figure = Figure(figsize=(PAGE, height), **options)
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def panels(
@@ -57,11 +65,9 @@ def panels(
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure of `count` panels, `columns` in a row, and its axes row by row. `height` of a row and
     `room` for legend and notes are in inches; `options` go to `Figure.subplots`."""
-    use()
     columns = columns or count
     rows = -(-count // columns)
-    figure = Figure(figsize=(PAGE, height * rows + room), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(height * rows + room, layout="constrained")
     axes = [*figure.subplots(rows, columns, squeeze=False, **options).ravel()]
     for unused in axes[count:]:
         unused.remove()
@@ -70,9 +76,9 @@ def panels(
     return figure, axes[:count]
 
 
-def name_bottom(axes: Iterable[Axes], columns: int, name: str) -> None:
+def name_bottom(axes: Sequence[Axes], columns: int, name: str) -> None:
     """Name the horizontal axis under the lowest panel of each column."""
-    for lowest in [*axes][-columns:]:
+    for lowest in axes[-columns:]:
         lowest.set_xlabel(name, fontsize=6.5)
 
 
@@ -83,58 +89,54 @@ def freeze(figure: Figure) -> None:
         figure.set_layout_engine("none")
 
 
+def save(figure: Figure, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write a figure in the format of the path's suffix; equal figures give equal bytes."""
+    freeze(figure)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:], metadata=UNDATED.get(path.suffix, {}) | metadata)
+
+
 def handles(families: Iterable[str], hollow: Iterable[str] = ()) -> dict[str, tuple[Line2D, ...]]:
-    """Return legend entries of families, one for each colour, which stands for a kind of change to the
-    training, with the markers in the order of the names. Families in `hollow` alone (networks of others) are
-    drawn hollow."""
+    """Return legend entries of families: one for each colour, which stands for a kind of change to the
+    training, with its markers in the order of the names. Families that are only in `hollow` (external
+    networks) are drawn hollow."""
     every = looks.every()
     filled, others = ({name if name in every else OTHER for name in part} for part in (families, hollow))
-    groups: dict[str, list[str]] = {}
-    for name in every:
-        if name in filled | others:
-            color = looks.color(name)
-            groups.setdefault(name if color == BLACK else color, []).append(name)
-
-    def marker(name: str) -> Line2D:
-        face, size = looks.color(name) if name in filled else "none", 7 if name == "at" else 4.5
-        look = {"marker": looks.family(name).marker, "color": looks.color(name), "linestyle": ""}
-        return Line2D([], [], markerfacecolor=face, markersize=size, **look)
-
-    return {
-        ", ".join(looks.family(name).label for name in names): tuple(map(marker, names))
-        for names in groups.values()
-    }
+    entries: dict[str, list[tuple[str, Line2D]]] = {}
+    for name in (name for name in every if name in filled | others):
+        look = looks.family(name)
+        marker = {"marker": look.marker, "markersize": 7 if name == "at" else 4.5, "linestyle": ""}
+        marker["markerfacecolor"] = look.color if name in filled else "none"
+        line = Line2D([], [], color=look.color, **marker)
+        entries.setdefault(name if look.color == BLACK else look.color, []).append((look.label, line))
+    split = (zip(*group, strict=True) for group in entries.values())
+    return {", ".join(labels): tuple(lines) for labels, lines in split}
 
 
 def entries(axes: Iterable[Axes]) -> dict[str, Artist]:
     """Return the legend entries of several panels, each label once."""
-    found: dict[str, Artist] = {}
-    for panel in axes:
-        artists, labels = panel.get_legend_handles_labels()
-        found |= dict(zip(labels, artists, strict=True))
-    return found
+    found = [panel.get_legend_handles_labels() for panel in axes]
+    return {label: artist for pair in found for artist, label in zip(*pair, strict=True)}
 
 
 def legend(figure: Figure, entries: Mapping[str, Artist], *notes: str, columns: int = 5) -> None:
     """Draw a legend under the panels, with notes above its entries; that of families has two columns."""
+    note = textwrap.fill(" ".join(filter(None, notes)), LINE)
     entries = entries or {"": Line2D([], [], linestyle="")}
-    note = "\n".join(textwrap.fill(text, LINE) for text in notes if text)
     several = max((len(handle) for handle in entries.values() if isinstance(handle, tuple)), default=1)
     drawn = figure.legend(
         handles=[*entries.values()], labels=[*entries], loc="outside lower left", alignment="left",
-        ncols=2 if several > 1 else columns, title=note or None, title_fontsize=6.5, fontsize=6,
-        handler_map={tuple: HandlerTuple(ndivide=None, pad=0.5)}, handlelength=max(1.8, 0.9 * several),
-        columnspacing=1.2, borderaxespad=0.2,
+        ncols=2 if several > 1 else columns, title=note or None, title_fontsize=6.5,
+        fontsize=6, handler_map={tuple: HandlerTuple(ndivide=None, pad=0.5)},
+        handlelength=max(1.8, 0.9 * several), columnspacing=1.2, borderaxespad=0.2,
     )  # fmt: skip
     drawn.get_title().set_color("#404040")
 
 
 def line(text: str) -> Figure:
     """Return a picture of a few lines of text, in place of a figure that cannot be drawn."""
-    use()
     words = textwrap.fill(text, LINE)
-    figure = Figure(figsize=(PAGE, 0.14 * (1 + words.count("\n")) + 0.08))
-    FigureCanvasAgg(figure)
+    figure = new_figure(0.14 * (1 + words.count("\n")) + 0.08)
     figure.text(0.005, 0.5, words, va="center", fontsize=6.5, color="#404040")
     return figure
 
@@ -145,33 +147,25 @@ def near(values: np.ndarray) -> np.ndarray:
     return np.abs(values - (first + third) / 2) <= (FENCE + 0.5) * (third - first)
 
 
-#: Where a label may stand beside its point, in points, the preferred place first.
-OFFSETS = ((5, 0), (-5, 0), (0, 5), (0, -5), (4, 4), (-4, 4), (4, -4), (-4, -4))
-
-
-def place_labels(
-    axes: Axes, labels: Iterable[tuple[float, float, str]], always: bool = False, fontsize: float = 6
-) -> None:
+def place_labels(axes: Axes, labels: Iterable[tuple[float, float, str]], always: bool = False) -> None:
     """Write each label (x, y, text) beside its point, where it covers neither a text nor a point; without a
-    free place it is left out, or stands at the right of its point if `always`. Call it when the figure is
-    otherwise complete, since the layout is fixed here."""
+    free place it is left out, or stands at the right of its point if `always`. The layout is fixed here, so
+    the figure must be complete but for labels."""
     freeze(axes.figure)
     renderer = axes.figure.canvas.get_renderer()
     frame = axes.get_window_extent(renderer)
     clouds = [group.get_offsets() for group in axes.collections if isinstance(group, PathCollection)]
     points = axes.transData.transform(np.concatenate([np.zeros((0, 2)), *clouds]))
     taken = [text.get_window_extent(renderer) for text in axes.texts if text.get_text()]
-    look = {"textcoords": "offset points", "fontsize": fontsize, "color": "#202020", "zorder": 6}
     for x, y, words in labels:
         for dx, dy in OFFSETS[:1] if always else OFFSETS:
             text = axes.annotate(
-                words, (x, y), (dx, dy), **look,
+                words, (x, y), (dx, dy), textcoords="offset points", fontsize=6, color="#202020", zorder=6,
                 ha="left" if dx > 0 else "right" if dx else "center",
                 va="bottom" if dy > 0 else "top" if dy else "center",
             )  # fmt: skip
             box = text.get_window_extent(renderer)
-            wide = box.padded(2.5 * axes.figure.dpi / 72)
-            covers = ((points > wide.min) & (points < wide.max)).all(axis=1).any()
+            covers = box.padded(2.5 * axes.figure.dpi / 72).count_contains(points)
             inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
             if always or (inside and not covers and not any(box.overlaps(other) for other in taken)):
                 taken.append(box)

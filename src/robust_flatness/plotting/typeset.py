@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -12,35 +12,15 @@ from robust_flatness.plotting import looks
 from robust_flatness.plotting.notebook import Notebook
 from robust_flatness.tables.frames import frame_text
 
-Format = Callable[[object], str]
-
-
-def words(value: object) -> str:
-    """Return text as it is; "-" where missing."""
-    return "-" if value is None or value == "" or value != value else str(value)
-
-
-def digits(count: int) -> Format:
-    """Return a format of numbers with `count` decimals; "-" where missing."""
-    return lambda value: words(value) if words(value) == "-" else f"{value:.{count}f}"
-
-
-def p_value(value: object) -> str:
-    """Return a p-value with two digits; "< 0.0002" below what resampling resolves."""
-    return words(value) if words(value) == "-" else "< 0.0002" if value < 0.0002 else f"{value:.2g}"
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a table: its heading, and the format of its values."""
-
-    heading: str
-    format: Format = words
+#: A column for reading: its heading; for numbers with their decimals, or a function that formats a value.
+Column = str | tuple[str, int | Callable[[float], str]]
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text cells in groups of rows; `numeric` columns are aligned at the right."""
+    """A table of text cells in named groups of rows; `numeric` columns are aligned at the right. With
+    `paragraphs`, a text for each group, each group is a table of its own. `introduction` is a Markdown table
+    below the title."""
 
     title: str
     headings: list[str]
@@ -51,28 +31,44 @@ class Table:
     introduction: str
 
 
+def p_value(value: float) -> str:
+    """Return a p-value with two digits; "< 0.0002" below what resampling resolves."""
+    return "< 0.0002" if value < 0.0002 else f"{value:.2g}"
+
+
+def cell(value: object, column: Column) -> str:
+    """Return a value as the column's text; "-" where missing."""
+    if value is None or value == "" or value != value:  # NaN differs from itself
+        return "-"
+    if isinstance(column, str):
+        return str(value)
+    return f"{value:.{column[1]}f}" if isinstance(column[1], int) else column[1](value)
+
+
 def rounded(value: object) -> object:
     """Return a float with twelve significant digits: more would depend on the processor."""
     return float(f"{value:.12g}") if isinstance(value, float) and math.isfinite(value) else value
 
 
-def compared(headings: Mapping[str, tuple[str, int]]) -> dict[str, Column]:
-    """Return pairs of columns from {name: (heading, decimals)}: ours, and the printed `<name>_published`."""
-    columns = {}
+def compared(headings: Mapping[str, tuple[str, int]], only: Collection[str] = ()) -> dict[str, Column]:
+    """Return the columns of `headings`, each of them (or of those in `only`) followed by the printed one,
+    `<name>_published`."""
+    columns: dict[str, Column] = {}
     for name, (heading, decimals) in headings.items():
-        columns[name] = Column(heading, digits(decimals))
-        columns[f"{name}_published"] = Column(f"{heading}, published", digits(decimals))
+        columns[name] = heading, decimals
+        if not only or name in only:
+            columns[f"{name}_published"] = f"{heading}, published", decimals
     return columns
 
 
-def variants(notebook: Notebook, measures: Sequence[str], more: Sequence[str] = ()) -> pd.DataFrame:
-    """Return a row per variant, and per network of others: variant, label, family, the measures with their
-    spread over seeds, columns `more`, and the printed numbers as `<measure>_published`."""
+def variants(notebook: Notebook, measures: Sequence[str]) -> pd.DataFrame:
+    """Return a row per variant and external network: variant, label, family, the measures with their spread
+    over seeds and, as `<measure>_published`, the printed numbers."""
     ours, others = notebook.ours.variants, notebook.ours.others
     if notebook.printed and len(others):
         ours = pd.concat([ours, others.assign(label=others["label"] + ", of others")], ignore_index=True)
     spreads = [f"{name}_seed_sd" for name in measures]
-    frame = ours.reindex(columns=["variant", "label", "family", *measures, *more, *spreads])
+    frame = ours.reindex(columns=["variant", "label", "family", *measures, *spreads])
     frame["label"] = labels(ours)
     if notebook.printed:
         theirs = notebook.printed.variants.set_index("variant").reindex(columns=list(measures))
@@ -83,8 +79,7 @@ def variants(notebook: Notebook, measures: Sequence[str], more: Sequence[str] = 
 
 def labels(frame: pd.DataFrame) -> list[str]:
     """Return variants' labels, with the value used in training where the label has the paper's."""
-    rows = [(row["label"], looks.applied(row)) for row in frame.to_dict("records")]
-    return [f"{label} (here {value})" if value else label for label, value in rows]
+    return [looks.name(row, row["label"]) for row in frame.to_dict("records")]
 
 
 def notes(notebook: Notebook, *sentences: str) -> list[str]:
@@ -95,42 +90,41 @@ def notes(notebook: Notebook, *sentences: str) -> list[str]:
 
 def texts(
     frame: pd.DataFrame, columns: Mapping[str, Column], title: str, notes: Sequence[str] = (),
-    sections: str | None = None, paragraphs: Mapping[str, str] | None = None, introduction: str = "",
+    sections: str = "", paragraphs: Mapping[str, str] | None = None, introduction: str = "",
 ) -> dict[str, str]:  # fmt: skip
-    """Return a frame as {".csv": ..., ".md": ..., ".tex": ..., ".html": ...}.
+    """Return a table as {".csv": ..., ".md": ..., ".tex": ..., ".html": ...}.
 
-    All of `frame` goes into the CSV, `columns` are shown for reading. The values of the column `sections`
-    head groups of rows; with `paragraphs`, a text for each section, each has a table of its own.
-    `introduction` is a Markdown table below the title.
+    All of `frame` goes into the CSV; those of `columns` that it has are shown for reading, in groups of rows
+    with equal values in the column `sections`. See `Table` for `paragraphs` and `introduction`.
     """
     shown = {name: column for name, column in columns.items() if name in frame}
-    keys = frame[sections] if sections else pd.Series([""] * len(frame), index=frame.index)
-    groups = [
-        (key, [[column.format(row[name]) for name, column in shown.items()] for _, row in rows.iterrows()])
-        for key, rows in frame.groupby(keys, sort=False)
-    ]
-    headings = [column.heading for column in shown.values()]
-    numeric = [column.format is not words for column in shown.values()]
+    keys = frame[sections] if sections else pd.Series("", index=frame.index)
+    cells = pd.DataFrame({name: [cell(value, shown[name]) for value in frame[name]] for name in shown})
+    groups = [(key, rows.values.tolist()) for key, rows in cells.groupby(keys.to_numpy(), sort=False)]
+    numeric = [not isinstance(column, str) for column in shown.values()]
+    headings = [column if isinstance(column, str) else column[0] for column in shown.values()]
     table = Table(title, headings, numeric, groups, notes, paragraphs or {}, introduction)
-    read = {".md": markdown(table), ".tex": latex_table(table), ".html": html(table)}
-    return {".csv": frame_text(frame.map(rounded))} | read
+    csv = frame_text(frame.map(rounded))
+    return {".csv": csv, ".md": markdown(table), ".tex": latex_table(table), ".html": html(table)}
 
 
 def markdown(table: Table) -> str:
     """Return a table as a Markdown page."""
 
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        return "| " + " | ".join(text.replace("|", "\\|") for text in cells) + " |"
 
     head = [line(table.headings), line(["---:" if right else "---" for right in table.numeric])]
-    blocks = [f"# {table.title}", table.introduction]
-    lines = [*head]
+    blocks, lines = [f"# {table.title}", table.introduction], [*head]
     for key, rows in table.groups:
         if table.paragraphs:
-            blocks += [f"## {key}", table.paragraphs[key], "\n".join([*head, *map(line, rows)])]
-        else:
-            lines += [line([f"**{key}**", *[""] * (len(table.headings) - 1)])] if key else []
-            lines += map(line, rows)
+            blocks += [f"## {key}", table.paragraphs[key]]
+            lines = [*head]
+        elif key:
+            lines.append(line([f"**{key}**", *[""] * (len(table.headings) - 1)]))
+        lines += map(line, rows)
+        if table.paragraphs:
+            blocks.append("\n".join(lines))
     blocks += [] if table.paragraphs else ["\n".join(lines)]
     return "\n\n".join(filter(None, [*blocks, *table.notes])) + "\n"
 
@@ -144,7 +138,7 @@ thead th { border-bottom: 2px solid #808080; }
 
 
 def html(table: Table) -> str:
-    """Return a table as an HTML page, for Snakemake's report; a table for each group of rows."""
+    """Return a table as an HTML page for Snakemake's report, a table for each group of rows."""
     title = escape(table.title)
     parts = [f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{title}</title>']
     parts += [f"<style>{_STYLE}</style>\n<h1>{title}</h1>"]
@@ -157,34 +151,32 @@ def html(table: Table) -> str:
     return "\n".join(parts) + "\n</html>\n"
 
 
-_ESCAPES = {
+#: LaTeX of symbols and special characters, longer ones first.
+_LATEX = {
+    **{"λmin": r"$\lambda_{\min}$", "λmax": r"$\lambda_{\max}$", "w_max": r"$w_{\max}$"},
+    **{f"{name}=": rf"$\{name}=$" for name in ("lambda", "tau", "xi", "epsilon")},
     **{"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_"},
     **{"{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
     **{"<": r"$<$", ">": r"$>$", "|": r"$|$", "ξ": r"$\xi$", "λ": r"$\lambda$", "τ": r"$\tau$"},
     **{"ε": r"$\varepsilon$", "ρ": r"$\rho$", "−": "$-$", "×": r"$\times$"},
 }
-#: Symbols of several letters.
-_SYMBOLS = {
-    **{"λmin": r"$\lambda_{\min}$", "λmax": r"$\lambda_{\max}$", "w_max": r"$w_{\max}$"},
-    **{f"{name}=": rf"$\{name}=$" for name in ("lambda", "tau", "xi", "epsilon")},
-}
-_ANY = re.compile("|".join([*_SYMBOLS, *map(re.escape, _ESCAPES)]))
+_ANY = re.compile("|".join(map(re.escape, _LATEX)))
 #: Characters of a cell beyond which its column is wrapped.
 LONG = 40
 
 
 def latex(text: str) -> str:
     """Return text with LaTeX's special characters escaped and symbols in math mode."""
-    return _ANY.sub(lambda found: (_SYMBOLS | _ESCAPES)[found[0]], text).replace("$$", "")
+    return _ANY.sub(lambda match: _LATEX[match[0]], text).replace("$$", "")
 
 
 def latex_table(table: Table) -> str:
     """Return a floating LaTeX table that is scaled to the page, numbers in math mode."""
 
     def line(row: Sequence[str]) -> str:
-        math = ("--" if cell == "-" else f"${cell.replace(' ', '')}$" for cell in row)
+        math = ("--" if text == "-" else f"${text.replace(' ', '')}$" for text in row)
         cells = zip(row, math, table.numeric, strict=True)
-        return " & ".join(number if right else latex(cell) for cell, number, right in cells) + r" \\"
+        return " & ".join(number if right else latex(text) for text, number, right in cells) + r" \\"
 
     name = re.sub(r"\W+", "-", table.title.lower()).strip("-")
     rows = [row for _, group in table.groups for row in group]

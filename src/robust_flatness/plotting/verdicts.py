@@ -1,9 +1,10 @@
 """Judged claims as a table: the verdicts, then each claim with its rule and its statistics."""
 
-from collections.abc import Sequence
+from pathlib import Path
 
-from robust_flatness.analysis.claims import Claim, claims_frame
+from robust_flatness.analysis.claims import claims_frame, judge
 from robust_flatness.plotting import typeset
+from robust_flatness.plotting.notebook import Notebook
 
 NOTE = (
     "A test with a sign holds if its 95 % confidence interval lies on that side of 0 and p < 0.05 (two- "
@@ -12,24 +13,24 @@ NOTE = (
     "marked (beside it) do not change the verdict. Published: the same statistic on the printed numbers. "
     "Talk: the value it states."
 )
+COLUMNS = {
+    **{"statistic": "Statistic", "value": ("Value", 2), "low": ("95 % from", 2), "high": ("to", 2)},
+    **{"interval_over": "over", "n": ("n", 0), "p": ("p", typeset.p_value), "reference": ("Reference", 2)},
+    **{"published": ("Published", 2), "talk": ("Talk", 2), "shown": "Outcome", "note": "Note"},
+}
 
 
-def texts(judged: Sequence[Claim], title: str, experiment: str) -> dict[str, str]:
-    """Return {".csv": ..., ".md": ..., ...}: the verdicts, then each claim with its rule and statistics."""
+def write(notebook: Notebook, title: str, rules: Path | None = None) -> Notebook:
+    """Judge the claims of the file `rules` (None: `config/claims.yaml`) and write them as a table."""
+    judged = judge(notebook.tables_with_examples, notebook.printed and notebook.printed.tables, rules)
     frame = claims_frame(judged)
     headings = {claim.name: f"{claim.name}: {claim.verdict}" for claim in judged}
     frame["section"] = frame["claim"].map(headings)
     frame["shown"] = frame["outcome"] + frame["decides"].map({"yes": "", "no": " (beside it)"})
-    specs = {headings[claim.name]: claim.spec for claim in judged}
-    paragraphs = {heading: f"{spec.statement}\n\nRule: {spec.rule}" for heading, spec in specs.items()}
-    two = typeset.digits(2)
-    shown = {"statistic": ("Statistic",), "value": ("Value", two), "low": ("95 % from", two)}
-    shown |= {"high": ("to", two), "interval_over": ("over",), "n": ("n", typeset.digits(0))}
-    shown |= {"p": ("p", typeset.p_value), "reference": ("Reference", two), "published": ("Published", two)}
-    shown |= {"talk": ("Talk", two), "shown": ("Outcome",), "note": ("Note",)}
-    columns = {name: typeset.Column(*column) for name, column in shown.items()}
-    both = not all(claim.printed for claim in judged)
-    rows = [("claim", experiment, "printed numbers"), ("---",) * 3]
+    paragraphs = {headings[c.name]: f"{c.spec.statement}\n\nRule: {c.spec.rule}" for c in judged}
+    rows = [("claim", notebook.experiment, "printed numbers"), ("---",) * 3]
     rows += [(claim.name, claim.verdict, claim.published_verdict) for claim in judged]
-    verdicts = "\n".join(f"| {' | '.join(row[: 2 + both])} |" for row in rows)
-    return typeset.texts(frame, columns, title, [NOTE], "section", paragraphs, verdicts)
+    shown = 2 if notebook.printed is None else 3
+    verdicts = "\n".join(f"| {' | '.join(row[:shown])} |" for row in rows)
+    title = f"{title}, judged on {notebook.experiment}"
+    return notebook.write(typeset.texts(frame, COLUMNS, title, [NOTE], "section", paragraphs, verdicts))

@@ -1,4 +1,4 @@
-"""From the files of single jobs to the tables of an experiment."""
+"""Collection of the files of single networks into the tables of an experiment."""
 
 import hashlib
 from collections import Counter
@@ -25,9 +25,8 @@ WITH_EXAMPLES = {"robustness", "series"}
 
 
 class VariantEntry(Spec):
-    """What the tables say of a variant besides its measures: whether correlations and claims leave it out
-    (`derived`), whether it is a network that was not trained in the experiment (`external`), and the training
-    settings that differ from the baseline's."""
+    """A variant in the tables: whether correlations and claims leave it out (`derived`), whether it is an
+    external network (`external`), and the training settings that differ from the baseline's."""
 
     label: str
     family: str
@@ -53,12 +52,13 @@ def fingerprint(settings: Any) -> str:
 
 
 def collect_results(spec: CollectSpec, directory: Path) -> list[str]:
-    """Write the tables of all networks of the experiment below `directory`, on whatever machine they were
-    measured. Raises `FileError` if a file is damaged, or no network remains.
+    """Write the tables of all networks of the experiment below `directory`, whatever machine measured them.
 
     Records of another config, of another version of this package, or of other settings of a measure are left
-    out; the messages returned count them.
+    out and counted in the messages returned. Raises `FileError` if a file is damaged, or no network remains.
     """
+    from robust_flatness.tables.frames import write_models  # pandas, which planning does without
+
     records, networks, history, examples = [], [], [], []
     skipped: Counter[str] = Counter()
     column = list(FIELDS).index("measure")
@@ -69,15 +69,14 @@ def collect_results(spec: CollectSpec, directory: Path) -> list[str]:
             skipped[reason] += 1
             continue
         measures = spec.measures[variant]
-        stale = {name for name, made in provenance["measures"].items() if made != measures.get(name)}
-        kept = [line for line in lines if line.split(",", column + 1)[column] not in stale]
-        skipped.update(f"records of {name} with other settings" for name in sorted(stale))
-        records += kept
-        networks += network_rows(spec, variant, seed, provenance)
+        stale = sorted(name for name, made in provenance["measures"].items() if made != measures.get(name))
+        skipped.update(f"records of {name} with other settings" for name in stale)
+        records += [line for line in lines if line.split(",", column + 1)[column] not in stale]
+        networks += _network_rows(spec, variant, seed, provenance)
         if not entry.derived and not entry.external:
             key = {"variant": variant, "seed": seed}
             history += [key | row for row in read_rows(folder / "history.csv", need=["epoch"])]
-        if not stale & WITH_EXAMPLES:
+        if WITH_EXAMPLES.isdisjoint(stale):
             examples += (folder / "examples.csv").read_text(encoding="utf-8").splitlines()[1:]
     messages = [f"{count} left out: {reason}" for reason, count in skipped.items()]
     if not networks:
@@ -88,8 +87,6 @@ def collect_results(spec: CollectSpec, directory: Path) -> list[str]:
     write_rows(directory / "networks.csv", networks)
     write_rows(directory / "history.csv", history, HISTORY)
     write_text(directory / "examples.csv", "\n".join([",".join(EXAMPLES), *examples, ""]))
-    from robust_flatness.tables.frames import write_models
-
     write_models(directory)
     return messages
 
@@ -104,19 +101,19 @@ def _networks(spec: CollectSpec, directory: Path) -> Iterator[tuple[str, int, Pa
 
 def _mismatch(spec: CollectSpec, entry: VariantEntry, provenance: Mapping[str, Any]) -> str:
     """Why the records of a network do not belong to the experiment; "" if they do."""
+    version = provenance["provenance"]["robust_flatness"]
     if provenance["config"] != spec.config:
         return "another config (data, network or training)"
-    if provenance["provenance"]["robust_flatness"] != __version__:
-        return f"another version of this package ({provenance['provenance']['robust_flatness']})"
-    expected = fingerprint(spec.baseline | entry.settings)
-    if not entry.external and provenance["training"] != expected:
+    if version != __version__:
+        return f"another version of this package ({version})"
+    if not entry.external and provenance["training"] != fingerprint(spec.baseline | entry.settings):
         return "other settings of the training"
     return ""
 
 
-def network_rows(
+def _network_rows(
     spec: CollectSpec, variant: str, seed: int, provenance: Mapping[str, Any]
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """One row for each checkpoint of a network: identity, settings of the training, provenance."""
     entry, made = spec.variants[variant], provenance["provenance"]
     settings = {} if entry.external else spec.baseline | entry.settings
@@ -128,19 +125,18 @@ def network_rows(
     run |= {"version": made["robust_flatness"], "commit": made["git_commit"], "torch": made["torch"]}
     run |= {"device": f"{made['device']} {made['device_name']}"}
     common |= {f"{PROVENANCE}{name}": value for name, value in run.items()}
-    rows = []
-    for name in (name for name in CHECKPOINTS if name in provenance["checkpoints"]):
-        checkpoint = provenance["checkpoints"][name]
-        row = {"variant": variant, "seed": seed, "checkpoint": name, "epoch": checkpoint["epoch"], **common}
-        row |= checkpoint["notes"] | {f"{PROVENANCE}weights": checkpoint["weights_sha256"][:CHECKSUM]}
-        if settings.get("precision") == "auto":
-            row["setting_precision"] = checkpoint["precision"]
-        rows.append(row)
-    return rows
+    for name in CHECKPOINTS:
+        if checkpoint := provenance["checkpoints"].get(name):
+            row = {"variant": variant, "seed": seed, "checkpoint": name, "epoch": checkpoint["epoch"]}
+            row |= common | checkpoint["notes"]
+            row[f"{PROVENANCE}weights"] = checkpoint["weights_sha256"][:CHECKSUM]
+            if settings.get("precision") == "auto":
+                row["setting_precision"] = checkpoint["precision"]
+            yield row
 
 
 def same_models(rows: list[dict[str, Any]]) -> dict[str, str]:
-    """Variants that came out as the model of an earlier one: slug -> the first of them.
+    """Return the variants that are the model of an earlier one: slug -> the first of them.
 
     Two variants are one model if their final weights are equal for every seed, or their settings are.
 
@@ -150,12 +146,11 @@ def same_models(rows: list[dict[str, Any]]) -> dict[str, str]:
     """
     weights: dict[str, set] = {}
     settings: dict[str, set] = {}
-    for row in rows:
-        if row["checkpoint"] == "last":
-            weights.setdefault(row["variant"], set()).add((row["seed"], row[f"{PROVENANCE}weights"]))
-            applied = {(key, str(value)) for key, value in row.items() if key.startswith("setting_")}
-            distinct = row["derived"] or not applied
-            settings.setdefault(row["variant"], set()).update([object()] if distinct else applied)
+    for row in (row for row in rows if row["checkpoint"] == "last"):
+        weights.setdefault(row["variant"], set()).add((row["seed"], row[f"{PROVENANCE}weights"]))
+        applied = {(key, str(value)) for key, value in row.items() if key.startswith("setting_")}
+        distinct = row["derived"] or not applied
+        settings.setdefault(row["variant"], set()).update([object()] if distinct else applied)
     same: dict[str, str] = {}
     for signatures in (weights, settings):
         first: dict[frozenset, str] = {}

@@ -16,6 +16,27 @@ from robust_flatness.tables.records import FIELDS, read_records
 PAPER = "paper"
 
 
+#: Units of the kinds of metrics.
+UNITS = {"error": "per cent", "loss": "nats", "flatness": "nats"}
+README = """\
+# Robust flatness: records of all networks, measures and experiments
+
+Adversarially trained networks with their robustness, flatness and other measures of sharpness, after Stutz, \
+Hein, Schiele: *Relating Adversarially Robust Generalization to Flat Minima* (ICCV 2021).
+
+`records.csv` and `records.parquet` hold the same {count:,} rows, one for each number. `dictionary.csv` \
+explains the metrics; `paper` holds the numbers printed in the paper.
+
+| experiment | networks |
+| --- | ---: |
+{networks}
+
+| column | what it holds |
+| --- | --- |
+{fields}
+"""
+
+
 def write_dataset(folders: Sequence[Path], output: Path) -> int:
     """Write the records to `output` (CSV, Parquet, a dictionary, README.md); return their number. `folders`
     hold the tables of experiments; the printed numbers are added as the experiment `paper`. Raises
@@ -36,7 +57,10 @@ def write_dataset(folders: Sequence[Path], output: Path) -> int:
         except ImportError:
             raise ConfigError("Parquet needs pyarrow: pip install pyarrow") from None
     write_text(output / "dictionary.csv", frame_text(_dictionary(records)))
-    write_text(output / "README.md", _readme(records))
+    networks = records.drop_duplicates(["experiment", "variant", "seed"]).groupby("experiment", sort=False)
+    rows = "\n".join(f"| {name} | {count} |" for name, count in networks.size().items())
+    fields = "\n".join(f"| `{name}` | {words} |" for name, words in FIELDS.items())
+    write_text(output / "README.md", README.format(count=len(records), networks=rows, fields=fields))
     return len(records)
 
 
@@ -44,34 +68,9 @@ def _dictionary(records: pd.DataFrame) -> pd.DataFrame:
     """Every metric of the records in words, from the registry of measures."""
     rows = []
     for (measure, metric), part in records.groupby(["measure", "metric"], sort=True):
-        description = MEASURES[measure].metrics[metric.removesuffix("_std")]
-        spread = "standard deviation of " if metric.endswith("_std") else ""
-        words = spread + description.label.format(loss="the loss")
-        unit = {"error": "per cent", "loss": "nats", "flatness": "nats"}.get(description.kind, "")
-        direction = "" if spread else description.direction
-        rows.append(
-            (measure, metric, words, unit, direction, len(part), " ".join(part["experiment"].unique()))
-        )
-    columns = ["measure", "metric", "words", "unit", "direction", "records", "experiments"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _readme(records: pd.DataFrame) -> str:
-    networks = records.drop_duplicates(["experiment", "variant", "seed"])
-    networks = networks.groupby("experiment", sort=False).size()
-    lines = [
-        "# Robust flatness: records of all networks, measures and experiments",
-        "",
-        "Adversarially trained networks with their robustness, flatness and other measures of sharpness, "
-        "after Stutz, Hein, Schiele: *Relating Adversarially Robust Generalization to Flat Minima* "
-        "(ICCV 2021).",
-        "",
-        f"`records.csv` and `records.parquet` hold the same {len(records):,} rows, one for each number. "
-        "`dictionary.csv` explains the metrics; `paper` holds the numbers printed in the paper.",
-        "",
-    ]
-    lines += ["| experiment | networks |", "| --- | ---: |"]
-    lines += [f"| {name} | {count} |" for name, count in networks.items()]
-    lines += ["", "| column | what it holds |", "| --- | --- |"]
-    lines += [f"| `{name}` | {words} |" for name, words in FIELDS.items()]
-    return "\n".join([*lines, ""])
+        described, spread = MEASURES[measure].metrics[metric.removesuffix("_std")], metric.endswith("_std")
+        row = {"measure": measure, "metric": metric}
+        row["words"] = "standard deviation of " * spread + described.label.format(loss="the loss")
+        row |= {"unit": UNITS.get(described.kind, ""), "direction": "" if spread else described.direction}
+        rows.append(row | {"records": len(part), "experiments": " ".join(part["experiment"].unique())})
+    return pd.DataFrame(rows)

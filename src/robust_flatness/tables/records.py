@@ -1,12 +1,12 @@
 """The table of records: one measured number a row.
 
 Each network (a variant and seed) has a file `records.csv`: a comment line with its provenance as JSON, then
-the rows. An experiment has one table of the same columns. Files may be concatenated: repeated comment and
+the rows. The table of an experiment has the same columns. Files may be concatenated: repeated comment and
 header lines are skipped.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,24 +59,26 @@ def read_network(path: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def read_records(path: Path) -> "pd.DataFrame":
-    """Read a table of records, or several concatenated ones (.csv or .csv.gz). Raises `FileError` if a column
-    is missing or a cell of a numeric column is not a number."""
-    frame = read_csv(path)
-    lacking = [name for name in ("variant", "metric", "value") if name not in frame]
-    if lacking:
-        raise FileError(f"{path}: column {lacking[0]!r} is missing; found {', '.join(frame.columns)}")
+    """Return a table of records, or several concatenated ones (.csv or .csv.gz). Raises `FileError` if a
+    column is missing or a cell of a numeric column is not a number."""
+    frame = read_csv(path, need=("variant", "metric", "value"))
     frame = frame[frame["metric"] != "metric"].reindex(columns=[*FIELDS], fill_value="")
     for name in NUMBERS:
         try:
-            frame[name] = frame[name].replace("", "nan").astype(float)
+            frame[name] = numbers(frame[name])
         except ValueError as error:
             raise FileError(f"{path}: column {name}: {error}") from None
     return frame.reset_index(drop=True)
 
 
-def read_csv(path: Path) -> "pd.DataFrame":
-    """Return a CSV file (or `<path>.gz`) as a frame of text; see `read_cells` for the errors."""
+def read_csv(path: Path, need: Sequence[str] = ()) -> "pd.DataFrame":
+    """Return a CSV file (or `<path>.gz`) as a frame of text; see `read_cells`."""
     import pandas as pd
 
-    header, lines = read_cells(path)
-    return pd.DataFrame(lines, columns=[*header], dtype=object)
+    header, lines = read_cells(path, need)
+    return pd.DataFrame(lines, columns=header, dtype=object)
+
+
+def numbers(cells: "pd.Series") -> "pd.Series":
+    """Return text as floats, empty cells as NaN. Raises `ValueError` if a cell is not a number."""
+    return cells.replace("", "nan").astype(float)

@@ -1,22 +1,20 @@
-"""Quantities: names in tables and figures of records with equal metric, loss, split and radius.
+"""Quantities: a metric on a loss and split at a radius, its column in `models.csv` and its words on an axis.
 
-A quantity has a column name, as in `models.csv`, and words, as on an axis. Names are generated from records
-and looked up here; they are never parsed.
+Names of columns are generated from records and looked up here; only names that users give are parsed.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cache
+from itertools import product
 
-from robust_flatness.measures import base
+from robust_flatness.measures.base import LOSSES as OF_LOSSES
 from robust_flatness.measures.base import Metric
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.measures.sharpness.block import of_loss
 from robust_flatness.training.history import HISTORY
 
-#: Tables of an experiment under `results/<experiment>/`: `records` of all networks, `networks` (a row for
-#: each checkpoint: variant, training settings, provenance), `history` (training curves), `examples` (values
-#: of single examples).
+#: Tables of an experiment in `results/<experiment>/`: `records`, `networks` (a row per checkpoint: variant,
+#: training settings, provenance), `history` (training curves), `examples` (values of single examples).
 TABLES = ("records", "networks", "history", "examples")
 KEYS = ("variant", "seed", "checkpoint")
 #: Prefix of the columns of `networks.csv` that hold the provenance.
@@ -27,18 +25,13 @@ EXAMPLES = (*KEYS, "split", "example", *OF_EXAMPLES)
 #: Family of variants that config/variants.yaml does not know.
 OTHER = "other"
 MORE_ROBUST = "lower is more robust"
-SPREADS = {
-    "std": "standard deviation of {}",
-    "se": "standard error of {}",
-    "seed_sd": "{}, standard deviation over seeds",
-    "seed_se": "{}, standard error over seeds",
-}
+SPREADS = {"std": "standard deviation of {}", "se": "standard error of {}"}
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """One metric on one loss and split at one radius, or a spread of it (a key of `SPREADS`). `radius` is
-    that of the weights' neighbourhood, or the attack's as a multiple of the experiment's, if not the main."""
+    """A metric on a loss and split at a radius, or a spread of it (a key of `SPREADS`). `radius` is None at
+    the main radius; else that of the weights' neighbourhood, or the attack's in multiples of the main one."""
 
     measure: str
     metric: str
@@ -46,7 +39,6 @@ class Quantity:
     split: str = ""
     radius: float | None = None
     spread: str = ""
-    early_stopped: bool = False
 
     @property
     def description(self) -> Metric:
@@ -56,18 +48,17 @@ class Quantity:
     def name(self) -> str:
         """Name of the column."""
         name = self.description.name(self.split, self.loss, self.radius)
-        return ("best_" if self.early_stopped else "") + name + (f"_{self.spread}" if self.spread else "")
+        return f"{name}_{self.spread}" if self.spread else name
 
     @property
     def words(self) -> str:
         """Label of an axis."""
         words = self.description.words(self.split, self.loss, self.radius)
-        words = SPREADS.get(self.spread, "{}").format(words)
-        return words + (", early-stopped" if self.early_stopped else "")
+        return SPREADS.get(self.spread, "{}").format(words)
 
 
 _EXAMPLES = "test RLoss on examples classified"
-#: Metrics that are computed from others, or stand in the training curves alone.
+#: Metrics that are computed from others, or that only the training curves hold.
 OTHER_METRICS = {
     "rloss_gap": Metric("rloss_gap", "RLoss, test minus train"),
     "rerr_gap": Metric("rerr_gap", "RErr by PGD, test minus train (%)"),
@@ -82,117 +73,96 @@ OTHER_METRICS = {
 
 
 def metric_of(measure: str, metric: str) -> Metric:
-    """The description of a metric; one that is not registered is a user's measure of a loss."""
+    """Return the description of a metric; an unregistered one is a user's measure of a loss."""
     known = MEASURES[measure].metrics if measure in MEASURES else OTHER_METRICS
     return known.get(metric) or of_loss(metric, metric, direction="")
 
 
-@cache
-def main_quantities() -> tuple[Quantity, ...]:
+def _main_quantities() -> dict[str, Quantity]:
     """Every quantity of the registry at its main radius; of those with the same name, the first."""
     found: dict[str, Quantity] = {}
     measures = [measure for measure in MEASURES.values() if not measure.of_snapshots]
     metrics = [(m.name, metric, described) for m in measures for metric, described in m.metrics.items()]
     for measure, metric, description in [*metrics, *(("", *item) for item in OTHER_METRICS.items())]:
-        if description.column is not None:
-            for loss in base.LOSSES if description.by_loss else ("",):
-                for split in description.splits:
-                    quantity = Quantity(measure, metric, loss, split)
-                    found.setdefault(quantity.name, quantity)
-    return tuple(found.values())
+        losses = OF_LOSSES if description.by_loss else ("",)
+        for loss, split in product(losses, description.splits) if description.column is not None else ():
+            quantity = Quantity(measure, metric, loss, split)
+            found.setdefault(quantity.name, quantity)
+    return found
 
 
-@cache
-def _by_name() -> dict[str, Quantity]:
-    """The quantities registered, those at the main radius to begin with."""
-    return {quantity.name: quantity for quantity in main_quantities()}
+#: Quantities at their main radius, by the names of their columns; those of measures; all that are registered.
+MAIN = _main_quantities()
+MEASURED = {name: quantity for name, quantity in MAIN.items() if quantity.measure in MEASURES}
+_registered = dict(MAIN)
 
 
 def register(quantity: Quantity) -> str:
-    """Note a quantity under the name of its column and return that name; the first one of a name stays."""
-    return _by_name().setdefault(quantity.name, quantity).name
+    """Register a quantity and return the name of its column; the first one of a name stays."""
+    return _registered.setdefault(quantity.name, quantity).name
 
 
 def lookup(name: str) -> Quantity | None:
-    """The quantity whose column has this name; None where no record of it has been read."""
-    return _by_name().get(name)
-
-
-def with_spread(name: str, spread: str) -> str:
-    """Register and return the column of a spread of `name` (a key of `SPREADS`)."""
-    quantity = lookup(name)
-    return register(replace(quantity, spread=spread)) if quantity else f"{name}_{spread}"
-
-
-def early_stopped(name: str) -> str:
-    """Register and return the column of `name` at the early-stopped checkpoint, beside the last one's."""
-    quantity = lookup(name)
-    return register(replace(quantity, early_stopped=True)) if quantity else f"best_{name}"
+    """Return the quantity of a column; None where no record of it has been read."""
+    return _registered.get(name)
 
 
 def is_measure(name: str) -> bool:
-    """Whether a column holds a measured number, at the checkpoint of its row."""
-    quantity = lookup(name)
-    described = quantity and quantity.measure in MEASURES and quantity.description.kind != "setting"
-    return bool(described) and not quantity.early_stopped and not quantity.spread.startswith("seed")
+    """Return whether a column holds a measured number, at the checkpoint of its row."""
+    q = lookup(name)
+    return q is not None and q.measure in MEASURES and q.description.kind != "setting"
 
 
 def describe(name: str) -> str:
-    """The label of a column, as on the axes of figures; an unknown name as it is."""
-    quantity = lookup(name)
-    return quantity.words if quantity else name
+    """Return the label of a column, as on the axes of figures; an unknown name as it is. A prefix `best_`
+    names the measure at the early-stopped checkpoint (`aggregate.with_differences`)."""
+    quantity = lookup(name.removeprefix("best_"))
+    return quantity.words + ", early-stopped" * name.startswith("best_") if quantity else name
 
 
 def direction(name: str) -> str:
-    """What a low value of a column means, such as "lower is flatter"; "" where nothing is said."""
+    """Return what a low value of a column means, such as "lower is flatter"; "" where that is unknown."""
     quantity = lookup(name)
     return quantity.description.direction if quantity and not quantity.spread else ""
 
 
-def named(kind: str) -> tuple[str, ...]:
-    """Columns of a kind (`error`, `loss`, `flatness`) at the main radius, those on test examples first;
-    flatness is given on test examples alone."""
-    splits = ("test",) if kind == "flatness" else ("test", "train")
-    of_kind = [q for q in main_quantities() if q.measure in MEASURES and q.description.kind == kind]
-    main = [q for q in of_kind if q.description.radius != "coordinate"]
-    return tuple(q.name for split in splits for q in main if q.split == split)
-
-
 def columns_of(columns: Iterable[str]) -> dict[str, Quantity]:
-    """Register and return the quantities of the columns of a wide table that hold measures. Users give these
-    names, in a table or in the rules of claims; any radius but the main one is part of the name (`_<xi>`)."""
-    known = {q.name: q for q in main_quantities() if q.measure in MEASURES}
+    """Register and return the quantities of the columns of a wide table that hold measures. Any radius but
+    the main one is part of the name (`_<xi>`)."""
     found = {}
     for name in columns:
-        spread = next((s for s in ("se", "std") if name.endswith(f"_{s}") and name not in known), "")
+        spread = next((s for s in ("se", "std") if name.endswith(f"_{s}") and name not in MEASURED), "")
         stem = name.removesuffix(f"_{spread}") if spread else name
-        if stem not in known:
-            main, _, radius = stem.rpartition("_")
-            if main not in known or not known[main].description.radius or not is_number(radius):
-                continue
-            known[stem] = replace(known[main], radius=float(radius))
-        found[name] = replace(known[stem], spread=spread)
-        register(found[name])
+        main, _, radius = stem.rpartition("_")
+        if stem in MEASURED:
+            found[name] = replace(MEASURED[stem], spread=spread)
+        elif main in MEASURED and MEASURED[main].description.radius and is_number(radius):
+            found[name] = replace(MEASURED[main], spread=spread, radius=float(radius))
+    for quantity in found.values():
+        register(quantity)
     return found
 
 
 def is_number(cell: str) -> bool:
-    """Whether a cell is a number or empty."""
+    """Return whether a cell is a number or empty."""
     try:
-        return bool(float(cell or "nan")) or True
+        float(cell or "nan")
     except ValueError:
         return False
+    return True
 
 
 def is_known(name: str) -> bool:
-    """Whether records, training curves or settings of trainings may have a column of this name."""
+    """Return whether records, training curves or settings of trainings may have a column of this name."""
     return name.startswith("setting_") or name in HISTORY or bool(lookup(name) or columns_of([name]))
 
 
-def compared() -> tuple[str, ...]:
-    """Columns that the table of correlations sets against RLoss and RErr, on test examples."""
-    return tuple(q.name for q in main_quantities() if q.description.compared and q.split in ("", "test"))
+def _of_kind(kind: str) -> list[str]:
+    """Columns of a kind at the main radius, those on test examples first."""
+    main = [
+        q for q in MEASURED.values() if q.description.kind == kind and q.description.radius != "coordinate"
+    ]
+    return [q.name for split in ("test", "train") for q in main if q.split == split]
 
 
-ERRORS, LOSSES, FLATNESS = map(named, ("error", "loss", "flatness"))
-HESSIAN = ("hessian_max", "hessian_min", "convexity")
+ERRORS, LOSSES = _of_kind("error"), _of_kind("loss")
