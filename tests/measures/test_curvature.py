@@ -67,14 +67,14 @@ def dense(model, x, y, loss):
 
 
 def test_trace_and_eigenvalue_of_each_layer(model, data, loss):
-    found = sharpness.layer_curvature(model, *data, loss=loss, batch_size=7, samples=400)
+    found = sharpness.layer_curvature(model, *data, loss=loss, batch_size=12, samples=196)
     expected = blocks(model, *data, loss)
     assert found.keys() == expected.keys()
     for name, matrix in expected.items():
         samples, off = found[name].samples, matrix.square().sum() - matrix.diagonal().square().sum()
-        error = (2 * off / 400).sqrt()  # the variance of Hutchinson's estimator
+        error = (2 * off / 196).sqrt()  # the variance of Hutchinson's estimator
         assert abs(samples.mean() - matrix.trace()) < 4 * error
-        assert samples.std() / 20 == pytest.approx(error.item(), rel=0.3)
+        assert samples.std() / 14 == pytest.approx(error.item(), rel=0.3)
         assert found[name].eigenvalue == pytest.approx(torch.linalg.eigvalsh(matrix)[-1].item(), rel=1e-8)
 
 
@@ -82,16 +82,16 @@ def test_the_index_is_made_of_norms_and_traces_of_matrices(model, data, loss):
     """The tensor of one dimension, a bias, is left out."""
     matrices, weights = blocks(model, *data, loss), dict(model.named_parameters())
     expected = sum(
-        weights[name].norm().item() * matrix.trace().sqrt().item()
+        weights[name].norm().item() * matrix.trace().clamp(min=0).sqrt().item()
         for name, matrix in matrices.items()
         if weights[name].ndim > 1
     )
     found = [
-        sharpness.weight_curvature_index(model, *data, loss=loss, samples=200, seed=seed) for seed in range(8)
+        sharpness.weight_curvature_index(model, *data, loss=loss, samples=100, seed=seed) for seed in range(6)
     ]
     values, errors = np.array([(index.value, index.standard_error) for index in found]).T
     if loss == "ce":  # adversarial starts depend on the seed
-        assert abs(values.mean() - expected) < 4 * errors.mean() / 8**0.5
+        assert abs(values.mean() - expected) < 4 * errors.mean() / 6**0.5
         assert values.std(ddof=1) == pytest.approx(errors.mean(), rel=0.7)
     assert abs(values[0] - expected) < 4 * errors[0]
 
@@ -151,7 +151,7 @@ def gaussians(values, at, width):
 def test_the_density_is_that_of_the_dense_matrix(model, data, loss):
     matrix = dense(model, *data, loss).numpy()
     values = np.linalg.eigvalsh(matrix)
-    found = sharpness.spectral_density(model, *data, loss=loss, batch_size=7, vectors=100)
+    found = sharpness.spectral_density(model, *data, loss=loss, batch_size=12, vectors=36)
     assert (found.nodes.min(), found.nodes.max()) == pytest.approx((values[0], values[-1]))
     grid, width = found.grid(SIGMA), found.width(SIGMA)
     assert width == pytest.approx(SIGMA * np.ptp(values))
@@ -159,7 +159,7 @@ def test_the_density_is_that_of_the_dense_matrix(model, data, loss):
     pairs = zip(found.nodes, found.weights, strict=True)
     curves = np.array([gaussians(nodes, grid, width) @ weights for nodes, weights in pairs])
     np.testing.assert_allclose(found.at(grid, SIGMA), curves.mean(0))
-    error = curves.std(0, ddof=1) / 10
+    error = curves.std(0, ddof=1) / 6
     exact = gaussians(values, grid, width).mean(1)
     assert (np.abs(curves.mean(0) - exact) < 5 * error + 1e-12).all()
 
@@ -167,9 +167,9 @@ def test_the_density_is_that_of_the_dense_matrix(model, data, loss):
 def test_moments_with_few_steps_are_those_of_the_vectors(model, data):
     """The first moment is Hutchinson's estimate of the trace from as many vectors."""
     trace = dense(model, *data, "ce").trace().item()
-    found = sharpness.spectral_density(model, *data, steps=2, vectors=400)
+    found = sharpness.spectral_density(model, *data, steps=2, vectors=100)
     first = len(dense(model, *data, "ce")) * (found.nodes * found.weights).sum(1)
-    assert abs(first.mean() - trace) < 4 * first.std() / 20
+    assert abs(first.mean() - trace) < 4 * first.std() / 10
 
 
 def test_vectors_are_signs_so_that_a_diagonal_hessian_has_no_error():
