@@ -13,8 +13,8 @@ from robust_flatness.plotting import style
 LOWEST = 1e-9
 NOTE = (
     "Density of the eigenvalues of the Hessian on training examples unless stated, by stochastic Lanczos "
-    "quadrature; a Gaussian in place of each eigenvalue. The tall peak holds the eigenvalues near 0. Sharp "
-    "minima have eigenvalues far to the right."
+    "quadrature: the integral over an interval is the share of eigenvalues in it, each spread to a Gaussian. "
+    "The tall peak holds the eigenvalues near 0; the farther right the last one, the sharper the minimum."
 )
 
 
@@ -34,6 +34,8 @@ def densities(rows: pd.DataFrame, looks: Mapping[str, Mapping[str, Any]]) -> Fig
             axes.semilogy(curve["eigenvalue"], curve["value"], **look)
         top = part["value"].max()
         axes.set(ylim=(LOWEST * top, 3 * top), xlabel="eigenvalue", ylabel="density")
+        axes.minorticks_off()
+        axes.yaxis.set_major_formatter("{x:.0e}")
         axes.set_title(f"Hessian of {LOSSES[loss]}" + (" on test examples" if split == "test" else ""))
     style.legend(figure, style.entries(panels), NOTE)
     return figure
