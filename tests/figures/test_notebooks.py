@@ -155,7 +155,9 @@ def test_the_spectrum_is_drawn_where_it_was_measured(plain, workspace, written):
         for loss in ("ce", "rloss")
         for at in (-1.0, 0.0, 8.0)
     ]
-    table = rows_of.csv_text([*found.fillna("").to_dict("records"), *rows], tuple(records.FIELDS))
+    table = rows_of.csv_text(
+        [*found.astype(object).fillna("").to_dict("records"), *rows], tuple(records.FIELDS)
+    )
     (workspace / "results/spectra/records.csv").write_text(table)
     assert NOT_DRAWN not in Image.open(plain(path, "spectra")[1]).info
     assert {"Hessian of CE", "Hessian of RLoss"} <= {*written}
