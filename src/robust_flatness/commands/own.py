@@ -23,6 +23,7 @@ PGD = RobustnessSettings.model_fields["attack"].default
 NAMES = ", ".join(name for name, entry in MEASURES.items() if not entry.of_snapshots)
 PICTURES = (".png", ".pdf", ".svg")
 MODELS = "package.module:function, torchvision:NAME, robustbench:NAME, or a checkpoint of the kit."
+DRAWN = "The measure plane, or else density, or else RLoss against flatness (.png, .pdf, .svg)."
 SOURCES = (
     "An .npz file of x_test, y_test and optionally x_train, y_train; a folder with a subfolder of images per "
     "class, or with such folders test and train; torchvision:NAME:FOLDER."
@@ -70,7 +71,7 @@ def measure(
     assignments: Annotated[list[str] | None, measured(ASSIGNMENTS, "--set")] = None,
     output: Annotated[Path | None, results("All records (.json).")] = None,
     per_example: Annotated[Path | None, results("Losses and errors of each example (.csv).")] = None,
-    picture: Annotated[Path | None, results("RLoss against flatness, or plane (.png, .pdf, .svg).")] = None,
+    picture: Annotated[Path | None, results(DRAWN)] = None,
     against: Annotated[Path | None, results("Experiment to rank it in: results/NAME or models.csv.")] = None,
     seed: Annotated[int, computation("Random seed.", min=0)] = 0,
     batch_size: Annotated[int | None, computation("Examples per pass.", min=1, default=BATCH_SIZE)] = None,
@@ -96,9 +97,9 @@ def measure(
     for path in filter(None, (output, picture, per_example)):
         if path.exists() and not path.is_file():
             raise ConfigError(f"{path} is a folder or a device; name a file for the results")
-    measured_enough = "plane" in names or {"robustness", "flatness"} <= {*names}
-    if picture and (picture.suffix not in PICTURES or not measured_enough):
-        needed = f"a file {', '.join(PICTURES)}, and robustness and flatness, or plane, among --measures"
+    drawn = {"plane", "density"} & {*names} or {"robustness", "flatness"} <= {*names}
+    if picture and (picture.suffix not in PICTURES or not drawn):
+        needed = f"a file {', '.join(PICTURES)}, and --measures plane, density, or robustness,flatness"
         raise ConfigError(f"--picture: {picture} given; expected {needed}")
     if loss:
         imported(loss, "--loss")

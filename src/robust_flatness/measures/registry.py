@@ -9,6 +9,8 @@ from pydantic import create_model
 
 from robust_flatness.config.values import Spec
 from robust_flatness.measures import (
+    curvature,
+    density,
     flatness,
     hessian,
     landscape,
@@ -21,10 +23,11 @@ from robust_flatness.measures import (
 from robust_flatness.measures.base import Measure
 from robust_flatness.measures.sharpness import block as sharpness
 
-MEASURES: dict[str, Measure] = {
-    module.MEASURE.name: module.MEASURE
-    for module in (robustness, flatness, hessian, landscape, series, sharpness, other_radii, layers, plane)
-}
+MODULES = (
+    robustness, flatness, hessian, landscape, series, sharpness, other_radii, layers, curvature, density,
+    plane,
+)  # fmt: skip
+MEASURES: dict[str, Measure] = {module.MEASURE.name: module.MEASURE for module in MODULES}
 
 #: The block `measures` of an experiment: the settings of each measure, None for what is not measured.
 MeasureSpecs: Any = create_model(

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from robust_flatness.plotting import looks, planes, scatter, style
+from robust_flatness.plotting import density, looks, planes, scatter, style
 from robust_flatness.plotting.layer import Layer
 from robust_flatness.run.place import ModelGroup, epsilon_of, fraction
 from robust_flatness.tables import aggregate
@@ -72,13 +72,21 @@ def _draw(axes: Axes, values: Mapping[str, Any], label: str) -> None:
     )  # fmt: skip
 
 
+def spectrum(result: Mapping[str, Any], label: str) -> Figure:
+    """Draw the density of the Hessian's eigenvalues."""
+    rows = density.records_of(pd.DataFrame(result["records"]).assign(variant=label))
+    return density.densities(rows, {label: {"label": label, "color": style.BLACK}})
+
+
 def draw(path: Path, result: Mapping[str, Any], others: Sequence[ModelGroup], label: str) -> None:
-    """Write the picture in the format of the path's suffix: the planes of the loss if they are among the
-    records, else the headline plot."""
+    """Write the picture in the format of the path's suffix: of the plane, else of the density, else of
+    flatness."""
     looks.use(*(group.folder / "families.yaml" for group in others if group.folder))
     if "plane" in result["settings"]:
         name = ", ".join(filter(None, (label, result["notes"].get("loss"))))
         figure = planes.figure({name: pd.DataFrame(result["records"])})
+    elif "density" in result["settings"]:
+        figure = spectrum(result, label)
     else:
         figure = headline(result, others, label)
     style.save(figure, path, {})
