@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+)
 
 from robust_flatness.errors import ConfigError
 from robust_flatness.files import canonical_json
@@ -60,6 +68,12 @@ def _check_radii(value: tuple[float, ...]) -> tuple[float, ...]:
     return value
 
 
+def _check_epsilon(value: float, info: ValidationInfo) -> float:
+    if value > 1 and (info.data or {}).get("norm", "linf") == "linf":
+        raise ValueError("Input should be less than or equal to 1")
+    return value
+
+
 def _check_name(value: str) -> str:
     if not NAME.fullmatch(value):
         raise ValueError("use at most 100 letters, digits, '.', '_' and '-', starting with a letter or digit")
@@ -82,8 +96,10 @@ def _as_number(kind: Any, **bounds: Any) -> Any:
 
 Real = _as_number(float, allow_inf_nan=False)
 Positive = Annotated[Real, Field(gt=0)]
-#: Radius of an L-infinity ball in [0, 1].
-Epsilon = Annotated[Real, Field(gt=0, le=1)]
+#: Norm of perturbations. JSON leaves the default out, so that older fingerprints of settings stay valid.
+Norm = Annotated[Literal["linf", "l2"], Field(exclude_if=lambda norm: norm == "linf")]
+#: Radius of a ball in [0, 1]^D: at most 1, except in the L2 norm (a field `norm` stands before this one).
+Epsilon = Annotated[Positive, AfterValidator(_check_epsilon)]
 NonNegative = Annotated[Real, Field(ge=0)]
 Probability = Annotated[Real, Field(ge=0, le=1)]
 Integer = _as_number(int, lt=2**63)

@@ -28,6 +28,7 @@ TEMPLATE = """\
 experiment: {experiment}
 
 # Threat model: L-infinity ball of this radius, inputs in [0, 1]. 8/255 is usual for colour photographs.
+# With norm: l2, an L2 ball.
 epsilon: {epsilon}
 
 data:

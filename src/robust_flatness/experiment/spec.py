@@ -10,7 +10,18 @@ from robust_flatness.config.families import FamilySpec
 from robust_flatness.config.measures import STEPS_TO_THE_EDGE
 from robust_flatness.config.networks import NetworkSpec
 from robust_flatness.config.training import ModelSpec, TrainingSpec
-from robust_flatness.config.values import AS_LIST, Count, Device, Epsilon, Name, Real, Size, Spec, Variants
+from robust_flatness.config.values import (
+    AS_LIST,
+    Count,
+    Device,
+    Epsilon,
+    Name,
+    Norm,
+    Real,
+    Size,
+    Spec,
+    Variants,
+)
 from robust_flatness.config.variants import VariantOverride, VariantSpec
 from robust_flatness.measures.registry import MEASURES, MeasureSpecs
 
@@ -38,6 +49,8 @@ class ExperimentSpec(Spec):
     variants: Variants = "all"
     results_table: str | None = None
     """Start from this table: nothing is trained or measured."""
+    norm: Norm = "linf"
+    """Threat model: the norm in which `epsilon` bounds perturbations, `linf` or `l2`."""
     epsilon: Epsilon | None = None
     data: DataSpec | None = None
     model: ModelSpec | None = None
@@ -72,11 +85,11 @@ class ExperimentSpec(Spec):
     @field_validator("training", mode="before")
     @classmethod
     def _complete_training(cls, given: Any, info: ValidationInfo) -> Any:
-        """Train with the radius of the threat model unless another one is given."""
+        """Train in the threat model, unless another radius is given."""
         if not isinstance(given, Mapping | None):
             return given
         epsilon = info.data.get("epsilon") or 1.0  # a missing or invalid epsilon is reported by itself
-        return {"epsilon": epsilon, **(given or {})}
+        return {"norm": info.data.get("norm", "linf"), "epsilon": epsilon, **(given or {})}
 
     @field_validator("measures", mode="before")
     @classmethod
@@ -91,6 +104,7 @@ class ExperimentSpec(Spec):
         epsilon, data, training = (known.get(name) for name in ("epsilon", "data", "training"))
         epsilon = epsilon or 1.0
         implied = {
+            "norm": known.get("norm", "linf"),
             "epsilon": epsilon,
             "step_size": training.step_size if training else epsilon / STEPS_TO_THE_EDGE,
             "sizes": {split: data.count(split) if data else 1 for split in ("test", "train")},

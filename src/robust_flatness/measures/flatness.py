@@ -14,7 +14,7 @@ from robust_flatness.config.measures import (
 from robust_flatness.config.values import Count, Positive, Precision, Radii, Spec
 from robust_flatness.measures.base import CHECKPOINTS, FLATTER, LOSSES, SPLITS, Measure, Metric, Record
 from robust_flatness.measures.cost import attack_passes
-from robust_flatness.measures.examples import BATCH_SIZE, Examples, pgd, splits_of
+from robust_flatness.measures.examples import BATCH_SIZE, Examples, ball, pgd, splits_of
 from robust_flatness.runtime.progress import stage
 from robust_flatness.seeding import derive_seed
 
@@ -100,7 +100,7 @@ def flatness_records(
             yield from case_records(net, data, settings, metric, split, loss, xi)
     for split, loss in itertools.product(splits, losses):
         attack, count = _attack(settings, loss), getattr(settings, f"{split}_examples")
-        where = {"loss": loss, "split": split, "epsilon": attack and attack.epsilon, "n": count}
+        where = {"loss": loss, "split": split, **ball(attack), "n": count}
         for name, value in reference(data, settings, split, loss).items():
             if value is not None:
                 yield Record(name, value, **where)
@@ -133,7 +133,7 @@ def case_records(
     with stage(METRICS[metric].label.format(loss=LOSSES[loss])):
         result = data.keep(key, lambda: function(net, x, y, **options).as_json())
     known |= {name: result[name] for name in names}
-    where = {"loss": loss, "split": split, "xi": xi, "epsilon": attack and attack.epsilon}
+    where = {"loss": loss, "split": split, "xi": xi, **ball(attack)}
     where |= {"coordinate": layer, "n": len(x)}
     yield Record(metric, result["value"], result["standard_error"] if case == "average" else None, **where)
     if case == "average" and result["std"] is not None:

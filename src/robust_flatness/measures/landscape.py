@@ -10,7 +10,7 @@ from robust_flatness.config.values import Count, Integer, Positive, Precision
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.measures.base import MORE_ROBUST, Measure, Metric, Record
 from robust_flatness.measures.cost import attack_passes
-from robust_flatness.measures.examples import BATCH_SIZE, Examples, pgd
+from robust_flatness.measures.examples import BATCH_SIZE, Examples, ball, pgd
 from robust_flatness.measures.flatness import WORST
 from robust_flatness.measures.hessian import hessian_eigenvalues
 from robust_flatness.runtime.progress import stage, track
@@ -66,7 +66,6 @@ def loss_landscape(
     """
     import torch
 
-    from robust_flatness.attacks.pgd import random_start
     from robust_flatness.measures.neighborhood import Neighborhood
     from robust_flatness.measures.result import checked
     from robust_flatness.measures.worst import JointSearch
@@ -77,7 +76,7 @@ def loss_landscape(
     with isolated():
         net, x, y = checked(model, x, y)
         space = Neighborhood(net, settings.adversarial_scale, weight_bound)
-        start = random_start(x, attack.epsilon, generator(seed, "adversarial", "starts"))
+        start = attack.start(x, generator(seed, "adversarial", "starts"))
         steps = settings.adversarial_steps
         search = JointSearch(net, space, attack, steps, WORST.weight_step, attack.precision)
         top = hessian_eigenvalues(net, *held_out, seed=derive_seed(seed, "hessian")).vector
@@ -127,7 +126,7 @@ def landscape(net: "Network", data: Examples, settings: LandscapeSettings) -> It
     with stage("loss landscape"):
         held_out = data.examples("early_stopping")
         rows = loss_landscape(net, x, y, settings=settings, held_out=held_out, **options)
-    common = {"loss": "rloss", "split": "test", "epsilon": settings.attack.epsilon, "n": len(x)}
+    common = {"loss": "rloss", "split": "test", **ball(settings.attack), "n": len(x)}
     for row in rows:
         name = CURVES[row["direction"], row["normalisation"]]
         where = common | {"xi": row["scale"], "coordinate": row["s"]}

@@ -22,7 +22,7 @@ from robust_flatness.config.measures import (
 from robust_flatness.config.values import Count, Precision
 from robust_flatness.measures.base import CHECKPOINTS, MORE_ROBUST, SPLITS, Measure, Metric, Record
 from robust_flatness.measures.cost import attack_passes, autoattack_passes
-from robust_flatness.measures.examples import BATCH_SIZE, Examples, pgd, splits_of
+from robust_flatness.measures.examples import BATCH_SIZE, Examples, ball, pgd, splits_of
 from robust_flatness.runtime.progress import stage
 from robust_flatness.seeding import derive_seed, generator
 
@@ -121,7 +121,7 @@ def evaluate_robustness(
     attack
         PGD; None for clean error and loss only.
     autoattack
-        True for the standard version, its settings for another budget, False for none. Its radius is the
+        True for the standard version, its settings for another budget, False for none. Its ball is the
         attack's.
     batch_size
         Examples per pass.
@@ -148,7 +148,7 @@ def evaluate_robustness(
         net, x, y = checked(model, x, y)
         budget = AutoAttackSpec() if autoattack is True else autoattack or None
         if budget is not None:
-            check_autoattack(net, x, budget)
+            check_autoattack(net, x, budget, attack.norm)
         logits = clean_logits(net, x, batch_size)
         warn_of_sigmoid(logits)
         clean = Losses(logits.argmax(dim=1) != y, cross_entropy(logits, y))
@@ -160,7 +160,7 @@ def evaluate_robustness(
         if budget is None:
             return Robustness(clean, by_pgd)
         with stage("RErr by AutoAttack"):
-            given = (attack.epsilon, budget, batch_size, seed, state_path, found.x_adv)
+            given = (attack.epsilon, budget, batch_size, seed, state_path, found.x_adv, attack.norm)
             result = run_autoattack(net, x, y, *given)
         # an iterate other than PGD's best may be the misclassified one
         error = result.error | by_pgd.error if "pgd" in budget.attacks else result.error
@@ -194,7 +194,7 @@ def robust_records(
         seed=derive_seed(data.seed, "robustness", split),
         state_path=data.state_path(f"autoattack-{split}") if settings.autoattack else None,
     )  # fmt: skip
-    where = {"split": split, "epsilon": settings.attack.epsilon, "n": len(x)}
+    where = {"split": split, **ball(settings.attack), "n": len(x)}
     for name, losses in {"pgd": result.pgd, "aa": result.autoattack}.items():
         if losses is None:
             continue

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from robust_flatness.attacks.pgd import PGD, batches, bounds, cross_entropy, passing, random_start
+from robust_flatness.attacks.pgd import PGD, batches, cross_entropy, passing, steepest
 from robust_flatness.config.values import parse
 from robust_flatness.errors import ConfigError
 from robust_flatness.inputs import require_finite
@@ -29,18 +29,18 @@ def worst_flatness(
 ) -> FlatnessResult:  # fmt: skip
     r"""Worst-case flatness of the robust loss (Stutz et al. 2021, Eq. 5).
 
-    .. math:: \max_{\nu \in B_\xi(w),\ \|\delta_i\|_\infty\le\epsilon}
+    .. math:: \max_{\nu \in B_\xi(w),\ \|\delta_i\|\le\epsilon}
               \tfrac1n\sum_i L(f(x_i+\delta_i; w+\nu), y_i) - \mathrm{RLoss}(w)
 
     Weights and inputs are optimised jointly by projected gradient ascent; one backward pass gives both
-    gradients. The inputs take the attack's signed step, each layer of :math:`\nu` a step of `weight_step`
+    gradients. The inputs take the attack's step, each layer of :math:`\nu` a step of `weight_step`
     :math:`\|w^{(l)}\|_2` along its normalised gradient. The value is the loss at the last iterate, the
     highest over restarts.
 
     Parameters
     ----------
     attack
-        Attack of RLoss(w); its epsilon and step size apply to the joint optimisation, too. None measures the
+        Attack of RLoss(w); its ball and step size apply to the joint optimisation, too. None measures the
         clean loss.
     steps, restarts
         Steps of the joint optimisation, and random starts (of weights and inputs).
@@ -83,7 +83,7 @@ def worst_flatness(
     for restart in track(range(restarts), "restart"):
         start = x
         if attack is not None:
-            start = random_start(x, attack.epsilon, generator(seed, "worst starts", restart))
+            start = attack.start(x, generator(seed, "worst starts", restart))
         losses = []
         for index, group in enumerate(track(groups, "batch")):
             directions = generator(seed, "worst directions", restart, index)
@@ -113,14 +113,13 @@ class JointSearch:
         ball = self.neighborhood
         nu = ball.in_ball(directions)
         inputs = [start[part] for part in parts]
-        ranges = [None if self.attack is None else bounds(x[part], self.attack.epsilon) for part in parts]
         for _ in track(range(self.steps), "step"):
             for index, part in enumerate(track(parts, "batch")):
                 gradient, gradients = self._gradients(nu, inputs[index], y[part])
                 with torch.no_grad():
                     if gradient is not None:
-                        moved = inputs[index] + self.attack.step_size * gradient.sign()
-                        inputs[index] = torch.clamp(moved, *ranges[index])
+                        direction = steepest(gradient, self.attack.norm)
+                        inputs[index] = self.attack.step(inputs[index], direction, x[part])
                     ball.step(nu, gradients, self.weight_step)
         perturbed, sums = self.net.at(ball.at(nu)), []
         for current, part in zip(inputs, parts, strict=True):

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from robust_flatness.attacks.autoattack import LIBRARY_NORMS
 from robust_flatness.checkpoints import LOADED, load_checkpoint
 from robust_flatness.errors import FileError
 from robust_flatness.files import atomic_path, write_text
@@ -17,24 +18,26 @@ FIELDS = (
     "link", "name", "authors", "additional_data", "number_forward_passes", "dataset", "venue",
     "architecture", "eps", "clean_acc", "reported", "autoattack_acc", "footnote",
 )  # fmt: skip
-THREAT_MODEL = "Linf"
 
 
 def export_checkpoint(
     checkpoint: Path, directory: Path, dataset: str = "cifar10", name: str | None = None
 ) -> tuple[Path, Path]:
-    """Write the weights to `models/<dataset>/Linf/<name>.pt` and what was measured to
-    `model_info/<dataset>/Linf/<name>.json` below `directory`, as RobustBench keeps them.
+    """Write the weights to `models/<dataset>/<threat model>/<name>.pt` and what was measured to
+    `model_info/<dataset>/<threat model>/<name>.json` below `directory`, as RobustBench keeps them. The threat
+    model is the one of `records.csv`, `Linf` or `L2`; `Linf` if robustness has not been measured.
 
     The weights are the state dict of the network that `load_checkpoint` returns. Accuracies (in per cent) are
     those of `records.csv` beside the checkpoints, if robustness has been measured. Robust accuracy under a
     reduced AutoAttack is stated in the footnote alone.
     """
-    checkpoint = Path(checkpoint)
+    checkpoint, directory = Path(checkpoint), Path(directory)
     loaded = load_checkpoint(checkpoint)
     metadata = loaded.metadata
     name = name or f"{metadata.variant}_seed-{metadata.seed}_{checkpoint.stem}"
-    weights = Path(directory, "models", dataset, THREAT_MODEL, f"{name}.pt")
+    measured = _measured(checkpoint, loaded.sha256)
+    folder = Path(dataset, measured.pop("threat_model", LIBRARY_NORMS["linf"]))
+    weights = directory / "models" / folder / f"{name}.pt"
     content = io.BytesIO()  # torch's own writer raises RuntimeError on a full disk
     torch.save(loaded.model.state_dict(), content)
     with atomic_path(weights) as temporary:
@@ -46,9 +49,9 @@ def export_checkpoint(
         "number_forward_passes": 1,
         "dataset": dataset,
         "architecture": model.get(LOADED) or f"{model['name']}, width {model['width']}",
-        **_measured(checkpoint, loaded.sha256),
+        **measured,
     }
-    info = Path(directory, "model_info", dataset, THREAT_MODEL, f"{name}.json")
+    info = directory / "model_info" / folder / f"{name}.json"
     write_text(info, json.dumps({field: entry.get(field) for field in FIELDS}, indent=2) + "\n")
     return weights, info
 
@@ -67,7 +70,9 @@ def _measured(checkpoint: Path, sha256: str) -> dict[str, Any]:
     here = records[(records["checkpoint"] == checkpoint.stem) & (records["measure"] == "robustness")]
     values = here[here["split"] == "test"].set_index("metric")
     settings = provenance["settings"]["robustness"]
-    entry = {"eps": settings["attack"]["epsilon"], "clean_acc": f"{100 - values['value']['err']:.2f}"}
+    attack = settings["attack"]
+    entry = {"eps": attack["epsilon"], "clean_acc": f"{100 - values['value']['err']:.2f}"}
+    entry["threat_model"] = LIBRARY_NORMS[attack.get("norm", "linf")]
     if "rerr_aa" in values.index:
         robust = f"{100 - values['value']['rerr_aa']:.2f}"
         examples = f"the first {values['n']['rerr_aa']:.0f} test images"

@@ -59,6 +59,7 @@ def own_settings(
     sizes: Mapping[str, int],
     options: Mapping,
     assignments: Iterable = (),
+    norm: str = "linf",
 ) -> dict[str, MeasureSettings]:
     """Return the settings of the measures `names` on `sizes` examples of the splits. `options` maps paths
     such as `average.samples` to values (None: not given), for all measures that have the setting;
@@ -86,7 +87,7 @@ def own_settings(
             close = meant(path.partition(".")[0], [*blocks, *fields])
             expected = f"e.g. average.samples=5, a setting of {', '.join(blocks) or 'a measure'}"
             raise ConfigError(f"--set: {text!r} given{close}; expected {expected}")
-    implied = {"epsilon": epsilon, "step_size": epsilon / STEPS_TO_THE_EDGE, "sizes": sizes}
+    implied = {"norm": norm, "epsilon": epsilon, "step_size": epsilon / STEPS_TO_THE_EDGE, "sizes": sizes}
     return {
         name: parse(MEASURES[name].settings, MEASURES[name].settings.implied(block, **implied), name)
         for name, block in blocks.items()

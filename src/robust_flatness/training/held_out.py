@@ -30,7 +30,7 @@ class HeldOut:
         row = {}
         for split, restarts in (("test", 1), ("early_stopping", spec.early_stopping_restarts)):
             x, y = self.examples[split]
-            pgd = PGD(*attack, restarts, precision=spec.precision)
+            pgd = PGD(*attack, restarts, precision=spec.precision, norm=spec.norm)
             found = pgd(model, x, y, BATCH, generator(self.seed, "evaluation", split))
             row[f"{split}_rloss"] = found.loss.mean().item()
             row[f"{split}_rerr"] = 100 * found.error.cpu().double().mean().item()

@@ -17,7 +17,7 @@ from robust_flatness.config.variants import BASELINE
 from robust_flatness.errors import UndefinedError, warn
 from robust_flatness.measures.base import FLATTER, LOSSES, SPLITS, Measure, Metric, Record
 from robust_flatness.measures.cost import attack_passes
-from robust_flatness.measures.examples import BATCH_SIZE, Examples, pgd, splits_of
+from robust_flatness.measures.examples import BATCH_SIZE, Examples, ball, pgd, splits_of
 from robust_flatness.runtime.progress import track
 from robust_flatness.seeding import derive_seed
 
@@ -217,7 +217,7 @@ def sharpness(net: "Network", data: Examples, settings: SharpnessSettings) -> It
                         result = _of_user(own[name], objective)
                     else:
                         result = _function(OF_LOSSES[name]).of(objective, **OF_LOSSES[name].options(settings))
-                    where = {"loss": loss, "split": split, "epsilon": attack and attack.epsilon, "n": count}
+                    where = {"loss": loss, "split": split, **ball(attack), "n": count}
                     yield Record(name, result.value, result.standard_error, **where)
     for name in settings.chosen():
         if name in OF_WEIGHTS:

@@ -122,7 +122,7 @@ def gradient_norm(objective: Objective) -> Estimate:
 @of_objective
 def input_gradient_norm(objective: Objective) -> Estimate:
     r"""The mean l1 norm of the gradient by the input, :math:`\tfrac1n \sum_i \|\nabla_x \ell(f(x_i; w),
-    y_i)\|_1`: the first-order rise of the loss per unit of epsilon.
+    y_i)\|_1`: the first-order rise of the loss per unit of an L-infinity epsilon.
 
     Robust loss: the gradient at the adversarial examples. The standard error is over examples.
     """
