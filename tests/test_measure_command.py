@@ -123,7 +123,7 @@ def test_settings_are_those_of_an_experiment(measured):
 
 BAD_OPTIONS = [
     {"epsilon": "0"}, {"epsilon": "8/0"}, {"mean": "a"}, {"examples": 13}, {"train_examples": 13},
-    {"epsilon": "2"}, {"norm": "l1"},
+    {"epsilon": "2"},
     {"data": "missing.npz"}, {"measures": "robustnes"}, {"measures": "series"}, {"measures": ","},
     {"measures": "robustness,hessian", "examples": 12}, {"measures": "sharpness"}, {"device": "gpu"},
     {"picture": "mine.gif"}, {"picture": "mine.png", "measures": "robustness"}, {"output": "."},
@@ -186,6 +186,12 @@ def test_the_norm_is_in_settings_and_records(measured):
     attacked = [record for record in result["records"] if record["epsilon"] is not None]
     assert {(record["norm"], record["epsilon"]) for record in attacked} == {("l2", 1.5)}
     assert {record["norm"] for record in measured()["records"]} == {""}
+
+
+def test_other_norms_are_refused(run, own):
+    status, _, err = run(*measure(norm="l1"))
+    assert status == 2
+    assert "'l1' is not one of 'linf', 'l2'" in err
 
 
 @pytest.mark.parametrize("against", ["models.csv", "experiment"])

@@ -134,7 +134,9 @@ class Experiment:
             values[field] = self._scaled(f"{where}: scale.{field}", values, field, variant)
         training = parse(TrainingSpec, values | variant.set, where)
         if training.norm != self.spec.norm:
-            raise ConfigError(f"{where}: norm: {training.norm} given, but norm is {self.spec.norm}")
+            raise ConfigError(
+                f"{where}: norm: {training.norm} given, but that of the experiment is {self.spec.norm}"
+            )
         batch_size = min(max(training.batch_size, self.spec.minimum_batch_size), data.count("train"))
         changed: dict[str, Any] = {"batch_size": batch_size}
         override = self.spec.overrides.get(slug)

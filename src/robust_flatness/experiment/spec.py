@@ -120,6 +120,8 @@ class ExperimentSpec(Spec):
         missing = ", ".join(field for field in needed if getattr(self, field) is None)
         if missing and self.results_table is None:
             raise ValueError(f"{missing}: missing; give {', '.join(needed)}, or a results_table")
+        if self.training is not None and self.training.norm != self.norm:
+            raise ValueError(f"training.norm: {self.training.norm} given, but norm is {self.norm}")
         if not self.variants and not self.models:
             raise ValueError("variants: name at least one, or external networks under models")
         if self.models and self.results_table is not None:
