@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from robust_flatness.attacks import PGD, project, random_start
 from robust_flatness.attacks.autoattack import run_autoattack
-from robust_flatness.attacks.pgd import cross_entropy, steepest
+from robust_flatness.attacks.ball import steepest
+from robust_flatness.attacks.pgd import cross_entropy
 from robust_flatness.config import AutoAttackSpec
 from robust_flatness.errors import ConfigError
 from robust_flatness.flatness import average_flatness, worst_flatness

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from robust_flatness.attacks.pgd import PGD, batches, cross_entropy, passing, steepest
+from robust_flatness.attacks.ball import steepest
+from robust_flatness.attacks.pgd import PGD, batches, cross_entropy, passing
 from robust_flatness.config.values import parse
 from robust_flatness.errors import ConfigError
 from robust_flatness.inputs import require_finite

@@ -6,7 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from robust_flatness.attacks.pgd import cross_entropy, steepest
+from robust_flatness.attacks.ball import steepest
+from robust_flatness.attacks.pgd import cross_entropy
 from robust_flatness.measures.objective import Estimate, Head, Objective, draw, norm, of_objective
 from robust_flatness.measures.sharpness.block import DEFAULTS
 from robust_flatness.seeding import generator
