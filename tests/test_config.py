@@ -3,6 +3,7 @@
 import copy
 import csv
 import itertools
+import json
 import math
 import re
 import subprocess
@@ -21,6 +22,7 @@ from robust_flatness.config.training import rescaled_decay
 from robust_flatness.config.values import Integer, Real, parse
 from robust_flatness.experiment import Experiment, ExperimentSpec, load_experiment
 from robust_flatness.measures.registry import MEASURES
+from robust_flatness.workflow import config_fingerprint, measuring_job
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = {name: load_yaml(ROOT / f"config/{name}.yaml") for name in ("digits", "smoke")}
@@ -172,6 +174,8 @@ BAD = [
     ("overrides.at", {"set": {"optimizer": "entropy-sgd"}}),
     ("measures.robustnes", {}), ("measures.flatness.average.sample", 3), ("measures.hessian.eigenvalues", 1),
     ("measures.flatness.worst.xi", [0.5, "1/2"]), ("measures.robustness.test_examples", 501),
+    ("norm", "l1"), ("training.norm", "l2"), ("overrides.at", {"set": {"norm": "l2"}}),
+    ("measures.flatness.attack", {"norm": "l2"}),
     ("measures.flatness.attack", {"epsilon": 0.1, "step_size": 0.02}), ("measures.landscape.examples", 501),
     ("measures.robustness.autoattack.target_classes", 10), ("measures.series.variants", ["nope"]),
     ("measures.series.variants", ["at", "at-scaled-2"]), ("measures.series.hessian.variants", ["at", "nope"]),
@@ -264,6 +268,35 @@ def test_all_problems_are_reported_at_once():
         with pytest.raises(ConfigError) as error:
             load(digits(**bad))
         assert len(str(error.value).splitlines()) == 2
+
+
+def test_a_norm_other_than_l2_is_refused_in_one_sentence():
+    with pytest.raises(ConfigError) as error:
+        load(digits(norm="l1"))
+    assert str(error.value) == "norm: Input should be 'linf' or 'l2' (given: 'l1')"
+
+
+def test_the_norm_reaches_all_attacks_and_frees_the_radius():
+    experiment = load(digits(norm="l2", epsilon=1.5, training__step_size=None))
+    trained = {(job.training.norm, job.training.evaluation_epsilon) for job in experiment.train_jobs.values()}
+    assert trained == {("l2", 1.5)}
+    attacks = [settings.attack for settings in experiment.measures.values() if hasattr(settings, "attack")]
+    assert {(attack.norm, attack.epsilon) for attack in attacks} == {("l2", 1.5)}
+    at = experiment.train_jobs["at"].training
+    assert attacks[0].step_size == at.step_size == 1.5 / 4
+    radii = [experiment.measures["other_radii"].at(factor) for factor in (0.25, 2)]
+    assert [(attack.norm, attack.epsilon) for attack in radii] == [("l2", 0.375), ("l2", 3.0)]
+
+
+def test_the_default_norm_leaves_fingerprints_as_they_were():
+    """Of experiments from before the setting: it is in no settings of a job."""
+    plain, named = load(digits()), load(digits(norm="linf"))
+    texts = [json.dumps(measuring_job(experiment, "at")) for experiment in (plain, named)]
+    texts += [experiment.train_job("at", 0).json_text() for experiment in (plain, named)]
+    assert not any('"norm"' in text for text in texts)
+    assert config_fingerprint(plain) == config_fingerprint(named)
+    assert '"norm"' in json.dumps(measuring_job(load(digits(norm="l2")), "at"))
+    assert config_fingerprint(plain) != config_fingerprint(load(digits(norm="l2")))
 
 
 TEN_LINES = """

@@ -149,6 +149,7 @@ def test_curvature_of_a_network_and_a_picture_of_its_spectrum(measured, own):
 
 BAD_OPTIONS = [
     {"epsilon": "0"}, {"epsilon": "8/0"}, {"mean": "a"}, {"examples": 13}, {"train_examples": 13},
+    {"epsilon": "2"},
     {"data": "missing.npz"}, {"measures": "robustnes"}, {"measures": "series"}, {"measures": ","},
     {"measures": "robustness,hessian", "examples": 12}, {"measures": "sharpness"}, {"device": "gpu"},
     {"picture": "mine.gif"}, {"picture": "mine.png", "measures": "robustness"}, {"output": "."},
@@ -207,6 +208,22 @@ def test_a_table_in_words_is_printed(run, own):
     assert not (own / ".resume").exists()
 
 
+def test_the_norm_is_in_settings_and_records(measured):
+    """A radius above 1 is possible in the L2 norm alone."""
+    result = measured(norm="l2", epsilon="1.5")
+    attack = result["settings"]["flatness"]["attack"]
+    assert (attack["norm"], attack["epsilon"], attack["step_size"]) == ("l2", 1.5, 0.375)
+    attacked = [record for record in result["records"] if record["epsilon"] is not None]
+    assert {(record["norm"], record["epsilon"]) for record in attacked} == {("l2", 1.5)}
+    assert {record["norm"] for record in measured()["records"]} == {""}
+
+
+def test_other_norms_are_refused(run, own):
+    status, _, err = run(*measure(norm="l1"))
+    assert status == 2
+    assert "'l1' is not one of 'linf', 'l2'" in err
+
+
 @pytest.mark.parametrize("against", ["models.csv", "experiment"])
 def test_a_network_is_ranked_among_others(run, own, against):
     """By rank and percentile, with the radii that differ, in a table or an experiment."""
@@ -220,6 +237,9 @@ def test_a_network_is_ranked_among_others(run, own, against):
     assert "measured otherwise" not in printed
     assert "rank 2 of 5 (the others 0.01 to 99; 25% lie below)" in ours
     assert "ε = 0.5 there, 8/255 here" in ours
+    _, out, _ = run(*measure(against=against, norm="l2", epsilon="0.5"))
+    assert "ε = 8/255 there, 0.5 (L2) here" in out
+    assert "ε = 0.5 there, 0.5 (L2) here" in out
 
 
 def flatness_record(metric, value, se=None, **fields):

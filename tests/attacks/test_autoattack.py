@@ -110,12 +110,13 @@ def test_a_state_of_something_else_is_not_used(setup, tmp_path, change):
     assert torch.equal(resumed.x_adv, fresh.x_adv)
 
 
-def test_the_standard_budget_is_the_librarys():
+@pytest.mark.parametrize(("norm", "called"), [("linf", "Linf"), ("l2", "L2")])
+def test_the_standard_budget_is_the_librarys(norm, called):
     from pyautoattack import AutoAttack
 
     x = torch.rand(2, 1, 8, 8)
     net = Network(make_model(10), x)
-    library = AutoAttack(net, version="standard", eps=EPSILON, seed=0)
+    library = AutoAttack(net, norm=called, version="standard", eps=EPSILON, seed=0)
     spec = AutoAttackSpec()
     assert list(spec.attacks) == library.attacks_to_run
     targets = module.check_autoattack(net, x, spec)
@@ -127,11 +128,11 @@ def test_the_standard_budget_is_the_librarys():
         assert theirs[name].n_iter == theirs[name].n_iter_orig == spec.iterations
         assert theirs[name].n_restarts == spec.restarts
         assert theirs[name].thr_decr == apgd.RISING
-        assert (theirs[name].norm, theirs[name].eps, theirs[name].eot_iter) == ("Linf", EPSILON, 1)
+        assert (theirs[name].norm, theirs[name].eps, theirs[name].eot_iter) == (called, EPSILON, 1)
     assert theirs["apgd-t"].n_target_classes == targets
     budget = ("n_restarts", "n_iter", "n_queries", "n_target_classes", "eps", "norm")
     for name in ("fab-t", "square"):
-        ours = module._attack(net, name, EPSILON, spec, targets, 0, x.device).__self__
+        ours = module._attack(net, name, EPSILON, spec, targets, 0, x.device, norm).__self__
         for field in budget:
             assert getattr(ours, field, None) == getattr(theirs[name], field, None), (name, field)
     assert spec.description == "AutoAttack (standard)"

@@ -168,7 +168,15 @@ def test_starts_are_uniform_in_the_ball():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("epsilon", 0), ("epsilon", -1), ("step_size", 0), ("steps", 0), ("restarts", 0), ("precision", "fp8")],
+    [
+        ("epsilon", 0),
+        ("epsilon", -1),
+        ("step_size", 0),
+        ("steps", 0),
+        ("restarts", 0),
+        ("precision", "fp8"),
+        ("norm", "l1"),
+    ],
 )
 def test_numbers_out_of_range_are_named(field, value):
     with pytest.raises(ValueError, match=rf"{field}: '?{value}'? given"):

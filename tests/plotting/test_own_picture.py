@@ -38,6 +38,20 @@ def test_the_network_and_its_bars_lie_at_its_values_within_the_axes(experiment, 
         assert "mine" in [text.get_text() for text in axes.texts]
 
 
+def test_titles_name_the_l2_norm(tmp_path):
+    columns = "variant,checkpoint,family,avg_flatness_rloss,test_rloss_pgd,setting_epsilon,setting_norm\n"
+    rows = "".join(f"v{i},last,weight-decay,{0.1 * i},{1 + 0.1 * i},0.5,l2\n" for i in range(6))
+    (tmp_path / "models.csv").write_text(columns + rows)
+    mine = result(epsilon=0.5)
+    mine["settings"]["robustness"]["attack"]["norm"] = "l2"
+    figure = headline(mine, [ModelGroup.printed(), ModelGroup.read(tmp_path / "models.csv")], "mine")
+    assert "(ε = 0.5 (L2), ξ = 0.5)" in figure.get_suptitle()
+    titles = [axes.get_title(loc="left") + axes.get_title() for axes in figure.axes]
+    assert "ε = 8/255 there, 0.5 (L2) here" in titles[0]
+    assert "ε = 0.5 (L2)" in titles[1]
+    assert "measured otherwise" not in titles[1]
+
+
 @pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
 def test_the_same_file_is_written_whatever_the_users_style(tmp_path, suffix):
     first, second = (tmp_path / "new" / f"{number}.{suffix}" for number in "12")

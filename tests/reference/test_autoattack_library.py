@@ -1,6 +1,7 @@
 """Our run of AutoAttack against the library's own."""
 
 import logging
+import math
 
 import pytest
 import torch
@@ -26,22 +27,23 @@ def problem(count):
 
 @pytest.mark.parametrize("iterations", [1, 20])
 @pytest.mark.parametrize("targets", [None, 3])
-@pytest.mark.parametrize("epsilon", [0.01, 0.03])
-def test_apgd_fools_the_same_examples_as_the_authors_code(iterations, targets, epsilon):
+@pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.01), ("linf", 0.03), ("l2", 0.05), ("l2", 0.15)])
+def test_apgd_fools_the_same_examples_as_the_authors_code(iterations, targets, norm, epsilon):
     net, x, y = problem(60)
+    budget = {"n_iter": iterations, "n_restarts": 2, "eps": epsilon, "seed": 5, "device": "cpu"}
+    budget["norm"] = {"linf": "Linf", "l2": "L2"}[norm]
     if targets is None:
-        attack = APGDAttack(net, n_iter=iterations, n_restarts=2, eps=epsilon, seed=5, device="cpu")
+        attack = APGDAttack(net, **budget)
     else:
-        attack = APGDAttack_targeted(
-            net, n_iter=iterations, n_restarts=2, eps=epsilon, seed=5, device="cpu", n_target_classes=targets,
-            logger=logging.Logger("silent", level=logging.CRITICAL + 1),
-        )  # fmt: skip
+        silent = logging.Logger("silent", level=logging.CRITICAL + 1)
+        attack = APGDAttack_targeted(net, n_target_classes=targets, logger=silent, **budget)
     with torch.random.fork_rng():
         theirs = attack.perturb(x, y)
     random = torch.Generator().manual_seed(5)
-    ours = run_apgd(net, x, y, epsilon, iterations, 2, targets, random)
+    ours = run_apgd(net, x, y, epsilon, iterations, 2, targets, random, norm)
     fooled = net(ours).argmax(dim=1) != y
     assert torch.equal(fooled, net(theirs).argmax(dim=1) != y)
     assert 0 < fooled.sum() < len(x)
-    assert (ours - x).abs().max() <= epsilon + 1e-6
+    lengths = (ours - x).flatten(1).norm(math.inf if norm == "linf" else 2, dim=1)
+    assert lengths.max() <= epsilon + 1e-6
     assert torch.equal(ours[~fooled], x[~fooled])

@@ -40,9 +40,9 @@ def trained(tmp_path_factory):
     return path, x, y
 
 
-def robustness(path, sha256, version="standard"):
+def robustness(path, sha256, version="standard", **attack):
     """Records beside the checkpoint."""
-    settings = {"attack": {"epsilon": 8 / 255}, "autoattack": {"version": version}}
+    settings = {"attack": {"epsilon": 8 / 255} | attack, "autoattack": {"version": version}}
     described = {"sha256": sha256, "notes": {"autoattack": "AutoAttack (x)"}}
     common = {"measure": "robustness", "checkpoint": "last", "split": "test", "n": 1000}
     rows = [common | {"metric": "err", "value": 17.5}, common | {"metric": "rerr_aa", "value": 55.25}]
@@ -68,6 +68,15 @@ def test_an_export_is_the_checkpoint_and_what_was_measured(trained, tmp_path):
     assert entry["clean_acc"] == "82.50"
     assert entry["autoattack_acc"] == "44.75"
     assert entry["eps"] == 8 / 255
+
+
+def test_the_folder_is_named_after_the_threat_model(trained, tmp_path):
+    path, _, _ = trained
+    robustness(path, load_checkpoint(path).sha256, norm="l2", epsilon=0.5)
+    weights, info = export_checkpoint(path, tmp_path)
+    assert weights == tmp_path / "models/cifar10/L2/at_seed-0_last.pt"
+    assert info == tmp_path / "model_info/cifar10/L2/at_seed-0_last.json"
+    assert json.loads(info.read_text())["eps"] == 0.5
 
 
 def test_a_reduced_autoattack_or_another_checkpoint_is_not_passed_off(trained, tmp_path):

@@ -8,6 +8,7 @@ from torch import nn
 
 from robust_flatness.attacks import PGD, random_start
 from robust_flatness.network import Network
+from robust_flatness.seeding import generator
 from robust_flatness.training.attack import TrainingAttack, pgd_tau
 from robust_flatness.training.loop import Training
 from robust_flatness.training.objectives import Batch, make_objective
@@ -121,6 +122,42 @@ def test_attacks_run_in_evaluation_mode_and_see_true_labels(objective, dataset, 
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
     if objective != "trades":
         assert torch.equal(target, batch.y)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {}, {"objective": "trades", "objective_weight": 1}, {"objective": "mart", "objective_weight": 1},
+        {"weight_perturbation": 0.01}, {"stop_after_flip": 1}, {"attack_incorrect": False},
+        {"attack_predicted_label": True},
+        {"objective": "self-supervision", "objective_weight": 1, "adversarial_fraction": 0.5},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_epoch_in_the_l2_norm_perturbs_within_its_ball(settings, dataset, make_job):
+    run = Training(make_job(norm="l2", epsilon=0.5, step_size=0.2, **settings), dataset)
+    attack, lengths, largest = run.attack, [], []
+
+    def watching(network, predict, batch, generator):
+        x_adv, attacked = attack(network, predict, batch, generator)
+        assert 0 <= x_adv.min() <= x_adv.max() <= 1
+        delta = (x_adv - batch.x).flatten(1)
+        lengths.append(delta.norm(dim=1))
+        largest.append(delta.abs().amax(dim=1))
+        return x_adv, attacked
+
+    run.attack = watching
+    assert run.epoch(0)["train_loss"] > 0
+    assert 0.3 < torch.cat(lengths).max() <= 0.5 + 1e-6
+    assert torch.cat(largest).max() > 0.5 / 8  # farther than in an L-infinity ball within this one
+
+
+def test_training_curves_are_in_the_norm_of_the_training(dataset, make_job):
+    run = Training(make_job(norm="l2", epsilon=0.5, evaluation_epsilon=0.5), dataset)
+    rloss = run.held_out.evaluate(run.evaluator.at(run.model))["test_rloss"]
+    attack, stream = PGD(0.5, 0.05, 2, norm="l2"), generator(0, "evaluation", "test")
+    found = attack(run.model, dataset.images("test"), dataset.labels("test"), generator=stream)
+    assert rloss == pytest.approx(found.loss.mean().item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("setting", [{"attack_incorrect": False}, {"attack_predicted_label": True}, {}])

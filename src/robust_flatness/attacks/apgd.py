@@ -1,4 +1,4 @@
-"""AutoPGD (Croce & Hein 2020, Alg. 1) in the L-infinity ball: AutoAttack's first two attacks.
+"""AutoPGD (Croce & Hein 2020, Alg. 1) in the L-infinity or the L2 ball: AutoAttack's first two attacks.
 
 The same iterates as in the authors' code, from the same random numbers. An example leaves with its first
 misclassified iterate; the authors' code goes on with it to the last one.
@@ -22,7 +22,7 @@ MOMENTUM = 0.75
 
 def run_apgd(
     logits: Logits, x: Tensor, y: Tensor, epsilon: float, iterations: int, restarts: int, targets: int | None,
-    generator: torch.Generator,
+    generator: torch.Generator, norm: str = "linf",
 ) -> Tensor:  # fmt: skip
     """APGD-CE, or with `targets` APGD-T; adversarial inputs [n, ...], clean ones where none was found.
 
@@ -39,19 +39,33 @@ def run_apgd(
             rest = (~fooled).nonzero().flatten()
             if not len(rest):
                 return x_adv
-            start = _start(x[rest], epsilon, generator)
+            start = _start(x[rest], epsilon, norm, generator)
             aim = None if target is None else target[rest]
-            hit, inputs = _run(logits, x[rest], y[rest], aim, start, epsilon, iterations)
+            hit, inputs = _run(logits, x[rest], y[rest], aim, start, epsilon, norm, iterations)
             x_adv[rest[hit]] = inputs[hit]
             fooled[rest[hit]] = True
     return x_adv
 
 
-def _start(x: Tensor, epsilon: float, generator: torch.Generator) -> Tensor:
-    """A direction uniform in the cube, brought to its surface, at distance `epsilon`."""
-    noise = 2 * torch.rand(x.shape, generator=generator).to(x.device) - 1
-    largest = noise.abs().flatten(1).amax(dim=1) + 1e-12
-    return (x + epsilon * (noise / largest.view(-1, *[1] * (x.ndim - 1)))).clamp(0, 1)
+def _start(x: Tensor, epsilon: float, norm: str, generator: torch.Generator) -> Tensor:
+    """A direction uniform in the cube (L2: Gaussian), at distance `epsilon`."""
+    if norm == "linf":
+        noise = 2 * torch.rand(x.shape, generator=generator).to(x.device) - 1
+    else:
+        noise = torch.randn(x.shape, generator=generator).to(x.device)
+    return (x + epsilon * _normalised(noise, norm)).clamp(0, 1)
+
+
+def _lengths(x: Tensor, norm: str) -> Tensor:
+    """Return the norm of each example, [n, 1, ...]."""
+    flat = x.flatten(1)
+    found = flat.abs().amax(dim=1) if norm == "linf" else flat.square().sum(dim=1).sqrt()
+    return found.view(-1, *[1] * (x.ndim - 1))
+
+
+def _normalised(x: Tensor, norm: str) -> Tensor:
+    """Return `x` with each example divided by its norm."""
+    return x / (_lengths(x, norm) + 1e-12)
 
 
 def dlr_targeted(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
@@ -63,8 +77,9 @@ def dlr_targeted(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
 
 
 def _run(
-    logits: Logits, x: Tensor, y: Tensor, target: Tensor | None, start: Tensor, epsilon: float, steps: int
-) -> tuple[Tensor, Tensor]:
+    logits: Logits, x: Tensor, y: Tensor, target: Tensor | None, start: Tensor, epsilon: float, norm: str,
+    steps: int,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """`hit` [n], and the first misclassified iterates."""
     hit, inputs = torch.zeros(len(x), dtype=torch.bool, device=x.device), x.clone()
     state = {"row": torch.arange(len(x), device=x.device), "x": x, "y": y, "current": start}
@@ -82,7 +97,7 @@ def _run(
     for step in range(steps):
         if not len(state["row"]):
             break
-        _move(state, epsilon, MOMENTUM if step else 1.0)
+        _move(state, epsilon, norm, MOMENTUM if step else 1.0)
         state = _look(logits, state, hit, inputs)
         _keep_best(state)
         since += 1
@@ -112,13 +127,17 @@ def _look(logits: Logits, state: dict[str, Tensor], hit: Tensor, inputs: Tensor)
     return {name: value[~wrong] for name, value in state.items()}
 
 
-def _move(state: dict[str, Tensor], epsilon: float, momentum: float) -> None:
-    x, current, before = state["x"], state["current"], state["before"]
+def _move(state: dict[str, Tensor], epsilon: float, norm: str, momentum: float) -> None:
+    x, current, before, gradient = state["x"], state["current"], state["before"], state["gradient"]
 
     def projected(z: Tensor) -> Tensor:
-        return torch.clamp(torch.min(torch.max(z, x - epsilon), x + epsilon), 0.0, 1.0)
+        if norm == "linf":
+            return torch.clamp(torch.min(torch.max(z, x - epsilon), x + epsilon), 0.0, 1.0)
+        distance = _lengths(z - x, norm).clamp(max=epsilon)
+        return (x + _normalised(z - x, norm) * distance).clamp(0.0, 1.0)
 
-    stepped = projected(current + state["step"] * torch.sign(state["gradient"]))
+    direction = torch.sign(gradient) if norm == "linf" else _normalised(gradient, norm)
+    stepped = projected(current + state["step"] * direction)
     moved = current + (stepped - current) * momentum + (current - before) * (1 - momentum)
     state["before"], state["current"] = current, projected(moved)
 

@@ -25,6 +25,8 @@ from robust_flatness.seeding import derive_seed
 
 #: The library's checks warn through a logger.
 LOGGER = SimpleNamespace(warning=lambda message: warn(f"autoattack: {message}", callers=3))
+#: The library's names of norms.
+LIBRARY_NORMS = {"linf": "Linf", "l2": "L2"}
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,10 @@ class AutoAttackResult:
 def run_autoattack(
     model: nn.Module | Network, x: Tensor, y: Tensor, epsilon: float, spec: AutoAttackSpec | None = None,
     batch_size: int = 250, seed: int = 0, state_path: Path | None = None, known: Tensor | None = None,
+    norm: str = "linf",
 ) -> AutoAttackResult:  # fmt: skip
-    """Attack the correctly classified examples in the ball of radius `epsilon`; each attack works on what the
-    ones before left.
+    """Attack the correctly classified examples in the ball of radius `epsilon` in `norm` (linf or l2); each
+    attack works on what the ones before left.
 
     `spec` is the budget (None: the standard version), `batch_size` the number of examples per pass: as in the
     library, each batch draws the same random numbers, so that results depend on it. Finished attacks are kept
@@ -56,11 +59,12 @@ def run_autoattack(
         raise ConfigError("autoattack.attacks: pgd reuses the inputs of PGD, but none were given")
     net = Network.of(model, x[:2])
     check_classes(y, net.classes)
-    targets = check_autoattack(net, x, spec)
+    targets = check_autoattack(net, x, spec, norm)
     with torch.no_grad():
         logits = torch.cat([net(x[part]) for part in batches(len(x), batch_size)])
     require_finite(logits, "on clean inputs")
-    key = _fingerprint(logits, x, y, epsilon, spec, batch_size, seed, known)
+    ball = f"{epsilon}" if norm == "linf" else f"{epsilon} {norm}"
+    key = _fingerprint(logits, x, y, ball, spec, batch_size, seed, known)
     robust, x_adv, done = logits.argmax(dim=1) == y, x.clone(), 0
     file = state_path and StateFile(Path(state_path), {"inputs": key})
     with contextlib.suppress(FileError):  # damaged, or of another call: from the beginning
@@ -77,7 +81,7 @@ def run_autoattack(
             continue
         before = robust.double().mean().item()
         with _contained(x.device):
-            attack = _attack(predict, name, epsilon, spec, targets, seed, x.device)
+            attack = _attack(predict, name, epsilon, spec, targets, seed, x.device, norm)
             left = robust.nonzero().flatten()
             parts = left.split(batch_size) if len(left) else ()  # an empty tensor has one, empty, part
             for indices in track(parts, f"batch of {name}"):
@@ -101,11 +105,13 @@ def run_autoattack(
     return AutoAttackResult(~robust, loss, x_adv)
 
 
-def check_autoattack(net: Network, x: Tensor, spec: AutoAttackSpec) -> int:
+def check_autoattack(net: Network, x: Tensor, spec: AutoAttackSpec, norm: str = "linf") -> int:
     """Return the number of target classes; raise `ConfigError` where attacks do not fit inputs or classes."""
     classes, problem, others = net.classes, None, "apgd-ce, apgd-t, fab-t"
     if x.ndim != 4 and "square" in spec.attacks:
         problem = f"Square needs images [n, C, H, W], but inputs have shape {tuple(x.shape)}"
+    elif norm == "l2" and "square" in spec.attacks and not _tiled(*x.shape[2:]):
+        problem = f"the library's Square in the L2 norm fails on images of {x.shape[2]}x{x.shape[3]}"
     elif "apgd-t" in spec.attacks and classes < LEAST_CLASSES:
         others = "apgd-ce, fab-t, square"
         problem = f"apgd-t needs at least {LEAST_CLASSES} classes for its loss (DLR), the model has {classes}"
@@ -115,6 +121,13 @@ def check_autoattack(net: Network, x: Tensor, spec: AutoAttackSpec) -> int:
     if targets > classes - 1:
         raise ConfigError(f"autoattack.target_classes: {targets} given; at most {classes - 1} exist")
     return targets
+
+
+def _tiled(height: int, width: int) -> bool:
+    """Whether the tiles that the library's Square starts from in the L2 norm fit into the image."""
+    side = height // 5
+    first = (height - 5 * side) // 2
+    return side == 1 or (side > 1 and all(first + n // side * side <= n for n in (height, width)))
 
 
 def _run_checks(predict: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> None:
@@ -135,7 +148,7 @@ def _run_checks(predict: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> No
 
 def _attack(
     predict: Callable[[Tensor], Tensor], name: str, epsilon: float, spec: AutoAttackSpec, targets: int,
-    seed: int, device: torch.device,
+    seed: int, device: torch.device, norm: str = "linf",
 ) -> Callable[[Tensor, Tensor], Tensor] | None:  # fmt: skip
     """`attack(x, y) -> x_adv` called `name`, with the budget of `spec`; FAB and Square are the library's."""
     if name == "pgd":
@@ -146,12 +159,16 @@ def _attack(
 
         def apgd(x: Tensor, y: Tensor) -> Tensor:
             random = torch.Generator().manual_seed(seed)
-            return run_apgd(predict, x.float(), y, epsilon, spec.iterations, spec.restarts, aims, random)
+            budget = (spec.iterations, spec.restarts, aims, random)
+            return run_apgd(predict, x.float(), y, epsilon, *budget, norm)
 
         return apgd
     from pyautoattack import AutoAttack
 
-    library = AutoAttack(predict, attacks=[name], eps=epsilon, version="custom", seed=seed, device=device)
+    library = AutoAttack(
+        predict, attacks=[name], norm=LIBRARY_NORMS[norm], eps=epsilon, version="custom", seed=seed,
+        device=device,
+    )  # fmt: skip
     attack = {"fab-t": library.fab, "square": library.square}[name]
     attack.n_restarts, attack.seed = spec.restarts, seed
     if name == "fab-t":
@@ -169,9 +186,9 @@ def _contained(device: torch.device) -> Iterator[None]:
         yield
 
 
-def _fingerprint(logits, x, y, epsilon, spec: AutoAttackSpec, batch_size, seed, known) -> str:
+def _fingerprint(logits, x, y, ball: str, spec: AutoAttackSpec, batch_size, seed, known) -> str:
     """Digest of the arguments of `run_autoattack`; the model counts by its logits."""
-    digest = hashlib.sha256(f"{epsilon} {spec.json_text()} {batch_size} {seed} {x.shape}".encode())
+    digest = hashlib.sha256(f"{ball} {spec.json_text()} {batch_size} {seed} {x.shape}".encode())
     for tensor in (logits, x, y, *([] if known is None else [known])):
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Projected gradient descent (PGD) on inputs, in the L-infinity ball and the box [0, 1]."""
+"""Projected gradient descent (PGD) on inputs, in the L-infinity or the L2 ball and the box [0, 1]."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from robust_flatness.attacks.ball import NORMS, project, random_start, steepest
 from robust_flatness.attacks.found import Found, Visited, are_labels, better, margin, misclassified, updated
 from robust_flatness.errors import ConfigError, warn
 from robust_flatness.inputs import check_classes, checked_images, checked_inputs, require_finite
@@ -30,33 +31,17 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(logits, target, reduction="none")
 
 
-def bounds(x: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """Lowest and highest admissible inputs: the ball of radius `epsilon` within [0, 1]."""
-    return (x - epsilon).clamp_(min=0), (x + epsilon).clamp_(max=1)
-
-
-def project(x_adv: Tensor, x: Tensor, epsilon: float) -> Tensor:
-    """`x_adv` projected onto the L-infinity ball around `x` and onto [0, 1]."""
-    return torch.clamp(x_adv, *bounds(x, epsilon))
-
-
-def random_start(x: Tensor, epsilon: float, generator: torch.Generator) -> Tensor:
-    """Starts uniform in the ball around `x`, projected onto [0, 1]; drawn on the generator's device, so that
-    one on the CPU gives the same starts for every device."""
-    noise = torch.rand(x.shape, dtype=x.dtype, device=generator.device, generator=generator)
-    return project(x + noise.to(x.device).mul_(2).sub_(1).mul_(epsilon), x, epsilon)
-
-
 @dataclass(frozen=True)
 class PGD:
-    r"""PGD with signed gradients, as in Madry et al. 2018 and Stutz et al. 2021, Sec. 3.1.
+    r"""PGD as in Madry et al. 2018 and Stutz et al. 2021, Sec. 3.1.
 
-    .. math:: x_{t+1} = \Pi(x_t + \alpha\,\mathrm{sign}\,\nabla_x L(f(x_t), y))
+    .. math:: x_{t+1} = \Pi(x_t + \alpha\,d(\nabla_x L(f(x_t), y))),\quad
+              d(g) = \mathrm{sign}\,g \text{ (linf) or } g / \|g\|_2 \text{ (l2)}
 
-    from a start uniform in the ball; :math:`\Pi` projects onto the ball of radius `epsilon` and onto [0, 1].
-    Per example the highest loss over all iterates (start and last one included) and restarts is kept: it
-    estimates the robust loss. A call takes `steps` + 1 forward and `steps` backward passes per restart, and
-    one forward pass for the clean inputs.
+    from a start uniform in the ball; :math:`\Pi` projects onto the ball of radius `epsilon`, and then onto
+    [0, 1] (see `project`). Per example the highest loss over all iterates (start and last one included) and
+    restarts is kept: it estimates the robust loss. A call takes `steps` + 1 forward and `steps` backward
+    passes per restart, and one forward pass for the clean inputs.
 
     Parameters
     ----------
@@ -69,6 +54,8 @@ class PGD:
     precision
         `float32`, or `bfloat16` to search in bfloat16; what is reported is then computed in the model's own
         precision, at the points of highest loss and of largest margin of each restart.
+    norm
+        Norm of the ball and of the step: `linf` or `l2`.
 
     Raises
     ------
@@ -82,13 +69,24 @@ class PGD:
     restarts: int = 1
     include_clean: bool = True
     precision: str = "float32"
+    norm: str = "linf"
 
     def __post_init__(self):
         for name in ("epsilon", "step_size", "steps", "restarts"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: {getattr(self, name)} given, but it must be > 0")
-        if self.precision not in ("float32", "bfloat16"):
-            raise ValueError(f"precision: {self.precision!r} given; allowed are 'float32' and 'bfloat16'")
+        for name, allowed in (("precision", ("float32", "bfloat16")), ("norm", NORMS)):
+            if getattr(self, name) not in allowed:
+                words = " and ".join(map(repr, allowed))
+                raise ValueError(f"{name}: {getattr(self, name)!r} given; allowed are {words}")
+
+    def start(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """A random start for each example of `x` (see `random_start`)."""
+        return random_start(x, self.epsilon, generator, self.norm)
+
+    def step(self, x_adv: Tensor, direction: Tensor, x: Tensor) -> Tensor:
+        """`x_adv` after a step along `direction`, as of `steepest`, and the projection."""
+        return project(x_adv + self.step_size * direction, x, self.epsilon, self.norm)
 
     @isolated()
     def __call__(
@@ -130,7 +128,7 @@ class PGD:
         at_once = passing(net, batch_size or n)
         for group in track([*batches(self.restarts, max(1, AT_ONCE // x.numel()))], "group of restarts"):
             count = min(group.stop, self.restarts) - group.start
-            starts = torch.cat([random_start(x, self.epsilon, generator) for _ in range(count)])
+            starts = torch.cat([self.start(x, generator) for _ in range(count)])
             examples = torch.arange(n, device=x.device).repeat(count)
             rows, targets, visited = x[examples], y[examples], Visited(starts, examples)
             best, widest = self._search(net, rows, targets, starts, loss, at_once, visited, stuck)
@@ -180,7 +178,6 @@ class PGD:
         its example has had this input before, since what follows has been seen, or will be. `stuck` receives
         which rows have a gradient of zero at their start.
         """
-        low, high = bounds(x, self.epsilon)
         current, rows, best, widest = starts.detach(), torch.arange(len(x), device=x.device), None, None
         for step in track(range(self.steps + 1), "step"):
             last = step == self.steps
@@ -193,28 +190,28 @@ class PGD:
                 widest = updated(widest, Found(current, margins, margins > 0), rows)
             if last:
                 break
-            signs = _joined([signs for _, _, signs in looks])
+            directions = _joined([direction for _, _, direction in looks])
             if step == 0 and stuck is not None:
-                stuck.append(~signs.flatten(1).any(1))
-            current = torch.add(current, signs, alpha=self.step_size).clamp_(low, high)
+                stuck.append(~directions.flatten(1).any(1))
+            current = self.step(current, directions, x)
             if visited is not None:
                 new = visited.new(current, rows)
                 if not len(new):
                     break
                 if len(new) < len(current):
-                    current, rows, y, low, high = (t[new] for t in (current, rows, y, low, high))
+                    current, rows, x, y = (t[new] for t in (current, rows, x, y))
         return best, widest
 
     def _look(self, net: Any, x_adv: Tensor, y: Tensor, loss: Loss, last: bool) -> tuple[Any, ...]:
-        """Logits and losses at `x_adv`, and the gradient's signs except at the last iterate."""
+        """Logits and losses at `x_adv`, and the direction of the step except at the last iterate."""
         if not last:
-            return self.gradient_signs(net, x_adv, y, loss)
+            return self.directions(net, x_adv, y, loss)
         with torch.no_grad():
             logits = net.logits(x_adv, self.precision)
             return logits, loss(logits, y), None
 
-    def gradient_signs(self, net: Any, x_adv: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits, losses, and the signs of the losses' gradients by the inputs; replayed as a CUDA graph
+    def directions(self, net: Any, x_adv: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits, losses, and `steepest` of the losses' gradients by the inputs; replayed as a CUDA graph
         where the network has `graphs`."""
 
         def compute(x_adv: Tensor, y: Tensor, logits_of: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
@@ -228,7 +225,7 @@ class PGD:
                 (gradient,) = torch.autograd.grad(total, x_adv, allow_unused=True)
             if gradient is None:
                 raise ConfigError("model: no gradient comes to its inputs (.detach() or NumPy?)")
-            return logits.detach(), losses.detach(), gradient.sign()
+            return logits.detach(), losses.detach(), steepest(gradient, self.norm)
 
         graphs = getattr(net, "graphs", None)
         if graphs is None or x_adv.device.type != "cuda":
@@ -239,7 +236,7 @@ class PGD:
             return compute(x_adv, y, lambda images: net.apply(static, images, self.precision))
 
         tensors = net.tensors(self.precision)
-        found = graphs((loss, self.precision), recorded, (x_adv, y, *tensors.values()))
+        found = graphs((loss, self.precision, self.norm), recorded, (x_adv, y, *tensors.values()))
         return tuple(tensor.clone() for tensor in found)
 
 

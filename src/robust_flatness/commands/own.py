@@ -9,7 +9,7 @@ import typer
 
 from robust_flatness.commands.base import app
 from robust_flatness.config.kinds import imported
-from robust_flatness.config.values import Epsilon, Precision, Real, parse, parse_list
+from robust_flatness.config.values import Epsilon, Norm, Positive, Precision, Real, parse, parse_list
 from robust_flatness.errors import ConfigError, noted_warnings, warn
 from robust_flatness.files import write_text
 from robust_flatness.measures.examples import BATCH_SIZE
@@ -52,7 +52,8 @@ network, data_, measured, results, computation = (
 def measure(
     model: Annotated[str, network(MODELS)],
     data: Annotated[str, data_(SOURCES)],
-    epsilon: Annotated[str, measured("Radius of the L-infinity ball, e.g. 8/255.")],
+    epsilon: Annotated[str, measured("Radius of the attack's ball, e.g. 8/255.")],
+    norm: Annotated[Norm, measured("Norm of the ball: linf or l2.")] = "linf",
     weights: Annotated[Path | None, network("Weights (.safetensors, .pt, .pth), or FILE:KEY.")] = None,
     snapshot: Annotated[list[Path] | None, network(SNAPSHOT)] = None,
     mean: Annotated[str, network("Channel means, if the network expects normalised images.")] = "",
@@ -113,7 +114,7 @@ def measure(
         "precision": precision, "robustness.autoattack": {} if autoattack else None,
         "plane.directions": "snapshots" if snapshot else None,
     }  # fmt: skip
-    radius = parse(Epsilon, epsilon, "--epsilon")
+    radius = parse(Epsilon if norm == "linf" else Positive, epsilon, "--epsilon")
     groups = [ModelGroup.printed(), *([ModelGroup.read(against)] if against else [])]
     device = start(device, threads)
     with noted_warnings() as notes:
@@ -121,7 +122,7 @@ def measure(
         for name, values in (images or {}).items():
             typer.echo(f"{name}: {', '.join(f'{key} {value}' for key, value in values.items())}", err=True)
         sizes = {"test": count, "train": train_examples}
-        settings = own_settings(names, radius, sizes, options, assignments or ())
+        settings = own_settings(names, radius, sizes, options, assignments or (), norm)
         normalisation = {
             name: parse(tuple[Real, ...], parse_list(text), f"--{name}") if text else None
             for name, text in (("mean", mean), ("std", std))

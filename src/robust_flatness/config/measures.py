@@ -7,17 +7,18 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, Field, model_validator
 
 from robust_flatness.config.data import DataSpec
-from robust_flatness.config.values import AS_LIST, Count, Epsilon, Positive, Size, Spec, Variants
+from robust_flatness.config.values import AS_LIST, Count, Epsilon, Norm, Positive, Size, Spec, Variants
 
-#: Default step size of PGD: epsilon divided by this.
+#: Default step size of PGD: epsilon divided by this, in either norm.
 STEPS_TO_THE_EDGE = 4
 #: Classes required by the loss of APGD-T (DLR).
 LEAST_CLASSES = 4
 
 
 class AttackSpec(Spec):
-    """PGD in the L-infinity ball of radius `epsilon` (inputs in [0, 1])."""
+    """PGD in the ball of radius `epsilon` in `norm`, L-infinity or L2 (inputs in [0, 1])."""
 
+    norm: Norm = "linf"
     epsilon: Epsilon
     step_size: Positive
     steps: Count
@@ -109,14 +110,15 @@ class MeasureSettings(Spec):
 
     @classmethod
     def implied(
-        cls, values: Mapping[str, Any], *, epsilon: float, step_size: float, sizes: Mapping[str, int]
-    ) -> dict[str, Any]:
-        """Return `values` completed by the settings that follow from the experiment: radius and step size of
+        cls, values: Mapping[str, Any], *, epsilon: float, step_size: float, sizes: Mapping[str, int],
+        norm: str = "linf",
+    ) -> dict[str, Any]:  # fmt: skip
+        """Return `values` completed by the settings that follow from the experiment: ball and step size of
         `attack`, and numbers of examples, given the `sizes` of the splits `test` and `train`."""
         counts = {name: min(e.most, sizes[e.split]) for name, e in cls._examples() if e.most is not None}
         given = values.get("attack", {})
         if "attack" in cls.model_fields and isinstance(given, Mapping):
-            values = {**values, "attack": {"epsilon": epsilon, "step_size": step_size, **given}}
+            values = {**values, "attack": {"norm": norm, "epsilon": epsilon, "step_size": step_size, **given}}
         return {**counts, **values}
 
     @classmethod

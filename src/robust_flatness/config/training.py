@@ -13,6 +13,7 @@ from robust_flatness.config.values import (
     Epsilon,
     Integer,
     NonNegative,
+    Norm,
     Positive,
     Precision,
     Probability,
@@ -68,6 +69,8 @@ class TrainingSpec(Spec):
     cycles: Count = 1
     """Cyclic: number of triangular cycles, each from 0 to the learning rate and back to 0."""
 
+    norm: Norm = "linf"
+    """Norm of the attacks, that of early stopping and training curves included."""
     epsilon: Epsilon
     step_size: Positive = Field(default_factory=lambda given: given["epsilon"] / STEPS_TO_THE_EDGE)
     steps: Count = 7

@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+)
 
 from robust_flatness.errors import ConfigError
 from robust_flatness.files import canonical_json
@@ -46,6 +54,12 @@ def _require_distinct(value: Any) -> Any:
     return value
 
 
+def _check_epsilon(value: float, info: ValidationInfo) -> float:
+    if value > 1 and (info.data or {}).get("norm", "linf") == "linf":
+        raise ValueError("Input should be less than or equal to 1")
+    return value
+
+
 def _parse_variants(value: Any) -> Any:
     return "all" if value in ("all", ["all"]) else parse_list(value)
 
@@ -55,8 +69,10 @@ AS_LIST, DISTINCT = BeforeValidator(parse_list), AfterValidator(_require_distinc
 _NUMBER = BeforeValidator(parse_fraction, json_schema_input_type=float | str)
 Real = Annotated[float, _NUMBER, Field(allow_inf_nan=False)]
 Positive = Annotated[Real, Field(gt=0)]
-#: Radius of an L-infinity ball in [0, 1].
-Epsilon = Annotated[Real, Field(gt=0, le=1)]
+#: Norm of perturbations. JSON leaves the default out, so that older fingerprints of settings stay valid.
+Norm = Annotated[Literal["linf", "l2"], Field(exclude_if=lambda norm: norm == "linf")]
+#: Radius of a ball in [0, 1]^D: at most 1, except in the L2 norm (a field `norm` stands before this one).
+Epsilon = Annotated[Positive, AfterValidator(_check_epsilon)]
 NonNegative = Annotated[Real, Field(ge=0)]
 Probability = Annotated[Real, Field(ge=0, le=1)]
 Integer = Annotated[int, _NUMBER, Field(lt=2**63)]

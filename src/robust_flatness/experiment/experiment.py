@@ -108,6 +108,8 @@ class Experiment:
         attack = getattr(settings, "attack", None)
         if attack is not None and not math.isclose(attack.epsilon, self.spec.epsilon, rel_tol=1e-4):
             yield f"attack.epsilon: {attack.epsilon:g} given, but epsilon is {self.spec.epsilon:g}"
+        if attack is not None and attack.norm != self.spec.norm:
+            yield f"attack.norm: {attack.norm} given, but norm is {self.spec.norm}"
         yield from settings.problems(self.spec.data)
         if unknown := [slug for slug in settings.overrides if slug not in self.catalogue]:
             yield f"overrides: {unknown_variants(unknown, self.catalogue)}"
@@ -146,6 +148,10 @@ class Experiment:
         training = parse(TrainingSpec, values | variant.set, where)
         if training.unlabeled_fraction and not data.count("unlabeled"):
             raise ConfigError(f"{where}: needs unlabelled images, but data.unlabeled is 0")
+        if training.norm != self.spec.norm:
+            raise ConfigError(
+                f"{where}: norm: {training.norm} given, but that of the experiment is {self.spec.norm}"
+            )
         batch_size = min(max(training.batch_size, self.spec.minimum_batch_size), data.count("train"))
         changed: dict[str, Any] = {"batch_size": batch_size}
         override = self.spec.overrides.get(slug)

@@ -64,6 +64,7 @@ def new_experiment(data: Path, file: Path, experiment: str, epsilon: str) -> str
 experiment: {experiment}
 
 # Threat model: L-infinity ball of this radius, inputs in [0, 1]. 8/255 is usual for colour photographs.
+# With norm: l2, an L2 ball.
 epsilon: {epsilon}
 
 data:

@@ -9,7 +9,18 @@ from robust_flatness.config.data import DataSpec
 from robust_flatness.config.measures import STEPS_TO_THE_EDGE
 from robust_flatness.config.networks import NetworkSpec
 from robust_flatness.config.training import ModelSpec, TrainingSpec
-from robust_flatness.config.values import DISTINCT, Count, Device, Epsilon, Name, Real, Seeds, Spec, Variants
+from robust_flatness.config.values import (
+    DISTINCT,
+    Count,
+    Device,
+    Epsilon,
+    Name,
+    Norm,
+    Real,
+    Seeds,
+    Spec,
+    Variants,
+)
 from robust_flatness.config.variants import FamilySpec, VariantOverride, VariantSpec
 from robust_flatness.measures.registry import MEASURES, MeasureSpecs
 
@@ -35,6 +46,8 @@ class ExperimentSpec(Spec):
     variants: Annotated[Variants, DISTINCT] = "all"
     results_table: str | None = None
     """Table of results to start from, without training or measuring."""
+    norm: Norm = "linf"
+    """Threat model: the norm in which `epsilon` bounds perturbations, `linf` or `l2`."""
     epsilon: Epsilon | None = None
     data: DataSpec | None = None
     model: ModelSpec | None = None
@@ -57,7 +70,8 @@ class ExperimentSpec(Spec):
     def _complete_training(cls, given: Any, info: ValidationInfo) -> Any:
         """Set the radius of the threat model unless another one is given."""
         epsilon = info.data.get("epsilon") or 1.0  # a missing or invalid epsilon is reported by itself
-        return {"epsilon": epsilon, **(given or {})} if isinstance(given, Mapping | None) else given
+        threat = {"norm": info.data.get("norm", "linf"), "epsilon": epsilon}
+        return {**threat, **(given or {})} if isinstance(given, Mapping | None) else given
 
     @field_validator("measures", mode="before")
     @classmethod
@@ -75,6 +89,7 @@ class ExperimentSpec(Spec):
         for name, block in given.items():
             if name in MEASURES and isinstance(block, Mapping):
                 implied = {"epsilon": epsilon, "step_size": step_size, "sizes": sizes}
+                implied["norm"] = info.data.get("norm", "linf")
                 given[name] = MEASURES[name].settings.implied(block, **implied)
         return given
 
@@ -88,6 +103,8 @@ class ExperimentSpec(Spec):
         missing = ", ".join(field for field in needed if getattr(self, field) is None)
         if missing and self.results_table is None:
             raise ValueError(f"{missing}: missing; give {', '.join(needed)}, or a results_table")
+        if self.training is not None and self.training.norm != self.norm:
+            raise ValueError(f"training.norm: {self.training.norm} given, but norm is {self.norm}")
         if not self.variants and not self.models:
             raise ValueError("variants: name at least one, or external networks under models")
         if self.models and self.results_table is not None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_flatness.architectures.folding import Ensemble
-from robust_flatness.attacks.pgd import PGD, Loss, batches, cross_entropy, losses_of, random_start
+from robust_flatness.attacks.pgd import PGD, Loss, batches, cross_entropy, losses_of
 from robust_flatness.config.values import parse
 from robust_flatness.inputs import require_finite
 from robust_flatness.measures.flatness import AVERAGE, AverageSettings
@@ -34,12 +34,12 @@ def average_flatness(
 ) -> FlatnessResult:  # fmt: skip
     r"""Return average-case flatness of the robust loss (Stutz et al. 2021, Eq. 4).
 
-    .. math:: \mathbb{E}_\nu\Big[\tfrac1n\sum_i \max_{\|\delta\|_\infty\le\epsilon}
+    .. math:: \mathbb{E}_\nu\Big[\tfrac1n\sum_i \max_{\|\delta\|\le\epsilon}
               L(f(x_i+\delta; w+\nu), y_i)\Big] - \mathrm{RLoss}(w)
 
     with `samples` draws of :math:`\nu`, uniform on the sphere :math:`\|\nu^{(l)}\|_2 = \xi\|w^{(l)}\|_2` of
-    each layer. The attack is made on the perturbed weights, with one start per sample. `perturbed` of the
-    result has the mean loss of each sample.
+    each layer. The attack, whose norm bounds :math:`\delta`, is made on the perturbed weights, with one start
+    per sample. `perturbed` of the result has the mean loss of each sample.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def average_flatness(
         return networks[0] if count == 1 else Ensemble(networks)
 
     def mean_loss(sample: int) -> Tensor:
-        start = x if attack is None else random_start(x, attack.epsilon, generator(seed, "starts", sample))
+        start = x if attack is None else attack.start(x, generator(seed, "starts", sample))
         total, first = 0.0, 0
         for group in track(groups, "batch"):
             if first == 0 or scope == "batch":

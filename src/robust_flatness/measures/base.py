@@ -16,9 +16,9 @@ class Record(NamedTuple):
 
     `metric` is a key of the measure's `metrics`, or that with the suffix `_std`. `loss` is `ce` (clean) or
     `rloss` (robust), `split` is `test`, `train` or `early_stopping`, `xi` the relative radius in weight
-    space, `epsilon` the radius of the attack, `coordinate` a layer's name, a position along a direction or,
-    as `a,b`, on a plane, or a multiple of the radius, `se` the standard error, `n` the number of examples.
-    Fields that do not apply stay empty.
+    space, `epsilon` the radius of the attack, `norm` the norm of its ball (`l2`; empty: L-infinity),
+    `coordinate` a layer's name, a position along a direction or, as `a,b`, on a plane, or a multiple of the
+    radius, `se` the standard error, `n` the number of examples. Fields that do not apply stay empty.
     """
 
     metric: str

@@ -13,7 +13,7 @@ from robust_flatness.config.measures import (
 from robust_flatness.config.values import Count, Precision, Size
 from robust_flatness.measures.base import FLATTER, LOSSES, SPLITS, Measure, Metric, Record
 from robust_flatness.measures.cost import attack_passes
-from robust_flatness.measures.examples import BATCH_SIZE, Examples, pgd, splits_of
+from robust_flatness.measures.examples import BATCH_SIZE, Examples, ball, pgd, splits_of
 from robust_flatness.measures.layers import USUAL
 from robust_flatness.runtime.progress import track
 from robust_flatness.seeding import derive_seed
@@ -67,7 +67,7 @@ def objectives(
         count = getattr(settings, f"{split}_examples")
         for loss in track(LOSSES, "loss"):
             given = None if loss == "ce" else attack
-            where = {"loss": loss, "split": split, "epsilon": given and given.epsilon, "n": count}
+            where = {"loss": loss, "split": split, **ball(given), "n": count}
             yield data.objective(net, split, count, given, settings.batch_size, seed), where
 
 

@@ -86,4 +86,12 @@ def pgd(attack: AttackSpec, precision: str) -> "PGD":
     """Return the attack that the settings describe."""
     from robust_flatness.attacks import PGD
 
-    return PGD(attack.epsilon, attack.step_size, attack.steps, attack.restarts, precision=precision)
+    budget = (attack.epsilon, attack.step_size, attack.steps, attack.restarts)
+    return PGD(*budget, precision=precision, norm=attack.norm)
+
+
+def ball(attack: "AttackSpec | PGD | None") -> dict[str, Any]:
+    """Return the fields of a record that name the attack's ball; none without an attack."""
+    if attack is None:
+        return {}
+    return {"epsilon": attack.epsilon, "norm": "" if attack.norm == "linf" else attack.norm}

@@ -9,7 +9,7 @@ from robust_flatness.config.measures import AttackSpec
 from robust_flatness.config.values import Count, Positive, Precision, Radii, Spec
 from robust_flatness.measures.base import CHECKPOINTS, FLATTER, LOSSES, SPLITS, Measure, Metric, Record
 from robust_flatness.measures.cost import attack_passes
-from robust_flatness.measures.examples import BATCH_SIZE, Examples, pgd, splits_of
+from robust_flatness.measures.examples import BATCH_SIZE, Examples, ball, pgd, splits_of
 from robust_flatness.runtime.progress import stage
 from robust_flatness.seeding import derive_seed
 
@@ -95,8 +95,8 @@ def flatness(
         for split, loss, xi in jobs:
             yield from case_records(net, data, settings, metric, split, loss, xi)
     for split, loss in itertools.product(splits, losses):
-        where = {"loss": loss, "split": split, "n": getattr(settings, f"{split}_examples")}
-        where["epsilon"] = settings.attack.epsilon if loss == "rloss" else None
+        attack = settings.attack if loss == "rloss" else None
+        where = {"loss": loss, "split": split, **ball(attack), "n": getattr(settings, f"{split}_examples")}
         for name, value in reference(data, settings, split, loss).items():
             yield Record(name, value, **where)
 
@@ -127,7 +127,7 @@ def case_records(
         result = data.keep(key, lambda: function(net, x, y, **options).as_json())
     names = ("reference", "reference_single")
     known |= {name: result[name] for name in names if result[name] is not None}
-    where = {"loss": loss, "split": split, "xi": xi, "epsilon": attack and attack.epsilon}
+    where = {"loss": loss, "split": split, "xi": xi, **ball(attack)}
     where |= {"coordinate": layer, "n": len(x)}
     yield Record(metric, result["value"], result["standard_error"] if case == "average" else None, **where)
     if case == "average" and result["std"] is not None:

@@ -10,7 +10,7 @@ from robust_flatness.config.values import Count, Integer, Positive, Precision
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.measures.base import MORE_ROBUST, Measure, Metric, Record
 from robust_flatness.measures.cost import attack_passes
-from robust_flatness.measures.examples import BATCH_SIZE, Examples, pgd
+from robust_flatness.measures.examples import BATCH_SIZE, Examples, ball, pgd
 from robust_flatness.measures.flatness import WORST
 from robust_flatness.measures.hessian import hessian_eigenvalues
 from robust_flatness.runtime.progress import stage, track
@@ -68,7 +68,7 @@ def loss_landscape(
     """
     import torch
 
-    from robust_flatness.attacks.pgd import cross_entropy, random_start
+    from robust_flatness.attacks.pgd import cross_entropy
     from robust_flatness.measures.neighborhood import Neighborhood
     from robust_flatness.measures.result import checked
     from robust_flatness.measures.worst import JointSearch
@@ -80,7 +80,7 @@ def loss_landscape(
         net, x, y = checked(model, x, y, loss)
         criterion = loss or cross_entropy
         space = Neighborhood(net, settings.adversarial_scale, weight_bound)
-        start = random_start(x, attack.epsilon, generator(seed, "adversarial", "starts"))
+        start = attack.start(x, generator(seed, "adversarial", "starts"))
         steps = settings.adversarial_steps
         search = JointSearch(net, space, attack, steps, WORST.weight_step, attack.precision, criterion)
         top = hessian_eigenvalues(net, *held_out, seed=derive_seed(seed, "hessian"), loss=loss).vector
@@ -107,7 +107,7 @@ def loss_landscape(
             curves = {name: table.amax(0) if way == "adversarial" else table.mean(0)}
             if way == "random" and len(table) > 1:
                 curves[f"{name}_std"] = table.std(0)
-            where = {"loss": "rloss", "split": "test", "epsilon": attack.epsilon, "xi": scale, "n": len(x)}
+            where = {"loss": "rloss", "split": "test", **ball(attack), "xi": scale, "n": len(x)}
             for index, s in enumerate(points):
                 at = where | {"coordinate": round(s, 12)}
                 records += [Record(metric, values[index].item(), **at) for metric, values in curves.items()]

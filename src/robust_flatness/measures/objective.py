@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from robust_flatness.attacks.pgd import PGD, batches, losses_of, random_start
+from robust_flatness.attacks.pgd import PGD, batches, losses_of
 from robust_flatness.measures.examples import BATCH_SIZE
 from robust_flatness.measures.result import checked
 from robust_flatness.network import Network
@@ -42,7 +42,7 @@ class Objective:
 
     .. math:: L(w) = \tfrac1n \sum_i L_i(w), \quad
               L_i(w) = \ell(f(x_i; w), y_i) \text{ or }
-              \max_{\|\delta\|_\infty\le\epsilon} \ell(f(x_i+\delta; w), y_i)
+              \max_{\|\delta\|\le\epsilon} \ell(f(x_i+\delta; w), y_i)
 
     In evaluation mode; the network given is not changed. `loss` is "ce" or the attack of the robust loss,
     `batch_size` the number of examples per pass, `seed` the source of the attack's starts. Raises
@@ -110,7 +110,7 @@ class Objective:
         """Return the losses [n] at `weights`, with adversarial examples found there from start `sample`."""
         network, start = self.at(weights), self.x
         if self.attack is not None:
-            start = random_start(self.x, self.attack.epsilon, generator(self.seed, "starts", sample))
+            start = self.attack.start(self.x, generator(self.seed, "starts", sample))
         pieces = ((self.x[part], self.y[part], self.attack, start[part]) for part in self.parts)
         return torch.cat([losses_of(network, *piece) for piece in pieces])
 

@@ -8,7 +8,7 @@ from robust_flatness.config.values import Count, Precision, Radii
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.measures.base import MORE_ROBUST, Measure, Metric, Record
 from robust_flatness.measures.cost import attack_passes
-from robust_flatness.measures.examples import BATCH_SIZE, Examples, pgd
+from robust_flatness.measures.examples import BATCH_SIZE, Examples, ball, pgd
 from robust_flatness.measures.robustness import evaluate_robustness
 from robust_flatness.runtime.progress import track
 from robust_flatness.seeding import derive_seed
@@ -34,8 +34,9 @@ class OtherRadiiSettings(MeasureSettings):
     precision: Precision = "float32"
 
     def at(self, factor: float) -> AttackSpec:
-        """Return the attack at a multiple of its radius, at most 1."""
-        epsilon, step_size = min(1.0, factor * self.attack.epsilon), factor * self.attack.step_size
+        """Return the attack at a multiple of its radius, at most 1 in the L-infinity norm."""
+        epsilon, step_size = factor * self.attack.epsilon, factor * self.attack.step_size
+        epsilon = min(1.0, epsilon) if self.attack.norm == "linf" else epsilon
         return self.attack.model_copy(update={"epsilon": epsilon, "step_size": step_size})
 
 
@@ -47,7 +48,7 @@ def other_radii(net: "Network", data: Examples, settings: OtherRadiiSettings) ->
     for factor in track(settings.factors, "other radius"):
         attack = pgd(settings.at(factor), settings.precision)
         result = evaluate_robustness(net, x, y, attack=attack, autoattack=False, **options)
-        where = {"split": "test", "epsilon": attack.epsilon, "coordinate": factor, "n": len(x)}
+        where = {"split": "test", **ball(attack), "coordinate": factor, "n": len(x)}
         yield Record("rerr_pgd_eps", 100 * result.rerr_pgd, **where)
         yield Record("rloss_pgd_eps", result.rloss_pgd, **where)
 

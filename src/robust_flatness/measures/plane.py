@@ -11,7 +11,7 @@ from robust_flatness.config.values import Count, Integer, Positive, Precision
 from robust_flatness.errors import ConfigError
 from robust_flatness.measures.base import LOSSES, MORE_ROBUST, Measure, Metric, Record
 from robust_flatness.measures.cost import attack_passes
-from robust_flatness.measures.examples import BATCH_SIZE, Examples, pgd
+from robust_flatness.measures.examples import BATCH_SIZE, Examples, ball, pgd
 from robust_flatness.measures.landscape import normalised
 from robust_flatness.runtime.progress import stage, track
 from robust_flatness.seeding import derive_seed, generator
@@ -181,7 +181,7 @@ def plane(net: "Network", data: Examples, settings: PlaneSettings) -> Iterator[R
         )
     for loss, column in values.items():
         where = {"loss": loss, "split": "test", "n": len(x)}
-        where["epsilon"] = attack.epsilon if loss == "rloss" else None
+        where |= ball(attack if loss == "rloss" else None)
         for (a, b), value in zip(points, column, strict=True):
             yield Record("plane", value, coordinate=f"{a},{b}", **where)
 

@@ -13,7 +13,7 @@ from robust_flatness.config.measures import AttackSpec, AutoAttackSpec
 from robust_flatness.config.values import Count, Precision
 from robust_flatness.measures.base import CHECKPOINTS, MORE_ROBUST, SPLITS, Measure, Metric, Record
 from robust_flatness.measures.cost import attack_passes, autoattack_passes
-from robust_flatness.measures.examples import BATCH_SIZE, Examples, pgd, splits_of
+from robust_flatness.measures.examples import BATCH_SIZE, Examples, ball, pgd, splits_of
 from robust_flatness.runtime.progress import stage
 from robust_flatness.seeding import derive_seed, generator
 
@@ -105,7 +105,7 @@ def evaluate_robustness(
     attack
         PGD; None for clean error and loss only.
     autoattack
-        True for the standard version, its settings for another budget, False for none. Its radius is the
+        True for the standard version, its settings for another budget, False for none. Its ball is the
         attack's.
     batch_size
         Examples per pass.
@@ -137,7 +137,7 @@ def evaluate_robustness(
         criterion = loss or cross_entropy
         budget = AutoAttackSpec() if autoattack is True else autoattack or None
         if budget is not None:
-            check_autoattack(net, x, budget)
+            check_autoattack(net, x, budget, attack.norm)
         logits = clean_logits(net, x, batch_size)
         warn_of_sigmoid(logits)
         clean = Found(x, criterion(logits, y), logits.argmax(dim=1) != y)
@@ -149,7 +149,7 @@ def evaluate_robustness(
         if budget is None:
             return Robustness(clean, by_pgd)
         with stage("RErr by AutoAttack"):
-            given = (attack.epsilon, budget, batch_size, seed, state_path, found.x_adv)
+            given = (attack.epsilon, budget, batch_size, seed, state_path, found.x_adv, attack.norm)
             result = run_autoattack(net, x, y, *given)
         # an iterate other than PGD's best may be the misclassified one
         error = result.error | by_pgd.error if "pgd" in budget.attacks else result.error
@@ -182,7 +182,7 @@ def robust_records(
         seed=derive_seed(data.seed, "robustness", split), loss=data.loss,
         state_path=data.state_path(f"autoattack-{split}") if autoattack else None,
     )  # fmt: skip
-    where = {"split": split, "epsilon": settings.attack.epsilon, "n": len(x)}
+    where = {"split": split, **ball(settings.attack), "n": len(x)}
     for name, found, of_loss in (("pgd", result.pgd, "rloss"), ("aa", result.autoattack, "rloss_aa")):
         if found is not None:
             yield from _records(found, (f"rerr_{name}", f"rloss_{name}"), "rloss", where)

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from robust_flatness.attacks.pgd import PGD, Loss, batches, bounds, cross_entropy, passing, random_start
+from robust_flatness.attacks.ball import steepest
+from robust_flatness.attacks.pgd import PGD, Loss, batches, cross_entropy, passing
 from robust_flatness.config.values import parse
 from robust_flatness.errors import ConfigError
 from robust_flatness.inputs import require_finite
@@ -29,19 +30,44 @@ def worst_flatness(
 ) -> FlatnessResult:  # fmt: skip
     r"""Return worst-case flatness of the robust loss (Stutz et al. 2021, Eq. 5).
 
-    .. math:: \max_{\nu \in B_\xi(w),\ \|\delta_i\|_\infty\le\epsilon}
+    .. math:: \max_{\nu \in B_\xi(w),\ \|\delta_i\|\le\epsilon}
               \tfrac1n\sum_i L(f(x_i+\delta_i; w+\nu), y_i) - \mathrm{RLoss}(w)
 
-    Weights and inputs are optimised jointly by projected gradient ascent in `steps` steps from each of
-    `restarts` random starts; one backward pass gives both gradients. The inputs take the attack's signed step
-    (they stay fixed if `attack` is None), each layer of :math:`\nu` a step of `weight_step`
+    Weights and inputs are optimised jointly by projected gradient ascent; one backward pass gives both
+    gradients. The inputs take the attack's step, each layer of :math:`\nu` a step of `weight_step`
     :math:`\|w^{(l)}\|_2` along its normalised gradient. The value is the loss at the last iterate, the
     highest over restarts; `perturbed` has the mean loss of each restart.
 
-    With `scope="dataset"` one :math:`\nu` holds for all examples; a step is a sweep over the batches, and
-    :math:`\nu` moves after each. With `"batch"` each batch of `batch_size` has its own, and its own best
-    restart, so that the value is at least `perturbed.max() - reference`. `precision` replaces the attack's;
-    reported losses are in the model's own. Other parameters and errors are those of `average_flatness`.
+    Parameters
+    ----------
+    attack
+        Attack of RLoss(w); its ball and step size apply to the joint optimisation, too. None measures the
+        clean loss.
+    steps, restarts
+        Steps of the joint optimisation, and random starts (of weights and inputs).
+    weight_step
+        Step in the weights, relative to a layer's norm.
+    batch_size
+        Examples per step in the weights.
+    scope
+        `dataset`: one :math:`\nu` for all; a step is a sweep over the batches, in which :math:`\nu` moves
+        after each batch. `batch`: each batch has its own, and its own best restart.
+    precision
+        Replaces the attack's precision; reported losses are in the model's own.
+
+    All others are those of `average_flatness`.
+
+    Returns
+    -------
+    FlatnessResult
+        `perturbed` has a value per restart, its mean over examples. With `scope="batch"` the maximum over
+        restarts is taken for each batch, so `value` is at least `perturbed.max() - reference`.
+
+    Raises
+    ------
+    ConfigError
+        If an argument is out of range, or the model or the targets cannot be measured; `NonFiniteError` if a
+        loss is NaN or infinite.
     """
     options = {"xi": [xi], "steps": steps, "restarts": restarts, "weight_step": weight_step}
     parse(WorstSettings, options | {"batch_size": batch_size, "scope": scope})
@@ -59,7 +85,7 @@ def worst_flatness(
     for restart in track(range(restarts), "restart"):
         start = x
         if attack is not None:
-            start = random_start(x, attack.epsilon, generator(seed, "worst starts", restart))
+            start = attack.start(x, generator(seed, "worst starts", restart))
         losses = []
         for index, group in enumerate(track(groups, "batch")):
             directions = generator(seed, "worst directions", restart, index)
@@ -90,14 +116,13 @@ class JointSearch:
         ball = self.neighborhood
         nu = ball.in_ball(directions)
         inputs = [start[part] for part in parts]
-        ranges = [None if self.attack is None else bounds(x[part], self.attack.epsilon) for part in parts]
         for _ in track(range(self.steps), "step"):
             for index, part in enumerate(track(parts, "batch")):
                 gradient, gradients = self._gradients(nu, inputs[index], y[part])
                 with torch.no_grad():
                     if gradient is not None:
-                        moved = inputs[index] + self.attack.step_size * gradient.sign()
-                        inputs[index] = torch.clamp(moved, *ranges[index])
+                        direction = steepest(gradient, self.attack.norm)
+                        inputs[index] = self.attack.step(inputs[index], direction, x[part])
                     ball.step(nu, gradients, self.weight_step)
         perturbed, sums = self.net.at(ball.at(nu)), []
         for current, part in zip(inputs, parts, strict=True):

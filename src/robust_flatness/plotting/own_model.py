@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from robust_flatness.plotting import density, looks, planes, scatter, style
 from robust_flatness.plotting.layer import Layer
-from robust_flatness.run.place import ModelGroup, epsilon_of, fraction
+from robust_flatness.run.place import ModelGroup, radius_of
 from robust_flatness.tables import aggregate
 
 AXES = X, Y = "avg_flatness_rloss", "test_rloss_pgd"
@@ -31,7 +31,7 @@ def headline(result: Mapping[str, Any], others: Sequence[ModelGroup], label: str
         scatter.panel(panel, layer, layer.others, *AXES, _title(group, result), len(layers))
         for panel, (layer, group) in zip(axes, layers.items(), strict=True)
     ]
-    radii = f"ε = {fraction(epsilon_of(result))}, ξ = {result['values']['avg_flatness_xi']:g}"
+    radii = f"ε = {radius_of(result)}, ξ = {result['values']['avg_flatness_xi']:g}"
     title = f"{label} on {Path(result['data']).name} ({radii}) among others"
     figure.suptitle(title, fontsize=8, x=0.01, ha="left")
     families, hollow = (
@@ -48,7 +48,7 @@ def headline(result: Mapping[str, Any], others: Sequence[ModelGroup], label: str
 
 def _title(group: ModelGroup, result: Mapping[str, Any]) -> str:
     differences = group.differences(result)
-    name = group.name if group.epsilon is None else f"{group.name}, ε = {fraction(group.epsilon)}"
+    name = f"{group.name}, ε = {group.radius}" if group.radius else group.name
     name = name if group.folder else f"{name[0].upper()}{name[1:]}"
     return name + (f"\nmeasured otherwise: {differences}" if differences else "")
 

@@ -55,7 +55,7 @@ def read_source(
 
 def own_settings(
     names: Iterable[str], epsilon: float, sizes: Mapping[str, int], options: Mapping[str, Any],
-    assignments: Iterable[str] = (),
+    assignments: Iterable[str] = (), norm: str = "linf",
 ) -> dict[str, MeasureSettings]:  # fmt: skip
     """Return the settings of the measures `names` on `sizes` examples of the splits. `options` maps paths
     such as `average.samples` to values (None: not given), for all measures that have the setting;
@@ -83,7 +83,7 @@ def own_settings(
             close = meant(path.partition(".")[0], [*blocks, *fields])
             expected = f"e.g. average.samples=5, a setting of {', '.join(blocks) or 'a measure'}"
             raise ConfigError(f"--set: {text!r} given{close}; expected {expected}")
-    implied = {"epsilon": epsilon, "step_size": epsilon / STEPS_TO_THE_EDGE, "sizes": sizes}
+    implied = {"norm": norm, "epsilon": epsilon, "step_size": epsilon / STEPS_TO_THE_EDGE, "sizes": sizes}
     return {
         name: parse(MEASURES[name].settings, MEASURES[name].settings.implied(block, **implied), name)
         for name, block in blocks.items()

@@ -20,18 +20,19 @@ PRINTED_EPSILON = 8 / 255
 
 @dataclass(frozen=True)
 class ModelGroup:
-    """Models that a network is compared with: `epsilon` is the radius of their attack, None where it is
-    unknown; `folder` holds an experiment's tables."""
+    """Models that a network is compared with: `radius` is that of their attack in words (`radius_words`),
+    empty where it is unknown; `folder` holds an experiment's tables."""
 
     name: str
     tables: frames.Tables
-    epsilon: float | None
+    radius: str
     folder: Path | None = None
 
     @classmethod
     def printed(cls) -> "ModelGroup":
         """Return the 74 models of the paper."""
-        return cls("the 74 printed in the paper (CIFAR-10)", printed.read_published(), PRINTED_EPSILON)
+        radius = radius_words(PRINTED_EPSILON)
+        return cls("the 74 printed in the paper (CIFAR-10)", printed.read_published(), radius)
 
     @classmethod
     def read(cls, path: Path) -> "ModelGroup":
@@ -42,7 +43,10 @@ class ModelGroup:
             nothing = pd.DataFrame(columns=["variant", "seed", "epoch"])
             tables, folder = frames.Tables(read_results_table(path), *[nothing] * 3), path.parent
         radii = [_usual(tables.models, f"setting_{name}epsilon") for name in ("evaluation_", "")]
-        return cls("/".join(path.parts[-2:]), tables, radii[0] or radii[1], folder)
+        norm = "l2" if (tables.models.get("setting_norm", pd.Series()) == "l2").any() else "linf"
+        epsilon = radii[0] or radii[1]
+        radius = radius_words(epsilon, norm) if epsilon else ""
+        return cls("/".join(path.parts[-2:]), tables, radius, folder)
 
     @cached_property
     def models(self) -> pd.DataFrame:
@@ -51,14 +55,15 @@ class ModelGroup:
 
     def differences(self, result: Mapping[str, Any]) -> str:
         """Return the radii that differ from those of `result`, with both values; empty if none is known."""
-        pairs = {"ε": (self.epsilon, epsilon_of(result))}
+        pairs = {"ε": (self.radius, radius_of(result))}
         for case, words in (("avg", "average-case"), ("worst", "worst-case")):
             column = f"{case}_flatness_xi"
-            pairs[f"ξ of {words} flatness"] = _usual(self.models, column), result["values"].get(column)
+            radii = _usual(self.models, column), result["values"].get(column)
+            pairs[f"ξ of {words} flatness"] = tuple("" if xi is None else radius_words(xi) for xi in radii)
         return "; ".join(
-            f"{name} = {fraction(there)} there, {fraction(here)} here"
+            f"{name} = {there} there, {here} here"
             for name, (there, here) in pairs.items()
-            if there is not None and here is not None and not math.isclose(there, here, rel_tol=1e-6)
+            if there and here and there != here
         )
 
 
@@ -68,20 +73,21 @@ def _usual(models: pd.DataFrame, column: str) -> float | None:
     return float(values.mode().iloc[0]) if len(values) else None
 
 
-def epsilon_of(result: Mapping[str, Any]) -> float | None:
-    """Return the radius of the attack; None if nothing was attacked."""
-    settings = result["settings"].values()
-    return next((given["attack"]["epsilon"] for given in settings if "attack" in given), None)
+def radius_of(result: Mapping[str, Any]) -> str:
+    """Return the radius of the attack in words; empty if nothing was attacked."""
+    attacks = [given["attack"] for given in result["settings"].values() if "attack" in given]
+    return radius_words(attacks[0]["epsilon"], attacks[0].get("norm", "linf")) if attacks else ""
 
 
-def fraction(radius: float) -> str:
-    """Return a radius as a multiple of 1/255 if it is one.
+def radius_words(radius: float, norm: str = "linf") -> str:
+    """Return a radius as a multiple of 1/255 if it is one, with its norm if that is L2.
 
-    >>> fraction(8 / 255), fraction(0.1)
-    ('8/255', '0.1')
+    >>> radius_words(8 / 255), radius_words(0.1), radius_words(0.5, "l2")
+    ('8/255', '0.1', '0.5 (L2)')
     """
     whole = round(255 * radius)
-    return f"{whole}/255" if whole and math.isclose(255 * radius, whole, rel_tol=1e-6) else f"{radius:.4g}"
+    exact = whole and math.isclose(255 * radius, whole, rel_tol=1e-6)
+    return (f"{whole}/255" if exact else f"{radius:.4g}") + (" (L2)" if norm == "l2" else "")
 
 
 def described(result: Mapping[str, Any], groups: Sequence[ModelGroup]) -> str:

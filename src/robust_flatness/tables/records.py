@@ -28,7 +28,7 @@ FIELDS = {
     "split": "examples: `test`, `train` or `early_stopping`",
     "xi": "relative radius in weight space",
     "epsilon": "radius of the attack on inputs",
-    "norm": "norm of the attack's ball",
+    "norm": "norm of the attack's ball: `l2`; empty: L-infinity",
     "coordinate": "layer, position along a direction, or `a,b` on a plane",
     "value": "the number; errors in per cent, losses in nats",
     "se": "standard error of the measurement",

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from robust_flatness.attacks.pgd import PGD, cross_entropy, project, random_start
+from robust_flatness.attacks.pgd import PGD, cross_entropy
 from robust_flatness.config import TrainingSpec
 from robust_flatness.network import Network
 from robust_flatness.training.objectives import Batch, Forward, Objective
@@ -26,7 +26,7 @@ class TrainingAttack:
 
     def __init__(self, spec: TrainingSpec, objective: Objective):
         self.spec, self.objective = spec, objective
-        self.pgd = PGD(spec.epsilon, spec.step_size, spec.steps, precision=spec.precision)
+        self.pgd = PGD(spec.epsilon, spec.step_size, spec.steps, precision=spec.precision, norm=spec.norm)
 
     def __call__(
         self, network: Network, predict: Forward, batch: Batch, generator: torch.Generator
@@ -59,7 +59,7 @@ class TrainingAttack:
     def _search(self, network: Network, x: Tensor, target: Tensor, generator, loss) -> Tensor:
         if self.spec.stop_after_flip is not None:
             return pgd_tau(network, x, target, self.pgd, self.spec.stop_after_flip, generator)
-        start = random_start(x, self.spec.epsilon, generator)
+        start = self.pgd.start(x, generator)
         return self.pgd.search(network, x, target, start, loss).x_adv
 
 
@@ -67,14 +67,14 @@ def pgd_tau(network: Network, x: Tensor, y: Tensor, pgd: PGD, tau: int, generato
     """Return adversarial examples of PGD that stops `tau` iterations after an example's label flips. The
     result is the iterate `tau` steps after the first misclassified one (the random start included), or the
     last iterate if fewer steps are left or the label never flips (Zhang et al., ICML 2020)."""
-    x_adv = random_start(x, pgd.epsilon, generator)
+    x_adv = pgd.start(x, generator)
     left = torch.full_like(y, tau)
     flipped = torch.zeros_like(y, dtype=torch.bool)
     for _ in range(pgd.steps):
-        logits, _, signs = pgd.gradient_signs(network, x_adv, y, cross_entropy)
+        logits, _, directions = pgd.directions(network, x_adv, y, cross_entropy)
         flipped |= logits.argmax(1) != y
         moving = ~flipped | (left > 0)
         left -= (flipped & moving).to(left.dtype)
-        stepped = project(x_adv + pgd.step_size * signs, x, pgd.epsilon)
+        stepped = pgd.step(x_adv, directions, x)
         x_adv = torch.where(moving[:, None, None, None], stepped, x_adv)
     return x_adv

@@ -220,7 +220,7 @@ class Training:
         attack = (spec.evaluation_epsilon, spec.evaluation_step_size, spec.evaluation_steps)
         for split, restarts in (("test", 1), ("early_stopping", spec.early_stopping_restarts)):
             x, y = self.held_out[split]
-            pgd = PGD(*attack, restarts, precision=spec.precision)
+            pgd = PGD(*attack, restarts, precision=spec.precision, norm=spec.norm)
             found = pgd(model, x, y, BATCH, generator(self.job.seed, "evaluation", split))
             row[f"{split}_rloss"] = found.loss.mean().item()
             row[f"{split}_rerr"] = 100 * found.error.cpu().double().mean().item()

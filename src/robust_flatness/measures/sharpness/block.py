@@ -16,7 +16,7 @@ from robust_flatness.config.variants import BASELINE
 from robust_flatness.errors import UndefinedError, warn
 from robust_flatness.measures.base import FLATTER, LOSSES, SPLITS, Measure, Metric, Record
 from robust_flatness.measures.cost import attack_passes
-from robust_flatness.measures.examples import BATCH_SIZE, Examples, pgd, splits_of
+from robust_flatness.measures.examples import BATCH_SIZE, Examples, ball, pgd, splits_of
 from robust_flatness.runtime.progress import track
 from robust_flatness.seeding import derive_seed
 
@@ -178,7 +178,7 @@ def sharpness(net: "Network", data: Examples, settings: SharpnessSettings) -> It
             for loss in track(LOSSES, "loss"):
                 attack = None if loss == "ce" else pgd_attack
                 objective = data.objective(net, split, count, attack, settings.batch_size, seed)
-                where = {"loss": loss, "split": split, "epsilon": attack and attack.epsilon, "n": count}
+                where = {"loss": loss, "split": split, **ball(attack), "n": count}
                 with _skipping_undefined(settings, name):
                     if name in own:
                         result = _of_user(own[name], objective)

@@ -119,7 +119,8 @@ def gradient_norm(objective: Objective) -> Estimate:
 @of_objective
 def input_gradient_norm(objective: Objective) -> Estimate:
     r"""The mean l1 norm of the gradient by the input, :math:`\tfrac1n \sum_i \|\nabla_x \ell(f(x_i; w),
-    y_i)\|_1`: the first-order rise of the loss per unit of epsilon. The standard error is over examples."""
+    y_i)\|_1`: the first-order rise of the loss per unit of an L-infinity epsilon. The standard error is
+    over examples."""
     norms = []
     for part in objective.parts:
         inputs = objective.inputs[part].detach().requires_grad_(True)

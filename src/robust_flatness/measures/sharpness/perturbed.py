@@ -6,7 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from robust_flatness.attacks.pgd import cross_entropy, project
+from robust_flatness.attacks.ball import steepest
+from robust_flatness.attacks.pgd import cross_entropy
 from robust_flatness.measures.objective import Estimate, Objective, norm, of_objective
 from robust_flatness.measures.sharpness.block import DEFAULTS
 from robust_flatness.seeding import generator
@@ -25,9 +26,9 @@ def sam(objective: Objective, rho: float = DEFAULTS.sam_rho, steps: int = DEFAUL
 
     One step (`steps=1`) is SAM's own, :math:`\nu = \rho\,\nabla L / \|\nabla L\|`; more are projected
     gradient ascent, each of length rho / 4, of which the best iterate counts. In the robust loss the inputs
-    move along with the weights, a signed step each; at the last iterate, which counts then, adversarial
-    examples are found anew. Not invariant to rescalings of layers. The standard error is over examples.
-    Raises `ValueError` if `rho` or `steps` is not positive.
+    move along with the weights, a step of the attack each; at the last iterate, which counts then,
+    adversarial examples are found anew. Not invariant to rescalings of layers. The standard error is over
+    examples. Raises `ValueError` if `rho` or `steps` is not positive.
     """
     return _in_ball(objective, torch.ones_like, rho, steps)
 
@@ -181,8 +182,8 @@ def _rise(objective: Objective, scales: list[Tensor], step: Step, steps: int) ->
             if clean and number > 0:
                 iterates.append(losses.detach())
             if not clean:
-                moved = inputs + objective.attack.step_size * gradients[-1].sign()
-                inputs = project(moved, objective.x, objective.attack.epsilon)
+                direction = steepest(gradients[-1], objective.attack.norm)
+                inputs = objective.attack.step(inputs, direction, objective.x)
             mu = step(mu, list(gradients[: len(leaves)]))
             at = torch._foreach_add(objective.weights, torch._foreach_mul(mu, scales))
     best = max([*iterates, objective.losses(at)], key=torch.mean)
