@@ -277,7 +277,8 @@ def test_a_norm_other_than_l2_is_refused_in_one_sentence():
 
 
 def test_the_norm_reaches_all_attacks_and_frees_the_radius():
-    experiment = load(digits(norm="l2", epsilon=1.5, training__step_size=None))
+    values = digits(norm="l2", epsilon=1.5, training__step_size=None, measures__other_radii={})
+    experiment = load(values)
     trained = {(job.training.norm, job.training.evaluation_epsilon) for job in experiment.train_jobs.values()}
     assert trained == {("l2", 1.5)}
     attacks = [settings.attack for settings in experiment.measures.values() if hasattr(settings, "attack")]
@@ -326,7 +327,7 @@ def test_settings_follow_from_ten_lines():
     assert measured_by(experiment, "series") == measured_by(experiment, "landscape") == ["at"]
     job = experiment.train_job("mine", 0).training
     assert (job.objective, job.objective_weight, job.step_size) == ("trades", 2, 0.05)
-    assert experiment.spec.families["mine"].color == "orange"
+    assert experiment.spec.families["mine"].color == "#E69F00"
 
 
 def test_the_experiments_of_the_readme_can_be_run(monkeypatch):

@@ -10,7 +10,7 @@ import typer
 from robust_flatness.commands.base import app
 from robust_flatness.config.kinds import imported
 from robust_flatness.config.values import Epsilon, Norm, Positive, Precision, Real, parse, parse_list
-from robust_flatness.errors import ConfigError, noted_warnings, warn
+from robust_flatness.errors import ConfigError, noted_warnings
 from robust_flatness.files import write_text
 from robust_flatness.measures.examples import BATCH_SIZE
 from robust_flatness.measures.flatness import AVERAGE
@@ -134,8 +134,6 @@ def measure(
             load_checkpoint(Path(model)).model if checkpoint else load_model(model, weights, **normalisation)
         )
         own = not (checkpoint or model.startswith(("torchvision:", "robustbench:")))
-        if own and weights is None:
-            warn(f"no --weights: the network is measured as {model} returns it")
         snapshots = [load_model(model, path, **normalisation) for path in snapshot or ()]
     first = output or picture or per_example
     with show_progress():
@@ -148,6 +146,9 @@ def measure(
     result |= {"model": model, "weights": weights and str(weights), "data": data, "images": images}
     if snapshot:
         result["snapshots"] = [*map(str, snapshot)]
+    if own and weights is None:
+        notes.append(f"no --weights: the network is measured as {model} returns it")
+        typer.echo(f"warning: {notes[-1]}", err=True)
     result["warnings"] = [*notes, *result["warnings"]]
     if output:
         write_text(output, json.dumps(result, indent=2, sort_keys=True) + "\n")

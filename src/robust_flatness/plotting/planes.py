@@ -39,7 +39,7 @@ def draw(axes: Axes, records: pd.DataFrame, loss: str) -> None:
     grid = table.pivot(index="b", columns="a", values="value")
     values = grid.to_numpy()
     levels = np.linspace(values.min(), values[style.near(values)].max(), LEVELS + 1)
-    surface = axes.contourf(grid.columns, grid.index, values, levels, cmap=style.EPOCH_COLORS, extend="max")
+    surface = axes.contourf(grid.columns, grid.index, values, levels, cmap="cividis", extend="max")
     axes.figure.colorbar(surface, ax=axes, format="%.3g").ax.tick_params(labelsize=6)
     axes.contour(grid.columns, grid.index, values, levels, colors="white", linewidths=0.4, linestyles="-")
     shares = dict(records.loc[records["metric"] == "explained", ["coordinate", "value"]].to_numpy())
