@@ -8,10 +8,10 @@ from robust_flatness.plotting.own_model import YELLOW, draw, headline
 from robust_flatness.run.place import ModelGroup
 
 
-def result(flatness=0.7, rloss=1.5):
+def result(flatness=0.7, rloss=1.5, epsilon=8 / 255):
     values = {"avg_flatness_rloss": flatness, "avg_flatness_rloss_se": 0.1, "avg_flatness_xi": 0.5}
     values |= {"test_rloss_pgd": rloss, "test_rloss_pgd_se": 0.2}
-    settings = {"robustness": {"attack": {"epsilon": 8 / 255}}}
+    settings = {"robustness": {"attack": {"epsilon": epsilon}}}
     return {"values": values, "data": "folder/mine.npz", "settings": settings}
 
 
