@@ -22,10 +22,11 @@ from robust_flatness.config.networks import NetworkSpec
 from robust_flatness.data import Dataset
 from robust_flatness.errors import ConfigError, FileError
 from robust_flatness.files import atomic_path, canonical_json
-from robust_flatness.loading import Normalized, load_model, load_network, load_weights, without_normalisation
+from robust_flatness.loading import Normalized, load_model, load_network, without_normalisation
 from robust_flatness.network import Network
 from robust_flatness.runtime.graphs import Graphs
 from robust_flatness.seeding import generator
+from robust_flatness.weights import load_weights
 
 KEY = "robust_flatness"
 #: Key in `Metadata.model` of external networks, for the argument of `load_model`.

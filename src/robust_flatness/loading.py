@@ -2,34 +2,22 @@
 
 import importlib
 import importlib.util
-import re
 import sys
-import warnings
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from robust_flatness.boundary import user_code
 from robust_flatness.config.kinds import imported
-from robust_flatness.config.networks import NetworkSpec, weights_file
+from robust_flatness.config.networks import NetworkSpec
 from robust_flatness.config.values import meant
 from robust_flatness.errors import ConfigError
 from robust_flatness.network import Network
-
-#: Keys below which training scripts nest weights beside other things.
-NESTED = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params")
-#: Parts of names that data-parallel and compiled modules insert.
-WRAPPERS = re.compile(r"(?<![^.])(?:module|_orig_mod)\.")
-#: Longest prefix, in parts of a name, below which the weights of the network are looked for.
-DEEPEST = 3
-#: Extensions of files that `torch.save` writes.
-TORCH_FILES = (".pt", ".pth", ".bin", ".ckpt", ".tar")
+from robust_flatness.weights import load_weights, read_weights
 
 
 class Normalized(nn.Module):
@@ -184,120 +172,3 @@ def import_robustbench() -> ModuleType:
         module.AutoAttack = AutoAttack
         sys.modules["autoattack"], sys.modules["autoattack.state"] = module, pyautoattack.state
     return importlib.import_module("robustbench")
-
-
-def read_weights(path: Path) -> Mapping[str, Tensor]:
-    """Read the tensors by name in a .safetensors file, or in one of `torch.save`, without running its code;
-    raise `ConfigError` for any other file, and if the file holds several sets of weights. `FILE:KEY` names
-    the one at KEY, or those whose names begin with KEY."""
-    path, key = weights_file(path)
-    if not path.is_file():
-        raise ConfigError(f"weights: {path}: {'a folder; give a file' if path.is_dir() else 'no such file'}")
-    if path.suffix not in (".safetensors", *TORCH_FILES):
-        raise ConfigError(f"weights: {path} given; expected a file .safetensors, {', '.join(TORCH_FILES)}")
-    try:
-        if path.suffix == ".safetensors":
-            return _chosen(load_file(path), path, key)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of scripts, which are refused below
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever unpickling a damaged file raises
-        problem = f"cannot be read, or damaged ({type(error).__name__})"
-        hint = "of a whole network, save its state_dict alone (no code is run from files)"
-        raise ConfigError(f"weights: {path}: {problem}; {hint}") from None
-    return _chosen(content, path, key)
-
-
-def _chosen(content: Any, path: Path, key: str | None) -> Mapping[str, Tensor]:
-    """The weights in the content of a file: those that `key` names, or the only ones."""
-    if not isinstance(content, Mapping):
-        raise ConfigError(f"weights: {path}: holds {type(content).__name__}; expected a state_dict")
-    sets = [name for name, value in content.items() if _are_weights(value)]
-    if key is not None:
-        if key in sets:
-            return content[key]
-        if not _are_weights(content) or not (found := _below(content, key)):
-            there = ", ".join(map(str, sets)) or "none"
-            raise ConfigError(f"weights: {path}: no weights at {key!r}; sets of weights in it: {there}")
-        return found
-    if _are_weights(content):
-        return content
-    if len(sets) > 1:
-        raise ConfigError(f"weights: {path} holds {', '.join(sets)}; name one, as in {path.name}:{sets[0]}")
-    nested = sets[0] if sets else next((k for k in NESTED if isinstance(content.get(k), Mapping)), None)
-    if nested is None:
-        raise ConfigError(f"weights: {path}: no weights by name in it (keys {list(content)[:8]})")
-    return _chosen(content[nested], path, None)
-
-
-def _are_weights(content: Any) -> bool:
-    return (
-        isinstance(content, Mapping)
-        and bool(content)
-        and all(
-            isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided
-            for name, value in content.items()
-        )
-    )
-
-
-def _below(tensors: Mapping[str, Tensor], prefix: str) -> "OrderedDict[str, Tensor]":
-    """The tensors whose names begin with `prefix`, and the versions of their layers' formats, without the
-    prefix and the names of wrappers."""
-    start = f"{prefix}." if prefix else ""
-
-    def renamed(entries: Mapping[str, Any], end: str) -> dict[str, Any]:
-        names = {name: WRAPPERS.sub("", name + end) for name in entries}
-        kept = {name: new for name, new in names.items() if new.startswith(start)}
-        return {new.removeprefix(start).removesuffix(end): entries[name] for name, new in kept.items()}
-
-    found = OrderedDict(renamed(tensors, ""))
-    if hasattr(tensors, "_metadata"):
-        found._metadata = OrderedDict(renamed(tensors._metadata, "."))
-    return found
-
-
-def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Load `tensors` into `model` by `load_state_dict`, with the versions of the layers' formats that the
-    file holds; a .safetensors file holds none and counts as current. Raise `ConfigError` if they do not fit.
-
-    Names of wrappers are removed, and so is a prefix of the network's names, beside which a file may hold
-    other things. The counter of averaged weights is ignored, counters of batch norms may be missing, and of
-    tied tensors one is enough.
-    """
-    given, whole = OrderedDict(tensors), _below(tensors, "")
-    given._metadata = getattr(tensors, "_metadata", None)
-    if path.suffix == ".safetensors":
-        given._metadata = whole._metadata = model.state_dict()._metadata
-    if not _misfit(model, given) or not (problem := _misfit(model, whole)):
-        return
-    parts = [name.split(".") for name in whole]
-    prefixes = {".".join(names[:depth]) for names in parts for depth in range(1, DEEPEST + 1)}
-    fitting = [prefix for prefix in sorted(prefixes) if not _misfit(model, _below(whole, prefix))]
-    if not fitting:
-        raise ConfigError(f"weights: {path}: another architecture, first at {problem}")
-    if len(fitting) > 1:
-        several = f"holds several sets of weights: {', '.join(fitting)}"
-        raise ConfigError(f"weights: {path} {several}; name one, as in {path.name}:{fitting[0]}")
-    _misfit(model, _below(whole, fitting[0]))
-
-
-def _misfit(model: nn.Module, tensors: Mapping[str, Tensor]) -> str:
-    """Load `tensors` into `model`; return what does not fit, or an empty text."""
-    expected = model.state_dict()
-    try:
-        missing, unexpected = model.load_state_dict(tensors, strict=False)
-    except RuntimeError:  # other shapes
-        missing = unexpected = [
-            name for name, t in expected.items() if _shape(t) != _shape(tensors.get(name))
-        ]
-    loaded = {t.data_ptr() for name, t in expected.items() if name not in missing}
-    for name in [*missing, *unexpected]:
-        tied = name in expected and name not in tensors and expected[name].data_ptr() in loaded
-        if not (tied or name == "n_averaged" or name.endswith("num_batches_tracked")):
-            return f"{name!r} (expected {_shape(expected.get(name))}, found {_shape(tensors.get(name))})"
-    return ""
-
-
-def _shape(tensor: Tensor | None) -> tuple[int, ...] | str:
-    return "none" if tensor is None else tuple(tensor.shape)

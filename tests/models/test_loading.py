@@ -7,7 +7,7 @@ from torch import nn
 
 from robust_flatness import load_model
 from robust_flatness.errors import ConfigError
-from robust_flatness.loading import load_weights, read_weights
+from robust_flatness.weights import load_weights, read_weights
 
 
 def network():
