@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -128,7 +128,7 @@ class _Headed:
         return self.head(self.net.logits(x, precision))
 
 
-def of_objective(function: Callable[..., Estimate]) -> Callable[..., Estimate]:
+def of_objective(function: Callable[..., Any]) -> Callable[..., Any]:
     """Make a function of an `Objective`, its attribute `of`, callable as `f(model, x, y, *, loss, batch_size,
     seed, **options)`."""
 

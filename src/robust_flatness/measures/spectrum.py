@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from scipy.linalg import eigh_tridiagonal
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -21,6 +22,8 @@ KEPT_BYTES = 2**31
 ASYMMETRIC = 0.01
 #: Restarts of Lanczos' method, each about 16 products, before the tolerance is relaxed.
 RESTARTS = 100
+#: Off-diagonal elements below this share of the largest element end Lanczos' method: the space is invariant.
+INVARIANT = 1e-10
 
 
 class _WeightNorm(TorchFunctionMode):
@@ -143,6 +146,33 @@ def extreme_eigenvalues(
         order = np.argsort(values)
         ends.append((values[order], vectors[:, order]))
     return np.concatenate([v for v, _ in ends]), np.concatenate([v for _, v in ends], axis=1), False
+
+
+def lanczos(operator: LinearOperator, start: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    r"""Nodes (Ritz values) and weights, [m] each, of Gauss quadrature of the spectrum as `start` sees it.
+
+    For :math:`H = Q \Lambda Q^\top` and v = start / ||start||, :math:`v^\top f(H) v = \sum_i (Q^\top v)_i^2
+    f(\lambda_i) \approx \sum_j \omega_j f(\theta_j)`, exact for polynomials f up to degree 2 m - 1 (Golub and
+    Welsch 1969). The nodes are the eigenvalues of the tridiagonal matrix of m steps of Lanczos' method, the
+    weights the squared first elements of its eigenvectors. All vectors are kept, in the type of `start`, and
+    each new one is made orthogonal to them twice. m is `steps`, or less where they span an invariant space:
+    then all is exact.
+    """
+    basis = np.empty((min(steps, len(start)), len(start)), start.dtype)
+    diagonal, off, vector = [], [], start / np.linalg.norm(start)
+    for step in range(len(basis)):
+        basis[step] = vector
+        image = (operator @ vector).astype(start.dtype)
+        diagonal.append(float(vector @ image))
+        for _ in range(2):
+            image -= (basis[: step + 1] @ image) @ basis[: step + 1]
+        length = float(np.linalg.norm(image))
+        if length <= INVARIANT * np.abs([*diagonal, *off]).max():
+            break
+        off.append(length)
+        vector = image / length
+    nodes, vectors = eigh_tridiagonal(diagonal, off[: len(diagonal) - 1])
+    return nodes, vectors[0] ** 2
 
 
 def _warn_of_asymmetry(hessian: LinearOperator, vector: np.ndarray, image: np.ndarray) -> None:

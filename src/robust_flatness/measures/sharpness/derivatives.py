@@ -1,6 +1,6 @@
 """Derivatives of the loss at w: its Hessian and Fisher matrices, and gradients by weights and inputs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -48,15 +48,20 @@ def hessian_trace(objective: Objective, samples: int = DEFAULTS.vectors) -> Esti
 
     with `samples` Rademacher vectors; the standard error is over them. Otherwise as `hessian_eigenvalue`.
     """
-    hessian, values = _hessian(objective), []
-    for sample in range(samples):
-        stream = generator(objective.seed, "hutchinson", sample)
-        vector = [
-            torch.randint(2, w.shape, generator=stream).mul_(2).sub_(1).to(w.device, w.dtype)
-            for w in objective.weights
-        ]
-        values.append(dot(vector, hessian.product(vector)))
-    return Estimate.mean(torch.stack(values))
+    streams = (generator(objective.seed, "hutchinson", sample) for sample in range(samples))
+    return Estimate.mean(quadratic_forms(_hessian(objective), streams))
+
+
+def quadratic_forms(hessian: Hessian, streams: Iterable[torch.Generator]) -> Tensor:
+    r"""Return :math:`v^\top H v` for a Rademacher vector v drawn from each of the streams, [S]."""
+    vectors = (rademacher(hessian, stream) for stream in streams)
+    return torch.stack([dot(vector, hessian.product(vector)) for vector in vectors])
+
+
+def rademacher(hessian: Hessian, stream: torch.Generator) -> list[Tensor]:
+    """Return a vector of signs in the shapes of the layers."""
+    draws = (torch.randint(2, leaf.shape, generator=stream).mul_(2).sub_(1) for leaf in hessian.leaves)
+    return [signs.to(leaf.device, leaf.dtype) for signs, leaf in zip(draws, hessian.leaves, strict=True)]
 
 
 def _hessian(objective: Objective) -> Hessian:
