@@ -11,6 +11,13 @@ from robust_flatness.measures.sharpness.capacity import (
     spectral_product,
     weight_norm,
 )
+from robust_flatness.measures.sharpness.curvature import (
+    LayerCurvature,
+    SpectralDensity,
+    layer_curvature,
+    spectral_density,
+    weight_curvature_index,
+)
 from robust_flatness.measures.sharpness.derivatives import (
     fisher_rao,
     fisher_trace,
@@ -33,8 +40,9 @@ from robust_flatness.measures.sharpness.perturbed import (
 SharpnessResult = Estimate
 
 __all__ = [
-    "Estimate", "Loss", "Objective", "SharpnessResult", "adaptive_average", "adaptive_linf_worst", "asam",
-    "distance_from_init", "fisher_rao", "fisher_trace", "gradient_norm", "hessian_eigenvalue",
-    "hessian_trace", "input_gradient_norm", "margin", "normalised_logits", "of_objective", "pacbayes_sigma",
-    "relative_flatness", "sam", "spectral_product", "weight_norm",
+    "Estimate", "LayerCurvature", "Loss", "Objective", "SharpnessResult", "SpectralDensity",
+    "adaptive_average", "adaptive_linf_worst", "asam", "distance_from_init", "fisher_rao", "fisher_trace",
+    "gradient_norm", "hessian_eigenvalue", "hessian_trace", "input_gradient_norm", "layer_curvature",
+    "margin", "normalised_logits", "of_objective", "pacbayes_sigma", "relative_flatness", "sam",
+    "spectral_density", "spectral_product", "weight_curvature_index", "weight_norm",
 ]  # fmt: skip

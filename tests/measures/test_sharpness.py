@@ -154,7 +154,7 @@ def test_pacbayes_sigma_is_the_noise_at_which_the_loss_has_risen(smooth):
 INVARIANT = {
     "fisher_rao": {}, "relative_flatness": {}, "asam": {"eta": 0.0}, "adaptive_linf_worst": {"rho": 0.05},
     "adaptive_average": {"rho": 0.05}, "pacbayes_sigma": {}, "input_gradient_norm": {}, "margin": {},
-    "spectral_product": None,
+    "spectral_product": None, "weight_curvature_index": {},
 }  # fmt: skip
 CHANGED = {
     "hessian_eigenvalue": {}, "hessian_trace": {}, "fisher_trace": {}, "gradient_norm": {}, "sam": {},

@@ -103,6 +103,41 @@ def test_trace(model, data, loss):
     assert abs(found.value - hessian.trace()) < 4 * found.standard_error
 
 
+def test_traces_and_eigenvalues_of_layers(model, data, loss):
+    x, names = inputs(model, *data, loss)
+    found = sharpness.layer_curvature(model, *data, loss=loss, batch_size=BATCH, samples=40, steps=60)
+    assert [*found] == names
+    for name, layer in found.items():
+        hessian = matrix(operator("HessianLinearOperator", model, x, data[1], {name}))
+        off = np.square(hessian).sum() - np.square(hessian.diagonal()).sum()
+        assert abs(layer.samples.mean() - hessian.trace()) < 4 * (2 * off / 40) ** 0.5 + 1e-12
+        assert layer.eigenvalue == pytest.approx(np.linalg.eigvalsh(hessian)[-1], rel=1e-6)
+
+
+def test_density_of_the_spectrum(data, loss):
+    """On the grid and with the Gaussians of the library, over random vectors of each."""
+    model = plain()
+    x, names = inputs(model, *data, loss)
+    linear = operator("HessianLinearOperator", model, x, data[1], names)
+    values = np.linalg.eigvalsh(matrix(linear))
+    steps, vectors, kappa, margin = 20, 12, 3.0, 0.05
+    torch.manual_seed(0)
+    grid, theirs = curvlinops.lanczos_approximate_spectrum(
+        linear, steps, 100, vectors, kappa, (values[0], values[-1]), margin
+    )
+    found = sharpness.spectral_density(
+        model, *data, loss=loss, batch_size=BATCH, steps=steps, vectors=vectors
+    )
+    padded = (0.5 + margin) * np.ptp(values)
+    width = padded * 2 / (steps - 1) / np.sqrt(8 * np.log(kappa))
+    sigma = width / np.ptp(found.nodes)
+    singles = zip(found.nodes[:, None], found.weights[:, None], strict=True)
+    curves = np.array([type(found)(*one).at(grid.numpy(), width / np.ptp(one[0])) for one in singles])
+    error = np.sqrt(2 / vectors) * curves.std(0, ddof=1)
+    assert found.at(grid.numpy(), sigma) == pytest.approx(curves.mean(0))
+    assert (np.abs(curves.mean(0) - theirs.numpy()) < 5 * error + 1e-3 * theirs.max().item()).all()
+
+
 def test_relative_flatness_of_the_last_layer(model, data, loss):
     x, _ = inputs(model, *data, loss)
     name, weight = [(n, p.detach().numpy()) for n, p in model.named_parameters() if p.ndim == 2][-1]

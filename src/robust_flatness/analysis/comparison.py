@@ -10,7 +10,7 @@ import pandas as pd
 from robust_flatness.analysis.coefficients import COEFFICIENTS as WEIGHTED
 from robust_flatness.analysis.correlation import Correlation, correlate, granulated, partial
 from robust_flatness.analysis.resampling import RESAMPLES, Interval, bootstrap
-from robust_flatness.measures import flatness, hessian
+from robust_flatness.measures import curvature, flatness, hessian
 from robust_flatness.measures.cost import attack_passes
 from robust_flatness.measures.sharpness import block as sharpness
 from robust_flatness.tables import aggregate, schema
@@ -90,6 +90,8 @@ def passes(name: str, loss: str) -> float:
         ("worst_flatness", "rloss"): worst.steps * worst.restarts + once,
         ("worst_flatness", "ce"): worst.steps * worst.restarts + 1,
         (HESSIAN, "ce"): hessian.PRODUCTS,
+        (curvature.INDEX, "rloss"): curvature.index_passes(curvature.VECTORS) + once,
+        (curvature.INDEX, "ce"): curvature.index_passes(curvature.VECTORS),
         **{(control, ""): 0 for control in CONTROLS},
         (GIVEN, ""): once,
     }

@@ -8,13 +8,34 @@ from typing import Any
 from pydantic import create_model
 
 from robust_flatness.config.values import Spec
-from robust_flatness.measures import flatness, hessian, landscape, layers, other_radii, robustness, series
+from robust_flatness.measures import (
+    curvature,
+    density,
+    flatness,
+    hessian,
+    landscape,
+    layers,
+    other_radii,
+    robustness,
+    series,
+)
 from robust_flatness.measures.base import Measure
 from robust_flatness.measures.sharpness import block as sharpness
 
 MEASURES: dict[str, Measure] = {
     module.MEASURE.name: module.MEASURE
-    for module in (robustness, flatness, hessian, landscape, series, sharpness, other_radii, layers)
+    for module in (
+        robustness,
+        flatness,
+        hessian,
+        landscape,
+        series,
+        sharpness,
+        other_radii,
+        layers,
+        curvature,
+        density,
+    )
 }
 
 #: The block `measures` of an experiment: the settings of each measure, None for what is not measured.

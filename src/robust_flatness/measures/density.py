@@ -1,0 +1,53 @@
+"""Density of the eigenvalues of the Hessian: the block `density`."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from robust_flatness.config.values import Count, Positive
+from robust_flatness.measures.base import SPLITS, Measure, Metric, Record
+from robust_flatness.measures.cost import attack_passes
+from robust_flatness.measures.curvature import OnBothLosses, objectives
+from robust_flatness.measures.examples import Examples
+
+if TYPE_CHECKING:
+    from robust_flatness.network import Network
+
+#: Steps of Lanczos' method, and random vectors.
+STEPS, VECTORS = 40, 4
+METRICS = {
+    "density": Metric(
+        None, "density of the Hessian's eigenvalues, {loss}", by_loss=True, splits=SPLITS, unnamed="train",
+        count="density_{split}_examples",
+    )
+}  # fmt: skip
+
+
+class DensitySettings(OnBothLosses):
+    """Density of the eigenvalues of the Hessian of the clean and the robust loss."""
+
+    steps: Count = STEPS
+    """Steps of Lanczos' method, each a product with the Hessian."""
+    vectors: Count = VECTORS
+    """Random vectors that the density is averaged over."""
+    sigma: Positive = 0.01
+    """Standard deviation of the Gaussians in place of eigenvalues, as a share of the spectrum's range."""
+
+
+def density(net: "Network", data: Examples, settings: DensitySettings) -> Iterator[Record]:
+    """The density on a grid that covers the spectrum; `coordinate` is the eigenvalue."""
+    from robust_flatness.measures.sharpness.curvature import spectral_density
+
+    for objective, where in objectives(net, data, settings):
+        found = spectral_density.of(objective, settings.steps, settings.vectors)
+        grid = found.grid(settings.sigma)
+        for eigenvalue, value in zip(grid.tolist(), found.at(grid, settings.sigma).tolist(), strict=True):
+            yield Record("density", value, coordinate=eigenvalue, **where)
+
+
+def passes(settings: DensitySettings, held_out: int, snapshots: int) -> int:
+    """Products with the Hessian on both losses, two passes each, and the attack."""
+    each = 2 * 2 * settings.steps * settings.vectors + attack_passes(settings.attack)
+    return (settings.train_examples + settings.test_examples) * each
+
+
+MEASURE = Measure("density", DensitySettings, density, METRICS, passes, ("last",), by_default=())

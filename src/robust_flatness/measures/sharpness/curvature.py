@@ -1,0 +1,134 @@
+"""Curvature of the loss: of single layers, weighted by their norms, and the density of the whole spectrum."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robust_flatness.measures import curvature, density
+from robust_flatness.measures.objective import Estimate, Objective, of_objective
+from robust_flatness.measures.sharpness.derivatives import quadratic_forms, rademacher
+from robust_flatness.measures.spectrum import Hessian, lanczos
+from robust_flatness.runtime.progress import track
+from robust_flatness.seeding import generator
+
+
+@dataclass(frozen=True)
+class LayerCurvature:
+    """Samples [S] of the trace of a layer's block of the Hessian, the block's largest eigenvalue (None: not
+    computed), and the weights of the layer."""
+
+    samples: Tensor
+    eigenvalue: float | None
+    weight: Tensor
+
+
+@of_objective
+def layer_curvature(
+    objective: Objective, samples: int = curvature.VECTORS, steps: int = curvature.STEPS
+) -> dict[str, LayerCurvature]:
+    r"""The curvature of each layer l alone: of the diagonal block :math:`H_l = \nabla^2_{w_l} L(w)`.
+
+    A layer is a tensor of the neighbourhood. The trace is by Hutchinson's estimator, :math:`\tfrac1S \sum_s
+    v_s^\top H_l v_s` with `samples` Rademacher vectors of the layer's size. The largest eigenvalue is the
+    largest Ritz value after `steps` steps of Lanczos' method: a lower bound, exact for a layer of so many
+    weights; with 0 steps it is left out. The robust loss is taken at adversarial examples found at w and kept
+    fixed. Scaling a layer by s divides its block by s squared where that keeps the function. Parameters as in
+    `Objective`.
+    """
+    found = {}
+    for name, weight in track(list(zip(objective.names, objective.weights, strict=True)), "layer"):
+        block = _hessian(objective, [name])
+        streams = (generator(objective.seed, "hutchinson", name, sample) for sample in range(samples))
+        forms, eigenvalue = quadratic_forms(block, streams), None
+        if steps:
+            eigenvalue = float(lanczos(block, _start(block, objective.seed, name), steps)[0].max())
+        found[name] = LayerCurvature(forms.double().cpu(), eigenvalue, weight)
+    return found
+
+
+@of_objective
+def weight_curvature_index(objective: Objective, samples: int = curvature.VECTORS) -> Estimate:
+    r"""The weight-curvature index, after Xu and Zhang (arXiv 2410.07719).
+
+    .. math:: \sum_l \|W_l\|_F \sqrt{\max(\mathrm{Tr}\,H_l, 0)}
+
+    over the tensors of the neighbourhood with more than one dimension, with traces as in `layer_curvature`.
+    The authors build their index from these norms and traces, of the adversarial loss on training examples.
+    This is a proxy: the square root makes each term invariant to the scale of its layer, but the formula has
+    not been compared with theirs. The standard error, over the random vectors, is by linearisation.
+    """
+    return index_of(layer_curvature.of(objective, samples, steps=0))
+
+
+def index_of(layers: Mapping[str, LayerCurvature]) -> Estimate:
+    """The weight-curvature index of layers whose curvature is known."""
+    matrices = [layer for layer in layers.values() if layer.weight.ndim > 1]
+    norms = torch.stack([layer.weight.double().norm().cpu() for layer in matrices])
+    samples = torch.stack([layer.samples for layer in matrices], dim=1)
+    means = samples.mean(0)
+    roots = means.clamp(min=0).sqrt()
+    slopes = torch.where(roots > 0, norms / (2 * roots), 0)
+    return Estimate.mean(norms @ roots + (samples - means) @ slopes)
+
+
+@dataclass(frozen=True)
+class SpectralDensity:
+    """Nodes and weights [k, m] of the quadratures that k random vectors give."""
+
+    nodes: np.ndarray
+    weights: np.ndarray
+
+    def width(self, sigma: float) -> float:
+        """Return the standard deviation of the Gaussians: `sigma` times the range of the nodes."""
+        return sigma * (float(np.ptp(self.nodes)) or 1.0)
+
+    def grid(self, sigma: float) -> np.ndarray:
+        """Return eigenvalues half a standard deviation apart, to four beyond the outermost nodes."""
+        reach = 4 * self.width(sigma)
+        low, high = self.nodes.min() - reach, self.nodes.max() + reach
+        return np.linspace(low, high, 1 + int(np.ceil(8 * (high - low) / reach)))
+
+    def at(self, eigenvalues: np.ndarray, sigma: float) -> np.ndarray:
+        """Return the density at each of the eigenvalues."""
+        width = self.width(sigma)
+        away = (eigenvalues[:, None, None] - self.nodes) / width
+        gaussians = np.exp(-(away**2) / 2) / (width * np.sqrt(2 * np.pi))
+        return (self.weights * gaussians).sum(2).mean(1)
+
+
+@of_objective
+def spectral_density(
+    objective: Objective, steps: int = density.STEPS, vectors: int = density.VECTORS
+) -> SpectralDensity:
+    r"""The density of the eigenvalues of :math:`\nabla_w^2 L(w)` by stochastic Lanczos quadrature.
+
+    (Ghorbani, Krishnan, Xiao, ICML 2019; Papyan, arXiv 1811.07062.)
+
+    .. math:: \phi(t) = \tfrac1P \sum_i \delta(t - \lambda_i) \approx
+              \tfrac1k \sum_i \sum_j \omega_{ij}\, \mathcal N(t; \theta_{ij}, \sigma^2)
+
+    with nodes and weights of `steps` steps of Lanczos' method from each of k = `vectors` Rademacher vectors,
+    fully reorthogonalised, which takes the memory of `steps` copies of the weights. The robust loss is taken
+    at adversarial examples found at w and kept fixed. Parameters as in `Objective`.
+    """
+    hessian = _hessian(objective, objective.names)
+    found = [
+        lanczos(hessian, _start(hessian, objective.seed, vector), steps)
+        for vector in track(range(vectors), "vector")
+    ]
+    most = max(len(nodes) for nodes, _ in found)
+    nodes = [np.pad(nodes, (0, most - len(nodes)), "edge") for nodes, _ in found]
+    return SpectralDensity(np.stack(nodes), np.stack([np.pad(w, (0, most - len(w))) for _, w in found]))
+
+
+def _hessian(objective: Objective, names: list[str]) -> Hessian:
+    return Hessian(objective.unfolded, names, objective.inputs, objective.y, objective.batch_size)
+
+
+def _start(hessian: Hessian, seed: int, stream: str | int) -> np.ndarray:
+    """A Rademacher vector in the type of the weights."""
+    vector = rademacher(hessian, generator(seed, "lanczos", stream))
+    return torch.cat([piece.flatten() for piece in vector]).cpu().numpy()
