@@ -121,6 +121,18 @@ def test_settings_are_those_of_an_experiment(measured):
     assert settings["robustness"]["autoattack"] is None
 
 
+def test_curvature_of_a_network_and_a_picture_of_its_spectrum(measured, own):
+    given = ("curvature.vectors=2", "density.vectors=1", "steps=3")
+    found = measured("my_nets:good", *given, measures="curvature,density", picture="mine.png")
+    kinds = {(r["metric"], r["loss"], r["coordinate"]) for r in found["records"] if r["measure"] != "density"}
+    layers, losses = ("1.weight", "1.bias"), ("ce", "rloss")
+    assert kinds == {("norm", "", name) for name in layers} | {
+        (metric, loss, name) for metric in ("trace", "eigenvalue") for loss in losses for name in layers
+    }
+    assert {r["loss"] for r in found["records"] if r["metric"] == "density"} == {*losses}
+    assert Image.open(own / "mine.png").width > 1000
+
+
 BAD_OPTIONS = [
     {"epsilon": "0"}, {"epsilon": "8/0"}, {"mean": "a"}, {"examples": 13}, {"train_examples": 13},
     {"data": "missing.npz"}, {"measures": "robustnes"}, {"measures": "series"}, {"measures": ","},

@@ -16,7 +16,8 @@ from PIL import Image
 
 from robust_flatness.config.values import load_yaml
 from robust_flatness.plotting.notebook import NOT_DRAWN
-from robust_flatness.tables import importing
+from robust_flatness.tables import importing, records
+from robust_flatness.tables import rows as rows_of
 
 ROOT = Path(__file__).parents[2]
 FIGURES = sorted((ROOT / "figures").glob("*.py"))
@@ -139,6 +140,27 @@ def test_a_correlation_plot_names_coefficient_interval_and_n(plain, written):
     published = next(text for text in written if "r = 0.85" in text)
     assert "[0.74, 0.91]" in published
     assert "n = 74" in published
+
+
+def test_the_spectrum_is_drawn_where_it_was_measured(plain, workspace, written):
+    path = ROOT / "figures/hessian_density.py"
+    assert "add measures.density" in Image.open(plain(path, "six")[1]).info[NOT_DRAWN]
+    shutil.copytree(workspace / "results/six", workspace / "results/spectra")
+    found = records.read_records(workspace / "results/spectra/records.csv")
+    row = dict.fromkeys(records.FIELDS, "") | {"seed": 0, "checkpoint": "last", "measure": "density"}
+    row |= {"metric": "density", "split": "train"}
+    rows = [
+        row | {"variant": variant, "loss": loss, "coordinate": f"{at}", "value": 10.0 ** -abs(at)}
+        for variant in SIX[:2]
+        for loss in ("ce", "rloss")
+        for at in (-1.0, 0.0, 8.0)
+    ]
+    table = rows_of.csv_text(
+        [*found.astype(object).fillna("").to_dict("records"), *rows], tuple(records.FIELDS)
+    )
+    (workspace / "results/spectra/records.csv").write_text(table)
+    assert NOT_DRAWN not in Image.open(plain(path, "spectra")[1]).info
+    assert {"Hessian of CE", "Hessian of RLoss"} <= {*written}
 
 
 def test_captions_for_every_output():

@@ -20,6 +20,7 @@ from robust_flatness.runtime.progress import show_progress
 PGD = RobustnessSettings.model_fields["attack"].default
 NAMES = ", ".join(name for name, entry in MEASURES.items() if not entry.of_snapshots)
 PICTURES = (".png", ".pdf", ".svg")
+DRAWN = "RLoss against flatness, or without flatness the measure density (.png, .pdf, .svg)."
 SOURCES = (
     "An .npz file of x_test, y_test and optionally x_train, y_train; a folder with a subfolder of images per "
     "class, or with such folders test and train; torchvision:NAME:FOLDER."
@@ -63,7 +64,7 @@ def measure(
     assignments: Annotated[list[str] | None, measured(ASSIGNMENTS, "--set")] = None,
     output: Annotated[Path | None, results("All records (.json).")] = None,
     per_example: Annotated[Path | None, results("Losses and errors of each example (.csv).")] = None,
-    picture: Annotated[Path | None, results("RLoss against flatness (.png, .pdf, .svg).")] = None,
+    picture: Annotated[Path | None, results(DRAWN)] = None,
     against: Annotated[Path | None, results("Experiment to rank it in: results/NAME or models.csv.")] = None,
     seed: Annotated[int, computation("Random seed.", min=0)] = 0,
     batch_size: Annotated[int | None, computation("Examples per pass.", min=1, default=BATCH_SIZE)] = None,
@@ -88,8 +89,9 @@ def measure(
     for path in filter(None, (output, picture, per_example)):
         if path.exists() and not path.is_file():
             raise ConfigError(f"{path} is a folder or a device; name a file for the results")
-    if picture and (picture.suffix not in PICTURES or not {"robustness", "flatness"} <= {*names}):
-        needed = f"a file {', '.join(PICTURES)}, and robustness and flatness among --measures"
+    drawn = {"robustness", "flatness"} <= {*names} or ("density" in names and "flatness" not in names)
+    if picture and (picture.suffix not in PICTURES or not drawn):
+        needed = f"a file {', '.join(PICTURES)}, and --measures robustness,flatness or density"
         raise ConfigError(f"--picture: {picture} given; expected {needed}")
     options = {
         "attack.steps": steps, "attack.restarts": restarts, "average.samples": samples,

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from robust_flatness.files import atomic_path
-from robust_flatness.plotting import looks, scatter, style
+from robust_flatness.plotting import density, looks, scatter, style
 from robust_flatness.plotting.layer import Layer
 from robust_flatness.run.place import ModelGroup, epsilon_of, fraction
 from robust_flatness.tables import aggregate
@@ -70,11 +71,18 @@ def _draw(axes: Axes, values: Mapping[str, Any], label: str) -> None:
     )  # fmt: skip
 
 
+def spectrum(result: Mapping[str, Any], label: str) -> Figure:
+    """Draw the density of the Hessian's eigenvalues."""
+    rows = density.records_of(pd.DataFrame(result["records"]).assign(variant=label))
+    return density.densities(rows, {label: {"label": label, "color": style.BLACK}})
+
+
 def draw(path: Path, result: Mapping[str, Any], others: Sequence[ModelGroup], label: str) -> None:
-    """Write the picture in the format of the path's suffix."""
+    """Write the picture in the format of the path's suffix: of flatness, or without it of the density."""
     families = [looks.file(), *(group.folder / "families.yaml" for group in others if group.folder)]
     looks.use(*(file for file in families if file.exists()))
-    figure = headline(result, others, label)
+    alone = "density" in result["settings"] and "flatness" not in result["settings"]
+    figure = spectrum(result, label) if alone else headline(result, others, label)
     style.freeze(figure)
     undated = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
     with atomic_path(path) as temporary:
