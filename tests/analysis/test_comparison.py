@@ -78,6 +78,15 @@ def test_flatness_that_goes_with_small_attacks_alone_is_local(tables, judge):
     assert judge("flatness-is-local", unmeasured) == claims.NOT_TESTABLE
 
 
+def test_the_weight_curvature_index_goes_with_the_gap(tables, judge):
+    name, index = "weight-curvature-and-the-gap", "weight_curvature_index_rloss"
+    assert judge(name, tables) == claims.NOT_TESTABLE
+    gap = tables.models["test_rloss_pgd"] - tables.models["train_rloss_pgd"]
+    assert judge(name, with_models(tables, **{index: 100 + 20 * gap})) == claims.REPRODUCED
+    assert judge(name, with_models(tables, **{index: 100 - 20 * gap})) == claims.NOT_REPRODUCED
+    assert judge(name, with_models(tables, **{index: noise(gap) + gap / 6})) == claims.INCONCLUSIVE
+
+
 def test_the_best_measure_is_ranked_first(tables):
     models = aggregate.with_differences(tables.models)
     compared = comparison.compare(models, ["learning-rate"], ["spearman", "granulated"], resamples=199)
