@@ -244,7 +244,8 @@ def test_a_norm_other_than_l2_is_refused_in_one_sentence():
 
 
 def test_the_norm_reaches_all_attacks_and_frees_the_radius():
-    experiment = load(digits(norm="l2", epsilon=1.5, training__step_size=None))
+    changed = {"epsilon": 1.5, "training__step_size": None, "measures__other_radii": {}}
+    experiment = load(digits(norm="l2", **changed))
     trained = {(job.training.norm, job.training.evaluation_epsilon) for job in experiment.train_jobs.values()}
     assert trained == {("l2", 1.5)}
     attacks = [settings.attack for settings in experiment.measures.values() if hasattr(settings, "attack")]
