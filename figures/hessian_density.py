@@ -31,5 +31,5 @@ def draw():
 
 
 # %%
-missing = notebook.say_missing("density of the Hessian's eigenvalues", "add measures.density to the config")
-notebook.show(draw, missing if rows.empty else "")
+what = "density of the Hessian's eigenvalues"
+notebook.show(draw, notebook.missing_unless(len(rows), what, "add measures.density to the config"))

@@ -27,5 +27,5 @@ def draw():
 
 
 # %%
-missing = notebook.say_missing("losses on a plane", "add measures.plane to the config")
-notebook.show(draw, missing if records.empty else "")
+missing = notebook.missing_unless(len(records), "losses on a plane", "add measures.plane to the config")
+notebook.show(draw, missing)

@@ -72,8 +72,8 @@ def test_an_export_is_the_checkpoint_and_what_was_measured(trained, tmp_path):
 
 def test_the_folder_is_named_after_the_threat_model(trained, tmp_path):
     path, _, _ = trained
-    robustness(path, load_checkpoint(path).sha256, norm="l2", epsilon=0.5)
-    weights, info = export_checkpoint(path, tmp_path)
+    robustness(path, load_checkpoint(path).metadata.sha256, norm="l2", epsilon=0.5)
+    weights, info = export_checkpoint(path, tmp_path, "cifar10")
     assert weights == tmp_path / "models/cifar10/L2/at_seed-0_last.pt"
     assert info == tmp_path / "model_info/cifar10/L2/at_seed-0_last.json"
     assert json.loads(info.read_text())["eps"] == 0.5

@@ -154,7 +154,7 @@ def test_an_epoch_in_the_l2_norm_perturbs_within_its_ball(settings, dataset, mak
 
 def test_training_curves_are_in_the_norm_of_the_training(dataset, make_job):
     run = Training(make_job(norm="l2", epsilon=0.5, evaluation_epsilon=0.5), dataset)
-    rloss = run.held_out.evaluate(run.evaluator.at(run.model))["test_rloss"]
+    rloss = run.evaluate(run.evaluator.at(run.model))["test_rloss"]
     attack, stream = PGD(0.5, 0.05, 2, norm="l2"), generator(0, "evaluation", "test")
     found = attack(run.model, dataset.images("test"), dataset.labels("test"), generator=stream)
     assert rloss == pytest.approx(found.loss.mean().item(), rel=1e-5)
