@@ -13,17 +13,18 @@ import argparse
 import re
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from robust_flatness.attacks.found import better
-from robust_flatness.attacks.pgd import PGD
 from robust_flatness.checkpoints import load_checkpoint
 from robust_flatness.config import load_yaml
 from robust_flatness.data import load_dataset
 from robust_flatness.evaluation import evaluate_robustness
 from robust_flatness.experiment import load_experiment
+from robust_flatness.measures.examples import pgd
 from robust_flatness.seeding import generator
 
 VARIANTS = ("at", "awp-0.01", "trades-6", "self-supervision-4", "label-smoothing-0.3", "entropy-sgd-1")
@@ -31,8 +32,8 @@ VARIANTS = ("at", "awp-0.01", "trades-6", "self-supervision-4", "label-smoothing
 
 def restarts_table(checkpoint, spec, x, y) -> str:
     """RLoss and RErr by PGD over restarts: each row has the restarts of the one above, and as many more."""
-    net, random = checkpoint.inference, generator(0, "convergence")
-    once = PGD(spec.attack.epsilon, spec.attack.step_size, spec.attack.steps)
+    net, random = checkpoint.network, generator(0, "convergence")
+    once = replace(pgd(spec.attack, spec.precision), restarts=1)
     lines = [
         f"| restarts of PGD-{spec.attack.steps} | RLoss | change on doubling | RErr (%) |",
         "| --- | --- | --- | --- |",
@@ -56,20 +57,20 @@ def autoattack_table(checkpoints, spec, x, y) -> str:
         "| variant | RErr (%), PGD | AutoAttack as used | standard | more | seconds, used | standard |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    attack = PGD(spec.attack.epsilon, spec.attack.step_size, spec.attack.steps, spec.attack.restarts)
+    attack = pgd(spec.attack, spec.precision)
     for slug, checkpoint in checkpoints.items():
-        errors, seconds, pgd = [], [], None
+        errors, seconds = [], []
         for autoattack in (spec.autoattack, True):
             started = time.process_time()
             result = evaluate_robustness(
-                checkpoint.inference, x, y, attack=attack, autoattack=autoattack, batch_size=spec.batch_size
+                checkpoint.network, x, y, attack=attack, autoattack=autoattack, batch_size=spec.batch_size
             )
             seconds.append(time.process_time() - started)
             errors.append(100 * result.rerr_aa)
-            pgd = 100 * result.rerr_pgd
+            by_pgd = 100 * result.rerr_pgd
         used, standard = errors
         lines.append(
-            f"| `{slug}` | {pgd:.1f} | {used:.1f} | {standard:.1f} | {standard - used:+.1f} "
+            f"| `{slug}` | {by_pgd:.1f} | {used:.1f} | {standard:.1f} | {standard - used:+.1f} "
             f"| {seconds[0]:.0f} | {seconds[1]:.0f} |"
         )
     return "\n".join(lines)

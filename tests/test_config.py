@@ -16,13 +16,20 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from robust_flatness.config import ConfigError, TrainingSpec, load_variants, load_yaml
+from robust_flatness.config import ConfigError, DataSpec, TrainingSpec, load_variants, load_yaml
 from robust_flatness.config.kinds import source_digest, source_files
 from robust_flatness.config.training import rescaled_decay
 from robust_flatness.config.values import Integer, Real, parse
 from robust_flatness.experiment import Experiment, ExperimentSpec, load_experiment
 from robust_flatness.measures.registry import MEASURES
-from robust_flatness.workflow import config_fingerprint, measuring_job
+from robust_flatness.workflow import (
+    config_fingerprint,
+    data_files,
+    folder_state,
+    measuring_code,
+    measuring_job,
+    training_code,
+)
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = {name: load_yaml(ROOT / f"config/{name}.yaml") for name in ("digits", "smoke")}
@@ -230,9 +237,38 @@ def test_settings_of_a_measure_may_differ_for_single_variants():
     assert settings.for_variant("at").test_examples == 300
     usual = load(digits()).measures["robustness"]
     assert settings.for_variant("trades-6").json_text() == usual.json_text()
-    for bad in ({"at": {"test_examples": 9999}}, {"at": {"tests": 3}}, {"att": {"test_examples": 3}}):
+    bad = [{"at": {"test_examples": 9999}}, {"at": {"tests": 3}}, {"att": {"test_examples": 3}}]
+    for wrong in (*bad, {"at": {"attack": {"epsilon": 0.2}}}):
         with pytest.raises(ConfigError, match=r"robustness.*overrides|tests: "):
-            load(digits(measures__robustness__overrides=bad))
+            load(digits(measures__robustness__overrides=wrong))
+    nested = load(digits(measures__flatness__overrides={"at": {"average": {"samples": 9}}}))
+    flatness = nested.measures["flatness"]
+    changed = flatness.average.model_copy(update={"samples": 9})
+    assert flatness.for_variant("at").average == changed != flatness.average
+    with pytest.raises(ConfigError, match=r"series\.hessian\.overrides"):
+        load(digits(measures__series__hessian__overrides={"at": {"eigenvalues": 3}}))
+
+
+def test_what_jobs_read_is_an_input_of_their_rules(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "mine_there.py").write_text("Loss = two = None\n")
+    own = {"mine": {"label": "Mine", "family": "at", "set": {"objective": "mine_there:Loss"}}}
+    experiment = load(digits(own_variants=own, measures__sharpness__own={"two": "mine_there:two"}))
+    here = [tmp_path / "mine_there.py"]
+    assert training_code(experiment, "mine") == here
+    assert training_code(experiment, "at") == []
+    assert measuring_code(experiment, "at") == here
+    splits = {"train": 2, "early_stopping": 1, "test": 1}
+    npz = DataSpec(name="npz", path="my.npz", **splits)
+    assert data_files(npz) == [Path("my.npz")]
+    official = DataSpec(name="cifar10", path="there", pool="extra.pickle", **splits)
+    assert {str(path) for path in data_files(official)} > {"extra.pickle", "there/test_batch"}
+    assert data_files(experiment.spec.data) == []
+    folder = DataSpec(name="folder", path=str(tmp_path), **splits)
+    before = folder_state(folder)
+    (tmp_path / "new.png").write_bytes(b"1")
+    assert "" != before != folder_state(folder) != folder_state(npz) == ""
 
 
 def test_code_of_the_users_own_is_imported_and_followed(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -116,6 +117,10 @@ def test_a_network_is_measured_as_a_checkpoint_is(own, measured):
     assert [*ours["value"]] == [record["value"] for record in mine["records"]]
     again = measured("run/checkpoints/last.safetensors", data="same.npz", examples=9, train_examples=9)
     assert again["records"] == mine["records"]
+    bounded = replace(described, weight_bound=1e-3)
+    save_checkpoint(own / "run/checkpoints/bounded.safetensors", model, bounded)
+    clipped = measured("run/checkpoints/bounded.safetensors", data="same.npz", examples=9, train_examples=9)
+    assert clipped["values"]["avg_flatness_rloss"] != mine["values"]["avg_flatness_rloss"]
 
 
 def test_settings_are_those_of_an_experiment(measured):
@@ -306,9 +311,15 @@ class Mirrored(nn.Flatten):
     assert measured()["values"]["test_rloss_pgd"] != first["test_rloss_pgd"]
 
 
-EVERY = "robustness,flatness,layers,other_radii,hessian,landscape"
+EVERY = "robustness,flatness,layers,other_radii,hessian,landscape,plane"
 FEW = [f"landscape.{name}_directions=1" for name in ("random", "adversarial")]
-FEW += ["landscape.points=3", "landscape.adversarial_steps=2", "worst.restarts=1", "average.clean_samples=2"]
+FEW += [
+    "landscape.points=3",
+    "plane.points=3",
+    "landscape.adversarial_steps=2",
+    "worst.restarts=1",
+    "average.clean_samples=2",
+]
 
 
 def test_a_loss_of_ones_own_is_measured_by_every_measure_and_named(run, own, measured):

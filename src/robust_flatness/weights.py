@@ -100,6 +100,7 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) ->
     other things. The counter of averaged weights is ignored, counters of batch norms may be missing, and of
     tied tensors one is enough.
     """
+    path, _ = weights_file(path)
     given, whole = OrderedDict(tensors), _below(tensors, "")
     given._metadata = getattr(tensors, "_metadata", None)
     if path.suffix == ".safetensors":

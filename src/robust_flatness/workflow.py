@@ -120,10 +120,12 @@ def measuring_code(experiment: Experiment, slug: str) -> list[Path]:
 
 def data_files(spec: DataSpec) -> list[Path]:
     """Return the files of a dataset of the user's own, unless it is a folder of images."""
-    path = Path(spec.path or "")
-    if spec.path is None or spec.name == "npz":
-        return [path] * (spec.path is not None)
-    return [path / name for name in CIFAR10_FILES] if spec.name == "cifar10" else []
+    files = [spec.pool] if spec.pool else []
+    if spec.path and spec.name == "npz":
+        files.append(spec.path)
+    elif spec.path and spec.name == "cifar10":
+        files += [f"{spec.path}/{name}" for name in CIFAR10_FILES]
+    return [Path(file) for file in files]
 
 
 def folder_state(spec: DataSpec) -> str:

@@ -11,6 +11,7 @@ from shlex import quote
 from snakemake.cli import get_argument_parser
 
 from robust_flatness.experiment import load_experiment
+from robust_flatness.config.kinds import source_files
 from robust_flatness.config.networks import weights_file
 from robust_flatness.config.values import load_yaml
 from robust_flatness.config.data import CIFAR10_FILES, CIFAR10_FOLDER, CLASSES

@@ -32,6 +32,7 @@ rule network:
     input:
         data=rules.prepare.output,
         weights=weights_of_network,
+        code=lambda wildcards: map(as_given, source_files(NETWORKS[wildcards.variant].network.model)),
     output:
         expand(WEIGHTS, which="last", allow_missing=True),
     log:

@@ -90,7 +90,8 @@ def passes(name: str, loss: str) -> float:
         ("worst_flatness", "rloss"): worst.steps * worst.restarts + once,
         ("worst_flatness", "ce"): worst.steps * worst.restarts + 1,
         (HESSIAN, "ce"): hessian.PRODUCTS,
-        (curvature.INDEX, "rloss"): curvature.index_passes(curvature.VECTORS) + once,
+        (curvature.INDEX, "rloss"): curvature.index_passes(curvature.VECTORS)
+        + attack_passes(of_sharpness.attack),
         (curvature.INDEX, "ce"): curvature.index_passes(curvature.VECTORS),
         **{(control, ""): 0 for control in CONTROLS},
         (GIVEN, ""): once,

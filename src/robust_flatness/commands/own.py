@@ -21,6 +21,8 @@ from robust_flatness.runtime.progress import show_progress
 #: PGD in the measures of robustness and flatness.
 PGD = RobustnessSettings.model_fields["attack"].default
 NAMES = ", ".join(name for name, entry in MEASURES.items() if not entry.of_snapshots)
+#: Measures that take no loss of the user's own.
+CROSS_ENTROPY_ONLY = {"sharpness", "curvature", "density"}
 PICTURES = (".png", ".pdf", ".svg")
 MODELS = "package.module:function, torchvision:NAME, robustbench:NAME, or a checkpoint of the kit."
 DRAWN = "The measure plane, or else density, or else RLoss against flatness (.png, .pdf, .svg)."
@@ -104,8 +106,9 @@ def measure(
         raise ConfigError(f"--picture: {picture} given; expected {needed}")
     if loss:
         imported(loss, "--loss")
-        if "sharpness" in names or (picture and "plane" not in names):
-            raise ConfigError("--loss: sharpness and --picture, but of plane, are for the cross-entropy only")
+        if CROSS_ENTROPY_ONLY & {*names} or (picture and "plane" not in names):
+            refused = f"{', '.join(sorted(CROSS_ENTROPY_ONLY))}, and --picture but of plane"
+            raise ConfigError(f"--loss: {refused}, are for the cross-entropy only")
     if snapshot and ("plane" not in names or len(snapshot) < 2):
         raise ConfigError("--snapshot: give two or more, and plane among --measures")
     options = {
@@ -130,11 +133,12 @@ def measure(
         checkpoint = Path(model).suffix == ".safetensors"
         if checkpoint and any((weights, mean, std)):
             raise ConfigError(f"--model: {model} is a checkpoint; it needs no --weights, --mean, --std")
-        loaded = (
-            load_checkpoint(Path(model)).model if checkpoint else load_model(model, weights, **normalisation)
-        )
+        loaded = load_checkpoint(Path(model)) if checkpoint else load_model(model, weights, **normalisation)
         own = not (checkpoint or model.startswith(("torchvision:", "robustbench:")))
-        snapshots = [load_model(model, path, **normalisation) for path in snapshot or ()]
+        snapshots = [
+            load_checkpoint(path).model if checkpoint else load_model(model, path, **normalisation)
+            for path in snapshot or ()
+        ]
     first = output or picture or per_example
     with show_progress():
         result, values = measure_model(

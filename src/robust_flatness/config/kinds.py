@@ -56,7 +56,11 @@ def source_files(path: str) -> list[Path]:
 def _imports(file: Path, name: str) -> Iterator[str]:
     """Yield the names of the modules that the module `name` may import; some may be functions."""
     parts = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
-    for node in ast.walk(ast.parse(file.read_bytes())):
+    try:
+        tree = ast.parse(file.read_bytes())
+    except SyntaxError:  # reported where the module is imported
+        return
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

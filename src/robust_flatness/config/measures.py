@@ -79,6 +79,13 @@ class AutoAttackSpec(Spec):
         return f"AutoAttack (reduced: {'+'.join(self.attacks)}, {budget})"
 
 
+def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `values` with `changes`; mappings in both are merged likewise."""
+    nested = {name: value for name, value in changes.items() if isinstance(value, Mapping)}
+    nested = {name: _merged(values.get(name) or {}, value) for name, value in nested.items()}
+    return {**values, **changes, **nested}
+
+
 class MeasureSettings(Spec):
     """Base class of the settings of a measure, and of a part of it that has variants of its own.
 
@@ -146,7 +153,7 @@ class MeasureSettings(Spec):
 
     def _overridden(self, slug: str) -> dict[str, Any]:
         given = self.overrides.get(slug, {})
-        changed = type(self).model_validate(self.model_dump() | given) if given else self
+        changed = type(self).model_validate(_merged(self.model_dump(), given)) if given else self
         return {name: getattr(changed, name) for name in given}
 
     def problems(self, data: DataSpec) -> Iterator[str]:

@@ -100,22 +100,26 @@ class Experiment:
             untrained = [slug for slug in named if slug in self.variants and not self.variants[slug].trained]
             if MEASURES[name].of_snapshots and untrained:
                 yield f"{field}variants: {untrained} given, but only trained variants have snapshots"
+            if field and part.overrides:
+                yield f"{field}overrides: {[*part.overrides]} given; give overrides to the measure itself"
         if settings.takes_snapshots:
             applies = [slug for slug in self.variants if settings.applies_to(slug)]
             lacking = [slug for slug in applies if name not in self.measures_of(slug)]
             if lacking and (settings.variants != "all" or lacking == applies):
                 yield f"directions: no snapshots are kept of {', '.join(lacking)}; measure their series too"
+        if unknown := [slug for slug in settings.overrides if slug not in self.catalogue]:
+            yield f"overrides: {unknown_variants(unknown, self.catalogue)}"
+        given = {f"overrides.{slug}.": settings.for_variant(slug) for slug in settings.overrides}
+        for where, values in {"": settings, **given}.items():
+            yield from (f"{where}{text}" for text in self._problems_of_values(values))
+
+    def _problems_of_values(self, settings: MeasureSettings) -> Iterator[str]:
         attack = getattr(settings, "attack", None)
         if attack is not None and not math.isclose(attack.epsilon, self.spec.epsilon, rel_tol=1e-4):
             yield f"attack.epsilon: {attack.epsilon:g} given, but epsilon is {self.spec.epsilon:g}"
         if attack is not None and attack.norm != self.spec.norm:
             yield f"attack.norm: {attack.norm} given, but norm is {self.spec.norm}"
         yield from settings.problems(self.spec.data)
-        if unknown := [slug for slug in settings.overrides if slug not in self.catalogue]:
-            yield f"overrides: {unknown_variants(unknown, self.catalogue)}"
-        for slug in settings.overrides:
-            problems = settings.for_variant(slug).problems(self.spec.data)
-            yield from (f"overrides.{slug}.{text}" for text in problems)
 
     @cached_property
     def train_jobs(self) -> dict[str, TrainJob]:

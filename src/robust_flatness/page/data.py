@@ -21,6 +21,7 @@ SHAPES = {
 }
 #: Where the page shows a claim: a section or, with axes, the scatter plot.
 PLACES: dict[str, dict[str, str]] = {
+    "weight-curvature-and-the-gap": {"x": "weight_curvature_index_rloss", "y": "rloss_gap"},
     "robust-overfitting": {"section": "curves"},
     "overfitting-is-sharpening": {"section": "paths"},
     "early-stopping-is-flat": {"x": "avg_flatness_rloss", "y": "rloss_overfitting"},

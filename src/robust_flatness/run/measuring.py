@@ -7,6 +7,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from robust_flatness.checkpoints import LOADED, Checkpoint, load_checkpoint
 from robust_flatness.config.kinds import source_digest
 from robust_flatness.config.values import Spec, meant, parse
@@ -72,6 +74,7 @@ def measure_network(
             shared.snapshots = _snapshots(directory)
             factory = [] if checkpoint.is_own else [known.model[LOADED]]
             identity = {"data": dataset.checksum, "weights": known.sha256, "seed": seed}
+            identity["torch, device or threads"] = [torch.__version__, device.partition(":")[0], threads]
             path_of_training = {"snapshots": [*shared.snapshots]}
             notes = {}
             for name, given in settings.items():

@@ -3,6 +3,7 @@
 import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,8 @@ ExampleValues = dict[str, dict[str, list]]
 
 
 def measure_model(
-    model: nn.Module, dataset: Dataset, settings: Mapping[str, MeasureSettings], *, seed: int = 0,
-    device: str = "cpu", folder: Path | None = None, code: Sequence[str] = (), loss: str = "",
+    model: nn.Module | Checkpoint, dataset: Dataset, settings: Mapping[str, MeasureSettings], *,
+    seed: int = 0, device: str = "cpu", folder: Path | None = None, code: Sequence[str] = (), loss: str = "",
     snapshots: Sequence[nn.Module] = (), report: Report = print,
 ) -> tuple[dict[str, Any], ExampleValues]:  # fmt: skip
     """Apply measures to any network; return a JSON value and the values of single examples.
@@ -50,7 +51,7 @@ def measure_model(
     models.csv), settings, checksums, provenance, warnings and notes. Finished measures are stored in `folder`
     and taken from there while their fingerprints are equal, which include the source of the user's functions
     named in `code` (`package.module:function`) and of `loss`, which replaces the cross-entropy and is not
-    defined for the measures of `sharpness`. `snapshots` are networks of the training, in its order.
+    defined for `sharpness`, `curvature` and `density`. `snapshots` are networks of the training, in order.
     """
     check_settings(settings, dataset)
     criterion = imported(loss, "loss") if loss else None
@@ -62,10 +63,12 @@ def measure_model(
         pixels = dataset.pixels("test")
         if not pixels.is_floating_point() and pixels.max() < DARK:
             warn(f"test images: no value is above {pixels.max()} of 255; if scaled, give floats in [0, 1]")
+        network = model if isinstance(model, Checkpoint) else Checkpoint(model, "own")
+        model, known = network.model, network.metadata
         types = {p.dtype for p in model.parameters() if p.is_floating_point()}
         if types and torch.float32 not in types:
             model = model.float()  # as the images are
-        network = Checkpoint(model.to(device), "own")
+        network = replace(network, model=model.to(device))
         net = network.network
         gradient = outcome(net, dataset.images("test", 2, device)).gradient.norm().item()
         examples = clean_examples(net, dataset, settings, device, criterion)
@@ -73,9 +76,12 @@ def measure_model(
         identity["provenance"] = provenance(device, torch.get_num_threads())
         layers = net.layers if settings.keys() - {"robustness"} else None
         function = digest([examples, gradient, layers])
-        depends_on, functions = identity | {"model": function} | given_loss, [*code, *given_loss.values()]
+        bound = known and known.weight_bound
+        depends_on = identity | {"model": function, "weight_bound": bound} | given_loss
+        functions = [*code, *given_loss.values()]
         folder = folder or Path(temporary)
-        shared = Examples(dataset, device, seed, network.name, folder=folder, loss=criterion)
+        kept = {"weight_bound": bound, "initial_weights": network.initial, "folder": folder}
+        shared = Examples(dataset, device, seed, network.name, **kept, loss=criterion)
         shared.snapshots = {number: lambda module=module: module for number, module in enumerate(snapshots)}
         with locked(folder, "another process is measuring this network", report):
             parts = Parts(folder / "parts.jsonl", report)

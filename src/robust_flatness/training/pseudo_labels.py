@@ -14,7 +14,7 @@ from robust_flatness.training.loop import Training
 #: Settings of the baseline that the training of the classifier shares; `epsilon` is not used.
 SHARED = (
     *("epochs", "batch_size", "optimizer", "learning_rate", "momentum", "weight_decay", "langevin_steps"),
-    *("schedule", "milestones", "cycles", "augmentation", "epsilon"),
+    *("schedule", "milestones", "cycles", "augmentation", "norm", "epsilon"),
 )
 
 
