@@ -117,7 +117,7 @@ def test_a_network_is_measured_as_a_checkpoint_is(own, measured):
     assert [*ours["value"]] == [record["value"] for record in mine["records"]]
     again = measured("run/checkpoints/last.safetensors", data="same.npz", examples=9, train_examples=9)
     assert again["records"] == mine["records"]
-    bounded = replace(described, weight_bound=1e-3)
+    bounded = replace(described, weight_bound=max(p.abs().max().item() for p in model.parameters()))
     save_checkpoint(own / "run/checkpoints/bounded.safetensors", model, bounded)
     clipped = measured("run/checkpoints/bounded.safetensors", data="same.npz", examples=9, train_examples=9)
     assert clipped["values"]["avg_flatness_rloss"] != mine["values"]["avg_flatness_rloss"]
