@@ -9,7 +9,7 @@ import pytest
 from robust_flatness.config.networks import ROBUSTBENCH
 from robust_flatness.errors import FileError
 from robust_flatness.tables import frames, importing, printed
-from robust_flatness.tables.records import read_csv
+from robust_flatness.tables.records import read_csv, read_records
 
 ROOT = Path(__file__).parents[2]
 HEADER = "variant,seed,checkpoint,test_rerr_aa,test_rloss_pgd,avg_flatness_rloss\n"
@@ -113,3 +113,11 @@ def test_printed_snapshots_have_their_place_in_training(tmp_path):
     series = frames.read_tables(tmp_path).series
     places = series.loc[series["variant"] == "at", "normalised_epoch"]
     assert list(places) == [(epoch + 1) / 150 for epoch in (*range(0, 150, 10), 149)]
+
+
+def test_records_of_an_l2_experiment_name_the_norm(tmp_path):
+    imported(tmp_path, HEADER.replace("\n", ",test_ce,setting_norm\n") + ROW.replace("\n", ",0.5,l2\n"))
+    records = read_records(tmp_path / "to/records.csv").set_index("metric")
+    assert records["norm"].fillna("").to_dict() == {
+        "rerr_aa": "l2", "rloss_pgd": "l2", "avg_flatness": "l2", "ce": "",
+    }  # fmt: skip
