@@ -1,7 +1,7 @@
 """Correlations between the columns of a table with a row per variant, with intervals and p-values.
 
-The coefficients and least-squares lines are of many resamples at a time, each given as counts of the
-observations.
+Coefficients and least-squares lines are computed for many resamples at once; each resample is given by the
+count of every observation.
 """
 
 import math
@@ -112,7 +112,7 @@ def correlate(
     """Correlation of two columns over the variants that have both; with `given` Pearson's or Spearman's
     partial correlation given that column (see `weighted_partial`).
 
-    The p-value is of `permutation_p`; for a partial correlation the residuals of x and y given the third
+    The p-value is that of `permutation_p`; for a partial correlation the residuals of x and y given the third
     column are permuted (Freedman and Lane 1983). `rows` has the column `family`; with fewer than three
     variants (four for a partial correlation) all numbers are NaN.
     """
@@ -148,9 +148,9 @@ def difference(
     """Correlation of `x` with `y` minus that of `other` with `y` (Pearson's or Spearman's; of their absolute
     values if `absolute`), over the variants that have all three.
 
-    The p-value (NaN if `absolute`) is of a sign-flip permutation test: with all three standardised (ranks for
-    Spearman's), the difference is the mean of z_y (z_x - z_other), and were x and other exchangeable within a
-    variant, the sign of each term would be random.
+    The p-value (NaN if `absolute`) is from a sign-flip permutation test: with all three standardised (ranks
+    for Spearman's), the difference is the mean of z_y (z_x - z_other), and were x and other exchangeable
+    within a variant, the sign of each term would be random.
     """
     rows = rows.dropna(subset=[x, other, y])
     one, two, target = values = [rows[name].to_numpy(float) for name in (x, other, y)]
@@ -175,8 +175,8 @@ def granulated(
     for one axis at a time): Kendall's tau-b within each family in which one number is varied, averaged.
 
     The baseline is a setting of every family; families with fewer than three settings are left out. The
-    interval resamples families, p is of a sign-flip permutation test of their coefficients; `n` counts the
-    variants of the `families` that have a coefficient.
+    interval resamples families, the p-value is from a sign-flip permutation test of their coefficients; `n`
+    counts the variants of the `families` that have a coefficient.
     """
     rows = rows.dropna(subset=[x, y])
     at, taus, used = rows["family"] == "at", [], set()

@@ -41,8 +41,8 @@ UNKNOWN = Interval()
 @dataclass(frozen=True)
 class Estimate:
     """A statistic of `n` variants of `families` families, with a two-sided p-value and an interval: the wider
-    one of those from resampling variants (`by_variant`) and families (`by_family`), or the one known; `over`
-    says which.
+    one of those from resampling variants (`by_variant`) and families (`by_family`), or the only one
+    available; `over` says which.
     """
 
     value: float = math.nan
