@@ -80,7 +80,7 @@ def _input_gradient(
 
 
 def channels_last(weight: Tensor) -> Tensor:
-    """Return `weight` [O, C, H, W] with channels-last strides, copied only where they differ as numbers."""
+    """Return `weight` [O, C, H, W] with channels-last strides, copied only if the strides differ."""
     # `contiguous` leaves slow strides of one input channel or size 1 x 1, which are valid for both layouts
     _, channels, height, width = weight.shape
     if weight.stride() == (channels * height * width, 1, channels * width, channels):
@@ -94,14 +94,14 @@ CONTIGUOUS_BACKWARD = ("MeanBackward1", "ViewBackward0", "UnsafeViewBackward0", 
 
 
 def keep_channels_last(output: Tensor) -> None:
-    """Register hooks by which gradients between `output` and the last convolutions are channels-last."""
+    """Register hooks that keep gradients between `output` and the last convolutions channels-last."""
     for node in graph_nodes(output.grad_fn, stop="ConvolutionBackward0"):
         if node.name() in CONTIGUOUS_BACKWARD and len(node._saved_self_sym_sizes) == 4:
             node.register_hook(_to_channels_last)
 
 
 def graph_nodes(root, stop: str = "") -> Iterator:
-    """Yield the nodes of the graph of a gradient from `root` on, but not those called `stop` and below."""
+    """Yield the nodes of an autograd graph from `root` on, stopping at nodes named `stop`."""
     nodes, seen = [root], {None}
     while nodes:
         node = nodes.pop()
@@ -129,7 +129,7 @@ class Whitening(nn.Module):
 
 
 class SafeConv2d(nn.Conv2d):
-    """`nn.Conv2d` whose gradients can be trusted when it is 1x1, strided and of few channels."""
+    """`nn.Conv2d` with correct weight gradients for strided 1x1 convolutions of few channels."""
 
     def forward(self, x: Tensor) -> Tensor:
         return safe_conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
