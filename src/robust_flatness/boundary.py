@@ -80,8 +80,8 @@ def evaluation_copy(model: nn.Module) -> nn.Module:
 
 
 def try_loss(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, y: Tensor) -> None:
-    """Try a user's loss on the logits of two images; raise `ConfigError` unless it returns finite losses [n]
-    that are differentiable in the logits."""
+    """Try a user's loss on the logits of two images; raise `ConfigError` unless it returns finite,
+    differentiable losses [n]."""
     name = getattr(loss, "__name__", type(loss).__name__)
     logits = logits.detach().requires_grad_(True)
     with torch.enable_grad(), user_code(f"{name}(logits, labels)", "loss"):
@@ -114,7 +114,7 @@ class Trial(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Logits, and the gradient of a weighted sum of them in the images (zeros if there is none)."""
+    """Logits, and the input gradient of a weighted sum of them (zeros if there is none)."""
 
     logits: Tensor
     gradient: Tensor
@@ -126,7 +126,7 @@ class Outcome(NamedTuple):
 
 
 def try_model(original: nn.Module, function: Stateless, names: Sequence[str], x: Tensor) -> Trial:
-    """Try `function`, a copy of `original`, on the images `x`, with gradients in the parameters `names`, and
+    """Try `function`, a copy of `original`, on the images `x`, with gradients of the parameters `names`, and
     convert it to channels-last if the outcome stays the same; raise `ConfigError` if a stage fails or the
     copy differs from the original."""
     run = partial(function, {})
@@ -168,7 +168,8 @@ def _weighted_sum(logits: Tensor) -> Tensor:
 
 
 def _weight_gradients(function: Stateless, names: Sequence[str], x: Tensor) -> tuple[frozenset, frozenset]:
-    """Try the gradient in the parameters `names`; return those unused and those of normalising functions."""
+    """Try the gradients of the parameters `names`; return those unused, and those of normalising
+    functions."""
     leaves = {name: function.own[name].detach().clone().requires_grad_(True) for name in names}
     gradients: Sequence[Tensor | None] = [None] * len(names)
     with isolated(seed=0), NormalisationParameters() as watched, user_code("gradient by the weights"):

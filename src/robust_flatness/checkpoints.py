@@ -39,8 +39,8 @@ class Metadata:
 
     `model` holds the settings of a network of the kit, or `{"loaded": ...}`, the argument of `load_model`;
     `mean` and `std` normalise the inputs. `epoch` counts from 0, None for external networks; `weight_bound`
-    is the bound of weight clipping in training, which also bounds perturbed weights; `precision` is that of
-    the training.
+    is the bound of weight clipping in training, which also bounds perturbed weights, `precision` that of
+    training.
     """
 
     model: dict

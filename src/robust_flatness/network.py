@@ -102,10 +102,9 @@ class Network:
     def at(self, weights: Mapping[str, Tensor] | nn.Module, folded: bool = True) -> "Network":
         """Return the same network with `weights` in place of its own values of these names.
 
-        `weights` are tensors by name, in which logits are differentiable, or a module of equal architecture.
-        Nothing is copied or changed: all views share one module, whose tensors are replaced in each call. A
-        view allows one backward pass, unless its graph is retained. Batch norms are folded unless not
-        `folded`.
+        `weights` are tensors by name, to which gradients flow, or a module of equal architecture. Nothing is
+        copied or changed: all views share one module, whose tensors are replaced in each call. A view allows
+        one backward pass, unless its graph is retained. Batch norms are folded if `folded`.
         """
         if isinstance(weights, nn.Module):
             own = Stateless(boundary.unwrapped(weights)).own

@@ -139,9 +139,8 @@ def _folded_module(network: nn.Module, pairs: list[Pair]) -> nn.Module:
 class Ensemble:
     """Networks with different weights, each applied to its own share of a batch.
 
-    For small networks on small batches call overhead dominates; an ensemble makes as many calls as one
-    network. `networks` are views `net.at(weights)` of one `robust_flatness.network.Network` for which `fits`
-    holds.
+    An ensemble makes as many calls as one network, since calls dominate small networks on small batches.
+    `networks` are views `net.at(weights)` of one `robust_flatness.network.Network` for which `fits` holds.
     """
 
     def __init__(self, networks: Sequence[Any]):

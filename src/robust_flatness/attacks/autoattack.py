@@ -52,8 +52,7 @@ def run_autoattack(
     library, each batch draws the same random numbers, so that results depend on it. Finished attacks are kept
     in the file `state_path`, from which an interrupted call resumes; a file with another fingerprint is
     ignored. `known` holds adversarial inputs from PGD, which the attack `pgd` of a reduced version uses.
-    Raises `ConfigError` if the budget does not fit the number of classes, or `pgd` is requested without
-    `known`."""
+    Raises `ConfigError` if the budget does not fit the number of classes, or `pgd` lacks `known`."""
     spec = spec or AutoAttackSpec()
     x, y = checked_inputs(x, y)
     if "pgd" in spec.attacks and known is None:

@@ -41,8 +41,7 @@ def better(old: Found | None, new: Found) -> Found:
 
 
 def updated(old: Found | None, new: Found, rows: Tensor) -> Found:
-    """Return `old` with its `rows` (ascending) replaced by the `better` of these and `new`; may modify
-    `old`."""
+    """Return `old` with its `rows` (ascending) replaced by the `better` of these and `new`; changes `old`."""
     if old is None:
         return replace(new, x_adv=new.x_adv.clone())
     if len(rows) == len(old.loss):
@@ -92,8 +91,7 @@ class Visited:
         return torch.tensor(first, dtype=torch.int64, device=inputs.device)
 
     def _fingerprints(self, inputs: Tensor, examples: Tensor) -> Tensor:
-        """Return 64-bit hashes: multiply the words of each input, xor-shift, multiply again, sum modulo
-        2^64."""
+        """Return 64-bit hashes: multiply the words of each input, xor-shift, multiply, sum modulo 2^64."""
         values = inputs.detach().contiguous().flatten(1)
         lacking = -values.shape[1] % (8 // values.element_size())
         bits = (functional.pad(values, (0, lacking)) if lacking else values).view(torch.int64)

@@ -114,8 +114,8 @@ class PGD:
         Raises
         ------
         ConfigError
-            If inputs or targets cannot be used, or the loss has no gradient in the inputs; `NonFiniteError`
-            if a loss is NaN or infinite.
+            If inputs or targets cannot be used, or the loss has no input gradient; `NonFiniteError` if a loss
+            is NaN or infinite.
         """
         x, y = checked_inputs(x, y) if loss is None else (checked_images(x, y), y)
         net = Network.of(model, x[:2])
@@ -211,7 +211,7 @@ class PGD:
             return logits, loss(logits, y), None
 
     def directions(self, net: Any, x_adv: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
-        """Return logits, losses, and the `steepest` directions of the losses in the inputs; replayed as a
+        """Return logits, losses, and the inputs' directions of `steepest` ascent of the losses; replayed as a
         CUDA graph if the network has `graphs`."""
 
         def compute(x_adv: Tensor, y: Tensor, logits_of: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:

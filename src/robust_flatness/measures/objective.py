@@ -72,7 +72,7 @@ class Objective:
     @cached_property
     def inputs(self) -> Tensor:
         """Inputs [n, ...] at which curvature and gradients are evaluated: `x`, or the adversarial examples
-        found at w with all restarts of the attack, kept fixed."""
+        found at w with all restarts, kept fixed."""
         if self.attack is None:
             return self.x
         stream = generator(self.seed, "sharpness")
@@ -100,7 +100,7 @@ class Objective:
         return local
 
     def at(self, weights: Sequence[Tensor]) -> "Network | _Normalised":
-        """Return the network at `weights`, tensors in the order of `names`; it is differentiable in them."""
+        """Return the network at `weights`, tensors in the order of `names`; gradients flow to them."""
         return self.unfolded.at(dict(zip(self.names, weights, strict=True)))
 
     def leaves(self) -> list[Tensor]:

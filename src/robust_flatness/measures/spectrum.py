@@ -152,8 +152,7 @@ def extreme_eigenvalues(
 
 
 def lanczos(operator: LinearOperator, start: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    r"""Return nodes (Ritz values) and weights, [m] each, of Gauss quadrature for the spectral measure of
-    `start`.
+    r"""Return nodes (Ritz values) and weights, [m] each, of Gauss quadrature for `start`'s spectral measure.
 
     For :math:`H = Q \Lambda Q^\top` and v = start / ||start||, :math:`v^\top f(H) v = \sum_i (Q^\top v)_i^2
     f(\lambda_i) \approx \sum_j \omega_j f(\theta_j)`, exact for polynomials f up to degree 2 m - 1 (Golub and

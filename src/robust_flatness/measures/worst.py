@@ -133,7 +133,7 @@ class JointSearch:
         return nu, sums
 
     def _gradients(self, nu: list[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor | None, list[Tensor]]:
-        """Return the gradients of a batch's mean loss in its inputs (None for the clean loss) and weights."""
+        """Return the input gradient (None for the clean loss) and weight gradients of a batch's mean loss."""
         by_inputs, total = [], None
         leaves = {name: w.requires_grad_(True) for name, w in self.neighborhood.at(nu).items()}
         # larger passes than in attacks, since each accumulates the gradients of all weights

@@ -116,8 +116,7 @@ def clean_examples(
 
 
 def implausible(records: Sequence[Mapping[str, Any]], examples: ExampleValues) -> Iterator[str]:
-    """Yield plausibility warnings: accuracy close to the share of the most frequent class, negative
-    flatness."""
+    """Yield plausibility warnings: accuracy near the share of the most frequent class, negative flatness."""
     for split, lists in examples.items():
         n, labels = len(lists["label"]), lists["label"]
         frequent = max(map(labels.count, set(labels))) / n

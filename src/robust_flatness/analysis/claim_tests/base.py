@@ -82,8 +82,7 @@ class Test(Spec):
     the value stated in the talk or paper.
 
     Subclasses define `title(evidence)`, the name of the statistic, and `result(evidence, rules)`, which
-    returns a finding or raises `NotMeasuredError`. A finding without an outcome is judged by `sign`, see
-    `judged`.
+    returns a finding or raises `NotMeasuredError`. One without an outcome is `judged` by `sign`.
     """
 
     decides: bool = True

@@ -55,10 +55,9 @@ class SharpnessOptions(MeasureSettings):
 
 @dataclass(frozen=True)
 class Entry:
-    """Specification of a measure of a loss. `label` is its axis label without the loss. For one example it
-    costs `passes` on the clean loss; on the robust loss also `attacks`, if no adversarial examples are
-    shared. `arguments` are passed to `function`, by default the function of this package with the measure's
-    name."""
+    """Specification of a measure of a loss: its axis label without the loss; its cost for one example,
+    `passes` on the clean loss and, on the robust loss, also `attacks` if adversarial examples are not shared;
+    and the `arguments` of its `function` in this package, by default the one of the same name."""
 
     label: str
     passes: int = 1

@@ -107,7 +107,7 @@ def _gradient_products(objective: Objective, vector: Sequence[Tensor] | None = N
 
 @of_objective
 def gradient_norm(objective: Objective) -> Estimate:
-    r"""The norm of the gradient of the mean loss in the weights, :math:`\|\nabla_w L(w)\|_2`."""
+    r"""The norm of the weight gradient of the mean loss, :math:`\|\nabla_w L(w)\|_2`."""
     leaves, total = objective.leaves(), [torch.zeros_like(w) for w in objective.weights]
     for part in objective.parts:
         losses = cross_entropy(objective.at(leaves).logits(objective.inputs[part]), objective.y[part])
@@ -119,8 +119,7 @@ def gradient_norm(objective: Objective) -> Estimate:
 @of_objective
 def input_gradient_norm(objective: Objective) -> Estimate:
     r"""The mean l1 norm of the input gradient, :math:`\tfrac1n \sum_i \|\nabla_x \ell(f(x_i; w), y_i)\|_1`:
-    the first-order rise of the loss per unit of an L-infinity epsilon. The standard error is over
-    examples."""
+    the first-order rise of the loss per unit of L-infinity epsilon. Standard error over examples."""
     norms = []
     for part in objective.parts:
         inputs = objective.inputs[part].detach().requires_grad_(True)
@@ -140,8 +139,7 @@ def relative_flatness(objective: Objective) -> Estimate:
     with the rows v_s of V. For the cross-entropy :math:`\mathrm{Tr} H_{s,s'}` is the mean over examples of
     :math:`\|\phi\|^2 (p_s [s = s'] - p_s p_{s'})`, so that an example contributes :math:`\|\phi\|^2 (\sum_s
     p_s \|v_s\|^2 - \|\sum_s p_s v_s\|^2)`. Invariant to scaling the features by c and V by 1 / c. The
-    standard error is over examples. Raises `UndefinedError` unless the logits are the output of an
-    `nn.Linear`.
+    standard error is over examples. Raises `UndefinedError` unless an `nn.Linear` outputs the logits.
     """
     values, calls = [], []
 
@@ -171,8 +169,7 @@ def margin(objective: Objective, percentile: float = 10.0, resamples: int = 200)
     r"""A percentile of the margin :math:`z_y - \max_{k \ne y} z_k` (as in Kim et al., NeurIPS 2023).
 
     z are the logits of x or, in the robust loss, of the adversarial example of highest loss. Larger is more
-    robust, so that comparisons of sharpness reverse its sign. The standard error is from a bootstrap over
-    examples.
+    robust: comparisons of sharpness reverse its sign. The standard error is bootstrapped over examples.
     """
     with torch.no_grad():
         logits = torch.cat([objective.unfolded.logits(objective.inputs[part]) for part in objective.parts])
