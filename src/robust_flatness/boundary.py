@@ -233,7 +233,8 @@ def convolution_weights(module: nn.Module) -> list[str]:
 
 
 def _lay_out(function: Stateless, x: Tensor, expected: Outcome) -> bool:
-    """Lay out convolutions channels-last; undone, returning False, where that changes the outcome."""
+    """Convert convolutions to channels-last and return True, or undo it and return False if outcomes
+    change."""
     weights = [function.own[name] for name in convolution_weights(function.module)]
     before = [weight.data for weight in weights]
     for weight in weights:

@@ -128,7 +128,7 @@ def _check_names(spec: ClaimsSpec, experiments: Sequence[frames.Tables]) -> None
 
 def claims_frame(claims: Sequence[Claim]) -> pd.DataFrame:
     """Return a row per test: claim, verdict, statistic, interval, n, p, published value, outcome, rule. A
-    statistic that occurs twice in a claim (as a weaker rule and beside it) has one row."""
+    statistic that occurs twice in a claim (also as the weaker rule) has one row."""
     rows = []
     for claim in claims:
         for test, finding, theirs in zip(claim.spec.tests, claim.findings, claim.published, strict=True):

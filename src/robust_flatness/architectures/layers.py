@@ -17,8 +17,7 @@ UNSAFE_CHANNELS = 16
 
 
 def safe_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride, padding, dilation, groups) -> Tensor:
-    """`F.conv2d`, where a strided 1x1 convolution of few channels is computed with stride 1 on the pixels it
-    reads."""
+    """Compute `F.conv2d`; strided 1x1 convolutions of few channels run with stride 1 on subsampled pixels."""
     pointwise = weight.shape[2:] == (1, 1) and padding in ((0, 0), "valid")
     if pointwise and weight.shape[1] < UNSAFE_CHANNELS and stride != (1, 1):
         x, stride = x[:, :, :: stride[0], :: stride[1]], (1, 1)
@@ -26,7 +25,7 @@ def safe_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride, padding,
 
 
 def image_conv2d(x: Tensor, weight: Tensor, bias: Tensor, stride, padding, groups: int = 1) -> Tensor:
-    """`F.conv2d`, on the CPU with a fast gradient with respect to inputs with few channels."""
+    """Compute `F.conv2d`, on the CPU with a fast gradient with respect to inputs of few channels."""
     few = weight.shape[1] <= FEW_CHANNELS and groups == 1 and weight.shape[2:] != (1, 1)
     if few and x.device.type == "cpu" and not inside_transform():
         return _ImageConvolution.apply(x, weight, bias, stride, padding)

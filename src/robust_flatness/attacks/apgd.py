@@ -69,7 +69,7 @@ def _normalised(x: Tensor, norm: str) -> Tensor:
 
 
 def dlr_targeted(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
-    """Targeted difference of logits ratio, [n]: -(z_y - z_t) / (z_1 - (z_3 + z_4) / 2), z_1 >= z_2 >= ..."""
+    """Return the targeted DLR loss, [n]: -(z_y - z_t) / (z_1 - (z_3 + z_4) / 2), z_1 >= z_2 >= ..."""
     ordered = logits.sort(dim=1).values
     rows = torch.arange(len(logits), device=logits.device)
     scale = ordered[:, -1] - 0.5 * (ordered[:, -3] + ordered[:, -4]) + 1e-12

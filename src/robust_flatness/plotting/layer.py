@@ -49,12 +49,12 @@ class Layer:
         return pd.concat([self.variants, self.others])
 
     def hollow(self, robustbench: bool = False) -> pd.DataFrame:
-        """External networks to draw: an experiment's; the printed ones of RobustBench where asked."""
+        """Return the external networks to draw: an experiment's; printed ones only if `robustbench`."""
         return self.others if robustbench or not self.printed else self.others.iloc[:0]
 
     @cached_property
     def scaled(self) -> pd.DataFrame:
-        """Scaled models beside those they were made from, over the same seeds."""
+        """Scaled models and the models they were made from, over the same seeds."""
         return aggregate.with_scaled(self.tables.models)
 
     @cached_property

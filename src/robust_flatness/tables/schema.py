@@ -52,7 +52,7 @@ class Quantity:
 
     @property
     def words(self) -> str:
-        """Label of an axis."""
+        """Axis label."""
         words = self.description.words(self.split, self.loss, self.radius)
         return SPREADS.get(self.spread, "{}").format(words)
 

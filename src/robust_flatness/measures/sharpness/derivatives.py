@@ -182,15 +182,15 @@ def margin(objective: Objective, percentile: float = 10.0, resamples: int = 200)
 
 
 def weight_norm(model: nn.Module) -> Estimate:
-    r"""The norm of the weights, :math:`\|w\|_2`, over the tensors of the neighbourhood."""
+    r"""The norm of the perturbable parameters, :math:`\|w\|_2`."""
     return Estimate(norm(list(Network.of(model).weights().values())).item())
 
 
 def distance_from_init(model: nn.Module, initial: Mapping[str, Tensor]) -> Estimate:
     r"""The distance from the initial weights, :math:`\|w - w_0\|_2` (Neyshabur et al., NeurIPS 2017).
 
-    `initial` holds w_0 by the names of the model's parameters. Raises `ValueError` if a tensor of the
-    neighbourhood is missing in it or has another shape.
+    `initial` holds w_0 by the names of the model's parameters. Raises `ValueError` if a perturbable parameter
+    is missing in it or has another shape.
     """
     weights = Network.of(model).weights()
     for name, weight in weights.items():
@@ -202,7 +202,7 @@ def distance_from_init(model: nn.Module, initial: Mapping[str, Tensor]) -> Estim
 def spectral_product(model: nn.Module) -> Estimate:
     r"""The product of the layers' spectral norms, :math:`\prod_l \|W_l\|_2` (Neyshabur et al., ICLR 2018).
 
-    W_l are the tensors of the neighbourhood with more than one dimension, as matrices [out, rest]. Raises
+    W_l are the perturbable parameters with more than one dimension, as matrices [out, rest]. Raises
     `UndefinedError` if there is none.
     """
     matrices = [w.flatten(1) for w in Network.of(model).weights().values() if w.ndim > 1]

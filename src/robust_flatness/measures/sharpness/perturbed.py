@@ -121,8 +121,8 @@ def pacbayes_sigma(
     of the training *error*; here it is that of the loss. Sigma is found by bisection of log sigma between
     1e-4 and 10, with the same `samples` draws at each of `iterations` halvings. The standard error is that of
     the samples, propagated through the last bracket. If the bound is not crossed, the end of the range is
-    returned, without it. Adversarial examples are recomputed. Raises `ValueError` if a number is not
-    positive.
+    returned without a standard error. Adversarial examples are recomputed for each draw. Raises `ValueError`
+    if a number is not positive.
     """
     _check_positive(rise=rise, samples=samples, iterations=iterations)
     reference = objective.reference().double().mean()
