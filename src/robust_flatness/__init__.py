@@ -1,4 +1,4 @@
-"""Robust flatness: adversarial training, robustness and flatness of the robust loss.
+"""Adversarial training, and measures of robustness and of the flatness of the robust loss.
 
 After D. Stutz, M. Hein, B. Schiele, "Relating Adversarially Robust Generalization to Flat
 Minima", ICCV 2021.

@@ -80,8 +80,8 @@ def evaluation_copy(model: nn.Module) -> nn.Module:
 
 
 def try_loss(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, y: Tensor) -> None:
-    """Try a user's loss on the logits of two images; raise `ConfigError` unless it returns finite losses [n]
-    with a gradient by the logits."""
+    """Try a user's loss on the logits of two images; raise `ConfigError` unless it returns finite,
+    differentiable losses [n]."""
     name = getattr(loss, "__name__", type(loss).__name__)
     logits = logits.detach().requires_grad_(True)
     with torch.enable_grad(), user_code(f"{name}(logits, labels)", "loss"):
@@ -103,7 +103,7 @@ class Trial(NamedTuple):
 
     Logits are [n, `classes`]. `bytes_per_example` is the size of the largest activation of one example (None
     on other devices than the CPU), `channels_last` the layout of images and convolutions. `unused` parameters
-    do not influence the logits; by those in `normalising`, a function normalises.
+    do not influence the logits; those in `normalising` are arguments of normalising functions.
     """
 
     classes: int
@@ -114,7 +114,7 @@ class Trial(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Logits, and the gradient by the images of a weighted sum of them (zeros if there is none)."""
+    """Logits, and the input gradient of a weighted sum of them (zeros if there is none)."""
 
     logits: Tensor
     gradient: Tensor
@@ -126,9 +126,9 @@ class Outcome(NamedTuple):
 
 
 def try_model(original: nn.Module, function: Stateless, names: Sequence[str], x: Tensor) -> Trial:
-    """Try a copy of `original`, `function`, on the images `x`, with gradients by the parameters `names`, and
-    lay it out channels-last where it computes the same then; raise `ConfigError` if a stage fails or they
-    differ."""
+    """Try `function`, a copy of `original`, on the images `x`, with gradients of the parameters `names`, and
+    convert it to channels-last if the outcome stays the same; raise `ConfigError` if a stage fails or the
+    copy differs from the original."""
     run = partial(function, {})
     with _restored(original):
         with user_code("evaluation mode"):
@@ -168,7 +168,8 @@ def _weighted_sum(logits: Tensor) -> Tensor:
 
 
 def _weight_gradients(function: Stateless, names: Sequence[str], x: Tensor) -> tuple[frozenset, frozenset]:
-    """Try the gradient by the parameters `names`; return those that are unused and those that normalise."""
+    """Try the gradients of the parameters `names`; return those unused, and those of normalising
+    functions."""
     leaves = {name: function.own[name].detach().clone().requires_grad_(True) for name in names}
     gradients: Sequence[Tensor | None] = [None] * len(names)
     with isolated(seed=0), NormalisationParameters() as watched, user_code("gradient by the weights"):
@@ -180,8 +181,8 @@ def _weight_gradients(function: Stateless, names: Sequence[str], x: Tensor) -> t
 
 
 def _check_copy(original: nn.Module, function: Stateless, x: Tensor, expected: Outcome) -> None:
-    """Check that the copy computes what the original, in evaluation mode, does at the given weights
-    (`expected`) and at perturbed ones."""
+    """Check that the copy agrees with the original, in evaluation mode, at the given weights (`expected`) and
+    at perturbed ones."""
     if not outcome(original, x).agrees(expected):
         raise ConfigError("model: a deep copy of it gives other logits or gradients; it cannot be measured")
     g = torch.Generator().manual_seed(0)
@@ -232,7 +233,8 @@ def convolution_weights(module: nn.Module) -> list[str]:
 
 
 def _lay_out(function: Stateless, x: Tensor, expected: Outcome) -> bool:
-    """Lay out convolutions channels-last; undone, returning False, where that changes the outcome."""
+    """Convert convolutions to channels-last and return True, or undo it and return False if outcomes
+    change."""
     weights = [function.own[name] for name in convolution_weights(function.module)]
     before = [weight.data for weight in weights]
     for weight in weights:

@@ -29,7 +29,7 @@ from robust_flatness.seeding import generator
 from robust_flatness.weights import load_weights
 
 KEY = "robust_flatness"
-#: Key in `Metadata.model` of external networks, for the argument of `load_model`.
+#: Key in `Metadata.model` of external networks that holds the argument of `load_model`.
 LOADED = "loaded"
 
 
@@ -39,7 +39,8 @@ class Metadata:
 
     `model` holds the settings of a network of the kit, or `{"loaded": ...}`, the argument of `load_model`;
     `mean` and `std` normalise the inputs. `epoch` counts from 0, None for external networks; `weight_bound`
-    is the clipping of the training, by which perturbed weights are bounded, `precision` that of its passes.
+    is the bound of weight clipping in training, which also bounds perturbed weights, `precision` that of
+    training.
     """
 
     model: dict

@@ -29,5 +29,5 @@ __all__ = [
 
 
 def perturbed_parameters(model: nn.Module) -> list[str]:
-    """Names of the parameters in the neighbourhood, each a layer of its own (see `Network.layers`)."""
+    """Return the names of the perturbable parameters, each a layer of its own (see `Network.layers`)."""
     return Network.of(model).layers

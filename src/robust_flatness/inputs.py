@@ -7,7 +7,7 @@ from torch import Tensor
 
 from robust_flatness.errors import ConfigError, NonFiniteError, warn
 
-#: Number of outputs from which their range is judged.
+#: Minimum number of outputs from which their range is judged.
 ENOUGH_OUTPUTS = 20
 
 

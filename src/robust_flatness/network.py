@@ -1,4 +1,4 @@
-"""The interface of attacks and measures to a classifier: frozen, in evaluation mode, at any weights."""
+"""Interface of attacks and measures to a classifier: a frozen copy, evaluated at any weights."""
 
 import copy
 from collections.abc import Iterable, Mapping
@@ -19,11 +19,11 @@ from robust_flatness.runtime.devices import keep_freed_memory
 from robust_flatness.runtime.graphs import Graphs
 from robust_flatness.runtime.isolation import isolated
 
-#: Largest size of an activation in a pass on a CPU, for each thread: more would leave the cache.
+#: Maximum bytes of an activation per pass and thread on a CPU, so that it stays in the cache.
 PASS_BYTES = 2**22
-#: Smallest pass: with fewer examples, the overhead of calls dominates.
+#: Minimum number of examples per pass: with fewer, the overhead of calls dominates.
 LEAST_AT_ONCE = 32
-#: Frozen parameters of at most this size are constants such as mean and std of images.
+#: Number of elements up to which a frozen parameter is taken for a constant, such as an image mean.
 CONSTANTS = 4
 
 
@@ -72,7 +72,7 @@ class Network:
 
     @property
     def classes(self) -> int | None:
-        """K of the logits; None before the first inputs."""
+        """Number of classes K; None before the first inputs."""
         return self._shared.trial and self._shared.trial.classes
 
     @property
@@ -102,9 +102,9 @@ class Network:
     def at(self, weights: Mapping[str, Tensor] | nn.Module, folded: bool = True) -> "Network":
         """Return the same network with `weights` in place of its own values of these names.
 
-        `weights` are tensors by name, by which logits are differentiable, or a module of equal architecture.
-        Nothing is copied or changed: all views share one module, into which a call puts their tensors; one
-        backward pass for each view, unless its graph is retained. Batch norms are folded unless not `folded`.
+        `weights` are tensors by name, to which gradients flow, or a module of equal architecture. Nothing is
+        copied or changed: all views share one module, whose tensors are replaced in each call. A view allows
+        one backward pass, unless its graph is retained. Batch norms are folded if `folded`.
         """
         if isinstance(weights, nn.Module):
             own = Stateless(boundary.unwrapped(weights)).own
@@ -136,7 +136,7 @@ class Network:
         return self.apply(self.tensors(precision), x, precision)
 
     def tensors(self, precision: str = "float32") -> dict[str, Tensor]:
-        """Return the tensors, by name, that `logits` computes from: folded, in this precision."""
+        """Return the tensors, by name, that `logits` uses: folded, in this precision."""
         if precision == "float32" or self.folding is None:
             return self._tensors
         low = self._low or self.folding.lowered(self._tensors)

@@ -24,9 +24,9 @@ NORMALISING_FUNCTIONS = {
 def perturbable_parameters(model: nn.Module) -> tuple[list[str], list[str]]:
     """Return the names of the parameters that are perturbed, and of those left out because they are frozen.
 
-    Perturbed are trainable floating-point parameters, weights and biases each as a layer of its own, in the
-    model's order, but for those of normalisation layers; parameters that share their memory count once. If
-    all parameters are frozen, as for evaluation, none counts as frozen.
+    All trainable floating-point parameters are perturbed, weights and biases as separate layers, in the
+    model's order, except those of normalisation layers; parameters that share memory count once. If all
+    parameters are frozen, as for evaluation, they are treated as trainable.
     """
     of_norms = {
         id(parameter)
@@ -46,8 +46,8 @@ def perturbable_parameters(model: nn.Module) -> tuple[list[str], list[str]]:
 
 
 class NormalisationParameters(TorchFunctionMode):
-    """While active, records in `ids` the scales and shifts of torch's normalising functions, and the leaves
-    from which these are computed."""
+    """Mode that records in `ids` the scales and shifts passed to torch's normalising functions, and the
+    leaves from which these are computed."""
 
     def __init__(self):
         super().__init__()

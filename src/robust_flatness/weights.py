@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from robust_flatness.config.networks import weights_file
 from robust_flatness.errors import ConfigError
 
-#: Keys below which training scripts nest weights beside other things.
+#: Keys under which training scripts commonly store weights.
 NESTED = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params")
 #: Parts of names that data-parallel and compiled modules insert.
 WRAPPERS = re.compile(r"(?<![^.])(?:module|_orig_mod)\.")
-#: Longest prefix, in parts of a name, below which the weights of the network are looked for.
+#: Maximum length, in name components, of a prefix that is stripped to find the network's weights.
 DEEPEST = 3
 #: Extensions of files that `torch.save` writes.
 TORCH_FILES = (".pt", ".pth", ".bin", ".ckpt", ".tar")
@@ -46,7 +46,7 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
 
 
 def _chosen(content: Any, path: Path, key: str | None) -> Mapping[str, Tensor]:
-    """The weights in the content of a file: those that `key` names, or the only ones."""
+    """Return the weights in the content of a file: those at `key`, or the only ones."""
     if not isinstance(content, Mapping):
         raise ConfigError(f"weights: {path}: holds {type(content).__name__}; expected a state_dict")
     sets = [name for name, value in content.items() if _are_weights(value)]
@@ -77,8 +77,8 @@ def _are_weights(content: Any) -> bool:
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> "OrderedDict[str, Tensor]":
-    """The tensors whose names begin with `prefix`, and the versions of their layers' formats, without the
-    prefix and the names of wrappers."""
+    """Return the tensors below `prefix`, and the format versions of their layers, with the prefix and the
+    names of wrappers removed."""
     start = f"{prefix}." if prefix else ""
 
     def renamed(entries: Mapping[str, Any], end: str) -> dict[str, Any]:
@@ -96,9 +96,9 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) ->
     """Load `tensors` into `model` by `load_state_dict`, with the versions of the layers' formats that the
     file holds; a .safetensors file holds none and counts as current. Raise `ConfigError` if they do not fit.
 
-    Names of wrappers are removed, and so is a prefix of the network's names, beside which a file may hold
-    other things. The counter of averaged weights is ignored, counters of batch norms may be missing, and of
-    tied tensors one is enough.
+    Names of wrappers are removed, and so is a common prefix of the network's names; other tensors of the file
+    are ignored then. The counter of averaged weights is ignored, counters of batch norms may be missing, and
+    one of several tied tensors is enough.
     """
     path, _ = weights_file(path)
     given, whole = OrderedDict(tensors), _below(tensors, "")

@@ -1,4 +1,4 @@
-"""Functions of the Snakemake workflow while it is planned; nothing here imports torch."""
+"""Functions that the Snakemake workflow calls while planning; nothing here imports torch."""
 
 import atexit
 import os
@@ -24,7 +24,7 @@ DRAWING_FOLDERS = ("figures/", "paper_tables/", "report/")
 
 
 def only_draws(targets: Iterable[str | Path]) -> bool:
-    """Whether the targets of a `snakemake` command are figures and tables alone."""
+    """Return whether the targets of a `snakemake` command are only figures, tables and pages."""
     names = [str(target).removeprefix("./") for target in targets]
     return bool(names) and all(name in DRAWING or name.startswith(DRAWING_FOLDERS) for name in names)
 
@@ -69,7 +69,7 @@ def plain_executable(executable: str, *, here_alone: bool) -> str:
 
 
 def why_stale(results: Path, experiment: Experiment, files: Iterable[str | Path]) -> str:
-    """Return how the tables lag behind the experiment, or an empty string."""
+    """Return why the tables are out of date with the experiment, or an empty string."""
     table = Path(results, "networks.csv")
     if any(Path(file).stat().st_mtime > table.stat().st_mtime for file in files):
         return "are older than the configuration"

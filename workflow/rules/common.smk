@@ -1,4 +1,4 @@
-# The validated experiment and what the rules share.
+# The validated experiment, and helpers shared by the rules.
 
 import math
 import os
@@ -36,12 +36,12 @@ from robust_flatness.workflow import (
     verdicts,
 )
 
-# The repository's folder, also where another workflow takes this one as a module.
+# The repository's root, also if another workflow imports this one as a module.
 ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
 
 try:
     for path in workflow.configfiles:
-        load_yaml(path)  # Snakemake has read it, and refuses less: of a key given twice it takes the last
+        load_yaml(path)  # stricter than Snakemake, which accepts duplicate keys
     EXPERIMENT = load_experiment(config, ROOT / "config/variants.yaml")
 except ConfigError as error:
     # One line per problem, without Snakemake's traceback through this file.
@@ -51,21 +51,21 @@ MODIFIER = workflow.modifier.path_modifier
 
 
 def placed(path):
-    """Where a path of the rules lies, for params and for what is read while planning.
+    """Return a path of the rules with the module's `prefix`, for params and for files read while planning.
 
-    Where another workflow takes this one as a module with a `prefix`, Snakemake puts that before relative
-    inputs, outputs and logs, and before nothing else.
+    If another workflow imports this one as a module with a `prefix`, Snakemake itself adds the prefix to relative
+    inputs, outputs and logs only.
     """
     return MODIFIER.replace_prefix(str(path))
 
 
 def as_given(path):
-    """A path for rules that no `prefix` goes before."""
+    """Return a path for rules to which Snakemake adds no `prefix`."""
     return Path(path) if placed(path) == str(path) else Path(path).absolute()
 
 
 def of_repository(path):
-    """A file or folder of the repository, relative where Snakemake runs in it."""
+    """Return the path of a file or folder of the repository, relative if Snakemake runs in it."""
     return as_given(path if Path(path).exists() else ROOT / path)
 
 
@@ -97,15 +97,15 @@ if (RESULTS_FOLDER / "models.csv").exists() and not (RESULTS_FOLDER / "records.c
 
 
 def targets():
-    """The targets on Snakemake's command line; the workflow object does not know them yet."""
+    """Return the targets on Snakemake's command line, which the workflow object does not know yet."""
     try:
         return get_argument_parser().parse_known_args(sys.argv[1:])[0].targets or ()
     except SystemExit:
         return ()
 
 
-# When only figures or tables are asked for and the results are there, the graph is cut at them:
-# whatever changed upstream, nothing is trained or measured.
+# If only figures or tables are requested and results exist, the workflow starts from these: nothing is trained or
+# measured, whatever has changed upstream.
 MAKES_TABLES = not (only_draws(targets()) and (RESULTS_FOLDER / "records.csv").exists())
 if not MAKES_TABLES:
     STALE = why_stale(RESULTS_FOLDER, EXPERIMENT, [*workflow.configfiles, ROOT / "config/variants.yaml"])
@@ -127,28 +127,28 @@ GPUS = int(DEVICE.startswith("cuda") or DEVICE == "mps" or (DEVICE == "auto" and
 if GPUS and workflow.local_exec and "gpu" not in workflow.global_resources:
     workflow.register_resource("gpu", gpus_here() if DEVICE in ("auto", "cuda") and gpus_here() else 1)
 COMPUTE = f"--device {DEVICE} --threads {EXPERIMENT.spec.compute.threads}"
-# Minutes that no job on a cluster asks for more than.
+# Maximum time limit of a job on a cluster, in minutes.
 LIMIT = int(60 * EXPERIMENT.spec.compute.hours)
 
 
 def growing_minutes(amount):
-    """Time of a job: more at each attempt, up to the limit; measures go on where an attempt has ended."""
+    """Return the time limit of a job: more at each attempt, up to `LIMIT`; measures resume after an attempt."""
     return lambda wildcards, attempt: min(LIMIT, amount * attempt)
 
 
 def growing(amount):
-    """Memory (MB) of a job: more at each attempt, where a profile sets `retries`."""
+    """Return the memory (MB) of a job: more at each attempt, if the profile sets `retries`."""
     return lambda wildcards, attempt: amount * attempt
 
 
 def minutes_for(passes, own=True):
-    """The time limit of a job that takes `passes` through the experiment's network, or one of others."""
+    """Return the time limit for `passes` through the experiment's network (`own`) or an external one."""
     _, side = EXPERIMENT.spec.data.shape
     return minutes(passes, EXPERIMENT.spec.model if own else None, side, "cuda" if GPUS else "cpu")
 
 
 def one_of(slugs):
-    """A pattern for a wildcard that takes these values and nothing else."""
+    """Return a regular expression for a wildcard that matches exactly these values."""
     return "|".join(slug.replace(".", r"\.") for slug in slugs) or "(?!)"
 
 
@@ -158,12 +158,12 @@ wildcard_constraints:
 
 
 def of_each(pattern, slugs):
-    """`pattern` for each of the variants, with each of its seeds."""
+    """Return `pattern` expanded for each of the variants with each of its seeds."""
     return [path for slug in slugs for path in expand(pattern, variant=slug, seed=EXPERIMENT.seeds_of(slug))]
 
 
 def for_each_checkpoint(pattern, checkpoints=CHECKPOINTS):
-    """`pattern` for each of `checkpoints`; other wildcards stay."""
+    """Return `pattern` expanded for each of `checkpoints`; other wildcards are kept."""
     return expand(pattern, which=checkpoints, allow_missing=True)
 
 

@@ -2,7 +2,7 @@
 
 
 def source_of_data(wildcards):
-    """The files that the dataset is read from: a change prepares it again."""
+    """Return the files that the dataset is read from; if they change, it is prepared again."""
     if EXPERIMENT.spec.data.downloads:
         return rules.download.output
     return [as_given(path) for path in data_files(EXPERIMENT.spec.data)]

@@ -12,11 +12,11 @@ CAPTIONS = load_yaml(ROOT / "workflow/report/captions.yaml")
 
 
 def caption(kind):
-    """The caption of a figure or table, in `snakemake --report`; one of the user's own may have none."""
+    """Return the caption of a figure or table for `snakemake --report`; "" for user-defined ones without."""
     return lambda wildcards: CAPTIONS[kind].get(wildcards.name, "")
 
 
-# What every figure and table reads besides results.
+# Inputs of every figure and table besides the results.
 CATALOGUE = {
     "published": PUBLISHED,
     "variants": of_repository("config/variants.yaml"),
@@ -24,7 +24,7 @@ CATALOGUE = {
 }
 
 
-# The experiment's own families, beside its tables for whatever draws them.
+# The experiment's own families, written beside its tables for figures, tables and page.
 rule families:
     output:
         f"{RESULTS}/families.yaml",

@@ -1,4 +1,4 @@
-# Instead of training and measuring: tables that somebody made elsewhere.
+# Import of an existing table of results, in place of training and measuring.
 
 
 rule import_table:

@@ -1,5 +1,5 @@
-# One job measures a network: all measures, at its checkpoints and snapshots. Its parts are kept one by one, so a
-# changed setting measures what it touches and nothing else.
+# One job per network runs all measures at its checkpoints and snapshots. Finished parts are stored one by one, so that
+# a changed setting reruns only the measures that it affects.
 
 HELD_OUT = EXPERIMENT.spec.data.count("early_stopping")
 SNAPSHOTS = [len(job.training.snapshot_epochs()) for job in EXPERIMENT.train_jobs.values()]
@@ -8,10 +8,11 @@ ALL_MEASURED = [slug for slug in EXPERIMENT.variants if EXPERIMENT.measures_of(s
 
 
 def measuring_minutes(wildcards, attempt):
-    """Minutes for all measures of a variant; more at each attempt, which resumes where the one before has ended."""
+    """Return the minutes for all measures of a variant; more at each attempt, which resumes the previous one."""
+    slug, snapshots = wildcards.variant, max(SNAPSHOTS, default=0)
     passes = sum(
-        MEASURES[name].passes(EXPERIMENT.measures[name], HELD_OUT, max(SNAPSHOTS, default=0))
-        for name in EXPERIMENT.measures_of(wildcards.variant)
+        MEASURES[name].passes(EXPERIMENT.measures[name].for_variant(slug), HELD_OUT, snapshots)
+        for name in EXPERIMENT.measures_of(slug)
     )
     return min(LIMIT, attempt * minutes_for(passes, wildcards.variant not in NETWORKS))
 

@@ -1,17 +1,17 @@
-# Networks of others become checkpoints: loaded, downloaded where the config says no file, and checked.
+# External networks are loaded (downloaded if the config names no file), checked, and saved as checkpoints.
 for slug, variant in NETWORKS.items():
     path = variant.network.weights
     if path and not weights_file(path)[0].is_file():
         sys.exit(f"error: the configuration cannot be used\nmodels.{slug}.weights: {path}: no such file")
 
 
-# What is known of the data without reading them.
+# Properties of the data that are known without reading them.
 SHAPE = ",".join(map(str, EXPERIMENT.spec.data.shape))
 KNOWN_CLASSES = EXPERIMENT.spec.data.known_classes if EXPERIMENT.spec.data.name in CLASSES else None
 
 
 def check_networks():
-    """Before anything runs: whether networks that are not there yet fit the data, where those are known."""
+    """Before any job runs, check that networks without a checkpoint fit the data, if the classes are known."""
     wrong = 0
     for name, variant in NETWORKS.items() if KNOWN_CLASSES else ():
         weights = expand(WEIGHTS, variant=name, seed=EXPERIMENT.seeds_of(name), which="last")[0]

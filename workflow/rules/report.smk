@@ -1,4 +1,4 @@
-# Results kept in the repository for its readers, and the last words of a run.
+# Results kept in the repository, the opening page of the report, and messages at the end of a run.
 
 
 rule docs:

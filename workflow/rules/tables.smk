@@ -1,6 +1,6 @@
 # The tables, and the claims judged: one notebook each, from the results tables alone.
 
-#: The files of rules that a table is judged by.
+#: Files of claims that a table evaluates.
 CLAIMS = {
     "claims": of_repository("config/claims.yaml"),
     "later_claims": of_repository("config/later-claims.yaml"),

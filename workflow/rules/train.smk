@@ -6,12 +6,12 @@ def training_spec(wildcards):
 
 
 def whole_training(variant):
-    """Minutes that the whole training may take."""
+    """Return the time limit of a whole training, in minutes."""
     return minutes_for(training_passes(EXPERIMENT.train_jobs[variant], EXPERIMENT.spec.data.count("train")))
 
 
-# A training that may take longer than a job on a cluster is cut into so many jobs, each of which goes on
-# where the one before has ended.
+# Number of jobs of each training: one that may exceed the time limit of a job on a cluster is split into several, each
+# of which resumes the previous one.
 PIECES = {slug: math.ceil(whole_training(slug) / (LIMIT - OVERHEAD_MINUTES)) for slug in TRAINED}
 LONG = [slug for slug, pieces in PIECES.items() if pieces > 1]
 
@@ -22,7 +22,7 @@ def training_minutes(wildcards, attempt):
 
 
 def piece_before(wildcards):
-    """The piece that has to be done first; none before the first."""
+    """Return the marker file of the previous piece; none for the first."""
     before = int(wildcards.get("piece", PIECES[wildcards.variant])) - 1
     return expand(f"{RUN}/pieces/{before}", **wildcards) if before else []
 
@@ -33,7 +33,7 @@ def until_epoch(wildcards):
 
 
 def pseudo_labels(wildcards):
-    """Only variants that use the pool wait for its pseudo-labels."""
+    """Return the pseudo-labels if the variant uses the unlabelled pool; others do not wait for them."""
     if EXPERIMENT.train_jobs[wildcards.variant].training.unlabeled_fraction:
         return expand(rules.pseudo_label.output, seed=wildcards.seed)
     return []
@@ -48,7 +48,7 @@ def code_of_training(wildcards):
 
 
 def snapshots_option(wildcards):
-    """All snapshots are kept only where a measure of snapshots is made."""
+    """Return the option that keeps all snapshots if a measure of snapshots is taken, else best and last."""
     measured = any(MEASURES[name].of_snapshots for name in EXPERIMENT.measures_of(wildcards.variant))
     return "--all-snapshots" if measured else "--best-and-last"
 

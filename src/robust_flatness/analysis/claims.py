@@ -46,7 +46,7 @@ class ClaimsSpec(Rules):
 
 
 class Claim(NamedTuple):
-    """A claim judged on an experiment, which may be the `printed` numbers, and on these."""
+    """A claim judged on an experiment and on the printed numbers; `printed`: the experiment is these."""
 
     name: str
     spec: ClaimSpec
@@ -128,7 +128,7 @@ def _check_names(spec: ClaimsSpec, experiments: Sequence[frames.Tables]) -> None
 
 def claims_frame(claims: Sequence[Claim]) -> pd.DataFrame:
     """Return a row per test: claim, verdict, statistic, interval, n, p, published value, outcome, rule. A
-    statistic that a claim has twice (the weaker rule decides, and stands beside) has one row."""
+    statistic that occurs twice in a claim (also as the weaker rule) has one row."""
     rows = []
     for claim in claims:
         for test, finding, theirs in zip(claim.spec.tests, claim.findings, claim.published, strict=True):

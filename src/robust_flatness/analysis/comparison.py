@@ -15,11 +15,11 @@ from robust_flatness.measures.cost import attack_passes
 from robust_flatness.measures.sharpness import block as sharpness
 from robust_flatness.tables import aggregate, schema
 
-#: Targets; beside them RErr, AutoAttack's where it was run.
+#: Columns that are predicted, in addition to RErr (by AutoAttack if it was run).
 RLOSS, GAP = "test_rloss_pgd", "rloss_gap"
 #: The control of partial correlations.
 GIVEN = "train_rloss_pgd"
-#: Capacity and the loss on training examples, which a measure of sharpness has to beat.
+#: Controls: capacity and training loss, the baselines that measures of sharpness are compared with.
 CONTROLS = ("weight_norm", "distance_from_init", "spectral_product", GIVEN)
 #: Column of the largest Hessian eigenvalue, which is that of the clean loss.
 HESSIAN = "hessian_max"
@@ -31,7 +31,7 @@ ON_TEST = "sharpness on test examples"
 
 
 class Candidate(NamedTuple):
-    """A measure compared: group, loss (`rloss`, `ce`, or ""), column; sign -1 if a large value is robust."""
+    """A compared measure: group, loss (`rloss`, `ce`, or ""), column; sign is -1 if larger is more robust."""
 
     measure: str
     words: str
@@ -78,7 +78,7 @@ def candidates(models: pd.DataFrame) -> list[Candidate]:
 
 
 def passes(name: str, loss: str) -> float:
-    """Cost of a measure: forward and backward passes through the network for one example, with the
+    """Return the cost of a measure: forward and backward passes through the network for one example, with the
     default settings and the paper's attack; NaN for a user's measures."""
     implied = {"epsilon": 8 / 255, "step_size": 0.007, "sizes": {"test": 1000, "train": 1000}}
     spec = flatness.FlatnessSettings(**flatness.FlatnessSettings.implied({}, **implied))

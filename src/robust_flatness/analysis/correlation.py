@@ -1,7 +1,7 @@
 """Correlations between the columns of a table with a row per variant, with intervals and p-values.
 
-The coefficients and least-squares lines are of many resamples at a time, each given as counts of the
-observations.
+Coefficients and least-squares lines are computed for many resamples at once; each resample is given by the
+count of every observation.
 """
 
 import math
@@ -17,7 +17,7 @@ from robust_flatness.analysis.resampling import RESAMPLES, Estimate, estimate, s
 
 
 def weighted_pearson(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Pearson's r of x [n] and y [n], observation i counted `counts[b, i]` times: [B]; NaN if constant."""
+    """Return Pearson's r [B] of x [n] and y [n], with observation i repeated `counts[b, i]` times, or NaN."""
     # Centring first keeps the moments' differences accurate.
     x, y = ((values - values.mean()) / (values.std() or 1.0) for values in (x, y))
     moments = counts @ np.column_stack([x, y, x * x, y * y, x * y]) / counts.sum(axis=1, keepdims=True)
@@ -26,14 +26,14 @@ def weighted_pearson(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.nda
 
 
 def _ratio(covariance: np.ndarray, variance_x: np.ndarray, variance_y: np.ndarray) -> np.ndarray:
-    """Covariance over standard deviations; NaN where a variance is zero but for rounding."""
+    """Return covariance over standard deviations; NaN where a variance is zero up to rounding."""
     varies = (variance_x > 1e-12) & (variance_y > 1e-12)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(varies, np.clip(covariance / np.sqrt(variance_x * variance_y), -1, 1), np.nan)
 
 
 def weighted_spearman(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Spearman's rho, Pearson's r of the midranks, with observation i counted `counts[b, i]` times: [B]."""
+    """Return Spearman's rho [B], Pearson's r of the midranks; arguments as in `weighted_pearson`."""
     total = counts.sum(axis=1)
     # A midrank minus the mean rank is half the sum of the signs of the differences to all values. It is given
     # in units of the sample's size, so that variances compare with 1.
@@ -45,8 +45,8 @@ def weighted_spearman(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.nd
 
 
 def weighted_kendall(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Kendall's tau-b with observation i counted `counts[b, i]` times: [B]. With the signs s of all
-    differences, tau-b = sum s_x s_y / sqrt(sum s_x^2 sum s_y^2)."""
+    """Return Kendall's tau-b [B]; arguments as in `weighted_pearson`. With the signs s of all differences,
+    tau-b = sum s_x s_y / sqrt(sum s_x^2 sum s_y^2)."""
     of_x, of_y = (np.sign(values[:, None] - values) for values in (x, y))
     products = of_x * of_y, of_x**2, of_y**2
     both, in_x, in_y = (np.einsum("bi,bi->b", counts @ pairs, counts) for pairs in products)
@@ -61,23 +61,23 @@ COEFFICIENTS = {"pearson": weighted_pearson, "spearman": weighted_spearman, "ken
 def weighted_partial(
     x: np.ndarray, y: np.ndarray, given: np.ndarray, counts: np.ndarray, kind: str = "pearson"
 ) -> np.ndarray:
-    """Partial correlation of x and y given z, (r_xy - r_xz r_yz) / sqrt((1 - r_xz^2) (1 - r_yz^2)): [B], with
-    Pearson's or Spearman's coefficient r: the correlation of the residuals of x and y (of their ranks)."""
+    """Return the partial correlation [B] of x and y given z, (r_xy - r_xz r_yz) / sqrt((1 - r_xz^2) (1 -
+    r_yz^2)), for Pearson's or Spearman's r: the correlation of the residuals of x and y (or their ranks)."""
     weighted = COEFFICIENTS[kind]
     xy, xz, yz = weighted(x, y, counts), weighted(x, given, counts), weighted(y, given, counts)
     return _ratio(xy - xz * yz, 1 - xz**2, 1 - yz**2)
 
 
 def coefficient(x: Sequence[float], y: Sequence[float], kind: str = "pearson") -> float:
-    """Pearson's r, Spearman's rho or Kendall's tau-b of the pairs without NaN; NaN with fewer than three."""
+    """Return a coefficient of `COEFFICIENTS` of the pairs without NaN; NaN with fewer than three pairs."""
     values = np.column_stack([x, y]).astype(float)
     x, y = values[np.isfinite(values).all(axis=1)].T
     return float(COEFFICIENTS[kind](x, y, np.ones((1, len(x))))[0]) if len(x) > 2 else math.nan
 
 
 def weighted_line(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Least-squares intercept and slope of y = a + b x with observation i counted `counts[b, i]` times: [B]
-    each; NaN where x does not vary."""
+    """Return intercept and slope, [B] each, of the least-squares line y = a + b x, with observation i
+    repeated `counts[b, i]` times; NaN where x does not vary."""
     total = counts.sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean_x, mean_y = counts @ x / total, counts @ y / total
@@ -90,7 +90,7 @@ def weighted_line(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> tuple[np.
 def permutation_p(
     x: Sequence[float], y: Sequence[float], kind: str = "pearson", count: int = RESAMPLES
 ) -> float:
-    """Two-sided p-value of a correlation under permutations of y; exact where n! <= `count`. For
+    """Return the two-sided p-value of a correlation under permutations of y; exact where n! <= `count`. For
     Kendall's tau it is scipy's, exact for few observations without ties, else by its normal limit."""
     x, y = np.asarray(x, float), np.asarray(y, float)
     if kind == "kendall":
@@ -109,10 +109,10 @@ def correlate(
     rows: pd.DataFrame, x: str, y: str, kind: str = "pearson", given: str | None = None,
     resamples: int = RESAMPLES, **settings: float,
 ) -> Estimate:  # fmt: skip
-    """Correlation of two columns over the variants that have both; with `given` Pearson's or Spearman's
-    partial correlation given that column (see `weighted_partial`).
+    """Estimate the correlation of two columns over the variants that have both; with `given` Pearson's or
+    Spearman's partial correlation given that column (see `weighted_partial`).
 
-    The p-value is of `permutation_p`; for a partial correlation the residuals of x and y given the third
+    The p-value is that of `permutation_p`; for a partial correlation the residuals of x and y given the third
     column are permuted (Freedman and Lane 1983). `rows` has the column `family`; with fewer than three
     variants (four for a partial correlation) all numbers are NaN.
     """
@@ -145,12 +145,12 @@ def difference(
     rows: pd.DataFrame, x: str, other: str, y: str, kind: str, absolute: bool = False,
     resamples: int = RESAMPLES, **settings: float,
 ) -> Estimate:  # fmt: skip
-    """Correlation of `x` with `y` minus that of `other` with `y` (Pearson's or Spearman's; of their absolute
-    values if `absolute`), over the variants that have all three.
+    """Estimate the correlation of `x` with `y` minus that of `other` with `y` (Pearson's or Spearman's; of
+    their absolute values if `absolute`), over the variants that have all three.
 
-    The p-value (NaN if `absolute`) is of a sign-flip permutation test: with all three standardised (ranks for
-    Spearman's), the difference is the mean of z_y (z_x - z_other), and were x and other exchangeable within a
-    variant, the sign of each term would be random.
+    The p-value (NaN if `absolute`) is from a sign-flip permutation test: with all three standardised (ranks
+    for Spearman's), the difference is the mean of z_y (z_x - z_other), and were x and other exchangeable
+    within a variant, the sign of each term would be random.
     """
     rows = rows.dropna(subset=[x, other, y])
     one, two, target = values = [rows[name].to_numpy(float) for name in (x, other, y)]
@@ -171,12 +171,12 @@ def difference(
 def granulated(
     rows: pd.DataFrame, x: str, y: str, numeric: Collection[str], resamples: int = RESAMPLES
 ) -> Estimate:
-    """The granulated Kendall coefficient (Jiang et al. 2020, "Fantastic Generalization Measures", their psi
-    for one axis at a time): Kendall's tau-b within each family in which one number is varied, averaged.
+    """Estimate the granulated Kendall coefficient (Jiang et al. 2020, "Fantastic Generalization Measures",
+    psi for one axis at a time): the mean of Kendall's tau-b within each family in which one number is varied.
 
     The baseline is a setting of every family; families with fewer than three settings are left out. The
-    interval resamples families, p is of a sign-flip permutation test of their coefficients; `n` counts the
-    variants of the `families` that have a coefficient.
+    interval resamples families, the p-value is from a sign-flip permutation test of their coefficients; `n`
+    counts the variants of the `families` that have a coefficient.
     """
     rows = rows.dropna(subset=[x, y])
     at, taus, used = rows["family"] == "at", [], set()

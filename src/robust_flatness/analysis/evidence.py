@@ -11,9 +11,9 @@ from robust_flatness.analysis.resampling import LEVEL, resampled_counts
 from robust_flatness.analysis.rises import SLACK, end_of_first_rate, mean_interval
 from robust_flatness.tables import aggregate, frames, schema
 
-#: Resamples for the noise of one model's evaluation: 74 models share them.
+#: Number of resamples for the noise of a model's evaluation, shared by all models.
 NOISE_RESAMPLES = 1999
-#: Measures of which all are equal in variants with the same weights.
+#: Measures that, if all are equal, identify variants with the same weights.
 CAPACITY = ("weight_norm", "distance_from_init", "spectral_product")
 
 
@@ -158,9 +158,9 @@ def improved_by_early_stopping(examples: pd.DataFrame, level: float = LEVEL) -> 
 
 
 def more_robust(examples: pd.DataFrame, column: str, level: float = LEVEL) -> dict[str, bool]:
-    """Return whether a variant's mean of a column of single test examples, at the last checkpoint, is below
-    the baseline's beyond noise, for each variant with such values: the interval of the variant's mean over
-    seeds minus the baseline, over the latter's seeds and the examples that both have, lies below 0."""
+    """Return, for each variant with per-example values, whether its mean of a column over test examples, at
+    the last checkpoint, is below the baseline's beyond noise: the interval of the variant's mean over seeds
+    minus the baseline, over the baseline's seeds and the examples that both have, lies below 0."""
     rows = examples[(examples["split"] == "test") & (examples["checkpoint"] == "last")]
     values = rows.dropna(subset=[column]).pivot(index="example", columns=["variant", "seed"], values=column)
     if "at" not in values:

@@ -23,7 +23,7 @@ RLOSS = "test_rloss_pgd"
 
 
 class Fitted(NamedTuple):
-    """Break and ratio of slopes of a hinge with percentile intervals, and `smooth_over_hinge`."""
+    """A fitted hinge: break (`at`) and ratio of slopes with percentile intervals, and `smooth_over_hinge`."""
 
     at: Estimate
     ratio: Estimate
@@ -62,8 +62,8 @@ def fit_hinge(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> tuple[np.ndar
 
 
 def smooth_over_hinge(x: np.ndarray, y: np.ndarray, at: float) -> float:
-    """Residual sum of squares of a cubic over that of a hinge with its break at `at`, which has as many
-    parameters: above 1 the hinge fits better."""
+    """Return the residual sum of squares of a cubic divided by that of a hinge with its break at `at`, which
+    has as many parameters: above 1 the hinge fits better."""
 
     def residual(*columns: np.ndarray) -> float:
         design = np.column_stack([np.ones_like(x), *columns])

@@ -41,8 +41,8 @@ UNKNOWN = Interval()
 @dataclass(frozen=True)
 class Estimate:
     """A statistic of `n` variants of `families` families, with a two-sided p-value and an interval: the wider
-    one of those from resampling variants (`by_variant`) and families (`by_family`), or the one known; `over`
-    says which.
+    one of those from resampling variants (`by_variant`) and families (`by_family`), or the only one
+    available; `over` says which.
     """
 
     value: float = math.nan
@@ -150,8 +150,9 @@ def permutations(n: int, count: int) -> tuple[np.ndarray, bool]:
 
 
 def sign_flip_p(terms: np.ndarray, count: int = RESAMPLES) -> float:
-    """Two-sided p-value of the sign-flip permutation test of the sum of `terms` [n], such as paired
-    differences: under the null hypothesis each sign is as likely as the other. Exact where 2^n <= `count`."""
+    """Return the two-sided p-value of the sign-flip permutation test of the sum of `terms` [n], such as
+    paired differences: under the null hypothesis both signs are equally likely. Exact where 2^n <=
+    `count`."""
     n = len(terms)
     exact = n < 20 and 2**n <= count
     if exact:
@@ -162,8 +163,8 @@ def sign_flip_p(terms: np.ndarray, count: int = RESAMPLES) -> float:
 
 
 def p_value(observed: float, values: np.ndarray, exact: bool) -> float:
-    """Two-sided p-value: the share of values at least as far from 0 as the observed one. Random resamples
-    count the observed value as one of them, so that p is never 0."""
+    """Return the two-sided p-value: the share of values at least as far from 0 as the observed one. Random
+    resamples count the observed value as one of them, so that p is never 0."""
     if not math.isfinite(observed):
         return math.nan
     # Equal values may differ in their last bits, having been summed in another order.

@@ -48,8 +48,8 @@ def end_of_first_rate(history: pd.DataFrame, variant: str) -> float:
 
 def rise(tables: frames.Tables, variant: str, measure: str, since: Since) -> pd.DataFrame:
     """Return a measure at the end of the training minus at an earlier point (a key of `SINCE`): a row for
-    each seed, a column for each example. There is one column where values of single examples were not kept,
-    and no row where it was not measured at both points. The first of `_sources` with two seeds counts."""
+    each seed, a column for each example. There is one column if per-example values were not kept, and no row
+    if the measure is missing at a point. The first of `_sources` with two seeds is used."""
     found = pd.DataFrame()
     for rows in _sources(tables, measure, since):
         rows = rows[rows["variant"] == variant].dropna(subset="value")

@@ -1,4 +1,4 @@
-"""Batch norms of the kit's own networks folded into convolutions, and several such networks side by side."""
+"""Folding of batch norms into convolutions in the built-in networks, and ensembles of folded networks."""
 
 import copy
 from collections.abc import Collection, Mapping, Sequence
@@ -18,9 +18,9 @@ Pair = tuple[str, str]
 
 
 def foldable_pairs(network: nn.Module) -> list[Pair]:
-    """Return the pairs of a network of the kit whose class is `foldable`: each batch norm alone receives the
-    output of the convolution before it. None for subclasses, and networks with hooks, parametrizations or
-    exchanged layers, which may compute something else."""
+    """Return the pairs of a built-in network whose class is `foldable`: each batch norm is the only consumer
+    of the convolution before it. Empty for subclasses, and for networks with hooks, parametrizations or
+    replaced layers, which may compute something else."""
     if "foldable" not in vars(type(network)):
         return []
     modules = dict(network.named_modules())
@@ -35,7 +35,7 @@ def foldable_pairs(network: nn.Module) -> list[Pair]:
 
 
 class Factors(NamedTuple):
-    """Factors a_c and summands beta_c - a_c mu_c of the batch norms, all layers side by side."""
+    """Scales a_c and shifts beta_c - a_c mu_c of the batch norms, concatenated over layers."""
 
     scale: Tensor
     shift: Tensor
@@ -139,7 +139,7 @@ def _folded_module(network: nn.Module, pairs: list[Pair]) -> nn.Module:
 class Ensemble:
     """Networks with different weights, each applied to its own share of a batch.
 
-    Small networks on small batches spend their time on calls; side by side they make as many as one.
+    An ensemble makes as many calls as one network, since calls dominate small networks on small batches.
     `networks` are views `net.at(weights)` of one `robust_flatness.network.Network` for which `fits` holds.
     """
 
@@ -158,7 +158,7 @@ class Ensemble:
 
     @staticmethod
     def fits(net: Any, x: Tensor) -> bool:
-        """Return whether `net` is a `ResNet`, whose channels meet nowhere outside its layers."""
+        """Return whether `net` is a `ResNet`, which mixes channels only in convolutions and linear layers."""
         return net.folding is not None and type(net.module) is ResNet and x.ndim == 4
 
     def logits(self, x: Tensor, precision: str = "float32") -> Tensor:

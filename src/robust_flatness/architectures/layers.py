@@ -17,8 +17,7 @@ UNSAFE_CHANNELS = 16
 
 
 def safe_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride, padding, dilation, groups) -> Tensor:
-    """`F.conv2d`, where a strided 1x1 convolution of few channels is computed with stride 1 on the pixels it
-    reads."""
+    """Compute `F.conv2d`; strided 1x1 convolutions of few channels run with stride 1 on subsampled pixels."""
     pointwise = weight.shape[2:] == (1, 1) and padding in ((0, 0), "valid")
     if pointwise and weight.shape[1] < UNSAFE_CHANNELS and stride != (1, 1):
         x, stride = x[:, :, :: stride[0], :: stride[1]], (1, 1)
@@ -26,7 +25,7 @@ def safe_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride, padding,
 
 
 def image_conv2d(x: Tensor, weight: Tensor, bias: Tensor, stride, padding, groups: int = 1) -> Tensor:
-    """`F.conv2d`, on the CPU with a fast gradient with respect to inputs with few channels."""
+    """Compute `F.conv2d`, on the CPU with a fast gradient with respect to inputs of few channels."""
     few = weight.shape[1] <= FEW_CHANNELS and groups == 1 and weight.shape[2:] != (1, 1)
     if few and x.device.type == "cpu" and not inside_transform():
         return _ImageConvolution.apply(x, weight, bias, stride, padding)
@@ -80,7 +79,7 @@ def _input_gradient(
 
 
 def channels_last(weight: Tensor) -> Tensor:
-    """Return `weight` [O, C, H, W] with channels-last strides, copied only where they differ as numbers."""
+    """Return `weight` [O, C, H, W] with channels-last strides, copied only if the strides differ."""
     # `contiguous` leaves slow strides of one input channel or size 1 x 1, which are valid for both layouts
     _, channels, height, width = weight.shape
     if weight.stride() == (channels * height * width, 1, channels * width, channels):
@@ -94,14 +93,14 @@ CONTIGUOUS_BACKWARD = ("MeanBackward1", "ViewBackward0", "UnsafeViewBackward0", 
 
 
 def keep_channels_last(output: Tensor) -> None:
-    """Register hooks by which gradients between `output` and the last convolutions are channels-last."""
+    """Register hooks that keep gradients between `output` and the last convolutions channels-last."""
     for node in graph_nodes(output.grad_fn, stop="ConvolutionBackward0"):
         if node.name() in CONTIGUOUS_BACKWARD and len(node._saved_self_sym_sizes) == 4:
             node.register_hook(_to_channels_last)
 
 
 def graph_nodes(root, stop: str = "") -> Iterator:
-    """Yield the nodes of the graph of a gradient from `root` on, but not those called `stop` and below."""
+    """Yield the nodes of an autograd graph from `root` on, stopping at nodes named `stop`."""
     nodes, seen = [root], {None}
     while nodes:
         node = nodes.pop()
@@ -129,7 +128,7 @@ class Whitening(nn.Module):
 
 
 class SafeConv2d(nn.Conv2d):
-    """`nn.Conv2d` whose gradients can be trusted when it is 1x1, strided and of few channels."""
+    """`nn.Conv2d` with correct weight gradients for strided 1x1 convolutions of few channels."""
 
     def forward(self, x: Tensor) -> Tensor:
         return safe_conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)

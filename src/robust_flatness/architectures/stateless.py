@@ -9,8 +9,8 @@ from robust_flatness.architectures.layers import inside_transform
 
 
 def followers(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, torch.Size, tuple[int, ...]]]:
-    """Return, for each tensor that shares all its memory with an earlier one, that one's name, and its own
-    shape and strides."""
+    """Return the tensors that share all their memory with an earlier one: name -> name of the earlier one,
+    own shape and strides."""
     leaders: dict[tuple, str] = {}
     found = {}
     for name, tensor in tensors.items():

@@ -1,7 +1,7 @@
 """AutoPGD (Croce & Hein 2020, Alg. 1) in the L-infinity or the L2 ball: AutoAttack's first two attacks.
 
-The same iterates as in the authors' code, from the same random numbers. An example leaves with its first
-misclassified iterate; the authors' code goes on with it to the last one.
+Given the same random numbers, iterates equal those of the authors' code, but an example is dropped at its
+first misclassified iterate; the authors' code continues to the last iteration.
 """
 
 from collections.abc import Callable
@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 Logits = Callable[[Tensor], Tensor]
 
-#: Checkpoints of the step size, as shares of the iterations: the first interval, by how much each is shorter
-#: than the one before, and the shortest.
+#: Intervals between checks of the step size, as fractions of the iterations: the first one, the decrease from
+#: each to the next, and the shortest.
 FIRST, SHORTER, SHORTEST = 0.22, 0.03, 0.06
-#: A step size is halved if less than this share of the steps since the last checkpoint raised the loss.
+#: A step size is halved if at most this fraction of the steps since the last check raised the loss.
 RISING = 0.75
 MOMENTUM = 0.75
 
@@ -24,11 +24,11 @@ def run_apgd(
     logits: Logits, x: Tensor, y: Tensor, epsilon: float, iterations: int, restarts: int, targets: int | None,
     generator: torch.Generator, norm: str = "linf",
 ) -> Tensor:  # fmt: skip
-    """APGD-CE, or with `targets` APGD-T; adversarial inputs [n, ...], clean ones where none was found.
+    """Run APGD-CE or, with `targets`, APGD-T; return adversarial inputs [n, ...], clean where it failed.
 
-    APGD-T raises the targeted difference of logits ratio, one target after the other: the `targets` classes
-    of highest logit on the clean input besides the first, of at least 4 classes. Each of the `restarts` runs
-    (for each target) has `iterations` steps and attacks what is left by those before.
+    APGD-T maximises the targeted difference of logits ratio (for at least 4 classes), one target after the
+    other: the `targets` classes that rank second and below on the clean input. Each of the `restarts` runs
+    per target has `iterations` steps and attacks the examples that withstood the earlier ones.
     """
     with torch.no_grad():
         clean = logits(x)
@@ -48,7 +48,7 @@ def run_apgd(
 
 
 def _start(x: Tensor, epsilon: float, norm: str, generator: torch.Generator) -> Tensor:
-    """A direction uniform in the cube (L2: Gaussian), at distance `epsilon`."""
+    """Return `x` moved by `epsilon` along a random direction, uniform in the cube (L2: Gaussian)."""
     if norm == "linf":
         noise = 2 * torch.rand(x.shape, generator=generator).to(x.device) - 1
     else:
@@ -69,7 +69,7 @@ def _normalised(x: Tensor, norm: str) -> Tensor:
 
 
 def dlr_targeted(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
-    """Targeted difference of logits ratio, [n]: -(z_y - z_t) / (z_1 - (z_3 + z_4) / 2), z_1 >= z_2 >= ..."""
+    """Return the targeted DLR loss, [n]: -(z_y - z_t) / (z_1 - (z_3 + z_4) / 2), z_1 >= z_2 >= ..."""
     ordered = logits.sort(dim=1).values
     rows = torch.arange(len(logits), device=logits.device)
     scale = ordered[:, -1] - 0.5 * (ordered[:, -3] + ordered[:, -4]) + 1e-12
@@ -80,7 +80,7 @@ def _run(
     logits: Logits, x: Tensor, y: Tensor, target: Tensor | None, start: Tensor, epsilon: float, norm: str,
     steps: int,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """`hit` [n], and the first misclassified iterates."""
+    """Return which examples were fooled, [n] bool, and their first misclassified iterates."""
     hit, inputs = torch.zeros(len(x), dtype=torch.bool, device=x.device), x.clone()
     state = {"row": torch.arange(len(x), device=x.device), "x": x, "y": y, "current": start}
     if target is not None:
@@ -109,7 +109,7 @@ def _run(
 
 
 def _look(logits: Logits, state: dict[str, Tensor], hit: Tensor, inputs: Tensor) -> dict[str, Tensor]:
-    """Loss and gradient at the current iterates; the state of those that are still classified correctly."""
+    """Compute loss and gradient at the current iterates; return the state without misclassified examples."""
     current, y = state["current"].detach().requires_grad_(), state["y"]
     with torch.enable_grad():
         output = logits(current)
@@ -154,7 +154,7 @@ def _keep_best(state: dict[str, Tensor]) -> None:
 
 
 def _halve_steps(state: dict[str, Tensor], interval: int) -> None:
-    """Halve the steps that oscillate or have not improved, and go on from the best iterate there."""
+    """Halve step sizes where the loss oscillates or stalls, and continue there from the best iterate."""
     stuck = ~state["halved"] & (state["checked_loss"] >= state["best_loss"])
     halve = (state["rises"] <= RISING * interval) | stuck
     wide = halve.view(state["step"].shape)

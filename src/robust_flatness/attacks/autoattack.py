@@ -23,7 +23,7 @@ from robust_flatness.runtime.progress import track
 from robust_flatness.runtime.state import StateFile
 from robust_flatness.seeding import derive_seed
 
-#: The library's checks warn through a logger.
+#: Logger for the library's checks, which issues their messages as warnings.
 LOGGER = SimpleNamespace(warning=lambda message: warn(f"autoattack: {message}", callers=3))
 #: The library's names of norms.
 LIBRARY_NORMS = {"linf": "Linf", "l2": "L2"}
@@ -31,8 +31,8 @@ LIBRARY_NORMS = {"linf": "Linf", "l2": "L2"}
 
 @dataclass(frozen=True)
 class AutoAttackResult:
-    """Per example: `error` [n], whether it is misclassified or was successfully attacked, the adversarial
-    example `x_adv` [n, ...] (clean where no attack succeeded) and its cross-entropy `loss` [n]."""
+    """Results per example: `error` [n], True if misclassified or attacked successfully; the adversarial
+    example `x_adv` [n, ...] (clean where no attack succeeded); its cross-entropy `loss` [n]."""
 
     error: Tensor
     loss: Tensor
@@ -46,13 +46,13 @@ def run_autoattack(
     norm: str = "linf",
 ) -> AutoAttackResult:  # fmt: skip
     """Attack the correctly classified examples in the ball of radius `epsilon` in `norm` (linf or l2); each
-    attack works on what the ones before left.
+    attack runs on the examples that withstood the earlier ones.
 
     `spec` is the budget (None: the standard version), `batch_size` the number of examples per pass: as in the
     library, each batch draws the same random numbers, so that results depend on it. Finished attacks are kept
-    in the file `state_path`, from which an interrupted call resumes; a file of another call is ignored.
-    `known` are adversarial inputs of PGD, the attack `pgd` of a reduced version. Raises `ConfigError` if the
-    budget does not fit the number of classes, or asks for PGD's inputs and has none."""
+    in the file `state_path`, from which an interrupted call resumes; a file with another fingerprint is
+    ignored. `known` holds adversarial inputs from PGD, which the attack `pgd` of a reduced version uses.
+    Raises `ConfigError` if the budget does not fit the number of classes, or `pgd` lacks `known`."""
     spec = spec or AutoAttackSpec()
     x, y = checked_inputs(x, y)
     if "pgd" in spec.attacks and known is None:
@@ -124,14 +124,14 @@ def check_autoattack(net: Network, x: Tensor, spec: AutoAttackSpec, norm: str = 
 
 
 def _tiled(height: int, width: int) -> bool:
-    """Whether the tiles that the library's Square starts from in the L2 norm fit into the image."""
+    """Return whether the initial tiles of the library's Square attack in the L2 norm fit into the image."""
     side = height // 5
     first = (height - 5 * side) // 2
     return side == 1 or (side > 1 and all(first + n // side * side <= n for n in (height, width)))
 
 
 def _run_checks(predict: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> None:
-    """The library's checks: randomness, probabilities, gradients in the forward pass, zero gradients."""
+    """Run the library's checks: randomness, probabilities, gradients in the forward pass, zero gradients."""
     from pyautoattack import checks
 
     checks.check_randomized(predict, x, y, logger=LOGGER)
@@ -150,7 +150,7 @@ def _attack(
     predict: Callable[[Tensor], Tensor], name: str, epsilon: float, spec: AutoAttackSpec, targets: int,
     seed: int, device: torch.device, norm: str = "linf",
 ) -> Callable[[Tensor, Tensor], Tensor] | None:  # fmt: skip
-    """`attack(x, y) -> x_adv` called `name`, with the budget of `spec`; FAB and Square are the library's."""
+    """Return the attack `name` as `attack(x, y) -> x_adv`, with the budget of `spec`; None for `pgd`."""
     if name == "pgd":
         return None
     seed = derive_seed(seed, "autoattack", name)
@@ -180,14 +180,14 @@ def _attack(
 
 @contextlib.contextmanager
 def _contained(device: torch.device) -> Iterator[None]:
-    """Keep the library's seeding of global generators and its prints to itself."""
+    """Suppress the library's output, and restore the global random states that it seeds."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices), contextlib.redirect_stdout(io.StringIO()):
         yield
 
 
 def _fingerprint(logits, x, y, ball: str, spec: AutoAttackSpec, batch_size, seed, known) -> str:
-    """Digest of the arguments of `run_autoattack`; the model counts by its logits."""
+    """Return a digest of the arguments of `run_autoattack`, with the model represented by its logits."""
     digest = hashlib.sha256(f"{ball} {spec.json_text()} {batch_size} {seed} {x.shape}".encode())
     for tensor in (logits, x, y, *([] if known is None else [known])):
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())

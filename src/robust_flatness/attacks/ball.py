@@ -8,17 +8,17 @@ NORMS = ("linf", "l2")
 
 
 def bounds(x: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """Lowest and highest admissible inputs: the ball of radius `epsilon` within [0, 1]."""
+    """Return the lowest and highest admissible inputs in the ball of radius `epsilon` and in [0, 1]."""
     return (x - epsilon).clamp_(min=0), (x + epsilon).clamp_(max=1)
 
 
 def lengths(x: Tensor) -> Tensor:
-    """L2 norm of each example of `x` [n, ...], in a shape that multiplies it, [n, 1, ...]."""
+    """Return the L2 norm of each example of `x` [n, ...], shaped [n, 1, ...] for broadcasting."""
     return torch.linalg.vector_norm(x.flatten(1), dim=1).view(-1, *[1] * (x.ndim - 1))
 
 
 def project(x_adv: Tensor, x: Tensor, epsilon: float, norm: str = "linf") -> Tensor:
-    """`x_adv` projected onto the ball around `x` and then, sequentially, onto [0, 1].
+    """Project `x_adv` onto the ball around `x`, then onto [0, 1].
 
     In the L-infinity norm this is the projection onto the intersection of both. In the L2 norm it is a point
     of the intersection, since clipping brings no coordinate further from `x`, but not always the nearest one
@@ -31,9 +31,9 @@ def project(x_adv: Tensor, x: Tensor, epsilon: float, norm: str = "linf") -> Ten
 
 
 def random_start(x: Tensor, epsilon: float, generator: torch.Generator, norm: str = "linf") -> Tensor:
-    """Starts uniform in the ball around `x`, projected onto [0, 1]; drawn on the generator's device, so that
-    one on the CPU gives the same starts for every device. In the L2 ball in D dimensions: a Gaussian
-    direction at a distance of epsilon u^(1/D), u uniform in [0, 1]."""
+    """Draw starts uniformly from the ball around `x` and project them onto [0, 1]. They are drawn on the
+    generator's device, so that a CPU generator gives the same starts on every device. In the L2 ball in D
+    dimensions: a Gaussian direction at a distance of epsilon u^(1/D), u uniform in [0, 1]."""
     where = {"dtype": x.dtype, "device": generator.device, "generator": generator}
     if norm == "linf":
         noise = torch.rand(x.shape, **where)
@@ -44,8 +44,8 @@ def random_start(x: Tensor, epsilon: float, generator: torch.Generator, norm: st
 
 
 def steepest(gradient: Tensor, norm: str) -> Tensor:
-    """Direction of steepest ascent for a step of length 1 in `norm`: the sign of the gradient, or each
-    example's gradient divided by its L2 norm; zero where the gradient is."""
+    """Return the direction of steepest ascent for a step of length 1 in `norm`: the sign of the gradient, or
+    each example's gradient divided by its L2 norm; zero where the gradient is zero."""
     if norm == "linf":
         return gradient.sign()
     tiny = torch.finfo(gradient.dtype).tiny

@@ -18,7 +18,7 @@ class Found:
     loss
         Their losses, [n]: the highest over all iterates and restarts.
     error
-        [n], True where any iterate is misclassified; None where the targets are no labels.
+        [n], True if any iterate is misclassified; None if the targets are not labels.
     """
 
     x_adv: Tensor
@@ -26,22 +26,22 @@ class Found:
     error: Tensor | None
 
     def rows(self, rows: slice | Tensor) -> "Found":
-        """The results of some of the examples."""
+        """Return the results of the examples `rows`."""
         return Found(self.x_adv[rows], self.loss[rows], None if self.error is None else self.error[rows])
 
 
 def better(old: Found | None, new: Found) -> Found:
-    """Per example the result of higher loss; an error in either counts. `old` may be None."""
+    """Return, per example, the result of higher loss, with an error if either has one. `old` may be None."""
     if old is None:
         return new
-    higher = (new.loss > old.loss) | new.loss.isnan()  # NaN stays, and is reported at the end
+    higher = (new.loss > old.loss) | new.loss.isnan()  # NaN is kept, and reported at the end
     wide = higher.view(-1, *[1] * (new.x_adv.ndim - 1))
     error = None if new.error is None else old.error | new.error
     return Found(torch.where(wide, new.x_adv, old.x_adv), torch.where(higher, new.loss, old.loss), error)
 
 
 def updated(old: Found | None, new: Found, rows: Tensor) -> Found:
-    """`old` (None: nothing) with its `rows`, ascending, replaced by the better of them and `new`."""
+    """Return `old` with its `rows` (ascending) replaced by the `better` of these and `new`; changes `old`."""
     if old is None:
         return replace(new, x_adv=new.x_adv.clone())
     if len(rows) == len(old.loss):
@@ -54,23 +54,23 @@ def updated(old: Found | None, new: Found, rows: Tensor) -> Found:
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """Highest logit of another class minus that of the label, [n]: above 0 where misclassified."""
+    """Return the highest logit of another class minus that of the label, [n]; positive if misclassified."""
     y = y[:, None]
     return logits.scatter(1, y, -torch.inf).amax(1) - logits.gather(1, y)[:, 0]
 
 
 def are_labels(y: Tensor) -> bool:
-    """Whether targets are classes, [n], and no probabilities."""
+    """Return whether targets are class labels [n], not probabilities."""
     return y.ndim == 1 and not y.is_floating_point()
 
 
 def misclassified(logits: Tensor, y: Tensor) -> Tensor | None:
-    """Which examples are, [n] bool; None where the targets are no labels."""
+    """Return which examples are misclassified, [n] bool; None if the targets are not labels."""
     return logits.argmax(dim=1) != y if are_labels(y) else None
 
 
 class Visited:
-    """The inputs that each example has visited, as fingerprints of 64 bits; row i of the first `inputs`
+    """Set of the inputs that each example has visited, as 64-bit fingerprints; row i of the initial `inputs`
     belongs to example `examples[i]`."""
 
     def __init__(self, inputs: Tensor, examples: Tensor):
@@ -81,8 +81,8 @@ class Visited:
         self._seen = set(self._fingerprints(inputs, examples).tolist())
 
     def new(self, inputs: Tensor, rows: Tensor) -> Tensor:
-        """Record `inputs`, descendants of the first ones in `rows`; return the indices of those that their
-        example visits for the first time."""
+        """Record `inputs`, iterates of the initial inputs `rows`; return the indices of those that their
+        example has not visited before."""
         first = []
         for index, fingerprint in enumerate(self._fingerprints(inputs, self._examples[rows]).tolist()):
             if fingerprint not in self._seen:
@@ -91,7 +91,7 @@ class Visited:
         return torch.tensor(first, dtype=torch.int64, device=inputs.device)
 
     def _fingerprints(self, inputs: Tensor, examples: Tensor) -> Tensor:
-        """Linear in the bits of the values, twice, with a mixing step in between, modulo 2^64."""
+        """Return 64-bit hashes: multiply the words of each input, xor-shift, multiply, sum modulo 2^64."""
         values = inputs.detach().contiguous().flatten(1)
         lacking = -values.shape[1] % (8 // values.element_size())
         bits = (functional.pad(values, (0, lacking)) if lacking else values).view(torch.int64)

@@ -19,12 +19,12 @@ from robust_flatness.runtime.progress import track
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-#: Numbers in the inputs of the starts that are under way together: 64 MB in float32.
+#: Maximum number of input elements over all restarts that run together (64 MB in float32).
 AT_ONCE = 2**24
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy per example, [n], of logits [n, K] and labels [n] or probabilities [n, K]."""
+    """Return the cross-entropy per example, [n], of logits [n, K] and labels [n] or probabilities [n, K]."""
     if logits.dtype in (torch.bfloat16, torch.float16):  # three digits are too few for a loss
         logits = logits.float()
         target = target.float() if target.is_floating_point() else target
@@ -52,8 +52,8 @@ class PGD:
     include_clean
         Count the clean input among the iterates, so that no loss is below the clean one.
     precision
-        `float32`, or `bfloat16` to search in bfloat16; what is reported is then computed in the model's own
-        precision, at the points of highest loss and of largest margin of each restart.
+        `float32`, or `bfloat16` to search in bfloat16. Reported losses and errors are then recomputed in the
+        model's own precision, at the points of highest loss and of largest margin of each restart.
     norm
         Norm of the ball and of the step: `linf` or `l2`.
 
@@ -81,11 +81,11 @@ class PGD:
                 raise ValueError(f"{name}: {getattr(self, name)!r} given; allowed are {words}")
 
     def start(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """A random start for each example of `x` (see `random_start`)."""
+        """Return a random start for each example of `x` (see `random_start`)."""
         return random_start(x, self.epsilon, generator, self.norm)
 
     def step(self, x_adv: Tensor, direction: Tensor, x: Tensor) -> Tensor:
-        """`x_adv` after a step along `direction`, as of `steepest`, and the projection."""
+        """Return `x_adv` after a step along `direction` (see `steepest`) and the projection."""
         return project(x_adv + self.step_size * direction, x, self.epsilon, self.norm)
 
     @isolated()
@@ -114,8 +114,8 @@ class PGD:
         Raises
         ------
         ConfigError
-            If inputs or targets cannot be used, or the loss has no gradient by the inputs; `NonFiniteError`
-            if a loss is NaN or infinite.
+            If inputs or targets cannot be used, or the loss has no input gradient; `NonFiniteError` if a loss
+            is NaN or infinite.
         """
         x, y = checked_inputs(x, y) if loss is None else (checked_images(x, y), y)
         net = Network.of(model, x[:2])
@@ -149,13 +149,13 @@ class PGD:
     def clean(
         self, net: Any, x: Tensor, y: Tensor, batch_size: int | None = None, loss: Loss = cross_entropy
     ) -> Found:
-        """Loss and error of the inputs as they are."""
+        """Return loss and error of the unmodified inputs."""
         parts = [(part, net.logits(x[part])) for part in batches(len(x), batch_size)]
         losses = _joined([loss(logits, y[part]) for part, logits in parts])
         return Found(x, losses, misclassified(_joined([logits for _, logits in parts]), y))
 
     def losses(self, net: Any, x: Tensor, y: Tensor, start: Tensor, loss: Loss = cross_entropy) -> Tensor:
-        """Highest loss of each example over the iterates from `start`, [n]."""
+        """Return the highest loss of each example over the iterates from `start`, [n]."""
         batch_size = passing(net, len(x))
         best, _ = self._search(net, x, y, start, loss, batch_size)
         if self.precision != "float32":
@@ -165,18 +165,18 @@ class PGD:
         return best.loss
 
     def search(self, net: Any, x: Tensor, y: Tensor, start: Tensor, loss: Loss = cross_entropy) -> Found:
-        """The best iterate from `start` for one batch, with losses in the attack's precision."""
+        """Return the best iterates from `start` for one batch, with losses in the attack's precision."""
         return self._search(net, x, y, start, loss, len(x))[0]
 
     def _search(
         self, net: Any, x: Tensor, y: Tensor, starts: Tensor, loss: Loss, batch_size: int,
         visited: Visited | None = None, stuck: list[Tensor] | None = None,
     ) -> tuple[Found, Found | None]:  # fmt: skip
-        """The iterates of highest loss and, in bfloat16, of largest margin from each start.
+        """Return the iterates of highest loss and, in bfloat16, of largest margin from each start.
 
-        All rows make their steps together, in passes of `batch_size`. With `visited`, a row is dropped where
-        its example has had this input before, since what follows has been seen, or will be. `stuck` receives
-        which rows have a gradient of zero at their start.
+        All rows advance together, in passes of `batch_size`. With `visited`, a row is dropped once its
+        example has visited the same input before, since the iterates that follow are the same. `stuck`
+        collects masks of the rows whose gradient is zero at their start.
         """
         current, rows, best, widest = starts.detach(), torch.arange(len(x), device=x.device), None, None
         for step in track(range(self.steps + 1), "step"):
@@ -203,7 +203,7 @@ class PGD:
         return best, widest
 
     def _look(self, net: Any, x_adv: Tensor, y: Tensor, loss: Loss, last: bool) -> tuple[Any, ...]:
-        """Logits and losses at `x_adv`, and the direction of the step except at the last iterate."""
+        """Return logits and losses at `x_adv`, and the step's direction (None at the last iterate)."""
         if not last:
             return self.directions(net, x_adv, y, loss)
         with torch.no_grad():
@@ -211,8 +211,8 @@ class PGD:
             return logits, loss(logits, y), None
 
     def directions(self, net: Any, x_adv: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits, losses, and `steepest` of the losses' gradients by the inputs; replayed as a CUDA graph
-        where the network has `graphs`."""
+        """Return logits, losses, and the inputs' directions of `steepest` ascent of the losses; replayed as a
+        CUDA graph if the network has `graphs`."""
 
         def compute(x_adv: Tensor, y: Tensor, logits_of: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
             x_adv = x_adv.detach().requires_grad_(True)
@@ -243,7 +243,7 @@ class PGD:
 def losses_of(
     net: Any, x: Tensor, y: Tensor, attack: PGD | None, start: Tensor, loss: Loss = cross_entropy
 ) -> Tensor:
-    """Loss of each example, [n]: the highest of `attack` from `start`, or the clean one."""
+    """Return the loss of each example, [n]: the highest of `attack` from `start`, or the clean one."""
     if attack is not None:
         return attack.losses(net, x, y, start, loss)
     with torch.no_grad():
@@ -251,14 +251,14 @@ def losses_of(
 
 
 def batches(n: int, batch_size: int | None) -> Iterator[slice]:
-    """Slices of at most `batch_size` of `n` examples (None: all in one)."""
+    """Return slices of at most `batch_size` of `n` examples (None: all in one)."""
     size = batch_size or max(n, 1)
     return (slice(start, start + size) for start in range(0, n, size))
 
 
 def passing(net: Any, batch_size: int, times: int = 1) -> int:
-    """Examples that pass `net` together: `batch_size`, or fewer, in equal parts, if activations would leave
-    the cache; up to `times` as many where passes have costs of their own."""
+    """Return the number of examples per pass: `batch_size`, or an equal part of it if the activations would
+    not fit into the cache. `times` multiplies this limit where passes have a fixed overhead."""
     limit = (getattr(net, "examples_at_once", None) or batch_size) * times
     return math.ceil(batch_size / math.ceil(batch_size / limit))
 

@@ -140,7 +140,7 @@ class TrainJob(Spec):
     training: TrainingSpec
 
 
-#: The slowest published decay, and the weight that it may leave to the initial weights.
+#: Slowest published decay, and the weight of the initial weights that it may leave in the average.
 SLOWEST_DECAY, INITIAL_WEIGHT = 0.9975, 0.01
 
 

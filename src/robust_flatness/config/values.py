@@ -64,7 +64,7 @@ def _parse_variants(value: Any) -> Any:
     return "all" if value in ("all", ["all"]) else parse_list(value)
 
 
-#: Annotations of tuples: given as `parse_list` takes them, and without duplicates.
+#: Annotations of tuples: converted by `parse_list`; without duplicates.
 AS_LIST, DISTINCT = BeforeValidator(parse_list), AfterValidator(_require_distinct)
 _NUMBER = BeforeValidator(parse_fraction, json_schema_input_type=float | str)
 Real = Annotated[float, _NUMBER, Field(allow_inf_nan=False)]

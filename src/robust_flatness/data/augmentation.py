@@ -144,8 +144,8 @@ def autocontrast(x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
 
 
 def equalize(x: Tensor, magnitude: Tensor, fill: Tensor) -> Tensor:
-    """Level v of a channel becomes floor((pixels below v + s // 2) / s), at most 255, with
-    s = (pixels below the highest level) // 255; a channel with s = 0 stays."""
+    """Equalise histograms: level v of a channel becomes floor((pixels below v + s // 2) / s), at most 255,
+    with s = (pixels below the highest level) // 255; a channel with s = 0 stays."""
     levels = x.flatten(0, 1).flatten(1).long()
     counts = torch.zeros(len(levels), 256, dtype=levels.dtype, device=x.device)
     counts.scatter_add_(1, levels, torch.ones_like(levels))

@@ -80,7 +80,7 @@ class Experiment:
             yield from str(error).splitlines()
 
     def _problems_of_code(self) -> Iterator[str]:
-        """Yield functions and classes of the user's own that cannot be imported."""
+        """Yield import errors of user-defined functions and classes."""
         objectives = {slug: variant.set.get("objective", "") for slug, variant in self.variants.items()}
         own = {f"variant {slug!r}: objective": path for slug, path in objectives.items() if ":" in path}
         for name, settings in self.measures.items():

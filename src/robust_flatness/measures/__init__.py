@@ -1,1 +1,1 @@
-"""The measures: one file each, with its settings, its formula, and the words that tables and figures use."""
+"""The measures, one file each: settings, formula, and labels for tables and figures."""

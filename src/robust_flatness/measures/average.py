@@ -20,7 +20,7 @@ from robust_flatness.runtime.isolation import isolated
 from robust_flatness.runtime.progress import track
 from robust_flatness.seeding import generator
 
-#: Most examples that are attacked together where each small batch has its own perturbation.
+#: Maximum number of examples in a joint pass of several batches, each with its own weight perturbation.
 SIDE_BY_SIDE = 128
 
 
@@ -38,8 +38,8 @@ def average_flatness(
               L(f(x_i+\delta; w+\nu), y_i)\Big] - \mathrm{RLoss}(w)
 
     with `samples` draws of :math:`\nu`, uniform on the sphere :math:`\|\nu^{(l)}\|_2 = \xi\|w^{(l)}\|_2` of
-    each layer. The attack, whose norm bounds :math:`\delta`, is made on the perturbed weights, with one start
-    per sample. `perturbed` of the result has the mean loss of each sample.
+    each layer. The attack, which also defines the ball of :math:`\delta`, runs on the perturbed network with
+    one random start per sample.
 
     Parameters
     ----------
@@ -48,9 +48,9 @@ def average_flatness(
     x, y
         Inputs and labels.
     attack
-        Attack of RLoss(w); at perturbed weights it has one restart. None measures the clean loss.
+        Attack that defines the robust loss; at perturbed weights it has one restart. None: clean loss.
     xi
-        Relative radius.
+        Radius of the neighbourhood, relative to the norm of each layer.
     samples
         Number of :math:`\nu`.
     batch_size
@@ -58,23 +58,22 @@ def average_flatness(
     scope
         `dataset`: one :math:`\nu` per sample. `batch`: each batch of `batch_size` has its own.
     seed
-        Source of directions and starts; they depend on nothing else, so that models of equal shapes are
-        measured in the same ones.
+        Random seed of directions and starts. Models whose weights have equal shapes share both.
     reference, reference_single
-        RLoss(w), where known, by the attack as given and with a single start.
+        RLoss(w) under the attack as given and with a single start, if known; else they are computed.
     weight_bound
-        Perturbed weights are projected into [-b, b], for networks trained with clipped weights.
+        Bound b: perturbed weights are clipped to [-b, b], for networks trained with weight clipping.
     layers
-        Names of the layers that are perturbed (`perturbed_parameters`), such as one at a time; None: all.
+        Names of the layers to perturb, a subset of `perturbed_parameters(model)`; None: all.
     precision
-        Replaces the attack's precision.
+        Overrides the precision of `attack`.
     loss
         L, as `loss(logits, y) -> [n]`: differentiable, larger is worse; None for the cross-entropy.
 
     Returns
     -------
     FlatnessResult
-        `perturbed` has a value per sample, its mean over examples.
+        `perturbed` holds the mean loss over examples of each sample.
 
     Raises
     ------
@@ -97,7 +96,7 @@ def average_flatness(
         reference_single = reference
 
     def network(sample: int, first: int, count: int) -> Network | Ensemble:
-        """The network perturbed for batch `first`, or the `count` networks for those from there on."""
+        """Return the network perturbed for batch `first`, or an ensemble for the next `count` batches."""
         streams = (generator(seed, "directions", sample, first + member) for member in range(count))
         networks = [net.at(ball.at(ball.on_sphere(stream))) for stream in streams]
         return networks[0] if count == 1 else Ensemble(networks)
@@ -120,7 +119,7 @@ def average_flatness(
 
 
 def _groups(net: Network, x: Tensor, batch_size: int, scope: str) -> list[list[slice]]:
-    """The batches, in groups that are attacked together by networks side by side."""
+    """Return the batches in groups, each of which is attacked in one pass by an `Ensemble`."""
     parts = list(batches(len(x), batch_size))
     full, together = len(x) // batch_size, SIDE_BY_SIDE // batch_size
     if scope == "dataset" or full < 2 or together < 2 or not Ensemble.fits(net, x):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-#: Checkpoints of a network; in place of these, every snapshot of its training.
+#: Checkpoints measured by default, and the marker of measures that run on every training snapshot.
 CHECKPOINTS, SNAPSHOTS = ("last", "best"), ("snapshots",)
 SPLITS = ("test", "train")
 LOSSES = {"ce": "CE", "rloss": "RLoss"}
@@ -35,15 +35,15 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True)
 class Metric:
-    """Description of a metric: its column in `models.csv`, the label of its axis, what a low value means.
+    """Description of a metric: its column in `models.csv`, its axis label, and what a low value means.
 
-    `column` is the stem of the column's name (None: kept in the records alone), `label` that of the axis,
-    with `{loss}` for CE or RLoss. `kind` is `error` (per cent), `loss` (nats, at least 0), `flatness` or
-    `number` (any), or `setting` (how it was measured). A column's name ends in the loss if `by_loss`, and
-    states the split, one of `splits`, unless it is `unnamed`, and the radius, the field `radius` of the
-    records (`coordinate`: multiples of epsilon), unless it is the main one, the value of the metric `main`.
-    `compared` metrics are in the table of correlations. `count` is the column for the number of examples,
-    with `{split}`.
+    `column` is the stem of the column name (None: in the records only), `label` the axis label, in which
+    `{loss}` stands for CE or RLoss. `kind` is `error` (per cent), `loss` (nats, at least 0), `flatness`,
+    `number` (any value) or `setting` (of the measurement). The column name has the split, one of `splits`, as
+    a prefix unless it is `unnamed`, the loss as a suffix if `by_loss`, and the record field `radius`
+    (`coordinate`: multiples of epsilon) as a suffix unless it equals the main radius, which the metric `main`
+    records. `compared` metrics enter the table of correlations. `count` is the column of the number of
+    examples.
     """
 
     column: str | None
@@ -65,7 +65,7 @@ class Metric:
         return prefix + self.column + suffix + ("" if radius is None else f"_{radius:g}")
 
     def words(self, split: str = "", loss: str = "", radius: float | None = None) -> str:
-        """Return the label of an axis."""
+        """Return the axis label for a split, loss and radius; `radius` is None at the main radius."""
         label = self.label.format(loss=LOSSES.get(loss, loss))
         if split and not self.unnamed:
             label = f"{split.replace('_', '-')} {label}"
@@ -78,13 +78,13 @@ class Metric:
 
 @dataclass(frozen=True)
 class Measure:
-    """Entry of the registry, read by config, command line, jobs, tables, comparison and page.
+    """Registry entry of a measure.
 
-    `function(net, data, settings)` yields the records of one network on its `Examples`; `passes(settings,
-    held_out, snapshots)` is its cost in passes (forward and backward for one image). `checkpoints` are those
-    measured, `by_default` the variants measured if an experiment has no block `measures`, `held_out` says
-    whether the early-stopping images are needed. Raise `version`, part of the fingerprint of results, when
-    the numbers change.
+    `function(net, data, settings)` yields the records of one network, with its data as `Examples`;
+    `passes(settings, held_out, snapshots)` returns the cost in passes (forward and backward for one image).
+    `checkpoints` are measured for each variant, `by_default` lists the variants measured if the experiment
+    has no block `measures`, `held_out` states whether early-stopping images are required. Increment
+    `version`, part of the fingerprint of results, when the numbers change.
     """
 
     name: str
@@ -99,5 +99,5 @@ class Measure:
 
     @property
     def of_snapshots(self) -> bool:
-        """Whether every snapshot of a training is measured, so that only trained variants can be."""
+        """Whether the measure runs on every training snapshot, and thus on trained variants only."""
         return self.checkpoints == SNAPSHOTS

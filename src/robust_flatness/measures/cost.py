@@ -1,6 +1,6 @@
-"""Cost of jobs in passes, forward and backward through the network for one image, and in time.
+"""Estimated cost of jobs in passes (forward and backward through the network for one image) and in time.
 
-The time follows from the multiply-adds of the forward half and from rates measured once.
+Times follow from the multiply-adds of a forward pass and from throughputs measured beforehand.
 """
 
 import math
@@ -9,22 +9,22 @@ from robust_flatness.config.catalogue import COSTS
 from robust_flatness.config.measures import AttackSpec, AutoAttackSpec
 from robust_flatness.config.training import ModelSpec, TrainJob
 
-#: Assumed of external networks: a WideResNet-34-10.
+#: Assumed cost of external networks: that of a WideResNet-34-10.
 EXTERNAL = {"side": 32, "multiply_adds": 6_700_000_000, "parameters": 46_160_474}
-#: Multiply-adds of forward halves per second: a training on one core without AVX-512; PGD-20 on 1,000 images
-#: through ResNet-18 on an H100 (benchmarks/gpu.py); a training in bfloat16 there, replayed as CUDA graphs.
+#: Throughput in forward multiply-adds per second: training on one core without AVX-512; PGD-20 on 1,000
+#: images through ResNet-18 on an H100 (benchmarks/gpu.py); bfloat16 training with CUDA graphs there.
 RATES = {"core": 8.3e9, "float32": 3.6e12, "bfloat16": 22e12, "training": 34e12}
 #: Overhead of a pass on a core, in seconds, and of a job (imports, reading data), in minutes.
 PASS_OVERHEAD, OVERHEAD_MINUTES = 3e-5, 10
-#: Ratio of time limits to estimates: slower machines, evaluations on the way.
+#: Ratio of time limits to estimates, which allows for slower machines and evaluations during training.
 SLACK = 4
 #: The standard AutoAttack: 100 iterations of APGD-CE, 900 each of APGD-T and FAB-T, 5,000 queries.
 STANDARD_AUTOATTACK = 100 + 900 + 2 * 900 + 5000 // 2
 
 
 def _cost(model: ModelSpec | None, quantity: str) -> tuple[float, int]:
-    """A quantity of `model` (None: an external one), which grows with the square of its width, and the side
-    of the images for which it is stated."""
+    """Return a cost of `model` (None: an external network), scaled by its width squared, and the image side
+    to which it refers."""
     if model is None:
         return EXTERNAL[quantity], EXTERNAL["side"]
     stated = COSTS.get(model.name, COSTS["resnet18"])

@@ -38,7 +38,7 @@ METRICS = {
 
 
 class OnBothLosses(MeasureSettings):
-    """Attack and examples of a measure of the clean and the robust loss."""
+    """Settings shared by measures of both the clean and the robust loss."""
 
     attack: AttackSpec = attack_defaults(steps=20, restarts=1)
     train_examples: TrainExamples
@@ -60,8 +60,8 @@ class CurvatureSettings(OnBothLosses):
 def objectives(
     net: "Network", data: Examples, settings: OnBothLosses
 ) -> Iterator[tuple["Objective", dict[str, Any]]]:
-    """Yield clean and robust loss on the splits asked for, with the fields that their records share. With
-    equal settings the adversarial examples are those of the block `sharpness`."""
+    """Yield the clean and the robust loss on each requested split, with the fields common to their records.
+    Adversarial examples equal those of the block `sharpness` if the settings are equal."""
     attack, seed = pgd(settings.attack, settings.precision), derive_seed(data.seed, "sharpness")
     for split in splits_of(settings):
         count = getattr(settings, f"{split}_examples")
@@ -72,8 +72,8 @@ def objectives(
 
 
 def curvature(net: "Network", data: Examples, settings: CurvatureSettings) -> Iterator[Record]:
-    """Trace and largest eigenvalue of each layer's block of the Hessian, of both losses; `coordinate` is the
-    layer. The index is that of training examples."""
+    """Yield trace and largest eigenvalue of each layer's Hessian block for both losses, with the layer as
+    `coordinate`, and the weight-curvature index on training examples."""
     from robust_flatness.measures.objective import Estimate
     from robust_flatness.measures.sharpness.curvature import index_of, layer_curvature
 
@@ -93,13 +93,13 @@ def curvature(net: "Network", data: Examples, settings: CurvatureSettings) -> It
 
 
 def passes(settings: CurvatureSettings, held_out: int, snapshots: int) -> int:
-    """Products with each layer's block on both losses, and the attack."""
+    """Return the cost of the Hessian-vector products of all layers on both losses, and of the attack."""
     each = 2 * index_passes(settings.vectors + settings.steps) + attack_passes(settings.attack)
     return (settings.train_examples + settings.test_examples) * each
 
 
 def index_passes(vectors: int) -> int:
-    """Passes of so many products with the block of each layer, two a product."""
+    """Return the passes of `vectors` Hessian-vector products with each layer's block, two per product."""
     return 2 * USUAL * vectors
 
 

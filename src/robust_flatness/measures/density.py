@@ -30,11 +30,11 @@ class DensitySettings(OnBothLosses):
     vectors: Count = VECTORS
     """Random vectors that the density is averaged over."""
     sigma: Positive = 0.01
-    """Standard deviation of the Gaussians in place of eigenvalues, as a share of the spectrum's range."""
+    """Standard deviation of the Gaussian kernels, as a fraction of the range of the spectrum."""
 
 
 def density(net: "Network", data: Examples, settings: DensitySettings) -> Iterator[Record]:
-    """The density on a grid that covers the spectrum; `coordinate` is the eigenvalue."""
+    """Yield the spectral density of both losses on a grid of eigenvalues, the field `coordinate`."""
     from robust_flatness.measures.sharpness.curvature import spectral_density
 
     for objective, where in objectives(net, data, settings):
@@ -45,7 +45,7 @@ def density(net: "Network", data: Examples, settings: DensitySettings) -> Iterat
 
 
 def passes(settings: DensitySettings, held_out: int, snapshots: int) -> int:
-    """Products with the Hessian on both losses, two passes each, and the attack."""
+    """Return the cost of the Hessian-vector products on both losses, two passes each, and of the attack."""
     each = 2 * 2 * settings.steps * settings.vectors + attack_passes(settings.attack)
     return (settings.train_examples + settings.test_examples) * each
 

@@ -1,4 +1,4 @@
-"""The examples that a network is measured on, with what has been computed for them already."""
+"""Images and labels for the measures of one network, and results that the measures share."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,18 +20,17 @@ BATCH_SIZE = 128
 
 
 class Examples:
-    """Images and labels for the measures of one network, with adversarial inputs and losses already found for
-    it.
+    """Images and labels for the measures of one network, with a cache of results that the measures share.
 
-    The examples of `dataset` are put on `device`. Every random stream derives from `seed`. `checkpoint` names
-    the network (`last`, `best`, `epoch-005`, or `own`), `weight_bound` is b where perturbed weights are
-    projected into [-b, b], `initial_weights` returns the weights before training by name, or None.
-    `keep(name, compute)` returns the JSON value that `compute` returns, or that an interrupted run stored.
-    AutoAttack stores its state in `folder` (None: nowhere). `loss` replaces the cross-entropy (None).
-    `snapshots` maps epochs to functions that return the network as it was after them in its training.
+    Tensors of `dataset` are placed on `device`. All random streams derive from `seed`. `checkpoint` is the
+    name of the network (`last`, `best`, `epoch-005`, or `own`). If `weight_bound` is b, perturbed weights are
+    clipped to [-b, b]. `initial_weights()` returns the weights before training by name, or None. `keep` is
+    called with a name and a function, and returns the function's JSON value or the one stored by an
+    interrupted run. AutoAttack stores its state in `folder` (None: not stored). `loss` replaces the
+    cross-entropy. `snapshots` maps epochs to functions that load the network after that epoch.
 
-    The measures fill in `references`, losses at the unperturbed weights; `notes`, words that belong to the
-    results, such as AutoAttack's budget; and `example_values`, values of single examples by split and column.
+    Measures fill in `references` (losses at the unperturbed weights), `notes` (text stored with the results,
+    such as AutoAttack's budget) and `example_values` (per-example values by split and column).
     """
 
     def __init__(
@@ -58,8 +57,8 @@ class Examples:
     def objective(
         self, net: "Network", split: str, count: int, attack: "PGD | None", batch_size: int, seed: int
     ) -> "Objective":
-        """Return the clean loss (`attack` None) or robust loss of the first examples of a split; equal
-        arguments give the same object, so that adversarial inputs are found once."""
+        """Return the clean (`attack` None) or robust loss on the first examples of a split. Objectives are
+        cached, so that adversarial examples are computed once for equal arguments."""
         from robust_flatness.measures.objective import Objective
 
         key = split, count, attack, batch_size, seed
@@ -69,21 +68,21 @@ class Examples:
         return self._objectives[key]
 
     def state_path(self, name: str) -> Path | None:
-        """Return the file for unfinished work of this name on this network; None where nothing is stored."""
+        """Return the path of the state from which `name` resumes; None if no state is stored."""
         return self.folder and Path(self.folder) / f"{name}-{self.checkpoint}"
 
     def per_example(self, split: str, values: Mapping[str, list]) -> None:
-        """Add values of single examples, which become rows of a table of their own."""
+        """Add per-example values by column; they are written to a separate table."""
         self.example_values.setdefault(split, {}).update(values)
 
 
 def splits_of(settings: Any) -> list[str]:
-    """Return the splits of which the settings ask for examples."""
+    """Return the splits for which the settings request examples."""
     return [split for split in SPLITS if getattr(settings, f"{split}_examples")]
 
 
 def pgd(attack: AttackSpec, precision: str) -> "PGD":
-    """Return the attack that the settings describe."""
+    """Return the `PGD` attack with these settings."""
     from robust_flatness.attacks import PGD
 
     budget = (attack.epsilon, attack.step_size, attack.steps, attack.restarts)
@@ -91,7 +90,7 @@ def pgd(attack: AttackSpec, precision: str) -> "PGD":
 
 
 def ball(attack: "AttackSpec | PGD | None") -> dict[str, Any]:
-    """Return the fields of a record that name the attack's ball; none without an attack."""
+    """Return the record fields `epsilon` and `norm` of an attack; an empty dictionary for None."""
     if attack is None:
         return {}
     return {"epsilon": attack.epsilon, "norm": "" if attack.norm == "linf" else attack.norm}

@@ -55,7 +55,7 @@ class FlatnessSettings(config.MeasureSettings):
     """Flatness of a checkpoint, average- and worst-case, in RLoss and in CE."""
 
     attack: AttackSpec = config.attack_defaults(steps=20, restarts=10)
-    """Attack of RLoss(w); each sample of the average-case measure attacks with one start."""
+    """Attack that defines the robust loss; the average-case measure uses one start per sample."""
     average: AverageSettings = AVERAGE
     worst: WorstSettings = WORST
     test_examples: config.TestExamples
@@ -64,7 +64,7 @@ class FlatnessSettings(config.MeasureSettings):
     precision: Precision = "float32"
 
 
-#: Fields of the settings by metric.
+#: Field of the settings for each metric.
 CASES = {"avg_flatness": "average", "worst_flatness": "worst"}
 METRICS = {
     metric: Metric(
@@ -84,8 +84,8 @@ def flatness(
     net: "Network", data: Examples, settings: FlatnessSettings, splits: Sequence[str] | None = None,
     losses: Sequence[str] = ("rloss", "ce"),
 ) -> Iterator[Record]:  # fmt: skip
-    """Yield flatness at the main radius on `splits` (None: those of the settings) and `losses`, at the other
-    radii in RLoss on test examples, except for the early-stopped checkpoint, and the reference losses."""
+    """Yield flatness at the main radius for all `splits` (None: those of the settings) and `losses`, at the
+    other radii in RLoss on test examples (not for the early-stopped checkpoint), and reference losses."""
     splits = splits_of(settings) if splits is None else splits
     for metric, case in CASES.items():
         main, *others = getattr(settings, case).xi
@@ -135,7 +135,7 @@ def case_records(
 
 
 def reference(data: Examples, settings: Any, split: str, loss: str) -> dict[str, float]:
-    """Return the losses at the unperturbed weights by name, a mapping that the measures fill in."""
+    """Return the cached losses at the unperturbed weights by name, a mapping that callers update in place."""
     attack = (settings.attack, settings.precision) if loss == "rloss" else None
     return data.references.setdefault((split, getattr(settings, f"{split}_examples"), attack), {})
 

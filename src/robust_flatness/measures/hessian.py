@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from robust_flatness.attacks.pgd import Loss
     from robust_flatness.network import Network
 
-#: Products with the Hessian until Lanczos' method has converged at both ends, one pass each.
+#: Assumed Hessian-vector products until Lanczos' method converges at both ends, one pass each.
 PRODUCTS = 1000
 
 
@@ -46,11 +46,11 @@ METRICS = {
 
 @dataclass(frozen=True)
 class HessianResult:
-    """Eigenvalues at both ends of the spectrum, ascending, half of them the smallest, half the largest.
+    """Extreme Hessian eigenvalues, ascending: half from the lower end of the spectrum, half from the upper.
 
-    `vector` is the eigenvector of the largest one, unit norm, by parameter name. `converged` says whether
-    each eigenvalue met the relative tolerance; where one did not (an end of the spectrum at 0), its error is
-    at most the tolerance times the largest eigenvalue.
+    `vector` is the unit eigenvector of the largest eigenvalue, by parameter name. `converged` is False if an
+    eigenvalue near 0 missed the relative tolerance; its error is at most the tolerance times the largest
+    eigenvalue.
     """
 
     eigenvalues: "np.ndarray"
@@ -71,11 +71,11 @@ def hessian_eigenvalues(
     tolerance: float = DEFAULTS.tolerance, batch_size: int = DEFAULTS.batch_size, seed: int = 0,
     loss: "Loss | None" = None,
 ) -> HessianResult:  # fmt: skip
-    r"""Extreme eigenvalues of :math:`\nabla_w^2 \tfrac1n\sum_i L(f(x_i; w), y_i)` by Lanczos' method.
+    r"""Compute extreme eigenvalues of :math:`\nabla_w^2 \tfrac1n\sum_i L(f(x_i; w), y_i)` by Lanczos' method.
 
-    In evaluation mode, with respect to the parameters of the neighbourhood with more than one dimension
-    (Stutz et al. 2021, Sec. 3.4). Not invariant to a rescaling of layers: scaling all convolutions of a
-    network with batch norm by s divides their block of the Hessian by s squared.
+    The network is in evaluation mode; w are the perturbable parameters with more than one dimension (Stutz et
+    al. 2021, Sec. 3.4). Not invariant to rescaling of layers: scaling all convolutions of a network with
+    batch norm by s divides their block of the Hessian by s squared.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def hessian_eigenvalues(
     batch_size
         Examples per pass.
     seed
-        Source of the start vector.
+        Random seed of the start vector.
     loss
         L, as in `average_flatness`, twice differentiable; None for the cross-entropy.
 
@@ -126,7 +126,7 @@ def hessian_eigenvalues(
 
 
 def hessian(net: "Network", data: Examples, settings: HessianSettings) -> Iterator[Record]:
-    """Extreme eigenvalues of the Hessian of the mean clean loss on the early-stopping images."""
+    """Yield extreme eigenvalues of the Hessian of the mean clean loss on the early-stopping images."""
     x, y = data.examples("early_stopping")
     options = (settings.eigenvalues, settings.tolerance, settings.batch_size)
     with stage("eigenvalues of the Hessian"):
@@ -137,7 +137,7 @@ def hessian(net: "Network", data: Examples, settings: HessianSettings) -> Iterat
 
 
 def passes(settings: HessianSettings, held_out: int, snapshots: int) -> int:
-    """Products with the Hessian on the images for early stopping."""
+    """Return the cost of the Hessian-vector products on the early-stopping images."""
     return PRODUCTS * held_out
 
 

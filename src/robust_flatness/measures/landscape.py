@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from robust_flatness.attacks.pgd import Loss
     from robust_flatness.network import Network
 
-#: Kinds of directions, and the parts of a tensor that are normalised.
+#: Kinds of directions, and the units by which they are normalised.
 DIRECTIONS, NORMALISATIONS = ("random", "adversarial", "hessian"), ("layer", "filter")
 #: Names of metrics by direction and normalisation.
 CURVES = {(way, part): f"{way}_{part}" for way in DIRECTIONS for part in NORMALISATIONS}
@@ -61,8 +61,8 @@ def loss_landscape(
     it (`filter`; one-dimensional tensors still as a whole), and c the scale of its kind. Adversarial examples
     are computed anew at every s, from the same starts.
 
-    Random directions: the mean over several Gaussian ones, and its standard deviation in records of their
-    own. Adversarial: the highest over several found as for worst-case flatness, in the ball of relative
+    Random: the mean over several Gaussian directions, with the standard deviation in separate records.
+    Adversarial: the maximum over directions from the search of worst-case flatness in the ball of relative
     radius c. Hessian: the eigenvector of the largest eigenvalue of the clean loss on `held_out`. The field
     `coordinate` of a record is s, `xi` is c.
     """
@@ -115,7 +115,7 @@ def loss_landscape(
 
 
 def normalised(direction: Sequence["Tensor"], weights: Sequence["Tensor"], part: str, scale: float):
-    """`direction` with `scale` times the norms of `weights`; a part of norm 0 stays 0."""
+    """Return `direction` rescaled to `scale` times the norms of `weights` per `part`; norms of 0 stay 0."""
     pairs = zip(direction, weights, strict=True)
     return [d / _norm(d, part).clamp(min=1e-37) * (scale * _norm(w, part)) for d, w in pairs]
 

@@ -28,18 +28,18 @@ class LayersSettings(MeasureSettings):
     attack: AttackSpec = attack_defaults(steps=20, restarts=10)
     average: flatness.AverageSettings = flatness.AverageSettings(xi=flatness.AVERAGE.xi[:1])
     worst: flatness.WorstSettings | None = None
-    """None: the average case alone."""
+    """None: average case only."""
     test_examples: TestExamples
     precision: Precision = "float32"
 
 
 def layers(net: "Network", data: Examples, settings: LayersSettings) -> Iterator[Record]:
-    r"""Yield the flatness of each layer l: that of the neighbourhood in which it alone is perturbed,
+    r"""Yield the flatness of each layer l, in the neighbourhood that perturbs this layer alone,
 
     .. math:: \|\nu^{(l)}\|_2 \le \xi\,\|w^{(l)}\|_2, \qquad \nu^{(m)} = 0 \text{ for } m \ne l.
 
-    A layer is one tensor of the neighbourhood: weight and bias are two. On equal seeds :math:`\nu^{(l)}` is
-    that of the measures of all layers at once.
+    A layer is one parameter tensor: weight and bias count separately. With equal seeds :math:`\nu^{(l)}` is
+    the same as when all layers are perturbed.
     """
     with stage("flatness layer by layer"):
         for name, weight in track(net.weights().items(), "layer"):
@@ -51,7 +51,7 @@ def layers(net: "Network", data: Examples, settings: LayersSettings) -> Iterator
 
 
 def passes(settings: LayersSettings, held_out: int, snapshots: int) -> int:
-    """Return the cost of the measures of all layers at once, once for each layer."""
+    """Return the cost of average- and worst-case flatness, once for each of the `USUAL` layers."""
     each = settings.average.passes(settings.attack) + (settings.worst.passes() if settings.worst else 0)
     return USUAL * settings.test_examples * each
 

@@ -10,13 +10,13 @@ from robust_flatness.network import Network
 
 
 class Neighborhood:
-    r"""Perturbations that are small relative to each layer (Stutz et al. 2021, Eq. 3).
+    r"""Neighbourhood of the weights with a radius relative to each layer's norm (Stutz et al. 2021, Eq. 3).
 
     .. math:: B_\xi(w) = \{w + \nu : \|\nu^{(l)}\|_2 \le \xi \|w^{(l)}\|_2 \text{ for every } l\}
 
-    around the weights w of `net`. A perturbation is a list of tensors in the order of `names`; it is zero for
-    tensors of zeros, and for layers that are not among `layers`, if these are given. Perturbed weights are
-    also projected into [-b, b], b = `weight_bound`, if given; `ConfigError` if w is not in there.
+    around the weights w of `net`. A perturbation is a list of tensors in the order of `names`; it is zero
+    where a weight tensor is zero and, if `layers` is given, in all other layers. With `weight_bound` = b,
+    perturbed weights are also clipped to [-b, b]; raises `ConfigError` if w lies outside.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Neighborhood:
         return self.within_bound(torch._foreach_mul(nu, norms))
 
     def project(self, nu: list[Tensor]) -> list[Tensor]:
-        """Project `nu` onto the ball of each layer, and onto the weight bound; in place."""
+        """Project `nu` in place onto the ball of each layer, then clip w + nu to the weight bound."""
         shrink = torch._foreach_div(self.radii, _positive(torch._foreach_norm(nu)))
         torch._foreach_mul_(nu, torch._foreach_clamp_max(shrink, 1.0))
         return self.within_bound(nu)
@@ -87,5 +87,5 @@ class Neighborhood:
 
 
 def _positive(norms: Sequence[Tensor]) -> list[Tensor]:
-    """Norms as divisors: those of zero tensors become tiny."""
+    """Return the norms clamped to tiny positive values, for use as divisors."""
     return torch._foreach_clamp_min(list(norms), torch.finfo(norms[0].dtype).tiny)

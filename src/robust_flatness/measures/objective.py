@@ -24,7 +24,7 @@ Loss = Literal["ce"] | PGD
 
 @dataclass(frozen=True)
 class Estimate:
-    """A measure and its standard error over examples, samples or parts of the data; None if it is no mean."""
+    """Value of a measure, and its standard error over examples, samples or parts of the data, if defined."""
 
     value: float
     standard_error: float | None = None
@@ -44,9 +44,10 @@ class Objective:
               L_i(w) = \ell(f(x_i; w), y_i) \text{ or }
               \max_{\|\delta\|\le\epsilon} \ell(f(x_i+\delta; w), y_i)
 
-    In evaluation mode; the network given is not changed. `loss` is "ce" or the attack of the robust loss,
-    `batch_size` the number of examples per pass, `seed` the source of the attack's starts. Raises
-    `ValueError` if inputs and labels do not fit, `loss` is something else, or nothing can be perturbed.
+    The network is in evaluation mode and not modified. `loss` is "ce" for the clean loss or the attack that
+    defines the robust loss, `batch_size` the number of examples per pass, `seed` the random seed of the
+    starts. Raises `ValueError` if inputs and labels do not match, `loss` is invalid, or no parameter is
+    perturbable.
     """
 
     def __init__(
@@ -65,13 +66,13 @@ class Objective:
 
     @property
     def parts(self) -> list[slice]:
-        """The batches."""
+        """Slices of the examples, one per batch."""
         return list(batches(len(self.x), self.batch_size))
 
     @cached_property
     def inputs(self) -> Tensor:
-        """The inputs [n, ...] at which curvature and gradients are taken: `x`, or the adversarial examples
-        found at w with all restarts of the attack, kept fixed."""
+        """Inputs [n, ...] at which curvature and gradients are evaluated: `x`, or the adversarial examples
+        found at w with all restarts, kept fixed."""
         if self.attack is None:
             return self.x
         stream = generator(self.seed, "sharpness")
@@ -85,7 +86,7 @@ class Objective:
 
     @cached_property
     def normalised(self) -> "Objective":
-        """The objective on normalised logits, at the same inputs."""
+        """The same objective on `normalised_logits`, at the same inputs."""
         return self._with(unfolded=_Normalised(self.unfolded))
 
     def restricted(self, part: slice) -> "Objective":
@@ -99,7 +100,7 @@ class Objective:
         return local
 
     def at(self, weights: Sequence[Tensor]) -> "Network | _Normalised":
-        """Return the network at `weights`, tensors in the order of `names`; differentiable by them."""
+        """Return the network at `weights`, tensors in the order of `names`; gradients flow to them."""
         return self.unfolded.at(dict(zip(self.names, weights, strict=True)))
 
     def leaves(self) -> list[Tensor]:
@@ -107,7 +108,7 @@ class Objective:
         return [w.detach().requires_grad_(True) for w in self.weights]
 
     def losses(self, weights: Sequence[Tensor], sample: int = 0) -> Tensor:
-        """Return the losses [n] at `weights`, with adversarial examples found there from start `sample`."""
+        """Return the losses [n] at `weights`; adversarial examples are recomputed, from start `sample`."""
         network, start = self.at(weights), self.x
         if self.attack is not None:
             start = self.attack.start(self.x, generator(self.seed, "starts", sample))
@@ -129,14 +130,14 @@ class _Normalised:
 
 
 def normalised_logits(logits: Tensor) -> Tensor:
-    r"""Return logits z [n, K] over each example's spread :math:`\sqrt{\tfrac1K\sum_k (z_k - \bar z)^2}`."""
+    r"""Return logits z [n, K] divided by each example's :math:`\sqrt{\tfrac1K\sum_k (z_k - \bar z)^2}`."""
     spread = logits.std(dim=1, keepdim=True, correction=0)
     return logits / spread.clamp(min=torch.finfo(logits.dtype).tiny)
 
 
 def of_objective(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a function of an `Objective`, its attribute `of`, callable as `f(model, x, y, *, loss, batch_size,
-    seed, **options)`."""
+    """Make a function of an `Objective` callable as `f(model, x, y, *, loss, batch_size, seed, **options)`;
+    the original function is its attribute `of`."""
 
     @functools.wraps(function)
     def call(
@@ -155,10 +156,10 @@ def of_objective(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def dot(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
-    """Return the inner product of two lists of tensors, as one vector each."""
+    """Return the inner product of two lists of tensors, each flattened to one vector."""
     return sum((a * b).sum() for a, b in zip(first, second, strict=True))
 
 
 def norm(tensors: Sequence[Tensor]) -> Tensor:
-    """Return the Euclidean norm of a list of tensors as one vector."""
+    """Return the Euclidean norm of a list of tensors, flattened to one vector."""
     return torch.stack(torch._foreach_norm(list(tensors))).norm()

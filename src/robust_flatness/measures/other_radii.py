@@ -27,7 +27,7 @@ class OtherRadiiSettings(MeasureSettings):
     """RErr and RLoss by PGD at multiples of the attack's radius, on test examples."""
 
     attack: AttackSpec = attack_defaults(steps=20, restarts=1)
-    """At the experiment's radius; its step is scaled with the radius."""
+    """Attack at factor 1; the step size is scaled with the radius."""
     factors: Radii = (0.25, 2.0)
     test_examples: TestExamples
     batch_size: Count = BATCH_SIZE

@@ -45,7 +45,7 @@ class PlaneSettings(MeasureSettings):
     """Extent along random directions, relative to the norm of each filter."""
     attack: AttackSpec = attack_defaults(steps=5, restarts=1)
     adversarial: Adversarial = "anew"
-    """Adversarial examples are found anew at each point, or once at the weights."""
+    """Whether adversarial examples are recomputed at each point, or computed once at the trained weights."""
     examples: Annotated[Count, FirstExamples("test", 128)]
     precision: Precision = "float32"
 
@@ -67,12 +67,12 @@ class PrincipalPlane:
 def principal_plane(
     weights: Mapping[str, "Tensor"], snapshots: Sequence[Mapping[str, "Tensor"]]
 ) -> PrincipalPlane:
-    r"""The first two principal components of m snapshots and w, through w (Li et al., NeurIPS 2018, Sec. 7).
+    r"""Return the plane through w along the first two principal components of m snapshots and w.
 
-    The components are those of the differences :math:`w_i - w` to the weights, 0 among them, so that three
-    checkpoints, w and two snapshots, give the plane through all of them. They follow from the matrix of inner
-    products :math:`\langle w_i - w, w_j - w\rangle`, [m, m], in float64. Signs make the coordinate of largest
-    magnitude positive.
+    (Li et al., NeurIPS 2018, Sec. 7.) The components are those of the differences :math:`w_i - w`, including
+    0 for w itself, so that w and two snapshots give the plane through all three. They follow from the matrix
+    of inner products :math:`\langle w_i - w, w_j - w\rangle`, [m, m], in float64. Signs make the coordinate
+    of largest magnitude positive.
 
     `weights` are tensors by name, `snapshots` hold at least these names each. Raises `ConfigError` if w and
     the snapshots lie on a line.
@@ -107,10 +107,10 @@ def loss_plane(
     points: Sequence[tuple[float, float]], attack: "PGD", adversarial: Adversarial = "anew",
     seed: int = 0, weight_bound: float | None = None, loss: "Loss | None" = None,
 ) -> dict[str, list[float]]:  # fmt: skip
-    r"""Clean loss and RLoss at :math:`w + a\,d_1 + b\,d_2` for each (a, b) in `points`.
+    r"""Compute clean loss and RLoss at :math:`w + a\,d_1 + b\,d_2` for each (a, b) in `points`.
 
-    `directions` are :math:`d_1, d_2`, tensors by the names of the perturbed parameters; all others, those of
-    normalisation layers among them, keep their values. RLoss is by `attack` at each point, from the same
+    `directions` are :math:`d_1, d_2`, tensors by name; parameters that are not perturbed, such as those of
+    normalisation layers, keep their values. RLoss is computed by `attack` at each point, from the same
     starts, or with `adversarial="fixed"` on the adversarial examples found at w. `weight_bound` and `loss` as
     in `average_flatness`. Returns lists in the order of `points`: `ce` and `rloss`.
     """
@@ -144,8 +144,8 @@ def loss_plane(
 
 
 def plane(net: "Network", data: Examples, settings: PlaneSettings) -> Iterator[Record]:
-    """Both losses on the grid. `coordinate` is `a,b`: multiples of each filter's norm along random directions
-    or, with snapshots, distances in weight space; their projections are the records `path`."""
+    """Yield both losses on the grid. `coordinate` is `a,b`, in multiples of each filter's norm along random
+    directions or, with snapshots, in distances; the records `path` are the snapshots' projections."""
     import torch
 
     from robust_flatness.boundary import unwrapped
@@ -187,7 +187,7 @@ def plane(net: "Network", data: Examples, settings: PlaneSettings) -> Iterator[R
 
 
 def passes(settings: PlaneSettings, held_out: int, snapshots: int) -> int:
-    """The attack and the clean loss at every point."""
+    """Return the cost of the attack and of the clean loss at every point."""
     return settings.points**2 * settings.examples * (attack_passes(settings.attack) + 1)
 
 

@@ -1,4 +1,4 @@
-"""The measures. Config, command line, workflow and tables know those in `MEASURES`.
+"""Registry of the measures, `MEASURES`, which configuration, command line, workflow and tables use.
 
 To add one, write a file beside this one that defines `MEASURE`, and add its name to the import and the list.
 """
@@ -29,7 +29,7 @@ MODULES = (
 )  # fmt: skip
 MEASURES: dict[str, Measure] = {module.MEASURE.name: module.MEASURE for module in MODULES}
 
-#: The block `measures` of an experiment: the settings of each measure, None for what is not measured.
+#: The block `measures` of an experiment: the settings of each measure (None: not measured).
 MeasureSpecs: Any = create_model(
     "MeasureSpecs", __base__=Spec, **{name: (entry.settings | None, None) for name, entry in MEASURES.items()}
 )

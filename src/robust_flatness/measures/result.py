@@ -1,4 +1,4 @@
-"""Result of a measure of flatness, and the loss at the unperturbed weights that it is relative to."""
+"""Result of a flatness measure, and its reference: the loss at the unperturbed weights."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,9 +20,9 @@ class FlatnessResult:
     """Flatness of a loss: how much it rises in a neighbourhood of the weights, in nats.
 
     `value` is the measure (lower is flatter), `reference` the loss at the unperturbed weights, RLoss(w) or
-    the clean one, `perturbed` the mean loss over examples of each sample or restart. Average-case only:
-    `reference_single` is RLoss(w) by a single start, as each sample uses one. As xi -> 0 the measure tends to
-    `reference_single - reference` <= 0, up to the starts' randomness.
+    the clean one, `perturbed` the mean loss over examples of each sample or restart. For the average case,
+    `reference_single` is RLoss(w) with a single start, as at the perturbed weights: as xi -> 0 the measure
+    tends to `reference_single - reference` <= 0, up to the randomness of the starts.
     """
 
     value: float
@@ -41,7 +41,7 @@ class FlatnessResult:
         return None if self.std is None else self.std / len(self.perturbed) ** 0.5
 
     def as_json(self) -> dict[str, float | None]:
-        """The numbers by name."""
+        """Return the scalar results by name."""
         names = ("value", "reference", "reference_single", "std", "standard_error")
         return {name: getattr(self, name) for name in names}
 
@@ -49,8 +49,8 @@ class FlatnessResult:
 def checked(
     model: nn.Module, x: Tensor, y: Tensor, loss: Loss | None = None
 ) -> tuple[Network, Tensor, Tensor]:
-    """Return the model as a `Network` tried on `x[:2]`, as is a `loss` that is not None, and labels as int64;
-    raise `ConfigError` if model or loss cannot be used, or inputs and labels do not fit the model."""
+    """Return the model as a `Network`, validated inputs, and labels as int64. Model and `loss` are tried on
+    `x[:2]`; raises `ConfigError` if one of them cannot be used, or inputs and labels do not fit the model."""
     x, y = checked_inputs(x, y)
     net = Network.of(model, x[:2])
     check_classes(y, net.classes)
@@ -63,7 +63,7 @@ def reference_losses(
     net: Network, x: Tensor, y: Tensor, attack: PGD | None, batch_size: int, seed: int,
     loss: Loss = cross_entropy,
 ) -> tuple[float, float]:  # fmt: skip
-    """RLoss at the network's weights by the attack and by its first start, or the clean loss twice."""
+    """Return RLoss(w) under all starts and under the first one; without attack, the clean loss twice."""
     if attack is None:
         value = loss(clean_logits(net, x, batch_size), y).double().mean().item()
         return value, value

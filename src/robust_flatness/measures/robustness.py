@@ -105,23 +105,22 @@ def evaluate_robustness(
     attack
         PGD; None for clean error and loss only.
     autoattack
-        True for the standard version, its settings for another budget, False for none. Its ball is the
-        attack's.
+        True: standard version; settings: another budget; False: none. Its ball is that of `attack`.
     batch_size
         Examples per pass.
     seed
-        Source of all random starts.
+        Random seed of all random starts.
     state_path
         File in which AutoAttack stores finished attacks (see `run_autoattack`).
     loss
-        As in `average_flatness`. PGD maximises it; AutoAttack has losses of its own, and `rloss_aa` is this
-        one on its examples.
+        As in `average_flatness`. PGD maximises this loss; AutoAttack maximises its own losses, and `rloss_aa`
+        is this loss on AutoAttack's examples.
 
     Raises
     ------
     ConfigError
-        If AutoAttack is asked for without an attack to take the radius from, or the model or the labels
-        cannot be measured; `NonFiniteError` if a logit is NaN or infinite.
+        If model or labels cannot be used; `NonFiniteError` if a logit is NaN or infinite; `ValueError` if
+        AutoAttack is requested without `attack`, which defines its radius.
     """
     from robust_flatness.attacks.autoattack import check_autoattack, run_autoattack
     from robust_flatness.attacks.found import Found, better
@@ -191,7 +190,7 @@ def robust_records(
 
 
 def _records(found: "Found", metrics: tuple[str, str], loss: str, where: dict[str, Any]) -> Iterator[Record]:
-    """The mean error in per cent and the mean loss, with standard errors over examples."""
+    """Yield the mean error in per cent and the mean loss, with standard errors over examples."""
     errors, losses = found.error.int().tolist(), rounded(found.loss)
     yield Record(metrics[0], 100 * _mean(found, "error"), standard_error(errors, 100), **where)
     yield Record(metrics[1], _mean(found, "loss"), standard_error(losses), loss=loss, **where)

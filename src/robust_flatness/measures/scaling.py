@@ -1,4 +1,4 @@
-"""Networks with rescaled weights that compute the same function, to tell which measures are invariant."""
+"""Rescaling of weights that preserves the function, to test which measures are invariant."""
 
 import copy
 import itertools
@@ -19,9 +19,9 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 def scale_convolutions(model: nn.Module, s: float) -> nn.Module:
     r"""Return a copy of `model` with weights and biases of all convolutions multiplied by `s`.
 
-    The running means of the batch norms are multiplied by s and their running variances by s squared, so that
-    outputs stay, except for the effect of :math:`\epsilon` in :math:`(s a - s\mu) / \sqrt{s^2\sigma^2 +
-    \epsilon}`, and flatness relative to each layer's norm stays, while the eigenvalues of the Hessian change
+    The running means of the batch norms are multiplied by s and their running variances by s squared. Outputs
+    are unchanged up to the effect of :math:`\epsilon` in :math:`(s a - s\mu) / \sqrt{s^2\sigma^2 +
+    \epsilon}`, and so is flatness relative to each layer's norm, while the eigenvalues of the Hessian change
     by about :math:`1 / s^2` (Stutz et al. 2021, Sec. 3.4 and Tab. 2). Raises `ConfigError` if `s` is not
     positive, or a convolution is not followed by a batch norm, in the order of layers in the module.
     """
@@ -44,7 +44,7 @@ def scale_convolutions(model: nn.Module, s: float) -> nn.Module:
 
 
 def scale_checkpoint(source: Path, target: Path, s: float, variant: str) -> None:
-    """Save the scaled network of a checkpoint as that of the derived model `variant`."""
+    """Scale the network of checkpoint `source` by `s` and save it to `target` as variant `variant`."""
     checkpoint = load_checkpoint(source)
     scaled = scale_convolutions(without_normalisation(checkpoint.model), s)
     save_checkpoint(target, scaled, replace(checkpoint.metadata, variant=variant))

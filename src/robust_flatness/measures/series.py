@@ -26,7 +26,7 @@ class SeriesSettings(flatness.FlatnessSettings):
     average: flatness.AverageSettings = flatness.AverageSettings(xi=flatness.AVERAGE.xi[:1])
     worst: flatness.WorstSettings = flatness.WorstSettings(xi=flatness.WORST.xi[:2])
     hessian: HessianSettings | None = None
-    """The largest eigenvalue, which takes longest; for the variants named in it."""
+    """Largest Hessian eigenvalue, the slowest part; for the variants that its own settings name."""
 
 
 def series(net: "Network", data: Examples, settings: SeriesSettings) -> Iterator[Record]:

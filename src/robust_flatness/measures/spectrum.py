@@ -1,4 +1,4 @@
-"""The Hessian of the mean loss in the weights, by its products with vectors, and the ends of its spectrum."""
+"""The Hessian of the mean loss as a linear operator, its extreme eigenvalues, and Lanczos quadrature."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -16,9 +16,9 @@ from robust_flatness.errors import ConfigError, NonFiniteError, warn
 from robust_flatness.inputs import require_finite
 from robust_flatness.network import Network
 
-#: Graphs of the gradient are kept for all products if they take at most this many bytes.
+#: Maximum size in bytes of gradient graphs that are kept and reused for all products.
 KEPT_BYTES = 2**31
-#: Relative asymmetry of the products that is warned of.
+#: Relative asymmetry of the products above which a warning is issued.
 ASYMMETRIC = 0.01
 #: Restarts of Lanczos' method, each about 16 products, before the tolerance is relaxed.
 RESTARTS = 100
@@ -27,7 +27,7 @@ INVARIANT = 1e-10
 
 
 class _WeightNorm(TorchFunctionMode):
-    """g v / ||v|| in elementary operations."""
+    """Mode in which weight norm, g v / ||v||, is computed by elementary operations."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is torch._weight_norm:
@@ -38,8 +38,8 @@ class _WeightNorm(TorchFunctionMode):
 
 @contextlib.contextmanager
 def _twice_differentiable() -> Iterator[None]:
-    """Attention, recurrent layers and weight norm in forms that have right second derivatives, which fused
-    attention and cuDNN lack, and torch's fused weight norm has wrong (torch 2.14)."""
+    """Use implementations of attention, recurrent layers and weight norm with correct second derivatives:
+    fused attention and cuDNN have none, those of torch's fused weight norm are wrong (torch 2.14)."""
     with sdpa_kernel(SDPBackend.MATH), torch.backends.cudnn.flags(enabled=False), _WeightNorm():
         yield
 
@@ -69,7 +69,7 @@ class Hessian(LinearOperator):
                 self._kept = [first, *(self._gradient(part) for part in self.parts[1:])]
 
     def product(self, vector: Sequence[Tensor]) -> list[Tensor]:
-        """H v, for v and the result in the shapes of the layers."""
+        """Return H v; v and the result are lists of tensors in the shapes of the layers."""
         total = [torch.zeros_like(leaf) for leaf in self.leaves]
         # the backward pass runs checkpointed layers again
         with torch.enable_grad(), _twice_differentiable():
@@ -82,7 +82,7 @@ class Hessian(LinearOperator):
         return total
 
     def by_name(self, vector: np.ndarray) -> dict[str, Tensor]:
-        """A vector [P] in the shapes of the layers."""
+        """Return a vector [P] as tensors in the shapes of the layers, by name."""
         flat = torch.from_numpy(np.ascontiguousarray(vector.ravel())).to(self.x.device)
         pieces = flat.split([leaf.numel() for leaf in self.leaves])
         layers = zip(self.names, pieces, self.leaves, strict=True)
@@ -104,7 +104,7 @@ class Hessian(LinearOperator):
         return list(torch.autograd.grad(loss, self.leaves, create_graph=True, materialize_grads=True))
 
     def _measured_gradient(self) -> tuple[list[Tensor], int]:
-        """The gradient of the first batch, and the bytes that its graph takes."""
+        """Return the gradient of the first batch, and the size of its graph in bytes."""
         taken: dict[int, int] = {}
 
         def pack(tensor: Tensor) -> Tensor:
@@ -121,11 +121,11 @@ class Hessian(LinearOperator):
 def extreme_eigenvalues(
     hessian: LinearOperator, k: int, tolerance: float, start: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, bool]:
-    """The k // 2 smallest and k - k // 2 largest eigenvalues, ascending, their vectors as columns [P, k], and
-    whether each met the relative tolerance.
+    """Return the k // 2 smallest and k - k // 2 largest eigenvalues, ascending, their eigenvectors as columns
+    [P, k], and whether all met the relative tolerance.
 
-    By Lanczos' method from the vector `start`. Where an end of the spectrum is near 0, no relative tolerance
-    is met; eigenvalues are then known to the tolerance times the largest.
+    Lanczos' method starts from the vector `start`. If an end of the spectrum is near 0, no relative tolerance
+    is met; eigenvalues are then accurate to the tolerance times the largest.
     """
     image = hessian @ start
     if not image.any():
@@ -152,14 +152,14 @@ def extreme_eigenvalues(
 
 
 def lanczos(operator: LinearOperator, start: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    r"""Nodes (Ritz values) and weights, [m] each, of Gauss quadrature of the spectrum as `start` sees it.
+    r"""Return nodes (Ritz values) and weights, [m] each, of Gauss quadrature for `start`'s spectral measure.
 
     For :math:`H = Q \Lambda Q^\top` and v = start / ||start||, :math:`v^\top f(H) v = \sum_i (Q^\top v)_i^2
     f(\lambda_i) \approx \sum_j \omega_j f(\theta_j)`, exact for polynomials f up to degree 2 m - 1 (Golub and
     Welsch 1969). The nodes are the eigenvalues of the tridiagonal matrix of m steps of Lanczos' method, the
-    weights the squared first elements of its eigenvectors. All vectors are kept, in the type of `start`, and
-    each new one is made orthogonal to them twice. m is `steps`, or less where they span an invariant space:
-    then all is exact.
+    weights the squared first elements of its eigenvectors. All vectors are kept, in the dtype of `start`, and
+    each new one is orthogonalised against them twice. m is `steps`, or less if the Krylov space becomes
+    invariant; the quadrature is then exact.
     """
     basis = np.empty((min(steps, len(start)), len(start)), start.dtype)
     diagonal, off, vector = [], [], start / np.linalg.norm(start)
@@ -179,7 +179,7 @@ def lanczos(operator: LinearOperator, start: np.ndarray, steps: int) -> tuple[np
 
 
 def _warn_of_asymmetry(hessian: LinearOperator, vector: np.ndarray, image: np.ndarray) -> None:
-    """Compare <Hu, Hu> with <u, HHu> for u = `vector`, `image` = Hu: equal if H is symmetric."""
+    """Warn if <Hu, Hu> and <u, HHu>, which agree for symmetric H, differ; u = `vector`, Hu = `image`."""
     there, back = image @ image, vector @ (hessian @ image)
     share = abs(there - back) / max(abs(there), abs(back))
     if share > ASYMMETRIC:

@@ -41,26 +41,26 @@ def worst_flatness(
     Parameters
     ----------
     attack
-        Attack of RLoss(w); its ball and step size apply to the joint optimisation, too. None measures the
-        clean loss.
+        Attack that defines the robust loss; its ball and step size also apply to the joint optimisation.
+        None: clean loss.
     steps, restarts
         Steps of the joint optimisation, and random starts (of weights and inputs).
     weight_step
-        Step in the weights, relative to a layer's norm.
+        Step size in the weights, relative to the norm of each layer.
     batch_size
         Examples per step in the weights.
     scope
-        `dataset`: one :math:`\nu` for all; a step is a sweep over the batches, in which :math:`\nu` moves
-        after each batch. `batch`: each batch has its own, and its own best restart.
+        `dataset`: one :math:`\nu` for all examples; a step is a sweep over the batches that updates
+        :math:`\nu` after each. `batch`: each batch has its own :math:`\nu`, and its own best restart.
     precision
-        Replaces the attack's precision; reported losses are in the model's own.
+        Overrides the precision of `attack`; reported losses are in the model's own precision.
 
-    All others are those of `average_flatness`.
+    All other parameters are those of `average_flatness`.
 
     Returns
     -------
     FlatnessResult
-        `perturbed` has a value per restart, its mean over examples. With `scope="batch"` the maximum over
+        `perturbed` holds the mean loss over examples of each restart. With `scope="batch"` the maximum over
         restarts is taken for each batch, so `value` is at least `perturbed.max() - reference`.
 
     Raises
@@ -133,10 +133,10 @@ class JointSearch:
         return nu, sums
 
     def _gradients(self, nu: list[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor | None, list[Tensor]]:
-        """Gradients of the mean loss of a batch by its inputs (None if clean) and by the weights."""
+        """Return the input gradient (None for the clean loss) and weight gradients of a batch's mean loss."""
         by_inputs, total = [], None
         leaves = {name: w.requires_grad_(True) for name, w in self.neighborhood.at(nu).items()}
-        # larger passes than an attack's: each adds up gradients of all weights
+        # larger passes than in attacks, since each accumulates the gradients of all weights
         for part in batches(len(x), passing(self.net, len(x), times=2)):
             inputs = x[part].detach().requires_grad_(self.attack is not None)
             losses = self.loss(self.net.at(leaves).logits(inputs, self.precision), y[part])

@@ -1,4 +1,4 @@
-"""What the notebooks in `figures/` and `paper_tables/` share: inputs and outputs, style, plots.
+"""Shared code of the notebooks in `figures/` and `paper_tables/`: inputs and outputs, style, plots.
 
 Works on tables only and never imports torch; matplotlib is imported by the modules that draw.
 """

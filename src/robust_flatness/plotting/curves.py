@@ -13,7 +13,7 @@ from robust_flatness.plotting.layer import Layer
 from robust_flatness.tables import aggregate, frames
 
 EPOCH, EPOCH_NAME = "normalised_epoch", "Epoch (share of training)"
-#: First share of a training, which sets no axis: losses there may be a thousand times those at the end.
+#: Initial fraction of a training that axis limits ignore: its losses may be a thousand times the final ones.
 EARLY = 0.2
 #: Meaning of parentheses after a hyper-parameter.
 APPLIED = "In parentheses: the value used here where it is not the paper's."
@@ -69,8 +69,8 @@ def published(axes: Sequence[Axes]) -> dict[str, Line2D]:
 
 
 def scale(panels: Sequence[Axes], together: bool = False, ours: bool = False) -> str:
-    """Set the limits of the vertical axes by the curves without their first fifth, and mark curves beyond the
-    limits by triangles at the edge; returns a sentence about these, "" if there are none. With `together`,
+    """Set the limits of the vertical axes from the curves without their first fifth, and mark curves beyond
+    the limits by triangles at the edge; return a sentence about these, "" if there are none. With `together`,
     all panels get the same limits; with `ours`, published curves do not count."""
     farthest = 0.0
     for group in [[*panels]] if together else [[axes] for axes in panels]:

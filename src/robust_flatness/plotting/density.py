@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from robust_flatness.measures.base import LOSSES
 from robust_flatness.plotting import style
 
-#: Share of the highest density at which the axis ends: below a single eigenvalue of ten million.
+#: Lower axis limit as a fraction of the highest density: below one eigenvalue in ten million.
 LOWEST = 1e-9
 NOTE = (
     "Density of the eigenvalues of the Hessian on training examples unless stated, by stochastic Lanczos "

@@ -1,4 +1,4 @@
-"""One set of numbers that figures and tables show."""
+"""Data source of figures and tables: an experiment's numbers, or the paper's printed ones."""
 
 from functools import cached_property
 
@@ -23,7 +23,7 @@ class Layer:
 
     @cached_property
     def evidence(self) -> Evidence:
-        """The tables as claims and coefficients see them."""
+        """The tables in the form that claims and correlations use."""
         return Evidence.of(self.tables)
 
     @property
@@ -33,12 +33,12 @@ class Layer:
 
     @property
     def unlearnt(self) -> pd.DataFrame:
-        """Variants that have not learnt: drawn apart and in no correlation."""
+        """Variants that have not learnt: drawn separately and excluded from correlations."""
         return self.variants[~self.variants["learnt"]]
 
     @cached_property
     def others(self) -> pd.DataFrame:
-        """External networks, which no correlation counts, a row each as in `variants`."""
+        """External networks, which are excluded from correlations, a row each as in `variants`."""
         models = self.tables.models
         apart = aggregate.external(models) & (models["derived"] == 1)
         return aggregate.with_differences(models[apart].assign(derived=0))
@@ -49,12 +49,12 @@ class Layer:
         return pd.concat([self.variants, self.others])
 
     def hollow(self, robustbench: bool = False) -> pd.DataFrame:
-        """External networks to draw: an experiment's; the printed ones of RobustBench where asked."""
+        """Return the external networks to draw: an experiment's; printed ones only if `robustbench`."""
         return self.others if robustbench or not self.printed else self.others.iloc[:0]
 
     @cached_property
     def scaled(self) -> pd.DataFrame:
-        """Scaled models beside those they were made from, over the same seeds."""
+        """Scaled models and the models they were made from, over the same seeds."""
         return aggregate.with_scaled(self.tables.models)
 
     @cached_property
@@ -82,7 +82,7 @@ class Layer:
         return f"{self.name} ({count} variants)" if count or self.others.empty else self.name
 
     def spread(self, mark: str) -> str:
-        """Return a sentence on the meaning of bars or bands; "" with one seed a variant."""
+        """Return a sentence on the meaning of bars or bands; "" with one seed per variant."""
         rows = self.variants[self.variants["seeds"] > 1]
         counts = " or ".join(f"{count:g}" for count in sorted({*rows["seeds"]}))
         who = ", ".join(map(looks.variant, rows["variant"])) if len(rows) < 4 else "variants"

@@ -1,4 +1,4 @@
-"""Style of families and short names of variants. A process draws one experiment: `use` sets its families."""
+"""Style of families and short names of variants. `use` sets the families of the experiment drawn."""
 
 import math
 import re
@@ -18,7 +18,7 @@ _in_use: dict[str, FamilySpec] = {}
 
 
 def use(*own: Path) -> None:
-    """Draw families as in `config/families.yaml` and the files `own` that exist; later files add to it."""
+    """Load the families of `config/families.yaml`, then of existing files `own`, which take precedence."""
     paths = (repository() / "config" / "families.yaml", *own)
     _in_use.clear()
     _in_use.update(load_families(*(path for path in paths if path.exists())))
@@ -60,7 +60,7 @@ def variant(slug: str, label: str = "") -> str:
 
 
 def name(row: Mapping, label: str = "") -> str:
-    """Return a variant's short name (or `label`) and, if it names another, the value used in training."""
+    """Return a variant's short name (or `label`), and the value used in training if the name has another."""
     value = applied(row)
     return (label or variant(row["variant"], row["label"])) + (f" (here {value})" if value else "")
 

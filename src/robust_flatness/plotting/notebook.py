@@ -29,7 +29,7 @@ VARIABLE = "ROBUST_FLATNESS_EXPERIMENT"
 DEFAULT = "fashion"
 #: Key in a PNG's metadata with the reason why the figure could not be drawn.
 NOT_DRAWN = "Not drawn"
-#: How to get what a table lacks.
+#: Instructions for obtaining the data that a table lacks.
 REMEDIES = {
     "models": "measure it (measures in the experiment's config), or add the column to the results table",
     "history": "train (snakemake --cores all), or put history.csv beside the results table",
@@ -116,13 +116,13 @@ class Notebook:
         return self.missing_unless(not lacking, ", ".join(lacking), REMEDIES[table])
 
     def missing_unless(self, there: object, what: str, remedy: str) -> str:
-        """Return that `what` is missing, and how to get it; "" if `there` is true."""
+        """Return a sentence that `what` is missing and how to obtain it; "" if `there` is true."""
         if self.printed is None:
             remedy = "the paper shows it as a picture only; run an experiment (snakemake --cores all)"
         return "" if there else f"Missing: {what}. To get it: {remedy}."
 
     def show(self, draw: "Callable[[], Figure]", missing: str = "") -> "Notebook":
-        """Draw and write the figure; where something is `missing`, a line that says so."""
+        """Draw and write the figure; if data are `missing`, write a line that says so instead."""
         from robust_flatness.plotting.style import line
 
         if not missing:
@@ -152,7 +152,7 @@ class Notebook:
         return self
 
     def _note(self, path: Path) -> None:
-        """Note a file for the end of the cell; as plain Python, print its path."""
+        """Record a written file, which is shown at the end of the cell; as plain Python, print its path."""
         self._written[path.suffix] = path
         if Path(sys.argv[0]).stem == self.name:
             print(path)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from robust_flatness.measures.base import LOSSES
 from robust_flatness.plotting import style
 
-#: Number of levels between the lowest loss and the highest that is not far out.
+#: Number of contour levels between the lowest loss and the highest one that is not an outlier.
 LEVELS = 12
 
 
@@ -51,6 +51,6 @@ def draw(axes: Axes, records: pd.DataFrame, loss: str) -> None:
 
 
 def _points(records: pd.DataFrame) -> list[tuple[float, float]]:
-    """The coordinates a, b of records."""
+    """Return the coordinates a, b of records."""
     pairs: Sequence[Any] = [text.split(",") for text in records["coordinate"]]
     return [(float(a), float(b)) for a, b in pairs]

@@ -23,7 +23,7 @@ from robust_flatness.tables.schema import OTHER
 PAGE = 7.0
 #: Characters in a line of a note.
 LINE = 150
-#: Interquartile ranges from the middle half of all values beyond which a value does not set an axis.
+#: Distance from the nearest quartile, in interquartile ranges, beyond which values do not set axis limits.
 FENCE = 6
 
 GREY, LIGHT = "#808080", "#c4c4c4"
@@ -142,15 +142,15 @@ def line(text: str) -> Figure:
 
 
 def near(values: np.ndarray) -> np.ndarray:
-    """Return which values set an axis: those not so far out that they would press the others together."""
+    """Return which values determine axis limits: all but extreme outliers (see `FENCE`)."""
     first, third = np.nanquantile(values, [0.25, 0.75]) if len(values) else (0, 0)
     return np.abs(values - (first + third) / 2) <= (FENCE + 0.5) * (third - first)
 
 
 def place_labels(axes: Axes, labels: Iterable[tuple[float, float, str]], always: bool = False) -> None:
-    """Write each label (x, y, text) beside its point, where it covers neither a text nor a point; without a
-    free place it is left out, or stands at the right of its point if `always`. The layout is fixed here, so
-    the figure must be complete but for labels."""
+    """Write each label (x, y, text) beside its point without covering text or points. Without free space it
+    is omitted or, if `always`, placed to the right of its point. This fixes the layout, so the figure must be
+    complete except for labels."""
     freeze(axes.figure)
     renderer = axes.figure.canvas.get_renderer()
     frame = axes.get_window_extent(renderer)

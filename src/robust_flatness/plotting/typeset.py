@@ -12,7 +12,7 @@ from robust_flatness.plotting import looks
 from robust_flatness.plotting.notebook import Notebook
 from robust_flatness.tables.frames import frame_text
 
-#: A column for reading: its heading; for numbers with their decimals, or a function that formats a value.
+#: A displayed column: its heading; for numbers, a pair with the number of decimals or a formatting function.
 Column = str | tuple[str, int | Callable[[float], str]]
 
 
@@ -32,7 +32,7 @@ class Table:
 
 
 def p_value(value: float) -> str:
-    """Return a p-value with two digits; "< 0.0002" below what resampling resolves."""
+    """Return a p-value with two digits; "< 0.0002" below the resolution of resampling."""
     return "< 0.0002" if value < 0.0002 else f"{value:.2g}"
 
 
@@ -46,7 +46,7 @@ def cell(value: object, column: Column) -> str:
 
 
 def rounded(value: object) -> object:
-    """Return a float with twelve significant digits: more would depend on the processor."""
+    """Return a float rounded to twelve significant digits; further digits depend on the processor."""
     return float(f"{value:.12g}") if isinstance(value, float) and math.isfinite(value) else value
 
 
@@ -78,12 +78,12 @@ def variants(notebook: Notebook, measures: Sequence[str]) -> pd.DataFrame:
 
 
 def labels(frame: pd.DataFrame) -> list[str]:
-    """Return variants' labels, with the value used in training where the label has the paper's."""
+    """Return variants' labels, with the value used in training if it differs from the one in the label."""
     return [looks.name(row, row["label"]) for row in frame.to_dict("records")]
 
 
 def notes(notebook: Notebook, *sentences: str) -> list[str]:
-    """Return the notes of a table of variants: `sentences`, how printed numbers compare, models apart."""
+    """Return the notes of a table of variants: `sentences`, use of printed numbers, excluded models."""
     beside = notebook.beside("Published: CIFAR-10", "compare rank and sign, not values")
     return [*filter(None, [*sentences, beside, notebook.ours.apart])]
 

@@ -109,10 +109,10 @@ def kept_part(
     parts: Parts, name: str, identity: Mapping[str, Any], measure: Measure, checkpoint: Checkpoint,
     data: Examples, settings: Spec, code: Sequence[str] = (),
 ) -> dict[str, Any]:  # fmt: skip
-    """Return the part `name`, stored or `measured`; warn of what was noted then.
+    """Return the part `name` as stored, or else as computed by `measured`; reissue its warnings.
 
-    Its fingerprint is that of `identity`, the settings, the measure's version, and the source of the user's
-    functions, in the settings and in `code`. Its intermediate values are parts `name/...`.
+    The fingerprint covers `identity`, the settings, the measure's version, and the source of user-defined
+    functions named in the settings and in `code`. Intermediate values are stored as parts `name/...`.
     """
     source = source_digest([*code, *getattr(settings, "own", {}).values()])
     depends_on = {**identity, "settings": settings.model_dump(mode="json"), "code": [measure.version, source]}
@@ -124,8 +124,8 @@ def kept_part(
 
 
 def measured(measure: Measure, checkpoint: Checkpoint, data: Examples, settings: Spec) -> dict[str, Any]:
-    """Return the records of one measure of one network, the values of single examples, notes and warnings. If
-    logits of the network are not finite, the measure is NaN."""
+    """Return records, per-example values, notes and warnings of one measure of one network. If the network's
+    logits are not finite, the first metric is recorded as NaN."""
     data.notes, data.example_values = {}, {}
     kept = "What is finished is kept; the next run resumes from there."
     with out_of_memory(largest_batch(settings.model_dump()), kept), noted_warnings(show=False) as warnings:
@@ -140,13 +140,13 @@ def measured(measure: Measure, checkpoint: Checkpoint, data: Examples, settings:
 
 
 def largest_batch(settings: dict[str, Any]) -> int:
-    """Return the largest `batch_size` among settings and their parts."""
+    """Return the largest `batch_size` in the settings, nested ones included."""
     nested = [largest_batch(value) for value in settings.values() if isinstance(value, dict)]
     return max([settings.get("batch_size", 1), *nested])
 
 
 def example_rows(values: dict[str, dict[str, list]]) -> Iterator[dict[str, Any]]:
-    """Yield a row for each example, from split -> column -> values of the first examples."""
+    """Yield a row per example from per-example values, given as split -> column -> values."""
     for split, columns in values.items():
         for number, row in enumerate(zip_longest(*columns.values())):
             yield {"split": split, "example": number, **dict(zip(columns, row, strict=True))}

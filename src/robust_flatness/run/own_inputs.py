@@ -30,8 +30,8 @@ def read_source(
     source: str, examples: int | None, train_examples: int, size: int | None, download: bool
 ) -> tuple[Dataset, int, dict[str, Any] | None]:
     """Read images from an .npz file, a folder, or torchvision (`torchvision:NAME[:FOLDER]`). Returns the
-    data, in which up to 500 test images after the first `examples` are held out; `examples`, 1000 or all if
-    None; and, but for .npz files, a description: classes by index, order, numbers of images."""
+    data, with up to 500 test images after the first `examples` held out; the number of `examples` (None:
+    1000, or all if fewer); and classes, order and numbers of images (None for .npz files)."""
     if Path(source).is_dir() or source.startswith("torchvision:"):
         name, folder = "folder", source
         if not Path(source).is_dir():
@@ -58,8 +58,8 @@ def own_settings(
     assignments: Iterable[str] = (), norm: str = "linf",
 ) -> dict[str, MeasureSettings]:  # fmt: skip
     """Return the settings of the measures `names` on `sizes` examples of the splits. `options` maps paths
-    such as `average.samples` to values (None: not given), for all measures that have the setting;
-    `assignments` are texts such as `flatness.average.xi=[0.5]`, and come last."""
+    such as `average.samples` to values (None: not given), for all measures with this setting; `assignments`
+    such as `flatness.average.xi=[0.5]` are applied last."""
     known = [name for name, entry in MEASURES.items() if not entry.of_snapshots]
     counts = {f"{kind}{split}_examples": sizes[split] for kind in ("", "clean_") for split in SPLITS}
     blocks: dict[str, dict[str, Any]] = {}
@@ -91,8 +91,8 @@ def own_settings(
 
 
 def assign(blocks: dict[str, dict[str, Any]], path: str, value: Any) -> bool:
-    """Set the value at a path that begins with the name of a block, or with a field: then in all blocks that
-    have it by default. Return whether there is one."""
+    """Set the value at a path that begins with the name of a block or of a field; a field is set in all
+    blocks in which it has a default. Return whether any block was changed."""
     first, *keys = path.split(".")
     targets = [first] if first in blocks and keys else []
     if not targets:

@@ -36,7 +36,7 @@ from robust_flatness.tables.records import FIELDS, NUMBERS
 
 #: uint8 images whose values are all below this are probably not scaled to 0 to 255.
 DARK = 64
-#: Values of single examples, by split and column.
+#: Per-example values by split and column.
 ExampleValues = dict[str, dict[str, list]]
 
 
@@ -49,9 +49,10 @@ def measure_model(
 
     The JSON value holds `records` as in an experiment's tables, `values` (the same by their columns in
     models.csv), settings, checksums, provenance, warnings and notes. Finished measures are stored in `folder`
-    and taken from there while their fingerprints are equal, which include the source of the user's functions
-    named in `code` (`package.module:function`) and of `loss`, which replaces the cross-entropy and is not
-    defined for `sharpness`, `curvature` and `density`. `snapshots` are networks of the training, in order.
+    and reused if their fingerprints match. `code` lists user-defined functions (`package.module:function`)
+    whose source enters the fingerprints, as does that of `loss`, which replaces the cross-entropy and is not
+    supported by `sharpness`, `curvature` and `density`. `snapshots` are networks saved during training, in
+    order.
     """
     check_settings(settings, dataset)
     criterion = imported(loss, "loss") if loss else None
@@ -105,7 +106,7 @@ def measure_model(
 def clean_examples(
     net: Network, dataset: Dataset, settings: Mapping[str, Any], device: str, loss: Loss | None
 ) -> ExampleValues:
-    """Return label, prediction, error and loss of each example that the measures take."""
+    """Return label, prediction, error and loss of each example that a measure uses."""
     found = {}
     batch_size = max(largest_batch(given.model_dump()) for given in settings.values())
     options = {"attack": None, "autoattack": False, "batch_size": batch_size, "loss": loss}
@@ -122,7 +123,7 @@ def clean_examples(
 
 
 def implausible(records: Sequence[Mapping[str, Any]], examples: ExampleValues) -> Iterator[str]:
-    """Yield warnings of accuracy near that of the most frequent class, and of negative flatness."""
+    """Yield plausibility warnings: accuracy near the share of the most frequent class, negative flatness."""
     for split, lists in examples.items():
         n, labels = len(lists["label"]), lists["label"]
         frequent = max(map(labels.count, set(labels))) / n

@@ -20,8 +20,8 @@ PRINTED_EPSILON = 8 / 255
 
 @dataclass(frozen=True)
 class ModelGroup:
-    """Models that a network is compared with: `radius` is that of their attack in words (`radius_words`),
-    empty where it is unknown; `folder` holds an experiment's tables."""
+    """Models that a network is compared with. `radius` is the radius of their attack as text, empty if
+    unknown; `folder` holds an experiment's tables."""
 
     name: str
     tables: frames.Tables
@@ -74,13 +74,13 @@ def _usual(models: pd.DataFrame, column: str) -> float | None:
 
 
 def radius_of(result: Mapping[str, Any]) -> str:
-    """Return the radius of the attack in words; empty if nothing was attacked."""
+    """Return the radius of the attack as text; empty if no attack was run."""
     attacks = [given["attack"] for given in result["settings"].values() if "attack" in given]
     return radius_words(attacks[0]["epsilon"], attacks[0].get("norm", "linf")) if attacks else ""
 
 
 def radius_words(radius: float, norm: str = "linf") -> str:
-    """Return a radius as a multiple of 1/255 if it is one, with its norm if that is L2.
+    """Return a radius as text: as a multiple of 1/255 if it is one, with the norm if that is L2.
 
     >>> radius_words(8 / 255), radius_words(0.1), radius_words(0.5, "l2")
     ('8/255', '0.1', '0.5 (L2)')
@@ -91,8 +91,8 @@ def radius_words(radius: float, norm: str = "linf") -> str:
 
 
 def described(result: Mapping[str, Any], groups: Sequence[ModelGroup]) -> str:
-    """Return the values of a network as a table with standard errors, and its places in `groups`, unless it
-    is measured by a loss of the user's own."""
+    """Return the values of a network as a text table with standard errors, and its ranks among `groups`,
+    unless it was measured with a user-defined loss."""
     rows = [*value_rows(result["records"])]
     width = max((len(row[0]) for row in rows), default=0)
     lines = [f"{'':{width}}  {'value':>9}  {'+-':>8}"] if rows else []
@@ -110,7 +110,7 @@ def described(result: Mapping[str, Any], groups: Sequence[ModelGroup]) -> str:
 
 
 def value_rows(records: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, float, float | None, str]]:
-    """Yield words, value, standard error and direction of records, without settings, spreads and curves."""
+    """Yield label, value, standard error and direction of each record but settings, spreads and curves."""
     for r in records:
         metric = schema.metric_of(r["measure"], r["metric"])
         spread = r["metric"].endswith("_std") and metric.column == r["metric"]

@@ -24,8 +24,8 @@ NOTE = (
 
 @dataclass
 class Plan:
-    """The cost of an experiment: seconds of the jobs of each step, and of each training with its measuring
-    job after it (`chains`); GB of disk, of a job's memory and of its GPU."""
+    """Estimated cost of an experiment: seconds of each job by step (`steps`), and of each training plus its
+    measuring job (`chains`); GB of disk, of memory per job, and of GPU memory (`on_gpu`)."""
 
     device: str
     steps: dict[str, list[float]]

@@ -1,4 +1,4 @@
-"""Locks of running jobs, and the finished parts of a measuring job, from which an interrupted one resumes.
+"""Locks of running jobs, and the store of finished parts from which a measuring job resumes.
 
 A workflow deletes a job's declared outputs before it runs the job again, so its state lies in a folder
 `.resume` beside them, with checksums and a fingerprint of everything that the result depends on.

@@ -15,9 +15,10 @@ from robust_flatness.run.measuring import MeasuringJob, measure_network
 from robust_flatness.seeding import derive_seed
 from robust_flatness.tables.records import read_network, read_records
 
-#: Largest difference that agrees, relative to max(1, |value|), and for errors, in examples. On one machine,
-#: with the same torch and number of threads, results are bit-identical. Elsewhere sums are rounded in another
-#: order, and a signed gradient step turns a rounding error at 0 into a step of full size for single pixels.
+#: Largest difference that counts as agreement: relative to max(1, |value|); for errors, in examples. On one
+#: machine, with the same torch and number of threads, results are bit-identical. Elsewhere sums are rounded
+#: in another order, and a signed gradient step turns a rounding error at 0 into a step of full size for
+#: single pixels.
 TOLERANCE = 0.01
 ERROR_TOLERANCE = 2
 KEY = ("checkpoint", "measure", "metric", "loss", "split", "xi", "coordinate")
@@ -25,9 +26,8 @@ KEY = ("checkpoint", "measure", "metric", "loss", "split", "xi", "coordinate")
 
 @dataclass(frozen=True)
 class Agreement:
-    """The records of a network against those of a second measurement. `records` is their number, `equal` how
-    many are bit-identical, `largest` the largest difference in units of the tolerance, and `where` the record
-    that has it."""
+    """Comparison of a network's records with a second measurement: number of `records`, how many are `equal`
+    bit for bit, the `largest` difference in units of the tolerance, and `where` it occurs."""
 
     path: Path
     records: int

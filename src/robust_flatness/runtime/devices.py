@@ -1,4 +1,4 @@
-"""Device and precision of a job, chosen when it starts by what the machine supports."""
+"""Device and precision of a job, chosen at its start from what the machine supports."""
 
 import contextlib
 import os
@@ -47,7 +47,7 @@ def start(device: str, threads: int) -> str:
 
 
 def keep_freed_memory() -> None:
-    """Make glibc keep up to 64 MB of freed memory: getting new pages takes up to half of a network's time.
+    """Make glibc keep up to 64 MB of freed memory: new pages may take up to half of a network's run time.
     Freeing one large block raises the limit (`man mallopt`, M_MMAP_THRESHOLD); its pages are never
     touched."""
     torch.empty(31 * 2**20, dtype=torch.uint8)

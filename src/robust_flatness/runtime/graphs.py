@@ -16,9 +16,9 @@ class Graphs:
     """Recorded functions, by a key and by the shapes and types of their inputs.
 
     The first `most` kinds of inputs of a key are recorded (full batches and a smaller last one); others, and
-    all on other devices than CUDA, are computed directly. A recorded function reads its inputs and tensors
-    whose storage stays; it neither waits for the device nor branches on values. The tensors `kept`, which it
-    changes, are restored after the warm-up, as is the state of torch's generator.
+    all on other devices than CUDA, are computed directly. A recorded function may read only its inputs and
+    tensors with fixed storage, and must neither synchronise with the device nor branch on tensor values. The
+    tensors `kept`, which it changes, are restored after the warm-up, as is the state of torch's generator.
     """
 
     def __init__(self, most: int = 2):

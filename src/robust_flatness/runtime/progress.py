@@ -30,7 +30,7 @@ def _loop(description: str, total: int) -> Iterator[SimpleNamespace]:
 
 
 def _show() -> None:
-    """Show the share that all loops under way have done, and the positions of the inner ones."""
+    """Show the total progress of all running loops, and the positions of the inner ones."""
     if time.monotonic() - _display.last < REDRAW:
         return
     _display.last, share, part, inner = time.monotonic(), 0.0, 1.0, []
@@ -56,7 +56,7 @@ def track(items: Collection[Item], description: str) -> Iterator[Item]:
 
 @contextmanager
 def stage(description: str) -> Iterator[None]:
-    """Name a part of a computation; an outermost one shows the share that the loops inside have done."""
+    """Name a part of a computation; the outermost part shows the progress of the loops inside it."""
     if _display.bars is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""Averages over seeds, models that have not learnt, differences within a variant."""
+"""Averages over seeds, detection of models that have not learnt, and differences within a variant."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -16,9 +16,9 @@ PERCENTILES = (30, 70)
 
 
 def over_seeds(frame: pd.DataFrame, by: Iterable[str]) -> pd.DataFrame:
-    """Return the mean of every number over the seeds, for each group `by` in order of first appearance; words
-    keep their first value. `seeds` counts the seeds; with more than one, each measure has `<name>_seed_sd`,
-    the standard deviation over seeds (with n - 1)."""
+    """Return the mean of every number over the seeds, for each group `by` in order of first appearance; text
+    columns keep their first value. `seeds` counts the seeds; with more than one, each measure has
+    `<name>_seed_sd`, the standard deviation over seeds (with n - 1)."""
     by = list(by)
     groups = frame.groupby(by, sort=False, dropna=False)
     columns = frame.columns.difference([*by, "seed"], sort=False)
@@ -31,7 +31,7 @@ def over_seeds(frame: pd.DataFrame, by: Iterable[str]) -> pd.DataFrame:
 
 
 def _varies(name: str) -> bool:
-    """Whether a column is measured anew for every seed and is no spread itself."""
+    """Return whether a column holds measured numbers that vary with the seed, and is not itself a spread."""
     quantity = lookup(name)
     if quantity is None:
         return name in HISTORY
@@ -88,7 +88,7 @@ def with_scaled(models: pd.DataFrame) -> pd.DataFrame:
 def with_differences(models: pd.DataFrame) -> pd.DataFrame:
     """Return one row per variant at its last checkpoint, with `best_<measure>`, the measure at the
     early-stopped checkpoint, and differences: `rloss_gap` and `rerr_gap`, RLoss and RErr by PGD on test minus
-    training examples, and `rloss_overfitting`, test RLoss of the last minus the early-stopped."""
+    training examples, and `rloss_overfitting`, test RLoss at the last minus the early-stopped checkpoint."""
     best = variants_at(models, "best")
     names = {name: f"best_{name}" for name in best if is_measure(name)}
     joined = variants_at(models).merge(

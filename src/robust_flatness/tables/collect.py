@@ -20,7 +20,7 @@ from robust_flatness.version import __version__
 
 #: Digits of checksums in the tables.
 CHECKSUM = 12
-#: Measures that give values of single examples.
+#: Measures with per-example values.
 WITH_EXAMPLES = {"robustness", "series"}
 
 
@@ -92,7 +92,7 @@ def collect_results(spec: CollectSpec, directory: Path) -> list[str]:
 
 
 def _networks(spec: CollectSpec, directory: Path) -> Iterator[tuple[str, int, Path]]:
-    """Variant, seed and folder of each network with records, in the order of the catalogue."""
+    """Yield variant, seed and folder of each network with records, in the order of the catalogue."""
     for variant in spec.variants:
         folders = (path.parent for path in directory.glob(f"{variant}/seed-*/records.csv"))
         seeds = {int(folder.name.removeprefix("seed-")): folder for folder in folders}
@@ -100,7 +100,7 @@ def _networks(spec: CollectSpec, directory: Path) -> Iterator[tuple[str, int, Pa
 
 
 def _mismatch(spec: CollectSpec, entry: VariantEntry, provenance: Mapping[str, Any]) -> str:
-    """Why the records of a network do not belong to the experiment; "" if they do."""
+    """Return why the records of a network do not belong to the experiment; "" if they do."""
     version = provenance["provenance"]["robust_flatness"]
     if provenance["config"] != spec.config:
         return "another config (data, network or training)"
@@ -114,7 +114,7 @@ def _mismatch(spec: CollectSpec, entry: VariantEntry, provenance: Mapping[str, A
 def _network_rows(
     spec: CollectSpec, variant: str, seed: int, provenance: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """One row for each checkpoint of a network: identity, settings of the training, provenance."""
+    """Yield one row for each checkpoint of a network: identity, settings of the training, provenance."""
     entry, made = spec.variants[variant], provenance["provenance"]
     settings = {} if entry.external else spec.baseline | entry.settings
     common = {"family": entry.family, "label": entry.label, "derived": int(entry.derived)}
@@ -136,9 +136,9 @@ def _network_rows(
 
 
 def same_models(rows: list[dict[str, Any]]) -> dict[str, str]:
-    """Return the variants that are the model of an earlier one: slug -> the first of them.
+    """Return the variants that are the same model as an earlier one: slug -> the first such variant.
 
-    Two variants are one model if their final weights are equal for every seed, or their settings are.
+    Two variants are the same model if their final weights are equal for every seed, or their settings are.
 
     >>> row = {"checkpoint": "last", "seed": 0, "derived": 0}
     >>> same_models([row | {"variant": slug, "run_weights": "e5ac"} for slug in ("a", "b")])

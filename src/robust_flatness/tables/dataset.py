@@ -65,7 +65,7 @@ def write_dataset(folders: Sequence[Path], output: Path) -> int:
 
 
 def _dictionary(records: pd.DataFrame) -> pd.DataFrame:
-    """Every metric of the records in words, from the registry of measures."""
+    """Return a description of every metric in the records, from the registry of measures."""
     rows = []
     for (measure, metric), part in records.groupby(["measure", "metric"], sort=True):
         described, spread = MEASURES[measure].metrics[metric.removesuffix("_std")], metric.endswith("_std")

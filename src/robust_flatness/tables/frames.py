@@ -24,7 +24,7 @@ from robust_flatness.tables.rows import csv_text
 from robust_flatness.tables.schema import EXAMPLES, KEYS, Quantity
 from robust_flatness.training.history import HISTORY
 
-#: Columns that hold text whatever their cells look like.
+#: Columns that always hold text, even if their cells look like numbers.
 WORDS = (
     *("variant", "checkpoint", "split", "family", "label", "dataset", "robustness_group", "autoattack"),
     *("not_finite", "same_as"),
@@ -69,7 +69,7 @@ def read_examples(directory: Path) -> pd.DataFrame:
 
 
 def typed(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a frame of text with numbers: settings cell by cell, other columns if all cells are numbers or
+    """Convert a frame of text to numbers: settings cell by cell, other columns if all cells are numbers or
     empty."""
     columns = {}
     for name, cells in frame.items():
@@ -107,7 +107,7 @@ def with_columns(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def _quantity(record: Any, settings: Mapping[tuple[str, str], float]) -> Quantity | None:
-    """The quantity of a record, None if it has no column; `settings` holds the main radii of measures."""
+    """Return the quantity of a record, None if it has no column; `settings` holds the main radii."""
     metric, spread = record.metric, ""
     if metric.endswith("_std") and metric.removesuffix("_std") in MEASURES[record.measure].metrics:
         metric, spread = metric.removesuffix("_std"), "std"
@@ -120,8 +120,8 @@ def _quantity(record: Any, settings: Mapping[tuple[str, str], float]) -> Quantit
 
 
 def _models(records: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
-    """One row per variant, seed and checkpoint: identity, measures with standard errors, numbers of examples,
-    settings. Values that are not finite are NaN and named in the column `not_finite`."""
+    """Return one row per variant, seed and checkpoint: identity, measures with standard errors, numbers of
+    examples, settings. Values that are not finite are NaN and named in the column `not_finite`."""
     counts = []
     for (measure, metric), group in records.groupby(["measure", "metric"]):
         if template := getattr(MEASURES[measure].metrics.get(metric), "count", ""):
@@ -135,7 +135,7 @@ def _models(records: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
 
 
 def _pivot(records: pd.DataFrame, keys: list[str], more: Sequence[pd.DataFrame] = ()) -> pd.DataFrame:
-    """A row per combination of `keys`; the columns are values, standard errors and the records of `more`."""
+    """Return a row per combination of `keys`, with values, standard errors and the records of `more`."""
     errors = records.dropna(subset="se")
     quantities = {name: replace(schema.lookup(name), spread="se") for name in errors["column"].unique()}
     names = {name: schema.register(quantity) for name, quantity in quantities.items()}
@@ -146,7 +146,7 @@ def _pivot(records: pd.DataFrame, keys: list[str], more: Sequence[pd.DataFrame] 
 
 
 def _series(records: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
-    """One row per variant, seed and snapshot: losses, flatness and eigenvalue throughout training."""
+    """Return one row per variant, seed and snapshot: losses, flatness and eigenvalue during training."""
     wide = _pivot(records, ["variant", "seed", "epoch"]).reset_index()
     epochs = networks.drop_duplicates(["variant", "seed"])[["variant", "seed", "epochs"]]
     total = wide[["variant", "seed"]].merge(epochs, on=["variant", "seed"], how="left")["epochs"]
@@ -155,7 +155,7 @@ def _series(records: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
 
 
 def _landscape(records: pd.DataFrame) -> pd.DataFrame:
-    """One row per network, direction and position: RLoss along directions in weight space."""
+    """Return one row per network, direction and position: RLoss along directions in weight space."""
     places = {metric: place for place, metric in CURVES.items()}
     keys = [*KEYS, "metric", "coordinate"]
     spread = records[records["metric"].str.endswith("_std")].rename(columns={"value": "rloss_std"})
@@ -169,8 +169,8 @@ def _landscape(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def identified(path: Path, frame: pd.DataFrame, known: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Return `frame` with every identity column; missing ones are family, label and derived of `known`, a
-    frame indexed by variant (None: `config/variants.yaml`), seed 0 and checkpoint "last"."""
+    """Return `frame` with every identity column. Missing values are taken from `known`, a frame with family,
+    label and derived by variant (None: `config/variants.yaml`); defaults are seed 0 and checkpoint "last"."""
     if known is None:
         rows = {slug: (v.label, v.family, bool(v.derived_from)) for slug, v in catalogue().items()}
         known = pd.DataFrame.from_dict(rows, "index", columns=["label", "family", "derived"])
@@ -193,7 +193,7 @@ def _identity_first(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def frame_text(frame: pd.DataFrame) -> str:
-    """Return a frame as CSV: shortest exact numbers, empty cells for missing values."""
+    """Return a frame as CSV, with shortest exact numbers and empty cells for missing values."""
     rows = frame.to_dict("records")
     return csv_text([{name: _shortest(row[name]) for name in row} for row in rows], [*frame.columns])
 

@@ -19,7 +19,7 @@ from robust_flatness.tables.records import FIELDS, read_csv
 from robust_flatness.tables.schema import KEYS, Quantity, columns_of
 from robust_flatness.training.history import HISTORY
 
-#: Largest values of the kinds of measures that cannot be negative.
+#: Largest allowed values of the kinds of measures that cannot be negative.
 LARGEST = {"error": 100, "loss": math.inf}
 
 
@@ -47,7 +47,7 @@ def import_table(path: Path, directory: Path) -> None:
 
 
 def _as_records(tables: Tables) -> dict[str, pd.DataFrame]:
-    """The tables of an experiment (`schema.TABLES`) that hold the numbers of wide ones."""
+    """Convert wide tables to the tables of an experiment (`schema.TABLES`)."""
     history, examples = tables.history.reindex(columns=HISTORY), tables.examples
     frames = (*to_records(tables), history, examples.reindex(columns=schema.EXAMPLES))
     return dict(zip(schema.TABLES, frames, strict=True))
@@ -94,7 +94,7 @@ def read_results_table(path: Path) -> pd.DataFrame:
 
 
 def to_records(tables: Tables) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the records of wide tables, and the table of networks: all columns that hold no measure."""
+    """Return the records of wide tables, and the table of networks: all columns that are not measures."""
     models = tables.models
     columns = columns_of(models.columns)
     settings = [name for name, q in columns.items() if q.description.kind == "setting"]
@@ -124,7 +124,7 @@ def to_records(tables: Tables) -> tuple[pd.DataFrame, pd.DataFrame]:
 def _rows(
     frame: pd.DataFrame, columns: Mapping[str, Quantity], main: Mapping[str, float]
 ) -> Iterator[dict[str, Any]]:
-    """A record for each measured cell, row by row; `main` holds the main radii by their columns."""
+    """Yield a record for each measured cell, row by row; `main` holds the main radii by column."""
     for row in frame.to_dict("records"):
         for name, q in columns.items():
             if q.spread == "se" or not isinstance(row[name], float) or math.isnan(row[name]):

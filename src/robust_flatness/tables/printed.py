@@ -11,7 +11,7 @@ from robust_flatness.tables.frames import Tables, identified, typed
 from robust_flatness.tables.records import read_csv
 from robust_flatness.training.history import HISTORY
 
-#: Families whose learning rates are drawn.
+#: Families whose learning-rate schedules are drawn.
 SCHEDULES = ("learning-rate", "schedule", "cyclic")
 
 
@@ -21,7 +21,7 @@ def published_directory() -> Path:
 
 
 def read_printed(name: str) -> pd.DataFrame:
-    """Return one of the published tables as it is, e.g. `read_printed("headline")`."""
+    """Return one of the published tables unchanged, e.g. `read_printed("headline")`."""
     return typed(read_csv(published_directory() / f"{name}.csv"))
 
 
@@ -64,7 +64,7 @@ def _models(catalogue: pd.DataFrame) -> pd.DataFrame:
 
 
 def _curves(figure: str) -> pd.DataFrame:
-    """The curves of `at` in one of the paper's figures, a row for each epoch."""
+    """Return the curves of `at` in one of the paper's figures, a row for each epoch."""
     curves = read_printed("training_curves")
     curves = curves[curves["figure"] == figure]
     curves = curves.pivot(index="normalised_epoch", columns="series", values="value").reset_index()

@@ -1,6 +1,6 @@
-"""Quantities: a metric on a loss and split at a radius, its column in `models.csv` and its words on an axis.
+"""Quantities: a metric on a loss and split at a radius, its column in `models.csv` and its axis label.
 
-Names of columns are generated from records and looked up here; only names that users give are parsed.
+Column names are generated from records and looked up here; only names given by users are parsed.
 """
 
 from collections.abc import Iterable
@@ -52,13 +52,13 @@ class Quantity:
 
     @property
     def words(self) -> str:
-        """Label of an axis."""
+        """Axis label."""
         words = self.description.words(self.split, self.loss, self.radius)
         return SPREADS.get(self.spread, "{}").format(words)
 
 
 _EXAMPLES = "test RLoss on examples classified"
-#: Metrics that are computed from others, or that only the training curves hold.
+#: Metrics computed from others, or found in the training curves only.
 OTHER_METRICS = {
     "rloss_gap": Metric("rloss_gap", "RLoss, test minus train"),
     "rerr_gap": Metric("rerr_gap", "RErr by PGD, test minus train (%)"),
@@ -79,7 +79,7 @@ def metric_of(measure: str, metric: str) -> Metric:
 
 
 def _main_quantities() -> dict[str, Quantity]:
-    """Every quantity of the registry at its main radius; of those with the same name, the first."""
+    """Return every registered quantity at its main radius by column name; of equal names, the first."""
     found: dict[str, Quantity] = {}
     measures = [measure for measure in MEASURES.values() if not measure.of_snapshots]
     metrics = [(m.name, metric, described) for m in measures for metric, described in m.metrics.items()]
@@ -91,19 +91,19 @@ def _main_quantities() -> dict[str, Quantity]:
     return found
 
 
-#: Quantities at their main radius, by the names of their columns; those of measures; all that are registered.
+#: Quantities by column name: at their main radius; those of them that belong to a measure; all registered.
 MAIN = _main_quantities()
 MEASURED = {name: quantity for name, quantity in MAIN.items() if quantity.measure in MEASURES}
 _registered = dict(MAIN)
 
 
 def register(quantity: Quantity) -> str:
-    """Register a quantity and return the name of its column; the first one of a name stays."""
+    """Register a quantity and return its column name; an earlier quantity of this name is kept."""
     return _registered.setdefault(quantity.name, quantity).name
 
 
 def lookup(name: str) -> Quantity | None:
-    """Return the quantity of a column; None where no record of it has been read."""
+    """Return the quantity of a column; None if none of this name has been registered."""
     return _registered.get(name)
 
 
@@ -121,7 +121,7 @@ def describe(name: str) -> str:
 
 
 def direction(name: str) -> str:
-    """Return what a low value of a column means, such as "lower is flatter"; "" where that is unknown."""
+    """Return what a low value of a column means, such as "lower is flatter"; "" if unknown."""
     quantity = lookup(name)
     return quantity.description.direction if quantity and not quantity.spread else ""
 
@@ -153,12 +153,12 @@ def is_number(cell: str) -> bool:
 
 
 def is_known(name: str) -> bool:
-    """Return whether records, training curves or settings of trainings may have a column of this name."""
+    """Return whether this is a valid column name of records, training curves or training settings."""
     return name.startswith("setting_") or name in HISTORY or bool(lookup(name) or columns_of([name]))
 
 
 def _of_kind(kind: str) -> list[str]:
-    """Columns of a kind at the main radius, those on test examples first."""
+    """Return the columns of a kind at the main radius, those on test examples first."""
     main = [
         q for q in MEASURED.values() if q.description.kind == kind and q.description.radius != "coordinate"
     ]

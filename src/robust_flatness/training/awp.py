@@ -54,7 +54,7 @@ class WeightPerturbation:
 
 @contextlib.contextmanager
 def frozen_statistics(network: nn.Module) -> Iterator[None]:
-    """Keep the running statistics unchanged, while batch norm in training mode normalises by the batch's."""
+    """Freeze the running statistics of batch norms; in training mode they still normalise by the batch."""
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     before = [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     try:

@@ -169,8 +169,8 @@ class Training:
         return loss.clone(), logits
 
     def _perturbed_gradient(self, batch: Batch, view: Network) -> tuple[Tensor, Tensor]:
-        """AT-AWP: set the gradient at w + nu, in training mode, each element clamped. As in the released
-        code, a separate forward pass updates batch norm's running statistics at the unperturbed weights."""
+        """Set the gradient of AT-AWP, taken at w + nu in training mode and clamped elementwise. As in the
+        released code, a separate forward pass at w updates batch norm's running statistics."""
         with torch.no_grad():
             self.objective(self._forward, batch)
         seen = replace(batch, target=batch.y, smoothing=0.0)  # as attacks see it

@@ -17,7 +17,7 @@ ENTROPY = {"weight_decay": 0.0, "inner_lr": 0.1, "averaging": 0.75, "noise": 1e-
 
 
 def make_optimizer(spec: TrainingSpec, parameters: Iterable[Tensor]) -> Optimizer:
-    """Return the optimiser of a training, one of `robust_flatness.config.catalogue.OPTIMIZERS`.
+    """Return the optimiser of a training: `sgd`, `adam` or `entropy-sgd`.
 
     SGD has Nesterov momentum m: g <- grad + decay w; v <- m v + g; w <- w - lr (g + m v). Adam (Kingma and
     Ba, ICLR 2015) adds the weight decay to the gradient. Weight decay applies to every tensor.

@@ -1,1 +1,1 @@
-"""Specifications of the tests of which the rules in `config/claims.yaml` consist."""
+"""Specifications of the tests that make up the rules in `config/claims.yaml`."""

@@ -16,7 +16,7 @@ from robust_flatness.tables import aggregate, schema
 HOLDS, INCONCLUSIVE, FAILS = "holds", "inconclusive", "does not hold"
 UNTESTABLE = "not testable"
 
-#: With fewer families a bootstrap over them (BCa) is unreliable.
+#: Number of families below which a BCa bootstrap over families is unreliable.
 LEAST_FAMILIES = 6
 
 Sign = Literal["positive", "negative", "either"]
@@ -74,21 +74,21 @@ class Finding(Estimate):
 
 
 class NotMeasuredError(Exception):
-    """Lack of a measure that a test needs; the note of a finding that is not testable."""
+    """A measure required by a test is missing; the message becomes the note of the finding."""
 
 
 class Test(Spec):
-    """One test of a claim. `decides: false` shows it beside the claim without a say in the verdict; `talk` is
-    the value that the talk or paper prints.
+    """One test of a claim. With `decides: false` it is reported but does not affect the verdict; `talk` is
+    the value stated in the talk or paper.
 
-    Subclasses have `title(evidence)`, the statistic in words, and `result(evidence, rules)`, the finding,
-    without an outcome where that follows from `sign`; it raises `NotMeasuredError`.
+    Subclasses define `title(evidence)`, the name of the statistic, and `result(evidence, rules)`, which
+    returns a finding or raises `NotMeasuredError`. One without an outcome is `judged` by `sign`.
     """
 
     decides: bool = True
     talk: Real | None = None
 
-    #: Unit that `Finding.n` counts. Tests over variants name those left out.
+    #: Unit counted by `Finding.n`. Tests over variants list the excluded ones in a note.
     counts: ClassVar[str] = "variants"
     #: Whether the statistic has the same scale in all experiments.
     scale_free: ClassVar[bool] = False
@@ -109,8 +109,8 @@ class Test(Spec):
         return found
 
     def _reference(self, evidence: Evidence, rules: Rules, printed: Finding | None) -> float:
-        """Return the printed table's statistic where scales agree and it has the sign of the claim, else the
-        smallest effect of interest."""
+        """Return the reference effect: the printed table's statistic if it is comparable and has the sign of
+        the claim, else the smallest effect of interest."""
         if self.scale_free:
             value = printed.value if printed else math.nan
             signed = {"positive": value > 0, "negative": value < 0, "either": math.isfinite(value)}
@@ -161,12 +161,12 @@ class Selection(Test):
 
 
 def alternatives(given: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Return the names in a field that holds none, one or several."""
+    """Return the names in a field as a tuple; the field may hold None, one name or several."""
     return (given,) if isinstance(given, str) else tuple(given or ())
 
 
 def exactly_one(first: str, second: str) -> Any:
-    """Return a validator by which a test has one of two fields, and not both."""
+    """Return a validator that requires exactly one of two fields."""
 
     def check(test: Test) -> Test:
         if (getattr(test, first) is None) == (getattr(test, second) is None):
@@ -184,9 +184,9 @@ def require(frame: pd.DataFrame, *columns: str) -> None:
 
 
 def judged(found: Finding, sign: Sign, reference: float, rules: Rules, what: str = "variants") -> Finding:
-    """Return the finding with the outcome of a test with a sign. It holds if the interval lies on that side
-    of 0 ("either": off 0) and p is significant. Else it is inconclusive if the interval reaches the reference
-    effect, or cannot be computed. `what` is counted by `found.n`."""
+    """Return the finding with its outcome. The test holds if the interval lies on the side of 0 given by
+    `sign` ("either": excludes 0) and p is significant. Otherwise it is inconclusive if the interval reaches
+    the reference effect or cannot be computed, and else fails. `what` is the unit of `found.n`."""
     least = getattr(rules.minimum, what)
     low, high = found.interval
     outcome, note = FAILS, ""
@@ -206,7 +206,7 @@ def judged(found: Finding, sign: Sign, reference: float, rules: Rules, what: str
 
 
 def of_estimate(found: Estimate, *notes: str) -> Finding:
-    """Return the finding of an estimate over variants; a note says where it is of few families."""
+    """Return an estimate over variants as a finding, with a note if it has few families."""
     few = ""
     if 0 < found.families < LEAST_FAMILIES:
         few = f"{found.families} {'families' if found.families > 1 else 'family'} only: "

@@ -1,4 +1,4 @@
-"""Tests over the checkpoints of trainings, and of models scaled after one."""
+"""Tests over the checkpoints of trainings, and over scaled copies of trained models."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -17,7 +17,7 @@ from robust_flatness.config.values import AS_LIST, Real
 from robust_flatness.tables import aggregate
 from robust_flatness.tables.schema import describe
 
-#: Alternatives, of which the first one that was measured counts.
+#: Alternative measures, of which the first available one is used.
 Measures = Annotated[tuple[str, ...], AS_LIST, Field(min_length=1)]
 EPOCH = "normalised_epoch"
 #: Smallest number of variants in each of two groups that are compared.
@@ -160,8 +160,8 @@ class EarlyStopping(base.Test):
 
 
 def difference_of_groups(values: np.ndarray, first: np.ndarray, families: pd.Series, rules: Rules) -> Finding:
-    """Mean of the variants in `first` minus that of the others; p-value by permuting Welch's t, since the
-    difference itself is not exchangeable where groups of unequal size differ in variance."""
+    """Return the mean over the variants in `first` minus that over the others; p-value by permuting Welch's
+    t, since the difference itself is not exchangeable where groups of unequal size differ in variance."""
     sides = first.astype(float), (~first).astype(float)
     sizes = f"{first.sum()} improved, {(~first).sum()} others"
     if min(first.sum(), (~first).sum()) < LEAST_IN_GROUP:
@@ -179,8 +179,8 @@ def difference_of_groups(values: np.ndarray, first: np.ndarray, families: pd.Ser
 
 
 class Scaling(base.Test):
-    """Ratio of the scaled models' measure to the baseline's; the one farthest from (for `beyond`:
-    nearest to) 1 is given, as a factor of 1 or more."""
+    """Ratio of the scaled models' measure to the baseline's, as a factor of at least 1: the one farthest from
+    1 (for `beyond`: nearest to 1)."""
 
     counts: ClassVar = "scaled models"
 

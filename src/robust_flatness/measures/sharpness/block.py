@@ -1,4 +1,4 @@
-"""Sharpness, margin and capacity, other than by the paper's measures: the block `sharpness`."""
+"""Measures of sharpness, margin and capacity beyond the paper's: the block `sharpness`."""
 
 import contextlib
 import copy
@@ -55,9 +55,9 @@ class SharpnessOptions(MeasureSettings):
 
 @dataclass(frozen=True)
 class Entry:
-    """How a measure of a loss is computed: the label of its axis without the loss, the cost for one example
-    (passes on the clean loss, and attacks that the robust loss takes in addition if nothing is shared), and
-    the arguments of its function in this package, which has the same name unless stated."""
+    """Specification of a measure of a loss: its axis label without the loss; its cost for one example,
+    `passes` on the clean loss and, on the robust loss, also `attacks` if adversarial examples are not shared;
+    and the `arguments` of its `function` in this package, by default the one of the same name."""
 
     label: str
     passes: int = 1
@@ -67,7 +67,7 @@ class Entry:
 
 
 def entries(s: SharpnessOptions) -> dict[str, Entry]:
-    """Return the measures of a loss, columns `<name>_ce` and `<name>_rloss`, with these settings."""
+    """Return the measures of a loss by name (columns `<name>_ce` and `<name>_rloss`) with these settings."""
     found = {
         "hessian_eigenvalue": Entry("largest Hessian eigenvalue, all weights", 100),
         "hessian_trace": Entry("trace of the Hessian", 2 * s.vectors, arguments={"samples": s.vectors}),
@@ -100,7 +100,7 @@ def entries(s: SharpnessOptions) -> dict[str, Entry]:
 
 
 DEFAULTS = SharpnessOptions()
-#: Measures of a loss at the default settings, and the labels of those of the weights alone.
+#: Measures of a loss at the default settings, and axis labels of measures of the weights alone.
 OF_LOSSES = entries(DEFAULTS)
 OF_WEIGHTS = {
     "weight_norm": "norm of the weights",
@@ -111,7 +111,7 @@ NAMES = (*OF_LOSSES, *OF_WEIGHTS)
 
 
 def of_loss(label: str, name: str, direction: str = FLATTER) -> Metric:
-    """Return the metric of a measure of a loss, the kit's or a user's."""
+    """Return the metric of a built-in or user-defined measure of a loss."""
     count = "sharpness_{split}_examples"
     options = {"direction": direction, "by_loss": True, "splits": SPLITS, "unnamed": "train", "count": count}
     return Metric(name, f"{label}, {{loss}}", **options)
@@ -128,22 +128,22 @@ class SharpnessSettings(SharpnessOptions):
 
     measures: Literal["all"] | Annotated[tuple[Literal[NAMES], ...], AS_LIST] = "all"
     own: dict[str, str] = Field(default_factory=dict)
-    """Measures of the user: name -> package.module:function, called as those of the kit are."""
+    """User-defined measures: name -> package.module:function, with the signature of built-in ones."""
     attack: AttackSpec = attack_defaults(steps=20, restarts=1)
     train_examples: Annotated[Count, FirstExamples("train", 1000)]
     test_examples: Annotated[Size, FirstExamples("test")] = 0
     """0: on training examples alone."""
     test_measures: Literal["all"] | Annotated[tuple[str, ...], AS_LIST] = "all"
-    """Those taken on test examples, too."""
+    """Measures that are also taken on test examples."""
     batch_size: Count = BATCH_SIZE
     precision: Precision = "float32"
 
     def chosen(self) -> list[str]:
-        """Return the kit's measures asked for, in the order of the tables."""
+        """Return the requested built-in measures, in the order of the tables."""
         return [name for name in NAMES if self.measures == "all" or name in self.measures]
 
     def of_losses(self, split: str) -> list[str]:
-        """Return the measures of a loss that are taken on a split, the user's last."""
+        """Return the measures of a loss that are taken on a split, user-defined ones last."""
         names = [*(name for name in self.chosen() if name in OF_LOSSES), *self.own]
         every = split == "train" or self.test_measures == "all"
         return [name for name in names if every or name in self.test_measures]
@@ -164,8 +164,8 @@ class SharpnessSettings(SharpnessOptions):
 
 
 def sharpness(net: "Network", data: Examples, settings: SharpnessSettings) -> Iterator[Record]:
-    """Yield the measures of a loss, on both losses and splits with shared adversarial examples, then those of
-    the weights, without the distance from initial weights that are unknown."""
+    """Yield the measures of a loss, for both losses on each split with shared adversarial examples, then
+    those of the weights. The distance from the initial weights is skipped if these are unknown."""
     from robust_flatness.measures.sharpness import derivatives, perturbed
 
     functions = vars(derivatives) | vars(perturbed)
@@ -194,7 +194,7 @@ def sharpness(net: "Network", data: Examples, settings: SharpnessSettings) -> It
 
 
 def _of_user(function: Callable[..., "Estimate"], objective: "Objective") -> "Estimate":
-    """Call a measure of the user; one made by `of_objective` shares the adversarial examples."""
+    """Call a user-defined measure; one decorated with `of_objective` shares the adversarial examples."""
     if hasattr(function, "of"):
         return function.of(objective)
     module = copy.deepcopy(objective.net.module).requires_grad_(True)
@@ -218,7 +218,7 @@ def passes(settings: SharpnessSettings, held_out: int, snapshots: int) -> int:
     known, total = entries(settings), 0
     for split in SPLITS:
         used = [known[name] for name in settings.of_losses(split) if name in known]
-        # two attacks of each split are shared: one of each measure's is among them
+        # measures share two attacks per split; each counts one of them among its own
         attacks = 2 + sum(entry.attacks - 1 for entry in used)
         each = sum(2 * entry.passes for entry in used) + attack_passes(settings.attack) * attacks
         total += getattr(settings, f"{split}_examples") * each

@@ -29,14 +29,14 @@ class LayerCurvature:
 def layer_curvature(
     objective: Objective, samples: int = curvature.VECTORS, steps: int = curvature.STEPS
 ) -> dict[str, LayerCurvature]:
-    r"""The curvature of each layer l alone: of the diagonal block :math:`H_l = \nabla^2_{w_l} L(w)`.
+    r"""Compute trace and largest eigenvalue of each layer's Hessian block :math:`H_l = \nabla^2_{w_l} L(w)`.
 
-    A layer is a tensor of the neighbourhood. The trace is by Hutchinson's estimator, :math:`\tfrac1S \sum_s
-    v_s^\top H_l v_s` with `samples` Rademacher vectors of the layer's size. The largest eigenvalue is the
-    largest Ritz value after `steps` steps of Lanczos' method: a lower bound, exact for a layer of so many
-    weights; with 0 steps it is left out. The robust loss is taken at adversarial examples found at w and kept
-    fixed. Scaling a layer by s divides its block by s squared where that keeps the function. Parameters as in
-    `Objective`.
+    A layer is one perturbable parameter tensor. The trace is estimated by Hutchinson's method,
+    :math:`\tfrac1S \sum_s v_s^\top H_l v_s` with `samples` Rademacher vectors of the layer's size. The
+    largest eigenvalue is the largest Ritz value after `steps` steps of Lanczos' method: a lower bound, exact
+    for layers of at most `steps` weights; None with 0 steps. The robust loss is taken at adversarial examples
+    found at w and kept fixed. Where scaling a layer by s preserves the function, it divides the block by s
+    squared. Parameters as in `Objective`.
     """
     found = {}
     for name, weight in track(list(zip(objective.names, objective.weights, strict=True)), "layer"):
@@ -51,20 +51,20 @@ def layer_curvature(
 
 @of_objective
 def weight_curvature_index(objective: Objective, samples: int = curvature.VECTORS) -> Estimate:
-    r"""The weight-curvature index, after Xu and Zhang (arXiv 2410.07719).
+    r"""Compute a proxy of the weight-curvature index of Xu and Zhang (arXiv 2410.07719).
 
     .. math:: \sum_l \|W_l\|_F \sqrt{\max(\mathrm{Tr}\,H_l, 0)}
 
-    over the tensors of the neighbourhood with more than one dimension, with traces as in `layer_curvature`.
-    The authors build their index from these norms and traces, of the adversarial loss on training examples.
-    This is a proxy: the square root makes each term invariant to the scale of its layer, but the formula has
-    not been compared with theirs. The standard error, over the random vectors, is by linearisation.
+    over the perturbable tensors with more than one dimension, with traces as in `layer_curvature`. The
+    authors build their index from these norms and traces, of the adversarial loss on training examples. This
+    is a proxy: the square root makes each term invariant to the scale of its layer, but the formula has not
+    been compared with theirs. The standard error, over the random vectors, is by linearisation.
     """
     return index_of(layer_curvature.of(objective, samples, steps=0))
 
 
 def index_of(layers: Mapping[str, LayerCurvature]) -> Estimate:
-    """The weight-curvature index of layers whose curvature is known."""
+    """Return the weight-curvature index, given the curvature of each layer."""
     matrices = [layer for layer in layers.values() if layer.weight.ndim > 1]
     norms = torch.stack([layer.weight.double().norm().cpu() for layer in matrices])
     samples = torch.stack([layer.samples for layer in matrices], dim=1)
@@ -76,7 +76,7 @@ def index_of(layers: Mapping[str, LayerCurvature]) -> Estimate:
 
 @dataclass(frozen=True)
 class SpectralDensity:
-    """Nodes and weights [k, m] of the quadratures that k random vectors give."""
+    """Spectral density as nodes and weights [k, m] of Gauss quadratures from k random vectors."""
 
     nodes: np.ndarray
     weights: np.ndarray
@@ -86,7 +86,7 @@ class SpectralDensity:
         return sigma * (float(np.ptp(self.nodes)) or 1.0)
 
     def grid(self, sigma: float) -> np.ndarray:
-        """Return eigenvalues half a standard deviation apart, to four beyond the outermost nodes."""
+        """Return a grid spaced by half a standard deviation, up to four beyond the outermost nodes."""
         reach = 4 * self.width(sigma)
         low, high = self.nodes.min() - reach, self.nodes.max() + reach
         return np.linspace(low, high, 1 + int(np.ceil(8 * (high - low) / reach)))
@@ -103,7 +103,7 @@ class SpectralDensity:
 def spectral_density(
     objective: Objective, steps: int = density.STEPS, vectors: int = density.VECTORS
 ) -> SpectralDensity:
-    r"""The density of the eigenvalues of :math:`\nabla_w^2 L(w)` by stochastic Lanczos quadrature.
+    r"""Estimate the density of the eigenvalues of :math:`\nabla_w^2 L(w)` by stochastic Lanczos quadrature.
 
     (Ghorbani, Krishnan, Xiao, ICML 2019; Papyan, arXiv 1811.07062.)
 
@@ -129,6 +129,6 @@ def _hessian(objective: Objective, names: list[str]) -> Hessian:
 
 
 def _start(hessian: Hessian, seed: int, stream: str | int) -> np.ndarray:
-    """A Rademacher vector in the type of the weights."""
+    """Return a Rademacher vector in the dtype of the weights."""
     vector = rademacher(hessian, generator(seed, "lanczos", stream))
     return torch.cat([piece.flatten() for piece in vector]).cpu().numpy()

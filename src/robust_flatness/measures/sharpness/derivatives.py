@@ -18,7 +18,7 @@ from robust_flatness.measures.spectrum import Hessian
 from robust_flatness.network import Network
 from robust_flatness.seeding import derive_seed, generator
 
-#: Examples whose gradients are held at a time.
+#: Number of per-example gradients held in memory at a time.
 TOGETHER = 32
 
 
@@ -62,7 +62,7 @@ def quadratic_forms(hessian: Hessian, streams: Iterable[torch.Generator]) -> Ten
 
 
 def rademacher(hessian: Hessian, stream: torch.Generator) -> list[Tensor]:
-    """Return a vector of signs in the shapes of the layers."""
+    """Return a vector of random signs as tensors in the shapes of the layers."""
     draws = (torch.randint(2, leaf.shape, generator=stream).mul_(2).sub_(1) for leaf in hessian.leaves)
     return [signs.to(leaf.device, leaf.dtype) for signs, leaf in zip(draws, hessian.leaves, strict=True)]
 
@@ -86,7 +86,7 @@ def fisher_rao(objective: Objective) -> Estimate:
 
 
 def _gradient_products(objective: Objective, vector: Sequence[Tensor] | None = None) -> Tensor:
-    """<vector, g_i> [n] for the gradient g_i of each example by the weights; <g_i, g_i> without a vector."""
+    """Return <vector, g_i> [n] for the weight gradient g_i of each example; <g_i, g_i> without a vector."""
 
     def loss(weights: list[Tensor], x: Tensor, y: Tensor) -> Tensor:
         return cross_entropy(objective.at(weights).logits(x[None]), y[None])[0]
@@ -107,7 +107,7 @@ def _gradient_products(objective: Objective, vector: Sequence[Tensor] | None = N
 
 @of_objective
 def gradient_norm(objective: Objective) -> Estimate:
-    r"""The norm of the gradient of the mean loss by the weights, :math:`\|\nabla_w L(w)\|_2`."""
+    r"""The norm of the weight gradient of the mean loss, :math:`\|\nabla_w L(w)\|_2`."""
     leaves, total = objective.leaves(), [torch.zeros_like(w) for w in objective.weights]
     for part in objective.parts:
         losses = cross_entropy(objective.at(leaves).logits(objective.inputs[part]), objective.y[part])
@@ -118,9 +118,8 @@ def gradient_norm(objective: Objective) -> Estimate:
 
 @of_objective
 def input_gradient_norm(objective: Objective) -> Estimate:
-    r"""The mean l1 norm of the gradient by the input, :math:`\tfrac1n \sum_i \|\nabla_x \ell(f(x_i; w),
-    y_i)\|_1`: the first-order rise of the loss per unit of an L-infinity epsilon. The standard error is
-    over examples."""
+    r"""The mean l1 norm of the input gradient, :math:`\tfrac1n \sum_i \|\nabla_x \ell(f(x_i; w), y_i)\|_1`:
+    the first-order rise of the loss per unit of L-infinity epsilon. Standard error over examples."""
     norms = []
     for part in objective.parts:
         inputs = objective.inputs[part].detach().requires_grad_(True)
@@ -140,7 +139,7 @@ def relative_flatness(objective: Objective) -> Estimate:
     with the rows v_s of V. For the cross-entropy :math:`\mathrm{Tr} H_{s,s'}` is the mean over examples of
     :math:`\|\phi\|^2 (p_s [s = s'] - p_s p_{s'})`, so that an example contributes :math:`\|\phi\|^2 (\sum_s
     p_s \|v_s\|^2 - \|\sum_s p_s v_s\|^2)`. Invariant to scaling the features by c and V by 1 / c. The
-    standard error is over examples. Raises `UndefinedError` if the logits are no linear layer's output.
+    standard error is over examples. Raises `UndefinedError` unless an `nn.Linear` outputs the logits.
     """
     values, calls = [], []
 
@@ -169,8 +168,8 @@ def relative_flatness(objective: Objective) -> Estimate:
 def margin(objective: Objective, percentile: float = 10.0, resamples: int = 200) -> Estimate:
     r"""A percentile of the margin :math:`z_y - \max_{k \ne y} z_k` (as in Kim et al., NeurIPS 2023).
 
-    z are the logits of x or, in the robust loss, of the adversarial example of highest loss. Larger is
-    better: rankings of sharpness reverse its sign. The standard error is a bootstrap's over examples.
+    z are the logits of x or, in the robust loss, of the adversarial example of highest loss. Larger is more
+    robust: comparisons of sharpness reverse its sign. The standard error is bootstrapped over examples.
     """
     with torch.no_grad():
         logits = torch.cat([objective.unfolded.logits(objective.inputs[part]) for part in objective.parts])
@@ -183,15 +182,15 @@ def margin(objective: Objective, percentile: float = 10.0, resamples: int = 200)
 
 
 def weight_norm(model: nn.Module) -> Estimate:
-    r"""The norm of the weights, :math:`\|w\|_2`, over the tensors of the neighbourhood."""
+    r"""The norm of the perturbable parameters, :math:`\|w\|_2`."""
     return Estimate(norm(list(Network.of(model).weights().values())).item())
 
 
 def distance_from_init(model: nn.Module, initial: Mapping[str, Tensor]) -> Estimate:
     r"""The distance from the initial weights, :math:`\|w - w_0\|_2` (Neyshabur et al., NeurIPS 2017).
 
-    `initial` holds w_0 by the names of the model's parameters. Raises `ValueError` if a tensor of the
-    neighbourhood is missing in it or has another shape.
+    `initial` holds w_0 by the names of the model's parameters. Raises `ValueError` if a perturbable parameter
+    is missing in it or has another shape.
     """
     weights = Network.of(model).weights()
     for name, weight in weights.items():
@@ -203,7 +202,7 @@ def distance_from_init(model: nn.Module, initial: Mapping[str, Tensor]) -> Estim
 def spectral_product(model: nn.Module) -> Estimate:
     r"""The product of the layers' spectral norms, :math:`\prod_l \|W_l\|_2` (Neyshabur et al., ICLR 2018).
 
-    W_l are the tensors of the neighbourhood with more than one dimension, as matrices [out, rest]. Raises
+    W_l are the perturbable parameters with more than one dimension, as matrices [out, rest]. Raises
     `UndefinedError` if there is none.
     """
     matrices = [w.flatten(1) for w in Network.of(model).weights().values() if w.ndim > 1]

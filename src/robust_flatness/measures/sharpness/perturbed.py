@@ -12,9 +12,9 @@ from robust_flatness.measures.objective import Estimate, Objective, norm, of_obj
 from robust_flatness.measures.sharpness.block import DEFAULTS
 from robust_flatness.seeding import generator
 
-#: Parts of the data that are ascended on separately: m-sharpness with m an eighth of the examples.
+#: Number of parts of the data that are maximised over separately (m-sharpness with m = n / 8).
 PARTS = 8
-#: `step(mu, gradient)`: mu moved along the gradient by the weights and projected.
+#: `step(mu, gradient)` moves mu along the weight gradient and projects it.
 Step = Callable[[list[Tensor], list[Tensor]], list[Tensor]]
 
 
@@ -24,11 +24,11 @@ def sam(objective: Objective, rho: float = DEFAULTS.sam_rho, steps: int = DEFAUL
 
     .. math:: \max_{\|\nu\|_2 \le \rho} L(w + \nu) - L(w)
 
-    One step (`steps=1`) is SAM's own, :math:`\nu = \rho\,\nabla L / \|\nabla L\|`; more are projected
-    gradient ascent, each of length rho / 4, of which the best iterate counts. In the robust loss the inputs
-    move along with the weights, a step of the attack each; at the last iterate, which counts then,
-    adversarial examples are found anew. Not invariant to rescalings of layers. The standard error is over
-    examples. Raises `ValueError` if `rho` or `steps` is not positive.
+    One step (`steps=1`) is SAM's own perturbation, :math:`\nu = \rho\,\nabla L / \|\nabla L\|`; more are
+    projected gradient ascent with steps of length rho / 4, whose best iterate is used. For the robust loss,
+    each step also moves the inputs by one step of the attack; the value is then the loss at the last iterate,
+    with newly computed adversarial examples. Not invariant to rescalings of layers. The standard error is
+    over examples. Raises `ValueError` if `rho` or `steps` is not positive.
     """
     return _in_ball(objective, torch.ones_like, rho, steps)
 
@@ -48,13 +48,13 @@ def asam(
 
 
 def _in_ball(objective: Objective, scale: Callable[[Tensor], Tensor], rho: float, steps: int) -> Estimate:
-    """Projected ascent in ||T^-1 nu||_2 <= rho with T = diag(scale(w))."""
+    """Maximise the loss by projected ascent in ||T^-1 nu||_2 <= rho with T = diag(scale(w))."""
     _check_positive(rho=rho, steps=steps)
     scales = [scale(w) for w in objective.weights]
     length = rho if steps == 1 else rho / 4
 
     def step(mu: list[Tensor], gradient: list[Tensor]) -> list[Tensor]:
-        """mu = T^-1 nu, along T grad, and back into the ball."""
+        """Move mu = T^-1 nu along T grad and project it onto the ball."""
         direction = torch._foreach_mul(gradient, scales)
         tiny = torch.finfo(mu[0].dtype).tiny
         torch._foreach_add_(mu, torch._foreach_mul(direction, length / norm(direction).clamp(min=tiny)))
@@ -99,7 +99,7 @@ def adaptive_average(
 
     .. math:: \mathbb{E}_{\nu \sim N(0, \rho^2\,\mathrm{diag}(w^2))}\, L(w + \nu) - L(w)
 
-    over `samples` draws, over which the standard error is. Adversarial examples are found anew at w + nu.
+    estimated from `samples` draws, as is the standard error. Adversarial examples are recomputed at w + nu.
     Otherwise as `adaptive_linf_worst`.
     """
     _check_positive(rho=rho, samples=samples)
@@ -118,10 +118,11 @@ def pacbayes_sigma(
     .. math:: \mathbb{E}_{\nu \sim N(0, \sigma^2\,\mathrm{diag}(w^2))}\, L(w + \nu) - L(w) \le \text{rise}
 
     Noise is relative to each weight, so that rescalings of layers change nothing. The source bounds the rise
-    of the training *error*; here it is that of the loss. By bisection in log sigma between 1e-4 and 10, the
-    same `samples` draws at each of `iterations` halvings. The standard error follows from those of the
-    samples at the two ends of the last bracket; None if the bound is not crossed within the range, whose end
-    is returned then. Adversarial examples are found anew. Raises `ValueError` if a number is not positive.
+    of the training *error*; here it is that of the loss. Sigma is found by bisection of log sigma between
+    1e-4 and 10, with the same `samples` draws at each of `iterations` halvings. The standard error is that of
+    the samples, propagated through the last bracket. If the bound is not crossed, the end of the range is
+    returned without a standard error. Adversarial examples are recomputed for each draw. Raises `ValueError`
+    if a number is not positive.
     """
     _check_positive(rise=rise, samples=samples, iterations=iterations)
     reference = objective.reference().double().mean()
@@ -157,7 +158,7 @@ def _check_positive(**numbers: float) -> None:
 
 
 def _noisy_loss(objective: Objective, rho: float, sample: int) -> Tensor:
-    """The mean loss at w + nu for draw number `sample` of nu ~ N(0, rho^2 w^2)."""
+    """Return the mean loss at w + nu for draw number `sample` of nu ~ N(0, rho^2 w^2)."""
     stream, noise = generator(objective.seed, "adaptive", sample), []
     for w in objective.weights:
         drawn = torch.randn(w.shape, dtype=w.dtype, device=stream.device, generator=stream)
@@ -167,8 +168,8 @@ def _noisy_loss(objective: Objective, rho: float, sample: int) -> Tensor:
 
 
 def _rise(objective: Objective, scales: list[Tensor], step: Step, steps: int) -> Tensor:
-    """The rise [n] of the loss of each example at the iterate nu = T mu of highest mean loss, from mu = 0; in
-    the robust loss at the last iterate."""
+    """Return the rise [n] of each example's loss at the iterate nu = T mu of highest mean loss, starting from
+    mu = 0; for the robust loss, at the last iterate."""
     clean, inputs = objective.attack is None, objective.inputs
     mu = [torch.zeros_like(w) for w in objective.weights]
     at, iterates = objective.weights, []

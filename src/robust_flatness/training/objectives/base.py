@@ -1,4 +1,4 @@
-"""The interface of training objectives, adversarial training, and the batch that they are given."""
+"""Interface of training objectives, with adversarial training as the default, and their batches."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
