@@ -11,6 +11,7 @@ from robust_flatness.measures.cost import attack_passes
 from robust_flatness.measures.examples import Examples, splits_of
 from robust_flatness.measures.hessian import METRICS as OF_HESSIAN
 from robust_flatness.measures.hessian import HessianSettings, hessian
+from robust_flatness.measures.hessian import passes as hessian_passes
 
 if TYPE_CHECKING:
     from robust_flatness.network import Network
@@ -46,10 +47,11 @@ def series(net: "Network", data: Examples, settings: SeriesSettings) -> Iterator
 
 
 def passes(settings: SeriesSettings, held_out: int, snapshots: int) -> int:
-    """Return the cost of robustness and flatness at every snapshot."""
+    """Return the cost of robustness, flatness and the Hessian at every snapshot."""
     once, average = attack_passes(settings.attack), settings.average.passes(settings.attack)
     each = 2 * once + average + settings.worst.passes()
-    return snapshots * (settings.test_examples + settings.train_examples) * each
+    of_hessian = hessian_passes(settings.hessian, held_out, snapshots) if settings.hessian else 0
+    return snapshots * ((settings.test_examples + settings.train_examples) * each + of_hessian)
 
 
 MEASURE = Measure(
