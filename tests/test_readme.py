@@ -1,6 +1,7 @@
 """The verdicts in the README are those of the committed tables."""
 
 import csv
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -29,3 +30,13 @@ def test_verdicts_are_those_of_the_tables():
     assert {row[0].split("`")[1] for row in found} == set(tables[0])
     for claim, *cells in found:
         assert cells == [table[claim.split("`")[1]] for table in tables]
+
+
+def test_the_rank_correlation_is_that_of_the_table():
+    found = re.search(r"Spearman's rho (\S+ \[\S+, \S+\])", (ROOT / "README.md").read_text()).group(1)
+    with open(ROOT / "docs/results/fashion/claims.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["claim"] == "flat-is-robust"]
+    row = next(
+        row for row in rows if row["statistic"].startswith("Spearman, average-case flatness in RLoss with")
+    )
+    assert cell(row).partition(": ")[2] == found
