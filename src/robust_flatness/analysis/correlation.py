@@ -18,7 +18,7 @@ from robust_flatness.analysis.resampling import RESAMPLES, Estimate, estimate, s
 
 def weighted_pearson(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Return Pearson's r [B] of x [n] and y [n], with observation i repeated `counts[b, i]` times, or NaN."""
-    # Centring first keeps the moments' differences accurate.
+    # Standardise first: differences of large moments would cancel.
     x, y = ((values - values.mean()) / (values.std() or 1.0) for values in (x, y))
     moments = counts @ np.column_stack([x, y, x * x, y * y, x * y]) / counts.sum(axis=1, keepdims=True)
     mean_x, mean_y, xx, yy, xy = moments.T

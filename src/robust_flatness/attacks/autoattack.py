@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import io
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_flatness.attacks.apgd import run_apgd
+from robust_flatness.attacks.found import Found
 from robust_flatness.attacks.pgd import batches, cross_entropy
 from robust_flatness.config import AutoAttackSpec
 from robust_flatness.config.measures import LEAST_CLASSES
@@ -29,24 +29,15 @@ LOGGER = SimpleNamespace(warning=lambda message: warn(f"autoattack: {message}", 
 LIBRARY_NORMS = {"linf": "Linf", "l2": "L2"}
 
 
-@dataclass(frozen=True)
-class AutoAttackResult:
-    """Results per example: `error` [n], True if misclassified or attacked successfully; the adversarial
-    example `x_adv` [n, ...] (clean where no attack succeeded); its cross-entropy `loss` [n]."""
-
-    error: Tensor
-    loss: Tensor
-    x_adv: Tensor
-
-
 @isolated()
 def run_autoattack(
     model: nn.Module | Network, x: Tensor, y: Tensor, epsilon: float, spec: AutoAttackSpec | None = None,
     batch_size: int = 250, seed: int = 0, state_path: Path | None = None, known: Tensor | None = None,
     norm: str = "linf",
-) -> AutoAttackResult:  # fmt: skip
+) -> Found:  # fmt: skip
     """Attack the correctly classified examples in the ball of radius `epsilon` in `norm` (linf or l2); each
-    attack runs on the examples that withstood the earlier ones.
+    attack runs on the examples that withstood the earlier ones. Returns adversarial examples (clean inputs if
+    no attack succeeded), their cross-entropy, and which examples are misclassified.
 
     `spec` is the budget (None: the standard version), `batch_size` the number of examples per pass: as in the
     library, each batch draws the same random numbers, so that results depend on it. Finished attacks are kept
@@ -102,7 +93,7 @@ def run_autoattack(
             file.save({"robust": robust, "x_adv": x_adv, "done": index + 1})
     with torch.no_grad():
         loss = torch.cat([cross_entropy(net(x_adv[part]), y[part]) for part in batches(len(x), batch_size)])
-    return AutoAttackResult(~robust, loss, x_adv)
+    return Found(x_adv, loss, ~robust)
 
 
 def check_autoattack(net: Network, x: Tensor, spec: AutoAttackSpec, norm: str = "linf") -> int:

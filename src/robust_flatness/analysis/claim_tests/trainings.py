@@ -131,7 +131,7 @@ class Rise(base.Test):
 
 
 class EarlyStopping(base.Test):
-    """Mean difference early-stopped minus last, over variants that early stopping improves (see
+    """Mean of early-stopped minus last checkpoint, over variants that early stopping improves (see
     `early_stopping_pairs`); with `control`, less the same mean over those it does not improve, without those
     whose early-stopped checkpoint is the last one: their difference is 0 by construction."""
 
