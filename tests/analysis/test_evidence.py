@@ -54,14 +54,14 @@ def test_a_small_group_of_small_variance_differs_significantly_from_a_large_one(
 def test_a_lower_loss_within_the_noise_of_the_evaluation_is_no_improvement(true):
     table = true.models.pivot_table(index="variant", columns="checkpoint", values="test_rloss_pgd")
     clearly = table.index[table["best"] < table["last"] - 0.05]
-    improved = improved_by_early_stopping(true.examples, 0.95)
+    improved = improved_by_early_stopping(true.examples)
     assert len(clearly) > 10
     assert all(improved[slug] for slug in clearly)
     # The same means, of examples that vary more between the two checkpoints, no longer show it.
     examples = true.examples.copy()
     best = examples["checkpoint"] == "best"
     examples.loc[best, "rloss"] += np.random.default_rng(0).normal(0, 5, int(best.sum()))
-    assert sum(improved_by_early_stopping(examples, 0.95).values()) < len(improved) / 5
+    assert sum(improved_by_early_stopping(examples).values()) < len(improved) / 5
 
 
 def test_a_lower_error_within_noise_takes_no_part(judge, true):

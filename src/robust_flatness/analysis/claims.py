@@ -2,7 +2,7 @@
 in `config/later-claims.yaml`."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -46,7 +46,7 @@ class ClaimsSpec(Rules):
 
 
 class Claim(NamedTuple):
-    """A claim judged on an experiment and on the printed numbers; `printed`: the experiment is these."""
+    """A claim judged on an experiment and on the printed numbers."""
 
     name: str
     spec: ClaimSpec
@@ -54,7 +54,6 @@ class Claim(NamedTuple):
     published: Sequence[Finding]
     verdict: str
     published_verdict: str
-    printed: bool
 
 
 def findings(
@@ -76,10 +75,11 @@ def verdict(claim: ClaimSpec, found: Sequence[Finding]) -> str:
 
 
 def load_claims(path: Path | None = None) -> ClaimsSpec:
-    """Load the rules and claims of a file, `config/claims.yaml` by default. Raises `ConfigError` if a test
-    has an unknown kind or field, or lacks one."""
-    path = path or repository() / "config" / "claims.yaml"
-    return parse(ClaimsSpec, load_yaml(path), str(path))
+    """Load the rules of `config/claims.yaml` and the claims of a file, by default the same. Raises
+    `ConfigError` if a test has an unknown kind or field, or lacks one."""
+    rules = repository() / "config" / "claims.yaml"
+    path = path or rules
+    return parse(ClaimsSpec, load_yaml(rules) | load_yaml(path), str(path))
 
 
 def judge(
@@ -100,15 +100,14 @@ def judge(
         if theirs:
             found = findings(claim, ours, spec, printed)
             words = verdict(claim, found)
-        judged.append(Claim(name, claim, found, printed, words, of_printed, published is None))
+        judged.append(Claim(name, claim, found, printed, words, of_printed))
     return judged
 
 
 def _check_names(spec: ClaimsSpec, experiments: Sequence[frames.Tables]) -> None:
     """Raise `ConfigError` for unknown columns, families and variants, whose tests would lack data."""
     catalogue = frames.catalogue()
-    families = {variant.family for variant in catalogue.values()}
-    known = {"column": {*schema.HISTORY}, "variant": {*catalogue}, "family": families}
+    known = {"column": set(), "variant": {*catalogue}, "family": {v.family for v in catalogue.values()}}
     for tables in experiments:
         known["column"] |= {*tables.models, *tables.history, *tables.series}
         known["family"] |= {*tables.models["family"]}
@@ -116,14 +115,19 @@ def _check_names(spec: ClaimsSpec, experiments: Sequence[frames.Tables]) -> None
     problems = []
     tests = ((name, *item) for name, claim in spec.claims.items() for item in enumerate(claim.tests))
     for name, number, test in tests:
-        for part in filter(None, (test, getattr(test, "otherwise", None))):
-            for field, what in NAMES.items():
-                for given in base.alternatives(getattr(part, field, None)):
-                    if given not in known[what] and not (what == "column" and schema.is_known(given)):
-                        hint = meant(given, sorted(known[what]))
-                        problems.append(f"claims.{name}.tests.{number}: unknown {what} {given!r}{hint}")
+        for what, given in _names(test):
+            if given not in known[what] and not (what == "column" and schema.is_known(given)):
+                hint = meant(given, sorted(known[what]))
+                problems.append(f"claims.{name}.tests.{number}: unknown {what} {given!r}{hint}")
     if problems:
         raise ConfigError("\n".join(problems))
+
+
+def _names(test: AnyTest) -> Iterator[tuple[str, str]]:
+    """Yield the columns, families and variants that a test names, each after the word for what it is."""
+    for part in filter(None, (test, getattr(test, "otherwise", None))):
+        for field, what in NAMES.items():
+            yield from ((what, given) for given in base.alternatives(getattr(part, field, None)))
 
 
 def claims_frame(claims: Sequence[Claim]) -> pd.DataFrame:
@@ -132,11 +136,8 @@ def claims_frame(claims: Sequence[Claim]) -> pd.DataFrame:
     rows = []
     for claim in claims:
         for test, finding, theirs in zip(claim.spec.tests, claim.findings, claim.published, strict=True):
-            row = {
-                "claim": claim.name,
-                "verdict": claim.verdict,
-                "published_verdict": claim.published_verdict,
-            }
+            row = {"claim": claim.name, "verdict": claim.verdict}
+            row |= {"published_verdict": claim.published_verdict}
             row |= {"statistic": finding.statistic, "value": finding.value, **finding.interval._asdict()}
             row |= {"interval_over": finding.over, "n": finding.n, "p": finding.p}
             # A weaker rule may have judged the printed numbers.
