@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from robust_flatness.tables import frames, schema
+from robust_flatness.tables import frames
 
 ROBUST = ("awp", "trades", "mart", "self-supervision", "unlabeled")
 REGULARISERS = ("autoaugment", "weight-decay", "label-noise", "entropy-sgd")
@@ -19,8 +19,6 @@ def experiment(seed: int = 0) -> frames.Tables:
     """Seventy-six variants of one latent sharpness, the baseline with five seeds."""
     rng = np.random.default_rng(seed)
     models = _models(rng)
-    for quantity in schema.columns_of(models).values():  # as where records are read
-        schema.register(quantity)
     curves = _history(rng), _series(rng), pd.DataFrame()
     return frames.Tables(models, *curves, _examples(models, rng))
 
@@ -58,7 +56,6 @@ def _models(rng) -> pd.DataFrame:
     at = frame[frame["variant"] == "at"].iloc[:1].assign(derived=1)
     half = at.assign(variant="at-scaled-0.5", hessian_max=400.0)
     double = at.assign(variant="at-scaled-2", hessian_max=25.0)
-    schema.columns_of(frame.columns)  # registers other radii
     return pd.concat([frame, best, half, double], ignore_index=True)
 
 

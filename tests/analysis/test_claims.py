@@ -21,9 +21,8 @@ def published():
     return printed.read_published()
 
 
-@pytest.fixture(scope="module")
-def judged(published):
-    return {claim.name: claim for claim in claims.judge(published)}
+def verdicts(*tables, **settings) -> dict[str, str]:
+    return dict(claims.judge(*tables, **settings)[["claim", "verdict"]].itertuples(index=False))
 
 
 def test_correlations_of_the_printed_table(published):
@@ -43,7 +42,7 @@ def test_correlations_of_the_printed_table(published):
         assert round(coefficient(frame[measure], rloss, "spearman"), digits) == spearman
 
 
-def test_verdicts_on_the_printed_numbers(judged):
+def test_verdicts_on_the_printed_numbers(published):
     """Not testable: what was shown as a picture only, or at one radius. Inconclusive: the break of RErr over
     RLoss lies anywhere between 1.4 and 3.5."""
     others = {
@@ -51,9 +50,9 @@ def test_verdicts_on_the_printed_numbers(judged):
         "worst-case-is-weaker": "not testable in the printed numbers",
         "rerr-kink": "inconclusive in the printed numbers",
     }
-    assert len(judged) == 12
-    for name, claim in judged.items():
-        assert claim.verdict == others.get(name, "holds in the printed numbers"), name
+    found = verdicts(published)
+    assert len(found) == 12
+    assert found == dict.fromkeys(found, "holds in the printed numbers") | others
 
 
 BAD_TESTS = [
@@ -78,8 +77,7 @@ def test_five_variants_without_curves_are_inconclusive_rather_than_wrong(publish
     slugs = ["at", "trades-6", "awp-0.01", "label-noise-0.3", "weight-decay-0.05"]
     models = published.models[published.models["variant"].isin(slugs)]
     tables = frames.Tables(models, published.history[:0], published.series[:0], published.landscape[:0])
-    judged = claims.judge(tables, published)
-    assert {claim.verdict for claim in judged} == {claims.NOT_TESTABLE, claims.INCONCLUSIVE}
+    assert {*verdicts(tables, published).values()} == {claims.NOT_TESTABLE, claims.INCONCLUSIVE}
 
 
 def test_difference_of_correlations_is_paired(published, spec):
@@ -125,16 +123,13 @@ def test_seeds_are_averaged_before_anything_is_tested(published):
     """Three seeds of the same models are 74 observations, not 222."""
     seeds = [published.models.assign(seed=seed) for seed in range(3)]
     tables = dataclasses.replace(published, models=pd.concat(seeds, ignore_index=True))
-    finding = {c.name: c for c in claims.judge(tables)}["flat-is-robust"].findings[0]
-    assert finding.n == 74
+    spec = claims.load_claims()
+    assert claims.findings(spec.claims["flat-is-robust"], Evidence.of(tables), spec)[0].n == 74
 
 
 def test_the_baselines_own_error_counts_once_however_many_variants_there_are(published):
     """All differences to the baseline share its error: if it is as large as they are, they say nothing."""
-    verdicts = []
-    for error in (0.01, 10.0):
+    for error, expected in ((0.01, claims.REPRODUCED), (10.0, claims.INCONCLUSIVE)):
         models = published.models.assign(avg_flatness_rloss_se=error)
-        tables = dataclasses.replace(published, models=models)
-        judged = {c.name: c for c in claims.judge(tables, published)}
-        verdicts.append([judged[name].verdict for name in ("variants-are-flat", "regularisers-are-flat")])
-    assert verdicts == [[claims.REPRODUCED] * 2, [claims.INCONCLUSIVE] * 2]
+        found = verdicts(dataclasses.replace(published, models=models), published)
+        assert found["variants-are-flat"] == found["regularisers-are-flat"] == expected

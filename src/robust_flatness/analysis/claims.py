@@ -4,7 +4,7 @@ in `config/later-claims.yaml`."""
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import pandas as pd
 from pydantic import Field
@@ -45,17 +45,6 @@ class ClaimsSpec(Rules):
     claims: Mapping[str, ClaimSpec]
 
 
-class Claim(NamedTuple):
-    """A claim judged on an experiment and on the printed numbers."""
-
-    name: str
-    spec: ClaimSpec
-    findings: Sequence[Finding]
-    published: Sequence[Finding]
-    verdict: str
-    published_verdict: str
-
-
 def findings(
     claim: ClaimSpec, evidence: Evidence, rules: Rules, printed: Sequence[Finding] | None = None
 ) -> list[Finding]:
@@ -84,24 +73,38 @@ def load_claims(path: Path | None = None) -> ClaimsSpec:
 
 def judge(
     tables: frames.Tables, published: frames.Tables | None = None, path: Path | None = None
-) -> list[Claim]:
-    """Judge every claim on an experiment and, for comparison, on the printed numbers (None: the experiment's
-    tables are the printed ones). Raises `ConfigError` if the file of claims is invalid, or names a column,
-    variant or family that neither the tables nor the catalogue know."""
+) -> pd.DataFrame:
+    """Judge every claim of a file on an experiment and, for comparison, on the printed numbers (None: the
+    experiment's tables are the printed ones).
+
+    Returns a row per test: claim, verdicts, statistic, interval, n, p, published value, outcome, rule. A
+    statistic that occurs twice in a claim (also as the weaker rule) has one row. Raises `ConfigError` if the
+    file is invalid, or names a column, variant or family that neither the tables nor the catalogue know.
+    """
     spec = load_claims(path)
     _check_names(spec, [tables, *([published] if published else [])])
     ours, theirs = Evidence.of(tables), published and Evidence.of(published)
-    judged = []
+    rows = []
     for name, claim in spec.claims.items():
         printed = findings(claim, theirs or ours, spec)
+        found = findings(claim, ours, spec, printed) if theirs else printed
         words = verdict(claim, printed)
-        words = of_printed = f"{PRINTED.get(words, words)} in the printed numbers"
-        found = printed
-        if theirs:
-            found = findings(claim, ours, spec, printed)
-            words = verdict(claim, found)
-        judged.append(Claim(name, claim, found, printed, words, of_printed))
-    return judged
+        words = f"{PRINTED.get(words, words)} in the printed numbers"
+        verdicts = {"verdict": verdict(claim, found) if theirs else words, "published_verdict": words}
+        for test, finding, there in zip(claim.tests, found, printed, strict=True):
+            row = {"claim": name, **verdicts, "statistic": finding.statistic, "value": finding.value}
+            row |= {
+                **finding.interval._asdict(),
+                "interval_over": finding.over,
+                "n": finding.n,
+                "p": finding.p,
+            }
+            # A weaker rule may have judged the printed numbers.
+            row["published"] = there.value if there.statistic == finding.statistic else math.nan
+            row |= {"reference": finding.reference, "talk": math.nan if test.talk is None else test.talk}
+            row |= {"outcome": finding.outcome, "decides": "yes" if test.decides else "no"}
+            rows.append(row | {"note": finding.note, "statement": claim.statement, "rule": claim.rule})
+    return pd.DataFrame(rows).drop_duplicates(["claim", "statistic"], ignore_index=True)
 
 
 def _check_names(spec: ClaimsSpec, experiments: Sequence[frames.Tables]) -> None:
@@ -128,22 +131,3 @@ def _names(test: AnyTest) -> Iterator[tuple[str, str]]:
     for part in filter(None, (test, getattr(test, "otherwise", None))):
         for field, what in NAMES.items():
             yield from ((what, given) for given in base.alternatives(getattr(part, field, None)))
-
-
-def claims_frame(claims: Sequence[Claim]) -> pd.DataFrame:
-    """Return a row per test: claim, verdict, statistic, interval, n, p, published value, outcome, rule. A
-    statistic that occurs twice in a claim (also as the weaker rule) has one row."""
-    rows = []
-    for claim in claims:
-        for test, finding, theirs in zip(claim.spec.tests, claim.findings, claim.published, strict=True):
-            row = {"claim": claim.name, "verdict": claim.verdict}
-            row |= {"published_verdict": claim.published_verdict}
-            row |= {"statistic": finding.statistic, "value": finding.value, **finding.interval._asdict()}
-            row |= {"interval_over": finding.over, "n": finding.n, "p": finding.p}
-            # A weaker rule may have judged the printed numbers.
-            row["published"] = theirs.value if theirs.statistic == finding.statistic else math.nan
-            row |= {"reference": finding.reference, "talk": math.nan if test.talk is None else test.talk}
-            row |= {"outcome": finding.outcome, "decides": "yes" if test.decides else "no"}
-            row |= {"note": finding.note, "statement": claim.spec.statement, "rule": claim.spec.rule}
-            rows.append(row)
-    return pd.DataFrame(rows).drop_duplicates(["claim", "statistic"], ignore_index=True)
