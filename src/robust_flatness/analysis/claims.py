@@ -4,7 +4,7 @@ in `config/later-claims.yaml`."""
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pandas as pd
 from pydantic import Field
@@ -32,10 +32,12 @@ NAMES = {
 
 
 class ClaimSpec(Spec):
-    """A claim in words, the rule in words, and the tests that are the rule."""
+    """A claim and its rule in words, the tests that are the rule, and the place on the page: axes of the scatter
+    plot, or a section."""
 
     statement: str = Field(min_length=1)
     rule: str = Field(min_length=1)
+    page: Mapping[Literal["x", "y", "section"], str] = Field(default_factory=dict)
     tests: tuple[AnyTest, ...] = Field(min_length=1)
 
 
