@@ -26,14 +26,14 @@ AnyTest = Annotated[trainings.Kind | variants.Kind, Field(discriminator="kind")]
 #: Fields of a test that name columns, families and variants.
 NAMES = {
     **dict.fromkeys(("measure", "minus", "against", "given"), "column"),
-    **dict.fromkeys(("families", "without_families"), "family"),
-    **dict.fromkeys(("variant", "baseline", "without"), "variant"),
+    **dict.fromkeys(("variant", "baseline"), "variant"),
+    **{"families": "family", "without": "variant or family"},
 }
 
 
 class ClaimSpec(Spec):
-    """A claim and its rule in words, the tests that are the rule, and the place on the page: axes of the scatter
-    plot, or a section."""
+    """A claim and its rule in words, the tests that are the rule, and the place on the page: axes of the
+    scatter plot, or a section."""
 
     statement: str = Field(min_length=1)
     rule: str = Field(min_length=1)
@@ -117,6 +117,7 @@ def _check_names(spec: ClaimsSpec, experiments: Sequence[frames.Tables]) -> None
         known["column"] |= {*tables.models, *tables.history, *tables.series}
         known["family"] |= {*tables.models["family"]}
         known["variant"] |= {*tables.models["variant"]}
+    known["variant or family"] = known["variant"] | known["family"]
     problems = []
     tests = ((name, *item) for name, claim in spec.claims.items() for item in enumerate(claim.tests))
     for name, number, test in tests:

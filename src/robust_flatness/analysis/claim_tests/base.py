@@ -3,10 +3,9 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import pandas as pd
-from pydantic import Field, model_validator
 
 from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.analysis.resampling import Estimate
@@ -21,7 +20,7 @@ SIGNIFICANCE = 0.05
 #: Number of families below which a BCa bootstrap over families is unreliable.
 LEAST_FAMILIES = 6
 
-Sign = Literal["positive", "negative", "either"]
+Sign = Literal["positive", "negative", "either", "none"]
 Coefficient = Literal["pearson", "spearman", "kendall"]
 Linear = Literal["pearson", "spearman"]
 
@@ -95,7 +94,7 @@ class Test(Spec):
         if self.scale_free:
             value = printed.value if printed else math.nan
             signed = {"positive": value > 0, "negative": value < 0, "either": math.isfinite(value)}
-            return abs(value) if signed[self.sign] else rules.effects["correlation"]
+            return abs(value) if signed.get(self.sign) else rules.effects["correlation"]
         measures = alternatives(self.measure)
         quantity = schema.lookup(measures[0])
         if quantity and quantity.description.kind in rules.effects:
@@ -106,37 +105,24 @@ class Test(Spec):
 
 
 class Selection(Test):
-    """A test over the variants of some families, or without some of them."""
+    """A test over the variants of some families, or without some families and variants."""
 
-    families: tuple[str, ...] | None = Field(None, min_length=1)
+    families: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
-    without_families: tuple[str, ...] = ()
 
     def chosen(self, models: pd.DataFrame) -> pd.DataFrame:
-        left_out = models["family"].isin(self.without_families) | models["variant"].isin(self.without)
+        left_out = models[["family", "variant"]].isin(self.without).any(axis=1)
         return models[~left_out & models["family"].isin(self.families or models["family"])]
 
     @property
     def restriction(self) -> str:
         words = f", within {' and '.join(self.families)}" if self.families else ""
-        left_out = [*self.without_families, *self.without]
-        return words + (f", without {', '.join(left_out)}" if left_out else "")
+        return words + (f", without {', '.join(self.without)}" if self.without else "")
 
 
 def alternatives(given: str | Sequence[str] | None) -> tuple[str, ...]:
     """Return the names in a field as a tuple; the field may hold None, one name or several."""
     return (given,) if isinstance(given, str) else tuple(given or ())
-
-
-def exactly_one(first: str, second: str) -> Any:
-    """Return a validator that requires exactly one of two fields."""
-
-    def check(test: Test) -> Test:
-        if (getattr(test, first) is None) == (getattr(test, second) is None):
-            raise ValueError(f"name one of {first} and {second}")
-        return test
-
-    return model_validator(mode="after")(check)
 
 
 def require(frame: pd.DataFrame, *columns: str) -> None:
@@ -159,11 +145,14 @@ def outcome(holds: bool, fails: bool) -> str:
 def judged(found: Finding, sign: Sign, reference: float, rules: Rules, what: str = "variants") -> Finding:
     """Return the finding with its outcome. The test holds if the interval lies on the side of 0 given by
     `sign` ("either": excludes 0) and p is significant. Otherwise it is inconclusive if the interval reaches
-    the reference effect or cannot be computed, and else fails. `what` is the unit of `found.n`."""
+    the reference effect or cannot be computed, and else fails. With the sign "none" it is the other way
+    round: it holds if the interval does not reach the effect. `what` is the unit of `found.n`."""
     low, high = found.interval
     ends = {"positive": (low, high), "negative": (-high, -low)}
     nearest, reach = ends.get(sign, (max(low, -high), max(high, -low)))
     holds, fails, note = nearest > 0 and found.p < SIGNIFICANCE, reach < reference, ""
+    if sign == "none":
+        holds, fails = fails, holds
     if found.n < rules.minimum[what]:
         note = f"{found.n} {what.removesuffix('s') if found.n == 1 else what}, {rules.minimum[what]} needed"
     elif math.isnan(low) or math.isnan(found.p):

@@ -1,6 +1,5 @@
 """Tests over the checkpoints of trainings, and over scaled copies of trained models."""
 
-import math
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -180,17 +179,16 @@ def difference_of_groups(values: np.ndarray, first: np.ndarray, families: pd.Ser
 
 
 class Scaling(base.Test):
-    """Ratio of the scaled models' measure to the baseline's, as a factor of at least 1: the one farthest from
-    1 (for `beyond`: nearest to 1)."""
+    """Ratio of the scaled models' measure to the baseline's, as a factor of at least 1. If `invariant`, the
+    one farthest from 1 is at most `factor`; else the one nearest to 1 is at least that, where the measure
+    grows as the weights shrink."""
 
     counts: ClassVar = "scaled models"
 
     kind: Literal["scaling"]
     measure: str
-    within: Real | None = Field(None, ge=1)
-    beyond: Real | None = Field(None, ge=1)
-
-    _one_bound = base.exactly_one("within", "beyond")
+    factor: Real = Field(ge=1)
+    invariant: bool
 
     def title(self, evidence: Evidence) -> str:
         return f"{describe(self.measure)} of scaled models over the baseline's, as a factor"
@@ -205,11 +203,11 @@ class Scaling(base.Test):
             return Finding(outcome=base.INCONCLUSIVE, note="no ratio: not all values are positive")
         ratios = values[1:] / values[0]
         factors = np.maximum(ratios, 1 / ratios)
-        value, holds = factors.max(), factors.max() <= (self.within or math.inf)
-        if self.beyond is not None:
-            # The smaller the weights, the larger the measure.
-            expected = np.array(SCALES) < 1
-            value, holds = factors.min(), np.all((ratios > 1) == expected) and factors.min() >= self.beyond
+        if self.invariant:
+            value, holds = factors.max(), factors.max() <= self.factor
+        else:
+            grows = np.all((ratios > 1) == (np.array(SCALES) < 1))
+            value, holds = factors.min(), grows and factors.min() >= self.factor
         return Finding(float(value), n=len(SCALES), outcome=base.outcome(holds, not holds))
 
 

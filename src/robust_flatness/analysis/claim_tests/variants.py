@@ -23,7 +23,7 @@ from robust_flatness.analysis.resampling import (
     mean_estimate,
     percentile_interval,
 )
-from robust_flatness.config import Positive, Real
+from robust_flatness.config import Real
 from robust_flatness.tables import aggregate
 from robust_flatness.tables.schema import describe
 
@@ -41,8 +41,7 @@ TITLES = {
 
 class Correlation(base.Selection):
     """Correlation of two measures over variants; with `given` the partial correlation given a third measure,
-    or its logarithm. `sign` asks for a correlation of that sign. `within` claims that there is none: it holds
-    if the interval lies within that of 0, and does not hold if the interval is off 0 and significant."""
+    or its logarithm. With the sign "none" the claim is that there is none of interest."""
 
     scale_free: ClassVar[bool] = True
 
@@ -52,10 +51,7 @@ class Correlation(base.Selection):
     against: str
     given: str | None = None
     logarithm: bool = False
-    sign: base.Sign | None = None
-    within: Positive | None = None
-
-    _one_rule = base.exactly_one("sign", "within")
+    sign: base.Sign
 
     def title(self, evidence: Evidence) -> str:
         name = f"{self.coefficient.title()}, {describe(self.measure)} with {describe(self.against)}"
@@ -69,13 +65,7 @@ class Correlation(base.Selection):
         if self.logarithm:
             models = models.assign(**{self.given: np.log(models[self.given])})
         columns = self.measure, self.against, self.coefficient, self.given
-        found = of_estimate(correlate(models, *columns, resamples=rules.resamples))
-        if self.within is None:
-            return found
-        found = base.judged(found, "either", self.within, rules)
-        near = -self.within < found.interval.low and found.interval.high < self.within
-        known = found.outcome != base.INCONCLUSIVE
-        return replace(found, outcome=base.outcome(known and near, known))
+        return of_estimate(correlate(models, *columns, resamples=rules.resamples))
 
 
 class PairedCorrelations(base.Test):
