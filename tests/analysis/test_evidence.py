@@ -88,6 +88,36 @@ def test_a_seed_that_has_not_learnt_is_left_out_and_named(judge, true):
     assert found[0].n == 76
 
 
+def test_what_was_measured_is_never_not_testable(judge, true):
+    """Where the baseline has not learnt, its rate does not drop, or a ratio has no meaning."""
+    undecided = {
+        "variants-are-flat": changed(true, lambda m: m["variant"] == "at", train_rerr_pgd=90.0),
+        "robust-overfitting": replace(true, history=true.history.assign(learning_rate=0.1)),
+        "scale-invariant": changed(true, lambda m: m["variant"] == "at-scaled-2", avg_flatness_rloss=-0.01),
+    }
+    for name, tables in undecided.items():
+        assert judge(name, tables)[0] == claims.INCONCLUSIVE, name
+
+
+@pytest.mark.parametrize(("name", "number"), [("early-stopping-is-flat", 1), ("variants-are-flat", 0)])
+def test_variants_without_values_of_single_examples_are_left_out_and_named(judge, true, name, number):
+    known = true.examples.assign(rerr_aa=true.examples["rerr_pgd"])
+    _, whole = judge(name, replace(true, examples=known))
+    verdict, found = judge(name, replace(true, examples=known[known["variant"] != "awp-0"]))
+    assert verdict == claims.REPRODUCED
+    assert "left out, without values of single examples: awp-0" in found[number].note
+    assert whole[number].n - found[number].n == 1
+
+
+def test_the_statistic_with_models_that_have_not_learnt_counts_them(judge, true):
+    """Their flatness differs from that of all others, at both checkpoints."""
+    stuck = true.models["family"].eq("adam")
+    flat = lambda m: m["avg_flatness_rloss"] - 9.0 * (m["checkpoint"] == "best")  # noqa: E731
+    tables = changed(true, lambda m: stuck, train_rerr_pgd=90.0, avg_flatness_rloss=flat)
+    _, found = judge("early-stopping-is-flat", tables)
+    assert found[0].value > -1 > float(found[0].note.split("with these: ")[1].split(" [")[0])
+
+
 def test_variants_with_the_same_weights_count_once(judge, true):
     """An average of the last steps has the weights of the baseline, and other batch-norm statistics."""
     at = true.models["variant"].eq("at")

@@ -125,8 +125,8 @@ def compare(
         if column in given or not aggregate.has(models, column, target, *given, rows=4):
             continue
         found = everyone = association(models, column, target, kind, resamples)
-        if len(evidence.everyone) > len(models):
-            everyone = association(evidence.everyone, column, target, kind, resamples=1)
+        if evidence.not_learnt:
+            everyone = association(evidence.complete.models, column, target, kind, resamples=1)
         low, high = sorted(sign * end for end in found.interval)
         numbers = [sign * found.value, low, high, sign * everyone.value]
         cost = passes(candidate.measure, candidate.loss)

@@ -1,8 +1,9 @@
 """An experiment's tables in the form in which claims are judged: averaged over seeds, each model once."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -17,54 +18,77 @@ NOISE_RESAMPLES = 1999
 CAPACITY = ("weight_norm", "distance_from_init", "spectral_product")
 
 
+class UndecidedError(Exception):
+    """A test has no statistic on these tables; the message becomes the note of its finding."""
+
+
+class NotMeasuredError(UndecidedError):
+    """A measure required by a test is missing."""
+
+
+def require(frame: pd.DataFrame, *columns: str) -> None:
+    """Raise `NotMeasuredError` with the columns that have no value."""
+    missing = [schema.describe(name) for name in columns if not aggregate.has(frame, name)]
+    if missing:
+        raise NotMeasuredError("not measured: " + ", ".join(missing))
+
+
 @dataclass(frozen=True)
 class Evidence:
     """An experiment's tables as the tests of claims read them.
 
     `models`, `history` and `series` are averaged over seeds, `seeds` are the tables seed by seed. Models that
-    have not learnt are left out (`not_learnt`: variants; `seeds_not_learnt`: seeds of others), but for
-    `everyone`, the `models` with these variants. Variants with the same weights are counted once in `models`
-    and `everyone` (`repeated`: slug -> the slug it equals).
+    have not learnt are left out (`not_learnt`: variants; `seeds_not_learnt`: seeds of others). Variants with
+    the same weights are counted once in `models` (`repeated`: slug -> the slug it equals).
     """
 
     models: pd.DataFrame
-    everyone: pd.DataFrame
     history: pd.DataFrame
     series: pd.DataFrame
     seeds: frames.Tables
-    not_learnt: Sequence[str]
-    seeds_not_learnt: Sequence[tuple[str, int]]
     repeated: Mapping[str, str]
+    given: frames.Tables
+    not_learnt: Sequence[str] = ()
+    seeds_not_learnt: Sequence[tuple[str, int]] = ()
 
     @classmethod
     def of(cls, tables: frames.Tables) -> "Evidence":
-        everyone = _numeric_settings(tables.models)
-        failed = pd.MultiIndex.from_frame(everyone.loc[~aggregate.learnt(everyone), ["variant", "seed"]])
+        tables = replace(tables, models=_numeric_settings(tables.models))
+        failed = {*_keys(tables.models[~aggregate.learnt(tables.models)])}
+        evidence = cls._without(tables, failed)
+        learnt = {*evidence.seeds.models["variant"]}
+        seeds = sorted(key for key in failed if key[0] in learnt)
+        return replace(
+            evidence, seeds_not_learnt=seeds, not_learnt=sorted({slug for slug, _ in failed} - learnt)
+        )
 
-        def learnt(frame: pd.DataFrame) -> pd.DataFrame:
-            return frame[~pd.MultiIndex.from_frame(frame[["variant", "seed"]]).isin(failed)]
+    @cached_property
+    def complete(self) -> "Evidence":
+        """The same evidence with the variants that have not learnt."""
+        return self._without(self.given, self.seeds_not_learnt) if self.not_learnt else self
 
-        def once(frame: pd.DataFrame) -> pd.DataFrame:
-            return aggregate.with_differences(frame[~frame["variant"].isin(same)])
-
-        models, same = learnt(everyone), same_weights(everyone)
-        variants = {*models["variant"]}
-        seeds = {name: learnt(getattr(tables, name)) for name in ("history", "series", "examples")}
+    @classmethod
+    def _without(cls, tables: frames.Tables, left_out: Collection[tuple[str, int]]) -> "Evidence":
+        """Return the evidence of tables without some seeds of variants."""
+        same, names = same_weights(tables.models), ("models", "history", "series", "examples")
+        parts = {name: getattr(tables, name) for name in names}
+        parts = {name: frame[~_keys(frame).isin([*left_out])] for name, frame in parts.items()}
+        once = parts["models"][~parts["models"]["variant"].isin(same)]
         return cls(
-            models=once(models),
-            everyone=once(everyone),
-            history=aggregate.over_seeds(seeds["history"], ("variant", "epoch")),
-            series=aggregate.over_seeds(seeds["series"], ("variant", "epoch")),
-            seeds=replace(tables, models=models, **seeds),
-            not_learnt=sorted({variant for variant, _ in failed} - variants),
-            seeds_not_learnt=sorted(key for key in {*failed} if key[0] in variants),
-            repeated={slug: earlier for slug, earlier in same.items() if slug in variants},
+            models=aggregate.with_differences(once),
+            history=aggregate.over_seeds(parts["history"], ("variant", "epoch")),
+            series=aggregate.over_seeds(parts["series"], ("variant", "epoch")),
+            seeds=replace(tables, **parts),
+            repeated={slug: same[slug] for slug in same if slug in {*parts["models"]["variant"]}},
+            given=tables,
         )
 
     @property
     def unlearnt(self) -> list[str]:
         """The variants that have not learnt, with the distances from their initial weights."""
-        distances = self.everyone.set_index("variant").get("distance_from_init", pd.Series(dtype=float))
+        distances = self.complete.models.set_index("variant").get(
+            "distance_from_init", pd.Series(dtype=float)
+        )
         share = (100 * distances / distances.get("at", math.nan)).dropna()
         return [
             f"{slug} ({share[slug]:.0f} % of the baseline's distance from init)" if slug in share else slug
@@ -87,15 +111,23 @@ class Evidence:
 
     def from_first_drop(self, table: str, variant: str, *measures: str) -> pd.DataFrame:
         """Return the rows of a variant in `table` ("history" or "series") that have all `measures`, from the
-        last one before the first drop of the learning rate on; none where a measure is no column or the rate
-        is constant."""
+        last one before the first drop of the learning rate on. Raises `NotMeasuredError` where there is none,
+        and `UndecidedError` if the rate does not drop."""
         rows: pd.DataFrame = getattr(self, table)
-        end = end_of_first_rate(self.history, variant)
-        if math.isnan(end) or not {*measures} <= {*rows}:
-            return rows.iloc[:0]
-        rows = rows[rows["variant"] == variant].sort_values("normalised_epoch").dropna(subset=[*measures])
-        before = rows["normalised_epoch"] <= end + SLACK
+        rows = rows[rows["variant"] == variant].sort_values("normalised_epoch")
+        require(rows, *measures)
+        rows = rows.dropna(subset=[*measures])
+        before = rows["normalised_epoch"] <= first_drop(self.history, variant) + SLACK
         return rows.iloc[max(0, int(before.sum()) - 1) :]
+
+
+def first_drop(history: pd.DataFrame, variant: str) -> float:
+    """Return `end_of_first_rate`. Raises `UndecidedError` if the learning rate does not drop."""
+    end = end_of_first_rate(history, variant)
+    if math.isnan(end):
+        require(history[history["variant"].isin([variant, "at"])], "learning_rate")
+        raise UndecidedError(f"the learning rate of {variant} does not drop")
+    return end
 
 
 def same_weights(models: pd.DataFrame) -> dict[str, str]:
@@ -116,6 +148,10 @@ def same_weights(models: pd.DataFrame) -> dict[str, str]:
             earlier = values.index[np.argmax(equal)]
             same[slug] = same.get(earlier, earlier)
     return same
+
+
+def _keys(frame: pd.DataFrame) -> pd.MultiIndex:
+    return pd.MultiIndex.from_frame(frame[["variant", "seed"]])
 
 
 def _numeric_settings(models: pd.DataFrame) -> pd.DataFrame:

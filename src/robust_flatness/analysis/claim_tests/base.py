@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 import pandas as pd
 
-from robust_flatness.analysis.evidence import Evidence
+from robust_flatness.analysis.evidence import Evidence, NotMeasuredError, UndecidedError
 from robust_flatness.analysis.resampling import Estimate
 from robust_flatness.config import Count, Positive, Real, Spec
 from robust_flatness.tables import aggregate, schema
@@ -51,16 +51,12 @@ class Finding(Estimate):
         return replace(self, note="; ".join(note for note in (self.note, *notes) if note))
 
 
-class NotMeasuredError(Exception):
-    """A measure required by a test is missing; the message becomes the note of the finding."""
-
-
 class Test(Spec):
     """One test of a claim. With `decides: false` it is reported but does not affect the verdict; `talk` is
     the value stated in the talk or paper.
 
     Subclasses define `title(evidence)`, the name of the statistic, and `result(evidence, rules)`, which
-    returns a finding or raises `NotMeasuredError`. One without an outcome is `judged` by `sign`.
+    returns a finding or raises `UndecidedError`. One without an outcome is `judged` by `sign`.
     """
 
     decides: bool = True
@@ -73,20 +69,26 @@ class Test(Spec):
 
     def judge(self, evidence: Evidence, rules: Rules, printed: Finding | None = None) -> Finding:
         """Return the finding on one experiment; `printed` is that on the printed numbers."""
-        try:
-            found = self.result(evidence, rules)
-        except NotMeasuredError as missing:
-            found = Finding(outcome=UNTESTABLE, note=str(missing))
+        found, over_variants = self._found(evidence, rules), self.counts == "variants"
+        notes = evidence.left_out(None if over_variants else getattr(self, "variant", ""))
+        if evidence.not_learnt and (over_variants or found.outcome == UNTESTABLE):
+            complete = self._found(evidence.complete, rules)
+            if over_variants and UNTESTABLE not in (found.outcome, complete.outcome):
+                low, high = complete.interval
+                notes.append(f"with these: {complete.value:.2f} [{low:.2f}, {high:.2f}]")
+            elif complete.outcome != UNTESTABLE:
+                found = Finding(outcome=INCONCLUSIVE, note="no model that was measured has learnt")
         if not found.outcome:
             found = judged(found, self.sign, self._reference(evidence, rules, printed), rules, self.counts)
-        over_variants = self.counts == "variants"
-        notes = evidence.left_out(None if over_variants else getattr(self, "variant", ""))
-        found = replace(found, statistic=self.title(evidence)).noted(*notes)
-        if over_variants and evidence.not_learnt and found.outcome != UNTESTABLE:
-            everyone = self.result(replace(evidence, models=evidence.everyone), rules)
-            ends = ", ".join(f"{end:.2f}" for end in everyone.interval)
-            found = found.noted(f"with these: {everyone.value:.2f} [{ends}]")
-        return found
+        return replace(found, statistic=self.title(evidence)).noted(*notes)
+
+    def _found(self, evidence: Evidence, rules: Rules) -> Finding:
+        """Return the result, or why there is none."""
+        try:
+            return self.result(evidence, rules)
+        except UndecidedError as reason:
+            outcome = UNTESTABLE if isinstance(reason, NotMeasuredError) else INCONCLUSIVE
+            return Finding(outcome=outcome, note=str(reason))
 
     def _reference(self, evidence: Evidence, rules: Rules, printed: Finding | None) -> float:
         """Return the reference effect: the printed table's statistic if it is comparable and has the sign of
@@ -123,13 +125,6 @@ class Selection(Test):
 def alternatives(given: str | Sequence[str] | None) -> tuple[str, ...]:
     """Return the names in a field as a tuple; the field may hold None, one name or several."""
     return (given,) if isinstance(given, str) else tuple(given or ())
-
-
-def require(frame: pd.DataFrame, *columns: str) -> None:
-    """Raise `NotMeasuredError` with the columns that have no value."""
-    missing = [schema.describe(name) for name in columns if not aggregate.has(frame, name)]
-    if missing:
-        raise NotMeasuredError("not measured: " + ", ".join(missing))
 
 
 def without_examples(slugs: Sequence[str]) -> str:

@@ -8,9 +8,15 @@ from pydantic import Field
 from scipy import stats
 
 from robust_flatness.analysis.claim_tests import base
-from robust_flatness.analysis.claim_tests.base import Finding, NotMeasuredError, Rules, Sign, of_estimate
+from robust_flatness.analysis.claim_tests.base import Finding, Rules, Sign, of_estimate
 from robust_flatness.analysis.correlation import correlate
-from robust_flatness.analysis.evidence import Evidence, early_stopping_pairs
+from robust_flatness.analysis.evidence import (
+    Evidence,
+    NotMeasuredError,
+    UndecidedError,
+    early_stopping_pairs,
+    first_drop,
+)
 from robust_flatness.analysis.resampling import estimate, mean_estimate
 from robust_flatness.analysis.rises import SINCE, Since, mean_interval, rise
 from robust_flatness.config.values import AS_LIST, Real
@@ -41,7 +47,8 @@ class Trend(base.Test):
     table: Literal["history", "series"] = "history"
 
     def _measure(self, evidence: Evidence) -> str:
-        rows = evidence.from_first_drop(self.table, self.variant)
+        rows = getattr(evidence, self.table)
+        rows = rows[rows["variant"] == self.variant]
         return next((name for name in self.measure if aggregate.has(rows, name)), self.measure[0])
 
     def title(self, evidence: Evidence) -> str:
@@ -50,9 +57,7 @@ class Trend(base.Test):
 
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
         measure = self._measure(evidence)
-        # Without gaps in the measure, so that the first row is the last one before the drop that has it.
-        rows = evidence.from_first_drop(self.table, self.variant, *[measure] * (self.against == EPOCH))
-        base.require(rows, measure, self.against)
+        rows = evidence.from_first_drop(self.table, self.variant, measure, self.against)
         rows = rows.assign(family=range(len(rows)))
         found = correlate(rows, self.against, measure, "spearman", resamples=rules.resamples)
         over = "epochs" if self.table == "history" else "snapshots"
@@ -76,8 +81,6 @@ class EpochsBelow(base.Test):
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
         slugs = (self.variant, self.baseline)
         first, second = (evidence.from_first_drop("series", slug, self.measure) for slug in slugs)
-        for rows in (first, second):
-            base.require(rows, self.measure)
         differences = first[self.measure] - np.interp(first[EPOCH], second[EPOCH], second[self.measure])
         found = mean_estimate(differences.to_numpy(float), range(len(first)), rules.resamples)
         return Finding(found.value, found.interval, "snapshots", found.p, found.n)
@@ -116,6 +119,8 @@ class Rise(base.Test):
         measure, changes = self._rise(evidence)
         seeds, examples = changes.shape
         if seeds == 0:
+            if self.since != "early-stopped":
+                first_drop(evidence.history, self.variant)
             raise NotMeasuredError(f"not measured: {describe(measure)} at both points")
         interval, p = mean_interval(changes.to_numpy())
         over = f"seeds and {examples} examples" if examples > 1 else "seeds"
@@ -200,7 +205,7 @@ class Scaling(base.Test):
         if np.isnan(values).any():
             raise NotMeasuredError(f"not measured: {describe(self.measure)} of scaled models")
         if values.min() <= 0:
-            return Finding(outcome=base.INCONCLUSIVE, note="no ratio: not all values are positive")
+            raise UndecidedError("no ratio: not all values are positive")
         ratios = values[1:] / values[0]
         factors = np.maximum(ratios, 1 / ratios)
         if self.invariant:

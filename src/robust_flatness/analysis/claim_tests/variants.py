@@ -10,10 +10,10 @@ from pydantic import Field
 from scipy import stats
 
 from robust_flatness.analysis.claim_tests import base
-from robust_flatness.analysis.claim_tests.base import Finding, Linear, NotMeasuredError, Rules, of_estimate
+from robust_flatness.analysis.claim_tests.base import Finding, Linear, Rules, of_estimate
 from robust_flatness.analysis.comparison import CONTROL, ON_TEST, candidates
 from robust_flatness.analysis.correlation import COEFFICIENTS, correlate, difference
-from robust_flatness.analysis.evidence import Evidence, more_robust
+from robust_flatness.analysis.evidence import Evidence, NotMeasuredError, more_robust, require
 from robust_flatness.analysis.hinge import LEAST, RLOSS, fitted, kink
 from robust_flatness.analysis.resampling import (
     TAILS,
@@ -61,7 +61,7 @@ class Correlation(base.Selection):
 
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
         models = self.chosen(evidence.models)
-        base.require(models, self.measure, self.against, *base.alternatives(self.given))
+        require(models, self.measure, self.against, *base.alternatives(self.given))
         if self.logarithm:
             models = models.assign(**{self.given: np.log(models[self.given])})
         columns = self.measure, self.against, self.coefficient, self.given
@@ -79,7 +79,7 @@ class PairedCorrelations(base.Test):
 
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
         columns = *self.columns(evidence), self.against
-        base.require(evidence.models, *columns)
+        require(evidence.models, *columns)
         return of_estimate(difference(evidence.models, *columns, self.coefficient, resamples=rules.resamples))
 
 
@@ -145,7 +145,7 @@ class Share(base.Test):
         return f"{name} with {describe(self.against)}"
 
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
-        base.require(evidence.models, self.against)
+        require(evidence.models, self.against)
         models = evidence.models.dropna(subset=self.against)
         signs = {c.column: c.sign for c in candidates(models) if c.group not in (CONTROL, ON_TEST)}
         if len(signs) < LEAST_MEASURES:
@@ -192,7 +192,7 @@ class Baseline(base.Selection):
 
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
         measure, models, robust = self.measure, evidence.models, self._robust(evidence)
-        base.require(models, measure, robust)
+        require(models, measure, robust)
         baseline = models[models["variant"] == "at"]
         if not aggregate.has(baseline, measure, robust):
             raise NotMeasuredError("the baseline was not measured")
@@ -245,7 +245,7 @@ class Hinge(base.Test):
 
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
         measure = aggregate.robust_error_column(evidence.models)
-        base.require(evidence.models, RLOSS, measure)
+        require(evidence.models, RLOSS, measure)
         models = evidence.models.dropna(subset=[RLOSS, measure])
         different, least = models[RLOSS].nunique(), max(rules.minimum["variants"], LEAST)
         if different < least:
