@@ -68,11 +68,16 @@ def late(epoch):
     return np.maximum(epoch - DROP + 1, 0) / (EPOCHS - DROP)
 
 
+def schedule(variant: str, seed: int, epoch: np.ndarray, epochs: int, drop: int) -> pd.DataFrame:
+    """The learning rate of a training at some of its epochs."""
+    frame = pd.DataFrame({"variant": variant, "seed": seed, "epoch": epoch, "epochs": epochs})
+    rate = np.where(epoch < drop, 0.1, 0.01)
+    return frame.assign(normalised_epoch=(epoch + 1) / epochs, learning_rate=rate)
+
+
 def _curves(rng, variant: str, seed: int, epoch: np.ndarray, start: float, rises: dict) -> pd.DataFrame:
     """Measures of a training that change by `rises` after the first drop, with noise."""
-    frame = pd.DataFrame({"variant": variant, "seed": seed, "epoch": epoch, "epochs": EPOCHS})
-    frame["normalised_epoch"] = (epoch + 1) / EPOCHS
-    frame["learning_rate"] = np.where(epoch < DROP, 0.1, 0.01)
+    frame = schedule(variant, seed, epoch, EPOCHS, DROP)
     noise = {name: rng.normal(0, 0.02, len(epoch)) for name in rises}
     return frame.assign(**{name: start + rise * (late(epoch) + noise[name]) for name, rise in rises.items()})
 
@@ -105,11 +110,15 @@ def _examples(models: pd.DataFrame, rng) -> pd.DataFrame:
             means |= {("train", "epoch-014"): 1.5, ("train", "epoch-039"): 1.0}
         for (split, checkpoint), mean in means.items():
             loss = own - own.mean() + mean + rng.normal(0, 0.05, EXAMPLES)
-            columns = {"variant": variant, "seed": seed, "checkpoint": checkpoint, "split": split}
-            columns |= {"example": range(EXAMPLES), "rloss": loss, "rerr_aa": np.nan}
-            columns["rerr_pgd"] = (loss > 1.8).astype(float)
-            rows.append(pd.DataFrame(columns))
+            rows.append(of_examples(variant, seed, checkpoint, split, loss, loss > 1.8))
     return pd.concat(rows, ignore_index=True)
+
+
+def of_examples(variant, seed, checkpoint, split, loss, error) -> pd.DataFrame:
+    """Values of single examples at one checkpoint."""
+    columns = {"variant": variant, "seed": seed, "checkpoint": checkpoint, "split": split, "rerr_aa": np.nan}
+    columns |= {"example": range(len(loss)), "rloss": loss, "rerr_pgd": error.astype(float)}
+    return pd.DataFrame(columns)
 
 
 def changed(tables, where=None, **columns):

@@ -39,16 +39,13 @@ def test_snapshots_are_compared_with_snapshots(true):
 
 
 def test_a_small_group_of_small_variance_differs_significantly_from_a_large_one(spec):
-    """Permuting the difference of means itself is not significant at 1 %: most orders put a far value of the
-    large group into the small one."""
+    """By permutations of Welch's t; those of the difference itself put far values of the large group into the
+    small one."""
     rng = np.random.default_rng(0)
     improved = np.arange(69) < 6
     values = np.where(improved, rng.normal(-0.08, 0.02, 69), rng.normal(0, 0.09, 69))
     found = difference_of_groups(values, improved, pd.Series([*map(str, range(69))]), spec)
     assert found.p < 0.01
-    orders = np.random.default_rng(1).permuted(np.tile(values, (999, 1)), axis=1)
-    raw = np.abs(orders[:, :6].mean(axis=1) - orders[:, 6:].mean(axis=1)) >= abs(found.value)
-    assert raw.mean() > 0.01
 
 
 def test_a_lower_loss_within_the_noise_of_the_evaluation_is_no_improvement(true):
