@@ -36,11 +36,11 @@ def outputs(path: Path, folder: Path, experiment: str) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory, import_kept) -> Path:
+def workspace(tmp_path_factory, copy_kept) -> Path:
     """Kept results, six variants of them, and one bare table."""
     folder = tmp_path_factory.mktemp("workspace")
-    import_kept(folder / "results/digits")
-    import_kept(folder / "results/six", lambda frame: frame[frame["variant"].isin(SIX)])
+    copy_kept(folder / "results/digits")
+    copy_kept(folder / "results/six", lambda frame: frame[frame["variant"].isin(SIX)])
     (folder / "sent.csv").write_text("variant,test_err\nat,20\nmine,30\n")
     importing.import_table(folder / "sent.csv", folder / "results/bare")
     return folder

@@ -39,7 +39,8 @@ class Evidence:
 
     `models`, `history` and `series` are averaged over seeds, `seeds` are the tables seed by seed. Models that
     have not learnt are left out (`not_learnt`: variants; `seeds_not_learnt`: seeds of others). Variants with
-    the same weights are counted once in `models` (`repeated`: slug -> the slug it equals).
+    the same weights are counted once in `models` (`repeated`: slug -> the slug it equals). `given` are the
+    tables with all models.
     """
 
     models: pd.DataFrame
@@ -117,17 +118,16 @@ class Evidence:
         rows = rows[rows["variant"] == variant].sort_values("normalised_epoch")
         require(rows, *measures)
         rows = rows.dropna(subset=[*measures])
-        before = rows["normalised_epoch"] <= first_drop(self.history, variant) + SLACK
+        before = rows["normalised_epoch"] <= self.first_drop(variant) + SLACK
         return rows.iloc[max(0, int(before.sum()) - 1) :]
 
-
-def first_drop(history: pd.DataFrame, variant: str) -> float:
-    """Return `end_of_first_rate`. Raises `UndecidedError` if the learning rate does not drop."""
-    end = end_of_first_rate(history, variant)
-    if math.isnan(end):
-        require(history[history["variant"].isin([variant, "at"])], "learning_rate")
-        raise UndecidedError(f"the learning rate of {variant} does not drop")
-    return end
+    def first_drop(self, variant: str) -> float:
+        """Return `end_of_first_rate`. Raises `UndecidedError` if the learning rate does not drop."""
+        end = end_of_first_rate(self.history, variant)
+        if math.isnan(end):
+            require(self.history[self.history["variant"].isin([variant, "at"])], "learning_rate")
+            raise UndecidedError(f"the learning rate of {variant} does not drop")
+        return end
 
 
 def same_weights(models: pd.DataFrame) -> dict[str, str]:

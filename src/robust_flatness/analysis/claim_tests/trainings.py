@@ -10,13 +10,7 @@ from scipy import stats
 from robust_flatness.analysis.claim_tests import base
 from robust_flatness.analysis.claim_tests.base import Finding, Rules, Sign, of_estimate
 from robust_flatness.analysis.correlation import correlate
-from robust_flatness.analysis.evidence import (
-    Evidence,
-    NotMeasuredError,
-    UndecidedError,
-    early_stopping_pairs,
-    first_drop,
-)
+from robust_flatness.analysis.evidence import Evidence, NotMeasuredError, UndecidedError, early_stopping_pairs
 from robust_flatness.analysis.resampling import estimate, mean_estimate
 from robust_flatness.analysis.rises import SINCE, Since, mean_interval, rise
 from robust_flatness.config.values import AS_LIST, Real
@@ -120,7 +114,7 @@ class Rise(base.Test):
         seeds, examples = changes.shape
         if seeds == 0:
             if self.since != "early-stopped":
-                first_drop(evidence.history, self.variant)
+                evidence.first_drop(self.variant)
             raise NotMeasuredError(f"not measured: {describe(measure)} at both points")
         interval, p = mean_interval(changes.to_numpy())
         over = f"seeds and {examples} examples" if examples > 1 else "seeds"
