@@ -10,7 +10,7 @@ from robust_flatness.analysis.correlation import coefficient
 from robust_flatness.analysis.evidence import Evidence, early_stopping_pairs
 from robust_flatness.config import ConfigError
 from robust_flatness.folders import repository
-from robust_flatness.tables import aggregate, frames, printed
+from robust_flatness.tables import aggregate, printed
 
 
 @pytest.fixture(scope="module")
@@ -68,13 +68,6 @@ def test_a_misspelt_field_or_name_in_a_file_of_claims_is_an_error_that_names_the
     (tmp_path / "claims.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
     with pytest.raises(ConfigError, match="flat-is-robust"):
         claims.judge(published, path=tmp_path / "claims.yaml")
-
-
-def test_five_variants_without_curves_are_inconclusive_rather_than_wrong(published):
-    slugs = ["at", "trades-6", "awp-0.01", "label-noise-0.3", "weight-decay-0.05"]
-    models = published.models[published.models["variant"].isin(slugs)]
-    tables = frames.Tables(models, published.history[:0], published.series[:0], published.landscape[:0])
-    assert {*verdicts(tables, published).values()} == {claims.NOT_TESTABLE, claims.INCONCLUSIVE}
 
 
 def test_without_an_early_stopped_checkpoint_the_snapshots_are_paired(published):

@@ -7,8 +7,8 @@ from robust_flatness.plotting import typeset
 from robust_flatness.plotting.notebook import Notebook
 
 NOTE = (
-    "A test with a sign holds if its 95 % confidence interval lies on that side of 0 and p < 0.05 (two- "
-    "sided); else it is inconclusive if the interval contains the reference effect. Over variants or "
+    "A test with a sign holds if its 95 % confidence interval lies on that side of 0 and p < 0.05 "
+    "(two-sided); else it is inconclusive if the interval contains the reference effect. Over variants or "
     "families, intervals are bootstraps (the wider of both) and p-values come from permutations. Tests "
     "marked (beside it) do not change the verdict. Published: the same statistic on the printed numbers. "
     "Talk: the value it states."
