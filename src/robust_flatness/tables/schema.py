@@ -113,7 +113,7 @@ def lookup(name: str) -> Quantity | None:
         return None
     if suffix in SPREADS:
         return replace(main, spread=suffix)
-    other_radius = main.description.radius and main.radius is None and is_number(suffix)
+    other_radius = main.description.radius and main.radius is None and suffix and is_number(suffix)
     return replace(main, radius=float(suffix)) if other_radius else None
 
 
