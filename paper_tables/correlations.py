@@ -20,7 +20,7 @@ from robust_flatness.tables import aggregate, schema
 
 notebook = inputs("correlations", globals().get("snakemake"))
 variants, published = notebook.ours.counted, notebook.published.counted
-everyone = notebook.ours.evidence.everyone
+everyone = notebook.ours.evidence.complete.models
 WITHOUT = "weight-clipping-0.025"  # its flatness is printed as 0
 
 # %%

@@ -78,7 +78,7 @@ notes = [
     "forward and backward through the network, for one example, with the default settings."
 ]
 if evidence.not_learnt:
-    names = ", ".join(evidence.left_out)
+    names = ", ".join(evidence.unlearnt)
     notes.append(f"Left out, not having learnt: {names}. The CSV has each coefficient with these, too.")
 columns_of = [(name, FLATNESS, comparison.RLOSS) for name in comparison.CONTROLS]
 controls = [names[0] for names in columns_of if aggregate.has(evidence.models, *names, rows=4)]

@@ -7,6 +7,7 @@ import pytest
 
 from robust_flatness.analysis import claims
 from robust_flatness.analysis.evidence import Evidence
+from robust_flatness.folders import repository
 
 
 @pytest.fixture(scope="module")
@@ -21,14 +22,16 @@ def true():
 
 @pytest.fixture(scope="module")
 def judge(spec, true):
-    """Verdict and findings of one claim, the true experiment being the one that was printed."""
+    """Verdict and findings of a claim of either file, the true experiment being the one that was printed."""
+
+    known = {**spec.claims, **claims.load_claims(repository() / "config/later-claims.yaml").claims}
 
     @functools.cache
     def printed(name):
-        return claims.findings(spec.claims[name], Evidence.of(true), spec)
+        return claims.findings(known[name], Evidence.of(true), spec)
 
     def judge(name, tables):
-        claim = spec.claims[name]
+        claim = known[name]
         found = claims.findings(claim, Evidence.of(tables), spec, printed(name))
         return claims.verdict(claim, found), found
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from robust_flatness.tables import frames, schema
+from robust_flatness.tables import frames
 
 ROBUST = ("awp", "trades", "mart", "self-supervision", "unlabeled")
 REGULARISERS = ("autoaugment", "weight-decay", "label-noise", "entropy-sgd")
@@ -19,8 +19,6 @@ def experiment(seed: int = 0) -> frames.Tables:
     """Seventy-six variants of one latent sharpness, the baseline with five seeds."""
     rng = np.random.default_rng(seed)
     models = _models(rng)
-    for quantity in schema.columns_of(models).values():  # as where records are read
-        schema.register(quantity)
     curves = _history(rng), _series(rng), pd.DataFrame()
     return frames.Tables(models, *curves, _examples(models, rng))
 
@@ -58,7 +56,6 @@ def _models(rng) -> pd.DataFrame:
     at = frame[frame["variant"] == "at"].iloc[:1].assign(derived=1)
     half = at.assign(variant="at-scaled-0.5", hessian_max=400.0)
     double = at.assign(variant="at-scaled-2", hessian_max=25.0)
-    schema.columns_of(frame.columns)  # registers other radii
     return pd.concat([frame, best, half, double], ignore_index=True)
 
 
@@ -71,11 +68,16 @@ def late(epoch):
     return np.maximum(epoch - DROP + 1, 0) / (EPOCHS - DROP)
 
 
+def schedule(variant: str, seed: int, epoch: np.ndarray, epochs: int, drop: int) -> pd.DataFrame:
+    """The learning rate of a training at some of its epochs."""
+    frame = pd.DataFrame({"variant": variant, "seed": seed, "epoch": epoch, "epochs": epochs})
+    rate = np.where(epoch < drop, 0.1, 0.01)
+    return frame.assign(normalised_epoch=(epoch + 1) / epochs, learning_rate=rate)
+
+
 def _curves(rng, variant: str, seed: int, epoch: np.ndarray, start: float, rises: dict) -> pd.DataFrame:
     """Measures of a training that change by `rises` after the first drop, with noise."""
-    frame = pd.DataFrame({"variant": variant, "seed": seed, "epoch": epoch, "epochs": EPOCHS})
-    frame["normalised_epoch"] = (epoch + 1) / EPOCHS
-    frame["learning_rate"] = np.where(epoch < DROP, 0.1, 0.01)
+    frame = schedule(variant, seed, epoch, EPOCHS, DROP)
     noise = {name: rng.normal(0, 0.02, len(epoch)) for name in rises}
     return frame.assign(**{name: start + rise * (late(epoch) + noise[name]) for name, rise in rises.items()})
 
@@ -108,11 +110,15 @@ def _examples(models: pd.DataFrame, rng) -> pd.DataFrame:
             means |= {("train", "epoch-014"): 1.5, ("train", "epoch-039"): 1.0}
         for (split, checkpoint), mean in means.items():
             loss = own - own.mean() + mean + rng.normal(0, 0.05, EXAMPLES)
-            columns = {"variant": variant, "seed": seed, "checkpoint": checkpoint, "split": split}
-            columns |= {"example": range(EXAMPLES), "rloss": loss, "rerr_aa": np.nan}
-            columns["rerr_pgd"] = (loss > 1.8).astype(float)
-            rows.append(pd.DataFrame(columns))
+            rows.append(of_examples(variant, seed, checkpoint, split, loss, loss > 1.8))
     return pd.concat(rows, ignore_index=True)
+
+
+def of_examples(variant, seed, checkpoint, split, loss, error) -> pd.DataFrame:
+    """Values of single examples at one checkpoint."""
+    columns = {"variant": variant, "seed": seed, "checkpoint": checkpoint, "split": split, "rerr_aa": np.nan}
+    columns |= {"example": range(len(loss)), "rloss": loss, "rerr_pgd": error.astype(float)}
+    return pd.DataFrame(columns)
 
 
 def changed(tables, where=None, **columns):

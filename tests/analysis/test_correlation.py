@@ -89,23 +89,12 @@ def test_partial_correlation_is_that_of_residuals(counts):
         assert value == pytest.approx(stats.pearsonr(*left).statistic, abs=1e-9)
 
 
-def test_granulated_coefficient_asks_within_families():
-    """Families that differ from each other, and within which the measure says nothing or the contrary."""
-    rng = np.random.default_rng(0)
-    families = np.array(["at", *(f"family-{number // 5}" for number in range(60))])
-    level = np.array([6.0, *(number // 5 for number in range(60))])
-    x, inside = level + 0.1 * rng.normal(size=61), 0.1 * rng.normal(size=61)
-    numeric = [*dict.fromkeys(families[1:])]
-    rows = pd.DataFrame({"x": x, "y": level + inside, "z": 20 * level - x, "family": families})
-    nothing = granulated(rows, "x", "y", numeric, resamples=499)
-    assert coefficient(x, level + inside, "kendall") > 0.8
-    assert nothing.interval.low < 0.5
-    assert nothing.families == 12
-    contrary = granulated(rows, "x", "z", numeric, resamples=499)
-    assert contrary.value < 0 < coefficient(x, rows["z"], "kendall")
-    # By hand: one family of two settings and the baseline, one of a single setting, which is left out.
-    few = pd.DataFrame({"x": [1, 2, 3, 9], "y": [1, 3, 2, 0], "family": ["at", "a", "a", "b"]})
-    by_hand = granulated(few, "x", "y", ["a", "b"])
-    assert by_hand.value == pytest.approx(stats.kendalltau([1, 2, 3], [1, 3, 2]).statistic)
-    assert (by_hand.n, by_hand.families) == (3, 1)
-    assert math.isnan(by_hand.interval.width)
+def test_granulated_coefficient_is_the_mean_tau_within_families():
+    """Each with the baseline. A family of a single setting, and one that is not numeric, are left out."""
+    rows = [("at", 5, 5), ("a", 1, 9), ("a", 2, 8.5), ("a", 3, 8.8), ("b", 9, 1), ("b", 8, 2), ("c", 0, 0)]
+    rows = pd.DataFrame([*rows, ("d", 7, 7), ("d", 8, 9)], columns=["family", "x", "y"])
+    found = granulated(rows, "x", "y", ["a", "b", "c"])
+    expected = [stats.kendalltau(part["x"], part["y"]).statistic for part in (rows[:4], rows.iloc[[0, 4, 5]])]
+    assert found.value == pytest.approx(np.mean(expected))
+    assert (found.n, found.families) == (6, 2)
+    assert math.isnan(found.interval.width)

@@ -39,30 +39,20 @@ def training(log, rng):
 def tables(log, rng):
     """Tables with these trainings as the baseline. The early-stopped epoch is chosen on one half of the
     images, and the other half is kept. Losses follow the errors; training errors and losses fall."""
-    made = made_up.experiment()
     frames, chosen, judged = [], slice(0, IMAGES // 2), slice(IMAGES // 2, None)
     for seed in range(SEEDS):
         errors, hardness = training(log, rng)
         best = errors[:, chosen].mean(axis=1).argmin()
-        rows = {"best": best, "last": len(SNAPSHOTS) - 1}
-        for name, row in rows.items():
+        for name, row in (("best", best), ("last", len(SNAPSHOTS) - 1)):
             level = stats.norm.isf(errors[row].mean())
             loss = np.logaddexp(0, 2 * (hardness[row, judged] - level))
-            frames.append(_rows(seed, name, "test", loss, errors[row, judged]))
+            frames.append(made_up.of_examples("at", seed, name, "test", loss, errors[row, judged]))
         for epoch, rate in ((DROP - 1, 0.45), (EPOCHS - 1, 0.15)):
             wrong = rng.uniform(size=1000) < rate
-            frames.append(_rows(seed, f"epoch-{epoch:03d}", "train", 0.2 + wrong, wrong))
-    epoch = np.arange(EPOCHS)
-    history = pd.DataFrame({"variant": "at", "seed": 0, "epoch": epoch, "epochs": EPOCHS})
-    history["normalised_epoch"] = (epoch + 1) / EPOCHS
-    history["learning_rate"] = np.where(epoch < DROP, 0.1, 0.01)
-    return replace(made, history=history, examples=pd.concat(frames, ignore_index=True))
-
-
-def _rows(seed, checkpoint, split, loss, error):
-    columns = {"variant": "at", "seed": seed, "checkpoint": checkpoint, "split": split, "rerr_aa": np.nan}
-    columns |= {"example": range(len(loss)), "rloss": loss, "rerr_pgd": error.astype(float)}
-    return pd.DataFrame(columns)
+            values = 0.2 + wrong, wrong
+            frames.append(made_up.of_examples("at", seed, f"epoch-{epoch:03d}", "train", *values))
+    history = made_up.schedule("at", 0, np.arange(EPOCHS), EPOCHS, DROP)
+    return replace(made_up.experiment(), history=history, examples=pd.concat(frames, ignore_index=True))
 
 
 @pytest.mark.parametrize("name", LOGS)

@@ -2,33 +2,33 @@
 
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
+from robust_flatness.files import write_text
 from robust_flatness.page import build
 from robust_flatness.plotting.notebook import Notebook
-from robust_flatness.tables.importing import import_table
+from robust_flatness.tables.frames import frame_text
+from robust_flatness.tables.records import read_csv
+from robust_flatness.tables.schema import TABLES
 
 X, Y = "avg_flatness_rloss", "test_rloss_pgd"
 KEPT = Path(__file__).parents[2] / "docs/results/digits"
 
 
 @pytest.fixture(scope="session")
-def import_kept(tmp_path_factory):
-    """`import_kept(directory, change)`: write the kept results there, each table changed by a function."""
+def copy_kept():
+    """`copy_kept(directory, change)`: write the kept tables there, each changed by a function."""
 
     def write(directory: Path, change=lambda frame: frame) -> Path:
-        wide = tmp_path_factory.mktemp("wide")
-        for name in ("models", "history", "series", "landscape"):
-            change(pd.read_csv(KEPT / f"{name}.csv")).to_csv(wide / f"{name}.csv", index=False)
-        import_table(wide / "models.csv", directory)
+        for name in TABLES:
+            write_text(directory / f"{name}.csv", frame_text(change(read_csv(KEPT / f"{name}.csv"))))
         return directory
 
     return write
 
 
 @pytest.fixture(scope="module")
-def notebook(tmp_path_factory, import_kept) -> Notebook:
+def notebook(tmp_path_factory, copy_kept) -> Notebook:
     """Kept results with tables of claims and correlations."""
     folder = tmp_path_factory.mktemp("page")
     tables = folder / "paper_tables/digits"
@@ -50,7 +50,7 @@ def notebook(tmp_path_factory, import_kept) -> Notebook:
         "measure,against,without,coefficient,value,low,high\n"
         f"{X},{Y},,pearson,0.81,0.61,0.91\n{X},{Y},,spearman,0.79,0.59,0.89\n{X},{Y},at,pearson,0.1,0,0.2\n"
     )
-    return Notebook("index", import_kept(folder / "results/digits"))
+    return Notebook("index", copy_kept(folder / "results/digits"))
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The published experiment through Snakemake, without torch, and what a change redraws."""
 
 import contextlib
-import csv
 import os
 import shutil
 import subprocess
@@ -70,9 +69,6 @@ def planned(done: subprocess.CompletedProcess) -> list[str]:
 def test_the_printed_numbers_need_no_torch(drawn):
     for target in TARGETS:
         assert (drawn / target).stat().st_size > 0
-    with open(drawn / TARGETS[1], newline="") as file:
-        verdicts = {row["claim"]: row["verdict"] for row in csv.DictReader(file)}
-    assert verdicts["flat-is-robust"] == "holds in the printed numbers"
     assert (drawn / "results/paper/models.csv").exists()
 
 

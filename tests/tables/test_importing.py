@@ -92,10 +92,13 @@ def test_a_table_with_errors_is_refused_by_name(tmp_path, text):
 
 
 def test_printed_numbers_are_those_of_the_paper(tmp_path):
+    """Snapshots are of every tenth of the baseline's 150 epochs, and the last."""
     importing.import_table(printed.published_directory() / "variants.csv", tmp_path)
     tables, read = frames.read_tables(tmp_path), printed.read_published()
     for name in ("models", "history", "series"):
         assert len(getattr(tables, name)) == len(getattr(read, name))
+    places = tables.series.loc[tables.series["variant"] == "at", "normalised_epoch"]
+    assert list(places) == [(epoch + 1) / 150 for epoch in (*range(0, 150, 10), 149)]
     models = tables.models
     assert (models["checkpoint"] == "best").sum() == 74
     assert (models["family"] == ROBUSTBENCH).sum() == 8
@@ -105,14 +108,6 @@ def test_printed_numbers_are_those_of_the_paper(tmp_path):
     assert (best["test_rerr_aa"], best["test_rloss_pgd"]) == (54.6, 1.53)
     scaled = models[models["variant"] == "at-scaled-2"].iloc[0]
     assert (scaled["hessian_max"], scaled["derived"]) == (505, 1)
-
-
-def test_printed_snapshots_have_their_place_in_training(tmp_path):
-    """Every tenth of the baseline's 150 epochs, and the last."""
-    importing.import_table(printed.published_directory() / "variants.csv", tmp_path)
-    series = frames.read_tables(tmp_path).series
-    places = series.loc[series["variant"] == "at", "normalised_epoch"]
-    assert list(places) == [(epoch + 1) / 150 for epoch in (*range(0, 150, 10), 149)]
 
 
 def test_records_of_an_l2_experiment_name_the_norm(tmp_path):

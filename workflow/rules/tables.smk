@@ -3,7 +3,7 @@
 #: Files of claims that a table evaluates.
 CLAIMS = {
     "claims": of_repository("config/claims.yaml"),
-    "later_claims": of_repository("config/later-claims.yaml"),
+    "later_claims": [of_repository("config/claims.yaml"), of_repository("config/later-claims.yaml")],
 }
 PAPER_TABLES = sorted(path.stem for path in (ROOT / "paper_tables").glob("*.py"))
 

@@ -2,9 +2,9 @@
 in `config/later-claims.yaml`."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal
 
 import pandas as pd
 from pydantic import Field
@@ -26,16 +26,18 @@ AnyTest = Annotated[trainings.Kind | variants.Kind, Field(discriminator="kind")]
 #: Fields of a test that name columns, families and variants.
 NAMES = {
     **dict.fromkeys(("measure", "minus", "against", "given"), "column"),
-    **dict.fromkeys(("families", "without_families"), "family"),
-    **dict.fromkeys(("variant", "baseline", "without"), "variant"),
+    **dict.fromkeys(("variant", "baseline"), "variant"),
+    **{"families": "family", "without": "variant or family"},
 }
 
 
 class ClaimSpec(Spec):
-    """A claim in words, the rule in words, and the tests that are the rule."""
+    """A claim and its rule in words, the tests that are the rule, and the place on the page: axes of the
+    scatter plot, or a section."""
 
     statement: str = Field(min_length=1)
     rule: str = Field(min_length=1)
+    page: Mapping[Literal["x", "y", "section"], str] = Field(default_factory=dict)
     tests: tuple[AnyTest, ...] = Field(min_length=1)
 
 
@@ -43,18 +45,6 @@ class ClaimsSpec(Rules):
     """A file of claims."""
 
     claims: Mapping[str, ClaimSpec]
-
-
-class Claim(NamedTuple):
-    """A claim judged on an experiment and on the printed numbers; `printed`: the experiment is these."""
-
-    name: str
-    spec: ClaimSpec
-    findings: Sequence[Finding]
-    published: Sequence[Finding]
-    verdict: str
-    published_verdict: str
-    printed: bool
 
 
 def findings(
@@ -76,73 +66,71 @@ def verdict(claim: ClaimSpec, found: Sequence[Finding]) -> str:
 
 
 def load_claims(path: Path | None = None) -> ClaimsSpec:
-    """Load the rules and claims of a file, `config/claims.yaml` by default. Raises `ConfigError` if a test
-    has an unknown kind or field, or lacks one."""
-    path = path or repository() / "config" / "claims.yaml"
-    return parse(ClaimsSpec, load_yaml(path), str(path))
+    """Load the rules of `config/claims.yaml` and the claims of a file, by default the same. Raises
+    `ConfigError` if a test has an unknown kind or field, or lacks one."""
+    rules = repository() / "config" / "claims.yaml"
+    path = path or rules
+    return parse(ClaimsSpec, load_yaml(rules) | load_yaml(path), str(path))
 
 
 def judge(
     tables: frames.Tables, published: frames.Tables | None = None, path: Path | None = None
-) -> list[Claim]:
-    """Judge every claim on an experiment and, for comparison, on the printed numbers (None: the experiment's
-    tables are the printed ones). Raises `ConfigError` if the file of claims is invalid, or names a column,
-    variant or family that neither the tables nor the catalogue know."""
+) -> pd.DataFrame:
+    """Judge every claim of a file on an experiment and, for comparison, on the printed numbers (None: the
+    experiment's tables are the printed ones).
+
+    Returns a row per test: claim, verdicts, statistic, interval, n, p, published value, outcome, rule. A
+    statistic that occurs twice in a claim (also as the weaker rule) has one row. Raises `ConfigError` if the
+    file is invalid, or names a column, variant or family that neither the tables nor the catalogue know.
+    """
     spec = load_claims(path)
     _check_names(spec, [tables, *([published] if published else [])])
     ours, theirs = Evidence.of(tables), published and Evidence.of(published)
-    judged = []
+    rows = []
     for name, claim in spec.claims.items():
         printed = findings(claim, theirs or ours, spec)
+        found = findings(claim, ours, spec, printed) if theirs else printed
         words = verdict(claim, printed)
-        words = of_printed = f"{PRINTED.get(words, words)} in the printed numbers"
-        found = printed
-        if theirs:
-            found = findings(claim, ours, spec, printed)
-            words = verdict(claim, found)
-        judged.append(Claim(name, claim, found, printed, words, of_printed, published is None))
-    return judged
+        words = f"{PRINTED.get(words, words)} in the printed numbers"
+        verdicts = {"verdict": verdict(claim, found) if theirs else words, "published_verdict": words}
+        for test, finding, there in zip(claim.tests, found, printed, strict=True):
+            row = {"claim": name, **verdicts, "statistic": finding.statistic, "value": finding.value}
+            row |= {
+                **finding.interval._asdict(),
+                "interval_over": finding.over,
+                "n": finding.n,
+                "p": finding.p,
+            }
+            # A weaker rule may have judged the printed numbers.
+            row["published"] = there.value if there.statistic == finding.statistic else math.nan
+            row |= {"reference": finding.reference, "talk": math.nan if test.talk is None else test.talk}
+            row |= {"outcome": finding.outcome, "decides": "yes" if test.decides else "no"}
+            rows.append(row | {"note": finding.note, "statement": claim.statement, "rule": claim.rule})
+    return pd.DataFrame(rows).drop_duplicates(["claim", "statistic"], ignore_index=True)
 
 
 def _check_names(spec: ClaimsSpec, experiments: Sequence[frames.Tables]) -> None:
     """Raise `ConfigError` for unknown columns, families and variants, whose tests would lack data."""
     catalogue = frames.catalogue()
-    families = {variant.family for variant in catalogue.values()}
-    known = {"column": {*schema.HISTORY}, "variant": {*catalogue}, "family": families}
+    known = {"column": set(), "variant": {*catalogue}, "family": {v.family for v in catalogue.values()}}
     for tables in experiments:
         known["column"] |= {*tables.models, *tables.history, *tables.series}
         known["family"] |= {*tables.models["family"]}
         known["variant"] |= {*tables.models["variant"]}
+    known["variant or family"] = known["variant"] | known["family"]
     problems = []
     tests = ((name, *item) for name, claim in spec.claims.items() for item in enumerate(claim.tests))
     for name, number, test in tests:
-        for part in filter(None, (test, getattr(test, "otherwise", None))):
-            for field, what in NAMES.items():
-                for given in base.alternatives(getattr(part, field, None)):
-                    if given not in known[what] and not (what == "column" and schema.is_known(given)):
-                        hint = meant(given, sorted(known[what]))
-                        problems.append(f"claims.{name}.tests.{number}: unknown {what} {given!r}{hint}")
+        for what, given in _names(test):
+            if given not in known[what] and not (what == "column" and schema.is_known(given)):
+                hint = meant(given, sorted(known[what]))
+                problems.append(f"claims.{name}.tests.{number}: unknown {what} {given!r}{hint}")
     if problems:
         raise ConfigError("\n".join(problems))
 
 
-def claims_frame(claims: Sequence[Claim]) -> pd.DataFrame:
-    """Return a row per test: claim, verdict, statistic, interval, n, p, published value, outcome, rule. A
-    statistic that occurs twice in a claim (also as the weaker rule) has one row."""
-    rows = []
-    for claim in claims:
-        for test, finding, theirs in zip(claim.spec.tests, claim.findings, claim.published, strict=True):
-            row = {
-                "claim": claim.name,
-                "verdict": claim.verdict,
-                "published_verdict": claim.published_verdict,
-            }
-            row |= {"statistic": finding.statistic, "value": finding.value, **finding.interval._asdict()}
-            row |= {"interval_over": finding.over, "n": finding.n, "p": finding.p}
-            # A weaker rule may have judged the printed numbers.
-            row["published"] = theirs.value if theirs.statistic == finding.statistic else math.nan
-            row |= {"reference": finding.reference, "talk": math.nan if test.talk is None else test.talk}
-            row |= {"outcome": finding.outcome, "decides": "yes" if test.decides else "no"}
-            row |= {"note": finding.note, "statement": claim.spec.statement, "rule": claim.spec.rule}
-            rows.append(row)
-    return pd.DataFrame(rows).drop_duplicates(["claim", "statistic"], ignore_index=True)
+def _names(test: AnyTest) -> Iterator[tuple[str, str]]:
+    """Yield the columns, families and variants that a test names, each after the word for what it is."""
+    for part in filter(None, (test, getattr(test, "otherwise", None))):
+        for field, what in NAMES.items():
+            yield from ((what, given) for given in base.alternatives(getattr(part, field, None)))

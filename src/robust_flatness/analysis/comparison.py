@@ -84,21 +84,20 @@ def passes(name: str, loss: str) -> float:
     spec = flatness.FlatnessSettings(**flatness.FlatnessSettings.implied({}, **implied))
     of_sharpness = sharpness.SharpnessSettings(**sharpness.SharpnessSettings.implied({}, **implied))
     once, average, worst = attack_passes(spec.attack), spec.average, spec.worst
+    index, attack = curvature.index_passes(curvature.VECTORS), attack_passes(of_sharpness.attack)
     known = {
         ("avg_flatness", "rloss"): average.samples * spec.attack.steps + once,
         ("avg_flatness", "ce"): average.clean_samples + 1,
         ("worst_flatness", "rloss"): worst.steps * worst.restarts + once,
         ("worst_flatness", "ce"): worst.steps * worst.restarts + 1,
         (HESSIAN, "ce"): hessian.PRODUCTS,
-        (curvature.INDEX, "rloss"): curvature.index_passes(curvature.VECTORS)
-        + attack_passes(of_sharpness.attack),
-        (curvature.INDEX, "ce"): curvature.index_passes(curvature.VECTORS),
+        (curvature.INDEX, "rloss"): index + attack,
+        (curvature.INDEX, "ce"): index,
         **{(control, ""): 0 for control in CONTROLS},
         (GIVEN, ""): once,
     }
     for measure, entry in sharpness.entries(of_sharpness).items():
-        attacks = attack_passes(of_sharpness.attack) * entry.attacks
-        known |= {(measure, "ce"): entry.passes, (measure, "rloss"): entry.passes + attacks}
+        known |= {(measure, "ce"): entry.passes, (measure, "rloss"): entry.passes + attack * entry.attacks}
     return known.get((name.removesuffix("_train"), loss), math.nan)
 
 
@@ -126,8 +125,8 @@ def compare(
         if column in given or not aggregate.has(models, column, target, *given, rows=4):
             continue
         found = everyone = association(models, column, target, kind, resamples)
-        if len(evidence.everyone) > len(models):
-            everyone = association(evidence.everyone, column, target, kind, resamples=1)
+        if evidence.not_learnt:
+            everyone = association(evidence.complete.models, column, target, kind, resamples=1)
         low, high = sorted(sign * end for end in found.interval)
         numbers = [sign * found.value, low, high, sign * everyone.value]
         cost = passes(candidate.measure, candidate.loss)

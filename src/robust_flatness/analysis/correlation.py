@@ -7,6 +7,7 @@ count of every observation.
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -87,27 +88,25 @@ def weighted_line(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> tuple[np.
     return mean_y - slope * mean_x, slope
 
 
-def permutation_p(
-    x: Sequence[float], y: Sequence[float], kind: str = "pearson", count: int = RESAMPLES
-) -> float:
+def permutation_p(x: np.ndarray, y: np.ndarray, kind: str = "pearson", count: int = RESAMPLES) -> float:
     """Return the two-sided p-value of a correlation under permutations of y; exact where n! <= `count`. For
     Kendall's tau it is scipy's, exact for few observations without ties, else by its normal limit."""
-    x, y = np.asarray(x, float), np.asarray(y, float)
     if kind == "kendall":
         return float(stats.kendalltau(x, y).pvalue)
-    if kind == "spearman":
-        x, y = stats.rankdata(x), stats.rankdata(y)
-    x, y = x - x.mean(), y - y.mean()
-    norm = math.sqrt(x @ x * (y @ y))
-    if not norm > 0:
-        return math.nan
+    x, y = _standardised(x, kind), _standardised(y, kind)
     orders, exact = resampling.permutations(len(x), count)
-    return resampling.p_value(float(x @ y) / norm, y[orders] @ x / norm, exact)
+    return resampling.p_value(float(x @ y) / len(x), y[orders] @ x / len(x), exact)
+
+
+def _standardised(values: np.ndarray, kind: str) -> np.ndarray:
+    """Return values, or their ranks for Spearman's rho, of mean 0 and variance 1; NaN if all are equal."""
+    values = stats.rankdata(values) if kind == "spearman" else values
+    return (values - values.mean()) / (values.std() or math.nan)
 
 
 def correlate(
     rows: pd.DataFrame, x: str, y: str, kind: str = "pearson", given: str | None = None,
-    resamples: int = RESAMPLES, **settings: float,
+    resamples: int = RESAMPLES,
 ) -> Estimate:  # fmt: skip
     """Estimate the correlation of two columns over the variants that have both; with `given` Pearson's or
     Spearman's partial correlation given that column (see `weighted_partial`).
@@ -118,32 +117,21 @@ def correlate(
     """
     names = [x, y, given] if given else [x, y]
     rows = rows.dropna(subset=names)
-    families, values = rows["family"], [rows[name].to_numpy(float) for name in names]
+    values = rows[names].to_numpy(float).T
     if len(rows) <= len(names):
-        return Estimate(n=len(rows), families=families.nunique())
+        return Estimate(n=len(rows), families=rows["family"].nunique())
     if given is None:
-        p = permutation_p(*values, kind, resamples)
+        statistic, p = partial(COEFFICIENTS[kind], *values), permutation_p(*values, kind, resamples)
     else:
-        ranks = map(stats.rankdata, values) if kind == "spearman" else values
-        p = permutation_p(*_residuals(*ranks), "pearson", resamples)
-
-    def statistic(counts: np.ndarray) -> np.ndarray:
-        return (
-            COEFFICIENTS[kind](*values, counts) if given is None else weighted_partial(*values, counts, kind)
-        )
-
-    return estimate(statistic, families, p, resamples=resamples, **settings)
-
-
-def _residuals(x: np.ndarray, y: np.ndarray, given: np.ndarray) -> list[np.ndarray]:
-    """Return the residuals of least-squares lines of x and y in a third variable."""
-    lines = [weighted_line(given, values, np.ones((1, len(given)))) for values in (x, y)]
-    return [values - a - b * given for values, (a, b) in zip((x, y), lines, strict=True)]
+        statistic = partial(weighted_partial, *values, kind=kind)
+        *both, third = (_standardised(value, kind) for value in values)
+        p = permutation_p(*(value - third * (third @ value) / len(rows) for value in both), count=resamples)
+    return estimate(statistic, rows["family"], p, resamples=resamples)
 
 
 def difference(
     rows: pd.DataFrame, x: str, other: str, y: str, kind: str, absolute: bool = False,
-    resamples: int = RESAMPLES, **settings: float,
+    resamples: int = RESAMPLES,
 ) -> Estimate:  # fmt: skip
     """Estimate the correlation of `x` with `y` minus that of `other` with `y` (Pearson's or Spearman's; of
     their absolute values if `absolute`), over the variants that have all three.
@@ -153,19 +141,17 @@ def difference(
     within a variant, the sign of each term would be random.
     """
     rows = rows.dropna(subset=[x, other, y])
-    one, two, target = values = [rows[name].to_numpy(float) for name in (x, other, y)]
-    n, weighted, size = len(rows), COEFFICIENTS[kind], np.abs if absolute else np.positive
-    if n < 3:
-        return Estimate(n=n, families=rows["family"].nunique())
+    values = rows[[x, other, y]].to_numpy(float).T
+    if len(rows) < 3:
+        return Estimate(n=len(rows), families=rows["family"].nunique())
 
     def statistic(counts: np.ndarray) -> np.ndarray:
-        return size(weighted(one, target, counts)) - size(weighted(two, target, counts))
+        first, second = (COEFFICIENTS[kind](value, values[2], counts) for value in values[:2])
+        return np.abs(first) - np.abs(second) if absolute else first - second
 
-    if kind == "spearman":
-        values = [stats.rankdata(value) for value in values]
-    first, second, third = ((value - value.mean()) / (value.std() or math.nan) for value in values)
-    p = math.nan if absolute else sign_flip_p(third * (first - second) / n, resamples)
-    return estimate(statistic, rows["family"], p, resamples=resamples, **settings)
+    one, two, target = (_standardised(value, kind) for value in values)
+    p = math.nan if absolute else sign_flip_p(target * (one - two) / len(rows), resamples)
+    return estimate(statistic, rows["family"], p, resamples=resamples)
 
 
 def granulated(
@@ -179,11 +165,11 @@ def granulated(
     counts the variants of the `families` that have a coefficient.
     """
     rows = rows.dropna(subset=[x, y])
-    at, taus, used = rows["family"] == "at", [], set()
+    taus, used = [], set()
     for family in numeric:
-        of_family = rows[(rows["family"] == family) | at]
+        of_family = rows[rows["family"].isin([family, "at"])]
         tau = coefficient(of_family[x], of_family[y], "kendall")
-        if len(of_family) > at.sum() and math.isfinite(tau):
+        if family in {*of_family["family"]} and math.isfinite(tau):
             taus.append(tau)
             used |= {*of_family.index}
     return replace(resampling.mean_estimate(np.array(taus), range(len(taus)), resamples), n=len(used))

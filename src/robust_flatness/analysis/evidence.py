@@ -1,13 +1,14 @@
 """An experiment's tables in the form in which claims are judged: averaged over seeds, each model once."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
-from robust_flatness.analysis.resampling import LEVEL, resampled_counts
+from robust_flatness.analysis.resampling import TAILS, resampled_counts
 from robust_flatness.analysis.rises import SLACK, end_of_first_rate, mean_interval
 from robust_flatness.tables import aggregate, frames, schema
 
@@ -17,71 +18,116 @@ NOISE_RESAMPLES = 1999
 CAPACITY = ("weight_norm", "distance_from_init", "spectral_product")
 
 
+class UndecidedError(Exception):
+    """A test has no statistic on these tables; the message becomes the note of its finding."""
+
+
+class NotMeasuredError(UndecidedError):
+    """A measure required by a test is missing."""
+
+
+def require(frame: pd.DataFrame, *columns: str) -> None:
+    """Raise `NotMeasuredError` with the columns that have no value."""
+    missing = [schema.describe(name) for name in columns if not aggregate.has(frame, name)]
+    if missing:
+        raise NotMeasuredError("not measured: " + ", ".join(missing))
+
+
 @dataclass(frozen=True)
 class Evidence:
     """An experiment's tables as the tests of claims read them.
 
     `models`, `history` and `series` are averaged over seeds, `seeds` are the tables seed by seed. Models that
-    have not learnt are left out (`not_learnt`: variants; `seeds_not_learnt`: seeds of others), but for
-    `everyone`, the `models` with these variants. Variants with the same weights are counted once in `models`
-    and `everyone` (`repeated`: slug -> the slug it equals).
+    have not learnt are left out (`not_learnt`: variants; `seeds_not_learnt`: seeds of others). Variants with
+    the same weights are counted once in `models` (`repeated`: slug -> the slug it equals). `given` are the
+    tables with all models.
     """
 
     models: pd.DataFrame
-    everyone: pd.DataFrame
     history: pd.DataFrame
     series: pd.DataFrame
     seeds: frames.Tables
-    not_learnt: Sequence[str]
-    seeds_not_learnt: Sequence[tuple[str, int]]
     repeated: Mapping[str, str]
+    given: frames.Tables
+    not_learnt: Sequence[str] = ()
+    seeds_not_learnt: Sequence[tuple[str, int]] = ()
 
     @classmethod
     def of(cls, tables: frames.Tables) -> "Evidence":
-        everyone = _numeric_settings(tables.models)
-        failed = pd.MultiIndex.from_frame(everyone.loc[~aggregate.learnt(everyone), ["variant", "seed"]])
+        tables = replace(tables, models=_numeric_settings(tables.models))
+        failed = {*_keys(tables.models[~aggregate.learnt(tables.models)])}
+        evidence = cls._without(tables, failed)
+        learnt = {*evidence.seeds.models["variant"]}
+        seeds = sorted(key for key in failed if key[0] in learnt)
+        return replace(
+            evidence, seeds_not_learnt=seeds, not_learnt=sorted({slug for slug, _ in failed} - learnt)
+        )
 
-        def learnt(frame: pd.DataFrame) -> pd.DataFrame:
-            return frame[~pd.MultiIndex.from_frame(frame[["variant", "seed"]]).isin(failed)]
+    @cached_property
+    def complete(self) -> "Evidence":
+        """The same evidence with the variants that have not learnt."""
+        return self._without(self.given, self.seeds_not_learnt) if self.not_learnt else self
 
-        def once(frame: pd.DataFrame) -> pd.DataFrame:
-            return aggregate.with_differences(frame[~frame["variant"].isin(same)])
-
-        models, same = learnt(everyone), same_weights(everyone)
-        variants = {*models["variant"]}
-        seeds = {name: learnt(getattr(tables, name)) for name in ("history", "series", "examples")}
+    @classmethod
+    def _without(cls, tables: frames.Tables, left_out: Collection[tuple[str, int]]) -> "Evidence":
+        """Return the evidence of tables without some seeds of variants."""
+        same, names = same_weights(tables.models), ("models", "history", "series", "examples")
+        parts = {name: getattr(tables, name) for name in names}
+        parts = {name: frame[~_keys(frame).isin([*left_out])] for name, frame in parts.items()}
+        once = parts["models"][~parts["models"]["variant"].isin(same)]
         return cls(
-            models=once(models),
-            everyone=once(everyone),
-            history=aggregate.over_seeds(seeds["history"], ("variant", "epoch")),
-            series=aggregate.over_seeds(seeds["series"], ("variant", "epoch")),
-            seeds=replace(tables, models=models, **seeds),
-            not_learnt=sorted({variant for variant, _ in failed} - variants),
-            seeds_not_learnt=sorted(key for key in {*failed} if key[0] in variants),
-            repeated={slug: earlier for slug, earlier in same.items() if slug in variants},
+            models=aggregate.with_differences(once),
+            history=aggregate.over_seeds(parts["history"], ("variant", "epoch")),
+            series=aggregate.over_seeds(parts["series"], ("variant", "epoch")),
+            seeds=replace(tables, **parts),
+            repeated={slug: same[slug] for slug in same if slug in {*parts["models"]["variant"]}},
+            given=tables,
         )
 
     @property
-    def left_out(self) -> list[str]:
+    def unlearnt(self) -> list[str]:
         """The variants that have not learnt, with the distances from their initial weights."""
-        distances = self.everyone.set_index("variant").get("distance_from_init", pd.Series(dtype=float))
+        distances = self.complete.models.set_index("variant").get(
+            "distance_from_init", pd.Series(dtype=float)
+        )
         share = (100 * distances / distances.get("at", math.nan)).dropna()
         return [
             f"{slug} ({share[slug]:.0f} % of the baseline's distance from init)" if slug in share else slug
             for slug in self.not_learnt
         ]
 
+    def left_out(self, variant: str | None = None) -> list[str]:
+        """Return notes that name the models that are left out, of all variants or of one."""
+        names = self.unlearnt if variant is None else []
+        names += [f"{slug} (seed {seed})" for slug, seed in self.seeds_not_learnt if variant in (None, slug)]
+        notes = [f"left out, not having learnt: {', '.join(names)}"] if names else []
+        if variant is None and self.repeated:
+            means = aggregate.variants_at(self.seeds.models).set_index("variant")["test_rloss_pgd"]
+            pairs = (
+                f"{slug} (test RLoss {means[slug]:.2f}) has the weights of {same} ({means[same]:.2f})"
+                for slug, same in self.repeated.items()
+            )
+            notes.append(f"counted once: {', '.join(pairs)}")
+        return notes
+
     def from_first_drop(self, table: str, variant: str, *measures: str) -> pd.DataFrame:
         """Return the rows of a variant in `table` ("history" or "series") that have all `measures`, from the
-        last one before the first drop of the learning rate on; none where a measure is no column or the rate
-        is constant."""
+        last one before the first drop of the learning rate on. Raises `NotMeasuredError` where there is none,
+        and `UndecidedError` if the rate does not drop."""
         rows: pd.DataFrame = getattr(self, table)
-        end = end_of_first_rate(self.history, variant)
-        if math.isnan(end) or not {*measures} <= {*rows}:
-            return rows.iloc[:0]
-        rows = rows[rows["variant"] == variant].sort_values("normalised_epoch").dropna(subset=[*measures])
-        before = rows["normalised_epoch"] <= end + SLACK
+        rows = rows[rows["variant"] == variant].sort_values("normalised_epoch")
+        require(rows, *measures)
+        rows = rows.dropna(subset=[*measures])
+        before = rows["normalised_epoch"] <= self.first_drop(variant) + SLACK
         return rows.iloc[max(0, int(before.sum()) - 1) :]
+
+    def first_drop(self, variant: str) -> float:
+        """Return `end_of_first_rate`. Raises `UndecidedError` if the learning rate does not drop."""
+        end = end_of_first_rate(self.history, variant)
+        if math.isnan(end):
+            require(self.history[self.history["variant"].isin([variant, "at"])], "learning_rate")
+            raise UndecidedError(f"the learning rate of {variant} does not drop")
+        return end
 
 
 def same_weights(models: pd.DataFrame) -> dict[str, str]:
@@ -104,72 +150,75 @@ def same_weights(models: pd.DataFrame) -> dict[str, str]:
     return same
 
 
+def _keys(frame: pd.DataFrame) -> pd.MultiIndex:
+    return pd.MultiIndex.from_frame(frame[["variant", "seed"]])
+
+
 def _numeric_settings(models: pd.DataFrame) -> pd.DataFrame:
     """Convert columns of settings that hold numbers alone, but for empty cells, from objects to numbers."""
     settings = models.filter(regex="^setting_")
     return models.assign(**settings.mask(settings == "").infer_objects().select_dtypes("number"))
 
 
-def early_stopping_pairs(evidence: Evidence, measure: str, level: float = LEVEL) -> pd.DataFrame:
+def early_stopping_pairs(evidence: Evidence, measure: str) -> pd.DataFrame:
     """Return variants with a measure and test RLoss at the last and (`best_...`) early-stopped checkpoint.
 
-    Where no early-stopped checkpoint was measured, the snapshots are used: the one of lowest test RLoss, and
-    the last. `same` marks variants whose early-stopped checkpoint is the last one, `improved` those whose
-    test RLoss is lower, beyond the noise of its evaluation where values of single examples were kept; `attrs`
-    ("by_epoch", "beyond_noise") say which applies.
+    Where no early-stopped checkpoint was measured, the snapshots are used (`attrs["by_epoch"]`): the one of
+    lowest test RLoss, and the last. `same` marks variants whose early-stopped checkpoint is the last one,
+    `improved` those whose test RLoss is lower: beyond the noise of its evaluation where values of single
+    examples were kept (`attrs["beyond_noise"]`); variants without these are left out (`attrs["unknown"]`).
     """
-    models, names = evidence.models, [measure, "test_rloss_pgd"]
-    early_stopped, beyond = [f"best_{name}" for name in names], {}
-    by_epoch = not aggregate.has(models, *names, *early_stopped)
-    if not by_epoch:
-        pairs = models.dropna(subset=[*names, *early_stopped])[["variant", "family", *names, *early_stopped]]
-        beyond = improved_by_early_stopping(evidence.seeds.examples, level)
-    else:
+    names = [measure, "test_rloss_pgd"]
+    last_and_best = [*names, *(f"best_{name}" for name in names)]
+    pairs, beyond = evidence.models, {}
+    by_epoch = not aggregate.has(pairs, *last_and_best)
+    if by_epoch:
         rows = evidence.series.reindex(columns=["variant", "normalised_epoch", *names]).dropna()
         groups = rows.groupby("variant", sort=False)
         ends = groups["normalised_epoch"].idxmax(), groups["test_rloss_pgd"].idxmin()
         last, best = (rows.loc[end].set_index("variant")[names] for end in ends)
+        families = pairs.set_index("variant")["family"]
         pairs = last.join(best.add_prefix("best_")).reset_index()
-        families = models.set_index("variant")["family"]
         pairs["family"] = pairs["variant"].map(families).fillna(schema.OTHER)
-    improved = pairs["best_test_rloss_pgd"] < pairs["test_rloss_pgd"]
-    pairs = pairs.reset_index(drop=True).assign(
-        same=np.all([pairs[name] == pairs[f"best_{name}"] for name in names], axis=0),
-        improved=pairs["variant"].map(beyond).eq(True) if beyond else improved,
-    )
-    pairs.attrs.update(by_epoch=by_epoch, beyond_noise=bool(beyond))
+    else:
+        beyond = improved_by_early_stopping(evidence.seeds.examples)
+    pairs = pairs[["variant", "family", *last_and_best]].dropna()
+    known = pairs["variant"].isin(beyond) | (not beyond)
+    unknown, pairs = pairs["variant"][~known].tolist(), pairs[known].reset_index(drop=True)
+    lower = pairs["best_test_rloss_pgd"] < pairs["test_rloss_pgd"]
+    pairs["same"] = np.all([pairs[name] == pairs[f"best_{name}"] for name in names], axis=0)
+    pairs["improved"] = pairs["variant"].map(beyond).astype(bool) if beyond else lower
+    pairs.attrs.update(by_epoch=by_epoch, beyond_noise=bool(beyond), unknown=unknown)
     return pairs
 
 
-def improved_by_early_stopping(examples: pd.DataFrame, level: float = LEVEL) -> dict[str, bool]:
+def improved_by_early_stopping(examples: pd.DataFrame) -> dict[str, bool]:
     """Return whether early stopping lowers test RLoss beyond the noise of its evaluation, for each variant
     with losses of single test examples at both checkpoints: the bootstrap interval, over examples, of the
     mean early-stopped loss minus the last (averaged over seeds) lies below 0."""
     rows = examples[(examples["split"] == "test") & examples["checkpoint"].isin(["last", "best"])]
     losses = rows.pivot_table(index=["variant", "example"], columns="checkpoint", values="rloss")
-    if not {"last", "best"} <= {*losses}:
-        return {}
-    differences = (losses["best"] - losses["last"]).dropna()
+    losses = losses.reindex(columns=["last", "best"])
     improved = {}
-    for slug, values in differences.groupby(level="variant", sort=False):
+    for slug, values in (losses["best"] - losses["last"]).dropna().groupby(level="variant", sort=False):
         means = resampled_counts(len(values), NOISE_RESAMPLES) @ values.to_numpy() / len(values)
-        improved[slug] = bool(np.quantile(means, (1 + level) / 2) < 0)
+        improved[slug] = bool(np.quantile(means, TAILS[1]) < 0)
     return improved
 
 
-def more_robust(examples: pd.DataFrame, column: str, level: float = LEVEL) -> dict[str, bool]:
+def more_robust(examples: pd.DataFrame, column: str) -> dict[str, bool]:
     """Return, for each variant with per-example values, whether its mean of a column over test examples, at
     the last checkpoint, is below the baseline's beyond noise: the interval of the variant's mean over seeds
     minus the baseline, over the baseline's seeds and the examples that both have, lies below 0."""
     rows = examples[(examples["split"] == "test") & (examples["checkpoint"] == "last")]
-    values = rows.dropna(subset=[column]).pivot(index="example", columns=["variant", "seed"], values=column)
+    values = rows.dropna(subset=column).pivot(index="example", columns=["variant", "seed"], values=column)
     if "at" not in values:
         return {}
-    baseline = values["at"].T
     below = {}
     for slug in values.columns.unique("variant").drop("at"):
-        differences = (values[slug].mean(axis=1) - baseline).dropna(axis=1).to_numpy()
+        differences = (values[slug].mean(axis=1) - values["at"].T).dropna(axis=1).to_numpy()
         # One seed of the baseline leaves the examples alone.
-        interval, _ = mean_interval(differences.T if len(differences) == 1 else differences, level)
-        below[slug] = interval.high < 0
+        interval, _ = mean_interval(differences.T if len(differences) == 1 else differences)
+        if not math.isnan(interval.high):
+            below[slug] = interval.high < 0
     return below

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from robust_flatness.analysis.resampling import LEVEL, RESAMPLES, Estimate, estimate, percentile_interval
+from robust_flatness.analysis.resampling import RESAMPLES, Estimate, estimate, percentile_interval
 
 #: Points of the grid of breaks; smallest number of values of RLoss on either side of a break, and in all.
 BREAKS = 101
@@ -72,16 +72,14 @@ def smooth_over_hinge(x: np.ndarray, y: np.ndarray, at: float) -> float:
     return residual(x, x**2, x**3) / residual(x, np.maximum(0, x - at))
 
 
-def fitted(
-    models: pd.DataFrame, measure: str, resamples: int = RESAMPLES, level: float = LEVEL
-) -> Fitted | None:
+def fitted(models: pd.DataFrame, measure: str, resamples: int = RESAMPLES) -> Fitted | None:
     """Fit the hinge of a measure over test RLoss; None with fewer than `LEAST` values of RLoss."""
     rows = models.dropna(subset=[RLOSS, measure])
     x, y = rows[[RLOSS, measure]].to_numpy(float).T
     if rows[RLOSS].nunique() < LEAST:
         return None
     # "nearest", since ratios may be infinite.
-    settings = {"interval": percentile_interval, "resamples": resamples, "level": level, "method": "nearest"}
+    settings = {"interval": percentile_interval, "resamples": resamples, "method": "nearest"}
     at = estimate(lambda counts: fit_hinge(x, y, counts)[0], rows["family"], **settings)
     ratio = estimate(lambda counts: fit_hinge(x, y, counts)[1], rows["family"], **settings)
     return Fitted(at, ratio, smooth_over_hinge(x, y, at.value))

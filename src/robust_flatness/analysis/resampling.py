@@ -18,7 +18,9 @@ import pandas as pd
 from scipy import stats
 
 RESAMPLES = 9999
+#: Level of all confidence intervals, and the probabilities of their ends.
 LEVEL = 0.95
+TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 """Counts [B, n] -> values [B]; NaN where a resample has no value (say, one point only)."""
@@ -71,9 +73,7 @@ def resampled_counts(n: int, resamples: int) -> np.ndarray:
     return counts
 
 
-def bca_interval(
-    statistic: Statistic, groups: Sequence, resamples: int = RESAMPLES, level: float = LEVEL
-) -> Interval:
+def bca_interval(statistic: Statistic, groups: Sequence, resamples: int = RESAMPLES) -> Interval:
     r"""Compute the bias-corrected and accelerated bootstrap interval (Efron 1987), resampling groups.
 
     With z0 = Phi^-1(share of resampled values below the observed one) and
@@ -89,37 +89,33 @@ def bca_interval(
     count = len(units)
     if count < 3:
         return UNKNOWN
-    values = statistic(resampled_counts(count, resamples) @ units)
-    values = values[np.isfinite(values)]
     observed = float(statistic(np.ones((1, len(groups))))[0])
-    left_out = statistic((1 - np.eye(count)) @ units)
-    left_out = left_out[np.isfinite(left_out)]
+    drawn = statistic(resampled_counts(count, resamples) @ units), statistic((1 - np.eye(count)) @ units)
+    values, left_out = (found[np.isfinite(found)] for found in drawn)
     if len(values) < resamples / 2 or len(left_out) < 2 or not math.isfinite(observed):
         return UNKNOWN
     if np.all(np.abs(values - observed) < 1e-12):
         return Interval(observed, observed)
-    below = (np.mean(values < observed) + np.mean(values <= observed)) / 2
+    bias = stats.norm.ppf((np.mean(values < observed) + np.mean(values <= observed)) / 2)
     influence = left_out.mean() - left_out
     spread = np.sum(influence**2)
-    if not 0 < below < 1 or spread == 0:
+    if not math.isfinite(bias) or spread == 0:
         return UNKNOWN
-    bias = stats.norm.ppf(below)
-    acceleration = np.sum(influence**3) / (6 * spread**1.5)
-    ends = bias + stats.norm.ppf([(1 - level) / 2, (1 + level) / 2])
-    shares = stats.norm.cdf(bias + ends / (1 - acceleration * ends))
+    ends = bias + stats.norm.ppf(TAILS)
+    shares = stats.norm.cdf(bias + ends / (1 - np.sum(influence**3) / (6 * spread**1.5) * ends))
     return Interval(*np.quantile(values, shares).tolist())
 
 
 def percentile_interval(
-    statistic: Statistic, groups: Sequence, resamples: int, level: float, method: str = "linear"
+    statistic: Statistic, groups: Sequence, resamples: int, method: str = "linear"
 ) -> Interval:
-    """Return the quantiles at (1 -+ level) / 2 of a statistic, resampling groups, by a method of
+    """Return the 2.5 % and 97.5 % quantiles of a statistic, resampling groups, by a method of
     `numpy.quantile`; NaN with fewer than three groups."""
     units = membership(groups)
     if len(units) < 3:
         return UNKNOWN
     values = statistic(resampled_counts(len(units), resamples) @ units)
-    return Interval(*np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2], method=method).tolist())
+    return Interval(*np.nanquantile(values, TAILS, method=method).tolist())
 
 
 def estimate(
@@ -172,16 +168,10 @@ def p_value(observed: float, values: np.ndarray, exact: bool) -> float:
     return float(beyond / len(values) if exact else (beyond + 1) / (len(values) + 1))
 
 
-def mean_estimate(
-    values: np.ndarray, families: Sequence, resamples: int = RESAMPLES, **settings: Any
-) -> Estimate:
+def mean_estimate(values: np.ndarray, families: Sequence, resamples: int = RESAMPLES) -> Estimate:
     """Estimate the mean of values [n], such as paired differences, with the p-value of their sign-flip
     permutation test."""
-    n = len(values)
-    if n == 0:
+    if len(values) == 0:
         return Estimate()
-
-    def mean(counts: np.ndarray) -> np.ndarray:
-        return counts @ values / counts.sum(axis=1)
-
-    return estimate(mean, families, sign_flip_p(values / n, resamples), resamples=resamples, **settings)
+    p = sign_flip_p(values / len(values), resamples)
+    return estimate(lambda counts: counts @ values / counts.sum(axis=1), families, p, resamples=resamples)

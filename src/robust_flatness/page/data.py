@@ -1,12 +1,15 @@
 """Data of the page from an experiment's tables: plain lists and dictionaries for its script."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from robust_flatness.analysis import comparison
+from robust_flatness.analysis.claims import ClaimSpec, load_claims
+from robust_flatness.folders import repository
 from robust_flatness.plotting import looks
 from robust_flatness.plotting.layer import Layer
 from robust_flatness.plotting.notebook import Notebook
@@ -18,25 +21,6 @@ SHAPES = {
     "p": "M0,-1L.95,-.31L.59,.81L-.59,.81L-.95,-.31Z",
     "*": "M0,-1L.22,-.31L.95,-.31L.36,.12L.59,.81L0,.38L-.59,.81L-.36,.12L-.95,-.31L-.22,-.31Z",
     "X": "M-0.9,-0.9L0.9,0.9M-0.9,0.9L0.9,-0.9",
-}
-#: Where the page shows a claim: a section or, with axes, the scatter plot.
-PLACES: dict[str, dict[str, str]] = {
-    "weight-curvature-and-the-gap": {"x": "weight_curvature_index_rloss", "y": "rloss_gap"},
-    "robust-overfitting": {"section": "curves"},
-    "overfitting-is-sharpening": {"section": "paths"},
-    "early-stopping-is-flat": {"x": "avg_flatness_rloss", "y": "rloss_overfitting"},
-    "flat-is-robust": {"x": "avg_flatness_rloss", "y": "test_rloss_pgd"},
-    "variants-are-flat": {"x": "avg_flatness_rloss", "y": "test_rerr_aa"},
-    "regularisers-are-flat": {"x": "avg_flatness_rloss", "y": "test_rloss_pgd"},
-    "worst-case-is-weaker": {"x": "worst_flatness_rloss", "y": "test_rloss_pgd"},
-    "gap-and-overfitting": {"x": "avg_flatness_rloss", "y": "rloss_gap"},
-    "train-flatness": {"x": "train_avg_flatness_rloss", "y": "test_rloss_pgd"},
-    "clean-flatness-does-not": {"x": "avg_flatness_ce", "y": "test_rloss_pgd"},
-    "scale-invariant": {"section": "landscapes"},
-    "rerr-kink": {"x": "test_rloss_pgd", "y": "test_rerr_aa"},
-    "measures-and-the-gap": {"section": "measures"},
-    "sharpness-follows-the-rate": {"x": "avg_flatness_rloss", "y": "rloss_gap"},
-    "flatness-is-local": {"x": "avg_flatness_rloss", "y": "test_rerr_pgd_eps_2"},
 }
 DIFFERENCES = ("rloss_gap", "rerr_gap", "rloss_overfitting")
 #: Look of models that have not learnt, which are drawn apart and in no coefficient.
@@ -58,12 +42,14 @@ def page_data(notebook: Notebook, tables: Path) -> dict[str, Any]:
     measures = [name for name in ours if schema.is_measure(name) and not name.endswith(spreads)]
     measures += [name for name in DIFFERENCES if name in ours]
     columns = [name for name in measures if aggregate.has(ours, name, rows=min(3, len(ours)))]
-    families = {name for frame in (ours, paper) for name in frame["family"][frame["learnt"]]}
+    both = pd.concat([ours[["family", "learnt"]], paper[["family", "learnt"]]])
+    families = {*both["family"][both["learnt"]]}
     order = [name for name in dict.fromkeys([*looks.every(), *sorted(families)]) if name in families]
-    apart = {} if ours["learnt"].all() and paper["learnt"].all() else {"apart": APART}
+    apart = {} if both["learnt"].all() else {"apart": APART}
     landscape = notebook.ours.landscape
     landscape = landscape[landscape["normalisation"] == "layer"]
     named = notebook.tables.models.drop_duplicates("variant").to_dict("records")
+    places = load_claims().claims | load_claims(repository() / "config" / "later-claims.yaml").claims
 
     def table(name: str) -> pd.DataFrame:
         path = Path(tables) / f"{name}.csv"
@@ -81,8 +67,8 @@ def page_data(notebook: Notebook, tables: Path) -> dict[str, Any]:
         "paths": _paths(notebook.ours.series),
         "landscapes": _records(landscape, "variant", "direction", "s", "rloss"),
         "labels": {row["variant"]: looks.name(row) for row in named},
-        "claims": _claims(table("claims"), columns),
-        "laterClaims": _claims(table("later_claims"), columns),
+        "claims": _claims(table("claims"), places, columns),
+        "laterClaims": _claims(table("later_claims"), places, columns),
         "coefficients": _coefficients(table("correlations")),
         "comparison": _comparison(table("sharpness_comparison")),
     }
@@ -133,14 +119,14 @@ def _paths(series: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
     return {slug: _records(rows, **columns) for slug, rows in series.groupby("variant", sort=False)}
 
 
-def _claims(rows: pd.DataFrame, columns: list[str]) -> list[dict[str, Any]]:
+def _claims(rows: pd.DataFrame, places: Mapping[str, ClaimSpec], columns: list[str]) -> list[dict[str, Any]]:
     """Return the claims: verdict, statement, rule, statistics, and where the page shows each."""
     claims, kept = [], ["statistic", "value", "low", "high", "published", "outcome", "note"]
     for name, tests in rows.groupby("claim", sort=False) if len(rows) else ():
-        place = dict(PLACES.get(name, {}))
-        if place.get("y") == "test_rerr_aa" and "test_rerr_aa" not in columns:
+        place = dict(places[name].page) if name in places else {}
+        if "test_rerr_aa" not in columns and place.get("y") == "test_rerr_aa":
             place["y"] = "test_rerr_pgd"
-        shown = all(place[axis] in columns for axis in ("x", "y") if axis in place)
+        shown = {place.get("x"), place.get("y")} <= {None, *columns}
         words = tests.iloc[0].reindex(["verdict", "statement", "rule", "published_verdict"]).fillna("")
         records = tests.reindex(columns=kept).assign(decides=tests["decides"] == "yes").to_dict("records")
         claim = {**words.rename({"published_verdict": "published"}), "name": name, "tests": records}

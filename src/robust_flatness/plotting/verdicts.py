@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from robust_flatness.analysis.claims import claims_frame, judge
+from robust_flatness.analysis.claims import judge
 from robust_flatness.plotting import typeset
 from robust_flatness.plotting.notebook import Notebook
 
 NOTE = (
-    "A test with a sign holds if its 95 % confidence interval lies on that side of 0 and p < 0.05 (two- "
-    "sided); else it is inconclusive if the interval contains the reference effect. Over variants or "
+    "A test with a sign holds if its 95 % confidence interval lies on that side of 0 and p < 0.05 "
+    "(two-sided); else it is inconclusive if the interval contains the reference effect. Over variants or "
     "families, intervals are bootstraps (the wider of both) and p-values come from permutations. Tests "
     "marked (beside it) do not change the verdict. Published: the same statistic on the printed numbers. "
     "Talk: the value it states."
@@ -22,15 +22,17 @@ COLUMNS = {
 
 def write(notebook: Notebook, title: str, rules: Path | None = None) -> Notebook:
     """Judge the claims of the file `rules` (None: `config/claims.yaml`) and write them as a table."""
-    judged = judge(notebook.tables_with_examples, notebook.printed and notebook.printed.tables, rules)
-    frame = claims_frame(judged)
-    headings = {claim.name: f"{claim.name}: {claim.verdict}" for claim in judged}
-    frame["section"] = frame["claim"].map(headings)
+    frame = judge(notebook.tables_with_examples, notebook.printed and notebook.printed.tables, rules)
+    frame["section"] = frame["claim"] + ": " + frame["verdict"]
     frame["shown"] = frame["outcome"] + frame["decides"].map({"yes": "", "no": " (beside it)"})
-    paragraphs = {headings[c.name]: f"{c.spec.statement}\n\nRule: {c.spec.rule}" for c in judged}
-    rows = [("claim", notebook.experiment, "printed numbers"), ("---",) * 3]
-    rows += [(claim.name, claim.verdict, claim.published_verdict) for claim in judged]
-    shown = 2 if notebook.printed is None else 3
-    verdicts = "\n".join(f"| {' | '.join(row[:shown])} |" for row in rows)
+    claims = frame.drop_duplicates("claim")
+    paragraphs = {row.section: f"{row.statement}\n\nRule: {row.rule}" for row in claims.itertuples()}
+    columns = ["claim", "verdict", "published_verdict"][: 2 if notebook.printed is None else 3]
+    rows = [
+        ["claim", notebook.experiment, "printed numbers"],
+        ["---"] * 3,
+        *claims[columns].to_numpy().tolist(),
+    ]
+    verdicts = "\n".join(f"| {' | '.join(row[: len(columns)])} |" for row in rows)
     title = f"{title}, judged on {notebook.experiment}"
     return notebook.write(typeset.texts(frame, COLUMNS, title, [NOTE], "section", paragraphs, verdicts))

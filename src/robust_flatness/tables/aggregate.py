@@ -1,7 +1,6 @@
 """Averages over seeds, detection of models that have not learnt, and differences within a variant."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -32,10 +31,8 @@ def over_seeds(frame: pd.DataFrame, by: Iterable[str]) -> pd.DataFrame:
 
 def _varies(name: str) -> bool:
     """Return whether a column holds measured numbers that vary with the seed, and is not itself a spread."""
-    quantity = lookup(name)
-    if quantity is None:
-        return name in HISTORY
-    return not quantity.spread and quantity.description.kind != "setting"
+    q = lookup(name)
+    return name in HISTORY if q is None else not q.spread and q.description.kind != "setting"
 
 
 def learnt(models: pd.DataFrame) -> pd.Series:
@@ -89,17 +86,18 @@ def with_differences(models: pd.DataFrame) -> pd.DataFrame:
     """Return one row per variant at its last checkpoint, with `best_<measure>`, the measure at the
     early-stopped checkpoint, and differences: `rloss_gap` and `rerr_gap`, RLoss and RErr by PGD on test minus
     training examples, and `rloss_overfitting`, test RLoss at the last minus the early-stopped checkpoint."""
-    best = variants_at(models, "best")
-    names = {name: f"best_{name}" for name in best if is_measure(name)}
-    joined = variants_at(models).merge(
-        best[["variant", *names]].rename(columns=names), on="variant", how="left"
-    )
-    splits = [f"{split}_{metric}_pgd" for metric in ("rloss", "rerr") for split in ("test", "train")]
-    of = joined.reindex(columns=[*splits, "best_test_rloss_pgd"])
+    best = variants_at(models, "best").set_index("variant")
+    best = best[[*filter(is_measure, best)]].add_prefix("best_")
+    joined = variants_at(models).merge(best, on="variant", how="left")
+
+    def difference(first: str, second: str) -> pd.Series:
+        values = joined.reindex(columns=[first, second])
+        return values[first] - values[second]
+
     return joined.assign(
-        rloss_gap=of["test_rloss_pgd"] - of["train_rloss_pgd"],
-        rerr_gap=of["test_rerr_pgd"] - of["train_rerr_pgd"],
-        rloss_overfitting=of["test_rloss_pgd"] - of["best_test_rloss_pgd"],
+        rloss_gap=difference("test_rloss_pgd", "train_rloss_pgd"),
+        rerr_gap=difference("test_rerr_pgd", "train_rerr_pgd"),
+        rloss_overfitting=difference("test_rloss_pgd", "best_test_rloss_pgd"),
     )
 
 
@@ -117,12 +115,8 @@ def robust_error_column(models: pd.DataFrame, split: str = "test") -> str:
 def all_radii(models: pd.DataFrame, case: str, loss: str = "rloss") -> dict[float, str]:
     """Return the columns of `case` ("avg" or "worst") flatness on test examples by radius xi, sorted."""
     main, xi = f"{case}_flatness_{loss}", models.get(f"{case}_flatness_xi")
-    quantities = {name: lookup(name) for name in models.columns}
-    radii = {
-        quantity.radius: name
-        for name, quantity in quantities.items()
-        if quantity and quantity.radius and replace(quantity, radius=None) == lookup(main)
-    }
+    quantities = {name: lookup(name) for name in models if name.startswith(f"{main}_")}
+    radii = {q.radius: name for name, q in quantities.items() if q and q.radius and not q.spread}
     if main in models and xi is not None and xi.notna().any():
         radii[float(xi.dropna().iloc[0])] = main
     return dict(sorted(radii.items()))

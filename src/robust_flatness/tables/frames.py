@@ -3,7 +3,7 @@
 import contextlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -137,9 +137,7 @@ def _models(records: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
 def _pivot(records: pd.DataFrame, keys: list[str], more: Sequence[pd.DataFrame] = ()) -> pd.DataFrame:
     """Return a row per combination of `keys`, with values, standard errors and the records of `more`."""
     errors = records.dropna(subset="se")
-    quantities = {name: replace(schema.lookup(name), spread="se") for name in errors["column"].unique()}
-    names = {name: schema.register(quantity) for name, quantity in quantities.items()}
-    errors = errors.assign(column=errors["column"].map(names), value=errors["se"])
+    errors = errors.assign(column=errors["column"] + "_se", value=errors["se"])
     cells = pd.concat([records, errors, *more]).drop_duplicates([*keys, "column"])
     wide = cells.pivot(index=keys, columns="column", values="value")
     return wide[[*cells["column"].unique()]].rename_axis(columns=None)

@@ -35,22 +35,18 @@ def import_table(path: Path, directory: Path) -> None:
         raise FileError(f"results_table: {path}: no such file")
     folder = path if path.is_dir() else path.parent
     if path.name.startswith("records.csv"):
-        frames = {name: read_csv(folder / f"{name}.csv") for name in schema.TABLES}
-    elif folder.resolve().parts[-2:] == ("paper_tables", "published"):
-        frames = _as_records(read_published())
+        frames = [read_csv(folder / f"{name}.csv") for name in schema.TABLES]
     else:
-        beside = (_read_beside(folder, name) for name in ("history", "series", "landscape", "examples"))
-        frames = _as_records(Tables(read_results_table(path), *beside))
-    for name, frame in frames.items():
+        if folder.resolve().parts[-2:] == ("paper_tables", "published"):
+            tables = read_published()
+        else:
+            beside = (_read_beside(folder, name) for name in ("history", "series", "landscape", "examples"))
+            tables = Tables(read_results_table(path), *beside)
+        frames = [*to_records(tables), tables.history.reindex(columns=HISTORY)]
+        frames.append(tables.examples.reindex(columns=schema.EXAMPLES))
+    for name, frame in zip(schema.TABLES, frames, strict=True):
         write_text(directory / f"{name}.csv", frame_text(frame))
     write_models(directory)
-
-
-def _as_records(tables: Tables) -> dict[str, pd.DataFrame]:
-    """Convert wide tables to the tables of an experiment (`schema.TABLES`)."""
-    history, examples = tables.history.reindex(columns=HISTORY), tables.examples
-    frames = (*to_records(tables), history, examples.reindex(columns=schema.EXAMPLES))
-    return dict(zip(schema.TABLES, frames, strict=True))
 
 
 def _read_beside(folder: Path, name: str) -> pd.DataFrame:

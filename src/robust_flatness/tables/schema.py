@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from robust_flatness.measures.base import LOSSES as OF_LOSSES
-from robust_flatness.measures.base import Metric
+from robust_flatness.measures.base import MORE_ROBUST, SPLITS, Metric
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.measures.sharpness.block import of_loss
 from robust_flatness.training.history import HISTORY
@@ -24,7 +24,6 @@ OF_EXAMPLES = ("rloss", "rerr_pgd", "rerr_aa")
 EXAMPLES = (*KEYS, "split", "example", *OF_EXAMPLES)
 #: Family of variants that config/variants.yaml does not know.
 OTHER = "other"
-MORE_ROBUST = "lower is more robust"
 SPREADS = {"std": "standard deviation of {}", "se": "standard error of {}"}
 
 
@@ -80,10 +79,12 @@ def metric_of(measure: str, metric: str) -> Metric:
 
 def _main_quantities() -> dict[str, Quantity]:
     """Return every registered quantity at its main radius by column name; of equal names, the first."""
+    described = [
+        (m.name, *metric) for m in MEASURES.values() if not m.of_snapshots for metric in m.metrics.items()
+    ]
+    described += [("", *metric) for metric in OTHER_METRICS.items()]
     found: dict[str, Quantity] = {}
-    measures = [measure for measure in MEASURES.values() if not measure.of_snapshots]
-    metrics = [(m.name, metric, described) for m in measures for metric, described in m.metrics.items()]
-    for measure, metric, description in [*metrics, *(("", *item) for item in OTHER_METRICS.items())]:
+    for measure, metric, description in described:
         losses = OF_LOSSES if description.by_loss else ("",)
         for loss, split in product(losses, description.splits) if description.column is not None else ():
             quantity = Quantity(measure, metric, loss, split)
@@ -91,9 +92,8 @@ def _main_quantities() -> dict[str, Quantity]:
     return found
 
 
-#: Quantities by column name: at their main radius; those of them that belong to a measure; all registered.
+#: Quantities by column name: at their main radius, and all that were registered since.
 MAIN = _main_quantities()
-MEASURED = {name: quantity for name, quantity in MAIN.items() if quantity.measure in MEASURES}
 _registered = dict(MAIN)
 
 
@@ -103,8 +103,18 @@ def register(quantity: Quantity) -> str:
 
 
 def lookup(name: str) -> Quantity | None:
-    """Return the quantity of a column; None if none of this name has been registered."""
-    return _registered.get(name)
+    """Return the quantity of a column, None if there is none: a registered one, or one with a suffix for
+    another radius (`_<xi>`) or for a spread (a key of `SPREADS`)."""
+    stem, _, suffix = name.rpartition("_")
+    if name in _registered or not stem:
+        return _registered.get(name)
+    main = lookup(stem)
+    if main is None or main.spread:
+        return None
+    if suffix in SPREADS:
+        return replace(main, spread=suffix)
+    other_radius = main.description.radius and main.radius is None and suffix and is_number(suffix)
+    return replace(main, radius=float(suffix)) if other_radius else None
 
 
 def is_measure(name: str) -> bool:
@@ -127,20 +137,8 @@ def direction(name: str) -> str:
 
 
 def columns_of(columns: Iterable[str]) -> dict[str, Quantity]:
-    """Register and return the quantities of the columns of a wide table that hold measures. Any radius but
-    the main one is part of the name (`_<xi>`)."""
-    found = {}
-    for name in columns:
-        spread = next((s for s in ("se", "std") if name.endswith(f"_{s}") and name not in MEASURED), "")
-        stem = name.removesuffix(f"_{spread}") if spread else name
-        main, _, radius = stem.rpartition("_")
-        if stem in MEASURED:
-            found[name] = replace(MEASURED[stem], spread=spread)
-        elif main in MEASURED and MEASURED[main].description.radius and is_number(radius):
-            found[name] = replace(MEASURED[main], spread=spread, radius=float(radius))
-    for quantity in found.values():
-        register(quantity)
-    return found
+    """Return the quantities of the columns of a wide table that hold measures."""
+    return {name: q for name in columns if (q := lookup(name)) and q.measure in MEASURES}
 
 
 def is_number(cell: str) -> bool:
@@ -154,15 +152,13 @@ def is_number(cell: str) -> bool:
 
 def is_known(name: str) -> bool:
     """Return whether this is a valid column name of records, training curves or training settings."""
-    return name.startswith("setting_") or name in HISTORY or bool(lookup(name) or columns_of([name]))
+    return name.startswith("setting_") or name in HISTORY or lookup(name) is not None
 
 
 def _of_kind(kind: str) -> list[str]:
     """Return the columns of a kind at the main radius, those on test examples first."""
-    main = [
-        q for q in MEASURED.values() if q.description.kind == kind and q.description.radius != "coordinate"
-    ]
-    return [q.name for split in ("test", "train") for q in main if q.split == split]
+    main = [q for q in MAIN.values() if q.measure in MEASURES and q.description.radius != "coordinate"]
+    return [q.name for split in SPLITS for q in main if (q.split, q.description.kind) == (split, kind)]
 
 
 ERRORS, LOSSES = _of_kind("error"), _of_kind("loss")

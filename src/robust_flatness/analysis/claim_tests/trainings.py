@@ -8,9 +8,9 @@ from pydantic import Field
 from scipy import stats
 
 from robust_flatness.analysis.claim_tests import base
-from robust_flatness.analysis.claim_tests.base import Finding, NotMeasuredError, Rules, Sign, of_estimate
+from robust_flatness.analysis.claim_tests.base import Finding, Rules, Sign, of_estimate
 from robust_flatness.analysis.correlation import correlate
-from robust_flatness.analysis.evidence import Evidence, early_stopping_pairs
+from robust_flatness.analysis.evidence import Evidence, NotMeasuredError, UndecidedError, early_stopping_pairs
 from robust_flatness.analysis.resampling import estimate, mean_estimate
 from robust_flatness.analysis.rises import SINCE, Since, mean_interval, rise
 from robust_flatness.config.values import AS_LIST, Real
@@ -41,7 +41,8 @@ class Trend(base.Test):
     table: Literal["history", "series"] = "history"
 
     def _measure(self, evidence: Evidence) -> str:
-        rows = evidence.from_first_drop(self.table, self.variant)
+        rows = getattr(evidence, self.table)
+        rows = rows[rows["variant"] == self.variant]
         return next((name for name in self.measure if aggregate.has(rows, name)), self.measure[0])
 
     def title(self, evidence: Evidence) -> str:
@@ -50,11 +51,9 @@ class Trend(base.Test):
 
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
         measure = self._measure(evidence)
-        # Without gaps in the measure, so that the first row is the last one before the drop that has it.
-        rows = evidence.from_first_drop(self.table, self.variant, *[measure] * (self.against == EPOCH))
-        base.require(rows, measure, self.against)
+        rows = evidence.from_first_drop(self.table, self.variant, measure, self.against)
         rows = rows.assign(family=range(len(rows)))
-        found = correlate(rows, self.against, measure, "spearman", **rules.bootstrap)
+        found = correlate(rows, self.against, measure, "spearman", resamples=rules.resamples)
         over = "epochs" if self.table == "history" else "snapshots"
         return Finding(found.value, found.by_variant, over, found.p, found.n)
 
@@ -76,10 +75,8 @@ class EpochsBelow(base.Test):
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
         slugs = (self.variant, self.baseline)
         first, second = (evidence.from_first_drop("series", slug, self.measure) for slug in slugs)
-        for rows in (first, second):
-            base.require(rows, self.measure)
         differences = first[self.measure] - np.interp(first[EPOCH], second[EPOCH], second[self.measure])
-        found = mean_estimate(differences.to_numpy(float), range(len(first)), **rules.bootstrap)
+        found = mean_estimate(differences.to_numpy(float), range(len(first)), rules.resamples)
         return Finding(found.value, found.interval, "snapshots", found.p, found.n)
 
 
@@ -102,14 +99,13 @@ class Rise(base.Test):
         return max(rises.items(), key=lambda item: len(item[1]))
 
     def title(self, evidence: Evidence) -> str:
-        measure, _ = self._rise(evidence)
-        return f"{describe(measure)} of {self.variant}, {SINCE[self.since]}"
+        return f"{describe(self._rise(evidence)[0])} of {self.variant}, {SINCE[self.since]}"
 
     def judge(self, evidence: Evidence, rules: Rules, printed: Finding | None = None) -> Finding:
-        seeds = len(self._rise(evidence)[1])
-        if seeds >= rules.minimum.seeds or self.otherwise is None:
+        seeds, needed = len(self._rise(evidence)[1]), rules.minimum["seeds"]
+        if seeds >= needed or self.otherwise is None:
             return super().judge(evidence, rules, printed)
-        few = f"seeds with both checkpoints: {seeds}, needed: {rules.minimum.seeds}"
+        few = f"seeds with both checkpoints: {seeds}, needed: {needed}"
         weaker = self.otherwise.judge(evidence, rules, printed)
         return weaker.noted(f"{few}; judged by the weaker rule, the trend over epochs")
 
@@ -117,15 +113,16 @@ class Rise(base.Test):
         measure, changes = self._rise(evidence)
         seeds, examples = changes.shape
         if seeds == 0:
+            if self.since != "early-stopped":
+                evidence.first_drop(self.variant)
             raise NotMeasuredError(f"not measured: {describe(measure)} at both points")
-        values = changes.to_numpy()
-        interval, p = mean_interval(values, rules.level)
+        interval, p = mean_interval(changes.to_numpy())
         over = f"seeds and {examples} examples" if examples > 1 else "seeds"
-        found = Finding(float(values.mean()), interval, over, p, seeds)
-        fresh = values[changes.index >= rules.fresh_seeds]
-        if not rules.minimum.seeds <= len(fresh) < seeds:
+        found = Finding(float(changes.to_numpy().mean()), interval, over, p, seeds)
+        fresh = changes[changes.index >= rules.fresh_seeds].to_numpy()
+        if not rules.minimum["seeds"] <= len(fresh) < seeds:
             return found
-        (low, high), _ = mean_interval(fresh, rules.level)
+        (low, high), _ = mean_interval(fresh)
         alone = f"{fresh.mean():.2f} [{low:.2f}, {high:.2f}]"
         return found.noted(f"seeds from {rules.fresh_seeds} on alone: {alone}")
 
@@ -145,18 +142,20 @@ class EarlyStopping(base.Test):
         return name + (" minus the others'" if self.control else "")
 
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
-        pairs = early_stopping_pairs(evidence, self.measure, rules.level)
+        pairs = early_stopping_pairs(evidence, self.measure)
         if pairs.empty:
             raise NotMeasuredError(f"not measured: {describe(self.measure)}, early-stopped")
         kept = pairs[pairs["improved"] | ~pairs["same"] if self.control else pairs["improved"]]
         changes = (kept[f"best_{self.measure}"] - kept[self.measure]).to_numpy(float)
         if self.control:
-            found = difference_of_groups(changes, kept["improved"].to_numpy(bool), kept["family"], rules)
+            found = difference_of_groups(changes, kept["improved"].to_numpy(), kept["family"], rules)
         else:
-            found = of_estimate(mean_estimate(changes, kept["family"], **rules.bootstrap))
+            found = of_estimate(mean_estimate(changes, kept["family"], rules.resamples))
+        unknown = base.without_examples(pairs.attrs["unknown"])
         lower = "losses of single examples were not kept: improved is any lower RLoss"
         snapshot = "early-stopped is the snapshot of lowest test RLoss"
-        return found.noted(lower * (not pairs.attrs["beyond_noise"]), snapshot * pairs.attrs["by_epoch"])
+        notes = lower * (not pairs.attrs["beyond_noise"]), snapshot * pairs.attrs["by_epoch"]
+        return found.noted(unknown, *notes)
 
 
 def difference_of_groups(values: np.ndarray, first: np.ndarray, families: pd.Series, rules: Rules) -> Finding:
@@ -175,21 +174,20 @@ def difference_of_groups(values: np.ndarray, first: np.ndarray, families: pd.Ser
 
     permuted = stats.PermutationMethod(n_resamples=rules.resamples, rng=np.random.default_rng(0))
     p = stats.ttest_ind(values[first], values[~first], equal_var=False, method=permuted).pvalue
-    return of_estimate(estimate(statistic, families, float(p), **rules.bootstrap), sizes)
+    return of_estimate(estimate(statistic, families, float(p), resamples=rules.resamples), sizes)
 
 
 class Scaling(base.Test):
-    """Ratio of the scaled models' measure to the baseline's, as a factor of at least 1: the one farthest from
-    1 (for `beyond`: nearest to 1)."""
+    """Ratio of the scaled models' measure to the baseline's, as a factor of at least 1. If `invariant`, the
+    one farthest from 1 is at most `factor`; else the one nearest to 1 is at least that, where the measure
+    grows as the weights shrink."""
 
     counts: ClassVar = "scaled models"
 
     kind: Literal["scaling"]
     measure: str
-    within: Real | None = Field(None, ge=1)
-    beyond: Real | None = Field(None, ge=1)
-
-    _one_bound = base.exactly_one("within", "beyond")
+    factor: Real = Field(ge=1)
+    invariant: bool
 
     def title(self, evidence: Evidence) -> str:
         return f"{describe(self.measure)} of scaled models over the baseline's, as a factor"
@@ -198,17 +196,18 @@ class Scaling(base.Test):
         models = [f"at-scaled-{scale:g}" for scale in SCALES]
         rows = aggregate.with_scaled(evidence.seeds.models).set_index("variant")
         values = rows.reindex(index=["at", *models], columns=[self.measure]).to_numpy(float).ravel()
-        if not np.all(values > 0):
+        if np.isnan(values).any():
             raise NotMeasuredError(f"not measured: {describe(self.measure)} of scaled models")
+        if values.min() <= 0:
+            raise UndecidedError("no ratio: not all values are positive")
         ratios = values[1:] / values[0]
         factors = np.maximum(ratios, 1 / ratios)
-        if self.within is not None:
-            value, holds = factors.max(), factors.max() <= self.within
+        if self.invariant:
+            value, holds = factors.max(), factors.max() <= self.factor
         else:
-            # The smaller the weights, the larger the measure.
-            expected = np.array(SCALES) < 1
-            value, holds = factors.min(), np.all((ratios > 1) == expected) and factors.min() >= self.beyond
-        return Finding(float(value), n=len(SCALES), outcome=base.HOLDS if holds else base.FAILS)
+            grows = np.all((ratios > 1) == (np.array(SCALES) < 1))
+            value, holds = factors.min(), grows and factors.min() >= self.factor
+        return Finding(float(value), n=len(SCALES), outcome=base.outcome(holds, not holds))
 
 
 Kind = Rise | Trend | EpochsBelow | EarlyStopping | Scaling

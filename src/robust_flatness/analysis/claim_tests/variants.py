@@ -9,20 +9,15 @@ import pandas as pd
 from pydantic import Field
 from scipy import stats
 
+from robust_flatness.analysis import resampling
 from robust_flatness.analysis.claim_tests import base
-from robust_flatness.analysis.claim_tests.base import Finding, Linear, NotMeasuredError, Rules, of_estimate
+from robust_flatness.analysis.claim_tests.base import Finding, Linear, Rules, of_estimate
 from robust_flatness.analysis.comparison import CONTROL, ON_TEST, candidates
 from robust_flatness.analysis.correlation import COEFFICIENTS, correlate, difference
-from robust_flatness.analysis.evidence import Evidence, more_robust
+from robust_flatness.analysis.evidence import Evidence, NotMeasuredError, more_robust, require
 from robust_flatness.analysis.hinge import LEAST, RLOSS, fitted, kink
-from robust_flatness.analysis.resampling import (
-    UNKNOWN,
-    Interval,
-    estimate,
-    mean_estimate,
-    percentile_interval,
-)
-from robust_flatness.config import Positive, Real
+from robust_flatness.analysis.resampling import TAILS, UNKNOWN, Interval, percentile_interval
+from robust_flatness.config import Real
 from robust_flatness.tables import aggregate
 from robust_flatness.tables.schema import describe
 
@@ -40,8 +35,7 @@ TITLES = {
 
 class Correlation(base.Selection):
     """Correlation of two measures over variants; with `given` the partial correlation given a third measure,
-    or its logarithm. `sign` asks for a correlation of that sign. `within` claims that there is none: it holds
-    if the interval lies within that of 0, and does not hold if the interval is off 0 and significant."""
+    or its logarithm. With the sign "none" the claim is that there is none of interest."""
 
     scale_free: ClassVar[bool] = True
 
@@ -51,10 +45,7 @@ class Correlation(base.Selection):
     against: str
     given: str | None = None
     logarithm: bool = False
-    sign: base.Sign | None = None
-    within: Positive | None = None
-
-    _one_rule = base.exactly_one("sign", "within")
+    sign: base.Sign
 
     def title(self, evidence: Evidence) -> str:
         name = f"{self.coefficient.title()}, {describe(self.measure)} with {describe(self.against)}"
@@ -64,56 +55,62 @@ class Correlation(base.Selection):
 
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
         models = self.chosen(evidence.models)
-        base.require(models, self.measure, self.against, *base.alternatives(self.given))
+        require(models, self.measure, self.against, *base.alternatives(self.given))
         if self.logarithm:
             models = models.assign(**{self.given: np.log(models[self.given])})
         columns = self.measure, self.against, self.coefficient, self.given
-        found = of_estimate(correlate(models, *columns, **rules.bootstrap))
-        if self.within is None:
-            return found
-        found = base.judged(found, "either", self.within, rules)
-        near = -self.within < found.interval.low and found.interval.high < self.within
-        decided = base.HOLDS if near else base.FAILS
-        return replace(found, outcome=base.INCONCLUSIVE if found.outcome == base.INCONCLUSIVE else decided)
+        return of_estimate(correlate(models, *columns, resamples=rules.resamples))
 
 
-class Difference(base.Test):
-    """Difference of two measures' correlations with a third, over the same variants."""
+class PairedCorrelations(base.Test):
+    """Base class of differences between two correlations with the measure `against`, over the same variants.
+    Subclasses define `columns(evidence)`, the two measures."""
 
     scale_free: ClassVar[bool] = True
 
-    kind: Literal["difference"]
     coefficient: Linear
+    against: str
+
+    def result(self, evidence: Evidence, rules: Rules) -> Finding:
+        columns = *self.columns(evidence), self.against
+        require(evidence.models, *columns)
+        return of_estimate(difference(evidence.models, *columns, self.coefficient, resamples=rules.resamples))
+
+
+class Difference(PairedCorrelations):
+    """Difference of two measures' correlations with a third, over the same variants."""
+
+    kind: Literal["difference"]
     measure: str
     minus: str
-    against: str
     sign: base.Sign
+
+    def columns(self, evidence: Evidence) -> tuple[str, str]:
+        return self.measure, self.minus
 
     def title(self, evidence: Evidence) -> str:
         name = f"{self.coefficient.title()} with {describe(self.against)}: "
         return f"{name}{describe(self.measure)} minus {describe(self.minus)}"
 
-    def result(self, evidence: Evidence, rules: Rules) -> Finding:
-        columns = self.measure, self.minus, self.against
-        base.require(evidence.models, *columns)
-        return of_estimate(difference(evidence.models, *columns, self.coefficient, **rules.bootstrap))
 
-
-class Radius(base.Test):
+class Radius(PairedCorrelations):
     """Correlation of a flatness measure at its smallest radius minus that at its largest, over the same
     variants: two-sided, whichever is the larger."""
 
-    scale_free: ClassVar[bool] = True
     sign: ClassVar[base.Sign] = "either"
 
     kind: Literal["radius"]
-    coefficient: Linear
     case: Literal["avg", "worst"]
-    against: str
 
     def _radii(self, evidence: Evidence) -> list[tuple[float, str]]:
         radii = aggregate.all_radii(evidence.models, self.case)
         return [(xi, column) for xi, column in radii.items() if aggregate.has(evidence.models, column)]
+
+    def columns(self, evidence: Evidence) -> tuple[str, str]:
+        radii = self._radii(evidence)
+        if len(radii) < 2:
+            raise NotMeasuredError("measured at fewer than two radii")
+        return radii[0][1], radii[-1][1]
 
     def title(self, evidence: Evidence) -> str:
         radii, which = self._radii(evidence), "smallest radius minus largest"
@@ -121,14 +118,6 @@ class Radius(base.Test):
             which = f"at ξ = {radii[0][0]:g} minus at {radii[-1][0]:g}"
         measure = describe(f"{self.case}_flatness_rloss")
         return f"{self.coefficient.title()} of {measure} with {describe(self.against)}: {which}"
-
-    def result(self, evidence: Evidence, rules: Rules) -> Finding:
-        radii = self._radii(evidence)
-        if len(radii) < 2:
-            raise NotMeasuredError("measured at fewer than two radii")
-        columns = radii[0][1], radii[-1][1], self.against
-        base.require(evidence.models, *columns)
-        return of_estimate(difference(evidence.models, *columns, self.coefficient, **rules.bootstrap))
 
 
 class Share(base.Test):
@@ -150,30 +139,31 @@ class Share(base.Test):
         return f"{name} with {describe(self.against)}"
 
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
-        base.require(evidence.models, self.against)
-        models = evidence.models.dropna(subset=[self.against])
+        require(evidence.models, self.against)
+        models = evidence.models.dropna(subset=self.against)
         signs = {c.column: c.sign for c in candidates(models) if c.group not in (CONTROL, ON_TEST)}
         if len(signs) < LEAST_MEASURES:
             raise NotMeasuredError(f"{len(signs)} measures, {LEAST_MEASURES} needed")
-        if len(models) < rules.minimum.variants:
+        if len(models) < rules.minimum["variants"]:
             return base.judged(Finding(n=len(models)), "either", self.least, rules)
+        target, correlation = models[self.against].to_numpy(float), COEFFICIENTS[self.coefficient]
 
         def shares(counts: np.ndarray) -> np.ndarray:
             reached = np.zeros(len(counts))
             for column, sign in signs.items():
-                kept = models[column].notna().to_numpy()
-                values, target = models.loc[kept, [column, self.against]].to_numpy(float).T
-                reached += (
-                    sign * COEFFICIENTS[self.coefficient](values, target, counts[:, kept]) >= self.least
-                )
+                values = models[column].to_numpy(float)
+                kept = ~np.isnan(values)
+                with np.errstate(invalid="ignore"):  # resamples without any variant that has the measure
+                    found = correlation(values[kept], target[kept], counts[:, kept])
+                reached += sign * found >= self.least
             return reached / len(signs)
 
-        settings = {"resamples": SHARE_RESAMPLES, "level": rules.level}
-        found = estimate(shares, models["family"], interval=percentile_interval, **settings)
-        low, high = found.interval
-        outcome = base.HOLDS if high < self.below else base.FAILS if low >= self.below else base.INCONCLUSIVE
-        finding = of_estimate(found, f"{len(signs)} measures")
-        return replace(finding, reference=self.below, outcome=outcome)
+        settings = {"interval": percentile_interval, "resamples": SHARE_RESAMPLES}
+        found = of_estimate(
+            resampling.estimate(shares, models["family"], **settings), f"{len(signs)} measures"
+        )
+        outcome = base.outcome(found.interval.high < self.below, found.interval.low >= self.below)
+        return replace(found, reference=self.below, outcome=outcome)
 
 
 class Baseline(base.Selection):
@@ -198,26 +188,27 @@ class Baseline(base.Selection):
 
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
         measure, models, robust = self.measure, evidence.models, self._robust(evidence)
-        base.require(models, measure, robust)
+        require(models, measure, robust)
         baseline = models[models["variant"] == "at"]
         if not aggregate.has(baseline, measure, robust):
             raise NotMeasuredError("the baseline was not measured")
         at = baseline.iloc[0]
         chosen = self.chosen(models).dropna(subset=[measure, robust])
         column = "rloss" if self.robust == "rloss" else robust.removeprefix("test_")
-        beyond = more_robust(evidence.seeds.examples, column, rules.level)
-        lower = chosen["variant"].map(beyond).eq(True) if beyond else chosen[robust] < at[robust]
-        chosen = chosen[lower]
+        beyond = more_robust(evidence.seeds.examples, column)
+        slugs = chosen["variant"]
+        unknown = [slug for slug in slugs if beyond and slug not in beyond and slug != "at"]
+        chosen = chosen[slugs.map(beyond).eq(True) if beyond else chosen[robust] < at[robust]]
         counts = chosen["family"].value_counts(sort=False)
         part = ", ".join(f"{name} ({count})" for name, count in counts.items()) or "none"
         differences = (chosen[measure] - at[measure]).to_numpy(float)
-        found = of_estimate(mean_estimate(differences, chosen["family"], **rules.bootstrap))
+        found = of_estimate(resampling.mean_estimate(differences, chosen["family"], rules.resamples))
         lower_at_all = "values of single examples were not kept: lower at all" * (not beyond)
-        found = found.noted(f"taking part: {part}", lower_at_all)
+        found = found.noted(f"taking part: {part}", base.without_examples(unknown), lower_at_all)
         error, degrees, source = _standard_error(at, measure)
         if not error > 0:
             return found.noted("the baseline's own error is not known, nor in the interval")
-        reach = stats.t.ppf((1 + rules.level) / 2, degrees) * error
+        reach = stats.t.ppf(TAILS[1], degrees) * error
         below, above = (math.hypot(end - found.value, reach) for end in found.interval)
         p = max(found.p, 2 * float(stats.t.sf(abs(found.value) / error, degrees)))
         widened = replace(found, interval=Interval(found.value - below, found.value + above), p=p)
@@ -250,32 +241,31 @@ class Hinge(base.Test):
 
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
         measure = aggregate.robust_error_column(evidence.models)
-        base.require(evidence.models, RLOSS, measure)
+        require(evidence.models, RLOSS, measure)
         models = evidence.models.dropna(subset=[RLOSS, measure])
-        different, least = models[RLOSS].nunique(), max(rules.minimum.variants, LEAST)
-        hinge = fitted(models, measure, **rules.bootstrap)
-        if hinge is None or different < least:
+        different, least = models[RLOSS].nunique(), max(rules.minimum["variants"], LEAST)
+        if different < least:
             few = f"{different} variants of different RLoss, {least} needed"
             return Finding(n=len(models), outcome=base.INCONCLUSIVE, note=few)
+        hinge = fitted(models, measure, rules.resamples)
         low, high = kink(models) - self.within, kink(models) + self.within
-        at, note = hinge.at.interval, ""
-        value, interval, over = hinge.at.value, at, hinge.at.over
-        wide = at.width > 2 * self.within
+        value, (start, end), over = hinge.at.value, hinge.at.interval, hinge.at.over
+        narrow, note = hinge.at.interval.width <= 2 * self.within, ""
         if self.statistic == "break":
-            holds, fails = low <= at.low and at.high <= high, at.low > high or at.high < low or not wide
+            holds, fails = low <= start and end <= high, narrow or start > high or end < low
             note = f"expected within {low:.2f} and {high:.2f}"
         elif self.statistic == "slopes":
             ratios = {"variants": hinge.ratio.by_variant, "families": hinge.ratio.by_family}
             over = max(ratios, key=lambda over: ratios[over].high)
-            value, interval = hinge.ratio.value, ratios[over]
-            holds, fails = interval.high < self.below, interval.low >= self.below or not wide
+            value, (start, end) = hinge.ratio.value, ratios[over]
+            holds, fails = end < self.below, narrow or start >= self.below
         else:
-            value, interval, over = hinge.smooth, UNKNOWN, ""
-            holds, fails = hinge.smooth > 1, not wide
-        outcome = base.HOLDS if holds else base.FAILS if fails else base.INCONCLUSIVE
+            value, (start, end), over = hinge.smooth, UNKNOWN, ""
+            holds, fails = hinge.smooth > 1, narrow
+        outcome = base.outcome(holds, fails)
         too_wide = "the interval of the break is too wide to tell" * (outcome == base.INCONCLUSIVE)
         found = of_estimate(hinge.at, note, too_wide)
-        return replace(found, value=value, interval=interval, over=over, outcome=outcome)
+        return replace(found, value=value, interval=Interval(start, end), over=over, outcome=outcome)
 
 
 Kind = Correlation | Difference | Radius | Share | Baseline | Hinge
