@@ -20,7 +20,7 @@ SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES)
 WORKERS ?= 2
 
 .DELETE_ON_ERROR:
-.PHONY: all digits convergence setup dev site test-page test-unpinned test lint format tests test-slurm test-models test-faults figures published docs benchmark lock
+.PHONY: all digits convergence setup dev dataset site test-page test-unpinned test lint format tests test-slurm test-models test-faults figures published docs benchmark lock
 
 all: setup
 	$(SNAKEMAKE)
@@ -110,6 +110,10 @@ docs: setup
 	$(SNAKEMAKE) docs
 	$(SNAKEMAKE) --configfile config/digits.yaml -- docs
 	$(SNAKEMAKE) --configfile config/published.yaml -- docs
+
+# All kept records as one table with a dictionary, ready for an archive.
+dataset: setup
+	$(BIN)/robust-flatness dataset $(filter-out docs/results/paper/,$(dir $(wildcard docs/results/*/records.csv*)))
 
 CONVERGENCE := at,awp-0.01,trades-6,self-supervision-4,label-smoothing-0.3,entropy-sgd-1
 

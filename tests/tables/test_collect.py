@@ -4,13 +4,15 @@ import math
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from robust_flatness.errors import FileError
 from robust_flatness.tables import frames, schema
 from robust_flatness.tables.collect import CollectSpec, collect_results, fingerprint
-from robust_flatness.tables.records import read_network, read_records, write_network
-from robust_flatness.tables.rows import write_rows
+from robust_flatness.tables.dataset import PAPER, write_dataset
+from robust_flatness.tables.records import FIELDS, read_network, read_records, write_network
+from robust_flatness.tables.rows import read_rows, write_rows
 from robust_flatness.version import __version__
 
 BASELINE = {"objective": "at", "epochs": 5}
@@ -178,3 +180,30 @@ def test_damaged_records_are_named_and_no_table_is_written(results, content):
     with pytest.raises(FileError):
         read_network(path)
     assert not tables_of(results)
+
+
+# The dataset: records of several experiments.
+
+
+@pytest.fixture
+def dataset(results, tmp_path):
+    collect(results)
+    count = write_dataset([results], tmp_path / "dataset")
+    frame = pd.read_csv(tmp_path / "dataset/records.csv", keep_default_na=False, na_values=[""])
+    assert len(frame) == count
+    return tmp_path / "dataset", frame
+
+
+def test_the_dataset_holds_all_records_the_printed_numbers_and_what_they_mean(results, dataset):
+    folder, frame = dataset
+    ours = frame[frame["experiment"] == "results"]
+    assert ours["value"].tolist() == read_records(results / "records.csv")["value"].tolist()
+    paper = frame[frame["experiment"] == PAPER]
+    at = paper.query("variant == 'at' and metric == 'rerr_aa' and split == 'test' and checkpoint == 'last'")
+    assert at["value"].tolist() == [62.8]
+    parquet = pd.read_parquet(folder / "records.parquet")
+    assert [*parquet.columns] == [*frame.columns] == ["experiment", *FIELDS]
+    assert parquet["value"].tolist() == frame["value"].tolist()
+    dictionary = read_rows(folder / "dictionary.csv")
+    assert {row["metric"] for row in dictionary} == {*frame["metric"]}
+    assert all(row["words"] for row in dictionary)

@@ -91,6 +91,17 @@ def export(
             typer.echo(written)
 
 
+@app.command()
+def dataset(
+    tables: Annotated[list[Path], typer.Argument(help="Folders with the tables of experiments.")],
+    output: Annotated[Path, typer.Option(help="Folder for the dataset.")] = Path("dataset"),
+) -> None:
+    """Write the records of experiments, and the paper's, as one table (CSV, Parquet) with a dictionary."""
+    from robust_flatness.tables.dataset import write_dataset
+
+    typer.echo(f"{output}: {write_dataset(tables, output)} records")
+
+
 @step
 def spec(
     step: Annotated[str, typer.Argument(help="data, train, baseline, measure, or the name of a measure.")],

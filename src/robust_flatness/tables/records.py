@@ -17,18 +17,29 @@ from robust_flatness.tables.rows import csv_text, read_cells
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Columns: the network (`checkpoint` is `last`, `best` for the early-stopped one, or a snapshot `epoch-NNN`;
-#: epochs count from 0), the measure, and the fields of `measures.base.Record`.
-FIELDS = (
-    *("variant", "seed", "checkpoint", "epoch", "measure"),
-    *("metric", "loss", "split", "xi", "epsilon", "norm", "coordinate", "value", "se", "n"),
-)
+FIELDS = {
+    "variant": "training variant, or the name of another network",
+    "seed": "random seed of data, initialisation and training",
+    "checkpoint": "`last`, `best` (early-stopped), or a snapshot `epoch-NNN`",
+    "epoch": "epoch of the checkpoint, counted from 0",
+    "measure": "measure, as in the experiment's config",
+    "metric": "what was measured (dictionary.csv)",
+    "loss": "`ce` (clean) or `rloss` (robust), where the metric is taken of a loss",
+    "split": "examples: `test`, `train` or `early_stopping`",
+    "xi": "relative radius in weight space",
+    "epsilon": "radius of the attack on inputs",
+    "norm": "norm of the attack's ball: `l2`; empty: L-infinity",
+    "coordinate": "layer, position along a direction, or `a,b` on a plane",
+    "value": "the number; errors in per cent, losses in nats",
+    "se": "standard error of the measurement",
+    "n": "number of examples",
+}
 NUMBERS = ("seed", "epoch", "xi", "epsilon", "value", "se", "n")
 
 
 def write_network(path: Path, header: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write the records of one network with its provenance, atomically."""
-    write_text(path, f"# {canonical_json(header)}\n{csv_text(rows, FIELDS)}")
+    write_text(path, f"# {canonical_json(header)}\n{csv_text(rows, tuple(FIELDS))}")
 
 
 def read_network(path: Path) -> tuple[dict[str, Any], list[str]]:
