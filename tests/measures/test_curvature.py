@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from robust_flatness import sharpness
 from robust_flatness.attacks import PGD
 from robust_flatness.data import Dataset
+from robust_flatness.measures.base import Examples
 from robust_flatness.measures.curvature import INDEX, CurvatureSettings, curvature
 from robust_flatness.measures.density import DensitySettings, density
-from robust_flatness.measures.examples import Examples
 from robust_flatness.measures.sharpness.block import SharpnessSettings
 from robust_flatness.measures.sharpness.block import sharpness as block
 from robust_flatness.measures.sharpness.curvature import index_of

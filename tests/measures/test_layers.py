@@ -11,7 +11,7 @@ from robust_flatness.config import DataSpec, ModelSpec
 from robust_flatness.data import Dataset, make_splits
 from robust_flatness.errors import ConfigError
 from robust_flatness.flatness import Neighborhood, average_flatness, perturbed_parameters, worst_flatness
-from robust_flatness.measures.examples import Examples
+from robust_flatness.measures.base import Examples
 from robust_flatness.measures.flatness import FlatnessSettings, flatness
 from robust_flatness.measures.layers import LayersSettings, layers
 from robust_flatness.measures.series import SeriesSettings, series

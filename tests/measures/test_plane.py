@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from robust_flatness.attacks import PGD
 from robust_flatness.data import Dataset
 from robust_flatness.flatness import loss_plane, principal_plane
-from robust_flatness.measures.examples import Examples
+from robust_flatness.measures.base import Examples
 from robust_flatness.measures.plane import METRICS, PlaneSettings, plane
 from robust_flatness.network import Network
 from robust_flatness.seeding import derive_seed, generator

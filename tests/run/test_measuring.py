@@ -101,7 +101,7 @@ def test_new_weights_are_measured_alone(network, data, computed):
 
 
 def toy(settings: type, function, **options) -> Measure:
-    return Measure("toy", settings, function, {"toy": Metric("toy", "toy")}, lambda *_: 1, **options)
+    return Measure("toy", settings, function, {"toy": Metric("toy", "toy")}, **options)
 
 
 def test_a_new_version_or_source_of_a_measure_is_measured(network, data, computed, monkeypatch, tmp_path):

@@ -11,7 +11,6 @@ from robust_flatness.analysis.correlation import correlate, granulated
 from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.analysis.resampling import RESAMPLES, Estimate
 from robust_flatness.measures import curvature, flatness, hessian
-from robust_flatness.measures.cost import attack_passes
 from robust_flatness.measures.sharpness import block as sharpness
 from robust_flatness.tables import aggregate, schema
 
@@ -83,21 +82,20 @@ def passes(name: str, loss: str) -> float:
     implied = {"epsilon": 8 / 255, "step_size": 0.007, "sizes": {"test": 1000, "train": 1000}}
     spec = flatness.FlatnessSettings(**flatness.FlatnessSettings.implied({}, **implied))
     of_sharpness = sharpness.SharpnessSettings(**sharpness.SharpnessSettings.implied({}, **implied))
-    once, average, worst = attack_passes(spec.attack), spec.average, spec.worst
+    once, average, worst = spec.attack.passes, spec.average, spec.worst
     known = {
         ("avg_flatness", "rloss"): average.samples * spec.attack.steps + once,
         ("avg_flatness", "ce"): average.clean_samples + 1,
         ("worst_flatness", "rloss"): worst.steps * worst.restarts + once,
         ("worst_flatness", "ce"): worst.steps * worst.restarts + 1,
         (HESSIAN, "ce"): hessian.PRODUCTS,
-        (curvature.INDEX, "rloss"): curvature.index_passes(curvature.VECTORS)
-        + attack_passes(of_sharpness.attack),
+        (curvature.INDEX, "rloss"): curvature.index_passes(curvature.VECTORS) + of_sharpness.attack.passes,
         (curvature.INDEX, "ce"): curvature.index_passes(curvature.VECTORS),
         **{(control, ""): 0 for control in CONTROLS},
         (GIVEN, ""): once,
     }
     for measure, entry in sharpness.entries(of_sharpness).items():
-        attacks = attack_passes(of_sharpness.attack) * entry.attacks
+        attacks = of_sharpness.attack.passes * entry.attacks
         known |= {(measure, "ce"): entry.passes, (measure, "rloss"): entry.passes + attacks}
     return known.get((name.removesuffix("_train"), loss), math.nan)
 

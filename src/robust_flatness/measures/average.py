@@ -3,18 +3,19 @@
 import itertools
 import math
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
 from robust_flatness.architectures.folding import Ensemble
-from robust_flatness.attacks.pgd import PGD, Loss, batches, cross_entropy, losses_of
+from robust_flatness.attacks.pgd import PGD, Loss, batches, losses_of
 from robust_flatness.config.values import parse
 from robust_flatness.inputs import require_finite
 from robust_flatness.measures.flatness import AVERAGE, AverageSettings
+from robust_flatness.measures.losses import checked, reference_losses
 from robust_flatness.measures.neighborhood import Neighborhood
-from robust_flatness.measures.result import FlatnessResult, checked, reference_losses
 from robust_flatness.network import Network
 from robust_flatness.runtime.isolation import isolated
 from robust_flatness.runtime.progress import track
@@ -22,6 +23,32 @@ from robust_flatness.seeding import generator
 
 #: Maximum number of examples in a joint pass of several batches, each with its own weight perturbation.
 SIDE_BY_SIDE = 128
+
+
+@dataclass(frozen=True)
+class FlatnessResult:
+    """Flatness of a loss: how much it rises in a neighbourhood of the weights, in nats.
+
+    `value` is the measure (lower is flatter), `reference` the loss at the unperturbed weights, RLoss(w) or
+    the clean one, `perturbed` the mean loss over examples of each sample or restart. For the average case,
+    `reference_single` is RLoss(w) with a single start, as at the perturbed weights: as xi -> 0 the measure
+    tends to `reference_single - reference` <= 0, up to the randomness of the starts.
+    """
+
+    value: float
+    reference: float
+    perturbed: Tensor
+    reference_single: float | None = None
+
+    @cached_property
+    def std(self) -> float | None:
+        """Standard deviation over samples or restarts; None for a single one."""
+        return self.perturbed.std().item() if len(self.perturbed) > 1 else None
+
+    @cached_property
+    def standard_error(self) -> float | None:
+        """Standard error of the mean over samples; None for a single one."""
+        return None if self.std is None else self.std / len(self.perturbed) ** 0.5
 
 
 @isolated()
@@ -70,11 +97,6 @@ def average_flatness(
     loss
         L, as `loss(logits, y) -> [n]`: differentiable, larger is worse; None for the cross-entropy.
 
-    Returns
-    -------
-    FlatnessResult
-        `perturbed` holds the mean loss over examples of each sample.
-
     Raises
     ------
     ConfigError
@@ -83,13 +105,12 @@ def average_flatness(
     """
     parse(AverageSettings, {"xi": [xi], "samples": samples, "batch_size": batch_size, "scope": scope})
     attack = attack and replace(attack, precision=precision or attack.precision)
-    net, x, y = checked(model, x, y, loss)
-    criterion = loss or cross_entropy
+    net, x, y, loss = checked(model, x, y, loss)
     ball = Neighborhood(net, xi, weight_bound, layers)
     groups = _groups(net, x, batch_size, scope)
     if reference is None or (attack is not None and reference_single is None):
         at_once = batch_size if all(len(group) == 1 for group in groups) else SIDE_BY_SIDE
-        known, single = reference_losses(net, x, y, attack, at_once, seed, criterion)
+        known, single = reference_losses(net, x, y, attack, at_once, seed, loss)
         reference = known if reference is None else reference
         reference_single = single if reference_single is None else reference_single
     elif attack is None:
@@ -109,7 +130,7 @@ def average_flatness(
                 perturbed = network(sample, first, len(group))
             first += len(group)
             part = slice(group[0].start, group[-1].stop)
-            losses = losses_of(perturbed, x[part], y[part], attack, start[part], criterion)
+            losses = losses_of(perturbed, x[part], y[part], attack, start[part], loss)
             require_finite(losses, "at randomly perturbed weights", part.start)
             total = total + losses.double().sum()
         return total / len(x)

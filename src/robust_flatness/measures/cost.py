@@ -6,7 +6,6 @@ Times follow from the multiply-adds of a forward pass and from throughputs measu
 import math
 
 from robust_flatness.config.catalogue import COSTS
-from robust_flatness.config.measures import AttackSpec, AutoAttackSpec
 from robust_flatness.config.training import ModelSpec, TrainJob
 
 #: Assumed cost of external networks: that of a WideResNet-34-10.
@@ -18,8 +17,6 @@ RATES = {"core": 8.3e9, "float32": 3.6e12, "bfloat16": 22e12, "training": 34e12}
 PASS_OVERHEAD, OVERHEAD_MINUTES = 3e-5, 10
 #: Ratio of time limits to estimates, which allows for slower machines and evaluations during training.
 SLACK = 4
-#: The standard AutoAttack: 100 iterations of APGD-CE, 900 each of APGD-T and FAB-T, 5,000 queries.
-STANDARD_AUTOATTACK = 100 + 900 + 2 * 900 + 5000 // 2
 
 
 def _cost(model: ModelSpec | None, quantity: str) -> tuple[float, int]:
@@ -57,16 +54,3 @@ def minutes(passes: float, model: ModelSpec | None, side: int, device: str) -> i
 def training_passes(job: TrainJob, images: int) -> int:
     """Return the passes of a training: attack and update in every epoch."""
     return job.training.epochs * images * (job.training.steps + 1)
-
-
-def attack_passes(spec: AttackSpec) -> int:
-    """Return the passes of PGD for one example."""
-    return spec.steps * spec.restarts
-
-
-def autoattack_passes(spec: AutoAttackSpec) -> int:
-    """Return the passes of AutoAttack for one example, if no attack succeeds."""
-    if spec.version == "standard":
-        return STANDARD_AUTOATTACK
-    runs = len(set(spec.attacks) - {"pgd", "square"}) * (spec.target_classes or 9)
-    return runs * spec.iterations * spec.restarts + (spec.queries if "square" in spec.attacks else 0)

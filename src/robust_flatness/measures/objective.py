@@ -4,16 +4,15 @@ import copy
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from robust_flatness.attacks.pgd import PGD, batches, losses_of
-from robust_flatness.measures.examples import BATCH_SIZE
-from robust_flatness.measures.result import checked
+from robust_flatness.config.measures import BATCH_SIZE
+from robust_flatness.measures.losses import checked
 from robust_flatness.network import Network
 from robust_flatness.runtime.isolation import isolated
 from robust_flatness.seeding import generator
@@ -22,8 +21,7 @@ from robust_flatness.seeding import generator
 Loss = Literal["ce"] | PGD
 
 
-@dataclass(frozen=True)
-class Estimate:
+class Estimate(NamedTuple):
     """Value of a measure, and its standard error over examples, samples or parts of the data, if defined."""
 
     value: float
@@ -56,8 +54,8 @@ class Objective:
     ):  # fmt: skip
         if loss != "ce" and not isinstance(loss, PGD):
             raise ValueError(f"loss: {loss!r} given; allowed are 'ce' and a PGD attack")
-        self.net, self.x, self.y = checked(model, x, y)
-        self.unfolded = self.net.at({}, folded=False)
+        self.net, self.x, self.y, _ = checked(model, x, y)
+        self.unfolded: Network | _Normalised = self.net.at({}, folded=False)
         self.batch_size, self.seed = batch_size, seed
         self.attack = None if loss == "ce" else loss
         weights = self.net.weights()
@@ -116,8 +114,7 @@ class Objective:
         return torch.cat([losses_of(network, *piece) for piece in pieces])
 
 
-@dataclass(frozen=True)
-class _Normalised:
+class _Normalised(NamedTuple):
     """A network with normalised logits."""
 
     net: Network

@@ -1,20 +1,18 @@
 """Robust error and loss at multiples of the attack's radius: the block `other_radii`."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from robust_flatness.config.measures import AttackSpec, MeasureSettings, TestExamples, attack_defaults
+from robust_flatness.config.measures import (
+    BATCH_SIZE,
+    AttackSpec,
+    MeasureSettings,
+    TestExamples,
+    attack_defaults,
+)
 from robust_flatness.config.values import Count, Precision, Radii
 from robust_flatness.config.variants import BASELINE
-from robust_flatness.measures.base import MORE_ROBUST, Measure, Metric, Record
-from robust_flatness.measures.cost import attack_passes
-from robust_flatness.measures.examples import BATCH_SIZE, Examples, ball, pgd
-from robust_flatness.measures.robustness import evaluate_robustness
+from robust_flatness.measures.base import MORE_ROBUST, Examples, Measure, Metric, Network, Record, pgd
 from robust_flatness.runtime.progress import track
-from robust_flatness.seeding import derive_seed
-
-if TYPE_CHECKING:
-    from robust_flatness.network import Network
 
 _COMMON = {"splits": ("test",), "radius": "coordinate", "count": "other_radii_test_examples"}
 METRICS = {
@@ -39,22 +37,25 @@ class OtherRadiiSettings(MeasureSettings):
         epsilon = min(1.0, epsilon) if self.attack.norm == "linf" else epsilon
         return self.attack.model_copy(update={"epsilon": epsilon, "step_size": step_size})
 
+    def passes(self, held_out: int) -> int:
+        return len(self.factors) * self.test_examples * self.attack.passes
 
-def other_radii(net: "Network", data: Examples, settings: OtherRadiiSettings) -> Iterator[Record]:
+
+def other_radii(net: Network, data: Examples, settings: OtherRadiiSettings) -> Iterator[Record]:
     """Yield RErr by PGD and RLoss at each radius; `coordinate` is the factor."""
+    from robust_flatness.measures.losses import evaluate_robustness
+
     x, y = data.examples("test", settings.test_examples)
-    options = {"batch_size": settings.batch_size, "seed": derive_seed(data.seed, "other radii")}
-    options["loss"] = data.loss
+    options = {"batch_size": settings.batch_size, "seed": data.derived_seed("other radii"), "loss": data.loss}
     for factor in track(settings.factors, "other radius"):
-        attack = pgd(settings.at(factor), settings.precision)
-        result = evaluate_robustness(net, x, y, attack=attack, autoattack=False, **options)
-        where = {"split": "test", **ball(attack), "coordinate": factor, "n": len(x)}
+        attack = settings.at(factor)
+        given = pgd(attack, settings.precision)
+        result = evaluate_robustness(net, x, y, attack=given, autoattack=False, **options)
+        where = {"split": "test", **attack.ball, "coordinate": factor, "n": len(x)}
         yield Record("rerr_pgd_eps", 100 * result.rerr_pgd, **where)
         yield Record("rloss_pgd_eps", result.rloss_pgd, **where)
 
 
 MEASURE = Measure(
-    "other_radii", OtherRadiiSettings, other_radii, METRICS,
-    lambda s, held_out, snapshots: len(s.factors) * s.test_examples * attack_passes(s.attack),
-    checkpoints=("last",), by_default=(BASELINE,),
-)  # fmt: skip
+    "other_radii", OtherRadiiSettings, other_radii, METRICS, checkpoints=("last",), by_default=(BASELINE,)
+)
