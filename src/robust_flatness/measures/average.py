@@ -100,8 +100,8 @@ def average_flatness(
     Raises
     ------
     ConfigError
-        If an argument is out of range, or the model or the targets cannot be measured; `NonFiniteError` if a
-        loss is NaN or infinite.
+        If an argument is out of range, or model or labels cannot be used; `NonFiniteError` if a loss is NaN
+        or infinite.
     """
     parse(AverageSettings, {"xi": [xi], "samples": samples, "batch_size": batch_size, "scope": scope})
     attack = attack and replace(attack, precision=precision or attack.precision)

@@ -31,12 +31,6 @@ class OtherRadiiSettings(MeasureSettings):
     batch_size: Count = BATCH_SIZE
     precision: Precision = "float32"
 
-    def at(self, factor: float) -> AttackSpec:
-        """Return the attack at a multiple of its radius, at most 1 in the L-infinity norm."""
-        epsilon, step_size = factor * self.attack.epsilon, factor * self.attack.step_size
-        epsilon = min(1.0, epsilon) if self.attack.norm == "linf" else epsilon
-        return self.attack.model_copy(update={"epsilon": epsilon, "step_size": step_size})
-
     def passes(self, held_out: int) -> int:
         return len(self.factors) * self.test_examples * self.attack.passes
 
@@ -45,12 +39,14 @@ def other_radii(net: Network, data: Examples, settings: OtherRadiiSettings) -> I
     """Yield RErr by PGD and RLoss at each radius; `coordinate` is the factor."""
     from robust_flatness.measures.losses import evaluate_robustness
 
-    x, y = data.examples("test", settings.test_examples)
+    (x, y), given = data.examples("test", settings.test_examples), settings.attack
     options = {"batch_size": settings.batch_size, "seed": data.derived_seed("other radii"), "loss": data.loss}
     for factor in track(settings.factors, "other radius"):
-        attack = settings.at(factor)
-        given = pgd(attack, settings.precision)
-        result = evaluate_robustness(net, x, y, attack=given, autoattack=False, **options)
+        epsilon, step_size = factor * given.epsilon, factor * given.step_size
+        epsilon = min(1.0, epsilon) if given.norm == "linf" else epsilon
+        attack = given.model_copy(update={"epsilon": epsilon, "step_size": step_size})
+        options["attack"] = pgd(attack, settings.precision)
+        result = evaluate_robustness(net, x, y, autoattack=False, **options)
         where = {"split": "test", **attack.ball, "coordinate": factor, "n": len(x)}
         yield Record("rerr_pgd_eps", 100 * result.rerr_pgd, **where)
         yield Record("rloss_pgd_eps", result.rloss_pgd, **where)

@@ -185,7 +185,9 @@ def extreme_eigenvalues(
     image = hessian @ start
     if not image.any():
         return np.zeros(k), np.eye(len(start), k)
-    _warn_of_asymmetry(hessian, start, image)
+    there, back = image @ image, start @ (hessian @ image)  # equal for a symmetric matrix
+    if (share := abs(there - back) / max(abs(there), abs(back))) > ASYMMETRIC:
+        warn(f"Hessian: its products are asymmetric by {100 * share:.0f} % (rounding, or a wrong gradient)")
     with contextlib.suppress(ArpackError):
         return _sorted(*eigsh(hessian, k, which="BE", tol=tolerance, v0=start, maxiter=RESTARTS))
     # shifted by more than the spectral radius, both ends become large positive eigenvalues
@@ -232,11 +234,3 @@ def lanczos(operator: LinearOperator, start: np.ndarray, steps: int) -> tuple[np
         vector = image / length
     nodes, vectors = eigh_tridiagonal(diagonal, off[: len(diagonal) - 1])
     return nodes, vectors[0] ** 2
-
-
-def _warn_of_asymmetry(hessian: LinearOperator, vector: np.ndarray, image: np.ndarray) -> None:
-    """Warn if <Hu, Hu> and <u, HHu>, which agree for symmetric H, differ; u = `vector`, Hu = `image`."""
-    there, back = image @ image, vector @ (hessian @ image)
-    share = abs(there - back) / max(abs(there), abs(back))
-    if share > ASYMMETRIC:
-        warn(f"Hessian: its products are asymmetric by {100 * share:.0f} % (rounding, or a wrong gradient)")

@@ -40,7 +40,7 @@ def layer_curvature(
     """
     found = {}
     for name, weight in track(list(zip(objective.names, objective.weights, strict=True)), "layer"):
-        block = _hessian(objective, [name])
+        block = objective.hessian([name])
         streams = (generator(objective.seed, "hutchinson", name, sample) for sample in range(samples))
         forms, eigenvalue = quadratic_forms(block, streams), None
         if steps:
@@ -114,7 +114,7 @@ def spectral_density(
     fully reorthogonalised, which takes the memory of `steps` copies of the weights. The robust loss is taken
     at adversarial examples found at w and kept fixed. Parameters as in `Objective`.
     """
-    hessian = _hessian(objective, objective.names)
+    hessian = objective.hessian()
     found = [
         lanczos(hessian, _start(hessian, objective.seed, vector), steps)
         for vector in track(range(vectors), "vector")
@@ -122,10 +122,6 @@ def spectral_density(
     most = max(len(nodes) for nodes, _ in found)
     nodes = [np.pad(nodes, (0, most - len(nodes)), "edge") for nodes, _ in found]
     return SpectralDensity(np.stack(nodes), np.stack([np.pad(w, (0, most - len(w))) for _, w in found]))
-
-
-def _hessian(objective: Objective, names: list[str]) -> Hessian:
-    return Hessian(objective.unfolded, names, objective.inputs, objective.y, objective.batch_size)
 
 
 def _start(hessian: Hessian, seed: int, stream: str | int) -> np.ndarray:

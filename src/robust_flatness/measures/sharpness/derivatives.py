@@ -31,7 +31,7 @@ def hessian_eigenvalue(objective: Objective, tolerance: float = 0.01, iterations
     at adversarial examples found at w and kept fixed. Not invariant: weights of a convolution before a batch
     norm scaled by s divide their block by s squared. No standard error.
     """
-    hessian = _hessian(objective)
+    hessian = objective.hessian()
     start = np.random.default_rng(derive_seed(objective.seed, "lanczos")).standard_normal(hessian.shape[0])
     options = {"tol": tolerance, "v0": start, "maxiter": iterations, "return_eigenvectors": False}
     try:
@@ -52,7 +52,7 @@ def hessian_trace(objective: Objective, samples: int = DEFAULTS.vectors) -> Esti
     with `samples` Rademacher vectors; the standard error is over them. Otherwise as `hessian_eigenvalue`.
     """
     streams = (generator(objective.seed, "hutchinson", sample) for sample in range(samples))
-    return Estimate.mean(quadratic_forms(_hessian(objective), streams))
+    return Estimate.mean(quadratic_forms(objective.hessian(), streams))
 
 
 def quadratic_forms(hessian: Hessian, streams: Iterable[torch.Generator]) -> Tensor:
@@ -65,10 +65,6 @@ def rademacher(hessian: Hessian, stream: torch.Generator) -> list[Tensor]:
     """Return a vector of random signs as tensors in the shapes of the layers."""
     draws = (torch.randint(2, leaf.shape, generator=stream).mul_(2).sub_(1) for leaf in hessian.leaves)
     return [signs.to(leaf.device, leaf.dtype) for signs, leaf in zip(draws, hessian.leaves, strict=True)]
-
-
-def _hessian(objective: Objective) -> Hessian:
-    return Hessian(objective.unfolded, objective.names, objective.inputs, objective.y, objective.batch_size)
 
 
 @of_objective

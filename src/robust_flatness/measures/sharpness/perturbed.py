@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from robust_flatness.attacks.ball import steepest
-from robust_flatness.attacks.pgd import cross_entropy
 from robust_flatness.measures.objective import Estimate, Objective, norm, of_objective
 from robust_flatness.measures.sharpness.block import DEFAULTS
 from robust_flatness.seeding import generator
@@ -176,7 +175,7 @@ def _rise(objective: Objective, scales: list[Tensor], step: Step, steps: int) ->
     for number in range(steps):
         leaves = [w.detach().requires_grad_(True) for w in at]
         inputs = inputs.detach().requires_grad_(not clean)
-        losses = cross_entropy(objective.at(leaves).logits(inputs), objective.y)
+        losses = objective.loss(objective.at(leaves).logits(inputs), objective.y)
         wanted = leaves if clean else [*leaves, inputs]
         gradients = torch.autograd.grad(losses.mean(), wanted, materialize_grads=True)
         with torch.no_grad():
