@@ -111,7 +111,7 @@ def test_a_new_version_or_source_of_a_measure_is_measured(network, data, compute
     monkeypatch.syspath_prepend(tmp_path)
     module = tmp_path / "users_module.py"
     module.write_text("def function(): return 1\n")
-    entry = toy(ToySettings, lambda net, data, settings: iter([Record("toy", 1.0)]), checkpoints=("last",))
+    entry = toy(ToySettings, lambda net, data, settings: iter([Record("toy", 1.0)]))
     monkeypatch.setitem(registry.MEASURES, "toy", entry)
     settings = {"toy": {"own": {"mine": "users_module:function"}}}
     measure(network, data, settings)

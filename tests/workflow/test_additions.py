@@ -38,7 +38,6 @@ MEASURE = Measure(
     settings=ToySettings,
     function=toy,
     metrics={"toy": Metric("toy", "toy of the weights", direction=FLATTER, compared=True)},
-    checkpoints=("last",),
 )
 '''
 LOSS = """

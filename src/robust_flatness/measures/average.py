@@ -4,7 +4,6 @@ import itertools
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -40,12 +39,12 @@ class FlatnessResult:
     perturbed: Tensor
     reference_single: float | None = None
 
-    @cached_property
+    @property
     def std(self) -> float | None:
         """Standard deviation over samples or restarts; None for a single one."""
         return self.perturbed.std().item() if len(self.perturbed) > 1 else None
 
-    @cached_property
+    @property
     def standard_error(self) -> float | None:
         """Standard error of the mean over samples; None for a single one."""
         return None if self.std is None else self.std / len(self.perturbed) ** 0.5
@@ -108,26 +107,20 @@ def average_flatness(
     net, x, y, loss = checked(model, x, y, loss)
     ball = Neighborhood(net, xi, weight_bound, layers)
     groups = _groups(net, x, batch_size, scope)
-    if reference is None or (attack is not None and reference_single is None):
+    if reference is None or reference_single is None:
         at_once = batch_size if all(len(group) == 1 for group in groups) else SIDE_BY_SIDE
         known, single = reference_losses(net, x, y, attack, at_once, seed, loss)
         reference = known if reference is None else reference
         reference_single = single if reference_single is None else reference_single
-    elif attack is None:
-        reference_single = reference
-
-    def network(sample: int, first: int, count: int) -> Network | Ensemble:
-        """Return the network perturbed for batch `first`, or an ensemble for the next `count` batches."""
-        streams = (generator(seed, "directions", sample, first + member) for member in range(count))
-        networks = [net.at(ball.at(ball.on_sphere(stream))) for stream in streams]
-        return networks[0] if count == 1 else Ensemble(networks)
 
     def mean_loss(sample: int) -> Tensor:
         start = x if attack is None else attack.start(x, generator(seed, "starts", sample))
         total, first = 0.0, 0
         for group in track(groups, "batch"):
             if first == 0 or scope == "batch":
-                perturbed = network(sample, first, len(group))
+                streams = (generator(seed, "directions", sample, first + i) for i in range(len(group)))
+                networks = [net.at(ball.at(ball.on_sphere(stream))) for stream in streams]
+                perturbed = networks[0] if len(networks) == 1 else Ensemble(networks)
             first += len(group)
             part = slice(group[0].start, group[-1].stop)
             losses = losses_of(perturbed, x[part], y[part], attack, start[part], loss)

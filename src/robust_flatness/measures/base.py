@@ -8,14 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
-from robust_flatness.config.measures import (
-    BATCH_SIZE,
-    AttackSpec,
-    FirstExamples,
-    MeasureSettings,
-    TrainExamples,
-    attack_defaults,
-)
+from robust_flatness.config import measures as config
+from robust_flatness.config.measures import AttackSpec, MeasureSettings
 from robust_flatness.config.values import Count, Precision, Size
 from robust_flatness.runtime.progress import track
 from robust_flatness.seeding import derive_seed
@@ -30,7 +24,7 @@ if TYPE_CHECKING:
 else:
     Network = "Network"
 
-#: Checkpoints measured by default, and the marker of measures that run on every training snapshot.
+#: The checkpoints of a training, and the marker of measures that run on every training snapshot.
 CHECKPOINTS, SNAPSHOTS = ("last", "best"), ("snapshots",)
 LOSSES = {"ce": "CE", "rloss": "RLoss"}
 FLATTER, MORE_ROBUST = "lower is flatter", "lower is more robust"
@@ -115,7 +109,7 @@ class Measure:
     settings: type[MeasureSettings]
     function: Callable[[Any, Any, Any], Iterator[Record]]
     metrics: dict[str, Metric]
-    checkpoints: tuple[str, ...] = CHECKPOINTS
+    checkpoints: tuple[str, ...] = ("last",)
     by_default: tuple[str, ...] | Literal["all"] = "all"
     held_out: bool = False
     version: int = 1
@@ -133,11 +127,11 @@ class Measure:
 class OnBothLosses(MeasureSettings):
     """Settings shared by measures of both the clean and the robust loss."""
 
-    attack: AttackSpec = attack_defaults(steps=20, restarts=1)
-    train_examples: TrainExamples
-    test_examples: Annotated[Size, FirstExamples("test")] = 0
+    attack: AttackSpec = config.attack_defaults(steps=20, restarts=1)
+    train_examples: config.TrainExamples
+    test_examples: Annotated[Size, config.FirstExamples("test")] = 0
     """0: on training examples alone."""
-    batch_size: Count = BATCH_SIZE
+    batch_size: Count = config.BATCH_SIZE
     precision: Precision = "float32"
 
 

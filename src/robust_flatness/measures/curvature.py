@@ -60,4 +60,4 @@ def curvature(net: Network, data: Examples, settings: CurvatureSettings) -> Iter
                     yield Record("eigenvalue", layer.eigenvalue, **where)
 
 
-MEASURE = Measure("curvature", CurvatureSettings, curvature, METRICS, checkpoints=("last",), by_default=())
+MEASURE = Measure("curvature", CurvatureSettings, curvature, METRICS, by_default=())

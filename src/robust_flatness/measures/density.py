@@ -43,4 +43,4 @@ def density(net: Network, data: Examples, settings: DensitySettings) -> Iterator
                 yield Record("density", value, coordinate=eigenvalue, **where)
 
 
-MEASURE = Measure("density", DensitySettings, density, METRICS, checkpoints=("last",), by_default=())
+MEASURE = Measure("density", DensitySettings, density, METRICS, by_default=())

@@ -142,4 +142,4 @@ def reference(data: Examples, settings: Any, split: str, loss: str) -> dict[str,
     return data.references.setdefault((split, getattr(settings, f"{split}_examples"), attack), {})
 
 
-MEASURE = Measure("flatness", FlatnessSettings, flatness, METRICS)
+MEASURE = Measure("flatness", FlatnessSettings, flatness, METRICS, ("last", "best"))

@@ -49,7 +49,4 @@ def hessian(net: Network, data: Examples, settings: HessianSettings) -> Iterator
         yield Record(metric, value, loss="ce", split="early_stopping", n=len(x))
 
 
-MEASURE = Measure(
-    "hessian", HessianSettings, hessian, METRICS,
-    checkpoints=("last",), by_default=(BASELINE,), held_out=True,
-)  # fmt: skip
+MEASURE = Measure("hessian", HessianSettings, hessian, METRICS, by_default=(BASELINE,), held_out=True)

@@ -54,7 +54,4 @@ def landscape(net: Network, data: Examples, settings: LandscapeSettings) -> Iter
         yield from loss_landscape(net, x, y, settings=settings, held_out=held_out, **options)
 
 
-MEASURE = Measure(
-    "landscape", LandscapeSettings, landscape, METRICS,
-    checkpoints=("last",), by_default=(BASELINE,), held_out=True,
-)  # fmt: skip
+MEASURE = Measure("landscape", LandscapeSettings, landscape, METRICS, by_default=(BASELINE,), held_out=True)

@@ -49,4 +49,4 @@ def layers(net: Network, data: Examples, settings: LayersSettings) -> Iterator[R
                     yield from flatness.case_records(net, data, settings, metric, *where)
 
 
-MEASURE = Measure("layers", LayersSettings, layers, METRICS, checkpoints=("last",), by_default=())
+MEASURE = Measure("layers", LayersSettings, layers, METRICS, by_default=())

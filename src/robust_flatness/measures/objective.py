@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import inspect
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -83,7 +82,7 @@ class Objective:
             self._reference = self.losses(self.weights)
         return self._reference
 
-    @cached_property
+    @property
     def normalised(self) -> "Objective":
         """The same objective on `normalised_logits`, at the same inputs."""
         return self._with(loss=lambda logits, y: cross_entropy(normalised_logits(logits), y))
@@ -94,7 +93,6 @@ class Objective:
 
     def _with(self, **changed: Any) -> "Objective":
         local = copy.copy(self)
-        vars(local).pop("normalised", None)
         vars(local).update(changed, _reference=None)
         return local
 
@@ -138,10 +136,7 @@ def of_objective(function: Callable[..., Any]) -> Callable[..., Any]:
         with isolated():
             return function(Objective(model, x, y, loss, batch_size, seed), **options)
 
-    signature = inspect.signature(call, follow_wrapped=False)
-    options = [*inspect.signature(function).parameters.values()][1:]
-    keywords = [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options]
-    call.__signature__ = signature.replace(parameters=[*signature.parameters.values()][:-1] + keywords)
+    del call.__wrapped__  # whose signature is another
     call.of = function
     return call
 

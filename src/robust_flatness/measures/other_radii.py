@@ -2,13 +2,8 @@
 
 from collections.abc import Iterator
 
-from robust_flatness.config.measures import (
-    BATCH_SIZE,
-    AttackSpec,
-    MeasureSettings,
-    TestExamples,
-    attack_defaults,
-)
+from robust_flatness.config import measures as config
+from robust_flatness.config.measures import AttackSpec, MeasureSettings
 from robust_flatness.config.values import Count, Precision, Radii
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.measures.base import MORE_ROBUST, Examples, Measure, Metric, Network, Record, pgd
@@ -24,11 +19,11 @@ METRICS = {
 class OtherRadiiSettings(MeasureSettings):
     """RErr and RLoss by PGD at multiples of the attack's radius, on test examples."""
 
-    attack: AttackSpec = attack_defaults(steps=20, restarts=1)
+    attack: AttackSpec = config.attack_defaults(steps=20, restarts=1)
     """Attack at factor 1; the step size is scaled with the radius."""
     factors: Radii = (0.25, 2.0)
-    test_examples: TestExamples
-    batch_size: Count = BATCH_SIZE
+    test_examples: config.TestExamples
+    batch_size: Count = config.BATCH_SIZE
     precision: Precision = "float32"
 
     def passes(self, held_out: int) -> int:
@@ -52,6 +47,4 @@ def other_radii(net: Network, data: Examples, settings: OtherRadiiSettings) -> I
         yield Record("rloss_pgd_eps", result.rloss_pgd, **where)
 
 
-MEASURE = Measure(
-    "other_radii", OtherRadiiSettings, other_radii, METRICS, checkpoints=("last",), by_default=(BASELINE,)
-)
+MEASURE = Measure("other_radii", OtherRadiiSettings, other_radii, METRICS, by_default=(BASELINE,))

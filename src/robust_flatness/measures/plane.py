@@ -81,4 +81,4 @@ def plane(net: Network, data: Examples, settings: PlaneSettings) -> Iterator[Rec
             yield Record("plane", value, coordinate=f"{a},{b}", **where)
 
 
-MEASURE = Measure("plane", PlaneSettings, plane, METRICS, checkpoints=("last",), by_default=())
+MEASURE = Measure("plane", PlaneSettings, plane, METRICS, by_default=())

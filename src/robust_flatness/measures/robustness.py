@@ -115,4 +115,4 @@ def rounded(losses: "Tensor") -> list[float]:
     return [float(f"{loss:.6g}") for loss in losses.tolist()]
 
 
-MEASURE = Measure("robustness", RobustnessSettings, robustness, METRICS)
+MEASURE = Measure("robustness", RobustnessSettings, robustness, METRICS, ("last", "best"))

@@ -34,28 +34,17 @@ def worst_flatness(
     .. math:: \max_{\nu \in B_\xi(w),\ \|\delta_i\|\le\epsilon}
               \tfrac1n\sum_i L(f(x_i+\delta_i; w+\nu), y_i) - \mathrm{RLoss}(w)
 
-    Weights and inputs are optimised jointly by projected gradient ascent; one backward pass gives both
-    gradients. The inputs take the attack's step, each layer of :math:`\nu` a step of `weight_step`
-    :math:`\|w^{(l)}\|_2` along its normalised gradient. The value is the loss at the last iterate, the
-    highest over restarts; `perturbed` has the mean loss of each restart.
+    Weights and inputs are optimised jointly by projected gradient ascent from `restarts` random starts; one
+    backward pass gives both gradients. In each of the `steps`, the inputs take the step of `attack`, within
+    its ball, and each layer of :math:`\nu` a step of `weight_step` :math:`\|w^{(l)}\|_2` along its normalised
+    gradient. The value is the loss at the last iterate, the highest over restarts; `perturbed` has the mean
+    loss of each restart.
 
-    Parameters not listed here, and errors raised, are those of `average_flatness`.
-
-    Parameters
-    ----------
-    attack
-        Attack that defines the robust loss; its ball and step size also apply to the joint optimisation.
-        None: clean loss.
-    steps, restarts
-        Steps of the joint optimisation, and random starts (of weights and inputs).
-    weight_step
-        Step size in the weights, relative to the norm of each layer.
-    scope
-        `dataset`: one :math:`\nu` for all examples; a step is a sweep over the batches that updates
-        :math:`\nu` after each. `batch`: each batch has its own :math:`\nu` and its own best restart, so that
-        `value` is at least `perturbed.max() - reference`.
-    precision
-        Overrides the precision of `attack`; reported losses are in the model's own precision.
+    With `scope="dataset"` there is one :math:`\nu` for all examples, and a step is a sweep over the batches
+    that updates :math:`\nu` after each. With `scope="batch"` each batch has its own :math:`\nu` and its own
+    best restart, so that `value` is at least `perturbed.max() - reference`. The search runs in `precision`
+    (None: that of `attack`); reported losses are in the model's own. All other parameters, and the errors
+    raised, are those of `average_flatness`.
     """
     options = {"xi": [xi], "steps": steps, "restarts": restarts, "weight_step": weight_step}
     parse(WorstSettings, options | {"batch_size": batch_size, "scope": scope})
