@@ -89,8 +89,8 @@ def passes(name: str, loss: str) -> float:
         ("worst_flatness", "rloss"): worst.steps * worst.restarts + once,
         ("worst_flatness", "ce"): worst.steps * worst.restarts + 1,
         (HESSIAN, "ce"): hessian.PRODUCTS,
-        (curvature.INDEX, "rloss"): curvature.index_passes(curvature.VECTORS) + of_sharpness.attack.passes,
-        (curvature.INDEX, "ce"): curvature.index_passes(curvature.VECTORS),
+        (curvature.INDEX, "rloss"): curvature.PRODUCT * curvature.VECTORS + of_sharpness.attack.passes,
+        (curvature.INDEX, "ce"): curvature.PRODUCT * curvature.VECTORS,
         **{(control, ""): 0 for control in CONTROLS},
         (GIVEN, ""): once,
     }

@@ -69,10 +69,8 @@ def average_flatness(
 
     Parameters
     ----------
-    model
-        Inputs [n, ...] in [0, 1] to logits [n, K]; not changed.
-    x, y
-        Inputs and labels.
+    model, x, y
+        Network from inputs [n, ...] in [0, 1] to logits [n, K], which is not changed; inputs and labels [n].
     attack
         Attack that defines the robust loss; at perturbed weights it has one restart. None: clean loss.
     xi

@@ -4,7 +4,7 @@ Nothing here or in a module of a measure imports torch at its top: planning read
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 else:
     Network = "Network"
 
-#: The checkpoints of a training, and the marker of measures that run on every training snapshot.
-CHECKPOINTS, SNAPSHOTS = ("last", "best"), ("snapshots",)
+#: The checkpoints of a training, beside its snapshots.
+CHECKPOINTS = ("last", "best")
 LOSSES = {"ce": "CE", "rloss": "RLoss"}
 FLATTER, MORE_ROBUST = "lower is flatter", "lower is more robust"
 
@@ -100,9 +100,10 @@ class Measure:
     """Registry entry of a measure.
 
     `function(net, data, settings)` yields the records of one network, a `Network`, with its data as
-    `Examples`. `checkpoints` are measured for each variant, `by_default` lists the variants measured if the
-    experiment has no block `measures`, `held_out` states whether early-stopping images are required.
-    Increment `version`, part of the fingerprint of results, when the numbers change.
+    `Examples`. `checkpoints` are measured for each variant or, if `of_snapshots`, the snapshots of each
+    trained one. `by_default` lists the variants measured if the experiment has no block `measures`,
+    `held_out` states whether early-stopping images are required. Increment `version`, part of the fingerprint
+    of results, when the numbers change.
     """
 
     name: str
@@ -112,12 +113,8 @@ class Measure:
     checkpoints: tuple[str, ...] = ("last",)
     by_default: tuple[str, ...] | Literal["all"] = "all"
     held_out: bool = False
+    of_snapshots: bool = False
     version: int = 1
-
-    @property
-    def of_snapshots(self) -> bool:
-        """Whether the measure runs on every training snapshot, and thus on trained variants only."""
-        return self.checkpoints == SNAPSHOTS
 
     def passes(self, settings: MeasureSettings, held_out: int, snapshots: int) -> int:
         """Return the estimated cost of a network with this many early-stopping images and snapshots."""
@@ -135,6 +132,7 @@ class OnBothLosses(MeasureSettings):
     precision: Precision = "float32"
 
 
+@dataclass
 class Examples:
     """Images and labels for the measures of one network, with a cache of results that the measures share.
 
@@ -149,21 +147,20 @@ class Examples:
     such as AutoAttack's budget) and `example_values` (per-example values by split and column).
     """
 
-    def __init__(
-        self, dataset: Any, device: str = "cpu", seed: int = 0, checkpoint: str = "own",
-        weight_bound: float | None = None,
-        initial_weights: Callable[[], dict[str, "Tensor"] | None] = lambda: None,
-        keep: Callable[[str, Callable[[], Any]], Any] = lambda name, compute: compute(),
-        folder: Path | None = None, loss: "Loss | None" = None,
-        snapshots: Mapping[int, Callable[[], "nn.Module"]] | None = None,
-    ):  # fmt: skip
-        self.dataset, self.device, self.seed, self.checkpoint = dataset, device, seed, checkpoint
-        self.weight_bound, self.initial_weights, self.keep = weight_bound, initial_weights, keep
-        self.folder, self.loss, self.snapshots = folder, loss, snapshots or {}
-        self.references: dict[Any, dict[str, float | None]] = {}
-        self.notes: dict[str, str] = {}
-        self.example_values: dict[str, dict[str, list]] = {}
-        self._objectives: dict[Any, Objective] = {}
+    dataset: Any
+    device: str = "cpu"
+    seed: int = 0
+    checkpoint: str = "own"
+    weight_bound: float | None = None
+    initial_weights: Callable[[], dict[str, "Tensor"] | None] = lambda: None
+    folder: Path | None = None
+    loss: "Loss | None" = None
+    snapshots: Mapping[int, Callable[[], "nn.Module"]] = field(default_factory=dict)
+    keep: Callable[[str, Callable[[], Any]], Any] = lambda name, compute: compute()
+    references: dict[Any, dict[str, float | None]] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    example_values: dict[str, dict[str, list]] = field(default_factory=dict)
+    _objectives: dict[Any, "Objective"] = field(default_factory=dict)
 
     def examples(self, split: str, count: int | None = None) -> tuple["Tensor", "Tensor"]:
         """Return images and labels of the first `count` examples of a split (None: all)."""
@@ -178,9 +175,8 @@ class Examples:
         from robust_flatness.measures.objective import Objective
 
         count, seed = getattr(settings, f"{split}_examples"), self.derived_seed("sharpness")
-        attack = pgd(settings.attack, settings.precision)
-        losses = (("ce", "ce", {}), ("rloss", attack, settings.attack.ball))
-        for name, loss, ball in track(losses, "loss"):
+        robust = (pgd(settings.attack, settings.precision), settings.attack.ball)
+        for name, loss, ball in track((("ce", "ce", {}), ("rloss", *robust)), "loss"):
             key = split, count, loss, settings.batch_size
             if key not in self._objectives:
                 x, y = self.examples(split, count)

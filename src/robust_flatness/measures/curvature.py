@@ -9,6 +9,8 @@ from robust_flatness.measures.layers import USUAL
 
 #: Random vectors of a trace, and steps of Lanczos' method.
 VECTORS, STEPS = 20, 40
+#: Assumed passes of a Hessian-vector product with each layer's block: two for a layer.
+PRODUCT = 2 * USUAL
 INDEX = "weight_curvature_index"
 _OF_LAYERS = {"direction": FLATTER, "by_loss": True, "splits": SPLITS, "unnamed": "train"}
 METRICS = {
@@ -31,19 +33,13 @@ class CurvatureSettings(OnBothLosses):
     """Steps of Lanczos' method for the largest eigenvalues; 0: traces and index alone."""
 
     def passes(self, held_out: int) -> int:
-        each = 2 * index_passes(self.vectors + self.steps) + self.attack.passes
+        each = 2 * PRODUCT * (self.vectors + self.steps) + self.attack.passes
         return (self.train_examples + self.test_examples) * each
-
-
-def index_passes(vectors: int) -> int:
-    """Return the passes of `vectors` Hessian-vector products with each layer's block, two per product."""
-    return 2 * USUAL * vectors
 
 
 def curvature(net: Network, data: Examples, settings: CurvatureSettings) -> Iterator[Record]:
     """Yield trace and largest eigenvalue of each layer's Hessian block for both losses, with the layer as
     `coordinate`, and the weight-curvature index on training examples."""
-    from robust_flatness.measures.objective import Estimate
     from robust_flatness.measures.sharpness.curvature import index_of, layer_curvature
 
     for name, weight in net.weights().items():
@@ -55,7 +51,7 @@ def curvature(net: Network, data: Examples, settings: CurvatureSettings) -> Iter
                 yield Record(INDEX, *index_of(layers), **where)
             for name, layer in layers.items():
                 where["coordinate"] = name
-                yield Record("trace", *Estimate.mean(layer.samples), **where)
+                yield Record("trace", *layer.trace, **where)
                 if layer.eigenvalue is not None:
                     yield Record("eigenvalue", layer.eigenvalue, **where)
 

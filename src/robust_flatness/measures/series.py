@@ -6,7 +6,7 @@ from robust_flatness.config.measures import AttackSpec, attack_defaults
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.measures import flatness, robustness
 from robust_flatness.measures import hessian as of_hessian
-from robust_flatness.measures.base import SNAPSHOTS, Examples, Measure, Network, Record
+from robust_flatness.measures.base import Examples, Measure, Network, Record
 
 METRICS = {name: robustness.METRICS[name] for name in ("rloss_pgd", "rerr_pgd")} | flatness.METRICS
 METRICS["hessian_max"] = of_hessian.METRICS["hessian_max"]
@@ -43,4 +43,4 @@ def series(net: Network, data: Examples, settings: SeriesSettings) -> Iterator[R
         yield next(of_hessian.hessian(net, data, settings.hessian))
 
 
-MEASURE = Measure("series", SeriesSettings, series, METRICS, checkpoints=SNAPSHOTS, by_default=(BASELINE,))
+MEASURE = Measure("series", SeriesSettings, series, METRICS, (), by_default=(BASELINE,), of_snapshots=True)

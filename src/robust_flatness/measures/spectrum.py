@@ -126,18 +126,15 @@ class Hessian(LinearOperator):
 @dataclass(frozen=True)
 class HessianResult:
     """Extreme Hessian eigenvalues, ascending: half from the lower end of the spectrum, half from the upper.
-    `vector` is the unit eigenvector of the largest eigenvalue, by parameter name."""
+    `vector` is the unit eigenvector of the largest eigenvalue, by parameter name; `convexity` is |lambda_min|
+    / |lambda_max|, 0 in a convex region and if both are 0."""
 
     eigenvalues: np.ndarray
     vector: dict[str, Tensor]
 
     largest = property(lambda self: float(self.eigenvalues[-1]))
     smallest = property(lambda self: float(self.eigenvalues[0]))
-
-    @property
-    def convexity(self) -> float:
-        """|lambda_min| / |lambda_max|: 0 in a convex region; 0 if both are 0."""
-        return abs(self.smallest) / abs(self.largest) if self.smallest else 0.0
+    convexity = property(lambda self: abs(self.smallest) / abs(self.largest) if self.smallest else 0.0)
 
 
 @isolated()
@@ -177,11 +174,8 @@ def extreme_eigenvalues(
     hessian: LinearOperator, k: int, tolerance: float, start: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the k // 2 smallest and k - k // 2 largest eigenvalues, ascending, and their eigenvectors as
-    columns [P, k].
-
-    Lanczos' method starts from the vector `start`. If an end of the spectrum is near 0, no relative tolerance
-    is met there; eigenvalues are then accurate to the tolerance times the largest, with a warning.
-    """
+    columns [P, k]. Lanczos' method starts from the vector `start`. At an end of the spectrum near 0, which
+    meets no relative tolerance, eigenvalues are accurate to the tolerance times the largest (warning)."""
     image = hessian @ start
     if not image.any():
         return np.zeros(k), np.eye(len(start), k)

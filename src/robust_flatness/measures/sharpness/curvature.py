@@ -24,6 +24,8 @@ class LayerCurvature:
     eigenvalue: float | None
     weight: Tensor
 
+    trace = property(lambda self: Estimate.mean(self.samples))
+
 
 @of_objective
 def layer_curvature(
