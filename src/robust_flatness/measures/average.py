@@ -65,7 +65,8 @@ def average_flatness(
 
     with `samples` draws of :math:`\nu`, uniform on the sphere :math:`\|\nu^{(l)}\|_2 = \xi\|w^{(l)}\|_2` of
     each layer. The attack, which also defines the ball of :math:`\delta`, runs on the perturbed network with
-    one random start per sample.
+    one random start per sample. Raises `ConfigError` if an argument is out of range, or model or labels
+    cannot be used, and `NonFiniteError` if a loss is NaN or infinite.
 
     Parameters
     ----------
@@ -93,12 +94,6 @@ def average_flatness(
         Overrides the precision of `attack`.
     loss
         L, as `loss(logits, y) -> [n]`: differentiable, larger is worse; None for the cross-entropy.
-
-    Raises
-    ------
-    ConfigError
-        If an argument is out of range, or model or labels cannot be used; `NonFiniteError` if a loss is NaN
-        or infinite.
     """
     parse(AverageSettings, {"xi": [xi], "samples": samples, "batch_size": batch_size, "scope": scope})
     attack = attack and replace(attack, precision=precision or attack.precision)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from robust_flatness.config import measures as config
-from robust_flatness.config.measures import AttackSpec, MeasureSettings
 from robust_flatness.config.values import Count, Precision, Size
 from robust_flatness.runtime.progress import track
 from robust_flatness.seeding import derive_seed
@@ -107,7 +106,7 @@ class Measure:
     """
 
     name: str
-    settings: type[MeasureSettings]
+    settings: type[config.MeasureSettings]
     function: Callable[[Any, Any, Any], Iterator[Record]]
     metrics: dict[str, Metric]
     checkpoints: tuple[str, ...] = ("last",)
@@ -116,15 +115,15 @@ class Measure:
     of_snapshots: bool = False
     version: int = 1
 
-    def passes(self, settings: MeasureSettings, held_out: int, snapshots: int) -> int:
+    def passes(self, settings: config.MeasureSettings, held_out: int, snapshots: int) -> int:
         """Return the estimated cost of a network with this many early-stopping images and snapshots."""
         return (snapshots if self.of_snapshots else len(self.checkpoints)) * settings.passes(held_out)
 
 
-class OnBothLosses(MeasureSettings):
+class OnBothLosses(config.MeasureSettings):
     """Settings shared by measures of both the clean and the robust loss."""
 
-    attack: AttackSpec = config.attack_defaults(steps=20, restarts=1)
+    attack: config.AttackSpec = config.attack_defaults(steps=20, restarts=1)
     train_examples: config.TrainExamples
     test_examples: Annotated[Size, config.FirstExamples("test")] = 0
     """0: on training examples alone."""
@@ -188,7 +187,7 @@ class Examples:
         return derive_seed(self.seed, *names)
 
 
-def pgd(attack: AttackSpec, precision: str) -> "PGD":
+def pgd(attack: config.AttackSpec, precision: str) -> "PGD":
     """Return the `PGD` attack with these settings."""
     from robust_flatness.attacks import PGD
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from robust_flatness.config import measures as config
-from robust_flatness.config.measures import AttackSpec
 from robust_flatness.config.values import Count, Positive, Precision, Radii, Spec
 from robust_flatness.measures.base import FLATTER, LOSSES, Examples, Measure, Metric, Network, Record, pgd
 from robust_flatness.runtime.progress import stage
@@ -21,7 +20,7 @@ class AverageSettings(Spec):
     scope: Literal["dataset", "batch"] = "dataset"
     batch_size: Count = config.BATCH_SIZE
 
-    def passes(self, attack: AttackSpec) -> int:
+    def passes(self, attack: config.AttackSpec) -> int:
         """Return the passes for one example at all radii."""
         return len(self.xi) * self.samples * attack.steps + self.clean_samples
 
@@ -37,7 +36,6 @@ class WorstSettings(Spec):
     batch_size: Count = config.BATCH_SIZE
 
     def passes(self) -> int:
-        """Return the passes for one example at all radii."""
         return 2 * (len(self.xi) + 1) * self.steps * self.restarts
 
 
@@ -48,7 +46,7 @@ AVERAGE, WORST = AverageSettings(), WorstSettings()
 class FlatnessSettings(config.MeasureSettings):
     """Flatness of a checkpoint, average- and worst-case, in RLoss and in CE."""
 
-    attack: AttackSpec = config.attack_defaults(steps=20, restarts=10)
+    attack: config.AttackSpec = config.attack_defaults(steps=20, restarts=10)
     """Attack that defines the robust loss; the average-case measure uses one start per sample."""
     average: AverageSettings = AVERAGE
     worst: WorstSettings = WORST

@@ -30,7 +30,7 @@ DEFAULTS = HessianSettings()
 _COMMON = {"splits": ("early_stopping",), "unnamed": "early_stopping", "count": "hessian_examples"}
 METRICS = {
     "hessian_max": Metric(
-        "hessian_max", "largest Hessian eigenvalue", direction=FLATTER, compared=True, **_COMMON
+        "hessian_max", "largest Hessian eigenvalue", "number", FLATTER, compared=True, **_COMMON
     ),
     "hessian_min": Metric("hessian_min", "smallest Hessian eigenvalue", **_COMMON),
     "convexity": Metric("convexity", "|λmin| / |λmax|", **_COMMON),

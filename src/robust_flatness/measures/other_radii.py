@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 from robust_flatness.config import measures as config
-from robust_flatness.config.measures import AttackSpec, MeasureSettings
 from robust_flatness.config.values import Count, Precision, Radii
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.measures.base import MORE_ROBUST, Examples, Measure, Metric, Network, Record, pgd
@@ -16,10 +15,10 @@ METRICS = {
 }
 
 
-class OtherRadiiSettings(MeasureSettings):
+class OtherRadiiSettings(config.MeasureSettings):
     """RErr and RLoss by PGD at multiples of the attack's radius, on test examples."""
 
-    attack: AttackSpec = config.attack_defaults(steps=20, restarts=1)
+    attack: config.AttackSpec = config.attack_defaults(steps=20, restarts=1)
     """Attack at factor 1; the step size is scaled with the radius."""
     factors: Radii = (0.25, 2.0)
     test_examples: config.TestExamples

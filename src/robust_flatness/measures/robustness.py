@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from robust_flatness.config import measures as config
 from robust_flatness.config.data import DataSpec
-from robust_flatness.config.measures import AttackSpec, AutoAttackSpec
 from robust_flatness.config.values import Count, Precision
 from robust_flatness.measures.base import MORE_ROBUST, Examples, Measure, Metric, Network, Record, pgd
 
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
 class RobustnessSettings(config.MeasureSettings):
     """Robustness of a checkpoint: PGD for RLoss, AutoAttack for RErr, clean error and loss."""
 
-    attack: AttackSpec = config.attack_defaults(steps=20, restarts=10)
-    autoattack: AutoAttackSpec | None = AutoAttackSpec()
+    attack: config.AttackSpec = config.attack_defaults(steps=20, restarts=10)
+    autoattack: config.AutoAttackSpec | None = config.AutoAttackSpec()
     test_examples: config.TestExamples
     train_examples: config.TrainExamples
     """0: the training split is left out."""
@@ -79,7 +78,7 @@ def robustness(net: Network, data: Examples, settings: RobustnessSettings) -> It
 
 def robust_records(
     net: Network, data: Examples, settings: Any, split: str, batch_size: int,
-    autoattack: AutoAttackSpec | None = None,
+    autoattack: config.AutoAttackSpec | None = None,
 ) -> Iterator[Record]:  # fmt: skip
     """Yield RErr and RLoss on one split; add errors and losses of single examples to `data`."""
     from robust_flatness.measures.losses import evaluate_robustness

@@ -74,9 +74,7 @@ def loss_landscape(
     return records
 
 
-def normalised(
-    direction: Sequence[Tensor], weights: Sequence[Tensor], part: str, scale: float
-) -> list[Tensor]:
+def normalised(direction: list[Tensor], weights: list[Tensor], part: str, scale: float) -> list[Tensor]:
     """Return `direction` rescaled to `scale` times the norms of `weights` per `part`; norms of 0 stay 0."""
     pairs = zip(direction, weights, strict=True)
     return [d / _norm(d, part).clamp(min=1e-37) * (scale * _norm(w, part)) for d, w in pairs]

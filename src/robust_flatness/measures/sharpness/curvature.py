@@ -117,10 +117,8 @@ def spectral_density(
     at adversarial examples found at w and kept fixed. Parameters as in `Objective`.
     """
     hessian = objective.hessian()
-    found = [
-        lanczos(hessian, _start(hessian, objective.seed, vector), steps)
-        for vector in track(range(vectors), "vector")
-    ]
+    starts = (_start(hessian, objective.seed, vector) for vector in track(range(vectors), "vector"))
+    found = [lanczos(hessian, start, steps) for start in starts]
     most = max(len(nodes) for nodes, _ in found)
     nodes = [np.pad(nodes, (0, most - len(nodes)), "edge") for nodes, _ in found]
     return SpectralDensity(np.stack(nodes), np.stack([np.pad(w, (0, most - len(w))) for _, w in found]))

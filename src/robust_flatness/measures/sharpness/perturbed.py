@@ -13,8 +13,6 @@ from robust_flatness.seeding import generator
 
 #: Number of parts of the data that are maximised over separately (m-sharpness with m = n / 8).
 PARTS = 8
-#: `step(mu, gradient)` moves mu = T^-1 nu uphill, given the weight gradient, and projects it.
-Step = Callable[[list[Tensor], list[Tensor]], list[Tensor]]
 
 
 @of_objective
@@ -161,9 +159,9 @@ def _noisy_loss(objective: Objective, rho: float, sample: int) -> Tensor:
     return objective.losses(at, sample).double().mean()
 
 
-def _rise(objective: Objective, scales: list[Tensor], step: Step, steps: int) -> Tensor:
+def _rise(objective: Objective, scales: list[Tensor], step: Callable, steps: int) -> Tensor:
     """Return the rise [n] of each example's loss at the iterate nu = T mu of highest mean loss, starting from
-    mu = 0; for the robust loss, at the last iterate."""
+    mu = 0; for the robust loss, at the last iterate. `step(mu, gradient)` returns the next mu."""
     clean, inputs = objective.attack is None, objective.inputs
     mu = [torch.zeros_like(w) for w in objective.weights]
     at, iterates = objective.weights, []
