@@ -24,7 +24,7 @@ from robust_flatness.config import load_yaml
 from robust_flatness.data import load_dataset
 from robust_flatness.evaluation import evaluate_robustness
 from robust_flatness.experiment import load_experiment
-from robust_flatness.measures.examples import pgd
+from robust_flatness.measures.base import pgd
 from robust_flatness.seeding import generator
 
 VARIANTS = ("at", "awp-0.01", "trades-6", "self-supervision-4", "label-smoothing-0.3", "entropy-sgd-1")

@@ -13,8 +13,7 @@ from robust_flatness.data import make_splits
 from robust_flatness.errors import ConfigError
 from robust_flatness.experiment import load_experiment
 from robust_flatness.experiment.new import new_experiment
-from robust_flatness.measures.cost import OVERHEAD_MINUTES, minutes, seconds
-from robust_flatness.run.planning import START, plan
+from robust_flatness.run.planning import OVERHEAD_MINUTES, START, minutes, plan, seconds
 
 ROOT = Path(__file__).parents[1]
 

@@ -2,13 +2,11 @@
 
 from torch import nn
 
-from robust_flatness.measures.average import average_flatness
-from robust_flatness.measures.hessian import HessianResult, hessian_eigenvalues
-from robust_flatness.measures.landscape import loss_landscape
+from robust_flatness.measures.average import FlatnessResult, average_flatness
 from robust_flatness.measures.neighborhood import Neighborhood
-from robust_flatness.measures.plane import PrincipalPlane, loss_plane, principal_plane
-from robust_flatness.measures.result import FlatnessResult
 from robust_flatness.measures.scaling import scale_convolutions
+from robust_flatness.measures.spectrum import HessianResult, hessian_eigenvalues
+from robust_flatness.measures.surfaces import PrincipalPlane, loss_landscape, loss_plane, principal_plane
 from robust_flatness.measures.worst import worst_flatness
 from robust_flatness.network import Network
 

@@ -12,15 +12,13 @@ from torch.nn import functional as F
 from robust_flatness.attacks import PGD
 from robust_flatness.data import Dataset
 from robust_flatness.flatness import loss_plane, principal_plane
-from robust_flatness.measures.examples import Examples
+from robust_flatness.measures.base import Examples
 from robust_flatness.measures.plane import METRICS, PlaneSettings, plane
 from robust_flatness.network import Network
 from robust_flatness.seeding import derive_seed, generator
 
 ATTACK = PGD(0.1, 0.05, 4)
 POINTS = [(0.0, 0.0), (0.5, -0.25), (-2.0, 1.0), (0.0, 3.0)]
-#: Coordinates of snapshots in a plane.
-PATH = [(1.0, 0.3), (0.2, -2.0), (0.0, 0.0), (-0.5, 0.7)]
 
 
 @pytest.fixture
@@ -38,10 +36,6 @@ def linear():
     return model, x, torch.arange(7) % 3, directions
 
 
-def squares(logits, y):
-    return (logits - F.one_hot(y, logits.shape[1])).square().sum(1) / 2
-
-
 def label_logit(logits, y):
     """Minus the logit of the label: its maximum over a ball is an l1 norm."""
     return -logits.gather(1, y[:, None])[:, 0]
@@ -56,46 +50,23 @@ def moved(model, directions, a, b):
     ]
 
 
-def test_the_plane_of_a_quadratic_loss_is_that_of_the_closed_form(linear):
-    model, x, y, directions = linear
-    values = loss_plane(model, x, y, directions=directions, points=POINTS, attack=ATTACK, loss=squares)
-    for (a, b), value in zip(POINTS, values["ce"], strict=True):
-        weight, bias = moved(model, directions, a, b)
-        expected = (x @ weight.T + bias - F.one_hot(y, 3)).square().sum() / 2 / len(x)
-        assert value == pytest.approx(expected.item(), rel=1e-12)
-
-
 @pytest.mark.parametrize("adversarial", ["anew", "fixed"])
-def test_adversarial_examples_are_found_anew_or_kept(linear, adversarial):
-    """Of a linear loss they are x - epsilon sign(row of the label), at each point or at the weights."""
+def test_both_losses_on_a_plane_are_those_of_the_closed_form(linear, adversarial):
+    """Adversarial examples of a linear loss are x - epsilon sign(row of the label), at each point or at w."""
     model, x, y, directions = linear
     options = {"attack": ATTACK, "adversarial": adversarial, "loss": label_logit}
     values = loss_plane(model, x, y, directions=directions, points=POINTS, **options)
-    for (a, b), value in zip(POINTS, values["rloss"], strict=True):
+    for (a, b), ce, rloss in zip(POINTS, values["ce"], values["rloss"], strict=True):
         weight, bias = moved(model, directions, a, b)
         attacked = weight if adversarial == "anew" else model.weight.detach()
         x_adv = x - ATTACK.epsilon * attacked[y].sign()
-        expected = -((weight[y] * x_adv).sum(1) + bias[y]).mean()
-        assert value == pytest.approx(expected.item(), rel=1e-12)
-
-
-def test_snapshots_in_a_plane_are_reproduced_by_their_coordinates(linear):
-    model, *_, directions = linear
-    weights = {name: p.detach() for name, p in model.named_parameters()}
-    snapshots = [dict(zip(weights, moved(model, directions, *point), strict=True)) for point in PATH]
-    found = principal_plane(weights, snapshots)
-    for snapshot, point in zip(snapshots, found.coordinates.tolist(), strict=True):
-        again = dict(zip(weights, moved(model, found.directions, *point), strict=True))
-        for name in weights:
-            torch.testing.assert_close(again[name], snapshot[name], rtol=0, atol=1e-12)
-    flat = torch.stack([torch.cat([d[name].flatten() for name in weights]) for d in found.directions])
-    torch.testing.assert_close(flat @ flat.T, torch.eye(2, dtype=torch.float64), rtol=0, atol=1e-12)
-    assert found.explained.sum().item() == pytest.approx(1)
-    assert found.coordinates[2].tolist() == [0, 0]
+        for value, inputs in ((ce, x), (rloss, x_adv)):
+            expected = -((weight[y] * inputs).sum(1) + bias[y]).mean()
+            assert value == pytest.approx(expected.item(), rel=1e-12)
 
 
 def test_directions_are_the_principal_components(linear):
-    """Of four snapshots in general position and w, as numpy finds them."""
+    """Of w and five snapshots, four in general position and one equal to w, as numpy finds them."""
     model, *_ = linear
     weights = {name: p.detach() for name, p in model.named_parameters()}
     g = torch.Generator().manual_seed(3)
@@ -103,14 +74,15 @@ def test_directions_are_the_principal_components(linear):
         {n: w + torch.randn(w.shape, dtype=w.dtype, generator=g) for n, w in weights.items()}
         for _ in range(4)
     ]
-    found = principal_plane(weights, snapshots)
+    found = principal_plane(weights, [*snapshots, weights])
+    assert found.coordinates[4].tolist() == [0, 0]
     w = np.concatenate([t.flatten() for t in weights.values()])
     rows = np.stack([np.concatenate([t.flatten() for t in s.values()]) - w for s in [*snapshots, weights]])
     _, values, vectors = np.linalg.svd(rows - rows.mean(0), full_matrices=False)
     for k, direction in enumerate(found.directions):
         flat = np.concatenate([t.flatten() for t in direction.values()])
         assert abs(flat @ vectors[k]) == pytest.approx(1, rel=1e-10)
-        assert found.coordinates[:, k].numpy() == pytest.approx(rows[:4] @ flat, rel=1e-9)
+        assert found.coordinates[:4, k].numpy() == pytest.approx(rows[:4] @ flat, rel=1e-9)
     assert found.explained.numpy() == pytest.approx(values[:2] ** 2 / (values**2).sum())
 
 

@@ -7,7 +7,7 @@ from robust_flatness.attacks import PGD
 from robust_flatness.config import AutoAttackSpec, ModelSpec
 from robust_flatness.data import Dataset
 from robust_flatness.evaluation import evaluate_robustness
-from robust_flatness.measures.examples import Examples
+from robust_flatness.measures.base import Examples
 from robust_flatness.measures.other_radii import METRICS, OtherRadiiSettings, other_radii
 from robust_flatness.network import Network
 from robust_flatness.seeding import generator

@@ -10,47 +10,15 @@ from scipy.sparse.linalg import eigsh
 from torch import nn
 
 from robust_flatness import sharpness
-from robust_flatness.architectures import build_model
 from robust_flatness.attacks import PGD
-from robust_flatness.config import ModelSpec
 from robust_flatness.flatness import hessian_eigenvalues
+from robust_flatness.measures import spectrum
 from robust_flatness.measures.objective import Objective
 
-CLASSES, BATCH = 4, 5
-ATTACK = PGD(0.1, 0.05, 4, restarts=2)
+BATCH = 5
 
 
-def resnet():
-    stream = torch.Generator().manual_seed(0)
-    model = build_model(ModelSpec(name="small-resnet", width=2), CLASSES, [0.3], [0.4], stream).double()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_var.uniform_(0.5, 2, generator=stream)
-            module.running_mean.normal_(generator=stream)
-    return model.eval()
-
-
-def plain():
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(1, 3, 3), nn.Tanh(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(27, 6), nn.Tanh(),
-        nn.Linear(6, CLASSES),
-    ).double()  # fmt: skip
-
-
-@pytest.fixture(params=[resnet, plain], ids=lambda make: make.__name__)
-def model(request):
-    return request.param()
-
-
-@pytest.fixture(scope="module")
-def data():
-    stream = torch.Generator().manual_seed(1)
-    x = torch.rand(12, 1, 8, 8, dtype=torch.float64, generator=stream)
-    return x, torch.randint(CLASSES, (12,), generator=stream)
-
-
-@pytest.fixture(params=["ce", ATTACK], ids=["clean", "robust"])
+@pytest.fixture(params=["ce", PGD(0.1, 0.05, 4, restarts=2)], ids=["clean", "robust"])
 def loss(request):
     return request.param
 
@@ -77,12 +45,19 @@ def weights(model, names):
     return torch.cat([p.detach().flatten() for name, p in model.named_parameters() if name in names]).numpy()
 
 
-def test_both_ends_of_the_clean_spectrum(model, data):
-    names = {name for name, p in model.named_parameters() if p.ndim > 1}
-    scipys = operator("HessianLinearOperator", model, *data, names).to_scipy()
-    low, high = eigsh(scipys, k=2, which="BE", tol=1e-10, return_eigenvectors=False)
+@pytest.mark.parametrize("kept", [spectrum.KEPT_BYTES, 0], ids=["kept graphs", "graphs anew"])
+def test_both_ends_of_the_clean_spectrum(model, data, kept, monkeypatch):
+    monkeypatch.setattr(spectrum, "KEPT_BYTES", kept)
+    shapes = {name: p.shape for name, p in model.named_parameters() if p.ndim > 1}
+    scipys = operator("HessianLinearOperator", model, *data, shapes).to_scipy()
+    values, vectors = eigsh(scipys, k=4, which="BE", tol=1e-10)
     found = hessian_eigenvalues(model, *data, tolerance=1e-8, batch_size=BATCH)
-    assert (found.smallest, found.largest) == pytest.approx((low, high), rel=1e-6)
+    assert found.eigenvalues == pytest.approx(values, rel=1e-6)
+    assert (found.smallest, found.largest) == (found.eigenvalues[0], found.eigenvalues[-1])
+    assert found.convexity == pytest.approx(abs(values[0]) / abs(values[-1]))
+    assert {name: v.shape for name, v in found.vector.items()} == shapes
+    vector = torch.cat([v.flatten() for v in found.vector.values()]).numpy()
+    assert abs(vector @ vectors[:, -1]) == pytest.approx(1, abs=1e-6)
 
 
 def test_largest_eigenvalue(model, data, loss):
@@ -114,28 +89,19 @@ def test_traces_and_eigenvalues_of_layers(model, data, loss):
         assert layer.eigenvalue == pytest.approx(np.linalg.eigvalsh(hessian)[-1], rel=1e-6)
 
 
-def test_density_of_the_spectrum(data, loss):
-    """On the grid and with the Gaussians of the library, over random vectors of each."""
-    model = plain()
+@pytest.mark.parametrize("model", ["plain"], indirect=True)
+def test_density_of_the_spectrum(model, data, loss):
+    """v' A v has the expectation Tr A and, for random signs v, the variance 2 sum_{i != j} A_ij^2; A is the
+    function of the Hessian whose eigenvalues are those of the Gaussian kernel."""
     x, names = inputs(model, *data, loss)
-    linear = operator("HessianLinearOperator", model, x, data[1], names)
-    values = np.linalg.eigvalsh(matrix(linear))
-    steps, vectors, kappa, margin = 20, 12, 3.0, 0.05
-    torch.manual_seed(0)
-    grid, theirs = curvlinops.lanczos_approximate_spectrum(
-        linear, steps, 100, vectors, kappa, (values[0], values[-1]), margin
-    )
-    found = sharpness.spectral_density(
-        model, *data, loss=loss, batch_size=BATCH, steps=steps, vectors=vectors
-    )
-    padded = (0.5 + margin) * np.ptp(values)
-    width = padded * 2 / (steps - 1) / np.sqrt(8 * np.log(kappa))
-    sigma = width / np.ptp(found.nodes)
-    singles = zip(found.nodes[:, None], found.weights[:, None], strict=True)
-    curves = np.array([type(found)(*one).at(grid.numpy(), width / np.ptp(one[0])) for one in singles])
-    error = np.sqrt(2 / vectors) * curves.std(0, ddof=1)
-    assert found.at(grid.numpy(), sigma) == pytest.approx(curves.mean(0))
-    assert (np.abs(curves.mean(0) - theirs.numpy()) < 5 * error + 1e-3 * theirs.max().item()).all()
+    values, vectors = np.linalg.eigh(matrix(operator("HessianLinearOperator", model, x, data[1], names)))
+    found = sharpness.spectral_density(model, *data, loss=loss, batch_size=BATCH, steps=30, vectors=12)
+    assert (found.nodes.min(), found.nodes.max()) == pytest.approx((values[0], values[-1]), rel=1e-3)
+    grid, width = found.grid(0.02), found.width(0.02)
+    kernel = np.exp(-(((values[:, None] - grid) / width) ** 2) / 2) / (width * np.sqrt(2 * np.pi))
+    off_diagonal = np.square(kernel).sum(0) - np.square(np.square(vectors) @ kernel).sum(0)
+    error, exact = np.sqrt(2 * off_diagonal / 12) / len(values), kernel.mean(0)
+    assert (np.abs(found.at(grid, 0.02) - exact) < 5 * error + 1e-3 * exact.max()).all()
 
 
 def test_relative_flatness_of_the_last_layer(model, data, loss):

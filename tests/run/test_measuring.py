@@ -101,7 +101,7 @@ def test_new_weights_are_measured_alone(network, data, computed):
 
 
 def toy(settings: type, function, **options) -> Measure:
-    return Measure("toy", settings, function, {"toy": Metric("toy", "toy")}, lambda *_: 1, **options)
+    return Measure("toy", settings, function, {"toy": Metric("toy", "toy")}, **options)
 
 
 def test_a_new_version_or_source_of_a_measure_is_measured(network, data, computed, monkeypatch, tmp_path):
@@ -111,7 +111,7 @@ def test_a_new_version_or_source_of_a_measure_is_measured(network, data, compute
     monkeypatch.syspath_prepend(tmp_path)
     module = tmp_path / "users_module.py"
     module.write_text("def function(): return 1\n")
-    entry = toy(ToySettings, lambda net, data, settings: iter([Record("toy", 1.0)]), checkpoints=("last",))
+    entry = toy(ToySettings, lambda net, data, settings: iter([Record("toy", 1.0)]))
     monkeypatch.setitem(registry.MEASURES, "toy", entry)
     settings = {"toy": {"own": {"mine": "users_module:function"}}}
     measure(network, data, settings)

@@ -18,7 +18,7 @@ from robust_flatness.config.data import CIFAR10_FILES, CIFAR10_FOLDER, CLASSES
 from robust_flatness.errors import ConfigError, FileError
 from robust_flatness.files import canonical_json, write_text
 from robust_flatness.measures.base import CHECKPOINTS
-from robust_flatness.measures.cost import OVERHEAD_MINUTES, minutes, training_passes
+from robust_flatness.run.planning import OVERHEAD_MINUTES, minutes, training_passes
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.tables.schema import TABLES
 from robust_flatness.version import __version__

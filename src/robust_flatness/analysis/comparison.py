@@ -11,7 +11,6 @@ from robust_flatness.analysis.correlation import correlate, granulated
 from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.analysis.resampling import RESAMPLES, Estimate
 from robust_flatness.measures import curvature, flatness, hessian
-from robust_flatness.measures.cost import attack_passes
 from robust_flatness.measures.sharpness import block as sharpness
 from robust_flatness.tables import aggregate, schema
 
@@ -83,8 +82,8 @@ def passes(name: str, loss: str) -> float:
     implied = {"epsilon": 8 / 255, "step_size": 0.007, "sizes": {"test": 1000, "train": 1000}}
     spec = flatness.FlatnessSettings(**flatness.FlatnessSettings.implied({}, **implied))
     of_sharpness = sharpness.SharpnessSettings(**sharpness.SharpnessSettings.implied({}, **implied))
-    once, average, worst = attack_passes(spec.attack), spec.average, spec.worst
-    index, attack = curvature.index_passes(curvature.VECTORS), attack_passes(of_sharpness.attack)
+    once, average, worst = spec.attack.passes, spec.average, spec.worst
+    index, attack = curvature.PRODUCT * curvature.VECTORS, of_sharpness.attack.passes
     known = {
         ("avg_flatness", "rloss"): average.samples * spec.attack.steps + once,
         ("avg_flatness", "ce"): average.clean_samples + 1,

@@ -9,10 +9,10 @@ import typer
 
 from robust_flatness.commands.base import app
 from robust_flatness.config.kinds import imported
+from robust_flatness.config.measures import BATCH_SIZE
 from robust_flatness.config.values import Epsilon, Norm, Positive, Precision, Real, parse, parse_list
 from robust_flatness.errors import ConfigError, noted_warnings
 from robust_flatness.files import write_text
-from robust_flatness.measures.examples import BATCH_SIZE
 from robust_flatness.measures.flatness import AVERAGE
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.measures.robustness import RobustnessSettings

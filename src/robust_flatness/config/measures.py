@@ -9,10 +9,15 @@ from pydantic import BaseModel, Field, model_validator
 from robust_flatness.config.data import DataSpec
 from robust_flatness.config.values import AS_LIST, Count, Epsilon, Norm, Positive, Size, Spec, Variants
 
+SPLITS = ("test", "train")
+#: Examples per pass, unless stated otherwise.
+BATCH_SIZE = 128
 #: Default step size of PGD: epsilon divided by this, in either norm.
 STEPS_TO_THE_EDGE = 4
 #: Classes required by the loss of APGD-T (DLR).
 LEAST_CLASSES = 4
+#: The standard AutoAttack: 100 iterations of APGD-CE, 900 each of APGD-T and FAB-T, 5,000 queries.
+STANDARD_PASSES = 100 + 900 + 2 * 900 + 5000 // 2
 
 
 class AttackSpec(Spec):
@@ -23,6 +28,16 @@ class AttackSpec(Spec):
     step_size: Positive
     steps: Count
     restarts: Count = 1
+
+    @property
+    def passes(self) -> int:
+        """Passes (forward and backward) for one example."""
+        return self.steps * self.restarts
+
+    @property
+    def ball(self) -> dict[str, Any]:
+        """The fields `epsilon` and `norm` of records."""
+        return {"epsilon": self.epsilon, "norm": "" if self.norm == "linf" else self.norm}
 
 
 def attack_defaults(steps: int, restarts: int) -> Any:
@@ -77,6 +92,14 @@ class AutoAttackSpec(Spec):
         if count := self.target_classes:
             budget += f", {count} target class{'es' * (count > 1)}"
         return f"AutoAttack (reduced: {'+'.join(self.attacks)}, {budget})"
+
+    @property
+    def passes(self) -> int:
+        """Passes (forward and backward) for one example, if no attack succeeds."""
+        if self.version == "standard":
+            return STANDARD_PASSES
+        runs = len(set(self.attacks) - {"pgd", "square"}) * (self.target_classes or 9)
+        return runs * self.iterations * self.restarts + (self.queries if "square" in self.attacks else 0)
 
 
 def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,6 +160,16 @@ class MeasureSettings(Spec):
     def takes_snapshots(self) -> bool:
         """Whether a checkpoint is measured together with the snapshots of its training."""
         return False
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits of which examples are requested."""
+        return [split for split in SPLITS if getattr(self, f"{split}_examples")]
+
+    def passes(self, held_out: int) -> int:
+        """Return the estimated cost of one checkpoint in passes (forward and backward through the network for
+        one image), given the number of early-stopping images."""
+        return 0
 
     def applies_to(self, slug: str) -> bool:
         """Whether a variant is measured."""

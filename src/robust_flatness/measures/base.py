@@ -1,12 +1,30 @@
-"""Interface of a measure: its records, the description of its metrics, its entry in the registry."""
+"""Interface of a measure: data, records, description of its metrics, entry in the registry.
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+Nothing here or in a module of a measure imports torch at its top: planning reads the registry.
+"""
 
-#: Checkpoints measured by default, and the marker of measures that run on every training snapshot.
-CHECKPOINTS, SNAPSHOTS = ("last", "best"), ("snapshots",)
-SPLITS = ("test", "train")
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+from robust_flatness.config import measures as config
+from robust_flatness.config.values import Count, Precision, Size
+from robust_flatness.runtime.progress import track
+from robust_flatness.seeding import derive_seed
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from robust_flatness.attacks import PGD
+    from robust_flatness.attacks.pgd import Loss
+    from robust_flatness.measures.objective import Objective
+    from robust_flatness.network import Network
+else:
+    Network = "Network"
+
+#: The checkpoints of a training, beside its snapshots.
+CHECKPOINTS = ("last", "best")
 LOSSES = {"ce": "CE", "rloss": "RLoss"}
 FLATTER, MORE_ROBUST = "lower is flatter", "lower is more robust"
 
@@ -80,24 +98,98 @@ class Metric:
 class Measure:
     """Registry entry of a measure.
 
-    `function(net, data, settings)` yields the records of one network, with its data as `Examples`;
-    `passes(settings, held_out, snapshots)` returns the cost in passes (forward and backward for one image).
-    `checkpoints` are measured for each variant, `by_default` lists the variants measured if the experiment
-    has no block `measures`, `held_out` states whether early-stopping images are required. Increment
-    `version`, part of the fingerprint of results, when the numbers change.
+    `function(net, data, settings)` yields the records of one network, a `Network`, with its data as
+    `Examples`. `checkpoints` are measured for each variant or, if `of_snapshots`, the snapshots of each
+    trained one. `by_default` lists the variants measured if the experiment has no block `measures`,
+    `held_out` states whether early-stopping images are required. Increment `version`, part of the fingerprint
+    of results, when the numbers change.
     """
 
     name: str
-    settings: type
+    settings: type[config.MeasureSettings]
     function: Callable[[Any, Any, Any], Iterator[Record]]
     metrics: dict[str, Metric]
-    passes: Callable[[Any, int, int], int]
-    checkpoints: tuple[str, ...] = CHECKPOINTS
+    checkpoints: tuple[str, ...] = ("last",)
     by_default: tuple[str, ...] | Literal["all"] = "all"
     held_out: bool = False
+    of_snapshots: bool = False
     version: int = 1
 
-    @property
-    def of_snapshots(self) -> bool:
-        """Whether the measure runs on every training snapshot, and thus on trained variants only."""
-        return self.checkpoints == SNAPSHOTS
+    def passes(self, settings: config.MeasureSettings, held_out: int, snapshots: int) -> int:
+        """Return the estimated cost of a network with this many early-stopping images and snapshots."""
+        return (snapshots if self.of_snapshots else len(self.checkpoints)) * settings.passes(held_out)
+
+
+class OnBothLosses(config.MeasureSettings):
+    """Settings shared by measures of both the clean and the robust loss."""
+
+    attack: config.AttackSpec = config.attack_defaults(steps=20, restarts=1)
+    train_examples: config.TrainExamples
+    test_examples: Annotated[Size, config.FirstExamples("test")] = 0
+    """0: on training examples alone."""
+    batch_size: Count = config.BATCH_SIZE
+    precision: Precision = "float32"
+
+
+@dataclass
+class Examples:
+    """Images and labels for the measures of one network, with a cache of results that the measures share.
+
+    Tensors of `dataset` are placed on `device`. All random streams derive from `seed`. `checkpoint` is the
+    name of the network (`last`, `best`, `epoch-005`, or `own`). If `weight_bound` is b, perturbed weights are
+    clipped to [-b, b]. `initial_weights()` returns the weights before training by name, or None. `keep` is
+    called with a name and a function, and returns the function's JSON value or the one stored by an
+    interrupted run. AutoAttack stores its state in `folder` (None: not stored). `loss` replaces the
+    cross-entropy. `snapshots` maps epochs to functions that load the network after that epoch.
+
+    Measures fill in `references` (losses at the unperturbed weights), `notes` (text stored with the results,
+    such as AutoAttack's budget) and `example_values` (per-example values by split and column).
+    """
+
+    dataset: Any
+    device: str = "cpu"
+    seed: int = 0
+    checkpoint: str = "own"
+    weight_bound: float | None = None
+    initial_weights: Callable[[], dict[str, "Tensor"] | None] = lambda: None
+    folder: Path | None = None
+    loss: "Loss | None" = None
+    snapshots: Mapping[int, Callable[[], "nn.Module"]] = field(default_factory=dict)
+    keep: Callable[[str, Callable[[], Any]], Any] = lambda name, compute: compute()
+    references: dict[Any, dict[str, float | None]] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    example_values: dict[str, dict[str, list]] = field(default_factory=dict)
+    _objectives: dict[Any, "Objective"] = field(default_factory=dict)
+
+    def examples(self, split: str, count: int | None = None) -> tuple["Tensor", "Tensor"]:
+        """Return images and labels of the first `count` examples of a split (None: all)."""
+        images = self.dataset.images(split, count, self.device)
+        return images, self.dataset.labels(split, count, self.device)
+
+    def objectives(
+        self, net: Network, split: str, settings: OnBothLosses
+    ) -> Iterator[tuple["Objective", dict[str, Any]]]:
+        """Yield the clean and the robust loss on a split, with the fields common to their records. Objectives
+        are cached, so that measures of equal settings share the adversarial examples."""
+        from robust_flatness.measures.objective import Objective
+
+        count, seed = getattr(settings, f"{split}_examples"), self.derived_seed("sharpness")
+        robust = (pgd(settings.attack, settings.precision), settings.attack.ball)
+        for name, loss, ball in track((("ce", "ce", {}), ("rloss", *robust)), "loss"):
+            key = split, count, loss, settings.batch_size
+            if key not in self._objectives:
+                x, y = self.examples(split, count)
+                self._objectives[key] = Objective(net, x, y, loss, settings.batch_size, seed)
+            yield self._objectives[key], {"loss": name, "split": split, **ball, "n": count}
+
+    def derived_seed(self, *names: str) -> int:
+        """Return the seed of the random stream called `names`."""
+        return derive_seed(self.seed, *names)
+
+
+def pgd(attack: config.AttackSpec, precision: str) -> "PGD":
+    """Return the `PGD` attack with these settings."""
+    from robust_flatness.attacks import PGD
+
+    budget = (attack.epsilon, attack.step_size, attack.steps, attack.restarts)
+    return PGD(*budget, precision=precision, norm=attack.norm)

@@ -1,16 +1,10 @@
 """Density of the eigenvalues of the Hessian: the block `density`."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from robust_flatness.config.measures import SPLITS
 from robust_flatness.config.values import Count, Positive
-from robust_flatness.measures.base import SPLITS, Measure, Metric, Record
-from robust_flatness.measures.cost import attack_passes
-from robust_flatness.measures.curvature import OnBothLosses, objectives
-from robust_flatness.measures.examples import Examples
-
-if TYPE_CHECKING:
-    from robust_flatness.network import Network
+from robust_flatness.measures.base import Examples, Measure, Metric, Network, OnBothLosses, Record
 
 #: Steps of Lanczos' method, and random vectors.
 STEPS, VECTORS = 40, 4
@@ -32,22 +26,21 @@ class DensitySettings(OnBothLosses):
     sigma: Positive = 0.01
     """Standard deviation of the Gaussian kernels, as a fraction of the range of the spectrum."""
 
+    def passes(self, held_out: int) -> int:
+        each = 2 * 2 * self.steps * self.vectors + self.attack.passes  # a product takes two passes
+        return (self.train_examples + self.test_examples) * each
 
-def density(net: "Network", data: Examples, settings: DensitySettings) -> Iterator[Record]:
+
+def density(net: Network, data: Examples, settings: DensitySettings) -> Iterator[Record]:
     """Yield the spectral density of both losses on a grid of eigenvalues, the field `coordinate`."""
     from robust_flatness.measures.sharpness.curvature import spectral_density
 
-    for objective, where in objectives(net, data, settings):
-        found = spectral_density.of(objective, settings.steps, settings.vectors)
-        grid = found.grid(settings.sigma)
-        for eigenvalue, value in zip(grid.tolist(), found.at(grid, settings.sigma).tolist(), strict=True):
-            yield Record("density", value, coordinate=eigenvalue, **where)
+    for split in settings.splits:
+        for objective, where in data.objectives(net, split, settings):
+            found = spectral_density.of(objective, settings.steps, settings.vectors)
+            grid = found.grid(settings.sigma)
+            for eigenvalue, value in zip(grid.tolist(), found.at(grid, settings.sigma).tolist(), strict=True):
+                yield Record("density", value, coordinate=eigenvalue, **where)
 
 
-def passes(settings: DensitySettings, held_out: int, snapshots: int) -> int:
-    """Return the cost of the Hessian-vector products on both losses, two passes each, and of the attack."""
-    each = 2 * 2 * settings.steps * settings.vectors + attack_passes(settings.attack)
-    return (settings.train_examples + settings.test_examples) * each
-
-
-MEASURE = Measure("density", DensitySettings, density, METRICS, passes, ("last",), by_default=())
+MEASURE = Measure("density", DensitySettings, density, METRICS, by_default=())

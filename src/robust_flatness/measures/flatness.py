@@ -2,19 +2,12 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from robust_flatness.config import measures as config
-from robust_flatness.config.measures import AttackSpec
 from robust_flatness.config.values import Count, Positive, Precision, Radii, Spec
-from robust_flatness.measures.base import CHECKPOINTS, FLATTER, LOSSES, SPLITS, Measure, Metric, Record
-from robust_flatness.measures.cost import attack_passes
-from robust_flatness.measures.examples import BATCH_SIZE, Examples, ball, pgd, splits_of
+from robust_flatness.measures.base import FLATTER, LOSSES, Examples, Measure, Metric, Network, Record, pgd
 from robust_flatness.runtime.progress import stage
-from robust_flatness.seeding import derive_seed
-
-if TYPE_CHECKING:
-    from robust_flatness.network import Network
 
 
 class AverageSettings(Spec):
@@ -25,9 +18,9 @@ class AverageSettings(Spec):
     clean_samples: Count = 50
     """Samples for the clean loss (flatness in CE)."""
     scope: Literal["dataset", "batch"] = "dataset"
-    batch_size: Count = BATCH_SIZE
+    batch_size: Count = config.BATCH_SIZE
 
-    def passes(self, attack: AttackSpec) -> int:
+    def passes(self, attack: config.AttackSpec) -> int:
         """Return the passes for one example at all radii."""
         return len(self.xi) * self.samples * attack.steps + self.clean_samples
 
@@ -40,10 +33,9 @@ class WorstSettings(Spec):
     restarts: Count = 10
     weight_step: Positive = 0.01
     scope: Literal["dataset", "batch"] = "dataset"
-    batch_size: Count = BATCH_SIZE
+    batch_size: Count = config.BATCH_SIZE
 
     def passes(self) -> int:
-        """Return the passes for one example at all radii."""
         return 2 * (len(self.xi) + 1) * self.steps * self.restarts
 
 
@@ -54,7 +46,7 @@ AVERAGE, WORST = AverageSettings(), WorstSettings()
 class FlatnessSettings(config.MeasureSettings):
     """Flatness of a checkpoint, average- and worst-case, in RLoss and in CE."""
 
-    attack: AttackSpec = config.attack_defaults(steps=20, restarts=10)
+    attack: config.AttackSpec = config.attack_defaults(steps=20, restarts=10)
     """Attack that defines the robust loss; the average-case measure uses one start per sample."""
     average: AverageSettings = AVERAGE
     worst: WorstSettings = WORST
@@ -63,30 +55,34 @@ class FlatnessSettings(config.MeasureSettings):
     """0: the training split is left out."""
     precision: Precision = "float32"
 
+    def passes(self, held_out: int) -> int:
+        each = self.attack.passes + self.average.passes(self.attack) + self.worst.passes()
+        return (self.test_examples + self.train_examples) * each
+
 
 #: Field of the settings for each metric.
 CASES = {"avg_flatness": "average", "worst_flatness": "worst"}
 METRICS = {
     metric: Metric(
-        metric, f"{case}-case flatness in {{loss}}", "flatness", FLATTER, by_loss=True, splits=SPLITS,
+        metric, f"{case}-case flatness in {{loss}}", "flatness", FLATTER, by_loss=True, splits=config.SPLITS,
         unnamed="test", radius="xi", main=f"{case}_xi", compared=True, count="flatness_{split}_examples",
     )
     for metric, case in CASES.items()
 } | {
     "average_xi": Metric("avg_flatness_xi", "radius of average-case flatness", "setting"),
     "worst_xi": Metric("worst_flatness_xi", "radius of worst-case flatness", "setting"),
-    "reference": Metric(None, "{loss} at the unperturbed weights", "loss", splits=SPLITS),
-    "reference_single": Metric(None, "{loss} by PGD with one start", "loss", splits=SPLITS),
+    "reference": Metric(None, "{loss} at the unperturbed weights", "loss", splits=config.SPLITS),
+    "reference_single": Metric(None, "{loss} by PGD with one start", "loss", splits=config.SPLITS),
 }  # fmt: skip
 
 
 def flatness(
-    net: "Network", data: Examples, settings: FlatnessSettings, splits: Sequence[str] | None = None,
+    net: Network, data: Examples, settings: FlatnessSettings, splits: Sequence[str] | None = None,
     losses: Sequence[str] = ("rloss", "ce"),
 ) -> Iterator[Record]:  # fmt: skip
     """Yield flatness at the main radius for all `splits` (None: those of the settings) and `losses`, at the
     other radii in RLoss on test examples (not for the early-stopped checkpoint), and reference losses."""
-    splits = splits_of(settings) if splits is None else splits
+    splits = settings.splits if splits is None else splits
     for metric, case in CASES.items():
         main, *others = getattr(settings, case).xi
         yield Record(f"{case}_xi", main)
@@ -95,14 +91,14 @@ def flatness(
         for split, loss, xi in jobs:
             yield from case_records(net, data, settings, metric, split, loss, xi)
     for split, loss in itertools.product(splits, losses):
-        attack = settings.attack if loss == "rloss" else None
-        where = {"loss": loss, "split": split, **ball(attack), "n": getattr(settings, f"{split}_examples")}
+        where = {"loss": loss, "split": split, "n": getattr(settings, f"{split}_examples")}
+        where |= settings.attack.ball if loss == "rloss" else {}
         for name, value in reference(data, settings, split, loss).items():
             yield Record(name, value, **where)
 
 
 def case_records(
-    net: "Network", data: Examples, settings: Any, metric: str, split: str, loss: str, xi: float,
+    net: Network, data: Examples, settings: Any, metric: str, split: str, loss: str, xi: float,
     layer: str = "",
 ) -> Iterator[Record]:  # fmt: skip
     """Yield average- or worst-case flatness on one split at one radius, of all layers or of `layer` alone."""
@@ -114,22 +110,26 @@ def case_records(
     attack = pgd(settings.attack, settings.precision) if loss == "rloss" else None
     options = getattr(settings, case).model_dump(exclude={"xi", "clean_samples"}) | {
         "attack": attack, "xi": xi, "precision": settings.precision, "reference": known.get("reference"),
-        "seed": derive_seed(data.seed, "flatness", case),
+        "seed": data.derived_seed("flatness", case),
         "weight_bound": data.weight_bound, "layers": [layer] if layer else None, "loss": data.loss,
     }  # fmt: skip
+    function, names = worst_flatness, ["value", "reference", "std"]
     if case == "average":
-        function, options["reference_single"] = average_flatness, known.get("reference_single")
+        function, names = average_flatness, [*names, "reference_single", "standard_error"]
+        options["reference_single"] = known.get("reference_single")
         options["samples"] = options["samples"] if attack else settings.average.clean_samples
-    else:
-        function = worst_flatness
+
+    def measured() -> dict[str, float | None]:
+        result = function(net, x, y, **options)
+        return {name: getattr(result, name) for name in names}
+
     key = "-".join(filter(None, (metric, loss, split, f"{xi:g}", layer.replace("/", ":"))))
     with stage(METRICS[metric].label.format(loss=LOSSES[loss])):
-        result = data.keep(key, lambda: function(net, x, y, **options).as_json())
-    names = ("reference", "reference_single")
-    known |= {name: result[name] for name in names if result[name] is not None}
-    where = {"loss": loss, "split": split, "xi": xi, **ball(attack)}
-    where |= {"coordinate": layer, "n": len(x)}
-    yield Record(metric, result["value"], result["standard_error"] if case == "average" else None, **where)
+        result = data.keep(key, measured)
+    known |= {name: result[name] for name in names if name.startswith("reference")}
+    where = {"loss": loss, "split": split, "xi": xi, "coordinate": layer, "n": len(x)}
+    where |= settings.attack.ball if attack else {}
+    yield Record(metric, result["value"], result.get("standard_error"), **where)
     if case == "average" and result["std"] is not None:
         yield Record(f"{metric}_std", result["std"], **where)
 
@@ -140,10 +140,4 @@ def reference(data: Examples, settings: Any, split: str, loss: str) -> dict[str,
     return data.references.setdefault((split, getattr(settings, f"{split}_examples"), attack), {})
 
 
-def passes(settings: FlatnessSettings, held_out: int, snapshots: int) -> int:
-    """Return the cost of both cases on both splits of every checkpoint."""
-    each = attack_passes(settings.attack) + settings.average.passes(settings.attack) + settings.worst.passes()
-    return len(CHECKPOINTS) * (settings.test_examples + settings.train_examples) * each
-
-
-MEASURE = Measure("flatness", FlatnessSettings, flatness, METRICS, passes)
+MEASURE = Measure("flatness", FlatnessSettings, flatness, METRICS, ("last", "best"))

@@ -2,17 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from robust_flatness.config.measures import AttackSpec, MeasureSettings, TestExamples, attack_defaults
 from robust_flatness.config.values import Precision
 from robust_flatness.measures import flatness
-from robust_flatness.measures.base import Measure, Metric, Record
-from robust_flatness.measures.examples import Examples
+from robust_flatness.measures.base import Examples, Measure, Metric, Network, Record
 from robust_flatness.runtime.progress import stage, track
-
-if TYPE_CHECKING:
-    from robust_flatness.network import Network
 
 #: Number of layers assumed for the cost, that of a ResNet-18.
 USUAL = 22
@@ -32,8 +27,12 @@ class LayersSettings(MeasureSettings):
     test_examples: TestExamples
     precision: Precision = "float32"
 
+    def passes(self, held_out: int) -> int:
+        each = self.average.passes(self.attack) + (self.worst.passes() if self.worst else 0)
+        return USUAL * self.test_examples * each
 
-def layers(net: "Network", data: Examples, settings: LayersSettings) -> Iterator[Record]:
+
+def layers(net: Network, data: Examples, settings: LayersSettings) -> Iterator[Record]:
     r"""Yield the flatness of each layer l, in the neighbourhood that perturbs this layer alone,
 
     .. math:: \|\nu^{(l)}\|_2 \le \xi\,\|w^{(l)}\|_2, \qquad \nu^{(m)} = 0 \text{ for } m \ne l.
@@ -50,10 +49,4 @@ def layers(net: "Network", data: Examples, settings: LayersSettings) -> Iterator
                     yield from flatness.case_records(net, data, settings, metric, *where)
 
 
-def passes(settings: LayersSettings, held_out: int, snapshots: int) -> int:
-    """Return the cost of average- and worst-case flatness, once for each of the `USUAL` layers."""
-    each = settings.average.passes(settings.attack) + (settings.worst.passes() if settings.worst else 0)
-    return USUAL * settings.test_examples * each
-
-
-MEASURE = Measure("layers", LayersSettings, layers, METRICS, passes, checkpoints=("last",), by_default=())
+MEASURE = Measure("layers", LayersSettings, layers, METRICS, by_default=())

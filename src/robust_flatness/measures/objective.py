@@ -2,18 +2,17 @@
 
 import copy
 import functools
-import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from robust_flatness.attacks.pgd import PGD, batches, losses_of
-from robust_flatness.measures.examples import BATCH_SIZE
-from robust_flatness.measures.result import checked
+from robust_flatness.attacks.pgd import PGD, batches, cross_entropy, losses_of
+from robust_flatness.config.measures import BATCH_SIZE
+from robust_flatness.measures.losses import checked
+from robust_flatness.measures.spectrum import Hessian
 from robust_flatness.network import Network
 from robust_flatness.runtime.isolation import isolated
 from robust_flatness.seeding import generator
@@ -22,8 +21,7 @@ from robust_flatness.seeding import generator
 Loss = Literal["ce"] | PGD
 
 
-@dataclass(frozen=True)
-class Estimate:
+class Estimate(NamedTuple):
     """Value of a measure, and its standard error over examples, samples or parts of the data, if defined."""
 
     value: float
@@ -56,10 +54,10 @@ class Objective:
     ):  # fmt: skip
         if loss != "ce" and not isinstance(loss, PGD):
             raise ValueError(f"loss: {loss!r} given; allowed are 'ce' and a PGD attack")
-        self.net, self.x, self.y = checked(model, x, y)
+        self.net, self.x, self.y, _ = checked(model, x, y)
         self.unfolded = self.net.at({}, folded=False)
         self.batch_size, self.seed = batch_size, seed
-        self.attack = None if loss == "ce" else loss
+        self.attack, self.loss = None if loss == "ce" else loss, cross_entropy
         weights = self.net.weights()
         self.names, self.weights = list(weights), list(weights.values())
         self._reference: Tensor | None = None
@@ -84,10 +82,10 @@ class Objective:
             self._reference = self.losses(self.weights)
         return self._reference
 
-    @cached_property
+    @property
     def normalised(self) -> "Objective":
         """The same objective on `normalised_logits`, at the same inputs."""
-        return self._with(unfolded=_Normalised(self.unfolded))
+        return self._with(loss=lambda logits, y: cross_entropy(normalised_logits(logits), y))
 
     def restricted(self, part: slice) -> "Objective":
         """Return the objective of the examples in `part` alone."""
@@ -95,11 +93,10 @@ class Objective:
 
     def _with(self, **changed: Any) -> "Objective":
         local = copy.copy(self)
-        vars(local).pop("normalised", None)
         vars(local).update(changed, _reference=None)
         return local
 
-    def at(self, weights: Sequence[Tensor]) -> "Network | _Normalised":
+    def at(self, weights: Sequence[Tensor]) -> Network:
         """Return the network at `weights`, tensors in the order of `names`; gradients flow to them."""
         return self.unfolded.at(dict(zip(self.names, weights, strict=True)))
 
@@ -113,20 +110,12 @@ class Objective:
         if self.attack is not None:
             start = self.attack.start(self.x, generator(self.seed, "starts", sample))
         pieces = ((self.x[part], self.y[part], self.attack, start[part]) for part in self.parts)
-        return torch.cat([losses_of(network, *piece) for piece in pieces])
+        return torch.cat([losses_of(network, *piece, self.loss) for piece in pieces])
 
-
-@dataclass(frozen=True)
-class _Normalised:
-    """A network with normalised logits."""
-
-    net: Network
-
-    def at(self, weights: Mapping[str, Tensor]) -> "_Normalised":
-        return _Normalised(self.net.at(weights))
-
-    def logits(self, x: Tensor, precision: str = "float32") -> Tensor:
-        return normalised_logits(self.net.logits(x, precision))
+    def hessian(self, names: Sequence[str] | None = None) -> Hessian:
+        """Return the Hessian of the loss at `inputs`, by the layers `names` (None: all)."""
+        names = self.names if names is None else names
+        return Hessian(self.unfolded, names, self.inputs, self.y, self.batch_size)
 
 
 def normalised_logits(logits: Tensor) -> Tensor:
@@ -147,10 +136,7 @@ def of_objective(function: Callable[..., Any]) -> Callable[..., Any]:
         with isolated():
             return function(Objective(model, x, y, loss, batch_size, seed), **options)
 
-    signature = inspect.signature(call, follow_wrapped=False)
-    options = [*inspect.signature(function).parameters.values()][1:]
-    keywords = [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options]
-    call.__signature__ = signature.replace(parameters=[*signature.parameters.values()][:-1] + keywords)
+    del call.__wrapped__  # whose signature is another
     call.of = function
     return call
 

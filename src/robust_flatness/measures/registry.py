@@ -1,33 +1,23 @@
 """Registry of the measures, `MEASURES`, which configuration, command line, workflow and tables use.
 
-To add one, write a file beside this one that defines `MEASURE`, and add its name to the import and the list.
+To add one, write a file beside this one that defines `MEASURE`, and add its name to `MODULES`.
 """
 
+from importlib import import_module
 from typing import Any
 
 from pydantic import create_model
 
 from robust_flatness.config.values import Spec
-from robust_flatness.measures import (
-    curvature,
-    density,
-    flatness,
-    hessian,
-    landscape,
-    layers,
-    other_radii,
-    plane,
-    robustness,
-    series,
-)
 from robust_flatness.measures.base import Measure
-from robust_flatness.measures.sharpness import block as sharpness
 
+#: Modules of this package that define a measure, in the order of the tables.
 MODULES = (
-    robustness, flatness, hessian, landscape, series, sharpness, other_radii, layers, curvature, density,
-    plane,
+    "robustness", "flatness", "hessian", "landscape", "series", "sharpness.block", "other_radii", "layers",
+    "curvature", "density", "plane",
 )  # fmt: skip
-MEASURES: dict[str, Measure] = {module.MEASURE.name: module.MEASURE for module in MODULES}
+_ENTRIES: list[Measure] = [import_module(f"robust_flatness.measures.{name}").MEASURE for name in MODULES]
+MEASURES = {entry.name: entry for entry in _ENTRIES}
 
 #: The block `measures` of an experiment: the settings of each measure (None: not measured).
 MeasureSpecs: Any = create_model(

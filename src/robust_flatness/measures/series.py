@@ -1,23 +1,15 @@
 """Loss, flatness and eigenvalue throughout a training: the block `series`."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from robust_flatness.config.measures import AttackSpec, attack_defaults
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.measures import flatness, robustness
-from robust_flatness.measures.base import SNAPSHOTS, Measure, Record
-from robust_flatness.measures.cost import attack_passes
-from robust_flatness.measures.examples import Examples, splits_of
-from robust_flatness.measures.hessian import METRICS as OF_HESSIAN
-from robust_flatness.measures.hessian import HessianSettings, hessian
-from robust_flatness.measures.hessian import passes as hessian_passes
-
-if TYPE_CHECKING:
-    from robust_flatness.network import Network
+from robust_flatness.measures import hessian as of_hessian
+from robust_flatness.measures.base import Examples, Measure, Network, Record
 
 METRICS = {name: robustness.METRICS[name] for name in ("rloss_pgd", "rerr_pgd")} | flatness.METRICS
-METRICS["hessian_max"] = OF_HESSIAN["hessian_max"]
+METRICS["hessian_max"] = of_hessian.METRICS["hessian_max"]
 
 
 class SeriesSettings(flatness.FlatnessSettings):
@@ -26,14 +18,19 @@ class SeriesSettings(flatness.FlatnessSettings):
     attack: AttackSpec = attack_defaults(steps=20, restarts=1)
     average: flatness.AverageSettings = flatness.AverageSettings(xi=flatness.AVERAGE.xi[:1])
     worst: flatness.WorstSettings = flatness.WorstSettings(xi=flatness.WORST.xi[:2])
-    hessian: HessianSettings | None = None
+    hessian: of_hessian.HessianSettings | None = None
     """Largest Hessian eigenvalue, the slowest part; for the variants that its own settings name."""
 
+    def passes(self, held_out: int) -> int:
+        each = 2 * self.attack.passes + self.average.passes(self.attack) + self.worst.passes()
+        eigenvalue = self.hessian.passes(held_out) if self.hessian else 0
+        return (self.test_examples + self.train_examples) * each + eigenvalue
 
-def series(net: "Network", data: Examples, settings: SeriesSettings) -> Iterator[Record]:
+
+def series(net: Network, data: Examples, settings: SeriesSettings) -> Iterator[Record]:
     """Yield loss, flatness and largest eigenvalue of one snapshot."""
     known = flatness.reference(data, settings, "test", "rloss")
-    for split in splits_of(settings):
+    for split in settings.splits:
         for record in robustness.robust_records(net, data, settings, split, settings.worst.batch_size):
             if split == "test" and record.metric == "rloss_pgd":
                 known["reference"] = record.value
@@ -43,17 +40,7 @@ def series(net: "Network", data: Examples, settings: SeriesSettings) -> Iterator
                 yield record
     yield from flatness.flatness(net, data, settings, ["test"], ["rloss"])
     if settings.hessian is not None:
-        yield next(hessian(net, data, settings.hessian))
+        yield next(of_hessian.hessian(net, data, settings.hessian))
 
 
-def passes(settings: SeriesSettings, held_out: int, snapshots: int) -> int:
-    """Return the cost of robustness, flatness and the Hessian at every snapshot."""
-    once, average = attack_passes(settings.attack), settings.average.passes(settings.attack)
-    each = 2 * once + average + settings.worst.passes()
-    of_hessian = hessian_passes(settings.hessian, held_out, snapshots) if settings.hessian else 0
-    return snapshots * ((settings.test_examples + settings.train_examples) * each + of_hessian)
-
-
-MEASURE = Measure(
-    "series", SeriesSettings, series, METRICS, passes, checkpoints=SNAPSHOTS, by_default=(BASELINE,)
-)
+MEASURE = Measure("series", SeriesSettings, series, METRICS, (), by_default=(BASELINE,), of_snapshots=True)

@@ -2,19 +2,24 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy.linalg import eigh_tridiagonal
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from robust_flatness.attacks.pgd import Loss, batches, cross_entropy
 from robust_flatness.errors import ConfigError, NonFiniteError, warn
 from robust_flatness.inputs import require_finite
+from robust_flatness.measures.hessian import DEFAULTS
+from robust_flatness.measures.losses import checked
 from robust_flatness.network import Network
+from robust_flatness.runtime.isolation import isolated
+from robust_flatness.seeding import derive_seed
 
 #: Maximum size in bytes of gradient graphs that are kept and reused for all products.
 KEPT_BYTES = 2**31
@@ -118,25 +123,67 @@ class Hessian(LinearOperator):
             return self._gradient(self.parts[0]), KEPT_BYTES + 1
 
 
+@dataclass(frozen=True)
+class HessianResult:
+    """Extreme Hessian eigenvalues, ascending: half from the lower end of the spectrum, half from the upper.
+    `vector` is the unit eigenvector of the largest eigenvalue, by parameter name; `convexity` is |lambda_min|
+    / |lambda_max|, 0 in a convex region and if both are 0."""
+
+    eigenvalues: np.ndarray
+    vector: dict[str, Tensor]
+
+    largest = property(lambda self: float(self.eigenvalues[-1]))
+    smallest = property(lambda self: float(self.eigenvalues[0]))
+    convexity = property(lambda self: abs(self.smallest) / abs(self.largest) if self.smallest else 0.0)
+
+
+@isolated()
+def hessian_eigenvalues(
+    model: nn.Module, x: Tensor, y: Tensor, k: int = DEFAULTS.eigenvalues,
+    tolerance: float = DEFAULTS.tolerance, batch_size: int = DEFAULTS.batch_size, seed: int = 0,
+    loss: Loss | None = None,
+) -> HessianResult:  # fmt: skip
+    r"""Compute extreme eigenvalues of :math:`\nabla_w^2 \tfrac1n\sum_i L(f(x_i; w), y_i)` by Lanczos' method.
+
+    The network is in evaluation mode; w are the perturbable parameters with more than one dimension (Stutz et
+    al. 2021, Sec. 3.4). Of the `k` eigenvalues, half are from each end of the spectrum. `tolerance` is their
+    relative accuracy; a warning is issued if one near 0 misses it, whose error is then at most the tolerance
+    times the largest eigenvalue. `seed` is that of the start vector, and `loss` twice differentiable. All
+    other parameters are those of `average_flatness`.
+
+    Not invariant to rescaling of layers: scaling all convolutions of a network with batch norm by s divides
+    their block of the Hessian by s squared. Raises `ConfigError` if an argument is out of range, no parameter
+    has more than one dimension, or the Hessian is not finite.
+    """
+    if not tolerance > 0:
+        raise ConfigError(f"tolerance: {tolerance} given, but it must be > 0")
+    net, x, y, loss = checked(model, x, y, loss)
+    names = [name for name, weight in net.weights().items() if weight.ndim > 1]
+    if not names:
+        raise ConfigError("model: no weights of more than one dimension, besides normalisation layers")
+    hessian = Hessian(net, names, x, y, batch_size, loss)
+    size = hessian.shape[0]
+    if not 2 <= k < size:
+        raise ConfigError(f"k: {k} given; allowed are 2 to {size - 1}, below the number of weights")
+    start = np.random.default_rng(derive_seed(seed, "lanczos")).standard_normal(size)
+    values, vectors = extreme_eigenvalues(hessian, k, tolerance, start)
+    return HessianResult(values, hessian.by_name(vectors[:, -1]))
+
+
 def extreme_eigenvalues(
     hessian: LinearOperator, k: int, tolerance: float, start: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Return the k // 2 smallest and k - k // 2 largest eigenvalues, ascending, their eigenvectors as columns
-    [P, k], and whether all met the relative tolerance.
-
-    Lanczos' method starts from the vector `start`. If an end of the spectrum is near 0, no relative tolerance
-    is met; eigenvalues are then accurate to the tolerance times the largest.
-    """
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the k // 2 smallest and k - k // 2 largest eigenvalues, ascending, and their eigenvectors as
+    columns [P, k]. Lanczos' method starts from the vector `start`. At an end of the spectrum near 0, which
+    meets no relative tolerance, eigenvalues are accurate to the tolerance times the largest (warning)."""
     image = hessian @ start
     if not image.any():
-        return np.zeros(k), np.eye(len(start), k), True
-    _warn_of_asymmetry(hessian, start, image)
-    try:
-        values, vectors = eigsh(hessian, k, which="BE", tol=tolerance, v0=start, maxiter=RESTARTS)
-        order = np.argsort(values)
-        return values[order], vectors[:, order], True
-    except ArpackError:
-        pass
+        return np.zeros(k), np.eye(len(start), k)
+    there, back = image @ image, start @ (hessian @ image)  # equal for a symmetric matrix
+    if (share := abs(there - back) / max(abs(there), abs(back))) > ASYMMETRIC:
+        warn(f"Hessian: its products are asymmetric by {100 * share:.0f} % (rounding, or a wrong gradient)")
+    with contextlib.suppress(ArpackError):
+        return _sorted(*eigsh(hessian, k, which="BE", tol=tolerance, v0=start, maxiter=RESTARTS))
     # shifted by more than the spectral radius, both ends become large positive eigenvalues
     (bound,), _ = eigsh(hessian, 1, which="LM", tol=tolerance, v0=start)
     shift, ends = 2 * abs(float(bound)), []
@@ -145,10 +192,15 @@ def extreme_eigenvalues(
             hessian.shape, lambda v, sign=sign: sign * (hessian @ v) + shift * v, dtype=hessian.dtype
         )
         values, vectors = eigsh(shifted, count, which="LA", tol=tolerance / 10, v0=start)
-        values = sign * (values - shift)
-        order = np.argsort(values)
-        ends.append((values[order], vectors[:, order]))
-    return np.concatenate([v for v, _ in ends]), np.concatenate([v for _, v in ends], axis=1), False
+        ends.append(_sorted(sign * (values - shift), vectors))
+    values, vectors = (np.concatenate(pair, axis=-1) for pair in zip(*ends, strict=True))
+    warn(f"Hessian: eigenvalues near 0 are known to {tolerance:g} of the largest ({values[-1]:.3g}) only")
+    return values, vectors
+
+
+def _sorted(values: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    order = np.argsort(values)
+    return values[order], vectors[:, order]
 
 
 def lanczos(operator: LinearOperator, start: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -176,11 +228,3 @@ def lanczos(operator: LinearOperator, start: np.ndarray, steps: int) -> tuple[np
         vector = image / length
     nodes, vectors = eigh_tridiagonal(diagonal, off[: len(diagonal) - 1])
     return nodes, vectors[0] ** 2
-
-
-def _warn_of_asymmetry(hessian: LinearOperator, vector: np.ndarray, image: np.ndarray) -> None:
-    """Warn if <Hu, Hu> and <u, HHu>, which agree for symmetric H, differ; u = `vector`, Hu = `image`."""
-    there, back = image @ image, vector @ (hessian @ image)
-    share = abs(there - back) / max(abs(there), abs(back))
-    if share > ASYMMETRIC:
-        warn(f"Hessian: its products are asymmetric by {100 * share:.0f} % (rounding, or a wrong gradient)")

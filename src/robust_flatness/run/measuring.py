@@ -15,8 +15,7 @@ from robust_flatness.config.values import Spec, meant, parse
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.data import load_dataset
 from robust_flatness.errors import ConfigError, FileError, NonFiniteError, noted_warnings, warn
-from robust_flatness.measures.base import CHECKPOINTS, Measure, Record
-from robust_flatness.measures.examples import Examples
+from robust_flatness.measures.base import CHECKPOINTS, Examples, Measure, Record
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.run.resume import Parts, Report, locked
 from robust_flatness.runtime.devices import out_of_memory, with_precision_on

@@ -7,13 +7,12 @@ from typing import Any
 
 import yaml
 
-from robust_flatness.config.measures import STEPS_TO_THE_EDGE, MeasureSettings
+from robust_flatness.config.measures import SPLITS, STEPS_TO_THE_EDGE, MeasureSettings
 from robust_flatness.config.values import meant, parse
 from robust_flatness.data import Dataset
 from robust_flatness.data.images import open_parts, to_measure
 from robust_flatness.data.npz import read_npz
 from robust_flatness.errors import ConfigError
-from robust_flatness.measures.base import SPLITS
 from robust_flatness.measures.flatness import AVERAGE, WORST
 from robust_flatness.measures.registry import MEASURES
 

@@ -15,15 +15,15 @@ from robust_flatness.attacks.pgd import Loss, batches
 from robust_flatness.boundary import outcome
 from robust_flatness.checkpoints import Checkpoint
 from robust_flatness.config.kinds import imported
-from robust_flatness.config.measures import MeasureSettings
+from robust_flatness.config.measures import SPLITS, MeasureSettings
 from robust_flatness.data import Dataset
 from robust_flatness.errors import noted_warnings, warn
-from robust_flatness.measures.base import SPLITS, Record
-from robust_flatness.measures.examples import Examples
+from robust_flatness.measures.base import Examples, Record
 from robust_flatness.measures.flatness import CASES
 from robust_flatness.measures.flatness import METRICS as OF_FLATNESS
+from robust_flatness.measures.losses import evaluate_robustness
 from robust_flatness.measures.registry import MEASURES
-from robust_flatness.measures.robustness import evaluate_robustness, rounded
+from robust_flatness.measures.robustness import rounded
 from robust_flatness.network import Network
 from robust_flatness.run.measuring import kept_part, largest_batch
 from robust_flatness.run.own_inputs import check_settings

@@ -1,12 +1,27 @@
-"""Estimates of the cost of an experiment: jobs, hours, disk and memory."""
+"""Estimated cost of jobs and experiments: passes (forward and backward through the network for one image),
+hours, disk and memory.
+
+Times follow from the multiply-adds of a forward pass and from throughputs measured beforehand.
+"""
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from robust_flatness.config.catalogue import COSTS
+from robust_flatness.config.training import ModelSpec, TrainJob
 from robust_flatness.experiment import Experiment
-from robust_flatness.measures.cost import parameters, seconds, training_passes
 from robust_flatness.measures.registry import MEASURES
+
+#: Assumed cost of external networks: that of a WideResNet-34-10.
+EXTERNAL = {"side": 32, "multiply_adds": 6_700_000_000, "parameters": 46_160_474}
+#: Throughput in forward multiply-adds per second: training on one core without AVX-512; PGD-20 on 1,000
+#: images through ResNet-18 on an H100 (benchmarks/gpu.py); bfloat16 training with CUDA graphs there.
+RATES = {"core": 8.3e9, "float32": 3.6e12, "bfloat16": 22e12, "training": 34e12}
+#: Overhead of a pass on a core, in seconds, and of a job (imports, reading data), in minutes.
+PASS_OVERHEAD, OVERHEAD_MINUTES = 3e-5, 10
+#: Ratio of time limits to estimates, which allows for slower machines and evaluations during training.
+SLACK = 4
 
 #: Overhead of a job in seconds: start of Python and torch, reading data.
 START = 6.0
@@ -20,6 +35,43 @@ NOTE = (
     "From rates measured on an H100, and on one core without AVX-512; other machines take more or less. "
     "AutoAttack counts as if it found nothing."
 )
+
+
+def _cost(model: ModelSpec | None, quantity: str) -> tuple[float, int]:
+    """Return a cost of `model` (None: an external network), scaled by its width squared, and the image side
+    to which it refers."""
+    if model is None:
+        return EXTERNAL[quantity], EXTERNAL["side"]
+    stated = COSTS.get(model.name, COSTS["resnet18"])
+    return stated[quantity] * (model.width / stated["width"]) ** 2, stated["side"]
+
+
+def parameters(model: ModelSpec | None) -> float:
+    """Return the approximate number of weights."""
+    return _cost(model, "parameters")[0]
+
+
+def seconds(
+    passes: float, model: ModelSpec | None, side: int, device: str, precision: str = "float32",
+    training: bool = False,
+) -> float:  # fmt: skip
+    """Return the seconds of `passes` through `model` of images of `side` pixels, on a core or a GPU."""
+    work, stated_side = _cost(model, "multiply_adds")
+    work *= (side / stated_side) ** 2
+    if not device.startswith("cuda"):
+        return passes * (PASS_OVERHEAD + work / RATES["core"])
+    kind = "float32" if precision == "float32" else "training" if training else "bfloat16"
+    return passes * work / RATES[kind]
+
+
+def minutes(passes: float, model: ModelSpec | None, side: int, device: str) -> int:
+    """Return the time limit in minutes for `passes` through `model`, in float32."""
+    return OVERHEAD_MINUTES + math.ceil(SLACK * seconds(passes, model, side, device) / 60)
+
+
+def training_passes(job: TrainJob, images: int) -> int:
+    """Return the passes of a training: attack and update in every epoch."""
+    return job.training.epochs * images * (job.training.steps + 1)
 
 
 @dataclass

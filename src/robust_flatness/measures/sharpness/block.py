@@ -10,19 +10,15 @@ from pydantic import AfterValidator, Field
 
 from robust_flatness.config.data import DataSpec
 from robust_flatness.config.kinds import imported
-from robust_flatness.config.measures import AttackSpec, FirstExamples, MeasureSettings, attack_defaults
-from robust_flatness.config.values import AS_LIST, Count, Positive, Precision, Size
+from robust_flatness.config.measures import SPLITS, FirstExamples, MeasureSettings
+from robust_flatness.config.values import AS_LIST, Count, Positive
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.errors import UndefinedError, warn
-from robust_flatness.measures.base import FLATTER, LOSSES, SPLITS, Measure, Metric, Record
-from robust_flatness.measures.cost import attack_passes
-from robust_flatness.measures.examples import BATCH_SIZE, Examples, ball, pgd, splits_of
+from robust_flatness.measures.base import FLATTER, Examples, Measure, Metric, Network, OnBothLosses, Record
 from robust_flatness.runtime.progress import track
-from robust_flatness.seeding import derive_seed
 
 if TYPE_CHECKING:
     from robust_flatness.measures.objective import Estimate, Objective
-    from robust_flatness.network import Network
 
 
 def _ascending(value: tuple[float, ...]) -> tuple[float, ...]:
@@ -123,20 +119,15 @@ METRICS = {
 } | {name: Metric(name, label) for name, label in OF_WEIGHTS.items()}
 
 
-class SharpnessSettings(SharpnessOptions):
+class SharpnessSettings(SharpnessOptions, OnBothLosses):
     """Sharpness of the last checkpoint on training and, beside it, test examples."""
 
     measures: Literal["all"] | Annotated[tuple[Literal[NAMES], ...], AS_LIST] = "all"
     own: dict[str, str] = Field(default_factory=dict)
     """User-defined measures: name -> package.module:function, with the signature of built-in ones."""
-    attack: AttackSpec = attack_defaults(steps=20, restarts=1)
     train_examples: Annotated[Count, FirstExamples("train", 1000)]
-    test_examples: Annotated[Size, FirstExamples("test")] = 0
-    """0: on training examples alone."""
     test_measures: Literal["all"] | Annotated[tuple[str, ...], AS_LIST] = "all"
     """Measures that are also taken on test examples."""
-    batch_size: Count = BATCH_SIZE
-    precision: Precision = "float32"
 
     def chosen(self) -> list[str]:
         """Return the requested built-in measures, in the order of the tables."""
@@ -162,23 +153,28 @@ class SharpnessSettings(SharpnessOptions):
             if function.count(":") != 1:
                 yield f"own.{name}: {function!r} given; expected package.module:function"
 
+    def passes(self, held_out: int) -> int:
+        known, total = entries(self), 0
+        for split in SPLITS:
+            used = [known[name] for name in self.of_losses(split) if name in known]
+            # measures share two attacks per split; each counts one of them among its own
+            attacks = 2 + sum(entry.attacks - 1 for entry in used)
+            each = sum(2 * entry.passes for entry in used) + self.attack.passes * attacks
+            total += getattr(self, f"{split}_examples") * each
+        return total
 
-def sharpness(net: "Network", data: Examples, settings: SharpnessSettings) -> Iterator[Record]:
+
+def sharpness(net: Network, data: Examples, settings: SharpnessSettings) -> Iterator[Record]:
     """Yield the measures of a loss, for both losses on each split with shared adversarial examples, then
     those of the weights. The distance from the initial weights is skipped if these are unknown."""
     from robust_flatness.measures.sharpness import derivatives, perturbed
 
     functions = vars(derivatives) | vars(perturbed)
-    pgd_attack, seed = pgd(settings.attack, settings.precision), derive_seed(data.seed, "sharpness")
     own = {name: imported(path, f"measures.sharpness.own.{name}") for name, path in settings.own.items()}
     known = entries(settings)
-    for split in splits_of(settings):
-        count = getattr(settings, f"{split}_examples")
+    for split in settings.splits:
         for name in track(settings.of_losses(split), "measure of sharpness"):
-            for loss in track(LOSSES, "loss"):
-                attack = None if loss == "ce" else pgd_attack
-                objective = data.objective(net, split, count, attack, settings.batch_size, seed)
-                where = {"loss": loss, "split": split, **ball(attack), "n": count}
+            for objective, where in data.objectives(net, split, settings):
                 with _skipping_undefined(settings, name):
                     if name in own:
                         result = _of_user(own[name], objective)
@@ -213,18 +209,4 @@ def _skipping_undefined(settings: SharpnessSettings, name: str) -> Iterator[None
         warn(f"{name}: not measured; {error}")
 
 
-def passes(settings: SharpnessSettings, held_out: int, snapshots: int) -> int:
-    """Return the cost of both losses on both splits."""
-    known, total = entries(settings), 0
-    for split in SPLITS:
-        used = [known[name] for name in settings.of_losses(split) if name in known]
-        # measures share two attacks per split; each counts one of them among its own
-        attacks = 2 + sum(entry.attacks - 1 for entry in used)
-        each = sum(2 * entry.passes for entry in used) + attack_passes(settings.attack) * attacks
-        total += getattr(settings, f"{split}_examples") * each
-    return total
-
-
-MEASURE = Measure(
-    "sharpness", SharpnessSettings, sharpness, METRICS, passes, checkpoints=("last",), by_default=(BASELINE,)
-)
+MEASURE = Measure("sharpness", SharpnessSettings, sharpness, METRICS, by_default=(BASELINE,))

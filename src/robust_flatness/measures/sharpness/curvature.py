@@ -24,6 +24,8 @@ class LayerCurvature:
     eigenvalue: float | None
     weight: Tensor
 
+    trace = property(lambda self: Estimate.mean(self.samples))
+
 
 @of_objective
 def layer_curvature(
@@ -40,7 +42,7 @@ def layer_curvature(
     """
     found = {}
     for name, weight in track(list(zip(objective.names, objective.weights, strict=True)), "layer"):
-        block = _hessian(objective, [name])
+        block = objective.hessian([name])
         streams = (generator(objective.seed, "hutchinson", name, sample) for sample in range(samples))
         forms, eigenvalue = quadratic_forms(block, streams), None
         if steps:
@@ -114,18 +116,12 @@ def spectral_density(
     fully reorthogonalised, which takes the memory of `steps` copies of the weights. The robust loss is taken
     at adversarial examples found at w and kept fixed. Parameters as in `Objective`.
     """
-    hessian = _hessian(objective, objective.names)
-    found = [
-        lanczos(hessian, _start(hessian, objective.seed, vector), steps)
-        for vector in track(range(vectors), "vector")
-    ]
+    hessian = objective.hessian()
+    starts = (_start(hessian, objective.seed, vector) for vector in track(range(vectors), "vector"))
+    found = [lanczos(hessian, start, steps) for start in starts]
     most = max(len(nodes) for nodes, _ in found)
     nodes = [np.pad(nodes, (0, most - len(nodes)), "edge") for nodes, _ in found]
     return SpectralDensity(np.stack(nodes), np.stack([np.pad(w, (0, most - len(w))) for _, w in found]))
-
-
-def _hessian(objective: Objective, names: list[str]) -> Hessian:
-    return Hessian(objective.unfolded, names, objective.inputs, objective.y, objective.batch_size)
 
 
 def _start(hessian: Hessian, seed: int, stream: str | int) -> np.ndarray:

@@ -26,21 +26,19 @@ TOGETHER = 32
 def hessian_eigenvalue(objective: Objective, tolerance: float = 0.01, iterations: int = 300) -> Estimate:
     r"""The largest eigenvalue of :math:`\nabla_w^2 L(w)` (Keskar et al., ICLR 2017; Dinh et al., ICML 2017).
 
-    By Lanczos' method to a relative accuracy of `tolerance`, in at most `iterations` restarts; if these do
-    not suffice, the largest Ritz value is returned. As in all measures of this file, the robust loss is taken
-    at adversarial examples found at w and kept fixed. Not invariant: weights of a convolution before a batch
-    norm scaled by s divide their block by s squared. No standard error.
+    By Lanczos' method to a relative accuracy of `tolerance`; raises `ConfigError` if `iterations` restarts do
+    not suffice. As in all measures of this file, the robust loss is taken at adversarial examples found at w
+    and kept fixed. Not invariant: scaling a convolution before a batch norm by s divides its block by s
+    squared. No standard error.
     """
-    hessian = _hessian(objective)
+    hessian = objective.hessian()
     start = np.random.default_rng(derive_seed(objective.seed, "lanczos")).standard_normal(hessian.shape[0])
     options = {"tol": tolerance, "v0": start, "maxiter": iterations, "return_eigenvectors": False}
     try:
-        values = eigsh(hessian, k=1, which="LA", **options)
-    except ArpackNoConvergence as error:
-        values = error.eigenvalues
-        if not len(values):
-            raise ConfigError(f"hessian_eigenvalue: not converged after {iterations} restarts") from None
-    return Estimate(float(values.max()))
+        (value,) = eigsh(hessian, k=1, which="LA", **options)
+    except ArpackNoConvergence:
+        raise ConfigError(f"hessian_eigenvalue: not converged after {iterations} restarts") from None
+    return Estimate(float(value))
 
 
 @of_objective
@@ -52,7 +50,7 @@ def hessian_trace(objective: Objective, samples: int = DEFAULTS.vectors) -> Esti
     with `samples` Rademacher vectors; the standard error is over them. Otherwise as `hessian_eigenvalue`.
     """
     streams = (generator(objective.seed, "hutchinson", sample) for sample in range(samples))
-    return Estimate.mean(quadratic_forms(_hessian(objective), streams))
+    return Estimate.mean(quadratic_forms(objective.hessian(), streams))
 
 
 def quadratic_forms(hessian: Hessian, streams: Iterable[torch.Generator]) -> Tensor:
@@ -65,10 +63,6 @@ def rademacher(hessian: Hessian, stream: torch.Generator) -> list[Tensor]:
     """Return a vector of random signs as tensors in the shapes of the layers."""
     draws = (torch.randint(2, leaf.shape, generator=stream).mul_(2).sub_(1) for leaf in hessian.leaves)
     return [signs.to(leaf.device, leaf.dtype) for signs, leaf in zip(draws, hessian.leaves, strict=True)]
-
-
-def _hessian(objective: Objective) -> Hessian:
-    return Hessian(objective.unfolded, objective.names, objective.inputs, objective.y, objective.batch_size)
 
 
 @of_objective
@@ -141,15 +135,10 @@ def relative_flatness(objective: Objective) -> Estimate:
     p_s \|v_s\|^2 - \|\sum_s p_s v_s\|^2)`. Invariant to scaling the features by c and V by 1 / c. The
     standard error is over examples. Raises `UndefinedError` unless an `nn.Linear` outputs the logits.
     """
-    values, calls = [], []
-
-    def record(layer: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
-        calls.append((layer, arguments[0], output))
-
-    module = copy.deepcopy(objective.net.module)
+    values, calls, module = [], [], copy.deepcopy(objective.net.module)
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
-            layer.register_forward_hook(record)
+            layer.register_forward_hook(lambda layer, args, output: calls.append((layer, args[0], output)))
     for part in objective.parts:
         calls.clear()
         with torch.no_grad():
@@ -174,9 +163,8 @@ def margin(objective: Objective, percentile: float = 10.0, resamples: int = 200)
     with torch.no_grad():
         logits = torch.cat([objective.unfolded.logits(objective.inputs[part]) for part in objective.parts])
     margins = -negative_margin(logits, objective.y).double().cpu()
-    drawn = torch.randint(
-        len(margins), (resamples, len(margins)), generator=generator(objective.seed, "margin")
-    )
+    n, stream = len(margins), generator(objective.seed, "margin")
+    drawn = torch.randint(n, (resamples, n), generator=stream)
     spread = margins[drawn].quantile(percentile / 100, dim=1).std().item()
     return Estimate(margins.quantile(percentile / 100).item(), spread)
 

@@ -7,15 +7,12 @@ import torch
 from torch import Tensor
 
 from robust_flatness.attacks.ball import steepest
-from robust_flatness.attacks.pgd import cross_entropy
 from robust_flatness.measures.objective import Estimate, Objective, norm, of_objective
 from robust_flatness.measures.sharpness.block import DEFAULTS
 from robust_flatness.seeding import generator
 
 #: Number of parts of the data that are maximised over separately (m-sharpness with m = n / 8).
 PARTS = 8
-#: `step(mu, gradient)` moves mu along the weight gradient and projects it.
-Step = Callable[[list[Tensor], list[Tensor]], list[Tensor]]
 
 
 @of_objective
@@ -26,9 +23,9 @@ def sam(objective: Objective, rho: float = DEFAULTS.sam_rho, steps: int = DEFAUL
 
     One step (`steps=1`) is SAM's own perturbation, :math:`\nu = \rho\,\nabla L / \|\nabla L\|`; more are
     projected gradient ascent with steps of length rho / 4, whose best iterate is used. For the robust loss,
-    each step also moves the inputs by one step of the attack; the value is then the loss at the last iterate,
-    with newly computed adversarial examples. Not invariant to rescalings of layers. The standard error is
-    over examples. Raises `ValueError` if `rho` or `steps` is not positive.
+    each step also moves the inputs by a step of the attack; the value is then the loss at the last iterate,
+    with new adversarial examples. Not invariant to rescalings of layers. The standard error is over examples.
+    Raises `ValueError` if `rho` or `steps` is not positive.
     """
     return _in_ball(objective, torch.ones_like, rho, steps)
 
@@ -50,11 +47,9 @@ def asam(
 def _in_ball(objective: Objective, scale: Callable[[Tensor], Tensor], rho: float, steps: int) -> Estimate:
     """Maximise the loss by projected ascent in ||T^-1 nu||_2 <= rho with T = diag(scale(w))."""
     _check_positive(rho=rho, steps=steps)
-    scales = [scale(w) for w in objective.weights]
-    length = rho if steps == 1 else rho / 4
+    scales, length = [scale(w) for w in objective.weights], rho if steps == 1 else rho / 4
 
     def step(mu: list[Tensor], gradient: list[Tensor]) -> list[Tensor]:
-        """Move mu = T^-1 nu along T grad and project it onto the ball."""
         direction = torch._foreach_mul(gradient, scales)
         tiny = torch.finfo(mu[0].dtype).tiny
         torch._foreach_add_(mu, torch._foreach_mul(direction, length / norm(direction).clamp(min=tiny)))
@@ -118,11 +113,10 @@ def pacbayes_sigma(
     .. math:: \mathbb{E}_{\nu \sim N(0, \sigma^2\,\mathrm{diag}(w^2))}\, L(w + \nu) - L(w) \le \text{rise}
 
     Noise is relative to each weight, so that rescalings of layers change nothing. The source bounds the rise
-    of the training *error*; here it is that of the loss. Sigma is found by bisection of log sigma between
-    1e-4 and 10, with the same `samples` draws at each of `iterations` halvings. The standard error is that of
-    the samples, propagated through the last bracket. If the bound is not crossed, the end of the range is
-    returned without a standard error. Adversarial examples are recomputed for each draw. Raises `ValueError`
-    if a number is not positive.
+    of the training *error*, here it is that of the loss. Bisection of log sigma between 1e-4 and 10, with the
+    same `samples` draws at each of `iterations` halvings; adversarial examples are recomputed for each. The
+    standard error is that of the samples, propagated through the last bracket; None at an end of the range,
+    if the bound is not crossed. Raises `ValueError` if a number is not positive.
     """
     _check_positive(rise=rise, samples=samples, iterations=iterations)
     reference = objective.reference().double().mean()
@@ -159,24 +153,22 @@ def _check_positive(**numbers: float) -> None:
 
 def _noisy_loss(objective: Objective, rho: float, sample: int) -> Tensor:
     """Return the mean loss at w + nu for draw number `sample` of nu ~ N(0, rho^2 w^2)."""
-    stream, noise = generator(objective.seed, "adaptive", sample), []
-    for w in objective.weights:
-        drawn = torch.randn(w.shape, dtype=w.dtype, device=stream.device, generator=stream)
-        noise.append(drawn.to(w.device))
-    at = torch._foreach_addcmul(objective.weights, objective.weights, noise, value=rho)
+    stream, weights = generator(objective.seed, "adaptive", sample), objective.weights
+    noise = [torch.randn(w.shape, dtype=w.dtype, generator=stream).to(w.device) for w in weights]
+    at = torch._foreach_addcmul(weights, weights, noise, value=rho)
     return objective.losses(at, sample).double().mean()
 
 
-def _rise(objective: Objective, scales: list[Tensor], step: Step, steps: int) -> Tensor:
+def _rise(objective: Objective, scales: list[Tensor], step: Callable, steps: int) -> Tensor:
     """Return the rise [n] of each example's loss at the iterate nu = T mu of highest mean loss, starting from
-    mu = 0; for the robust loss, at the last iterate."""
+    mu = 0; for the robust loss, at the last iterate. `step(mu, gradient)` returns the next mu."""
     clean, inputs = objective.attack is None, objective.inputs
     mu = [torch.zeros_like(w) for w in objective.weights]
     at, iterates = objective.weights, []
     for number in range(steps):
         leaves = [w.detach().requires_grad_(True) for w in at]
         inputs = inputs.detach().requires_grad_(not clean)
-        losses = cross_entropy(objective.at(leaves).logits(inputs), objective.y)
+        losses = objective.loss(objective.at(leaves).logits(inputs), objective.y)
         wanted = leaves if clean else [*leaves, inputs]
         gradients = torch.autograd.grad(losses.mean(), wanted, materialize_grads=True)
         with torch.no_grad():
