@@ -21,7 +21,8 @@ CAPACITY = ("weight_norm", "distance_from_init", "spectral_product")
 class Evidence:
     """An experiment's tables as the tests of claims read them.
 
-    `models`, `history` and `series` are averaged over seeds, `seeds` are the tables seed by seed. Models that
+    `models`, `history` and `series` are averaged over seeds, `seeds` are the tables seed by seed. Models
+    trained on clean examples alone are in the values of single examples only (`seeds.examples`). Models that
     have not learnt are left out (`not_learnt`: variants; `seeds_not_learnt`: seeds of others), but for
     `everyone`, the `models` with these variants. Variants with the same weights are counted once in `models`
     and `everyone` (`repeated`: slug -> the slug it equals).
@@ -38,7 +39,7 @@ class Evidence:
 
     @classmethod
     def of(cls, tables: frames.Tables) -> "Evidence":
-        everyone = _numeric_settings(tables.models)
+        everyone = _numeric_settings(aggregate.adversarially_trained(tables.models))
         failed = pd.MultiIndex.from_frame(everyone.loc[~aggregate.learnt(everyone), ["variant", "seed"]])
 
         def learnt(frame: pd.DataFrame) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from robust_flatness.config.variants import BASELINE
 from robust_flatness.measures.base import MORE_ROBUST, Measure, Metric, Record
 from robust_flatness.measures.cost import attack_passes
 from robust_flatness.measures.examples import BATCH_SIZE, Examples, ball, pgd
-from robust_flatness.measures.robustness import evaluate_robustness
+from robust_flatness.measures.robustness import evaluate_robustness, rounded
 from robust_flatness.runtime.progress import track
 from robust_flatness.seeding import derive_seed
 
@@ -41,7 +41,8 @@ class OtherRadiiSettings(MeasureSettings):
 
 
 def other_radii(net: "Network", data: Examples, settings: OtherRadiiSettings) -> Iterator[Record]:
-    """Yield RErr by PGD and RLoss at each radius; `coordinate` is the factor."""
+    """Yield RErr by PGD and RLoss at each radius; `coordinate` is the factor. Values of single examples are
+    those of the split `test_eps_<factor>`."""
     x, y = data.examples("test", settings.test_examples)
     options = {"batch_size": settings.batch_size, "seed": derive_seed(data.seed, "other radii")}
     options["loss"] = data.loss
@@ -51,6 +52,8 @@ def other_radii(net: "Network", data: Examples, settings: OtherRadiiSettings) ->
         where = {"split": "test", **ball(attack), "coordinate": factor, "n": len(x)}
         yield Record("rerr_pgd_eps", 100 * result.rerr_pgd, **where)
         yield Record("rloss_pgd_eps", result.rloss_pgd, **where)
+        values = {"rloss": rounded(result.pgd.loss), "rerr_pgd": result.pgd.error.int().tolist()}
+        data.per_example(f"test_eps_{factor:g}", values)
 
 
 MEASURE = Measure(

@@ -19,7 +19,8 @@ TABLES = ("records", "networks", "history", "examples")
 KEYS = ("variant", "seed", "checkpoint")
 #: Prefix of the columns of `networks.csv` that hold the provenance.
 PROVENANCE = "run_"
-#: Values of single examples: robust loss by PGD, and whether PGD and AutoAttack succeed (0 or 1).
+#: Values of single examples: robust loss by PGD, and whether PGD and AutoAttack succeed (0 or 1). Their split
+#: is `test` or `train`, or at a multiple of epsilon `test_eps_<multiple>`.
 OF_EXAMPLES = ("rloss", "rerr_pgd", "rerr_aa")
 EXAMPLES = (*KEYS, "split", "example", *OF_EXAMPLES)
 #: Family of variants that config/variants.yaml does not know.

@@ -118,7 +118,7 @@ class Test(Spec):
         measures = alternatives(self.measure)
         if "_rerr" in measures[0]:
             return rules.effects.error
-        if measures[0] in ("test_rloss_pgd", "train_rloss_pgd"):
+        if "_rloss_pgd" in measures[0]:
             return rules.effects.loss
         at = evidence.models[evidence.models["variant"] == "at"]
         known = (abs(float(at[name].iloc[0])) for name in measures if aggregate.has(at, name))
@@ -186,8 +186,9 @@ def require(frame: pd.DataFrame, *columns: str) -> None:
 def judged(found: Finding, sign: Sign, reference: float, rules: Rules, what: str = "variants") -> Finding:
     """Return the finding with its outcome. The test holds if the interval lies on the side of 0 given by
     `sign` ("either": excludes 0) and p is significant. Otherwise it is inconclusive if the interval reaches
-    the reference effect or cannot be computed, and else fails. `what` is the unit of `found.n`."""
-    least = getattr(rules.minimum, what)
+    the reference effect or cannot be computed, and else fails. `what` is the unit of `found.n`, of which a
+    smallest number may be needed."""
+    least = getattr(rules.minimum, what, 1)
     low, high = found.interval
     outcome, note = FAILS, ""
     if found.n < least:
