@@ -140,7 +140,6 @@ def test_npz_splits_keep_the_order_of_the_file(tmp_path):
 
 FORMS = {
     "floats": lambda x, y: (x.astype(np.float32) / 255, y),
-    "whole floats": lambda x, y: (x.astype(np.float64), y.astype(np.float32)),
     "one-hot": lambda x, y: (x, np.eye(3, dtype=np.float32)[y]),
     "column": lambda x, y: (x, y[:, None]),
 }

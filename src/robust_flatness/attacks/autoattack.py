@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -65,13 +65,13 @@ def run_autoattack(
     def predict(inputs: Tensor) -> Tensor:
         return net(inputs.to(x.dtype)).float()  # AutoAttack computes in float32, whatever the model does
 
-    with _contained(x.device):
+    with _silent():
         _run_checks(predict, x[:batch_size], y[:batch_size])
     for index, name in enumerate(track(spec.attacks, "attack")):
         if index < done:
             continue
         before = robust.double().mean().item()
-        with _contained(x.device):
+        with _silent():
             attack = _attack(predict, name, epsilon, spec, targets, seed, x.device, norm)
             left = robust.nonzero().flatten()
             parts = left.split(batch_size) if len(left) else ()  # an empty tensor has one, empty, part
@@ -169,17 +169,14 @@ def _attack(
     return attack.perturb
 
 
-@contextlib.contextmanager
-def _contained(device: torch.device) -> Iterator[None]:
-    """Suppress the library's output, and restore the global random states that it seeds."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices), contextlib.redirect_stdout(io.StringIO()):
-        yield
+def _silent() -> contextlib.AbstractContextManager:
+    """Suppress the library's output."""
+    return contextlib.redirect_stdout(io.StringIO())
 
 
 def _fingerprint(logits, x, y, ball: str, spec: AutoAttackSpec, batch_size, seed, known) -> str:
     """Return a digest of the arguments of `run_autoattack`, with the model represented by its logits."""
     digest = hashlib.sha256(f"{ball} {spec.json_text()} {batch_size} {seed} {x.shape}".encode())
-    for tensor in (logits, x, y, *([] if known is None else [known])):
+    for tensor in (t for t in (logits, x, y, known) if t is not None):
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

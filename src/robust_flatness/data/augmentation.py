@@ -22,7 +22,8 @@ def augment(
     if spec.crop:
         x = random_crop(x, spec.crop, generator, fill if spec.autoaugment else ())
     if spec.flip:
-        x = random_flip(x, generator)
+        flipped = torch.randint(2, (len(x),), generator=generator, device=generator.device).bool()
+        x = torch.where(flipped.to(x.device)[:, None, None, None], x.flip(3), x)
     if spec.autoaugment:
         from robust_flatness.data.autoaugment import autoaugment  # loads torchvision
 
@@ -46,12 +47,6 @@ def random_crop(x: Tensor, pixels: int, generator: torch.Generator, fill: Sequen
     # indices around a slice: the gathered dimensions come first, channels last
     images = torch.arange(count, device=x.device)[:, None, None]
     return padded[images, :, rows, columns].permute(0, 3, 1, 2).contiguous()
-
-
-def random_flip(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror each image from left to right with probability 1/2."""
-    flipped = torch.randint(2, (len(x),), generator=generator, device=generator.device).bool().to(x.device)
-    return torch.where(flipped[:, None, None, None], x.flip(3), x)
 
 
 def cutout(x: Tensor, size: int, fill: Sequence[float], generator: torch.Generator) -> Tensor:

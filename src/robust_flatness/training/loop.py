@@ -27,7 +27,7 @@ from robust_flatness.seeding import derive_seed, generator, stream_device
 from robust_flatness.training.attack import TrainingAttack
 from robust_flatness.training.batches import BatchPlan, noisy_labels, training_images
 from robust_flatness.training.objectives import Batch, make_objective
-from robust_flatness.training.optimizers import Schedule, averaged_weights, clip_weights, make_optimizer
+from robust_flatness.training.optimizers import Schedule, averaged_weights, clip, make_optimizer
 from robust_flatness.training.weight_perturbation import added, awp, frozen_statistics, perturbed_weights, sam
 from robust_flatness.version import __version__
 
@@ -64,7 +64,7 @@ class Training:
         self.network = self.network.to(self.device, memory_format=torch.channels_last).train()
         self.parameters = list(self.network.parameters())
         if spec.weight_clipping is not None:
-            clip_weights(self.parameters, spec.weight_clipping)
+            clip(self.parameters, spec.weight_clipping)
         self.optimizer = make_optimizer(spec, self.parameters)
         self.stateful = {"network": self.network, "optimizer": self.optimizer}
         self.average = None
@@ -99,14 +99,14 @@ class Training:
                 loss = self.optimizer.step(lambda: self._gradient(next(batches)))
                 self.sums[:2] += torch.stack([torch.ones_like(loss), loss]).to(self.sums.dtype)
                 if self.spec.weight_clipping is not None:
-                    clip_weights(self.parameters, self.spec.weight_clipping)
+                    clip(self.parameters, self.spec.weight_clipping)
                 if self.average is not None:
                     self.average.update_parameters(self.model)
         updates, loss, examples, rloss, errors = self.sums.tolist()
-        epochs, n, rate = self.spec.epochs, examples or math.nan, self.schedule.learning_rate(first)
+        epochs, n = self.spec.epochs, examples or math.nan
         row = {"variant": self.job.variant, "seed": self.job.seed, "epoch": epoch, "epochs": epochs}
-        row |= {"normalised_epoch": (epoch + 1) / epochs, "learning_rate": rate, "train_loss": loss / updates}
-        return row | {"train_rloss": rloss / n, "train_rerr": 100 * errors / n}
+        row |= {"normalised_epoch": (epoch + 1) / epochs, "learning_rate": self.schedule.learning_rate(first)}
+        return row | {"train_loss": loss / updates, "train_rloss": rloss / n, "train_rerr": 100 * errors / n}
 
     @contextlib.contextmanager
     def _dropout(self, *names: str | int) -> Iterator[None]:
@@ -184,9 +184,7 @@ class Training:
             loss, logits = self.objective(self._forward, batch)
             loss.backward()
         if spec.weight_perturbation and spec.gradient_clamp is not None:
-            gradients = [p.grad for p in self.parameters if p.grad is not None]
-            torch._foreach_clamp_min_(gradients, -spec.gradient_clamp)
-            torch._foreach_clamp_max_(gradients, spec.gradient_clamp)
+            clip([p.grad for p in self.parameters if p.grad is not None], spec.gradient_clamp)
         return loss, logits
 
     def _gradient_in_evaluation(self, batch: Batch, view: Network) -> tuple[Tensor, ...]:

@@ -128,11 +128,11 @@ class Schedule:
 
 
 @torch.no_grad()
-def clip_weights(parameters: list[Tensor], bound: float) -> None:
-    """Clip each tensor to [-bound, bound], in place (Stutz et al., MLSys 2021). Batch norm's scale is 1 + w,
-    so it stays within 1 +- bound."""
-    torch._foreach_clamp_min_(parameters, -bound)
-    torch._foreach_clamp_max_(parameters, bound)
+def clip(tensors: list[Tensor], bound: float) -> None:
+    """Clip each tensor to [-bound, bound], in place. Of weights (Stutz et al., MLSys 2021), this keeps the
+    scale of batch norms, which is 1 + w, within 1 +- bound."""
+    torch._foreach_clamp_min_(tensors, -bound)
+    torch._foreach_clamp_max_(tensors, bound)
 
 
 def averaged_weights(model: nn.Module, decay: float) -> swa_utils.AveragedModel:
