@@ -117,8 +117,9 @@ def test_attacks_run_in_evaluation_mode_and_see_true_labels(objective, dataset, 
 
     frozen = copy.deepcopy(run.network).eval()
     target, loss = run.objective.attack_goal(frozen, batch)
-    attack = PGD(0.1, 0.05, 2, include_clean=False)
-    expected = attack(frozen, batch.x, target, generator=torch.Generator().manual_seed(9), loss=loss).x_adv
+    attack = PGD(0.1, 0.05, 2)
+    start = attack.start(batch.x, torch.Generator().manual_seed(9))
+    expected = attack.search(Network(frozen), batch.x, target, start, loss).x_adv
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
     if objective != "trades":
         assert torch.equal(target, batch.y)
