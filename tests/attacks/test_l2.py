@@ -14,7 +14,7 @@ from robust_flatness.attacks.ball import steepest
 from robust_flatness.attacks.pgd import cross_entropy
 from robust_flatness.config import AutoAttackSpec
 from robust_flatness.errors import ConfigError
-from robust_flatness.flatness import average_flatness, worst_flatness
+from robust_flatness.flatness import worst_flatness
 from robust_flatness.measures.neighborhood import Neighborhood
 from robust_flatness.network import Network
 from robust_flatness.seeding import generator
@@ -66,16 +66,6 @@ def iterates(model, x, y, start, steps):
         losses.append(loss.item())
         current = stepped(current.detach(), gradient, x)
     return torch.cat(found), losses
-
-
-def rloss(model, x, y, starts, steps):
-    """Highest loss of each example over its clean input and all iterates, averaged."""
-    best = F.cross_entropy(model(x), y, reduction="none").tolist()
-    for start in starts:
-        for i in range(len(x)):
-            one = slice(i, i + 1)
-            best[i] = max(best[i], *iterates(model, x[one], y[one], start[one], steps)[1])
-    return sum(best) / len(best)
 
 
 def test_the_projection_is_onto_the_ball_and_then_onto_the_box(data):
@@ -153,25 +143,6 @@ def test_a_step_has_its_length_however_small_the_gradient():
         torch.testing.assert_close(direction.flatten(1).norm(dim=1), torch.ones(3))
         torch.testing.assert_close(direction, directions[0], rtol=1e-4, atol=1e-6)
     assert not steepest(torch.zeros(2, 3), "l2").any()
-
-
-def test_average_case_flatness_is_that_of_a_plain_loop(data):
-    (x, y), model = data, network()
-    attack = PGD(EPSILON, STEP, 3, restarts=2, norm="l2")
-    result = average_flatness(model, x, y, attack=attack, xi=0.5, samples=2, batch_size=4, seed=5)
-    stream = generator(5, "reference")
-    reference = rloss(model, x, y, [attack.start(x, stream) for _ in range(2)], 3)
-    ball, perturbed = Neighborhood(Network(model, x), 0.5), []
-    for sample in range(2):
-        moved = network()
-        nu = dict(zip(ball.names, ball.on_sphere(generator(5, "directions", sample, 0)), strict=True))
-        for name, parameter in moved.named_parameters():
-            parameter.data += nu[name]
-        starts = [attack.start(x, generator(5, "starts", sample))]
-        perturbed.append(rloss(moved, x, y, starts, 3))
-    assert result.reference == pytest.approx(reference, rel=1e-9)
-    assert result.perturbed.tolist() == pytest.approx(perturbed, rel=1e-9)
-    assert result.value == pytest.approx(sum(perturbed) / 2 - reference, rel=1e-9)
 
 
 def test_worst_case_flatness_is_that_of_a_plain_loop(data):
