@@ -79,24 +79,6 @@ def test_the_projection_is_onto_the_ball_and_then_onto_the_box(data):
     assert torch.equal(project(x, x, EPSILON, "l2"), x)
 
 
-def test_reaches_the_closed_form_of_a_linear_model():
-    """For two classes and a ball within the box, x - epsilon (w_y - w_other) / ||w_y - w_other||."""
-    stream = torch.Generator().manual_seed(3)
-    x = 0.4 + 0.2 * torch.rand(9, 20, dtype=torch.float64, generator=stream)
-    y = torch.arange(9) % 2
-    linear = nn.Linear(20, 2, dtype=torch.float64)
-    nn.init.normal_(linear.weight, generator=stream)
-    difference = linear.weight[y] - linear.weight[1 - y]
-    length = difference.norm(dim=1, keepdim=True)
-    optimum = x - 0.3 * difference / length
-    assert ((optimum > 0) & (optimum < 1)).all()
-    found = PGD(0.3, 0.3 / 4, 60, norm="l2")(linear, x, y)
-    # the loss of a margin m is log(1 + exp(-m)), and the lowest margin m(x) - epsilon ||w_y - w_other||
-    margin = (linear(x).gather(1, y[:, None]) - linear(x).gather(1, 1 - y[:, None]) - 0.3 * length)[:, 0]
-    torch.testing.assert_close(found.loss, F.softplus(-margin).detach(), rtol=1e-9, atol=0)
-    torch.testing.assert_close(found.x_adv, optimum.detach(), rtol=0, atol=1e-6)
-
-
 def test_iterates_are_those_of_a_plain_loop(data):
     (x, y), model, seen = data, network(), []
 

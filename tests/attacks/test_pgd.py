@@ -111,20 +111,17 @@ def test_same_generator_same_result_and_no_global_randomness(model, data):
 
 
 def test_the_model_is_left_alone_also_by_an_exception(model, data):
-    x, y = data
-    model.train()
-    state = copy.deepcopy(model.state_dict())
-
     def failing(logits, target):
         raise KeyboardInterrupt
 
-    PGD(EPSILON, EPSILON / 3, 2)(model, x, y)
+    state = copy.deepcopy(model.train().state_dict())
+    PGD(EPSILON, EPSILON / 3, 2)(model, *data)
     with pytest.raises(KeyboardInterrupt):
-        PGD(EPSILON, EPSILON / 3, 2)(model, x, y, loss=failing)
+        PGD(EPSILON, EPSILON / 3, 2)(model, *data, loss=failing)
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
     assert all(module.training for module in model.modules())
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
-    assert not x.requires_grad
+    assert not data[0].requires_grad
 
 
 def test_other_losses_with_targets_that_are_no_labels(model, data):
