@@ -35,14 +35,13 @@ def run_autoattack(
     batch_size: int = 250, seed: int = 0, state_path: Path | None = None, known: Tensor | None = None,
     norm: str = "linf",
 ) -> Found:  # fmt: skip
-    """Attack the correctly classified examples in the ball of radius `epsilon` in `norm` (linf or l2); each
-    attack runs on the examples that withstood the earlier ones. Returns adversarial examples (clean inputs if
-    no attack succeeded), their cross-entropy, and which examples are misclassified.
+    """Attack the correctly classified examples in the ball of radius `epsilon`; each attack runs on those
+    that withstood the earlier ones. Returns adversarial examples (clean inputs if no attack succeeded), their
+    cross-entropy, and which examples are misclassified.
 
-    `spec` is the budget (None: the standard version), `batch_size` the number of examples per pass: as in the
-    library, each batch draws the same random numbers, so that results depend on it. Finished attacks are kept
-    in the file `state_path`, from which an interrupted call resumes; a file with another fingerprint is
-    ignored. `known` holds adversarial inputs from PGD, which the attack `pgd` of a reduced version uses.
+    `spec` is the budget (None: the standard version). As in the library, each batch draws the same random
+    numbers, so that results depend on `batch_size`. An interrupted call resumes from `state_path` after the
+    last finished attack. `known` are adversarial inputs from PGD, for the attack `pgd` of a reduced version.
     Raises `ConfigError` if the budget does not fit the number of classes, or `pgd` lacks `known`."""
     spec = spec or AutoAttackSpec()
     x, y = checked_inputs(x, y)

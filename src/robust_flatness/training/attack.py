@@ -13,15 +13,9 @@ class TrainingAttack:
     """Adversarial examples for the updates of a training: PGD on the network in evaluation mode.
 
     From a uniform random start, it returns the iterate of highest loss of each example, the clean example
-    excluded. Settings change it:
-
-    - `stop_after_flip`: see `pgd_tau`;
-    - `attack_predicted_label`: the loss is that of the label predicted on the clean example;
-    - `attack_incorrect=False`: examples misclassified without attack stay clean;
-    - `adversarial_fraction`: a random share of each batch is attacked, the rest stays clean.
-
-    Clean examples are classified in a separate forward pass in training mode, which updates batch norm's
-    running statistics, as in the released code.
+    excluded, or that of `pgd_tau`. Settings are explained in `TrainingSpec`; predictions on clean examples
+    come from a separate forward pass in training mode, which updates batch norm's running statistics, as in
+    the released code.
     """
 
     def __init__(self, spec: TrainingSpec, objective: Objective):
