@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import made_up
 import numpy as np
+import pandas as pd
 import pytest
 from made_up import changed, noise, per_seed, shifted, without
 
@@ -13,6 +14,7 @@ from robust_flatness.analysis.claim_tests.base import Finding, judged
 from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.analysis.hinge import fit_hinge
 from robust_flatness.analysis.resampling import Interval
+from robust_flatness.folders import repository
 
 LN_K = math.log(10)
 
@@ -129,6 +131,43 @@ def test_an_interval_that_excludes_the_reference_effect_does_not_hold(spec, inte
     mirrored = replace(found, interval=Interval(-interval[1], -interval[0]))
     assert judged(mirrored, "negative", 0.5, spec).outcome == outcome
     assert judged(found, "none", 0.5, spec).outcome == of_none
+
+
+def pair(seeds, noise):
+    """Errors of 1,000 test examples at a quarter of epsilon: of `clean` on 500, of `sam` on `less` fewer for
+    each seed, but on `noise` examples that `clean` classifies correctly."""
+    rows, example = [], np.arange(1000)
+    for seed, less in enumerate(seeds):
+        clean, sam = example < 500, (noise <= example) & (example < 500 - less) | (example >= 1000 - noise)
+        for variant, errors in (("clean", clean), ("sam", sam)):
+            columns = {"variant": variant, "seed": seed, "checkpoint": "last", "split": "test_eps_0.25"}
+            columns |= {"example": example, "rerr_pgd": errors.astype(float), "rloss": 1.0}
+            rows.append(pd.DataFrame(columns))
+    return pd.concat(rows, ignore_index=True)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "noise", "verdict", "over"),
+    [
+        ([50], 50, claims.REPRODUCED, "examples"),
+        ([10], 200, claims.INCONCLUSIVE, "examples"),
+        ([0], 20, claims.NOT_REPRODUCED, "examples"),
+        ([-100], 200, claims.NOT_REPRODUCED, "examples"),
+        ([50, 60, 70], 20, claims.REPRODUCED, "seeds and examples"),
+        ([-100, 50, 100], 20, claims.INCONCLUSIVE, "seeds and examples"),
+        ([0, 1, -1], 5, claims.NOT_REPRODUCED, "seeds and examples"),
+    ],
+)
+def test_sam_is_robust_by_the_examples_of_both_trainings(true, seeds, noise, verdict, over):
+    later = claims.load_claims(repository() / "config" / "later-claims.yaml")
+    claim = later.claims["sam-is-robust"]
+    examples = pd.concat([true.examples, pair(seeds, noise)], ignore_index=True)
+    found = claims.findings(claim, Evidence.of(replace(true, examples=examples)), later)
+    assert claims.verdict(claim, found) == verdict, found
+    assert found[0].value == pytest.approx(-np.mean(seeds) / 10)
+    assert (found[0].over, found[0].reference) == (over, 2)
+    without = claims.findings(claim, Evidence.of(true), later)
+    assert claims.verdict(claim, without) == claims.NOT_TESTABLE
 
 
 NO_KINK = {

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from scipy import stats
@@ -6,7 +8,8 @@ from torchvision.transforms.autoaugment import _apply_op
 
 from robust_flatness.config import AugmentationSpec
 from robust_flatness.data import augmentation
-from robust_flatness.data.augmentation import OPERATIONS, augment, magnitude_of
+from robust_flatness.data.augmentation import augment
+from robust_flatness.data.autoaugment import OPERATIONS, POLICY, apply_policy, magnitude_of
 
 
 def seeded(seed=0):
@@ -28,7 +31,7 @@ def test_crops_are_uniform_shifts_with_zeros():
 
 def test_half_of_the_images_are_mirrored():
     x = images(400)
-    flipped = augmentation.random_flip(x, seeded())
+    flipped = augment(x, AugmentationSpec(flip=True), seeded())
     mirrored = [torch.equal(a, b.flip(2)) for a, b in zip(flipped, x, strict=True)]
     assert [torch.equal(a, b) for a, b in zip(flipped, x, strict=True)] == [not m for m in mirrored]
     assert stats.binomtest(sum(mirrored), 400, 0.5).pvalue > 0.001
@@ -36,24 +39,19 @@ def test_half_of_the_images_are_mirrored():
 
 @pytest.mark.parametrize("size", [3, 4])
 def test_cutout_fills_a_square_with_the_channel_means(size):
-    x = images(300, size=8)
-    fill = (0.01, 0.02, 0.03)
+    x, fill = images(300, size=8), (0.01, 0.02, 0.03)
     cut = augmentation.cutout(x, size, fill, seeded())
     changed = (cut != x).any(1)
-    value = torch.tensor(fill)[:, None]
-    whole = 0
-    for i in range(300):
-        rows, columns = changed[i].any(1).nonzero(), changed[i].any(0).nonzero()
-        height, width = rows.max() - rows.min() + 1, columns.max() - columns.min() + 1
-        assert changed[i].sum() == height * width
-        assert max(height, width) <= size
-        touches = 0 in rows or 7 in rows or 0 in columns or 7 in columns
-        assert touches or (height == width == size)
-        whole += height == width == size
-        assert torch.equal(cut[i][:, changed[i]], value.expand(-1, changed[i].sum()))
+    assert torch.equal(cut, torch.where(changed[:, None], torch.tensor(fill)[:, None, None], x))
+    sides = torch.stack([changed.any(dim).sum(1) for dim in (2, 1)])
+    assert torch.equal(changed.sum((1, 2)), sides.prod(0))
+    assert sides.max() <= size
+    at_border = torch.stack([changed.any(d)[:, [0, -1]].any(1) for d in (1, 2)]).any(0)
+    whole = (sides == size).all(0)
+    assert (at_border | whole).all()
     # the square is whole where its centre is far enough from the border
     inside = (8 - size + 1) / 8
-    assert stats.binomtest(int(whole), 300, inside**2).pvalue > 0.001
+    assert stats.binomtest(int(whole.sum()), 300, inside**2).pvalue > 0.001
 
 
 def test_same_generator_same_images_and_input_untouched():
@@ -71,8 +69,7 @@ def test_same_generator_same_images_and_input_untouched():
 
 
 def test_with_autoaugment_what_is_left_empty_takes_the_channel_means():
-    """No zeros come in: of an image that is the channel means, every shift, shear and rotation is itself.
-    Grey ones, which saturation and contrast leave alone before what moves the image."""
+    """No zeros come in: every shift, shear and rotation of an image of the channel means is itself."""
     fill = (100 / 255,) * 3
     flat = torch.tensor(fill)[:, None, None].expand(3, 8, 8)
     cropped = augmentation.random_crop(flat.expand(50, -1, -1, -1), 3, seeded(), fill)
@@ -83,7 +80,7 @@ def test_with_autoaugment_what_is_left_empty_takes_the_channel_means():
     torch.testing.assert_close(out, out[:, :, :1, :1].expand_as(out), rtol=0, atol=1.01 / 255)
 
 
-FILL = (100.0, 150.0, 200.0)
+FILL = [100.0, 150.0, 200.0]
 
 
 def photographs(count, size):
@@ -99,70 +96,44 @@ def photographs(count, size):
 
 @pytest.mark.parametrize("size", [8, 32])
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_operations_are_torchvisions(name, size):
-    x = photographs(6, size)
+def test_operations_and_their_magnitudes_are_torchvisions(name, size):
+    """Up to one level in products that round to the other side."""
+    space = AutoAugment(AutoAugmentPolicy.CIFAR10)._augmentation_space(10, (size, size))
+    (magnitudes, signed), x = space[name], photographs(6, size)
     for level in range(10):
+        given = magnitudes[level].item() if magnitudes.ndim else 0.0
         for sign in (-1, 1):
             magnitude = magnitude_of(name, level, sign, size)
-            expected = torch.stack(
-                [_apply_op(i, name, magnitude, InterpolationMode.NEAREST, list(FILL)) for i in x.byte()]
-            )
-            found = OPERATIONS[name](x, torch.full((6,), magnitude), torch.tensor(FILL))
-            difference = (found - expected.float()).abs()
-            if name in ("ShearY", "Rotate"):
-                # pixels halfway between two
+            assert magnitude == pytest.approx(sign * given if signed else given, rel=1e-6)
+            expected = _apply_op(x.byte(), name, magnitude, InterpolationMode.NEAREST, FILL)
+            difference = (OPERATIONS[name](x, magnitude, FILL) - expected.float()).abs()
+            if name == "ShearY":  # pixels halfway between two
                 assert (difference > 0).float().mean() < 0.02
             else:
-                # products that round to the other side of a whole level
                 assert difference.max() <= 1
 
 
-def test_magnitudes_are_torchvisions():
-    space = AutoAugment(AutoAugmentPolicy.CIFAR10)._augmentation_space(10, (32, 32))
-    assert {name for pair in augmentation.policy() for name, _, _ in pair} == {*OPERATIONS}
-    for name, (values, signed) in ((name, space[name]) for name in OPERATIONS):
-        for level in range(10):
-            given = values[level].item() if values.ndim else 0.0
-            for sign in (-1, 1):
-                expected = sign * given if signed else given
-                found = magnitude_of(name, level, sign, 32)
-                assert found == pytest.approx(expected, rel=1e-6)
-
-
-def test_images_of_a_batch_have_magnitudes_of_their_own():
-    x, magnitudes = photographs(4, 8), torch.tensor([-0.9, -0.3, 0.3, 0.9])
-    for name in ("Brightness", "Rotate", "ShearY"):
-        together = OPERATIONS[name](x, magnitudes, torch.tensor(FILL))
-        alone = [OPERATIONS[name](x[i : i + 1], magnitudes[i : i + 1], torch.tensor(FILL)) for i in range(4)]
-        assert torch.equal(together, torch.cat(alone))
-
-
 def test_every_pair_of_the_policy_comes_as_often_with_its_probabilities():
-    """Of an image on which all operations but the inert ones tell themselves, the outcomes are counted
-    against torchvision's probabilities: those of each pair's two operations, apart and together."""
-    x = photographs(3, 16)[0]
-    count = 40_000
-    out = augmentation.apply_policy(x.expand(count, -1, -1, -1), torch.tensor(FILL), seeded(3))
-    assert out.shape == (count, 3, 16, 16)
+    """Outcomes of one image, on which most operations differ, against the probabilities of each pair's two
+    operations, apart and together."""
+    x, count = photographs(3, 16)[0], 40_000
+    out = apply_policy(x.expand(count, -1, -1, -1), FILL, seeded(3))
     assert torch.equal(out, out.round())
     found, counts = out.flatten(1).unique(dim=0, return_counts=True)
     frequencies = {tuple(row.tolist()): n.item() for row, n in zip(found, counts, strict=True)}
     expected: dict[tuple, float] = {}
-    for first, second in augmentation.policy():
-        for signs in ((a, b) for a in (-1, 1) for b in (-1, 1)):
-            for used in ((a, b) for a in (True, False) for b in (True, False)):
-                image, chance = x[None], 1 / 25 / 4
-                for (name, probability, level), sign, taken in zip((first, second), signs, used, strict=True):
-                    chance *= probability if taken else 1 - probability
-                    if taken:
-                        magnitude = torch.tensor([magnitude_of(name, level, sign, 16)])
-                        image = OPERATIONS[name](image, magnitude, torch.tensor(FILL))
-                key = tuple(image.flatten().tolist())
-                expected[key] = expected.get(key, 0.0) + chance
+    for pair, *signs in itertools.product(POLICY, (-1, 1), (-1, 1)):
+        for used in itertools.product((True, False), repeat=2):
+            image, chance = x[None], 1 / 25 / 4
+            for (name, probability, level), sign, taken in zip(pair, signs, used, strict=True):
+                chance *= probability if taken else 1 - probability
+                if taken:
+                    image = OPERATIONS[name](image, magnitude_of(name, level or 0, sign, 16), FILL)
+            key = tuple(image.flatten().tolist())
+            expected[key] = expected.get(key, 0.0) + chance
     likely = {key: chance * count for key, chance in expected.items() if chance * count >= 10}
-    assert set(frequencies) <= set(expected)
-    rest = count - sum(likely.values())
+    assert {*frequencies} <= {*expected}
     seen = [frequencies.get(key, 0) for key in likely]
-    result = stats.chisquare([*seen, count - sum(seen)], [*likely.values(), rest])
-    assert result.pvalue > 0.001
+    rest = count - sum(seen), count - sum(likely.values())
+    assert stats.chisquare([*seen, rest[0]], [*likely.values(), rest[1]]).pvalue > 0.001
     assert len(likely) > 50

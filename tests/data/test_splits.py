@@ -30,18 +30,13 @@ def arrays(train=60, test=40, channels=None, classes=3):
     rng = np.random.default_rng(0)
     shape = (4, 4) if channels is None else (4, 4, channels)
 
-    def images(count, offset):
+    found = {}
+    for offset, (part, count) in enumerate({"train": train, "test": test}.items()):
         x = rng.integers(0, 256, (count, *shape), dtype=np.uint8)
         x.reshape(count, -1)[:, 0] = np.arange(count) % 256
         x.reshape(count, -1)[:, 1] = offset
-        return x
-
-    return {
-        "x_train": images(train, 0),
-        "y_train": np.arange(train) % classes,
-        "x_test": images(test, 1),
-        "y_test": np.arange(test) % classes,
-    }
+        found |= {f"x_{part}": x, f"y_{part}": np.arange(count) % classes}
+    return found
 
 
 def save(path, changed=None, without=(), **settings):
@@ -51,9 +46,7 @@ def save(path, changed=None, without=(), **settings):
 
 
 def npz_spec(path, **sizes):
-    return DataSpec(
-        **{"name": "npz", "path": str(path), "train": 20, "early_stopping": 10, "test": 15} | sizes
-    )
+    return DataSpec(name="npz", path=str(path), **({"train": 20, "early_stopping": 10, "test": 15} | sizes))
 
 
 def test_a_pool_with_pseudo_labels_is_used_in_its_order(tmp_path):
@@ -71,17 +64,9 @@ def test_a_pool_with_pseudo_labels_is_used_in_its_order(tmp_path):
 
 def test_splits_are_disjoint_examples_of_the_source(digits):
     """Images are counted, since the data may have one twice."""
-    source = load_digits()
-    images = np.rint(source.images * (255 / 16)).astype(np.uint8)
-    left = Counter(zip(keys_of(images), source.target.tolist(), strict=True))
-    for split in ("train", "early_stopping", "test"):
-        left.subtract(zip(keys_of(digits[f"x_{split}"]), digits[f"y_{split}"].tolist(), strict=True))
-    assert min(left.values()) >= 0
-    unlabeled = Counter()
-    for (image, _), count in left.items():
-        unlabeled[image] += count
-    unlabeled.subtract(keys_of(digits["x_unlabeled"]))
-    assert min(unlabeled.values()) >= 0
+    images = np.rint(load_digits().images * (255 / 16)).astype(np.uint8)
+    found = Counter(key for split in SPLITS for key in keys_of(digits[f"x_{split}"]))
+    assert found <= Counter(keys_of(images))
     assert all(digits[f"x_{split}"].shape == (size, 1, 8, 8) for split, size in SIZES.items())
 
 
@@ -101,15 +86,10 @@ def test_splits_depend_on_the_seed_and_not_on_the_size_of_the_pool(digits):
     assert len(smaller["x_unlabeled"]) == 0
 
 
-@pytest.fixture(scope="module")
-def fashion():
-    spec = {"train": 128, "unlabeled": 512, "early_stopping": 500, "test": 1000}
-    return make_splits(DataSpec(name="fashion", **spec), seed=0)
-
-
-def test_fashion_has_fixed_test_images_and_training_images_by_seed(fashion):
-    spec = {"train": 128, "unlabeled": 0, "early_stopping": 1000, "test": 1000}
-    other = make_splits(DataSpec(name="fashion", **spec), seed=1)
+def test_fashion_has_fixed_test_images_and_training_images_by_seed():
+    spec = {"name": "fashion", "train": 128, "unlabeled": 512, "early_stopping": 500, "test": 1000}
+    fashion = make_splits(DataSpec(**spec), seed=0)
+    other = make_splits(DataSpec(**(spec | {"unlabeled": 0, "early_stopping": 1000})), seed=1)
     assert np.array_equal(other["x_test"], fashion["x_test"])
     assert np.array_equal(other["x_early_stopping"][500:], fashion["x_early_stopping"])
     assert not np.array_equal(other["x_train"], fashion["x_train"])
@@ -140,7 +120,6 @@ def test_npz_splits_keep_the_order_of_the_file(tmp_path):
 
 FORMS = {
     "floats": lambda x, y: (x.astype(np.float32) / 255, y),
-    "whole floats": lambda x, y: (x.astype(np.float64), y.astype(np.float32)),
     "one-hot": lambda x, y: (x, np.eye(3, dtype=np.float32)[y]),
     "column": lambda x, y: (x, y[:, None]),
 }
@@ -200,17 +179,12 @@ def test_bad_arrays_are_refused(tmp_path, key, array):
         make_splits(npz_spec(save(tmp_path / "data.npz", {key: array})), 0)
 
 
-def test_pickled_arrays_are_refused(tmp_path):
-    path = save(tmp_path / "data.npz", {"y_train": np.array([0] * 60, dtype=object)})
-    with pytest.raises(FileError, match="allow_pickle=False"):
-        read_npz(path)
-
-
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"not a zip", b"\x93NUMPY\x01\x00", b"\x80\x04N."])
-def test_other_files_are_refused(tmp_path, content):
+def test_other_files_and_pickled_arrays_are_refused(tmp_path, content):
     path = tmp_path / "data.npz"
     path.write_bytes(content)
     np.save(tmp_path / "array.npy", np.zeros(3))
-    for unusable in (path, tmp_path / "missing.npz", tmp_path, tmp_path / "array.npy"):
+    pickled = save(tmp_path / "pickled.npz", {"y_train": np.array([0] * 60, dtype=object)})
+    for unusable in (path, tmp_path / "missing.npz", tmp_path, tmp_path / "array.npy", pickled):
         with pytest.raises(FileError, match=str(unusable)):
             read_npz(unusable)

@@ -64,4 +64,6 @@ def test_error_grows_with_the_radius():
     errors = [record.value for record in records]
     assert errors == sorted(errors)
     assert errors[0] < errors[-1]
+    of_examples = [data.example_values[f"test_eps_{r.coordinate:g}"]["rerr_pgd"] for r in records]
+    assert [100 * np.mean(values) for values in of_examples] == pytest.approx(errors)
     assert METRICS["rerr_pgd_eps"].words("test", radius=0.25) == "test RErr, PGD (%) at 0.25 ε"

@@ -22,11 +22,13 @@ def test_average_starts_at_the_initial_weights_and_forgets_by_the_decay():
 def test_the_average_is_saved_and_evaluated_and_does_not_touch_training(tmp_path, dataset, make_job):
     job = make_job(weight_averaging=0.9)
     run, plain = Training(job, dataset), Training(make_job(), dataset)
-    recorded = []
-    step = run.optimizer.step
-    run.optimizer.step = lambda closure: (
-        step(closure), recorded.append(copy.deepcopy(run.model.state_dict()))
-    )[0]  # fmt: skip
+    recorded, update = [], run.average.update_parameters
+
+    def recording(model):
+        recorded.append(copy.deepcopy(model.state_dict()))
+        update(model)
+
+    run.average.update_parameters = recording
     expected = {name: p.detach().clone() for name, p in run.model.named_parameters()}
     assert run.epoch(0) == plain.epoch(0)
     row = run.snapshot(0, tmp_path / "snapshot.safetensors")

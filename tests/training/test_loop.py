@@ -60,15 +60,15 @@ def test_files_and_history(tmp_path, dataset, make_job):
     for row in rows:
         assert 0 <= float(row["train_rerr"]) <= 100
         assert (row["test_rloss"] != "") == (int(row["epoch"]) in snapshots)
-    names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
-    assert names == {f"{n}.safetensors" for n in ("epoch-000", "epoch-002", "epoch-004", "last", "best")}
-    assert [load_checkpoint(tmp_path / "checkpoints" / f"epoch-00{e}.safetensors").metadata.epoch
-            for e in snapshots] == snapshots  # fmt: skip
+    names = {path.stem for path in (tmp_path / "checkpoints").iterdir()}
+    assert names == {"epoch-000", "epoch-002", "epoch-004", "last", "best"}
+    for epoch in snapshots:
+        path = tmp_path / "checkpoints" / f"epoch-00{epoch}.safetensors"
+        assert load_checkpoint(path).metadata.epoch == epoch
     errors = [float(rows[e]["early_stopping_rerr"]) for e in snapshots]
-    best = load_checkpoint(tmp_path / "checkpoints" / "best.safetensors").metadata.epoch
-    assert best == snapshots[errors.index(min(errors))]
-    model = load_checkpoint(tmp_path / "checkpoints" / "last.safetensors").model
-    assert model(torch.rand(2, 1, 8, 8)).shape == (2, 3)  # without the head for rotations
+    best, last = (load_checkpoint(tmp_path / f"checkpoints/{name}.safetensors") for name in ("best", "last"))
+    assert best.metadata.epoch == snapshots[errors.index(min(errors))]
+    assert last.model(torch.rand(2, 1, 8, 8)).shape == (2, 3)  # without the head for rotations
 
 
 def test_snapshot_values_are_those_of_the_checkpoint(tmp_path, dataset, make_job):
@@ -140,17 +140,16 @@ def test_variants_share_initial_weights_and_order_of_examples(dataset, make_job)
 def test_weights_are_clipped_after_every_step(dataset, make_job):
     bound = 0.05
     run = Training(make_job(weight_clipping=bound, learning_rate=0.5), dataset)
-    largest = []
-    attack = run.attack
+    largest, attack = [], run.attack
 
-    def watched(network, predict, batch, stream):
+    def watched(*arguments):
         largest.append(max(p.abs().max().item() for p in run.network.parameters()))
-        return attack(network, predict, batch, stream)
+        return attack(*arguments)
 
     run.attack = watched
-    run.epoch(0)
-    largest.append(max(p.abs().max().item() for p in run.network.parameters()))
-    assert len(largest) == run.plan.updates + 1
+    for epoch in range(2):
+        run.epoch(epoch)
+    assert len(largest) == 2 * run.plan.updates
     assert max(largest) <= np.float32(bound)
     for norm in (m for m in run.network.modules() if hasattr(m, "scale")):
         assert (norm.scale - 1).abs().max() <= bound + 1e-6
@@ -183,11 +182,10 @@ def test_nan_stops_and_keeps_the_last_good_epoch(tmp_path, dataset, make_job, mo
     with pytest.raises(TrainingError, match=r"'tiny', seed 0.*NaN.*epoch 3 of 6.*up to 2 are kept"):
         train(job, dataset, tmp_path / "run")
     assert not (tmp_path / "run" / "history.csv").exists()
-    kept = sorted(path.name for path in (tmp_path / "run" / ".resume" / "checkpoints").iterdir())
-    assert kept == [f"epoch-00{e}.safetensors" for e in range(3)]
-    for name in kept:
-        model = load_checkpoint(tmp_path / "run" / ".resume" / "checkpoints" / name).model
-        assert all(t.isfinite().all() for t in model.state_dict().values())
+    kept = sorted((tmp_path / "run" / ".resume" / "checkpoints").iterdir())
+    assert [path.stem for path in kept] == [f"epoch-00{epoch}" for epoch in range(3)]
+    for path in kept:
+        assert all(t.isfinite().all() for t in load_checkpoint(path).model.state_dict().values())
     monkeypatch.setattr(Training, "epoch", original)
     train(job, dataset, tmp_path / "run")
     last = Path("checkpoints") / "last.safetensors"

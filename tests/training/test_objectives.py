@@ -15,10 +15,7 @@ TAU = 0.3
 
 
 def spec(**settings) -> TrainingSpec:
-    values = {"epochs": 1, "batch_size": 4, "learning_rate": 0.1, "weight_decay": 0}
-    attack = {"epsilon": 0.1, "step_size": 0.05}
-    attack |= {"evaluation_epsilon": 0.1, "evaluation_step_size": 0.05, "evaluation_steps": 7}
-    return TrainingSpec(**values, **attack, **settings)
+    return TrainingSpec(epsilon=0.1, **settings)
 
 
 def make_net(outputs: int) -> nn.Module:

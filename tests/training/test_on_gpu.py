@@ -29,17 +29,14 @@ def test_every_variant_trains(experiment, dataset, tmp_path):
         assert metadata.precision == "bfloat16", slug
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {},
-        {"model": {"dropout": 0.2}},
-        {"objective": "trades", "objective_weight": 6},
-        {"weight_perturbation": 0.01},
-        {"optimizer": "entropy-sgd", "momentum": 0, "langevin_steps": 2},
-        {"stop_after_flip": 1},
-    ],
-)
+REPLAYED = [
+    {}, {"model": {"dropout": 0.2}}, {"objective": "trades", "objective_weight": 6}, {"stop_after_flip": 1},
+    {"weight_perturbation": 0.01}, {"adversarial_fraction": 0, "sam_rho": 0.05},
+    {"optimizer": "entropy-sgd", "momentum": 0, "langevin_steps": 2},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", REPLAYED, ids=str)
 def test_what_is_replayed_is_what_is_computed(settings, dataset, make_job):
     """Also after a resumption, which records anew."""
     device = start("cuda:0", 1)

@@ -8,10 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
+from robust_flatness.data import save_dataset
 from robust_flatness.errors import TrainingError
 from robust_flatness.run.train import train
 from robust_flatness.training.loop import Training
@@ -154,29 +154,26 @@ def test_damaged_state_is_replaced(damage, file, finished, tmp_path, dataset, ma
 KILLED = """
 import sys
 from pathlib import Path
-import numpy as np
 import torch
 from robust_flatness.config import TrainJob
-from robust_flatness.data import Dataset
+from robust_flatness.data import load_dataset
 from robust_flatness.run.train import TrainingStore, train
 
 torch.set_num_threads(1)
 save = TrainingStore.save
 TrainingStore.save = lambda store, state: save(store, state) or print("epoch", flush=True)
 folder = Path(sys.argv[1])
-arrays = dict(np.load(folder / "data.npz"))
 job = TrainJob.model_validate_json((folder / "job.json").read_text())
-train(job, Dataset(arrays), folder / sys.argv[2])
+train(job, load_dataset(folder / "data.safetensors"), folder / "killed")
 """
 
 
 def test_killed_processes(tmp_path, dataset, make_job):
     """SIGKILL and SIGTERM during training, then to the end: the same bytes."""
     job = make_job(epochs=8, snapshots=4)
-    np.savez(tmp_path / "data.npz", **dataset.arrays)
+    save_dataset(tmp_path / "data.safetensors", dataset.arrays)
     (tmp_path / "job.json").write_text(job.json_text())
-    command = [sys.executable, "-c", KILLED, str(tmp_path), "killed"]
-    call = {"args": command, "stdout": subprocess.PIPE, "text": True}
+    call = {"args": [sys.executable, "-c", KILLED, tmp_path], "stdout": subprocess.PIPE, "text": True}
     for epochs, number in ((2, signal.SIGKILL), (4, signal.SIGTERM)):
         with subprocess.Popen(**call) as process:
             for _ in range(epochs):
@@ -188,15 +185,3 @@ def test_killed_processes(tmp_path, dataset, make_job):
     assert done.stdout.count("epoch\n") < 8 + 1  # and one when it is published
     train(job, dataset, tmp_path / "whole")
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
-
-
-def test_a_training_cut_into_jobs_is_the_same(tmp_path, dataset, make_job):
-    """Only the last job writes the declared outputs."""
-    job = make_job(epochs=EPOCHS)
-    train(job, dataset, tmp_path / "whole")
-    directory, messages = tmp_path / "cut", []
-    for until in (2, 2, 3, None):
-        train(job, dataset, directory, until=until, report=messages.append)
-        assert until is None or [path.name for path in directory.iterdir()] == [".resume"]
-    assert [text.split()[-1] for text in messages] == ["1", "1", "2"]
-    assert content(directory) == content(tmp_path / "whole")

@@ -37,10 +37,11 @@ def require(frame: pd.DataFrame, *columns: str) -> None:
 class Evidence:
     """An experiment's tables as the tests of claims read them.
 
-    `models`, `history` and `series` are averaged over seeds, `seeds` are the tables seed by seed. Models that
+    `models`, `history` and `series` are averaged over seeds, `seeds` are the tables seed by seed. Models
+    trained on clean examples alone are in the values of single examples only (`seeds.examples`). Models that
     have not learnt are left out (`not_learnt`: variants; `seeds_not_learnt`: seeds of others). Variants with
     the same weights are counted once in `models` (`repeated`: slug -> the slug it equals). `given` are the
-    tables with all models.
+    tables with all models trained on adversarial examples.
     """
 
     models: pd.DataFrame
@@ -54,7 +55,7 @@ class Evidence:
 
     @classmethod
     def of(cls, tables: frames.Tables) -> "Evidence":
-        tables = replace(tables, models=_numeric_settings(tables.models))
+        tables = replace(tables, models=_numeric_settings(aggregate.adversarially_trained(tables.models)))
         failed = {*_keys(tables.models[~aggregate.learnt(tables.models)])}
         evidence = cls._without(tables, failed)
         learnt = {*evidence.seeds.models["variant"]}

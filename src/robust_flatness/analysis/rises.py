@@ -65,17 +65,23 @@ def _sources(tables: frames.Tables, measure: str, since: Since) -> Iterator[pd.D
     """Yield frames with the columns variant, seed, checkpoint, example and value: values of single examples;
     then the checkpoints of `models`, or snapshots (`series`) and training curves (`history`, without the
     attack's name)."""
-    split, _, column = measure.partition("_")
-    column = "rloss" if column == "rloss_pgd" else column
-    if column in OF_EXAMPLES:
-        rows = tables.examples[tables.examples["split"] == split]
-        yield rows.assign(value=rows[column] * (100 if column.startswith("rerr") else 1))
+    yield of_examples(tables.examples, measure)
     if since == "early-stopped":
         yield tables.models.assign(example=0, value=tables.models.get(measure, math.nan))
         return
     for table, name in ((tables.series, measure), (tables.history, measure.removesuffix("_pgd"))):
         checkpoints = [f"epoch-{epoch:03.0f}" for epoch in table["epoch"]]
         yield table.assign(example=0, checkpoint=checkpoints, value=table.get(name, math.nan))
+
+
+def of_examples(examples: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """Return the values of single examples, with the column `value`, whose mean is `measure`; no rows where
+    they are not kept."""
+    name, at, factor = measure.partition("_eps_")
+    split, _, column = name.partition("_")
+    column = "rloss" if column == "rloss_pgd" else column
+    rows = examples[examples["split"] == split + at + factor] if column in OF_EXAMPLES else examples.iloc[:0]
+    return rows.assign(value=rows.get(column, math.nan) * (100 if column.startswith("rerr") else 1))
 
 
 def _points(

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -35,14 +35,13 @@ def run_autoattack(
     batch_size: int = 250, seed: int = 0, state_path: Path | None = None, known: Tensor | None = None,
     norm: str = "linf",
 ) -> Found:  # fmt: skip
-    """Attack the correctly classified examples in the ball of radius `epsilon` in `norm` (linf or l2); each
-    attack runs on the examples that withstood the earlier ones. Returns adversarial examples (clean inputs if
-    no attack succeeded), their cross-entropy, and which examples are misclassified.
+    """Attack the correctly classified examples in the ball of radius `epsilon`; each attack runs on those
+    that withstood the earlier ones. Returns adversarial examples (clean inputs if no attack succeeded), their
+    cross-entropy, and which examples are misclassified.
 
-    `spec` is the budget (None: the standard version), `batch_size` the number of examples per pass: as in the
-    library, each batch draws the same random numbers, so that results depend on it. Finished attacks are kept
-    in the file `state_path`, from which an interrupted call resumes; a file with another fingerprint is
-    ignored. `known` holds adversarial inputs from PGD, which the attack `pgd` of a reduced version uses.
+    `spec` is the budget (None: the standard version). As in the library, each batch draws the same random
+    numbers, so that results depend on `batch_size`. An interrupted call resumes from `state_path` after the
+    last finished attack. `known` are adversarial inputs from PGD, for the attack `pgd` of a reduced version.
     Raises `ConfigError` if the budget does not fit the number of classes, or `pgd` lacks `known`."""
     spec = spec or AutoAttackSpec()
     x, y = checked_inputs(x, y)
@@ -65,13 +64,13 @@ def run_autoattack(
     def predict(inputs: Tensor) -> Tensor:
         return net(inputs.to(x.dtype)).float()  # AutoAttack computes in float32, whatever the model does
 
-    with _contained(x.device):
+    with _silent():
         _run_checks(predict, x[:batch_size], y[:batch_size])
     for index, name in enumerate(track(spec.attacks, "attack")):
         if index < done:
             continue
         before = robust.double().mean().item()
-        with _contained(x.device):
+        with _silent():
             attack = _attack(predict, name, epsilon, spec, targets, seed, x.device, norm)
             left = robust.nonzero().flatten()
             parts = left.split(batch_size) if len(left) else ()  # an empty tensor has one, empty, part
@@ -169,17 +168,14 @@ def _attack(
     return attack.perturb
 
 
-@contextlib.contextmanager
-def _contained(device: torch.device) -> Iterator[None]:
-    """Suppress the library's output, and restore the global random states that it seeds."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices), contextlib.redirect_stdout(io.StringIO()):
-        yield
+def _silent() -> contextlib.AbstractContextManager:
+    """Suppress the library's output."""
+    return contextlib.redirect_stdout(io.StringIO())
 
 
 def _fingerprint(logits, x, y, ball: str, spec: AutoAttackSpec, batch_size, seed, known) -> str:
     """Return a digest of the arguments of `run_autoattack`, with the model represented by its logits."""
     digest = hashlib.sha256(f"{ball} {spec.json_text()} {batch_size} {seed} {x.shape}".encode())
-    for tensor in (logits, x, y, *([] if known is None else [known])):
+    for tensor in (t for t in (logits, x, y, known) if t is not None):
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

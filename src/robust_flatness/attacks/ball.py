@@ -7,11 +7,6 @@ from torch import Tensor
 NORMS = ("linf", "l2")
 
 
-def bounds(x: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """Return the lowest and highest admissible inputs in the ball of radius `epsilon` and in [0, 1]."""
-    return (x - epsilon).clamp_(min=0), (x + epsilon).clamp_(max=1)
-
-
 def lengths(x: Tensor) -> Tensor:
     """Return the L2 norm of each example of `x` [n, ...], shaped [n, 1, ...] for broadcasting."""
     return torch.linalg.vector_norm(x.flatten(1), dim=1).view(-1, *[1] * (x.ndim - 1))
@@ -24,7 +19,7 @@ def project(x_adv: Tensor, x: Tensor, epsilon: float, norm: str = "linf") -> Ten
     of the intersection, since clipping brings no coordinate further from `x`, but not always the nearest one
     (as in Rice, Wong & Kolter 2020, and AutoAttack)."""
     if norm == "linf":
-        return torch.clamp(x_adv, *bounds(x, epsilon))
+        return torch.clamp(x_adv, (x - epsilon).clamp_(min=0), (x + epsilon).clamp_(max=1))
     delta = x_adv - x
     shrink = epsilon / lengths(delta).clamp(min=epsilon)
     return (x + delta * shrink).clamp_(0, 1)

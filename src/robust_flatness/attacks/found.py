@@ -70,8 +70,7 @@ def misclassified(logits: Tensor, y: Tensor) -> Tensor | None:
 
 
 class Visited:
-    """Set of the inputs that each example has visited, as 64-bit fingerprints; row i of the initial `inputs`
-    belongs to example `examples[i]`."""
+    """Inputs that each example has visited, as 64-bit fingerprints; row i of `inputs` is of `examples[i]`."""
 
     def __init__(self, inputs: Tensor, examples: Tensor):
         self._examples = examples
@@ -81,14 +80,13 @@ class Visited:
         self._seen = set(self._fingerprints(inputs, examples).tolist())
 
     def new(self, inputs: Tensor, rows: Tensor) -> Tensor:
-        """Record `inputs`, iterates of the initial inputs `rows`; return the indices of those that their
-        example has not visited before."""
-        first = []
-        for index, fingerprint in enumerate(self._fingerprints(inputs, self._examples[rows]).tolist()):
-            if fingerprint not in self._seen:
-                self._seen.add(fingerprint)
-                first.append(index)
-        return torch.tensor(first, dtype=torch.int64, device=inputs.device)
+        """Record iterates of the initial inputs `rows`; return the indices of those that are new to their
+        example."""
+        found = self._fingerprints(inputs, self._examples[rows]).tolist()
+        first = {fingerprint: index for index, fingerprint in reversed([*enumerate(found)])}
+        new = sorted(first[fingerprint] for fingerprint in first.keys() - self._seen)
+        self._seen.update(found)
+        return torch.tensor(new, dtype=torch.int64, device=inputs.device)
 
     def _fingerprints(self, inputs: Tensor, examples: Tensor) -> Tensor:
         """Return 64-bit hashes: multiply the words of each input, xor-shift, multiply, sum modulo 2^64."""

@@ -39,9 +39,9 @@ class PGD:
               d(g) = \mathrm{sign}\,g \text{ (linf) or } g / \|g\|_2 \text{ (l2)}
 
     from a start uniform in the ball; :math:`\Pi` projects onto the ball of radius `epsilon`, and then onto
-    [0, 1] (see `project`). Per example the highest loss over all iterates (start and last one included) and
-    restarts is kept: it estimates the robust loss. A call takes `steps` + 1 forward and `steps` backward
-    passes per restart, and one forward pass for the clean inputs.
+    [0, 1] (see `project`). Per example the highest loss over the clean input, all iterates (start and last
+    one included) and restarts is kept: it estimates the robust loss. A call takes `steps` + 1 forward and
+    `steps` backward passes per restart, and one forward pass for the clean inputs.
 
     Parameters
     ----------
@@ -49,8 +49,6 @@ class PGD:
         Radius of the ball, for inputs in [0, 1], and the step :math:`\alpha`.
     steps, restarts
         Numbers of steps, and of random starts.
-    include_clean
-        Count the clean input among the iterates, so that no loss is below the clean one.
     precision
         `float32`, or `bfloat16` to search in bfloat16. Reported losses and errors are then recomputed in the
         model's own precision, at the points of highest loss and of largest margin of each restart.
@@ -67,7 +65,6 @@ class PGD:
     step_size: float
     steps: int
     restarts: int = 1
-    include_clean: bool = True
     precision: str = "float32"
     norm: str = "linf"
 
@@ -123,7 +120,7 @@ class PGD:
             check_classes(y, net.classes)
         generator = generator if generator is not None else torch.Generator().manual_seed(0)
         loss = loss or cross_entropy
-        found = self.clean(net, x, y, batch_size, loss) if self.include_clean else None
+        found = self.clean(net, x, y, batch_size, loss)
         n, stuck = len(x), []
         at_once = passing(net, batch_size or n)
         for group in track([*batches(self.restarts, max(1, AT_ONCE // x.numel()))], "group of restarts"):
@@ -160,9 +157,7 @@ class PGD:
         best, _ = self._search(net, x, y, start, loss, batch_size)
         if self.precision != "float32":
             best = self.clean(net, best.x_adv, y, batch_size, loss)
-        if self.include_clean:
-            best = better(self.clean(net, x, y, batch_size, loss), best)
-        return best.loss
+        return better(self.clean(net, x, y, batch_size, loss), best).loss
 
     def search(self, net: Any, x: Tensor, y: Tensor, start: Tensor, loss: Loss = cross_entropy) -> Found:
         """Return the best iterates from `start` for one batch, with losses in the attack's precision."""

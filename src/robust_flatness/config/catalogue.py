@@ -14,7 +14,7 @@ _FOLDER = "robust_flatness.training.objectives"
 _SELECTION = ("attack_predicted_label", "attack_incorrect", "stop_after_flip")
 _FRACTION = ("label_smoothing", "adversarial_fraction")
 OBJECTIVES = {
-    "at": Objective(f"{_FOLDER}.base:Objective", ("label_smoothing", *_SELECTION)),
+    "at": Objective(f"{_FOLDER}.base:Objective", (*_FRACTION, *_SELECTION)),
     "mart": Objective(f"{_FOLDER}.mart:Mart", _SELECTION),
     "self-supervision": Objective(f"{_FOLDER}.self_supervision:SelfSupervision", _FRACTION),
     "trades": Objective(f"{_FOLDER}.trades:Trades", ("label_smoothing", "attack_incorrect")),

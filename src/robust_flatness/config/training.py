@@ -87,11 +87,15 @@ class TrainingSpec(Spec):
     objective_weight: NonNegative = 0.0
     """lambda of TRADES, MART and self-supervision."""
     adversarial_fraction: Probability = 1.0
-    """Fraction of each batch that is attacked; below 1 with self-supervision only."""
+    """Fraction of each batch that is attacked, with objectives `at` and `self-supervision`; 0: training on
+    clean examples."""
     weight_perturbation: NonNegative = 0.0
     """AT-AWP: size xi of the adversarial weight perturbation, relative to each layer's norm."""
     gradient_clamp: Positive | None = 0.05
     """AT-AWP: bound on each element of the gradient at the perturbed weights; None for none."""
+    sam_rho: Annotated[NonNegative, Field(exclude_if=lambda rho: rho == 0)] = 0.0
+    """SAM: radius rho of the perturbation of all weights together, in the L2 norm. JSON leaves 0 out, so
+    that older fingerprints of settings stay valid."""
     label_smoothing: Probability = 0.0
     label_noise: Probability = 0.0
     weight_clipping: Positive | None = None
@@ -121,6 +125,8 @@ class TrainingSpec(Spec):
             if allowed and self.objective in OBJECTIVES and self.objective not in allowed:
                 given = f"{field}: {value} is not defined with objective {self.objective!r}"
                 raise ValueError(f"{given}; allowed with {', '.join(allowed)}")
+        if self.sam_rho and self.weight_perturbation:
+            raise ValueError(f"sam_rho: {self.sam_rho} given beside weight_perturbation; give one of them")
         if self.optimizer == "entropy-sgd" and self.momentum:
             raise ValueError(f"momentum: {self.momentum} is not defined with optimizer 'entropy-sgd'; set 0")
         return self

@@ -40,7 +40,7 @@ def splits(spec: DataSpec, seed: int) -> Arrays:
             f"download it again, {ALTERNATIVES}, or give data.sha256"
         )
     *training, test = (_read(folder / name, *OFFICIAL, spec.size) for name in CIFAR10_FILES)
-    source = dict(zip(("x_test", "y_test"), test, strict=True))
+    source = {"x_test": test[0], "y_test": test[1]}
     source["x_train"], source["y_train"] = map(np.concatenate, zip(*training, strict=True))
     if spec.pool:
         source["x_pool"], source["y_pool"] = _read(Path(spec.pool), *POOL, spec.size)
@@ -77,14 +77,13 @@ def download_cifar10(folder: Path) -> None:
 
 def _read(path: Path, key: str, shape: tuple[int, ...], size: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Return images uint8 [n, 3, H, W] and labels int64 [n] from a pickle of `data`, uint8 [n, *shape], and
-    labels `key`. No code in it is run."""
+    labels `key`."""
     content = read_pickle(path)
     images, labels = np.asarray(content.get("data")), np.asarray(content.get(key, ()))
-    if images.dtype != np.uint8 or images.shape[1:] != shape:
-        expected = ", ".join(map(str, ("n", *shape)))
-        raise FileError(f"{path}: 'data' is {images.dtype} {images.shape}; expected uint8 ({expected})")
-    if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
-        raise FileError(f"{path}: {key!r} is {labels.dtype} {labels.shape}; expected {len(images)} integers")
+    integers = labels.shape == images.shape[:1] and np.issubdtype(labels.dtype, np.integer)
+    if images.dtype != np.uint8 or images.shape[1:] != shape or not integers:
+        found = f"data {images.dtype} {images.shape} and {key} {labels.dtype} {labels.shape}"
+        raise FileError(f"{path}: {found}; expected uint8 (n, {str(shape)[1:]} and n integers")
     images = images.reshape(-1, 3, 32, 32) if len(shape) == 1 else images.transpose(0, 3, 1, 2)
     return averaged(images, size, str(path)), labels.astype(np.int64)
 

@@ -47,12 +47,11 @@ class Part:
 
     @cached_property
     def order(self) -> np.ndarray:
-        """Indices of the images in the order of `read`. Images are sorted by class if there is one run per
-        class, or if labels change from one image to the next less than half as often as in a random order."""
-        _, counts = np.unique(self.labels, return_counts=True)
-        changes, indices = np.count_nonzero(np.diff(self.labels)), np.arange(len(self.labels))
-        expected = (len(indices) - 1) * (1 - np.square(counts / len(indices)).sum())
-        if len(counts) > 1 and (changes == len(counts) - 1 or changes < expected / 2):
+        """Indices of the images in the order of `read`. Images are sorted by class if labels change from one
+        image to the next less than half as often as in a random order."""
+        indices, shares = np.arange(len(self.labels)), np.bincount(self.labels) / len(self.labels)
+        expected = (len(indices) - 1) * (1 - np.square(shares).sum())
+        if np.count_nonzero(np.diff(self.labels)) < expected / 2:
             np.random.default_rng(derive_seed(ORDER_SEED, "order", self.name) % 2**32).shuffle(indices)
         return indices
 
@@ -96,9 +95,8 @@ def open_parts(
     parts = {part: Part(dataset, f"{part} images of {name}", size) for part, dataset in sets.items()}
     # also of parts that are not wanted: a missing class shifts the indices of later classes
     for part in parts:
-        if different := {*parts[part].classes} ^ {*parts["test"].classes}:
-            names = ", ".join(sorted(different))
-            raise FileError(f"{folder}: classes {names} are not in both test and {part}")
+        if different := sorted({*parts[part].classes} ^ {*parts["test"].classes}):
+            raise FileError(f"{folder}: classes {', '.join(different)} are not in both test and {part}")
     return {part: parts[part] for part in parts if part in wanted}
 
 
@@ -161,20 +159,17 @@ def _of_torchvision(
     by_train = "train" in parameters or "split" in options
     sets = {}
     for part in wanted:
-        for split in ("test", "val") if part == "test" and not by_train else (part,):
-            way = {"train": part == "train"} if by_train else {"split": split}
+        names = ("test", "val") if part == "test" else (part,)
+        for way in [{"train": part == "train"}] if by_train else [{"split": split} for split in names]:
             try:
                 sets[part] = kind(str(folder), **way, **options)
                 break
-            except ValueError as error:  # no such split
+            except (ValueError, RuntimeError, OSError, ImportError, TypeError) as error:
                 reason = error
-            except (RuntimeError, OSError, ImportError, TypeError) as error:
-                reason = error
-                break
-        if part not in sets:
-            images = f"{part} images of torchvision's {name}"
+        else:
+            images = f"{part} images of torchvision's {name} cannot be read ({reason})"
             hint = "give the folder that was its `root`, or download them (measure --download)"
-            raise FileError(f"{folder}: {images} cannot be read ({reason}); {hint}")
+            raise FileError(f"{folder}: {images}; {hint}")
     return sets
 
 
@@ -187,10 +182,10 @@ def _arrays(parts: Mapping[str, tuple[list[np.ndarray], np.ndarray]], where: str
         shown = ", ".join(f"{height}x{width}" for height, width in sizes[:3])
         raise FileError(f"{where}: images of {len(sizes)} sizes ({shown}); set one by {option}")
     shape = (*sizes[0], 3 if any(image.ndim == 3 for image in every) else 1)
-    arrays = {f"y_{name}": labels for name, (_, labels) in parts.items()}
-    for name, (images, _) in parts.items():
+    arrays = {}
+    for name, (images, labels) in parts.items():
         stacked = np.stack([np.broadcast_to(x.reshape(*x.shape[:2], -1), shape) for x in images])
-        arrays[f"x_{name}"] = np.ascontiguousarray(stacked.transpose(0, 3, 1, 2))
+        arrays |= {f"x_{name}": np.ascontiguousarray(stacked.transpose(0, 3, 1, 2)), f"y_{name}": labels}
     return arrays
 
 

@@ -13,16 +13,11 @@ KEYS = ("x_train", "y_train", "x_test", "y_test")
 POOL_KEYS = ("x_unlabeled", "y_unlabeled")
 #: Allowed numbers of channels.
 CHANNELS = (1, 3, 4)
-FLOATS = (
-    "images must be uint8 (0 to 255) or multiples of 1/255 in [0, 1]; divide them by their largest possible "
-    "value, and normalise in the network (--mean, --std)"
-)
 
 
 def splits(spec: DataSpec, seed: int) -> Arrays:
     """Return the splits of the file `spec.path` (see `split_official`)."""
-    source = read_npz(Path(spec.path))
-    source = {key.replace("unlabeled", "pool"): array for key, array in source.items()}
+    source = {key.replace("unlabeled", "pool"): a for key, a in read_npz(Path(spec.path)).items()}
     images = {key: averaged(x, spec.size, spec.path) for key, x in source.items() if key.startswith("x_")}
     return split_official(source | images, spec, seed, spec.path)
 
@@ -31,21 +26,18 @@ def read_npz(path: Path, *, to_measure: bool = False) -> Arrays:
     """Return the arrays `x_train, y_train, x_test, y_test` of a file and, if present, the extra images with
     pseudo-labels `x_unlabeled, y_unlabeled`: images as uint8 [n, C, H, W], labels as int64 [n].
 
-    Images may be [n, H, W], [n, H, W, C] or [n, C, H, W], as uint8, floats in [0, 1] or integral floats up
-    to 255; labels integers, integral floats, a column, or one-hot. With `to_measure`, training images may
-    be missing, and floats in [0, 1] that are not multiples of 1/255 become float32.
+    Images may be [n, H, W], [n, H, W, C] or [n, C, H, W], as uint8 or multiples of 1/255 in [0, 1]; labels
+    integers, a column of them, or one-hot. With `to_measure`, training images may be missing, and other
+    floats in [0, 1] become float32.
     """
     source = _read(path, to_measure)
-    parts = [key.removeprefix("x_") for key in source if key.startswith("x_")]
-    for part in parts:
-        x, y = f"x_{part}", f"y_{part}"
-        source[x] = _images(f"{path}: {x}", source[x], to_measure)
-        source[y] = _labels(f"{path}: {y}", source[y], len(source[x]))
-    shapes = {part: source[f"x_{part}"].shape[1:] for part in parts}
-    if len({*shapes.values()}) > 1:
-        found = ", ".join(f"x_{part} {shape}" for part, shape in shapes.items())
+    images = {key: _images(f"{path}: {key}", x, to_measure) for key, x in source.items() if key[0] == "x"}
+    labels = {key: _labels(f"{path}: {key}", y, len(images[f"x{key[1:]}"]))
+              for key, y in source.items() if key[0] == "y"}  # fmt: skip
+    if len({x.shape[1:] for x in images.values()}) > 1:
+        found = ", ".join(f"{key} {x.shape[1:]}" for key, x in images.items())
         raise FileError(f"{path}: images of different shapes (C, H, W): {found}")
-    return source
+    return images | labels
 
 
 def _read(path: Path, to_measure: bool) -> Arrays:
@@ -65,47 +57,48 @@ def _read(path: Path, to_measure: bool) -> Arrays:
 
 def _images(where: str, array: np.ndarray, keep_floats: bool) -> np.ndarray:
     """Return images as uint8 (or float32) [n, C, H, W]."""
-    if np.issubdtype(array.dtype, np.floating) and array.size:
-        array = _from_floats(where, array, keep_floats)
-    elif array.dtype != np.uint8:
-        raise FileError(f"{where} has dtype {array.dtype}; images must be uint8 or floats in [0, 1]")
     first, last = (array.ndim == 4 and array.shape[place] in CHANNELS for place in (1, 3))
     if array.ndim not in (3, 4) or 0 in array.shape or (array.ndim == 4 and not first and not last):
         layouts = "[n, height, width], [n, height, width, channels] or [n, channels, height, width]"
         raise FileError(f"{where} has shape {array.shape}; images must be {layouts} with 1, 3 or 4 channels")
-    if array.ndim == 3:
-        return array[:, None]
     if first and last:  # height or width is 1, 3 or 4: choose the layout with square images
         _, a, b, c = array.shape
         if (a == b) == (b == c):
             raise FileError(f"{where} has shape {array.shape}: channels first or last? pad the images")
         last = a == b
+    if np.issubdtype(array.dtype, np.floating):
+        array = _from_floats(where, array, keep_floats)
+    elif array.dtype != np.uint8:
+        raise FileError(f"{where} has dtype {array.dtype}; images must be uint8 or floats in [0, 1]")
+    if array.ndim == 3:
+        return array[:, None]
     return np.ascontiguousarray(array.transpose(0, 3, 1, 2) if last else array)
 
 
 def _from_floats(where: str, array: np.ndarray, keep: bool) -> np.ndarray:
-    """Return multiples of 1/255 and integers up to 255 as uint8, or, if `keep`, others as float32."""
+    """Return multiples of 1/255 as uint8, or, if `keep`, other floats in [0, 1] as float32."""
     low, high = array.min(), array.max()
-    scaled = array if high > 1 else array * 255
-    whole = np.rint(scaled)
-    if low >= 0 and (high <= 1 or 100 < high <= 255):  # integers below 100 are of another range
-        if np.abs(scaled - whole).max() < 1e-3:
+    if low >= 0 and high <= 1:
+        whole = np.rint(array * 255)
+        if np.abs(array * 255 - whole).max() < 1e-3:
             return whole.astype(np.uint8)
-        if keep and high <= 1:
+        if keep:
             return array.astype(np.float32)
-    raise FileError(f"{where} has values from {low:.4g} to {high:.4g}; {FLOATS}")
+    raise FileError(
+        f"{where} has values from {low:.4g} to {high:.4g}; images must be uint8 or multiples of 1/255 in "
+        "[0, 1]; divide them by their largest possible value, and normalise in the network (--mean, --std)"
+    )
 
 
 def _labels(where: str, array: np.ndarray, count: int) -> np.ndarray:
     """Return labels as int64 [n]."""
-    given = array
-    if array.ndim == 2 and array.shape[1] == 1:
+    shape = array.shape
+    if array.ndim == 2 and shape[1] == 1:
         array = array[:, 0]
     elif array.ndim == 2 and np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all():
         array = array.argmax(axis=1)
     if array.shape != (count,):
-        raise FileError(f"{where} has shape {given.shape}; expected ({count},), a label per image")
-    whole = np.issubdtype(array.dtype, np.floating) and (array == np.rint(array)).all()
-    if not (np.issubdtype(array.dtype, np.integer) or whole) or array.min() < 0:
-        raise FileError(f"{where} has dtype {array.dtype}; labels must be integers from 0 on, without NaN")
+        raise FileError(f"{where} has shape {shape}; expected ({count},), a label per image")
+    if not np.issubdtype(array.dtype, np.integer) or array.min() < 0:
+        raise FileError(f"{where} has dtype {array.dtype}; labels must be integers from 0 on")
     return array.astype(np.int64)

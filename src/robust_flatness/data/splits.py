@@ -47,15 +47,14 @@ def split_official(source: Arrays, spec: DataSpec, seed: int, name: str) -> Arra
     ranges = {split: spec.ranges(split) for split in SPLITS}
     if "x_pool" in source and not ranges["unlabeled"] and spec.unlabeled:
         ranges["unlabeled"] = (Range("pool", 0, spec.unlabeled - 1),)
-    chosen = {split: [] for split in SPLITS if ranges[split]}
-    left = {part: np.arange(len(source[f"y_{part}"])) for part in ("train", "test")}
-    for split, pieces in chosen.items():
+    left = {key[2:]: np.arange(len(labels)) for key, labels in source.items() if key.startswith("y_")}
+    chosen: dict[str, list[tuple[str, np.ndarray]]] = {}
+    for split in SPLITS:
         for found in ranges[split]:
             found.require(f"data.{split}", name, len(source.get(f"y_{found.origin}", ())))
             index = np.arange(found.first, found.last + 1)
-            pieces.append((found.origin, index))
-            if found.origin in left:
-                left[found.origin] = np.setdiff1d(left[found.origin], index)
+            chosen.setdefault(split, []).append((found.origin, index))
+            left[found.origin] = np.setdiff1d(left[found.origin], index)
     sizes = {split: 0 if split in chosen else spec.count(split) for split in SPLITS}
     tail = len(left["test"]) - sizes["early_stopping"]
     if tail < sizes["test"]:

@@ -142,7 +142,7 @@ class Experiment:
         where, data, variant = f"variant {slug!r}", self.spec.data, self._resolved(slug)
         values = self.spec.training.model_dump()
         for field, factor in variant.scale.items():
-            value = values.get(field, 1.0)  # an unknown field is reported with the others
+            value = getattr(self.spec.training, field, 1.0)  # an unknown field is reported with the others
             if field in variant.set or not isinstance(value, int | float):
                 given = variant.set.get(field, value)
                 raise ConfigError(f"{where}: scale.{field}: cannot scale {given!r}; give a value under set")

@@ -6,6 +6,7 @@ from robust_flatness.config import measures as config
 from robust_flatness.config.values import Count, Precision, Radii
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.measures.base import MORE_ROBUST, Examples, Measure, Metric, Network, Record, pgd
+from robust_flatness.measures.robustness import rounded
 from robust_flatness.runtime.progress import track
 
 _COMMON = {"splits": ("test",), "radius": "coordinate", "count": "other_radii_test_examples"}
@@ -30,7 +31,8 @@ class OtherRadiiSettings(config.MeasureSettings):
 
 
 def other_radii(net: Network, data: Examples, settings: OtherRadiiSettings) -> Iterator[Record]:
-    """Yield RErr by PGD and RLoss at each radius; `coordinate` is the factor."""
+    """Yield RErr by PGD and RLoss at each radius; `coordinate` is the factor. Values of single examples are
+    those of the split `test_eps_<factor>`."""
     from robust_flatness.measures.losses import evaluate_robustness
 
     (x, y), given = data.examples("test", settings.test_examples), settings.attack
@@ -44,6 +46,8 @@ def other_radii(net: Network, data: Examples, settings: OtherRadiiSettings) -> I
         where = {"split": "test", **attack.ball, "coordinate": factor, "n": len(x)}
         yield Record("rerr_pgd_eps", 100 * result.rerr_pgd, **where)
         yield Record("rloss_pgd_eps", result.rloss_pgd, **where)
+        values = {"rloss": rounded(result.pgd.loss), "rerr_pgd": result.pgd.error.int().tolist()}
+        data.example_values[f"test_eps_{factor:g}"] = values
 
 
 MEASURE = Measure("other_radii", OtherRadiiSettings, other_radii, METRICS, by_default=(BASELINE,))

@@ -92,8 +92,8 @@ def measure_model(
                 part = kept_part(parts, name, on, MEASURES[name], network, shared, given, functions)
                 records += [{"measure": name} | Record(*values)._asdict() for values in part["records"]]
                 notes |= part["notes"]
-                for split, columns in part["examples"].items():
-                    examples[split] |= columns
+                for split, columns in examples.items():
+                    columns |= part["examples"].get(split, {})  # without those at other radii
             parts.prune()
         for message in implausible(records, examples):
             warn(message)

@@ -21,7 +21,7 @@ from robust_flatness.version import __version__
 #: Digits of checksums in the tables.
 CHECKSUM = 12
 #: Measures with per-example values.
-WITH_EXAMPLES = {"robustness", "series"}
+WITH_EXAMPLES = {"robustness", "series", "other_radii"}
 
 
 class VariantEntry(Spec):

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import product
 
+from robust_flatness.config.measures import SPLITS
 from robust_flatness.measures.base import LOSSES as OF_LOSSES
-from robust_flatness.measures.base import MORE_ROBUST, SPLITS, Metric
+from robust_flatness.measures.base import MORE_ROBUST, Metric
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.measures.sharpness.block import of_loss
 from robust_flatness.training.history import HISTORY
@@ -19,7 +20,8 @@ TABLES = ("records", "networks", "history", "examples")
 KEYS = ("variant", "seed", "checkpoint")
 #: Prefix of the columns of `networks.csv` that hold the provenance.
 PROVENANCE = "run_"
-#: Values of single examples: robust loss by PGD, and whether PGD and AutoAttack succeed (0 or 1).
+#: Values of single examples: robust loss by PGD, and whether PGD and AutoAttack succeed (0 or 1). Their split
+#: is `test` or `train`, or at a multiple of epsilon `test_eps_<multiple>`.
 OF_EXAMPLES = ("rloss", "rerr_pgd", "rerr_aa")
 EXAMPLES = (*KEYS, "split", "example", *OF_EXAMPLES)
 #: Family of variants that config/variants.yaml does not know.

@@ -13,15 +13,9 @@ class TrainingAttack:
     """Adversarial examples for the updates of a training: PGD on the network in evaluation mode.
 
     From a uniform random start, it returns the iterate of highest loss of each example, the clean example
-    excluded. Settings change it:
-
-    - `stop_after_flip`: see `pgd_tau`;
-    - `attack_predicted_label`: the loss is that of the label predicted on the clean example;
-    - `attack_incorrect=False`: examples misclassified without attack stay clean;
-    - `adversarial_fraction`: a random share of each batch is attacked, the rest stays clean.
-
-    Clean examples are classified in a separate forward pass in training mode, which updates batch norm's
-    running statistics, as in the released code.
+    excluded, or that of `pgd_tau`. Settings are explained in `TrainingSpec`; predictions on clean examples
+    come from a separate forward pass in training mode, which updates batch norm's running statistics, as in
+    the released code.
     """
 
     def __init__(self, spec: TrainingSpec, objective: Objective):
@@ -35,7 +29,7 @@ class TrainingAttack:
         evaluation mode, `predict` gives logits in training mode."""
         spec, x = self.spec, batch.x
         target, loss = self.objective.attack_goal(network, batch)
-        attacked = torch.ones(len(x), dtype=torch.bool, device=x.device)
+        attacked, count, chosen = torch.ones_like(batch.counted), len(x), slice(None)
         if spec.attack_predicted_label or not spec.attack_incorrect:
             predicted = predict(x).argmax(1)
             if spec.attack_predicted_label:
@@ -43,24 +37,19 @@ class TrainingAttack:
             if not spec.attack_incorrect:
                 attacked = predicted == batch.y
         if spec.adversarial_fraction < 1:
-            # a subset of fixed size, so that PGD runs on these examples only
+            count = round(spec.adversarial_fraction * len(x))
             order = torch.randperm(len(x), generator=generator, device=generator.device)
-            chosen = order[: round(spec.adversarial_fraction * len(x))].to(x.device)
-            attacked = torch.zeros_like(attacked).index_fill_(0, chosen, True) & attacked
-            x_adv = x.clone()
-            if len(chosen):
-                x_adv[chosen] = self._search(network, x[chosen], target[chosen], generator, loss)
-        else:
-            x_adv = self._search(network, x, target, generator, loss)
-        if not spec.attack_incorrect:
-            x_adv = torch.where(attacked[:, None, None, None], x_adv, x)
-        return x_adv, attacked
+            chosen = order[:count].to(x.device)
+            attacked &= torch.zeros_like(attacked).index_fill_(0, chosen, True)
+        x_adv = x.clone()
+        if count:
+            x_adv[chosen] = self._search(network, x[chosen], target[chosen], generator, loss)
+        return torch.where(attacked[:, None, None, None], x_adv, x), attacked
 
     def _search(self, network: Network, x: Tensor, target: Tensor, generator, loss) -> Tensor:
         if self.spec.stop_after_flip is not None:
             return pgd_tau(network, x, target, self.pgd, self.spec.stop_after_flip, generator)
-        start = self.pgd.start(x, generator)
-        return self.pgd.search(network, x, target, start, loss).x_adv
+        return self.pgd.search(network, x, target, self.pgd.start(x, generator), loss).x_adv
 
 
 def pgd_tau(network: Network, x: Tensor, y: Tensor, pgd: PGD, tau: int, generator: torch.Generator) -> Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import update_bn
 
@@ -25,10 +25,10 @@ from robust_flatness.runtime.graphs import Graphs
 from robust_flatness.runtime.provenance import package_digest
 from robust_flatness.seeding import derive_seed, generator, stream_device
 from robust_flatness.training.attack import TrainingAttack
-from robust_flatness.training.awp import WeightPerturbation, frozen_statistics
 from robust_flatness.training.batches import BatchPlan, noisy_labels, training_images
 from robust_flatness.training.objectives import Batch, make_objective
-from robust_flatness.training.optimizers import Schedule, averaged_weights, clip_weights, make_optimizer
+from robust_flatness.training.optimizers import Schedule, averaged_weights, clip, make_optimizer
+from robust_flatness.training.weight_perturbation import added, awp, frozen_statistics, perturbed_weights, sam
 from robust_flatness.version import __version__
 
 #: Examples per pass when snapshots are evaluated.
@@ -64,7 +64,7 @@ class Training:
         self.network = self.network.to(self.device, memory_format=torch.channels_last).train()
         self.parameters = list(self.network.parameters())
         if spec.weight_clipping is not None:
-            clip_weights(self.parameters, spec.weight_clipping)
+            clip(self.parameters, spec.weight_clipping)
         self.optimizer = make_optimizer(spec, self.parameters)
         self.stateful = {"network": self.network, "optimizer": self.optimizer}
         self.average = None
@@ -76,8 +76,9 @@ class Training:
         self.inference = Network(self.network, example)
         self.evaluator = Network(self.model, example)
         self.graphs, self.inference.graphs, self.evaluator.graphs = (Graphs() for _ in range(3))
-        xi = spec.weight_perturbation
-        self.perturbation = WeightPerturbation(self.network, xi) if xi else None
+        self.perturbed: dict[str, nn.Parameter] = {}
+        if spec.weight_perturbation or spec.sam_rho:
+            self.perturbed = perturbed_weights(self.network, biases=spec.sam_rho > 0)
 
     def epoch(self, epoch: int) -> dict[str, Any]:
         """Train for one epoch; return its row of the history, without the columns of snapshots."""
@@ -98,14 +99,14 @@ class Training:
                 loss = self.optimizer.step(lambda: self._gradient(next(batches)))
                 self.sums[:2] += torch.stack([torch.ones_like(loss), loss]).to(self.sums.dtype)
                 if self.spec.weight_clipping is not None:
-                    clip_weights(self.parameters, self.spec.weight_clipping)
+                    clip(self.parameters, self.spec.weight_clipping)
                 if self.average is not None:
                     self.average.update_parameters(self.model)
         updates, loss, examples, rloss, errors = self.sums.tolist()
-        epochs, n, rate = self.spec.epochs, examples or math.nan, self.schedule.learning_rate(first)
+        epochs, n = self.spec.epochs, examples or math.nan
         row = {"variant": self.job.variant, "seed": self.job.seed, "epoch": epoch, "epochs": epochs}
-        row |= {"normalised_epoch": (epoch + 1) / epochs, "learning_rate": rate, "train_loss": loss / updates}
-        return row | {"train_rloss": rloss / n, "train_rerr": 100 * errors / n}
+        row |= {"normalised_epoch": (epoch + 1) / epochs, "learning_rate": self.schedule.learning_rate(first)}
+        return row | {"train_loss": loss / updates, "train_rloss": rloss / n, "train_rerr": 100 * errors / n}
 
     @contextlib.contextmanager
     def _dropout(self, *names: str | int) -> Iterator[None]:
@@ -138,10 +139,10 @@ class Training:
         x_adv, attacked = self.attack(view, self._predict, batch, self.streams["attack"])
         batch = replace(batch, x_adv=x_adv)
         self.optimizer.zero_grad(set_to_none=True)
-        if self.perturbation is None:
-            loss, logits = self._plain_gradient(batch)
-        else:
+        if self.perturbed:
             loss, logits = self._perturbed_gradient(batch, view)
+        else:
+            loss, logits = self._plain_gradient(batch)
         with torch.no_grad():
             counted = batch.counted & attacked if self.spec.adversarial_fraction < 1 else batch.counted
             # labels of rotated examples are out of range; those examples are not counted
@@ -169,22 +170,30 @@ class Training:
         return loss.clone(), logits
 
     def _perturbed_gradient(self, batch: Batch, view: Network) -> tuple[Tensor, Tensor]:
-        """Set the gradient of AT-AWP, taken at w + nu in training mode and clamped elementwise. As in the
-        released code, a separate forward pass at w updates batch norm's running statistics."""
-        with torch.no_grad():
-            self.objective(self._forward, batch)
-        seen = replace(batch, target=batch.y, smoothing=0.0)  # as attacks see it
-        nu = self.perturbation.ascent(
-            view, lambda forward: self.objective(forward, seen)[0], self.spec.precision
-        )
-        with self.perturbation.applied(nu), frozen_statistics(self.network):
+        """Set the gradient of AT-AWP or SAM, taken at w + nu in training mode; a forward pass at w before it
+        updates batch norm's running statistics. That of AT-AWP is clamped elementwise, as in its code."""
+        spec, weights = self.spec, list(self.perturbed.values())
+        if spec.sam_rho:
+            loss, _ = self.objective(self._forward, batch)
+            nu = sam(torch.autograd.grad(loss, weights), spec.sam_rho)
+        else:
+            with torch.no_grad():
+                self.objective(self._forward, batch)
+            nu = awp(self._gradient_in_evaluation(batch, view), weights, spec.weight_perturbation)
+        with added(nu, weights), frozen_statistics(self.network):
             loss, logits = self.objective(self._forward, batch)
             loss.backward()
-        if self.spec.gradient_clamp is not None:
-            gradients = [p.grad for p in self.parameters if p.grad is not None]
-            torch._foreach_clamp_min_(gradients, -self.spec.gradient_clamp)
-            torch._foreach_clamp_max_(gradients, self.spec.gradient_clamp)
+        if spec.weight_perturbation and spec.gradient_clamp is not None:
+            clip([p.grad for p in self.parameters if p.grad is not None], spec.gradient_clamp)
         return loss, logits
+
+    def _gradient_in_evaluation(self, batch: Batch, view: Network) -> tuple[Tensor, ...]:
+        """Return the gradient of each perturbed weight in evaluation mode, with the labels attacks see."""
+        seen = replace(batch, target=batch.y, smoothing=0.0)
+        leaves = {name: w.requires_grad_(True) for name, w in view.weights(self.perturbed).items()}
+        at_leaves = view.at(leaves)
+        loss, _ = self.objective(lambda x: at_leaves.logits(x, self.spec.precision), seen)
+        return torch.autograd.grad(loss, list(leaves.values()))
 
     def _forward(self, x: Tensor) -> Tensor:
         """Return the logits in training mode."""

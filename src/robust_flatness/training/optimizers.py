@@ -17,11 +17,8 @@ ENTROPY = {"weight_decay": 0.0, "inner_lr": 0.1, "averaging": 0.75, "noise": 1e-
 
 
 def make_optimizer(spec: TrainingSpec, parameters: Iterable[Tensor]) -> Optimizer:
-    """Return the optimiser of a training: `sgd`, `adam` or `entropy-sgd`.
-
-    SGD has Nesterov momentum m: g <- grad + decay w; v <- m v + g; w <- w - lr (g + m v). Adam (Kingma and
-    Ba, ICLR 2015) adds the weight decay to the gradient. Weight decay applies to every tensor.
-    """
+    """Return the optimiser of a training: SGD, with Nesterov's momentum if there is any, Adam or Entropy-SGD.
+    Weight decay is part of the gradient, and applies to every tensor."""
     parameters, rates = list(parameters), {"lr": spec.learning_rate, "weight_decay": spec.weight_decay}
     if spec.optimizer == "adam":
         return torch.optim.Adam(parameters, fused=True, **rates)
@@ -86,17 +83,15 @@ class EntropySGD(Optimizer):
 class Schedule:
     """Learning rate and momentum of each update; `updates` is the number of updates in an epoch.
 
-    - `multi-step`: multiplied by 0.1 at each milestone, a fraction of the epochs, rounded to a whole epoch.
-    - `constant`.
-    - `cyclic`: `cycles` triangular cycles over the training, from 0 to `learning_rate` and back to 0; with
-      SGD, the momentum goes from 0.9 to 0.8 and back.
+    Schedules are those of `TrainingSpec`. Milestones are rounded to whole epochs; in cycles, the momentum of
+    SGD goes from 0.9 to 0.8 and back while the rate rises and falls.
     """
 
     spec: TrainingSpec
     updates: int
 
     def learning_rate(self, update: float) -> float:
-        """Return the rate of update number `update`, counted from 0 over the whole training."""
+        """Return the rate of an update, counted from 0 over the whole training."""
         rate = self.spec.learning_rate
         if self.spec.schedule == "cyclic":
             return rate * self._height(update)
@@ -107,14 +102,13 @@ class Schedule:
         return rate
 
     def momentum(self, update: float) -> float:
-        """Return the momentum of update number `update`."""
         if self.spec.schedule == "cyclic" and self.spec.optimizer == "sgd":
             ends, middle = CYCLE_MOMENTUM
             return ends + (middle - ends) * self._height(update)
         return self.spec.momentum
 
     def apply(self, optimizer: Optimizer, update: int) -> None:
-        """Set learning rate and momentum for update number `update`."""
+        """Set learning rate and momentum for an update."""
         for group in optimizer.param_groups:
             group["lr"] = self.learning_rate(update)
             if "momentum" in group:
@@ -128,11 +122,11 @@ class Schedule:
 
 
 @torch.no_grad()
-def clip_weights(parameters: list[Tensor], bound: float) -> None:
-    """Clip each tensor to [-bound, bound], in place (Stutz et al., MLSys 2021). Batch norm's scale is 1 + w,
-    so it stays within 1 +- bound."""
-    torch._foreach_clamp_min_(parameters, -bound)
-    torch._foreach_clamp_max_(parameters, bound)
+def clip(tensors: list[Tensor], bound: float) -> None:
+    """Clip each tensor to [-bound, bound], in place. Of weights (Stutz et al., MLSys 2021), this keeps the
+    scale of batch norms, which is 1 + w, within 1 +- bound."""
+    torch._foreach_clamp_min_(tensors, -bound)
+    torch._foreach_clamp_max_(tensors, bound)
 
 
 def averaged_weights(model: nn.Module, decay: float) -> swa_utils.AveragedModel:

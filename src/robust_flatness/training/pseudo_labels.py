@@ -26,10 +26,10 @@ def pseudo_label(
     augmentation of `training`. Published pseudo-labels of the data are returned as they are."""
     if "pseudo_labels" in dataset.arrays:
         return torch.from_numpy(dataset.arrays["pseudo_labels"])
-    spec, seed = TrainingSpec(**{n: getattr(training, n) for n in SHARED}), derive_seed(seed, "pseudo-labels")
+    spec = TrainingSpec(**{name: getattr(training, name) for name in SHARED}, adversarial_fraction=0)
+    seed = derive_seed(seed, "pseudo-labels")
     job = TrainJob(variant="pseudo-labels", seed=seed, model=model, training=spec)
-    unattacked = spec.model_copy(update={"adversarial_fraction": 0.0})
-    run = Training(job.model_copy(update={"training": unattacked}), dataset, device)
+    run = Training(job, dataset, device)
     for epoch in range(spec.epochs):
         if not math.isfinite(run.epoch(epoch)["train_loss"]):
             raise TrainingError(f"pseudo-labels: the loss became NaN in epoch {epoch}; lower learning_rate")

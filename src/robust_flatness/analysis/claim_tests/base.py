@@ -141,15 +141,17 @@ def judged(found: Finding, sign: Sign, reference: float, rules: Rules, what: str
     """Return the finding with its outcome. The test holds if the interval lies on the side of 0 given by
     `sign` ("either": excludes 0) and p is significant. Otherwise it is inconclusive if the interval reaches
     the reference effect or cannot be computed, and else fails. With the sign "none" it is the other way
-    round: it holds if the interval does not reach the effect. `what` is the unit of `found.n`."""
+    round: it holds if the interval does not reach the effect. `what` is the unit of `found.n`, of which a
+    smallest number may be needed."""
     low, high = found.interval
     ends = {"positive": (low, high), "negative": (-high, -low)}
     nearest, reach = ends.get(sign, (max(low, -high), max(high, -low)))
     holds, fails, note = nearest > 0 and found.p < SIGNIFICANCE, reach < reference, ""
     if sign == "none":
         holds, fails = fails, holds
-    if found.n < rules.minimum[what]:
-        note = f"{found.n} {what.removesuffix('s') if found.n == 1 else what}, {rules.minimum[what]} needed"
+    least = rules.minimum.get(what, 1)
+    if found.n < least:
+        note = f"{found.n} {what.removesuffix('s') if found.n == 1 else what}, {least} needed"
     elif math.isnan(low) or math.isnan(found.p):
         note = "no interval: the values do not vary"
     decided = INCONCLUSIVE if note else outcome(holds, fails)

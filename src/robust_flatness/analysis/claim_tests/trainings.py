@@ -12,7 +12,7 @@ from robust_flatness.analysis.claim_tests.base import Finding, Rules, Sign, of_e
 from robust_flatness.analysis.correlation import correlate
 from robust_flatness.analysis.evidence import Evidence, NotMeasuredError, UndecidedError, early_stopping_pairs
 from robust_flatness.analysis.resampling import estimate, mean_estimate
-from robust_flatness.analysis.rises import SINCE, Since, mean_interval, rise
+from robust_flatness.analysis.rises import SINCE, Since, mean_interval, of_examples, rise
 from robust_flatness.config.values import AS_LIST, Real
 from robust_flatness.tables import aggregate
 from robust_flatness.tables.schema import describe
@@ -78,6 +78,37 @@ class EpochsBelow(base.Test):
         differences = first[self.measure] - np.interp(first[EPOCH], second[EPOCH], second[self.measure])
         found = mean_estimate(differences.to_numpy(float), range(len(first)), rules.resamples)
         return Finding(found.value, found.interval, "snapshots", found.p, found.n)
+
+
+class Pair(base.Test):
+    """Measure of the first of two variants minus that of the second at their last checkpoints, paired within
+    seeds and examples; the interval is over both, or over examples with one seed. Values of single examples
+    are needed. The variants may be those of some experiments only: elsewhere the test is not testable."""
+
+    counts: ClassVar = "examples"
+
+    kind: Literal["pair"]
+    variants: tuple[str, str]
+    measure: str
+    sign: Sign
+
+    def title(self, evidence: Evidence) -> str:
+        return f"{describe(self.measure)}, {' minus '.join(self.variants)}"
+
+    def result(self, evidence: Evidence, rules: Rules) -> Finding:
+        rows = of_examples(evidence.seeds.examples, self.measure)
+        rows = rows[rows["variant"].isin(self.variants) & (rows["checkpoint"] == "last")]
+        values = rows.pivot(index=["seed", "example"], columns="variant", values="value")
+        first, second = values.reindex(columns=self.variants).to_numpy(float).T
+        changes = pd.Series(first - second, values.index).dropna().unstack("example")
+        changes = changes.dropna(axis="columns").to_numpy()
+        if not changes.size:
+            raise NotMeasuredError(f"not measured: {describe(self.measure)} of {' and '.join(self.variants)}")
+        seeds, examples = changes.shape
+        interval, p = mean_interval(changes.T if seeds == 1 else changes)
+        over = "examples" if seeds == 1 else "seeds and examples"
+        found = Finding(float(changes.mean()), interval, over, p, examples)
+        return found.noted(f"{seeds} seed{'s' * (seeds > 1)}")
 
 
 class Rise(base.Test):
@@ -210,4 +241,4 @@ class Scaling(base.Test):
         return Finding(float(value), n=len(SCALES), outcome=base.outcome(holds, not holds))
 
 
-Kind = Rise | Trend | EpochsBelow | EarlyStopping | Scaling
+Kind = Rise | Trend | EpochsBelow | Pair | EarlyStopping | Scaling

@@ -59,11 +59,12 @@ class SelfSupervision(Objective):
         height, width = batch.x.shape[2:]
         if height != width:
             raise ConfigError(f"objective: 'self-supervision' rotates square images, not {height}x{width}")
-        plain, count = len(batch.x) - len(batch.x) // 2, len(batch.x) // 2
-        quarters = torch.randint(ROTATIONS, (count,), generator=generator, device=generator.device)
-        labels = self.classes + quarters.to(batch.x.device)
-        rotated = {"x": rotate(batch.x[plain:], labels - self.classes), "y": labels, "target": labels}
-        rotated["counted"] = torch.zeros_like(batch.counted[plain:])
+        plain = len(batch.x) - len(batch.x) // 2
+        counted = torch.zeros_like(batch.counted[plain:])
+        quarters = torch.randint(ROTATIONS, counted.shape, generator=generator, device=generator.device)
+        quarters = quarters.to(batch.x.device)
+        labels = self.classes + quarters
+        rotated = {"x": rotate(batch.x[plain:], quarters), "y": labels, "target": labels, "counted": counted}
         return replace(batch, **{n: torch.cat([getattr(batch, n)[:plain], t]) for n, t in rotated.items()})
 
     def attack_loss(self, logits: Tensor, target: Tensor) -> Tensor:

@@ -1,0 +1,63 @@
+"""Weight perturbations nu at which updates take their gradient: AT-AWP and sharpness-aware minimisation."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from robust_flatness.perturbable import perturbable_parameters
+
+
+def perturbed_weights(network: nn.Module, biases: bool) -> dict[str, nn.Parameter]:
+    """Return the weights that are perturbed by name: with `biases` those whose flatness is measured, all but
+    the parameters of normalisation layers; else those of convolutions and linear layers."""
+    weights = {name: network.get_parameter(name) for name in perturbable_parameters(network)[0]}
+    return {name: weight for name, weight in weights.items() if biases or weight.ndim > 1}
+
+
+def awp(gradients: Sequence[Tensor], weights: Sequence[Tensor], xi: float) -> list[Tensor]:
+    r"""Return nu of adversarial weight perturbation (Wu et al., NeurIPS 2020) with one ascent step:
+    nu^(l) = xi ||w^(l)||_2 g^(l) / ||g^(l)||_2 for each layer l; zero where the gradient g is."""
+    norms, sizes = torch._foreach_norm(gradients), torch._foreach_norm(weights)
+    torch._foreach_mul_(sizes, xi)
+    # 0 / tiny = 0: a layer whose gradient is zero is not perturbed
+    torch._foreach_clamp_min_(norms, torch.finfo(norms[0].dtype).tiny)
+    torch._foreach_div_(sizes, norms)
+    return list(torch._foreach_mul(gradients, sizes))
+
+
+def sam(gradients: Sequence[Tensor], rho: float) -> list[Tensor]:
+    r"""Return nu of sharpness-aware minimisation (Foret et al., ICLR 2021, equation 2 with p = 2),
+    nu = rho g / ||g||_2, the norm taken of all layers together; zero if the gradient g is."""
+    norm = torch.nn.utils.get_total_norm(gradients)
+    return list(torch._foreach_mul(gradients, rho / norm.clamp_min(torch.finfo(norm.dtype).tiny)))
+
+
+@contextlib.contextmanager
+def added(nu: Sequence[Tensor], weights: Sequence[Tensor]) -> Iterator[None]:
+    """Add nu to the weights in place; restore them afterwards, bit for bit."""
+    saved = [weight.detach().clone() for weight in weights]
+    try:
+        with torch.no_grad():
+            torch._foreach_add_(weights, nu)
+        yield
+    finally:
+        with torch.no_grad():
+            torch._foreach_copy_(weights, saved)
+
+
+@contextlib.contextmanager
+def frozen_statistics(network: nn.Module) -> Iterator[None]:
+    """Freeze the running statistics of batch norms; in training mode they still normalise by the batch."""
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    before = [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+    try:
+        for norm in norms:
+            norm.momentum = 0.0
+        yield
+    finally:
+        for norm, momentum, count in before:
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(count)
