@@ -56,10 +56,12 @@ def test_the_command_line_starts_without_torch():
 
 def test_printed_settings_are_those_of_the_jobs(run):
     experiment = load_experiment(load_yaml(SMOKE), ROOT / "config/variants.yaml")
-    for step in ("data", "baseline", "flatness"):
+    steps = {"data": experiment.spec.data, "baseline": experiment.baseline}
+    steps["flatness"] = experiment.measures["flatness"].for_variant("at")
+    for step, expected in steps.items():
         status, out, err = run("spec", step, "--config", SMOKE)
         assert status == 0, err
-        assert out.strip() == experiment.settings_of(step, "at", 0).json_text()
+        assert out.strip() == expected.json_text()
     out = run("spec", "train", "--config", SMOKE, "--variant", "trades-6")[1]
     assert out.strip() == experiment.train_job("trades-6", 0).json_text()
     job = json.loads(run("spec", "measure", "--config", SMOKE, "--variant", "trades-6")[1])

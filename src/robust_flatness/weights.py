@@ -103,38 +103,34 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) ->
     path, _ = weights_file(path)
     given, whole = OrderedDict(tensors), _below(tensors, "")
     given._metadata = getattr(tensors, "_metadata", None)
-    if path.suffix == ".safetensors":
-        given._metadata = whole._metadata = model.state_dict()._metadata
-    if not _misfit(model, given) or not (problem := _misfit(model, whole)):
+    current = model.state_dict()._metadata if path.suffix == ".safetensors" else None
+    if not _misfit(model, given, current) or not (problem := _misfit(model, whole, current)):
         return
     parts = [name.split(".") for name in whole]
     prefixes = {".".join(names[:depth]) for names in parts for depth in range(1, DEEPEST + 1)}
-    fitting = [prefix for prefix in sorted(prefixes) if not _misfit(model, _below(whole, prefix))]
+    below = {prefix: _below(whole, prefix) for prefix in sorted(prefixes)}
+    fitting = [prefix for prefix, part in below.items() if not _misfit(model, part, current)]
     if not fitting:
         raise ConfigError(f"weights: {path}: another architecture, first at {problem}")
     if len(fitting) > 1:
         several = f"holds several sets of weights: {', '.join(fitting)}"
         raise ConfigError(f"weights: {path} {several}; name one, as in {path.name}:{fitting[0]}")
-    _misfit(model, _below(whole, fitting[0]))
+    _misfit(model, below[fitting[0]], current)
 
 
-def _misfit(model: nn.Module, tensors: Mapping[str, Tensor]) -> str:
-    """Load `tensors` into `model`; return what does not fit, or an empty text."""
+def _misfit(model: nn.Module, tensors: "OrderedDict[str, Tensor]", versions: Any) -> str:
+    """Load `tensors` into `model`, with the format `versions` of its layers (None: their own); return what
+    does not fit, or an empty text."""
     expected = model.state_dict()
+    if versions is not None:
+        tensors._metadata = versions
     try:
         missing, unexpected = model.load_state_dict(tensors, strict=False)
     except RuntimeError as error:  # other shapes, for example
-        missing = [name for name, t in expected.items() if _shape(t) != _shape(tensors.get(name))]
-        if not missing:
-            return str(error)
-        unexpected = []
+        return " ".join(str(error).split())
     loaded = {t.data_ptr() for name, t in expected.items() if name not in missing}
     for name in [*missing, *unexpected]:
         tied = name in expected and name not in tensors and expected[name].data_ptr() in loaded
         if not (tied or name == "n_averaged" or name.endswith("num_batches_tracked")):
-            return f"{name!r} (expected {_shape(expected.get(name))}, found {_shape(tensors.get(name))})"
+            return f"{name!r} ({'missing' if name in expected else 'unexpected'})"
     return ""
-
-
-def _shape(tensor: Tensor | None) -> tuple[int, ...] | str:
-    return "none" if tensor is None else tuple(tensor.shape)

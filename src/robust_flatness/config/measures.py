@@ -112,7 +112,7 @@ class MeasureSettings(Spec):
     @model_validator(mode="after")
     def _check_overrides(self) -> Self:
         for slug in self.overrides:
-            self._overridden(slug)
+            self.for_variant(slug)
         return self
 
     @classmethod
@@ -149,12 +149,9 @@ class MeasureSettings(Spec):
     def for_variant(self, slug: str) -> Self:
         """Return the settings of a job for `slug`: with its overrides, without parts of other variants."""
         dropped = {name: None for name, part in self.parts().items() if not part.applies_to(slug)}
-        return self.model_copy(update=dropped | self._overridden(slug))
-
-    def _overridden(self, slug: str) -> dict[str, Any]:
-        given = self.overrides.get(slug, {})
+        given = self.overrides.get(slug)
         changed = type(self).model_validate(_merged(self.model_dump(), given)) if given else self
-        return {name: getattr(changed, name) for name in given}
+        return changed.model_copy(update=dropped)
 
     def problems(self, data: DataSpec) -> Iterator[str]:
         """Yield what does not fit the data: a field and what is wrong with it."""

@@ -5,16 +5,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from robust_flatness.checkpoints import LOADED, Checkpoint, load_checkpoint
 from robust_flatness.config.kinds import source_digest
-from robust_flatness.config.values import Spec, meant, parse
+from robust_flatness.config.values import Spec, parse
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.data import load_dataset
-from robust_flatness.errors import ConfigError, FileError, NonFiniteError, noted_warnings, warn
+from robust_flatness.errors import FileError, NonFiniteError, noted_warnings, warn
 from robust_flatness.measures.base import CHECKPOINTS, Measure, Record
 from robust_flatness.measures.examples import Examples
 from robust_flatness.measures.registry import MEASURES
@@ -51,9 +51,7 @@ def measure_network(
     """Apply all measures to the checkpoints below `directory`; write `records.csv` and `examples.csv` there.
     A measure of one checkpoint is a part, kept in `.resume/parts.jsonl` with fingerprints of its settings,
     data, weights and code. After an interruption or a change, the missing and changed parts are computed."""
-    if unknown := [name for name in job.measures if name not in MEASURES]:
-        allowed = f"{meant(unknown[0], MEASURES)}; known are {', '.join(MEASURES)}"
-        raise ConfigError(f"measures: unknown measure {unknown[0]!r}{allowed}")
+    parse(dict[Literal[*MEASURES], Any], job.measures, "measures")
     settings = {
         name: with_precision_on(device, parse(measure.settings, job.measures[name], name))
         for name, measure in MEASURES.items()
