@@ -3,13 +3,13 @@
 import atexit
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from robust_flatness.config import DataSpec, TrainJob
+from robust_flatness.config import DataSpec, TrainJob, load_yaml
 from robust_flatness.config.data import CIFAR10_FILES, CLASSES
 from robust_flatness.config.kinds import source_files
 from robust_flatness.errors import ConfigError, FileError
@@ -43,6 +43,18 @@ def check_words(arguments: Sequence[str]) -> None:
         if wrong:
             taken = f"{option} takes all words up to the next option for {what}"
             raise ConfigError(f"{taken}, but {wrong[0]} is not one; write targets first, or after --")
+
+
+def check_name(experiment: str, configs: Iterable[Mapping[str, Any]], folder: Path) -> None:
+    """Raise `ConfigError` if the name given by `--config experiment=` belongs to a file in `folder` that is
+    not among the config files."""
+    if experiment not in [values.get("experiment") for values in configs]:
+        for path in sorted(folder.glob("*.yaml")):
+            if load_yaml(path).get("experiment") == experiment:
+                raise ConfigError(
+                    f"experiment: {experiment} is the experiment of another file; "
+                    f"give --configfile {path} instead of --config"
+                )
 
 
 def gpus_here() -> int:

@@ -271,6 +271,13 @@ def test_a_target_among_config_files_is_named(folder):
     assert "Traceback" not in done.stderr
 
 
+def test_the_name_of_a_shipped_experiment_needs_its_file(folder):
+    done = snakemake(folder, "-n", "--config", "experiment=cifar10-mini", config="own.yaml")
+    assert done.returncode == 1
+    assert re.search(r"give --configfile \S*config/cifar10-mini.yaml instead of --config\n", done.stderr)
+    succeeded(snakemake(folder, "-n", "--config", "experiment=mine", config="own.yaml"))
+
+
 def test_a_training_longer_than_a_job_is_cut(tmp_path):
     """Each piece waits for the one before, and no job asks for more than the limit."""
     text = (ROOT / "config/smoke.yaml").read_text() + "\ncompute: {hours: 1}\n"

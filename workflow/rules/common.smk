@@ -23,6 +23,7 @@ from robust_flatness.measures.registry import MEASURES
 from robust_flatness.tables.schema import TABLES
 from robust_flatness.version import __version__
 from robust_flatness.workflow import (
+    check_name,
     collect_spec,
     data_files,
     folder_state,
@@ -40,8 +41,9 @@ from robust_flatness.workflow import (
 ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
 
 try:
-    for path in workflow.configfiles:
-        load_yaml(path)  # stricter than Snakemake, which accepts duplicate keys
+    files = [load_yaml(path) for path in workflow.configfiles]  # stricter than Snakemake: no duplicate keys
+    if name := workflow.config_settings.config.get("experiment"):
+        check_name(name, files, Path(os.path.relpath(ROOT / "config")))
     EXPERIMENT = load_experiment(config, ROOT / "config/variants.yaml")
 except ConfigError as error:
     # One line per problem, without Snakemake's traceback through this file.

@@ -18,8 +18,8 @@ RATES = {"core": 8.3e9, "float32": 3.6e12, "bfloat16": 22e12, "training": 34e12}
 PASS_OVERHEAD, OVERHEAD_MINUTES = 3e-5, 10
 #: Ratio of time limits to estimates, which allows for slower machines and evaluations during training.
 SLACK = 4
-#: The standard AutoAttack: 100 iterations of APGD-CE, 900 each of APGD-T and FAB-T, 5,000 queries.
-STANDARD_AUTOATTACK = 100 + 900 + 2 * 900 + 5000 // 2
+#: Classes that AutoAttack targets by default, if there are as many others.
+MOST_TARGETS = 9
 
 
 def _cost(model: ModelSpec | None, quantity: str) -> tuple[float, int]:
@@ -65,8 +65,9 @@ def attack_passes(spec: AttackSpec) -> int:
 
 
 def autoattack_passes(spec: AutoAttackSpec) -> int:
-    """Return the passes of AutoAttack for one example, if no attack succeeds."""
-    if spec.version == "standard":
-        return STANDARD_AUTOATTACK
-    runs = len(set(spec.attacks) - {"pgd", "square"}) * (spec.target_classes or 9)
-    return runs * spec.iterations * spec.restarts + (spec.queries if "square" in spec.attacks else 0)
+    """Return the passes of AutoAttack for one example, if no attack succeeds. FAB takes two passes an
+    iteration; Square's queries are forward passes, half of one."""
+    targeted = spec.iterations * (spec.target_classes or MOST_TARGETS)
+    passes = {"pgd": 0, "apgd-ce": spec.iterations, "apgd-t": targeted, "fab-t": 2 * targeted}
+    passes["square"] = spec.queries // 2
+    return spec.restarts * sum(passes[name] for name in spec.attacks)
