@@ -110,7 +110,7 @@ BAD = {
     "'x'": ["spec", "x", "--config", SMOKE],
     "unknown variant 'nope'": ["spec", "train", "--variant", "nope", "--config", SMOKE],
     "missing.yaml": ["spec", "train", "--config", "missing.yaml"],
-    "not valid JSON": prepare("{"),
+    "neither JSON": prepare("{"),
     "nothing.json": prepare("nothing.json"),
     "--spec.name": prepare("{}"),
     "--spec.train": prepare(json.dumps(DIGITS | {"train": 0})),

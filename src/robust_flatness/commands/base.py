@@ -53,8 +53,6 @@ def parsed(kind: type, text: str) -> Any:
         if not text.lstrip().startswith("{"):
             text = Path(text).read_text(encoding="utf-8")
         values = json.loads(text)
-    except OSError as error:
-        raise ConfigError(f"--spec: {text!r} is neither JSON nor a file ({error.strerror})") from None
-    except ValueError as error:
-        raise ConfigError(f"--spec: not valid JSON ({error})") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--spec: {text!r:.200} is neither JSON nor a file of JSON ({error})") from None
     return parse(kind, values, "--spec")

@@ -60,7 +60,7 @@ def own_settings(
     """Return the settings of the measures `names` on `sizes` examples of the splits. `options` maps paths
     such as `average.samples` to values (None: not given), for all measures with this setting; `assignments`
     such as `flatness.average.xi=[0.5]` are applied last."""
-    known = [name for name, entry in MEASURES.items() if not entry.of_snapshots]
+    known = tuple(name for name, entry in MEASURES.items() if not entry.of_snapshots)
     counts = {f"{kind}{split}_examples": sizes[split] for kind in ("", "clean_") for split in SPLITS}
     blocks: dict[str, dict[str, Any]] = {}
     for name in parse(list[Literal[*known]], [*names], "--measures"):

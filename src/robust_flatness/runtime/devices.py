@@ -72,8 +72,8 @@ def is_fast_in_bfloat16(device: str) -> bool:
     kind = torch.device(device).type
     if kind == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    features = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return kind == "cpu" and any(getattr(torch.cpu, name, bool)() for name in features)
+    supported = (torch.cpu._is_amx_tile_supported, torch.cpu._is_avx512_bf16_supported)
+    return kind == "cpu" and any(check() for check in supported)
 
 
 def precision_on(device: str, precision: str) -> str:
@@ -101,8 +101,6 @@ def out_of_memory(batch_size: int, kept: str) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError:
-        free, total = (part / 2**30 for part in torch.cuda.mem_get_info())
-        memory = f"the GPU's memory ({free:.1f} of {total:.1f} GiB are free)"
         smaller = f"try a batch_size of {max(1, batch_size // 2)}"
-        text = f"{memory} does not suffice for batches of {batch_size}; {smaller}. {kept}"
+        text = f"the GPU's memory does not suffice for batches of {batch_size}; {smaller}. {kept}"
         raise OutOfMemoryError(text) from None
