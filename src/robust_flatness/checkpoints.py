@@ -134,17 +134,13 @@ def load_checkpoint(path: Path, device="cpu") -> Checkpoint:
     altered, or its tensors do not fit the architecture it names."""
     try:
         with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(KEY)
+            metadata = Metadata(**json.loads(file.metadata()[KEY]))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        spec = None if LOADED in metadata.model else parse(ModelSpec, metadata.model)
     except FileNotFoundError:
         raise FileError(f"{path}: no such checkpoint") from None
-    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
-        raise FileError(f"{path}: truncated or damaged checkpoint ({error}); train it again") from None
-    try:
-        metadata = Metadata(**json.loads(text or "null"))
-        spec = None if LOADED in metadata.model else parse(ModelSpec, metadata.model)
-    except (TypeError, ValueError) as error:
-        raise FileError(f"{path}: damaged, or not written by this kit ({error})") from None
+    except (OSError, SafetensorError, RuntimeError, LookupError, TypeError, ValueError) as error:
+        raise FileError(f"{path}: damaged, or no checkpoint of this kit ({error}); train it again") from None
     if metadata.sha256 != checksum(tensors, metadata):
         raise FileError(f"{path}: the checksum does not match, the file is damaged; train it again")
     if spec is None:

@@ -21,13 +21,12 @@ def checked_images(x: Tensor, y: Tensor) -> Tensor:
     if not isinstance(y, Tensor) or not y.ndim:
         kind = "a single number" if isinstance(y, Tensor) else type(y).__name__
         raise ConfigError(f"y: {kind} given; expected a tensor of integer labels [n]")
-    if not isinstance(x, Tensor) or not x.ndim or x.layout != torch.strided:
-        kind = f"{x.layout} on {x.device}, {x.ndim}-d" if isinstance(x, Tensor) else type(x).__name__
-        raise ConfigError(f"x: {kind} given; expected a tensor of inputs [n, ...] in [0, 1]")
+    dense = isinstance(x, Tensor) and x.ndim and x.layout == torch.strided
+    if not dense or not x.is_floating_point():
+        kind = f"{x.dtype}, {x.layout}, {x.ndim}-d" if isinstance(x, Tensor) else type(x).__name__
+        raise ConfigError(f"x: {kind} given; expected a tensor of floating-point inputs [n, ...] in [0, 1]")
     if len(x) == 0 or len(x) != len(y):
         raise ConfigError(f"x, y: {len(x)} inputs and {len(y)} targets; give one target for each input")
-    if not x.is_floating_point():
-        raise ConfigError(f"x: dtype {x.dtype}; inputs must be floating-point numbers in [0, 1]")
     x = x.detach()
     low, high = x.aminmax()
     if not (low >= 0 and high <= 1):

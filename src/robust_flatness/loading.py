@@ -67,8 +67,6 @@ def load_model(
     """
     kind, _, name = model.partition(":")
     tensors = None if weights is None else read_weights(Path(weights))
-    if not kind or not name:
-        raise ConfigError(f"model: {model!r} given; expected package.module:function, torchvision:NAME ...")
     if kind == "torchvision":
         network, preset = _torchvision(name, tensors)
         mean, std = preset if preset and not (mean or std) else (mean, std)
@@ -102,8 +100,6 @@ def load_network(spec: NetworkSpec, name: str, images: Tensor, classes: int) -> 
 
 def _from_function(model: str) -> nn.Module:
     factory = imported(model, "model")
-    if isinstance(factory, nn.Module):
-        raise ConfigError(f"model: {model} is a network; name a function without arguments that returns it")
     with user_code(f"{model}(), called without arguments,"):
         network = factory()
     if not isinstance(network, nn.Module):

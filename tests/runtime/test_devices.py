@@ -1,12 +1,11 @@
 import sys
-import warnings
 
 import pytest
 import torch
 from torch import nn
 
 from robust_flatness.attacks import PGD
-from robust_flatness.config import ConfigError
+from robust_flatness.config import ConfigError, TrainingSpec
 from robust_flatness.experiment import ComputeSpec
 from robust_flatness.flatness import average_flatness
 from robust_flatness.runtime import devices, progress, provenance
@@ -74,17 +73,11 @@ def test_jobs_take_a_gpu_each_and_float32_is_float32(gpus):
         devices.start("cuda:2", 1)
 
 
-@pytest.mark.parametrize("fast", [True, False])
-def test_auto_is_bfloat16_where_it_is_fast(fast, monkeypatch):
-    monkeypatch.setattr(devices, "is_fast_in_bfloat16", lambda device: fast)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert devices.precision_on("cpu", "float32") == "float32"
-        assert devices.precision_on("cpu", "auto") == ("bfloat16" if fast else "float32")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        assert devices.precision_on("cpu", "bfloat16") == "bfloat16"
-    assert len(caught) == (0 if fast else 1)
+def test_auto_is_the_fast_precision_of_the_device(monkeypatch):
+    monkeypatch.setattr(devices, "auto_precision", lambda device: "bfloat16")
+    for given, used in (("auto", "bfloat16"), ("float32", "float32")):
+        spec = TrainingSpec(epsilon=0.1, precision=given)
+        assert devices.with_precision_on("cpu", spec).precision == used
 
 
 @pytest.mark.parametrize(("visible", "count"), [("", 0), ("-1", 0), ("2", 1), ("0,3", 2)])

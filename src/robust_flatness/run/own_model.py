@@ -65,7 +65,7 @@ def measure_model(
         if not pixels.is_floating_point() and pixels.max() < DARK:
             warn(f"test images: no value is above {pixels.max()} of 255; if scaled, give floats in [0, 1]")
         network = model if isinstance(model, Checkpoint) else Checkpoint(model, "own")
-        model, known = network.model, network.metadata
+        model, bound = network.model, network.metadata and network.metadata.weight_bound
         types = {p.dtype for p in model.parameters() if p.is_floating_point()}
         if types and torch.float32 not in types:
             model = model.float()  # as the images are
@@ -76,20 +76,18 @@ def measure_model(
         identity = {"seed": seed, "weights_sha256": network.weights_sha256, "data_sha256": dataset.checksum}
         identity["provenance"] = provenance(device, torch.get_num_threads())
         layers = net.layers if settings.keys() - {"robustness"} else None
-        function = digest([examples, gradient, layers])
-        bound = known and known.weight_bound
-        depends_on = identity | {"model": function, "weight_bound": bound} | given_loss
-        functions = [*code, *given_loss.values()]
+        depends_on = identity | {"model": digest([examples, gradient, layers]), "weight_bound": bound}
+        depends_on |= given_loss | {"snapshots": [Checkpoint(module).weights_sha256 for module in snapshots]}
         folder = folder or Path(temporary)
-        kept = {"weight_bound": bound, "initial_weights": network.initial, "folder": folder}
-        shared = Examples(dataset, device, seed, network.name, **kept, loss=criterion)
-        shared.snapshots = {number: lambda module=module: module for number, module in enumerate(snapshots)}
+        shared = Examples(
+            dataset, device, seed, network.name, bound, network.initial, folder=folder, loss=criterion,
+            snapshots={number: lambda module=module: module for number, module in enumerate(snapshots)},
+        )  # fmt: skip
         with locked(folder, "another process is measuring this network", report):
             parts = Parts(folder / "parts.jsonl", report)
             for name, given in settings.items():
-                also = {"snapshots": [Checkpoint(module).weights_sha256 for module in snapshots]}
-                on = depends_on | (also if given.takes_snapshots else {})
-                part = kept_part(parts, name, on, MEASURES[name], network, shared, given, functions)
+                measure, functions = MEASURES[name], [*code, *given_loss.values()]
+                part = kept_part(parts, name, depends_on, measure, network, shared, given, functions)
                 records += [{"measure": name} | Record(*values)._asdict() for values in part["records"]]
                 notes |= part["notes"]
                 for split, columns in part["examples"].items():
