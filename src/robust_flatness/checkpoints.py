@@ -137,10 +137,8 @@ def load_checkpoint(path: Path, device="cpu") -> Checkpoint:
             metadata = Metadata(**json.loads(file.metadata()[KEY]))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         spec = None if LOADED in metadata.model else parse(ModelSpec, metadata.model)
-    except FileNotFoundError:
-        raise FileError(f"{path}: no such checkpoint") from None
     except (OSError, SafetensorError, RuntimeError, LookupError, TypeError, ValueError) as error:
-        raise FileError(f"{path}: damaged, or no checkpoint of this kit ({error}); train it again") from None
+        raise FileError(f"{path}: no checkpoint of this kit, or damaged ({error}); train it again") from None
     if metadata.sha256 != checksum(tensors, metadata):
         raise FileError(f"{path}: the checksum does not match, the file is damaged; train it again")
     if spec is None:

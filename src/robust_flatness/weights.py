@@ -20,27 +20,21 @@ NESTED = ("state_dict", "model_state_dict", "model_state", "model", "net", "netw
 WRAPPERS = re.compile(r"(?<![^.])(?:module|_orig_mod)\.")
 #: Maximum length, in name components, of a prefix that is stripped to find the network's weights.
 DEEPEST = 3
-#: Extensions of files that `torch.save` writes.
-TORCH_FILES = (".pt", ".pth", ".bin", ".ckpt", ".tar")
 
 
 def read_weights(path: Path) -> Mapping[str, Tensor]:
     """Read the tensors by name in a .safetensors file, or in one of `torch.save`, without running its code;
-    raise `ConfigError` for any other file, and if the file holds several sets of weights. `FILE:KEY` names
-    the one at KEY, or those whose names begin with KEY."""
+    raise `ConfigError` if that is impossible, or the file holds several sets of weights. `FILE:KEY` names the
+    one at KEY, or those whose names begin with KEY."""
     path, key = weights_file(path)
-    if not path.is_file():
-        raise ConfigError(f"weights: {path}: {'a folder; give a file' if path.is_dir() else 'no such file'}")
-    if path.suffix not in (".safetensors", *TORCH_FILES):
-        raise ConfigError(f"weights: {path} given; expected a file .safetensors, {', '.join(TORCH_FILES)}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of scripts, which are refused below
             safe = path.suffix == ".safetensors"
             content = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever unpickling a damaged file raises
-        problem = f"cannot be read, or damaged ({type(error).__name__})"
-        hint = "of a whole network, save its state_dict alone (no code is run from files)"
+        problem = getattr(error, "strerror", None) or f"cannot be read ({type(error).__name__})"
+        hint = "expected a .safetensors file, or a state_dict saved by torch.save (no code is run from files)"
         raise ConfigError(f"weights: {path}: {problem}; {hint}") from None
     return _chosen(content, path, key)
 

@@ -150,9 +150,6 @@ def measure(
     result |= {"model": model, "weights": weights and str(weights), "data": data, "images": images}
     if snapshot:
         result["snapshots"] = [*map(str, snapshot)]
-    if own and weights is None:
-        notes.append(f"no --weights: the network is measured as {model} returns it")
-        typer.echo(f"warning: {notes[-1]}", err=True)
     result["warnings"] = [*notes, *result["warnings"]]
     if output:
         write_text(output, json.dumps(result, indent=2, sort_keys=True) + "\n")

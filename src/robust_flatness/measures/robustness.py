@@ -125,7 +125,6 @@ def evaluate_robustness(
     from robust_flatness.attacks.autoattack import check_autoattack, run_autoattack
     from robust_flatness.attacks.found import Found, better
     from robust_flatness.attacks.pgd import cross_entropy
-    from robust_flatness.inputs import warn_of_sigmoid
     from robust_flatness.measures.result import checked, clean_logits
     from robust_flatness.runtime.isolation import isolated
 
@@ -138,7 +137,6 @@ def evaluate_robustness(
         if budget is not None:
             check_autoattack(net, x, budget, attack.norm)
         logits = clean_logits(net, x, batch_size)
-        warn_of_sigmoid(logits)
         clean = Found(x, criterion(logits, y), logits.argmax(dim=1) != y)
         if attack is None:
             return Robustness(clean)
