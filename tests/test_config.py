@@ -177,7 +177,7 @@ BAD = [
     ("overrides.at", {"set": {"objective": "mart", "label_smoothing": 0.1}}),
     ("overrides.at", {"set": {"objective": "self-supervision", "stop_after_flip": 1}}),
     ("overrides.at", {"set": {"adversarial_fraction": 0.5}}),
-    ("overrides.at", {"set": {"optimizer": "entropy-sgd"}}),
+    ("overrides.at", {"set": {"optimizer": "entropy-sgd"}}), ("overrides.at", {"set": {"objective": 3}}),
     ("measures.robustnes", {}), ("measures.flatness.average.sample", 3), ("measures.hessian.eigenvalues", 1),
     ("measures.flatness.worst.xi", [0.5, "1/2"]), ("measures.robustness.test_examples", 501),
     ("norm", "l1"), ("training.norm", "l2"), ("overrides.at", {"set": {"norm": "l2"}}),
