@@ -41,24 +41,22 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
 
 def _chosen(content: Any, path: Path, key: str | None) -> Mapping[str, Tensor]:
     """Return the weights in the content of a file: those at `key`, or the only ones."""
-    if not isinstance(content, Mapping):
-        raise ConfigError(f"weights: {path}: holds {type(content).__name__}; expected a state_dict")
-    sets = [name for name, value in content.items() if _are_weights(value)]
+    content = content if isinstance(content, Mapping) else {}
+    sets = {name: value for name, value in content.items() if _are_weights(value)}
+    there = ", ".join(map(str, sets)) or "none"
     if key is not None:
-        if key in sets:
-            return content[key]
-        if not _are_weights(content) or not (found := _below(content, key)):
-            there = ", ".join(map(str, sets)) or "none"
+        found = sets.get(key) or (_below(content, key) if _are_weights(content) else None)
+        if not found:
             raise ConfigError(f"weights: {path}: no weights at {key!r}; sets of weights in it: {there}")
         return found
     if _are_weights(content):
         return content
     if len(sets) > 1:
-        raise ConfigError(f"weights: {path} holds {', '.join(sets)}; name one, as in {path.name}:{sets[0]}")
-    nested = sets[0] if sets else next((k for k in NESTED if isinstance(content.get(k), Mapping)), None)
-    if nested is None:
+        raise ConfigError(f"weights: {path} holds {there}; name one, as in {path.name}:{next(iter(sets))}")
+    nested = [*sets.values(), *(content[k] for k in NESTED if isinstance(content.get(k), Mapping))]
+    if not nested:
         raise ConfigError(f"weights: {path}: no weights by name in it (keys {list(content)[:8]})")
-    return _chosen(content[nested], path, None)
+    return _chosen(nested[0], path, None)
 
 
 def _are_weights(content: Any) -> bool:

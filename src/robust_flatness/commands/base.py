@@ -14,9 +14,6 @@ import typer
 from robust_flatness.config import ConfigError, parse
 from robust_flatness.files import write_text
 
-#: Panel of the help.
-STEPS = "Steps of the workflow"
-
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 Spec = Annotated[str, typer.Option(help="Settings as JSON, or a file that holds them.")]
@@ -27,7 +24,7 @@ Threads = Annotated[int, typer.Option(help="Threads of torch; rounding depends o
 Checkpoints = Annotated[list[Path], typer.Argument(help="Checkpoints (.safetensors).")]
 Output = Annotated[Path, typer.Option(help="File to write.")]
 #: Decorator of the commands of the workflow's steps.
-step = app.command(rich_help_panel=STEPS)
+step = app.command(rich_help_panel="Steps of the workflow")
 
 
 @app.callback()

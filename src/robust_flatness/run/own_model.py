@@ -54,10 +54,9 @@ def measure_model(
     """
     check_settings(settings, dataset)
     criterion = imported(loss, "loss") if loss else None
-    given_loss = {"loss": loss} if loss else {}
+    notes = {"loss": loss} if loss else {}
     settings = {name: with_precision_on(device, given) for name, given in settings.items()}
     records: list[dict[str, Any]] = []
-    notes = dict(given_loss)
     with noted_warnings() as warnings, tempfile.TemporaryDirectory() as temporary:
         network = model if isinstance(model, Checkpoint) else Checkpoint(model, "own")
         model, bound = network.model, network.metadata and network.metadata.weight_bound
@@ -72,7 +71,7 @@ def measure_model(
         identity["provenance"] = provenance(device, torch.get_num_threads())
         layers = net.layers if settings.keys() - {"robustness"} else None
         depends_on = identity | {"model": digest([examples, gradient, layers]), "weight_bound": bound}
-        depends_on |= given_loss | {"snapshots": [Checkpoint(module).weights_sha256 for module in snapshots]}
+        depends_on |= notes | {"snapshots": [Checkpoint(module).weights_sha256 for module in snapshots]}
         folder = folder or Path(temporary)
         shared = Examples(
             dataset, device, seed, network.name, bound, network.initial, folder=folder, loss=criterion,
@@ -81,7 +80,7 @@ def measure_model(
         with locked(folder, "another process is measuring this network", report):
             parts = Parts(folder / "parts.jsonl", report)
             for name, given in settings.items():
-                measure, functions = MEASURES[name], [*code, *given_loss.values()]
+                measure, functions = MEASURES[name], [*code, *([loss] if loss else [])]
                 part = kept_part(parts, name, depends_on, measure, network, shared, given, functions)
                 records += [{"measure": name} | Record(*values)._asdict() for values in part["records"]]
                 notes |= part["notes"]
