@@ -12,7 +12,7 @@ from typing import Any
 from robust_flatness.config import DataSpec, TrainJob, load_yaml
 from robust_flatness.config.data import CIFAR10_FILES, CLASSES
 from robust_flatness.config.kinds import source_files
-from robust_flatness.errors import ConfigError
+from robust_flatness.errors import ConfigError, FileError
 from robust_flatness.experiment import Experiment
 from robust_flatness.measures.base import CHECKPOINTS
 from robust_flatness.tables.collect import CollectSpec, VariantEntry, fingerprint
@@ -185,7 +185,10 @@ def config_fingerprint(experiment: Experiment) -> str:
 
 def verdicts(claims: Path) -> str:
     """Return a line for each claim: the verdict and the first statistic that decides it."""
-    rows = [row for row in read_rows(claims, need=["decides"]) if row["decides"] == "yes"]
+    try:
+        rows = [row for row in read_rows(claims, need=["decides"]) if row["decides"] == "yes"]
+    except FileError as error:  # no reason for a finished run to fail
+        return f"note: no verdicts ({error})"
     width = max((len(row["claim"]) for row in rows), default=0)
     lines: dict[str, str] = {}
     for row in rows:
