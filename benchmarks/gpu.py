@@ -39,7 +39,7 @@ from robust_flatness.data import Dataset  # noqa: E402
 from robust_flatness.evaluation import evaluate_robustness  # noqa: E402
 from robust_flatness.flatness import Neighborhood, average_flatness, hessian_eigenvalues, worst_flatness  # noqa: E402
 from robust_flatness.network import Network  # noqa: E402
-from robust_flatness.runtime.devices import precision_on, start  # noqa: E402
+from robust_flatness.runtime.devices import auto_precision, start  # noqa: E402
 from robust_flatness.runtime.graphs import Graphs  # noqa: E402
 from robust_flatness.seeding import generator  # noqa: E402
 from robust_flatness.training.loop import Training  # noqa: E402
@@ -110,7 +110,7 @@ def timed(function: Callable[[], object]) -> tuple[float, object]:
 
 def part_machine(device: str, sizes: Sizes) -> Report:
     """What there is, and its two ceilings: memory and bfloat16 matrix products."""
-    report: Report = {"torch": torch.__version__, "precision auto": precision_on(device, "auto")}
+    report: Report = {"torch": torch.__version__, "precision auto": auto_precision(device)}
     if device.startswith("cuda"):
         report["GPU"] = torch.cuda.get_device_name(device)
         x = torch.randn(1 << 29, device=device)
@@ -293,7 +293,7 @@ def part_rloss(device: str, sizes: Sizes) -> Report:
     model, net, x, y = measured(device, sizes)
     starts = random_start(x, EPSILON, torch.Generator().manual_seed(0))
     report: Report = {"images": len(x), "steps": sizes.steps}
-    for precision in ("float32", precision_on(device, "auto")):
+    for precision in ("float32", auto_precision(device)):
         attack = PGD(EPSILON, STEP, sizes.steps, precision=precision)
         for batch in (128, 500):
             attack(net, x, y, batch)
@@ -315,7 +315,7 @@ def part_flatness(device: str, sizes: Sizes) -> Report:
     report: Report = {"images": len(x)}
     known = {"reference": 0.0, "batch_size": 128}
     attack = PGD(EPSILON, STEP, sizes.steps)
-    for precision in ("float32", precision_on(device, "auto")):
+    for precision in ("float32", auto_precision(device)):
 
         def average(samples: int, precision: str = precision) -> float:
             return average_flatness(

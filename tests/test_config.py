@@ -6,7 +6,6 @@ import itertools
 import json
 import math
 import re
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -179,7 +178,7 @@ BAD = [
     ("overrides.at", {"set": {"objective": "self-supervision", "stop_after_flip": 1}}),
     ("overrides.trades-6", {"set": {"adversarial_fraction": 0.5}}),
     ("overrides.awp-0.01", {"set": {"sam_rho": 0.05}}),
-    ("overrides.at", {"set": {"optimizer": "entropy-sgd"}}),
+    ("overrides.at", {"set": {"optimizer": "entropy-sgd"}}), ("overrides.at", {"set": {"objective": 3}}),
     ("measures.robustnes", {}), ("measures.flatness.average.sample", 3), ("measures.hessian.eigenvalues", 1),
     ("measures.flatness.worst.xi", [0.5, "1/2"]), ("measures.robustness.test_examples", 501),
     ("norm", "l1"), ("training.norm", "l2"), ("overrides.at", {"set": {"norm": "l2"}}),
@@ -307,12 +306,6 @@ def test_all_problems_are_reported_at_once():
         assert len(str(error.value).splitlines()) == 2
 
 
-def test_a_norm_other_than_l2_is_refused_in_one_sentence():
-    with pytest.raises(ConfigError) as error:
-        load(digits(norm="l1"))
-    assert str(error.value) == "norm: Input should be 'linf' or 'l2' (given: 'l1')"
-
-
 def test_the_norm_reaches_all_attacks_and_frees_the_radius():
     values = digits(norm="l2", epsilon=1.5, training__step_size=None, measures__other_radii={})
     experiment = load(values)
@@ -337,69 +330,43 @@ def test_the_default_norm_leaves_fingerprints_as_they_were():
     assert config_fingerprint(plain) != config_fingerprint(load(digits(norm="l2")))
 
 
-TEN_LINES = """
-experiment: mine
-epsilon: 0.2
-data: {name: digits, train: 96, early_stopping: 200, test: 500}
-model: {name: small-resnet, width: 16}
-training: {epochs: 30, batch_size: 32, learning_rate: 0.3}
-variants: [at, trades-6, mine]
-own_variants:
-  mine: {label: Mine, family: mine, set: {objective: trades, objective_weight: 2}}
-families:
-  mine: {label: My loss, color: orange, marker: D}
-"""
+@pytest.fixture
+def examples(monkeypatch) -> list[dict]:
+    """The experiments in config/README.md."""
+    for name in ("my_losses", "my_measures"):
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(Brier=None, focal=None))
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "config/README.md").read_text(), re.DOTALL)
+    return [*map(yaml.safe_load, blocks)]
 
 
-def test_settings_follow_from_ten_lines():
-    experiment = load(yaml.safe_load(TEN_LINES))
-    assert len(TEN_LINES.strip().splitlines()) == 10
+def test_settings_follow_from_the_lines_of_the_readme(examples):
+    experiment = load(examples[0])
     assert list(experiment.measures) == list(MEASURES)
     for name in ("robustness", "flatness"):
         attack = experiment.measures[name].attack
-        assert (attack.epsilon, attack.step_size, attack.steps, attack.restarts) == (0.2, 0.05, 20, 10)
-        assert experiment.measures[name].test_examples == 500
-        assert experiment.measures[name].train_examples == 96
-        assert measured_by(experiment, name) == ["at", "trades-6", "mine"]
+        assert (attack.epsilon, attack.step_size, attack.steps, attack.restarts) == (0.1, 0.025, 20, 10)
+        assert experiment.measures[name].test_examples == experiment.measures[name].train_examples == 1000
+        assert measured_by(experiment, name) == ["at", "trades-6", "awp-0.01"]
     assert measured_by(experiment, "series") == measured_by(experiment, "landscape") == ["at"]
-    job = experiment.train_job("mine", 0).training
-    assert (job.objective, job.objective_weight, job.step_size) == ("trades", 2, 0.05)
-    assert experiment.spec.families["mine"].color == "#E69F00"
+    assert experiment.train_job("at", 0).training.step_size == 0.025
 
 
-def test_the_experiments_of_the_readme_can_be_run(monkeypatch):
-    module = SimpleNamespace(Brier=None, focal=None)
-    for name in ("my_losses", "my_measures"):
-        monkeypatch.setitem(sys.modules, name, module)
-    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "config/README.md").read_text(), re.DOTALL)
-    first, more, networks = map(yaml.safe_load, blocks)
-    assert measured_by(load(first), "robustness") == ["at", "trades-6", "awp-0.01"]
-    assert load(first | more).train_job("brier", 0).training.objective == "my_losses:Brier"
+def test_variants_and_networks_of_the_readme_are_added(examples):
+    first, more, networks = examples
+    own = load(first | more)
+    assert own.train_job("brier", 0).training.objective == "my_losses:Brier"
+    assert own.spec.families["mine"].color == "#E69F00"
     assert [*load(first | networks).networks] == ["mine", "wong", "counted"]
 
 
-def test_validation_imports_neither_torch_nor_numpy():
-    code = (
-        "import sys; from pathlib import Path; import robust_flatness.config as c; "
-        "import robust_flatness.experiment as e; "
-        "e.load_experiment(c.load_yaml(Path('config/digits.yaml'))); "
-        "print([m for m in ('torch', 'numpy', 'sklearn', 'pandas') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout.strip() == "[]"
-
-
 SCALARS = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.binary(max_size=3),
-    st.sampled_from([10**30, 10**4000, 2**63, 0, -1, "8/255", "1/0", "nan", "-inf", "1e999", "9" * 5000]),
-    st.sampled_from(["at", "all", "trades-6", "at,at", "reduced", "cyclic", "../..", "\x00", "\ud800", "{}"]),
+    st.none(), st.booleans(), st.integers(-3, 2000), st.floats(), st.text(max_size=8), st.binary(max_size=3),
+    st.sampled_from([10**4000, 2**63, 0, -1, "8/255", "1/0", "nan", "1e999", "all", "at,at", "\x00", "{}"]),
 )  # fmt: skip
+KEYS = st.one_of(st.text(max_size=5), st.integers(), st.none())
 GARBAGE = st.recursive(
     SCALARS,
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3),
-        st.dictionaries(st.one_of(st.text(max_size=5), st.integers(), st.none()), inner, max_size=3),
-    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(KEYS, inner, max_size=3)),
     max_leaves=6,
 )
 
@@ -412,53 +379,37 @@ def places(value, path=()):
         yield from places(inner, (*path, key))
 
 
-PLACES = {name: list(places(config)) for name, config in CONFIGS.items()}
-
-
 @st.composite
 def mutated(draw):
-    """A valid config with one to three fields replaced, deleted or renamed, or a variant overridden."""
-    name = draw(st.sampled_from(sorted(CONFIGS)))
-    config = copy.deepcopy(CONFIGS[name])
-    for _ in range(draw(st.integers(1, 3))):
-        path = draw(st.sampled_from(PLACES[name]))
-        holder = config
-        try:
-            for key in path[:-1]:
-                holder = holder[key]
-            value = holder[path[-1]]
-        except (KeyError, IndexError, TypeError):
-            continue  # an earlier change removed it
-        change = draw(st.sampled_from(["replace", "scalar", "delete", "rename", "override"]))
-        if change == "replace":
-            holder[path[-1]] = draw(st.one_of(GARBAGE, st.just([value]), st.just({"x": value})))
-        elif change == "scalar":
-            holder[path[-1]] = draw(st.one_of(st.floats(-2, 2), st.integers(-3, 2000)))
-        elif change in ("delete", "rename"):
-            del holder[path[-1]]
-            if change == "rename" and isinstance(holder, dict):
-                holder[draw(st.one_of(st.text(max_size=6), st.integers()))] = value
-        elif change == "override" and isinstance(config.setdefault("overrides", {}), dict):
-            field = draw(st.sampled_from([*sorted(TrainingSpec.model_fields), "activation", "x"]))
-            override = {draw(st.sampled_from(["set", "scale", "model"])): {field: draw(GARBAGE)}}
-            config["overrides"][draw(st.sampled_from([*sorted(CATALOGUE), "x"]))] = override
+    """A valid config with a field replaced, deleted or added, or a variant overridden."""
+    config = copy.deepcopy(CONFIGS[draw(st.sampled_from(sorted(CONFIGS)))])
+    *path, last = draw(st.sampled_from([*places(config)]))
+    holder = config
+    for key in path:
+        holder = holder[key]
+    change = draw(st.sampled_from(["replace", "wrap", "delete", "add", "override"]))
+    if change in ("replace", "wrap"):
+        holder[last] = draw(GARBAGE) if change == "replace" else [holder[last]]
+    elif change == "delete":
+        del holder[last]
+    elif change == "add" and isinstance(holder, dict):
+        holder[draw(KEYS)] = draw(GARBAGE)
+    elif change == "override":
+        field = draw(st.sampled_from([*sorted(TrainingSpec.model_fields), "activation", "x"]))
+        override = {draw(st.sampled_from(["set", "scale", "model"])): {field: draw(GARBAGE)}}
+        config["overrides"][draw(st.sampled_from([*sorted(CATALOGUE), "x"]))] = override
     return config
 
 
 def test_mutated_configs_validate_or_name_the_field():
     outcomes = []
 
-    @settings(
-        max_examples=200, deadline=None, derandomize=True, database=None,
-        suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
+    @settings(max_examples=200, deadline=None, derandomize=True, database=None,
+              suppress_health_check=list(HealthCheck))  # fmt: skip
     @given(mutated())
     def try_mutation(config):
         try:
-            experiment = load(config)
-            # what planning does with a valid config
-            for slug in experiment.train_jobs:
-                experiment.train_job(slug, experiment.spec.seeds[0]).json_text()
+            load(config)
             outcomes.append("accepted")
         except ConfigError as error:
             outcomes.append("refused")

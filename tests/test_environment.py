@@ -19,12 +19,10 @@ RANGES = [(Requirement(text), "requirements.lock") for text in PROJECT["dependen
 RANGES += [(Requirement(text), "requirements-dev.lock") for text in [*PROJECT["dependencies"], *EXTRAS]]
 #: The packages that run experiments, and those with tests, documentation and Slurm besides.
 LOCKS = {name: (ROOT / name).read_text() for name in ("requirements.lock", "requirements-dev.lock")}
-#: A line for each package, followed by the checksums of its files.
-ENTRIES = {
-    name: [entry.split(" \\\n    --hash=sha256:") for entry in re.split(r"\n(?! )", lock.strip())]
+LOCKED = {
+    name: [Requirement(line.removesuffix(" \\")) for line in lock.splitlines() if not line.startswith(" ")]
     for name, lock in LOCKS.items()
 }
-LOCKED = {name: [Requirement(entry[0]) for entry in entries] for name, entries in ENTRIES.items()}
 
 
 def locked(name: str, lock: str = "requirements-dev.lock") -> list[Requirement]:
@@ -45,18 +43,10 @@ def test_both_locks_pin_the_same_versions():
     assert small <= large
 
 
-@pytest.mark.parametrize("lock", LOCKS)
-def test_a_lock_pins_each_package_once_with_checksums_and_names_no_host(lock):
+def test_locks_name_no_host():
     """An index or a file of one machine would not install on another."""
-    assert not re.search(r"https?:|file:|git\+|\.\w+/|@|--(?!hash=)", LOCKS[lock])
-    for requirement, *checksums in ENTRIES[lock]:
-        assert checksums, requirement
-        assert all(re.fullmatch(r"[0-9a-f]{64}", checksum) for checksum in checksums), requirement
-    for python in ("3.11", "3.14"):
-        here = {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": "linux"}
-        lines = [line for line in LOCKED[lock] if not line.marker or line.marker.evaluate(here)]
-        assert all(re.fullmatch(r"==[\w.!+-]+", str(line.specifier)) for line in lines)
-        assert len(lines) == len({canonicalize_name(line.name) for line in lines})
+    for lock in LOCKS.values():
+        assert not re.search(r"https?:|file:|git\+|\.\w+/|@|--(?!hash=)", lock)
 
 
 def test_torch_and_torchvision_are_a_pair():

@@ -18,6 +18,7 @@ from robust_flatness.data import make_splits, save_dataset
 from robust_flatness.measures.base import Record
 from robust_flatness.run import own_model
 from robust_flatness.run.measuring import MeasuringJob, measure_network
+from robust_flatness.seeding import generator
 from robust_flatness.tables.importing import import_table
 from robust_flatness.tables.records import read_records
 from robust_flatness.tables.rows import read_rows
@@ -54,12 +55,6 @@ def plain(logits, y):
 
 def doubled(logits, y):
     return 2 * plain(logits, y)
-
-def scalar(logits, y):
-    return plain(logits, y).mean()
-
-def constant_loss(logits, y):
-    return plain(logits, y).detach()
 
 def spread(model, x, y, *, loss="ce", batch_size=128, seed=0):
     from robust_flatness.sharpness import Estimate
@@ -105,7 +100,7 @@ def test_a_network_is_measured_as_a_checkpoint_is(own, measured):
     splits = make_splits(spec, 0)
     save_dataset(own / "prepared.safetensors", splits)
     np.savez(own / "same.npz", **{name: splits[name] for name in ("x_train", "y_train", "x_test", "y_test")})
-    model = build_model(ModelSpec(name="small-resnet", width=2), 3, [0.5], [0.2])
+    model = build_model(ModelSpec(name="small-resnet", width=2), 3, [0.5], [0.2], generator(0, "test"))
     save_file(model.state_dict(), own / "kit.safetensors")
     described = Metadata({"name": "small-resnet", "width": 2}, 3, (0.5,), (0.2,), "at", 0, 4)
     save_checkpoint(own / "run/checkpoints/last.safetensors", model, described)
@@ -164,8 +159,8 @@ BAD_OPTIONS = [
     {"model": "my_nets:constant"}, {"model": "my_nets:needs_arguments"},
     {"model": "my_nets:images"}, {"model": "my_nets:not_a_number"},
     {"snapshot": "bomb.pt", "measures": "plane"}, {"snapshot": "bomb.pt"},
-    {"loss": "my_nets:nothing"}, {"loss": "my_nets:constant"}, {"loss": "my_nets:scalar"},
-    {"loss": "my_nets:constant_loss"}, {"loss": "my_nets:plain", "picture": "mine.png"},
+    {"loss": "my_nets:nothing"}, {"loss": "my_nets:constant"},
+    {"loss": "my_nets:plain", "picture": "mine.png"},
     {"loss": "my_nets:plain", "measures": "sharpness", "train_examples": 4},
 ]  # fmt: skip
 
@@ -223,12 +218,6 @@ def test_the_norm_is_in_settings_and_records(measured):
     assert {record["norm"] for record in measured()["records"]} == {""}
 
 
-def test_other_norms_are_refused(run, own):
-    status, _, err = run(*measure(norm="l1"))
-    assert status == 2
-    assert "'l1' is not one of 'linf', 'l2'" in err
-
-
 @pytest.mark.parametrize("against", ["models.csv", "experiment"])
 def test_a_network_is_ranked_among_others(run, own, against):
     """By rank and percentile, with the radii that differ, in a table or an experiment."""
@@ -247,21 +236,12 @@ def test_a_network_is_ranked_among_others(run, own, against):
     assert "ε = 0.5 there, 0.5 (L2) here" in out
 
 
-def flatness_record(metric, value, se=None, **fields):
-    record = Record(metric, value, se, loss="rloss", split="test", xi=0.5, **fields)
-    return {"measure": "flatness"} | record._asdict()
-
-
-@pytest.mark.parametrize(("metric", "value", "se", "words"), [
-    ("avg_flatness", -0.1, 0.01, "no minimum"),
-    ("avg_flatness", -0.01, 0.01, None),  # within its error
-    ("worst_flatness", -0.01, None, "not converged"),
-])  # fmt: skip
-def test_negative_flatness_beyond_its_error_is_warned_of(metric, value, se, words):
-    records = [flatness_record("reference", 1.0), flatness_record("reference_single", 1.0)]
-    warnings = [*own_model.implausible([*records, flatness_record(metric, value, se)], {})]
-    assert len(warnings) == (words is not None)
-    assert all(words in warning and "flatness in RLoss" in warning for warning in warnings)
+@pytest.mark.parametrize(("value", "se", "count"), [(-0.1, 0.01, 1), (-0.01, 0.01, 0), (-0.01, None, 1)])
+def test_negative_flatness_beyond_its_error_is_warned_of(value, se, count):
+    record = Record("avg_flatness", value, se, loss="rloss", split="test", xi=0.5)
+    warnings = [*own_model.implausible([{"measure": "flatness"} | record._asdict()], {})]
+    assert len(warnings) == count
+    assert all("average-case flatness in RLoss (ξ = 0.5) is negative" in warning for warning in warnings)
 
 
 def test_warnings_are_printed_and_stored(run, own):
@@ -295,31 +275,24 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(run, own, monkeypatch):
     assert (own / "mine.json").read_bytes() == (own / "whole.json").read_bytes()
 
 
-@pytest.mark.parametrize("change", [
-    ("nn.Linear(64, 3)", "nn.Linear(64, 3), nn.Tanh()"),  # other outputs
-    ("nn.Flatten(), nn.Linear(64, 3)", "Mirrored(), nn.Linear(64, 3)"),  # equal outputs, another gradient
-])  # fmt: skip
-def test_another_function_of_equal_weights_is_measured_anew(measured, own, change):
+def test_another_function_of_equal_weights_and_outputs_is_measured_anew(measured, own):
+    """Its gradient is another one."""
     first = measured()["values"]
     mirrored = """
 class Mirrored(nn.Flatten):
     def forward(self, x):
         return super().forward(x.detach() + x.flip(-1) - x.flip(-1).detach())
 """
-    (own / "my_nets.py").write_text(NETS.replace(*change) + mirrored)
+    (own / "my_nets.py").write_text(
+        NETS.replace("nn.Flatten(), nn.Linear(64, 3)", "Mirrored(), nn.Linear(64, 3)") + mirrored
+    )
     sys.modules.pop("my_nets")
     assert measured()["values"]["test_rloss_pgd"] != first["test_rloss_pgd"]
 
 
 EVERY = "robustness,flatness,layers,other_radii,hessian,landscape,plane"
-FEW = [f"landscape.{name}_directions=1" for name in ("random", "adversarial")]
-FEW += [
-    "landscape.points=3",
-    "plane.points=3",
-    "landscape.adversarial_steps=2",
-    "worst.restarts=1",
-    "average.clean_samples=2",
-]
+FEW = ["landscape.random_directions=1", "landscape.adversarial_directions=1", "landscape.points=3"]
+FEW += ["plane.points=3", "landscape.adversarial_steps=2", "worst.restarts=1", "average.clean_samples=2"]
 
 
 def test_a_loss_of_ones_own_is_measured_by_every_measure_and_named(run, own, measured):
@@ -339,59 +312,29 @@ def test_a_loss_of_ones_own_is_measured_by_every_measure_and_named(run, own, mea
     assert "rank" not in out.replace("Not ranked", "")
 
 
-LOSSES = """
-from my_nets import plain
+def test_a_plane_through_snapshots_is_measured_and_drawn(run, own):
+    """Other snapshots give another plane; equal ones are taken from the earlier run."""
 
-def ascending(logits, y):
-    return plain(logits, y)
-
-def descending(logits, y):
-    return 2 * plain(logits, y).detach() - plain(logits, y)
-"""
-
-
-def test_a_changed_loss_of_ones_own_is_measured_anew(measured, own):
-    """Another name or source, also where nothing but the gradient differs."""
-    (own / "my_losses.py").write_text(LOSSES)
-    first = measured(loss="my_losses:ascending")["values"]
-    other = measured(loss="my_losses:descending")["values"]
-    assert other["test_ce"] == first["test_ce"]
-    assert other["test_rloss_pgd"] < first["test_rloss_pgd"]
-    (own / "my_losses.py").write_text(LOSSES.replace("2 * plain(logits, y).detach() - plain", "plain"))
-    sys.modules.pop("my_losses")
-    assert measured(loss="my_losses:descending")["values"] == first
-    sys.modules.pop("my_losses")
-
-
-@pytest.fixture
-def planes(own, run):
-    """`planes(*seeds)`: the records of a plane through networks with weights drawn from these seeds."""
-
-    def call(*seeds, **options):
-        for seed in seeds:
-            torch.manual_seed(seed)
-            torch.save({"1.weight": torch.randn(3, 64), "1.bias": torch.randn(3)}, own / f"{seed}.pt")
+    def records(*seeds):
         words = [word for seed in seeds for word in ("--snapshot", f"{seed}.pt")]
         settings = ["plane.points=3", "plane.attack.steps=1"]
-        line = measure("my_nets:good", *settings, measures="plane", output="mine.json", **options)
-        status, _, err = run(*line, *words)
+        options = {"measures": "plane", "output": "mine.json", "picture": "plane.png"}
+        status, _, err = run(*measure("my_nets:good", *settings, **options), *words)
         assert status == 0, err
         return json.loads((own / "mine.json").read_text())["records"], err
 
-    return call
-
-
-def test_a_plane_through_snapshots_is_measured_and_drawn(planes, own):
-    """Other snapshots give another plane; equal ones are taken from the earlier run."""
-    records, _ = planes(1, 2, 3, picture="plane.png")
-    assert [r["metric"] for r in records].count("plane") == 2 * 3**2
-    assert [r["value"] for r in records if r["metric"] == "path"] == [0, 1, 2]
+    for seed in (1, 2, 3):
+        torch.manual_seed(seed)
+        torch.save({"1.weight": torch.randn(3, 64), "1.bias": torch.randn(3)}, own / f"{seed}.pt")
+    first, _ = records(1, 2, 3)
+    assert [r["metric"] for r in first].count("plane") == 2 * 3**2
+    assert [r["value"] for r in first if r["metric"] == "path"] == [0, 1, 2]
     assert Image.open(own / "plane.png").width > 1000
-    again, err = planes(1, 2, 3)
-    assert (again, "taken from an earlier run" in err) == (records, True)
-    other, err = planes(1, 2)
+    again, err = records(1, 2, 3)
+    assert (again, "taken from an earlier run" in err) == (first, True)
+    other, err = records(1, 2)
     assert "snapshots" in err
-    assert other != records
+    assert other != first
 
 
 def test_a_folder_of_images_is_measured(run, own):

@@ -6,12 +6,10 @@ import types
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from torch import nn
 
-from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.checkpoints import import_network, load_checkpoint
 from robust_flatness.config import load_yaml, parse
 from robust_flatness.config.networks import NetworkSpec
@@ -19,10 +17,8 @@ from robust_flatness.data import Dataset
 from robust_flatness.errors import ConfigError
 from robust_flatness.experiment import load_experiment
 from robust_flatness.measures.scaling import scale_checkpoint
-from robust_flatness.plotting.notebook import Layer
 from robust_flatness.run import export as robustbench
 from robust_flatness.run.planning import plan
-from robust_flatness.tables import aggregate, frames, printed
 from robust_flatness.tables.collect import CollectSpec
 from robust_flatness.workflow import collect_spec
 
@@ -35,29 +31,34 @@ def load(models, **changed):
     return load_experiment(SMOKE | {"models": models} | changed, ROOT / "config/variants.yaml")
 
 
+NETS = """
+from torch import nn
+
+def plain(classes=4):
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, classes))
+
+def normed():
+    norm = nn.BatchNorm2d(4)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.ReLU(), nn.Flatten(), nn.Linear(144, 4))
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(192, 192), nn.Linear(192, 192)
+        self.b.weight = self.a.weight
+        self.last = nn.Linear(192, 4)
+
+    def forward(self, x):
+        return self.last(self.b(self.a(x.flatten(1)).relu()))
+"""
+
+
 @pytest.fixture
 def nets(tmp_path, monkeypatch):
     """A folder with a module of networks, which is the working directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    (tmp_path / "nets_of_others.py").write_text(
-        "import torch\n"
-        "from torch import nn\n"
-        "def plain(classes=4):\n"
-        "    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, classes))\n"
-        "def ten():\n    return plain(10)\n"
-        "def normed():\n"
-        "    norm = nn.BatchNorm2d(4)\n"
-        "    return nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.ReLU(), nn.Flatten(), nn.Linear(144, 4))\n"
-        "class Tied(nn.Module):\n"
-        "    def __init__(self):\n"
-        "        super().__init__()\n"
-        "        self.a, self.b = nn.Linear(192, 192), nn.Linear(192, 192)\n"
-        "        self.b.weight = self.a.weight\n"
-        "        self.last = nn.Linear(192, 4)\n"
-        "    def forward(self, x):\n"
-        "        return self.last(self.b(self.a(x.flatten(1)).relu()))\n"
-    )
+    (tmp_path / "nets_of_others.py").write_text(NETS)
     yield tmp_path
     sys.modules.pop("nets_of_others", None)
 
@@ -173,25 +174,3 @@ def test_robustbenchs_weights_are_fetched_once_and_kept(nets, dataset, monkeypat
     assert torch.equal(found.model(x), expected(x))
     assert torch.equal(load_checkpoint(path).model(x), expected(x))
     assert len(fetched) == 1
-
-
-def tables(**flags):
-    """Ten variants and an external network."""
-    rows = [{"variant": f"v{i}", "family": "mine", "test_rloss_pgd": i} for i in range(10)]
-    other = {"variant": "other", "family": "external", "external": 1, "derived": 1}
-    other |= {"test_rloss_pgd": 0.0, "train_rloss_pgd": 0.25}
-    models = frames.identified(Path("models.csv"), pd.DataFrame([*rows, other | flags]))
-    paper = printed.read_published()
-    return frames.Tables(models, paper.history[:0], paper.series[:0], paper.landscape[:0])
-
-
-def test_networks_of_others_count_where_asked_alone():
-    apart, counted = tables(), tables(derived=0)
-    assert [*Evidence.of(apart).models["variant"]] == [f"v{i}" for i in range(10)]
-    assert "other" in [*Evidence.of(counted).models["variant"]]
-    layer = Layer("mine", apart)
-    assert [*layer.others["variant"]] == ["other"]
-    assert layer.others["rloss_gap"].item() == -0.25
-    assert [*layer.models["variant"]] == [*layer.variants["variant"], "other"]
-    assert Layer("mine", counted).others.empty
-    assert not aggregate.scaled(apart.models).any()

@@ -7,7 +7,7 @@ import yaml
 from torch import nn
 
 from robust_flatness.architectures import build_model
-from robust_flatness.config import ModelSpec, load_yaml
+from robust_flatness.config import AutoAttackSpec, ModelSpec, load_yaml
 from robust_flatness.config.catalogue import COSTS
 from robust_flatness.data import make_splits
 from robust_flatness.errors import ConfigError
@@ -54,6 +54,14 @@ def test_a_measured_training_takes_about_as_long_as_estimated():
     narrow = ModelSpec(name="resnet18", width=16)
     assert 200 < seconds(30 * 1000 * 8, narrow, 16, "cpu") < 336
     assert seconds(50_000 * 8, LARGE, 32, "cuda", "bfloat16", True) == pytest.approx(6.5, rel=0.1)
+
+
+def test_autoattack_costs_what_its_attacks_iterate():
+    """APGD-CE has no targets; the standard version has nine of 100 iterations."""
+    reduced = {"version": "reduced", "iterations": 20, "restarts": 2, "target_classes": 3}
+    assert AutoAttackSpec(**reduced, attacks=("pgd", "apgd-ce")).passes == 40
+    assert AutoAttackSpec(**reduced, attacks=("apgd-ce", "apgd-t")).passes == 40 + 120
+    assert AutoAttackSpec().passes == 100 + 900 + 2 * 900 + 2500
 
 
 def test_limits_grow_with_work_width_and_without_a_gpu():

@@ -86,16 +86,10 @@ def try_loss(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, y: Tensor
     logits = logits.detach().requires_grad_(True)
     with torch.enable_grad(), user_code(f"{name}(logits, labels)", "loss"):
         losses = loss(logits, y)
-    problem = ""
-    if not isinstance(losses, Tensor) or losses.shape != y.shape:
-        got = f"shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else type(losses).__name__
-        problem = f"{got} for {len(y)} examples"
-    elif not losses.isfinite().all():
-        problem = f"NaN or infinite values ({losses.tolist()})"
-    elif not losses.requires_grad:
-        problem = "values without a gradient by the logits"
-    if problem:
-        raise ConfigError(f"loss: {name} returned {problem}; expected finite, differentiable losses [n]")
+    per_example = isinstance(losses, Tensor) and losses.shape == y.shape
+    if not per_example or not losses.requires_grad or not losses.isfinite().all():
+        expected = f"finite, differentiable losses of shape {tuple(y.shape)}"
+        raise ConfigError(f"loss: {name} returned {losses!r:.200}; expected {expected}")
 
 
 class Trial(NamedTuple):

@@ -31,6 +31,8 @@ from robust_flatness.weights import load_weights
 KEY = "robust_flatness"
 #: Key in `Metadata.model` of external networks that holds the argument of `load_model`.
 LOADED = "loaded"
+#: Later fields of `Metadata`, with their defaults.
+LATER = {"precision": "float32", "norm": "linf"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Metadata:
     `model` holds the settings of a network of the kit, or `{"loaded": ...}`, the argument of `load_model`;
     `mean` and `std` normalise the inputs. `epoch` counts from 0, None for external networks; `weight_bound`
     is the bound of weight clipping in training, which also bounds perturbed weights, `precision` that of
-    training.
+    training, `norm` that of its attack.
     """
 
     model: dict
@@ -51,7 +53,8 @@ class Metadata:
     seed: int
     epoch: int | None
     weight_bound: float | None = None
-    precision: str = "float32"
+    precision: str = LATER["precision"]
+    norm: str = LATER["norm"]
     sha256: str = ""
 
 
@@ -111,11 +114,9 @@ def _digest(text: str, tensors: dict[str, Any]) -> str:
 
 
 def _text(metadata: Metadata) -> str:
-    """Return the metadata as JSON, without the default precision, as in checkpoints older than that field."""
-    fields = asdict(metadata)
-    if metadata.precision == "float32":
-        del fields["precision"]
-    return canonical_json(fields)
+    """Return the metadata as JSON, without later fields that have their defaults, as in older checkpoints."""
+    fields = asdict(metadata).items()
+    return canonical_json({name: value for name, value in fields if (name, value) not in LATER.items()})
 
 
 def save_checkpoint(path: Path, model: nn.Module, metadata: Metadata) -> None:
@@ -133,17 +134,11 @@ def load_checkpoint(path: Path, device="cpu") -> Checkpoint:
     altered, or its tensors do not fit the architecture it names."""
     try:
         with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(KEY)
+            metadata = Metadata(**json.loads(file.metadata()[KEY]))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError:
-        raise FileError(f"{path}: no such checkpoint") from None
-    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
-        raise FileError(f"{path}: truncated or damaged checkpoint ({error}); train it again") from None
-    try:
-        metadata = Metadata(**json.loads(text or "null"))
         spec = None if LOADED in metadata.model else parse(ModelSpec, metadata.model)
-    except (TypeError, ValueError) as error:
-        raise FileError(f"{path}: damaged, or not written by this kit ({error})") from None
+    except (OSError, SafetensorError, RuntimeError, LookupError, TypeError, ValueError) as error:
+        raise FileError(f"{path}: no checkpoint of this kit, or damaged ({error}); train it again") from None
     if metadata.sha256 != checksum(tensors, metadata):
         raise FileError(f"{path}: the checksum does not match, the file is damaged; train it again")
     if spec is None:

@@ -15,8 +15,6 @@ from robust_flatness.commands.base import app
 from robust_flatness.errors import RobustFlatnessError
 
 __all__ = ["app", "experiments", "main", "own", "steps"]
-#: Exit status after Ctrl-C, as in shells.
-INTERRUPTED = 130
 
 
 def main() -> None:
@@ -30,4 +28,4 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        sys.exit(130)  # as in shells

@@ -11,19 +11,10 @@ from robust_flatness.measures.worst import worst_flatness
 from robust_flatness.network import Network
 
 __all__ = [
-    "FlatnessResult",
-    "HessianResult",
-    "Neighborhood",
-    "PrincipalPlane",
-    "average_flatness",
-    "hessian_eigenvalues",
-    "loss_landscape",
-    "loss_plane",
-    "perturbed_parameters",
-    "principal_plane",
-    "scale_convolutions",
-    "worst_flatness",
-]
+    "FlatnessResult", "HessianResult", "Neighborhood", "PrincipalPlane", "average_flatness",
+    "hessian_eigenvalues", "loss_landscape", "loss_plane", "perturbed_parameters", "principal_plane",
+    "scale_convolutions", "worst_flatness",
+]  # fmt: skip
 
 
 def perturbed_parameters(model: nn.Module) -> list[str]:

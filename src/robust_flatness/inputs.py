@@ -7,8 +7,8 @@ from torch import Tensor
 
 from robust_flatness.errors import ConfigError, NonFiniteError, warn
 
-#: Minimum number of outputs from which their range is judged.
-ENOUGH_OUTPUTS = 20
+#: Number of outputs in [0, 1] from which on these are taken for those of a sigmoid.
+ENOUGH_OUTPUTS = 8
 
 
 def checked_inputs(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -21,13 +21,12 @@ def checked_images(x: Tensor, y: Tensor) -> Tensor:
     if not isinstance(y, Tensor) or not y.ndim:
         kind = "a single number" if isinstance(y, Tensor) else type(y).__name__
         raise ConfigError(f"y: {kind} given; expected a tensor of integer labels [n]")
-    if not isinstance(x, Tensor) or not x.ndim or x.layout != torch.strided:
-        kind = f"{x.layout} on {x.device}, {x.ndim}-d" if isinstance(x, Tensor) else type(x).__name__
-        raise ConfigError(f"x: {kind} given; expected a tensor of inputs [n, ...] in [0, 1]")
+    dense = isinstance(x, Tensor) and x.ndim and x.layout == torch.strided
+    if not dense or not x.is_floating_point():
+        kind = f"{x.dtype}, {x.layout}, {x.ndim}-d" if isinstance(x, Tensor) else type(x).__name__
+        raise ConfigError(f"x: {kind} given; expected a tensor of floating-point inputs [n, ...] in [0, 1]")
     if len(x) == 0 or len(x) != len(y):
         raise ConfigError(f"x, y: {len(x)} inputs and {len(y)} targets; give one target for each input")
-    if not x.is_floating_point():
-        raise ConfigError(f"x: dtype {x.dtype}; inputs must be floating-point numbers in [0, 1]")
     x = x.detach()
     low, high = x.aminmax()
     if not (low >= 0 and high <= 1):
@@ -37,17 +36,10 @@ def checked_images(x: Tensor, y: Tensor) -> Tensor:
 
 
 def labels(y: Tensor) -> Tensor:
-    """Return labels [n] as int64, from integers, whole floats, a column [n, 1] or one-hot rows [n, K]."""
-    y, given = y.detach(), f"y: {y.dtype} of shape {tuple(y.shape)}"
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    if y.ndim == 2 and ((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all():
-        y = y.to(torch.uint8).argmax(1)
-    if y.ndim != 1 or y.is_complex():
-        raise ConfigError(f"{given}; expected integer labels [n], or one-hot rows [n, K]")
-    if y.is_floating_point() and not (y.isfinite().all() and (y == y.round()).all()):
-        raise ConfigError(f"{given} with numbers that are not whole; expected integer labels [n]")
-    y = y.to(torch.int64)
+    """Return labels [n], of any integer type, as int64."""
+    if y.ndim != 1 or y.is_floating_point() or y.is_complex():
+        raise ConfigError(f"y: {y.dtype} of shape {tuple(y.shape)}; expected integer labels [n]")
+    y = y.detach().to(torch.int64)
     if y.min() < 0:
         raise ConfigError(f"y: label {int(y.min())} of example {_first(y < 0)}; labels are 0 to K - 1")
     return _outside_inference_mode(y)
@@ -73,20 +65,10 @@ def checked_logits(output: Any, x: Tensor) -> Tensor:
 
 
 def warn_of_probabilities(logits: Tensor) -> None:
-    """Warn where outputs are probabilities or log-probabilities."""
-    values = logits.double()
-    if logits.shape[1] > 1 and ((values.sum(1) - 1).abs() < 1e-3).all() and (values >= 0).all():
+    """Warn where outputs are probabilities: rows that sum to 1, or several outputs that all lie in [0, 1]."""
+    inside = logits.shape[1] > 1 and (logits >= 0).all() and (logits <= 1).all()
+    if inside and (logits.numel() >= ENOUGH_OUTPUTS or ((logits.double().sum(1) - 1).abs() < 1e-3).all()):
         warn("model: outputs are probabilities, not logits: the loss and its gradient are flattened")
-    elif logits.shape[1] > 1 and (values.logsumexp(1).abs() < 1e-5).all():
-        warn("model: outputs are log-probabilities, not logits: large losses may be cut off")
-
-
-def warn_of_sigmoid(logits: Tensor) -> None:
-    """Warn where outputs look like those of a sigmoid; a few may lie in [0, 1] by chance."""
-    low, high, sums = logits.min(), logits.max(), logits.double().sum(1)
-    inside = logits.numel() >= ENOUGH_OUTPUTS and 0 <= low < 0.5 < high <= 1
-    if logits.shape[1] > 1 and inside and ((sums - 1).abs() > 1e-3).any():
-        warn("model: all outputs lie in [0, 1], as those of a sigmoid; return the logits before it")
 
 
 def require_finite(values: Tensor, where: str, first: int = 0) -> None:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from robust_flatness.boundary import user_code
 from robust_flatness.config.kinds import imported
 from robust_flatness.config.networks import NetworkSpec
-from robust_flatness.config.values import meant
 from robust_flatness.errors import ConfigError
 from robust_flatness.network import Network
 from robust_flatness.weights import load_weights, read_weights
@@ -67,10 +66,9 @@ def load_model(
     """
     kind, _, name = model.partition(":")
     tensors = None if weights is None else read_weights(Path(weights))
-    if not kind or not name:
-        raise ConfigError(f"model: {model!r} given; expected package.module:function, torchvision:NAME ...")
     if kind == "torchvision":
-        network, preset = _torchvision(name, tensors)
+        with user_code(f"torchvision's {name}"):
+            network, preset = _torchvision(name, tensors)
         mean, std = preset if preset and not (mean or std) else (mean, std)
     elif kind == "robustbench":
         network = _robustbench(name, with_weights=tensors is None)
@@ -102,8 +100,6 @@ def load_network(spec: NetworkSpec, name: str, images: Tensor, classes: int) -> 
 
 def _from_function(model: str) -> nn.Module:
     factory = imported(model, "model")
-    if isinstance(factory, nn.Module):
-        raise ConfigError(f"model: {model} is a network; name a function without arguments that returns it")
     with user_code(f"{model}(), called without arguments,"):
         network = factory()
     if not isinstance(network, nn.Module):
@@ -115,13 +111,9 @@ def _torchvision(name: str, tensors: dict[str, Tensor] | None) -> tuple[nn.Modul
     """Return the network, and (mean, std) of the pretrained weights where these are taken, else None."""
     from torchvision import models
 
-    known = models.list_models(module=models)
-    if name not in known:
-        raise ConfigError(f"model: torchvision has no classifier {name!r}{meant(name, known)}")
     if tensors is None:
         pretrained = models.get_model_weights(name).DEFAULT
-        with user_code(f"download of torchvision's weights of {name}"):
-            network = models.get_model(name, weights=pretrained)
+        network = models.get_model(name, weights=pretrained)
         preset = pretrained.transforms()
         return network, (preset.mean, preset.std)
     with torch.device("meta"):
@@ -144,14 +136,10 @@ def _robustbench(name: str, with_weights: bool) -> nn.Module:
         raise ConfigError(f"model: 'robustbench:{name}' {hint}") from None
     *where, name = name.split("/")
     dataset, threat = where or ("cifar10", "Linf")
-    try:
-        entry = model_dicts[BenchmarkDataset(dataset)][ThreatModel(threat)][name]
-    except (KeyError, ValueError):
-        raise ConfigError(f"model: RobustBench has no model {name!r} for {dataset} and {threat}") from None
-    if not with_weights:
-        return entry["model"]()
-    with user_code(f"download of RobustBench's weights of {name}"):
-        return load(model_name=name, dataset=dataset, threat_model=threat)
+    with user_code(f"RobustBench's {name} for {dataset} and {threat}"):
+        if with_weights:
+            return load(model_name=name, dataset=dataset, threat_model=threat)
+        return model_dicts[BenchmarkDataset(dataset)][ThreatModel(threat)][name]["model"]()
 
 
 def import_robustbench() -> ModuleType:

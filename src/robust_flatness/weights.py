@@ -20,51 +20,43 @@ NESTED = ("state_dict", "model_state_dict", "model_state", "model", "net", "netw
 WRAPPERS = re.compile(r"(?<![^.])(?:module|_orig_mod)\.")
 #: Maximum length, in name components, of a prefix that is stripped to find the network's weights.
 DEEPEST = 3
-#: Extensions of files that `torch.save` writes.
-TORCH_FILES = (".pt", ".pth", ".bin", ".ckpt", ".tar")
 
 
 def read_weights(path: Path) -> Mapping[str, Tensor]:
     """Read the tensors by name in a .safetensors file, or in one of `torch.save`, without running its code;
-    raise `ConfigError` for any other file, and if the file holds several sets of weights. `FILE:KEY` names
-    the one at KEY, or those whose names begin with KEY."""
+    raise `ConfigError` if that is impossible, or the file holds several sets of weights. `FILE:KEY` names the
+    one at KEY, or those whose names begin with KEY."""
     path, key = weights_file(path)
-    if not path.is_file():
-        raise ConfigError(f"weights: {path}: {'a folder; give a file' if path.is_dir() else 'no such file'}")
-    if path.suffix not in (".safetensors", *TORCH_FILES):
-        raise ConfigError(f"weights: {path} given; expected a file .safetensors, {', '.join(TORCH_FILES)}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of scripts, which are refused below
             safe = path.suffix == ".safetensors"
             content = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever unpickling a damaged file raises
-        problem = f"cannot be read, or damaged ({type(error).__name__})"
-        hint = "of a whole network, save its state_dict alone (no code is run from files)"
+        problem = getattr(error, "strerror", None) or f"cannot be read ({type(error).__name__})"
+        hint = "expected a .safetensors file, or a state_dict saved by torch.save (no code is run from files)"
         raise ConfigError(f"weights: {path}: {problem}; {hint}") from None
     return _chosen(content, path, key)
 
 
 def _chosen(content: Any, path: Path, key: str | None) -> Mapping[str, Tensor]:
     """Return the weights in the content of a file: those at `key`, or the only ones."""
-    if not isinstance(content, Mapping):
-        raise ConfigError(f"weights: {path}: holds {type(content).__name__}; expected a state_dict")
-    sets = [name for name, value in content.items() if _are_weights(value)]
+    content = content if isinstance(content, Mapping) else {}
+    sets = {name: value for name, value in content.items() if _are_weights(value)}
+    there = ", ".join(map(str, sets)) or "none"
     if key is not None:
-        if key in sets:
-            return content[key]
-        if not _are_weights(content) or not (found := _below(content, key)):
-            there = ", ".join(map(str, sets)) or "none"
+        found = sets.get(key) or (_below(content, key) if _are_weights(content) else None)
+        if not found:
             raise ConfigError(f"weights: {path}: no weights at {key!r}; sets of weights in it: {there}")
         return found
     if _are_weights(content):
         return content
     if len(sets) > 1:
-        raise ConfigError(f"weights: {path} holds {', '.join(sets)}; name one, as in {path.name}:{sets[0]}")
-    nested = sets[0] if sets else next((k for k in NESTED if isinstance(content.get(k), Mapping)), None)
-    if nested is None:
+        raise ConfigError(f"weights: {path} holds {there}; name one, as in {path.name}:{next(iter(sets))}")
+    nested = [*sets.values(), *(content[k] for k in NESTED if isinstance(content.get(k), Mapping))]
+    if not nested:
         raise ConfigError(f"weights: {path}: no weights by name in it (keys {list(content)[:8]})")
-    return _chosen(content[nested], path, None)
+    return _chosen(nested[0], path, None)
 
 
 def _are_weights(content: Any) -> bool:
@@ -103,38 +95,34 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) ->
     path, _ = weights_file(path)
     given, whole = OrderedDict(tensors), _below(tensors, "")
     given._metadata = getattr(tensors, "_metadata", None)
-    if path.suffix == ".safetensors":
-        given._metadata = whole._metadata = model.state_dict()._metadata
-    if not _misfit(model, given) or not (problem := _misfit(model, whole)):
+    current = model.state_dict()._metadata if path.suffix == ".safetensors" else None
+    if not _misfit(model, given, current) or not (problem := _misfit(model, whole, current)):
         return
     parts = [name.split(".") for name in whole]
     prefixes = {".".join(names[:depth]) for names in parts for depth in range(1, DEEPEST + 1)}
-    fitting = [prefix for prefix in sorted(prefixes) if not _misfit(model, _below(whole, prefix))]
+    below = {prefix: _below(whole, prefix) for prefix in sorted(prefixes)}
+    fitting = [prefix for prefix, part in below.items() if not _misfit(model, part, current)]
     if not fitting:
         raise ConfigError(f"weights: {path}: another architecture, first at {problem}")
     if len(fitting) > 1:
         several = f"holds several sets of weights: {', '.join(fitting)}"
         raise ConfigError(f"weights: {path} {several}; name one, as in {path.name}:{fitting[0]}")
-    _misfit(model, _below(whole, fitting[0]))
+    _misfit(model, below[fitting[0]], current)
 
 
-def _misfit(model: nn.Module, tensors: Mapping[str, Tensor]) -> str:
-    """Load `tensors` into `model`; return what does not fit, or an empty text."""
+def _misfit(model: nn.Module, tensors: "OrderedDict[str, Tensor]", versions: Any) -> str:
+    """Load `tensors` into `model`, with the format `versions` of its layers (None: their own); return what
+    does not fit, or an empty text."""
     expected = model.state_dict()
+    if versions is not None:
+        tensors._metadata = versions
     try:
         missing, unexpected = model.load_state_dict(tensors, strict=False)
     except RuntimeError as error:  # other shapes, for example
-        missing = [name for name, t in expected.items() if _shape(t) != _shape(tensors.get(name))]
-        if not missing:
-            return str(error)
-        unexpected = []
+        return " ".join(str(error).split())
     loaded = {t.data_ptr() for name, t in expected.items() if name not in missing}
     for name in [*missing, *unexpected]:
         tied = name in expected and name not in tensors and expected[name].data_ptr() in loaded
         if not (tied or name == "n_averaged" or name.endswith("num_batches_tracked")):
-            return f"{name!r} (expected {_shape(expected.get(name))}, found {_shape(tensors.get(name))})"
+            return f"{name!r} ({'missing' if name in expected else 'unexpected'})"
     return ""
-
-
-def _shape(tensor: Tensor | None) -> tuple[int, ...] | str:
-    return "none" if tensor is None else tuple(tensor.shape)

@@ -3,13 +3,13 @@
 import atexit
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from robust_flatness.config import DataSpec, TrainJob
+from robust_flatness.config import DataSpec, TrainJob, load_yaml
 from robust_flatness.config.data import CIFAR10_FILES, CLASSES
 from robust_flatness.config.kinds import source_files
 from robust_flatness.errors import ConfigError, FileError
@@ -45,6 +45,18 @@ def check_words(arguments: Sequence[str]) -> None:
             raise ConfigError(f"{taken}, but {wrong[0]} is not one; write targets first, or after --")
 
 
+def check_name(experiment: str, configs: Iterable[Mapping[str, Any]], folder: Path) -> None:
+    """Raise `ConfigError` if the name given by `--config experiment=` belongs to a file in `folder` that is
+    not among the config files."""
+    if experiment not in [values.get("experiment") for values in configs]:
+        for path in sorted(folder.glob("*.yaml")):
+            if load_yaml(path).get("experiment") == experiment:
+                raise ConfigError(
+                    f"experiment: {experiment} is the experiment of another file; "
+                    f"give --configfile {path} instead of --config"
+                )
+
+
 def gpus_here() -> int:
     """Return the number of NVIDIA GPUs that jobs may use, counted without importing torch."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -66,19 +78,6 @@ def plain_executable(executable: str, *, here_alone: bool) -> str:
     link = Path(folder.name, "environment")
     link.symlink_to(path.parents[1].absolute(), target_is_directory=True)
     return str(link / path.parent.name / path.name)
-
-
-def why_stale(results: Path, experiment: Experiment, files: Iterable[str | Path]) -> str:
-    """Return why the tables are out of date with the experiment, or an empty string."""
-    table = Path(results, "networks.csv")
-    if any(Path(file).stat().st_mtime > table.stat().st_mtime for file in files):
-        return "are older than the configuration"
-    if experiment.spec.results_table is not None:
-        return ""
-    found = {(row["variant"], row["seed"]) for row in read_rows(table, need=["variant", "seed"])}
-    wanted = {(slug, str(seed)) for slug in experiment.variants for seed in experiment.seeds_of(slug)}
-    lacking = len(wanted - found)
-    return f"lack {lacking} of {len(wanted)} pairs of variant and seed" if lacking else ""
 
 
 def applied_settings(job: TrainJob) -> dict[str, Any]:
@@ -188,13 +187,13 @@ def verdicts(claims: Path) -> str:
     """Return a line for each claim: the verdict and the first statistic that decides it."""
     try:
         rows = [row for row in read_rows(claims, need=["decides"]) if row["decides"] == "yes"]
-    except FileError as error:
+    except FileError as error:  # no reason for a finished run to fail
         return f"note: no verdicts ({error})"
-    lines = {}
+    width = max((len(row["claim"]) for row in rows), default=0)
+    lines: dict[str, str] = {}
     for row in rows:
-        words = f"{row['statistic']}: {float(row['value']):.2f}" if row["value"] else row["note"]
-        if row["value"] and row["low"]:
-            words += f" [{float(row['low']):.2f}, {float(row['high']):.2f}]"
-        width = max(len(other["claim"]) for other in rows)
+        numbers = [f"{float(row[name]):.2f}" for name in ("value", "low", "high") if row[name]]
+        interval = f" [{', '.join(numbers[1:])}]" if numbers[1:] else ""
+        words = f"{row['statistic']}: {numbers[0]}{interval}" if numbers else row["note"]
         lines.setdefault(row["claim"], f"  {row['claim']:<{width}}  {row['verdict']:<14}  {words}")
     return "\n".join(["The talk's claims on this experiment:", *lines.values(), f"({claims})"])

@@ -79,13 +79,6 @@ class Recurrent(nn.Module):
         return self.layer(x)[0][:, -1]
 
 
-class Standardised(nn.Module):
-    """Changes its input in place."""
-
-    def forward(self, x):
-        return x.sub_(0.4).div_(0.3)
-
-
 @dataclass
 class Case:
     """A network and what is known of it."""
@@ -132,7 +125,7 @@ def draw(seed: int) -> Case:
         layers = rng.choice([_image, _image, _vector, _sequence])(rng, case)
         if rng.random() < 0.2:
             case.parts.append("in-place")
-            layers.insert(0, Standardised())
+            layers.insert(0, Call(lambda x: x.sub_(0.4).div_(0.3)))
         model = nn.Sequential(*layers)
         wrapper = rng.choice(["none", "parallel", "hook"])
         case.parts.append(f"wrapped: {wrapper}")

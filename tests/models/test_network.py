@@ -46,36 +46,13 @@ class Viewing(nn.Module):
         return self.out(out if scale is None else scale * out)
 
 
-def plain_cnn():
-    return nn.Sequential(
-        nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(4, 6, 3, stride=2, bias=False), nn.BatchNorm2d(6, affine=False), nn.Dropout(0.5), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3),
-    )  # fmt: skip
-
-
-def with_hook():
-    model = plain_cnn()
-    model[0].register_forward_hook(lambda module, inputs, output: 2 * output)
-    return model
-
-
-def parametrised():
-    model = plain_cnn()
-    nn.utils.parametrizations.weight_norm(model[0])
-    return model
-
-
 CASES = {
     "resnet": resnet,
     "resnet-gelu": lambda: resnet(activation="gelu"),
     "resnet-dropout": lambda: resnet(dropout=0.3),
     "rotations": lambda: RotationNetwork(resnet(), generator()),
     "preactivation": lambda: RotationNetwork(resnet(name="preact-resnet18"), generator()),
-    "plain": plain_cnn,
     "viewing": Viewing,
-    "hook": with_hook,
-    "parametrised": parametrised,
 }
 #: Networks of the kit, whose batch norms are folded.
 FOLDED = ("resnet", "resnet-gelu", "resnet-dropout", "rotations")

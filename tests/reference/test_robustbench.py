@@ -79,6 +79,15 @@ def test_the_folder_is_named_after_the_threat_model(trained, tmp_path):
     assert json.loads(info.read_text())["eps"] == 0.5
 
 
+def test_of_an_unmeasured_network_the_threat_model_is_that_of_its_training(tmp_path):
+    path = tmp_path / "run/checkpoints/last.safetensors"
+    model = build_model(ModelSpec(name="small-resnet", width=2), 10, (0.5,), (0.3,))
+    known = Metadata({"name": "small-resnet", "width": 2}, 10, (0.5,), (0.3,), "at", 0, 3, norm="l2")
+    save_checkpoint(path, model, known)
+    weights, _ = export_checkpoint(path, tmp_path, "digits")
+    assert weights == tmp_path / "models/digits/L2/at_seed-0_last.pt"
+
+
 def test_a_reduced_autoattack_or_another_checkpoint_is_not_passed_off(trained, tmp_path):
     path, _, _ = trained
     robustness(path, load_checkpoint(path).metadata.sha256, version="reduced")

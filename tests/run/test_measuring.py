@@ -1,6 +1,7 @@
 """The measuring job of a network: parts, resumption, what makes a part stale."""
 
 import copy
+import errno
 import math
 import os
 import shutil
@@ -15,7 +16,7 @@ from robust_flatness.data import load_dataset
 from robust_flatness.errors import FileError
 from robust_flatness.measures import registry
 from robust_flatness.measures.base import Measure, Metric, Record
-from robust_flatness.run import measuring
+from robust_flatness.run import measuring, resume
 from robust_flatness.tables.records import read_network, read_records
 from robust_flatness.tables.rows import read_rows
 from robust_flatness.tables.schema import EXAMPLES
@@ -154,6 +155,19 @@ def test_a_job_killed_after_any_part_resumes_to_the_same_bytes(finished, data, t
     assert not (network / "records.csv").exists()
     measure(network, data)
     assert len(computed) == 5 - after
+    assert outputs(network) == outputs(finished)
+
+
+def test_a_full_disk_ends_a_job_which_resumes_with_more_space(finished, data, tmp_path, monkeypatch):
+    def full(path, mode, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    network = write_network(tmp_path, data)
+    monkeypatch.setattr(resume, "open", full, raising=False)
+    with pytest.raises(OSError, match="No space left"):
+        measure(network, data)
+    monkeypatch.undo()
+    measure(network, data)
     assert outputs(network) == outputs(finished)
 
 

@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).parents[2]
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT / "src")}
 
 
 def command(*arguments, config="config.yaml", cores=2, python=(sys.executable,), root=ROOT) -> list[str]:
@@ -18,7 +21,7 @@ def command(*arguments, config="config.yaml", cores=2, python=(sys.executable,),
 def snakemake(folder: Path, *arguments, **options) -> subprocess.CompletedProcess:
     """Run the workflow in a folder, with the options of `command`."""
     parts = command(*arguments, **options)
-    environment = os.environ | {"PYTHONPATH": str(options.get("root", ROOT) / "src")}
+    environment = ENVIRONMENT | {"PYTHONPATH": str(options.get("root", ROOT) / "src")}
     return subprocess.run(parts, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
 
 
@@ -26,6 +29,13 @@ def succeeded(done: subprocess.CompletedProcess) -> str:
     """All that a run said, which has to be a success."""
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout + done.stderr
+
+
+def prepared_folder(path: Path, config: dict) -> Path:
+    """A new folder with a config file."""
+    path.mkdir()
+    (path / "config.yaml").write_text(yaml.safe_dump(config))
+    return path
 
 
 def rows(path: Path) -> list[dict[str, str]]:

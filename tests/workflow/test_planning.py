@@ -31,11 +31,8 @@ class Workflow:
         self.directory = directory
         self.write(config)
 
-    def write(self, config: str, age: float | None = None) -> None:
-        path = self.directory / "config.yaml"
-        path.write_text(config)
-        if age is not None:
-            os.utime(path, (age, age))
+    def write(self, config: str) -> None:
+        (self.directory / "config.yaml").write_text(config)
 
     def change(self, old: str, new: str) -> None:
         assert SMOKE.count(old) == 1, f"{old!r} is {SMOKE.count(old)} times in smoke.yaml"
@@ -64,15 +61,13 @@ def jobs_of(text: str) -> Counter:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Workflow:
-    """All outputs of the smoke experiment as if made: files, empty but for one, with Snakemake's record."""
+    """All outputs of the smoke experiment as if made: empty files, with Snakemake's record."""
     workflow = Workflow(tmp_path_factory.mktemp("planning"))
     listed = [line.split("\t")[0] for line in workflow.snakemake("--summary").splitlines() if "\t" in line]
     for name in listed[1:]:
         path = workflow.directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    networks = "".join(f"{variant},0\n" for variant in sorted(MEASURED))
-    (workflow.directory / "results/smoke/networks.csv").write_text("variant,seed\n" + networks)
     workflow.snakemake("--touch", "--forceall")
     return workflow
 
@@ -264,11 +259,16 @@ def test_as_a_module_of_another_workflow(folder):
     assert (folder / "their work/results/own/models.csv").exists()
 
 
-def test_a_target_among_config_files_is_named(folder):
-    done = snakemake(folder, "-n", "--configfile", "own.yaml", "tables", config="own.yaml")
+@pytest.mark.parametrize(("options", "words"), [
+    (["--configfile", "own.yaml", "tables"], "tables is not one; write targets first, or after --"),
+    (["--config", "experiment=cifar10-mini"], "config/cifar10-mini.yaml instead of --config"),
+])  # fmt: skip
+def test_a_target_among_config_files_and_the_name_of_another_experiment_are_refused(folder, options, words):
+    done = snakemake(folder, "-n", *options, config="own.yaml")
     assert done.returncode == 1
-    assert "tables is not one; write targets first, or after --" in done.stderr
+    assert words in done.stderr
     assert "Traceback" not in done.stderr
+    succeeded(snakemake(folder, "-n", "--config", "experiment=mine", config="own.yaml"))
 
 
 def test_a_training_longer_than_a_job_is_cut(tmp_path):
@@ -292,14 +292,12 @@ def test_targets_after_config_options_are_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("own.yaml").touch()
     Path("figures").mkdir()
-    for wrong in (
-        ["--configfile", "own.yaml", "figures"], ["--configfiles", "nowhere.yaml"],
-        ["--config", "variants=at", "measure", "seeds=0"],
-    ):  # fmt: skip
+    for wrong in ("--configfile own.yaml figures", "--configfiles no.yaml", "--config seeds=0 measure"):
         with pytest.raises(ConfigError, match="takes all words up to the next option"):
-            check_words(["snakemake", *wrong, "--cores", "1"])
+            check_words(["snakemake", *wrong.split(), "--cores", "1"])
     for allowed in (
-        ["figures", "--configfile", "own.yaml"], ["--configfile", "own.yaml", "--", "figures"],
-        ["measure", "-C", "variants=at", "seeds=0"],
-    ):  # fmt: skip
-        check_words(["snakemake", *allowed])
+        "figures --configfile own.yaml",
+        "--configfile own.yaml -- figures",
+        "measure -C seeds=0",
+    ):
+        check_words(["snakemake", *allowed.split()])

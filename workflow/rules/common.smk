@@ -23,6 +23,7 @@ from robust_flatness.measures.registry import MEASURES
 from robust_flatness.tables.schema import TABLES
 from robust_flatness.version import __version__
 from robust_flatness.workflow import (
+    check_name,
     collect_spec,
     data_files,
     folder_state,
@@ -32,7 +33,6 @@ from robust_flatness.workflow import (
     only_draws,
     plain_executable,
     training_code,
-    why_stale,
     verdicts,
 )
 
@@ -40,8 +40,9 @@ from robust_flatness.workflow import (
 ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
 
 try:
-    for path in workflow.configfiles:
-        load_yaml(path)  # stricter than Snakemake, which accepts duplicate keys
+    files = [load_yaml(path) for path in workflow.configfiles]  # stricter than Snakemake: no duplicate keys
+    if name := workflow.config_settings.config.get("experiment"):
+        check_name(name, files, Path(os.path.relpath(ROOT / "config")))
     EXPERIMENT = load_experiment(config, ROOT / "config/variants.yaml")
 except ConfigError as error:
     # One line per problem, without Snakemake's traceback through this file.
@@ -108,11 +109,11 @@ def targets():
 # measured, whatever has changed upstream.
 MAKES_TABLES = not (only_draws(targets()) and (RESULTS_FOLDER / "records.csv").exists())
 if not MAKES_TABLES:
-    STALE = why_stale(RESULTS_FOLDER, EXPERIMENT, [*workflow.configfiles, ROOT / "config/variants.yaml"])
-    if STALE:
+    CONFIGS = [*map(Path, workflow.configfiles), ROOT / "config/variants.yaml"]
+    if max(path.stat().st_mtime for path in CONFIGS) > (RESULTS_FOLDER / "networks.csv").stat().st_mtime:
         print(
-            f"note: the tables in {RESULTS_FOLDER} {STALE}; figures and tables are drawn from them as they are "
-            "(run `snakemake --cores all` to bring them up to date)",
+            f"note: the tables in {RESULTS_FOLDER} are older than the configuration; figures and tables are drawn from "
+            "them as they are (run `snakemake --cores all` to bring them up to date)",
             file=sys.stderr,
         )
 

@@ -14,9 +14,6 @@ import typer
 from robust_flatness.config import ConfigError, parse
 from robust_flatness.files import write_text
 
-#: Panel of the help.
-STEPS = "Steps of the workflow"
-
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 Spec = Annotated[str, typer.Option(help="Settings as JSON, or a file that holds them.")]
@@ -27,7 +24,7 @@ Threads = Annotated[int, typer.Option(help="Threads of torch; rounding depends o
 Checkpoints = Annotated[list[Path], typer.Argument(help="Checkpoints (.safetensors).")]
 Output = Annotated[Path, typer.Option(help="File to write.")]
 #: Decorator of the commands of the workflow's steps.
-step = app.command(rich_help_panel=STEPS)
+step = app.command(rich_help_panel="Steps of the workflow")
 
 
 @app.callback()
@@ -53,8 +50,6 @@ def parsed(kind: type, text: str) -> Any:
         if not text.lstrip().startswith("{"):
             text = Path(text).read_text(encoding="utf-8")
         values = json.loads(text)
-    except OSError as error:
-        raise ConfigError(f"--spec: {text!r} is neither JSON nor a file ({error.strerror})") from None
-    except ValueError as error:
-        raise ConfigError(f"--spec: not valid JSON ({error})") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--spec: {text!r:.200} is neither JSON nor a file of JSON ({error})") from None
     return parse(kind, values, "--spec")

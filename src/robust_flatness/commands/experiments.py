@@ -20,7 +20,10 @@ def _experiment(config: Path) -> Experiment:
     catalogue = config.parent / "variants.yaml"
     if not catalogue.exists():
         catalogue = repository() / "config/variants.yaml"
-    return load_experiment(load_yaml(config), catalogue)
+    experiment = load_experiment(load_yaml(config), catalogue)
+    if experiment.spec.results_table is not None:
+        raise ConfigError(f"{config}: starts from a results table; nothing is trained or measured")
+    return experiment
 
 
 @app.command()
@@ -50,10 +53,7 @@ def plan(
     """Estimate the cost of an experiment: jobs, hours, disk, memory."""
     from robust_flatness.run.planning import plan as cost_of
 
-    experiment = _experiment(config)
-    if experiment.spec.results_table is not None:
-        raise ConfigError(f"{config}: starts from a results table; nothing is trained or measured")
-    typer.echo(cost_of(experiment, device).text(workers or (1, 64)))
+    typer.echo(cost_of(_experiment(config), device).text(workers or (1, 64)))
 
 
 @app.command()
@@ -72,7 +72,7 @@ def verify(
     device, status = start(device, threads), 0
     for path in sample_files(directory, sample or None, seed):
         agreement = verify_network(path, device, threads)
-        typer.echo(agreement)
+        typer.echo(agreement.message)
         status = status if agreement.agrees else 1
     raise typer.Exit(status)
 
@@ -113,12 +113,19 @@ def spec(
     from robust_flatness.workflow import measuring_job
 
     experiment = _experiment(config)
-    if step != "measure":
-        typer.echo(experiment.settings_of(step, variant, seed).json_text())
-    elif variant in experiment.catalogue:
-        typer.echo(canonical_json(measuring_job(experiment, variant)))
-    else:
+    if variant not in experiment.catalogue:
         raise ConfigError(f"variant: {unknown_variants([variant], experiment.catalogue)}")
+    steps = {"data": experiment.spec.data, "baseline": experiment.baseline}
+    if variant in experiment.train_jobs:
+        steps["train"] = experiment.train_job(variant, seed)
+    steps |= {name: settings.for_variant(variant) for name, settings in experiment.measures.items()}
+    if step == "measure":
+        typer.echo(canonical_json(measuring_job(experiment, variant)))
+    elif step in steps:
+        typer.echo(steps[step].json_text())
+    else:
+        known = ", ".join([*steps, "measure"])
+        raise ConfigError(f"{step!r} is not a step of {variant!r} in {experiment.name}; use {known}")
 
 
 @step

@@ -16,8 +16,8 @@ BATCH_SIZE = 128
 STEPS_TO_THE_EDGE = 4
 #: Classes required by the loss of APGD-T (DLR).
 LEAST_CLASSES = 4
-#: The standard AutoAttack: 100 iterations of APGD-CE, 900 each of APGD-T and FAB-T, 5,000 queries.
-STANDARD_PASSES = 100 + 900 + 2 * 900 + 5000 // 2
+#: Classes that AutoAttack targets by default, if there are as many others.
+MOST_TARGETS = 9
 
 
 class AttackSpec(Spec):
@@ -95,11 +95,12 @@ class AutoAttackSpec(Spec):
 
     @property
     def passes(self) -> int:
-        """Passes (forward and backward) for one example, if no attack succeeds."""
-        if self.version == "standard":
-            return STANDARD_PASSES
-        runs = len(set(self.attacks) - {"pgd", "square"}) * (self.target_classes or 9)
-        return runs * self.iterations * self.restarts + (self.queries if "square" in self.attacks else 0)
+        """Passes (forward and backward) for one example, if no attack succeeds. FAB takes two passes an
+        iteration; Square's queries are forward passes, half of one."""
+        targeted = self.iterations * (self.target_classes or MOST_TARGETS)
+        passes = {"pgd": 0, "apgd-ce": self.iterations, "apgd-t": targeted, "fab-t": 2 * targeted}
+        passes["square"] = self.queries // 2
+        return self.restarts * sum(passes[name] for name in self.attacks)
 
 
 def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,7 +136,7 @@ class MeasureSettings(Spec):
     @model_validator(mode="after")
     def _check_overrides(self) -> Self:
         for slug in self.overrides:
-            self._overridden(slug)
+            self.for_variant(slug)
         return self
 
     @classmethod
@@ -182,12 +183,9 @@ class MeasureSettings(Spec):
     def for_variant(self, slug: str) -> Self:
         """Return the settings of a job for `slug`: with its overrides, without parts of other variants."""
         dropped = {name: None for name, part in self.parts().items() if not part.applies_to(slug)}
-        return self.model_copy(update=dropped | self._overridden(slug))
-
-    def _overridden(self, slug: str) -> dict[str, Any]:
-        given = self.overrides.get(slug, {})
+        given = self.overrides.get(slug)
         changed = type(self).model_validate(_merged(self.model_dump(), given)) if given else self
-        return {name: getattr(changed, name) for name in given}
+        return changed.model_copy(update=dropped)
 
     def problems(self, data: DataSpec) -> Iterator[str]:
         """Yield what does not fit the data: a field and what is wrong with it."""

@@ -5,14 +5,14 @@ A job gets its own settings alone, as canonical JSON, so that a change of one me
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from robust_flatness.config.kinds import imported
 from robust_flatness.config.measures import MeasureSettings
 from robust_flatness.config.training import ModelSpec, TrainingSpec, TrainJob, rescaled_decay
-from robust_flatness.config.values import Spec, meant, parse
+from robust_flatness.config.values import meant, parse
 from robust_flatness.config.variants import BASELINE, VariantSpec, load_variants
 from robust_flatness.errors import ConfigError
 from robust_flatness.experiment.spec import ExperimentSpec
@@ -66,37 +66,29 @@ class Experiment:
         return {name: settings for name, settings in self.spec.measures if settings is not None}
 
     def _problems_of_jobs(self) -> Iterator[str]:
-        """Yield unusable settings of variants, measures and trainings."""
-        trained = {slug for slug, variant in self.variants.items() if variant.trained}
+        """Yield unusable settings of variants, measures and trainings, and user's code that fails to load."""
+        trained, code = {slug for slug, variant in self.variants.items() if variant.trained}, {}
         for slug, variant in self.variants.items():
+            code[f"variant {slug!r}: objective"] = str(variant.set.get("objective"))
             if variant.derived_from and variant.derived_from not in trained:
                 yield f"variants: {slug!r} is derived from {variant.derived_from!r}; add that trained variant"
-        yield from self._problems_of_code()
         for name, settings in self.measures.items():
             yield from (f"measures.{name}.{text}" for text in self._problems_of_measure(name, settings))
-        try:
-            _ = self.train_jobs
-        except ConfigError as error:
-            yield from str(error).splitlines()
-
-    def _problems_of_code(self) -> Iterator[str]:
-        """Yield import errors of user-defined functions and classes."""
-        objectives = {slug: variant.set.get("objective", "") for slug, variant in self.variants.items()}
-        own = {f"variant {slug!r}: objective": path for slug, path in objectives.items() if ":" in path}
-        for name, settings in self.measures.items():
-            own |= {f"measures.{name}.own.{key}": p for key, p in getattr(settings, "own", {}).items()}
-        for where, path in own.items():
+            code |= {f"measures.{name}.own.{key}": p for key, p in getattr(settings, "own", {}).items()}
+        checks = [partial(imported, path, where) for where, path in code.items() if ":" in path]
+        for check in [*checks, lambda: self.train_jobs]:
             try:
-                imported(path, where)
+                check()
             except ConfigError as error:
-                yield str(error)
+                yield from str(error).splitlines()
 
     def _problems_of_measure(self, name: str, settings: MeasureSettings) -> Iterator[str]:
         parts = {"": settings} | {f"{field}.": part for field, part in settings.parts().items()}
         for field, part in parts.items():
             named = () if part.variants == "all" else part.variants
-            if unknown := [slug for slug in named if slug not in self.catalogue]:
-                yield f"{field}variants: {unknown_variants(unknown, self.catalogue)}"
+            for where, slugs in (("variants", named), ("overrides", part.overrides)):
+                if unknown := [slug for slug in slugs if slug not in self.catalogue]:
+                    yield f"{field}{where}: {unknown_variants(unknown, self.catalogue)}"
             untrained = [slug for slug in named if slug in self.variants and not self.variants[slug].trained]
             if MEASURES[name].of_snapshots and untrained:
                 yield f"{field}variants: {untrained} given, but only trained variants have snapshots"
@@ -107,19 +99,14 @@ class Experiment:
             lacking = [slug for slug in applies if name not in self.measures_of(slug)]
             if lacking and (settings.variants != "all" or lacking == applies):
                 yield f"directions: no snapshots are kept of {', '.join(lacking)}; measure their series too"
-        if unknown := [slug for slug in settings.overrides if slug not in self.catalogue]:
-            yield f"overrides: {unknown_variants(unknown, self.catalogue)}"
         given = {f"overrides.{slug}.": settings.for_variant(slug) for slug in settings.overrides}
         for where, values in {"": settings, **given}.items():
-            yield from (f"{where}{text}" for text in self._problems_of_values(values))
-
-    def _problems_of_values(self, settings: MeasureSettings) -> Iterator[str]:
-        attack = getattr(settings, "attack", None)
-        if attack is not None and not math.isclose(attack.epsilon, self.spec.epsilon, rel_tol=1e-4):
-            yield f"attack.epsilon: {attack.epsilon:g} given, but epsilon is {self.spec.epsilon:g}"
-        if attack is not None and attack.norm != self.spec.norm:
-            yield f"attack.norm: {attack.norm} given, but norm is {self.spec.norm}"
-        yield from settings.problems(self.spec.data)
+            attack = getattr(values, "attack", None)
+            if attack and not math.isclose(attack.epsilon, self.spec.epsilon, rel_tol=1e-4):
+                yield f"{where}attack.epsilon: {attack.epsilon:g} given, but epsilon is {self.spec.epsilon:g}"
+            if attack and attack.norm != self.spec.norm:
+                yield f"{where}attack.norm: {attack.norm} given, but norm is {self.spec.norm}"
+            yield from (f"{where}{text}" for text in values.problems(self.spec.data))
 
     @cached_property
     def train_jobs(self) -> dict[str, TrainJob]:
@@ -181,19 +168,6 @@ class Experiment:
     def train_job(self, slug: str, seed: int) -> TrainJob:
         """Return the training of a variant with a seed."""
         return self.train_jobs[slug].model_copy(update={"seed": seed})
-
-    def settings_of(self, step: str, slug: str, seed: int) -> Spec:
-        """Return the settings of a job: `data`, `baseline`, `train` or a measure, for a variant and seed."""
-        if self.spec.results_table is not None:
-            raise ConfigError(f"{self.name}: starts from a results table; it has no steps")
-        if slug not in self.catalogue:
-            raise ConfigError(f"variant: {unknown_variants([slug], self.catalogue)}")
-        steps = {"train": self.train_job(slug, seed)} if slug in self.train_jobs else {}
-        steps |= {"data": self.spec.data, "baseline": self.baseline}
-        steps |= {name: settings.for_variant(slug) for name, settings in self.measures.items()}
-        if step not in steps:
-            raise ConfigError(f"{step!r} is not a step of {slug!r} in {self.name}; use {', '.join(steps)}")
-        return steps[step]
 
     def measures_of(self, slug: str) -> list[str]:
         """Return the measures that apply to a variant, whether or not it is requested."""

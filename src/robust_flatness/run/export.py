@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,25 @@ FIELDS = (
 
 def export_checkpoint(checkpoint: Path, directory: Path, dataset: str) -> tuple[Path, Path]:
     """Write the weights to `models/<dataset>/<threat model>/<name>.pt` and their description to
-    `model_info/<dataset>/<threat model>/<name>.json` below `directory`, as in RobustBench's repository. The
-    threat model is the one of `records.csv`, `Linf` or `L2`; `Linf` if robustness has not been measured.
+    `model_info/<dataset>/<threat model>/<name>.json` below `directory`, as in RobustBench's repository.
 
-    The weights are the state dict of the network that `load_checkpoint` returns. Accuracies (in per cent) are
-    those of `records.csv` beside the checkpoints, if robustness has been measured. Robust accuracy under a
-    reduced AutoAttack is stated in the footnote alone.
+    The weights are the state dict of the network that `load_checkpoint` returns. The threat model, `Linf` or
+    `L2`, is that of the attacks in `records.csv` beside the checkpoints, or else of the training. Accuracies
+    (in per cent) are those of `records.csv`, if robustness has been measured; robust accuracy under a reduced
+    AutoAttack is stated in the footnote alone.
     """
     loaded = load_checkpoint(checkpoint)
     metadata, model = loaded.metadata, loaded.metadata.model
-    measured = _measured(checkpoint, metadata.sha256)
-    threat = measured.pop("threat_model", LIBRARY_NORMS["linf"])
+    records, attacks, measured = checkpoint.parents[1] / "records.csv", [], {}
+    if records.exists():
+        provenance, _ = read_network(records)
+        described = provenance["checkpoints"].get(checkpoint.stem, {})
+        if described.get("sha256") != metadata.sha256:
+            raise FileError(f"{records}: of another checkpoint than {checkpoint}; measure that again")
+        attacks = [given["attack"] for given in provenance["settings"].values() if "attack" in given]
+        if settings := provenance["settings"].get("robustness"):
+            measured = _accuracies(records, checkpoint.stem, settings, described["notes"])
+    threat = LIBRARY_NORMS[attacks[0].get("norm", "linf") if attacks else metadata.norm]
     entry = {
         "name": f"{metadata.variant}, seed {metadata.seed}, {checkpoint.stem} checkpoint",
         "additional_data": metadata.variant == "unlabeled",
@@ -51,26 +60,18 @@ def export_checkpoint(checkpoint: Path, directory: Path, dataset: str) -> tuple[
     return weights, info
 
 
-def _measured(checkpoint: Path, sha256: str) -> dict[str, Any]:
-    path = checkpoint.parents[1] / "records.csv"
-    if not path.exists():
-        return {}
-    provenance, _ = read_network(path)
-    described = provenance["checkpoints"].get(checkpoint.stem, {})
-    if described.get("sha256") != sha256:
-        raise FileError(f"{path}: of another checkpoint than {checkpoint}; measure that again")
-    settings, records = provenance["settings"].get("robustness"), read_records(path)
-    if settings is None:
-        return {}
-    of_test = (records["measure"] == "robustness") & (records["split"] == "test")
-    values = records[of_test & (records["checkpoint"] == checkpoint.stem)].set_index("metric")
-    attack = settings["attack"]
-    entry = {"eps": attack["epsilon"], "clean_acc": f"{100 - values['value']['err']:.2f}"}
-    entry["threat_model"] = LIBRARY_NORMS[attack.get("norm", "linf")]
+def _accuracies(
+    path: Path, name: str, settings: Mapping[str, Any], notes: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return radius and accuracies of the checkpoint `name` in the records `path`."""
+    records = read_records(path)
+    rows = (records["measure"] == "robustness") & (records["split"] == "test")
+    values = records[rows & (records["checkpoint"] == name)].set_index("metric")
+    entry = {"eps": settings["attack"]["epsilon"], "clean_acc": f"{100 - values['value']['err']:.2f}"}
     if "rerr_aa" in values.index:
         robust = f"{100 - values['value']['rerr_aa']:.2f}"
         examples = f"the first {values['n']['rerr_aa']:.0f} test images"
+        entry["footnote"] = f"{robust} % under {notes['autoattack']} on {examples}."
         if settings["autoattack"]["version"] == "standard":
-            return entry | {"autoattack_acc": robust, "footnote": f"AutoAttack on {examples}."}
-        entry["footnote"] = f"{robust} % under {described['notes']['autoattack']} on {examples}."
+            entry |= {"autoattack_acc": robust, "footnote": f"AutoAttack on {examples}."}
     return entry

@@ -2,19 +2,18 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from robust_flatness.checkpoints import LOADED, Checkpoint, load_checkpoint
 from robust_flatness.config.kinds import source_digest
-from robust_flatness.config.values import Spec, meant, parse
+from robust_flatness.config.values import Spec, parse
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.data import load_dataset
-from robust_flatness.errors import ConfigError, FileError, NonFiniteError, noted_warnings, warn
+from robust_flatness.errors import FileError, NonFiniteError, noted_warnings, warn
 from robust_flatness.measures.base import CHECKPOINTS, Examples, Measure, Record
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.run.resume import Parts, Report, locked
@@ -50,38 +49,38 @@ def measure_network(
     """Apply all measures to the checkpoints below `directory`; write `records.csv` and `examples.csv` there.
     A measure of one checkpoint is a part, kept in `.resume/parts.jsonl` with fingerprints of its settings,
     data, weights and code. After an interruption or a change, the missing and changed parts are computed."""
-    if unknown := [name for name in job.measures if name not in MEASURES]:
-        allowed = f"{meant(unknown[0], MEASURES)}; known are {', '.join(MEASURES)}"
-        raise ConfigError(f"measures: unknown measure {unknown[0]!r}{allowed}")
+    parse(dict[Literal[*MEASURES], Any], job.measures, "measures")
     settings = {
         name: with_precision_on(device, parse(measure.settings, job.measures[name], name))
         for name, measure in MEASURES.items()
         if name in job.measures
     }
     dataset, folder = load_dataset(data), directory / ".resume"
+    paths, snapshots = _checkpoints(job, directory)
     rows, examples, described, first_with = [], [], {}, {}
     with locked(folder, "another process is measuring this network", report), noted_warnings():
         parts = Parts(folder / "parts.jsonl", report)
-        for path in _checkpoints(job, directory):
+        for path in paths:
             checkpoint = load_checkpoint(path, device)
             known, snapshot = checkpoint.metadata, checkpoint.name not in CHECKPOINTS
             key = {"variant": job.variant, "seed": seed, "checkpoint": checkpoint.name}
             # equal checkpoints (the last one may be the early-stopped one) are measured once
             label = first_with.setdefault((known.sha256, snapshot), checkpoint.name)
-            bounded = {"weight_bound": known.weight_bound, "initial_weights": checkpoint.initial}
-            shared = Examples(dataset, device, seed, checkpoint.name, **bounded, folder=folder)
-            shared.snapshots = _snapshots(directory)
-            factory = [] if checkpoint.is_own else [known.model[LOADED]]
-            identity = {"data": dataset.checksum, "weights": known.sha256, "seed": seed}
-            identity["torch, device or threads"] = [torch.__version__, device.partition(":")[0], threads]
-            path_of_training = {"snapshots": [*shared.snapshots]}
+            shared = Examples(
+                dataset, device, seed, checkpoint.name, weight_bound=known.weight_bound,
+                initial_weights=checkpoint.initial, folder=folder, snapshots=snapshots,
+            )  # fmt: skip
+            identity = {
+                "data": dataset.checksum, "weights": known.sha256, "seed": seed, "snapshots": [*snapshots],
+                "torch, device or threads": [torch.__version__, device.partition(":")[0], threads],
+            }  # fmt: skip
             notes = {}
             for name, given in settings.items():
                 measure = MEASURES[name]
                 if checkpoint.name not in measure.checkpoints and not (measure.of_snapshots and snapshot):
                     continue
-                on = identity | (path_of_training if given.takes_snapshots else {})
-                part = kept_part(parts, f"{name}/{label}", on, measure, checkpoint, shared, given, factory)
+                code = [] if checkpoint.is_own else [known.model[LOADED]]
+                part = kept_part(parts, f"{name}/{label}", identity, measure, checkpoint, shared, given, code)
                 notes |= part["notes"]
                 where = key | {"epoch": known.epoch, "measure": name}
                 rows += [where | Record(*record)._asdict() for record in part["records"]]
@@ -104,17 +103,36 @@ def measure_network(
         parts.prune()
 
 
+def _checkpoints(
+    job: MeasuringJob, directory: Path
+) -> tuple[list[Path], dict[int, Callable[[], "nn.Module"]]]:
+    """Return the files of the checkpoints (and of the snapshots if a measure needs them), and functions that
+    load the snapshots by epoch."""
+    folder, history = directory / "checkpoints", directory / "history.csv"
+    paths = [folder / f"{name}.safetensors" for name in job.checkpoints]
+    taken = {int(p.stem.removeprefix("epoch-")): p for p in sorted(folder.glob("epoch-*.safetensors"))}
+    if any(MEASURES[name].of_snapshots for name in job.measures):
+        epochs = {int(row["epoch"]) for row in read_rows(history, need=["test_rloss"]) if row["test_rloss"]}
+        if lacking := sorted(epochs - taken.keys()):
+            missing = f"{folder}: snapshots of epochs {', '.join(map(str, lacking))} are missing"
+            raise FileError(f"{missing}; delete {history} and run snakemake again to retrain")
+        paths += taken.values()
+    return paths, {epoch: lambda path=path: load_checkpoint(path).model for epoch, path in taken.items()}
+
+
 def kept_part(
     parts: Parts, name: str, identity: Mapping[str, Any], measure: Measure, checkpoint: Checkpoint,
     data: Examples, settings: Spec, code: Sequence[str] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """Return the part `name` as stored, or else as computed by `measured`; reissue its warnings.
 
-    The fingerprint covers `identity`, the settings, the measure's version, and the source of user-defined
-    functions named in the settings and in `code`. Intermediate values are stored as parts `name/...`.
+    The fingerprint covers `identity` (its `snapshots` only if the settings take them), the settings, the
+    measure's version, and the source of user-defined functions named in the settings and in `code`.
+    Intermediate values are stored as parts `name/...`.
     """
     source = source_digest([*code, *getattr(settings, "own", {}).values()])
-    depends_on = {**identity, "settings": settings.model_dump(mode="json"), "code": [measure.version, source]}
+    depends_on = {k: value for k, value in identity.items() if k != "snapshots" or settings.takes_snapshots}
+    depends_on |= {"settings": settings.model_dump(mode="json"), "code": [measure.version, source]}
     data.keep = lambda value, compute: parts.get(f"{name}/{value}", depends_on, compute)
     part = parts.get(name, depends_on, lambda: measured(measure, checkpoint, data, settings))
     for message in part["warnings"]:
@@ -149,27 +167,3 @@ def example_rows(values: dict[str, dict[str, list]]) -> Iterator[dict[str, Any]]
     for split, columns in values.items():
         for number, row in enumerate(zip_longest(*columns.values())):
             yield {"split": split, "example": number, **dict(zip(columns, row, strict=True))}
-
-
-def _snapshots(directory: Path) -> dict[int, Callable[[], "nn.Module"]]:
-    """Return functions that load the snapshots of a training, by epoch."""
-
-    def load(path: Path) -> "nn.Module":
-        return load_checkpoint(path).model
-
-    paths = sorted((directory / "checkpoints").glob("epoch-*.safetensors"))
-    return {int(path.stem.removeprefix("epoch-")): partial(load, path) for path in paths}
-
-
-def _checkpoints(job: MeasuringJob, directory: Path) -> Iterator[Path]:
-    """Yield the files of the checkpoints, and of the snapshots if a measure needs them."""
-    folder = directory / "checkpoints"
-    yield from (folder / f"{name}.safetensors" for name in job.checkpoints)
-    if any(MEASURES[name].of_snapshots for name in job.measures):
-        snapshots, history = sorted(folder.glob("epoch-*.safetensors")), directory / "history.csv"
-        taken = {int(path.stem.removeprefix("epoch-")) for path in snapshots}
-        epochs = {int(row["epoch"]) for row in read_rows(history, need=["test_rloss"]) if row["test_rloss"]}
-        if lacking := sorted(epochs - taken):
-            missing = f"{folder}: snapshots of epochs {', '.join(map(str, lacking))} are missing"
-            raise FileError(f"{missing}; delete {history} and run snakemake again to retrain")
-        yield from snapshots

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -59,13 +59,10 @@ def own_settings(
     """Return the settings of the measures `names` on `sizes` examples of the splits. `options` maps paths
     such as `average.samples` to values (None: not given), for all measures with this setting; `assignments`
     such as `flatness.average.xi=[0.5]` are applied last."""
-    known = [name for name, entry in MEASURES.items() if not entry.of_snapshots]
+    known = tuple(name for name, entry in MEASURES.items() if not entry.of_snapshots)
     counts = {f"{kind}{split}_examples": sizes[split] for kind in ("", "clean_") for split in SPLITS}
     blocks: dict[str, dict[str, Any]] = {}
-    for name in names:
-        if name not in known:
-            allowed = f"{meant(name, known)}; allowed are {', '.join(known)}"
-            raise ConfigError(f"--measures: unknown measure {name!r}{allowed}")
+    for name in parse(list[Literal[*known]], [*names], "--measures"):
         fields = MEASURES[name].settings.model_fields
         blocks[name] = PRESETS.get(name, {}) | {field: n for field, n in counts.items() if field in fields}
     for path, value in options.items():

@@ -34,8 +34,6 @@ from robust_flatness.runtime.state import digest
 from robust_flatness.tables.frames import with_columns
 from robust_flatness.tables.records import FIELDS, NUMBERS
 
-#: uint8 images whose values are all below this are probably not scaled to 0 to 255.
-DARK = 64
 #: Per-example values by split and column.
 ExampleValues = dict[str, dict[str, list]]
 
@@ -56,16 +54,12 @@ def measure_model(
     """
     check_settings(settings, dataset)
     criterion = imported(loss, "loss") if loss else None
-    given_loss = {"loss": loss} if loss else {}
+    notes = {"loss": loss} if loss else {}
     settings = {name: with_precision_on(device, given) for name, given in settings.items()}
     records: list[dict[str, Any]] = []
-    notes = dict(given_loss)
     with noted_warnings() as warnings, tempfile.TemporaryDirectory() as temporary:
-        pixels = dataset.pixels("test")
-        if not pixels.is_floating_point() and pixels.max() < DARK:
-            warn(f"test images: no value is above {pixels.max()} of 255; if scaled, give floats in [0, 1]")
         network = model if isinstance(model, Checkpoint) else Checkpoint(model, "own")
-        model, known = network.model, network.metadata
+        model, bound = network.model, network.metadata and network.metadata.weight_bound
         types = {p.dtype for p in model.parameters() if p.is_floating_point()}
         if types and torch.float32 not in types:
             model = model.float()  # as the images are
@@ -76,20 +70,18 @@ def measure_model(
         identity = {"seed": seed, "weights_sha256": network.weights_sha256, "data_sha256": dataset.checksum}
         identity["provenance"] = provenance(device, torch.get_num_threads())
         layers = net.layers if settings.keys() - {"robustness"} else None
-        function = digest([examples, gradient, layers])
-        bound = known and known.weight_bound
-        depends_on = identity | {"model": function, "weight_bound": bound} | given_loss
-        functions = [*code, *given_loss.values()]
+        depends_on = identity | {"model": digest([examples, gradient, layers]), "weight_bound": bound}
+        depends_on |= notes | {"snapshots": [Checkpoint(module).weights_sha256 for module in snapshots]}
         folder = folder or Path(temporary)
-        kept = {"weight_bound": bound, "initial_weights": network.initial, "folder": folder}
-        shared = Examples(dataset, device, seed, network.name, **kept, loss=criterion)
-        shared.snapshots = {number: lambda module=module: module for number, module in enumerate(snapshots)}
+        shared = Examples(
+            dataset, device, seed, network.name, bound, network.initial, folder=folder, loss=criterion,
+            snapshots={number: lambda module=module: module for number, module in enumerate(snapshots)},
+        )  # fmt: skip
         with locked(folder, "another process is measuring this network", report):
             parts = Parts(folder / "parts.jsonl", report)
             for name, given in settings.items():
-                also = {"snapshots": [Checkpoint(module).weights_sha256 for module in snapshots]}
-                on = depends_on | (also if given.takes_snapshots else {})
-                part = kept_part(parts, name, on, MEASURES[name], network, shared, given, functions)
+                measure, functions = MEASURES[name], [*code, *([loss] if loss else [])]
+                part = kept_part(parts, name, depends_on, measure, network, shared, given, functions)
                 records += [{"measure": name} | Record(*values)._asdict() for values in part["records"]]
                 notes |= part["notes"]
                 for split, columns in examples.items():
@@ -134,25 +126,13 @@ def implausible(records: Sequence[Mapping[str, Any]], examples: ExampleValues) -
                 f"the share of the most frequent class ({100 * frequent:.3g} %): check weights, "
                 "normalisation, channels and labels"
             )
-    of_flatness = [record for record in records if record["measure"] == "flatness"]
-    known = {(r["metric"], r["loss"], r["split"]): r["value"] for r in of_flatness}
-    for r in of_flatness:
-        noise = 2 * (r["se"] or 0.0)
-        if r["metric"] not in CASES or not r["value"] < -noise:
-            continue
-        single, several = (
-            known.get((name, r["loss"], r["split"]), 0.0) for name in ("reference_single", "reference")
-        )
-        reason = "random perturbations of the weights lower the loss, so they are no minimum of it"
-        if CASES[r["metric"]] == "worst":
-            reason = "the search has not converged; give it more steps or restarts"
-        elif r["value"] >= single - several - noise:
-            reason = (
-                "PGD has one start at perturbed weights and several at the given ones, which accounts for "
-                f"{single - several:.2g}; more --steps, or --restarts 1, reduce it"
+    for r in (r for r in records if r["measure"] == "flatness" and r["metric"] in CASES):
+        if r["value"] < -2 * (r["se"] or 0.0):
+            words = OF_FLATNESS[r["metric"]].words(r["split"], r["loss"], r["xi"])
+            yield (
+                f"{words} is negative ({r['value']:.2g}): the weights are no minimum of this loss, or the "
+                "attack has not converged (more steps; for the average case, --restarts 1)"
             )
-        words = OF_FLATNESS[r["metric"]].words(r["split"], r["loss"], r["xi"])
-        yield f"{words} is negative ({r['value']:.2g}): {reason}"
 
 
 def by_column(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:

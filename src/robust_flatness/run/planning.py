@@ -8,8 +8,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from robust_flatness.config import ModelSpec
 from robust_flatness.config.catalogue import COSTS
-from robust_flatness.config.training import ModelSpec, TrainJob
+from robust_flatness.config.training import TrainJob
 from robust_flatness.experiment import Experiment
 from robust_flatness.measures.registry import MEASURES
 
@@ -112,25 +113,36 @@ def plan(experiment: Experiment, device: str | None = None) -> Plan:
     kind = "cuda" if (device or spec.compute.device).startswith(("cuda", "auto")) else "cpu"
     channels, side = data.shape
     count = {split: data.count(split) for split in ("train", "unlabeled", "early_stopping", "test")}
+
+    def cost(
+        passes: float, model: ModelSpec | None, precision: str = "float32", training: bool = False
+    ) -> float:
+        used = "bfloat16" if precision == "auto" else precision
+        return seconds(passes, model, side, kind, used if kind == "cuda" else "float32", training)
+
     steps: dict[str, list[float]] = {"pseudo_label": [], "train": [], "measure": []}
     chains, files = [], 0
     for slug, variant in experiment.variants.items():
         model, training, snapshots, seeds = None, 0.0, 0, experiment.seeds_of(slug)
+        names = experiment.measures_of(slug)
         if slug not in experiment.networks:
             job = experiment.job_behind(slug)
-            model, precision = job.model, _precision(job.training.precision, kind)
-            passes = training_passes(job, count["train"])
-            training = START + seconds(passes, model, side, kind, precision, True)
-            training += seconds(_evaluation_passes(job, data), model, side, kind, precision)
-            snapshots = len(job.training.snapshot_epochs())
-            series = any(MEASURES[name].of_snapshots for name in experiment.measures_of(slug))
+            model, given = job.model, job.training
+            snapshots = len(given.snapshot_epochs())
+            # PGD for the training curves and early stopping, at every snapshot
+            evaluated = min(given.history_examples, count["test"])
+            evaluated += count["early_stopping"] * given.early_stopping_restarts
+            training = START + cost(
+                training_passes(job, count["train"]), model, given.precision, training=True
+            )
+            training += cost(snapshots * given.evaluation_steps * evaluated, model, given.precision)
+            series = any(MEASURES[name].of_snapshots for name in names)
             files += len(seeds) * (snapshots + 2 if series else 4 if variant.trained else 2)
         measured = START
-        for name in experiment.measures_of(slug):
+        for name in names:
             settings = experiment.measures[name].for_variant(slug)
             passes = MEASURES[name].passes(settings, count["early_stopping"], snapshots)
-            used = _precision(getattr(settings, "precision", "float32"), kind)
-            measured += seconds(passes, model, side, kind, used)
+            measured += cost(passes, model, getattr(settings, "precision", "float32"))
         steps["measure"] += [measured] * len(seeds)
         if variant.trained:
             steps["train"] += [training] * len(seeds)
@@ -139,8 +151,7 @@ def plan(experiment: Experiment, device: str | None = None) -> Plan:
     jobs = experiment.train_jobs.values()
     if any(job.training.unlabeled_fraction for job in jobs):
         passes = experiment.baseline.training.epochs * count["train"]
-        each = START + seconds(passes, spec.model, side, kind, training=True)
-        steps["pseudo_label"] = [each] * len(spec.seeds)
+        steps["pseudo_label"] = [START + cost(passes, spec.model, training=True)] * len(spec.seeds)
     steps = {step: times for step, times in steps.items() if times}
     weights, image = FLOAT * parameters(spec.model), channels * side**2
     seeds = {seed for slug in experiment.variants for seed in experiment.seeds_of(slug)}
@@ -151,15 +162,3 @@ def plan(experiment: Experiment, device: str | None = None) -> Plan:
     width = math.sqrt(parameters(spec.model) / RESNET18)
     on_gpu = ON_GPU * max(1, batch) * (side / 32) ** 2 * width + images
     return Plan(kind, steps, chains, disk / 1e9, PROCESS + images + KEPT * weights / 1e9, on_gpu)
-
-
-def _precision(precision: str, kind: str) -> str:
-    return "bfloat16" if precision == "auto" and kind == "cuda" else "float32" if kind == "cpu" else precision
-
-
-def _evaluation_passes(job, data) -> int:
-    """Return the passes of PGD for the training curves and early stopping, in every snapshot."""
-    training = job.training
-    curves = min(training.history_examples, data.count("test"))
-    chosen = data.count("early_stopping") * training.early_stopping_restarts
-    return len(training.snapshot_epochs()) * training.evaluation_steps * (curves + chosen)

@@ -2,8 +2,8 @@
 
 import random
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,27 +24,11 @@ ERROR_TOLERANCE = 2
 KEY = ("checkpoint", "measure", "metric", "loss", "split", "xi", "coordinate")
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """Comparison of a network's records with a second measurement: number of `records`, how many are `equal`
-    bit for bit, the `largest` difference in units of the tolerance, and `where` it occurs."""
+class Agreement(NamedTuple):
+    """Whether a second measurement of a network agrees with its records, and what was found."""
 
-    path: Path
-    records: int
-    equal: int
-    largest: float
-    where: str = ""
-
-    @property
-    def agrees(self) -> bool:
-        return self.largest <= 1
-
-    def __str__(self) -> str:
-        if self.equal == self.records:
-            return f"{self.path}: {self.records} records, identical"
-        others = f"the others {'agree' if self.agrees else 'DIFFER'}"
-        largest = f"largest difference {self.largest:.2g} of the tolerance ({self.where})"
-        return f"{self.path}: {self.equal} of {self.records} records identical, {others}: {largest}"
+    agrees: bool
+    message: str
 
 
 def sample_files(directory: Path, count: int | None, seed: int) -> list[Path]:
@@ -82,9 +66,11 @@ def compared(path: Path, again: Path) -> Agreement:
     """Compare two files of records of one network."""
     old, new = (read_records(file).set_index([*KEY]) for file in (path, again))
     if not old.index.sort_values().equals(new.index.sort_values()):
-        return Agreement(path, len(new), 0, np.inf, "other records")
+        return Agreement(False, f"{path}: the records DIFFER: other measures or radii")
     values = new["value"].reindex(old.index)
     same = (old["value"] == values) | (old["value"].isna() & values.isna())
+    if same.all():
+        return Agreement(True, f"{path}: {len(old)} records, identical")
     metrics = [MEASURES[measure].metrics.get(metric) for _, measure, metric, *_ in old.index]
     of_errors = [metric is not None and metric.kind == "error" for metric in metrics]
     allowed = TOLERANCE * old["value"].abs().clip(lower=1)
@@ -92,4 +78,7 @@ def compared(path: Path, again: Path) -> Agreement:
     relative = ((old["value"] - values).abs() / allowed).fillna(np.inf).mask(same, 0.0).to_numpy()
     worst = int(relative.argmax())
     where = ", ".join(str(part) for part in old.index[worst] if str(part) not in ("", "nan"))
-    return Agreement(path, len(old), int(same.sum()), float(relative[worst]), where)
+    agrees = bool(relative[worst] <= 1)
+    others = f"{same.sum()} of {len(old)} records identical, the others {'agree' if agrees else 'DIFFER'}"
+    largest = f"largest difference {relative[worst]:.2g} of the tolerance ({where})"
+    return Agreement(agrees, f"{path}: {others}: {largest}")

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -67,32 +66,22 @@ def free_gpu(count: int) -> int:
     return 0
 
 
-def is_fast_in_bfloat16(device: str) -> bool:
-    """Return whether bfloat16 is faster than float32: on recent GPUs, and CPUs with AMX or AVX512-BF16."""
+def auto_precision(device: str) -> str:
+    """Return bfloat16 on recent GPUs, and CPUs with AMX or AVX512-BF16, where it is fast, else float32."""
     kind = torch.device(device).type
     if kind == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    features = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return kind == "cpu" and any(getattr(torch.cpu, name, bool)() for name in features)
-
-
-def precision_on(device: str, precision: str) -> str:
-    """Return `float32` or `bfloat16`; `auto` is bfloat16 where it is fast. Warns if bfloat16 is requested
-    where it is slow: emulated, it takes up to 15 times as long as float32."""
-    fast = precision == "float32" or is_fast_in_bfloat16(device)
-    if precision == "auto":
-        return "bfloat16" if fast else "float32"
-    if not fast:
-        slow = f"bfloat16 is slower than float32 on this device ({device})"
-        warnings.warn(f"precision: {slow}; give float32 or auto", stacklevel=2)
-    return precision
+        fast = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        supported = (torch.cpu._is_amx_tile_supported, torch.cpu._is_avx512_bf16_supported)
+        fast = kind == "cpu" and any(check() for check in supported)
+    return "bfloat16" if fast else "float32"
 
 
 def with_precision_on(device: str, spec: AnySpec) -> AnySpec:
-    """Return the spec with its `precision`, if it has one, replaced by that on `device`."""
-    if getattr(spec, "precision", "float32") == "float32":
+    """Return the spec with `precision: auto` replaced by the precision on `device`."""
+    if getattr(spec, "precision", None) != "auto":
         return spec
-    return spec.model_copy(update={"precision": precision_on(device, spec.precision)})
+    return spec.model_copy(update={"precision": auto_precision(device)})
 
 
 @contextlib.contextmanager
@@ -101,8 +90,6 @@ def out_of_memory(batch_size: int, kept: str) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError:
-        free, total = (part / 2**30 for part in torch.cuda.mem_get_info())
-        memory = f"the GPU's memory ({free:.1f} of {total:.1f} GiB are free)"
         smaller = f"try a batch_size of {max(1, batch_size // 2)}"
-        text = f"{memory} does not suffice for batches of {batch_size}; {smaller}. {kept}"
+        text = f"the GPU's memory does not suffice for batches of {batch_size}; {smaller}. {kept}"
         raise OutOfMemoryError(text) from None

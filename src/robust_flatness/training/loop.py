@@ -216,7 +216,7 @@ class Training:
         job, spec = self.job, self.spec
         metadata = Metadata(
             job.model.model_dump(), self.classes, self.mean, self.std, job.variant, job.seed, epoch,
-            weight_bound=spec.weight_clipping, precision=spec.precision,
+            weight_bound=spec.weight_clipping, precision=spec.precision, norm=spec.norm,
         )  # fmt: skip
         save_checkpoint(path, model, metadata)
         return self.evaluate(self.evaluator.at(model))
