@@ -4,9 +4,9 @@ import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 
 import pandas as pd
+from markdown_it import MarkdownIt
 
 from robust_flatness.plotting import looks
 from robust_flatness.plotting.notebook import Notebook
@@ -105,7 +105,8 @@ def texts(
     headings = [column if isinstance(column, str) else column[0] for column in shown.values()]
     table = Table(title, headings, numeric, groups, notes, paragraphs or {}, introduction)
     csv = frame_text(frame.map(rounded))
-    return {".csv": csv, ".md": markdown(table), ".tex": latex_table(table), ".html": html(table)}
+    page = markdown(table)
+    return {".csv": csv, ".md": page, ".tex": latex_table(table), ".html": html(page)}
 
 
 def markdown(table: Table) -> str:
@@ -129,26 +130,17 @@ def markdown(table: Table) -> str:
     return "\n\n".join(filter(None, [*blocks, *table.notes])) + "\n"
 
 
-_STYLE = """
-body { font: 14px/1.45 system-ui, sans-serif; margin: 1.5em; color: #202020; }
-table { border-collapse: collapse; margin: 1em 0; }
-th, td { padding: 0.2em 0.7em; text-align: left; vertical-align: top; }
-thead th { border-bottom: 2px solid #808080; }
+#: A page of Snakemake's report.
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8">
+<style>body {{ font: 14px system-ui, sans-serif }} th, td {{ padding: 0.2em 0.7em; text-align: left }}</style>
+{}</html>
 """
 
 
-def html(table: Table) -> str:
-    """Return a table as an HTML page for Snakemake's report, a table for each group of rows."""
-    title = escape(table.title)
-    parts = [f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{title}</title>']
-    parts += [f"<style>{_STYLE}</style>\n<h1>{title}</h1>"]
-    parts += [f"<pre>{escape(table.introduction)}</pre>"] if table.introduction else []
-    for key, rows in table.groups:
-        parts += [f"<h2>{escape(key)}</h2>"] if key else []
-        parts += [f"<p>{escape(table.paragraphs[key])}</p>"] if table.paragraphs else []
-        parts += [pd.DataFrame(rows, columns=table.headings).to_html(index=False, border=0)]
-    parts += [f"<p>{escape(note)}</p>" for note in table.notes]
-    return "\n".join(parts) + "\n</html>\n"
+def html(page: str) -> str:
+    """Return a page in Markdown as HTML for Snakemake's report."""
+    return _PAGE.format(MarkdownIt("commonmark").enable("table").render(page))
 
 
 #: LaTeX of symbols and special characters, longer ones first.
