@@ -29,7 +29,8 @@ def draw():
         colors = map(matplotlib.colormaps["viridis_r"], shades)
         lines = [Curve("test_rloss", color, "", slug, 1) for color, slug in zip(colors, order, strict=True)]
         panels[curves.parameter_title(name, order.values())] = [curves.BASELINE, *lines]
-    note = "Light to dark: in the order of the values above each panel."
+    note = "Light to dark: in the order of the values above each panel, in parentheses those used here where "
+    note += "they are not the paper's."
     look = {"columns": 4, "height": 1.5, "y": "Test RLoss (lower is more robust)"}
     return curves.figure(notebook, panels, note, layers=[ours], together=True, mark=False, **look)
 

@@ -118,17 +118,12 @@ def test_fits_a_phone(browser, page, scheme):
     context.close()
 
 
-def tooltip(tab) -> dict[str, str]:
-    """What is said of the mark that is pointed at: title -> text."""
-    tab.wait_for_selector("#vg-tooltip-element.visible", timeout=3000)
-    cells = tab.locator("#vg-tooltip-element td").all_inner_texts()
-    return {key.rstrip(":"): value for key, value in zip(cells[::2], cells[1::2], strict=True)}
-
-
 def point_at(tab, mark) -> dict[str, str]:
-    """The tooltip of a mark, the pointer coming from elsewhere."""
+    """The tooltip of a mark, title -> text, the pointer coming from elsewhere."""
     mark.scroll_into_view_if_needed()
     box = mark.bounding_box()
     tab.mouse.move(2, 2)
     tab.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    return tooltip(tab)
+    tab.wait_for_selector("#vg-tooltip-element.visible", timeout=3000)
+    cells = tab.locator("#vg-tooltip-element td").all_inner_texts()
+    return {key.rstrip(":"): value for key, value in zip(cells[::2], cells[1::2], strict=True)}

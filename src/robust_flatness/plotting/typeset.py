@@ -165,30 +165,24 @@ def latex(text: str) -> str:
 def latex_table(table: Table) -> str:
     """Return a floating LaTeX table that is scaled to the page, numbers in math mode."""
 
-    def line(row: Sequence[str]) -> str:
+    def line(row: Sequence[str]) -> list[str]:
         math = ("--" if text == "-" else f"${text.replace(' ', '')}$" for text in row)
         cells = zip(row, math, table.numeric, strict=True)
-        return " & ".join(number if right else latex(text) for text, number, right in cells) + r" \\"
+        return [number if right else latex(text) for text, number, right in cells]
 
-    name = re.sub(r"\W+", "-", table.title.lower()).strip("-")
-    rows = [row for _, group in table.groups for row in group]
-    longest = [max(map(len, cells)) for cells in zip(table.headings, *rows, strict=True)]
-    widths = zip(table.numeric, longest, strict=True)
+    rows: list[list[str]] = []
+    for key, group in table.groups:
+        rows += [[rf"\textbf{{{latex(key)}}}", *[""] * (len(table.headings) - 1)]] if key else []
+        rows += map(line, group)
+    cells = zip(table.headings, *(row for _, group in table.groups for row in group), strict=True)
+    widths = zip(table.numeric, (max(map(len, column)) for column in cells), strict=True)
     kinds = "".join("r" if right else "l" if length <= LONG else r"p{6cm}" for right, length in widths)
-    lines = [
-        "% Needs the packages booktabs and adjustbox.",
-        *(r"\begin{table}", r"\centering"),
-        rf"\caption{{{latex(' '.join([f'{table.title}.', *table.notes]))}}}",
-        rf"\label{{tab:{name}}}",
-        r"\begin{adjustbox}{max width=\textwidth, max totalheight=0.8\textheight}",
-        rf"\begin{{tabular}}{{{kinds}}}",
-        r"\toprule",
-        " & ".join(map(latex, table.headings)) + r" \\",
-        r"\midrule",
-    ]
-    for index, (key, group) in enumerate(table.groups):
-        if key:
-            lines += [r"\midrule"] if index else []
-            lines.append(rf"\multicolumn{{{len(table.headings)}}}{{l}}{{\textbf{{{latex(key)}}}}} \\")
-        lines += map(line, group)
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{adjustbox}", r"\end{table}"]) + "\n"
+    name = re.sub(r"\W+", "-", table.title.lower()).strip("-")
+    text = pd.DataFrame(rows, columns=[*map(latex, table.headings)]).to_latex(
+        index=False, column_format=kinds, label=f"tab:{name}",
+        caption=latex(" ".join([f"{table.title}.", *table.notes])),
+    )  # fmt: skip
+    box = r"\begin{adjustbox}{max width=\textwidth, max totalheight=0.8\textheight}"
+    text = text.replace(r"\begin{tabular}", box + "\n" + r"\begin{tabular}")
+    text = text.replace(r"\end{tabular}", r"\end{tabular}" + "\n" + r"\end{adjustbox}")
+    return f"% Needs the packages booktabs and adjustbox.\n{text}"
