@@ -89,7 +89,9 @@ def panels(
     for lowest in axes[count - columns : count]:
         lowest.tick_params(labelbottom=True)
     for last in axes[columns * (rows - 1) : count]:
-        last.set_xlabel(x, fontsize=6.5)
+        last.set_xlabel(x)
+    for panel in axes[:count]:
+        panel.xaxis.label.set_size(6.5)
     figure.supylabel(y)
     return figure, axes[:count]
 
