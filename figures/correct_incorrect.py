@@ -1,8 +1,3 @@
-# ---
-# jupyter:
-#   kernelspec: {display_name: Python 3, language: python, name: python3}
-# ---
-
 # %% [markdown]
 # # Correctly and incorrectly classified examples
 #
@@ -14,41 +9,27 @@
 
 # %%
 from robust_flatness.plotting import curves, inputs, looks, style
+from robust_flatness.plotting.curves import Curve
 from robust_flatness.tables import aggregate
 
 notebook = inputs("correct_incorrect", globals().get("snakemake"))
-history = notebook.ours.history
 SLUGS = ("at", "mart-6", "ignore-incorrect", "prevent-label-leaking")
-CURVES = {
-    "train_rloss": ("training", style.TRAIN),
-    "test_rloss": ("test", style.TEST),
-    "test_correct_rloss": ("test, classified correctly when clean", style.ORANGE),
-    "test_incorrect_rloss": ("test, classified incorrectly when clean", style.PURPLE),
+COLUMNS = {
+    "test_incorrect_rloss": (style.PURPLE, "classified incorrectly when clean"),
+    "test_rloss": (style.TEST, "all test examples"),
+    "test_correct_rloss": (style.ORANGE, "classified correctly when clean"),
 }
-slugs = [slug for slug in SLUGS if aggregate.has(curves.of(history, slug), "test_correct_rloss")]
+slugs = [slug for slug in SLUGS if aggregate.has(curves.training(notebook.ours, slug), *COLUMNS)]
 
 
 # %%
 def draw():
-    figure, panels = style.panels(len(slugs), height=2.2, sharey=True)
-    for axes, slug in zip(panels, slugs, strict=True):
-        for layer in notebook.layers:
-            rows = curves.of(layer.history, slug)
-            for column, (label, color) in CURVES.items():
-                curves.draw(axes, layer, rows, column, color, label)
-        curves.mark_drops(axes, history, slug)
-        axes.set(xlabel=curves.EPOCH_NAME, title=looks.variant(slug))
-    panels[0].set_ylabel("RLoss")
-    lacking = ", ".join(looks.variant(slug) for slug in SLUGS if slug not in slugs)
-    style.legend(
-        figure,
-        style.entries(panels) | curves.published(panels),
-        curves.scale(panels, together=True, ours=True),
-        "Published curves (AT alone) may leave the axis, which is set by ours." * bool(notebook.printed),
-        f"{'Not trained' if notebook.printed else 'Pictures only in the paper'}: {lacking}." * bool(lacking),
-        columns=3,
-    )
-    return figure
+    panels = {
+        looks.variant(slug): [Curve(column, *look, slug) for column, look in COLUMNS.items()]
+        for slug in slugs
+    }
+    y = "Test RLoss (lower is more robust)"
+    return curves.figure(notebook, panels, layers=[notebook.ours], together=True, height=2.3, y=y)
 
 
 # %%

@@ -1,13 +1,8 @@
-# ---
-# jupyter:
-#   kernelspec: {display_name: Python 3, language: python, name: python3}
-# ---
-
 # %% [markdown]
 # # Correlations between measures
 #
-# Spearman's rank correlation of robustness, generalisation and flatness over the variants, every measure
-# against every other: below the diagonal on this experiment, above it as published.
+# Spearman's rank correlation of robustness, generalisation and flatness on test examples over the variants,
+# every measure against every other: below the diagonal on this experiment, above it as published.
 
 # %%
 import numpy as np
@@ -21,42 +16,34 @@ MEASURES = {
     "test_rloss_pgd": "RLoss",
     "test_rerr_aa": "RErr",
     "test_ce": "CE",
-    "rloss_gap": "RLoss, test - train",
-    "avg_flatness_rloss": "average flatness, RLoss",
-    "worst_flatness_rloss": "worst flatness, RLoss",
-    "avg_flatness_ce": "average flatness, CE",
-    "worst_flatness_ce": "worst flatness, CE",
+    "rloss_gap": "RLoss, test minus train",
+    "avg_flatness_rloss": "average-case flatness in RLoss",
+    "worst_flatness_rloss": "worst-case flatness in RLoss",
+    "avg_flatness_ce": "average-case flatness in CE",
+    "worst_flatness_ce": "worst-case flatness in CE",
 }
 
 
 # %%
-def ranks(layer):
-    """Spearman's correlations of the measures; rows and columns of NaN where one was not taken."""
-    table = layer.counted.reindex(columns=[*MEASURES]).corr("spearman").to_numpy()
-    return table if len(layer.counted) >= FEWEST else np.full_like(table, np.nan)
-
-
 def draw():
-    below = np.tril(np.ones((len(MEASURES),) * 2, dtype=bool), -1)
-    ours, other = notebook.ours, notebook.layers[-1]
-    table = np.where(below, ranks(ours), ranks(other))
-    np.fill_diagonal(table, np.nan)
-    figure, (axes,) = style.panels(height=3.0, room=0.4)
+    ours, other = notebook.ours.counted, notebook.layers[-1].counted
+    ranks = [frame.reindex(columns=[*MEASURES]).corr("spearman").to_numpy() for frame in (ours, other)]
+    table = np.tril(ranks[0], -1) + np.triu(ranks[1], 1) + np.diag([np.nan] * len(MEASURES))
+    figure, (axes,) = style.panels(height=3.2, room=0.3)
     names = [*MEASURES.values()]
     sns.heatmap(
         table, ax=axes, vmin=-1, vmax=1, cmap="vlag", annot=True, fmt=".2f", linewidths=0.5,
         annot_kws={"size": 6}, xticklabels=names, yticklabels=names, cbar_kws={"label": "Spearman's ρ"},
     )  # fmt: skip
+    axes.set_xticks(axes.get_xticks(), names, rotation=30, ha="right")
     axes.grid(visible=False)
-    sides = [
-        f"{place} {layer.name}, n = {len(layer.counted)}"
-        for place, layer in (("below the diagonal:", ours), ("above:", other))
-    ]
-    text = "; ".join(sides) if notebook.printed else f"{ours.name}, n = {len(ours.counted)}"
-    few = f" Fewer than {FEWEST} variants have no coefficient." * (len(ours.counted) < FEWEST)
-    style.legend(figure, {}, f"{text[0].upper()}{text[1:]}.{few}", ours.apart)
+    text = f"{notebook.experiment}, n = {len(ours)}"
+    text = f"Below the diagonal: {text}; above: published, n = {len(other)}" if notebook.printed else text
+    style.legend(figure, {}, f"{text}.", notebook.ours.apart)
     return figure
 
 
 # %%
-notebook.show(draw, notebook.missing("avg_flatness_rloss", "test_rloss_pgd"))
+what = f"{FEWEST} variants that have learnt"
+missing = notebook.missing_unless(len(notebook.ours.counted) >= FEWEST, what, "train more")
+notebook.show(draw, missing or notebook.missing("avg_flatness_rloss", "test_rloss_pgd"))

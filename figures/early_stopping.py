@@ -1,8 +1,3 @@
-# ---
-# jupyter:
-#   kernelspec: {display_name: Python 3, language: python, name: python3}
-# ---
-
 # %% [markdown]
 # # Early stopping and flatness
 #
@@ -13,6 +8,8 @@
 # arrows point down and to the left.
 
 # %%
+from functools import partial
+
 from robust_flatness.analysis.evidence import Evidence, early_stopping_pairs
 from robust_flatness.plotting import inputs, looks, scatter, style
 
@@ -24,43 +21,37 @@ pairs = {layer: early_stopping_pairs(found, X) for layer, found in evidence.item
 
 
 # %%
-def arrows(axes, rows, layer):
+def arrows(axes, layer):
     """Draw an arrow from the last to the early-stopped checkpoint of each variant; returns labels."""
-    improved = rows["improved"]
-    names = layer.counted.drop_duplicates("variant").set_index("variant").get("label", default={})
-    rows = rows.assign(label=rows["variant"].map(names).fillna(rows["variant"]))
+    names = layer.counted.drop_duplicates("variant").set_index("variant")["label"]
+    rows = pairs[layer].assign(label=pairs[layer]["variant"].map(names).fillna(pairs[layer]["variant"]))
     labels = scatter.fit(axes, rows, X, Y)
     axes.set_xlim(left=min(axes.get_xlim()[0], rows[f"best_{X}"].min() - 0.05))
     axes.set_ylim(bottom=min(axes.get_ylim()[0], rows[f"best_{Y}"].min() - 0.1))
-    for row, better in zip(rows.to_dict("records"), improved, strict=True):
-        color = looks.family(row["family"]).color if better else style.LIGHT
+    for row in rows.to_dict("records"):
+        color = looks.family(row["family"]).color if row["improved"] else style.LIGHT
         look = {"arrowstyle": "-|>", "color": color, "linewidth": 0.7, "mutation_scale": 6}
-        ends = (row[f"best_{X}"], row[f"best_{Y}"]), (row[X], row[Y])
-        arrow = axes.annotate("", *ends, arrowprops=look, zorder=3 if better else 1, annotation_clip=False)
+        ends, order = ((row[f"best_{X}"], row[f"best_{Y}"]), (row[X], row[Y])), 1 + 2 * row["improved"]
+        arrow = axes.annotate("", *ends, arrowprops=look, zorder=order, annotation_clip=False)
         arrow.arrow_patch.set_clip_path(axes.patch)
     scatter.points(axes, rows, X, Y, layer.beside, size=14)
     scatter.name_axes(axes, X, Y)
-    flatter = (rows[f"best_{X}"] < rows[X])[improved].sum()
-    name = f"{layer.title(len(rows))}\n" if notebook.printed else ""
-    axes.set_title(f"{name}{improved.sum()} of {len(rows)} improved, {flatter} of these are flatter")
+    better = rows[rows["improved"]]
+    flatter = (better[f"best_{X}"] < better[X]).sum()
+    name = f"{layer.name}\n" if notebook.printed else ""
+    axes.set_title(f"{name}RLoss is lower for {len(better)} of {len(rows)}; {flatter} of these are flatter")
     return labels
 
 
 def draw():
-    shown = {layer: rows for layer, rows in pairs.items() if len(rows)}
-    figure, panels = style.panels(len(shown), height=3.2, room=1.0)
-    labels = [arrows(axes, rows, layer) for axes, (layer, rows) in zip(panels, shown.items(), strict=True)]
+    shown = [layer for layer, rows in pairs.items() if len(rows)]
     note = "Arrows lead from the last to the early-stopped checkpoint; grey where RLoss is not lower there"
-    beyond = f", beyond the noise of its evaluation ({notebook.experiment})"
-    note += beyond * bool(len(notebook.tables_with_examples.examples)) + "."
-    by_epoch = ", ".join(layer.name for layer, rows in shown.items() if rows.attrs["by_epoch"])
-    if by_epoch:
-        note += f" Early-stopped ({by_epoch}): the snapshot with the lowest test RLoss."
-    families = [name for rows in shown.values() for name in rows["family"]]
-    style.legend(figure, style.handles(families), note, scatter.comparison_note(notebook))
-    for axes, beyond in zip(panels, labels, strict=True):
-        style.place_labels(axes, beyond)
-    return figure
+    noise = len(notebook.tables_with_examples.examples)
+    note += f", beyond the noise of its evaluation ({notebook.experiment})." if noise else "."
+    by_epoch = ", ".join(layer.name for layer in shown if pairs[layer].attrs["by_epoch"])
+    note += f" Early-stopped ({by_epoch}): the snapshot with the lowest test RLoss." * bool(by_epoch)
+    cells = [partial(arrows, layer=layer) for layer in shown]
+    return scatter.figure(cells, note, notebook.beside("Hollow: published, CIFAR-10"), height=3.2)
 
 
 # %%

@@ -1,78 +1,44 @@
-# ---
-# jupyter:
-#   kernelspec: {display_name: Python 3, language: python, name: python3}
-# ---
-
 # %% [markdown]
 # # RLoss against flatness, epoch by epoch
 #
-# One panel per method, one point per snapshot after the first fifth of the training, early ones dark and
-# late ones bright; in grey the baseline's trajectory. The last panel shows the baseline with worst-case
-# flatness.
+# One panel per method: its path over the snapshots after the first fifth of the training, which ends at the
+# large marker; in grey the baseline's.
 #
 # The paper: a training that overfits moves up and to the right, into sharper minima. Methods that are more
 # robust in the end stay flat. Label smoothing stays flat although its RLoss rises.
 
 # %%
-from matplotlib.cm import ScalarMappable
-
 from robust_flatness.plotting import curves, inputs, looks, style
-from robust_flatness.tables import aggregate, frames
+from robust_flatness.tables import frames
 
 notebook = inputs("flatness_by_epoch", globals().get("snakemake"))
-series = notebook.ours.series
 X, Y = "avg_flatness_rloss", "test_rloss_pgd"
-WORST = ("worst_flatness_rloss_0.00075", "worst_flatness_rloss")
-EPOCH_COLORS = "cividis"  # even in lightness, so that it reads without colour
-# Printed trajectories on other data would set the scale; they are drawn from the printed numbers alone.
-layers = notebook.layers if notebook.same_data else (notebook.ours,)
+families = notebook.ours.variants.set_index("variant")["family"]
+order = [*frames.catalogue(), *families.index]
 
 
 # %%
-def late(layer, slug, x):
-    """Snapshots after the first fifth of a training."""
-    rows = curves.of(layer.series, slug, x, Y)
-    return rows[rows[curves.EPOCH] > curves.EARLY]
-
-
-def trajectory(axes, slug, x):
-    """Draw a variant's trajectory, the baseline's in grey and the published one dashed."""
-    if slug != "at":
-        baseline = late(notebook.ours, "at", x)
-        axes.plot(baseline[x], baseline[Y], color=style.LIGHT, linewidth=2.5, zorder=1)
-    for layer in layers:
-        rows = late(layer, slug, x)
-        if layer.beside:
-            axes.plot(rows[x], rows[Y], color=style.GREY, **style.PUBLISHED)
-            continue
-        axes.plot(rows[x], rows[Y], color="black", linewidth=0.4, zorder=3)
-        look = {"cmap": EPOCH_COLORS, "vmin": 0, "vmax": 1, "edgecolors": "black", "linewidths": 0.25}
-        axes.scatter(rows[x], rows[Y], c=rows[curves.EPOCH], s=13, zorder=4, **look)
-
-
 def draw():
-    slugs = [*dict.fromkeys(series.dropna(subset=[X, Y])["variant"])]
-    order = [*frames.catalogue()]
-    slugs.sort(key=lambda slug: order.index(slug) if slug in order else len(order))
-    worst = [name for name in WORST if aggregate.has(series, name) and "at" in slugs][:1]
-    shown = [(slug, X) for slug in slugs] + [("at", name) for name in worst]
-    columns = min(5, len(shown))
-    figure, panels = style.panels(len(shown), columns, height=1.4, sharey=True)
-    for axes, (slug, x) in zip(panels, shown, strict=True):
-        trajectory(axes, slug, x)
-        axes.set_title(looks.variant(slug) + ", worst-case" * (x != X), fontsize=6)
-        axes.tick_params(labelsize=6)
-    style.name_bottom(
-        [axes for axes, (_, x) in zip(panels, shown, strict=True) if x == X], columns, "flatness"
-    )
-    if worst:
-        panels[-1].set_xlabel("worst-case flatness", fontsize=6.5)
-    figure.supylabel("Test RLoss (lower is more robust)")
-    colors = ScalarMappable(cmap=EPOCH_COLORS)
-    figure.colorbar(colors, ax=panels, shrink=0.4, aspect=40, label="epoch (share of training)")
-    text = "Flatness: average-case in RLoss, on an axis of its own in each panel (lower is flatter). "
-    text += "The first fifth of each training is left out."
-    style.legend(figure, curves.BASELINE | curves.published(panels), text)
+    series = notebook.ours.series.dropna(subset=[X, Y]).sort_values(curves.EPOCH)
+    series = series[series[curves.EPOCH] > curves.EARLY]
+    slugs = sorted(series["variant"].unique(), key=order.index)
+    names = {"x": "Average-case flatness\n(lower is flatter)", "y": "Test RLoss (lower is more robust)"}
+    figure, panels = style.panels(len(slugs), 6, height=1.25, sharex=True, sharey=True, **names)
+    farthest, baseline = series.groupby("variant")[X].max(), series[series["variant"] == "at"]
+    edge = 1.1 * farthest[style.near(farthest, fence=1.5)].max()
+    panels[0].set_xlim(series[X].min() - 0.1, edge)
+    for axes, slug in zip(panels, slugs, strict=True):
+        look, rows = looks.family(families[slug]), series[series["variant"] == slug]
+        axes.plot(baseline[X], baseline[Y], color=style.LIGHT, linewidth=2.5, label="AT (baseline)")
+        axes.plot(rows[X], rows[Y], "o-", color=look.color, linewidth=0.8, markersize=1.8)
+        last = rows.iloc[-1]
+        look = {"color": look.color, "marker": look.marker, "markersize": 9 if slug == "at" else 6}
+        axes.plot(min(last[X], edge), last[Y], clip_on=False, **look)
+        axes.set_title(looks.variant(slug), fontsize=6)
+    text = "Each path runs from the first fifth of the training to its end, the large marker."
+    far = farthest[farthest > edge].items()
+    far = ", ".join(f"{looks.variant(slug)} up to {flatness:.2g}" for slug, flatness in far)
+    style.legend(figure, style.entries(panels), text, f"Beyond the axis: {far}." * bool(far))
     return figure
 
 

@@ -1,8 +1,3 @@
-# ---
-# jupyter:
-#   kernelspec: {display_name: Python 3, language: python, name: python3}
-# ---
-
 # %% [markdown]
 # # The spectrum of the Hessian
 #
@@ -11,23 +6,22 @@
 # far to the right, the farther the sharper the minimum.
 
 # %%
-from robust_flatness.plotting import density, inputs, looks, style
+from robust_flatness.plotting import density, inputs, looks
 from robust_flatness.tables.records import read_records
 
 notebook = inputs("hessian_density", globals().get("snakemake"))
+families = notebook.ours.models.set_index("variant")["family"]
 rows = density.records_of(read_records(notebook.directory / "records.csv"))
+rows = rows[rows["variant"].isin(families.index)]  # scaled copies: see scale_invariance
 rows = rows[rows["seed"] == rows.groupby("variant")["seed"].transform("min")]
-COLORS = (style.BLACK, style.BLUE, style.VERMILLION, style.GREEN, style.ORANGE, style.PURPLE, style.GREY)
 
 
 # %%
 def draw():
     slugs = sorted(rows["variant"].unique(), key=lambda slug: slug != "at")
-    look = {
-        slug: {"label": looks.variant(slug), "color": COLORS[number % len(COLORS)], "linewidth": 1}
-        for number, slug in enumerate(slugs)
-    }
-    return density.densities(rows, look)
+    return density.densities(
+        rows, {slug: {"label": looks.variant(slug), **looks.line(families[slug])} for slug in slugs}
+    )
 
 
 # %%

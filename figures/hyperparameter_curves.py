@@ -1,8 +1,3 @@
-# ---
-# jupyter:
-#   kernelspec: {display_name: Python 3, language: python, name: python3}
-# ---
-
 # %% [markdown]
 # # Training curves over hyper-parameters
 #
@@ -12,39 +7,32 @@
 # %%
 import matplotlib
 
-from robust_flatness.plotting import curves, inputs, looks, style
+from robust_flatness.plotting import curves, inputs, looks
+from robust_flatness.plotting.curves import Curve
+from robust_flatness.tables import aggregate
 
 notebook = inputs("hyperparameter_curves", globals().get("snakemake"))
-variants = notebook.ours.variants
-drawn = [slug for slug in variants["variant"] if len(curves.test_curve(notebook.ours, slug))]
-trained = variants[variants["variant"].isin(drawn)]
+ours = notebook.ours
+drawn = [
+    slug for slug in ours.variants["variant"] if aggregate.has(curves.training(ours, slug), "test_rloss")
+]
+trained = ours.variants[ours.variants["variant"].isin(drawn)]
 orders = {name: curves.by_hyperparameter(trained, families) for name, families in looks.methods().items()}
 methods = {name: order for name, order in orders.items() if order}
 
 
 # %%
 def draw():
-    columns = min(4, len(methods))
-    figure, panels = style.panels(len(methods), columns, height=1.6, sharex=True, sharey=True)
-    baseline = curves.test_curve(notebook.ours, "at")
-    for axes, (name, order) in zip(panels, methods.items(), strict=True):
-        curves.draw(axes, notebook.ours, baseline, "test_rloss", style.LIGHT, linewidth=2.5)
-        for index, slug in enumerate(order):
-            color = matplotlib.colormaps["viridis_r"](0.15 + 0.8 * index / max(1, len(order) - 1))
-            for layer in notebook.layers:
-                rows = curves.test_curve(layer, slug)
-                curves.draw(axes, layer, rows, "test_rloss", color, linewidth=1)
-        axes.set_title(curves.parameter_title(name, order.values()), fontsize=6)
-    style.name_bottom(panels, columns, curves.EPOCH_NAME)
-    figure.supylabel("Test RLoss (lower is more robust)")
-    style.legend(
-        figure,
-        curves.BASELINE | curves.published(panels),
-        "Light to dark: in the order of the values above each panel.",
-        curves.scale(panels, together=True),
-        curves.APPLIED * any("(" in value for order in methods.values() for value in order.values()),
-    )
-    return figure
+    panels = {}
+    for name, order in methods.items():
+        shades = [0.15 + 0.8 * index / max(1, len(order) - 1) for index in range(len(order))]
+        colors = map(matplotlib.colormaps["viridis_r"], shades)
+        lines = [Curve("test_rloss", color, "", slug, 1) for color, slug in zip(colors, order, strict=True)]
+        panels[curves.parameter_title(name, order.values())] = [curves.BASELINE, *lines]
+    note = "Light to dark: in the order of the values above each panel, in parentheses those used here where "
+    note += "they are not the paper's."
+    look = {"columns": 4, "height": 1.5, "y": "Test RLoss (lower is more robust)"}
+    return curves.figure(notebook, panels, note, layers=[ours], together=True, mark=False, **look)
 
 
 # %%

@@ -1,8 +1,3 @@
-# ---
-# jupyter:
-#   kernelspec: {display_name: Python 3, language: python, name: python3}
-# ---
-
 # %% [markdown]
 # # Robust overfitting
 #
@@ -15,20 +10,21 @@
 
 # %%
 from robust_flatness.plotting import curves, inputs, style
+from robust_flatness.plotting.curves import Curve
 from robust_flatness.tables import aggregate
 
 notebook = inputs("robust_overfitting", globals().get("snakemake"))
-SPLITS = {"train": ("training examples", style.TRAIN), "test": ("test examples", style.TEST)}
 PANELS = {
-    "RLoss": {f"{split}_rloss": look for split, look in SPLITS.items()},
-    "RLoss on test examples": {
-        "test_correct_rloss": ("classified correctly when clean", style.ORANGE),
-        "test_incorrect_rloss": ("classified incorrectly when clean", style.PURPLE),
-    },
-    "RErr by PGD (%)": {f"{split}_rerr": look for split, look in SPLITS.items()},
+    "RLoss": [
+        Curve("train_rloss", style.TRAIN, "training examples"),
+        Curve("test_rloss", style.TEST, "test examples"),
+    ],
+    "RLoss on test examples": [
+        Curve("test_correct_rloss", style.ORANGE, "classified correctly when clean"),
+        Curve("test_incorrect_rloss", style.PURPLE, "classified incorrectly when clean"),
+    ],
+    "RErr by PGD (%)": [Curve("train_rerr", style.TRAIN), Curve("test_rerr", style.TEST)],
 }
-models = notebook.ours.tables.models
-best = models[(models["variant"] == "at") & (models["checkpoint"] == "best")]
 
 
 # %%
@@ -44,25 +40,10 @@ def errors():
 
 
 def draw():
-    histories = {layer: curves.of(layer.history, "at") for layer in notebook.layers}
-    ours = histories[notebook.ours]
-    shown = {name: lines for name, lines in PANELS.items() if any(aggregate.has(ours, c) for c in lines)}
-    figure, panels = style.panels(len(shown), height=2.3)
-    for axes, (name, lines) in zip(panels, shown.items(), strict=True):
-        for layer, rows in histories.items():
-            for column, (label, color) in lines.items():
-                curves.draw(axes, layer, rows, column, color, label)
-        curves.mark_drops(axes, notebook.ours.history)
-        if aggregate.has(best, "epoch", "epochs"):
-            share = (best["epoch"].mean() + 1) / best["epochs"].mean()
-            label = "early-stopped checkpoint"
-            axes.axvline(share, color=style.GREEN, linewidth=1, linestyle="-.", label=label)
-        axes.set(xlabel=curves.EPOCH_NAME, title=name)
-    note = notebook.beside("", "Compare trends with the published curves, not values")
-    curves.scale(panels[-1:])
-    text = [errors(), note, notebook.ours.spread("Bands"), curves.scale(panels[:-1])]
-    style.legend(figure, style.entries(panels) | curves.published(panels), *text, columns=4)
-    return figure
+    ours = curves.training(notebook.ours, "at")
+    panels = {title: [c for c in lines if aggregate.has(ours, c.column)] for title, lines in PANELS.items()}
+    panels = {title: lines for title, lines in panels.items() if lines}
+    return curves.figure(notebook, panels, errors(), height=2.3)
 
 
 # %%

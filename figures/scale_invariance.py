@@ -1,8 +1,3 @@
-# ---
-# jupyter:
-#   kernelspec: {display_name: Python 3, language: python, name: python3}
-# ---
-
 # %% [markdown]
 # # Scale invariance
 #
@@ -14,13 +9,11 @@
 # largest eigenvalue of the Hessian does.
 
 # %%
-import numpy as np
-
 from robust_flatness.plotting import inputs, style
 
 notebook = inputs("scale_invariance", globals().get("snakemake"))
-
-SCALES = {"at-scaled-0.5": "× 0.5", "at-scaled-2": "× 2"}
+# Label, marker, place beside the measure's and line of each scaled model.
+SCALES = {"at-scaled-0.5": ("× 0.5", "v", -0.15, "--"), "at-scaled-2": ("× 2", "^", 0.15, ":")}
 MEASURES = {
     "avg_flatness_rloss": "average-case\nflatness",
     "worst_flatness_rloss": "worst-case\nflatness",
@@ -29,27 +22,20 @@ MEASURES = {
 
 
 # %%
-def ratios(layer, slug):
-    """A scaled model's measures over the baseline's."""
-    models = layer.scaled.set_index("variant").reindex(index=["at", slug], columns=[*MEASURES])
-    return (models.loc[slug] / models.loc["at"]).to_numpy(float)
-
-
 def measures(axes):
     """Draw each measure relative to the unscaled model's."""
-    places = np.arange(len(MEASURES))
-    for slug, marker, shift in zip(SCALES, "v^", (-0.12, 0.12), strict=True):
-        for layer in notebook.layers:
-            where = places + 1.5 * shift if layer.beside else places + shift
+    for layer in notebook.layers:
+        models = layer.scaled.set_index("variant").reindex(index=["at", *SCALES], columns=[*MEASURES])
+        for slug, (scale, marker, place, _) in SCALES.items():
+            places = [index + place * (1.6 if layer.beside else 1) for index in range(len(MEASURES))]
+            ratios = (models.loc[slug] / models.loc["at"]).to_numpy(float)
             look = {"facecolors": "none", "edgecolors": style.GREY} if layer.beside else {"color": "black"}
-            axes.scatter(where, ratios(layer, slug), marker=marker, s=32, zorder=3, **look)
-        axes.scatter([], [], marker=marker, color="black", label=f"convolutions {SCALES[slug]}")
-    if notebook.printed:
-        axes.scatter([], [], facecolors="none", edgecolors=style.GREY, label=notebook.printed.name)
+            label = f"convolutions {scale}{', published' * layer.beside}"
+            axes.scatter(places, ratios, marker=marker, s=32, zorder=3, label=label, **look)
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set_yscale("log", base=2)
     axes.set_yticks([1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8], ["1/8", "1/4", "1/2", "1", "2", "4", "8"])
-    axes.set_xticks(places, [*MEASURES.values()])
+    axes.set_xticks(range(len(MEASURES)), [*MEASURES.values()])
     axes.set(xlim=(-0.5, len(MEASURES) - 0.5), ylim=(1 / 8, 8), ylabel="relative to the unscaled model")
     axes.legend(loc="lower left")
 
@@ -58,8 +44,7 @@ def landscapes(axes, rows):
     """Draw RLoss along random directions; the lines lie on each other if nothing changes."""
     looks = {"at": ("unscaled", "-", 3, style.LIGHT)}
     looks |= {
-        slug: (f"convolutions {scale}", line, 1.2, "black")
-        for (slug, scale), line in zip(SCALES.items(), ("--", ":"), strict=True)
+        slug: (f"convolutions {scale}", line, 1.2, "black") for slug, (scale, *_, line) in SCALES.items()
     }
     for slug, (label, line, width, color) in looks.items():
         part = rows[rows["variant"] == slug].sort_values("s")

@@ -1,8 +1,3 @@
-# ---
-# jupyter:
-#   kernelspec: {display_name: Python 3, language: python, name: python3}
-# ---
-
 # %% [markdown]
 # # Which sharpness predicts robust generalisation
 #
@@ -33,11 +28,12 @@ def strongest(rows):
     return f"{row['words']}{LOSSES[row['loss']]}, ρ = {row['value']:.2f} {interval}"
 
 
-def draw(compared):
-    parts = comparison.by_split(compared)
+def draw():
+    parts = comparison.by_split(comparison.compare(evidence, [], ["spearman"]))
     groups = {row.words: row.group for rows in parts.values() for row in rows.itertuples()}
     order = [*groups]
-    figure, panels = style.panels(2, height=0.6 + 0.16 * len(order), sharey=True)
+    height = 0.6 + 0.16 * len(order)
+    figure, panels = style.panels(2, height=height, sharey=True, x="Spearman's ρ with test RLoss")
     for axes, (name, rows) in zip(panels, parts.items(), strict=True):
         axes.axvline(0, color=style.GREY, linewidth=0.8)
         for row in rows.itertuples():
@@ -48,24 +44,22 @@ def draw(compared):
         measures = rows[rows["group"] != comparison.CONTROL]
         words = textwrap.fill(f"strongest: {strongest(measures)}", 38) if len(measures) else ""
         axes.set_title(f"Measured {name}\n{words}")
-        axes.set(xlim=(-1.05, 1.05), ylim=(len(order) - 0.4, -0.6), xlabel="Spearman's ρ with test RLoss")
+        axes.set(xlim=(-1.05, 1.05), ylim=(len(order) - 0.4, -0.6))
     panels[0].set_yticks(range(len(order)), order, fontsize=6)
     for tick, name in zip(panels[0].get_yticklabels(), order, strict=True):
         tick.set_color(COLORS.get(groups[name], style.BLACK))
-    controls = compared[(compared["group"] == comparison.CONTROL) & (compared["against"] == comparison.RLOSS)]
     text = f"{notebook.experiment}, n = {len(evidence.models)}. Blue: the talk's measures; black: other "
     text += "sharpness; orange: controls, which measure no sharpness. Filled: on the robust loss; hollow: on "
     text += "the clean loss. Lines: 95 % bootstrap confidence intervals. Right of 0: the sharper, the less "
-    text += "robust. On test examples, gradients and Fisher norms follow the test loss by construction. "
-    text += f"Strongest control: {strongest(controls)}." if len(controls) else ""
-    style.legend(figure, {}, text)
+    text += "robust. On test examples, gradients and Fisher norms follow the test loss by construction."
+    controls = parts["on training examples"]
+    controls = controls[controls["group"] == comparison.CONTROL]
+    style.legend(figure, {}, text, f"Strongest control: {strongest(controls)}." if len(controls) else "")
     return figure
 
 
 # %%
 missing = notebook.missing("avg_flatness_rloss", "test_rloss_pgd")
-count = len(evidence.models)
-missing = missing or notebook.missing_unless(
-    count >= FEWEST, f"{FEWEST} variants; there are {count}", "train more"
-)
-notebook.show(lambda: draw(comparison.compare(evidence, [], ["spearman"])), missing)
+what = f"{FEWEST} variants; there are {len(evidence.models)}"
+missing = missing or notebook.missing_unless(len(evidence.models) >= FEWEST, what, "train more")
+notebook.show(draw, missing)

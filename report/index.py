@@ -1,8 +1,3 @@
-# ---
-# jupyter:
-#   kernelspec: {display_name: Python 3, language: python, name: python3}
-# ---
-
 # %% [markdown]
 # # The page of an experiment
 #
@@ -14,7 +9,7 @@ from robust_flatness.page.build import write_page
 from robust_flatness.plotting import inputs
 
 notebook = inputs("index", globals().get("snakemake"))
-page = notebook.outputs("report", ".html")[".html"]
+page = notebook.output("report", ".html")
 
 # %%
 snakemake = globals().get("snakemake")

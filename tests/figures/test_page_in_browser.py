@@ -119,7 +119,7 @@ def test_fits_a_phone(browser, page, scheme):
 
 
 def point_at(tab, mark) -> dict[str, str]:
-    """The tooltip of a mark, the pointer coming from elsewhere: title -> text."""
+    """The tooltip of a mark, title -> text, the pointer coming from elsewhere."""
     mark.scroll_into_view_if_needed()
     box = mark.bounding_box()
     tab.mouse.move(2, 2)

@@ -8,10 +8,10 @@ from robust_flatness.plotting.own_model import YELLOW, draw, headline
 from robust_flatness.run.place import ModelGroup
 
 
-def result(flatness=0.7, rloss=1.5, epsilon=8 / 255):
+def result(flatness=0.7, rloss=1.5):
     values = {"avg_flatness_rloss": flatness, "avg_flatness_rloss_se": 0.1, "avg_flatness_xi": 0.5}
     values |= {"test_rloss_pgd": rloss, "test_rloss_pgd_se": 0.2}
-    settings = {"robustness": {"attack": {"epsilon": epsilon}}}
+    settings = {"robustness": {"attack": {"epsilon": 8 / 255}}}
     return {"values": values, "data": "folder/mine.npz", "settings": settings}
 
 
@@ -36,20 +36,6 @@ def test_the_network_and_its_bars_lie_at_its_values_within_the_axes(experiment, 
         assert axes.get_xlim()[0] < flatness < axes.get_xlim()[1]
         assert axes.get_ylim()[0] < rloss < axes.get_ylim()[1]
         assert "mine" in [text.get_text() for text in axes.texts]
-
-
-def test_titles_name_the_l2_norm(tmp_path):
-    columns = "variant,checkpoint,family,avg_flatness_rloss,test_rloss_pgd,setting_epsilon,setting_norm\n"
-    rows = "".join(f"v{i},last,weight-decay,{0.1 * i},{1 + 0.1 * i},0.5,l2\n" for i in range(6))
-    (tmp_path / "models.csv").write_text(columns + rows)
-    mine = result(epsilon=0.5)
-    mine["settings"]["robustness"]["attack"]["norm"] = "l2"
-    figure = headline(mine, [ModelGroup.printed(), ModelGroup.read(tmp_path / "models.csv")], "mine")
-    assert "(ε = 0.5 (L2), ξ = 0.5)" in figure.get_suptitle()
-    titles = [axes.get_title(loc="left") + axes.get_title() for axes in figure.axes]
-    assert "ε = 8/255 there, 0.5 (L2) here" in titles[0]
-    assert "ε = 0.5 (L2)" in titles[1]
-    assert "measured otherwise" not in titles[1]
 
 
 @pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])

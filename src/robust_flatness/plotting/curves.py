@@ -1,24 +1,39 @@
-"""Curves over epochs: selection, drawing, drops of the learning rate, scales."""
+"""Figures of curves over epochs, and the order of variants that differ in a hyper-parameter."""
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from robust_flatness.plotting import looks, style
 from robust_flatness.plotting.layer import Layer
+from robust_flatness.plotting.notebook import Notebook
 from robust_flatness.tables import aggregate, frames
 
-EPOCH, EPOCH_NAME = "normalised_epoch", "Epoch (share of training)"
+EPOCH = "normalised_epoch"
 #: Initial fraction of a training that axis limits ignore: its losses may be a thousand times the final ones.
 EARLY = 0.2
-#: Meaning of parentheses after a hyper-parameter.
-APPLIED = "In parentheses: the value used here where it is not the paper's."
-#: Legend entry of the baseline behind other curves.
-BASELINE = {"AT (baseline)": Line2D([], [], color=style.LIGHT, linewidth=2.5)}
+#: Width of the baseline's curve behind others.
+BEHIND = 2.5
+
+
+class Curve(NamedTuple):
+    """A curve of a panel: a column of a variant's table, its colour, its label in the legend."""
+
+    column: str
+    color: str
+    label: str = ""
+    variant: str = "at"
+    width: float = 1.3
+
+
+#: Test RLoss of the baseline behind other curves.
+BASELINE = Curve("test_rloss", style.LIGHT, "AT (baseline)", width=BEHIND)
 
 
 def of(frame: pd.DataFrame, variant: str, *columns: str) -> pd.DataFrame:
@@ -27,14 +42,49 @@ def of(frame: pd.DataFrame, variant: str, *columns: str) -> pd.DataFrame:
     return rows.dropna(subset=[*columns]) if {*columns} <= {*rows} else rows.iloc[:0]
 
 
-def draw(
-    axes: Axes, layer: Layer, rows: pd.DataFrame, column: str, color: str, label: str = "", **look
-) -> None:
-    """Draw one curve over epochs, if it has values, with a band of one standard deviation over seeds; curves
-    of printed numbers beside ours are dashed and have no label."""
+def training(layer: Layer, variant: str) -> pd.DataFrame:
+    """Return a variant's training curves; its snapshots (without `_pgd` in the names of their columns) where
+    it has none of test RLoss."""
+    rows = of(layer.history, variant)
+    if aggregate.has(rows, "test_rloss"):
+        return rows
+    return of(layer.series, variant).rename(columns=lambda name: name.replace("_pgd", ""))
+
+
+def figure(
+    notebook: Notebook, panels: Mapping[str, Sequence[Curve]], *notes: str, layers: Sequence[Layer] = (),
+    rows: Callable[[Layer, str], pd.DataFrame] = training, together: bool = False, mark: bool = True,
+    y: str = "lower is more robust", **options,
+) -> Figure:  # fmt: skip
+    """Draw a panel per title of `panels` with its curves of each layer (by default of the notebook): columns
+    of the table that `rows` returns for a layer and a variant. With `together`, panels share the vertical
+    axis; with `mark`, epochs of note of a panel's last variant are marked. `options`: see `style.panels`."""
+    layers = layers or notebook.layers
+    drawn, axes = style.panels(
+        len(panels), x="Epoch (share of training)", y=y, sharex=True, sharey=together, **options
+    )
+    for place, (title, lines) in zip(axes, panels.items(), strict=True):
+        for curve in lines:
+            for layer in layers:
+                draw(place, layer, rows(layer, curve.variant), curve)
+        if mark:
+            mark_epochs(place, notebook.ours, lines[-1].variant)
+        place.set_title(title)
+    entries = style.entries(axes)
+    if notebook.printed in layers:
+        entries["dashed: published, CIFAR-10"] = Line2D([], [], color=style.GREY, **style.PUBLISHED)
+        notes = notebook.beside("", "Compare trends with the published curves, not values"), *notes
+    style.legend(drawn, entries, *notes, notebook.ours.spread("Bands"), clip(axes, together))
+    return drawn
+
+
+def draw(axes: Axes, layer: Layer, rows: pd.DataFrame, curve: Curve) -> None:
+    """Draw one curve, if it has values, with a band of one standard deviation over seeds; curves of printed
+    numbers beside ours are dashed and have no label."""
+    column, color, label, _, width = curve
     if not aggregate.has(rows, column):
         return
-    look = style.PUBLISHED if layer.beside else {"label": label or None, **look}
+    look = style.PUBLISHED if layer.beside else {"label": label or None, "linewidth": width}
     rows = rows.dropna(subset=[column])
     axes.plot(rows[EPOCH], rows[column], color=color, **look)
     spread = f"{column}_seed_sd"
@@ -43,61 +93,40 @@ def draw(
         axes.fill_between(rows[EPOCH], low, high, color=color, alpha=0.15, linewidth=0)
 
 
-def test_curve(layer: Layer, variant: str) -> pd.DataFrame:
-    """Return a variant's test RLoss over epochs as `test_rloss`: from its training curves or else from its
-    snapshots."""
-    rows = of(layer.history, variant, "test_rloss")
-    if rows.empty:
-        rows = of(layer.series, variant, "test_rloss_pgd")
-    return rows.rename(columns=lambda name: name.replace("test_rloss_pgd", "test_rloss"))
-
-
-def mark_drops(axes: Axes, history: pd.DataFrame, variant: str = "at") -> None:
-    """Draw dotted vertical lines where a variant's learning rate drops, with an entry for the legend."""
-    rows = of(history, variant, "learning_rate")
-    label = "drop of the learning rate"
+def mark_epochs(axes: Axes, layer: Layer, variant: str) -> None:
+    """Mark the epochs at which a variant's learning rate drops and that of its early-stopped checkpoint."""
+    rows = of(layer.history, variant, "learning_rate")
+    look = {"color": "#909090", "linewidth": 0.7, "linestyle": ":", "zorder": 0}
     for share in rows[EPOCH][rows["learning_rate"].diff().shift(-1) < 0]:
-        axes.axvline(share, color="#909090", linewidth=0.7, linestyle=":", zorder=0, label=label)
-        label = None
+        axes.axvline(share, label="drop of the learning rate", **look)
+    models = layer.tables.models
+    best = models[(models["variant"] == variant) & (models["checkpoint"] == "best")]
+    if aggregate.has(best, "epoch", "epochs"):
+        share = (best["epoch"].mean() + 1) / best["epochs"].mean()
+        look = {"color": style.GREEN, "linewidth": 1, "linestyle": "-.", "zorder": 0}
+        axes.axvline(share, label="early-stopped checkpoint", **look)
 
 
-def published(axes: Sequence[Axes]) -> dict[str, Line2D]:
-    """Return a legend entry for published curves, if there are any."""
-    drawn = any(line.get_gid() == "published" for panel in axes for line in panel.lines)
-    entry = Line2D([], [], color=style.GREY, **style.PUBLISHED)
-    return {"dashed: published, CIFAR-10": entry} if drawn else {}
-
-
-def scale(panels: Sequence[Axes], together: bool = False, ours: bool = False) -> str:
-    """Set the limits of the vertical axes from the curves without their first fifth, and mark curves beyond
-    the limits by triangles at the edge; return a sentence about these, "" if there are none. With `together`,
-    all panels get the same limits; with `ours`, published curves do not count."""
-    farthest = 0.0
+def clip(panels: Sequence[Axes], together: bool = False) -> str:
+    """Set the limits of the vertical axes by the curves after their first fifth, without those whose largest
+    value is an outlier; return a sentence about what is cut off, "" if nothing is."""
+    beyond = []
     for group in [[*panels]] if together else [[axes] for axes in panels]:
-        curves = [
-            (axes, line, *np.asarray(line.get_data(), float))
-            for axes in group
-            for line in axes.lines
-            if len(line.get_xdata()) > 2 and not (ours and line.get_gid() == "published")
-        ]
-        late = np.concatenate([[], *(y[x > x[0] + EARLY * (x[-1] - x[0])] for _, _, x, y in curves)])
-        late = late[np.isfinite(late)]
-        late = late[style.near(late)] if together else late
-        if not len(late):
+        curves = [np.asarray(line.get_data(), float) for axes in group for line in axes.lines]
+        curves = [(x, y) for x, y in curves if len(x) > 2]
+        late = [y[(x > EARLY * x[-1]) & np.isfinite(y)] for x, y in curves]
+        low, high = (np.array([end(y) for y in late if len(y)]) for end in (np.min, np.max))
+        if not len(low):
             continue
-        margin = 0.06 * (np.ptp(late) or abs(late.max()) or 1.0)
-        low, high = late.min() - margin, late.max() + margin
+        low, high = low.min(), high[style.near(high)].max()
+        margin = 0.06 * ((high - low) or abs(high) or 1.0)
         for axes in group:
-            axes.set_ylim(low, high)
-        for axes, line, x, y in curves:
-            beyond = np.flatnonzero((y < low) | (y > high))
-            if len(beyond):
-                first = beyond[np.argmax(np.abs(y[beyond]))]
-                edge, marker = (high, "^") if y[first] > high else (low, "v")
-                axes.plot(x[first], edge, marker, color=line.get_color(), markersize=4, clip_on=False)
-                farthest = max(farthest, y[first], key=abs)
-    where = f"values beyond the axis, up to {farthest:.3g}, mostly before the training has settled"
-    return f"Triangles: {where}." if farthest else ""
+            axes.set_ylim(low - margin, high + margin)
+        highest = max(np.nanmax(y) for _, y in curves)
+        if highest > high + margin:
+            beyond.append(f"{'values' if together else group[0].get_title('left')} up to {highest:.3g}")
+    where = "mostly of the first snapshots, before the statistics of batch norm have settled"
+    return f"Cut off: {', '.join(beyond)}, {where}." if beyond else ""
 
 
 def by_hyperparameter(frame: pd.DataFrame, families: Sequence[str]) -> dict[str, str]:
@@ -116,4 +145,4 @@ def by_hyperparameter(frame: pd.DataFrame, families: Sequence[str]) -> dict[str,
 
 def parameter_title(method: str, values: Iterable[str]) -> str:
     """Return a panel's title: the method, and below it the values of its hyper-parameter in their order."""
-    return f"{method}\n{textwrap.fill(', '.join(values), 38)}"
+    return f"{method}\n{textwrap.fill(', '.join(values), 34)}"

@@ -76,11 +76,6 @@ class Layer:
         last = last[last["seed"].isin(seeds)] if len(seeds) else last
         return aggregate.over_seeds(last, ("variant", "direction", "normalisation", "s"))
 
-    def title(self, count: int | None = None) -> str:
-        """Return the name with the number of variants (`count`, by default all)."""
-        count = len(self.variants) if count is None else count
-        return f"{self.name} ({count} variants)" if count or self.others.empty else self.name
-
     def spread(self, mark: str) -> str:
         """Return a sentence on the meaning of bars or bands; "" with one seed per variant."""
         rows = self.variants[self.variants["seeds"] > 1]
@@ -90,10 +85,15 @@ class Layer:
 
     @property
     def apart(self) -> str:
-        """Sentences on variants that have not learnt, and on identical models; "" if there are none."""
+        """Sentences on variants that have not learnt, and on identical models, with up to eight names; "" if
+        there are none."""
         repeated = pd.Series(self.evidence.repeated, dtype=object)
         same = [[first, *slugs.index] for first, slugs in repeated.groupby(repeated, sort=False)]
         named = [("Identical models, counted once", slugs) for slugs in same]
         if len(self.unlearnt):
-            named.insert(0, ("Not learnt (grey crosses; in no coefficient)", self.unlearnt["variant"]))
-        return " ".join(f"{words}: {', '.join(map(looks.variant, slugs))}." for words, slugs in named)
+            named.insert(0, ("Not learnt, in no coefficient (grey crosses)", self.unlearnt["variant"]))
+        sentences = []
+        for words, slugs in named:
+            more = f" and {len(slugs) - 8} more" if len(slugs) > 8 else ""
+            sentences.append(f"{words}: {', '.join(map(looks.variant, slugs[:8]))}{more}.")
+        return " ".join(sentences)

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from robust_flatness.config.variants import FamilySpec, load_families
 from robust_flatness.folders import repository
@@ -14,6 +15,8 @@ from robust_flatness.tables.schema import OTHER
 _GREEK = {"lambda=": "λ=", "tau=": "τ=", "xi=": "ξ=", "epsilon=": "ε="}
 #: The hyper-parameter at the end of a variant's name.
 NUMBER = re.compile(r"-(\d+(?:\.\d+)?)$")
+#: Line styles of families that share a colour, by their markers.
+LINES = {"o": "-", "s": "--", "D": "-.", "^": ":"}
 _in_use: dict[str, FamilySpec] = {}
 
 
@@ -34,6 +37,12 @@ def every() -> Mapping[str, FamilySpec]:
 def family(name: str) -> FamilySpec:
     """Return the style of a family; unlisted ones are drawn as "other"."""
     return every().get(name) or every()[OTHER]
+
+
+def line(name: str) -> dict[str, Any]:
+    """Return the look of a family's curves: its colour, and a line style that stands for its marker."""
+    look = family(name)
+    return {"color": look.color, "linestyle": LINES.get(look.marker, "-"), "linewidth": 1.4}
 
 
 def named() -> set[str]:

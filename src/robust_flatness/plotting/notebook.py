@@ -1,6 +1,6 @@
 """Inputs and outputs of a notebook, in the three ways it runs.
 
-1. As a Snakemake script: the rule names the tables and the files to write.
+1. As a Snakemake script: the rule names the tables and the log.
 2. As plain Python, `python figures/<name>.py [experiment]`, from any folder.
 3. As a notebook, where the environment variable `ROBUST_FLATNESS_EXPERIMENT` names the experiment.
 
@@ -9,7 +9,7 @@ Without a name the experiment is `fashion`.
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -40,13 +40,12 @@ REMEDIES = {
 
 class Notebook:
     """The tables of the experiment in `directory` (`results/<experiment>`), the printed numbers to compare
-    with, and the files that the notebook `name` writes: `outputs`, or those in `figures/<experiment>/` or
+    with, and the files that the notebook `name` writes in `figures/<experiment>/` or
     `paper_tables/<experiment>/` beside `results/`. At the end of a cell, what was written is shown.
     """
 
-    def __init__(self, name: str, directory: Path, outputs: Sequence[Path] = ()):
+    def __init__(self, name: str, directory: Path):
         self.name, self.directory, self.experiment = name, directory, directory.name
-        self._outputs = {path.suffix: path for path in map(Path, outputs)}
         self._written: dict[str, Path] = {}
         looks.use(directory / "families.yaml")
         if not (directory / "records.csv").is_file():
@@ -61,9 +60,6 @@ class Notebook:
 
     def _repr_markdown_(self) -> str | None:
         return self._written[".md"].read_text(encoding="utf-8") if ".md" in self._written else None
-
-    def __repr__(self) -> str:
-        return "\n".join(map(str, self._written.values()))
 
     @cached_property
     def tables(self) -> frames.Tables:
@@ -98,15 +94,11 @@ class Notebook:
         """Our numbers and, beside them, the printed ones."""
         return (self.ours,) if self.printed is None else (self.ours, self.printed)
 
-    @property
-    def same_data(self) -> bool:
-        """Whether all models were trained on the paper's dataset, so that values compare with its own."""
-        return {*self.tables.models.get("dataset", ())} == {*self.published.tables.models["dataset"]}
-
     def beside(self, same: str, other: str = "") -> str:
         """Return a sentence about the printed numbers beside ours, if there are any: `same` and, on another
-        dataset, `other`."""
-        text = "; ".join(filter(None, [same, "" if self.same_data else other]))
+        dataset than the paper's, `other`."""
+        datasets = ({*layer.tables.models.get("dataset", ())} for layer in (self.ours, self.published))
+        text = "; ".join(filter(None, [same, "" if next(datasets) == next(datasets) else other]))
         return f"{text}." if text and self.printed else ""
 
     def missing(self, *columns: str, table: str = "models") -> str:
@@ -129,33 +121,31 @@ class Notebook:
             return self.save(draw())
         return self.save(line(f"Not drawn: {self.name}. {missing}"), missing)
 
-    def outputs(self, folder: str, *suffixes: str) -> dict[str, Path]:
-        """Return the files to write: suffix -> path."""
-        folder = self.directory.resolve().parents[1] / folder / self.experiment
-        return self._outputs or {suffix: folder / f"{self.name}{suffix}" for suffix in suffixes}
+    def output(self, folder: str, suffix: str) -> Path:
+        """Return the file to write."""
+        return self.directory.absolute().parents[1] / folder / self.experiment / f"{self.name}{suffix}"
 
     def save(self, figure: "Figure", missing: str = "") -> "Notebook":
         """Write the figure as PDF and PNG; equal figures give equal bytes. The reason why something is
         `missing` goes into the PNG's metadata (`NOT_DRAWN`)."""
         from robust_flatness.plotting.style import save
 
-        for suffix, path in self.outputs("figures", ".pdf", ".png").items():
-            save(figure, path, {NOT_DRAWN: missing} if missing and suffix == ".png" else {})
-            self._note(path)
+        for suffix, notes in ((".pdf", {}), (".png", {NOT_DRAWN: missing} if missing else {})):
+            save(figure, self._note(self.output("figures", suffix)), notes)
         return self
 
     def write(self, texts: dict[str, str]) -> "Notebook":
         """Write a table; `texts` maps each suffix to its contents."""
-        for suffix, path in self.outputs("paper_tables", *texts).items():
-            write_text(path, texts[suffix])
-            self._note(path)
+        for suffix, text in texts.items():
+            write_text(self._note(self.output("paper_tables", suffix)), text)
         return self
 
-    def _note(self, path: Path) -> None:
+    def _note(self, path: Path) -> Path:
         """Record a written file, which is shown at the end of the cell; as plain Python, print its path."""
         self._written[path.suffix] = path
         if Path(sys.argv[0]).stem == self.name:
             print(path)
+        return path
 
 
 def inputs(name: str, snakemake: Any = None) -> Notebook:
@@ -164,7 +154,7 @@ def inputs(name: str, snakemake: Any = None) -> Notebook:
     if snakemake is not None:
         if snakemake.log:
             sys.stdout = sys.stderr = open(snakemake.log[0], "w", encoding="utf-8")  # noqa: SIM115
-        return Notebook(name, Path(snakemake.input.records).parent, snakemake.output)
+        return Notebook(name, Path(snakemake.input.records).parent)
     script = Path(sys.argv[0]).stem == name
     given = sys.argv[1] if script and len(sys.argv) > 1 else os.environ.get(VARIABLE, DEFAULT)
     return Notebook(name, workspace() / "results" / given)

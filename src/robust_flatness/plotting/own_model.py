@@ -1,6 +1,7 @@
 """The headline plot with a user's network in it."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,26 +25,21 @@ NOTE = (
 
 def headline(result: Mapping[str, Any], others: Sequence[ModelGroup], label: str) -> Figure:
     """Draw RLoss against average-case flatness of `others`, a panel each, with the network of `result`."""
-    layers = {Layer(group.name, group.tables): group for group in others}
-    layers = {layer: group for layer, group in layers.items() if aggregate.has(layer.counted, *AXES)}
-    figure, axes = style.panels(len(layers), height=3.3, room=1.1)
-    beyond = [
-        scatter.panel(panel, layer, layer.others, *AXES, _title(group, result), len(layers))
-        for panel, (layer, group) in zip(axes, layers.items(), strict=True)
+
+    def draw(axes: Axes, layer: Layer, group: ModelGroup) -> list[style.Label]:
+        labels = scatter.panel(axes, layer, *AXES, _title(group, result), headline=True)
+        _draw(axes, result["values"], label)
+        return labels
+
+    layers = [Layer(group.name, group.tables, printed=group.folder is None) for group in others]
+    cells = [
+        partial(draw, layer=layer, group=group)
+        for layer, group in zip(layers, others, strict=True)
+        if aggregate.has(layer.counted, *AXES)
     ]
     radii = f"ε = {radius_of(result)}, ξ = {result['values']['avg_flatness_xi']:g}"
     title = f"{label} on {Path(result['data']).name} ({radii}) among others"
-    figure.suptitle(title, fontsize=8, x=0.01, ha="left")
-    families, hollow = (
-        [name for layer in layers for name in getattr(layer, part)["family"]]
-        for part in ("variants", "others")
-    )
-    style.legend(figure, style.handles(families, hollow), NOTE)
-    for panel, layer, labels in zip(axes, layers, beyond, strict=True):
-        _draw(panel, result["values"], label)
-        named = layer.counted[layer.counted["variant"].isin(looks.named())].to_dict("records")
-        style.place_labels(panel, [*labels, *((row[X], row[Y], looks.name(row)) for row in named)])
-    return figure
+    return scatter.figure(cells, NOTE, height=3.3, title=title)
 
 
 def _title(group: ModelGroup, result: Mapping[str, Any]) -> str:

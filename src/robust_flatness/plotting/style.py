@@ -1,8 +1,9 @@
 """Style of all figures: sizes, fonts, colours, panels, legends and labels beside points."""
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 
+from robust_flatness.config.networks import EXTERNAL, ROBUSTBENCH
 from robust_flatness.config.variants import PALETTE
 from robust_flatness.files import atomic_path
 from robust_flatness.plotting import looks
@@ -30,6 +32,8 @@ GREY, LIGHT = "#808080", "#c4c4c4"
 BLACK, BLUE, GREEN = PALETTE["black"], PALETTE["blue"], PALETTE["green"]
 ORANGE, VERMILLION, PURPLE = PALETTE["orange"], PALETTE["vermillion"], PALETTE["purple"]
 TRAIN, TEST = BLUE, VERMILLION
+#: Families whose points are drawn hollow.
+HOLLOW = (ROBUSTBENCH, EXTERNAL)
 #: Published curves beside ours.
 PUBLISHED = {"linewidth": 0.8, "linestyle": (0, (4, 1.5)), "gid": "published"}
 
@@ -60,26 +64,36 @@ def new_figure(height: float, **options) -> Figure:
     return figure
 
 
+class Label(NamedTuple):
+    """A text beside the point (x, y); a `required` one is written even where it covers other things."""
+
+    x: float
+    y: float
+    text: str
+    required: bool = False
+
+
 def panels(
-    count: int = 1, columns: int | None = None, height: float = 2.2, room: float = 0.7, **options
-) -> tuple[Figure, list[Axes]]:
-    """Return a figure of `count` panels, `columns` in a row, and its axes row by row. `height` of a row and
-    `room` for legend and notes are in inches; `options` go to `Figure.subplots`."""
-    columns = columns or count
+    count: int = 1, columns: int = 0, height: float = 2.2, room: float = 0.7, x: str = "", y: str = "",
+    **options,
+) -> tuple[Figure, list[Axes]]:  # fmt: skip
+    """Return a figure of `count` panels, `columns` in a row (0: all), and its axes row by row. `height` of a
+    row and `room` for legend and notes are in inches; `x` and `y` name the axes; `options` go to
+    `Figure.subplots`."""
+    columns = min(columns or count, count)
     rows = -(-count // columns)
     figure = new_figure(height * rows + room, layout="constrained")
     axes = [*figure.subplots(rows, columns, squeeze=False, **options).ravel()]
     for unused in axes[count:]:
         unused.remove()
-    for lowest in axes[max(0, count - columns) : count]:
+    for lowest in axes[count - columns : count]:
         lowest.tick_params(labelbottom=True)
+    for last in axes[columns * (rows - 1) : count]:
+        last.set_xlabel(x)
+    for panel in axes[:count]:
+        panel.xaxis.label.set_size(6.5)
+    figure.supylabel(y)
     return figure, axes[:count]
-
-
-def name_bottom(axes: Sequence[Axes], columns: int, name: str) -> None:
-    """Name the horizontal axis under the lowest panel of each column."""
-    for lowest in axes[-columns:]:
-        lowest.set_xlabel(name, fontsize=6.5)
 
 
 def freeze(figure: Figure) -> None:
@@ -96,18 +110,17 @@ def save(figure: Figure, path: Path, metadata: Mapping[str, str]) -> None:
         figure.savefig(temporary, format=path.suffix[1:], metadata=UNDATED.get(path.suffix, {}) | metadata)
 
 
-def handles(families: Iterable[str], hollow: Iterable[str] = ()) -> dict[str, tuple[Line2D, ...]]:
-    """Return legend entries of families: one for each colour, which stands for a kind of change to the
-    training, with its markers in the order of the names. Families that are only in `hollow` (external
-    networks) are drawn hollow."""
+def families(axes: Iterable[Axes]) -> dict[str, tuple[Line2D, ...]]:
+    """Return legend entries of the families drawn (by `scatter.points`): one for each colour, which stands
+    for a kind of change to the training, with its markers in the order of the names."""
     every = looks.every()
-    filled, others = ({name if name in every else OTHER for name in part} for part in (families, hollow))
+    drawn = {group.get_gid() for panel in axes for group in panel.collections} - {None}
+    drawn = {name if name in every else OTHER for name in drawn}
     entries: dict[str, list[tuple[str, Line2D]]] = {}
-    for name in (name for name in every if name in filled | others):
-        look = looks.family(name)
-        marker = {"marker": look.marker, "markersize": 7 if name == "at" else 4.5, "linestyle": ""}
-        marker["markerfacecolor"] = look.color if name in filled else "none"
-        line = Line2D([], [], color=look.color, **marker)
+    for name in (name for name in every if name in drawn):
+        look, face = looks.family(name), {"markerfacecolor": "none"} if name in HOLLOW else {}
+        size = 7 if name == "at" else 4.5
+        line = Line2D([], [], color=look.color, marker=look.marker, markersize=size, linestyle="", **face)
         entries.setdefault(name if look.color == BLACK else look.color, []).append((look.label, line))
     split = (zip(*group, strict=True) for group in entries.values())
     return {", ".join(labels): tuple(lines) for labels, lines in split}
@@ -119,14 +132,14 @@ def entries(axes: Iterable[Axes]) -> dict[str, Artist]:
     return {label: artist for pair in found for artist, label in zip(*pair, strict=True)}
 
 
-def legend(figure: Figure, entries: Mapping[str, Artist], *notes: str, columns: int = 5) -> None:
+def legend(figure: Figure, entries: Mapping[str, Artist], *notes: str) -> None:
     """Draw a legend under the panels, with notes above its entries; that of families has two columns."""
     note = textwrap.fill(" ".join(filter(None, notes)), LINE)
     entries = entries or {"": Line2D([], [], linestyle="")}
     several = max((len(handle) for handle in entries.values() if isinstance(handle, tuple)), default=1)
     drawn = figure.legend(
         handles=[*entries.values()], labels=[*entries], loc="outside lower left", alignment="left",
-        ncols=2 if several > 1 else columns, title=note or None, title_fontsize=6.5,
+        ncols=2 if several > 1 else 4, title=note or None, title_fontsize=6.5,
         fontsize=6, handler_map={tuple: HandlerTuple(ndivide=None, pad=0.5)},
         handlelength=max(1.8, 0.9 * several), columnspacing=1.2, borderaxespad=0.2,
     )  # fmt: skip
@@ -141,33 +154,34 @@ def line(text: str) -> Figure:
     return figure
 
 
-def near(values: np.ndarray) -> np.ndarray:
-    """Return which values determine axis limits: all but extreme outliers (see `FENCE`)."""
+def near(values: np.ndarray, fence: float = FENCE) -> np.ndarray:
+    """Return which values determine axis limits: all but outliers beyond the `fence`."""
     first, third = np.nanquantile(values, [0.25, 0.75]) if len(values) else (0, 0)
-    return np.abs(values - (first + third) / 2) <= (FENCE + 0.5) * (third - first)
+    return np.abs(values - (first + third) / 2) <= (fence + 0.5) * (third - first)
 
 
-def place_labels(axes: Axes, labels: Iterable[tuple[float, float, str]], always: bool = False) -> None:
-    """Write each label (x, y, text) beside its point without covering text or points. Without free space it
-    is omitted or, if `always`, placed to the right of its point. This fixes the layout, so the figure must be
-    complete except for labels."""
+def place_labels(axes: Axes, labels: Iterable[Label]) -> None:
+    """Write each label beside its point without covering text or points; without free space it is omitted
+    or, if required, placed to the right of its point. This fixes the layout, so the figure must be complete
+    except for labels."""
     freeze(axes.figure)
     renderer = axes.figure.canvas.get_renderer()
     frame = axes.get_window_extent(renderer)
     clouds = [group.get_offsets() for group in axes.collections if isinstance(group, PathCollection)]
     points = axes.transData.transform(np.concatenate([np.zeros((0, 2)), *clouds]))
     taken = [text.get_window_extent(renderer) for text in axes.texts if text.get_text()]
-    for x, y, words in labels:
-        for dx, dy in OFFSETS[:1] if always else OFFSETS:
+    for label in labels:
+        for dx, dy in OFFSETS[:1] if label.required else OFFSETS:
             text = axes.annotate(
-                words, (x, y), (dx, dy), textcoords="offset points", fontsize=6, color="#202020", zorder=6,
-                ha="left" if dx > 0 else "right" if dx else "center",
+                label.text, label[:2], (dx, dy), textcoords="offset points", fontsize=6, color="#202020",
+                zorder=6, ha="left" if dx > 0 else "right" if dx else "center",
                 va="bottom" if dy > 0 else "top" if dy else "center",
             )  # fmt: skip
             box = text.get_window_extent(renderer)
             covers = box.padded(2.5 * axes.figure.dpi / 72).count_contains(points)
             inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
-            if always or (inside and not covers and not any(box.overlaps(other) for other in taken)):
+            free = inside and not covers and not any(box.overlaps(other) for other in taken)
+            if label.required or free:
                 taken.append(box)
                 break
             text.remove()

@@ -4,9 +4,9 @@ import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 
 import pandas as pd
+from markdown_it import MarkdownIt
 
 from robust_flatness.plotting import looks
 from robust_flatness.plotting.notebook import Notebook
@@ -105,7 +105,8 @@ def texts(
     headings = [column if isinstance(column, str) else column[0] for column in shown.values()]
     table = Table(title, headings, numeric, groups, notes, paragraphs or {}, introduction)
     csv = frame_text(frame.map(rounded))
-    return {".csv": csv, ".md": markdown(table), ".tex": latex_table(table), ".html": html(table)}
+    page = markdown(table)
+    return {".csv": csv, ".md": page, ".tex": latex_table(table), ".html": html(page)}
 
 
 def markdown(table: Table) -> str:
@@ -129,26 +130,17 @@ def markdown(table: Table) -> str:
     return "\n\n".join(filter(None, [*blocks, *table.notes])) + "\n"
 
 
-_STYLE = """
-body { font: 14px/1.45 system-ui, sans-serif; margin: 1.5em; color: #202020; }
-table { border-collapse: collapse; margin: 1em 0; }
-th, td { padding: 0.2em 0.7em; text-align: left; vertical-align: top; }
-thead th { border-bottom: 2px solid #808080; }
+#: A page of Snakemake's report.
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8">
+<style>body {{ font: 14px system-ui, sans-serif }} th, td {{ padding: 0.2em 0.7em; text-align: left }}</style>
+{}</html>
 """
 
 
-def html(table: Table) -> str:
-    """Return a table as an HTML page for Snakemake's report, a table for each group of rows."""
-    title = escape(table.title)
-    parts = [f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{title}</title>']
-    parts += [f"<style>{_STYLE}</style>\n<h1>{title}</h1>"]
-    parts += [f"<pre>{escape(table.introduction)}</pre>"] if table.introduction else []
-    for key, rows in table.groups:
-        parts += [f"<h2>{escape(key)}</h2>"] if key else []
-        parts += [f"<p>{escape(table.paragraphs[key])}</p>"] if table.paragraphs else []
-        parts += [pd.DataFrame(rows, columns=table.headings).to_html(index=False, border=0)]
-    parts += [f"<p>{escape(note)}</p>" for note in table.notes]
-    return "\n".join(parts) + "\n</html>\n"
+def html(page: str) -> str:
+    """Return a page in Markdown as HTML for Snakemake's report."""
+    return _PAGE.format(MarkdownIt("commonmark").enable("table").render(page))
 
 
 #: LaTeX of symbols and special characters, longer ones first.
@@ -173,30 +165,24 @@ def latex(text: str) -> str:
 def latex_table(table: Table) -> str:
     """Return a floating LaTeX table that is scaled to the page, numbers in math mode."""
 
-    def line(row: Sequence[str]) -> str:
+    def line(row: Sequence[str]) -> list[str]:
         math = ("--" if text == "-" else f"${text.replace(' ', '')}$" for text in row)
         cells = zip(row, math, table.numeric, strict=True)
-        return " & ".join(number if right else latex(text) for text, number, right in cells) + r" \\"
+        return [number if right else latex(text) for text, number, right in cells]
 
-    name = re.sub(r"\W+", "-", table.title.lower()).strip("-")
-    rows = [row for _, group in table.groups for row in group]
-    longest = [max(map(len, cells)) for cells in zip(table.headings, *rows, strict=True)]
-    widths = zip(table.numeric, longest, strict=True)
+    rows: list[list[str]] = []
+    for key, group in table.groups:
+        rows += [[rf"\textbf{{{latex(key)}}}", *[""] * (len(table.headings) - 1)]] if key else []
+        rows += map(line, group)
+    cells = zip(table.headings, *(row for _, group in table.groups for row in group), strict=True)
+    widths = zip(table.numeric, (max(map(len, column)) for column in cells), strict=True)
     kinds = "".join("r" if right else "l" if length <= LONG else r"p{6cm}" for right, length in widths)
-    lines = [
-        "% Needs the packages booktabs and adjustbox.",
-        *(r"\begin{table}", r"\centering"),
-        rf"\caption{{{latex(' '.join([f'{table.title}.', *table.notes]))}}}",
-        rf"\label{{tab:{name}}}",
-        r"\begin{adjustbox}{max width=\textwidth, max totalheight=0.8\textheight}",
-        rf"\begin{{tabular}}{{{kinds}}}",
-        r"\toprule",
-        " & ".join(map(latex, table.headings)) + r" \\",
-        r"\midrule",
-    ]
-    for index, (key, group) in enumerate(table.groups):
-        if key:
-            lines += [r"\midrule"] if index else []
-            lines.append(rf"\multicolumn{{{len(table.headings)}}}{{l}}{{\textbf{{{latex(key)}}}}} \\")
-        lines += map(line, group)
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{adjustbox}", r"\end{table}"]) + "\n"
+    name = re.sub(r"\W+", "-", table.title.lower()).strip("-")
+    text = pd.DataFrame(rows, columns=[*map(latex, table.headings)]).to_latex(
+        index=False, column_format=kinds, label=f"tab:{name}",
+        caption=latex(" ".join([f"{table.title}.", *table.notes])),
+    )  # fmt: skip
+    box = r"\begin{adjustbox}{max width=\textwidth, max totalheight=0.8\textheight}"
+    text = text.replace(r"\begin{tabular}", box + "\n" + r"\begin{tabular}")
+    text = text.replace(r"\end{tabular}", r"\end{tabular}" + "\n" + r"\end{adjustbox}")
+    return f"% Needs the packages booktabs and adjustbox.\n{text}"
