@@ -30,13 +30,14 @@ def gpus(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: named[index])
     monkeypatch.setattr(devices.tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(devices, "_taken", [])
-    for flags in (torch.backends.cuda.matmul, torch.backends.cudnn):
-        monkeypatch.setattr(flags, "allow_tf32", True)
-    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    flags = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    deterministic = torch.backends.cudnn.deterministic
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
     yield
     for lock in devices._taken:
         lock.release()
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = flags
+    torch.backends.cudnn.deterministic = deterministic
 
 
 def test_names_of_devices():
@@ -58,6 +59,7 @@ def test_without_a_gpu_auto_is_the_processor_and_cuda_an_error():
 
 
 def test_jobs_take_a_gpu_each_and_float32_is_float32(gpus):
+    torch.backends.cuda.matmul.allow_tf32 = True
     assert devices.start("auto", 1) == "cuda:0"
     assert not torch.backends.cuda.matmul.allow_tf32
     assert not torch.backends.cudnn.allow_tf32
