@@ -7,8 +7,8 @@ from torch import Tensor
 
 from robust_flatness.errors import ConfigError, NonFiniteError, warn
 
-#: Number of outputs in [0, 1] from which on these are taken for those of a sigmoid.
-ENOUGH_OUTPUTS = 8
+#: Smallest number of outputs from which their range is judged.
+ENOUGH_OUTPUTS = 20
 
 
 def checked_inputs(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,10 +65,17 @@ def checked_logits(output: Any, x: Tensor) -> Tensor:
 
 
 def warn_of_probabilities(logits: Tensor) -> None:
-    """Warn where outputs are probabilities: rows that sum to 1, or several outputs that all lie in [0, 1]."""
-    inside = logits.shape[1] > 1 and (logits >= 0).all() and (logits <= 1).all()
-    if inside and (logits.numel() >= ENOUGH_OUTPUTS or ((logits.double().sum(1) - 1).abs() < 1e-3).all()):
+    """Warn where outputs are probabilities: not negative, with rows that sum to 1."""
+    if logits.shape[1] > 1 and (logits >= 0).all() and ((logits.double().sum(1) - 1).abs() < 1e-3).all():
         warn("model: outputs are probabilities, not logits: the loss and its gradient are flattened")
+
+
+def warn_of_sigmoid(logits: Tensor) -> None:
+    """Warn where outputs look like those of a sigmoid; a few may lie in [0, 1] by chance."""
+    low, high, sums = logits.min(), logits.max(), logits.double().sum(1)
+    inside = logits.numel() >= ENOUGH_OUTPUTS and 0 <= low < 0.5 < high <= 1
+    if logits.shape[1] > 1 and inside and ((sums - 1).abs() > 1e-3).any():
+        warn("model: all outputs lie in [0, 1], as those of a sigmoid; return the logits before it")
 
 
 def require_finite(values: Tensor, where: str, first: int = 0) -> None:

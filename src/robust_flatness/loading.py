@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from robust_flatness.boundary import user_code
 from robust_flatness.config.kinds import imported
 from robust_flatness.config.networks import NetworkSpec
+from robust_flatness.config.values import meant
 from robust_flatness.errors import ConfigError
 from robust_flatness.network import Network
 from robust_flatness.weights import load_weights, read_weights
@@ -65,6 +66,8 @@ def load_model(
         If the network cannot be made, or the weights do not fit.
     """
     kind, _, name = model.partition(":")
+    if not kind or not name:
+        raise ConfigError(f"model: {model!r} given; expected package.module:function, torchvision:NAME ...")
     tensors = None if weights is None else read_weights(Path(weights))
     if kind == "torchvision":
         with user_code(f"torchvision's {name}"):
@@ -111,6 +114,9 @@ def _torchvision(name: str, tensors: dict[str, Tensor] | None) -> tuple[nn.Modul
     """Return the network, and (mean, std) of the pretrained weights where these are taken, else None."""
     from torchvision import models
 
+    known = models.list_models(module=models)
+    if name not in known:
+        raise ConfigError(f"model: torchvision has no classifier {name!r}{meant(name, known)}")
     if tensors is None:
         pretrained = models.get_model_weights(name).DEFAULT
         network = models.get_model(name, weights=pretrained)

@@ -118,8 +118,8 @@ def _misfit(model: nn.Module, tensors: "OrderedDict[str, Tensor]", versions: Any
         tensors._metadata = versions
     try:
         missing, unexpected = model.load_state_dict(tensors, strict=False)
-    except RuntimeError as error:  # other shapes, for example
-        return " ".join(str(error).split())
+    except RuntimeError as error:  # other shapes, for example; the first of them
+        return str(error).splitlines()[1:2][0].strip() if "\n" in str(error) else str(error)
     loaded = {t.data_ptr() for name, t in expected.items() if name not in missing}
     for name in [*missing, *unexpected]:
         tied = name in expected and name not in tensors and expected[name].data_ptr() in loaded

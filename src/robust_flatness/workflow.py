@@ -80,6 +80,19 @@ def plain_executable(executable: str, *, here_alone: bool) -> str:
     return str(link / path.parent.name / path.name)
 
 
+def why_stale(results: Path, experiment: Experiment, files: Iterable[str | Path]) -> str:
+    """Return why the tables are out of date with the experiment, or an empty string."""
+    table = Path(results, "networks.csv")
+    if any(Path(file).stat().st_mtime > table.stat().st_mtime for file in files):
+        return "are older than the configuration"
+    if experiment.spec.results_table is not None:
+        return ""
+    found = {(row["variant"], row["seed"]) for row in read_rows(table, need=["variant", "seed"])}
+    wanted = {(slug, str(seed)) for slug in experiment.variants for seed in experiment.seeds_of(slug)}
+    lacking = len(wanted - found)
+    return f"lack {lacking} of {len(wanted)} pairs of variant and seed" if lacking else ""
+
+
 def applied_settings(job: TrainJob) -> dict[str, Any]:
     """Return the settings of a training as columns of the tables."""
     settings = {

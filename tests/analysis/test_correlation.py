@@ -14,7 +14,6 @@ from robust_flatness.analysis.correlation import (
     granulated,
     permutation_p,
     weighted_kendall,
-    weighted_line,
     weighted_partial,
     weighted_pearson,
     weighted_spearman,
@@ -67,14 +66,6 @@ def test_correlate_leaves_out_what_is_missing(data):
     assert found.families == 6
     assert found.value == pytest.approx(stats.pearsonr(x, y).statistic)
     assert found.interval == max(found.by_variant, found.by_family, key=lambda interval: interval.width)
-
-
-def test_line_is_least_squares(data, counts):
-    x, y = data
-    intercepts, slopes = weighted_line(x, y, counts)
-    for intercept, slope, times in zip(intercepts, slopes, counts.astype(int), strict=True):
-        expected = np.polyfit(np.repeat(x, times), np.repeat(y, times), 1)
-        assert (slope, intercept) == pytest.approx(tuple(expected), abs=1e-9)
 
 
 def test_partial_correlation_is_that_of_residuals(counts):

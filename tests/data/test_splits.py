@@ -67,6 +67,10 @@ def test_splits_are_disjoint_examples_of_the_source(digits):
     images = np.rint(load_digits().images * (255 / 16)).astype(np.uint8)
     found = Counter(key for split in SPLITS for key in keys_of(digits[f"x_{split}"]))
     assert found <= Counter(keys_of(images))
+    labelled = Counter()
+    for split in ("train", "early_stopping", "test"):
+        labelled.update(zip(keys_of(digits[f"x_{split}"]), digits[f"y_{split}"].tolist(), strict=True))
+    assert labelled <= Counter(zip(keys_of(images), load_digits().target.tolist(), strict=True))
     assert all(digits[f"x_{split}"].shape == (size, 1, 8, 8) for split, size in SIZES.items())
 
 

@@ -88,7 +88,7 @@ def test_logits_that_are_no_numbers_are_refused(measure, data):
 
 WARNED = {
     "probabilities": (Through(after=lambda z: z.softmax(1)), "are probabilities"),
-    "sigmoid": (Through(after=torch.sigmoid), "are probabilities"),
+    "sigmoid": (Through(after=torch.sigmoid), "those of a sigmoid"),
     "rounded input": (Through(lambda x: (x * 8).round() / 8), "gradient by the inputs is zero at 9 of 9"),
     "saturation": (Through(after=lambda z: (1e6 * z).clamp(-1, 1)), "gradient by the inputs is zero"),
     "noise": (Through(lambda x: x + 0.1 * torch.randn_like(x)), "random"),

@@ -33,6 +33,7 @@ from robust_flatness.workflow import (
     only_draws,
     plain_executable,
     training_code,
+    why_stale,
     verdicts,
 )
 
@@ -109,11 +110,11 @@ def targets():
 # measured, whatever has changed upstream.
 MAKES_TABLES = not (only_draws(targets()) and (RESULTS_FOLDER / "records.csv").exists())
 if not MAKES_TABLES:
-    CONFIGS = [*map(Path, workflow.configfiles), ROOT / "config/variants.yaml"]
-    if max(path.stat().st_mtime for path in CONFIGS) > (RESULTS_FOLDER / "networks.csv").stat().st_mtime:
+    STALE = why_stale(RESULTS_FOLDER, EXPERIMENT, [*workflow.configfiles, ROOT / "config/variants.yaml"])
+    if STALE:
         print(
-            f"note: the tables in {RESULTS_FOLDER} are older than the configuration; figures and tables are drawn from "
-            "them as they are (run `snakemake --cores all` to bring them up to date)",
+            f"note: the tables in {RESULTS_FOLDER} {STALE}; figures and tables are drawn from them as they are "
+            "(run `snakemake --cores all` to bring them up to date)",
             file=sys.stderr,
         )
 

@@ -70,7 +70,10 @@ def load_claims(path: Path | None = None) -> ClaimsSpec:
     `ConfigError` if a test has an unknown kind or field, or lacks one."""
     rules = repository() / "config" / "claims.yaml"
     path = path or rules
-    return parse(ClaimsSpec, load_yaml(rules) | load_yaml(path), str(path))
+    general, given = load_yaml(rules), load_yaml(path)
+    for name in ("minimum", "effects"):
+        given[name] = general[name] | given.get(name, {})
+    return parse(ClaimsSpec, general | given, str(path))
 
 
 def judge(
@@ -119,6 +122,11 @@ def _check_names(spec: ClaimsSpec, experiments: Sequence[frames.Tables]) -> None
         known["variant"] |= {*tables.models["variant"]}
     known["variant or family"] = known["variant"] | known["family"]
     problems = []
+    for name, claim in spec.claims.items():
+        for axis in sorted({"x", "y"} & claim.page.keys()):
+            if (given := claim.page[axis]) not in known["column"] and not schema.is_known(given):
+                hint = meant(given, sorted(known["column"]))
+                problems.append(f"claims.{name}.page.{axis}: unknown column {given!r}{hint}")
     tests = ((name, *item) for name, claim in spec.claims.items() for item in enumerate(claim.tests))
     for name, number, test in tests:
         for what, given in _names(test):

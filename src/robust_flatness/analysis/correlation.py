@@ -76,18 +76,6 @@ def coefficient(x: Sequence[float], y: Sequence[float], kind: str = "pearson") -
     return float(COEFFICIENTS[kind](x, y, np.ones((1, len(x))))[0]) if len(x) > 2 else math.nan
 
 
-def weighted_line(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return intercept and slope, [B] each, of the least-squares line y = a + b x, with observation i
-    repeated `counts[b, i]` times; NaN where x does not vary."""
-    total = counts.sum(axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean_x, mean_y = counts @ x / total, counts @ y / total
-        variance = counts @ (x * x) / total - mean_x**2
-        slope = (counts @ (x * y) / total - mean_x * mean_y) / variance
-    slope = np.where(variance > 1e-12 * max(float(np.var(x)), 1e-300), slope, np.nan)
-    return mean_y - slope * mean_x, slope
-
-
 def permutation_p(x: np.ndarray, y: np.ndarray, kind: str = "pearson", count: int = RESAMPLES) -> float:
     """Return the two-sided p-value of a correlation under permutations of y; exact where n! <= `count`. For
     Kendall's tau it is scipy's, exact for few observations without ties, else by its normal limit."""

@@ -55,7 +55,8 @@ class Evidence:
 
     @classmethod
     def of(cls, tables: frames.Tables) -> "Evidence":
-        tables = replace(tables, models=_numeric_settings(aggregate.adversarially_trained(tables.models)))
+        tables = without_clean_trainings(tables)
+        tables = replace(tables, models=_numeric_settings(tables.models))
         failed = {*_keys(tables.models[~aggregate.learnt(tables.models)])}
         evidence = cls._without(tables, failed)
         learnt = {*evidence.seeds.models["variant"]}
@@ -129,6 +130,16 @@ class Evidence:
             require(self.history[self.history["variant"].isin([variant, "at"])], "learning_rate")
             raise UndecidedError(f"the learning rate of {variant} does not drop")
         return end
+
+
+def without_clean_trainings(tables: frames.Tables) -> frames.Tables:
+    """Return tables without models that were trained on clean examples alone, but for values of single
+    examples."""
+    models = aggregate.adversarially_trained(tables.models)
+    clean = {*tables.models["variant"]} - {*models["variant"]}
+    kept = {name: getattr(tables, name) for name in ("history", "series")}
+    kept = {name: frame[~frame["variant"].isin(clean)] for name, frame in kept.items()}
+    return replace(tables, models=models, **kept)
 
 
 def same_weights(models: pd.DataFrame) -> dict[str, str]:

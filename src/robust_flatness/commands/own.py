@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from robust_flatness.commands.base import app
+from robust_flatness.config.kinds import imported
 from robust_flatness.config.measures import BATCH_SIZE
 from robust_flatness.config.values import Epsilon, Norm, Positive, Precision, Real, parse, parse_list
 from robust_flatness.errors import ConfigError, noted_warnings
@@ -103,6 +104,8 @@ def measure(
     if picture and (picture.suffix not in PICTURES or not drawn):
         needed = f"a file {', '.join(PICTURES)}, and --measures plane, density, or robustness,flatness"
         raise ConfigError(f"--picture: {picture} given; expected {needed}")
+    if loss:
+        imported(loss, "--loss")
     if loss and (CROSS_ENTROPY_ONLY & {*names} or (picture and "plane" not in names)):
         refused = f"{', '.join(sorted(CROSS_ENTROPY_ONLY))}, and --picture but of plane"
         raise ConfigError(f"--loss: {refused}, are for the cross-entropy only")

@@ -47,11 +47,12 @@ class Part:
 
     @cached_property
     def order(self) -> np.ndarray:
-        """Indices of the images in the order of `read`. Images are sorted by class if labels change from one
-        image to the next less than half as often as in a random order."""
-        indices, shares = np.arange(len(self.labels)), np.bincount(self.labels) / len(self.labels)
-        expected = (len(indices) - 1) * (1 - np.square(shares).sum())
-        if np.count_nonzero(np.diff(self.labels)) < expected / 2:
+        """Indices of the images in the order of `read`. Images are sorted by class if there is one run per
+        class, or if labels change from one image to the next less than half as often as in a random order."""
+        indices, counts = np.arange(len(self.labels)), np.unique(self.labels, return_counts=True)[1]
+        expected = (len(indices) - 1) * (1 - np.square(counts / len(indices)).sum())
+        changes = np.count_nonzero(np.diff(self.labels))
+        if len(counts) > 1 and (changes == len(counts) - 1 or changes < expected / 2):
             np.random.default_rng(derive_seed(ORDER_SEED, "order", self.name) % 2**32).shuffle(indices)
         return indices
 
@@ -164,9 +165,12 @@ def _of_torchvision(
             try:
                 sets[part] = kind(str(folder), **way, **options)
                 break
-            except (ValueError, RuntimeError, OSError, ImportError, TypeError) as error:
+            except ValueError as error:  # no such split
                 reason = error
-        else:
+            except (RuntimeError, OSError, ImportError, TypeError) as error:
+                reason = error
+                break
+        if part not in sets:
             images = f"{part} images of torchvision's {name} cannot be read ({reason})"
             hint = "give the folder that was its `root`, or download them (measure --download)"
             raise FileError(f"{folder}: {images}; {hint}")

@@ -11,7 +11,7 @@ from robust_flatness.attacks.found import Found, better
 from robust_flatness.attacks.pgd import PGD, Loss, batches, cross_entropy
 from robust_flatness.boundary import try_loss
 from robust_flatness.config.measures import BATCH_SIZE, AutoAttackSpec
-from robust_flatness.inputs import check_classes, checked_inputs, require_finite
+from robust_flatness.inputs import check_classes, checked_inputs, require_finite, warn_of_sigmoid
 from robust_flatness.network import Network
 from robust_flatness.runtime.isolation import isolated
 from robust_flatness.runtime.progress import stage
@@ -101,6 +101,7 @@ def evaluate_robustness(
     if budget is not None:
         check_autoattack(net, x, budget, attack.norm)
     logits = clean_logits(net, x, batch_size)
+    warn_of_sigmoid(logits)
     clean = Found(x, criterion(logits, y), logits.argmax(dim=1) != y)
     if attack is None:
         return Robustness(clean)

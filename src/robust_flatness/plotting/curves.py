@@ -110,7 +110,7 @@ def mark_epochs(axes: Axes, layer: Layer, variant: str) -> None:
 def clip(panels: Sequence[Axes], together: bool = False) -> str:
     """Set the limits of the vertical axes by the curves after their first fifth, without those whose largest
     value is an outlier; return a sentence about what is cut off, "" if nothing is."""
-    beyond = []
+    beyond, early = [], True
     for group in [[*panels]] if together else [[axes] for axes in panels]:
         curves = [np.asarray(line.get_data(), float) for axes in group for line in axes.lines]
         curves = [(x, y) for x, y in curves if len(x) > 2]
@@ -123,10 +123,11 @@ def clip(panels: Sequence[Axes], together: bool = False) -> str:
         for axes in group:
             axes.set_ylim(low - margin, high + margin)
         highest = max(np.nanmax(y) for _, y in curves)
+        early &= all((y <= high + margin).all() for y in late)
         if highest > high + margin:
             beyond.append(f"{'values' if together else group[0].get_title('left')} up to {highest:.3g}")
-    where = "mostly of the first snapshots, before the statistics of batch norm have settled"
-    return f"Cut off: {', '.join(beyond)}, {where}." if beyond else ""
+    where = ", of the first snapshots, before the statistics of batch norm have settled" if early else ""
+    return f"Cut off: {', '.join(beyond)}{where}." if beyond else ""
 
 
 def by_hyperparameter(frame: pd.DataFrame, families: Sequence[str]) -> dict[str, str]:

@@ -34,6 +34,8 @@ from robust_flatness.runtime.state import digest
 from robust_flatness.tables.frames import with_columns
 from robust_flatness.tables.records import FIELDS, NUMBERS
 
+#: uint8 images whose values are all below this are probably not scaled to 0 to 255.
+DARK = 64
 #: Per-example values by split and column.
 ExampleValues = dict[str, dict[str, list]]
 
@@ -58,6 +60,9 @@ def measure_model(
     settings = {name: with_precision_on(device, given) for name, given in settings.items()}
     records: list[dict[str, Any]] = []
     with noted_warnings() as warnings, tempfile.TemporaryDirectory() as temporary:
+        pixels = dataset.pixels("test")
+        if not pixels.is_floating_point() and pixels.max() < DARK:
+            warn(f"test images: no value is above {pixels.max()} of 255; if scaled, give floats in [0, 1]")
         network = model if isinstance(model, Checkpoint) else Checkpoint(model, "own")
         model, bound = network.model, network.metadata and network.metadata.weight_bound
         types = {p.dtype for p in model.parameters() if p.is_floating_point()}

@@ -71,8 +71,10 @@ def minutes(passes: float, model: ModelSpec | None, side: int, device: str) -> i
 
 
 def training_passes(job: TrainJob, images: int) -> int:
-    """Return the passes of a training: attack and update in every epoch."""
-    return job.training.epochs * images * (job.training.steps + 1)
+    """Return the passes of a training: attack, perturbation of the weights and update in every epoch."""
+    given = job.training
+    perturbed = bool(given.sam_rho or given.weight_perturbation)
+    return int(given.epochs * images * (given.adversarial_fraction * given.steps + 1 + perturbed))
 
 
 @dataclass
