@@ -119,7 +119,8 @@ def _misfit(model: nn.Module, tensors: "OrderedDict[str, Tensor]", versions: Any
     try:
         missing, unexpected = model.load_state_dict(tensors, strict=False)
     except RuntimeError as error:  # other shapes, for example; the first of them
-        return str(error).splitlines()[1:2][0].strip() if "\n" in str(error) else str(error)
+        heading, *problems = str(error).splitlines()
+        return problems[0].strip() if problems else heading
     loaded = {t.data_ptr() for name, t in expected.items() if name not in missing}
     for name in [*missing, *unexpected]:
         tied = name in expected and name not in tensors and expected[name].data_ptr() in loaded

@@ -46,8 +46,8 @@ def check_words(arguments: Sequence[str]) -> None:
 
 
 def check_name(experiment: str, configs: Iterable[Mapping[str, Any]], folder: Path) -> None:
-    """Raise `ConfigError` if the name given by `--config experiment=` belongs to a file in `folder` that is
-    not among the config files."""
+    """Raise `ConfigError` if `experiment`, the name given on the command line, is that of a config file in
+    `folder` which is not among the `configs` that were loaded."""
     if experiment not in [values.get("experiment") for values in configs]:
         for path in sorted(folder.glob("*.yaml")):
             if load_yaml(path).get("experiment") == experiment:

@@ -23,7 +23,7 @@ class UndecidedError(Exception):
 
 
 class NotMeasuredError(UndecidedError):
-    """A measure required by a test is missing."""
+    """Raised if a measure required by a test is missing."""
 
 
 def require(frame: pd.DataFrame, *columns: str) -> None:
@@ -67,7 +67,7 @@ class Evidence:
 
     @cached_property
     def complete(self) -> "Evidence":
-        """The same evidence with the variants that have not learnt."""
+        """The evidence including the variants that have not learnt."""
         return self._without(self.given, self.seeds_not_learnt) if self.not_learnt else self
 
     @classmethod

@@ -70,7 +70,8 @@ def misclassified(logits: Tensor, y: Tensor) -> Tensor | None:
 
 
 class Visited:
-    """Inputs that each example has visited, as 64-bit fingerprints; row i of `inputs` is of `examples[i]`."""
+    """Set of the inputs visited by an attack for each example, as 64-bit hashes; row i of `inputs` belongs to
+    `examples[i]`."""
 
     def __init__(self, inputs: Tensor, examples: Tensor):
         self._examples = examples

@@ -164,7 +164,7 @@ class MeasureSettings(Spec):
 
     @property
     def splits(self) -> list[str]:
-        """The splits of which examples are requested."""
+        """Names of the splits with a positive number of examples."""
         return [split for split in SPLITS if getattr(self, f"{split}_examples")]
 
     def passes(self, held_out: int) -> int:

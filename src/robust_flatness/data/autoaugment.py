@@ -36,7 +36,8 @@ def autoaugment(x: Tensor, generator: torch.Generator, fill: Sequence[float]) ->
 
 
 def apply_policy(x: Tensor, fill: list[float], generator: torch.Generator) -> Tensor:
-    """Apply the first operation of each image's pair to all images, then the second, batched by operation."""
+    """Apply a random pair of operations of the policy to each image, in batches of images with the same
+    operation."""
     count, device = len(x), generator.device
     pairs = torch.randint(len(POLICY), (count,), device=device, generator=generator)
     chances = torch.rand(2, count, device=device, generator=generator)

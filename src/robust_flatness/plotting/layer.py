@@ -86,8 +86,8 @@ class Layer:
 
     @property
     def apart(self) -> str:
-        """Sentences on variants that have not learnt, and on identical models, with up to eight names; "" if
-        there are none."""
+        """Note that lists the variants that have not learnt and identical models, at most eight names each;
+        an empty string if there are none."""
         repeated = pd.Series(self.evidence.repeated, dtype=object)
         same = [[first, *slugs.index] for first, slugs in repeated.groupby(repeated, sort=False)]
         named = [("Identical models, counted once", slugs) for slugs in same]

@@ -65,7 +65,7 @@ def new_figure(height: float, **options) -> Figure:
 
 
 class Label(NamedTuple):
-    """A text beside the point (x, y); a `required` one is written even where it covers other things."""
+    """A label of the point (x, y). Labels that would overlap others are omitted unless `required`."""
 
     x: float
     y: float
