@@ -25,22 +25,19 @@ def keys_of(images: np.ndarray) -> list[bytes]:
     return [image.tobytes() for image in images]
 
 
-def arrays(train=60, test=40, channels=None, classes=3):
+def arrays():
     """Numbered images, so that each can be found again: its first two pixels are its index."""
     rng = np.random.default_rng(0)
-    shape = (4, 4) if channels is None else (4, 4, channels)
-
     found = {}
-    for offset, (part, count) in enumerate({"train": train, "test": test}.items()):
-        x = rng.integers(0, 256, (count, *shape), dtype=np.uint8)
-        x.reshape(count, -1)[:, 0] = np.arange(count) % 256
-        x.reshape(count, -1)[:, 1] = offset
-        found |= {f"x_{part}": x, f"y_{part}": np.arange(count) % classes}
+    for offset, (part, count) in enumerate({"train": 60, "test": 40}.items()):
+        x = rng.integers(0, 256, (count, 4, 4), dtype=np.uint8)
+        x[:, 0, 0], x[:, 0, 1] = np.arange(count), offset
+        found |= {f"x_{part}": x, f"y_{part}": np.arange(count) % 3}
     return found
 
 
-def save(path, changed=None, without=(), **settings):
-    content = arrays(**settings) | (changed or {})
+def save(path, changed=None, without=()):
+    content = arrays() | (changed or {})
     np.savez(path, **{key: value for key, value in content.items() if key not in without})
     return path
 
@@ -50,7 +47,7 @@ def npz_spec(path, **sizes):
 
 
 def test_a_pool_with_pseudo_labels_is_used_in_its_order(tmp_path):
-    pool = {"x_unlabeled": arrays(test=30)["x_test"], "y_unlabeled": np.arange(30) % 3}
+    pool = {"x_unlabeled": arrays()["x_test"][:30], "y_unlabeled": np.arange(30) % 3}
     path = save(tmp_path / "own.npz", pool)
     splits = make_splits(npz_spec(path, train=60, unlabeled=25), 0)
     assert np.array_equal(splits["x_unlabeled"][:, 0], pool["x_unlabeled"][:25])
@@ -131,11 +128,11 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_other_forms_of_the_same_arrays_give_the_same(tmp_path, form):
-    own = read_npz(save(tmp_path / "plain.npz", channels=3))
-    source, changed = arrays(channels=3), {}
+    own = read_npz(save(tmp_path / "plain.npz"))
+    source, changed = arrays(), {}
     for part in ("train", "test"):
         changed[f"x_{part}"], changed[f"y_{part}"] = FORMS[form](source[f"x_{part}"], source[f"y_{part}"])
-    assert checksum(read_npz(save(tmp_path / "other.npz", changed, channels=3))) == checksum(own)
+    assert checksum(read_npz(save(tmp_path / "other.npz", changed))) == checksum(own)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

@@ -58,14 +58,10 @@ def _read(path: Path, to_measure: bool) -> Arrays:
 def _images(where: str, array: np.ndarray, keep_floats: bool) -> np.ndarray:
     """Return images as uint8 (or float32) [n, C, H, W]."""
     first, last = (array.ndim == 4 and array.shape[place] in CHANNELS for place in (1, 3))
-    if array.ndim not in (3, 4) or 0 in array.shape or (array.ndim == 4 and not first and not last):
+    if array.ndim not in (3, 4) or 0 in array.shape or (array.ndim == 4 and first == last):
         layouts = "[n, height, width], [n, height, width, channels] or [n, channels, height, width]"
-        raise FileError(f"{where} has shape {array.shape}; images must be {layouts} with 1, 3 or 4 channels")
-    if first and last:  # height or width is 1, 3 or 4: choose the layout with square images
-        _, a, b, c = array.shape
-        if (a == b) == (b == c):
-            raise FileError(f"{where} has shape {array.shape}: channels first or last? pad the images")
-        last = a == b
+        sizes = "1, 3 or 4 channels and more than 4 pixels a side"
+        raise FileError(f"{where} has shape {array.shape}; images must be {layouts}, with {sizes}")
     if np.issubdtype(array.dtype, np.floating):
         array = _from_floats(where, array, keep_floats)
     elif array.dtype != np.uint8:
