@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from robust_flatness.training.loop import Training
-from robust_flatness.training.weight_perturbation import added, awp, perturbed_weights, sam
+from robust_flatness.training.weight_perturbation import awp, perturbed, perturbed_weights, sam
 
 AWP, SAM = {"weight_perturbation": 0.01, "gradient_clamp": None}, {"sam_rho": 0.05}
 
@@ -36,15 +36,15 @@ def test_biases_are_perturbed_by_sam_alone_and_batch_norm_by_neither(run_with):
     assert not any("norm" in name for name in of_sam)
 
 
-def test_weights_come_back_bit_for_bit(run_with):
+def test_weights_and_statistics_come_back_bit_for_bit(run_with):
     network = run_with().network
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     weights = perturbed_weights(network, biases=False)
     nu = [torch.randn_like(w) / 3 for w in weights.values()]
-    with added(nu, list(weights.values())):
+    with pytest.raises(KeyboardInterrupt), perturbed(network, nu, list(weights.values())):  # noqa: PT012
         for (name, weight), change in zip(weights.items(), nu, strict=True):
             assert torch.equal(weight, before[name] + change)
-    with pytest.raises(KeyboardInterrupt), added(nu, list(weights.values())):
+        network(torch.rand(4, 1, 8, 8))
         raise KeyboardInterrupt
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, before[name]), name

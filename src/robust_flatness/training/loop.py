@@ -28,7 +28,7 @@ from robust_flatness.training.attack import TrainingAttack
 from robust_flatness.training.batches import BatchPlan, noisy_labels, training_images
 from robust_flatness.training.objectives import Batch, make_objective
 from robust_flatness.training.optimizers import Schedule, averaged_weights, clip, make_optimizer
-from robust_flatness.training.weight_perturbation import added, awp, frozen_statistics, perturbed_weights, sam
+from robust_flatness.training.weight_perturbation import awp, perturbed, perturbed_weights, sam
 from robust_flatness.version import __version__
 
 #: Examples per pass when snapshots are evaluated.
@@ -180,7 +180,7 @@ class Training:
             with torch.no_grad():
                 self.objective(self._forward, batch)
             nu = awp(self._gradient_in_evaluation(batch, view), weights, spec.weight_perturbation)
-        with added(nu, weights), frozen_statistics(self.network):
+        with perturbed(self.network, nu, weights):
             loss, logits = self.objective(self._forward, batch)
             loss.backward()
         if spec.weight_perturbation and spec.gradient_clamp is not None:

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from robust_flatness.perturbable import perturbable_parameters
 
@@ -36,28 +35,15 @@ def sam(gradients: Sequence[Tensor], rho: float) -> list[Tensor]:
 
 
 @contextlib.contextmanager
-def added(nu: Sequence[Tensor], weights: Sequence[Tensor]) -> Iterator[None]:
-    """Add nu to the weights in place; restore them afterwards, bit for bit."""
-    saved = [weight.detach().clone() for weight in weights]
+def perturbed(network: nn.Module, nu: Sequence[Tensor], weights: Sequence[Tensor]) -> Iterator[None]:
+    """Add nu to the weights in place; afterwards restore them, and the network's buffers (the running
+    statistics of batch norms), bit for bit."""
+    tensors = [*weights, *network.buffers()]
+    saved = [tensor.detach().clone() for tensor in tensors]
     try:
         with torch.no_grad():
             torch._foreach_add_(weights, nu)
         yield
     finally:
         with torch.no_grad():
-            torch._foreach_copy_(weights, saved)
-
-
-@contextlib.contextmanager
-def frozen_statistics(network: nn.Module) -> Iterator[None]:
-    """Freeze the running statistics of batch norms; in training mode they still normalise by the batch."""
-    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
-    before = [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
-    try:
-        for norm in norms:
-            norm.momentum = 0.0
-        yield
-    finally:
-        for norm, momentum, count in before:
-            norm.momentum = momentum
-            norm.num_batches_tracked.copy_(count)
+            torch._foreach_copy_(tensors, saved)
