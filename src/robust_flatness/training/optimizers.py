@@ -101,18 +101,13 @@ class Schedule:
             return rate * DROP**drops
         return rate
 
-    def momentum(self, update: float) -> float:
-        if self.spec.schedule == "cyclic" and self.spec.optimizer == "sgd":
-            ends, middle = CYCLE_MOMENTUM
-            return ends + (middle - ends) * self._height(update)
-        return self.spec.momentum
-
     def apply(self, optimizer: Optimizer, update: int) -> None:
         """Set learning rate and momentum for an update."""
         for group in optimizer.param_groups:
             group["lr"] = self.learning_rate(update)
-            if "momentum" in group:
-                group["momentum"] = self.momentum(update)
+            if "momentum" in group and self.spec.schedule == "cyclic":
+                ends, middle = CYCLE_MOMENTUM
+                group["momentum"] = ends + (middle - ends) * self._height(update)
 
     def _height(self, update: float) -> float:
         """Return the height of the triangle: 0 at the ends of a cycle, 1 in its middle."""
