@@ -1,7 +1,5 @@
 """The prepared dataset of an experiment: one safetensors file, its splits, and a checksum over them."""
 
-import contextlib
-import errno
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from robust_flatness.errors import ConfigError, FileError
-from robust_flatness.files import atomic_path, require_space
+from robust_flatness.files import atomic_path
 
 Arrays = dict[str, np.ndarray]
 SHA256 = "sha256"
@@ -82,20 +80,11 @@ class Dataset:
 
 def save_dataset(path: Path, arrays: Arrays) -> None:
     """Write arrays with their checksum; equal arrays give equal bytes."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
-    path = Path(path)
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    require_space(path.parent, sum(array.nbytes for array in arrays.values()) + 100_000, "the dataset")
     with atomic_path(path) as temporary:
-        mode = temporary.stat().st_mode
-        try:
-            save_file(arrays, temporary, metadata={SHA256: checksum(arrays)})
-        except SafetensorError as error:
-            raise OSError(errno.EIO, str(error)) from error
-        with contextlib.suppress(OSError):  # on file systems without modes
-            temporary.chmod(mode)  # safetensors' files are readable by their owner alone
+        temporary.write_bytes(save(arrays, {SHA256: checksum(arrays)}))
 
 
 def load_dataset(path: Path, command: str = "prepare") -> Dataset:
