@@ -21,6 +21,8 @@ from robust_flatness.seeding import derive_seed
 TEST_FOLDERS = ("test", "val", "valid", "validation")
 #: Names of files and folders that are ignored.
 HIDDEN = re.compile(r"\.|(__MACOSX|__pycache__)$")
+#: Datasets of torchvision without labelled test images: those for validation are used.
+WITHOUT_TEST = ("ImageNet", "Imagenette", "Places365")
 #: Attributes with the labels of torchvision's datasets.
 LABELS = ("targets", "labels", "_labels")
 #: Seed of the random order of images that are sorted by class.
@@ -160,20 +162,14 @@ def _of_torchvision(
     by_train = "train" in parameters or "split" in options
     sets = {}
     for part in wanted:
-        names = ("test", "val") if part == "test" else (part,)
-        for way in [{"train": part == "train"}] if by_train else [{"split": split} for split in names]:
-            try:
-                sets[part] = kind(str(folder), **way, **options)
-                break
-            except ValueError as error:  # no such split
-                reason = error
-            except (RuntimeError, OSError, ImportError, TypeError) as error:
-                reason = error
-                break
-        if part not in sets:
-            images = f"{part} images of torchvision's {name} cannot be read ({reason})"
+        split = "val" if part == "test" and name in WITHOUT_TEST else part
+        way = {"train": part == "train"} if by_train else {"split": split}
+        try:
+            sets[part] = kind(str(folder), **way, **options)
+        except (RuntimeError, OSError, ImportError, TypeError, ValueError) as error:
+            images = f"{part} images of torchvision's {name} cannot be read ({error})"
             hint = "give the folder that was its `root`, or download them (measure --download)"
-            raise FileError(f"{folder}: {images}; {hint}")
+            raise FileError(f"{folder}: {images}; {hint}") from None
     return sets
 
 

@@ -68,21 +68,13 @@ def split_official(source: Arrays, spec: DataSpec, seed: int, name: str) -> Arra
     for split, index in drawn.items():
         chosen[split] = [("train", np.sort(left["train"][index]))]
     splits = {
-        f"{kind}_{split}": _gathered([(source[f"{kind}_{origin}"], index) for origin, index in pieces])
+        f"{kind}_{split}": np.concatenate([source[f"{kind}_{origin}"][index] for origin, index in pieces])
         for split, pieces in chosen.items()
         for kind in "xy"
     }
     if chosen["unlabeled"][0][0] == "pool":
         splits["pseudo_labels"] = splits["y_unlabeled"]
     return splits | {"classes": np.int64(classes)}
-
-
-def _gathered(pieces: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Return the examples of all pieces one after the other; a whole array is not copied."""
-    array, index = pieces[0]
-    if len(pieces) == 1 and len(index) == len(array):
-        return array
-    return np.concatenate([array[index] for array, index in pieces])
 
 
 def averaged(images: np.ndarray, size: int | None, name: str) -> np.ndarray:

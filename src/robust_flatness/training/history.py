@@ -16,12 +16,9 @@ HISTORY = (
 
 def write_history(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows as CSV in full precision; missing and undefined (NaN) values are empty cells."""
-    lines = [",".join(HISTORY)]
-    for row in rows:
-        cells = (row.get(name) for name in HISTORY)
-        # NaN differs from itself
-        lines.append(",".join("" if cell is None or cell != cell else str(cell) for cell in cells))
-    write_text(path, "\n".join([*lines, ""]))
+    import pandas as pd
+
+    write_text(path, pd.DataFrame(rows, columns=HISTORY).to_csv(index=False, lineterminator="\n"))
 
 
 def best_epoch(rows: Iterable[Mapping[str, Any]]) -> int:
