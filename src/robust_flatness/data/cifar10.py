@@ -14,11 +14,7 @@ from robust_flatness.data.dataset import Arrays
 from robust_flatness.data.splits import averaged, split_official
 from robust_flatness.errors import FileError
 
-#: Folder in the official archive.
-ARCHIVED = "cifar-10-batches-py"
 ALTERNATIVES = "use a folder with the official files (data.path), or an .npz file (data.name: npz)"
-#: Name of the labels and shape of an image in the official files, and in the pickle of Carmon et al. 2019.
-OFFICIAL, POOL = ("labels", (3072,)), ("extrapolated_targets", (32, 32, 3))
 #: Classes and functions that pickled arrays refer to. All others are refused.
 ALLOWED = {
     "numpy.ndarray", "numpy.dtype", "numpy._core.multiarray._reconstruct", "numpy._core.multiarray.scalar",
@@ -29,18 +25,17 @@ ALLOWED = {
 def splits(spec: DataSpec, seed: int) -> Arrays:
     """Return the splits of the official files in `spec.path` or the download folder (`split_official`)."""
     folder = Path(spec.path or CIFAR10_FOLDER)
-    if (folder / ARCHIVED).exists():
-        folder = folder / ARCHIVED
     if spec.sha256 is None and (altered := _altered(folder)):
         raise FileError(
             f"{altered[0]}: missing, truncated or altered (its MD5 is not the official one); delete it to "
             f"download it again, {ALTERNATIVES}, or give data.sha256"
         )
-    *training, test = (_read(folder / name, *OFFICIAL, spec.size) for name in CIFAR10_FILES)
+    *training, test = (_read(folder / name, "labels", (3072,), spec.size) for name in CIFAR10_FILES)
     source = {"x_test": test[0], "y_test": test[1]}
     source["x_train"], source["y_train"] = map(np.concatenate, zip(*training, strict=True))
     if spec.pool:
-        source["x_pool"], source["y_pool"] = _read(Path(spec.pool), *POOL, spec.size)
+        pool = _read(Path(spec.pool), "extrapolated_targets", (32, 32, 3), spec.size)
+        source["x_pool"], source["y_pool"] = pool
     return split_official(source, spec, seed, "CIFAR-10")
 
 
@@ -67,14 +62,19 @@ def download_cifar10(folder: Path) -> None:
     except (OSError, RuntimeError, EOFError) as error:
         raise FileError(f"{CIFAR10.url} cannot be downloaded ({error}); {ALTERNATIVES}") from None
     for name in CIFAR10_FILES:
-        (part / ARCHIVED / name).replace(folder / name)
+        (part / CIFAR10.base_folder / name).replace(folder / name)
     shutil.rmtree(part)
 
 
 def _read(path: Path, key: str, shape: tuple[int, ...], size: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Return images uint8 [n, 3, H, W] and labels int64 [n] from a pickle of `data`, uint8 [n, *shape], and
-    labels `key`."""
-    content = read_pickle(path)
+    labels `key`, without running its code."""
+    try:
+        with open(path, "rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # NumPy's about old files
+            content = dict(_Arrays(file, encoding="latin1").load())
+    except Exception as error:  # unpickling damaged bytes can raise anything
+        raise FileError(f"{path}: not a readable pickle of arrays ({error}); no code was run") from None
     images, labels = np.asarray(content.get("data")), np.asarray(content.get(key, ()))
     integers = labels.shape == images.shape[:1] and np.issubdtype(labels.dtype, np.integer)
     if images.dtype != np.uint8 or images.shape[1:] != shape or not integers:
@@ -90,13 +90,3 @@ class _Arrays(pickle.Unpickler):
         if f"{module}.{name}" not in ALLOWED:
             raise pickle.UnpicklingError(f"it refers to {module}.{name}")
         return super().find_class(module, name)
-
-
-def read_pickle(path: Path) -> dict[str, Any]:
-    """Return the mapping of names to arrays, lists and numbers in a pickle, without running its code."""
-    try:
-        with open(path, "rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # NumPy's about old files
-            return dict(_Arrays(file, encoding="latin1").load())
-    except Exception as error:  # unpickling damaged bytes can raise anything
-        raise FileError(f"{path}: not a readable pickle of arrays ({error}); no code was run") from None

@@ -11,8 +11,6 @@ from robust_flatness.errors import FileError
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 POOL_KEYS = ("x_unlabeled", "y_unlabeled")
-#: Allowed numbers of channels.
-CHANNELS = (1, 3, 4)
 
 
 def splits(spec: DataSpec, seed: int) -> Arrays:
@@ -30,34 +28,28 @@ def read_npz(path: Path, *, to_measure: bool = False) -> Arrays:
     integers, a column of them, or one-hot. With `to_measure`, training images may be missing, and other
     floats in [0, 1] become float32.
     """
-    source = _read(path, to_measure)
-    images = {key: _images(f"{path}: {key}", x, to_measure) for key, x in source.items() if key[0] == "x"}
-    labels = {key: _labels(f"{path}: {key}", y, len(images[f"x{key[1:]}"]))
-              for key, y in source.items() if key[0] == "y"}  # fmt: skip
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            source = {key: file[key] for key in KEYS + POOL_KEYS if key in file.files}
+    except Exception as error:  # damaged files raise errors of zipfile, zlib, struct and NumPy
+        raise FileError(f"{path}: not a readable .npz file of named arrays of numbers ({error})") from None
+    keys = KEYS + POOL_KEYS if {*POOL_KEYS} & {*source} else KEYS
+    if to_measure and not {*KEYS[:2]} & {*source}:
+        keys = KEYS[2:]
+    if missing := ", ".join(key for key in keys if key not in source):
+        raise FileError(f"{path}: {missing} missing; required are {', '.join(keys)}")
+    images = {key: _images(f"{path}: {key}", source[key], to_measure) for key in keys if key[0] == "x"}
+    labels = {key: _labels(f"{path}: {key}", source[key], len(images[f"x{key[1:]}"]))
+              for key in keys if key[0] == "y"}  # fmt: skip
     if len({x.shape[1:] for x in images.values()}) > 1:
         found = ", ".join(f"{key} {x.shape[1:]}" for key, x in images.items())
         raise FileError(f"{path}: images of different shapes (C, H, W): {found}")
     return images | labels
 
 
-def _read(path: Path, to_measure: bool) -> Arrays:
-    """Return the arrays of the file, unchanged."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            keys = KEYS + POOL_KEYS if {*POOL_KEYS} & {*file.files} else KEYS
-            if to_measure and not {*KEYS[:2]} & {*file.files}:
-                keys = KEYS[2:]
-            missing = ", ".join(key for key in keys if key not in file.files)
-            if not missing:
-                return {key: file[key] for key in keys}
-    except Exception as error:  # damaged files raise errors of zipfile, zlib, struct and NumPy
-        raise FileError(f"{path}: not a readable .npz file of named arrays of numbers ({error})") from None
-    raise FileError(f"{path}: {missing} missing; required are {', '.join(keys)}")
-
-
 def _images(where: str, array: np.ndarray, keep_floats: bool) -> np.ndarray:
     """Return images as uint8 (or float32) [n, C, H, W]."""
-    first, last = (array.ndim == 4 and array.shape[place] in CHANNELS for place in (1, 3))
+    first, last = (array.ndim == 4 and array.shape[place] in (1, 3, 4) for place in (1, 3))
     if array.ndim not in (3, 4) or 0 in array.shape or (array.ndim == 4 and first == last):
         layouts = "[n, height, width], [n, height, width, channels] or [n, channels, height, width]"
         sizes = "1, 3 or 4 channels and more than 4 pixels a side"
