@@ -9,9 +9,6 @@ from torch.optim import Optimizer, swa_utils
 
 from robust_flatness.config import TrainingSpec
 
-#: Momentum at the ends and in the middle of a cycle (the defaults of PyTorch's CyclicLR).
-CYCLE_MOMENTUM = (0.9, 0.8)
-DROP = 0.1
 #: Settings of Entropy-SGD besides `lr` and `langevin_steps`.
 ENTROPY = {"weight_decay": 0.0, "inner_lr": 0.1, "averaging": 0.75, "noise": 1e-4, "gamma": 1e-4}
 
@@ -84,7 +81,7 @@ class Schedule:
     """Learning rate and momentum of each update; `updates` is the number of updates in an epoch.
 
     Schedules are those of `TrainingSpec`. Milestones are rounded to whole epochs; in cycles, the momentum of
-    SGD goes from 0.9 to 0.8 and back while the rate rises and falls.
+    SGD goes from 0.9 to 0.8 and back while the rate rises and falls (the defaults of PyTorch's CyclicLR).
     """
 
     spec: TrainingSpec
@@ -98,7 +95,7 @@ class Schedule:
         if self.spec.schedule == "multi-step":
             epoch = update // self.updates
             drops = sum(epoch >= round(part * self.spec.epochs) for part in self.spec.milestones)
-            return rate * DROP**drops
+            return rate * 0.1**drops
         return rate
 
     def apply(self, optimizer: Optimizer, update: int) -> None:
@@ -106,8 +103,7 @@ class Schedule:
         for group in optimizer.param_groups:
             group["lr"] = self.learning_rate(update)
             if "momentum" in group and self.spec.schedule == "cyclic":
-                ends, middle = CYCLE_MOMENTUM
-                group["momentum"] = ends + (middle - ends) * self._height(update)
+                group["momentum"] = 0.9 + (0.8 - 0.9) * self._height(update)
 
     def _height(self, update: float) -> float:
         """Return the height of the triangle: 0 at the ends of a cycle, 1 in its middle."""
