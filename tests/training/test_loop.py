@@ -71,16 +71,18 @@ def test_files_and_history(tmp_path, dataset, make_job):
     assert last.model(torch.rand(2, 1, 8, 8)).shape == (2, 3)  # without the head for rotations
 
 
-def test_snapshot_values_are_those_of_the_checkpoint(tmp_path, dataset, make_job):
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_snapshot_values_are_those_of_the_checkpoint(norm, tmp_path, dataset, make_job):
     """RLoss and RErr again, from the file, with the starts that every snapshot is evaluated with."""
     evaluation = {"evaluation_epsilon": 0.15, "evaluation_step_size": 0.04, "evaluation_steps": 3}
-    job = make_job(early_stopping_restarts=2, history_examples=7, **evaluation)
+    job = make_job(early_stopping_restarts=2, history_examples=7, norm=norm, **evaluation)
     train(job, dataset, tmp_path)
     row = history(tmp_path)[-1]
     model = load_checkpoint(tmp_path / "checkpoints" / "last.safetensors").model
     for split, count, restarts in (("test", 7, 1), ("early_stopping", 9, 2)):
         x, y = dataset.images(split, count), dataset.labels(split, count)
-        found = PGD(0.15, 0.04, 3, restarts)(model, x, y, generator=generator(0, "evaluation", split))
+        attack = PGD(0.15, 0.04, 3, restarts, norm=norm)
+        found = attack(model, x, y, generator=generator(0, "evaluation", split))
         assert float(row[f"{split}_rloss"]) == pytest.approx(found.loss.mean().item(), rel=1e-5)
         assert float(row[f"{split}_rerr"]) == pytest.approx(100 * found.error.float().mean().item())
         if split == "test":

@@ -29,11 +29,9 @@ class BatchPlan:
     device: str = "cpu"
 
     def __post_init__(self):
-        size, fraction = self.batch_size, self.pool_fraction
-        if size - round(fraction * size) < 1:
-            raise ConfigError(f"unlabeled_fraction: {fraction} of {size} leaves no labelled example")
         if self.updates < 1:
-            raise ConfigError(f"batch_size: {size} of {self.examples} training examples gives no batch of 2")
+            given = f"{self.batch_size} of {self.examples} training examples"
+            raise ConfigError(f"batch_size: {given} gives no batch of 2")
 
     @cached_property
     def sizes(self) -> list[tuple[int, int]]:

@@ -43,7 +43,7 @@ class Training:
     def __init__(self, job: TrainJob, dataset: Dataset, device: str = "cpu", pseudo_labels=None):
         spec = with_precision_on(device, job.training)
         job = job.model_copy(update={"training": spec})
-        self.job, self.spec, self.device = job, spec, torch.device(device)
+        self.job, self.spec, self.dataset, self.device = job, spec, dataset, torch.device(device)
         self.classes, self.mean, self.std = dataset.classes, dataset.mean, dataset.std
         # images stay uint8 on the device, and are converted to [0, 1] batch by batch
         self.pixels, self.labels = training_images(dataset, spec, device, pseudo_labels)
@@ -51,11 +51,6 @@ class Training:
         pool = (len(self.labels) - count, spec.unlabeled_fraction)
         self.plan = BatchPlan(count, spec.batch_size, job.seed, *pool, self.drawn_on)
         self.schedule = Schedule(spec, self.plan.updates)
-        sizes = {"test": min(spec.history_examples, dataset.size("test")), "early_stopping": None}
-        self.held_out = {
-            split: (dataset.images(split, size, device), dataset.labels(split, size, device))
-            for split, size in sizes.items()
-        }
 
         stream = generator(job.seed, "initialisation")
         self.model = build_model(job.model, self.classes, self.mean, self.std, stream).to(self.device)
@@ -88,21 +83,22 @@ class Training:
         }
         if hasattr(self.optimizer, "noise_generator"):
             self.optimizer.noise_generator = self.streams["langevin"]
-        # sums over the epoch, on the device: updates and their loss; counted examples, their loss and errors
+        # sums over the epoch, on the device: loss of updates; counted examples, their loss and errors
         wide = torch.float32 if self.device.type == "mps" else torch.float64
-        self.sums = torch.zeros(5, dtype=wide, device=self.device)
+        self.sums = torch.zeros(4, dtype=wide, device=self.device)
         batches = self._batches(epoch)
-        first = epoch * self.plan.updates
+        updates = self.plan.updates
+        first = epoch * updates
         with self._dropout("dropout", epoch):
-            for update in range(first, first + self.plan.updates):
+            for update in range(first, first + updates):
                 self.schedule.apply(self.optimizer, update)
                 loss = self.optimizer.step(lambda: self._gradient(next(batches)))
-                self.sums[:2] += torch.stack([torch.ones_like(loss), loss]).to(self.sums.dtype)
+                self.sums[0] += loss
                 if self.spec.weight_clipping is not None:
                     clip(self.parameters, self.spec.weight_clipping)
                 if self.average is not None:
                     self.average.update_parameters(self.model)
-        updates, loss, examples, rloss, errors = self.sums.tolist()
+        loss, examples, rloss, errors = self.sums.tolist()
         epochs, n = self.spec.epochs, examples or math.nan
         row = {"variant": self.job.variant, "seed": self.job.seed, "epoch": epoch, "epochs": epochs}
         row |= {"normalised_epoch": (epoch + 1) / epochs, "learning_rate": self.schedule.learning_rate(first)}
@@ -149,7 +145,7 @@ class Training:
             labels = batch.y.clamp(max=self.classes - 1)
             losses = F.cross_entropy(logits, labels, reduction="none")
             errors = (logits.argmax(1) != labels).to(losses.dtype)
-            self.sums[2:] += (torch.stack([torch.ones_like(losses), losses, errors]) * counted).sum(1)
+            self.sums[1:] += (torch.stack([torch.ones_like(losses), losses, errors]) * counted).sum(1)
         return loss.detach()
 
     def _plain_gradient(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -225,10 +221,12 @@ class Training:
         """Return RLoss and RErr on the test images of the training curves and on the early-stopping images,
         by PGD with the baseline's radius and steps, as columns of the history. Random starts are the same for
         all snapshots, and for all variants with the same images."""
-        spec, row = self.spec, {}
+        spec, data, row = self.spec, self.dataset, {}
         attack = (spec.evaluation_epsilon, spec.evaluation_step_size, spec.evaluation_steps)
-        for split, restarts in (("test", 1), ("early_stopping", spec.early_stopping_restarts)):
-            x, y = self.held_out[split]
+        shown = min(spec.history_examples, data.size("test"))
+        splits = {"test": (shown, 1), "early_stopping": (None, spec.early_stopping_restarts)}
+        for split, (count, restarts) in splits.items():
+            x, y = data.images(split, count, self.device), data.labels(split, count, self.device)
             pgd = PGD(*attack, restarts, precision=spec.precision, norm=spec.norm)
             found = pgd(model, x, y, BATCH, generator(self.job.seed, "evaluation", split))
             row[f"{split}_rloss"] = found.loss.mean().item()
