@@ -23,7 +23,7 @@ CASES = {
     "at": {},
     "adam": {"optimizer": "adam", "learning_rate": 0.001},
     "entropy-sgd": {"optimizer": "entropy-sgd", "momentum": 0, "langevin_steps": 2},
-    "averaging": {"weight_averaging": 0.9, "augmentation": {"crop": 1, "flip": True, "cutout": 2},
+    "averaging": {"weight_averaging": 0.9, "augmentation": {"crop": 1, "autoaugment": True, "cutout": 2},
                   "model": {"dropout": 0.2}},
     "awp": {"weight_perturbation": 0.01, "weight_clipping": 0.1, "schedule": "cyclic", "cycles": 2},
     "self-supervision": {"objective": "self-supervision", "objective_weight": 1, "adversarial_fraction": 0.5},
