@@ -3,7 +3,6 @@
 import copy
 import csv
 import itertools
-import json
 import math
 import re
 import sys
@@ -27,7 +26,6 @@ from robust_flatness.workflow import (
     folder_state,
     measuring_code,
     measuring_job,
-    training_code,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -252,13 +250,9 @@ def test_settings_of_a_measure_may_differ_for_single_variants():
 def test_what_jobs_read_is_an_input_of_their_rules(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    (tmp_path / "mine_there.py").write_text("Loss = two = None\n")
-    own = {"mine": {"label": "Mine", "family": "at", "set": {"objective": "mine_there:Loss"}}}
-    experiment = load(digits(own_variants=own, measures__sharpness__own={"two": "mine_there:two"}))
-    here = [tmp_path / "mine_there.py"]
-    assert training_code(experiment, "mine") == here
-    assert training_code(experiment, "at") == []
-    assert measuring_code(experiment, "at") == here
+    (tmp_path / "mine_there.py").write_text("two = None\n")
+    experiment = load(digits(measures__sharpness__own={"two": "mine_there:two"}))
+    assert measuring_code(experiment, "at") == [tmp_path / "mine_there.py"]
     splits = {"train": 2, "early_stopping": 1, "test": 1}
     npz = DataSpec(name="npz", path="my.npz", **splits)
     assert data_files(npz) == [Path("my.npz")]
@@ -291,7 +285,7 @@ def test_code_of_the_users_own_is_imported_and_followed(tmp_path, monkeypatch):
         after = source_digest(["mine_here:loss"])
         assert (after != before) == (name != "unrelated_here.py")
         before = after
-    assert source_files("torchvision:resnet18") == source_files("nothing_here:f") == []
+    assert source_files("torchvision:resnet18") == source_files("nothing_here:f") == source_files("at") == []
     own = {"mine": {"label": "Mine", "family": "at", "set": {"objective": "mine_here:Loss"}}}
     for values in (digits(own_variants=own), digits(measures__sharpness__own={"two": "mine_here:two"})):
         with pytest.raises(ConfigError, match=r"'mine_here:[a-zL]*' cannot be imported"):
@@ -320,11 +314,11 @@ def test_the_norm_reaches_all_attacks_and_frees_the_radius():
 def test_the_default_norm_leaves_fingerprints_as_they_were():
     """Of experiments from before the setting: it is in no settings of a job."""
     plain, named = load(digits()), load(digits(norm="linf"))
-    texts = [json.dumps(measuring_job(experiment, "at")) for experiment in (plain, named)]
+    texts = [measuring_job(experiment, "at") for experiment in (plain, named)]
     texts += [experiment.train_job("at", 0).json_text() for experiment in (plain, named)]
     assert not any('"norm"' in text for text in texts)
     assert config_fingerprint(plain) == config_fingerprint(named)
-    assert '"norm"' in json.dumps(measuring_job(load(digits(norm="l2")), "at"))
+    assert '"norm"' in measuring_job(load(digits(norm="l2")), "at")
     assert config_fingerprint(plain) != config_fingerprint(load(digits(norm="l2")))
 
 

@@ -1,7 +1,6 @@
 """Command line: `measure` for any network, commands for experiments, one command per step of the workflow.
 
-Settings of a step are JSON (text or a file); `robust-flatness spec` prints them, so that a step can be run by
-hand:
+Settings of a step are JSON; `robust-flatness spec` prints them, so that a step can be run by hand:
 
     robust-flatness train --spec "$(robust-flatness spec train --variant trades-6)" ...
 """
@@ -26,6 +25,3 @@ def main() -> None:
     except (RobustFlatnessError, OSError) as error:  # OSError: a full disk, a folder without permission
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)  # as in shells

@@ -16,9 +16,8 @@ PIECES = {slug: math.ceil(whole_training(slug) / (LIMIT - OVERHEAD_MINUTES)) for
 LONG = [slug for slug, pieces in PIECES.items() if pieces > 1]
 
 
-def training_minutes(wildcards, attempt):
-    minutes = OVERHEAD_MINUTES + math.ceil(whole_training(wildcards.variant) / PIECES[wildcards.variant])
-    return min(LIMIT, attempt * minutes)
+def training_minutes(wildcards):
+    return OVERHEAD_MINUTES + math.ceil(whole_training(wildcards.variant) / PIECES[wildcards.variant])
 
 
 def piece_before(wildcards):
@@ -44,45 +43,13 @@ def pseudo_labels_option(wildcards, input):
 
 
 def code_of_training(wildcards):
-    return map(as_given, training_code(EXPERIMENT, wildcards.variant))
+    return map(as_given, source_files(EXPERIMENT.train_jobs[wildcards.variant].training.objective))
 
 
 def snapshots_option(wildcards):
     """Return the option that keeps all snapshots if a measure of snapshots is taken, else best and last."""
     measured = any(MEASURES[name].of_snapshots for name in EXPERIMENT.measures_of(wildcards.variant))
     return "--all-snapshots" if measured else "--best-and-last"
-
-
-if LONG:
-
-    rule train_piece:
-        input:
-            data=rules.prepare.output,
-            pseudo_labels=pseudo_labels,
-            code=code_of_training,
-            before=piece_before,
-        output:
-            temp(touch(f"{RUN}/pieces/{{piece}}")),
-        log:
-            f"{RUN_LOG}/train-{{piece}}.log",
-        wildcard_constraints:
-            variant=one_of(LONG),
-            piece=r"\d+",
-        resources:
-            mem_mb=growing(4000),
-            runtime=training_minutes,
-            gpu=GPUS,
-        params:
-            spec=training_spec,
-            pseudo_labels=pseudo_labels_option,
-            directory=placed(RUN),
-            snapshots=snapshots_option,
-            until=until_epoch,
-            compute=COMPUTE,
-        shell:
-            "robust-flatness train --spec {params.spec:q} --until {params.until} "
-            "--data {input.data:q} {params.pseudo_labels} --directory {params.directory:q} "
-            "{params.snapshots} {params.compute} > {log:q} 2>&1"
 
 
 rule train_variant:
@@ -97,43 +64,56 @@ rule train_variant:
         best=f"{RUN}/checkpoints/best.safetensors",
     log:
         f"{RUN_LOG}/train.log",
+    benchmark:
+        f"{RUN}/timings/train.tsv"
     wildcard_constraints:
         variant=one_of(TRAINED),
     resources:
-        mem_mb=growing(4000),
-        runtime=training_minutes,
+        mem_mb=memory,
+        runtime=time_limit(training_minutes),
         gpu=GPUS,
     params:
         spec=training_spec,
         pseudo_labels=pseudo_labels_option,
         directory=placed(RUN),
-        snapshots=snapshots_option,
-        timings=placed(f"{RUN}/timings/train.tsv"),
+        options=snapshots_option,
         compute=COMPUTE,
     shell:
-        "robust-flatness --timings {params.timings:q} train --spec {params.spec:q} "
-        "--data {input.data:q} {params.pseudo_labels} --directory {params.directory:q} "
-        "{params.snapshots} {params.compute} > {log:q} 2>&1"
+        "robust-flatness train --spec {params.spec:q} --data {input.data:q} {params.pseudo_labels} "
+        "--directory {params.directory:q} {params.options} {params.compute} > {log:q} 2>&1"
+
+
+if LONG:
+
+    use rule train_variant as train_piece with:
+        output:
+            temp(touch(f"{RUN}/pieces/{{piece}}")),
+        log:
+            f"{RUN_LOG}/train-{{piece}}.log",
+        benchmark:
+            f"{RUN}/timings/train-{{piece}}.tsv"
+        wildcard_constraints:
+            variant=one_of(LONG),
+            piece=r"\d+",
+        params:
+            options=lambda wildcards: f"{snapshots_option(wildcards)} --until {until_epoch(wildcards)}",
 
 
 def checkpoints_derived_from(wildcards):
     source = EXPERIMENT.variants[wildcards.variant].derived_from
-    return expand(for_each_checkpoint(WEIGHTS), variant=source, seed=wildcards.seed)
+    return expand(BOTH_WEIGHTS, variant=source, seed=wildcards.seed)
 
 
 rule scale:
     input:
         checkpoints_derived_from,
     output:
-        for_each_checkpoint(WEIGHTS),
+        BOTH_WEIGHTS,
     log:
         f"{RUN_LOG}/scale.log",
     wildcard_constraints:
         variant=one_of(DERIVED),
     localrule: True
-    resources:
-        mem_mb=growing(2000),
-        runtime=growing_minutes(10),
     params:
         factor=lambda wildcards: EXPERIMENT.variants[wildcards.variant].convolution_scale,
         directory=placed(f"{RUN}/checkpoints"),

@@ -83,7 +83,7 @@ Seeds = Annotated[tuple[Size, ...], Field(min_length=1), AS_LIST, DISTINCT]
 #: Name of an experiment or a variant, which becomes a folder.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 Device = Annotated[str, Field(pattern=DEVICE.pattern)]
-Variants = Annotated[Literal["all"] | tuple[str, ...], BeforeValidator(_parse_variants)]
+Variants = Annotated[Literal["all"] | tuple[str, ...], BeforeValidator(_parse_variants), DISTINCT]
 #: `auto`: bfloat16 if it is fast on the job's device, else float32.
 Precision = Literal["float32", "bfloat16", "auto"]
 

@@ -9,18 +9,7 @@ from robust_flatness.config.data import DataSpec
 from robust_flatness.config.measures import STEPS_TO_THE_EDGE
 from robust_flatness.config.networks import NetworkSpec
 from robust_flatness.config.training import ModelSpec, TrainingSpec
-from robust_flatness.config.values import (
-    DISTINCT,
-    Count,
-    Device,
-    Epsilon,
-    Name,
-    Norm,
-    Real,
-    Seeds,
-    Spec,
-    Variants,
-)
+from robust_flatness.config.values import Count, Device, Epsilon, Name, Norm, Real, Seeds, Spec, Variants
 from robust_flatness.config.variants import FamilySpec, VariantOverride, VariantSpec
 from robust_flatness.measures.registry import MEASURES, MeasureSpecs
 
@@ -43,7 +32,7 @@ class ExperimentSpec(Spec):
     seeds: Seeds = (0,)
     baseline_seeds: Seeds | None = None
     """Seeds of the variant `at`, for statistics over seeds; None: `seeds`."""
-    variants: Annotated[Variants, DISTINCT] = "all"
+    variants: Variants = "all"
     results_table: str | None = None
     """Table of results to start from, without training or measuring."""
     norm: Norm = "linf"

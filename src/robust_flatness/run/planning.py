@@ -14,8 +14,8 @@ from robust_flatness.config.training import TrainJob
 from robust_flatness.experiment import Experiment
 from robust_flatness.measures.registry import MEASURES
 
-#: Assumed cost of external networks: that of a WideResNet-34-10.
-EXTERNAL = {"side": 32, "multiply_adds": 6_700_000_000, "parameters": 46_160_474}
+#: Assumed architecture of external networks.
+EXTERNAL = ModelSpec(name="wide-resnet-34", width=160)
 #: Throughput in forward multiply-adds per second: training on one core without AVX-512; PGD-20 on 1,000
 #: images through ResNet-18 on an H100 (benchmarks/gpu.py); bfloat16 training with CUDA graphs there.
 RATES = {"core": 8.3e9, "float32": 3.6e12, "bfloat16": 22e12, "training": 34e12}
@@ -41,9 +41,8 @@ NOTE = (
 def _cost(model: ModelSpec | None, quantity: str) -> tuple[float, int]:
     """Return a cost of `model` (None: an external network), scaled by its width squared, and the image side
     to which it refers."""
-    if model is None:
-        return EXTERNAL[quantity], EXTERNAL["side"]
-    stated = COSTS.get(model.name, COSTS["resnet18"])
+    model = model or EXTERNAL
+    stated = COSTS[model.name]
     return stated[quantity] * (model.width / stated["width"]) ** 2, stated["side"]
 
 
@@ -75,6 +74,14 @@ def training_passes(job: TrainJob, images: int) -> int:
     given = job.training
     perturbed = bool(given.sam_rho or given.weight_perturbation)
     return int(given.epochs * images * (given.adversarial_fraction * given.steps + 1 + perturbed))
+
+
+def measuring_passes(experiment: Experiment, slug: str) -> dict[str, int]:
+    """Return the passes of each measure of a variant."""
+    measures, held_out = experiment.measures_of(slug), experiment.spec.data.count("early_stopping")
+    job = None if slug in experiment.networks else experiment.job_behind(slug)
+    snapshots = len(job.training.snapshot_epochs()) if job else 0
+    return {name: MEASURES[name].passes(given, held_out, snapshots) for name, given in measures.items()}
 
 
 @dataclass
@@ -126,7 +133,7 @@ def plan(experiment: Experiment, device: str | None = None) -> Plan:
     chains, files = [], 0
     for slug, variant in experiment.variants.items():
         model, training, snapshots, seeds = None, 0.0, 0, experiment.seeds_of(slug)
-        names = experiment.measures_of(slug)
+        measures = experiment.measures_of(slug)
         if slug not in experiment.networks:
             job = experiment.job_behind(slug)
             model, given = job.model, job.training
@@ -138,13 +145,11 @@ def plan(experiment: Experiment, device: str | None = None) -> Plan:
                 training_passes(job, count["train"]), model, given.precision, training=True
             )
             training += cost(snapshots * given.evaluation_steps * evaluated, model, given.precision)
-            series = any(MEASURES[name].of_snapshots for name in names)
+            series = any(MEASURES[name].of_snapshots for name in measures)
             files += len(seeds) * (snapshots + 2 if series else 4 if variant.trained else 2)
         measured = START
-        for name in names:
-            settings = experiment.measures[name].for_variant(slug)
-            passes = MEASURES[name].passes(settings, count["early_stopping"], snapshots)
-            measured += cost(passes, model, getattr(settings, "precision", "float32"))
+        for name, passes in measuring_passes(experiment, slug).items():
+            measured += cost(passes, model, getattr(measures[name], "precision", "float32"))
         steps["measure"] += [measured] * len(seeds)
         if variant.trained:
             steps["train"] += [training] * len(seeds)
