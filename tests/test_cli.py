@@ -93,7 +93,6 @@ BAD = {
     "'tpu'": [*measuring("network", MISSING), "--device", "tpu"],
     "no records": ["collect", "--spec", '{"variants": {"at": {"label": "AT", "family": "at"}}}',
                    "--directory", "results"],
-    "--factor": ["scale", MISSING, "--factor=0", "--variant", "x", "--directory", "scaled"],
     "models.a": ["check-network", "--name", "a", "--spec", '{"model": "nets:net"}', "--data-spec",
                  json.dumps(DIGITS)],
     "results table": ["plan", "--config", ROOT / "config/published.yaml"],

@@ -6,7 +6,6 @@ Settings of a step are JSON; `robust-flatness spec` prints them, so that a step 
 """
 
 import sys
-from contextlib import suppress
 
 # imported in the order of the help
 from robust_flatness.commands import own, experiments, steps  # isort: skip
@@ -18,8 +17,7 @@ __all__ = ["app", "experiments", "main", "own", "steps"]
 
 def main() -> None:
     """Run the command line; known errors end with one message and exit status 1."""
-    with suppress(AttributeError):  # a closed stream
-        sys.stdout.reconfigure(errors="replace")
+    sys.stdout.reconfigure(errors="replace")
     try:
         app(prog_name="robust-flatness")
     except (RobustFlatnessError, OSError) as error:  # OSError: a full disk, a folder without permission

@@ -1,14 +1,16 @@
 # The dataset's disjoint splits, and pseudo-labels for the pool without labels.
 
+DOWNLOADS = EXPERIMENT.spec.data.name == "cifar10" and EXPERIMENT.spec.data.path is None
+
 
 def source_of_data(wildcards):
     """Return the files that the dataset is read from; if they change, it is prepared again."""
-    if EXPERIMENT.spec.data.downloads:
+    if DOWNLOADS:
         return rules.download.output
     return [as_given(path) for path in data_files(EXPERIMENT.spec.data)]
 
 
-if EXPERIMENT.spec.data.downloads:
+if DOWNLOADS:
 
     rule download:
         output:

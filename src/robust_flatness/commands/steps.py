@@ -9,7 +9,6 @@ from robust_flatness.commands.base import Checkpoints, Data, Device, Output, See
 from robust_flatness.config import DataSpec, TrainJob
 from robust_flatness.config.data import CIFAR10_FOLDER
 from robust_flatness.config.networks import NetworkSpec
-from robust_flatness.config.values import Positive, parse
 from robust_flatness.errors import noted_warnings
 from robust_flatness.runtime.progress import show_progress
 
@@ -82,7 +81,6 @@ def scale(
     """Scale convolutions and the batch norms' statistics with them: same function, other weights."""
     from robust_flatness.measures.scaling import scale_checkpoint
 
-    parse(Positive, factor, "--factor")
     for path in checkpoints:
         scale_checkpoint(path, directory / path.name, factor, variant)
 

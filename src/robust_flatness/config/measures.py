@@ -140,16 +140,13 @@ class MeasureSettings(Spec):
         return self
 
     @classmethod
-    def implied(
-        cls, values: Mapping[str, Any], *, epsilon: float, step_size: float, sizes: Mapping[str, int],
-        norm: str = "linf",
-    ) -> dict[str, Any]:  # fmt: skip
-        """Return `values` completed by the settings that follow from the experiment: ball and step size of
-        `attack`, and numbers of examples, given the `sizes` of the splits `test` and `train`."""
+    def implied(cls, values: Mapping[str, Any], *, sizes: Mapping[str, int], **attack: Any) -> dict[str, Any]:
+        """Return `values` completed by the settings that follow from the experiment: numbers of examples,
+        given the `sizes` of the splits `test` and `train`, and fields of `attack` (ball and step size)."""
         counts = {name: min(e.most, sizes[e.split]) for name, e in cls._examples() if e.most is not None}
         given = values.get("attack", {})
         if "attack" in cls.model_fields and isinstance(given, Mapping):
-            values = {**values, "attack": {"norm": norm, "epsilon": epsilon, "step_size": step_size, **given}}
+            values = {**values, "attack": {**attack, **given}}
         return {**counts, **values}
 
     @classmethod

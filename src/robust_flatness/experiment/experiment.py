@@ -90,16 +90,11 @@ class Experiment:
             for where, slugs in (("variants", named), ("overrides", part.overrides)):
                 if unknown := [slug for slug in slugs if slug not in self.catalogue]:
                     yield f"{field}{where}: {unknown_variants(unknown, self.catalogue)}"
-            untrained = [slug for slug in named if slug in self.variants and not self.variants[slug].trained]
-            if MEASURES[name].of_snapshots and untrained:
-                yield f"{field}variants: {untrained} given, but only trained variants have snapshots"
             if field and part.overrides:
                 yield f"{field}overrides: {[*part.overrides]} given; give overrides to the measure itself"
-        if settings.takes_snapshots:
-            applies = [slug for slug in self.variants if settings.applies_to(slug)]
-            lacking = [slug for slug in applies if name not in self.measures_of(slug)]
-            if lacking and (settings.variants != "all" or lacking == applies):
-                yield f"directions: no snapshots are kept of {', '.join(lacking)}; measure their series too"
+        named = [slug for slug in self.variants if settings.variants != "all" and settings.applies_to(slug)]
+        if lacking := [slug for slug in named if name not in self.measures_of(slug)]:
+            yield f"variants: {lacking} given, but snapshots are kept of trained variants with a series only"
         given = {f"overrides.{slug}.": settings.for_variant(slug) for slug in settings.overrides}
         for where, values in {"": settings, **given}.items():
             attack = getattr(values, "attack", None)
@@ -141,14 +136,10 @@ class Experiment:
         if training.unlabeled_fraction and not data.count("unlabeled"):
             raise ConfigError(f"{where}: needs unlabelled images, but data.unlabeled is 0")
         if training.norm != self.spec.norm:
-            raise ConfigError(
-                f"{where}: norm: {training.norm} given, but that of the experiment is {self.spec.norm}"
-            )
+            raise ConfigError(f"{where}: norm: {training.norm} given, but norm is {self.spec.norm}")
         batch_size = min(max(training.batch_size, self.spec.minimum_batch_size), data.count("train"))
         changed: dict[str, Any] = {"batch_size": batch_size}
-        override = self.spec.overrides.get(slug)
-        given = override is not None and "weight_averaging" in override.set
-        if training.weight_averaging is not None and not given:
+        if training.weight_averaging is not None:
             steps = training.epochs * math.ceil(data.count("train") / batch_size)
             changed["weight_averaging"] = rescaled_decay(training.weight_averaging, steps)
         model = parse(ModelSpec, {**self.spec.model.model_dump(), **variant.model}, f"{where}: model")

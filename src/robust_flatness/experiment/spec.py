@@ -73,21 +73,21 @@ class ExperimentSpec(Spec):
         given = {name: {} for name, entry in MEASURES.items() if entry.by_default == "all"} | dict(given)
         data, training = info.data.get("data"), info.data.get("training")
         epsilon = info.data.get("epsilon") or 1.0
-        step_size = training.step_size if training else epsilon / STEPS_TO_THE_EDGE
-        sizes = {split: data.count(split) if data else 1 for split in ("test", "train")}
-        for name, block in given.items():
-            if name in MEASURES and isinstance(block, Mapping):
-                implied = {"epsilon": epsilon, "step_size": step_size, "sizes": sizes}
-                implied["norm"] = info.data.get("norm", "linf")
-                given[name] = MEASURES[name].settings.implied(block, **implied)
+        implied = {
+            "sizes": {split: data.count(split) if data else 1 for split in ("test", "train")},
+            "norm": info.data.get("norm", "linf"),
+            "epsilon": epsilon,
+            "step_size": training.step_size if training else epsilon / STEPS_TO_THE_EDGE,
+        }
+        for name in MEASURES.keys() & given.keys():
+            if isinstance(given[name], Mapping):
+                given[name] = MEASURES[name].settings.implied(given[name], **implied)
         return given
 
     @model_validator(mode="after")
     def _check(self) -> "ExperimentSpec":
         if self.experiment == "published":
-            raise ValueError(
-                "experiment: 'published' is the folder of the paper's numbers; choose another name"
-            )
+            raise ValueError("experiment: 'published' holds the printed numbers; choose another name")
         needed = ("epsilon", "data", "model")
         missing = ", ".join(field for field in needed if getattr(self, field) is None)
         if missing and self.results_table is None:

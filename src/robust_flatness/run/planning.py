@@ -7,6 +7,7 @@ Times follow from the multiply-adds of a forward pass and from throughputs measu
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from robust_flatness.config import ModelSpec
 from robust_flatness.config.catalogue import COSTS
@@ -123,12 +124,7 @@ def plan(experiment: Experiment, device: str | None = None) -> Plan:
     channels, side = data.shape
     count = {split: data.count(split) for split in ("train", "unlabeled", "early_stopping", "test")}
 
-    def cost(
-        passes: float, model: ModelSpec | None, precision: str = "float32", training: bool = False
-    ) -> float:
-        used = "bfloat16" if precision == "auto" else precision
-        return seconds(passes, model, side, kind, used if kind == "cuda" else "float32", training)
-
+    cost = partial(seconds, side=side, device=kind)
     steps: dict[str, list[float]] = {"pseudo_label": [], "train": [], "measure": []}
     chains, files = [], 0
     for slug, variant in experiment.variants.items():
@@ -141,15 +137,14 @@ def plan(experiment: Experiment, device: str | None = None) -> Plan:
             # PGD for the training curves and early stopping, at every snapshot
             evaluated = min(given.history_examples, count["test"])
             evaluated += count["early_stopping"] * given.early_stopping_restarts
-            training = START + cost(
-                training_passes(job, count["train"]), model, given.precision, training=True
-            )
-            training += cost(snapshots * given.evaluation_steps * evaluated, model, given.precision)
+            passes = training_passes(job, count["train"])
+            training = START + cost(passes, model, precision=given.precision, training=True)
+            training += cost(snapshots * given.evaluation_steps * evaluated, model, precision=given.precision)
             series = any(MEASURES[name].of_snapshots for name in measures)
             files += len(seeds) * (snapshots + 2 if series else 4 if variant.trained else 2)
         measured = START
         for name, passes in measuring_passes(experiment, slug).items():
-            measured += cost(passes, model, getattr(measures[name], "precision", "float32"))
+            measured += cost(passes, model, precision=getattr(measures[name], "precision", "float32"))
         steps["measure"] += [measured] * len(seeds)
         if variant.trained:
             steps["train"] += [training] * len(seeds)
