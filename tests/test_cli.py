@@ -84,7 +84,7 @@ BAD = {
     "'x'": ["spec", "x", "--config", SMOKE],
     "unknown variant 'nope'": ["spec", "train", "--variant", "nope", "--config", SMOKE],
     "missing.yaml": ["spec", "train", "--config", "missing.yaml"],
-    "is not JSON": prepare("{"),
+    "Invalid JSON": prepare("{"),
     "--spec.name": prepare("{}"),
     "--spec.train": prepare(json.dumps(DIGITS | {"train": 0})),
     "--spec.x": prepare(json.dumps(DIGITS | {"x": 1})),

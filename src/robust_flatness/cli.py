@@ -8,11 +8,9 @@ Settings of a step are JSON; `robust-flatness spec` prints them, so that a step 
 import sys
 
 # imported in the order of the help
-from robust_flatness.commands import own, experiments, steps  # isort: skip
+from robust_flatness.commands import own, experiments, steps  # noqa: F401  # isort: skip
 from robust_flatness.commands.base import app
 from robust_flatness.errors import RobustFlatnessError
-
-__all__ = ["app", "experiments", "main", "own", "steps"]
 
 
 def main() -> None:

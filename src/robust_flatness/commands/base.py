@@ -1,12 +1,12 @@
 """The application, and options that its commands share."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import Json
 
-from robust_flatness.config import ConfigError, parse
+from robust_flatness.config import parse
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
@@ -24,10 +24,6 @@ Output = Annotated[Path, typer.Option(help="File to write.")]
 step = app.command(rich_help_panel="Steps of the workflow")
 
 
-def parsed(kind: type, text: str) -> Any:
-    """Return settings parsed from the JSON of `--spec`."""
-    try:
-        values = json.loads(text)
-    except ValueError as error:
-        raise ConfigError(f"--spec: {text!r:.200} is not JSON ({error})") from None
-    return parse(kind, values, "--spec")
+def parsed(kind: type, text: str, option: str = "--spec") -> Any:
+    """Return the settings that an option gives as JSON."""
+    return parse(Json[kind], text, option)

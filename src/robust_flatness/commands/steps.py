@@ -66,9 +66,9 @@ def train(
     job, device = parsed(TrainJob, spec), start(device, threads)
     dataset = load_dataset(data)
     labels = load_pseudo_labels(pseudo_labels, dataset) if pseudo_labels else None
-    options = {"pseudo_labels": labels, "all_snapshots": all_snapshots, "until": until}
+    options = {"all_snapshots": all_snapshots, "until": until, "device": device}
     with show_progress():
-        run_training(job, dataset, directory, device=device, **options)
+        run_training(job, dataset, directory, pseudo_labels=labels, **options)
 
 
 @step
@@ -94,7 +94,7 @@ def check_network(
 
     from robust_flatness.loading import load_network
 
-    data = parsed(DataSpec, data_spec)
+    data = parsed(DataSpec, data_spec, "--data-spec")
     channels, side = data.shape
     images = torch.full((2, channels, side, side), 0.5)
     load_network(parsed(NetworkSpec, spec), name, images, data.known_classes)

@@ -22,8 +22,7 @@ def imported(path: str, where: str) -> Any:
     try:
         return getattr(importlib.import_module(module), name)
     except (Exception, SystemExit) as error:  # whatever the module raises
-        reason = f"{type(error).__name__}: {error}"
-        raise ConfigError(f"{where}: {path!r} cannot be imported ({reason})") from error
+        raise ConfigError(f"{where}: {path!r} cannot be imported ({error!r})") from error
 
 
 def source_files(path: str) -> list[Path]:

@@ -1,8 +1,7 @@
 """Settings of attacks, and the base class of the settings that each measure defines."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -45,8 +44,7 @@ def attack_defaults(steps: int, restarts: int) -> Any:
     return Field({"steps": steps, "restarts": restarts}, validate_default=True)
 
 
-@dataclass(frozen=True)
-class FirstExamples:
+class FirstExamples(NamedTuple):
     """Annotation of a number of examples: the split that they are taken from, and the implied number, the
     first `most` or all if there are fewer (None: not implied)."""
 

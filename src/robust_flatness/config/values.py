@@ -25,8 +25,6 @@ from pydantic import (
 from robust_flatness.errors import ConfigError
 from robust_flatness.files import canonical_json
 
-#: Name of a device in torch, or `auto` for a GPU if there is one.
-DEVICE = re.compile(r"^(auto|cpu|cuda(:\d+)?|mps)$")
 #: Union branches in the path of a pydantic error, which are not part of the field's name.
 UNION_BRANCH = re.compile(r"function-|literal\[|tuple\[|constrained-|(count|ranges|\[key\])$")
 
@@ -61,10 +59,6 @@ def _check_epsilon(value: float, info: ValidationInfo) -> float:
     return value
 
 
-def _parse_variants(value: Any) -> Any:
-    return "all" if value in ("all", ["all"]) else parse_list(value)
-
-
 #: Annotations of tuples: converted by `parse_list`; without duplicates.
 AS_LIST, DISTINCT = BeforeValidator(parse_list), AfterValidator(_require_distinct)
 _NUMBER = BeforeValidator(parse_fraction, json_schema_input_type=float | str)
@@ -83,8 +77,10 @@ Radii = Annotated[tuple[Positive, ...], Field(min_length=1), AS_LIST, DISTINCT]
 Seeds = Annotated[tuple[Size, ...], Field(min_length=1), AS_LIST, DISTINCT]
 #: Name of an experiment or a variant, which becomes a folder.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-Device = Annotated[str, Field(pattern=DEVICE.pattern)]
-Variants = Annotated[Literal["all"] | tuple[str, ...], BeforeValidator(_parse_variants), DISTINCT]
+#: Name of a device in torch, or `auto` for a GPU if there is one.
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
+_VARIANTS = BeforeValidator(lambda value: "all" if value in ("all", ["all"]) else parse_list(value))
+Variants = Annotated[Literal["all"] | tuple[str, ...], _VARIANTS, DISTINCT]
 #: `auto`: bfloat16 if it is fast on the job's device, else float32.
 Precision = Literal["float32", "bfloat16", "auto"]
 

@@ -17,7 +17,7 @@ FIRST = ("at", "trades-6", "mart-6", "awp-0.01", "self-supervision-4", "weight-d
 #: Number of updates below which the baseline stays close to its initial weights.
 UPDATES = 400
 #: AutoAttack without APGD-T, whose loss is not defined for so few classes.
-FEW_CLASSES = "autoattack: {version: reduced, attacks: [apgd-ce, fab-t, square]}, "
+FEW_CLASSES = "robustness: {autoattack: {version: reduced, attacks: [apgd-ce, fab-t, square]}}"
 
 
 def new_experiment(data: Path, file: Path, experiment: str, epsilon: str) -> str:
@@ -36,10 +36,9 @@ def new_experiment(data: Path, file: Path, experiment: str, epsilon: str) -> str
     unlabeled, pool = 0, "the variant `unlabeled` needs some, taken from train"
     if "x_unlabeled" in source:
         unlabeled, pool = len(source["x_unlabeled"]), "x_unlabeled of the file"
-    autoattack = "" if len(counts) >= LEAST_CLASSES else FEW_CLASSES
+    measures = "" if len(counts) >= LEAST_CLASSES else FEW_CLASSES
     early_stopping = min(500, all_test // 3)
     test = all_test - early_stopping
-    examples = f"test_examples: {min(1000, test)}, train_examples: {min(1000, test, train)}"
     batch_size, learning_rate = (128, 0.05) if train >= 5000 else (32, 0.1)
     epochs = min(150, max(30, math.ceil(UPDATES / math.ceil(train / batch_size))))
     channels, height, width = source["x_train"].shape[1:]
@@ -87,10 +86,9 @@ training:
 variants: [{", ".join(variants)}]
 minimum_batch_size: 6
 
-# All measures have defaults; name a block to change it, e.g. robustness: {{attack: {{restarts: 20}}}}
-measures:
-  robustness: {{{autoattack}{examples}}}
-  flatness: {{{examples}}}
+# Robustness and flatness are measured, by default on the first 1,000 examples. Name a measure to add it
+# or to change its settings, e.g. robustness: {{attack: {{restarts: 20}}}}
+measures: {{{measures}}}
 """
     load_experiment(yaml.safe_load(text))
     return text

@@ -39,17 +39,13 @@ NOTE = (
 )
 
 
-def _cost(model: ModelSpec | None, quantity: str) -> tuple[float, int]:
-    """Return a cost of `model` (None: an external network), scaled by its width squared, and the image side
-    to which it refers."""
+def _cost(model: ModelSpec | None) -> tuple[float, float, int]:
+    """Return multiply-adds and weights of `model` (None: an external network), scaled by its width squared,
+    and the image side to which the multiply-adds refer."""
     model = model or EXTERNAL
     stated = COSTS[model.name]
-    return stated[quantity] * (model.width / stated["width"]) ** 2, stated["side"]
-
-
-def parameters(model: ModelSpec | None) -> float:
-    """Return the approximate number of weights."""
-    return _cost(model, "parameters")[0]
+    scale = (model.width / stated["width"]) ** 2
+    return stated["multiply_adds"] * scale, stated["parameters"] * scale, stated["side"]
 
 
 def seconds(
@@ -57,7 +53,7 @@ def seconds(
     training: bool = False,
 ) -> float:  # fmt: skip
     """Return the seconds of `passes` through `model` of images of `side` pixels, on a core or a GPU."""
-    work, stated_side = _cost(model, "multiply_adds")
+    work, _, stated_side = _cost(model)
     work *= (side / stated_side) ** 2
     if not device.startswith("cuda"):
         return passes * (PASS_OVERHEAD + work / RATES["core"])
@@ -155,12 +151,13 @@ def plan(experiment: Experiment, device: str | None = None) -> Plan:
         passes = experiment.baseline.training.epochs * count["train"]
         steps["pseudo_label"] = [START + cost(passes, spec.model, training=True)] * len(spec.seeds)
     steps = {step: times for step, times in steps.items() if times}
-    weights, image = FLOAT * parameters(spec.model), channels * side**2
+    (_, weights, _), (_, external, _) = _cost(spec.model), _cost(None)
+    image = channels * side**2
     seeds = {seed for slug in experiment.variants for seed in experiment.seeds_of(slug)}
-    disk = len(seeds) * sum(count.values()) * image + files * weights
-    disk += len(experiment.networks) * FLOAT * parameters(None)
+    disk = len(seeds) * sum(count.values()) * image
+    disk += FLOAT * (files * weights + len(experiment.networks) * external)
     images = (count["train"] + count["test"]) * image / 1e9
     batch = max((job.training.batch_size for job in jobs), default=128) / 128
-    width = math.sqrt(parameters(spec.model) / RESNET18)
-    on_gpu = ON_GPU * max(1, batch) * (side / 32) ** 2 * width + images
-    return Plan(kind, steps, chains, disk / 1e9, PROCESS + images + KEPT * weights / 1e9, on_gpu)
+    on_gpu = ON_GPU * max(1, batch) * (side / 32) ** 2 * math.sqrt(weights / RESNET18) + images
+    memory = PROCESS + images + KEPT * FLOAT * weights / 1e9
+    return Plan(kind, steps, chains, disk / 1e9, memory, on_gpu)
