@@ -33,7 +33,7 @@ def test_the_command_line_starts_without_torch():
 
 
 def test_printed_settings_are_those_of_the_jobs(run):
-    experiment = load_experiment(load_yaml(SMOKE), ROOT / "config/variants.yaml")
+    experiment = load_experiment(load_yaml(SMOKE))
     steps = {"data": experiment.spec.data, "baseline": experiment.baseline}
     steps["flatness"] = experiment.measures["flatness"].for_variant("at")
     for step, expected in steps.items():

@@ -2,8 +2,11 @@
 
 import copy
 import csv
+import functools
 import itertools
 import math
+import operator
+import random
 import re
 import sys
 from pathlib import Path
@@ -11,10 +14,8 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from robust_flatness.config import ConfigError, DataSpec, TrainingSpec, load_variants, load_yaml
+from robust_flatness.config import ConfigError, DataSpec, load_variants, load_yaml
 from robust_flatness.config.kinds import source_digest, source_files
 from robust_flatness.config.training import rescaled_decay
 from robust_flatness.config.values import Integer, Real, parse
@@ -351,16 +352,10 @@ def test_variants_and_networks_of_the_readme_are_added(examples):
     assert [*load(first | networks).networks] == ["mine", "wong", "counted"]
 
 
-SCALARS = st.one_of(
-    st.none(), st.booleans(), st.integers(-3, 2000), st.floats(), st.text(max_size=8), st.binary(max_size=3),
-    st.sampled_from([10**4000, 2**63, 0, -1, "8/255", "1/0", "nan", "1e999", "all", "at,at", "\x00", "{}"]),
-)  # fmt: skip
-KEYS = st.one_of(st.text(max_size=5), st.integers(), st.none())
-GARBAGE = st.recursive(
-    SCALARS,
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(KEYS, inner, max_size=3)),
-    max_leaves=6,
-)
+GARBAGE = [
+    None, True, -1, 0.5, 2**63, 10**4000, math.nan, "", "8/255", "1/0", "all", "at,at", "\x00", b"x",
+    [], [None], {}, {"x": 1}, {1: {}}, {"set": {"epochs": []}},
+]  # fmt: skip
 
 
 def places(value, path=()):
@@ -371,44 +366,18 @@ def places(value, path=()):
         yield from places(inner, (*path, key))
 
 
-@st.composite
-def mutated(draw):
-    """A valid config with a field replaced, deleted or added, or a variant overridden."""
-    config = copy.deepcopy(CONFIGS[draw(st.sampled_from(sorted(CONFIGS)))])
-    *path, last = draw(st.sampled_from([*places(config)]))
-    holder = config
-    for key in path:
-        holder = holder[key]
-    change = draw(st.sampled_from(["replace", "wrap", "delete", "add", "override"]))
-    if change in ("replace", "wrap"):
-        holder[last] = draw(GARBAGE) if change == "replace" else [holder[last]]
-    elif change == "delete":
-        del holder[last]
-    elif change == "add" and isinstance(holder, dict):
-        holder[draw(KEYS)] = draw(GARBAGE)
-    elif change == "override":
-        field = draw(st.sampled_from([*sorted(TrainingSpec.model_fields), "activation", "x"]))
-        override = {draw(st.sampled_from(["set", "scale", "model"])): {field: draw(GARBAGE)}}
-        config["overrides"][draw(st.sampled_from([*sorted(CATALOGUE), "x"]))] = override
-    return config
-
-
 def test_mutated_configs_validate_or_name_the_field():
-    outcomes = []
-
-    @settings(max_examples=200, deadline=None, derandomize=True, database=None,
-              suppress_health_check=list(HealthCheck))  # fmt: skip
-    @given(mutated())
-    def try_mutation(config):
+    mutations = [*itertools.product(places(CONFIGS["smoke"]), GARBAGE)]
+    accepted = 0
+    for (*path, last), garbage in random.Random(0).sample(mutations, 300):
+        config = copy.deepcopy(CONFIGS["smoke"])
+        functools.reduce(operator.getitem, path, config)[last] = garbage
         try:
             load(config)
-            outcomes.append("accepted")
+            accepted += 1
         except ConfigError as error:
-            outcomes.append("refused")
             message = str(error)
             assert ":" in message.splitlines()[0]  # the field comes first
             assert len(message) < 20_000
             assert " object at 0x" not in message
-
-    try_mutation()
-    assert 0.3 < outcomes.count("refused") / len(outcomes) < 0.98
+    assert 6 < accepted < 200

@@ -28,7 +28,7 @@ CLASSES = 4
 
 
 def load(models, **changed):
-    return load_experiment(SMOKE | {"models": models} | changed, ROOT / "config/variants.yaml")
+    return load_experiment(SMOKE | {"models": models} | changed)
 
 
 NETS = """

@@ -19,8 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def experiment(name, **changes):
-    values = load_yaml(ROOT / f"config/{name}.yaml") | changes
-    return load_experiment(values, ROOT / "config/variants.yaml")
+    return load_experiment(load_yaml(ROOT / f"config/{name}.yaml") | changes)
 
 
 DIGITS = experiment("digits", variants="all")

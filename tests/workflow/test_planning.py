@@ -186,7 +186,7 @@ def test_drawing_ignores_changed_source_and_changed_rules(made, tmp_path):
 
 def test_a_fresh_clone_plans_all_jobs_quickly_and_without_torch(tmp_path):
     fresh = Workflow(tmp_path, (ROOT / "config/fashion.yaml").read_text())
-    experiment = load_experiment(load_yaml(ROOT / "config/fashion.yaml"), ROOT / "config/variants.yaml")
+    experiment = load_experiment(load_yaml(ROOT / "config/fashion.yaml"))
     trainings = sum(len(experiment.seeds_of(slug)) for slug in experiment.train_jobs)
     networks = sum(len(experiment.seeds_of(slug)) for slug in experiment.variants)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
