@@ -26,11 +26,6 @@ def piece_before(wildcards):
     return expand(f"{RUN}/pieces/{before}", **wildcards) if before else []
 
 
-def until_epoch(wildcards):
-    epochs = EXPERIMENT.train_jobs[wildcards.variant].training.epochs
-    return math.ceil(epochs * int(wildcards.piece) / PIECES[wildcards.variant])
-
-
 def pseudo_labels(wildcards):
     """Return the pseudo-labels if the variant uses the unlabelled pool; others do not wait for them."""
     if EXPERIMENT.train_jobs[wildcards.variant].training.unlabeled_fraction:
@@ -50,6 +45,13 @@ def snapshots_option(wildcards):
     """Return the option that keeps all snapshots if a measure of snapshots is taken, else best and last."""
     measured = any(MEASURES[name].of_snapshots for name in EXPERIMENT.measures_of(wildcards.variant))
     return "--all-snapshots" if measured else "--best-and-last"
+
+
+def piece_options(wildcards):
+    """Return the options of a piece, which ends after its share of the epochs."""
+    epochs = EXPERIMENT.train_jobs[wildcards.variant].training.epochs
+    until = math.ceil(epochs * int(wildcards.piece) / PIECES[wildcards.variant])
+    return f"{snapshots_option(wildcards)} --until {until}"
 
 
 rule train_variant:
@@ -96,7 +98,7 @@ if LONG:
             variant=one_of(LONG),
             piece=r"\d+",
         params:
-            options=lambda wildcards: f"{snapshots_option(wildcards)} --until {until_epoch(wildcards)}",
+            options=piece_options,
 
 
 def checkpoints_derived_from(wildcards):
