@@ -44,4 +44,3 @@ rule all:
         rules.figures.input,
         rules.tables.input,
         rules.page.input,
-        rules.report_opening.output,

@@ -261,18 +261,6 @@ def part_epoch(device: str, sizes: Sizes) -> Report:
     report["plain / ours"] = report["plain epoch s"] / report["epoch s"]
     if device.startswith("cuda"):
         report["peak GiB"] = torch.cuda.max_memory_allocated() / 2**30
-        # a quarter of the images: what graphs, and kernels that need not repeat their sums, are worth
-        data = dataset(sizes.images // 4, held_out=sizes.batch)
-        chosen = job(width=sizes.width, batch_size=sizes.batch)
-        for name in ("a quarter", "without graphs", "kernels chosen by timing"):
-            other = Training(chosen, data, device)
-            if name == "without graphs":
-                other.graphs.most, other.inference.graphs = 0, None
-            fastest = name == "kernels chosen by timing"
-            torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = fastest, not fastest
-            other.epoch(0)
-            report[f"{name}, epoch s"] = 4 * timed(lambda other=other: other.epoch(1))[0]
-        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
     return report
 
 

@@ -33,7 +33,7 @@ def test_the_command_line_starts_without_torch():
 
 
 def test_printed_settings_are_those_of_the_jobs(run):
-    experiment = load_experiment(load_yaml(SMOKE), ROOT / "config/variants.yaml")
+    experiment = load_experiment(load_yaml(SMOKE))
     steps = {"data": experiment.spec.data, "baseline": experiment.baseline}
     steps["flatness"] = experiment.measures["flatness"].for_variant("at")
     for step, expected in steps.items():
@@ -84,8 +84,7 @@ BAD = {
     "'x'": ["spec", "x", "--config", SMOKE],
     "unknown variant 'nope'": ["spec", "train", "--variant", "nope", "--config", SMOKE],
     "missing.yaml": ["spec", "train", "--config", "missing.yaml"],
-    "neither JSON": prepare("{"),
-    "nothing.json": prepare("nothing.json"),
+    "Invalid JSON": prepare("{"),
     "--spec.name": prepare("{}"),
     "--spec.train": prepare(json.dumps(DIGITS | {"train": 0})),
     "--spec.x": prepare(json.dumps(DIGITS | {"x": 1})),
@@ -94,9 +93,8 @@ BAD = {
     "'tpu'": [*measuring("network", MISSING), "--device", "tpu"],
     "no records": ["collect", "--spec", '{"variants": {"at": {"label": "AT", "family": "at"}}}',
                    "--directory", "results"],
-    "--factor": ["scale", MISSING, "--factor=0", "--variant", "x", "--directory", "scaled"],
-    "--shape": ["check-network", "--spec", '{"model": "nets:net"}', "--name", "a", "--shape", "3",
-                "--classes", 3],
+    "models.a": ["check-network", "--name", "a", "--spec", '{"model": "nets:net"}', "--data-spec",
+                 json.dumps(DIGITS)],
     "results table": ["plan", "--config", ROOT / "config/published.yaml"],
     "missing.safetensors: no": ["export", MISSING, "--directory", "made", "--dataset", "digits"],
     "nothing": ["verify", "nothing"],

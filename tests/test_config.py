@@ -2,9 +2,11 @@
 
 import copy
 import csv
+import functools
 import itertools
-import json
 import math
+import operator
+import random
 import re
 import sys
 from pathlib import Path
@@ -12,10 +14,8 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from robust_flatness.config import ConfigError, DataSpec, TrainingSpec, load_variants, load_yaml
+from robust_flatness.config import ConfigError, DataSpec, load_variants, load_yaml
 from robust_flatness.config.kinds import source_digest, source_files
 from robust_flatness.config.training import rescaled_decay
 from robust_flatness.config.values import Integer, Real, parse
@@ -27,7 +27,6 @@ from robust_flatness.workflow import (
     folder_state,
     measuring_code,
     measuring_job,
-    training_code,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -155,7 +154,7 @@ def test_snapshots_are_many_even_and_include_the_last_epoch(epochs):
     "content",
     [
         "a/b: {label: x, family: y}", "1: {label: x, family: y}", "a: {label: x}", "a: [1]",
-        "a: {label: x, family: y, derived_from: b}", "a: {label: x, family: y, scale: {epochs: -1}}",
+        "a: {label: x, family: y, scale: {epochs: -1}}",
     ],
 )  # fmt: skip
 def test_a_bad_entry_of_the_catalogue_is_named(tmp_path, content):
@@ -252,13 +251,9 @@ def test_settings_of_a_measure_may_differ_for_single_variants():
 def test_what_jobs_read_is_an_input_of_their_rules(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    (tmp_path / "mine_there.py").write_text("Loss = two = None\n")
-    own = {"mine": {"label": "Mine", "family": "at", "set": {"objective": "mine_there:Loss"}}}
-    experiment = load(digits(own_variants=own, measures__sharpness__own={"two": "mine_there:two"}))
-    here = [tmp_path / "mine_there.py"]
-    assert training_code(experiment, "mine") == here
-    assert training_code(experiment, "at") == []
-    assert measuring_code(experiment, "at") == here
+    (tmp_path / "mine_there.py").write_text("two = None\n")
+    experiment = load(digits(measures__sharpness__own={"two": "mine_there:two"}))
+    assert measuring_code(experiment, "at") == [tmp_path / "mine_there.py"]
     splits = {"train": 2, "early_stopping": 1, "test": 1}
     npz = DataSpec(name="npz", path="my.npz", **splits)
     assert data_files(npz) == [Path("my.npz")]
@@ -291,7 +286,7 @@ def test_code_of_the_users_own_is_imported_and_followed(tmp_path, monkeypatch):
         after = source_digest(["mine_here:loss"])
         assert (after != before) == (name != "unrelated_here.py")
         before = after
-    assert source_files("torchvision:resnet18") == source_files("nothing_here:f") == []
+    assert source_files("torchvision:resnet18") == source_files("nothing_here:f") == source_files("at") == []
     own = {"mine": {"label": "Mine", "family": "at", "set": {"objective": "mine_here:Loss"}}}
     for values in (digits(own_variants=own), digits(measures__sharpness__own={"two": "mine_here:two"})):
         with pytest.raises(ConfigError, match=r"'mine_here:[a-zL]*' cannot be imported"):
@@ -320,11 +315,11 @@ def test_the_norm_reaches_all_attacks_and_frees_the_radius():
 def test_the_default_norm_leaves_fingerprints_as_they_were():
     """Of experiments from before the setting: it is in no settings of a job."""
     plain, named = load(digits()), load(digits(norm="linf"))
-    texts = [json.dumps(measuring_job(experiment, "at")) for experiment in (plain, named)]
+    texts = [measuring_job(experiment, "at") for experiment in (plain, named)]
     texts += [experiment.train_job("at", 0).json_text() for experiment in (plain, named)]
     assert not any('"norm"' in text for text in texts)
     assert config_fingerprint(plain) == config_fingerprint(named)
-    assert '"norm"' in json.dumps(measuring_job(load(digits(norm="l2")), "at"))
+    assert '"norm"' in measuring_job(load(digits(norm="l2")), "at")
     assert config_fingerprint(plain) != config_fingerprint(load(digits(norm="l2")))
 
 
@@ -357,16 +352,10 @@ def test_variants_and_networks_of_the_readme_are_added(examples):
     assert [*load(first | networks).networks] == ["mine", "wong", "counted"]
 
 
-SCALARS = st.one_of(
-    st.none(), st.booleans(), st.integers(-3, 2000), st.floats(), st.text(max_size=8), st.binary(max_size=3),
-    st.sampled_from([10**4000, 2**63, 0, -1, "8/255", "1/0", "nan", "1e999", "all", "at,at", "\x00", "{}"]),
-)  # fmt: skip
-KEYS = st.one_of(st.text(max_size=5), st.integers(), st.none())
-GARBAGE = st.recursive(
-    SCALARS,
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(KEYS, inner, max_size=3)),
-    max_leaves=6,
-)
+GARBAGE = [
+    None, True, -1, 0.5, 2**63, 10**4000, math.nan, "", "8/255", "1/0", "all", "at,at", "\x00", b"x",
+    [], [None], {}, {"x": 1}, {1: {}}, {"set": {"epochs": []}},
+]  # fmt: skip
 
 
 def places(value, path=()):
@@ -377,44 +366,18 @@ def places(value, path=()):
         yield from places(inner, (*path, key))
 
 
-@st.composite
-def mutated(draw):
-    """A valid config with a field replaced, deleted or added, or a variant overridden."""
-    config = copy.deepcopy(CONFIGS[draw(st.sampled_from(sorted(CONFIGS)))])
-    *path, last = draw(st.sampled_from([*places(config)]))
-    holder = config
-    for key in path:
-        holder = holder[key]
-    change = draw(st.sampled_from(["replace", "wrap", "delete", "add", "override"]))
-    if change in ("replace", "wrap"):
-        holder[last] = draw(GARBAGE) if change == "replace" else [holder[last]]
-    elif change == "delete":
-        del holder[last]
-    elif change == "add" and isinstance(holder, dict):
-        holder[draw(KEYS)] = draw(GARBAGE)
-    elif change == "override":
-        field = draw(st.sampled_from([*sorted(TrainingSpec.model_fields), "activation", "x"]))
-        override = {draw(st.sampled_from(["set", "scale", "model"])): {field: draw(GARBAGE)}}
-        config["overrides"][draw(st.sampled_from([*sorted(CATALOGUE), "x"]))] = override
-    return config
-
-
 def test_mutated_configs_validate_or_name_the_field():
-    outcomes = []
-
-    @settings(max_examples=200, deadline=None, derandomize=True, database=None,
-              suppress_health_check=list(HealthCheck))  # fmt: skip
-    @given(mutated())
-    def try_mutation(config):
+    mutations = [*itertools.product(places(CONFIGS["smoke"]), GARBAGE)]
+    accepted = 0
+    for (*path, last), garbage in random.Random(0).sample(mutations, 300):
+        config = copy.deepcopy(CONFIGS["smoke"])
+        functools.reduce(operator.getitem, path, config)[last] = garbage
         try:
             load(config)
-            outcomes.append("accepted")
+            accepted += 1
         except ConfigError as error:
-            outcomes.append("refused")
             message = str(error)
             assert ":" in message.splitlines()[0]  # the field comes first
             assert len(message) < 20_000
             assert " object at 0x" not in message
-
-    try_mutation()
-    assert 0.3 < outcomes.count("refused") / len(outcomes) < 0.98
+    assert 6 < accepted < 200

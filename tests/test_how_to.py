@@ -21,7 +21,6 @@ from robust_flatness.training.loop import Training
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs/how-to"
-VARIANTS = ROOT / "config/variants.yaml"
 DIGITS = load_yaml(ROOT / "config/smoke.yaml")
 
 
@@ -46,7 +45,7 @@ def folder(tmp_path, monkeypatch):
 def test_data_of_ones_own(folder):
     (folder / "make_data.py").write_text(example("dataset", "make_data.py"))
     runpy.run_path("make_data.py")
-    experiment = load_experiment(yaml.safe_load(example("dataset", "mine.yaml")), VARIANTS)
+    experiment = load_experiment(yaml.safe_load(example("dataset", "mine.yaml")))
     splits = make_splits(experiment.spec.data, 0)
     assert splits["x_train"].shape == (160, 1, 8, 8)
     assert splits["classes"] == 4
@@ -56,7 +55,7 @@ def test_data_of_ones_own(folder):
 def test_a_variant_of_ones_own():
     own = yaml.safe_load(example("variant", "config/variants.yaml"))
     (slug,) = own
-    experiment = load_experiment(DIGITS | {"own_variants": own, "variants": ["at", slug]}, VARIANTS)
+    experiment = load_experiment(DIGITS | {"own_variants": own, "variants": ["at", slug]})
     at, mine = (experiment.train_jobs[name].training for name in ("at", slug))
     assert mine.label_smoothing == 0.2
     assert mine.learning_rate == at.learning_rate / 2
@@ -65,7 +64,7 @@ def test_a_variant_of_ones_own():
 def test_a_loss_of_ones_own_trains(folder):
     (folder / "my_losses.py").write_text(example("loss", "my_losses.py"))
     values = yaml.safe_load(example("loss", "experiment.yaml"))
-    experiment = load_experiment(DIGITS | values, VARIANTS)
+    experiment = load_experiment(DIGITS | values)
     dataset = Dataset(make_splits(experiment.spec.data, 0))
     run = Training(experiment.train_job("brier", 0), dataset)
     row = run.epoch(0)
@@ -76,7 +75,7 @@ def test_a_loss_of_ones_own_trains(folder):
 def test_a_measure_of_ones_own(folder):
     (folder / "my_measures.py").write_text(example("measure", "my_measures.py"))
     values = yaml.safe_load(example("measure", "experiment.yaml"))
-    experiment = load_experiment(DIGITS | {"measures": DIGITS["measures"] | values["measures"]}, VARIANTS)
+    experiment = load_experiment(DIGITS | {"measures": DIGITS["measures"] | values["measures"]})
     assert experiment.measures["sharpness"].own == {"entropy": "my_measures:entropy"}
     import my_measures
 

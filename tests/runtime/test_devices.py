@@ -46,7 +46,7 @@ def test_names_of_devices():
     for name in ("gpu", "cuda:", "cuda:x", "cpu:0", ""):
         with pytest.raises(ValueError, match="cuda"):
             ComputeSpec(device=name)
-        with pytest.raises(ConfigError, match="cuda:N"):
+        with pytest.raises(ConfigError, match="cuda"):
             devices.start(name, 1)
 
 

@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 from runs import ROOT, snakemake, succeeded
 
-from robust_flatness.config import ConfigError, load_yaml
+from robust_flatness.config import load_yaml
 from robust_flatness.experiment import load_experiment
-from robust_flatness.workflow import check_words
 
 SMOKE = (ROOT / "config/smoke.yaml").read_text()
 
@@ -187,7 +186,7 @@ def test_drawing_ignores_changed_source_and_changed_rules(made, tmp_path):
 
 def test_a_fresh_clone_plans_all_jobs_quickly_and_without_torch(tmp_path):
     fresh = Workflow(tmp_path, (ROOT / "config/fashion.yaml").read_text())
-    experiment = load_experiment(load_yaml(ROOT / "config/fashion.yaml"), ROOT / "config/variants.yaml")
+    experiment = load_experiment(load_yaml(ROOT / "config/fashion.yaml"))
     trainings = sum(len(experiment.seeds_of(slug)) for slug in experiment.train_jobs)
     networks = sum(len(experiment.seeds_of(slug)) for slug in experiment.variants)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -259,14 +258,10 @@ def test_as_a_module_of_another_workflow(folder):
     assert (folder / "their work/results/own/models.csv").exists()
 
 
-@pytest.mark.parametrize(("options", "words"), [
-    (["--configfile", "own.yaml", "tables"], "tables is not one; write targets first, or after --"),
-    (["--config", "experiment=cifar10-mini"], "config/cifar10-mini.yaml instead of --config"),
-])  # fmt: skip
-def test_a_target_among_config_files_and_the_name_of_another_experiment_are_refused(folder, options, words):
-    done = snakemake(folder, "-n", *options, config="own.yaml")
+def test_the_name_of_another_experiment_is_refused(folder):
+    done = snakemake(folder, "-n", "--config", "experiment=cifar10-mini", config="own.yaml")
     assert done.returncode == 1
-    assert words in done.stderr
+    assert "config/cifar10-mini.yaml instead of --config" in done.stderr
     assert "Traceback" not in done.stderr
     succeeded(snakemake(folder, "-n", "--config", "experiment=mine", config="own.yaml"))
 
@@ -285,19 +280,3 @@ def test_a_training_longer_than_a_job_is_cut(tmp_path):
     assert len(pieces) > 1
     assert pieces == {*range(1, len(pieces) + 1)}
     assert re.search(rf"input: .*{place}/{len(pieces)}\n    output: .*history.csv", said)
-
-
-def test_targets_after_config_options_are_refused(tmp_path, monkeypatch):
-    """Snakemake would take them for a config file or a setting."""
-    monkeypatch.chdir(tmp_path)
-    Path("own.yaml").touch()
-    Path("figures").mkdir()
-    for wrong in ("--configfile own.yaml figures", "--configfiles no.yaml", "--config seeds=0 measure"):
-        with pytest.raises(ConfigError, match="takes all words up to the next option"):
-            check_words(["snakemake", *wrong.split(), "--cores", "1"])
-    for allowed in (
-        "figures --configfile own.yaml",
-        "--configfile own.yaml -- figures",
-        "measure -C seeds=0",
-    ):
-        check_words(["snakemake", *allowed.split()])

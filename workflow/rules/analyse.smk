@@ -10,9 +10,6 @@ rule collect:
     log:
         f"{LOGS}/collect.log",
     localrule: True
-    resources:
-        mem_mb=growing(2000),
-        runtime=growing_minutes(10),
     params:
         spec=collect_spec(EXPERIMENT, RESULTS_FOLDER).json_text(),
         directory=placed(RESULTS),

@@ -15,35 +15,27 @@ from robust_flatness.config.kinds import source_files
 from robust_flatness.config.networks import weights_file
 from robust_flatness.config.values import load_yaml
 from robust_flatness.config.data import CIFAR10_FILES, CIFAR10_FOLDER, CLASSES
-from robust_flatness.errors import ConfigError, FileError
+from robust_flatness.errors import ConfigError
 from robust_flatness.files import canonical_json, write_text
 from robust_flatness.measures.base import CHECKPOINTS
-from robust_flatness.run.planning import OVERHEAD_MINUTES, minutes, training_passes
+from robust_flatness.run.planning import OVERHEAD_MINUTES, measuring_passes, minutes, training_passes
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.tables.schema import TABLES
 from robust_flatness.version import __version__
-from robust_flatness.workflow import (
-    check_name,
-    collect_spec,
-    data_files,
-    folder_state,
-    gpus_here,
-    measuring_code,
-    measuring_job,
-    only_draws,
-    plain_executable,
-    training_code,
-    why_stale,
-    verdicts,
-)
+from robust_flatness.workflow import collect_spec, data_files, folder_state, gpus_here
+from robust_flatness.workflow import measuring_code, measuring_job
 
 # The repository's root, also if another workflow imports this one as a module.
 ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
 
 try:
-    files = [load_yaml(path) for path in workflow.configfiles]  # stricter than Snakemake: no duplicate keys
-    if name := workflow.config_settings.config.get("experiment"):
-        check_name(name, files, Path(os.path.relpath(ROOT / "config")))
+    for path in workflow.configfiles:
+        load_yaml(path)  # stricter than Snakemake: no duplicate keys
+    name = workflow.config_settings.config.get("experiment")
+    other = Path(os.path.relpath(ROOT / f"config/{name}.yaml"))
+    if other.exists() and other.resolve() not in [Path(path).resolve() for path in workflow.configfiles]:
+        hint = f"give --configfile {other} instead of --config"
+        raise ConfigError(f"experiment: {name} is the experiment of another file; {hint}")
     EXPERIMENT = load_experiment(config, ROOT / "config/variants.yaml")
 except ConfigError as error:
     # One line per problem, without Snakemake's traceback through this file.
@@ -77,14 +69,10 @@ LOGS = f"logs/{EXPERIMENT.name}"
 RUN = f"{RESULTS}/{{variant}}/seed-{{seed}}"
 RUN_LOG = f"{LOGS}/{{variant}}/seed-{{seed}}"
 
-# Snakemake calls the scripts of rules by the path of Python, and does not quote it.
-try:
-    sys.executable = plain_executable(sys.executable, here_alone=workflow.local_exec)
-except ConfigError as error:
-    sys.exit(f"error: {error}")
-
 # The commands of the rules come from the environment that runs Snakemake.
-shell.prefix(f"export PATH={quote(os.path.dirname(sys.executable))}:$PATH; ")
+os.environ["PATH"] = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
+# Snakemake does not quote the path of Python in the commands that run scripts.
+sys.executable = quote(sys.executable)
 
 
 onstart:
@@ -92,36 +80,29 @@ onstart:
         check_networks()
 
 
-if (RESULTS_FOLDER / "models.csv").exists() and not (RESULTS_FOLDER / "records.csv").exists():
-    older = "results of an earlier version of this package; move the folder away or choose another name"
-    hint = "--config experiment=NAME; results_table: reads its models.csv"
-    sys.exit(f"error: {RESULTS_FOLDER}: {older} ({hint})")
-
-
-def targets():
-    """Return the targets on Snakemake's command line, which the workflow object does not know yet."""
-    try:
-        return get_argument_parser().parse_known_args(sys.argv[1:])[0].targets or ()
-    except SystemExit:
-        return ()
+def only_draws():
+    """Return whether all targets on Snakemake's command line are figures, tables and pages."""
+    # the workflow object does not know the targets yet
+    targets = get_argument_parser().parse_known_args(sys.argv[1:])[0].targets or ()
+    folders = {target.removeprefix("./").partition("/")[0] for target in targets}
+    return bool(folders) and folders <= {"figures", "tables", "page", "paper_tables", "report"}
 
 
 # If only figures or tables are requested and results exist, the workflow starts from these: nothing is trained or
 # measured, whatever has changed upstream.
-MAKES_TABLES = not (only_draws(targets()) and (RESULTS_FOLDER / "records.csv").exists())
-if not MAKES_TABLES:
-    STALE = why_stale(RESULTS_FOLDER, EXPERIMENT, [*workflow.configfiles, ROOT / "config/variants.yaml"])
-    if STALE:
-        print(
-            f"note: the tables in {RESULTS_FOLDER} {STALE}; figures and tables are drawn from them as they are "
-            "(run `snakemake --cores all` to bring them up to date)",
-            file=sys.stderr,
-        )
+RECORDS_TABLE = RESULTS_FOLDER / "records.csv"
+MAKES_TABLES = not (only_draws() and RECORDS_TABLE.exists())
+CONFIGURATION = [*map(Path, workflow.configfiles), ROOT / "config/variants.yaml"]
+if not MAKES_TABLES and max(path.stat().st_mtime for path in CONFIGURATION) > RECORDS_TABLE.stat().st_mtime:
+    print(
+        f"note: the tables in {RESULTS_FOLDER} are older than the configuration; figures and tables are drawn from them "
+        "as they are (run `snakemake --cores all` to bring them up to date)",
+        file=sys.stderr,
+    )
 
 TRAINED = [slug for slug, variant in EXPERIMENT.variants.items() if variant.trained]
 DERIVED = [slug for slug, variant in EXPERIMENT.variants.items() if variant.derived_from]
 NETWORKS = EXPERIMENT.networks
-SEEDS = EXPERIMENT.spec.seeds
 # GPUs of a job: a cluster's scheduler grants them. A local run starts as many such jobs at a time as there
 # are GPUs, each of which takes one of its own; --resources gpu=N allows more (or fewer).
 DEVICE = EXPERIMENT.spec.compute.device
@@ -133,14 +114,14 @@ COMPUTE = f"--device {DEVICE} --threads {EXPERIMENT.spec.compute.threads}"
 LIMIT = int(60 * EXPERIMENT.spec.compute.hours)
 
 
-def growing_minutes(amount):
-    """Return the time limit of a job: more at each attempt, up to `LIMIT`; measures resume after an attempt."""
-    return lambda wildcards, attempt: min(LIMIT, amount * attempt)
-
-
-def growing(amount):
+def memory(wildcards, attempt):
     """Return the memory (MB) of a job: more at each attempt, if the profile sets `retries`."""
-    return lambda wildcards, attempt: amount * attempt
+    return 4000 * attempt
+
+
+def time_limit(job_minutes):
+    """Return the time limit of a job, given a function of its wildcards: more at each attempt, up to `LIMIT`."""
+    return lambda wildcards, attempt: min(LIMIT, attempt * job_minutes(wildcards))
 
 
 def minutes_for(passes, own=True):
@@ -164,9 +145,5 @@ def of_each(pattern, slugs):
     return [path for slug in slugs for path in expand(pattern, variant=slug, seed=EXPERIMENT.seeds_of(slug))]
 
 
-def for_each_checkpoint(pattern, checkpoints=CHECKPOINTS):
-    """Return `pattern` expanded for each of `checkpoints`; other wildcards are kept."""
-    return expand(pattern, which=checkpoints, allow_missing=True)
-
-
 WEIGHTS = f"{RUN}/checkpoints/{{which}}.safetensors"
+BOTH_WEIGHTS = expand(WEIGHTS, which=CHECKPOINTS, allow_missing=True)

@@ -1,14 +1,16 @@
 # The dataset's disjoint splits, and pseudo-labels for the pool without labels.
 
+DOWNLOADS = EXPERIMENT.spec.data.name == "cifar10" and EXPERIMENT.spec.data.path is None
+
 
 def source_of_data(wildcards):
     """Return the files that the dataset is read from; if they change, it is prepared again."""
-    if EXPERIMENT.spec.data.downloads:
+    if DOWNLOADS:
         return rules.download.output
     return [as_given(path) for path in data_files(EXPERIMENT.spec.data)]
 
 
-if EXPERIMENT.spec.data.downloads:
+if DOWNLOADS:
 
     rule download:
         output:
@@ -16,10 +18,8 @@ if EXPERIMENT.spec.data.downloads:
         log:
             "logs/data/cifar10.log",
         localrule: True
-        params:
-            directory=CIFAR10_FOLDER,
         shell:
-            "robust-flatness download-cifar10 --directory {params.directory:q} > {log:q} 2>&1"
+            "robust-flatness download-cifar10 > {log:q} 2>&1"
 
 
 rule prepare:
@@ -30,14 +30,15 @@ rule prepare:
     log:
         f"{LOGS}/data/seed-{{seed}}.log",
     localrule: True
-    resources:
-        mem_mb=growing(2000),
-        runtime=growing_minutes(30),
     params:
         spec=EXPERIMENT.spec.data.json_text(),
         folder=folder_state(EXPERIMENT.spec.data),
     shell:
         "robust-flatness prepare --spec {params.spec:q} --seed {wildcards.seed} --output {output:q} > {log:q} 2>&1"
+
+
+def pseudo_label_minutes(wildcards):
+    return minutes_for(training_passes(EXPERIMENT.baseline, EXPERIMENT.spec.data.count("train")))
 
 
 rule pseudo_label:
@@ -48,10 +49,8 @@ rule pseudo_label:
     log:
         f"{LOGS}/data/pseudo-labels-{{seed}}.log",
     resources:
-        mem_mb=growing(4000),
-        runtime=growing_minutes(
-            minutes_for(training_passes(EXPERIMENT.baseline, EXPERIMENT.spec.data.count("train")))
-        ),
+        mem_mb=memory,
+        runtime=time_limit(pseudo_label_minutes),
         gpu=GPUS,
     params:
         spec=EXPERIMENT.baseline.json_text(),

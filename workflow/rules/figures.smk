@@ -54,9 +54,6 @@ rule figure:
     wildcard_constraints:
         name=one_of(FIGURES),
     localrule: True
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
         caption=caption("figures"),
     script:

@@ -1,20 +1,13 @@
 # One job per network runs all measures at its checkpoints and snapshots. Finished parts are stored one by one, so that
 # a changed setting reruns only the measures that it affects.
 
-HELD_OUT = EXPERIMENT.spec.data.count("early_stopping")
-SNAPSHOTS = [len(job.training.snapshot_epochs()) for job in EXPERIMENT.train_jobs.values()]
 RECORDS = [f"{RUN}/records.csv", f"{RUN}/examples.csv"]
 ALL_MEASURED = [slug for slug in EXPERIMENT.variants if EXPERIMENT.measures_of(slug)]
 
 
-def measuring_minutes(wildcards, attempt):
-    """Return the minutes for all measures of a variant; more at each attempt, which resumes the previous one."""
-    slug, snapshots = wildcards.variant, max(SNAPSHOTS, default=0)
-    passes = sum(
-        MEASURES[name].passes(EXPERIMENT.measures[name].for_variant(slug), HELD_OUT, snapshots)
-        for name in EXPERIMENT.measures_of(slug)
-    )
-    return min(LIMIT, attempt * minutes_for(passes, wildcards.variant not in NETWORKS))
+def measuring_minutes(wildcards):
+    passes = sum(measuring_passes(EXPERIMENT, wildcards.variant).values())
+    return minutes_for(passes, wildcards.variant not in NETWORKS)
 
 
 def checkpoints_to_measure(wildcards):
@@ -31,22 +24,22 @@ rule measure_network:
         RECORDS,
     log:
         f"{RUN_LOG}/measure.log",
+    benchmark:
+        f"{RUN}/timings/measure.tsv"
     wildcard_constraints:
         variant=one_of(ALL_MEASURED),
     resources:
-        mem_mb=growing(4000),
-        runtime=measuring_minutes,
+        mem_mb=memory,
+        runtime=time_limit(measuring_minutes),
         gpu=GPUS,
     params:
-        job=lambda wildcards: canonical_json(measuring_job(EXPERIMENT, wildcards.variant)),
+        job=lambda wildcards: measuring_job(EXPERIMENT, wildcards.variant),
         directory=placed(RUN),
         version=__version__,  # tables leave out the records of another version
-        timings=placed(f"{RUN}/timings/measure.tsv"),
         compute=COMPUTE,
     shell:
-        "robust-flatness --timings {params.timings:q} measure-network --spec {params.job:q} "
-        "--data {input.data:q} --directory {params.directory:q} --seed {wildcards.seed} "
-        "{params.compute} > {log:q} 2>&1"
+        "robust-flatness measure-network --spec {params.job:q} --data {input.data:q} "
+        "--directory {params.directory:q} --seed {wildcards.seed} {params.compute} > {log:q} 2>&1"
 
 
 rule measure:

@@ -1,24 +1,14 @@
 # External networks are loaded (downloaded if the config names no file), checked, and saved as checkpoints.
-for slug, variant in NETWORKS.items():
-    path = variant.network.weights
-    if path and not weights_file(path)[0].is_file():
-        sys.exit(f"error: the configuration cannot be used\nmodels.{slug}.weights: {path}: no such file")
-
-
-# Properties of the data that are known without reading them.
-SHAPE = ",".join(map(str, EXPERIMENT.spec.data.shape))
-KNOWN_CLASSES = EXPERIMENT.spec.data.known_classes if EXPERIMENT.spec.data.name in CLASSES else None
 
 
 def check_networks():
     """Before any job runs, check that networks without a checkpoint fit the data, if the classes are known."""
-    wrong = 0
-    for name, variant in NETWORKS.items() if KNOWN_CLASSES else ():
+    data, wrong = EXPERIMENT.spec.data, 0
+    for name, variant in NETWORKS.items() if data.name in CLASSES else ():
         weights = expand(WEIGHTS, variant=name, seed=EXPERIMENT.seeds_of(name), which="last")[0]
         if not Path(placed(weights)).exists():
-            command = [sys.executable, "-m", "robust_flatness", "check-network", "--name", name]
-            command += ["--spec", variant.network.job_text(), "--shape", SHAPE]
-            wrong += subprocess.call([*command, "--classes", str(KNOWN_CLASSES)])
+            command = ["robust-flatness", "check-network", "--spec", variant.network.job_text()]
+            wrong += subprocess.call([*command, "--data-spec", data.json_text(), "--name", name])
     if wrong:
         sys.exit("error: the configuration cannot be used")
 
@@ -41,9 +31,6 @@ rule network:
         variant=one_of(NETWORKS),
     priority: 1
     localrule: True
-    resources:
-        mem_mb=growing(4000),
-        runtime=growing_minutes(30),
     params:
         spec=lambda wildcards: NETWORKS[wildcards.variant].network.job_text(),
     shell:

@@ -18,9 +18,6 @@ rule write_page:
     log:
         f"{LOGS}/page.log",
     localrule: True
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
         description=EXPERIMENT.spec.description,
     script:

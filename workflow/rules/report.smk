@@ -1,4 +1,4 @@
-# Results kept in the repository, the opening page of the report, and messages at the end of a run.
+# Results kept in the repository, and messages at the end of a run.
 
 
 rule docs:
@@ -16,35 +16,13 @@ rule docs:
         "../scripts/keep_results.py"
 
 
-# `snakemake --report` opens with the verdicts, once there are some.
-OPENING = f"report/{EXPERIMENT.name}/opening.rst"
-if Path(placed(OPENING)).exists():
-
-    report: Path(placed(OPENING)).resolve()
-
-
-rule report_opening:
-    input:
-        claims=f"paper_tables/{EXPERIMENT.name}/claims.csv",
-    output:
-        OPENING,
-    log:
-        f"{LOGS}/report_opening.log",
-    localrule: True
-    params:
-        experiment=EXPERIMENT.name,
-        description=EXPERIMENT.spec.description,
-    script:
-        "../scripts/open_report.py"
-
-
 STARTED = time.time()
 
 
 onsuccess:
-    claims = Path(placed(f"paper_tables/{EXPERIMENT.name}/claims.csv"))
-    if claims.exists() and claims.stat().st_mtime >= STARTED:
-        print(verdicts(claims), file=sys.stderr)
+    opening = Path(placed(OPENING))
+    if opening.exists() and opening.stat().st_mtime >= STARTED:
+        print(opening.read_text(encoding="utf-8"), file=sys.stderr)
 
 
 onerror:

@@ -1,4 +1,4 @@
-# The tables, and the claims judged: one notebook each, from the results tables alone.
+# The tables, and the claims judged: one notebook each, from the results tables alone. The verdicts open the report.
 
 #: Files of claims that a table evaluates.
 CLAIMS = {
@@ -28,15 +28,35 @@ rule table:
     wildcard_constraints:
         name=one_of(PAPER_TABLES),
     localrule: True
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
         caption=caption("tables"),
     script:
         "../../paper_tables/{wildcards.name}.py"
 
 
+# `snakemake --report` opens with the verdicts, once there are some.
+OPENING = f"report/{EXPERIMENT.name}/opening.rst"
+if Path(placed(OPENING)).exists():
+
+    report: Path(placed(OPENING)).resolve()
+
+
+rule report_opening:
+    input:
+        claims=f"paper_tables/{EXPERIMENT.name}/claims.csv",
+    output:
+        OPENING,
+    log:
+        f"{LOGS}/report_opening.log",
+    localrule: True
+    params:
+        experiment=EXPERIMENT.name,
+        description=EXPERIMENT.spec.description,
+    script:
+        "../scripts/open_report.py"
+
+
 rule tables:
     input:
         expand(rules.table.output, name=PAPER_TABLES),
+        rules.report_opening.output,

@@ -16,20 +16,14 @@ PIECES = {slug: math.ceil(whole_training(slug) / (LIMIT - OVERHEAD_MINUTES)) for
 LONG = [slug for slug, pieces in PIECES.items() if pieces > 1]
 
 
-def training_minutes(wildcards, attempt):
-    minutes = OVERHEAD_MINUTES + math.ceil(whole_training(wildcards.variant) / PIECES[wildcards.variant])
-    return min(LIMIT, attempt * minutes)
+def training_minutes(wildcards):
+    return OVERHEAD_MINUTES + math.ceil(whole_training(wildcards.variant) / PIECES[wildcards.variant])
 
 
 def piece_before(wildcards):
     """Return the marker file of the previous piece; none for the first."""
     before = int(wildcards.get("piece", PIECES[wildcards.variant])) - 1
     return expand(f"{RUN}/pieces/{before}", **wildcards) if before else []
-
-
-def until_epoch(wildcards):
-    epochs = EXPERIMENT.train_jobs[wildcards.variant].training.epochs
-    return math.ceil(epochs * int(wildcards.piece) / PIECES[wildcards.variant])
 
 
 def pseudo_labels(wildcards):
@@ -44,7 +38,7 @@ def pseudo_labels_option(wildcards, input):
 
 
 def code_of_training(wildcards):
-    return map(as_given, training_code(EXPERIMENT, wildcards.variant))
+    return map(as_given, source_files(EXPERIMENT.train_jobs[wildcards.variant].training.objective))
 
 
 def snapshots_option(wildcards):
@@ -53,36 +47,11 @@ def snapshots_option(wildcards):
     return "--all-snapshots" if measured else "--best-and-last"
 
 
-if LONG:
-
-    rule train_piece:
-        input:
-            data=rules.prepare.output,
-            pseudo_labels=pseudo_labels,
-            code=code_of_training,
-            before=piece_before,
-        output:
-            temp(touch(f"{RUN}/pieces/{{piece}}")),
-        log:
-            f"{RUN_LOG}/train-{{piece}}.log",
-        wildcard_constraints:
-            variant=one_of(LONG),
-            piece=r"\d+",
-        resources:
-            mem_mb=growing(4000),
-            runtime=training_minutes,
-            gpu=GPUS,
-        params:
-            spec=training_spec,
-            pseudo_labels=pseudo_labels_option,
-            directory=placed(RUN),
-            snapshots=snapshots_option,
-            until=until_epoch,
-            compute=COMPUTE,
-        shell:
-            "robust-flatness train --spec {params.spec:q} --until {params.until} "
-            "--data {input.data:q} {params.pseudo_labels} --directory {params.directory:q} "
-            "{params.snapshots} {params.compute} > {log:q} 2>&1"
+def piece_options(wildcards):
+    """Return the options of a piece, which ends after its share of the epochs."""
+    epochs = EXPERIMENT.train_jobs[wildcards.variant].training.epochs
+    until = math.ceil(epochs * int(wildcards.piece) / PIECES[wildcards.variant])
+    return f"{snapshots_option(wildcards)} --until {until}"
 
 
 rule train_variant:
@@ -97,43 +66,56 @@ rule train_variant:
         best=f"{RUN}/checkpoints/best.safetensors",
     log:
         f"{RUN_LOG}/train.log",
+    benchmark:
+        f"{RUN}/timings/train.tsv"
     wildcard_constraints:
         variant=one_of(TRAINED),
     resources:
-        mem_mb=growing(4000),
-        runtime=training_minutes,
+        mem_mb=memory,
+        runtime=time_limit(training_minutes),
         gpu=GPUS,
     params:
         spec=training_spec,
         pseudo_labels=pseudo_labels_option,
         directory=placed(RUN),
-        snapshots=snapshots_option,
-        timings=placed(f"{RUN}/timings/train.tsv"),
+        options=snapshots_option,
         compute=COMPUTE,
     shell:
-        "robust-flatness --timings {params.timings:q} train --spec {params.spec:q} "
-        "--data {input.data:q} {params.pseudo_labels} --directory {params.directory:q} "
-        "{params.snapshots} {params.compute} > {log:q} 2>&1"
+        "robust-flatness train --spec {params.spec:q} --data {input.data:q} {params.pseudo_labels} "
+        "--directory {params.directory:q} {params.options} {params.compute} > {log:q} 2>&1"
+
+
+if LONG:
+
+    use rule train_variant as train_piece with:
+        output:
+            temp(touch(f"{RUN}/pieces/{{piece}}")),
+        log:
+            f"{RUN_LOG}/train-{{piece}}.log",
+        benchmark:
+            f"{RUN}/timings/train-{{piece}}.tsv"
+        wildcard_constraints:
+            variant=one_of(LONG),
+            piece=r"\d+",
+        params:
+            options=piece_options,
 
 
 def checkpoints_derived_from(wildcards):
     source = EXPERIMENT.variants[wildcards.variant].derived_from
-    return expand(for_each_checkpoint(WEIGHTS), variant=source, seed=wildcards.seed)
+    return expand(BOTH_WEIGHTS, variant=source, seed=wildcards.seed)
 
 
 rule scale:
     input:
         checkpoints_derived_from,
     output:
-        for_each_checkpoint(WEIGHTS),
+        BOTH_WEIGHTS,
     log:
         f"{RUN_LOG}/scale.log",
     wildcard_constraints:
         variant=one_of(DERIVED),
     localrule: True
-    resources:
-        mem_mb=growing(2000),
-        runtime=growing_minutes(10),
     params:
         factor=lambda wildcards: EXPERIMENT.variants[wildcards.variant].convolution_scale,
         directory=placed(f"{RUN}/checkpoints"),

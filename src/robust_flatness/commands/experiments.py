@@ -11,16 +11,11 @@ from robust_flatness.config import ConfigError, load_yaml
 from robust_flatness.errors import noted_warnings
 from robust_flatness.experiment import Experiment, load_experiment
 from robust_flatness.experiment.experiment import unknown_variants
-from robust_flatness.files import canonical_json, write_text
-from robust_flatness.folders import repository
+from robust_flatness.files import write_text
 
 
 def _experiment(config: Path) -> Experiment:
-    """Return the experiment, with the catalogue beside its file or that of the repository."""
-    catalogue = config.parent / "variants.yaml"
-    if not catalogue.exists():
-        catalogue = repository() / "config/variants.yaml"
-    experiment = load_experiment(load_yaml(config), catalogue)
+    experiment = load_experiment(load_yaml(config))
     if experiment.spec.results_table is not None:
         raise ConfigError(f"{config}: starts from a results table; nothing is trained or measured")
     return experiment
@@ -115,17 +110,15 @@ def spec(
     experiment = _experiment(config)
     if variant not in experiment.catalogue:
         raise ConfigError(f"variant: {unknown_variants([variant], experiment.catalogue)}")
-    steps = {"data": experiment.spec.data, "baseline": experiment.baseline}
+    specs = {"data": experiment.spec.data, "baseline": experiment.baseline, **experiment.measures_of(variant)}
     if variant in experiment.train_jobs:
-        steps["train"] = experiment.train_job(variant, seed)
-    steps |= {name: settings.for_variant(variant) for name, settings in experiment.measures.items()}
-    if step == "measure":
-        typer.echo(canonical_json(measuring_job(experiment, variant)))
-    elif step in steps:
-        typer.echo(steps[step].json_text())
-    else:
-        known = ", ".join([*steps, "measure"])
+        specs["train"] = experiment.train_job(variant, seed)
+    texts = {name: given.json_text() for name, given in specs.items()}
+    texts["measure"] = measuring_job(experiment, variant)
+    if step not in texts:
+        known = ", ".join(texts)
         raise ConfigError(f"{step!r} is not a step of {variant!r} in {experiment.name}; use {known}")
+    typer.echo(texts[step])
 
 
 @step

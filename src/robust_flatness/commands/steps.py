@@ -8,9 +8,11 @@ import typer
 from robust_flatness.commands.base import Checkpoints, Data, Device, Output, Seed, Spec, Threads, parsed, step
 from robust_flatness.config import DataSpec, TrainJob
 from robust_flatness.config.data import CIFAR10_FOLDER
-from robust_flatness.config.values import Count, Positive, parse, parse_list
+from robust_flatness.config.networks import NetworkSpec
 from robust_flatness.errors import noted_warnings
 from robust_flatness.runtime.progress import show_progress
+
+Name = Annotated[str, typer.Option(help="Name of the network in tables.")]
 
 
 @step
@@ -24,13 +26,11 @@ def prepare(spec: Spec, output: Output, seed: Seed = 0) -> None:
 
 
 @step
-def download_cifar10(
-    directory: Annotated[Path, typer.Option(help="Folder for the official files.")] = Path(CIFAR10_FOLDER),
-) -> None:
-    """Download CIFAR-10 by torchvision, which verifies its checksum."""
+def download_cifar10() -> None:
+    """Download CIFAR-10 to `data/cifar10` by torchvision, which verifies its checksum."""
     from robust_flatness.data.cifar10 import download_cifar10 as download
 
-    download(directory)
+    download(Path(CIFAR10_FOLDER))
 
 
 @step
@@ -66,9 +66,9 @@ def train(
     job, device = parsed(TrainJob, spec), start(device, threads)
     dataset = load_dataset(data)
     labels = load_pseudo_labels(pseudo_labels, dataset) if pseudo_labels else None
-    options = {"pseudo_labels": labels, "all_snapshots": all_snapshots, "until": until}
+    options = {"all_snapshots": all_snapshots, "until": until, "device": device}
     with show_progress():
-        run_training(job, dataset, directory, device=device, **options)
+        run_training(job, dataset, directory, pseudo_labels=labels, **options)
 
 
 @step
@@ -81,40 +81,29 @@ def scale(
     """Scale convolutions and the batch norms' statistics with them: same function, other weights."""
     from robust_flatness.measures.scaling import scale_checkpoint
 
-    parse(Positive, factor, "--factor")
     for path in checkpoints:
         scale_checkpoint(path, directory / path.name, factor, variant)
 
 
 @step
 def check_network(
-    spec: Spec,
-    name: Annotated[str, typer.Option(help="Name of the network in tables.")],
-    shape: Annotated[str, typer.Option(help="Channels and side of the images, e.g. 3,32.")],
-    classes: Annotated[int, typer.Option(help="Classes of the data.", min=2)],
+    spec: Spec, name: Name, data_spec: Annotated[str, typer.Option(help="Settings of the dataset as JSON.")]
 ) -> None:
-    """Check that an external network can be loaded and fits the images, before anything is run."""
+    """Check that an external network can be loaded and fits a dataset of the kit, before anything is run."""
     import torch
 
-    from robust_flatness.config.networks import NetworkSpec
     from robust_flatness.loading import load_network
 
-    channels, side = parse(tuple[Count, Count], parse_list(shape), "--shape")
+    data = parsed(DataSpec, data_spec, "--data-spec")
+    channels, side = data.shape
     images = torch.full((2, channels, side, side), 0.5)
-    load_network(parsed(NetworkSpec, spec), name, images, classes)
+    load_network(parsed(NetworkSpec, spec), name, images, data.known_classes)
 
 
 @step
-def import_network(
-    spec: Spec,
-    data: Data,
-    output: Output,
-    name: Annotated[str, typer.Option(help="Name of the network in tables.")],
-    seed: Seed = 0,
-) -> None:
+def import_network(spec: Spec, data: Data, output: Output, name: Name, seed: Seed = 0) -> None:
     """Load an external network, check that it fits the data, and write it as a checkpoint."""
     from robust_flatness.checkpoints import import_network as run_import
-    from robust_flatness.config.networks import NetworkSpec
     from robust_flatness.data import load_dataset
 
     run_import(parsed(NetworkSpec, spec), load_dataset(data), output, name, seed)

@@ -153,8 +153,3 @@ class DataSpec(Spec):
     def shape(self) -> tuple[int, int]:
         """Channels and side of the images; CIFAR-10's for a file that has not been read."""
         return (1, 8) if self.name in ("digits", "fashion") else (3, self.size or 32)
-
-    @property
-    def downloads(self) -> bool:
-        """Whether the official files are downloaded."""
-        return self.name == "cifar10" and self.path is None

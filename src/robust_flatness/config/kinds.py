@@ -6,6 +6,7 @@ import importlib
 import sys
 from collections.abc import Iterable, Iterator
 from importlib.machinery import PathFinder
+from importlib.util import resolve_name
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,15 @@ def imported(path: str, where: str) -> Any:
     try:
         return getattr(importlib.import_module(module), name)
     except (Exception, SystemExit) as error:  # whatever the module raises
-        reason = f"{type(error).__name__}: {error}"
-        raise ConfigError(f"{where}: {path!r} cannot be imported ({reason})") from error
+        raise ConfigError(f"{where}: {path!r} cannot be imported ({error!r})") from error
 
 
 def source_files(path: str) -> list[Path]:
     """Return the source files of a user's `package.module:name`, without importing them: its module and those
     that it imports, directly or indirectly, from the same folder (for an installed package, from itself).
-    Empty for networks of torchvision and RobustBench, and if there is no such module."""
-    wanted = path.partition(":")[0]
-    if wanted in ("torchvision", "robustbench"):
+    Empty for what the kit, torchvision or RobustBench define, and if there is no such module."""
+    wanted, colon, _ = path.partition(":")
+    if not colon or wanted in ("torchvision", "robustbench"):
         return []
     spec = PathFinder.find_spec(wanted.partition(".")[0], [str(Path.cwd()), *sys.path])
     if spec is None:
@@ -55,19 +55,17 @@ def source_files(path: str) -> list[Path]:
 
 def _imports(file: Path, name: str) -> Iterator[str]:
     """Yield the names of the modules that the module `name` may import; some may be functions."""
-    parts = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
+    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
     try:
-        tree = ast.parse(file.read_bytes())
-    except SyntaxError:  # reported where the module is imported
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                base = resolve_name("." * node.level + (node.module or ""), package)
+                yield base
+                yield from (f"{base}.{alias.name}" for alias in node.names)
+    except (SyntaxError, ImportError):  # reported where the module is imported
         return
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            above = parts[: len(parts) - node.level + 1] if node.level else []
-            base = ".".join([*above, *filter(None, [node.module])])
-            yield base
-            yield from (f"{base}.{alias.name}".lstrip(".") for alias in node.names)
 
 
 def source_digest(paths: Iterable[str]) -> str:

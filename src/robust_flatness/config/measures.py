@@ -1,8 +1,7 @@
 """Settings of attacks, and the base class of the settings that each measure defines."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -45,8 +44,7 @@ def attack_defaults(steps: int, restarts: int) -> Any:
     return Field({"steps": steps, "restarts": restarts}, validate_default=True)
 
 
-@dataclass(frozen=True)
-class FirstExamples:
+class FirstExamples(NamedTuple):
     """Annotation of a number of examples: the split that they are taken from, and the implied number, the
     first `most` or all if there are fewer (None: not implied)."""
 
@@ -140,16 +138,13 @@ class MeasureSettings(Spec):
         return self
 
     @classmethod
-    def implied(
-        cls, values: Mapping[str, Any], *, epsilon: float, step_size: float, sizes: Mapping[str, int],
-        norm: str = "linf",
-    ) -> dict[str, Any]:  # fmt: skip
-        """Return `values` completed by the settings that follow from the experiment: ball and step size of
-        `attack`, and numbers of examples, given the `sizes` of the splits `test` and `train`."""
+    def implied(cls, values: Mapping[str, Any], *, sizes: Mapping[str, int], **attack: Any) -> dict[str, Any]:
+        """Return `values` completed by the settings that follow from the experiment: numbers of examples,
+        given the `sizes` of the splits `test` and `train`, and fields of `attack` (ball and step size)."""
         counts = {name: min(e.most, sizes[e.split]) for name, e in cls._examples() if e.most is not None}
         given = values.get("attack", {})
         if "attack" in cls.model_fields and isinstance(given, Mapping):
-            values = {**values, "attack": {"norm": norm, "epsilon": epsilon, "step_size": step_size, **given}}
+            values = {**values, "attack": {**attack, **given}}
         return {**counts, **values}
 
     @classmethod

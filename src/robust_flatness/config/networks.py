@@ -3,20 +3,20 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from robust_flatness.config.values import AS_LIST, Positive, Real, Spec
 from robust_flatness.config.variants import VariantSpec
 from robust_flatness.files import canonical_json
 
-#: Default families of external networks, as in config/families.yaml.
+#: Families of external networks, as in config/families.yaml.
 EXTERNAL, ROBUSTBENCH = "external", "robustbench"
 _ROBUSTBENCH = r"robustbench:((cifar10|cifar100|imagenet)/\w+/)?[\w.-]+"
 _MODEL = rf"^(torchvision:\w+|{_ROBUSTBENCH}|[\w.]+:\w+)$"
 
 
 class NetworkSpec(Spec):
-    """A network as `load_model` takes it, and its label and family."""
+    """A network as `load_model` takes it, and its label."""
 
     model: Annotated[str, Field(pattern=_MODEL)]
     """`package.module:function` (without arguments), `torchvision:NAME`, `robustbench:NAME` or
@@ -29,16 +29,8 @@ class NetworkSpec(Spec):
     std: Annotated[tuple[Positive, ...], AS_LIST, Field(min_length=1)] | None = None
     label: str | None = None
     """Label in figures and tables; None: its name."""
-    family: str | None = None
-    """Family in figures (config/families.yaml); None: `robustbench` for RobustBench's, else `external`."""
     correlate: bool = False
     """Whether correlations and claims include it, as they include variants."""
-
-    @model_validator(mode="after")
-    def _check(self) -> "NetworkSpec":
-        if len(self.mean or ()) != len(self.std or ()):
-            raise ValueError("mean, std: give both, with a number for each channel")
-        return self
 
     def job_text(self) -> str:
         """Return canonical JSON of the fields that its weights depend on, as passed to a job."""
@@ -47,7 +39,7 @@ class NetworkSpec(Spec):
     def variant(self, slug: str) -> "NetworkVariant":
         """Return the network as an entry of the catalogue, named `slug`."""
         family = ROBUSTBENCH if self.model.startswith(f"{ROBUSTBENCH}:") else EXTERNAL
-        return NetworkVariant(label=self.label or slug, family=self.family or family, network=self)
+        return NetworkVariant(label=self.label or slug, family=family, network=self)
 
 
 class NetworkVariant(VariantSpec):

@@ -11,7 +11,6 @@ from robust_flatness.config.values import (
     AS_LIST,
     Count,
     Epsilon,
-    Integer,
     NonNegative,
     Norm,
     Positive,
@@ -55,7 +54,7 @@ class TrainingSpec(Spec):
     """
 
     epochs: Count = 150
-    batch_size: Annotated[Integer, Field(ge=2)] = 128
+    batch_size: Annotated[Count, Field(ge=2)] = 128
     """At least 2: batch norm has no statistics of one image."""
     optimizer: Literal["adam", "entropy-sgd", "sgd"] = "sgd"
     learning_rate: Positive = 0.05
@@ -74,7 +73,7 @@ class TrainingSpec(Spec):
     epsilon: Epsilon
     step_size: Positive = Field(default_factory=lambda given: given["epsilon"] / STEPS_TO_THE_EDGE)
     steps: Count = 7
-    stop_after_flip: Annotated[Integer, Field(ge=0)] | None = None
+    stop_after_flip: Size | None = None
     """PGD-tau: an example's attack stops tau iterations after its label flips."""
     attack_incorrect: bool = True
     """False: examples misclassified when clean stay clean ("ignore incorrect")."""

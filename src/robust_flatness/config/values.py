@@ -6,9 +6,9 @@ Nothing in this package imports torch or numpy: planning must start in a fractio
 import contextlib
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -19,13 +19,12 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     ValidationInfo,
+    model_validator,
 )
 
 from robust_flatness.errors import ConfigError
 from robust_flatness.files import canonical_json
 
-#: Name of a device in torch, or `auto` for a GPU if there is one.
-DEVICE = re.compile(r"^(auto|cpu|cuda(:\d+)?|mps)$")
 #: Union branches in the path of a pydantic error, which are not part of the field's name.
 UNION_BRANCH = re.compile(r"function-|literal\[|tuple\[|constrained-|(count|ranges|\[key\])$")
 
@@ -60,10 +59,6 @@ def _check_epsilon(value: float, info: ValidationInfo) -> float:
     return value
 
 
-def _parse_variants(value: Any) -> Any:
-    return "all" if value in ("all", ["all"]) else parse_list(value)
-
-
 #: Annotations of tuples: converted by `parse_list`; without duplicates.
 AS_LIST, DISTINCT = BeforeValidator(parse_list), AfterValidator(_require_distinct)
 _NUMBER = BeforeValidator(parse_fraction, json_schema_input_type=float | str)
@@ -82,8 +77,10 @@ Radii = Annotated[tuple[Positive, ...], Field(min_length=1), AS_LIST, DISTINCT]
 Seeds = Annotated[tuple[Size, ...], Field(min_length=1), AS_LIST, DISTINCT]
 #: Name of an experiment or a variant, which becomes a folder.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-Device = Annotated[str, Field(pattern=DEVICE.pattern)]
-Variants = Annotated[Literal["all"] | tuple[str, ...], BeforeValidator(_parse_variants)]
+#: Name of a device in torch, or `auto` for a GPU if there is one.
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
+_VARIANTS = BeforeValidator(lambda value: "all" if value in ("all", ["all"]) else parse_list(value))
+Variants = Annotated[Literal["all"] | tuple[str, ...], _VARIANTS, DISTINCT]
 #: `auto`: bfloat16 if it is fast on the job's device, else float32.
 Precision = Literal["float32", "bfloat16", "auto"]
 
@@ -92,6 +89,14 @@ class Spec(BaseModel):
     """Base class of all specs: immutable, no unknown fields."""
 
     model_config = {"frozen": True, "extra": "forbid"}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_class(cls, values: Any) -> Any:
+        """Pair the value of an unknown field with this class, whose fields the error message lists."""
+        if not isinstance(values, Mapping):
+            return values
+        return {name: value if name in cls.model_fields else (cls, value) for name, value in values.items()}
 
     def json_text(self) -> str:
         """Return canonical JSON, as passed to a job."""
@@ -104,35 +109,17 @@ def meant(name: str, known: Iterable[str]) -> str:
     return f", did you mean {close[0]!r}?" if close else ""
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    """Return the models in an annotation: itself, or those of a list, a mapping or a union."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in get_args(annotation) for model in _models_in(part)]
-
-
-def _fields_at(spec: Any, location: Iterable[str | int]) -> list[str]:
-    """Return the fields of the model at `location` within `spec`; none if it is ambiguous."""
-    models = _models_in(spec)
-    for part in map(str, location):
-        fields = [(model, *item) for model in models for item in model.model_fields.items()]
-        inner = [found for _, name, field in fields if name == part for found in _models_in(field.annotation)]
-        tagged = [model for model, _, field in fields if part in get_args(field.annotation)]
-        models = inner or tagged or models
-    return list(models[0].model_fields) if len(models) == 1 else []
-
-
-def _line(spec: Any, problem: Any, where: str) -> str:
+def _line(problem: Any, where: str) -> str:
     """Return an error of pydantic in one line: field, message, value given."""
     parts = [part for part in map(str, problem["loc"]) if not UNION_BRANCH.match(part)]
     path = ".".join(part if part.isprintable() and part else repr(part) for part in parts)
-    message = problem["msg"].removeprefix("Value error, ")
+    message, given = problem["msg"].removeprefix("Value error, "), problem["input"]
     if problem["type"] == "extra_forbidden":
-        allowed = _fields_at(spec, problem["loc"][:-1])
-        message = f"unknown field{meant(parts[-1], allowed)}"
-        message += f"; allowed are {', '.join(allowed)}" if allowed else ""
-    if problem["type"] != "missing" and not isinstance(problem["input"], dict):
-        message += f" (given: {problem['input']!r:.200})"
+        model, given = given
+        fields = [*model.model_fields]
+        message = f"unknown field{meant(parts[-1], fields)}; allowed are {', '.join(fields)}"
+    if problem["type"] != "missing" and not isinstance(given, dict):
+        message += f" (given: {given!r:.200})"
     field = ".".join(part for part in (where, path) if part)
     return f"{field}: {message}" if field else message
 
@@ -146,7 +133,7 @@ def parse(spec: Any, values: Any, where: str = "") -> Any:
         problems = error.errors(include_url=False)
         # a default that follows from an invalid field is no problem of its own
         problems = [found for found in problems if found["type"] != "default_factory_not_called"]
-        raise ConfigError("\n".join(dict.fromkeys(_line(spec, found, where) for found in problems))) from None
+        raise ConfigError("\n".join(dict.fromkeys(_line(found, where) for found in problems))) from None
 
 
 class _Loader(yaml.SafeLoader):
@@ -166,8 +153,6 @@ def load_yaml(path: Path) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as file:
             value = yaml.load(file, _Loader)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
         raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(value, dict):

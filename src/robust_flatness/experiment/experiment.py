@@ -16,6 +16,7 @@ from robust_flatness.config.values import meant, parse
 from robust_flatness.config.variants import BASELINE, VariantSpec, load_variants
 from robust_flatness.errors import ConfigError
 from robust_flatness.experiment.spec import ExperimentSpec
+from robust_flatness.folders import repository
 from robust_flatness.measures.registry import MEASURES
 
 
@@ -89,16 +90,11 @@ class Experiment:
             for where, slugs in (("variants", named), ("overrides", part.overrides)):
                 if unknown := [slug for slug in slugs if slug not in self.catalogue]:
                     yield f"{field}{where}: {unknown_variants(unknown, self.catalogue)}"
-            untrained = [slug for slug in named if slug in self.variants and not self.variants[slug].trained]
-            if MEASURES[name].of_snapshots and untrained:
-                yield f"{field}variants: {untrained} given, but only trained variants have snapshots"
             if field and part.overrides:
                 yield f"{field}overrides: {[*part.overrides]} given; give overrides to the measure itself"
-        if settings.takes_snapshots:
-            applies = [slug for slug in self.variants if settings.applies_to(slug)]
-            lacking = [slug for slug in applies if name not in self.measures_of(slug)]
-            if lacking and (settings.variants != "all" or lacking == applies):
-                yield f"directions: no snapshots are kept of {', '.join(lacking)}; measure their series too"
+        named = [slug for slug in self.variants if settings.variants != "all" and settings.applies_to(slug)]
+        if lacking := [slug for slug in named if name not in self.measures_of(slug)]:
+            yield f"variants: {lacking} given, but snapshots are kept of trained variants with a series only"
         given = {f"overrides.{slug}.": settings.for_variant(slug) for slug in settings.overrides}
         for where, values in {"": settings, **given}.items():
             attack = getattr(values, "attack", None)
@@ -140,14 +136,10 @@ class Experiment:
         if training.unlabeled_fraction and not data.count("unlabeled"):
             raise ConfigError(f"{where}: needs unlabelled images, but data.unlabeled is 0")
         if training.norm != self.spec.norm:
-            raise ConfigError(
-                f"{where}: norm: {training.norm} given, but that of the experiment is {self.spec.norm}"
-            )
+            raise ConfigError(f"{where}: norm: {training.norm} given, but norm is {self.spec.norm}")
         batch_size = min(max(training.batch_size, self.spec.minimum_batch_size), data.count("train"))
         changed: dict[str, Any] = {"batch_size": batch_size}
-        override = self.spec.overrides.get(slug)
-        given = override is not None and "weight_averaging" in override.set
-        if training.weight_averaging is not None and not given:
+        if training.weight_averaging is not None:
             steps = training.epochs * math.ceil(data.count("train") / batch_size)
             changed["weight_averaging"] = rescaled_decay(training.weight_averaging, steps)
         model = parse(ModelSpec, {**self.spec.model.model_dump(), **variant.model}, f"{where}: model")
@@ -169,18 +161,17 @@ class Experiment:
         """Return the training of a variant with a seed."""
         return self.train_jobs[slug].model_copy(update={"seed": seed})
 
-    def measures_of(self, slug: str) -> list[str]:
-        """Return the measures that apply to a variant, whether or not it is requested."""
-        trained = self.catalogue[slug].trained
-        names = [name for name, settings in self.measures.items() if settings.applies_to(slug)]
-        names = [name for name in names if trained or not MEASURES[name].of_snapshots]
-        kept = any(MEASURES[name].of_snapshots for name in names)
-        return [name for name in names if kept or not self.measures[name].takes_snapshots]
+    def measures_of(self, slug: str) -> dict[str, MeasureSettings]:
+        """Return the measures that apply to a variant, requested or not, with its settings of each."""
+        measures, trained = self.measures.items(), self.catalogue[slug].trained
+        found = {name: given.for_variant(slug) for name, given in measures if given.applies_to(slug)}
+        found = {name: given for name, given in found.items() if trained or not MEASURES[name].of_snapshots}
+        kept = any(MEASURES[name].of_snapshots for name in found)
+        return {name: given for name, given in found.items() if kept or not given.takes_snapshots}
 
     def job_behind(self, slug: str) -> TrainJob:
         """Return the training of a variant's weights, requested or not: the source's if it is derived."""
-        source = self.catalogue[slug].derived_from or slug
-        return self.train_jobs.get(source) or self._train_job(source)
+        return self._train_job(self.catalogue[slug].derived_from or slug)
 
 
 def _raise_all(problems: Iterable[str]) -> None:
@@ -195,9 +186,9 @@ def unknown_variants(unknown: Sequence[str], known: Iterable[str]) -> str:
     return f"unknown variant {names}; known are {', '.join(known)} (config/variants.yaml)"
 
 
-def load_experiment(
-    values: Mapping[str, Any], variants_path: Path = Path("config/variants.yaml")
-) -> Experiment:
-    """Return the experiment of a merged configuration (YAML and command line). A `ConfigError` has one line
-    per problem: a field that is missing, unknown or out of range, an unknown variant, two equal variants."""
-    return Experiment(parse(ExperimentSpec, dict(values)), load_variants(variants_path))
+def load_experiment(values: Mapping[str, Any], variants_path: Path | None = None) -> Experiment:
+    """Return the experiment of a merged configuration (YAML and command line), with the variants of a file
+    (None: the repository's). A `ConfigError` has one line per problem: a field that is missing, unknown or
+    out of range, an unknown variant, two equal variants."""
+    catalogue = load_variants(variants_path or repository() / "config/variants.yaml")
+    return Experiment(parse(ExperimentSpec, dict(values)), catalogue)

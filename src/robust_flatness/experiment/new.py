@@ -7,19 +7,17 @@ import numpy as np
 import yaml
 
 from robust_flatness.config.measures import LEAST_CLASSES
-from robust_flatness.config.values import Epsilon, Name, parse
 from robust_flatness.data.npz import read_npz
 from robust_flatness.data.splits import warn_of_missing_classes
 from robust_flatness.errors import ConfigError
 from robust_flatness.experiment.experiment import load_experiment
-from robust_flatness.folders import repository
 
 #: The baseline, and one variant of each method named in the talk.
 FIRST = ("at", "trades-6", "mart-6", "awp-0.01", "self-supervision-4", "weight-decay-0.05", "label-noise-0.3")
 #: Number of updates below which the baseline stays close to its initial weights.
 UPDATES = 400
 #: AutoAttack without APGD-T, whose loss is not defined for so few classes.
-FEW_CLASSES = "autoattack: {version: reduced, attacks: [apgd-ce, fab-t, square]}, "
+FEW_CLASSES = "robustness: {autoattack: {version: reduced, attacks: [apgd-ce, fab-t, square]}}"
 
 
 def new_experiment(data: Path, file: Path, experiment: str, epsilon: str) -> str:
@@ -28,7 +26,6 @@ def new_experiment(data: Path, file: Path, experiment: str, epsilon: str) -> str
     Two thirds of the test images are for the measures, a third for early stopping. The training is as long as
     the paper's if there are enough images, else at least `UPDATES` updates.
     """
-    parse(Name, experiment, "--name")
     source = read_npz(data)
     counts = np.bincount(source["y_train"])
     warn_of_missing_classes(source["y_train"], len(counts), str(data))
@@ -39,15 +36,13 @@ def new_experiment(data: Path, file: Path, experiment: str, epsilon: str) -> str
     unlabeled, pool = 0, "the variant `unlabeled` needs some, taken from train"
     if "x_unlabeled" in source:
         unlabeled, pool = len(source["x_unlabeled"]), "x_unlabeled of the file"
-    autoattack = "" if len(counts) >= LEAST_CLASSES else FEW_CLASSES
+    measures = "" if len(counts) >= LEAST_CLASSES else FEW_CLASSES
     early_stopping = min(500, all_test // 3)
     test = all_test - early_stopping
-    examples = f"test_examples: {min(1000, test)}, train_examples: {min(1000, test, train)}"
     batch_size, learning_rate = (128, 0.05) if train >= 5000 else (32, 0.1)
     epochs = min(150, max(30, math.ceil(UPDATES / math.ceil(train / batch_size))))
     channels, height, width = source["x_train"].shape[1:]
     epsilon = epsilon or ("8/255" if channels == 3 else "0.1")
-    parse(Epsilon, epsilon, "--epsilon")
     side = min(height, width)
     model, augmentation = "name: small-resnet, width: 32", ""
     if side > 14:
@@ -91,10 +86,9 @@ training:
 variants: [{", ".join(variants)}]
 minimum_batch_size: 6
 
-# All measures have defaults; name a block to change it, e.g. robustness: {{attack: {{restarts: 20}}}}
-measures:
-  robustness: {{{autoattack}{examples}}}
-  flatness: {{{examples}}}
+# Robustness and flatness are measured, by default on the first 1,000 examples. Name a measure to add it
+# or to change its settings, e.g. robustness: {{attack: {{restarts: 20}}}}
+measures: {{{measures}}}
 """
-    load_experiment(yaml.safe_load(text), repository() / "config/variants.yaml")
+    load_experiment(yaml.safe_load(text))
     return text

@@ -9,18 +9,7 @@ from robust_flatness.config.data import DataSpec
 from robust_flatness.config.measures import STEPS_TO_THE_EDGE
 from robust_flatness.config.networks import NetworkSpec
 from robust_flatness.config.training import ModelSpec, TrainingSpec
-from robust_flatness.config.values import (
-    DISTINCT,
-    Count,
-    Device,
-    Epsilon,
-    Name,
-    Norm,
-    Real,
-    Seeds,
-    Spec,
-    Variants,
-)
+from robust_flatness.config.values import Count, Device, Epsilon, Name, Norm, Real, Seeds, Spec, Variants
 from robust_flatness.config.variants import FamilySpec, VariantOverride, VariantSpec
 from robust_flatness.measures.registry import MEASURES, MeasureSpecs
 
@@ -43,7 +32,7 @@ class ExperimentSpec(Spec):
     seeds: Seeds = (0,)
     baseline_seeds: Seeds | None = None
     """Seeds of the variant `at`, for statistics over seeds; None: `seeds`."""
-    variants: Annotated[Variants, DISTINCT] = "all"
+    variants: Variants = "all"
     results_table: str | None = None
     """Table of results to start from, without training or measuring."""
     norm: Norm = "linf"
@@ -84,21 +73,21 @@ class ExperimentSpec(Spec):
         given = {name: {} for name, entry in MEASURES.items() if entry.by_default == "all"} | dict(given)
         data, training = info.data.get("data"), info.data.get("training")
         epsilon = info.data.get("epsilon") or 1.0
-        step_size = training.step_size if training else epsilon / STEPS_TO_THE_EDGE
-        sizes = {split: data.count(split) if data else 1 for split in ("test", "train")}
-        for name, block in given.items():
-            if name in MEASURES and isinstance(block, Mapping):
-                implied = {"epsilon": epsilon, "step_size": step_size, "sizes": sizes}
-                implied["norm"] = info.data.get("norm", "linf")
-                given[name] = MEASURES[name].settings.implied(block, **implied)
+        implied = {
+            "sizes": {split: data.count(split) if data else 1 for split in ("test", "train")},
+            "norm": info.data.get("norm", "linf"),
+            "epsilon": epsilon,
+            "step_size": training.step_size if training else epsilon / STEPS_TO_THE_EDGE,
+        }
+        for name in MEASURES.keys() & given.keys():
+            if isinstance(given[name], Mapping):
+                given[name] = MEASURES[name].settings.implied(given[name], **implied)
         return given
 
     @model_validator(mode="after")
     def _check(self) -> "ExperimentSpec":
         if self.experiment == "published":
-            raise ValueError(
-                "experiment: 'published' is the folder of the paper's numbers; choose another name"
-            )
+            raise ValueError("experiment: 'published' holds the printed numbers; choose another name")
         needed = ("epsilon", "data", "model")
         missing = ", ".join(field for field in needed if getattr(self, field) is None)
         if missing and self.results_table is None:

@@ -7,6 +7,7 @@ Times follow from the multiply-adds of a forward pass and from throughputs measu
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from robust_flatness.config import ModelSpec
 from robust_flatness.config.catalogue import COSTS
@@ -14,8 +15,8 @@ from robust_flatness.config.training import TrainJob
 from robust_flatness.experiment import Experiment
 from robust_flatness.measures.registry import MEASURES
 
-#: Assumed cost of external networks: that of a WideResNet-34-10.
-EXTERNAL = {"side": 32, "multiply_adds": 6_700_000_000, "parameters": 46_160_474}
+#: Assumed architecture of external networks.
+EXTERNAL = ModelSpec(name="wide-resnet-34", width=160)
 #: Throughput in forward multiply-adds per second: training on one core without AVX-512; PGD-20 on 1,000
 #: images through ResNet-18 on an H100 (benchmarks/gpu.py); bfloat16 training with CUDA graphs there.
 RATES = {"core": 8.3e9, "float32": 3.6e12, "bfloat16": 22e12, "training": 34e12}
@@ -38,18 +39,13 @@ NOTE = (
 )
 
 
-def _cost(model: ModelSpec | None, quantity: str) -> tuple[float, int]:
-    """Return a cost of `model` (None: an external network), scaled by its width squared, and the image side
-    to which it refers."""
-    if model is None:
-        return EXTERNAL[quantity], EXTERNAL["side"]
-    stated = COSTS.get(model.name, COSTS["resnet18"])
-    return stated[quantity] * (model.width / stated["width"]) ** 2, stated["side"]
-
-
-def parameters(model: ModelSpec | None) -> float:
-    """Return the approximate number of weights."""
-    return _cost(model, "parameters")[0]
+def _cost(model: ModelSpec | None) -> tuple[float, float, int]:
+    """Return multiply-adds and weights of `model` (None: an external network), scaled by its width squared,
+    and the image side to which the multiply-adds refer."""
+    model = model or EXTERNAL
+    stated = COSTS[model.name]
+    scale = (model.width / stated["width"]) ** 2
+    return stated["multiply_adds"] * scale, stated["parameters"] * scale, stated["side"]
 
 
 def seconds(
@@ -57,7 +53,7 @@ def seconds(
     training: bool = False,
 ) -> float:  # fmt: skip
     """Return the seconds of `passes` through `model` of images of `side` pixels, on a core or a GPU."""
-    work, stated_side = _cost(model, "multiply_adds")
+    work, _, stated_side = _cost(model)
     work *= (side / stated_side) ** 2
     if not device.startswith("cuda"):
         return passes * (PASS_OVERHEAD + work / RATES["core"])
@@ -75,6 +71,14 @@ def training_passes(job: TrainJob, images: int) -> int:
     given = job.training
     perturbed = bool(given.sam_rho or given.weight_perturbation)
     return int(given.epochs * images * (given.adversarial_fraction * given.steps + 1 + perturbed))
+
+
+def measuring_passes(experiment: Experiment, slug: str) -> dict[str, int]:
+    """Return the passes of each measure of a variant."""
+    measures, held_out = experiment.measures_of(slug), experiment.spec.data.count("early_stopping")
+    job = None if slug in experiment.networks else experiment.job_behind(slug)
+    snapshots = len(job.training.snapshot_epochs()) if job else 0
+    return {name: MEASURES[name].passes(given, held_out, snapshots) for name, given in measures.items()}
 
 
 @dataclass
@@ -116,17 +120,12 @@ def plan(experiment: Experiment, device: str | None = None) -> Plan:
     channels, side = data.shape
     count = {split: data.count(split) for split in ("train", "unlabeled", "early_stopping", "test")}
 
-    def cost(
-        passes: float, model: ModelSpec | None, precision: str = "float32", training: bool = False
-    ) -> float:
-        used = "bfloat16" if precision == "auto" else precision
-        return seconds(passes, model, side, kind, used if kind == "cuda" else "float32", training)
-
+    cost = partial(seconds, side=side, device=kind)
     steps: dict[str, list[float]] = {"pseudo_label": [], "train": [], "measure": []}
     chains, files = [], 0
     for slug, variant in experiment.variants.items():
         model, training, snapshots, seeds = None, 0.0, 0, experiment.seeds_of(slug)
-        names = experiment.measures_of(slug)
+        measures = experiment.measures_of(slug)
         if slug not in experiment.networks:
             job = experiment.job_behind(slug)
             model, given = job.model, job.training
@@ -134,17 +133,14 @@ def plan(experiment: Experiment, device: str | None = None) -> Plan:
             # PGD for the training curves and early stopping, at every snapshot
             evaluated = min(given.history_examples, count["test"])
             evaluated += count["early_stopping"] * given.early_stopping_restarts
-            training = START + cost(
-                training_passes(job, count["train"]), model, given.precision, training=True
-            )
-            training += cost(snapshots * given.evaluation_steps * evaluated, model, given.precision)
-            series = any(MEASURES[name].of_snapshots for name in names)
+            passes = training_passes(job, count["train"])
+            training = START + cost(passes, model, precision=given.precision, training=True)
+            training += cost(snapshots * given.evaluation_steps * evaluated, model, precision=given.precision)
+            series = any(MEASURES[name].of_snapshots for name in measures)
             files += len(seeds) * (snapshots + 2 if series else 4 if variant.trained else 2)
         measured = START
-        for name in names:
-            settings = experiment.measures[name].for_variant(slug)
-            passes = MEASURES[name].passes(settings, count["early_stopping"], snapshots)
-            measured += cost(passes, model, getattr(settings, "precision", "float32"))
+        for name, passes in measuring_passes(experiment, slug).items():
+            measured += cost(passes, model, precision=getattr(measures[name], "precision", "float32"))
         steps["measure"] += [measured] * len(seeds)
         if variant.trained:
             steps["train"] += [training] * len(seeds)
@@ -155,12 +151,13 @@ def plan(experiment: Experiment, device: str | None = None) -> Plan:
         passes = experiment.baseline.training.epochs * count["train"]
         steps["pseudo_label"] = [START + cost(passes, spec.model, training=True)] * len(spec.seeds)
     steps = {step: times for step, times in steps.items() if times}
-    weights, image = FLOAT * parameters(spec.model), channels * side**2
+    (_, weights, _), (_, external, _) = _cost(spec.model), _cost(None)
+    image = channels * side**2
     seeds = {seed for slug in experiment.variants for seed in experiment.seeds_of(slug)}
-    disk = len(seeds) * sum(count.values()) * image + files * weights
-    disk += len(experiment.networks) * FLOAT * parameters(None)
+    disk = len(seeds) * sum(count.values()) * image
+    disk += FLOAT * (files * weights + len(experiment.networks) * external)
     images = (count["train"] + count["test"]) * image / 1e9
     batch = max((job.training.batch_size for job in jobs), default=128) / 128
-    width = math.sqrt(parameters(spec.model) / RESNET18)
-    on_gpu = ON_GPU * max(1, batch) * (side / 32) ** 2 * width + images
-    return Plan(kind, steps, chains, disk / 1e9, PROCESS + images + KEPT * weights / 1e9, on_gpu)
+    on_gpu = ON_GPU * max(1, batch) * (side / 32) ** 2 * math.sqrt(weights / RESNET18) + images
+    memory = PROCESS + images + KEPT * FLOAT * weights / 1e9
+    return Plan(kind, steps, chains, disk / 1e9, memory, on_gpu)

@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from filelock import FileLock, Timeout
 
-from robust_flatness.config.values import DEVICE, Spec
+from robust_flatness.config.values import Device, Spec, parse
 from robust_flatness.errors import ConfigError, OutOfMemoryError
 
 AnySpec = TypeVar("AnySpec", bound=Spec)
@@ -24,8 +24,7 @@ def start(device: str, threads: int) -> str:
     the first. On GPUs, TF32 is off and convolutions are deterministic."""
     torch.set_num_threads(threads)
     keep_freed_memory()
-    if not DEVICE.fullmatch(device):
-        raise ConfigError(f"--device: {device!r} given; allowed are auto, cpu, cuda, cuda:N and mps")
+    parse(Device, device, "--device")
     kind, _, number = device.partition(":")
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if kind == "auto":
