@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from robust_flatness.files import write_text
-from robust_flatness.page.charts import charts
 from robust_flatness.page.data import page_data
 from robust_flatness.plotting.notebook import Notebook
 
@@ -21,10 +20,9 @@ def write_page(notebook: Notebook, path: Path, description: str = "") -> None:
         return files("robust_flatness.page").joinpath(name).read_text(encoding="utf-8")
 
     folder = notebook.directory.resolve().parents[1] / "paper_tables" / notebook.experiment
-    data = page_data(notebook, folder)
     parts = {"experiment": notebook.experiment, "description": f": {escape(description)}" * bool(description)}
     parts |= {"style": part("page.css"), "vega": vl_convert.javascript_bundle()}
-    parts |= {"charts": _json(charts(data["families"])), "data": _json(data), "script": part("page.js")}
+    parts |= {"data": _json(page_data(notebook, folder)), "script": part("page.js")}
     text = part("template.html")
     for name, value in parts.items():
         text = text.replace(f"{{{{{name}}}}}", value)

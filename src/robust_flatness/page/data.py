@@ -28,21 +28,22 @@ APART = {"label": "Has not learnt", "color": "#909090", "shape": SHAPES["X"]}
 #: Number of points of a training curve that are kept.
 CURVE_POINTS = 40
 DIGITS = 5
+SPREADS = ("_se", "_std", "_sd")
 
 
 def page_data(notebook: Notebook, tables: Path) -> dict[str, Any]:
     """Return all data of the page, ready for JSON: numbers with five digits, none that is not finite.
     `tables` is the folder of `paper_tables`; those that do not exist are left out."""
     is_paper = notebook.printed is None
-    layers = {"ours": (notebook.ours, notebook.ours.models)} if not is_paper else {}
-    printed = notebook.ours if is_paper else notebook.published
-    layers["paper"] = (printed, printed.variants)
-    ours, paper = next(iter(layers.values()))[1], layers["paper"][1]
-    spreads = ("_se", "_std", "_sd")
-    measures = [name for name in ours if schema.is_measure(name) and not name.endswith(spreads)]
-    measures += [name for name in DIFFERENCES if name in ours]
-    columns = [name for name in measures if aggregate.has(ours, name, rows=min(3, len(ours)))]
-    both = pd.concat([ours[["family", "learnt"]], paper[["family", "learnt"]]])
+    layers = {"paper": notebook.ours} if is_paper else {"ours": notebook.ours, "paper": notebook.published}
+    # Without the printed networks of RobustBench.
+    models = {name: layer.models if name == "ours" else layer.variants for name, layer in layers.items()}
+    ours = next(iter(models.values()))
+    measures = [name for name in ours if schema.is_measure(name) and not name.endswith(SPREADS)]
+    columns = [
+        name for name in (*measures, *DIFFERENCES) if aggregate.has(ours, name, rows=min(3, len(ours)))
+    ]
+    both = pd.concat([frame[["family", "learnt"]] for frame in models.values()])
     families = {*both["family"][both["learnt"]]}
     order = [name for name in dict.fromkeys([*looks.every(), *sorted(families)]) if name in families]
     apart = {} if both["learnt"].all() else {"apart": APART}
@@ -62,7 +63,7 @@ def page_data(notebook: Notebook, tables: Path) -> dict[str, Any]:
             name: {"words": schema.describe(name), "low": schema.direction(name)} for name in columns
         },
         "families": {name: _look(name) for name in order} | apart,
-        "models": [row for name, item in layers.items() for row in _models(name, *item, columns)],
+        "models": [row for name in layers for row in _models(name, layers[name], models[name], columns)],
         "curves": _curves(notebook.ours.history),
         "paths": _paths(notebook.ours.series),
         "landscapes": _records(landscape, "variant", "direction", "s", "rloss"),
@@ -82,22 +83,20 @@ def _look(name: str) -> dict[str, str]:
 def _models(name: str, layer: Layer, frame: pd.DataFrame, columns: list[str]) -> list[dict[str, Any]]:
     """Return a row per model: its measures, the settings in which it differs from the baseline in words, and
     whether coefficients count it."""
-    counted, named = {*layer.counted["variant"]}, looks.named()
+    counted, named, records = {*layer.counted["variant"]}, looks.named(), frame.to_dict("records")
     settings = {
         name: name.removeprefix("setting_").replace("_", " ") for name in frame if name.startswith("setting_")
     }
-    baseline = next(iter(frame[frame["variant"] == "at"].to_dict("records")), None)
-    rows = []
-    for row, other in zip(frame.to_dict("records"), aggregate.external(frame), strict=True):
-        slug, changed = row["variant"], "a network of others" if other else ""
-        if baseline and not other:
-            values = {key: (_word(row[key]), _word(baseline[key])) for key in settings}
-            changed = ", ".join(f"{settings[key]} {new}" for key, (new, old) in values.items() if new != old)
+    applied = {row["variant"]: {words: _word(row[key]) for key, words in settings.items()} for row in records}
+    baseline, rows = applied.get("at", {}), []
+    for row, other in zip(records, aggregate.external(frame), strict=True):
+        slug = row["variant"]
+        changed = [f"{key} {word}" for key, word in applied[slug].items() if word != baseline.get(key, word)]
         model = {"layer": name, "variant": slug, "label": row["label"], "short": looks.name(row)}
         model |= {"named": bool(other) or slug in named, "counts": slug in counted}
         model |= {"family": row["family"] if row["learnt"] else "apart"}
-        model |= {"settings": changed or ("the baseline" if slug == "at" else "")}
-        rows.append(model | {"values": {key: row[key] for key in columns if key in row}})
+        told = "a network of others" if other else ", ".join(changed) or "the baseline" * (slug == "at")
+        rows.append(model | {"settings": told, "values": {key: row[key] for key in columns if key in row}})
     return _plain(rows)
 
 
@@ -131,7 +130,7 @@ def _claims(rows: pd.DataFrame, places: Mapping[str, ClaimSpec], columns: list[s
         records = tests.reindex(columns=kept).assign(decides=tests["decides"] == "yes").to_dict("records")
         claim = {**words.rename({"published_verdict": "published"}), "name": name, "tests": records}
         claims.append(claim | {"place": place if shown else {}})
-    return _plain(claims, drop=False)
+    return _plain(claims)
 
 
 def _coefficients(rows: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
@@ -140,7 +139,7 @@ def _coefficients(rows: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
     for row in rows[rows["without"].isna()].to_dict("records") if "without" in rows else ():
         ends = [row[name] for name in ("value", "low", "high")]
         found.setdefault(f"{row['measure']} {row['against']}", {})[row["coefficient"]] = ends
-    return _plain(found, drop=False)
+    return _plain(found)
 
 
 def _comparison(rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
@@ -156,13 +155,12 @@ def _records(frame: pd.DataFrame, *columns: str, **renamed: str) -> list[dict[st
     return _plain([*frame[[*renamed.values()]].set_axis([*renamed], axis=1).to_dict("records")])
 
 
-def _plain(value: Any, drop: bool = True) -> Any:
+def _plain(value: Any) -> Any:
     """Return a value for JSON: numbers with five digits; None, or left out of dictionaries, if not finite."""
     if isinstance(value, dict):
-        plain = {key: _plain(entry, drop) for key, entry in value.items()}
-        return {key: entry for key, entry in plain.items() if entry is not None or not drop}
+        return {key: plain for key, entry in value.items() if (plain := _plain(entry)) is not None}
     if isinstance(value, list):
-        return [_plain(entry, drop) for entry in value]
+        return [_plain(entry) for entry in value]
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
     return value

@@ -50,7 +50,7 @@ function points() {
     .map((m) => ({ variant: m.variant, label: m.label, layer: m.layer, layerWords: LAYERS[m.layer],
       family: DATA.families[m.family].label, key: m.family, settings: m.settings || "as in the paper",
       short: m.short, named: m.named, counts: m.counts, on: !state.families.size || state.families.has(m.family),
-      x: m.values[state.x], y: m.values[state.y], rim: rim() }));
+      x: m.values[state.x], y: m.values[state.y] }));
 }
 function chosen(shown) {
   const box = state.box;
@@ -99,35 +99,52 @@ function name(view, rows, x, y, wanted, marks = rows) {
   }
   return view.data("rows", rows).runAsync();
 }
-async function draw(name, target, rows, change = (spec) => spec) {
-  const spec = change(structuredClone(CHARTS[name]));
-  spec.data = { name: "rows", values: rows };
-  for (const layer of spec.layer ?? []) if (layer.data?.values?.length === 0 || layer.data?.name) delete layer.data;
-  delete spec.datasets;
-  const options = { actions: false, renderer: "svg", config: look(), tooltip: { theme: dark.matches ? "dark" : "light" } };
-  const made = await vegaEmbed($(target), spec, options);
+
+/* Parts of charts in Vega-Lite: fields of numbers and names, colours of the data, dashes ("long" and "dotted" for lines
+   that lie on others), tooltips from field: [title, format of a number]. */
+const q = (field, rest) => ({ field, type: "quantitative", ...rest });
+const n = (field, rest) => ({ field, type: "nominal", ...rest });
+const COLOR = n("color", { scale: null });
+const DASHES = { solid: [1, 0], dashed: [4, 3], long: [8, 5], dotted: [2, 4] };
+const DASH = n("dash", { legend: null, scale: { domain: Object.keys(DASHES), range: Object.values(DASHES) } });
+const tooltip = (titles) => Object.entries(titles).map(([field, [title, format]]) =>
+  (format ? q(field, { title, format }) : n(field, { title })));
+/* Names where `name` has placed them, over a rim in the page's colour. */
+function names(x, y) {
+  const encoding = { x: q("lx", { scale: x.scale }), y: q("ly", { scale: y.scale }), text: n("short") };
+  const behind = { color: { value: "transparent" }, stroke: { value: rim() } };
+  const transform = [{ filter: "isValid(datum.lx)" }], mark = { type: "text", fontSize: 11 };
+  return [{ transform, mark: { ...mark, strokeWidth: 3, strokeOpacity: 0.8 }, encoding: { ...encoding, ...behind } },
+    { transform, mark, encoding }];
+}
+async function draw(target, rows, spec) {
+  const chart = { width: "container", data: { name: "rows", values: rows }, ...spec };
+  const tooltip = { theme: dark.matches ? "dark" : "light" };
+  const options = { mode: "vega-lite", actions: false, renderer: "svg", config: look(), tooltip };
+  const made = await vegaEmbed($(target), chart, options);
   if (views[target]) views[target].finalize();
   views[target] = made.view;
   return made.view;
 }
 async function drawScatter() {
   state.box = null;
-  const shown = points(), range = (name) => {
-    const values = shown.map((p) => p[name]);
-    return values.length ? [Math.min(...values), Math.max(...values)] : [0, 1];
+  const shown = points(), looks = Object.values(DATA.families);
+  const axis = (name) => {
+    const values = shown.map((p) => p[name]), domain = values.length ? [Math.min(...values), Math.max(...values)] : [0, 1];
+    return q(name, { title: title(state[name]), scale: { domain, nice: true, zero: false } });
   };
-  const view = await draw("scatter", "scatter", shown, (spec) => {
-    for (const layer of spec.layer) {
-      const e = layer.encoding;
-      for (const axis of ["x", "y"]) e[axis].scale = { domain: range(axis), nice: true, zero: false };
-      if (e.x.title !== undefined) { e.x.title = title(state.x); e.y.title = title(state.y); }
-      for (const line of e.tooltip ?? []) if (line.field === "x" || line.field === "y") line.title = words(state[line.field]);
-      for (const channel of [e.color, e.fill?.condition ?? e.fill]) {
-        if (channel?.scale?.range) channel.scale.range = channel.scale.range.map(shade);
-      }
-    }
-    return spec;
-  });
+  const family = (range) => n("family", { legend: null, scale: { domain: looks.map((look) => look.label), range } });
+  const x = axis("x"), y = axis("y"), color = family(looks.map((look) => shade(look.color)));
+  const dots = {
+    params: [{ name: "brush", select: "interval" }],
+    mark: { type: "point", size: 70, strokeWidth: 1.5 },
+    encoding: { x, y, color, shape: family(looks.map((look) => look.shape)), description: n("label"),
+      fill: { condition: { test: "datum.layer == 'ours'", ...color }, value: "transparent" },
+      opacity: { condition: { test: { and: [{ param: "brush" }, "datum.on"] }, value: 0.95 }, value: 0.15 },
+      tooltip: tooltip({ label: ["variant"], layerWords: ["numbers"], x: [words(state.x), ".3f"],
+        y: [words(state.y), ".3f"], settings: ["applied"] }) },
+  };
+  const view = await draw("scatter", shown, { height: 430, layer: [dots, ...names(x, y)] });
   let waiting = 0;
   view.addSignalListener("brush", (_, value) => {
     clearTimeout(waiting);
@@ -155,13 +172,16 @@ function drawCurves(selected) {
     : `${isSelection() ? "" : "Nothing is selected: the baseline and three methods. "}` +
       `${all.length > shown.length ? `The first ${shown.length} of ${all.length} selected. ` : ""}` +
       "Solid: on test images; dashed: on training images. The first tenth of the training may lie beyond the axis.";
-  return rows.length === 0 ? null : draw("curves", "curves-chart", rows, (spec) => {
-    for (const layer of spec.layer) {
-      layer.encoding.y.title = state.curve === "rloss" ? "RLoss" : "RErr (%)";
-      layer.encoding.y.scale = { domain: range, clamp: true, nice: true, zero: false };
-    }
-    return spec;
-  });
+  if (rows.length === 0) return null;
+  const share = "share of the training", scale = { domain: range, clamp: true, nice: true, zero: false };
+  const x = q("epoch", { title: share, scale: { domain: [0, 1] }, axis: { tickCount: 5 } });
+  const y = q("value", { title: state.curve === "rloss" ? "RLoss" : "RErr (%)", scale });
+  const onTest = tooltip({ label: ["variant"], epoch: [share, ".2f"], value: ["on test images", ".3f"] });
+  return draw("curves-chart", rows, { height: 300, encoding: { x, y, color: COLOR, strokeDash: DASH }, layer: [
+    { mark: { type: "line", strokeWidth: 2 }, encoding: { detail: [n("variant"), n("split")] } },
+    { transform: [{ filter: "datum.split == 'test'" }], mark: { type: "point", filled: true, size: 25 },
+      encoding: { tooltip: onTest } },
+  ] });
 }
 /* The paths up to the chosen share of the training: those of the selection, or all. */
 function path() {
@@ -170,22 +190,27 @@ function path() {
     const until = DATA.paths[slug].slice(1).filter((row) => row.epoch <= state.time + 1e-9);
     const family = DATA.families[DATA.models.find((m) => m.variant === slug)?.family];
     return until.map((row, i) => ({ ...row, variant: slug, label: DATA.labels[slug], short: DATA.labels[slug],
-      color: family ? shade(family.color) : "#808080", rim: rim(), latest: i === until.length - 1 }));
+      color: family ? shade(family.color) : "#808080", latest: i === until.length - 1 }));
   });
 }
 async function drawPaths() {
   const every = Object.values(DATA.paths).flat().filter((row) => row.epoch > 0.1);
-  const range = (name) => {
+  const axis = (name, title) => {
     const values = every.map((row) => row[name]), low = Math.min(...values), high = Math.max(...values);
-    return [low - 0.03 * (high - low), high + 0.03 * (high - low)];
+    const domain = [low - 0.03 * (high - low), high + 0.03 * (high - low)];
+    return q(name, { title, scale: { domain, clamp: true, nice: false, zero: false } });
   };
-  await draw("paths", "paths-chart", [], (spec) => {
-    for (const layer of spec.layer) {
-      layer.encoding.x.scale = { domain: range("flatness"), clamp: true, nice: false };
-      layer.encoding.y.scale = { domain: range("rloss"), clamp: true, nice: false, zero: false };
-    }
-    return spec;
-  });
+  const x = axis("flatness", "average-case flatness in RLoss (lower is flatter)");
+  const y = axis("rloss", "test RLoss (lower is more robust)");
+  const encoding = { x, y, color: COLOR, tooltip: tooltip({ label: ["variant"], epoch: ["share of the training", ".2f"],
+    rloss: ["test RLoss", ".3f"], flatness: ["flatness", ".3f"] }) };
+  await draw("paths-chart", [], { height: 420, layer: [
+    { mark: { type: "line", strokeWidth: 1.2, opacity: 0.45 },
+      encoding: { ...encoding, order: q("epoch"), detail: n("variant") } },
+    { mark: { type: "point", filled: true, size: 18, opacity: 0.45 }, encoding },
+    { transform: [{ filter: "datum.latest" }], mark: { type: "point", filled: true, size: 110, opacity: 1 }, encoding },
+    ...names(x, y),
+  ] });
   return movePaths();
 }
 function movePaths() {
@@ -202,9 +227,13 @@ function drawLandscapes() {
   const rows = DATA.landscapes.filter((row) => row.direction === state.direction)
     .map((row) => ({ ...row, label: DATA.labels[row.variant], color: color(row.variant), dash: dash(row.variant) }));
   legend("landscapes-legend", slugs.map((slug) => ({ label: DATA.labels[slug], color: color(slug),
-    dash: { solid: "", long: "8 5", dotted: "2 4" }[dash(slug)] })));
-  return draw("landscapes", "landscapes-chart", rows);
+    dash: DASHES[dash(slug)].join(" ") })));
+  return draw("landscapes-chart", rows, { height: 280, mark: { type: "line", strokeWidth: 1.8 }, encoding: {
+    x: q("s", { title: "step s along the direction", axis: { tickCount: 6 } }),
+    y: q("rloss", { title: "RLoss", scale: { zero: false } }), color: COLOR, strokeDash: DASH, detail: n("variant"),
+    tooltip: tooltip({ label: ["variant"], s: ["s", ".2f"], rloss: ["RLoss", ".3f"] }) } });
 }
+/* A row per measure: on the robust loss above, on the clean loss below it and hollow. */
 async function drawComparison() {
   const ink = shade("#000000");
   const kinds = { "the talk's": [shade("#0072B2"), "flatness, as in the talk"], sharpness: [ink, "other sharpness"],
@@ -213,14 +242,22 @@ async function drawComparison() {
   const wrap = (text) => text.replace(new RegExp(`(.{1,${wide}})( |$)`, "g"), "$1\n").trim();
   const circle = "M11,1a4,4 0 1,0 .01,0";
   legend("comparison-legend", Object.values(kinds).slice(0, 3).map(([color, label]) => ({ label, color, mark: circle })));
+  const axis = { labelExpr: "split(datum.label, '\\n')", labelLimit: 0, offset: 2, grid: true };
+  const rho = (name, rest) => q(name, { scale: { domain: [-1, 1] }, axis: { tickCount: 5, orient: "top" }, ...rest });
+  const encoding = { y: n("name", { sort: null, title: "", axis }), color: COLOR,
+    yOffset: n("clean", { scale: { domain: [false, true], paddingOuter: 0.4 } }),
+    tooltip: tooltip({ label: ["measure"], value: ["Spearman", ".2f"], low: ["95 % from", ".2f"], high: ["to", ".2f"] }) };
+  const spec = { height: { step: innerWidth < 700 ? 14 : 9 }, layer: [
+    { data: { values: [{}] }, mark: { type: "rule", strokeDash: [2, 2], color: "#999" }, encoding: { x: { datum: 0 } } },
+    { mark: { type: "rule", strokeWidth: 1.5, opacity: 0.6 },
+      encoding: { ...encoding, x: rho("low", { title: "Spearman's ρ with test RLoss" }), x2: { field: "high" } } },
+    { mark: { type: "point", size: 45, strokeWidth: 1.5, opacity: 1 },
+      encoding: { ...encoding, x: rho("value"), fill: n("fill", { scale: null }) } },
+  ] };
   for (const [index, [split, measures]] of Object.entries(DATA.comparison).entries()) {
     $(`comparison-title-${index}`).textContent = `Measured ${split}`;
-    await draw("comparison", `comparison-${index}`, measures.map((row) => ({ ...row, color: kinds[row.group][0],
-      name: wrap(row.name), fill: row.clean ? rim() : kinds[row.group][0],
-      label: row.name + (row.clean ? ", clean loss" : "") })), (spec) => {
-      if (innerWidth < 700) spec.height.step = 14;
-      return spec;
-    });
+    await draw(`comparison-${index}`, measures.map((row) => ({ ...row, color: kinds[row.group][0], name: wrap(row.name),
+      fill: row.clean ? rim() : kinds[row.group][0], label: row.name + (row.clean ? ", clean loss" : "") })), spec);
   }
 }
 
@@ -271,9 +308,9 @@ function drawClaims() {
     head.append(element("span", { className: `verdict ${kind(claim.verdict)}`, textContent: claim.verdict }),
       ` · ${claim.statement}`);
     const tests = claim.tests.map((test) => {
-      const interval = test.low === null ? "" : ` [${number(test.low, 2)}, ${number(test.high, 2)}]`;
-      const value = test.value === null ? test.note ?? "" : `${number(test.value, 2)}${interval}`;
-      const printed = test.published === null ? "" : `; printed numbers ${number(test.published, 2)}`;
+      const interval = test.low === undefined ? "" : ` [${number(test.low, 2)}, ${number(test.high, 2)}]`;
+      const value = test.value === undefined ? test.note ?? "" : `${number(test.value, 2)}${interval}`;
+      const printed = test.published === undefined ? "" : `; printed numbers ${number(test.published, 2)}`;
       return element("li", { textContent: `${test.statistic}: ${value}${printed} – ${test.outcome}` +
         (test.decides ? "" : " (beside it)") });
     });
