@@ -1,11 +1,5 @@
 # %% [markdown]
 # # RLoss against flatness, epoch by epoch
-#
-# One panel per method: its path over the snapshots after the first fifth of the training, which ends at the
-# large marker; in grey the baseline's.
-#
-# The paper: a training that overfits moves up and to the right, into sharper minima. Methods that are more
-# robust in the end stay flat. Label smoothing stays flat although its RLoss rises.
 
 # %%
 from robust_flatness.plotting import curves, inputs, looks, style

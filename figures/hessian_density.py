@@ -1,9 +1,5 @@
 # %% [markdown]
 # # The spectrum of the Hessian
-#
-# Density of the eigenvalues of the Hessian of the clean and of the robust loss on a logarithmic axis, for the
-# variants of which it was measured, with the first seed. A tall peak at 0 holds nearly all of them; a few lie
-# far to the right, the farther the sharper the minimum.
 
 # %%
 from robust_flatness.plotting import density, inputs, looks

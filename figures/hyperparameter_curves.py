@@ -1,8 +1,5 @@
 # %% [markdown]
 # # Training curves over hyper-parameters
-#
-# Test RLoss over epochs, a panel per method: light to dark in the order of the hyper-parameter, whose
-# values stand above the panel; the baseline in grey.
 
 # %%
 import matplotlib

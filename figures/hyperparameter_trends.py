@@ -1,12 +1,5 @@
 # %% [markdown]
 # # Hyper-parameters, method by method
-#
-# RLoss against average-case flatness within each method: its variants are joined in the order of the hyper-
-# parameter, whose values stand above the panel; larger markers have larger values. All other variants are
-# grey.
-#
-# The paper: whatever makes a method more robust also makes it flatter. Weight clipping is the exception: it
-# goes with worst-case flatness.
 
 # %%
 from robust_flatness.plotting import curves, inputs, looks, scatter, style

@@ -1,12 +1,5 @@
 # %% [markdown]
 # # The radius of the neighbourhood
-#
-# Pearson's correlation of test RLoss with average-case flatness (upper row) and worst-case flatness (lower
-# row) at each radius ξ of the neighbourhood in weight space, relative to the norm of each layer; beside it
-# the variants at the smallest and at the largest radius.
-#
-# The paper: the average-case measure is robust to the choice of its radius; the worst-case measure depends
-# on it.
 
 # %%
 from functools import partial

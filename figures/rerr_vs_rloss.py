@@ -1,11 +1,5 @@
 # %% [markdown]
 # # Robust error against robust loss
-#
-# RLoss is unbounded, RErr is not. At RLoss of ln K the attacked network does as badly as a uniform guess
-# among K classes; a loss above it means confident mistakes.
-#
-# The paper: RErr against RLoss bends there; above it, a lower RLoss hardly lowers RErr. Two linear fits are
-# split at that value. Since any concave cloud gives such slopes, a hinge with a free break is fitted too.
 
 # %%
 from functools import partial

@@ -1,9 +1,5 @@
 # %% [markdown]
 # # Training curves of the methods
-#
-# RLoss on training and test examples over epochs, for the methods of the headline table, in the order of
-# their last test RLoss; the baseline's test curve in grey. Dashed: published, as far as the paper's figures
-# give it.
 
 # %%
 from robust_flatness.plotting import curves, inputs, looks, style
