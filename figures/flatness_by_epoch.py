@@ -16,7 +16,7 @@ def draw():
     series = notebook.ours.series.dropna(subset=[X, Y]).sort_values(curves.EPOCH)
     series = series[series[curves.EPOCH] > curves.EARLY]
     slugs = sorted(series["variant"].unique(), key=order.index)
-    names = {"x": "Average-case flatness\n(lower is flatter)", "y": "Test RLoss (lower is more robust)"}
+    names = {"x": "Average-case flatness\n(lower is flatter)", "y": "Test RLoss\n(lower is more robust)"}
     figure, panels = style.panels(len(slugs), 6, height=1.25, sharex=True, sharey=True, **names)
     farthest, baseline = series.groupby("variant")[X].max(), series[series["variant"] == "at"]
     edge = 1.1 * farthest[style.near(farthest, fence=1.5)].max()

@@ -25,10 +25,9 @@ def draw():
         shades = [0.15 + 0.8 * index / max(1, len(order) - 1) for index in range(len(order))]
         colors = map(matplotlib.colormaps["viridis_r"], shades)
         lines = [Curve("test_rloss", color, "", slug, 1) for color, slug in zip(colors, order, strict=True)]
-        panels[curves.parameter_title(name, order.values())] = [curves.BASELINE, *lines]
-    note = "Light to dark: in the order of the values above each panel, in parentheses those used here where "
-    note += "they are not the paper's."
-    look = {"columns": 4, "height": 1.5, "y": "Test RLoss (lower is more robust)"}
+        panels[f"{name}\n{', '.join(order.values())}"] = [curves.BASELINE, *lines]
+    note = "Light to dark: in the order of the values above each panel, which are those used here."
+    look = {"columns": 4, "height": 1.5, "y": "Test RLoss\n(lower is more robust)"}
     return curves.figure(notebook, panels, note, layers=[ours], together=True, mark=False, **look)
 
 

@@ -14,7 +14,7 @@ methods = {name: order for name, order in orders.items() if len(order) > 1}
 
 # %%
 def draw():
-    names = {"x": "Average-case flatness\n(lower is flatter)", "y": "Test RLoss (lower is more robust)"}
+    names = {"x": "Average-case flatness\n(lower is flatter)", "y": "Test RLoss\n(lower is more robust)"}
     figure, panels = style.panels(len(methods), 4, height=1.5, sharex=True, sharey=True, **names)
     for axes, (name, order) in zip(panels, methods.items(), strict=True):
         axes.scatter(rows[X], rows[Y], s=5, color=style.LIGHT, linewidths=0, zorder=1)
@@ -24,14 +24,12 @@ def draw():
         for index in range(len(chosen)):
             size = 10 + 30 * index / (len(chosen) - 1)
             scatter.points(axes, chosen.iloc[[index]], X, Y, size=size)
-        axes.set_title(curves.parameter_title(name, order.values()), fontsize=6)
+        axes.set_title(f"{name}\n{', '.join(order.values())}", fontsize=6)
     panels[0].set_xlim(right=1.05 * rows.loc[style.near(rows[X]), X].max())
     far = [f"{looks.name(row)} {row[X]:.3g}" for row in rows[~style.near(rows[X])].to_dict("records")]
-    text = (
-        "Joined in the order of the values above each panel, in parentheses those used here where they are "
-    )
-    text += "not the paper's; larger markers: larger values; grey: all variants."
-    style.legend(figure, style.families(panels), text, f"Beyond the axis: {', '.join(far)}." * bool(far))
+    text = "Joined in the order of the values above each panel, which are those used here; larger markers: "
+    text += "larger values; grey: all variants."
+    style.legend(figure, scatter.families(panels), text, f"Beyond the axis: {', '.join(far)}." * bool(far))
     return figure
 
 

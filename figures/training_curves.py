@@ -22,7 +22,7 @@ def draw():
         ]
         for slug in slugs
     }
-    y = "RLoss (lower is more robust)"
+    y = "RLoss\n(lower is more robust)"
     return curves.figure(notebook, panels, together=True, mark=False, columns=5, height=1.35, y=y)
 
 
