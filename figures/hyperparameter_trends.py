@@ -8,23 +8,22 @@ notebook = inputs("hyperparameter_trends", globals().get("snakemake"))
 X, Y = "avg_flatness_rloss", "test_rloss_pgd"
 ours = notebook.ours.variants[notebook.ours.variants["learnt"]]
 rows = ours.dropna(subset=[X, Y]) if {X, Y} <= {*ours} else ours.iloc[:0]
-orders = {name: curves.by_hyperparameter(rows, families) for name, families in looks.methods().items()}
-methods = {name: order for name, order in orders.items() if len(order) > 1}
+methods = curves.by_hyperparameter(rows, least=2)
 
 
 # %%
 def draw():
     names = {"x": "Average-case flatness\n(lower is flatter)", "y": "Test RLoss\n(lower is more robust)"}
     figure, panels = style.panels(len(methods), 4, height=1.5, sharex=True, sharey=True, **names)
-    for axes, (name, order) in zip(panels, methods.items(), strict=True):
+    for axes, (title, slugs) in zip(panels, methods.items(), strict=True):
         axes.scatter(rows[X], rows[Y], s=5, color=style.LIGHT, linewidths=0, zorder=1)
         scatter.points(axes, rows[rows["family"] == "at"], X, Y, size=16)
-        chosen = rows.set_index("variant", drop=False).loc[[*order]]
+        chosen = rows.set_index("variant", drop=False).loc[slugs]
         axes.plot(chosen[X], chosen[Y], color=looks.family(chosen["family"].iloc[0]).color, linewidth=1)
         for index in range(len(chosen)):
             size = 10 + 30 * index / (len(chosen) - 1)
             scatter.points(axes, chosen.iloc[[index]], X, Y, size=size)
-        axes.set_title(f"{name}\n{', '.join(order.values())}", fontsize=6)
+        axes.set_title(title, fontsize=6)
     panels[0].set_xlim(right=1.05 * rows.loc[style.near(rows[X]), X].max())
     far = [f"{looks.name(row)} {row[X]:.3g}" for row in rows[~style.near(rows[X])].to_dict("records")]
     text = "Joined in the order of the values above each panel, which are those used here; larger markers: "

@@ -22,11 +22,10 @@ def bent(axes, layer):
     below, above = ("-" if slope is None else f"{slope:z.1f}" for slope in slopes)
     lines = [layer.name] if notebook.printed else []
     lines += [f"slope {below} below, {above} above ln K = {bend:.2f} (dotted)"]
-    hinge = fitted(rows, y)
-    if hinge is not None:
-        at, (low, high) = hinge.at.value, hinge.at.interval
+    if hinge := fitted(rows, y):
+        low, high = hinge["break"].interval
         axes.axvspan(low, high, color="#ececec", linewidth=0, zorder=0)
-        lines.append(f"fitted break {at:.1f} [{low:.1f}, {high:.1f}] (grey)")
+        lines.append(f"fitted break {hinge['break'].value:.1f} [{low:.1f}, {high:.1f}] (grey)")
     return scatter.panel(axes, layer, X, y, "\n".join(lines), headline=True, line=False)
 
 

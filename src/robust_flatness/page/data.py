@@ -1,33 +1,25 @@
 """Data of the page from an experiment's tables: plain lists and dictionaries for its script."""
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from robust_flatness.analysis import comparison
-from robust_flatness.analysis.claims import ClaimSpec, load_claims
+from robust_flatness.analysis.claims import load_claims
 from robust_flatness.folders import repository
 from robust_flatness.plotting import looks
 from robust_flatness.plotting.layer import Layer
 from robust_flatness.plotting.notebook import Notebook
 from robust_flatness.tables import aggregate, schema
 
-#: Matplotlib's markers as Vega's shapes.
-SHAPES = {
-    **{"o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "v": "triangle-down", "P": "cross"},
-    "p": "M0,-1L.95,-.31L.59,.81L-.59,.81L-.95,-.31Z",
-    "*": "M0,-1L.22,-.31L.95,-.31L.36,.12L.59,.81L0,.38L-.59,.81L-.36,.12L-.95,-.31L-.22,-.31Z",
-    "X": "M-0.9,-0.9L0.9,0.9M-0.9,0.9L0.9,-0.9",
-}
 DIFFERENCES = ("rloss_gap", "rerr_gap", "rloss_overfitting")
+LOOK = {"label", "color", "marker"}
 #: Look of models that have not learnt, which are drawn apart and in no coefficient.
-APART = {"label": "Has not learnt", "color": "#909090", "shape": SHAPES["X"]}
+APART = {"label": "Has not learnt", "color": "#909090", "marker": "X"}
 #: Number of points of a training curve that are kept.
 CURVE_POINTS = 40
-DIGITS = 5
 SPREADS = ("_se", "_std", "_sd")
 
 
@@ -50,7 +42,6 @@ def page_data(notebook: Notebook, tables: Path) -> dict[str, Any]:
     landscape = notebook.ours.landscape
     landscape = landscape[landscape["normalisation"] == "layer"]
     named = notebook.tables.models.drop_duplicates("variant").to_dict("records")
-    places = load_claims().claims | load_claims(repository() / "config" / "later-claims.yaml").claims
 
     def table(name: str) -> pd.DataFrame:
         path = Path(tables) / f"{name}.csv"
@@ -62,22 +53,17 @@ def page_data(notebook: Notebook, tables: Path) -> dict[str, Any]:
         "measures": {
             name: {"words": schema.describe(name), "low": schema.direction(name)} for name in columns
         },
-        "families": {name: _look(name) for name in order} | apart,
+        "families": {name: looks.family(name).model_dump(include=LOOK) for name in order} | apart,
         "models": [row for name in layers for row in _models(name, layers[name], models[name], columns)],
         "curves": _curves(notebook.ours.history),
         "paths": _paths(notebook.ours.series),
         "landscapes": _records(landscape, "variant", "direction", "s", "rloss"),
         "labels": {row["variant"]: looks.name(row) for row in named},
-        "claims": _claims(table("claims"), places, columns),
-        "laterClaims": _claims(table("later_claims"), places, columns),
+        "claims": _claims(table("claims")),
+        "laterClaims": _claims(table("later_claims")),
         "coefficients": _coefficients(table("correlations")),
         "comparison": _comparison(table("sharpness_comparison")),
     }
-
-
-def _look(name: str) -> dict[str, str]:
-    family = looks.family(name)
-    return {"label": family.label, "color": family.color, "shape": SHAPES[family.marker]}
 
 
 def _models(name: str, layer: Layer, frame: pd.DataFrame, columns: list[str]) -> list[dict[str, Any]]:
@@ -118,28 +104,22 @@ def _paths(series: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
     return {slug: _records(rows, **columns) for slug, rows in series.groupby("variant", sort=False)}
 
 
-def _claims(rows: pd.DataFrame, places: Mapping[str, ClaimSpec], columns: list[str]) -> list[dict[str, Any]]:
+def _claims(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the claims: verdict, statement, rule, statistics, and where the page shows each."""
+    places = load_claims().claims | load_claims(repository() / "config" / "later-claims.yaml").claims
     claims, kept = [], ["statistic", "value", "low", "high", "published", "outcome", "note"]
     for name, tests in rows.groupby("claim", sort=False) if len(rows) else ():
-        place = dict(places[name].page) if name in places else {}
-        if "test_rerr_aa" not in columns and place.get("y") == "test_rerr_aa":
-            place["y"] = "test_rerr_pgd"
-        shown = {place.get("x"), place.get("y")} <= {None, *columns}
         words = tests.iloc[0].reindex(["verdict", "statement", "rule", "published_verdict"]).fillna("")
         records = tests.reindex(columns=kept).assign(decides=tests["decides"] == "yes").to_dict("records")
-        claim = {**words.rename({"published_verdict": "published"}), "name": name, "tests": records}
-        claims.append(claim | {"place": place if shown else {}})
+        place = dict(places[name].page) if name in places else {}
+        claims.append({**words.rename({"published_verdict": "published"}), "tests": records, "place": place})
     return _plain(claims)
 
 
-def _coefficients(rows: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
-    """Return coefficients with their intervals: "measure against" -> kind -> [value, low, high]."""
-    found: dict[str, dict[str, Any]] = {}
-    for row in rows[rows["without"].isna()].to_dict("records") if "without" in rows else ():
-        ends = [row[name] for name in ("value", "low", "high")]
-        found.setdefault(f"{row['measure']} {row['against']}", {})[row["coefficient"]] = ends
-    return _plain(found)
+def _coefficients(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the coefficients over all variants with their intervals."""
+    columns = ("measure", "against", "coefficient", "value", "low", "high")
+    return _records(rows[rows["without"].isna()], *columns) if "without" in rows else []
 
 
 def _comparison(rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
@@ -162,7 +142,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(entry) for entry in value]
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+        return float(f"{value:.5g}") if math.isfinite(value) else None
     return value
 
 

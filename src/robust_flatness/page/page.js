@@ -13,7 +13,7 @@ function element(name, properties = {}, ...children) {
   made.append(...children);
   return made;
 }
-const number = (value, digits = 3) => (value === undefined || value === null ? "–" : value.toFixed(digits));
+const number = (value, digits = 3) => (value === undefined ? "–" : value.toFixed(digits));
 const words = (name) => (DATA.measures[name] ? DATA.measures[name].words : name);
 const title = (name) => words(name) + (DATA.measures[name]?.low ? ` (${DATA.measures[name].low})` : "");
 
@@ -37,10 +37,11 @@ function ranks(values) {
 const spearman = (x, y) => pearson(ranks(x), ranks(y));
 /* A coefficient of the two axes; with the interval of the experiment's table of correlations if all models count. */
 function coefficient(kind, rows, table) {
-  const known = DATA.coefficients[`${state.x} ${state.y}`] ?? DATA.coefficients[`${state.y} ${state.x}`];
+  const axes = (row) => [state.x, state.y].every((name) => name === row.measure || name === row.against);
+  const known = DATA.coefficients.find((row) => row.coefficient === kind && row.measure !== row.against && axes(row));
   const r = { pearson, spearman }[kind](rows.map((p) => p.x), rows.map((p) => p.y));
-  const [value, low, high] = (table && known?.[kind]) || [Number.isFinite(r) ? r : null];
-  return number(value, 2) + (low === undefined || low === null ? "" : ` [${number(low, 2)}, ${number(high, 2)}]`);
+  const { value, low, high } = (table && known) || { value: Number.isFinite(r) ? r : undefined };
+  return number(value, 2) + (low === undefined ? "" : ` [${number(low, 2)}, ${number(high, 2)}]`);
 }
 
 /* What is shown and what is selected. */
@@ -69,6 +70,15 @@ function look() {
     titleFontWeight: "normal", titleFontSize: 13, labelFontSize: 12 };
   return { background: "transparent", view: { stroke: line }, axis, text: { color: ink } };
 }
+/* Matplotlib's markers: Vega's shape, and the path that stands for it in a button; where Vega has none, the path is both. */
+const PATHS = { p: "M0,-1L.95,-.31L.59,.81L-.59,.81L-.95,-.31Z", X: "M-0.9,-0.9L0.9,0.9M-0.9,0.9L0.9,-0.9",
+  "*": "M0,-1L.22,-.31L.95,-.31L.36,.12L.59,.81L0,.38L-.59,.81L-.36,.12L-.95,-.31L-.22,-.31Z" };
+const MARKERS = {
+  o: ["circle", "M-.8,0a.8,.8 0 1,0 1.6,0a.8,.8 0 1,0 -1.6,0"], s: ["square", "M-.7,-.7H.7V.7H-.7Z"],
+  D: ["diamond", "M0,-1L.8,0L0,1L-.8,0Z"], "^": ["triangle-up", "M0,-.9L.9,.7H-.9Z"],
+  v: ["triangle-down", "M0,.9L.9,-.7H-.9Z"], P: ["cross", "M-.3,-1H.3V-.3H1V.3H.3V1H-.3V.3H-1V-.3H-.3Z"],
+};
+const marker = (look) => MARKERS[look.marker] ?? Array(2).fill(PATHS[look.marker] ?? PATHS.X);
 /* A legend in words, which wraps where a chart's own would be cut. */
 function legend(target, entries) {
   $(target).replaceChildren(...entries.map(({ label, color, dash = "", mark = `M0,5H22` }) => {
@@ -138,7 +148,7 @@ async function drawScatter() {
   const dots = {
     params: [{ name: "brush", select: "interval" }],
     mark: { type: "point", size: 70, strokeWidth: 1.5 },
-    encoding: { x, y, color, shape: family(looks.map((look) => look.shape)), description: n("label"),
+    encoding: { x, y, color, shape: family(looks.map((look) => marker(look)[0])), description: n("label"),
       fill: { condition: { test: "datum.layer == 'ours'", ...color }, value: "transparent" },
       opacity: { condition: { test: { and: [{ param: "brush" }, "datum.on"] }, value: 0.95 }, value: 0.15 },
       tooltip: tooltip({ label: ["variant"], layerWords: ["numbers"], x: [words(state.x), ".3f"],
@@ -287,16 +297,13 @@ function follow() {
 }
 function drawFamilies() {
   $("families").replaceChildren(...Object.entries(DATA.families).map(([key, family]) => {
-    const shapes = { circle: "M-.8,0a.8,.8 0 1,0 1.6,0a.8,.8 0 1,0 -1.6,0", square: "M-.7,-.7H.7V.7H-.7Z",
-      diamond: "M0,-1L.8,0L0,1L-.8,0Z", "triangle-up": "M0,-.9L.9,.7H-.9Z", "triangle-down": "M0,.9L.9,-.7H-.9Z",
-      cross: "M-.3,-1H.3V-.3H1V.3H.3V1H-.3V.3H-1V-.3H-.3Z" };
     const button = element("button", { type: "button", onclick: () => {
       if (!state.families.delete(key)) state.families.add(key);
       drawFamilies(); follow();
     } });
     button.setAttribute("aria-pressed", state.families.has(key));
-    button.innerHTML = `<svg viewBox="-1.1 -1.1 2.2 2.2" aria-hidden="true"><path d="${shapes[family.shape] ??
-      family.shape}" fill="${shade(family.color)}" stroke="${shade(family.color)}" stroke-width=".2"/></svg>`;
+    button.innerHTML = `<svg viewBox="-1.1 -1.1 2.2 2.2" aria-hidden="true"><path d="${marker(family)[1]}"
+      fill="${shade(family.color)}" stroke="${shade(family.color)}" stroke-width=".2"/></svg>`;
     button.append(family.label);
     return button;
   }));
@@ -316,10 +323,11 @@ function drawClaims() {
     });
     const printed = claim.published ? ` ${claim.published[0].toUpperCase()}${claim.published.slice(1)}.` : "";
     entry.append(head, element("p", { textContent: `Rule: ${claim.rule}${printed}` }), element("ul", {}, ...tests));
-    const place = claim.place;
-    if (place.section || place.x) {
-      const link = element("a", { href: `#${place.section ?? "models"}`, textContent: "See it in the plot" });
-      link.onclick = () => { if (place.x) { pick("x", place.x); pick("y", place.y); drawScatter(); } };
+    const { section, x, y } = claim.place, measured = (name) => name in DATA.measures;
+    const up = y === "test_rerr_aa" && !measured(y) ? "test_rerr_pgd" : y;
+    if (section || (measured(x) && measured(up))) {
+      const link = element("a", { href: `#${section ?? "models"}`, textContent: "See it in the plot" });
+      link.onclick = () => { if (!section) { pick("x", x); pick("y", up); drawScatter(); } };
       entry.append(element("p", {}, link));
     }
     return entry;

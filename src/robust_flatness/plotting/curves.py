@@ -124,12 +124,19 @@ def clip(panels: Sequence[Axes], together: bool = False) -> str:
     return f"Cut off: {', '.join(beyond)}." if beyond else ""
 
 
-def by_hyperparameter(frame: pd.DataFrame, families: Sequence[str]) -> dict[str, str]:
-    """Return variants of some families in the order of their hyper-parameter: slug -> its value in training,
-    or the short name of a variant without a number."""
-    found = []
-    for row in frame[frame["family"].isin(families)].to_dict("records"):
-        number = looks.NUMBER.search(row["variant"])
-        name = number[1] if number else looks.variant(row["variant"], row["label"])
-        found.append((float(number[1]) if number else np.inf, row["variant"], looks.applied(row) or name))
-    return {slug: words for _, slug, words in sorted(found, key=lambda item: item[0])}
+def by_hyperparameter(frame: pd.DataFrame, least: int = 1) -> dict[str, list[str]]:
+    """Return the variants of each method in the order of its hyper-parameter, by the title of a panel: the
+    method and the values used in training. Methods with fewer than `least` variants are left out."""
+    methods = {look.parameter: [] for look in looks.every().values() if look.parameter}
+    for row in frame.to_dict("records"):
+        if method := looks.family(row["family"]).parameter:
+            number = looks.NUMBER.search(row["variant"])
+            name = number[1] if number else looks.variant(row["variant"], row["label"])
+            place = float(number[1]) if number else np.inf
+            methods[method].append((place, looks.applied(row) or name, row["variant"]))
+    found = {}
+    for method, variants in methods.items():
+        variants.sort(key=lambda item: item[0])
+        if len(variants) >= least:
+            found[f"{method}\n{', '.join(value for _, value, _ in variants)}"] = [v for *_, v in variants]
+    return found
