@@ -28,7 +28,7 @@ def draw():
         last = rows.iloc[-1]
         look = {"color": look.color, "marker": look.marker, "markersize": 9 if slug == "at" else 6}
         axes.plot(min(last[X], edge), last[Y], clip_on=False, **look)
-        axes.set_title(looks.variant(slug), fontsize=6)
+        axes.set_title(looks.variant(slug))
     text = "Each path runs from the first fifth of the training to its end, the large marker."
     far = farthest[farthest > edge].items()
     far = ", ".join(f"{looks.variant(slug)} up to {flatness:.2g}" for slug, flatness in far)

@@ -7,7 +7,8 @@ from robust_flatness.tables.records import read_records
 
 notebook = inputs("hessian_density", globals().get("snakemake"))
 families = notebook.ours.models.set_index("variant")["family"]
-rows = density.records_of(read_records(notebook.directory / "records.csv"))
+rows = read_records(notebook.directory / "records.csv")
+rows = rows[(rows["metric"] == "density") & rows["value"].notna()]
 rows = rows[rows["variant"].isin(families.index)]  # scaled copies: see scale_invariance
 rows = rows[rows["seed"] == rows.groupby("variant")["seed"].transform("min")]
 

@@ -23,7 +23,7 @@ def draw():
         for index in range(len(chosen)):
             size = 10 + 30 * index / (len(chosen) - 1)
             scatter.points(axes, chosen.iloc[[index]], X, Y, size=size)
-        axes.set_title(title, fontsize=6)
+        axes.set_title(title)
     panels[0].set_xlim(right=1.05 * rows.loc[style.near(rows[X]), X].max())
     far = [f"{looks.name(row)} {row[X]:.3g}" for row in rows[~style.near(rows[X])].to_dict("records")]
     text = "Joined in the order of the values above each panel, which are those used here; larger markers: "

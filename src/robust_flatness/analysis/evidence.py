@@ -75,9 +75,8 @@ class Evidence:
     @property
     def unlearnt(self) -> list[str]:
         """The variants that have not learnt, with the distances from their initial weights."""
-        distances = self.complete.models.set_index("variant").get(
-            "distance_from_init", pd.Series(dtype=float)
-        )
+        models = self.complete.models.set_index("variant")
+        distances = models.get("distance_from_init", pd.Series(dtype=float))
         share = (100 * distances / distances.get("at", math.nan)).dropna()
         return [
             f"{slug} ({share[slug]:.0f} % of the baseline's distance from init)" if slug in share else slug

@@ -35,10 +35,6 @@ def page_data(notebook: Notebook, tables: Path) -> dict[str, Any]:
     columns = [
         name for name in (*measures, *DIFFERENCES) if aggregate.has(ours, name, rows=min(3, len(ours)))
     ]
-    both = pd.concat([frame[["family", "learnt"]] for frame in models.values()])
-    families = {*both["family"][both["learnt"]]}
-    order = [name for name in dict.fromkeys([*looks.every(), *sorted(families)]) if name in families]
-    apart = {} if both["learnt"].all() else {"apart": APART}
     landscape = notebook.ours.landscape
     landscape = landscape[landscape["normalisation"] == "layer"]
     named = notebook.tables.models.drop_duplicates("variant").to_dict("records")
@@ -53,7 +49,8 @@ def page_data(notebook: Notebook, tables: Path) -> dict[str, Any]:
         "measures": {
             name: {"words": schema.describe(name), "low": schema.direction(name)} for name in columns
         },
-        "families": {name: looks.family(name).model_dump(include=LOOK) for name in order} | apart,
+        "families": {name: look.model_dump(include=LOOK) for name, look in looks.every().items()}
+        | {"apart": APART},
         "models": [row for name in layers for row in _models(name, layers[name], models[name], columns)],
         "curves": _curves(notebook.ours.history),
         "paths": _paths(notebook.ours.series),
@@ -80,7 +77,8 @@ def _models(name: str, layer: Layer, frame: pd.DataFrame, columns: list[str]) ->
         changed = [f"{key} {word}" for key, word in applied[slug].items() if word != baseline.get(key, word)]
         model = {"layer": name, "variant": slug, "label": row["label"], "short": looks.name(row)}
         model |= {"named": bool(other) or slug in named, "counts": slug in counted}
-        model |= {"family": row["family"] if row["learnt"] else "apart"}
+        family = row["family"] if row["family"] in looks.every() else schema.OTHER
+        model |= {"family": family if row["learnt"] else "apart"}
         told = "a network of others" if other else ", ".join(changed) or "the baseline" * (slug == "at")
         rows.append(model | {"settings": told, "values": {key: row[key] for key in columns if key in row}})
     return _plain(rows)

@@ -3,6 +3,8 @@ const LAYERS = { ours: DATA.experiment, paper: "printed in the paper" };
 const state = { x: "avg_flatness_rloss", y: "test_rloss_pgd", layers: new Set([DATA.isPaper ? "paper" : "ours"]),
   box: null, families: new Set(), curve: "rloss", time: 1, direction: null };
 const views = {};
+const drawn = new Set(DATA.models.map((model) => model.family));
+for (const key of Object.keys(DATA.families)) if (!drawn.has(key)) delete DATA.families[key];
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
 const inDark = { "#000000": "#ffffff", "#545454": "#b8b8b8", "#0072B2": "#4ba3dd" };

@@ -75,7 +75,7 @@ def draw(path: Path, result: Mapping[str, Any], others: Sequence[ModelGroup], la
         name = ", ".join(filter(None, (label, result["notes"].get("loss"))))
         figure = planes.figure({name: pd.DataFrame(result["records"])})
     elif "density" in result["settings"]:
-        records = density.records_of(pd.DataFrame(result["records"]).assign(variant=label))
+        records = pd.DataFrame(result["records"]).assign(variant=label)
         figure = density.densities(records, {label: {"label": label, "color": style.BLACK}})
     else:
         figure = headline(result, others, label)

@@ -119,7 +119,7 @@ def panel(
     points(axes, counted, x, y, layer.beside)
     points(axes, others, x, y, hollow=True)
     beyond = fit(axes, pd.concat([counted, others]), x, y)
-    apart = layer.unlearnt[[x, y]].dropna()
+    apart = layer.variants.loc[~layer.variants["learnt"], [x, y]].dropna()
     places = apart[x].clip(*axes.get_xlim()), apart[y].clip(*axes.get_ylim())
     axes.scatter(*places, s=MARKER_AREA, marker="x", color=style.GREY, clip_on=False, zorder=3)
     name_axes(axes, x, y)

@@ -1,11 +1,11 @@
-"""Style of all figures: sizes, fonts, colours, panels, legends and labels beside points."""
+"""Layout of all figures: sizes, colours, panels, legends and labels beside points."""
 
 import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib
+import matplotlib.style
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -30,18 +30,6 @@ ORANGE, VERMILLION, PURPLE = PALETTE["orange"], PALETTE["vermillion"], PALETTE["
 TRAIN, TEST = BLUE, VERMILLION
 #: Published curves beside ours.
 PUBLISHED = {"linewidth": 0.8, "linestyle": (0, (4, 1.5))}
-
-RC = {
-    **{"font.size": 8, "axes.labelsize": 6.5, "axes.titlesize": 7},
-    **{"xtick.labelsize": 6.5, "ytick.labelsize": 6.5, "legend.fontsize": 6.5},
-    **{"axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6},
-    **{"xtick.major.width": 0.6, "ytick.major.width": 0.6, "lines.linewidth": 1.3},
-    **{"lines.markersize": 4, "legend.frameon": False, "legend.handlelength": 1.8},
-    **{"axes.titlelocation": "left", "axes.grid": True, "grid.color": "#e6e6e6"},
-    **{"grid.linewidth": 0.5, "axes.axisbelow": True, "savefig.dpi": 200, "figure.dpi": 200},
-    **{"pdf.fonttype": 42, "ps.fonttype": 42, "text.parse_math": False},
-    "svg.hashsalt": "robust-flatness",
-}
 #: Metadata without dates, so that equal figures give equal bytes.
 UNDATED = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 #: Places of a label beside its point, in points, the preferred one first.
@@ -49,10 +37,9 @@ OFFSETS = ((5, 0), (-5, 0), (0, 5), (0, -5), (4, 4), (-4, 4), (4, -4), (-4, -4))
 
 
 def new_figure(height: float, **options) -> Figure:
-    """Return an empty figure of a page's width; sets matplotlib's parameters to its defaults and `RC`,
-    whatever a user's matplotlibrc says."""
-    matplotlib.rcdefaults()
-    matplotlib.rcParams.update(RC)
+    """Return an empty figure of a page's width, in the style of `figures.mplstyle` whatever a user's
+    matplotlibrc says."""
+    matplotlib.style.use(["default", "robust_flatness.plotting.figures"])
     figure = Figure(figsize=(PAGE, height), **options)
     FigureCanvasAgg(figure)
     return figure
@@ -72,8 +59,8 @@ def panels(
     **options,
 ) -> tuple[Figure, list[Axes]]:  # fmt: skip
     """Return a figure of `count` panels, `columns` in a row (0: all), and its axes row by row. `height` of a
-    row and `room` for legend and notes are in inches; `x` and `y` name the axes of the lowest panels and of
-    each row; `options` go to `Figure.subplots`."""
+    row and `room` for legend and notes are in inches; `x` and `y` name the axes of the last row and of the
+    first column; `options` go to `Figure.subplots`."""
     columns = min(columns or count, count)
     rows = -(-count // columns)
     figure = new_figure(height * rows + room, layout="constrained")
@@ -82,22 +69,15 @@ def panels(
         unused.remove()
     for lowest in axes[count - columns : count]:
         lowest.tick_params(labelbottom=True)
-        lowest.set_xlabel(x)
+    for last in axes[columns * (rows - 1) : count]:
+        last.set_xlabel(x)
     for first in axes[:count:columns]:
         first.set_ylabel(y)
     return figure, axes[:count]
 
 
-def freeze(figure: Figure) -> None:
-    """Compute the layout now and keep it."""
-    if figure.get_layout_engine() is not None:
-        figure.get_layout_engine().execute(figure)
-        figure.set_layout_engine("none")
-
-
 def save(figure: Figure, path: Path, metadata: Mapping[str, str]) -> None:
     """Write a figure in the format of the path's suffix; equal figures give equal bytes."""
-    freeze(figure)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:], metadata=UNDATED.get(path.suffix, {}) | metadata)
 
@@ -141,7 +121,8 @@ def place_labels(axes: Axes, labels: Iterable[Label]) -> None:
     """Write each label beside its point without covering text or points; without free space it is omitted
     or, if required, placed to the right of its point. This fixes the layout, so the figure must be complete
     except for labels."""
-    freeze(axes.figure)
+    axes.figure.get_layout_engine().execute(axes.figure)
+    axes.figure.set_layout_engine("none")
     renderer = axes.figure.canvas.get_renderer()
     frame = axes.get_window_extent(renderer)
     clouds = [group.get_offsets() for group in axes.collections if isinstance(group, PathCollection)]

@@ -65,8 +65,7 @@ def variants(notebook: Notebook, measures: Sequence[str]) -> pd.DataFrame:
     frame["label"] = labels(ours)
     if notebook.printed:
         theirs = notebook.printed.variants.set_index("variant").reindex(columns=list(measures))
-        for name in measures:
-            frame[f"{name}_published"] = frame["variant"].map(theirs[name])
+        frame = frame.join(theirs.add_suffix("_published"), on="variant")
     return frame
 
 
