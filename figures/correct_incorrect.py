@@ -1,11 +1,5 @@
 # %% [markdown]
 # # Correctly and incorrectly classified examples
-#
-# Test RLoss over epochs, split by whether the checkpoint classifies the clean example correctly, for the
-# methods that treat these differently: MART weighs incorrect examples more, "ignore incorrect" does not
-# attack them in training, "prevent label leaking" attacks the predicted label.
-#
-# The paper: robust overfitting is mainly a rise of RLoss on incorrectly classified examples.
 
 # %%
 from robust_flatness.plotting import curves, inputs, looks, style

@@ -1,8 +1,5 @@
 # %% [markdown]
 # # Correlations between measures
-#
-# Spearman's rank correlation of robustness, generalisation and flatness on test examples over the variants,
-# every measure against every other: below the diagonal on this experiment, above it as published.
 
 # %%
 import numpy as np

@@ -1,11 +1,5 @@
 # %% [markdown]
 # # Early stopping and flatness
-#
-# An arrow per variant, from its last to its early-stopped checkpoint; coloured where early stopping lowers
-# test RLoss, beyond the noise of its evaluation if losses of single examples were kept.
-#
-# The paper: where early stopping improves robustness, it finds a flatter point on the same trajectory: the
-# arrows point down and to the left.
 
 # %%
 from functools import partial

@@ -1,11 +1,5 @@
 # %% [markdown]
 # # RLoss against flatness, epoch by epoch
-#
-# One panel per method: its path over the snapshots after the first fifth of the training, which ends at the
-# large marker; in grey the baseline's.
-#
-# The paper: a training that overfits moves up and to the right, into sharper minima. Methods that are more
-# robust in the end stay flat. Label smoothing stays flat although its RLoss rises.
 
 # %%
 from robust_flatness.plotting import curves, inputs, looks, style
@@ -22,7 +16,7 @@ def draw():
     series = notebook.ours.series.dropna(subset=[X, Y]).sort_values(curves.EPOCH)
     series = series[series[curves.EPOCH] > curves.EARLY]
     slugs = sorted(series["variant"].unique(), key=order.index)
-    names = {"x": "Average-case flatness\n(lower is flatter)", "y": "Test RLoss (lower is more robust)"}
+    names = {"x": "Average-case flatness\n(lower is flatter)", "y": "Test RLoss\n(lower is more robust)"}
     figure, panels = style.panels(len(slugs), 6, height=1.25, sharex=True, sharey=True, **names)
     farthest, baseline = series.groupby("variant")[X].max(), series[series["variant"] == "at"]
     edge = 1.1 * farthest[style.near(farthest, fence=1.5)].max()
@@ -34,7 +28,7 @@ def draw():
         last = rows.iloc[-1]
         look = {"color": look.color, "marker": look.marker, "markersize": 9 if slug == "at" else 6}
         axes.plot(min(last[X], edge), last[Y], clip_on=False, **look)
-        axes.set_title(looks.variant(slug), fontsize=6)
+        axes.set_title(looks.variant(slug))
     text = "Each path runs from the first fifth of the training to its end, the large marker."
     far = farthest[farthest > edge].items()
     far = ", ".join(f"{looks.variant(slug)} up to {flatness:.2g}" for slug, flatness in far)

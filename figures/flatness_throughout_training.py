@@ -1,12 +1,5 @@
 # %% [markdown]
 # # Flatness throughout training
-#
-# RLoss of adversarial training (AT), its average- and worst-case flatness in RLoss and the largest
-# eigenvalue of the Hessian (of the clean loss) at every snapshot.
-#
-# The paper: overfitting is sharpening. After the first drop of the learning rate, both flatness measures
-# rise together with test RLoss; so does the eigenvalue. It and worst-case flatness, whose sizes depend on
-# the network and on the budget of the attack, are drawn relative to their last values.
 
 # %%
 from robust_flatness.plotting import curves, inputs, style

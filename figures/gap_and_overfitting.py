@@ -1,10 +1,5 @@
 # %% [markdown]
 # # Flatness, generalisation gap and overfitting
-#
-# Left: the gap of RLoss between test and training examples. Right: how much RLoss rose between the early-
-# stopped and the last checkpoint. Both differences are taken within a variant.
-#
-# The paper: average-case flatness is related to both.
 
 # %%
 from robust_flatness.plotting import inputs, scatter

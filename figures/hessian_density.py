@@ -1,9 +1,5 @@
 # %% [markdown]
 # # The spectrum of the Hessian
-#
-# Density of the eigenvalues of the Hessian of the clean and of the robust loss on a logarithmic axis, for the
-# variants of which it was measured, with the first seed. A tall peak at 0 holds nearly all of them; a few lie
-# far to the right, the farther the sharper the minimum.
 
 # %%
 from robust_flatness.plotting import density, inputs, looks
@@ -11,7 +7,8 @@ from robust_flatness.tables.records import read_records
 
 notebook = inputs("hessian_density", globals().get("snakemake"))
 families = notebook.ours.models.set_index("variant")["family"]
-rows = density.records_of(read_records(notebook.directory / "records.csv"))
+rows = read_records(notebook.directory / "records.csv")
+rows = rows[(rows["metric"] == "density") & rows["value"].notna()]
 rows = rows[rows["variant"].isin(families.index)]  # scaled copies: see scale_invariance
 rows = rows[rows["seed"] == rows.groupby("variant")["seed"].transform("min")]
 

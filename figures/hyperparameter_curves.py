@@ -1,13 +1,10 @@
 # %% [markdown]
 # # Training curves over hyper-parameters
-#
-# Test RLoss over epochs, a panel per method: light to dark in the order of the hyper-parameter, whose
-# values stand above the panel; the baseline in grey.
 
 # %%
-import matplotlib
+import seaborn
 
-from robust_flatness.plotting import curves, inputs, looks
+from robust_flatness.plotting import curves, inputs
 from robust_flatness.plotting.curves import Curve
 from robust_flatness.tables import aggregate
 
@@ -17,21 +14,18 @@ drawn = [
     slug for slug in ours.variants["variant"] if aggregate.has(curves.training(ours, slug), "test_rloss")
 ]
 trained = ours.variants[ours.variants["variant"].isin(drawn)]
-orders = {name: curves.by_hyperparameter(trained, families) for name, families in looks.methods().items()}
-methods = {name: order for name, order in orders.items() if order}
+methods = curves.by_hyperparameter(trained)
 
 
 # %%
 def draw():
     panels = {}
-    for name, order in methods.items():
-        shades = [0.15 + 0.8 * index / max(1, len(order) - 1) for index in range(len(order))]
-        colors = map(matplotlib.colormaps["viridis_r"], shades)
-        lines = [Curve("test_rloss", color, "", slug, 1) for color, slug in zip(colors, order, strict=True)]
-        panels[curves.parameter_title(name, order.values())] = [curves.BASELINE, *lines]
-    note = "Light to dark: in the order of the values above each panel, in parentheses those used here where "
-    note += "they are not the paper's."
-    look = {"columns": 4, "height": 1.5, "y": "Test RLoss (lower is more robust)"}
+    for title, slugs in methods.items():
+        colors = seaborn.color_palette("viridis_r", len(slugs))
+        lines = [Curve("test_rloss", color, "", slug, 1) for color, slug in zip(colors, slugs, strict=True)]
+        panels[title] = [curves.BASELINE, *lines]
+    note = "Light to dark: in the order of the values above each panel, which are those used here."
+    look = {"columns": 4, "height": 1.5, "y": "Test RLoss\n(lower is more robust)"}
     return curves.figure(notebook, panels, note, layers=[ours], together=True, mark=False, **look)
 
 

@@ -1,12 +1,5 @@
 # %% [markdown]
 # # Hyper-parameters, method by method
-#
-# RLoss against average-case flatness within each method: its variants are joined in the order of the hyper-
-# parameter, whose values stand above the panel; larger markers have larger values. All other variants are
-# grey.
-#
-# The paper: whatever makes a method more robust also makes it flatter. Weight clipping is the exception: it
-# goes with worst-case flatness.
 
 # %%
 from robust_flatness.plotting import curves, inputs, looks, scatter, style
@@ -15,30 +8,27 @@ notebook = inputs("hyperparameter_trends", globals().get("snakemake"))
 X, Y = "avg_flatness_rloss", "test_rloss_pgd"
 ours = notebook.ours.variants[notebook.ours.variants["learnt"]]
 rows = ours.dropna(subset=[X, Y]) if {X, Y} <= {*ours} else ours.iloc[:0]
-orders = {name: curves.by_hyperparameter(rows, families) for name, families in looks.methods().items()}
-methods = {name: order for name, order in orders.items() if len(order) > 1}
+methods = curves.by_hyperparameter(rows, least=2)
 
 
 # %%
 def draw():
-    names = {"x": "Average-case flatness\n(lower is flatter)", "y": "Test RLoss (lower is more robust)"}
+    names = {"x": "Average-case flatness\n(lower is flatter)", "y": "Test RLoss\n(lower is more robust)"}
     figure, panels = style.panels(len(methods), 4, height=1.5, sharex=True, sharey=True, **names)
-    for axes, (name, order) in zip(panels, methods.items(), strict=True):
+    for axes, (title, slugs) in zip(panels, methods.items(), strict=True):
         axes.scatter(rows[X], rows[Y], s=5, color=style.LIGHT, linewidths=0, zorder=1)
         scatter.points(axes, rows[rows["family"] == "at"], X, Y, size=16)
-        chosen = rows.set_index("variant", drop=False).loc[[*order]]
+        chosen = rows.set_index("variant", drop=False).loc[slugs]
         axes.plot(chosen[X], chosen[Y], color=looks.family(chosen["family"].iloc[0]).color, linewidth=1)
         for index in range(len(chosen)):
             size = 10 + 30 * index / (len(chosen) - 1)
             scatter.points(axes, chosen.iloc[[index]], X, Y, size=size)
-        axes.set_title(curves.parameter_title(name, order.values()), fontsize=6)
+        axes.set_title(title)
     panels[0].set_xlim(right=1.05 * rows.loc[style.near(rows[X]), X].max())
     far = [f"{looks.name(row)} {row[X]:.3g}" for row in rows[~style.near(rows[X])].to_dict("records")]
-    text = (
-        "Joined in the order of the values above each panel, in parentheses those used here where they are "
-    )
-    text += "not the paper's; larger markers: larger values; grey: all variants."
-    style.legend(figure, style.families(panels), text, f"Beyond the axis: {', '.join(far)}." * bool(far))
+    text = "Joined in the order of the values above each panel, which are those used here; larger markers: "
+    text += "larger values; grey: all variants."
+    style.legend(figure, scatter.families(panels), text, f"Beyond the axis: {', '.join(far)}." * bool(far))
     return figure
 
 

@@ -1,9 +1,5 @@
 # %% [markdown]
 # # Learning-rate schedules
-#
-# The learning rate over epochs of the baseline, of other initial rates, of constant rates and the late
-# multi-step schedule, and of the cyclic schedules, which end after a fifth to four fifths of the baseline's
-# epochs.
 
 # %%
 from robust_flatness.plotting import curves, inputs, looks, style

@@ -1,12 +1,5 @@
 # %% [markdown]
 # # Loss landscapes
-#
-# RLoss along directions in weight space, with adversarial examples computed anew at every point: the mean
-# over random directions (band: standard deviation), the maximum over adversarial ones, and the top
-# eigenvector of the Hessian. Upper row: directions normalised per layer; lower row: per filter.
-#
-# Flat minima are wide valleys here. The paper: robust models rise slowly in random and in adversarial
-# directions.
 
 # %%
 from robust_flatness.plotting import inputs, looks, style

@@ -1,8 +1,5 @@
 # %% [markdown]
 # # Planes of the loss
-#
-# Clean and robust loss on a plane through the weights of the last checkpoint, along two random directions or
-# the principal components of the training's snapshots, with their path projected onto it.
 
 # %%
 from robust_flatness.plotting import inputs, looks, planes

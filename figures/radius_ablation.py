@@ -1,19 +1,12 @@
 # %% [markdown]
 # # The radius of the neighbourhood
-#
-# Pearson's correlation of test RLoss with average-case flatness (upper row) and worst-case flatness (lower
-# row) at each radius ξ of the neighbourhood in weight space, relative to the norm of each layer; beside it
-# the variants at the smallest and at the largest radius.
-#
-# The paper: the average-case measure is robust to the choice of its radius; the worst-case measure depends
-# on it.
 
 # %%
 from functools import partial
 
 import numpy as np
 
-from robust_flatness.analysis.correlation import coefficient
+from robust_flatness.analysis.correlation import coefficient, correlate
 from robust_flatness.plotting import inputs, scatter, style
 from robust_flatness.tables import aggregate
 
@@ -31,7 +24,7 @@ def summary(axes, case):
     """Draw Pearson's coefficient with its interval at each radius, and the printed one hollow."""
     places = {xi: place for place, xi in enumerate(radii[case])}
     for xi, x in radii[case].items():
-        found, _ = scatter.correlations(ours.dropna(subset=[x, Y]), x, Y)
+        found = correlate(ours, x, Y)
         ends = np.abs(np.array([found.interval]).T - found.value)
         axes.errorbar(places[xi], found.value, ends, fmt="o", color=style.BLACK, elinewidth=1)
     printed = notebook.published.counted

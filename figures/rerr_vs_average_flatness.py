@@ -1,8 +1,5 @@
 # %% [markdown]
 # # Robust error against average-case flatness
-#
-# As the headline plot, with the error in place of the loss. The paper: the relation is weaker, since above
-# RLoss of ln K a lower loss hardly lowers the error (see `rerr_vs_rloss`).
 
 # %%
 from robust_flatness.plotting import inputs, scatter

@@ -1,11 +1,5 @@
 # %% [markdown]
 # # Robust error against robust loss
-#
-# RLoss is unbounded, RErr is not. At RLoss of ln K the attacked network does as badly as a uniform guess
-# among K classes; a loss above it means confident mistakes.
-#
-# The paper: RErr against RLoss bends there; above it, a lower RLoss hardly lowers RErr. Two linear fits are
-# split at that value. Since any concave cloud gives such slopes, a hinge with a free break is fitted too.
 
 # %%
 from functools import partial
@@ -28,11 +22,10 @@ def bent(axes, layer):
     below, above = ("-" if slope is None else f"{slope:z.1f}" for slope in slopes)
     lines = [layer.name] if notebook.printed else []
     lines += [f"slope {below} below, {above} above ln K = {bend:.2f} (dotted)"]
-    hinge = fitted(rows, y)
-    if hinge is not None:
-        at, (low, high) = hinge.at.value, hinge.at.interval
+    if hinge := fitted(rows, y):
+        low, high = hinge["break"].interval
         axes.axvspan(low, high, color="#ececec", linewidth=0, zorder=0)
-        lines.append(f"fitted break {at:.1f} [{low:.1f}, {high:.1f}] (grey)")
+        lines.append(f"fitted break {hinge['break'].value:.1f} [{low:.1f}, {high:.1f}] (grey)")
     return scatter.panel(axes, layer, X, y, "\n".join(lines), headline=True, line=False)
 
 

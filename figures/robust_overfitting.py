@@ -1,12 +1,5 @@
 # %% [markdown]
 # # Robust overfitting
-#
-# RLoss and RErr of adversarial training (AT) over the training. On training examples the attack is that of
-# the training, on augmented batches; on test examples PGD is run at every snapshot.
-#
-# The paper: after the first drop of the learning rate, RLoss and RErr rise on test examples while they fall
-# on training examples, mainly because the loss of examples that are classified incorrectly rises; early
-# stopping undoes part of it.
 
 # %%
 from robust_flatness.plotting import curves, inputs, style

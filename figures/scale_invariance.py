@@ -1,12 +1,5 @@
 # %% [markdown]
 # # Scale invariance
-#
-# The baseline with all convolutions multiplied by 0.5 and 2, the batch norms' running statistics with them:
-# the same function. Left: each measure relative to the unscaled model's. Right: RLoss along random
-# directions, per layer.
-#
-# The paper: the flatness measures do not change, since the neighbourhood scales with the weights; the
-# largest eigenvalue of the Hessian does.
 
 # %%
 from robust_flatness.plotting import inputs, style

@@ -1,10 +1,5 @@
 # %% [markdown]
 # # Which sharpness predicts robust generalisation
-#
-# Spearman's correlation of every measure with test RLoss over all variants, for measures on training
-# examples (left) and on test examples (right), on the robust loss (filled) and on the clean loss (hollow).
-# Controls measure no sharpness; a measure of sharpness has to be stronger than they are. With the gap of
-# RLoss and with RErr: see the table.
 
 # %%
 import textwrap

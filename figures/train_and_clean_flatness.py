@@ -1,11 +1,5 @@
 # %% [markdown]
 # # Flatness on training examples and of the clean loss
-#
-# Test RLoss against average-case flatness measured on training examples, and against average-case flatness of
-# the *clean* loss on test examples.
-#
-# Tested: flatness on training examples predicts test RLoss as well; average-case flatness of the clean loss
-# predicts it less well.
 
 # %%
 from robust_flatness.plotting import inputs, scatter

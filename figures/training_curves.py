@@ -1,9 +1,5 @@
 # %% [markdown]
 # # Training curves of the methods
-#
-# RLoss on training and test examples over epochs, for the methods of the headline table, in the order of
-# their last test RLoss; the baseline's test curve in grey. Dashed: published, as far as the paper's figures
-# give it.
 
 # %%
 from robust_flatness.plotting import curves, inputs, looks, style
@@ -26,7 +22,7 @@ def draw():
         ]
         for slug in slugs
     }
-    y = "RLoss (lower is more robust)"
+    y = "RLoss\n(lower is more robust)"
     return curves.figure(notebook, panels, together=True, mark=False, columns=5, height=1.35, y=y)
 
 

@@ -1,9 +1,5 @@
 # %% [markdown]
 # # Correlations
-#
-# Every flatness measure with test RLoss and RErr over all variants: Pearson and Spearman with p-values,
-# 95 % bootstrap confidence intervals and n. The interval shown is the wider of resampling variants and
-# resampling families of variants, which are not independent; both are in the CSV.
 
 # %%
 import pandas as pd

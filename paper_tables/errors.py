@@ -1,7 +1,5 @@
 # %% [markdown]
 # # Errors of all variants
-#
-# Clean and robust errors on test and training examples, and of the early-stopped checkpoint.
 
 # %%
 from robust_flatness.plotting import inputs, typeset

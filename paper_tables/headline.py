@@ -1,9 +1,5 @@
 # %% [markdown]
 # # The headline table
-#
-# Nineteen methods, grouped by RErr: good, average and poor at the 30 % and 70 % percentiles of all
-# variants no worse than the baseline, and worse beyond it (for the paper's own numbers, the groups as
-# printed). The average over all variants of a group stands at its end.
 
 # %%
 import pandas as pd

@@ -1,9 +1,5 @@
 # %% [markdown]
 # # Hessian and convexity
-#
-# The largest eigenvalue of the Hessian of the clean loss and |λmin| / |λmax|, a measure of how far from
-# convex the loss is around the minimum. Not scale-invariant: shown as the contrast to the flatness
-# measures.
 
 # %%
 from robust_flatness.plotting import inputs, typeset

@@ -1,7 +1,5 @@
 # %% [markdown]
 # # Losses and flatness of all variants
-#
-# Clean and robust cross-entropy on test and training examples, and all four flatness measures.
 
 # %%
 from robust_flatness.plotting import inputs, typeset

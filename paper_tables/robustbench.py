@@ -1,9 +1,5 @@
 # %% [markdown]
 # # RobustBench models
-#
-# Errors, losses and flatness of eight models of the RobustBench zoo, as printed in the paper. They differ
-# in architecture and were early-stopped by their authors, so they are part of no correlation. Networks of
-# others in the experiment's own results (`models` in its config) stand beside them.
 
 # %%
 from robust_flatness.plotting import inputs, typeset

@@ -1,8 +1,5 @@
 # %% [markdown]
 # # Scale invariance
-#
-# The baseline with its convolutions multiplied by 0.5 and 2 (the batch norms' statistics with them, so
-# that outputs stay): errors and flatness do not change, the largest eigenvalue does.
 
 # %%
 from robust_flatness.plotting import inputs, typeset

@@ -1,12 +1,5 @@
 # %% [markdown]
 # # Which sharpness predicts robust generalisation
-#
-# Flatness as in the talk, other measures of sharpness on training examples and controls that measure no
-# sharpness, against test RLoss, its gap to training examples, and test RErr: Spearman's, Pearson's and
-# Kendall's coefficient, the granulated Kendall coefficient (within families in which one number is varied,
-# averaged) and Spearman's partial correlation given train RLoss. Positive means that the measure ranks the
-# variants as robustness does. Sorted by the absolute value of Spearman's coefficient. Sharpness on test
-# examples, where gradients and Fisher norms follow the test loss by construction, has sections of its own.
 
 # %%
 from robust_flatness.analysis import comparison

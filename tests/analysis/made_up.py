@@ -121,10 +121,10 @@ def of_examples(variant, seed, checkpoint, split, loss, error) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def changed(tables, where=None, **columns):
-    """The tables with columns of `models` changed, in the rows `where` (a condition on the frame)."""
+def changed(tables, where="seed >= 0", **columns):
+    """The tables with columns of `models` changed, in the rows `where` (a query)."""
     models = tables.models.copy()
-    rows = np.full(len(models), True) if where is None else where(models)
+    rows = models.eval(where)
     for name, value in columns.items():
         models.loc[rows, name] = value(models[rows]) if callable(value) else value
     return replace(tables, models=models)
@@ -157,6 +157,11 @@ def only_seeds(tables, seeds):
     """The tables with fewer seeds of the baseline."""
     names = ("models", "history", "series", "examples")
     return replace(tables, **{name: getattr(tables, name).query(f"seed < {seeds}") for name in names})
+
+
+def only(tables, where):
+    """The tables with the rows of `models` for which a query holds."""
+    return replace(tables, models=tables.models.query(where))
 
 
 def without(tables, *columns):

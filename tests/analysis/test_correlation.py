@@ -8,16 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from robust_flatness.analysis.correlation import (
-    coefficient,
-    correlate,
-    granulated,
-    permutation_p,
-    weighted_kendall,
-    weighted_partial,
-    weighted_pearson,
-    weighted_spearman,
-)
+from robust_flatness.analysis import correlation
 
 
 @pytest.fixture
@@ -32,17 +23,13 @@ def counts():
     return np.random.default_rng(2).integers(0, 3, size=(40, 12)).astype(float)
 
 
-@pytest.mark.parametrize(
-    ("ours", "theirs"),
-    [
-        (weighted_pearson, stats.pearsonr),
-        (weighted_spearman, stats.spearmanr),
-        (weighted_kendall, stats.kendalltau),
-    ],
-)
-def test_counts_are_repetitions(data, counts, ours, theirs):
+SCIPYS = {"pearson": stats.pearsonr, "spearman": stats.spearmanr, "kendall": stats.kendalltau}
+
+
+@pytest.mark.parametrize("kind", correlation.COEFFICIENTS)
+def test_counts_are_repetitions(data, counts, kind):
     x, y = data
-    found = ours(x, y, counts)
+    found, theirs = correlation.COEFFICIENTS[kind](x, y, counts), SCIPYS[kind]
     for value, times in zip(found, counts.astype(int), strict=True):
         assert value == pytest.approx(theirs(np.repeat(x, times), np.repeat(y, times)).statistic, abs=1e-12)
 
@@ -52,16 +39,16 @@ def test_counts_are_repetitions(data, counts, ours, theirs):
 def test_permutation_p_is_the_full_enumeration(kind, n):
     rng = np.random.default_rng(n)
     x, y = rng.normal(size=n).round(1), rng.normal(size=n).round(1)
-    observed = abs(coefficient(x, y, kind))
-    all_orders = [abs(coefficient(x, y[list(order)], kind)) for order in itertools.permutations(range(n))]
-    expected = np.mean([value >= observed - 1e-9 for value in all_orders])
-    assert permutation_p(x, y, kind) == pytest.approx(expected)
+    observed = abs(correlation.coefficient(x, y, kind))
+    orders = map(list, itertools.permutations(range(n)))
+    expected = np.mean([abs(correlation.coefficient(x, y[o], kind)) >= observed - 1e-9 for o in orders])
+    assert correlation.permutation_p(x, y, kind) == pytest.approx(expected)
 
 
 def test_correlate_leaves_out_what_is_missing(data):
     x, y = data
     columns = {"x": [math.nan, *x, 1.0], "y": [1.0, *y, math.nan], "family": ["a", *"bbccddeeffgg", "h"]}
-    found = correlate(pd.DataFrame(columns), "x", "y", resamples=200)
+    found = correlation.correlate(pd.DataFrame(columns), "x", "y", resamples=200)
     assert found.n == 12
     assert found.families == 6
     assert found.value == pytest.approx(stats.pearsonr(x, y).statistic)
@@ -72,7 +59,7 @@ def test_partial_correlation_is_that_of_residuals(counts):
     rng = np.random.default_rng(3)
     x, y, given = rng.normal(size=(3, 12))
     x, y = x + given, y - given
-    found = weighted_partial(x, y, given, counts)
+    found = correlation.weighted_partial(x, y, given, counts)
     for value, times in zip(found, counts.astype(int), strict=True):
         repeated = [np.repeat(values, times) for values in (x, y, given)]
         design = np.column_stack([np.ones(times.sum()), repeated[2]])
@@ -84,7 +71,7 @@ def test_granulated_coefficient_is_the_mean_tau_within_families():
     """Each with the baseline. A family of a single setting, and one that is not numeric, are left out."""
     rows = [("at", 5, 5), ("a", 1, 9), ("a", 2, 8.5), ("a", 3, 8.8), ("b", 9, 1), ("b", 8, 2), ("c", 0, 0)]
     rows = pd.DataFrame([*rows, ("d", 7, 7), ("d", 8, 9)], columns=["family", "x", "y"])
-    found = granulated(rows, "x", "y", ["a", "b", "c"])
+    found = correlation.granulated(rows, "x", "y", ["a", "b", "c"])
     expected = [stats.kendalltau(part["x"], part["y"]).statistic for part in (rows[:4], rows.iloc[[0, 4, 5]])]
     assert found.value == pytest.approx(np.mean(expected))
     assert (found.n, found.families) == (6, 2)

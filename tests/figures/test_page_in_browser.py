@@ -55,7 +55,13 @@ def test_every_measure_compared_is_drawn_in_the_panel_of_its_examples(opened):
         colors = {marks.nth(i).get_attribute("stroke") for i in range(count)}
         assert len(colors) == 2
         assert "transparent" not in colors
-    told = point_at(opened, opened.locator("#comparison-1 svg .mark-symbol path").nth(1))
+    mark = opened.locator("#comparison-1 svg .mark-symbol path").nth(1)
+    mark.scroll_into_view_if_needed()
+    opened.mouse.move(2, 2)
+    mark.hover(force=True)
+    opened.wait_for_selector("#vg-tooltip-element.visible", timeout=3000)
+    cells = opened.locator("#vg-tooltip-element td").all_inner_texts()
+    told = {key.rstrip(":"): value for key, value in zip(cells[::2], cells[1::2], strict=True)}
     assert told == {"measure": "flatness", "Spearman": "0.80", "95 % from": "0.60", "to": "0.90"}
 
 
@@ -116,14 +122,3 @@ def test_fits_a_phone(browser, page, scheme):
     background = tab.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (background == "rgb(255, 255, 255)") == (scheme == "light")
     context.close()
-
-
-def point_at(tab, mark) -> dict[str, str]:
-    """The tooltip of a mark, title -> text, the pointer coming from elsewhere."""
-    mark.scroll_into_view_if_needed()
-    box = mark.bounding_box()
-    tab.mouse.move(2, 2)
-    tab.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    tab.wait_for_selector("#vg-tooltip-element.visible", timeout=3000)
-    cells = tab.locator("#vg-tooltip-element td").all_inner_texts()
-    return {key.rstrip(":"): value for key, value in zip(cells[::2], cells[1::2], strict=True)}

@@ -98,12 +98,8 @@ def judge(
         verdicts = {"verdict": verdict(claim, found) if theirs else words, "published_verdict": words}
         for test, finding, there in zip(claim.tests, found, printed, strict=True):
             row = {"claim": name, **verdicts, "statistic": finding.statistic, "value": finding.value}
-            row |= {
-                **finding.interval._asdict(),
-                "interval_over": finding.over,
-                "n": finding.n,
-                "p": finding.p,
-            }
+            row |= finding.interval._asdict()
+            row |= {"interval_over": finding.over, "n": finding.n, "p": finding.p}
             # A weaker rule may have judged the printed numbers.
             row["published"] = there.value if there.statistic == finding.statistic else math.nan
             row |= {"reference": finding.reference, "talk": math.nan if test.talk is None else test.talk}
@@ -121,24 +117,21 @@ def _check_names(spec: ClaimsSpec, experiments: Sequence[frames.Tables]) -> None
         known["family"] |= {*tables.models["family"]}
         known["variant"] |= {*tables.models["variant"]}
     known["variant or family"] = known["variant"] | known["family"]
-    problems = []
-    for name, claim in spec.claims.items():
-        for axis in sorted({"x", "y"} & claim.page.keys()):
-            if (given := claim.page[axis]) not in known["column"] and not schema.is_known(given):
-                hint = meant(given, sorted(known["column"]))
-                problems.append(f"claims.{name}.page.{axis}: unknown column {given!r}{hint}")
-    tests = ((name, *item) for name, claim in spec.claims.items() for item in enumerate(claim.tests))
-    for name, number, test in tests:
-        for what, given in _names(test):
-            if given not in known[what] and not (what == "column" and schema.is_known(given)):
-                hint = meant(given, sorted(known[what]))
-                problems.append(f"claims.{name}.tests.{number}: unknown {what} {given!r}{hint}")
+    problems = [
+        f"claims.{name}.{place}: unknown {what} {given!r}{meant(given, sorted(known[what]))}"
+        for name, claim in spec.claims.items()
+        for place, what, given in _names(claim)
+        if given not in known[what] and not (what == "column" and schema.is_known(given))
+    ]
     if problems:
         raise ConfigError("\n".join(problems))
 
 
-def _names(test: AnyTest) -> Iterator[tuple[str, str]]:
-    """Yield the columns, families and variants that a test names, each after the word for what it is."""
-    for part in filter(None, (test, getattr(test, "otherwise", None))):
-        for field, what in NAMES.items():
-            yield from ((what, given) for given in base.alternatives(getattr(part, field, None)))
+def _names(claim: ClaimSpec) -> Iterator[tuple[str, str, str]]:
+    """Yield the columns, families and variants that a claim names: place, word for what it is, name."""
+    yield from ((f"page.{axis}", "column", given) for axis, given in claim.page.items() if axis != "section")
+    for number, test in enumerate(claim.tests):
+        for part in filter(None, (test, getattr(test, "otherwise", None))):
+            for field, what in NAMES.items():
+                for given in base.alternatives(getattr(part, field, None)):
+                    yield f"tests.{number}", what, given

@@ -76,9 +76,9 @@ def candidates(models: pd.DataFrame) -> list[Candidate]:
     return [candidate for key in sorted(found, key=lambda key: key[0]) for candidate in found[key]]
 
 
-def passes(name: str, loss: str) -> float:
-    """Return the cost of a measure: forward and backward passes through the network for one example, with the
-    default settings and the paper's attack; NaN for a user's measures."""
+def passes() -> dict[tuple[str, str], float]:
+    """Return the costs of all measures but users', by name and loss: forward and backward passes through the
+    network for one example, with the default settings and the paper's attack."""
     implied = {"epsilon": 8 / 255, "step_size": 0.007, "sizes": {"test": 1000, "train": 1000}}
     spec = flatness.FlatnessSettings(**flatness.FlatnessSettings.implied({}, **implied))
     of_sharpness = sharpness.SharpnessSettings(**sharpness.SharpnessSettings.implied({}, **implied))
@@ -97,7 +97,7 @@ def passes(name: str, loss: str) -> float:
     }
     for measure, entry in sharpness.entries(of_sharpness).items():
         known |= {(measure, "ce"): entry.passes, (measure, "rloss"): entry.passes + attack * entry.attacks}
-    return known.get((name.removesuffix("_train"), loss), math.nan)
+    return known
 
 
 def compare(
@@ -118,7 +118,7 @@ def compare(
         kind, given = ("spearman", GIVEN) if kind == "partial" else (kind, None)
         return correlate(models, column, target, kind, given, resamples)
 
-    models, rows = evidence.models, []
+    models, costs, rows = evidence.models, passes(), []
     for candidate, target, kind in product(candidates(models), targets(models), coefficients):
         column, sign, given = candidate.column, candidate.sign, [GIVEN] if kind == "partial" else []
         if column in given or not aggregate.has(models, column, target, *given, rows=4):
@@ -128,7 +128,7 @@ def compare(
             everyone = association(evidence.complete.models, column, target, kind, resamples=1)
         low, high = sorted(sign * end for end in found.interval)
         numbers = [sign * found.value, low, high, sign * everyone.value]
-        cost = passes(candidate.measure, candidate.loss)
+        cost = costs.get((candidate.measure.removesuffix("_train"), candidate.loss), math.nan)
         rows.append([*candidate[:-1], target, kind, *numbers, cost, found.p, found.n, found.families])
     columns = [*Candidate._fields[:-1], "against", "coefficient", "value", "low", "high", "with_not_learnt"]
     return pd.DataFrame(rows, columns=[*columns, "passes", "p", "n", "families"])

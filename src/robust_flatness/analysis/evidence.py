@@ -1,8 +1,8 @@
 """An experiment's tables in the form in which claims are judged: averaged over seeds, each model once."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -33,7 +33,6 @@ def require(frame: pd.DataFrame, *columns: str) -> None:
         raise NotMeasuredError("not measured: " + ", ".join(missing))
 
 
-@dataclass(frozen=True)
 class Evidence:
     """An experiment's tables as the tests of claims read them.
 
@@ -44,54 +43,40 @@ class Evidence:
     tables with all models trained on adversarial examples.
     """
 
-    models: pd.DataFrame
-    history: pd.DataFrame
-    series: pd.DataFrame
-    seeds: frames.Tables
-    repeated: Mapping[str, str]
-    given: frames.Tables
-    not_learnt: Sequence[str] = ()
-    seeds_not_learnt: Sequence[tuple[str, int]] = ()
+    def __init__(self, tables: frames.Tables, failed: Collection[tuple[str, int]]):
+        """Leave the variants and seeds `failed` out of tables."""
+        parts = {name: getattr(tables, name) for name in ("models", "history", "series", "examples")}
+        parts = {name: frame[~_keys(frame).isin([*failed])] for name, frame in parts.items()}
+        self.given, self.seeds = tables, replace(tables, **parts)
+        models, same = parts["models"], same_weights(tables.models)
+        learnt = {*models["variant"]}
+        self.models = aggregate.with_differences(models[~models["variant"].isin(same)])
+        self.history = aggregate.over_seeds(parts["history"], ("variant", "epoch"))
+        self.series = aggregate.over_seeds(parts["series"], ("variant", "epoch"))
+        self.repeated = {slug: same[slug] for slug in same if slug in learnt}
+        self.not_learnt = sorted({slug for slug, _ in failed} - learnt)
+        self.seeds_not_learnt = sorted(key for key in failed if key[0] in learnt)
 
     @classmethod
     def of(cls, tables: frames.Tables) -> "Evidence":
+        """Return the evidence of the models that have learnt."""
         tables = without_clean_trainings(tables)
-        tables = replace(tables, models=_numeric_settings(tables.models))
-        failed = {*_keys(tables.models[~aggregate.learnt(tables.models)])}
-        evidence = cls._without(tables, failed)
-        learnt = {*evidence.seeds.models["variant"]}
-        seeds = sorted(key for key in failed if key[0] in learnt)
-        return replace(
-            evidence, seeds_not_learnt=seeds, not_learnt=sorted({slug for slug, _ in failed} - learnt)
-        )
+        # Settings that hold numbers alone, but for empty cells, are columns of objects.
+        settings = tables.models.filter(regex="^setting_")
+        numbers = settings.mask(settings == "").infer_objects().select_dtypes("number")
+        tables = replace(tables, models=tables.models.assign(**numbers))
+        return cls(tables, {*_keys(tables.models[~aggregate.learnt(tables.models)])})
 
     @cached_property
     def complete(self) -> "Evidence":
         """The evidence including the variants that have not learnt."""
-        return self._without(self.given, self.seeds_not_learnt) if self.not_learnt else self
-
-    @classmethod
-    def _without(cls, tables: frames.Tables, left_out: Collection[tuple[str, int]]) -> "Evidence":
-        """Return the evidence of tables without some seeds of variants."""
-        same, names = same_weights(tables.models), ("models", "history", "series", "examples")
-        parts = {name: getattr(tables, name) for name in names}
-        parts = {name: frame[~_keys(frame).isin([*left_out])] for name, frame in parts.items()}
-        once = parts["models"][~parts["models"]["variant"].isin(same)]
-        return cls(
-            models=aggregate.with_differences(once),
-            history=aggregate.over_seeds(parts["history"], ("variant", "epoch")),
-            series=aggregate.over_seeds(parts["series"], ("variant", "epoch")),
-            seeds=replace(tables, **parts),
-            repeated={slug: same[slug] for slug in same if slug in {*parts["models"]["variant"]}},
-            given=tables,
-        )
+        return Evidence(self.given, self.seeds_not_learnt) if self.not_learnt else self
 
     @property
     def unlearnt(self) -> list[str]:
         """The variants that have not learnt, with the distances from their initial weights."""
-        distances = self.complete.models.set_index("variant").get(
-            "distance_from_init", pd.Series(dtype=float)
-        )
+        models = self.complete.models.set_index("variant")
+        distances = models.get("distance_from_init", pd.Series(dtype=float))
         share = (100 * distances / distances.get("at", math.nan)).dropna()
         return [
             f"{slug} ({share[slug]:.0f} % of the baseline's distance from init)" if slug in share else slug
@@ -164,12 +149,6 @@ def same_weights(models: pd.DataFrame) -> dict[str, str]:
 
 def _keys(frame: pd.DataFrame) -> pd.MultiIndex:
     return pd.MultiIndex.from_frame(frame[["variant", "seed"]])
-
-
-def _numeric_settings(models: pd.DataFrame) -> pd.DataFrame:
-    """Convert columns of settings that hold numbers alone, but for empty cells, from objects to numbers."""
-    settings = models.filter(regex="^setting_")
-    return models.assign(**settings.mask(settings == "").infer_objects().select_dtypes("number"))
 
 
 def early_stopping_pairs(evidence: Evidence, measure: str) -> pd.DataFrame:

@@ -8,26 +8,18 @@ has to fit better than a smooth curve.
 """
 
 import math
-from typing import NamedTuple
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from robust_flatness.analysis.resampling import RESAMPLES, Estimate, estimate, percentile_interval
+from robust_flatness.analysis.resampling import RESAMPLES, UNKNOWN, Estimate, estimate, percentile_interval
 
 #: Points of the grid of breaks; smallest number of values of RLoss on either side of a break, and in all.
 BREAKS = 101
 LEAST_ON_A_SIDE = 3
 LEAST = 4 * LEAST_ON_A_SIDE
 RLOSS = "test_rloss_pgd"
-
-
-class Fitted(NamedTuple):
-    """A fitted hinge: break (`at`) and ratio of slopes with percentile intervals, and `smooth_over_hinge`."""
-
-    at: Estimate
-    ratio: Estimate
-    smooth: float
 
 
 def fit_hinge(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -72,17 +64,23 @@ def smooth_over_hinge(x: np.ndarray, y: np.ndarray, at: float) -> float:
     return residual(x, x**2, x**3) / residual(x, np.maximum(0, x - at))
 
 
-def fitted(models: pd.DataFrame, measure: str, resamples: int = RESAMPLES) -> Fitted | None:
-    """Fit the hinge of a measure over test RLoss; None with fewer than `LEAST` values of RLoss."""
+def fitted(models: pd.DataFrame, measure: str, resamples: int = RESAMPLES) -> dict[str, Estimate]:
+    """Fit the hinge of a measure over test RLoss. Returns its `break`; the ratio of its `slopes`, above over
+    below, with that of the two intervals that ends higher; and as its `fit` the residuals of a cubic over
+    those of the hinge. Empty with fewer than `LEAST` values of RLoss."""
     rows = models.dropna(subset=[RLOSS, measure])
     x, y = rows[[RLOSS, measure]].to_numpy(float).T
     if rows[RLOSS].nunique() < LEAST:
-        return None
+        return {}
     # "nearest", since ratios may be infinite.
     settings = {"interval": percentile_interval, "resamples": resamples, "method": "nearest"}
     at = estimate(lambda counts: fit_hinge(x, y, counts)[0], rows["family"], **settings)
     ratio = estimate(lambda counts: fit_hinge(x, y, counts)[1], rows["family"], **settings)
-    return Fitted(at, ratio, smooth_over_hinge(x, y, at.value))
+    interval, over = ratio.by_variant, "variants"
+    if ratio.by_family.high > ratio.by_variant.high:
+        interval, over = ratio.by_family, "families"
+    smooth = replace(at, value=smooth_over_hinge(x, y, at.value), interval=UNKNOWN, over="")
+    return {"break": at, "slopes": replace(ratio, interval=interval, over=over), "fit": smooth}
 
 
 def kink(models: pd.DataFrame) -> float:

@@ -55,10 +55,16 @@ def rise(tables: frames.Tables, variant: str, measure: str, since: Since) -> pd.
         rows = rows[rows["variant"] == variant].dropna(subset="value")
         points = _points(tables.history, variant, [*rows["checkpoint"].unique()], since)
         if points is not None and len(found) < 2:
-            values = rows.pivot(index=["seed", "example"], columns="checkpoint", values="value")
-            changes = (values[points[1]] - values[points[0]]).unstack("example")
-            found = max(found, changes.dropna(how="all").dropna(axis="columns"), key=len)
+            found = max(found, paired(rows, "checkpoint", points[1], points[0]), key=len)
     return found
+
+
+def paired(rows: pd.DataFrame, by: str, first: str, second: str) -> pd.DataFrame:
+    """Return the values of `first` minus those of `second` in the column `by`: a row for each seed that has
+    both, a column for each example that all of these seeds have."""
+    values = rows.pivot(index=["seed", "example"], columns=by, values="value")
+    values = values.reindex(columns=[first, second])
+    return (values[first] - values[second]).unstack("example").dropna(how="all").dropna(axis="columns")
 
 
 def _sources(tables: frames.Tables, measure: str, since: Since) -> Iterator[pd.DataFrame]:

@@ -4,10 +4,8 @@ import json
 from html import escape
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from robust_flatness.files import write_text
-from robust_flatness.page.charts import charts
 from robust_flatness.page.data import page_data
 from robust_flatness.plotting.notebook import Notebook
 
@@ -21,16 +19,12 @@ def write_page(notebook: Notebook, path: Path, description: str = "") -> None:
         return files("robust_flatness.page").joinpath(name).read_text(encoding="utf-8")
 
     folder = notebook.directory.resolve().parents[1] / "paper_tables" / notebook.experiment
-    data = page_data(notebook, folder)
     parts = {"experiment": notebook.experiment, "description": f": {escape(description)}" * bool(description)}
     parts |= {"style": part("page.css"), "vega": vl_convert.javascript_bundle()}
-    parts |= {"charts": _json(charts(data["families"])), "data": _json(data), "script": part("page.js")}
+    data = json.dumps(page_data(notebook, folder), separators=(",", ":"), allow_nan=False)
+    # In a script element, "</" may not stand.
+    parts |= {"data": data.replace("</", "<\\/"), "script": part("page.js")}
     text = part("template.html")
     for name, value in parts.items():
         text = text.replace(f"{{{{{name}}}}}", value)
     write_text(path, text)
-
-
-def _json(value: Any) -> str:
-    """Return JSON that may stand inside a script element."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")

@@ -1,55 +1,43 @@
 """Data of the page from an experiment's tables: plain lists and dictionaries for its script."""
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from robust_flatness.analysis import comparison
-from robust_flatness.analysis.claims import ClaimSpec, load_claims
+from robust_flatness.analysis.claims import load_claims
 from robust_flatness.folders import repository
 from robust_flatness.plotting import looks
 from robust_flatness.plotting.layer import Layer
 from robust_flatness.plotting.notebook import Notebook
 from robust_flatness.tables import aggregate, schema
 
-#: Matplotlib's markers as Vega's shapes.
-SHAPES = {
-    **{"o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "v": "triangle-down", "P": "cross"},
-    "p": "M0,-1L.95,-.31L.59,.81L-.59,.81L-.95,-.31Z",
-    "*": "M0,-1L.22,-.31L.95,-.31L.36,.12L.59,.81L0,.38L-.59,.81L-.36,.12L-.95,-.31L-.22,-.31Z",
-    "X": "M-0.9,-0.9L0.9,0.9M-0.9,0.9L0.9,-0.9",
-}
 DIFFERENCES = ("rloss_gap", "rerr_gap", "rloss_overfitting")
+LOOK = {"label", "color", "marker"}
 #: Look of models that have not learnt, which are drawn apart and in no coefficient.
-APART = {"label": "Has not learnt", "color": "#909090", "shape": SHAPES["X"]}
+APART = {"label": "Has not learnt", "color": "#909090", "marker": "X"}
 #: Number of points of a training curve that are kept.
 CURVE_POINTS = 40
-DIGITS = 5
+SPREADS = ("_se", "_std", "_sd")
 
 
 def page_data(notebook: Notebook, tables: Path) -> dict[str, Any]:
     """Return all data of the page, ready for JSON: numbers with five digits, none that is not finite.
     `tables` is the folder of `paper_tables`; those that do not exist are left out."""
     is_paper = notebook.printed is None
-    layers = {"ours": (notebook.ours, notebook.ours.models)} if not is_paper else {}
-    printed = notebook.ours if is_paper else notebook.published
-    layers["paper"] = (printed, printed.variants)
-    ours, paper = next(iter(layers.values()))[1], layers["paper"][1]
-    spreads = ("_se", "_std", "_sd")
-    measures = [name for name in ours if schema.is_measure(name) and not name.endswith(spreads)]
-    measures += [name for name in DIFFERENCES if name in ours]
-    columns = [name for name in measures if aggregate.has(ours, name, rows=min(3, len(ours)))]
-    both = pd.concat([ours[["family", "learnt"]], paper[["family", "learnt"]]])
-    families = {*both["family"][both["learnt"]]}
-    order = [name for name in dict.fromkeys([*looks.every(), *sorted(families)]) if name in families]
-    apart = {} if both["learnt"].all() else {"apart": APART}
+    layers = {"paper": notebook.ours} if is_paper else {"ours": notebook.ours, "paper": notebook.published}
+    # Without the printed networks of RobustBench.
+    models = {name: layer.models if name == "ours" else layer.variants for name, layer in layers.items()}
+    ours = next(iter(models.values()))
+    measures = [name for name in ours if schema.is_measure(name) and not name.endswith(SPREADS)]
+    columns = [
+        name for name in (*measures, *DIFFERENCES) if aggregate.has(ours, name, rows=min(3, len(ours)))
+    ]
     landscape = notebook.ours.landscape
     landscape = landscape[landscape["normalisation"] == "layer"]
     named = notebook.tables.models.drop_duplicates("variant").to_dict("records")
-    places = load_claims().claims | load_claims(repository() / "config" / "later-claims.yaml").claims
 
     def table(name: str) -> pd.DataFrame:
         path = Path(tables) / f"{name}.csv"
@@ -61,43 +49,38 @@ def page_data(notebook: Notebook, tables: Path) -> dict[str, Any]:
         "measures": {
             name: {"words": schema.describe(name), "low": schema.direction(name)} for name in columns
         },
-        "families": {name: _look(name) for name in order} | apart,
-        "models": [row for name, item in layers.items() for row in _models(name, *item, columns)],
+        "families": {name: look.model_dump(include=LOOK) for name, look in looks.every().items()}
+        | {"apart": APART},
+        "models": [row for name in layers for row in _models(name, layers[name], models[name], columns)],
         "curves": _curves(notebook.ours.history),
         "paths": _paths(notebook.ours.series),
         "landscapes": _records(landscape, "variant", "direction", "s", "rloss"),
         "labels": {row["variant"]: looks.name(row) for row in named},
-        "claims": _claims(table("claims"), places, columns),
-        "laterClaims": _claims(table("later_claims"), places, columns),
+        "claims": _claims(table("claims")),
+        "laterClaims": _claims(table("later_claims")),
         "coefficients": _coefficients(table("correlations")),
         "comparison": _comparison(table("sharpness_comparison")),
     }
 
 
-def _look(name: str) -> dict[str, str]:
-    family = looks.family(name)
-    return {"label": family.label, "color": family.color, "shape": SHAPES[family.marker]}
-
-
 def _models(name: str, layer: Layer, frame: pd.DataFrame, columns: list[str]) -> list[dict[str, Any]]:
     """Return a row per model: its measures, the settings in which it differs from the baseline in words, and
     whether coefficients count it."""
-    counted, named = {*layer.counted["variant"]}, looks.named()
+    counted, named, records = {*layer.counted["variant"]}, looks.named(), frame.to_dict("records")
     settings = {
         name: name.removeprefix("setting_").replace("_", " ") for name in frame if name.startswith("setting_")
     }
-    baseline = next(iter(frame[frame["variant"] == "at"].to_dict("records")), None)
-    rows = []
-    for row, other in zip(frame.to_dict("records"), aggregate.external(frame), strict=True):
-        slug, changed = row["variant"], "a network of others" if other else ""
-        if baseline and not other:
-            values = {key: (_word(row[key]), _word(baseline[key])) for key in settings}
-            changed = ", ".join(f"{settings[key]} {new}" for key, (new, old) in values.items() if new != old)
+    applied = {row["variant"]: {words: _word(row[key]) for key, words in settings.items()} for row in records}
+    baseline, rows = applied.get("at", {}), []
+    for row, other in zip(records, aggregate.external(frame), strict=True):
+        slug = row["variant"]
+        changed = [f"{key} {word}" for key, word in applied[slug].items() if word != baseline.get(key, word)]
         model = {"layer": name, "variant": slug, "label": row["label"], "short": looks.name(row)}
         model |= {"named": bool(other) or slug in named, "counts": slug in counted}
-        model |= {"family": row["family"] if row["learnt"] else "apart"}
-        model |= {"settings": changed or ("the baseline" if slug == "at" else "")}
-        rows.append(model | {"values": {key: row[key] for key in columns if key in row}})
+        family = row["family"] if row["family"] in looks.every() else schema.OTHER
+        model |= {"family": family if row["learnt"] else "apart"}
+        told = "a network of others" if other else ", ".join(changed) or "the baseline" * (slug == "at")
+        rows.append(model | {"settings": told, "values": {key: row[key] for key in columns if key in row}})
     return _plain(rows)
 
 
@@ -119,28 +102,22 @@ def _paths(series: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
     return {slug: _records(rows, **columns) for slug, rows in series.groupby("variant", sort=False)}
 
 
-def _claims(rows: pd.DataFrame, places: Mapping[str, ClaimSpec], columns: list[str]) -> list[dict[str, Any]]:
+def _claims(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the claims: verdict, statement, rule, statistics, and where the page shows each."""
+    places = load_claims().claims | load_claims(repository() / "config" / "later-claims.yaml").claims
     claims, kept = [], ["statistic", "value", "low", "high", "published", "outcome", "note"]
     for name, tests in rows.groupby("claim", sort=False) if len(rows) else ():
-        place = dict(places[name].page) if name in places else {}
-        if "test_rerr_aa" not in columns and place.get("y") == "test_rerr_aa":
-            place["y"] = "test_rerr_pgd"
-        shown = {place.get("x"), place.get("y")} <= {None, *columns}
         words = tests.iloc[0].reindex(["verdict", "statement", "rule", "published_verdict"]).fillna("")
         records = tests.reindex(columns=kept).assign(decides=tests["decides"] == "yes").to_dict("records")
-        claim = {**words.rename({"published_verdict": "published"}), "name": name, "tests": records}
-        claims.append(claim | {"place": place if shown else {}})
-    return _plain(claims, drop=False)
+        place = dict(places[name].page) if name in places else {}
+        claims.append({**words.rename({"published_verdict": "published"}), "tests": records, "place": place})
+    return _plain(claims)
 
 
-def _coefficients(rows: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
-    """Return coefficients with their intervals: "measure against" -> kind -> [value, low, high]."""
-    found: dict[str, dict[str, Any]] = {}
-    for row in rows[rows["without"].isna()].to_dict("records") if "without" in rows else ():
-        ends = [row[name] for name in ("value", "low", "high")]
-        found.setdefault(f"{row['measure']} {row['against']}", {})[row["coefficient"]] = ends
-    return _plain(found, drop=False)
+def _coefficients(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the coefficients over all variants with their intervals."""
+    columns = ("measure", "against", "coefficient", "value", "low", "high")
+    return _records(rows[rows["without"].isna()], *columns) if "without" in rows else []
 
 
 def _comparison(rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
@@ -156,15 +133,14 @@ def _records(frame: pd.DataFrame, *columns: str, **renamed: str) -> list[dict[st
     return _plain([*frame[[*renamed.values()]].set_axis([*renamed], axis=1).to_dict("records")])
 
 
-def _plain(value: Any, drop: bool = True) -> Any:
+def _plain(value: Any) -> Any:
     """Return a value for JSON: numbers with five digits; None, or left out of dictionaries, if not finite."""
     if isinstance(value, dict):
-        plain = {key: _plain(entry, drop) for key, entry in value.items()}
-        return {key: entry for key, entry in plain.items() if entry is not None or not drop}
+        return {key: plain for key, entry in value.items() if (plain := _plain(entry)) is not None}
     if isinstance(value, list):
-        return [_plain(entry, drop) for entry in value]
+        return [_plain(entry) for entry in value]
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+        return float(f"{value:.5g}") if math.isfinite(value) else None
     return value
 
 

@@ -3,6 +3,8 @@ const LAYERS = { ours: DATA.experiment, paper: "printed in the paper" };
 const state = { x: "avg_flatness_rloss", y: "test_rloss_pgd", layers: new Set([DATA.isPaper ? "paper" : "ours"]),
   box: null, families: new Set(), curve: "rloss", time: 1, direction: null };
 const views = {};
+const drawn = new Set(DATA.models.map((model) => model.family));
+for (const key of Object.keys(DATA.families)) if (!drawn.has(key)) delete DATA.families[key];
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
 const inDark = { "#000000": "#ffffff", "#545454": "#b8b8b8", "#0072B2": "#4ba3dd" };
@@ -13,7 +15,7 @@ function element(name, properties = {}, ...children) {
   made.append(...children);
   return made;
 }
-const number = (value, digits = 3) => (value === undefined || value === null ? "–" : value.toFixed(digits));
+const number = (value, digits = 3) => (value === undefined ? "–" : value.toFixed(digits));
 const words = (name) => (DATA.measures[name] ? DATA.measures[name].words : name);
 const title = (name) => words(name) + (DATA.measures[name]?.low ? ` (${DATA.measures[name].low})` : "");
 
@@ -37,10 +39,11 @@ function ranks(values) {
 const spearman = (x, y) => pearson(ranks(x), ranks(y));
 /* A coefficient of the two axes; with the interval of the experiment's table of correlations if all models count. */
 function coefficient(kind, rows, table) {
-  const known = DATA.coefficients[`${state.x} ${state.y}`] ?? DATA.coefficients[`${state.y} ${state.x}`];
+  const axes = (row) => [state.x, state.y].every((name) => name === row.measure || name === row.against);
+  const known = DATA.coefficients.find((row) => row.coefficient === kind && row.measure !== row.against && axes(row));
   const r = { pearson, spearman }[kind](rows.map((p) => p.x), rows.map((p) => p.y));
-  const [value, low, high] = (table && known?.[kind]) || [Number.isFinite(r) ? r : null];
-  return number(value, 2) + (low === undefined || low === null ? "" : ` [${number(low, 2)}, ${number(high, 2)}]`);
+  const { value, low, high } = (table && known) || { value: Number.isFinite(r) ? r : undefined };
+  return number(value, 2) + (low === undefined ? "" : ` [${number(low, 2)}, ${number(high, 2)}]`);
 }
 
 /* What is shown and what is selected. */
@@ -50,7 +53,7 @@ function points() {
     .map((m) => ({ variant: m.variant, label: m.label, layer: m.layer, layerWords: LAYERS[m.layer],
       family: DATA.families[m.family].label, key: m.family, settings: m.settings || "as in the paper",
       short: m.short, named: m.named, counts: m.counts, on: !state.families.size || state.families.has(m.family),
-      x: m.values[state.x], y: m.values[state.y], rim: rim() }));
+      x: m.values[state.x], y: m.values[state.y] }));
 }
 function chosen(shown) {
   const box = state.box;
@@ -69,6 +72,15 @@ function look() {
     titleFontWeight: "normal", titleFontSize: 13, labelFontSize: 12 };
   return { background: "transparent", view: { stroke: line }, axis, text: { color: ink } };
 }
+/* Matplotlib's markers: Vega's shape, and the path that stands for it in a button; where Vega has none, the path is both. */
+const PATHS = { p: "M0,-1L.95,-.31L.59,.81L-.59,.81L-.95,-.31Z", X: "M-0.9,-0.9L0.9,0.9M-0.9,0.9L0.9,-0.9",
+  "*": "M0,-1L.22,-.31L.95,-.31L.36,.12L.59,.81L0,.38L-.59,.81L-.36,.12L-.95,-.31L-.22,-.31Z" };
+const MARKERS = {
+  o: ["circle", "M-.8,0a.8,.8 0 1,0 1.6,0a.8,.8 0 1,0 -1.6,0"], s: ["square", "M-.7,-.7H.7V.7H-.7Z"],
+  D: ["diamond", "M0,-1L.8,0L0,1L-.8,0Z"], "^": ["triangle-up", "M0,-.9L.9,.7H-.9Z"],
+  v: ["triangle-down", "M0,.9L.9,-.7H-.9Z"], P: ["cross", "M-.3,-1H.3V-.3H1V.3H.3V1H-.3V.3H-1V-.3H-.3Z"],
+};
+const marker = (look) => MARKERS[look.marker] ?? Array(2).fill(PATHS[look.marker] ?? PATHS.X);
 /* A legend in words, which wraps where a chart's own would be cut. */
 function legend(target, entries) {
   $(target).replaceChildren(...entries.map(({ label, color, dash = "", mark = `M0,5H22` }) => {
@@ -99,35 +111,52 @@ function name(view, rows, x, y, wanted, marks = rows) {
   }
   return view.data("rows", rows).runAsync();
 }
-async function draw(name, target, rows, change = (spec) => spec) {
-  const spec = change(structuredClone(CHARTS[name]));
-  spec.data = { name: "rows", values: rows };
-  for (const layer of spec.layer ?? []) if (layer.data?.values?.length === 0 || layer.data?.name) delete layer.data;
-  delete spec.datasets;
-  const options = { actions: false, renderer: "svg", config: look(), tooltip: { theme: dark.matches ? "dark" : "light" } };
-  const made = await vegaEmbed($(target), spec, options);
+
+/* Parts of charts in Vega-Lite: fields of numbers and names, colours of the data, dashes ("long" and "dotted" for lines
+   that lie on others), tooltips from field: [title, format of a number]. */
+const q = (field, rest) => ({ field, type: "quantitative", ...rest });
+const n = (field, rest) => ({ field, type: "nominal", ...rest });
+const COLOR = n("color", { scale: null });
+const DASHES = { solid: [1, 0], dashed: [4, 3], long: [8, 5], dotted: [2, 4] };
+const DASH = n("dash", { legend: null, scale: { domain: Object.keys(DASHES), range: Object.values(DASHES) } });
+const tooltip = (titles) => Object.entries(titles).map(([field, [title, format]]) =>
+  (format ? q(field, { title, format }) : n(field, { title })));
+/* Names where `name` has placed them, over a rim in the page's colour. */
+function names(x, y) {
+  const encoding = { x: q("lx", { scale: x.scale }), y: q("ly", { scale: y.scale }), text: n("short") };
+  const behind = { color: { value: "transparent" }, stroke: { value: rim() } };
+  const transform = [{ filter: "isValid(datum.lx)" }], mark = { type: "text", fontSize: 11 };
+  return [{ transform, mark: { ...mark, strokeWidth: 3, strokeOpacity: 0.8 }, encoding: { ...encoding, ...behind } },
+    { transform, mark, encoding }];
+}
+async function draw(target, rows, spec) {
+  const chart = { width: "container", data: { name: "rows", values: rows }, ...spec };
+  const tooltip = { theme: dark.matches ? "dark" : "light" };
+  const options = { mode: "vega-lite", actions: false, renderer: "svg", config: look(), tooltip };
+  const made = await vegaEmbed($(target), chart, options);
   if (views[target]) views[target].finalize();
   views[target] = made.view;
   return made.view;
 }
 async function drawScatter() {
   state.box = null;
-  const shown = points(), range = (name) => {
-    const values = shown.map((p) => p[name]);
-    return values.length ? [Math.min(...values), Math.max(...values)] : [0, 1];
+  const shown = points(), looks = Object.values(DATA.families);
+  const axis = (name) => {
+    const values = shown.map((p) => p[name]), domain = values.length ? [Math.min(...values), Math.max(...values)] : [0, 1];
+    return q(name, { title: title(state[name]), scale: { domain, nice: true, zero: false } });
   };
-  const view = await draw("scatter", "scatter", shown, (spec) => {
-    for (const layer of spec.layer) {
-      const e = layer.encoding;
-      for (const axis of ["x", "y"]) e[axis].scale = { domain: range(axis), nice: true, zero: false };
-      if (e.x.title !== undefined) { e.x.title = title(state.x); e.y.title = title(state.y); }
-      for (const line of e.tooltip ?? []) if (line.field === "x" || line.field === "y") line.title = words(state[line.field]);
-      for (const channel of [e.color, e.fill?.condition ?? e.fill]) {
-        if (channel?.scale?.range) channel.scale.range = channel.scale.range.map(shade);
-      }
-    }
-    return spec;
-  });
+  const family = (range) => n("family", { legend: null, scale: { domain: looks.map((look) => look.label), range } });
+  const x = axis("x"), y = axis("y"), color = family(looks.map((look) => shade(look.color)));
+  const dots = {
+    params: [{ name: "brush", select: "interval" }],
+    mark: { type: "point", size: 70, strokeWidth: 1.5 },
+    encoding: { x, y, color, shape: family(looks.map((look) => marker(look)[0])), description: n("label"),
+      fill: { condition: { test: "datum.layer == 'ours'", ...color }, value: "transparent" },
+      opacity: { condition: { test: { and: [{ param: "brush" }, "datum.on"] }, value: 0.95 }, value: 0.15 },
+      tooltip: tooltip({ label: ["variant"], layerWords: ["numbers"], x: [words(state.x), ".3f"],
+        y: [words(state.y), ".3f"], settings: ["applied"] }) },
+  };
+  const view = await draw("scatter", shown, { height: 430, layer: [dots, ...names(x, y)] });
   let waiting = 0;
   view.addSignalListener("brush", (_, value) => {
     clearTimeout(waiting);
@@ -155,13 +184,16 @@ function drawCurves(selected) {
     : `${isSelection() ? "" : "Nothing is selected: the baseline and three methods. "}` +
       `${all.length > shown.length ? `The first ${shown.length} of ${all.length} selected. ` : ""}` +
       "Solid: on test images; dashed: on training images. The first tenth of the training may lie beyond the axis.";
-  return rows.length === 0 ? null : draw("curves", "curves-chart", rows, (spec) => {
-    for (const layer of spec.layer) {
-      layer.encoding.y.title = state.curve === "rloss" ? "RLoss" : "RErr (%)";
-      layer.encoding.y.scale = { domain: range, clamp: true, nice: true, zero: false };
-    }
-    return spec;
-  });
+  if (rows.length === 0) return null;
+  const share = "share of the training", scale = { domain: range, clamp: true, nice: true, zero: false };
+  const x = q("epoch", { title: share, scale: { domain: [0, 1] }, axis: { tickCount: 5 } });
+  const y = q("value", { title: state.curve === "rloss" ? "RLoss" : "RErr (%)", scale });
+  const onTest = tooltip({ label: ["variant"], epoch: [share, ".2f"], value: ["on test images", ".3f"] });
+  return draw("curves-chart", rows, { height: 300, encoding: { x, y, color: COLOR, strokeDash: DASH }, layer: [
+    { mark: { type: "line", strokeWidth: 2 }, encoding: { detail: [n("variant"), n("split")] } },
+    { transform: [{ filter: "datum.split == 'test'" }], mark: { type: "point", filled: true, size: 25 },
+      encoding: { tooltip: onTest } },
+  ] });
 }
 /* The paths up to the chosen share of the training: those of the selection, or all. */
 function path() {
@@ -170,22 +202,27 @@ function path() {
     const until = DATA.paths[slug].slice(1).filter((row) => row.epoch <= state.time + 1e-9);
     const family = DATA.families[DATA.models.find((m) => m.variant === slug)?.family];
     return until.map((row, i) => ({ ...row, variant: slug, label: DATA.labels[slug], short: DATA.labels[slug],
-      color: family ? shade(family.color) : "#808080", rim: rim(), latest: i === until.length - 1 }));
+      color: family ? shade(family.color) : "#808080", latest: i === until.length - 1 }));
   });
 }
 async function drawPaths() {
   const every = Object.values(DATA.paths).flat().filter((row) => row.epoch > 0.1);
-  const range = (name) => {
+  const axis = (name, title) => {
     const values = every.map((row) => row[name]), low = Math.min(...values), high = Math.max(...values);
-    return [low - 0.03 * (high - low), high + 0.03 * (high - low)];
+    const domain = [low - 0.03 * (high - low), high + 0.03 * (high - low)];
+    return q(name, { title, scale: { domain, clamp: true, nice: false, zero: false } });
   };
-  await draw("paths", "paths-chart", [], (spec) => {
-    for (const layer of spec.layer) {
-      layer.encoding.x.scale = { domain: range("flatness"), clamp: true, nice: false };
-      layer.encoding.y.scale = { domain: range("rloss"), clamp: true, nice: false, zero: false };
-    }
-    return spec;
-  });
+  const x = axis("flatness", "average-case flatness in RLoss (lower is flatter)");
+  const y = axis("rloss", "test RLoss (lower is more robust)");
+  const encoding = { x, y, color: COLOR, tooltip: tooltip({ label: ["variant"], epoch: ["share of the training", ".2f"],
+    rloss: ["test RLoss", ".3f"], flatness: ["flatness", ".3f"] }) };
+  await draw("paths-chart", [], { height: 420, layer: [
+    { mark: { type: "line", strokeWidth: 1.2, opacity: 0.45 },
+      encoding: { ...encoding, order: q("epoch"), detail: n("variant") } },
+    { mark: { type: "point", filled: true, size: 18, opacity: 0.45 }, encoding },
+    { transform: [{ filter: "datum.latest" }], mark: { type: "point", filled: true, size: 110, opacity: 1 }, encoding },
+    ...names(x, y),
+  ] });
   return movePaths();
 }
 function movePaths() {
@@ -202,9 +239,13 @@ function drawLandscapes() {
   const rows = DATA.landscapes.filter((row) => row.direction === state.direction)
     .map((row) => ({ ...row, label: DATA.labels[row.variant], color: color(row.variant), dash: dash(row.variant) }));
   legend("landscapes-legend", slugs.map((slug) => ({ label: DATA.labels[slug], color: color(slug),
-    dash: { solid: "", long: "8 5", dotted: "2 4" }[dash(slug)] })));
-  return draw("landscapes", "landscapes-chart", rows);
+    dash: DASHES[dash(slug)].join(" ") })));
+  return draw("landscapes-chart", rows, { height: 280, mark: { type: "line", strokeWidth: 1.8 }, encoding: {
+    x: q("s", { title: "step s along the direction", axis: { tickCount: 6 } }),
+    y: q("rloss", { title: "RLoss", scale: { zero: false } }), color: COLOR, strokeDash: DASH, detail: n("variant"),
+    tooltip: tooltip({ label: ["variant"], s: ["s", ".2f"], rloss: ["RLoss", ".3f"] }) } });
 }
+/* A row per measure: on the robust loss above, on the clean loss below it and hollow. */
 async function drawComparison() {
   const ink = shade("#000000");
   const kinds = { "the talk's": [shade("#0072B2"), "flatness, as in the talk"], sharpness: [ink, "other sharpness"],
@@ -213,14 +254,22 @@ async function drawComparison() {
   const wrap = (text) => text.replace(new RegExp(`(.{1,${wide}})( |$)`, "g"), "$1\n").trim();
   const circle = "M11,1a4,4 0 1,0 .01,0";
   legend("comparison-legend", Object.values(kinds).slice(0, 3).map(([color, label]) => ({ label, color, mark: circle })));
+  const axis = { labelExpr: "split(datum.label, '\\n')", labelLimit: 0, offset: 2, grid: true };
+  const rho = (name, rest) => q(name, { scale: { domain: [-1, 1] }, axis: { tickCount: 5, orient: "top" }, ...rest });
+  const encoding = { y: n("name", { sort: null, title: "", axis }), color: COLOR,
+    yOffset: n("clean", { scale: { domain: [false, true], paddingOuter: 0.4 } }),
+    tooltip: tooltip({ label: ["measure"], value: ["Spearman", ".2f"], low: ["95 % from", ".2f"], high: ["to", ".2f"] }) };
+  const spec = { height: { step: innerWidth < 700 ? 14 : 9 }, layer: [
+    { data: { values: [{}] }, mark: { type: "rule", strokeDash: [2, 2], color: "#999" }, encoding: { x: { datum: 0 } } },
+    { mark: { type: "rule", strokeWidth: 1.5, opacity: 0.6 },
+      encoding: { ...encoding, x: rho("low", { title: "Spearman's ρ with test RLoss" }), x2: { field: "high" } } },
+    { mark: { type: "point", size: 45, strokeWidth: 1.5, opacity: 1 },
+      encoding: { ...encoding, x: rho("value"), fill: n("fill", { scale: null }) } },
+  ] };
   for (const [index, [split, measures]] of Object.entries(DATA.comparison).entries()) {
     $(`comparison-title-${index}`).textContent = `Measured ${split}`;
-    await draw("comparison", `comparison-${index}`, measures.map((row) => ({ ...row, color: kinds[row.group][0],
-      name: wrap(row.name), fill: row.clean ? rim() : kinds[row.group][0],
-      label: row.name + (row.clean ? ", clean loss" : "") })), (spec) => {
-      if (innerWidth < 700) spec.height.step = 14;
-      return spec;
-    });
+    await draw(`comparison-${index}`, measures.map((row) => ({ ...row, color: kinds[row.group][0], name: wrap(row.name),
+      fill: row.clean ? rim() : kinds[row.group][0], label: row.name + (row.clean ? ", clean loss" : "") })), spec);
   }
 }
 
@@ -250,16 +299,13 @@ function follow() {
 }
 function drawFamilies() {
   $("families").replaceChildren(...Object.entries(DATA.families).map(([key, family]) => {
-    const shapes = { circle: "M-.8,0a.8,.8 0 1,0 1.6,0a.8,.8 0 1,0 -1.6,0", square: "M-.7,-.7H.7V.7H-.7Z",
-      diamond: "M0,-1L.8,0L0,1L-.8,0Z", "triangle-up": "M0,-.9L.9,.7H-.9Z", "triangle-down": "M0,.9L.9,-.7H-.9Z",
-      cross: "M-.3,-1H.3V-.3H1V.3H.3V1H-.3V.3H-1V-.3H-.3Z" };
     const button = element("button", { type: "button", onclick: () => {
       if (!state.families.delete(key)) state.families.add(key);
       drawFamilies(); follow();
     } });
     button.setAttribute("aria-pressed", state.families.has(key));
-    button.innerHTML = `<svg viewBox="-1.1 -1.1 2.2 2.2" aria-hidden="true"><path d="${shapes[family.shape] ??
-      family.shape}" fill="${shade(family.color)}" stroke="${shade(family.color)}" stroke-width=".2"/></svg>`;
+    button.innerHTML = `<svg viewBox="-1.1 -1.1 2.2 2.2" aria-hidden="true"><path d="${marker(family)[1]}"
+      fill="${shade(family.color)}" stroke="${shade(family.color)}" stroke-width=".2"/></svg>`;
     button.append(family.label);
     return button;
   }));
@@ -271,18 +317,19 @@ function drawClaims() {
     head.append(element("span", { className: `verdict ${kind(claim.verdict)}`, textContent: claim.verdict }),
       ` · ${claim.statement}`);
     const tests = claim.tests.map((test) => {
-      const interval = test.low === null ? "" : ` [${number(test.low, 2)}, ${number(test.high, 2)}]`;
-      const value = test.value === null ? test.note ?? "" : `${number(test.value, 2)}${interval}`;
-      const printed = test.published === null ? "" : `; printed numbers ${number(test.published, 2)}`;
+      const interval = test.low === undefined ? "" : ` [${number(test.low, 2)}, ${number(test.high, 2)}]`;
+      const value = test.value === undefined ? test.note ?? "" : `${number(test.value, 2)}${interval}`;
+      const printed = test.published === undefined ? "" : `; printed numbers ${number(test.published, 2)}`;
       return element("li", { textContent: `${test.statistic}: ${value}${printed} – ${test.outcome}` +
         (test.decides ? "" : " (beside it)") });
     });
     const printed = claim.published ? ` ${claim.published[0].toUpperCase()}${claim.published.slice(1)}.` : "";
     entry.append(head, element("p", { textContent: `Rule: ${claim.rule}${printed}` }), element("ul", {}, ...tests));
-    const place = claim.place;
-    if (place.section || place.x) {
-      const link = element("a", { href: `#${place.section ?? "models"}`, textContent: "See it in the plot" });
-      link.onclick = () => { if (place.x) { pick("x", place.x); pick("y", place.y); drawScatter(); } };
+    const { section, x, y } = claim.place, measured = (name) => name in DATA.measures;
+    const up = y === "test_rerr_aa" && !measured(y) ? "test_rerr_pgd" : y;
+    if (section || (measured(x) && measured(up))) {
+      const link = element("a", { href: `#${section ?? "models"}`, textContent: "See it in the plot" });
+      link.onclick = () => { if (!section) { pick("x", x); pick("y", up); drawScatter(); } };
       entry.append(element("p", {}, link));
     }
     return entry;

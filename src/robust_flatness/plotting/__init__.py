@@ -1,6 +1,6 @@
 """Shared code of the notebooks in `figures/` and `paper_tables/`: inputs and outputs, style, plots.
 
-Works on tables only and never imports torch; matplotlib is imported by the modules that draw.
+Works on tables only and never imports torch.
 """
 
 from robust_flatness.plotting.notebook import Notebook, inputs

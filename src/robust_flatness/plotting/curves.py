@@ -1,7 +1,6 @@
 """Figures of curves over epochs, and the order of variants that differ in a hyper-parameter."""
 
-import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,13 +12,11 @@ from matplotlib.lines import Line2D
 from robust_flatness.plotting import looks, style
 from robust_flatness.plotting.layer import Layer
 from robust_flatness.plotting.notebook import Notebook
-from robust_flatness.tables import aggregate, frames
+from robust_flatness.tables import aggregate
 
 EPOCH = "normalised_epoch"
 #: Initial fraction of a training that axis limits ignore: its losses may be a thousand times the final ones.
 EARLY = 0.2
-#: Width of the baseline's curve behind others.
-BEHIND = 2.5
 
 
 class Curve(NamedTuple):
@@ -33,7 +30,7 @@ class Curve(NamedTuple):
 
 
 #: Test RLoss of the baseline behind other curves.
-BASELINE = Curve("test_rloss", style.LIGHT, "AT (baseline)", width=BEHIND)
+BASELINE = Curve("test_rloss", style.LIGHT, "AT (baseline)", width=2.5)
 
 
 def of(frame: pd.DataFrame, variant: str, *columns: str) -> pd.DataFrame:
@@ -110,7 +107,7 @@ def mark_epochs(axes: Axes, layer: Layer, variant: str) -> None:
 def clip(panels: Sequence[Axes], together: bool = False) -> str:
     """Set the limits of the vertical axes by the curves after their first fifth, without those whose largest
     value is an outlier; return a sentence about what is cut off, "" if nothing is."""
-    beyond, early = [], True
+    beyond = []
     for group in [[*panels]] if together else [[axes] for axes in panels]:
         curves = [np.asarray(line.get_data(), float) for axes in group for line in axes.lines]
         curves = [(x, y) for x, y in curves if len(x) > 2]
@@ -120,30 +117,26 @@ def clip(panels: Sequence[Axes], together: bool = False) -> str:
             continue
         low, high = low.min(), high[style.near(high)].max()
         margin = 0.06 * ((high - low) or abs(high) or 1.0)
-        for axes in group:
-            axes.set_ylim(low - margin, high + margin)
+        group[0].set_ylim(low - margin, high + margin)
         highest = max(np.nanmax(y) for _, y in curves)
-        early &= all((y <= high + margin).all() for y in late)
         if highest > high + margin:
             beyond.append(f"{'values' if together else group[0].get_title('left')} up to {highest:.3g}")
-    where = ", of the first snapshots, before the statistics of batch norm have settled" if early else ""
-    return f"Cut off: {', '.join(beyond)}{where}." if beyond else ""
+    return f"Cut off: {', '.join(beyond)}." if beyond else ""
 
 
-def by_hyperparameter(frame: pd.DataFrame, families: Sequence[str]) -> dict[str, str]:
-    """Return variants of some families in the order of their hyper-parameter: slug -> its value as text, with
-    the value used in training in parentheses if that differs."""
-    order = [*frames.catalogue()]
-    named = []
-    for row in frame[frame["family"].isin(families)].to_dict("records"):
-        slug, applied, number = row["variant"], looks.applied(row), looks.NUMBER.search(row["variant"])
-        value = number[1] if number else looks.variant(slug, row.get("label", ""))
-        place = order.index(slug) if slug in order else len(order)
-        words = f"{value} ({applied})" if applied else value
-        named.append((float(number[1]) if number else np.inf, place, slug, words))
-    return {slug: words for _, _, slug, words in sorted(named)}
-
-
-def parameter_title(method: str, values: Iterable[str]) -> str:
-    """Return a panel's title: the method, and below it the values of its hyper-parameter in their order."""
-    return f"{method}\n{textwrap.fill(', '.join(values), 34)}"
+def by_hyperparameter(frame: pd.DataFrame, least: int = 1) -> dict[str, list[str]]:
+    """Return the variants of each method in the order of its hyper-parameter, by the title of a panel: the
+    method and the values used in training. Methods with fewer than `least` variants are left out."""
+    methods = {look.parameter: [] for look in looks.every().values() if look.parameter}
+    for row in frame.to_dict("records"):
+        if method := looks.family(row["family"]).parameter:
+            number = looks.NUMBER.search(row["variant"])
+            name = number[1] if number else looks.variant(row["variant"], row["label"])
+            place = float(number[1]) if number else np.inf
+            methods[method].append((place, looks.applied(row) or name, row["variant"]))
+    found = {}
+    for method, variants in methods.items():
+        variants.sort(key=lambda item: item[0])
+        if len(variants) >= least:
+            found[f"{method}\n{', '.join(value for _, value, _ in variants)}"] = [v for *_, v in variants]
+    return found

@@ -18,14 +18,10 @@ NOTE = (
 )
 
 
-def records_of(records: pd.DataFrame) -> pd.DataFrame:
-    """Return the records of the density at last checkpoints, with the eigenvalues as numbers."""
-    rows = records[records["metric"] == "density"].dropna(subset=["value"])
-    return rows.assign(eigenvalue=rows["coordinate"].astype(float))
-
-
-def densities(rows: pd.DataFrame, looks: Mapping[str, Mapping[str, Any]]) -> Figure:
+def densities(records: pd.DataFrame, looks: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Draw a panel for each loss and split, and in it a curve for each network: `looks` by its name."""
+    rows = records[records["metric"] == "density"].dropna(subset=["value"])
+    rows = rows.assign(eigenvalue=rows["coordinate"].astype(float))
     cells = list(rows.groupby(["split", "loss"], sort=False))
     figure, panels = style.panels(len(cells), min(len(cells), 2), height=2.4)
     for axes, ((split, loss), part) in zip(panels, cells, strict=True):

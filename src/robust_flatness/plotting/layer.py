@@ -32,11 +32,6 @@ class Layer:
         """Variants over which correlations are computed: those that have learnt, identical models once."""
         return self.evidence.models
 
-    @property
-    def unlearnt(self) -> pd.DataFrame:
-        """Variants that have not learnt: drawn separately and excluded from correlations."""
-        return self.variants[~self.variants["learnt"]]
-
     @cached_property
     def others(self) -> pd.DataFrame:
         """External networks, which are excluded from correlations, a row each as in `variants`."""
@@ -91,8 +86,9 @@ class Layer:
         repeated = pd.Series(self.evidence.repeated, dtype=object)
         same = [[first, *slugs.index] for first, slugs in repeated.groupby(repeated, sort=False)]
         named = [("Identical models, counted once", slugs) for slugs in same]
-        if len(self.unlearnt):
-            named.insert(0, ("Not learnt, in no coefficient (grey crosses)", self.unlearnt["variant"]))
+        unlearnt = self.variants.loc[~self.variants["learnt"], "variant"]
+        if len(unlearnt):
+            named.insert(0, ("Not learnt, in no coefficient (grey crosses)", unlearnt))
         sentences = []
         for words, slugs in named:
             more = f" and {len(slugs) - 8} more" if len(slugs) > 8 else ""

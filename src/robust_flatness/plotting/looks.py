@@ -50,15 +50,6 @@ def named() -> set[str]:
     return {look.named for look in every().values() if look.named}
 
 
-def methods() -> dict[str, list[str]]:
-    """Return the methods with a hyper-parameter: title of a panel -> families."""
-    found: dict[str, list[str]] = {}
-    for name, look in every().items():
-        if look.parameter:
-            found.setdefault(look.parameter, []).append(name)
-    return found
-
-
 def variant(slug: str, label: str = "") -> str:
     """Return a variant's short name; `label` for one that is not in the catalogue."""
     known = catalogue().get(slug)

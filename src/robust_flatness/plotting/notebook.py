@@ -13,17 +13,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.figure import Figure
 
 from robust_flatness.errors import FileError
 from robust_flatness.files import write_text
 from robust_flatness.folders import workspace
-from robust_flatness.plotting import looks
+from robust_flatness.plotting import looks, style
 from robust_flatness.plotting.layer import Layer
 from robust_flatness.tables import aggregate, frames, printed, schema
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 VARIABLE = "ROBUST_FLATNESS_EXPERIMENT"
 DEFAULT = "fashion"
@@ -113,36 +112,29 @@ class Notebook:
             remedy = "the paper shows it as a picture only; run an experiment (snakemake --cores all)"
         return "" if there else f"Missing: {what}. To get it: {remedy}."
 
-    def show(self, draw: "Callable[[], Figure]", missing: str = "") -> "Notebook":
+    def show(self, draw: Callable[[], Figure], missing: str = "") -> "Notebook":
         """Draw and write the figure; if data are `missing`, write a line that says so instead."""
-        from robust_flatness.plotting.style import line
-
         if not missing:
             return self.save(draw())
-        return self.save(line(f"Not drawn: {self.name}. {missing}"), missing)
+        return self.save(style.line(f"Not drawn: {self.name}. {missing}"), missing)
 
-    def output(self, folder: str, suffix: str) -> Path:
-        """Return the file to write."""
-        return self.directory.absolute().parents[1] / folder / self.experiment / f"{self.name}{suffix}"
-
-    def save(self, figure: "Figure", missing: str = "") -> "Notebook":
+    def save(self, figure: Figure, missing: str = "") -> "Notebook":
         """Write the figure as PDF and PNG; equal figures give equal bytes. The reason why something is
         `missing` goes into the PNG's metadata (`NOT_DRAWN`)."""
-        from robust_flatness.plotting.style import save
-
         for suffix, notes in ((".pdf", {}), (".png", {NOT_DRAWN: missing} if missing else {})):
-            save(figure, self._note(self.output("figures", suffix)), notes)
+            style.save(figure, self.output("figures", suffix), notes)
         return self
 
     def write(self, texts: dict[str, str]) -> "Notebook":
         """Write a table; `texts` maps each suffix to its contents."""
         for suffix, text in texts.items():
-            write_text(self._note(self.output("paper_tables", suffix)), text)
+            write_text(self.output("paper_tables", suffix), text)
         return self
 
-    def _note(self, path: Path) -> Path:
-        """Record a written file, which is shown at the end of the cell; as plain Python, print its path."""
-        self._written[path.suffix] = path
+    def output(self, folder: str, suffix: str) -> Path:
+        """Return the file to write, which is shown at the end of the cell; as plain Python, print it."""
+        path = self.directory.absolute().parents[1] / folder / self.experiment / f"{self.name}{suffix}"
+        self._written[suffix] = path
         if Path(sys.argv[0]).stem == self.name:
             print(path)
         return path

@@ -26,17 +26,16 @@ NOTE = (
 def headline(result: Mapping[str, Any], others: Sequence[ModelGroup], label: str) -> Figure:
     """Draw RLoss against average-case flatness of `others`, a panel each, with the network of `result`."""
 
-    def draw(axes: Axes, layer: Layer, group: ModelGroup) -> list[style.Label]:
-        labels = scatter.panel(axes, layer, *AXES, _title(group, result), headline=True)
+    def draw(axes: Axes, layer: Layer, title: str) -> list[style.Label]:
+        labels = scatter.panel(axes, layer, *AXES, title, headline=True)
         _draw(axes, result["values"], label)
         return labels
 
-    layers = [Layer(group.name, group.tables, printed=group.folder is None) for group in others]
-    cells = [
-        partial(draw, layer=layer, group=group)
-        for layer, group in zip(layers, others, strict=True)
-        if aggregate.has(layer.counted, *AXES)
-    ]
+    cells = []
+    for group in others:
+        layer = Layer(group.name, group.tables, printed=group.folder is None)
+        if aggregate.has(layer.counted, *AXES):
+            cells.append(partial(draw, layer=layer, title=_title(group, result)))
     radii = f"ε = {radius_of(result)}, ξ = {result['values']['avg_flatness_xi']:g}"
     title = f"{label} on {Path(result['data']).name} ({radii}) among others"
     return scatter.figure(cells, NOTE, height=3.3, title=title)
@@ -68,12 +67,6 @@ def _draw(axes: Axes, values: Mapping[str, Any], label: str) -> None:
     )  # fmt: skip
 
 
-def spectrum(result: Mapping[str, Any], label: str) -> Figure:
-    """Draw the density of the Hessian's eigenvalues."""
-    rows = density.records_of(pd.DataFrame(result["records"]).assign(variant=label))
-    return density.densities(rows, {label: {"label": label, "color": style.BLACK}})
-
-
 def draw(path: Path, result: Mapping[str, Any], others: Sequence[ModelGroup], label: str) -> None:
     """Write the picture in the format of the path's suffix: of the plane, else of the density, else of
     flatness."""
@@ -82,7 +75,8 @@ def draw(path: Path, result: Mapping[str, Any], others: Sequence[ModelGroup], la
         name = ", ".join(filter(None, (label, result["notes"].get("loss"))))
         figure = planes.figure({name: pd.DataFrame(result["records"])})
     elif "density" in result["settings"]:
-        figure = spectrum(result, label)
+        records = pd.DataFrame(result["records"]).assign(variant=label)
+        figure = density.densities(records, {label: {"label": label, "color": style.BLACK}})
     else:
         figure = headline(result, others, label)
     style.save(figure, path, {})

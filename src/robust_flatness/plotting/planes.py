@@ -1,7 +1,6 @@
 """Contours of clean and robust loss on a plane in weight space."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -35,8 +34,7 @@ def figure(networks: Mapping[str, pd.DataFrame]) -> Figure:
 def draw(axes: Axes, records: pd.DataFrame, loss: str) -> None:
     """Draw the contours of one loss, and the path of the snapshots if there is one."""
     rows = records[(records["metric"] == "plane") & (records["loss"] == loss)]
-    table = pd.DataFrame(_points(rows), columns=["a", "b"]).assign(value=[*rows["value"]])
-    grid = table.pivot(index="b", columns="a", values="value")
+    grid = _places(rows).assign(value=rows["value"]).pivot(index="b", columns="a", values="value")
     values = grid.to_numpy()
     levels = np.linspace(values.min(), values[style.near(values)].max(), LEVELS + 1)
     surface = axes.contourf(grid.columns, grid.index, values, levels, cmap="cividis", extend="max")
@@ -45,12 +43,13 @@ def draw(axes: Axes, records: pd.DataFrame, loss: str) -> None:
     shares = dict(records.loc[records["metric"] == "explained", ["coordinate", "value"]].to_numpy())
     names = {axis: f"{axis} ({share:.0%} of the variance)" for axis, share in shares.items()}
     axes.set(xlabel=names.get("a", "a"), ylabel=names.get("b", "b"))
-    if path := _points(records[records["metric"] == "path"].sort_values("value")):
-        axes.plot(*zip(*path, (0.0, 0.0), strict=True), "o-", color=style.VERMILLION, markersize=3)
+    snapshots = records[records["metric"] == "path"].sort_values("value")
+    if len(snapshots):
+        path = _places(snapshots)
+        axes.plot([*path["a"], 0.0], [*path["b"], 0.0], "o-", color=style.VERMILLION, markersize=3)
     axes.plot(0, 0, "X", color="white", markeredgecolor="black", markersize=7)
 
 
-def _points(records: pd.DataFrame) -> list[tuple[float, float]]:
+def _places(records: pd.DataFrame) -> pd.DataFrame:
     """Return the coordinates a, b of records."""
-    pairs: Sequence[Any] = [text.split(",") for text in records["coordinate"]]
-    return [(float(a), float(b)) for a, b in pairs]
+    return records["coordinate"].str.split(",", expand=True).set_axis(["a", "b"], axis=1).astype(float)

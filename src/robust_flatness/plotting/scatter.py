@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import seaborn
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -34,10 +35,11 @@ def points(
 ) -> None:
     """Draw a point per variant in its family's colour and marker, with bars of one standard deviation over
     seeds where there are several."""
-    for name, group in frame.groupby("family", sort=False):
+    families = frame["family"].where(frame["family"].isin([*looks.every()]), schema.OTHER)
+    for name, group in frame.groupby(families, sort=False):
         look, baseline = looks.family(name), name == "at"
         axes.scatter(
-            group[x], group[y], s=size * (3 if baseline else 1), marker=look.marker, gid=name,
+            group[x], group[y], s=size * (3 if baseline else 1), marker=look.marker, label=look.label,
             facecolors="none" if hollow else look.color, edgecolors=look.color if hollow else "white",
             linewidths=0.8 if hollow else 0.4, zorder=4 if baseline else 3,
         )  # fmt: skip
@@ -102,18 +104,27 @@ def name_axes(axes: Axes, x: str, y: str) -> None:
         put(f"{words}\n({direction})" if direction else words)
 
 
-def cloud(axes: Axes, layer: Layer, x: str, y: str, headline: bool = False) -> list[Label]:
-    """Draw all points of a layer: variants that count, hollow external networks, grey crosses for variants
-    that have not learnt. Returns labels: of an experiment's external networks, points beyond the limits and,
-    for a `headline` (which has the printed networks of RobustBench, too), a variant of each family."""
+def panel(
+    axes: Axes, layer: Layer, x: str, y: str, title: str = "", headline: bool = False, line: bool = True
+) -> list[Label]:
+    """Draw a correlation plot: variants that count, with a `line` where the interval of r excludes 0; hollow
+    external networks; grey crosses for variants that have not learnt. Returns labels: of an experiment's
+    external networks, points beyond the limits and, for a `headline` (which has the printed networks of
+    RobustBench, too), a variant of each family."""
     counted, others = layer.counted.dropna(subset=[x, y]), layer.hollow(headline)
     others = others.dropna(subset=[x, y]) if {x, y} <= {*others} else others.iloc[:0]
+    pearson, words = correlations(counted, x, y)
+    if line and np.prod(np.sign(pearson.interval)) > 0:
+        trend(axes, counted, x, y)
     points(axes, counted, x, y, layer.beside)
     points(axes, others, x, y, hollow=True)
     beyond = fit(axes, pd.concat([counted, others]), x, y)
-    apart = layer.unlearnt[[x, y]].dropna()
+    apart = layer.variants.loc[~layer.variants["learnt"], [x, y]].dropna()
     places = apart[x].clip(*axes.get_xlim()), apart[y].clip(*axes.get_ylim())
     axes.scatter(*places, s=MARKER_AREA, marker="x", color=style.GREY, clip_on=False, zorder=3)
+    name_axes(axes, x, y)
+    lines = words if axes.get_gridspec().ncols > 2 else [", ".join(words)]
+    axes.set_title("\n".join(filter(None, [title, *lines])))
 
     def labels(frame: pd.DataFrame, required: bool = False) -> list[Label]:
         inside = frame[frame[x].between(*axes.get_xlim()) & frame[y].between(*axes.get_ylim())]
@@ -123,19 +134,10 @@ def cloud(axes: Axes, layer: Layer, x: str, y: str, headline: bool = False) -> l
     return [*([] if layer.printed else labels(others, True)), *beyond, *labels(named)]
 
 
-def panel(
-    axes: Axes, layer: Layer, x: str, y: str, title: str = "", headline: bool = False, line: bool = True
-) -> list[Label]:
-    """Draw a correlation plot, with a `line` where the interval of r excludes 0; returns `cloud`'s labels."""
-    frame = layer.counted.dropna(subset=[x, y])
-    pearson, words = correlations(frame, x, y)
-    if line and np.prod(np.sign(pearson.interval)) > 0:
-        trend(axes, frame, x, y)
-    labels = cloud(axes, layer, x, y, headline)
-    name_axes(axes, x, y)
-    lines = words if axes.get_gridspec().ncols > 2 else [", ".join(words)]
-    axes.set_title("\n".join(filter(None, [title, *lines])))
-    return labels
+def families(axes: Sequence[Axes]) -> dict[str, Artist]:
+    """Return the legend entries of the families drawn, in their order."""
+    drawn = style.entries(axes)
+    return {look.label: drawn[look.label] for look in looks.every().values() if look.label in drawn}
 
 
 def figure(
@@ -147,7 +149,7 @@ def figure(
     drawn, axes = style.panels(len(draw), columns, height=height, room=1.1)
     drawn.suptitle(title, fontsize=8, x=0.01, ha="left")
     labels = [function(place) for function, place in zip(draw, axes, strict=True)]
-    style.legend(drawn, style.families(axes), *notes)
+    style.legend(drawn, families(axes), *notes)
     for place, found in zip(axes, labels, strict=True):
         style.place_labels(place, found)
     return drawn
@@ -161,25 +163,21 @@ def notes(notebook: Notebook) -> str:
     return " ".join(filter(None, [*sentences, HOLLOW * (len(notebook.ours.hollow()) > 0)]))
 
 
-def correlation_figure(
-    notebook: Notebook, pairs: Sequence[tuple[str, str]], height: float = 3.0, headline: bool = False
-) -> Figure:
-    """Draw correlation plots, a panel per pair (x, y): of ours, then of the printed numbers. A pair that a
-    layer lacks has no panel and is named in the note. For `headline` see `cloud`."""
-    draw, lacking = [], []
+def show(
+    notebook: Notebook, *pairs: tuple[str, str], height: float = 3.0, headline: bool = False
+) -> Notebook:
+    """Draw and write correlation plots, a panel per pair (x, y): of ours, then of the printed numbers. A pair
+    that a layer lacks has no panel and is named in the note; without any of ours, a line says what is
+    missing. For `headline` see `panel`."""
+    cells, lacking = [], []
     for layer, missing in zip(notebook.layers, ("Not measured", "Not printed"), strict=False):
         shown = pd.concat([layer.counted, layer.hollow(headline)])
-        title = layer.name if notebook.printed else ""
+        look = {"title": layer.name if notebook.printed else "", "headline": headline}
         there = [pair for pair in pairs if aggregate.has(shown, *pair)]
-        draw += [partial(panel, layer=layer, x=x, y=y, title=title, headline=headline) for x, y in there]
+        cells.append([partial(panel, layer=layer, x=x, y=y, **look) for x, y in there])
         absent = [schema.describe(x) for x, y in pairs if (x, y) not in there]
         lacking += [f"{missing}: {', '.join(absent)}."] if absent else []
-    return figure(draw, notes(notebook), *lacking, height=height)
-
-
-def show(notebook: Notebook, *pairs: tuple[str, str], **options) -> Notebook:
-    """Draw and write a `correlation_figure`; a line that says what is missing where no pair can be drawn."""
-    shown = pd.concat([notebook.ours.counted, notebook.ours.hollow()])
-    drawn = any(aggregate.has(shown, *pair) for pair in pairs)
-    missing = "" if drawn else notebook.missing(*dict.fromkeys(name for pair in pairs for name in pair))
-    return notebook.show(lambda: correlation_figure(notebook, pairs, **options), missing)
+    names = dict.fromkeys(name for pair in pairs for name in pair)
+    missing = "" if cells[0] else notebook.missing(*names)
+    cells = [cell for of_layer in cells for cell in of_layer]
+    return notebook.show(lambda: figure(cells, notes(notebook), *lacking, height=height), missing)

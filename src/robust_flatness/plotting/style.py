@@ -1,25 +1,21 @@
-"""Style of all figures: sizes, fonts, colours, panels, legends and labels beside points."""
+"""Layout of all figures: sizes, colours, panels, legends and labels beside points."""
 
 import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib
+import matplotlib.style
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
-from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 
-from robust_flatness.config.networks import EXTERNAL, ROBUSTBENCH
 from robust_flatness.config.variants import PALETTE
 from robust_flatness.files import atomic_path
-from robust_flatness.plotting import looks
-from robust_flatness.tables.schema import OTHER
 
 #: Width of a figure in inches: a page.
 PAGE = 7.0
@@ -32,22 +28,8 @@ GREY, LIGHT = "#808080", "#c4c4c4"
 BLACK, BLUE, GREEN = PALETTE["black"], PALETTE["blue"], PALETTE["green"]
 ORANGE, VERMILLION, PURPLE = PALETTE["orange"], PALETTE["vermillion"], PALETTE["purple"]
 TRAIN, TEST = BLUE, VERMILLION
-#: Families whose points are drawn hollow.
-HOLLOW = (ROBUSTBENCH, EXTERNAL)
 #: Published curves beside ours.
-PUBLISHED = {"linewidth": 0.8, "linestyle": (0, (4, 1.5)), "gid": "published"}
-
-RC = {
-    **{"font.size": 8, "axes.labelsize": 7.5, "axes.titlesize": 7, "figure.labelsize": 7.5},
-    **{"xtick.labelsize": 6.5, "ytick.labelsize": 6.5, "legend.fontsize": 6.5},
-    **{"axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6},
-    **{"xtick.major.width": 0.6, "ytick.major.width": 0.6, "lines.linewidth": 1.3},
-    **{"lines.markersize": 4, "legend.frameon": False, "legend.handlelength": 1.8},
-    **{"axes.titlelocation": "left", "axes.grid": True, "grid.color": "#e6e6e6"},
-    **{"grid.linewidth": 0.5, "axes.axisbelow": True, "savefig.dpi": 200, "figure.dpi": 200},
-    **{"pdf.fonttype": 42, "ps.fonttype": 42, "text.parse_math": False},
-    "svg.hashsalt": "robust-flatness",
-}
+PUBLISHED = {"linewidth": 0.8, "linestyle": (0, (4, 1.5))}
 #: Metadata without dates, so that equal figures give equal bytes.
 UNDATED = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 #: Places of a label beside its point, in points, the preferred one first.
@@ -55,10 +37,9 @@ OFFSETS = ((5, 0), (-5, 0), (0, 5), (0, -5), (4, 4), (-4, 4), (4, -4), (-4, -4))
 
 
 def new_figure(height: float, **options) -> Figure:
-    """Return an empty figure of a page's width; sets matplotlib's parameters to its defaults and `RC`,
-    whatever a user's matplotlibrc says."""
-    matplotlib.rcdefaults()
-    matplotlib.rcParams.update(RC)
+    """Return an empty figure of a page's width, in the style of `figures.mplstyle` whatever a user's
+    matplotlibrc says."""
+    matplotlib.style.use(["default", "robust_flatness.plotting.figures"])
     figure = Figure(figsize=(PAGE, height), **options)
     FigureCanvasAgg(figure)
     return figure
@@ -78,8 +59,8 @@ def panels(
     **options,
 ) -> tuple[Figure, list[Axes]]:  # fmt: skip
     """Return a figure of `count` panels, `columns` in a row (0: all), and its axes row by row. `height` of a
-    row and `room` for legend and notes are in inches; `x` and `y` name the axes; `options` go to
-    `Figure.subplots`."""
+    row and `room` for legend and notes are in inches; `x` and `y` name the axes of the last row and of the
+    first column; `options` go to `Figure.subplots`."""
     columns = min(columns or count, count)
     rows = -(-count // columns)
     figure = new_figure(height * rows + room, layout="constrained")
@@ -90,58 +71,34 @@ def panels(
         lowest.tick_params(labelbottom=True)
     for last in axes[columns * (rows - 1) : count]:
         last.set_xlabel(x)
-    for panel in axes[:count]:
-        panel.xaxis.label.set_size(6.5)
-    figure.supylabel(y)
+    for first in axes[:count:columns]:
+        first.set_ylabel(y)
     return figure, axes[:count]
-
-
-def freeze(figure: Figure) -> None:
-    """Compute the layout now and keep it."""
-    if figure.get_layout_engine() is not None:
-        figure.get_layout_engine().execute(figure)
-        figure.set_layout_engine("none")
 
 
 def save(figure: Figure, path: Path, metadata: Mapping[str, str]) -> None:
     """Write a figure in the format of the path's suffix; equal figures give equal bytes."""
-    freeze(figure)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:], metadata=UNDATED.get(path.suffix, {}) | metadata)
 
 
-def families(axes: Iterable[Axes]) -> dict[str, tuple[Line2D, ...]]:
-    """Return legend entries of the families drawn (by `scatter.points`): one for each colour, which stands
-    for a kind of change to the training, with its markers in the order of the names."""
-    every = looks.every()
-    drawn = {group.get_gid() for panel in axes for group in panel.collections} - {None}
-    drawn = {name if name in every else OTHER for name in drawn}
-    entries: dict[str, list[tuple[str, Line2D]]] = {}
-    for name in (name for name in every if name in drawn):
-        look, face = looks.family(name), {"markerfacecolor": "none"} if name in HOLLOW else {}
-        size = 7 if name == "at" else 4.5
-        line = Line2D([], [], color=look.color, marker=look.marker, markersize=size, linestyle="", **face)
-        entries.setdefault(name if look.color == BLACK else look.color, []).append((look.label, line))
-    split = (zip(*group, strict=True) for group in entries.values())
-    return {", ".join(labels): tuple(lines) for labels, lines in split}
-
-
 def entries(axes: Iterable[Axes]) -> dict[str, Artist]:
-    """Return the legend entries of several panels, each label once."""
-    found = [panel.get_legend_handles_labels() for panel in axes]
-    return {label: artist for pair in found for artist, label in zip(*pair, strict=True)}
+    """Return the legend entries of several panels, each label once, as the first panel draws it."""
+    found: dict[str, Artist] = {}
+    for panel in axes:
+        for artist, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, artist)
+    return found
 
 
 def legend(figure: Figure, entries: Mapping[str, Artist], *notes: str) -> None:
-    """Draw a legend under the panels, with notes above its entries; that of families has two columns."""
+    """Draw a legend under the panels, with notes above its entries."""
     note = textwrap.fill(" ".join(filter(None, notes)), LINE)
     entries = entries or {"": Line2D([], [], linestyle="")}
-    several = max((len(handle) for handle in entries.values() if isinstance(handle, tuple)), default=1)
     drawn = figure.legend(
         handles=[*entries.values()], labels=[*entries], loc="outside lower left", alignment="left",
-        ncols=2 if several > 1 else 4, title=note or None, title_fontsize=6.5,
-        fontsize=6, handler_map={tuple: HandlerTuple(ndivide=None, pad=0.5)},
-        handlelength=max(1.8, 0.9 * several), columnspacing=1.2, borderaxespad=0.2,
+        ncols=4 if len(entries) < 9 else 5, title=note or None, title_fontsize=6.5, fontsize=6,
+        columnspacing=1.2, borderaxespad=0.2,
     )  # fmt: skip
     drawn.get_title().set_color("#404040")
 
@@ -164,7 +121,8 @@ def place_labels(axes: Axes, labels: Iterable[Label]) -> None:
     """Write each label beside its point without covering text or points; without free space it is omitted
     or, if required, placed to the right of its point. This fixes the layout, so the figure must be complete
     except for labels."""
-    freeze(axes.figure)
+    axes.figure.get_layout_engine().execute(axes.figure)
+    axes.figure.set_layout_engine("none")
     renderer = axes.figure.canvas.get_renderer()
     frame = axes.get_window_extent(renderer)
     clouds = [group.get_offsets() for group in axes.collections if isinstance(group, PathCollection)]

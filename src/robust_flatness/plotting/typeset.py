@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import pandas as pd
 from markdown_it import MarkdownIt
@@ -16,19 +16,12 @@ from robust_flatness.tables.frames import frame_text
 Column = str | tuple[str, int | Callable[[float], str]]
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table of text cells in named groups of rows; `numeric` columns are aligned at the right. With
-    `paragraphs`, a text for each group, each group is a table of its own. `introduction` is a Markdown table
-    below the title."""
+class Table(NamedTuple):
+    """Text cells under headings, in named groups of rows; `numeric` columns are aligned at the right."""
 
-    title: str
     headings: list[str]
     numeric: list[bool]
     groups: list[tuple[str, list[list[str]]]]
-    notes: Sequence[str]
-    paragraphs: Mapping[str, str]
-    introduction: str
 
 
 def p_value(value: float) -> str:
@@ -72,8 +65,7 @@ def variants(notebook: Notebook, measures: Sequence[str]) -> pd.DataFrame:
     frame["label"] = labels(ours)
     if notebook.printed:
         theirs = notebook.printed.variants.set_index("variant").reindex(columns=list(measures))
-        for name in measures:
-            frame[f"{name}_published"] = frame["variant"].map(theirs[name])
+        frame = frame.join(theirs.add_suffix("_published"), on="variant")
     return frame
 
 
@@ -90,44 +82,35 @@ def notes(notebook: Notebook, *sentences: str) -> list[str]:
 
 def texts(
     frame: pd.DataFrame, columns: Mapping[str, Column], title: str, notes: Sequence[str] = (),
-    sections: str = "", paragraphs: Mapping[str, str] | None = None, introduction: str = "",
+    sections: str = "",
 ) -> dict[str, str]:  # fmt: skip
-    """Return a table as {".csv": ..., ".md": ..., ".tex": ..., ".html": ...}.
+    """Return a table as {".csv": ..., ".md": ..., ".tex": ..., ".html": ...}: all of `frame` as CSV, its
+    `displayed` columns for reading."""
+    table = displayed(frame, columns, sections)
+    page = "\n\n".join([f"# {title}", grid(table), *notes]) + "\n"
+    latex = latex_table(table, title, notes)
+    return {".csv": frame_text(frame.map(rounded)), ".md": page, ".tex": latex, ".html": html(page)}
 
-    All of `frame` goes into the CSV; those of `columns` that it has are shown for reading, in groups of rows
-    with equal values in the column `sections`. See `Table` for `paragraphs` and `introduction`.
-    """
+
+def displayed(frame: pd.DataFrame, columns: Mapping[str, Column], sections: str = "") -> Table:
+    """Return those of `columns` that a frame has, in groups of rows with equal values in `sections`."""
     shown = {name: column for name, column in columns.items() if name in frame}
     keys = frame[sections] if sections else pd.Series("", index=frame.index)
     cells = pd.DataFrame({name: [cell(value, shown[name]) for value in frame[name]] for name in shown})
     groups = [(key, rows.values.tolist()) for key, rows in cells.groupby(keys.to_numpy(), sort=False)]
     numeric = [not isinstance(column, str) for column in shown.values()]
     headings = [column if isinstance(column, str) else column[0] for column in shown.values()]
-    table = Table(title, headings, numeric, groups, notes, paragraphs or {}, introduction)
-    csv = frame_text(frame.map(rounded))
-    page = markdown(table)
-    return {".csv": csv, ".md": page, ".tex": latex_table(table), ".html": html(page)}
+    return Table(headings, numeric, groups)
 
 
-def markdown(table: Table) -> str:
-    """Return a table as a Markdown page."""
-
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(text.replace("|", "\\|") for text in cells) + " |"
-
-    head = [line(table.headings), line(["---:" if right else "---" for right in table.numeric])]
-    blocks, lines = [f"# {table.title}", table.introduction], [*head]
-    for key, rows in table.groups:
-        if table.paragraphs:
-            blocks += [f"## {key}", table.paragraphs[key]]
-            lines = [*head]
-        elif key:
-            lines.append(line([f"**{key}**", *[""] * (len(table.headings) - 1)]))
-        lines += map(line, rows)
-        if table.paragraphs:
-            blocks.append("\n".join(lines))
-    blocks += [] if table.paragraphs else ["\n".join(lines)]
-    return "\n\n".join(filter(None, [*blocks, *table.notes])) + "\n"
+def grid(table: Table) -> str:
+    """Return a table in Markdown, the name of each group in a row above it."""
+    rows = [table.headings, ["---:" if right else "---" for right in table.numeric]]
+    for key, group in table.groups:
+        rows += [[f"**{key}**", *[""] * (len(table.headings) - 1)]] if key else []
+        rows += group
+    escaped = ([text.replace("|", "\\|") for text in row] for row in rows)
+    return "\n".join(f"| {' | '.join(row)} |" for row in escaped)
 
 
 #: A page of Snakemake's report.
@@ -162,7 +145,7 @@ def latex(text: str) -> str:
     return _ANY.sub(lambda match: _LATEX[match[0]], text).replace("$$", "")
 
 
-def latex_table(table: Table) -> str:
+def latex_table(table: Table, title: str, notes: Sequence[str]) -> str:
     """Return a floating LaTeX table that is scaled to the page, numbers in math mode."""
 
     def line(row: Sequence[str]) -> list[str]:
@@ -177,10 +160,10 @@ def latex_table(table: Table) -> str:
     cells = zip(table.headings, *(row for _, group in table.groups for row in group), strict=True)
     widths = zip(table.numeric, (max(map(len, column)) for column in cells), strict=True)
     kinds = "".join("r" if right else "l" if length <= LONG else r"p{6cm}" for right, length in widths)
-    name = re.sub(r"\W+", "-", table.title.lower()).strip("-")
+    name = re.sub(r"\W+", "-", title.lower()).strip("-")
     text = pd.DataFrame(rows, columns=[*map(latex, table.headings)]).to_latex(
         index=False, column_format=kinds, label=f"tab:{name}",
-        caption=latex(" ".join([f"{table.title}.", *table.notes])),
+        caption=latex(" ".join([f"{title}.", *notes])),
     )  # fmt: skip
     box = r"\begin{adjustbox}{max width=\textwidth, max totalheight=0.8\textheight}"
     text = text.replace(r"\begin{tabular}", box + "\n" + r"\begin{tabular}")

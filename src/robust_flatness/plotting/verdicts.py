@@ -25,14 +25,15 @@ def write(notebook: Notebook, title: str, rules: Path | None = None) -> Notebook
     frame = judge(notebook.tables_with_examples, notebook.printed and notebook.printed.tables, rules)
     frame["section"] = frame["claim"] + ": " + frame["verdict"]
     frame["shown"] = frame["outcome"] + frame["decides"].map({"yes": "", "no": " (beside it)"})
-    claims = frame.drop_duplicates("claim")
-    paragraphs = {row.section: f"{row.statement}\n\nRule: {row.rule}" for row in claims.itertuples()}
-    columns = ["claim", "verdict", "published_verdict"][: 2 if notebook.printed is None else 3]
-    rows = [
-        ["claim", notebook.experiment, "printed numbers"],
-        ["---"] * 3,
-        *claims[columns].to_numpy().tolist(),
-    ]
-    verdicts = "\n".join(f"| {' | '.join(row[: len(columns)])} |" for row in rows)
+    columns = {"claim": "claim", "verdict": notebook.experiment, "published_verdict": "printed numbers"}
+    if notebook.printed is None:
+        del columns["published_verdict"]
     title = f"{title}, judged on {notebook.experiment}"
-    return notebook.write(typeset.texts(frame, COLUMNS, title, [NOTE], "section", paragraphs, verdicts))
+    overview = typeset.displayed(frame.drop_duplicates("claim"), columns)
+    blocks = [f"# {title}", typeset.grid(overview)]
+    for section, rows in frame.groupby("section", sort=False):
+        claim, table = rows.iloc[0], typeset.grid(typeset.displayed(rows, COLUMNS))
+        blocks += [f"## {section}", claim["statement"], f"Rule: {claim['rule']}", table]
+    page = "\n\n".join([*blocks, NOTE]) + "\n"
+    texts = typeset.texts(frame, COLUMNS, title, [NOTE], "section")
+    return notebook.write(texts | {".md": page, ".html": typeset.html(page)})

@@ -12,7 +12,7 @@ from robust_flatness.analysis.claim_tests.base import Finding, Rules, Sign, of_e
 from robust_flatness.analysis.correlation import correlate
 from robust_flatness.analysis.evidence import Evidence, NotMeasuredError, UndecidedError, early_stopping_pairs
 from robust_flatness.analysis.resampling import estimate, mean_estimate
-from robust_flatness.analysis.rises import SINCE, Since, mean_interval, of_examples, rise
+from robust_flatness.analysis.rises import SINCE, Since, mean_interval, of_examples, paired, rise
 from robust_flatness.config.values import AS_LIST, Real
 from robust_flatness.tables import aggregate
 from robust_flatness.tables.schema import describe
@@ -98,10 +98,7 @@ class Pair(base.Test):
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
         rows = of_examples(evidence.seeds.examples, self.measure)
         rows = rows[rows["variant"].isin(self.variants) & (rows["checkpoint"] == "last")]
-        values = rows.pivot(index=["seed", "example"], columns="variant", values="value")
-        first, second = values.reindex(columns=self.variants).to_numpy(float).T
-        changes = pd.Series(first - second, values.index).dropna().unstack("example")
-        changes = changes.dropna(axis="columns").to_numpy()
+        changes = paired(rows, "variant", *self.variants).to_numpy(float)
         if not changes.size:
             raise NotMeasuredError(f"not measured: {describe(self.measure)} of {' and '.join(self.variants)}")
         seeds, examples = changes.shape

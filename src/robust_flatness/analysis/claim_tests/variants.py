@@ -16,7 +16,7 @@ from robust_flatness.analysis.comparison import CONTROL, ON_TEST, candidates
 from robust_flatness.analysis.correlation import COEFFICIENTS, correlate, difference
 from robust_flatness.analysis.evidence import Evidence, NotMeasuredError, more_robust, require
 from robust_flatness.analysis.hinge import LEAST, RLOSS, fitted, kink
-from robust_flatness.analysis.resampling import TAILS, UNKNOWN, Interval, percentile_interval
+from robust_flatness.analysis.resampling import TAILS, Interval, percentile_interval
 from robust_flatness.config import Real
 from robust_flatness.tables import aggregate
 from robust_flatness.tables.schema import describe
@@ -248,24 +248,19 @@ class Hinge(base.Test):
             few = f"{different} variants of different RLoss, {least} needed"
             return Finding(n=len(models), outcome=base.INCONCLUSIVE, note=few)
         hinge = fitted(models, measure, rules.resamples)
+        found, (start, end) = hinge[self.statistic], hinge[self.statistic].interval
         low, high = kink(models) - self.within, kink(models) + self.within
-        value, (start, end), over = hinge.at.value, hinge.at.interval, hinge.at.over
-        narrow, note = hinge.at.interval.width <= 2 * self.within, ""
+        narrow, note = hinge["break"].interval.width <= 2 * self.within, ""
         if self.statistic == "break":
             holds, fails = low <= start and end <= high, narrow or start > high or end < low
             note = f"expected within {low:.2f} and {high:.2f}"
         elif self.statistic == "slopes":
-            ratios = {"variants": hinge.ratio.by_variant, "families": hinge.ratio.by_family}
-            over = max(ratios, key=lambda over: ratios[over].high)
-            value, (start, end) = hinge.ratio.value, ratios[over]
             holds, fails = end < self.below, narrow or start >= self.below
         else:
-            value, (start, end), over = hinge.smooth, UNKNOWN, ""
-            holds, fails = hinge.smooth > 1, narrow
+            holds, fails = found.value > 1, narrow
         outcome = base.outcome(holds, fails)
         too_wide = "the interval of the break is too wide to tell" * (outcome == base.INCONCLUSIVE)
-        found = of_estimate(hinge.at, note, too_wide)
-        return replace(found, value=value, interval=Interval(start, end), over=over, outcome=outcome)
+        return replace(of_estimate(found, note, too_wide), outcome=outcome)
 
 
 Kind = Correlation | Difference | Radius | Share | Baseline | Hinge
