@@ -21,7 +21,7 @@ from robust_flatness.run.measuring import MeasuringJob, measure_network
 from robust_flatness.seeding import generator
 from robust_flatness.tables.importing import import_table
 from robust_flatness.tables.records import read_records
-from robust_flatness.tables.rows import read_rows
+from robust_flatness.tables.rows import read_csv
 
 NETS = """
 import torch
@@ -183,7 +183,7 @@ def test_values_of_single_examples_average_to_the_records(measured, own):
     options = {"per_example": "each.csv", "train_examples": 4}
     texts = ("autoattack.version=reduced", "autoattack.attacks=apgd-ce,fab-t")
     values = measured("my_nets:good", *texts, **options)["values"]
-    rows = read_rows(own / "each.csv")
+    rows = read_csv(own / "each.csv").to_dict("records")
     assert [row["split"] for row in rows] == ["test"] * 6 + ["train"] * 4
     columns = {"ce": "ce", "rloss": "rloss_pgd", "rloss_aa": "rloss_aa"}
     columns |= {name: name for name in ("err", "rerr_pgd", "rerr_aa")}

@@ -16,7 +16,7 @@ from robust_flatness.errors import ConfigError, FileError
 from robust_flatness.experiment import Experiment
 from robust_flatness.measures.base import CHECKPOINTS
 from robust_flatness.tables.collect import CollectSpec, VariantEntry, fingerprint
-from robust_flatness.tables.rows import read_rows
+from robust_flatness.tables.rows import read_csv
 
 #: Targets, and folders of output files, that need only the tables of results.
 DRAWING = ("figures", "tables", "page")
@@ -87,7 +87,8 @@ def why_stale(results: Path, experiment: Experiment, files: Iterable[str | Path]
         return "are older than the configuration"
     if experiment.spec.results_table is not None:
         return ""
-    found = {(row["variant"], row["seed"]) for row in read_rows(table, need=["variant", "seed"])}
+    networks = read_csv(table, need=["variant", "seed"])
+    found = {*zip(networks["variant"], networks["seed"], strict=True)}
     wanted = {(slug, str(seed)) for slug in experiment.variants for seed in experiment.seeds_of(slug)}
     lacking = len(wanted - found)
     return f"lack {lacking} of {len(wanted)} pairs of variant and seed" if lacking else ""
@@ -199,7 +200,7 @@ def config_fingerprint(experiment: Experiment) -> str:
 def verdicts(claims: Path) -> str:
     """Return a line for each claim: the verdict and the first statistic that decides it."""
     try:
-        rows = [row for row in read_rows(claims, need=["decides"]) if row["decides"] == "yes"]
+        rows = read_csv(claims, need=["decides"]).query("decides == 'yes'").to_dict("records")
     except FileError as error:  # no reason for a finished run to fail
         return f"note: no verdicts ({error})"
     width = max((len(row["claim"]) for row in rows), default=0)

@@ -52,11 +52,6 @@ def test_seeds_that_have_not_learnt_are_left_out_of_the_mean():
     assert aggregate.learnt(averaged).tolist() == [True, False]
 
 
-def test_variants_trained_on_clean_images_alone_are_in_no_comparison():
-    models = rows_of(train_rerr_pgd=[10, 60], setting_adversarial_fraction=[0.5, 0])
-    assert aggregate.variants_at(models)["variant"].tolist() == ["v0"]
-
-
 def test_differences_are_within_a_variant():
     variants = aggregate.with_differences(read_published().models).set_index("variant")
     assert len(variants) == 74

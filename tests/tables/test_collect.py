@@ -12,7 +12,8 @@ from robust_flatness.tables import frames, schema
 from robust_flatness.tables.collect import CollectSpec, collect_results, fingerprint
 from robust_flatness.tables.dataset import PAPER, write_dataset
 from robust_flatness.tables.records import FIELDS, read_network, read_records, write_network
-from robust_flatness.tables.rows import read_rows, write_rows
+from robust_flatness.tables.rows import read_csv, write_rows
+from robust_flatness.training.history import write_history
 from robust_flatness.version import __version__
 
 BASELINE = {"objective": "at", "epochs": 5}
@@ -58,7 +59,7 @@ def network(directory, variant, seed=0, offset=0.0, weights="", **changed) -> Pa
     examples = [{**key, "checkpoint": "last", "split": "test", "example": 0, "rloss": offset, "rerr_pgd": 1}]
     write_rows(folder / "examples.csv", examples, schema.EXAMPLES)
     if variant in ("at", "trades-6"):
-        write_rows(folder / "history.csv", [{"epoch": epoch, "train_loss": 1.5} for epoch in range(5)])
+        write_history(folder / "history.csv", [key | {"epoch": epoch} for epoch in range(5)])
     return folder
 
 
@@ -128,6 +129,18 @@ def test_records_of_a_measure_with_other_settings_are_left_out_alone(results):
     network(results, "trades-6", offset=1, measures=MEASURES | {"robustness": "0ther"})
     collect(results)  # values of single examples are of robustness
     assert "trades-6" not in set(frames.read_examples(results)["variant"])
+
+
+def test_models_trained_on_clean_examples_alone_are_in_values_of_single_examples_and_models_csv_only(results):
+    settings = {"objective": "at", "adversarial_fraction": 0}
+    clean = SPEC["variants"]["trades-6"] | {"settings": settings}
+    network(results, "trades-6", offset=1, training=fingerprint(BASELINE | settings))
+    tables, _ = collect(results, variants=SPEC["variants"] | {"trades-6": clean})
+    for table in (tables.models, tables.history):
+        assert "at" in set(table["variant"])
+        assert "trades-6" not in set(table["variant"])
+    for table in (frames.read_examples(results), read_csv(results / "models.csv")):
+        assert "trades-6" in set(table["variant"])
 
 
 def test_a_folder_copied_from_another_machine_joins_the_tables(results, tmp_path):
@@ -204,6 +217,6 @@ def test_the_dataset_holds_all_records_the_printed_numbers_and_what_they_mean(re
     parquet = pd.read_parquet(folder / "records.parquet")
     assert [*parquet.columns] == [*frame.columns] == ["experiment", *FIELDS]
     assert parquet["value"].tolist() == frame["value"].tolist()
-    dictionary = read_rows(folder / "dictionary.csv")
-    assert {row["metric"] for row in dictionary} == {*frame["metric"]}
-    assert all(row["words"] for row in dictionary)
+    dictionary = read_csv(folder / "dictionary.csv")
+    assert {*dictionary["metric"]} == {*frame["metric"]}
+    assert all(dictionary["words"])

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from robust_flatness.tables.rows import read_rows
+from robust_flatness.tables.rows import read_csv
 
 snakemake = snakemake  # noqa: F821 (given by Snakemake)
-claims = read_rows(Path(snakemake.input.claims), need=["claim", "verdict"])
-verdicts = {row["claim"]: row["verdict"] for row in claims if row["claim"]}
+claims = read_csv(Path(snakemake.input.claims), need=["claim", "verdict"])
+verdicts = dict(zip(claims["claim"], claims["verdict"], strict=True))
 lines = [
     f"**{snakemake.params.experiment}**: {snakemake.params.description}",
     "",

@@ -21,7 +21,7 @@ from robust_flatness.runtime.devices import out_of_memory, with_precision_on
 from robust_flatness.runtime.provenance import provenance
 from robust_flatness.tables.collect import fingerprint
 from robust_flatness.tables.records import write_network
-from robust_flatness.tables.rows import read_rows, write_rows
+from robust_flatness.tables.rows import read_csv, write_rows
 from robust_flatness.tables.schema import EXAMPLES
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _checkpoints(
     paths = [folder / f"{name}.safetensors" for name in job.checkpoints]
     taken = {int(p.stem.removeprefix("epoch-")): p for p in sorted(folder.glob("epoch-*.safetensors"))}
     if any(MEASURES[name].of_snapshots for name in job.measures):
-        epochs = {int(row["epoch"]) for row in read_rows(history, need=["test_rloss"]) if row["test_rloss"]}
+        epochs = {*read_csv(history).query("test_rloss != ''")["epoch"].astype(int)}
         if lacking := sorted(epochs - taken.keys()):
             missing = f"{folder}: snapshots of epochs {', '.join(map(str, lacking))} are missing"
             raise FileError(f"{missing}; delete {history} and run snakemake again to retrain")

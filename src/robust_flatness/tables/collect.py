@@ -13,7 +13,7 @@ from robust_flatness.errors import FileError
 from robust_flatness.files import canonical_json, write_text
 from robust_flatness.measures.base import CHECKPOINTS
 from robust_flatness.tables.records import FIELDS, read_network
-from robust_flatness.tables.rows import read_rows, write_rows
+from robust_flatness.tables.rows import write_rows
 from robust_flatness.tables.schema import EXAMPLES, PROVENANCE
 from robust_flatness.training.history import HISTORY
 from robust_flatness.version import __version__
@@ -74,21 +74,25 @@ def collect_results(spec: CollectSpec, directory: Path) -> list[str]:
         records += [line for line in lines if line.split(",", column + 1)[column] not in stale]
         networks += _network_rows(spec, variant, seed, provenance)
         if not entry.derived and not entry.external:
-            key = {"variant": variant, "seed": seed}
-            history += [key | row for row in read_rows(folder / "history.csv", need=["epoch"])]
+            history += _lines(folder / "history.csv")
         if WITH_EXAMPLES.isdisjoint(stale):
-            examples += (folder / "examples.csv").read_text(encoding="utf-8").splitlines()[1:]
+            examples += _lines(folder / "examples.csv")
     messages = [f"{count} left out: {reason}" for reason, count in skipped.items()]
     if not networks:
         raise FileError("\n".join([f"{directory}: no records of this experiment", *messages]))
     same = same_models(networks)
     networks = [row | {"same_as": same.get(row["variant"], "")} for row in networks]
-    write_text(directory / "records.csv", "\n".join([",".join(FIELDS), *records, ""]))
     write_rows(directory / "networks.csv", networks)
-    write_rows(directory / "history.csv", history, HISTORY)
-    write_text(directory / "examples.csv", "\n".join([",".join(EXAMPLES), *examples, ""]))
+    texts = {"records": (FIELDS, records), "history": (HISTORY, history), "examples": (EXAMPLES, examples)}
+    for name, (columns, lines) in texts.items():
+        write_text(directory / f"{name}.csv", "\n".join([",".join(columns), *lines, ""]))
     write_models(directory)
     return messages
+
+
+def _lines(path: Path) -> list[str]:
+    """Return the lines of a table without its header."""
+    return path.read_text(encoding="utf-8").splitlines()[1:]
 
 
 def _networks(spec: CollectSpec, directory: Path) -> Iterator[tuple[str, int, Path]]:

@@ -19,8 +19,8 @@ from robust_flatness.measures.base import CHECKPOINTS
 from robust_flatness.measures.landscape import CURVES
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.tables import schema
-from robust_flatness.tables.records import numbers, read_csv, read_records
-from robust_flatness.tables.rows import csv_text
+from robust_flatness.tables.records import numbers, read_records
+from robust_flatness.tables.rows import csv_text, read_csv
 from robust_flatness.tables.schema import EXAMPLES, KEYS, Quantity
 from robust_flatness.training.history import HISTORY
 
@@ -38,9 +38,9 @@ class Tables:
     curves), `series` (a row per snapshot), loss landscapes, and values of single examples."""
 
     models: pd.DataFrame
-    history: pd.DataFrame
-    series: pd.DataFrame
-    landscape: pd.DataFrame
+    history: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=HISTORY))
+    series: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["variant", "seed", "epoch"]))
+    landscape: pd.DataFrame = field(default_factory=pd.DataFrame)
     examples: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=EXAMPLES))
 
 
@@ -51,16 +51,15 @@ def catalogue() -> Mapping[str, VariantSpec]:
 
 
 def read_tables(directory: Path) -> Tables:
-    """Return the results under `results/<experiment>/`, without the long table of single examples."""
-    records = read_records(directory / "records.csv")
-    columns, networks = with_columns(records), typed(read_csv(directory / "networks.csv"))
-    of_checkpoints = columns["checkpoint"].isin(CHECKPOINTS)
-    return Tables(
-        _models(columns[of_checkpoints], networks),
-        typed(read_csv(directory / "history.csv")).reindex(columns=HISTORY),
-        _series(columns[~of_checkpoints], networks),
-        _landscape(records[records["measure"] == "landscape"]),
-    )
+    """Return the results under `results/<experiment>/`, without the long table of single examples, and
+    without models that were trained on clean examples alone."""
+    records, networks = read_records(directory / "records.csv"), typed(read_csv(directory / "networks.csv"))
+    history = typed(read_csv(directory / "history.csv")).reindex(columns=HISTORY)
+    known = networks.reindex(columns=["variant", "setting_adversarial_fraction"])
+    clean = known["variant"][known["setting_adversarial_fraction"] == 0]
+    records, networks, history = (f[~f["variant"].isin(clean)] for f in (records, networks, history))
+    columns = with_columns(records)
+    return Tables(_models(columns, networks), history, _series(columns, networks), _landscape(records))
 
 
 def read_examples(directory: Path) -> pd.DataFrame:
@@ -122,7 +121,7 @@ def _quantity(record: Any, settings: Mapping[tuple[str, str], float]) -> Quantit
 def _models(records: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
     """Return one row per variant, seed and checkpoint: identity, measures with standard errors, numbers of
     examples, settings. Values that are not finite are NaN and named in the column `not_finite`."""
-    counts = []
+    records, counts = records[records["checkpoint"].isin(CHECKPOINTS)], []
     for (measure, metric), group in records.groupby(["measure", "metric"]):
         if template := getattr(MEASURES[measure].metrics.get(metric), "count", ""):
             names = [template.format(split=split) for split in group["split"]]
@@ -145,7 +144,8 @@ def _pivot(records: pd.DataFrame, keys: list[str], more: Sequence[pd.DataFrame] 
 
 def _series(records: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
     """Return one row per variant, seed and snapshot: losses, flatness and eigenvalue during training."""
-    wide = _pivot(records, ["variant", "seed", "epoch"]).reset_index()
+    snapshots = records[~records["checkpoint"].isin(CHECKPOINTS)]
+    wide = _pivot(snapshots, ["variant", "seed", "epoch"]).reset_index()
     epochs = networks.drop_duplicates(["variant", "seed"])[["variant", "seed", "epochs"]]
     total = wide[["variant", "seed"]].merge(epochs, on=["variant", "seed"], how="left")["epochs"]
     wide.insert(3, "normalised_epoch", (wide["epoch"] + 1) / total)
@@ -154,6 +154,7 @@ def _series(records: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
 
 def _landscape(records: pd.DataFrame) -> pd.DataFrame:
     """Return one row per network, direction and position: RLoss along directions in weight space."""
+    records = records[records["measure"] == "landscape"]
     places = {metric: place for place, metric in CURVES.items()}
     keys = [*KEYS, "metric", "coordinate"]
     spread = records[records["metric"].str.endswith("_std")].rename(columns={"value": "rloss_std"})
@@ -205,4 +206,5 @@ def _shortest(value: object) -> object:
 def write_models(directory: Path) -> None:
     """Write `models.csv`, the records as a wide table for readers; the kit itself reads it only as a
     `results_table`."""
-    write_text(Path(directory) / "models.csv", frame_text(read_tables(directory).models))
+    records, networks = read_records(directory / "records.csv"), typed(read_csv(directory / "networks.csv"))
+    write_text(directory / "models.csv", frame_text(_models(with_columns(records), networks)))

@@ -1,4 +1,4 @@
-"""Conversion of wide tables, one row per model, to records: `results_table:` and the printed numbers."""
+"""Tables from elsewhere as those of an experiment (`results_table:`); wide ones are converted to records."""
 
 import difflib
 import math
@@ -10,12 +10,12 @@ import pandas as pd
 
 from robust_flatness.errors import FileError
 from robust_flatness.files import write_text
-from robust_flatness.measures.landscape import CURVES
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.tables import schema
 from robust_flatness.tables.frames import IDENTITY, WORDS, Tables, frame_text, identified, typed, write_models
 from robust_flatness.tables.printed import read_published
-from robust_flatness.tables.records import FIELDS, read_csv
+from robust_flatness.tables.records import FIELDS
+from robust_flatness.tables.rows import read_csv
 from robust_flatness.tables.schema import KEYS, Quantity, columns_of
 from robust_flatness.training.history import HISTORY
 
@@ -26,34 +26,19 @@ LARGEST = {"error": 100, "loss": math.inf}
 def import_table(path: Path, directory: Path) -> None:
     """Write the tables of an experiment that starts from a given table of results.
 
-    `path` is a table in the form of `models.csv`; `history.csv`, `series.csv`, `landscape.csv` and
-    `examples.csv` beside it are converted too. A `records.csv` is copied with the tables beside it. A path in
-    `paper_tables/published` stands for all printed numbers. Raises `FileError` if a table cannot be used;
-    nothing is written then.
+    `path` is a `records.csv`, which is copied with the other tables beside it, or a table in the form of
+    `models.csv`. A path in `paper_tables/published` stands for all printed numbers. Raises `FileError` if a
+    table cannot be used; nothing is written then.
     """
-    if not path.exists():
-        raise FileError(f"results_table: {path}: no such file")
-    folder = path if path.is_dir() else path.parent
     if path.name.startswith("records.csv"):
-        frames = [read_csv(folder / f"{name}.csv") for name in schema.TABLES]
+        frames = [read_csv(path.parent / f"{name}.csv") for name in schema.TABLES]
     else:
-        if folder.resolve().parts[-2:] == ("paper_tables", "published"):
-            tables = read_published()
-        else:
-            beside = (_read_beside(folder, name) for name in ("history", "series", "landscape", "examples"))
-            tables = Tables(read_results_table(path), *beside)
-        frames = [*to_records(tables), tables.history.reindex(columns=HISTORY)]
-        frames.append(tables.examples.reindex(columns=schema.EXAMPLES))
+        is_printed = path.resolve().parts[-3:-1] == ("paper_tables", "published")
+        tables = read_published() if is_printed else Tables(read_results_table(path))
+        frames = [*to_records(tables), tables.history.reindex(columns=HISTORY), tables.examples]
     for name, frame in zip(schema.TABLES, frames, strict=True):
         write_text(directory / f"{name}.csv", frame_text(frame))
     write_models(directory)
-
-
-def _read_beside(folder: Path, name: str) -> pd.DataFrame:
-    path = folder / f"{name}.csv"
-    if path.exists() or path.with_name(f"{name}.csv.gz").exists():
-        return typed(read_csv(path))
-    return pd.DataFrame(columns=["variant", "seed"])
 
 
 def read_results_table(path: Path) -> pd.DataFrame:
@@ -91,22 +76,12 @@ def read_results_table(path: Path) -> pd.DataFrame:
 
 def to_records(tables: Tables) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the records of wide tables, and the table of networks: all columns that are not measures."""
-    models = tables.models
-    columns = columns_of(models.columns)
+    models, columns = tables.models, columns_of(tables.models.columns)
     settings = [name for name, q in columns.items() if q.description.kind == "setting"]
     main = {name: models[name].dropna().iloc[0] for name in settings if models[name].notna().any()}
+    snapshots = [f"epoch-{epoch:03.0f}" for epoch in tables.series["epoch"]]
     rows = [*_rows(models, columns, main)]
-    if len(tables.series):
-        checkpoints = [f"epoch-{epoch:03.0f}" for epoch in tables.series["epoch"]]
-        series = tables.series.assign(checkpoint=checkpoints)
-        rows += _rows(series, columns_of(series.columns), main)
-    for row in tables.landscape.to_dict("records"):
-        metric = CURVES[row["direction"], row["normalisation"]]
-        key = {name: row[name] for name in KEYS} | {"measure": "landscape", "loss": "rloss", "split": "test"}
-        key |= {"xi": row["scale"], "coordinate": row["s"]}
-        rows.append(key | {"metric": metric, "value": row["rloss"]})
-        if not math.isnan(row["rloss_std"]):
-            rows.append(key | {"metric": f"{metric}_std", "value": row["rloss_std"]})
+    rows += _rows(tables.series.assign(checkpoint=snapshots), columns_of(tables.series.columns), main)
     described = [metric for measure in MEASURES.values() for metric in measure.metrics.values()]
     counts = [metric.count.format(split=split) for metric in described for split in metric.splits]
     networks = models[models.columns.difference([*columns, *counts], sort=False)]

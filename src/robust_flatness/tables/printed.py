@@ -8,7 +8,7 @@ import pandas as pd
 from robust_flatness.config.networks import ROBUSTBENCH
 from robust_flatness.folders import repository
 from robust_flatness.tables.frames import Tables, identified, typed
-from robust_flatness.tables.records import read_csv
+from robust_flatness.tables.rows import read_csv
 from robust_flatness.training.history import HISTORY
 
 #: Families whose learning-rate schedules are drawn.
@@ -36,7 +36,7 @@ def read_published() -> Tables:
     - `history`: the training curves of `at`, and the learning rates of the schedules as described.
     """
     catalogue = read_printed("catalogue").set_index("variant")
-    return Tables(_models(catalogue), _history(catalogue), _series(catalogue), landscape=pd.DataFrame())
+    return Tables(_models(catalogue), _history(catalogue), _series(catalogue))
 
 
 def _models(catalogue: pd.DataFrame) -> pd.DataFrame:

@@ -6,13 +6,13 @@ header lines are skipped.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robust_flatness.errors import FileError
 from robust_flatness.files import canonical_json, write_text
-from robust_flatness.tables.rows import csv_text, read_cells
+from robust_flatness.tables.rows import csv_text, read_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,17 +44,15 @@ def write_network(path: Path, header: Mapping[str, Any], rows: Iterable[Mapping[
 
 def read_network(path: Path) -> tuple[dict[str, Any], list[str]]:
     """Return the provenance and the lines of the rows of one network. Raises `FileError` if the file is
-    missing, damaged, or has other columns."""
+    damaged or has other columns."""
     try:
         first, header, *lines = path.read_text(encoding="utf-8").splitlines()
         provenance = json.loads(first.removeprefix("# "))
         _ = provenance["checkpoints"]
-    except FileNotFoundError:
-        raise FileError(f"{path}: no such file; run `snakemake measure` first") from None
+        if header != ",".join(FIELDS):
+            raise ValueError(f"columns {header}, written by another version")
     except (ValueError, KeyError, TypeError) as error:
         raise FileError(f"{path}: damaged ({error!r}); delete it and run snakemake again") from None
-    if header != ",".join(FIELDS):
-        raise FileError(f"{path}: written by another version; delete it and run snakemake again")
     return provenance, lines
 
 
@@ -69,14 +67,6 @@ def read_records(path: Path) -> "pd.DataFrame":
         except ValueError as error:
             raise FileError(f"{path}: column {name}: {error}") from None
     return frame.reset_index(drop=True)
-
-
-def read_csv(path: Path, need: Sequence[str] = ()) -> "pd.DataFrame":
-    """Return a CSV file (or `<path>.gz`) as a frame of text; see `read_cells`."""
-    import pandas as pd
-
-    header, lines = read_cells(path, need)
-    return pd.DataFrame(lines, columns=header, dtype=object)
 
 
 def numbers(cells: "pd.Series") -> "pd.Series":

@@ -1,4 +1,4 @@
-"""Reading and writing CSV files without pandas."""
+"""Reading and writing CSV files."""
 
 import csv
 import gzip
@@ -6,22 +6,21 @@ import io
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from robust_flatness.errors import FileError
 from robust_flatness.files import write_text
 
-
-def read_rows(path: Path, need: Sequence[str] = ()) -> list[dict[str, str]]:
-    """Return the rows of a CSV file as text; see `read_cells`."""
-    header, lines = read_cells(path, need)
-    return [dict(zip(header, line, strict=True)) for line in lines]
+if TYPE_CHECKING:
+    import pandas as pd
 
 
-def read_cells(path: Path, need: Sequence[str] = ()) -> tuple[list[str], list[list[str]]]:
-    """Return the header and the stripped cells of a CSV file, or of `<path>.gz` where only that exists. Lines
-    that begin with `# ` are skipped. Raises `FileError` if the file cannot be read, has no header, lacks a
-    column of `need`, or has a duplicate column or a row of another length."""
+def read_csv(path: Path, need: Sequence[str] = ()) -> "pd.DataFrame":
+    """Return the stripped cells of a CSV file, or of `<path>.gz` where only that exists, as a frame of text.
+    Lines that begin with `# ` are skipped. Raises `FileError` if the file cannot be read, has no header,
+    lacks a column of `need`, or has a duplicate column or a row of another length."""
+    import pandas as pd  # which planning does without
+
     packed = path.with_name(f"{path.name}.gz")
     try:
         only_packed = packed.exists() and not path.exists()
@@ -35,16 +34,14 @@ def read_cells(path: Path, need: Sequence[str] = ()) -> tuple[list[str], list[li
     if not lines:
         raise FileError(f"{path}: empty; expected a header line and one row per model")
     header, *lines = lines
-    if len({*header}) < len(header):
-        twice = next(name for name in header if header.count(name) > 1)
-        raise FileError(f"{path}: column {twice!r} appears more than once")
-    for name in need:
-        if name not in header:
-            raise FileError(f"{path}: column {name!r} is missing; found {', '.join(map(repr, header))}")
+    if twice := [name for name in header if header.count(name) > 1]:
+        raise FileError(f"{path}: column {twice[0]!r} appears more than once")
+    if missing := [name for name in need if name not in header]:
+        raise FileError(f"{path}: column {missing[0]!r} is missing; found {', '.join(map(repr, header))}")
     for number, line in enumerate(lines, start=2):
         if len(line) != len(header):
             raise FileError(f"{path}: row {number} has {len(line)} cells, the header has {len(header)}")
-    return header, lines
+    return pd.DataFrame(lines, columns=header, dtype=object)
 
 
 def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = ()) -> str:
