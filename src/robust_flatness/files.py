@@ -5,12 +5,9 @@ import errno
 import json
 import os
 import secrets
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-from robust_flatness.errors import ConfigError
 
 
 @contextlib.contextmanager
@@ -34,16 +31,6 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def require_space(folder: Path, needed: int, what: str) -> None:
-    """Raise ConfigError if fewer than `needed` bytes are free on the disk of `folder`, which is created."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        needs = f"{what} needs {needed / 1e6:.0f} MB of disk, and {free / 1e6:.0f} MB are free"
-        raise ConfigError(f"{folder}: {needs}; make room, or run in another folder (snakemake --directory)")
 
 
 def write_text(path: Path, text: str) -> None:

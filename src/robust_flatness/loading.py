@@ -76,7 +76,11 @@ def load_model(
     elif kind == "robustbench":
         network = _robustbench(name, with_weights=tensors is None)
     else:
-        network = _from_function(model)
+        factory = imported(model, "model")
+        with user_code(f"{model}(), called without arguments,"):
+            network = factory()
+        if not isinstance(network, nn.Module):
+            raise ConfigError(f"model: {model}() returned {type(network).__name__}; expected an nn.Module")
     if tensors is not None:
         load_weights(network, tensors, Path(weights))
     if mean is not None or std is not None:
@@ -98,15 +102,6 @@ def load_network(spec: NetworkSpec, name: str, images: Tensor, classes: int) -> 
         raise ConfigError(f"models.{name}: {error}") from None
     if found != classes:
         raise ConfigError(f"models.{name}: {spec.model} has {found} classes, the data have {classes}")
-    return network
-
-
-def _from_function(model: str) -> nn.Module:
-    factory = imported(model, "model")
-    with user_code(f"{model}(), called without arguments,"):
-        network = factory()
-    if not isinstance(network, nn.Module):
-        raise ConfigError(f"model: {model}() returned {type(network).__name__}; expected an nn.Module")
     return network
 
 

@@ -71,9 +71,9 @@ def verify(
 
     device, status = start(device, threads), 0
     for path in sample_files(directory, sample or None, seed):
-        agreement = verify_network(path, device, threads)
-        typer.echo(agreement.message)
-        status = status if agreement.agrees else 1
+        agrees, message = verify_network(path, device, threads)
+        typer.echo(message)
+        status = status if agrees else 1
     raise typer.Exit(status)
 
 

@@ -13,13 +13,10 @@ from robust_flatness.config.data import CIFAR10_FILES, CIFAR10_FOLDER
 from robust_flatness.data.dataset import Arrays
 from robust_flatness.data.splits import averaged, split_official
 from robust_flatness.errors import FileError
-from robust_flatness.files import require_space
 
 #: Folder in the official archive.
 ARCHIVED = "cifar-10-batches-py"
 ALTERNATIVES = "use a folder with the official files (data.path), or an .npz file (data.name: npz)"
-#: Bytes needed by the archive and the files in it.
-NEEDED = 360_000_000
 #: Name of the labels and shape of an image in the official files, and in the pickle of Carmon et al. 2019.
 OFFICIAL, POOL = ("labels", (3072,)), ("extrapolated_targets", (32, 32, 3))
 #: Classes and functions that pickled arrays refer to. All others are refused.
@@ -65,7 +62,6 @@ def download_cifar10(folder: Path) -> None:
     folder, part = Path(folder), Path(folder, ".download")
     if not _altered(folder):
         return
-    require_space(folder, NEEDED, "CIFAR-10")
     try:
         download_and_extract_archive(CIFAR10.url, str(part), filename=CIFAR10.filename, md5=CIFAR10.tgz_md5)
     except (OSError, RuntimeError, EOFError) as error:

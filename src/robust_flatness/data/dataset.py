@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from robust_flatness.errors import ConfigError, FileError
-from robust_flatness.files import atomic_path, require_space
+from robust_flatness.files import atomic_path
 
 Arrays = dict[str, np.ndarray]
 SHA256 = "sha256"
@@ -87,7 +87,6 @@ def save_dataset(path: Path, arrays: Arrays) -> None:
 
     path = Path(path)
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    require_space(path.parent, sum(array.nbytes for array in arrays.values()) + 100_000, "the dataset")
     with atomic_path(path) as temporary:
         mode = temporary.stat().st_mode
         try:

@@ -14,8 +14,8 @@ from robust_flatness.config.training import TrainJob
 from robust_flatness.experiment import Experiment
 from robust_flatness.measures.registry import MEASURES
 
-#: Assumed cost of external networks: that of a WideResNet-34-10.
-EXTERNAL = {"side": 32, "multiply_adds": 6_700_000_000, "parameters": 46_160_474}
+#: Network of which external ones are assumed to have the cost.
+EXTERNAL = ModelSpec(name="wide-resnet-34", width=160)
 #: Throughput in forward multiply-adds per second: training on one core without AVX-512; PGD-20 on 1,000
 #: images through ResNet-18 on an H100 (benchmarks/gpu.py); bfloat16 training with CUDA graphs there.
 RATES = {"core": 8.3e9, "float32": 3.6e12, "bfloat16": 22e12, "training": 34e12}
@@ -41,9 +41,8 @@ NOTE = (
 def _cost(model: ModelSpec | None, quantity: str) -> tuple[float, int]:
     """Return a cost of `model` (None: an external network), scaled by its width squared, and the image side
     to which it refers."""
-    if model is None:
-        return EXTERNAL[quantity], EXTERNAL["side"]
-    stated = COSTS.get(model.name, COSTS["resnet18"])
+    model = model or EXTERNAL
+    stated = COSTS[model.name]
     return stated[quantity] * (model.width / stated["width"]) ** 2, stated["side"]
 
 

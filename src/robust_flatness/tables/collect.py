@@ -140,26 +140,16 @@ def _network_rows(
 
 
 def same_models(rows: list[dict[str, Any]]) -> dict[str, str]:
-    """Return the variants that are the same model as an earlier one: slug -> the first such variant.
+    """Return the variants with the final weights of an earlier one for every seed: slug -> the first such
+    variant.
 
-    Two variants are the same model if their final weights are equal for every seed, or their settings are.
-
-    >>> row = {"checkpoint": "last", "seed": 0, "derived": 0}
+    >>> row = {"checkpoint": "last", "seed": 0}
     >>> same_models([row | {"variant": slug, "run_weights": "e5ac"} for slug in ("a", "b")])
     {'b': 'a'}
     """
     weights: dict[str, set] = {}
-    settings: dict[str, set] = {}
     for row in (row for row in rows if row["checkpoint"] == "last"):
         weights.setdefault(row["variant"], set()).add((row["seed"], row[f"{PROVENANCE}weights"]))
-        applied = {(key, str(value)) for key, value in row.items() if key.startswith("setting_")}
-        distinct = row["derived"] or not applied
-        settings.setdefault(row["variant"], set()).update([object()] if distinct else applied)
-    same: dict[str, str] = {}
-    for signatures in (weights, settings):
-        first: dict[frozenset, str] = {}
-        for slug, signature in signatures.items():
-            earliest = first.setdefault(frozenset(signature), slug)
-            if earliest != slug:
-                same.setdefault(slug, same.get(earliest, earliest))
-    return same
+    first: dict[frozenset, str] = {}
+    earliest = {slug: first.setdefault(frozenset(signature), slug) for slug, signature in weights.items()}
+    return {slug: earlier for slug, earlier in earliest.items() if earlier != slug}
