@@ -1,6 +1,5 @@
 """Collection of the files of single networks into the tables of an experiment."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from pydantic import Field
 
 from robust_flatness.config.values import Spec
 from robust_flatness.errors import FileError
-from robust_flatness.files import canonical_json, write_text
+from robust_flatness.files import digest, write_text
 from robust_flatness.measures.base import CHECKPOINTS
 from robust_flatness.tables.records import FIELDS, read_network
 from robust_flatness.tables.rows import write_rows
@@ -48,7 +47,7 @@ class CollectSpec(Spec):
 
 def fingerprint(settings: Any) -> str:
     """Return eight hexadecimal digits that are equal for equal settings."""
-    return hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:8]
+    return digest(settings)[:8]
 
 
 def collect_results(spec: CollectSpec, directory: Path) -> list[str]:
@@ -100,7 +99,7 @@ def _networks(spec: CollectSpec, directory: Path) -> Iterator[tuple[str, int, Pa
     for variant in spec.variants:
         folders = (path.parent for path in directory.glob(f"{variant}/seed-*/records.csv"))
         seeds = {int(folder.name.removeprefix("seed-")): folder for folder in folders}
-        yield from ((variant, seed, seeds[seed]) for seed in sorted(seeds))
+        yield from ((variant, seed, folder) for seed, folder in sorted(seeds.items()))
 
 
 def _mismatch(spec: CollectSpec, entry: VariantEntry, provenance: Mapping[str, Any]) -> str:

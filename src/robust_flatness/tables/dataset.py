@@ -14,8 +14,6 @@ from robust_flatness.tables.printed import read_published
 from robust_flatness.tables.records import FIELDS, read_records
 
 PAPER = "paper"
-
-
 #: Units of the kinds of metrics.
 UNITS = {"error": "per cent", "loss": "nats", "flatness": "nats"}
 README = """\
