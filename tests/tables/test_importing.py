@@ -76,7 +76,7 @@ def test_a_table_with_errors_is_refused_by_name(tmp_path, text):
 
 def test_printed_numbers_are_those_of_the_paper(tmp_path):
     """Snapshots are of every tenth of the baseline's 150 epochs, and the last."""
-    importing.import_table(printed.published_directory() / "variants.csv", tmp_path)
+    importing.import_table(printed.published_directory() / "models.csv", tmp_path)
     tables, read = frames.read_tables(tmp_path), printed.read_published()
     for name in ("models", "history", "series"):
         assert len(getattr(tables, name)) == len(getattr(read, name))
