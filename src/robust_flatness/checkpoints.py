@@ -21,9 +21,9 @@ from robust_flatness.architectures import build_model
 from robust_flatness.config import ModelSpec, parse
 from robust_flatness.config.networks import NetworkSpec
 from robust_flatness.data import Dataset
-from robust_flatness.errors import ConfigError, FileError
+from robust_flatness.errors import FileError
 from robust_flatness.files import atomic_path, canonical_json
-from robust_flatness.loading import Normalized, load_model, load_network, without_normalisation
+from robust_flatness.loading import Normalized, load_model, load_network
 from robust_flatness.network import Network
 from robust_flatness.runtime.graphs import Graphs
 from robust_flatness.seeding import generator
@@ -109,9 +109,10 @@ def checksum(tensors: Mapping[str, Any], metadata: Mapping[str, Any] | None = No
 
 
 def save_checkpoint(path: Path, model: nn.Module, metadata: Metadata) -> None:
-    """Write weights and buffers of `model`, whole or not at all; equal models give equal bytes."""
+    """Write weights and buffers of `model` (inside a `Normalized`, whose mean and std are in the metadata),
+    whole or not at all; equal models give equal bytes."""
     # safetensors has no tied tensors: each is written
-    state = model.state_dict()
+    state = (model.model if isinstance(model, Normalized) else model).state_dict()
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
     fields = asdict(metadata)
     fields["sha256"] = checksum(tensors, fields)
@@ -120,8 +121,8 @@ def save_checkpoint(path: Path, model: nn.Module, metadata: Metadata) -> None:
 
 
 def load_checkpoint(path: Path, device="cpu") -> Checkpoint:
-    """Load a checkpoint's network in evaluation mode; raise `FileError` if the file is missing, truncated,
-    altered, or its tensors do not fit the architecture it names."""
+    """Load a checkpoint's network in evaluation mode; raise `FileError` if the file is missing, truncated or
+    altered, `ConfigError` if its tensors do not fit the architecture it names."""
     try:
         with safe_open(path, framework="pt") as file:
             fields = json.loads(file.metadata()[KEY])
@@ -137,10 +138,7 @@ def load_checkpoint(path: Path, device="cpu") -> Checkpoint:
         model = load_model(metadata.model[LOADED], path, **normalised)
     else:
         model = build_model(spec, metadata.classes, metadata.mean, metadata.std)
-        try:
-            load_weights(model, tensors, path)
-        except ConfigError as error:
-            raise FileError(str(error)) from None
+        load_weights(model, tensors, path)
     return Checkpoint(model.eval().to(device), Path(path).stem, metadata)
 
 
@@ -152,4 +150,4 @@ def import_network(spec: NetworkSpec, dataset: Dataset, path: Path, name: str, s
     if isinstance(network, Normalized):
         mean, std = (tuple(part.flatten().tolist()) for part in (network.mean, network.std))
     metadata = Metadata({LOADED: spec.model}, dataset.classes, mean, std, name, seed, epoch=None)
-    save_checkpoint(path, without_normalisation(network), metadata)
+    save_checkpoint(path, network, metadata)

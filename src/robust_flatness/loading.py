@@ -33,11 +33,6 @@ class Normalized(nn.Module):
         return self.model(((x - self.mean) / self.std).to(x.dtype))
 
 
-def without_normalisation(network: nn.Module) -> nn.Module:
-    """Return the network inside a `Normalized`, or the network itself."""
-    return network.model if isinstance(network, Normalized) else network
-
-
 def load_model(
     model: str, weights: str | Path | None = None, *,
     mean: Sequence[float] | None = None, std: Sequence[float] | None = None,

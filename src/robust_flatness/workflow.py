@@ -16,7 +16,7 @@ from robust_flatness.errors import ConfigError, FileError
 from robust_flatness.experiment import Experiment
 from robust_flatness.measures.base import CHECKPOINTS
 from robust_flatness.tables.collect import CollectSpec, VariantEntry, fingerprint
-from robust_flatness.tables.rows import read_csv
+from robust_flatness.tables.records import read_csv
 
 #: Targets, and folders of output files, that need only the tables of results.
 DRAWING = ("figures", "tables", "page")

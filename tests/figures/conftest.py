@@ -8,7 +8,7 @@ from robust_flatness.files import write_text
 from robust_flatness.page import build
 from robust_flatness.plotting.notebook import Notebook
 from robust_flatness.tables.frames import frame_text
-from robust_flatness.tables.rows import read_csv
+from robust_flatness.tables.records import read_csv
 from robust_flatness.tables.schema import TABLES
 
 X, Y = "avg_flatness_rloss", "test_rloss_pgd"

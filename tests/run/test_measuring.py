@@ -17,8 +17,7 @@ from robust_flatness.errors import FileError
 from robust_flatness.measures import registry
 from robust_flatness.measures.base import Measure, Metric, Record
 from robust_flatness.run import measuring, resume
-from robust_flatness.tables.records import read_network, read_records
-from robust_flatness.tables.rows import read_csv
+from robust_flatness.tables.records import read_csv, read_network, read_records
 from robust_flatness.tables.schema import EXAMPLES
 from untrained import MEASURES, SERIES, measure, write_checkpoint, write_data, write_network
 

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 
 from robust_flatness.errors import FileError
+from robust_flatness.files import write_rows
 from robust_flatness.tables import frames, schema
 from robust_flatness.tables.collect import CollectSpec, collect_results, fingerprint
 from robust_flatness.tables.dataset import PAPER, write_dataset
-from robust_flatness.tables.records import FIELDS, read_network, read_records, write_network
-from robust_flatness.tables.rows import read_csv, write_rows
+from robust_flatness.tables.records import FIELDS, read_csv, read_network, read_records, write_network
 from robust_flatness.training.history import write_history
 from robust_flatness.version import __version__
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from robust_flatness.tables.rows import read_csv
+from robust_flatness.tables.records import read_csv
 
 snakemake = snakemake  # noqa: F821 (given by Snakemake)
 claims = read_csv(Path(snakemake.input.claims), need=["claim", "verdict"])

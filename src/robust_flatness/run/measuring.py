@@ -14,14 +14,14 @@ from robust_flatness.config.values import Spec, parse
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.data import load_dataset
 from robust_flatness.errors import FileError, NonFiniteError, noted_warnings, warn
+from robust_flatness.files import write_rows
 from robust_flatness.measures.base import CHECKPOINTS, Examples, Measure, Record
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.run.resume import Parts, Report, locked
 from robust_flatness.runtime.devices import out_of_memory, with_precision_on
 from robust_flatness.runtime.provenance import provenance
 from robust_flatness.tables.collect import fingerprint
-from robust_flatness.tables.records import write_network
-from robust_flatness.tables.rows import read_csv, write_rows
+from robust_flatness.tables.records import read_csv, write_network
 from robust_flatness.tables.schema import EXAMPLES
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ Times follow from the multiply-adds of a forward pass and from throughputs measu
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from robust_flatness.config import ModelSpec
 from robust_flatness.config.catalogue import COSTS
@@ -55,7 +56,8 @@ def seconds(
     passes: float, model: ModelSpec | None, side: int, device: str, precision: str = "float32",
     training: bool = False,
 ) -> float:  # fmt: skip
-    """Return the seconds of `passes` through `model` of images of `side` pixels, on a core or a GPU."""
+    """Return the seconds of `passes` through `model` of images of `side` pixels, on a core or a GPU, where
+    `precision` counts; `auto` is bfloat16 there."""
     work, stated_side = _cost(model, "multiply_adds")
     work *= (side / stated_side) ** 2
     if not device.startswith("cuda"):
@@ -114,13 +116,7 @@ def plan(experiment: Experiment, device: str | None = None) -> Plan:
     kind = "cuda" if (device or spec.compute.device).startswith(("cuda", "auto")) else "cpu"
     channels, side = data.shape
     count = {split: data.count(split) for split in ("train", "unlabeled", "early_stopping", "test")}
-
-    def cost(
-        passes: float, model: ModelSpec | None, precision: str = "float32", training: bool = False
-    ) -> float:
-        used = "bfloat16" if precision == "auto" else precision
-        return seconds(passes, model, side, kind, used if kind == "cuda" else "float32", training)
-
+    cost = partial(seconds, side=side, device=kind)
     steps: dict[str, list[float]] = {"pseudo_label": [], "train": [], "measure": []}
     chains, files = [], 0
     for slug, variant in experiment.variants.items():
@@ -133,17 +129,17 @@ def plan(experiment: Experiment, device: str | None = None) -> Plan:
             # PGD for the training curves and early stopping, at every snapshot
             evaluated = min(given.history_examples, count["test"])
             evaluated += count["early_stopping"] * given.early_stopping_restarts
-            training = START + cost(
-                training_passes(job, count["train"]), model, given.precision, training=True
-            )
-            training += cost(snapshots * given.evaluation_steps * evaluated, model, given.precision)
+            passes = training_passes(job, count["train"])
+            training = START + cost(passes, model, precision=given.precision, training=True)
+            passes = snapshots * given.evaluation_steps * evaluated
+            training += cost(passes, model, precision=given.precision)
             series = any(MEASURES[name].of_snapshots for name in names)
             files += len(seeds) * (snapshots + 2 if series else 4 if variant.trained else 2)
         measured = START
         for name in names:
             settings = experiment.measures[name].for_variant(slug)
             passes = MEASURES[name].passes(settings, count["early_stopping"], snapshots)
-            measured += cost(passes, model, getattr(settings, "precision", "float32"))
+            measured += cost(passes, model, precision=getattr(settings, "precision", "float32"))
         steps["measure"] += [measured] * len(seeds)
         if variant.trained:
             steps["train"] += [training] * len(seeds)

@@ -9,10 +9,9 @@ from pydantic import Field
 
 from robust_flatness.config.values import Spec
 from robust_flatness.errors import FileError
-from robust_flatness.files import digest, write_text
+from robust_flatness.files import digest, write_rows, write_text
 from robust_flatness.measures.base import CHECKPOINTS
 from robust_flatness.tables.records import FIELDS, read_network
-from robust_flatness.tables.rows import write_rows
 from robust_flatness.tables.schema import EXAMPLES, PROVENANCE
 from robust_flatness.training.history import HISTORY
 from robust_flatness.version import __version__

@@ -12,14 +12,13 @@ import numpy as np
 import pandas as pd
 
 from robust_flatness.config import VariantSpec, load_variants
-from robust_flatness.files import write_text
+from robust_flatness.files import csv_text, write_text
 from robust_flatness.folders import repository
 from robust_flatness.measures.base import CHECKPOINTS
 from robust_flatness.measures.landscape import CURVES
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.tables import schema
-from robust_flatness.tables.records import numbers, read_records
-from robust_flatness.tables.rows import csv_text, read_csv
+from robust_flatness.tables.records import numbers, read_csv, read_records
 from robust_flatness.tables.schema import EXAMPLES, KEYS, Quantity
 from robust_flatness.training.history import HISTORY
 

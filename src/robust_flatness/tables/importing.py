@@ -13,8 +13,7 @@ from robust_flatness.files import write_text
 from robust_flatness.measures.base import CHECKPOINTS
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.tables import frames, schema
-from robust_flatness.tables.records import FIELDS
-from robust_flatness.tables.rows import read_csv
+from robust_flatness.tables.records import FIELDS, read_csv
 from robust_flatness.tables.schema import KEYS, Quantity, columns_of
 from robust_flatness.training.history import HISTORY
 
@@ -71,9 +70,10 @@ def read_results_table(path: Path) -> pd.DataFrame:
         largest = LARGEST.get(quantity.description.kind)
         for row, cell in frame[name].items():
             where = f"{path}: row {row + 2}, column {name}"
-            if not schema.is_number(cell):
-                raise FileError(f"{where}: {cell!r} is not a number, nor is it empty")
-            value = float(cell or "nan")
+            try:
+                value = float(cell or "nan")
+            except ValueError:
+                raise FileError(f"{where}: {cell!r} is not a number, nor is it empty") from None
             if largest and not quantity.spread and (value < 0 or value > largest):
                 raise FileError(f"{where}: {value:g}; allowed are 0 to {largest:g}")
     return _identified(path, frame)
@@ -109,11 +109,7 @@ def to_records(tables: frames.Tables) -> tuple[pd.DataFrame, pd.DataFrame]:
     described = [metric for measure in MEASURES.values() for metric in measure.metrics.values()]
     counts = [metric.count.format(split=split) for metric in described for split in metric.splits]
     networks = models[models.columns.difference([*columns, *counts], sort=False)]
-    records = pd.DataFrame(rows, columns=[*FIELDS])
-    if (models.get("setting_norm", pd.Series()) == "l2").any():
-        attacked = (records["loss"] == "rloss") | records["metric"].str.startswith(("rerr", "rloss"))
-        records["norm"] = attacked.map({True: "l2", False: None})
-    return records, networks
+    return pd.DataFrame(rows, columns=[*FIELDS]), networks
 
 
 def _rows(

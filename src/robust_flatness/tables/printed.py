@@ -7,7 +7,7 @@ import pandas as pd
 from robust_flatness.folders import repository
 from robust_flatness.tables.frames import Tables, typed
 from robust_flatness.tables.importing import read_wide
-from robust_flatness.tables.rows import read_csv
+from robust_flatness.tables.records import read_csv
 
 
 def published_directory() -> Path:

@@ -5,14 +5,17 @@ the rows. The table of an experiment has the same columns. Files may be concaten
 header lines are skipped.
 """
 
+import csv
+import gzip
+import io
 import json
-from collections.abc import Iterable, Mapping
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robust_flatness.errors import FileError
-from robust_flatness.files import canonical_json, write_text
-from robust_flatness.tables.rows import csv_text, read_csv
+from robust_flatness.files import canonical_json, csv_text, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,6 +70,35 @@ def read_records(path: Path) -> "pd.DataFrame":
         except ValueError as error:
             raise FileError(f"{path}: column {name}: {error}") from None
     return frame.reset_index(drop=True)
+
+
+def read_csv(path: Path, need: Sequence[str] = ()) -> "pd.DataFrame":
+    """Return the stripped cells of a CSV file, or of `<path>.gz` where only that exists, as a frame of text.
+    Lines that begin with `# ` are skipped. Raises `FileError` if the file cannot be read, has no header,
+    lacks a column of `need`, or has a duplicate column or a row of another length."""
+    import pandas as pd  # which planning does without
+
+    packed = path.with_name(f"{path.name}.gz")
+    try:
+        only_packed = packed.exists() and not path.exists()
+        content = gzip.decompress(packed.read_bytes()) if only_packed else path.read_bytes()
+        text = io.StringIO(content.decode("utf-8-sig").rstrip())
+        lines = [[cell.strip() for cell in line] for line in csv.reader(t for t in text if t[:2] != "# ")]
+    except FileNotFoundError:
+        raise FileError(f"{path}: no such file") from None
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
+        raise FileError(f"{path}: cannot be read as a table in UTF-8 ({error})") from None
+    if not lines:
+        raise FileError(f"{path}: empty; expected a header line and one row per model")
+    header, *lines = lines
+    if twice := [name for name in header if header.count(name) > 1]:
+        raise FileError(f"{path}: column {twice[0]!r} appears more than once")
+    if missing := [name for name in need if name not in header]:
+        raise FileError(f"{path}: column {missing[0]!r} is missing; found {', '.join(map(repr, header))}")
+    for number, line in enumerate(lines, start=2):
+        if len(line) != len(header):
+            raise FileError(f"{path}: row {number} has {len(line)} cells, the header has {len(header)}")
+    return pd.DataFrame(lines, columns=header, dtype=object)
 
 
 def numbers(cells: "pd.Series") -> "pd.Series":

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from robust_flatness.files import write_text
+from robust_flatness.files import write_rows
 
 #: Columns; errors in per cent, losses in nats. Evaluations on held-out images are at snapshots only.
 HISTORY = (
@@ -16,12 +16,9 @@ HISTORY = (
 
 def write_history(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows as CSV in full precision; missing and undefined (NaN) values are empty cells."""
-    lines = [",".join(HISTORY)]
-    for row in rows:
-        cells = (row.get(name) for name in HISTORY)
-        # NaN differs from itself
-        lines.append(",".join("" if cell is None or cell != cell else str(cell) for cell in cells))
-    write_text(path, "\n".join([*lines, ""]))
+    # NaN differs from itself
+    defined = ({name: value for name, value in row.items() if value == value} for row in rows)
+    write_rows(path, defined, HISTORY)
 
 
 def best_epoch(rows: Iterable[Mapping[str, Any]]) -> int:
