@@ -96,7 +96,7 @@ def dataset(
     tables: Annotated[list[Path], typer.Argument(help="Folders with the tables of experiments.")],
     output: Annotated[Path, typer.Option(help="Folder for the dataset.")] = Path("dataset"),
 ) -> None:
-    """Write the records of experiments, and the paper's, as one table (CSV, Parquet) with a dictionary."""
+    """Write the records of experiments as one table (CSV, Parquet) with a dictionary."""
     from robust_flatness.tables.dataset import write_dataset
 
     typer.echo(f"{output}: {write_dataset(tables, output)} records")

@@ -70,8 +70,8 @@ def auto_precision(device: str) -> str:
     if kind == "cuda":
         fast = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
-        supported = (torch.cpu._is_amx_tile_supported, torch.cpu._is_avx512_bf16_supported)
-        fast = kind == "cpu" and any(check() for check in supported)
+        supported = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+        fast = kind == "cpu" and supported
     return "bfloat16" if fast else "float32"
 
 

@@ -121,8 +121,7 @@ def _network_rows(
     settings = {} if entry.external else spec.baseline | entry.settings
     common = {"family": entry.family, "label": entry.label, "derived": int(entry.derived)}
     common |= {"epochs": entry.epochs} | ({"external": 1} if entry.external else {})
-    common |= {"classes": provenance["classes"]}
-    common |= {f"setting_{name}": value for name, value in settings.items()}
+    common |= {"classes": provenance["classes"]} | {f"setting_{name}": v for name, v in settings.items()}
     run = {"config": spec.config, **provenance["measures"], "data": provenance["data_sha256"][:CHECKSUM]}
     run |= {"version": made["robust_flatness"], "commit": made["git_commit"], "torch": made["torch"]}
     run |= {"device": f"{made['device']} {made['device_name']}"}

@@ -18,7 +18,7 @@ from robust_flatness.measures.base import CHECKPOINTS
 from robust_flatness.measures.landscape import CURVES
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.tables import schema
-from robust_flatness.tables.records import numbers, read_csv, read_records
+from robust_flatness.tables.records import read_csv, read_records
 from robust_flatness.tables.schema import EXAMPLES, KEYS, Quantity
 from robust_flatness.training.history import HISTORY
 
@@ -68,17 +68,16 @@ def read_examples(directory: Path) -> pd.DataFrame:
 def typed(frame: pd.DataFrame) -> pd.DataFrame:
     """Convert a frame of text to numbers: settings cell by cell, other columns if all cells are numbers or
     empty."""
-    columns = {}
+    frame = frame.copy()
     for name, cells in frame.items():
-        columns[name] = cells.astype(object)
         if name.startswith("setting_"):
-            columns[name] = cells.map(_number_or_word).astype(object)
+            frame[name] = cells.map(_number_or_word).astype(object)
         elif name not in WORDS and not name.startswith(schema.PROVENANCE):
             with contextlib.suppress(ValueError):
-                columns[name] = numbers(cells)
+                frame[name] = cells.replace("", "nan").astype(float)
         if name in ("seed", "derived"):
-            columns[name] = columns[name].fillna(0).astype(int)
-    return pd.DataFrame(columns, index=frame.index)
+            frame[name] = frame[name].fillna(0).astype(int)
+    return frame
 
 
 def _number_or_word(cell: str) -> float | str:

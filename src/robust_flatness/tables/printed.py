@@ -21,13 +21,6 @@ def read_printed(name: str) -> pd.DataFrame:
 
 
 def read_published() -> Tables:
-    """Return the paper's printed numbers in the form of an experiment's tables.
-
-    - `models`: the 74 variants at the last checkpoint (flatness at xi 0.5 and 0.003) and at checkpoint
-      "best"; scaled copies and RobustBench's models, both `derived`. `hessian_max` is the paper's, about four
-      times that of the mean loss.
-    - `series`: of `at` from the figure of flatness throughout training (worst-case flatness at xi 0.00075),
-      of the others from the one by epoch, which may show the largest of the samples.
-    - `history`: the training curves of `at`, and the learning rates of the schedules as described.
-    """
+    """Return the paper's printed numbers in the form of an experiment's tables; `README.md` in their folder
+    describes them. `hessian_max` is the paper's, about four times that of the mean loss."""
     return read_wide(published_directory() / "models.csv")

@@ -66,7 +66,7 @@ def read_records(path: Path) -> "pd.DataFrame":
     frame = frame[frame["metric"] != "metric"].reindex(columns=[*FIELDS], fill_value="")
     for name in NUMBERS:
         try:
-            frame[name] = numbers(frame[name])
+            frame[name] = frame[name].replace("", "nan").astype(float)
         except ValueError as error:
             raise FileError(f"{path}: column {name}: {error}") from None
     return frame.reset_index(drop=True)
@@ -99,8 +99,3 @@ def read_csv(path: Path, need: Sequence[str] = ()) -> "pd.DataFrame":
         if len(line) != len(header):
             raise FileError(f"{path}: row {number} has {len(line)} cells, the header has {len(header)}")
     return pd.DataFrame(lines, columns=header, dtype=object)
-
-
-def numbers(cells: "pd.Series") -> "pd.Series":
-    """Return text as floats, empty cells as NaN. Raises `ValueError` if a cell is not a number."""
-    return cells.replace("", "nan").astype(float)
