@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 
@@ -23,9 +23,6 @@ from robust_flatness.runtime.provenance import provenance
 from robust_flatness.tables.collect import fingerprint
 from robust_flatness.tables.records import read_csv, write_network
 from robust_flatness.tables.schema import EXAMPLES
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 class MeasuringJob(Spec):
@@ -105,7 +102,7 @@ def measure_network(
 
 def _checkpoints(
     job: MeasuringJob, directory: Path
-) -> tuple[list[Path], dict[int, Callable[[], "nn.Module"]]]:
+) -> tuple[list[Path], dict[int, Callable[[], torch.nn.Module]]]:
     """Return the files of the checkpoints (and of the snapshots if a measure needs them), and functions that
     load the snapshots by epoch."""
     folder, history = directory / "checkpoints", directory / "history.csv"
