@@ -109,8 +109,8 @@ def checksum(tensors: Mapping[str, Any], metadata: Mapping[str, Any] | None = No
 
 
 def save_checkpoint(path: Path, model: nn.Module, metadata: Metadata) -> None:
-    """Write weights and buffers of `model` (inside a `Normalized`, whose mean and std are in the metadata),
-    whole or not at all; equal models give equal bytes."""
+    """Write weights and buffers of `model`, whole or not at all; equal models give equal bytes. Of a
+    `Normalized`, those of the network inside are written: mean and std are in the metadata."""
     # safetensors has no tied tensors: each is written
     state = (model.model if isinstance(model, Normalized) else model).state_dict()
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}

@@ -39,8 +39,9 @@ class Evidence:
 
     `models`, `history` and `series` are averaged over seeds, `seeds` are the tables seed by seed. Models that
     have not learnt are left out (`not_learnt`: variants; `seeds_not_learnt`: seeds of others). Variants with
-    the same weights are counted once in `models` (`repeated`: slug -> the slug it equals). `given` are all
-    tables. Models trained on clean examples alone are in the values of single examples only, as read.
+    the same weights are counted once in `models` (`repeated`: slug -> the slug it equals). `given` are the
+    tables with all models. Of models trained on clean examples alone, there are values of single examples
+    only (`frames.read_tables`).
     """
 
     models: pd.DataFrame
