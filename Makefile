@@ -113,7 +113,7 @@ docs: setup
 
 # All kept records as one table with a dictionary, ready for an archive.
 dataset: setup
-	$(BIN)/robust-flatness dataset $(filter-out docs/results/paper/,$(dir $(wildcard docs/results/*/records.csv*)))
+	$(BIN)/robust-flatness dataset $(dir $(wildcard docs/results/*/records.csv*))
 
 CONVERGENCE := at,awp-0.01,trades-6,self-supervision-4,label-smoothing-0.3,entropy-sgd-1
 

@@ -6,7 +6,8 @@ SHA-256 over the tensors, verified on loading, which runs no code from the file.
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,9 @@ from robust_flatness.architectures import build_model
 from robust_flatness.config import ModelSpec, parse
 from robust_flatness.config.networks import NetworkSpec
 from robust_flatness.data import Dataset
-from robust_flatness.errors import ConfigError, FileError
+from robust_flatness.errors import FileError
 from robust_flatness.files import atomic_path, canonical_json
-from robust_flatness.loading import Normalized, load_model, load_network, without_normalisation
+from robust_flatness.loading import Normalized, load_model, load_network
 from robust_flatness.network import Network
 from robust_flatness.runtime.graphs import Graphs
 from robust_flatness.seeding import generator
@@ -31,8 +32,6 @@ from robust_flatness.weights import load_weights
 KEY = "robust_flatness"
 #: Key in `Metadata.model` of external networks that holds the argument of `load_model`.
 LOADED = "loaded"
-#: Later fields of `Metadata`, with their defaults.
-LATER = {"precision": "float32", "norm": "linf"}
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,8 @@ class Metadata:
     seed: int
     epoch: int | None
     weight_bound: float | None = None
-    precision: str = LATER["precision"]
-    norm: str = LATER["norm"]
+    precision: str = "float32"
+    norm: str = "linf"
     sha256: str = ""
 
 
@@ -82,7 +81,7 @@ class Checkpoint:
     @cached_property
     def weights_sha256(self) -> str:
         """SHA-256 over the parameters and buffers."""
-        return _digest("", self.model.state_dict())
+        return checksum(self.model.state_dict())
 
     def initial(self) -> dict[str, Tensor] | None:
         """Return the initial weights by name, drawn again from the seed; None for external networks."""
@@ -94,14 +93,10 @@ class Checkpoint:
         return {name: p.detach() for name, p in start.named_parameters()}
 
 
-def checksum(tensors: dict[str, Tensor], metadata: Metadata) -> str:
-    """Return the SHA-256 over the metadata (less its own checksum) and the tensors."""
-    return _digest(_text(replace(metadata, sha256="")), tensors)
-
-
-def _digest(text: str, tensors: dict[str, Any]) -> str:
-    """Return the SHA-256 over a text and names, dtypes, shapes and bytes of tensors, in the order of their
-    names."""
+def checksum(tensors: Mapping[str, Any], metadata: Mapping[str, Any] | None = None) -> str:
+    """Return the SHA-256 over the fields of the metadata, less its own checksum, and names, dtypes, shapes
+    and bytes of tensors, in the order of their names."""
+    text = "" if metadata is None else canonical_json({**metadata, "sha256": ""})
     digest = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
         if not isinstance(tensor, Tensor):  # a module's extra state
@@ -113,43 +108,37 @@ def _digest(text: str, tensors: dict[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def _text(metadata: Metadata) -> str:
-    """Return the metadata as JSON, without later fields that have their defaults, as in older checkpoints."""
-    fields = asdict(metadata).items()
-    return canonical_json({name: value for name, value in fields if (name, value) not in LATER.items()})
-
-
 def save_checkpoint(path: Path, model: nn.Module, metadata: Metadata) -> None:
-    """Write weights and buffers of `model`, whole or not at all; equal models give equal bytes."""
+    """Write weights and buffers of `model`, whole or not at all; equal models give equal bytes. Of a
+    `Normalized`, those of the network inside are written: mean and std are in the metadata."""
     # safetensors has no tied tensors: each is written
-    state = model.state_dict()
+    state = (model.model if isinstance(model, Normalized) else model).state_dict()
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
-    metadata = replace(metadata, sha256=checksum(tensors, metadata))
+    fields = asdict(metadata)
+    fields["sha256"] = checksum(tensors, fields)
     with atomic_path(path) as temporary:
-        temporary.write_bytes(save(tensors, {KEY: _text(metadata)}))
+        temporary.write_bytes(save(tensors, {KEY: canonical_json(fields)}))
 
 
 def load_checkpoint(path: Path, device="cpu") -> Checkpoint:
-    """Load a checkpoint's network in evaluation mode; raise `FileError` if the file is missing, truncated,
-    altered, or its tensors do not fit the architecture it names."""
+    """Load a checkpoint's network in evaluation mode; raise `FileError` if the file is missing, truncated or
+    altered, `ConfigError` if its tensors do not fit the architecture it names."""
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = Metadata(**json.loads(file.metadata()[KEY]))
+            fields = json.loads(file.metadata()[KEY])
+            metadata = Metadata(**fields)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         spec = None if LOADED in metadata.model else parse(ModelSpec, metadata.model)
     except (OSError, SafetensorError, RuntimeError, LookupError, TypeError, ValueError) as error:
         raise FileError(f"{path}: no checkpoint of this kit, or damaged ({error}); train it again") from None
-    if metadata.sha256 != checksum(tensors, metadata):
+    if metadata.sha256 != checksum(tensors, fields):
         raise FileError(f"{path}: the checksum does not match, the file is damaged; train it again")
     if spec is None:
         normalised = {"mean": metadata.mean, "std": metadata.std} if metadata.mean else {}
         model = load_model(metadata.model[LOADED], path, **normalised)
     else:
         model = build_model(spec, metadata.classes, metadata.mean, metadata.std)
-        try:
-            load_weights(model, tensors, path)
-        except ConfigError as error:
-            raise FileError(str(error)) from None
+        load_weights(model, tensors, path)
     return Checkpoint(model.eval().to(device), Path(path).stem, metadata)
 
 
@@ -161,4 +150,4 @@ def import_network(spec: NetworkSpec, dataset: Dataset, path: Path, name: str, s
     if isinstance(network, Normalized):
         mean, std = (tuple(part.flatten().tolist()) for part in (network.mean, network.std))
     metadata = Metadata({LOADED: spec.model}, dataset.classes, mean, std, name, seed, epoch=None)
-    save_checkpoint(path, without_normalisation(network), metadata)
+    save_checkpoint(path, network, metadata)

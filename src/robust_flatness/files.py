@@ -1,11 +1,14 @@
-"""Atomic writing of files: under a temporary name, which is then renamed."""
+"""Atomic writing of files, under a temporary name which is then renamed, and their content as JSON or CSV."""
 
 import contextlib
+import csv
 import errno
+import hashlib
+import io
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +42,28 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = ()) -> str:
+    """Return rows as CSV: `columns` first, then the others in order of appearance. Missing values and None
+    are empty cells; floats have the shortest digits that read back as the same number."""
+    rows = list(rows)
+    names = dict.fromkeys((*columns, *(name for row in rows for name in row)))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*names], restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
+    """Write `csv_text` to `path` atomically."""
+    write_text(path, csv_text(rows, columns))
+
+
 def canonical_json(value: Any) -> str:
     """Return `value` as JSON with sorted keys and no blanks: equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 of a JSON value."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()

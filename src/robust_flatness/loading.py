@@ -33,11 +33,6 @@ class Normalized(nn.Module):
         return self.model(((x - self.mean) / self.std).to(x.dtype))
 
 
-def without_normalisation(network: nn.Module) -> nn.Module:
-    """Return the network inside a `Normalized`, or the network itself."""
-    return network.model if isinstance(network, Normalized) else network
-
-
 def load_model(
     model: str, weights: str | Path | None = None, *,
     mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
@@ -76,7 +71,11 @@ def load_model(
     elif kind == "robustbench":
         network = _robustbench(name, with_weights=tensors is None)
     else:
-        network = _from_function(model)
+        factory = imported(model, "model")
+        with user_code(f"{model}(), called without arguments,"):
+            network = factory()
+        if not isinstance(network, nn.Module):
+            raise ConfigError(f"model: {model}() returned {type(network).__name__}; expected an nn.Module")
     if tensors is not None:
         load_weights(network, tensors, Path(weights))
     if mean is not None or std is not None:
@@ -98,15 +97,6 @@ def load_network(spec: NetworkSpec, name: str, images: Tensor, classes: int) -> 
         raise ConfigError(f"models.{name}: {error}") from None
     if found != classes:
         raise ConfigError(f"models.{name}: {spec.model} has {found} classes, the data have {classes}")
-    return network
-
-
-def _from_function(model: str) -> nn.Module:
-    factory = imported(model, "model")
-    with user_code(f"{model}(), called without arguments,"):
-        network = factory()
-    if not isinstance(network, nn.Module):
-        raise ConfigError(f"model: {model}() returned {type(network).__name__}; expected an nn.Module")
     return network
 
 

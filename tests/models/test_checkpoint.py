@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from robust_flatness.architectures import build_model
 from robust_flatness.checkpoints import KEY, Metadata, load_checkpoint, save_checkpoint
 from robust_flatness.config import ModelSpec
-from robust_flatness.errors import FileError
+from robust_flatness.errors import ConfigError, FileError
 from robust_flatness.seeding import generator
 
 SPEC = ModelSpec(name="small-resnet", width=2)
@@ -71,7 +71,7 @@ def test_unknown_metadata_is_refused(saved, tmp_path, text):
 def test_another_architecture_and_a_changed_weight_are_refused(saved, tmp_path):
     path = tmp_path / "wide.safetensors"
     save_checkpoint(path, network(spec=ModelSpec(name="small-resnet", width=4)), metadata())
-    with pytest.raises(FileError, match="another architecture"):
+    with pytest.raises(ConfigError, match="another architecture"):
         load_checkpoint(path)
     tensors = load_file(saved)
     tensors["classifier.weight"][0, 0] += 1

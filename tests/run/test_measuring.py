@@ -17,8 +17,7 @@ from robust_flatness.errors import FileError
 from robust_flatness.measures import registry
 from robust_flatness.measures.base import Measure, Metric, Record
 from robust_flatness.run import measuring, resume
-from robust_flatness.tables.records import read_network, read_records
-from robust_flatness.tables.rows import read_rows
+from robust_flatness.tables.records import read_csv, read_network, read_records
 from robust_flatness.tables.schema import EXAMPLES
 from untrained import MEASURES, SERIES, measure, write_checkpoint, write_data, write_network
 
@@ -69,7 +68,7 @@ def test_records_and_examples_are_written_with_what_made_them(finished, data):
     assert header["data_sha256"] == load_dataset(data).checksum
     assert {"torch", "git_commit", "device", "threads", "robust_flatness"} <= header["provenance"].keys()
     assert {checkpoint["epoch"] for checkpoint in header["checkpoints"].values()} == {0}
-    rows = read_rows(finished / "examples.csv", need=EXAMPLES)
+    rows = read_csv(finished / "examples.csv", need=EXAMPLES).to_dict("records")
     assert len(rows) == 2 * 2 * 10
     for key, group in records[records["metric"] == "rloss_pgd"].groupby(["checkpoint", "split"]):
         losses = [float(row["rloss"]) for row in rows if (row["checkpoint"], row["split"]) == key]

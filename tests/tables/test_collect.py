@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 
 from robust_flatness.errors import FileError
+from robust_flatness.files import write_rows
 from robust_flatness.tables import frames, schema
 from robust_flatness.tables.collect import CollectSpec, collect_results, fingerprint
-from robust_flatness.tables.dataset import PAPER, write_dataset
-from robust_flatness.tables.records import FIELDS, read_network, read_records, write_network
-from robust_flatness.tables.rows import read_rows, write_rows
+from robust_flatness.tables.dataset import write_dataset
+from robust_flatness.tables.records import FIELDS, read_csv, read_network, read_records, write_network
+from robust_flatness.training.history import write_history
 from robust_flatness.version import __version__
 
 BASELINE = {"objective": "at", "epochs": 5}
@@ -30,6 +31,7 @@ SPEC = {
 }
 MADE_BY = {"robust_flatness": __version__, "git_commit": "01ab", "torch": "2.14", "device": "cpu"}
 MADE_BY |= {"device_name": "x"}
+PAPER = Path(__file__).parents[2] / "docs/results/paper"
 #: A float that no short decimal represents.
 THIRD = 1 / 3
 
@@ -58,7 +60,7 @@ def network(directory, variant, seed=0, offset=0.0, weights="", **changed) -> Pa
     examples = [{**key, "checkpoint": "last", "split": "test", "example": 0, "rloss": offset, "rerr_pgd": 1}]
     write_rows(folder / "examples.csv", examples, schema.EXAMPLES)
     if variant in ("at", "trades-6"):
-        write_rows(folder / "history.csv", [{"epoch": epoch, "train_loss": 1.5} for epoch in range(5)])
+        write_history(folder / "history.csv", [key | {"epoch": epoch} for epoch in range(5)])
     return folder
 
 
@@ -130,6 +132,18 @@ def test_records_of_a_measure_with_other_settings_are_left_out_alone(results):
     assert "trades-6" not in set(frames.read_examples(results)["variant"])
 
 
+def test_models_trained_on_clean_examples_alone_are_in_values_of_single_examples_and_models_csv_only(results):
+    settings = {"objective": "at", "adversarial_fraction": 0}
+    clean = SPEC["variants"]["trades-6"] | {"settings": settings}
+    network(results, "trades-6", offset=1, training=fingerprint(BASELINE | settings))
+    tables, _ = collect(results, variants=SPEC["variants"] | {"trades-6": clean})
+    for table in (tables.models, tables.history):
+        assert "at" in set(table["variant"])
+        assert "trades-6" not in set(table["variant"])
+    for table in (frames.read_examples(results), read_csv(results / "models.csv")):
+        assert "trades-6" in set(table["variant"])
+
+
 def test_a_folder_copied_from_another_machine_joins_the_tables(results, tmp_path):
     """The order of the tables is that of the catalogue, not that of arrival."""
     network(results, "at", seed=1, offset=5)
@@ -188,22 +202,22 @@ def test_damaged_records_are_named_and_no_table_is_written(results, content):
 @pytest.fixture
 def dataset(results, tmp_path):
     collect(results)
-    count = write_dataset([results], tmp_path / "dataset")
+    count = write_dataset([results, PAPER], tmp_path / "dataset")
     frame = pd.read_csv(tmp_path / "dataset/records.csv", keep_default_na=False, na_values=[""])
     assert len(frame) == count
     return tmp_path / "dataset", frame
 
 
-def test_the_dataset_holds_all_records_the_printed_numbers_and_what_they_mean(results, dataset):
+def test_the_dataset_holds_all_records_and_what_they_mean(results, dataset):
     folder, frame = dataset
     ours = frame[frame["experiment"] == "results"]
     assert ours["value"].tolist() == read_records(results / "records.csv")["value"].tolist()
-    paper = frame[frame["experiment"] == PAPER]
+    paper = frame[frame["experiment"] == "paper"]
     at = paper.query("variant == 'at' and metric == 'rerr_aa' and split == 'test' and checkpoint == 'last'")
     assert at["value"].tolist() == [62.8]
     parquet = pd.read_parquet(folder / "records.parquet")
     assert [*parquet.columns] == [*frame.columns] == ["experiment", *FIELDS]
     assert parquet["value"].tolist() == frame["value"].tolist()
-    dictionary = read_rows(folder / "dictionary.csv")
-    assert {row["metric"] for row in dictionary} == {*frame["metric"]}
-    assert all(row["words"] for row in dictionary)
+    dictionary = read_csv(folder / "dictionary.csv")
+    assert {*dictionary["metric"]} == {*frame["metric"]}
+    assert all(dictionary["words"])

@@ -184,7 +184,7 @@ def test_nan_stops_and_keeps_the_last_good_epoch(tmp_path, dataset, make_job, mo
     with pytest.raises(TrainingError, match=r"'tiny', seed 0.*NaN.*epoch 3 of 6.*up to 2 are kept"):
         train(job, dataset, tmp_path / "run")
     assert not (tmp_path / "run" / "history.csv").exists()
-    kept = sorted((tmp_path / "run" / ".resume" / "checkpoints").iterdir())
+    kept = sorted((tmp_path / "run" / "checkpoints").iterdir())
     assert [path.stem for path in kept] == [f"epoch-00{epoch}" for epoch in range(3)]
     for path in kept:
         assert all(t.isfinite().all() for t in load_checkpoint(path).model.state_dict().values())

@@ -58,5 +58,5 @@ def test_a_second_run_does_nothing(run):
 
 def test_a_measurement_is_repeated_identically(run):
     """In another process than the one that measured, the series included."""
-    assert verify_network(run / "results/smoke/trades-6/seed-0/records.csv").message.endswith("identical")
+    assert verify_network(run / "results/smoke/trades-6/seed-0/records.csv")[1].endswith("identical")
     assert len(sample_files(run / "results/smoke", None, 0)) == len(VARIANTS)

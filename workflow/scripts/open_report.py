@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from robust_flatness.tables.rows import read_rows
+from robust_flatness.tables.records import read_csv
 
 snakemake = snakemake  # noqa: F821 (given by Snakemake)
-rows = read_rows(Path(snakemake.input.claims), need=["claim", "decides"])
+rows = read_csv(Path(snakemake.input.claims), need=["claim", "decides"]).to_dict("records")
 width = max((len(row["claim"]) for row in rows), default=0)
 lines: dict[str, str] = {}
 for row in (row for row in rows if row["decides"] == "yes"):

@@ -36,11 +36,11 @@ def require(frame: pd.DataFrame, *columns: str) -> None:
 class Evidence:
     """An experiment's tables as the tests of claims read them.
 
-    `models`, `history` and `series` are averaged over seeds, `seeds` are the tables seed by seed. Models
-    trained on clean examples alone are in the values of single examples only (`seeds.examples`). Models that
+    `models`, `history` and `series` are averaged over seeds, `seeds` are the tables seed by seed. Models that
     have not learnt are left out (`not_learnt`: variants; `seeds_not_learnt`: seeds of others). Variants with
     the same weights are counted once in `models` (`repeated`: slug -> the slug it equals). `given` are the
-    tables with all models trained on adversarial examples.
+    tables with all models. Of models trained on clean examples alone, there are values of single examples
+    only (`frames.read_tables`).
     """
 
     def __init__(self, tables: frames.Tables, failed: Collection[tuple[str, int]]):
@@ -60,7 +60,6 @@ class Evidence:
     @classmethod
     def of(cls, tables: frames.Tables) -> "Evidence":
         """Return the evidence of the models that have learnt."""
-        tables = without_clean_trainings(tables)
         # Settings that hold numbers alone, but for empty cells, are columns of objects.
         settings = tables.models.filter(regex="^setting_")
         numbers = settings.mask(settings == "").infer_objects().select_dtypes("number")
@@ -115,16 +114,6 @@ class Evidence:
             require(self.history[self.history["variant"].isin([variant, "at"])], "learning_rate")
             raise UndecidedError(f"the learning rate of {variant} does not drop")
         return end
-
-
-def without_clean_trainings(tables: frames.Tables) -> frames.Tables:
-    """Return tables without models that were trained on clean examples alone, but for values of single
-    examples."""
-    models = aggregate.adversarially_trained(tables.models)
-    clean = {*tables.models["variant"]} - {*models["variant"]}
-    kept = {name: getattr(tables, name) for name in ("history", "series")}
-    kept = {name: frame[~frame["variant"].isin(clean)] for name, frame in kept.items()}
-    return replace(tables, models=models, **kept)
 
 
 def same_weights(models: pd.DataFrame) -> dict[str, str]:

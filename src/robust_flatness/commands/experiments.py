@@ -66,9 +66,9 @@ def verify(
 
     device, status = start(device, threads), 0
     for path in sample_files(directory, sample or None, seed):
-        agreement = verify_network(path, device, threads)
-        typer.echo(agreement.message)
-        status = status if agreement.agrees else 1
+        agrees, message = verify_network(path, device, threads)
+        typer.echo(message)
+        status = status if agrees else 1
     raise typer.Exit(status)
 
 
@@ -91,7 +91,7 @@ def dataset(
     tables: Annotated[list[Path], typer.Argument(help="Folders with the tables of experiments.")],
     output: Annotated[Path, typer.Option(help="Folder for the dataset.")] = Path("dataset"),
 ) -> None:
-    """Write the records of experiments, and the paper's, as one table (CSV, Parquet) with a dictionary."""
+    """Write the records of experiments as one table (CSV, Parquet) with a dictionary."""
     from robust_flatness.tables.dataset import write_dataset
 
     typer.echo(f"{output}: {write_dataset(tables, output)} records")

@@ -12,7 +12,7 @@ from robust_flatness.config.kinds import imported
 from robust_flatness.config.measures import BATCH_SIZE
 from robust_flatness.config.values import Epsilon, Norm, Positive, Precision, Real, parse, parse_list
 from robust_flatness.errors import ConfigError, noted_warnings
-from robust_flatness.files import write_text
+from robust_flatness.files import write_rows, write_text
 from robust_flatness.measures.flatness import AVERAGE
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.measures.robustness import RobustnessSettings
@@ -94,7 +94,6 @@ def measure(
     from robust_flatness.run.own_model import measure_model
     from robust_flatness.run.place import ModelGroup, described
     from robust_flatness.runtime.devices import start
-    from robust_flatness.tables.rows import write_rows
 
     names = [*parse_list(measures), *["layers"] * per_layer]
     for path in filter(None, (output, picture, per_example)):

@@ -11,7 +11,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from robust_flatness.checkpoints import load_checkpoint, save_checkpoint
 from robust_flatness.errors import ConfigError
-from robust_flatness.loading import without_normalisation
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -46,5 +45,5 @@ def scale_convolutions(model: nn.Module, s: float) -> nn.Module:
 def scale_checkpoint(source: Path, target: Path, s: float, variant: str) -> None:
     """Scale the network of checkpoint `source` by `s` and save it to `target` as variant `variant`."""
     checkpoint = load_checkpoint(source)
-    scaled = scale_convolutions(without_normalisation(checkpoint.model), s)
+    scaled = scale_convolutions(checkpoint.model, s)
     save_checkpoint(target, scaled, replace(checkpoint.metadata, variant=variant))

@@ -4,7 +4,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from robust_flatness.analysis.evidence import Evidence, without_clean_trainings
+from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.plotting import looks
 from robust_flatness.tables import aggregate, frames
 
@@ -14,8 +14,7 @@ class Layer:
     `beside` marks numbers drawn beside an experiment's: hollow markers, dashed curves."""
 
     def __init__(self, name: str, tables: frames.Tables, printed: bool = False, beside: bool = False):
-        self.name, self.printed, self.beside = name, printed, beside
-        self.tables = without_clean_trainings(tables)
+        self.name, self.tables, self.printed, self.beside = name, tables, printed, beside
 
     @cached_property
     def variants(self) -> pd.DataFrame:

@@ -33,7 +33,7 @@ REMEDIES = {
     "models": "measure it (measures in the experiment's config), or add the column to the results table",
     "history": "train (snakemake --cores all), or put history.csv beside the results table",
     "series": "add measures.series to the config, or put series.csv beside the results table",
-    "landscape": "add measures.landscape to the config, or put landscape.csv beside the results table",
+    "landscape": "add measures.landscape to the config",
 }
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 
@@ -14,18 +14,15 @@ from robust_flatness.config.values import Spec, parse
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.data import load_dataset
 from robust_flatness.errors import FileError, NonFiniteError, noted_warnings, warn
+from robust_flatness.files import write_rows
 from robust_flatness.measures.base import CHECKPOINTS, Examples, Measure, Record
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.run.resume import Parts, Report, locked
 from robust_flatness.runtime.devices import out_of_memory, with_precision_on
 from robust_flatness.runtime.provenance import provenance
 from robust_flatness.tables.collect import fingerprint
-from robust_flatness.tables.records import write_network
-from robust_flatness.tables.rows import read_rows, write_rows
+from robust_flatness.tables.records import read_csv, write_network
 from robust_flatness.tables.schema import EXAMPLES
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 class MeasuringJob(Spec):
@@ -105,14 +102,14 @@ def measure_network(
 
 def _checkpoints(
     job: MeasuringJob, directory: Path
-) -> tuple[list[Path], dict[int, Callable[[], "nn.Module"]]]:
+) -> tuple[list[Path], dict[int, Callable[[], torch.nn.Module]]]:
     """Return the files of the checkpoints (and of the snapshots if a measure needs them), and functions that
     load the snapshots by epoch."""
     folder, history = directory / "checkpoints", directory / "history.csv"
     paths = [folder / f"{name}.safetensors" for name in job.checkpoints]
     taken = {int(p.stem.removeprefix("epoch-")): p for p in sorted(folder.glob("epoch-*.safetensors"))}
     if any(MEASURES[name].of_snapshots for name in job.measures):
-        epochs = {int(row["epoch"]) for row in read_rows(history, need=["test_rloss"]) if row["test_rloss"]}
+        epochs = {*read_csv(history).query("test_rloss != ''")["epoch"].astype(int)}
         if lacking := sorted(epochs - taken.keys()):
             missing = f"{folder}: snapshots of epochs {', '.join(map(str, lacking))} are missing"
             raise FileError(f"{missing}; delete {history} and run snakemake again to retrain")

@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from robust_flatness.attacks.pgd import Loss, batches
-from robust_flatness.boundary import outcome
 from robust_flatness.checkpoints import Checkpoint
 from robust_flatness.config.kinds import imported
 from robust_flatness.config.measures import SPLITS, MeasureSettings
 from robust_flatness.data import Dataset
 from robust_flatness.errors import noted_warnings, warn
+from robust_flatness.files import digest
 from robust_flatness.measures.base import Examples, Record
 from robust_flatness.measures.flatness import CASES
 from robust_flatness.measures.flatness import METRICS as OF_FLATNESS
@@ -30,7 +30,6 @@ from robust_flatness.run.own_inputs import check_settings
 from robust_flatness.run.resume import Parts, Report, locked
 from robust_flatness.runtime.devices import with_precision_on
 from robust_flatness.runtime.provenance import provenance
-from robust_flatness.runtime.state import digest
 from robust_flatness.tables.frames import with_columns
 from robust_flatness.tables.records import FIELDS, NUMBERS
 
@@ -70,12 +69,11 @@ def measure_model(
             model = model.float()  # as the images are
         network = replace(network, model=model.to(device))
         net = network.network
-        gradient = outcome(net, dataset.images("test", 2, device)).gradient.norm().item()
         examples = clean_examples(net, dataset, settings, device, criterion)
         identity = {"seed": seed, "weights_sha256": network.weights_sha256, "data_sha256": dataset.checksum}
         identity["provenance"] = provenance(device, torch.get_num_threads())
         layers = net.layers if settings.keys() - {"robustness"} else None
-        depends_on = identity | {"model": digest([examples, gradient, layers]), "weight_bound": bound}
+        depends_on = identity | {"model": digest([examples, layers]), "weight_bound": bound}
         depends_on |= notes | {"snapshots": [Checkpoint(module).weights_sha256 for module in snapshots]}
         folder = folder or Path(temporary)
         shared = Examples(

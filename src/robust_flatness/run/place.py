@@ -1,6 +1,7 @@
 """Values of a network as text, and its rank among other models."""
 
 import math
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from robust_flatness.tables import aggregate, frames, printed, schema
-from robust_flatness.tables.importing import read_results_table
+from robust_flatness.tables.importing import import_table
 
 #: Columns by which networks are ranked, lowest first.
 RANKED = ("test_rloss_pgd", "test_rerr_pgd", "avg_flatness_rloss", "worst_flatness_rloss")
@@ -37,11 +38,11 @@ class ModelGroup:
     @classmethod
     def read(cls, path: Path) -> "ModelGroup":
         """Return the models of an experiment, from the folder with its records.csv or from its models.csv."""
-        if path.is_dir():
-            tables, folder = frames.read_tables(path), path
-        else:
-            nothing = pd.DataFrame(columns=["variant", "seed", "epoch"])
-            tables, folder = frames.Tables(read_results_table(path), *[nothing] * 3), path.parent
+        folder = path if path.is_dir() else path.parent
+        with tempfile.TemporaryDirectory() as temporary:
+            if path != folder:
+                import_table(path, Path(temporary))
+            tables = frames.read_tables(path if path == folder else Path(temporary))
         radii = [_usual(tables.models, f"setting_{name}epsilon") for name in ("evaluation_", "")]
         norm = "l2" if (tables.models.get("setting_norm", pd.Series()) == "l2").any() else "linf"
         epsilon = radii[0] or radii[1]

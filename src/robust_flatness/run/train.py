@@ -1,9 +1,8 @@
-"""The training job: start or resume a training, and publish its checkpoints and history."""
+"""The training job: start or resume a training, and write its checkpoints and history."""
 
 import math
-import os
 import shutil
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +25,10 @@ def train(
 ) -> None:  # fmt: skip
     """Train `job` on `dataset`; write `history.csv` and `checkpoints/{last,best,epoch-NNN}.safetensors`.
 
-    These appear at the end. Until then, state and snapshots are kept in `directory/.resume`, and the same
-    call resumes an interrupted training to bit-identical results. Without `all_snapshots`, only the last
-    and the best snapshot are written, the first one with the lowest RErr on the early-stopping images.
-    After `until` epochs the training stops; the next call continues.
+    Snapshots (`epoch-NNN`) appear as they are taken, the others at the end. The state lies in
+    `directory/.resume`, and the same call resumes an interrupted training to bit-identical results. Without
+    `all_snapshots`, only the last and the best snapshot are kept, the first one with the lowest RErr on the
+    early-stopping images. After `until` epochs the training stops; the next call continues.
     """
     kept = f"The next run with the same settings resumes after the last epoch finished in {directory}."
     with out_of_memory(job.training.batch_size, kept):
@@ -75,11 +74,11 @@ def _train(run: Training, store: "TrainingStore", until: int) -> list[dict[str, 
 
 
 class TrainingStore:
-    """State and snapshots of the training in `directory`; use it inside `locked`.
+    """State and checkpoints of the training in `directory`; use it inside `locked`.
 
     `.resume/state` holds weights, optimiser and history as of the last finished epoch, or the history alone
-    once the training is published; `.resume/checkpoints/` its snapshots, the published ones being links.
-    `epochs` are those of the snapshots. Without `all_snapshots`, only the best and the last are kept.
+    at the end of the training. `epochs` are those of the snapshots. Without `all_snapshots`, only the best
+    and the last are kept.
     """
 
     def __init__(
@@ -87,12 +86,12 @@ class TrainingStore:
     ):
         self.directory, self.folder = Path(directory), Path(directory) / ".resume"
         self.state = StateFile(self.folder / "state", components)
-        self.snapshots = self.folder / "checkpoints"
+        self.checkpoints = self.directory / "checkpoints"
         self.epochs, self.all_snapshots, self.report = sorted(epochs), all_snapshots, report
 
     def snapshot(self, epoch: int) -> Path:
         """Return the path of the snapshot after `epoch`."""
-        return self.snapshots / f"epoch-{epoch:03d}.safetensors"
+        return self.checkpoints / f"epoch-{epoch:03d}.safetensors"
 
     def needed(self, rows: list[dict[str, Any]]) -> list[int]:
         """Return the epochs of the snapshots to keep, given the history's rows so far."""
@@ -110,34 +109,20 @@ class TrainingStore:
             return state
         except FileError as problem:
             self.report(f"{self.state.path}: {problem}; the training starts from the beginning")
-            self.state.path.unlink()  # first, so that no state is left without its snapshots
-            shutil.rmtree(self.snapshots, ignore_errors=True)
+            self.state.path.unlink()
             return {"rows": []}
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Replace the state, whose `rows` are the history, and remove snapshots that are no longer needed."""
         self.state.save(state)
-        _remove_others(self.snapshots, {self.snapshot(epoch).name for epoch in self.needed(state["rows"])})
+        needed = [self.snapshot(epoch) for epoch in self.needed(state["rows"])]
+        for path in self.checkpoints.glob("epoch-*.safetensors"):
+            if path not in needed:
+                path.unlink()
 
     def publish(self, rows: list[dict[str, Any]]) -> None:
-        """Write `checkpoints/{best,last,epoch-NNN}.safetensors`; reduce the state to the history."""
-        needed, target = self.needed(rows), self.directory / "checkpoints"
-        files = {"best.safetensors": best_epoch(rows), "last.safetensors": needed[-1]}
-        if self.all_snapshots:
-            files |= {self.snapshot(epoch).name: epoch for epoch in needed}
-        for name, epoch in files.items():
-            with atomic_path(target / name) as temporary:
-                temporary.unlink()
-                try:
-                    os.link(self.snapshot(epoch), temporary)
-                except OSError:  # a file system without links
-                    shutil.copyfile(self.snapshot(epoch), temporary)
-                os.utime(temporary)  # newer than the inputs of the job
-        _remove_others(target, files)
+        """Write the checkpoints `best` and `last`; reduce the state to the history."""
+        for name, epoch in {"best": best_epoch(rows), "last": self.needed(rows)[-1]}.items():
+            with atomic_path(self.checkpoints / f"{name}.safetensors") as temporary:
+                shutil.copyfile(self.snapshot(epoch), temporary)
         self.save({"rows": rows})
-
-
-def _remove_others(folder: Path, names: Collection[str]) -> None:
-    for path in folder.glob("epoch-*.safetensors"):
-        if path.name not in names:
-            path.unlink()

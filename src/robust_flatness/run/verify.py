@@ -3,7 +3,6 @@
 import random
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -24,13 +23,6 @@ ERROR_TOLERANCE = 2
 KEY = ("checkpoint", "measure", "metric", "loss", "split", "xi", "coordinate")
 
 
-class Agreement(NamedTuple):
-    """Whether a second measurement of a network agrees with its records, and what was found."""
-
-    agrees: bool
-    message: str
-
-
 def sample_files(directory: Path, count: int | None, seed: int) -> list[Path]:
     """Return `count` record files below the folder of an experiment, chosen by `seed`; None: all."""
     files = sorted(directory.glob("*/seed-*/records.csv"))
@@ -40,8 +32,8 @@ def sample_files(directory: Path, count: int | None, seed: int) -> list[Path]:
     return sorted(chosen)
 
 
-def verify_network(path: Path, device: str = "cpu", threads: int = 1) -> Agreement:
-    """Measure the network of `path` again, from its checkpoints and data, and compare the records."""
+def verify_network(path: Path, device: str = "cpu", threads: int = 1) -> tuple[bool, str]:
+    """Measure the network of `path` again, from its checkpoints and data; see `compared`."""
     provenance, _ = read_network(path)
     folder, seed = path.parent, int(path.parent.name.removeprefix("seed-"))
     data = folder.parents[1] / f"data/seed-{seed}.safetensors"
@@ -51,8 +43,8 @@ def verify_network(path: Path, device: str = "cpu", threads: int = 1) -> Agreeme
         weights = folder / f"checkpoints/{name}.safetensors"
         if load_checkpoint(weights).metadata.sha256 != checkpoint["sha256"]:
             raise FileError(f"{weights}: not the checkpoint measured in {path}")
-    measures = {"checkpoints": tuple(provenance["checkpoints"]), "measures": provenance["settings"]}
-    job = MeasuringJob(variant=folder.parent.name, **measures)
+    names, settings = tuple(provenance["checkpoints"]), provenance["settings"]
+    job = MeasuringJob(variant=folder.parent.name, checkpoints=names, measures=settings)
     with tempfile.TemporaryDirectory() as temporary:
         again = Path(temporary)
         for name in ("checkpoints", "history.csv"):
@@ -62,15 +54,15 @@ def verify_network(path: Path, device: str = "cpu", threads: int = 1) -> Agreeme
         return compared(path, again / "records.csv")
 
 
-def compared(path: Path, again: Path) -> Agreement:
-    """Compare two files of records of one network."""
+def compared(path: Path, again: Path) -> tuple[bool, str]:
+    """Return whether two files of records of one network agree, and a message about their differences."""
     old, new = (read_records(file).set_index([*KEY]) for file in (path, again))
     if not old.index.sort_values().equals(new.index.sort_values()):
-        return Agreement(False, f"{path}: the records DIFFER: other measures or radii")
+        return False, f"{path}: the records DIFFER: other measures or radii"
     values = new["value"].reindex(old.index)
     same = (old["value"] == values) | (old["value"].isna() & values.isna())
     if same.all():
-        return Agreement(True, f"{path}: {len(old)} records, identical")
+        return True, f"{path}: {len(old)} records, identical"
     metrics = [MEASURES[measure].metrics.get(metric) for _, measure, metric, *_ in old.index]
     of_errors = [metric is not None and metric.kind == "error" for metric in metrics]
     allowed = TOLERANCE * old["value"].abs().clip(lower=1)
@@ -81,4 +73,4 @@ def compared(path: Path, again: Path) -> Agreement:
     agrees = bool(relative[worst] <= 1)
     others = f"{same.sum()} of {len(old)} records identical, the others {'agree' if agrees else 'DIFFER'}"
     largest = f"largest difference {relative[worst]:.2g} of the tolerance ({where})"
-    return Agreement(agrees, f"{path}: {others}: {largest}")
+    return agrees, f"{path}: {others}: {largest}"

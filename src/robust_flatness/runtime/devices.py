@@ -5,7 +5,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
@@ -13,7 +13,6 @@ from filelock import FileLock, Timeout
 from robust_flatness.config.values import Device, Spec, parse
 from robust_flatness.errors import ConfigError, OutOfMemoryError
 
-AnySpec = TypeVar("AnySpec", bound=Spec)
 #: Locks of the GPUs that this process uses, held until it ends.
 _taken: list[FileLock] = []
 
@@ -53,11 +52,10 @@ def keep_freed_memory() -> None:
 
 def free_gpu(count: int) -> int:
     """Lock the first of `count` GPUs that no other process has locked; return its index, or 0 if all are."""
-    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
     for index in range(count):
         # indices depend on CUDA_VISIBLE_DEVICES
         name = torch.cuda.get_device_properties(index).uuid
-        lock = FileLock(Path(tempfile.gettempdir(), f"robust-flatness-{user}-{name}.lock"))
+        lock = FileLock(Path(tempfile.gettempdir(), f"robust-flatness-{os.getuid()}-{name}.lock"))
         with contextlib.suppress(Timeout, OSError):
             lock.acquire(timeout=0)
             _taken.append(lock)
@@ -71,12 +69,12 @@ def auto_precision(device: str) -> str:
     if kind == "cuda":
         fast = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
-        supported = (torch.cpu._is_amx_tile_supported, torch.cpu._is_avx512_bf16_supported)
-        fast = kind == "cpu" and any(check() for check in supported)
+        supported = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+        fast = kind == "cpu" and supported
     return "bfloat16" if fast else "float32"
 
 
-def with_precision_on(device: str, spec: AnySpec) -> AnySpec:
+def with_precision_on(device: str, spec: Spec) -> Any:
     """Return the spec with `precision: auto` replaced by the precision on `device`."""
     if getattr(spec, "precision", None) != "auto":
         return spec

@@ -9,12 +9,7 @@ from typing import Any
 import torch
 
 from robust_flatness.errors import FileError
-from robust_flatness.files import atomic_path, canonical_json
-
-
-def digest(value: Any) -> str:
-    """Return the SHA-256 digest of a JSON value."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+from robust_flatness.files import atomic_path, digest
 
 
 def fingerprint(components: Mapping[str, Any]) -> dict[str, str]:

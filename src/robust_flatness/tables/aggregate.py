@@ -53,18 +53,10 @@ def learnt(models: pd.DataFrame) -> pd.Series:
     return ~failed.groupby([models["variant"], models["seed"]]).transform("any")
 
 
-def adversarially_trained(models: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of models that were not trained on clean examples alone."""
-    fraction = models.reindex(columns=["setting_adversarial_fraction"])["setting_adversarial_fraction"]
-    return models[fraction != 0]
-
-
 def variants_at(models: pd.DataFrame, checkpoint: str = "last", derived: bool = False) -> pd.DataFrame:
-    """Return one row per adversarially trained variant at one checkpoint, averaged over seeds (see
-    `over_seeds`). Derived models (scaled copies, external networks) are left out unless `derived`. Seeds that
-    have not learnt are left out where another one of the variant has; the column `learnt` is False where none
-    has."""
-    models = adversarially_trained(models)
+    """Return one row per variant at one checkpoint, averaged over seeds (see `over_seeds`). Derived models
+    (scaled copies, external networks) are left out unless `derived`. Seeds that have not learnt are left out
+    where another one of the variant has; the column `learnt` is False where none has."""
     models = models.assign(learnt=learnt(models))
     some = models.groupby("variant")["learnt"].transform("any")
     models = models[models["learnt"] | ~some]

@@ -1,6 +1,5 @@
 """Collection of the files of single networks into the tables of an experiment."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,10 +9,9 @@ from pydantic import Field
 
 from robust_flatness.config.values import Spec
 from robust_flatness.errors import FileError
-from robust_flatness.files import canonical_json, write_text
+from robust_flatness.files import digest, write_rows, write_text
 from robust_flatness.measures.base import CHECKPOINTS
 from robust_flatness.tables.records import FIELDS, read_network
-from robust_flatness.tables.rows import read_rows, write_rows
 from robust_flatness.tables.schema import EXAMPLES, PROVENANCE
 from robust_flatness.training.history import HISTORY
 from robust_flatness.version import __version__
@@ -48,7 +46,7 @@ class CollectSpec(Spec):
 
 def fingerprint(settings: Any) -> str:
     """Return eight hexadecimal digits that are equal for equal settings."""
-    return hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:8]
+    return digest(settings)[:8]
 
 
 def collect_results(spec: CollectSpec, directory: Path) -> list[str]:
@@ -74,21 +72,25 @@ def collect_results(spec: CollectSpec, directory: Path) -> list[str]:
         records += [line for line in lines if line.split(",", column + 1)[column] not in stale]
         networks += _network_rows(spec, variant, seed, provenance)
         if not entry.derived and not entry.external:
-            key = {"variant": variant, "seed": seed}
-            history += [key | row for row in read_rows(folder / "history.csv", need=["epoch"])]
+            history += _lines(folder / "history.csv")
         if WITH_EXAMPLES.isdisjoint(stale):
-            examples += (folder / "examples.csv").read_text(encoding="utf-8").splitlines()[1:]
+            examples += _lines(folder / "examples.csv")
     messages = [f"{count} left out: {reason}" for reason, count in skipped.items()]
     if not networks:
         raise FileError("\n".join([f"{directory}: no records of this experiment", *messages]))
     same = same_models(networks)
     networks = [row | {"same_as": same.get(row["variant"], "")} for row in networks]
-    write_text(directory / "records.csv", "\n".join([",".join(FIELDS), *records, ""]))
     write_rows(directory / "networks.csv", networks)
-    write_rows(directory / "history.csv", history, HISTORY)
-    write_text(directory / "examples.csv", "\n".join([",".join(EXAMPLES), *examples, ""]))
+    texts = {"records": (FIELDS, records), "history": (HISTORY, history), "examples": (EXAMPLES, examples)}
+    for name, (columns, lines) in texts.items():
+        write_text(directory / f"{name}.csv", "\n".join([",".join(columns), *lines, ""]))
     write_models(directory)
     return messages
+
+
+def _lines(path: Path) -> list[str]:
+    """Return the lines of a table without its header."""
+    return path.read_text(encoding="utf-8").splitlines()[1:]
 
 
 def _networks(spec: CollectSpec, directory: Path) -> Iterator[tuple[str, int, Path]]:
@@ -96,7 +98,7 @@ def _networks(spec: CollectSpec, directory: Path) -> Iterator[tuple[str, int, Pa
     for variant in spec.variants:
         folders = (path.parent for path in directory.glob(f"{variant}/seed-*/records.csv"))
         seeds = {int(folder.name.removeprefix("seed-")): folder for folder in folders}
-        yield from ((variant, seed, seeds[seed]) for seed in sorted(seeds))
+        yield from ((variant, seed, folder) for seed, folder in sorted(seeds.items()))
 
 
 def _mismatch(spec: CollectSpec, entry: VariantEntry, provenance: Mapping[str, Any]) -> str:
@@ -119,8 +121,7 @@ def _network_rows(
     settings = {} if entry.external else spec.baseline | entry.settings
     common = {"family": entry.family, "label": entry.label, "derived": int(entry.derived)}
     common |= {"epochs": entry.epochs} | ({"external": 1} if entry.external else {})
-    common |= {"classes": provenance["classes"]}
-    common |= {f"setting_{name}": value for name, value in settings.items()}
+    common |= {"classes": provenance["classes"]} | {f"setting_{name}": v for name, v in settings.items()}
     run = {"config": spec.config, **provenance["measures"], "data": provenance["data_sha256"][:CHECKSUM]}
     run |= {"version": made["robust_flatness"], "commit": made["git_commit"], "torch": made["torch"]}
     run |= {"device": f"{made['device']} {made['device_name']}"}
@@ -136,26 +137,16 @@ def _network_rows(
 
 
 def same_models(rows: list[dict[str, Any]]) -> dict[str, str]:
-    """Return the variants that are the same model as an earlier one: slug -> the first such variant.
+    """Return the variants with the final weights of an earlier one for every seed: slug -> the first such
+    variant.
 
-    Two variants are the same model if their final weights are equal for every seed, or their settings are.
-
-    >>> row = {"checkpoint": "last", "seed": 0, "derived": 0}
+    >>> row = {"checkpoint": "last", "seed": 0}
     >>> same_models([row | {"variant": slug, "run_weights": "e5ac"} for slug in ("a", "b")])
     {'b': 'a'}
     """
     weights: dict[str, set] = {}
-    settings: dict[str, set] = {}
     for row in (row for row in rows if row["checkpoint"] == "last"):
         weights.setdefault(row["variant"], set()).add((row["seed"], row[f"{PROVENANCE}weights"]))
-        applied = {(key, str(value)) for key, value in row.items() if key.startswith("setting_")}
-        distinct = row["derived"] or not applied
-        settings.setdefault(row["variant"], set()).update([object()] if distinct else applied)
-    same: dict[str, str] = {}
-    for signatures in (weights, settings):
-        first: dict[frozenset, str] = {}
-        for slug, signature in signatures.items():
-            earliest = first.setdefault(frozenset(signature), slug)
-            if earliest != slug:
-                same.setdefault(slug, same.get(earliest, earliest))
-    return same
+    first: dict[frozenset, str] = {}
+    earliest = {slug: first.setdefault(frozenset(signature), slug) for slug, signature in weights.items()}
+    return {slug: earlier for slug, earlier in earliest.items() if earlier != slug}

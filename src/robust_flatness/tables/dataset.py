@@ -9,12 +9,7 @@ from robust_flatness.errors import ConfigError
 from robust_flatness.files import atomic_path, write_text
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.tables.frames import frame_text
-from robust_flatness.tables.importing import to_records
-from robust_flatness.tables.printed import read_published
 from robust_flatness.tables.records import FIELDS, read_records
-
-PAPER = "paper"
-
 
 #: Units of the kinds of metrics.
 UNITS = {"error": "per cent", "loss": "nats", "flatness": "nats"}
@@ -25,7 +20,7 @@ Adversarially trained networks with their robustness, flatness and other measure
 Hein, Schiele: *Relating Adversarially Robust Generalization to Flat Minima* (ICCV 2021).
 
 `records.csv` and `records.parquet` hold the same {count:,} rows, one for each number. `dictionary.csv` \
-explains the metrics; `paper` holds the numbers printed in the paper.
+explains the metrics; the experiment `paper` holds the numbers printed in the paper.
 
 | experiment | networks |
 | --- | ---: |
@@ -39,17 +34,13 @@ explains the metrics; `paper` holds the numbers printed in the paper.
 
 def write_dataset(folders: Sequence[Path], output: Path) -> int:
     """Write the records to `output` (CSV, Parquet, a dictionary, README.md); return their number. `folders`
-    hold the tables of experiments; the printed numbers are added as the experiment `paper`. Raises
-    `ConfigError` if two folders have the same name, or pyarrow is missing."""
-    names = [Path(folder).resolve().name for folder in folders]
-    if len({*names}) < len(names):
-        raise ConfigError(f"folders: {', '.join(names)}; name each experiment once")
-    tables = {PAPER: to_records(read_published())[0]}
-    for name, folder in zip(names, folders, strict=True):
-        if name != PAPER:
-            tables[name] = read_records(Path(folder) / "records.csv")
-    records = pd.concat([table.assign(experiment=name) for name, table in tables.items()], ignore_index=True)
-    records = records[["experiment", *FIELDS]].astype({"coordinate": str})
+    hold the tables of experiments. Raises `ConfigError` if two folders have the same name, or pyarrow is
+    missing."""
+    named = {folder.resolve().name: folder for folder in folders}
+    if len(named) < len(folders):
+        raise ConfigError(f"folders: {', '.join(map(str, folders))}; name each experiment once")
+    parts = [read_records(folder / "records.csv").assign(experiment=name) for name, folder in named.items()]
+    records = pd.concat(parts, ignore_index=True)[["experiment", *FIELDS]].astype({"coordinate": str})
     write_text(output / "records.csv", frame_text(records))
     with atomic_path(output / "records.parquet") as temporary:
         try:

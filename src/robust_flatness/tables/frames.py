@@ -12,15 +12,13 @@ import numpy as np
 import pandas as pd
 
 from robust_flatness.config import VariantSpec, load_variants
-from robust_flatness.errors import FileError
-from robust_flatness.files import write_text
+from robust_flatness.files import csv_text, write_text
 from robust_flatness.folders import repository
 from robust_flatness.measures.base import CHECKPOINTS
 from robust_flatness.measures.landscape import CURVES
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.tables import schema
-from robust_flatness.tables.records import numbers, read_csv, read_records
-from robust_flatness.tables.rows import csv_text
+from robust_flatness.tables.records import read_csv, read_records
 from robust_flatness.tables.schema import EXAMPLES, KEYS, Quantity
 from robust_flatness.training.history import HISTORY
 
@@ -38,9 +36,9 @@ class Tables:
     curves), `series` (a row per snapshot), loss landscapes, and values of single examples."""
 
     models: pd.DataFrame
-    history: pd.DataFrame
-    series: pd.DataFrame
-    landscape: pd.DataFrame
+    history: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=HISTORY))
+    series: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["variant", "seed", "epoch"]))
+    landscape: pd.DataFrame = field(default_factory=pd.DataFrame)
     examples: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=EXAMPLES))
 
 
@@ -51,16 +49,15 @@ def catalogue() -> Mapping[str, VariantSpec]:
 
 
 def read_tables(directory: Path) -> Tables:
-    """Return the results under `results/<experiment>/`, without the long table of single examples."""
-    records = read_records(directory / "records.csv")
-    columns, networks = with_columns(records), typed(read_csv(directory / "networks.csv"))
-    of_checkpoints = columns["checkpoint"].isin(CHECKPOINTS)
-    return Tables(
-        _models(columns[of_checkpoints], networks),
-        typed(read_csv(directory / "history.csv")).reindex(columns=HISTORY),
-        _series(columns[~of_checkpoints], networks),
-        _landscape(records[records["measure"] == "landscape"]),
-    )
+    """Return the results under `results/<experiment>/`, without the long table of single examples, and
+    without models that were trained on clean examples alone."""
+    records, networks = read_records(directory / "records.csv"), typed(read_csv(directory / "networks.csv"))
+    history = typed(read_csv(directory / "history.csv")).reindex(columns=HISTORY)
+    known = networks.reindex(columns=["variant", "setting_adversarial_fraction"])
+    clean = known["variant"][known["setting_adversarial_fraction"] == 0]
+    records, networks, history = (f[~f["variant"].isin(clean)] for f in (records, networks, history))
+    columns = with_columns(records)
+    return Tables(_models(columns, networks), history, _series(columns, networks), _landscape(records))
 
 
 def read_examples(directory: Path) -> pd.DataFrame:
@@ -71,17 +68,16 @@ def read_examples(directory: Path) -> pd.DataFrame:
 def typed(frame: pd.DataFrame) -> pd.DataFrame:
     """Convert a frame of text to numbers: settings cell by cell, other columns if all cells are numbers or
     empty."""
-    columns = {}
+    frame = frame.copy()
     for name, cells in frame.items():
-        columns[name] = cells.astype(object)
         if name.startswith("setting_"):
-            columns[name] = cells.map(_number_or_word).astype(object)
+            frame[name] = cells.map(_number_or_word).astype(object)
         elif name not in WORDS and not name.startswith(schema.PROVENANCE):
             with contextlib.suppress(ValueError):
-                columns[name] = numbers(cells)
+                frame[name] = cells.replace("", "nan").astype(float)
         if name in ("seed", "derived"):
-            columns[name] = columns[name].fillna(0).astype(int)
-    return pd.DataFrame(columns, index=frame.index)
+            frame[name] = frame[name].fillna(0).astype(int)
+    return frame
 
 
 def _number_or_word(cell: str) -> float | str:
@@ -122,7 +118,7 @@ def _quantity(record: Any, settings: Mapping[tuple[str, str], float]) -> Quantit
 def _models(records: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
     """Return one row per variant, seed and checkpoint: identity, measures with standard errors, numbers of
     examples, settings. Values that are not finite are NaN and named in the column `not_finite`."""
-    counts = []
+    records, counts = records[records["checkpoint"].isin(CHECKPOINTS)], []
     for (measure, metric), group in records.groupby(["measure", "metric"]):
         if template := getattr(MEASURES[measure].metrics.get(metric), "count", ""):
             names = [template.format(split=split) for split in group["split"]]
@@ -131,7 +127,7 @@ def _models(records: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
     frame = networks.set_index([*KEYS]).join(measured)
     infinite = records[~np.isfinite(records["value"])].groupby([*KEYS])["column"].agg(" ".join)
     frame["not_finite"] = infinite.reindex(frame.index).fillna(frame.get("not_finite", ""))
-    return _identity_first(frame.reset_index())
+    return identity_first(frame.reset_index())
 
 
 def _pivot(records: pd.DataFrame, keys: list[str], more: Sequence[pd.DataFrame] = ()) -> pd.DataFrame:
@@ -145,7 +141,8 @@ def _pivot(records: pd.DataFrame, keys: list[str], more: Sequence[pd.DataFrame] 
 
 def _series(records: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
     """Return one row per variant, seed and snapshot: losses, flatness and eigenvalue during training."""
-    wide = _pivot(records, ["variant", "seed", "epoch"]).reset_index()
+    snapshots = records[~records["checkpoint"].isin(CHECKPOINTS)]
+    wide = _pivot(snapshots, ["variant", "seed", "epoch"]).reset_index()
     epochs = networks.drop_duplicates(["variant", "seed"])[["variant", "seed", "epochs"]]
     total = wide[["variant", "seed"]].merge(epochs, on=["variant", "seed"], how="left")["epochs"]
     wide.insert(3, "normalised_epoch", (wide["epoch"] + 1) / total)
@@ -154,6 +151,7 @@ def _series(records: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
 
 def _landscape(records: pd.DataFrame) -> pd.DataFrame:
     """Return one row per network, direction and position: RLoss along directions in weight space."""
+    records = records[records["measure"] == "landscape"]
     places = {metric: place for place, metric in CURVES.items()}
     keys = [*KEYS, "metric", "coordinate"]
     spread = records[records["metric"].str.endswith("_std")].rename(columns={"value": "rloss_std"})
@@ -166,27 +164,8 @@ def _landscape(records: pd.DataFrame) -> pd.DataFrame:
     return lines.rename(columns={"xi": "scale", "value": "rloss"})[columns]
 
 
-def identified(path: Path, frame: pd.DataFrame, known: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Return `frame` with every identity column. Missing values are taken from `known`, a frame with family,
-    label and derived by variant (None: `config/variants.yaml`); defaults are seed 0 and checkpoint "last"."""
-    if known is None:
-        rows = {slug: (v.label, v.family, bool(v.derived_from)) for slug, v in catalogue().items()}
-        known = pd.DataFrame.from_dict(rows, "index", columns=["label", "family", "derived"])
-    filled = known[["label", "family", "derived"]].reindex(frame["variant"]).set_axis(frame.index)
-    filled = filled.fillna({"label": frame["variant"], "family": schema.OTHER, "derived": 0})
-    filled = filled.assign(seed=0, checkpoint="last").astype({"derived": int})
-    frame = frame.assign(**{name: frame.get(name, filled[name]).replace("", None) for name in filled})
-    frame = frame.fillna(filled).astype({"seed": int, "derived": int})
-    for row in frame.index[~frame["checkpoint"].isin(CHECKPOINTS) | (frame["variant"] == "")]:
-        given, allowed = frame.loc[row, ["variant", "checkpoint"]].tolist(), ", ".join(CHECKPOINTS)
-        raise FileError(f"{path}: row {row + 2}: variant and checkpoint {given}; checkpoints are {allowed}")
-    for row in frame.index[frame.duplicated([*KEYS])]:
-        twice = ", ".join(map(str, frame.loc[row, [*KEYS]]))
-        raise FileError(f"{path}: two rows for {twice}; keep one of them")
-    return _identity_first(frame)
-
-
-def _identity_first(frame: pd.DataFrame) -> pd.DataFrame:
+def identity_first(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame with the columns of `IDENTITY` first, empty where they are missing."""
     return frame.reindex(columns=[*IDENTITY, *frame.columns.difference(IDENTITY, sort=False)])
 
 
@@ -205,4 +184,5 @@ def _shortest(value: object) -> object:
 def write_models(directory: Path) -> None:
     """Write `models.csv`, the records as a wide table for readers; the kit itself reads it only as a
     `results_table`."""
-    write_text(Path(directory) / "models.csv", frame_text(read_tables(directory).models))
+    records, networks = read_records(directory / "records.csv"), typed(read_csv(directory / "networks.csv"))
+    write_text(directory / "models.csv", frame_text(_models(with_columns(records), networks)))

@@ -1,4 +1,4 @@
-"""Conversion of wide tables, one row per model, to records: `results_table:` and the printed numbers."""
+"""Tables from elsewhere as those of an experiment (`results_table:`); wide ones are converted to records."""
 
 import difflib
 import math
@@ -10,11 +10,9 @@ import pandas as pd
 
 from robust_flatness.errors import FileError
 from robust_flatness.files import write_text
-from robust_flatness.measures.landscape import CURVES
+from robust_flatness.measures.base import CHECKPOINTS
 from robust_flatness.measures.registry import MEASURES
-from robust_flatness.tables import schema
-from robust_flatness.tables.frames import IDENTITY, WORDS, Tables, frame_text, identified, typed, write_models
-from robust_flatness.tables.printed import read_published
+from robust_flatness.tables import frames, schema
 from robust_flatness.tables.records import FIELDS, read_csv
 from robust_flatness.tables.schema import KEYS, Quantity, columns_of
 from robust_flatness.training.history import HISTORY
@@ -26,34 +24,25 @@ LARGEST = {"error": 100, "loss": math.inf}
 def import_table(path: Path, directory: Path) -> None:
     """Write the tables of an experiment that starts from a given table of results.
 
-    `path` is a table in the form of `models.csv`; `history.csv`, `series.csv`, `landscape.csv` and
-    `examples.csv` beside it are converted too. A `records.csv` is copied with the tables beside it. A path in
-    `paper_tables/published` stands for all printed numbers. Raises `FileError` if a table cannot be used;
-    nothing is written then.
+    `path` is a `records.csv`, which is copied with the other tables beside it, or a wide table (see
+    `read_wide`). Raises `FileError` if a table cannot be used; nothing is written then.
     """
-    if not path.exists():
-        raise FileError(f"results_table: {path}: no such file")
-    folder = path if path.is_dir() else path.parent
     if path.name.startswith("records.csv"):
-        frames = [read_csv(folder / f"{name}.csv") for name in schema.TABLES]
+        parts = [read_csv(path.parent / f"{name}.csv") for name in schema.TABLES]
     else:
-        if folder.resolve().parts[-2:] == ("paper_tables", "published"):
-            tables = read_published()
-        else:
-            beside = (_read_beside(folder, name) for name in ("history", "series", "landscape", "examples"))
-            tables = Tables(read_results_table(path), *beside)
-        frames = [*to_records(tables), tables.history.reindex(columns=HISTORY)]
-        frames.append(tables.examples.reindex(columns=schema.EXAMPLES))
-    for name, frame in zip(schema.TABLES, frames, strict=True):
-        write_text(directory / f"{name}.csv", frame_text(frame))
-    write_models(directory)
+        tables = read_wide(path)
+        parts = [*to_records(tables), tables.history.reindex(columns=HISTORY), tables.examples]
+    for name, frame in zip(schema.TABLES, parts, strict=True):
+        write_text(directory / f"{name}.csv", frames.frame_text(frame))
+    frames.write_models(directory)
 
 
-def _read_beside(folder: Path, name: str) -> pd.DataFrame:
-    path = folder / f"{name}.csv"
-    if path.exists() or path.with_name(f"{name}.csv.gz").exists():
-        return typed(read_csv(path))
-    return pd.DataFrame(columns=["variant", "seed"])
+def read_wide(path: Path) -> frames.Tables:
+    """Return a table of results (`read_results_table`), with the training curves `history.csv` and the
+    snapshots `series.csv` beside it, if there are any."""
+    beside = {name: path.with_name(f"{name}.csv") for name in ("history", "series")}
+    parts = {name: frames.typed(read_csv(file)) for name, file in beside.items() if file.exists()}
+    return frames.Tables(read_results_table(path), **parts)
 
 
 def read_results_table(path: Path) -> pd.DataFrame:
@@ -65,9 +54,9 @@ def read_results_table(path: Path) -> pd.DataFrame:
     misspelt column, no rows, a cell that is not a number, an error outside 0 to 100, a negative loss, or two
     rows for the same variant, seed and checkpoint.
     """
-    frame = typed(read_csv(path, need=["variant"]))
+    frame = frames.typed(read_csv(path, need=["variant"]))
     columns = columns_of(frame.columns)
-    known = [*IDENTITY, *WORDS, *schema.MAIN]
+    known = [*frames.IDENTITY, *frames.WORDS, *schema.MAIN]
     for name in frame.columns.difference([*columns, *known], sort=False):
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
         if close and not name.startswith(("setting_", schema.PROVENANCE)):
@@ -81,40 +70,46 @@ def read_results_table(path: Path) -> pd.DataFrame:
         largest = LARGEST.get(quantity.description.kind)
         for row, cell in frame[name].items():
             where = f"{path}: row {row + 2}, column {name}"
-            if not schema.is_number(cell):
-                raise FileError(f"{where}: {cell!r} is not a number, nor is it empty")
-            value = float(cell or "nan")
+            try:
+                value = float(cell or "nan")
+            except ValueError:
+                raise FileError(f"{where}: {cell!r} is not a number, nor is it empty") from None
             if largest and not quantity.spread and (value < 0 or value > largest):
                 raise FileError(f"{where}: {value:g}; allowed are 0 to {largest:g}")
-    return identified(path, frame)
+    return _identified(path, frame)
 
 
-def to_records(tables: Tables) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _identified(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
+    """Return `frame` with every identity column. Missing ones are those of `config/variants.yaml`; defaults
+    are seed 0 and checkpoint "last"."""
+    rows = {slug: (v.label, v.family, bool(v.derived_from)) for slug, v in frames.catalogue().items()}
+    known = pd.DataFrame.from_dict(rows, "index", columns=["label", "family", "derived"])
+    filled = known.reindex(frame["variant"]).set_axis(frame.index)
+    filled = filled.fillna({"label": frame["variant"], "family": schema.OTHER, "derived": 0})
+    filled = filled.assign(seed=0, checkpoint="last").astype({"derived": int})
+    frame = frame.assign(**{name: frame.get(name, filled[name]).replace("", None) for name in filled})
+    frame = frame.fillna(filled).astype({"seed": int, "derived": int})
+    for row in frame.index[~frame["checkpoint"].isin(CHECKPOINTS) | (frame["variant"] == "")]:
+        given, allowed = frame.loc[row, ["variant", "checkpoint"]].tolist(), ", ".join(CHECKPOINTS)
+        raise FileError(f"{path}: row {row + 2}: variant and checkpoint {given}; checkpoints are {allowed}")
+    for row in frame.index[frame.duplicated([*KEYS])]:
+        twice = ", ".join(map(str, frame.loc[row, [*KEYS]]))
+        raise FileError(f"{path}: two rows for {twice}; keep one of them")
+    return frames.identity_first(frame)
+
+
+def to_records(tables: frames.Tables) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the records of wide tables, and the table of networks: all columns that are not measures."""
-    models = tables.models
-    columns = columns_of(models.columns)
+    models, columns = tables.models, columns_of(tables.models.columns)
     settings = [name for name, q in columns.items() if q.description.kind == "setting"]
     main = {name: models[name].dropna().iloc[0] for name in settings if models[name].notna().any()}
+    snapshots = [f"epoch-{epoch:03.0f}" for epoch in tables.series["epoch"]]
     rows = [*_rows(models, columns, main)]
-    if len(tables.series):
-        checkpoints = [f"epoch-{epoch:03.0f}" for epoch in tables.series["epoch"]]
-        series = tables.series.assign(checkpoint=checkpoints)
-        rows += _rows(series, columns_of(series.columns), main)
-    for row in tables.landscape.to_dict("records"):
-        metric = CURVES[row["direction"], row["normalisation"]]
-        key = {name: row[name] for name in KEYS} | {"measure": "landscape", "loss": "rloss", "split": "test"}
-        key |= {"xi": row["scale"], "coordinate": row["s"]}
-        rows.append(key | {"metric": metric, "value": row["rloss"]})
-        if not math.isnan(row["rloss_std"]):
-            rows.append(key | {"metric": f"{metric}_std", "value": row["rloss_std"]})
+    rows += _rows(tables.series.assign(checkpoint=snapshots), columns_of(tables.series.columns), main)
     described = [metric for measure in MEASURES.values() for metric in measure.metrics.values()]
     counts = [metric.count.format(split=split) for metric in described for split in metric.splits]
     networks = models[models.columns.difference([*columns, *counts], sort=False)]
-    records = pd.DataFrame(rows, columns=[*FIELDS])
-    if (models.get("setting_norm", pd.Series()) == "l2").any():
-        attacked = (records["loss"] == "rloss") | records["metric"].str.startswith(("rerr", "rloss"))
-        records["norm"] = attacked.map({True: "l2", False: None})
-    return records, networks
+    return pd.DataFrame(rows, columns=[*FIELDS]), networks
 
 
 def _rows(

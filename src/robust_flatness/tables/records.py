@@ -5,14 +5,17 @@ the rows. The table of an experiment has the same columns. Files may be concaten
 header lines are skipped.
 """
 
+import csv
+import gzip
+import io
 import json
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robust_flatness.errors import FileError
-from robust_flatness.files import canonical_json, write_text
-from robust_flatness.tables.rows import csv_text, read_cells
+from robust_flatness.files import canonical_json, csv_text, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,17 +47,15 @@ def write_network(path: Path, header: Mapping[str, Any], rows: Iterable[Mapping[
 
 def read_network(path: Path) -> tuple[dict[str, Any], list[str]]:
     """Return the provenance and the lines of the rows of one network. Raises `FileError` if the file is
-    missing, damaged, or has other columns."""
+    damaged or has other columns."""
     try:
         first, header, *lines = path.read_text(encoding="utf-8").splitlines()
         provenance = json.loads(first.removeprefix("# "))
         _ = provenance["checkpoints"]
-    except FileNotFoundError:
-        raise FileError(f"{path}: no such file; run `snakemake measure` first") from None
+        if header != ",".join(FIELDS):
+            raise ValueError(f"columns {header}, written by another version")
     except (ValueError, KeyError, TypeError) as error:
         raise FileError(f"{path}: damaged ({error!r}); delete it and run snakemake again") from None
-    if header != ",".join(FIELDS):
-        raise FileError(f"{path}: written by another version; delete it and run snakemake again")
     return provenance, lines
 
 
@@ -65,20 +66,36 @@ def read_records(path: Path) -> "pd.DataFrame":
     frame = frame[frame["metric"] != "metric"].reindex(columns=[*FIELDS], fill_value="")
     for name in NUMBERS:
         try:
-            frame[name] = numbers(frame[name])
+            frame[name] = frame[name].replace("", "nan").astype(float)
         except ValueError as error:
             raise FileError(f"{path}: column {name}: {error}") from None
     return frame.reset_index(drop=True)
 
 
 def read_csv(path: Path, need: Sequence[str] = ()) -> "pd.DataFrame":
-    """Return a CSV file (or `<path>.gz`) as a frame of text; see `read_cells`."""
-    import pandas as pd
+    """Return the stripped cells of a CSV file, or of `<path>.gz` where only that exists, as a frame of text.
+    Lines that begin with `# ` are skipped. Raises `FileError` if the file cannot be read, has no header,
+    lacks a column of `need`, or has a duplicate column or a row of another length."""
+    import pandas as pd  # which planning does without
 
-    header, lines = read_cells(path, need)
+    packed = path.with_name(f"{path.name}.gz")
+    try:
+        only_packed = packed.exists() and not path.exists()
+        content = gzip.decompress(packed.read_bytes()) if only_packed else path.read_bytes()
+        text = io.StringIO(content.decode("utf-8-sig").rstrip())
+        lines = [[cell.strip() for cell in line] for line in csv.reader(t for t in text if t[:2] != "# ")]
+    except FileNotFoundError:
+        raise FileError(f"{path}: no such file") from None
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
+        raise FileError(f"{path}: cannot be read as a table in UTF-8 ({error})") from None
+    if not lines:
+        raise FileError(f"{path}: empty; expected a header line and one row per model")
+    header, *lines = lines
+    if twice := [name for name in header if header.count(name) > 1]:
+        raise FileError(f"{path}: column {twice[0]!r} appears more than once")
+    if missing := [name for name in need if name not in header]:
+        raise FileError(f"{path}: column {missing[0]!r} is missing; found {', '.join(map(repr, header))}")
+    for number, line in enumerate(lines, start=2):
+        if len(line) != len(header):
+            raise FileError(f"{path}: row {number} has {len(line)} cells, the header has {len(header)}")
     return pd.DataFrame(lines, columns=header, dtype=object)
-
-
-def numbers(cells: "pd.Series") -> "pd.Series":
-    """Return text as floats, empty cells as NaN. Raises `ValueError` if a cell is not a number."""
-    return cells.replace("", "nan").astype(float)

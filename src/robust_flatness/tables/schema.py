@@ -4,6 +4,7 @@ Column names are generated from records and looked up here; only names given by 
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -115,8 +116,10 @@ def lookup(name: str) -> Quantity | None:
         return None
     if suffix in SPREADS:
         return replace(main, spread=suffix)
-    other_radius = main.description.radius and main.radius is None and suffix and is_number(suffix)
-    return replace(main, radius=float(suffix)) if other_radius else None
+    with suppress(ValueError):  # no number
+        if main.description.radius and main.radius is None:
+            return replace(main, radius=float(suffix))
+    return None
 
 
 def is_measure(name: str) -> bool:
@@ -141,15 +144,6 @@ def direction(name: str) -> str:
 def columns_of(columns: Iterable[str]) -> dict[str, Quantity]:
     """Return the quantities of the columns of a wide table that hold measures."""
     return {name: q for name in columns if (q := lookup(name)) and q.measure in MEASURES}
-
-
-def is_number(cell: str) -> bool:
-    """Return whether a cell is a number or empty."""
-    try:
-        float(cell or "nan")
-    except ValueError:
-        return False
-    return True
 
 
 def is_known(name: str) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from robust_flatness.files import write_text
+from robust_flatness.files import write_rows
 
 #: Columns; errors in per cent, losses in nats. Evaluations on held-out images are at snapshots only.
 HISTORY = (
@@ -16,9 +16,9 @@ HISTORY = (
 
 def write_history(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows as CSV in full precision; missing and undefined (NaN) values are empty cells."""
-    import pandas as pd
-
-    write_text(path, pd.DataFrame(rows, columns=HISTORY).to_csv(index=False, lineterminator="\n"))
+    # NaN differs from itself
+    defined = ({name: value for name, value in row.items() if value == value} for row in rows)
+    write_rows(path, defined, HISTORY)
 
 
 def best_epoch(rows: Iterable[Mapping[str, Any]]) -> int:
