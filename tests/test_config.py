@@ -101,7 +101,7 @@ def test_the_baseline_may_have_more_seeds():
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_published_variant_is_known_and_no_two_come_out_equal(name):
-    with open(ROOT / "paper_tables/published/models.csv", newline="") as file:
+    with open(ROOT / "paper_tables/published/variants.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     jobs = load(CONFIGS[name] | {"variants": "all"}).train_jobs
     assert {row["variant"] for row in rows if row["checkpoint"] == "best"} == {*jobs}

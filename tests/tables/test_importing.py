@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from robust_flatness.config.networks import ROBUSTBENCH
 from robust_flatness.errors import FileError
 from robust_flatness.tables import frames, importing, printed
 from robust_flatness.tables.records import read_csv
@@ -70,13 +71,20 @@ def test_a_table_with_errors_is_refused_by_name(tmp_path, text):
     assert not (tmp_path / "to").exists()
 
 
-def test_the_papers_numbers_become_an_experiment_with_the_curves_beside_them(tmp_path):
+def test_printed_numbers_are_those_of_the_paper(tmp_path):
     """Snapshots are of every tenth of the baseline's 150 epochs, and the last."""
-    importing.import_table(ROOT / printed.FOLDER / "models.csv", tmp_path)
+    importing.import_table(printed.published_directory() / "variants.csv", tmp_path)
     tables, read = frames.read_tables(tmp_path), printed.read_published()
     for name in ("models", "history", "series"):
         assert len(getattr(tables, name)) == len(getattr(read, name))
     places = tables.series.loc[tables.series["variant"] == "at", "normalised_epoch"]
     assert list(places) == [(epoch + 1) / 150 for epoch in (*range(0, 150, 10), 149)]
+    models = tables.models
+    assert (models["checkpoint"] == "best").sum() == 74
+    assert (models["family"] == ROBUSTBENCH).sum() == 8
+    at = models[(models["variant"] == "at") & (models["checkpoint"] == "last")].iloc[0]
+    assert (at["test_rerr_aa"], at["avg_flatness_rloss"], at["hessian_max"]) == (62.8, 1.22, 1990)
+    best = models[(models["variant"] == "at") & (models["checkpoint"] == "best")].iloc[0]
+    assert (best["test_rerr_aa"], best["test_rloss_pgd"]) == (54.6, 1.53)
     scaled = tables.models[tables.models["variant"] == "at-scaled-2"].iloc[0]
     assert (scaled["hessian_max"], scaled["derived"]) == (505, 1)

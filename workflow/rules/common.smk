@@ -20,6 +20,7 @@ from robust_flatness.files import canonical_json, write_text
 from robust_flatness.measures.base import CHECKPOINTS
 from robust_flatness.run.planning import OVERHEAD_MINUTES, measuring_passes, minutes, training_passes
 from robust_flatness.measures.registry import MEASURES
+from robust_flatness.tables.records import read_csv
 from robust_flatness.tables.schema import TABLES
 from robust_flatness.version import __version__
 from robust_flatness.workflow import collect_spec, data_files, folder_state, gpus_here
@@ -92,11 +93,27 @@ def only_draws():
 # measured, whatever has changed upstream.
 RECORDS_TABLE = RESULTS_FOLDER / "records.csv"
 MAKES_TABLES = not (only_draws() and RECORDS_TABLE.exists())
-CONFIGURATION = [*map(Path, workflow.configfiles), ROOT / "config/variants.yaml"]
-if not MAKES_TABLES and max(path.stat().st_mtime for path in CONFIGURATION) > RECORDS_TABLE.stat().st_mtime:
+if (RESULTS_FOLDER / "models.csv").exists() and not RECORDS_TABLE.exists():
+    hint = "move the folder away or choose another name (--config experiment=NAME); results_table: reads its models.csv"
+    sys.exit(f"error: {RESULTS_FOLDER}: results of an earlier version of this package; {hint}")
+
+
+def why_stale():
+    """Return why the tables are out of date, or an empty string."""
+    configuration = [*map(Path, workflow.configfiles), ROOT / "config/variants.yaml"]
+    if max(path.stat().st_mtime for path in configuration) > RECORDS_TABLE.stat().st_mtime:
+        return "are older than the configuration"
+    networks = read_csv(RESULTS_FOLDER / "networks.csv", need=["variant", "seed"])
+    found = {*zip(networks["variant"], networks["seed"])}
+    wanted = {(slug, str(seed)) for slug in EXPERIMENT.variants for seed in EXPERIMENT.seeds_of(slug)}
+    lacking = [] if EXPERIMENT.spec.results_table else sorted(wanted - found)
+    return f"lack {len(lacking)} networks, such as {' of seed '.join(lacking[0])}" if lacking else ""
+
+
+if not MAKES_TABLES and (stale := why_stale()):
     print(
-        f"note: the tables in {RESULTS_FOLDER} are older than the configuration; figures and tables are drawn from them "
-        "as they are (run `snakemake --cores all` to bring them up to date)",
+        f"note: the tables in {RESULTS_FOLDER} {stale}; figures and tables are drawn from them as they are "
+        "(run `snakemake --cores all` to bring them up to date)",
         file=sys.stderr,
     )
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from robust_flatness.config import VariantSpec, load_variants
+from robust_flatness.errors import FileError
 from robust_flatness.files import csv_text, write_text
 from robust_flatness.folders import repository
 from robust_flatness.measures.base import CHECKPOINTS
@@ -127,7 +128,7 @@ def _models(records: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
     frame = networks.set_index([*KEYS]).join(measured)
     infinite = records[~np.isfinite(records["value"])].groupby([*KEYS])["column"].agg(" ".join)
     frame["not_finite"] = infinite.reindex(frame.index).fillna(frame.get("not_finite", ""))
-    return identity_first(frame.reset_index())
+    return _identity_first(frame.reset_index())
 
 
 def _pivot(records: pd.DataFrame, keys: list[str], more: Sequence[pd.DataFrame] = ()) -> pd.DataFrame:
@@ -164,7 +165,27 @@ def _landscape(records: pd.DataFrame) -> pd.DataFrame:
     return lines.rename(columns={"xi": "scale", "value": "rloss"})[columns]
 
 
-def identity_first(frame: pd.DataFrame) -> pd.DataFrame:
+def identified(path: Path, frame: pd.DataFrame, known: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Return `frame` with every identity column. Missing values are taken from `known`, a frame with family,
+    label and derived by variant (None: `config/variants.yaml`); defaults are seed 0 and checkpoint "last"."""
+    if known is None:
+        rows = {slug: (v.label, v.family, bool(v.derived_from)) for slug, v in catalogue().items()}
+        known = pd.DataFrame.from_dict(rows, "index", columns=["label", "family", "derived"])
+    filled = known[["label", "family", "derived"]].reindex(frame["variant"]).set_axis(frame.index)
+    filled = filled.fillna({"label": frame["variant"], "family": schema.OTHER, "derived": 0})
+    filled = filled.assign(seed=0, checkpoint="last").astype({"derived": int})
+    frame = frame.assign(**{name: frame.get(name, filled[name]).replace("", None) for name in filled})
+    frame = frame.fillna(filled).astype({"seed": int, "derived": int})
+    for row in frame.index[~frame["checkpoint"].isin(CHECKPOINTS) | (frame["variant"] == "")]:
+        given, allowed = frame.loc[row, ["variant", "checkpoint"]].tolist(), ", ".join(CHECKPOINTS)
+        raise FileError(f"{path}: row {row + 2}: variant and checkpoint {given}; checkpoints are {allowed}")
+    for row in frame.index[frame.duplicated([*KEYS])]:
+        twice = ", ".join(map(str, frame.loc[row, [*KEYS]]))
+        raise FileError(f"{path}: two rows for {twice}; keep one of them")
+    return _identity_first(frame)
+
+
+def _identity_first(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a frame with the columns of `IDENTITY` first, empty where they are missing."""
     return frame.reindex(columns=[*IDENTITY, *frame.columns.difference(IDENTITY, sort=False)])
 

@@ -10,9 +10,9 @@ import pandas as pd
 
 from robust_flatness.errors import FileError
 from robust_flatness.files import write_text
-from robust_flatness.measures.base import CHECKPOINTS
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.tables import frames, schema
+from robust_flatness.tables.printed import published_directory, read_published
 from robust_flatness.tables.records import FIELDS, read_csv
 from robust_flatness.tables.schema import KEYS, Quantity, columns_of
 from robust_flatness.training.history import HISTORY
@@ -24,25 +24,19 @@ LARGEST = {"error": 100, "loss": math.inf}
 def import_table(path: Path, directory: Path) -> None:
     """Write the tables of an experiment that starts from a given table of results.
 
-    `path` is a `records.csv`, which is copied with the other tables beside it, or a wide table (see
-    `read_wide`). Raises `FileError` if a table cannot be used; nothing is written then.
+    `path` is a `records.csv`, which is copied with the other tables beside it, or a table in the form of
+    `models.csv`. A path in `paper_tables/published` stands for all printed numbers. Raises `FileError` if a
+    table cannot be used; nothing is written then.
     """
     if path.name.startswith("records.csv"):
         parts = [read_csv(path.parent / f"{name}.csv") for name in schema.TABLES]
     else:
-        tables = read_wide(path)
+        of_paper = path.resolve().parent == published_directory().resolve()
+        tables = read_published() if of_paper else frames.Tables(read_results_table(path))
         parts = [*to_records(tables), tables.history.reindex(columns=HISTORY), tables.examples]
     for name, frame in zip(schema.TABLES, parts, strict=True):
         write_text(directory / f"{name}.csv", frames.frame_text(frame))
     frames.write_models(directory)
-
-
-def read_wide(path: Path) -> frames.Tables:
-    """Return a table of results (`read_results_table`), with the training curves `history.csv` and the
-    snapshots `series.csv` beside it, if there are any."""
-    beside = {name: path.with_name(f"{name}.csv") for name in ("history", "series")}
-    parts = {name: frames.typed(read_csv(file)) for name, file in beside.items() if file.exists()}
-    return frames.Tables(read_results_table(path), **parts)
 
 
 def read_results_table(path: Path) -> pd.DataFrame:
@@ -76,26 +70,7 @@ def read_results_table(path: Path) -> pd.DataFrame:
                 raise FileError(f"{where}: {cell!r} is not a number, nor is it empty") from None
             if largest and not quantity.spread and (value < 0 or value > largest):
                 raise FileError(f"{where}: {value:g}; allowed are 0 to {largest:g}")
-    return _identified(path, frame)
-
-
-def _identified(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
-    """Return `frame` with every identity column. Missing ones are those of `config/variants.yaml`; defaults
-    are seed 0 and checkpoint "last"."""
-    rows = {slug: (v.label, v.family, bool(v.derived_from)) for slug, v in frames.catalogue().items()}
-    known = pd.DataFrame.from_dict(rows, "index", columns=["label", "family", "derived"])
-    filled = known.reindex(frame["variant"]).set_axis(frame.index)
-    filled = filled.fillna({"label": frame["variant"], "family": schema.OTHER, "derived": 0})
-    filled = filled.assign(seed=0, checkpoint="last").astype({"derived": int})
-    frame = frame.assign(**{name: frame.get(name, filled[name]).replace("", None) for name in filled})
-    frame = frame.fillna(filled).astype({"seed": int, "derived": int})
-    for row in frame.index[~frame["checkpoint"].isin(CHECKPOINTS) | (frame["variant"] == "")]:
-        given, allowed = frame.loc[row, ["variant", "checkpoint"]].tolist(), ", ".join(CHECKPOINTS)
-        raise FileError(f"{path}: row {row + 2}: variant and checkpoint {given}; checkpoints are {allowed}")
-    for row in frame.index[frame.duplicated([*KEYS])]:
-        twice = ", ".join(map(str, frame.loc[row, [*KEYS]]))
-        raise FileError(f"{path}: two rows for {twice}; keep one of them")
-    return frames.identity_first(frame)
+    return frames.identified(path, frame)
 
 
 def to_records(tables: frames.Tables) -> tuple[pd.DataFrame, pd.DataFrame]:
