@@ -158,6 +158,20 @@ def test_figures_and_tables_never_train_or_measure_once_there_are_records(workfl
     assert not rules(workflow.plan("figures", "tables")) & (EXPENSIVE | {"collect"})
 
 
+def test_drawing_from_tables_that_lack_networks_or_are_of_an_earlier_version_says_so(workflow):
+    records = workflow.directory / "results/smoke/records.csv"
+    networks = records.with_name("networks.csv")
+    before = networks.read_text()
+    with changed(records, os.utime), changed(networks, lambda path: path.write_text("variant,seed\nat,0\n")):
+        said = workflow.snakemake("--dry-run", "figures")
+        networks.write_text(before)
+    assert "lack 3 networks, such as at-scaled-2 of seed 0" in said
+    with changed(records, Path.unlink):
+        done = snakemake(workflow.directory, "--dry-run", config=workflow.directory / "config.yaml")
+    assert done.returncode
+    assert "results of an earlier version of this package; move the folder" in done.stderr
+
+
 def test_deleted_records_are_measured_again_and_a_deleted_figure_is_drawn_again_alone(workflow):
     results = workflow.directory / "results/smoke"
     figure = workflow.directory / "figures/smoke/rerr_vs_rloss.png"
