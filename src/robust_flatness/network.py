@@ -56,8 +56,7 @@ class Network:
             for name in self._convolutions:
                 self._values[name].data = channels_last(self._values[name].data)
             self.folding = Folding(self.module, pairs)
-            self._factors = self.folding.factors(self._values)
-            self._tensors = self.folding.fold(self._values, self._factors)
+            self._tensors = self.folding.fold(self._values)
         if example is not None:
             self._try(example)
 
@@ -118,8 +117,7 @@ class Network:
         if not folded and self.folding is not None:
             view.folding, view.graphs, view._tensors = None, None, weights
         elif self.folding is not None:
-            view._factors = self.folding.factors(view._values, weights, self._factors)
-            view._tensors = self.folding.fold(view._values, view._factors)
+            view._tensors = self.folding.fold(view._values)
         else:
             if self._shared.trial is not None and self._shared.trial.channels_last:
                 weights |= {n: channels_last(weights[n]) for n in self._convolutions if n in weights}

@@ -5,14 +5,12 @@ import re
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _NormBase
 from torch.overrides import TorchFunctionMode
 
 from robust_flatness.architectures.layers import graph_nodes
 
-NORMALISATIONS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.LocalResponseNorm)
-#: Names of classes that normalise, besides torch's own.
-NAMED_NORMALISATION = re.compile(
+#: Names of classes that normalise; their subclasses do, too.
+NORMALISATIONS = re.compile(
     r"(batch|layer|group|instance|rms)_?norm|^(input)?_?(normali[sz]|standardi[sz]|whiten)", re.IGNORECASE
 )
 NORMALISING_FUNCTIONS = {
@@ -31,7 +29,7 @@ def perturbable_parameters(model: nn.Module) -> tuple[list[str], list[str]]:
     of_norms = {
         id(parameter)
         for module in model.modules()
-        if isinstance(module, NORMALISATIONS) or NAMED_NORMALISATION.search(type(module).__name__)
+        if any(NORMALISATIONS.search(kind.__name__) for kind in type(module).__mro__)
         for parameter in module.parameters(recurse=False)
     }
     some_trainable = any(p.requires_grad for p in model.parameters())

@@ -1,8 +1,8 @@
 """Folding of batch norms into convolutions in the built-in networks, and ensembles of folded networks."""
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,9 @@ Pair = tuple[str, str]
 
 
 def foldable_pairs(network: nn.Module) -> list[Pair]:
-    """Return the pairs of a built-in network whose class is `foldable`: each batch norm is the only consumer
-    of the convolution before it. Empty for subclasses, and for networks with hooks, parametrizations or
-    replaced layers, which may compute something else."""
+    """Return the pairs of a built-in network (evaluation copy) whose class is `foldable`: each batch norm is
+    the only consumer of the convolution before it. Empty for subclasses, and for networks with hooks,
+    parametrizations or replaced layers, which may compute something else."""
     if "foldable" not in vars(type(network)):
         return []
     modules = dict(network.named_modules())
@@ -30,15 +30,7 @@ def foldable_pairs(network: nn.Module) -> list[Pair]:
     names = [name for name, m in modules.items() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
     pairs = list(zip(names[::2], names[1::2], strict=False))
     kinds = {(type(modules[conv]), type(modules[norm])) for conv, norm in pairs}
-    expected = {(nn.Conv2d, CenteredBatchNorm2d), (SafeConv2d, CenteredBatchNorm2d)}
-    return pairs if kinds <= expected and len(names) % 2 == 0 else []
-
-
-class Factors(NamedTuple):
-    """Scales a_c and shifts beta_c - a_c mu_c of the batch norms, concatenated over layers."""
-
-    scale: Tensor
-    shift: Tensor
+    return pairs if kinds <= {(SafeConv2d, CenteredBatchNorm2d)} and len(names) % 2 == 0 else []
 
 
 class Folding:
@@ -70,24 +62,16 @@ class Folding:
         own = self.function.own.items()
         self._unfolded = [name for name, t in own if name not in folded and t.is_floating_point()]
 
-    def factors(
-        self, values: Mapping[str, Tensor], changed: Collection[str] = (), before: Factors | None = None
-    ) -> Factors:
-        """Compute the batch norms' factors at `values`, or return those `before` if no norm has changed."""
-        if before is not None and not any(name in changed for names in self._of_norms for name in names):
-            return before
-        gamma, beta, mean, var = (torch.cat([values[n] for n in names]) for names in self._of_norms)
-        scale = (var + self._eps).rsqrt() * (gamma + 1)
-        return Factors(scale, torch.addcmul(beta, mean, scale, value=-1))
-
-    def fold(self, values: Mapping[str, Tensor], factors: Factors) -> dict[str, Tensor]:
+    def fold(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Compute the tensors of `function` from those of the network; differentiable by them."""
+        gamma, beta, mean, var = (torch.cat([values[n] for n in names]) for names in self._of_norms)
+        scales = (var + self._eps).rsqrt() * (gamma + 1)
         pairs = zip(self.pairs, self._no_bias, strict=True)
         biases = torch.cat([values.get(f"{conv}.bias", zero) for (conv, _), zero in pairs])
-        biases = torch.addcmul(factors.shift, biases, factors.scale).split(self._sizes)
+        biases = torch.addcmul(torch.addcmul(beta, mean, scales, value=-1), biases, scales)
         folded = {name: values[name] for name in self._unfolded}
-        scales = factors.scale.split(self._sizes)
-        for (conv, _), scale, bias in zip(self.pairs, scales, biases, strict=True):
+        parts = scales.split(self._sizes), biases.split(self._sizes)
+        for (conv, _), scale, bias in zip(self.pairs, *parts, strict=True):
             folded[f"{conv}.weight"] = channels_last(values[f"{conv}.weight"] * scale.view(-1, 1, 1, 1))
             folded[f"{conv}.bias"] = bias
         return folded

@@ -134,12 +134,6 @@ class SafeConv2d(nn.Conv2d):
         return safe_conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
-def is_unsafe(conv: nn.Conv2d) -> bool:
-    """Return whether torch's gradient with respect to the weight of `conv` can write past its memory."""
-    pointwise, strided = conv.kernel_size == (1, 1), conv.stride != (1, 1)
-    return pointwise and strided and conv.padding in ((0, 0), "valid") and conv.in_channels < UNSAFE_CHANNELS
-
-
 class SpatialMean(nn.Module):
     """Mean over height and width, [n, C, H, W] to [n, C], whose gradient stays in channels-last layout."""
 
@@ -158,17 +152,11 @@ class CenteredBatchNorm2d(nn.BatchNorm2d):
         nn.init.zeros_(self.weight)
         nn.init.zeros_(self.bias)
 
-    @property
-    def scale(self) -> Tensor:
-        """The factor applied to the normalised activations, shape [C]."""
-        return 1 + self.weight
-
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
             self.num_batches_tracked.add_(1)
         factor = self.momentum
         if factor is None:  # cumulative average, as torch.optim.swa_utils.update_bn asks for
             factor = 1.0 / float(self.num_batches_tracked) if self.training else 0.0
-        return F.batch_norm(
-            x, self.running_mean, self.running_var, self.scale, self.bias, self.training, factor, self.eps
-        )
+        statistics = self.running_mean, self.running_var
+        return F.batch_norm(x, *statistics, 1 + self.weight, self.bias, self.training, factor, self.eps)

@@ -2,17 +2,19 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robust_flatness.attacks.ball import NORMS, project, random_start, steepest
-from robust_flatness.attacks.found import Found, Visited, are_labels, better, margin, misclassified, updated
+from robust_flatness.attacks.ball import project, random_start, steepest
+from robust_flatness.attacks.found import Found, Visited, better, margin, misclassified, updated
+from robust_flatness.config.values import Count, Norm, Positive
 from robust_flatness.errors import ConfigError, warn
-from robust_flatness.inputs import check_classes, checked_images, checked_inputs, require_finite
+from robust_flatness.inputs import check_classes, checked_inputs, require_finite
 from robust_flatness.network import Network
 from robust_flatness.runtime.isolation import isolated
 from robust_flatness.runtime.progress import track
@@ -23,12 +25,11 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 AT_ONCE = 2**24
 
 
-def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Return the cross-entropy per example, [n], of logits [n, K] and labels [n] or probabilities [n, K]."""
+def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the cross-entropy per example, [n], of logits [n, K] and labels [n]."""
     if logits.dtype in (torch.bfloat16, torch.float16):  # three digits are too few for a loss
         logits = logits.float()
-        target = target.float() if target.is_floating_point() else target
-    return F.cross_entropy(logits, target, reduction="none")
+    return F.cross_entropy(logits, y, reduction="none")
 
 
 @dataclass(frozen=True)
@@ -55,27 +56,15 @@ class PGD:
     norm
         Norm of the ball and of the step: `linf` or `l2`.
 
-    Raises
-    ------
-    ValueError
-        If a number is out of range.
+    Raises `ValueError` if one of them is out of range.
     """
 
-    epsilon: float
-    step_size: float
-    steps: int
-    restarts: int = 1
-    precision: str = "float32"
-    norm: str = "linf"
-
-    def __post_init__(self):
-        for name in ("epsilon", "step_size", "steps", "restarts"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}: {getattr(self, name)} given, but it must be > 0")
-        for name, allowed in (("precision", ("float32", "bfloat16")), ("norm", NORMS)):
-            if getattr(self, name) not in allowed:
-                words = " and ".join(map(repr, allowed))
-                raise ValueError(f"{name}: {getattr(self, name)!r} given; allowed are {words}")
+    epsilon: Positive
+    step_size: Positive
+    steps: Count
+    restarts: Count = 1
+    precision: Literal["float32", "bfloat16"] = "float32"
+    norm: Norm = "linf"
 
     def start(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Return a random start for each example of `x` (see `random_start`)."""
@@ -90,34 +79,19 @@ class PGD:
         self, model: nn.Module | Network, x: Tensor, y: Tensor, batch_size: int | None = None,
         generator: torch.Generator | None = None, loss: Loss | None = None,
     ) -> Found:  # fmt: skip
-        """Attack every example of `x`.
+        """Attack every example of the inputs `x` [n, ...] in [0, 1], with labels `y` [n].
 
-        All starts of a restart are drawn before `x` is split into batches: results do not depend on the batch
-        size, and more restarts or steps with the same generator never lower a loss.
+        `batch_size` is the number of examples per pass (None: all at once). `generator` draws the random
+        starts (None: one seeded with 0), all those of a restart before `x` is split into batches: results do
+        not depend on the batch size, and more restarts or steps with the same generator never lower a loss.
+        `loss(logits, y) -> [n]` is maximised (None: the cross-entropy).
 
-        Parameters
-        ----------
-        model
-            Inputs to logits.
-        x, y
-            Inputs [n, ...] in [0, 1], and labels [n] or whatever `loss` takes as its target.
-        batch_size
-            Examples per pass; None for all at once.
-        generator
-            Source of the random starts; None for one seeded with 0.
-        loss
-            `loss(logits, target) -> [n]`, to be maximised; None for the cross-entropy.
-
-        Raises
-        ------
-        ConfigError
-            If inputs or targets cannot be used, or the loss has no input gradient; `NonFiniteError` if a loss
-            is NaN or infinite.
+        Raises `ConfigError` if inputs or labels cannot be used, or the loss has no input gradient, and
+        `NonFiniteError` if a loss is NaN or infinite.
         """
-        x, y = checked_inputs(x, y) if loss is None else (checked_images(x, y), y)
+        x, y = checked_inputs(x, y)
         net = Network.of(model, x[:2])
-        if loss is None:
-            check_classes(y, net.classes)
+        check_classes(y, net.classes)
         generator = generator if generator is not None else torch.Generator().manual_seed(0)
         loss = loss or cross_entropy
         found = self.clean(net, x, y, batch_size, loss)
@@ -131,9 +105,8 @@ class PGD:
             best, widest = self._search(net, rows, targets, starts, loss, at_once, visited, stuck)
             if self.precision != "float32":  # reported in the model's own precision
                 best = self.clean(net, best.x_adv, targets, at_once, loss)
-                if widest is not None:
-                    wrong = self.clean(net, widest.x_adv, targets, at_once).error
-                    best = replace(best, error=best.error | wrong)
+                wrong = self.clean(net, widest.x_adv, targets, at_once).error
+                best = replace(best, error=best.error | wrong)
             for restart in range(count):
                 found = better(found, best.rows(slice(restart * n, (restart + 1) * n)))
         require_finite(found.loss, "under PGD")
@@ -147,9 +120,8 @@ class PGD:
         self, net: Any, x: Tensor, y: Tensor, batch_size: int | None = None, loss: Loss = cross_entropy
     ) -> Found:
         """Return loss and error of the unmodified inputs."""
-        parts = [(part, net.logits(x[part])) for part in batches(len(x), batch_size)]
-        losses = _joined([loss(logits, y[part]) for part, logits in parts])
-        return Found(x, losses, misclassified(_joined([logits for _, logits in parts]), y))
+        logits = batched_logits(net, x, batch_size)
+        return Found(x, loss(logits, y), misclassified(logits, y))
 
     def losses(self, net: Any, x: Tensor, y: Tensor, start: Tensor, loss: Loss = cross_entropy) -> Tensor:
         """Return the highest loss of each example over the iterates from `start`, [n]."""
@@ -160,14 +132,15 @@ class PGD:
         return better(self.clean(net, x, y, batch_size, loss), best).loss
 
     def search(self, net: Any, x: Tensor, y: Tensor, start: Tensor, loss: Loss = cross_entropy) -> Found:
-        """Return the best iterates from `start` for one batch, with losses in the attack's precision."""
+        """Return the best iterates from `start` for one batch, with losses in the attack's precision. `y` are
+        labels, or targets [n, K] of `loss` whose largest elements are the labels."""
         return self._search(net, x, y, start, loss, len(x))[0]
 
     def _search(
         self, net: Any, x: Tensor, y: Tensor, starts: Tensor, loss: Loss, batch_size: int,
         visited: Visited | None = None, stuck: list[Tensor] | None = None,
     ) -> tuple[Found, Found | None]:  # fmt: skip
-        """Return the iterates of highest loss and, in bfloat16, of largest margin from each start.
+        """Return the iterates of highest loss and, in bfloat16 with `visited`, of largest margin.
 
         All rows advance together, in passes of `batch_size`. With `visited`, a row is dropped once its
         example has visited the same input before, since the iterates that follow are the same. `stuck`
@@ -180,7 +153,7 @@ class PGD:
             looks = [self._look(net, current[part], y[part], loss, last) for part in parts]
             logits, losses = (_joined([look[i] for look in looks]) for i in (0, 1))
             best = updated(best, Found(current, losses, misclassified(logits, y)), rows)
-            if self.precision != "float32" and are_labels(y):
+            if self.precision != "float32" and visited is not None:
                 margins = margin(logits, y)
                 widest = updated(widest, Found(current, margins, margins > 0), rows)
             if last:
@@ -243,6 +216,12 @@ def losses_of(
         return attack.losses(net, x, y, start, loss)
     with torch.no_grad():
         return loss(net.logits(x), y)
+
+
+@torch.no_grad()
+def batched_logits(net: Any, x: Tensor, batch_size: int | None) -> Tensor:
+    """Return the logits [n, K] of `x`, computed in batches."""
+    return torch.cat([net.logits(x[part]) for part in batches(len(x), batch_size)])
 
 
 def batches(n: int, batch_size: int | None) -> Iterator[slice]:

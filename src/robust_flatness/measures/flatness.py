@@ -39,7 +39,7 @@ class WorstSettings(Spec):
         return 2 * (len(self.xi) + 1) * self.steps * self.restarts
 
 
-#: The defaults, also of the functions in `average.py` and `worst.py`.
+#: The defaults, also of the functions in `cases.py`.
 AVERAGE, WORST = AverageSettings(), WorstSettings()
 
 
@@ -102,8 +102,7 @@ def case_records(
     layer: str = "",
 ) -> Iterator[Record]:  # fmt: skip
     """Yield average- or worst-case flatness on one split at one radius, of all layers or of `layer` alone."""
-    from robust_flatness.measures.average import average_flatness
-    from robust_flatness.measures.worst import worst_flatness
+    from robust_flatness.measures.cases import average_flatness, worst_flatness
 
     case, known = CASES[metric], reference(data, settings, split, loss)
     x, y = data.examples(split, getattr(settings, f"{split}_examples"))
@@ -113,9 +112,9 @@ def case_records(
         "seed": data.derived_seed("flatness", case),
         "weight_bound": data.weight_bound, "layers": [layer] if layer else None, "loss": data.loss,
     }  # fmt: skip
-    function, names = worst_flatness, ["value", "reference", "std"]
+    function, names = worst_flatness, ["value", "reference"]
     if case == "average":
-        function, names = average_flatness, [*names, "reference_single", "standard_error"]
+        function, names = average_flatness, [*names, "reference_single", "std", "standard_error"]
         options["reference_single"] = known.get("reference_single")
         options["samples"] = options["samples"] if attack else settings.average.clean_samples
 

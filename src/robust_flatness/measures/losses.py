@@ -3,12 +3,11 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from robust_flatness.attacks.autoattack import check_autoattack, run_autoattack
 from robust_flatness.attacks.found import Found, better
-from robust_flatness.attacks.pgd import PGD, Loss, batches, cross_entropy
+from robust_flatness.attacks.pgd import PGD, Loss, batched_logits, cross_entropy
 from robust_flatness.boundary import try_loss
 from robust_flatness.config.measures import BATCH_SIZE, AutoAttackSpec
 from robust_flatness.inputs import check_classes, checked_inputs, require_finite, warn_of_sigmoid
@@ -32,10 +31,9 @@ def checked(
     return net, x, y, loss or cross_entropy
 
 
-@torch.no_grad()
 def clean_logits(net: Network, x: Tensor, batch_size: int) -> Tensor:
     """Return the logits [n, K] of `x`, in batches; raises `NonFiniteError` if one is NaN or infinite."""
-    logits = torch.cat([net.logits(x[part]) for part in batches(len(x), batch_size)])
+    logits = batched_logits(net, x, batch_size)
     require_finite(logits, "on clean inputs")
     return logits
 

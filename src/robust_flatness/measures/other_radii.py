@@ -35,12 +35,10 @@ def other_radii(net: Network, data: Examples, settings: OtherRadiiSettings) -> I
     those of the split `test_eps_<factor>`."""
     from robust_flatness.measures.losses import evaluate_robustness
 
-    (x, y), given = data.examples("test", settings.test_examples), settings.attack
+    x, y = data.examples("test", settings.test_examples)
     options = {"batch_size": settings.batch_size, "seed": data.derived_seed("other radii"), "loss": data.loss}
     for factor in track(settings.factors, "other radius"):
-        epsilon, step_size = factor * given.epsilon, factor * given.step_size
-        epsilon = min(1.0, epsilon) if given.norm == "linf" else epsilon
-        attack = given.model_copy(update={"epsilon": epsilon, "step_size": step_size})
+        attack = settings.attack.scaled(factor)
         options["attack"] = pgd(attack, settings.precision)
         result = evaluate_robustness(net, x, y, autoattack=False, **options)
         where = {"split": "test", **attack.ball, "coordinate": factor, "n": len(x)}

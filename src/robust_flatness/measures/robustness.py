@@ -32,16 +32,8 @@ class RobustnessSettings(config.MeasureSettings):
 
     def problems(self, data: DataSpec) -> Iterator[str]:
         yield from super().problems(data)
-        classes, budget = data.known_classes, self.autoattack
-        if not classes or budget is None:
-            return
-        if (budget.target_classes or 0) >= classes:
-            yield f"autoattack.target_classes: {budget.target_classes} given; at most {classes - 1} possible"
-        if "apgd-t" in budget.attacks and classes < config.LEAST_CLASSES:
-            yield (
-                f"autoattack.attacks: apgd-t needs at least {config.LEAST_CLASSES} classes for its loss "
-                f"(DLR), the data have {classes}; write version: reduced, attacks: [apgd-ce, fab-t, square]"
-            )
+        if self.autoattack and data.known_classes:
+            yield from (f"autoattack.{text}" for text in self.autoattack.problems(data.known_classes))
 
     def passes(self, held_out: int) -> int:
         each = self.attack.passes + (self.autoattack.passes if self.autoattack else 0)

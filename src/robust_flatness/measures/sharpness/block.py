@@ -21,13 +21,7 @@ if TYPE_CHECKING:
     from robust_flatness.measures.objective import Estimate, Objective
 
 
-def _ascending(value: tuple[float, ...]) -> tuple[float, ...]:
-    if len(value) != 2 or value[0] >= value[1]:
-        raise ValueError("name two radii, the smaller one first")
-    return value
-
-
-TwoRadii = Annotated[tuple[Positive, ...], AS_LIST, AfterValidator(_ascending)]
+TwoRadii = Annotated[tuple[Positive, Positive], AS_LIST, AfterValidator(lambda radii: tuple(sorted(radii)))]
 
 
 class SharpnessOptions(MeasureSettings):

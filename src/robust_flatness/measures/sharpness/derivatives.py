@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import grad, vmap
 
 from robust_flatness.attacks.found import margin as negative_margin
-from robust_flatness.attacks.pgd import cross_entropy
+from robust_flatness.attacks.pgd import batched_logits, cross_entropy
 from robust_flatness.errors import ConfigError, UndefinedError
 from robust_flatness.measures.objective import Estimate, Objective, dot, norm, of_objective
 from robust_flatness.measures.sharpness.block import DEFAULTS
@@ -160,8 +160,7 @@ def margin(objective: Objective, percentile: float = 10.0, resamples: int = 200)
     z are the logits of x or, in the robust loss, of the adversarial example of highest loss. Larger is more
     robust: comparisons of sharpness reverse its sign. The standard error is bootstrapped over examples.
     """
-    with torch.no_grad():
-        logits = torch.cat([objective.unfolded.logits(objective.inputs[part]) for part in objective.parts])
+    logits = batched_logits(objective.unfolded, objective.inputs, objective.batch_size)
     margins = -negative_margin(logits, objective.y).double().cpu()
     n, stream = len(margins), generator(objective.seed, "margin")
     drawn = torch.randint(n, (resamples, n), generator=stream)
@@ -177,13 +176,9 @@ def weight_norm(model: nn.Module) -> Estimate:
 def distance_from_init(model: nn.Module, initial: Mapping[str, Tensor]) -> Estimate:
     r"""The distance from the initial weights, :math:`\|w - w_0\|_2` (Neyshabur et al., NeurIPS 2017).
 
-    `initial` holds w_0 by the names of the model's parameters. Raises `ValueError` if a perturbable parameter
-    is missing in it or has another shape.
+    `initial` holds w_0 by the names of the model's parameters.
     """
     weights = Network.of(model).weights()
-    for name, weight in weights.items():
-        if name not in initial or initial[name].shape != weight.shape:
-            raise ValueError(f"initial: no tensor {name!r} of shape {tuple(weight.shape)}")
     return Estimate(norm([w - initial[name].to(w) for name, w in weights.items()]).item())
 
 

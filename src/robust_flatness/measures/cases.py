@@ -1,4 +1,5 @@
-"""Average-case flatness: the loss at random weights of the neighbourhood."""
+"""Average- and worst-case flatness: the loss at random weights of the neighbourhood, and the highest loss
+over weights and inputs jointly."""
 
 import itertools
 import math
@@ -9,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from robust_flatness.architectures.folding import Ensemble
-from robust_flatness.attacks.pgd import PGD, Loss, batches, losses_of
+from robust_flatness.attacks.ball import steepest
+from robust_flatness.attacks.pgd import PGD, Loss, batches, losses_of, passing
 from robust_flatness.config.values import parse
+from robust_flatness.errors import ConfigError
 from robust_flatness.inputs import require_finite
-from robust_flatness.measures.flatness import AVERAGE, AverageSettings
+from robust_flatness.measures.flatness import AVERAGE, WORST, AverageSettings, WorstSettings
 from robust_flatness.measures.losses import checked, reference_losses
 from robust_flatness.measures.neighborhood import Neighborhood
 from robust_flatness.network import Network
@@ -135,3 +138,99 @@ def _groups(net: Network, x: Tensor, batch_size: int, scope: str) -> list[list[s
     bounds = [full * i // count for i in range(count + 1)]
     groups = [parts[first:last] for first, last in itertools.pairwise(bounds)]
     return groups + [[part] for part in parts[full:]]
+
+
+@isolated()
+def worst_flatness(
+    model: nn.Module, x: Tensor, y: Tensor, *, attack: PGD | None, xi: float = WORST.xi[0],
+    steps: int = WORST.steps, restarts: int = WORST.restarts, weight_step: float = WORST.weight_step,
+    batch_size: int = WORST.batch_size, scope: str = WORST.scope, seed: int = 0,
+    reference: float | None = None, weight_bound: float | None = None,
+    layers: Collection[str] | None = None, precision: str | None = None, loss: Loss | None = None,
+) -> FlatnessResult:  # fmt: skip
+    r"""Return worst-case flatness of the robust loss (Stutz et al. 2021, Eq. 5).
+
+    .. math:: \max_{\nu \in B_\xi(w),\ \|\delta_i\|\le\epsilon}
+              \tfrac1n\sum_i L(f(x_i+\delta_i; w+\nu), y_i) - \mathrm{RLoss}(w)
+
+    Weights and inputs are optimised jointly by projected gradient ascent from `restarts` random starts; one
+    backward pass gives both gradients. In each of the `steps`, the inputs take the step of `attack`, within
+    its ball, and each layer of :math:`\nu` a step of `weight_step` :math:`\|w^{(l)}\|_2` along its normalised
+    gradient. The value is the loss at the last iterate, the highest over restarts; `perturbed` has the mean
+    loss of each restart.
+
+    With `scope="dataset"` there is one :math:`\nu` for all examples, and a step is a sweep over the batches
+    that updates :math:`\nu` after each. With `scope="batch"` each batch has its own :math:`\nu` and its own
+    best restart, so that `value` is at least `perturbed.max() - reference`. The search runs in `precision`
+    (None: that of `attack`); reported losses are in the model's own. All other parameters, and the errors
+    raised, are those of `average_flatness`.
+    """
+    options = {"xi": [xi], "steps": steps, "restarts": restarts, "weight_step": weight_step}
+    parse(WorstSettings, options | {"batch_size": batch_size, "scope": scope})
+    precision = precision or (attack.precision if attack else "float32")
+    attack = attack and replace(attack, precision=precision)
+    net, x, y, loss = checked(model, x, y, loss)
+    ball = Neighborhood(net, xi, weight_bound, layers)
+    if reference is None:
+        reference, _ = reference_losses(net, x, y, attack, batch_size, seed, loss)
+    parts = list(batches(len(x), batch_size))
+    groups = [[part] for part in parts] if scope == "batch" else [parts]
+    sums = []
+    for restart in track(range(restarts), "restart"):
+        start = x if attack is None else attack.start(x, generator(seed, "worst starts", restart))
+        losses = []
+        for index, group in enumerate(track(groups, "batch")):
+            nu = ball.in_ball(generator(seed, "worst directions", restart, index))
+            budget = (steps, weight_step, precision)
+            losses += joint_ascent(net, ball, x, y, start, group, nu, attack, *budget, loss)
+        sums.append(torch.stack(losses))
+    table = torch.stack(sums).cpu() / len(x)
+    perturbed = table.sum(dim=1)
+    best = table.amax(dim=0).sum() if scope == "batch" else perturbed.max()
+    return FlatnessResult(best.item() - reference, reference, perturbed)
+
+
+def joint_ascent(
+    net: Network, ball: Neighborhood, x: Tensor, y: Tensor, start: Tensor, parts: list[slice],
+    nu: list[Tensor], attack: PGD | None, steps: int, weight_step: float, precision: str, loss: Loss,
+) -> list[Tensor]:  # fmt: skip
+    """Move `nu`, in place, and the inputs by projected gradient ascent from `nu` and `start`; return the
+    summed loss of each of the batches `parts` at the last iterate."""
+    inputs = [start[part] for part in parts]
+    for _ in track(range(steps), "step"):
+        for index, part in enumerate(track(parts, "batch")):
+            weights = ball.at(nu)
+            gradient, gradients = _gradients(net, weights, inputs[index], y[part], attack, precision, loss)
+            with torch.no_grad():
+                if gradient is not None:
+                    direction = steepest(gradient, attack.norm)
+                    inputs[index] = attack.step(inputs[index], direction, x[part])
+                ball.step(nu, gradients, weight_step)
+    perturbed, sums = net.at(ball.at(nu)), []
+    for current, part in zip(inputs, parts, strict=True):
+        with torch.no_grad():
+            losses = loss(perturbed.logits(current), y[part])
+        require_finite(losses, "at adversarially perturbed weights", part.start or 0)
+        sums.append(losses.double().sum())
+    return sums
+
+
+def _gradients(
+    net: Network, weights: dict[str, Tensor], x: Tensor, y: Tensor, attack: PGD | None, precision: str,
+    loss: Loss,
+) -> tuple[Tensor | None, list[Tensor]]:  # fmt: skip
+    """Return the input gradient (None for the clean loss) and weight gradients of a batch's mean loss."""
+    by_inputs, total = [], None
+    leaves = {name: w.requires_grad_(True) for name, w in weights.items()}
+    # larger passes than in attacks, since each accumulates the gradients of all weights
+    for part in batches(len(x), passing(net, len(x), times=2)):
+        inputs = x[part].detach().requires_grad_(attack is not None)
+        mean = loss(net.at(leaves).logits(inputs, precision), y[part]).sum() / len(x)
+        if not mean.requires_grad:
+            raise ConfigError("model: its logits do not depend differentiably on weights or inputs")
+        wanted = list(leaves.values()) + ([] if attack is None else [inputs])
+        gradients = list(torch.autograd.grad(mean, wanted, materialize_grads=True))
+        if attack is not None:
+            by_inputs.append(gradients.pop())
+        total = gradients if total is None else torch._foreach_add(total, gradients)
+    return (torch.cat(by_inputs) if by_inputs else None), total
