@@ -4,14 +4,11 @@ The file holds the tensors and one metadata key with canonical JSON: the archite
 SHA-256 over the tensors, verified on loading, which runs no code from the file.
 """
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -25,6 +22,7 @@ from robust_flatness.files import atomic_path, canonical_json
 from robust_flatness.loading import Normalized, load_model, load_network, without_normalisation
 from robust_flatness.network import Network
 from robust_flatness.runtime.graphs import Graphs
+from robust_flatness.runtime.state import tensors_digest
 from robust_flatness.seeding import generator
 from robust_flatness.weights import load_weights
 
@@ -82,7 +80,7 @@ class Checkpoint:
     @cached_property
     def weights_sha256(self) -> str:
         """SHA-256 over the parameters and buffers."""
-        return _digest("", self.model.state_dict())
+        return tensors_digest("", self.model.state_dict())
 
     def initial(self) -> dict[str, Tensor] | None:
         """Return the initial weights by name, drawn again from the seed; None for external networks."""
@@ -96,21 +94,7 @@ class Checkpoint:
 
 def checksum(tensors: dict[str, Tensor], metadata: Metadata) -> str:
     """Return the SHA-256 over the metadata (less its own checksum) and the tensors."""
-    return _digest(_text(replace(metadata, sha256="")), tensors)
-
-
-def _digest(text: str, tensors: dict[str, Any]) -> str:
-    """Return the SHA-256 over a text and names, dtypes, shapes and bytes of tensors, in the order of their
-    names."""
-    digest = hashlib.sha256(text.encode())
-    for name, tensor in sorted(tensors.items()):
-        if not isinstance(tensor, Tensor):  # a module's extra state
-            digest.update(f"{name} {tensor!r}\n".encode())
-            continue
-        tensor = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return tensors_digest(_text(replace(metadata, sha256="")), tensors)
 
 
 def _text(metadata: Metadata) -> str:

@@ -29,7 +29,8 @@ def checked_inputs(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         raise ConfigError(f"x: values from {low:.4g} to {high:.4g}; inputs must be numbers in [0, 1]{where}")
     if y.min() < 0:
         raise ConfigError(f"y: label {int(y.min())} of example {_first(y < 0)}; labels are 0 to K - 1")
-    return _outside_inference_mode(x), _outside_inference_mode(y)
+    # tensors made in inference mode cannot take part in a gradient
+    return tuple(tensor.clone() if tensor.is_inference() else tensor for tensor in (x, y))
 
 
 def check_classes(y: Tensor, classes: int) -> None:
@@ -76,9 +77,3 @@ def require_finite(values: Tensor, where: str, first: int = 0) -> None:
 
 def _first(mask: Tensor) -> int:
     return int(mask.nonzero()[0])
-
-
-def _outside_inference_mode(tensor: Tensor) -> Tensor:
-    """Return a copy of a tensor made in inference mode, which cannot take part in a gradient."""
-    with torch.inference_mode(False):
-        return tensor.clone() if tensor.is_inference() else tensor

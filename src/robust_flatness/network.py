@@ -14,6 +14,7 @@ from robust_flatness.architectures.layers import channels_last, inside_transform
 from robust_flatness.architectures.stateless import Stateless, followers
 from robust_flatness.boundary import Trial
 from robust_flatness.errors import ConfigError, warn
+from robust_flatness.inputs import checked_logits
 from robust_flatness.perturbable import perturbable_parameters
 from robust_flatness.runtime.devices import keep_freed_memory
 from robust_flatness.runtime.graphs import Graphs
@@ -151,9 +152,8 @@ class Network:
         wide, low = wide and self._shared.trial.channels_last, precision == "bfloat16"
         layout = torch.channels_last if wide else torch.contiguous_format
         with torch.autocast(x.device.type, torch.bfloat16, enabled=low, cache_enabled=False):
-            logits = self._function(tensors, x.clone(memory_format=layout))  # it may change its input
-        if len(x) == 1 and logits.shape == (self.classes,):
-            logits = logits[None]  # squeezed by the module
+            # a copy, for it may change its input
+            logits = checked_logits(self._function(tensors, x.clone(memory_format=layout)), x)
         if wide and not low:
             keep_channels_last(logits)
         return logits.to(x.dtype) if low else logits

@@ -44,11 +44,9 @@ def test_values_and_their_order(setup):
 
 def test_attacks_that_are_not_asked_for_are_not_run(setup):
     model, x, y = setup
-    clean = evaluate_robustness(model, x, y, attack=None, autoattack=False)
+    clean = evaluate_robustness(model, x, y, attack=None)
     assert clean.rerr_pgd is clean.rloss_pgd is clean.rerr_aa is clean.rloss_aa is None
     assert clean.err == pytest.approx(0.1)
-    with pytest.raises(ValueError, match="autoattack takes its radius"):
-        evaluate_robustness(model, x, y, attack=None, autoattack=True)
 
 
 @pytest.mark.parametrize(("norm", "largest"), [("linf", 1.0), ("l2", 2.0)])

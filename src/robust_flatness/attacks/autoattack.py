@@ -1,7 +1,6 @@
 """AutoAttack (Croce & Hein 2020) through the package pyautoattack, one attack after the other."""
 
 import contextlib
-import hashlib
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,7 @@ from robust_flatness.inputs import check_classes, checked_inputs, require_finite
 from robust_flatness.network import Network
 from robust_flatness.runtime.isolation import isolated
 from robust_flatness.runtime.progress import track
-from robust_flatness.runtime.state import StateFile
+from robust_flatness.runtime.state import StateFile, tensors_digest
 from robust_flatness.seeding import derive_seed
 
 #: Logger for the library's checks, which issues their messages as warnings.
@@ -42,18 +41,17 @@ def run_autoattack(
     `spec` is the budget (None: the standard version). As in the library, each batch draws the same random
     numbers, so that results depend on `batch_size`. An interrupted call resumes from `state_path` after the
     last finished attack. `known` are adversarial inputs from PGD, for the attack `pgd` of a reduced version.
-    Raises `ConfigError` if the budget does not fit the number of classes, or `pgd` lacks `known`."""
+    Raises `ConfigError` if the budget does not fit the number of classes."""
     spec = spec or AutoAttackSpec()
     x, y = checked_inputs(x, y)
-    if "pgd" in spec.attacks and known is None:
-        raise ConfigError("autoattack.attacks: pgd reuses the inputs of PGD, but none were given")
     net = Network.of(model, x[:2])
     check_classes(y, net.classes)
     targets = check_autoattack(net, x, spec, norm)
     logits = batched_logits(net, x, batch_size)
     require_finite(logits, "on clean inputs")
-    ball = f"{epsilon}" if norm == "linf" else f"{epsilon} {norm}"
-    key = _fingerprint(logits, x, y, ball, spec, batch_size, seed, known)
+    # the state belongs to these arguments, with the model represented by its logits
+    settings = f"{epsilon} {norm} {spec.json_text()} {batch_size} {seed}"
+    key = tensors_digest(settings, {"logits": logits, "x": x, "y": y, "known": known})
     robust, x_adv, done = logits.argmax(dim=1) == y, x.clone(), 0
     file = state_path and StateFile(Path(state_path), {"inputs": key})
     with contextlib.suppress(FileError):  # damaged, or of another call: from the beginning
@@ -158,11 +156,3 @@ def _attack(
     else:
         attack.n_queries = spec.queries
     return attack.perturb
-
-
-def _fingerprint(logits, x, y, ball: str, spec: AutoAttackSpec, batch_size, seed, known) -> str:
-    """Return a digest of the arguments of `run_autoattack`, with the model represented by its logits."""
-    digest = hashlib.sha256(f"{ball} {spec.json_text()} {batch_size} {seed} {x.shape}".encode())
-    for tensor in (t for t in (logits, x, y, known) if t is not None):
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -16,6 +16,10 @@ class Found:
     loss: Tensor
     error: Tensor
 
+    def lists(self) -> tuple[list[float], list[int]]:
+        """Return losses with 6 significant digits, enough for bootstraps, and errors, 0 or 1."""
+        return [float(f"{loss:.6g}") for loss in self.loss.tolist()], self.error.int().tolist()
+
     def rows(self, rows: slice | Tensor) -> "Found":
         """Return the results of the examples `rows`."""
         return Found(self.x_adv[rows], self.loss[rows], self.error[rows])

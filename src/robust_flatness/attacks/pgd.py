@@ -1,7 +1,7 @@
 """Projected gradient descent (PGD) on inputs, in the L-infinity or the L2 ball and the box [0, 1]."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -39,24 +39,16 @@ class PGD:
     .. math:: x_{t+1} = \Pi(x_t + \alpha\,d(\nabla_x L(f(x_t), y))),\quad
               d(g) = \mathrm{sign}\,g \text{ (linf) or } g / \|g\|_2 \text{ (l2)}
 
-    from a start uniform in the ball; :math:`\Pi` projects onto the ball of radius `epsilon`, and then onto
-    [0, 1] (see `project`). Per example the highest loss over the clean input, all iterates (start and last
-    one included) and restarts is kept: it estimates the robust loss. A call takes `steps` + 1 forward and
-    `steps` backward passes per restart, and one forward pass for the clean inputs.
+    for `steps` steps of :math:`\alpha` = `step_size`, from each of `restarts` starts uniform in the ball;
+    :math:`\Pi` projects onto the ball of radius `epsilon`, for inputs in [0, 1], and then onto [0, 1] (see
+    `project`). `norm` is that of the ball and of the step, `linf` or `l2`. Per example the highest loss over
+    the clean input, all iterates (start and last one included) and restarts is kept: it estimates the robust
+    loss. A call takes `steps` + 1 forward and `steps` backward passes per restart, and one forward pass for
+    the clean inputs.
 
-    Parameters
-    ----------
-    epsilon, step_size
-        Radius of the ball, for inputs in [0, 1], and the step :math:`\alpha`.
-    steps, restarts
-        Numbers of steps, and of random starts.
-    precision
-        `float32`, or `bfloat16` to search in bfloat16. Reported losses and errors are then recomputed in the
-        model's own precision, at the points of highest loss and of largest margin of each restart.
-    norm
-        Norm of the ball and of the step: `linf` or `l2`.
-
-    Raises `ValueError` if one of them is out of range.
+    `precision` is `float32`, or `bfloat16` to search in bfloat16. Reported losses and errors are then
+    recomputed in the model's own precision, at the points of highest loss and of largest margin of each
+    restart. Raises `ValueError` if a setting is out of range.
     """
 
     epsilon: Positive
@@ -148,17 +140,19 @@ class PGD:
         """
         current, rows, best, widest = starts.detach(), torch.arange(len(x), device=x.device), None, None
         for step in track(range(self.steps + 1), "step"):
-            last = step == self.steps
-            parts = track([*batches(len(current), batch_size)], "batch")
-            looks = [self._look(net, current[part], y[part], loss, last) for part in parts]
-            logits, losses = (_joined([look[i] for look in looks]) for i in (0, 1))
+            if step < self.steps:
+                parts = track([*batches(len(current), batch_size)], "batch")
+                looks = [self.directions(net, current[part], y[part], loss) for part in parts]
+                logits, losses, directions = map(_joined, zip(*looks, strict=True))
+            else:
+                logits = batched_logits(net, current, batch_size, self.precision)
+                losses = loss(logits, y)
             best = updated(best, Found(current, losses, misclassified(logits, y)), rows)
             if self.precision != "float32" and visited is not None:
                 margins = margin(logits, y)
                 widest = updated(widest, Found(current, margins, margins > 0), rows)
-            if last:
+            if step == self.steps:
                 break
-            directions = _joined([direction for _, _, direction in looks])
             if step == 0 and stuck is not None:
                 stuck.append(~directions.flatten(1).any(1))
             current = self.step(current, directions, x)
@@ -169,14 +163,6 @@ class PGD:
                 if len(new) < len(current):
                     current, rows, x, y = (t[new] for t in (current, rows, x, y))
         return best, widest
-
-    def _look(self, net: Any, x_adv: Tensor, y: Tensor, loss: Loss, last: bool) -> tuple[Any, ...]:
-        """Return logits and losses at `x_adv`, and the step's direction (None at the last iterate)."""
-        if not last:
-            return self.directions(net, x_adv, y, loss)
-        with torch.no_grad():
-            logits = net.logits(x_adv, self.precision)
-            return logits, loss(logits, y), None
 
     def directions(self, net: Any, x_adv: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits, losses, and the inputs' directions of `steepest` ascent of the losses; replayed as a
@@ -219,9 +205,9 @@ def losses_of(
 
 
 @torch.no_grad()
-def batched_logits(net: Any, x: Tensor, batch_size: int | None) -> Tensor:
+def batched_logits(net: Any, x: Tensor, batch_size: int | None, precision: str = "float32") -> Tensor:
     """Return the logits [n, K] of `x`, computed in batches."""
-    return torch.cat([net.logits(x[part]) for part in batches(len(x), batch_size)])
+    return torch.cat([net.logits(x[part], precision) for part in batches(len(x), batch_size)])
 
 
 def batches(n: int, batch_size: int | None) -> Iterator[slice]:
@@ -237,5 +223,5 @@ def passing(net: Any, batch_size: int, times: int = 1) -> int:
     return math.ceil(batch_size / math.ceil(batch_size / limit))
 
 
-def _joined(parts: list[Tensor]) -> Tensor:
+def _joined(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)

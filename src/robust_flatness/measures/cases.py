@@ -67,36 +67,20 @@ def average_flatness(
               L(f(x_i+\delta; w+\nu), y_i)\Big] - \mathrm{RLoss}(w)
 
     with `samples` draws of :math:`\nu`, uniform on the sphere :math:`\|\nu^{(l)}\|_2 = \xi\|w^{(l)}\|_2` of
-    each layer. The attack, which also defines the ball of :math:`\delta`, runs on the perturbed network with
-    one random start per sample. Raises `ConfigError` if an argument is out of range, or model or labels
-    cannot be used, and `NonFiniteError` if a loss is NaN or infinite.
+    each of the `layers`, names out of `perturbed_parameters(model)` (None: all). `attack` defines the ball of
+    :math:`\delta` (None: clean loss); on the perturbed network it has one random start per sample, and runs
+    in `precision` (None: its own). With `scope="dataset"` there is one :math:`\nu` per sample, with `batch`
+    each batch has its own; `batch_size` is the number of examples per pass.
 
-    Parameters
-    ----------
-    model, x, y
-        Network from inputs [n, ...] in [0, 1] to logits [n, K], which is not changed; inputs and labels [n].
-    attack
-        Attack that defines the robust loss; at perturbed weights it has one restart. None: clean loss.
-    xi
-        Radius of the neighbourhood, relative to the norm of each layer.
-    samples
-        Number of :math:`\nu`.
-    batch_size
-        Examples per pass.
-    scope
-        `dataset`: one :math:`\nu` per sample. `batch`: each batch of `batch_size` has its own.
-    seed
-        Random seed of directions and starts. Models whose weights have equal shapes share both.
-    reference, reference_single
-        RLoss(w) under the attack as given and with a single start, if known; else they are computed.
-    weight_bound
-        Bound b: perturbed weights are clipped to [-b, b], for networks trained with weight clipping.
-    layers
-        Names of the layers to perturb, a subset of `perturbed_parameters(model)`; None: all.
-    precision
-        Overrides the precision of `attack`.
-    loss
-        L, as `loss(logits, y) -> [n]`: differentiable, larger is worse; None for the cross-entropy.
+    `model` maps inputs `x` [n, ...] in [0, 1] to logits [n, K], and is not changed; `y` are labels [n].
+    `seed` is the random seed of directions and starts: models whose weights have equal shapes share both.
+    `reference` and `reference_single` are RLoss(w) under the attack as given and with a single start, if
+    known; else they are computed. With `weight_bound` = b, perturbed weights are clipped to [-b, b], for
+    networks trained with weight clipping. `loss` is L, as `loss(logits, y) -> [n]`: differentiable, larger is
+    worse; None for the cross-entropy.
+
+    Raises `ConfigError` if an argument is out of range, or model or labels cannot be used, and
+    `NonFiniteError` if a loss is NaN or infinite.
     """
     parse(AverageSettings, {"xi": [xi], "samples": samples, "batch_size": batch_size, "scope": scope})
     attack = attack and replace(attack, precision=precision or attack.precision)

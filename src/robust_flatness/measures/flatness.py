@@ -6,8 +6,7 @@ from typing import Any, Literal
 
 from robust_flatness.config import measures as config
 from robust_flatness.config.values import Count, Positive, Precision, Radii, Spec
-from robust_flatness.measures.base import FLATTER, LOSSES, Examples, Measure, Metric, Network, Record, pgd
-from robust_flatness.runtime.progress import stage
+from robust_flatness.measures.base import FLATTER, Examples, Measure, Metric, Network, Record, pgd
 
 
 class AverageSettings(Spec):
@@ -123,8 +122,7 @@ def case_records(
         return {name: getattr(result, name) for name in names}
 
     key = "-".join(filter(None, (metric, loss, split, f"{xi:g}", layer.replace("/", ":"))))
-    with stage(METRICS[metric].label.format(loss=LOSSES[loss])):
-        result = data.keep(key, measured)
+    result = data.keep(key, measured)
     known |= {name: result[name] for name in names if name.startswith("reference")}
     where = {"loss": loss, "split": split, "xi": xi, "coordinate": layer, "n": len(x)}
     where |= settings.attack.ball if attack else {}

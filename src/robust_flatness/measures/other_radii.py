@@ -6,7 +6,6 @@ from robust_flatness.config import measures as config
 from robust_flatness.config.values import Count, Precision, Radii
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.measures.base import MORE_ROBUST, Examples, Measure, Metric, Network, Record, pgd
-from robust_flatness.measures.robustness import rounded
 from robust_flatness.runtime.progress import track
 
 _COMMON = {"splits": ("test",), "radius": "coordinate", "count": "other_radii_test_examples"}
@@ -44,8 +43,8 @@ def other_radii(net: Network, data: Examples, settings: OtherRadiiSettings) -> I
         where = {"split": "test", **attack.ball, "coordinate": factor, "n": len(x)}
         yield Record("rerr_pgd_eps", 100 * result.rerr_pgd, **where)
         yield Record("rloss_pgd_eps", result.rloss_pgd, **where)
-        values = {"rloss": rounded(result.pgd.loss), "rerr_pgd": result.pgd.error.int().tolist()}
-        data.example_values[f"test_eps_{factor:g}"] = values
+        losses, errors = result.pgd.lists()
+        data.example_values[f"test_eps_{factor:g}"] = {"rloss": losses, "rerr_pgd": errors}
 
 
 MEASURE = Measure("other_radii", OtherRadiiSettings, other_radii, METRICS, by_default=(BASELINE,))

@@ -155,8 +155,6 @@ def hessian_eigenvalues(
     their block of the Hessian by s squared. Raises `ConfigError` if an argument is out of range, no parameter
     has more than one dimension, or the Hessian is not finite.
     """
-    if not tolerance > 0:
-        raise ConfigError(f"tolerance: {tolerance} given, but it must be > 0")
     net, x, y, loss = checked(model, x, y, loss)
     names = [name for name, weight in net.weights().items() if weight.ndim > 1]
     if not names:

@@ -5,9 +5,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 
 from robust_flatness.attacks.ball import steepest
-from robust_flatness.measures.objective import Estimate, Objective, norm, of_objective
+from robust_flatness.measures.objective import Estimate, Objective, of_objective
 from robust_flatness.measures.sharpness.block import DEFAULTS
 from robust_flatness.seeding import generator
 
@@ -50,8 +51,9 @@ def _in_ball(objective: Objective, scale: Callable[[Tensor], Tensor], rho: float
     def step(mu: list[Tensor], gradient: list[Tensor]) -> list[Tensor]:
         direction = torch._foreach_mul(gradient, scales)
         tiny = torch.finfo(mu[0].dtype).tiny
-        torch._foreach_add_(mu, torch._foreach_mul(direction, length / norm(direction).clamp(min=tiny)))
-        torch._foreach_mul_(mu, (rho / norm(mu).clamp(min=tiny)).clamp(max=1.0))
+        factor = length / get_total_norm(direction).clamp(min=tiny)
+        torch._foreach_add_(mu, torch._foreach_mul(direction, factor))
+        torch._foreach_mul_(mu, (rho / get_total_norm(mu).clamp(min=tiny)).clamp(max=1.0))
         return mu
 
     return Estimate.mean(_rise(objective, scales, step, steps))
