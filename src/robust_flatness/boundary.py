@@ -75,9 +75,7 @@ def evaluation_copy(model: nn.Module) -> nn.Module:
         raise ConfigError("model: its deep copy shares modules or tensors with it; it cannot be measured")
     with user_code("evaluation mode"):
         network.eval()
-    for parameter in network.parameters():
-        parameter.requires_grad_(False)
-        parameter.grad = None
+    network.requires_grad_(False).zero_grad()
     for module in network.modules():
         if type(module) is nn.Conv2d and module.padding_mode == "zeros":
             module.__class__ = SafeConv2d

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from robust_flatness.attacks.apgd import run_apgd
 from robust_flatness.attacks.found import Found
-from robust_flatness.attacks.pgd import batched_logits, cross_entropy
+from robust_flatness.attacks.pgd import batched_logits, checked, cross_entropy
 from robust_flatness.config import AutoAttackSpec
 from robust_flatness.config.measures import MOST_TARGETS
 from robust_flatness.errors import ConfigError, FileError, warn
-from robust_flatness.inputs import check_classes, checked_inputs, require_finite
+from robust_flatness.inputs import require_finite
 from robust_flatness.network import Network
 from robust_flatness.runtime.isolation import isolated
 from robust_flatness.runtime.progress import track
@@ -24,8 +24,6 @@ from robust_flatness.seeding import derive_seed
 
 #: Logger for the library's checks, which issues their messages as warnings.
 LOGGER = SimpleNamespace(warning=lambda message: warn(f"autoattack: {message}", callers=3))
-#: The library's names of norms.
-LIBRARY_NORMS = {"linf": "Linf", "l2": "L2"}
 
 
 @isolated()
@@ -43,9 +41,7 @@ def run_autoattack(
     last finished attack. `known` are adversarial inputs from PGD, for the attack `pgd` of a reduced version.
     Raises `ConfigError` if the budget does not fit the number of classes."""
     spec = spec or AutoAttackSpec()
-    x, y = checked_inputs(x, y)
-    net = Network.of(model, x[:2])
-    check_classes(y, net.classes)
+    net, x, y, _ = checked(model, x, y)
     targets = check_autoattack(net, x, spec, norm)
     logits = batched_logits(net, x, batch_size)
     require_finite(logits, "on clean inputs")
@@ -146,7 +142,7 @@ def _attack(
     from pyautoattack import AutoAttack
 
     library = AutoAttack(
-        predict, attacks=[name], norm=LIBRARY_NORMS[norm], eps=epsilon, version="custom", seed=seed,
+        predict, attacks=[name], norm=norm.capitalize(), eps=epsilon, version="custom", seed=seed,
         device=device,
     )  # fmt: skip
     attack = {"fab-t": library.fab, "square": library.square}[name]

@@ -1,7 +1,7 @@
 """Projected gradient descent (PGD) on inputs, in the L-infinity or the L2 ball and the box [0, 1]."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from robust_flatness.attacks.ball import project, random_start, steepest
 from robust_flatness.attacks.found import Found, Visited, better, margin, misclassified, updated
+from robust_flatness.boundary import try_loss
 from robust_flatness.config.values import Count, Norm, Positive
 from robust_flatness.errors import ConfigError, warn
 from robust_flatness.inputs import check_classes, checked_inputs, require_finite
@@ -30,6 +31,20 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     if logits.dtype in (torch.bfloat16, torch.float16):  # three digits are too few for a loss
         logits = logits.float()
     return F.cross_entropy(logits, y, reduction="none")
+
+
+def checked(
+    model: nn.Module, x: Tensor, y: Tensor, loss: Loss | None = None
+) -> tuple[Network, Tensor, Tensor, Loss]:
+    """Return the model as a `Network`, validated inputs, labels as int64, and the loss (None: the
+    cross-entropy). Model and loss are tried on `x[:2]`; raises `ConfigError` if one of them cannot be used,
+    or inputs and labels do not fit the model."""
+    x, y = checked_inputs(x, y)
+    net = Network.of(model, x[:2])
+    check_classes(y, net.classes)
+    if loss not in (None, cross_entropy):
+        try_loss(loss, net.logits(x[:2]), y[:2])
+    return net, x, y, loss or cross_entropy
 
 
 @dataclass(frozen=True)
@@ -81,11 +96,8 @@ class PGD:
         Raises `ConfigError` if inputs or labels cannot be used, or the loss has no input gradient, and
         `NonFiniteError` if a loss is NaN or infinite.
         """
-        x, y = checked_inputs(x, y)
-        net = Network.of(model, x[:2])
-        check_classes(y, net.classes)
+        net, x, y, loss = checked(model, x, y, loss)
         generator = generator if generator is not None else torch.Generator().manual_seed(0)
-        loss = loss or cross_entropy
         found = self.clean(net, x, y, batch_size, loss)
         n, stuck = len(x), []
         at_once = passing(net, batch_size or n)
@@ -115,21 +127,16 @@ class PGD:
         logits = batched_logits(net, x, batch_size)
         return Found(x, loss(logits, y), misclassified(logits, y))
 
-    def losses(self, net: Any, x: Tensor, y: Tensor, start: Tensor, loss: Loss = cross_entropy) -> Tensor:
-        """Return the highest loss of each example over the iterates from `start`, [n]."""
-        batch_size = passing(net, len(x))
-        best, _ = self._search(net, x, y, start, loss, batch_size)
-        if self.precision != "float32":
-            best = self.clean(net, best.x_adv, y, batch_size, loss)
-        return better(self.clean(net, x, y, batch_size, loss), best).loss
-
-    def search(self, net: Any, x: Tensor, y: Tensor, start: Tensor, loss: Loss = cross_entropy) -> Found:
-        """Return the best iterates from `start` for one batch, with losses in the attack's precision. `y` are
-        labels, or targets [n, K] of `loss` whose largest elements are the labels."""
-        return self._search(net, x, y, start, loss, len(x))[0]
+    def search(
+        self, net: Any, x: Tensor, y: Tensor, start: Tensor, loss: Loss = cross_entropy,
+        batch_size: int | None = None,
+    ) -> Found:  # fmt: skip
+        """Return the best iterates from `start`, with losses in the attack's precision. `y` are labels, or
+        targets [n, K] of `loss` whose largest elements are the labels."""
+        return self._search(net, x, y, start, loss, batch_size)[0]
 
     def _search(
-        self, net: Any, x: Tensor, y: Tensor, starts: Tensor, loss: Loss, batch_size: int,
+        self, net: Any, x: Tensor, y: Tensor, starts: Tensor, loss: Loss, batch_size: int | None,
         visited: Visited | None = None, stuck: list[Tensor] | None = None,
     ) -> tuple[Found, Found | None]:  # fmt: skip
         """Return the iterates of highest loss and, in bfloat16 with `visited`, of largest margin.
@@ -141,9 +148,10 @@ class PGD:
         current, rows, best, widest = starts.detach(), torch.arange(len(x), device=x.device), None, None
         for step in track(range(self.steps + 1), "step"):
             if step < self.steps:
-                parts = track([*batches(len(current), batch_size)], "batch")
+                parts = batches(len(current), batch_size)
                 looks = [self.directions(net, current[part], y[part], loss) for part in parts]
-                logits, losses, directions = map(_joined, zip(*looks, strict=True))
+                joined = (t[0] if len(t) == 1 else torch.cat(t) for t in zip(*looks, strict=True))
+                logits, losses, directions = joined
             else:
                 logits = batched_logits(net, current, batch_size, self.precision)
                 losses = loss(logits, y)
@@ -197,11 +205,16 @@ class PGD:
 def losses_of(
     net: Any, x: Tensor, y: Tensor, attack: PGD | None, start: Tensor, loss: Loss = cross_entropy
 ) -> Tensor:
-    """Return the loss of each example, [n]: the highest of `attack` from `start`, or the clean one."""
-    if attack is not None:
-        return attack.losses(net, x, y, start, loss)
-    with torch.no_grad():
-        return loss(net.logits(x), y)
+    """Return the loss of each example, [n]: the clean one, or the highest of it and the iterates of `attack`
+    from `start`."""
+    if attack is None:
+        with torch.no_grad():
+            return loss(net.logits(x), y)
+    batch_size = passing(net, len(x))
+    best = attack.search(net, x, y, start, loss, batch_size)
+    if attack.precision != "float32":
+        best = attack.clean(net, best.x_adv, y, batch_size, loss)
+    return better(attack.clean(net, x, y, batch_size, loss), best).loss
 
 
 @torch.no_grad()
@@ -221,7 +234,3 @@ def passing(net: Any, batch_size: int, times: int = 1) -> int:
     not fit into the cache. `times` multiplies this limit where passes have a fixed overhead."""
     limit = (getattr(net, "examples_at_once", None) or batch_size) * times
     return math.ceil(batch_size / math.ceil(batch_size / limit))
-
-
-def _joined(parts: Sequence[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts)

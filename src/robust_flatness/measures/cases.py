@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from robust_flatness.architectures.folding import Ensemble
 from robust_flatness.attacks.ball import steepest
-from robust_flatness.attacks.pgd import PGD, Loss, batches, losses_of, passing
+from robust_flatness.attacks.pgd import PGD, Loss, batches, checked, losses_of, passing
 from robust_flatness.config.values import parse
 from robust_flatness.errors import ConfigError
 from robust_flatness.inputs import require_finite
 from robust_flatness.measures.flatness import AVERAGE, WORST, AverageSettings, WorstSettings
-from robust_flatness.measures.losses import checked, reference_losses
+from robust_flatness.measures.losses import reference_losses
 from robust_flatness.measures.neighborhood import Neighborhood
 from robust_flatness.network import Network
 from robust_flatness.runtime.isolation import isolated

@@ -11,28 +11,13 @@ from torch import Tensor, nn
 
 from robust_flatness.attacks.autoattack import check_autoattack, run_autoattack
 from robust_flatness.attacks.found import Found, better
-from robust_flatness.attacks.pgd import PGD, Loss, batched_logits, cross_entropy
-from robust_flatness.boundary import try_loss
+from robust_flatness.attacks.pgd import PGD, Loss, batched_logits, checked
 from robust_flatness.config.measures import BATCH_SIZE, AutoAttackSpec
-from robust_flatness.inputs import check_classes, checked_inputs, require_finite, warn_of_sigmoid
+from robust_flatness.inputs import require_finite, warn_of_sigmoid
 from robust_flatness.measures.base import Record
 from robust_flatness.network import Network
 from robust_flatness.runtime.isolation import isolated
 from robust_flatness.seeding import generator
-
-
-def checked(
-    model: nn.Module, x: Tensor, y: Tensor, loss: Loss | None = None
-) -> tuple[Network, Tensor, Tensor, Loss]:
-    """Return the model as a `Network`, validated inputs, labels as int64, and the loss (None: the
-    cross-entropy). Model and loss are tried on `x[:2]`; raises `ConfigError` if one of them cannot be used,
-    or inputs and labels do not fit the model."""
-    x, y = checked_inputs(x, y)
-    net = Network.of(model, x[:2])
-    check_classes(y, net.classes)
-    if loss is not None:
-        try_loss(loss, net.logits(x[:2]), y[:2])
-    return net, x, y, loss or cross_entropy
 
 
 def clean_logits(net: Network, x: Tensor, batch_size: int) -> Tensor:

@@ -9,9 +9,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robust_flatness.attacks.pgd import PGD, batches, cross_entropy, losses_of
+from robust_flatness.attacks.pgd import PGD, batches, checked, cross_entropy, losses_of
 from robust_flatness.config.measures import BATCH_SIZE
-from robust_flatness.measures.losses import checked
 from robust_flatness.measures.spectrum import Hessian
 from robust_flatness.network import Network
 from robust_flatness.runtime.isolation import isolated
@@ -148,8 +147,3 @@ def call_on(objective: Objective, function: Callable[..., Estimate]) -> Estimate
     module = copy.deepcopy(objective.net.module).requires_grad_(True)
     options = {"batch_size": objective.batch_size, "seed": objective.seed}
     return function(module, objective.x, objective.y, loss=objective.attack or "ce", **options)
-
-
-def dot(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
-    """Return the inner product of two lists of tensors, each flattened to one vector."""
-    return sum((a * b).sum() for a, b in zip(first, second, strict=True))

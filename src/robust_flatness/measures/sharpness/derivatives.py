@@ -13,9 +13,9 @@ from torch.nn.utils import get_total_norm
 from robust_flatness.attacks.found import margin as negative_margin
 from robust_flatness.attacks.pgd import batched_logits, cross_entropy
 from robust_flatness.errors import ConfigError, UndefinedError
-from robust_flatness.measures.objective import Estimate, Objective, dot, of_objective
+from robust_flatness.measures.objective import Estimate, Objective, of_objective
 from robust_flatness.measures.sharpness.block import DEFAULTS
-from robust_flatness.measures.spectrum import Hessian
+from robust_flatness.measures.spectrum import Hessian, dot
 from robust_flatness.network import Network
 from robust_flatness.seeding import derive_seed, generator
 
