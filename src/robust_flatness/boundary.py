@@ -22,8 +22,6 @@ from robust_flatness.errors import ConfigError, warn
 from robust_flatness.inputs import checked_logits, warn_of_probabilities
 from robust_flatness.runtime.isolation import isolated
 
-Run = Callable[[Tensor], Tensor]
-
 #: Tolerance for equal gradients, relative to their norm: rounding differs between memory layouts and flips
 #: units such as ReLUs near 0.
 GRADIENT_TOLERANCE = 0.05
@@ -147,7 +145,7 @@ def try_model(original: nn.Module, function: Stateless, names: Sequence[str], x:
     return Trial(expected.logits.shape[1], largest_activation(run, x), wide, unused, normalising)
 
 
-def outcome(run: Run, x: Tensor, seed: int = 0) -> Outcome:
+def outcome(run: Callable[[Tensor], Tensor], x: Tensor, seed: int = 0) -> Outcome:
     """Compute logits and gradient with the given random seed; the stage is named if one fails."""
     x = x.detach().clone().requires_grad_(True)
     gradient = torch.zeros_like(x)
@@ -261,7 +259,7 @@ def _lay_out(function: Stateless, x: Tensor, expected: Outcome) -> bool:
     return False
 
 
-def largest_activation(run: Run, x: Tensor) -> int | None:
+def largest_activation(run: Callable[[Tensor], Tensor], x: Tensor) -> int | None:
     """Return the bytes of the largest activation of an example on a CPU; None on other devices."""
     if x.device.type != "cpu":
         return None

@@ -11,13 +11,10 @@ from robust_flatness.architectures import layers
 from robust_flatness.architectures.resnet import ResNet
 from robust_flatness.architectures.stateless import Stateless
 
-#: Names of a convolution and of the batch norm after it.
-Pair = tuple[str, str]
 
-
-def foldable_pairs(network: nn.Module) -> list[Pair]:
-    """Return the pairs of a built-in network (evaluation copy) whose class is `foldable`: each batch norm is
-    the only consumer of the convolution before it. Empty for subclasses, and for networks with hooks,
+def foldable_pairs(network: nn.Module) -> list[tuple[str, str]]:
+    """Return the names of each convolution and the batch norm after it, its only consumer, in the evaluation
+    copy of a built-in network whose class is `foldable`. Empty for subclasses, and for networks with hooks,
     parametrizations or replaced layers, which may compute something else."""
     if "foldable" not in vars(type(network)):
         return []
@@ -44,7 +41,7 @@ class Folding:
     networks side by side, by their number (see `Ensemble`).
     """
 
-    def __init__(self, network: nn.Module, pairs: list[Pair]):
+    def __init__(self, network: nn.Module, pairs: list[tuple[str, str]]):
         self.pairs = pairs
         norms = [network.get_submodule(norm) for _, norm in pairs]
         self._sizes = [norm.num_features for norm in norms]
@@ -80,7 +77,7 @@ class Folding:
         return {name: t.to(torch.bfloat16) if name in self._low else t for name, t in tensors.items()}
 
 
-def _folded_module(network: nn.Module, pairs: list[Pair]) -> nn.Module:
+def _folded_module(network: nn.Module, pairs: list[tuple[str, str]]) -> nn.Module:
     """Return a copy of `network` with folded layers that shares all other tensors with it."""
     module = copy.deepcopy(network, {id(t): t for t in (*network.parameters(), *network.buffers())})
     for conv, norm in pairs:

@@ -127,16 +127,13 @@ class PGD:
         logits = batched_logits(net, x, batch_size)
         return Found(x, loss(logits, y), misclassified(logits, y))
 
-    def search(
-        self, net: Any, x: Tensor, y: Tensor, start: Tensor, loss: Loss = cross_entropy,
-        batch_size: int | None = None,
-    ) -> Found:  # fmt: skip
-        """Return the best iterates from `start`, with losses in the attack's precision. `y` are labels, or
-        targets [n, K] of `loss` whose largest elements are the labels."""
-        return self._search(net, x, y, start, loss, batch_size)[0]
+    def search(self, net: Any, x: Tensor, y: Tensor, start: Tensor, loss: Loss = cross_entropy) -> Found:
+        """Return the best iterates from `start` for one batch, with losses in the attack's precision. `y` are
+        labels, or targets [n, K] of `loss` whose largest elements are the labels."""
+        return self._search(net, x, y, start, loss, len(x))[0]
 
     def _search(
-        self, net: Any, x: Tensor, y: Tensor, starts: Tensor, loss: Loss, batch_size: int | None,
+        self, net: Any, x: Tensor, y: Tensor, starts: Tensor, loss: Loss, batch_size: int,
         visited: Visited | None = None, stuck: list[Tensor] | None = None,
     ) -> tuple[Found, Found | None]:  # fmt: skip
         """Return the iterates of highest loss and, in bfloat16 with `visited`, of largest margin.
@@ -211,7 +208,7 @@ def losses_of(
         with torch.no_grad():
             return loss(net.logits(x), y)
     batch_size = passing(net, len(x))
-    best = attack.search(net, x, y, start, loss, batch_size)
+    best, _ = attack._search(net, x, y, start, loss, batch_size)
     if attack.precision != "float32":
         best = attack.clean(net, best.x_adv, y, batch_size, loss)
     return better(attack.clean(net, x, y, batch_size, loss), best).loss

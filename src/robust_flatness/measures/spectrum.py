@@ -71,7 +71,7 @@ class Hessian(LinearOperator):
         self.parts = list(batches(len(x), batch_size))
         size = sum(leaf.numel() for leaf in self.leaves)
         super().__init__(np.float64, (size, size))
-        self._kept = None
+        self._kept: list[list[Tensor]] = []
         with torch.enable_grad(), _twice_differentiable():
             first, taken = self._measured_gradient()
             if taken * len(self.parts) <= KEPT_BYTES:
@@ -82,11 +82,10 @@ class Hessian(LinearOperator):
         total = [torch.zeros_like(leaf) for leaf in self.leaves]
         # the backward pass runs checkpointed layers again
         with torch.enable_grad(), _twice_differentiable():
-            for index, part in enumerate(self.parts):
-                gradient = self._gradient(part) if self._kept is None else self._kept[index]
+            for gradient in self._kept or map(self._gradient, self.parts):
                 inner = dot(gradient, vector)
                 if inner.requires_grad:  # not so for a loss linear in the weights
-                    options = {"retain_graph": self._kept is not None, "materialize_grads": True}
+                    options = {"retain_graph": bool(self._kept), "materialize_grads": True}
                     torch._foreach_add_(total, torch.autograd.grad(inner, self.leaves, **options))
         return total
 
