@@ -41,7 +41,8 @@ def restarts_table(checkpoint, spec, x, y) -> str:
     found = before = None
     most = 4 * spec.attack.restarts
     for count in range(1, most + 1):
-        found = better(found, once(net, x, y, spec.batch_size, random))
+        new = once(net, x, y, spec.batch_size, random)
+        found = better(found, new) if found else new
         if count.bit_count() == 1 or count == most:
             loss, error = found.loss.double().mean().item(), 100 * found.error.double().mean().item()
             change = "" if before is None else f"{100 * (loss / before - 1):.1f} %"

@@ -14,7 +14,14 @@ from torch.nn import functional as F
 
 
 def pgd_losses(
-    model: nn.Module, x: Tensor, y: Tensor, starts: Sequence[Tensor], epsilon: float, step: float, steps: int
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    starts: Sequence[Tensor],
+    epsilon: float,
+    step: float,
+    steps: int,
+    norm: str = "linf",
 ) -> list[float]:
     """Highest loss of each example over the clean input and all iterates from all starts."""
     model.eval()
@@ -32,9 +39,19 @@ def pgd_losses(
             if iteration < steps:
                 model.zero_grad()
                 losses.sum().backward()
-                moved = (delta.detach() + step * delta.grad.sign()).clamp(-epsilon, epsilon)
-                delta = (x + moved).clamp(0, 1) - x
+                delta = _stepped(x, delta, epsilon, step, norm)
     return best
+
+
+def _stepped(x: Tensor, delta: Tensor, epsilon: float, step: float, norm: str) -> Tensor:
+    """`delta` after a step along its gradient, projected onto the ball, then onto the box."""
+    if norm == "linf":
+        moved = (delta.detach() + step * delta.grad.sign()).clamp(-epsilon, epsilon)
+    else:
+        pairs = zip(delta.detach(), delta.grad, strict=True)
+        stepped = [d + step * gradient / max(gradient.norm().item(), 1e-30) for d, gradient in pairs]
+        moved = torch.stack([d * min(1.0, epsilon / d.norm().item()) for d in stepped])
+    return (x + moved).clamp(0, 1) - x
 
 
 def average_losses(
@@ -47,6 +64,7 @@ def average_losses(
     step: float,
     steps: int,
     batch_size: int,
+    norm: str = "linf",
 ) -> list[float]:
     """RLoss at each of the perturbed weights, one start each."""
     result = []
@@ -58,7 +76,7 @@ def average_losses(
         losses = []
         for i in range(0, len(x), batch_size):
             part = slice(i, i + batch_size)
-            losses += pgd_losses(perturbed, x[part], y[part], [start[part]], epsilon, step, steps)
+            losses += pgd_losses(perturbed, x[part], y[part], [start[part]], epsilon, step, steps, norm)
         result.append(sum(losses) / len(losses))
     return result
 
@@ -75,6 +93,7 @@ def worst_loss(
     step: float,
     steps: int,
     batch_size: int,
+    norm: str = "linf",
 ) -> float:
     """Mean loss after joint ascent in weights and inputs, from one start of both."""
     nu = {name: tensor.clone() for name, tensor in perturbation.items()}
@@ -87,16 +106,15 @@ def worst_loss(
             delta = deltas[i : i + batch_size].clone().requires_grad_(True)
             losses = F.cross_entropy(perturbed(inputs + delta), labels, reduction="none")
             losses.mean().backward()
-            moved = (delta.detach() + step * delta.grad.sign()).clamp(-epsilon, epsilon)
-            deltas[i : i + batch_size] = (inputs + moved).clamp(0, 1) - inputs
+            deltas[i : i + batch_size] = _stepped(inputs, delta, epsilon, step, norm)
             for name, parameter in perturbed.named_parameters():
                 if name in nu:
-                    norm = original[name].norm()
+                    size = original[name].norm()
                     gradient = parameter.grad / max(parameter.grad.norm().item(), 1e-30)
-                    nu[name] = nu[name] + weight_step * norm * gradient
+                    nu[name] = nu[name] + weight_step * size * gradient
                     length = nu[name].norm()
-                    if length > xi * norm:
-                        nu[name] = nu[name] * (xi * norm / length)
+                    if length > xi * size:
+                        nu[name] = nu[name] * (xi * size / length)
     perturbed, total = _perturbed(model, nu), 0.0
     for i in range(0, len(x), batch_size):
         part = slice(i, i + batch_size)

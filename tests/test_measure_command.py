@@ -263,10 +263,10 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(run, own, monkeypatch):
 
     assert run(*measure(output="whole.json"))[0] == 0
     with monkeypatch.context() as patched:
-        patched.setattr("robust_flatness.measures.worst.worst_flatness", fails)
+        patched.setattr("robust_flatness.measures.cases.worst_flatness", fails)
         assert run(*measure(output="mine.json"))[0] != 0
     assert not (own / "mine.json").exists()
-    monkeypatch.setattr("robust_flatness.measures.average.average_flatness", fails)
+    monkeypatch.setattr("robust_flatness.measures.cases.average_flatness", fails)
     monkeypatch.setattr("robust_flatness.measures.robustness.robust_records", fails)
     status, _, err = run(*measure(output="mine.json"))
     assert status == 0, err

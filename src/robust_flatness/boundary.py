@@ -11,21 +11,24 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.parameter import is_lazy
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from robust_flatness.architectures.layers import SafeConv2d, channels_last, is_unsafe
+from robust_flatness.architectures.layers import SafeConv2d, channels_last, graph_nodes
 from robust_flatness.architectures.stateless import Stateless, followers
 from robust_flatness.errors import ConfigError, warn
 from robust_flatness.inputs import checked_logits, warn_of_probabilities
-from robust_flatness.perturbable import NormalisationParameters
 from robust_flatness.runtime.isolation import isolated
-
-Run = Callable[[Tensor], Tensor]
 
 #: Tolerance for equal gradients, relative to their norm: rounding differs between memory layouts and flips
 #: units such as ReLUs near 0.
 GRADIENT_TOLERANCE = 0.05
+NORMALISING_FUNCTIONS = {
+    F.batch_norm, F.layer_norm, F.group_norm, F.instance_norm, F.rms_norm,
+    torch.batch_norm, torch.layer_norm, torch.group_norm, torch.instance_norm, torch.rms_norm,
+}  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -70,11 +73,9 @@ def evaluation_copy(model: nn.Module) -> nn.Module:
         raise ConfigError("model: its deep copy shares modules or tensors with it; it cannot be measured")
     with user_code("evaluation mode"):
         network.eval()
-    for parameter in network.parameters():
-        parameter.requires_grad_(False)
-        parameter.grad = None
+    network.requires_grad_(False).zero_grad()
     for module in network.modules():
-        if type(module) is nn.Conv2d and is_unsafe(module):
+        if type(module) is nn.Conv2d and module.padding_mode == "zeros":
             module.__class__ = SafeConv2d
     return network
 
@@ -144,7 +145,7 @@ def try_model(original: nn.Module, function: Stateless, names: Sequence[str], x:
     return Trial(expected.logits.shape[1], largest_activation(run, x), wide, unused, normalising)
 
 
-def outcome(run: Run, x: Tensor, seed: int = 0) -> Outcome:
+def outcome(run: Callable[[Tensor], Tensor], x: Tensor, seed: int = 0) -> Outcome:
     """Compute logits and gradient with the given random seed; the stage is named if one fails."""
     x = x.detach().clone().requires_grad_(True)
     gradient = torch.zeros_like(x)
@@ -174,9 +175,26 @@ def _weight_gradients(function: Stateless, names: Sequence[str], x: Tensor) -> t
     return unused, frozenset(n for n, leaf in leaves.items() if id(leaf) in watched.ids)
 
 
+class NormalisationParameters(TorchFunctionMode):
+    """Mode that records in `ids` the scales and shifts passed to torch's normalising functions, and the
+    leaves from which these are computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.ids: set[int] = set()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in NORMALISING_FUNCTIONS:
+            for value in (*args[1:], *(kwargs or {}).values()):
+                if isinstance(value, Tensor):
+                    nodes = graph_nodes(value.grad_fn)
+                    self.ids |= {id(value), *(id(n.variable) for n in nodes if hasattr(n, "variable"))}
+        return func(*args, **(kwargs or {}))
+
+
 def _check_copy(original: nn.Module, function: Stateless, x: Tensor, expected: Outcome) -> None:
     """Check that the copy agrees with the original, in evaluation mode, at the given weights (`expected`) and
-    at perturbed ones."""
+    at perturbed ones, which stay in the original."""
     if not outcome(original, x).agrees(expected):
         raise ConfigError("model: a deep copy of it gives other logits or gradients; it cannot be measured")
     g = torch.Generator().manual_seed(0)
@@ -184,11 +202,10 @@ def _check_copy(original: nn.Module, function: Stateless, x: Tensor, expected: O
     moved = {n: p.detach() * (0.9 + 0.2 * torch.rand((), generator=g).item()) for n, p in own.items()}
     for name, (leader, shape, stride) in followers(own).items():
         moved[name] = moved[leader].as_strided(shape, stride)
-    with _restored(original):
-        for name, parameter in own.items():
-            parameter.data.copy_(moved[name])
-        perturbed = outcome(original, x)
-    if not outcome(partial(function, moved), x).agrees(perturbed):
+    found = outcome(partial(function, moved), x)  # first, since it may refer to the original's weights
+    for name, parameter in own.items():
+        parameter.data.copy_(moved[name])
+    if not found.agrees(outcome(original, x)):
         raise ConfigError(
             "model: its weights cannot be exchanged: with perturbed weights, a deep copy gives other logits "
             "or gradients (does its forward refer to another module?)"
@@ -242,7 +259,7 @@ def _lay_out(function: Stateless, x: Tensor, expected: Outcome) -> bool:
     return False
 
 
-def largest_activation(run: Run, x: Tensor) -> int | None:
+def largest_activation(run: Callable[[Tensor], Tensor], x: Tensor) -> int | None:
     """Return the bytes of the largest activation of an example on a CPU; None on other devices."""
     if x.device.type != "cpu":
         return None

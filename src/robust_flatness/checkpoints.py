@@ -4,7 +4,6 @@ The file holds the tensors and one metadata key with canonical JSON: the archite
 SHA-256 over the tensors, verified on loading, which runs no code from the file.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -12,7 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -26,6 +24,7 @@ from robust_flatness.files import atomic_path, canonical_json
 from robust_flatness.loading import Normalized, load_model, load_network
 from robust_flatness.network import Network
 from robust_flatness.runtime.graphs import Graphs
+from robust_flatness.runtime.state import tensors_digest
 from robust_flatness.seeding import generator
 from robust_flatness.weights import load_weights
 
@@ -81,7 +80,7 @@ class Checkpoint:
     @cached_property
     def weights_sha256(self) -> str:
         """SHA-256 over the parameters and buffers."""
-        return checksum(self.model.state_dict())
+        return tensors_digest("", self.model.state_dict())
 
     def initial(self) -> dict[str, Tensor] | None:
         """Return the initial weights by name, drawn again from the seed; None for external networks."""
@@ -93,19 +92,9 @@ class Checkpoint:
         return {name: p.detach() for name, p in start.named_parameters()}
 
 
-def checksum(tensors: Mapping[str, Any], metadata: Mapping[str, Any] | None = None) -> str:
-    """Return the SHA-256 over the fields of the metadata, less its own checksum, and names, dtypes, shapes
-    and bytes of tensors, in the order of their names."""
-    text = "" if metadata is None else canonical_json({**metadata, "sha256": ""})
-    digest = hashlib.sha256(text.encode())
-    for name, tensor in sorted(tensors.items()):
-        if not isinstance(tensor, Tensor):  # a module's extra state
-            digest.update(f"{name} {tensor!r}\n".encode())
-            continue
-        tensor = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
+    """Return the SHA-256 over the metadata (less its own checksum) and the tensors."""
+    return tensors_digest(canonical_json({**metadata, "sha256": ""}), tensors)
 
 
 def save_checkpoint(path: Path, model: nn.Module, metadata: Metadata) -> None:

@@ -2,12 +2,11 @@
 
 from torch import nn
 
-from robust_flatness.measures.average import FlatnessResult, average_flatness
+from robust_flatness.measures.cases import FlatnessResult, average_flatness, worst_flatness
 from robust_flatness.measures.neighborhood import Neighborhood
 from robust_flatness.measures.scaling import scale_convolutions
 from robust_flatness.measures.spectrum import HessianResult, hessian_eigenvalues
 from robust_flatness.measures.surfaces import PrincipalPlane, loss_landscape, loss_plane, principal_plane
-from robust_flatness.measures.worst import worst_flatness
 from robust_flatness.network import Network
 
 __all__ = [

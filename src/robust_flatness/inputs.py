@@ -12,37 +12,25 @@ ENOUGH_OUTPUTS = 20
 
 
 def checked_inputs(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return inputs [n, ...] in [0, 1] without a graph, and labels [n] as int64; see `labels`."""
-    return checked_images(x, y), labels(y)
-
-
-def checked_images(x: Tensor, y: Tensor) -> Tensor:
-    """Return `x` without a graph, if it holds one input in [0, 1] for each target."""
-    if not isinstance(y, Tensor) or not y.ndim:
-        kind = "a single number" if isinstance(y, Tensor) else type(y).__name__
+    """Return inputs [n, ...] in [0, 1] without a graph, and labels [n], of any integer type, as int64."""
+    if not isinstance(y, Tensor) or y.ndim != 1 or y.is_floating_point() or y.is_complex():
+        kind = f"{y.dtype} of shape {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
         raise ConfigError(f"y: {kind} given; expected a tensor of integer labels [n]")
     dense = isinstance(x, Tensor) and x.ndim and x.layout == torch.strided
     if not dense or not x.is_floating_point():
         kind = f"{x.dtype}, {x.layout}, {x.ndim}-d" if isinstance(x, Tensor) else type(x).__name__
         raise ConfigError(f"x: {kind} given; expected a tensor of floating-point inputs [n, ...] in [0, 1]")
     if len(x) == 0 or len(x) != len(y):
-        raise ConfigError(f"x, y: {len(x)} inputs and {len(y)} targets; give one target for each input")
-    x = x.detach()
+        raise ConfigError(f"x, y: {len(x)} inputs and {len(y)} labels; give one label for each input")
+    x, y = x.detach(), y.detach().to(torch.int64)
     low, high = x.aminmax()
     if not (low >= 0 and high <= 1):
         where = f" (NaN in input {_first(x.flatten(1).isnan().any(1))})" if low.isnan() else ""
         raise ConfigError(f"x: values from {low:.4g} to {high:.4g}; inputs must be numbers in [0, 1]{where}")
-    return _outside_inference_mode(x)
-
-
-def labels(y: Tensor) -> Tensor:
-    """Return labels [n], of any integer type, as int64."""
-    if y.ndim != 1 or y.is_floating_point() or y.is_complex():
-        raise ConfigError(f"y: {y.dtype} of shape {tuple(y.shape)}; expected integer labels [n]")
-    y = y.detach().to(torch.int64)
     if y.min() < 0:
         raise ConfigError(f"y: label {int(y.min())} of example {_first(y < 0)}; labels are 0 to K - 1")
-    return _outside_inference_mode(y)
+    # tensors made in inference mode cannot take part in a gradient
+    return tuple(tensor.clone() if tensor.is_inference() else tensor for tensor in (x, y))
 
 
 def check_classes(y: Tensor, classes: int) -> None:
@@ -89,9 +77,3 @@ def require_finite(values: Tensor, where: str, first: int = 0) -> None:
 
 def _first(mask: Tensor) -> int:
     return int(mask.nonzero()[0])
-
-
-def _outside_inference_mode(tensor: Tensor) -> Tensor:
-    """Return a copy of a tensor made in inference mode, which cannot take part in a gradient."""
-    with torch.inference_mode(False):
-        return tensor.clone() if tensor.is_inference() else tensor

@@ -14,6 +14,7 @@ from robust_flatness.architectures.layers import channels_last, inside_transform
 from robust_flatness.architectures.stateless import Stateless, followers
 from robust_flatness.boundary import Trial
 from robust_flatness.errors import ConfigError, warn
+from robust_flatness.inputs import checked_logits
 from robust_flatness.perturbable import perturbable_parameters
 from robust_flatness.runtime.devices import keep_freed_memory
 from robust_flatness.runtime.graphs import Graphs
@@ -56,8 +57,7 @@ class Network:
             for name in self._convolutions:
                 self._values[name].data = channels_last(self._values[name].data)
             self.folding = Folding(self.module, pairs)
-            self._factors = self.folding.factors(self._values)
-            self._tensors = self.folding.fold(self._values, self._factors)
+            self._tensors = self.folding.fold(self._values)
         if example is not None:
             self._try(example)
 
@@ -118,8 +118,7 @@ class Network:
         if not folded and self.folding is not None:
             view.folding, view.graphs, view._tensors = None, None, weights
         elif self.folding is not None:
-            view._factors = self.folding.factors(view._values, weights, self._factors)
-            view._tensors = self.folding.fold(view._values, view._factors)
+            view._tensors = self.folding.fold(view._values)
         else:
             if self._shared.trial is not None and self._shared.trial.channels_last:
                 weights |= {n: channels_last(weights[n]) for n in self._convolutions if n in weights}
@@ -153,9 +152,8 @@ class Network:
         wide, low = wide and self._shared.trial.channels_last, precision == "bfloat16"
         layout = torch.channels_last if wide else torch.contiguous_format
         with torch.autocast(x.device.type, torch.bfloat16, enabled=low, cache_enabled=False):
-            logits = self._function(tensors, x.clone(memory_format=layout))  # it may change its input
-        if len(x) == 1 and logits.shape == (self.classes,):
-            logits = logits[None]  # squeezed by the module
+            # a copy, for it may change its input
+            logits = checked_logits(self._function(tensors, x.clone(memory_format=layout)), x)
         if wide and not low:
             keep_channels_last(logits)
         return logits.to(x.dtype) if low else logits

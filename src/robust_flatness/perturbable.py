@@ -2,23 +2,12 @@
 
 import re
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _NormBase
-from torch.overrides import TorchFunctionMode
+from torch import nn
 
-from robust_flatness.architectures.layers import graph_nodes
-
-NORMALISATIONS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.LocalResponseNorm)
-#: Names of classes that normalise, besides torch's own.
-NAMED_NORMALISATION = re.compile(
+#: Names of classes that normalise; their subclasses do, too.
+NORMALISATIONS = re.compile(
     r"(batch|layer|group|instance|rms)_?norm|^(input)?_?(normali[sz]|standardi[sz]|whiten)", re.IGNORECASE
 )
-NORMALISING_FUNCTIONS = {
-    F.batch_norm, F.layer_norm, F.group_norm, F.instance_norm, F.rms_norm,
-    torch.batch_norm, torch.layer_norm, torch.group_norm, torch.instance_norm, torch.rms_norm,
-}  # fmt: skip
 
 
 def perturbable_parameters(model: nn.Module) -> tuple[list[str], list[str]]:
@@ -31,7 +20,7 @@ def perturbable_parameters(model: nn.Module) -> tuple[list[str], list[str]]:
     of_norms = {
         id(parameter)
         for module in model.modules()
-        if isinstance(module, NORMALISATIONS) or NAMED_NORMALISATION.search(type(module).__name__)
+        if any(NORMALISATIONS.search(kind.__name__) for kind in type(module).__mro__)
         for parameter in module.parameters(recurse=False)
     }
     some_trainable = any(p.requires_grad for p in model.parameters())
@@ -43,20 +32,3 @@ def perturbable_parameters(model: nn.Module) -> tuple[list[str], list[str]]:
             else:
                 perturbed.setdefault(p.data_ptr(), name)
     return list(perturbed.values()), frozen
-
-
-class NormalisationParameters(TorchFunctionMode):
-    """Mode that records in `ids` the scales and shifts passed to torch's normalising functions, and the
-    leaves from which these are computed."""
-
-    def __init__(self):
-        super().__init__()
-        self.ids: set[int] = set()
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func in NORMALISING_FUNCTIONS:
-            for value in (*args[1:], *(kwargs or {}).values()):
-                if isinstance(value, Tensor):
-                    nodes = graph_nodes(value.grad_fn)
-                    self.ids |= {id(value), *(id(n.variable) for n in nodes if hasattr(n, "variable"))}
-        return func(*args, **(kwargs or {}))

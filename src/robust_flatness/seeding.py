@@ -13,11 +13,6 @@ def derive_seed(seed: int, *names: str | int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def stream_device(device) -> str:
-    """Return where a training on `device` draws random numbers: there if CUDA, else on the CPU."""
-    return str(device) if str(device).startswith("cuda") else "cpu"
-
-
 def generator(seed: int, *names: str | int, device="cpu"):
     """Return a `torch.Generator` on `device` seeded with `derive_seed(seed, *names)`."""
     import torch

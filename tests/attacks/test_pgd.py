@@ -1,5 +1,3 @@
-import copy
-
 import pytest
 import torch
 from torch import nn
@@ -110,33 +108,6 @@ def test_same_generator_same_result_and_no_global_randomness(model, data):
     assert torch.equal(attack(model, x, y).x_adv, attack(model, x, y, generator=generator(0)).x_adv)
 
 
-def test_the_model_is_left_alone_also_by_an_exception(model, data):
-    def failing(logits, target):
-        raise KeyboardInterrupt
-
-    state = copy.deepcopy(model.train().state_dict())
-    PGD(EPSILON, EPSILON / 3, 2)(model, *data)
-    with pytest.raises(KeyboardInterrupt):
-        PGD(EPSILON, EPSILON / 3, 2)(model, *data, loss=failing)
-    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
-    assert all(module.training for module in model.modules())
-    assert all(p.requires_grad and p.grad is None for p in model.parameters())
-    assert not data[0].requires_grad
-
-
-def test_other_losses_with_targets_that_are_no_labels(model, data):
-    x, _ = data
-    target = torch.softmax(torch.randn(len(x), 4, dtype=torch.float64, generator=generator()), dim=1)
-
-    def kl(logits, probabilities):
-        return F.kl_div(F.log_softmax(logits, dim=1), probabilities, reduction="none").sum(dim=1)
-
-    found = PGD(EPSILON, EPSILON / 3, 4)(model, x, target, batch_size=5, loss=kl)
-    assert found.error is None
-    torch.testing.assert_close(found.loss, kl(Network(model)(found.x_adv), target).detach())
-    assert (found.loss > kl(Network(model)(x), target)).all()
-
-
 def test_starts_are_uniform_in_the_ball():
     x = torch.full((1, 1, 100, 100), 0.5, dtype=torch.float64)
     noise = (random_start(x, EPSILON, generator()) - x).flatten() / EPSILON
@@ -151,5 +122,5 @@ OUT_OF_RANGE = {"epsilon": -1, "step_size": 0, "steps": 0, "restarts": 0, "preci
 
 @pytest.mark.parametrize("field", OUT_OF_RANGE)
 def test_numbers_out_of_range_are_named(field):
-    with pytest.raises(ValueError, match=rf"{field}: '?{OUT_OF_RANGE[field]}'? given"):
+    with pytest.raises(ValueError, match=rf"(?s){field}.*input_value='?{OUT_OF_RANGE[field]}'?"):
         PGD(**{"epsilon": 0.1, "step_size": 0.1, "steps": 1, field: OUT_OF_RANGE[field]})

@@ -9,7 +9,7 @@ from torch import nn
 from robust_flatness.architectures.folding import Ensemble
 from robust_flatness.attacks import PGD
 from robust_flatness.flatness import average_flatness
-from robust_flatness.measures import average as module
+from robust_flatness.measures import cases as module
 from robust_flatness.network import Network
 
 

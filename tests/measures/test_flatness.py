@@ -135,7 +135,7 @@ def test_the_model_is_bit_identical_afterwards(trained, held_out, attack, name):
 @BOTH
 @pytest.mark.parametrize(("field", "value"), [("xi", 0), ("scope", "epoch"), ("precision", "half")])
 def test_arguments_out_of_range_are_named(trained, held_out, attack, measure, field, value):
-    with pytest.raises(ValueError, match=rf"{field}.*'?{value}'?"):
+    with pytest.raises(ValueError, match=rf"(?s){field}.*'?{value}'?"):
         measure(trained, *held_out, attack=attack, **{field: value})
 
 
@@ -163,8 +163,6 @@ def test_refuses_what_would_change_the_outputs():
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Conv2d(2, 3, 3), nn.Flatten())
     with pytest.raises(ValueError, match="no batch norm after the convolution 2"):
         scale_convolutions(model, 2.0)
-    with pytest.raises(ValueError, match="s: 0 given"):
-        scale_convolutions(model, 0)
 
 
 def test_landscape_at_zero_is_rloss(trained, held_out):

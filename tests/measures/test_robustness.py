@@ -44,23 +44,22 @@ def test_values_and_their_order(setup):
 
 def test_attacks_that_are_not_asked_for_are_not_run(setup):
     model, x, y = setup
-    clean = evaluate_robustness(model, x, y, attack=None, autoattack=False)
+    clean = evaluate_robustness(model, x, y, attack=None)
     assert clean.rerr_pgd is clean.rloss_pgd is clean.rerr_aa is clean.rloss_aa is None
     assert clean.err == pytest.approx(0.1)
-    with pytest.raises(ValueError, match="autoattack takes its radius"):
-        evaluate_robustness(model, x, y, attack=None, autoattack=True)
 
 
-def test_error_grows_with_the_radius():
+@pytest.mark.parametrize(("norm", "largest"), [("linf", 1.0), ("l2", 2.0)])
+def test_error_grows_with_the_radius_which_is_at_most_one_in_the_linf_norm(norm, largest):
     model = build_model(ModelSpec(name="small-resnet", width=4), 3, (0.4,), (0.3,), generator(5, "init"))
     rng = np.random.default_rng(0)
     images = {"x_test": rng.integers(0, 256, (40, 1, 8, 8), dtype=np.uint8)}
     data = Examples(Dataset(images | {"y_test": rng.integers(0, 3, 40)}))
-    attack = {"epsilon": 0.1, "step_size": 0.05, "steps": 3}
-    settings = OtherRadiiSettings(attack=attack, test_examples=40, factors=[0.01, 0.25, 1, 4])
+    attack = {"norm": norm, "epsilon": 0.1, "step_size": 0.05, "steps": 3}
+    settings = OtherRadiiSettings(attack=attack, test_examples=40, factors=[0.01, 0.25, 20])
     records = [r for r in other_radii(Network(model), data, settings) if r.metric == "rerr_pgd_eps"]
-    assert [record.coordinate for record in records] == [0.01, 0.25, 1, 4]
-    assert [record.epsilon for record in records] == pytest.approx([0.001, 0.025, 0.1, 0.4])
+    assert [record.coordinate for record in records] == [0.01, 0.25, 20]
+    assert [record.epsilon for record in records] == pytest.approx([0.001, 0.025, largest])
     errors = [record.value for record in records]
     assert errors == sorted(errors)
     assert errors[0] < errors[-1]

@@ -3,9 +3,10 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from robust_flatness.architectures import CenteredBatchNorm2d, ResNet, build_model
-from robust_flatness.architectures.layers import image_conv2d
+from robust_flatness.architectures.layers import FoldedConv2d
 from robust_flatness.config import ModelSpec
 from robust_flatness.network import Network
 from robust_flatness.training.objectives.self_supervision import RotationNetwork
@@ -185,12 +186,12 @@ def test_weights_that_require_gradients_are_differentiated_in_bfloat16_after_a_p
 @pytest.mark.parametrize("stride", [1, (2, 1)])
 @pytest.mark.parametrize(("kernel", "padding"), [(3, 1), (3, 0), ((1, 3), (0, 1)), (1, 0)])
 def test_gradient_of_a_convolution_of_images(channels, kernel, padding, stride):
-    conv = nn.Conv2d(channels, 6, kernel, stride, padding, dtype=torch.float64)
+    conv = FoldedConv2d(channels, 6, kernel, stride, padding, dtype=torch.float64)
     x = torch.rand(3, channels, 7, 8, dtype=torch.float64, generator=generator()).requires_grad_()
     tensors = [x, conv.weight, conv.bias]
-    ours = image_conv2d(*tensors, conv.stride, conv.padding)
-    found = torch.autograd.grad(ours.relu().square().sum(), tensors)
-    expected = torch.autograd.grad(conv(x).relu().square().sum(), tensors)
+    plain = F.conv2d(*tensors, conv.stride, conv.padding)
+    found = torch.autograd.grad(conv(x).relu().square().sum(), tensors)
+    expected = torch.autograd.grad(plain.relu().square().sum(), tensors)
     for mine, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(mine, theirs)
 

@@ -8,46 +8,58 @@ from pathlib import Path
 import pytest
 import torch
 
-from robust_flatness.attacks import PGD, random_start
+from robust_flatness.attacks import PGD
 from robust_flatness.flatness import Neighborhood, average_flatness, worst_flatness
 from robust_flatness.network import Network
 from robust_flatness.seeding import generator
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-ATTACK = PGD(0.05, 0.02, 4, restarts=2)
-BUDGET = ATTACK.epsilon, ATTACK.step_size
 
 
-def test_pgd(plain, model, data):
+@pytest.fixture(
+    params=[PGD(0.05, 0.02, 4, restarts=2), PGD(0.7, 0.3, 4, restarts=2, norm="l2")], ids=["linf", "l2"]
+)
+def attack(request):
+    return request.param
+
+
+def budget(attack, *more):
+    return attack.epsilon, attack.step_size, *more, attack.norm
+
+
+def test_pgd(plain, model, data, attack):
     stream = torch.Generator().manual_seed(5)
-    starts = [random_start(data[0], ATTACK.epsilon, stream) for _ in range(ATTACK.restarts)]
-    found = ATTACK(model, *data, batch_size=5, generator=torch.Generator().manual_seed(5))
-    theirs = plain.pgd_losses(model, *data, starts, *BUDGET, ATTACK.steps)
+    starts = [attack.start(data[0], stream) for _ in range(attack.restarts)]
+    found = attack(model, *data, batch_size=5, generator=torch.Generator().manual_seed(5))
+    theirs = plain.pgd_losses(model, *data, starts, *budget(attack, attack.steps))
     torch.testing.assert_close(found.loss, torch.tensor(theirs, dtype=torch.float64), rtol=1e-9, atol=1e-12)
+    lengths = (found.x_adv - data[0]).flatten(1).norm(torch.inf if attack.norm == "linf" else 2, dim=1)
+    assert 0.9 * attack.epsilon < lengths.max() <= attack.epsilon + 1e-12
+    assert ((found.x_adv == 0) | (found.x_adv == 1)).any()
 
 
 @pytest.mark.parametrize("number", [None, 0, 1], ids=["all layers", "a weight", "a bias"])
-def test_average_flatness(plain, model, data, number):
+def test_average_flatness(plain, model, data, attack, number):
     ball = Neighborhood(Network(model, data[0]), 0.4)
     layers = ball.names if number is None else ball.names[number : number + 1]
     nus, starts = [], []
     for sample in range(2):
         nu = ball.on_sphere(generator(3, "directions", sample, 0))
         nus.append({name: part for name, part in zip(ball.names, nu, strict=True) if name in layers})
-        starts.append(random_start(data[0], ATTACK.epsilon, generator(3, "starts", sample)))
-    theirs = plain.average_losses(model, *data, nus, starts, *BUDGET, ATTACK.steps, 5)
+        starts.append(attack.start(data[0], generator(3, "starts", sample)))
+    theirs = plain.average_losses(model, *data, nus, starts, *budget(attack, attack.steps, 5))
     ours = average_flatness(
-        model, *data, attack=ATTACK, xi=0.4, samples=2, batch_size=5, seed=3, layers=layers
+        model, *data, attack=attack, xi=0.4, samples=2, batch_size=5, seed=3, layers=layers
     )
     torch.testing.assert_close(ours.perturbed, torch.tensor(theirs, dtype=torch.float64), rtol=1e-9, atol=0)
 
 
-def test_worst_flatness(plain, model, data):
+def test_worst_flatness(plain, model, data, attack):
     ball = Neighborhood(Network(model, data[0]), 0.02)
     nu = dict(zip(ball.names, ball.in_ball(generator(3, "worst directions", 0, 0)), strict=True))
-    start = random_start(data[0], ATTACK.epsilon, generator(3, "worst starts", 0))
-    theirs = plain.worst_loss(model, *data, nu, start, 0.02, 0.01, *BUDGET, 6, 5)
-    ours = worst_flatness(model, *data, attack=ATTACK, xi=0.02, steps=6, restarts=1, batch_size=5, seed=3)
+    start = attack.start(data[0], generator(3, "worst starts", 0))
+    theirs = plain.worst_loss(model, *data, nu, start, 0.02, 0.01, *budget(attack, 6, 5))
+    ours = worst_flatness(model, *data, attack=attack, xi=0.02, steps=6, restarts=1, batch_size=5, seed=3)
     assert ours.perturbed.item() == pytest.approx(theirs, rel=1e-9)
 
 

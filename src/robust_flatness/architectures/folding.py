@@ -1,26 +1,21 @@
 """Folding of batch norms into convolutions in the built-in networks, and ensembles of folded networks."""
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from robust_flatness.architectures import layers
-from robust_flatness.architectures.layers import CenteredBatchNorm2d, SafeConv2d, Whitening, channels_last
 from robust_flatness.architectures.resnet import ResNet
 from robust_flatness.architectures.stateless import Stateless
 
-#: Names of a convolution and of the batch norm after it.
-Pair = tuple[str, str]
 
-
-def foldable_pairs(network: nn.Module) -> list[Pair]:
-    """Return the pairs of a built-in network whose class is `foldable`: each batch norm is the only consumer
-    of the convolution before it. Empty for subclasses, and for networks with hooks, parametrizations or
-    replaced layers, which may compute something else."""
+def foldable_pairs(network: nn.Module) -> list[tuple[str, str]]:
+    """Return the names of each convolution and the batch norm after it, its only consumer, in the evaluation
+    copy of a built-in network whose class is `foldable`. Empty for subclasses, and for networks with hooks,
+    parametrizations or replaced layers, which may compute something else."""
     if "foldable" not in vars(type(network)):
         return []
     modules = dict(network.named_modules())
@@ -30,15 +25,7 @@ def foldable_pairs(network: nn.Module) -> list[Pair]:
     names = [name for name, m in modules.items() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
     pairs = list(zip(names[::2], names[1::2], strict=False))
     kinds = {(type(modules[conv]), type(modules[norm])) for conv, norm in pairs}
-    expected = {(nn.Conv2d, CenteredBatchNorm2d), (SafeConv2d, CenteredBatchNorm2d)}
-    return pairs if kinds <= expected and len(names) % 2 == 0 else []
-
-
-class Factors(NamedTuple):
-    """Scales a_c and shifts beta_c - a_c mu_c of the batch norms, concatenated over layers."""
-
-    scale: Tensor
-    shift: Tensor
+    return pairs if kinds <= {(layers.SafeConv2d, layers.CenteredBatchNorm2d)} and len(names) % 2 == 0 else []
 
 
 class Folding:
@@ -50,11 +37,11 @@ class Folding:
     \epsilon}`.
 
     `function` is the folded network: folded weights and biases have the names of the convolution's, and
-    layers compute in the dtype of their weights. `wide` holds functions that compute several such networks
-    side by side, by their number (see `Ensemble`).
+    convolutions compute in the dtype of their weights. `wide` holds functions that compute several such
+    networks side by side, by their number (see `Ensemble`).
     """
 
-    def __init__(self, network: nn.Module, pairs: list[Pair]):
+    def __init__(self, network: nn.Module, pairs: list[tuple[str, str]]):
         self.pairs = pairs
         norms = [network.get_submodule(norm) for _, norm in pairs]
         self._sizes = [norm.num_features for norm in norms]
@@ -64,31 +51,24 @@ class Folding:
         self._no_bias = torch.zeros_like(self._eps).split(self._sizes)
         self.function = Stateless(_folded_module(network, pairs))
         self.wide: dict[int, Stateless] = {}
-        modules, low = self.function.module.named_modules(), FoldedConv2d | DtypeLinear
+        modules, low = self.function.module.named_modules(), layers.FoldedConv2d | nn.Linear
         self._low = {f"{n}.{key}" for n, m in modules if isinstance(m, low) for key in ("weight", "bias")}
         folded = {f"{conv}.{key}" for conv, _ in pairs for key in ("weight", "bias")}
         own = self.function.own.items()
         self._unfolded = [name for name, t in own if name not in folded and t.is_floating_point()]
 
-    def factors(
-        self, values: Mapping[str, Tensor], changed: Collection[str] = (), before: Factors | None = None
-    ) -> Factors:
-        """Compute the batch norms' factors at `values`, or return those `before` if no norm has changed."""
-        if before is not None and not any(name in changed for names in self._of_norms for name in names):
-            return before
-        gamma, beta, mean, var = (torch.cat([values[n] for n in names]) for names in self._of_norms)
-        scale = (var + self._eps).rsqrt() * (gamma + 1)
-        return Factors(scale, torch.addcmul(beta, mean, scale, value=-1))
-
-    def fold(self, values: Mapping[str, Tensor], factors: Factors) -> dict[str, Tensor]:
+    def fold(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Compute the tensors of `function` from those of the network; differentiable by them."""
+        gamma, beta, mean, var = (torch.cat([values[n] for n in names]) for names in self._of_norms)
+        scales = (var + self._eps).rsqrt() * (gamma + 1)
         pairs = zip(self.pairs, self._no_bias, strict=True)
         biases = torch.cat([values.get(f"{conv}.bias", zero) for (conv, _), zero in pairs])
-        biases = torch.addcmul(factors.shift, biases, factors.scale).split(self._sizes)
+        biases = torch.addcmul(torch.addcmul(beta, mean, scales, value=-1), biases, scales)
         folded = {name: values[name] for name in self._unfolded}
-        scales = factors.scale.split(self._sizes)
-        for (conv, _), scale, bias in zip(self.pairs, scales, biases, strict=True):
-            folded[f"{conv}.weight"] = channels_last(values[f"{conv}.weight"] * scale.view(-1, 1, 1, 1))
+        parts = scales.split(self._sizes), biases.split(self._sizes)
+        for (conv, _), scale, bias in zip(self.pairs, *parts, strict=True):
+            weight = values[f"{conv}.weight"] * scale.view(-1, 1, 1, 1)
+            folded[f"{conv}.weight"] = layers.channels_last(weight)
             folded[f"{conv}.bias"] = bias
         return folded
 
@@ -97,39 +77,15 @@ class Folding:
         return {name: t.to(torch.bfloat16) if name in self._low else t for name, t in tensors.items()}
 
 
-class FoldedConv2d(nn.Module):
-    """A convolution and a batch norm as one convolution, in the dtype of its weight."""
-
-    def __init__(self, conv: nn.Conv2d):
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty_like(conv.weight), requires_grad=False)
-        self.bias = nn.Parameter(conv.weight.new_empty(len(conv.weight)), requires_grad=False)
-        self.stride, self.padding, self.groups = conv.stride, conv.padding, 1
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x.to(self.weight.dtype)
-        return layers.image_conv2d(x, self.weight, self.bias, self.stride, self.padding, self.groups)
-
-
-class DtypeLinear(nn.Module):
-    """A linear layer in the dtype of its weight."""
-
-    def __init__(self, linear: nn.Linear):
-        super().__init__()
-        self.weight, self.bias = linear.weight, linear.bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
-
-
-def _folded_module(network: nn.Module, pairs: list[Pair]) -> nn.Module:
+def _folded_module(network: nn.Module, pairs: list[tuple[str, str]]) -> nn.Module:
     """Return a copy of `network` with folded layers that shares all other tensors with it."""
-    replaced: dict[int, object] = {id(t): t for t in (*network.parameters(), *network.buffers())}
-    replaced |= {id(layer): DtypeLinear(layer) for layer in network.modules() if type(layer) is nn.Linear}
+    module = copy.deepcopy(network, {id(t): t for t in (*network.parameters(), *network.buffers())})
     for conv, norm in pairs:
-        layer = network.get_submodule(conv)
-        replaced |= {id(layer): FoldedConv2d(layer), id(network.get_submodule(norm)): nn.Identity()}
-    module = copy.deepcopy(network, replaced)
+        layer = module.get_submodule(conv)
+        layer.__class__ = layers.FoldedConv2d
+        layer.weight = nn.Parameter(torch.empty_like(layer.weight), requires_grad=False)
+        layer.bias = nn.Parameter(layer.weight.new_empty(len(layer.weight)), requires_grad=False)
+        module.set_submodule(norm, nn.Identity())
     for layer in module.modules():
         if type(layer) is nn.ReLU:
             layer.inplace = True  # its input is a convolution's output or a sum, which nothing else uses
@@ -146,14 +102,14 @@ class Ensemble:
     def __init__(self, networks: Sequence[Any]):
         self._folding, self.count = networks[0].folding, len(networks)
         if self.count not in self._folding.wide:
-            self._folding.function.restore()  # a copy has the module's own parameters
+            self._folding.function.put({})  # a copy has the module's own parameters
             wide = Stateless(_widened(self._folding.function.module, self.count))
             self._folding.wide[self.count] = wide
         self._function = self._folding.wide[self.count]
         members = [network.tensors() for network in networks]
         names = [name for name, _ in self._function.module.named_parameters()]
         joined = {name: torch.cat([tensors[name] for tensors in members]) for name in names}
-        joined = {name: channels_last(t) if t.ndim == 4 else t for name, t in joined.items()}
+        joined = {name: layers.channels_last(t) if t.ndim == 4 else t for name, t in joined.items()}
         self._tensors = {"float32": joined}
 
     @staticmethod
@@ -174,12 +130,12 @@ class Ensemble:
 class _Linears(nn.Module):
     """`count` linear layers on [n, count * F], to [n, count * K]."""
 
-    def __init__(self, linear: DtypeLinear, count: int):
+    def __init__(self, linear: nn.Linear, count: int):
         super().__init__()
         self.count, self.weight, self.bias = count, linear.weight, linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        inputs = x.to(self.weight.dtype).unflatten(1, (self.count, -1)).transpose(0, 1)
+        inputs = x.unflatten(1, (self.count, -1)).transpose(0, 1)
         matrices = self.weight.unflatten(0, (self.count, -1)).transpose(1, 2)
         return torch.baddbmm(self.bias.view(self.count, 1, -1), inputs, matrices).transpose(0, 1).flatten(1)
 
@@ -189,10 +145,10 @@ def _widened(module: nn.Module, count: int) -> nn.Module:
     in."""
     wide = copy.deepcopy(module)
     for name, layer in list(wide.named_modules()):
-        if isinstance(layer, FoldedConv2d):
+        if isinstance(layer, layers.FoldedConv2d):
             layer.groups = count
-        elif isinstance(layer, DtypeLinear):
+        elif isinstance(layer, nn.Linear):
             wide.set_submodule(name, _Linears(layer, count))
-        elif isinstance(layer, Whitening):
+        elif isinstance(layer, layers.Whitening):
             layer.mean, layer.std = (t.repeat(1, count, 1, 1) for t in (layer.mean, layer.std))
     return wide

@@ -16,22 +16,6 @@ FEW_CHANNELS = 4
 UNSAFE_CHANNELS = 16
 
 
-def safe_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride, padding, dilation, groups) -> Tensor:
-    """Compute `F.conv2d`; strided 1x1 convolutions of few channels run with stride 1 on subsampled pixels."""
-    pointwise = weight.shape[2:] == (1, 1) and padding in ((0, 0), "valid")
-    if pointwise and weight.shape[1] < UNSAFE_CHANNELS and stride != (1, 1):
-        x, stride = x[:, :, :: stride[0], :: stride[1]], (1, 1)
-    return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
-
-
-def image_conv2d(x: Tensor, weight: Tensor, bias: Tensor, stride, padding, groups: int = 1) -> Tensor:
-    """Compute `F.conv2d`, on the CPU with a fast gradient with respect to inputs of few channels."""
-    few = weight.shape[1] <= FEW_CHANNELS and groups == 1 and weight.shape[2:] != (1, 1)
-    if few and x.device.type == "cpu" and not inside_transform():
-        return _ImageConvolution.apply(x, weight, bias, stride, padding)
-    return safe_conv2d(x, weight, bias, stride, padding, (1, 1), groups)
-
-
 def inside_transform() -> bool:
     """Return whether a transform of torch.func (vmap, grad, ...) is active, where custom gradients, hooks and
     queries of the memory format are not available."""
@@ -128,16 +112,26 @@ class Whitening(nn.Module):
 
 
 class SafeConv2d(nn.Conv2d):
-    """`nn.Conv2d` with correct weight gradients for strided 1x1 convolutions of few channels."""
+    """`nn.Conv2d` with correct weight gradients for strided 1x1 convolutions of few channels, which run with
+    stride 1 on subsampled pixels; without other padding than zeros."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return safe_conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        stride, pointwise = self.stride, self.kernel_size == (1, 1) and self.padding in ((0, 0), "valid")
+        if pointwise and stride != (1, 1) and self.weight.shape[1] < UNSAFE_CHANNELS:
+            x, stride = x[:, :, :: stride[0], :: stride[1]], (1, 1)
+        return F.conv2d(x, self.weight, self.bias, stride, self.padding, self.dilation, self.groups)
 
 
-def is_unsafe(conv: nn.Conv2d) -> bool:
-    """Return whether torch's gradient with respect to the weight of `conv` can write past its memory."""
-    pointwise, strided = conv.kernel_size == (1, 1), conv.stride != (1, 1)
-    return pointwise and strided and conv.padding in ((0, 0), "valid") and conv.in_channels < UNSAFE_CHANNELS
+class FoldedConv2d(SafeConv2d):
+    """A convolution and a batch norm as one convolution, in the dtype of its weight; on the CPU with a fast
+    gradient with respect to inputs of few channels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.to(self.weight.dtype)
+        few = self.weight.shape[1] <= FEW_CHANNELS and self.groups == 1 and self.kernel_size != (1, 1)
+        if few and x.device.type == "cpu" and not inside_transform():
+            return _ImageConvolution.apply(x, self.weight, self.bias, self.stride, self.padding)
+        return super().forward(x)
 
 
 class SpatialMean(nn.Module):
@@ -158,17 +152,11 @@ class CenteredBatchNorm2d(nn.BatchNorm2d):
         nn.init.zeros_(self.weight)
         nn.init.zeros_(self.bias)
 
-    @property
-    def scale(self) -> Tensor:
-        """The factor applied to the normalised activations, shape [C]."""
-        return 1 + self.weight
-
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
             self.num_batches_tracked.add_(1)
         factor = self.momentum
         if factor is None:  # cumulative average, as torch.optim.swa_utils.update_bn asks for
             factor = 1.0 / float(self.num_batches_tracked) if self.training else 0.0
-        return F.batch_norm(
-            x, self.running_mean, self.running_var, self.scale, self.bias, self.training, factor, self.eps
-        )
+        statistics = self.running_mean, self.running_var
+        return F.batch_norm(x, *statistics, 1 + self.weight, self.bias, self.training, factor, self.eps)

@@ -44,18 +44,15 @@ class Stateless:
 
     def __call__(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Return the output for `x` with `tensors` in place of the module's own of these names."""
-        self._put(tensors)
+        self.put(tensors)
         try:
             return self.module(x)
         finally:
             if inside_transform():
-                self.restore()
+                self.put({})
 
-    def restore(self) -> None:
-        """Put the module's own tensors back."""
-        self._put({})
-
-    def _put(self, tensors: Mapping[str, Tensor]) -> None:
+    def put(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put `tensors` into the module, and its own back in place of all others."""
         if tensors is not self._current:
             for name, tensor in ({n: self.own[n] for n in self._current} | dict(tensors)).items():
                 for table, key in self._places[name]:

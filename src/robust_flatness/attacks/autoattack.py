@@ -1,7 +1,6 @@
 """AutoAttack (Croce & Hein 2020) through the package pyautoattack, one attack after the other."""
 
 import contextlib
-import hashlib
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -12,21 +11,19 @@ from torch import Tensor, nn
 
 from robust_flatness.attacks.apgd import run_apgd
 from robust_flatness.attacks.found import Found
-from robust_flatness.attacks.pgd import batches, cross_entropy
+from robust_flatness.attacks.pgd import batched_logits, checked, cross_entropy
 from robust_flatness.config import AutoAttackSpec
-from robust_flatness.config.measures import LEAST_CLASSES
+from robust_flatness.config.measures import MOST_TARGETS
 from robust_flatness.errors import ConfigError, FileError, warn
-from robust_flatness.inputs import check_classes, checked_inputs, require_finite
+from robust_flatness.inputs import require_finite
 from robust_flatness.network import Network
 from robust_flatness.runtime.isolation import isolated
 from robust_flatness.runtime.progress import track
-from robust_flatness.runtime.state import StateFile
+from robust_flatness.runtime.state import StateFile, tensors_digest
 from robust_flatness.seeding import derive_seed
 
 #: Logger for the library's checks, which issues their messages as warnings.
 LOGGER = SimpleNamespace(warning=lambda message: warn(f"autoattack: {message}", callers=3))
-#: The library's names of norms.
-LIBRARY_NORMS = {"linf": "Linf", "l2": "L2"}
 
 
 @isolated()
@@ -42,19 +39,15 @@ def run_autoattack(
     `spec` is the budget (None: the standard version). As in the library, each batch draws the same random
     numbers, so that results depend on `batch_size`. An interrupted call resumes from `state_path` after the
     last finished attack. `known` are adversarial inputs from PGD, for the attack `pgd` of a reduced version.
-    Raises `ConfigError` if the budget does not fit the number of classes, or `pgd` lacks `known`."""
+    Raises `ConfigError` if the budget does not fit the number of classes."""
     spec = spec or AutoAttackSpec()
-    x, y = checked_inputs(x, y)
-    if "pgd" in spec.attacks and known is None:
-        raise ConfigError("autoattack.attacks: pgd reuses the inputs of PGD, but none were given")
-    net = Network.of(model, x[:2])
-    check_classes(y, net.classes)
+    net, x, y, _ = checked(model, x, y)
     targets = check_autoattack(net, x, spec, norm)
-    with torch.no_grad():
-        logits = torch.cat([net(x[part]) for part in batches(len(x), batch_size)])
+    logits = batched_logits(net, x, batch_size)
     require_finite(logits, "on clean inputs")
-    ball = f"{epsilon}" if norm == "linf" else f"{epsilon} {norm}"
-    key = _fingerprint(logits, x, y, ball, spec, batch_size, seed, known)
+    # the state belongs to these arguments, with the model represented by its logits
+    settings = f"{epsilon} {norm} {spec.json_text()} {batch_size} {seed}"
+    key = tensors_digest(settings, {"logits": logits, "x": x, "y": y, "known": known})
     robust, x_adv, done = logits.argmax(dim=1) == y, x.clone(), 0
     file = state_path and StateFile(Path(state_path), {"inputs": key})
     with contextlib.suppress(FileError):  # damaged, or of another call: from the beginning
@@ -64,13 +57,12 @@ def run_autoattack(
     def predict(inputs: Tensor) -> Tensor:
         return net(inputs.to(x.dtype)).float()  # AutoAttack computes in float32, whatever the model does
 
-    with _silent():
+    with contextlib.redirect_stdout(io.StringIO()):  # of the library's output
         _run_checks(predict, x[:batch_size], y[:batch_size])
-    for index, name in enumerate(track(spec.attacks, "attack")):
-        if index < done:
-            continue
-        before = robust.double().mean().item()
-        with _silent():
+        for index, name in enumerate(track(spec.attacks, "attack")):
+            if index < done:
+                continue
+            before = robust.double().mean().item()
             attack = _attack(predict, name, epsilon, spec, targets, seed, x.device, norm)
             left = robust.nonzero().flatten()
             parts = left.split(batch_size) if len(left) else ()  # an empty tensor has one, empty, part
@@ -83,34 +75,28 @@ def run_autoattack(
                     fooled = net(candidates).argmax(dim=1) != y[indices]
                 x_adv[indices[fooled]] = candidates[fooled]
                 robust[indices[fooled]] = False
-        if name == "square" and index > 1:
-            from pyautoattack import checks
+            if name == "square" and index > 1:
+                from pyautoattack import checks
 
-            after = robust.double().mean().item()
-            checks.check_square_sr({"clean": 1.0, "before": before, "square": after}, logger=LOGGER)
-        if file:
-            file.save({"robust": robust, "x_adv": x_adv, "done": index + 1})
-    with torch.no_grad():
-        loss = torch.cat([cross_entropy(net(x_adv[part]), y[part]) for part in batches(len(x), batch_size)])
-    return Found(x_adv, loss, ~robust)
+                after = robust.double().mean().item()
+                checks.check_square_sr({"clean": 1.0, "before": before, "square": after}, logger=LOGGER)
+            if file:
+                file.save({"robust": robust, "x_adv": x_adv, "done": index + 1})
+    return Found(x_adv, cross_entropy(batched_logits(net, x_adv, batch_size), y), ~robust)
 
 
 def check_autoattack(net: Network, x: Tensor, spec: AutoAttackSpec, norm: str = "linf") -> int:
     """Return the number of target classes; raise `ConfigError` where attacks do not fit inputs or classes."""
-    classes, problem, others = net.classes, None, "apgd-ce, apgd-t, fab-t"
+    problems = [*spec.problems(net.classes)]
+    others = "write version: reduced, attacks: [apgd-ce, apgd-t, fab-t]"
     if x.ndim != 4 and "square" in spec.attacks:
-        problem = f"Square needs images [n, C, H, W], but inputs have shape {tuple(x.shape)}"
+        problems.append(f"attacks: Square needs images [n, C, H, W], not inputs {tuple(x.shape)}; {others}")
     elif norm == "l2" and "square" in spec.attacks and not _tiled(*x.shape[2:]):
-        problem = f"the library's Square in the L2 norm fails on images of {x.shape[2]}x{x.shape[3]}"
-    elif "apgd-t" in spec.attacks and classes < LEAST_CLASSES:
-        others = "apgd-ce, fab-t, square"
-        problem = f"apgd-t needs at least {LEAST_CLASSES} classes for its loss (DLR), the model has {classes}"
-    if problem:
-        raise ConfigError(f"autoattack: {problem}; use version: reduced with attacks: [{others}]")
-    targets = spec.target_classes or min(9, classes - 1)
-    if targets > classes - 1:
-        raise ConfigError(f"autoattack.target_classes: {targets} given; at most {classes - 1} exist")
-    return targets
+        size = f"{x.shape[2]}x{x.shape[3]}"
+        problems.append(f"attacks: the library's Square in the L2 norm fails on images of {size}; {others}")
+    if problems:
+        raise ConfigError("\n".join(f"autoattack.{problem}" for problem in problems))
+    return spec.target_classes or min(MOST_TARGETS, net.classes - 1)
 
 
 def _tiled(height: int, width: int) -> bool:
@@ -156,7 +142,7 @@ def _attack(
     from pyautoattack import AutoAttack
 
     library = AutoAttack(
-        predict, attacks=[name], norm=LIBRARY_NORMS[norm], eps=epsilon, version="custom", seed=seed,
+        predict, attacks=[name], norm=norm.capitalize(), eps=epsilon, version="custom", seed=seed,
         device=device,
     )  # fmt: skip
     attack = {"fab-t": library.fab, "square": library.square}[name]
@@ -166,16 +152,3 @@ def _attack(
     else:
         attack.n_queries = spec.queries
     return attack.perturb
-
-
-def _silent() -> contextlib.AbstractContextManager:
-    """Suppress the library's output."""
-    return contextlib.redirect_stdout(io.StringIO())
-
-
-def _fingerprint(logits, x, y, ball: str, spec: AutoAttackSpec, batch_size, seed, known) -> str:
-    """Return a digest of the arguments of `run_autoattack`, with the model represented by its logits."""
-    digest = hashlib.sha256(f"{ball} {spec.json_text()} {batch_size} {seed} {x.shape}".encode())
-    for tensor in (t for t in (logits, x, y, known) if t is not None):
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -3,9 +3,6 @@
 import torch
 from torch import Tensor
 
-#: Norms of perturbations.
-NORMS = ("linf", "l2")
-
 
 def lengths(x: Tensor) -> Tensor:
     """Return the L2 norm of each example of `x` [n, ...], shaped [n, 1, ...] for broadcasting."""

@@ -9,35 +9,28 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class Found:
-    """The result of an attack, per example.
-
-    Attributes
-    ----------
-    x_adv
-        The inputs of highest loss, [n, ...].
-    loss
-        Their losses, [n]: the highest over all iterates and restarts.
-    error
-        [n], True if any iterate is misclassified; None if the targets are not labels.
-    """
+    """Result of an attack, per example: the inputs `x_adv` [n, ...] of highest loss, their `loss` [n], the
+    highest over all iterates and restarts, and `error` [n], True if any iterate is misclassified."""
 
     x_adv: Tensor
     loss: Tensor
-    error: Tensor | None
+    error: Tensor
+
+    def lists(self) -> tuple[list[float], list[int]]:
+        """Return losses with 6 significant digits, enough for bootstraps, and errors, 0 or 1."""
+        return [float(f"{loss:.6g}") for loss in self.loss.tolist()], self.error.int().tolist()
 
     def rows(self, rows: slice | Tensor) -> "Found":
         """Return the results of the examples `rows`."""
-        return Found(self.x_adv[rows], self.loss[rows], None if self.error is None else self.error[rows])
+        return Found(self.x_adv[rows], self.loss[rows], self.error[rows])
 
 
-def better(old: Found | None, new: Found) -> Found:
-    """Return, per example, the result of higher loss, with an error if either has one. `old` may be None."""
-    if old is None:
-        return new
+def better(old: Found, new: Found) -> Found:
+    """Return, per example, the result of higher loss, with an error if either has one."""
     higher = (new.loss > old.loss) | new.loss.isnan()  # NaN is kept, and reported at the end
     wide = higher.view(-1, *[1] * (new.x_adv.ndim - 1))
-    error = None if new.error is None else old.error | new.error
-    return Found(torch.where(wide, new.x_adv, old.x_adv), torch.where(higher, new.loss, old.loss), error)
+    x_adv, loss = torch.where(wide, new.x_adv, old.x_adv), torch.where(higher, new.loss, old.loss)
+    return Found(x_adv, loss, old.error | new.error)
 
 
 def updated(old: Found | None, new: Found, rows: Tensor) -> Found:
@@ -47,9 +40,7 @@ def updated(old: Found | None, new: Found, rows: Tensor) -> Found:
     if len(rows) == len(old.loss):
         return better(old, new)
     best = better(old.rows(rows), new)
-    old.x_adv[rows], old.loss[rows] = best.x_adv, best.loss
-    if old.error is not None:
-        old.error[rows] = best.error
+    old.x_adv[rows], old.loss[rows], old.error[rows] = best.x_adv, best.loss, best.error
     return old
 
 
@@ -59,14 +50,9 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
     return logits.scatter(1, y, -torch.inf).amax(1) - logits.gather(1, y)[:, 0]
 
 
-def are_labels(y: Tensor) -> bool:
-    """Return whether targets are class labels [n], not probabilities."""
-    return y.ndim == 1 and not y.is_floating_point()
-
-
-def misclassified(logits: Tensor, y: Tensor) -> Tensor | None:
-    """Return which examples are misclassified, [n] bool; None if the targets are not labels."""
-    return logits.argmax(dim=1) != y if are_labels(y) else None
+def misclassified(logits: Tensor, y: Tensor) -> Tensor:
+    """Return which examples are misclassified, [n] bool; targets [n, K] have the largest element as label."""
+    return logits.argmax(dim=1) != (y if y.ndim == 1 else y.argmax(dim=1))
 
 
 class Visited:

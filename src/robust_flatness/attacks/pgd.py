@@ -2,17 +2,20 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robust_flatness.attacks.ball import NORMS, project, random_start, steepest
-from robust_flatness.attacks.found import Found, Visited, are_labels, better, margin, misclassified, updated
+from robust_flatness.attacks.ball import project, random_start, steepest
+from robust_flatness.attacks.found import Found, Visited, better, margin, misclassified, updated
+from robust_flatness.boundary import try_loss
+from robust_flatness.config.values import Count, Norm, Positive
 from robust_flatness.errors import ConfigError, warn
-from robust_flatness.inputs import check_classes, checked_images, checked_inputs, require_finite
+from robust_flatness.inputs import check_classes, checked_inputs, require_finite
 from robust_flatness.network import Network
 from robust_flatness.runtime.isolation import isolated
 from robust_flatness.runtime.progress import track
@@ -23,12 +26,25 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 AT_ONCE = 2**24
 
 
-def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Return the cross-entropy per example, [n], of logits [n, K] and labels [n] or probabilities [n, K]."""
+def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the cross-entropy per example, [n], of logits [n, K] and labels [n]."""
     if logits.dtype in (torch.bfloat16, torch.float16):  # three digits are too few for a loss
         logits = logits.float()
-        target = target.float() if target.is_floating_point() else target
-    return F.cross_entropy(logits, target, reduction="none")
+    return F.cross_entropy(logits, y, reduction="none")
+
+
+def checked(
+    model: nn.Module, x: Tensor, y: Tensor, loss: Loss | None = None
+) -> tuple[Network, Tensor, Tensor, Loss]:
+    """Return the model as a `Network`, validated inputs, labels as int64, and the loss (None: the
+    cross-entropy). Model and loss are tried on `x[:2]`; raises `ConfigError` if one of them cannot be used,
+    or inputs and labels do not fit the model."""
+    x, y = checked_inputs(x, y)
+    net = Network.of(model, x[:2])
+    check_classes(y, net.classes)
+    if loss not in (None, cross_entropy):
+        try_loss(loss, net.logits(x[:2]), y[:2])
+    return net, x, y, loss or cross_entropy
 
 
 @dataclass(frozen=True)
@@ -38,44 +54,24 @@ class PGD:
     .. math:: x_{t+1} = \Pi(x_t + \alpha\,d(\nabla_x L(f(x_t), y))),\quad
               d(g) = \mathrm{sign}\,g \text{ (linf) or } g / \|g\|_2 \text{ (l2)}
 
-    from a start uniform in the ball; :math:`\Pi` projects onto the ball of radius `epsilon`, and then onto
-    [0, 1] (see `project`). Per example the highest loss over the clean input, all iterates (start and last
-    one included) and restarts is kept: it estimates the robust loss. A call takes `steps` + 1 forward and
-    `steps` backward passes per restart, and one forward pass for the clean inputs.
+    for `steps` steps of :math:`\alpha` = `step_size`, from each of `restarts` starts uniform in the ball;
+    :math:`\Pi` projects onto the ball of radius `epsilon`, for inputs in [0, 1], and then onto [0, 1] (see
+    `project`). `norm` is that of the ball and of the step, `linf` or `l2`. Per example the highest loss over
+    the clean input, all iterates (start and last one included) and restarts is kept: it estimates the robust
+    loss. A call takes `steps` + 1 forward and `steps` backward passes per restart, and one forward pass for
+    the clean inputs.
 
-    Parameters
-    ----------
-    epsilon, step_size
-        Radius of the ball, for inputs in [0, 1], and the step :math:`\alpha`.
-    steps, restarts
-        Numbers of steps, and of random starts.
-    precision
-        `float32`, or `bfloat16` to search in bfloat16. Reported losses and errors are then recomputed in the
-        model's own precision, at the points of highest loss and of largest margin of each restart.
-    norm
-        Norm of the ball and of the step: `linf` or `l2`.
-
-    Raises
-    ------
-    ValueError
-        If a number is out of range.
+    `precision` is `float32`, or `bfloat16` to search in bfloat16. Reported losses and errors are then
+    recomputed in the model's own precision, at the points of highest loss and of largest margin of each
+    restart. Raises `ValueError` if a setting is out of range.
     """
 
-    epsilon: float
-    step_size: float
-    steps: int
-    restarts: int = 1
-    precision: str = "float32"
-    norm: str = "linf"
-
-    def __post_init__(self):
-        for name in ("epsilon", "step_size", "steps", "restarts"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}: {getattr(self, name)} given, but it must be > 0")
-        for name, allowed in (("precision", ("float32", "bfloat16")), ("norm", NORMS)):
-            if getattr(self, name) not in allowed:
-                words = " and ".join(map(repr, allowed))
-                raise ValueError(f"{name}: {getattr(self, name)!r} given; allowed are {words}")
+    epsilon: Positive
+    step_size: Positive
+    steps: Count
+    restarts: Count = 1
+    precision: Literal["float32", "bfloat16"] = "float32"
+    norm: Norm = "linf"
 
     def start(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Return a random start for each example of `x` (see `random_start`)."""
@@ -90,36 +86,18 @@ class PGD:
         self, model: nn.Module | Network, x: Tensor, y: Tensor, batch_size: int | None = None,
         generator: torch.Generator | None = None, loss: Loss | None = None,
     ) -> Found:  # fmt: skip
-        """Attack every example of `x`.
+        """Attack every example of the inputs `x` [n, ...] in [0, 1], with labels `y` [n].
 
-        All starts of a restart are drawn before `x` is split into batches: results do not depend on the batch
-        size, and more restarts or steps with the same generator never lower a loss.
+        `batch_size` is the number of examples per pass (None: all at once). `generator` draws the random
+        starts (None: one seeded with 0), all those of a restart before `x` is split into batches: results do
+        not depend on the batch size, and more restarts or steps with the same generator never lower a loss.
+        `loss(logits, y) -> [n]` is maximised (None: the cross-entropy).
 
-        Parameters
-        ----------
-        model
-            Inputs to logits.
-        x, y
-            Inputs [n, ...] in [0, 1], and labels [n] or whatever `loss` takes as its target.
-        batch_size
-            Examples per pass; None for all at once.
-        generator
-            Source of the random starts; None for one seeded with 0.
-        loss
-            `loss(logits, target) -> [n]`, to be maximised; None for the cross-entropy.
-
-        Raises
-        ------
-        ConfigError
-            If inputs or targets cannot be used, or the loss has no input gradient; `NonFiniteError` if a loss
-            is NaN or infinite.
+        Raises `ConfigError` if inputs or labels cannot be used, or the loss has no input gradient, and
+        `NonFiniteError` if a loss is NaN or infinite.
         """
-        x, y = checked_inputs(x, y) if loss is None else (checked_images(x, y), y)
-        net = Network.of(model, x[:2])
-        if loss is None:
-            check_classes(y, net.classes)
+        net, x, y, loss = checked(model, x, y, loss)
         generator = generator if generator is not None else torch.Generator().manual_seed(0)
-        loss = loss or cross_entropy
         found = self.clean(net, x, y, batch_size, loss)
         n, stuck = len(x), []
         at_once = passing(net, batch_size or n)
@@ -131,9 +109,8 @@ class PGD:
             best, widest = self._search(net, rows, targets, starts, loss, at_once, visited, stuck)
             if self.precision != "float32":  # reported in the model's own precision
                 best = self.clean(net, best.x_adv, targets, at_once, loss)
-                if widest is not None:
-                    wrong = self.clean(net, widest.x_adv, targets, at_once).error
-                    best = replace(best, error=best.error | wrong)
+                wrong = self.clean(net, widest.x_adv, targets, at_once).error
+                best = replace(best, error=best.error | wrong)
             for restart in range(count):
                 found = better(found, best.rows(slice(restart * n, (restart + 1) * n)))
         require_finite(found.loss, "under PGD")
@@ -147,27 +124,19 @@ class PGD:
         self, net: Any, x: Tensor, y: Tensor, batch_size: int | None = None, loss: Loss = cross_entropy
     ) -> Found:
         """Return loss and error of the unmodified inputs."""
-        parts = [(part, net.logits(x[part])) for part in batches(len(x), batch_size)]
-        losses = _joined([loss(logits, y[part]) for part, logits in parts])
-        return Found(x, losses, misclassified(_joined([logits for _, logits in parts]), y))
-
-    def losses(self, net: Any, x: Tensor, y: Tensor, start: Tensor, loss: Loss = cross_entropy) -> Tensor:
-        """Return the highest loss of each example over the iterates from `start`, [n]."""
-        batch_size = passing(net, len(x))
-        best, _ = self._search(net, x, y, start, loss, batch_size)
-        if self.precision != "float32":
-            best = self.clean(net, best.x_adv, y, batch_size, loss)
-        return better(self.clean(net, x, y, batch_size, loss), best).loss
+        logits = batched_logits(net, x, batch_size)
+        return Found(x, loss(logits, y), misclassified(logits, y))
 
     def search(self, net: Any, x: Tensor, y: Tensor, start: Tensor, loss: Loss = cross_entropy) -> Found:
-        """Return the best iterates from `start` for one batch, with losses in the attack's precision."""
+        """Return the best iterates from `start` for one batch, with losses in the attack's precision. `y` are
+        labels, or targets [n, K] of `loss` whose largest elements are the labels."""
         return self._search(net, x, y, start, loss, len(x))[0]
 
     def _search(
         self, net: Any, x: Tensor, y: Tensor, starts: Tensor, loss: Loss, batch_size: int,
         visited: Visited | None = None, stuck: list[Tensor] | None = None,
     ) -> tuple[Found, Found | None]:  # fmt: skip
-        """Return the iterates of highest loss and, in bfloat16, of largest margin from each start.
+        """Return the iterates of highest loss and, in bfloat16 with `visited`, of largest margin.
 
         All rows advance together, in passes of `batch_size`. With `visited`, a row is dropped once its
         example has visited the same input before, since the iterates that follow are the same. `stuck`
@@ -175,17 +144,20 @@ class PGD:
         """
         current, rows, best, widest = starts.detach(), torch.arange(len(x), device=x.device), None, None
         for step in track(range(self.steps + 1), "step"):
-            last = step == self.steps
-            parts = track([*batches(len(current), batch_size)], "batch")
-            looks = [self._look(net, current[part], y[part], loss, last) for part in parts]
-            logits, losses = (_joined([look[i] for look in looks]) for i in (0, 1))
+            if step < self.steps:
+                parts = batches(len(current), batch_size)
+                looks = [self.directions(net, current[part], y[part], loss) for part in parts]
+                joined = (t[0] if len(t) == 1 else torch.cat(t) for t in zip(*looks, strict=True))
+                logits, losses, directions = joined
+            else:
+                logits = batched_logits(net, current, batch_size, self.precision)
+                losses = loss(logits, y)
             best = updated(best, Found(current, losses, misclassified(logits, y)), rows)
-            if self.precision != "float32" and are_labels(y):
+            if self.precision != "float32" and visited is not None:
                 margins = margin(logits, y)
                 widest = updated(widest, Found(current, margins, margins > 0), rows)
-            if last:
+            if step == self.steps:
                 break
-            directions = _joined([direction for _, _, direction in looks])
             if step == 0 and stuck is not None:
                 stuck.append(~directions.flatten(1).any(1))
             current = self.step(current, directions, x)
@@ -196,14 +168,6 @@ class PGD:
                 if len(new) < len(current):
                     current, rows, x, y = (t[new] for t in (current, rows, x, y))
         return best, widest
-
-    def _look(self, net: Any, x_adv: Tensor, y: Tensor, loss: Loss, last: bool) -> tuple[Any, ...]:
-        """Return logits and losses at `x_adv`, and the step's direction (None at the last iterate)."""
-        if not last:
-            return self.directions(net, x_adv, y, loss)
-        with torch.no_grad():
-            logits = net.logits(x_adv, self.precision)
-            return logits, loss(logits, y), None
 
     def directions(self, net: Any, x_adv: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits, losses, and the inputs' directions of `steepest` ascent of the losses; replayed as a
@@ -238,11 +202,22 @@ class PGD:
 def losses_of(
     net: Any, x: Tensor, y: Tensor, attack: PGD | None, start: Tensor, loss: Loss = cross_entropy
 ) -> Tensor:
-    """Return the loss of each example, [n]: the highest of `attack` from `start`, or the clean one."""
-    if attack is not None:
-        return attack.losses(net, x, y, start, loss)
-    with torch.no_grad():
-        return loss(net.logits(x), y)
+    """Return the loss of each example, [n]: the clean one, or the highest of it and the iterates of `attack`
+    from `start`."""
+    if attack is None:
+        with torch.no_grad():
+            return loss(net.logits(x), y)
+    batch_size = passing(net, len(x))
+    best, _ = attack._search(net, x, y, start, loss, batch_size)
+    if attack.precision != "float32":
+        best = attack.clean(net, best.x_adv, y, batch_size, loss)
+    return better(attack.clean(net, x, y, batch_size, loss), best).loss
+
+
+@torch.no_grad()
+def batched_logits(net: Any, x: Tensor, batch_size: int | None, precision: str = "float32") -> Tensor:
+    """Return the logits [n, K] of `x`, computed in batches."""
+    return torch.cat([net.logits(x[part], precision) for part in batches(len(x), batch_size)])
 
 
 def batches(n: int, batch_size: int | None) -> Iterator[slice]:
@@ -256,7 +231,3 @@ def passing(net: Any, batch_size: int, times: int = 1) -> int:
     not fit into the cache. `times` multiplies this limit where passes have a fixed overhead."""
     limit = (getattr(net, "examples_at_once", None) or batch_size) * times
     return math.ceil(batch_size / math.ceil(batch_size / limit))
-
-
-def _joined(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -38,6 +38,12 @@ class AttackSpec(Spec):
         """The fields `epsilon` and `norm` of records."""
         return {"epsilon": self.epsilon, "norm": "" if self.norm == "linf" else self.norm}
 
+    def scaled(self, factor: float) -> "AttackSpec":
+        """Return the attack with `factor` times the radius (at most 1 in the L-infinity norm) and step."""
+        radius, step_size = factor * self.epsilon, factor * self.step_size
+        radius = min(1.0, radius) if self.norm == "linf" else radius
+        return self.model_copy(update={"epsilon": radius, "step_size": step_size})
+
 
 def attack_defaults(steps: int, restarts: int) -> Any:
     """Return the default of a field `attack: AttackSpec`; the experiment implies radius and step size."""
@@ -80,6 +86,16 @@ class AutoAttackSpec(Spec):
         if self.version == "standard" and changed:
             raise ValueError(f"{changed}: version: standard has a fixed budget; write version: reduced")
         return self
+
+    def problems(self, classes: int) -> Iterator[str]:
+        """Yield the fields that do not fit this number of classes, and what is wrong with them."""
+        if (self.target_classes or 0) >= classes:
+            yield f"target_classes: {self.target_classes} given; at most {classes - 1} possible"
+        if "apgd-t" in self.attacks and classes < LEAST_CLASSES:
+            yield (
+                f"attacks: apgd-t needs at least {LEAST_CLASSES} classes for its loss (DLR), there are "
+                f"{classes}; write version: reduced, attacks: [apgd-ce, fab-t, square]"
+            )
 
     @property
     def description(self) -> str:

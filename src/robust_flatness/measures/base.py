@@ -191,5 +191,4 @@ def pgd(attack: config.AttackSpec, precision: str) -> "PGD":
     """Return the `PGD` attack with these settings."""
     from robust_flatness.attacks import PGD
 
-    budget = (attack.epsilon, attack.step_size, attack.steps, attack.restarts)
-    return PGD(*budget, precision=precision, norm=attack.norm)
+    return PGD(**attack.model_dump(), precision=precision)

@@ -6,8 +6,7 @@ from typing import Any, Literal
 
 from robust_flatness.config import measures as config
 from robust_flatness.config.values import Count, Positive, Precision, Radii, Spec
-from robust_flatness.measures.base import FLATTER, LOSSES, Examples, Measure, Metric, Network, Record, pgd
-from robust_flatness.runtime.progress import stage
+from robust_flatness.measures.base import FLATTER, Examples, Measure, Metric, Network, Record, pgd
 
 
 class AverageSettings(Spec):
@@ -39,7 +38,7 @@ class WorstSettings(Spec):
         return 2 * (len(self.xi) + 1) * self.steps * self.restarts
 
 
-#: The defaults, also of the functions in `average.py` and `worst.py`.
+#: The defaults, also of the functions in `cases.py`.
 AVERAGE, WORST = AverageSettings(), WorstSettings()
 
 
@@ -102,8 +101,7 @@ def case_records(
     layer: str = "",
 ) -> Iterator[Record]:  # fmt: skip
     """Yield average- or worst-case flatness on one split at one radius, of all layers or of `layer` alone."""
-    from robust_flatness.measures.average import average_flatness
-    from robust_flatness.measures.worst import worst_flatness
+    from robust_flatness.measures.cases import average_flatness, worst_flatness
 
     case, known = CASES[metric], reference(data, settings, split, loss)
     x, y = data.examples(split, getattr(settings, f"{split}_examples"))
@@ -113,9 +111,9 @@ def case_records(
         "seed": data.derived_seed("flatness", case),
         "weight_bound": data.weight_bound, "layers": [layer] if layer else None, "loss": data.loss,
     }  # fmt: skip
-    function, names = worst_flatness, ["value", "reference", "std"]
+    function, names = worst_flatness, ["value", "reference"]
     if case == "average":
-        function, names = average_flatness, [*names, "reference_single", "standard_error"]
+        function, names = average_flatness, [*names, "reference_single", "std", "standard_error"]
         options["reference_single"] = known.get("reference_single")
         options["samples"] = options["samples"] if attack else settings.average.clean_samples
 
@@ -124,8 +122,7 @@ def case_records(
         return {name: getattr(result, name) for name in names}
 
     key = "-".join(filter(None, (metric, loss, split, f"{xi:g}", layer.replace("/", ":"))))
-    with stage(METRICS[metric].label.format(loss=LOSSES[loss])):
-        result = data.keep(key, measured)
+    result = data.keep(key, measured)
     known |= {name: result[name] for name in names if name.startswith("reference")}
     where = {"loss": loss, "split": split, "xi": xi, "coordinate": layer, "n": len(x)}
     where |= settings.attack.ball if attack else {}

@@ -9,7 +9,6 @@ from robust_flatness.config.measures import BATCH_SIZE, MeasureSettings
 from robust_flatness.config.values import Count, Integer, Positive
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.measures.base import FLATTER, Examples, Measure, Metric, Network, Record
-from robust_flatness.runtime.progress import stage
 
 #: Assumed Hessian-vector products until Lanczos' method converges at both ends, one pass each.
 PRODUCTS = 1000
@@ -43,8 +42,7 @@ def hessian(net: Network, data: Examples, settings: HessianSettings) -> Iterator
 
     x, y = data.examples("early_stopping")
     options = (settings.eigenvalues, settings.tolerance, settings.batch_size)
-    with stage("eigenvalues of the Hessian"):
-        result = hessian_eigenvalues(net, x, y, *options, data.derived_seed("hessian"), data.loss)
+    result = hessian_eigenvalues(net, x, y, *options, data.derived_seed("hessian"), data.loss)
     for metric, value in zip(METRICS, (result.largest, result.smallest, result.convexity), strict=True):
         yield Record(metric, value, loss="ce", split="early_stopping", n=len(x))
 

@@ -9,7 +9,6 @@ from robust_flatness.config.measures import AttackSpec, FirstExamples, MeasureSe
 from robust_flatness.config.values import Count, Integer, Positive, Precision
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.measures.base import MORE_ROBUST, Examples, Measure, Metric, Network, Record
-from robust_flatness.runtime.progress import stage
 
 #: Kinds of directions, and the units by which they are normalised.
 DIRECTIONS, NORMALISATIONS = ("random", "adversarial", "hessian"), ("layer", "filter")
@@ -49,9 +48,8 @@ def landscape(net: Network, data: Examples, settings: LandscapeSettings) -> Iter
 
     x, y = data.examples("test", settings.examples)
     options = {"weight_bound": data.weight_bound, "loss": data.loss, "seed": data.derived_seed("landscape")}
-    with stage("loss landscape"):
-        held_out = data.examples("early_stopping")
-        yield from loss_landscape(net, x, y, settings=settings, held_out=held_out, **options)
+    held_out = data.examples("early_stopping")
+    yield from loss_landscape(net, x, y, settings=settings, held_out=held_out, **options)
 
 
 MEASURE = Measure("landscape", LandscapeSettings, landscape, METRICS, by_default=(BASELINE,), held_out=True)

@@ -7,7 +7,7 @@ from robust_flatness.config.measures import AttackSpec, MeasureSettings, TestExa
 from robust_flatness.config.values import Precision
 from robust_flatness.measures import flatness
 from robust_flatness.measures.base import Examples, Measure, Metric, Network, Record
-from robust_flatness.runtime.progress import stage, track
+from robust_flatness.runtime.progress import track
 
 #: Number of layers assumed for the cost, that of a ResNet-18.
 USUAL = 22
@@ -40,13 +40,12 @@ def layers(net: Network, data: Examples, settings: LayersSettings) -> Iterator[R
     A layer is one parameter tensor: weight and bias count separately. With equal seeds :math:`\nu^{(l)}` is
     the same as when all layers are perturbed.
     """
-    with stage("flatness layer by layer"):
-        for name, weight in track(net.weights().items(), "layer"):
-            yield Record("numbers", weight.numel(), coordinate=name)
-            for metric, case in flatness.CASES.items():
-                if part := getattr(settings, case):
-                    where = ("test", "rloss", part.xi[0], name)
-                    yield from flatness.case_records(net, data, settings, metric, *where)
+    for name, weight in track(net.weights().items(), "layer"):
+        yield Record("numbers", weight.numel(), coordinate=name)
+        for metric, case in flatness.CASES.items():
+            if part := getattr(settings, case):
+                where = ("test", "rloss", part.xi[0], name)
+                yield from flatness.case_records(net, data, settings, metric, *where)
 
 
 MEASURE = Measure("layers", LayersSettings, layers, METRICS, by_default=())

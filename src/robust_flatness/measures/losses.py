@@ -1,41 +1,28 @@
 """Losses and errors of a network: on clean examples, under PGD, and under AutoAttack."""
 
+import math
+import statistics
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from robust_flatness.attacks.autoattack import check_autoattack, run_autoattack
 from robust_flatness.attacks.found import Found, better
-from robust_flatness.attacks.pgd import PGD, Loss, batches, cross_entropy
-from robust_flatness.boundary import try_loss
+from robust_flatness.attacks.pgd import PGD, Loss, batched_logits, checked
 from robust_flatness.config.measures import BATCH_SIZE, AutoAttackSpec
-from robust_flatness.inputs import check_classes, checked_inputs, require_finite, warn_of_sigmoid
+from robust_flatness.inputs import require_finite, warn_of_sigmoid
+from robust_flatness.measures.base import Record
 from robust_flatness.network import Network
 from robust_flatness.runtime.isolation import isolated
-from robust_flatness.runtime.progress import stage
 from robust_flatness.seeding import generator
 
 
-def checked(
-    model: nn.Module, x: Tensor, y: Tensor, loss: Loss | None = None
-) -> tuple[Network, Tensor, Tensor, Loss]:
-    """Return the model as a `Network`, validated inputs, labels as int64, and the loss (None: the
-    cross-entropy). Model and loss are tried on `x[:2]`; raises `ConfigError` if one of them cannot be used,
-    or inputs and labels do not fit the model."""
-    x, y = checked_inputs(x, y)
-    net = Network.of(model, x[:2])
-    check_classes(y, net.classes)
-    if loss is not None:
-        try_loss(loss, net.logits(x[:2]), y[:2])
-    return net, x, y, loss or cross_entropy
-
-
-@torch.no_grad()
 def clean_logits(net: Network, x: Tensor, batch_size: int) -> Tensor:
     """Return the logits [n, K] of `x`, in batches; raises `NonFiniteError` if one is NaN or infinite."""
-    logits = torch.cat([net.logits(x[part]) for part in batches(len(x), batch_size)])
+    logits = batched_logits(net, x, batch_size)
     require_finite(logits, "on clean inputs")
     return logits
 
@@ -48,11 +35,10 @@ def reference_losses(
         value = loss(clean_logits(net, x, batch_size), y).double().mean().item()
         return value, value
     starts = generator(seed, "reference")
-    with stage("loss at the unperturbed weights"):
-        result = first = replace(attack, restarts=1)(net, x, y, batch_size, starts, loss)
-        if attack.restarts > 1:
-            others = replace(attack, restarts=attack.restarts - 1)
-            result = better(first, others(net, x, y, batch_size, starts, loss))
+    result = first = replace(attack, restarts=1)(net, x, y, batch_size, starts, loss)
+    if attack.restarts > 1:
+        others = replace(attack, restarts=attack.restarts - 1)
+        result = better(first, others(net, x, y, batch_size, starts, loss))
     return result.loss.double().mean().item(), first.loss.double().mean().item()
 
 
@@ -91,29 +77,38 @@ def evaluate_robustness(
     the file `state_path` (see `run_autoattack`). PGD maximises `loss`; AutoAttack maximises its own losses,
     and `rloss_aa` is `loss` on AutoAttack's examples. All other parameters are those of `average_flatness`.
 
-    Raises `ConfigError` if model or labels cannot be used, `NonFiniteError` if a logit is NaN or infinite,
-    `ValueError` if AutoAttack is requested without `attack`, which defines its radius.
+    Raises `ConfigError` if model or labels cannot be used, `NonFiniteError` if a logit is NaN or infinite.
     """
-    if autoattack and attack is None:
-        raise ValueError("attack: None given, but autoattack takes its radius from it")
     net, x, y, criterion = checked(model, x, y, loss)
     budget = AutoAttackSpec() if autoattack is True else autoattack or None
-    if budget is not None:
+    if attack is not None and budget is not None:
         check_autoattack(net, x, budget, attack.norm)
     logits = clean_logits(net, x, batch_size)
     warn_of_sigmoid(logits)
     clean = Found(x, criterion(logits, y), logits.argmax(dim=1) != y)
     if attack is None:
         return Robustness(clean)
-    with stage("RLoss and RErr by PGD"):
-        found = attack(net, x, y, batch_size, generator(seed, "pgd"), criterion)
-    by_pgd = better(clean, found)
+    by_pgd = attack(net, x, y, batch_size, generator(seed, "pgd"), criterion)
     if budget is None:
         return Robustness(clean, by_pgd)
-    with stage("RErr by AutoAttack"):
-        given = (attack.epsilon, budget, batch_size, seed, state_path, found.x_adv, attack.norm)
-        result = run_autoattack(net, x, y, *given)
+    given = (attack.epsilon, budget, batch_size, seed, state_path, by_pgd.x_adv, attack.norm)
+    result = run_autoattack(net, x, y, *given)
     # an iterate other than PGD's best may be the misclassified one
     error = result.error | by_pgd.error if "pgd" in budget.attacks else result.error
     losses = result.loss if loss is None else loss(clean_logits(net, result.x_adv, batch_size), y)
     return Robustness(clean, by_pgd, Found(result.x_adv, losses, error))
+
+
+def mean_records(
+    found: Found, metrics: tuple[str, str], loss: str, where: dict[str, Any]
+) -> Iterator[Record]:
+    """Yield the mean error in per cent and the mean loss, with standard errors over examples."""
+    error, mean = (values.double().mean().item() for values in (found.error, found.loss))
+    losses, errors = found.lists()
+    yield Record(metrics[0], 100 * error, _standard_error(errors, 100), **where)
+    yield Record(metrics[1], mean, _standard_error(losses), loss=loss, **where)
+
+
+def _standard_error(values: Sequence[float], scale: float = 1) -> float | None:
+    """Return the standard error of `scale` times the mean of `values`; None for a single value."""
+    return scale * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None

@@ -9,9 +9,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robust_flatness.attacks.pgd import PGD, batches, cross_entropy, losses_of
+from robust_flatness.attacks.pgd import PGD, batches, checked, cross_entropy, losses_of
 from robust_flatness.config.measures import BATCH_SIZE
-from robust_flatness.measures.losses import checked
 from robust_flatness.measures.spectrum import Hessian
 from robust_flatness.network import Network
 from robust_flatness.runtime.isolation import isolated
@@ -141,11 +140,10 @@ def of_objective(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def dot(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
-    """Return the inner product of two lists of tensors, each flattened to one vector."""
-    return sum((a * b).sum() for a, b in zip(first, second, strict=True))
-
-
-def norm(tensors: Sequence[Tensor]) -> Tensor:
-    """Return the Euclidean norm of a list of tensors, flattened to one vector."""
-    return torch.stack(torch._foreach_norm(list(tensors))).norm()
+def call_on(objective: Objective, function: Callable[..., Estimate]) -> Estimate:
+    """Call a user-defined measure; one decorated with `of_objective` shares the adversarial examples."""
+    if hasattr(function, "of"):
+        return function.of(objective)
+    module = copy.deepcopy(objective.net.module).requires_grad_(True)
+    options = {"batch_size": objective.batch_size, "seed": objective.seed}
+    return function(module, objective.x, objective.y, loss=objective.attack or "ce", **options)

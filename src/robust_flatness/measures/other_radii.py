@@ -6,7 +6,6 @@ from robust_flatness.config import measures as config
 from robust_flatness.config.values import Count, Precision, Radii
 from robust_flatness.config.variants import BASELINE
 from robust_flatness.measures.base import MORE_ROBUST, Examples, Measure, Metric, Network, Record, pgd
-from robust_flatness.measures.robustness import rounded
 from robust_flatness.runtime.progress import track
 
 _COMMON = {"splits": ("test",), "radius": "coordinate", "count": "other_radii_test_examples"}
@@ -35,19 +34,17 @@ def other_radii(net: Network, data: Examples, settings: OtherRadiiSettings) -> I
     those of the split `test_eps_<factor>`."""
     from robust_flatness.measures.losses import evaluate_robustness
 
-    (x, y), given = data.examples("test", settings.test_examples), settings.attack
+    x, y = data.examples("test", settings.test_examples)
     options = {"batch_size": settings.batch_size, "seed": data.derived_seed("other radii"), "loss": data.loss}
     for factor in track(settings.factors, "other radius"):
-        epsilon, step_size = factor * given.epsilon, factor * given.step_size
-        epsilon = min(1.0, epsilon) if given.norm == "linf" else epsilon
-        attack = given.model_copy(update={"epsilon": epsilon, "step_size": step_size})
+        attack = settings.attack.scaled(factor)
         options["attack"] = pgd(attack, settings.precision)
         result = evaluate_robustness(net, x, y, autoattack=False, **options)
         where = {"split": "test", **attack.ball, "coordinate": factor, "n": len(x)}
         yield Record("rerr_pgd_eps", 100 * result.rerr_pgd, **where)
         yield Record("rloss_pgd_eps", result.rloss_pgd, **where)
-        values = {"rloss": rounded(result.pgd.loss), "rerr_pgd": result.pgd.error.int().tolist()}
-        data.example_values[f"test_eps_{factor:g}"] = values
+        losses, errors = result.pgd.lists()
+        data.example_values[f"test_eps_{factor:g}"] = {"rloss": losses, "rerr_pgd": errors}
 
 
 MEASURE = Measure("other_radii", OtherRadiiSettings, other_radii, METRICS, by_default=(BASELINE,))

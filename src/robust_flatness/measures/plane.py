@@ -8,7 +8,6 @@ from pydantic import Field
 from robust_flatness.config.measures import AttackSpec, FirstExamples, MeasureSettings, attack_defaults
 from robust_flatness.config.values import Count, Integer, Positive, Precision
 from robust_flatness.measures.base import MORE_ROBUST, Examples, Measure, Metric, Network, Record, pgd
-from robust_flatness.runtime.progress import stage
 
 #: Space around the path of the snapshots, relative to its extent along each axis.
 ROOM = 0.25
@@ -70,10 +69,8 @@ def plane(net: Network, data: Examples, settings: PlaneSettings) -> Iterator[Rec
     a, b = (low + steps[:, None] * (high - low)).T
     points = [(round(a, 12), round(b, 12)) for a, b in torch.cartesian_prod(a, b).tolist()]
     options = {"adversarial": settings.adversarial, "weight_bound": data.weight_bound, "loss": data.loss}
-    with stage("loss on a plane"):
-        values = loss_plane(
-            net, x, y, directions=directions, points=points, attack=attack, seed=seed, **options
-        )
+    options |= {"directions": directions, "points": points, "attack": attack, "seed": seed}
+    values = loss_plane(net, x, y, **options)
     for loss, column in values.items():
         where = {"loss": loss, "split": "test", "n": len(x)}
         where |= settings.attack.ball if loss == "rloss" else {}

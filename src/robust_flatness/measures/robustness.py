@@ -1,20 +1,13 @@
 """Errors and losses, clean, by PGD and by AutoAttack: the block `robustness`."""
 
-import math
-import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from robust_flatness.config import measures as config
 from robust_flatness.config.data import DataSpec
 from robust_flatness.config.values import Count, Precision
 from robust_flatness.measures.base import MORE_ROBUST, Examples, Measure, Metric, Network, Record, pgd
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from robust_flatness.attacks import Found
 
 
 class RobustnessSettings(config.MeasureSettings):
@@ -32,16 +25,8 @@ class RobustnessSettings(config.MeasureSettings):
 
     def problems(self, data: DataSpec) -> Iterator[str]:
         yield from super().problems(data)
-        classes, budget = data.known_classes, self.autoattack
-        if not classes or budget is None:
-            return
-        if (budget.target_classes or 0) >= classes:
-            yield f"autoattack.target_classes: {budget.target_classes} given; at most {classes - 1} possible"
-        if "apgd-t" in budget.attacks and classes < config.LEAST_CLASSES:
-            yield (
-                f"autoattack.attacks: apgd-t needs at least {config.LEAST_CLASSES} classes for its loss "
-                f"(DLR), the data have {classes}; write version: reduced, attacks: [apgd-ce, fab-t, square]"
-            )
+        if self.autoattack and data.known_classes:
+            yield from (f"autoattack.{text}" for text in self.autoattack.problems(data.known_classes))
 
     def passes(self, held_out: int) -> int:
         each = self.attack.passes + (self.autoattack.passes if self.autoattack else 0)
@@ -64,15 +49,15 @@ METRICS = {
 
 def robustness(net: Network, data: Examples, settings: RobustnessSettings) -> Iterator[Record]:
     """Yield Err, CE, RErr and RLoss on both splits, with standard errors over examples."""
-    from robust_flatness.measures.losses import evaluate_robustness
+    from robust_flatness.measures.losses import evaluate_robustness, mean_records
 
     if settings.autoattack:
         data.notes["autoattack"] = settings.autoattack.description
     for split in settings.splits:
         x, y = data.examples(split, getattr(settings, f"clean_{split}_examples"))
         options = {"batch_size": settings.batch_size, "loss": data.loss}
-        result = evaluate_robustness(net, x, y, attack=None, autoattack=False, **options)
-        yield from _records(result.clean, ("err", "ce"), "ce", {"split": split, "n": len(x)})
+        result = evaluate_robustness(net, x, y, attack=None, **options)
+        yield from mean_records(result.clean, ("err", "ce"), "ce", {"split": split, "n": len(x)})
         yield from robust_records(net, data, settings, split, settings.batch_size, settings.autoattack)
 
 
@@ -81,7 +66,7 @@ def robust_records(
     autoattack: config.AutoAttackSpec | None = None,
 ) -> Iterator[Record]:  # fmt: skip
     """Yield RErr and RLoss on one split; add errors and losses of single examples to `data`."""
-    from robust_flatness.measures.losses import evaluate_robustness
+    from robust_flatness.measures.losses import evaluate_robustness, mean_records
 
     x, y = data.examples(split, getattr(settings, f"{split}_examples"))
     state = data.folder and Path(data.folder) / f"autoattack-{split}-{data.checkpoint}"
@@ -93,25 +78,8 @@ def robust_records(
     values = data.example_values.setdefault(split, {})
     for name, found, of_loss in (("pgd", result.pgd, "rloss"), ("aa", result.autoattack, "rloss_aa")):
         if found is not None:
-            yield from _records(found, (f"rerr_{name}", f"rloss_{name}"), "rloss", where)
-            values |= {of_loss: rounded(found.loss), f"rerr_{name}": found.error.int().tolist()}
-
-
-def _records(found: "Found", metrics: tuple[str, str], loss: str, where: dict[str, Any]) -> Iterator[Record]:
-    """Yield the mean error in per cent and the mean loss, with standard errors over examples."""
-    error, mean = (values.double().mean().item() for values in (found.error, found.loss))
-    yield Record(metrics[0], 100 * error, standard_error(found.error.int().tolist(), 100), **where)
-    yield Record(metrics[1], mean, standard_error(rounded(found.loss)), loss=loss, **where)
-
-
-def standard_error(values: Sequence[float], scale: float = 1) -> float | None:
-    """Return the standard error of `scale` times the mean of `values`; None for a single value."""
-    return scale * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
-
-
-def rounded(losses: "Tensor") -> list[float]:
-    """Return losses of single examples with 6 significant digits: enough for bootstraps."""
-    return [float(f"{loss:.6g}") for loss in losses.tolist()]
+            yield from mean_records(found, (f"rerr_{name}", f"rloss_{name}"), "rloss", where)
+            values[of_loss], values[f"rerr_{name}"] = found.lists()
 
 
 MEASURE = Measure("robustness", RobustnessSettings, robustness, METRICS, ("last", "best"))

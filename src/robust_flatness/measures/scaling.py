@@ -21,11 +21,9 @@ def scale_convolutions(model: nn.Module, s: float) -> nn.Module:
     The running means of the batch norms are multiplied by s and their running variances by s squared. Outputs
     are unchanged up to the effect of :math:`\epsilon` in :math:`(s a - s\mu) / \sqrt{s^2\sigma^2 +
     \epsilon}`, and so is flatness relative to each layer's norm, while the eigenvalues of the Hessian change
-    by about :math:`1 / s^2` (Stutz et al. 2021, Sec. 3.4 and Tab. 2). Raises `ConfigError` if `s` is not
-    positive, or a convolution is not followed by a batch norm, in the order of layers in the module.
+    by about :math:`1 / s^2` (Stutz et al. 2021, Sec. 3.4 and Tab. 2). `s` is positive. Raises `ConfigError`
+    if a convolution is not followed by a batch norm, in the order of layers in the module.
     """
-    if not s > 0:
-        raise ConfigError(f"s: {s} given, but it must be > 0")
     layers = [pair for pair in model.named_modules() if isinstance(pair[1], (*CONVOLUTIONS, _BatchNorm))]
     for (name, layer), (_, following) in itertools.zip_longest(layers, layers[1:], fillvalue=("", None)):
         if isinstance(layer, CONVOLUTIONS) and not isinstance(following, _BatchNorm):

@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from robust_flatness.attacks.pgd import Loss, batches, cross_entropy
+from robust_flatness.attacks.pgd import Loss, batches, checked, cross_entropy
 from robust_flatness.errors import ConfigError, NonFiniteError, warn
 from robust_flatness.inputs import require_finite
 from robust_flatness.measures.hessian import DEFAULTS
-from robust_flatness.measures.losses import checked
 from robust_flatness.network import Network
 from robust_flatness.runtime.isolation import isolated
 from robust_flatness.seeding import derive_seed
@@ -49,6 +48,11 @@ def _twice_differentiable() -> Iterator[None]:
         yield
 
 
+def dot(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
+    """Return the inner product of two lists of tensors, each flattened to one vector."""
+    return sum((a * b).sum() for a, b in zip(first, second, strict=True))
+
+
 class Hessian(LinearOperator):
     r"""The matrix :math:`\nabla_w^2 \tfrac1n\sum_i L(f(x_i; w), y_i)`, [P, P], as a linear operator.
 
@@ -67,7 +71,7 @@ class Hessian(LinearOperator):
         self.parts = list(batches(len(x), batch_size))
         size = sum(leaf.numel() for leaf in self.leaves)
         super().__init__(np.float64, (size, size))
-        self._kept = None
+        self._kept: list[list[Tensor]] = []
         with torch.enable_grad(), _twice_differentiable():
             first, taken = self._measured_gradient()
             if taken * len(self.parts) <= KEPT_BYTES:
@@ -78,11 +82,10 @@ class Hessian(LinearOperator):
         total = [torch.zeros_like(leaf) for leaf in self.leaves]
         # the backward pass runs checkpointed layers again
         with torch.enable_grad(), _twice_differentiable():
-            for index, part in enumerate(self.parts):
-                gradient = self._gradient(part) if self._kept is None else self._kept[index]
-                inner = sum((a * b).sum() for a, b in zip(gradient, vector, strict=True))
+            for gradient in self._kept or map(self._gradient, self.parts):
+                inner = dot(gradient, vector)
                 if inner.requires_grad:  # not so for a loss linear in the weights
-                    options = {"retain_graph": self._kept is not None, "materialize_grads": True}
+                    options = {"retain_graph": bool(self._kept), "materialize_grads": True}
                     torch._foreach_add_(total, torch.autograd.grad(inner, self.leaves, **options))
         return total
 
@@ -155,8 +158,6 @@ def hessian_eigenvalues(
     their block of the Hessian by s squared. Raises `ConfigError` if an argument is out of range, no parameter
     has more than one dimension, or the Hessian is not finite.
     """
-    if not tolerance > 0:
-        raise ConfigError(f"tolerance: {tolerance} given, but it must be > 0")
     net, x, y, loss = checked(model, x, y, loss)
     names = [name for name, weight in net.weights().items() if weight.ndim > 1]
     if not names:
@@ -182,23 +183,21 @@ def extreme_eigenvalues(
     there, back = image @ image, start @ (hessian @ image)  # equal for a symmetric matrix
     if (share := abs(there - back) / max(abs(there), abs(back))) > ASYMMETRIC:
         warn(f"Hessian: its products are asymmetric by {100 * share:.0f} % (rounding, or a wrong gradient)")
-    with contextlib.suppress(ArpackError):
-        return _sorted(*eigsh(hessian, k, which="BE", tol=tolerance, v0=start, maxiter=RESTARTS))
-    # shifted by more than the spectral radius, both ends become large positive eigenvalues
-    (bound,), _ = eigsh(hessian, 1, which="LM", tol=tolerance, v0=start)
-    shift, ends = 2 * abs(float(bound)), []
-    for sign, count in ((-1, k // 2), (1, k - k // 2)):
-        shifted = LinearOperator(
-            hessian.shape, lambda v, sign=sign: sign * (hessian @ v) + shift * v, dtype=hessian.dtype
-        )
-        values, vectors = eigsh(shifted, count, which="LA", tol=tolerance / 10, v0=start)
-        ends.append(_sorted(sign * (values - shift), vectors))
-    values, vectors = (np.concatenate(pair, axis=-1) for pair in zip(*ends, strict=True))
-    warn(f"Hessian: eigenvalues near 0 are known to {tolerance:g} of the largest ({values[-1]:.3g}) only")
-    return values, vectors
-
-
-def _sorted(values: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        values, vectors = eigsh(hessian, k, which="BE", tol=tolerance, v0=start, maxiter=RESTARTS)
+    except ArpackError:
+        # shifted by more than the spectral radius, both ends become large positive eigenvalues
+        (bound,), _ = eigsh(hessian, 1, which="LM", tol=tolerance, v0=start)
+        shift, ends = 2 * abs(float(bound)), []
+        for sign, count in ((-1, k // 2), (1, k - k // 2)):
+            shifted = LinearOperator(
+                hessian.shape, lambda v, sign=sign: sign * (hessian @ v) + shift * v, dtype=hessian.dtype
+            )
+            values, vectors = eigsh(shifted, count, which="LA", tol=tolerance / 10, v0=start)
+            ends.append((sign * (values - shift), vectors))
+        values, vectors = (np.concatenate(pair, axis=-1) for pair in zip(*ends, strict=True))
+        largest = f"{tolerance:g} of the largest ({values.max():.3g})"
+        warn(f"Hessian: eigenvalues near 0 are known to {largest} only")
     order = np.argsort(values)
     return values[order], vectors[:, order]
 

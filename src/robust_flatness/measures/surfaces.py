@@ -6,17 +6,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robust_flatness.attacks import PGD
-from robust_flatness.attacks.pgd import Loss
+from robust_flatness.attacks.pgd import PGD, Loss, checked
 from robust_flatness.config.measures import BATCH_SIZE
 from robust_flatness.errors import ConfigError
 from robust_flatness.measures.base import LOSSES, Record, pgd
+from robust_flatness.measures.cases import joint_ascent
 from robust_flatness.measures.flatness import WORST
 from robust_flatness.measures.landscape import CURVES, LandscapeSettings
-from robust_flatness.measures.losses import checked, clean_logits
+from robust_flatness.measures.losses import clean_logits
 from robust_flatness.measures.neighborhood import Neighborhood
 from robust_flatness.measures.spectrum import hessian_eigenvalues
-from robust_flatness.measures.worst import joint_ascent
 from robust_flatness.network import Network
 from robust_flatness.runtime.isolation import isolated
 from robust_flatness.runtime.progress import track

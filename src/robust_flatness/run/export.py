@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from robust_flatness.attacks.autoattack import LIBRARY_NORMS
 from robust_flatness.checkpoints import LOADED, load_checkpoint
 from robust_flatness.errors import FileError
 from robust_flatness.files import atomic_path, write_text
@@ -41,7 +40,7 @@ def export_checkpoint(checkpoint: Path, directory: Path, dataset: str) -> tuple[
         attacks = [given["attack"] for given in provenance["settings"].values() if "attack" in given]
         if settings := provenance["settings"].get("robustness"):
             measured = _accuracies(records, checkpoint.stem, settings, described["notes"])
-    threat = LIBRARY_NORMS[attacks[0].get("norm", "linf") if attacks else metadata.norm]
+    norm = attacks[0].get("norm", "linf") if attacks else metadata.norm
     entry = {
         "name": f"{metadata.variant}, seed {metadata.seed}, {checkpoint.stem} checkpoint",
         "additional_data": metadata.variant == "unlabeled",
@@ -50,7 +49,7 @@ def export_checkpoint(checkpoint: Path, directory: Path, dataset: str) -> tuple[
         "architecture": model.get(LOADED) or f"{model['name']}, width {model['width']}",
         **measured,
     }
-    name = f"{dataset}/{threat}/{metadata.variant}_seed-{metadata.seed}_{checkpoint.stem}"
+    name = f"{dataset}/{norm.capitalize()}/{metadata.variant}_seed-{metadata.seed}_{checkpoint.stem}"
     weights, info = (Path(directory, path) for path in (f"models/{name}.pt", f"model_info/{name}.json"))
     content = io.BytesIO()  # torch's own writer raises RuntimeError on a full disk
     torch.save(loaded.model.state_dict(), content)

@@ -19,6 +19,7 @@ from robust_flatness.measures.base import CHECKPOINTS, Examples, Measure, Record
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.run.resume import Parts, Report, locked
 from robust_flatness.runtime.devices import out_of_memory, with_precision_on
+from robust_flatness.runtime.progress import stage
 from robust_flatness.runtime.provenance import provenance
 from robust_flatness.tables.collect import fingerprint
 from robust_flatness.tables.records import read_csv, write_network
@@ -144,7 +145,8 @@ def measured(measure: Measure, checkpoint: Checkpoint, data: Examples, settings:
     kept = "What is finished is kept; the next run resumes from there."
     with out_of_memory(largest_batch(settings.model_dump()), kept), noted_warnings(show=False) as warnings:
         try:
-            records = [[*record] for record in measure.function(checkpoint.network, data, settings)]
+            with stage(measure.name):
+                records = [[*record] for record in measure.function(checkpoint.network, data, settings)]
         except NonFiniteError as error:
             warnings.append(str(error))
             metric, description = next(iter(measure.metrics.items()))

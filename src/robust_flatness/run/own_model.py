@@ -23,7 +23,6 @@ from robust_flatness.measures.flatness import CASES
 from robust_flatness.measures.flatness import METRICS as OF_FLATNESS
 from robust_flatness.measures.losses import evaluate_robustness
 from robust_flatness.measures.registry import MEASURES
-from robust_flatness.measures.robustness import rounded
 from robust_flatness.network import Network
 from robust_flatness.run.measuring import kept_part, largest_batch
 from robust_flatness.run.own_inputs import check_settings
@@ -104,16 +103,15 @@ def clean_examples(
     """Return label, prediction, error and loss of each example that a measure uses."""
     found = {}
     batch_size = max(largest_batch(given.model_dump()) for given in settings.values())
-    options = {"attack": None, "autoattack": False, "batch_size": batch_size, "loss": loss}
+    options = {"attack": None, "batch_size": batch_size, "loss": loss}
     for split in SPLITS:
         if count := max(getattr(given, f"{split}_examples", 0) for given in settings.values()):
             x, y = dataset.images(split, count, device), dataset.labels(split, count, device)
             clean = evaluate_robustness(net, x, y, **options).clean
             predicted = torch.cat([net.logits(x[part]).argmax(1) for part in batches(count, batch_size)])
-            found[split] = {
-                "label": y.tolist(), "prediction": predicted.tolist(),
-                "err": clean.error.int().tolist(), "ce": rounded(clean.loss),
-            }  # fmt: skip
+            losses, errors = clean.lists()
+            described = {"label": y.tolist(), "prediction": predicted.tolist()}
+            found[split] = described | {"err": errors, "ce": losses}
     return found
 
 

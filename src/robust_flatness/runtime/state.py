@@ -12,6 +12,20 @@ from robust_flatness.errors import FileError
 from robust_flatness.files import atomic_path, digest
 
 
+def tensors_digest(text: str, tensors: Mapping[str, Any]) -> str:
+    """Return the SHA-256 digest of a text and of names, dtypes, shapes and bytes of tensors, in the order of
+    their names; other values, such as a module's extra state, count by their `repr`."""
+    found = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        if not isinstance(tensor, torch.Tensor):
+            found.update(f"{name} {tensor!r}\n".encode())
+            continue
+        tensor = tensor.detach().cpu().contiguous()
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
 def fingerprint(components: Mapping[str, Any]) -> dict[str, str]:
     """Return the digest of each component, a JSON value, that a result depends on."""
     return {name: digest(value) for name, value in components.items()}

@@ -23,7 +23,7 @@ from robust_flatness.network import Network
 from robust_flatness.runtime.devices import with_precision_on
 from robust_flatness.runtime.graphs import Graphs
 from robust_flatness.runtime.provenance import package_digest
-from robust_flatness.seeding import derive_seed, generator, stream_device
+from robust_flatness.seeding import derive_seed, generator
 from robust_flatness.training.attack import TrainingAttack
 from robust_flatness.training.batches import BatchPlan, noisy_labels, training_images
 from robust_flatness.training.objectives import Batch, make_objective
@@ -47,7 +47,9 @@ class Training:
         self.classes, self.mean, self.std = dataset.classes, dataset.mean, dataset.std
         # images stay uint8 on the device, and are converted to [0, 1] batch by batch
         self.pixels, self.labels = training_images(dataset, spec, device, pseudo_labels)
-        self.drawn_on, count = stream_device(device), dataset.size("train")
+        # random numbers are drawn on the device if it is a GPU, else on the CPU
+        self.drawn_on = device if self.device.type == "cuda" else "cpu"
+        count = dataset.size("train")
         pool = (len(self.labels) - count, spec.unlabeled_fraction)
         self.plan = BatchPlan(count, spec.batch_size, job.seed, *pool, self.drawn_on)
         self.schedule = Schedule(spec, self.plan.updates)

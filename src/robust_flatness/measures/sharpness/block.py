@@ -1,10 +1,9 @@
 """Measures of sharpness, margin and capacity beyond the paper's: the block `sharpness`."""
 
 import contextlib
-import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -17,17 +16,7 @@ from robust_flatness.errors import UndefinedError, warn
 from robust_flatness.measures.base import FLATTER, Examples, Measure, Metric, Network, OnBothLosses, Record
 from robust_flatness.runtime.progress import track
 
-if TYPE_CHECKING:
-    from robust_flatness.measures.objective import Estimate, Objective
-
-
-def _ascending(value: tuple[float, ...]) -> tuple[float, ...]:
-    if len(value) != 2 or value[0] >= value[1]:
-        raise ValueError("name two radii, the smaller one first")
-    return value
-
-
-TwoRadii = Annotated[tuple[Positive, ...], AS_LIST, AfterValidator(_ascending)]
+TwoRadii = Annotated[tuple[Positive, Positive], AS_LIST, AfterValidator(lambda radii: tuple(sorted(radii)))]
 
 
 class SharpnessOptions(MeasureSettings):
@@ -167,6 +156,7 @@ class SharpnessSettings(SharpnessOptions, OnBothLosses):
 def sharpness(net: Network, data: Examples, settings: SharpnessSettings) -> Iterator[Record]:
     """Yield the measures of a loss, for both losses on each split with shared adversarial examples, then
     those of the weights. The distance from the initial weights is skipped if these are unknown."""
+    from robust_flatness.measures.objective import call_on
     from robust_flatness.measures.sharpness import derivatives, perturbed
 
     functions = vars(derivatives) | vars(perturbed)
@@ -177,7 +167,7 @@ def sharpness(net: Network, data: Examples, settings: SharpnessSettings) -> Iter
             for objective, where in data.objectives(net, split, settings):
                 with _skipping_undefined(settings, name):
                     if name in own:
-                        result = _of_user(own[name], objective)
+                        result = call_on(objective, own[name])
                     else:
                         entry = known[name]
                         result = functions[entry.function or name].of(objective, **entry.arguments)
@@ -187,15 +177,6 @@ def sharpness(net: Network, data: Examples, settings: SharpnessSettings) -> Iter
         if arguments[-1] is not None:
             with _skipping_undefined(settings, name):
                 yield Record(name, functions[name](*arguments).value)
-
-
-def _of_user(function: Callable[..., "Estimate"], objective: "Objective") -> "Estimate":
-    """Call a user-defined measure; one decorated with `of_objective` shares the adversarial examples."""
-    if hasattr(function, "of"):
-        return function.of(objective)
-    module = copy.deepcopy(objective.net.module).requires_grad_(True)
-    options = {"batch_size": objective.batch_size, "seed": objective.seed}
-    return function(module, objective.x, objective.y, loss=objective.attack or "ce", **options)
 
 
 @contextlib.contextmanager

@@ -8,13 +8,14 @@ import torch
 from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 from torch import Tensor, nn
 from torch.func import grad, vmap
+from torch.nn.utils import get_total_norm
 
 from robust_flatness.attacks.found import margin as negative_margin
-from robust_flatness.attacks.pgd import cross_entropy
+from robust_flatness.attacks.pgd import batched_logits, cross_entropy
 from robust_flatness.errors import ConfigError, UndefinedError
-from robust_flatness.measures.objective import Estimate, Objective, dot, norm, of_objective
+from robust_flatness.measures.objective import Estimate, Objective, of_objective
 from robust_flatness.measures.sharpness.block import DEFAULTS
-from robust_flatness.measures.spectrum import Hessian
+from robust_flatness.measures.spectrum import Hessian, dot
 from robust_flatness.network import Network
 from robust_flatness.seeding import derive_seed, generator
 
@@ -107,7 +108,7 @@ def gradient_norm(objective: Objective) -> Estimate:
         losses = cross_entropy(objective.at(leaves).logits(objective.inputs[part]), objective.y[part])
         gradient = torch.autograd.grad(losses.sum() / len(objective.x), leaves, materialize_grads=True)
         torch._foreach_add_(total, gradient)
-    return Estimate(norm(total).item())
+    return Estimate(get_total_norm(total).item())
 
 
 @of_objective
@@ -143,10 +144,9 @@ def relative_flatness(objective: Objective) -> Estimate:
         calls.clear()
         with torch.no_grad():
             logits = module(objective.inputs[part].clone())
-        last = next((call for call in reversed(calls) if call[2].shape == logits.shape), None)
-        if last is None or not torch.equal(last[2], logits):
+        if not calls or not torch.equal(calls[-1][2], logits):
             raise UndefinedError("model: relative flatness is defined for a last nn.Linear")
-        layer, features, _ = last
+        layer, features, _ = calls[-1]
         p, v = torch.softmax(logits.double(), dim=1), layer.weight.detach().double()
         variance = p @ (v * v).sum(1) - (p @ v).square().sum(1)
         values.append(features.double().square().sum(1) * variance)
@@ -160,8 +160,7 @@ def margin(objective: Objective, percentile: float = 10.0, resamples: int = 200)
     z are the logits of x or, in the robust loss, of the adversarial example of highest loss. Larger is more
     robust: comparisons of sharpness reverse its sign. The standard error is bootstrapped over examples.
     """
-    with torch.no_grad():
-        logits = torch.cat([objective.unfolded.logits(objective.inputs[part]) for part in objective.parts])
+    logits = batched_logits(objective.unfolded, objective.inputs, objective.batch_size)
     margins = -negative_margin(logits, objective.y).double().cpu()
     n, stream = len(margins), generator(objective.seed, "margin")
     drawn = torch.randint(n, (resamples, n), generator=stream)
@@ -171,20 +170,16 @@ def margin(objective: Objective, percentile: float = 10.0, resamples: int = 200)
 
 def weight_norm(model: nn.Module) -> Estimate:
     r"""The norm of the perturbable parameters, :math:`\|w\|_2`."""
-    return Estimate(norm(list(Network.of(model).weights().values())).item())
+    return Estimate(get_total_norm(list(Network.of(model).weights().values())).item())
 
 
 def distance_from_init(model: nn.Module, initial: Mapping[str, Tensor]) -> Estimate:
     r"""The distance from the initial weights, :math:`\|w - w_0\|_2` (Neyshabur et al., NeurIPS 2017).
 
-    `initial` holds w_0 by the names of the model's parameters. Raises `ValueError` if a perturbable parameter
-    is missing in it or has another shape.
+    `initial` holds w_0 by the names of the model's parameters.
     """
     weights = Network.of(model).weights()
-    for name, weight in weights.items():
-        if name not in initial or initial[name].shape != weight.shape:
-            raise ValueError(f"initial: no tensor {name!r} of shape {tuple(weight.shape)}")
-    return Estimate(norm([w - initial[name].to(w) for name, w in weights.items()]).item())
+    return Estimate(get_total_norm([w - initial[name].to(w) for name, w in weights.items()]).item())
 
 
 def spectral_product(model: nn.Module) -> Estimate:
