@@ -154,7 +154,7 @@ def test_snapshots_are_many_even_and_include_the_last_epoch(epochs):
     "content",
     [
         "a/b: {label: x, family: y}", "1: {label: x, family: y}", "a: {label: x}", "a: [1]",
-        "a: {label: x, family: y, scale: {epochs: -1}}",
+        "a: {label: x, family: y, derived_from: b}", "a: {label: x, family: y, scale: {epochs: -1}}",
     ],
 )  # fmt: skip
 def test_a_bad_entry_of_the_catalogue_is_named(tmp_path, content):

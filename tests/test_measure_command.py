@@ -274,6 +274,21 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(run, own, monkeypatch):
     assert (own / "mine.json").read_bytes() == (own / "whole.json").read_bytes()
 
 
+def test_another_function_of_equal_weights_and_outputs_is_measured_anew(measured, own):
+    """Its gradient is another one."""
+    first = measured()["values"]
+    mirrored = """
+class Mirrored(nn.Flatten):
+    def forward(self, x):
+        return super().forward(x.detach() + x.flip(-1) - x.flip(-1).detach())
+"""
+    (own / "my_nets.py").write_text(
+        NETS.replace("nn.Flatten(), nn.Linear(64, 3)", "Mirrored(), nn.Linear(64, 3)") + mirrored
+    )
+    sys.modules.pop("my_nets")
+    assert measured()["values"]["test_rloss_pgd"] != first["test_rloss_pgd"]
+
+
 EVERY = "robustness,flatness,layers,other_radii,hessian,landscape,plane"
 FEW = ["landscape.random_directions=1", "landscape.adversarial_directions=1", "landscape.points=3"]
 FEW += ["plane.points=3", "landscape.adversarial_steps=2", "worst.restarts=1", "average.clean_samples=2"]

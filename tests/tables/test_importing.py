@@ -9,7 +9,7 @@ import pytest
 from robust_flatness.config.networks import ROBUSTBENCH
 from robust_flatness.errors import FileError
 from robust_flatness.tables import frames, importing, printed
-from robust_flatness.tables.records import read_csv
+from robust_flatness.tables.records import read_csv, read_records
 
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / "docs/results/digits"
@@ -88,3 +88,11 @@ def test_printed_numbers_are_those_of_the_paper(tmp_path):
     assert (best["test_rerr_aa"], best["test_rloss_pgd"]) == (54.6, 1.53)
     scaled = tables.models[tables.models["variant"] == "at-scaled-2"].iloc[0]
     assert (scaled["hessian_max"], scaled["derived"]) == (505, 1)
+
+
+def test_records_of_an_l2_experiment_name_the_norm(tmp_path):
+    imported(tmp_path, HEADER.replace("\n", ",test_ce,setting_norm\n") + ROW.replace("\n", ",0.5,l2\n"))
+    records = read_records(tmp_path / "to/records.csv").set_index("metric")
+    assert records["norm"].fillna("").to_dict() == {
+        "rerr_aa": "l2", "rloss_pgd": "l2", "avg_flatness": "l2", "ce": "",
+    }  # fmt: skip

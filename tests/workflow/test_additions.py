@@ -136,3 +136,9 @@ def test_a_measure_a_loss_and_a_family_are_found_everywhere(checkout):
         assert "toy" in {row["measure"] for row in rows(checkout / table)}
         assert "toy of the weights" in (checkout / table).with_suffix(".md").read_text()
     assert "toy of the weights" in (checkout / TARGETS[3]).read_text()
+
+
+def test_a_change_of_an_objective_of_ones_own_trains_its_variant_again(checkout):
+    (checkout / "losses.py").write_text(LOSS + "\n")
+    planned = succeeded(snakemake(checkout, "--dry-run", "--", "train", config="mine.yaml", root=checkout))
+    assert re.findall(r"rule train_variant:.*?variant=(\w+)", planned, re.DOTALL) == ["alone"]

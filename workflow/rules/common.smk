@@ -30,12 +30,11 @@ from robust_flatness.workflow import measuring_code, measuring_job
 ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
 
 try:
-    for path in workflow.configfiles:
-        load_yaml(path)  # stricter than Snakemake: no duplicate keys
+    given = [load_yaml(path).get("experiment") for path in workflow.configfiles]  # no duplicate keys
     name = workflow.config_settings.config.get("experiment")
-    other = Path(os.path.relpath(ROOT / f"config/{name}.yaml"))
-    if other.exists() and other.resolve() not in [Path(path).resolve() for path in workflow.configfiles]:
-        hint = f"give --configfile {other} instead of --config"
+    shipped = {load_yaml(path).get("experiment"): path for path in sorted((ROOT / "config").glob("*.yaml"))}
+    if name and name in shipped and name not in given:
+        hint = f"give --configfile {os.path.relpath(shipped[name])} instead of --config"
         raise ConfigError(f"experiment: {name} is the experiment of another file; {hint}")
     EXPERIMENT = load_experiment(config, ROOT / "config/variants.yaml")
 except ConfigError as error:
@@ -72,7 +71,7 @@ RUN_LOG = f"{LOGS}/{{variant}}/seed-{{seed}}"
 
 # The commands of the rules come from the environment that runs Snakemake.
 os.environ["PATH"] = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
-# Snakemake does not quote the path of Python in the commands that run scripts.
+# Snakemake puts this path into the commands that run scripts, without quoting it.
 sys.executable = quote(sys.executable)
 
 
@@ -84,7 +83,10 @@ onstart:
 def only_draws():
     """Return whether all targets on Snakemake's command line are figures, tables and pages."""
     # the workflow object does not know the targets yet
-    targets = get_argument_parser().parse_known_args(sys.argv[1:])[0].targets or ()
+    try:
+        targets = get_argument_parser().parse_known_args(sys.argv[1:])[0].targets or ()
+    except SystemExit:  # the arguments of another program, which calls Snakemake's API
+        return False
     folders = {target.removeprefix("./").partition("/")[0] for target in targets}
     return bool(folders) and folders <= {"figures", "tables", "page", "paper_tables", "report"}
 

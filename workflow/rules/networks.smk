@@ -1,4 +1,8 @@
 # External networks are loaded (downloaded if the config names no file), checked, and saved as checkpoints.
+for slug, variant in NETWORKS.items():
+    path = variant.network.weights
+    if path and not weights_file(path)[0].is_file():
+        sys.exit(f"error: the configuration cannot be used\nmodels.{slug}.weights: {path}: no such file")
 
 
 def check_networks():

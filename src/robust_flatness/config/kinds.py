@@ -1,6 +1,7 @@
 """User-defined functions and classes, named by `package.module:name`."""
 
 import ast
+import contextlib
 import hashlib
 import importlib
 import sys
@@ -57,15 +58,17 @@ def _imports(file: Path, name: str) -> Iterator[str]:
     """Yield the names of the modules that the module `name` may import; some may be functions."""
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
     try:
-        for node in ast.walk(ast.parse(file.read_bytes())):
-            if isinstance(node, ast.Import):
-                yield from (alias.name for alias in node.names)
-            elif isinstance(node, ast.ImportFrom):
+        tree = ast.parse(file.read_bytes())
+    except SyntaxError:  # reported where the module is imported
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            with contextlib.suppress(ImportError):  # a relative import outside a package fails there
                 base = resolve_name("." * node.level + (node.module or ""), package)
                 yield base
                 yield from (f"{base}.{alias.name}" for alias in node.names)
-    except (SyntaxError, ImportError):  # reported where the module is imported
-        return
 
 
 def source_digest(paths: Iterable[str]) -> str:

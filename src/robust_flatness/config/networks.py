@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from robust_flatness.config.values import AS_LIST, Positive, Real, Spec
 from robust_flatness.config.variants import VariantSpec
@@ -31,6 +31,12 @@ class NetworkSpec(Spec):
     """Label in figures and tables; None: its name."""
     correlate: bool = False
     """Whether correlations and claims include it, as they include variants."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "NetworkSpec":
+        if len(self.mean or ()) != len(self.std or ()):
+            raise ValueError("mean, std: give both, with a number for each channel")
+        return self
 
     def job_text(self) -> str:
         """Return canonical JSON of the fields that its weights depend on, as passed to a job."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from robust_flatness.config.values import Name, Positive, Spec, load_yaml, parse
 
@@ -37,7 +37,13 @@ class VariantSpec(VariantOverride):
     """Label where space is limited; None: `label`."""
     family: str
     derived_from: str | None = None
-    convolution_scale: Positive = 1.0
+    convolution_scale: Positive | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "VariantSpec":
+        if self.derived_from is not None and self.convolution_scale is None:
+            raise ValueError("convolution_scale: missing; a derived variant needs it")
+        return self
 
     @property
     def trained(self) -> bool:

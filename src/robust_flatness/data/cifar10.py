@@ -25,6 +25,8 @@ ALLOWED = {
 def splits(spec: DataSpec, seed: int) -> Arrays:
     """Return the splits of the official files in `spec.path` or the download folder (`split_official`)."""
     folder = Path(spec.path or CIFAR10_FOLDER)
+    if (nested := folder / "cifar-10-batches-py").exists():
+        folder = nested  # as torchvision's `root`
     if spec.sha256 is None and (altered := _altered(folder)):
         raise FileError(
             f"{altered[0]}: missing, truncated or altered (its MD5 is not the official one); delete it to "

@@ -92,9 +92,11 @@ class Experiment:
                     yield f"{field}{where}: {unknown_variants(unknown, self.catalogue)}"
             if field and part.overrides:
                 yield f"{field}overrides: {[*part.overrides]} given; give overrides to the measure itself"
-        named = [slug for slug in self.variants if settings.variants != "all" and settings.applies_to(slug)]
-        if lacking := [slug for slug in named if name not in self.measures_of(slug)]:
-            yield f"variants: {lacking} given, but snapshots are kept of trained variants with a series only"
+        wanted = [slug for slug in self.variants if settings.applies_to(slug)]
+        lacking = [slug for slug in wanted if name not in self.measures_of(slug)]
+        if lacking and (settings.variants != "all" or lacking == wanted):
+            kept = "snapshots are kept of trained variants with measures.series only"
+            yield f"variants: {', '.join(lacking)} given, but {kept}; add them there"
         given = {f"overrides.{slug}.": settings.for_variant(slug) for slug in settings.overrides}
         for where, values in {"": settings, **given}.items():
             attack = getattr(values, "attack", None)
@@ -139,7 +141,9 @@ class Experiment:
             raise ConfigError(f"{where}: norm: {training.norm} given, but norm is {self.spec.norm}")
         batch_size = min(max(training.batch_size, self.spec.minimum_batch_size), data.count("train"))
         changed: dict[str, Any] = {"batch_size": batch_size}
-        if training.weight_averaging is not None:
+        override = self.spec.overrides.get(slug)
+        given = override is not None and "weight_averaging" in override.set
+        if training.weight_averaging is not None and not given:
             steps = training.epochs * math.ceil(data.count("train") / batch_size)
             changed["weight_averaging"] = rescaled_decay(training.weight_averaging, steps)
         model = parse(ModelSpec, {**self.spec.model.model_dump(), **variant.model}, f"{where}: model")

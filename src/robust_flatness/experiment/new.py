@@ -7,6 +7,7 @@ import numpy as np
 import yaml
 
 from robust_flatness.config.measures import LEAST_CLASSES
+from robust_flatness.config.values import Epsilon, Name, parse
 from robust_flatness.data.npz import read_npz
 from robust_flatness.data.splits import warn_of_missing_classes
 from robust_flatness.errors import ConfigError
@@ -26,6 +27,7 @@ def new_experiment(data: Path, file: Path, experiment: str, epsilon: str) -> str
     Two thirds of the test images are for the measures, a third for early stopping. The training is as long as
     the paper's if there are enough images, else at least `UPDATES` updates.
     """
+    parse(Name, experiment, "--name")
     source = read_npz(data)
     counts = np.bincount(source["y_train"])
     warn_of_missing_classes(source["y_train"], len(counts), str(data))
@@ -43,6 +45,7 @@ def new_experiment(data: Path, file: Path, experiment: str, epsilon: str) -> str
     epochs = min(150, max(30, math.ceil(UPDATES / math.ceil(train / batch_size))))
     channels, height, width = source["x_train"].shape[1:]
     epsilon = epsilon or ("8/255" if channels == 3 else "0.1")
+    parse(Epsilon, epsilon, "--epsilon")
     side = min(height, width)
     model, augmentation = "name: small-resnet, width: 32", ""
     if side > 14:

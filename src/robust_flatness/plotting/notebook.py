@@ -31,8 +31,8 @@ NOT_DRAWN = "Not drawn"
 #: Instructions for obtaining the data that a table lacks.
 REMEDIES = {
     "models": "measure it (measures in the experiment's config), or add the column to the results table",
-    "history": "train (snakemake --cores all), or put history.csv beside the results table",
-    "series": "add measures.series to the config, or put series.csv beside the results table",
+    "history": "train (snakemake --cores all), or start from a records.csv with history.csv beside it",
+    "series": "add measures.series to the config",
     "landscape": "add measures.landscape to the config",
 }
 

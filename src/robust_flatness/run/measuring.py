@@ -110,7 +110,8 @@ def _checkpoints(
     paths = [folder / f"{name}.safetensors" for name in job.checkpoints]
     taken = {int(p.stem.removeprefix("epoch-")): p for p in sorted(folder.glob("epoch-*.safetensors"))}
     if any(MEASURES[name].of_snapshots for name in job.measures):
-        epochs = {*read_csv(history).query("test_rloss != ''")["epoch"].astype(int)}
+        curves = read_csv(history, need=["epoch", "test_rloss"])
+        epochs = {*curves.query("test_rloss != ''")["epoch"].astype(int)}
         if lacking := sorted(epochs - taken.keys()):
             missing = f"{folder}: snapshots of epochs {', '.join(map(str, lacking))} are missing"
             raise FileError(f"{missing}; delete {history} and run snakemake again to retrain")

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from robust_flatness.attacks.pgd import Loss, batches
+from robust_flatness.boundary import outcome
 from robust_flatness.checkpoints import Checkpoint
 from robust_flatness.config.kinds import imported
 from robust_flatness.config.measures import SPLITS, MeasureSettings
@@ -68,11 +69,12 @@ def measure_model(
             model = model.float()  # as the images are
         network = replace(network, model=model.to(device))
         net = network.network
+        gradient = outcome(net, dataset.images("test", 2, device)).gradient.norm().item()
         examples = clean_examples(net, dataset, settings, device, criterion)
         identity = {"seed": seed, "weights_sha256": network.weights_sha256, "data_sha256": dataset.checksum}
         identity["provenance"] = provenance(device, torch.get_num_threads())
         layers = net.layers if settings.keys() - {"robustness"} else None
-        depends_on = identity | {"model": digest([examples, layers]), "weight_bound": bound}
+        depends_on = identity | {"model": digest([examples, gradient, layers]), "weight_bound": bound}
         depends_on |= notes | {"snapshots": [Checkpoint(module).weights_sha256 for module in snapshots]}
         folder = folder or Path(temporary)
         shared = Examples(

@@ -1,7 +1,7 @@
 """Collection of the files of single networks into the tables of an experiment."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +72,9 @@ def collect_results(spec: CollectSpec, directory: Path) -> list[str]:
         records += [line for line in lines if line.split(",", column + 1)[column] not in stale]
         networks += _network_rows(spec, variant, seed, provenance)
         if not entry.derived and not entry.external:
-            history += _lines(folder / "history.csv")
+            history += _lines(folder / "history.csv", HISTORY)
         if WITH_EXAMPLES.isdisjoint(stale):
-            examples += _lines(folder / "examples.csv")
+            examples += _lines(folder / "examples.csv", EXAMPLES)
     messages = [f"{count} left out: {reason}" for reason, count in skipped.items()]
     if not networks:
         raise FileError("\n".join([f"{directory}: no records of this experiment", *messages]))
@@ -88,9 +88,12 @@ def collect_results(spec: CollectSpec, directory: Path) -> list[str]:
     return messages
 
 
-def _lines(path: Path) -> list[str]:
-    """Return the lines of a table without its header."""
-    return path.read_text(encoding="utf-8").splitlines()[1:]
+def _lines(path: Path, columns: Sequence[str]) -> list[str]:
+    """Return the lines of a table of these columns, without its header."""
+    header, *lines = path.read_text(encoding="utf-8").splitlines()
+    if header != ",".join(columns):
+        raise FileError(f"{path}: written by another version; delete it and run snakemake again")
+    return lines
 
 
 def _networks(spec: CollectSpec, directory: Path) -> Iterator[tuple[str, int, Path]]:

@@ -84,7 +84,11 @@ def to_records(tables: frames.Tables) -> tuple[pd.DataFrame, pd.DataFrame]:
     described = [metric for measure in MEASURES.values() for metric in measure.metrics.values()]
     counts = [metric.count.format(split=split) for metric in described for split in metric.splits]
     networks = models[models.columns.difference([*columns, *counts], sort=False)]
-    return pd.DataFrame(rows, columns=[*FIELDS]), networks
+    records = pd.DataFrame(rows, columns=[*FIELDS])
+    if (models.get("setting_norm", pd.Series()) == "l2").any():
+        attacked = (records["loss"] == "rloss") | records["metric"].str.startswith(("rerr", "rloss"))
+        records["norm"] = attacked.map({True: "l2", False: None})
+    return records, networks
 
 
 def _rows(

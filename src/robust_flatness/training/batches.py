@@ -29,6 +29,9 @@ class BatchPlan:
     device: str = "cpu"
 
     def __post_init__(self):
+        if round(self.pool_fraction * self.batch_size) == self.batch_size:
+            given = f"{self.pool_fraction} of {self.batch_size}"
+            raise ConfigError(f"unlabeled_fraction: {given} leaves no labelled example")
         if self.updates < 1:
             given = f"{self.batch_size} of {self.examples} training examples"
             raise ConfigError(f"batch_size: {given} gives no batch of 2")
