@@ -126,9 +126,9 @@ def test_attacks_fit_few_classes(tmp_path):
 
 def test_bad_input(tmp_path):
     data = written(tmp_path / "my.npz", (8, 8))
-    with pytest.raises(ConfigError, match=r"epsilon: .*given: 2"):
+    with pytest.raises(ConfigError, match=r"epsilon: .*given: '2'"):
         new_experiment(data, tmp_path / "my.yaml", "mine", "2")
-    with pytest.raises(ConfigError, match=r"experiment: .*given: 'a b'"):
+    with pytest.raises(ConfigError, match=r"--name: .*given: 'a b'"):
         new_experiment(data, tmp_path / "my.yaml", "a b", "")
     few = written(tmp_path / "few.npz", (8, 8), train=12, test=12)
     with pytest.raises(ConfigError, match="at least 24 of each are needed"):

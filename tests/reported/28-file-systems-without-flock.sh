@@ -12,8 +12,8 @@ fcntl.flock = flock
 P
 RF="$PY -P -m robust_flatness"
 $RF spec data --config $C/config/smoke.yaml > data.json; $RF spec train --config $C/config/smoke.yaml > train.json; $RF spec measure --config $C/config/smoke.yaml > m.json
-$RF prepare --spec data.json --output d.safetensors
-PYTHONPATH=$d/site:$C/src $RF train --spec train.json --data d.safetensors --directory run1 || bad=1
-$RF train --spec train.json --data d.safetensors --directory run0
-PYTHONPATH=$d/site:$C/src $RF measure-network --spec m.json --data d.safetensors --directory run0 --seed 0 || bad=1
+$RF prepare --spec "$(cat data.json)" --output d.safetensors
+PYTHONPATH=$d/site:$C/src $RF train --spec "$(cat train.json)" --data d.safetensors --directory run1 || bad=1
+$RF train --spec "$(cat train.json)" --data d.safetensors --directory run0
+PYTHONPATH=$d/site:$C/src $RF measure-network --spec "$(cat m.json)" --data d.safetensors --directory run0 --seed 0 || bad=1
 exit $bad

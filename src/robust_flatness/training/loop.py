@@ -175,9 +175,9 @@ class Training:
             loss, _ = self.objective(self._forward, batch)
             nu = sam(torch.autograd.grad(loss, weights), spec.sam_rho)
         else:
-            with torch.no_grad():
-                self.objective(self._forward, batch)
             nu = awp(self._gradient_in_evaluation(batch, view), weights, spec.weight_perturbation)
+            with torch.no_grad():  # after it, for `view` has the statistics of the network
+                self.objective(self._forward, batch)
         with perturbed(self.network, nu, weights):
             loss, logits = self.objective(self._forward, batch)
             loss.backward()
