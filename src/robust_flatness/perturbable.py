@@ -11,10 +11,10 @@ NORMALISATIONS = re.compile(
 
 
 def perturbable_parameters(model: nn.Module) -> tuple[list[str], list[str]]:
-    """Return the names of the parameters that are perturbed, and of those left out because they are frozen.
+    """Return the names of the perturbed parameters, and of those left out because they are frozen.
 
-    All trainable floating-point parameters are perturbed, weights and biases as separate layers, in the
-    model's order, except those of normalisation layers; parameters that share memory count once. If all
+    All trainable floating-point parameters are perturbed, in the model's order, except those of
+    normalisation layers. Each tensor is a layer of its own; tensors that share memory count once. If all
     parameters are frozen, as for evaluation, they are treated as trainable.
     """
     of_norms = {

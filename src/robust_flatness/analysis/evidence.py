@@ -19,7 +19,7 @@ CAPACITY = ("weight_norm", "distance_from_init", "spectral_product")
 
 
 class UndecidedError(Exception):
-    """A test has no statistic on these tables; the message becomes the note of its finding."""
+    """Raised if a test has no statistic on these tables; its message is the finding's note."""
 
 
 class NotMeasuredError(UndecidedError):

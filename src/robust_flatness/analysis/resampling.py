@@ -138,7 +138,7 @@ def estimate(
 
 @lru_cache(maxsize=8)
 def permutations(n: int, count: int) -> tuple[np.ndarray, bool]:
-    """Return all n! permutations [B, n] and True, or `count` random ones and False if n! is larger."""
+    """Return permutations [B, n] and whether they are all n!; if not, they are `count` random ones."""
     if n < 12 and math.factorial(n) <= count:
         return np.array([*itertools.permutations(range(n))]), True
     orders = np.tile(np.arange(n), (count, 1))

@@ -93,7 +93,7 @@ def of_examples(examples: pd.DataFrame, measure: str) -> pd.DataFrame:
 def _points(
     history: pd.DataFrame, variant: str, checkpoints: Sequence[str], since: Since
 ) -> tuple[str, str] | None:
-    """Return the earlier and the last one of the checkpoints; None where one is missing. Snapshots are
+    """Return the names of an earlier and the last checkpoint, or None if one is missing. Snapshots are
     compared with snapshots, since `last` and `best` were evaluated by a stronger attack."""
     if since == "early-stopped":
         return ("best", "last") if {"best", "last"} <= {*checkpoints} else None

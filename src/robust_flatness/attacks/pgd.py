@@ -78,7 +78,7 @@ class PGD:
         return random_start(x, self.epsilon, generator, self.norm)
 
     def step(self, x_adv: Tensor, direction: Tensor, x: Tensor) -> Tensor:
-        """Return `x_adv` after a step along `direction` (see `steepest`) and the projection."""
+        """Return `x_adv` after a step along `direction`, projected onto the ball around `x`."""
         return project(x_adv + self.step_size * direction, x, self.epsilon, self.norm)
 
     @isolated()
@@ -227,7 +227,7 @@ def batches(n: int, batch_size: int | None) -> Iterator[slice]:
 
 
 def passing(net: Any, batch_size: int, times: int = 1) -> int:
-    """Return the number of examples per pass: `batch_size`, or an equal part of it if the activations would
-    not fit into the cache. `times` multiplies this limit where passes have a fixed overhead."""
+    """Return the number of examples per pass: `batch_size`, split evenly into the fewest passes of at
+    most `times` x `net.examples_at_once` examples (what fits into the CPU cache; None: no limit)."""
     limit = (getattr(net, "examples_at_once", None) or batch_size) * times
     return math.ceil(batch_size / math.ceil(batch_size / limit))

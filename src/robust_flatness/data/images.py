@@ -174,8 +174,8 @@ def _of_torchvision(
 
 
 def _arrays(parts: Mapping[str, tuple[list[np.ndarray], np.ndarray]], where: str, option: str) -> Arrays:
-    """Return images as uint8 [n, C, H, W], with one channel if all are grey, and labels; `option` is the
-    setting for a common size."""
+    """Return `x_<part>`, uint8 [n, C, H, W], C = 1 if all are grey, and `y_<part>`; unequal sizes raise
+    `FileError` with `option`."""
     every = [image for images, _ in parts.values() for image in images]
     sizes = sorted({image.shape[:2] for image in every})
     if len(sizes) > 1:

@@ -26,7 +26,7 @@ def digits(spec: DataSpec, seed: int) -> Arrays:
 
 
 def fashion(spec: DataSpec, seed: int) -> Arrays:
-    """Return the splits of the bundled images, [n, 1, 8, 8] in ten classes."""
+    """Return the splits of the bundled Fashion-MNIST images, [n, 1, 8, 8]."""
     with as_file(files("robust_flatness.data.fashion") / "fashion8.npz") as path:
         source = npz.read_npz(path)
     return split_official(source, spec, seed, "'fashion'")

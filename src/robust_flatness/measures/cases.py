@@ -178,8 +178,8 @@ def joint_ascent(
     net: Network, ball: Neighborhood, x: Tensor, y: Tensor, start: Tensor, parts: list[slice],
     nu: list[Tensor], attack: PGD | None, steps: int, weight_step: float, precision: str, loss: Loss,
 ) -> list[Tensor]:  # fmt: skip
-    """Move `nu`, in place, and the inputs by projected gradient ascent from `nu` and `start`; return the
-    summed loss of each of the batches `parts` at the last iterate."""
+    """Maximise the loss over `nu` (in place) and inputs (from `start`) by projected gradient ascent;
+    return the summed loss per batch of `parts` at the last iterate."""
     inputs = [start[part] for part in parts]
     for _ in track(range(steps), "step"):
         for index, part in enumerate(track(parts, "batch")):

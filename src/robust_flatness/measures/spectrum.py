@@ -128,9 +128,9 @@ class Hessian(LinearOperator):
 
 @dataclass(frozen=True)
 class HessianResult:
-    """Extreme Hessian eigenvalues, ascending: half from the lower end of the spectrum, half from the upper.
-    `vector` is the unit eigenvector of the largest eigenvalue, by parameter name; `convexity` is |lambda_min|
-    / |lambda_max|, 0 in a convex region and if both are 0."""
+    """Extreme Hessian eigenvalues, ascending, half from each end of the spectrum. `vector` is the unit
+    eigenvector of the largest, by parameter name; `convexity` is |lambda_min| / |lambda_max|, or 0 if
+    lambda_min is 0."""
 
     eigenvalues: np.ndarray
     vector: dict[str, Tensor]

@@ -55,7 +55,7 @@ class ModelGroup:
         return aggregate.variants_at(self.tables.models)
 
     def differences(self, result: Mapping[str, Any]) -> str:
-        """Return the radii that differ from those of `result`, with both values; empty if none is known."""
+        """Return the known radii that differ between this group and `result`, as text; may be empty."""
         pairs = {"ε": (self.radius, radius_of(result))}
         for case, words in (("avg", "average-case"), ("worst", "worst-case")):
             column = f"{case}_flatness_xi"
@@ -92,8 +92,8 @@ def radius_words(radius: float, norm: str = "linf") -> str:
 
 
 def described(result: Mapping[str, Any], groups: Sequence[ModelGroup]) -> str:
-    """Return the values of a network as a text table with standard errors, and its ranks among `groups`,
-    unless it was measured with a user-defined loss."""
+    """Return a network's values and standard errors as a text table, followed by its ranks among `groups`
+    (none if measured with a user-defined loss)."""
     rows = [*value_rows(result["records"])]
     width = max((len(row[0]) for row in rows), default=0)
     lines = [f"{'':{width}}  {'value':>9}  {'+-':>8}"] if rows else []

@@ -74,11 +74,11 @@ def _train(run: Training, store: "TrainingStore", until: int) -> list[dict[str, 
 
 
 class TrainingStore:
-    """State and checkpoints of the training in `directory`; use it inside `locked`.
+    """Resume state and checkpoints of the training in `directory`. Hold `locked(folder)` to use it.
 
-    `.resume/state` holds weights, optimiser and history as of the last finished epoch, or the history alone
-    at the end of the training. `epochs` are those of the snapshots. Without `all_snapshots`, only the best
-    and the last are kept.
+    `.resume/state` holds weights, optimiser and history after the last finished epoch; after training,
+    the history alone. Snapshots are taken at `epochs`; without `all_snapshots`, only the best and the
+    last are kept.
     """
 
     def __init__(

@@ -46,7 +46,7 @@ def write_network(path: Path, header: Mapping[str, Any], rows: Iterable[Mapping[
 
 
 def read_network(path: Path) -> tuple[dict[str, Any], list[str]]:
-    """Return the provenance and the lines of the rows of one network. Raises `FileError` if the file is
+    """Return provenance and unparsed CSV rows of a network's records. Raises `FileError` if the file is
     damaged or has other columns."""
     try:
         first, header, *lines = path.read_text(encoding="utf-8").splitlines()

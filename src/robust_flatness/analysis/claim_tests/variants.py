@@ -216,7 +216,7 @@ class Baseline(base.Selection):
 
 
 def _standard_error(at: pd.Series, measure: str) -> tuple[float, float, str]:
-    """Return the standard error of the baseline's measure, its degrees of freedom, and its units."""
+    """Return the standard error of the baseline's measure, its degrees of freedom and its source."""
     seeds, spread = at.get("seeds", 1), at.get(f"{measure}_seed_sd", math.nan)
     if seeds > 1 and spread > 0:
         return spread / math.sqrt(seeds), seeds - 1, f"{seeds} seeds"
