@@ -134,10 +134,15 @@ def panel(
     return [*([] if layer.printed else labels(others, True)), *beyond, *labels(named)]
 
 
-def families(axes: Sequence[Axes]) -> dict[str, Artist]:
-    """Return the legend entries of the families drawn, in their order."""
-    drawn = style.entries(axes)
-    return {look.label: drawn[look.label] for look in looks.every().values() if look.label in drawn}
+def families(axes: Sequence[Axes]) -> dict[str, tuple[Artist, ...]]:
+    """Return the legend entries of the families drawn: one for each colour, which stands for a kind of change
+    to the training, with its markers in the order of the names."""
+    drawn, groups = style.entries(axes), {}
+    for look in looks.every().values():
+        if look.label in drawn:
+            group = look.label if look.color == style.BLACK else look.color
+            groups.setdefault(group, []).append(look.label)
+    return {", ".join(labels): tuple(drawn[label] for label in labels) for labels in groups.values()}
 
 
 def figure(

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
+from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 
 from robust_flatness.config.variants import PALETTE
@@ -91,13 +92,16 @@ def entries(axes: Iterable[Axes]) -> dict[str, Artist]:
     return found
 
 
-def legend(figure: Figure, entries: Mapping[str, Artist], *notes: str) -> None:
-    """Draw a legend under the panels, with notes above its entries."""
-    note = textwrap.fill(" ".join(filter(None, notes)), LINE)
+def legend(figure: Figure, entries: Mapping[str, Artist | tuple[Artist, ...]], *notes: str) -> None:
+    """Draw a legend under the panels, with notes above its entries; one with several markers in an entry has
+    two columns."""
+    note = textwrap.fill(" ".join(filter(None, notes)).replace(" %", "\N{NO-BREAK SPACE}%"), LINE)
     entries = entries or {"": Line2D([], [], linestyle="")}
+    markers = max((len(entry) for entry in entries.values() if isinstance(entry, tuple)), default=1)
     drawn = figure.legend(
         handles=[*entries.values()], labels=[*entries], loc="outside lower left", alignment="left",
-        ncols=4 if len(entries) < 9 else 5, title=note or None, title_fontsize=6.5, fontsize=6,
+        ncols=2 if markers > 1 else 4, title=note or None, title_fontsize=6.5, fontsize=6,
+        handler_map={tuple: HandlerTuple(ndivide=None, pad=0.5)}, handlelength=max(1.8, 0.9 * markers),
         columnspacing=1.2, borderaxespad=0.2,
     )  # fmt: skip
     drawn.get_title().set_color("#404040")
