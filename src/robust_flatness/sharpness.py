@@ -33,10 +33,13 @@ from robust_flatness.measures.sharpness.perturbed import (
     sam,
 )
 
+#: Name of `Estimate` in measures written for earlier versions.
+SharpnessResult = Estimate
+
 __all__ = [
-    "Estimate", "LayerCurvature", "Loss", "Objective", "SpectralDensity", "adaptive_average",
-    "adaptive_linf_worst", "asam", "distance_from_init", "fisher_rao", "fisher_trace", "gradient_norm",
-    "hessian_eigenvalue", "hessian_trace", "input_gradient_norm", "layer_curvature", "margin",
-    "normalised_logits", "of_objective", "pacbayes_sigma", "relative_flatness", "sam", "spectral_density",
-    "spectral_product", "weight_curvature_index", "weight_norm",
+    "Estimate", "LayerCurvature", "Loss", "Objective", "SharpnessResult", "SpectralDensity",
+    "adaptive_average", "adaptive_linf_worst", "asam", "distance_from_init", "fisher_rao", "fisher_trace",
+    "gradient_norm", "hessian_eigenvalue", "hessian_trace", "input_gradient_norm", "layer_curvature",
+    "margin", "normalised_logits", "of_objective", "pacbayes_sigma", "relative_flatness", "sam",
+    "spectral_density", "spectral_product", "weight_curvature_index", "weight_norm",
 ]  # fmt: skip

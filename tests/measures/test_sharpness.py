@@ -197,3 +197,10 @@ def test_measures_leave_the_model_and_repeat(name):
 def test_an_unknown_loss_is_refused(linear):
     with pytest.raises(ValueError, match="loss: 'rloss' given"):
         sharpness.fisher_trace(linear, *data(), loss="rloss")
+
+
+def test_names_of_earlier_versions_stay_importable():
+    from robust_flatness import evaluation, sharpness
+
+    assert sharpness.SharpnessResult is sharpness.Estimate
+    assert evaluation.Losses is not None

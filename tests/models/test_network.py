@@ -204,3 +204,18 @@ def test_output_of_the_wrong_shape_is_named(output, x):
 
     with pytest.raises(ValueError, match=r"model: output .* \[n, K\]"):
         Network(Wrong())(x)
+
+
+def test_layers_may_be_called_by_keyword():
+    class ByKeyword(nn.Conv2d):
+        """Not replaced; its inner convolution is, by one with another `forward`."""
+
+        def __init__(self):
+            super().__init__(1, 10, 8)
+            self.inner = nn.Conv2d(1, 1, 3, padding=1)
+
+        def forward(self, x):
+            return super().forward(input=self.inner(input=x)).flatten(1)
+
+    model, images = ByKeyword(), torch.rand(3, 1, 8, 8)
+    torch.testing.assert_close(Network(model)(images), model(images))

@@ -113,13 +113,13 @@ class Whitening(nn.Module):
 
 class SafeConv2d(nn.Conv2d):
     """`nn.Conv2d` with correct weight gradients for strided 1x1 convolutions of few channels, which run with
-    stride 1 on subsampled pixels; without other padding than zeros."""
+    stride 1 on subsampled pixels; without other padding than zeros. The argument is named as torch's."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         stride, pointwise = self.stride, self.kernel_size == (1, 1) and self.padding in ((0, 0), "valid")
         if pointwise and stride != (1, 1) and self.weight.shape[1] < UNSAFE_CHANNELS:
-            x, stride = x[:, :, :: stride[0], :: stride[1]], (1, 1)
-        return F.conv2d(x, self.weight, self.bias, stride, self.padding, self.dilation, self.groups)
+            input, stride = input[:, :, :: stride[0], :: stride[1]], (1, 1)
+        return F.conv2d(input, self.weight, self.bias, stride, self.padding, self.dilation, self.groups)
 
 
 class FoldedConv2d(SafeConv2d):
