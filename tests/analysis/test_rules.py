@@ -148,7 +148,9 @@ def test_sam_is_robust_by_the_examples_of_both_trainings(true, seeds, noise, ver
 
 NO_KINK = {
     "root": lambda x: 40 + 20 * np.sqrt(x - 1),
+    "logarithm": lambda x: 40 + 25 * np.log(x),
     "parabola": lambda x: 80 - 4 * (x - 4.5) ** 2,
+    "saturating": lambda x: 40 + 40 * (1 - np.exp(-(x - 1))),
     "elsewhere": lambda x: made_up.hinge(x, 3.3),
     "blunt": lambda x: made_up.hinge(x, LN_K, below=15, above=11),
     "line": lambda x: 40 + 8 * x,
