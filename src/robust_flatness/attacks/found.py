@@ -26,7 +26,7 @@ class Found:
 
 
 def better(old: Found, new: Found) -> Found:
-    """Return, per example, the result of higher loss, with an error if either has one."""
+    """Return, per example, the result with the higher loss; `error` is True if it is in either result."""
     higher = (new.loss > old.loss) | new.loss.isnan()  # NaN is kept, and reported at the end
     wide = higher.view(-1, *[1] * (new.x_adv.ndim - 1))
     x_adv, loss = torch.where(wide, new.x_adv, old.x_adv), torch.where(higher, new.loss, old.loss)

@@ -25,5 +25,5 @@ step = app.command(rich_help_panel="Steps of the workflow")
 
 
 def parsed(kind: type, text: str, option: str = "--spec") -> Any:
-    """Return the settings that an option gives as JSON."""
+    """Parse the JSON settings given by a command-line option."""
     return parse(Json[kind], text, option)
