@@ -204,3 +204,13 @@ def test_names_of_earlier_versions_stay_importable():
 
     assert sharpness.SharpnessResult is sharpness.Estimate
     assert evaluation.Losses is not None
+
+
+@pytest.mark.parametrize(("name", "option"), [
+    ("sam", {"rho": -1.0}), ("asam", {"steps": 0}), ("adaptive_linf_worst", {"rho": 0.0}),
+    ("adaptive_average", {"samples": 0}), ("pacbayes_sigma", {"iterations": 0}),
+])  # fmt: skip
+def test_numbers_that_are_not_positive_are_refused(linear, name, option):
+    (field, value), (x, y) = *option.items(), data()
+    with pytest.raises(ValueError, match=rf"{field}: {value} given, but it must be > 0"):
+        getattr(sharpness, name)(linear, x, y, **option)

@@ -26,6 +26,7 @@ def sam(objective: Objective, rho: float = DEFAULTS.sam_rho, steps: int = DEFAUL
     projected gradient ascent with steps of length rho / 4, whose best iterate is used. For the robust loss,
     each step also moves the inputs by a step of the attack; the value is then the loss at the last iterate,
     with new adversarial examples. Not invariant to rescalings of layers. The standard error is over examples.
+    Raises `ValueError` if `rho` or `steps` is not positive.
     """
     return _in_ball(objective, torch.ones_like, rho, steps)
 
@@ -46,6 +47,7 @@ def asam(
 
 def _in_ball(objective: Objective, scale: Callable[[Tensor], Tensor], rho: float, steps: int) -> Estimate:
     """Maximise the loss by projected ascent in ||T^-1 nu||_2 <= rho with T = diag(scale(w))."""
+    _check_positive(rho=rho, steps=steps)
     scales, length = [scale(w) for w in objective.weights], rho if steps == 1 else rho / 4
 
     def step(mu: list[Tensor], gradient: list[Tensor]) -> list[Tensor]:
@@ -72,6 +74,7 @@ def adaptive_linf_worst(
     / 4 each. `normalised` divides each example's logits by their standard deviation. Invariant to rescalings
     of layers. The standard error is over parts. Otherwise as `sam`.
     """
+    _check_positive(rho=rho, steps=steps)
 
     def step(mu: list[Tensor], gradient: list[Tensor]) -> list[Tensor]:
         return [(m + rho / 4 * g.sign()).clamp(-rho, rho) for m, g in zip(mu, gradient, strict=True)]
@@ -96,6 +99,7 @@ def adaptive_average(
     estimated from `samples` draws, as is the standard error. Adversarial examples are recomputed at w + nu.
     Otherwise as `adaptive_linf_worst`.
     """
+    _check_positive(rho=rho, samples=samples)
     objective = objective.normalised if normalised else objective
     losses = [_noisy_loss(objective, rho, sample) for sample in range(samples)]
     return Estimate.mean(torch.stack(losses) - objective.reference().double().mean())
@@ -116,6 +120,7 @@ def pacbayes_sigma(
     standard error is that of the samples, propagated through the last bracket; None at an end of the range,
     if the bound is not crossed.
     """
+    _check_positive(rise=rise, samples=samples, iterations=iterations)
     reference = objective.reference().double().mean()
 
     def excess(log_sigma: float) -> Tensor:
@@ -140,6 +145,12 @@ def pacbayes_sigma(
     # d value / d rise, from the bracket: the noise of the rise becomes that of the value
     slope = (10.0 ** (-2 * high) - value) / (at_high.mean() - at_low.mean()).item()
     return Estimate(value, abs(slope) * at_low.std().item() / samples**0.5)
+
+
+def _check_positive(**numbers: float) -> None:
+    for name, value in numbers.items():
+        if not value > 0:
+            raise ValueError(f"{name}: {value} given, but it must be > 0")
 
 
 def _noisy_loss(objective: Objective, rho: float, sample: int) -> Tensor:
