@@ -4,6 +4,7 @@
 # make figures    redraw figures and tables from existing results
 # make published  the paper's printed numbers through the same figures, tables and claims
 # make convergence  more restarts and the standard AutoAttack beside the budgets of the two tours
+# make power      how likely a rise of a given size is seen, into docs/method.md
 # make test-models  200 models drawn at random and 15 of torchvision, against plain implementations
 # make docs       copy figures, tables and models.csv of results to docs/results/
 # make benchmark  our attacks and measures beside a plain and a frozen way, torchattacks and foolbox
@@ -20,7 +21,7 @@ SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES)
 WORKERS ?= 2
 
 .DELETE_ON_ERROR:
-.PHONY: all digits convergence setup dev dataset site test-page test-unpinned test lint format tests test-slurm test-models test-faults figures published docs benchmark lock
+.PHONY: all digits convergence power setup dev dataset site test-page test-unpinned test lint format tests test-slurm test-models test-faults figures published docs benchmark lock
 
 all: setup
 	$(SNAKEMAKE)
@@ -114,6 +115,10 @@ docs: setup
 # All kept records as one table with a dictionary, ready for an archive.
 dataset: setup
 	$(BIN)/robust-flatness dataset $(dir $(wildcard docs/results/*/records.csv*))
+
+# The table of power in docs/method.md, from the kept values of single examples.
+power: setup
+	$(BIN)/python benchmarks/power.py docs/results/fashion docs/results/cifar10-mini --write docs/method.md
 
 CONVERGENCE := at,awp-0.01,trades-6,self-supervision-4,label-smoothing-0.3,entropy-sgd-1
 
