@@ -12,7 +12,6 @@ notebook = inputs("sharpness_comparison", globals().get("snakemake"))
 evidence = Evidence.of(notebook.tables)
 COLORS = {comparison.TALK: style.BLUE, comparison.CONTROL: style.ORANGE}
 LOSSES = {"rloss": ", robust loss", "ce": ", clean loss", "": ""}
-FEWEST = 6  # variants; fewer are no correlation
 
 
 # %%
@@ -36,7 +35,7 @@ def draw():
             color, face = COLORS.get(row.group, style.BLACK), "white" if row.clean else None
             axes.plot([row.low, row.high], [y, y], color=color, linewidth=0.8, alpha=0.5 if row.clean else 1)
             axes.plot(row.value, y, "o", color=color, markerfacecolor=face, markersize=3.6)
-        measures = rows[rows["group"] != comparison.CONTROL]
+        measures = rows[(rows["group"] != comparison.CONTROL) & comparison.of_most(rows)]
         words = textwrap.fill(f"strongest: {strongest(measures)}", 38) if len(measures) else ""
         axes.set_title(f"Measured {name}\n{words}")
         axes.set(xlim=(-1.05, 1.05), ylim=(len(order) - 0.4, -0.6))
@@ -55,6 +54,6 @@ def draw():
 
 # %%
 missing = notebook.missing("avg_flatness_rloss", "test_rloss_pgd")
-what = f"{FEWEST} variants; there are {len(evidence.models)}"
-missing = missing or notebook.missing_unless(len(evidence.models) >= FEWEST, what, "train more")
+what = f"{comparison.FEWEST} variants; there are {len(evidence.models)}"
+missing = missing or notebook.missing_unless(len(evidence.models) >= comparison.FEWEST, what, "train more")
 notebook.show(draw, missing)

@@ -39,12 +39,12 @@ def notebook(tmp_path_factory, copy_kept) -> Notebook:
         "rerr-kink,not testable,slope,,,,0,,not testable,yes,too few,It bends.,A hinge.\n"
     )
     (tables / "sharpness_comparison.csv").write_text(
-        "measure,words,group,loss,column,against,coefficient,value,low,high\n"
-        f"weight_norm,norm,control,,weight_norm,{Y},spearman,-0.9,-1,-0.8\n"
-        f"{X},flatness,the talk's,ce,avg_flatness_ce,{Y},spearman,0.1,-0.2,0.4\n"
-        f"{X},flatness,the talk's,rloss,{X},{Y},spearman,0.8,0.6,0.9\n"
-        f"{X},flatness,the talk's,rloss,{X},{Y},pearson,0.7,0.5,0.8\n"
-        f"sam,SAM,sharpness,rloss,sam_rloss,{Y},spearman,0.3,0.1,0.5\n"
+        "measure,words,group,loss,column,against,coefficient,value,low,high,n\n"
+        f"weight_norm,norm,control,,weight_norm,{Y},spearman,-0.9,-1,-0.8,74\n"
+        f"{X},flatness,the talk's,ce,avg_flatness_ce,{Y},spearman,0.1,-0.2,0.4,74\n"
+        f"{X},flatness,the talk's,rloss,{X},{Y},spearman,0.8,0.6,0.9,74\n"
+        f"{X},flatness,the talk's,rloss,{X},{Y},pearson,0.7,0.5,0.8,74\n"
+        f"sam,SAM,sharpness,rloss,sam_rloss,{Y},spearman,0.3,0.1,0.5,74\n"
     )
     (tables / "correlations.csv").write_text(
         "measure,against,without,coefficient,value,low,high\n"

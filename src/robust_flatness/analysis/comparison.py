@@ -22,6 +22,8 @@ GIVEN = "train_rloss_pgd"
 CONTROLS = ("weight_norm", "distance_from_init", "spectral_product", GIVEN)
 #: Column of the largest Hessian eigenvalue, which is that of the clean loss.
 HESSIAN = "hessian_max"
+#: Smallest number of variants of a coefficient.
+FEWEST = 6
 COEFFICIENTS = ("pearson", "spearman", "kendall", "granulated", "partial")
 
 TALK, SHARPNESS, CONTROL = "the talk's", "sharpness", "control"
@@ -55,7 +57,7 @@ def candidates(models: pd.DataFrame) -> list[Candidate]:
             continue
         metric = quantity.description
         compared = metric.by_loss or metric.compared or column in CONTROLS
-        if not compared or not aggregate.has(models, column, rows=4):
+        if not compared or not aggregate.has(models, column, rows=FEWEST):
             continue
         name, loss, words, group = metric.column, quantity.loss, schema.describe(column), SHARPNESS
         if metric.by_loss:
@@ -121,7 +123,7 @@ def compare(
     models, costs, rows = evidence.models, passes(), []
     for candidate, target, kind in product(candidates(models), targets(models), coefficients):
         column, sign, given = candidate.column, candidate.sign, [GIVEN] if kind == "partial" else []
-        if column in given or not aggregate.has(models, column, target, *given, rows=4):
+        if column in given or not aggregate.has(models, column, target, *given, rows=FEWEST):
             continue
         found = everyone = association(models, column, target, kind, resamples)
         if evidence.not_learnt:
@@ -140,6 +142,7 @@ def by_split(compared: pd.DataFrame) -> dict[str, pd.DataFrame]:
     chosen = (compared["against"] == RLOSS) & (compared["coefficient"] == "spearman")
     rows = compared[chosen].dropna(subset="value")
     words, clean = rows["words"].str.replace(" on training examples", ""), rows["loss"] == "ce"
+    words = words.where(of_most(rows), words + rows["n"].map(" (n = {:.0f})".format))
     rows = rows.assign(words=words, clean=clean)
     test = rows["column"].str.startswith(("avg_flatness", "worst_flatness")) | (rows["group"] == ON_TEST)
     parts = {"on training examples": rows[~test], "on test examples": rows[test | (rows["group"] == CONTROL)]}
@@ -147,3 +150,8 @@ def by_split(compared: pd.DataFrame) -> dict[str, pd.DataFrame]:
         best = part["value"].abs().groupby(part["words"]).transform("max")
         parts[name] = part.assign(best=-best).sort_values(["best", "words", "clean"], kind="stable")
     return parts
+
+
+def of_most(rows: pd.DataFrame) -> pd.Series:
+    """Return whether each row of `compare` is over at least half of the variants."""
+    return rows["n"] >= rows["n"].max() / 2
