@@ -4,48 +4,54 @@
 
 For each rise of the claim `robust-overfitting` (config/claims.yaml): the standard deviations of seeds,
 examples and residuals in the kept values of single examples, and the probability that the 95 % interval lies
-on the claimed side if the true rise is the printed one, or the smallest effect of interest. With --write the
-table replaces what stands between `<!-- power -->` and `<!-- end of power -->` in that file.
+on the claimed side if the true rise is the printed one, or the smallest effect of interest. Rises without
+enough seeds are left out. With --write the table replaces what stands between `<!-- power -->` and
+`<!-- end of power -->` in that file.
 """
 
 import argparse
 import math
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from robust_flatness.analysis.claim_tests.base import alternatives
+from robust_flatness.analysis.claims import ClaimsSpec, load_claims
+from robust_flatness.analysis.evidence import Evidence
 from robust_flatness.analysis.rises import Components, power, rise
-from robust_flatness.config import load_yaml
 from robust_flatness.tables.frames import read_examples, read_tables
 from robust_flatness.tables.printed import read_published
-from robust_flatness.tables.schema import describe
+from robust_flatness.tables.schema import describe, lookup
 
+#: Number of judging seeds of the shipped experiments.
+SEEDS = 10
 COLUMNS = (
-    "data", "rise", "since", "seeds, examples", "sd of seeds, examples, residuals", "printed effect",
-    "smallest effect", "power, printed effect", "smallest effect",
+    "data", "rise", "since", "seeds, examples", "sd of seeds, examples, residuals", "printed effect", "power",
+    "smallest effect", "power", f"with {SEEDS} seeds",
 )  # fmt: skip
 
 
-def rows(folder: Path, claims: dict):
+def rows(folder: Path, spec: ClaimsSpec) -> Iterator[list[str]]:
     """Yield the rows of one experiment."""
-    tables, printed = replace(read_tables(folder), examples=read_examples(folder)), read_published()
-    for test in claims["claims"]["robust-overfitting"]["tests"]:
-        if test["kind"] != "rise":
+    evidence = Evidence.of(replace(read_tables(folder), examples=read_examples(folder)))
+    for test in spec.claims["robust-overfitting"].tests:
+        if test.kind != "rise":
             continue
-        measure, since = test["measure"], test["since"]
-        values = rise(tables, "at", measure, since).to_numpy(float)
-        if values.shape[0] < 2 or values.shape[1] < 2:
+        measure = alternatives(test.measure)[0]
+        values = rise(evidence.seeds, test.variant, measure, test.since).to_numpy(float)
+        seeds, examples = values.shape
+        if seeds < spec.minimum["seeds"] or examples < 2:
             continue
-        components, (seeds, examples) = Components.of(values), values.shape
+        components = Components.of(values)
         deviations = ", ".join(f"{math.sqrt(variance):.2f}" for variance in components)
-        effects = (
-            float(rise(printed, "at", measure, since).to_numpy(float).mean()),
-            claims["effects"]["loss" if "rloss" in measure else "error"],
-        )
-        powers = (f"{power(components, effect, seeds, examples):.2f}" for effect in effects)
-        shown = (f"{effects[0]:+.2f}", f"{effects[1]:g}")
-        yield [folder.name, describe(measure), since, f"{seeds}, {examples}", deviations, *shown, *powers]
+        printed = float(rise(read_published(), test.variant, measure, test.since).to_numpy(float).mean())
+        smallest = spec.effects[lookup(measure).description.kind]
+        cells = [folder.name, describe(measure), test.since, f"{seeds}, {examples}", deviations]
+        cells += [f"{printed:+.2f}", f"{power(components, printed, seeds, examples):.2f}"]
+        cells += [f"{smallest:g}", f"{power(components, smallest, seeds, examples):.2f}"]
+        yield [*cells, f"{power(components, smallest, SEEDS, examples):.2f}"]
 
 
 def main() -> None:
@@ -54,15 +60,20 @@ def main() -> None:
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--write", type=Path, default=None)
     arguments = parser.parse_args()
-    claims = load_yaml(Path("config/claims.yaml"))
-    found = [row for folder in arguments.folders for row in rows(folder, claims)]
-    lines = [COLUMNS, ["---"] * len(COLUMNS), *found]
+    spec = load_claims()
+    lines = [
+        COLUMNS,
+        ["---"] * len(COLUMNS),
+        *(row for path in arguments.folders for row in rows(path, spec)),
+    ]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     print(table)
     if arguments.write is not None:
-        marks = re.compile("(<!-- power -->\n).*?(\n<!-- end of power -->)", re.DOTALL)
         text = arguments.write.read_text()
-        arguments.write.write_text(marks.sub(lambda found: found[1] + table + found[2], text))
+        marks = re.compile("(<!-- power -->\n).*?(\n<!-- end of power -->)", re.DOTALL)
+        if not marks.search(text):
+            raise SystemExit(f"error: {arguments.write} lacks the marks of the table")
+        arguments.write.write_text(marks.sub(lambda mark: mark[1] + table + mark[2], text))
 
 
 if __name__ == "__main__":

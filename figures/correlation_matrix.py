@@ -5,10 +5,10 @@
 import numpy as np
 import seaborn as sns
 
+from robust_flatness.analysis.comparison import FEWEST
 from robust_flatness.plotting import inputs, style
 
 notebook = inputs("correlation_matrix", globals().get("snakemake"))
-FEWEST = 6  # variants; fewer are no correlation
 MEASURES = {
     "test_rloss_pgd": "RLoss",
     "test_rerr_aa": "RErr",

@@ -1,19 +1,26 @@
-"""The verdicts in the README are those of the committed tables."""
+"""The numbers in the README and in docs/method.md are those of the committed tables."""
 
 import csv
+import itertools
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-EXPERIMENTS = ("fashion", "digits", "cifar10-mini", "paper")
+EXPERIMENTS = ("cifar10-mini", "fashion", "digits", "paper")
 
 
 def cell(row):
     """The verdict and the statistic that decides it first, as in the README."""
-    numbers = [f"{float(row[name]):.2f}" for name in ("value", "low", "high") if row[name]]
-    interval = f" [{', '.join(numbers[1:])}]" if numbers[1:] else ""
     verdict = row["verdict"].removesuffix(" in the printed numbers")
-    return f"{verdict}: {numbers[0]}{interval}" if numbers else verdict
+    return f"{verdict}: {numbers(row)}" if row["value"] else verdict
+
+
+def numbers(row):
+    """A statistic with its interval, as in the README."""
+    value, *interval = (f"{float(row[name]):.2f}" for name in ("value", "low", "high") if row[name])
+    return value + (f" [{', '.join(interval)}]" if interval else "")
 
 
 def verdicts(experiment):
@@ -32,11 +39,19 @@ def test_verdicts_are_those_of_the_tables():
         assert cells == [table[claim.split("`")[1]] for table in tables]
 
 
-def test_the_rank_correlation_is_that_of_the_table():
-    found = re.search(r"Spearman's rho (\S+ \[\S+, \S+\])", (ROOT / "README.md").read_text()).group(1)
-    with open(ROOT / "docs/results/fashion/claims.csv", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["claim"] == "flat-is-robust"]
-    row = next(
-        row for row in rows if row["statistic"].startswith("Spearman, average-case flatness in RLoss with")
-    )
-    assert cell(row).partition(": ")[2] == found
+def test_numbers_with_intervals_in_the_text_are_those_of_the_tables():
+    before, _, rest = (ROOT / "README.md").read_text().partition("<!-- verdicts -->")
+    text = " ".join((before + rest.partition("<!-- end of verdicts -->")[2]).split())
+    known = set()
+    for experiment, table in itertools.product(EXPERIMENTS, ("claims", "correlations", "later_claims")):
+        with open(ROOT / f"docs/results/{experiment}/{table}.csv", newline="") as file:
+            known |= {numbers(row) for row in csv.DictReader(file) if row["value"]}
+    found = re.findall(r"-?\d+\.\d+ \[-?\d+\.\d+, -?\d+\.\d+\]", text)
+    assert found
+    assert not {*found} - known
+
+
+def test_the_power_in_the_method_is_that_of_the_tables():
+    script = [sys.executable, "benchmarks/power.py", "docs/results/fashion", "docs/results/cifar10-mini"]
+    table = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert f"<!-- power -->\n{table}<!-- end of power -->" in (ROOT / "docs/method.md").read_text()

@@ -138,7 +138,8 @@ def compare(
 
 def by_split(compared: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return Spearman's correlations with test RLoss "on training examples" and "on test examples", in
-    decreasing order of the absolute value of a measure's better loss. Controls stand in both."""
+    decreasing order of the absolute value of a measure's better loss. Controls stand in both. `words` say the
+    number of variants if it is less than half of the others'."""
     chosen = (compared["against"] == RLOSS) & (compared["coefficient"] == "spearman")
     rows = compared[chosen].dropna(subset="value")
     words, clean = rows["words"].str.replace(" on training examples", ""), rows["loss"] == "ce"
@@ -153,5 +154,5 @@ def by_split(compared: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def of_most(rows: pd.DataFrame) -> pd.Series:
-    """Return whether each row of `compare` is over at least half of the variants."""
+    """Return whether each of the rows is over at least half as many variants as the one with most."""
     return rows["n"] >= rows["n"].max() / 2

@@ -62,8 +62,8 @@ COEFFICIENTS = {"pearson": weighted_pearson, "spearman": weighted_spearman, "ken
 def weighted_partial(
     x: np.ndarray, y: np.ndarray, given: np.ndarray, counts: np.ndarray, kind: str = "pearson"
 ) -> np.ndarray:
-    """Return the partial correlation [B] of x and y given z, (r_xy - r_xz r_yz) / sqrt((1 - r_xz^2) (1 -
-    r_yz^2)), for Pearson's or Spearman's r: the correlation of the residuals of x and y (or their ranks)."""
+    """Return the partial correlation [B] of x and y given z = `given`, (r_xy - r_xz r_yz) / sqrt((1 - r_xz^2)
+    (1 - r_yz^2)), with r of the given kind; other arguments as in `weighted_pearson`."""
     weighted = COEFFICIENTS[kind]
     xy, xz, yz = weighted(x, y, counts), weighted(x, given, counts), weighted(y, given, counts)
     return _ratio(xy - xz * yz, 1 - xz**2, 1 - yz**2)

@@ -90,7 +90,7 @@ class Notebook:
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """Our numbers and, beside them, the printed ones."""
+        """Our numbers and the printed ones, unless these are the same."""
         return (self.ours,) if self.printed is None else (self.ours, self.printed)
 
     def beside(self, same: str, other: str = "") -> str:

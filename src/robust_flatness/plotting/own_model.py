@@ -1,4 +1,4 @@
-"""The headline plot with a user's network in it."""
+"""Pictures of a user's network: headline plot, planes, density."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial

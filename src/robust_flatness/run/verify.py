@@ -55,7 +55,7 @@ def verify_network(path: Path, device: str = "cpu", threads: int = 1) -> tuple[b
 
 
 def compared(path: Path, again: Path) -> tuple[bool, str]:
-    """Return whether two files of records of one network agree, and a message about their differences."""
+    """Return whether two files of records of one network agree within tolerance, and a one-line summary."""
     old, new = (read_records(file).set_index([*KEY]) for file in (path, again))
     if not old.index.sort_values().equals(new.index.sort_values()):
         return False, f"{path}: the records DIFFER: other measures or radii"

@@ -141,11 +141,11 @@ class Share(base.Test):
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
         require(evidence.models, self.against)
         models = evidence.models.dropna(subset=self.against)
+        if len(models) < rules.minimum["variants"]:
+            return base.judged(Finding(n=len(models)), "either", self.least, rules)
         signs = {c.column: c.sign for c in candidates(models) if c.group not in (CONTROL, ON_TEST)}
         if len(signs) < LEAST_MEASURES:
             raise NotMeasuredError(f"{len(signs)} measures, {LEAST_MEASURES} needed")
-        if len(models) < rules.minimum["variants"]:
-            return base.judged(Finding(n=len(models)), "either", self.least, rules)
         target, correlation = models[self.against].to_numpy(float), COEFFICIENTS[self.coefficient]
 
         def shares(counts: np.ndarray) -> np.ndarray:
