@@ -22,8 +22,8 @@ GIVEN = "train_rloss_pgd"
 CONTROLS = ("weight_norm", "distance_from_init", "spectral_product", GIVEN)
 #: Column of the largest Hessian eigenvalue, which is that of the clean loss.
 HESSIAN = "hessian_max"
-#: Smallest number of variants of a coefficient.
-FEWEST = 6
+#: Smallest number of variants of a coefficient, and of a comparison of measures.
+LEAST, FEWEST = 4, 6
 COEFFICIENTS = ("pearson", "spearman", "kendall", "granulated", "partial")
 
 TALK, SHARPNESS, CONTROL = "the talk's", "sharpness", "control"
@@ -57,7 +57,7 @@ def candidates(models: pd.DataFrame) -> list[Candidate]:
             continue
         metric = quantity.description
         compared = metric.by_loss or metric.compared or column in CONTROLS
-        if not compared or not aggregate.has(models, column, rows=FEWEST):
+        if not compared or not aggregate.has(models, column, rows=LEAST):
             continue
         name, loss, words, group = metric.column, quantity.loss, schema.describe(column), SHARPNESS
         if metric.by_loss:
@@ -123,7 +123,7 @@ def compare(
     models, costs, rows = evidence.models, passes(), []
     for candidate, target, kind in product(candidates(models), targets(models), coefficients):
         column, sign, given = candidate.column, candidate.sign, [GIVEN] if kind == "partial" else []
-        if column in given or not aggregate.has(models, column, target, *given, rows=FEWEST):
+        if column in given or not aggregate.has(models, column, target, *given, rows=LEAST):
             continue
         found = everyone = association(models, column, target, kind, resamples)
         if evidence.not_learnt:
