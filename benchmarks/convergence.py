@@ -79,7 +79,7 @@ def autoattack_table(checkpoints, spec, x, y) -> str:
 
 def written(text: str, name: str, tables: str) -> str:
     """`text` with `tables` between the two marks of `name`."""
-    first, last = f"<!-- convergence {name} -->", f"<!-- end of convergence {name} -->"
+    first, last = f"<!-- {name} -->", f"<!-- end of {name} -->"
     pattern = re.compile(f"{re.escape(first)}.*?{re.escape(last)}", re.DOTALL)
     if not pattern.search(text):
         raise SystemExit(f"error: the marks {first} and {last} are missing; add them where the tables belong")
@@ -117,7 +117,7 @@ def main() -> None:
     )
     print(tables)
     if arguments.write is not None:
-        text = written(arguments.write.read_text(), experiment.name, tables)
+        text = written(arguments.write.read_text(), f"convergence {experiment.name}", tables)
         arguments.write.write_text(text)
 
 

@@ -11,11 +11,12 @@ enough seeds are left out. With --write the table replaces what stands between `
 
 import argparse
 import math
-import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+
+from convergence import written
 
 from robust_flatness.analysis.claim_tests.base import alternatives
 from robust_flatness.analysis.claims import ClaimsSpec, load_claims
@@ -35,6 +36,7 @@ COLUMNS = (
 
 def rows(folder: Path, spec: ClaimsSpec) -> Iterator[list[str]]:
     """Yield the rows of one experiment."""
+    published = read_published()
     evidence = Evidence.of(replace(read_tables(folder), examples=read_examples(folder)))
     for test in spec.claims["robust-overfitting"].tests:
         if test.kind != "rise":
@@ -46,7 +48,7 @@ def rows(folder: Path, spec: ClaimsSpec) -> Iterator[list[str]]:
             continue
         components = Components.of(values)
         deviations = ", ".join(f"{math.sqrt(variance):.2f}" for variance in components)
-        printed = float(rise(read_published(), test.variant, measure, test.since).to_numpy(float).mean())
+        printed = float(rise(published, test.variant, measure, test.since).to_numpy(float).mean())
         smallest = spec.effects[lookup(measure).description.kind]
         cells = [folder.name, describe(measure), test.since, f"{seeds}, {examples}", deviations]
         cells += [f"{printed:+.2f}", f"{power(components, printed, seeds, examples):.2f}"]
@@ -69,11 +71,7 @@ def main() -> None:
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     print(table)
     if arguments.write is not None:
-        text = arguments.write.read_text()
-        marks = re.compile("(<!-- power -->\n).*?(\n<!-- end of power -->)", re.DOTALL)
-        if not marks.search(text):
-            raise SystemExit(f"error: {arguments.write} lacks the marks of the table")
-        arguments.write.write_text(marks.sub(lambda mark: mark[1] + table + mark[2], text))
+        arguments.write.write_text(written(arguments.write.read_text(), "power", table))
 
 
 if __name__ == "__main__":

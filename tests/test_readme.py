@@ -8,7 +8,13 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-EXPERIMENTS = ("cifar10-mini", "fashion", "digits", "paper")
+#: Experiments by their headings in the README.
+EXPERIMENTS = {
+    "CIFAR-10 16x16": "cifar10-mini",
+    "Fashion-MNIST 8x8": "fashion",
+    "digits 8x8": "digits",
+    "printed": "paper",
+}
 
 
 def cell(row):
@@ -32,8 +38,10 @@ def verdicts(experiment):
 def test_verdicts_are_those_of_the_tables():
     text = (ROOT / "README.md").read_text()
     block = text.split("<!-- verdicts -->")[1].split("<!-- end of verdicts -->")[0]
-    found = [[part.strip() for part in line.strip("|").split("|")] for line in block.strip().splitlines()[2:]]
-    tables = [verdicts(experiment) for experiment in EXPERIMENTS]
+    found = [[part.strip() for part in line.strip("|").split("|")] for line in block.strip().splitlines()]
+    (_, *headings), _, *found = found
+    assert headings == [*EXPERIMENTS]
+    tables = [verdicts(experiment) for experiment in EXPERIMENTS.values()]
     assert {row[0].split("`")[1] for row in found} == set(tables[0])
     for claim, *cells in found:
         assert cells == [table[claim.split("`")[1]] for table in tables]
@@ -43,12 +51,24 @@ def test_numbers_with_intervals_in_the_text_are_those_of_the_tables():
     before, _, rest = (ROOT / "README.md").read_text().partition("<!-- verdicts -->")
     text = " ".join((before + rest.partition("<!-- end of verdicts -->")[2]).split())
     known = set()
-    for experiment, table in itertools.product(EXPERIMENTS, ("claims", "correlations", "later_claims")):
+    for experiment, table in itertools.product(
+        EXPERIMENTS.values(), ("claims", "correlations", "later_claims")
+    ):
         with open(ROOT / f"docs/results/{experiment}/{table}.csv", newline="") as file:
             known |= {numbers(row) for row in csv.DictReader(file) if row["value"]}
     found = re.findall(r"-?\d+\.\d+ \[-?\d+\.\d+, -?\d+\.\d+\]", text)
     assert found
     assert not {*found} - known
+
+
+def test_the_rank_correlation_is_that_of_the_table():
+    found = re.search(r"Spearman's rho (\S+ \[\S+, \S+\])", (ROOT / "README.md").read_text()).group(1)
+    with open(ROOT / "docs/results/fashion/claims.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["claim"] == "flat-is-robust"]
+    row = next(
+        row for row in rows if row["statistic"].startswith("Spearman, average-case flatness in RLoss with")
+    )
+    assert numbers(row) == found
 
 
 def test_the_power_in_the_method_is_that_of_the_tables():

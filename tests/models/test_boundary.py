@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from robust_flatness.attacks import PGD
+from robust_flatness.boundary import Outcome
 from robust_flatness.errors import ConfigError, MeasurementWarning, NonFiniteError
 from robust_flatness.evaluation import evaluate_robustness
 from robust_flatness.flatness import average_flatness, hessian_eigenvalues, worst_flatness
@@ -218,3 +219,11 @@ class Tied(nn.Module):
 def test_weights_that_share_memory_have_one_value_and_the_gradient_of_all_uses(measure, data, how, plain):
     found, expected = (measure(Tied(kind), *data) for kind in (how, plain))
     assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_gradient_that_is_nan_agrees_with_none_that_is_not():
+    logits, ones, nan = torch.zeros(2, 3), torch.ones(2, 4), torch.full((2, 4), torch.nan)
+    assert Outcome(logits, nan).agrees(Outcome(logits, nan))
+    assert not Outcome(logits, nan).agrees(Outcome(logits, ones))
+    assert not Outcome(logits, ones).agrees(Outcome(logits, nan))
+    assert not Outcome(logits, 1.1 * ones).agrees(Outcome(logits, ones))

@@ -22,8 +22,10 @@ GIVEN = "train_rloss_pgd"
 CONTROLS = ("weight_norm", "distance_from_init", "spectral_product", GIVEN)
 #: Column of the largest Hessian eigenvalue, which is that of the clean loss.
 HESSIAN = "hessian_max"
-#: Smallest number of variants of a coefficient, and of a comparison of measures.
-LEAST, FEWEST = 4, 6
+#: Smallest number of variants with a measure for a coefficient to be computed.
+LEAST = 4
+#: Smallest number of variants for a figure that compares measures.
+FEWEST = 6
 COEFFICIENTS = ("pearson", "spearman", "kendall", "granulated", "partial")
 
 TALK, SHARPNESS, CONTROL = "the talk's", "sharpness", "control"
@@ -154,5 +156,5 @@ def by_split(compared: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def of_most(rows: pd.DataFrame) -> pd.Series:
-    """Return whether each of the rows is over at least half as many variants as the one with most."""
+    """Return a mask of the rows whose `n` is at least half of the largest."""
     return rows["n"] >= rows["n"].max() / 2

@@ -60,8 +60,8 @@ def rise(tables: frames.Tables, variant: str, measure: str, since: Since) -> pd.
 
 
 def paired(rows: pd.DataFrame, by: str, first: str, second: str) -> pd.DataFrame:
-    """Return `value` where `by` is `first` minus where it is `second`: a row for each seed that has both, a
-    column for each example that all of these seeds have."""
+    """Return the differences of `value` between the rows whose column `by` is `first` and `second`: a row for
+    each seed that has both, a column for each example that all of these seeds have."""
     values = rows.pivot(index=["seed", "example"], columns=by, values="value")
     values = values.reindex(columns=[first, second])
     return (values[first] - values[second]).unstack("example").dropna(how="all").dropna(axis="columns")

@@ -14,7 +14,7 @@ POOL_KEYS = ("x_unlabeled", "y_unlabeled")
 
 
 def splits(spec: DataSpec, seed: int) -> Arrays:
-    """Return splits (see `split_official`) of the file `spec.path`, its images averaged to `spec.size`."""
+    """Return the splits (see `split_official`) of `spec.path`, with images averaged to `spec.size`."""
     source = {key.replace("unlabeled", "pool"): a for key, a in read_npz(Path(spec.path)).items()}
     images = {key: averaged(x, spec.size, spec.path) for key, x in source.items() if key.startswith("x_")}
     return split_official(source | images, spec, seed, spec.path)

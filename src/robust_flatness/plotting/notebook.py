@@ -90,7 +90,7 @@ class Notebook:
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """Our numbers and the printed ones, unless these are the same."""
+        """The experiment's numbers, then the printed ones, unless the experiment is the printed table."""
         return (self.ours,) if self.printed is None else (self.ours, self.printed)
 
     def beside(self, same: str, other: str = "") -> str:

@@ -40,8 +40,8 @@ NOTE = (
 
 
 def _cost(model: ModelSpec | None) -> tuple[float, float, int]:
-    """Return multiply-adds and weights of `model` (None: `EXTERNAL`), those in `COSTS` scaled to its width,
-    and the image side to which the multiply-adds refer."""
+    """Return multiply-adds and number of weights of `model` (None: `EXTERNAL`), scaled from `COSTS` to its
+    width, and the image side to which the multiply-adds refer."""
     model = model or EXTERNAL
     stated = COSTS[model.name]
     scale = (model.width / stated["width"]) ** 2
@@ -99,7 +99,7 @@ class Plan:
         return max(total / workers, max(self.chains, default=0)) / 3600
 
     def text(self, workers: Iterable[int]) -> str:
-        """Return the plan as a table with notes, and hours by number of workers."""
+        """Return the plan as a table, with notes and the hours for each number of workers."""
         unit = "GPU" if self.device == "cuda" else "core"
         lines = [f"{'step':<14}{'jobs':>6}{f'{unit}-hours':>12}{'longest (h)':>13}"]
         total = [job for jobs in self.steps.values() for job in jobs]

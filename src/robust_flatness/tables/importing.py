@@ -74,7 +74,7 @@ def read_results_table(path: Path) -> pd.DataFrame:
 
 
 def to_records(tables: frames.Tables) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the records of wide tables, and `models` without the columns of measures and counts."""
+    """Return the records of wide tables, and the remaining columns of `models`: identity and settings."""
     models, columns = tables.models, columns_of(tables.models.columns)
     settings = [name for name, q in columns.items() if q.description.kind == "setting"]
     main = {name: models[name].dropna().iloc[0] for name in settings if models[name].notna().any()}

@@ -67,8 +67,8 @@ class BatchPlan:
 
 
 def training_images(dataset: Dataset, spec: TrainingSpec, device: str, pseudo_labels) -> list[Tensor]:
-    """Return uint8 images and labels of the training split, with those of the pool (pseudo-labels) appended
-    if the training uses it."""
+    """Return uint8 images and labels of the training split; if the training uses the pool, its images and
+    pseudo-labels are appended."""
     pixels, labels = dataset.pixels("train", device=device), dataset.labels("train", device=device)
     if not spec.unlabeled_fraction:
         return [pixels, labels]
