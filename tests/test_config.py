@@ -4,6 +4,7 @@ import copy
 import csv
 import functools
 import itertools
+import json
 import math
 import operator
 import random
@@ -21,7 +22,9 @@ from robust_flatness.config.training import rescaled_decay
 from robust_flatness.config.values import Integer, Real, parse
 from robust_flatness.experiment import Experiment, ExperimentSpec, load_experiment
 from robust_flatness.measures.registry import MEASURES
+from robust_flatness.tables.collect import fingerprint
 from robust_flatness.workflow import (
+    collect_spec,
     config_fingerprint,
     data_files,
     folder_state,
@@ -321,6 +324,20 @@ def test_the_default_norm_leaves_fingerprints_as_they_were():
     assert config_fingerprint(plain) == config_fingerprint(named)
     assert '"norm"' in measuring_job(load(digits(norm="l2")), "at")
     assert config_fingerprint(plain) != config_fingerprint(load(digits(norm="l2")))
+
+
+@pytest.mark.parametrize("variants", [["sam", "at"], ["at", "sam"], ["sam"]])
+def test_records_are_collected_whatever_variant_comes_first(variants, tmp_path):
+    """Also if it has a setting that the JSON of the others leaves out."""
+    (tmp_path / "trades-6/seed-0").mkdir(parents=True)
+    (tmp_path / "trades-6/seed-0/records.csv").touch()
+    own = {"sam": {"label": "SAM", "family": "at", "set": {"sam_rho": 0.05}}}
+    experiment = load(digits(own_variants=own, variants=variants))
+    spec = collect_spec(experiment, tmp_path)
+    assert {*spec.variants} == {*variants, "trades-6"}
+    for slug, entry in spec.variants.items():
+        job = json.loads(measuring_job(experiment, slug))
+        assert fingerprint(spec.baseline | entry.settings) == job["training"]
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from robust_flatness.errors import ConfigError
 from robust_flatness.experiment import Experiment
 from robust_flatness.files import canonical_json
 from robust_flatness.measures.base import CHECKPOINTS
-from robust_flatness.tables.collect import CollectSpec, VariantEntry, fingerprint
+from robust_flatness.tables.collect import CollectSpec, fingerprint
 
 
 def gpus_here() -> int:
@@ -79,8 +79,7 @@ def collect_spec(experiment: Experiment, results: Path) -> CollectSpec:
     """Return the requested variants, and others of the catalogue with records in `results`. Settings are
     differences from the first variant's, since the length of a command line is limited."""
     on_disk = {path.parents[1].name for path in results.glob("*/seed-*/records.csv")}
-    baseline = next(map(applied_settings, experiment.train_jobs.values()), {})
-    entries, measures = {}, {}
+    entries, applied, measures = {}, {}, {}
     for slug, variant in experiment.catalogue.items():
         if slug not in experiment.variants and slug not in on_disk:
             continue
@@ -92,12 +91,18 @@ def collect_spec(experiment: Experiment, results: Path) -> CollectSpec:
                 job = experiment.job_behind(slug)
             except ConfigError:  # not valid in this experiment
                 continue
-            applied = applied_settings(job)
-            entry["settings"] = {name: v for name, v in applied.items() if baseline.get(name) != v}
+            applied[slug] = applied_settings(job)
             entry |= {"derived": variant.derived_from is not None, "epochs": job.training.epochs}
-        entries[slug] = VariantEntry(**entry)
+        entries[slug] = entry
         given = experiment.measures_of(slug).items()
         measures[slug] = {name: fingerprint(settings.model_dump(mode="json")) for name, settings in given}
+    first = next(map(applied_settings, experiment.train_jobs.values()), {})
+    # a difference cannot remove a setting: none is shared that some variant lacks, such as SAM's radius
+    shared = [name for name in first if all(name in settings for settings in applied.values())]
+    baseline = {name: first[name] for name in shared}
+    for slug, settings in applied.items():
+        differing = [name for name in settings if name not in baseline or baseline[name] != settings[name]]
+        entries[slug]["settings"] = {name: settings[name] for name in differing}
     config = config_fingerprint(experiment)
     return CollectSpec(variants=entries, baseline=baseline, config=config, measures=measures)
 
