@@ -13,7 +13,7 @@ from robust_flatness.data import make_splits
 from robust_flatness.errors import ConfigError
 from robust_flatness.experiment import load_experiment
 from robust_flatness.experiment.new import new_experiment
-from robust_flatness.run.planning import OVERHEAD_MINUTES, START, minutes, plan, seconds
+from robust_flatness.run.planning import OVERHEAD_MINUTES, START, minutes, plan, seconds, training_passes
 
 ROOT = Path(__file__).parents[1]
 
@@ -53,6 +53,16 @@ def test_a_measured_training_takes_about_as_long_as_estimated():
     narrow = ModelSpec(name="resnet18", width=16)
     assert 200 < seconds(30 * 1000 * 8, narrow, 16, "cpu") < 336
     assert seconds(50_000 * 8, LARGE, 32, "cuda", "bfloat16", True) == pytest.approx(6.5, rel=0.1)
+
+
+def test_the_passes_of_a_training_are_those_of_all_its_batches():
+    """Entropy-SGD takes L + 1 batches an update, in 150 / L epochs; AT-AWP's perturbation takes a pass."""
+    jobs = experiment("cifar10").train_jobs
+    epoch = 50_000 * (7 + 1)
+    assert training_passes(jobs["at"], 50_000) == 150 * epoch
+    assert training_passes(jobs["entropy-sgd-1"], 50_000) == 2 * 150 * epoch
+    assert training_passes(jobs["entropy-sgd-5"], 50_000) == 6 * 30 * epoch
+    assert training_passes(jobs["awp-0.01"], 50_000) == 150 * 50_000 * (7 + 2)
 
 
 def test_autoattack_costs_what_its_attacks_iterate():

@@ -67,10 +67,13 @@ def minutes(passes: float, model: ModelSpec | None, side: int, device: str) -> i
 
 
 def training_passes(job: TrainJob, images: int) -> int:
-    """Return the passes of a training: attack, perturbation of the weights and update in every epoch."""
+    """Return the passes of a training: attack, perturbation of the weights and update in every epoch. An
+    update of Entropy-SGD takes a batch for each inner step and one more."""
     given = job.training
+    batches = given.langevin_steps + 1 if given.optimizer == "entropy-sgd" else 1
     perturbed = bool(given.sam_rho or given.weight_perturbation)
-    return int(given.epochs * images * (given.adversarial_fraction * given.steps + 1 + perturbed))
+    each = given.adversarial_fraction * given.steps + 1 + perturbed
+    return int(given.epochs * batches * images * each)
 
 
 def measuring_passes(experiment: Experiment, slug: str) -> dict[str, int]:
