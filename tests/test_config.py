@@ -291,7 +291,8 @@ def test_code_of_the_users_own_is_imported_and_followed(tmp_path, monkeypatch):
         before = after
     assert source_files("torchvision:resnet18") == source_files("nothing_here:f") == source_files("at") == []
     own = {"mine": {"label": "Mine", "family": "at", "set": {"objective": "mine_here:Loss"}}}
-    for values in (digits(own_variants=own), digits(measures__sharpness__own={"two": "mine_here:two"})):
+    of_measures = digits(measures__sharpness__own={"two": "mine_here:two"})
+    for values in (digits(own_variants=own), of_measures, digits(training__objective="mine_here:Loss")):
         with pytest.raises(ConfigError, match=r"'mine_here:[a-zL]*' cannot be imported"):
             load(values)
 

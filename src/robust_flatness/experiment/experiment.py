@@ -68,7 +68,8 @@ class Experiment:
 
     def _problems_of_jobs(self) -> Iterator[str]:
         """Yield unusable settings of variants, measures and trainings, and user's code that fails to load."""
-        trained, code = {slug for slug, variant in self.variants.items() if variant.trained}, {}
+        trained = {slug for slug, variant in self.variants.items() if variant.trained}
+        code = {"training.objective": self.spec.training.objective}
         for slug, variant in self.variants.items():
             code[f"variant {slug!r}: objective"] = str(variant.set.get("objective"))
             if variant.derived_from and variant.derived_from not in trained:
