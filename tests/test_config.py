@@ -262,6 +262,8 @@ def test_what_jobs_read_is_an_input_of_their_rules(tmp_path, monkeypatch):
     assert data_files(npz) == [Path("my.npz")]
     official = DataSpec(name="cifar10", path="there", pool="extra.pickle", **splits)
     assert {str(path) for path in data_files(official)} > {"extra.pickle", "there/test_batch"}
+    (tmp_path / "there/cifar-10-batches-py").mkdir(parents=True)  # as in a root of torchvision
+    assert Path("there/cifar-10-batches-py/test_batch") in data_files(official)
     assert data_files(experiment.spec.data) == []
     folder = DataSpec(name="folder", path=str(tmp_path), **splits)
     before = folder_state(folder)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from robust_flatness.config import DataSpec, TrainJob
-from robust_flatness.config.data import CIFAR10_FILES, CLASSES
+from robust_flatness.config.data import CLASSES, cifar10_files
 from robust_flatness.config.kinds import source_files
 from robust_flatness.errors import ConfigError
 from robust_flatness.experiment import Experiment
@@ -61,7 +61,7 @@ def data_files(spec: DataSpec) -> list[Path]:
     if spec.path and spec.name == "npz":
         files.append(spec.path)
     elif spec.path and spec.name == "cifar10":
-        files += [f"{spec.path}/{name}" for name in CIFAR10_FILES]
+        files += cifar10_files(spec.path)
     return [Path(file) for file in files]
 
 

@@ -3,6 +3,7 @@
 import itertools
 import math
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
@@ -29,6 +30,14 @@ RANGE = re.compile(rf"\s*({'|'.join(ORIGINS)})\s+(\d+)(?:\s*-\s*(\d+))?\s*")
 #: Folder to which the workflow downloads the official files of CIFAR-10, and their names.
 CIFAR10_FOLDER = "data/cifar10"
 CIFAR10_FILES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
+
+
+def cifar10_files(path: str | None) -> list[Path]:
+    """Return the paths of the official files in `path` (None: the download folder), or in the subfolder
+    `cifar-10-batches-py` if it has one, as torchvision's `root` has."""
+    folder = Path(path or CIFAR10_FOLDER)
+    nested = folder / "cifar-10-batches-py"
+    return [(nested if nested.exists() else folder) / name for name in CIFAR10_FILES]
 
 
 class Range(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from robust_flatness.config import DataSpec
-from robust_flatness.config.data import CIFAR10_FILES, CIFAR10_FOLDER
+from robust_flatness.config.data import CIFAR10_FILES, cifar10_files
 from robust_flatness.data.dataset import Arrays
 from robust_flatness.data.splits import averaged, split_official
 from robust_flatness.errors import FileError
@@ -24,15 +24,13 @@ ALLOWED = {
 
 def splits(spec: DataSpec, seed: int) -> Arrays:
     """Return the splits of the official files in `spec.path` or the download folder (`split_official`)."""
-    folder = Path(spec.path or CIFAR10_FOLDER)
-    if (nested := folder / "cifar-10-batches-py").exists():
-        folder = nested  # as torchvision's `root`
-    if spec.sha256 is None and (altered := _altered(folder)):
+    files = cifar10_files(spec.path)
+    if spec.sha256 is None and (altered := _altered(files[0].parent)):
         raise FileError(
             f"{altered[0]}: missing, truncated or altered (its MD5 is not the official one); delete it to "
             f"download it again, {ALTERNATIVES}, or give data.sha256"
         )
-    *training, test = (_read(folder / name, "labels", (3072,), spec.size) for name in CIFAR10_FILES)
+    *training, test = (_read(path, "labels", (3072,), spec.size) for path in files)
     source = {"x_test": test[0], "y_test": test[1]}
     source["x_train"], source["y_train"] = map(np.concatenate, zip(*training, strict=True))
     if spec.pool:
