@@ -1,11 +1,13 @@
 """`robust-flatness measure`: records of a user's network, its settings, warnings, and place among others."""
 
 import json
+import math
 import re
 import sys
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -16,7 +18,7 @@ from robust_flatness.checkpoints import Metadata, save_checkpoint
 from robust_flatness.config import DataSpec, ModelSpec
 from robust_flatness.data import make_splits, save_dataset
 from robust_flatness.measures.base import Record
-from robust_flatness.run import own_model
+from robust_flatness.run import own_model, place
 from robust_flatness.run.measuring import MeasuringJob, measure_network
 from robust_flatness.seeding import generator
 from robust_flatness.tables.importing import import_table
@@ -233,6 +235,12 @@ def test_a_network_is_ranked_among_others(run, own, against):
     _, out, _ = run(*measure(against=against, norm="l2", epsilon="0.5"))
     assert "ε = 8/255 there, 0.5 (L2) here" in out
     assert "ε = 0.5 there, 0.5 (L2) here" in out
+
+
+def test_a_value_that_is_not_a_number_has_no_rank():
+    models = pd.DataFrame({"test_rloss_pgd": [1.0, 2.0], "avg_flatness_rloss": [0.1, 0.2]})
+    (line,) = place.places({"test_rloss_pgd": 1.5, "avg_flatness_rloss": math.nan}, models)
+    assert "RLoss: 1.5, rank 2 of 3" in line
 
 
 @pytest.mark.parametrize(("value", "se", "count"), [(-0.1, 0.01, 1), (-0.01, 0.01, 0), (-0.01, None, 1)])

@@ -189,5 +189,6 @@ def test_a_network_with_nan_logits_is_measured_as_nan_with_a_warning(data, tmp_p
     last = records[records["checkpoint"] == "last"]
     assert set(last["measure"]) == {*MEASURES}
     assert last["value"].isna().all()
+    assert [*last[last["measure"] == "flatness"]["loss"]] == ["rloss"]  # as a column of models.csv
     assert records[records["checkpoint"] == "best"]["value"].notna().all()
     assert "NaN" in capsys.readouterr().err

@@ -141,7 +141,7 @@ def kept_part(
 
 def measured(measure: Measure, checkpoint: Checkpoint, data: Examples, settings: Spec) -> dict[str, Any]:
     """Return records, per-example values, notes and warnings of one measure of one network. If the network's
-    logits are not finite, the first metric is recorded as NaN."""
+    logits are not finite, the first metric is recorded as NaN, of the robust loss if it is one of a loss."""
     data.notes, data.example_values = {}, {}
     kept = "What is finished is kept; the next run resumes from there."
     with out_of_memory(largest_batch(settings.model_dump()), kept), noted_warnings(show=False) as warnings:
@@ -151,7 +151,8 @@ def measured(measure: Measure, checkpoint: Checkpoint, data: Examples, settings:
         except NonFiniteError as error:
             warnings.append(str(error))
             metric, description = next(iter(measure.metrics.items()))
-            records = [[*Record(metric, math.nan, split=description.splits[0])]]
+            loss = "rloss" if description.by_loss else ""
+            records = [[*Record(metric, math.nan, loss=loss, split=description.splits[0])]]
     found = {"records": records, "examples": data.example_values}
     return found | {"notes": data.notes, "warnings": warnings}
 

@@ -123,11 +123,13 @@ def value_rows(records: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, floa
 
 
 def places(values: Mapping[str, float], models: pd.DataFrame) -> list[str]:
-    """Return rank and percentile among `models` (a row each) for every column of `RANKED` that both have."""
+    """Return rank and percentile among `models` (a row each) for every column of `RANKED` that both have;
+    without those whose value is NaN."""
     lines = []
     for column in (name for name in RANKED if name in models and name in values):
         value, others = values[column], models[column].dropna()
-        if n := len(others):
+        n = len(others)
+        if n and not math.isnan(value):
             below = int((others < value).sum())
             lies = f"the others {others.min():.3g} to {others.max():.3g}; {below / n:.0%} lie below"
             place = f"{value:.3g}, rank {below + 1} of {n + 1} ({lies})"
