@@ -60,7 +60,7 @@ class ModelGroup:
         for case, words in (("avg", "average-case"), ("worst", "worst-case")):
             column = f"{case}_flatness_xi"
             radii = _usual(self.models, column), result["values"].get(column)
-            pairs[f"ξ of {words} flatness"] = tuple("" if xi is None else radius_words(xi) for xi in radii)
+            pairs[f"ξ of {words} flatness"] = tuple("" if xi is None else f"{xi:.4g}" for xi in radii)
         return "; ".join(
             f"{name} = {there} there, {here} here"
             for name, (there, here) in pairs.items()
@@ -81,7 +81,7 @@ def radius_of(result: Mapping[str, Any]) -> str:
 
 
 def radius_words(radius: float, norm: str = "linf") -> str:
-    """Return a radius as text: as a multiple of 1/255 if it is one, with the norm if that is L2.
+    """Return the radius of an attack as text: a multiple of 1/255 as such, with the norm if it is L2.
 
     >>> radius_words(8 / 255), radius_words(0.1), radius_words(0.5, "l2")
     ('8/255', '0.1', '0.5 (L2)')
