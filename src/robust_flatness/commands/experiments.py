@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from robust_flatness.commands.base import Checkpoints, Device, Seed, Threads, app, step
-from robust_flatness.config import ConfigError, load_yaml
-from robust_flatness.errors import noted_warnings
+from robust_flatness.config import load_yaml
+from robust_flatness.errors import ConfigError, noted_warnings
 from robust_flatness.experiment import Experiment, load_experiment
 from robust_flatness.experiment.experiment import unknown_variants
 from robust_flatness.files import write_text

@@ -5,10 +5,11 @@ from importlib.resources import as_file, files
 
 import numpy as np
 
-from robust_flatness.config import ConfigError, DataSpec
+from robust_flatness.config import DataSpec
 from robust_flatness.data import cifar10, images, npz
 from robust_flatness.data.dataset import Arrays, checksum
 from robust_flatness.data.splits import split_official, stratified, warn_of_missing_classes
+from robust_flatness.errors import ConfigError
 from robust_flatness.seeding import derive_seed
 
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from robust_flatness.config import ConfigError, DataSpec
+from robust_flatness.config import DataSpec
 from robust_flatness.config.data import SPLITS, Range
 from robust_flatness.data.dataset import Arrays
-from robust_flatness.errors import FileError, warn
+from robust_flatness.errors import ConfigError, FileError, warn
 from robust_flatness.seeding import derive_seed
 
 

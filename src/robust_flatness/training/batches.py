@@ -7,8 +7,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from robust_flatness.config import ConfigError, TrainingSpec
+from robust_flatness.config import TrainingSpec
 from robust_flatness.data import Dataset
+from robust_flatness.errors import ConfigError
 from robust_flatness.seeding import generator
 
 
