@@ -35,7 +35,7 @@ rule measure_network:
     params:
         job=lambda wildcards: measuring_job(EXPERIMENT, wildcards.variant),
         directory=placed(RUN),
-        version=__version__,  # tables leave out the records of another version
+        version=__version__,  # tables leave out records of other versions of this package
         compute=COMPUTE,
     shell:
         "robust-flatness measure-network --spec {params.job:q} --data {input.data:q} "

@@ -24,8 +24,8 @@ FEW_CLASSES = "robustness: {autoattack: {version: reduced, attacks: [apgd-ce, fa
 def new_experiment(data: Path, file: Path, experiment: str, epsilon: str) -> str:
     """Return the YAML of an experiment on the images in `data` (see `read_npz`), to be written to `file`.
 
-    Two thirds of the test images are for the measures, a third for early stopping. The training is as long as
-    the paper's if there are enough images, else at least `UPDATES` updates.
+    Two thirds of the test images are for the measures, a third (at most 500) for early stopping. The epochs
+    are as many as make `UPDATES` updates, at least 30 and at most the paper's 150.
     """
     parse(Name, experiment, "--name")
     source = read_npz(data)

@@ -66,7 +66,7 @@ def measure_model(
         model, bound = network.model, network.metadata and network.metadata.weight_bound
         types = {p.dtype for p in model.parameters() if p.is_floating_point()}
         if types and torch.float32 not in types:
-            model = model.float()  # as the images are
+            model = model.float()  # the dtype of the images
         network = replace(network, model=model.to(device))
         net = network.network
         gradient = outcome(net, dataset.images("test", 2, device)).gradient.norm().item()
@@ -88,8 +88,8 @@ def measure_model(
                 part = kept_part(parts, name, depends_on, measure, network, shared, given, functions)
                 records += [{"measure": name} | Record(*values)._asdict() for values in part["records"]]
                 notes |= part["notes"]
-                for split, columns in examples.items():
-                    columns |= part["examples"].get(split, {})  # without those at other radii
+                for split, columns in examples.items():  # values at other radii have splits of their own
+                    columns |= part["examples"].get(split, {})
             parts.prune()
         for message in implausible(records, examples):
             warn(message)

@@ -100,7 +100,7 @@ class TrainingStore:
 
     def load(self) -> dict[str, Any]:
         """Return the state to resume from; without one, that of no epochs: `{"rows": []}`."""
-        for path in self.directory.rglob(".*.tmp"):  # of killed processes
+        for path in self.directory.rglob(".*.tmp"):  # left by killed processes
             path.unlink()
         try:
             state = self.state.load() or {"rows": []}

@@ -51,8 +51,8 @@ class BatchPlan:
         return len(self.sizes)
 
     def epoch(self, epoch: int) -> Iterator[Tensor]:
-        """Yield the indices of each batch, without end, on `device`: those of labelled examples, then of the
-        pool, counted on from `examples`. The order of the labelled examples does not depend on the pool."""
+        """Yield the indices of each batch, without end, on `device`: labelled examples first, then those of
+        the pool, whose indices begin at `examples`. The order of the labelled ones does not depend on it."""
         order = generator(self.seed, "batches", epoch, device=self.device)
         pool_order = generator(self.seed, "pool", epoch, device=self.device)
         waiting = torch.empty(0, dtype=torch.int64, device=self.device)

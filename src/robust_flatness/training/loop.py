@@ -176,7 +176,7 @@ class Training:
             nu = sam(torch.autograd.grad(loss, weights), spec.sam_rho)
         else:
             nu = awp(self._gradient_in_evaluation(batch, view), weights, spec.weight_perturbation)
-            with torch.no_grad():  # after it, for `view` has the statistics of the network
+            with torch.no_grad():  # after `view` was used, which reads the statistics that this updates
                 self.objective(self._forward, batch)
         with perturbed(self.network, nu, weights):
             loss, logits = self.objective(self._forward, batch)
@@ -186,7 +186,8 @@ class Training:
         return loss, logits
 
     def _gradient_in_evaluation(self, batch: Batch, view: Network) -> tuple[Tensor, ...]:
-        """Return the gradient of each perturbed weight in evaluation mode, with the labels attacks see."""
+        """Return the gradient of each perturbed weight in evaluation mode, with the labels that attacks see:
+        without label noise and smoothing."""
         seen = replace(batch, target=batch.y, smoothing=0.0)
         leaves = {name: w.requires_grad_(True) for name, w in view.weights(self.perturbed).items()}
         at_leaves = view.at(leaves)

@@ -87,7 +87,7 @@ class Schedule:
     spec: TrainingSpec
     updates: int
 
-    def learning_rate(self, update: float) -> float:
+    def learning_rate(self, update: int) -> float:
         """Return the rate of an update, counted from 0 over the whole training."""
         rate = self.spec.learning_rate
         if self.spec.schedule == "cyclic":
@@ -105,7 +105,7 @@ class Schedule:
             if "momentum" in group and self.spec.schedule == "cyclic":
                 group["momentum"] = 0.9 + (0.8 - 0.9) * self._height(update)
 
-    def _height(self, update: float) -> float:
+    def _height(self, update: int) -> float:
         """Return the height of the triangle: 0 at the ends of a cycle, 1 in its middle."""
         length = self.updates * self.spec.epochs / self.spec.cycles
         position = (update % length) / length
