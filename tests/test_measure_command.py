@@ -91,7 +91,9 @@ def measured(run, own):
 def measure(model="my_nets:good", *settings, **options):
     """The command line; `settings` are those of `--set`."""
     defaults = {"data": "my.npz", "epsilon": "8/255", "examples": 6, "steps": 2, "restarts": 1, "samples": 1}
-    words = [w for k, v in (defaults | options).items() for w in (f"--{k.replace('_', '-')}", v)]
+    words = [
+        w for k, v in (defaults | options).items() for w in (f"--{k.replace('_', '-')}", v) if w is not True
+    ]
     return ["measure", "--model", model, *words, *(w for text in settings for w in ("--set", text))]
 
 
@@ -161,7 +163,7 @@ BAD_OPTIONS = [
     {"model": "my_nets:images"}, {"model": "my_nets:not_a_number"},
     {"snapshot": "bomb.pt", "measures": "plane"}, {"snapshot": "bomb.pt"},
     {"loss": "my_nets:nothing"}, {"loss": "my_nets:constant"},
-    {"loss": "my_nets:plain", "picture": "mine.png"},
+    {"loss": "my_nets:plain", "picture": "mine.png"}, {"autoattack": True, "measures": "flatness"},
     {"loss": "my_nets:plain", "measures": "sharpness", "train_examples": 4},
 ]  # fmt: skip
 

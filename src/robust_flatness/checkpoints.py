@@ -5,6 +5,7 @@ SHA-256 over the tensors, verified on loading, which runs no code from the file.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -83,13 +84,15 @@ class Checkpoint:
         return tensors_digest("", self.model.state_dict())
 
     def initial(self) -> dict[str, Tensor] | None:
-        """Return the initial weights by name, drawn again from the seed; None for external networks."""
+        """Return the initial weights by name, drawn again from the seed and clipped as those of the training;
+        None for external networks."""
         if not self.is_own:
             return None
         known = self.metadata
         stream = generator(known.seed, "initialisation")
         start = build_model(parse(ModelSpec, known.model), known.classes, known.mean, known.std, stream)
-        return {name: p.detach() for name, p in start.named_parameters()}
+        bound = math.inf if known.weight_bound is None else known.weight_bound
+        return {name: p.detach().clamp(-bound, bound) for name, p in start.named_parameters()}
 
 
 def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ import matplotlib
 import numpy as np
 import pytest
 
+from robust_flatness.errors import ConfigError
 from robust_flatness.plotting.own_model import YELLOW, draw, headline
 from robust_flatness.run.place import ModelGroup
 
@@ -45,3 +46,8 @@ def test_the_same_file_is_written_whatever_the_users_style(tmp_path, suffix):
     with matplotlib.rc_context({"axes.facecolor": "black", "text.usetex": True}):
         draw(second, result(), [ModelGroup.printed()], "mine")
     assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_network_of_infinite_loss_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="not finite"):
+        draw(tmp_path / "mine.png", result(flatness=float("nan")), [ModelGroup.printed()], "mine")

@@ -139,6 +139,15 @@ def test_variants_share_initial_weights_and_order_of_examples(dataset, make_job)
             assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("bound", [None, 0.05])
+def test_a_checkpoint_knows_the_weights_its_training_started_from(bound, dataset, make_job, tmp_path):
+    job = make_job(weight_clipping=bound)
+    train(job, dataset, tmp_path)
+    initial = load_checkpoint(tmp_path / "checkpoints/last.safetensors").initial()
+    for name, parameter in Training(job, dataset).model.named_parameters():
+        assert torch.equal(initial[name], parameter)
+
+
 def test_weights_are_clipped_after_every_step(dataset, make_job):
     bound = 0.05
     run = Training(make_job(weight_clipping=bound, learning_rate=0.5), dataset)

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -42,7 +42,9 @@ def new_experiment(
 @app.command()
 def plan(
     config: Annotated[Path, typer.Option(help="Experiment.")] = Path("config/fashion.yaml"),
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: the experiment's.")] = None,
+    device: Annotated[
+        Literal["cpu", "cuda"] | None, typer.Option(help="cpu or cuda; default: the experiment's.")
+    ] = None,
     workers: Annotated[list[int] | None, typer.Option(help="Concurrent jobs; default 1, 64.", min=1)] = None,
 ) -> None:
     """Estimate the cost of an experiment: jobs, hours, disk, memory."""

@@ -103,6 +103,8 @@ def measure(
     if picture and (picture.suffix not in PICTURES or not drawn):
         needed = f"a file {', '.join(PICTURES)}, and --measures plane, density, or robustness,flatness"
         raise ConfigError(f"--picture: {picture} given; expected {needed}")
+    if autoattack and "robustness" not in names:
+        raise ConfigError("--autoattack: it belongs to the measure robustness; add it to --measures")
     if loss:
         imported(loss, "--loss")
     if loss and (CROSS_ENTROPY_ONLY & {*names} or (picture and "plane" not in names)):

@@ -1,5 +1,6 @@
 """Pictures of a user's network: headline plot, planes, density."""
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from robust_flatness.errors import ConfigError
 from robust_flatness.plotting import density, looks, planes, scatter, style
 from robust_flatness.plotting.layer import Layer
 from robust_flatness.run.place import ModelGroup, radius_of
@@ -69,7 +71,7 @@ def _draw(axes: Axes, values: Mapping[str, Any], label: str) -> None:
 
 def draw(path: Path, result: Mapping[str, Any], others: Sequence[ModelGroup], label: str) -> None:
     """Write the picture in the format of the path's suffix: of the plane, else of the density, else of
-    flatness."""
+    flatness, which must be finite, else `ConfigError`."""
     looks.use(*(group.folder / "families.yaml" for group in others if group.folder))
     if "plane" in result["settings"]:
         name = ", ".join(filter(None, (label, result["notes"].get("loss"))))
@@ -77,6 +79,8 @@ def draw(path: Path, result: Mapping[str, Any], others: Sequence[ModelGroup], la
     elif "density" in result["settings"]:
         records = pd.DataFrame(result["records"]).assign(variant=label)
         figure = density.densities(records, {label: {"label": label, "color": style.BLACK}})
-    else:
+    elif all(math.isfinite(result["values"].get(name, math.nan)) for name in AXES):
         figure = headline(result, others, label)
+    else:
+        raise ConfigError(f"{path}: not drawn, since RLoss or flatness of {label} is not finite")
     style.save(figure, path, {})

@@ -190,4 +190,4 @@ def _skipping_undefined(settings: SharpnessSettings, name: str) -> Iterator[None
         warn(f"{name}: not measured; {error}")
 
 
-MEASURE = Measure("sharpness", SharpnessSettings, sharpness, METRICS, by_default=(BASELINE,))
+MEASURE = Measure("sharpness", SharpnessSettings, sharpness, METRICS, by_default=(BASELINE,), version=2)
