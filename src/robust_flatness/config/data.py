@@ -82,9 +82,9 @@ class DataSpec(Spec):
     """A dataset and its disjoint splits.
 
     `train` labelled training images, `unlabeled` images whose labels are withheld, `early_stopping` images
-    for choosing the checkpoint (and the Hessian), `test` images for the measures. Each is a number of
-    examples, drawn from those outside all ranges, or a list of ranges of the official order, which does not
-    depend on a seed:
+    for choosing the checkpoint (and the Hessian), `test` images for the measures. Each is a list
+    of ranges of the official order, or a number of examples outside all ranges: the first test images for
+    `test`, the last for `early_stopping`, drawn training images for the others (digits: drawn for all):
 
         test: [test 0-999]
         early_stopping: [train 10000-10499]
