@@ -10,16 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
 
+from robust_flatness.checkpoints import Checkpoint
 from robust_flatness.config import MeasureSettings
 from robust_flatness.data import load_dataset
 from robust_flatness.errors import FileError
 from robust_flatness.measures import registry
-from robust_flatness.measures.base import Measure, Metric, Record
+from robust_flatness.measures.base import Examples, Measure, Metric, Record
+from robust_flatness.measures.layers import LayersSettings
 from robust_flatness.run import measuring, resume
 from robust_flatness.tables.records import read_csv, read_network, read_records
 from robust_flatness.tables.schema import EXAMPLES
-from untrained import MEASURES, SERIES, measure, write_checkpoint, write_data, write_network
+from untrained import ATTACK, MEASURES, SERIES, measure, write_checkpoint, write_data, write_network
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +103,25 @@ def test_new_weights_are_measured_alone(network, data, computed):
     write_checkpoint(network / "checkpoints/best.safetensors", data, weights=9)
     measure(network, data)
     assert computed == [(name, "best") for name in MEASURES if name != "hessian"]
+
+
+class Normalising(nn.Module):
+    """A scale that is known to normalise by its use alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.out = nn.Parameter(torch.ones(64)), nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.out(F.layer_norm(x.flatten(1), (64,), self.scale))
+
+
+def test_the_first_measure_of_a_network_knows_which_parameters_are_perturbed(data):
+    few = {"xi": [0.5], "samples": 1, "clean_samples": 1}
+    settings = LayersSettings(attack=ATTACK, average=few, test_examples=10)
+    network = Checkpoint(Normalising(), "last")
+    part = measuring.measured(registry.MEASURES["layers"], network, Examples(load_dataset(data)), settings)
+    assert {Record(*record).coordinate for record in part["records"]} == {"out.weight", "out.bias"}
 
 
 def toy(settings: type, function, **options) -> Measure:

@@ -17,6 +17,7 @@ from robust_flatness.errors import FileError, NonFiniteError, noted_warnings, wa
 from robust_flatness.files import write_rows
 from robust_flatness.measures.base import CHECKPOINTS, Examples, Measure, Record
 from robust_flatness.measures.registry import MEASURES
+from robust_flatness.network import Network
 from robust_flatness.run.resume import Parts, Report, locked
 from robust_flatness.runtime.devices import out_of_memory, with_precision_on
 from robust_flatness.runtime.progress import stage
@@ -147,7 +148,9 @@ def measured(measure: Measure, checkpoint: Checkpoint, data: Examples, settings:
     with out_of_memory(largest_batch(settings.model_dump()), kept), noted_warnings(show=False) as warnings:
         try:
             with stage(measure.name):
-                records = [[*record] for record in measure.function(checkpoint.network, data, settings)]
+                # tried first, since measures ask for its layers before they look at an image
+                net = Network.of(checkpoint.network, data.dataset.images("test", 2, data.device))
+                records = [[*record] for record in measure.function(net, data, settings)]
         except NonFiniteError as error:
             warnings.append(str(error))
             metric, description = next(iter(measure.metrics.items()))
