@@ -16,7 +16,7 @@ def checked_inputs(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     if not isinstance(y, Tensor) or y.ndim != 1 or y.is_floating_point() or y.is_complex():
         kind = f"{y.dtype} of shape {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
         raise ConfigError(f"y: {kind} given; expected a tensor of integer labels [n]")
-    dense = isinstance(x, Tensor) and x.ndim and x.layout == torch.strided
+    dense = isinstance(x, Tensor) and x.ndim > 1 and x.layout == torch.strided
     if not dense or not x.is_floating_point():
         kind = f"{x.dtype}, {x.layout}, {x.ndim}-d" if isinstance(x, Tensor) else type(x).__name__
         raise ConfigError(f"x: {kind} given; expected a tensor of floating-point inputs [n, ...] in [0, 1]")
