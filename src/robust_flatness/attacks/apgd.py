@@ -22,7 +22,7 @@ MOMENTUM = 0.75
 
 def run_apgd(
     logits: Logits, x: Tensor, y: Tensor, epsilon: float, iterations: int, restarts: int, targets: int | None,
-    generator: torch.Generator, norm: str = "linf",
+    generator: torch.Generator, norm: str,
 ) -> Tensor:  # fmt: skip
     """Run APGD-CE or, with `targets`, APGD-T; return adversarial inputs [n, ...], clean where it failed.
 
@@ -85,20 +85,20 @@ def _run(
     state = {"row": torch.arange(len(x), device=x.device), "x": x, "y": y, "current": start}
     if target is not None:
         state["target"] = target
-    state = _look(logits, state, hit, inputs)
+    state = _evaluate(logits, state, hit, inputs)
     loss, first = state["loss"], state["current"]
     state |= {
         "before": first, "best": first, "best_gradient": state["gradient"],
         "best_loss": loss, "checked_loss": loss, "last_loss": torch.zeros_like(loss),
         "rises": torch.zeros_like(loss), "halved": torch.ones_like(loss, dtype=torch.bool),
-        "step": torch.full_like(first[(slice(None),) + (slice(1),) * (x.ndim - 1)], 2 * epsilon),
+        "step": first.new_full((len(first), *[1] * (x.ndim - 1)), 2 * epsilon),
     }  # fmt: skip
     interval, since = max(int(FIRST * steps), 1), 0
     for step in range(steps):
         if not len(state["row"]):
             break
         _move(state, epsilon, norm, MOMENTUM if step else 1.0)
-        state = _look(logits, state, hit, inputs)
+        state = _evaluate(logits, state, hit, inputs)
         _keep_best(state)
         since += 1
         if since == interval:
@@ -108,7 +108,7 @@ def _run(
     return hit, inputs
 
 
-def _look(logits: Logits, state: dict[str, Tensor], hit: Tensor, inputs: Tensor) -> dict[str, Tensor]:
+def _evaluate(logits: Logits, state: dict[str, Tensor], hit: Tensor, inputs: Tensor) -> dict[str, Tensor]:
     """Compute loss and gradient at the current iterates; return the state without misclassified examples."""
     current, y = state["current"].detach().requires_grad_(), state["y"]
     with torch.enable_grad():

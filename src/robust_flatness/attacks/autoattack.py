@@ -124,7 +124,7 @@ def _run_checks(predict: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> No
 
 def _attack(
     predict: Callable[[Tensor], Tensor], name: str, epsilon: float, spec: AutoAttackSpec, targets: int,
-    seed: int, device: torch.device, norm: str = "linf",
+    seed: int, device: torch.device, norm: str,
 ) -> Callable[[Tensor, Tensor], Tensor] | None:  # fmt: skip
     """Return the attack `name` as `attack(x, y) -> x_adv`, with the budget of `spec`; None for `pgd`."""
     if name == "pgd":

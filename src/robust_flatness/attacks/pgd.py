@@ -98,7 +98,7 @@ class PGD:
         """
         net, x, y, loss = checked(model, x, y, loss)
         generator = generator if generator is not None else torch.Generator().manual_seed(0)
-        found = self.clean(net, x, y, batch_size, loss)
+        found = evaluated(net, x, y, batch_size, loss)
         n, stuck = len(x), []
         at_once = passing(net, batch_size or n)
         for group in track([*batches(self.restarts, max(1, AT_ONCE // x.numel()))], "group of restarts"):
@@ -107,9 +107,9 @@ class PGD:
             examples = torch.arange(n, device=x.device).repeat(count)
             rows, targets, visited = x[examples], y[examples], Visited(starts, examples)
             best, widest = self._search(net, rows, targets, starts, loss, at_once, visited, stuck)
-            if self.precision != "float32":  # reported in the model's own precision
-                best = self.clean(net, best.x_adv, targets, at_once, loss)
-                wrong = self.clean(net, widest.x_adv, targets, at_once).error
+            if self.precision != "float32":
+                best = evaluated(net, best.x_adv, targets, at_once, loss)
+                wrong = evaluated(net, widest.x_adv, targets, at_once).error
                 best = replace(best, error=best.error | wrong)
             for restart in range(count):
                 found = better(found, best.rows(slice(restart * n, (restart + 1) * n)))
@@ -118,14 +118,6 @@ class PGD:
             zero = f"the gradient by the inputs is zero at {count} of {n * self.restarts} random starts"
             warn(f"model: {zero} (rounding, saturation?): the robust loss is too low", callers=2)
         return found
-
-    @torch.no_grad()
-    def clean(
-        self, net: Any, x: Tensor, y: Tensor, batch_size: int | None = None, loss: Loss = cross_entropy
-    ) -> Found:
-        """Return loss and error of the unmodified inputs."""
-        logits = batched_logits(net, x, batch_size)
-        return Found(x, loss(logits, y), misclassified(logits, y))
 
     def search(self, net: Any, x: Tensor, y: Tensor, start: Tensor, loss: Loss = cross_entropy) -> Found:
         """Return the best iterates from `start` for one batch, with losses in the attack's precision. `y` are
@@ -210,8 +202,15 @@ def losses_of(
     batch_size = passing(net, len(x))
     best, _ = attack._search(net, x, y, start, loss, batch_size)
     if attack.precision != "float32":
-        best = attack.clean(net, best.x_adv, y, batch_size, loss)
-    return better(attack.clean(net, x, y, batch_size, loss), best).loss
+        best = evaluated(net, best.x_adv, y, batch_size, loss)
+    return better(evaluated(net, x, y, batch_size, loss), best).loss
+
+
+@torch.no_grad()
+def evaluated(net: Any, x: Tensor, y: Tensor, batch_size: int | None, loss: Loss = cross_entropy) -> Found:
+    """Return `x` with losses and errors at it, in the model's own precision."""
+    logits = batched_logits(net, x, batch_size)
+    return Found(x, loss(logits, y), misclassified(logits, y))
 
 
 @torch.no_grad()
