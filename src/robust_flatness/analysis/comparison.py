@@ -8,14 +8,14 @@ from typing import NamedTuple
 import pandas as pd
 
 from robust_flatness.analysis.correlation import correlate, granulated
-from robust_flatness.analysis.evidence import Evidence
+from robust_flatness.analysis.evidence import RLOSS, Evidence
 from robust_flatness.analysis.resampling import RESAMPLES, Estimate
 from robust_flatness.measures import curvature, flatness, hessian
 from robust_flatness.measures.sharpness import block as sharpness
 from robust_flatness.tables import aggregate, schema
 
-#: Columns that are predicted, in addition to RErr (by AutoAttack if it was run).
-RLOSS, GAP = "test_rloss_pgd", "rloss_gap"
+#: Column that is predicted, in addition to RLoss and RErr (by AutoAttack if it was run).
+GAP = "rloss_gap"
 #: The control of partial correlations.
 GIVEN = "train_rloss_pgd"
 #: Controls: capacity and training loss, the baselines that measures of sharpness are compared with.
@@ -34,7 +34,8 @@ ON_TEST = "sharpness on test examples"
 
 
 class Candidate(NamedTuple):
-    """A compared measure: group, loss (`rloss`, `ce`, or ""), column; sign is -1 if larger is more robust."""
+    """A compared measure: its name and label, its group (`TALK`, `SHARPNESS`, `ON_TEST` or `CONTROL`), its
+    loss (`rloss`, `ce` or ""), its column, and -1 if larger values are meant to be more robust, else 1."""
 
     measure: str
     words: str
@@ -139,9 +140,9 @@ def compare(
 
 
 def by_split(compared: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return Spearman's correlations with test RLoss "on training examples" and "on test examples", in
-    decreasing order of the absolute value of a measure's better loss. Controls stand in both. `words` say the
-    number of variants if it is less than half of the others'."""
+    """Return Spearman's correlations with test RLoss of the measures "on training examples" and "on test
+    examples", controls in both. Measures are sorted by the larger absolute value of their losses, in
+    decreasing order; `words` name the number of variants of those that `of_most` does not mark."""
     chosen = (compared["against"] == RLOSS) & (compared["coefficient"] == "spearman")
     rows = compared[chosen].dropna(subset="value")
     words, clean = rows["words"].str.replace(" on training examples", ""), rows["loss"] == "ce"

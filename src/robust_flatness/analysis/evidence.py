@@ -12,6 +12,8 @@ from robust_flatness.analysis.resampling import TAILS, resampled_counts
 from robust_flatness.analysis.rises import SLACK, end_of_first_rate, mean_interval
 from robust_flatness.tables import aggregate, frames, schema
 
+#: Column of test RLoss.
+RLOSS = "test_rloss_pgd"
 #: Number of resamples for the noise of a model's evaluation, shared by all models.
 NOISE_RESAMPLES = 1999
 #: Measures that, if all are equal, identify variants with the same weights.
@@ -39,8 +41,8 @@ class Evidence:
     `models`, `history` and `series` are averaged over seeds, `seeds` are the tables seed by seed. Models that
     have not learnt are left out (`not_learnt`: variants; `seeds_not_learnt`: seeds of others). Variants with
     the same weights are counted once in `models` (`repeated`: slug -> the slug it equals). `given` are the
-    tables with all models. Of models trained on clean examples alone, there are values of single examples
-    only (`frames.read_tables`).
+    tables with all models. Models trained on clean examples alone are in the values of single examples only
+    (see `frames.read_tables`).
     """
 
     def __init__(self, tables: frames.Tables, failed: Collection[tuple[str, int]]):
@@ -60,7 +62,7 @@ class Evidence:
     @classmethod
     def of(cls, tables: frames.Tables) -> "Evidence":
         """Return the evidence of the models that have learnt."""
-        # Settings that hold numbers alone, but for empty cells, are columns of objects.
+        # A column of numbers with empty cells is read as one of objects.
         settings = tables.models.filter(regex="^setting_")
         numbers = settings.mask(settings == "").infer_objects().select_dtypes("number")
         tables = replace(tables, models=tables.models.assign(**numbers))
@@ -88,7 +90,7 @@ class Evidence:
         names += [f"{slug} (seed {seed})" for slug, seed in self.seeds_not_learnt if variant in (None, slug)]
         notes = [f"left out, not having learnt: {', '.join(names)}"] if names else []
         if variant is None and self.repeated:
-            means = aggregate.variants_at(self.seeds.models).set_index("variant")["test_rloss_pgd"]
+            means = aggregate.variants_at(self.seeds.models).set_index("variant")[RLOSS]
             pairs = (
                 f"{slug} (test RLoss {means[slug]:.2f}) has the weights of {same} ({means[same]:.2f})"
                 for slug, same in self.repeated.items()
@@ -148,14 +150,14 @@ def early_stopping_pairs(evidence: Evidence, measure: str) -> pd.DataFrame:
     `improved` those whose test RLoss is lower: beyond the noise of its evaluation where values of single
     examples were kept (`attrs["beyond_noise"]`); variants without these are left out (`attrs["unknown"]`).
     """
-    names = [measure, "test_rloss_pgd"]
+    names = [measure, RLOSS]
     last_and_best = [*names, *(f"best_{name}" for name in names)]
     pairs, beyond = evidence.models, {}
     by_epoch = not aggregate.has(pairs, *last_and_best)
     if by_epoch:
         rows = evidence.series.reindex(columns=["variant", "normalised_epoch", *names]).dropna()
         groups = rows.groupby("variant", sort=False)
-        ends = groups["normalised_epoch"].idxmax(), groups["test_rloss_pgd"].idxmin()
+        ends = groups["normalised_epoch"].idxmax(), groups[RLOSS].idxmin()
         last, best = (rows.loc[end].set_index("variant")[names] for end in ends)
         families = pairs.set_index("variant")["family"]
         pairs = last.join(best.add_prefix("best_")).reset_index()
@@ -165,7 +167,7 @@ def early_stopping_pairs(evidence: Evidence, measure: str) -> pd.DataFrame:
     pairs = pairs[["variant", "family", *last_and_best]].dropna()
     known = pairs["variant"].isin(beyond) | (not beyond)
     unknown, pairs = pairs["variant"][~known].tolist(), pairs[known].reset_index(drop=True)
-    lower = pairs["best_test_rloss_pgd"] < pairs["test_rloss_pgd"]
+    lower = pairs[f"best_{RLOSS}"] < pairs[RLOSS]
     pairs["same"] = np.all([pairs[name] == pairs[f"best_{name}"] for name in names], axis=0)
     pairs["improved"] = pairs["variant"].map(beyond).astype(bool) if beyond else lower
     pairs.attrs.update(by_epoch=by_epoch, beyond_noise=bool(beyond), unknown=unknown)
@@ -197,7 +199,7 @@ def more_robust(examples: pd.DataFrame, column: str) -> dict[str, bool]:
     below = {}
     for slug in values.columns.unique("variant").drop("at"):
         differences = (values[slug].mean(axis=1) - values["at"].T).dropna(axis=1).to_numpy()
-        # One seed of the baseline leaves the examples alone.
+        # With one seed of the baseline, the interval is over examples alone.
         interval, _ = mean_interval(differences.T if len(differences) == 1 else differences)
         if not math.isnan(interval.high):
             below[slug] = interval.high < 0

@@ -13,13 +13,13 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from robust_flatness.analysis.evidence import RLOSS
 from robust_flatness.analysis.resampling import RESAMPLES, UNKNOWN, Estimate, estimate, percentile_interval
 
 #: Points of the grid of breaks; smallest number of values of RLoss on either side of a break, and in all.
 BREAKS = 101
 LEAST_ON_A_SIDE = 3
 LEAST = 4 * LEAST_ON_A_SIDE
-RLOSS = "test_rloss_pgd"
 
 
 def fit_hinge(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

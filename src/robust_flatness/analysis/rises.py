@@ -49,7 +49,8 @@ def end_of_first_rate(history: pd.DataFrame, variant: str) -> float:
 def rise(tables: frames.Tables, variant: str, measure: str, since: Since) -> pd.DataFrame:
     """Return a measure at the end of the training minus at an earlier point (a key of `SINCE`): a row for
     each seed, a column for each example. There is one column if per-example values were not kept, and no row
-    if the measure is missing at a point. The first of `_sources` with two seeds is used."""
+    if the measure is missing at a point. Of `_sources` the first with two seeds is used, or else the one with
+    most."""
     found = pd.DataFrame()
     for rows in _sources(tables, measure, since):
         rows = rows[rows["variant"] == variant].dropna(subset="value")

@@ -173,7 +173,8 @@ class EarlyStopping(base.Test):
         pairs = early_stopping_pairs(evidence, self.measure)
         if pairs.empty:
             raise NotMeasuredError(f"not measured: {describe(self.measure)}, early-stopped")
-        kept = pairs[pairs["improved"] | ~pairs["same"] if self.control else pairs["improved"]]
+        compared = pairs["improved"] | ~pairs["same"] if self.control else pairs["improved"]
+        kept = pairs[compared]
         changes = (kept[f"best_{self.measure}"] - kept[self.measure]).to_numpy(float)
         if self.control:
             found = difference_of_groups(changes, kept["improved"].to_numpy(), kept["family"], rules)

@@ -14,8 +14,8 @@ from robust_flatness.analysis.claim_tests import base
 from robust_flatness.analysis.claim_tests.base import Finding, Linear, Rules, of_estimate
 from robust_flatness.analysis.comparison import CONTROL, ON_TEST, candidates
 from robust_flatness.analysis.correlation import COEFFICIENTS, correlate, difference
-from robust_flatness.analysis.evidence import Evidence, NotMeasuredError, more_robust, require
-from robust_flatness.analysis.hinge import LEAST, RLOSS, fitted, kink
+from robust_flatness.analysis.evidence import RLOSS, Evidence, NotMeasuredError, more_robust, require
+from robust_flatness.analysis.hinge import LEAST, fitted, kink
 from robust_flatness.analysis.resampling import TAILS, Interval, percentile_interval
 from robust_flatness.config import Real
 from robust_flatness.tables import aggregate
