@@ -62,9 +62,9 @@ def _chosen(content: Any, path: Path, key: str | None) -> Mapping[str, Tensor]:
 def _are_weights(content: Any) -> bool:
     if not isinstance(content, Mapping) or not content:
         return False
-    tensors = [value for name, value in content.items() if isinstance(name, str)]
-    return len(tensors) == len(content) and all(
-        isinstance(tensor, Tensor) and tensor.layout == torch.strided for tensor in tensors
+    return all(
+        isinstance(name, str) and isinstance(tensor, Tensor) and tensor.layout == torch.strided
+        for name, tensor in content.items()
     )
 
 

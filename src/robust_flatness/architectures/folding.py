@@ -95,7 +95,7 @@ def _folded_module(network: nn.Module, pairs: list[tuple[str, str]]) -> nn.Modul
 class Ensemble:
     """Networks with different weights, each applied to its own share of a batch.
 
-    An ensemble makes as many calls as one network, since calls dominate small networks on small batches.
+    It makes as many calls as one network: their overhead dominates in small networks on small batches.
     `networks` are views `net.at(weights)` of one `robust_flatness.network.Network` for which `fits` holds.
     """
 

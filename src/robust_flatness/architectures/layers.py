@@ -113,7 +113,7 @@ class Whitening(nn.Module):
 
 class SafeConv2d(nn.Conv2d):
     """`nn.Conv2d` with correct weight gradients for strided 1x1 convolutions of few channels, which run with
-    stride 1 on subsampled pixels; without other padding than zeros. The argument is named as torch's."""
+    stride 1 on subsampled pixels. Zero padding only; the argument has torch's name, for calls by keyword."""
 
     def forward(self, input: Tensor) -> Tensor:
         stride, pointwise = self.stride, self.kernel_size == (1, 1) and self.padding in ((0, 0), "valid")

@@ -5,8 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from robust_flatness.architectures import layers
-from robust_flatness.architectures.layers import ACTIVATIONS, CenteredBatchNorm2d, SafeConv2d, Whitening
+from robust_flatness.architectures.layers import (
+    ACTIVATIONS,
+    CenteredBatchNorm2d,
+    SafeConv2d,
+    SpatialMean,
+    Whitening,
+)
 
 
 class BasicBlock(nn.Module):
@@ -104,7 +109,7 @@ class ResNet(ResidualNetwork):
         self.stem_norm = CenteredBatchNorm2d(width)
         self.stem_act = ACTIVATIONS[activation]()
         self.stages = stack(BasicBlock, blocks, width, width, activation, dropout)
-        self.pool = layers.SpatialMean()
+        self.pool = SpatialMean()
         self.feature_size = width * 2 ** (len(blocks) - 1)
         self.classifier = nn.Linear(self.feature_size, classes)
 
@@ -127,7 +132,7 @@ class PreActivationResNet(ResidualNetwork):
         self.feature_size = width * 2 ** (len(blocks) - 1)
         self.norm = nn.BatchNorm2d(self.feature_size)
         self.act = ACTIVATIONS[activation]()
-        self.pool = layers.SpatialMean()
+        self.pool = SpatialMean()
         self.classifier = nn.Linear(self.feature_size, classes)
 
     def features(self, x: Tensor) -> Tensor:

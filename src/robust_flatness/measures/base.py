@@ -57,11 +57,12 @@ class Metric:
 
     `column` is the stem of the column name (None: in the records only), `label` the axis label, in which
     `{loss}` stands for CE or RLoss. `kind` is `error` (per cent), `loss` (nats, at least 0), `flatness`,
-    `number` (any value) or `setting` (of the measurement). The column name has the split, one of `splits`, as
-    a prefix unless it is `unnamed`, the loss as a suffix if `by_loss`, and the record field `radius`
-    (`coordinate`: multiples of epsilon) as a suffix unless it equals the main radius, which the metric `main`
-    records. `compared` metrics enter the table of correlations. `count` is the column of the number of
-    examples.
+    `number` (any value) or `setting` (of the measurement). `splits` are those that are measured.
+
+    The column name has the split as a prefix unless it is `unnamed`, the loss as a suffix if `by_loss`, and
+    the value of the record's field `radius` (`xi`, or `coordinate`: a multiple of epsilon) as another suffix
+    unless it is the main one, which the metric `main` records. `compared` metrics enter the table of
+    correlations. `count` is the column of the number of examples.
     """
 
     column: str | None
@@ -174,8 +175,9 @@ class Examples:
         from robust_flatness.measures.objective import Objective
 
         count, seed = getattr(settings, f"{split}_examples"), self.derived_seed("sharpness")
-        robust = (pgd(settings.attack, settings.precision), settings.attack.ball)
-        for name, loss, ball in track((("ce", "ce", {}), ("rloss", *robust)), "loss"):
+        attack = pgd(settings.attack, settings.precision)
+        losses = [("ce", "ce", {}), ("rloss", attack, settings.attack.ball)]
+        for name, loss, ball in track(losses, "loss"):
             key = split, count, loss, settings.batch_size
             if key not in self._objectives:
                 x, y = self.examples(split, count)

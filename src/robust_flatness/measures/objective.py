@@ -56,7 +56,8 @@ class Objective:
         self.net, self.x, self.y, _ = checked(model, x, y)
         self.unfolded = self.net.at({}, folded=False)
         self.batch_size, self.seed = batch_size, seed
-        self.attack, self.loss = None if loss == "ce" else loss, cross_entropy
+        self.attack = None if loss == "ce" else loss
+        self.loss = cross_entropy
         weights = self.net.weights()
         self.names, self.weights = list(weights), list(weights.values())
         self._reference: Tensor | None = None

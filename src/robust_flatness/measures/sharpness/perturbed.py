@@ -48,7 +48,8 @@ def asam(
 def _in_ball(objective: Objective, scale: Callable[[Tensor], Tensor], rho: float, steps: int) -> Estimate:
     """Maximise the loss by projected ascent in ||T^-1 nu||_2 <= rho with T = diag(scale(w))."""
     _check_positive(rho=rho, steps=steps)
-    scales, length = [scale(w) for w in objective.weights], rho if steps == 1 else rho / 4
+    scales = [scale(w) for w in objective.weights]
+    length = rho if steps == 1 else rho / 4
 
     def step(mu: list[Tensor], gradient: list[Tensor]) -> list[Tensor]:
         direction = torch._foreach_mul(gradient, scales)
