@@ -159,6 +159,13 @@ def test_outputs_stay_and_weights_scale(trained, held_out, s):
     torch.testing.assert_close(scale_convolutions(exact, s)(x), exact(x), rtol=1e-9, atol=1e-9)
 
 
+def test_a_weight_of_two_convolutions_is_scaled_once():
+    layers = (nn.Conv2d(2, 2, 3), nn.BatchNorm2d(2), nn.Conv2d(2, 2, 3), nn.BatchNorm2d(2))
+    model = nn.Sequential(*layers)
+    model[2].weight = model[0].weight
+    assert torch.equal(scale_convolutions(model, 2.0)[2].weight, 2 * model[0].weight)
+
+
 def test_refuses_what_would_change_the_outputs():
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Conv2d(2, 3, 3), nn.Flatten())
     with pytest.raises(ValueError, match="no batch norm after the convolution 2"):

@@ -29,12 +29,13 @@ def scale_convolutions(model: nn.Module, s: float) -> nn.Module:
         if isinstance(layer, CONVOLUTIONS) and not isinstance(following, _BatchNorm):
             raise ConfigError(f"model: no batch norm after the convolution {name}; its outputs would change")
     scaled = copy.deepcopy(model)
+    convolutions = [module for module in scaled.modules() if isinstance(module, CONVOLUTIONS)]
     with torch.no_grad():
+        # a set, since convolutions may share a parameter
+        for parameter in {p for module in convolutions for p in module.parameters(recurse=False)}:
+            parameter.mul_(s)
         for module in scaled.modules():
-            if isinstance(module, CONVOLUTIONS):
-                for parameter in module.parameters(recurse=False):
-                    parameter.mul_(s)
-            elif isinstance(module, _BatchNorm):
+            if isinstance(module, _BatchNorm):
                 module.running_mean.mul_(s)
                 module.running_var.mul_(s * s)
     return scaled
