@@ -36,7 +36,7 @@ def draw():
     axes.grid(visible=False)
     text = f"{notebook.experiment}, n = {len(ours)}"
     text = f"Below the diagonal: {text}; above: published, n = {len(other)}" if notebook.printed else text
-    style.legend(figure, {}, f"{text}.", notebook.ours.apart)
+    style.legend(figure, {}, f"{text}.", notebook.ours.apart())
     return figure
 
 

@@ -78,16 +78,15 @@ class Layer:
         who = ", ".join(map(looks.variant, rows["variant"])) if len(rows) < 4 else "variants"
         return f"{mark}: one standard deviation over {counts} seeds of {who}." if counts else ""
 
-    @property
-    def apart(self) -> str:
-        """Note that lists the variants that have not learnt and identical models, at most eight names each;
-        an empty string if there are none."""
+    def apart(self, mark: str = "") -> str:
+        """Return sentences that list the variants that have not learnt, with the `mark` at which a plot draws
+        them, and identical models, at most eight names each; "" if there are none."""
         repeated = pd.Series(self.evidence.repeated, dtype=object)
         same = [[first, *slugs.index] for first, slugs in repeated.groupby(repeated, sort=False)]
         named = [("Identical models, counted once", slugs) for slugs in same]
         unlearnt = self.variants.loc[~self.variants["learnt"], "variant"]
         if len(unlearnt):
-            named.insert(0, ("Not learnt, in no coefficient (grey crosses)", unlearnt))
+            named.insert(0, ("Not learnt, in no coefficient" + (f" ({mark})" if mark else ""), unlearnt))
         sentences = []
         for words, slugs in named:
             more = f" and {len(slugs) - 8} more" if len(slugs) > 8 else ""

@@ -164,7 +164,7 @@ def notes(notebook: Notebook) -> str:
     """Return a correlation plot's notes on intervals, printed numbers, bars and models apart."""
     sentences = [INTERVALS, notebook.beside("Hollow: published, CIFAR-10", RANKS)]
     for layer in notebook.layers:
-        sentences += [layer.spread("Bars"), layer.apart]
+        sentences += [layer.spread("Bars"), layer.apart("grey crosses")]
     return " ".join(filter(None, [*sentences, HOLLOW * (len(notebook.ours.hollow()) > 0)]))
 
 
