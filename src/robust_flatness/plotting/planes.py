@@ -36,7 +36,7 @@ def draw(axes: Axes, records: pd.DataFrame, loss: str) -> None:
     rows = records[(records["metric"] == "plane") & (records["loss"] == loss)]
     grid = _places(rows).assign(value=rows["value"]).pivot(index="b", columns="a", values="value")
     values = grid.to_numpy()
-    levels = np.linspace(values.min(), values[style.near(values)].max(), LEVELS + 1)
+    levels = np.linspace(np.nanmin(values), values[style.near(values)].max(), LEVELS + 1)
     surface = axes.contourf(grid.columns, grid.index, values, levels, cmap="cividis", extend="max")
     axes.figure.colorbar(surface, ax=axes, format="%.3g").ax.tick_params(labelsize=6)
     axes.contour(grid.columns, grid.index, values, levels, colors="white", linewidths=0.4, linestyles="-")
