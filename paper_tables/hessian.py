@@ -11,8 +11,7 @@ printed = read_printed("hessian")
 HESSIAN = ("hessian_max", "hessian_min", "convexity")
 
 # %%
-models = aggregate.variants_at(notebook.tables.models, derived=True)
-models = models.reindex(columns=["variant", "label", *HESSIAN, *schema.ERRORS])
+models = notebook.ours.scaled.reindex(columns=["variant", "label", *HESSIAN, *schema.ERRORS])
 rerr = aggregate.robust_error_column(models)
 frame = models.dropna(subset=["hessian_max"])[["variant", "label", rerr, *HESSIAN]]
 theirs = printed.set_axis(
@@ -33,6 +32,8 @@ columns = {
     **typeset.compared({"hessian_max": ("λmax", 1), "convexity": ("|λmin| / |λmax|", 3)}),
 }
 notes = ["The published eigenvalues sum the loss of four batches: about four times those of the mean loss."]
+if notebook.printed and aggregate.scaled(notebook.tables.models).any():
+    notes.append("All models are averaged over the seeds of the scaled copies alone.")
 if frame["hessian_max"].isna().all():
     notes.insert(0, "Not measured here: add measures.hessian to the config.")
 notebook.write(typeset.texts(frame, columns, f"Hessian and convexity ({notebook.experiment})", notes))
