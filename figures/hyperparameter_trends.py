@@ -24,8 +24,9 @@ def draw():
             size = 10 + 30 * index / (len(chosen) - 1)
             scatter.points(axes, chosen.iloc[[index]], X, Y, size=size)
         axes.set_title(title)
-    panels[0].set_xlim(right=1.05 * rows.loc[style.near(rows[X]), X].max())
-    far = [f"{looks.name(row)} {row[X]:.3g}" for row in rows[~style.near(rows[X])].to_dict("records")]
+    edge = 1.05 * rows.loc[style.near(rows[X]), X].max()
+    panels[0].set_xlim(right=edge)
+    far = [f"{looks.name(row)} {row[X]:.3g}" for row in rows[rows[X] > edge].to_dict("records")]
     text = "Joined in the order of the values above each panel, which are those used here; larger markers: "
     text += "larger values; grey: all variants."
     style.legend(figure, scatter.families(panels), text, f"Beyond the axis: {', '.join(far)}." * bool(far))
