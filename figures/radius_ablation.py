@@ -22,9 +22,10 @@ radii = {
 # %%
 def summary(axes, case):
     """Draw Pearson's coefficient with its interval at each radius, and the printed one hollow."""
-    places = {xi: place for place, xi in enumerate(radii[case])}
+    places, lowest = {xi: place for place, xi in enumerate(radii[case])}, -0.6
     for xi, x in radii[case].items():
         found = correlate(ours, x, Y)
+        lowest = min(lowest, found.interval.low)
         ends = np.abs(np.array([found.interval]).T - found.value)
         axes.errorbar(places[xi], found.value, ends, fmt="o", color=style.BLACK, elinewidth=1)
     printed = notebook.published.counted
@@ -33,7 +34,7 @@ def summary(axes, case):
             value = coefficient(printed[x], printed[Y], "pearson")
             axes.plot(places[xi] + 0.2, value, "o", color=style.GREY, markerfacecolor="none")
     axes.axhline(0, color=style.GREY, linewidth=0.8)
-    axes.set(xlim=(-0.5, len(places) - 0.5), ylim=(-0.6, 1.05), title=CASES[case])
+    axes.set(xlim=(-0.5, len(places) - 0.5), ylim=(lowest, 1.05), title=CASES[case])
     axes.set(xlabel="radius ξ", ylabel="r with test RLoss")
     axes.set_xticks(range(len(places)), [f"{xi:g}" for xi in places])
     return []
