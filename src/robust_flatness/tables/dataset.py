@@ -7,7 +7,7 @@ import pandas as pd
 
 from robust_flatness.errors import ConfigError
 from robust_flatness.files import atomic_path, write_text
-from robust_flatness.measures.registry import MEASURES
+from robust_flatness.tables import schema
 from robust_flatness.tables.frames import frame_text
 from robust_flatness.tables.records import FIELDS, read_records
 
@@ -59,7 +59,7 @@ def _dictionary(records: pd.DataFrame) -> pd.DataFrame:
     """Return a description of every metric in the records, from the registry of measures."""
     rows = []
     for (measure, metric), part in records.groupby(["measure", "metric"], sort=True):
-        described, spread = MEASURES[measure].metrics[metric.removesuffix("_std")], metric.endswith("_std")
+        described, spread = schema.metric_of(measure, metric.removesuffix("_std")), metric.endswith("_std")
         row = {"measure": measure, "metric": metric}
         row["words"] = "standard deviation of " * spread + described.label.format(loss="the loss")
         row |= {"unit": UNITS.get(described.kind, ""), "direction": "" if spread else described.direction}
