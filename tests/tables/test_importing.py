@@ -31,6 +31,16 @@ def test_records_and_the_tables_beside_them_are_copied(tmp_path):
     assert len(frames.read_examples(tmp_path)) == len(read_csv(KEPT / "examples.csv"))
 
 
+def test_records_with_errors_are_refused_before_anything_is_written(tmp_path):
+    for name in ("networks", "history", "examples"):
+        (tmp_path / f"{name}.csv").write_text("variant,seed\nat,0\n")
+    for text in ("variant,value\nat,1\n", "variant,metric,value\nat,err,high\n"):
+        (tmp_path / "records.csv").write_text(text)
+        with pytest.raises(FileError, match=r"records\.csv"):
+            importing.import_table(tmp_path / "records.csv", tmp_path / "to")
+        assert not (tmp_path / "to").exists()
+
+
 def test_a_wide_table_survives_as_records(tmp_path):
     """Every cell of kept results."""
     importing.import_table(KEPT / "models.csv", tmp_path)

@@ -13,7 +13,7 @@ from robust_flatness.files import write_text
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.tables import frames, schema
 from robust_flatness.tables.printed import published_directory, read_published
-from robust_flatness.tables.records import FIELDS, read_csv
+from robust_flatness.tables.records import FIELDS, read_csv, read_records
 from robust_flatness.tables.schema import KEYS, Quantity, columns_of
 from robust_flatness.training.history import HISTORY
 
@@ -29,6 +29,7 @@ def import_table(path: Path, directory: Path) -> None:
     table cannot be used; nothing is written then.
     """
     if path.name.startswith("records.csv"):
+        read_records(path.parent / "records.csv")  # checks every number before anything is written
         parts = [read_csv(path.parent / f"{name}.csv") for name in schema.TABLES]
     else:
         of_paper = path.resolve().parent == published_directory().resolve()
