@@ -31,24 +31,25 @@ VARIANTS = ("at", "awp-0.01", "trades-6", "self-supervision-4", "label-smoothing
 
 
 def restarts_table(checkpoint, spec, x, y) -> str:
-    """RLoss and RErr by PGD over restarts: each row has the restarts of the one above, and as many more."""
+    """RLoss and RErr by PGD over restarts: powers of two up to those used, then twice and four times as many;
+    each row has the restarts of the one above, and more. Changes are from half as many restarts."""
     net, random = checkpoint.network, generator(0, "convergence")
     once = replace(pgd(spec.attack, spec.precision), restarts=1)
     lines = [
         f"| restarts of PGD-{spec.attack.steps} | RLoss | change on doubling | RErr (%) |",
         "| --- | --- | --- | --- |",
     ]
-    found = before = None
-    most = 4 * spec.attack.restarts
-    for count in range(1, most + 1):
+    found, used, losses = None, spec.attack.restarts, {}
+    shown = {*(2**power for power in range(used.bit_length())), used, 2 * used, 4 * used}
+    for count in range(1, 4 * used + 1):
         new = once(net, x, y, spec.batch_size, random)
         found = better(found, new) if found else new
-        if count.bit_count() == 1 or count == most:
-            loss, error = found.loss.double().mean().item(), 100 * found.error.double().mean().item()
-            change = "" if before is None else f"{100 * (loss / before - 1):.1f} %"
-            mark = " (used)" if count == spec.attack.restarts else ""
+        losses[count] = loss = found.loss.double().mean().item()
+        if count in shown:
+            change = "" if count % 2 else f"{100 * (loss / losses[count // 2] - 1):.1f} %"
+            mark = " (used)" if count == used else ""
+            error = 100 * found.error.double().mean().item()
             lines.append(f"| {count}{mark} | {loss:.3f} | {change} | {error:.1f} |")
-            before = loss
     return "\n".join(lines)
 
 
