@@ -96,7 +96,7 @@ def mark_epochs(axes: Axes, layer: Layer, variant: str) -> None:
     look = {"color": "#909090", "linewidth": 0.7, "linestyle": ":", "zorder": 0}
     for share in rows[EPOCH][rows["learning_rate"].diff().shift(-1) < 0]:
         axes.axvline(share, label="drop of the learning rate", **look)
-    models = layer.tables.models
+    models = layer.evidence.complete.seeds.models
     best = models[(models["variant"] == variant) & (models["checkpoint"] == "best")]
     if aggregate.has(best, "epoch", "epochs"):
         share = (best["epoch"].mean() + 1) / best["epochs"].mean()

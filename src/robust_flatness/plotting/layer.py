@@ -52,15 +52,15 @@ class Layer:
         """Scaled models and the models they were made from, over the same seeds."""
         return aggregate.with_scaled(self.tables.models)
 
-    @cached_property
+    @property
     def history(self) -> pd.DataFrame:
-        """Training curves, averaged over seeds."""
-        return aggregate.over_seeds(self.tables.history, ("variant", "epoch"))
+        """Training curves, averaged over the seeds that have learnt (over all if none has)."""
+        return self.evidence.complete.history
 
-    @cached_property
+    @property
     def series(self) -> pd.DataFrame:
-        """Loss and flatness at the snapshots, averaged over seeds."""
-        return aggregate.over_seeds(self.tables.series, ("variant", "epoch"))
+        """Loss and flatness at the snapshots, averaged as `history` is."""
+        return self.evidence.complete.series
 
     @cached_property
     def landscape(self) -> pd.DataFrame:
