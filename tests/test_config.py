@@ -189,7 +189,8 @@ BAD = [
     ("measures.robustness.autoattack.target_classes", 10), ("measures.series.variants", ["nope"]),
     ("measures.series.variants", ["at", "at-scaled-2"]), ("measures.series.hessian.variants", ["at", "nope"]),
     ("measures.plane", {"directions": "snapshots", "variants": ["at", "at-scaled-2"]}),
-    ("data.name", "mnist"), ("data.name", "npz"), ("data.test", 1500), ("data.classes", 5),
+    ("data.name", "mnist"), ("data", {"name": "npz", "train": 2, "early_stopping": 1, "test": 1}),
+    ("data.test", 1500), ("data.classes", 5),
     ("data.unlabeled", 0), ("data", None),
     ("model.name", "vgg"), ("training.objective", "losses:"), ("training.objective", "gan"),
     ("training.epoch", 3), ("training.steps", 1.5), ("training.batch_size", 1), ("epsilon", 8),
@@ -200,11 +201,13 @@ BAD = [
 
 @pytest.mark.parametrize(("field", "value"), BAD, ids=str)
 def test_errors_name_the_field(field, value):
+    section, _, slug = field.partition(".")
+    words, path = field.removeprefix("own_").split("."), field.replace(".", "__")
+    if section == "overrides":  # slugs have dots; the changed settings are named as well
+        words, path = [repr(slug), *itertools.chain(*value.values())], f"overrides__{slug}"
     with pytest.raises(ConfigError) as error:
-        load(digits(**{field.replace(".", "__"): value}))
-    section, _, name = field.partition(".")
-    expected = name if section == "overrides" else section.removeprefix("own_")
-    assert expected in str(error.value), error.value
+        load(digits(**{path: value}))
+    assert all(word in str(error.value) for word in words), error.value
 
 
 @pytest.mark.parametrize(
