@@ -13,6 +13,7 @@ from PIL import Image
 from robust_flatness.config.values import load_yaml
 from robust_flatness.plotting.notebook import NOT_DRAWN
 from robust_flatness.tables import importing
+from robust_flatness.tables.records import read_csv
 
 ROOT = Path(__file__).parents[2]
 FIGURES = sorted((ROOT / "figures").glob("*.py"))
@@ -74,6 +75,16 @@ def test_one_line_says_what_is_missing_and_how_to_get_it(plain):
     assert "average-case flatness in RLoss" in picture.info[NOT_DRAWN]
     assert "To get it" in picture.info[NOT_DRAWN]
     assert picture.height < 100
+
+
+def test_the_tables_of_the_hessian_and_of_scale_invariance_have_the_same_eigenvalues(plain):
+    """Of the baseline, which has more seeds than its scaled copies, too."""
+    tables = (
+        plain(ROOT / f"paper_tables/{table}.py", "digits")[0] for table in ("hessian", "scale_invariance")
+    )
+    hessian, scaled = (read_csv(path).set_index("variant")["hessian_max"] for path in tables)
+    assert {"at", "at-scaled-2"} <= {*scaled.index}
+    assert hessian[scaled.index].tolist() == scaled.tolist()
 
 
 def test_notebooks_are_executed(workspace, tmp_path):

@@ -1,5 +1,6 @@
 """Contours of the loss on a plane."""
 
+import math
 from itertools import product
 
 import pandas as pd
@@ -32,3 +33,9 @@ def test_both_losses_of_each_network_are_drawn_with_the_path_to_its_weights():
         assert weights == [[0, 0]]
         assert before == ([[*map(list, path), [0, 0]]] if "first" in title else [])
     assert panels["first: CE"].get_xlabel() == "a (75% of the variance)"
+
+
+def test_a_loss_of_nan_leaves_the_others_their_levels():
+    lacking = records()
+    lacking.loc[0, "value"] = math.nan
+    assert figure({"mine": lacking}).axes[0].collections[0].get_clim() == pytest.approx((0, 5))
