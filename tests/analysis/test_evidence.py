@@ -114,7 +114,7 @@ def test_the_statistic_with_models_that_have_not_learnt_counts_them(judge, true)
     assert found[0].value > -1 > float(found[0].note.split("with these: ")[1].split(" [")[0])
 
 
-def test_variants_with_the_same_weights_count_once(judge, true):
+def test_variants_with_the_same_weights_count_once(true):
     """An average of the last steps has the weights of the baseline, and other batch-norm statistics."""
     at = true.models["variant"].eq("at")
     norms = pd.Series(100 * 1.01 ** np.arange(len(at)))

@@ -91,7 +91,7 @@ def test_they_are_drawn_with_their_names_and_in_no_coefficient(run, monkeypatch)
     texts = [text.get_text() for text in figure.findobj(Text)]
     assert {"My network", "Networks of others"} <= {*texts}
     assert "mine" not in {*book.ours.evidence.models["variant"]}
-    assert f"n = {len(book.ours.counted)}" in texts[0] + "".join(texts)
+    assert f"n = {len(book.ours.counted)}" in "\n".join(texts)
 
 
 def test_a_second_run_and_another_label_measure_nothing_and_another_network_itself_alone(run):
