@@ -20,7 +20,6 @@ LOOK = {"label", "color", "marker"}
 APART = {"label": "Has not learnt", "color": "#909090", "marker": "X"}
 #: Number of points of a training curve that are kept.
 CURVE_POINTS = 40
-SPREADS = ("_se", "_std", "_sd")
 
 
 def page_data(notebook: Notebook, tables: Path) -> dict[str, Any]:
@@ -31,7 +30,7 @@ def page_data(notebook: Notebook, tables: Path) -> dict[str, Any]:
     # Without the printed networks of RobustBench.
     models = {name: layer.models if name == "ours" else layer.variants for name, layer in layers.items()}
     ours = next(iter(models.values()))
-    measures = [name for name in ours if schema.is_measure(name) and not name.endswith(SPREADS)]
+    measures = [name for name in ours if schema.is_measure(name) and not schema.lookup(name).spread]
     columns = [
         name for name in (*measures, *DIFFERENCES) if aggregate.has(ours, name, rows=min(3, len(ours)))
     ]
@@ -79,8 +78,8 @@ def _models(name: str, layer: Layer, frame: pd.DataFrame, columns: list[str]) ->
         model |= {"named": bool(other) or slug in named, "counts": slug in counted}
         family = row["family"] if row["family"] in looks.every() else schema.OTHER
         model |= {"family": family if row["learnt"] else "apart"}
-        told = "a network of others" if other else ", ".join(changed) or "the baseline" * (slug == "at")
-        rows.append(model | {"settings": told, "values": {key: row[key] for key in columns if key in row}})
+        words = "a network of others" if other else ", ".join(changed) or "the baseline" * (slug == "at")
+        rows.append(model | {"settings": words, "values": {key: row[key] for key in columns if key in row}})
     return _plain(rows)
 
 

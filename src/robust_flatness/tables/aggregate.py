@@ -47,9 +47,8 @@ def learnt(models: pd.DataFrame) -> pd.Series:
     of = models.reindex(columns=["classes", "train_rerr_pgd", "train_rerr_pgd_se", "not_finite"])
     upper = of["train_rerr_pgd"] + 1.96 * of["train_rerr_pgd_se"].fillna(0)
     guessing = upper >= 100 * (1 - 1 / of["classes"].fillna(10)) - 10
-    failed = (guessing | (of["not_finite"].astype(object).fillna("") != "")) & (
-        models["checkpoint"] == "last"
-    )
+    not_finite = of["not_finite"].astype(object).fillna("") != ""
+    failed = (guessing | not_finite) & (models["checkpoint"] == "last")
     return ~failed.groupby([models["variant"], models["seed"]]).transform("any")
 
 
