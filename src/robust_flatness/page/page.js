@@ -19,12 +19,12 @@ const number = (value, digits = 3) => (value === undefined ? "–" : value.toFix
 const words = (name) => (DATA.measures[name] ? DATA.measures[name].words : name);
 const title = (name) => words(name) + (DATA.measures[name]?.low ? ` (${DATA.measures[name].low})` : "");
 
-/* Statistics, as scipy computes them. */
+/* Statistics, as scipy computes them; NaN for fewer than three points. */
 function pearson(x, y) {
   const n = x.length, mean = (v) => v.reduce((a, b) => a + b, 0) / n, mx = mean(x), my = mean(y);
   let xy = 0, xx = 0, yy = 0;
   for (let i = 0; i < n; i++) { const a = x[i] - mx, b = y[i] - my; xy += a * b; xx += a * a; yy += b * b; }
-  return xx > 0 && yy > 0 ? xy / Math.sqrt(xx * yy) : NaN;
+  return n > 2 && xx > 0 && yy > 0 ? xy / Math.sqrt(xx * yy) : NaN;
 }
 function ranks(values) {
   const order = values.map((_, i) => i).sort((a, b) => values[a] - values[b]), found = new Array(values.length);
@@ -392,7 +392,6 @@ function start() {
   $("summary").textContent = `${counted.length} ways of adversarial training compared. Rank correlation (Spearman) of ` +
     `${words(state.x)} with ${words(state.y)}: ${coefficient("spearman", counted, true)}.` +
     (DATA.claims.length ? ` ${yes} of the talk's ${DATA.claims.length} claims are reproduced here.` : "");
-  drawFamilies();
   drawClaims();
 }
 async function drawAll() {
