@@ -105,9 +105,6 @@ def timed(function: Callable[[], object]) -> tuple[float, object]:
     return synchronised() - begin, result
 
 
-# -- checks ------------------------------------------------------------------------------------------
-
-
 def part_machine(device: str, sizes: Sizes) -> Report:
     """What there is, and its two ceilings: memory and bfloat16 matrix products."""
     report: Report = {"torch": torch.__version__, "precision auto": auto_precision(device)}
@@ -207,9 +204,6 @@ def part_agreement(device: str, sizes: Sizes) -> Report:
             found.setdefault(name, []).append(value)
     differ = {name: a - b for name, (a, b) in found.items() if abs(a - b) > 0.02 * max(1, abs(a))}
     return {"processor, device": found, "differ": differ}
-
-
-# -- timings -----------------------------------------------------------------------------------------
 
 
 def plain_update(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, low: bool) -> None:

@@ -55,7 +55,8 @@ def figure(
 ) -> Figure:  # fmt: skip
     """Draw a panel per title of `panels` with its curves of each layer (by default of the notebook): columns
     of the table that `rows` returns for a layer and a variant. With `together`, panels share the vertical
-    axis; with `mark`, epochs of note of a panel's last variant are marked. `options`: see `style.panels`."""
+    axis; with `mark`, each panel shows the epochs of `mark_epochs` of its last variant. `options`: see
+    `style.panels`."""
     layers = layers or notebook.layers
     drawn, axes = style.panels(
         len(panels), x="Epoch (share of training)", y=y, sharex=True, sharey=together, **options

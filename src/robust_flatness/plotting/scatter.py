@@ -50,7 +50,7 @@ def points(
 
 
 def trend(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> float | None:
-    """Draw the least-squares line with its 95 % band by resampling variants; returns its slope, None with
+    """Draw the least-squares line with its 95 % band by resampling variants. Returns the slope; None with
     fewer than three points or without variation in x."""
     rows = frame[[x, y]].dropna()
     if len(rows) < 3 or rows[x].nunique() < 2:
@@ -72,8 +72,8 @@ def correlations(frame: pd.DataFrame, x: str, y: str) -> tuple[Estimate, list[st
 
 
 def fit(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> list[Label]:
-    """Set the limits by the points and their bars, and draw outliers as triangles at the edge; returns the
-    labels of these, name and value."""
+    """Set the limits by the points and their bars, and draw outliers as triangles at the edge. Returns the
+    outliers' labels: name and value."""
     if frame.empty:
         return []
     for name, put in ((x, axes.set_xlim), (y, axes.set_ylim)):
