@@ -25,8 +25,8 @@ MODELS = int(os.environ.get("ROBUST_FLATNESS_MODELS", "20"))
 ATTACK = PGD(epsilon=0.05, step_size=0.02, steps=3)
 BUDGET = ATTACK.epsilon, ATTACK.step_size
 XI, WORST_XI, WEIGHT_STEP = 0.3, 0.02, 0.01
-#: Models that were refused, with the reason.
-refused: dict[int, str] = {}
+#: Why models were refused, by seed; "" for those that were measured.
+outcomes: dict[int, str] = {}
 
 
 def plain_hessian(model, names, x, y):
@@ -61,7 +61,7 @@ def test_measures_equal_plain_ones(plain, seed):
         worst = worst_flatness(case.model, x, y, weight_step=WEIGHT_STEP, **options)
         hessian = hessian_eigenvalues(case.model, x, y, k=2, tolerance=1e-6)
     except RobustFlatnessError as error:
-        refused[seed] = f"{case.parts}: {error}"
+        outcomes[seed] = f"{case.parts}: {error}"
         return
     finally:
         assert torch.equal(x, images)
@@ -69,6 +69,7 @@ def test_measures_equal_plain_ones(plain, seed):
         assert all(p.grad is None for p in case.model.parameters())
         for name, tensor in case.model.state_dict().items():
             assert torch.equal(tensor, state[name]), name
+    outcomes[seed] = ""
 
     def copying():
         """The model anew, of a copy of the images, for it may change them."""
@@ -102,7 +103,10 @@ def test_measures_equal_plain_ones(plain, seed):
 
 def test_most_are_measured():
     """After the others."""
-    assert len(refused) <= MODELS / 10, Counter(reason.split(": ")[-1] for reason in refused.values())
+    if not outcomes:
+        pytest.skip("no model was drawn in this process")
+    reasons = [reason.split(": ")[-1] for reason in outcomes.values() if reason]
+    assert len(reasons) <= len(outcomes) / 10, Counter(reasons)
 
 
 #: Names, and the size of the images.
