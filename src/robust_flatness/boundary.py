@@ -143,7 +143,8 @@ def try_model(original: nn.Module, function: Stateless, names: Sequence[str], x:
         if repeatable:
             _check_copy(original, function, x, expected)
     warn_of_probabilities(expected.logits)
-    wide = repeatable and x.ndim == 4 and _lay_out(function, x, expected)
+    weights = [function.own[name] for name in convolution_weights(original)]
+    wide = repeatable and x.ndim == 4 and _lay_out(function, weights, x, expected)
     return Trial(expected.logits.shape[1], largest_activation(run, x), wide, unused, normalising)
 
 
@@ -239,16 +240,20 @@ def _equal(found: Tensor, expected: Tensor) -> bool:
     return same_shape and torch.allclose(found, expected, rtol=0, atol=tolerance, equal_nan=True)
 
 
-def convolution_weights(module: nn.Module) -> list[str]:
-    """Return the names of the weights of two-dimensional convolutions."""
-    convolutions = {name: m for name, m in module.named_modules() if isinstance(m, nn.Conv2d)}
-    return [f"{name}.weight".lstrip(".") for name, m in convolutions.items() if "weight" in m._parameters]
+def convolution_weights(original: nn.Module) -> list[str]:
+    """Return the names of the weights of two-dimensional convolutions whose layout may be changed: not those
+    that share memory with another parameter, which a copy of the model does not show."""
+    parameters = dict(original.named_parameters())
+    shared = followers(parameters)
+    fixed = {*shared, *(leader for leader, _, _ in shared.values())}
+    convolutions = [name for name, m in original.named_modules() if isinstance(m, nn.Conv2d)]
+    weights = [f"{name}.weight".lstrip(".") for name in convolutions]
+    return [name for name in weights if name in parameters and name not in fixed]
 
 
-def _lay_out(function: Stateless, x: Tensor, expected: Outcome) -> bool:
-    """Convert convolutions to channels-last and return True, or undo it and return False if outcomes
-    change."""
-    weights = [function.own[name] for name in convolution_weights(function.module)]
+def _lay_out(function: Stateless, weights: Sequence[Tensor], x: Tensor, expected: Outcome) -> bool:
+    """Convert `weights` of convolutions to channels-last and return True, or undo it and return False if
+    outcomes change."""
     before = [weight.data for weight in weights]
     for weight in weights:
         weight.data = channels_last(weight.data)

@@ -47,7 +47,7 @@ class Network:
         self._function = Stateless(self.module)
         self._perturbable, self._frozen = perturbable_parameters(original)
         self._followers = followers(dict(original.named_parameters()))
-        self._convolutions = boundary.convolution_weights(self.module)
+        self._convolutions = boundary.convolution_weights(original)
         # shared by all views; `original` is dropped after its comparison with the copy
         self._shared = SimpleNamespace(original=original, trial=None)
         self._values = {name: t for name, t in self._function.own.items() if t.is_floating_point()}

@@ -221,6 +221,33 @@ def test_weights_that_share_memory_have_one_value_and_the_gradient_of_all_uses(m
     assert found == pytest.approx(expected, rel=1e-4)
 
 
+class TiedConvolutions(nn.Module):
+    """A convolution that is used twice."""
+
+    def __init__(self, how):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.out = nn.Conv2d(1, 3, 3, padding=1), nn.Linear(3, 4)
+        self.one, self.two = (nn.Conv2d(3, 3, 3, padding=1, bias=False) for _ in range(2))
+        if how == "one parameter":
+            self.two.weight = self.one.weight
+        elif how == "one memory":
+            self.two.weight.data = self.one.weight.data
+        else:
+            self.two = self.one
+
+    def forward(self, x):
+        h = torch.tanh(self.two(torch.tanh(self.one(self.stem(x)))))
+        return self.out(h.mean((2, 3)))
+
+
+@pytest.mark.parametrize("how", ["one parameter", "one memory"])
+def test_convolutions_with_one_weight_are_measured_as_one_that_is_used_twice(measure, data, how):
+    """Their layout in memory is changed for speed."""
+    found, expected = (measure(TiedConvolutions(kind), *data) for kind in (how, "one module"))
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
 def test_a_gradient_that_is_nan_agrees_with_none_that_is_not():
     logits, ones, nan = torch.zeros(2, 3), torch.ones(2, 4), torch.full((2, 4), torch.nan)
     assert Outcome(logits, nan).agrees(Outcome(logits, nan))
