@@ -116,7 +116,7 @@ class Network:
         view = copy.copy(self)
         view._values, view._low = self._values | weights, None
         if not folded and self.folding is not None:
-            view.folding, view.graphs, view._tensors = None, None, weights
+            view.folding, view.graphs, view._tensors = None, None, view._values
         elif self.folding is not None:
             view._tensors = self.folding.fold(view._values)
         else:
