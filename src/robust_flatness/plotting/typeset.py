@@ -75,9 +75,10 @@ def labels(frame: pd.DataFrame) -> list[str]:
 
 
 def notes(notebook: Notebook, *sentences: str) -> list[str]:
-    """Return the notes of a table of variants: `sentences`, use of printed numbers, excluded models."""
+    """Return the notes of a table of variants: `sentences`, use of printed numbers, unequal numbers of test
+    images, excluded models."""
     beside = notebook.beside("Published: CIFAR-10", "compare rank and sign, not values")
-    return [*filter(None, [*sentences, beside, notebook.ours.apart()])]
+    return [*filter(None, [*sentences, beside, notebook.ours.test_images, notebook.ours.apart()])]
 
 
 def texts(
