@@ -86,7 +86,7 @@ class Layer:
         counts = variants.get("robust_test_examples", pd.Series(dtype=float)).dropna()
         usual = counts.mode()[:1]
         others = ", ".join(f"{looks.variant(s)} on {n:g}" for s, n in counts[~counts.isin(usual)].items())
-        return f"RLoss and RErr are on the first {usual[0]:g} test images, those of {others}." if others else ""
+        return others and f"RLoss and RErr are on the first {usual[0]:g} test images, those of {others}."
 
     def apart(self, mark: str = "") -> str:
         """Return sentences that list the variants that have not learnt, with the `mark` at which a plot draws
