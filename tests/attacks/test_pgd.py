@@ -61,7 +61,7 @@ def test_every_iterate_is_in_the_ball_and_the_box(data):
     assert 0 <= iterates.min() <= iterates.max() <= 1
 
 
-@pytest.mark.parametrize("batch_size", [None, 5])
+@pytest.mark.parametrize("batch_size", [None, 1, 5, 100])
 def test_keeps_the_highest_loss_of_all_iterates_and_restarts(model, data, batch_size):
     """Each start followed to its last step by itself, and the highest loss and any error kept."""
     x, y = data
@@ -78,23 +78,12 @@ def test_keeps_the_highest_loss_of_all_iterates_and_restarts(model, data, batch_
     for _ in range(3):
         attack.search(net, x, y, random_start(x, EPSILON, g), recording)
     losses, errors = map(torch.stack, zip(*seen, strict=True))
-    torch.testing.assert_close(found.loss, losses.amax(dim=0))
+    torch.testing.assert_close(found.loss, losses.amax(dim=0), rtol=1e-9, atol=1e-12)
     assert torch.equal(found.error, errors.any(dim=0))
     assert ((losses.argmax(dim=0) - 1) % 5 != 4).any()  # not always the last
     with torch.no_grad():
         at_found = cross_entropy(net(found.x_adv), y)
-    torch.testing.assert_close(found.loss, at_found)
-
-
-@pytest.mark.parametrize("batch_size", [1, 5, 100])
-def test_does_not_depend_on_the_batch_size(model, data, batch_size):
-    x, y = data
-    attack = PGD(EPSILON, EPSILON / 3, 5, restarts=2)
-    whole = attack(model, x, y, None, generator())
-    parts = attack(model, x, y, batch_size, generator())
-    torch.testing.assert_close(parts.loss, whole.loss, rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(parts.x_adv, whole.x_adv, rtol=1e-9, atol=1e-12)
-    assert torch.equal(parts.error, whole.error)
+    torch.testing.assert_close(found.loss, at_found, rtol=1e-9, atol=1e-12)
 
 
 def test_same_generator_same_result_and_no_global_randomness(model, data):

@@ -14,7 +14,7 @@ from robust_flatness import sharpness
 from robust_flatness.attacks import PGD
 from robust_flatness.data import Dataset
 from robust_flatness.errors import MeasurementWarning
-from robust_flatness.flatness import hessian_eigenvalues, scale_convolutions
+from robust_flatness.flatness import hessian_eigenvalues
 from robust_flatness.measures.base import Examples
 from robust_flatness.measures.curvature import INDEX, CurvatureSettings, curvature
 from robust_flatness.measures.density import DensitySettings, density
@@ -23,22 +23,6 @@ from robust_flatness.measures.sharpness.block import sharpness as block
 from robust_flatness.measures.sharpness.curvature import index_of
 from robust_flatness.measures.spectrum import lanczos
 from robust_flatness.network import Network
-
-
-def test_eigenvalues_depend_on_the_scale_of_the_convolutions():
-    """All weights are convolutions': eigenvalues change by exactly 1 / s^2."""
-    torch.manual_seed(0)
-    layers = (nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3, eps=0), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    network = nn.Sequential(*layers).double().eval()
-    network[1].running_var.uniform_(0.5, 2)
-    data = torch.rand(11, 1, 5, 5, dtype=torch.float64), torch.randint(0, 3, (11,))
-    before, after = (
-        hessian_eigenvalues(model, *data, tolerance=1e-8)
-        for model in (network, scale_convolutions(network, 2.0))
-    )
-    assert after.largest == pytest.approx(before.largest / 4, rel=1e-6)
-    assert after.smallest == pytest.approx(before.smallest / 4, rel=1e-6)
-    assert after.convexity == pytest.approx(before.convexity, rel=1e-6)
 
 
 def test_the_smallest_eigenvalue_of_a_convex_loss_is_zero():

@@ -7,7 +7,7 @@ from robust_flatness.attacks import PGD
 from robust_flatness.config import DataSpec, ModelSpec
 from robust_flatness.data import Dataset, make_splits
 from robust_flatness.errors import ConfigError
-from robust_flatness.flatness import average_flatness, perturbed_parameters, worst_flatness
+from robust_flatness.flatness import average_flatness, worst_flatness
 from robust_flatness.measures.base import Examples
 from robust_flatness.measures.flatness import FlatnessSettings, flatness
 from robust_flatness.measures.layers import LayersSettings, layers
@@ -19,17 +19,12 @@ XI = 0.4
 ATTACK = {"epsilon": 0.1, "step_size": 0.05, "steps": 2}
 
 
-def test_naming_all_layers_changes_nothing_and_an_unknown_one_is_an_error():
-    """One layer is compared with the plain implementation in tests/reference."""
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Tanh(), nn.Flatten(), nn.Linear(8, 3))
+def test_an_unknown_layer_is_an_error():
+    """One layer, and all by name, are compared with the plain implementation in tests/reference."""
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3))
     x, y = torch.rand(10, 1, 4, 4), torch.arange(10) % 3
     with pytest.raises(ConfigError, match=r"1\.weight"):
         average_flatness(model, x, y, attack=None, layers=["1.weight"])
-    for measure, few in ((average_flatness, {"samples": 2}), (worst_flatness, {"restarts": 2})):
-        every = measure(model, x, y, attack=None, xi=0.01, **few)
-        named = measure(model, x, y, attack=None, xi=0.01, layers=perturbed_parameters(model), **few)
-        assert torch.equal(every.perturbed, named.perturbed)
 
 
 def test_the_measure_of_a_network_with_one_layer_is_its_flatness():

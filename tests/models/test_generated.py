@@ -146,6 +146,7 @@ def test_measured_as_by_the_module_itself(plain, name):
     # pixels whose gradient is zero up to rounding may take the other sign
     assert robust.rloss_pgd == pytest.approx(fmean(losses), rel=2e-3)
     with torch.no_grad():
+        assert flat.reference == pytest.approx(F.cross_entropy(model(x), y).item(), rel=1e-4)
         for name, shift in zip(ball.names, ball.on_sphere(generator(0, "directions", 0, 0)), strict=True):
             model.get_parameter(name).add_(shift)
         moved = F.cross_entropy(model(x), y).item()
