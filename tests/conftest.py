@@ -10,15 +10,22 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+@pytest.fixture(autouse=True)
+def _threads():
+    """Jobs in the process of the tests set the number of threads."""
+    import torch
+
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def run(monkeypatch, capsys, tmp_path):
     """`run(*arguments)` -> (exit status, standard output, standard error), in `tmp_path`."""
-    import torch
-
     from robust_flatness import cli
 
     monkeypatch.chdir(tmp_path)
-    threads = torch.get_num_threads()
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["robust-flatness", *map(str, arguments)])
@@ -30,8 +37,7 @@ def run(monkeypatch, capsys, tmp_path):
         out, err = capsys.readouterr()
         return status, out, err
 
-    yield call
-    torch.set_num_threads(threads)
+    return call
 
 
 @pytest.fixture

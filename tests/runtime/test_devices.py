@@ -13,13 +13,6 @@ from robust_flatness.runtime.progress import show_progress, stage
 from robust_flatness.workflow import gpus_here
 
 
-@pytest.fixture(autouse=True)
-def _threads():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def gpus(monkeypatch, tmp_path):
     """Pretend that torch sees two GPUs, whose locks lie in a folder of the test."""
@@ -103,9 +96,8 @@ def test_the_outermost_loop_of_several_items_shows_a_bar_and_results_stay_the_sa
     x, y, attack = torch.rand(6, 1, 4, 4), torch.arange(6) % 3, PGD(0.1, 0.05, 3, restarts=2)
     shown, original = [], Progress.add_task
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    monkeypatch.setattr(
-        Progress, "add_task", lambda self, *a, **k: shown.append(a[0]) or original(self, *a, **k)
-    )
+    noted = lambda self, *a, **k: shown.append(a[0]) or original(self, *a, **k)  # noqa: E731
+    monkeypatch.setattr(Progress, "add_task", noted)
 
     def measure():
         return average_flatness(model, x, y, attack=attack, samples=3, batch_size=2).value

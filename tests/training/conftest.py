@@ -17,10 +17,7 @@ CONFIG = Path(__file__).parents[2] / "config"
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def _images(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
