@@ -215,14 +215,8 @@ class Tied(nn.Module):
         return self.out(torch.tanh(h))
 
 
-@pytest.mark.parametrize(("how", "plain"), [("one memory", "one parameter"), ("transposed", "written out")])
-def test_weights_that_share_memory_have_one_value_and_the_gradient_of_all_uses(measure, data, how, plain):
-    found, expected = (measure(Tied(kind), *data) for kind in (how, plain))
-    assert found == pytest.approx(expected, rel=1e-4)
-
-
 class TiedConvolutions(nn.Module):
-    """A convolution that is used twice."""
+    """A convolution that is used twice; its layout in memory is changed for speed."""
 
     def __init__(self, how):
         super().__init__()
@@ -241,10 +235,12 @@ class TiedConvolutions(nn.Module):
         return self.out(h.mean((2, 3)))
 
 
-@pytest.mark.parametrize("how", ["one parameter", "one memory"])
-def test_convolutions_with_one_weight_are_measured_as_one_that_is_used_twice(measure, data, how):
-    """Their layout in memory is changed for speed."""
-    found, expected = (measure(TiedConvolutions(kind), *data) for kind in (how, "one module"))
+@pytest.mark.parametrize(("kind", "how", "plain"), [
+    (Tied, "one memory", "one parameter"), (Tied, "transposed", "written out"),
+    (TiedConvolutions, "one memory", "one module"), (TiedConvolutions, "one parameter", "one module"),
+])  # fmt: skip
+def test_shared_weights_have_one_value_and_the_gradient_of_all_uses(measure, data, kind, how, plain):
+    found, expected = (measure(kind(sharing), *data) for sharing in (how, plain))
     assert found == pytest.approx(expected, rel=1e-4)
 
 
