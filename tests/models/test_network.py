@@ -79,11 +79,6 @@ def in_evaluation_mode(model):
     return copy.deepcopy(model).eval()
 
 
-def tensors_of(model):
-    tensors = (*model.named_parameters(), *model.named_buffers())
-    return {name: tensor for name, tensor in tensors if tensor.is_floating_point()}
-
-
 def test_equals_the_model_in_evaluation_mode(name, model, x):
     net = Network(model.train(), x[:2])
     assert (net.folding is not None) is (name in FOLDED)
@@ -153,7 +148,8 @@ def test_a_view_at_a_module_has_its_weights_and_statistics(model, x):
 
 def test_a_view_at_some_tensors_keeps_the_others(model, x):
     net, reference = Network(model, x[:2]), in_evaluation_mode(model)
-    own = tensors_of(reference)
+    tensors = (*reference.named_parameters(), *reference.named_buffers())
+    own = {name: tensor for name, tensor in tensors if tensor.is_floating_point()}
     for kind in ("weight", "bias", "running_mean", "running_var"):
         changed = {name: 1.2 * t.detach() + 0.1 for name, t in own.items() if name.endswith(kind)}
         for part in (dict(list(changed.items())[::2]), dict(list(changed.items())[1::2])):

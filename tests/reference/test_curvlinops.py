@@ -41,10 +41,6 @@ def matrix(linear):
     return (linear @ torch.eye(linear.shape[1], dtype=torch.float64)).numpy()
 
 
-def weights(model, names):
-    return torch.cat([p.detach().flatten() for name, p in model.named_parameters() if name in names]).numpy()
-
-
 @pytest.mark.parametrize("kept", [spectrum.KEPT_BYTES, 0], ids=["kept graphs", "graphs anew"])
 def test_both_ends_of_the_clean_spectrum(model, data, kept, monkeypatch):
     monkeypatch.setattr(spectrum, "KEPT_BYTES", kept)
@@ -117,7 +113,7 @@ def test_relative_flatness_of_the_last_layer(model, data, loss):
 def test_fisher_trace_and_norm(model, data, loss):
     x, names = inputs(model, *data, loss)
     fisher = matrix(operator("EFLinearOperator", model, x, data[1], names))
-    w = weights(model, names)
+    w = torch.cat([p.detach().flatten() for name, p in model.named_parameters() if name in names]).numpy()
     options = {"loss": loss, "batch_size": BATCH}
     assert sharpness.fisher_trace(model, *data, **options).value == pytest.approx(fisher.trace(), rel=1e-8)
     assert sharpness.fisher_rao(model, *data, **options).value == pytest.approx(w @ fisher @ w, rel=1e-8)

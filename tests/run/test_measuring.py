@@ -116,10 +116,6 @@ def test_the_first_measure_of_a_network_knows_which_parameters_are_perturbed(dat
     assert {Record(*record).coordinate for record in part["records"]} == {"out.weight", "out.bias"}
 
 
-def toy(settings: type, function, **options) -> Measure:
-    return Measure("toy", settings, function, {"toy": Metric("toy", "toy")}, **options)
-
-
 def test_a_new_version_or_source_of_a_measure_is_measured(network, data, computed, monkeypatch, tmp_path):
     class ToySettings(MeasureSettings):
         own: dict[str, str]
@@ -127,7 +123,7 @@ def test_a_new_version_or_source_of_a_measure_is_measured(network, data, compute
     monkeypatch.syspath_prepend(tmp_path)
     module = tmp_path / "users_module.py"
     module.write_text("def function(): return 1\n")
-    entry = toy(ToySettings, lambda net, data, settings: iter([Record("toy", 1.0)]))
+    entry = Measure("toy", ToySettings, lambda *_: iter([Record("toy", 1.0)]), {"toy": Metric("toy", "toy")})
     monkeypatch.setitem(registry.MEASURES, "toy", entry)
     settings = {"toy": {"own": {"mine": "users_module:function"}}}
     measure(network, data, settings)

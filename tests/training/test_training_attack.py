@@ -62,17 +62,13 @@ def batch_of(x, y):
     return Batch(x, y, y, torch.ones(len(y), dtype=torch.bool))
 
 
-def one_hot(labels):
-    return lambda x: nn.functional.one_hot(labels, 2).to(x)
-
-
 def test_the_predicted_label_decides_the_direction(make_job):
     attack = attack_of(make_job, attack_predicted_label=True)
     x, y = pixels(50), torch.zeros(50, dtype=torch.int64)
     predicted = torch.arange(50) % 2
-    x_adv, attacked = attack(
-        Network(Threshold()), one_hot(predicted), batch_of(x, y), torch.Generator().manual_seed(0)
-    )
+    predict = lambda x: nn.functional.one_hot(predicted, 2).to(x)  # noqa: E731
+    stream = torch.Generator().manual_seed(0)
+    x_adv, attacked = attack(Network(Threshold()), predict, batch_of(x, y), stream)
     start = random_start(x, 0.2, torch.Generator().manual_seed(0))
     moved = (x_adv - start).flatten()
     room = 0.2 - (start - x).flatten().abs() > 1e-6
@@ -107,9 +103,8 @@ def test_attacks_run_in_evaluation_mode_and_see_true_labels(objective, dataset, 
     batch = next(run._batches(1))
     assert not torch.equal(batch.target, batch.y)
     before = {name: tensor.clone() for name, tensor in run.network.state_dict().items()}
-    found, _ = run.attack(
-        run.inference.at(run.network), run._predict, batch, torch.Generator().manual_seed(9)
-    )
+    stream = torch.Generator().manual_seed(9)
+    found, _ = run.attack(run.inference.at(run.network), run._predict, batch, stream)
     for name, tensor in run.network.state_dict().items():
         assert torch.equal(tensor, before[name]), name
     assert run.network.training
@@ -124,16 +119,12 @@ def test_attacks_run_in_evaluation_mode_and_see_true_labels(objective, dataset, 
         assert torch.equal(target, batch.y)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {}, {"objective": "trades", "objective_weight": 1}, {"objective": "mart", "objective_weight": 1},
-        {"weight_perturbation": 0.01}, {"stop_after_flip": 1}, {"attack_incorrect": False},
-        {"attack_predicted_label": True},
-        {"objective": "self-supervision", "objective_weight": 1, "adversarial_fraction": 0.5},
-    ],
-    ids=str,
-)  # fmt: skip
+@pytest.mark.parametrize("settings", [
+    {}, {"objective": "trades", "objective_weight": 1}, {"objective": "mart", "objective_weight": 1},
+    {"weight_perturbation": 0.01}, {"stop_after_flip": 1}, {"attack_incorrect": False},
+    {"attack_predicted_label": True},
+    {"objective": "self-supervision", "objective_weight": 1, "adversarial_fraction": 0.5},
+], ids=str)  # fmt: skip
 def test_an_epoch_in_the_l2_norm_perturbs_within_its_ball(settings, dataset, make_job):
     run = Training(make_job(norm="l2", epsilon=0.5, step_size=0.2, **settings), dataset)
     attack, moved = run.attack, []
@@ -152,8 +143,7 @@ def test_an_epoch_in_the_l2_norm_perturbs_within_its_ball(settings, dataset, mak
 
 @pytest.mark.parametrize("setting", [{"attack_incorrect": False}, {"attack_predicted_label": True}, {}])
 def test_running_statistics_count_the_clean_pass_of_the_prediction(setting, dataset, make_job):
-    """In double precision, against means written out: of the clean batch, where there is such a
-    pass, then of the adversarial one."""
+    """In float64, against means written out: of the clean batch if it is passed, then the adversarial one."""
     run = Training(make_job(**setting), dataset)
     run.network.double()
     run.streams, run.sums = {"attack": torch.Generator().manual_seed(0)}, torch.zeros(4, dtype=torch.float64)
