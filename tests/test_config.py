@@ -104,9 +104,8 @@ def test_every_published_variant_is_known_and_no_two_come_out_equal(name):
         rows = list(csv.DictReader(file))
     jobs = load(CONFIGS[name] | {"variants": "all"}).train_jobs
     assert {row["variant"] for row in rows} == {*jobs}
-    assert (
-        len(jobs) == len({job.model_copy(update={"variant": ""}).json_text() for job in jobs.values()}) == 74
-    )
+    texts = {job.model_copy(update={"variant": ""}).json_text() for job in jobs.values()}
+    assert len(jobs) == len(texts) == 74
 
 
 def test_variants_are_changes_of_the_baseline():
@@ -149,13 +148,10 @@ def test_snapshots_are_many_even_and_include_the_last_epoch(epochs):
     assert len({b - a for a, b in itertools.pairwise(taken[:-1])}) <= 1
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        "a/b: {label: x, family: y}", "1: {label: x, family: y}", "a: {label: x}", "a: [1]",
-        "a: {label: x, family: y, derived_from: b}", "a: {label: x, family: y, scale: {epochs: -1}}",
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("content", [
+    "a/b: {label: x, family: y}", "1: {label: x, family: y}", "a: {label: x}", "a: [1]",
+    "a: {label: x, family: y, derived_from: b}", "a: {label: x, family: y, scale: {epochs: -1}}",
+])  # fmt: skip
 def test_a_bad_entry_of_the_catalogue_is_named(tmp_path, content):
     path = tmp_path / "variants.yaml"
     path.write_text(content)
@@ -186,11 +182,10 @@ BAD = [
     ("measures.series.variants", ["at", "at-scaled-2"]), ("measures.series.hessian.variants", ["at", "nope"]),
     ("measures.plane", {"directions": "snapshots", "variants": ["at", "at-scaled-2"]}),
     ("data.name", "mnist"), ("data", {"name": "npz", "train": 2, "early_stopping": 1, "test": 1}),
-    ("data.test", 1500), ("data.classes", 5),
-    ("data.unlabeled", 0), ("data", None),
-    ("model.name", "vgg"), ("training.objective", "losses:"), ("training.objective", "gan"),
-    ("training.epoch", 3), ("training.steps", 1.5), ("training.batch_size", 1), ("epsilon", 8),
-    ("epsilon", math.nan), ("seeds", [0, "0"]), ("seeds", []), ("experiment", "../x"), ("experiment", None),
+    ("data.test", 1500), ("data.classes", 5), ("data.unlabeled", 0), ("data", None), ("model.name", "vgg"),
+    ("training.objective", "losses:"), ("training.objective", "gan"), ("training.epoch", 3),
+    ("training.steps", 1.5), ("training.batch_size", 1), ("epsilon", 8), ("epsilon", math.nan),
+    ("seeds", [0, "0"]), ("seeds", []), ("experiment", "../x"), ("experiment", None),
     ("compute", {"device": "tpu"}),
 ]  # fmt: skip
 
@@ -206,12 +201,9 @@ def test_errors_name_the_field(field, value):
     assert all(word in str(error.value) for word in words), error.value
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"", b"[1, 2]", b"a: [", b"\xff\xfe", b"a: 2001-99-99", b"x: " + b"9" * 5000, b"a: 1\nb: 2\na: 3\n",
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("content", [
+    b"", b"[1, 2]", b"a: [", b"\xff\xfe", b"a: 2001-99-99", b"x: " + b"9" * 5000, b"a: 1\nb: 2\na: 3\n",
+])  # fmt: skip
 def test_files_without_a_config_are_refused(tmp_path, content):
     path = tmp_path / "config.yaml"
     path.write_bytes(content)

@@ -91,9 +91,8 @@ def measured(run, own):
 def measure(model="my_nets:good", *settings, **options):
     """The command line; `settings` are those of `--set`."""
     defaults = {"data": "my.npz", "epsilon": "8/255", "examples": 6, "steps": 2, "restarts": 1, "samples": 1}
-    words = [
-        w for k, v in (defaults | options).items() for w in (f"--{k.replace('_', '-')}", v) if w is not True
-    ]
+    given = {f"--{name.replace('_', '-')}": value for name, value in (defaults | options).items()}
+    words = [word for option in given.items() for word in option if word is not True]
     return ["measure", "--model", model, *words, *(w for text in settings for w in ("--set", text))]
 
 
@@ -124,9 +123,8 @@ def test_a_network_is_measured_as_a_checkpoint_is(own, measured):
 def test_settings_are_those_of_an_experiment(measured):
     """--set reaches nested settings of one measure, or without its name of all measures that have them."""
     texts = ("attack.step_size=1/255", "flatness.average.xi=[0.25, 0.5]", "worst.restarts=2", "worst.steps=1")
-    settings = measured("my_nets:good", *texts, batch_size=4, measures="robustness,flatness,layers")[
-        "settings"
-    ]
+    found = measured("my_nets:good", *texts, batch_size=4, measures="robustness,flatness,layers")
+    settings = found["settings"]
     for name in ("robustness", "flatness", "layers"):
         assert settings[name]["attack"]["step_size"] == 1 / 255
         assert settings[name]["test_examples"] == 6
@@ -143,27 +141,25 @@ def test_curvature_of_a_network_and_a_picture_of_its_spectrum(measured, own):
     found = measured("my_nets:good", *given, measures="curvature,density", picture="mine.png")
     kinds = {(r["metric"], r["loss"], r["coordinate"]) for r in found["records"] if r["measure"] != "density"}
     layers, losses = ("1.weight", "1.bias"), ("ce", "rloss")
-    assert kinds == {("norm", "", name) for name in layers} | {
-        (metric, loss, name) for metric in ("trace", "eigenvalue") for loss in losses for name in layers
-    }
+    each = {(metric, loss, name) for metric in ("trace", "eigenvalue") for loss in losses for name in layers}
+    assert kinds == each | {("norm", "", name) for name in layers}
     assert {r["loss"] for r in found["records"] if r["metric"] == "density"} == {*losses}
     assert Image.open(own / "mine.png").width > 1000
 
 
 BAD_OPTIONS = [
     {"epsilon": "0"}, {"epsilon": "8/0"}, {"mean": "a"}, {"examples": 13}, {"train_examples": 13},
-    {"epsilon": "2"},
-    {"data": "missing.npz"}, {"measures": "robustnes"}, {"measures": "series"}, {"measures": ","},
-    {"measures": "robustness,hessian", "examples": 12}, {"measures": "sharpness"}, {"device": "gpu"},
-    {"picture": "mine.gif"}, {"picture": "mine.png", "measures": "robustness"}, {"output": "folder"},
-    {"against": "missing.csv"}, {"size": 8}, {"weights": "missing.safetensors"}, {"weights": "bomb.pt"},
-    {"set": "average.samples=0"}, {"set": "averag.samples=3"}, {"set": "hessian.eigenvalues=4"},
-    {"set": "average.samples"}, {"set": "average.xi=[0.5"}, {"model": "my_nets"}, {"model": "nothing:good"},
-    {"model": "my_nets:constant"}, {"model": "my_nets:needs_arguments"},
-    {"model": "my_nets:images"}, {"model": "my_nets:not_a_number"},
-    {"snapshot": "bomb.pt", "measures": "plane"}, {"snapshot": "bomb.pt"},
-    {"loss": "my_nets:nothing"}, {"loss": "my_nets:constant"},
-    {"loss": "my_nets:plain", "picture": "mine.png"}, {"autoattack": True, "measures": "flatness"},
+    {"epsilon": "2"}, {"data": "missing.npz"}, {"measures": "robustnes"}, {"measures": "series"},
+    {"measures": ","}, {"measures": "robustness,hessian", "examples": 12}, {"measures": "sharpness"},
+    {"device": "gpu"}, {"picture": "mine.gif"}, {"picture": "mine.png", "measures": "robustness"},
+    {"output": "folder"}, {"against": "missing.csv"}, {"size": 8}, {"weights": "missing.safetensors"},
+    {"weights": "bomb.pt"}, {"set": "average.samples=0"}, {"set": "averag.samples=3"},
+    {"set": "hessian.eigenvalues=4"}, {"set": "average.samples"}, {"set": "average.xi=[0.5"},
+    {"model": "my_nets"}, {"model": "nothing:good"}, {"model": "my_nets:constant"},
+    {"model": "my_nets:needs_arguments"}, {"model": "my_nets:images"}, {"model": "my_nets:not_a_number"},
+    {"snapshot": "bomb.pt", "measures": "plane"}, {"snapshot": "bomb.pt"}, {"loss": "my_nets:nothing"},
+    {"loss": "my_nets:constant"}, {"loss": "my_nets:plain", "picture": "mine.png"},
+    {"autoattack": True, "measures": "flatness"},
     {"loss": "my_nets:plain", "measures": "sharpness", "train_examples": 4},
 ]  # fmt: skip
 
@@ -194,9 +190,8 @@ def test_values_of_single_examples_average_to_the_records(measured, own):
     for split in ("test", "train"):
         for column, name in columns.items():
             mean = np.mean([float(row[column]) for row in rows if row["split"] == split])
-            assert mean * (100 if "err" in column else 1) == pytest.approx(
-                values[f"{split}_{name}"], rel=1e-5
-            )
+            expected = values[f"{split}_{name}"]
+            assert mean * (100 if "err" in column else 1) == pytest.approx(expected, rel=1e-5)
     for row in rows:
         assert (row["label"] != row["prediction"]) == (row["err"] == "1")
         assert float(row["rloss"]) >= float(row["ce"])
@@ -293,9 +288,8 @@ class Mirrored(nn.Flatten):
     def forward(self, x):
         return super().forward(x.detach() + x.flip(-1) - x.flip(-1).detach())
 """
-    (own / "my_nets.py").write_text(
-        NETS.replace("nn.Flatten(), nn.Linear(64, 3)", "Mirrored(), nn.Linear(64, 3)") + mirrored
-    )
+    nets = NETS.replace("nn.Flatten(), nn.Linear(64, 3)", "Mirrored(), nn.Linear(64, 3)")
+    (own / "my_nets.py").write_text(nets + mirrored)
     sys.modules.pop("my_nets")
     assert measured()["values"]["test_rloss_pgd"] != first["test_rloss_pgd"]
 

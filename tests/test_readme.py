@@ -51,9 +51,8 @@ def test_numbers_with_intervals_in_the_text_are_those_of_the_tables():
     before, _, rest = (ROOT / "README.md").read_text().partition("<!-- verdicts -->")
     text = " ".join((before + rest.partition("<!-- end of verdicts -->")[2]).split())
     known = set()
-    for experiment, table in itertools.product(
-        EXPERIMENTS.values(), ("claims", "correlations", "later_claims")
-    ):
+    tables = ("claims", "correlations", "later_claims")
+    for experiment, table in itertools.product(EXPERIMENTS.values(), tables):
         with open(ROOT / f"docs/results/{experiment}/{table}.csv", newline="") as file:
             known |= {numbers(row) for row in csv.DictReader(file) if row["value"]}
     found = re.findall(r"-?\d+\.\d+ \[-?\d+\.\d+, -?\d+\.\d+\]", text)
@@ -65,9 +64,8 @@ def test_the_rank_correlation_is_that_of_the_table():
     found = re.search(r"Spearman's rho (\S+ \[\S+, \S+\])", (ROOT / "README.md").read_text()).group(1)
     with open(ROOT / "docs/results/fashion/claims.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["claim"] == "flat-is-robust"]
-    row = next(
-        row for row in rows if row["statistic"].startswith("Spearman, average-case flatness in RLoss with")
-    )
+    statistic = "Spearman, average-case flatness in RLoss with"
+    row = next(row for row in rows if row["statistic"].startswith(statistic))
     assert numbers(row) == found
 
 

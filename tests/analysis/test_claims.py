@@ -40,8 +40,7 @@ def test_correlations_of_the_printed_table(published, measure, without, pearson,
 
 
 def test_verdicts_on_the_printed_numbers(published):
-    """Not testable: what was shown as a picture only, or at one radius. Inconclusive: the break of RErr over
-    RLoss lies anywhere between 1.4 and 3.5."""
+    """Pictures and single radii cannot be tested; the break of RErr lies anywhere between 1.4 and 3.5."""
     others = {
         "train-flatness": "not testable in the printed numbers",
         "worst-case-is-weaker": "not testable in the printed numbers",

@@ -33,14 +33,12 @@ def test_snapshots_are_compared_with_snapshots(true):
     assert rise.shape == (made_up.SEEDS, made_up.EXAMPLES)
     examples = true.examples.copy()
     examples.loc[examples["checkpoint"] == "last", "rloss"] += 5
-    assert np.array_equal(
-        rises.rise(replace(true, examples=examples), "at", "test_rloss_pgd", "after-drop"), rise
-    )
+    other = rises.rise(replace(true, examples=examples), "at", "test_rloss_pgd", "after-drop")
+    assert np.array_equal(other, rise)
 
 
 def test_a_small_group_of_small_variance_differs_significantly_from_a_large_one(spec):
-    """By permutations of Welch's t; those of the difference itself put far values of the large group into the
-    small one."""
+    """By permutations of Welch's t; those of the difference put far values into the small group."""
     rng = np.random.default_rng(0)
     improved = np.arange(69) < 6
     values = np.where(improved, rng.normal(-0.08, 0.02, 69), rng.normal(0, 0.09, 69))

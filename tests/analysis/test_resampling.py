@@ -80,8 +80,7 @@ CASES = [
 def test_intervals_cover_the_mean_at_their_level_and_exclude_zero_with_the_power_said(
     seeds, examples, components
 ):
-    """At 95 %, within three standard deviations of 2000 intervals; more where variances are 0, since their
-    estimates are not negative."""
+    """Within three standard deviations of 2000 intervals; more for variances of 0, never estimated below."""
     rng, mean = np.random.default_rng(0), 0.3
     intervals = [mean_interval(simulated(rng, components, seeds, examples, mean))[0] for _ in range(2000)]
     low, high = np.array(intervals).T

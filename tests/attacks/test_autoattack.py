@@ -13,9 +13,8 @@ from robust_flatness.config import AutoAttackSpec, ModelSpec
 from robust_flatness.network import Network
 
 EPSILON = 0.02
-SPEC = AutoAttackSpec(
-    version="reduced", attacks=["apgd-ce", "apgd-t", "fab-t", "square"], iterations=3, queries=20
-)
+ATTACKS = ["apgd-ce", "apgd-t", "fab-t", "square"]
+SPEC = AutoAttackSpec(version="reduced", attacks=ATTACKS, iterations=3, queries=20)
 
 
 def make_model(classes=5):

@@ -29,8 +29,7 @@ def test_the_projection_is_onto_the_ball_and_then_onto_the_box():
 
 
 def test_starts_are_uniform_in_the_ball():
-    """In three dimensions: (r / epsilon)^3 is uniform and the mean is the centre, within five standard errors
-    of 20,000 draws."""
+    """In three dimensions (r / epsilon)^3 is uniform; within five standard errors of 20,000 draws."""
     x, n = torch.full((20_000, 3), 0.5, dtype=torch.float64), 20_000
     delta = random_start(x, 0.4, generator(), "l2") - x
     share = (delta.norm(dim=1) / 0.4) ** 3
@@ -84,9 +83,8 @@ def test_square_runs_or_its_images_are_refused(shape):
     try:
         square.perturb(x, y)
     except (ZeroDivisionError, RuntimeError):
-        with pytest.raises(
-            ConfigError, match=f"Square in the L2 norm fails on images of {shape[0]}x{shape[1]}"
-        ):
+        words = f"Square in the L2 norm fails on images of {shape[0]}x{shape[1]}"
+        with pytest.raises(ConfigError, match=words):
             run_autoattack(model, x, y, 0.1, spec, norm="l2")
     else:
         assert run_autoattack(model, x, y, 0.1, spec, norm="l2").x_adv.shape == x.shape

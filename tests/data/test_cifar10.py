@@ -106,16 +106,11 @@ class Bomb:
         return os.mkdir, (str(self.path),)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        "truncated",
-        "bomb",
-        {"data": np.zeros((10_000, 3071), np.uint8), "labels": [0] * 10_000},
-        {"data": np.zeros((10_000, 3072), np.uint8), "labels": [0, 99] * 5_000},
-        [1, 2],
-    ],
-)
+@pytest.mark.parametrize("content", [
+    "truncated", "bomb", [1, 2],
+    {"data": np.zeros((10_000, 3071), np.uint8), "labels": [0] * 10_000},
+    {"data": np.zeros((10_000, 3072), np.uint8), "labels": [0, 99] * 5_000},
+])  # fmt: skip
 def test_damaged_files_and_pickles_with_code_are_refused(official, tmp_path, content):
     folder = tmp_path / "copy"
     folder.mkdir()

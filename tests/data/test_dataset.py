@@ -63,8 +63,7 @@ def test_pseudo_labels_belong_to_their_dataset(prepared, splits, tmp_path):
 
 
 def test_damaged_files_are_refused(prepared, splits, tmp_path):
-    """Truncated ones, other checksums, and flipped bits but for those without meaning, such as white space of
-    the header."""
+    """Truncated, of another checksum, or with flipped bits, if those have a meaning (unlike white space)."""
     rng, whole, path = random.Random(0), prepared.read_bytes(), tmp_path / "damaged.safetensors"
     refused = 0
     for _ in range(FAULTS):

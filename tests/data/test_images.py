@@ -36,9 +36,8 @@ def test_a_folder_is_read_as_torchvision_reads_it_in_a_fixed_random_order(tmp_pa
     parts = open_parts("folder", tmp_path)
     assert parts["test"].classes == parts["train"].classes == [*CLASSES]
     images, labels = parts["train"].read()
-    assert sorted((x[0, 0, 0], y) for x, y in zip(images, labels, strict=True)) == [
-        (50 * y + number, y) for y in range(3) for number in range(4)
-    ]
+    found = sorted((x[0, 0, 0], y) for x, y in zip(images, labels, strict=True))
+    assert found == [(50 * y + number, y) for y in range(3) for number in range(4)]
     assert not (np.diff(labels) >= 0).all()
     assert np.array_equal(labels, open_parts("folder", tmp_path)["train"].read()[1])
 

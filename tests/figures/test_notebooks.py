@@ -79,10 +79,9 @@ def test_one_line_says_what_is_missing_and_how_to_get_it(plain):
 
 def test_the_tables_of_the_hessian_and_of_scale_invariance_have_the_same_eigenvalues(plain):
     """Of the baseline, which has more seeds than its scaled copies, too."""
-    tables = (
-        plain(ROOT / f"paper_tables/{table}.py", "digits")[0] for table in ("hessian", "scale_invariance")
-    )
-    hessian, scaled = (read_csv(path).set_index("variant")["hessian_max"] for path in tables)
+    paths = [ROOT / f"paper_tables/{table}.py" for table in ("hessian", "scale_invariance")]
+    tables = (read_csv(plain(path, "digits")[0]) for path in paths)
+    hessian, scaled = (table.set_index("variant")["hessian_max"] for table in tables)
     assert {"at", "at-scaled-2"} <= {*scaled.index}
     assert hessian[scaled.index].tolist() == scaled.tolist()
 

@@ -105,9 +105,7 @@ def test_families_select_by_keyboard(opened, notebook):
     assert spearman == pytest.approx(scipy.stats.spearmanr(chosen[X], chosen[Y]).statistic, abs=0.006)
     assert "Label noise" in opened.inner_text("#curves-legend")
     marks = opened.locator("#scatter svg .mark-symbol path")
-    opened.wait_for_function(
-        "document.querySelectorAll('#scatter svg .mark-symbol path[opacity=\"0.15\"]').length > 0"
-    )
+    opened.wait_for_selector('#scatter svg .mark-symbol path[opacity="0.15"]', state="attached")
     bright = [i for i in range(marks.count()) if marks.nth(i).get_attribute("opacity") == "0.95"]
     assert len(bright) == len(chosen)
 

@@ -1,7 +1,4 @@
-"""Extreme eigenvalues, curvature by layer, the weight-curvature index and the density of the spectrum.
-
-Values are compared with curvlinops in tests/reference.
-"""
+"""Extreme eigenvalues, curvature by layer, index and density; values are compared in tests/reference."""
 
 import numpy as np
 import pytest
@@ -39,12 +36,10 @@ def test_the_smallest_eigenvalue_of_a_convex_loss_is_zero():
 
 def test_a_negative_trace_counts_as_none_and_biases_are_left_out_of_the_index():
     weight = torch.full((2, 2), 1.5)
-    samples = {"a": [3.0, 5.0], "b": [-1.0, -3.0], "bias": [1.0, 1.0]}
+    samples = {"a": ([3.0, 5.0], weight), "b": ([-1.0, -3.0], weight), "bias": ([1.0, 1.0], weight[0])}
     layers = {
-        name: sharpness.LayerCurvature(
-            torch.tensor(values).double(), None, weight if name != "bias" else weight[0]
-        )
-        for name, values in samples.items()
+        name: sharpness.LayerCurvature(torch.tensor(values).double(), None, tensor)
+        for name, (values, tensor) in samples.items()
     }
     index = index_of(layers)
     assert index.value == pytest.approx(3 * 2)
@@ -121,9 +116,8 @@ def test_records_of_curvature_are_by_layer_and_loss(net, examples):
         where = {(r.coordinate, r.loss, r.split, r.n) for r in records if r.metric == metric}
         counts = {"train": 16, "test": 8}
         assert where == {(name, loss, s, counts[s]) for name in layers for loss in losses for s in splits}
-    assert {(r.loss, r.split, r.coordinate) for r in records if r.metric == INDEX} == {
-        (loss, "train", "") for loss in losses
-    }
+    where = {(r.loss, r.split, r.coordinate) for r in records if r.metric == INDEX}
+    assert where == {(loss, "train", "") for loss in losses}
     norms = {r.coordinate: r.value for r in records if r.metric == "norm"}
     assert norms == pytest.approx({name: w.norm().item() for name, w in net.weights().items()})
     fewer = curvature(net, examples, settings.model_copy(update={"steps": 0}))

@@ -135,12 +135,8 @@ def test_outputs_stay_and_weights_scale(trained, held_out, s):
     scaled = scale_convolutions(trained, s)
     # the batch norms' eps of 1e-5 makes the difference
     torch.testing.assert_close(scaled(held_out[0]), trained(held_out[0]), rtol=1e-2, atol=1e-2)
-    for name, factor in {
-        "stem.weight": s,
-        "stem.bias": s,
-        "classifier.weight": 1,
-        "stem_norm.weight": 1,
-    }.items():
+    factors = {"stem.weight": s, "stem.bias": s, "classifier.weight": 1, "stem_norm.weight": 1}
+    for name, factor in factors.items():
         assert torch.equal(scaled.get_parameter(name), factor * trained.get_parameter(name))
     exact = copy.deepcopy(trained).double()
     for module in exact.modules():

@@ -50,13 +50,10 @@ def test_records_of_a_series_are_those_of_the_measures(restarts):
     dataset = Dataset(make_splits(DataSpec(name="digits", train=20, early_stopping=20, test=30), 0))
     spec = ModelSpec(name="small-resnet", width=2)
     net = Network(build_model(spec, 10, dataset.mean, dataset.std, generator(0, "test")))
-    settings = SeriesSettings(
-        attack=ATTACK | {"restarts": restarts},
-        average={"xi": [0.5], "samples": 2, "scope": "batch", "batch_size": 8},
-        worst={"xi": [0.003, 0.001], "steps": 2, "restarts": 1},
-        test_examples=30,
-        train_examples=20,
-    )
+    average = {"xi": [0.5], "samples": 2, "scope": "batch", "batch_size": 8}
+    worst = {"xi": [0.003, 0.001], "steps": 2, "restarts": 1}
+    given = {"attack": ATTACK | {"restarts": restarts}, "average": average, "worst": worst}
+    settings = SeriesSettings(**given, test_examples=30, train_examples=20)
     data = Examples(dataset, seed=3, checkpoint="epoch-000")
     values = {(r.metric, r.split, r.xi): r.value for r in series(net, data, settings)}
     for split, count in (("test", 30), ("train", 20)):
@@ -67,13 +64,11 @@ def test_records_of_a_series_are_those_of_the_measures(restarts):
     assert 100 * sum(errors) / 30 == pytest.approx(values["rerr_pgd", "test", None])
     x, y, attack = dataset.images("test"), dataset.labels("test"), PGD(**ATTACK, restarts=restarts)
     common = {"attack": attack, "reference": values["rloss_pgd", "test", None]}
-    average = average_flatness(
-        net, x, y, xi=0.5, samples=2, scope="batch", batch_size=8,
-        seed=derive_seed(3, "flatness", "average"), **common,
-    )  # fmt: skip
+    seed = derive_seed(3, "flatness", "average")
+    average = average_flatness(net, x, y, **average | {"xi": 0.5}, seed=seed, **common)
     assert values["avg_flatness", "test", 0.5] == pytest.approx(average.value, abs=1e-5)
+    seed = derive_seed(3, "flatness", "worst")
     for xi in (0.003, 0.001):
-        seed = derive_seed(3, "flatness", "worst")
         worst = worst_flatness(net, x, y, xi=xi, steps=2, restarts=1, seed=seed, **common)
         assert values["worst_flatness", "test", xi] == pytest.approx(worst.value, abs=1e-5)
     alone = attack(net, x, y, None, generator(derive_seed(3, "robustness", "test"), "pgd"))

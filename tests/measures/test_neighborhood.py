@@ -47,9 +47,8 @@ def test_on_the_sphere_every_layer_has_exactly_its_radius(model, ball):
 
 
 def test_in_the_ball_no_layer_exceeds_its_radius_and_norms_are_uniform(ball):
-    shares = torch.stack(
-        [norms(ball.in_ball(generator(seed)))[0] / (XI * ball.weights[0].norm()) for seed in range(400)]
-    )
+    radius = XI * ball.weights[0].norm()
+    shares = torch.stack([norms(ball.in_ball(generator(seed)))[0] / radius for seed in range(400)])
     assert shares.max() <= 1 + 1e-12
     # mean 1/2, variance 1/12, within five standard errors of 400 draws
     assert abs(shares.mean() - 0.5) < 5 * (1 / 12 / 400) ** 0.5

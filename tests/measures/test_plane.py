@@ -42,12 +42,8 @@ def label_logit(logits, y):
 
 
 def moved(model, directions, a, b):
-    return [
-        p.detach() + a * first + b * second
-        for p, first, second in zip(
-            model.parameters(), *(direction.values() for direction in directions), strict=True
-        )
-    ]
+    parts = zip(model.parameters(), *(direction.values() for direction in directions), strict=True)
+    return [p.detach() + a * first + b * second for p, first, second in parts]
 
 
 @pytest.mark.parametrize("adversarial", ["anew", "fixed"])
@@ -127,18 +123,16 @@ def test_the_centre_of_random_directions_is_the_loss_at_the_weights(trained, mea
     assert len(records["plane"]) == 2 * 3**2
     assert centre["ce"] == pytest.approx(F.cross_entropy(trained(x), y).item(), rel=1e-5)
     starts = generator(derive_seed(0, "plane"), "starts")
-    assert centre["rloss"] == pytest.approx(
-        ATTACK(trained, x, y, generator=starts).loss.mean().item(), rel=1e-5
-    )
+    rloss = ATTACK(trained, x, y, generator=starts).loss.mean().item()
+    assert centre["rloss"] == pytest.approx(rloss, rel=1e-5)
     assert not records["path"]
 
 
 def test_the_grid_covers_the_path_of_the_snapshots(measured):
     records = measured[0]("snapshots")
     assert [r.value for r in records["path"]] == [3, 7]
-    grid, path = (
-        np.array([r.coordinate.split(",") for r in records[name]], float) for name in ("plane", "path")
-    )
+    places = ([r.coordinate.split(",") for r in records[name]] for name in ("plane", "path"))
+    grid, path = (np.array(texts, float) for texts in places)
     assert (grid.min(0) < path.min(0)).all()
     assert (path.max(0) < grid.max(0)).all()
     assert sum(r.value for r in records["explained"]) == pytest.approx(1)  # of three checkpoints

@@ -1,7 +1,4 @@
-"""Each measure against closed forms or a dense computation in float64, and its invariances.
-
-Curvature, Fisher matrix and relative flatness are compared with curvlinops in tests/reference.
-"""
+"""Each measure against closed forms or a dense computation (others in tests/reference), and invariances."""
 
 import copy
 import itertools
@@ -158,9 +155,8 @@ def measured(name, model, x, y, options):
 
 @pytest.mark.parametrize("name", [*INVARIANT, *CHANGED])
 def test_invariance_to_rescaled_layers(name, relu):
-    before, after = (
-        measured(name, model, *data(), (INVARIANT | CHANGED)[name]) for model in (relu, rescaled(relu, 3.0))
-    )
+    options = (INVARIANT | CHANGED)[name]
+    before, after = (measured(name, model, *data(), options) for model in (relu, rescaled(relu, 3.0)))
     assert (after == pytest.approx(before, rel=1e-6)) == (name in INVARIANT)
     assert (after == pytest.approx(before, rel=0.05)) == (name in INVARIANT)
 

@@ -87,9 +87,8 @@ def test_test_examples_may_be_measured_by_fewer_measures(values):
     fewer = chosen.model_copy(update={"test_measures": ("margin",)})
     every = values(chosen)
     assert values(fewer) == {k: v for k, v in every.items() if (k[0], k[2]) != ("fisher_rao", "test")}
-    assert (
-        settings(measures="margin").passes(0) < fewer.passes(0) < chosen.passes(0) < settings().passes(0) / 10
-    )
+    least, all_of_them = settings(measures="margin").passes(0), settings().passes(0)
+    assert least < fewer.passes(0) < chosen.passes(0) < all_of_them / 10
 
 
 class Vector(nn.Module):
@@ -114,14 +113,11 @@ def test_what_is_not_defined_for_a_network_is_left_out_of_all_and_an_error_by_na
             list(sharpness(net, Examples(dataset), settings(measures=name)))
 
 
-@pytest.mark.parametrize(
-    "given",
-    [
-        {"own": {"sam": "a:b"}}, {"own": {"fine": "a.b"}}, {"test_measures": "sam"},
-        {"test_measures": [], "test_examples": 8},
-        {"measures": "sam", "test_measures": "asam", "test_examples": 8},
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("given", [
+    {"own": {"sam": "a:b"}}, {"own": {"fine": "a.b"}}, {"test_measures": "sam"},
+    {"test_measures": [], "test_examples": 8},
+    {"measures": "sam", "test_measures": "asam", "test_examples": 8},
+])  # fmt: skip
 def test_problems_are_reported_before_anything_runs(given):
     splits = DataSpec(name="digits", train=50, early_stopping=50, test=50)
     assert [*settings(**given).problems(splits)]

@@ -1,7 +1,4 @@
-"""Networks drawn at random: layers, wrappers, dtypes and odd forwards, as people combine them.
-
-Weights that are no part of the neighbourhood (normalisation, frozen ones) are known from how they were made.
-"""
+"""Networks drawn at random: layers, wrappers, dtypes and odd forwards, as people combine them."""
 
 import random
 from dataclasses import dataclass, field
@@ -81,7 +78,7 @@ class Recurrent(nn.Module):
 
 @dataclass
 class Case:
-    """A network and what is known of it."""
+    """A network, and what is known from how it was made: weights of normalisation and frozen ones."""
 
     seed: int
     shape: tuple[int, ...]

@@ -1,7 +1,4 @@
-"""Models drawn at random: each measure equals that of a plain implementation, or ends in one clear error.
-
-20 models here; `make test-models` draws 200.
-"""
+"""Models drawn at random: each measure equals that of a plain implementation, or ends in one clear error."""
 
 import os
 from collections import Counter
@@ -21,7 +18,7 @@ from robust_flatness.flatness import Neighborhood, average_flatness, hessian_eig
 from robust_flatness.network import Network
 from robust_flatness.seeding import generator
 
-MODELS = int(os.environ.get("ROBUST_FLATNESS_MODELS", "20"))
+MODELS = int(os.environ.get("ROBUST_FLATNESS_MODELS", "20"))  # `make test-models` draws 200
 ATTACK = PGD(epsilon=0.05, step_size=0.02, steps=3)
 BUDGET = ATTACK.epsilon, ATTACK.step_size
 XI, WORST_XI, WEIGHT_STEP = 0.3, 0.02, 0.01

@@ -62,9 +62,8 @@ def test_weights_of_many_forms(folder, form):
 
 
 def test_one_of_several_sets_of_weights_is_named(folder):
-    weights, averaged = (
-        {n: torch.full_like(t, k) for n, t in network().state_dict().items()} for k in (1, 2)
-    )
+    tensors = network().state_dict().items()
+    weights, averaged = ({n: torch.full_like(t, k) for n, t in tensors} for k in (1, 2))
     flat = {f"{key}.{n}": t for key, sets in (("net", weights), ("ema", averaged)) for n, t in sets.items()}
     saved(folder / "flat.pt", flat)
     saved(folder / "nested.pt", {"net": weights, "ema": averaged, "optimizer": {"lr": 0.1}})
@@ -104,13 +103,10 @@ def test_weights_are_converted_by_the_versions_of_the_file(tmp_path, monkeypatch
             assert torch.equal(model[0].weight, state["0.weight"])
 
 
-@pytest.mark.parametrize(
-    "model",
-    [
-        "nets_here", "nothing_here:net", "nets_here:nothing", "nets_here:broken", "nets_here:ending",
-        "nets_here:one", "torchvision:resnet19", "robustbench:Carmon2019Unlabeled",
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("model", [
+    "nets_here", "nothing_here:net", "nets_here:nothing", "nets_here:broken", "nets_here:ending",
+    "nets_here:one", "torchvision:resnet19", "robustbench:Carmon2019Unlabeled",
+])  # fmt: skip
 def test_networks_that_cannot_be_made_are_named(folder, model):
     with pytest.raises(ConfigError, match=model.partition(":")[0]):
         load_model(model, saved(folder / "w.pt", network().state_dict()))

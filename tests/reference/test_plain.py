@@ -16,11 +16,10 @@ from robust_flatness.seeding import generator
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-@pytest.fixture(
-    params=[PGD(0.05, 0.02, 4, restarts=2), PGD(0.7, 0.3, 4, restarts=2, norm="l2")], ids=["linf", "l2"]
-)
+@pytest.fixture(params=["linf", "l2"])
 def attack(request):
-    return request.param
+    sizes = {"linf": (0.05, 0.02), "l2": (0.7, 0.3)}[request.param]
+    return PGD(*sizes, 4, restarts=2, norm=request.param)
 
 
 def budget(attack, *more):
@@ -48,9 +47,8 @@ def test_average_flatness(plain, model, data, attack, number):
         nus.append({name: part for name, part in zip(ball.names, nu, strict=True) if name in layers})
         starts.append(attack.start(data[0], generator(3, "starts", sample)))
     theirs = plain.average_losses(model, *data, nus, starts, *budget(attack, attack.steps, 5))
-    ours = average_flatness(
-        model, *data, attack=attack, xi=0.4, samples=2, batch_size=5, seed=3, layers=layers
-    )
+    options = {"attack": attack, "layers": layers, "batch_size": 5, "seed": 3}
+    ours = average_flatness(model, *data, xi=0.4, samples=2, **options)
     torch.testing.assert_close(ours.perturbed, torch.tensor(theirs, dtype=torch.float64), rtol=1e-9, atol=0)
 
 

@@ -53,9 +53,8 @@ def robustness(path, sha256, version="standard", **attack):
 def test_an_export_is_the_checkpoint_and_what_was_measured(trained, tmp_path):
     path, x, _ = trained
     robustness(path, load_checkpoint(path).metadata.sha256)
-    done = CliRunner().invoke(
-        app, ["export", str(path), "--directory", str(tmp_path), "--dataset", "cifar10"]
-    )
+    options = ["--directory", str(tmp_path), "--dataset", "cifar10"]
+    done = CliRunner().invoke(app, ["export", str(path), *options])
     assert done.exit_code == 0, done.output
     weights, info = (tmp_path / line for line in done.output.split())
     assert weights == tmp_path / "models/cifar10/Linf/at_seed-0_last.pt"

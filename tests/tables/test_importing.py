@@ -103,6 +103,5 @@ def test_printed_numbers_are_those_of_the_paper(tmp_path):
 def test_records_of_an_l2_experiment_name_the_norm(tmp_path):
     imported(tmp_path, HEADER.replace("\n", ",test_ce,setting_norm\n") + ROW.replace("\n", ",0.5,l2\n"))
     records = read_records(tmp_path / "to/records.csv").set_index("metric")
-    assert records["norm"].fillna("").to_dict() == {
-        "rerr_aa": "l2", "rloss_pgd": "l2", "avg_flatness": "l2", "ce": "",
-    }  # fmt: skip
+    norms = {"rerr_aa": "l2", "rloss_pgd": "l2", "avg_flatness": "l2", "ce": ""}
+    assert records["norm"].fillna("").to_dict() == norms

@@ -50,10 +50,9 @@ def test_what_is_replayed_is_what_is_computed(settings, dataset, make_job):
     resumed = Training(job, dataset, device)
     resumed.restore(state)
     assert replayed.epoch(1) == resumed.epoch(1)
-    for (name, a), b in zip(
-        replayed.network.state_dict().items(), resumed.network.state_dict().values(), strict=True
-    ):
-        assert torch.equal(a, b), name
+    first, second = (run.network.state_dict() for run in (replayed, resumed))
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
 
 
 def network(seed=0):

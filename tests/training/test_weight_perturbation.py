@@ -52,17 +52,15 @@ def test_weights_and_statistics_come_back_bit_for_bit(run_with):
 
 @pytest.mark.parametrize("settings", [AWP, SAM])
 def test_update_takes_the_gradient_at_the_perturbed_weights_in_training_mode(run_with, settings):
-    """As computed step by step in float64, with batch norm's running statistics of the unperturbed weights,
-    counted once."""
+    """As step by step in float64; running statistics are of the unperturbed weights, counted once."""
     run = run_with(**settings)
     network = run.network.double()
     batch = next(run._batches(1))
     batch = replace(batch, x=batch.x.double(), x_adv=batch.x.double())
 
     def gradients(model, names):
-        return torch.autograd.grad(
-            F.cross_entropy(model(batch.x), batch.y), [model.get_parameter(n) for n in names]
-        )
+        parameters = [model.get_parameter(name) for name in names]
+        return torch.autograd.grad(F.cross_entropy(model(batch.x), batch.y), parameters)
 
     twin, names = copy.deepcopy(network), [*run.perturbed]
     if settings is SAM:

@@ -1,8 +1,5 @@
-"""A real Slurm of two nodes on this machine, unpacked into a folder of its own.
-
-Debian's packages are downloaded and unpacked, not installed: the machine's commands stay as they
-are, and no other `snakemake` call finds Slurm's clients. All daemons run on the loopback.
-"""
+"""A real Slurm of two nodes on this machine, on the loopback: Debian's packages, unpacked into a folder and
+not installed, so that no other `snakemake` call finds Slurm's clients."""
 
 import contextlib
 import os
@@ -90,17 +87,15 @@ class Cluster:
         options = [f"--{option}={self.folder / name}" for option, name in files.items()]
         with open(log, "w") as output:
             start = {"stdout": output, "stderr": output, "env": self.environment}
-            self.daemons.append(
-                subprocess.Popen([sbin / "munged", "--foreground", "--force", *options], **start)
-            )
+            command = [sbin / "munged", "--foreground", "--force", *options]
+            self.daemons.append(subprocess.Popen(command, **start))
             self._wait(lambda: (self.folder / "munge.sock").exists(), "munged")
             self.daemons.append(subprocess.Popen([sbin / "slurmctld-wlm", "-D"], **start))
             for node in NODES:
                 command = [sbin / "slurmd-wlm", "-D", "-N", node, "-d", sbin / "slurmstepd-wlm"]
                 self.daemons.append(subprocess.Popen(command, **start))
-        self._wait(
-            lambda: self.client("sinfo", "-h", "-o", "%D %t").split() == ["2", "idle"], "two idle nodes"
-        )
+        states = ("sinfo", "-h", "-o", "%D %t")
+        self._wait(lambda: self.client(*states).split() == ["2", "idle"], "two idle nodes")
 
     def stop(self) -> None:
         with contextlib.suppress(subprocess.SubprocessError):
@@ -158,8 +153,7 @@ class Cluster:
             "JobAcctGatherType=jobacct_gather/none\nKillWait=2\nMinJobAge=300",
         ]
         for node, port in zip(NODES, ports, strict=True):
-            lines.append(
-                f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=1 RealMemory=16000"
-            )
+            place = f"NodeHostname={host} NodeAddr=127.0.0.1 Port={port}"
+            lines.append(f"NodeName={node} {place} CPUs=1 RealMemory=16000")
         lines.append("PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP")
         return "\n".join(lines) + "\n"

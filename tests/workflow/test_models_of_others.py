@@ -57,9 +57,8 @@ def run(folder) -> Path:
 
 
 def test_they_are_measured_as_the_variants_are_and_listed(run):
-    models = {
-        row["variant"]: row for row in rows(run / "results/smoke/models.csv") if row["checkpoint"] == "last"
-    }
+    table = rows(run / "results/smoke/models.csv")
+    models = {row["variant"]: row for row in table if row["checkpoint"] == "last"}
     assert {*models} == {"at", *MODELS}
     assert [models[name]["derived"] for name in ("at", "mine", "counted")] == ["0", "1", "0"]
     for name in MODELS:
@@ -72,9 +71,8 @@ def test_they_are_measured_as_the_variants_are_and_listed(run):
     mine, at = (read_network(run / f"results/smoke/{name}/seed-0/records.csv")[0] for name in ("mine", "at"))
     assert mine["settings"] == at["settings"]
     assert [*mine["checkpoints"]] == ["last"]
-    assert {"My network, of others", "counted"} <= {
-        row["label"] for row in rows(run / "paper_tables/smoke/errors.csv")
-    }
+    labels = {row["label"] for row in rows(run / "paper_tables/smoke/errors.csv")}
+    assert {"My network, of others", "counted"} <= labels
     sections = {row["variant"]: row["section"] for row in rows(run / "paper_tables/smoke/headline.csv")}
     assert sections["mine"] == "networks of others"
 

@@ -18,8 +18,6 @@ from robust_flatness.config import load_yaml
 from robust_flatness.experiment import load_experiment
 
 SMOKE = (ROOT / "config/smoke.yaml").read_text()
-
-
 MEASURED = {"at", "trades-6", "unlabeled", "at-scaled-2"}
 
 

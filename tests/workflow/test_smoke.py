@@ -20,9 +20,8 @@ def run(tmp_path_factory) -> Path:
 
 def test_every_variant_is_measured_at_both_checkpoints(run):
     table = rows(run / "results/smoke/models.csv")
-    assert [(row["variant"], row["checkpoint"]) for row in table] == [
-        (variant, checkpoint) for variant in sorted(VARIANTS) for checkpoint in ("last", "best")
-    ]
+    wanted = [(variant, checkpoint) for variant in sorted(VARIANTS) for checkpoint in ("last", "best")]
+    assert [(row["variant"], row["checkpoint"]) for row in table] == wanted
     measured = ["test_err", "test_rloss_pgd", "test_rerr_aa", "train_rloss_pgd", "avg_flatness_rloss"]
     measured += ["worst_flatness_rloss", "train_worst_flatness_ce"]
     for row in table:
@@ -37,9 +36,8 @@ def test_every_variant_is_measured_at_both_checkpoints(run):
 def test_every_snapshot_is_in_the_series(run):
     table = [row for row in rows(run / "results/smoke/records.csv") if row["measure"] == "series"]
     snapshots = {(row["variant"], row["checkpoint"], int(row["epoch"])) for row in table}
-    assert snapshots == {
-        (variant, f"epoch-{epoch:03d}", epoch) for variant in ("at", "trades-6") for epoch in range(3)
-    }
+    variants = ("at", "trades-6")
+    assert snapshots == {(name, f"epoch-{epoch:03d}", epoch) for name in variants for epoch in range(3)}
     assert {row["variant"] for row in table if row["metric"] == "hessian_max"} == {"at"}
 
 
