@@ -34,10 +34,10 @@ def draw():
         axes.set(ylim=(0.8 * lowest.min(), top), yscale="log" if name == "hessian" else "linear")
         axes.yaxis.set_major_formatter("{x:g}")
         axes.set_title(f"{DIRECTIONS[name]}, per {way} (× {part['scale'].iloc[0]:g})")
-    text = "Steps of s = 1 have × the norm of each layer's, or filter's, weights. Band: standard deviation "
-    text += (
-        "over random directions. Axes are cut where RLoss would hide the minimum; logarithmic on the right."
+    text = (
+        "Steps of s = 1 have × the norm of each layer's, or filter's, weights. Band: standard deviation over "
     )
+    text += "random directions. Axes are cut where RLoss would hide the minimum; logarithmic on the right."
     style.legend(figure, style.entries(panels), text)
     return figure
 

@@ -22,7 +22,8 @@ radii = {
 # %%
 def summary(axes, case):
     """Draw Pearson's coefficient with its interval at each radius, and the printed one hollow."""
-    places, lowest = {xi: place for place, xi in enumerate(radii[case])}, -0.6
+    places = {xi: place for place, xi in enumerate(radii[case])}
+    lowest = -0.6
     for xi, x in radii[case].items():
         found = correlate(ours, x, Y)
         lowest = min(lowest, found.interval.low)

@@ -241,8 +241,8 @@ def _equal(found: Tensor, expected: Tensor) -> bool:
 
 
 def convolution_weights(original: nn.Module) -> list[str]:
-    """Return the names of the weights of two-dimensional convolutions whose layout may be changed: not those
-    that share memory with another parameter, which a copy of the model does not show."""
+    """Return the names of the `nn.Conv2d` weights that may be converted to channels-last. Weights that share
+    memory with another parameter are excluded; the sharing is visible in the original only, not in a copy."""
     parameters = dict(original.named_parameters())
     shared = followers(parameters)
     fixed = {*shared, *(leader for leader, _, _ in shared.values())}

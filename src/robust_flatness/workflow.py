@@ -97,7 +97,7 @@ def collect_spec(experiment: Experiment, results: Path) -> CollectSpec:
         given = experiment.measures_of(slug).items()
         measures[slug] = {name: fingerprint(settings.model_dump(mode="json")) for name, settings in given}
     first = next(map(applied_settings, experiment.train_jobs.values()), {})
-    # a difference cannot remove a setting: none is shared that some variant lacks, such as SAM's radius
+    # only settings that all variants have: a difference can change a setting, but not remove it
     shared = [name for name in first if all(name in settings for settings in applied.values())]
     baseline = {name: first[name] for name in shared}
     for slug, settings in applied.items():

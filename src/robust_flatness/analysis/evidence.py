@@ -62,7 +62,7 @@ class Evidence:
     @classmethod
     def of(cls, tables: frames.Tables) -> "Evidence":
         """Return the evidence of the models that have learnt."""
-        # A column of numbers with empty cells is read as one of objects.
+        # pandas reads numbers with empty cells as a column of objects
         settings = tables.models.filter(regex="^setting_")
         numbers = settings.mask(settings == "").infer_objects().select_dtypes("number")
         tables = replace(tables, models=tables.models.assign(**numbers))

@@ -54,12 +54,12 @@ class Layer:
 
     @property
     def history(self) -> pd.DataFrame:
-        """Training curves, averaged over the seeds that have learnt (over all if none has)."""
+        """Training curves, averaged over the seeds that have learnt; over all seeds if none has."""
         return self.evidence.complete.history
 
     @property
     def series(self) -> pd.DataFrame:
-        """Loss and flatness at the snapshots, averaged as `history` is."""
+        """Loss and flatness at the snapshots, averaged over the same seeds as `history`."""
         return self.evidence.complete.series
 
     @cached_property
@@ -80,8 +80,8 @@ class Layer:
 
     @property
     def test_images(self) -> str:
-        """Note on variants whose robustness is measured on another number of test images than that of most;
-        an empty string if there are none."""
+        """Note that lists the variants evaluated on a different number of test images than most; an empty
+        string if there are none."""
         variants = self.variants.set_index("variant")
         counts = variants.get("robust_test_examples", pd.Series(dtype=float)).dropna()
         usual = counts.mode()[:1]

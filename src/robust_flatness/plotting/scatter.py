@@ -50,8 +50,8 @@ def points(
 
 
 def trend(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> float | None:
-    """Draw the least-squares line with its 95 % band by resampling variants. Returns the slope; None with
-    fewer than three points or without variation in x."""
+    """Draw the least-squares line with its 95 % bootstrap band, resampling variants. Returns the slope, or
+    None with fewer than three points or constant x."""
     rows = frame[[x, y]].dropna()
     if len(rows) < 3 or rows[x].nunique() < 2:
         return None

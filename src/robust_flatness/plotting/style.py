@@ -93,8 +93,8 @@ def entries(axes: Iterable[Axes]) -> dict[str, Artist]:
 
 
 def legend(figure: Figure, entries: Mapping[str, Artist | tuple[Artist, ...]], *notes: str) -> None:
-    """Draw a legend under the panels, with notes above its entries. It has two columns if an entry has
-    several markers, else four."""
+    """Draw a legend below the panels, with notes above its entries. It has two columns if an entry has
+    several markers, and four otherwise."""
     note = textwrap.fill(" ".join(filter(None, notes)).replace(" %", "\N{NO-BREAK SPACE}%"), LINE)
     entries = entries or {"": Line2D([], [], linestyle="")}
     markers = max((len(entry) for entry in entries.values() if isinstance(entry, tuple)), default=1)

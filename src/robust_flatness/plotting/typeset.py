@@ -75,8 +75,8 @@ def labels(frame: pd.DataFrame) -> list[str]:
 
 
 def notes(notebook: Notebook, *sentences: str) -> list[str]:
-    """Return the notes of a table of variants: `sentences`, use of printed numbers, unequal numbers of test
-    images, excluded models."""
+    """Return the notes below a table of variants: `sentences`, how to read printed numbers, variants with
+    another number of test images, excluded models."""
     beside = notebook.beside("Published: CIFAR-10", "compare rank and sign, not values")
     return [*filter(None, [*sentences, beside, notebook.ours.test_images, notebook.ours.apart()])]
 

@@ -148,7 +148,7 @@ def measured(measure: Measure, checkpoint: Checkpoint, data: Examples, settings:
     with out_of_memory(largest_batch(settings.model_dump()), kept), noted_warnings(show=False) as warnings:
         try:
             with stage(measure.name):
-                # tried first, since measures ask for its layers before they look at an image
+                # `net.layers` is complete only after a first forward pass
                 net = Network.of(checkpoint.network, data.dataset.images("test", 2, data.device))
                 records = [[*record] for record in measure.function(net, data, settings)]
         except NonFiniteError as error:

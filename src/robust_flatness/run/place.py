@@ -81,7 +81,7 @@ def radius_of(result: Mapping[str, Any]) -> str:
 
 
 def radius_words(radius: float, norm: str = "linf") -> str:
-    """Return the radius of an attack as text: a multiple of 1/255 as such, with the norm if it is L2.
+    """Return the radius of an attack as text: n/255 if it is a multiple of 1/255; with the norm if it is L2.
 
     >>> radius_words(8 / 255), radius_words(0.1), radius_words(0.5, "l2")
     ('8/255', '0.1', '0.5 (L2)')
@@ -123,8 +123,8 @@ def value_rows(records: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, floa
 
 
 def places(values: Mapping[str, float], models: pd.DataFrame) -> list[str]:
-    """Return rank and percentile among `models` (a row each) for every column of `RANKED` that both have;
-    without those whose value is NaN."""
+    """Return rank and percentile among `models` (a row each) for each column of `RANKED` that both have;
+    NaN is not ranked."""
     lines = []
     for column in (name for name in RANKED if name in models and name in values):
         value, others = values[column], models[column].dropna()
