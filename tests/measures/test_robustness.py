@@ -4,11 +4,12 @@ from torch.nn import functional as F
 
 from robust_flatness.architectures import build_model
 from robust_flatness.attacks import PGD
-from robust_flatness.config import AutoAttackSpec, ModelSpec
+from robust_flatness.config import AutoAttackSpec, DataSpec, ModelSpec
 from robust_flatness.data import Dataset
 from robust_flatness.evaluation import evaluate_robustness
 from robust_flatness.measures.base import Examples
 from robust_flatness.measures.other_radii import METRICS, OtherRadiiSettings, other_radii
+from robust_flatness.measures.robustness import RobustnessSettings, robustness
 from robust_flatness.network import Network
 from robust_flatness.seeding import generator
 
@@ -47,6 +48,30 @@ def test_attacks_that_are_not_asked_for_are_not_run(setup):
     clean = evaluate_robustness(model, x, y, attack=None)
     assert clean.rerr_pgd is clean.rloss_pgd is clean.rerr_aa is clean.rloss_aa is None
     assert clean.err == pytest.approx(0.1)
+
+
+def test_means_are_over_the_first_examples_of_those_recorded():
+    model = build_model(ModelSpec(name="small-resnet", width=4), 3, (0.4,), (0.3,), generator(5, "init"))
+    rng = np.random.default_rng(0)
+    images = {"x_test": rng.integers(0, 256, (20, 1, 8, 8), dtype=np.uint8), "y_test": rng.integers(0, 3, 20)}
+    counts = {"test_examples": 10, "clean_test_examples": 10, "train_examples": 0, "clean_train_examples": 0}
+    given = {"attack": {"epsilon": 0.1, "step_size": 0.05, "steps": 3, "restarts": 1}, "autoattack": None}
+    found = {}
+    for recorded in (0, 20):
+        data = Examples(Dataset(images))
+        settings = RobustnessSettings(**given, **counts, recorded_test_examples=recorded, batch_size=10)
+        found[recorded] = list(robustness(Network(model), data, settings)), data.example_values["test"]
+    (few, single), (records, values) = found.values()
+    assert records == few
+    assert len(values["rloss"]) == 20
+    assert values["rloss"][:10] == single["rloss"]
+    (rloss,) = [record for record in records if record.metric == "rloss_pgd"]
+    assert rloss.n == 10
+    assert rloss.value == pytest.approx(np.mean(values["rloss"][:10]), rel=1e-5)
+    settings = settings.model_copy(update={"recorded_test_examples": 21})
+    assert [*settings.problems(DataSpec(name="digits", train=20, early_stopping=10, test=20))] == [
+        "recorded_test_examples: 21 examples requested, but data.test has 20"
+    ]
 
 
 @pytest.mark.parametrize(("norm", "largest"), [("linf", 1.0), ("l2", 2.0)])

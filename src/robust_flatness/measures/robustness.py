@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from robust_flatness.config import measures as config
 from robust_flatness.config.data import DataSpec
-from robust_flatness.config.values import Count, Precision
+from robust_flatness.config.values import Count, Precision, Size
 from robust_flatness.measures.base import MORE_ROBUST, Examples, Measure, Metric, Network, Record, pgd
 
 
@@ -16,6 +18,11 @@ class RobustnessSettings(config.MeasureSettings):
     attack: config.AttackSpec = config.attack_defaults(steps=20, restarts=10)
     autoattack: config.AutoAttackSpec | None = config.AutoAttackSpec()
     test_examples: config.TestExamples
+    recorded_test_examples: Annotated[
+        Size, config.FirstExamples("test"), Field(exclude_if=lambda count: count == 0)
+    ] = 0
+    """Test examples whose RLoss and RErr are recorded one by one, if more than `test_examples`, over which
+    the means are taken."""
     train_examples: config.TrainExamples
     """0: the training split is left out."""
     clean_test_examples: config.CleanTestExamples
@@ -30,7 +37,7 @@ class RobustnessSettings(config.MeasureSettings):
 
     def passes(self, held_out: int) -> int:
         each = self.attack.passes + (self.autoattack.passes if self.autoattack else 0)
-        return (self.test_examples + self.train_examples) * each
+        return (max(self.test_examples, self.recorded_test_examples) + self.train_examples) * each
 
 
 def _metric(name: str, label: str, kind: Any, direction: str = MORE_ROBUST, of: str = "robust") -> Metric:
@@ -65,20 +72,23 @@ def robust_records(
     net: Network, data: Examples, settings: Any, split: str, batch_size: int,
     autoattack: config.AutoAttackSpec | None = None,
 ) -> Iterator[Record]:  # fmt: skip
-    """Yield RErr and RLoss on one split; add errors and losses of single examples to `data`."""
+    """Yield RErr and RLoss on one split; add errors and losses of single examples to `data`, those of
+    `recorded_test_examples`, too."""
     from robust_flatness.measures.losses import evaluate_robustness, mean_records
 
-    x, y = data.examples(split, getattr(settings, f"{split}_examples"))
+    count = getattr(settings, f"{split}_examples")
+    x, y = data.examples(split, max(count, getattr(settings, f"recorded_{split}_examples", 0)))
     state = data.folder and Path(data.folder) / f"autoattack-{split}-{data.checkpoint}"
     result = evaluate_robustness(
         net, x, y, attack=pgd(settings.attack, settings.precision), autoattack=autoattack or False,
         batch_size=batch_size, seed=data.derived_seed("robustness", split), loss=data.loss, state_path=state,
     )  # fmt: skip
-    where = {"split": split, **settings.attack.ball, "n": len(x)}
+    where = {"split": split, **settings.attack.ball, "n": count}
     values = data.example_values.setdefault(split, {})
     for name, found, of_loss in (("pgd", result.pgd, "rloss"), ("aa", result.autoattack, "rloss_aa")):
         if found is not None:
-            yield from mean_records(found, (f"rerr_{name}", f"rloss_{name}"), "rloss", where)
+            first, metrics = found.rows(slice(count)), (f"rerr_{name}", f"rloss_{name}")
+            yield from mean_records(first, metrics, "rloss", where)
             values[of_loss], values[f"rerr_{name}"] = found.lists()
 
 

@@ -78,16 +78,6 @@ class Layer:
         who = ", ".join(map(looks.variant, rows["variant"])) if len(rows) < 4 else "variants"
         return f"{mark}: one standard deviation over {counts} seeds of {who}." if counts else ""
 
-    @property
-    def test_images(self) -> str:
-        """Note that lists the variants evaluated on a different number of test images than most; an empty
-        string if there are none."""
-        variants = self.variants.set_index("variant")
-        counts = variants.get("robust_test_examples", pd.Series(dtype=float)).dropna()
-        usual = counts.mode()[:1]
-        others = ", ".join(f"{looks.variant(s)} on {n:g}" for s, n in counts[~counts.isin(usual)].items())
-        return others and f"RLoss and RErr are on the first {usual[0]:g} test images, those of {others}."
-
     def apart(self, mark: str = "") -> str:
         """Return sentences that list the variants that have not learnt, with the `mark` at which a plot draws
         them, and identical models, at most eight names each; "" if there are none."""

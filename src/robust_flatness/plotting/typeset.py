@@ -75,10 +75,9 @@ def labels(frame: pd.DataFrame) -> list[str]:
 
 
 def notes(notebook: Notebook, *sentences: str) -> list[str]:
-    """Return the notes below a table of variants: `sentences`, how to read printed numbers, variants with
-    another number of test images, excluded models."""
+    """Return the notes of a table of variants: `sentences`, how to read printed numbers, excluded models."""
     beside = notebook.beside("Published: CIFAR-10", "compare rank and sign, not values")
-    return [*filter(None, [*sentences, beside, notebook.ours.test_images, notebook.ours.apart()])]
+    return [*filter(None, [*sentences, beside, notebook.ours.apart()])]
 
 
 def texts(
