@@ -28,8 +28,9 @@ def draw():
         for slug, color, width in zip(slugs, COLORS, (2.8, 2.1, 1.5, 0.9), strict=False):
             rows = curves.of(history, slug)
             look = {"color": color, "linewidth": width, "label": looks.name(known[slug])}
-            shares = (rows["epoch"] + 1) / (epochs if len(epochs) else rows["epochs"]).iloc[0]
-            step = "default" if name == "Cyclic" else "steps-pre"
+            # a row has the rate of its epoch's first update
+            step, ends = ("default", 0) if name == "Cyclic" else ("steps-pre", 1)
+            shares = (rows["epoch"] + ends) / (epochs if len(epochs) else rows["epochs"]).iloc[0]
             axes.plot(shares, rows["learning_rate"], drawstyle=step, **look)
         axes.set(title=name, xlim=(0, 1.03), yscale="linear" if name == "Cyclic" else "log")
         axes.yaxis.set_major_formatter("{x:g}")

@@ -35,9 +35,10 @@ def draw():
         axes.yaxis.set_major_formatter("{x:g}")
         axes.set_title(f"{DIRECTIONS[name]}, per {way} (× {part['scale'].iloc[0]:g})")
     text = (
-        "Steps of s = 1 have × the norm of each layer's, or filter's, weights. Band: standard deviation over "
+        "At s = 1 the perturbation of each layer, or filter, has × the norm of its weights. Band: standard "
+        "deviation over random directions. Axes are cut where RLoss would hide the minimum; logarithmic on "
+        "the right."
     )
-    text += "random directions. Axes are cut where RLoss would hide the minimum; logarithmic on the right."
     style.legend(figure, style.entries(panels), text)
     return figure
 

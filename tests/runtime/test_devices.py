@@ -1,3 +1,4 @@
+import subprocess
 import sys
 
 import pytest
@@ -107,3 +108,12 @@ def test_the_outermost_loop_of_several_items_shows_a_bar_and_results_stay_the_sa
     with show_progress(), stage("flatness"):
         assert measure() == expected
     assert shown[-1] == "flatness: sample"
+
+
+@pytest.mark.parametrize(("package", "found"), [("src/package", True), ("venv/lib/package", False)])
+def test_commit_is_that_of_the_packages_own_repository(package, found, tmp_path, monkeypatch):
+    (tmp_path / package).mkdir(parents=True)
+    commit = "git init -q && git -c user.name=a -c user.email=a commit -q --allow-empty -m a"
+    subprocess.run(commit, shell=True, check=True, cwd=tmp_path)
+    monkeypatch.setattr(provenance, "PACKAGE", tmp_path / package)
+    assert (provenance.git_commit.__wrapped__() is not None) == found

@@ -16,7 +16,10 @@ PACKAGE = Path(__file__).parents[1]
 
 @functools.cache
 def git_commit() -> str | None:
-    """Return the commit of the package's repository, with "-dirty" if files changed, or None."""
+    """Return the commit of the package's repository, with "-dirty" if files changed; None if the package is
+    installed elsewhere."""
+    if not (PACKAGE.parents[1] / ".git").exists():
+        return None
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     options = {"cwd": PACKAGE, "capture_output": True, "text": True, "check": True, "timeout": 10}
     try:
