@@ -63,15 +63,12 @@ def test_means_are_over_the_first_examples_of_those_recorded():
         found[recorded] = list(robustness(Network(model), data, settings)), data.example_values["test"]
     (few, single), (records, values) = found.values()
     assert records == few
-    assert len(values["rloss"]) == 20
-    assert values["rloss"][:10] == single["rloss"]
-    (rloss,) = [record for record in records if record.metric == "rloss_pgd"]
-    assert rloss.n == 10
-    assert rloss.value == pytest.approx(np.mean(values["rloss"][:10]), rel=1e-5)
+    assert (len(values["rloss"]), values["rloss"][:10]) == (20, single["rloss"])
+    (found,) = [(record.n, record.value) for record in records if record.metric == "rloss_pgd"]
+    assert found == (10, pytest.approx(np.mean(single["rloss"]), rel=1e-5))
     settings = settings.model_copy(update={"recorded_test_examples": 21})
-    assert [*settings.problems(DataSpec(name="digits", train=20, early_stopping=10, test=20))] == [
-        "recorded_test_examples: 21 examples requested, but data.test has 20"
-    ]
+    (problem,) = settings.problems(DataSpec(name="digits", train=20, early_stopping=10, test=20))
+    assert problem == "recorded_test_examples: 21 examples requested, but data.test has 20"
 
 
 @pytest.mark.parametrize(("norm", "largest"), [("linf", 1.0), ("l2", 2.0)])
