@@ -35,9 +35,9 @@ def draw():
         axes.yaxis.set_major_formatter("{x:g}")
         axes.set_title(f"{DIRECTIONS[name]}, per {way} (× {part['scale'].iloc[0]:g})")
     text = (
-        "At s = 1 the perturbation of each layer, or filter, has × the norm of its weights. Band: standard "
-        "deviation over random directions. Axes are cut where RLoss would hide the minimum; logarithmic on "
-        "the right."
+        "At s = 1 the norm of the perturbation of each layer, or filter, is that of its weights times the "
+        "factor in the title. Band: standard deviation over random directions. Axes are cut where RLoss "
+        "would hide the minimum; logarithmic on the right."
     )
     style.legend(figure, style.entries(panels), text)
     return figure
