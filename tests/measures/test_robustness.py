@@ -56,12 +56,12 @@ def test_means_are_over_the_first_examples_of_those_recorded():
     images = {"x_test": rng.integers(0, 256, (20, 1, 8, 8), dtype=np.uint8), "y_test": rng.integers(0, 3, 20)}
     counts = {"test_examples": 10, "clean_test_examples": 10, "train_examples": 0, "clean_train_examples": 0}
     given = {"attack": {"epsilon": 0.1, "step_size": 0.05, "steps": 3, "restarts": 1}, "autoattack": None}
-    found = {}
+    results = []
     for recorded in (0, 20):
         data = Examples(Dataset(images))
         settings = RobustnessSettings(**given, **counts, recorded_test_examples=recorded, batch_size=10)
-        found[recorded] = list(robustness(Network(model), data, settings)), data.example_values["test"]
-    (few, single), (records, values) = found.values()
+        results.append((list(robustness(Network(model), data, settings)), data.example_values["test"]))
+    (few, single), (records, values) = results
     assert records == few
     assert (len(values["rloss"]), values["rloss"][:10]) == (20, single["rloss"])
     (found,) = [(record.n, record.value) for record in records if record.metric == "rloss_pgd"]

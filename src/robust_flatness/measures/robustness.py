@@ -21,8 +21,8 @@ class RobustnessSettings(config.MeasureSettings):
     recorded_test_examples: Annotated[
         Size, config.FirstExamples("test"), Field(exclude_if=lambda count: count == 0)
     ] = 0
-    """Test examples whose RLoss and RErr are recorded one by one, if more than `test_examples`, over which
-    the means are taken."""
+    """Number of test examples whose individual losses and errors under attack are recorded. Means are over
+    the first `test_examples`; as many are recorded if this is smaller."""
     train_examples: config.TrainExamples
     """0: the training split is left out."""
     clean_test_examples: config.CleanTestExamples
@@ -72,8 +72,7 @@ def robust_records(
     net: Network, data: Examples, settings: Any, split: str, batch_size: int,
     autoattack: config.AutoAttackSpec | None = None,
 ) -> Iterator[Record]:  # fmt: skip
-    """Yield RErr and RLoss on one split; add errors and losses of single examples to `data`, those of
-    `recorded_test_examples`, too."""
+    """Yield RErr and RLoss on one split; add the losses and errors of all attacked examples to `data`."""
     from robust_flatness.measures.losses import evaluate_robustness, mean_records
 
     count = getattr(settings, f"{split}_examples")

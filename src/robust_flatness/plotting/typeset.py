@@ -75,7 +75,8 @@ def labels(frame: pd.DataFrame) -> list[str]:
 
 
 def notes(notebook: Notebook, *sentences: str) -> list[str]:
-    """Return the notes of a table of variants: `sentences`, how to read printed numbers, excluded models."""
+    """Return the notes below a table of variants: `sentences`, how to compare the printed numbers, and which
+    models are left out of coefficients."""
     beside = notebook.beside("Published: CIFAR-10", "compare rank and sign, not values")
     return [*filter(None, [*sentences, beside, notebook.ours.apart()])]
 

@@ -16,8 +16,8 @@ PACKAGE = Path(__file__).parents[1]
 
 @functools.cache
 def git_commit() -> str | None:
-    """Return the commit of the package's repository, with "-dirty" if files changed; None if the package is
-    installed elsewhere."""
+    """Return the commit of the repository that the package is run from, with "-dirty" if files changed; None
+    if it is not run from a checkout."""
     if not (PACKAGE.parents[1] / ".git").exists():
         return None
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]

@@ -15,7 +15,7 @@ class TrainingAttack:
     From a uniform random start, it returns the iterate of highest loss of each example, the clean example
     excluded, or that of `pgd_tau`. Settings are explained in `TrainingSpec`; predictions on clean examples
     come from a separate forward pass in training mode, which updates batch norm's running statistics, as in
-    the released code; the attack uses the statistics from before it.
+    the released code. The attacked network has the statistics from before that pass.
     """
 
     def __init__(self, spec: TrainingSpec, objective: Objective):
