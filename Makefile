@@ -49,10 +49,11 @@ $(DEV): requirements-dev.lock $(READY)
 	@touch $@
 
 # Install a lock file; with TORCH_INDEX, torch and torchvision come from there and CUDA's libraries are left out.
+# Modules are compiled when they are first imported: few of them are.
 define install
-$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet --index-url $(TORCH_INDEX) torch torchvision
+$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet --no-compile --index-url $(TORCH_INDEX) torch torchvision
 	awk '/^[^ ]/ {skip = /^(torch|torchvision|triton|nvidia-|cuda-)/} !skip' $(1) > $(VENV)/without-torch.txt
-	$(BIN)/python -m pip install --quiet --no-deps --requirement $(VENV)/without-torch.txt,$(BIN)/python -m pip install --quiet --requirement $(1))
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps --requirement $(VENV)/without-torch.txt,$(BIN)/python -m pip install --quiet --no-compile --requirement $(1))
 endef
 
 test: lint site tests

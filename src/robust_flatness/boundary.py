@@ -5,10 +5,13 @@ Whatever the model's code raises becomes one `ConfigError` that names the stage.
 
 import contextlib
 import copy
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
+from types import FunctionType, ModuleType
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -64,6 +67,8 @@ def evaluation_copy(model: nn.Module) -> nn.Module:
     scripted = any(isinstance(module, torch.jit.ScriptModule) for module in model.modules())
     if scripted or any(is_lazy(t) or t.layout != torch.strided or t.is_complex() for t in tensors):
         raise ConfigError("model: it is scripted, or has complex, sparse or uninitialised tensors")
+    if any(p.numel() * p.element_size() > p.untyped_storage().nbytes() for p in model.parameters()):
+        raise ConfigError("model: it has expanded parameters, whose elements share memory; clone() them")
     held = tree_leaves([vars(module) for module in model.modules()])
     activations = {id(t): t.detach().clone() for t in held if isinstance(t, Tensor) and not t.is_leaf}
     with user_code("deep copy"):
@@ -73,24 +78,33 @@ def evaluation_copy(model: nn.Module) -> nn.Module:
         raise ConfigError("model: its deep copy shares modules or tensors with it; it cannot be measured")
     with user_code("evaluation mode"):
         network.eval()
+    if dict(network.named_parameters()).keys() != dict(model.named_parameters()).keys():
+        raise ConfigError("model: eval() replaces its parameters; call it first")
     network.requires_grad_(False).zero_grad()
     for module in network.modules():
-        if type(module) is nn.Conv2d and module.padding_mode == "zeros":
+        if type(module) is nn.Conv2d:
             module.__class__ = SafeConv2d
     return network
 
 
 def try_loss(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, y: Tensor) -> None:
-    """Try a user's loss on the logits of two images; raise `ConfigError` unless it returns finite,
-    differentiable losses [n]."""
+    """Try a user's loss on the logits of two images; raise `ConfigError` unless it returns finite losses [n],
+    each of its own example alone, with gradients, and leaves its arguments as they are."""
     name = getattr(loss, "__name__", type(loss).__name__)
     logits = logits.detach().requires_grad_(True)
+    given, labels = logits * 1, y.clone()
     with torch.enable_grad(), user_code(f"{name}(logits, labels)", "loss"):
-        losses = loss(logits, y)
+        losses, alone = loss(given, labels), loss(logits[:1] * 1, y[:1].clone())
+    if not torch.equal(given, logits) or not torch.equal(labels, y):
+        raise ConfigError(f"loss: {name} changes its logits or labels; let it change copies")
     per_example = isinstance(losses, Tensor) and losses.shape == y.shape
     if not per_example or not losses.requires_grad or not losses.isfinite().all():
         expected = f"finite, differentiable losses of shape {tuple(y.shape)}"
         raise ConfigError(f"loss: {name} returned {losses!r:.200}; expected {expected}")
+    with user_code(f"gradient of {name}", "loss"):
+        torch.autograd.grad(losses.sum(), logits)
+    if not _equal(alone.detach(), losses[:1].detach()):
+        raise ConfigError(f"loss: {name} returned losses that depend on the other examples of the batch")
 
 
 class Trial(NamedTuple):
@@ -98,7 +112,8 @@ class Trial(NamedTuple):
 
     Logits are [n, `classes`]. `bytes_per_example` is the size of the largest activation of one example (None
     on other devices than the CPU), `channels_last` the layout of images and convolutions. `unused` parameters
-    do not influence the logits; those in `normalising` are arguments of normalising functions.
+    do not influence the logits; those in `normalising` are arguments of normalising functions. The logits of
+    an example are `independent` of the other one.
     """
 
     classes: int
@@ -106,6 +121,7 @@ class Trial(NamedTuple):
     channels_last: bool = False
     unused: frozenset[str] = frozenset()
     normalising: frozenset[str] = frozenset()
+    independent: bool = False
 
 
 class Outcome(NamedTuple):
@@ -126,7 +142,7 @@ def try_model(original: nn.Module, function: Stateless, names: Sequence[str], x:
     """Try `function`, a copy of `original`, on the images `x`, with gradients of the parameters `names`, and
     convert it to channels-last if the outcome stays the same; raise `ConfigError` if a stage fails or the
     copy differs from the original."""
-    run = partial(function, {})
+    run, modes, independent = partial(function, {}), [(m, m.training) for m in original.modules()], False
     with _restored(original):
         with user_code("evaluation mode"):
             original.eval()
@@ -138,14 +154,32 @@ def try_model(original: nn.Module, function: Stateless, names: Sequence[str], x:
             warn("model: it keeps state, or a random generator; the results depend on the order of calls")
         elif not _equal(outcome(run, x, seed=1).logits, expected.logits):
             warn("model: it is random, equal inputs give different logits; the results hold for one draw")
-        elif not _equal(single, expected.logits[:1]):
-            warn("model: the logits of an example depend on the others of its batch, and results on its size")
+        else:
+            independent = check_independent(expected.logits, single)
         if repeatable:
             _check_copy(original, function, x, expected)
+        for module, training in modes:
+            module.training = training
+        for parameter in original.parameters():
+            parameter.data.fill_(torch.nan)
+        apart = outcome(run, x)
+        if not (apart.agrees(expected) if repeatable else apart.logits.isnan().equal(again.isnan())):
+            raise ConfigError(
+                "model: its deep copy refers to the original (in a hook or a replaced forward?)"
+            )
     warn_of_probabilities(expected.logits)
     weights = [function.own[name] for name in convolution_weights(original)]
     wide = repeatable and x.ndim == 4 and _lay_out(function, weights, x, expected)
-    return Trial(expected.logits.shape[1], largest_activation(run, x), wide, unused, normalising)
+    return Trial(expected.logits.shape[1], largest_activation(run, x), wide, unused, normalising, independent)
+
+
+def check_independent(together: Tensor, alone: Tensor) -> bool:
+    """Return whether logits of the first examples of a batch equal those of these examples alone; warn
+    otherwise."""
+    if same := _equal(alone, together[: len(alone)]):
+        return same
+    warn("model: the logits of an example depend on the others of its batch, and results on its size")
+    return same
 
 
 def outcome(run: Callable[[Tensor], Tensor], x: Tensor, seed: int = 0) -> Outcome:
@@ -217,19 +251,46 @@ def _check_copy(original: nn.Module, function: Stateless, x: Tensor, expected: O
 
 @contextlib.contextmanager
 def _restored(model: nn.Module) -> Iterator[None]:
-    """Restore tensors, modes and attributes of `model`, lists and dictionaries included, at the end."""
-    tensors = [(t, t.detach().clone()) for t in (*model.parameters(), *model.buffers())]
-    tables = [vars(module) for module in model.modules()]
-    tables += [value for table in tables for value in table.values() if isinstance(value, dict | list | set)]
-    contents = [(table, copy.copy(table)) for table in tables]
+    """Restore, at the end, all that `model` holds: tensors, modes, attributes, and the contents of containers
+    and objects in them."""
+    kept, seen, waiting = [], {}, [model]
+    while waiting:
+        held = waiting.pop()
+        if id(held) in seen or isinstance(held, type | ModuleType | FunctionType):
+            continue
+        seen[id(held)] = held
+        table = next((kind for kind in (dict, list, set, deque) if isinstance(held, kind)), None)
+        if isinstance(held, Tensor):
+            kept.append((partial(_put_back, held, held.requires_grad), held.detach().clone()))
+        elif isinstance(held, torch.Generator):
+            kept.append((held.set_state, held.get_state()))
+        elif isinstance(held, np.ndarray):
+            kept.append((partial(held.__setitem__, ...), held.copy()))
+        elif table is not None:
+            kept.append((partial(_refill, table, held), table(held)))
+            waiting += held.values() if table is dict else held
+        elif isinstance(held, tuple):
+            waiting += held
+        else:
+            waiting.append(getattr(held, "__dict__", None))
     try:
         yield
     finally:
-        for table, content in contents:
-            table.clear()
-            (table.extend if isinstance(table, list) else table.update)(content)
-        for tensor, value in tensors:
-            tensor.data.copy_(value)
+        for restore, value in kept:
+            restore(value)
+
+
+def _put_back(tensor: Tensor, requires_grad: bool, value: Tensor) -> None:
+    if not torch.equal(tensor, value):  # one with expanded dimensions cannot be written
+        tensor.data.copy_(value)
+    if tensor.is_leaf and tensor.requires_grad != requires_grad:
+        tensor.requires_grad_(requires_grad)
+
+
+def _refill(kind: type, table: Any, content: Any) -> None:
+    """Give `table`, of a subclass of `kind` perhaps, its former content."""
+    kind.clear(table)
+    (kind.update if kind in (dict, set) else kind.extend)(table, content)
 
 
 def _equal(found: Tensor, expected: Tensor) -> bool:

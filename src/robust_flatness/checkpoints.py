@@ -130,7 +130,7 @@ def load_checkpoint(path: Path, device="cpu") -> Checkpoint:
         model = load_model(metadata.model[LOADED], path, **normalised)
     else:
         model = build_model(spec, metadata.classes, metadata.mean, metadata.std)
-        load_weights(model, tensors, path)
+        load_weights(model, {"": tensors}, path)
     return Checkpoint(model.eval().to(device), Path(path).stem, metadata)
 
 

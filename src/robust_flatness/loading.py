@@ -3,7 +3,7 @@
 import importlib
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,6 +33,7 @@ class Normalized(nn.Module):
         return self.model(((x - self.mean) / self.std).to(x.dtype))
 
 
+@torch.inference_mode(mode=False)  # tensors made in inference mode have no gradients
 def load_model(
     model: str, weights: str | Path | None = None, *,
     mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
@@ -61,25 +62,28 @@ def load_model(
         If the network cannot be made, or the weights do not fit.
     """
     kind, _, name = model.partition(":")
+    if weights is not None and not isinstance(weights, str | Path):
+        raise ConfigError(f"weights: {type(weights).__name__} given; expected the path of a file")
     if not kind or not name:
         raise ConfigError(f"model: {model!r} given; expected package.module:function, torchvision:NAME ...")
-    tensors = None if weights is None else read_weights(Path(weights))
+    sets = None if weights is None else read_weights(Path(weights))
     if kind == "torchvision":
         with user_code(f"torchvision's {name}"):
-            network, preset = _torchvision(name, tensors)
+            network, preset = _torchvision(name, sets)
         mean, std = preset if preset and not (mean or std) else (mean, std)
     elif kind == "robustbench":
-        network = _robustbench(name, with_weights=tensors is None)
+        network = _robustbench(name, with_weights=sets is None)
     else:
         factory = imported(model, "model")
         with user_code(f"{model}(), called without arguments,"):
             network = factory()
         if not isinstance(network, nn.Module):
             raise ConfigError(f"model: {model}() returned {type(network).__name__}; expected an nn.Module")
-    if tensors is not None:
-        load_weights(network, tensors, Path(weights))
+    if sets is not None:
+        load_weights(network, sets, Path(weights))
     if mean is not None or std is not None:
-        if mean is None or std is None or len(mean) != len(std) or not all(s > 0 for s in std):
+        both = isinstance(mean, Sequence) and isinstance(std, Sequence)
+        if not both or len(mean) != len(std) or not all(s > 0 for s in std):
             raise ConfigError("mean, std: expected a number for each channel in both, std above 0")
         network = Normalized(network, mean, std)
     with user_code("evaluation mode"):
@@ -100,14 +104,14 @@ def load_network(spec: NetworkSpec, name: str, images: Tensor, classes: int) -> 
     return network
 
 
-def _torchvision(name: str, tensors: dict[str, Tensor] | None) -> tuple[nn.Module, Any]:
+def _torchvision(name: str, sets: dict[str, Mapping[str, Tensor]] | None) -> tuple[nn.Module, Any]:
     """Return the network, and (mean, std) of the pretrained weights where these are taken, else None."""
     from torchvision import models
 
     known = models.list_models(module=models)
     if name not in known:
         raise ConfigError(f"model: torchvision has no classifier {name!r}{meant(name, known)}")
-    if tensors is None:
+    if sets is None:
         pretrained = models.get_model_weights(name).DEFAULT
         network = models.get_model(name, weights=pretrained)
         preset = pretrained.transforms()
@@ -116,7 +120,8 @@ def _torchvision(name: str, tensors: dict[str, Tensor] | None) -> tuple[nn.Modul
         plain = models.get_model(name, weights=None).state_dict()
     # files keep their tensors in any order: the classes are counted at the last layer of the architecture
     last = [key for key, t in plain.items() if t.ndim in (2, 4) and "aux" not in key.lower()][-1]
-    classes = next((len(t) for key, t in tensors.items() if f".{key}".endswith(f".{last}")), len(plain[last]))
+    tensors = [item for tensors in sets.values() for item in tensors.items()]
+    classes = next((len(t) for key, t in tensors if f".{key}".endswith(f".{last}")), len(plain[last]))
     return models.get_model(name, weights=None, num_classes=classes), None
 
 

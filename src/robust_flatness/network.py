@@ -91,6 +91,8 @@ class Network:
             some = ", ".join(frozen[:3]) + ", ..." * (len(frozen) > 3)
             warn(f"model: {len(frozen)} frozen parameters are not perturbed: {some}; freeze all or none")
         names = [name for name in self._perturbable if name not in trial.normalising]
+        if unused := [name for name in names if name in trial.unused]:
+            warn(f"model: its logits do not depend on {', '.join(unused[:3])}{', ...' * (len(unused) > 3)}")
         if not names:
             raise ConfigError("model: no parameters to perturb besides those of normalisation layers")
         return names
@@ -132,7 +134,17 @@ class Network:
         """Return logits [n, K] of inputs [n, ...]; `bfloat16` is used in convolutions and linear layers."""
         if self._shared.trial is None:
             self._try(x)
-        return self.apply(self.tensors(precision), x, precision)
+        logits = self.apply(self.tensors(precision), x, precision)
+        if (
+            self._shared.trial.independent
+            and len(x) > 2
+            and not inside_transform()
+            and precision == "float32"
+        ):
+            self._shared.trial = self._shared.trial._replace(independent=False)  # compared once
+            with torch.no_grad():
+                boundary.check_independent(logits, self.apply(self._tensors, x[:2]))
+        return logits
 
     def tensors(self, precision: str = "float32") -> dict[str, Tensor]:
         """Return the tensors, by name, that `logits` uses: folded, in this precision."""

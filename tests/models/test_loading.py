@@ -99,7 +99,7 @@ def test_weights_are_converted_by_the_versions_of_the_file(tmp_path, monkeypatch
         load_weights(model, read_weights(saved(tmp_path / f"v{version}.pt", state)), tmp_path / "file.pt")
         assert torch.equal(model[0].weight, sign * state["0.weight"])
         for tensors in (state, {f"net.{name}": tensor for name, tensor in state.items()}):
-            load_weights(model, tensors, tmp_path / "file.safetensors")
+            load_weights(model, {"": tensors}, tmp_path / "file.safetensors")
             assert torch.equal(model[0].weight, state["0.weight"])
 
 

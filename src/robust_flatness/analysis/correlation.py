@@ -87,8 +87,8 @@ def permutation_p(x: np.ndarray, y: np.ndarray, kind: str = "pearson", count: in
 
 
 def _standardised(values: np.ndarray, kind: str) -> np.ndarray:
-    """Return values, or their ranks for Spearman's rho, of mean 0 and variance 1; NaN if all are equal."""
-    values = stats.rankdata(values) if kind == "spearman" else values
+    """Return values, for Pearson's r, or their ranks, of mean 0 and variance 1; NaN if all are equal."""
+    values = values if kind == "pearson" else stats.rankdata(values)
     return (values - values.mean()) / (values.std() or math.nan)
 
 
@@ -96,12 +96,12 @@ def correlate(
     rows: pd.DataFrame, x: str, y: str, kind: str = "pearson", given: str | None = None,
     resamples: int = RESAMPLES,
 ) -> Estimate:  # fmt: skip
-    """Estimate the correlation of two columns over the variants that have both; with `given` Pearson's or
-    Spearman's partial correlation given that column (see `weighted_partial`).
+    """Estimate the correlation of two columns over the variants that have both; with `given` the
+    partial correlation given that column (see `weighted_partial`).
 
-    The p-value is that of `permutation_p`; for a partial correlation the residuals of x and y given the third
-    column are permuted (Freedman and Lane 1983). `rows` has the column `family`; with fewer than three
-    variants (four for a partial correlation) all numbers are NaN.
+    The p-value is that of `permutation_p`; for a partial correlation the residuals of x and y (unless
+    Pearson's, of their ranks) given the third column are permuted (Freedman and Lane 1983). `rows` has the
+    column `family`; with fewer than three variants (four for a partial correlation) all numbers are NaN.
     """
     names = [x, y, given] if given else [x, y]
     rows = rows.dropna(subset=names)

@@ -113,13 +113,14 @@ class Whitening(nn.Module):
 
 class SafeConv2d(nn.Conv2d):
     """`nn.Conv2d` with correct weight gradients for strided 1x1 convolutions of few channels, which run with
-    stride 1 on subsampled pixels. Zero padding only; the argument has torch's name, for calls by keyword."""
+    stride 1 on subsampled pixels. Arguments have torch's names, for calls by keyword."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        stride, pointwise = self.stride, self.kernel_size == (1, 1) and self.padding in ((0, 0), "valid")
-        if pointwise and stride != (1, 1) and self.weight.shape[1] < UNSAFE_CHANNELS:
-            input, stride = input[:, :, :: stride[0], :: stride[1]], (1, 1)
-        return F.conv2d(input, self.weight, self.bias, stride, self.padding, self.dilation, self.groups)
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        pointwise = self.kernel_size == (1, 1) and self.padding in ((0, 0), "valid")
+        if pointwise and self.stride != (1, 1) and weight.shape[1] < UNSAFE_CHANNELS:
+            input = input[..., :: self.stride[0], :: self.stride[1]]
+            return F.conv2d(input, weight, bias, groups=self.groups)
+        return super()._conv_forward(input, weight, bias)
 
 
 class FoldedConv2d(SafeConv2d):

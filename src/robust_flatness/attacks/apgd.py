@@ -50,9 +50,9 @@ def run_apgd(
 def _start(x: Tensor, epsilon: float, norm: str, generator: torch.Generator) -> Tensor:
     """Return `x` moved by `epsilon` along a random direction, uniform in the cube (L2: Gaussian)."""
     if norm == "linf":
-        noise = 2 * torch.rand(x.shape, generator=generator).to(x.device) - 1
+        noise = 2 * torch.rand(x.shape, generator=generator, dtype=x.dtype).to(x.device) - 1
     else:
-        noise = torch.randn(x.shape, generator=generator).to(x.device)
+        noise = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
     return (x + epsilon * _normalised(noise, norm)).clamp(0, 1)
 
 

@@ -17,7 +17,7 @@ from robust_flatness.config.measures import MOST_TARGETS
 from robust_flatness.errors import ConfigError, FileError, warn
 from robust_flatness.inputs import require_finite
 from robust_flatness.network import Network
-from robust_flatness.runtime.isolation import isolated
+from robust_flatness.runtime.isolation import default_dtype, isolated
 from robust_flatness.runtime.progress import track
 from robust_flatness.runtime.state import StateFile, tensors_digest
 from robust_flatness.seeding import derive_seed
@@ -54,10 +54,13 @@ def run_autoattack(
         if file and (state := file.load()):
             robust, x_adv, done = state["robust"].to(x.device), state["x_adv"].to(x.device), state["done"]
 
-    def predict(inputs: Tensor) -> Tensor:
-        return net(inputs.to(x.dtype)).float()  # AutoAttack computes in float32, whatever the model does
+    callers = torch.get_default_dtype()
 
-    with contextlib.redirect_stdout(io.StringIO()):  # of the library's output
+    def predict(inputs: Tensor) -> Tensor:
+        with default_dtype(callers):
+            return net(inputs.to(x.dtype)).float()  # AutoAttack computes in float32, whatever the model does
+
+    with contextlib.redirect_stdout(io.StringIO()), default_dtype(torch.float32):  # without its output
         _run_checks(predict, x[:batch_size], y[:batch_size])
         for index, name in enumerate(track(spec.attacks, "attack")):
             if index < done:
@@ -71,7 +74,7 @@ def run_autoattack(
                     candidates = known[indices]
                 else:
                     candidates = attack(x[indices].clone(), y[indices].clone()).detach().to(x.dtype)
-                with torch.no_grad():
+                with torch.no_grad(), default_dtype(callers):
                     fooled = net(candidates).argmax(dim=1) != y[indices]
                 x_adv[indices[fooled]] = candidates[fooled]
                 robust[indices[fooled]] = False
