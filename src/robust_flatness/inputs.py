@@ -67,12 +67,13 @@ def warn_of_sigmoid(logits: Tensor) -> None:
 
 
 def require_finite(values: Tensor, where: str, first: int = 0) -> None:
-    """Raise `NonFiniteError` if a row of `values` (logits or losses, of the examples from `first` on) is NaN
-    or infinite."""
+    """Raise `NonFiniteError` if a row of `values` (logits, or losses [n], of the examples from `first` on) is
+    NaN or infinite."""
     finite = values.detach().isfinite().view(len(values), -1).all(1)
     if not finite.all():
         some = f"{int((~finite).sum())} of {len(finite)} examples, first example {first + _first(~finite)}"
-        raise NonFiniteError(f"model: NaN or infinite logits {where}, for {some}")
+        kind = "logits" if values.ndim > 1 else "losses"
+        raise NonFiniteError(f"model: NaN or infinite {kind} {where}, for {some}")
 
 
 def _first(mask: Tensor) -> int:

@@ -94,8 +94,8 @@ def test_a_dataset_of_torchvision_with_arguments(tmp_path, monkeypatch):
     class EMNIST(datasets.EMNIST):
         classes = ("a", "b")
 
-        def __init__(self, root, split, **options):
-            calls.append((split, options))
+        def __init__(self, root, split, **kwargs):
+            calls.append((split, kwargs))
 
     monkeypatch.setattr(datasets, "EMNIST", EMNIST)
     open_parts("torchvision:EMNIST[split=letters]", tmp_path)

@@ -94,6 +94,9 @@ def open_parts(
     their shorter side and cropped in the middle.
     """
     match = TORCHVISION.fullmatch(name)
+    if not match and name.startswith("torchvision:"):
+        expected = "torchvision:NAME or torchvision:NAME[argument=value,...], without spaces"
+        raise FileError(f"data: {name!r} given; expected {expected}")
     sets = _of_torchvision(match[1], match[2], folder, wanted, download) if match else _of_folder(folder)
     parts = {part: Part(dataset, f"{part} images of {name}", size) for part, dataset in sets.items()}
     # also of parts that are not wanted: a missing class shifts the indices of later classes
@@ -142,7 +145,8 @@ def _pictures(folder: Path) -> Any:
     try:
         return Pictures(str(folder), loader=Image.open, is_valid_file=is_picture)
     except (OSError, ValueError) as error:
-        raise FileError(f"{folder}: no folder of images for each class ({error})") from None
+        allowed = f"with files {', '.join(IMG_EXTENSIONS)}"
+        raise FileError(f"{folder}: no folder of images for each class, {allowed} ({error})") from None
 
 
 def _of_torchvision(
@@ -157,9 +161,10 @@ def _of_torchvision(
         close = meant(name, [other for other in datasets.__all__ if other != name])
         raise FileError(f"torchvision has no dataset {name!r} with training and test images{close}")
     options: dict[str, Any] = dict(pair.split("=") for pair in (arguments or "").split(",") if pair)
+    options = {key: int(value) if value.isdigit() else value for key, value in options.items()}
     if download and {"download", "kwargs"} & parameters.keys():
         options["download"] = True
-    by_train = "train" in parameters or "split" in options
+    by_train = "train" in parameters or ("kwargs" in parameters and "split" in options)
     sets = {}
     for part in wanted:
         split = "val" if part == "test" and name in WITHOUT_TEST else part

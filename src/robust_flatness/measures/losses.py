@@ -20,11 +20,13 @@ from robust_flatness.runtime.isolation import isolated
 from robust_flatness.seeding import generator
 
 
-def clean_logits(net: Network, x: Tensor, batch_size: int) -> Tensor:
-    """Return the logits [n, K] of `x`, in batches; raises `NonFiniteError` if one is NaN or infinite."""
+def clean_losses(net: Network, x: Tensor, y: Tensor, batch_size: int, loss: Loss) -> tuple[Tensor, Tensor]:
+    """Return losses [n] and logits [n, K] of `x`; raises `NonFiniteError` if one is NaN or infinite."""
     logits = batched_logits(net, x, batch_size)
     require_finite(logits, "on clean inputs")
-    return logits
+    losses = loss(logits, y)
+    require_finite(losses, "on clean inputs")
+    return losses, logits
 
 
 def reference_losses(
@@ -32,7 +34,7 @@ def reference_losses(
 ) -> tuple[float, float]:
     """Return RLoss(w) under all starts and under the first one; without attack, the clean loss twice."""
     if attack is None:
-        value = loss(clean_logits(net, x, batch_size), y).double().mean().item()
+        value = clean_losses(net, x, y, batch_size, loss)[0].double().mean().item()
         return value, value
     starts = generator(seed, "reference")
     result = first = replace(attack, restarts=1)(net, x, y, batch_size, starts, loss)
@@ -77,15 +79,16 @@ def evaluate_robustness(
     the file `state_path` (see `run_autoattack`). PGD maximises `loss`; AutoAttack maximises its own losses,
     and `rloss_aa` is `loss` on AutoAttack's examples. All other parameters are those of `average_flatness`.
 
-    Raises `ConfigError` if model or labels cannot be used, `NonFiniteError` if a logit is NaN or infinite.
+    Raises `ConfigError` if model or labels cannot be used, `NonFiniteError` if a logit or a loss is NaN or
+    infinite.
     """
     net, x, y, criterion = checked(model, x, y, loss)
     budget = AutoAttackSpec() if autoattack is True else autoattack or None
     if attack is not None and budget is not None:
         check_autoattack(net, x, budget, attack.norm)
-    logits = clean_logits(net, x, batch_size)
+    losses, logits = clean_losses(net, x, y, batch_size, criterion)
     warn_of_sigmoid(logits)
-    clean = Found(x, criterion(logits, y), logits.argmax(dim=1) != y)
+    clean = Found(x, losses, logits.argmax(dim=1) != y)
     if attack is None:
         return Robustness(clean)
     by_pgd = attack(net, x, y, batch_size, generator(seed, "pgd"), criterion)
@@ -95,7 +98,7 @@ def evaluate_robustness(
     result = run_autoattack(net, x, y, *given)
     # an iterate other than PGD's best may be the misclassified one
     error = result.error | by_pgd.error if "pgd" in budget.attacks else result.error
-    losses = result.loss if loss is None else loss(clean_logits(net, result.x_adv, batch_size), y)
+    losses = result.loss if loss is None else clean_losses(net, result.x_adv, y, batch_size, loss)[0]
     return Robustness(clean, by_pgd, Found(result.x_adv, losses, error))
 
 

@@ -25,9 +25,9 @@ class Neighborhood:
         weights = net.weights()
         self.names, self.weights = list(weights), list(weights.values())
         self.norms = torch._foreach_norm(self.weights)
-        unknown = set(layers or ()) - {*self.names}
-        if unknown:
-            raise ConfigError(f"layers: no {unknown.pop()!r}; there are {', '.join(self.names)}")
+        layers = [layers] if isinstance(layers, str) else layers
+        if layers is not None and (not layers or {*layers} - {*self.names}):
+            raise ConfigError(f"layers: {[*layers]} given; expected some of {', '.join(self.names)}")
         moving = [float(layers is None or name in layers) for name in self.names]
         self.radii = torch._foreach_mul(torch._foreach_mul(self.norms, xi), moving)
         self.weight_bound = weight_bound

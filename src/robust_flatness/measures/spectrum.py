@@ -48,6 +48,16 @@ def _twice_differentiable() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def _named_if_missing() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if "not implemented" in str(error):
+            raise ConfigError(f"loss or model: no second derivative ({error})") from error
+        raise
+
+
 def dot(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
     """Return the inner product of two lists of tensors, each flattened to one vector."""
     return sum((a * b).sum() for a, b in zip(first, second, strict=True))
@@ -86,7 +96,8 @@ class Hessian(LinearOperator):
                 inner = dot(gradient, vector)
                 if inner.requires_grad:  # not so for a loss linear in the weights
                     options = {"retain_graph": bool(self._kept), "materialize_grads": True}
-                    torch._foreach_add_(total, torch.autograd.grad(inner, self.leaves, **options))
+                    with _named_if_missing():
+                        torch._foreach_add_(total, torch.autograd.grad(inner, self.leaves, **options))
         return total
 
     def by_name(self, vector: np.ndarray) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from robust_flatness.measures.base import LOSSES, Record, pgd
 from robust_flatness.measures.cases import joint_ascent
 from robust_flatness.measures.flatness import WORST
 from robust_flatness.measures.landscape import CURVES, LandscapeSettings
-from robust_flatness.measures.losses import clean_logits
+from robust_flatness.measures.losses import clean_losses
 from robust_flatness.measures.neighborhood import Neighborhood
 from robust_flatness.measures.spectrum import hessian_eigenvalues
 from robust_flatness.network import Network
@@ -112,13 +112,18 @@ def principal_plane(
     of inner products :math:`\langle w_i - w, w_j - w\rangle`, [m, m], in float64. Signs make the coordinate
     of largest magnitude positive.
 
-    `weights` are tensors by name, `snapshots` hold at least these names each. Raises `ConfigError` if w and
-    the snapshots lie on a line.
+    `weights` are the tensors by name to which the plane belongs, those of `perturbed_parameters` for example;
+    `snapshots` hold at least these names each. Raises `ConfigError` if a name is missing, a tensor is of
+    integers (such as counters of batch norms), or w and the snapshots lie on a line.
     """
+    whole = [name for name, w in weights.items() if not w.is_floating_point()]
+    missing = [name for name in weights for snapshot in snapshots if name not in snapshot]
+    if whole or missing:
+        raise ConfigError(f"weights: {(whole or missing)[0]!r} is {'integer' if whole else 'in no snapshot'}")
 
     def differences(name: str) -> Tensor:
-        w = weights[name]
-        return torch.stack([(snapshot[name].to(w) - w).flatten() for snapshot in snapshots]).double()
+        w = weights[name].detach()
+        return torch.stack([(snapshot[name].detach().to(w) - w).flatten() for snapshot in snapshots]).double()
 
     inner = sum(rows @ rows.T for rows in map(differences, weights)) if snapshots else torch.zeros(0, 0)
     moved = inner.diagonal() > 0
@@ -150,10 +155,18 @@ def loss_plane(
     `directions` are :math:`d_1, d_2`, tensors by name; parameters that are not perturbed, such as those of
     normalisation layers, keep their values. RLoss is computed by `attack` at each point, from the same
     starts, or with `adversarial="fixed"` on the adversarial examples found at w. `weight_bound` and `loss` as
-    in `average_flatness`. Returns lists in the order of `points`: `ce` and `rloss`.
+    in `average_flatness`. Returns lists in the order of `points`: `ce` and `rloss`. Raises `ConfigError` if
+    the directions do not fit the weights.
     """
+    if adversarial not in ("anew", "fixed"):
+        raise ConfigError(f"adversarial: {adversarial!r} given; expected 'anew' or 'fixed'")
     net, x, y, loss = checked(model, x, y, loss)
     space = Neighborhood(net, 1.0, weight_bound)
+    shapes = {name: weight.shape for name, weight in zip(space.names, space.weights, strict=True)}
+    for direction in directions:
+        if wrong := [n for n, shape in shapes.items() if n not in direction or direction[n].shape != shape]:
+            expected = f"a tensor of shape {tuple(shapes[wrong[0]])} at {wrong[0]!r}"
+            raise ConfigError(f"directions: expected {expected}; zeros where a parameter does not move")
     first, second = ([direction[name] for name in space.names] for direction in directions)
 
     def attacked(network: Network) -> Tensor:
@@ -167,6 +180,6 @@ def loss_plane(
         if adversarial == "anew":
             inputs = attacked(network)
         for name, images in (("ce", x), ("rloss", inputs)):
-            losses = loss(clean_logits(network, images, BATCH_SIZE), y)
+            losses, _ = clean_losses(network, images, y, BATCH_SIZE, loss)
             values[name].append(losses.double().mean().item())
     return values

@@ -149,7 +149,8 @@ def measured(measure: Measure, checkpoint: Checkpoint, data: Examples, settings:
         try:
             with stage(measure.name):
                 # `net.layers` is complete only after a first forward pass
-                net = Network.of(checkpoint.network, data.dataset.images("test", 2, data.device))
+                few = data.dataset.images("test", min(2, data.dataset.size("test")), data.device)
+                net = Network.of(checkpoint.network, few)
                 records = [[*record] for record in measure.function(net, data, settings)]
         except NonFiniteError as error:
             warnings.append(str(error))

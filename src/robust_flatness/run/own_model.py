@@ -69,7 +69,9 @@ def measure_model(
             model = model.float()  # the dtype of the images
         network = replace(network, model=model.to(device))
         net = network.network
-        gradient = outcome(net, dataset.images("test", 2, device)).gradient.norm().item()
+        gradient = (
+            outcome(net, dataset.images("test", min(2, dataset.size("test")), device)).gradient.norm().item()
+        )
         examples = clean_examples(net, dataset, settings, device, criterion)
         identity = {"seed": seed, "weights_sha256": network.weights_sha256, "data_sha256": dataset.checksum}
         identity["provenance"] = provenance(device, torch.get_num_threads())

@@ -81,14 +81,16 @@ def radius_of(result: Mapping[str, Any]) -> str:
 
 
 def radius_words(radius: float, norm: str = "linf") -> str:
-    """Return the radius of an attack as text: n/255 if it is a multiple of 1/255; with the norm if it is L2.
+    """Return the radius of an attack as text: with the norm if it is L2, else n/255 if it is a multiple.
 
     >>> radius_words(8 / 255), radius_words(0.1), radius_words(0.5, "l2")
     ('8/255', '0.1', '0.5 (L2)')
     """
     whole = round(255 * radius)
     exact = whole and math.isclose(255 * radius, whole, rel_tol=1e-6)
-    return (f"{whole}/255" if exact else f"{radius:.4g}") + (" (L2)" if norm == "l2" else "")
+    if norm == "l2":
+        return f"{radius:.4g} (L2)"
+    return f"{whole}/255" if exact else f"{radius:.4g}"
 
 
 def described(result: Mapping[str, Any], groups: Sequence[ModelGroup]) -> str:
@@ -116,7 +118,7 @@ def value_rows(records: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, floa
         metric = schema.metric_of(r["measure"], r["metric"])
         spread = r["metric"].endswith("_std") and metric.column == r["metric"]
         if metric.column is not None and metric.kind != "setting" and not spread:
-            words = metric.words(r["split"], r["loss"], r[metric.radius] if metric.radius else None)
+            words = metric.words(r["split"], r["loss"], r[metric.radius] or None if metric.radius else None)
             if r["coordinate"] and metric.radius != "coordinate":
                 words += f", {r['coordinate']} alone"
             yield words, r["value"], r["se"], metric.direction
