@@ -98,6 +98,9 @@ def test_eigenvalues_of_a_squared_loss_are_those_of_the_inputs(linear):
     (lambda logits, y: plain(logits, y) / 0, "expected finite, differentiable losses"),
     (lambda logits, y: (logits.argmax(1) != y).float(), "expected finite, differentiable losses"),
     (lambda logits: logits, "failed: TypeError"),
+    (lambda logits, y: plain(logits.detach().fill_(0) + logits, y), "changes its logits or labels"),
+    (lambda logits, y: plain(logits, y.mul_(0)), "changes its logits or labels"),
+    (lambda logits, y: plain(logits, y).mean().expand(len(y)), "depend on the other examples"),
 ])  # fmt: skip
 def test_losses_that_cannot_be_used_are_refused(linear, loss, words):
     for measure in (average_flatness, worst_flatness, evaluate_robustness):

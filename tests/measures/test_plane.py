@@ -89,6 +89,19 @@ def test_snapshots_on_a_line_are_refused(linear):
     for snapshots in (line, line[:1], []):
         with pytest.raises(ValueError, match="do not lie on a line"):
             principal_plane(weights, snapshots)
+    with pytest.raises(ValueError, match="'steps' is integer"):
+        principal_plane(weights | {"steps": torch.tensor(3)}, line)
+
+
+def test_directions_that_do_not_fit_are_refused(linear):
+    model, x, y, (first, second) = linear
+    for directions, how, words in (
+        ((first, {"weight": second["weight"]}), "anew", r"shape \(3,\) at 'bias'"),
+        ((first, second | {"weight": second["weight"][:1]}), "anew", r"shape \(3, 6\) at 'weight'"),
+        ((first, second), "Anew", "'Anew' given"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            loss_plane(model, x, y, directions=directions, points=POINTS, attack=ATTACK, adversarial=how)
 
 
 def perturbed(model, seed):

@@ -2,11 +2,15 @@
 
 import random
 import threading
+from collections import deque
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations, parametrize
 from torch.utils.checkpoint import checkpoint
 
 from robust_flatness.attacks import PGD
@@ -95,6 +99,7 @@ WARNED = {
     "noise": (Through(lambda x: x + 0.1 * torch.randn_like(x)), "random"),
     "python's randomness": (Through(lambda x: x * random.random()), "random"),
     "batch": (Through(lambda x: x - x.mean(0)), "depend on the others of its batch"),
+    "large batch": (Through(lambda x: x - x.mean(0) * (len(x) > 4)), "depend on the others of its batch"),
 }
 
 
@@ -105,13 +110,20 @@ def test_properties_that_mislead_attacks_are_warned_of(data, name):
         MEASURES["robustness"](model, *data)
 
 
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_weights_that_do_not_influence_the_logits_are_named(data):
+    model = Through()
+    model.left = nn.Linear(2, 2)
+    with pytest.warns(MeasurementWarning, match="do not depend on left.weight, left.bias"):
+        MEASURES["average"](model, *data)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, parametrize.cached])
 def test_the_callers_modes_make_no_difference(measure, data, mode):
     x, y = data
-    expected = measure(linear(), x, y)
+    model = nn.Sequential(linear(), parametrizations.weight_norm(nn.Linear(4, 4)))
+    expected = measure(model, x, y)
     if measure is MEASURES["hessian"]:  # ARPACK's result depends on rounding in the BLAS
         expected = pytest.approx(expected, rel=1e-6)
-    model = linear().train()
     with mode():
         assert measure(model, x + 0, y + 0) == expected
     with torch.autocast("cpu", torch.bfloat16):
@@ -138,6 +150,42 @@ class Stateful(nn.Module):
         return self.net(x)
 
 
+class Holder(nn.Module):
+    """Changes what it holds, in objects and containers, and freezes layers in evaluation mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.net, self.kept = linear(), SimpleNamespace(calls=0, sizes=deque(), by={"n": [np.zeros(1)]})
+        self.register_buffer("mean", torch.zeros(1).expand(4))
+        self.generator, self.config = torch.Generator(), Frozen(a=1)
+
+    def train(self, mode=True):
+        self.net.requires_grad_(mode)
+        return super().train(mode)
+
+    def forward(self, x):
+        self.kept.calls += 1
+        self.kept.sizes.append(len(x))
+        self.kept.by["n"][0] += torch.rand((), generator=self.generator).item()
+        return self.net(x) - self.mean
+
+
+class Frozen(dict):
+    def update(self, *values):
+        raise TypeError("frozen")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_all_that_a_module_holds_is_as_it_was(measure, data):
+    model = Holder()
+    state = model.generator.get_state()
+    measure(model, *data)
+    assert (model.kept.calls, model.kept.sizes, model.kept.by["n"]) == (0, deque(), [0.0])
+    assert torch.equal(model.generator.get_state(), state)
+    assert model.config == {"a": 1}
+    assert all(p.requires_grad for p in model.parameters())
+
+
 def _patched():
     model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16), nn.Linear(16, 4))
     plain = model.forward
@@ -161,6 +209,27 @@ def _exit(x):
     raise SystemExit(3)
 
 
+def _hooked():
+    """A dropout that asks the mode of the network, from which the hook comes, not that of the layer."""
+    model = linear()
+    model[1].register_forward_hook(lambda _, inputs, output: F.dropout(output, 0.9, model.training))
+    return model
+
+
+def _noisy():
+    """The forward of the original on noise from a generator of its own: no call gives the same logits."""
+    model, g = linear(), torch.Generator().manual_seed(0)
+    plain = model.forward
+    model.forward = lambda x: plain(x + 0.1 * torch.randn(x.shape, generator=g))
+    return model
+
+
+class Fused(nn.Sequential):
+    def eval(self):
+        self[1] = nn.Sequential(self[1])
+        return super().eval()
+
+
 def _reentrant(x):
     return checkpoint(torch.tanh, x, use_reentrant=True)
 
@@ -175,6 +244,10 @@ REFUSED = {
     ),
     "state of a batch": lambda: Stateful(recurrent=True),
     "forward of another module": _patched,
+    "mode of the original": _hooked,
+    "random forward of the original": _noisy,
+    "other parameters in evaluation mode": lambda: Fused(*linear()),
+    "expanded parameter": lambda: _with(scale=nn.Parameter(torch.ones(1).expand(4))),
     "scripted": lambda: torch.jit.script(linear()),
     "lazy": lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(4)),
     "complex": lambda: _with(w=nn.Parameter(torch.ones(3, dtype=torch.cfloat))),

@@ -77,6 +77,31 @@ def test_one_of_several_sets_of_weights_is_named(folder):
             load_model("nets_here:net", f"{folder / file}:other")
 
 
+def test_sets_of_weights_are_found_at_any_depth(folder):
+    state = network().state_dict()
+    plain, other = ({n: torch.full_like(t, k) for n, t in state.items()} for k in (1, 2))
+    below = {f"ema.{n}": t for n, t in other.items()}
+    for content, keys in (
+        ({"model": plain, "ema": {"decay": 0.9, "module": other}}, ("model", "ema")),
+        ({"ema": other, "model": {"epoch": 1, "state_dict": plain}}, ("model.state_dict", "ema")),
+        ({"state_dict": {f"net.{n}": t for n, t in plain.items()} | below}, ("net", "state_dict.ema")),
+        (plain | below, (".", "ema")),
+        (plain | {f"module.{n}": t for n, t in other.items()}, (".", "module")),
+    ):
+        path = saved(folder / "w.pt", content)
+        with pytest.raises(ConfigError, match="holds several sets of weights: "):
+            load_model("nets_here:net", path)
+        for value, key in enumerate(keys, start=1):
+            assert (load_model("nets_here:net", f"{path}:{key}")[3].bias == value).all()
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile])
+def test_wrappers_of_the_network_are_ignored(tmp_path, wrap):
+    source, model = network(), wrap(network())
+    load_weights(model, {"": source.state_dict()}, tmp_path / "w.pt")
+    assert torch.equal(next(model.parameters()), source[0].weight)
+
+
 class Negated(nn.Linear):
     """A layer whose files of version 1 hold the negated weight."""
 
@@ -84,7 +109,7 @@ class Negated(nn.Linear):
 
     def _load_from_state_dict(self, state, prefix, metadata, *rest):
         if (metadata.get("version") or 1) < 2:
-            state[f"{prefix}weight"] = -state[f"{prefix}weight"]
+            state[f"{prefix}weight"] *= -1  # in place
         super()._load_from_state_dict(state, prefix, metadata, *rest)
 
 
