@@ -51,8 +51,8 @@ def load_model(
         by `robustbench`, the extra of that name).
     weights
         File .safetensors, or .pt, .pth and other files of `torch.save`, of which no code is run. Weights may
-        lie under a key such as `state_dict`, and have prefixes of wrappers such as `module.` (data-parallel)
-        and `_orig_mod.` (compiled).
+        lie under keys such as `state_dict`, below a common prefix, and have prefixes of wrappers such as
+        `module.`. If several sets fit the network, `FILE:KEY` names one.
     mean, std
         Of the channels, where the network expects normalised images: (x - mean) / std.
 
