@@ -209,6 +209,12 @@ def test_a_fresh_clone_plans_all_jobs_without_torch(tmp_path):
     assert not imported & {"torch", "torchvision", "sklearn", "matplotlib"}
 
 
+def test_text_of_an_experiment_may_hold_braces(tmp_path):
+    own = "own_variants: {own: {label: 'AT $\\tau_{max}$', family: mine, set: {epochs: 2}}}\n"
+    text = SMOKE.replace("[at, trades-6,", "[at, own, trades-6,").replace("few digits", "few {digits}")
+    Workflow(tmp_path, text + own + "families: {mine: {label: 'My {own}'}}\n").plan()
+
+
 def test_a_bad_config_ends_planning_with_one_message(tmp_path):
     Workflow(tmp_path, SMOKE.replace("epsilon: 0.15\n", "epsilon: -1\n"))
     done = snakemake(tmp_path, "--dry-run")

@@ -11,7 +11,7 @@ rule collect:
         f"{LOGS}/collect.log",
     localrule: True
     params:
-        spec=collect_spec(EXPERIMENT, RESULTS_FOLDER).json_text(),
+        spec=verbatim(collect_spec(EXPERIMENT, RESULTS_FOLDER).json_text()),
         directory=placed(RESULTS),
     shell:
         "robust-flatness collect --spec {params.spec:q} --directory {params.directory:q} 2>&1 | tee {log:q}"

@@ -58,6 +58,11 @@ def as_given(path):
     return Path(path) if placed(path) == str(path) else Path(path).absolute()
 
 
+def verbatim(text):
+    """Return a value for params that holds free text, in which Snakemake expands no wildcards."""
+    return lambda wildcards: text
+
+
 def of_repository(path):
     """Return the path of a file or folder of the repository, relative if Snakemake runs in it."""
     return as_given(path if Path(path).exists() else ROOT / path)

@@ -53,7 +53,7 @@ rule pseudo_label:
         runtime=time_limit(pseudo_label_minutes),
         gpu=GPUS,
     params:
-        spec=EXPERIMENT.baseline.json_text(),
+        spec=verbatim(EXPERIMENT.baseline.json_text()),
         compute=COMPUTE,
     shell:
         "robust-flatness pseudo-label --spec {params.spec:q} --seed {wildcards.seed} "

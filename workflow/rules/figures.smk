@@ -32,7 +32,7 @@ rule families:
         f"{LOGS}/families.log",
     localrule: True
     params:
-        families=canonical_json(OWN_FAMILIES.get("families", {})),
+        families=verbatim(canonical_json(OWN_FAMILIES.get("families", {}))),
     run:
         write_text(Path(output[0]), params.families + "\n")
 

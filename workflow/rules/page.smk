@@ -19,7 +19,7 @@ rule write_page:
         f"{LOGS}/page.log",
     localrule: True
     params:
-        description=EXPERIMENT.spec.description,
+        description=verbatim(EXPERIMENT.spec.description),
     script:
         "../../report/index.py"
 

@@ -11,7 +11,7 @@ rule docs:
         directory=ROOT / "docs/results" / EXPERIMENT.name,
         captions=CAPTIONS,
         notebooks=ROOT,
-        description=EXPERIMENT.spec.description,
+        description=verbatim(EXPERIMENT.spec.description),
     script:
         "../scripts/keep_results.py"
 

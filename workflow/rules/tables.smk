@@ -51,7 +51,7 @@ rule report_opening:
     localrule: True
     params:
         experiment=EXPERIMENT.name,
-        description=EXPERIMENT.spec.description,
+        description=verbatim(EXPERIMENT.spec.description),
     script:
         "../scripts/open_report.py"
 

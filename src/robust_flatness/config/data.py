@@ -78,6 +78,16 @@ _Range = Annotated[str, AfterValidator(lambda text: str(parse_range(text)))]
 Ranges = Annotated[tuple[_Range, ...], Field(min_length=1), AS_LIST]
 
 
+def _without_braces(path: str) -> str:
+    if {*path} & {*"{}"}:
+        raise ValueError("Snakemake takes braces in paths for wildcards; rename the file or folder")
+    return path
+
+
+#: Path of a file or folder that the rules of the workflow read.
+InputPath = Annotated[str, AfterValidator(_without_braces)]
+
+
 class DataSpec(Spec):
     """A dataset and its disjoint splits.
 
@@ -93,7 +103,7 @@ class DataSpec(Spec):
     name: Literal["digits", "fashion", "cifar10", "npz", "folder"] | Torchvision
     """`digits`, `fashion`, `cifar10`, `npz`, a `folder` of images with a subfolder for each class below
     `train` and `test`, or `torchvision:NAME`."""
-    path: str | None = None
+    path: InputPath | None = None
     """`npz`: the file; `folder`: the folder; `torchvision:NAME`: the folder that it was downloaded to;
     `cifar10`: a folder with the official files, None: they are downloaded."""
     train: _count_or_ranges(Count)
@@ -105,7 +115,7 @@ class DataSpec(Spec):
     size: Count | None = None
     """Side in pixels: `cifar10` and `npz` images are averaged over squares, so it must divide their side;
     others are resized by their shorter side and cropped in the middle."""
-    pool: str | None = None
+    pool: InputPath | None = None
     """`cifar10`: extra images with published pseudo-labels, the pickle of Carmon et al. 2019."""
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     """Expected checksum of the prepared splits. It replaces the check of the official files' checksums, so

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from robust_flatness.config.data import InputPath
 from robust_flatness.config.values import AS_LIST, Positive, Real, Spec
 from robust_flatness.config.variants import VariantSpec
 from robust_flatness.files import canonical_json
@@ -21,7 +22,7 @@ class NetworkSpec(Spec):
     model: Annotated[str, Field(pattern=_MODEL)]
     """`package.module:function` (without arguments), `torchvision:NAME`, `robustbench:NAME` or
     `robustbench:DATASET/THREAT/NAME`."""
-    weights: str | None = None
+    weights: InputPath | None = None
     """File .safetensors, .pt or .pth, or FILE:KEY where it holds several sets of weights; None: the
     function's, or the pretrained ones, which are downloaded."""
     mean: Annotated[tuple[Real, ...], AS_LIST, Field(min_length=1)] | None = None

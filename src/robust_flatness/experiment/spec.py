@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from robust_flatness.config.data import DataSpec
+from robust_flatness.config.data import DataSpec, InputPath
 from robust_flatness.config.measures import STEPS_TO_THE_EDGE
 from robust_flatness.config.networks import NetworkSpec
 from robust_flatness.config.training import ModelSpec, TrainingSpec
@@ -33,7 +33,7 @@ class ExperimentSpec(Spec):
     baseline_seeds: Seeds | None = None
     """Seeds of the variant `at`, for statistics over seeds; None: `seeds`."""
     variants: Variants = "all"
-    results_table: str | None = None
+    results_table: InputPath | None = None
     """Table of results to start from, without training or measuring."""
     norm: Norm = "linf"
     """Threat model: the norm in which `epsilon` bounds perturbations, `linf` or `l2`."""
