@@ -114,7 +114,8 @@ def test_what_is_not_defined_for_a_network_is_left_out_of_all_and_an_error_by_na
 
 
 @pytest.mark.parametrize("given", [
-    {"own": {"sam": "a:b"}}, {"own": {"fine": "a.b"}}, {"test_measures": "sam"},
+    *({"own": {name: "a:b"}} for name in ("sam", "avg_flatness", "train", "test_two", "two_se", "rerr_aa")),
+    {"own": {"fine": "a.b"}}, {"test_measures": "sam"},
     {"test_measures": [], "test_examples": 8},
     {"measures": "sam", "test_measures": "asam", "test_examples": 8},
 ])  # fmt: skip

@@ -1,6 +1,7 @@
 """Measures of sharpness, margin and capacity beyond the paper's: the block `sharpness`."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -93,6 +94,8 @@ OF_WEIGHTS = {
     "spectral_product": "product of spectral norms",
 }
 NAMES = (*OF_LOSSES, *OF_WEIGHTS)
+#: Names that columns for splits, subsets, losses and spreads have, or begin or end with.
+RESERVED = re.compile("^(test|train|early_stopping)(_|$)|^(in)?correct$|_(std|se|ce|rloss)$")
 
 
 def of_loss(label: str, name: str, direction: str = FLATTER) -> Metric:
@@ -129,6 +132,8 @@ class SharpnessSettings(SharpnessOptions, OnBothLosses):
         return [name for name in names if every or name in self.test_measures]
 
     def problems(self, data: DataSpec) -> Iterator[str]:
+        from robust_flatness.measures.registry import MEASURES  # which imports this module
+
         yield from super().problems(data)
         if self.test_measures != "all":
             if not (self.test_examples and self.test_measures):
@@ -136,9 +141,10 @@ class SharpnessSettings(SharpnessOptions, OnBothLosses):
             for name in self.test_measures:
                 if name not in (known := self.of_losses("train")):
                     yield f"test_measures: {name!r} given; those measured on examples: {', '.join(known)}"
+        taken = {metric.column for measure in MEASURES.values() for metric in measure.metrics.values()}
         for name, function in self.own.items():
-            if name in NAMES or not name.isidentifier() or name.startswith("test_"):
-                yield f"own: {name!r} cannot name a measure; give a new identifier without 'test_' in front"
+            if name in taken or not name.isidentifier() or RESERVED.search(name):
+                yield f"own: {name!r} is no identifier, or stands for other columns; choose another name"
             if function.count(":") != 1:
                 yield f"own.{name}: {function!r} given; expected package.module:function"
 
