@@ -95,6 +95,8 @@ BAD = {
                    "--directory", "results"],
     "models.a": ["check-network", "--name", "a", "--spec", '{"model": "nets:net"}', "--data-spec",
                  json.dumps(DIGITS)],
+    "no classifier 'x'": ["check-network", "--name", "a", "--spec", '{"model": "torchvision:x"}',
+                          "--data-spec", json.dumps(DIGITS | {"name": "npz", "path": "my.npz"})],
     "results table": ["plan", "--config", ROOT / "config/published.yaml"],
     "missing.safetensors: no": ["export", MISSING, "--directory", "made", "--dataset", "digits"],
     "nothing": ["verify", "nothing"],

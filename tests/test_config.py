@@ -23,6 +23,7 @@ from robust_flatness.config.values import Integer, Real, parse
 from robust_flatness.experiment import Experiment, ExperimentSpec, load_experiment
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.tables.collect import fingerprint
+from robust_flatness.training.objectives import Objective
 from robust_flatness.workflow import (
     collect_spec,
     config_fingerprint,
@@ -245,7 +246,7 @@ def test_settings_of_a_measure_may_differ_for_single_variants():
 def test_what_jobs_read_is_an_input_of_their_rules(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    (tmp_path / "mine_there.py").write_text("two = None\n")
+    (tmp_path / "mine_there.py").write_text("two = len\n")
     experiment = load(digits(measures__sharpness__own={"two": "mine_there:two"}))
     assert measuring_code(experiment, "at") == [tmp_path / "mine_there.py"]
     splits = {"train": 2, "early_stopping": 1, "test": 1}
@@ -285,9 +286,16 @@ def test_code_of_the_users_own_is_imported_and_followed(tmp_path, monkeypatch):
     assert source_files("torchvision:resnet18") == source_files("nothing_here:f") == source_files("at") == []
     own = {"mine": {"label": "Mine", "family": "at", "set": {"objective": "mine_here:Loss"}}}
     of_measures = digits(measures__sharpness__own={"two": "mine_here:two"})
-    for values in (digits(own_variants=own), of_measures, digits(training__objective="mine_here:Loss")):
+    network = digits(models={"a": {"model": "mine_here:net"}})
+    for values in (digits(own_variants=own), of_measures, digits(training__objective="mine_here:L"), network):
         with pytest.raises(ConfigError, match=r"'mine_here:[a-zL]*' cannot be imported"):
             load(values)
+    for changed, message in (
+        ({"training__objective": "mine_here:loss"}, "not a subclass of"),
+        ({"measures__sharpness__own": {"two": "mine_here:__name__"}}, "expected a function"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load(digits(**changed))
 
 
 def test_all_problems_are_reported_at_once():
@@ -337,8 +345,9 @@ def test_records_are_collected_whatever_variant_comes_first(variants, tmp_path):
 @pytest.fixture
 def examples(monkeypatch) -> list[dict]:
     """The experiments in config/README.md."""
-    for name in ("my_losses", "my_measures"):
-        monkeypatch.setitem(sys.modules, name, SimpleNamespace(Brier=None, focal=None))
+    own = SimpleNamespace(Brier=type("Brier", (Objective,), {}), wide=len)
+    for name in ("my_losses", "my_nets"):
+        monkeypatch.setitem(sys.modules, name, own)
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "config/README.md").read_text(), re.DOTALL)
     return [*map(yaml.safe_load, blocks)]
 

@@ -91,12 +91,12 @@ def load_model(
     return network
 
 
-def load_network(spec: NetworkSpec, name: str, images: Tensor, classes: int) -> nn.Module:
-    """Load a network of an experiment's `models` and try it on `images`; raise `ConfigError` if it cannot be
-    loaded, does not take the images, or has another number of classes."""
+def load_network(spec: NetworkSpec, name: str, images: Tensor | None, classes: int | None) -> nn.Module:
+    """Load a network of an experiment's `models` and try it on `images` (None: not tried); raise
+    `ConfigError` if it cannot be loaded, does not take the images, or has another number of classes."""
     try:
         network = load_model(spec.model, spec.weights, mean=spec.mean, std=spec.std)
-        found = Network(network, images).classes
+        found = classes if images is None else Network(network, images).classes
     except ConfigError as error:
         raise ConfigError(f"models.{name}: {error}") from None
     if found != classes:

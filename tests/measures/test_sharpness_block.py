@@ -1,6 +1,7 @@
 """The block `sharpness`: records on both losses and splits, shared attacks, measures of the user."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from robust_flatness.architectures import build_model
 from robust_flatness.attacks import PGD
 from robust_flatness.config import DataSpec, ModelSpec
 from robust_flatness.data import Dataset
-from robust_flatness.errors import UndefinedError, noted_warnings
+from robust_flatness.errors import ConfigError, UndefinedError, noted_warnings
 from robust_flatness.measures.base import Examples
 from robust_flatness.measures.sharpness.block import (
     METRICS,
@@ -111,6 +112,13 @@ def test_what_is_not_defined_for_a_network_is_left_out_of_all_and_an_error_by_na
     for name in undefined:
         with pytest.raises(UndefinedError, match="model: "):
             list(sharpness(net, Examples(dataset), settings(measures=name)))
+
+
+@pytest.mark.parametrize("returned", [3.0, library.Estimate(torch.tensor(3.0))])
+def test_an_own_measure_that_returns_no_estimate_is_named(dataset, monkeypatch, returned):
+    monkeypatch.setattr(math, "two", lambda *given, **options: returned, raising=False)
+    with pytest.raises(ConfigError, match=r"math:two returned .*expected an Estimate"):
+        [*sharpness(Network(Vector()), Examples(dataset), settings(measures="sam", own={"two": "math:two"}))]
 
 
 @pytest.mark.parametrize("given", [

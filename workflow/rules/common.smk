@@ -14,7 +14,7 @@ from robust_flatness.experiment import load_experiment
 from robust_flatness.config.kinds import source_files
 from robust_flatness.config.networks import weights_file
 from robust_flatness.config.values import load_yaml
-from robust_flatness.config.data import CIFAR10_FILES, CIFAR10_FOLDER, CLASSES
+from robust_flatness.config.data import CIFAR10_FILES, CIFAR10_FOLDER
 from robust_flatness.errors import ConfigError
 from robust_flatness.files import canonical_json, write_text
 from robust_flatness.measures.base import CHECKPOINTS

@@ -10,6 +10,7 @@ import typer
 from robust_flatness.commands.base import app
 from robust_flatness.config.kinds import imported
 from robust_flatness.config.measures import BATCH_SIZE
+from robust_flatness.config.networks import LIBRARIES
 from robust_flatness.config.values import Epsilon, Norm, Positive, Precision, Real, parse, parse_list
 from robust_flatness.errors import ConfigError, noted_warnings
 from robust_flatness.files import write_rows, write_text
@@ -135,7 +136,7 @@ def measure(
         if checkpoint and any((weights, mean, std)):
             raise ConfigError(f"--model: {model} is a checkpoint; it needs no --weights, --mean, --std")
         loaded = load_checkpoint(Path(model)) if checkpoint else load_model(model, weights, **normalisation)
-        own = not (checkpoint or model.startswith(("torchvision:", "robustbench:")))
+        own = not (checkpoint or model.startswith(LIBRARIES))
         snapshots = [
             load_checkpoint(path).model if checkpoint else load_model(model, path, **normalisation)
             for path in snapshot or ()

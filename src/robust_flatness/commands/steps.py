@@ -7,7 +7,7 @@ import typer
 
 from robust_flatness.commands.base import Checkpoints, Data, Device, Output, Seed, Spec, Threads, parsed, step
 from robust_flatness.config import DataSpec, TrainJob
-from robust_flatness.config.data import CIFAR10_FOLDER
+from robust_flatness.config.data import CIFAR10_FOLDER, CLASSES
 from robust_flatness.config.networks import NetworkSpec
 from robust_flatness.errors import noted_warnings
 from robust_flatness.runtime.progress import show_progress
@@ -89,14 +89,15 @@ def scale(
 def check_network(
     spec: Spec, name: Name, data_spec: Annotated[str, typer.Option(help="Settings of the dataset as JSON.")]
 ) -> None:
-    """Check that an external network can be loaded and fits a dataset of the kit, before anything is run."""
+    """Check that an external network can be loaded and fits the data, as far as these are known, before
+    anything is run."""
     import torch
 
     from robust_flatness.loading import load_network
 
     data = parsed(DataSpec, data_spec, "--data-spec")
     channels, side = data.shape
-    images = torch.full((2, channels, side, side), 0.5)
+    images = torch.full((2, channels, side, side), 0.5) if data.name in CLASSES else None
     load_network(parsed(NetworkSpec, spec), name, images, data.known_classes)
 
 

@@ -14,16 +14,22 @@ from typing import Any
 from robust_flatness.errors import ConfigError
 
 
-def imported(path: str, where: str) -> Any:
-    """Return the object that `package.module:name` names, with the working directory on Python's path."""
+def imported(path: str, where: str, base: str = "") -> Any:
+    """Return the function that `package.module:name` names, or the class, which must be a subclass of `base`
+    if that is given; the working directory is on Python's path."""
     module, _, name = path.partition(":")
     here = str(Path.cwd())
     if not {here, ""} & set(sys.path):
         sys.path.insert(0, here)
     try:
-        return getattr(importlib.import_module(module), name)
+        found = getattr(importlib.import_module(module), name)
     except (Exception, SystemExit) as error:  # whatever the module raises
         raise ConfigError(f"{where}: {path!r} cannot be imported ({error!r})") from error
+    if base and not (isinstance(found, type) and issubclass(found, imported(base, where))):
+        raise ConfigError(f"{where}: {path!r} is not a subclass of {base}")
+    if not callable(found):
+        raise ConfigError(f"{where}: {path!r} is of type {type(found).__name__}; expected a function")
+    return found
 
 
 def source_files(path: str) -> list[Path]:

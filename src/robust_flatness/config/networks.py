@@ -12,6 +12,8 @@ from robust_flatness.files import canonical_json
 
 #: Families of external networks, as in config/families.yaml.
 EXTERNAL, ROBUSTBENCH = "external", "robustbench"
+#: Beginnings of the names of models that are not the user's own functions.
+LIBRARIES = ("torchvision:", "robustbench:")
 _ROBUSTBENCH = r"robustbench:((cifar10|cifar100|imagenet)/\w+/)?[\w.-]+"
 _MODEL = rf"^(torchvision:\w+|{_ROBUSTBENCH}|[\w.]+:\w+)$"
 

@@ -9,8 +9,10 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from robust_flatness.config.catalogue import OBJECTIVES
 from robust_flatness.config.kinds import imported
 from robust_flatness.config.measures import MeasureSettings
+from robust_flatness.config.networks import LIBRARIES
 from robust_flatness.config.training import ModelSpec, TrainingSpec, TrainJob, rescaled_decay
 from robust_flatness.config.values import meant, parse
 from robust_flatness.config.variants import BASELINE, VariantSpec, load_variants
@@ -69,15 +71,18 @@ class Experiment:
     def _problems_of_jobs(self) -> Iterator[str]:
         """Yield unusable settings of variants, measures and trainings, and user's code that fails to load."""
         trained = {slug for slug, variant in self.variants.items() if variant.trained}
-        code = {"training.objective": self.spec.training.objective}
+        objective = OBJECTIVES["at"].path
+        code = [(self.spec.training.objective, "training.objective", objective)]
+        code += [(network.model, f"models.{slug}.model") for slug, network in self.spec.models.items()]
         for slug, variant in self.variants.items():
-            code[f"variant {slug!r}: objective"] = str(variant.set.get("objective"))
+            code.append((str(variant.set.get("objective")), f"variant {slug!r}: objective", objective))
             if variant.derived_from and variant.derived_from not in trained:
                 yield f"variants: {slug!r} is derived from {variant.derived_from!r}; add that trained variant"
         for name, settings in self.measures.items():
             yield from (f"measures.{name}.{text}" for text in self._problems_of_measure(name, settings))
-            code |= {f"measures.{name}.own.{key}": p for key, p in getattr(settings, "own", {}).items()}
-        checks = [partial(imported, path, where) for where, path in code.items() if ":" in path]
+            code += [(p, f"measures.{name}.own.{key}") for key, p in getattr(settings, "own", {}).items()]
+        code = [given for given in code if ":" in given[0] and not given[0].startswith(LIBRARIES)]
+        checks = [partial(imported, *given) for given in code]
         for check in [*checks, lambda: self.train_jobs]:
             try:
                 check()

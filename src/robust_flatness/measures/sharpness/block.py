@@ -13,7 +13,7 @@ from robust_flatness.config.kinds import imported
 from robust_flatness.config.measures import SPLITS, FirstExamples, MeasureSettings
 from robust_flatness.config.values import AS_LIST, Count, Positive
 from robust_flatness.config.variants import BASELINE
-from robust_flatness.errors import UndefinedError, warn
+from robust_flatness.errors import ConfigError, UndefinedError, warn
 from robust_flatness.measures.base import FLATTER, Examples, Measure, Metric, Network, OnBothLosses, Record
 from robust_flatness.runtime.progress import track
 
@@ -174,6 +174,11 @@ def sharpness(net: Network, data: Examples, settings: SharpnessSettings) -> Iter
                 with _skipping_undefined(settings, name):
                     if name in own:
                         result = call_on(objective, own[name])
+                        if not isinstance(getattr(result, "value", None), int | float):
+                            given = f"{settings.own[name]} returned {result!r:.80}"
+                            raise ConfigError(
+                                f"measures.sharpness.own.{name}: {given}; expected an Estimate of numbers"
+                            )
                     else:
                         entry = known[name]
                         result = functions[entry.function or name].of(objective, **entry.arguments)
