@@ -188,6 +188,7 @@ BAD = [
     ("training.steps", 1.5), ("training.batch_size", 1), ("epsilon", 8), ("epsilon", math.nan),
     ("seeds", [0, "0"]), ("seeds", []), ("experiment", "../x"), ("experiment", None),
     ("compute", {"device": "tpu"}), ("data.path", "my{v}.npz"),
+    ("families.mine", {"label": "x", "color": "ornge"}), ("families.mine", {"label": "x", "marker": "q"}),
 ]  # fmt: skip
 
 

@@ -1,11 +1,12 @@
 """The catalogue of training variants and their families."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from robust_flatness.config.values import Name, Positive, Spec, load_yaml, parse
+from robust_flatness.config.values import Name, Positive, Spec, load_yaml, meant, parse
 
 #: The variant that is the baseline itself.
 BASELINE = "at"
@@ -62,7 +63,21 @@ def load_variants(path: Path) -> dict[str, VariantSpec]:
     return parse(dict[Name, VariantSpec], load_yaml(path), f"{path}: variants")
 
 
-Color = Annotated[str, AfterValidator(lambda name: PALETTE.get(name, name)), Field(validate_default=True)]
+def _hex(name: str) -> str:
+    """Return the colour of a name, of `PALETTE` or matplotlib's, or of "#rrggbb", as the latter."""
+    if name in PALETTE or re.fullmatch("#[0-9A-Fa-f]{6}", name):
+        return PALETTE.get(name, name)
+    from matplotlib.colors import to_hex  # which planning does without where it can
+
+    try:
+        return to_hex(name)
+    except ValueError:
+        raise ValueError(f"no colour{meant(name, PALETTE)}; {', '.join(PALETTE)} or #rrggbb") from None
+
+
+Color = Annotated[str, AfterValidator(_hex), Field(validate_default=True)]
+#: The markers of matplotlib that are one character.
+Marker = Annotated[str, Field(pattern=r"^[ov^<>8sp*hHDdPX.,+x|_1234]$")]
 
 
 class FamilySpec(Spec):
@@ -70,7 +85,7 @@ class FamilySpec(Spec):
 
     label: str
     color: Color = "black"
-    marker: str = "X"
+    marker: Marker = "X"
     parameter: str | None = None
     setting: str | None = None
     named: str | None = None
