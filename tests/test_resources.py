@@ -123,6 +123,13 @@ def test_the_sizes_fit(tmp_path, shape, network, pool):
     assert text.count("#") > 10
 
 
+@pytest.mark.parametrize("file", ["run #2.npz", "my: 'data'.npz", "2024.npz", "on.npz"])
+def test_names_are_quoted(tmp_path, monkeypatch, file):
+    monkeypatch.chdir(tmp_path)
+    spec = yaml.safe_load(new_experiment(written(Path(file), (8, 8)), Path("my.yaml"), "on", ""))
+    assert (spec["data"]["path"], spec["experiment"]) == (file, "on")
+
+
 def test_attacks_fit_few_classes(tmp_path):
     data = written(tmp_path / "my.npz", (8, 8), classes=3)
     text = new_experiment(data, tmp_path / "my.yaml", "mine", "")

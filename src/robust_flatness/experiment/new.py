@@ -1,6 +1,8 @@
 """A commented experiment on a user's own data, with sizes that fit the data."""
 
+import json
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,10 @@ FIRST = ("at", "trades-6", "mart-6", "awp-0.01", "self-supervision-4", "weight-d
 UPDATES = 400
 #: AutoAttack without APGD-T, whose loss is not defined for so few classes.
 FEW_CLASSES = "robustness: {autoattack: {version: reduced, attacks: [apgd-ce, fab-t, square]}}"
+
+
+#: Text as a quoted scalar of YAML, of which JSON is a subset.
+_quoted = partial(json.dumps, default=str, ensure_ascii=False)
 
 
 def new_experiment(data: Path, file: Path, experiment: str, epsilon: str) -> str:
@@ -59,7 +65,7 @@ def new_experiment(data: Path, file: Path, experiment: str, epsilon: str) -> str
 #   snakemake --cores all --configfile {file}
 #
 # Settings that are not given here follow from data, epsilon and network (config/README.md).
-experiment: {experiment}
+experiment: {_quoted(experiment)}
 
 # Threat model: L-infinity ball of this radius, inputs in [0, 1]. 8/255 is usual for colour photographs.
 # With norm: l2, an L2 ball.
@@ -67,7 +73,7 @@ epsilon: {epsilon}
 
 data:
   name: npz
-  path: {data}
+  path: {_quoted(data)}
   classes: {len(counts)}
   train: {train}            # all training images
   unlabeled: {unlabeled}        # {pool}
