@@ -137,8 +137,12 @@ def test_attacks_fit_few_classes(tmp_path):
     assert attacks == ("apgd-ce", "fab-t", "square")
     values = yaml.safe_load(text)
     del values["measures"]["robustness"]["autoattack"]
-    with pytest.raises(ConfigError, match="apgd-t needs at least 4 classes"):
-        load_experiment(values)
+    for name in ("a", "b", ".hidden"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+    unknown = {**values["data"], "classes": None}
+    for spec in (values["data"], unknown, {**unknown, "name": "folder", "path": str(tmp_path)}):
+        with pytest.raises(ConfigError, match="apgd-t needs at least 4 classes"):
+            load_experiment(values | {"data": spec})
 
 
 def test_bad_input(tmp_path):

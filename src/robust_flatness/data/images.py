@@ -108,7 +108,7 @@ def open_parts(
 
 def _of_folder(folder: Path) -> dict[str, Any]:
     """Return the datasets of a folder of images by part."""
-    nested = [name for name in _folders(folder) if _folders(folder / name)]
+    nested = [name for name in folders(folder) if folders(folder / name)]
     test = next((name for name in TEST_FOLDERS if name in nested), "")
     if nested and not test:
         expected = f"a subfolder for each class, or `train` and one of {', '.join(TEST_FOLDERS)} with such"
@@ -117,7 +117,8 @@ def _of_folder(folder: Path) -> dict[str, Any]:
     return sets | ({"train": _pictures(folder / "train")} if "train" in nested else {})
 
 
-def _folders(folder: Path) -> list[str]:
+def folders(folder: Path) -> list[str]:
+    """Return the names of the subfolders, the classes if these hold images."""
     if not folder.is_dir():
         raise FileError(f"{folder}: no folder of images")
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and not HIDDEN.match(path.name))
@@ -131,7 +132,7 @@ def _pictures(folder: Path) -> Any:
 
     class Pictures(ImageFolder):
         def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
-            names = _folders(Path(directory))
+            names = folders(Path(directory))
             return names, {name: index for index, name in enumerate(names)}
 
     def is_picture(path: str) -> bool:

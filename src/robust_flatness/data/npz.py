@@ -20,6 +20,13 @@ def splits(spec: DataSpec, seed: int) -> Arrays:
     return split_official(source | images, spec, seed, spec.path)
 
 
+def classes(path: Path) -> int:
+    """Return the number of classes of the training labels of a file, the only array that is read."""
+    with np.load(path, allow_pickle=False) as file:
+        labels = file["y_train"]
+    return int(_labels(str(path), labels, len(labels)).max()) + 1
+
+
 def read_npz(path: Path, *, to_measure: bool = False) -> Arrays:
     """Return the arrays `x_train, y_train, x_test, y_test` of a file and, if present, the extra images with
     pseudo-labels `x_unlabeled, y_unlabeled`: images as uint8 [n, C, H, W], labels as int64 [n].

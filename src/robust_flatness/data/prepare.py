@@ -1,7 +1,9 @@
 """The splits of an experiment, drawn once for each seed: every job reads its examples from their file."""
 
+import contextlib
 from collections.abc import Callable
 from importlib.resources import as_file, files
+from pathlib import Path
 
 import numpy as np
 
@@ -38,6 +40,17 @@ def fashion(spec: DataSpec, seed: int) -> Arrays:
 SOURCES: dict[str, Callable[[DataSpec, int], Arrays]] = {
     "digits": digits, "fashion": fashion, "cifar10": cifar10.splits, "npz": npz.splits,
 }  # fmt: skip
+
+
+def known_classes(spec: DataSpec) -> int | None:
+    """Return the number of classes of a dataset, that of a file or folder without reading its images; None
+    if it is unknown or cannot be read, which is reported when the dataset is prepared."""
+    with contextlib.suppress(Exception):
+        if spec.classes is None and spec.name == "npz":
+            return npz.classes(Path(spec.path))
+        if spec.classes is None and spec.name == "folder":
+            return len(images.folders(Path(spec.path) / "train"))
+    return spec.known_classes
 
 
 def make_splits(spec: DataSpec, seed: int) -> Arrays:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from robust_flatness.config.catalogue import OBJECTIVES
+from robust_flatness.config.data import DataSpec
 from robust_flatness.config.kinds import imported
 from robust_flatness.config.measures import MeasureSettings
 from robust_flatness.config.networks import LIBRARIES
@@ -89,6 +90,14 @@ class Experiment:
             except ConfigError as error:
                 yield from str(error).splitlines()
 
+    @cached_property
+    def _data(self) -> DataSpec:
+        """The dataset with its number of classes, which is read if it is not given."""
+        from robust_flatness.data.prepare import known_classes  # numpy
+
+        data = self.spec.data
+        return data if data.known_classes else data.model_copy(update={"classes": known_classes(data)})
+
     def _problems_of_measure(self, name: str, settings: MeasureSettings) -> Iterator[str]:
         parts = {"": settings} | {f"{field}.": part for field, part in settings.parts().items()}
         for field, part in parts.items():
@@ -110,7 +119,7 @@ class Experiment:
                 yield f"{where}attack.epsilon: {attack.epsilon:g} given, but epsilon is {self.spec.epsilon:g}"
             if attack and attack.norm != self.spec.norm:
                 yield f"{where}attack.norm: {attack.norm} given, but norm is {self.spec.norm}"
-            yield from (f"{where}{text}" for text in values.problems(self.spec.data))
+            yield from (f"{where}{text}" for text in values.problems(self._data))
 
     @cached_property
     def train_jobs(self) -> dict[str, TrainJob]:
