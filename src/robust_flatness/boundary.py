@@ -5,13 +5,10 @@ Whatever the model's code raises becomes one `ConfigError` that names the stage.
 
 import contextlib
 import copy
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from types import FunctionType, ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,6 +21,7 @@ from robust_flatness.architectures.stateless import Stateless, followers
 from robust_flatness.errors import ConfigError, warn
 from robust_flatness.inputs import checked_logits, warn_of_probabilities
 from robust_flatness.runtime.isolation import isolated
+from robust_flatness.runtime.restoring import restored
 
 #: Tolerance for equal gradients, relative to their norm: rounding differs between memory layouts and flips
 #: units such as ReLUs near 0.
@@ -143,7 +141,7 @@ def try_model(original: nn.Module, function: Stateless, names: Sequence[str], x:
     convert it to channels-last if the outcome stays the same; raise `ConfigError` if a stage fails or the
     copy differs from the original."""
     run, modes, independent = partial(function, {}), [(m, m.training) for m in original.modules()], False
-    with _restored(original):
+    with restored(original):
         with user_code("evaluation mode"):
             original.eval()
         expected = outcome(run, x)
@@ -247,50 +245,6 @@ def _check_copy(original: nn.Module, function: Stateless, x: Tensor, expected: O
             "model: its weights cannot be exchanged: with perturbed weights, a deep copy gives other logits "
             "or gradients (does its forward refer to another module?)"
         )
-
-
-@contextlib.contextmanager
-def _restored(model: nn.Module) -> Iterator[None]:
-    """Restore, at the end, all that `model` holds: tensors, modes, attributes, and the contents of containers
-    and objects in them."""
-    kept, seen, waiting = [], {}, [model]
-    while waiting:
-        held = waiting.pop()
-        if id(held) in seen or isinstance(held, type | ModuleType | FunctionType):
-            continue
-        seen[id(held)] = held
-        table = next((kind for kind in (dict, list, set, deque) if isinstance(held, kind)), None)
-        if isinstance(held, Tensor):
-            kept.append((partial(_put_back, held, held.requires_grad), held.detach().clone()))
-        elif isinstance(held, torch.Generator):
-            kept.append((held.set_state, held.get_state()))
-        elif isinstance(held, np.ndarray):
-            kept.append((partial(held.__setitem__, ...), held.copy()))
-        elif table is not None:
-            kept.append((partial(_refill, table, held), table(held)))
-            waiting += held.values() if table is dict else held
-        elif isinstance(held, tuple):
-            waiting += held
-        else:
-            waiting.append(getattr(held, "__dict__", None))
-    try:
-        yield
-    finally:
-        for restore, value in kept:
-            restore(value)
-
-
-def _put_back(tensor: Tensor, requires_grad: bool, value: Tensor) -> None:
-    if not torch.equal(tensor, value):  # one with expanded dimensions cannot be written
-        tensor.data.copy_(value)
-    if tensor.is_leaf and tensor.requires_grad != requires_grad:
-        tensor.requires_grad_(requires_grad)
-
-
-def _refill(kind: type, table: Any, content: Any) -> None:
-    """Give `table`, of a subclass of `kind` perhaps, its former content."""
-    kind.clear(table)
-    (kind.update if kind in (dict, set) else kind.extend)(table, content)
 
 
 def _equal(found: Tensor, expected: Tensor) -> bool:

@@ -1,0 +1,56 @@
+"""Restoring of a module after calls of it."""
+
+import contextlib
+from collections import deque
+from collections.abc import Iterator
+from functools import partial
+from types import FunctionType, ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+@contextlib.contextmanager
+def restored(model: nn.Module) -> Iterator[None]:
+    """Restore, at the end, all that `model` holds: tensors, modes, attributes, and the contents of containers
+    and objects in them."""
+    kept, seen, waiting = [], {}, [model]
+    while waiting:
+        held = waiting.pop()
+        if id(held) in seen or isinstance(held, type | ModuleType | FunctionType):
+            continue
+        seen[id(held)] = held
+        table = next((kind for kind in (dict, list, set, deque) if isinstance(held, kind)), None)
+        if isinstance(held, Tensor):
+            kept.append((partial(_put_back, held, held.requires_grad), held.detach().clone()))
+        elif isinstance(held, torch.Generator):
+            kept.append((held.set_state, held.get_state()))
+        elif isinstance(held, np.ndarray):
+            kept.append((partial(held.__setitem__, ...), held.copy()))
+        elif table is not None:
+            kept.append((partial(_refill, table, held), table(held)))
+            waiting += held.values() if table is dict else held
+        elif isinstance(held, tuple):
+            waiting += held
+        else:
+            waiting.append(getattr(held, "__dict__", None))
+    try:
+        yield
+    finally:
+        for restore, value in kept:
+            restore(value)
+
+
+def _put_back(tensor: Tensor, requires_grad: bool, value: Tensor) -> None:
+    if not torch.equal(tensor, value):  # one with expanded dimensions cannot be written
+        tensor.data.copy_(value)
+    if tensor.is_leaf and tensor.requires_grad != requires_grad:
+        tensor.requires_grad_(requires_grad)
+
+
+def _refill(kind: type, table: Any, content: Any) -> None:
+    """Give `table`, of a subclass of `kind` perhaps, its former content."""
+    kind.clear(table)
+    (kind.update if kind in (dict, set) else kind.extend)(table, content)
