@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import operator
+import os
 import random
 import re
 import sys
@@ -28,7 +29,7 @@ from robust_flatness.workflow import (
     collect_spec,
     config_fingerprint,
     data_files,
-    folder_state,
+    data_state,
     measuring_code,
     measuring_job,
 )
@@ -258,10 +259,16 @@ def test_what_jobs_read_is_an_input_of_their_rules(tmp_path, monkeypatch):
     (tmp_path / "there/cifar-10-batches-py").mkdir(parents=True)  # as in a root of torchvision
     assert Path("there/cifar-10-batches-py/test_batch") in data_files(official)
     assert data_files(experiment.spec.data) == []
-    folder = DataSpec(name="folder", path=str(tmp_path), **splits)
-    before = folder_state(folder)
+    folder, state = DataSpec(name="folder", path=str(tmp_path), **splits), data_state.__wrapped__
+    before = state(folder)
     (tmp_path / "new.png").write_bytes(b"1")
-    assert "" != before != folder_state(folder) != folder_state(npz) == ""
+    assert "" != before != state(folder) != state(experiment.spec.data) == ""
+    states = []
+    for content in (b"1", b"2", b"1"):
+        (tmp_path / "my.npz").write_bytes(content)
+        os.utime(tmp_path / "my.npz", (0, 0))
+        states.append(state(npz))
+    assert states[0] == states[2] != states[1]
 
 
 def test_code_of_the_users_own_is_imported_and_followed(tmp_path, monkeypatch):

@@ -1,6 +1,9 @@
 """Functions that the Snakemake workflow calls while planning; nothing here imports torch."""
 
+import functools
+import hashlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +68,24 @@ def data_files(spec: DataSpec) -> list[Path]:
     return [Path(file) for file in files]
 
 
-def folder_state(spec: DataSpec) -> str:
-    """Return a digest of names, sizes and times of modification of the files in a folder of images; empty for
-    other datasets."""
+def contents_digest(files: Iterable[Path]) -> str:
+    """Return a digest of the contents of files, a parameter of rules: Snakemake itself notices an input only
+    if it is newer than the outputs."""
+    digest = hashlib.sha256()
+    for path in files:
+        if path.is_file():  # Snakemake reports a missing input
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+@functools.cache
+def data_state(spec: DataSpec) -> str:
+    """Return a digest of the files of a user's dataset: of their contents or, in a folder of images, of their
+    names, sizes and times of modification; empty for other datasets."""
     if spec.path is None or spec.name in CLASSES or spec.name == "npz":
-        return ""
+        files = data_files(spec)
+        return contents_digest(files) if files else ""
     files = sorted(path for path in Path(spec.path).rglob("*") if path.is_file())
     states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return fingerprint(states)

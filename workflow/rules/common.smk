@@ -23,7 +23,7 @@ from robust_flatness.measures.registry import MEASURES
 from robust_flatness.tables.records import read_csv
 from robust_flatness.tables.schema import TABLES
 from robust_flatness.version import __version__
-from robust_flatness.workflow import collect_spec, data_files, folder_state, gpus_here
+from robust_flatness.workflow import collect_spec, contents_digest, data_files, data_state, gpus_here
 from robust_flatness.workflow import measuring_code, measuring_job
 
 # The repository's root, also if another workflow imports this one as a module.

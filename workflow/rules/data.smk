@@ -32,7 +32,7 @@ rule prepare:
     localrule: True
     params:
         spec=EXPERIMENT.spec.data.json_text(),
-        folder=folder_state(EXPERIMENT.spec.data),
+        source=lambda wildcards: data_state(EXPERIMENT.spec.data),
     shell:
         "robust-flatness prepare --spec {params.spec:q} --seed {wildcards.seed} --output {output:q} > {log:q} 2>&1"
 

@@ -11,5 +11,6 @@ rule import_table:
     localrule: True
     params:
         directory=placed(RESULTS),
+        contents=contents_digest([of_repository(EXPERIMENT.spec.results_table)]),
     shell:
         "robust-flatness import-table {input:q} --directory {params.directory:q} > {log:q} 2>&1"

@@ -22,11 +22,15 @@ def weights_of_network(wildcards):
     return [as_given(weights_file(path)[0])] if path else []
 
 
+def code_of_network(wildcards):
+    return [*map(as_given, source_files(NETWORKS[wildcards.variant].network.model))]
+
+
 rule network:
     input:
         data=rules.prepare.output,
         weights=weights_of_network,
-        code=lambda wildcards: map(as_given, source_files(NETWORKS[wildcards.variant].network.model)),
+        code=code_of_network,
     output:
         expand(WEIGHTS, which="last", allow_missing=True),
     log:
@@ -37,6 +41,7 @@ rule network:
     localrule: True
     params:
         spec=lambda wildcards: NETWORKS[wildcards.variant].network.job_text(),
+        contents=lambda wildcards: contents_digest(weights_of_network(wildcards) + code_of_network(wildcards)),
     shell:
         "robust-flatness import-network --spec {params.spec:q} --data {input.data:q} --seed {wildcards.seed} "
         "--name {wildcards.variant} --output {output:q} > {log:q} 2>&1"

@@ -38,7 +38,7 @@ def pseudo_labels_option(wildcards, input):
 
 
 def code_of_training(wildcards):
-    return map(as_given, source_files(EXPERIMENT.train_jobs[wildcards.variant].training.objective))
+    return [*map(as_given, source_files(EXPERIMENT.train_jobs[wildcards.variant].training.objective))]
 
 
 def snapshots_option(wildcards):
@@ -80,6 +80,8 @@ rule train_variant:
         directory=placed(RUN),
         options=snapshots_option,
         compute=COMPUTE,
+        # an objective of the kit adds no value to the recorded ones: none of its trainings reruns
+        code=lambda wildcards: contents_digest(files) if (files := code_of_training(wildcards)) else COMPUTE,
     shell:
         "robust-flatness train --spec {params.spec:q} --data {input.data:q} {params.pseudo_labels} "
         "--directory {params.directory:q} {params.options} {params.compute} > {log:q} 2>&1"
