@@ -248,8 +248,24 @@ def test_settings_of_a_measure_may_differ_for_single_variants():
 def test_what_jobs_read_is_an_input_of_their_rules(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    (tmp_path / "mine_there.py").write_text("two = len\n")
-    experiment = load(digits(measures__sharpness__own={"two": "mine_there:two"}))
+    source = "from robust_flatness.training.objectives import Objective as Mine\ntwo = len\n"
+    (tmp_path / "mine_there.py").write_text(source)
+    own = {"mine": {"label": "Mine", "family": "at", "set": {"objective": "mine_there:Mine"}}}
+    config = digits(measures__sharpness__own={"two": "mine_there:two"}, own_variants=own)
+    experiment = load(config | {"variants": ["at", "mine"]})
+    texts = {}
+    for content in (source, f"{source}#\n"):
+        (tmp_path / "mine_there.py").write_text(content)
+        spec, jobs = collect_spec(experiment, tmp_path), {}
+        for slug in ("at", "mine"):
+            jobs[slug] = json.loads(measuring_job(experiment, slug))
+            assert jobs[slug]["fingerprints"] == {"sharpness": spec.measures[slug]["sharpness"]}
+            applied = spec.baseline | spec.variants[slug].settings
+            assert fingerprint(applied) == jobs[slug]["training"]
+        texts[content] = [jobs["at"]["fingerprints"], jobs["mine"]["training"], jobs["at"]["training"]]
+    old, new = texts.values()
+    assert [a == b for a, b in zip(old, new, strict=True)] == [False, False, True]
+    assert "fingerprints" not in measuring_job(load(digits()), "at")
     assert measuring_code(experiment, "at") == [tmp_path / "mine_there.py"]
     splits = {"train": 2, "early_stopping": 1, "test": 1}
     npz = DataSpec(name="npz", path="my.npz", **splits)

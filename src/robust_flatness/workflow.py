@@ -9,7 +9,8 @@ from typing import Any
 
 from robust_flatness.config import DataSpec, TrainJob
 from robust_flatness.config.data import CLASSES, cifar10_files
-from robust_flatness.config.kinds import source_files
+from robust_flatness.config.kinds import source_digest, source_files
+from robust_flatness.config.measures import MeasureSettings
 from robust_flatness.errors import ConfigError
 from robust_flatness.experiment import Experiment
 from robust_flatness.files import canonical_json
@@ -26,7 +27,7 @@ def gpus_here() -> int:
 
 
 def applied_settings(job: TrainJob) -> dict[str, Any]:
-    """Return the settings of a training as columns of the tables."""
+    """Return the settings of a training, with a digest of a user-defined objective, as columns of tables."""
     settings = {
         **job.model.model_dump(),
         **job.training.model_dump(mode="json", exclude={"augmentation", "milestones"}),
@@ -34,7 +35,14 @@ def applied_settings(job: TrainJob) -> dict[str, Any]:
         "milestones": "/".join(f"{milestone:g}" for milestone in job.training.milestones),
     }
     settings["model"] = settings.pop("name")
-    return settings | settings.pop("objective_parameters")
+    code = source_digest([job.training.objective])
+    return settings | settings.pop("objective_parameters") | ({"objective_code": code} if code else {})
+
+
+def measure_fingerprint(settings: MeasureSettings) -> str:
+    """Return the fingerprint of a measure's settings, and of the source of user-defined functions in them."""
+    given, code = settings.model_dump(mode="json"), source_digest(getattr(settings, "own", {}).values())
+    return fingerprint([given, code] if code else given)
 
 
 def measuring_job(experiment: Experiment, slug: str) -> str:
@@ -47,7 +55,8 @@ def measuring_job(experiment: Experiment, slug: str) -> str:
         "config": config_fingerprint(experiment),
         "training": "" if network else fingerprint(applied_settings(experiment.job_behind(slug))),
     }
-    return canonical_json(job)
+    own = {name: measure_fingerprint(given) for name, given in measures.items() if getattr(given, "own", {})}
+    return canonical_json(job | ({"fingerprints": own} if own else {}))
 
 
 def measuring_code(experiment: Experiment, slug: str) -> list[Path]:
@@ -111,7 +120,7 @@ def collect_spec(experiment: Experiment, results: Path) -> CollectSpec:
             entry |= {"derived": variant.derived_from is not None, "epochs": job.training.epochs}
         entries[slug] = entry
         given = experiment.measures_of(slug).items()
-        measures[slug] = {name: fingerprint(settings.model_dump(mode="json")) for name, settings in given}
+        measures[slug] = {name: measure_fingerprint(settings) for name, settings in given}
     first = next(map(applied_settings, experiment.train_jobs.values()), {})
     # only settings that all variants have: a difference can change a setting, but not remove it
     shared = [name for name in first if all(name in settings for settings in applied.values())]

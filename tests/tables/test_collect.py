@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from robust_flatness.data import load_dataset, save_dataset
 from robust_flatness.errors import FileError
 from robust_flatness.files import write_rows
 from robust_flatness.tables import frames, schema
@@ -103,13 +104,20 @@ def test_every_record_is_in_its_row_and_column(results):
     ("changed", "reason"),
     [
         ({"config": "0ther"}, "another config"),
-        ({"training": "0ther"}, "other settings of the training"),
+        ({"training": "0ther"}, "other settings or code of the training"),
         ({"provenance": MADE_BY | {"robust_flatness": "0.0.1"}}, "another version of this package (0.0.1)"),
+        ({"data_sha256": "0ther"}, "other data"),
     ],
 )
 def test_networks_of_another_config_training_or_version_are_left_out_and_counted(results, changed, reason):
+    data = results / "data/seed-0.safetensors"
+    save_dataset(data, {"x_test": [0]})
+    shutil.copy(data, data.with_name("seed-1.safetensors"))
+    here = load_dataset(data).checksum
+    for variant in SPEC["variants"]:
+        network(results, variant, data_sha256=here)
     for seed in (0, 1):
-        network(results, "trades-6", seed, **changed)
+        network(results, "trades-6", seed, **{"data_sha256": here} | changed)
     tables, messages = collect(results)
     (message,) = messages
     assert message.startswith(f"2 left out: {reason}")
@@ -126,7 +134,7 @@ def test_records_of_a_measure_with_other_settings_are_left_out_alone(results):
     assert row["test_rloss_pgd"] == 2.5
     assert math.isnan(row["avg_flatness_rloss"])
     assert "trades-6" in set(frames.read_examples(results)["variant"])
-    assert messages == ["1 left out: records of flatness with other settings"]
+    assert messages == ["1 left out: records of flatness with other settings or code"]
     network(results, "trades-6", offset=1, measures=MEASURES | {"robustness": "0ther"})
     collect(results)  # values of single examples are of robustness
     assert "trades-6" not in set(frames.read_examples(results)["variant"])

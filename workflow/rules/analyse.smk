@@ -1,10 +1,15 @@
 # The tables of the experiment, from the records of all networks that lie in its folder.
 
 
+# Collecting compares networks with the data of their seed, so those of seeds not requested are kept current, too.
+PREPARED = {f"{RESULTS}/data/{path.name}" for path in RESULTS_FOLDER.glob("data/seed-*.safetensors")}
+
+
 rule collect:
     input:
         rules.measure.input,
         of_each(f"{RUN}/history.csv", TRAINED),
+        sorted(PREPARED - {*of_each(f"{RESULTS}/data/seed-{{seed}}.safetensors", EXPERIMENT.variants)}),
     output:
         expand(f"{RESULTS}/{{table}}.csv", table=[*TABLES, "models"]),
     log:

@@ -78,8 +78,9 @@ def _imports(file: Path, name: str) -> Iterator[str]:
 
 
 def source_digest(paths: Iterable[str]) -> str:
-    """Return a digest of the `source_files` of user-defined functions; without functions, an empty string."""
-    digest, paths = hashlib.sha256(), sorted(paths)
+    """Return a digest of the `source_files` of user-defined functions; without functions, an empty string.
+    Names without a colon, such as those of the kit's objectives, count as none."""
+    digest, paths = hashlib.sha256(), sorted(path for path in paths if ":" in path)
     for path in paths:
         for file in source_files(path):
             digest.update(file.read_bytes())

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic import Field
 
 from robust_flatness.checkpoints import LOADED, Checkpoint, load_checkpoint
 from robust_flatness.config.kinds import source_digest
@@ -31,7 +32,8 @@ class MeasuringJob(Spec):
     """All measures of one network.
 
     `measures` holds the settings of each measure by name; `config` and `training` are fingerprints of the
-    experiment and of the training, by which `collect` recognises the results that belong to it.
+    experiment and of the training, by which `collect` recognises the results that belong to it, and
+    `fingerprints` those of measures with user-defined functions, which include their source.
     """
 
     variant: str
@@ -39,6 +41,7 @@ class MeasuringJob(Spec):
     measures: dict[str, dict[str, Any]]
     config: str = ""
     training: str = ""
+    fingerprints: dict[str, str] = Field(default_factory=dict)
 
 
 def measure_network(
@@ -95,7 +98,7 @@ def measure_network(
         header = {
             "checkpoints": described, "classes": dataset.classes, "config": job.config,
             "data_sha256": dataset.checksum, "provenance": provenance(device, threads),
-            "measures": {name: fingerprint(given) for name, given in job.measures.items()},
+            "measures": {n: job.fingerprints.get(n, fingerprint(given)) for n, given in job.measures.items()},
             "settings": job.measures, "training": job.training,
         }  # fmt: skip
         write_network(directory / "records.csv", header, rows)

@@ -52,23 +52,26 @@ def fingerprint(settings: Any) -> str:
 def collect_results(spec: CollectSpec, directory: Path) -> list[str]:
     """Write the tables of all networks of the experiment below `directory`, whatever machine measured them.
 
-    Records of another config, of another version of this package, or of other settings of a measure are left
-    out and counted in the messages returned. Raises `FileError` if a file is damaged, or no network remains.
+    Records of another config or version of this package, of other data than those prepared in `directory`,
+    and of other settings or code of a training or measure are left out and counted in the messages returned.
+    Raises `FileError` if a file is damaged, or no network remains.
     """
-    from robust_flatness.tables.frames import write_models  # pandas, which planning does without
+    from robust_flatness.data import load_dataset  # planning does without NumPy, and pandas
+    from robust_flatness.tables.frames import write_models
 
     records, networks, history, examples = [], [], [], []
     skipped: Counter[str] = Counter()
+    prepared = {path.stem: load_dataset(path).checksum for path in directory.glob("data/seed-*.safetensors")}
     column = list(FIELDS).index("measure")
     for variant, seed, folder in _networks(spec, directory):
         provenance, lines = read_network(folder / "records.csv")
         entry = spec.variants[variant]
-        if reason := _mismatch(spec, entry, provenance):
+        if reason := _mismatch(spec, entry, provenance, prepared.get(folder.name)):
             skipped[reason] += 1
             continue
         measures = spec.measures[variant]
         stale = sorted(name for name, made in provenance["measures"].items() if made != measures.get(name))
-        skipped.update(f"records of {name} with other settings" for name in stale)
+        skipped.update(f"records of {name} with other settings or code" for name in stale)
         records += [line for line in lines if line.split(",", column + 1)[column] not in stale]
         networks += _network_rows(spec, variant, seed, provenance)
         if not entry.derived and not entry.external:
@@ -104,15 +107,18 @@ def _networks(spec: CollectSpec, directory: Path) -> Iterator[tuple[str, int, Pa
         yield from ((variant, seed, folder) for seed, folder in sorted(seeds.items()))
 
 
-def _mismatch(spec: CollectSpec, entry: VariantEntry, provenance: Mapping[str, Any]) -> str:
-    """Return why the records of a network do not belong to the experiment; "" if they do."""
+def _mismatch(spec: CollectSpec, entry: VariantEntry, provenance: Mapping[str, Any], data: str | None) -> str:
+    """Return why the records of a network do not belong to the experiment; "" if they do. `data` is the
+    checksum of the data prepared for its seed, None if there are none."""
     version = provenance["provenance"]["robust_flatness"]
     if provenance["config"] != spec.config:
         return "another config (data, network or training)"
     if version != __version__:
         return f"another version of this package ({version})"
+    if data and provenance["data_sha256"] != data:
+        return "other data"
     if not entry.external and provenance["training"] != fingerprint(spec.baseline | entry.settings):
-        return "other settings of the training"
+        return "other settings or code of the training"
     return ""
 
 

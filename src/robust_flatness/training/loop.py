@@ -250,12 +250,11 @@ class Training:
 
     def components(self, data_checksum: str) -> dict[str, Any]:
         """Return all that the result depends on, for a fingerprint."""
-        own = self.spec.objective
         return {
             "settings": self.job.model_dump(mode="json"),
             "data": data_checksum,
             "pseudo-labels": self.labels[self.plan.examples :].tolist(),
-            "code": [__version__, package_digest(), source_digest([own] if ":" in own else [])],
+            "code": [__version__, package_digest(), source_digest([self.spec.objective])],
             "torch, threads or device": [torch.__version__, torch.get_num_threads(), self.device.type],
         }
 
