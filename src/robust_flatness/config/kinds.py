@@ -13,6 +13,9 @@ from typing import Any
 
 from robust_flatness.errors import ConfigError
 
+#: Packages that `source_files` does not follow.
+NOT_FOLLOWED = ("robust_flatness", "robustbench", "torchvision")
+
 
 def imported(path: str, where: str, base: str = "") -> Any:
     """Return the function that `package.module:name` names, or the class, which must be a subclass of `base`
@@ -34,25 +37,31 @@ def imported(path: str, where: str, base: str = "") -> Any:
 
 def source_files(path: str) -> list[Path]:
     """Return the source files of a user's `package.module:name`, without importing them: its module and those
-    that it imports, directly or indirectly, from the same folder (for an installed package, from itself).
-    Empty for what the kit, torchvision or RobustBench define, and if there is no such module."""
+    that it imports, directly or indirectly, from the same folder or from a folder in it, which it may put on
+    Python's path (for an installed package, from itself). Empty for what the kit, torchvision, RobustBench or
+    the standard library define, and if there is no such module."""
     wanted, colon, _ = path.partition(":")
-    if not colon or wanted in ("torchvision", "robustbench"):
+    if not colon:
         return []
     spec = PathFinder.find_spec(wanted.partition(".")[0], [str(Path.cwd()), *sys.path])
     if spec is None:
         return []
     package = spec.submodule_search_locations
     root = Path(next(iter(package)) if package else spec.origin).parent
+    if root == Path(ast.__file__).parent:
+        return []
     installed = root.name in ("site-packages", "dist-packages")
+    folders = [root] if installed else [root, *sorted(root.glob("[!.]*/"))]
     files: dict[str, Path] = {}
     pending = [wanted]
     while pending:
         name = pending.pop()
-        file = root.joinpath(*name.split("."))
-        file = file / "__init__.py" if file.is_dir() else file.with_suffix(".py")
-        foreign = installed and name.partition(".")[0] != spec.name
-        if name in files or foreign or not file.is_file():
+        first, inside = name.partition(".")[0], Path(*name.split("."))
+        if name in files or first in NOT_FOLLOWED or (installed and first != spec.name):
+            continue
+        places = (folder / place for folder in folders for place in (inside / "__init__.py", f"{inside}.py"))
+        file = next(filter(Path.is_file, places), None)
+        if file is None:
             continue
         files[name] = file
         pending += [name.rpartition(".")[0]] if "." in name else []
@@ -75,6 +84,8 @@ def _imports(file: Path, name: str) -> Iterator[str]:
                 base = resolve_name("." * node.level + (node.module or ""), package)
                 yield base
                 yield from (f"{base}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            yield from (given.value for given in node.args[:1] if isinstance(given, ast.Constant))
 
 
 def source_digest(paths: Iterable[str]) -> str:
