@@ -277,7 +277,11 @@ def test_what_jobs_read_is_an_input_of_their_rules(tmp_path, monkeypatch):
     assert data_files(experiment.spec.data) == []
     folder, state = DataSpec(name="folder", path=str(tmp_path), **splits), data_state.__wrapped__
     before = state(folder)
-    (tmp_path / "new.png").write_bytes(b"1")
+    (tmp_path / "store").mkdir()
+    (tmp_path / "train").symlink_to(tmp_path / "store")
+    (tmp_path / "new.png").write_bytes(b"1")  # in no folder that is read
+    assert state(folder) == before
+    (tmp_path / "store/new.png").write_bytes(b"1")
     assert "" != before != state(folder) != state(experiment.spec.data) == ""
     states = []
     for content in (b"1", b"2", b"1"):
@@ -292,7 +296,9 @@ def test_code_of_the_users_own_is_imported_and_followed(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path])
     files = {
         "mine_here.py": "import os, helper_here\nfrom pack_here.sub import deep\ndef loss(): pass\n",
-        "helper_here.py": "", "unrelated_here.py": "",
+        "helper_here.py": "from consts_here import V", "unrelated_here.py": "",
+        "lib/consts_here.py": "import importlib\nimportlib.import_module('named_here')\n",
+        "named_here.py": "import robust_flatness\n", "src/robust_flatness/__init__.py": "",
         "pack_here/__init__.py": "", "pack_here/other.py": "",
         "pack_here/sub/__init__.py": "from ..other import *\n", "pack_here/sub/deep.py": "",
     }  # fmt: skip
@@ -300,14 +306,21 @@ def test_code_of_the_users_own_is_imported_and_followed(tmp_path, monkeypatch):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     found = {str(path.relative_to(tmp_path)) for path in source_files("mine_here:loss")}
-    assert found == files.keys() - {"unrelated_here.py"}
+    unrelated = {"unrelated_here.py", "src/robust_flatness/__init__.py"}
+    assert found == files.keys() - unrelated
     before = source_digest(["mine_here:loss"])
     for name in sorted(files):
         (tmp_path / name).write_text(files[name] + "# changed\n")
         after = source_digest(["mine_here:loss"])
-        assert (after != before) == (name != "unrelated_here.py")
+        assert (after != before) == (name not in unrelated)
         before = after
-    assert source_files("torchvision:resnet18") == source_files("nothing_here:f") == source_files("at") == []
+    assert (
+        source_files("torchvision:resnet18")
+        == source_files("nothing_here:f")
+        == source_files("at")
+        == source_files("json:loads")
+        == []
+    )
     own = {"mine": {"label": "Mine", "family": "at", "set": {"objective": "mine_here:Loss"}}}
     of_measures = digits(measures__sharpness__own={"two": "mine_here:two"})
     network = digits(models={"a": {"model": "mine_here:net"}})

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from robust_flatness.config import DataSpec, TrainJob
-from robust_flatness.config.data import CLASSES, cifar10_files
+from robust_flatness.config.data import CLASSES, TEST_FOLDERS, cifar10_files
 from robust_flatness.config.kinds import source_digest, source_files
 from robust_flatness.config.measures import MeasureSettings
 from robust_flatness.errors import ConfigError
@@ -95,7 +95,11 @@ def data_state(spec: DataSpec) -> str:
     if spec.path is None or spec.name in CLASSES or spec.name == "npz":
         files = data_files(spec)
         return contents_digest(files) if files else ""
-    files = sorted(path for path in Path(spec.path).rglob("*") if path.is_file())
+    parts = ("train", *TEST_FOLDERS) if spec.name == "folder" else (".",)
+    # with what symbolic links refer to, as torchvision reads it
+    folders = [each for part in parts for each in os.walk(Path(spec.path, part), followlinks=True)]
+    found = (Path(folder, name) for folder, _, names in folders for name in names)
+    files = sorted(path for path in found if path.is_file())
     states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return fingerprint(states)
 

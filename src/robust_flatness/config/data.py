@@ -24,6 +24,8 @@ OPTIONS = {"digits": (), "fashion": (), "cifar10": ("path", "size", "pool")}
 TORCHVISION = re.compile(r"torchvision:(\w+)(?:\[(\w+=\w+(?:,\w+=\w+)*)\])?")
 Torchvision = Annotated[str, Field(pattern=f"^{TORCHVISION.pattern}$")]
 SPLITS = ("train", "unlabeled", "early_stopping", "test")
+#: Names of the folder of test images; the first that exists is used.
+TEST_FOLDERS = ("test", "val", "valid", "validation")
 #: Where the images of a range come from.
 ORIGINS = ("train", "test")
 RANGE = re.compile(rf"\s*({'|'.join(ORIGINS)})\s+(\d+)(?:\s*-\s*(\d+))?\s*")

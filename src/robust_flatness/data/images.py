@@ -10,15 +10,13 @@ from typing import Any
 import numpy as np
 
 from robust_flatness.config import DataSpec
-from robust_flatness.config.data import TORCHVISION
+from robust_flatness.config.data import TEST_FOLDERS, TORCHVISION
 from robust_flatness.config.values import meant
 from robust_flatness.data.dataset import Arrays
 from robust_flatness.data.splits import split_official
 from robust_flatness.errors import FileError, warn
 from robust_flatness.seeding import derive_seed
 
-#: Names of the folder of test images; the first that exists is used.
-TEST_FOLDERS = ("test", "val", "valid", "validation")
 #: Names of files and folders that are ignored.
 HIDDEN = re.compile(r"\.|(__MACOSX|__pycache__)$")
 #: Datasets of torchvision without labelled test images: those for validation are used.
