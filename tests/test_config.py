@@ -188,7 +188,7 @@ BAD = [
     ("training.objective", "losses:"), ("training.objective", "gan"), ("training.epoch", 3),
     ("training.steps", 1.5), ("training.batch_size", 1), ("epsilon", 8), ("epsilon", math.nan),
     ("seeds", [0, "0"]), ("seeds", []), ("experiment", "../x"), ("experiment", None),
-    ("compute", {"device": "tpu"}), ("data.path", "my{v}.npz"),
+    ("compute", {"device": "tpu"}), ("data.path", "my{v}.npz"), ("minimum_batch_size", 97),
     ("families.mine", {"label": "x", "color": "ornge"}), ("families.mine", {"label": "x", "marker": "q"}),
 ]  # fmt: skip
 

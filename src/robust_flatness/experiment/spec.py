@@ -94,6 +94,8 @@ class ExperimentSpec(Spec):
             raise ValueError(f"{missing}: missing; give {', '.join(needed)}, or a results_table")
         if self.training is not None and self.training.norm != self.norm:
             raise ValueError(f"training.norm: {self.training.norm} given, but norm is {self.norm}")
+        if self.data and self.minimum_batch_size > (images := self.data.count("train")):
+            raise ValueError(f"minimum_batch_size: {self.minimum_batch_size} given, data.train has {images}")
         if not self.variants and not self.models:
             raise ValueError("variants: name at least one, or external networks under models")
         if self.models and self.results_table is not None:
