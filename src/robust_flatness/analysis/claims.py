@@ -1,5 +1,4 @@
-"""Judgement of claims on an experiment: the paper's by the rules in `config/claims.yaml`, later ones by those
-in `config/later-claims.yaml`."""
+"""Judgement of claims on an experiment: `config/claims.yaml` (the paper's), `config/later-claims.yaml`."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,8 +31,7 @@ NAMES = {
 
 
 class ClaimSpec(Spec):
-    """A claim and its rule in words, the tests that are the rule, and the place on the page: axes of the
-    scatter plot, or a section."""
+    """A claim, its rule in words and as tests, and its place on the page: axes of the plot, or a section."""
 
     statement: str = Field(min_length=1)
     rule: str = Field(min_length=1)

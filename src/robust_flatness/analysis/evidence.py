@@ -41,8 +41,7 @@ class Evidence:
     `models`, `history` and `series` are averaged over seeds, `seeds` are the tables seed by seed. Models that
     have not learnt are left out (`not_learnt`: variants; `seeds_not_learnt`: seeds of others). Variants with
     the same weights are counted once in `models` (`repeated`: slug -> the slug it equals). `given` are the
-    tables with all models. Models trained on clean examples alone are in the values of single examples only
-    (see `frames.read_tables`).
+    tables with all models; those trained on clean examples alone are in the values of single examples only.
     """
 
     def __init__(self, tables: frames.Tables, failed: Collection[tuple[str, int]]):
@@ -122,8 +121,7 @@ def same_weights(models: pd.DataFrame) -> dict[str, str]:
     """Return variants with the weights of an earlier one, the baseline first: slug -> the earlier one.
 
     Weights are equal if their files are (`same_as`), or if norm, distance from the initial weights and
-    spectral product agree within 1e-3: a short weight averaging, for example, differs from the baseline in
-    the batch norms' statistics alone.
+    spectral product agree within 1e-3: a short weight averaging may differ in batch norms' statistics alone.
     """
     marked = models.reindex(columns=["variant", "same_as"]).replace("", None).dropna()
     same = dict(marked.itertuples(index=False))

@@ -2,9 +2,8 @@
 
     RErr = a + b RLoss + c max(0, RLoss - t),
 
-fitted by least squares, the break t over a grid. Any concave cloud has steeper slopes below a split
-than above it, wherever the split lies; so the break itself is estimated, with an interval, and the hinge
-has to fit better than a smooth curve.
+fitted by least squares, the break t over a grid. Any concave cloud is steeper below a split than above it;
+so the break itself is estimated, with an interval, and the hinge has to fit better than a smooth curve.
 """
 
 import math

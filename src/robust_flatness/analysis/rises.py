@@ -49,8 +49,7 @@ def end_of_first_rate(history: pd.DataFrame, variant: str) -> float:
 def rise(tables: frames.Tables, variant: str, measure: str, since: Since) -> pd.DataFrame:
     """Return a measure at the end of the training minus at an earlier point (a key of `SINCE`): a row for
     each seed, a column for each example. There is one column if per-example values were not kept, and no row
-    if the measure is missing at a point. Of `_sources` the first with two seeds is used, or else the one with
-    most."""
+    if the measure is missing at a point. Of `_sources` the first with two seeds is used, else the largest."""
     found = pd.DataFrame()
     for rows in _sources(tables, measure, since):
         rows = rows[rows["variant"] == variant].dropna(subset="value")
@@ -69,9 +68,8 @@ def paired(rows: pd.DataFrame, by: str, first: str, second: str) -> pd.DataFrame
 
 
 def _sources(tables: frames.Tables, measure: str, since: Since) -> Iterator[pd.DataFrame]:
-    """Yield frames with the columns variant, seed, checkpoint, example and value: values of single examples;
-    then the checkpoints of `models`, or snapshots (`series`) and training curves (`history`, without the
-    attack's name)."""
+    """Yield frames of variant, seed, checkpoint, example and value: values of single examples; then `models`,
+    or the snapshots of `series` and of `history` (whose columns lack the attack's name)."""
     yield of_examples(tables.examples, measure)
     if since == "early-stopped":
         yield tables.models.assign(example=0, value=tables.models.get(measure, math.nan))
@@ -82,8 +80,7 @@ def _sources(tables: frames.Tables, measure: str, since: Since) -> Iterator[pd.D
 
 
 def of_examples(examples: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """Return the values of single examples, with the column `value`, whose mean is `measure`; no rows where
-    they are not kept."""
+    """Return the values of single examples, as `value`, whose mean is `measure`; no rows if not kept."""
     name, at, factor = measure.partition("_eps_")
     split, _, column = name.partition("_")
     column = "rloss" if column == "rloss_pgd" else column

@@ -141,8 +141,7 @@ class _Linears(nn.Module):
 
 
 def _widened(module: nn.Module, count: int) -> nn.Module:
-    """Return a folded ResNet with `count` times the channels in separate groups; its weights are swapped
-    in."""
+    """Return a folded ResNet with `count` times the channels, in groups, for weights to be swapped in."""
     wide = copy.deepcopy(module)
     for name, layer in list(wide.named_modules()):
         if isinstance(layer, layers.FoldedConv2d):

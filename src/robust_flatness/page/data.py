@@ -63,8 +63,7 @@ def page_data(notebook: Notebook, tables: Path) -> dict[str, Any]:
 
 
 def _models(name: str, layer: Layer, frame: pd.DataFrame, columns: list[str]) -> list[dict[str, Any]]:
-    """Return a row per model: its measures, the settings in which it differs from the baseline in words, and
-    whether coefficients count it."""
+    """Return a row per model: measures, settings that the baseline has not, whether coefficients count it."""
     counted, named, records = {*layer.counted["variant"]}, looks.named(), frame.to_dict("records")
     settings = {
         name: name.removeprefix("setting_").replace("_", " ") for name in frame if name.startswith("setting_")

@@ -1,7 +1,4 @@
-"""Shared code of the notebooks in `figures/` and `paper_tables/`: inputs and outputs, style, plots.
-
-Works on tables only and never imports torch.
-"""
+"""Shared code of the notebooks in `figures/` and `paper_tables/`, which works on tables and without torch."""
 
 from robust_flatness.plotting.notebook import Notebook, inputs
 

@@ -40,8 +40,7 @@ def of(frame: pd.DataFrame, variant: str, *columns: str) -> pd.DataFrame:
 
 
 def training(layer: Layer, variant: str) -> pd.DataFrame:
-    """Return a variant's training curves; its snapshots (without `_pgd` in the names of their columns) where
-    it has none of test RLoss."""
+    """Return a variant's training curves; without test RLoss its snapshots, their columns without `_pgd`."""
     rows = of(layer.history, variant)
     if aggregate.has(rows, "test_rloss"):
         return rows
@@ -55,8 +54,7 @@ def figure(
 ) -> Figure:  # fmt: skip
     """Draw a panel per title of `panels` with its curves of each layer (by default of the notebook): columns
     of the table that `rows` returns for a layer and a variant. With `together`, panels share the vertical
-    axis; with `mark`, each panel shows the epochs of `mark_epochs` of its last variant. `options`: see
-    `style.panels`."""
+    axis; with `mark`, each shows `mark_epochs` of its last variant. `options` go to `style.panels`."""
     layers = layers or notebook.layers
     drawn, axes = style.panels(
         len(panels), x="Epoch (share of training)", y=y, sharex=True, sharey=together, **options

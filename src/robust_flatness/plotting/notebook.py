@@ -2,9 +2,7 @@
 
 1. As a Snakemake script: the rule names the tables and the log.
 2. As plain Python, `python figures/<name>.py [experiment]`, from any folder.
-3. As a notebook, where the environment variable `ROBUST_FLATNESS_EXPERIMENT` names the experiment.
-
-Without a name the experiment is `fashion`.
+3. As a notebook: the environment variable `ROBUST_FLATNESS_EXPERIMENT` names the experiment (or `fashion`).
 """
 
 import os
@@ -94,8 +92,7 @@ class Notebook:
         return (self.ours,) if self.printed is None else (self.ours, self.printed)
 
     def beside(self, same: str, other: str = "") -> str:
-        """Return a sentence about the printed numbers beside ours, if there are any: `same` and, on another
-        dataset than the paper's, `other`."""
+        """Return a sentence on printed numbers beside ours: `same` and, for another dataset, `other`."""
         datasets = ({*layer.tables.models.get("dataset", ())} for layer in (self.ours, self.published))
         text = "; ".join(filter(None, [same, "" if next(datasets) == next(datasets) else other]))
         return f"{text}." if text and self.printed else ""

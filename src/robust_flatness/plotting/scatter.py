@@ -33,8 +33,7 @@ HOLLOW = "Hollow with a name: networks of others, in no coefficient."
 def points(
     axes: Axes, frame: pd.DataFrame, x: str, y: str, hollow: bool = False, size: float = MARKER_AREA
 ) -> None:
-    """Draw a point per variant in its family's colour and marker, with bars of one standard deviation over
-    seeds where there are several."""
+    """Draw a point per variant in its family's look, with bars of one standard deviation over seeds."""
     families = frame["family"].where(frame["family"].isin([*looks.every()]), schema.OTHER)
     for name, group in frame.groupby(families, sort=False):
         look, baseline = looks.family(name), name == "at"
@@ -72,8 +71,7 @@ def correlations(frame: pd.DataFrame, x: str, y: str) -> tuple[Estimate, list[st
 
 
 def fit(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> list[Label]:
-    """Set the limits by the points and their bars, and draw outliers as triangles at the edge. Returns the
-    outliers' labels: name and value."""
+    """Set the limits by points and bars; draw outliers as triangles at the edge and return their labels."""
     if frame.empty:
         return []
     for name, put in ((x, axes.set_xlim), (y, axes.set_ylim)):
@@ -171,9 +169,8 @@ def notes(notebook: Notebook) -> str:
 def show(
     notebook: Notebook, *pairs: tuple[str, str], height: float = 3.0, headline: bool = False
 ) -> Notebook:
-    """Draw and write correlation plots, a panel per pair (x, y): of ours, then of the printed numbers. A pair
-    that a layer lacks has no panel and is named in the note; without any of ours, a line says what is
-    missing. For `headline` see `panel`."""
+    """Draw and write correlation plots, a panel per pair (x, y): of ours, then of the printed numbers. The
+    note names pairs that a layer lacks; without any of ours, a line says so. For `headline` see `panel`."""
     cells, lacking = [], []
     for layer, missing in zip(notebook.layers, ("Not measured", "Not printed"), strict=False):
         shown = pd.concat([layer.counted, layer.hollow(headline)])

@@ -38,8 +38,7 @@ OFFSETS = ((5, 0), (-5, 0), (0, 5), (0, -5), (4, 4), (-4, 4), (4, -4), (-4, -4))
 
 
 def new_figure(height: float, **options) -> Figure:
-    """Return an empty figure of a page's width, in the style of `figures.mplstyle` whatever a user's
-    matplotlibrc says."""
+    """Return an empty figure of a page's width, in the style of `figures.mplstyle`, not the user's."""
     matplotlib.style.use(["default", "robust_flatness.plotting.figures"])
     figure = Figure(figsize=(PAGE, height), **options)
     FigureCanvasAgg(figure)
@@ -93,8 +92,7 @@ def entries(axes: Iterable[Axes]) -> dict[str, Artist]:
 
 
 def legend(figure: Figure, entries: Mapping[str, Artist | tuple[Artist, ...]], *notes: str) -> None:
-    """Draw a legend below the panels, with notes above its entries. It has two columns if an entry has
-    several markers, and four otherwise."""
+    """Draw a legend below the panels, in two columns (four if no entry has several markers), below notes."""
     note = textwrap.fill(" ".join(filter(None, notes)).replace(" %", "\N{NO-BREAK SPACE}%"), LINE)
     entries = entries or {"": Line2D([], [], linestyle="")}
     markers = max((len(entry) for entry in entries.values() if isinstance(entry, tuple)), default=1)
@@ -122,9 +120,8 @@ def near(values: np.ndarray, fence: float = FENCE) -> np.ndarray:
 
 
 def place_labels(axes: Axes, labels: Iterable[Label]) -> None:
-    """Write each label beside its point without covering text or points; without free space it is omitted
-    or, if required, placed to the right of its point. This fixes the layout, so the figure must be complete
-    except for labels."""
+    """Write each label beside its point without covering text or points; without free space it is omitted or,
+    if required, placed to the right. This fixes the layout: all but labels must have been drawn."""
     axes.figure.get_layout_engine().execute(axes.figure)
     axes.figure.set_layout_engine("none")
     renderer = axes.figure.canvas.get_renderer()

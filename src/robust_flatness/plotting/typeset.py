@@ -44,8 +44,7 @@ def rounded(value: object) -> object:
 
 
 def compared(headings: Mapping[str, tuple[str, int]], only: Collection[str] = ()) -> dict[str, Column]:
-    """Return the columns of `headings`, each of them (or of those in `only`) followed by the printed one,
-    `<name>_published`."""
+    """Return the columns of `headings`, each (or those in `only`) followed by `<name>_published`."""
     columns: dict[str, Column] = {}
     for name, (heading, decimals) in headings.items():
         columns[name] = heading, decimals
@@ -75,8 +74,7 @@ def labels(frame: pd.DataFrame) -> list[str]:
 
 
 def notes(notebook: Notebook, *sentences: str) -> list[str]:
-    """Return the notes below a table of variants: `sentences`, how to compare the printed numbers, and which
-    models are left out of coefficients."""
+    """Return the notes of a table of variants: `sentences`, on the printed numbers, on models left out."""
     beside = notebook.beside("Published: CIFAR-10", "compare rank and sign, not values")
     return [*filter(None, [*sentences, beside, notebook.ours.apart()])]
 
@@ -85,8 +83,7 @@ def texts(
     frame: pd.DataFrame, columns: Mapping[str, Column], title: str, notes: Sequence[str] = (),
     sections: str = "",
 ) -> dict[str, str]:  # fmt: skip
-    """Return a table as {".csv": ..., ".md": ..., ".tex": ..., ".html": ...}: all of `frame` as CSV, its
-    `displayed` columns for reading."""
+    """Return a table by suffix: all of `frame` as .csv; its `displayed` columns as .md, .tex and .html."""
     table = displayed(frame, columns, sections)
     page = "\n\n".join([f"# {title}", grid(table), *notes]) + "\n"
     latex = latex_table(table, title, notes)

@@ -33,9 +33,8 @@ explains the metrics; the experiment `paper` holds the numbers printed in the pa
 
 
 def write_dataset(folders: Sequence[Path], output: Path) -> int:
-    """Write the records to `output` (CSV, Parquet, a dictionary, README.md); return their number. `folders`
-    hold the tables of experiments. Raises `ConfigError` if two folders have the same name, or pyarrow is
-    missing."""
+    """Write the records of the experiments in `folders` to `output` (CSV, Parquet, a dictionary, README.md);
+    return their number. Raises `ConfigError` if two folders have the same name, or pyarrow is missing."""
     named = {folder.resolve().name: folder for folder in folders}
     if len(named) < len(folders):
         raise ConfigError(f"folders: {', '.join(map(str, folders))}; name each experiment once")

@@ -67,8 +67,7 @@ def read_examples(directory: Path) -> pd.DataFrame:
 
 
 def typed(frame: pd.DataFrame) -> pd.DataFrame:
-    """Convert a frame of text to numbers: settings cell by cell, other columns if all cells are numbers or
-    empty."""
+    """Convert text to numbers: settings cell by cell, other columns if all cells are numbers or empty."""
     frame = frame.copy()
     for name, cells in frame.items():
         if name.startswith("setting_"):
@@ -203,7 +202,6 @@ def _shortest(value: object) -> object:
 
 
 def write_models(directory: Path) -> None:
-    """Write `models.csv`, the records as a wide table for readers; the kit itself reads it only as a
-    `results_table`."""
+    """Write `models.csv`, the records as a wide table; the kit itself reads it only as a `results_table`."""
     records, networks = read_records(directory / "records.csv"), typed(read_csv(directory / "networks.csv"))
     write_text(directory / "models.csv", frame_text(_models(with_columns(records), networks)))

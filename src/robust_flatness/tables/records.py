@@ -1,8 +1,7 @@
 """The table of records: one measured number a row.
 
 Each network (a variant and seed) has a file `records.csv`: a comment line with its provenance as JSON, then
-the rows. The table of an experiment has the same columns. Files may be concatenated: repeated comment and
-header lines are skipped.
+the rows, as in the table of an experiment. In concatenated files, further comments and headers are skipped.
 """
 
 import csv
@@ -46,8 +45,7 @@ def write_network(path: Path, header: Mapping[str, Any], rows: Iterable[Mapping[
 
 
 def read_network(path: Path) -> tuple[dict[str, Any], list[str]]:
-    """Return provenance and unparsed CSV rows of a network's records. Raises `FileError` if the file is
-    damaged or has other columns."""
+    """Return provenance and unparsed CSV rows of a network. Raises `FileError` if it cannot be read."""
     try:
         first, header, *lines = path.read_text(encoding="utf-8").splitlines()
         provenance = json.loads(first.removeprefix("# "))

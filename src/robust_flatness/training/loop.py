@@ -186,8 +186,7 @@ class Training:
         return loss, logits
 
     def _gradient_in_evaluation(self, batch: Batch, view: Network) -> tuple[Tensor, ...]:
-        """Return the gradient of each perturbed weight in evaluation mode, with the labels that attacks see:
-        without label noise and smoothing."""
+        """Return the perturbed weights' gradients in evaluation mode, without label noise and smoothing."""
         seen = replace(batch, target=batch.y, smoothing=0.0)
         leaves = {name: w.requires_grad_(True) for name, w in view.weights(self.perturbed).items()}
         at_leaves = view.at(leaves)

@@ -38,8 +38,7 @@ class Rules(Spec):
 
 @dataclass(frozen=True)
 class Finding(Estimate):
-    """The result of one test on one experiment. `reference` is the effect that an interval has to exclude for
-    the outcome "does not hold"."""
+    """The result of a test on one experiment. An interval that excludes `reference` means "does not hold"."""
 
     reference: float = math.nan
     outcome: str = ""
@@ -52,8 +51,7 @@ class Finding(Estimate):
 
 
 class Test(Spec):
-    """One test of a claim. With `decides: false` it is reported but does not affect the verdict; `talk` is
-    the value stated in the talk or paper.
+    """One test of a claim; unless it `decides`, it does not affect the verdict. `talk` is the value stated.
 
     Subclasses define `title(evidence)`, the name of the statistic, and `result(evidence, rules)`, which
     returns a finding or raises `UndecidedError`. One without an outcome is `judged` by `sign`.
@@ -91,8 +89,7 @@ class Test(Spec):
             return Finding(outcome=outcome, note=str(reason))
 
     def _reference(self, evidence: Evidence, rules: Rules, printed: Finding | None) -> float:
-        """Return the reference effect: the printed table's statistic if it is comparable and has the sign of
-        the claim, else the smallest effect of interest."""
+        """Return the printed statistic if it is comparable and has the claim's sign; else `effects`."""
         if self.scale_free:
             value = printed.value if printed else math.nan
             signed = {"positive": value > 0, "negative": value < 0, "either": math.isfinite(value)}
@@ -141,8 +138,7 @@ def judged(found: Finding, sign: Sign, reference: float, rules: Rules, what: str
     """Return the finding with its outcome. The test holds if the interval lies on the side of 0 given by
     `sign` ("either": excludes 0) and p is significant. Otherwise it is inconclusive if the interval reaches
     the reference effect or cannot be computed, and else fails. With the sign "none" it is the other way
-    round: it holds if the interval does not reach the effect. `what` is the unit of `found.n`, of which a
-    smallest number may be needed."""
+    round: it holds if the interval does not reach the effect. `what` is the unit of `found.n`."""
     low, high = found.interval
     ends = {"positive": (low, high), "negative": (-high, -low)}
     nearest, reach = ends.get(sign, (max(low, -high), max(high, -low)))

@@ -208,8 +208,7 @@ def difference_of_groups(values: np.ndarray, first: np.ndarray, families: pd.Ser
 
 class Scaling(base.Test):
     """Ratio of the scaled models' measure to the baseline's, as a factor of at least 1. If `invariant`, the
-    one farthest from 1 is at most `factor`; else the one nearest to 1 is at least that, where the measure
-    grows as the weights shrink."""
+    largest is at most `factor`; else the smallest is at least that, and it grows as the weights shrink."""
 
     counts: ClassVar = "scaled models"
 

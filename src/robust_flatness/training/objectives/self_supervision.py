@@ -14,11 +14,8 @@ HIDDEN = 256
 
 
 class RotationNetwork(nn.Module):
-    """`model` with a second head on its features that predicts the rotation of an image.
-
-    The head is linear to 256, ReLU, batch norm, linear to 4. The output [n, K + 4] holds the logits of the
-    classes, then of the rotations.
-    """
+    """`model` with a second head on its features that predicts the rotation of an image: linear to 256, ReLU,
+    batch norm, linear to 4. The output [n, K + 4] holds the logits of the classes, then of the rotations."""
 
     foldable = True
 
