@@ -1,5 +1,5 @@
-"""Correlations between the columns of a table with a row per variant, with intervals and p-values, computed for
-many resamples at once, each given by the count of every observation."""
+"""Correlations between the columns of a table with a row per variant, with intervals and p-values: for many
+resamples at once, each given by the count of every observation."""
 
 import math
 from collections.abc import Collection, Sequence
