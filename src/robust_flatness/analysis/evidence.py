@@ -118,11 +118,9 @@ class Evidence:
 
 
 def same_weights(models: pd.DataFrame) -> dict[str, str]:
-    """Return variants with the weights of an earlier one, the baseline first: slug -> the earlier one.
-
-    Weights are equal if their files are (`same_as`), or if norm, distance from the initial weights and
-    spectral product agree within 1e-3: a short weight averaging may differ in batch norms' statistics alone.
-    """
+    """Return variants with the weights of an earlier one, the baseline first: slug -> the earlier one. They
+    are equal if their files are (`same_as`), or if norm, distance from the initial weights and spectral
+    product agree within 1e-3: a short weight averaging may differ in batch norms' statistics alone."""
     marked = models.reindex(columns=["variant", "same_as"]).replace("", None).dropna()
     same = dict(marked.itertuples(index=False))
     rows = models[(models["checkpoint"] == "last") & (models["derived"] == 0)]

@@ -35,11 +35,8 @@ def build_model(
     spec: ModelSpec, classes: int, mean: Sequence[float], std: Sequence[float],
     generator: torch.Generator | None = None,
 ) -> nn.Module:  # fmt: skip
-    """Build the network of `spec` for `classes` classes and `len(mean)` input channels.
-
-    `mean` and `std` are the channel statistics of the training images in [0, 1]. Initial weights are drawn
-    from `generator`; without one they are arbitrary, to be loaded.
-    """
+    """Build the network of `spec` for `classes` classes and images with the channel statistics `mean`, `std`
+    in [0, 1]. Weights are drawn from `generator`; without one they are arbitrary, to be loaded."""
     with torch.random.fork_rng(devices=[]):  # torch's layers draw initial weights when they are constructed
         model = NETWORKS[spec.name](spec.width, classes, mean, std, spec.activation, spec.dropout)
     if generator is not None:

@@ -93,11 +93,9 @@ def _folded_module(network: nn.Module, pairs: list[tuple[str, str]]) -> nn.Modul
 
 
 class Ensemble:
-    """Networks with different weights, each applied to its own share of a batch.
-
-    It makes as many calls as one network: their overhead dominates in small networks on small batches.
-    `networks` are views `net.at(weights)` of one `robust_flatness.network.Network` for which `fits` holds.
-    """
+    """Networks with different weights, each applied to its own share of a batch, in as many calls as one:
+    their overhead dominates in small networks on small batches. `networks` are views `net.at(weights)` of
+    one `robust_flatness.network.Network` for which `fits` holds."""
 
     def __init__(self, networks: Sequence[Any]):
         self._folding, self.count = networks[0].folding, len(networks)

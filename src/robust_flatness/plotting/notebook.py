@@ -38,8 +38,7 @@ REMEDIES = {
 class Notebook:
     """The tables of the experiment in `directory` (`results/<experiment>`), the printed numbers to compare
     with, and the files that the notebook `name` writes in `figures/<experiment>/` or
-    `paper_tables/<experiment>/` beside `results/`. At the end of a cell, what was written is shown.
-    """
+    `paper_tables/<experiment>/` beside `results/`. At the end of a cell, what was written is shown."""
 
     def __init__(self, name: str, directory: Path):
         self.name, self.directory, self.experiment = name, directory, directory.name

@@ -16,7 +16,6 @@ from robust_flatness.analysis.resampling import Estimate
 from robust_flatness.plotting import looks, style
 from robust_flatness.plotting.layer import Layer
 from robust_flatness.plotting.notebook import Notebook
-from robust_flatness.plotting.style import Label
 from robust_flatness.tables import aggregate, schema
 
 MARKER_AREA = 22
@@ -70,7 +69,7 @@ def correlations(frame: pd.DataFrame, x: str, y: str) -> tuple[Estimate, list[st
     return found["r"], [*words, f"n = {len(frame)}"]
 
 
-def fit(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> list[Label]:
+def fit(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> list[style.Label]:
     """Set the limits by points and bars; draw outliers as triangles at the edge and return their labels."""
     if frame.empty:
         return []
@@ -89,7 +88,7 @@ def fit(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> list[Label]:
             look = {"s": 20, "marker": beyond[0][1], "color": looks.family(row["family"]).color}
             axes.scatter(*place, clip_on=False, zorder=5, **look)
             values = ", ".join(f"{value:.3g}" for value, _ in beyond)
-            labels.append(Label(*place, f"{looks.name(row)}: {values}"))
+            labels.append(style.Label(*place, f"{looks.name(row)}: {values}"))
     return labels
 
 
@@ -104,7 +103,7 @@ def name_axes(axes: Axes, x: str, y: str) -> None:
 
 def panel(
     axes: Axes, layer: Layer, x: str, y: str, title: str = "", headline: bool = False, line: bool = True
-) -> list[Label]:
+) -> list[style.Label]:
     """Draw a correlation plot: variants that count, with a `line` where the interval of r excludes 0; hollow
     external networks; grey crosses for variants that have not learnt. Returns labels: of an experiment's
     external networks, points beyond the limits and, for a `headline` (which has the printed networks of
@@ -124,9 +123,9 @@ def panel(
     lines = words if axes.get_gridspec().ncols > 2 else [", ".join(words)]
     axes.set_title("\n".join(filter(None, [title, *lines])))
 
-    def labels(frame: pd.DataFrame, required: bool = False) -> list[Label]:
+    def labels(frame: pd.DataFrame, required: bool = False) -> list[style.Label]:
         inside = frame[frame[x].between(*axes.get_xlim()) & frame[y].between(*axes.get_ylim())]
-        return [Label(row[x], row[y], looks.name(row), required) for row in inside.to_dict("records")]
+        return [style.Label(row[x], row[y], looks.name(row), required) for row in inside.to_dict("records")]
 
     named = counted[headline & (counted["variant"].isin(looks.named()) | (len(counted) <= FEW))]
     return [*([] if layer.printed else labels(others, True)), *beyond, *labels(named)]
@@ -144,7 +143,7 @@ def families(axes: Sequence[Axes]) -> dict[str, tuple[Artist, ...]]:
 
 
 def figure(
-    draw: Sequence[Callable[[Axes], list[Label]]], *notes: str, height: float = 3.0, title: str = ""
+    draw: Sequence[Callable[[Axes], list[style.Label]]], *notes: str, height: float = 3.0, title: str = ""
 ) -> Figure:
     """Return a figure with a panel for each function of `draw`, which returns its labels: up to three in a
     row, four in two rows; above them a `title`, below them the families drawn and notes."""

@@ -14,7 +14,6 @@ from robust_flatness.measures.registry import MEASURES
 from robust_flatness.tables import frames, schema
 from robust_flatness.tables.printed import published_directory, read_published
 from robust_flatness.tables.records import FIELDS, read_csv, read_records
-from robust_flatness.tables.schema import KEYS, Quantity, columns_of
 from robust_flatness.training.history import HISTORY
 
 #: Largest allowed values of the kinds of measures that cannot be negative.
@@ -50,7 +49,7 @@ def read_results_table(path: Path) -> pd.DataFrame:
     rows for the same variant, seed and checkpoint.
     """
     frame = frames.typed(read_csv(path, need=["variant"]))
-    columns = columns_of(frame.columns)
+    columns = schema.columns_of(frame.columns)
     known = [*frames.IDENTITY, *frames.WORDS, *schema.MAIN]
     for name in frame.columns.difference([*columns, *known], sort=False):
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
@@ -76,12 +75,12 @@ def read_results_table(path: Path) -> pd.DataFrame:
 
 def to_records(tables: frames.Tables) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the records of wide tables, and the remaining columns of `models`: identity and settings."""
-    models, columns = tables.models, columns_of(tables.models.columns)
+    models, columns = tables.models, schema.columns_of(tables.models.columns)
     settings = [name for name, q in columns.items() if q.description.kind == "setting"]
     main = {name: models[name].dropna().iloc[0] for name in settings if models[name].notna().any()}
     snapshots = [f"epoch-{epoch:03.0f}" for epoch in tables.series["epoch"]]
     rows = [*_rows(models, columns, main)]
-    rows += _rows(tables.series.assign(checkpoint=snapshots), columns_of(tables.series.columns), main)
+    rows += _rows(tables.series.assign(checkpoint=snapshots), schema.columns_of(tables.series.columns), main)
     described = [metric for measure in MEASURES.values() for metric in measure.metrics.values()]
     counts = [metric.count.format(split=split) for metric in described for split in metric.splits]
     networks = models[models.columns.difference([*columns, *counts], sort=False)]
@@ -93,7 +92,7 @@ def to_records(tables: frames.Tables) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _rows(
-    frame: pd.DataFrame, columns: Mapping[str, Quantity], main: Mapping[str, float]
+    frame: pd.DataFrame, columns: Mapping[str, schema.Quantity], main: Mapping[str, float]
 ) -> Iterator[dict[str, Any]]:
     """Yield a record for each measured cell, row by row; `main` holds the main radii by column."""
     for row in frame.to_dict("records"):
@@ -101,7 +100,7 @@ def _rows(
             if q.spread == "se" or not isinstance(row[name], float) or math.isnan(row[name]):
                 continue
             description = q.description
-            record = {key: row[key] for key in (*KEYS, "epoch") if key in row}
+            record = {key: row[key] for key in (*schema.KEYS, "epoch") if key in row}
             record |= {"measure": q.measure, "metric": q.metric + ("_std" if q.spread else "")}
             record |= {"loss": q.loss, "split": q.split, "value": row[name], "se": row.get(f"{name}_se")}
             if description.radius:

@@ -1,7 +1,5 @@
-"""Quantities: a metric on a loss and split at a radius, its column in `models.csv` and its axis label.
-
-Column names are generated from records and looked up here; suffixes of other names are parsed.
-"""
+"""Quantities: a metric on a loss and split at a radius, its column in `models.csv` and its axis label. Column
+names are generated from records and looked up here; suffixes of other names are parsed."""
 
 from collections.abc import Iterable
 from contextlib import suppress

@@ -78,11 +78,9 @@ class EntropySGD(Optimizer):
 
 @dataclass(frozen=True)
 class Schedule:
-    """Learning rate and momentum of each update; `updates` is the number of updates in an epoch.
-
-    Schedules are those of `TrainingSpec`. Milestones are rounded to whole epochs; in cycles, the momentum of
-    SGD goes from 0.9 to 0.8 and back while the rate rises and falls (the defaults of PyTorch's CyclicLR).
-    """
+    """Learning rate and momentum of each update (`updates` an epoch), by the schedules of `TrainingSpec`.
+    Milestones are rounded to whole epochs; in cycles, the momentum of SGD goes from 0.9 to 0.8 and back while
+    the rate rises and falls (the defaults of PyTorch's CyclicLR)."""
 
     spec: TrainingSpec
     updates: int

@@ -9,14 +9,13 @@ import pandas as pd
 from pydantic import Field
 from scipy import stats
 
-from robust_flatness.analysis import resampling
 from robust_flatness.analysis.claim_tests import base
 from robust_flatness.analysis.claim_tests.base import Finding, Linear, Rules, of_estimate
 from robust_flatness.analysis.comparison import CONTROL, ON_TEST, candidates
 from robust_flatness.analysis.correlation import COEFFICIENTS, correlate, difference
 from robust_flatness.analysis.evidence import RLOSS, Evidence, NotMeasuredError, more_robust, require
 from robust_flatness.analysis.hinge import LEAST, fitted, kink
-from robust_flatness.analysis.resampling import TAILS, Interval, percentile_interval
+from robust_flatness.analysis.resampling import TAILS, Interval, estimate, mean_estimate, percentile_interval
 from robust_flatness.config import Real
 from robust_flatness.tables import aggregate
 from robust_flatness.tables.schema import describe
@@ -159,9 +158,7 @@ class Share(base.Test):
             return reached / len(signs)
 
         settings = {"interval": percentile_interval, "resamples": SHARE_RESAMPLES}
-        found = of_estimate(
-            resampling.estimate(shares, models["family"], **settings), f"{len(signs)} measures"
-        )
+        found = of_estimate(estimate(shares, models["family"], **settings), f"{len(signs)} measures")
         outcome = base.outcome(found.interval.high < self.below, found.interval.low >= self.below)
         return replace(found, reference=self.below, outcome=outcome)
 
@@ -202,7 +199,7 @@ class Baseline(base.Selection):
         counts = chosen["family"].value_counts(sort=False)
         part = ", ".join(f"{name} ({count})" for name, count in counts.items()) or "none"
         differences = (chosen[measure] - at[measure]).to_numpy(float)
-        found = of_estimate(resampling.mean_estimate(differences, chosen["family"], rules.resamples))
+        found = of_estimate(mean_estimate(differences, chosen["family"], rules.resamples))
         lower_at_all = "values of single examples were not kept: lower at all" * (not beyond)
         found = found.noted(f"taking part: {part}", base.without_examples(unknown), lower_at_all)
         error, degrees, source = _standard_error(at, measure)

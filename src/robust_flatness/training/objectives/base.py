@@ -16,12 +16,9 @@ Forward = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples of one update.
-
-    `x` are augmented images, `y` the labels that attacks see; the weight update sees `target` and `smoothing`
-    (label noise, label smoothing) instead. `x_adv` are the adversarial examples. RLoss and RErr of the
-    history are means over the examples that are `counted`.
-    """
+    """Examples of one update: augmented images `x`, their adversarial examples `x_adv`, and labels `y`, which
+    attacks see; the weight update sees `target` and `smoothing` (label noise, label smoothing) instead. RLoss
+    and RErr of the history are means over the examples that are `counted`."""
 
     x: Tensor
     y: Tensor
