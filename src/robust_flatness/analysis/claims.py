@@ -25,8 +25,7 @@ AnyTest = Annotated[trainings.Kind | variants.Kind, Field(discriminator="kind")]
 #: Fields of a test that name columns, families and variants.
 NAMES = {
     **dict.fromkeys(("measure", "minus", "against", "given"), "column"),
-    **dict.fromkeys(("variant", "baseline"), "variant"),
-    **{"families": "family", "without": "variant or family"},
+    **{"variant": "variant", "baseline": "variant", "families": "family", "without": "variant or family"},
 }
 
 

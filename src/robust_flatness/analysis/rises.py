@@ -12,7 +12,7 @@ with Satterthwaite's degrees of freedom, (MS_a + MS_b - MS_r)^2 / sum MS_i^2 / f
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -88,16 +88,14 @@ def of_examples(examples: pd.DataFrame, measure: str) -> pd.DataFrame:
     return rows.assign(value=rows.get(column, math.nan) * (100 if column.startswith("rerr") else 1))
 
 
-def _points(
-    history: pd.DataFrame, variant: str, checkpoints: Sequence[str], since: Since
-) -> tuple[str, str] | None:
+def _points(history: pd.DataFrame, variant: str, names: list[str], since: Since) -> tuple[str, str] | None:
     """Return the names of an earlier and the last checkpoint, or None if one is missing. Snapshots are
     compared with snapshots, since `last` and `best` were evaluated by a stronger attack."""
     if since == "early-stopped":
-        return ("best", "last") if {"best", "last"} <= {*checkpoints} else None
+        return ("best", "last") if {"best", "last"} <= {*names} else None
     epochs = history.loc[history["variant"] == variant, "epochs"].max()
     end = (end_of_first_rate(history, variant) + SLACK) * epochs
-    snapshots = sorted(int(name[6:]) for name in checkpoints if name.startswith("epoch-"))
+    snapshots = sorted(int(name[6:]) for name in names if name.startswith("epoch-"))
     drop = bisect_right(snapshots, end - 1)
     before, after = snapshots[:drop], snapshots[drop:]
     if not before or not after or (since == "after-drop" and len(after) == 1):

@@ -13,6 +13,7 @@ from robust_flatness.errors import noted_warnings
 from robust_flatness.runtime.progress import show_progress
 
 Name = Annotated[str, typer.Option(help="Name of the network in tables.")]
+Folder = Annotated[Path, typer.Option(help="Folder of the network: checkpoints/, records.csv.")]
 
 
 @step
@@ -112,12 +113,7 @@ def import_network(spec: Spec, data: Data, output: Output, name: Name, seed: See
 
 @step
 def measure_network(
-    spec: Spec,
-    data: Data,
-    directory: Annotated[Path, typer.Option(help="Folder of the network: checkpoints/, records.csv.")],
-    seed: Seed = 0,
-    device: Device = "cpu",
-    threads: Threads = 1,
+    spec: Spec, data: Data, directory: Folder, seed: Seed = 0, device: Device = "cpu", threads: Threads = 1
 ) -> None:
     """Apply all measures to the checkpoints of one network; resumes where an earlier run was interrupted."""
     from robust_flatness.run.measuring import MeasuringJob

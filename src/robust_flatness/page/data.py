@@ -31,9 +31,8 @@ def page_data(notebook: Notebook, tables: Path) -> dict[str, Any]:
     models = {name: layer.models if name == "ours" else layer.variants for name, layer in layers.items()}
     ours = next(iter(models.values()))
     measures = [name for name in ours if schema.is_measure(name) and not schema.lookup(name).spread]
-    columns = [
-        name for name in (*measures, *DIFFERENCES) if aggregate.has(ours, name, rows=min(3, len(ours)))
-    ]
+    least = min(3, len(ours))
+    columns = [name for name in (*measures, *DIFFERENCES) if aggregate.has(ours, name, rows=least)]
     landscape = notebook.ours.landscape
     landscape = landscape[landscape["normalisation"] == "layer"]
     named = notebook.tables.models.drop_duplicates("variant").to_dict("records")
@@ -65,9 +64,7 @@ def page_data(notebook: Notebook, tables: Path) -> dict[str, Any]:
 def _models(name: str, layer: Layer, frame: pd.DataFrame, columns: list[str]) -> list[dict[str, Any]]:
     """Return a row per model: measures, settings that the baseline has not, whether coefficients count it."""
     counted, named, records = {*layer.counted["variant"]}, looks.named(), frame.to_dict("records")
-    settings = {
-        name: name.removeprefix("setting_").replace("_", " ") for name in frame if name.startswith("setting_")
-    }
+    settings = {key: key.removeprefix("setting_").replace("_", " ") for key in frame.filter(like="setting_")}
     applied = {row["variant"]: {words: _word(row[key]) for key, words in settings.items()} for row in records}
     baseline, rows = applied.get("at", {}), []
     for row, other in zip(records, aggregate.external(frame), strict=True):

@@ -56,9 +56,8 @@ def figure(
     of the table that `rows` returns for a layer and a variant. With `together`, panels share the vertical
     axis; with `mark`, each shows `mark_epochs` of its last variant. `options` go to `style.panels`."""
     layers = layers or notebook.layers
-    drawn, axes = style.panels(
-        len(panels), x="Epoch (share of training)", y=y, sharex=True, sharey=together, **options
-    )
+    options |= {"sharex": True, "sharey": together}
+    drawn, axes = style.panels(len(panels), x="Epoch (share of training)", y=y, **options)
     for place, (title, lines) in zip(axes, panels.items(), strict=True):
         for curve in lines:
             for layer in layers:

@@ -29,9 +29,8 @@ def densities(records: pd.DataFrame, looks: Mapping[str, Mapping[str, Any]]) -> 
             curve = part[part["variant"] == variant].sort_values("eigenvalue")
             axes.semilogy(curve["eigenvalue"], curve["value"], **look)
         top = part["value"].max()
-        axes.set(
-            ylim=(LOWEST * top, 3 * top), xlabel="eigenvalue (farther right is sharper)", ylabel="density"
-        )
+        axes.set(xlabel="eigenvalue (farther right is sharper)", ylabel="density")
+        axes.set_ylim(LOWEST * top, 3 * top)
         axes.minorticks_off()
         axes.yaxis.set_major_formatter("{x:.0e}")
         axes.set_title(f"Hessian of {LOSSES[loss]}" + (" on test examples" if split == "test" else ""))

@@ -89,21 +89,17 @@ def _number_or_word(cell: str) -> float | str:
 
 def with_columns(records: pd.DataFrame) -> pd.DataFrame:
     """Add to each record the name of its column in `models.csv`, and drop records without one."""
-    settings = {
-        (measure, metric): group["value"].iloc[0]
-        for (measure, metric), group in records.groupby(["measure", "metric"])
-        if schema.metric_of(measure, metric).kind == "setting"
-    }
     keys = ["measure", "metric", "loss", "split", "xi", "coordinate"]
+    values = records.drop_duplicates(keys[:2]).set_index(keys[:2])["value"].to_dict()
     number = records.groupby(keys, sort=False, dropna=False).ngroup()
     first = records.assign(number=number).drop_duplicates("number")
-    quantities = {record.number: _quantity(record, settings) for record in first.itertuples()}
+    quantities = {record.number: _quantity(record, values) for record in first.itertuples()}
     names = {number: quantity and schema.register(quantity) for number, quantity in quantities.items()}
     return records.assign(column=number.map(names)).dropna(subset="column")
 
 
-def _quantity(record: Any, settings: Mapping[tuple[str, str], float]) -> Quantity | None:
-    """Return the quantity of a record, None if it has no column; `settings` holds the main radii."""
+def _quantity(record: Any, values: Mapping[tuple[str, str], float]) -> Quantity | None:
+    """Return the quantity of a record, None if it has no column; `values` of metrics have the main radii."""
     metric, spread = record.metric, ""
     if metric.endswith("_std") and metric.removesuffix("_std") in MEASURES[record.measure].metrics:
         metric, spread = metric.removesuffix("_std"), "std"
@@ -111,7 +107,7 @@ def _quantity(record: Any, settings: Mapping[tuple[str, str], float]) -> Quantit
     if description.column is None or (record.coordinate and description.radius != "coordinate"):
         return None
     radius = float(getattr(record, description.radius) or "nan") if description.radius else math.nan
-    main = math.isnan(radius) or radius == settings.get((record.measure, description.main))
+    main = math.isnan(radius) or radius == values.get((record.measure, description.main))
     return Quantity(record.measure, metric, record.loss, record.split, None if main else radius, spread)
 
 

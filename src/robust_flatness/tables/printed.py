@@ -81,9 +81,7 @@ def _history(catalogue: pd.DataFrame) -> pd.DataFrame:
     history["epoch"] = np.round(history["normalised_epoch"] * history["epochs"]) - 1
     # The learning rate in each epoch (at its middle for cycles), as method and supplement describe it.
     rate, places = history["learning_rate"], zip(history["epoch"], history["drops"], strict=True)
-    passed = [
-        sum(epoch + 1e-9 >= float(drop) for drop in drops.split("/") if drop) for epoch, drops in places
-    ]
+    passed = [sum(at + 1e-9 >= float(drop) for drop in drops.split("/") if drop) for at, drops in places]
     phase = ((history["epoch"] + 0.5) / history["epochs"] * history["cycles"]) % 1
     cyclic = rate * (1 - np.abs(2 * phase - 1))
     history["learning_rate"] = cyclic.where(history["schedule"] == "cyclic", rate * 0.1 ** np.array(passed))

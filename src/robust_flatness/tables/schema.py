@@ -80,9 +80,8 @@ def metric_of(measure: str, metric: str) -> Metric:
 
 def _main_quantities() -> dict[str, Quantity]:
     """Return every registered quantity at its main radius by column name; of equal names, the first."""
-    described = [
-        (m.name, *metric) for m in MEASURES.values() if not m.of_snapshots for metric in m.metrics.items()
-    ]
+    measures = [measure for measure in MEASURES.values() if not measure.of_snapshots]
+    described = [(measure.name, *metric) for measure in measures for metric in measure.metrics.items()]
     described += [("", *metric) for metric in OTHER_METRICS.items()]
     found: dict[str, Quantity] = {}
     for measure, metric, description in described:

@@ -79,10 +79,8 @@ class Training:
 
     def epoch(self, epoch: int) -> dict[str, Any]:
         """Train for one epoch; return its row of the history, without the columns of snapshots."""
-        self.streams = {
-            name: generator(self.job.seed, name, epoch, device=self.drawn_on)
-            for name in ("augmentation", "attack", "label noise", "objective", "langevin")
-        }
+        names = ("augmentation", "attack", "label noise", "objective", "langevin")
+        self.streams = {name: generator(self.job.seed, name, epoch, device=self.drawn_on) for name in names}
         if hasattr(self.optimizer, "noise_generator"):
             self.optimizer.noise_generator = self.streams["langevin"]
         # sums over the epoch, on the device: loss of updates; counted examples, their loss and errors

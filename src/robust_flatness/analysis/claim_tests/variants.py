@@ -24,12 +24,6 @@ from robust_flatness.tables.schema import describe
 SHARE_RESAMPLES = 1999
 #: Smallest number of measures of which a share is given.
 LEAST_MEASURES = 6
-#: Titles of the properties of a hinge.
-TITLES = {
-    "break": "break",
-    "slopes": "slope above over slope below the break",
-    "fit": "residuals of a cubic over those",
-}
 
 
 class Correlation(base.Selection):
@@ -234,7 +228,9 @@ class Hinge(base.Test):
 
     def title(self, evidence: Evidence) -> str:
         measure = aggregate.robust_error_column(evidence.models)
-        return f"{TITLES[self.statistic]} of a hinge of {describe(measure)} over RLoss"
+        names = {"slopes": "slope above over slope below the break", "fit": "residuals of a cubic over those"}
+        name = names.get(self.statistic, "break")
+        return f"{name} of a hinge of {describe(measure)} over RLoss"
 
     def result(self, evidence: Evidence, rules: Rules) -> Finding:
         measure = aggregate.robust_error_column(evidence.models)
