@@ -91,10 +91,8 @@ def _history(rng) -> pd.DataFrame:
 def _series(rng) -> pd.DataFrame:
     names = ("test_rloss_pgd", "avg_flatness_rloss", "worst_flatness_rloss", "hessian_max")
     trainings = [*(("at", seed, 0.5) for seed in range(SEEDS)), ("label-smoothing-0.3", 0, 0.1)]
-    rows = [
-        _curves(rng, variant, seed, np.array(SNAPSHOTS), 1, dict.fromkeys(names, rise))
-        for variant, seed, rise in trainings
-    ]
+    epochs = np.array(SNAPSHOTS)
+    rows = [_curves(rng, slug, seed, epochs, 1, dict.fromkeys(names, rise)) for slug, seed, rise in trainings]
     return pd.concat(rows, ignore_index=True)
 
 

@@ -41,11 +41,8 @@ def test_correlations_of_the_printed_table(published, measure, without, pearson,
 
 def test_verdicts_on_the_printed_numbers(published):
     """Pictures and single radii cannot be tested; the break of RErr lies anywhere between 1.4 and 3.5."""
-    others = {
-        "train-flatness": "not testable in the printed numbers",
-        "worst-case-is-weaker": "not testable in the printed numbers",
-        "rerr-kink": "inconclusive in the printed numbers",
-    }
+    others = dict.fromkeys(("train-flatness", "worst-case-is-weaker"), "not testable in the printed numbers")
+    others["rerr-kink"] = "inconclusive in the printed numbers"
     found = verdicts(published)
     assert len(found) == 12
     assert found == dict.fromkeys(found, "holds in the printed numbers") | others
@@ -58,9 +55,7 @@ BAD_TESTS = [
 
 
 @pytest.mark.parametrize("change", BAD_TESTS, ids=str)
-def test_a_misspelt_field_or_name_in_a_file_of_claims_is_an_error_that_names_the_claim(
-    published, tmp_path, change
-):
+def test_a_misspelt_field_or_name_is_an_error_that_names_the_claim(published, tmp_path, change):
     raw = yaml.safe_load((repository() / "config/claims.yaml").read_text(encoding="utf-8"))
     tests = raw["claims"]["flat-is-robust"]["tests"]
     tests[0] = {name: value for name, value in (tests[0] | change).items() if value is not None}

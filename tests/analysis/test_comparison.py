@@ -1,6 +1,7 @@
 """The comparison of measures, and the claims made since the talk."""
 
 from dataclasses import replace
+from functools import partial
 
 import made_up
 import numpy as np
@@ -88,14 +89,11 @@ def test_a_measure_is_compared_with_the_controls_whatever_their_sign(tables):
     """A control that follows RLoss downwards is as strong as one that follows it upwards."""
     rloss = tables.models["test_rloss_pgd"]
     strong = changed(tables, weight_norm=10 - rloss, distance_from_init=noise(rloss))
+    settings = {"y": "test_rloss_pgd", "kind": "spearman", "absolute": True, "resamples": 499}
     models = aggregate.with_differences(strong.models)
-    settings = {"kind": "spearman", "absolute": True, "resamples": 499}
-    found = {
-        name: difference(models, "avg_flatness_rloss", name, "test_rloss_pgd", **settings).interval
-        for name in ("weight_norm", "distance_from_init")
-    }
-    assert found["weight_norm"].high < 0
-    assert found["distance_from_init"].low > 0.3
+    compared = partial(difference, models, "avg_flatness_rloss", **settings)
+    assert compared("weight_norm").interval.high < 0
+    assert compared("distance_from_init").interval.low > 0.3
 
 
 def test_sharpness_on_test_examples_is_a_group_of_its_own(tables):

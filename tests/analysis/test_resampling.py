@@ -77,9 +77,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("seeds", "examples", "components"), CASES)
-def test_intervals_cover_the_mean_at_their_level_and_exclude_zero_with_the_power_said(
-    seeds, examples, components
-):
+def test_intervals_cover_at_their_level_and_exclude_zero_with_the_power_said(seeds, examples, components):
     """Within three standard deviations of 2000 intervals; more for variances of 0, never estimated below."""
     rng, mean = np.random.default_rng(0), 0.3
     intervals = [mean_interval(simulated(rng, components, seeds, examples, mean))[0] for _ in range(2000)]

@@ -40,9 +40,7 @@ def test_the_file_holds_all_it_needs_and_equal_tables_give_equal_bytes(notebook,
     assert "value" not in claims[1]["tests"][0]
 
 
-def test_a_model_that_has_not_learnt_is_shown_apart_and_counts_in_no_coefficient(
-    notebook, copy_kept, tmp_path
-):
+def test_a_model_that_has_not_learnt_is_apart_and_in_no_coefficient(notebook, copy_kept, tmp_path):
     def stuck(frame):
         if "metric" in frame:
             kind = frame[["variant", "metric", "split"]] == ["trades-6", "rerr_pgd", "train"]

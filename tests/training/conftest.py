@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import yaml
 
 from robust_flatness.config import ModelSpec, TrainingSpec, TrainJob
@@ -13,11 +12,6 @@ from robust_flatness.experiment import load_experiment
 
 CLASSES = 3
 CONFIG = Path(__file__).parents[2] / "config"
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)
 
 
 def _images(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,3 +1,4 @@
+import copy
 import csv
 import math
 from pathlib import Path
@@ -162,6 +163,36 @@ def test_weights_are_clipped_after_every_step(dataset, make_job):
         run.epoch(epoch)
     assert len(largest) == 2 * run.plan.updates
     assert max(largest) <= np.float32(bound)
+
+
+def test_the_average_is_saved_and_evaluated_and_does_not_touch_training(tmp_path, dataset, make_job):
+    job = make_job(weight_averaging=0.9)
+    run, plain = Training(job, dataset), Training(make_job(), dataset)
+    recorded, update = [], run.average.update_parameters
+
+    def recording(model):
+        recorded.append(copy.deepcopy(model.state_dict()))
+        update(model)
+
+    run.average.update_parameters = recording
+    expected = {name: p.detach().clone() for name, p in run.model.named_parameters()}
+    assert run.epoch(0) == plain.epoch(0)
+    row = run.snapshot(0, tmp_path / "snapshot.safetensors")
+    for weights in recorded:
+        expected = {name: 0.9 * value + 0.1 * weights[name] for name, value in expected.items()}
+    saved = load_checkpoint(tmp_path / "snapshot.safetensors").model
+    for name, parameter in saved.named_parameters():
+        torch.testing.assert_close(parameter, expected[name], rtol=1e-5, atol=1e-6)
+    assert run.evaluate(run.evaluator.at(saved)) == row
+    # its batch norms have the means over one clean epoch, all images once
+    batches = list(run._clean_batches(0))
+    assert sum(map(len, batches)) == dataset.size("train")
+    outputs = [saved.stem(saved.whitening(x)) for x in batches]
+    mean = torch.stack([out.mean((0, 2, 3)) for out in outputs]).mean(0)
+    torch.testing.assert_close(saved.stem_norm.running_mean, mean, rtol=1e-4, atol=1e-5)
+    # a snapshot leaves the training's own weights and statistics alone
+    states = (part.network.state_dict().values() for part in (run, plain))
+    assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
 
 
 def test_every_update_is_made_at_the_scheduled_rate_and_momentum(dataset, make_job):

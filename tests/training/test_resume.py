@@ -114,9 +114,7 @@ def test_a_finished_training_is_not_repeated(all_snapshots, tmp_path, dataset, m
 
 @pytest.mark.parametrize("finished", [False, True])
 @pytest.mark.parametrize("what", ["settings", "data", "code"])
-def test_state_of_another_training_is_named_and_replaced(
-    what, finished, tmp_path, make_dataset, make_job, monkeypatch
-):
+def test_another_trainings_state_is_replaced(what, finished, tmp_path, make_dataset, make_job, monkeypatch):
     settings = {"unlabeled_fraction": 0.5}
     job, dataset, labels, messages = make_job(**settings), make_dataset(), PSEUDO, []
     train(job, dataset, tmp_path / "run", pseudo_labels=labels, until=None if finished else 2)
@@ -147,9 +145,8 @@ def test_damaged_state_is_replaced(damage, file, finished, tmp_path, dataset, ma
     else:
         path.write_bytes(data[: len(data) // 2] if damage == "truncated" else data)
     train(job, dataset, tmp_path / "run", report=messages.append)
-    assert ["the training starts from the beginning" in message for message in messages] == (
-        [] if (file, damage) == (".resume/state", "missing") else [True]
-    )
+    told = [] if (file, damage) == (".resume/state", "missing") else [True]
+    assert ["the training starts from the beginning" in message for message in messages] == told
     assert content(tmp_path / "run") == content(tmp_path / "whole")
 
 
