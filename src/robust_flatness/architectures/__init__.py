@@ -11,11 +11,8 @@ from functools import partial
 import torch
 from torch import nn
 
-from robust_flatness.architectures.layers import CenteredBatchNorm2d
 from robust_flatness.architectures.resnet import PreActivationResNet, ResNet
 from robust_flatness.config import ModelSpec
-
-__all__ = ["NETWORKS", "CenteredBatchNorm2d", "PreActivationResNet", "ResNet", "build_model"]
 
 #: Called with width, classes, mean, std, activation and dropout.
 NETWORKS: dict[str, Callable[..., nn.Module]] = {

@@ -5,13 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from robust_flatness.architectures.layers import (
-    ACTIVATIONS,
-    CenteredBatchNorm2d,
-    SafeConv2d,
-    SpatialMean,
-    Whitening,
-)
+from robust_flatness.architectures import layers
 
 
 class BasicBlock(nn.Module):
@@ -21,16 +15,16 @@ class BasicBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int, activation: str, dropout: float):
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.norm1 = CenteredBatchNorm2d(outputs)
-        self.act1 = ACTIVATIONS[activation]()
+        self.norm1 = layers.CenteredBatchNorm2d(outputs)
+        self.act1 = layers.ACTIVATIONS[activation]()
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
-        self.norm2 = CenteredBatchNorm2d(outputs)
-        self.act2 = ACTIVATIONS[activation]()
+        self.norm2 = layers.CenteredBatchNorm2d(outputs)
+        self.act2 = layers.ACTIVATIONS[activation]()
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
-            shortcut = SafeConv2d(inputs, outputs, 1, stride)
-            self.shortcut = nn.Sequential(shortcut, CenteredBatchNorm2d(outputs))
+            shortcut = layers.SafeConv2d(inputs, outputs, 1, stride)
+            self.shortcut = nn.Sequential(shortcut, layers.CenteredBatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.act1(self.norm1(self.conv1(x)))
@@ -45,14 +39,14 @@ class PreActivationBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int, activation: str, dropout: float):
         super().__init__()
         self.norm1 = nn.BatchNorm2d(inputs)
-        self.act1 = ACTIVATIONS[activation]()
+        self.act1 = layers.ACTIVATIONS[activation]()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
         self.norm2 = nn.BatchNorm2d(outputs)
-        self.act2 = ACTIVATIONS[activation]()
+        self.act2 = layers.ACTIVATIONS[activation]()
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
         changes = stride != 1 or inputs != outputs
-        self.shortcut = SafeConv2d(inputs, outputs, 1, stride, bias=False) if changes else None
+        self.shortcut = layers.SafeConv2d(inputs, outputs, 1, stride, bias=False) if changes else None
 
     def forward(self, x: Tensor) -> Tensor:
         active = self.act1(self.norm1(x))
@@ -104,12 +98,12 @@ class ResNet(ResidualNetwork):
         activation: str = "relu", dropout: float = 0.0, stem_stride: int = 1,
     ):  # fmt: skip
         super().__init__()
-        self.whitening = Whitening(mean, std)
+        self.whitening = layers.Whitening(mean, std)
         self.stem = nn.Conv2d(len(mean), width, 3, stem_stride, 1)
-        self.stem_norm = CenteredBatchNorm2d(width)
-        self.stem_act = ACTIVATIONS[activation]()
+        self.stem_norm = layers.CenteredBatchNorm2d(width)
+        self.stem_act = layers.ACTIVATIONS[activation]()
         self.stages = stack(BasicBlock, blocks, width, width, activation, dropout)
-        self.pool = SpatialMean()
+        self.pool = layers.SpatialMean()
         self.feature_size = width * 2 ** (len(blocks) - 1)
         self.classifier = nn.Linear(self.feature_size, classes)
 
@@ -126,13 +120,13 @@ class PreActivationResNet(ResidualNetwork):
         activation: str = "relu", dropout: float = 0.0, stem: int | None = None,
     ):  # fmt: skip
         super().__init__()
-        self.whitening = Whitening(mean, std)
+        self.whitening = layers.Whitening(mean, std)
         self.stem = nn.Conv2d(len(mean), stem or width, 3, 1, 1, bias=False)
         self.stages = stack(PreActivationBlock, blocks, stem or width, width, activation, dropout)
         self.feature_size = width * 2 ** (len(blocks) - 1)
         self.norm = nn.BatchNorm2d(self.feature_size)
-        self.act = ACTIVATIONS[activation]()
-        self.pool = SpatialMean()
+        self.act = layers.ACTIVATIONS[activation]()
+        self.pool = layers.SpatialMean()
         self.classifier = nn.Linear(self.feature_size, classes)
 
     def features(self, x: Tensor) -> Tensor:

@@ -15,7 +15,6 @@ from robust_flatness.plotting.notebook import Notebook
 from robust_flatness.tables import aggregate, schema
 
 DIFFERENCES = ("rloss_gap", "rerr_gap", "rloss_overfitting")
-LOOK = {"label", "color", "marker"}
 #: Look of models that have not learnt, which are drawn apart and in no coefficient.
 APART = {"label": "Has not learnt", "color": "#909090", "marker": "X"}
 #: Number of points of a training curve that are kept.
@@ -36,6 +35,7 @@ def page_data(notebook: Notebook, tables: Path) -> dict[str, Any]:
     landscape = notebook.ours.landscape
     landscape = landscape[landscape["normalisation"] == "layer"]
     named = notebook.tables.models.drop_duplicates("variant").to_dict("records")
+    families = {name: look.model_dump(include={*APART}) for name, look in looks.every().items()}
 
     def table(name: str) -> pd.DataFrame:
         path = Path(tables) / f"{name}.csv"
@@ -47,8 +47,7 @@ def page_data(notebook: Notebook, tables: Path) -> dict[str, Any]:
         "measures": {
             name: {"words": schema.describe(name), "low": schema.direction(name)} for name in columns
         },
-        "families": {name: look.model_dump(include=LOOK) for name, look in looks.every().items()}
-        | {"apart": APART},
+        "families": families | {"apart": APART},
         "models": [row for name in layers for row in _models(name, layers[name], models[name], columns)],
         "curves": _curves(notebook.ours.history),
         "paths": _paths(notebook.ours.series),
