@@ -62,10 +62,8 @@ def test_worst_flatness(plain, model, data, attack):
 
 
 def test_the_benchmark_runs_and_checks_equality():
-    result = subprocess.run(
-        [sys.executable, BENCHMARKS / "run.py", "--quick", "--repetitions", "1", "--threads", "1"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    command = [sys.executable, BENCHMARKS / "run.py", "--quick", "--repetitions", "1", "--threads", "1"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("average-case flatness") == 3  # plain in two precisions, frozen
     assert "amx_bf16" in result.stdout
@@ -74,11 +72,8 @@ def test_the_benchmark_runs_and_checks_equality():
 def test_parts_run_and_fail_alone(tmp_path):
     output = tmp_path / "report.json"
     parts = ["machine", "epoch", "rloss", "flatness", "autoattack"]
-    subprocess.run(
-        [sys.executable, BENCHMARKS / "gpu.py", "--device", "cpu", "--quick", "--output", output,
-         "--parts", *parts],
-        check=True, capture_output=True,
-    )  # fmt: skip
+    options = ["--device", "cpu", "--quick", "--output", output, "--parts", *parts]
+    subprocess.run([sys.executable, BENCHMARKS / "gpu.py", *options], check=True, capture_output=True)
     report = json.loads(output.read_text())
     assert list(report) == parts
     assert not [name for name, part in report.items() if "FAILED" in part]

@@ -19,14 +19,13 @@ from robust_flatness.seeding import generator
 from robust_flatness.tables.records import write_network
 
 EXAMPLES, EPSILON = 24, 0.01
+SPEC = ModelSpec(name="small-resnet", width=8)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A small network that has learnt some images: the path of its checkpoint, images, labels."""
-    folder = tmp_path_factory.mktemp("run")
-    spec = ModelSpec(name="small-resnet", width=8)
-    model = build_model(spec, 10, (0.5,) * 3, (0.3,) * 3, generator(0, "robustbench"))
+    model = build_model(SPEC, 10, (0.5,) * 3, (0.3,) * 3, generator(0, "robustbench"))
     x = torch.rand(EXAMPLES, 3, 16, 16, generator=generator(0, "images"))
     y = torch.arange(EXAMPLES) % 10
     optimizer = torch.optim.Adam(model.parameters(), 0.003)
@@ -34,8 +33,8 @@ def trained(tmp_path_factory):
         optimizer.zero_grad()
         F.cross_entropy(model.train()(x), y).backward()
         optimizer.step()
-    metadata = Metadata(spec.model_dump(), 10, (0.5,) * 3, (0.3,) * 3, "at", 0, 39)
-    path = folder / "checkpoints" / "last.safetensors"
+    metadata = Metadata(SPEC.model_dump(), 10, (0.5,) * 3, (0.3,) * 3, "at", 0, 39)
+    path = tmp_path_factory.mktemp("run") / "checkpoints" / "last.safetensors"
     save_checkpoint(path, model.eval(), metadata)
     return path, x, y
 
@@ -58,8 +57,7 @@ def test_an_export_is_the_checkpoint_and_what_was_measured(trained, tmp_path):
     assert done.exit_code == 0, done.output
     weights, info = (tmp_path / line for line in done.output.split())
     assert weights == tmp_path / "models/cifar10/Linf/at_seed-0_last.pt"
-    spec = ModelSpec(name="small-resnet", width=8)
-    fresh = build_model(spec, 10, (0.1,) * 3, (0.2,) * 3, generator(9, "x"))
+    fresh = build_model(SPEC, 10, (0.1,) * 3, (0.2,) * 3, generator(9, "x"))
     fresh.load_state_dict(torch.load(weights, weights_only=True))
     assert torch.equal(fresh.eval()(x), load_checkpoint(path).model(x))
     entry = json.loads(info.read_text())

@@ -8,6 +8,7 @@ from torch import nn
 
 from robust_flatness.config import TrainingSpec
 from robust_flatness.training.objectives import Batch, make_objective
+from robust_flatness.training.objectives.mart import boosted_cross_entropy
 
 CLASSES = 3
 LAMBDA = 2.5
@@ -58,13 +59,12 @@ def formula(name, net, batch):
         adversarial = [probabilities(row[:CLASSES]) for row in net(batch.x_adv)]
         rotation = [probabilities(row[CLASSES:]) for row in net(batch.x_adv) if len(row) > CLASSES]
     labels, n, tau = batch.target.tolist(), len(batch.x), batch.smoothing
+    triples = zip(clean, adversarial, labels, strict=True)
     if name == "at":
-        return sum(smoothed(p, y, tau) for p, y in zip(adversarial, labels, strict=True)) / n
+        return sum(smoothed(q, y, tau) for _, q, y in triples) / n
     if name == "trades":
-        triples = zip(clean, adversarial, labels, strict=True)
         return sum(smoothed(p, y, tau) + LAMBDA * kl(p, q) for p, q, y in triples) / n
     if name == "mart":
-        triples = zip(clean, adversarial, labels, strict=True)
         return sum(bce(q, y) + LAMBDA * kl(p, q) * (1 - p[y]) for p, q, y in triples) / n
     half = n // 2
     classes = sum(smoothed(adversarial[i], labels[i], tau) for i in range(n - half)) / (n - half)
@@ -106,7 +106,6 @@ def test_value_and_gradient_follow_the_formula(name, labels, smoothing):
 
 def test_mart_is_finite_where_a_wrong_class_has_probability_one():
     """In float32, 1 - p is 0 there; the exact value is the margin in logits."""
-    from robust_flatness.training.objectives.mart import boosted_cross_entropy
 
     logits = torch.tensor([[0.0, 60.0, -10.0]], requires_grad=True)
     loss = boosted_cross_entropy(logits, torch.tensor([0]))

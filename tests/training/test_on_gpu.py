@@ -75,12 +75,10 @@ def test_replayed_attacks_are_the_plain_ones(precision):
     replayed.graphs = Graphs()
     attack = PGD(8 / 255, 2 / 255, 5, 2, precision=precision)
     for seed in range(3):
-        model = network(seed)
-        found = []
-        for net in (plain, replayed):
-            found.append(attack(net.at(model), x, y, 16, torch.Generator().manual_seed(0)))
-        torch.testing.assert_close(found[0].loss, found[1].loss, rtol=1e-4, atol=1e-5)
-        assert (found[0].error == found[1].error).all()
+        views = (net.at(network(seed)) for net in (plain, replayed))
+        first, second = (attack(net, x, y, 16, torch.Generator().manual_seed(0)) for net in views)
+        torch.testing.assert_close(first.loss, second.loss, rtol=1e-4, atol=1e-5)
+        assert (first.error == second.error).all()
 
 
 def test_a_replay_puts_back_what_the_warm_up_changed():
