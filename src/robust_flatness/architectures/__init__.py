@@ -1,9 +1,6 @@
-"""The kit's networks, by name.
-
-A network maps images [n, C, H, W] in [0, 1] to logits [n, K] and has `reset_parameters(generator)`; for
-self-supervision also `features(x)`, `feature_size` and a linear layer `classifier`. To add one, add it to
-`NETWORKS` and its cost to `robust_flatness.config.catalogue.COSTS`.
-"""
+"""The kit's networks, by name. They map images [n, C, H, W] in [0, 1] to logits [n, K] and have
+`reset_parameters(generator)`; for self-supervision also `features(x)`, `feature_size` and a linear layer
+`classifier`. To add one, add it to `NETWORKS` and its cost to `robust_flatness.config.catalogue.COSTS`."""
 
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -1,8 +1,6 @@
-"""The table of records: one measured number a row.
-
-Each network (a variant and seed) has a file `records.csv`: a comment line with its provenance as JSON, then
-the rows, as in the table of an experiment. In concatenated files, further comments and headers are skipped.
-"""
+"""The table of records: a measured number a row. Each network (variant and seed) has a file `records.csv`: a
+comment line with its provenance as JSON, then the rows. The table of an experiment has the same columns. In
+concatenated files, further comment and header lines are skipped."""
 
 import csv
 import gzip

@@ -52,10 +52,8 @@ class Finding(Estimate):
 
 class Test(Spec):
     """One test of a claim; unless it `decides`, it does not affect the verdict. `talk` is the value stated.
-
     Subclasses define `title(evidence)`, the name of the statistic, and `result(evidence, rules)`, which
-    returns a finding or raises `UndecidedError`. One without an outcome is `judged` by `sign`.
-    """
+    returns a finding or raises `UndecidedError`. One without an outcome is `judged` by `sign`."""
 
     decides: bool = True
     talk: Real | None = None
