@@ -9,7 +9,7 @@ from robust_flatness.architectures.layers import inside_transform
 
 
 def followers(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, torch.Size, tuple[int, ...]]]:
-    """Return the tensors that share all memory with an earlier one: name -> the earlier's, shape, strides."""
+    """Return the tensors that share all memory with an earlier one: name -> its name, own shape, strides."""
     leaders: dict[tuple, str] = {}
     found = {}
     for name, tensor in tensors.items():

@@ -68,7 +68,7 @@ class BatchPlan:
 
 
 def training_images(dataset: Dataset, spec: TrainingSpec, device: str, pseudo_labels) -> list[Tensor]:
-    """Return uint8 images and labels to train on: the training split and, where it is used, the pool."""
+    """Return uint8 images and labels: the training split and, if used, the pool with its pseudo-labels."""
     pixels, labels = dataset.pixels("train", device=device), dataset.labels("train", device=device)
     if not spec.unlabeled_fraction:
         return [pixels, labels]

@@ -51,9 +51,10 @@ class Finding(Estimate):
 
 
 class Test(Spec):
-    """One test of a claim; unless it `decides`, it does not affect the verdict. `talk` is the value stated.
-    Subclasses define `title(evidence)`, the name of the statistic, and `result(evidence, rules)`, which
-    returns a finding or raises `UndecidedError`. One without an outcome is `judged` by `sign`."""
+    """One test of a claim. With `decides: false` it is reported but does not affect the verdict; `talk` is
+    the value stated in the talk or paper. Subclasses define `title(evidence)`, the name of the statistic, and
+    `result(evidence, rules)`, which returns a finding, to be `judged` by `sign` if it has no outcome, or
+    raises `UndecidedError`."""
 
     decides: bool = True
     talk: Real | None = None
@@ -87,7 +88,7 @@ class Test(Spec):
             return Finding(outcome=outcome, note=str(reason))
 
     def _reference(self, evidence: Evidence, rules: Rules, printed: Finding | None) -> float:
-        """Return the printed statistic if it is comparable and has the claim's sign; else `effects`."""
+        """Return the printed statistic if comparable and of the claim's sign, else the smallest effect."""
         if self.scale_free:
             value = printed.value if printed else math.nan
             signed = {"positive": value > 0, "negative": value < 0, "either": math.isfinite(value)}
