@@ -111,9 +111,9 @@ def robust_error_column(models: pd.DataFrame, split: str = "test") -> str:
     return autoattack if has(models, autoattack) else f"{split}_rerr_pgd"
 
 
-def all_radii(models: pd.DataFrame, case: str, loss: str = "rloss") -> dict[float, str]:
+def all_radii(models: pd.DataFrame, case: str) -> dict[float, str]:
     """Return the columns of `case` ("avg" or "worst") flatness on test examples by radius xi, sorted."""
-    main, xi = f"{case}_flatness_{loss}", models.get(f"{case}_flatness_xi")
+    main, xi = f"{case}_flatness_rloss", models.get(f"{case}_flatness_xi")
     quantities = {name: lookup(name) for name in models if name.startswith(f"{main}_")}
     radii = {q.radius: name for name, q in quantities.items() if q and q.radius and not q.spread}
     if main in models and xi is not None and xi.notna().any():
