@@ -314,13 +314,8 @@ def test_code_of_the_users_own_is_imported_and_followed(tmp_path, monkeypatch):
         after = source_digest(["mine_here:loss"])
         assert (after != before) == (name not in unrelated)
         before = after
-    assert (
-        source_files("torchvision:resnet18")
-        == source_files("nothing_here:f")
-        == source_files("at")
-        == source_files("json:loads")
-        == []
-    )
+    for name in ("torchvision:resnet18", "nothing_here:f", "at", "json:loads"):
+        assert source_files(name) == []
     own = {"mine": {"label": "Mine", "family": "at", "set": {"objective": "mine_here:Loss"}}}
     of_measures = digits(measures__sharpness__own={"two": "mine_here:two"})
     network = digits(models={"a": {"model": "mine_here:net"}})
