@@ -295,8 +295,9 @@ def test_code_of_the_users_own_is_imported_and_followed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     files = {
-        "mine_here.py": "import os, helper_here\nfrom pack_here.sub import deep\ndef loss(): pass\n",
-        "helper_here.py": "from consts_here import V", "unrelated_here.py": "",
+        "mine_here.py": "import sys\nsys.path.append('lib')\nimport os, helper_here\n"
+                        "from pack_here.sub import deep\ndef loss(): pass\n",
+        "helper_here.py": "import consts_here", "unrelated_here.py": "",
         "lib/consts_here.py": "import importlib\nimportlib.import_module('named_here')\n",
         "named_here.py": "import robust_flatness\n", "src/robust_flatness/__init__.py": "",
         "pack_here/__init__.py": "", "pack_here/other.py": "",
