@@ -162,9 +162,7 @@ def try_model(original: nn.Module, function: Stateless, names: Sequence[str], x:
             parameter.data.fill_(torch.nan)
         apart = outcome(run, x)
         if not (apart.agrees(expected) if repeatable else apart.logits.isnan().equal(again.isnan())):
-            raise ConfigError(
-                "model: its deep copy refers to the original (in a hook or a replaced forward?)"
-            )
+            raise ConfigError("model: its deep copy refers to the original (in a hook or its forward?)")
     warn_of_probabilities(expected.logits)
     weights = [function.own[name] for name in convolution_weights(original)]
     wide = repeatable and x.ndim == 4 and _lay_out(function, weights, x, expected)
@@ -172,8 +170,7 @@ def try_model(original: nn.Module, function: Stateless, names: Sequence[str], x:
 
 
 def check_independent(together: Tensor, alone: Tensor) -> bool:
-    """Return whether logits of the first examples of a batch equal those of these examples alone; warn
-    otherwise."""
+    """Return whether logits of a batch's first examples equal those of these alone; warn otherwise."""
     if same := _equal(alone, together[: len(alone)]):
         return same
     warn("model: the logits of an example depend on the others of its batch, and results on its size")
@@ -198,8 +195,7 @@ def _weighted_sum(logits: Tensor) -> Tensor:
 
 
 def _weight_gradients(function: Stateless, names: Sequence[str], x: Tensor) -> tuple[frozenset, frozenset]:
-    """Try the gradients of the parameters `names`; return those unused, and those of normalising
-    functions."""
+    """Try the gradients of parameters; return the unused ones and those of normalising functions."""
     leaves = {name: function.own[name].detach().clone().requires_grad_(True) for name in names}
     gradients: Sequence[Tensor | None] = [None] * len(names)
     with isolated(seed=0), NormalisationParameters() as watched, user_code("gradient by the weights"):
@@ -241,10 +237,8 @@ def _check_copy(original: nn.Module, function: Stateless, x: Tensor, expected: O
     for name, parameter in own.items():
         parameter.data.copy_(moved[name])
     if not found.agrees(outcome(original, x)):
-        raise ConfigError(
-            "model: its weights cannot be exchanged: with perturbed weights, a deep copy gives other logits "
-            "or gradients (does its forward refer to another module?)"
-        )
+        differs = "with perturbed weights, a deep copy gives other logits or gradients"
+        raise ConfigError(f"model: {differs} (does its forward refer to another module?)")
 
 
 def _equal(found: Tensor, expected: Tensor) -> bool:
@@ -267,8 +261,7 @@ def convolution_weights(original: nn.Module) -> list[str]:
 
 
 def _lay_out(function: Stateless, weights: Sequence[Tensor], x: Tensor, expected: Outcome) -> bool:
-    """Convert `weights` of convolutions to channels-last and return True, or undo it and return False if
-    outcomes change."""
+    """Convert `weights` to channels-last; undo it and return False if outcomes change."""
     before = [weight.data for weight in weights]
     for weight in weights:
         weight.data = channels_last(weight.data)

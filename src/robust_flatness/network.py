@@ -135,12 +135,8 @@ class Network:
         if self._shared.trial is None:
             self._try(x)
         logits = self.apply(self.tensors(precision), x, precision)
-        if (
-            self._shared.trial.independent
-            and len(x) > 2
-            and not inside_transform()
-            and precision == "float32"
-        ):
+        comparable = len(x) > 2 and precision == "float32" and not inside_transform()
+        if comparable and self._shared.trial.independent:
             self._shared.trial = self._shared.trial._replace(independent=False)  # compared once
             with torch.no_grad():
                 boundary.check_independent(logits, self.apply(self._tensors, x[:2]))

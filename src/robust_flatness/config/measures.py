@@ -61,10 +61,6 @@ class FirstExamples(NamedTuple):
 #: Numbers of examples; 0 training examples leave the training split out.
 TestExamples = Annotated[Count, FirstExamples("test", 1000)]
 TrainExamples = Annotated[Size, FirstExamples("train", 1000)]
-CleanTestExamples = Annotated[Count, FirstExamples("test", 10_000)]
-CleanTrainExamples = Annotated[Size, FirstExamples("train", 10_000)]
-
-
 _Attack = Literal["pgd", "apgd-ce", "apgd-t", "fab-t", "square"]
 
 
@@ -92,10 +88,8 @@ class AutoAttackSpec(Spec):
         if (self.target_classes or 0) >= classes:
             yield f"target_classes: {self.target_classes} given; at most {classes - 1} possible"
         if "apgd-t" in self.attacks and classes < LEAST_CLASSES:
-            yield (
-                f"attacks: apgd-t needs at least {LEAST_CLASSES} classes for its loss (DLR), there are "
-                f"{classes}; write version: reduced, attacks: [apgd-ce, fab-t, square]"
-            )
+            needs = f"apgd-t needs at least {LEAST_CLASSES} classes for its loss (DLR), there are {classes}"
+            yield f"attacks: {needs}; write version: reduced, attacks: [apgd-ce, fab-t, square]"
 
     @property
     def description(self) -> str:

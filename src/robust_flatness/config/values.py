@@ -59,12 +59,6 @@ def _check_epsilon(value: float, info: ValidationInfo) -> float:
     return value
 
 
-def _check_device(value: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", value):
-        raise ValueError("allowed are auto, cpu, cuda, cuda:N and mps")
-    return value
-
-
 #: Annotations of tuples: converted by `parse_list`; without duplicates.
 AS_LIST, DISTINCT = BeforeValidator(parse_list), AfterValidator(_require_distinct)
 _NUMBER = BeforeValidator(parse_fraction, json_schema_input_type=float | str)
@@ -84,7 +78,7 @@ Seeds = Annotated[tuple[Size, ...], Field(min_length=1), AS_LIST, DISTINCT]
 #: Name of an experiment or a variant, which becomes a folder.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 #: Name of a device in torch, or `auto` for a GPU if there is one.
-Device = Annotated[str, AfterValidator(_check_device)]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
 _VARIANTS = BeforeValidator(lambda value: "all" if value in ("all", ["all"]) else parse_list(value))
 Variants = Annotated[Literal["all"] | tuple[str, ...], _VARIANTS, DISTINCT]
 #: `auto`: bfloat16 if it is fast on the job's device, else float32.

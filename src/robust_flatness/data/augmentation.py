@@ -7,15 +7,13 @@ torchvision applies image by image on the CPU, are batched tensor operations on 
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from robust_flatness.config import AugmentationSpec
 from robust_flatness.errors import ConfigError
 
 
-def augment(
-    x: Tensor, spec: AugmentationSpec, generator: torch.Generator, fill: Sequence[float] = ()
-) -> Tensor:
+def augment(x: Tensor, spec: AugmentationSpec, generator: Generator, fill: Sequence[float] = ()) -> Tensor:
     """Return `x` [n, C, H, W] after the crop, flip, AutoAugment and cutout of `spec`, in this order. The
     channel means `fill` are the values of the hidden square and, with AutoAugment, of empty corners; crops
     without AutoAugment fill with zeros."""
@@ -31,7 +29,7 @@ def augment(
     return x
 
 
-def random_crop(x: Tensor, pixels: int, fill: Sequence[float], generator: torch.Generator) -> Tensor:
+def random_crop(x: Tensor, pixels: int, fill: Sequence[float], generator: Generator) -> Tensor:
     """Shift each image by up to `pixels` in both directions, filling with the channel values `fill`."""
     count, _, height, width = x.shape
     offset = torch.randint(2 * pixels + 1, (2, count), generator=generator, device=generator.device)
@@ -45,7 +43,7 @@ def random_crop(x: Tensor, pixels: int, fill: Sequence[float], generator: torch.
     return padded[images, :, rows, columns].permute(0, 3, 1, 2).contiguous()
 
 
-def autoaugment(x: Tensor, fill: Sequence[float], generator: torch.Generator) -> Tensor:
+def autoaugment(x: Tensor, fill: Sequence[float], generator: Generator) -> Tensor:
     """Apply a random pair of operations of AutoAugment's CIFAR-10 policy (Cubuk et al., CVPR 2019) to each
     image, in 256 levels. Corners left empty take the channel values `fill`. Grey images are repeated to three
     channels and averaged afterwards."""
@@ -65,7 +63,7 @@ def autoaugment(x: Tensor, fill: Sequence[float], generator: torch.Generator) ->
     return images if channels == 3 else images.mean(1, keepdim=True)
 
 
-def cutout(x: Tensor, size: int, fill: Sequence[float], generator: torch.Generator) -> Tensor:
+def cutout(x: Tensor, size: int, fill: Sequence[float], generator: Generator) -> Tensor:
     """Fill a square of `size` pixels with the channel values `fill` (DeVries and Taylor, 2017). Its centre is
     uniform over the image, so that it may extend beyond the border."""
     inside = []

@@ -26,10 +26,8 @@ def splits(spec: DataSpec, seed: int) -> Arrays:
     """Return the splits of the official files in `spec.path` or the download folder (`split_official`)."""
     files = cifar10_files(spec.path)
     if spec.sha256 is None and (altered := _altered(files[0].parent)):
-        raise FileError(
-            f"{altered[0]}: missing, truncated or altered (its MD5 is not the official one); delete it to "
-            f"download it again, {ALTERNATIVES}, or give data.sha256"
-        )
+        hint = f"delete it to download it again, {ALTERNATIVES}, or give data.sha256"
+        raise FileError(f"{altered[0]}: missing, truncated or altered (by its MD5); {hint}")
     *training, test = (_read(path, "labels", (3072,), spec.size) for path in files)
     source = {"x_test": test[0], "y_test": test[1]}
     source["x_train"], source["y_train"] = map(np.concatenate, zip(*training, strict=True))
@@ -49,8 +47,7 @@ def _altered(folder: Path) -> list[Path]:
 
 
 def download_cifar10(folder: Path) -> None:
-    """Download the official files to `folder` by torchvision, unless they exist there. They are moved there
-    when all are complete."""
+    """Download the official files by torchvision unless `folder` has them; move them there when complete."""
     from torchvision.datasets import CIFAR10
     from torchvision.datasets.utils import download_and_extract_archive
 

@@ -88,8 +88,7 @@ def save_dataset(path: Path, arrays: Arrays) -> None:
 
 
 def load_dataset(path: Path, command: str = "prepare") -> Dataset:
-    """Return a prepared dataset, mapped into memory and verified by its checksum. Errors name the `command`
-    that writes the file."""
+    """Return a dataset, mapped into memory and verified by its checksum; errors name its `command`."""
     from safetensors import SafetensorError, safe_open
 
     hint = HINT.format(command)
@@ -116,7 +115,5 @@ def load_pseudo_labels(path: Path, dataset: Dataset) -> np.ndarray:
     """Return the labels [n] of the unlabelled split, which must have been predicted for this dataset."""
     arrays = load_dataset(path, "pseudo-label").arrays
     if "dataset" not in arrays or arrays["dataset"].tobytes().hex() != dataset.checksum:
-        raise FileError(
-            f"{path}: these pseudo-labels belong to another dataset; {HINT.format('pseudo-label')}"
-        )
+        raise FileError(f"{path}: pseudo-labels of another dataset; {HINT.format('pseudo-label')}")
     return arrays["labels"]

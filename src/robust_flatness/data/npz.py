@@ -79,10 +79,9 @@ def _from_floats(where: str, array: np.ndarray, keep: bool) -> np.ndarray:
             return whole.astype(np.uint8)
         if keep:
             return array.astype(np.float32)
-    raise FileError(
-        f"{where} has values from {low:.4g} to {high:.4g}; images must be uint8 or multiples of 1/255 in "
-        "[0, 1]; divide them by their largest possible value, and normalise in the network (--mean, --std)"
-    )
+    hint = "divide them by their largest possible value, and normalise in the network (--mean, --std)"
+    allowed = f"images must be uint8 or multiples of 1/255 in [0, 1]; {hint}"
+    raise FileError(f"{where} has values from {low:.4g} to {high:.4g}; {allowed}")
 
 
 def _labels(where: str, array: np.ndarray, count: int) -> np.ndarray:

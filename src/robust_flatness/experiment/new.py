@@ -21,8 +21,6 @@ FIRST = ("at", "trades-6", "mart-6", "awp-0.01", "self-supervision-4", "weight-d
 UPDATES = 400
 #: AutoAttack without APGD-T, whose loss is not defined for so few classes.
 FEW_CLASSES = "robustness: {autoattack: {version: reduced, attacks: [apgd-ce, fab-t, square]}}"
-
-
 #: Text as a quoted scalar of YAML, of which JSON is a subset.
 _quoted = partial(json.dumps, default=str, ensure_ascii=False)
 

@@ -102,14 +102,12 @@ def evaluate_robustness(
     return Robustness(clean, by_pgd, Found(result.x_adv, losses, error))
 
 
-def mean_records(
-    found: Found, metrics: tuple[str, str], loss: str, where: dict[str, Any]
-) -> Iterator[Record]:
+def mean_records(found: Found, names: tuple[str, str], loss: str, where: dict[str, Any]) -> Iterator[Record]:
     """Yield the mean error in per cent and the mean loss, with standard errors over examples."""
     error, mean = (values.double().mean().item() for values in (found.error, found.loss))
     losses, errors = found.lists()
-    yield Record(metrics[0], 100 * error, _standard_error(errors, 100), **where)
-    yield Record(metrics[1], mean, _standard_error(losses), loss=loss, **where)
+    yield Record(names[0], 100 * error, _standard_error(errors, 100), **where)
+    yield Record(names[1], mean, _standard_error(losses), loss=loss, **where)
 
 
 def _standard_error(values: Sequence[float], scale: float = 1) -> float | None:

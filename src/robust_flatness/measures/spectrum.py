@@ -48,16 +48,6 @@ def _twice_differentiable() -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def _named_if_missing() -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        if "not implemented" in str(error):
-            raise ConfigError(f"loss or model: no second derivative ({error})") from error
-        raise
-
-
 def dot(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
     """Return the inner product of two lists of tensors, each flattened to one vector."""
     return sum((a * b).sum() for a, b in zip(first, second, strict=True))
@@ -94,10 +84,15 @@ class Hessian(LinearOperator):
         with torch.enable_grad(), _twice_differentiable():
             for gradient in self._kept or map(self._gradient, self.parts):
                 inner = dot(gradient, vector)
-                if inner.requires_grad:  # not so for a loss linear in the weights
-                    options = {"retain_graph": bool(self._kept), "materialize_grads": True}
-                    with _named_if_missing():
-                        torch._foreach_add_(total, torch.autograd.grad(inner, self.leaves, **options))
+                if not inner.requires_grad:  # for a loss linear in the weights
+                    continue
+                options = {"retain_graph": bool(self._kept), "materialize_grads": True}
+                try:
+                    torch._foreach_add_(total, torch.autograd.grad(inner, self.leaves, **options))
+                except RuntimeError as error:
+                    if "not implemented" not in str(error):
+                        raise
+                    raise ConfigError(f"loss or model: no second derivative ({error})") from error
         return total
 
     def by_name(self, vector: np.ndarray) -> dict[str, Tensor]:

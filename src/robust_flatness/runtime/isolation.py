@@ -2,9 +2,9 @@
 
 import contextlib
 import random
-import sys
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch.nn.utils import parametrize
 
@@ -15,12 +15,9 @@ def isolated(seed: int | None = None) -> Iterator[None]:
     restore the global random states of torch, Python and numpy at the end, and set them from `seed`, if
     given. Serves as a decorator, too."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    numpy = sys.modules.get("numpy.random")
-    restore = [(random.setstate, random.getstate())]
-    restore += [(numpy.set_state, numpy.get_state())] if numpy else []
     with contextlib.ExitStack() as stack:
-        for set_state, state in restore:
-            stack.callback(set_state, state)
+        stack.callback(random.setstate, random.getstate())
+        stack.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(torch.autograd.set_detect_anomaly(False))
@@ -30,7 +27,7 @@ def isolated(seed: int | None = None) -> Iterator[None]:
             stack.enter_context(torch.autocast(kind, enabled=False))
         stack.enter_context(torch.random.fork_rng(devices))
         if seed is not None:
-            for seeding in (torch.manual_seed, random.seed, *([numpy.seed] if numpy else [])):
+            for seeding in (torch.manual_seed, random.seed, np.random.seed):
                 seeding(seed)
         yield
 

@@ -175,10 +175,8 @@ def sharpness(net: Network, data: Examples, settings: SharpnessSettings) -> Iter
                     if name in own:
                         result = call_on(objective, own[name])
                         if not isinstance(getattr(result, "value", None), int | float):
-                            given = f"{settings.own[name]} returned {result!r:.80}"
-                            raise ConfigError(
-                                f"measures.sharpness.own.{name}: {given}; expected an Estimate of numbers"
-                            )
+                            given = f"own.{name}: {settings.own[name]} returned {result!r:.80}"
+                            raise ConfigError(f"measures.sharpness.{given}; expected an Estimate of numbers")
                     else:
                         entry = known[name]
                         result = functions[entry.function or name].of(objective, **entry.arguments)
