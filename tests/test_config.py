@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from robust_flatness import workflow
 from robust_flatness.config import ConfigError, DataSpec, load_variants, load_yaml
 from robust_flatness.config.kinds import source_digest, source_files
 from robust_flatness.config.training import rescaled_decay
@@ -25,14 +26,6 @@ from robust_flatness.experiment import Experiment, ExperimentSpec, load_experime
 from robust_flatness.measures.registry import MEASURES
 from robust_flatness.tables.collect import fingerprint
 from robust_flatness.training.objectives import Objective
-from robust_flatness.workflow import (
-    collect_spec,
-    config_fingerprint,
-    data_files,
-    data_state,
-    measuring_code,
-    measuring_job,
-)
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = {name: load_yaml(ROOT / f"config/{name}.yaml") for name in ("digits", "smoke")}
@@ -256,26 +249,26 @@ def test_what_jobs_read_is_an_input_of_their_rules(tmp_path, monkeypatch):
     texts = {}
     for content in (source, f"{source}#\n"):
         (tmp_path / "mine_there.py").write_text(content)
-        spec, jobs = collect_spec(experiment, tmp_path), {}
+        spec, jobs = workflow.collect_spec(experiment, tmp_path), {}
         for slug in ("at", "mine"):
-            jobs[slug] = json.loads(measuring_job(experiment, slug))
+            jobs[slug] = json.loads(workflow.measuring_job(experiment, slug))
             assert jobs[slug]["fingerprints"] == {"sharpness": spec.measures[slug]["sharpness"]}
             applied = spec.baseline | spec.variants[slug].settings
             assert fingerprint(applied) == jobs[slug]["training"]
         texts[content] = [jobs["at"]["fingerprints"], jobs["mine"]["training"], jobs["at"]["training"]]
     old, new = texts.values()
     assert [a == b for a, b in zip(old, new, strict=True)] == [False, False, True]
-    assert "fingerprints" not in measuring_job(load(digits()), "at")
-    assert measuring_code(experiment, "at") == [tmp_path / "mine_there.py"]
+    assert "fingerprints" not in workflow.measuring_job(load(digits()), "at")
+    assert workflow.measuring_code(experiment, "at") == [tmp_path / "mine_there.py"]
     splits = {"train": 2, "early_stopping": 1, "test": 1}
     npz = DataSpec(name="npz", path="my.npz", **splits)
-    assert data_files(npz) == [Path("my.npz")]
+    assert workflow.data_files(npz) == [Path("my.npz")]
     official = DataSpec(name="cifar10", path="there", pool="extra.pickle", **splits)
-    assert {str(path) for path in data_files(official)} > {"extra.pickle", "there/test_batch"}
+    assert {str(path) for path in workflow.data_files(official)} > {"extra.pickle", "there/test_batch"}
     (tmp_path / "there/cifar-10-batches-py").mkdir(parents=True)  # as in a root of torchvision
-    assert Path("there/cifar-10-batches-py/test_batch") in data_files(official)
-    assert data_files(experiment.spec.data) == []
-    folder, state = DataSpec(name="folder", path=str(tmp_path), **splits), data_state.__wrapped__
+    assert Path("there/cifar-10-batches-py/test_batch") in workflow.data_files(official)
+    assert workflow.data_files(experiment.spec.data) == []
+    folder, state = DataSpec(name="folder", path=str(tmp_path), **splits), workflow.data_state.__wrapped__
     before = state(folder)
     (tmp_path / "store").mkdir()
     (tmp_path / "train").symlink_to(tmp_path / "store")
@@ -353,12 +346,12 @@ def test_the_norm_reaches_all_attacks_and_frees_the_radius():
 def test_the_default_norm_leaves_fingerprints_as_they_were():
     """Of experiments from before the setting: it is in no settings of a job."""
     plain, named = load(digits()), load(digits(norm="linf"))
-    texts = [measuring_job(experiment, "at") for experiment in (plain, named)]
+    texts = [workflow.measuring_job(experiment, "at") for experiment in (plain, named)]
     texts += [experiment.train_job("at", 0).json_text() for experiment in (plain, named)]
     assert not any('"norm"' in text for text in texts)
-    assert config_fingerprint(plain) == config_fingerprint(named)
-    assert '"norm"' in measuring_job(load(digits(norm="l2")), "at")
-    assert config_fingerprint(plain) != config_fingerprint(load(digits(norm="l2")))
+    assert workflow.config_fingerprint(plain) == workflow.config_fingerprint(named)
+    assert '"norm"' in workflow.measuring_job(load(digits(norm="l2")), "at")
+    assert workflow.config_fingerprint(plain) != workflow.config_fingerprint(load(digits(norm="l2")))
 
 
 @pytest.mark.parametrize("variants", [["sam", "at"], ["at", "sam"], ["sam"]])
@@ -368,10 +361,10 @@ def test_records_are_collected_whatever_variant_comes_first(variants, tmp_path):
     (tmp_path / "trades-6/seed-0/records.csv").touch()
     own = {"sam": {"label": "SAM", "family": "at", "set": {"sam_rho": 0.05}}}
     experiment = load(digits(own_variants=own, variants=variants))
-    spec = collect_spec(experiment, tmp_path)
+    spec = workflow.collect_spec(experiment, tmp_path)
     assert {*spec.variants} == {*variants, "trades-6"}
     for slug, entry in spec.variants.items():
-        job = json.loads(measuring_job(experiment, slug))
+        job = json.loads(workflow.measuring_job(experiment, slug))
         assert fingerprint(spec.baseline | entry.settings) == job["training"]
 
 

@@ -7,14 +7,9 @@ from torch import nn
 from robust_flatness.attacks import PGD
 from robust_flatness.config import AttackSpec
 from robust_flatness.evaluation import evaluate_robustness
-from robust_flatness.flatness import (
-    average_flatness,
-    hessian_eigenvalues,
-    loss_landscape,
-    scale_convolutions,
-    worst_flatness,
-)
+from robust_flatness.flatness import average_flatness, hessian_eigenvalues, scale_convolutions, worst_flatness
 from robust_flatness.measures.landscape import CURVES, LandscapeSettings
+from robust_flatness.measures.surfaces import loss_landscape
 from robust_flatness.seeding import generator
 
 

@@ -15,14 +15,7 @@ from robust_flatness.config import DataSpec, ModelSpec
 from robust_flatness.data import Dataset
 from robust_flatness.errors import ConfigError, UndefinedError, noted_warnings
 from robust_flatness.measures.base import Examples
-from robust_flatness.measures.sharpness.block import (
-    METRICS,
-    NAMES,
-    OF_LOSSES,
-    OF_WEIGHTS,
-    SharpnessSettings,
-    sharpness,
-)
+from robust_flatness.measures.sharpness import block
 from robust_flatness.network import Network
 from robust_flatness.seeding import derive_seed, generator
 
@@ -36,7 +29,7 @@ def network(seed=5):
 
 
 def settings(**values):
-    return SharpnessSettings(attack=ATTACK, train_examples=16, **QUICK | values)
+    return block.SharpnessSettings(attack=ATTACK, train_examples=16, **QUICK | values)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +47,7 @@ def values(dataset):
     def measure(chosen, model=None, seed=0):
         start = dict(network().named_parameters())
         data = Examples(dataset, seed=seed, initial_weights=lambda: start)
-        records = list(sharpness(Network(model or network()), data, chosen))
+        records = list(block.sharpness(Network(model or network()), data, chosen))
         return {(record.metric, record.loss, record.split): record.value for record in records}
 
     return measure
@@ -62,9 +55,9 @@ def values(dataset):
 
 def test_every_measure_is_taken_on_both_splits_and_losses(values):
     found = values(settings(test_examples=8))
-    of_losses = {*itertools.product(OF_LOSSES, ("ce", "rloss"), ("train", "test"))}
-    assert found.keys() == of_losses | {(name, "", "") for name in OF_WEIGHTS}
-    assert METRICS.keys() == {*NAMES}
+    of_losses = {*itertools.product(block.OF_LOSSES, ("ce", "rloss"), ("train", "test"))}
+    assert found.keys() == of_losses | {(name, "", "") for name in block.OF_WEIGHTS}
+    assert block.METRICS.keys() == {*block.NAMES}
     assert all(np.isfinite(value) for value in found.values())
     assert found["distance_from_init", "", ""] == 0  # before training
 
@@ -106,19 +99,20 @@ class Vector(nn.Module):
 def test_what_is_not_defined_for_a_network_is_left_out_of_all_and_an_error_by_name(dataset):
     net, undefined = Network(Vector()), {"relative_flatness", "spectral_product"}
     with noted_warnings(show=False) as notes:
-        found = {record.metric for record in sharpness(net, Examples(dataset), settings())}
+        found = {record.metric for record in block.sharpness(net, Examples(dataset), settings())}
     assert {note.partition(":")[0] for note in notes} == undefined
-    assert found == {*NAMES} - undefined - {"distance_from_init"}  # its initial weights are unknown
+    assert found == {*block.NAMES} - undefined - {"distance_from_init"}  # its initial weights are unknown
     for name in undefined:
         with pytest.raises(UndefinedError, match="model: "):
-            list(sharpness(net, Examples(dataset), settings(measures=name)))
+            list(block.sharpness(net, Examples(dataset), settings(measures=name)))
 
 
 @pytest.mark.parametrize("returned", [3.0, library.Estimate(torch.tensor(3.0))])
 def test_an_own_measure_that_returns_no_estimate_is_named(dataset, monkeypatch, returned):
     monkeypatch.setattr(math, "two", lambda *given, **options: returned, raising=False)
+    chosen = settings(measures="sam", own={"two": "math:two"})
     with pytest.raises(ConfigError, match=r"math:two returned .*expected an Estimate"):
-        [*sharpness(Network(Vector()), Examples(dataset), settings(measures="sam", own={"two": "math:two"}))]
+        [*block.sharpness(Network(Vector()), Examples(dataset), chosen)]
 
 
 @pytest.mark.parametrize("given", [

@@ -67,15 +67,6 @@ class Checkpointed(nn.Module):
         return checkpoint(self.layer, x, use_reentrant=False)
 
 
-class Recurrent(nn.Module):
-    def __init__(self, kind, inputs, size):
-        super().__init__()
-        self.layer = kind(inputs, size, batch_first=True)
-
-    def forward(self, x):
-        return self.layer(x)[0][:, -1]
-
-
 @dataclass
 class Case:
     """A network, and what is known from how it was made: weights of normalisation and frozen ones."""
@@ -204,7 +195,8 @@ def _sequence(rng: random.Random, case: Case) -> list[nn.Module]:
     if kind == "convolution":
         pooled = [nn.AdaptiveAvgPool1d(1), nn.Flatten()]
         return [nn.Conv1d(5, 6, 3), _activation(rng), *pooled, *_head(rng, case, 6)]
-    return [Recurrent(nn.LSTM if kind == "lstm" else nn.GRU, 8, 6), *_head(rng, case, 6)]
+    recurrent = (nn.LSTM if kind == "lstm" else nn.GRU)(8, 6, batch_first=True)
+    return [recurrent, Call(lambda outputs: outputs[0][:, -1]), *_head(rng, case, 6)]
 
 
 def _image(rng: random.Random, case: Case) -> list[nn.Module]:
