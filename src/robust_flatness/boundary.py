@@ -23,8 +23,7 @@ from robust_flatness.inputs import checked_logits, warn_of_probabilities
 from robust_flatness.runtime.isolation import isolated
 from robust_flatness.runtime.restoring import restored
 
-#: Tolerance for equal gradients, relative to their norm: rounding differs between memory layouts and flips
-#: units such as ReLUs near 0.
+#: Tolerance for equal gradients, relative to their norm: rounding differs by layout and flips ReLUs near 0.
 GRADIENT_TOLERANCE = 0.05
 NORMALISING_FUNCTIONS = {
     F.batch_norm, F.layer_norm, F.group_norm, F.instance_norm, F.rms_norm,
@@ -54,11 +53,9 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def evaluation_copy(model: nn.Module) -> nn.Module:
-    """Return a deep copy of `model` in evaluation mode with frozen parameters and no gradients.
-
-    Tensors with a graph that modules hold (weights computed by hooks, kept activations) are copied without
-    it. Raises `ConfigError` if the model has tensors that are not supported, or cannot be copied.
-    """
+    """Return a deep copy of `model` in evaluation mode with frozen parameters and no gradients. Tensors with
+    a graph that modules hold (weights computed by hooks, kept activations) are copied without it. Raises
+    `ConfigError` if the model has tensors that are not supported, or cannot be copied."""
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model: {type(model).__name__} given; expected a torch.nn.Module")
     tensors = [*model.parameters(), *model.buffers()]
@@ -137,9 +134,8 @@ class Outcome(NamedTuple):
 
 
 def try_model(original: nn.Module, function: Stateless, names: Sequence[str], x: Tensor) -> Trial:
-    """Try `function`, a copy of `original`, on the images `x`, with gradients of the parameters `names`, and
-    convert it to channels-last if the outcome stays the same; raise `ConfigError` if a stage fails or the
-    copy differs from the original."""
+    """Try `function`, a copy of `original`, on `x`, with gradients of the parameters `names`; convert it to
+    channels-last if outcomes stay. Raises `ConfigError` if a stage fails or the copy differs."""
     run, modes, independent = partial(function, {}), [(m, m.training) for m in original.modules()], False
     with restored(original):
         with user_code("evaluation mode"):

@@ -1,8 +1,6 @@
 """Checkpoints: weights as safetensors that describe themselves and carry a checksum.
-
 The file holds the tensors and one metadata key with canonical JSON: the architecture, what was trained, and a
-SHA-256 over the tensors, verified on loading, which runs no code from the file.
-"""
+SHA-256 over the tensors, verified on loading, which runs no code from the file."""
 
 import json
 import math
@@ -84,8 +82,7 @@ class Checkpoint:
         return tensors_digest("", self.model.state_dict())
 
     def initial(self) -> dict[str, Tensor] | None:
-        """Return the initial weights by name, drawn again from the seed and clipped as those of the training;
-        None for external networks."""
+        """Return the initial weights by name, from the seed, clipped as in training; None if unknown."""
         if not self.is_own:
             return None
         known = self.metadata

@@ -67,8 +67,7 @@ def warn_of_sigmoid(logits: Tensor) -> None:
 
 
 def require_finite(values: Tensor, where: str, first: int = 0) -> None:
-    """Raise `NonFiniteError` if a row of `values` (logits, or losses [n], of the examples from `first` on) is
-    NaN or infinite."""
+    """Raise `NonFiniteError` if one of the examples from `first` on has NaN or infinite logits or losses."""
     finite = values.detach().isfinite().view(len(values), -1).all(1)
     if not finite.all():
         some = f"{int((~finite).sum())} of {len(finite)} examples, first example {first + _first(~finite)}"

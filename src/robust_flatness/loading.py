@@ -62,8 +62,6 @@ def load_model(
         If the network cannot be made, or the weights do not fit.
     """
     kind, _, name = model.partition(":")
-    if weights is not None and not isinstance(weights, str | Path):
-        raise ConfigError(f"weights: {type(weights).__name__} given; expected the path of a file")
     if not kind or not name:
         raise ConfigError(f"model: {model!r} given; expected package.module:function, torchvision:NAME ...")
     sets = None if weights is None else read_weights(Path(weights))
@@ -126,7 +124,6 @@ def _torchvision(name: str, sets: dict[str, Mapping[str, Tensor]] | None) -> tup
 
 
 def _robustbench(name: str, with_weights: bool) -> nn.Module:
-    """Return a model of the zoo."""
     try:
         import_robustbench()
         from robustbench.model_zoo.enums import BenchmarkDataset, ThreatModel

@@ -1,8 +1,6 @@
 """AutoPGD (Croce & Hein 2020, Alg. 1) in the L-infinity or the L2 ball: AutoAttack's first two attacks.
-
 Given the same random numbers, iterates equal those of the authors' code, but an example is dropped at its
-first misclassified iterate; the authors' code continues to the last iteration.
-"""
+first misclassified iterate; the authors' code continues to the last iteration."""
 
 from collections.abc import Callable
 
@@ -25,11 +23,9 @@ def run_apgd(
     generator: torch.Generator, norm: str,
 ) -> Tensor:  # fmt: skip
     """Run APGD-CE or, with `targets`, APGD-T; return adversarial inputs [n, ...], clean where it failed.
-
     APGD-T maximises the targeted difference of logits ratio (for at least 4 classes), one target after the
     other: the `targets` classes that rank second and below on the clean input. Each of the `restarts` runs
-    per target has `iterations` steps and attacks the examples that withstood the earlier ones.
-    """
+    per target has `iterations` steps and attacks the examples that withstood the earlier ones."""
     with torch.no_grad():
         clean = logits(x)
     fooled, x_adv = clean.argmax(dim=1) != y, x.clone()
@@ -64,7 +60,6 @@ def _lengths(x: Tensor, norm: str) -> Tensor:
 
 
 def _normalised(x: Tensor, norm: str) -> Tensor:
-    """Return `x` with each example divided by its norm."""
     return x / (_lengths(x, norm) + 1e-12)
 
 

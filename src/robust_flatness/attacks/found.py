@@ -56,8 +56,7 @@ def misclassified(logits: Tensor, y: Tensor) -> Tensor:
 
 
 class Visited:
-    """Set of the inputs visited by an attack for each example, as 64-bit hashes; row i of `inputs` belongs to
-    `examples[i]`."""
+    """Inputs visited by an attack for each example, as 64-bit hashes; row i is of example `examples[i]`."""
 
     def __init__(self, inputs: Tensor, examples: Tensor):
         self._examples = examples
@@ -67,8 +66,7 @@ class Visited:
         self._seen = set(self._fingerprints(inputs, examples).tolist())
 
     def new(self, inputs: Tensor, rows: Tensor) -> Tensor:
-        """Record iterates of the initial inputs `rows`; return the indices of those that are new to their
-        example."""
+        """Record iterates of the initial inputs `rows`; return the indices of those new to their example."""
         found = self._fingerprints(inputs, self._examples[rows]).tolist()
         first = {fingerprint: index for index, fingerprint in reversed([*enumerate(found)])}
         new = sorted(first[fingerprint] for fingerprint in first.keys() - self._seen)

@@ -194,8 +194,7 @@ class PGD:
 def losses_of(
     net: Any, x: Tensor, y: Tensor, attack: PGD | None, start: Tensor, loss: Loss = cross_entropy
 ) -> Tensor:
-    """Return the loss of each example, [n]: the clean one, or the highest of it and the iterates of `attack`
-    from `start`."""
+    """Return losses [n]: clean ones, or the highest of these and the iterates of `attack` from `start`."""
     if attack is None:
         with torch.no_grad():
             return loss(net.logits(x), y)

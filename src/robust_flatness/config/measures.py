@@ -120,11 +120,9 @@ def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
 
 class MeasureSettings(Spec):
     """Base class of the settings of a measure, and of a part of it that has variants of its own.
-
     A field whose default is a spec may be given in part; the rest is the default's. `variants` are the slugs
     that are measured, `overrides` the settings that differ for some of them; neither is part of a job's
-    settings, so both are left out of JSON.
-    """
+    settings, so both are left out of JSON."""
 
     variants: Variants = Field("all", exclude=True)
     overrides: dict[str, dict[str, Any]] = Field(default_factory=dict, exclude=True)

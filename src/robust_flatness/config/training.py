@@ -47,11 +47,8 @@ class AugmentationSpec(Spec):
 
 
 class TrainingSpec(Spec):
-    """Adversarial training and everything the variants change in it.
-
-    Section references are to Stutz et al., ICCV 2021; defaults are the AT baseline where it
-    does not depend on the dataset.
-    """
+    """Adversarial training and everything the variants change in it. Defaults are the AT baseline of Stutz et
+    al., ICCV 2021, where it does not depend on the dataset."""
 
     epochs: Count = 150
     batch_size: Annotated[Count, Field(ge=2)] = 128
@@ -86,8 +83,7 @@ class TrainingSpec(Spec):
     objective_weight: NonNegative = 0.0
     """lambda of TRADES, MART and self-supervision."""
     adversarial_fraction: Probability = 1.0
-    """Fraction of each batch that is attacked, with objectives `at` and `self-supervision`; 0: training on
-    clean examples."""
+    """Fraction of each batch that is attacked, with objectives `at` and `self-supervision`; 0: none is."""
     weight_perturbation: NonNegative = 0.0
     """AT-AWP: size xi of the adversarial weight perturbation, relative to each layer's norm."""
     gradient_clamp: Positive | None = 0.05
@@ -99,8 +95,7 @@ class TrainingSpec(Spec):
     label_noise: Probability = 0.0
     weight_clipping: Positive | None = None
     weight_averaging: Annotated[Real, Field(ge=0, lt=1)] | None = None
-    """Decay per step of the exponential moving average of the weights, already rescaled to the
-    number of steps (see `rescaled_decay`)."""
+    """Decay per step of the exponential moving average of the weights, after `rescaled_decay`."""
     unlabeled_fraction: Annotated[Real, Field(ge=0, lt=1)] = 0.0
     """Fraction of each batch drawn from the unlabelled pool, with pseudo-labels."""
     augmentation: AugmentationSpec = AugmentationSpec()

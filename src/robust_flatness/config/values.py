@@ -1,7 +1,5 @@
 """Types of settings, the base class of all specs, validation, and YAML files.
-
-Nothing in this package imports torch or numpy: planning must start in a fraction of a second.
-"""
+Nothing in this package imports torch or numpy: planning must start in a fraction of a second."""
 
 import contextlib
 import difflib
@@ -130,10 +128,9 @@ def parse(spec: Any, values: Any, where: str = "") -> Any:
     try:
         return TypeAdapter(spec).validate_python(values)
     except ValidationError as error:
-        problems = error.errors(include_url=False)
         # a default that follows from an invalid field is no problem of its own
-        problems = [found for found in problems if found["type"] != "default_factory_not_called"]
-        raise ConfigError("\n".join(dict.fromkeys(_line(found, where) for found in problems))) from None
+        given = (p for p in error.errors(include_url=False) if p["type"] != "default_factory_not_called")
+        raise ConfigError("\n".join(dict.fromkeys(_line(found, where) for found in given))) from None
 
 
 class _Loader(yaml.SafeLoader):

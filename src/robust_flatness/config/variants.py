@@ -27,11 +27,9 @@ class VariantOverride(Spec):
 
 class VariantSpec(VariantOverride):
     """A training variant: changes relative to the AT baseline.
-
     `scale` multiplies a number of the baseline, `set` replaces a field of `TrainingSpec`, `model`
     one of `ModelSpec`. A variant with `derived_from` is made from another one's checkpoints by
-    scaling its convolutions by `convolution_scale`, without training.
-    """
+    scaling its convolutions by `convolution_scale`, without training."""
 
     label: str
     short: str | None = None

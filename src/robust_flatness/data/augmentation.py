@@ -1,8 +1,6 @@
 """Random crops, flips, cutout and AutoAugment on batches of images in [0, 1].
-
 Each image has an independent random choice, drawn on the generator's device. All but AutoAugment, which
-torchvision applies image by image on the CPU, are batched tensor operations on the images' device.
-"""
+torchvision applies image by image on the CPU, are batched tensor operations on the images' device."""
 
 from collections.abc import Sequence
 

@@ -92,14 +92,12 @@ def load_dataset(path: Path, command: str = "prepare") -> Dataset:
     from safetensors import SafetensorError, safe_open
 
     hint = HINT.format(command)
-    if not Path(path).is_file():
-        raise FileError(f"{path}: no such file; {hint}")
     try:
         with safe_open(path, framework="pt") as file:  # torch maps the file, NumPy would read it
             dataset = Dataset({name: file.get_tensor(name).numpy() for name in file.keys()})  # noqa: SIM118
             stored = (file.metadata() or {}).get(SHA256)
     except (SafetensorError, OSError, ValueError) as error:
-        raise FileError(f"{path}: damaged, or not written by this kit ({error}); {hint}") from None
+        raise FileError(f"{path}: missing, damaged, or not written by this kit ({error}); {hint}") from None
     if stored != dataset.checksum:
         raise FileError(f"{path}: damaged, or not written by this kit: its checksum does not match; {hint}")
     return dataset

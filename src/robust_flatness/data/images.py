@@ -86,11 +86,9 @@ def open_parts(
     download: bool = False,
 ) -> dict[str, Part]:  # fmt: skip
     """Return the parts `wanted` of a dataset `torchvision:NAME` or of a `folder` of images.
-
     A folder has a subfolder per class, in alphabetical order (torchvision's ImageFolder), below `train` and
     `test` (or `val`); without these two, all images are test images. With a `size`, images are resized by
-    their shorter side and cropped in the middle.
-    """
+    their shorter side and cropped in the middle."""
     match = TORCHVISION.fullmatch(name)
     if not match and name.startswith("torchvision:"):
         expected = "torchvision:NAME or torchvision:NAME[argument=value,...], without spaces"
@@ -105,7 +103,6 @@ def open_parts(
 
 
 def _of_folder(folder: Path) -> dict[str, Any]:
-    """Return the datasets of a folder of images by part."""
     nested = [name for name in folders(folder) if folders(folder / name)]
     test = next((name for name in TEST_FOLDERS if name in nested), "")
     if nested and not test:
@@ -178,8 +175,7 @@ def _of_torchvision(
 
 
 def _arrays(parts: Mapping[str, tuple[list[np.ndarray], np.ndarray]], where: str, option: str) -> Arrays:
-    """Return `x_<part>`, uint8 [n, C, H, W], C = 1 if all are grey, and `y_<part>`; unequal sizes raise
-    `FileError` with `option`."""
+    """Return `x_<part>`, uint8 [n, C, H, W], C = 1 if all are grey, and `y_<part>`; `option` sets a size."""
     every = [image for images, _ in parts.values() for image in images]
     sizes = sorted({image.shape[:2] for image in every})
     if len(sizes) > 1:

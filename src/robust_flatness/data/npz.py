@@ -85,7 +85,6 @@ def _from_floats(where: str, array: np.ndarray, keep: bool) -> np.ndarray:
 
 
 def _labels(where: str, array: np.ndarray, count: int) -> np.ndarray:
-    """Return labels as int64 [n]."""
     shape = array.shape
     if array.ndim == 2 and shape[1] == 1:
         array = array[:, 0]

@@ -16,8 +16,7 @@ from robust_flatness.seeding import derive_seed
 
 
 def digits(spec: DataSpec, seed: int) -> Arrays:
-    """Return stratified random subsets of scikit-learn's digits: 1,797 grey images of 8x8, with their 17
-    levels scaled to 0 .. 255."""
+    """Return stratified subsets of scikit-learn's 1,797 digits, 8x8, their 17 grey levels made 0 .. 255."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()

@@ -11,8 +11,7 @@ from robust_flatness.seeding import derive_seed
 
 def stratified(labels: np.ndarray, sizes: dict[str, int], seed: int) -> dict[str, np.ndarray]:
     """Return disjoint index sets of the given sizes, with the class proportions of `labels`, in random order.
-    Each is drawn from the indices that earlier sets leave, so that a size affects only its own set and later
-    ones."""
+    Each is drawn from what earlier sets leave, so that a size affects no earlier set."""
     from sklearn.model_selection import train_test_split
 
     rest, parts = np.arange(len(labels)), {}

@@ -1,7 +1,5 @@
 """An experiment with its variants resolved: the settings of each job.
-
-A job gets its own settings alone, as canonical JSON, so that a change of one measure reruns that measure.
-"""
+A job gets its own settings alone, as canonical JSON, so that a change of one measure reruns that measure."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -27,10 +27,8 @@ _quoted = partial(json.dumps, default=str, ensure_ascii=False)
 
 def new_experiment(data: Path, file: Path, experiment: str, epsilon: str) -> str:
     """Return the YAML of an experiment on the images in `data` (see `read_npz`), to be written to `file`.
-
     Two thirds of the test images are for the measures, a third (at most 500) for early stopping. The epochs
-    are as many as make `UPDATES` updates, at least 30 and at most the paper's 150.
-    """
+    are as many as make `UPDATES` updates, at least 30 and at most the paper's 150."""
     parse(Name, experiment, "--name")
     source = read_npz(data)
     counts = np.bincount(source["y_train"])

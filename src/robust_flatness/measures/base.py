@@ -1,7 +1,5 @@
 """Interface of a measure: data, records, description of its metrics, entry in the registry.
-
-Nothing here or in a module of a measure imports torch at its top: planning reads the registry.
-"""
+Nothing here or in a module of a measure imports torch at its top: planning reads the registry."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field

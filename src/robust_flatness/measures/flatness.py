@@ -51,7 +51,6 @@ class FlatnessSettings(config.MeasureSettings):
     worst: WorstSettings = WORST
     test_examples: config.TestExamples
     train_examples: config.TrainExamples
-    """0: the training split is left out."""
     precision: Precision = "float32"
 
     def passes(self, held_out: int) -> int:

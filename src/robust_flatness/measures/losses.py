@@ -51,9 +51,7 @@ def _mean(found: Found | None, name: str) -> float | None:
 @dataclass(frozen=True)
 class Robustness:
     """Errors in [0, 1], losses in nats, and the values of each example; None for an attack that was not run.
-
-    A robust error is a misclassification of the clean input or of any iterate of the attack.
-    """
+    A robust error is a misclassification of the clean input or of any iterate of the attack."""
 
     clean: Found
     pgd: Found | None = None

@@ -25,7 +25,6 @@ class Neighborhood:
         weights = net.weights()
         self.names, self.weights = list(weights), list(weights.values())
         self.norms = torch._foreach_norm(self.weights)
-        layers = [layers] if isinstance(layers, str) else layers
         if layers is not None and (not layers or {*layers} - {*self.names}):
             raise ConfigError(f"layers: {[*layers]} given; expected some of {', '.join(self.names)}")
         moving = [float(layers is None or name in layers) for name in self.names]
@@ -37,8 +36,7 @@ class Neighborhood:
                 raise ConfigError(f"weight_bound: {weight_bound} given, but weights go up to {largest:.6g}")
 
     def directions(self, generator: torch.Generator) -> list[Tensor]:
-        """Return random directions, uniform on the unit sphere of each layer: normalised Gaussians, equal for
-        equal generators and shapes."""
+        """Return directions uniform on each layer's unit sphere, equal for equal generators and shapes."""
         first = self.weights[0]
         sizes = [weight.numel() for weight in self.weights]
         flat = torch.randn(sum(sizes), dtype=first.dtype, device=generator.device, generator=generator)

@@ -1,7 +1,5 @@
 """Registry of the measures, `MEASURES`, which configuration, command line, workflow and tables use.
-
-To add one, write a file beside this one that defines `MEASURE`, and add its name to `MODULES`.
-"""
+To add one, write a file beside this one that defines `MEASURE`, and add its name to `MODULES`."""
 
 from importlib import import_module
 from typing import Any

@@ -24,7 +24,6 @@ class RobustnessSettings(config.MeasureSettings):
     """Number of test examples whose individual losses and errors under attack are recorded. Means are over
     the first `test_examples`; as many are recorded if this is smaller."""
     train_examples: config.TrainExamples
-    """0: the training split is left out."""
     clean_test_examples: Annotated[Count, config.FirstExamples("test", 10_000)]
     clean_train_examples: Annotated[Size, config.FirstExamples("train", 10_000)]
     batch_size: Count = config.BATCH_SIZE

@@ -135,8 +135,7 @@ class Hessian(LinearOperator):
 @dataclass(frozen=True)
 class HessianResult:
     """Extreme Hessian eigenvalues, ascending, half from each end of the spectrum. `vector` is the unit
-    eigenvector of the largest, by parameter name; `convexity` is |lambda_min| / |lambda_max|, or 0 if
-    lambda_min is 0."""
+    eigenvector of the largest by name; `convexity` is |lambda_min| / |lambda_max|, 0 if lambda_min is 0."""
 
     eigenvalues: np.ndarray
     vector: dict[str, Tensor]

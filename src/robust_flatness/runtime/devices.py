@@ -45,8 +45,7 @@ def start(device: str, threads: int) -> str:
 
 def keep_freed_memory() -> None:
     """Make glibc keep up to 64 MB of freed memory: new pages may take up to half of a network's run time.
-    Freeing one large block raises the limit (`man mallopt`, M_MMAP_THRESHOLD); its pages are never
-    touched."""
+    Freeing one large block, never touched, raises the limit (`man mallopt`, M_MMAP_THRESHOLD)."""
     torch.empty(31 * 2**20, dtype=torch.uint8)
 
 

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 @contextlib.contextmanager
 def restored(model: nn.Module) -> Iterator[None]:
-    """Restore, at the end, all that `model` holds: tensors, modes, attributes, and the contents of containers
-    and objects in them."""
+    """Restore, at the end, all that `model` has: tensors, modes, attributes, containers and objects."""
     kept, seen, waiting = [], {}, [model]
     while waiting:
         held = waiting.pop()

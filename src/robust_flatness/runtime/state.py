@@ -55,10 +55,9 @@ class StateFile:
         if not self.path.exists():
             return None
         data = self.path.read_bytes()
-        checksum, payload = data[:32], data[32:]
-        if hashlib.sha256(payload).digest() != checksum:
+        if hashlib.sha256(data[32:]).digest() != data[:32]:
             raise FileError("damaged, or written by another version")
-        state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        state = torch.load(io.BytesIO(data[32:]), map_location="cpu", weights_only=True)
         if changed := differing(state.pop("fingerprint"), self.fingerprint):
             raise FileError(f"written with other {changed}")
         return state

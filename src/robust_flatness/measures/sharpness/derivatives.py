@@ -175,19 +175,15 @@ def weight_norm(model: nn.Module) -> Estimate:
 
 def distance_from_init(model: nn.Module, initial: Mapping[str, Tensor]) -> Estimate:
     r"""The distance from the initial weights, :math:`\|w - w_0\|_2` (Neyshabur et al., NeurIPS 2017).
-
-    `initial` holds w_0 by the names of the model's parameters.
-    """
+    `initial` holds w_0 by the names of the model's parameters."""
     weights = Network.of(model).weights()
     return Estimate(get_total_norm([w - initial[name].to(w) for name, w in weights.items()]).item())
 
 
 def spectral_product(model: nn.Module) -> Estimate:
     r"""The product of the layers' spectral norms, :math:`\prod_l \|W_l\|_2` (Neyshabur et al., ICLR 2018).
-
     W_l are the perturbable parameters with more than one dimension, as matrices [out, rest]. Raises
-    `UndefinedError` if there is none.
-    """
+    `UndefinedError` if there is none."""
     matrices = [w.flatten(1) for w in Network.of(model).weights().values() if w.ndim > 1]
     if not matrices:
         raise UndefinedError("model: no layer with a matrix of weights")
