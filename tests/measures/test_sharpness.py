@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from robust_flatness import sharpness
+from robust_flatness import evaluation, sharpness
 from robust_flatness.attacks import PGD
 
 CLASSES = 3
@@ -148,15 +148,12 @@ CHANGED = {
 }  # fmt: skip
 
 
-def measured(name, model, x, y, options):
-    function = getattr(sharpness, name)
-    return function(model).value if options is None else function(model, x, y, **options).value
-
-
 @pytest.mark.parametrize("name", [*INVARIANT, *CHANGED])
 def test_invariance_to_rescaled_layers(name, relu):
-    options = (INVARIANT | CHANGED)[name]
-    before, after = (measured(name, model, *data(), options) for model in (relu, rescaled(relu, 3.0)))
+    options, function = (INVARIANT | CHANGED)[name], getattr(sharpness, name)
+    arguments = () if options is None else data()
+    models = (relu, rescaled(relu, 3.0))
+    before, after = (function(model, *arguments, **(options or {})).value for model in models)
     assert (after == pytest.approx(before, rel=1e-6)) == (name in INVARIANT)
     assert (after == pytest.approx(before, rel=0.05)) == (name in INVARIANT)
 
@@ -196,8 +193,6 @@ def test_an_unknown_loss_is_refused(linear):
 
 
 def test_names_of_earlier_versions_stay_importable():
-    from robust_flatness import evaluation, sharpness
-
     assert sharpness.SharpnessResult is sharpness.Estimate
     assert evaluation.Losses is not None
 

@@ -76,29 +76,25 @@ def x():
     return torch.rand(6, 2, 8, 8, dtype=torch.float64, generator=generator())
 
 
-def in_evaluation_mode(model):
-    return copy.deepcopy(model).eval()
-
-
 def test_equals_the_model_in_evaluation_mode(name, model, x):
     net = Network(model.train(), x[:2])
     assert (net.folding is not None) is (name in FOLDED)
     if net.folding is not None:
         modules = net.folding.function.module.modules()
         assert not any(isinstance(module, CenteredBatchNorm2d) for module in modules)
-    torch.testing.assert_close(net(x), in_evaluation_mode(model)(x), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(net(x), copy.deepcopy(model).eval()(x), rtol=1e-10, atol=1e-10)
 
 
 def test_input_gradients_equal_the_models(model, x):
     inputs = [x.clone().requires_grad_() for _ in range(2)]
-    for function, leaf in zip((Network(model, x[:2]), in_evaluation_mode(model)), inputs, strict=True):
+    for function, leaf in zip((Network(model, x[:2]), copy.deepcopy(model).eval()), inputs, strict=True):
         function(leaf).square().sum().backward()
     torch.testing.assert_close(inputs[0].grad, inputs[1].grad, rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize("way", ["autograd", "torch.func"])
 def test_gradients_by_the_weights_of_a_view_equal_those_of_the_parameters(model, x, way):
-    net, reference = Network(model, x[:2]), in_evaluation_mode(model)
+    net, reference = Network(model, x[:2]), copy.deepcopy(model).eval()
     own = {name: p for name, p in reference.named_parameters() if name in net.layers}
     expected = torch.autograd.grad(reference(x).square().sum(), list(own.values()))
     leaves = {name: weight.requires_grad_() for name, weight in net.weights().items()}
@@ -132,7 +128,7 @@ def test_networks_of_the_kit_that_were_changed_are_not_folded(change, x):
     CHANGES[change](model)
     net = Network(model, x)
     assert net.folding is None
-    torch.testing.assert_close(net(x), in_evaluation_mode(model)(x))
+    torch.testing.assert_close(net(x), copy.deepcopy(model).eval()(x))
 
 
 def test_a_view_at_a_module_has_its_weights_and_statistics(model, x):
@@ -140,15 +136,15 @@ def test_a_view_at_a_module_has_its_weights_and_statistics(model, x):
     before = net(x)
     other = randomise(copy.deepcopy(model), seed=3)
     view = net.at(other)
-    torch.testing.assert_close(view(x), in_evaluation_mode(other)(x), rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(view(x), copy.deepcopy(other).eval()(x), rtol=1e-9, atol=1e-10)
     randomise(other, seed=4)
     view = net.at(other)
-    torch.testing.assert_close(view(x), in_evaluation_mode(other)(x), rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(view(x), copy.deepcopy(other).eval()(x), rtol=1e-9, atol=1e-10)
     assert torch.equal(net(x), before)
 
 
 def test_a_view_at_some_tensors_keeps_the_others(model, x):
-    net, reference = Network(model, x[:2]), in_evaluation_mode(model)
+    net, reference = Network(model, x[:2]), copy.deepcopy(model).eval()
     tensors = (*reference.named_parameters(), *reference.named_buffers())
     own = {name: tensor for name, tensor in tensors if tensor.is_floating_point()}
     for kind in ("weight", "bias", "running_mean", "running_var"):
