@@ -71,10 +71,11 @@ def dataset():
     return Dataset(arrays | {"classes": np.int64(CLASSES)})
 
 
+GOOD = {"model": "torchvision:resnet18"}
 BAD_MODELS = [
-    {"at": {"model": "nets:net"}}, {"a b": {"model": "nets:net"}}, {"a": {"model": "nets"}}, {"a": {}},
-    {"a": {"model": "robustbench:cifar11/Linf/X"}}, {"a": {"model": "nets:net", "weigths": "x"}},
-    {"a": {"model": "nets:net", "mean": [0.5], "std": [0]}},
+    {"at": GOOD}, {"a b": GOOD}, {"a": {"model": "nets"}}, {"a": {}},
+    {"a": {"model": "robustbench:cifar11/Linf/X"}}, {"a": GOOD | {"weigths": "x"}},
+    {"a": GOOD | {"mean": [0.5], "std": [0]}},
 ]  # fmt: skip
 
 
@@ -89,7 +90,7 @@ def test_an_experiment_needs_a_variant_or_a_network():
     alone = {"variants": [], "overrides": {}, "measures": measures}
     with pytest.raises(ConfigError, match="variants: name at least one, or external networks under models"):
         load({}, **alone)
-    experiment = load({"mine": {"model": "nets:net"}}, **alone)
+    experiment = load({"mine": GOOD}, **alone)
     assert [*experiment.variants] == ["mine"]
     assert experiment.train_jobs == {}
     spec = CollectSpec.model_validate_json(collect_spec(experiment, Path("nowhere")).json_text())
@@ -99,7 +100,7 @@ def test_an_experiment_needs_a_variant_or_a_network():
 
 def test_a_network_is_measured_with_the_first_seed_by_measures_of_all_variants_or_that_name_it():
     measures = SMOKE["measures"] | {"hessian": {"variants": ["at", "mine"]}}
-    models = {"mine": {"model": "nets:net"}, "other": {"model": "nets:net"}}
+    models = {"mine": GOOD, "other": GOOD}
     experiment = load(models, seeds=[3, 4], measures=measures)
     assert experiment.seeds_of("mine") == (3,)
     assert [*experiment.measures_of("mine")] == ["robustness", "flatness", "hessian"]
