@@ -6,8 +6,8 @@ from cases import Call
 from torch import nn
 from torch.nn import functional as F
 
-from robust_flatness.architectures import CenteredBatchNorm2d, ResNet, build_model
-from robust_flatness.architectures.layers import FoldedConv2d
+from robust_flatness.architectures import ResNet, build_model
+from robust_flatness.architectures.layers import CenteredBatchNorm2d, FoldedConv2d
 from robust_flatness.config import ModelSpec
 from robust_flatness.network import Network
 from robust_flatness.training.objectives.self_supervision import RotationNetwork

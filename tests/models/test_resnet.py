@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from robust_flatness.architectures import CenteredBatchNorm2d, build_model
-from robust_flatness.architectures.layers import SafeConv2d
+from robust_flatness.architectures import build_model
+from robust_flatness.architectures.layers import CenteredBatchNorm2d, SafeConv2d
 from robust_flatness.config import ModelSpec
 from robust_flatness.seeding import generator
 
