@@ -23,7 +23,7 @@ from robust_flatness.inputs import checked_logits, warn_of_probabilities
 from robust_flatness.runtime.isolation import isolated
 from robust_flatness.runtime.restoring import restored
 
-#: Tolerance for equal gradients, relative to their norm: rounding differs by layout and flips ReLUs near 0.
+#: Relative tolerance for equal gradients: memory layouts round differently, which can flip ReLUs near 0.
 GRADIENT_TOLERANCE = 0.05
 NORMALISING_FUNCTIONS = {
     F.batch_norm, F.layer_norm, F.group_norm, F.instance_norm, F.rms_norm,
@@ -154,7 +154,7 @@ def try_model(original: nn.Module, function: Stateless, names: Sequence[str], x:
             _check_copy(original, function, x, expected)
         for module, training in modes:
             module.training = training
-        for parameter in original.parameters():
+        for parameter in filter(torch.is_floating_point, original.parameters()):
             parameter.data.fill_(torch.nan)
         apart = outcome(run, x)
         if not (apart.agrees(expected) if repeatable else apart.logits.isnan().equal(again.isnan())):
@@ -167,9 +167,9 @@ def try_model(original: nn.Module, function: Stateless, names: Sequence[str], x:
 
 def check_independent(together: Tensor, alone: Tensor) -> bool:
     """Return whether logits of a batch's first examples equal those of these alone; warn otherwise."""
-    if same := _equal(alone, together[: len(alone)]):
-        return same
-    warn("model: the logits of an example depend on the others of its batch, and results on its size")
+    same = _equal(alone, together[: len(alone)])
+    if not same:
+        warn("model: the logits of an example depend on the others of its batch, and results on its size")
     return same
 
 

@@ -74,7 +74,7 @@ def _hex(name: str) -> str:
 
 
 Color = Annotated[str, AfterValidator(_hex), Field(validate_default=True)]
-#: The markers of matplotlib that are one character.
+#: A marker of matplotlib, one character.
 Marker = Annotated[str, Field(pattern=r"^[ov^<>8sp*hHDdPX.,+x|_1234]$")]
 
 
