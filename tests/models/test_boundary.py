@@ -180,8 +180,13 @@ class Frozen(dict):
 @pytest.mark.filterwarnings("ignore")
 def test_all_that_a_module_holds_is_as_it_was(measure, data):
     model = Holder()
-    state = model.generator.get_state()
+    state, pointers = model.generator.get_state(), [p.data_ptr() for p in model.parameters()]
+    model.net[1].bias.grad, random_state = torch.ones(4), torch.get_rng_state()
     measure(model, *data)
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert [p.data_ptr() for p in model.parameters()] == pointers
+    assert model.net[1].weight.grad is None
+    assert torch.equal(model.net[1].bias.grad, torch.ones(4))
     assert (model.kept.calls, model.kept.sizes, model.kept.by["n"]) == (0, deque(), [0.0])
     assert torch.equal(model.generator.get_state(), state)
     assert model.config == {"a": 1}
@@ -255,6 +260,12 @@ def test_models_that_cannot_be_measured_are_refused_unchanged(measure, data, nam
         measure(model, *data)
     assert all(torch.equal(model.state_dict()[key], value) for key, value in state.items())
     assert model.training
+
+
+def test_integer_parameters_are_neither_perturbed_nor_changed(measure, data):
+    model = _with(steps=nn.Parameter(torch.arange(3), requires_grad=False))
+    assert measure(model, *data) == pytest.approx(measure(linear(), *data), rel=1e-6)
+    assert model.steps.tolist() == [0, 1, 2]
 
 
 class Tied(nn.Module):
