@@ -107,15 +107,3 @@ BAD = {
 def test_bad_input_ends_with_one_message_before_anything_is_written(refused, tmp_path, words):
     refused([words], *BAD[words])
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-
-
-def test_damaged_files_are_named(refused, network, prepared, tmp_path):
-    damaged = tmp_path / "damaged.safetensors"
-    damaged.write_bytes(prepared.read_bytes()[:-100])
-    refused([str(damaged), "damaged"], *measuring(network, damaged))
-    wrong = {"flatness": {"average": {"xi": [-1]}}}
-    refused(["flatness.average.xi"], *measuring(network, prepared, wrong))
-    last = network / "checkpoints/last.safetensors"
-    last.write_bytes(last.read_bytes()[:-100])
-    refused([str(last), "damaged"], *measuring(network, prepared))
-    assert not (network / "records.csv").exists()
