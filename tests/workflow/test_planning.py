@@ -215,14 +215,6 @@ def test_text_of_an_experiment_may_hold_braces(tmp_path):
     Workflow(tmp_path, text + own + "families: {mine: {label: 'My {own}'}}\n").plan()
 
 
-def test_a_bad_config_ends_planning_with_one_message(tmp_path):
-    Workflow(tmp_path, SMOKE.replace("epsilon: 0.15\n", "epsilon: -1\n"))
-    done = snakemake(tmp_path, "--dry-run")
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert "epsilon: Input should be greater than 0 (given: -1)" in done.stderr
-
-
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """A folder with a space in its name, and in it a results table with one in its."""
