@@ -207,20 +207,15 @@ def test_damaged_records_are_named_and_no_table_is_written(results, content):
 # The dataset: records of several experiments.
 
 
-@pytest.fixture
-def dataset(results, tmp_path):
+def test_the_dataset_holds_all_records_and_what_they_mean(results, tmp_path):
+    folder = tmp_path / "dataset"
     collect(results)
     own = {"variant": "at", "measure": "sharpness", "metric": "mine", "loss": "ce", "value": "0.125"}
     with (results / "records.csv").open("a") as file:  # of a measure of the user's own
         file.write(",".join(own.get(name, "") for name in FIELDS) + "\n")
-    count = write_dataset([results, PAPER], tmp_path / "dataset")
-    frame = pd.read_csv(tmp_path / "dataset/records.csv", keep_default_na=False, na_values=[""])
+    count = write_dataset([results, PAPER], folder)
+    frame = pd.read_csv(folder / "records.csv", keep_default_na=False, na_values=[""])
     assert len(frame) == count
-    return tmp_path / "dataset", frame
-
-
-def test_the_dataset_holds_all_records_and_what_they_mean(results, dataset):
-    folder, frame = dataset
     ours = frame[frame["experiment"] == "results"]
     assert ours["value"].tolist() == read_records(results / "records.csv")["value"].tolist()
     paper = frame[frame["experiment"] == "paper"]
