@@ -14,7 +14,6 @@ DRAWN = {  # the other notebooks run in tests/figures
     "figures": ["robust_overfitting", "radius_ablation"],
     "paper_tables": ["claims", "correlations", "later_claims", "sharpness_comparison"],  # the page's
 }
-ENDINGS = {"figures": ("pdf", "png"), "paper_tables": ("csv", "md", "tex", "html")}
 TARGETS = ["page", "report/smoke/opening.rst", *(f"figures/smoke/{name}.pdf" for name in DRAWN["figures"])]
 
 
@@ -48,10 +47,7 @@ def test_every_snapshot_is_in_the_series(run):
     assert {row["variant"] for row in table if row["metric"] == "hessian_max"} == {"at"}
 
 
-def test_figures_and_tables_are_written(run):
-    for folder, endings in ENDINGS.items():
-        for name in DRAWN[folder]:
-            assert all((run / folder / "smoke" / f"{name}.{ending}").stat().st_size for ending in endings)
+def test_the_opening_of_the_report_lists_the_verdicts(run):
     assert "\n  robust-overfitting " in (run / "report/smoke/opening.rst").read_text()
 
 
