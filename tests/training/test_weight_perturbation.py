@@ -87,15 +87,6 @@ def test_update_takes_the_gradient_at_the_perturbed_weights_in_training_mode(run
         torch.testing.assert_close(buffer, statistics[name])
 
 
-def test_awp_of_size_zero_is_adversarial_training_step_for_step(dataset, make_job):
-    plain, perturbed = (Training(make_job(gradient_clamp=None), dataset) for _ in range(2))
-    perturbed.perturbed = perturbed_weights(perturbed.network, biases=False)
-    for epoch in range(2):
-        assert plain.epoch(epoch) == perturbed.epoch(epoch)
-    states = (run.network.state_dict().values() for run in (plain, perturbed))
-    assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
-
-
 def test_without_adversarial_examples_no_attack_influences_the_training(dataset, make_job):
     """Its curves on training examples, which are means over the attacked ones, are empty."""
     trainings = [Training(make_job(adversarial_fraction=0, steps=steps, **SAM), dataset) for steps in (1, 5)]
