@@ -79,7 +79,7 @@ HOLDER = textwrap.dedent(
 )
 
 
-@pytest.fixture(params=[0, errno.ENOLCK, errno.ENOSYS])
+@pytest.fixture(params=[0, errno.ENOLCK])
 def error_of_flock(request, monkeypatch):
     """A file system's error number of flock; 0 where it works."""
 
