@@ -29,8 +29,3 @@ def test_metrics_name_the_columns_of_published_results():
     metrics = [metric for measure in MEASURES.values() for metric in measure.metrics.values()]
     named = set().union(*(columns(metric, radii) for metric in metrics if metric.column))
     assert given - OTHERS - named == set()
-
-
-def test_words_state_loss_split_and_radius():
-    words = MEASURES["flatness"].metrics["worst_flatness"].words("train", "ce", 0.25)
-    assert words == "worst-case flatness in CE on training examples (ξ = 0.25)"
