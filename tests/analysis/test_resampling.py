@@ -12,18 +12,13 @@ from robust_flatness.analysis.correlation import weighted_pearson, weighted_spea
 from robust_flatness.analysis.rises import Components, mean_interval, power
 
 
-@pytest.fixture
-def sample():
-    rng = np.random.default_rng(3)
-    x = rng.normal(size=20)
-    return x, 0.6 * x + rng.normal(size=20)
-
-
 @pytest.mark.parametrize(
     ("ours", "theirs"), [(weighted_pearson, stats.pearsonr), (weighted_spearman, stats.spearmanr)]
 )
-def test_bca_interval_is_scipys(sample, ours, theirs):
-    x, y = sample
+def test_bca_interval_is_scipys(ours, theirs):
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=20)
+    y = 0.6 * x + rng.normal(size=20)
     settings = {"paired": True, "vectorized": False, "n_resamples": 999, "rng": np.random.default_rng(0)}
     expected = stats.bootstrap((x, y), lambda a, b: theirs(a, b).statistic, **settings).confidence_interval
     found = resampling.bca_interval(lambda counts: ours(x, y, counts), range(20), resamples=999)
