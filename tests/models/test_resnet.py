@@ -10,9 +10,10 @@ from robust_flatness.config import ModelSpec
 from robust_flatness.seeding import generator
 
 
-def network(name="small-resnet", width=4, channels=1, classes=10, **settings):
-    spec = ModelSpec(name=name, width=width, **settings)
-    return build_model(spec, classes, (0.4,) * channels, (0.2,) * channels, generator(0, "test"))
+def network(name, width):
+    """A network of images with three channels."""
+    spec = ModelSpec(name=name, width=width)
+    return build_model(spec, 10, (0.4,) * 3, (0.2,) * 3, generator(0, "test"))
 
 
 def test_centered_batch_norm_is_batch_norm_with_scale_one_plus_w():
@@ -36,7 +37,7 @@ def test_centered_batch_norm_is_batch_norm_with_scale_one_plus_w():
 
 def test_initial_weights_have_kaiming_spread():
     """Standard deviation sqrt(2 / fan) within five of its own standard errors, 1 / sqrt(2 n); biases 0."""
-    model = network("resnet18", width=32, channels=3)
+    model = network("resnet18", width=32)
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             fan = module.out_channels * math.prod(module.kernel_size)
@@ -69,7 +70,7 @@ def test_weight_gradients_of_narrow_strided_shortcuts_leave_the_memory_alone(cha
 @pytest.mark.parametrize("name", ["preact-resnet18", "wide-resnet-28"])
 def test_preactivation_networks_fit_the_kit(name):
     """Features before a linear classifier; the input counts from 0 to 1 alone."""
-    model = network(name, width=4, channels=3).double()
+    model = network(name, width=4).double()
     x = torch.rand(6, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     model.train()
     model(x)
