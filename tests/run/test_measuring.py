@@ -1,7 +1,6 @@
 """The measuring job of a network: parts, resumption, what makes a part stale."""
 
 import copy
-import errno
 import math
 import os
 import shutil
@@ -21,7 +20,7 @@ from robust_flatness.errors import FileError
 from robust_flatness.measures import registry
 from robust_flatness.measures.base import Examples, Measure, Metric, Record
 from robust_flatness.measures.layers import LayersSettings
-from robust_flatness.run import measuring, resume
+from robust_flatness.run import measuring
 from robust_flatness.tables.records import read_csv, read_network, read_records
 from robust_flatness.tables.schema import EXAMPLES
 from untrained import ATTACK, MEASURES, SERIES, measure, write_checkpoint, write_data, write_network
@@ -169,19 +168,6 @@ def test_a_job_killed_after_any_part_resumes_to_the_same_bytes(finished, data, t
         assert len(computed) == 5 - after
         assert outputs(network) == outputs(finished)
     assert all("taken from an earlier run" in message for message in messages)
-
-
-def test_a_full_disk_ends_a_job_which_resumes_with_more_space(finished, data, tmp_path, monkeypatch):
-    def full(path, mode, **options):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-
-    network = write_network(tmp_path, data)
-    monkeypatch.setattr(resume, "open", full, raising=False)
-    with pytest.raises(OSError, match="No space left"):
-        measure(network, data)
-    monkeypatch.undo()
-    measure(network, data)
-    assert outputs(network) == outputs(finished)
 
 
 def test_every_snapshot_is_measured_for_the_series(data, tmp_path, computed):
