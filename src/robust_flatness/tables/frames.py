@@ -148,13 +148,12 @@ def _series(records: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
 def _landscape(records: pd.DataFrame) -> pd.DataFrame:
     """Return one row per network, direction and position: RLoss along directions in weight space."""
     records = records[records["measure"] == "landscape"]
-    places = {metric: place for place, metric in CURVES.items()}
+    places = [(metric, *place) for place, metric in CURVES.items()]
+    places = pd.DataFrame(places, columns=["metric", "direction", "normalisation"])
     keys = [*KEYS, "metric", "coordinate"]
     spread = records[records["metric"].str.endswith("_std")].rename(columns={"value": "rloss_std"})
     spread = spread.assign(metric=spread["metric"].str.removesuffix("_std"))[[*keys, "rloss_std"]]
-    lines = records[records["metric"].isin([*places])].merge(spread, on=keys, how="left")
-    lines["direction"] = [places[metric][0] for metric in lines["metric"]]
-    lines["normalisation"] = [places[metric][1] for metric in lines["metric"]]
+    lines = records.merge(places, on="metric").merge(spread, on=keys, how="left")
     lines["s"] = lines["coordinate"].astype(float)
     columns = [*KEYS, "direction", "normalisation", "scale", "s", "rloss", "rloss_std"]
     return lines.rename(columns={"xi": "scale", "value": "rloss"})[columns]
