@@ -109,14 +109,9 @@ class Notebook:
         return "" if there else f"Missing: {what}. To get it: {remedy}."
 
     def show(self, draw: Callable[[], Figure], missing: str = "") -> "Notebook":
-        """Draw and write the figure; if data are `missing`, write a line that says so instead."""
-        if not missing:
-            return self.save(draw())
-        return self.save(style.line(f"Not drawn: {self.name}. {missing}"), missing)
-
-    def save(self, figure: Figure, missing: str = "") -> "Notebook":
-        """Write the figure as PDF and PNG; equal figures give equal bytes. The reason why something is
-        `missing` goes into the PNG's metadata (`NOT_DRAWN`)."""
+        """Draw the figure and write it as PDF and PNG; equal figures give equal bytes. If data are `missing`,
+        write a line that says so instead, and the reason into the PNG's metadata (`NOT_DRAWN`)."""
+        figure = style.line(f"Not drawn: {self.name}. {missing}") if missing else draw()
         for suffix, notes in ((".pdf", {}), (".png", {NOT_DRAWN: missing} if missing else {})):
             style.save(figure, self.output("figures", suffix), notes)
         return self
