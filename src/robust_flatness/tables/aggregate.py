@@ -88,15 +88,11 @@ def with_differences(models: pd.DataFrame) -> pd.DataFrame:
     best = variants_at(models, "best").set_index("variant")
     best = best[[*filter(is_measure, best)]].add_prefix("best_")
     joined = variants_at(models).merge(best, on="variant", how="left")
-
-    def difference(first: str, second: str) -> pd.Series:
-        values = joined.reindex(columns=[first, second])
-        return values[first] - values[second]
-
+    rloss, rerr = (joined.get(f"test_{name}_pgd", np.nan) for name in ("rloss", "rerr"))
     return joined.assign(
-        rloss_gap=difference("test_rloss_pgd", "train_rloss_pgd"),
-        rerr_gap=difference("test_rerr_pgd", "train_rerr_pgd"),
-        rloss_overfitting=difference("test_rloss_pgd", "best_test_rloss_pgd"),
+        rloss_gap=rloss - joined.get("train_rloss_pgd", np.nan),
+        rerr_gap=rerr - joined.get("train_rerr_pgd", np.nan),
+        rloss_overfitting=rloss - joined.get("best_test_rloss_pgd", np.nan),
     )
 
 
