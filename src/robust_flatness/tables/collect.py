@@ -103,8 +103,7 @@ def _networks(spec: CollectSpec, directory: Path) -> Iterator[tuple[str, int, Pa
     """Yield variant, seed and folder of each network with records, in the order of the catalogue."""
     for variant in spec.variants:
         folders = (path.parent for path in directory.glob(f"{variant}/seed-*/records.csv"))
-        seeds = {int(folder.name.removeprefix("seed-")): folder for folder in folders}
-        yield from ((variant, seed, folder) for seed, folder in sorted(seeds.items()))
+        yield from sorted((variant, int(folder.name.removeprefix("seed-")), folder) for folder in folders)
 
 
 def _mismatch(spec: CollectSpec, entry: VariantEntry, provenance: Mapping[str, Any], data: str | None) -> str:
