@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from robust_flatness.analysis.correlation import correlate, granulated
-from robust_flatness.analysis.evidence import RLOSS, Evidence
+from robust_flatness.analysis.evidence import CAPACITY, RLOSS, Evidence
 from robust_flatness.analysis.resampling import RESAMPLES, Estimate
 from robust_flatness.measures import curvature, flatness, hessian
 from robust_flatness.measures.sharpness import block as sharpness
@@ -19,7 +19,7 @@ GAP = "rloss_gap"
 #: The control of partial correlations.
 GIVEN = "train_rloss_pgd"
 #: Controls: capacity and training loss, the baselines that measures of sharpness are compared with.
-CONTROLS = ("weight_norm", "distance_from_init", "spectral_product", GIVEN)
+CONTROLS = (*CAPACITY, GIVEN)
 #: Column of the largest Hessian eigenvalue, which is that of the clean loss.
 HESSIAN = "hessian_max"
 #: Smallest number of variants with a measure for a coefficient to be computed.
