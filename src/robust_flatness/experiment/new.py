@@ -3,7 +3,9 @@
 import json
 import math
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
+from string import Template
 
 import numpy as np
 import yaml
@@ -53,47 +55,13 @@ def new_experiment(data: Path, file: Path, experiment: str, epsilon: str) -> str
     if side > 14:
         model = f"name: resnet18, width: {64 if train >= 20_000 else 16}"
         augmentation = f"crop: {side // 8}, flip: true" if channels == 3 else ""
-    square = height == width  # self-supervision rotates images
-    variants = (slug for slug in FIRST if square or slug != "self-supervision-4")
-    text = f"""\
-# {experiment}: adversarial training, robustness and flatness on {data}
-#
-#   snakemake --cores all --configfile {file}
-#
-# Settings that are not given here follow from data, epsilon and network (config/README.md).
-experiment: {_quoted(experiment)}
-
-# Threat model: L-infinity ball of this radius, inputs in [0, 1]. 8/255 is usual for colour photographs.
-# With norm: l2, an L2 ball.
-epsilon: {epsilon}
-
-data:
-  name: npz
-  path: {_quoted(data)}
-  classes: {len(counts)}
-  train: {train}            # all training images
-  unlabeled: {unlabeled}        # {pool}
-  early_stopping: {early_stopping}   # the last of the {all_test} test images, to choose settings by
-  test: {test}             # the first test images, for the measures
-
-# Images of {height}x{width}, {len(counts)} classes of {counts.min()} to {counts.max()} training images.
-model: {{{model}}}
-
-# The baseline. Choose these by the images for early stopping alone: train `at`, look at the columns
-# early_stopping_* of results/{experiment}/history.csv, change one value at a time.
-training:
-  epochs: {epochs}
-  batch_size: {batch_size}
-  learning_rate: {learning_rate}
-  augmentation: {{{augmentation}}}
-
-# Start with a few; `all` trains the 74 of the paper.
-variants: [{", ".join(variants)}]
-minimum_batch_size: 6
-
-# Robustness and flatness are measured, by default on the first 1,000 examples. Name a measure to add it
-# or to change its settings, e.g. robustness: {{attack: {{restarts: 20}}}}
-measures: {{{measures}}}
-"""
+    variants = (slug for slug in FIRST if slug != "self-supervision-4" or height == width)  # it rotates images
+    text = Template(files(__package__).joinpath("template.yaml").read_text(encoding="utf-8")).substitute(
+        experiment=experiment, file=file, data=data, epsilon=epsilon, model=model, augmentation=augmentation,
+        quoted_name=_quoted(experiment), quoted_data=_quoted(data), height=height, width=width, train=train,
+        classes=len(counts), fewest=counts.min(), most=counts.max(), unlabeled=unlabeled, pool=pool,
+        early_stopping=early_stopping, all_test=all_test, test=test, epochs=epochs, batch_size=batch_size,
+        learning_rate=learning_rate, variants=", ".join(variants), measures=measures,
+    )  # fmt: skip
     load_experiment(yaml.safe_load(text))
     return text
