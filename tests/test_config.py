@@ -292,6 +292,7 @@ def test_code_of_the_users_own_is_imported_and_followed(tmp_path, monkeypatch):
                         "from pack_here.sub import deep\ndef loss(): pass\n",
         "helper_here.py": "import consts_here", "unrelated_here.py": "",
         "lib/consts_here.py": "import importlib\nimportlib.import_module('named_here')\n",
+        "archive/consts_here.py": "",
         "named_here.py": "import robust_flatness\n", "src/robust_flatness/__init__.py": "",
         "pack_here/__init__.py": "", "pack_here/other.py": "",
         "pack_here/sub/__init__.py": "from ..other import *\n", "pack_here/sub/deep.py": "",

@@ -99,7 +99,7 @@ def try_loss(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, y: Tensor
     with user_code(f"gradient of {name}", "loss"):
         torch.autograd.grad(losses.sum(), logits)
     if not _equal(alone.detach(), losses[:1].detach()):
-        raise ConfigError(f"loss: {name} returned losses that depend on the other examples of the batch")
+        raise ConfigError(f"loss: {name} returned another loss for an example alone than in a batch")
 
 
 class Trial(NamedTuple):
@@ -107,7 +107,7 @@ class Trial(NamedTuple):
 
     Logits are [n, `classes`]. `bytes_per_example` is the size of the largest activation of one example (None
     on other devices than the CPU), `channels_last` the layout of images and convolutions. `unused` parameters
-    do not influence the logits; those in `normalising` are arguments of normalising functions. The logits of
+    get no gradient; those in `normalising` are arguments of normalising functions. The logits of
     an example are `independent` of the other one.
     """
 

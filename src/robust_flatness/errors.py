@@ -27,7 +27,7 @@ class TrainingError(RobustFlatnessError, RuntimeError):
 
 
 class NonFiniteError(ConfigError):
-    """NaN or infinite logits; the message names the examples and the stage."""
+    """NaN or infinite logits or losses; the message names the examples and the stage."""
 
 
 class UndefinedError(ConfigError):

@@ -71,8 +71,8 @@ def require_finite(values: Tensor, where: str, first: int = 0) -> None:
     finite = values.detach().isfinite().view(len(values), -1).all(1)
     if not finite.all():
         some = f"{int((~finite).sum())} of {len(finite)} examples, first example {first + _first(~finite)}"
-        kind = "logits" if values.ndim > 1 else "losses"
-        raise NonFiniteError(f"model: NaN or infinite {kind} {where}, for {some}")
+        kind = "model: NaN or infinite logits" if values.ndim > 1 else "loss: NaN or infinite losses"
+        raise NonFiniteError(f"{kind} {where}, for {some}")
 
 
 def _first(mask: Tensor) -> int:

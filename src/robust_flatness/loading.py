@@ -6,14 +6,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from robust_flatness.boundary import user_code
 from robust_flatness.config.kinds import imported
-from robust_flatness.config.networks import NetworkSpec
+from robust_flatness.config.networks import NetworkSpec, weights_file
 from robust_flatness.config.values import meant
 from robust_flatness.errors import ConfigError
 from robust_flatness.network import Network
@@ -67,8 +66,8 @@ def load_model(
     sets = None if weights is None else read_weights(Path(weights))
     if kind == "torchvision":
         with user_code(f"torchvision's {name}"):
-            network, preset = _torchvision(name, sets)
-        mean, std = preset if preset and not (mean or std) else (mean, std)
+            network, preset = _torchvision(name, sets, weights_file(weights or "")[1])
+        mean, std = preset if preset and mean is None and std is None else (mean, std)
     elif kind == "robustbench":
         network = _robustbench(name, with_weights=sets is None)
     else:
@@ -80,7 +79,7 @@ def load_model(
     if sets is not None:
         load_weights(network, sets, Path(weights))
     if mean is not None or std is not None:
-        both = isinstance(mean, Sequence) and isinstance(std, Sequence)
+        both = hasattr(mean, "__len__") and hasattr(std, "__len__")  # also arrays and tensors
         if not both or len(mean) != len(std) or not all(s > 0 for s in std):
             raise ConfigError("mean, std: expected a number for each channel in both, std above 0")
         network = Normalized(network, mean, std)
@@ -102,8 +101,9 @@ def load_network(spec: NetworkSpec, name: str, images: Tensor | None, classes: i
     return network
 
 
-def _torchvision(name: str, sets: dict[str, Mapping[str, Tensor]] | None) -> tuple[nn.Module, Any]:
-    """Return the network, and (mean, std) of the pretrained weights where these are taken, else None."""
+def _torchvision(name: str, sets: dict[str, Mapping[str, Tensor]] | None, part: str | None) -> tuple:
+    """Return the network, with as many classes as the set of weights at `part` (None: all sets), and (mean,
+    std) of the pretrained weights where these are taken, else None."""
     from torchvision import models
 
     known = models.list_models(module=models)
@@ -118,8 +118,11 @@ def _torchvision(name: str, sets: dict[str, Mapping[str, Tensor]] | None) -> tup
         plain = models.get_model(name, weights=None).state_dict()
     # files keep their tensors in any order: the classes are counted at the last layer of the architecture
     last = [key for key, t in plain.items() if t.ndim in (2, 4) and "aux" not in key.lower()][-1]
-    tensors = [item for tensors in sets.values() for item in tensors.items()]
-    classes = next((len(t) for key, t in tensors if f".{key}".endswith(f".{last}")), len(plain[last]))
+    named = [(f".{where}.{key}", t) for where, tensors in sets.items() for key, t in tensors.items()]
+    sizes = {len(t) for key, t in named if key.endswith(f".{last}") and (part is None or f".{part}." in key)}
+    if len(sizes) > 1:
+        raise ConfigError("weights: of networks with different numbers of classes; name one as FILE:KEY")
+    classes = sizes.pop() if sizes else len(plain[last])
     return models.get_model(name, weights=None, num_classes=classes), None
 
 

@@ -83,8 +83,8 @@ class Network:
 
     @property
     def layers(self) -> list[str]:
-        """Names of the parameters that are perturbed (see `perturbable_parameters`), in the model's order;
-        warns of frozen ones that influence the logits, and raises `ConfigError` if nothing is left."""
+        """Names of the parameters that are perturbed (see `perturbable_parameters`), in the model's order.
+        Warns of frozen ones and of those without gradient; raises `ConfigError` if nothing is left."""
         trial = self._shared.trial or Trial(0, None)
         frozen = [name for name in self._frozen if name not in trial.normalising | trial.unused]
         if any(self._values[name].numel() > CONSTANTS for name in frozen):
@@ -92,7 +92,8 @@ class Network:
             warn(f"model: {len(frozen)} frozen parameters are not perturbed: {some}; freeze all or none")
         names = [name for name in self._perturbable if name not in trial.normalising]
         if unused := [name for name in names if name in trial.unused]:
-            warn(f"model: its logits do not depend on {', '.join(unused[:3])}{', ...' * (len(unused) > 3)}")
+            some = ", ".join(unused[:3]) + ", ..." * (len(unused) > 3)
+            warn(f"model: no gradient reaches {some} (unused, or used under no_grad)")
         if not names:
             raise ConfigError("model: no parameters to perturb besides those of normalisation layers")
         return names

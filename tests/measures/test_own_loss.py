@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from robust_flatness.attacks import PGD
+from robust_flatness.errors import NonFiniteError
 from robust_flatness.evaluation import evaluate_robustness
 from robust_flatness.flatness import Neighborhood, average_flatness, hessian_eigenvalues, worst_flatness
 from robust_flatness.network import Network
@@ -100,9 +101,16 @@ def test_eigenvalues_of_a_squared_loss_are_those_of_the_inputs(linear):
     (lambda logits: logits, "failed: TypeError"),
     (lambda logits, y: plain(logits.detach().fill_(0) + logits, y), "changes its logits or labels"),
     (lambda logits, y: plain(logits, y.mul_(0)), "changes its logits or labels"),
-    (lambda logits, y: plain(logits, y).mean().expand(len(y)), "depend on the other examples"),
+    (lambda logits, y: plain(logits, y).mean().expand(len(y)), "another loss for an example alone"),
 ])  # fmt: skip
 def test_losses_that_cannot_be_used_are_refused(linear, loss, words):
     for measure in (average_flatness, worst_flatness, evaluate_robustness):
         with pytest.raises(ValueError, match=f"^loss: .*{words}"):
             measure(*linear, attack=ATTACK, loss=loss)
+
+
+def test_a_loss_is_not_blamed_for_logits_that_are_nan(linear):
+    model, x, y = linear
+    nn.init.constant_(model.weight, torch.nan)
+    with pytest.raises(NonFiniteError, match="model: NaN or infinite logits"):
+        evaluate_robustness(model, x, y, attack=ATTACK, loss=plain)

@@ -3,7 +3,7 @@
 import random
 import sys
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from functools import partial
 from types import SimpleNamespace
 
@@ -115,7 +115,7 @@ def test_properties_that_mislead_attacks_are_warned_of(data, name):
 def test_weights_that_do_not_influence_the_logits_are_named(data):
     model = Through()
     model.left = nn.Linear(2, 2)
-    with pytest.warns(MeasurementWarning, match="do not depend on left.weight, left.bias"):
+    with pytest.warns(MeasurementWarning, match="no gradient reaches left.weight, left.bias"):
         MEASURES["average"](model, *data)
 
 
@@ -152,6 +152,8 @@ class Holder(nn.Module):
         self.net, self.kept = linear(), SimpleNamespace(calls=0, sizes=deque(), by={"n": [np.zeros(1)]})
         self.register_buffer("mean", torch.zeros(1).expand(4))
         self.generator, self.config = torch.Generator(), Frozen(a=1)
+        self.seen, self.graph = OrderedDict(), torch.eye(2).to_sparse()
+        self.fixed = np.broadcast_to(np.zeros(1), 3)
 
     def train(self, mode=True):
         self.net.requires_grad_(mode)
@@ -160,6 +162,7 @@ class Holder(nn.Module):
     def forward(self, x):
         self.kept.calls += 1
         self.kept.sizes.append(len(x))
+        self.seen[len(self.seen)] = x
         self.kept.by["n"][0] += torch.rand((), generator=self.generator).item()
         return self.net(x) - self.mean
 
@@ -181,7 +184,7 @@ def test_all_that_a_module_holds_is_as_it_was(measure, data):
     assert torch.equal(model.net[1].bias.grad, torch.ones(4))
     assert (model.kept.calls, model.kept.sizes, model.kept.by["n"]) == (0, deque(), [0.0])
     assert torch.equal(model.generator.get_state(), state)
-    assert model.config == {"a": 1}
+    assert (model.config, [*model.seen]) == ({"a": 1}, [])
     assert all(p.requires_grad for p in model.parameters())
 
 

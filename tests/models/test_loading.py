@@ -164,3 +164,16 @@ def test_classifiers_of_torchvision(tmp_path, name, ending):
     path = saved(tmp_path / f"w{ending}", {f"module.{n}": t.clone() for n, t in source.state_dict().items()})
     x = torch.rand(2, 3, 64, 64)
     assert torch.equal(load_model(f"torchvision:{name}", path)(x), source(x))
+
+
+def test_one_of_two_networks_in_a_file_is_named(tmp_path):
+    """They have different numbers of classes."""
+    from torchvision import models
+
+    nets = {f"net{n}": models.get_model("squeezenet1_1", weights=None, num_classes=n) for n in (7, 10)}
+    path = saved(tmp_path / "w.pt", {name: net.state_dict() for name, net in nets.items()})
+    x = torch.rand(2, 3, 64, 64)
+    for name, net in nets.items():
+        assert torch.equal(load_model("torchvision:squeezenet1_1", f"{path}:{name}")(x), net.eval()(x))
+    with pytest.raises(ConfigError, match="FILE:KEY"):
+        load_model("torchvision:squeezenet1_1", path)

@@ -43,7 +43,8 @@ def checked(
     net = Network.of(model, x[:2])
     check_classes(y, net.classes)
     if loss not in (None, cross_entropy):
-        try_loss(loss, net.logits(x[:2]), y[:2])
+        require_finite(logits := net.logits(x[:2]), "on clean inputs")
+        try_loss(loss, logits, y[:2])
     return net, x, y, loss or cross_entropy
 
 

@@ -34,9 +34,7 @@ def new_experiment(
 @app.command()
 def plan(
     config: Annotated[Path, typer.Option(help="Experiment.")] = Path("config/fashion.yaml"),
-    device: Annotated[
-        Literal["cpu", "cuda"] | None, typer.Option(help="cpu or cuda; default: the experiment's.")
-    ] = None,
+    device: Annotated[Literal["cpu", "cuda"] | None, typer.Option(help="Default: the experiment's.")] = None,
     workers: Annotated[list[int] | None, typer.Option(help="Concurrent jobs; default 1, 64.", min=1)] = None,
 ) -> None:
     """Estimate the cost of an experiment: jobs, hours, disk, memory."""

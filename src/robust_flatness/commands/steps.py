@@ -90,8 +90,8 @@ def scale(
 def check_network(
     spec: Spec, name: Name, data_spec: Annotated[str, typer.Option(help="Settings of the dataset as JSON.")]
 ) -> None:
-    """Check that an external network can be loaded and fits the data, as far as these are known, before
-    anything is run."""
+    """Check that an external network can be loaded and, for a dataset of the kit, takes its images and has
+    its number of classes, before anything is run."""
     import torch
 
     from robust_flatness.loading import load_network

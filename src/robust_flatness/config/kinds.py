@@ -4,6 +4,7 @@ import ast
 import contextlib
 import hashlib
 import importlib
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from importlib.machinery import PathFinder
@@ -52,21 +53,19 @@ def source_files(path: str) -> list[Path]:
         return []
     installed = root.name in ("site-packages", "dist-packages")
     folders = [root] if installed else [root, *sorted(root.glob("[!.]*/"))]
-    files: dict[str, Path] = {}
-    pending = [wanted]
+    files, seen, pending = set(), set(), [wanted]
     while pending:
         name = pending.pop()
         first, inside = name.partition(".")[0], Path(*name.split("."))
-        if name in files or first in NOT_FOLLOWED or (installed and first != spec.name):
+        if name in seen or first in NOT_FOLLOWED or (installed and first != spec.name):
             continue
+        seen.add(name)
         places = (folder / place for folder in folders for place in (inside / "__init__.py", f"{inside}.py"))
-        file = next(filter(Path.is_file, places), None)
-        if file is None:
-            continue
-        files[name] = file
-        pending += [name.rpartition(".")[0]] if "." in name else []
-        pending += _imports(file, name)
-    return sorted(files.values())
+        for file in filter(os.path.isfile, places):  # also in folders that may not be searched
+            files.add(file)
+            pending += [name.rpartition(".")[0]] if "." in name else []
+            pending += _imports(file, name)
+    return sorted(files)
 
 
 def _imports(file: Path, name: str) -> Iterator[str]:
@@ -74,7 +73,7 @@ def _imports(file: Path, name: str) -> Iterator[str]:
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
     try:
         tree = ast.parse(file.read_bytes())
-    except SyntaxError:  # reported where the module is imported
+    except (SyntaxError, ValueError):  # reported where the module is imported
         return
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -26,7 +26,7 @@ class Experiment:
     experiment's changes, `networks` the external networks among them, `catalogue` every variant by slug."""
 
     def __init__(self, spec: ExperimentSpec, catalogue: Mapping[str, VariantSpec]):
-        self.spec = spec
+        self.spec, self.name = spec, spec.experiment
         self.networks = {slug: network.variant(slug) for slug, network in spec.models.items()}
         self.catalogue = {**catalogue, **spec.own_variants}
         _raise_all(self._problems_of_names(catalogue))
@@ -34,10 +34,6 @@ class Experiment:
         self.catalogue |= self.networks
         if spec.results_table is None:
             _raise_all(self._problems_of_jobs())
-
-    @property
-    def name(self) -> str:
-        return self.spec.experiment
 
     def _problems_of_names(self, catalogue: Mapping[str, VariantSpec]) -> Iterator[str]:
         """Yield unknown and duplicate names of variants and networks."""

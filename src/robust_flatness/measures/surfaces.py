@@ -119,7 +119,8 @@ def principal_plane(
     whole = [name for name, w in weights.items() if not w.is_floating_point()]
     missing = [name for name in weights for snapshot in snapshots if name not in snapshot]
     if whole or missing:
-        raise ConfigError(f"weights: {(whole or missing)[0]!r} is {'integer' if whole else 'in no snapshot'}")
+        problem = "integer" if whole else "not in every snapshot"
+        raise ConfigError(f"weights: {(whole or missing)[0]!r} is {problem}")
 
     def differences(name: str) -> Tensor:
         w = weights[name].detach()

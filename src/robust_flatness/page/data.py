@@ -63,7 +63,8 @@ def page_data(notebook: Notebook, tables: Path) -> dict[str, Any]:
 def _models(name: str, layer: Layer, frame: pd.DataFrame, columns: list[str]) -> list[dict[str, Any]]:
     """Return a row per model: measures, settings unlike the baseline's, whether coefficients count it."""
     counted, named, records = {*layer.counted["variant"]}, looks.named(), frame.to_dict("records")
-    settings = {key: key.removeprefix("setting_").replace("_", " ") for key in frame.filter(like="setting_")}
+    keys = frame.filter(regex="^setting_")
+    settings = {key: key.removeprefix("setting_").replace("_", " ") for key in keys}
     applied = {row["variant"]: {words: _word(row[key]) for key, words in settings.items()} for row in records}
     baseline, rows = applied.get("at", {}), []
     for row, other in zip(records, aggregate.external(frame), strict=True):

@@ -1,9 +1,10 @@
 """Restoring of a module after calls of it."""
 
 import contextlib
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from functools import partial
+from logging import Logger
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -11,35 +12,38 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+#: Types of containers, a subclass before its base.
+KINDS = OrderedDict, dict, list, set, deque
+
 
 @contextlib.contextmanager
 def restored(model: nn.Module) -> Iterator[None]:
-    """Restore, at the end, all that `model` has: tensors, modes, attributes, containers and objects."""
+    """Restore, at the end, what `model` holds: tensors, modes, attributes, containers, and those of objects
+    with attributes; closures and loggers stay as they are."""
     kept, seen, waiting = [], {}, [model]
     while waiting:
         held = waiting.pop()
-        if id(held) in seen or isinstance(held, type | ModuleType | FunctionType):
+        if id(held) in seen or isinstance(held, type | ModuleType | FunctionType | Logger):
             continue
         seen[id(held)] = held
-        table = next((kind for kind in (dict, list, set, deque) if isinstance(held, kind)), None)
-        if isinstance(held, Tensor):
+        table = next((kind for kind in KINDS if isinstance(held, kind)), None)
+        if isinstance(held, Tensor) and held.layout == torch.strided:
             kept.append((partial(_put_back, held, held.requires_grad), held.detach().clone()))
         elif isinstance(held, torch.Generator):
             kept.append((held.set_state, held.get_state()))
-        elif isinstance(held, np.ndarray):
+        elif isinstance(held, np.ndarray) and held.flags.writeable:
             kept.append((partial(held.__setitem__, ...), held.copy()))
         elif table is not None:
             kept.append((partial(_refill, table, held), table(held)))
-            waiting += held.values() if table is dict else held
+            waiting += held.values() if isinstance(held, dict) else held
         elif isinstance(held, tuple):
             waiting += held
         else:
             waiting.append(getattr(held, "__dict__", None))
-    try:
+    with contextlib.ExitStack() as stack:  # all are restored, whatever one of them raises
+        for restore, value in reversed(kept):
+            stack.callback(restore, value)
         yield
-    finally:
-        for restore, value in kept:
-            restore(value)
 
 
 def _put_back(tensor: Tensor, requires_grad: bool, value: Tensor) -> None:
@@ -52,4 +56,4 @@ def _put_back(tensor: Tensor, requires_grad: bool, value: Tensor) -> None:
 def _refill(kind: type, table: Any, content: Any) -> None:
     """Give `table`, of a subclass of `kind` perhaps, its former content."""
     kind.clear(table)
-    (kind.update if kind in (dict, set) else kind.extend)(table, content)
+    (kind.update if issubclass(kind, dict | set) else kind.extend)(table, content)
