@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from robust_flatness.config import load_yaml
+from robust_flatness.experiment import load_experiment
 from untrained import MEASURES, write_data, write_network
 
 ROOT = Path(__file__).parents[1]
+SMOKE = ROOT / "config/smoke.yaml"
 DIGITS = {"name": "digits", "train": 30, "early_stopping": 20, "test": 25}
 
 
@@ -28,6 +30,20 @@ def test_the_command_line_starts_without_torch():
     code = "import sys; from robust_flatness import cli; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_printed_settings_are_those_of_the_jobs(run):
+    experiment = load_experiment(load_yaml(SMOKE))
+    steps = {"data": experiment.spec.data, "baseline": experiment.baseline}
+    steps["flatness"] = experiment.measures["flatness"].for_variant("at")
+    for step, expected in steps.items():
+        status, out, err = run("spec", step, "--config", SMOKE)
+        assert status == 0, err
+        assert out.strip() == expected.json_text()
+    out = run("spec", "train", "--config", SMOKE, "--variant", "trades-6")[1]
+    assert out.strip() == experiment.train_job("trades-6", 0).json_text()
+    job = json.loads(run("spec", "measure", "--config", SMOKE, "--variant", "trades-6")[1])
+    assert {*job["measures"]} == {*experiment.measures_of("trades-6")}
 
 
 def measuring(folder, data, measures=MEASURES, **job) -> list:
@@ -65,7 +81,9 @@ def prepare(spec) -> list:
 
 MISSING = "missing.safetensors"
 BAD = {
-    "missing.yaml": ["plan", "--config", "missing.yaml"],
+    "'x'": ["spec", "x", "--config", SMOKE],
+    "unknown variant 'nope'": ["spec", "train", "--variant", "nope", "--config", SMOKE],
+    "missing.yaml": ["spec", "train", "--config", "missing.yaml"],
     "Invalid JSON": prepare("{"),
     "--spec.name": prepare("{}"),
     "--spec.train": prepare(json.dumps(DIGITS | {"train": 0})),

@@ -116,11 +116,11 @@ def command(checkout: Path, *arguments: str) -> str:
 
 def test_a_measure_a_loss_and_a_family_are_found_everywhere(checkout):
     assert len(MEASURE.strip().splitlines()) <= 60
+    assert command(checkout, "spec", "toy", "--config", "mine.yaml").strip() == '{"power":3}'
     assert '"toy"' in command(checkout, "schema")
     assert re.search(r"\btoy\b", command(checkout, "measure", "--help"))
     options = {"config": "mine.yaml", "root": checkout}
-    planned = succeeded(snakemake(checkout, "--dry-run", "--printshellcmds", **options))
-    assert planned.count('"toy":{"power":3}') == 4
+    planned = succeeded(snakemake(checkout, "--dry-run", **options))
     assert re.search(r"^measure_network\s+4$", planned, re.MULTILINE)
     succeeded(snakemake(checkout, "--", *TARGETS, f"figures/additions/{FIGURE}.pdf", **options))
     records = [row for row in rows(checkout / "results/additions/records.csv") if row["measure"] == "toy"]

@@ -81,7 +81,7 @@ def test_they_are_drawn_with_their_names_and_in_no_coefficient(run, monkeypatch)
     from matplotlib.text import Text
 
     drawn = []
-    monkeypatch.setattr(notebook.Notebook, "save", lambda self, figure: drawn.append((self, figure)))
+    monkeypatch.setattr(notebook.Notebook, "show", lambda self, draw, *_: drawn.append((self, draw())))
     monkeypatch.chdir(run)
     monkeypatch.setattr(sys, "argv", [f"{FIGURE}.py", "smoke"])
     runpy.run_path(str(ROOT / f"figures/{FIGURE}.py"))

@@ -6,11 +6,19 @@ from typing import Annotated, Literal
 
 import typer
 
-from robust_flatness.commands.base import Checkpoints, Device, Threads, app, step
+from robust_flatness.commands.base import Checkpoints, Device, Seed, Threads, app, step
 from robust_flatness.config import load_yaml
 from robust_flatness.errors import ConfigError, noted_warnings
-from robust_flatness.experiment import load_experiment
+from robust_flatness.experiment import Experiment, load_experiment
+from robust_flatness.experiment.experiment import unknown_variants
 from robust_flatness.files import write_text
+
+
+def _experiment(config: Path) -> Experiment:
+    experiment = load_experiment(load_yaml(config))
+    if experiment.spec.results_table is not None:
+        raise ConfigError(f"{config}: starts from a results table; nothing is trained or measured")
+    return experiment
 
 
 @app.command()
@@ -40,10 +48,7 @@ def plan(
     """Estimate the cost of an experiment: jobs, hours, disk, memory."""
     from robust_flatness.run.planning import plan as cost_of
 
-    experiment = load_experiment(load_yaml(config))
-    if experiment.spec.results_table is not None:
-        raise ConfigError(f"{config}: starts from a results table; nothing is trained or measured")
-    typer.echo(cost_of(experiment, device).text(workers or (1, 64)))
+    typer.echo(cost_of(_experiment(config), device).text(workers or (1, 64)))
 
 
 @app.command()
@@ -90,6 +95,30 @@ def dataset(
     from robust_flatness.tables.dataset import write_dataset
 
     typer.echo(f"{output}: {write_dataset(tables, output)} records")
+
+
+@step
+def spec(
+    step: Annotated[str, typer.Argument(help="data, train, baseline, measure, or the name of a measure.")],
+    config: Annotated[Path, typer.Option(help="Experiment.")] = Path("config/fashion.yaml"),
+    variant: Annotated[str, typer.Option(help="Variant, for train and measures.")] = "at",
+    seed: Seed = 0,
+) -> None:
+    """Print the settings of one step of an experiment as JSON."""
+    from robust_flatness.workflow import measuring_job
+
+    experiment = _experiment(config)
+    if variant not in experiment.catalogue:
+        raise ConfigError(f"variant: {unknown_variants([variant], experiment.catalogue)}")
+    specs = {"data": experiment.spec.data, "baseline": experiment.baseline, **experiment.measures_of(variant)}
+    if variant in experiment.train_jobs:
+        specs["train"] = experiment.train_job(variant, seed)
+    texts = {name: given.json_text() for name, given in specs.items()}
+    texts["measure"] = measuring_job(experiment, variant)
+    if step not in texts:
+        known = ", ".join(texts)
+        raise ConfigError(f"{step!r} is not a step of {variant!r} in {experiment.name}; use {known}")
+    typer.echo(texts[step])
 
 
 @step
