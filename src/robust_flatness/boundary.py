@@ -107,8 +107,8 @@ class Trial(NamedTuple):
 
     Logits are [n, `classes`]. `bytes_per_example` is the size of the largest activation of one example (None
     on other devices than the CPU), `channels_last` the layout of images and convolutions. `unused` parameters
-    get no gradient; those in `normalising` are arguments of normalising functions. The logits of
-    an example are `independent` of the other one.
+    get no gradient; those in `normalising` are arguments of normalising functions. The logits of an example
+    are `independent` of the other one.
     """
 
     classes: int

@@ -102,8 +102,8 @@ def load_network(spec: NetworkSpec, name: str, images: Tensor | None, classes: i
 
 
 def _torchvision(name: str, sets: dict[str, Mapping[str, Tensor]] | None, part: str | None) -> tuple:
-    """Return the network, with as many classes as the set of weights at `part` (None: all sets), and (mean,
-    std) of the pretrained weights where these are taken, else None."""
+    """Return the network and, if pretrained weights are loaded, their (mean, std), else None. The number of
+    classes is that of the weights under the key `part` of a file (None: of all its weights)."""
     from torchvision import models
 
     known = models.list_models(module=models)

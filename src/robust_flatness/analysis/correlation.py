@@ -84,7 +84,7 @@ def permutation_p(x: np.ndarray, y: np.ndarray, kind: str = "pearson", count: in
 
 
 def _standardised(values: np.ndarray, kind: str) -> np.ndarray:
-    """Return values (ranks, but for Pearson's r) with mean 0 and variance 1; NaN if all are equal."""
+    """Return values (ranks unless `kind` is pearson), scaled to mean 0 and variance 1; NaN if all equal."""
     values = values if kind == "pearson" else stats.rankdata(values)
     return (values - values.mean()) / (values.std() or math.nan)
 

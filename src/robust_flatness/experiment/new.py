@@ -55,7 +55,7 @@ def new_experiment(data: Path, file: Path, experiment: str, epsilon: str) -> str
     if side > 14:
         model = f"name: resnet18, width: {64 if train >= 20_000 else 16}"
         augmentation = f"crop: {side // 8}, flip: true" if channels == 3 else ""
-    variants = (slug for slug in FIRST if slug != "self-supervision-4" or height == width)  # it rotates
+    variants = (slug for slug in FIRST if slug != "self-supervision-4" or height == width)  # rotates images
     text = Template(files(__package__).joinpath("template.yaml").read_text(encoding="utf-8")).substitute(
         experiment=experiment, file=file, data=data, epsilon=epsilon, model=model, augmentation=augmentation,
         quoted_name=_quoted(experiment), quoted_data=_quoted(data), height=height, width=width, train=train,

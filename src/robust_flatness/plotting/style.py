@@ -92,7 +92,7 @@ def entries(axes: Iterable[Axes]) -> dict[str, Artist]:
 
 
 def legend(figure: Figure, entries: Mapping[str, Artist | tuple[Artist, ...]], *notes: str) -> None:
-    """Draw notes below the panels, then a legend in four columns; in two if an entry has several markers."""
+    """Draw notes below the panels, then a legend of four columns (two if an entry has several markers)."""
     note = textwrap.fill(" ".join(filter(None, notes)).replace(" %", "\N{NO-BREAK SPACE}%"), LINE)
     entries = entries or {"": Line2D([], [], linestyle="")}
     markers = max((len(entry) for entry in entries.values() if isinstance(entry, tuple)), default=1)

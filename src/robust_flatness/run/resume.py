@@ -13,8 +13,8 @@ from typing import Any
 
 import filelock
 
-from robust_flatness.files import canonical_json, digest, write_text
-from robust_flatness.runtime.state import differing
+from robust_flatness.files import canonical_json, write_text
+from robust_flatness.runtime.state import differing, fingerprint
 
 #: Error numbers of flock(2) on file systems that do not implement it (some Lustre, NFS and FUSE mounts).
 NO_FLOCK = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
@@ -63,10 +63,9 @@ class Parts:
                 self.parts[part["name"]] = part
 
     def get(self, name: str, components: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
-        """Return the stored value of part `name` if its digests are those of `components`, else
+        """Return the stored value of part `name` if its fingerprint is that of `components`, else
         `compute()`, which is stored, as a JSON value with sorted keys."""
-        current = {component: digest(value) for component, value in components.items()}
-        stored = self.parts.get(name)
+        current, stored = fingerprint(components), self.parts.get(name)
         changed = differing(stored["fingerprint"], current) if stored else ""
         if changed:
             self.report(f"{name}: computed again, as these have changed: {changed}")

@@ -43,8 +43,10 @@ def show_progress() -> Iterator[None]:
     from rich.console import Console
     from rich.progress import Progress
 
-    hidden = not sys.stderr.isatty()
-    with Progress(console=Console(stderr=True), transient=True, disable=hidden) as _display.bars:
+    if not sys.stderr.isatty():
+        yield
+        return
+    with Progress(console=Console(stderr=True), transient=True) as _display.bars:
         try:
             yield
         finally:

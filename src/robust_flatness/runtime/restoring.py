@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-#: Types of containers, a subclass before its base.
+#: Types of containers that are restored; a subclass precedes its base class.
 KINDS = OrderedDict, dict, list, set, deque
 
 
 @contextlib.contextmanager
 def restored(model: nn.Module) -> Iterator[None]:
-    """Restore, at the end, what `model` holds: tensors, modes, attributes, containers, and those of objects
-    with attributes; closures and loggers stay as they are."""
+    """Restore the contents of a module on exit: tensors, modes, attributes and containers, also inside
+    objects that it refers to. Closures and loggers are not restored."""
     kept, seen, waiting = [], {}, [model]
     while waiting:
         held = waiting.pop()
@@ -40,7 +40,7 @@ def restored(model: nn.Module) -> Iterator[None]:
             waiting += held
         else:
             waiting.append(getattr(held, "__dict__", None))
-    with contextlib.ExitStack() as stack:  # all are restored, whatever one of them raises
+    with contextlib.ExitStack() as stack:  # one that fails does not keep the others from being restored
         for restore, value in reversed(kept):
             stack.callback(restore, value)
         yield

@@ -26,16 +26,21 @@ def tensors_digest(text: str, tensors: Mapping[str, Any]) -> str:
     return found.hexdigest()
 
 
+def fingerprint(components: Mapping[str, Any]) -> dict[str, str]:
+    """Return the digest of each component, a JSON value, that a result depends on."""
+    return {name: digest(value) for name, value in components.items()}
+
+
 def differing(stored: Mapping[str, str], current: Mapping[str, str]) -> str:
     """Return the names of the components in which two fingerprints differ; empty if they are equal."""
     return ", ".join(name for name in current if stored.get(name) != current[name])
 
 
 class StateFile:
-    """The state at `path`: a file of `torch.save` after its SHA-256. `components` are JSON values."""
+    """The state at `path`: a file of `torch.save` after its SHA-256. `components` as in `fingerprint`."""
 
     def __init__(self, path: Path, components: Mapping[str, Any]):
-        self.path, self.fingerprint = Path(path), {name: digest(v) for name, v in components.items()}
+        self.path, self.fingerprint = Path(path), fingerprint(components)
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Replace the state atomically. Values are tensors, numbers, text, and lists and dicts of them."""
